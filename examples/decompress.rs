@@ -1,0 +1,2 @@
+//! Decodes every tensor of a DF11 model and says how fast: `decompress MODEL`
+fn main() {}

@@ -1,0 +1,326 @@
+//! Errors: one enum, one status number and one sentence each. This file knows nothing of files, codes or devices.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What this crate's fallible functions return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The class of a result, with the number that the C ABI gives it (`df11_status`). Numbers are never reused:
+/// 1 to 99 are the caller's mistakes, 100 to 199 the file's, 200 to 299 the device's, 900 to 999 the library's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(i32)]
+#[non_exhaustive]
+pub enum Status {
+    /// Nothing went wrong.
+    Ok = 0,
+    /// An argument is NULL, out of range or contradicts another.
+    InvalidArgument = 1,
+    /// No group, tensor or entry of that name or number.
+    NotFound = 2,
+    /// The destination holds fewer bytes than the result.
+    BufferTooSmall = 3,
+    /// An address is not aligned as the function asks.
+    Misaligned = 4,
+    /// An option, or a field of a newer options struct, that this version does not know.
+    UnsupportedOption = 5,
+    /// The caller cancelled the operation.
+    Cancelled = 6,
+    /// The NULL stream, on a device that was not opened to allow it.
+    DefaultStream = 7,
+    /// The operating system could not open, read, map or write.
+    Io = 100,
+    /// Not a safetensors file, or not a DF11 model.
+    InvalidFormat = 101,
+    /// A DF11 model of a kind that this version cannot decode.
+    UnsupportedFormat = 102,
+    /// A DF11 model whose parts contradict each other.
+    Corrupt = 103,
+    /// No usable CUDA driver.
+    NoDriver = 200,
+    /// No kernel for this device.
+    NoKernel = 201,
+    /// A CUDA call failed.
+    Cuda = 202,
+    /// Not allowed while a stream is being captured.
+    Capturing = 203,
+    /// A handle of another device or context.
+    WrongDevice = 204,
+    /// Memory could not be had.
+    OutOfMemory = 900,
+    /// A bug in this library.
+    Internal = 999,
+}
+
+impl Status {
+    /// Every status, for tables and tests.
+    pub const ALL: [Status; 19] = [
+        Status::Ok,
+        Status::InvalidArgument,
+        Status::NotFound,
+        Status::BufferTooSmall,
+        Status::Misaligned,
+        Status::UnsupportedOption,
+        Status::Cancelled,
+        Status::DefaultStream,
+        Status::Io,
+        Status::InvalidFormat,
+        Status::UnsupportedFormat,
+        Status::Corrupt,
+        Status::NoDriver,
+        Status::NoKernel,
+        Status::Cuda,
+        Status::Capturing,
+        Status::WrongDevice,
+        Status::OutOfMemory,
+        Status::Internal,
+    ];
+
+    /// The number in the C ABI.
+    pub fn code(self) -> i32 {
+        self as i32
+    }
+
+    /// The status with that number.
+    pub fn from_code(code: i32) -> Option<Status> {
+        Self::ALL.into_iter().find(|s| s.code() == code)
+    }
+
+    /// The name in the C ABI, without its prefix `DF11_`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Ok => "OK",
+            Status::InvalidArgument => "INVALID_ARGUMENT",
+            Status::NotFound => "NOT_FOUND",
+            Status::BufferTooSmall => "BUFFER_TOO_SMALL",
+            Status::Misaligned => "MISALIGNED",
+            Status::UnsupportedOption => "UNSUPPORTED_OPTION",
+            Status::Cancelled => "CANCELLED",
+            Status::DefaultStream => "DEFAULT_STREAM",
+            Status::Io => "IO",
+            Status::InvalidFormat => "INVALID_FORMAT",
+            Status::UnsupportedFormat => "UNSUPPORTED_FORMAT",
+            Status::Corrupt => "CORRUPT",
+            Status::NoDriver => "NO_DRIVER",
+            Status::NoKernel => "NO_KERNEL",
+            Status::Cuda => "CUDA",
+            Status::Capturing => "CAPTURING",
+            Status::WrongDevice => "WRONG_DEVICE",
+            Status::OutOfMemory => "OUT_OF_MEMORY",
+            Status::Internal => "INTERNAL",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where in a model something is wrong. Each part may be unknown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as the caller would name it.
+    pub file: Option<String>,
+    /// The tensor, or the group, by its full name.
+    pub tensor: Option<String>,
+    /// The byte of the file.
+    pub offset: Option<u64>,
+}
+
+impl Place {
+    /// A place in a file of that name.
+    pub fn file(name: impl Into<String>) -> Self {
+        Place { file: Some(name.into()), ..Place::default() }
+    }
+
+    /// The same place, at a tensor.
+    pub fn tensor(mut self, name: impl Into<String>) -> Self {
+        self.tensor = Some(name.into());
+        self
+    }
+
+    /// The same place, at a byte of the file.
+    pub fn at(mut self, offset: u64) -> Self {
+        self.offset = Some(offset);
+        self
+    }
+}
+
+/// Names come from the file, so they are as long and as odd as an attacker likes: control characters are escaped and
+/// the middle is left out, so that the reason still fits a `df11_error`.
+fn shorten(name: &str, most: usize) -> String {
+    let clean: Vec<char> =
+        name.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+    if clean.len() <= most {
+        return clean.into_iter().collect();
+    }
+    let (head, tail) = (most / 2, most - most / 2 - 1);
+    clean[..head].iter().chain(&['…']).chain(&clean[clean.len() - tail..]).collect()
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut space = "";
+        if let Some(tensor) = &self.tensor {
+            write!(f, "tensor '{}'", shorten(tensor, 90))?;
+            space = " ";
+        }
+        if let Some(file) = &self.file {
+            write!(f, "{space}in '{}'", shorten(file, 140))?;
+            space = " ";
+        }
+        if let Some(offset) = self.offset {
+            write!(f, "{space}at byte {offset}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that can go wrong. The text names the file, the tensor and the byte wherever they are known.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument is out of range or contradicts another.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// No group or tensor of that name or number.
+    #[error("{0}")]
+    NotFound(String),
+    /// The destination is too small; both in bytes.
+    #[error("the destination holds {given} bytes, and {needed} are needed")]
+    BufferTooSmall {
+        /// Bytes that the result takes.
+        needed: u64,
+        /// Bytes that the caller gave.
+        given: u64,
+    },
+    /// An address is not a multiple of what the function asks.
+    #[error("{what} is not aligned to {to} bytes")]
+    Misaligned {
+        /// Which address.
+        what: &'static str,
+        /// The alignment in bytes.
+        to: usize,
+    },
+    /// An option that this version does not know.
+    #[error("{0}")]
+    UnsupportedOption(String),
+    /// The caller cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// The operating system said no.
+    #[error("cannot {action} '{}': {source}", shorten(&path.display().to_string(), 200))]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Not a safetensors file, or not a DF11 model.
+    #[error("{reason} [{place}]")]
+    InvalidFormat {
+        /// What is wrong.
+        reason: String,
+        /// Where.
+        place: Place,
+    },
+    /// A DF11 model of a kind that cannot be decoded.
+    #[error("{reason} [{place}]")]
+    UnsupportedFormat {
+        /// What is not supported.
+        reason: String,
+        /// Where.
+        place: Place,
+    },
+    /// Parts of the model contradict each other.
+    #[error("{reason} [{place}]")]
+    Corrupt {
+        /// What is wrong.
+        reason: String,
+        /// Where.
+        place: Place,
+    },
+    /// Memory could not be had.
+    #[error("out of memory: {bytes} bytes for {what}")]
+    OutOfMemory {
+        /// How much.
+        bytes: u64,
+        /// For what.
+        what: &'static str,
+    },
+    /// A bug in this library.
+    #[error("internal error, please report it: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// The class of this error.
+    pub fn status(&self) -> Status {
+        match self {
+            Error::InvalidArgument(_) => Status::InvalidArgument,
+            Error::NotFound(_) => Status::NotFound,
+            Error::BufferTooSmall { .. } => Status::BufferTooSmall,
+            Error::Misaligned { .. } => Status::Misaligned,
+            Error::UnsupportedOption(_) => Status::UnsupportedOption,
+            Error::Cancelled => Status::Cancelled,
+            Error::Io { .. } => Status::Io,
+            Error::InvalidFormat { .. } => Status::InvalidFormat,
+            Error::UnsupportedFormat { .. } => Status::UnsupportedFormat,
+            Error::Corrupt { .. } => Status::Corrupt,
+            Error::OutOfMemory { .. } => Status::OutOfMemory,
+            Error::Internal(_) => Status::Internal,
+        }
+    }
+
+    /// The operating system's own number (`errno`), or 0.
+    pub fn native_code(&self) -> i32 {
+        match self {
+            Error::Io { source, .. } => source.raw_os_error().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn io(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
+        Error::Io { action, path: path.as_ref().to_owned(), source }
+    }
+
+    pub(crate) fn invalid(place: Place, reason: impl Into<String>) -> Self {
+        Error::InvalidFormat { reason: reason.into(), place }
+    }
+
+    pub(crate) fn unsupported(place: Place, reason: impl Into<String>) -> Self {
+        Error::UnsupportedFormat { reason: reason.into(), place }
+    }
+
+    pub(crate) fn corrupt(place: Place, reason: impl Into<String>) -> Self {
+        Error::Corrupt { reason: reason.into(), place }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_go_both_ways_and_names_are_distinct() {
+        for status in Status::ALL {
+            assert_eq!(Status::from_code(status.code()), Some(status));
+            assert_eq!(Status::ALL.iter().filter(|s| s.name() == status.name()).count(), 1);
+        }
+        assert_eq!(Status::from_code(8), None);
+    }
+
+    #[test]
+    fn a_place_is_named_whole_but_bounded() {
+        let place = Place::file("a/b.safetensors").tensor("x.luts").at(7);
+        assert_eq!(place.to_string(), "tensor 'x.luts' in 'a/b.safetensors' at byte 7");
+        let long = Place::file("f".repeat(9000)).tensor("\n\u{1b}[2J".repeat(900)).at(u64::MAX);
+        let text = Error::corrupt(long, "too long").to_string();
+        assert!(text.chars().count() < 300 && text.starts_with("too long [tensor '\\n\\u{1b}"), "{text}");
+    }
+}

@@ -1,0 +1,265 @@
+//! A compressed group: its six members, checked against each other.
+
+use super::source::{Source, Span};
+use crate::error::{Error, Place, Result};
+use crate::huffman::code::CodeTable;
+use crate::huffman::table::MultiTable;
+use crate::huffman::{BLOCK_BITS, BLOCK_BYTES, GAP_BYTES_PER_BLOCK, rows};
+use once_cell::sync::OnceCell;
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
+use std::ops::Range;
+
+/// The members of a group, in the order of [`Member`].
+pub(crate) const MEMBERS: [&str; 6] =
+    ["luts", "encoded_exponent", "sign_mantissa", "output_positions", "gaps", "split_positions"];
+
+/// One of the six tensors that make a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Member {
+    Luts,
+    EncodedExponent,
+    SignMantissa,
+    OutputPositions,
+    Gaps,
+    SplitPositions,
+}
+
+/// A compressed group: weights that share one Huffman code, usually a transformer layer.
+///
+/// What it says of itself was checked when the model was opened: every size fits every other, the look-up rows form a
+/// prefix code, the positions rise as the code's lengths allow.
+pub struct Group {
+    name: String,
+    /// Its tensors in the model's list.
+    pub(crate) tensors: Range<usize>,
+    members: [Span; 6],
+    /// Elements before each tensor, then all of them.
+    cuts: Vec<u64>,
+    codes: CodeTable,
+    lengths: [u8; 256],
+    /// Where the file is not in memory, its positions are: four bytes for some 12,400 weights.
+    positions: Option<Vec<u8>>,
+    table: OnceCell<Box<MultiTable>>,
+}
+
+impl Group {
+    /// The module's full name, such as `model.layers.0`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Weights in all its tensors.
+    pub fn element_count(&self) -> u64 {
+        self.member(Member::SignMantissa).len
+    }
+
+    /// Its tensors, as numbers in the model's list of tensors, in the order of their weights.
+    pub fn tensors(&self) -> Range<usize> {
+        self.tensors.clone()
+    }
+
+    /// Bytes of its six members in the files.
+    pub fn packed_bytes(&self) -> u64 {
+        self.members.iter().map(|m| m.len).sum()
+    }
+
+    /// Bits of each exponent's code; 0 where it does not occur.
+    pub fn code_lengths(&self) -> &[u8; 256] {
+        &self.lengths
+    }
+
+    /// Its code words.
+    pub fn codes(&self) -> &CodeTable {
+        &self.codes
+    }
+
+    /// Blocks of which positions are recorded. It can differ by one from the blocks of the stream.
+    pub fn block_count(&self) -> usize {
+        (self.member(Member::OutputPositions).len / 4) as usize - 1
+    }
+
+    /// Elements before each tensor, then all of them.
+    pub(crate) fn cuts(&self) -> &[u64] {
+        &self.cuts
+    }
+
+    pub(crate) fn member(&self, member: Member) -> Span {
+        self.members[member as usize]
+    }
+
+    /// The decoder's table, made at its first use and kept: it costs as much as decoding 25,000 weights.
+    pub(crate) fn table(&self) -> &MultiTable {
+        self.table.get_or_init(|| MultiTable::new(&self.codes))
+    }
+
+    /// The recorded positions, four bytes each. Mapped bytes may change under us, so users must clamp what they read.
+    pub(crate) fn positions<'a>(&'a self, sources: &'a [Source]) -> &'a [u8] {
+        let span = self.member(Member::OutputPositions);
+        match &self.positions {
+            Some(bytes) => bytes,
+            None => sources[span.file].slice(span.offset, span.len).unwrap_or_default(),
+        }
+    }
+
+    /// Where a byte of a member lies.
+    pub(crate) fn place(&self, sources: &[Source], member: Member, offset: u64) -> Place {
+        place(sources, &self.name, self.members[member as usize], member, offset)
+    }
+
+    /// Checks the six members of the group NAME against each other.
+    pub(crate) fn check(sources: &[Source], name: &str, infos: [&(TensorInfo, Span); 6]) -> Result<Group> {
+        let members = infos.map(|(_, span)| *span);
+        let at = |member: Member, offset: u64| place(sources, name, members[member as usize], member, offset);
+        let bytes = |member: Member| {
+            let span = members[member as usize];
+            sources[span.file].view(span.offset, span.len)
+        };
+        let len = |member: Member| members[member as usize].len;
+        use Member::*;
+
+        for member in [Luts, EncodedExponent, SignMantissa, OutputPositions, Gaps, SplitPositions] {
+            let (info, _) = infos[member as usize];
+            let dtype = if member == SplitPositions { Dtype::I64 } else { Dtype::U8 };
+            let dims = if member == Luts { 2 } else { 1 };
+            if info.dtype != dtype || info.shape.len() != dims {
+                let reason = format!("is {} {:?}, not {dtype} of {dims} dimension(s)", info.dtype, info.shape);
+                return Err(Error::invalid(at(member, 0), reason));
+            }
+        }
+
+        // The code.
+        let luts = bytes(Luts)?;
+        if infos[Luts as usize].0.shape[1] != rows::ROW {
+            let reason = format!("has the shape {:?}, not [rows, 256]", infos[Luts as usize].0.shape);
+            return Err(Error::corrupt(at(Luts, 0), reason));
+        }
+        let codes = rows::read(&luts).map_err(|fault| {
+            let place = at(Luts, fault.offset as u64);
+            if fault.unsupported {
+                Error::unsupported(place, fault.reason)
+            } else {
+                Error::corrupt(place, fault.reason)
+            }
+        })?;
+        let mut lengths = [0; 256];
+        lengths.copy_from_slice(&luts[luts.len() - 256..]);
+
+        // The sizes.
+        let n = len(SignMantissa);
+        if n > u32::MAX as u64 {
+            let reason = format!("has {n} weights: positions are 32 bits wide, so 4294967295 are the most");
+            return Err(Error::corrupt(at(SignMantissa, 0), reason));
+        }
+        let stream = len(EncodedExponent);
+        let blocks = stream.div_ceil(BLOCK_BYTES as u64);
+        let gaps = blocks * GAP_BYTES_PER_BLOCK as u64;
+        if len(Gaps) != gaps {
+            let reason = format!("has {} bytes, and {stream} bytes of codes take {gaps}", len(Gaps));
+            return Err(Error::corrupt(at(Gaps, 0), reason));
+        }
+        let positions = bytes(OutputPositions)?;
+        check_positions(&positions, n, stream, &codes)
+            .map_err(|(reason, index)| Error::corrupt(at(OutputPositions, 4 * index as u64), reason))?;
+        let in_memory = sources[members[OutputPositions as usize].file].slice(0, 0).is_some();
+        let positions = (!in_memory).then(|| positions.into_owned());
+
+        // The tensors.
+        let mut cuts = vec![0u64];
+        for (i, value) in bytes(SplitPositions)?.chunks_exact(8).enumerate() {
+            let value = i64::from_le_bytes(value.try_into().unwrap_or_default());
+            let before = cuts[i];
+            match u64::try_from(value) {
+                Ok(value) if (before..=n).contains(&value) => cuts.push(value),
+                _ => {
+                    let reason = format!("cut {i} is {value}, outside {before} to {n}");
+                    return Err(Error::corrupt(at(SplitPositions, 8 * i as u64), reason));
+                }
+            }
+        }
+        cuts.push(n);
+
+        let table = OnceCell::new();
+        Ok(Group { name: name.into(), tensors: 0..0, members, cuts, codes, lengths, positions, table })
+    }
+}
+
+fn place(sources: &[Source], group: &str, span: Span, member: Member, offset: u64) -> Place {
+    sources[span.file].place().tensor(format!("{group}.{}", MEMBERS[member as usize])).at(span.offset + offset)
+}
+
+/// Position k of a list of little-endian u32.
+#[inline]
+pub(crate) fn position(positions: &[u8], k: usize) -> u64 {
+    match positions.get(4 * k..4 * k + 4) {
+        Some(&[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]) as u64,
+        _ => 0,
+    }
+}
+
+/// Checks that K + 1 positions cut N weights into blocks as a stream of that many bytes can hold them: with codes of
+/// `shortest` to `longest` bits, a stretch of b bits holds at least ⌈b / longest⌉ and at most ⌊b / shortest⌋ codes,
+/// give or take what runs across its borders. Returns what is wrong and at which position.
+fn check_positions(
+    positions: &[u8],
+    n: u64,
+    stream: u64,
+    codes: &CodeTable,
+) -> std::result::Result<(), (String, usize)> {
+    if positions.len() < 4 || !positions.len().is_multiple_of(4) {
+        return Err((format!("has {} bytes: positions take four each, and there is at least one", positions.len()), 0));
+    }
+    let k = positions.len() / 4 - 1;
+    let get = |i: usize| position(positions, i);
+    if get(0) != 0 {
+        return Err((format!("position 0 is {}, not 0", get(0)), 0));
+    }
+    if get(k) != n {
+        return Err((format!("the last position is {}, and sign_mantissa has {n} weights", get(k)), k));
+    }
+    let blocks = stream.div_ceil(BLOCK_BYTES as u64) as usize;
+    if n == 0 {
+        return if stream == 0 && k <= 1 {
+            Ok(())
+        } else {
+            Err((format!("no weights, but {stream} bytes of codes"), 0))
+        };
+    }
+    // One block fewer: the last code straddles the last border, so up to 31 bits of it lie behind, ending on a byte.
+    // One more: nothing but the end of data can start there.
+    let straddles = blocks > 0 && k + 1 == blocks && stream as usize - k * BLOCK_BYTES <= 3;
+    if k != blocks && !straddles && !(k == blocks + 1 && get(blocks) == n) {
+        return Err((format!("has {} positions for {blocks} blocks of codes", k + 1), k));
+    }
+    let (shortest, longest) = (codes.shortest() as u64, codes.longest() as u64);
+    if shortest == 0 {
+        return Err((format!("{n} weights, but no exponent has a code"), k));
+    }
+    // The block in which the last weight starts; those behind it must be empty.
+    let last = (0..k).rfind(|&i| get(i) < n).unwrap_or(0);
+    for i in 0..k {
+        let (from, to) = (get(i), get(i + 1));
+        if from > to {
+            return Err((format!("position {} is {to}, less than {from} before it", i + 1), i + 1));
+        }
+        // Codes that start in a whole block: the first at most `longest` − 1 bits in, the last anywhere.
+        let (bits, least, most) = if i < last {
+            let bits = BLOCK_BITS as u64;
+            (bits, (bits - (longest - 1)).div_ceil(longest), (bits - 1) / shortest + 1)
+        } else if i == last {
+            // They end in the last byte, of which up to 7 bits are filled with the start of the end-of-data code.
+            let bits = 8 * stream - (i * BLOCK_BITS) as u64;
+            (bits, bits.saturating_sub(longest - 1 + 7).div_ceil(longest), bits / shortest)
+        } else {
+            (0, 0, 0)
+        };
+        if !(least..=most).contains(&(to - from)) {
+            let reason = format!(
+                "block {i} has {} weights in {bits} bits, where codes of {shortest} to {longest} bits allow {least} to {most}",
+                to - from
+            );
+            return Err((reason, i + 1));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! DF11 models on disk and in memory: bytes → checked views. Nothing here decodes weights, and nothing is copied that
+//! the caller could read in place.
+//!
+//! # The format
+//!
+//! Written from a study of the reference (dfloat11 0.5.0) and checked against files that it wrote, which are in
+//! `tests/data/golden`. A model is a folder in Hugging Face layout or one `.safetensors` file.
+//!
+//! *Container.* `config.json` holds `dfloat11_config`: `version`, `threads_per_block` (\[512\]), `bytes_per_thread` (8)
+//! and `pattern_dict`, which maps regular expressions over module names (full match) to lists of attribute paths. The
+//! reference opens **every** `*.safetensors` of the folder and goes by tensor names alone, so a group's parts may lie in
+//! different files, and an `*.index.json` lists only the uncompressed rest. A single file may come without a config.
+//!
+//! *Group.* One Huffman-coded run of weights, usually one transformer layer: the weights of the module's attributes,
+//! flattened row-major and concatenated in the order of the attribute list. `self_attn.q_proj` in the list of module
+//! NAME means the tensor `NAME.self_attn.q_proj.weight`; an empty list means `NAME.weight`.
+//!
+//! | tensor | type, shape | content |
+//! |---|---|---|
+//! | `NAME.luts` | U8 \[T+1, 256\] | T look-up rows, then one row of code lengths by exponent ([`crate::huffman::rows`]) |
+//! | `NAME.encoded_exponent` | U8 \[B\] | the Huffman-coded exponents, first bit on top |
+//! | `NAME.sign_mantissa` | U8 \[N\] | per weight: the sign in bit 7, seven mantissa bits below |
+//! | `NAME.output_positions` | U8 \[4·(K+1)\] | little-endian u32: the first weight of each block, then N |
+//! | `NAME.gaps` | U8 \[320·⌈B/4096⌉\] | 5 bits a chunk, first bit on top: where its first code starts |
+//! | `NAME.split_positions` | I64 \[tensors−1\] | where the concatenation is cut, in elements |
+//!
+//! *Stream.* A chunk is 8 bytes, a block 512 chunks. A code belongs to the chunk and the block in which it *starts*; it
+//! may end up to 31 bits further on. After the last weight the open byte is filled with the first bits of the
+//! end-of-data code. Where that code starts in a block of its own, or the last code straddles a block's border and ends
+//! on a byte, there is one position more or fewer than ⌈B/4096⌉ + 1; the gap of a chunk in which no weight starts means
+//! nothing.
+//!
+//! *Shapes* of the original matrices are not stored. A file's `__metadata__` may carry them under [`SHAPES_KEY`]; the
+//! reference ignores that.
+//!
+//! # What is checked when a model is opened
+//!
+//! Everything that can be told from headers, look-up rows, positions and splits, in time linear in those: types, shapes
+//! and sizes of the members against each other; rows that form a prefix code; positions that rise, and by no more and no
+//! less in each block than the code's lengths allow. No code word is looked at: that is [`crate::host::verify`].
+
+mod config;
+mod group;
+mod model;
+mod source;
+
+pub use config::Config;
+pub use group::Group;
+pub use model::{Data, Location, Model, OpenOptions, Tensor};
+pub use source::Span;
+
+pub(crate) use group::{Member, position};
+
+/// The key in a file's `__metadata__` under which shapes of compressed tensors may be kept: a JSON object from tensor
+/// names to lists of dimensions. It is this project's addition; the reference neither writes nor reads it.
+pub const SHAPES_KEY: &str = "df11.shapes";

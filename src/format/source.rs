@@ -1,0 +1,203 @@
+//! One safetensors file: mapped, read piece by piece, or given in memory.
+
+use super::SHAPES_KEY;
+use crate::error::{Error, Place, Result};
+use memmap2::Mmap;
+use safetensors::tensor::{Metadata, TensorInfo};
+use std::borrow::Cow;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Bytes of a file of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The number of the file.
+    pub(crate) file: usize,
+    /// The first byte, from the start of the file.
+    pub offset: u64,
+    /// How many bytes.
+    pub len: u64,
+}
+
+/// The safetensors crate's own limit for a header; also ours for config.json.
+pub(crate) const MOST_HEADER_BYTES: u64 = 100_000_000;
+
+enum Bytes {
+    Mapped(Mmap),
+    Shared(Box<dyn AsRef<[u8]> + Send + Sync>),
+    File(File),
+}
+
+/// An open safetensors file.
+pub(crate) struct Source {
+    /// As the caller would name it.
+    pub name: String,
+    path: PathBuf,
+    len: u64,
+    bytes: Bytes,
+}
+
+impl Source {
+    /// Opens a file. Without `map` its bytes are read as they are needed.
+    pub fn open(path: &Path, map: bool) -> Result<Source> {
+        let file = open_regular(path)?;
+        let len = file.metadata().map_err(|e| Error::io("read the size of", path, e))?.len();
+        let bytes = if map && len > 0 {
+            // SAFETY: the map is only read. A file that another process changes or cuts short while it is mapped is
+            // outside what can be guarded here; the documentation says so and offers reading instead.
+            Bytes::Mapped(unsafe { Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?)
+        } else {
+            Bytes::File(file)
+        };
+        Ok(Source { name: path.display().to_string(), path: path.to_owned(), len, bytes })
+    }
+
+    /// A file's bytes that lie in memory already.
+    pub fn memory(bytes: Box<dyn AsRef<[u8]> + Send + Sync>) -> Source {
+        let len = (*bytes).as_ref().len() as u64;
+        Source { name: "memory".into(), path: "memory".into(), len, bytes: Bytes::Shared(bytes) }
+    }
+
+    pub fn place(&self) -> Place {
+        Place::file(&self.name)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The bytes of a span, where they lie in memory. The span must be one of this file's.
+    pub fn slice(&self, offset: u64, len: u64) -> Option<&[u8]> {
+        let all: &[u8] = match &self.bytes {
+            Bytes::Mapped(map) => map,
+            Bytes::Shared(bytes) => (**bytes).as_ref(),
+            Bytes::File(_) => return None,
+        };
+        all.get(offset as usize..(offset + len) as usize)
+    }
+
+    /// Copies bytes out of the file, wherever they are.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        if let Bytes::File(file) = &self.bytes {
+            return read_exact_at(file, offset, buffer).map_err(|e| match e.kind() {
+                std::io::ErrorKind::UnexpectedEof => {
+                    Error::corrupt(self.place().at(offset), "the file has become shorter since it was opened")
+                }
+                _ => Error::io("read", &self.path, e),
+            });
+        }
+        let bytes = self
+            .slice(offset, buffer.len() as u64)
+            .ok_or_else(|| Error::Internal(format!("bytes {offset} + {} lie outside '{}'", buffer.len(), self.name)))?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Copies bytes out of the file into a buffer, which grows as it must.
+    pub fn read_into<'b>(&self, offset: u64, len: u64, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+        let len = len as usize;
+        if buffer.len() < len {
+            buffer
+                .try_reserve_exact(len - buffer.len())
+                .map_err(|_| Error::OutOfMemory { bytes: len as u64, what: "a part of a file" })?;
+            buffer.resize(len, 0);
+        }
+        self.read_at(offset, &mut buffer[..len])?;
+        Ok(&buffer[..len])
+    }
+
+    /// Bytes of the file: in place where they lie in memory, else read into the buffer.
+    pub fn bytes<'a>(&'a self, offset: u64, len: u64, buffer: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+        match self.slice(offset, len) {
+            Some(bytes) => Ok(bytes),
+            None => self.read_into(offset, len, buffer),
+        }
+    }
+
+    /// Bytes of the file: in place where they lie in memory, else read.
+    pub fn view(&self, offset: u64, len: u64) -> Result<Cow<'_, [u8]>> {
+        if let Some(bytes) = self.slice(offset, len) {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        let mut buffer = Vec::new();
+        self.read_into(offset, len, &mut buffer)?;
+        Ok(Cow::Owned(buffer))
+    }
+
+    /// Reads and checks the header: each tensor with its type, shape and bytes, in the order of the file.
+    pub fn header(&self, number: usize) -> Result<Header> {
+        let invalid = |reason: String| Error::invalid(self.place(), reason);
+        if self.len < 8 {
+            return Err(invalid(format!("not a safetensors file: {} bytes are too few for a header", self.len)));
+        }
+        let mut size = [0; 8];
+        self.read_at(0, &mut size)?;
+        let size = u64::from_le_bytes(size);
+        if size > MOST_HEADER_BYTES || size > self.len - 8 {
+            return Err(invalid(format!(
+                "not a whole safetensors file: the header should have {size} bytes, and the file has {}",
+                self.len
+            )));
+        }
+        let header = self.view(8, size)?;
+        // `SafeTensors::read_metadata` wants the whole file as a slice, which reading piece by piece has not; its own
+        // deserialiser makes the same checks (offsets without holes or overlaps, sizes equal to type times shape).
+        let metadata: Metadata = serde_json::from_slice(&header)
+            .map_err(|e| Error::invalid(self.place().at(8), format!("the safetensors header is not valid: {e}")))?;
+        let start = 8 + size;
+        let end = start + metadata.data_len() as u64;
+        if end != self.len {
+            return Err(invalid(format!(
+                "the file has {} bytes, but its header describes {end}: it is {}",
+                self.len,
+                if self.len < end { "cut short" } else { "too long" }
+            )));
+        }
+        let mut tensors: Vec<(String, TensorInfo, Span)> = metadata
+            .tensors()
+            .into_iter()
+            .map(|(name, info)| {
+                let (from, to) = info.data_offsets;
+                let span = Span { file: number, offset: start + from as u64, len: (to - from) as u64 };
+                (name, info.clone(), span)
+            })
+            .collect();
+        tensors.sort_unstable_by(|a, b| (a.2.offset, &a.0).cmp(&(b.2.offset, &b.0)));
+        let shapes = metadata.metadata().as_ref().and_then(|m| m.get(SHAPES_KEY)).cloned();
+        Ok(Header { tensors, shapes })
+    }
+}
+
+/// What a file's header says.
+pub(crate) struct Header {
+    pub tensors: Vec<(String, TensorInfo, Span)>,
+    /// The text under [`SHAPES_KEY`].
+    pub shapes: Option<String>,
+}
+
+/// Opens a regular file (links are followed). Anything else is refused before it is opened, for opening a pipe waits.
+pub(crate) fn open_regular(path: &Path) -> Result<File> {
+    let open = |e| Error::io("open", path, e);
+    if !std::fs::metadata(path).map_err(open)?.is_file() {
+        return Err(open(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
+    }
+    File::open(path).map_err(open)
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut offset: u64, mut buffer: &mut [u8]) -> std::io::Result<()> {
+    while !buffer.is_empty() {
+        let n = std::os::windows::fs::FileExt::seek_read(file, buffer, offset)?;
+        if n == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        offset += n as u64;
+        buffer = &mut buffer[n..];
+    }
+    Ok(())
+}

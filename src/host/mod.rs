@@ -1,0 +1,282 @@
+//! Whole groups on the CPU: any range of weights, any number of threads, files mapped or read.
+//!
+//! A call cuts the blocks of its range into runs of about equal length, a multiple of the lanes of all threads, and
+//! every lane of every thread takes the next run when it has finished one ([`crate::huffman::decode`]). Nothing is
+//! allocated but the list of runs, the group's look-up table at its first use (16 KiB, kept with the group) and, where
+//! files are read instead of mapped, each lane's buffers (together below 1 MB per thread).
+
+mod threads;
+mod verify;
+
+pub use verify::verify;
+
+use crate::error::{Error, Result};
+use crate::format::{Data, Group, Member, Model, Tensor};
+use crate::huffman::decode::{self, Fault, Feed, LANES, Run, Variant};
+use crate::huffman::{BLOCK_BITS, BLOCK_BYTES, GAP_BYTES_PER_BLOCK};
+use half::bf16;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How to decode.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DecodeOptions {
+    /// Threads to use, the calling one among them; 0 means 1. They live for the call only. Fewer are used where there
+    /// is less work than starting a thread is worth.
+    pub threads: usize,
+    /// The decoder to use; `None` takes the fastest that the processor has.
+    pub variant: Option<Variant>,
+}
+
+/// Outputs from here on are written past the caches: they would not stay in them, and a store that fetches its line
+/// first moves a third more memory.
+const STREAMING_BYTES: usize = 4 << 20;
+/// Blocks of a run at most: some 800,000 weights.
+const RUN_BLOCKS: usize = 64;
+/// Blocks of a run at most where files are read: six lanes' buffers stay below 1 MB even with one-bit codes.
+const RUN_BLOCKS_READ: usize = 4;
+/// Weights that are worth a thread.
+const WEIGHTS_PER_THREAD: u64 = 1 << 18;
+
+/// Decodes `dst.len()` weights of a group, from its weight `first` on, in elements.
+///
+/// # Errors
+///
+/// `InvalidArgument` if the range leaves the group, `NotFound` for its number; `Corrupt` if the bit stream contradicts
+/// the tables or does not end where it should, `Io` where files are read. After an error `dst` holds anything.
+///
+/// A stream that was damaged in a way that keeps all of that true yields other weights: run [`verify`] to know more, and
+/// compare hashes to be sure.
+pub fn decompress(model: &Model, group: usize, first: u64, dst: &mut [bf16], options: &DecodeOptions) -> Result<()> {
+    // SAFETY: bf16 is a transparent u16, and the slice is writable.
+    unsafe { decompress_raw(model, group, first, dst.len() as u64, dst.as_mut_ptr().cast(), options) }
+}
+
+/// [`decompress`] into memory that need not be initialised.
+///
+/// # Safety
+///
+/// `dst` is aligned to 2 bytes and `count` weights can be written there, by any thread.
+pub unsafe fn decompress_raw(
+    model: &Model,
+    group: usize,
+    first: u64,
+    count: u64,
+    dst: *mut u16,
+    options: &DecodeOptions,
+) -> Result<()> {
+    let Some(group) = model.groups().get(group) else {
+        return Err(Error::NotFound(format!("there is no group {group}: the model has {}", model.groups().len())));
+    };
+    let n = group.element_count();
+    if first.checked_add(count).is_none_or(|end| end > n) {
+        let reason = format!("weights {first} + {count} are outside group '{}' of {n} weights", group.name());
+        return Err(Error::InvalidArgument(reason));
+    }
+    let variant = options.variant.unwrap_or_else(Variant::best);
+    if !variant.is_available() {
+        return Err(Error::UnsupportedOption(format!("this processor cannot run the {} decoder", variant.name())));
+    }
+    if count == 0 {
+        return Ok(());
+    }
+    let threads = (options.threads.max(1) as u64).min(count.div_ceil(WEIGHTS_PER_THREAD)) as usize;
+    let job = Job::new(model, group, first, count, dst, threads)?;
+    let streaming = count as usize * 2 >= STREAMING_BYTES;
+    threads::run(threads, || {
+        let mut feed = RangeFeed { job: &job, buffers: std::array::from_fn(|_| Buffers::default()) };
+        let result = decode::decode(group.table(), group.codes(), &mut feed, variant, streaming);
+        if result.is_err() {
+            // The others need not go on.
+            job.next.store(job.borders.len(), Ordering::Relaxed);
+        }
+        result
+    })
+}
+
+/// Copies or decodes `dst.len()` bytes of a tensor, from its byte `offset` on, wherever they are.
+///
+/// # Errors
+///
+/// As [`decompress`] and [`Model::read_plain`]; `InvalidArgument` if a compressed tensor's bytes are cut inside a weight.
+pub fn read_tensor(model: &Model, tensor: &Tensor, offset: u64, dst: &mut [u8], options: &DecodeOptions) -> Result<()> {
+    match tensor.data() {
+        Data::Plain(_) => model.read_plain(tensor, offset, dst),
+        Data::Packed { group, first } => {
+            if offset.checked_add(dst.len() as u64).is_none_or(|end| end > tensor.bytes()) {
+                return Err(Error::InvalidArgument(format!(
+                    "bytes {offset} + {} are outside tensor '{}' of {} bytes",
+                    dst.len(),
+                    tensor.name(),
+                    tensor.bytes()
+                )));
+            }
+            if offset % 2 != 0 || dst.len() % 2 != 0 {
+                return Err(Error::InvalidArgument(format!(
+                    "bytes {offset} + {} of tensor '{}' cut a weight in two",
+                    dst.len(),
+                    tensor.name()
+                )));
+            }
+            let to = dst.as_mut_ptr().cast::<u16>();
+            if !to.is_aligned() {
+                return Err(Error::Misaligned { what: "the destination", to: 2 });
+            }
+            // SAFETY: the slice holds so many weights, and its start is aligned.
+            unsafe { decompress_raw(model, group, first + offset / 2, dst.len() as u64 / 2, to, options) }
+        }
+    }
+}
+
+/// One call's work, shared by its threads.
+struct Job<'a> {
+    model: &'a Model,
+    group: &'a Group,
+    /// The range of weights wanted.
+    first: u64,
+    end: u64,
+    dst: *mut u16,
+    /// Where runs begin and end: a block, and the weight that starts there. Taken from the positions once, so that a
+    /// file that changes while it is mapped cannot make two runs overlap.
+    borders: Vec<(usize, u64)>,
+    next: AtomicUsize,
+}
+
+// SAFETY: `dst` is written by all threads, each in runs of its own.
+unsafe impl Sync for Job<'_> {}
+
+impl<'a> Job<'a> {
+    fn new(model: &'a Model, group: &'a Group, first: u64, count: u64, dst: *mut u16, threads: usize) -> Result<Self> {
+        let (n, end) = (group.element_count(), first + count);
+        let positions = group.positions(model.sources());
+        let position = |k: usize| crate::format::position(positions, k);
+        let blocks = group.block_count();
+        // The last block that starts at or before the first weight, and the first that starts at or behind the end.
+        let (mut low, mut high) = (0, blocks);
+        while high - low > 1 {
+            let mid = low + (high - low) / 2;
+            if position(mid) <= first { low = mid } else { high = mid }
+        }
+        let from = low;
+        let (mut low, mut high) = (from, blocks);
+        while high - low > 1 {
+            let mid = low + (high - low) / 2;
+            if position(mid) < end { low = mid } else { high = mid }
+        }
+        let to = high;
+        let most = if model.mapped() { RUN_BLOCKS } else { RUN_BLOCKS_READ };
+        let span = to - from;
+        let lanes = LANES * threads;
+        let runs = (lanes * span.div_ceil(lanes * most)).min(span);
+        let mut borders = Vec::with_capacity(runs + 1);
+        for i in 0..=runs {
+            let block = from + span * i / runs;
+            let weight = if block == blocks { n } else { position(block) };
+            let rises = borders.last().is_none_or(|&(_, before)| before <= weight);
+            if !rises || weight > n || (i == 0 && weight > first) || (i == runs && weight < end) {
+                let place = group.place(model.sources(), Member::OutputPositions, 4 * block as u64);
+                return Err(Error::corrupt(place, "the positions have changed since the model was opened"));
+            }
+            borders.push((block, weight));
+        }
+        Ok(Job { model, group, first, end, dst, borders, next: AtomicUsize::new(0) })
+    }
+
+    /// The bit of its block at which a block's first code starts: the gap of its first chunk, the top 5 bits of a byte.
+    fn gap(&self, block: usize) -> Result<usize> {
+        let gaps = self.group.member(Member::Gaps);
+        let mut byte = [0];
+        self.model.sources()[gaps.file].read_at(gaps.offset + (block * GAP_BYTES_PER_BLOCK) as u64, &mut byte)?;
+        Ok((byte[0] >> 3) as usize)
+    }
+}
+
+/// A thread's way to its runs.
+struct RangeFeed<'a> {
+    job: &'a Job<'a>,
+    buffers: [Buffers; LANES],
+}
+
+/// What a lane reads where files are not in memory.
+#[derive(Default)]
+struct Buffers {
+    code: Vec<u8>,
+    sign_mantissa: Vec<u8>,
+}
+
+// SAFETY: runs point into the model's files or this feed's buffers, which `next` changes for its own lane only; the
+// destinations of two runs never overlap, for the borders rise and each number is given out once.
+unsafe impl Feed for RangeFeed<'_> {
+    type Error = Error;
+
+    fn next(&mut self, lane: usize) -> Result<Option<Run>> {
+        let job = self.job;
+        let tag = job.next.fetch_add(1, Ordering::Relaxed);
+        let (Some(&(block, from)), Some(&(next_block, to))) = (job.borders.get(tag), job.borders.get(tag + 1)) else {
+            // Keep the counter from wrapping in a process that asks for ever.
+            job.next.store(job.borders.len(), Ordering::Relaxed);
+            return Ok(None);
+        };
+        let (first, end) = (job.first.max(from), job.end.min(to).max(job.first.max(from)));
+        let (code, signs) = (job.group.member(Member::EncodedExponent), job.group.member(Member::SignMantissa));
+        let start = (block * BLOCK_BYTES) as u64;
+        let whole = code.len - start;
+        let end_bits = if end < to {
+            (0, usize::MAX)
+        } else if to == job.group.element_count() {
+            // The last code ends in the last byte; what is left of that is the start of the end-of-data code.
+            (whole as usize * 8 - 7, whole as usize * 8)
+        } else {
+            let bit = (next_block - block) * BLOCK_BITS + job.gap(next_block)?;
+            (bit, bit)
+        };
+
+        let sources = job.model.sources();
+        let (code_source, sign_source) = (&sources[code.file], &sources[signs.file]);
+        let buffers = &mut self.buffers[lane];
+        let (code_at, sign_at) = (code.offset + start, signs.offset + first);
+        let code = match code_source.slice(code_at, whole) {
+            Some(bytes) => bytes,
+            // A code that starts in the last block may end up to 31 bits behind it, and loads take 8 bytes.
+            None => {
+                let len = whole.min(((next_block - block) * BLOCK_BYTES) as u64 + 16);
+                code_source.read_into(code_at, len, &mut buffers.code)?
+            }
+        };
+        let sign_mantissa = match sign_source.slice(sign_at, end - first) {
+            Some(bytes) => bytes,
+            None => sign_source.read_into(sign_at, end - first, &mut buffers.sign_mantissa)?,
+        };
+        Ok(Some(Run {
+            code: code.as_ptr(),
+            code_bytes: code.len(),
+            start_bit: job.gap(block)?,
+            skip: (first - from) as usize,
+            sign_mantissa: sign_mantissa.as_ptr(),
+            dst: job.dst.wrapping_add((first - job.first) as usize),
+            count: (end - first) as usize,
+            end_bits,
+            tag,
+        }))
+    }
+
+    fn fault(&self, run: &Run, fault: Fault) -> Error {
+        let job = self.job;
+        let (block, from) = job.borders[run.tag];
+        let (bit, reason) = match fault {
+            Fault::NoCode { bit, weight } => {
+                (bit, format!("weight {} has no code: no exponent's begins so", from + weight as u64))
+            }
+            Fault::Short { bit, weight } => (bit, format!("the codes end inside weight {}", from + weight as u64)),
+            Fault::End { bit } => (
+                bit,
+                format!(
+                    "the codes of weights {from} to {} do not end where the next begin",
+                    job.borders[run.tag + 1].1
+                ),
+            ),
+        };
+        let byte = (block * BLOCK_BYTES + bit / 8) as u64;
+        let place = job.group.place(job.model.sources(), Member::EncodedExponent, byte);
+        Error::corrupt(place, reason)
+    }
+}

@@ -1,0 +1,45 @@
+//! Exponents ↔ bits. This module knows codes and bit streams; it knows neither files nor tensors nor threads.
+//!
+//! - [`code`]: a prefix code over exponents, as a checked table;
+//! - [`rows`]: the look-up rows that a DF11 file stores, read into such a table;
+//! - [`naive`]: the bit-by-bit decoder. It is the oracle of every test and is never made faster;
+//! - [`table`]: the multi-symbol table of the fast decoder;
+//! - [`decode`]: the fast decoder;
+//! - [`walk`]: one code after the other with every recorded gap and position compared, for verification.
+
+pub mod code;
+pub mod decode;
+pub mod naive;
+pub mod rows;
+pub mod table;
+pub mod walk;
+
+/// Bytes of code words that one *chunk* holds: the unit of `gaps`.
+pub const CHUNK_BYTES: usize = 8;
+/// Chunks in a block (`threads_per_block` of the reference).
+pub const CHUNKS_PER_BLOCK: usize = 512;
+/// Bytes of code words that one *block* holds: the unit of `output_positions`.
+pub const BLOCK_BYTES: usize = CHUNK_BYTES * CHUNKS_PER_BLOCK;
+/// Bits of a block.
+pub const BLOCK_BITS: usize = BLOCK_BYTES * 8;
+/// Bytes of `gaps` for one block: 512 values of 5 bits.
+pub const GAP_BYTES_PER_BLOCK: usize = CHUNKS_PER_BLOCK * 5 / 8;
+/// The longest code word that the format allows, in bits.
+pub const MAX_CODE_BITS: u32 = 32;
+
+/// 32 bits of `code` from bit `at` on, first bit on top; zeros behind the end.
+#[inline]
+pub(crate) fn window(code: &[u8], at: usize) -> u32 {
+    let mut bytes = [0u8; 8];
+    let from = (at >> 3).min(code.len());
+    let n = (code.len() - from).min(8);
+    bytes[..n].copy_from_slice(&code[from..from + n]);
+    ((u64::from_be_bytes(bytes) << (at & 7)) >> 32) as u32
+}
+
+/// Joins an exponent and a sign/mantissa byte to the bits of a bf16 (FORMAT: sign in bit 7, seven mantissa bits below).
+#[inline(always)]
+pub(crate) fn join(exponent: u8, sign_mantissa: u8) -> u16 {
+    let sm = sign_mantissa as u16;
+    (sm << 8 | sm) & 0x807f | (exponent as u16) << 7
+}

@@ -1,0 +1,113 @@
+//! The look-up rows that a DF11 file stores (`luts`), read into a code table.
+//!
+//! # What the rows are
+//!
+//! T rows of 256 entries, then one row of code lengths indexed by exponent. Row 0 is indexed by the next 8 bits of the
+//! stream. An entry below 240 is an exponent; an entry e ≥ 240 leads to row 256 − e, indexed by the 8 bits after those,
+//! at most four rows deep. A code of n bits therefore lives at depth ⌊(n − 1) / 8⌋ and fills an aligned run of
+//! 2^(8·(depth + 1) − n) slots.
+//!
+//! # Why they are not used as they stand
+//!
+//! The reference's writer sets only the *first* slot of each run and repeats the slot before in all others, also across
+//! the border of two rows. The slots of the end-of-data code, which is in no row, thereby hold leftovers: another code's
+//! exponent (in row 0 even *before* that code's own slots) or a pointer, even one to the row it stands in. Valid data
+//! never gets there, but the bits behind the last weight may, and a table of another shape that is filled by copying
+//! slots decodes wrongly. So the true code words are recovered here first:
+//!
+//! - rows are visited in their order, and a row belongs to the first pointer that leads to it, for parents are written
+//!   before their children and repeats come after what they repeat. Any later pointer to it is a leftover;
+//! - an exponent is accepted only where its length fits the row's depth and the whole aligned run that this length
+//!   promises holds it. Two such runs of one exponent cannot overlap, so a run that is not the true one lies wholly
+//!   among the leftovers, inside the end-of-data code.
+//!
+//! What remains is a prefix code by construction, and no path through it can loop.
+
+use super::MAX_CODE_BITS;
+use super::code::{Code, CodeTable};
+
+/// Entries from here on are pointers to other rows, so larger exponents cannot be coded.
+pub const FIRST_POINTER: u8 = 240;
+/// Entries of a row.
+pub const ROW: usize = 256;
+/// At most so many rows with the row of lengths: pointers reach rows 1 to 16.
+pub const MAX_ROWS: usize = 18;
+
+/// Why rows were refused.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RowFault {
+    /// One sentence.
+    pub reason: String,
+    /// The byte within `luts`.
+    pub offset: usize,
+    /// True where the rows are consistent but say something that the format cannot carry.
+    pub unsupported: bool,
+}
+
+/// Reads `luts` (all rows, row-major) into a code table: time and memory are bounded by the rows' size.
+pub fn read(luts: &[u8]) -> Result<CodeTable, RowFault> {
+    let corrupt = |offset: usize, reason: String| RowFault { reason, offset, unsupported: false };
+    if !luts.len().is_multiple_of(ROW) || !(2..=MAX_ROWS).contains(&(luts.len() / ROW)) {
+        let reason = format!("{} bytes of look-up rows: 2 to {MAX_ROWS} rows of {ROW} are possible", luts.len());
+        return Err(corrupt(0, reason));
+    }
+    let rows = luts.len() / ROW - 1;
+    let (tables, lens) = luts.split_at(rows * ROW);
+    for (exponent, &len) in lens.iter().enumerate().filter(|&(_, &len)| len != 0) {
+        let offset = rows * ROW + exponent;
+        if exponent >= FIRST_POINTER as usize {
+            let reason = format!(
+                "exponent {exponent} has a code of {len} bits, but exponents from {FIRST_POINTER} on (infinities, NaN, \
+                 magnitudes of 2^113 and more) collide with row pointers: the compressor that wrote this file lost weights"
+            );
+            return Err(RowFault { reason, offset, unsupported: true });
+        }
+        if len as u32 > MAX_CODE_BITS {
+            return Err(corrupt(offset, format!("exponent {exponent} has a code of {len} bits: 32 is the longest")));
+        }
+    }
+
+    // prefix[r] = (the bits that lead to row r, left-aligned, and how many rows came before)
+    let mut prefix = [None; MAX_ROWS];
+    prefix[0] = Some((0u32, 0u32));
+    let mut codes = Vec::new();
+    let mut coded = [false; ROW];
+    for (row, slots) in tables.chunks_exact(ROW).enumerate() {
+        let Some((bits, depth)) = prefix[row] else {
+            return Err(corrupt(row * ROW, format!("no pointer in an earlier row leads to row {row}")));
+        };
+        let shift = 24 - 8 * depth;
+        let mut slot = 0;
+        while slot < ROW {
+            let entry = slots[slot];
+            let here = bits | (slot as u32) << shift;
+            if entry >= FIRST_POINTER {
+                let to = ROW - entry as usize;
+                if to >= rows {
+                    let reason = format!("entry {slot} of row {row} points to row {to}, and there are {rows}");
+                    return Err(corrupt(row * ROW + slot, reason));
+                }
+                if to > row && depth < 3 && prefix[to].is_none() {
+                    prefix[to] = Some((here, depth + 1));
+                }
+                slot += 1;
+                continue;
+            }
+            let len = lens[entry as usize] as u32;
+            let fits = len > 8 * depth && len <= 8 * depth + 8;
+            let run = if fits { 1usize << (8 * depth + 8 - len) } else { 1 };
+            if fits && slot.is_multiple_of(run) && slots[slot..slot + run].iter().all(|&e| e == entry) {
+                codes.push(Code { bits: here, len: len as u8, symbol: entry });
+                coded[entry as usize] = true;
+                slot += run;
+            } else {
+                slot += 1;
+            }
+        }
+    }
+    if let Some(exponent) = (0..ROW).find(|&e| lens[e] != 0 && !coded[e]) {
+        let reason = format!("exponent {exponent} has a code of {} bits, but no row holds that code", lens[exponent]);
+        return Err(corrupt(rows * ROW + exponent, reason));
+    }
+    CodeTable::new(codes).map_err(|reason| corrupt(0, reason))
+}

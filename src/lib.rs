@@ -1,0 +1,45 @@
+//! libdf11: losslessly compressed LLM weights for any inference engine.
+//!
+//! DFloat11 (DF11) keeps a bf16 weight's sign and mantissa as they are and Huffman-codes its exponent: about 10.9 bits
+//! instead of 16, and every bit comes back. This crate opens DF11 models (a folder, a single file, bytes in memory),
+//! checks them as hostile input, and decodes any range of weights on the CPU with as many threads as the caller gives.
+//! The same functions are exported to C by [`capi`]; `include/df11.h` is generated from it and is the C manual.
+//!
+//! ```no_run
+//! use df11::{host, Model, OpenOptions};
+//! # fn main() -> Result<(), df11::Error> {
+//! let model = Model::open("Qwen3-8B-DF11", &OpenOptions::default())?;
+//! let group = model.find_group("model.layers.0").expect("a Qwen3 model has layers");
+//! let mut weights = vec![half::bf16::ZERO; model.groups()[group].element_count() as usize];
+//! host::decompress(&model, group, 0, &mut weights, &host::DecodeOptions { threads: 8, ..Default::default() })?;
+//! # Ok(()) }
+//! ```
+//!
+//! # Modules, and who may use whom
+//!
+//! | module | what it is | uses |
+//! |---|---|---|
+//! | [`error`] | one error type, one status number each | nothing |
+//! | [`huffman`] | exponents ↔ bits: code tables, the naive decoder, the fast one; knows no files | `error` |
+//! | [`format`](mod@format) | bytes of files → checked views; decodes nothing | `huffman`'s code tables, `error` |
+//! | [`host`] | whole groups on the CPU: ranges, threads, verification | `format`, `huffman` |
+//! | [`capi`] | the C ABI: only marshalling | all of the above |
+//!
+//! `format` reads the stored look-up rows through [`huffman::rows`], because a model is not "open" until its code is
+//! known to be a prefix code; that is the one arrow between the two, and nothing points back.
+
+#[cfg(not(all(target_endian = "little", target_pointer_width = "64")))]
+compile_error!("libdf11 supports 64-bit little-endian targets: DF11 files are little-endian and groups exceed 4 GiB");
+
+pub mod capi;
+pub mod error;
+pub mod format;
+pub mod host;
+pub mod huffman;
+
+pub use error::{Error, Place, Result, Status};
+pub use format::{Group, Model, OpenOptions, Tensor};
+pub use safetensors::Dtype;
+
+/// The version of this library, as `major.minor.patch`.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

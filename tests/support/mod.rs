@@ -1,0 +1,4 @@
+//! Shared by the tests.
+pub mod encoder;
+pub mod golden;
+pub mod weights;
