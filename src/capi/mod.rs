@@ -1,1 +1,19 @@
-//! The C ABI.
+//! The C ABI: marshalling and nothing else. `include/df11.h` is generated from the files of this folder, and the doc
+//! comments here are the C manual.
+//!
+//! - [`status`]: `df11_status`, `df11_error`, and the frame that every fallible function runs in;
+//! - [`structs`]: how structs with a `struct_size` are read and written;
+//! - [`log`]: versions and the log callback;
+//! - [`model`]: opening, counting, describing, finding;
+//! - [`host`]: decoding on the CPU.
+//!
+//! Conventions: names are C names, so that a C and a Rust reader see the same; every fallible function returns a
+//! `df11_status`, takes an optional `df11_error *` last, and ends in [`status::frame`], which turns errors and panics
+//! into both. Nothing unwinds into C, and nothing is printed.
+#![allow(non_camel_case_types)]
+
+pub mod host;
+pub mod log;
+pub mod model;
+pub mod status;
+pub mod structs;

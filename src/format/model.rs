@@ -221,7 +221,7 @@ impl Model {
         let mut tensor_names = HashMap::with_capacity(tensors.len());
         for (i, tensor) in tensors.iter().enumerate() {
             if let Some(other) = tensor_names.insert(tensor.name.clone(), i) {
-                let file = |i: usize| match tensors[i as usize].data {
+                let file = |i: usize| match tensors[i].data {
                     Data::Plain(span) => &sources[span.file].name,
                     Data::Packed { group, .. } => &sources[groups[group].member(super::Member::Luts).file].name,
                 };
@@ -274,9 +274,14 @@ impl Model {
     /// They are not aligned.
     pub fn plain(&self, tensor: &Tensor) -> Option<&[u8]> {
         match tensor.data {
-            Data::Plain(span) => self.sources[span.file].slice(span.offset, span.len),
+            Data::Plain(span) => self.bytes_of(span),
             Data::Packed { .. } => None,
         }
+    }
+
+    /// The bytes of a span in place; `None` where files are read instead of mapped.
+    pub(crate) fn bytes_of(&self, span: Span) -> Option<&[u8]> {
+        self.sources[span.file].slice(span.offset, span.len)
     }
 
     /// Copies values of a plain tensor, from its byte `offset` on.

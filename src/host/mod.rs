@@ -8,6 +8,7 @@
 mod threads;
 mod verify;
 
+pub(crate) use threads::{NAME as THREAD_NAME, panic_text};
 pub use verify::verify;
 
 use crate::error::{Error, Result};
@@ -99,30 +100,48 @@ pub unsafe fn decompress_raw(
 ///
 /// As [`decompress`] and [`Model::read_plain`]; `InvalidArgument` if a compressed tensor's bytes are cut inside a weight.
 pub fn read_tensor(model: &Model, tensor: &Tensor, offset: u64, dst: &mut [u8], options: &DecodeOptions) -> Result<()> {
+    // SAFETY: the slice is writable.
+    unsafe { read_tensor_raw(model, tensor, offset, dst.as_mut_ptr(), dst.len(), options) }
+}
+
+/// [`read_tensor`] into memory that need not be initialised.
+///
+/// # Safety
+///
+/// `bytes` bytes can be written at `dst`, by any thread.
+pub unsafe fn read_tensor_raw(
+    model: &Model,
+    tensor: &Tensor,
+    offset: u64,
+    dst: *mut u8,
+    bytes: usize,
+    options: &DecodeOptions,
+) -> Result<()> {
+    let invalid = |reason: &str| {
+        let name = tensor.name();
+        let reason = format!("bytes {offset} + {bytes} {reason} tensor '{name}' of {} bytes", tensor.bytes());
+        Err(Error::InvalidArgument(reason))
+    };
+    if offset.checked_add(bytes as u64).is_none_or(|end| end > tensor.bytes()) {
+        return invalid("are outside");
+    }
     match tensor.data() {
-        Data::Plain(_) => model.read_plain(tensor, offset, dst),
+        Data::Plain(_) => {
+            // SAFETY: by the caller's promise; zeros first, for a slice must be initialised, and a file may be read to it.
+            let dst = unsafe {
+                dst.write_bytes(0, bytes);
+                std::slice::from_raw_parts_mut(dst, bytes)
+            };
+            model.read_plain(tensor, offset, dst)
+        }
+        Data::Packed { .. } if !offset.is_multiple_of(2) || !bytes.is_multiple_of(2) => invalid("cut a weight of"),
         Data::Packed { group, first } => {
-            if offset.checked_add(dst.len() as u64).is_none_or(|end| end > tensor.bytes()) {
-                return Err(Error::InvalidArgument(format!(
-                    "bytes {offset} + {} are outside tensor '{}' of {} bytes",
-                    dst.len(),
-                    tensor.name(),
-                    tensor.bytes()
-                )));
-            }
-            if offset % 2 != 0 || dst.len() % 2 != 0 {
-                return Err(Error::InvalidArgument(format!(
-                    "bytes {offset} + {} of tensor '{}' cut a weight in two",
-                    dst.len(),
-                    tensor.name()
-                )));
-            }
-            let to = dst.as_mut_ptr().cast::<u16>();
-            if !to.is_aligned() {
+            let dst = dst.cast::<u16>();
+            if !dst.is_aligned() {
                 return Err(Error::Misaligned { what: "the destination", to: 2 });
             }
-            // SAFETY: the slice holds so many weights, and its start is aligned.
-            unsafe { decompress_raw(model, group, first + offset / 2, dst.len() as u64 / 2, to, options) }
+            // SAFETY: by the caller's promise, and the start is aligned.
+            unsafe { decompress_raw(model, group, first + offset / 2, bytes as u64 / 2, dst, options) }
         }
     }
 }

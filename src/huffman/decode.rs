@@ -55,7 +55,8 @@ const UNIT: usize = 32;
 /// A lane's staging buffer: a burst's exponents, what was kept from before (less than two units), slack for the
 /// 8-byte stores. 21 cache lines, an odd number, so that the lanes' buffers fall into different cache sets.
 const STAGE: usize = 1344;
-const _: () = assert!(STAGE >= BURST * MOST_EXPONENTS + 2 * UNIT + 16 && STAGE % 64 == 0 && (STAGE / 64) % 2 == 1);
+const _: () =
+    assert!(STAGE >= BURST * MOST_EXPONENTS + 2 * UNIT + 16 && STAGE.is_multiple_of(64) && (STAGE / 64) % 2 == 1);
 /// Where the first staged exponent lies.
 const TOP: usize = STAGE - 1;
 

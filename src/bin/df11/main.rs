@@ -1,1 +1,188 @@
-fn main() {}
+//! The command line tool `df11`: looks into DF11 models, decompresses them, verifies them.
+//!
+//! This file holds the command line, the exit codes and what all subcommands share; each subcommand has a file of its
+//! own. The tool uses the library through its public interface alone, as an engine written in Rust would.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done, and nothing is wrong |
+//! | 1 | the model is bad, or differs from the original |
+//! | 2 | it could not be done: usage, input and output, interrupted |
+//!
+//! Results go to standard output. An error is one line on standard error, `df11: error: …`. A reader of standard output
+//! that goes away (`df11 inspect MODEL | head`) ends nothing: the exit code of `verify` still tells what it found.
+
+mod compare;
+mod decompress;
+mod histogram;
+mod inspect;
+mod interrupt;
+mod kinds;
+mod output;
+mod plot;
+mod summary;
+mod terminal;
+mod verify;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use df11::{Model, OpenOptions, Status};
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Looks into DF11 models (losslessly compressed bf16 weights), decompresses them, verifies them.
+///
+/// MODEL is a folder with *.safetensors files and a config.json, or one .safetensors file.
+///
+/// Exit codes: 0 done, and nothing is wrong; 1 the model is bad, or differs from the original; 2 it could not be done
+/// (usage, input and output, interrupted). Nothing half-written is left behind after an error or Ctrl-C.
+#[derive(Parser)]
+#[command(name = "df11", version)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Inspect(inspect::InspectArgs),
+    Decompress(decompress::DecompressArgs),
+    Verify(verify::VerifyArgs),
+}
+
+/// What every subcommand takes.
+#[derive(Args)]
+pub(crate) struct Common {
+    /// Use this config.json instead of the model's own: for a single file that comes without one, so that the tensors
+    /// inside its groups get their names
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Read the files piece by piece instead of mapping them into memory: safe against files that are cut short while
+    /// they are used
+    #[arg(long, global = true)]
+    read: bool,
+    /// Accept a model that says it was written by an unknown version of the compressor
+    #[arg(long, global = true)]
+    any_version: bool,
+    /// Say more on standard error; twice for everything
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    verbose: u8,
+    /// Say nothing but errors and what is bad: no warnings, no progress bar, no summary
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+/// How many threads to work with, for the subcommands that decode.
+#[derive(Args)]
+pub(crate) struct Threads {
+    /// Threads to work with [default: as many as this process may use]
+    #[arg(long = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    count: Option<u16>,
+}
+
+impl Threads {
+    /// The number asked for, or that of the processors that this process may use.
+    pub fn count(&self) -> usize {
+        let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        self.count.map_or_else(available, usize::from)
+    }
+}
+
+impl Common {
+    /// Opens the model.
+    pub fn open(&self, path: &Path) -> Result<Model, Failure> {
+        Ok(Model::open(path, &self.options()?)?)
+    }
+
+    /// Opens what the model is compared with. A config given on the command line is not meant for it, and if it is bad,
+    /// that says nothing about the model.
+    pub fn open_original(&self, path: &Path) -> Result<Model, Failure> {
+        let options = OpenOptions { config: None, any_version: true, ..self.options()? };
+        Model::open(path, &options).map_err(|e| Failure::cannot(format!("the original cannot be used: {e}")))
+    }
+
+    fn options(&self) -> Result<OpenOptions, Failure> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path)
+                .map_err(|e| Failure::cannot(format!("cannot read the config '{}': {e}", path.display())))
+        };
+        let config = self.config.as_ref().map(read).transpose()?;
+        Ok(OpenOptions { read: self.read, any_version: self.any_version, config })
+    }
+
+    /// Whether only what is bad should be said.
+    pub fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// The config given on the command line.
+    pub fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+}
+
+/// Why a subcommand did not end well. Its text follows `df11: error: `.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The model is bad, or differs: exit code 1.
+    Bad(String),
+    /// It could not be done: exit code 2.
+    Cannot(String),
+}
+
+impl Failure {
+    /// The model is bad, or differs.
+    pub fn bad(text: impl Display) -> Failure {
+        Failure::Bad(text.to_string())
+    }
+
+    /// It could not be done.
+    pub fn cannot(text: impl Display) -> Failure {
+        Failure::Cannot(text.to_string())
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Failure::Bad(_) => ExitCode::from(1),
+            Failure::Cannot(_) => ExitCode::from(2),
+        }
+    }
+}
+
+impl From<df11::Error> for Failure {
+    fn from(error: df11::Error) -> Failure {
+        match error.status() {
+            Status::InvalidFormat | Status::UnsupportedFormat | Status::Corrupt => Failure::bad(error),
+            _ => Failure::cannot(error),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // A panic is a bug; even then the exit code means what the manual says, and what was half-written is removed while
+    // the stack unwinds.
+    let run = std::panic::AssertUnwindSafe(|| run(&cli));
+    let result = std::panic::catch_unwind(run)
+        .unwrap_or_else(|_| Err(Failure::cannot("internal error, please report it with the lines above")));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let (Failure::Bad(text) | Failure::Cannot(text)) = &failure;
+            terminal::complain(text);
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), Failure> {
+    terminal::log_to_stderr(cli.common.verbose, cli.common.quiet);
+    interrupt::install()?;
+    match &cli.command {
+        Command::Inspect(args) => inspect::run(args, &cli.common),
+        Command::Decompress(args) => decompress::run(args, &cli.common),
+        Command::Verify(args) => verify::run(args, &cli.common),
+    }
+}

@@ -1,0 +1,135 @@
+//! How often each exponent occurs: decodes groups piece by piece and counts.
+
+use crate::Failure;
+use crate::interrupt;
+use crate::terminal::Progress;
+use df11::host::{self, DecodeOptions};
+use df11::Model;
+use half::bf16;
+
+/// Weights decoded at a time: 8 MiB.
+const PIECE: usize = 4 << 20;
+/// Weights that are worth a thread to count them.
+const WORTH_A_THREAD: usize = 1 << 18;
+
+/// How often each exponent occurs in a group, and how long its code is.
+pub struct GroupHistogram {
+    /// By exponent.
+    pub counts: [u64; 256],
+    /// Bits by exponent; 0 where there is no code.
+    pub lengths: [u8; 256],
+}
+
+impl GroupHistogram {
+    /// Its weights.
+    pub fn weights(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Bits that its exponents take by their frequencies: no code that treats each exponent alone can do with fewer.
+    pub fn entropy_bits(&self) -> f64 {
+        let all = self.weights() as f64;
+        self.counts.iter().filter(|&&n| n > 0).map(|&n| -(n as f64) * (n as f64 / all).log2()).sum()
+    }
+
+    /// Bits that its codes take.
+    pub fn code_bits(&self) -> u64 {
+        self.counts.iter().zip(self.lengths).map(|(&n, len)| n * u64::from(len)).sum()
+    }
+}
+
+/// Counts the exponents of the groups with those numbers.
+pub fn count(
+    model: &Model,
+    groups: impl IntoIterator<Item = usize>,
+    threads: usize,
+    progress: &Progress,
+) -> Result<Vec<GroupHistogram>, Failure> {
+    let options = DecodeOptions { threads, ..DecodeOptions::default() };
+    let mut buffer = Vec::new();
+    let mut histograms = Vec::new();
+    for number in groups {
+        let Some(group) = model.groups().get(number) else { continue };
+        let mut counts = [0; 256];
+        let (mut first, all) = (0, group.element_count());
+        while first < all {
+            interrupt::check()?;
+            let len = (all - first).min(PIECE as u64) as usize;
+            if buffer.len() < len {
+                buffer.resize(len, bf16::ZERO);
+            }
+            host::decompress(model, number, first, &mut buffer[..len], &options)?;
+            add(&mut counts, &buffer[..len], threads);
+            progress.advance(2 * len as u64);
+            first += len as u64;
+        }
+        histograms.push(GroupHistogram { counts, lengths: *group.code_lengths() });
+    }
+    Ok(histograms)
+}
+
+/// Adds the exponents of weights to counts.
+fn add(counts: &mut [u64; 256], weights: &[bf16], threads: usize) {
+    let threads = threads.min(weights.len() / WORTH_A_THREAD).max(1);
+    let (own, others) = weights.split_at(weights.len().div_ceil(threads));
+    std::thread::scope(|scope| {
+        let mut left = Vec::new();
+        let mut pieces = others.chunks(own.len().max(1));
+        let handles: Vec<_> = pieces
+            .by_ref()
+            .map_while(|piece| {
+                let thread = std::thread::Builder::new().spawn_scoped(scope, || exponents(piece));
+                // A thread that cannot be had is done without.
+                thread.inspect_err(|_| left.push(piece)).ok()
+            })
+            .collect();
+        left.extend(pieces);
+        let counted = handles.into_iter().map(|handle| match handle.join() {
+            Ok(counted) => counted,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        for counted in counted.chain(std::iter::once(own).chain(left).map(exponents)) {
+            counts.iter_mut().zip(counted).for_each(|(to, n)| *to += n);
+        }
+    });
+}
+
+/// Counts on one thread. Four tables in turn: two equal exponents in a row would otherwise wait for each other.
+fn exponents(weights: &[bf16]) -> [u64; 256] {
+    let mut tables = [[0u64; 256]; 4];
+    for four in weights.chunks(4) {
+        for (table, weight) in tables.iter_mut().zip(four) {
+            table[(weight.to_bits() >> 7 & 0xff) as usize] += 1;
+        }
+    }
+    std::array::from_fn(|e| tables.iter().map(|t| t[e]).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_weight_is_counted_once() {
+        let weights: Vec<bf16> = (0..3_000_001u32).map(|i| bf16::from_bits((i.wrapping_mul(40503) >> 3) as u16)).collect();
+        let mut expected = [0; 256];
+        weights.iter().for_each(|w| expected[(w.to_bits() << 1 >> 8) as usize] += 1);
+        for threads in [1, 2, 3, 8] {
+            let mut counts = [0; 256];
+            add(&mut counts, &weights, threads);
+            assert_eq!(counts, expected, "{threads} threads");
+        }
+        let mut counts = [7; 256];
+        add(&mut counts, &[], 4);
+        assert_eq!(counts, [7; 256]);
+    }
+
+    #[test]
+    fn bits_of_a_small_histogram() {
+        let (mut counts, mut lengths) = ([0; 256], [0; 256]);
+        (counts[100], counts[101], counts[102]) = (4, 2, 2);
+        (lengths[100], lengths[101], lengths[102]) = (1, 3, 3);
+        let histogram = GroupHistogram { counts, lengths };
+        assert_eq!((histogram.weights(), histogram.entropy_bits(), histogram.code_bits()), (8, 12.0, 16));
+    }
+}

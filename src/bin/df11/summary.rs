@@ -1,0 +1,252 @@
+//! What `df11 inspect` knows of a model, and its JSON.
+//!
+//! # The JSON
+//!
+//! One object. Keys are added, never renamed or taken away; `schema` rises if one must be. All sizes are in bytes, all
+//! numbers of weights in elements. What cannot be said is `null`.
+//!
+//! ```text
+//! schema          1
+//! path            MODEL as it was given
+//! config_version  dfloat11_config.version, or null
+//! files[]         path, bytes
+//! groups[]        name, tensors[] (names), weights, blocks (of 4,096 bytes of codes),
+//!                 stored {sign_mantissa, codes, gaps, positions, luts, splits, total},
+//!                 bits_per_weight {the same keys} or null,
+//!                 code_bits {shortest, longest, mean}, code_lengths {exponent: bits}
+//! tensors[]       name, dtype, shape, shape_known, bytes (decoded), group (name) or null
+//! totals          files, groups, tensors, weights (in groups), stored {the same keys, of all groups},
+//!                 bits_per_weight {the same keys} or null, bf16 (bytes of the groups' weights, decoded),
+//!                 plain (bytes of all tensors outside groups), decoded (bf16 + plain), file_bytes
+//! ```
+//!
+//! `shape_known` is false for a tensor in a group whose shape is not in the file: its shape is then its one length.
+
+use crate::Failure;
+use df11::format::Data;
+use df11::{Group, Model, Tensor};
+use safetensors::tensor::Metadata;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// A model at a glance.
+#[derive(Serialize)]
+pub struct Summary {
+    schema: u32,
+    pub path: String,
+    pub config_version: Option<String>,
+    pub files: Vec<FileSummary>,
+    pub groups: Vec<GroupSummary>,
+    pub tensors: Vec<TensorSummary>,
+    pub totals: Totals,
+}
+
+/// A file of the model.
+#[derive(Serialize)]
+pub struct FileSummary {
+    path: String,
+    bytes: u64,
+}
+
+/// A group.
+#[derive(Serialize)]
+pub struct GroupSummary {
+    pub name: String,
+    pub tensors: Vec<String>,
+    pub weights: u64,
+    blocks: u64,
+    pub stored: Members<u64>,
+    bits_per_weight: Option<Members<f64>>,
+    pub code_bits: CodeBits,
+    code_lengths: BTreeMap<u8, u8>,
+}
+
+/// A tensor.
+#[derive(Serialize)]
+pub struct TensorSummary {
+    pub name: String,
+    pub dtype: String,
+    pub shape: Vec<u64>,
+    pub shape_known: bool,
+    pub bytes: u64,
+    pub group: Option<String>,
+}
+
+/// All together.
+#[derive(Serialize)]
+pub struct Totals {
+    files: u64,
+    groups: u64,
+    tensors: u64,
+    pub weights: u64,
+    pub stored: Members<u64>,
+    pub bits_per_weight: Option<Members<f64>>,
+    pub bf16: u64,
+    pub plain: u64,
+    pub decoded: u64,
+    pub file_bytes: u64,
+}
+
+/// A value for each member of a group, and for all of them.
+#[derive(Serialize, Clone, Copy, Default)]
+pub struct Members<T> {
+    pub sign_mantissa: T,
+    pub codes: T,
+    pub gaps: T,
+    pub positions: T,
+    pub luts: T,
+    pub splits: T,
+    pub total: T,
+}
+
+/// Bits of a group's code words.
+#[derive(Serialize, Clone, Copy)]
+pub struct CodeBits {
+    pub shortest: Option<u8>,
+    pub longest: Option<u8>,
+    /// By use: the last byte of the codes counts whole.
+    pub mean: Option<f64>,
+}
+
+impl Members<u64> {
+    /// Takes sizes in the order of the fields.
+    fn new(sizes: [u64; 6]) -> Self {
+        let [sign_mantissa, codes, gaps, positions, luts, splits] = sizes;
+        Members { sign_mantissa, codes, gaps, positions, luts, splits, total: sizes.iter().sum() }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.sign_mantissa += other.sign_mantissa;
+        self.codes += other.codes;
+        self.gaps += other.gaps;
+        self.positions += other.positions;
+        self.luts += other.luts;
+        self.splits += other.splits;
+        self.total += other.total;
+    }
+
+    /// The same in bits per weight.
+    pub fn per_weight(&self, weights: u64) -> Option<Members<f64>> {
+        let bits = |bytes: u64| 8.0 * bytes as f64 / weights as f64;
+        (weights > 0).then(|| Members {
+            sign_mantissa: bits(self.sign_mantissa),
+            codes: bits(self.codes),
+            gaps: bits(self.gaps),
+            positions: bits(self.positions),
+            luts: bits(self.luts),
+            splits: bits(self.splits),
+            total: bits(self.total),
+        })
+    }
+}
+
+impl Summary {
+    /// Looks at an open model. The headers of its files are read once more, nothing else.
+    pub fn new(path: &Path, model: &Model) -> Result<Summary, Failure> {
+        let (mut sizes, mut files) = (HashMap::new(), Vec::new());
+        for path in model.files() {
+            let bytes = read_sizes(path, &mut sizes)?;
+            files.push(FileSummary { path: path.display().to_string(), bytes });
+        }
+        let groups: Vec<GroupSummary> =
+            model.groups().iter().map(|g| GroupSummary::new(model, g, &sizes)).collect::<Result<_, _>>()?;
+        let tensors: Vec<TensorSummary> = model.tensors().iter().map(|t| TensorSummary::new(model, t)).collect();
+        let mut stored = Members::default();
+        groups.iter().for_each(|g| stored.add(&g.stored));
+        let weights = groups.iter().map(|g| g.weights).sum();
+        let plain = tensors.iter().filter(|t| t.group.is_none()).map(|t| t.bytes).sum();
+        let totals = Totals {
+            files: files.len() as u64,
+            groups: groups.len() as u64,
+            tensors: tensors.len() as u64,
+            weights,
+            stored,
+            bits_per_weight: stored.per_weight(weights),
+            bf16: 2 * weights,
+            plain,
+            decoded: 2 * weights + plain,
+            file_bytes: files.iter().map(|f| f.bytes).sum(),
+        };
+        let config_version = model.config().map(|c| c.version().to_owned()).filter(|v| !v.is_empty());
+        Ok(Summary { schema: 1, path: path.display().to_string(), config_version, files, groups, tensors, totals })
+    }
+
+    /// The text that `--json` prints.
+    pub fn json(&self) -> Result<String, Failure> {
+        let text = serde_json::to_string_pretty(self);
+        text.map(|t| t + "\n").map_err(|e| Failure::cannot(format!("cannot write the JSON: {e}")))
+    }
+}
+
+impl GroupSummary {
+    fn new(model: &Model, group: &Group, sizes: &HashMap<String, u64>) -> Result<Self, Failure> {
+        let name = group.name();
+        let size = |member: &str| {
+            let size = sizes.get(&format!("{name}.{member}")).copied();
+            size.ok_or_else(|| Failure::cannot("a file has changed since the model was opened"))
+        };
+        let members = ["sign_mantissa", "encoded_exponent", "gaps", "output_positions", "luts", "split_positions"];
+        let mut list = [0; 6];
+        for (to, member) in list.iter_mut().zip(members) {
+            *to = size(member)?;
+        }
+        let stored = Members::new(list);
+        let weights = group.element_count();
+        let code_lengths: BTreeMap<u8, u8> = (0..=255).zip(*group.code_lengths()).filter(|&(_, len)| len > 0).collect();
+        let bits_per_weight = stored.per_weight(weights);
+        Ok(GroupSummary {
+            name: name.to_owned(),
+            tensors: model.tensors()[group.tensors()].iter().map(|t| t.name().to_owned()).collect(),
+            weights,
+            blocks: group.block_count() as u64,
+            stored,
+            bits_per_weight,
+            code_bits: CodeBits {
+                shortest: code_lengths.values().min().copied(),
+                longest: code_lengths.values().max().copied(),
+                mean: bits_per_weight.map(|b| b.codes),
+            },
+            code_lengths,
+        })
+    }
+}
+
+impl TensorSummary {
+    fn new(model: &Model, tensor: &Tensor) -> Self {
+        TensorSummary {
+            name: tensor.name().to_owned(),
+            dtype: tensor.dtype().to_string(),
+            shape: tensor.shape().to_vec(),
+            shape_known: shape_known(tensor),
+            bytes: tensor.bytes(),
+            group: match tensor.data() {
+                Data::Packed { group, .. } => Some(model.groups()[group].name().to_owned()),
+                Data::Plain(_) => None,
+            },
+        }
+    }
+}
+
+/// Whether a tensor's dimensions are its own. One dimension of a tensor in a group means that nobody wrote down which.
+pub fn shape_known(tensor: &Tensor) -> bool {
+    matches!(tensor.data(), Data::Plain(_)) || tensor.shape().len() != 1
+}
+
+/// Notes the size of each tensor in a file by name, and returns the file's. The library tells a group's size, not that
+/// of each of its members; the header was found good when the model was opened.
+fn read_sizes(path: &Path, sizes: &mut HashMap<String, u64>) -> Result<u64, Failure> {
+    let fail = |e: std::io::Error| Failure::cannot(format!("cannot read '{}': {e}", path.display()));
+    let mut file = File::open(path).map_err(fail)?;
+    let bytes = file.metadata().map_err(fail)?.len();
+    let mut size = [0; 8];
+    file.read_exact(&mut size).map_err(fail)?;
+    let mut header = Vec::new();
+    file.take(u64::from_le_bytes(size).min(bytes)).read_to_end(&mut header).map_err(fail)?;
+    let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| fail(e.into()))?;
+    let size = |offsets: (usize, usize)| (offsets.1 - offsets.0) as u64;
+    sizes.extend(metadata.tensors().into_iter().map(|(name, info)| (name, size(info.data_offsets))));
+    Ok(bytes)
+}

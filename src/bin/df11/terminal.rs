@@ -1,0 +1,188 @@
+//! What a person sees: lines on the two streams, the progress bar, numbers and names as people read them.
+//!
+//! Nothing here panics when a stream is closed: `print!` and `eprintln!` would.
+
+use crate::Failure;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use log::{Level, LevelFilter};
+use std::io::{ErrorKind, IsTerminal, Write};
+
+/// Writes to standard output, at once. That the reader has gone (`| head`) is no error: it has seen what it wanted.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::cannot(format!("cannot write to standard output: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes the line of an error.
+pub fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "df11: error: {}", clean(text));
+}
+
+/// Sends what the library logs to standard error: warnings, with `-v` and `-vv` more, with `-q` nothing.
+pub fn log_to_stderr(verbose: u8, quiet: bool) {
+    let most = match verbose {
+        _ if quiet => LevelFilter::Off,
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        _ => LevelFilter::Trace,
+    };
+    env_logger::Builder::new()
+        .filter_level(most)
+        .format(|out, record| {
+            let level = match record.level() {
+                Level::Error => "error",
+                Level::Warn => "warning",
+                Level::Info => "info",
+                Level::Debug | Level::Trace => "debug",
+            };
+            writeln!(out, "df11: {level}: {}", clean(&record.args().to_string()))
+        })
+        .init();
+}
+
+/// A progress bar on standard error, where that is a terminal; else nothing.
+pub struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    /// Starts a bar for that many bytes.
+    pub fn new(what: &'static str, bytes: u64, quiet: bool) -> Progress {
+        if quiet || !std::io::stderr().is_terminal() {
+            return Progress(None);
+        }
+        let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
+        let template = "{msg} {wide_bar} {percent:>3} %  {decimal_bytes} of {decimal_total_bytes}  \
+                        {decimal_bytes_per_sec}  {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        Progress(Some(bar))
+    }
+
+    /// So many bytes more are done.
+    pub fn advance(&self, bytes: u64) {
+        if let Some(bar) = &self.0 {
+            bar.inc(bytes);
+        }
+    }
+
+    /// Writes to standard output while the bar is out of the way.
+    pub fn print(&self, text: &str) -> Result<(), Failure> {
+        match &self.0 {
+            Some(bar) => bar.suspend(|| print(text)),
+            None => print(text),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A text that cannot steer a terminal: names come from files that anyone may have written. Control characters and
+/// those that turn the direction of writing are escaped.
+pub fn clean(text: &str) -> String {
+    let steers = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+/// A clean name in so many characters at most: if it is longer, its middle is left out, for names differ at their ends.
+pub fn fit(name: &str, width: usize) -> String {
+    const GAP: &str = "...";
+    let chars: Vec<char> = clean(name).chars().collect();
+    if chars.len() <= width {
+        return chars.into_iter().collect();
+    }
+    let kept = width.saturating_sub(GAP.len());
+    let head = kept / 3;
+    let tail = &chars[chars.len() - (kept - head)..];
+    chars[..head].iter().copied().chain(GAP.chars()).chain(tail.iter().copied()).collect()
+}
+
+/// Bytes with four digits and a decimal prefix, as shops and model hubs count them: `15.73 MB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    let (mut value, mut unit) = (count as f64 / 1000.0, 0);
+    // What would be rounded up to 1000 belongs to the next unit.
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = if value < 9.9995 { 3 } else { 1 + usize::from(value < 99.995) };
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// A number with its thousands apart: `1,234,567`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A number and its noun: `1 group`, `2 groups`.
+pub fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        for (count, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.000 kB"),
+            (9_999, "9.999 kB"),
+            (9_999_900, "10.00 MB"),
+            (99_994, "99.99 kB"),
+            (99_996, "100.0 kB"),
+            (999_949, "999.9 kB"),
+            (999_950, "1.000 MB"),
+            (15_728_640, "15.73 MB"),
+            (u64::MAX, "18.45 EB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(thousands(number), text);
+        }
+        assert_eq!(
+            (counted(1, "group"), counted(0, "group"), counted(2000, "file")),
+            ("1 group".into(), "0 groups".into(), "2,000 files".into())
+        );
+    }
+
+    #[test]
+    fn names_cannot_steer_a_terminal_and_fit() {
+        assert_eq!(clean("a\u{1b}[2J\n\u{202e}b"), "a\\u{1b}[2J\\n\\u{202e}b");
+        assert_eq!(fit("abcdef", 6), "abcdef");
+        assert_eq!(fit("model.layers.0.self_attn.q_proj.weight", 20), "model...oj.weight".to_owned() + "");
+        for width in 0..12 {
+            assert!(fit("abcdefghijklmnop", width).chars().count() <= width.max(3));
+        }
+    }
+}

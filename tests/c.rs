@@ -1,0 +1,159 @@
+//! The library as a C program sees it: the header in every standard, `tests/c/api.c` plain, under AddressSanitizer and
+//! UBSan, and under valgrind, and the example of README in C and in Rust, linked shared and static.
+//!
+//! Needs a C and a C++ compiler (`CC`, `CXX`, else `cc` and `c++`) and valgrind; `make test` sees to them.
+#![cfg(target_os = "linux")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Where this checkout lies.
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
+
+fn compiler(cpp: bool) -> Command {
+    let (var, default) = if cpp { ("CXX", "c++") } else { ("CC", "cc") };
+    Command::new(std::env::var_os(var).unwrap_or_else(|| default.into()))
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|e| panic!("missing: {:?} ({e})", command.get_program()));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?}\n{}\n{}{}",
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    output
+}
+
+/// The folder into which cargo put the library that these tests were built with: target/<profile>/deps. (One level up
+/// lies what `cargo build` made last, which may be older.)
+fn built() -> PathBuf {
+    std::env::current_exe().unwrap().parent().unwrap().to_owned()
+}
+
+/// A folder with the shared library under the names that the linker and the loader look for.
+fn library() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let library = built().join("libdf11.so");
+    assert!(library.exists(), "{} is missing: cargo builds it with the tests", library.display());
+    let soname = format!("libdf11.so.{}.{}", env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
+    for name in ["libdf11.so", &soname] {
+        std::os::unix::fs::symlink(&library, folder.path().join(name)).unwrap();
+    }
+    folder
+}
+
+/// Compiles a program against the header and the shared library in `folder`.
+fn build(source: &str, folder: &Path, options: &[&str]) -> PathBuf {
+    let program = folder.join(Path::new(source).file_stem().unwrap());
+    run(compiler(false)
+        .current_dir(ROOT)
+        .args(["-std=c11", "-g", "-O1", "-Iinclude", source, "-o"])
+        .arg(&program)
+        .args(WARNINGS)
+        .args(options)
+        .arg("-L")
+        .arg(folder)
+        .args(["-ldf11", "-lpthread"])
+        .arg(format!("-Wl,-rpath,{}", folder.display())));
+    program
+}
+
+fn run_api(program: &mut Command) {
+    let data = Path::new(ROOT).join("tests/data");
+    let output = run(program.arg(data.join("golden")).arg(data.join("hostile")));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("checks passed"), "{text}");
+    assert!(output.stderr.is_empty(), "the library printed: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_header_compiles_in_every_standard() {
+    let folder = tempfile::tempdir().unwrap();
+    // What a compiler older than the standard's publication calls it.
+    let known = |cpp: bool, std: &str| {
+        compiler(cpp).args([std, "-xc", "-E", "/dev/null"]).output().is_ok_and(|o| o.status.success())
+    };
+    for (cpp, std) in
+        [(false, "c99"), (false, "c11"), (false, "c23"), (true, "c++11"), (true, "c++17"), (true, "c++20")]
+    {
+        let mut flag = format!("-std={std}");
+        if std == "c23" && !known(cpp, &flag) {
+            flag = "-std=c2x".into();
+        }
+        let program = folder.path().join("header");
+        run(compiler(cpp)
+            .current_dir(ROOT)
+            .args([&flag[..], if cpp { "-xc++" } else { "-xc" }, "-Iinclude", "tests/c/header.c", "-o"])
+            .arg(&program)
+            .args(WARNINGS));
+        run(&mut Command::new(&program));
+    }
+}
+
+#[test]
+fn every_function_from_c() {
+    let folder = library();
+    run_api(&mut Command::new(build("tests/c/api.c", folder.path(), &[])));
+}
+
+#[test]
+fn every_function_from_c_under_the_sanitizers() {
+    let folder = library();
+    let program = build("tests/c/api.c", folder.path(), &["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
+    run_api(Command::new(program).env("ASAN_OPTIONS", "detect_leaks=1"));
+}
+
+#[test]
+fn every_function_from_c_under_valgrind() {
+    let folder = library();
+    let program = build("tests/c/api.c", folder.path(), &[]);
+    run_api(
+        Command::new("valgrind")
+            .args(["--quiet", "--leak-check=full", "--show-leak-kinds=definite,indirect", "--error-exitcode=99"])
+            .arg(program),
+    );
+}
+
+/// The example prints the same in C, linked shared and static, and in Rust, but for the speed.
+#[test]
+fn the_example_says_the_same_in_c_and_in_rust() {
+    let folder = library();
+    let shared = build("examples/decompress.c", folder.path(), &[]);
+    let fixed = folder.path().join("static");
+    run(compiler(false)
+        .current_dir(ROOT)
+        .args(["-std=c11", "-Iinclude", "examples/decompress.c", "-o"])
+        .arg(&fixed)
+        .args(WARNINGS)
+        .arg(built().join("libdf11.a"))
+        .args(["-lpthread", "-ldl", "-lm"]));
+    let rust = built().join("../examples/decompress");
+    if !rust.exists() {
+        // A run of this file alone does not build examples.
+        run(Command::new(env!("CARGO")).current_dir(ROOT).args(["build", "--quiet", "--example", "decompress"]));
+    }
+    let mut said = Vec::new();
+    for program in [shared, fixed, rust] {
+        let output = run(Command::new(&program)
+            .current_dir(ROOT)
+            .args(["tests/data/golden/block/model", "tests/data/golden/block/original.safetensors"]));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("21 of 21 tensors equal the original, bit for bit"), "{}: {text}", program.display());
+        let lines: Vec<String> = text.lines().filter(|line| !line.contains("GB/s")).map(str::to_owned).collect();
+        assert_eq!(lines.len() + 1, text.lines().count(), "one line tells the speed: {text}");
+        said.push(lines);
+
+        let differs = Command::new(&program)
+            .current_dir(ROOT)
+            .args(["tests/data/golden/block/model", "tests/data/golden/tiny/original.safetensors"])
+            .output()
+            .unwrap();
+        assert_eq!(differs.status.code(), Some(1), "{}", program.display());
+    }
+    assert!(said.iter().all(|lines| *lines == said[0]), "{said:#?}");
+}

@@ -1,0 +1,19 @@
+/* What the C tests share: a check that says where it failed, and a count. */
+#ifndef CHECK_H
+#define CHECK_H
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static unsigned checks_passed;
+
+#define CHECK(condition)                                                                 \
+    do {                                                                                 \
+        if (!(condition)) {                                                              \
+            fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);      \
+            exit(1);                                                                     \
+        }                                                                                \
+        checks_passed++;                                                                 \
+    } while (0)
+
+#endif

@@ -1,0 +1,66 @@
+/* The header alone, twice, in any C from C99 and any C++ from C++11 on, without a warning. tests/c.rs compiles this file
+ * once for each standard. What cannot be compiled away is checked again where the language can: sizes and offsets. */
+#include "df11.h"
+#include "df11.h"
+
+#if defined(__cplusplus)
+#define ASSERT(condition) static_assert(condition, #condition)
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define ASSERT(condition) _Static_assert(condition, #condition)
+#else
+#define JOIN2(a, b) a##b
+#define JOIN(a, b) JOIN2(a, b)
+#define ASSERT(condition) typedef char JOIN(assert_, __LINE__)[(condition) ? 1 : -1]
+#endif
+
+ASSERT(sizeof(df11_status) == 4);
+ASSERT(sizeof(df11_error) == 512);
+ASSERT(offsetof(df11_error, status) == 0);
+ASSERT(offsetof(df11_error, native_code) == 4);
+ASSERT(offsetof(df11_error, message) == 8);
+
+ASSERT(sizeof(df11_open_options) == 24);
+ASSERT(offsetof(df11_open_options, struct_size) == 0);
+ASSERT(offsetof(df11_open_options, flags) == 8);
+ASSERT(offsetof(df11_open_options, threads) == 12);
+ASSERT(offsetof(df11_open_options, config_json) == 16);
+
+ASSERT(sizeof(df11_group_info) == 48);
+ASSERT(offsetof(df11_group_info, struct_size) == 0);
+ASSERT(offsetof(df11_group_info, name) == 8);
+ASSERT(offsetof(df11_group_info, element_count) == 16);
+ASSERT(offsetof(df11_group_info, tensor_count) == 24);
+ASSERT(offsetof(df11_group_info, first_tensor) == 32);
+ASSERT(offsetof(df11_group_info, packed_bytes) == 40);
+
+ASSERT(sizeof(df11_tensor_info) == 80);
+ASSERT(offsetof(df11_tensor_info, struct_size) == 0);
+ASSERT(offsetof(df11_tensor_info, name) == 8);
+ASSERT(offsetof(df11_tensor_info, dtype) == 16);
+ASSERT(offsetof(df11_tensor_info, rank) == 20);
+ASSERT(offsetof(df11_tensor_info, shape) == 24);
+ASSERT(offsetof(df11_tensor_info, bytes) == 32);
+ASSERT(offsetof(df11_tensor_info, group) == 40);
+ASSERT(offsetof(df11_tensor_info, group_offset) == 48);
+ASSERT(offsetof(df11_tensor_info, data) == 56);
+ASSERT(offsetof(df11_tensor_info, file) == 64);
+ASSERT(offsetof(df11_tensor_info, file_offset) == 72);
+
+ASSERT(sizeof(df11_part_info) == 40);
+ASSERT(offsetof(df11_part_info, struct_size) == 0);
+ASSERT(offsetof(df11_part_info, file) == 8);
+ASSERT(offsetof(df11_part_info, file_offset) == 16);
+ASSERT(offsetof(df11_part_info, bytes) == 24);
+ASSERT(offsetof(df11_part_info, data) == 32);
+
+ASSERT(DF11_VERSION_NUMBER == DF11_VERSION_MAJOR * 10000 + DF11_VERSION_MINOR * 100 + DF11_VERSION_PATCH);
+ASSERT(DF11_NO_GROUP == UINT64_MAX);
+
+int main(void)
+{
+    df11_open_options options = DF11_OPEN_OPTIONS_INIT;
+    df11_group_info group = DF11_GROUP_INFO_INIT;
+    df11_tensor_info tensor = DF11_TENSOR_INFO_INIT;
+    df11_part_info part = DF11_PART_INFO_INIT;
+    return options.struct_size + group.struct_size + tensor.struct_size + part.struct_size == 24 + 48 + 80 + 40 ? 0 : 1;
+}
