@@ -56,7 +56,7 @@ pub fn decompress(model: &Model, group: usize, first: u64, dst: &mut [bf16], opt
 ///
 /// # Safety
 ///
-/// `dst` is aligned to 2 bytes and `count` weights can be written there, by any thread.
+/// `count` weights can be written at `dst`, by any thread; if there are any, it is aligned to 2 bytes.
 pub unsafe fn decompress_raw(
     model: &Model,
     group: usize,
@@ -137,7 +137,7 @@ pub unsafe fn read_tensor_raw(
         Data::Packed { .. } if !offset.is_multiple_of(2) || !bytes.is_multiple_of(2) => invalid("cut a weight of"),
         Data::Packed { group, first } => {
             let dst = dst.cast::<u16>();
-            if !dst.is_aligned() {
+            if bytes > 0 && !dst.is_aligned() {
                 return Err(Error::Misaligned { what: "the destination", to: 2 });
             }
             // SAFETY: by the caller's promise, and the start is aligned.

@@ -650,33 +650,35 @@ unsafe fn finish<const L: usize>(
     let code = unsafe { std::slice::from_raw_parts(run.code, run.code_bytes) };
     let mut at = lane.at;
     for weight in decoded..run.skip + run.count {
-        let found = codes.first(window(code, at)).ok_or(Fault::NoCode { bit: at, weight })?;
-        if at + found.len as usize > code.len() * 8 {
-            return Err(Fault::Short { bit: at, weight });
-        }
-        at += found.len as usize;
+        let symbol = next_code(code, codes, &mut at, weight)?;
         if weight >= run.skip {
             let i = weight - run.skip;
             // SAFETY: i is below the run's count.
-            unsafe { *run.dst.add(i) = join(found.symbol, *run.sign_mantissa.add(i)) };
+            unsafe { *run.dst.add(i) = join(symbol, *run.sign_mantissa.add(i)) };
         }
     }
     if at < run.end_bits.0 || at > run.end_bits.1 { Err(Fault::End { bit: at }) } else { Ok(()) }
 }
 
-/// Walks a run again from its start to find the first bits that begin no code.
+/// Walks a run again from its start to find its first fault, if it has one: after a burst it is only known that some run
+/// does.
 #[cold]
 fn locate(run: &Run, codes: &CodeTable) -> Option<Fault> {
     // SAFETY: the run's pointers are valid by the feed's promise.
     let code = unsafe { std::slice::from_raw_parts(run.code, run.code_bytes) };
     let mut bit = run.start_bit;
-    for weight in 0..run.skip + run.count {
-        match codes.first(window(code, bit)) {
-            None => return Some(Fault::NoCode { bit, weight }),
-            Some(found) => bit += found.len as usize,
-        }
+    (0..run.skip + run.count).find_map(|weight| next_code(code, codes, &mut bit, weight).err())
+}
+
+/// The symbol of the code at a bit, which moves on behind it.
+fn next_code(code: &[u8], codes: &CodeTable, bit: &mut usize, weight: usize) -> Result<u8, Fault> {
+    let found = codes.first(window(code, *bit)).ok_or(Fault::NoCode { bit: *bit, weight })?;
+    let end = *bit + found.len as usize;
+    if end > code.len() * 8 {
+        return Err(Fault::Short { bit: *bit, weight });
     }
-    None
+    *bit = end;
+    Ok(found.symbol)
 }
 
 /// The x86-64 units, and the kernels for those that not every x86-64 processor has.

@@ -3,8 +3,8 @@
 use crate::Failure;
 use crate::interrupt;
 use crate::terminal::Progress;
-use df11::host::{self, DecodeOptions};
 use df11::Model;
+use df11::host::{self, DecodeOptions};
 use half::bf16;
 
 /// Weights decoded at a time: 8 MiB.
@@ -72,24 +72,18 @@ pub fn count(
 fn add(counts: &mut [u64; 256], weights: &[bf16], threads: usize) {
     let threads = threads.min(weights.len() / WORTH_A_THREAD).max(1);
     let (own, others) = weights.split_at(weights.len().div_ceil(threads));
+    let mut merge = |counted: [u64; 256]| counts.iter_mut().zip(counted).for_each(|(to, n)| *to += n);
     std::thread::scope(|scope| {
-        let mut left = Vec::new();
-        let mut pieces = others.chunks(own.len().max(1));
-        let handles: Vec<_> = pieces
-            .by_ref()
-            .map_while(|piece| {
-                let thread = std::thread::Builder::new().spawn_scoped(scope, || exponents(piece));
-                // A thread that cannot be had is done without.
-                thread.inspect_err(|_| left.push(piece)).ok()
-            })
-            .collect();
-        left.extend(pieces);
-        let counted = handles.into_iter().map(|handle| match handle.join() {
-            Ok(counted) => counted,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        for counted in counted.chain(std::iter::once(own).chain(left).map(exponents)) {
-            counts.iter_mut().zip(counted).for_each(|(to, n)| *to += n);
+        let spawn =
+            |piece| std::thread::Builder::new().spawn_scoped(scope, move || exponents(piece)).map_err(|_| piece);
+        let spawned: Vec<_> = others.chunks(own.len().max(1)).map(spawn).collect();
+        merge(exponents(own));
+        for thread in spawned {
+            merge(match thread {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                // A thread that could not be had is done without.
+                Err(piece) => exponents(piece),
+            });
         }
     });
 }
@@ -97,11 +91,12 @@ fn add(counts: &mut [u64; 256], weights: &[bf16], threads: usize) {
 /// Counts on one thread. Four tables in turn: two equal exponents in a row would otherwise wait for each other.
 fn exponents(weights: &[bf16]) -> [u64; 256] {
     let mut tables = [[0u64; 256]; 4];
-    for four in weights.chunks(4) {
-        for (table, weight) in tables.iter_mut().zip(four) {
-            table[(weight.to_bits() >> 7 & 0xff) as usize] += 1;
-        }
+    let (fours, rest) = weights.as_chunks::<4>();
+    let mut count = |table: usize, weight: bf16| tables[table][(weight.to_bits() >> 7 & 0xff) as usize] += 1;
+    for four in fours {
+        four.iter().enumerate().for_each(|(i, &weight)| count(i, weight));
     }
+    rest.iter().for_each(|&weight| count(0, weight));
     std::array::from_fn(|e| tables.iter().map(|t| t[e]).sum())
 }
 
@@ -111,7 +106,8 @@ mod tests {
 
     #[test]
     fn every_weight_is_counted_once() {
-        let weights: Vec<bf16> = (0..3_000_001u32).map(|i| bf16::from_bits((i.wrapping_mul(40503) >> 3) as u16)).collect();
+        let weights: Vec<bf16> =
+            (0..3_000_001u32).map(|i| bf16::from_bits((i.wrapping_mul(40503) >> 3) as u16)).collect();
         let mut expected = [0; 256];
         weights.iter().for_each(|w| expected[(w.to_bits() << 1 >> 8) as usize] += 1);
         for threads in [1, 2, 3, 8] {

@@ -41,7 +41,7 @@ pub struct InspectArgs {
 
 /// Runs the subcommand.
 pub fn run(args: &InspectArgs, common: &Common) -> Result<(), Failure> {
-    let model = common.open(&args.model)?;
+    let model = if args.plot.is_some() { common.open_to_stream(&args.model)? } else { common.open(&args.model)? };
     let summary = Summary::new(&args.model, &model)?;
     // The picture first: if it cannot be drawn, nothing but the reason is printed.
     if let Some(to) = &args.plot {
@@ -170,7 +170,7 @@ fn tensors(out: &mut String, tensors: &[TensorSummary], all: bool) {
     let kinds = if all {
         tensors.iter().map(|t| Kind { name: t.name.clone(), members: vec![t] }).collect()
     } else {
-        kinds::fold(tensors, |t: &TensorSummary| &t.name, |t| (&t.dtype, &t.shape, t.group.is_some(), t.shape_known))
+        kinds::fold(tensors, |t: &TensorSummary| &t.name, |t| (&t.dtype, &t.shape, t.place_in_group, t.shape_known))
     };
     for kind in kinds {
         let [first, ..] = kind.members[..] else { continue };

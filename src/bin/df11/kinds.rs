@@ -98,7 +98,10 @@ mod tests {
     #[test]
     fn numbers_fold_and_names_do_not() {
         assert_eq!(names(&["lm_head", "model.embed"]), [("lm_head".into(), 1), ("model.embed".into(), 1)]);
-        assert_eq!(names(&["layers.0", "head", "layers.2", "layers.1"]), [("layers.[0-2]".into(), 3), ("head".into(), 1)]);
+        assert_eq!(
+            names(&["layers.0", "head", "layers.2", "layers.1"]),
+            [("layers.[0-2]".into(), 3), ("head".into(), 1)]
+        );
         assert_eq!(names(&["l.0.net.2", "l.5.net.2"]), [("l.*.net.2".into(), 2)]);
         assert_eq!(names(&["l.0.e.3", "l.0.e.4", "l.1.e.3", "l.1.e.4"]), [("l.[0-1].e.[3-4]".into(), 4)]);
         assert_eq!(names(&["7"]), [("7".into(), 1)]);

@@ -24,6 +24,7 @@ mod summary;
 mod terminal;
 mod verify;
 
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use df11::{Model, OpenOptions, Status};
 use std::fmt::Display;
@@ -60,7 +61,7 @@ pub(crate) struct Common {
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Read the files piece by piece instead of mapping them into memory: safe against files that are cut short while
-    /// they are used
+    /// they are used. What decodes (decompress, verify, inspect --plot) does so anyway
     #[arg(long, global = true)]
     read: bool,
     /// Accept a model that says it was written by an unknown version of the compressor
@@ -91,15 +92,21 @@ impl Threads {
 }
 
 impl Common {
-    /// Opens the model.
+    /// Opens the model to look at it.
     pub fn open(&self, path: &Path) -> Result<Model, Failure> {
         Ok(Model::open(path, &self.options()?)?)
+    }
+
+    /// Opens the model to go through all of it. Its files are read, never mapped: that is as fast where each byte is
+    /// used once, and a mapped file would count as this process's memory, all of it in the end.
+    pub fn open_to_stream(&self, path: &Path) -> Result<Model, Failure> {
+        Ok(Model::open(path, &OpenOptions { read: true, ..self.options()? })?)
     }
 
     /// Opens what the model is compared with. A config given on the command line is not meant for it, and if it is bad,
     /// that says nothing about the model.
     pub fn open_original(&self, path: &Path) -> Result<Model, Failure> {
-        let options = OpenOptions { config: None, any_version: true, ..self.options()? };
+        let options = OpenOptions { read: true, any_version: true, config: None };
         Model::open(path, &options).map_err(|e| Failure::cannot(format!("the original cannot be used: {e}")))
     }
 
@@ -161,7 +168,16 @@ impl From<df11::Error> for Failure {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand || !error.use_stderr() => {
+            error.exit()
+        }
+        Err(error) => {
+            terminal::explain(&error.to_string());
+            return ExitCode::from(2);
+        }
+    };
     // A panic is a bug; even then the exit code means what the manual says, and what was half-written is removed while
     // the stack unwinds.
     let run = std::panic::AssertUnwindSafe(|| run(&cli));

@@ -3,7 +3,7 @@
 //! It is written beside its place under another name, brought to the disk, and then renamed over whatever had the name.
 //! If anything goes wrong before that, the unfinished file is removed and what was there stays.
 
-use crate::{Failure, interrupt};
+use crate::{Failure, interrupt, terminal};
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,8 @@ impl OutputFile {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        let in_folder = |reason: &dyn std::fmt::Display| refuse(&format!("the folder '{}': {reason}", folder.display()));
+        let in_folder =
+            |reason: &dyn std::fmt::Display| refuse(&format!("the folder '{}': {reason}", folder.display()));
         match std::fs::metadata(&folder) {
             Ok(meta) if meta.is_dir() => {}
             Ok(_) => return Err(in_folder(&"it is not a folder")),
@@ -76,7 +77,7 @@ impl OutputFile {
     /// the file system cannot tell, writing will.
     pub fn reserve(&self, bytes: u64) -> Result<(), Failure> {
         reserve(self.file(), bytes).map_err(|e| {
-            Failure::cannot(format!("cannot write '{}' of {bytes} bytes: {e}", self.to.display()))
+            Failure::cannot(format!("cannot write '{}' of {}: {e}", self.to.display(), terminal::bytes(bytes)))
         })
     }
 
@@ -85,9 +86,7 @@ impl OutputFile {
         self.file().sync_all().map_err(|e| self.failure(&e))?;
         interrupt::check()?;
         let OutputFile { temporary, to, folder, _hold } = self;
-        temporary
-            .persist(&to)
-            .map_err(|e| Failure::cannot(format!("cannot write '{}': {}", to.display(), e.error)))?;
+        temporary.persist(&to).map_err(|e| Failure::cannot(format!("cannot write '{}': {}", to.display(), e.error)))?;
         // The file is complete and has its name; a power cut could still take the name back.
         #[cfg(unix)]
         if let Err(e) = File::open(&folder).and_then(|f| f.sync_all()) {
@@ -126,6 +125,15 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     let Ok(len) = libc::off_t::try_from(bytes) else { return Err(io::ErrorKind::FileTooLarge.into()) };
     if len == 0 {
         return Ok(());
+    }
+    // Asked first, because reserving more than there is may take all there is before it fails, and others would find the
+    // disk full for that while.
+    // SAFETY: all zeros are a valid value of this plain struct.
+    let mut disk: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, and the struct lives as long as the call.
+    let known = unsafe { libc::fstatvfs(file.as_raw_fd(), &mut disk) } == 0 && disk.f_blocks > 0;
+    if known && bytes > disk.f_bavail.saturating_mul(disk.f_frsize) {
+        return Err(io::Error::from_raw_os_error(libc::ENOSPC));
     }
     // SAFETY: the descriptor is open, and the call touches no memory of ours.
     if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) } == 0 {

@@ -32,7 +32,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// A model at a glance.
+/// A model at a glance. Fields are what the keys of the same names are.
 #[derive(Serialize)]
 pub struct Summary {
     schema: u32,
@@ -73,6 +73,9 @@ pub struct TensorSummary {
     pub shape_known: bool,
     pub bytes: u64,
     pub group: Option<String>,
+    /// Which of its group's tensors it is.
+    #[serde(skip)]
+    pub place_in_group: Option<usize>,
 }
 
 /// All together.
@@ -93,12 +96,19 @@ pub struct Totals {
 /// A value for each member of a group, and for all of them.
 #[derive(Serialize, Clone, Copy, Default)]
 pub struct Members<T> {
+    /// Signs and mantissas, as they were.
     pub sign_mantissa: T,
+    /// The code words.
     pub codes: T,
+    /// Where the first code of each chunk starts.
     pub gaps: T,
+    /// The first weight of each block.
     pub positions: T,
+    /// Look-up rows and code lengths.
     pub luts: T,
+    /// Where the weights are cut into tensors.
     pub splits: T,
+    /// All of it.
     pub total: T,
 }
 
@@ -107,7 +117,7 @@ pub struct Members<T> {
 pub struct CodeBits {
     pub shortest: Option<u8>,
     pub longest: Option<u8>,
-    /// By use: the last byte of the codes counts whole.
+    /// Weighted by use.
     pub mean: Option<f64>,
 }
 
@@ -153,7 +163,8 @@ impl Summary {
         }
         let groups: Vec<GroupSummary> =
             model.groups().iter().map(|g| GroupSummary::new(model, g, &sizes)).collect::<Result<_, _>>()?;
-        let tensors: Vec<TensorSummary> = model.tensors().iter().map(|t| TensorSummary::new(model, t)).collect();
+        let tensors: Vec<TensorSummary> =
+            model.tensors().iter().enumerate().map(|(i, t)| TensorSummary::new(model, i, t)).collect();
         let mut stored = Members::default();
         groups.iter().for_each(|g| stored.add(&g.stored));
         let weights = groups.iter().map(|g| g.weights).sum();
@@ -197,6 +208,7 @@ impl GroupSummary {
         let weights = group.element_count();
         let code_lengths: BTreeMap<u8, u8> = (0..=255).zip(*group.code_lengths()).filter(|&(_, len)| len > 0).collect();
         let bits_per_weight = stored.per_weight(weights);
+        let longest = code_lengths.values().max().copied();
         Ok(GroupSummary {
             name: name.to_owned(),
             tensors: model.tensors()[group.tensors()].iter().map(|t| t.name().to_owned()).collect(),
@@ -206,8 +218,9 @@ impl GroupSummary {
             bits_per_weight,
             code_bits: CodeBits {
                 shortest: code_lengths.values().min().copied(),
-                longest: code_lengths.values().max().copied(),
-                mean: bits_per_weight.map(|b| b.codes),
+                longest,
+                // In a group of a few weights the bits that fill the last byte would weigh more than the codes.
+                mean: bits_per_weight.map(|b| longest.map_or(b.codes, |most| b.codes.min(f64::from(most)))),
             },
             code_lengths,
         })
@@ -215,17 +228,19 @@ impl GroupSummary {
 }
 
 impl TensorSummary {
-    fn new(model: &Model, tensor: &Tensor) -> Self {
+    fn new(model: &Model, number: usize, tensor: &Tensor) -> Self {
+        let group = match tensor.data() {
+            Data::Packed { group, .. } => Some(&model.groups()[group]),
+            Data::Plain(_) => None,
+        };
         TensorSummary {
             name: tensor.name().to_owned(),
             dtype: tensor.dtype().to_string(),
             shape: tensor.shape().to_vec(),
             shape_known: shape_known(tensor),
             bytes: tensor.bytes(),
-            group: match tensor.data() {
-                Data::Packed { group, .. } => Some(model.groups()[group].name().to_owned()),
-                Data::Plain(_) => None,
-            },
+            group: group.map(|g| g.name().to_owned()),
+            place_in_group: group.map(|g| number - g.tensors().start),
         }
     }
 }

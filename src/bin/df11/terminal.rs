@@ -6,6 +6,7 @@ use crate::Failure;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::{Level, LevelFilter};
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::time::Instant;
 
 /// Writes to standard output, at once. That the reader has gone (`| head`) is no error: it has seen what it wanted.
 pub fn print(text: &str) -> Result<(), Failure> {
@@ -20,7 +21,17 @@ pub fn print(text: &str) -> Result<(), Failure> {
 
 /// Writes the line of an error.
 pub fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "df11: error: {}", clean(text));
+    say(&format!("df11: error: {}\n", clean(text)));
+}
+
+/// Writes what clap says about a wrong command line. It begins with `error: `, and has lines of advice.
+pub fn explain(text: &str) {
+    say(&format!("df11: {text}"));
+}
+
+/// Writes to standard error in one piece, so that lines of several processes do not mix. Nobody can be told if it fails.
+fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// Sends what the library logs to standard error: warnings, with `-v` and `-vv` more, with `-q` nothing.
@@ -62,6 +73,11 @@ impl Progress {
         }
         bar.set_message(what);
         Progress(Some(bar))
+    }
+
+    /// No bar, for work that is too little to show.
+    pub fn none() -> Progress {
+        Progress(None)
     }
 
     /// So many bytes more are done.
@@ -128,12 +144,18 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
+/// How long something took, as a part of a sentence; nothing where it took no time worth telling.
+pub fn took(start: Instant) -> String {
+    let seconds = start.elapsed().as_secs_f64();
+    if seconds < 0.1 { String::new() } else { format!(" in {seconds:.1} s") }
+}
+
 /// A number with its thousands apart: `1,234,567`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -180,7 +202,7 @@ mod tests {
     fn names_cannot_steer_a_terminal_and_fit() {
         assert_eq!(clean("a\u{1b}[2J\n\u{202e}b"), "a\\u{1b}[2J\\n\\u{202e}b");
         assert_eq!(fit("abcdef", 6), "abcdef");
-        assert_eq!(fit("model.layers.0.self_attn.q_proj.weight", 20), "model...oj.weight".to_owned() + "");
+        assert_eq!(fit("model.layers.0.self_attn.q_proj.weight", 20), "model..._proj.weight");
         for width in 0..12 {
             assert!(fit("abcdefghijklmnop", width).chars().count() <= width.max(3));
         }

@@ -1,0 +1,226 @@
+//! `df11 decompress`: a model back to one plain safetensors file.
+//!
+//! Two buffers go round between this thread, which fills them with the tensors in the order of the file, decoding with
+//! as many threads as it is given, and a second one, which writes them. So decoding and writing overlap, and memory is
+//! those buffers and the decoder's scratch, whatever the model's size.
+
+use crate::output::OutputFile;
+use crate::summary::shape_known;
+use crate::terminal::{Progress, bytes, clean, counted, print, took};
+use crate::{Common, Failure, Threads, interrupt};
+use df11::host::{self, DecodeOptions};
+use df11::{Model, Tensor};
+use safetensors::tensor::{Metadata, TensorInfo};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::time::Instant;
+
+/// One buffer. It is large enough to keep 32 threads busy with it.
+const BUFFER_BYTES: usize = 16 << 20;
+const BUFFERS: usize = 2;
+/// After so many bytes what was written is brought to the disk: the end does not take minutes during which the bar
+/// stands still and Ctrl-C does nothing.
+const SYNC_BYTES: u64 = 256 << 20;
+
+/// Turns a model back into one plain safetensors file, bit for bit
+///
+/// All tensors get their original names, the compressed ones as BF16. Their shapes are those that the model's metadata
+/// gives; DF11 itself does not store them, and without metadata such a tensor has one dimension. An existing OUT is
+/// replaced when the new file is complete, and not before.
+#[derive(clap::Args)]
+pub struct DecompressArgs {
+    /// A folder with *.safetensors files, or one such file
+    model: PathBuf,
+    /// The file to write
+    #[arg(short, long, value_name = "OUT.safetensors")]
+    output: PathBuf,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure> {
+    let start = Instant::now();
+    let model = common.open_to_stream(&args.model)?;
+    let layout = Layout::new(&model)?;
+    let beside = config_beside(&args.model);
+    let inputs = model.files().chain(common.config()).chain([beside.as_path()]);
+    let output = OutputFile::create(&args.output, inputs)?;
+    if would_join(&args.output, &args.model) {
+        log::warn!("'{}' lies in the model's folder and will be taken for a part of it", args.output.display());
+    }
+    output.reserve(layout.file_bytes())?;
+    let progress = Progress::new("decompressing", layout.data_bytes, common.quiet());
+    let options = DecodeOptions { threads: args.threads.count(), ..DecodeOptions::default() };
+    stream(&model, &layout, &output, &options, &progress)?;
+    output.commit()?;
+    drop(progress);
+    if common.quiet() {
+        return Ok(());
+    }
+    let (count, size) = (counted(layout.tensors.len() as u64, "tensor"), layout.file_bytes());
+    let mut text = format!("{}: {count}, {}{}\n", clean(&args.output.display().to_string()), bytes(size), took(start));
+    let flat = layout.tensors.iter().filter(|t| !shape_known(t)).count() as u64;
+    if flat > 0 {
+        let (have, dimension) = if flat == 1 { ("has", "its shape is") } else { ("have", "their shapes are") };
+        text += &format!("{} {have} one dimension: {dimension} not in the model\n", counted(flat, "tensor"));
+    }
+    print(&text)
+}
+
+/// Where a model's config.json is, if it has one.
+fn config_beside(model: &Path) -> PathBuf {
+    if model.is_dir() { model.join("config.json") } else { model.with_file_name("config.json") }
+}
+
+/// Whether a model that is a folder would be opened with this file the next time.
+fn would_join(output: &Path, model: &Path) -> bool {
+    let folder = output.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
+    let same = || Some(folder?.canonicalize().ok()? == model.canonicalize().ok()?);
+    output.extension().is_some_and(|e| e == "safetensors") && model.is_dir() && same() == Some(true)
+}
+
+/// What the file will be.
+struct Layout<'m> {
+    /// In the order of their bytes.
+    tensors: Vec<&'m Tensor>,
+    /// The header with its length before it, padded to whole 8 bytes.
+    header: Vec<u8>,
+    data_bytes: u64,
+}
+
+impl<'m> Layout<'m> {
+    /// Orders the tensors as the safetensors package does: the wider type first, then by name. So every tensor is
+    /// aligned to its type.
+    fn new(model: &'m Model) -> Result<Self, Failure> {
+        let fail = |e: &dyn std::fmt::Display| Failure::cannot(format!("the tensors do not fit one file: {e}"));
+        let mut tensors: Vec<&Tensor> = model.tensors().iter().collect();
+        tensors.sort_by(|a, b| b.dtype().cmp(&a.dtype()).then_with(|| a.name().cmp(b.name())));
+        let mut infos = Vec::with_capacity(tensors.len());
+        let mut end = 0usize;
+        for tensor in &tensors {
+            let from = end;
+            end = usize::try_from(tensor.bytes())
+                .ok()
+                .and_then(|len| from.checked_add(len))
+                .ok_or_else(|| fail(&"too large"))?;
+            let shape: Result<Vec<usize>, _> = tensor.shape().iter().map(|&d| usize::try_from(d)).collect();
+            let info =
+                TensorInfo { dtype: tensor.dtype(), shape: shape.map_err(|e| fail(&e))?, data_offsets: (from, end) };
+            infos.push((tensor.name().to_owned(), info));
+        }
+        // Without this word some versions of transformers refuse a file.
+        let format = [("format".to_owned(), "pt".to_owned())].into();
+        let metadata = Metadata::new(Some(format), infos).map_err(|e| fail(&e))?;
+        let mut json = serde_json::to_vec(&metadata).map_err(|e| fail(&e))?;
+        json.resize(json.len().next_multiple_of(8), b' ');
+        let mut header = (json.len() as u64).to_le_bytes().to_vec();
+        header.append(&mut json);
+        Ok(Layout { tensors, header, data_bytes: end as u64 })
+    }
+
+    fn file_bytes(&self) -> u64 {
+        self.header.len() as u64 + self.data_bytes
+    }
+}
+
+/// A buffer and how many of its bytes are filled. It is of words, so that bf16 in it are aligned.
+struct Buffer {
+    words: Vec<u64>,
+    filled: usize,
+}
+
+impl Buffer {
+    fn bytes(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.words)
+    }
+}
+
+/// Writes the whole file.
+fn stream(
+    model: &Model,
+    layout: &Layout,
+    output: &OutputFile,
+    options: &DecodeOptions,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let (mut file, fail) = (output.file(), |e: io::Error| output.failure(&e));
+    file.write_all(&layout.header).map_err(fail)?;
+    let size = layout.data_bytes.min(BUFFER_BYTES as u64) as usize;
+    let (give_back, empty) = channel();
+    for _ in 0..BUFFERS {
+        let mut words = Vec::new();
+        words.try_reserve_exact(size.div_ceil(8)).map_err(|_| Failure::cannot("out of memory for the buffers"))?;
+        words.resize(size.div_ceil(8), 0);
+        // Cannot fail: the other end is in this function.
+        let _ = give_back.send(Buffer { words, filled: 0 });
+    }
+    let (send, full) = sync_channel(BUFFERS);
+    std::thread::scope(|scope| {
+        let writer = std::thread::Builder::new()
+            .spawn_scoped(scope, move || write(file, &full, &give_back))
+            .map_err(|e| Failure::cannot(format!("cannot start a thread: {e}")))?;
+        // Ends by itself if the writer has gone, whose error is then the one to tell.
+        let filled = fill(model, layout, &empty, send, options, progress);
+        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        written.map_err(fail).and(filled)
+    })
+}
+
+/// Writes buffers as they come, until no more can come.
+fn write(mut file: &File, full: &Receiver<Buffer>, give_back: &Sender<Buffer>) -> io::Result<()> {
+    let mut unsynced = 0;
+    while let Ok(mut buffer) = full.recv() {
+        let filled = buffer.filled;
+        file.write_all(&buffer.bytes()[..filled])?;
+        unsynced += filled as u64;
+        if unsynced >= SYNC_BYTES {
+            file.sync_data()?;
+            unsynced = 0;
+        }
+        buffer.filled = 0;
+        // Nobody waits for it when all is filled.
+        let _ = give_back.send(buffer);
+    }
+    Ok(())
+}
+
+/// Fills buffers with the tensors' bytes and sends them off.
+fn fill(
+    model: &Model,
+    layout: &Layout,
+    empty: &Receiver<Buffer>,
+    send: SyncSender<Buffer>,
+    options: &DecodeOptions,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let Ok(mut buffer) = empty.recv() else { return Ok(()) };
+    for tensor in &layout.tensors {
+        let mut done = 0;
+        while done < tensor.bytes() {
+            interrupt::check()?;
+            let filled = buffer.filled;
+            let room = buffer.bytes().get_mut(filled..).unwrap_or_default();
+            let len = (tensor.bytes() - done).min(room.len() as u64) as usize;
+            // Types come widest first, so a weight is never cut in two by the end of a buffer, which is a multiple of 8.
+            host::read_tensor(model, tensor, done, &mut room[..len], options)?;
+            buffer.filled += len;
+            done += len as u64;
+            if buffer.filled == buffer.bytes().len() {
+                progress.advance(buffer.filled as u64);
+                if send.send(buffer).is_err() {
+                    return Ok(());
+                }
+                match empty.recv() {
+                    Ok(next) => buffer = next,
+                    Err(_) => return Ok(()),
+                }
+            }
+        }
+    }
+    progress.advance(buffer.filled as u64);
+    let _ = send.send(buffer);
+    Ok(())
+}
