@@ -70,6 +70,7 @@
 #define DF11_VERSION_MAJOR 0
 #define DF11_VERSION_MINOR 1
 #define DF11_VERSION_PATCH 0
+
 /** Initialises a df11_open_options: no flags, one thread, the model's own config. */
 #define DF11_OPEN_OPTIONS_INIT { sizeof(df11_open_options), 0, 0, NULL }
 

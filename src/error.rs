@@ -149,9 +149,9 @@ impl Place {
     }
 }
 
-/// Names come from the file, so they are as long and as odd as an attacker likes: control characters are escaped and
-/// the middle is left out, so that the reason still fits a `df11_error`.
-fn shorten(name: &str, most: usize) -> String {
+/// Names and texts come from the file, so they are as long and as odd as an attacker likes: control characters are escaped,
+/// and the middle is left out, so that all parts of a message fit a `df11_error` and none of them steers a terminal.
+pub(crate) fn shorten(name: &str, most: usize) -> String {
     let clean: Vec<char> =
         name.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
     if clean.len() <= most {
@@ -165,11 +165,11 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut space = "";
         if let Some(tensor) = &self.tensor {
-            write!(f, "tensor '{}'", shorten(tensor, 90))?;
+            write!(f, "tensor '{}'", shorten(tensor, 80))?;
             space = " ";
         }
         if let Some(file) = &self.file {
-            write!(f, "{space}in '{}'", shorten(file, 140))?;
+            write!(f, "{space}in '{}'", shorten(file, 130))?;
             space = " ";
         }
         if let Some(offset) = self.offset {
@@ -290,15 +290,15 @@ impl Error {
     }
 
     pub(crate) fn invalid(place: Place, reason: impl Into<String>) -> Self {
-        Error::InvalidFormat { reason: reason.into(), place }
+        Error::InvalidFormat { reason: shorten(&reason.into(), 220), place }
     }
 
     pub(crate) fn unsupported(place: Place, reason: impl Into<String>) -> Self {
-        Error::UnsupportedFormat { reason: reason.into(), place }
+        Error::UnsupportedFormat { reason: shorten(&reason.into(), 220), place }
     }
 
     pub(crate) fn corrupt(place: Place, reason: impl Into<String>) -> Self {
-        Error::Corrupt { reason: reason.into(), place }
+        Error::Corrupt { reason: shorten(&reason.into(), 220), place }
     }
 }
 

@@ -114,7 +114,10 @@ fn every_function_from_c_under_valgrind() {
     let program = build("tests/c/api.c", folder.path(), &[]);
     run_api(
         Command::new("valgrind")
-            .args(["--quiet", "--leak-check=full", "--show-leak-kinds=definite,indirect", "--error-exitcode=99"])
+            // What is "possibly" lost is the standard library's handle of a thread that it did not start, kept by a
+            // pointer into its middle.
+            .args(["--quiet", "--leak-check=full", "--show-leak-kinds=definite,indirect"])
+            .args(["--errors-for-leak-kinds=definite,indirect", "--error-exitcode=99"])
             .arg(program),
     );
 }

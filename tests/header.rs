@@ -60,7 +60,8 @@ fn tidy(header: &str) -> String {
             _ => {}
         }
         // Nor do two empty lines say more than one.
-        if !skipping && !(line.is_empty() && kept.last().is_some_and(String::is_empty)) {
+        let again = line.is_empty() && kept.last().is_some_and(String::is_empty);
+        if !skipping && !again {
             kept.push(line.to_owned());
         }
     }

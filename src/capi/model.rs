@@ -270,7 +270,7 @@ unsafe fn open(
             let handle = df11_model {
                 group_names: model.groups().iter().map(|g| text(g.name())).collect::<Result<_>>()?,
                 tensor_names: model.tensors().iter().map(|t| text(t.name())).collect::<Result<_>>()?,
-                files: model.files().map(|f| text(&f.display().to_string())).collect::<Result<_>>()?,
+                files: model.files().map(|f| text(&f.file.display().to_string())).collect::<Result<_>>()?,
                 model,
             };
             *out = Box::into_raw(Box::new(handle));

@@ -132,7 +132,7 @@ mod tests {
 
             let value = Now { struct_size: 99, a: 1, b: 2 };
             for (size, want) in [(16, [16, 1, 5, 5]), (24, [24, 1, 2, 5]), (32, [32, 1, 2, 0])] {
-                let mut words = [size, 5, 5, 5];
+                let mut words: [usize; 4] = [size, 5, 5, 5];
                 let at = words.as_mut_ptr().cast::<Now>();
                 clear(at).unwrap();
                 write(at, &value);

@@ -1,7 +1,7 @@
 //! `config.json`: which modules are groups, and what their tensors are called.
 
-use crate::error::{Error, Place, Result};
-use regex::Regex;
+use crate::error::{Error, Place, Result, shorten};
+use regex::bytes::{Regex, RegexBuilder};
 use serde_json::Value;
 
 /// The part of config.json under `dfloat11_config`.
@@ -20,7 +20,7 @@ impl Config {
 
     /// The attribute paths of the group of that name, in the order of its weights; empty for the module's own weight.
     pub fn attributes(&self, group: &str) -> Option<&[String]> {
-        self.patterns.iter().find(|(pattern, _)| pattern.is_match(group)).map(|(_, list)| &list[..])
+        self.patterns.iter().find(|(pattern, _)| pattern.is_match(group.as_bytes())).map(|(_, list)| &list[..])
     }
 
     /// Reads a config.json: `None` if it has no `dfloat11_config`.
@@ -61,14 +61,18 @@ impl Config {
             Some(Value::Object(dict)) => dict,
             _ => return Err(invalid("dfloat11_config has no pattern_dict, or it is not an object".into())),
         };
+        if dict.len() > MOST_PATTERNS {
+            let reason = format!("pattern_dict has {} patterns: {MOST_PATTERNS} are the most", dict.len());
+            return Err(Error::unsupported(place.clone(), reason));
+        }
         let mut patterns = Vec::new();
         for (pattern, list) in dict {
             let list = list.as_array().and_then(|l| l.iter().map(|a| a.as_str().map(str::to_owned)).collect());
             let Some(list) = list else {
-                return Err(invalid(format!("pattern_dict['{pattern}'] is not a list of texts")));
+                return Err(invalid(format!("pattern_dict['{}'] is not a list of texts", shorten(pattern, 80))));
             };
             let regex = full_match(pattern).map_err(|e| {
-                Error::unsupported(place.clone(), format!("the pattern '{pattern}' cannot be used: {e}"))
+                Error::unsupported(place.clone(), format!("the pattern '{}' cannot be used: {e}", shorten(pattern, 80)))
             })?;
             patterns.push((regex, list));
         }
@@ -76,11 +80,16 @@ impl Config {
     }
 }
 
-/// Python's `re.fullmatch`. The pattern is tried alone first, so that no stray bracket can close ours.
+/// The most patterns of a config. Published ones have 25 at most.
+const MOST_PATTERNS: usize = 1024;
+
+/// Python's `re.fullmatch`, but that `\d` and `\w` mean ASCII only: names of modules are identifiers and numbers, and the
+/// tables of Unicode would make a small pattern large. The pattern is tried alone first, so that no stray bracket can
+/// close ours.
 fn full_match(pattern: &str) -> std::result::Result<Regex, String> {
-    const MOST: usize = 1 << 20;
+    const MOST: usize = 64 << 10;
     let build = |p: &str| {
-        let built = regex::RegexBuilder::new(p).size_limit(MOST).dfa_size_limit(MOST).build();
+        let built = RegexBuilder::new(p).unicode(false).size_limit(MOST).dfa_size_limit(MOST).build();
         // The crate's text spans lines and draws a marker; its last line says what is wrong.
         built.map_err(|e| e.to_string().lines().last().unwrap_or_default().trim().to_owned())
     };

@@ -25,6 +25,9 @@ pub(crate) enum Member {
     SplitPositions,
 }
 
+/// Tensors of a group at most. The largest published group has 157 (BAGEL's vision model).
+const MOST_TENSORS: u64 = 1 << 16;
+
 /// A compressed group: weights that share one Huffman code, usually a transformer layer.
 ///
 /// What it says of itself was checked when the model was opened: every size fits every other, the look-up rows form a
@@ -62,6 +65,12 @@ impl Group {
     /// Bytes of its six members in the files.
     pub fn packed_bytes(&self) -> u64 {
         self.members.iter().map(|m| m.len).sum()
+    }
+
+    /// The last part of the name, and the place, of each of its six members: luts, encoded_exponent, sign_mantissa,
+    /// output_positions, gaps, split_positions.
+    pub fn members(&self) -> impl Iterator<Item = (&'static str, Span)> {
+        MEMBERS.into_iter().zip(self.members)
     }
 
     /// Bits of each exponent's code; 0 where it does not occur.
@@ -128,20 +137,22 @@ impl Group {
             }
         }
 
-        // The code.
-        let luts = bytes(Luts)?;
-        if infos[Luts as usize].0.shape[1] != rows::ROW {
-            let reason = format!("has the shape {:?}, not [rows, 256]", infos[Luts as usize].0.shape);
-            return Err(Error::corrupt(at(Luts, 0), reason));
+        // The code. Sizes come first in what follows: nothing is read that is larger than it can rightly be.
+        let shape = &infos[Luts as usize].0.shape;
+        if shape[1] != rows::ROW {
+            return Err(Error::corrupt(at(Luts, 0), format!("has the shape {shape:?}, not [rows, 256]")));
         }
-        let codes = rows::read(&luts).map_err(|fault| {
+        let refuse = |fault: rows::RowFault| {
             let place = at(Luts, fault.offset as u64);
             if fault.unsupported {
                 Error::unsupported(place, fault.reason)
             } else {
                 Error::corrupt(place, fault.reason)
             }
-        })?;
+        };
+        rows::check_size(len(Luts)).map_err(refuse)?;
+        let luts = bytes(Luts)?;
+        let codes = rows::read(&luts).map_err(refuse)?;
         let mut lengths = [0; 256];
         lengths.copy_from_slice(&luts[luts.len() - 256..]);
 
@@ -158,6 +169,10 @@ impl Group {
             let reason = format!("has {} bytes, and {stream} bytes of codes take {gaps}", len(Gaps));
             return Err(Error::corrupt(at(Gaps, 0), reason));
         }
+        if len(OutputPositions) > 4 * (blocks + 2) {
+            let reason = format!("has {} positions for {blocks} blocks of codes", len(OutputPositions) / 4);
+            return Err(Error::corrupt(at(OutputPositions, len(OutputPositions) - 4), reason));
+        }
         let positions = bytes(OutputPositions)?;
         check_positions(&positions, n, stream, &codes)
             .map_err(|(reason, index)| Error::corrupt(at(OutputPositions, 4 * index as u64), reason))?;
@@ -165,6 +180,11 @@ impl Group {
         let positions = (!in_memory).then(|| positions.into_owned());
 
         // The tensors.
+        if len(SplitPositions) / 8 >= MOST_TENSORS {
+            let reason =
+                format!("cuts the group into {} tensors: {MOST_TENSORS} are the most", len(SplitPositions) / 8 + 1);
+            return Err(Error::corrupt(at(SplitPositions, 0), reason));
+        }
         let mut cuts = vec![0u64];
         for (i, value) in bytes(SplitPositions)?.chunks_exact(8).enumerate() {
             let value = i64::from_le_bytes(value.try_into().unwrap_or_default());
@@ -235,21 +255,34 @@ fn check_positions(
     if shortest == 0 {
         return Err((format!("{n} weights, but no exponent has a code"), k));
     }
+    if let Some(i) = (0..k).find(|&i| get(i) > get(i + 1)) {
+        return Err((format!("position {} is {}, less than {} before it", i + 1, get(i + 1), get(i)), i + 1));
+    }
     // The block in which the last weight starts; those behind it must be empty.
     let last = (0..k).rfind(|&i| get(i) < n).unwrap_or(0);
     for i in 0..k {
         let (from, to) = (get(i), get(i + 1));
-        if from > to {
-            return Err((format!("position {} is {to}, less than {from} before it", i + 1), i + 1));
-        }
         // Codes that start in a whole block: the first at most `longest` − 1 bits in, the last anywhere.
         let (bits, least, most) = if i < last {
             let bits = BLOCK_BITS as u64;
             (bits, (bits - (longest - 1)).div_ceil(longest), (bits - 1) / shortest + 1)
         } else if i == last {
-            // They end in the last byte, of which up to 7 bits are filled with the start of the end-of-data code.
+            // They end in the last byte, of which up to 7 bits are filled with the start of the end-of-data code. Where
+            // there are more blocks, the last code reaches into the next, by 31 bits at most.
             let bits = 8 * stream - (i * BLOCK_BITS) as u64;
-            (bits, bits.saturating_sub(longest - 1 + 7).div_ceil(longest), bits / shortest)
+            if bits > BLOCK_BITS as u64 + 32 {
+                let reason = format!(
+                    "the last weight is in block {i}, but {} bytes of codes follow that block",
+                    bits / 8 - 4096
+                );
+                return Err((reason, i + 1));
+            }
+            let starts = bits.min(BLOCK_BITS as u64);
+            (
+                bits,
+                bits.saturating_sub(longest - 1 + 7).div_ceil(longest),
+                (bits / shortest).min((starts - 1) / shortest + 1),
+            )
         } else {
             (0, 0, 0)
         };

@@ -3,7 +3,7 @@
 use super::config::Config;
 use super::group::{Group, MEMBERS};
 use super::source::{MOST_HEADER_BYTES, Source, Span, open_regular};
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, Place, Result, shorten};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use std::cmp::Ordering;
@@ -147,9 +147,7 @@ impl Model {
         for (number, source) in sources.iter().enumerate() {
             let header = source.header(number)?;
             for (name, info, span) in header.tensors {
-                if name.contains('\0') {
-                    return Err(Error::invalid(source.place().tensor(name), "a tensor's name contains a zero byte"));
-                }
+                check_name(&name).map_err(|reason| Error::invalid(source.place().tensor(&name), reason))?;
                 if let Some((_, other)) = entries.insert(name.clone(), (info, span)) {
                     let reason = format!("two files have this tensor: the other is '{}'", sources[other.file].name);
                     return Err(Error::invalid(source.place().tensor(name), reason));
@@ -177,7 +175,10 @@ impl Model {
             if let Some(missing) = members.iter().position(Option::is_none) {
                 let span = members.iter().flatten().next().map_or(0, |(_, span)| span.file);
                 let place = sources[span].place().tensor(format!("{base}.{}", MEMBERS[missing]));
-                return Err(Error::invalid(place, format!("the group '{base}' lacks one of its six members")));
+                return Err(Error::invalid(
+                    place,
+                    format!("the group '{}' lacks one of its six members", shorten(base, 80)),
+                ));
             }
             let Some(members) = all(members) else { continue };
             groups.push(Group::check(&sources, base, members)?);
@@ -190,6 +191,8 @@ impl Model {
             let from = tensors.len();
             let names = names_of(group, config.as_ref(), &sources)?;
             for (name, cut) in names.into_iter().zip(group.cuts().windows(2)) {
+                let place = || group.place(&sources, super::Member::SplitPositions, 0);
+                check_name(&name).map_err(|reason| Error::invalid(place(), format!("{reason}: '{name}'")))?;
                 let (first, count) = (cut[0], cut[1] - cut[0]);
                 let shape = match shapes.remove(&name) {
                     None => vec![count],
@@ -260,9 +263,9 @@ impl Model {
         self.config.as_ref()
     }
 
-    /// The files of the model.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.sources.iter().map(Source::path)
+    /// The files of the model, whole.
+    pub fn files(&self) -> impl Iterator<Item = Location<'_>> {
+        self.sources.iter().map(|source| Location { file: source.path(), offset: 0, bytes: source.len() })
     }
 
     /// Where bytes of a file lie.
@@ -355,6 +358,19 @@ fn read_config(path: &Path) -> Result<Option<Vec<u8>>> {
         return Err(Error::invalid(Place::file(path.display().to_string()), "the config is larger than 100 MB"));
     }
     Ok(Some(json))
+}
+
+/// Names go to C as texts that a zero byte ends. Long ones only serve to use up memory: a group's name is part of each of
+/// its tensors'.
+fn check_name(name: &str) -> std::result::Result<(), String> {
+    const MOST: usize = 1024;
+    if name.contains('\0') {
+        return Err("a tensor's name contains a zero byte".into());
+    }
+    if name.len() > MOST {
+        return Err(format!("a tensor's name has {} bytes: {MOST} are the most", name.len()));
+    }
+    Ok(())
 }
 
 /// Splits the name of a group's member.

@@ -66,6 +66,11 @@ impl Source {
         &self.path
     }
 
+    /// Bytes of the whole file, as it was opened.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
     /// The bytes of a span, where they lie in memory. The span must be one of this file's.
     pub fn slice(&self, offset: u64, len: u64) -> Option<&[u8]> {
         let all: &[u8] = match &self.bytes {
@@ -145,12 +150,13 @@ impl Source {
         let metadata: Metadata = serde_json::from_slice(&header)
             .map_err(|e| Error::invalid(self.place().at(8), format!("the safetensors header is not valid: {e}")))?;
         let start = 8 + size;
-        let end = start + metadata.data_len() as u64;
-        if end != self.len {
+        // The header may describe more than 64 bits can count.
+        if (metadata.data_len() as u64).checked_add(start) != Some(self.len) {
             return Err(invalid(format!(
-                "the file has {} bytes, but its header describes {end}: it is {}",
+                "the file has {} bytes, but its header describes {start} + {}: it is {}",
                 self.len,
-                if self.len < end { "cut short" } else { "too long" }
+                metadata.data_len(),
+                if self.len - start < metadata.data_len() as u64 { "cut short" } else { "too long" }
             )));
         }
         let mut tensors: Vec<(String, TensorInfo, Span)> = metadata

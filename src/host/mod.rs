@@ -204,8 +204,14 @@ impl<'a> Job<'a> {
     fn gap(&self, block: usize) -> Result<usize> {
         let gaps = self.group.member(Member::Gaps);
         let mut byte = [0];
-        self.model.sources()[gaps.file].read_at(gaps.offset + (block * GAP_BYTES_PER_BLOCK) as u64, &mut byte)?;
-        Ok((byte[0] >> 3) as usize)
+        let sources = self.model.sources();
+        sources[gaps.file].read_at(gaps.offset + (block * GAP_BYTES_PER_BLOCK) as u64, &mut byte)?;
+        let gap = (byte[0] >> 3) as usize;
+        if block == 0 && gap != 0 {
+            let place = self.group.place(sources, Member::Gaps, 0);
+            return Err(Error::corrupt(place, format!("the first gap is {gap}, not 0")));
+        }
+        Ok(gap)
     }
 }
 

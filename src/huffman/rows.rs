@@ -44,13 +44,19 @@ pub struct RowFault {
     pub unsupported: bool,
 }
 
+/// Checks how many bytes of rows there are, before they are read.
+pub fn check_size(bytes: u64) -> Result<(), RowFault> {
+    if bytes.is_multiple_of(ROW as u64) && (2..=MAX_ROWS as u64).contains(&(bytes / ROW as u64)) {
+        return Ok(());
+    }
+    let reason = format!("{bytes} bytes of look-up rows: 2 to {MAX_ROWS} rows of {ROW} are possible");
+    Err(RowFault { reason, offset: 0, unsupported: false })
+}
+
 /// Reads `luts` (all rows, row-major) into a code table: time and memory are bounded by the rows' size.
 pub fn read(luts: &[u8]) -> Result<CodeTable, RowFault> {
     let corrupt = |offset: usize, reason: String| RowFault { reason, offset, unsupported: false };
-    if !luts.len().is_multiple_of(ROW) || !(2..=MAX_ROWS).contains(&(luts.len() / ROW)) {
-        let reason = format!("{} bytes of look-up rows: 2 to {MAX_ROWS} rows of {ROW} are possible", luts.len());
-        return Err(corrupt(0, reason));
-    }
+    check_size(luts.len() as u64)?;
     let rows = luts.len() / ROW - 1;
     let (tables, lens) = luts.split_at(rows * ROW);
     for (exponent, &len) in lens.iter().enumerate().filter(|&(_, &len)| len != 0) {

@@ -46,7 +46,7 @@ pub fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure> {
     let model = common.open_to_stream(&args.model)?;
     let layout = Layout::new(&model)?;
     let beside = config_beside(&args.model);
-    let inputs = model.files().chain(common.config()).chain([beside.as_path()]);
+    let inputs = model.files().map(|f| f.file).chain(common.config()).chain([beside.as_path()]);
     let output = OutputFile::create(&args.output, inputs)?;
     if would_join(&args.output, &args.model) {
         log::warn!("'{}' lies in the model's folder and will be taken for a part of it", args.output.display());

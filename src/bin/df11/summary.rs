@@ -23,13 +23,10 @@
 //! `shape_known` is false for a tensor in a group whose shape is not in the file: its shape is then its one length.
 
 use crate::Failure;
-use df11::format::Data;
+use df11::format::{Data, Location};
 use df11::{Group, Model, Tensor};
-use safetensors::tensor::Metadata;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::Read;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A model at a glance. Fields are what the keys of the same names are.
@@ -122,12 +119,6 @@ pub struct CodeBits {
 }
 
 impl Members<u64> {
-    /// Takes sizes in the order of the fields.
-    fn new(sizes: [u64; 6]) -> Self {
-        let [sign_mantissa, codes, gaps, positions, luts, splits] = sizes;
-        Members { sign_mantissa, codes, gaps, positions, luts, splits, total: sizes.iter().sum() }
-    }
-
     fn add(&mut self, other: &Self) {
         self.sign_mantissa += other.sign_mantissa;
         self.codes += other.codes;
@@ -154,15 +145,11 @@ impl Members<u64> {
 }
 
 impl Summary {
-    /// Looks at an open model. The headers of its files are read once more, nothing else.
-    pub fn new(path: &Path, model: &Model) -> Result<Summary, Failure> {
-        let (mut sizes, mut files) = (HashMap::new(), Vec::new());
-        for path in model.files() {
-            let bytes = read_sizes(path, &mut sizes)?;
-            files.push(FileSummary { path: path.display().to_string(), bytes });
-        }
-        let groups: Vec<GroupSummary> =
-            model.groups().iter().map(|g| GroupSummary::new(model, g, &sizes)).collect::<Result<_, _>>()?;
+    /// Looks at an open model.
+    pub fn new(path: &Path, model: &Model) -> Summary {
+        let file = |f: Location| FileSummary { path: f.file.display().to_string(), bytes: f.bytes };
+        let files: Vec<FileSummary> = model.files().map(file).collect();
+        let groups: Vec<GroupSummary> = model.groups().iter().map(|g| GroupSummary::new(model, g)).collect();
         let tensors: Vec<TensorSummary> =
             model.tensors().iter().enumerate().map(|(i, t)| TensorSummary::new(model, i, t)).collect();
         let mut stored = Members::default();
@@ -182,7 +169,7 @@ impl Summary {
             file_bytes: files.iter().map(|f| f.bytes).sum(),
         };
         let config_version = model.config().map(|c| c.version().to_owned()).filter(|v| !v.is_empty());
-        Ok(Summary { schema: 1, path: path.display().to_string(), config_version, files, groups, tensors, totals })
+        Summary { schema: 1, path: path.display().to_string(), config_version, files, groups, tensors, totals }
     }
 
     /// The text that `--json` prints.
@@ -193,24 +180,25 @@ impl Summary {
 }
 
 impl GroupSummary {
-    fn new(model: &Model, group: &Group, sizes: &HashMap<String, u64>) -> Result<Self, Failure> {
-        let name = group.name();
-        let size = |member: &str| {
-            let size = sizes.get(&format!("{name}.{member}")).copied();
-            size.ok_or_else(|| Failure::cannot("a file has changed since the model was opened"))
-        };
-        let members = ["sign_mantissa", "encoded_exponent", "gaps", "output_positions", "luts", "split_positions"];
-        let mut list = [0; 6];
-        for (to, member) in list.iter_mut().zip(members) {
-            *to = size(member)?;
+    fn new(model: &Model, group: &Group) -> Self {
+        let mut stored = Members::default();
+        for (member, span) in group.members() {
+            stored.total += span.len;
+            *match member {
+                "sign_mantissa" => &mut stored.sign_mantissa,
+                "encoded_exponent" => &mut stored.codes,
+                "gaps" => &mut stored.gaps,
+                "output_positions" => &mut stored.positions,
+                "luts" => &mut stored.luts,
+                _ => &mut stored.splits,
+            } = span.len;
         }
-        let stored = Members::new(list);
         let weights = group.element_count();
         let code_lengths: BTreeMap<u8, u8> = (0..=255).zip(*group.code_lengths()).filter(|&(_, len)| len > 0).collect();
         let bits_per_weight = stored.per_weight(weights);
         let longest = code_lengths.values().max().copied();
-        Ok(GroupSummary {
-            name: name.to_owned(),
+        GroupSummary {
+            name: group.name().to_owned(),
             tensors: model.tensors()[group.tensors()].iter().map(|t| t.name().to_owned()).collect(),
             weights,
             blocks: group.block_count() as u64,
@@ -223,7 +211,7 @@ impl GroupSummary {
                 mean: bits_per_weight.map(|b| longest.map_or(b.codes, |most| b.codes.min(f64::from(most)))),
             },
             code_lengths,
-        })
+        }
     }
 }
 
@@ -248,20 +236,4 @@ impl TensorSummary {
 /// Whether a tensor's dimensions are its own. One dimension of a tensor in a group means that nobody wrote down which.
 pub fn shape_known(tensor: &Tensor) -> bool {
     matches!(tensor.data(), Data::Plain(_)) || tensor.shape().len() != 1
-}
-
-/// Notes the size of each tensor in a file by name, and returns the file's. The library tells a group's size, not that
-/// of each of its members; the header was found good when the model was opened.
-fn read_sizes(path: &Path, sizes: &mut HashMap<String, u64>) -> Result<u64, Failure> {
-    let fail = |e: std::io::Error| Failure::cannot(format!("cannot read '{}': {e}", path.display()));
-    let mut file = File::open(path).map_err(fail)?;
-    let bytes = file.metadata().map_err(fail)?.len();
-    let mut size = [0; 8];
-    file.read_exact(&mut size).map_err(fail)?;
-    let mut header = Vec::new();
-    file.take(u64::from_le_bytes(size).min(bytes)).read_to_end(&mut header).map_err(fail)?;
-    let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| fail(e.into()))?;
-    let size = |offsets: (usize, usize)| (offsets.1 - offsets.0) as u64;
-    sizes.extend(metadata.tensors().into_iter().map(|(name, info)| (name, size(info.data_offsets))));
-    Ok(bytes)
 }
