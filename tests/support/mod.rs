@@ -1,4 +1,12 @@
 //! Shared by the tests.
+#![allow(dead_code)] // each test takes the part that it needs
+
+pub mod alloc;
+pub mod check;
 pub mod encoder;
+pub mod files;
 pub mod golden;
+#[cfg(unix)]
+pub mod guarded;
+pub mod mutate;
 pub mod weights;

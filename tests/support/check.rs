@@ -1,0 +1,63 @@
+//! Decodes whole models and holds them against their originals.
+
+use std::collections::BTreeMap;
+
+use df11::host::{self, DecodeOptions};
+use df11::{Error, Model};
+use sha2::{Digest, Sha256};
+
+use super::golden;
+
+/// How often a loop over seeds runs: as often as it usually does, times DF11_ROUNDS, for those who have hours.
+pub fn rounds(usual: u64) -> u64 {
+    usual * std::env::var("DF11_ROUNDS").map_or(1, |n| n.parse::<u64>().expect("DF11_ROUNDS is a number"))
+}
+
+/// In hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Every tensor's bytes.
+pub fn tensors(model: &Model) -> BTreeMap<String, Vec<u8>> {
+    let decode = |tensor: &df11::Tensor| {
+        let mut bytes = vec![0; tensor.bytes() as usize];
+        host::read_tensor(model, tensor, 0, &mut bytes, &DecodeOptions::default()).unwrap();
+        (tensor.name().to_owned(), bytes)
+    };
+    model.tensors().iter().map(decode).collect()
+}
+
+/// All tensors are there under their names, with the bytes that they had before compression, and each group verifies.
+pub fn is_original(model: &Model, golden: &str) {
+    let expected = golden::expected(golden);
+    let found = tensors(model);
+    let names = |name: &String| expected.contains_key(name);
+    assert!(found.len() == expected.len() && found.keys().all(names), "{golden}: {:?}", found.keys());
+    for (name, bytes) in found {
+        assert_eq!(sha256(&bytes), expected[&name].sha256, "{golden}: {name}");
+    }
+    for group in 0..model.groups().len() {
+        host::verify(model, group, 1).unwrap();
+    }
+}
+
+/// Does everything that can be done with a model: the first error, if any. What it decodes is thrown away.
+pub fn exercise(model: &Model, threads: usize) -> Result<(), Error> {
+    let mut first = Ok(());
+    for (number, group) in model.groups().iter().enumerate() {
+        // No group of the tests has more, so a larger one is a lie that was believed. It would be slow, not wrong.
+        assert!(group.element_count() < 1 << 26, "{} weights", group.element_count());
+        let mut weights = vec![half::bf16::ZERO; group.element_count() as usize];
+        let options = DecodeOptions { threads, ..Default::default() };
+        let decoded = host::decompress(model, number, 0, &mut weights, &options);
+        let verified = host::verify(model, number, threads);
+        first = first.and(decoded).and(verified);
+    }
+    for tensor in model.tensors() {
+        let mut bytes = vec![0; tensor.bytes().min(1 << 20) as usize];
+        let read = host::read_tensor(model, tensor, 0, &mut bytes, &DecodeOptions::default());
+        first = first.and(read);
+    }
+    first
+}
