@@ -1,0 +1,211 @@
+//! `df11 decompress`: the file that it writes, and what it refuses to write over.
+
+use std::path::Path;
+
+use df11::{Dtype, Model, OpenOptions};
+use safetensors::SafeTensors;
+
+use super::support::check::sha256;
+use super::support::encoder;
+use super::support::files::{self, Stored};
+use super::support::weights::{self, Random};
+use super::support::{encoder::safetensors as write_file, golden};
+use super::{Ran, df11, list, models, run_on};
+
+/// Every tensor of every golden model, under its name, with the type and the bytes that it had; and the file is the one
+/// that the safetensors crate itself would write.
+#[test]
+fn every_golden_model_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.safetensors");
+    for name in golden::NAMES {
+        for more in [&[][..], &["--threads", "1", "--read"], &["--threads", "7"]] {
+            let more = [&["-o", out.to_str().unwrap()], more].concat();
+            let text = run_on("decompress", golden::model(name), &more).good();
+            assert!(text.contains("out.safetensors: ") && text.contains("not in the model"), "{text}");
+
+            let bytes = std::fs::read(&out).unwrap();
+            let file = SafeTensors::deserialize(&bytes).unwrap();
+            let expected = golden::expected(name);
+            assert_eq!(file.len(), expected.len(), "{name}");
+            let mut tensors = Vec::new();
+            for (tensor, view) in file.iter() {
+                let want = &expected[tensor];
+                assert_eq!(sha256(view.data()), want.sha256, "{name}: {tensor}");
+                let shape: Vec<u64> = view.shape().iter().map(|&d| d as u64).collect();
+                let elements: u64 = want.shape.iter().product();
+                assert!(
+                    shape == want.shape || (shape == [elements] && view.dtype() == Dtype::BF16),
+                    "{name}: {tensor}"
+                );
+                tensors.push(Stored::new(tensor, view.dtype(), view.shape(), view.data().to_vec()));
+            }
+            let views = tensors
+                .iter()
+                .map(|t| (&t.name, safetensors::tensor::TensorView::new(t.dtype, t.shape.clone(), &t.data).unwrap()));
+            let format = [("format".to_owned(), "pt".to_owned())].into();
+            assert!(bytes == safetensors::serialize(views, Some(format)).unwrap(), "{name}: another layout");
+        }
+    }
+    assert_eq!(list(dir.path()), ["out.safetensors"]);
+}
+
+/// Shapes that the metadata gives are in the file; plain safetensors are copied.
+#[test]
+fn shapes_come_from_the_metadata() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = weights::gaussian(240, 0.02, 5);
+    let shapes = r#"{"layers.0.a.weight": [2, 5, 12], "layers.0.b.weight": [120, 1], "gone": [7]}"#;
+    models::write_small(dir.path(), &weights, Some(shapes));
+    let (out, again) = (dir.path().join("out.bin"), dir.path().join("again.bin"));
+    let text = run_on("decompress", dir.path(), &["-o", out.to_str().unwrap()]).good();
+    assert_eq!(text.lines().count(), 1, "no tensor without a shape: {text}");
+    let bytes = std::fs::read(&out).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let (a, b, flags) = (file.tensor("layers.0.a.weight"), file.tensor("layers.0.b.weight"), file.tensor("flags"));
+    let (a, b, flags) = (a.unwrap(), b.unwrap(), flags.unwrap());
+    assert_eq!((a.shape(), b.shape(), flags.shape()), (&[2, 5, 12][..], &[120, 1][..], &[5][..]));
+    assert_eq!([a.data(), b.data()].concat(), bytemuck::cast_slice::<u16, u8>(&weights));
+    assert_eq!(flags.data(), [1, 0, 1, 1, 0]);
+
+    run_on("decompress", &out, &["-q", "-o", again.to_str().unwrap()]).good();
+    assert!(std::fs::read(&again).unwrap() == bytes);
+}
+
+/// Tensors larger than the tool's buffers, and odd ones behind them.
+#[test]
+fn buffers_go_round() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tensors = Vec::new();
+    let mut all = Vec::new();
+    let group = weights::trained_like(1 << 20, 7);
+    let encoded = encoder::encode(&group, &[333_333]);
+    for i in 0..10 {
+        tensors.extend(encoder::group_tensors(&format!("layers.{i}"), &encoded));
+        all.push((format!("layers.{i}.a.weight"), bytemuck::cast_slice(&group[..333_333]).to_vec()));
+        all.push((format!("layers.{i}.b.weight"), bytemuck::cast_slice(&group[333_333..]).to_vec()));
+    }
+    let mut random = Random::new(3);
+    for (name, len) in [("bytes.a", 17_000_001u64), ("bytes.b", 3), ("bytes.c", 0), ("bytes.d", 1)] {
+        let data: Vec<u8> = (0..len).map(|_| random.bits() as u8).collect();
+        tensors.push((name.into(), "U8", vec![len], data.clone()));
+        all.push((name.into(), data));
+    }
+    std::fs::write(dir.path().join("m.safetensors"), write_file(&tensors, None)).unwrap();
+    std::fs::write(dir.path().join("config.json"), files::config("0.5.0", r#"{"layers\\.\\d+": ["a", "b"]}"#)).unwrap();
+    let out = dir.path().join("out");
+    let text = run_on("decompress", dir.path(), &["-o", out.to_str().unwrap(), "--threads", "2"]).good();
+    assert!(text.contains("24 tensors") && text.contains("20 tensors have one dimension"), "{text}");
+    let bytes = std::fs::read(&out).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.len(), all.len());
+    for (name, data) in &all {
+        assert!(file.tensor(name).unwrap().data() == data, "{name}");
+    }
+}
+
+/// An older file is replaced when the new one is there, and stays as it was when there is none.
+#[test]
+fn an_older_file_is_replaced_or_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.safetensors");
+    std::fs::write(&out, "older").unwrap();
+    let bad = dir.path().join("bad");
+    std::fs::create_dir(&bad).unwrap();
+    models::changed("block", &bad, |t| models::find(t, "model.layers.1.encoded_exponent").data[200_000..].fill(0xff));
+    for more in [&[][..], &["--threads", "3"], &["-q"]] {
+        let more = [&["-o", out.to_str().unwrap()], more].concat();
+        run_on("decompress", &bad, &more).bad(1, &["model.layers.1.encoded_exponent", "at byte"]);
+        assert_eq!(std::fs::read(&out).unwrap(), b"older");
+    }
+    let text = run_on("decompress", golden::model("tiny"), &["-q", "-o", out.to_str().unwrap()]).good();
+    assert_eq!((&text[..], list(dir.path())), ("", vec!["bad".to_owned(), "out.safetensors".into()]));
+    assert_eq!(Model::open(&out, &OpenOptions::default()).unwrap().tensors().len(), 4);
+}
+
+/// Names that cannot be written, or should not be.
+#[test]
+fn some_names_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    files::copy(&golden::model("tiny"), &model);
+    let own = model.join("model.safetensors");
+    let before = (std::fs::read(&own).unwrap(), list(&model));
+    let refused = |to: &Path, part: &str| {
+        for given in [&model, &own] {
+            run_on("decompress", given, &["-o", to.to_str().unwrap()]).bad(2, &[part]);
+        }
+        assert!((std::fs::read(&own).unwrap(), list(&model)) == before, "{}", to.display());
+    };
+    refused(&own, "a file of the model");
+    refused(&model.join("config.json"), "a file of the model");
+    refused(&dir.path().join("model/../model/model.safetensors"), "a file of the model");
+    refused(&dir.path().join("no/out"), "No such file");
+    refused(&own.join("out"), "Not a directory");
+    refused(&model, "it is a folder");
+    refused(Path::new("/"), "not the name of a file");
+    #[cfg(unix)]
+    {
+        let (hard, soft, lost) = (dir.path().join("hard"), dir.path().join("soft"), dir.path().join("lost"));
+        std::fs::hard_link(&own, &hard).unwrap();
+        std::os::unix::fs::symlink(&own, &soft).unwrap();
+        std::os::unix::fs::symlink("nowhere", &lost).unwrap();
+        refused(&hard, "a file of the model");
+        refused(&soft, "a file of the model");
+        refused(&lost, "leads nowhere");
+        refused(Path::new("/dev/null"), "not a regular file");
+    }
+    let ran = run_on("decompress", &model, &["-o", model.join("new.safetensors").to_str().unwrap()]);
+    assert!(ran.code == 0 && ran.err.starts_with("df11: warning: ") && ran.err.contains("part of it"), "{}", ran.err);
+}
+
+/// A link is followed; the file's permissions are those of any new file.
+#[cfg(unix)]
+#[test]
+fn links_and_permissions_are_as_usual() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+    std::fs::write(&target, "older").unwrap();
+    std::os::unix::fs::symlink("target", &link).unwrap();
+    for (mask, mode) in [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)] {
+        let mut command = df11();
+        command.arg("decompress").arg(golden::model("tiny")).arg("-o").arg(&link);
+        // SAFETY: umask may be called between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                libc::umask(mask);
+                Ok(())
+            })
+        };
+        Ran::of(command.output().unwrap()).good();
+        assert!(link.is_symlink());
+        assert_eq!(target.metadata().unwrap().permissions().mode() & 0o777, mode);
+        assert_eq!(Model::open(&target, &OpenOptions::default()).unwrap().tensors().len(), 4);
+    }
+    // A file name alone is one in the current folder.
+    let output =
+        df11().current_dir(dir.path()).arg("decompress").arg(golden::model("tiny")).args(["-o", "here"]).output();
+    Ran::of(output.unwrap()).good();
+    assert_eq!(list(dir.path()), ["here", "link", "target"]);
+}
+
+/// A folder that nothing can be written to is known before the work.
+#[cfg(unix)]
+#[test]
+fn a_folder_that_is_read_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o555)).unwrap();
+    // Root may write there all the same; a folder of the kernel's own refuses even root.
+    let folder = if std::fs::write(dir.path().join("probe"), "").is_err() { dir.path() } else { Path::new("/proc") };
+    if folder.is_dir() {
+        let out = folder.join("out.safetensors");
+        let ran = run_on("decompress", golden::model("tiny"), &["-o", out.to_str().unwrap()]);
+        ran.bad(2, &["the folder", folder.to_str().unwrap()]);
+        assert!(!out.exists());
+    }
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+}

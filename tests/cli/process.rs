@@ -1,0 +1,179 @@
+//! The tool as a process among others: signals, limits, pipes that close, disks that are full.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::support::golden;
+use super::{Ran, df11, list, models};
+
+/// Long enough for a slow machine; reached only by a failure.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn signal(child: &Child, signal: libc::c_int) {
+    // SAFETY: the child has not been waited for, so its number is its own.
+    assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, signal) }, 0);
+}
+
+/// Begins to decompress half a gigabyte into an empty folder, and stops the process while its file is unfinished.
+fn half_done(model: &Path, folder: &Path, mut command: Command) -> Child {
+    let out = folder.join("out.safetensors");
+    command.arg("decompress").arg(model).arg("-o").arg(&out).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for _ in 0..10 {
+        let child = command.spawn().unwrap();
+        let start = Instant::now();
+        while list(folder).is_empty() {
+            if start.elapsed() > PATIENCE {
+                signal(&child, libc::SIGKILL);
+                panic!("it never began: {:?}", child.wait_with_output());
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        signal(&child, libc::SIGSTOP);
+        if !out.exists() {
+            return child;
+        }
+        // It was faster than this test: once more.
+        signal(&child, libc::SIGCONT);
+        assert!(child.wait_with_output().unwrap().status.success());
+        std::fs::remove_file(&out).unwrap();
+    }
+    panic!("it was always done before it could be stopped");
+}
+
+/// Ctrl-C and its relatives while a file is half-written: exit code 2, and the folder is as it was.
+#[test]
+fn an_interrupted_decompress_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, folder) = (dir.path().join("m.safetensors"), dir.path().join("out"));
+    models::write_hollow(&model, 512 << 20);
+    std::fs::create_dir(&folder).unwrap();
+    for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let child = half_done(&model, &folder, df11());
+        let unfinished = list(&folder);
+        assert!(matches!(&unfinished[..], [name] if name.starts_with(".df11-") && name.ends_with(".tmp")));
+        signal(&child, number);
+        signal(&child, libc::SIGCONT);
+        Ran::of(child.wait_with_output().unwrap()).bad(2, &["interrupted"]);
+        assert!(list(&folder).is_empty(), "{:?}", list(&folder));
+    }
+}
+
+/// Whoever starts the tool may have signals ignored (`nohup` does): then they are.
+#[test]
+fn signals_that_are_ignored_stay_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, folder) = (dir.path().join("m.safetensors"), dir.path().join("out"));
+    models::write_hollow(&model, 512 << 20);
+    std::fs::create_dir(&folder).unwrap();
+    let mut command = df11();
+    // SAFETY: signal may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_IGN);
+            Ok(())
+        })
+    };
+    let child = half_done(&model, &folder, command);
+    signal(&child, libc::SIGHUP);
+    signal(&child, libc::SIGCONT);
+    Ran::of(child.wait_with_output().unwrap()).good();
+    assert_eq!(list(&folder), ["out.safetensors"]);
+}
+
+/// With nothing to clean up the process ends at once.
+#[test]
+fn an_interrupted_verify_is_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("m.safetensors");
+    models::write_hollow(&model, 64 << 30);
+    let mut command = df11();
+    command.arg("verify").arg(&model).arg("--against").arg(&model).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("0 groups good"), "{line}");
+    let start = Instant::now();
+    signal(&child, libc::SIGINT);
+    Ran::of(child.wait_with_output().unwrap()).bad(2, &["interrupted"]);
+    assert!(start.elapsed() < PATIENCE);
+}
+
+/// A file that may not grow so large, and a disk that is full: exit code 2 with the system's reason.
+#[test]
+fn no_room_for_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    // In units of 512 bytes or more: enough for an error to be written, too little for the file.
+    let script = r#"ulimit -f 16 && exec "$0" "$@""#;
+    for folder in [dir.path(), Path::new("/dev/shm")] {
+        if !folder.is_dir() {
+            continue;
+        }
+        let out = folder.join(format!("df11-test-{}", std::process::id()));
+        let mut command = Command::new("sh");
+        command.args(["-c", script, env!("CARGO_BIN_EXE_df11"), "decompress"]).arg(golden::model("block"));
+        Ran::of(command.arg("-o").arg(&out).output().unwrap()).bad(2, &["cannot write", "File too large"]);
+        assert!(!out.exists());
+    }
+    assert!(list(dir.path()).is_empty());
+    if Path::new("/dev/full").exists() {
+        let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        for command in ["inspect", "verify"] {
+            let output = df11().arg(command).arg(golden::model("tiny")).stdout(full()).output().unwrap();
+            Ran::of(output).bad(2, &["standard output", "No space left"]);
+        }
+        // Nobody can be told, and still nothing breaks.
+        let output = df11().args(["inspect", "no/model", "-vv"]).stderr(full()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
+/// More than the disk has is known before the work begins.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_larger_than_any_disk() {
+    const BYTES: u64 = 8 << 40;
+    let dir = tempfile::tempdir().unwrap();
+    // Some file systems cannot tell how much room there is, and this test must not fill them.
+    let path = std::ffi::CString::new(dir.path().to_str().unwrap()).unwrap();
+    // SAFETY: all zeros are a valid value of this plain struct.
+    let mut disk: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the text ends with a zero, and the struct lives as long as the call.
+    let known = unsafe { libc::statvfs(path.as_ptr(), &mut disk) } == 0 && disk.f_blocks > 0;
+    if !known || disk.f_bavail * disk.f_frsize >= BYTES {
+        return;
+    }
+    let model = dir.path().join("m.safetensors");
+    models::write_hollow(&model, BYTES);
+    let out = dir.path().join("out");
+    let start = Instant::now();
+    let ran = Ran::of(df11().arg("decompress").arg(&model).arg("-o").arg(&out).output().unwrap());
+    ran.bad(2, &["cannot write", "No space left"]);
+    assert!(start.elapsed() < PATIENCE && list(dir.path()) == ["m.safetensors"]);
+}
+
+/// A reader that has seen enough ends nothing, and the exit code still tells what was found.
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let closed = |mut command: Command| {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let mut err = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        assert!(!err.contains("panicked"), "{err}");
+        (child.wait().unwrap().code(), err)
+    };
+    for more in ["--all", "--json"] {
+        let mut command = df11();
+        command.arg("inspect").arg(golden::model("edge")).arg(more);
+        assert_eq!(closed(command), (Some(0), String::new()));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    models::changed("sharded", dir.path(), |t| models::find(t, "lm_head.gaps").data[9] ^= 8);
+    let mut command = df11();
+    command.arg("verify").arg(dir.path());
+    let (code, err) = closed(command);
+    assert!(code == Some(1) && err.starts_with("df11: error: 1 of 4 groups"), "{code:?} {err}");
+}
