@@ -1,0 +1,28 @@
+//! Benchmarks of libdf11 beside its peers, all in one run, so that they share the machine's mood.
+//!
+//! - [`data`]: the weights, and a DF11 model of them made by the tests' own encoder;
+//! - [`contest`]: what a contestant is, and rounds in which all of them take turns;
+//! - [`ours`], [`copy`], [`huf0`] (with [`merge`]), [`zstd`], [`zipnn`]: the contestants;
+//! - [`clock`]: wall and CPU time, and staying on one core;
+//! - [`machine`], [`report`]: what was measured on what, as a table and as JSON.
+//!
+//! Every contestant's answer is compared with the original bits after every timing: a fast wrong answer is no result.
+
+pub mod clock;
+pub mod contest;
+pub mod copy;
+pub mod data;
+pub mod huf0;
+pub mod machine;
+pub mod merge;
+pub mod ours;
+pub mod report;
+pub mod zipnn;
+pub mod zstd;
+
+/// The tests' own encoder.
+#[path = "../../support/encoder.rs"]
+pub mod encoder;
+/// The tests' own weights.
+#[path = "../../support/weights.rs"]
+pub mod weights;
