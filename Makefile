@@ -1,0 +1,40 @@
+# The front door. `make demo` runs the main job, `make test` passes every test; both work in a fresh clone on a machine
+# with a Rust toolchain, cc and make. What takes more than a line is a script beside what it serves.
+
+CARGO ?= cargo
+CC ?= cc
+RELEASE := target/release
+SONAME := libdf11.so.$(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\)\..*/\1/p' Cargo.toml | head -n 1)
+GOLDEN := tests/data/golden/block
+
+.PHONY: all build demo test bench header clean
+
+all: build
+
+# The library (shared and static) and the tool, in target/release.
+build:
+	$(CARGO) build --release --locked --features cli
+	ln -sf libdf11.so $(RELEASE)/$(SONAME)
+
+# From C, on a model that the reference compressor wrote: decode it, say how fast, compare it with the original.
+demo:
+	$(CARGO) build --release --locked
+	ln -sf libdf11.so $(RELEASE)/$(SONAME)
+	$(CC) -std=c11 -O2 -Wall -Wextra -Iinclude examples/decompress.c -o $(RELEASE)/decompress \
+		-L$(RELEASE) -ldf11 -Wl,-rpath,'$$ORIGIN'
+	$(RELEASE)/decompress $(GOLDEN)/model $(GOLDEN)/original.safetensors
+
+# Everything that CI runs. tests/run.sh installs what is missing and says what it does.
+test:
+	tests/run.sh
+
+# Decoding beside its peers, some minutes; results go to tests/bench/results.
+bench:
+	$(CARGO) bench --locked -p df11-bench --bench decode -- --out tests/bench/results
+
+# include/df11.h from src/capi.
+header:
+	DF11_BLESS=1 $(CARGO) test --locked --test header
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# All tests, as CI runs them: formatting, lints, documentation, every test of the library, the tool and the C interface,
+# the benchmark's answers, and the decoder's tests again with AddressSanitizer inside the library.
+# Debian packages that are missing are installed where that is possible.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+need() { # COMMAND PACKAGE: installs the Debian package that has a command
+    command -v "$1" >/dev/null && return
+    if command -v apt-get >/dev/null; then
+        local as=()
+        [ "$(id -u)" = 0 ] || as=(sudo)
+        echo "== installing $2, which has $1"
+        "${as[@]}" apt-get install -y -qq "$2" >/dev/null 2>&1 ||
+            { "${as[@]}" apt-get update -qq && "${as[@]}" apt-get install -y -qq "$2" >/dev/null; }
+    fi
+    command -v "$1" >/dev/null || { echo "missing: $1 (Debian package $2)" >&2; exit 1; }
+}
+step() { echo "== $*"; "$@"; }
+
+need "${CC:-cc}" gcc
+need "${CXX:-c++}" g++
+need valgrind valgrind
+for component in rustfmt clippy; do
+    cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component"
+done
+
+step cargo fmt --all --check
+step cargo clippy --locked --workspace --all-targets --features libdf11/cli -- -D warnings
+RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --document-private-items --features cli
+step cargo test --locked --features cli
+# Answers only: a machine under test has no time to be measured on.
+step cargo bench --locked -p df11-bench --bench decode -- --quick
+
+# The library itself under AddressSanitizer: what C programs cannot see is whether *it* reads or writes outside. The
+# sanitizer is part of every toolchain, but its switch is not stable yet, hence the variable.
+host=$(rustc -vV | sed -n 's/^host: //p')
+if [ "$host" = x86_64-unknown-linux-gnu ] || [ "$host" = aarch64-unknown-linux-gnu ]; then
+    export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="target/asan"
+    step cargo test --locked --target "$host" --test golden --test decode --test hostile --test properties
+fi
+echo "== all passed"
