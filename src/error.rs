@@ -151,14 +151,18 @@ impl Place {
 
 /// Names and texts come from the file, so they are as long and as odd as an attacker likes: control characters are escaped,
 /// and the middle is left out, so that all parts of a message fit a `df11_error` and none of them steers a terminal.
-pub(crate) fn shorten(name: &str, most: usize) -> String {
-    let clean: Vec<char> =
-        name.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+/// `most` counts bytes.
+pub(crate) fn shorten(text: &str, most: usize) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let clean: String = text.chars().map(escape).collect();
     if clean.len() <= most {
-        return clean.into_iter().collect();
+        return clean;
     }
-    let (head, tail) = (most / 2, most - most / 2 - 1);
-    clean[..head].iter().chain(&['…']).chain(&clean[clean.len() - tail..]).collect()
+    let middle = '…';
+    let half = (most - middle.len_utf8()) / 2;
+    let head = (0..=half).rfind(|&i| clean.is_char_boundary(i)).unwrap_or(0);
+    let tail = (clean.len() - half..=clean.len()).find(|&i| clean.is_char_boundary(i)).unwrap_or(clean.len());
+    format!("{}{middle}{}", &clean[..head], &clean[tail..])
 }
 
 impl fmt::Display for Place {
@@ -321,6 +325,6 @@ mod tests {
         assert_eq!(place.to_string(), "tensor 'x.luts' in 'a/b.safetensors' at byte 7");
         let long = Place::file("f".repeat(9000)).tensor("\n\u{1b}[2J".repeat(900)).at(u64::MAX);
         let text = Error::corrupt(long, "too long").to_string();
-        assert!(text.chars().count() < 300 && text.starts_with("too long [tensor '\\n\\u{1b}"), "{text}");
+        assert!(text.len() < 300 && text.starts_with("too long [tensor '\\n\\u{1b}"), "{text}");
     }
 }
