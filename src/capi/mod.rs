@@ -4,6 +4,7 @@
 //! - [`status`]: `df11_status`, `df11_error`, and the frame that every fallible function runs in;
 //! - [`structs`]: how structs with a `struct_size` are read and written;
 //! - [`log`]: versions and the log callback;
+//! - [`types`]: the structs and constants that describe models;
 //! - [`model`]: opening, counting, describing, finding;
 //! - [`host`]: decoding on the CPU.
 //!
@@ -17,3 +18,4 @@ pub mod log;
 pub mod model;
 pub mod status;
 pub mod structs;
+pub mod types;
