@@ -28,9 +28,9 @@ demo:
 test:
 	tests/run.sh
 
-# Decoding beside its peers, some minutes; results go to tests/bench/results.
+# Decoding beside its peers, some minutes; results go to tests/bench/results (cargo runs a benchmark in its own folder).
 bench:
-	$(CARGO) bench --locked -p df11-bench --bench decode -- --out tests/bench/results
+	$(CARGO) bench --locked -p df11-bench --bench decode -- --out results
 
 # include/df11.h from src/capi.
 header:

@@ -6,7 +6,7 @@
  * MODEL is a folder or a .safetensors file; ORIGINAL, where it is given, holds the tensors as they were before
  * compression. The same program stands beside this one in Rust.
  *
- *     cc -O2 -o decompress decompress.c -I ../include -L ../target/release -ldf11
+ *     cc -O2 -o decompress examples/decompress.c -Iinclude -Ltarget/release -ldf11 -Wl,-rpath,$PWD/target/release
  */
 #define _POSIX_C_SOURCE 200809L
 #include "df11.h"

@@ -45,8 +45,9 @@
  * ERRORS
  *   Every fallible function returns a df11_status and takes a df11_error * last, which may be NULL. The message names the
  *   file, the tensor and the byte. After an error all outputs are NULL or 0. Nothing is printed, and nothing exits, aborts
- *   or unwinds: a bug inside becomes DF11_INTERNAL. The one thing that cannot be caught is a mapped file that another
- *   process cuts short (SIGBUS); DF11_OPEN_READ avoids mapping.
+ *   or unwinds: a bug inside becomes DF11_INTERNAL. Two things cannot be caught: a mapped file that another process cuts
+ *   short (SIGBUS; DF11_OPEN_READ avoids mapping), and a process that has no memory left at all for small allocations, which
+ *   Rust's runtime ends. What a model can make the library allocate is bounded by its headers, tables and positions.
  *
  * TRUST
  *   A model is a download. df11_model_open() checks all that can be told without decoding, df11_decompress_host() never reads
@@ -219,7 +220,7 @@ typedef int32_t df11_status;
 /**
  * Receives the log: `user` as given to df11_log_set(), a level (DF11_LOG_ERROR to DF11_LOG_TRACE), and one line of UTF-8
  * with a zero byte behind it; `length` counts bytes without that zero. The text is valid during the call only. It is
- * called from whatever thread has something to say, several at once, and must not call df11_log_set() nor unwind.
+ * called from whatever thread has something to say, several at once, and must neither call this library nor unwind.
  */
 typedef void (*df11_log_fn)(void *user, int32_t level, const char *message, size_t length);
 
@@ -402,7 +403,7 @@ const char *df11_version_string(void);
 /**
  * Sends the log to a callback, for the whole process; NULL or DF11_LOG_OFF ends it, and the library starts silent. When
  * this returns, the callback of before is running in no thread and will not be called again, so its `user` may go. Do not
- * call it from the callback itself. Levels above DF11_LOG_TRACE are as that, below DF11_LOG_OFF as that.
+ * call it from a callback. Levels above DF11_LOG_TRACE are as that, below DF11_LOG_OFF as that.
  */
 void df11_log_set(df11_log_fn callback,
                   int32_t max_level,

@@ -904,7 +904,7 @@ fn within<T>(limit: Duration, most_bytes: usize, work: impl FnOnce() -> T) -> T 
 fn a_small_config_with_many_patterns_is_dealt_with_quickly() {
     let _alone = alone();
     // Each pattern alone is small enough to be compiled.
-    let patterns: Vec<String> = (0..200).map(|i| format!(r#""\\w{{20}}x{i}": []"#)).collect();
+    let patterns: Vec<String> = (0..250).map(|i| format!(r#""\\w{{20}}x{i}": []"#)).collect();
     let config = files::config("0.5.0", &format!("{{{}}}", patterns.join(",")));
     let options = OpenOptions { config: Some(config), ..Default::default() };
     let opened = within(Duration::from_secs(3), 16 << 20, || Model::from_bytes(files::raw("{}", &[]), &options));
@@ -922,6 +922,27 @@ fn a_long_name_with_many_tensors_takes_no_more_memory_than_it_should() {
     let file = encoder::safetensors(&tensors, None);
     let options = OpenOptions::default();
     drop(within(Duration::from_secs(3), 32 << 20, || Model::from_bytes(file, &options)));
+}
+
+#[test]
+fn names_that_multiply_are_bounded_for_one_group_and_for_all() {
+    let _alone = alone();
+    let with_cuts = |groups: usize, cuts: usize| {
+        let mut e = base();
+        e.split_positions = vec![0; cuts];
+        let name = |i: usize| format!("{i}{}", "n".repeat(990));
+        let tensors: Vec<_> = (0..groups).flat_map(|i| encoder::group_tensors(&name(i), &e)).collect();
+        encoder::safetensors(&tensors, None)
+    };
+    let options = OpenOptions::default();
+    let mut open = |file| within(Duration::from_secs(3), 32 << 20, || Model::from_bytes(file, &options));
+    assert_eq!(open(with_cuts(1, 1_023)).unwrap().tensors().len(), 1_024);
+    let error = open(with_cuts(1, 1_024)).unwrap_err();
+    assert_eq!(error.status(), Status::Corrupt);
+    assert!(error.to_string().contains("into 1025 tensors"), "{error}");
+    let error = open(with_cuts(6, 1_000)).unwrap_err();
+    assert_eq!(error.status(), Status::UnsupportedFormat);
+    assert!(error.to_string().contains("names of the tensors in groups"), "{error}");
 }
 
 /// A file of the small group in which one member is a hole of that many bytes.

@@ -34,7 +34,7 @@ pub const DF11_LOG_TRACE: i32 = 5;
 
 /// Receives the log: `user` as given to df11_log_set(), a level (DF11_LOG_ERROR to DF11_LOG_TRACE), and one line of UTF-8
 /// with a zero byte behind it; `length` counts bytes without that zero. The text is valid during the call only. It is
-/// called from whatever thread has something to say, several at once, and must not call df11_log_set() nor unwind.
+/// called from whatever thread has something to say, several at once, and must neither call this library nor unwind.
 pub type df11_log_fn =
     Option<unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char, length: usize)>;
 
@@ -76,7 +76,7 @@ impl log::Log for Forward {
 
 /// Sends the log to a callback, for the whole process; NULL or DF11_LOG_OFF ends it, and the library starts silent. When
 /// this returns, the callback of before is running in no thread and will not be called again, so its `user` may go. Do not
-/// call it from the callback itself. Levels above DF11_LOG_TRACE are as that, below DF11_LOG_OFF as that.
+/// call it from a callback. Levels above DF11_LOG_TRACE are as that, below DF11_LOG_OFF as that.
 ///
 /// # Safety
 ///

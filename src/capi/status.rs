@@ -106,7 +106,7 @@ pub extern "C" fn df11_status_name(status: df11_status) -> *const c_char {
 }
 
 thread_local! {
-    /// How many frames this thread is in: a callback may call the library again.
+    /// How many frames this thread is in.
     static FRAMES: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -141,17 +141,21 @@ pub(super) unsafe fn frame(error: *mut df11_error, body: impl FnOnce() -> Result
         Err(Error::Internal(text))
     });
     FRAMES.with(|frames| frames.set(frames.get() - 1));
+    if let Err(error) = &result {
+        log::error!("{error}");
+    }
     let status = result.as_ref().map_or_else(|e| e.status(), |()| Status::Ok);
     if !error.is_null() {
         let (native, text) = result.err().map_or((0, String::new()), |e| (e.native_code(), e.to_string()));
-        // SAFETY: by the caller's promise.
-        let error = unsafe { &mut *error };
-        error.status = status.code();
-        error.native_code = native;
-        let most = text.len().min(error.message.len() - 1);
-        let end = (0..=most).rfind(|&i| text.is_char_boundary(i)).unwrap_or(0);
-        for (to, byte) in error.message.iter_mut().zip(text.as_bytes()[..end].iter().chain(&[0])) {
-            *to = *byte as c_char;
+        const MOST: usize = size_of::<df11_error>() - offset_of!(df11_error, message) - 1;
+        let end = (0..=text.len().min(MOST)).rfind(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        // SAFETY: by the caller's promise. The memory may be uninitialised, so it is written without a reference to it.
+        unsafe {
+            (&raw mut (*error).status).write(status.code());
+            (&raw mut (*error).native_code).write(native);
+            let message = (&raw mut (*error).message).cast::<u8>();
+            message.copy_from_nonoverlapping(text.as_ptr(), end);
+            message.add(end).write(0);
         }
     }
     status.code()

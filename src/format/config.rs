@@ -81,7 +81,7 @@ impl Config {
 }
 
 /// The most patterns of a config. Published ones have 25 at most.
-const MOST_PATTERNS: usize = 1024;
+const MOST_PATTERNS: usize = 256;
 
 /// Python's `re.fullmatch`, but that `\d` and `\w` mean ASCII only: names of modules are identifiers and numbers, and the
 /// tables of Unicode would make a small pattern large. The pattern is tried alone first, so that no stray bracket can

@@ -185,14 +185,21 @@ impl Model {
         }
         groups.sort_by(|a, b| natural(a.name(), b.name()));
 
-        // Tensors: those of each group in the order of their weights, then the plain ones.
+        // Tensors: those of each group in the order of their weights, then the plain ones. Names of tensors inside groups
+        // are not in the files, so their length together is bounded here.
         let mut tensors = Vec::new();
+        let mut name_bytes = 0;
         for (number, group) in groups.iter_mut().enumerate() {
             let from = tensors.len();
             let names = names_of(group, config.as_ref(), &sources)?;
             for (name, cut) in names.into_iter().zip(group.cuts().windows(2)) {
                 let place = || group.place(&sources, super::Member::SplitPositions, 0);
                 check_name(&name).map_err(|reason| Error::invalid(place(), format!("{reason}: '{name}'")))?;
+                name_bytes += name.len();
+                if name_bytes > MOST_NAME_BYTES {
+                    let reason = format!("the names of the tensors in groups take more than {MOST_NAME_BYTES} bytes");
+                    return Err(Error::unsupported(place(), reason));
+                }
                 let (first, count) = (cut[0], cut[1] - cut[0]);
                 let shape = match shapes.remove(&name) {
                     None => vec![count],
@@ -294,13 +301,16 @@ impl Model {
     /// `InvalidArgument` for a tensor in a group and for bytes outside the tensor; `Io` and `Corrupt` from the file.
     pub fn read_plain(&self, tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let Data::Plain(span) = tensor.data else {
-            return Err(Error::InvalidArgument(format!("tensor '{}' is in a group: it must be decoded", tensor.name)));
+            return Err(Error::InvalidArgument(format!(
+                "tensor '{}' is in a group: it must be decoded",
+                shorten(&tensor.name, 80)
+            )));
         };
         if offset.checked_add(buffer.len() as u64).is_none_or(|end| end > span.len) {
             return Err(Error::InvalidArgument(format!(
                 "bytes {offset} + {} are outside tensor '{}' of {} bytes",
                 buffer.len(),
-                tensor.name,
+                shorten(&tensor.name, 80),
                 span.len
             )));
         }
@@ -359,6 +369,9 @@ fn read_config(path: &Path) -> Result<Option<Vec<u8>>> {
     }
     Ok(Some(json))
 }
+
+/// What the names of all tensors in groups may take. A model of 405 billion weights has some 50,000 bytes of them.
+const MOST_NAME_BYTES: usize = 4 << 20;
 
 /// Names go to C as texts that a zero byte ends. Long ones only serve to use up memory: a group's name is part of each of
 /// its tensors'.

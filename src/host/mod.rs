@@ -2,8 +2,8 @@
 //!
 //! A call cuts the blocks of its range into runs of about equal length, a multiple of the lanes of all threads, and
 //! every lane of every thread takes the next run when it has finished one ([`crate::huffman::decode`]). Nothing is
-//! allocated but the list of runs, the group's look-up table at its first use (16 KiB, kept with the group) and, where
-//! files are read instead of mapped, each lane's buffers (together below 1 MB per thread).
+//! allocated but the list of runs (16 bytes each), the group's look-up table at its first use (16 KiB, kept with the
+//! group) and, where files are read instead of mapped, each lane's buffers (together below 1 MB per thread).
 
 mod threads;
 mod verify;
@@ -11,7 +11,7 @@ mod verify;
 pub(crate) use threads::{NAME as THREAD_NAME, panic_text};
 pub use verify::verify;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shorten};
 use crate::format::{Data, Group, Member, Model, Tensor};
 use crate::huffman::decode::{self, Fault, Feed, LANES, Run, Variant};
 use crate::huffman::{BLOCK_BITS, BLOCK_BYTES, GAP_BYTES_PER_BLOCK};
@@ -33,7 +33,7 @@ pub struct DecodeOptions {
 const STREAMING_BYTES: usize = 4 << 20;
 /// Blocks of a run at most: some 800,000 weights.
 const RUN_BLOCKS: usize = 64;
-/// Blocks of a run at most where files are read: six lanes' buffers stay below 1 MB even with one-bit codes.
+/// Blocks of a run at most where files are read: the lanes' buffers stay below 1 MB even with one-bit codes.
 const RUN_BLOCKS_READ: usize = 4;
 /// Weights that are worth a thread.
 const WEIGHTS_PER_THREAD: u64 = 1 << 18;
@@ -70,7 +70,8 @@ pub unsafe fn decompress_raw(
     };
     let n = group.element_count();
     if first.checked_add(count).is_none_or(|end| end > n) {
-        let reason = format!("weights {first} + {count} are outside group '{}' of {n} weights", group.name());
+        let reason =
+            format!("weights {first} + {count} are outside group '{}' of {n} weights", shorten(group.name(), 80));
         return Err(Error::InvalidArgument(reason));
     }
     let variant = options.variant.unwrap_or_else(Variant::best);
@@ -118,7 +119,7 @@ pub unsafe fn read_tensor_raw(
     options: &DecodeOptions,
 ) -> Result<()> {
     let invalid = |reason: &str| {
-        let name = tensor.name();
+        let name = shorten(tensor.name(), 80);
         let reason = format!("bytes {offset} + {bytes} {reason} tensor '{name}' of {} bytes", tensor.bytes());
         Err(Error::InvalidArgument(reason))
     };
@@ -127,7 +128,13 @@ pub unsafe fn read_tensor_raw(
     }
     match tensor.data() {
         Data::Plain(_) => {
-            // SAFETY: by the caller's promise; zeros first, for a slice must be initialised, and a file may be read to it.
+            if let Some(all) = model.plain(tensor) {
+                let part = &all[offset as usize..][..bytes];
+                // SAFETY: by the caller's promise; the caller's memory is not the file's.
+                unsafe { dst.copy_from_nonoverlapping(part.as_ptr(), bytes) };
+                return Ok(());
+            }
+            // SAFETY: by the caller's promise; zeros first, for a slice must be initialised before a file is read to it.
             let dst = unsafe {
                 dst.write_bytes(0, bytes);
                 std::slice::from_raw_parts_mut(dst, bytes)
@@ -244,7 +251,11 @@ unsafe impl Feed for RangeFeed<'_> {
         let (first, end) = (job.first.max(from), job.end.min(to).max(job.first.max(from)));
         let (code, signs) = (job.group.member(Member::EncodedExponent), job.group.member(Member::SignMantissa));
         let start = (block * BLOCK_BYTES) as u64;
-        let whole = code.len - start;
+        // A mapped file may have changed its positions by now.
+        let Some(whole) = code.len.checked_sub(start) else {
+            let place = job.group.place(job.model.sources(), Member::OutputPositions, 4 * block as u64);
+            return Err(Error::corrupt(place, "the positions have changed since the model was opened"));
+        };
         let end_bits = if end < to {
             (0, usize::MAX)
         } else if to == job.group.element_count() {
@@ -292,6 +303,7 @@ unsafe impl Feed for RangeFeed<'_> {
                 (bit, format!("weight {} has no code: no exponent's begins so", from + weight as u64))
             }
             Fault::Short { bit, weight } => (bit, format!("the codes end inside weight {}", from + weight as u64)),
+            Fault::Changed => (0, "the codes change while they are decoded".into()),
             Fault::End { bit } => (
                 bit,
                 format!(

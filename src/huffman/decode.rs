@@ -65,6 +65,7 @@ const UNIT: usize = 32;
 const UNITS_PER_ITERATION: usize = 3;
 /// How far ahead of a merge its sign/mantissa bytes are asked for: a burst's worth. The lanes are many short streams, too
 /// many for the processor to foresee.
+#[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 800;
 /// A staging buffer: a burst's exponents, what was kept from before (less than two units), slack for the 8-byte stores.
 /// 21 cache lines, an odd number, so that the lanes' buffers fall into different cache sets.
@@ -174,6 +175,8 @@ pub enum Fault {
         /// Weights decoded before, dropped ones included.
         weight: usize,
     },
+    /// A burst met bits that begin no code, and they are no longer there: someone writes to the code.
+    Changed,
     /// The run ends at another bit than the one at which the next begins.
     End {
         /// Where it ended.
@@ -304,10 +307,13 @@ fn work<F: Feed, const L: usize>(
             // SAFETY: as above; a shadow reads what the lane that it shadows reads.
             unsafe { burst_lanes(source, &mut lanes, kernel.burst_all, &mut pieces, table, codes, iterations) }
         };
-        if !ok
-            && let Some((run, fault)) = lanes.iter().filter_map(|l| l.run).find_map(|r| Some((r, locate(&r, codes)?)))
-        {
-            break Err(feed.fault(&run, fault));
+        if !ok {
+            let mut runs = lanes.iter().filter_map(|lane| lane.run);
+            let first = runs.clone().next();
+            let found = runs.find_map(|run| Some((run, locate(&run, codes)?)));
+            if let Some((run, fault)) = found.or(first.map(|run| (run, Fault::Changed))) {
+                break Err(feed.fault(&run, fault));
+            }
         }
         for (lane, piece) in lanes.iter_mut().zip(&mut pieces) {
             if let Some(run) = lane.run {

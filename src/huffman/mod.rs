@@ -30,10 +30,12 @@ pub const MAX_CODE_BITS: u32 = 32;
 /// 32 bits of `code` from bit `at` on, first bit on top; zeros behind the end.
 #[inline]
 pub(crate) fn window(code: &[u8], at: usize) -> u32 {
-    let mut bytes = [0u8; 8];
-    let from = (at >> 3).min(code.len());
-    let n = (code.len() - from).min(8);
-    bytes[..n].copy_from_slice(&code[from..from + n]);
+    let rest = &code[(at >> 3).min(code.len())..];
+    let bytes = rest.first_chunk().copied().unwrap_or_else(|| {
+        let mut bytes = [0; 8];
+        bytes[..rest.len()].copy_from_slice(rest);
+        bytes
+    });
     ((u64::from_be_bytes(bytes) << (at & 7)) >> 32) as u32
 }
 
