@@ -35,7 +35,8 @@
  * OWNERSHIP
  *   You own every buffer that you pass, and the library keeps no pointer to it after the call; the bytes given to
  *   df11_model_open_memory() are the one exception. What the library returns by pointer (names, shapes, data, file paths)
- *   belongs to the model and lives until df11_model_free().
+ *   belongs to the model and lives until df11_model_free(). Names come from the file: UTF-8 without a zero byte, but
+ *   otherwise anything, control characters too. Escape them before you print them.
  *
  * THREADS
  *   A model never changes once it is open. Any number of threads may use it at once, without locks, and it is tied to none
@@ -57,7 +58,8 @@
  * STRUCTS
  *   Options and infos begin with struct_size and are to be initialised with their _INIT macro, so that old programs work
  *   with new libraries and the other way round: fields that a library does not know must be zero, or it refuses the options
- *   (DF11_UNSUPPORTED_OPTION); fields of an info that it does not know, it clears.
+ *   (DF11_UNSUPPORTED_OPTION); fields of an info that it does not know, it clears. A struct_size smaller than the first
+ *   version's or larger than 4096 is refused (DF11_INVALID_ARGUMENT).
  */
 
 #ifndef DF11_H
@@ -103,14 +105,14 @@
 #define DF11_LOG_TRACE 5
 
 /**
- * Walk every code of every group when the model is opened: decoding is then known to find no error. Takes about as long as
- * decoding the model; see df11_open_options.threads.
+ * Walk every code of every group when the model is opened: decoding is then known to find no error. One code at a time, this
+ * takes more than ten times as long as decoding the model; see df11_open_options.threads.
  */
 #define DF11_OPEN_VERIFY 1
 
 /**
  * Read the files piece by piece instead of mapping them. A mapped file that another process cuts short ends this process
- * with SIGBUS; a read one gives an error. `data` pointers are then NULL.
+ * with SIGBUS; a read one gives an error. `data` pointers are then NULL, and one descriptor per file stays open.
  */
 #define DF11_OPEN_READ 2
 
@@ -450,7 +452,8 @@ uint64_t df11_model_group_count(const struct df11_model *model);
 uint64_t df11_model_tensor_count(const struct df11_model *model);
 
 /**
- * Describes a group. After an error `*out` is cleared but for its struct_size.
+ * Describes a group. After an error `*out` is cleared but for its struct_size; where
+ * that is wrong, it is left alone.
  *
  * Errors: DF11_NOT_FOUND if there is no such group; DF11_INVALID_ARGUMENT.
  */
@@ -461,7 +464,7 @@ df11_status df11_model_group_info(const struct df11_model *model,
 
 /**
  * Says where a part of a group lies (DF11_PART_*), for readers that bring their own input. After an error `*out` is
- * cleared but for its struct_size.
+ * cleared but for its struct_size; where that is wrong, it is left alone.
  *
  * Errors: DF11_NOT_FOUND if there is no such group or part; DF11_INVALID_ARGUMENT.
  */
@@ -472,7 +475,8 @@ df11_status df11_model_group_part(const struct df11_model *model,
                                   struct df11_error *error);
 
 /**
- * Describes a tensor. After an error `*out` is cleared but for its struct_size.
+ * Describes a tensor. After an error `*out` is cleared but for its struct_size; where
+ * that is wrong, it is left alone.
  *
  * Errors: DF11_NOT_FOUND if there is no such tensor; DF11_INVALID_ARGUMENT.
  */
@@ -511,8 +515,8 @@ df11_status df11_model_find_tensor(const struct df11_model *model,
  * time of the call. Calls from several threads may overlap, on one group too.
  *
  * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT (a range outside the group), DF11_BUFFER_TOO_SMALL,
- * DF11_MISALIGNED; DF11_CORRUPT if the codes contradict the tables; DF11_IO with DF11_OPEN_READ. After the latter two `dst`
- * holds anything.
+ * DF11_MISALIGNED; DF11_CORRUPT if the codes contradict the tables or a file has become shorter; DF11_IO with
+ * DF11_OPEN_READ. After the latter two `dst` holds anything.
  */
 df11_status df11_decompress_host(const struct df11_model *model,
                                  uint64_t group,

@@ -935,7 +935,7 @@ fn names_that_multiply_are_bounded_for_one_group_and_for_all() {
         encoder::safetensors(&tensors, None)
     };
     let options = OpenOptions::default();
-    let mut open = |file| within(Duration::from_secs(3), 32 << 20, || Model::from_bytes(file, &options));
+    let open = |file| within(Duration::from_secs(3), 32 << 20, || Model::from_bytes(file, &options));
     assert_eq!(open(with_cuts(1, 1_023)).unwrap().tensors().len(), 1_024);
     let error = open(with_cuts(1, 1_024)).unwrap_err();
     assert_eq!(error.status(), Status::Corrupt);

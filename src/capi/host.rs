@@ -15,8 +15,8 @@ use std::ffi::c_void;
 /// time of the call. Calls from several threads may overlap, on one group too.
 ///
 /// Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT (a range outside the group), DF11_BUFFER_TOO_SMALL,
-/// DF11_MISALIGNED; DF11_CORRUPT if the codes contradict the tables; DF11_IO with DF11_OPEN_READ. After the latter two `dst`
-/// holds anything.
+/// DF11_MISALIGNED; DF11_CORRUPT if the codes contradict the tables or a file has become shorter; DF11_IO with
+/// DF11_OPEN_READ. After the latter two `dst` holds anything.
 ///
 /// # Safety
 ///

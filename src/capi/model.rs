@@ -3,7 +3,7 @@
 use super::status::{df11_error, df11_status, frame};
 use super::structs;
 use super::types::*;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shorten};
 use crate::format::{Data, Member, Model, OpenOptions, Span};
 use std::ffi::{CStr, CString, OsStr, c_char, c_void};
 use std::path::Path;
@@ -185,7 +185,8 @@ pub unsafe extern "C" fn df11_model_tensor_count(model: *const df11_model) -> u6
     unsafe { model.as_ref() }.map_or(0, |m| m.model.tensors().len() as u64)
 }
 
-/// Describes a group. After an error `*out` is cleared but for its struct_size.
+/// Describes a group. After an error `*out` is cleared but for its struct_size; where
+/// that is wrong, it is left alone.
 ///
 /// Errors: DF11_NOT_FOUND if there is no such group; DF11_INVALID_ARGUMENT.
 ///
@@ -221,7 +222,7 @@ pub unsafe extern "C" fn df11_model_group_info(
 }
 
 /// Says where a part of a group lies (DF11_PART_*), for readers that bring their own input. After an error `*out` is
-/// cleared but for its struct_size.
+/// cleared but for its struct_size; where that is wrong, it is left alone.
 ///
 /// Errors: DF11_NOT_FOUND if there is no such group or part; DF11_INVALID_ARGUMENT.
 ///
@@ -264,7 +265,8 @@ pub unsafe extern "C" fn df11_model_group_part(
     }
 }
 
-/// Describes a tensor. After an error `*out` is cleared but for its struct_size.
+/// Describes a tensor. After an error `*out` is cleared but for its struct_size; where
+/// that is wrong, it is left alone.
 ///
 /// Errors: DF11_NOT_FOUND if there is no such tensor; DF11_INVALID_ARGUMENT.
 ///
@@ -371,7 +373,9 @@ unsafe fn find(
             let name = CStr::from_ptr(name).to_string_lossy();
             match search(&handle.model, &name) {
                 Some(number) => *out = number as u64,
-                None => return Err(Error::NotFound(format!("the model has no {what} named '{name}'"))),
+                None => {
+                    return Err(Error::NotFound(format!("the model has no {what} named '{}'", shorten(&name, 200))));
+                }
             }
             Ok(())
         })

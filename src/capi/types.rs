@@ -4,11 +4,11 @@ use super::structs::Sizeable;
 use safetensors::Dtype;
 use std::ffi::{c_char, c_void};
 
-/// Walk every code of every group when the model is opened: decoding is then known to find no error. Takes about as long as
-/// decoding the model; see df11_open_options.threads.
+/// Walk every code of every group when the model is opened: decoding is then known to find no error. One code at a time, this
+/// takes more than ten times as long as decoding the model; see df11_open_options.threads.
 pub const DF11_OPEN_VERIFY: u32 = 1;
 /// Read the files piece by piece instead of mapping them. A mapped file that another process cuts short ends this process
-/// with SIGBUS; a read one gives an error. `data` pointers are then NULL.
+/// with SIGBUS; a read one gives an error. `data` pointers are then NULL, and one descriptor per file stays open.
 pub const DF11_OPEN_READ: u32 = 2;
 /// Accept a version of the compressor that this library does not know.
 pub const DF11_OPEN_ANY_VERSION: u32 = 4;

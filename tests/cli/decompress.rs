@@ -156,11 +156,13 @@ fn some_names_are_refused() {
         refused(&lost, "leads nowhere");
         refused(Path::new("/dev/null"), "not a regular file");
     }
-    let ran = run_on("decompress", &model, &["-o", model.join("new.safetensors").to_str().unwrap()]);
-    assert!(ran.code == 0 && ran.err.starts_with("df11: warning: ") && ran.err.contains("part of it"), "{}", ran.err);
+    // The next to open the folder would take it for a part of the model.
+    let new = model.join("new.safetensors");
+    run_on("decompress", &model, &["-o", new.to_str().unwrap()]).bad(2, &["taken for a part of the model"]);
+    assert_eq!(list(&model), before.1);
 }
 
-/// A link is followed; the file's permissions are those of any new file.
+/// A link is followed; a new file's permissions are those of any new file, and one that takes another's place keeps its.
 #[cfg(unix)]
 #[test]
 fn links_and_permissions_are_as_usual() {
@@ -170,9 +172,9 @@ fn links_and_permissions_are_as_usual() {
     let (target, link) = (dir.path().join("target"), dir.path().join("link"));
     std::fs::write(&target, "older").unwrap();
     std::os::unix::fs::symlink("target", &link).unwrap();
-    for (mask, mode) in [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)] {
+    let write = |mask: libc::mode_t, to: &Path| {
         let mut command = df11();
-        command.arg("decompress").arg(golden::model("tiny")).arg("-o").arg(&link);
+        command.arg("decompress").arg(golden::model("tiny")).arg("-o").arg(to);
         // SAFETY: umask may be called between fork and exec.
         unsafe {
             command.pre_exec(move || {
@@ -181,8 +183,19 @@ fn links_and_permissions_are_as_usual() {
             })
         };
         Ran::of(command.output().unwrap()).good();
-        assert!(link.is_symlink());
-        assert_eq!(target.metadata().unwrap().permissions().mode() & 0o777, mode);
+    };
+    for (mask, mode) in [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)] {
+        let bits = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        for old in [0o600, 0o640] {
+            std::fs::set_permissions(&target, PermissionsExt::from_mode(old)).unwrap();
+            write(mask, &link);
+            assert!(link.is_symlink());
+            assert_eq!(bits(&target), old);
+        }
+        let new = dir.path().join("new");
+        write(mask, &new);
+        assert_eq!(bits(&new), mode);
+        std::fs::remove_file(&new).unwrap();
         assert_eq!(Model::open(&target, &OpenOptions::default()).unwrap().tensors().len(), 4);
     }
     // A file name alone is one in the current folder.

@@ -49,7 +49,8 @@ pub fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure> {
     let inputs = model.files().map(|f| f.file).chain(common.config()).chain([beside.as_path()]);
     let output = OutputFile::create(&args.output, inputs)?;
     if would_join(&args.output, &args.model) {
-        log::warn!("'{}' lies in the model's folder and will be taken for a part of it", args.output.display());
+        let reason = "would be taken for a part of the model, whose folder it is in: write it elsewhere";
+        return Err(Failure::cannot(format!("'{}' {reason}", clean(&args.output.display().to_string()))));
     }
     output.reserve(layout.file_bytes())?;
     let progress = Progress::new("decompressing", layout.data_bytes, common.quiet());

@@ -86,6 +86,11 @@ impl OutputFile {
         self.file().sync_all().map_err(|e| self.failure(&e))?;
         interrupt::check()?;
         let OutputFile { temporary, to, folder, _hold } = self;
+        // A file that takes another's place is no more open to others than that was.
+        if let Ok(meta) = std::fs::metadata(&to) {
+            let set = temporary.as_file().set_permissions(meta.permissions());
+            set.map_err(|e| Failure::cannot(format!("cannot set the permissions of '{}': {e}", to.display())))?;
+        }
         temporary.persist(&to).map_err(|e| Failure::cannot(format!("cannot write '{}': {}", to.display(), e.error)))?;
         // The file is complete and has its name; a power cut could still take the name back.
         #[cfg(unix)]
