@@ -27,7 +27,7 @@ done
 
 step cargo fmt --all --check
 step cargo clippy --locked --workspace --all-targets --features libdf11/cli -- -D warnings
-RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --document-private-items --features cli
+RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --features cli
 step cargo test --locked --features cli
 # Answers only: a machine under test has no time to be measured on.
 step cargo bench --locked -p df11-bench --bench decode -- --quick

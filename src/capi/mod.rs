@@ -9,7 +9,7 @@
 //! - [`host`]: decoding on the CPU.
 //!
 //! Conventions: names are C names, so that a C and a Rust reader see the same; every fallible function returns a
-//! `df11_status`, takes an optional `df11_error *` last, and ends in [`status::frame`], which turns errors and panics
+//! `df11_status`, takes an optional `df11_error *` last, and ends in `status::frame`, which turns errors and panics
 //! into both. Nothing unwinds into C, and nothing is printed.
 #![allow(non_camel_case_types)]
 

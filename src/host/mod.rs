@@ -45,7 +45,7 @@ const WEIGHTS_PER_THREAD: u64 = 1 << 18;
 /// `InvalidArgument` if the range leaves the group, `NotFound` for its number; `Corrupt` if the bit stream contradicts
 /// the tables or does not end where it should, `Io` where files are read. After an error `dst` holds anything.
 ///
-/// A stream that was damaged in a way that keeps all of that true yields other weights: run [`verify`] to know more, and
+/// A stream that was damaged in a way that keeps all of that true yields other weights: run [`verify()`] to know more, and
 /// compare hashes to be sure.
 pub fn decompress(model: &Model, group: usize, first: u64, dst: &mut [bf16], options: &DecodeOptions) -> Result<()> {
     // SAFETY: bf16 is a transparent u16, and the slice is writable.
