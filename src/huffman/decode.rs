@@ -30,7 +30,7 @@
 //! - **A long code leaves its lane where it is**: an entry of 0 shifts by 0 and counts 0, so the rest of that iteration
 //!   repeats it harmlessly, and one test per five steps suffices.
 //!
-//! Each of these was measured against its absence; the figures are in `tests/bench/README.md`, with what was not worth it.
+//! The order of the steps and the merging were measured against their absence; the figures are in `tests/bench/README.md`.
 //!
 //! # What keeps it in bounds
 //!
