@@ -20,6 +20,7 @@
 //! | module | what it is | uses |
 //! |---|---|---|
 //! | [`error`] | one error type, one status number each | nothing |
+//! | [`progress`] | how far a long call is, and the switch that ends it | `error` |
 //! | [`huffman`] | exponents ↔ bits: code tables, the naive decoder, the fast one; knows no files | `error` |
 //! | [`format`](mod@format) | bytes of files → checked views; decodes nothing | `huffman`'s code tables, `error` |
 //! | [`host`] | whole groups on the CPU: ranges, threads, verification | `format`, `huffman` |
@@ -36,9 +37,11 @@ pub mod error;
 pub mod format;
 pub mod host;
 pub mod huffman;
+pub mod progress;
 
 pub use error::{Error, Place, Result, Status};
 pub use format::{Group, Model, OpenOptions, Tensor};
+pub use progress::Progress;
 pub use safetensors::Dtype;
 
 /// The version of this library, as `major.minor.patch`.
