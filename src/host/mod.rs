@@ -5,9 +5,12 @@
 //! allocated but the list of runs (16 bytes each), the group's look-up table at its first use (16 KiB, kept with the
 //! group) and, where files are read instead of mapped, each lane's buffers (together below 1 MB per thread).
 
+mod compress;
+pub(crate) mod encode;
 mod threads;
 mod verify;
 
+pub use compress::{EncodeOptions, Packed, PackedSizes, compress, compress_raw};
 pub(crate) use threads::{NAME as THREAD_NAME, panic_text};
 pub use verify::verify;
 

@@ -1,14 +1,18 @@
 //! Exponents ↔ bits. This module knows codes and bit streams; it knows neither files nor tensors nor threads.
 //!
 //! - [`code`]: a prefix code over exponents, as a checked table;
-//! - [`rows`]: the look-up rows that a DF11 file stores, read into such a table;
+//! - [`codebook`]: the code that the reference compressor makes of a histogram;
+//! - [`rows`]: the look-up rows that a DF11 file stores, read into such a table, and written;
 //! - [`naive`]: the bit-by-bit decoder. It is the oracle of every test and is never made faster;
 //! - [`table`]: the multi-symbol table of the fast decoder;
 //! - [`decode`]: the fast decoder;
+//! - [`encode`]: the fast encoder;
 //! - [`walk`]: one code after the other with every recorded gap and position compared, for verification.
 
 pub mod code;
+pub mod codebook;
 pub mod decode;
+pub mod encode;
 pub mod naive;
 pub mod rows;
 pub mod table;

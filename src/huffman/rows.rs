@@ -1,4 +1,4 @@
-//! The look-up rows that a DF11 file stores (`luts`), read into a code table.
+//! The look-up rows that a DF11 file stores (`luts`): read into a code table, and written as the reference does.
 //!
 //! # What the rows are
 //!
@@ -25,6 +25,8 @@
 
 use super::MAX_CODE_BITS;
 use super::code::{Code, CodeTable};
+use super::codebook::Codebook;
+use std::collections::BTreeSet;
 
 /// Entries from here on are pointers to other rows, so larger exponents cannot be coded.
 pub const FIRST_POINTER: u8 = 240;
@@ -116,4 +118,58 @@ pub fn read(luts: &[u8]) -> Result<CodeTable, RowFault> {
         return Err(corrupt(rows * ROW + exponent, reason));
     }
     CodeTable::new(codes).map_err(|reason| corrupt(0, reason))
+}
+
+/// Where a code's row is: how many whole bytes lead to it, and their value. Rows are in this order.
+type Prefix = (u32, u32);
+
+/// The prefix of so many bytes of a code.
+fn prefix(code: Code, bytes: u32) -> Prefix {
+    (bytes, code.bits.checked_shr(32 - 8 * bytes).unwrap_or(0))
+}
+
+/// The depth of the row that holds a code.
+fn depth(code: Code) -> u32 {
+    (code.len as u32 - 1) / 8
+}
+
+fn prefixes(book: &Codebook) -> BTreeSet<Prefix> {
+    book.words().flat_map(|code| (0..=depth(code)).map(move |bytes| prefix(code, bytes))).chain([(0, 0)]).collect()
+}
+
+/// How many rows a code takes, without the row of lengths.
+pub fn count(book: &Codebook) -> usize {
+    prefixes(book).len()
+}
+
+/// Writes `luts` (all rows, row-major, the row of lengths last) as the reference does: each code and each pointer in the
+/// first slot of its run, every other slot a repetition of the one before, across rows too. The end of data is in no row.
+///
+/// Before anything is known the reference has nothing to repeat: if no code and no pointer begins at slot 0 of row 0 (one
+/// exponent, most weights of two, ternary weights) it fails. Here the smallest entry of the row stands in, which is as
+/// good: no valid stream reaches such a slot.
+pub fn write(book: &Codebook) -> Vec<u8> {
+    let prefixes: Vec<Prefix> = prefixes(book).into_iter().collect();
+    let mut rows = Vec::with_capacity((prefixes.len() + 1) * ROW);
+    for &this in &prefixes {
+        let bytes = this.0;
+        let mut slots = [None; ROW];
+        for code in book.words().filter(|&c| bytes <= depth(c) && prefix(c, bytes) == this) {
+            let slot = (code.bits << (8 * bytes)) >> 24;
+            let entry = if bytes == depth(code) {
+                code.symbol
+            } else {
+                let to = prefixes.partition_point(|&p| p < prefix(code, bytes + 1));
+                (ROW - to) as u8
+            };
+            slots[slot as usize] = Some(entry);
+        }
+        let mut entry = rows.last().copied().or(slots.iter().flatten().min().copied()).unwrap_or(0);
+        for slot in slots {
+            entry = slot.unwrap_or(entry);
+            rows.push(entry);
+        }
+    }
+    rows.extend((0..=255).map(|exponent| book.word(exponent).len));
+    rows
 }

@@ -1,0 +1,269 @@
+//! The code that the reference compressor makes of a histogram, rule by rule.
+//!
+//! 1. A Huffman tree over the exponents that occur and one *end of data*, which occurs once and compares below every
+//!    exponent. Nodes are ordered by (count, first symbol); of the two smallest the first gets a 0 in front of its codes,
+//!    the second a 1, and the node that joins them goes by the first one's first symbol.
+//! 2. While any code, the end of data's included, is longer than 32 bits: for k = 2, 3, … the k smallest counts of the
+//!    *original* histogram become 1. Which of several equal counts the reference takes at the boundary is up to numpy's
+//!    sort; here it is the smaller exponents, and [`Codebook::limited`] tells that it mattered that codes were limited.
+//! 3. Rows ([`super::rows::write`]) that pointers cannot reach, more than 17 before the row of lengths, are what the
+//!    reference writes regardless, and no decoder can read them. Here the lengths are limited instead (package-merge,
+//!    16 bits or as few as it takes), at a cost of some thousandths of a bit per weight.
+
+use super::code::{Code, CodeTable};
+use super::{MAX_CODE_BITS, rows};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt;
+
+/// A code to write with: a word for each exponent that occurs, and one for the end of the data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Codebook {
+    /// Indexed by exponent; the length is 0 where it does not occur.
+    words: [Code; 256],
+    end: Code,
+    limit: Option<Limit>,
+}
+
+/// Why codes are not those of the plain Huffman tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// A code would have been longer than 32 bits: so many of the smallest counts were taken for 1, as the reference does.
+    Counts(usize),
+    /// More rows than pointers can reach: no code is longer than so many bits. The reference writes a broken file here.
+    Rows(u32),
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Limit::Counts(k) => write!(
+                f,
+                "a code would be longer than 32 bits: the {k} smallest counts were taken for 1, of equal ones the smaller \
+                 exponents first (the reference leaves that order to numpy)"
+            ),
+            Limit::Rows(bits) => write!(
+                f,
+                "the code would need more than 17 look-up rows, which the reference writes and nobody can read: its words \
+                 were limited to {bits} bits"
+            ),
+        }
+    }
+}
+
+/// An exponent plus 1, or [`END`], so that the end of data compares below every exponent.
+type Symbol = u16;
+const END: Symbol = 0;
+/// Code lengths by [`Symbol`]; 0 for those that do not occur.
+const SYMBOLS: usize = 257;
+
+impl Codebook {
+    /// Makes the code of a histogram: how often each exponent occurs. The counts of exponents from 240 on, which no row can
+    /// hold, must be 0, and some other must not be: `None` otherwise.
+    pub fn new(histogram: &[u64; 256]) -> Option<Codebook> {
+        let (codable, not) = histogram.split_at(rows::FIRST_POINTER as usize);
+        if not.iter().any(|&n| n > 0) || codable.iter().all(|&n| n == 0) {
+            return None;
+        }
+        let (tree, changed) = limited_tree(histogram);
+        let book = Codebook::from_words(&tree, (changed > 0).then_some(Limit::Counts(changed)));
+        if rows::count(&book) < rows::MAX_ROWS {
+            return Some(book);
+        }
+        // Eight bits are always enough: one row holds them all, and there are at most 241 symbols.
+        (8..=16).rev().find_map(|most| {
+            let lengths = package_merge(histogram, most);
+            let book = Codebook::from_words(&canonical(&lengths), Some(Limit::Rows(most)));
+            (rows::count(&book) < rows::MAX_ROWS).then_some(book)
+        })
+    }
+
+    fn from_words(words: &[(u32, u32); SYMBOLS], limit: Option<Limit>) -> Codebook {
+        let code = |symbol: usize, (bits, len): (u32, u32)| {
+            let bits = if len == 0 { 0 } else { bits << (32 - len) };
+            Code { bits, len: len as u8, symbol: symbol as u8 }
+        };
+        let exponents = std::array::from_fn(|e| code(e, words[e + 1]));
+        Codebook { words: exponents, end: code(0, words[END as usize]), limit }
+    }
+
+    /// The word of an exponent; its length is 0 if the exponent does not occur.
+    #[inline]
+    pub fn word(&self, exponent: u8) -> Code {
+        self.words[exponent as usize]
+    }
+
+    /// The words of all exponents that occur, in the order of the exponents.
+    pub fn words(&self) -> impl Iterator<Item = Code> + '_ {
+        self.words.iter().copied().filter(|c| c.len > 0)
+    }
+
+    /// The end of data's word. Its `symbol` means nothing.
+    pub fn end(&self) -> Code {
+        self.end
+    }
+
+    /// Why the code is not simply Huffman's, if it is not.
+    pub fn limited(&self) -> Option<Limit> {
+        self.limit
+    }
+
+    /// Bits that weights of this histogram take; `None` if one of them has no word.
+    pub fn bits(&self, histogram: &[u64; 256]) -> Option<u64> {
+        let mut sum = 0;
+        for (word, &count) in self.words.iter().zip(histogram) {
+            if count > 0 && word.len == 0 {
+                return None;
+            }
+            sum += word.len as u64 * count;
+        }
+        Some(sum)
+    }
+
+    /// The same as the table of a decoder.
+    pub fn table(&self) -> CodeTable {
+        CodeTable::new(self.words().collect()).unwrap_or_else(|fault| unreachable!("a code from a tree: {fault}"))
+    }
+}
+
+/// Right-aligned bits and length of each symbol's code, and how many counts were changed to have none above 32 bits.
+fn limited_tree(histogram: &[u64; 256]) -> ([(u32, u32); SYMBOLS], usize) {
+    if let Some(words) = tree(histogram) {
+        return (words, 0);
+    }
+    let mut by_count: Vec<usize> = (0..256).filter(|&e| histogram[e] > 0).collect();
+    by_count.sort_by_key(|&e| histogram[e]);
+    (2..=by_count.len())
+        .find_map(|k| {
+            let mut counts = *histogram;
+            by_count[..k].iter().for_each(|&e| counts[e] = 1);
+            Some((tree(&counts)?, k))
+        })
+        // With all counts 1 the tree is balanced.
+        .unwrap_or_else(|| unreachable!("at most 257 symbols of one count have codes of 9 bits at most"))
+}
+
+/// Huffman's code by the reference's tie rule; `None` if a code is longer than 32 bits.
+fn tree(counts: &[u64; 256]) -> Option<[(u32, u32); SYMBOLS]> {
+    // Leaves are numbered by their symbols, nodes from SYMBOLS on. parent[i] = (the node above, the bit on the way down)
+    let mut parent = [(0usize, 0u32); 2 * SYMBOLS];
+    let mut heap = BinaryHeap::with_capacity(SYMBOLS);
+    heap.push(Reverse((1u64, END, END as usize)));
+    for (exponent, &count) in counts.iter().enumerate().filter(|&(_, &count)| count > 0) {
+        heap.push(Reverse((count, exponent as Symbol + 1, exponent + 1)));
+    }
+    let leaves: Vec<usize> = heap.iter().map(|Reverse((_, _, leaf))| *leaf).collect();
+    let mut root = SYMBOLS;
+    while let (Some(Reverse((x, first, a))), Some(Reverse((y, _, b)))) = (heap.pop(), heap.pop()) {
+        root += 1;
+        parent[a] = (root, 0);
+        parent[b] = (root, 1);
+        if heap.is_empty() {
+            break;
+        }
+        heap.push(Reverse((x + y, first, root)));
+    }
+    let mut words = [(0, 0); SYMBOLS];
+    for leaf in leaves {
+        let (mut at, mut bits, mut len) = (leaf, 0u32, 0);
+        while at != root {
+            let (above, bit) = parent[at];
+            if len == MAX_CODE_BITS {
+                return None;
+            }
+            bits |= bit << len;
+            len += 1;
+            at = above;
+        }
+        words[leaf] = (bits, len);
+    }
+    Some(words)
+}
+
+/// The lengths of the best code in which none is longer than `most` bits, by symbol: coins of denominations 2^-1 to
+/// 2^-most are packed in pairs, and a symbol's length is how many of its coins the cheapest packages use.
+fn package_merge(histogram: &[u64; 256], most: u32) -> [u32; SYMBOLS] {
+    let mut coins: Vec<(u64, Vec<Symbol>)> = vec![(1, vec![END])];
+    coins.extend((0..256).filter(|&e| histogram[e] > 0).map(|e| (histogram[e], vec![e as Symbol + 1])));
+    coins.sort_by_key(|(count, _)| *count);
+    let mut packages: Vec<(u64, Vec<Symbol>)> = Vec::new();
+    for _ in 0..most {
+        let mut merged = coins.clone();
+        merged.extend(packages.chunks_exact(2).map(|p| (p[0].0 + p[1].0, [&p[0].1[..], &p[1].1[..]].concat())));
+        merged.sort_by_key(|(count, _)| *count);
+        packages = merged;
+    }
+    let mut lengths = [0; SYMBOLS];
+    for (_, symbols) in &packages[..2 * (coins.len() - 1)] {
+        symbols.iter().for_each(|&s| lengths[s as usize] += 1);
+    }
+    lengths
+}
+
+/// The code of given lengths that counts upwards: short words first, then small exponents, the end of data last among
+/// its equals. So long words share their first bits, and rows are few.
+fn canonical(lengths: &[u32; SYMBOLS]) -> [(u32, u32); SYMBOLS] {
+    let mut order: Vec<usize> = (0..SYMBOLS).filter(|&s| lengths[s] > 0).collect();
+    order.sort_by_key(|&s| (lengths[s], s == END as usize, s));
+    let mut words = [(0, 0); SYMBOLS];
+    let (mut next, mut last) = (0u64, 0);
+    for symbol in order {
+        let len = lengths[symbol];
+        next <<= len - last;
+        last = len;
+        words[symbol] = (next as u32, len);
+        next += 1;
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn histogram(counts: &[(usize, u64)]) -> [u64; 256] {
+        let mut histogram = [0; 256];
+        counts.iter().for_each(|&(e, n)| histogram[e] = n);
+        histogram
+    }
+
+    #[test]
+    fn one_symbol_gets_the_second_bit() {
+        let book = Codebook::new(&histogram(&[(127, 5)])).unwrap();
+        assert_eq!(book.word(127), Code { bits: 1 << 31, len: 1, symbol: 127 });
+        assert_eq!((book.end().bits, book.end().len), (0, 1));
+        assert_eq!(book.bits(&histogram(&[(127, 9)])), Some(9));
+        assert_eq!(book.bits(&histogram(&[(126, 9)])), None);
+    }
+
+    #[test]
+    fn what_no_code_can_hold_has_none() {
+        assert_eq!(Codebook::new(&[0; 256]), None);
+        assert_eq!(Codebook::new(&histogram(&[(120, 5), (240, 1)])), None);
+        assert_eq!(Codebook::new(&histogram(&[(255, 1)])), None);
+    }
+
+    /// Every other exponent rare: Huffman's codes of nine bits would take more rows than there are pointers.
+    #[test]
+    fn lengths_are_limited_where_rows_would_not_do() {
+        let mut counts = histogram(&[(0, 1 << 40)]);
+        counts[1..240].fill(1 << 20);
+        let book = Codebook::new(&counts).unwrap();
+        assert_eq!(book.limited(), Some(Limit::Rows(8)));
+        assert!(book.words().all(|w| w.len <= 8) && book.words().count() == 240);
+        // The end of data and all 240 words fill the tree.
+        let kraft: u64 = book.words().chain([book.end()]).map(|w| 1u64 << (32 - w.len)).sum();
+        assert_eq!(kraft, 1 << 32);
+    }
+
+    #[test]
+    fn package_merge_is_huffman_where_nothing_is_limited() {
+        let counts = histogram(&[(1, 5), (2, 9), (3, 12), (4, 13), (5, 16), (6, 45)]);
+        let lengths = package_merge(&counts, 16);
+        let cost = |lengths: &dyn Fn(usize) -> u32| (1..=6).map(|e| counts[e] * lengths(e) as u64).sum::<u64>();
+        let book = Codebook::new(&counts).unwrap();
+        assert_eq!(cost(&|e| lengths[e + 1]), cost(&|e| book.word(e as u8).len as u32));
+        let short = package_merge(&counts, 3);
+        assert!(short.iter().all(|&len| len <= 3));
+    }
+}

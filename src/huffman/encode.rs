@@ -1,0 +1,569 @@
+//! The fast encoder: bf16 weights → sign/mantissa bytes, code words, gaps and positions, a stretch at a time.
+//!
+//! # The idea
+//!
+//! Writing one code at a time costs some 25 instructions and waits for itself: where a code goes is known only when all
+//! before it are placed. So eight or sixteen weights are made into one *step* first, side by side and without knowing
+//! where it will go, and only the steps are placed one after the other.
+//!
+//! ```text
+//! step      c = the codes of its weights joined, first bit on top
+//!           m = a 1 at the last bit of every code, likewise; in its low six bits how many bits c has (at most 57).
+//!               m = 0: too many bits, or a weight without a code: its weights are placed one by one
+//! place     word = p / 64;  acc |= c >> (p % 64);  store_be64(code + 8·word, acc)
+//!           gaps[word + 1] = leading_zeros(m << (63 - p % 64))
+//!           if the step crosses into the next word: acc = c << (-p % 64)               a conditional move
+//!           p += m & 63
+//! burst     512 weights: split off sign/mantissa and make steps, place them; if p passed the border of a block, count
+//!           the weights up to it (once per some 12,400 weights)
+//! ```
+//!
+//! - **No branch in placing.** The open word is stored every time, and so is the gap of the chunk behind it. A chunk's
+//!   gap is the first end of a code at or behind its border: shifting the marks by 63 − p % 64 leaves those, and whatever
+//!   an earlier step stored there (its length bits, shifted) is overwritten by the step that reaches the border.
+//! - **Steps of sixteen** where codes are short enough that hardly any sixteen of them exceed 57 bits, else of eight.
+//! - **Portable steps** come from a table of pairs of exponents, joined by shifts. **AVX-512 steps**: byte permutations
+//!   look lengths and codes up for 64 weights at once, and rounds of variable shifts join neighbours, codes and marks
+//!   alike: two in 16 bits, four in 32, eight and sixteen in 64.
+//!
+//! # Stretches
+//!
+//! A group is encoded in any number of stretches, in any order, by any number of threads: the histograms of the stretches
+//! say at which bit each begins. [`Encoder::stretch`] leaves the bits before that in the first byte 0, so the bytes that
+//! two stretches share are joined by OR. A chunk's gap and a block's position belong to the stretch in which a code *ends*
+//! at or behind its border; so the first of them, at bit 0, belong to nobody and are 0.
+//!
+//! Nothing here trusts that weights are those of the histogram: they may lie in a file that somebody changes meanwhile. A
+//! weight without a code is an error, and buffers have room for 32 bits a weight.
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use super::codebook::Codebook;
+use super::{BLOCK_BITS, CHUNK_BYTES};
+
+/// Weights of a burst: their steps and bytes stay in the first-level cache.
+const BURST: usize = 512;
+/// Bits of a step at most: shifted to any place in a word, it reaches into the next word at most.
+const STEP_BITS: u64 = 57;
+/// Bits of a chunk, the unit in which code words are placed.
+const CHUNK_BITS: u64 = CHUNK_BYTES as u64 * 8;
+
+/// The exponent of a bf16.
+#[inline(always)]
+pub(crate) fn exponent(weight: u16) -> u8 {
+    (weight >> 7) as u8
+}
+
+/// Its sign in bit 7, its mantissa below.
+#[inline(always)]
+pub(crate) fn sign_mantissa(weight: u16) -> u8 {
+    (weight >> 8 & 0x80 | weight & 0x7f) as u8
+}
+
+/// How to encode. All variants give the same bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    /// Without intrinsics, for any processor.
+    Portable,
+    /// The same, compiled for AVX2 and BMI2.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512 with byte permutations (VBMI) and variable 16-bit shifts: Intel from Ice Lake on, AMD from Zen 4 on.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Variant {
+    /// Every variant of this architecture, slowest first.
+    pub const ALL: &'static [Variant] = &[
+        Variant::Portable,
+        #[cfg(target_arch = "x86_64")]
+        Variant::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Variant::Avx512,
+    ];
+
+    /// Whether this processor can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Variant::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Variant::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("bmi1")
+                    && is_x86_feature_detected!("bmi2")
+                    && is_x86_feature_detected!("lzcnt")
+                    && is_x86_feature_detected!("movbe")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Variant::Avx512 => {
+                Variant::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vbmi")
+                    && is_x86_feature_detected!("avx512vbmi2")
+                    && is_x86_feature_detected!("popcnt")
+            }
+        }
+    }
+
+    /// The fastest one that this processor can run.
+    pub fn best() -> Variant {
+        Self::ALL.iter().rev().copied().find(|v| v.is_available()).unwrap_or(Variant::Portable)
+    }
+
+    /// Its name in lower case, as tools print it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Variant::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Variant::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Variant::Avx512 => "avx512",
+        }
+    }
+}
+
+/// Counts the exponents of weights, into counts that are there already.
+///
+/// # Panics
+///
+/// If this processor lacks `variant`.
+pub fn count(weights: &[u16], counts: &mut [u64; 256], variant: Variant) {
+    assert!(variant.is_available(), "this processor cannot run the {} variant", variant.name());
+    // The tables count in 32 bits.
+    for weights in weights.chunks(1 << 30) {
+        match variant {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the processor has what the variant needs.
+            Variant::Avx512 => unsafe { x86::count(weights, counts) },
+            _ => count_plain(weights, counts),
+        }
+    }
+}
+
+/// Four tables in turn: neighbouring weights often have one exponent, and counting it twice in one table would wait for
+/// the first store.
+fn count_plain(weights: &[u16], counts: &mut [u64; 256]) {
+    let mut tables = [[0u32; 256]; 4];
+    let (fours, rest) = weights.as_chunks::<4>();
+    for four in fours {
+        prefetch(four.as_ptr().wrapping_add(2048));
+        for (table, &w) in tables.iter_mut().zip(four) {
+            table[exponent(w) as usize] += 1;
+        }
+    }
+    rest.iter().for_each(|&w| counts[exponent(w) as usize] += 1);
+    for table in tables {
+        counts.iter_mut().zip(table).for_each(|(sum, n)| *sum += n as u64);
+    }
+}
+
+/// Asks for a cache line. Where the hardware does not run ahead far enough by itself this is worth a third of the time.
+#[inline(always)]
+fn prefetch(at: *const u16) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: any address may be prefetched; it is not accessed.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Codes joined: `c` and `m` as at the top of this file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Step {
+    c: u64,
+    m: u64,
+}
+
+/// The tables of one code.
+pub struct Encoder {
+    variant: Variant,
+    /// Weights of a step: 8 or 16.
+    per_step: usize,
+    /// By exponent; m = 0 where it has no code.
+    single: [Step; 256],
+    #[cfg(target_arch = "x86_64")]
+    wide: x86::Tables,
+    /// By first exponent | second · 256; a length of 63 where one of the two has no code, or both are too long.
+    pairs: Vec<Step>,
+}
+
+/// The length that marks a pair as unusable: whatever it is added to is over [`STEP_BITS`].
+const NO_PAIR: Step = Step { c: 0, m: 63 };
+
+/// What [`Encoder::stretch`] fills. It keeps its memory from stretch to stretch.
+#[derive(Debug, Default)]
+pub struct Stretch {
+    /// Code words from byte `start_bit / 64 · 8` of the stream on, zeros before the first code and behind the last.
+    code: Vec<u8>,
+    /// Gaps of chunks from `start_bit / 64` on. The first is not this stretch's.
+    gaps: Vec<u8>,
+    /// For each block border at or before the end and behind the start: how many weights of the stretch start before it.
+    positions: Vec<u32>,
+    start_bit: u64,
+    end_bit: u64,
+}
+
+impl Stretch {
+    /// The bit of the stream behind the last code.
+    pub fn end_bit(&self) -> u64 {
+        self.end_bit
+    }
+
+    /// The bytes that hold the codes, with their place in the stream. In the first and the last byte there may be zeros
+    /// where another stretch has bits.
+    pub fn code(&self) -> (u64, &[u8]) {
+        let (from, to) = (self.start_bit / 8, self.end_bit.div_ceil(8));
+        let origin = self.start_bit / CHUNK_BITS * CHUNK_BYTES as u64;
+        (from, &self.code[(from - origin) as usize..(to - origin) as usize])
+    }
+
+    /// The gaps that this stretch knows, a byte each, with the number of the first one's chunk: of the chunks whose border
+    /// is behind the start, and not behind the end.
+    pub fn gaps(&self) -> (u64, &[u8]) {
+        let (from, to) = (self.start_bit / CHUNK_BITS, self.end_bit / CHUNK_BITS);
+        (from + 1, &self.gaps[1..(to - from) as usize + 1])
+    }
+
+    /// For each block border behind the start and not behind the end the first weight of the stretch that starts at or
+    /// behind it; the number of weights where that is the next stretch's first.
+    pub fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+}
+
+/// A weight has an exponent without a code: it is not one of those that were counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoCode {
+    /// Its number in the stretch.
+    pub weight: usize,
+}
+
+impl Encoder {
+    /// The tables for a code. `histogram` is that of the weights; it only decides how many weights a step takes.
+    ///
+    /// # Panics
+    ///
+    /// If this processor lacks `variant`.
+    pub fn new(book: &Codebook, histogram: &[u64; 256], variant: Variant) -> Encoder {
+        assert!(variant.is_available(), "this processor cannot run the {} variant", variant.name());
+        let single: [Step; 256] = std::array::from_fn(|e| match book.word(e as u8) {
+            word if word.len == 0 => Step { c: 0, m: 0 },
+            word => Step { c: (word.bits as u64) << 32, m: 1 << (64 - word.len as u32) | word.len as u64 },
+        });
+        let pairs = match variant {
+            #[cfg(target_arch = "x86_64")]
+            Variant::Avx512 => Vec::new(),
+            _ => pairs(&single),
+        };
+        Encoder {
+            variant,
+            per_step: per_step(book, histogram),
+            #[cfg(target_arch = "x86_64")]
+            wide: x86::Tables::new(book),
+            single,
+            pairs,
+        }
+    }
+
+    /// Encodes weights (bf16 bits) whose codes begin at bit `start_bit` of the group's stream. Their sign/mantissa bytes go to
+    /// `signs`, all else to `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`NoCode`] if a weight has no code; `signs` and `out` then hold anything.
+    ///
+    /// # Panics
+    ///
+    /// If `signs` is not as long as `weights`, or there are 2^28 weights or more.
+    pub fn stretch(&self, weights: &[u16], start_bit: u64, signs: &mut [u8], out: &mut Stretch) -> Result<(), NoCode> {
+        assert_eq!(weights.len(), signs.len());
+        // SAFETY: the slice is as long as it must be.
+        unsafe { self.stretch_raw(weights, start_bit, signs.as_mut_ptr(), out, false) }
+    }
+
+    /// [`Self::stretch`] into memory that need not be initialised, past the caches if `streaming`.
+    ///
+    /// # Safety
+    ///
+    /// A byte for each weight can be written at `signs`.
+    pub unsafe fn stretch_raw(
+        &self,
+        weights: &[u16],
+        start_bit: u64,
+        signs: *mut u8,
+        out: &mut Stretch,
+        streaming: bool,
+    ) -> Result<(), NoCode> {
+        assert!(weights.len() < 1 << 28);
+        // 32 bits a weight, the open word that begins before the start, and the one behind the end.
+        let words = weights.len() / 2 + 3;
+        if out.code.len() < 8 * words {
+            out.code.resize(8 * words, 0);
+            out.gaps.resize(words + 1, 0);
+        }
+        out.positions.clear();
+        out.start_bit = start_bit;
+        // SAFETY: the buffers have room for 32 bits a weight, and `signs` for all of them; the processor has what the
+        // variant needs.
+        let placed = unsafe {
+            match self.variant {
+                Variant::Portable => self.bursts::<Plain>(weights, signs, out, false),
+                #[cfg(target_arch = "x86_64")]
+                Variant::Avx2 => x86::bursts_avx2(self, weights, signs, out),
+                #[cfg(target_arch = "x86_64")]
+                Variant::Avx512 => x86::bursts_avx512(self, weights, signs, out, streaming),
+            }
+        }?;
+        out.end_bit = start_bit / CHUNK_BITS * CHUNK_BITS + placed;
+        Ok(())
+    }
+
+    /// All bursts of a stretch. Returns the bit behind the last code, from the start of the first word.
+    ///
+    /// # Safety
+    ///
+    /// `signs` has room for a byte a weight, and `out` for 32 bits a weight and three words.
+    #[inline(always)]
+    unsafe fn bursts<U: Unit>(
+        &self,
+        weights: &[u16],
+        signs: *mut u8,
+        out: &mut Stretch,
+        streaming: bool,
+    ) -> Result<u64, NoCode> {
+        let origin = out.start_bit / CHUNK_BITS * CHUNK_BITS;
+        let mut place =
+            Place { p: out.start_bit - origin, acc: 0, code: out.code.as_mut_ptr(), gaps: out.gaps.as_mut_ptr() };
+        // The next block border, from the origin.
+        let mut border = (out.start_bit / BLOCK_BITS as u64 + 1) * BLOCK_BITS as u64 - origin;
+        let mut steps = [Step { c: 0, m: 0 }; BURST / 8];
+        for (number, burst) in weights.chunks(BURST).enumerate() {
+            let first = number * BURST;
+            // SAFETY: `signs` has room for all weights.
+            let signs = unsafe { signs.add(first) };
+            let whole = burst.len() / U::MULTIPLE * U::MULTIPLE;
+            // SAFETY: as above.
+            unsafe { U::steps(self, &burst[..whole], signs, &mut steps, streaming) };
+            let before = place.p;
+            let count = whole / self.per_step;
+            let mut done = 0;
+            loop {
+                // SAFETY: a step takes no more bits than its weights' codes, and there is room for those.
+                done = unsafe { place.steps(&steps, done, count) };
+                if done == count {
+                    break;
+                }
+                let from = done * self.per_step;
+                for (i, &w) in burst[from..from + self.per_step].iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe { place.one(self.single[exponent(w) as usize]) }
+                        .ok_or(NoCode { weight: first + from + i })?;
+                }
+                done += 1;
+            }
+            for (i, &w) in burst.iter().enumerate().skip(count * self.per_step) {
+                // SAFETY: as above.
+                unsafe {
+                    place.one(self.single[exponent(w) as usize]).ok_or(NoCode { weight: first + i })?;
+                    *signs.add(i) = sign_mantissa(w);
+                }
+            }
+            while place.p >= border {
+                let (mut bit, mut weight) = (before, 0);
+                while bit < border {
+                    bit += self.single[exponent(burst[weight]) as usize].m & 63;
+                    weight += 1;
+                }
+                out.positions.push((first + weight) as u32);
+                border += BLOCK_BITS as u64;
+            }
+        }
+        // The open word was stored with the last step, if there was one, and if that step did not close it.
+        // SAFETY: there is room for a word behind the last code.
+        unsafe { place.code.add((place.p / CHUNK_BITS) as usize * 8).cast::<u64>().write_unaligned(place.acc.to_be()) };
+        Ok(place.p)
+    }
+}
+
+/// How many weights a step takes: sixteen if nearly all steps then keep to their bits.
+fn per_step(book: &Codebook, histogram: &[u64; 256]) -> usize {
+    let weights = histogram.iter().sum::<u64>().max(1) as f64;
+    let moment = |power: i32| {
+        let of = |w: super::code::Code| (w.len as f64).powi(power) * histogram[w.symbol as usize] as f64;
+        book.words().map(of).sum::<f64>() / weights
+    };
+    let (mean, variance) = (moment(1), moment(2) - moment(1).powi(2));
+    if 16.0 * mean + 2.0 * (16.0 * variance).max(0.0).sqrt() <= STEP_BITS as f64 { 16 } else { 8 }
+}
+
+fn pairs(single: &[Step; 256]) -> Vec<Step> {
+    let mut pairs = vec![NO_PAIR; 1 << 16];
+    let used = || single.iter().enumerate().filter(|(_, s)| s.m != 0);
+    for (a, first) in used() {
+        for (b, second) in used() {
+            let joined = first.m & 63;
+            let bits = joined + (second.m & 63);
+            if bits <= STEP_BITS {
+                pairs[a | b << 8] =
+                    Step { c: first.c | second.c >> joined, m: first.m & !63 | (second.m & !63) >> joined | bits };
+            }
+        }
+    }
+    pairs
+}
+
+/// Where the next code goes.
+struct Place {
+    /// The bit, from the first word on.
+    p: u64,
+    /// The open word, its bits on top.
+    acc: u64,
+    code: *mut u8,
+    gaps: *mut u8,
+}
+
+impl Place {
+    /// # Safety
+    ///
+    /// There is room for the step's bits and a word behind them, and a gap for each of those words and one more.
+    #[inline(always)]
+    unsafe fn put(&mut self, step: Step) {
+        let Step { c, m } = step;
+        let (p, q) = (self.p, self.p + (m & 63));
+        let word = (p / CHUNK_BITS) as usize;
+        let acc = self.acc | c >> (p & 63);
+        // SAFETY: by the caller's promise.
+        unsafe {
+            self.code.add(8 * word).cast::<u64>().write_unaligned(acc.to_be());
+            *self.gaps.add(word + 1) = (m << (!p & 63)).leading_zeros() as u8;
+        }
+        let over = c << (p.wrapping_neg() & 63);
+        self.acc = if (p ^ q) >= CHUNK_BITS { over } else { acc };
+        self.p = q;
+    }
+
+    /// Places one weight's code; `None` if it has none.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::put`].
+    #[inline(always)]
+    unsafe fn one(&mut self, step: Step) -> Option<()> {
+        if step.m == 0 {
+            return None;
+        }
+        // SAFETY: by the caller's promise.
+        unsafe { self.put(step) };
+        Some(())
+    }
+
+    /// Places steps from number `from` on, up to `to` or one with m = 0, whose number is returned. A loop of its own, so
+    /// that its state stays in registers.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::put`], for all of them.
+    #[inline(never)]
+    unsafe fn steps(&mut self, steps: &[Step; BURST / 8], from: usize, to: usize) -> usize {
+        let mut place = Place { ..*self };
+        let mut at = from;
+        for step in &steps[from..to] {
+            if step.m == 0 {
+                break;
+            }
+            // SAFETY: by the caller's promise.
+            unsafe { place.put(*step) };
+            at += 1;
+        }
+        *self = place;
+        at
+    }
+}
+
+/// How steps are made.
+trait Unit {
+    /// Steps are made of whole multiples of so many weights: at least of 16.
+    const MULTIPLE: usize;
+
+    /// Makes the steps of a burst's weights, `per_step` each, and writes their sign/mantissa bytes.
+    ///
+    /// # Safety
+    ///
+    /// `signs` has room for a byte a weight, and the processor has what the unit needs.
+    unsafe fn steps(encoder: &Encoder, weights: &[u16], signs: *mut u8, steps: &mut [Step; BURST / 8], streaming: bool);
+}
+
+/// Steps from the table of pairs.
+struct Plain;
+
+impl Unit for Plain {
+    const MULTIPLE: usize = 16;
+
+    #[inline(always)]
+    unsafe fn steps(encoder: &Encoder, weights: &[u16], signs: *mut u8, steps: &mut [Step; BURST / 8], _: bool) {
+        let mut exponents = [0u8; BURST];
+        for line in (0..weights.len()).step_by(32) {
+            prefetch(weights.as_ptr().wrapping_add(2 * BURST + line));
+        }
+        // SAFETY: by the caller's promise.
+        let signs = unsafe { std::slice::from_raw_parts_mut(signs, weights.len()) };
+        for ((e, s), &w) in exponents.iter_mut().zip(signs).zip(weights) {
+            *e = exponent(w);
+            *s = sign_mantissa(w);
+        }
+        let Some(pairs) = encoder.pairs.first_chunk::<{ 1 << 16 }>() else { return };
+        let octets = exponents.as_chunks::<8>().0[..weights.len() / 8].iter().map(|e| octet(pairs, e));
+        if encoder.per_step == 8 {
+            for (step, octet) in steps.iter_mut().zip(octets) {
+                *step = octet.checked();
+            }
+        } else {
+            let mut octets = octets;
+            for step in steps.iter_mut() {
+                let (Some(a), Some(b)) = (octets.next(), octets.next()) else { break };
+                *step = a.join(b).checked();
+            }
+        }
+    }
+}
+
+/// A step in the making: its length apart, for it may be too large.
+#[derive(Clone, Copy)]
+struct Joined {
+    c: u64,
+    /// Marks only.
+    m: u64,
+    bits: u64,
+}
+
+impl Joined {
+    #[inline(always)]
+    fn of(step: Step) -> Joined {
+        Joined { c: step.c, m: step.m & !63, bits: step.m & 63 }
+    }
+
+    /// Both, one behind the other. If they are too long for a step, what comes out is wrong, but for `bits`.
+    #[inline(always)]
+    fn join(self, next: Joined) -> Joined {
+        let at = self.bits & 63;
+        Joined { c: self.c | next.c >> at, m: self.m | next.m >> at, bits: self.bits + next.bits }
+    }
+
+    #[inline(always)]
+    fn checked(self) -> Step {
+        Step { c: self.c, m: if self.bits <= STEP_BITS { self.m | self.bits } else { 0 } }
+    }
+}
+
+/// Eight exponents, the first in the first byte.
+#[inline(always)]
+fn octet(pairs: &[Step; 1 << 16], exponents: &[u8; 8]) -> Joined {
+    let e = u64::from_le_bytes(*exponents);
+    let pair = |i: u32| Joined::of(pairs[(e >> (16 * i)) as u16 as usize]);
+    pair(0).join(pair(1)).join(pair(2).join(pair(3)))
+}
