@@ -41,11 +41,13 @@
 
 mod config;
 mod group;
+mod layout;
 mod model;
 mod source;
 
 pub use config::Config;
 pub use group::Group;
+pub use layout::{FileLayout, LayoutTensor};
 pub use model::{Data, Location, Model, OpenOptions, Tensor};
 pub use source::Span;
 

@@ -8,9 +8,9 @@ use crate::output::OutputFile;
 use crate::summary::shape_known;
 use crate::terminal::{Progress, bytes, clean, counted, print, took};
 use crate::{Common, Failure, Threads, interrupt};
+use df11::format::{FileLayout, LayoutTensor};
 use df11::host::{self, DecodeOptions};
 use df11::{Model, Tensor};
-use safetensors::tensor::{Metadata, TensorInfo};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ pub struct DecompressArgs {
 pub fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure> {
     let start = Instant::now();
     let model = common.open_to_stream(&args.model)?;
-    let layout = Layout::new(&model)?;
+    let (layout, tensors) = lay_out(&model)?;
     let beside = config_beside(&args.model);
     let inputs = model.files().map(|f| f.file).chain(common.config()).chain([beside.as_path()]);
     let output = OutputFile::create(&args.output, inputs)?;
@@ -52,18 +52,18 @@ pub fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure> {
         let reason = "would be taken for a part of the model, whose folder it is in: write it elsewhere";
         return Err(Failure::cannot(format!("'{}' {reason}", clean(&args.output.display().to_string()))));
     }
-    output.reserve(layout.file_bytes())?;
-    let progress = Progress::new("decompressing", layout.data_bytes, common.quiet());
+    output.reserve(layout.bytes())?;
+    let progress = Progress::new("decompressing", data_bytes(&layout), common.quiet());
     let options = DecodeOptions { threads: args.threads.count(), ..DecodeOptions::default() };
-    stream(&model, &layout, &output, &options, &progress)?;
+    stream(&model, &layout, &tensors, &output, &options, &progress)?;
     output.commit()?;
     drop(progress);
     if common.quiet() {
         return Ok(());
     }
-    let (count, size) = (counted(layout.tensors.len() as u64, "tensor"), layout.file_bytes());
+    let (count, size) = (counted(tensors.len() as u64, "tensor"), layout.bytes());
     let mut text = format!("{}: {count}, {}{}\n", clean(&args.output.display().to_string()), bytes(size), took(start));
-    let flat = layout.tensors.iter().filter(|t| !shape_known(t)).count() as u64;
+    let flat = tensors.iter().filter(|t| !shape_known(t)).count() as u64;
     if flat > 0 {
         let (have, dimension) = if flat == 1 { ("has", "its shape is") } else { ("have", "their shapes are") };
         text += &format!("{} {have} one dimension: {dimension} not in the model\n", counted(flat, "tensor"));
@@ -83,48 +83,24 @@ fn would_join(output: &Path, model: &Path) -> bool {
     output.extension().is_some_and(|e| e == "safetensors") && model.is_dir() && same() == Some(true)
 }
 
-/// What the file will be.
-struct Layout<'m> {
-    /// In the order of their bytes.
-    tensors: Vec<&'m Tensor>,
-    /// The header with its length before it, padded to whole 8 bytes.
-    header: Vec<u8>,
-    data_bytes: u64,
+/// What the file will be: every tensor of the model, in the order of their bytes.
+fn lay_out(model: &Model) -> Result<(FileLayout, Vec<&Tensor>), Failure> {
+    let tensor = |t: &Tensor| LayoutTensor {
+        name: t.name().to_owned(),
+        dtype: t.dtype(),
+        shape: t.shape().to_vec(),
+        bytes: t.bytes(),
+    };
+    // Without this word some versions of transformers refuse a file.
+    let format = [("format".to_owned(), "pt".to_owned())].into();
+    let layout = FileLayout::new(model.tensors().iter().map(tensor).collect(), &format)?;
+    let by_name = |(t, _): (&LayoutTensor, u64)| model.find_tensor(&t.name).map(|i| &model.tensors()[i]);
+    let tensors = layout.tensors().filter_map(by_name).collect();
+    Ok((layout, tensors))
 }
 
-impl<'m> Layout<'m> {
-    /// Orders the tensors as the safetensors package does: the wider type first, then by name. So every tensor is
-    /// aligned to its type.
-    fn new(model: &'m Model) -> Result<Self, Failure> {
-        let fail = |e: &dyn std::fmt::Display| Failure::cannot(format!("the tensors do not fit one file: {e}"));
-        let mut tensors: Vec<&Tensor> = model.tensors().iter().collect();
-        tensors.sort_by(|a, b| b.dtype().cmp(&a.dtype()).then_with(|| a.name().cmp(b.name())));
-        let mut infos = Vec::with_capacity(tensors.len());
-        let mut end = 0usize;
-        for tensor in &tensors {
-            let from = end;
-            end = usize::try_from(tensor.bytes())
-                .ok()
-                .and_then(|len| from.checked_add(len))
-                .ok_or_else(|| fail(&"too large"))?;
-            let shape: Result<Vec<usize>, _> = tensor.shape().iter().map(|&d| usize::try_from(d)).collect();
-            let info =
-                TensorInfo { dtype: tensor.dtype(), shape: shape.map_err(|e| fail(&e))?, data_offsets: (from, end) };
-            infos.push((tensor.name().to_owned(), info));
-        }
-        // Without this word some versions of transformers refuse a file.
-        let format = [("format".to_owned(), "pt".to_owned())].into();
-        let metadata = Metadata::new(Some(format), infos).map_err(|e| fail(&e))?;
-        let mut json = serde_json::to_vec(&metadata).map_err(|e| fail(&e))?;
-        json.resize(json.len().next_multiple_of(8), b' ');
-        let mut header = (json.len() as u64).to_le_bytes().to_vec();
-        header.append(&mut json);
-        Ok(Layout { tensors, header, data_bytes: end as u64 })
-    }
-
-    fn file_bytes(&self) -> u64 {
-        self.header.len() as u64 + self.data_bytes
-    }
+fn data_bytes(layout: &FileLayout) -> u64 {
+    layout.bytes() - layout.header().len() as u64
 }
 
 /// A buffer and how many of its bytes are filled. It is of words, so that bf16 in it are aligned.
@@ -142,14 +118,15 @@ impl Buffer {
 /// Writes the whole file.
 fn stream(
     model: &Model,
-    layout: &Layout,
+    layout: &FileLayout,
+    tensors: &[&Tensor],
     output: &OutputFile,
     options: &DecodeOptions,
     progress: &Progress,
 ) -> Result<(), Failure> {
     let (mut file, fail) = (output.file(), |e: io::Error| output.failure(&e));
-    file.write_all(&layout.header).map_err(fail)?;
-    let size = layout.data_bytes.min(BUFFER_BYTES as u64) as usize;
+    file.write_all(layout.header()).map_err(fail)?;
+    let size = data_bytes(layout).min(BUFFER_BYTES as u64) as usize;
     let (give_back, empty) = channel();
     for _ in 0..BUFFERS {
         let mut words = Vec::new();
@@ -164,7 +141,7 @@ fn stream(
             .spawn_scoped(scope, move || write(file, &full, &give_back))
             .map_err(|e| Failure::cannot(format!("cannot start a thread: {e}")))?;
         // Ends by itself if the writer has gone, whose error is then the one to tell.
-        let filled = fill(model, layout, &empty, send, options, progress);
+        let filled = fill(model, tensors, &empty, send, options, progress);
         let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         written.map_err(fail).and(filled)
     })
@@ -191,14 +168,14 @@ fn write(mut file: &File, full: &Receiver<Buffer>, give_back: &Sender<Buffer>) -
 /// Fills buffers with the tensors' bytes and sends them off.
 fn fill(
     model: &Model,
-    layout: &Layout,
+    tensors: &[&Tensor],
     empty: &Receiver<Buffer>,
     send: SyncSender<Buffer>,
     options: &DecodeOptions,
     progress: &Progress,
 ) -> Result<(), Failure> {
     let Ok(mut buffer) = empty.recv() else { return Ok(()) };
-    for tensor in &layout.tensors {
+    for tensor in tensors {
         let mut done = 0;
         while done < tensor.bytes() {
             interrupt::check()?;
