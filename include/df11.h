@@ -105,8 +105,8 @@
 #define DF11_LOG_TRACE 5
 
 /**
- * Walk every code of every group when the model is opened: decoding is then known to find no error. One code at a time, this
- * takes more than ten times as long as decoding the model; see df11_open_options.threads.
+ * Walk every code of every group when the model is opened: decoding is then known to find no error. This takes somewhat
+ * longer than decoding the model; see df11_open_options.threads.
  */
 #define DF11_OPEN_VERIFY 1
 

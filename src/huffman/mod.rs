@@ -5,7 +5,7 @@
 //! - [`naive`]: the bit-by-bit decoder. It is the oracle of every test and is never made faster;
 //! - [`table`]: the multi-symbol table of the fast decoder;
 //! - [`decode`]: the fast decoder;
-//! - [`walk`]: one code after the other with every recorded gap and position compared, for verification.
+//! - [`walk`]: every code with every recorded gap and position compared, for verification.
 
 pub mod code;
 pub mod decode;
