@@ -44,6 +44,7 @@ pub struct Tensor {
     shape: Vec<u64>,
     data: Data,
     bytes: u64,
+    sha256: Option<[u8; 32]>,
 }
 
 /// Where a tensor's values are.
@@ -88,6 +89,11 @@ impl Tensor {
         &self.shape
     }
 
+    /// Whether its dimensions are its own. One dimension of a tensor in a group means that nobody wrote down which.
+    pub fn shape_known(&self) -> bool {
+        matches!(self.data, Data::Plain(_)) || self.shape.len() != 1
+    }
+
     /// Bytes of its values, decoded.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -96,6 +102,12 @@ impl Tensor {
     /// Where its values are.
     pub fn data(&self) -> Data {
         self.data
+    }
+
+    /// The SHA-256 of its decoded values, if the file's metadata has it under [`super::HASHES_KEY`]. Opening compares it
+    /// with nothing: [`crate::host::verify_model`] does.
+    pub fn sha256(&self) -> Option<&[u8; 32]> {
+        self.sha256.as_ref()
     }
 }
 
@@ -141,9 +153,10 @@ impl Model {
     }
 
     fn build(sources: Vec<Source>, config: Option<Config>) -> Result<Model> {
-        // Every tensor of every file, and the shapes that their metadata may carry.
+        // Every tensor of every file, and the shapes and hashes that their metadata may carry.
         let mut entries: BTreeMap<String, (TensorInfo, Span)> = BTreeMap::new();
         let mut shapes: HashMap<String, (Vec<u64>, usize)> = HashMap::new();
+        let mut hashes: HashMap<String, [u8; 32]> = HashMap::new();
         for (number, source) in sources.iter().enumerate() {
             let header = source.header(number)?;
             for (name, info, span) in header.tensors {
@@ -158,6 +171,9 @@ impl Model {
                     Error::invalid(source.place(), format!("the metadata '{}' is not valid: {e}", super::SHAPES_KEY))
                 })?;
                 shapes.extend(parsed.into_iter().map(|(name, shape)| (name, (shape, number))));
+            }
+            if let Some(text) = header.hashes {
+                read_hashes(&text, &source.place(), &mut hashes)?;
             }
         }
 
@@ -213,7 +229,8 @@ impl Model {
                     }
                 };
                 let data = Data::Packed { group: number, first };
-                tensors.push(Tensor { name, dtype: Dtype::BF16, shape, data, bytes: 2 * count });
+                let sha256 = hashes.get(&name).copied();
+                tensors.push(Tensor { name, dtype: Dtype::BF16, shape, data, bytes: 2 * count, sha256 });
             }
             group.tensors = from..tensors.len();
         }
@@ -226,6 +243,7 @@ impl Model {
             shape: info.shape.iter().map(|&d| d as u64).collect(),
             data: Data::Plain(*span),
             bytes: span.len,
+            sha256: hashes.get(name).copied(),
         }));
 
         let mut tensor_names = HashMap::with_capacity(tensors.len());
@@ -354,6 +372,36 @@ fn safetensors_of(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+/// Reads the hashes of a file's metadata.
+fn read_hashes(text: &str, place: &Place, hashes: &mut HashMap<String, [u8; 32]>) -> Result<()> {
+    let invalid = |reason: String| {
+        Error::invalid(place.clone(), format!("the metadata '{}' is not valid: {reason}", super::HASHES_KEY))
+    };
+    let parsed: HashMap<String, String> = serde_json::from_str(text).map_err(|e| invalid(e.to_string()))?;
+    for (name, digits) in parsed {
+        let Some(hash) = hash_of(&digits) else {
+            let (name, digits) = (shorten(&name, 80), shorten(&digits, 80));
+            return Err(invalid(format!("'{digits}' of '{name}' is not 64 hexadecimal digits")));
+        };
+        hashes.insert(name, hash);
+    }
+    Ok(())
+}
+
+/// The 32 bytes of 64 hexadecimal digits, in either case.
+fn hash_of(digits: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    let pairs = digits.as_bytes().chunks_exact(2);
+    if digits.len() != 2 * hash.len() {
+        return None;
+    }
+    for (byte, pair) in hash.iter_mut().zip(pairs) {
+        let digit = |c: u8| (c as char).to_digit(16);
+        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+    }
+    Some(hash)
 }
 
 /// The bytes of a config.json; `None` where there is none.

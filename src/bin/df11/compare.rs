@@ -1,6 +1,5 @@
 //! A model against its original, tensor by tensor and bit for bit, in pieces: no tensor is ever in memory whole.
 
-use crate::summary::shape_known;
 use crate::terminal::{Progress, thousands};
 use crate::verify::Findings;
 use crate::{Failure, interrupt};
@@ -119,7 +118,7 @@ impl Work {
             found.push(format!("it is {}, and {} in the original", ours.dtype(), theirs.dtype()));
         }
         let shapes = (ours.shape(), theirs.shape());
-        if shapes.0 != shapes.1 && shape_known(ours) && shape_known(theirs) {
+        if shapes.0 != shapes.1 && ours.shape_known() && theirs.shape_known() {
             found.push(format!("its shape is {:?}, and {:?} in the original", shapes.0, shapes.1));
         }
         let elements = (elements(ours), elements(theirs));

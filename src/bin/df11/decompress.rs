@@ -5,7 +5,6 @@
 //! those buffers and the decoder's scratch, whatever the model's size.
 
 use crate::output::OutputFile;
-use crate::summary::shape_known;
 use crate::terminal::{Progress, bytes, clean, counted, print, took};
 use crate::{Common, Failure, Threads, interrupt};
 use df11::host::{self, DecodeOptions};
@@ -63,7 +62,7 @@ pub fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure> {
     }
     let (count, size) = (counted(layout.tensors.len() as u64, "tensor"), layout.file_bytes());
     let mut text = format!("{}: {count}, {}{}\n", clean(&args.output.display().to_string()), bytes(size), took(start));
-    let flat = layout.tensors.iter().filter(|t| !shape_known(t)).count() as u64;
+    let flat = layout.tensors.iter().filter(|t| !t.shape_known()).count() as u64;
     if flat > 0 {
         let (have, dimension) = if flat == 1 { ("has", "its shape is") } else { ("have", "their shapes are") };
         text += &format!("{} {have} one dimension: {dimension} not in the model\n", counted(flat, "tensor"));
