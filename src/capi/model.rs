@@ -120,6 +120,7 @@ unsafe fn open(
                         read: o.flags & DF11_OPEN_READ != 0,
                         any_version: o.flags & DF11_OPEN_ANY_VERSION != 0,
                         config,
+                        indexed: false,
                     };
                     (options, (o.flags & DF11_OPEN_VERIFY != 0).then_some(o.threads as usize))
                 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Place, Result, shorten};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,10 @@ pub struct OpenOptions {
     /// The text of a config.json to use instead of the model's own: for a file that comes without one, so that tensors
     /// inside groups get their names.
     pub config: Option<String>,
+    /// Open only those files of a folder that its `model.safetensors.index.json` lists, if it has one, and miss none of
+    /// them: for uncompressed models, beside which the same weights may lie in other files. A folder with a
+    /// `dfloat11_config` is opened as always, for its index lists a part of it.
+    pub indexed: bool,
 }
 
 /// An open DF11 model. It is immutable: any number of threads may use it.
@@ -122,7 +126,7 @@ impl Model {
         } else {
             (vec![path.to_owned()], path.with_file_name("config.json"))
         };
-        let sources = files.iter().map(|f| Source::open(f, !options.read)).collect::<Result<Vec<_>>>()?;
+        let mut sources = files.iter().map(|f| Source::open(f, !options.read)).collect::<Result<Vec<_>>>()?;
         let config = match &options.config {
             Some(text) => Config::parse(text.as_bytes(), &Place::file("the caller's config"), options.any_version)?,
             None => match read_config(&config)? {
@@ -140,6 +144,9 @@ impl Model {
                 }
             },
         };
+        if options.indexed && config.is_none() && meta.is_dir() {
+            keep_indexed(path, &mut sources)?;
+        }
         Self::build(sources, config)
     }
 
@@ -402,6 +409,25 @@ fn hash_of(digits: &str) -> Option<[u8; 32]> {
         *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
     }
     Some(hash)
+}
+
+/// Keeps the files that the folder's index lists, if it has one.
+fn keep_indexed(folder: &Path, sources: &mut Vec<Source>) -> Result<()> {
+    let path = folder.join("model.safetensors.index.json");
+    let Some(json) = read_config(&path)? else { return Ok(()) };
+    let invalid = |reason: String| Error::invalid(Place::file(path.display().to_string()), reason);
+    let index: serde_json::Value =
+        serde_json::from_slice(&json).map_err(|e| invalid(format!("the index is not valid JSON: {e}")))?;
+    let Some(map) = index["weight_map"].as_object() else { return Err(invalid("it has no weight_map".into())) };
+    let listed: Option<HashSet<&str>> = map.values().map(|file| file.as_str()).collect();
+    let listed = listed.ok_or_else(|| invalid("its weight_map holds what is no name of a file".into()))?;
+    let name = |source: &Source| source.path().file_name().map(|n| n.to_string_lossy().into_owned());
+    let here: HashSet<String> = sources.iter().filter_map(name).collect();
+    if let Some(missing) = listed.iter().filter(|file| !here.contains(**file)).min() {
+        return Err(invalid(format!("the index lists '{}', which is not in the folder", shorten(missing, 80))));
+    }
+    sources.retain(|source| name(source).is_some_and(|name| listed.contains(&name[..])));
+    Ok(())
 }
 
 /// The bytes of a config.json; `None` where there is none.

@@ -61,7 +61,8 @@ pub fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure> {
         return Ok(());
     }
     let (count, size) = (counted(layout.tensors.len() as u64, "tensor"), layout.file_bytes());
-    let mut text = format!("{}: {count}, {}{}\n", clean(&args.output.display().to_string()), bytes(size), took(start));
+    let mut text =
+        format!("{}: {count}, {}{}\n", clean(&args.output.display().to_string()), bytes(size), took(start.elapsed()));
     let flat = layout.tensors.iter().filter(|t| !t.shape_known()).count() as u64;
     if flat > 0 {
         let (have, dimension) = if flat == 1 { ("has", "its shape is") } else { ("have", "their shapes are") };
