@@ -427,9 +427,11 @@ enum Unreadable {
 }
 
 /// What is wrong with the original says nothing about the model, so it must not look as if it did.
-fn unusable(error: Error) -> Error {
+pub(crate) fn unusable(error: Error) -> Error {
     match error.status() {
-        Status::Corrupt => Error::InvalidArgument(format!("the original cannot be used: {error}")),
+        Status::InvalidFormat | Status::UnsupportedFormat | Status::Corrupt => {
+            Error::InvalidArgument(format!("the original cannot be used: {error}"))
+        }
         _ => error,
     }
 }

@@ -9,6 +9,7 @@ mod check;
 mod threads;
 mod verify;
 
+pub(crate) use check::unusable;
 pub use check::{Finding, FindingKind, Verified, VerifyOptions, compare_models, verify_model};
 pub(crate) use threads::{NAME as THREAD_NAME, panic_text};
 pub use verify::verify;
