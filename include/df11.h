@@ -15,6 +15,9 @@
  *   df11_tensor_read()            any bytes of any tensor, plain or compressed
  *   df11_model_free()
  *
+ *   df11_verify_model() needs nothing of these: it takes paths, opens, looks at everything, and closes. As it may take
+ *   minutes, it counts in a df11_progress, which any thread may read (df11_progress_get()) and cancel.
+ *
  *       df11_error error;
  *       df11_model *model;
  *       if (df11_model_open("Qwen3-8B-DF11", NULL, &model, &error) != DF11_OK) {
@@ -53,7 +56,8 @@
  * TRUST
  *   A model is a download. df11_model_open() checks all that can be told without decoding, df11_decompress_host() never reads
  *   or writes outside, whatever the codes say, and reports codes that contradict the tables. DF11_OPEN_VERIFY walks every
- *   code. None of this is a hash: a change that leaves valid codes gives other weights.
+ *   code. None of this is a hash: a change that leaves valid codes gives other weights. df11_verify_model() compares hashes
+ *   where the files have some, and every bit where there is an original.
  *
  * STRUCTS
  *   Options and infos begin with struct_size and are to be initialised with their _INIT macro, so that old programs work
@@ -86,6 +90,12 @@
 /** Initialises a df11_part_info. */
 #define DF11_PART_INFO_INIT { sizeof(df11_part_info), NULL, 0, 0, NULL }
 
+/** Initialises a df11_verify_report. */
+#define DF11_VERIFY_REPORT_INIT { sizeof(df11_verify_report), 0, 0, 0, 0, 0, 0, 0 }
+
+/** Initialises a df11_verify_options: one thread, no flags, the model's own config, nobody to be told. */
+#define DF11_VERIFY_OPTIONS_INIT { sizeof(df11_verify_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
+
 /** No log at all: the state in which the library starts. */
 #define DF11_LOG_OFF 0
 
@@ -105,8 +115,8 @@
 #define DF11_LOG_TRACE 5
 
 /**
- * Walk every code of every group when the model is opened: decoding is then known to find no error. One code at a time, this
- * takes more than ten times as long as decoding the model; see df11_open_options.threads.
+ * Walk every code of every group when the model is opened: decoding is then known to find no error. This takes somewhat
+ * longer than decoding the model; see df11_open_options.threads.
  */
 #define DF11_OPEN_VERIFY 1
 
@@ -209,8 +219,29 @@
 /** As F8_E5M2, without infinities and negative zero */
 #define DF11_DTYPE_F8_E5M2FNUZ 22
 
+/** A group whose codes agree with its gaps and positions: nothing is wrong. */
+#define DF11_FINDING_GOOD 1
+
+/** A group whose codes do not. */
+#define DF11_FINDING_BAD 2
+
+/** A tensor that has another hash than the file's metadata says. */
+#define DF11_FINDING_HASH 3
+
+/** A tensor that differs from the original's, or that only one of the two models has. */
+#define DF11_FINDING_DIFFERS 4
+
+/** What a person should know, such as a tied lm_head that is in one model only: nothing is wrong. */
+#define DF11_FINDING_NOTE 5
+
 /** An open model. Immutable: any number of threads may use it at once, and none of them matters more than another. */
 typedef struct df11_model df11_model;
+
+/**
+ * The progress of a long call, to be given to it in its options: any thread may ask for it, and cancel the call, while it
+ * runs. One call at a time; a new call begins at 0 again, but what was cancelled stays so.
+ */
+typedef struct df11_progress df11_progress;
 
 /**
  * The result of a call: one of the `DF11_*` statuses below. 0 is success; 1 to 99 are the caller's mistakes, 100 to 199
@@ -325,6 +356,65 @@ typedef struct df11_tensor_info {
     /** The first byte of the values in that file. */
     uint64_t file_offset;
 } df11_tensor_info;
+
+/**
+ * Told of the progress of a long call: `user` as given, and the bytes of its work that are done and that there are (0: not
+ * known yet). Anything but 0 cancels the call. It is called on whatever thread of the call has just done something, never
+ * two at a time: at the beginning, at the end, and in between at most 20 times a second. It must not unwind.
+ */
+typedef int32_t (*df11_progress_fn)(void *user, uint64_t done, uint64_t total);
+
+/**
+ * Told of each group, and of each tensor of which there is something to say: `user` as given, DF11_FINDING_*, the name of
+ * the group or tensor, and one sentence about it, both UTF-8 with a zero byte behind, valid during the call only, and not
+ * to be printed unescaped. Newer versions may have more kinds. It is called on the thread that called
+ * df11_verify_model(), and must not unwind.
+ */
+typedef void (*df11_finding_fn)(void *user, uint32_t kind, const char *name, const char *text);
+
+/** What came of a verification, in numbers. Begin with DF11_VERIFY_REPORT_INIT. */
+typedef struct df11_verify_report {
+    /** sizeof(df11_verify_report) */
+    size_t struct_size;
+    /** Groups whose codes agree with their gaps and positions. */
+    uint64_t groups_good;
+    /** Groups whose codes do not. */
+    uint64_t groups_bad;
+    /** Codes in all groups, one for each weight. */
+    uint64_t code_count;
+    /** Tensors that have the hash that the model's metadata says. */
+    uint64_t hashes_right;
+    /** Tensors that have another, or cannot be decoded. */
+    uint64_t hashes_wrong;
+    /** Tensors that equal the original's. */
+    uint64_t tensors_equal;
+    /** Tensors that differ from the original's, or that only one of the two models has. */
+    uint64_t tensors_different;
+} df11_verify_report;
+
+/** How to verify. Begin with DF11_VERIFY_OPTIONS_INIT. */
+typedef struct df11_verify_options {
+    /** sizeof(df11_verify_options) */
+    size_t struct_size;
+    /** Threads to use, the calling one among them; 0 means 1. They are gone when the call returns. */
+    uint32_t threads;
+    /** DF11_OPEN_ANY_VERSION or 0 */
+    uint32_t flags;
+    /** NULL, or the text of a config.json for the model; see df11_open_options. */
+    const char *config_json;
+    /** NULL, or where to count and to look whether somebody cancels. */
+    struct df11_progress *progress;
+    /** NULL, or what to tell of the progress. It may be given together with `progress`. */
+    df11_progress_fn callback;
+    /** What `callback` is given. */
+    void *callback_user;
+    /** NULL, or what to tell of the findings. */
+    df11_finding_fn finding;
+    /** What `finding` is given. */
+    void *finding_user;
+    /** NULL, or where to write the numbers. */
+    struct df11_verify_report *report;
+} df11_verify_options;
 
 /** Nothing went wrong. */
 #define DF11_OK 0
@@ -541,6 +631,46 @@ df11_status df11_tensor_read(const struct df11_model *model,
                              size_t dst_bytes,
                              uint32_t threads,
                              struct df11_error *error);
+
+/** Makes a progress, at 0 of 0 bytes. `*out` is to be given to df11_progress_free(); after an error it is NULL. */
+df11_status df11_progress_new(struct df11_progress **out, struct df11_error *error);
+
+/** Frees a progress, from any thread; NULL is allowed. No call may be using it. */
+void df11_progress_free(struct df11_progress *progress);
+
+/**
+ * The bytes of work that are done and that there are; 0 of 0 before a call knows, and for NULL. Any thread may ask. Where
+ * `done` or `total` is NULL it is left out.
+ */
+void df11_progress_get(const struct df11_progress *progress,
+                       uint64_t *done,
+                       uint64_t *total);
+
+/**
+ * Cancels the call that the progress was given to, from any thread: it returns DF11_CANCELLED soon. One that begins later
+ * does so at once; there is no way back. NULL is allowed.
+ */
+void df11_progress_cancel(struct df11_progress *progress);
+
+/**
+ * Verifies a whole model, a folder or a file: opens it as df11_model_open() does, walks every code of every group, compares
+ * the SHA-256 of each tensor for which the files' metadata has one (under "df11.sha256"), and, if there is an original, a
+ * folder of any number of files or one file, every tensor with it: type, shape where the model knows it, every bit. It goes
+ * on after what is wrong, so that all of it is found.
+ *
+ * `original` and `options` may be NULL. Files are read piece by piece, never mapped, and memory is at most 16 MiB and 2 MiB
+ * for each thread, beside what an open model takes. Of an original with a model.safetensors.index.json the files that it
+ * lists are opened.
+ *
+ * DF11_OK: nothing is wrong. DF11_CORRUPT: something is, and the message is the first such finding's; or the model cannot
+ * be opened for it. The report is written in both cases, and all zeros where the model could not be opened and after all
+ * other errors: DF11_INVALID_FORMAT and DF11_UNSUPPORTED_FORMAT for the model, DF11_INVALID_ARGUMENT for an original that
+ * cannot be used, DF11_IO, DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
+ */
+df11_status df11_verify_model(const char *model,
+                              const char *original,
+                              const struct df11_verify_options *options,
+                              struct df11_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"

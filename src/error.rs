@@ -147,6 +147,11 @@ impl Place {
         self.offset = Some(offset);
         self
     }
+
+    /// As it stands behind a sentence, where anything is known.
+    fn behind(&self) -> String {
+        if *self == Place::default() { String::new() } else { format!(" [{self}]") }
+    }
 }
 
 /// Names and texts come from the file, so they are as long and as odd as an attacker likes: control characters are escaped,
@@ -226,7 +231,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Not a safetensors file, or not a DF11 model.
-    #[error("{reason} [{place}]")]
+    #[error("{reason}{}", place.behind())]
     InvalidFormat {
         /// What is wrong.
         reason: String,
@@ -234,7 +239,7 @@ pub enum Error {
         place: Place,
     },
     /// A DF11 model of a kind that cannot be decoded.
-    #[error("{reason} [{place}]")]
+    #[error("{reason}{}", place.behind())]
     UnsupportedFormat {
         /// What is not supported.
         reason: String,
@@ -242,7 +247,7 @@ pub enum Error {
         place: Place,
     },
     /// Parts of the model contradict each other.
-    #[error("{reason} [{place}]")]
+    #[error("{reason}{}", place.behind())]
     Corrupt {
         /// What is wrong.
         reason: String,
@@ -325,6 +330,7 @@ mod tests {
         assert_eq!(place.to_string(), "tensor 'x.luts' in 'a/b.safetensors' at byte 7");
         let long = Place::file("f".repeat(9000)).tensor("\n\u{1b}[2J".repeat(900)).at(u64::MAX);
         let text = Error::corrupt(long, "too long").to_string();
+        assert_eq!(Error::corrupt(Place::default(), "somewhere").to_string(), "somewhere");
         assert!(text.len() < 300 && text.starts_with("too long [tensor '\\n\\u{1b}"), "{text}");
     }
 }

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
 /// Called now and then with the progress; `false` cancels.
@@ -14,13 +14,19 @@ type Callback = Box<dyn Fn(&Progress) -> bool + Send + Sync>;
 /// A call resets it when it begins, but not the switch: what was cancelled before it began ends at once.
 #[derive(Default)]
 pub struct Progress {
+    counts: Arc<Counts>,
+    callback: Option<Callback>,
+    /// When the callback ran last. Held while it runs, so that it never runs twice at a time.
+    last: Mutex<Option<Instant>>,
+}
+
+/// What is counted, and the switch.
+#[derive(Default)]
+struct Counts {
     /// Bytes of work in all; 0 until the call knows.
     total: AtomicU64,
     done: AtomicU64,
     cancelled: AtomicBool,
-    callback: Option<Callback>,
-    /// When the callback ran last. Held while it runs, so that it never runs twice at a time.
-    last: Mutex<Option<Instant>>,
 }
 
 /// The callback runs no more often than this.
@@ -33,41 +39,53 @@ impl Progress {
     }
 
     /// The same with a callback, which cancels by returning `false`. It runs on whatever thread of the call has just done
-    /// something, at most twenty times a second, never twice at a time.
+    /// something: at the beginning, at the end, in between at most twenty times a second, never twice at a time.
     pub fn with_callback(callback: impl Fn(&Progress) -> bool + Send + Sync + 'static) -> Progress {
         Progress { callback: Some(Box::new(callback)), ..Progress::default() }
     }
 
+    /// The same callback, and the counts and the switch of another, which then says how far the call is that is given
+    /// this one, and cancels it.
+    pub fn shared_with(self, other: &Progress) -> Progress {
+        Progress { counts: other.counts.clone(), ..self }
+    }
+
     /// Bytes of work in all; 0 until that is known.
     pub fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
+        self.counts.total.load(Ordering::Relaxed)
     }
 
     /// Bytes of work done.
     pub fn done(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
+        self.counts.done.load(Ordering::Relaxed)
     }
 
     /// Ends the call as soon as it looks: it returns `Cancelled`. There is no way back.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.counts.cancelled.store(true, Ordering::Relaxed);
     }
 
     /// Whether somebody cancelled.
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.counts.cancelled.load(Ordering::Relaxed)
     }
 
     /// A call of that many bytes of work begins.
     pub(crate) fn begin(&self, total: u64) {
-        self.done.store(0, Ordering::Relaxed);
-        self.total.store(total, Ordering::Relaxed);
+        self.counts.done.store(0, Ordering::Relaxed);
+        self.counts.total.store(total, Ordering::Relaxed);
         self.tell(true);
     }
 
     /// So many bytes more are done.
     pub(crate) fn advance(&self, bytes: u64) {
-        self.done.fetch_add(bytes, Ordering::Relaxed);
+        self.counts.done.fetch_add(bytes, Ordering::Relaxed);
+        self.tell(false);
+    }
+
+    /// So many bytes are done by now, counted or not: where a part of the work was left out.
+    pub(crate) fn reach(&self, done: u64) {
+        self.counts.done.fetch_max(done, Ordering::Relaxed);
         self.tell(false);
     }
 
@@ -126,5 +144,25 @@ mod tests {
         assert!(matches!(progress.check(), Err(Error::Cancelled)));
         progress.begin(5);
         assert!(progress.is_cancelled(), "there is no way back");
+    }
+
+    #[test]
+    fn two_share_their_counts_and_their_switch() {
+        let seen = Progress::new();
+        let told = Arc::new(AtomicU64::new(0));
+        let sink = told.clone();
+        let given = Progress::with_callback(move |p| {
+            sink.store(p.done(), Ordering::Relaxed);
+            true
+        });
+        let given = given.shared_with(&seen);
+        given.begin(10);
+        given.advance(3);
+        given.reach(7);
+        given.reach(2);
+        given.finish();
+        assert_eq!((seen.done(), seen.total(), told.load(Ordering::Relaxed)), (7, 10, 7));
+        seen.cancel();
+        assert!(matches!(given.check(), Err(Error::Cancelled)));
     }
 }

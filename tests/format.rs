@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use df11::format::{Data, SHAPES_KEY};
+use df11::format::{Data, HASHES_KEY, SHAPES_KEY};
 use df11::host::{self, DecodeOptions};
 use df11::{Dtype, Model, OpenOptions, Status};
 use support::files::{self, Stored};
@@ -661,6 +661,30 @@ fn shapes_of_compressed_tensors_come_from_the_metadata() {
     std::fs::write(folder.path().join("b.safetensors"), encoder::safetensors(&members, None)).unwrap();
     std::fs::write(folder.path().join("a.safetensors"), encoder::safetensors(&[], Some(&metadata))).unwrap();
     assert_eq!(open(folder.path()).tensors()[2].shape(), [1, 2, 3, 4]);
+}
+
+#[test]
+fn hashes_come_from_the_metadata() {
+    let mut members = encoder::group_tensors("g", &encoder::encode(&weights::gaussian(60, 0.02, 1), &[12]));
+    members.push(("flags".into(), "U8", vec![1], vec![7]));
+    let (ones, mixed) = ("11".repeat(32), "0aF0".repeat(16));
+    let hashes = format!(r#"{{"g.part_0": "{ones}", "flags": "{mixed}", "no such": "{ones}"}}"#);
+    let metadata = [(HASHES_KEY.to_owned(), hashes)];
+    let found = |model: &Model| {
+        let hash = |t: &df11::Tensor| (t.name().to_owned(), t.sha256().copied());
+        model.tensors().iter().map(hash).collect::<Vec<_>>()
+    };
+    let mixed = std::array::from_fn(|i| [0x0a, 0xf0][i % 2]);
+    let all = [("g.part_0", Some([0x11; 32])), ("g.part_1", None), ("flags", Some(mixed))];
+    let all = all.map(|(name, hash)| (name.to_owned(), hash));
+    let model = Model::from_bytes(encoder::safetensors(&members, Some(&metadata)), &OpenOptions::default()).unwrap();
+    assert_eq!(found(&model), all);
+
+    // Another file of the model may carry them.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("b.safetensors"), encoder::safetensors(&members, None)).unwrap();
+    std::fs::write(folder.path().join("a.safetensors"), encoder::safetensors(&[], Some(&metadata))).unwrap();
+    assert_eq!(found(&open(folder.path())), all);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use df11::format::SHAPES_KEY;
+use df11::format::{HASHES_KEY, SHAPES_KEY};
 use df11::host::{self, DecodeOptions};
 use df11::huffman::decode::Variant;
 use df11::{Error, Model, OpenOptions, Status};
@@ -224,6 +224,13 @@ fn shapes(name: &'static str, shapes: &str, status: Status) -> Case {
     open_fails(name, encoder::safetensors(&members(&base()), Some(&metadata)), status)
 }
 
+/// The small group with hashes in its metadata.
+fn hashes(name: &'static str, hashes: &str) -> Case {
+    let metadata = [(HASHES_KEY.to_owned(), hashes.to_owned())];
+    open_fails(name, encoder::safetensors(&members(&base()), Some(&metadata)), Status::InvalidFormat)
+        .says(&[HASHES_KEY])
+}
+
 /// Every case.
 fn cases() -> Vec<Case> {
     let mut all = Vec::new();
@@ -406,6 +413,12 @@ fn groups() -> Vec<Case> {
         shapes("shapes_negative", r#"{"layer.part_0": [-4, -4]}"#, Status::InvalidFormat).says(&[SHAPES_KEY]),
         shapes("shapes_of_texts", r#"{"layer.part_0": ["4", "4"]}"#, Status::InvalidFormat).says(&[SHAPES_KEY]),
         shapes("shapes_nested_deeply", &"[".repeat(3_000), Status::InvalidFormat).says(&[SHAPES_KEY]),
+        hashes("hashes_no_json", "[]").says(&["not valid"]),
+        hashes("hashes_of_numbers", r#"{"layer.part_0": [1, 2]}"#),
+        hashes("hash_too_short", &format!(r#"{{"layer.part_0": "{}"}}"#, "a".repeat(63)))
+            .says(&["'layer.part_0' is not 64 hexadecimal digits"]),
+        hashes("hash_of_other_digits", &format!(r#"{{"layer.part_1": "{}"}}"#, "é".repeat(32)))
+            .says(&["'layer.part_1' is not 64 hexadecimal digits"]),
         shapes("shape_of_another_product", r#"{"layer.part_0": [4, 4], "layer.part_1": [5, 5]}"#, Status::Corrupt)
             .says(&["[5, 5]", "24 weights"])
             .names("layer.part_1"),

@@ -6,7 +6,9 @@
 //! - [`log`]: versions and the log callback;
 //! - [`types`]: the structs and constants that describe models;
 //! - [`model`]: opening, counting, describing, finding;
-//! - [`host`]: decoding on the CPU.
+//! - [`host`]: decoding on the CPU;
+//! - [`progress`]: how far a long call is, and its end;
+//! - [`verify`]: verifying whole models.
 //!
 //! Conventions: names are C names, so that a C and a Rust reader see the same; every fallible function returns a
 //! `df11_status`, takes an optional `df11_error *` last, and ends in `status::frame`, which turns errors and panics
@@ -16,6 +18,8 @@
 pub mod host;
 pub mod log;
 pub mod model;
+pub mod progress;
 pub mod status;
 pub mod structs;
 pub mod types;
+pub mod verify;

@@ -5,7 +5,7 @@ use super::structs;
 use super::types::*;
 use crate::error::{Error, Result, shorten};
 use crate::format::{Data, Member, Model, OpenOptions, Span};
-use std::ffi::{CStr, CString, OsStr, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::ptr;
 
@@ -39,14 +39,7 @@ pub unsafe extern "C" fn df11_model_open(
     error: *mut df11_error,
 ) -> df11_status {
     // SAFETY: by the caller's promise.
-    unsafe {
-        open(options, out, error, |options| {
-            if path.is_null() {
-                return Err(Error::InvalidArgument("the path is NULL".into()));
-            }
-            Model::open(path_of(CStr::from_ptr(path))?, options)
-        })
-    }
+    unsafe { open(options, out, error, |options| Model::open(path_of(path)?, options)) }
 }
 
 /// Opens the bytes of one .safetensors file that lie in memory. They are not copied: they must stay, unchanged, until the
@@ -110,16 +103,12 @@ unsafe fn open(
                         let reason = format!("df11_open_options.flags has unknown bits: {unknown:#x}");
                         return Err(Error::UnsupportedOption(reason));
                     }
-                    let config = match o.config_json {
-                        text if text.is_null() => None,
-                        text => Some(CStr::from_ptr(text).to_str().map(str::to_owned).map_err(|_| {
-                            Error::InvalidArgument("df11_open_options.config_json is not UTF-8".into())
-                        })?),
-                    };
+                    let config = text_of(o.config_json, "df11_open_options.config_json")?;
                     let options = OpenOptions {
                         read: o.flags & DF11_OPEN_READ != 0,
                         any_version: o.flags & DF11_OPEN_ANY_VERSION != 0,
                         config,
+                        indexed: false,
                     };
                     (options, (o.flags & DF11_OPEN_VERIFY != 0).then_some(o.threads as usize))
                 }
@@ -419,12 +408,35 @@ unsafe fn clear<T>(out: *mut T, value: T) -> Result<()> {
     Ok(())
 }
 
-#[cfg(unix)]
-fn path_of(text: &CStr) -> Result<&Path> {
-    Ok(Path::new(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(text.to_bytes())))
+/// A text of the caller's, copied; `None` for NULL.
+///
+/// # Safety
+///
+/// `text` is NULL or ended by a zero byte.
+pub(super) unsafe fn text_of(text: *const c_char, what: &str) -> Result<Option<String>> {
+    if text.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: by the caller's promise.
+    match unsafe { CStr::from_ptr(text) }.to_str() {
+        Ok(text) => Ok(Some(text.to_owned())),
+        Err(_) => Err(Error::InvalidArgument(format!("{what} is not UTF-8"))),
+    }
 }
 
-#[cfg(not(unix))]
-fn path_of(text: &CStr) -> Result<&Path> {
+/// A path of the caller's, on Unix of any bytes.
+///
+/// # Safety
+///
+/// `path` is NULL or ended by a zero byte, and lives as long as the result.
+pub(super) unsafe fn path_of<'a>(path: *const c_char) -> Result<&'a Path> {
+    if path.is_null() {
+        return Err(Error::InvalidArgument("the path is NULL".into()));
+    }
+    // SAFETY: by the caller's promise.
+    let text = unsafe { CStr::from_ptr(path) };
+    #[cfg(unix)]
+    return Ok(Path::new(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(text.to_bytes())));
+    #[cfg(not(unix))]
     text.to_str().map(Path::new).map_err(|_| Error::InvalidArgument("the path is not UTF-8".into()))
 }

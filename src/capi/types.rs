@@ -4,8 +4,8 @@ use super::structs::Sizeable;
 use safetensors::Dtype;
 use std::ffi::{c_char, c_void};
 
-/// Walk every code of every group when the model is opened: decoding is then known to find no error. One code at a time, this
-/// takes more than ten times as long as decoding the model; see df11_open_options.threads.
+/// Walk every code of every group when the model is opened: decoding is then known to find no error. This takes somewhat
+/// longer than decoding the model; see df11_open_options.threads.
 pub const DF11_OPEN_VERIFY: u32 = 1;
 /// Read the files piece by piece instead of mapping them. A mapped file that another process cuts short ends this process
 /// with SIGBUS; a read one gives an error. `data` pointers are then NULL, and one descriptor per file stays open.

@@ -30,14 +30,15 @@
 //! on a byte, there is one position more or fewer than ⌈B/4096⌉ + 1; the gap of a chunk in which no weight starts means
 //! nothing.
 //!
-//! *Shapes* of the original matrices are not stored. A file's `__metadata__` may carry them under [`SHAPES_KEY`]; the
-//! reference ignores that.
+//! *Shapes* of the original matrices are not stored, and neither are checksums. A file's `__metadata__` may carry them
+//! under [`SHAPES_KEY`] and [`HASHES_KEY`]; the reference ignores that.
 //!
 //! # What is checked when a model is opened
 //!
 //! Everything that can be told from headers, look-up rows, positions and splits, in time linear in those: types, shapes
 //! and sizes of the members against each other; rows that form a prefix code; positions that rise, and by no more and no
-//! less in each block than the code's lengths allow. No code word is looked at: that is [`crate::host::verify`].
+//! less in each block than the code's lengths allow. No code word is looked at, and no hash
+//! is compared: that is [`crate::host::verify_model`].
 
 mod config;
 mod group;
@@ -56,3 +57,8 @@ pub(crate) use group::{Member, position};
 /// The key in a file's `__metadata__` under which shapes of compressed tensors may be kept: a JSON object from tensor
 /// names to lists of dimensions. It is this project's addition; the reference neither writes nor reads it.
 pub const SHAPES_KEY: &str = "df11.shapes";
+
+/// The key in a file's `__metadata__` under which hashes may be kept: a JSON object from names of tensors, compressed or
+/// plain, to the SHA-256 of their little-endian values, decoded, as 64 hexadecimal digits in lower case. It is this
+/// project's addition too.
+pub const HASHES_KEY: &str = "df11.sha256";

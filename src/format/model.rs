@@ -7,7 +7,7 @@ use crate::error::{Error, Place, Result, shorten};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,10 @@ pub struct OpenOptions {
     /// The text of a config.json to use instead of the model's own: for a file that comes without one, so that tensors
     /// inside groups get their names.
     pub config: Option<String>,
+    /// Open only those files of a folder that its `model.safetensors.index.json` lists, if it has one, and miss none of
+    /// them: for uncompressed models, beside which the same weights may lie in other files. A folder with a
+    /// `dfloat11_config` is opened as always, for its index lists a part of it.
+    pub indexed: bool,
 }
 
 /// An open DF11 model. It is immutable: any number of threads may use it.
@@ -44,6 +48,7 @@ pub struct Tensor {
     shape: Vec<u64>,
     data: Data,
     bytes: u64,
+    sha256: Option<[u8; 32]>,
 }
 
 /// Where a tensor's values are.
@@ -88,6 +93,11 @@ impl Tensor {
         &self.shape
     }
 
+    /// Whether its dimensions are its own. One dimension of a tensor in a group means that nobody wrote down which.
+    pub fn shape_known(&self) -> bool {
+        matches!(self.data, Data::Plain(_)) || self.shape.len() != 1
+    }
+
     /// Bytes of its values, decoded.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -96,6 +106,12 @@ impl Tensor {
     /// Where its values are.
     pub fn data(&self) -> Data {
         self.data
+    }
+
+    /// The SHA-256 of its decoded values, if the file's metadata has it under [`super::HASHES_KEY`]. Opening compares it
+    /// with nothing: [`crate::host::verify_model`] does.
+    pub fn sha256(&self) -> Option<&[u8; 32]> {
+        self.sha256.as_ref()
     }
 }
 
@@ -110,7 +126,7 @@ impl Model {
         } else {
             (vec![path.to_owned()], path.with_file_name("config.json"))
         };
-        let sources = files.iter().map(|f| Source::open(f, !options.read)).collect::<Result<Vec<_>>>()?;
+        let mut sources = files.iter().map(|f| Source::open(f, !options.read)).collect::<Result<Vec<_>>>()?;
         let config = match &options.config {
             Some(text) => Config::parse(text.as_bytes(), &Place::file("the caller's config"), options.any_version)?,
             None => match read_config(&config)? {
@@ -128,6 +144,9 @@ impl Model {
                 }
             },
         };
+        if options.indexed && config.is_none() && meta.is_dir() {
+            keep_indexed(path, &mut sources)?;
+        }
         Self::build(sources, config)
     }
 
@@ -141,9 +160,10 @@ impl Model {
     }
 
     fn build(sources: Vec<Source>, config: Option<Config>) -> Result<Model> {
-        // Every tensor of every file, and the shapes that their metadata may carry.
+        // Every tensor of every file, and the shapes and hashes that their metadata may carry.
         let mut entries: BTreeMap<String, (TensorInfo, Span)> = BTreeMap::new();
         let mut shapes: HashMap<String, (Vec<u64>, usize)> = HashMap::new();
+        let mut hashes: HashMap<String, [u8; 32]> = HashMap::new();
         for (number, source) in sources.iter().enumerate() {
             let header = source.header(number)?;
             for (name, info, span) in header.tensors {
@@ -158,6 +178,9 @@ impl Model {
                     Error::invalid(source.place(), format!("the metadata '{}' is not valid: {e}", super::SHAPES_KEY))
                 })?;
                 shapes.extend(parsed.into_iter().map(|(name, shape)| (name, (shape, number))));
+            }
+            if let Some(text) = header.hashes {
+                read_hashes(&text, &source.place(), &mut hashes)?;
             }
         }
 
@@ -213,7 +236,8 @@ impl Model {
                     }
                 };
                 let data = Data::Packed { group: number, first };
-                tensors.push(Tensor { name, dtype: Dtype::BF16, shape, data, bytes: 2 * count });
+                let sha256 = hashes.get(&name).copied();
+                tensors.push(Tensor { name, dtype: Dtype::BF16, shape, data, bytes: 2 * count, sha256 });
             }
             group.tensors = from..tensors.len();
         }
@@ -226,6 +250,7 @@ impl Model {
             shape: info.shape.iter().map(|&d| d as u64).collect(),
             data: Data::Plain(*span),
             bytes: span.len,
+            sha256: hashes.get(name).copied(),
         }));
 
         let mut tensor_names = HashMap::with_capacity(tensors.len());
@@ -354,6 +379,55 @@ fn safetensors_of(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+/// Reads the hashes of a file's metadata.
+fn read_hashes(text: &str, place: &Place, hashes: &mut HashMap<String, [u8; 32]>) -> Result<()> {
+    let invalid = |reason: String| {
+        Error::invalid(place.clone(), format!("the metadata '{}' is not valid: {reason}", super::HASHES_KEY))
+    };
+    let parsed: HashMap<String, String> = serde_json::from_str(text).map_err(|e| invalid(e.to_string()))?;
+    for (name, digits) in parsed {
+        let Some(hash) = hash_of(&digits) else {
+            let (name, digits) = (shorten(&name, 80), shorten(&digits, 80));
+            return Err(invalid(format!("'{digits}' of '{name}' is not 64 hexadecimal digits")));
+        };
+        hashes.insert(name, hash);
+    }
+    Ok(())
+}
+
+/// The 32 bytes of 64 hexadecimal digits, in either case.
+fn hash_of(digits: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    let pairs = digits.as_bytes().chunks_exact(2);
+    if digits.len() != 2 * hash.len() {
+        return None;
+    }
+    for (byte, pair) in hash.iter_mut().zip(pairs) {
+        let digit = |c: u8| (c as char).to_digit(16);
+        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+    }
+    Some(hash)
+}
+
+/// Keeps the files that the folder's index lists, if it has one.
+fn keep_indexed(folder: &Path, sources: &mut Vec<Source>) -> Result<()> {
+    let path = folder.join("model.safetensors.index.json");
+    let Some(json) = read_config(&path)? else { return Ok(()) };
+    let invalid = |reason: String| Error::invalid(Place::file(path.display().to_string()), reason);
+    let index: serde_json::Value =
+        serde_json::from_slice(&json).map_err(|e| invalid(format!("the index is not valid JSON: {e}")))?;
+    let Some(map) = index["weight_map"].as_object() else { return Err(invalid("it has no weight_map".into())) };
+    let listed: Option<HashSet<&str>> = map.values().map(|file| file.as_str()).collect();
+    let listed = listed.ok_or_else(|| invalid("its weight_map holds what is no name of a file".into()))?;
+    let name = |source: &Source| source.path().file_name().map(|n| n.to_string_lossy().into_owned());
+    let here: HashSet<String> = sources.iter().filter_map(name).collect();
+    if let Some(missing) = listed.iter().filter(|file| !here.contains(**file)).min() {
+        return Err(invalid(format!("the index lists '{}', which is not in the folder", shorten(missing, 80))));
+    }
+    sources.retain(|source| name(source).is_some_and(|name| listed.contains(&name[..])));
+    Ok(())
 }
 
 /// The bytes of a config.json; `None` where there is none.

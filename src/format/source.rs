@@ -1,6 +1,6 @@
 //! One safetensors file: mapped, read piece by piece, or given in memory.
 
-use super::SHAPES_KEY;
+use super::{HASHES_KEY, SHAPES_KEY};
 use crate::error::{Error, Place, Result};
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -169,8 +169,8 @@ impl Source {
             })
             .collect();
         tensors.sort_unstable_by(|a, b| (a.2.offset, &a.0).cmp(&(b.2.offset, &b.0)));
-        let shapes = metadata.metadata().as_ref().and_then(|m| m.get(SHAPES_KEY)).cloned();
-        Ok(Header { tensors, shapes })
+        let text = |key| metadata.metadata().as_ref().and_then(|m| m.get(key)).cloned();
+        Ok(Header { tensors, shapes: text(SHAPES_KEY), hashes: text(HASHES_KEY) })
     }
 }
 
@@ -179,6 +179,8 @@ pub(crate) struct Header {
     pub tensors: Vec<(String, TensorInfo, Span)>,
     /// The text under [`SHAPES_KEY`].
     pub shapes: Option<String>,
+    /// The text under [`HASHES_KEY`].
+    pub hashes: Option<String>,
 }
 
 /// Opens a regular file (links are followed). Anything else is refused before it is opened, for opening a pipe waits.

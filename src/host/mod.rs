@@ -5,11 +5,14 @@
 //! allocated but the list of runs (16 bytes each), the group's look-up table at its first use (16 KiB, kept with the
 //! group) and, where files are read instead of mapped, each lane's buffers (together below 1 MB per thread).
 
+mod check;
 mod compress;
 pub(crate) mod encode;
 mod threads;
 mod verify;
 
+pub(crate) use check::unusable;
+pub use check::{Finding, FindingKind, Verified, VerifyOptions, compare_models, verify_model};
 pub use compress::{EncodeOptions, Packed, PackedSizes, compress, compress_raw};
 pub(crate) use threads::{NAME as THREAD_NAME, panic_text};
 pub use verify::verify;
@@ -49,7 +52,7 @@ const WEIGHTS_PER_THREAD: u64 = 1 << 18;
 /// the tables or does not end where it should, `Io` where files are read. After an error `dst` holds anything.
 ///
 /// A stream that was damaged in a way that keeps all of that true yields other weights: run [`verify()`] to know more, and
-/// compare hashes to be sure.
+/// compare hashes to be sure; [`verify_model`] does both.
 pub fn decompress(model: &Model, group: usize, first: u64, dst: &mut [bf16], options: &DecodeOptions) -> Result<()> {
     // SAFETY: bf16 is a transparent u16, and the slice is writable.
     unsafe { decompress_raw(model, group, first, dst.len() as u64, dst.as_mut_ptr().cast(), options) }

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::format::{Member, Model, position};
 use crate::huffman::walk::{Block, Mismatch, Walker};
 use crate::huffman::{BLOCK_BYTES, CHUNK_BYTES, GAP_BYTES_PER_BLOCK};
+use crate::progress::Progress;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Blocks that a thread takes at a time: 64 KiB of codes.
@@ -17,6 +18,11 @@ const TAKE: usize = 16;
 ///
 /// `Corrupt`, naming the member and the byte; `NotFound` for a number beyond the model's groups; `Io`.
 pub fn verify(model: &Model, group: usize, threads: usize) -> Result<()> {
+    walk(model, group, threads, &Progress::new())
+}
+
+/// [`verify`], two bytes of progress for each weight.
+pub(super) fn walk(model: &Model, group: usize, threads: usize, progress: &Progress) -> Result<()> {
     let Some(group) = model.groups().get(group) else {
         return Err(Error::NotFound(format!("there is no group {group}: the model has {}", model.groups().len())));
     };
@@ -36,6 +42,7 @@ pub fn verify(model: &Model, group: usize, threads: usize) -> Result<()> {
             if from >= blocks {
                 return Ok(());
             }
+            progress.check()?;
             let to = (from + TAKE).min(blocks);
             let start = (from * BLOCK_BYTES) as u64;
             let code_len = ((to - from) * BLOCK_BYTES) as u64 + 8;
@@ -108,6 +115,7 @@ pub fn verify(model: &Model, group: usize, threads: usize) -> Result<()> {
                     }
                 }
             }
+            progress.advance(2 * position(positions, to).saturating_sub(position(positions, from)));
         }
     })
 }

@@ -7,7 +7,7 @@
 //! - [`table`]: the multi-symbol table of the fast decoder;
 //! - [`decode`]: the fast decoder;
 //! - [`encode`]: the fast encoder;
-//! - [`walk`]: one code after the other with every recorded gap and position compared, for verification.
+//! - [`walk`]: every code with every recorded gap and position compared, for verification.
 
 pub mod code;
 pub mod codebook;

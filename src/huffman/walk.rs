@@ -1,13 +1,30 @@
-//! One code after the other, with every recorded gap and position compared: what verification does.
+//! Every code, with every recorded gap and position compared: what verification does.
 //!
 //! The decoders read only the gaps and positions at which they start. A GPU decoder starts at every chunk, so a file is
 //! good only if each of them is true, and this is where that is established.
+//!
+//! # Two ways
+//!
+//! *Step by step* goes from code to code through a block and compares the gap of each chunk that it enters. It knows
+//! what is wrong and where, and it waits for a look-up at every code.
+//!
+//! *By chunks* starts each chunk at its recorded gap instead and looks whether its codes end at the gap of the next. If
+//! that holds for every chunk of a block, the codes are the same that going step by step finds, by induction from the
+//! first; and chunks do not wait for each other, so several are walked side by side, several codes a look-up. It says no
+//! more than that all is well. Where it does not say so the block is walked again, step by step.
 
 use super::code::CodeTable;
 use super::table::{WINDOW, first_symbols};
-use super::{BLOCK_BITS, CHUNK_BYTES, CHUNKS_PER_BLOCK, window};
+use super::{BLOCK_BITS, BLOCK_BYTES, CHUNK_BYTES, CHUNKS_PER_BLOCK, GAP_BYTES_PER_BLOCK, window};
 
 const CHUNK_BITS: usize = CHUNK_BYTES * 8;
+/// Chunks that are walked side by side.
+const LANES: usize = 4;
+/// Look-ups of every lane before each is finished by itself: of real models' chunks most are then within a window of
+/// their ends.
+const STEPS: usize = 6;
+/// The last bit of a chunk at which a window that begins there ends with the chunk.
+const LAST_WHOLE: u32 = CHUNK_BITS as u32 - WINDOW;
 
 /// A block's part of a group, to be walked.
 #[derive(Debug, Clone, Copy)]
@@ -59,12 +76,112 @@ pub enum Mismatch {
 pub struct Walker<'a> {
     codes: &'a CodeTable,
     first: [(u8, u8); 1 << WINDOW],
+    /// What each window begins with:
+    ///
+    /// ```text
+    /// bits 27..16   bit i is set if a code starts at bit i of the window; the place behind the last whole code counts
+    /// bits 15..8    how many whole codes
+    /// bits 7..0     how many bits they take: 0 if the first code is longer than the window, or none begins so
+    /// ```
+    many: Box<[u32; 1 << WINDOW]>,
 }
 
 impl<'a> Walker<'a> {
     /// A walker for one group's code.
     pub fn new(codes: &'a CodeTable) -> Self {
-        Walker { first: first_symbols(codes), codes }
+        let first = first_symbols(codes);
+        let mut many = Box::new([0; 1 << WINDOW]);
+        for (window, entry) in many.iter_mut().enumerate() {
+            let (mut used, mut count, mut starts) = (0, 0, 1);
+            loop {
+                // Bits shifted in from the right are unknown: a code counts only if it ends before them.
+                let len = first[window << used & ((1 << WINDOW) - 1)].1 as u32;
+                if len == 0 || used + len > WINDOW {
+                    break;
+                }
+                used += len;
+                count += 1;
+                starts |= 1 << used;
+            }
+            *entry = starts << 16 | count << 8 | used;
+        }
+        Walker { first, many, codes }
+    }
+
+    /// Walks the codes that start in a block, from its first gap on. Returns the bit of the next block's first code,
+    /// counted from that block's start (for a last block: from the last code's end, which has no meaning there).
+    pub fn block(&self, block: &Block) -> Result<usize, Mismatch> {
+        self.by_chunks(block).map_or_else(|| self.step_by_step(block), Ok)
+    }
+
+    /// What [`Self::step_by_step`] returns, if this block is not the last, 8 bytes of codes lie behind it, and all is
+    /// well; else nothing.
+    pub fn by_chunks(&self, block: &Block) -> Option<usize> {
+        if block.last || block.stream_bits < BLOCK_BITS + CHUNK_BITS {
+            return None;
+        }
+        let code = block.code.get(..BLOCK_BYTES + CHUNK_BYTES)?;
+        let gaps = all_gaps(block.gaps.first_chunk()?);
+        let mut weights = 0;
+        let mut carry = gaps[0] as u32;
+        for (gaps, code) in
+            gaps.chunks_exact(LANES).zip(code.windows((LANES + 1) * CHUNK_BYTES).step_by(LANES * CHUNK_BYTES))
+        {
+            let word = |i: usize| u64::from_be_bytes(std::array::from_fn(|k| code[i * CHUNK_BYTES + k]));
+            let words: [u64; LANES + 1] = std::array::from_fn(word);
+            // Each lane's bits from where it is on, and what it has walked: codes above, bits in the lowest byte, of both at
+            // most the 64 of a chunk.
+            let mut bits: [u64; LANES] = std::array::from_fn(|l| words[l] << gaps[l]);
+            let mut walked: [u32; LANES] = std::array::from_fn(|l| gaps[l] as u32);
+            for _ in 0..STEPS {
+                for l in 0..LANES {
+                    // Too near its end a lane stands still.
+                    let entry = self.many[(bits[l] >> (64 - WINDOW)) as usize];
+                    let entry = if walked[l] & 255 <= LAST_WHOLE { entry & 0xffff } else { 0 };
+                    bits[l] <<= entry & 63;
+                    walked[l] += entry;
+                }
+            }
+            for l in 0..LANES {
+                if gaps[l] as u32 != carry {
+                    return None;
+                }
+                let (count, end) = self.finish(words[l], words[l + 1], walked[l] & 255)?;
+                weights += (walked[l] >> 8) + count;
+                carry = end;
+            }
+        }
+        (weights as usize == block.weights).then_some(carry as usize)
+    }
+
+    /// Walks the codes that start in a chunk from its bit `at` on. Returns how many there are, and the bit of the next
+    /// chunk at which the last one ends.
+    #[inline(always)]
+    fn finish(&self, word: u64, next: u64, mut at: u32) -> Option<(u32, u32)> {
+        let all = (word as u128) << 64 | next as u128;
+        let mut count = 0;
+        loop {
+            // The bits of the chunk that are left, of which a window has no more than it has.
+            let left = (CHUNK_BITS as u32).checked_sub(at)?;
+            let window = (all << at >> 96) as u32;
+            let entry = self.many[(window >> (32 - WINDOW)) as usize];
+            let starts = entry as u64 >> 16;
+            let behind = starts >> left.min(CHUNK_BITS as u32 - 1);
+            if behind != 0 {
+                count += (starts & ((1 << left) - 1)).count_ones();
+                return Some((count, behind.trailing_zeros()));
+            }
+            let (used, codes) = match entry & 255 {
+                0 => (self.codes.first(window)?.len as u32, 1),
+                used => (used, entry >> 8 & 255),
+            };
+            at += used;
+            count += codes;
+            // A long code leaves the chunk by up to 31 bits.
+            if at >= CHUNK_BITS as u32 {
+                return Some((count, at - CHUNK_BITS as u32));
+            }
+        }
     }
 
     /// The length of the code that a window begins with.
@@ -76,9 +193,9 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Walks the codes that start in a block, from its first gap on. Returns the bit of the next block's first code,
-    /// counted from that block's start (for a last block: from the last code's end, which has no meaning there).
-    pub fn block(&self, block: &Block) -> Result<usize, Mismatch> {
+    /// [`Self::block`], one code at a time. It finds what is wrong, and tests hold the other way against it: it is never
+    /// made faster.
+    pub fn step_by_step(&self, block: &Block) -> Result<usize, Mismatch> {
         let gap = |chunk: usize| {
             let bit = chunk * 5;
             let two = (block.gaps[bit / 8] as usize) << 8 | *block.gaps.get(bit / 8 + 1).unwrap_or(&0) as usize;
@@ -112,4 +229,16 @@ impl<'a> Walker<'a> {
         }
         Ok(at.saturating_sub(BLOCK_BITS))
     }
+}
+
+/// The gaps of a block's chunks.
+fn all_gaps(packed: &[u8; GAP_BYTES_PER_BLOCK]) -> [u8; CHUNKS_PER_BLOCK] {
+    let mut gaps = [0; CHUNKS_PER_BLOCK];
+    for (five, eight) in packed.chunks_exact(5).zip(gaps.chunks_exact_mut(8)) {
+        let bits = five.iter().fold(0, |bits, &byte| bits << 8 | byte as u64);
+        for (i, gap) in eight.iter_mut().enumerate() {
+            *gap = (bits >> (35 - 5 * i) & 31) as u8;
+        }
+    }
+    gaps
 }

@@ -316,6 +316,129 @@ static void threads(void)
     df11_model_free(model);
 }
 
+/* How often each kind of finding was told, and the last text of what is wrong. */
+struct findings {
+    unsigned kinds[DF11_FINDING_NOTE + 1];
+    char text[1024];
+};
+
+static void count_findings(void *user, uint32_t kind, const char *name, const char *text)
+{
+    struct findings *findings = user;
+    CHECK(kind >= DF11_FINDING_GOOD && kind <= DF11_FINDING_NOTE && name[0] != 0 && strstr(text, name) != NULL);
+    findings->kinds[kind]++;
+    if (kind == DF11_FINDING_BAD || kind == DF11_FINDING_DIFFERS)
+        snprintf(findings->text, sizeof findings->text, "%s", text);
+}
+
+/* Goes on so many times, then cancels. */
+struct watch {
+    int left;
+    uint64_t done, total;
+};
+
+static int32_t watch(void *user, uint64_t done, uint64_t total)
+{
+    struct watch *watch = user;
+    CHECK(done >= watch->done && done <= total);
+    watch->done = done;
+    watch->total = total;
+    return watch->left-- == 0 ? 7 : 0;
+}
+
+static void verifying(void)
+{
+    char model[4096], original[4096];
+    df11_error error;
+    df11_progress *progress = (df11_progress *)&error;
+    struct findings findings = {{0}, ""};
+    struct watch told = {-1, 0, 0};
+    df11_verify_options options = DF11_VERIFY_OPTIONS_INIT;
+    df11_verify_report report = DF11_VERIFY_REPORT_INIT;
+    uint64_t done = 1, total = 1;
+
+    CHECK(df11_progress_new(NULL, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_progress_new(&progress, &error) == DF11_OK && progress != NULL);
+    df11_progress_get(progress, &done, &total);
+    CHECK(done == 0 && total == 0);
+    options.threads = 2;
+    options.progress = progress;
+    options.callback = watch;
+    options.callback_user = &told;
+    options.finding = count_findings;
+    options.finding_user = &findings;
+    options.report = &report;
+
+    /* Good, alone and beside its original; the handle and the callback see the same. */
+    snprintf(model, sizeof model, "%s", under(golden, "block/model"));
+    snprintf(original, sizeof original, "%s", under(golden, "block/original.safetensors"));
+    CHECK(df11_verify_model(model, NULL, NULL, NULL) == DF11_OK);
+    CHECK(df11_verify_model(model, NULL, &options, &error) == DF11_OK && error.message[0] == 0);
+    CHECK(report.struct_size == sizeof report && report.groups_good > 0 && report.groups_bad == 0);
+    CHECK(findings.kinds[DF11_FINDING_GOOD] == report.groups_good && report.tensors_equal == 0);
+    df11_progress_get(progress, &done, &total);
+    CHECK(done == total && total == 2 * report.code_count && told.done == done && told.total == total);
+    told.done = 0;
+    CHECK(df11_verify_model(model, original, &options, &error) == DF11_OK);
+    CHECK(report.tensors_equal == 21 && report.tensors_different == 0 && report.hashes_right == 0);
+    df11_progress_get(progress, NULL, &total);
+    df11_progress_get(progress, &done, NULL);
+    CHECK(done == total && total > 2 * report.code_count && told.done == done);
+
+    /* Beside another's. */
+    memset(&findings, 0, sizeof findings);
+    told.done = 0;
+    CHECK(df11_verify_model(model, under(golden, "tiny/original.safetensors"), &options, &error) == DF11_CORRUPT);
+    CHECK(report.tensors_different > 21 && findings.kinds[DF11_FINDING_DIFFERS] == report.tensors_different);
+    CHECK(report.groups_bad == 0 && strstr(error.message, "the original does not") != NULL);
+
+    /* Damaged: what opens, and what does not. */
+    memset(&findings, 0, sizeof findings);
+    told.done = 0;
+    CHECK(df11_verify_model(under(hostile, "gap_of_a_later_chunk.safetensors"), NULL, &options, &error) == DF11_CORRUPT);
+    CHECK(report.groups_bad == 1 && report.groups_good == 0 && findings.kinds[DF11_FINDING_BAD] == 1);
+    CHECK(strcmp(error.message, findings.text) == 0 && strstr(error.message, ".gaps") != NULL);
+    CHECK(df11_verify_model(under(hostile, "gap_of_a_later_chunk.safetensors"), NULL, NULL, NULL) == DF11_CORRUPT);
+    CHECK(df11_verify_model(under(hostile, "positions_falling.safetensors"), NULL, &options, &error) == DF11_CORRUPT);
+    CHECK(report.groups_bad == 0 && report.code_count == 0 && report.struct_size == sizeof report);
+    CHECK(df11_verify_model(under(hostile, "file_empty.safetensors"), NULL, &options, &error) == DF11_INVALID_FORMAT);
+    CHECK(df11_verify_model(model, under(hostile, "file_empty.safetensors"), &options, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(strstr(error.message, "the original cannot be used") != NULL);
+    CHECK(df11_verify_model(under(golden, "none"), NULL, &options, &error) == DF11_IO && error.native_code == ENOENT);
+    CHECK(df11_verify_model(model, under(golden, "none"), &options, &error) == DF11_IO);
+
+    /* Mistakes. */
+    CHECK(df11_verify_model(NULL, NULL, &options, &error) == DF11_INVALID_ARGUMENT);
+    options.config_json = "\xff";
+    CHECK(df11_verify_model(model, NULL, &options, &error) == DF11_INVALID_ARGUMENT);
+    options.config_json = NULL;
+    options.flags = DF11_OPEN_VERIFY;
+    CHECK(df11_verify_model(model, NULL, &options, &error) == DF11_UNSUPPORTED_OPTION);
+    options.flags = DF11_OPEN_ANY_VERSION;
+    report.struct_size = 8;
+    CHECK(df11_verify_model(model, NULL, &options, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(strstr(error.message, "DF11_VERIFY_REPORT_INIT") != NULL);
+    report.struct_size = sizeof report;
+
+    /* Cancelled by the callback, then by the handle before the call: from then on nobody is told more than once. */
+    memset(&findings, 0, sizeof findings);
+    told = (struct watch){0, 0, 0};
+    options.progress = NULL;
+    CHECK(df11_verify_model(model, original, &options, &error) == DF11_CANCELLED && told.left == -1);
+    CHECK(findings.kinds[DF11_FINDING_GOOD] == 0 && report.groups_good == 0 && error.status == DF11_CANCELLED);
+    options.callback = NULL;
+    options.progress = progress;
+    CHECK(df11_verify_model(model, original, &options, &error) == DF11_OK);
+    df11_progress_cancel(progress);
+    CHECK(df11_verify_model(model, original, &options, &error) == DF11_CANCELLED && report.groups_good == 0);
+
+    df11_progress_free(progress);
+    df11_progress_free(NULL);
+    df11_progress_cancel(NULL);
+    df11_progress_get(NULL, &done, &total);
+    CHECK(done == 0 && total == 0);
+}
+
 int main(int argc, char **argv)
 {
     df11_open_options read = DF11_OPEN_OPTIONS_INIT, verify = DF11_OPEN_OPTIONS_INIT;
@@ -336,6 +459,7 @@ int main(int argc, char **argv)
     from_memory();
     logging();
     threads();
+    verifying();
     printf("%u checks passed\n", checks_passed);
     return 0;
 }

@@ -53,6 +53,28 @@ ASSERT(offsetof(df11_part_info, file_offset) == 16);
 ASSERT(offsetof(df11_part_info, bytes) == 24);
 ASSERT(offsetof(df11_part_info, data) == 32);
 
+ASSERT(sizeof(df11_verify_report) == 64);
+ASSERT(offsetof(df11_verify_report, struct_size) == 0);
+ASSERT(offsetof(df11_verify_report, groups_good) == 8);
+ASSERT(offsetof(df11_verify_report, groups_bad) == 16);
+ASSERT(offsetof(df11_verify_report, code_count) == 24);
+ASSERT(offsetof(df11_verify_report, hashes_right) == 32);
+ASSERT(offsetof(df11_verify_report, hashes_wrong) == 40);
+ASSERT(offsetof(df11_verify_report, tensors_equal) == 48);
+ASSERT(offsetof(df11_verify_report, tensors_different) == 56);
+
+ASSERT(sizeof(df11_verify_options) == 72);
+ASSERT(offsetof(df11_verify_options, struct_size) == 0);
+ASSERT(offsetof(df11_verify_options, threads) == 8);
+ASSERT(offsetof(df11_verify_options, flags) == 12);
+ASSERT(offsetof(df11_verify_options, config_json) == 16);
+ASSERT(offsetof(df11_verify_options, progress) == 24);
+ASSERT(offsetof(df11_verify_options, callback) == 32);
+ASSERT(offsetof(df11_verify_options, callback_user) == 40);
+ASSERT(offsetof(df11_verify_options, finding) == 48);
+ASSERT(offsetof(df11_verify_options, finding_user) == 56);
+ASSERT(offsetof(df11_verify_options, report) == 64);
+
 ASSERT(DF11_VERSION_NUMBER == DF11_VERSION_MAJOR * 10000 + DF11_VERSION_MINOR * 100 + DF11_VERSION_PATCH);
 ASSERT(DF11_NO_GROUP == UINT64_MAX);
 
@@ -62,5 +84,8 @@ int main(void)
     df11_group_info group = DF11_GROUP_INFO_INIT;
     df11_tensor_info tensor = DF11_TENSOR_INFO_INIT;
     df11_part_info part = DF11_PART_INFO_INIT;
-    return options.struct_size + group.struct_size + tensor.struct_size + part.struct_size == 24 + 48 + 80 + 40 ? 0 : 1;
+    df11_verify_options verify = DF11_VERIFY_OPTIONS_INIT;
+    df11_verify_report report = DF11_VERIFY_REPORT_INIT;
+    size_t infos = group.struct_size + tensor.struct_size + part.struct_size + report.struct_size;
+    return options.struct_size + verify.struct_size + infos == 24 + 72 + 48 + 80 + 40 + 64 ? 0 : 1;
 }

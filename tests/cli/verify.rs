@@ -3,7 +3,7 @@
 use df11::Dtype;
 
 use super::support::files::{self, Stored};
-use super::support::{golden, weights};
+use super::support::{check, encoder, golden, weights};
 use super::{Ran, models, run_on};
 
 /// Verifies a model against an original.
@@ -147,6 +147,29 @@ fn shapes_from_the_metadata_count() {
     models::write_small(dir.path(), &weights, Some(r#"{"layers.0.a.weight": [4, 8], "layers.0.b.weight": [2, 16]}"#));
     against(dir.path(), &original, &[])
         .bad(1, &["'layers.0.b.weight': its shape is [2, 16], and [8, 4] in the original"]);
+}
+
+/// Hashes of the metadata have a line of their own, and those that are wrong are listed.
+#[test]
+fn hashes_from_the_metadata() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("m.safetensors");
+    let weights = weights::gaussian(64, 0.02, 9);
+    let write = |hashes: &str| {
+        let group = encoder::group_tensors("g", &encoder::encode(&weights, &[32]));
+        let metadata = [(df11::format::HASHES_KEY.to_owned(), hashes.to_owned())];
+        std::fs::write(&file, encoder::safetensors(&group, Some(&metadata))).unwrap();
+        run_on("verify", &file, &["--config", dir.path().join("config.json").to_str().unwrap()])
+    };
+    std::fs::write(dir.path().join("config.json"), files::config("0.5.0", r#"{"g": ["a", "b"]}"#)).unwrap();
+    let hash = |half: &[u16]| check::sha256(bytemuck::cast_slice(half));
+    let (a, b) = (hash(&weights[..32]), hash(&weights[32..]));
+    let out = write(&format!(r#"{{"g.a.weight": "{a}"}}"#)).good();
+    assert!(out.contains("1 group good, 0 bad; 64 codes walked\n1 hash right, 0 wrong; compared\n"), "{out}");
+    let ran = write(&format!(r#"{{"g.a.weight": "{a}", "g.b.weight": "{a}"}}"#));
+    ran.bad(1, &["1 of 2 hashes is wrong: tensor 'g.b.weight': its SHA-256 is ", &b]);
+    assert!(lines(&ran.out, "BAD").len() == 1 && ran.out.contains("1 hash right, 1 wrong"), "{}", ran.out);
+    write(r#"{"g.a.weight": "12"}"#).bad(1, &["is not 64 hexadecimal digits", "m.safetensors"]);
 }
 
 /// A head that is the embedding once more may be missing on either side; any other may not.

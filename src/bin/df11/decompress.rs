@@ -5,7 +5,6 @@
 //! those buffers and the decoder's scratch, whatever the model's size.
 
 use crate::output::OutputFile;
-use crate::summary::shape_known;
 use crate::terminal::{Progress, bytes, clean, counted, print, took};
 use crate::{Common, Failure, Threads, interrupt};
 use df11::format::{FileLayout, LayoutTensor};
@@ -62,8 +61,9 @@ pub fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure> {
         return Ok(());
     }
     let (count, size) = (counted(tensors.len() as u64, "tensor"), layout.bytes());
-    let mut text = format!("{}: {count}, {}{}\n", clean(&args.output.display().to_string()), bytes(size), took(start));
-    let flat = tensors.iter().filter(|t| !shape_known(t)).count() as u64;
+    let mut text =
+        format!("{}: {count}, {}{}\n", clean(&args.output.display().to_string()), bytes(size), took(start.elapsed()));
+    let flat = tensors.iter().filter(|t| !t.shape_known()).count() as u64;
     if flat > 0 {
         let (have, dimension) = if flat == 1 { ("has", "its shape is") } else { ("have", "their shapes are") };
         text += &format!("{} {have} one dimension: {dimension} not in the model\n", counted(flat, "tensor"));

@@ -12,7 +12,6 @@
 //! Results go to standard output. An error is one line on standard error, `df11: error: …`. A reader of standard output
 //! that goes away (`df11 inspect MODEL | head`) ends nothing: the exit code of `verify` still tells what it found.
 
-mod compare;
 mod decompress;
 mod histogram;
 mod inspect;
@@ -106,7 +105,7 @@ impl Common {
     /// Opens what the model is compared with. A config given on the command line is not meant for it, and if it is bad,
     /// that says nothing about the model.
     pub fn open_original(&self, path: &Path) -> Result<Model, Failure> {
-        let options = OpenOptions { read: true, any_version: true, config: None };
+        let options = OpenOptions { read: true, any_version: true, indexed: true, config: None };
         Model::open(path, &options).map_err(|e| Failure::cannot(format!("the original cannot be used: {e}")))
     }
 
@@ -116,7 +115,7 @@ impl Common {
                 .map_err(|e| Failure::cannot(format!("cannot read the config '{}': {e}", path.display())))
         };
         let config = self.config.as_ref().map(read).transpose()?;
-        Ok(OpenOptions { read: self.read, any_version: self.any_version, config })
+        Ok(OpenOptions { read: self.read, any_version: self.any_version, config, indexed: false })
     }
 
     /// Whether only what is bad should be said.

@@ -225,15 +225,10 @@ impl TensorSummary {
             name: tensor.name().to_owned(),
             dtype: tensor.dtype().to_string(),
             shape: tensor.shape().to_vec(),
-            shape_known: shape_known(tensor),
+            shape_known: tensor.shape_known(),
             bytes: tensor.bytes(),
             group: group.map(|g| g.name().to_owned()),
             place_in_group: group.map(|g| number - g.tensors().start),
         }
     }
-}
-
-/// Whether a tensor's dimensions are its own. One dimension of a tensor in a group means that nobody wrote down which.
-pub fn shape_known(tensor: &Tensor) -> bool {
-    matches!(tensor.data(), Data::Plain(_)) || tensor.shape().len() != 1
 }

@@ -2,11 +2,11 @@
 //!
 //! Nothing here panics when a stream is closed: `print!` and `eprintln!` would.
 
-use crate::Failure;
+use crate::{Failure, interrupt};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::{Level, LevelFilter};
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::time::Instant;
+use std::time::Duration;
 
 /// Writes to standard output, at once. That the reader has gone (`| head`) is no error: it has seen what it wanted.
 pub fn print(text: &str) -> Result<(), Failure> {
@@ -75,9 +75,16 @@ impl Progress {
         Progress(Some(bar))
     }
 
-    /// No bar, for work that is too little to show.
-    pub fn none() -> Progress {
-        Progress(None)
+    /// What a call of the library is given so that it moves the bar, and ends when the process was interrupted.
+    pub fn of_library(&self) -> df11::Progress {
+        let bar = self.0.clone();
+        df11::Progress::with_callback(move |progress| {
+            if let Some(bar) = &bar {
+                bar.set_length(progress.total());
+                bar.set_position(progress.done());
+            }
+            interrupt::check().is_ok()
+        })
     }
 
     /// So many bytes more are done.
@@ -145,8 +152,8 @@ pub fn bytes(count: u64) -> String {
 }
 
 /// How long something took, as a part of a sentence; nothing where it took no time worth telling.
-pub fn took(start: Instant) -> String {
-    let seconds = start.elapsed().as_secs_f64();
+pub fn took(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
     if seconds < 0.1 { String::new() } else { format!(" in {seconds:.1} s") }
 }
 

@@ -1,18 +1,19 @@
 //! `df11 verify`: is a model what it says, and is it what it was made from?
 
-use crate::compare::{self, Comparison};
 use crate::terminal::{Progress, clean, counted, fit, thousands, took};
 use crate::{Common, Failure, Threads, interrupt};
-use df11::{Model, Status, host};
+use df11::host::{self, Finding, FindingKind, Verified, VerifyOptions};
+use df11::{Error, Model};
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Checks a model: its structure and every code; with --against, every bit
+/// Checks a model: its structure, every code and its hashes; with --against, every bit
 ///
 /// The structure is checked when the model is opened, and an error there ends the work. Then every code of every group is
-/// walked, and the recorded gaps and positions are compared with where codes really start. Damage that keeps all of that
-/// true is seen only by --against, which compares all tensors by name: type, shape (where the model knows it) and every
-/// bit. All that is wrong is listed on standard output.
+/// walked, and the recorded gaps and positions are compared with where codes really start. Where the model's metadata has
+/// hashes of its tensors, they are compared with those of the decoded values. Damage that keeps all of that true is seen
+/// only by --against, which compares all tensors by name: type, shape (where the model knows it) and every bit. All that
+/// is wrong is listed on standard output.
 #[derive(clap::Args)]
 pub struct VerifyArgs {
     /// A folder with *.safetensors files, or one such file
@@ -24,20 +25,63 @@ pub struct VerifyArgs {
     threads: Threads,
 }
 
-/// What was found to be wrong. Each finding is printed when it is made; the first is told again at the end.
-#[derive(Default)]
-pub struct Findings {
-    count: u64,
-    first: Option<String>,
+/// What was found. Each finding is printed when it is made, and the first of each kind that is wrong is told again at the
+/// end.
+struct Findings<'a> {
+    model: &'a Model,
+    progress: &'a Progress,
+    quiet: bool,
+    /// The first group, hash and difference that are wrong.
+    first: [Option<String>; 3],
+    /// When the last group was walked.
+    walked: Option<Instant>,
+    /// What went wrong with standard output.
+    failure: Option<Failure>,
 }
 
-impl Findings {
-    /// Notes and prints a finding.
-    pub fn add(&mut self, label: &str, text: String, progress: &Progress) -> Result<(), Failure> {
-        progress.print(&format!("{label:<8} {}\n", clean(&text)))?;
-        self.count += 1;
-        self.first.get_or_insert(text);
-        Ok(())
+impl<'a> Findings<'a> {
+    fn new(model: &'a Model, progress: &'a Progress, quiet: bool) -> Self {
+        Findings { model, progress, quiet, first: [const { None }; 3], walked: None, failure: None }
+    }
+
+    /// Prints a finding. If that fails the library's work ends.
+    fn add(&mut self, finding: Finding, work: &df11::Progress) {
+        let Finding { kind, name, text } = finding;
+        if matches!(kind, FindingKind::Good | FindingKind::Bad) {
+            self.walked = Some(Instant::now());
+        }
+        let label = match kind {
+            _ if self.quiet && !kind.is_wrong() => return,
+            FindingKind::Good => {
+                let group = self.model.find_group(name).map(|number| &self.model.groups()[number]);
+                let count = thousands(group.map_or(0, |g| g.element_count()));
+                return self.print(&format!("ok       {:<60} {count:>17} weights\n", fit(name, 60)), work);
+            }
+            FindingKind::Bad | FindingKind::Hash => "BAD",
+            FindingKind::Differs => "DIFFERS",
+            _ => "note",
+        };
+        self.print(&format!("{label:<8} {}\n", clean(&text)), work);
+        if kind.is_wrong() {
+            let which = [FindingKind::Bad, FindingKind::Hash].iter().position(|&k| k == kind).unwrap_or(2);
+            self.first[which].get_or_insert(text);
+        }
+    }
+
+    fn print(&mut self, text: &str, work: &df11::Progress) {
+        if let Err(failure) = self.progress.print(text) {
+            self.failure.get_or_insert(failure);
+            work.cancel();
+        }
+    }
+
+    /// What the library returned, unless something of ours ended its work.
+    fn result(&mut self, result: Result<Verified, Error>) -> Result<Verified, Failure> {
+        interrupt::check()?;
+        match self.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(result?),
+        }
     }
 }
 
@@ -46,20 +90,10 @@ pub fn run(args: &VerifyArgs, common: &Common) -> Result<(), Failure> {
     let model = common.open_to_stream(&args.model)?;
     // Before the codes are walked: a wrong path should not be found out minutes later.
     let original = args.against.as_ref().map(|path| common.open_original(path)).transpose()?;
-    let threads = args.threads.count();
-    let damaged = walk(&model, threads, common)?;
-    let differing = match &original {
-        Some(original) => compare(&Comparison { model: &model, original, threads }, common)?,
-        None => Findings::default(),
-    };
-
-    let mut parts = Vec::new();
-    if let Some(first) = &damaged.first {
-        let groups = model.groups().len() as u64;
-        parts.push(format!("{} of {}: {first}", damaged.count, counted_bad(groups, "group", "damaged")));
-    }
-    if let Some(first) = &differing.first {
-        parts.push(format!("the model differs from the original in {}: {first}", counted(differing.count, "tensor")));
+    let options = VerifyOptions { threads: args.threads.count() };
+    let mut parts = verify(&model, &options, common.quiet())?;
+    if let Some(original) = &original {
+        parts.extend(compare(&model, original, &options, common.quiet())?);
     }
     if parts.is_empty() { Ok(()) } else { Err(Failure::bad(parts.join("; and "))) }
 }
@@ -68,53 +102,65 @@ fn counted_bad(all: u64, noun: &str, what: &str) -> String {
     format!("{} {} {what}", counted(all, noun), if all == 1 { "is" } else { "are" })
 }
 
-/// Walks every code of every group.
-fn walk(model: &Model, threads: usize, common: &Common) -> Result<Findings, Failure> {
-    let start = Instant::now();
-    let weights: u64 = model.groups().iter().map(|g| g.element_count()).sum();
-    let progress = Progress::new("verifying", 2 * weights, common.quiet());
-    let mut findings = Findings::default();
-    for (number, group) in model.groups().iter().enumerate() {
-        interrupt::check()?;
-        match host::verify(model, number, threads) {
-            Ok(()) if common.quiet() => {}
-            Ok(()) => {
-                let count = thousands(group.element_count());
-                progress.print(&format!("ok       {:<60} {count:>17} weights\n", fit(group.name(), 60)))?;
-            }
-            Err(error) if error.status() == Status::Corrupt => {
-                findings.add("BAD", format!("group '{}': {error}", group.name()), &progress)?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        progress.advance(2 * group.element_count());
-    }
-    if !common.quiet() {
-        let good = model.groups().len() as u64 - findings.count;
-        progress.print(&format!(
-            "{} good, {} bad; {} walked{}\n",
-            counted(good, "group"),
-            thousands(findings.count),
-            counted(weights, "code"),
-            took(start)
-        ))?;
-    }
-    Ok(findings)
+/// English has its own ways.
+fn counted_hashes(number: u64) -> String {
+    format!("{} hash{}", thousands(number), if number == 1 { "" } else { "es" })
 }
 
-/// Compares every tensor with the original's.
-fn compare(comparison: &Comparison, common: &Common) -> Result<Findings, Failure> {
+/// Walks every code of every group and compares the hashes. Returns what is wrong, in words.
+fn verify(model: &Model, options: &VerifyOptions, quiet: bool) -> Result<Vec<String>, Failure> {
     let start = Instant::now();
-    let progress = Progress::new("comparing", comparison.bytes(), common.quiet());
-    let mut findings = Findings::default();
-    let compared = compare::run(comparison, &mut findings, &progress, common.quiet())?;
-    if !common.quiet() {
-        progress.print(&format!(
+    let bar = Progress::new("verifying", 0, quiet);
+    let progress = bar.of_library();
+    let mut findings = Findings::new(model, &bar, quiet);
+    let result = host::verify_model(model, None, options, &progress, &mut |f| findings.add(f, &progress));
+    let found = findings.result(result)?;
+    let hashes = found.hashes_right + found.hashes_wrong;
+    if !quiet {
+        let walked = findings.walked.unwrap_or(start);
+        bar.print(&format!(
+            "{} good, {} bad; {} walked{}\n",
+            counted(found.groups_good, "group"),
+            thousands(found.groups_bad),
+            counted(found.codes, "code"),
+            took(walked - start)
+        ))?;
+        if hashes > 0 {
+            let right = counted_hashes(found.hashes_right);
+            let wrong = thousands(found.hashes_wrong);
+            bar.print(&format!("{right} right, {wrong} wrong; compared{}\n", took(walked.elapsed())))?;
+        }
+    }
+    let [group, hash, _] = findings.first;
+    let mut parts = Vec::new();
+    if let Some(first) = group {
+        let groups = counted_bad(found.groups_good + found.groups_bad, "group", "damaged");
+        parts.push(format!("{} of {groups}: {first}", found.groups_bad));
+    }
+    if let Some(first) = hash {
+        let are = if found.hashes_wrong == 1 { "is" } else { "are" };
+        parts.push(format!("{} of {} {are} wrong: {first}", thousands(found.hashes_wrong), counted_hashes(hashes)));
+    }
+    Ok(parts)
+}
+
+/// Compares every tensor with the original's. Returns what is wrong, in words.
+fn compare(model: &Model, original: &Model, options: &VerifyOptions, quiet: bool) -> Result<Option<String>, Failure> {
+    let start = Instant::now();
+    let bar = Progress::new("comparing", 0, quiet);
+    let progress = bar.of_library();
+    let mut findings = Findings::new(model, &bar, quiet);
+    let result = host::compare_models(model, original, options, &progress, &mut |f| findings.add(f, &progress));
+    let found = findings.result(result)?;
+    if !quiet {
+        bar.print(&format!(
             "{} equal, {} different; compared{}\n",
-            counted(compared.equal, "tensor"),
-            thousands(findings.count),
-            took(start)
+            counted(found.tensors_equal, "tensor"),
+            thousands(found.tensors_different),
+            took(start.elapsed())
         ))?;
     }
-    Ok(findings)
+    let [.., first] = findings.first;
+    let tensors = counted(found.tensors_different, "tensor");
+    Ok(first.map(|first| format!("the model differs from the original in {tensors}: {first}")))
 }

@@ -1,0 +1,496 @@
+//! Verifying a whole model: every code of every group, every hash that its files carry, and, where there is an original,
+//! every bit of every tensor.
+//!
+//! All of it is done in pieces: no tensor is ever in memory whole.
+
+use super::{DecodeOptions, read_tensor, threads, verify};
+use crate::error::{Error, Result, Status};
+use crate::format::{Model, Tensor};
+use crate::progress::Progress;
+use sha2::{Digest, Sha256};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Bytes of each side compared at a time: a multiple of every element's size.
+const PIECE_BYTES: usize = 8 << 20;
+/// Bytes of a tensor that a thread hashes at a time.
+const HASHED_BYTES: usize = 1 << 20;
+
+/// How to verify a model.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct VerifyOptions {
+    /// Threads to use, the calling one among them; 0 means 1. They live for the call only.
+    pub threads: usize,
+}
+
+/// What a finding is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// A group whose codes agree with its gaps and positions. Nothing is wrong.
+    Good,
+    /// A group whose codes do not.
+    Bad,
+    /// A tensor that has another hash than the file's metadata says.
+    Hash,
+    /// A tensor that differs from the original's, or that only one of the two models has.
+    Differs,
+    /// What a person should know. Nothing is wrong.
+    Note,
+}
+
+impl FindingKind {
+    /// Whether something is wrong.
+    pub fn is_wrong(self) -> bool {
+        matches!(self, FindingKind::Bad | FindingKind::Hash | FindingKind::Differs)
+    }
+}
+
+/// What was found in one group or one tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding<'a> {
+    /// What it is about.
+    pub kind: FindingKind,
+    /// The group (`Good`, `Bad`) or the tensor. It comes from a file: escape it before it is printed.
+    pub name: &'a str,
+    /// One sentence, with the name in it: escape it too.
+    pub text: String,
+}
+
+/// What came of a verification, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Groups whose codes agree with their gaps and positions.
+    pub groups_good: u64,
+    /// Groups whose codes do not.
+    pub groups_bad: u64,
+    /// Codes in all groups, which is weights.
+    pub codes: u64,
+    /// Tensors that have the hash that the metadata says.
+    pub hashes_right: u64,
+    /// Tensors that have another, or cannot be decoded.
+    pub hashes_wrong: u64,
+    /// Tensors that equal the original's.
+    pub tensors_equal: u64,
+    /// Tensors that differ from the original's, or that only one of the two models has.
+    pub tensors_different: u64,
+}
+
+impl Verified {
+    /// Whether nothing is wrong.
+    pub fn is_good(&self) -> bool {
+        self.groups_bad == 0 && self.hashes_wrong == 0 && self.tensors_different == 0
+    }
+}
+
+/// Verifies a model: walks every code of every group as [`super::verify()`] does, compares the hash of each tensor that
+/// has one ([`Tensor::sha256`]), and, if there is an original, every tensor as [`compare_models`] does. It goes on after
+/// what is wrong: each group and each tensor gives its own finding, told in the calling thread when it is made (hashes:
+/// when all are compared).
+///
+/// Memory is at most 16 MiB, and 2 MiB for each thread.
+///
+/// # Errors
+///
+/// What is wrong with the model's contents is no error but a finding. `Cancelled`; `Io` and `OutOfMemory`;
+/// `InvalidArgument` if the original cannot be read, for then nothing is known.
+pub fn verify_model(
+    model: &Model,
+    original: Option<&Model>,
+    options: &VerifyOptions,
+    progress: &Progress,
+    finding: &mut dyn FnMut(Finding),
+) -> Result<Verified> {
+    let walked = |model: &Model| sum(model.groups().iter().map(|g| 2 * g.element_count()));
+    let hashed = |model: &Model| sum(hashed(model).map(Tensor::bytes));
+    let compared = original.map_or(0, |original| compared_bytes(model, original));
+    let mut check =
+        Check { threads: options.threads.max(1), progress, finding, found: Verified::default(), planned: 0 };
+    progress.begin(sum([walked(model), hashed(model), compared]));
+    progress.check()?;
+    check.walk(model)?;
+    check.hash(model)?;
+    if let Some(original) = original {
+        check.compare(model, original)?;
+    }
+    progress.finish();
+    Ok(check.found)
+}
+
+/// Compares every tensor of a model with that of the same name in another, which may be a folder of any number of files:
+/// type, shape (where both models know it), number of elements, and every bit. That one side lacks an `lm_head.weight`
+/// which is equal to the embedding is only noted. Memory, errors and findings as for [`verify_model`].
+pub fn compare_models(
+    model: &Model,
+    original: &Model,
+    options: &VerifyOptions,
+    progress: &Progress,
+    finding: &mut dyn FnMut(Finding),
+) -> Result<Verified> {
+    let mut check =
+        Check { threads: options.threads.max(1), progress, finding, found: Verified::default(), planned: 0 };
+    progress.begin(compared_bytes(model, original));
+    progress.check()?;
+    check.compare(model, original)?;
+    progress.finish();
+    Ok(check.found)
+}
+
+/// Sizes of files that do not exist may add up to more than there are numbers.
+fn sum(bytes: impl IntoIterator<Item = u64>) -> u64 {
+    bytes.into_iter().fold(0, u64::saturating_add)
+}
+
+/// The tensors that have a hash.
+fn hashed(model: &Model) -> impl Iterator<Item = &Tensor> {
+    model.tensors().iter().filter(|t| t.sha256().is_some())
+}
+
+/// The tensors of a model that another has too, each with that one.
+fn pairs<'m>(model: &'m Model, other: &'m Model) -> impl Iterator<Item = (&'m Tensor, &'m Tensor)> {
+    model.tensors().iter().filter_map(|t| Some((t, &other.tensors()[other.find_tensor(t.name())?])))
+}
+
+/// Bytes to compare, one side counted.
+fn compared_bytes(model: &Model, original: &Model) -> u64 {
+    sum(pairs(model, original).map(|(ours, _)| ours.bytes()))
+}
+
+/// A verification at work.
+struct Check<'a> {
+    threads: usize,
+    progress: &'a Progress,
+    finding: &'a mut dyn FnMut(Finding),
+    found: Verified,
+    /// Bytes of all that is behind us, whether it was looked at or left out.
+    planned: u64,
+}
+
+impl Check<'_> {
+    fn tell(&mut self, kind: FindingKind, name: &str, text: String) {
+        (self.finding)(Finding { kind, name, text });
+    }
+
+    /// So many bytes are behind us, also where a part of them was not looked at.
+    fn pass(&mut self, bytes: u64) {
+        self.planned = self.planned.saturating_add(bytes);
+        self.progress.reach(self.planned);
+    }
+
+    /// Walks every code of every group.
+    fn walk(&mut self, model: &Model) -> Result<()> {
+        for (number, group) in model.groups().iter().enumerate() {
+            let name = group.name();
+            self.progress.check()?;
+            match verify::walk(model, number, self.threads, self.progress) {
+                Ok(()) => {
+                    self.found.groups_good += 1;
+                    let text = format!("group '{name}': {} codes", thousands(group.element_count()));
+                    self.tell(FindingKind::Good, name, text);
+                }
+                Err(error) if error.status() == Status::Corrupt => {
+                    self.found.groups_bad += 1;
+                    self.tell(FindingKind::Bad, name, format!("group '{name}': {error}"));
+                }
+                Err(error) => return Err(error),
+            }
+            self.found.codes += group.element_count();
+            self.pass(2 * group.element_count());
+        }
+        Ok(())
+    }
+
+    /// Compares the hash of every tensor that has one: each thread takes the next tensor.
+    fn hash(&mut self, model: &Model) -> Result<()> {
+        let tensors: Vec<&Tensor> = hashed(model).collect();
+        let largest = tensors.iter().map(|t| t.bytes()).max().unwrap_or(0);
+        let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let workers = self.threads.clamp(1, tensors.len().max(1));
+        // A single large tensor should not leave the others idle altogether.
+        let options = DecodeOptions { threads: self.threads / workers, ..DecodeOptions::default() };
+        threads::run(workers, || {
+            let work = || {
+                let mut buffer = Buffer::new(largest.min(HASHED_BYTES as u64) as usize)?;
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(&tensor) = tensors.get(number) else { return Ok(()) };
+                    if let Some(text) = wrong_hash(model, tensor, &mut buffer, &options, self.progress)? {
+                        wrong.lock().unwrap_or_else(PoisonError::into_inner).push((number, text));
+                    }
+                }
+            };
+            // The others need not go on.
+            work().inspect_err(|_| next.store(tensors.len(), Ordering::Relaxed))
+        })?;
+        let mut wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
+        wrong.sort_unstable();
+        self.found.hashes_wrong = wrong.len() as u64;
+        self.found.hashes_right = (tensors.len() - wrong.len()) as u64;
+        for (number, text) in wrong {
+            let name = tensors[number].name();
+            self.tell(FindingKind::Hash, name, format!("tensor '{name}': {text}"));
+        }
+        self.pass(sum(tensors.iter().map(|t| t.bytes())));
+        Ok(())
+    }
+
+    /// Compares all tensors.
+    fn compare(&mut self, model: &Model, original: &Model) -> Result<()> {
+        let options = DecodeOptions { threads: self.threads, ..DecodeOptions::default() };
+        let largest = model.tensors().iter().chain(original.tensors()).map(Tensor::bytes).max().unwrap_or(0);
+        let size = largest.min(PIECE_BYTES as u64) as usize;
+        let mut work = Work { options, progress: self.progress, a: Buffer::new(size)?, b: Buffer::new(size)? };
+        for (ours, theirs) in pairs(model, original) {
+            match work.difference(Side { model, tensor: ours }, Side { model: original, tensor: theirs })? {
+                None => self.found.tensors_equal += 1,
+                Some(difference) => self.differs(ours.name(), &difference),
+            }
+            self.pass(ours.bytes());
+        }
+        let sides = [("model", model, "original", original), ("original", original, "model", model)];
+        for (side, have, other, lack) in sides {
+            for lone in have.tensors().iter().filter(|t| lack.find_tensor(t.name()).is_none()) {
+                let name = lone.name();
+                let tied = work.tied_to(have, lone).map_err(|e| if side == "original" { unusable(e) } else { e })?;
+                match tied {
+                    Some(twin) => {
+                        let twin = twin.name();
+                        let text = format!("'{name}' is in the {side} only: it is tied, bit for bit equal to '{twin}'");
+                        self.tell(FindingKind::Note, name, text);
+                    }
+                    None => self.differs(name, &format!("the {side} has it and the {other} does not")),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn differs(&mut self, name: &str, difference: &str) {
+        self.found.tensors_different += 1;
+        self.tell(FindingKind::Differs, name, format!("tensor '{name}': {difference}"));
+    }
+}
+
+/// What is wrong with a tensor's hash, in words.
+fn wrong_hash(
+    model: &Model,
+    tensor: &Tensor,
+    buffer: &mut Buffer,
+    options: &DecodeOptions,
+    progress: &Progress,
+) -> Result<Option<String>> {
+    let Some(recorded) = tensor.sha256() else { return Ok(None) };
+    let mut hasher = Sha256::new();
+    let mut done = 0;
+    while done < tensor.bytes() {
+        progress.check()?;
+        let piece = buffer.first(tensor.bytes() - done);
+        match read_tensor(model, tensor, done, piece, options) {
+            Ok(()) => hasher.update(&*piece),
+            Err(error) if error.status() == Status::Corrupt => {
+                return Ok(Some(format!("it cannot be decoded to be hashed: {error}")));
+            }
+            Err(error) => return Err(error),
+        }
+        done += piece.len() as u64;
+        progress.advance(piece.len() as u64);
+    }
+    let found: [u8; 32] = hasher.finalize().into();
+    let differs = || format!("its SHA-256 is {}, and {} in the metadata", hex(&found), hex(recorded));
+    Ok((found != *recorded).then(differs))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Memory for pieces of tensors, of words, so that bf16 in it are aligned.
+struct Buffer(Vec<u64>);
+
+impl Buffer {
+    /// Room for so many bytes.
+    fn new(bytes: usize) -> Result<Buffer> {
+        let (mut words, len) = (Vec::new(), bytes.div_ceil(8));
+        words
+            .try_reserve_exact(len)
+            .map_err(|_| Error::OutOfMemory { bytes: bytes as u64, what: "a part of a tensor" })?;
+        words.resize(len, 0);
+        Ok(Buffer(words))
+    }
+
+    /// So many bytes of it, or all.
+    fn first(&mut self, bytes: u64) -> &mut [u8] {
+        let all = self.0.len() * 8;
+        let len = bytes.min(all as u64) as usize;
+        // SAFETY: so many bytes are in the words, which may have any value and are not used otherwise meanwhile.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), len) }
+    }
+}
+
+/// A side of a comparison: a tensor of a model.
+#[derive(Clone, Copy)]
+struct Side<'m> {
+    model: &'m Model,
+    tensor: &'m Tensor,
+}
+
+/// The buffers of a comparison, and how to decode.
+struct Work<'a> {
+    options: DecodeOptions,
+    progress: &'a Progress,
+    a: Buffer,
+    b: Buffer,
+}
+
+impl Work<'_> {
+    /// What is different between two tensors of one name, in words.
+    fn difference(&mut self, a: Side, b: Side) -> Result<Option<String>> {
+        let (ours, theirs) = (a.tensor, b.tensor);
+        let mut found = Vec::new();
+        if ours.dtype() != theirs.dtype() {
+            found.push(format!("it is {}, and {} in the original", ours.dtype(), theirs.dtype()));
+        }
+        let shapes = (ours.shape(), theirs.shape());
+        if shapes.0 != shapes.1 && ours.shape_known() && theirs.shape_known() {
+            found.push(format!("its shape is {:?}, and {:?} in the original", shapes.0, shapes.1));
+        }
+        let elements = (elements(ours), elements(theirs));
+        if elements.0 != elements.1 {
+            let (a, b) = (thousands(elements.0), thousands(elements.1));
+            found.push(format!("it has {a} elements, and {b} in the original"));
+        }
+        if ours.dtype() == theirs.dtype() && ours.bytes() == theirs.bytes() {
+            match self.bits(a, b, true) {
+                Ok(differing) => found.extend(differing.map(|d| d.describe(ours))),
+                Err(Unreadable::Ours(error)) if error.status() == Status::Corrupt => {
+                    found.push(format!("it cannot be decoded: {error}"));
+                }
+                Err(Unreadable::Ours(error)) => return Err(error),
+                Err(Unreadable::Theirs(error)) => return Err(unusable(error)),
+            }
+        }
+        Ok((!found.is_empty()).then(|| found.join("; ")))
+    }
+
+    /// Compares two tensors of one size. All of it is looked at, to tell how much differs.
+    fn bits(&mut self, a: Side, b: Side, counted: bool) -> std::result::Result<Option<Differing>, Unreadable> {
+        let width = element_bytes(a.tensor);
+        let mut found: Option<Differing> = None;
+        let mut done = 0;
+        while done < a.tensor.bytes() {
+            self.progress.check().map_err(Unreadable::Ours)?;
+            let (ours, theirs) = (self.a.first(a.tensor.bytes() - done), self.b.first(a.tensor.bytes() - done));
+            read_tensor(a.model, a.tensor, done, ours, &self.options).map_err(Unreadable::Ours)?;
+            read_tensor(b.model, b.tensor, done, theirs, &self.options).map_err(Unreadable::Theirs)?;
+            if ours != theirs {
+                let pairs = ours.chunks(width).zip(theirs.chunks(width)).enumerate();
+                for (i, (x, y)) in pairs.filter(|(_, (x, y))| x != y) {
+                    let element = done / width as u64 + i as u64;
+                    found
+                        .get_or_insert_with(|| Differing { element, ours: bits(x), theirs: bits(y), count: 0 })
+                        .count += 1;
+                }
+            }
+            done += ours.len() as u64;
+            if counted {
+                self.progress.advance(ours.len() as u64);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The embedding of the same model that a lone `lm_head.weight` is equal to, if that explains why it is alone.
+    fn tied_to<'m>(&mut self, model: &'m Model, lone: &'m Tensor) -> Result<Option<&'m Tensor>> {
+        if !ends_in(lone.name(), "lm_head.weight") {
+            return Ok(None);
+        }
+        let alike = |t: &&Tensor| {
+            ends_in(t.name(), "embed_tokens.weight") && t.dtype() == lone.dtype() && t.bytes() == lone.bytes()
+        };
+        for twin in model.tensors().iter().filter(alike) {
+            match self.bits(Side { model, tensor: lone }, Side { model, tensor: twin }, false) {
+                Ok(None) => return Ok(Some(twin)),
+                Ok(Some(_)) => {}
+                // What cannot be decoded was found and told already, and is equal to nothing.
+                Err(Unreadable::Ours(error) | Unreadable::Theirs(error)) if error.status() == Status::Corrupt => {}
+                Err(Unreadable::Ours(error) | Unreadable::Theirs(error)) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Why two tensors could not be compared.
+enum Unreadable {
+    Ours(Error),
+    Theirs(Error),
+}
+
+/// What is wrong with the original says nothing about the model, so it must not look as if it did.
+pub(crate) fn unusable(error: Error) -> Error {
+    match error.status() {
+        Status::InvalidFormat | Status::UnsupportedFormat | Status::Corrupt => {
+            Error::InvalidArgument(format!("the original cannot be used: {error}"))
+        }
+        _ => error,
+    }
+}
+
+/// Where two tensors differ.
+struct Differing {
+    /// The first such element.
+    element: u64,
+    /// Its bits on both sides.
+    ours: String,
+    theirs: String,
+    /// How many elements differ.
+    count: u64,
+}
+
+impl Differing {
+    fn describe(&self, tensor: &Tensor) -> String {
+        let what = if tensor.dtype().bitsize() < 8 { "byte" } else { "element" };
+        let all = tensor.bytes() / element_bytes(tensor) as u64;
+        format!(
+            "{what} {} is {}, and {} in the original ({} of {} {what}s differ)",
+            self.element,
+            self.ours,
+            self.theirs,
+            thousands(self.count),
+            thousands(all)
+        )
+    }
+}
+
+/// Bytes of an element; 1 where several share a byte.
+fn element_bytes(tensor: &Tensor) -> usize {
+    (tensor.dtype().bitsize() / 8).max(1)
+}
+
+fn elements(tensor: &Tensor) -> u64 {
+    tensor.shape().iter().product()
+}
+
+/// The bits of an element as a number: its bytes are little-endian.
+fn bits(element: &[u8]) -> String {
+    let digits: String = element.iter().rev().map(|b| format!("{b:02x}")).collect();
+    format!("0x{digits}")
+}
+
+/// Whether the last parts of a dotted name are these.
+fn ends_in(name: &str, parts: &str) -> bool {
+    name.strip_suffix(parts).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+/// A number with its thousands apart: `1,234,567`.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
