@@ -89,6 +89,11 @@ impl Progress {
         self.tell(false);
     }
 
+    /// So many bytes that were counted have to be done again.
+    pub(crate) fn set_back(&self, bytes: u64) {
+        self.counts.done.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// All is done: the callback hears of it.
     pub(crate) fn finish(&self) {
         self.tell(true);

@@ -81,12 +81,12 @@ impl Config {
 }
 
 /// The most patterns of a config. Published ones have 25 at most.
-const MOST_PATTERNS: usize = 256;
+pub(crate) const MOST_PATTERNS: usize = 256;
 
 /// Python's `re.fullmatch`, but that `\d` and `\w` mean ASCII only: names of modules are identifiers and numbers, and the
 /// tables of Unicode would make a small pattern large. The pattern is tried alone first, so that no stray bracket can
 /// close ours.
-fn full_match(pattern: &str) -> std::result::Result<Regex, String> {
+pub(crate) fn full_match(pattern: &str) -> std::result::Result<Regex, String> {
     const MOST: usize = 64 << 10;
     let build = |p: &str| {
         let built = RegexBuilder::new(p).unicode(false).size_limit(MOST).dfa_size_limit(MOST).build();

@@ -25,8 +25,20 @@ pub(crate) enum Member {
     SplitPositions,
 }
 
+impl Member {
+    /// All of them, in their order.
+    pub const ALL: [Member; 6] = [
+        Member::Luts,
+        Member::EncodedExponent,
+        Member::SignMantissa,
+        Member::OutputPositions,
+        Member::Gaps,
+        Member::SplitPositions,
+    ];
+}
+
 /// Tensors of a group at most. The largest published group has 157 (BAGEL's vision model).
-const MOST_TENSORS: u64 = 1024;
+pub(crate) const MOST_TENSORS: u64 = 1024;
 
 /// A compressed group: weights that share one Huffman code, usually a transformer layer.
 ///
@@ -127,7 +139,7 @@ impl Group {
         let len = |member: Member| members[member as usize].len;
         use Member::*;
 
-        for member in [Luts, EncodedExponent, SignMantissa, OutputPositions, Gaps, SplitPositions] {
+        for member in Member::ALL {
             let (info, _) = infos[member as usize];
             let dtype = if member == SplitPositions { Dtype::I64 } else { Dtype::U8 };
             let dims = if member == Luts { 2 } else { 1 };

@@ -52,7 +52,9 @@ pub use layout::{FileLayout, LayoutTensor};
 pub use model::{Data, Location, Model, OpenOptions, Tensor};
 pub use source::Span;
 
-pub(crate) use group::{Member, position};
+pub(crate) use config::{MOST_PATTERNS, full_match};
+pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
+pub(crate) use model::{member_of, natural, safetensors_of};
 
 /// The key in a file's `__metadata__` under which shapes of compressed tensors may be kept: a JSON object from tensor
 /// names to lists of dimensions. It is this project's addition; the reference neither writes nor reads it.
@@ -62,3 +64,6 @@ pub const SHAPES_KEY: &str = "df11.shapes";
 /// plain, to the SHA-256 of their little-endian values, decoded, as 64 hexadecimal digits in lower case. It is this
 /// project's addition too.
 pub const HASHES_KEY: &str = "df11.sha256";
+
+/// A file that lies in a folder as long as this library has not finished writing a model to it. Such a folder is refused.
+pub(crate) const UNFINISHED: &str = ".df11-job.json";

@@ -122,6 +122,11 @@ impl Model {
         let path = path.as_ref();
         let meta = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?;
         let (files, config) = if meta.is_dir() {
+            if path.join(super::UNFINISHED).exists() {
+                let reason =
+                    "the folder is the unfinished output of a compression: it must be finished or merged first";
+                return Err(Error::invalid(Place::file(path.display().to_string()), reason));
+            }
             (safetensors_of(path)?, path.join("config.json"))
         } else {
             (vec![path.to_owned()], path.with_file_name("config.json"))
@@ -148,6 +153,32 @@ impl Model {
             keep_indexed(path, &mut sources)?;
         }
         Self::build(sources, config)
+    }
+
+    /// Opens these files, and no others, to be read piece by piece. No config is looked for.
+    pub(crate) fn open_files(files: &[PathBuf]) -> Result<Model> {
+        Self::build(files.iter().map(|f| Source::open(f, false)).collect::<Result<_>>()?, None)
+    }
+
+    /// Opens one group of a file, to be read piece by piece: all else in it may be unfinished.
+    pub(crate) fn open_group(file: &Path, group: &str) -> Result<Model> {
+        let source = Source::open(file, false)?;
+        let mut members: [Option<(TensorInfo, Span)>; 6] = Default::default();
+        for (name, info, span) in source.header(0)?.tensors {
+            if let Some((base, member)) = member_of(&name)
+                && base == group
+            {
+                members[member] = Some((info, span));
+            }
+        }
+        let members = members.each_ref().map(Option::as_ref);
+        let Some(members) = all(&members) else {
+            return Err(Error::invalid(source.place(), format!("there is no group '{}'", shorten(group, 80))));
+        };
+        let group = Group::check(std::slice::from_ref(&source), group, members)?;
+        let group_names = [(group.name().to_owned(), 0)].into();
+        let (sources, groups) = (vec![source], vec![group]);
+        Ok(Model { sources, config: None, groups, tensors: Vec::new(), group_names, tensor_names: HashMap::new() })
     }
 
     /// Opens the bytes of one safetensors file.
@@ -364,7 +395,7 @@ impl std::fmt::Debug for Model {
 }
 
 /// The safetensors files of a folder, by name.
-fn safetensors_of(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn safetensors_of(folder: &Path) -> Result<Vec<PathBuf>> {
     let fail = |e| Error::io("list", folder, e);
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(fail)? {
@@ -461,7 +492,7 @@ fn check_name(name: &str) -> std::result::Result<(), String> {
 }
 
 /// Splits the name of a group's member.
-fn member_of(name: &str) -> Option<(&str, usize)> {
+pub(crate) fn member_of(name: &str) -> Option<(&str, usize)> {
     let (base, last) = name.rsplit_once('.')?;
     MEMBERS.iter().position(|m| *m == last).map(|member| (base, member))
 }
@@ -493,7 +524,7 @@ fn names_of(group: &Group, config: Option<&Config>, sources: &[Source]) -> Resul
 }
 
 /// Compares names with the numbers in them taken as numbers; names that only differ in leading zeros by their bytes.
-fn natural(a: &str, b: &str) -> Ordering {
+pub(crate) fn natural(a: &str, b: &str) -> Ordering {
     let digits = |s: &[u8]| s.iter().take_while(|c| c.is_ascii_digit()).count();
     let (mut x, mut y) = (a.as_bytes(), b.as_bytes());
     while let (Some(&p), Some(&q)) = (x.first(), y.first()) {

@@ -14,7 +14,7 @@ mod verify;
 pub(crate) use check::unusable;
 pub use check::{Finding, FindingKind, Verified, VerifyOptions, compare_models, verify_model};
 pub use compress::{EncodeOptions, Packed, PackedSizes, compress, compress_raw};
-pub(crate) use threads::{NAME as THREAD_NAME, panic_text};
+pub(crate) use threads::{NAME as THREAD_NAME, panic_text, run as run_threads};
 pub use verify::verify;
 
 use crate::error::{Error, Result, shorten};

@@ -1,0 +1,752 @@
+//! Many groups into many files, on many threads, in memory that does not depend on the model.
+//!
+//! A group is never in memory whole. It is gone through two or three times, a stretch of some 256,000 weights at a time:
+//!
+//! ```text
+//! count    stretches are read and their exponents counted; then the code is known, and with it the size of every
+//!          member, so that the file can be laid out, its header written and its room reserved
+//! encode   stretches are read again, encoded, and written at their places; plain tensors are copied
+//! verify   stretches are read again, decoded from the file, and compared
+//! ```
+//!
+//! The second and third reading find the bytes in the system's cache, which is cheaper than memory of ours that would have
+//! to be large enough for any group. Threads take whatever stretch is next, of the oldest file first, and turn to counting
+//! the next file's groups where nothing else is left, so that they wait for one another only at the very end. Bringing
+//! files to the disk and naming them is one more thread's work, for it is waiting and nothing else.
+
+use super::check;
+use super::output::PartialFile;
+use super::state::Journal;
+use crate::error::{Error, Place, Result, shorten};
+use crate::format::{FileLayout, HASHES_KEY, LayoutTensor, MEMBERS, Member, Model, SHAPES_KEY};
+use crate::host::encode::{Outline, Piece, STRETCH, Scratch, Sink};
+use crate::host::{panic_text, run_threads};
+use crate::huffman::encode::{Variant, count, exponent};
+use crate::huffman::rows::FIRST_POINTER;
+use crate::progress::Progress;
+use safetensors::Dtype;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Bytes of a plain tensor copied or hashed at a time.
+const PIECE: usize = 1 << 20;
+/// What a thread needs for its buffers, in bytes, with codes of the worst length; and the whole beside them.
+pub(super) const THREAD_BYTES: u64 = 5 << 20;
+/// Files that may wait for the disk.
+const WAITING_FILES: usize = 4;
+
+/// How to work.
+pub(super) struct Settings {
+    pub threads: usize,
+    pub verify: bool,
+    pub hashes: bool,
+    pub shapes: bool,
+    /// A group that is unfit is an error.
+    pub strict: bool,
+    pub variant: Variant,
+}
+
+/// A group to be made, and of which tensors of the source.
+pub(super) struct GroupSpec {
+    pub name: String,
+    pub tensors: Vec<usize>,
+}
+
+/// A file to be made.
+pub(super) struct FileSpec {
+    pub path: PathBuf,
+    /// Numbers of its groups.
+    pub groups: Vec<usize>,
+    /// Tensors of the source that are copied.
+    pub plain: Vec<usize>,
+    /// What its header says beside tensors.
+    pub metadata: BTreeMap<String, String>,
+    /// Where groups that are on the disk are noted, for a file that is gone on with after an interruption.
+    pub journal: Option<Journal>,
+}
+
+/// A group that DF11 cannot hold.
+#[derive(Debug, Clone)]
+pub(super) struct Unfit {
+    pub group: usize,
+    /// The first tensor of the source that makes it so.
+    pub tensor: usize,
+    pub reason: String,
+}
+
+/// Makes all files. Groups that turn out to be unfit are returned: their tensors are plain in a file that has other groups or
+/// a journal, and a file of which such a group is the only one is not made.
+pub(super) fn run(
+    model: &Model,
+    groups: &[GroupSpec],
+    files: Vec<FileSpec>,
+    settings: &Settings,
+    progress: &Progress,
+) -> Result<Vec<Unfit>> {
+    let (send, receive) = sync_channel(WAITING_FILES);
+    let engine = Engine::new(model, groups, files, settings, progress, send);
+    std::thread::scope(|scope| {
+        let engine = &engine;
+        let finisher = std::thread::Builder::new()
+            .name(crate::host::THREAD_NAME.into())
+            .spawn_scoped(scope, move || engine.finish_files(&receive))
+            .map_err(|e| Error::InvalidArgument(format!("a thread could not be started: {e}")))?;
+        let worked = run_threads(settings.threads, || engine.work());
+        engine.close();
+        let finished = finisher.join().unwrap_or_else(|panic| Err(Error::Internal(panic_text(&*panic))));
+        worked.and(finished)
+    })?;
+    let failed = engine.queue().failed.take();
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(engine.unfit.into_inner().unwrap_or_else(PoisonError::into_inner)),
+    }
+}
+
+/// What there is to do, the most urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Verify,
+    Encode,
+    Copy,
+    Count,
+    Hash,
+}
+
+/// Tasks of one kind: numbers `next` to `total` of a group, or of a file for `Copy` and `Hash`.
+#[derive(Debug)]
+struct Cursor {
+    kind: Kind,
+    target: usize,
+    next: usize,
+    total: usize,
+}
+
+struct Queue {
+    cursors: Vec<Cursor>,
+    next_file: usize,
+    /// Files that are begun and not complete.
+    open: usize,
+    failed: Option<Error>,
+    send: Option<SyncSender<Message>>,
+}
+
+/// What the finisher hears.
+enum Message {
+    /// A group's bytes are written: begin to bring them to the disk.
+    Written(Arc<PartialFile>),
+    /// A group is written and verified.
+    Group(Arc<PartialFile>, usize, usize),
+    /// A file is complete.
+    File(Arc<PartialFile>),
+}
+
+struct Engine<'a> {
+    model: &'a Model,
+    settings: &'a Settings,
+    progress: &'a Progress,
+    groups: Vec<Group<'a>>,
+    files: Vec<OutFile>,
+    unfit: Mutex<Vec<Unfit>>,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+struct Group<'a> {
+    spec: &'a GroupSpec,
+    file: usize,
+    /// For each tensor the number of its first stretch and of its first weight, and then those behind the last.
+    starts: Vec<(usize, u64)>,
+    /// Tasks of the present kind that are not done.
+    left: AtomicUsize,
+    live: Mutex<Live>,
+}
+
+/// What a group holds while it is worked on.
+#[derive(Default)]
+struct Live {
+    counts: Vec<Option<Box<[u32; 256]>>>,
+    last: u8,
+    outline: Option<Arc<Outline>>,
+    /// Where each stretch's codes begin, and where the last one's end.
+    bits: Arc<Vec<u64>>,
+    pieces: Vec<Piece>,
+    sink: Option<Arc<FileSink>>,
+    written: Option<Arc<Model>>,
+}
+
+struct OutFile {
+    spec: FileSpec,
+    /// Groups to be counted and tensors to be hashed before the file can be laid out.
+    unknown: AtomicUsize,
+    /// Groups and pieces of plain tensors before it is complete.
+    left: AtomicUsize,
+    /// From when it is laid out until it is complete.
+    plan: Mutex<Option<Arc<FilePlan>>>,
+    hashes: Mutex<HashMap<usize, String>>,
+}
+
+/// A file that is laid out.
+struct FilePlan {
+    out: Arc<PartialFile>,
+    /// Tensor, its bytes from … on, so many, to this byte of the file.
+    copies: Vec<(usize, u64, usize, u64)>,
+}
+
+/// A group's members in a file.
+struct FileSink {
+    out: Arc<PartialFile>,
+    at: [(u64, u64); 6],
+}
+
+impl Sink for FileSink {
+    fn write(&self, member: Member, offset: u64, bytes: &[u8]) -> Result<()> {
+        let (at, all) = self.at[member as usize];
+        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > all) {
+            return Err(Error::Internal(format!("bytes {offset} + {} of a member of {all}", bytes.len())));
+        }
+        self.out.write_at(at + offset, bytes)
+    }
+}
+
+/// A thread's memory.
+#[derive(Default)]
+struct Memory {
+    weights: Vec<u16>,
+    bytes: Vec<u8>,
+    encode: Scratch,
+    check: check::Scratch,
+}
+
+/// A stretch of a group.
+struct Tile {
+    tensor: usize,
+    /// Its first weight in the tensor, and in the group.
+    in_tensor: u64,
+    in_group: u64,
+    weights: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Engine<'a> {
+    fn new(
+        model: &'a Model,
+        groups: &'a [GroupSpec],
+        files: Vec<FileSpec>,
+        settings: &'a Settings,
+        progress: &'a Progress,
+        send: SyncSender<Message>,
+    ) -> Engine<'a> {
+        let mut file_of = vec![0; groups.len()];
+        for (number, file) in files.iter().enumerate() {
+            file.groups.iter().for_each(|&g| file_of[g] = number);
+        }
+        let group = |(spec, file): (&'a GroupSpec, usize)| {
+            let (mut tile, mut weight) = (0, 0);
+            let mut starts = vec![(0, 0)];
+            for &tensor in &spec.tensors {
+                let weights = model.tensors()[tensor].bytes() / 2;
+                tile += weights.div_ceil(STRETCH as u64) as usize;
+                weight += weights;
+                starts.push((tile, weight));
+            }
+            let hashed = if settings.hashes { spec.tensors.len() } else { 0 };
+            Group { spec, file, starts, left: AtomicUsize::new(tile + hashed), live: Mutex::default() }
+        };
+        let groups = groups.iter().zip(file_of).map(group).collect();
+        let file = |spec: FileSpec| OutFile {
+            unknown: AtomicUsize::new(spec.groups.len() + if settings.hashes { spec.plain.len() } else { 0 }),
+            left: AtomicUsize::new(0),
+            plan: Mutex::default(),
+            hashes: Mutex::default(),
+            spec,
+        };
+        let files = files.into_iter().map(file).collect();
+        let queue = Queue { cursors: Vec::new(), next_file: 0, open: 0, failed: None, send: Some(send) };
+        Engine {
+            model,
+            settings,
+            progress,
+            groups,
+            files,
+            unfit: Mutex::default(),
+            queue: Mutex::new(queue),
+            wake: Condvar::new(),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        lock(&self.queue)
+    }
+
+    /// Nothing more comes for the finisher.
+    fn close(&self) {
+        self.queue().send = None;
+    }
+
+    fn fail(&self, error: Error) {
+        self.queue().failed.get_or_insert(error);
+        self.wake.notify_all();
+    }
+
+    fn push(&self, kind: Kind, target: usize, total: usize) {
+        let mut queue = self.queue();
+        let at = queue.cursors.partition_point(|c| (c.kind, c.target) < (kind, target));
+        queue.cursors.insert(at, Cursor { kind, target, next: 0, total });
+        self.wake.notify_all();
+    }
+
+    fn tell(&self, message: Message) {
+        let send = self.queue().send.clone();
+        // If the finisher has gone, it has left its error.
+        if let Some(send) = send {
+            let _ = send.send(message);
+        }
+    }
+
+    /// A thread's work: tasks until there are no more, or one fails. The error is kept in the queue.
+    fn work(&self) -> Result<()> {
+        let mut memory = Memory::default();
+        while let Some((kind, target, number)) = self.take() {
+            let task = AssertUnwindSafe(|| self.task(kind, target, number, &mut memory));
+            let result = self.progress.check().and_then(|()| {
+                // Others would wait for this task for ever.
+                catch_unwind(task).unwrap_or_else(|panic| Err(Error::Internal(panic_text(&*panic))))
+            });
+            if let Err(error) = result {
+                self.fail(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The most urgent task, once there is one.
+    fn take(&self) -> Option<(Kind, usize, usize)> {
+        let mut queue = self.queue();
+        loop {
+            if queue.failed.is_some() {
+                return None;
+            }
+            if let Some(cursor) = queue.cursors.first_mut() {
+                let task = (cursor.kind, cursor.target, cursor.next);
+                cursor.next += 1;
+                if cursor.next == cursor.total {
+                    queue.cursors.remove(0);
+                }
+                return Some(task);
+            }
+            if queue.next_file < self.files.len() && queue.open <= self.settings.threads {
+                let file = queue.next_file;
+                queue.next_file += 1;
+                queue.open += 1;
+                drop(queue);
+                self.begin(file);
+                queue = self.queue();
+                continue;
+            }
+            if queue.open == 0 {
+                return None;
+            }
+            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn task(&self, kind: Kind, target: usize, number: usize, memory: &mut Memory) -> Result<()> {
+        match kind {
+            Kind::Count => self.count(target, number, memory),
+            Kind::Hash => {
+                self.hash(target, self.files[target].spec.plain[number], memory)?;
+                self.known(target)
+            }
+            Kind::Encode => self.encode(target, number, memory),
+            Kind::Copy => self.copy(target, number, memory),
+            Kind::Verify => self.verify(target, number, memory),
+        }
+    }
+
+    /// Begins a file: whatever must be known of it is found out.
+    fn begin(&self, file: usize) {
+        let spec = &self.files[file].spec;
+        let nothing_unknown = self.files[file].unknown.load(Ordering::Acquire) == 0;
+        for &group in &spec.groups {
+            let tasks = self.groups[group].left.load(Ordering::Relaxed);
+            self.push(Kind::Count, group, tasks);
+        }
+        if self.settings.hashes && !spec.plain.is_empty() {
+            self.push(Kind::Hash, file, spec.plain.len());
+        }
+        // Otherwise whoever makes the last thing known does it.
+        if nothing_unknown && let Err(error) = self.lay_out(file) {
+            self.fail(error);
+        }
+    }
+
+    /// One thing more is known of a file.
+    fn known(&self, file: usize) -> Result<()> {
+        if self.files[file].unknown.fetch_sub(1, Ordering::AcqRel) == 1 { self.lay_out(file) } else { Ok(()) }
+    }
+
+    fn tile(group: &Group, number: usize) -> Tile {
+        let tensor = group.starts.partition_point(|&(first, _)| first <= number) - 1;
+        let (first_tile, first_weight) = group.starts[tensor];
+        let in_tensor = (number - first_tile) as u64 * STRETCH as u64;
+        let weights = (group.starts[tensor + 1].1 - first_weight - in_tensor).min(STRETCH as u64) as usize;
+        Tile { tensor: group.spec.tensors[tensor], in_tensor, in_group: first_weight + in_tensor, weights }
+    }
+
+    fn tiles(group: &Group) -> usize {
+        group.starts.last().map_or(0, |&(tiles, _)| tiles)
+    }
+
+    fn weights(group: &Group) -> u64 {
+        group.starts.last().map_or(0, |&(_, weights)| weights)
+    }
+
+    fn read<'m>(&self, tile: &Tile, buffer: &'m mut Vec<u16>) -> Result<&'m [u16]> {
+        if buffer.len() < tile.weights {
+            buffer.resize(STRETCH, 0);
+        }
+        let weights = &mut buffer[..tile.weights];
+        let tensor = &self.model.tensors()[tile.tensor];
+        self.model.read_plain(tensor, 2 * tile.in_tensor, bytemuck::cast_slice_mut(weights))?;
+        Ok(weights)
+    }
+
+    /// What a task of a kind adds to the progress, which counts bytes of the source.
+    fn share(&self, kind: Kind, weights: u64) -> u64 {
+        let bytes = 2 * weights;
+        match (kind, self.settings.verify) {
+            (Kind::Count, _) => bytes / 4,
+            (Kind::Encode, true) => bytes / 2,
+            (Kind::Encode, false) => bytes - bytes / 4,
+            _ => bytes - bytes / 4 - bytes / 2,
+        }
+    }
+
+    fn hash(&self, file: usize, tensor: usize, memory: &mut Memory) -> Result<()> {
+        let source = &self.model.tensors()[tensor];
+        memory.bytes.resize(PIECE, 0);
+        let mut hash = Sha256::new();
+        let mut at = 0;
+        while at < source.bytes() {
+            self.progress.check()?;
+            let piece = &mut memory.bytes[..(source.bytes() - at).min(PIECE as u64) as usize];
+            self.model.read_plain(source, at, piece)?;
+            hash.update(&*piece);
+            at += piece.len() as u64;
+        }
+        let text: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        lock(&self.files[file].hashes).insert(tensor, text);
+        Ok(())
+    }
+
+    fn count(&self, number: usize, task: usize, memory: &mut Memory) -> Result<()> {
+        let group = &self.groups[number];
+        let tiles = Self::tiles(group);
+        if let Some(tensor) = task.checked_sub(tiles) {
+            self.hash(group.file, group.spec.tensors[tensor], memory)?;
+        } else {
+            let tile = Self::tile(group, task);
+            let weights = self.read(&tile, &mut memory.weights)?;
+            let mut counts = [0; 256];
+            count(weights, &mut counts, self.settings.variant);
+            let mut live = lock(&group.live);
+            live.counts.resize(tiles, None);
+            // A stretch has fewer than 2^32 weights.
+            live.counts[task] = Some(Box::new(counts.map(|n| n as u32)));
+            if task + 1 == tiles {
+                live.last = weights.last().map_or(0, |&w| exponent(w));
+            }
+            drop(live);
+            self.progress.advance(self.share(Kind::Count, tile.weights as u64));
+        }
+        if group.left.fetch_sub(1, Ordering::AcqRel) == 1 { self.counted(number) } else { Ok(()) }
+    }
+
+    /// All of a group is counted.
+    fn counted(&self, number: usize) -> Result<()> {
+        let group = &self.groups[number];
+        let mut live = lock(&group.live);
+        let counts = std::mem::take(&mut live.counts);
+        let mut all = [0u64; 256];
+        for counts in counts.iter().flatten() {
+            all.iter_mut().zip(counts.iter()).for_each(|(sum, &n)| *sum += n as u64);
+        }
+        let sizes: Vec<u64> = group.spec.tensors.iter().map(|&t| self.model.tensors()[t].bytes() / 2).collect();
+        match Outline::new(&sizes, &all, live.last, self.settings.variant) {
+            Some(outline) => {
+                if let Some(limit) = outline.limited() {
+                    log::warn!("group '{}': {limit}", shorten(&group.spec.name, 80));
+                }
+                let mut bits = vec![0];
+                for counts in counts.iter().flatten() {
+                    let wide = counts.map(u64::from);
+                    bits.push(bits.last().unwrap_or(&0) + outline.bits_of(&wide).unwrap_or(0));
+                }
+                (live.outline, live.bits) = (Some(Arc::new(outline)), Arc::new(bits));
+            }
+            None => {
+                let above = |counts: &[u32; 256]| counts[FIRST_POINTER as usize..].iter().any(|&n| n > 0);
+                let tile = counts.iter().position(|c| c.as_deref().is_some_and(above)).unwrap_or(0);
+                let tensor = &self.model.tensors()[Self::tile(group, tile).tensor];
+                let found = all[FIRST_POINTER as usize..].iter().sum::<u64>();
+                let reason = format!(
+                    "{found} of its group's {} weights have an exponent of 240 or more (infinities, NaN, magnitudes of \
+                     2^113 and more), which DF11 cannot hold; the first is in '{}'",
+                    Self::weights(group),
+                    shorten(tensor.name(), 80)
+                );
+                if self.settings.strict {
+                    let place = Place::default().tensor(tensor.name());
+                    return Err(Error::unsupported(place, reason));
+                }
+                lock(&self.unfit).push(Unfit { group: number, tensor: Self::tile(group, tile).tensor, reason });
+                // They will be copied, and are counted then.
+                let counted: u64 =
+                    (0..Self::tiles(group)).map(|t| self.share(Kind::Count, Self::tile(group, t).weights as u64)).sum();
+                self.progress.set_back(counted);
+            }
+        }
+        drop(live);
+        self.known(group.file)
+    }
+
+    /// Everything is known of a file: it is laid out, and the rest of its work begins.
+    fn lay_out(&self, number: usize) -> Result<()> {
+        let file = &self.files[number];
+        let is_fit = |&&g: &&usize| lock(&self.groups[g].live).outline.is_some();
+        let fit: Vec<usize> = file.spec.groups.iter().filter(is_fit).copied().collect();
+        if fit.is_empty() && !file.spec.groups.is_empty() && file.spec.journal.is_none() {
+            // Its tensors go elsewhere.
+            return self.complete(None);
+        }
+        let mut plain = file.spec.plain.clone();
+        for &g in file.spec.groups.iter().filter(|g| !fit.contains(g)) {
+            plain.extend(&self.groups[g].spec.tensors);
+        }
+        let mut tensors = Vec::new();
+        let mut owners = HashMap::new();
+        for &g in &fit {
+            let group = &self.groups[g];
+            let Some(outline) = lock(&group.live).outline.clone() else { continue };
+            for member in Member::ALL {
+                let name = format!("{}.{}", group.spec.name, MEMBERS[member as usize]);
+                let bytes = outline.bytes(member);
+                let (dtype, shape) = match member {
+                    Member::Luts => (Dtype::U8, vec![bytes / 256, 256]),
+                    Member::SplitPositions => (Dtype::I64, vec![bytes / 8]),
+                    _ => (Dtype::U8, vec![bytes]),
+                };
+                owners.insert(name.clone(), (g, member));
+                tensors.push(LayoutTensor { name, dtype, shape, bytes });
+            }
+        }
+        let mut sources = HashMap::new();
+        for &t in &plain {
+            let tensor = &self.model.tensors()[t];
+            sources.insert(tensor.name(), t);
+            tensors.push(LayoutTensor {
+                name: tensor.name().into(),
+                dtype: tensor.dtype(),
+                shape: tensor.shape().to_vec(),
+                bytes: tensor.bytes(),
+            });
+        }
+        let layout = FileLayout::new(tensors, &self.metadata(file, &fit, &plain))?;
+
+        let out = Arc::new(PartialFile::create(&file.spec.path, layout.bytes(), file.spec.journal.is_some())?);
+        let mut done: Vec<usize> = Vec::new();
+        if let Some(journal) = &file.spec.journal {
+            let goes_on = out.starts_with(layout.header());
+            done.extend(fit.iter().filter(|&&g| goes_on && journal.has(&self.groups[g].spec.name)));
+            if !goes_on {
+                journal.clear()?;
+            }
+        }
+        out.write_at(0, layout.header())?;
+        let mut at: HashMap<usize, [(u64, u64); 6]> = HashMap::new();
+        let mut copies = Vec::new();
+        for (tensor, offset) in layout.tensors() {
+            if let Some(&(g, member)) = owners.get(&tensor.name) {
+                at.entry(g).or_default()[member as usize] = (offset, tensor.bytes);
+            } else if let Some(&source) = sources.get(&tensor.name[..]) {
+                let pieces = (0..tensor.bytes).step_by(PIECE);
+                copies.extend(
+                    pieces.map(|from| (source, from, (tensor.bytes - from).min(PIECE as u64) as usize, offset + from)),
+                );
+            }
+        }
+        let pieces = copies.len();
+        file.left.store(pieces + fit.len() + 1, Ordering::Release);
+        *lock(&file.plan) = Some(Arc::new(FilePlan { out: out.clone(), copies }));
+        for &g in &fit {
+            let group = &self.groups[g];
+            if done.contains(&g) {
+                let weights = Self::weights(group);
+                let verify = if self.settings.verify { self.share(Kind::Verify, weights) } else { 0 };
+                self.progress.advance(self.share(Kind::Encode, weights) + verify);
+                *lock(&group.live) = Live::default();
+                self.one_less(number)?;
+                continue;
+            }
+            let at = at.get(&g).copied().unwrap_or_default();
+            lock(&group.live).sink = Some(Arc::new(FileSink { out: out.clone(), at }));
+            let tiles = Self::tiles(group);
+            group.left.store(tiles, Ordering::Release);
+            self.push(Kind::Encode, g, tiles);
+        }
+        if pieces > 0 {
+            self.push(Kind::Copy, number, pieces);
+        }
+        // The one that was counted for laying out.
+        self.one_less(number)
+    }
+
+    fn metadata(&self, file: &OutFile, fit: &[usize], plain: &[usize]) -> BTreeMap<String, String> {
+        let mut metadata = file.spec.metadata.clone();
+        let packed = || fit.iter().flat_map(|&g| &self.groups[g].spec.tensors);
+        let name = |t: &usize| self.model.tensors()[*t].name().to_owned();
+        if self.settings.shapes && !fit.is_empty() {
+            let shapes: BTreeMap<String, &[u64]> =
+                packed().map(|t| (name(t), self.model.tensors()[*t].shape())).collect();
+            metadata.insert(SHAPES_KEY.into(), serde_json::json!(shapes).to_string());
+        }
+        if self.settings.hashes {
+            let hashes = lock(&file.hashes);
+            let of = |t: &usize| Some((name(t), hashes.get(t)?.clone()));
+            let all: BTreeMap<String, String> = packed().chain(plain).filter_map(of).collect();
+            metadata.insert(HASHES_KEY.into(), serde_json::json!(all).to_string());
+        }
+        metadata
+    }
+
+    fn encode(&self, number: usize, task: usize, memory: &mut Memory) -> Result<()> {
+        let group = &self.groups[number];
+        let tile = Self::tile(group, task);
+        let live = lock(&group.live);
+        let (Some(outline), Some(sink), bits) = (live.outline.clone(), live.sink.clone(), live.bits.clone()) else {
+            return Err(Error::Internal("a group is encoded before it is laid out".into()));
+        };
+        drop(live);
+        let weights = self.read(&tile, &mut memory.weights)?;
+        let bits = (bits[task], bits[task + 1]);
+        let piece = outline.encode(weights, tile.in_group, bits, &*sink, &mut memory.encode)?;
+        lock(&group.live).pieces.push(piece);
+        self.progress.advance(self.share(Kind::Encode, tile.weights as u64));
+        if group.left.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return Ok(());
+        }
+        // All of it is encoded.
+        let mut live = lock(&group.live);
+        outline.finish(&std::mem::take(&mut live.pieces), &*sink)?;
+        // The tables go; what they took is another group's.
+        live.outline = None;
+        let plan = self.plan(group.file)?;
+        self.tell(Message::Written(plan.out.clone()));
+        if !self.settings.verify {
+            drop(live);
+            return self.group_done(number);
+        }
+        live.written = Some(Arc::new(Model::open_group(plan.out.temporary(), &group.spec.name)?));
+        drop(live);
+        let tiles = Self::tiles(group);
+        group.left.store(tiles, Ordering::Release);
+        self.push(Kind::Verify, number, tiles);
+        Ok(())
+    }
+
+    fn verify(&self, number: usize, task: usize, memory: &mut Memory) -> Result<()> {
+        let group = &self.groups[number];
+        let tile = Self::tile(group, task);
+        let live = lock(&group.live);
+        let (Some(written), bits) = (live.written.clone(), live.bits.clone()) else {
+            return Err(Error::Internal("a group is verified before it is written".into()));
+        };
+        drop(live);
+        let weights = self.read(&tile, &mut memory.weights)?;
+        check::stretch(&written, weights, tile.in_group, bits[task], &mut memory.check)?;
+        self.progress.advance(self.share(Kind::Verify, tile.weights as u64));
+        if group.left.fetch_sub(1, Ordering::AcqRel) == 1 { self.group_done(number) } else { Ok(()) }
+    }
+
+    /// A group is written, and verified if that was asked for.
+    fn group_done(&self, number: usize) -> Result<()> {
+        let group = &self.groups[number];
+        *lock(&group.live) = Live::default();
+        if self.files[group.file].spec.journal.is_some() {
+            self.tell(Message::Group(self.plan(group.file)?.out.clone(), group.file, number));
+        }
+        self.one_less(group.file)
+    }
+
+    fn copy(&self, number: usize, task: usize, memory: &mut Memory) -> Result<()> {
+        let plan = self.plan(number)?;
+        let (tensor, from, len, to) = plan.copies[task];
+        memory.bytes.resize(PIECE, 0);
+        let bytes = &mut memory.bytes[..len];
+        self.model.read_plain(&self.model.tensors()[tensor], from, bytes)?;
+        plan.out.write_at(to, bytes)?;
+        self.progress.advance(len as u64);
+        self.one_less(number)
+    }
+
+    /// One thing less to do before a file is complete.
+    fn one_less(&self, file: usize) -> Result<()> {
+        if self.files[file].left.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return Ok(());
+        }
+        let plan = lock(&self.files[file].plan).take();
+        self.complete(plan.map(|plan| plan.out.clone()))
+    }
+
+    fn plan(&self, file: usize) -> Result<Arc<FilePlan>> {
+        lock(&self.files[file].plan)
+            .clone()
+            .ok_or_else(|| Error::Internal("a file is written before it is laid out".into()))
+    }
+
+    fn complete(&self, out: Option<Arc<PartialFile>>) -> Result<()> {
+        if let Some(out) = out {
+            self.tell(Message::File(out));
+        }
+        self.queue().open -= 1;
+        self.wake.notify_all();
+        Ok(())
+    }
+
+    /// The finisher: brings files to the disk and gives them their names.
+    fn finish_files(&self, messages: &Receiver<Message>) -> Result<()> {
+        for message in messages {
+            let result = match message {
+                Message::Written(out) => {
+                    out.start_writing();
+                    Ok(())
+                }
+                Message::Group(out, file, group) => match &self.files[file].spec.journal {
+                    Some(journal) => out.sync().and_then(|()| journal.add(&self.groups[group].spec.name)),
+                    None => Ok(()),
+                },
+                // What was cancelled in the last moment is not completed.
+                Message::File(out) => self
+                    .progress
+                    .check()
+                    .and_then(|()| if self.queue().failed.is_some() { Err(Error::Cancelled) } else { out.commit() }),
+            };
+            if let Err(error) = result {
+                self.fail(error);
+                // Senders must not wait for somebody who has gone.
+                messages.iter().for_each(drop);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}

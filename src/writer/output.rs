@@ -1,0 +1,221 @@
+//! Files that appear under their names only when they are complete.
+//!
+//! A file is written beside its place as `.NAME.df11-tmp`, a name that no loader takes, brought to the disk, and renamed.
+//! Dropped before that it is removed, unless it is to be gone on with.
+
+use crate::error::{Error, Result};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What all our unfinished files end in.
+const SUFFIX: &str = ".df11-tmp";
+
+/// A file being written.
+pub(crate) struct PartialFile {
+    file: File,
+    temporary: PathBuf,
+    to: PathBuf,
+    /// Whether it goes when it is dropped.
+    remove: AtomicBool,
+}
+
+/// The name under which a file is written.
+pub(crate) fn temporary(to: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(to.file_name().unwrap_or_default());
+    name.push(SUFFIX);
+    to.with_file_name(name)
+}
+
+/// Whether a name is that of an unfinished file.
+pub(crate) fn is_temporary(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(SUFFIX)
+}
+
+impl PartialFile {
+    /// Begins a file of so many bytes that will be called `to`. With `keep` it stays when it is dropped unfinished, and one
+    /// that is there already is opened as it is.
+    pub fn create(to: &Path, bytes: u64, keep: bool) -> Result<PartialFile> {
+        let temporary = temporary(to);
+        let fail = |e| Error::io("create", &temporary, e);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(!keep).open(&temporary).map_err(fail)?;
+        let partial =
+            PartialFile { file, temporary: temporary.clone(), to: to.to_owned(), remove: AtomicBool::new(!keep) };
+        partial.file.set_len(bytes).and_then(|()| reserve(&partial.file, bytes)).map_err(|e| partial.failure(e))?;
+        Ok(partial)
+    }
+
+    /// The unfinished file's name.
+    pub fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Writes bytes at a place. Any number of threads may, at different places.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        write_all_at(&self.file, offset, bytes).map_err(|e| self.failure(e))
+    }
+
+    /// Whether it begins with these bytes.
+    pub fn starts_with(&self, bytes: &[u8]) -> bool {
+        let mut there = vec![0; bytes.len()];
+        read_exact_at(&self.file, &mut there).is_ok() && there == bytes
+    }
+
+    fn failure(&self, error: io::Error) -> Error {
+        Error::io("write", &self.to, error)
+    }
+
+    /// Asks the system to begin bringing the file to the disk, and does not wait.
+    pub fn start_writing(&self) {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            // SAFETY: the descriptor is open, and the call touches no memory of ours. That it fails harms nothing.
+            unsafe { libc::sync_file_range(self.file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+        }
+    }
+
+    /// Brings what was written to the disk.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| self.failure(e))
+    }
+
+    /// Brings the file to the disk and gives it its name.
+    pub fn commit(&self) -> Result<()> {
+        self.file.sync_all().map_err(|e| self.failure(e))?;
+        // A file that takes another's place is no more open to others than that was.
+        if let Ok(meta) = std::fs::metadata(&self.to) {
+            self.file.set_permissions(meta.permissions()).map_err(|e| self.failure(e))?;
+        }
+        std::fs::rename(&self.temporary, &self.to).map_err(|e| Error::io("rename to", &self.to, e))?;
+        self.remove.store(false, Ordering::Relaxed);
+        sync_folder_of(&self.to);
+        Ok(())
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        if self.remove.load(Ordering::Relaxed) && std::fs::remove_file(&self.temporary).is_err() {
+            log::warn!("the unfinished file '{}' could not be removed", self.temporary.display());
+        }
+    }
+}
+
+/// Writes a whole small file.
+pub(crate) fn write_file(to: &Path, bytes: &[u8]) -> Result<()> {
+    let file = PartialFile::create(to, bytes.len() as u64, false)?;
+    file.write_at(0, bytes)?;
+    file.commit()
+}
+
+/// Copies a whole file.
+pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    let mut source = File::open(from).map_err(|e| Error::io("open", from, e))?;
+    let file = PartialFile::create(to, 0, false)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        let read = io::Read::read(&mut source, &mut buffer).map_err(|e| Error::io("read", from, e))?;
+        if read == 0 {
+            return file.commit();
+        }
+        file.write_at(at, &buffer[..read])?;
+        at += read as u64;
+    }
+}
+
+/// A file that has its name could still lose it in a power cut until its folder is on the disk.
+pub(crate) fn sync_folder_of(path: &Path) {
+    #[cfg(unix)]
+    {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if let Err(e) = File::open(folder).and_then(|f| f.sync_all()) {
+            log::warn!("the folder '{}' could not be brought to the disk: {e}", folder.display());
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, 0)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, bytes: &mut [u8]) -> io::Result<()> {
+    match std::os::windows::fs::FileExt::seek_read(file, bytes, 0)? {
+        n if n == bytes.len() => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let n = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
+        if n == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        offset += n as u64;
+        bytes = &bytes[n..];
+    }
+    Ok(())
+}
+
+/// Asks for so many bytes of the disk for a file, so that one that is too full is known before the work and not after it.
+/// Where the file system cannot tell, writing will.
+///
+/// # Errors
+///
+/// `StorageFull` and its like.
+#[cfg(target_os = "linux")]
+pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
+    let Ok(len) = libc::off_t::try_from(bytes) else { return Err(io::ErrorKind::FileTooLarge.into()) };
+    if len == 0 {
+        return Ok(());
+    }
+    // What it has already need not be found again.
+    let more = bytes.saturating_sub(file.metadata()?.blocks().saturating_mul(512));
+    // Asked first, because reserving more than there is may take all there is before it fails, and others would find the
+    // disk full for that while.
+    // SAFETY: all zeros are a valid value of this plain struct.
+    let mut disk: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, and the struct lives as long as the call.
+    let known = unsafe { libc::fstatvfs(file.as_raw_fd(), &mut disk) } == 0 && disk.f_blocks > 0;
+    if known && more > disk.f_bavail.saturating_mul(disk.f_frsize) {
+        return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+    }
+    // SAFETY: the descriptor is open, and the call touches no memory of ours.
+    if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Err(error),
+        // Not every file system can do this, and none must.
+        _ => Ok(()),
+    }
+}
+
+/// Asks for so many bytes of the disk for a file. This system has no way to.
+///
+/// # Errors
+///
+/// None.
+#[cfg(not(target_os = "linux"))]
+pub fn reserve(_file: &File, _bytes: u64) -> io::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,387 @@
+//! What lies in the output folder while a model is being written, so that an interrupted run can be gone on with and
+//! several machines can share one model.
+//!
+//! | file | what it says |
+//! |---|---|
+//! | `.df11-job.json` | that the folder is unfinished, and what is being written: source, patterns, options. A folder with it is refused by every reader of this library |
+//! | `.df11-part-I-of-N.json` | what part I has found out, and whether it is finished. Locked while its process runs |
+//! | `.NAME.df11-job` | for a single file: the same as the first, then the groups that are on the disk, a line each |
+//! | `.NAME.df11-tmp` | a file that is being written |
+
+use super::output::write_file;
+use crate::error::{Error, Place, Result, shorten};
+use crate::format::UNFINISHED;
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// One of the parts that share a model: `number` of `count`, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Which one, 1 to `count`.
+    pub number: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+impl Part {
+    /// The whole model.
+    pub const WHOLE: Part = Part { number: 1, count: 1 };
+
+    /// Reads `I/N`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument`, if that is not what it is.
+    pub fn parse(text: &str) -> Result<Part> {
+        let parsed = text.split_once('/').and_then(|(number, count)| {
+            Some(Part { number: number.trim().parse().ok()?, count: count.trim().parse().ok()? })
+        });
+        let part = parsed.ok_or_else(|| {
+            Error::InvalidArgument(format!("'{}' is no part: write it as I/N, such as 1/4", shorten(text, 40)))
+        })?;
+        part.check()?;
+        Ok(part)
+    }
+
+    pub(super) fn check(self) -> Result<()> {
+        if (1..=self.count).contains(&self.number) && self.count <= 100_000 {
+            return Ok(());
+        }
+        Err(Error::InvalidArgument(format!("part {} of {}: they are numbered from 1", self.number, self.count)))
+    }
+
+    /// Whether the group or file of that number is this part's.
+    pub(super) fn has(self, number: usize) -> bool {
+        number % self.count as usize == self.number as usize - 1
+    }
+
+    fn file(self) -> String {
+        format!(".df11-part-{}-of-{}.json", self.number, self.count)
+    }
+}
+
+/// Why a group stays plain: its number in the plan and the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LeftGroup {
+    pub group: String,
+    pub tensor: String,
+    pub reason: String,
+}
+
+/// The part of a job that this process does.
+pub(super) struct PartState {
+    folder: PathBuf,
+    part: Part,
+    /// Locked as long as this lives, so that no other process does the same.
+    _lock: Option<File>,
+    pub left: Vec<LeftGroup>,
+    pub finished: bool,
+}
+
+/// Text of a file, `None` if there is none.
+fn read(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("read", path, e)),
+    }
+}
+
+/// Says that a folder is being written, or finds that it is, by somebody who writes the same.
+///
+/// # Errors
+///
+/// `InvalidArgument` if it is not empty and not ours, or unfinished and not to be gone on with, or of another job.
+pub(super) fn begin_folder(folder: &Path, job: &Value, resume: bool) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::io("create the folder", folder, e))?;
+    let shown = shorten(&folder.display().to_string(), 200);
+    let marker = folder.join(UNFINISHED);
+    if read(&marker)?.is_none() {
+        let fail = |e| Error::io("list", folder, e);
+        for entry in std::fs::read_dir(folder).map_err(fail)? {
+            let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
+            // Another part may be about to say what we are.
+            if !name.starts_with('.') {
+                return Err(Error::InvalidArgument(format!(
+                    "the folder '{shown}' is not empty: it has '{}'",
+                    shorten(&name, 80)
+                )));
+            }
+        }
+        return write_job(folder, &marker, job);
+    }
+    if !resume {
+        return Err(Error::InvalidArgument(format!(
+            "the folder '{shown}' is the unfinished output of an earlier run: go on with it (--resume), or remove it"
+        )));
+    }
+    check_job(&marker, job)
+}
+
+/// Fails if what is being written is something else.
+pub(super) fn check_job(marker: &Path, job: &Value) -> Result<()> {
+    let Some(text) = read(marker)? else {
+        return Err(Error::InvalidArgument(format!(
+            "'{}' is not there: nothing is being written here",
+            shorten(&marker.display().to_string(), 200)
+        )));
+    };
+    let place = Place::file(marker.display().to_string());
+    let there: Value = serde_json::from_str(&text)
+        .map_err(|e| Error::invalid(place.clone(), format!("this is not what an unfinished run leaves: {e}")))?;
+    let empty = serde_json::Map::new();
+    let (there, job) = (there.as_object().unwrap_or(&empty), job.as_object().unwrap_or(&empty));
+    match job.iter().find(|(key, value)| there.get(*key) != Some(value)) {
+        None => Ok(()),
+        Some((key, _)) => Err(Error::InvalidArgument(format!(
+            "the unfinished output was begun with another {key}: go on with the same source and options, or remove it [{place}]"
+        ))),
+    }
+}
+
+/// Several parts may do so at once, all with the same text: each under a name of its own, and the last rename wins.
+fn write_job(folder: &Path, marker: &Path, job: &Value) -> Result<()> {
+    let own = folder.join(format!("{UNFINISHED}-{}", std::process::id()));
+    let fail = |e| Error::io("write", &own, e);
+    let mut file = File::create(&own).map_err(fail)?;
+    file.write_all(job.to_string().as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
+    std::fs::rename(&own, marker).map_err(|e| Error::io("write", marker, e))?;
+    super::output::sync_folder_of(marker);
+    check_job(marker, job)
+}
+
+impl PartState {
+    /// Begins a part, or finds what an earlier run of it left.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` if another process is at it.
+    pub fn begin(folder: &Path, part: Part, resume: bool) -> Result<PartState> {
+        let path = folder.join(part.file());
+        let fail = |e| Error::io("open", &path, e);
+        let lock_path = folder.join(format!("{}.lock", part.file()));
+        let lock = File::create(&lock_path).map_err(fail)?;
+        let lock = match lock.try_lock() {
+            Ok(()) => Some(lock),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(Error::InvalidArgument(format!(
+                    "another process is writing part {} of {} to '{}'",
+                    part.number,
+                    part.count,
+                    shorten(&folder.display().to_string(), 200)
+                )));
+            }
+            // Not every file system can lock, and none must.
+            Err(std::fs::TryLockError::Error(_)) => None,
+        };
+        let mut state = PartState { folder: folder.to_owned(), part, _lock: lock, left: Vec::new(), finished: false };
+        match read(&path)? {
+            Some(_) if !resume => {
+                return Err(Error::InvalidArgument(format!(
+                    "part {} of {} was begun before in '{}': go on with it (--resume)",
+                    part.number,
+                    part.count,
+                    shorten(&folder.display().to_string(), 200)
+                )));
+            }
+            Some(text) => state.parse(&path, &text)?,
+            None => state.save()?,
+        }
+        Ok(state)
+    }
+
+    /// What a part has left, for whoever puts all together.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` if it is not finished.
+    pub fn finished(folder: &Path, part: Part) -> Result<Vec<LeftGroup>> {
+        let path = folder.join(part.file());
+        let mut state = PartState { folder: folder.to_owned(), part, _lock: None, left: Vec::new(), finished: false };
+        if let Some(text) = read(&path)? {
+            state.parse(&path, &text)?;
+        }
+        if !state.finished {
+            return Err(Error::InvalidArgument(format!(
+                "part {} of {} is not finished in '{}'",
+                part.number,
+                part.count,
+                shorten(&folder.display().to_string(), 200)
+            )));
+        }
+        Ok(state.left)
+    }
+
+    fn parse(&mut self, path: &Path, text: &str) -> Result<()> {
+        let invalid = || {
+            let place = Place::file(path.display().to_string());
+            Error::invalid(place, "this is not what an unfinished run leaves: remove it to do the part anew")
+        };
+        let json: Value = serde_json::from_str(text).map_err(|_| invalid())?;
+        self.finished = json["finished"].as_bool().ok_or_else(invalid)?;
+        for left in json["left"].as_array().ok_or_else(invalid)? {
+            let text = |key: &str| left[key].as_str().map(str::to_owned).ok_or_else(invalid);
+            self.left.push(LeftGroup { group: text("group")?, tensor: text("tensor")?, reason: text("reason")? });
+        }
+        Ok(())
+    }
+
+    /// Notes what was found out.
+    pub fn save(&self) -> Result<()> {
+        let left = |l: &LeftGroup| json!({ "group": l.group, "tensor": l.tensor, "reason": l.reason });
+        let json = json!({ "finished": self.finished, "left": self.left.iter().map(left).collect::<Vec<_>>() });
+        write_file(&self.folder.join(self.part.file()), json.to_string().as_bytes())
+    }
+}
+
+/// How many parts an unfinished folder was begun in.
+pub(super) fn parts_of(folder: &Path) -> Result<Option<u32>> {
+    let json: Option<Value> = read(&folder.join(UNFINISHED))?.and_then(|text| serde_json::from_str(&text).ok());
+    Ok(json.and_then(|json| json["parts"].as_u64()).map(|n| n as u32))
+}
+
+/// Removes what is there only while a folder is unfinished; what says that it is, last.
+pub(super) fn end_folder(folder: &Path) -> Result<()> {
+    let fail = |e| Error::io("list", folder, e);
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(".df11-part-") || super::output::is_temporary(&name) {
+            std::fs::remove_file(entry.path()).map_err(|e| Error::io("remove", entry.path(), e))?;
+        }
+    }
+    let marker = folder.join(UNFINISHED);
+    std::fs::remove_file(&marker).map_err(|e| Error::io("remove", &marker, e))?;
+    super::output::sync_folder_of(&marker);
+    Ok(())
+}
+
+/// After a failure: if nothing was completed there is nothing to go on with, and no trace is left. Otherwise all stays.
+pub(super) fn clear_if_empty(folder: &Path, remove_folder: bool) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let ours = |name: &str| name.starts_with('.');
+    let empty = entries.flatten().all(|entry| ours(&entry.file_name().to_string_lossy()));
+    let begun = folder.join(UNFINISHED).is_file();
+    // Another process that is at it holds its lock.
+    let lock = File::open(folder.join(format!("{}.lock", Part::WHOLE.file()))).ok();
+    let free = lock.is_none_or(|lock| !matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)));
+    if empty && begun && free && end_folder(folder).is_ok() && remove_folder {
+        let _ = std::fs::remove_dir(folder);
+    }
+}
+
+/// Which groups of a single file are on the disk.
+pub(super) struct Journal {
+    path: PathBuf,
+    job: String,
+    there: HashSet<String>,
+    file: Mutex<File>,
+}
+
+impl Journal {
+    /// Opens the journal of a file to be written, or begins one.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` if it is to be gone on with and is of another job, or if another process is at it.
+    pub fn open(to: &Path, job: &Value, resume: bool) -> Result<Journal> {
+        let path = Self::path(to);
+        let fail = |e| Error::io("open", &path, e);
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(fail)?;
+        if let Err(std::fs::TryLockError::WouldBlock) = file.try_lock() {
+            return Err(Error::InvalidArgument(format!(
+                "another process is writing '{}'",
+                shorten(&to.display().to_string(), 200)
+            )));
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(fail)?;
+        let job = job.to_string();
+        let mut lines = text.lines();
+        let same = lines.next() == Some(&job[..]);
+        if resume && !text.is_empty() && !same {
+            return Err(Error::InvalidArgument(format!(
+                "the unfinished '{}' was begun with another source or other options: go on with the same ones, or begin anew",
+                shorten(&to.display().to_string(), 200)
+            )));
+        }
+        let mut journal = Journal { path: path.clone(), job, there: HashSet::new(), file: Mutex::new(file) };
+        if resume && same {
+            // A line that was cut off by the interruption is of a group that is done again.
+            let end = text.rfind('\n').map_or(0, |end| end + 1);
+            journal.there = text[..end].lines().skip(1).map(str::to_owned).collect();
+            journal.file.get_mut().unwrap_or_else(PoisonError::into_inner).set_len(end as u64).map_err(fail)?;
+        } else {
+            journal.clear()?;
+        }
+        Ok(journal)
+    }
+
+    fn path(to: &Path) -> PathBuf {
+        let name = to.file_name().unwrap_or_default().to_string_lossy();
+        to.with_file_name(format!(".{name}.df11-job"))
+    }
+
+    /// Whether a group is on the disk.
+    pub fn has(&self, group: &str) -> bool {
+        self.there.contains(&json!(group).to_string())
+    }
+
+    /// Nothing is.
+    pub fn clear(&self) -> Result<()> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let fail = |e| Error::io("write", &self.path, e);
+        file.set_len(0).map_err(fail)?;
+        (&*file).write_all(format!("{}\n", self.job).as_bytes()).and_then(|()| file.sync_data()).map_err(fail)
+    }
+
+    /// A group is.
+    pub fn add(&self, group: &str) -> Result<()> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = format!("{}\n", json!(group));
+        (&*file)
+            .write_all(line.as_bytes())
+            .and_then(|()| file.sync_data())
+            .map_err(|e| Error::io("write", &self.path, e))
+    }
+
+    /// After a failure: if no group is on the disk there is nothing to go on with, and no trace is left.
+    pub fn remove_if_empty(to: &Path) {
+        let path = Self::path(to);
+        if std::fs::read_to_string(&path).is_ok_and(|text| text.lines().count() <= 1) {
+            let _ = std::fs::remove_file(&path);
+            let _ = std::fs::remove_file(super::output::temporary(to));
+        }
+    }
+
+    /// The file is complete.
+    pub fn remove(to: &Path) -> Result<()> {
+        let path = Self::path(to);
+        std::fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))
+    }
+}
+
+/// Whether a file of that name can be opened as one that holds this group.
+pub(super) fn holds_group(path: &Path, group: &str) -> bool {
+    crate::format::Model::open_group(path, group).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_read_and_share_all_there_is() {
+        assert_eq!(Part::parse("2/3").unwrap(), Part { number: 2, count: 3 });
+        for bad in ["", "1", "0/1", "4/3", "a/b", "1/0", "-1/2", "1/100001"] {
+            assert!(Part::parse(bad).is_err(), "{bad}");
+        }
+        for n in 0..20 {
+            assert_eq!((1..=3).filter(|&number| Part { number, count: 3 }.has(n)).count(), 1);
+        }
+    }
+}
