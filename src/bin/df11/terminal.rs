@@ -60,12 +60,13 @@ pub fn log_to_stderr(verbose: u8, quiet: bool) {
 pub struct Progress(Option<ProgressBar>);
 
 impl Progress {
-    /// Starts a bar for that many bytes.
+    /// Starts a bar for that many bytes. One for 0 bytes is not seen until it is known how many there are.
     pub fn new(what: &'static str, bytes: u64, quiet: bool) -> Progress {
         if quiet || !std::io::stderr().is_terminal() {
             return Progress(None);
         }
-        let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
+        let target = if bytes > 0 { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(bytes), target);
         let template = "{msg} {wide_bar} {percent:>3} %  {decimal_bytes} of {decimal_total_bytes}  \
                         {decimal_bytes_per_sec}  {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -79,8 +80,11 @@ impl Progress {
     pub fn of_library(&self) -> df11::Progress {
         let bar = self.0.clone();
         df11::Progress::with_callback(move |progress| {
-            if let Some(bar) = &bar {
+            if let Some(bar) = bar.as_ref().filter(|_| progress.total() > 0) {
                 bar.set_length(progress.total());
+                if bar.is_hidden() {
+                    bar.set_draw_target(ProgressDrawTarget::stderr());
+                }
                 bar.set_position(progress.done());
             }
             interrupt::check().is_ok()
