@@ -45,6 +45,7 @@ mod group;
 mod layout;
 mod model;
 mod source;
+pub(crate) mod weights;
 
 pub use config::Config;
 pub use group::Group;
@@ -54,7 +55,7 @@ pub use source::Span;
 
 pub(crate) use config::{MOST_PATTERNS, full_match};
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
-pub(crate) use model::{member_of, natural, safetensors_of};
+pub(crate) use model::{member_of, natural};
 
 /// The key in a file's `__metadata__` under which shapes of compressed tensors may be kept: a JSON object from tensor
 /// names to lists of dimensions. It is this project's addition; the reference neither writes nor reads it.

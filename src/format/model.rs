@@ -7,7 +7,7 @@ use crate::error::{Error, Place, Result, shorten};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -22,9 +22,10 @@ pub struct OpenOptions {
     /// The text of a config.json to use instead of the model's own: for a file that comes without one, so that tensors
     /// inside groups get their names.
     pub config: Option<String>,
-    /// Open only those files of a folder that its `model.safetensors.index.json` lists, if it has one, and miss none of
-    /// them: for uncompressed models, beside which the same weights may lie in other files. A folder with a
-    /// `dfloat11_config` is opened as always, for its index lists a part of it.
+    /// Open only those files of a folder that its index lists, if it has one, and miss none of them, nor of their tensors;
+    /// without an index only the file of the usual name, if there is one: for uncompressed models, beside which the same
+    /// weights may lie in other files. A folder with a `dfloat11_config` is opened as always, for its index lists a part
+    /// of it.
     pub indexed: bool,
 }
 
@@ -131,10 +132,9 @@ impl Model {
         } else {
             (vec![path.to_owned()], path.with_file_name("config.json"))
         };
-        let mut sources = files.iter().map(|f| Source::open(f, !options.read)).collect::<Result<Vec<_>>>()?;
         let config = match &options.config {
             Some(text) => Config::parse(text.as_bytes(), &Place::file("the caller's config"), options.any_version)?,
-            None => match read_config(&config)? {
+            None => match read_text(&config)? {
                 None => None,
                 Some(json) => {
                     let parsed = Config::parse(&json, &Place::file(config.display().to_string()), options.any_version);
@@ -149,15 +149,22 @@ impl Model {
                 }
             },
         };
-        if options.indexed && config.is_none() && meta.is_dir() {
-            keep_indexed(path, &mut sources)?;
+        let indexed = options.indexed && config.is_none() && meta.is_dir();
+        let files = if indexed { super::weights::files(path)? } else { files };
+        let model = Self::build(files.iter().map(|f| Source::open(f, !options.read)).collect::<Result<_>>()?, config)?;
+        if indexed {
+            super::weights::check(path, &model)?;
         }
-        Self::build(sources, config)
+        Ok(model)
     }
 
-    /// Opens these files, and no others, to be read piece by piece. No config is looked for.
-    pub(crate) fn open_files(files: &[PathBuf]) -> Result<Model> {
-        Self::build(files.iter().map(|f| Source::open(f, false)).collect::<Result<_>>()?, None)
+    /// Opens these files, and no others, to be read piece by piece, with the text of a config if there is one.
+    pub(crate) fn open_files(files: &[PathBuf], config: Option<&str>) -> Result<Model> {
+        let config = match config {
+            Some(text) => Config::parse(text.as_bytes(), &Place::file("config.json"), true)?,
+            None => None,
+        };
+        Self::build(files.iter().map(|f| Source::open(f, false)).collect::<Result<_>>()?, config)
     }
 
     /// Opens one group of a file, to be read piece by piece: all else in it may be unfinished.
@@ -442,27 +449,8 @@ fn hash_of(digits: &str) -> Option<[u8; 32]> {
     Some(hash)
 }
 
-/// Keeps the files that the folder's index lists, if it has one.
-fn keep_indexed(folder: &Path, sources: &mut Vec<Source>) -> Result<()> {
-    let path = folder.join("model.safetensors.index.json");
-    let Some(json) = read_config(&path)? else { return Ok(()) };
-    let invalid = |reason: String| Error::invalid(Place::file(path.display().to_string()), reason);
-    let index: serde_json::Value =
-        serde_json::from_slice(&json).map_err(|e| invalid(format!("the index is not valid JSON: {e}")))?;
-    let Some(map) = index["weight_map"].as_object() else { return Err(invalid("it has no weight_map".into())) };
-    let listed: Option<HashSet<&str>> = map.values().map(|file| file.as_str()).collect();
-    let listed = listed.ok_or_else(|| invalid("its weight_map holds what is no name of a file".into()))?;
-    let name = |source: &Source| source.path().file_name().map(|n| n.to_string_lossy().into_owned());
-    let here: HashSet<String> = sources.iter().filter_map(name).collect();
-    if let Some(missing) = listed.iter().filter(|file| !here.contains(**file)).min() {
-        return Err(invalid(format!("the index lists '{}', which is not in the folder", shorten(missing, 80))));
-    }
-    sources.retain(|source| name(source).is_some_and(|name| listed.contains(&name[..])));
-    Ok(())
-}
-
-/// The bytes of a config.json; `None` where there is none.
-fn read_config(path: &Path) -> Result<Option<Vec<u8>>> {
+/// The bytes of a config.json or an index; `None` where there is none.
+pub(crate) fn read_text(path: &Path) -> Result<Option<Vec<u8>>> {
     if !path.try_exists().map_err(|e| Error::io("open", path, e))? {
         return Ok(None);
     }
@@ -470,7 +458,7 @@ fn read_config(path: &Path) -> Result<Option<Vec<u8>>> {
     let file = open_regular(path)?;
     file.take(MOST_HEADER_BYTES + 1).read_to_end(&mut json).map_err(|e| Error::io("read", path, e))?;
     if json.len() as u64 > MOST_HEADER_BYTES {
-        return Err(Error::invalid(Place::file(path.display().to_string()), "the config is larger than 100 MB"));
+        return Err(Error::invalid(Place::file(path.display().to_string()), "the file is larger than 100 MB"));
     }
     Ok(Some(json))
 }

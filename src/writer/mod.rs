@@ -423,14 +423,14 @@ impl<'o> Job<'o> {
         }
         let mut report = self.report(&left);
         self.carry(&mut report, progress)?;
-        let config = config::merged(self.input.config.as_deref(), &self.input.config_place, &self.patterns.to_json())?;
+        let config = self.config()?;
         output::write_file(&self.folder.join("config.json"), config.as_bytes())?;
         let mut names: Vec<&Path> =
             (0..self.groups.len()).filter(|g| !is_left(g)).map(|g| self.files[g].as_path()).collect();
         if self.remainder.is_file() {
             names.push(&self.remainder);
         }
-        self.check_whole(&self.measure(&mut report, &names)?, &left)?;
+        self.check_whole(&self.measure(&mut report, &names)?)?;
         progress.check()?;
         state::end_folder(&self.folder)?;
         report.complete = true;
@@ -443,7 +443,7 @@ impl<'o> Job<'o> {
         let journal = Journal::open(file, &self.identity, self.options.resume)?;
         let resumed = self.groups.iter().filter(|g| journal.has(&g.name)).count() as u64;
         // Before the file has its name: without its config it would look finished.
-        let config = config::merged(self.input.config.as_deref(), &self.input.config_place, &self.patterns.to_json())?;
+        let config = self.config()?;
         output::write_file(&config_beside(file, &config, self.bare), config.as_bytes())?;
         let plain: Vec<usize> = self.beside.iter().flatten().chain(&self.rest).copied().collect();
         let packed: u64 = self.groups.iter().map(|g| self.bytes(&g.tensors)).sum();
@@ -463,7 +463,7 @@ impl<'o> Job<'o> {
         if !self.bare {
             self.carry(&mut report, progress)?;
         }
-        self.check_whole(&self.measure(&mut report, &[file])?, &left)?;
+        self.check_whole(&self.measure(&mut report, &[file])?)?;
         Journal::remove(file)?;
         report.complete = true;
         progress.finish();
@@ -520,7 +520,7 @@ impl<'o> Job<'o> {
     /// Reads the headers of what was written, as any reader would.
     fn measure(&self, report: &mut Report, files: &[&Path]) -> Result<Model> {
         let files: Vec<PathBuf> = files.iter().filter(|f| f.is_file()).map(|f| f.to_path_buf()).collect();
-        let model = Model::open_files(&files)?;
+        let model = Model::open_files(&files, Some(&self.config()?))?;
         report.groups = model.groups().len() as u64;
         report.weights = model.groups().iter().map(|g| g.element_count()).sum();
         report.weight_bytes = 2 * report.weights;
@@ -529,29 +529,25 @@ impl<'o> Job<'o> {
         Ok(model)
     }
 
-    /// Every tensor of the source is there: in a group, or under its name.
-    fn check_whole(&self, model: &Model, left: &[LeftGroup]) -> Result<()> {
-        let mut there: HashSet<usize> = self.dropped.iter().map(|&(head, _)| head).collect();
-        for group in self.groups.iter().filter(|g| !left.iter().any(|l| l.group == g.name)) {
-            let sizes: Vec<u64> = group.tensors.iter().map(|&t| self.input.model.tensors()[t].bytes()).collect();
-            let found = model
-                .find_group(&group.name)
-                .map(|g| model.groups()[g].tensors().map(|t| model.tensors()[t].bytes()).collect::<Vec<u64>>());
-            if found.as_ref() == Some(&sizes) {
-                there.extend(&group.tensors);
-            }
-        }
+    /// Every tensor of the source is there under its name, as large as it was.
+    fn check_whole(&self, model: &Model) -> Result<()> {
+        let is_dropped = |number: usize| self.dropped.iter().any(|&(head, _)| head == number);
         for (number, tensor) in self.input.model.tensors().iter().enumerate() {
             let alike = |t: usize| {
                 let ours = &model.tensors()[t];
-                (ours.dtype(), ours.shape()) == (tensor.dtype(), tensor.shape())
+                (ours.dtype(), ours.bytes()) == (tensor.dtype(), tensor.bytes())
             };
-            if !there.contains(&number) && !model.find_tensor(tensor.name()).is_some_and(alike) {
+            if !is_dropped(number) && !model.find_tensor(tensor.name()).is_some_and(alike) {
                 let place = Place::file(self.folder.display().to_string()).tensor(tensor.name());
                 return Err(Error::corrupt(place, "the written model lacks this tensor of the source"));
             }
         }
         Ok(())
+    }
+
+    /// The text of config.json.
+    fn config(&self) -> Result<String> {
+        config::merged(self.input.config.as_deref(), &self.input.config_place, &self.patterns.to_json())
     }
 }
 

@@ -12,6 +12,7 @@
 //! Results go to standard output. An error is one line on standard error, `df11: error: …`. A reader of standard output
 //! that goes away (`df11 inspect MODEL | head`) ends nothing: the exit code of `verify` still tells what it found.
 
+mod compress;
 mod decompress;
 mod histogram;
 mod inspect;
@@ -47,6 +48,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Compress(compress::CompressArgs),
+    Merge(compress::MergeArgs),
     Inspect(inspect::InspectArgs),
     Decompress(decompress::DecompressArgs),
     Verify(verify::VerifyArgs),
@@ -196,6 +199,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     terminal::log_to_stderr(cli.common.verbose, cli.common.quiet);
     interrupt::install()?;
     match &cli.command {
+        Command::Compress(args) => compress::compress(args, &cli.common),
+        Command::Merge(args) => compress::merge(args, &cli.common),
         Command::Inspect(args) => inspect::run(args, &cli.common),
         Command::Decompress(args) => decompress::run(args, &cli.common),
         Command::Verify(args) => verify::run(args, &cli.common),

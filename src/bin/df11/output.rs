@@ -76,7 +76,7 @@ impl OutputFile {
     /// Asks for so many bytes of the disk, so that one that is too full is known before the work and not after it. Where
     /// the file system cannot tell, writing will.
     pub fn reserve(&self, bytes: u64) -> Result<(), Failure> {
-        reserve(self.file(), bytes).map_err(|e| {
+        df11::writer::reserve(self.file(), bytes).map_err(|e| {
             Failure::cannot(format!("cannot write '{}' of {}: {e}", self.to.display(), terminal::bytes(bytes)))
         })
     }
@@ -122,37 +122,4 @@ fn is_same(_path: &Path, meta: &Metadata, input: &Path) -> bool {
 #[cfg(not(unix))]
 fn is_same(path: &Path, _meta: &Metadata, input: &Path) -> bool {
     matches!((path.canonicalize(), input.canonicalize()), (Ok(a), Ok(b)) if a == b)
-}
-
-#[cfg(target_os = "linux")]
-fn reserve(file: &File, bytes: u64) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let Ok(len) = libc::off_t::try_from(bytes) else { return Err(io::ErrorKind::FileTooLarge.into()) };
-    if len == 0 {
-        return Ok(());
-    }
-    // Asked first, because reserving more than there is may take all there is before it fails, and others would find the
-    // disk full for that while.
-    // SAFETY: all zeros are a valid value of this plain struct.
-    let mut disk: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: the descriptor is open, and the struct lives as long as the call.
-    let known = unsafe { libc::fstatvfs(file.as_raw_fd(), &mut disk) } == 0 && disk.f_blocks > 0;
-    if known && bytes > disk.f_bavail.saturating_mul(disk.f_frsize) {
-        return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-    }
-    // SAFETY: the descriptor is open, and the call touches no memory of ours.
-    if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) } == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Err(error),
-        // Not every file system can do this, and none must.
-        _ => Ok(()),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn reserve(_file: &File, _bytes: u64) -> io::Result<()> {
-    Ok(())
 }

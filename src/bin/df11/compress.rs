@@ -1,0 +1,303 @@
+//! `df11 compress` and `df11 merge`: models out.
+
+use crate::terminal::{Progress, bytes, clean, counted, print, thousands, took};
+use crate::{Common, Failure, Threads, interrupt};
+use df11::writer::plan::Patterns;
+use df11::writer::{self, CompressOptions, Layout, Part, Report};
+use df11::{Error, Status};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Tensors that stay plain and files that stay behind are named one by one up to so many.
+const NAMED: usize = 20;
+
+/// Compresses a model to DF11: about 68 % of its size, every bit kept
+///
+/// SOURCE is a folder in Hugging Face layout (transformers, or one component of a diffusers pipeline), or one
+/// .safetensors file; nothing in it is changed. OUT is a new folder with one file per group, or one file if its name ends in .safetensors
+/// (see --single-file). What is written equals the reference compressor's output, byte for byte, and every group is decoded
+/// and compared before its file gets its name.
+///
+/// Interrupted (Ctrl-C, a full disk, a power cut), it leaves what is finished; --resume goes on, to the same bytes. No reader
+/// takes what is unfinished for a model.
+#[derive(clap::Args)]
+pub struct CompressArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    threads: Threads,
+    /// Memory to work in, such as 256M or 2G; whatever the model's size, more is not taken
+    #[arg(long, value_name = "BYTES", default_value = "512M", value_parser = parse_bytes)]
+    memory: u64,
+    /// Do every N-th group only, from the I-th on: N processes or machines share one OUT on a common disk. When all are
+    /// through, `df11 merge` completes it
+    #[arg(long, value_name = "I/N", value_parser = parse_part)]
+    part: Option<Part>,
+    /// Go on with what an interrupted run left in OUT
+    #[arg(long)]
+    resume: bool,
+    /// Do not decode and compare what was written
+    #[arg(long)]
+    no_verify: bool,
+    /// Decode each group and compare it before its file gets its name; on unless --no-verify is given
+    #[arg(long, conflicts_with = "no_verify")]
+    verify: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Completes a model that was compressed in parts
+///
+/// Takes the same SOURCE, OUT and options as the parts. Checks that all parts are finished and that nothing is missing, and writes
+/// what belongs to no group, config.json, and the files that go with the model.
+#[derive(clap::Args)]
+pub struct MergeArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    threads: Threads,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What says which bytes are written.
+#[derive(clap::Args)]
+struct ModelArgs {
+    /// A folder in Hugging Face layout, or one .safetensors file
+    source: PathBuf,
+    /// The folder to write, or a file whose name ends in .safetensors
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+    /// Take the groups of this preset (`df11 presets` lists them) [default: chosen by config.json and the tensors' names]
+    #[arg(long, value_name = "NAME", conflicts_with = "pattern")]
+    preset: Option<String>,
+    /// Take the groups of this file: a pattern_dict as JSON, or any config.json that has one
+    #[arg(long, value_name = "FILE")]
+    pattern: Option<PathBuf>,
+    /// Write all tensors to one file, model.safetensors in the folder OUT
+    #[arg(long)]
+    single_file: bool,
+    /// Fail if something that the groups ask for cannot be compressed, instead of leaving it as it is
+    #[arg(long)]
+    strict: bool,
+    /// Write SHA-256 of every tensor to the files, which `df11 verify` then checks; the reference writes none
+    #[arg(long)]
+    hashes: bool,
+    /// Write the shapes of compressed tensors to the files; the reference writes none
+    #[arg(long)]
+    shapes: bool,
+}
+
+impl ModelArgs {
+    fn options(&self) -> Result<CompressOptions, Failure> {
+        let patterns = self.pattern.as_ref().map(|path| read_patterns(path)).transpose()?;
+        Ok(CompressOptions {
+            patterns,
+            preset: self.preset.clone(),
+            layout: if self.single_file { Layout::SingleFile } else { Layout::ByName },
+            strict: self.strict,
+            hashes: self.hashes,
+            shapes: self.shapes,
+            ..CompressOptions::default()
+        })
+    }
+}
+
+fn read_patterns(path: &Path) -> Result<Patterns, Failure> {
+    let named =
+        |e: &dyn std::fmt::Display| Failure::cannot(format!("cannot use the patterns of '{}': {e}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|e| named(&e))?;
+    let json = serde_json::from_str(&text).map_err(|e| named(&e))?;
+    Patterns::from_json(&json).map_err(|e| named(&e))
+}
+
+fn parse_part(text: &str) -> Result<Part, String> {
+    Part::parse(text).map_err(|e| e.to_string())
+}
+
+/// `512M` and the like. Letters are powers of 1024.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        unit => return Err(format!("'{unit}' is no unit: K, M, G and T are")),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| "write it as a number with a unit, such as 512M".to_owned())?;
+    let bytes = number.checked_mul(1 << shift).ok_or("that is more than 2^64 bytes")?;
+    const LEAST: u64 = 16 << 20;
+    if bytes < LEAST { Err("at least 16M are needed".into()) } else { Ok(bytes) }
+}
+
+/// Runs `df11 compress`.
+pub fn compress(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
+    let options = CompressOptions {
+        threads: args.threads.count(),
+        memory: args.memory,
+        part: args.part.unwrap_or(Part::WHOLE),
+        resume: args.resume,
+        verify: !args.no_verify,
+        ..args.model.options()?
+    };
+    let label = if options.verify { "compressing and verifying" } else { "compressing" };
+    let work = |progress: &_| writer::compress(&args.model.source, &args.model.output, &options, progress);
+    run(&args.model, label, args.json, common, work)
+}
+
+/// Runs `df11 merge`.
+pub fn merge(args: &MergeArgs, common: &Common) -> Result<(), Failure> {
+    let options = CompressOptions { threads: args.threads.count(), ..args.model.options()? };
+    let work = |progress: &_| writer::merge(&args.model.source, &args.model.output, &options, progress);
+    run(&args.model, "merging", args.json, common, work)
+}
+
+fn run(
+    args: &ModelArgs,
+    label: &'static str,
+    json: bool,
+    common: &Common,
+    work: impl FnOnce(&df11::Progress) -> Result<Report, Error>,
+) -> Result<(), Failure> {
+    let start = Instant::now();
+    // The library undoes or keeps what is unfinished when it is told to end.
+    let hold = interrupt::hold()?;
+    let bar = Progress::new(label, 0, common.quiet());
+    let result = work(&bar.of_library());
+    drop(bar);
+    let result = result.map_err(|error| match (interrupt::check(), error.status()) {
+        (Err(interrupted), Status::Cancelled) => interrupted,
+        (_, Status::UnsupportedFormat) => Failure::cannot(error),
+        _ => error.into(),
+    });
+    let report = result.map_err(|failure| advise(failure, args))?;
+    drop(hold);
+    let took = start.elapsed();
+    if json {
+        return print(&(as_json(&report, took).to_string() + "\n"));
+    }
+    if common.quiet() { Ok(()) } else { print(&summary(&report, &args.output, took)) }
+}
+
+/// After a failure: whether there is something to go on with.
+fn advise(failure: Failure, args: &ModelArgs) -> Failure {
+    let out = &args.output;
+    let begun = match out.extension().is_some_and(|e| e == "safetensors") {
+        true => {
+            out.with_file_name(format!(".{}.df11-job", out.file_name().unwrap_or_default().to_string_lossy())).exists()
+        }
+        false => out.join(".df11-job.json").exists() || out.join(".model.safetensors.df11-job").exists(),
+    };
+    match failure {
+        Failure::Cannot(text) if begun && !text.contains("--resume") => {
+            Failure::Cannot(format!("{text}; what is finished stays: the same command with --resume goes on"))
+        }
+        other => other,
+    }
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
+}
+
+fn summary(report: &Report, out: &Path, time: Duration) -> String {
+    let mut text = String::new();
+    let preset = report.preset.as_ref().map_or(String::new(), |p| format!(", preset {p}"));
+    text += &format!(
+        "{}: {} of {}{preset}{}\n",
+        clean(&out.display().to_string()),
+        counted(report.groups, "group"),
+        counted(report.weights, "weight"),
+        took(time)
+    );
+    if report.weights > 0 {
+        text += &format!(
+            "groups     {} became {}: {:.2} %, {:.3} bits per weight\n",
+            bytes(report.weight_bytes),
+            bytes(report.packed_bytes),
+            share(report.packed_bytes, report.weight_bytes),
+            8.0 * report.packed_bytes as f64 / report.weights as f64
+        );
+    }
+    if report.complete {
+        text += &format!(
+            "model      {} became {}: {:.2} %\n",
+            bytes(report.source_bytes),
+            bytes(report.written_bytes),
+            share(report.written_bytes, report.source_bytes)
+        );
+    } else {
+        text += "this part is finished; when all are, `df11 merge` completes the model\n";
+    }
+    if time > Duration::from_millis(100) && report.resumed == 0 {
+        let rate = report.weight_bytes as f64 / time.as_secs_f64();
+        text += &format!("speed      {} per second\n", bytes(rate as u64));
+    }
+    if report.resumed > 0 {
+        text += &format!("resumed    {} of an earlier run\n", counted(report.resumed, "group"));
+    }
+    for (head, embedding) in &report.dropped {
+        text += &format!("tied       '{}' is equal to '{}' and is not stored\n", clean(head), clean(embedding));
+    }
+    for left in report.left.iter().take(NAMED) {
+        text += &format!("left plain '{}': {}\n", clean(&left.tensor), clean(&left.reason));
+    }
+    if report.left.len() > NAMED {
+        text += &format!("           and {} more (--json names all)\n", thousands((report.left.len() - NAMED) as u64));
+    }
+    for pattern in &report.unmatched_patterns {
+        text += &format!("no match   the pattern '{}' matches no module\n", clean(pattern));
+    }
+    for file in report.left_behind.iter().take(NAMED) {
+        text += &format!("not copied '{}'\n", clean(&file.display().to_string()));
+    }
+    if report.left_behind.len() > NAMED {
+        text += &format!("           and {} more\n", thousands((report.left_behind.len() - NAMED) as u64));
+    }
+    text
+}
+
+fn as_json(report: &Report, time: Duration) -> serde_json::Value {
+    let paths = |paths: &[PathBuf]| paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>();
+    let left = |l: &writer::LeftPlain| json!({ "tensor": l.tensor, "group": l.group, "reason": l.reason });
+    let dropped = |(head, embedding): &(String, String)| json!({ "tensor": head, "equal_to": embedding });
+    let bits = (report.weights > 0).then(|| 8.0 * report.packed_bytes as f64 / report.weights as f64);
+    json!({
+        "complete": report.complete,
+        "preset": report.preset,
+        "groups": report.groups,
+        "weights": report.weights,
+        "weight_bytes": report.weight_bytes,
+        "packed_bytes": report.packed_bytes,
+        "bits_per_weight": bits,
+        "source_bytes": report.source_bytes,
+        "written_bytes": report.written_bytes,
+        "resumed": report.resumed,
+        "seconds": time.as_secs_f64(),
+        "left": report.left.iter().map(left).collect::<Vec<_>>(),
+        "dropped": report.dropped.iter().map(dropped).collect::<Vec<_>>(),
+        "unmatched_patterns": report.unmatched_patterns,
+        "carried": paths(&report.carried),
+        "left_behind": paths(&report.left_behind),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_memory_have_units() {
+        assert_eq!(parse_bytes("512M"), Ok(512 << 20));
+        assert_eq!(parse_bytes("2GiB"), Ok(2 << 30));
+        assert_eq!(parse_bytes("33554432"), Ok(32 << 20));
+        for bad in ["", "M", "1M", "12X", "-1G", "99999999999T", "1.5G"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
+}
