@@ -24,6 +24,7 @@
 //! | [`huffman`] | exponents ↔ bits: code tables, the naive decoder, the fast one; knows no files | `error` |
 //! | [`format`](mod@format) | bytes of files → checked views; decodes nothing | `huffman`'s code tables, `error` |
 //! | [`host`] | whole groups on the CPU: ranges, threads, verification | `format`, `huffman` |
+//! | [`writer`] | which weights of a plain model make a group | `format`, `error` |
 //! | [`capi`] | the C ABI: only marshalling | all of the above |
 //!
 //! `format` reads the stored look-up rows through [`huffman::rows`], because a model is not "open" until its code is
@@ -38,6 +39,7 @@ pub mod format;
 pub mod host;
 pub mod huffman;
 pub mod progress;
+pub mod writer;
 
 pub use error::{Error, Place, Result, Status};
 pub use format::{Group, Model, OpenOptions, Tensor};

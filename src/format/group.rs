@@ -26,7 +26,7 @@ pub(crate) enum Member {
 }
 
 /// Tensors of a group at most. The largest published group has 157 (BAGEL's vision model).
-const MOST_TENSORS: u64 = 1024;
+pub(crate) const MOST_TENSORS: u64 = 1024;
 
 /// A compressed group: weights that share one Huffman code, usually a transformer layer.
 ///

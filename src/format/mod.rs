@@ -49,7 +49,9 @@ pub use group::Group;
 pub use model::{Data, Location, Model, OpenOptions, Tensor};
 pub use source::Span;
 
-pub(crate) use group::{Member, position};
+pub(crate) use config::{MOST_PATTERNS, full_match};
+pub(crate) use group::{MOST_TENSORS, Member, position};
+pub(crate) use model::{member_of, natural};
 
 /// The key in a file's `__metadata__` under which shapes of compressed tensors may be kept: a JSON object from tensor
 /// names to lists of dimensions. It is this project's addition; the reference neither writes nor reads it.

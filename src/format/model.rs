@@ -387,7 +387,7 @@ fn check_name(name: &str) -> std::result::Result<(), String> {
 }
 
 /// Splits the name of a group's member.
-fn member_of(name: &str) -> Option<(&str, usize)> {
+pub(crate) fn member_of(name: &str) -> Option<(&str, usize)> {
     let (base, last) = name.rsplit_once('.')?;
     MEMBERS.iter().position(|m| *m == last).map(|member| (base, member))
 }
@@ -419,7 +419,7 @@ fn names_of(group: &Group, config: Option<&Config>, sources: &[Source]) -> Resul
 }
 
 /// Compares names with the numbers in them taken as numbers; names that only differ in leading zeros by their bytes.
-fn natural(a: &str, b: &str) -> Ordering {
+pub(crate) fn natural(a: &str, b: &str) -> Ordering {
     let digits = |s: &[u8]| s.iter().take_while(|c| c.is_ascii_digit()).count();
     let (mut x, mut y) = (a.as_bytes(), b.as_bytes());
     while let (Some(&p), Some(&q)) = (x.first(), y.first()) {

@@ -1,0 +1,439 @@
+//! What goes into which group: from a model's table of tensors and a `pattern_dict`, with no look at files or weights.
+//!
+//! The rules are those of the reference compressor (dfloat11 0.5.0), which walks the modules of a loaded model. A file
+//! knows no modules, so here every dotted prefix of a tensor's name is one. A module belongs to the first pattern that
+//! matches its whole name and makes one group: of the tensors `NAME.ATTRIBUTE.weight` in the order of the pattern's list, or
+//! of `NAME.weight` where the list is empty or the module is a matrix itself.
+
+use crate::error::{Error, Result, shorten};
+use crate::format::{MOST_PATTERNS, MOST_TENSORS, full_match, member_of, natural};
+use regex::bytes::Regex;
+use safetensors::Dtype;
+use serde_json::{Map, Value};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// A `pattern_dict`: regular expressions over names of modules (full match), each with the attribute paths whose weights
+/// make a group, in the order of the config.
+#[derive(Debug, Clone)]
+pub struct Patterns {
+    entries: Vec<Pattern>,
+}
+
+/// One entry of a [`Patterns`].
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    text: String,
+    regex: Regex,
+    attributes: Vec<String>,
+}
+
+impl Pattern {
+    /// The regular expression, as it is spelt in the config.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The attribute paths in the order of a group's weights; empty for the module's own weight.
+    pub fn attributes(&self) -> &[String] {
+        &self.attributes
+    }
+
+    /// Whether this matches the whole name of a module.
+    pub fn matches(&self, module: &str) -> bool {
+        self.regex.is_match(module.as_bytes())
+    }
+}
+
+impl Patterns {
+    /// Reads a pattern_dict, alone or as `dfloat11_config.pattern_dict` of a config.json.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument`, if it is none, or a pattern cannot be used.
+    pub fn from_json(json: &Value) -> Result<Patterns> {
+        let invalid = |reason: String| Error::InvalidArgument(format!("the pattern_dict cannot be used: {reason}"));
+        let dict = json.get("dfloat11_config").map_or(Some(json), |config| config.get("pattern_dict"));
+        let Some(dict) = dict.and_then(Value::as_object) else {
+            return Err(invalid("it is not an object, nor a config.json with dfloat11_config.pattern_dict".into()));
+        };
+        if dict.is_empty() || dict.len() > MOST_PATTERNS {
+            return Err(invalid(format!("it has {} patterns: 1 to {MOST_PATTERNS} may be", dict.len())));
+        }
+        let mut entries = Vec::with_capacity(dict.len());
+        for (text, list) in dict {
+            let named = shorten(text, 80);
+            let list = list.as_array().and_then(|l| l.iter().map(|a| a.as_str().map(str::to_owned)).collect());
+            let Some(attributes): Option<Vec<String>> = list else {
+                return Err(invalid(format!("'{named}' is not a pattern with a list of texts")));
+            };
+            if attributes.len() as u64 > MOST_TENSORS {
+                return Err(invalid(format!("the list of '{named}' is longer than {MOST_TENSORS}")));
+            }
+            let mut seen = HashSet::new();
+            if let Some(twice) = attributes.iter().find(|a| !seen.insert(*a)) {
+                return Err(invalid(format!("the list of '{named}' has '{}' twice", shorten(twice, 80))));
+            }
+            let regex = full_match(text).map_err(|e| invalid(format!("the pattern '{named}': {e}")))?;
+            entries.push(Pattern { text: text.clone(), regex, attributes });
+        }
+        Ok(Patterns { entries })
+    }
+
+    /// The pattern_dict, in the same order and spelling.
+    pub fn to_json(&self) -> Value {
+        let entry = |p: &Pattern| (p.text.clone(), Value::from(p.attributes.clone()));
+        Value::Object(self.entries.iter().map(entry).collect::<Map<_, _>>())
+    }
+
+    /// The entries in their order.
+    pub fn entries(&self) -> &[Pattern] {
+        &self.entries
+    }
+
+    /// The number of the first pattern that matches the whole name of a module.
+    pub fn find(&self, module: &str) -> Option<usize> {
+        self.entries.iter().position(|p| p.matches(module))
+    }
+}
+
+/// A tensor of the model to be compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceTensor<'a> {
+    /// Its full name.
+    pub name: &'a str,
+    /// The type of its elements.
+    pub dtype: Dtype,
+    /// How many elements it has.
+    pub elements: u64,
+}
+
+/// Which groups there are, and what becomes of all other tensors. Tensors go by their numbers in the table that the plan
+/// was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The groups, in the natural order of their names (`layers.2` before `layers.10`).
+    pub groups: Vec<PlannedGroup>,
+    /// What the patterns ask for and cannot be compressed.
+    pub left: Vec<Left>,
+    /// Every tensor that is stored as it is, in the order of the table: those of [`Plan::left`] and [`Plan::dropped`], too.
+    pub plain: Vec<usize>,
+    /// Heads that need not be stored.
+    pub dropped: Vec<Dropped>,
+    /// The patterns that no group came of, in their order.
+    pub unmatched_patterns: Vec<String>,
+}
+
+/// A group that is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedGroup {
+    /// The module's full name.
+    pub name: String,
+    /// The tensors, in the order of the weights.
+    pub members: Vec<usize>,
+    /// The number of the pattern.
+    pub pattern: usize,
+    /// Whether this is the head of a tied model, made from the embedding's tensor. The tensor may be in a group of its own
+    /// as well; if it is not, it is also stored as it is.
+    pub tied: bool,
+}
+
+/// A group that stays as it is. It stays so as a whole: the reference's loader pairs the tensors of a group with its
+/// pattern's list by their places, so that a group cannot do without one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// The tensors that would have been its members.
+    pub tensors: Vec<usize>,
+    /// The name that it would have had.
+    pub group: String,
+    /// Why, naming the tensor that is to blame.
+    pub reason: String,
+}
+
+/// A head that the model may do without, because it is tied: the reference does not store it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dropped {
+    /// The head's tensor.
+    pub tensor: usize,
+    /// The embedding's, of equal type and size. Drop the head only if their bytes are equal.
+    pub embedding: usize,
+}
+
+/// Where things go in a folder of one file per group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// The stem of each group's file, distinct on file systems that ignore case.
+    pub stems: Vec<String>,
+    /// For each tensor the group of whose module it is, itself or as a norm, a bias and so on, and in whose file it lies;
+    /// `None` for those of the remainder file.
+    pub files: Vec<Option<usize>>,
+}
+
+/// Weights of one group must be fewer: its positions are stored in 32 bits.
+const MOST_WEIGHTS: u64 = 1 << 32;
+
+/// Plans the groups of a model. `tied` says that one matrix serves as the embedding and as the head, see [`is_tied`]:
+///
+/// - if only the embedding is in the table, and a pattern with an empty list matches the head's name (`lm_head`, with or
+///   without a prefix of the embedding's), the head is a group made from the embedding, as the reference compresses a shared weight twice;
+/// - if both are in the table, and no pattern matches either's name, the head may be dropped.
+///
+/// # Errors
+///
+/// `InvalidArgument`: a module has some but not all attributes of its pattern's list; a group lies within another; the
+/// model is compressed already; two tensors have one name.
+pub fn plan(tensors: &[SourceTensor<'_>], patterns: &Patterns, tied: bool) -> Result<Plan> {
+    let survey = survey(&Table::new(tensors)?, patterns, tied);
+    match survey.problems.into_iter().next() {
+        Some(problem) => Err(Error::InvalidArgument(problem)),
+        None => Ok(survey.plan),
+    }
+}
+
+/// Whether one matrix serves as the embedding and as the head: what `tie_word_embeddings` says, at the top of the
+/// config.json or in its `text_config`. Where it says nothing (Gemma's is true by default and never written down), a
+/// model with an embedding and no head is.
+pub fn is_tied(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> bool {
+    let said = |config: &Value| config.get("tie_word_embeddings").and_then(Value::as_bool);
+    let said = config.and_then(|c| said(c).or_else(|| c.get("text_config").and_then(said)));
+    said.unwrap_or_else(|| {
+        let index = tensors.iter().enumerate().map(|(i, t)| (t.name, i)).collect();
+        Pair::find(tensors, &index).is_some_and(|pair| pair.head.is_none())
+    })
+}
+
+/// Places groups and tensors in files as the reference does: a group's file is named like its module, with `_` for `.`, and
+/// holds every other tensor of the module, too; all the rest goes to the remainder file, whose stem is given.
+///
+/// The reference lets the groups `a.b` and `a_b` overwrite each other's file. Here the later one's stem gets a number at its
+/// end: loaders ignore file names. Characters that a path cannot have become `_`, and long names are cut.
+pub fn place(tensors: &[SourceTensor<'_>], groups: &[PlannedGroup], remainder: &str) -> Placement {
+    let mut taken = HashSet::from([remainder.to_lowercase()]);
+    let mut stems = Vec::with_capacity(groups.len());
+    for group in groups {
+        let first = stem(&group.name);
+        let numbered = (2u64..).map(|n| format!("{first}-{n}"));
+        // There are infinitely many to choose from, so the default is never used.
+        let free = std::iter::once(first.clone()).chain(numbered).find(|s| taken.insert(s.to_lowercase()));
+        stems.push(free.unwrap_or_default());
+    }
+    let by_name: HashMap<&str, usize> = groups.iter().enumerate().map(|(i, g)| (&g.name[..], i)).collect();
+    let owner = |t: &SourceTensor| modules_of(t.name).find_map(|module| by_name.get(module).copied());
+    Placement { stems, files: tensors.iter().map(owner).collect() }
+}
+
+/// A group's name as that of a file. File systems allow 255 bytes, and some are left for an ending.
+fn stem(group: &str) -> String {
+    const MOST: usize = 200;
+    let safe =
+        |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '+' | '=' | '@' | '[' | ']' | '(' | ')' | ',' | ' ');
+    let mut stem: String = group.chars().map(|c| if safe(c) { c } else { '_' }).collect();
+    stem.truncate((0..=MOST).rfind(|&i| stem.is_char_boundary(i)).unwrap_or(0));
+    stem
+}
+
+/// The modules that a tensor is in, the innermost first: the dotted prefixes of its name.
+fn modules_of(tensor: &str) -> impl Iterator<Item = &str> {
+    tensor.rmatch_indices('.').map(|(dot, _)| &tensor[..dot]).filter(|module| !module.is_empty())
+}
+
+/// A model's tensors, with what every pattern_dict needs to know of them.
+pub(crate) struct Table<'t, 'n> {
+    /// The tensors themselves.
+    pub tensors: &'t [SourceTensor<'n>],
+    index: HashMap<&'n str, usize>,
+    modules: Vec<&'n str>,
+    /// The embedding and its head.
+    pub pair: Option<Pair>,
+}
+
+impl<'t, 'n> Table<'t, 'n> {
+    pub fn new(tensors: &'t [SourceTensor<'n>]) -> Result<Table<'t, 'n>> {
+        let mut index = HashMap::with_capacity(tensors.len());
+        let mut packed = HashSet::new();
+        for (i, tensor) in tensors.iter().enumerate() {
+            if index.insert(tensor.name, i).is_some() {
+                return Err(Error::InvalidArgument(format!(
+                    "the model has the tensor '{}' twice",
+                    shorten(tensor.name, 80)
+                )));
+            }
+            // What opens models takes two of six for a group, and so must this.
+            if let Some((base, _)) = member_of(tensor.name)
+                && !packed.insert(base)
+            {
+                return Err(Error::InvalidArgument(format!(
+                    "the model is compressed already: '{}' is a group",
+                    shorten(base, 80)
+                )));
+            }
+        }
+        let modules: BTreeSet<&str> = tensors.iter().flat_map(|t| modules_of(t.name)).collect();
+        let mut modules: Vec<&str> = modules.into_iter().collect();
+        modules.sort_by(|a, b| natural(a, b));
+        let pair = Pair::find(tensors, &index);
+        Ok(Table { tensors, index, modules, pair })
+    }
+
+    fn find(&self, module: &str, attribute: &str) -> Option<usize> {
+        self.index.get(&format!("{module}.{attribute}.weight")[..]).copied()
+    }
+
+    fn own_weight(&self, module: &str) -> Option<usize> {
+        self.index.get(&format!("{module}.weight")[..]).copied()
+    }
+}
+
+/// An embedding and the head that may be tied to it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Pair {
+    /// The embedding's tensor.
+    pub embedding: usize,
+    /// The head's, if it is stored.
+    pub head: Option<usize>,
+    /// What the head's module may be called, the likeliest first.
+    heads: Vec<String>,
+}
+
+impl Pair {
+    /// Finds the pair; `None` if there is no embedding, or if there are several and it cannot be told which one is meant.
+    fn find(tensors: &[SourceTensor<'_>], index: &HashMap<&str, usize>) -> Option<Pair> {
+        const NAME: &str = "embed_tokens.weight";
+        let mut found = tensors.iter().enumerate().filter_map(|(i, t)| {
+            let prefix = t.name.strip_suffix(NAME)?;
+            (prefix.is_empty() || prefix.ends_with('.')).then_some((i, t.name))
+        });
+        let (Some((embedding, name)), None) = (found.next(), found.next()) else { return None };
+        // `language_model.model.embed_tokens` goes with `language_model.lm_head`, and
+        // `model.language_model.embed_tokens` with `lm_head`: the head is never in the module that the embedding is in.
+        let mut heads: Vec<String> = modules_of(name).skip(2).map(|module| format!("{module}.lm_head")).collect();
+        heads.push("lm_head".into());
+        let head = heads.iter().find_map(|h| index.get(&format!("{h}.weight")[..]).copied());
+        Some(Pair { embedding, head, heads })
+    }
+}
+
+/// A plan, and what is wrong with it.
+pub(crate) struct Survey {
+    /// The plan for what is right.
+    pub plan: Plan,
+    /// What is wrong with the rest, as sentences.
+    pub problems: Vec<String>,
+}
+
+/// Plans as [`plan`] does, and goes on where that one ends: to compare pattern_dicts that do not quite fit.
+pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> Survey {
+    let mut problems = Vec::new();
+    let mut found = Vec::new();
+    for &module in &table.modules {
+        let Some(number) = patterns.find(module) else { continue };
+        match members(table, module, &patterns.entries[number]) {
+            Ok(members) if members.is_empty() => {}
+            Ok(members) => found.push(PlannedGroup { name: module.into(), members, pattern: number, tied: false }),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let mut dropped = Vec::new();
+    if let Some(pair) = table.pair.as_ref().filter(|_| tied) {
+        let in_group = |tensor: usize| found.iter().any(|g| g.members.contains(&tensor));
+        match pair.head {
+            None => {
+                let for_matrix = |&pattern: &usize| patterns.entries[pattern].attributes.is_empty();
+                let find = |name: &'_ String| Some((name.clone(), patterns.find(name).filter(for_matrix)?));
+                let head = pair.heads.iter().find_map(find);
+                if let Some((name, pattern)) = head {
+                    let members = vec![pair.embedding];
+                    found.push(PlannedGroup { name, members, pattern, tied: true });
+                }
+            }
+            Some(head) => {
+                let (a, b) = (table.tensors[head], table.tensors[pair.embedding]);
+                let alike = (a.dtype, a.elements) == (b.dtype, b.elements);
+                if alike && !in_group(head) && !in_group(pair.embedding) {
+                    dropped.push(Dropped { tensor: head, embedding: pair.embedding });
+                }
+            }
+        }
+    }
+    found.sort_by(|a, b| natural(&a.name, &b.name));
+
+    let names: HashSet<&str> = found.iter().map(|g| &g.name[..]).collect();
+    for group in &found {
+        // Groups share a tensor only if one's module is within the other's: every list has an attribute but once.
+        if let Some(outer) = modules_of(&group.name).find(|outer| names.contains(outer)) {
+            let (inner, outer) = (shorten(&group.name, 80), shorten(outer, 80));
+            problems.push(format!("the patterns make a group of '{outer}' and another of '{inner}' within it"));
+        }
+    }
+    for (base, name) in table.tensors.iter().filter_map(|t| Some((member_of(t.name)?.0, t.name))) {
+        if names.contains(base) {
+            let (base, name) = (shorten(base, 80), shorten(name, 80));
+            problems
+                .push(format!("the model has a tensor '{name}', and the group '{base}' needs that name for its own"));
+        }
+    }
+
+    let mut used = vec![false; patterns.entries.len()];
+    found.iter().for_each(|group| used[group.pattern] = true);
+    let unmatched = patterns.entries.iter().zip(&used).filter(|(_, used)| !**used).map(|(p, _)| p.text.clone());
+    let (mut groups, mut left) = (Vec::new(), Vec::new());
+    for group in found {
+        match obstacle(table.tensors, &group.members) {
+            None => groups.push(group),
+            Some(reason) => left.push(Left { tensors: group.members, group: group.name, reason }),
+        }
+    }
+    let mut is_plain = vec![true; table.tensors.len()];
+    for &member in groups.iter().filter(|g| !g.tied).flat_map(|g| &g.members) {
+        is_plain[member] = false;
+    }
+    let plain = (0..table.tensors.len()).filter(|&i| is_plain[i]).collect();
+    Survey { plan: Plan { groups, left, plain, dropped, unmatched_patterns: unmatched.collect() }, problems }
+}
+
+/// The tensors of a matched module; none, if it has nothing that the pattern speaks of.
+fn members(table: &Table<'_, '_>, module: &str, pattern: &Pattern) -> std::result::Result<Vec<usize>, String> {
+    let listed: Vec<Option<usize>> = pattern.attributes.iter().map(|a| table.find(module, a)).collect();
+    let missing = listed.iter().position(Option::is_none);
+    match (missing, table.own_weight(module)) {
+        (None, _) if !listed.is_empty() => Ok(listed.into_iter().flatten().collect()),
+        (None, own) => Ok(own.into_iter().collect()),
+        // A reader that knows the pattern but not the module would give the one tensor the one name in the list.
+        (Some(_), Some(_)) if listed.len() == 1 => Err(format!(
+            "the pattern '{}' matches '{}', which is a matrix and has no '{}': its list must be empty",
+            shorten(&pattern.text, 80),
+            shorten(module, 80),
+            shorten(&pattern.attributes[0], 80)
+        )),
+        // The reference looks at a Linear or an Embedding before it looks at the list.
+        (Some(_), Some(own)) => Ok(vec![own]),
+        (Some(_), None) if listed.iter().all(Option::is_none) => Ok(Vec::new()),
+        (Some(missing), None) => Err(format!(
+            "'{}' lacks the tensor '{}.weight', which is in the list of the pattern '{}'",
+            shorten(module, 80),
+            shorten(&pattern.attributes[missing], 80),
+            shorten(&pattern.text, 80)
+        )),
+    }
+}
+
+/// Why tensors cannot be a group.
+fn obstacle(tensors: &[SourceTensor<'_>], members: &[usize]) -> Option<String> {
+    if let Some(other) = members.iter().map(|&m| &tensors[m]).find(|t| t.dtype != Dtype::BF16) {
+        return Some(format!(
+            "the tensor '{}' is {:?}, and only BF16 is compressed",
+            shorten(other.name, 80),
+            other.dtype
+        ));
+    }
+    let weights = members.iter().fold(0u64, |sum, &m| sum.saturating_add(tensors[m].elements));
+    let largest = members.iter().map(|&m| &tensors[m]).max_by_key(|t| t.elements)?;
+    match weights {
+        0 => Some(format!("the tensor '{}' has no weights", shorten(largest.name, 80))),
+        n if n >= MOST_WEIGHTS => Some(format!(
+            "it has {n} weights, {} of them in the tensor '{}', and a group must have fewer than {MOST_WEIGHTS}",
+            largest.elements,
+            shorten(largest.name, 80)
+        )),
+        _ => None,
+    }
+}
