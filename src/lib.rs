@@ -24,7 +24,7 @@
 //! | [`huffman`] | exponents ↔ bits: code tables, the naive decoder, the fast one; knows no files | `error` |
 //! | [`format`](mod@format) | bytes of files → checked views; decodes nothing | `huffman`'s code tables, `error` |
 //! | [`host`] | whole groups on the CPU: ranges, threads, verification | `format`, `huffman` |
-//! | [`writer`] | which weights of a plain model make a group | `format`, `error` |
+//! | [`writer`] | which weights of a plain model make a group, and the presets that say so | `format`, `error` |
 //! | [`capi`] | the C ABI: only marshalling | all of the above |
 //!
 //! `format` reads the stored look-up rows through [`huffman::rows`], because a model is not "open" until its code is

@@ -107,6 +107,13 @@ pub struct SourceTensor<'a> {
     pub elements: u64,
 }
 
+impl SourceTensor<'_> {
+    /// Bytes that could be compressed: none, if it is not bf16.
+    pub(crate) fn bf16_bytes(&self) -> u64 {
+        if self.dtype == Dtype::BF16 { self.elements.saturating_mul(2) } else { 0 }
+    }
+}
+
 /// Which groups there are, and what becomes of all other tensors. Tensors go by their numbers in the table that the plan
 /// was made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
