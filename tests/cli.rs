@@ -7,6 +7,8 @@ mod decompress;
 mod inspect;
 #[path = "cli/models.rs"]
 mod models;
+#[path = "cli/presets.rs"]
+mod presets;
 #[cfg(unix)]
 #[path = "cli/process.rs"]
 mod process;
@@ -86,6 +88,8 @@ fn help_and_version_are_good() {
         assert!(run(["--help"]).good().contains(command));
         assert!(run([command, "--help"]).good().contains("<MODEL>"), "{command}");
     }
+    assert!(run(["--help"]).good().contains("presets"));
+    assert!(run(["presets", "--help"]).good().contains("[NAME]"));
 }
 
 #[test]

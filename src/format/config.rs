@@ -80,12 +80,15 @@ impl Config {
     }
 }
 
-/// The most patterns of a config. Published ones have 25 at most.
+/// The most patterns of a config. Published ones have 26 at most.
 pub(crate) const MOST_PATTERNS: usize = 256;
 
 /// Python's `re.fullmatch`, but that `\d` and `\w` mean ASCII only: names of modules are identifiers and numbers, and the
 /// tables of Unicode would make a small pattern large. The pattern is tried alone first, so that no stray bracket can
 /// close ours.
+///
+/// Python's possessive `\d++`, which a published model ends a pattern with, is read as `(?:\d+)+` here. At the end of a
+/// full match that is the same: there is nothing behind it for which it could give a digit back.
 pub(crate) fn full_match(pattern: &str) -> std::result::Result<Regex, String> {
     const MOST: usize = 64 << 10;
     let build = |p: &str| {
@@ -139,6 +142,22 @@ mod tests {
         assert_eq!(config.attributes("x12").unwrap(), ["p"]);
         for none in ["lm_head.x", "xlm_head", "model.layers.3.q", "y"] {
             assert_eq!(config.attributes(none), None, "{none}");
+        }
+    }
+
+    /// As ACE-Step's published release spells it.
+    #[test]
+    fn a_possessive_end_is_a_greedy_one() {
+        let pattern = full_match(r"encoder\.lyric_encoder\.layers\.\d++").unwrap();
+        for (name, expected) in [
+            ("encoder.lyric_encoder.layers.0", true),
+            ("encoder.lyric_encoder.layers.1234567", true),
+            ("encoder.lyric_encoder.layers.", false),
+            ("encoder.lyric_encoder.layers.1x", false),
+            ("encoder.lyric_encoder.layers.1+", false),
+            ("encoder.lyric_encoder.layers.1.self_attn", false),
+        ] {
+            assert_eq!(pattern.is_match(name.as_bytes()), expected, "{name}");
         }
     }
 

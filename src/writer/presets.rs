@@ -201,7 +201,7 @@ pub fn choose(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> Result<&'
     if tensors.iter().all(|t| t.bf16_bytes() == 0) {
         return refuse("the model has no bf16 weights, and nothing else is compressed; convert it to bf16 first");
     }
-    if let Some(hint) = misnamed(config, tensors)? {
+    if let Some(hint) = misnamed(config, tensors) {
         return refuse(&hint);
     }
     let mut reason = match &fits.candidates()[..] {
@@ -271,7 +271,9 @@ impl Fits {
     /// What is said of those that were not, three at most: how much each covers, and what is wrong with it. Presets with
     /// the same groups are one.
     fn candidates(&self) -> Vec<String> {
-        let mut by_share: Vec<&Fit> = self.fits.iter().filter(|f| f.covered > 0 || f.problem.is_some()).collect();
+        let some = self.fits.iter().any(|f| f.covered > 0);
+        let worth = |f: &&Fit| f.covered > 0 || !some && f.problem.is_some();
+        let mut by_share: Vec<&Fit> = self.fits.iter().filter(worth).collect();
         by_share.sort_by_key(|fit| Reverse((fit.covered, fit.problem.is_none())));
         let mut distinct: Vec<&Fit> = Vec::new();
         for fit in by_share {
@@ -290,54 +292,62 @@ impl Fits {
     }
 }
 
-/// What names may begin with, and what a preset would have there instead.
-const PREFIXES: [(&str, &str); 7] = [
-    ("model.diffusion_model.", ""),
-    ("diffusion_model.", ""),
-    ("net.", ""),
-    ("model.language_model.", "model."),
-    ("language_model.", ""),
-    ("transformer.", ""),
-    ("", "model."),
-];
+/// What names begin with in a checkpoint of several models, or of a training.
+const WRAPPINGS: [&str; 3] = ["model.diffusion_model.", "diffusion_model.", "net."];
+/// What names of other versions begin with, and what presets have there instead.
+const SPELLINGS: [(&str, &str); 4] =
+    [("model.language_model.", "model."), ("language_model.", ""), ("transformer.", ""), ("", "model.")];
 
 /// Advice for a model that a preset would fit, if its names began otherwise. That is told, not done: a loader goes by the
 /// names, and whoever compresses knows which it wants.
-fn misnamed(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> Result<Option<String>> {
-    let names: HashSet<&str> = tensors.iter().map(|t| t.name).collect();
-    for (prefix, instead) in PREFIXES {
-        let renamed: Vec<(String, &SourceTensor)> = tensors
-            .iter()
-            .filter_map(|t| Some((format!("{instead}{}", t.name.strip_prefix(prefix)?), t)))
-            // A name that is in use already would be there twice, and does not decide what fits.
-            .filter(|(name, _)| prefix.is_empty() || !names.contains(&name[..]))
-            .collect();
-        let renamed: Vec<SourceTensor> = renamed.iter().map(|(name, t)| SourceTensor { name, ..**t }).collect();
-        let Some(preset) = Fits::new(config, &renamed)?.best() else { continue };
-        let name = &preset.name;
-        return Ok(Some(match (prefix, instead) {
-            (_, "") if prefix != "language_model." && prefix != "transformer." => format!(
-                "the names begin with '{prefix}', as in a checkpoint of several models or of a training; take that model \
-                 out into a file of its own, without '{prefix}' in the names, and preset '{name}' fits"
-            ),
-            _ => format!(
-                "preset '{name}' would fit, if names began with '{instead}' where they begin with '{prefix}'; put its \
-                 patterns (`df11 presets {name}`) into a file, mend their beginnings, and give it with --pattern"
-            ),
-        }));
+fn misnamed(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> Option<String> {
+    // Models of experts have a hundred thousand names: they are not gone through for nothing.
+    let begins = |prefix: &str| tensors.iter().any(|t| t.name.starts_with(prefix));
+    for prefix in WRAPPINGS.into_iter().filter(|p| begins(p)) {
+        if let Some(preset) = fitting(config, tensors, |name| name.strip_prefix(prefix).map(str::to_owned)) {
+            return Some(format!(
+                "names begin with '{prefix}', as in a checkpoint of several models or of a training. Take that model out \
+                 into a file of its own, without '{prefix}' in the names: preset '{}' fits it then",
+                preset.name
+            ));
+        }
     }
-    Ok(None)
+    for (prefix, instead) in SPELLINGS.into_iter().filter(|(p, _)| begins(p)) {
+        // What begins otherwise is part of the model, too, as its head may be.
+        let rename =
+            |name: &str| Some(name.strip_prefix(prefix).map_or(name.to_owned(), |rest| format!("{instead}{rest}")));
+        if let Some(preset) = fitting(config, tensors, rename) {
+            let name = &preset.name;
+            return Some(format!(
+                "preset '{name}' would fit, if names began with '{instead}' and not with '{prefix}'. Write what \
+                 `df11 presets {name}` prints to a file, change how its patterns begin, and give it with --pattern"
+            ));
+        }
+    }
+    None
+}
+
+/// The preset for the tensors under other names, without those that get none.
+fn fitting(
+    config: Option<&Value>,
+    tensors: &[SourceTensor<'_>],
+    rename: impl Fn(&str) -> Option<String>,
+) -> Option<&'static Preset> {
+    let names: Vec<Option<String>> = tensors.iter().map(|t| rename(t.name)).collect();
+    let pairs = names.iter().zip(tensors).filter_map(|(name, t)| Some((name.as_deref()?, t)));
+    let tensors: Vec<SourceTensor> = pairs.map(|(name, t)| SourceTensor { name, ..*t }).collect();
+    // Two tensors may have come to the same name. Then this is not what the names mean.
+    Fits::new(config, &tensors).ok()?.best()
 }
 
 /// Names of presets that are like another, the likeliest first, three at most.
 fn near(name: &str) -> Vec<&'static str> {
-    let wanted = name.to_lowercase();
-    let plain = |text: &str| text.replace(['-', '_', '.', ' '], "");
+    let plain = |text: &str| text.to_lowercase().replace(['-', '_', '.', ' '], "");
+    let wanted = plain(name);
     let mut found: Vec<(usize, &'static str)> = Vec::new();
     for known in Preset::all().iter().flat_map(Preset::names) {
-        let far = distance(&plain(&wanted), &plain(known));
-        let part = wanted.len() >= 3 && (known.contains(&wanted) || wanted.contains(known));
-        if far <= known.len() / 3 || part {
+        let (plain, far) = (plain(known), distance(&wanted, &plain(known)));
+        if far <= plain.len() / 3 || wanted.len() >= 3 && (plain.contains(&wanted) || wanted.contains(&plain)) {
             found.push((far, known));
         }
     }

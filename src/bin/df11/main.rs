@@ -20,6 +20,7 @@ mod interrupt;
 mod kinds;
 mod output;
 mod plot;
+mod presets;
 mod summary;
 mod terminal;
 mod verify;
@@ -53,6 +54,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Decompress(decompress::DecompressArgs),
     Verify(verify::VerifyArgs),
+    Presets(presets::PresetsArgs),
 }
 
 /// What every subcommand takes.
@@ -204,5 +206,6 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(args, &cli.common),
         Command::Decompress(args) => decompress::run(args, &cli.common),
         Command::Verify(args) => verify::run(args, &cli.common),
+        Command::Presets(args) => presets::run(args),
     }
 }
