@@ -8,20 +8,22 @@
 //!
 //! ```text
 //! step      c = the codes of its weights joined, first bit on top
-//!           m = a 1 at the last bit of every code, likewise; in its low six bits how many bits c has (at most 57).
+//!           m = a 1 at the last bit of every code, likewise; in its low six bits how many bits c has (at most 58).
 //!               m = 0: too many bits, or a weight without a code: its weights are placed one by one
 //! place     word = p / 64;  acc |= c >> (p % 64);  store_be64(code + 8·word, acc)
 //!           gaps[word + 1] = leading_zeros(m << (63 - p % 64))
 //!           if the step crosses into the next word: acc = c << (-p % 64)               a conditional move
 //!           p += m & 63
-//! burst     512 weights: split off sign/mantissa and make steps, place them; if p passed the border of a block, count
-//!           the weights up to it (once per some 12,400 weights)
+//! batch     128 weights: make the steps of one batch and split off its sign/mantissa bytes, while those of the batch before
+//!           are placed; if p passed the border of a block, count the weights up to it (once per some 12,400 weights)
 //! ```
 //!
 //! - **No branch in placing.** The open word is stored every time, and so is the gap of the chunk behind it. A chunk's
 //!   gap is the first end of a code at or behind its border: shifting the marks by 63 − p % 64 leaves those, and whatever
 //!   an earlier step stored there (its length bits, shifted) is overwritten by the step that reaches the border.
-//! - **Steps of sixteen** where codes are short enough that hardly any sixteen of them exceed 57 bits, else of eight.
+//! - **Making and placing side by side.** Making waits for vector units, placing for its own last result. One after the
+//!   other they add up; in one loop, on different batches, the processor works at both at once.
+//! - **Steps of sixteen** where codes are short enough that hardly any sixteen of them exceed 58 bits, else of eight.
 //! - **Portable steps** come from a table of pairs of exponents, joined by shifts. **AVX-512 steps**: byte permutations
 //!   look lengths and codes up for 64 weights at once, and rounds of variable shifts join neighbours, codes and marks
 //!   alike: two in 16 bits, four in 32, eight and sixteen in 64.
@@ -42,10 +44,12 @@ mod x86;
 use super::codebook::Codebook;
 use super::{BLOCK_BITS, CHUNK_BYTES};
 
-/// Weights of a burst: their steps and bytes stay in the first-level cache.
-const BURST: usize = 512;
+/// Weights of a batch.
+const BATCH: usize = 128;
+/// Steps of a batch, at most.
+const STEPS: usize = BATCH / 8;
 /// Bits of a step at most: shifted to any place in a word, it reaches into the next word at most.
-const STEP_BITS: u64 = 57;
+const STEP_BITS: u64 = 58;
 /// Bits of a chunk, the unit in which code words are placed.
 const CHUNK_BITS: u64 = CHUNK_BYTES as u64 * 8;
 
@@ -137,7 +141,10 @@ pub fn count(weights: &[u16], counts: &mut [u64; 256], variant: Variant) {
         match variant {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the processor has what the variant needs.
-            Variant::Avx512 => unsafe { x86::count(weights, counts) },
+            Variant::Avx512 => unsafe { x86::count_avx512(weights, counts) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Variant::Avx2 => unsafe { x86::count_avx2(weights, counts) },
             _ => count_plain(weights, counts),
         }
     }
@@ -312,81 +319,123 @@ impl Encoder {
         // variant needs.
         let placed = unsafe {
             match self.variant {
-                Variant::Portable => self.bursts::<Plain>(weights, signs, out, false),
+                Variant::Portable if self.per_step == 8 => self.batches::<Plain<8>>(weights, signs, out),
+                Variant::Portable => self.batches::<Plain<16>>(weights, signs, out),
                 #[cfg(target_arch = "x86_64")]
-                Variant::Avx2 => x86::bursts_avx2(self, weights, signs, out),
+                Variant::Avx2 => x86::batches_avx2(self, weights, signs, out),
                 #[cfg(target_arch = "x86_64")]
-                Variant::Avx512 => x86::bursts_avx512(self, weights, signs, out, streaming),
+                Variant::Avx512 => x86::batches_avx512(self, weights, signs, out, streaming),
             }
         }?;
         out.end_bit = start_bit / CHUNK_BITS * CHUNK_BITS + placed;
         Ok(())
     }
 
-    /// All bursts of a stretch. Returns the bit behind the last code, from the start of the first word.
+    /// All batches of a stretch. Returns the bit behind the last code, from the start of the first word.
     ///
     /// # Safety
     ///
-    /// `signs` has room for a byte a weight, and `out` for 32 bits a weight and three words.
+    /// `signs` has room for a byte a weight, and `out` for 32 bits a weight and three words; the processor has what the
+    /// unit needs.
     #[inline(always)]
-    unsafe fn bursts<U: Unit>(
-        &self,
+    unsafe fn batches<'a, U: Unit<'a>>(
+        &'a self,
         weights: &[u16],
         signs: *mut u8,
         out: &mut Stretch,
-        streaming: bool,
     ) -> Result<u64, NoCode> {
         let origin = out.start_bit / CHUNK_BITS * CHUNK_BITS;
         let mut place =
             Place { p: out.start_bit - origin, acc: 0, code: out.code.as_mut_ptr(), gaps: out.gaps.as_mut_ptr() };
         // The next block border, from the origin.
         let mut border = (out.start_bit / BLOCK_BITS as u64 + 1) * BLOCK_BITS as u64 - origin;
-        let mut steps = [Step { c: 0, m: 0 }; BURST / 8];
-        for (number, burst) in weights.chunks(BURST).enumerate() {
-            let first = number * BURST;
-            // SAFETY: `signs` has room for all weights.
-            let signs = unsafe { signs.add(first) };
-            let whole = burst.len() / U::MULTIPLE * U::MULTIPLE;
-            // SAFETY: as above.
-            unsafe { U::steps(self, &burst[..whole], signs, &mut steps, streaming) };
+        let (batches, rest) = weights.as_chunks::<BATCH>();
+        // SAFETY: by the caller's promise; batch `number` has BATCH bytes in `signs`, and each step takes no more bits than
+        // the codes of its weights, for which there is room.
+        unsafe {
+            let unit = U::new(self);
+            let mut steps = [[Step { c: 0, m: 0 }; STEPS]; 2];
+            let mut whole = match batches.first() {
+                Some(first) => unit.make(first, signs, &mut steps[0]),
+                None => true,
+            };
+            for (number, batch) in batches.iter().enumerate() {
+                let before = place.p;
+                let [ready, next] = &mut steps;
+                let (ready, next) = if number % 2 == 0 { (ready, next) } else { (next, ready) };
+                // The last batch is made twice, which is cheaper than a branch around it.
+                let after = (number + 1).min(batches.len() - 1);
+                let next_whole = unit.make(&batches[after], signs.add(BATCH * after), next);
+                if whole {
+                    for step in &ready[..BATCH / U::PER_STEP] {
+                        place.put(*step);
+                    }
+                } else {
+                    self.place_batch(U::PER_STEP, &mut place, batch, ready)
+                        .map_err(|NoCode { weight }| NoCode { weight: BATCH * number + weight })?;
+                }
+                whole = next_whole;
+                if place.p >= border {
+                    self.borders(&mut border, before, place.p, batch, BATCH * number, &mut out.positions);
+                }
+            }
+            let first = BATCH * batches.len();
             let before = place.p;
-            let count = whole / self.per_step;
-            let mut done = 0;
-            loop {
-                // SAFETY: a step takes no more bits than its weights' codes, and there is room for those.
-                done = unsafe { place.steps(&steps, done, count) };
-                if done == count {
-                    break;
-                }
-                let from = done * self.per_step;
-                for (i, &w) in burst[from..from + self.per_step].iter().enumerate() {
-                    // SAFETY: as above.
-                    unsafe { place.one(self.single[exponent(w) as usize]) }
-                        .ok_or(NoCode { weight: first + from + i })?;
-                }
-                done += 1;
+            for (i, &w) in rest.iter().enumerate() {
+                place.one(self.single[exponent(w) as usize]).ok_or(NoCode { weight: first + i })?;
+                *signs.add(first + i) = sign_mantissa(w);
             }
-            for (i, &w) in burst.iter().enumerate().skip(count * self.per_step) {
-                // SAFETY: as above.
-                unsafe {
-                    place.one(self.single[exponent(w) as usize]).ok_or(NoCode { weight: first + i })?;
-                    *signs.add(i) = sign_mantissa(w);
+            self.borders(&mut border, before, place.p, rest, first, &mut out.positions);
+            // The open word was stored with the last step, if there was one, and if that step did not close it.
+            place.code.add((place.p / CHUNK_BITS) as usize * 8).cast::<u64>().write_unaligned(place.acc.to_be());
+        }
+        Ok(place.p)
+    }
+
+    /// Places a batch some steps of which are too long: their weights one by one.
+    ///
+    /// # Safety
+    ///
+    /// As [`Place::put`], for the codes of all weights.
+    #[cold]
+    #[inline(never)]
+    unsafe fn place_batch(
+        &self,
+        per_step: usize,
+        place: &mut Place,
+        batch: &[u16; BATCH],
+        steps: &[Step; STEPS],
+    ) -> Result<(), NoCode> {
+        for (number, weights) in batch.chunks(per_step).enumerate() {
+            // SAFETY: by the caller's promise.
+            unsafe {
+                if steps[number].m != 0 {
+                    place.put(steps[number]);
+                    continue;
                 }
-            }
-            while place.p >= border {
-                let (mut bit, mut weight) = (before, 0);
-                while bit < border {
-                    bit += self.single[exponent(burst[weight]) as usize].m & 63;
-                    weight += 1;
+                for (i, &w) in weights.iter().enumerate() {
+                    let weight = per_step * number + i;
+                    place.one(self.single[exponent(w) as usize]).ok_or(NoCode { weight })?;
                 }
-                out.positions.push((first + weight) as u32);
-                border += BLOCK_BITS as u64;
             }
         }
-        // The open word was stored with the last step, if there was one, and if that step did not close it.
-        // SAFETY: there is room for a word behind the last code.
-        unsafe { place.code.add((place.p / CHUNK_BITS) as usize * 8).cast::<u64>().write_unaligned(place.acc.to_be()) };
-        Ok(place.p)
+        Ok(())
+    }
+
+    /// Finds the first weights behind the block borders that codes from bit `at` to `end` passed; `first` is the number of
+    /// the first of those weights.
+    #[cold]
+    #[inline(never)]
+    fn borders(&self, border: &mut u64, at: u64, end: u64, weights: &[u16], first: usize, positions: &mut Vec<u32>) {
+        let (mut bit, mut weight) = (at, 0);
+        while end >= *border {
+            while bit < *border {
+                bit += self.single[exponent(weights[weight]) as usize].m & 63;
+                weight += 1;
+            }
+            positions.push((first + weight) as u32);
+            *border += BLOCK_BITS as u64;
+        }
     }
 }
 
@@ -461,74 +510,67 @@ impl Place {
         unsafe { self.put(step) };
         Some(())
     }
-
-    /// Places steps from number `from` on, up to `to` or one with m = 0, whose number is returned. A loop of its own, so
-    /// that its state stays in registers.
-    ///
-    /// # Safety
-    ///
-    /// As [`Self::put`], for all of them.
-    #[inline(never)]
-    unsafe fn steps(&mut self, steps: &[Step; BURST / 8], from: usize, to: usize) -> usize {
-        let mut place = Place { ..*self };
-        let mut at = from;
-        for step in &steps[from..to] {
-            if step.m == 0 {
-                break;
-            }
-            // SAFETY: by the caller's promise.
-            unsafe { place.put(*step) };
-            at += 1;
-        }
-        *self = place;
-        at
-    }
 }
 
 /// How steps are made.
-trait Unit {
-    /// Steps are made of whole multiples of so many weights: at least of 16.
-    const MULTIPLE: usize;
+trait Unit<'a> {
+    /// Weights of a step: 8 or 16.
+    const PER_STEP: usize;
 
-    /// Makes the steps of a burst's weights, `per_step` each, and writes their sign/mantissa bytes.
+    /// Loads what it needs from the tables, once for a stretch.
+    ///
+    /// # Safety
+    ///
+    /// The processor has what the unit needs.
+    unsafe fn new(encoder: &'a Encoder) -> Self;
+
+    /// Makes the steps of a batch, and writes its sign/mantissa bytes. Whether none of them is too long.
     ///
     /// # Safety
     ///
     /// `signs` has room for a byte a weight, and the processor has what the unit needs.
-    unsafe fn steps(encoder: &Encoder, weights: &[u16], signs: *mut u8, steps: &mut [Step; BURST / 8], streaming: bool);
+    unsafe fn make(&self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut [Step; STEPS]) -> bool;
 }
 
 /// Steps from the table of pairs.
-struct Plain;
+struct Plain<'a, const PER_STEP: usize> {
+    pairs: &'a [Step; 1 << 16],
+}
 
-impl Unit for Plain {
-    const MULTIPLE: usize = 16;
+impl<'a, const N: usize> Unit<'a> for Plain<'a, N> {
+    const PER_STEP: usize = N;
 
     #[inline(always)]
-    unsafe fn steps(encoder: &Encoder, weights: &[u16], signs: *mut u8, steps: &mut [Step; BURST / 8], _: bool) {
-        let mut exponents = [0u8; BURST];
-        for line in (0..weights.len()).step_by(32) {
-            prefetch(weights.as_ptr().wrapping_add(2 * BURST + line));
+    unsafe fn new(encoder: &'a Encoder) -> Self {
+        let Some(pairs) = encoder.pairs.first_chunk() else { unreachable!("an encoder of this variant has pairs") };
+        Plain { pairs }
+    }
+
+    #[inline(always)]
+    unsafe fn make(&self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut [Step; STEPS]) -> bool {
+        for line in (0..BATCH).step_by(32) {
+            prefetch(weights.as_ptr().wrapping_add(1024 + line));
         }
+        let mut exponents = [0u8; BATCH];
         // SAFETY: by the caller's promise.
-        let signs = unsafe { std::slice::from_raw_parts_mut(signs, weights.len()) };
-        for ((e, s), &w) in exponents.iter_mut().zip(signs).zip(weights) {
-            *e = exponent(w);
-            *s = sign_mantissa(w);
-        }
-        let Some(pairs) = encoder.pairs.first_chunk::<{ 1 << 16 }>() else { return };
-        let octets = exponents.as_chunks::<8>().0[..weights.len() / 8].iter().map(|e| octet(pairs, e));
-        if encoder.per_step == 8 {
-            for (step, octet) in steps.iter_mut().zip(octets) {
-                *step = octet.checked();
-            }
-        } else {
-            let mut octets = octets;
-            for step in steps.iter_mut() {
-                let (Some(a), Some(b)) = (octets.next(), octets.next()) else { break };
-                *step = a.join(b).checked();
+        unsafe {
+            for (i, &w) in weights.iter().enumerate() {
+                exponents[i] = exponent(w);
+                *signs.add(i) = sign_mantissa(w);
             }
         }
+        let mut whole = true;
+        let (octets, _) = exponents.as_chunks::<8>();
+        for (number, step) in steps[..BATCH / N].iter_mut().enumerate() {
+            let joined = if N == 8 {
+                octet(self.pairs, &octets[number])
+            } else {
+                octet(self.pairs, &octets[2 * number]).join(octet(self.pairs, &octets[2 * number + 1]))
+            };
+            *step = joined.checked();
+            whole &= step.m != 0;
+        }
+        whole
     }
 }
 

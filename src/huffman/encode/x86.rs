@@ -1,6 +1,6 @@
 //! The x86-64 variants: the portable code compiled for newer processors, and steps by AVX-512.
 
-use super::{BURST, Encoder, NoCode, Plain, STEP_BITS, Step, Stretch, Unit, count_plain};
+use super::{BATCH, Encoder, NoCode, Plain, STEP_BITS, STEPS, Step, Stretch, Unit, count_plain};
 use crate::huffman::codebook::Codebook;
 use std::arch::x86_64::*;
 
@@ -49,29 +49,34 @@ const EVEN: [u8; 64] = {
     even
 };
 
-/// [`Encoder::bursts`] of the portable unit with the instructions of newer processors.
+/// [`Encoder::batches`] of the portable unit with the instructions of newer processors.
 ///
 /// # Safety
 ///
 /// As that, and the processor has the features.
 #[target_feature(enable = "bmi1,bmi2,avx2,lzcnt,movbe")]
-pub(super) unsafe fn bursts_avx2(
+pub(super) unsafe fn batches_avx2(
     encoder: &Encoder,
     weights: &[u16],
     signs: *mut u8,
     out: &mut Stretch,
 ) -> Result<u64, NoCode> {
     // SAFETY: the same promise.
-    unsafe { encoder.bursts::<Plain>(weights, signs, out, false) }
+    unsafe {
+        match encoder.per_step {
+            8 => encoder.batches::<Plain<8>>(weights, signs, out),
+            _ => encoder.batches::<Plain<16>>(weights, signs, out),
+        }
+    }
 }
 
-/// [`Encoder::bursts`] with steps by AVX-512.
+/// [`Encoder::batches`] with steps by AVX-512.
 ///
 /// # Safety
 ///
 /// As that, and the processor has the features.
 #[target_feature(enable = "bmi1,bmi2,avx2,lzcnt,movbe,avx512f,avx512bw,avx512vbmi,avx512vbmi2")]
-pub(super) unsafe fn bursts_avx512(
+pub(super) unsafe fn batches_avx512(
     encoder: &Encoder,
     weights: &[u16],
     signs: *mut u8,
@@ -81,15 +86,20 @@ pub(super) unsafe fn bursts_avx512(
     // Streaming stores take whole aligned lines.
     let streaming = streaming && signs.addr().is_multiple_of(64);
     // SAFETY: the same promise.
-    let placed = unsafe { encoder.bursts::<Avx512>(weights, signs, out, streaming) };
+    let placed = unsafe {
+        match (encoder.per_step, streaming) {
+            (8, false) => encoder.batches::<Avx512<8, false>>(weights, signs, out),
+            (8, true) => encoder.batches::<Avx512<8, true>>(weights, signs, out),
+            (_, false) => encoder.batches::<Avx512<16, false>>(weights, signs, out),
+            (_, true) => encoder.batches::<Avx512<16, true>>(weights, signs, out),
+        }
+    };
     if streaming {
         // They are not ordered with anything: others must see the bytes when this returns.
         _mm_sfence();
     }
     placed
 }
-
-struct Avx512;
 
 /// # Safety
 ///
@@ -101,62 +111,41 @@ unsafe fn load(at: *const u8) -> __m512i {
     unsafe { _mm512_loadu_si512(at.cast()) }
 }
 
-impl Unit for Avx512 {
-    const MULTIPLE: usize = 128;
-
-    #[inline(always)]
-    unsafe fn steps(
-        encoder: &Encoder,
-        weights: &[u16],
-        signs: *mut u8,
-        steps: &mut [Step; BURST / 8],
-        streaming: bool,
-    ) {
-        // SAFETY: the same promise.
-        unsafe {
-            match (encoder.per_step, streaming) {
-                (8, false) => steps_avx512::<8, false>(&encoder.wide, weights, signs, steps),
-                (8, true) => steps_avx512::<8, true>(&encoder.wide, weights, signs, steps),
-                (_, false) => steps_avx512::<16, false>(&encoder.wide, weights, signs, steps),
-                (_, true) => steps_avx512::<16, true>(&encoder.wide, weights, signs, steps),
-            }
-        }
-    }
+/// The tables in registers, and what to do with them: N weights a step, stores of signs past the caches or not.
+struct Avx512<const N: usize, const STREAM: bool> {
+    lengths: [__m512i; 2],
+    low: [__m512i; 2],
+    high: [__m512i; 2],
+    zero: [__m512i; 3],
+    base: __m512i,
+    even: __m512i,
+    odd: __m512i,
 }
 
-/// Steps of N weights. Weights come in whole 128s.
-///
-/// # Safety
-///
-/// As [`Unit::steps`]; for streaming `signs` is aligned to 64 bytes.
-#[target_feature(enable = "bmi1,bmi2,avx2,avx512f,avx512bw,avx512vbmi,avx512vbmi2")]
-unsafe fn steps_avx512<const N: usize, const STREAM: bool>(
-    tables: &Tables,
-    weights: &[u16],
-    signs: *mut u8,
-    steps: &mut [Step; BURST / 8],
-) {
-    // SAFETY: the tables have 128 bytes each; of each 128 weights all are read and their sign bytes written, and their
-    // 128 / N steps are in the burst's.
-    unsafe {
-        let even = load(EVEN.as_ptr());
-        let odd = _mm512_add_epi8(even, _mm512_set1_epi8(1));
-        let table = |t: &[u8; SPAN]| (load(t.as_ptr()), load(t.as_ptr().add(64)));
-        let (lengths, low, high) = (table(&tables.lengths), table(&tables.low), table(&tables.high));
-        let base = _mm512_set1_epi8(tables.base as i8);
-        let zero = tables.zero.map(|b| _mm512_set1_epi8(b as i8));
-        let none = _mm512_set1_epi8(NONE as i8);
-        let (byte, half, word) = (_mm512_set1_epi16(0xff), _mm512_set1_epi32(0xffff), _mm512_set1_epi64(0xffff_ffff));
-        // Steps in memory are c and m in turn.
-        let (to_low, to_high) =
-            (_mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0), _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4));
+/// Codes, marks and lengths of eight steps in the making, right-aligned in 64 bits.
+#[derive(Clone, Copy)]
+struct Eight {
+    c: __m512i,
+    m: __m512i,
+    l: __m512i,
+}
 
-        // Octets of 64 weights: codes and marks right-aligned in 64 bits, and their lengths.
-        let octets = |weights: *const u16, signs: *mut u8| {
+impl<const N: usize, const STREAM: bool> Avx512<N, STREAM> {
+    /// Octets of 64 weights.
+    ///
+    /// # Safety
+    ///
+    /// 64 weights can be read, and 64 bytes written at `signs`, on a cache line if STREAM; the processor has AVX-512.
+    #[inline(always)]
+    unsafe fn octets(&self, weights: *const u16, signs: *mut u8) -> Eight {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let (byte, half, word) =
+                (_mm512_set1_epi16(0xff), _mm512_set1_epi32(0xffff), _mm512_set1_epi64(0xffff_ffff));
             let (x, y) = (load(weights.cast()), load(weights.add(32).cast()));
             _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(1024).cast());
             _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(1024 + 32).cast());
-            let (bottom, top) = (_mm512_permutex2var_epi8(x, even, y), _mm512_permutex2var_epi8(x, odd, y));
+            let (bottom, top) = (_mm512_permutex2var_epi8(x, self.even, y), _mm512_permutex2var_epi8(x, self.odd, y));
             // 0xca is a ? b : c
             let sm = _mm512_ternarylogic_epi64::<0xca>(_mm512_set1_epi8(0x7f), bottom, top);
             if STREAM {
@@ -165,14 +154,15 @@ unsafe fn steps_avx512<const N: usize, const STREAM: bool>(
                 _mm512_storeu_si512(signs.cast(), sm)
             }
 
-            let e = _mm512_permutex2var_epi8(_mm512_srli_epi16::<7>(x), even, _mm512_srli_epi16::<7>(y));
+            let e = _mm512_permutex2var_epi8(_mm512_srli_epi16::<7>(x), self.even, _mm512_srli_epi16::<7>(y));
             let is_zero = _mm512_testn_epi8_mask(e, e);
-            let e = _mm512_sub_epi8(e, base);
+            let e = _mm512_sub_epi8(e, self.base);
             let far = _mm512_movepi8_mask(e);
-            let look = |t: (__m512i, __m512i)| _mm512_permutex2var_epi8(t.0, e, t.1);
-            let l = _mm512_mask_mov_epi8(_mm512_mask_mov_epi8(look(lengths), far, none), is_zero, zero[0]);
-            let low = _mm512_mask_mov_epi8(look(low), is_zero, zero[1]);
-            let high = _mm512_mask_mov_epi8(look(high), is_zero, zero[2]);
+            let look = |t: [__m512i; 2]| _mm512_permutex2var_epi8(t[0], e, t[1]);
+            let none = _mm512_set1_epi8(NONE as i8);
+            let l = _mm512_mask_mov_epi8(_mm512_mask_mov_epi8(look(self.lengths), far, none), is_zero, self.zero[0]);
+            let low = _mm512_mask_mov_epi8(look(self.low), is_zero, self.zero[1]);
+            let high = _mm512_mask_mov_epi8(look(self.high), is_zero, self.zero[2]);
 
             // Pairs, in 16 bits. The even byte is the first weight's.
             let (first, second) = (_mm512_and_si512(l, byte), _mm512_srli_epi16::<8>(l));
@@ -194,83 +184,182 @@ unsafe fn steps_avx512<const N: usize, const STREAM: bool>(
             let second = _mm512_srli_epi64::<32>(l);
             let join =
                 |v| _mm512_or_si512(_mm512_sllv_epi64(_mm512_and_si512(v, word), second), _mm512_srli_epi64::<32>(v));
-            (join(c), join(m), _mm512_add_epi64(_mm512_and_si512(l, word), second))
-        };
-        // To the left, checked, and into memory.
-        let store = |to: *mut Step, (c, m, l): (__m512i, __m512i, __m512i)| {
+            Eight { c: join(c), m: join(m), l: _mm512_add_epi64(_mm512_and_si512(l, word), second) }
+        }
+    }
+
+    /// To the left, checked, and into memory: eight steps. Whether none is too long.
+    ///
+    /// # Safety
+    ///
+    /// Eight steps can be written, and the processor has AVX-512.
+    #[inline(always)]
+    unsafe fn store(steps: *mut Step, Eight { c, m, l }: Eight) -> bool {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            // Steps in memory are c and m in turn.
+            let (to_low, to_high) =
+                (_mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0), _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4));
             let up = _mm512_sub_epi64(_mm512_set1_epi64(64), l);
             let c = _mm512_sllv_epi64(c, up);
             let good = _mm512_cmple_epu64_mask(l, _mm512_set1_epi64(STEP_BITS as i64));
             let m = _mm512_maskz_or_epi64(good, _mm512_sllv_epi64(m, up), l);
-            _mm512_storeu_si512(to.cast(), _mm512_permutex2var_epi64(c, to_low, m));
-            _mm512_storeu_si512(to.add(4).cast(), _mm512_permutex2var_epi64(c, to_high, m));
-        };
-        let to = steps.as_mut_ptr();
-        for (number, weights) in weights.as_chunks::<128>().0.iter().enumerate() {
-            let (weights, signs) = (weights.as_ptr(), signs.add(128 * number));
-            let a = octets(weights, signs);
-            let b = octets(weights.add(64), signs.add(64));
-            if N == 8 {
-                store(to.add(16 * number), a);
-                store(to.add(16 * number + 8), b);
-            } else {
-                // Neighbouring octets: the even lanes of both, and the odd ones.
-                let (evens, odds) =
-                    (_mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0), _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1));
-                let first = |x, y| _mm512_permutex2var_epi64(x, evens, y);
-                let second = |x, y| _mm512_permutex2var_epi64(x, odds, y);
-                let by = second(a.2, b.2);
-                let join = |x, y| _mm512_or_si512(_mm512_sllv_epi64(first(x, y), by), second(x, y));
-                let joined = (join(a.0, b.0), join(a.1, b.1), _mm512_add_epi64(first(a.2, b.2), by));
-                store(to.add(8 * number), joined);
-            }
+            _mm512_storeu_si512(steps.cast(), _mm512_permutex2var_epi64(c, to_low, m));
+            _mm512_storeu_si512(steps.add(4).cast(), _mm512_permutex2var_epi64(c, to_high, m));
+            good == 0xff
         }
     }
 }
 
-/// Counts exponents: the eight likeliest of the first weights by comparison, 64 weights at a time, what is left one by one.
+impl<const N: usize, const STREAM: bool> Unit<'_> for Avx512<N, STREAM> {
+    const PER_STEP: usize = N;
+
+    #[inline(always)]
+    unsafe fn new(encoder: &Encoder) -> Self {
+        // SAFETY: the tables have 128 bytes each; the processor has AVX-512 by the caller's promise.
+        unsafe {
+            let tables = &encoder.wide;
+            let table = |t: &[u8; SPAN]| [load(t.as_ptr()), load(t.as_ptr().add(64))];
+            let even = load(EVEN.as_ptr());
+            Avx512 {
+                lengths: table(&tables.lengths),
+                low: table(&tables.low),
+                high: table(&tables.high),
+                zero: tables.zero.map(|b| _mm512_set1_epi8(b as i8)),
+                base: _mm512_set1_epi8(tables.base as i8),
+                even,
+                odd: _mm512_add_epi8(even, _mm512_set1_epi8(1)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn make(&self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut [Step; STEPS]) -> bool {
+        let (weights, steps) = (weights.as_ptr(), steps.as_mut_ptr());
+        // SAFETY: by the caller's promise; a batch is twice 64 weights, and its steps are BATCH / N.
+        unsafe {
+            let (a, b) = (self.octets(weights, signs), self.octets(weights.add(64), signs.add(64)));
+            if N == 8 {
+                return Self::store(steps, a) & Self::store(steps.add(8), b);
+            }
+            // Neighbouring octets: the even lanes of both, and the odd ones.
+            let (evens, odds) =
+                (_mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0), _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1));
+            let first = |x, y| _mm512_permutex2var_epi64(x, evens, y);
+            let second = |x, y| _mm512_permutex2var_epi64(x, odds, y);
+            let by = second(a.l, b.l);
+            let join = |x, y| _mm512_or_si512(_mm512_sllv_epi64(first(x, y), by), second(x, y));
+            let l = _mm512_add_epi64(first(a.l, b.l), by);
+            Self::store(steps, Eight { c: join(a.c, b.c), m: join(a.m, b.m), l })
+        }
+    }
+}
+
+/// Exponents that are counted by comparison: a run of neighbours, for the likely ones are.
+const LIKELY: usize = 12;
+/// Rounds after which the bytes of counters are emptied.
+const ROUNDS: usize = 255;
+
+/// The first of the [`LIKELY`] neighbouring exponents that are the most frequent among the first weights.
+fn likely(weights: &[u16]) -> u8 {
+    let mut sample = [0; 256];
+    count_plain(&weights[..weights.len().min(4096)], &mut sample);
+    let sums = sample.windows(LIKELY).map(|w| w.iter().sum::<u64>());
+    sums.enumerate().max_by_key(|&(_, sum)| sum).map_or(0, |(first, _)| first as u8)
+}
+
+/// Counts exponents: the likely ones by comparison, 64 weights at a time, what is left one by one.
 ///
 /// # Safety
 ///
 /// The processor has the features. There are fewer than 2^32 weights.
 #[target_feature(enable = "popcnt,bmi1,bmi2,avx2,avx512f,avx512bw,avx512vbmi,avx512vbmi2")]
-pub(super) unsafe fn count(weights: &[u16], counts: &mut [u64; 256]) {
-    const LIKELY: usize = 8;
-    let mut sample = [0; 256];
-    count_plain(&weights[..weights.len().min(4096)], &mut sample);
-    let mut order: [u8; 256] = std::array::from_fn(|e| e as u8);
-    order.sort_unstable_by_key(|&e| std::cmp::Reverse(sample[e as usize]));
-    let mut likely = [0u64; LIKELY];
+pub(super) unsafe fn count_avx512(weights: &[u16], counts: &mut [u64; 256]) {
+    let first = likely(weights);
     let mut rest = [0u8; 4096];
     let mut kept = 0;
+    let (lines, tail) = weights.as_chunks::<64>();
     // SAFETY: each 64 weights are read where they are; `rest` is emptied while a register still fits behind what it has.
     unsafe {
-        let values: [__m512i; LIKELY] = std::array::from_fn(|i| _mm512_set1_epi8(order[i] as i8));
         let even = load(EVEN.as_ptr());
-        let (lines, tail) = weights.as_chunks::<64>();
-        for line in lines {
-            let at = line.as_ptr();
-            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(2048).cast());
-            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(2048 + 32).cast());
-            let (x, y) = (load(at.cast()), load(at.add(32).cast()));
-            let e = _mm512_permutex2var_epi8(_mm512_srli_epi16::<7>(x), even, _mm512_srli_epi16::<7>(y));
-            let mut found = 0u64;
-            for (value, n) in values.iter().zip(&mut likely) {
-                let mask = _mm512_cmpeq_epi8_mask(e, *value);
-                *n += mask.count_ones() as u64;
-                found |= mask;
+        let (base, ones) = (_mm512_set1_epi8(first as i8), _mm512_set1_epi8(1));
+        let values: [__m512i; LIKELY] = std::array::from_fn(|i| _mm512_set1_epi8(i as i8));
+        for lines in lines.chunks(ROUNDS) {
+            let mut sums = [_mm512_setzero_si512(); LIKELY];
+            for line in lines {
+                let at = line.as_ptr();
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(2048).cast());
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(2048 + 32).cast());
+                let (x, y) = (load(at.cast()), load(at.add(32).cast()));
+                let e = _mm512_permutex2var_epi8(_mm512_srli_epi16::<7>(x), even, _mm512_srli_epi16::<7>(y));
+                let near = _mm512_sub_epi8(e, base);
+                for (value, sum) in values.iter().zip(&mut sums) {
+                    *sum = _mm512_mask_add_epi8(*sum, _mm512_cmpeq_epi8_mask(near, *value), *sum, ones);
+                }
+                let far = _mm512_cmpge_epu8_mask(near, _mm512_set1_epi8(LIKELY as i8));
+                _mm512_storeu_si512(rest.as_mut_ptr().add(kept).cast(), _mm512_maskz_compress_epi8(far, e));
+                kept += far.count_ones() as usize;
+                if kept > rest.len() - 64 {
+                    rest[..kept].iter().for_each(|&e| counts[e as usize] += 1);
+                    kept = 0;
+                }
             }
-            _mm512_storeu_si512(rest.as_mut_ptr().add(kept).cast(), _mm512_maskz_compress_epi8(!found, e));
-            kept += (!found).count_ones() as usize;
-            if kept > rest.len() - 64 {
-                rest[..kept].iter().for_each(|&e| counts[e as usize] += 1);
-                kept = 0;
+            for (i, sum) in sums.into_iter().enumerate() {
+                let eight = _mm512_sad_epu8(sum, _mm512_setzero_si512());
+                // A run reaches to 255 at most.
+                counts[first as usize + i] += _mm512_reduce_add_epi64(eight) as u64;
             }
         }
-        count_plain(tail, counts);
     }
     rest[..kept].iter().for_each(|&e| counts[e as usize] += 1);
-    for (&e, n) in order.iter().zip(likely) {
-        counts[e as usize] += n;
+    count_plain(tail, counts);
+}
+
+/// The same, 32 weights at a time.
+///
+/// # Safety
+///
+/// As that.
+#[target_feature(enable = "bmi1,bmi2,avx2,lzcnt,movbe")]
+pub(super) unsafe fn count_avx2(weights: &[u16], counts: &mut [u64; 256]) {
+    let first = likely(weights);
+    let (lines, tail) = weights.as_chunks::<32>();
+    // SAFETY: each 32 weights are read where they are.
+    unsafe {
+        let (base, byte) = (_mm256_set1_epi8(first as i8), _mm256_set1_epi16(0xff));
+        let most = _mm256_set1_epi8(LIKELY as i8 - 1);
+        for lines in lines.chunks(ROUNDS) {
+            let mut sums = [_mm256_setzero_si256(); LIKELY];
+            for line in lines {
+                let at = line.as_ptr();
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(2048).cast());
+                let load =
+                    |at: *const u16| _mm256_and_si256(_mm256_srli_epi16::<7>(_mm256_loadu_si256(at.cast())), byte);
+                // Packing mixes the order of the weights up, which does not matter here.
+                let e = _mm256_packus_epi16(load(at), load(at.add(16)));
+                let near = _mm256_sub_epi8(e, base);
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm256_sub_epi8(*sum, _mm256_cmpeq_epi8(near, _mm256_set1_epi8(i as i8)));
+                }
+                // What is at most `most` is equal to the smaller of the two.
+                let close = _mm256_cmpeq_epi8(_mm256_min_epu8(near, most), near);
+                let mut far = !_mm256_movemask_epi8(close) as u32;
+                if far != 0 {
+                    let mut bytes = [0u8; 32];
+                    _mm256_storeu_si256(bytes.as_mut_ptr().cast(), e);
+                    while far != 0 {
+                        counts[bytes[far.trailing_zeros() as usize] as usize] += 1;
+                        far &= far - 1;
+                    }
+                }
+            }
+            for (i, sum) in sums.into_iter().enumerate() {
+                let four = _mm256_sad_epu8(sum, _mm256_setzero_si256());
+                let mut parts = [0u64; 4];
+                _mm256_storeu_si256(parts.as_mut_ptr().cast(), four);
+                counts[first as usize + i] += parts.iter().sum::<u64>();
+            }
+        }
     }
+    count_plain(tail, counts);
 }
