@@ -299,7 +299,7 @@ mod tests {
                 if count > 0 {
                     assert_eq!(out, all[at as usize..], "{first} {count}");
                     let end = 5 * (first as usize + count);
-                    assert_eq!(shared, (5 * first % 8 != 0, end % 8 != 0));
+                    assert_eq!(shared, (5 * first % 8 != 0, !end.is_multiple_of(8)));
                 } else {
                     assert!(out.is_empty());
                 }
