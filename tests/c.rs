@@ -65,7 +65,8 @@ fn build(source: &str, folder: &Path, options: &[&str]) -> PathBuf {
 
 fn run_api(program: &mut Command) {
     let data = Path::new(ROOT).join("tests/data");
-    let output = run(program.arg(data.join("golden")).arg(data.join("hostile")));
+    let scratch = tempfile::tempdir().unwrap();
+    let output = run(program.arg(data.join("golden")).arg(data.join("hostile")).arg(scratch.path()));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("checks passed"), "{text}");
     assert!(output.stderr.is_empty(), "the library printed: {}", String::from_utf8_lossy(&output.stderr));
