@@ -161,3 +161,29 @@ fn the_example_says_the_same_in_c_and_in_rust() {
     }
     assert!(said.iter().all(|lines| *lines == said[0]), "{said:#?}");
 }
+
+/// What the other example writes is the original again, and it can be stopped by its mistakes only.
+#[test]
+fn the_example_that_compresses() {
+    let folder = library();
+    let program = build("examples/compress.c", folder.path(), &[]);
+    let (source, to) = ("tests/data/golden/block/original.safetensors", folder.path().join("model"));
+    let compress = |to: &Path| {
+        let mut command = Command::new(&program);
+        command.current_dir(ROOT).arg(source).arg(to);
+        command
+    };
+    let output = run(&mut compress(&to));
+    let (said, shown) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(said.contains(" groups, 0 of them") && said.contains("bits per weight"), "{said}");
+    assert!(shown.ends_with("\r100 %\n"), "{shown}");
+    let decompress = build("examples/decompress.c", folder.path(), &[]);
+    let output = run(Command::new(decompress).current_dir(ROOT).arg(&to).arg(source));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("21 of 21 tensors equal"));
+
+    let again = compress(&to).output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8(again.stderr).unwrap().contains("is not empty"));
+    let unknown = compress(&folder.path().join("other")).arg("no such preset").output().unwrap();
+    assert_eq!(unknown.status.code(), Some(1));
+}
