@@ -6,7 +6,8 @@
  * WHAT IT DOES
  *   A DF11 model keeps bf16 weights at about 68 % of their size, bit for bit: exponents are Huffman-coded, signs and
  *   mantissas kept. Weights come in *groups* (usually one transformer layer) that are decoded as a whole or in any range.
- *   A *tensor* is one weight matrix of the original model, either inside a group or plain (as it was).
+ *   A *tensor* is one weight matrix of the original model, either inside a group or plain (as it was). This library reads
+ *   and writes such models.
  *
  * ORDER OF CALLS
  *   df11_model_open()             a folder or a file: headers and tables are checked, no weights are touched
@@ -15,8 +16,11 @@
  *   df11_tensor_read()            any bytes of any tensor, plain or compressed
  *   df11_model_free()
  *
- *   df11_verify_model() needs nothing of these: it takes paths, opens, looks at everything, and closes. As it may take
- *   minutes, it counts in a df11_progress, which any thread may read (df11_progress_get()) and cancel.
+ *   df11_verify_model() needs nothing of these: it takes paths, opens, looks at everything, and closes. So does
+ *   df11_compress_model(), which writes a model, or its share of one that several processes write; df11_merge_model() then
+ *   completes it. As these may take minutes, they count in a df11_progress, which any thread may read (df11_progress_get())
+ *   and cancel. df11_compress_group() compresses weights that lie in memory, for programs with files of their own:
+ *   df11_compress_bound(), or a first call without memory, says how much it needs.
  *
  *       df11_error error;
  *       df11_model *model;
@@ -95,6 +99,20 @@
 
 /** Initialises a df11_verify_options: one thread, no flags, the model's own config, nobody to be told. */
 #define DF11_VERIFY_OPTIONS_INIT { sizeof(df11_verify_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
+
+/** Initialises a df11_compress_report. */
+#define DF11_COMPRESS_REPORT_INIT { sizeof(df11_compress_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL }
+
+/** Initialises a df11_compress_options: one thread, 512 MiB, a preset chosen by the source, the whole model, verified. */
+#define DF11_COMPRESS_OPTIONS_INIT \
+    { sizeof(df11_compress_options), 0, 0, 0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL }
+
+/** Initialises a df11_preset_info. */
+#define DF11_PRESET_INFO_INIT { sizeof(df11_preset_info), NULL, NULL }
+
+/** Initialises a df11_packed_group: no memory. */
+#define DF11_PACKED_GROUP_INIT \
+    { sizeof(df11_packed_group), NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0 }
 
 /** No log at all: the state in which the library starts. */
 #define DF11_LOG_OFF 0
@@ -233,6 +251,45 @@
 
 /** What a person should know, such as a tied lm_head that is in one model only: nothing is wrong. */
 #define DF11_FINDING_NOTE 5
+
+/** Do not decode each group from its file to compare it before the file gets its name. */
+#define DF11_COMPRESS_NO_VERIFY 1
+
+/**
+ * Go on with what an interrupted run of the same source and options has left; begin, if there is nothing. The bytes are
+ * those of a run without an interruption.
+ */
+#define DF11_COMPRESS_RESUME 2
+
+/**
+ * Make it an error (DF11_UNSUPPORTED_FORMAT) if something that the patterns ask for cannot be compressed. Without it such
+ * a group's tensors stay plain, and df11_left_fn is told.
+ */
+#define DF11_COMPRESS_STRICT 4
+
+/**
+ * Write the SHA-256 of every tensor to the files' metadata under "df11.sha256", for df11_verify_model(). The reference
+ * compressor writes none.
+ */
+#define DF11_COMPRESS_HASHES 8
+
+/**
+ * Write the shapes of compressed tensors to the files' metadata under "df11.shapes", for df11_tensor_info. The reference
+ * compressor writes none.
+ */
+#define DF11_COMPRESS_SHAPES 16
+
+/**
+ * Write one file: `dst`, if it ends in .safetensors, else model.safetensors (diffusion_pytorch_model.safetensors for
+ * diffusers) in the folder `dst`.
+ */
+#define DF11_COMPRESS_SINGLE_FILE 32
+
+/**
+ * Write a folder of one file per group, even if `dst` ends in .safetensors. With neither of the two, `dst` is one file if
+ * it ends so, else such a folder.
+ */
+#define DF11_COMPRESS_FOLDER 64
 
 /** An open model. Immutable: any number of threads may use it at once, and none of them matters more than another. */
 typedef struct df11_model df11_model;
@@ -415,6 +472,132 @@ typedef struct df11_verify_options {
     /** NULL, or where to write the numbers. */
     struct df11_verify_report *report;
 } df11_verify_options;
+
+/**
+ * Told of each tensor that the patterns ask for and that stays as it was: `user` as given, the tensor's name, the name of
+ * the group that it would have been in (which stays plain as a whole), and why; all UTF-8 with a zero byte behind, valid
+ * during the call only, and not to be printed unescaped. It is called on the thread that called df11_compress_model() or
+ * df11_merge_model(), after the work, and must not unwind.
+ */
+typedef void (*df11_left_fn)(void *user, const char *tensor, const char *group, const char *reason);
+
+/** What came of a run, in numbers. Begin with DF11_COMPRESS_REPORT_INIT. */
+typedef struct df11_compress_report {
+    /** sizeof(df11_compress_report) */
+    size_t struct_size;
+    /** Groups in the files that there are now; of a part, those of the part. */
+    uint64_t groups;
+    /** Weights in them. */
+    uint64_t weights;
+    /** Bytes of those weights before, 2 each. */
+    uint64_t weight_bytes;
+    /** Bytes of the groups' six members. */
+    uint64_t packed_bytes;
+    /** Bytes of all tensors of the source. */
+    uint64_t source_bytes;
+    /** Bytes of the .safetensors files that there are now; of a part, those of the part. */
+    uint64_t written_bytes;
+    /** Groups that were there already, of an earlier run. */
+    uint64_t resumed;
+    /** Tensors that stay plain although the patterns ask for them: as many as df11_left_fn is told of. */
+    uint64_t left_count;
+    /** Heads that are not stored, because they are tied to the embedding and equal to it. */
+    uint64_t dropped_count;
+    /** Patterns that no module matches. */
+    uint64_t unmatched_count;
+    /** 1, if the model is complete; 0 after a part, until df11_merge_model(). */
+    uint64_t complete;
+    /** The name of the preset whose groups these are; NULL, if it was a pattern_json. The text is static. */
+    const char *preset;
+} df11_compress_report;
+
+/** How to compress. Begin with DF11_COMPRESS_OPTIONS_INIT. */
+typedef struct df11_compress_options {
+    /** sizeof(df11_compress_options) */
+    size_t struct_size;
+    /**
+     * Threads to work with, the calling one among them; 0 means 1. One more brings files to the disk. They are gone when
+     * the call returns, and the bytes written do not depend on their number.
+     */
+    uint32_t threads;
+    /** DF11_COMPRESS_* joined by | */
+    uint32_t flags;
+    /**
+     * Bytes of memory to work in at most, 5 MiB for each thread; 0 means 512 MiB. Fewer threads work if it is not enough,
+     * and one always does. What headers and lists of tensors take comes on top.
+     */
+    uint64_t memory_bytes;
+    /** NULL, or the name of a preset: the groups of a published model, see df11_preset_get(). */
+    const char *preset;
+    /**
+     * NULL, or the groups: the JSON text of a pattern_dict, or of a config.json that has one in its dfloat11_config. Not
+     * together with `preset`. With neither, the preset is chosen by the source's config.json and its tensors' names.
+     */
+    const char *pattern_json;
+    /**
+     * Which part of the groups to write, 1 to `part_count`: other processes or machines write the others to the same
+     * folder, with the same options, and then somebody calls df11_merge_model().
+     */
+    uint32_t part;
+    /** How many parts there are, at most 100000. 0 and 0 are the whole model, as 1 and 1 are. */
+    uint32_t part_count;
+    /** NULL, or where to count and to look whether somebody cancels. */
+    struct df11_progress *progress;
+    /** NULL, or what to tell of the progress. It may be given together with `progress`. */
+    df11_progress_fn callback;
+    /** What `callback` is given. */
+    void *callback_user;
+    /** NULL, or what to tell of tensors that stay plain. */
+    df11_left_fn left;
+    /** What `left` is given. */
+    void *left_user;
+    /** NULL, or where to write the numbers. */
+    struct df11_compress_report *report;
+} df11_compress_options;
+
+/** A preset. Begin with DF11_PRESET_INFO_INIT. */
+typedef struct df11_preset_info {
+    /** sizeof(df11_preset_info) */
+    size_t struct_size;
+    /** Its name, for df11_compress_options.preset. The text is static. */
+    const char *name;
+    /** Its pattern_dict, as JSON. The text is static. */
+    const char *pattern_json;
+} df11_preset_info;
+
+/**
+ * The six members of a compressed group in memory of yours, and their sizes in bytes. A file stores each as a tensor
+ * called NAME.luts and so on, where NAME is the module's name; see DF11_PART_* for what their bytes mean. No address needs
+ * an alignment. Begin with DF11_PACKED_GROUP_INIT.
+ */
+typedef struct df11_packed_group {
+    /** sizeof(df11_packed_group) */
+    size_t struct_size;
+    /** In a file of type U8 and shape luts_bytes / 256 by 256 */
+    void *luts;
+    /** Bytes of `luts` */
+    size_t luts_bytes;
+    /** U8, one dimension */
+    void *encoded_exponent;
+    /** Bytes of `encoded_exponent` */
+    size_t encoded_exponent_bytes;
+    /** U8, one dimension: one byte for each weight */
+    void *sign_mantissa;
+    /** Bytes of `sign_mantissa` */
+    size_t sign_mantissa_bytes;
+    /** U8, one dimension: little-endian uint32, 4 bytes each */
+    void *output_positions;
+    /** Bytes of `output_positions` */
+    size_t output_positions_bytes;
+    /** U8, one dimension */
+    void *gaps;
+    /** Bytes of `gaps` */
+    size_t gaps_bytes;
+    /** I64, one dimension: little-endian, 8 bytes for each tensor but the last, so none for a single tensor */
+    void *split_positions;
+    /** Bytes of `split_positions` */
+    size_t split_positions_bytes;
+} df11_packed_group;
 
 /** Nothing went wrong. */
 #define DF11_OK 0
@@ -671,6 +854,86 @@ df11_status df11_verify_model(const char *model,
                               const char *original,
                               const struct df11_verify_options *options,
                               struct df11_error *error);
+
+/**
+ * Compresses a model: `src` is a folder in Hugging Face layout, of any number of .safetensors files, or one such file;
+ * `dst` is a new or empty folder, or a file, which is replaced. Nothing of the source is changed, and every byte of a group
+ * is as the reference compressor (dfloat11 0.5.0) writes it.
+ *
+ * A folder gets one file per group, a file for the rest, the source's config.json with dfloat11_config in it, and the
+ * source's other files; beside a single file goes its config.json. `options` may be NULL. Groups are gone through a piece
+ * at a time and never in memory whole. Files get their names when they are complete and, unless told otherwise, verified.
+ *
+ * What a run that fails or is cancelled leaves, df11_model_open() does not take for a model; where it has completed
+ * something, DF11_COMPRESS_RESUME goes on with that.
+ *
+ * Errors: DF11_INVALID_ARGUMENT for what the caller can change (a `dst` that is not empty, patterns that do not fit, no
+ * preset that fits, a source that is compressed already); DF11_NOT_FOUND (no such preset); DF11_INVALID_FORMAT and
+ * DF11_CORRUPT for the source, and for a written group that failed its verification; DF11_UNSUPPORTED_FORMAT with
+ * DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report
+ * is all zeros, and `left` is not called.
+ */
+df11_status df11_compress_model(const char *src,
+                                const char *dst,
+                                const struct df11_compress_options *options,
+                                struct df11_error *error);
+
+/**
+ * Completes a folder whose parts are all finished: writes what belongs to no group, config.json and the files that go with
+ * it, and checks that nothing is missing. `options` are those of the parts; `part`, `part_count` and DF11_COMPRESS_RESUME
+ * do not matter. The report is the whole model's, and `left` is told of what all parts have left.
+ *
+ * Errors: as for df11_compress_model(); DF11_INVALID_ARGUMENT if a part is not finished or `dst` was not begun.
+ */
+df11_status df11_merge_model(const char *src,
+                             const char *dst,
+                             const struct df11_compress_options *options,
+                             struct df11_error *error);
+
+/** How many presets there are. */
+uint64_t df11_preset_count(void);
+
+/** Describes the preset of that number, from 0. DF11_NOT_FOUND if there is none. */
+df11_status df11_preset_get(uint64_t preset, struct df11_preset_info *out, struct df11_error *error);
+
+/**
+ * Compresses a group in memory: the weights of its tensors one after the other, in the order of the pattern's list,
+ * encoded byte for byte as the reference compressor does.
+ *
+ * `tensors` are the addresses of `tensor_count` tensors, 1 to 1024, and `element_counts` their weights, bf16 bits in the
+ * processor's byte order; all together at most 4294967295. Each is aligned to 2 bytes; one of no weights may be NULL.
+ * `threads` threads work, the calling one among them, and are gone when the call returns; 0 means 1. The bytes do not
+ * depend on their number. Allocated are some 3 KiB for each tensor and for every 262144 weights of it, and less than 4 MiB
+ * for each thread, for the time of the call. Weights are read twice and must not change meanwhile.
+ *
+ * `io` gives the memory for each member, its address and how many bytes it holds, and is given back how many were written.
+ * Where all six addresses are NULL, the sizes that the members need are set and nothing is written: the weights are then
+ * read once. Otherwise only a member that has 0 bytes may be NULL, such as the split positions of a single tensor. The
+ * pieces of memory overlap neither each other nor the weights.
+ *
+ * Errors: DF11_BUFFER_TOO_SMALL, which sets the sizes that the members need, too, and writes nothing else; DF11_MISALIGNED;
+ * DF11_INVALID_ARGUMENT for all else that is wrong with the arguments, for no weights at all, and for an exponent of 240 or
+ * more (an infinity, a NaN, a magnitude of 2^113 or more), which the format cannot hold: store such a group's tensors as
+ * they are; DF11_OUT_OF_MEMORY. After all but the first the sizes are 0.
+ */
+df11_status df11_compress_group(const void *const *tensors,
+                                const uint64_t *element_counts,
+                                size_t tensor_count,
+                                uint32_t threads,
+                                struct df11_packed_group *io,
+                                struct df11_error *error);
+
+/**
+ * Sets the sizes of `out` to what a group of so many weights takes at most, whatever they are, and leaves its addresses
+ * alone: memory of these sizes is enough for df11_compress_group(). `element_counts` are the weights of its `tensor_count`
+ * tensors. A group of trained weights takes about a third of it for `encoded_exponent`.
+ *
+ * Errors: DF11_INVALID_ARGUMENT, for the same counts as in df11_compress_group(); the sizes are then 0.
+ */
+df11_status df11_compress_bound(const uint64_t *element_counts,
+                                size_t tensor_count,
+                                struct df11_packed_group *out,
+                                struct df11_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"

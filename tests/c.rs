@@ -65,7 +65,8 @@ fn build(source: &str, folder: &Path, options: &[&str]) -> PathBuf {
 
 fn run_api(program: &mut Command) {
     let data = Path::new(ROOT).join("tests/data");
-    let output = run(program.arg(data.join("golden")).arg(data.join("hostile")));
+    let scratch = tempfile::tempdir().unwrap();
+    let output = run(program.arg(data.join("golden")).arg(data.join("hostile")).arg(scratch.path()));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("checks passed"), "{text}");
     assert!(output.stderr.is_empty(), "the library printed: {}", String::from_utf8_lossy(&output.stderr));
@@ -159,4 +160,30 @@ fn the_example_says_the_same_in_c_and_in_rust() {
         assert_eq!(differs.status.code(), Some(1), "{}", program.display());
     }
     assert!(said.iter().all(|lines| *lines == said[0]), "{said:#?}");
+}
+
+/// What the other example writes is the original again, and it can be stopped by its mistakes only.
+#[test]
+fn the_example_that_compresses() {
+    let folder = library();
+    let program = build("examples/compress.c", folder.path(), &[]);
+    let (source, to) = ("tests/data/golden/block/original.safetensors", folder.path().join("model"));
+    let compress = |to: &Path| {
+        let mut command = Command::new(&program);
+        command.current_dir(ROOT).arg(source).arg(to);
+        command
+    };
+    let output = run(&mut compress(&to));
+    let (said, shown) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(said.contains(" groups, 0 of them") && said.contains("bits per weight"), "{said}");
+    assert!(shown.ends_with("\r100 %\n"), "{shown}");
+    let decompress = build("examples/decompress.c", folder.path(), &[]);
+    let output = run(Command::new(decompress).current_dir(ROOT).arg(&to).arg(source));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("21 of 21 tensors equal"));
+
+    let again = compress(&to).output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8(again.stderr).unwrap().contains("is not empty"));
+    let unknown = compress(&folder.path().join("other")).arg("no such preset").output().unwrap();
+    assert_eq!(unknown.status.code(), Some(1));
 }

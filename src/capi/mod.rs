@@ -8,13 +8,15 @@
 //! - [`model`]: opening, counting, describing, finding;
 //! - [`host`]: decoding on the CPU;
 //! - [`progress`]: how far a long call is, and its end;
-//! - [`verify`]: verifying whole models.
+//! - [`verify`]: verifying whole models;
+//! - [`compress`]: writing whole models, and groups in memory.
 //!
 //! Conventions: names are C names, so that a C and a Rust reader see the same; every fallible function returns a
 //! `df11_status`, takes an optional `df11_error *` last, and ends in `status::frame`, which turns errors and panics
 //! into both. Nothing unwinds into C, and nothing is printed.
 #![allow(non_camel_case_types)]
 
+pub mod compress;
 pub mod host;
 pub mod log;
 pub mod model;

@@ -424,6 +424,11 @@ pub(super) unsafe fn text_of(text: *const c_char, what: &str) -> Result<Option<S
     }
 }
 
+/// A text for the caller. Names with zero bytes were refused when their model was opened, and no other text has any.
+pub(super) fn c_text(text: &str) -> CString {
+    CString::new(text.replace('\0', " ")).unwrap_or_default()
+}
+
 /// A path of the caller's, on Unix of any bytes.
 ///
 /// # Safety

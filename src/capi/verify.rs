@@ -1,6 +1,6 @@
 //! Verifying whole models.
 
-use super::model::{path_of, text_of};
+use super::model::{c_text, path_of, text_of};
 use super::progress::{self, df11_progress, df11_progress_fn};
 use super::status::{df11_error, df11_status, frame};
 use super::structs::{self, Sizeable};
@@ -8,7 +8,7 @@ use super::types::DF11_OPEN_ANY_VERSION;
 use crate::error::{Error, Place};
 use crate::format::{Model, OpenOptions};
 use crate::host::{self, Finding, FindingKind, Verified, VerifyOptions};
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{c_char, c_void};
 
 /// A group whose codes agree with its gaps and positions: nothing is wrong.
 pub const DF11_FINDING_GOOD: u32 = 1;
@@ -172,9 +172,7 @@ unsafe fn tell(options: &df11_verify_options, finding: &Finding) {
         FindingKind::Differs => DF11_FINDING_DIFFERS,
         FindingKind::Note => DF11_FINDING_NOTE,
     };
-    // Names with zero bytes were refused when the model was opened.
-    let text = |text: &str| CString::new(text.replace('\0', " ")).unwrap_or_default();
-    let (name, text) = (text(finding.name), text(&finding.text));
+    let (name, text) = (c_text(finding.name), c_text(&finding.text));
     // SAFETY: by the caller's promise; the texts live for the call.
     unsafe { function(options.finding_user, kind, name.as_ptr(), text.as_ptr()) };
 }

@@ -1,6 +1,6 @@
 /* Every function of df11.h as a C program uses it, and every mistake that such a program can make.
  *
- *     api GOLDEN HOSTILE      the folders tests/data/golden and tests/data/hostile
+ *     api GOLDEN HOSTILE SCRATCH      the folders tests/data/golden and tests/data/hostile, and one to write to
  */
 #define _POSIX_C_SOURCE 200809L
 #include "check.h"
@@ -10,7 +10,7 @@
 #include <pthread.h>
 #include <string.h>
 
-static const char *golden, *hostile;
+static const char *golden, *hostile, *scratch;
 
 /* A path below a folder, in memory that lives until the next call. */
 static const char *under(const char *folder, const char *name)
@@ -439,12 +439,473 @@ static void verifying(void)
     CHECK(done == 0 && total == 0);
 }
 
+/* A path below a folder, in memory of the caller's: several are needed at once. */
+static char *join(char *path, const char *folder, const char *name)
+{
+    return strcpy(path, under(folder, name));
+}
+
+static char *read_text(const char *path)
+{
+    size_t bytes;
+    char *data = read_file(path, &bytes), *text = realloc(data, bytes + 1);
+    CHECK(text != NULL);
+    text[bytes] = 0;
+    return text;
+}
+
+static void same_file(const char *a, const char *b)
+{
+    size_t a_bytes, b_bytes;
+    void *a_data = read_file(a, &a_bytes), *b_data = read_file(b, &b_bytes);
+    CHECK(a_bytes == b_bytes && memcmp(a_data, b_data, a_bytes) == 0);
+    free(a_data);
+    free(b_data);
+}
+
+/* A call that must succeed: says why, if it does not. */
+#define WORKS(call)                                 \
+    do {                                            \
+        if ((call) != DF11_OK)                      \
+            fprintf(stderr, "%s\n", error.message); \
+        CHECK(error.status == DF11_OK);             \
+    } while (0)
+
+static void presets(void)
+{
+    df11_preset_info info = DF11_PRESET_INFO_INIT;
+    df11_error error;
+    CHECK(df11_preset_count() > 0);
+    for (uint64_t i = 0; i < df11_preset_count(); i++) {
+        WORKS(df11_preset_get(i, &info, &error));
+        CHECK(info.struct_size == sizeof info && info.name[0] != 0 && info.pattern_json[0] == '{');
+    }
+    CHECK(df11_preset_get(df11_preset_count(), &info, &error) == DF11_NOT_FOUND && info.name == NULL);
+    CHECK(df11_preset_get(UINT64_MAX, &info, NULL) == DF11_NOT_FOUND && info.pattern_json == NULL);
+    CHECK(df11_preset_get(0, NULL, &error) == DF11_INVALID_ARGUMENT);
+}
+
+/* Models of the reference compressor, from their originals: the same files. */
+static void writing(void)
+{
+    static const char *const names[] = {"tiny", "block", "edge", "edge_patched"};
+    static const char *const shards[] = {"model", "lm_head", "model_embed_tokens", "model_layers_0", "model_layers_1"};
+    char source[4096], to[4096], path[4096], name[64];
+    df11_compress_options options = DF11_COMPRESS_OPTIONS_INIT;
+    df11_compress_report report = DF11_COMPRESS_REPORT_INIT;
+    df11_verify_options verify = DF11_VERIFY_OPTIONS_INIT;
+    df11_verify_report verified = DF11_VERIFY_REPORT_INIT;
+    struct watch told = {-1, 0, 0};
+    df11_tensor_info info = DF11_TENSOR_INFO_INIT;
+    df11_progress *progress;
+    df11_error error;
+    df11_model *model;
+    uint64_t done, total, number;
+    char *config;
+    CHECK(df11_progress_new(&progress, NULL) == DF11_OK);
+    options.report = &report;
+    verify.report = &verified;
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        told = (struct watch){-1, 0, 0};
+        options.progress = progress;
+        options.callback = watch;
+        options.callback_user = &told;
+        options.threads = (uint32_t)i;
+        options.flags = DF11_COMPRESS_SINGLE_FILE | (i % 2 ? DF11_COMPRESS_NO_VERIFY : 0);
+        snprintf(name, sizeof name, "%s/original.safetensors", names[i]);
+        join(source, golden, name);
+        snprintf(name, sizeof name, "%s/model/config.json", names[i]);
+        options.pattern_json = config = read_text(join(path, golden, name));
+        WORKS(df11_compress_model(source, join(to, scratch, names[i]), &options, &error));
+        CHECK(report.complete == 1 && report.groups > 0 && report.left_count == 0 && report.resumed == 0);
+        CHECK(report.struct_size == sizeof report && report.preset == NULL && report.unmatched_count == 0);
+        CHECK(report.weight_bytes == 2 * report.weights && report.packed_bytes < report.written_bytes);
+        CHECK(report.source_bytes >= report.weight_bytes);
+        df11_progress_get(progress, &done, &total);
+        CHECK(done == total && total > 0 && told.done == done && told.total == total);
+        same_file(join(path, to, "config.json"), under(golden, name));
+        snprintf(name, sizeof name, "%s/model/model.safetensors", names[i]);
+        same_file(join(path, to, "model.safetensors"), under(golden, name));
+        CHECK(df11_verify_model(to, source, &verify, &error) == DF11_OK && verified.tensors_equal > 0);
+        CHECK(verified.groups_good == report.groups && verified.code_count == report.weights);
+        free(config);
+    }
+    options.progress = NULL;
+    options.callback = NULL;
+
+    /* A folder of files, by a preset that is chosen; then by its name, with what the reference does not write. */
+    join(source, golden, "sharded/original.safetensors");
+    options.pattern_json = NULL;
+    options.flags = 0;
+    options.threads = 9;
+    options.memory_bytes = 1;
+    WORKS(df11_compress_model(source, join(to, scratch, "sharded"), &options, &error));
+    CHECK(report.preset != NULL && report.groups == 4 && report.complete == 1);
+    for (size_t i = 0; i < sizeof shards / sizeof *shards; i++) {
+        snprintf(name, sizeof name, "sharded/%s.safetensors", shards[i]);
+        join(path, scratch, name);
+        snprintf(name, sizeof name, "sharded/model/%s.safetensors", shards[i]);
+        same_file(path, under(golden, name));
+    }
+    CHECK(df11_compress_model(source, to, &options, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(strstr(error.message, "not empty") != NULL && report.groups == 0 && report.preset == NULL);
+    for (number = 0; number < df11_preset_count(); number++) {
+        df11_preset_info preset = DF11_PRESET_INFO_INIT;
+        CHECK(df11_preset_get(number, &preset, NULL) == DF11_OK);
+        if (strcmp(preset.name, "llama") == 0)
+            options.preset = preset.name;
+    }
+    CHECK(options.preset != NULL);
+    options.flags = DF11_COMPRESS_FOLDER | DF11_COMPRESS_HASHES | DF11_COMPRESS_SHAPES | DF11_COMPRESS_STRICT;
+    WORKS(df11_compress_model(source, join(to, scratch, "a folder.safetensors"), &options, &error));
+    CHECK(report.preset == options.preset);
+    CHECK(df11_verify_model(to, NULL, &verify, &error) == DF11_OK && verified.hashes_right == 21);
+    CHECK(df11_model_open(to, NULL, &model, NULL) == DF11_OK);
+    CHECK(df11_model_find_tensor(model, "lm_head.weight", &number, NULL) == DF11_OK);
+    CHECK(df11_model_tensor_info(model, number, &info, NULL) == DF11_OK && info.group != DF11_NO_GROUP);
+    CHECK(info.rank == 2 && info.shape[0] == 256 && info.shape[1] == 128);
+    df11_model_free(model);
+
+    /* One file by its name; it is replaced by the next run, and by one that is cancelled it is not. */
+    join(source, golden, "block/original.safetensors");
+    options.flags = 0;
+    WORKS(df11_compress_model(source, join(to, scratch, "one/x.safetensors"), &options, &error));
+    options.threads = 2;
+    options.flags = DF11_COMPRESS_RESUME;
+    WORKS(df11_compress_model(source, to, &options, &error));
+    CHECK(report.resumed == 0 && report.complete == 1);
+    same_file(to, under(golden, "block/model/model.safetensors"));
+    told = (struct watch){0, 0, 0};
+    options.callback = watch;
+    CHECK(df11_compress_model(source, to, &options, &error) == DF11_CANCELLED && told.left == -1 && report.groups == 0);
+    same_file(to, under(golden, "block/model/model.safetensors"));
+
+    /* Cancelled before anything is complete, by the callback and by the handle: no trace is left. */
+    told = (struct watch){0, 0, 0};
+    CHECK(df11_compress_model(source, join(to, scratch, "none"), &options, &error) == DF11_CANCELLED);
+    CHECK(error.status == DF11_CANCELLED && df11_model_open(to, NULL, &model, &error) == DF11_IO);
+    options.callback = NULL;
+    options.progress = progress;
+    df11_progress_cancel(progress);
+    CHECK(df11_compress_model(source, to, &options, &error) == DF11_CANCELLED);
+    CHECK(df11_model_open(to, NULL, &model, &error) == DF11_IO && error.native_code == ENOENT);
+    options.progress = NULL;
+    WORKS(df11_compress_model(source, to, &options, &error));
+    df11_progress_free(progress);
+}
+
+/* Two processes share a model, and one goes on with what it has done. */
+static void writing_in_parts(void)
+{
+    static const char *const files[] = {"model", "lm_head", "model_embed_tokens", "model_layers_0", "model_layers_1"};
+    char source[4096], to[4096], path[4096], name[64];
+    df11_compress_options options = DF11_COMPRESS_OPTIONS_INIT;
+    df11_compress_report report = DF11_COMPRESS_REPORT_INIT;
+    df11_error error;
+    df11_model *model;
+    join(source, golden, "sharded/original.safetensors");
+    join(to, scratch, "parts");
+    options.preset = "llama";
+    options.report = &report;
+    CHECK(df11_merge_model(source, to, &options, &error) == DF11_INVALID_ARGUMENT);
+    options.part = 2;
+    options.part_count = 2;
+    WORKS(df11_compress_model(source, to, &options, &error));
+    CHECK(report.groups == 2 && report.complete == 0 && report.written_bytes > 0);
+    CHECK(df11_model_open(to, NULL, &model, &error) == DF11_INVALID_FORMAT && model == NULL);
+    CHECK(df11_compress_model(source, to, &options, &error) == DF11_INVALID_ARGUMENT);
+    options.flags = DF11_COMPRESS_RESUME;
+    WORKS(df11_compress_model(source, to, &options, &error));
+    CHECK(report.groups == 2 && report.resumed == 2 && report.complete == 0);
+    CHECK(df11_merge_model(source, to, &options, &error) == DF11_INVALID_ARGUMENT && report.groups == 0);
+    CHECK(strstr(error.message, "part 1 of 2 is not finished") != NULL);
+    options.part = 1;
+    options.part_count = 3;
+    CHECK(df11_compress_model(source, to, &options, &error) == DF11_INVALID_ARGUMENT);
+    options.part_count = 2;
+    options.flags = 0;
+    WORKS(df11_compress_model(source, to, &options, &error));
+    options.part = options.part_count = 0;
+    WORKS(df11_merge_model(source, to, &options, &error));
+    CHECK(report.groups == 4 && report.complete == 1 && strcmp(report.preset, "llama") == 0);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(name, sizeof name, "parts/%s.safetensors", files[i]);
+        join(path, scratch, name);
+        snprintf(name, sizeof name, "sharded/model/%s.safetensors", files[i]);
+        same_file(path, under(golden, name));
+    }
+}
+
+static void count_left(void *user, const char *tensor, const char *group, const char *reason)
+{
+    unsigned *left = user;
+    CHECK(strlen(tensor) == 8 && strncmp(tensor, group, 1) == 0 && strcmp(tensor + 1, ".weight") == 0);
+    CHECK(strlen(group) == 1 && strstr(reason, tensor[0] == 'a' ? "infinit" : "F16") != NULL);
+    left[tensor[0] == 'a']++;
+}
+
+/* A model of an infinity, a half, and what can be compressed. */
+static void writing_what_does_not_fit(void)
+{
+    static const char header[] = "{\"a.weight\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[0,4]},"
+                                 "\"b.weight\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[4,8]},"
+                                 "\"c.weight\":{\"dtype\":\"BF16\",\"shape\":[3],\"data_offsets\":[8,14]}}";
+    static const uint16_t weights[] = {0x3f80, 0x7f80, 0x3c00, 0x4000, 0x3f80, 0xbf80, 0x0001};
+    char source[4096], to[4096];
+    uint64_t size = sizeof header - 1;
+    unsigned left[2] = {0, 0};
+    df11_compress_options options = DF11_COMPRESS_OPTIONS_INIT;
+    df11_compress_report report = DF11_COMPRESS_REPORT_INIT;
+    df11_error error;
+    FILE *file = fopen(join(source, scratch, "unfit.safetensors"), "wb");
+    CHECK(file != NULL && fwrite(&size, 8, 1, file) == 1 && fwrite(header, size, 1, file) == 1);
+    CHECK(fwrite(weights, sizeof weights, 1, file) == 1 && fclose(file) == 0);
+    options.pattern_json = "{\"[a-c]\": [], \"d\": []}";
+    options.report = &report;
+    options.left = count_left;
+    options.left_user = left;
+    WORKS(df11_compress_model(source, join(to, scratch, "unfit"), &options, &error));
+    CHECK(left[0] == 1 && left[1] == 1 && report.left_count == 2 && report.groups == 1 && report.weights == 3);
+    CHECK(report.unmatched_count == 1 && report.dropped_count == 0 && report.complete == 1);
+    CHECK(df11_verify_model(to, source, NULL, &error) == DF11_OK);
+    options.flags = DF11_COMPRESS_STRICT;
+    CHECK(df11_compress_model(source, join(to, scratch, "strict"), &options, &error) == DF11_UNSUPPORTED_FORMAT);
+    CHECK(left[0] == 1 && left[1] == 1 && report.left_count == 0 && strstr(error.message, "b.weight") != NULL);
+}
+
+static void mistakes_of_writers(void)
+{
+    char source[4096], to[4096];
+    df11_compress_options options = DF11_COMPRESS_OPTIONS_INIT;
+    df11_compress_report report = DF11_COMPRESS_REPORT_INIT;
+    df11_error error;
+    df11_model *model;
+    join(source, golden, "tiny/original.safetensors");
+    join(to, scratch, "mistakes");
+#define REFUSED(status, words)                                                  \
+    do {                                                                        \
+        CHECK(df11_compress_model(source, to, &options, &error) == DF11_##status); \
+        if (strstr(error.message, words) == NULL)                               \
+            fprintf(stderr, "%s\n", error.message);                             \
+        CHECK(strstr(error.message, words) != NULL);                            \
+    } while (0)
+
+    options.pattern_json = "{\"linear\": []}";
+    CHECK(df11_compress_model(NULL, to, &options, &error) == DF11_INVALID_ARGUMENT && strstr(error.message, "NULL"));
+    CHECK(df11_compress_model(source, NULL, &options, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(strstr(error.message, "NULL") != NULL);
+    CHECK(df11_merge_model(NULL, to, &options, NULL) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_compress_model(under(golden, "none"), to, &options, &error) == DF11_IO && error.native_code == ENOENT);
+    CHECK(df11_compress_model(under(golden, "tiny/model"), to, &options, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(strstr(error.message, "compressed already") != NULL);
+    CHECK(df11_compress_model(under(hostile, "file_empty.safetensors"), to, &options, &error) == DF11_INVALID_FORMAT);
+    options.flags = 1u << 31;
+    REFUSED(UNSUPPORTED_OPTION, "0x80000000");
+    options.flags = DF11_COMPRESS_SINGLE_FILE | DF11_COMPRESS_FOLDER;
+    REFUSED(INVALID_ARGUMENT, "DF11_COMPRESS_FOLDER");
+    options.flags = 0;
+    options.preset = "llama";
+    REFUSED(INVALID_ARGUMENT, "one of them decides");
+    options.pattern_json = NULL;
+    options.preset = "no such preset";
+    REFUSED(NOT_FOUND, "no such preset");
+    options.preset = "\xff";
+    REFUSED(INVALID_ARGUMENT, "UTF-8");
+    options.preset = NULL;
+    REFUSED(INVALID_ARGUMENT, "no preset can be chosen");
+    options.pattern_json = "{\"linear\": [";
+    REFUSED(INVALID_ARGUMENT, "JSON");
+    options.pattern_json = "{\"linear\": 7}";
+    REFUSED(INVALID_ARGUMENT, "pattern_dict");
+    options.pattern_json = "{\"circle\": []}";
+    REFUSED(INVALID_ARGUMENT, "match no module");
+    options.pattern_json = "{\"linear\": []}";
+    options.part = 1;
+    REFUSED(INVALID_ARGUMENT, "part 1 of 0");
+    options.part = 3;
+    options.part_count = 2;
+    REFUSED(INVALID_ARGUMENT, "part 3 of 2");
+    options.part = 0;
+    REFUSED(INVALID_ARGUMENT, "part 0 of 2");
+    options.part = 1;
+    options.flags = DF11_COMPRESS_SINGLE_FILE;
+    REFUSED(INVALID_ARGUMENT, "single file");
+    CHECK(df11_merge_model(source, to, &options, &error) == DF11_INVALID_ARGUMENT);
+    options.flags = 0;
+    options.part = options.part_count = 0;
+    options.report = &report;
+    report.struct_size = 8;
+    REFUSED(INVALID_ARGUMENT, "DF11_COMPRESS_REPORT_INIT");
+    options.report = NULL;
+    options.struct_size = 88;
+    REFUSED(INVALID_ARGUMENT, "DF11_COMPRESS_OPTIONS_INIT");
+#undef REFUSED
+
+    /* None of them has left a trace. */
+    CHECK(df11_model_open(to, NULL, &model, &error) == DF11_IO && error.native_code == ENOENT);
+    CHECK(df11_compress_model(source, to, NULL, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_model_open(to, NULL, &model, &error) == DF11_IO && error.native_code == ENOENT);
+}
+
+/* The members of a packed group by DF11_PART_*. */
+static void **member(df11_packed_group *group, uint32_t part, size_t **bytes)
+{
+    void **const at[] = {&group->luts, &group->encoded_exponent, &group->sign_mantissa,
+                         &group->output_positions, &group->gaps, &group->split_positions};
+    size_t *const sizes[] = {&group->luts_bytes, &group->encoded_exponent_bytes, &group->sign_mantissa_bytes,
+                             &group->output_positions_bytes, &group->gaps_bytes, &group->split_positions_bytes};
+    *bytes = sizes[part];
+    return at[part];
+}
+
+/* Every group of the reference compressor, from memory to memory: the same bytes, and not one behind them. */
+static void packing(void)
+{
+    static const char *const names[] = {"tiny", "block", "sharded", "edge", "edge_patched"};
+    df11_error error;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[64];
+        df11_model *model, *original;
+        snprintf(path, sizeof path, "%s/model", names[i]);
+        model = open_model(path, NULL);
+        snprintf(path, sizeof path, "%s/original.safetensors", names[i]);
+        original = open_model(path, NULL);
+        for (uint64_t g = 0; g < df11_model_group_count(model); g++) {
+            df11_group_info info = DF11_GROUP_INFO_INIT;
+            df11_packed_group packed = DF11_PACKED_GROUP_INIT, bound = DF11_PACKED_GROUP_INIT;
+            const void *tensors[16];
+            uint64_t counts[16];
+            CHECK(df11_model_group_info(model, g, &info, NULL) == DF11_OK && info.tensor_count <= 16);
+            for (uint64_t t = 0; t < info.tensor_count; t++) {
+                df11_tensor_info ours = DF11_TENSOR_INFO_INIT, theirs = DF11_TENSOR_INFO_INIT;
+                uint64_t other;
+                void *weights;
+                CHECK(df11_model_tensor_info(model, info.first_tensor + t, &ours, NULL) == DF11_OK);
+                CHECK(df11_model_find_tensor(original, ours.name, &other, NULL) == DF11_OK);
+                CHECK(df11_model_tensor_info(original, other, &theirs, NULL) == DF11_OK);
+                /* In a file they have no alignment. */
+                CHECK((weights = malloc(theirs.bytes)) != NULL);
+                tensors[t] = memcpy(weights, theirs.data, theirs.bytes);
+                counts[t] = theirs.bytes / 2;
+            }
+            CHECK(df11_compress_group(tensors, counts, info.tensor_count, 2, &packed, &error) == DF11_OK);
+            CHECK(df11_compress_bound(counts, info.tensor_count, &bound, &error) == DF11_OK);
+            for (uint32_t part = 0; part <= DF11_PART_SPLIT_POSITIONS; part++) {
+                df11_part_info where = DF11_PART_INFO_INIT;
+                size_t *bytes, *most;
+                void **at = member(&packed, part, &bytes);
+                CHECK(df11_model_group_part(model, g, part, &where, NULL) == DF11_OK && where.bytes == *bytes);
+                CHECK(*at == NULL && *member(&bound, part, &most) == NULL && *bytes <= *most);
+                CHECK((*at = malloc(*bytes + 1)) != NULL);
+                ((unsigned char *)*at)[*bytes] = 0x55;
+            }
+            for (uint32_t threads = 0; threads < 4; threads += 3) {
+                CHECK(df11_compress_group(tensors, counts, info.tensor_count, threads, &packed, &error) == DF11_OK);
+                for (uint32_t part = 0; part <= DF11_PART_SPLIT_POSITIONS; part++) {
+                    df11_part_info where = DF11_PART_INFO_INIT;
+                    size_t *bytes;
+                    unsigned char *at = *member(&packed, part, &bytes);
+                    CHECK(df11_model_group_part(model, g, part, &where, NULL) == DF11_OK && where.bytes == *bytes);
+                    CHECK(memcmp(at, where.data, *bytes) == 0 && at[*bytes] == 0x55);
+                    memset(at, 0, *bytes);
+                }
+            }
+            for (uint32_t part = 0; part <= DF11_PART_SPLIT_POSITIONS; part++) {
+                size_t *bytes;
+                free(*member(&packed, part, &bytes));
+            }
+            for (uint64_t t = 0; t < info.tensor_count; t++)
+                free((void *)(uintptr_t)tensors[t]);
+        }
+        df11_model_free(original);
+        df11_model_free(model);
+    }
+}
+
+static void mistakes_of_packers(void)
+{
+    uint16_t weights[] = {0x3f80, 0xbf81, 0x4000, 0x0000};
+    unsigned char memory[6][6000];
+    const void *tensors[] = {weights, NULL, weights + 1};
+    uint64_t counts[] = {1, 0, 3};
+    df11_packed_group exact = DF11_PACKED_GROUP_INIT, packed = DF11_PACKED_GROUP_INIT, bound = DF11_PACKED_GROUP_INIT;
+    df11_error error;
+    size_t *bytes;
+    WORKS(df11_compress_bound(counts, 3, &bound, &error));
+    WORKS(df11_compress_group(tensors, counts, 3, 1, &exact, &error));
+    CHECK(exact.sign_mantissa_bytes == 4 && exact.split_positions_bytes == 16 && exact.luts_bytes % 256 == 0);
+
+    /* Memory of the bound's sizes is enough; each member with a byte less than it needs is not. */
+    for (uint32_t part = 0; part <= DF11_PART_SPLIT_POSITIONS; part++) {
+        *member(&bound, part, &bytes) = memory[part];
+        CHECK(*bytes <= sizeof memory[part]);
+    }
+    packed = bound;
+    WORKS(df11_compress_group(tensors, counts, 3, 1, &packed, &error));
+    CHECK(packed.luts == memory[0] && memcmp(&packed.luts_bytes, &exact.luts_bytes, sizeof packed.luts_bytes) == 0);
+    CHECK(memory[5][0] == 1 && memory[5][8] == 1 && memory[2][0] == 0x00 && memory[2][1] == 0x81);
+    for (uint32_t part = 0; part <= DF11_PART_SPLIT_POSITIONS; part++) {
+        df11_packed_group less = packed;
+        memset(memory, 0x55, sizeof memory);
+        member(&less, part, &bytes);
+        --*bytes;
+        CHECK(df11_compress_group(tensors, counts, 3, 1, &less, &error) == DF11_BUFFER_TOO_SMALL);
+        CHECK(memcmp(&less, &packed, sizeof less) == 0 && memory[0][0] == 0x55 && memory[part][0] == 0x55);
+        *member(&less, part, &bytes) = NULL;
+        CHECK(df11_compress_group(tensors, counts, 3, 1, &less, &error) == DF11_INVALID_ARGUMENT && *bytes == 0);
+    }
+
+    /* A tensor of its own has no split positions, and needs no memory for them. */
+    packed.split_positions = NULL;
+    packed.split_positions_bytes = 0;
+    WORKS(df11_compress_group(tensors + 2, counts + 2, 1, 1, &packed, &error));
+    CHECK(packed.split_positions_bytes == 0 && packed.sign_mantissa_bytes == 3);
+
+#define REFUSED(status, list, numbers, n)                                                              \
+    do {                                                                                               \
+        df11_packed_group none = bound;                                                                \
+        CHECK(df11_compress_group(list, numbers, n, 1, &none, &error) == DF11_##status);               \
+        CHECK(none.luts == bound.luts && none.luts_bytes == 0 && none.split_positions_bytes == 0);     \
+    } while (0)
+    REFUSED(INVALID_ARGUMENT, NULL, counts, 3);
+    REFUSED(INVALID_ARGUMENT, tensors, NULL, 3);
+    REFUSED(INVALID_ARGUMENT, tensors, counts, 0);
+    REFUSED(INVALID_ARGUMENT, tensors, counts, 1025);
+    REFUSED(INVALID_ARGUMENT, tensors + 1, counts + 1, 1);
+    counts[1] = 1;
+    REFUSED(INVALID_ARGUMENT, tensors, counts, 3);
+    CHECK(strstr(error.message, "tensor 1 of the group is NULL") != NULL);
+    tensors[1] = (const char *)weights + 1;
+    REFUSED(MISALIGNED, tensors, counts, 3);
+    tensors[1] = weights;
+    counts[1] = UINT32_MAX;
+    REFUSED(INVALID_ARGUMENT, tensors, counts, 3);
+    CHECK(df11_compress_bound(counts, 3, &packed, &error) == DF11_INVALID_ARGUMENT && packed.gaps_bytes == 0);
+    counts[1] = UINT64_MAX;
+    REFUSED(INVALID_ARGUMENT, tensors, counts, 3);
+    CHECK(df11_compress_bound(counts, 3, &packed, &error) == DF11_INVALID_ARGUMENT);
+    counts[1] = 0;
+    weights[3] = 0x7800;
+    REFUSED(INVALID_ARGUMENT, tensors, counts, 3);
+    CHECK(strstr(error.message, "240") != NULL);
+#undef REFUSED
+    CHECK(df11_compress_bound(NULL, 3, &packed, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_compress_bound(counts, 0, &packed, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_compress_bound(counts, 3, NULL, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_compress_group(tensors, counts, 3, 1, NULL, &error) == DF11_INVALID_ARGUMENT);
+    packed.struct_size = 96;
+    CHECK(df11_compress_group(tensors, counts, 3, 1, &packed, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(strstr(error.message, "DF11_PACKED_GROUP_INIT") != NULL);
+}
+
 int main(int argc, char **argv)
 {
     df11_open_options read = DF11_OPEN_OPTIONS_INIT, verify = DF11_OPEN_OPTIONS_INIT;
-    CHECK(argc == 3);
+    CHECK(argc == 4);
     golden = argv[1];
     hostile = argv[2];
+    scratch = argv[3];
     read.flags = DF11_OPEN_READ;
     verify.flags = DF11_OPEN_VERIFY;
     verify.threads = 2;
@@ -460,6 +921,13 @@ int main(int argc, char **argv)
     logging();
     threads();
     verifying();
+    presets();
+    writing();
+    writing_in_parts();
+    writing_what_does_not_fit();
+    mistakes_of_writers();
+    packing();
+    mistakes_of_packers();
     printf("%u checks passed\n", checks_passed);
     return 0;
 }

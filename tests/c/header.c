@@ -75,6 +75,57 @@ ASSERT(offsetof(df11_verify_options, finding) == 48);
 ASSERT(offsetof(df11_verify_options, finding_user) == 56);
 ASSERT(offsetof(df11_verify_options, report) == 64);
 
+ASSERT(sizeof(df11_compress_report) == 104);
+ASSERT(offsetof(df11_compress_report, struct_size) == 0);
+ASSERT(offsetof(df11_compress_report, groups) == 8);
+ASSERT(offsetof(df11_compress_report, weights) == 16);
+ASSERT(offsetof(df11_compress_report, weight_bytes) == 24);
+ASSERT(offsetof(df11_compress_report, packed_bytes) == 32);
+ASSERT(offsetof(df11_compress_report, source_bytes) == 40);
+ASSERT(offsetof(df11_compress_report, written_bytes) == 48);
+ASSERT(offsetof(df11_compress_report, resumed) == 56);
+ASSERT(offsetof(df11_compress_report, left_count) == 64);
+ASSERT(offsetof(df11_compress_report, dropped_count) == 72);
+ASSERT(offsetof(df11_compress_report, unmatched_count) == 80);
+ASSERT(offsetof(df11_compress_report, complete) == 88);
+ASSERT(offsetof(df11_compress_report, preset) == 96);
+
+ASSERT(sizeof(df11_compress_options) == 96);
+ASSERT(offsetof(df11_compress_options, struct_size) == 0);
+ASSERT(offsetof(df11_compress_options, threads) == 8);
+ASSERT(offsetof(df11_compress_options, flags) == 12);
+ASSERT(offsetof(df11_compress_options, memory_bytes) == 16);
+ASSERT(offsetof(df11_compress_options, preset) == 24);
+ASSERT(offsetof(df11_compress_options, pattern_json) == 32);
+ASSERT(offsetof(df11_compress_options, part) == 40);
+ASSERT(offsetof(df11_compress_options, part_count) == 44);
+ASSERT(offsetof(df11_compress_options, progress) == 48);
+ASSERT(offsetof(df11_compress_options, callback) == 56);
+ASSERT(offsetof(df11_compress_options, callback_user) == 64);
+ASSERT(offsetof(df11_compress_options, left) == 72);
+ASSERT(offsetof(df11_compress_options, left_user) == 80);
+ASSERT(offsetof(df11_compress_options, report) == 88);
+
+ASSERT(sizeof(df11_preset_info) == 24);
+ASSERT(offsetof(df11_preset_info, struct_size) == 0);
+ASSERT(offsetof(df11_preset_info, name) == 8);
+ASSERT(offsetof(df11_preset_info, pattern_json) == 16);
+
+ASSERT(sizeof(df11_packed_group) == 104);
+ASSERT(offsetof(df11_packed_group, struct_size) == 0);
+ASSERT(offsetof(df11_packed_group, luts) == 8);
+ASSERT(offsetof(df11_packed_group, luts_bytes) == 16);
+ASSERT(offsetof(df11_packed_group, encoded_exponent) == 24);
+ASSERT(offsetof(df11_packed_group, encoded_exponent_bytes) == 32);
+ASSERT(offsetof(df11_packed_group, sign_mantissa) == 40);
+ASSERT(offsetof(df11_packed_group, sign_mantissa_bytes) == 48);
+ASSERT(offsetof(df11_packed_group, output_positions) == 56);
+ASSERT(offsetof(df11_packed_group, output_positions_bytes) == 64);
+ASSERT(offsetof(df11_packed_group, gaps) == 72);
+ASSERT(offsetof(df11_packed_group, gaps_bytes) == 80);
+ASSERT(offsetof(df11_packed_group, split_positions) == 88);
+ASSERT(offsetof(df11_packed_group, split_positions_bytes) == 96);
+
 ASSERT(DF11_VERSION_NUMBER == DF11_VERSION_MAJOR * 10000 + DF11_VERSION_MINOR * 100 + DF11_VERSION_PATCH);
 ASSERT(DF11_NO_GROUP == UINT64_MAX);
 
@@ -86,6 +137,13 @@ int main(void)
     df11_part_info part = DF11_PART_INFO_INIT;
     df11_verify_options verify = DF11_VERIFY_OPTIONS_INIT;
     df11_verify_report report = DF11_VERIFY_REPORT_INIT;
+    df11_compress_options compress = DF11_COMPRESS_OPTIONS_INIT;
+    df11_compress_report written = DF11_COMPRESS_REPORT_INIT;
+    df11_preset_info preset = DF11_PRESET_INFO_INIT;
+    df11_packed_group packed = DF11_PACKED_GROUP_INIT;
+    size_t writing = compress.struct_size + written.struct_size + preset.struct_size + packed.struct_size;
     size_t infos = group.struct_size + tensor.struct_size + part.struct_size + report.struct_size;
+    if (writing != 96 + 104 + 24 + 104)
+        return 1;
     return options.struct_size + verify.struct_size + infos == 24 + 72 + 48 + 80 + 40 + 64 ? 0 : 1;
 }
