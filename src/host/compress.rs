@@ -3,7 +3,7 @@
 use super::encode::{Histogram, Outline, Piece, STRETCH, Scratch, Sink};
 use super::threads;
 use crate::error::{Error, Result};
-use crate::format::Member;
+use crate::format::{MOST_TENSORS, Member};
 use crate::huffman::encode::{Variant, count, exponent};
 use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, rows};
 use half::bf16;
@@ -179,8 +179,13 @@ impl<'a> Job<'a> {
         if !variant.is_available() {
             return Err(Error::UnsupportedOption(format!("this processor cannot run the {} encoder", variant.name())));
         }
+        if tensors.len() as u64 > MOST_TENSORS {
+            let reason = format!("a group of {} tensors: {MOST_TENSORS} are the most", tensors.len());
+            return Err(Error::InvalidArgument(reason));
+        }
         let counts: Vec<u64> = tensors.iter().map(|t| t.len() as u64).collect();
-        let weights: u64 = counts.iter().sum();
+        // They may overlap, so there may be more of them than memory.
+        let weights = counts.iter().fold(0u64, |sum, &n| sum.saturating_add(n));
         if weights > u32::MAX as u64 {
             let reason =
                 format!("a group of {weights} weights: positions are 32 bits wide, so 4294967295 are the most");

@@ -439,12 +439,38 @@ impl<'o> Job<'o> {
     }
 
     fn run_single(self, file: &Path, progress: &Progress) -> Result<Report> {
+        let new_folder = !self.folder.exists();
         std::fs::create_dir_all(&self.folder).map_err(|e| Error::io("create the folder", &self.folder, e))?;
+        if !self.bare && !(self.options.resume && Journal::exists(file)) {
+            state::must_be_empty(&self.folder)?;
+        }
         let journal = Journal::open(file, &self.identity, self.options.resume)?;
+        let config = self.config()?;
+        let config_path = config_beside(file, &config, self.bare);
+        let new_config = !config_path.exists();
+        let result = self.write_single(file, journal, (&config_path, &config), progress);
+        if result.is_err() && Journal::remove_if_empty(file) {
+            // Nothing was completed, so no trace is left.
+            if new_config {
+                let _ = std::fs::remove_file(&config_path);
+            }
+            if new_folder {
+                let _ = std::fs::remove_dir(&self.folder);
+            }
+        }
+        result
+    }
+
+    fn write_single(
+        &self,
+        file: &Path,
+        journal: Journal,
+        (config_path, config): (&Path, &str),
+        progress: &Progress,
+    ) -> Result<Report> {
         let resumed = self.groups.iter().filter(|g| journal.has(&g.name)).count() as u64;
         // Before the file has its name: without its config it would look finished.
-        let config = self.config()?;
-        output::write_file(&config_beside(file, &config, self.bare), config.as_bytes())?;
+        output::write_file(config_path, config.as_bytes())?;
         let plain: Vec<usize> = self.beside.iter().flatten().chain(&self.rest).copied().collect();
         let packed: u64 = self.groups.iter().map(|g| self.bytes(&g.tensors)).sum();
         progress.begin(packed + self.bytes(&plain));
@@ -455,8 +481,7 @@ impl<'o> Job<'o> {
             metadata: BTreeMap::new(),
             journal: Some(journal),
         };
-        let written = engine::run(&self.input.model, &self.groups, vec![spec], &self.settings(), progress);
-        let unfit = written.inspect_err(|_| Journal::remove_if_empty(file))?;
+        let unfit = engine::run(&self.input.model, &self.groups, vec![spec], &self.settings(), progress)?;
         let left: Vec<LeftGroup> = unfit.into_iter().map(|u| self.left_group(u)).collect();
         let mut report = self.report(&left);
         report.resumed = resumed;

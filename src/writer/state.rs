@@ -101,17 +101,7 @@ pub(super) fn begin_folder(folder: &Path, job: &Value, resume: bool) -> Result<(
     let shown = shorten(&folder.display().to_string(), 200);
     let marker = folder.join(UNFINISHED);
     if read(&marker)?.is_none() {
-        let fail = |e| Error::io("list", folder, e);
-        for entry in std::fs::read_dir(folder).map_err(fail)? {
-            let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
-            // Another part may be about to say what we are.
-            if !name.starts_with('.') {
-                return Err(Error::InvalidArgument(format!(
-                    "the folder '{shown}' is not empty: it has '{}'",
-                    shorten(&name, 80)
-                )));
-            }
-        }
+        must_be_empty(folder)?;
         return write_job(folder, &marker, job);
     }
     if !resume {
@@ -120,6 +110,22 @@ pub(super) fn begin_folder(folder: &Path, job: &Value, resume: bool) -> Result<(
         )));
     }
     check_job(&marker, job)
+}
+
+/// Fails if a folder has anything in it but hidden files: another part may be about to say what we are.
+pub(super) fn must_be_empty(folder: &Path) -> Result<()> {
+    let fail = |e| Error::io("list", folder, e);
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') || name == UNFINISHED {
+            return Err(Error::InvalidArgument(format!(
+                "the folder '{}' is not empty: it has '{}'",
+                shorten(&folder.display().to_string(), 200),
+                shorten(&name, 80)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Fails if what is being written is something else.
@@ -349,13 +355,21 @@ impl Journal {
             .map_err(|e| Error::io("write", &self.path, e))
     }
 
-    /// After a failure: if no group is on the disk there is nothing to go on with, and no trace is left.
-    pub fn remove_if_empty(to: &Path) {
+    /// Whether there is one to go on with.
+    pub fn exists(to: &Path) -> bool {
+        Self::path(to).is_file()
+    }
+
+    /// After a failure: if no group is on the disk there is nothing to go on with, and what was begun is removed. Whether
+    /// that is so.
+    pub fn remove_if_empty(to: &Path) -> bool {
         let path = Self::path(to);
-        if std::fs::read_to_string(&path).is_ok_and(|text| text.lines().count() <= 1) {
+        let empty = std::fs::read_to_string(&path).is_ok_and(|text| text.lines().count() <= 1);
+        if empty {
             let _ = std::fs::remove_file(&path);
             let _ = std::fs::remove_file(super::output::temporary(to));
         }
+        empty
     }
 
     /// The file is complete.
