@@ -401,3 +401,28 @@ fn the_bound_holds() {
         );
     }
 }
+
+/// A file may change between counting and encoding: then it is an error, never a stray byte.
+#[test]
+fn weights_that_were_not_counted_are_noticed() {
+    let weights = weights::gaussian(10_000, 0.02, 1);
+    for variant in variants() {
+        let mut histogram = [0; 256];
+        count(&weights, &mut histogram, variant);
+        let book = Codebook::new(&histogram).unwrap();
+        let encoder = Encoder::new(&book, &histogram, variant);
+        let absent = (1..240).find(|&e| histogram[e] == 0).unwrap() as u16;
+        for at in [0, 5, 127, 128, 4000, 9_983, 9_984, 9_999] {
+            for exponent in [absent, 0, 255] {
+                if histogram[exponent as usize] > 0 {
+                    continue;
+                }
+                let mut changed = weights.clone();
+                changed[at] = exponent << 7;
+                let mut signs = vec![0; weights.len()];
+                let error = encoder.stretch(&changed, 9, &mut signs, &mut Stretch::default()).unwrap_err();
+                assert_eq!(error.weight, at, "{}", variant.name());
+            }
+        }
+    }
+}

@@ -96,3 +96,100 @@ pub(super) fn stretch(model: &Model, weights: &[u16], first: u64, start: u64, sc
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{FileLayout, LayoutTensor, MEMBERS};
+    use crate::host::{EncodeOptions, Packed, compress};
+    use half::bf16;
+    use half::slice::HalfFloatSliceExt;
+    use safetensors::Dtype;
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    /// Weights with exponents of many lengths of code, always the same.
+    fn weights(count: usize) -> Vec<bf16> {
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            state >> 33
+        };
+        (0..count)
+            .map(|_| {
+                let exponent = 120 - (next() as u32 | 1 << 20).trailing_zeros() as u16;
+                bf16::from_bits(exponent << 7 | next() as u16 & 0x807f)
+            })
+            .collect()
+    }
+
+    fn members(packed: &mut Packed) -> [&mut Vec<u8>; 6] {
+        let Packed { luts, encoded_exponent, sign_mantissa, output_positions, gaps, split_positions } = packed;
+        [luts, encoded_exponent, sign_mantissa, output_positions, gaps, split_positions]
+    }
+
+    fn write(path: &Path, packed: &mut Packed) {
+        let parts = members(packed);
+        let tensor = |(name, data): (&&str, &&mut Vec<u8>)| {
+            let (bytes, len) = (data.len() as u64, data.len() as u64);
+            let (dtype, shape) = match *name {
+                "luts" => (Dtype::U8, vec![len / 256, 256]),
+                "split_positions" => (Dtype::I64, vec![len / 8]),
+                _ => (Dtype::U8, vec![len]),
+            };
+            LayoutTensor { name: format!("g.{name}"), dtype, shape, bytes }
+        };
+        let layout = FileLayout::new(MEMBERS.iter().zip(&parts).map(tensor).collect(), &BTreeMap::new()).unwrap();
+        let mut file = layout.header().to_vec();
+        for (tensor, _) in layout.tensors() {
+            let i = MEMBERS.iter().position(|m| tensor.name.ends_with(m)).unwrap();
+            file.extend_from_slice(parts[i]);
+        }
+        std::fs::write(path, file).unwrap();
+    }
+
+    /// Checks a whole group in stretches of such a length.
+    fn check(path: &Path, weights: &[bf16], length: usize) -> Result<()> {
+        let model = Model::open_group(path, "g")?;
+        let lengths = model.groups()[0].code_lengths();
+        let (mut first, mut start) = (0, 0);
+        let mut scratch = Scratch::default();
+        for part in weights.reinterpret_cast().chunks(length) {
+            stretch(&model, part, first, start, &mut scratch)?;
+            first += part.len() as u64;
+            start += part.iter().map(|&w| lengths[exponent(w) as usize] as u64).sum::<u64>();
+        }
+        Ok(())
+    }
+
+    /// One damaged byte of any member is noticed, wherever it means something.
+    #[test]
+    fn every_kind_of_damage_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let weights = weights(150_000);
+        let mut packed = compress(&[&weights], &EncodeOptions::default()).unwrap();
+        write(&path, &mut packed);
+        for length in [150_000, 40_000, 777] {
+            check(&path, &weights, length).unwrap();
+        }
+        // Behind the last code's chunk gaps mean nothing, nor do slots of the rows that no code reaches.
+        let bytes = packed.encoded_exponent.len();
+        for (member, places) in [
+            (1, vec![0, 5000, bytes - 2]),
+            (2, vec![0, 77_777, 149_999]),
+            (3, vec![4, 8, 13]),
+            (4, vec![0, 100, 319, 320, 645, bytes / 8 * 5 / 8 - 1]),
+        ] {
+            for place in places {
+                let mut damaged = packed.clone();
+                members(&mut damaged)[member][place] ^= 0x21;
+                write(&path, &mut damaged);
+                for length in [150_000, 4_000] {
+                    let error = check(&path, &weights, length).expect_err(MEMBERS[member]);
+                    assert_eq!(error.status(), crate::Status::Corrupt, "{}: byte {place}: {error}", MEMBERS[member]);
+                }
+            }
+        }
+    }
+}

@@ -441,7 +441,8 @@ impl<'o> Job<'o> {
     fn run_single(self, file: &Path, progress: &Progress) -> Result<Report> {
         let new_folder = !self.folder.exists();
         std::fs::create_dir_all(&self.folder).map_err(|e| Error::io("create the folder", &self.folder, e))?;
-        if !self.bare && !(self.options.resume && Journal::exists(file)) {
+        let goes_on = self.options.resume && Journal::exists(file);
+        if !(self.bare || goes_on) {
             state::must_be_empty(&self.folder)?;
         }
         let journal = Journal::open(file, &self.identity, self.options.resume)?;
