@@ -4,37 +4,46 @@ use super::{BATCH, Encoder, NoCode, Plain, STEP_BITS, STEPS, Step, Stretch, Unit
 use crate::huffman::codebook::Codebook;
 use std::arch::x86_64::*;
 
-/// Exponents that byte permutations look up at once: two registers of 64.
-const SPAN: usize = 128;
+/// Entries of a register of bytes, which a byte permutation looks up at once. The first stands for all exponents that are not
+/// in the table.
+const SPAN: usize = 64;
 /// The length that stands for no code, or one that 16 bits do not hold: whatever it is added to is too long for a step.
 const NONE: u8 = 100;
 
-/// Lengths and codes of up to 15 bits, right-aligned, of [`SPAN`] exponents from `base` on: the largest that occur,
-/// which are the likeliest too. Zero, which pruned weights have, lies far below and has a place of its own.
+/// Lengths and codes of up to 15 bits, right-aligned, of the 63 largest exponents that occur, which are the likeliest too.
+/// Zero, which pruned weights have, lies far below and has a place of its own.
 #[repr(align(64))]
 pub(super) struct Tables {
     lengths: [u8; SPAN],
     low: [u8; SPAN],
     high: [u8; SPAN],
+    /// The exponent of the first entry: it and all below it have no code here.
     base: u8,
-    zero: [u8; 3],
+    zero: Option<[u8; 3]>,
 }
 
 impl Tables {
     pub fn new(book: &Codebook) -> Tables {
         let base = book.words().map(|w| w.symbol).max().unwrap_or(0).saturating_sub(SPAN as u8 - 1);
-        let entry = |exponent: Option<u8>| match exponent.map(|e| book.word(e)) {
-            Some(word) if (1..=15).contains(&word.len) => {
+        let entry = |exponent: u8| match book.word(exponent) {
+            word if (1..=15).contains(&word.len) => {
                 let bits = word.bits >> (32 - word.len as u32);
-                [word.len, bits as u8, (bits >> 8) as u8]
+                Some([word.len, bits as u8, (bits >> 8) as u8])
             }
-            _ => [NONE, 0, 0],
+            _ => None,
         };
-        let mut tables = Tables { lengths: [NONE; SPAN], low: [0; SPAN], high: [0; SPAN], base, zero: entry(Some(0)) };
-        for i in 0..SPAN {
-            [tables.lengths[i], tables.low[i], tables.high[i]] = entry(base.checked_add(i as u8));
+        let mut tables = Tables { lengths: [NONE; SPAN], low: [0; SPAN], high: [0; SPAN], base, zero: entry(0) };
+        for i in 1..SPAN {
+            if let Some(found) = base.checked_add(i as u8).and_then(entry) {
+                [tables.lengths[i], tables.low[i], tables.high[i]] = found;
+            }
         }
         tables
+    }
+
+    /// Whether weights of exponent 0 need their place.
+    pub fn has_zero(&self) -> bool {
+        self.zero.is_some()
     }
 }
 
@@ -87,11 +96,15 @@ pub(super) unsafe fn batches_avx512(
     let streaming = streaming && signs.addr().is_multiple_of(64);
     // SAFETY: the same promise.
     let placed = unsafe {
-        match (encoder.per_step, streaming) {
-            (8, false) => encoder.batches::<Avx512<8, false>>(weights, signs, out),
-            (8, true) => encoder.batches::<Avx512<8, true>>(weights, signs, out),
-            (_, false) => encoder.batches::<Avx512<16, false>>(weights, signs, out),
-            (_, true) => encoder.batches::<Avx512<16, true>>(weights, signs, out),
+        match (encoder.per_step, encoder.wide.has_zero(), streaming) {
+            (8, false, false) => encoder.batches::<Avx512<8, false, false>>(weights, signs, out),
+            (8, false, true) => encoder.batches::<Avx512<8, false, true>>(weights, signs, out),
+            (8, true, false) => encoder.batches::<Avx512<8, true, false>>(weights, signs, out),
+            (8, true, true) => encoder.batches::<Avx512<8, true, true>>(weights, signs, out),
+            (_, false, false) => encoder.batches::<Avx512<16, false, false>>(weights, signs, out),
+            (_, false, true) => encoder.batches::<Avx512<16, false, true>>(weights, signs, out),
+            (_, true, false) => encoder.batches::<Avx512<16, true, false>>(weights, signs, out),
+            (_, true, true) => encoder.batches::<Avx512<16, true, true>>(weights, signs, out),
         }
     };
     if streaming {
@@ -111,11 +124,11 @@ unsafe fn load(at: *const u8) -> __m512i {
     unsafe { _mm512_loadu_si512(at.cast()) }
 }
 
-/// The tables in registers, and what to do with them: N weights a step, stores of signs past the caches or not.
-struct Avx512<const N: usize, const STREAM: bool> {
-    lengths: [__m512i; 2],
-    low: [__m512i; 2],
-    high: [__m512i; 2],
+/// The tables in registers, and what to do with them: N weights a step, zeros looked for, stores of signs past the caches.
+struct Avx512<const N: usize, const ZERO: bool, const STREAM: bool> {
+    lengths: __m512i,
+    low: __m512i,
+    high: __m512i,
     zero: [__m512i; 3],
     base: __m512i,
     even: __m512i,
@@ -130,7 +143,7 @@ struct Eight {
     l: __m512i,
 }
 
-impl<const N: usize, const STREAM: bool> Avx512<N, STREAM> {
+impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512<N, ZERO, STREAM> {
     /// Octets of 64 weights.
     ///
     /// # Safety
@@ -155,14 +168,16 @@ impl<const N: usize, const STREAM: bool> Avx512<N, STREAM> {
             }
 
             let e = _mm512_permutex2var_epi8(_mm512_srli_epi16::<7>(x), self.even, _mm512_srli_epi16::<7>(y));
-            let is_zero = _mm512_testn_epi8_mask(e, e);
-            let e = _mm512_sub_epi8(e, self.base);
-            let far = _mm512_movepi8_mask(e);
-            let look = |t: [__m512i; 2]| _mm512_permutex2var_epi8(t[0], e, t[1]);
-            let none = _mm512_set1_epi8(NONE as i8);
-            let l = _mm512_mask_mov_epi8(_mm512_mask_mov_epi8(look(self.lengths), far, none), is_zero, self.zero[0]);
-            let low = _mm512_mask_mov_epi8(look(self.low), is_zero, self.zero[1]);
-            let high = _mm512_mask_mov_epi8(look(self.high), is_zero, self.zero[2]);
+            let is_zero = if ZERO { _mm512_testn_epi8_mask(e, e) } else { 0 };
+            // What lies below the table, or is zero, falls on its first entry.
+            let e = _mm512_subs_epu8(e, self.base);
+            let look = |table, zero| {
+                let found = _mm512_permutexvar_epi8(e, table);
+                if ZERO { _mm512_mask_mov_epi8(found, is_zero, zero) } else { found }
+            };
+            let l = look(self.lengths, self.zero[0]);
+            let low = look(self.low, self.zero[1]);
+            let high = look(self.high, self.zero[2]);
 
             // Pairs, in 16 bits. The even byte is the first weight's.
             let (first, second) = (_mm512_and_si512(l, byte), _mm512_srli_epi16::<8>(l));
@@ -211,21 +226,20 @@ impl<const N: usize, const STREAM: bool> Avx512<N, STREAM> {
     }
 }
 
-impl<const N: usize, const STREAM: bool> Unit<'_> for Avx512<N, STREAM> {
+impl<const N: usize, const ZERO: bool, const STREAM: bool> Unit<'_> for Avx512<N, ZERO, STREAM> {
     const PER_STEP: usize = N;
 
     #[inline(always)]
     unsafe fn new(encoder: &Encoder) -> Self {
-        // SAFETY: the tables have 128 bytes each; the processor has AVX-512 by the caller's promise.
+        // SAFETY: the tables have 64 bytes each; the processor has AVX-512 by the caller's promise.
         unsafe {
             let tables = &encoder.wide;
-            let table = |t: &[u8; SPAN]| [load(t.as_ptr()), load(t.as_ptr().add(64))];
             let even = load(EVEN.as_ptr());
             Avx512 {
-                lengths: table(&tables.lengths),
-                low: table(&tables.low),
-                high: table(&tables.high),
-                zero: tables.zero.map(|b| _mm512_set1_epi8(b as i8)),
+                lengths: load(tables.lengths.as_ptr()),
+                low: load(tables.low.as_ptr()),
+                high: load(tables.high.as_ptr()),
+                zero: tables.zero.unwrap_or([NONE, 0, 0]).map(|b| _mm512_set1_epi8(b as i8)),
                 base: _mm512_set1_epi8(tables.base as i8),
                 even,
                 odd: _mm512_add_epi8(even, _mm512_set1_epi8(1)),
@@ -255,16 +269,14 @@ impl<const N: usize, const STREAM: bool> Unit<'_> for Avx512<N, STREAM> {
     }
 }
 
-/// Exponents that are counted by comparison: a run of neighbours, for the likely ones are.
-const LIKELY: usize = 12;
 /// Rounds after which the bytes of counters are emptied.
 const ROUNDS: usize = 255;
 
-/// The first of the [`LIKELY`] neighbouring exponents that are the most frequent among the first weights.
-fn likely(weights: &[u16]) -> u8 {
+/// The first of the N neighbouring exponents that are the most frequent among the first weights: the likely ones are neighbours.
+fn likely<const N: usize>(weights: &[u16]) -> u8 {
     let mut sample = [0; 256];
     count_plain(&weights[..weights.len().min(4096)], &mut sample);
-    let sums = sample.windows(LIKELY).map(|w| w.iter().sum::<u64>());
+    let sums = sample.windows(N).map(|w| w.iter().sum::<u64>());
     sums.enumerate().max_by_key(|&(_, sum)| sum).map_or(0, |(first, _)| first as u8)
 }
 
@@ -275,7 +287,9 @@ fn likely(weights: &[u16]) -> u8 {
 /// The processor has the features. There are fewer than 2^32 weights.
 #[target_feature(enable = "popcnt,bmi1,bmi2,avx2,avx512f,avx512bw,avx512vbmi,avx512vbmi2")]
 pub(super) unsafe fn count_avx512(weights: &[u16], counts: &mut [u64; 256]) {
-    let first = likely(weights);
+    // Twelve, as below, take longer than counting what is left does.
+    const LIKELY: usize = 8;
+    let first = likely::<LIKELY>(weights);
     let mut rest = [0u8; 4096];
     let mut kept = 0;
     let (lines, tail) = weights.as_chunks::<64>();
@@ -322,7 +336,8 @@ pub(super) unsafe fn count_avx512(weights: &[u16], counts: &mut [u64; 256]) {
 /// As that.
 #[target_feature(enable = "bmi1,bmi2,avx2,lzcnt,movbe")]
 pub(super) unsafe fn count_avx2(weights: &[u16], counts: &mut [u64; 256]) {
-    let first = likely(weights);
+    const LIKELY: usize = 12;
+    let first = likely::<LIKELY>(weights);
     let (lines, tail) = weights.as_chunks::<32>();
     // SAFETY: each 32 weights are read where they are.
     unsafe {
