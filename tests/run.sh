@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All tests, as CI runs them: formatting, lints, documentation, every test of the library, the tool and the C interface,
-# the benchmark's answers, and the decoder's tests again with AddressSanitizer inside the library.
+# the benchmarks' answers, and the decoder's and encoder's tests again with AddressSanitizer inside the library.
 # Debian packages that are missing are installed where that is possible.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,6 +37,6 @@ step cargo bench --locked -p df11-bench --bench decode -- --quick
 host=$(rustc -vV | sed -n 's/^host: //p')
 if [ "$host" = x86_64-unknown-linux-gnu ] || [ "$host" = aarch64-unknown-linux-gnu ]; then
     export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="target/asan"
-    step cargo test --locked --target "$host" --test golden --test decode --test hostile --test properties
+    step cargo test --locked --target "$host" --test golden --test decode --test encode --test writer --test hostile --test properties
 fi
 echo "== all passed"
