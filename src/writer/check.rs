@@ -1,39 +1,31 @@
-//! Whether a stretch of a group that was just written is what it was made from, by the file's own tables.
+//! Whether a group that was just written is what it was made from, by the file's own tables.
 //!
-//! The weights are decoded from the file and compared, bit for bit. The decoder reads few gaps and positions, though, and
-//! a GPU's reads all, so those are held against the places where the codes of the *original* weights begin, which are
-//! counted afresh, backwards: then the last one to claim a chunk is the first that starts in it, and no branch is needed.
+//! A group is checked in as many shares as it was encoded in stretches. Each share decodes its stretch from the file and
+//! compares the weights, bit for bit. The decoder reads few gaps and positions, though, and a GPU's reads all: so each share
+//! also walks its part of the blocks, by which every gap and every position is compared.
 
 use crate::error::{Error, Result};
-use crate::format::{Member, Model, position};
-use crate::host::{self, DecodeOptions};
-use crate::huffman::encode::exponent;
-use crate::huffman::{BLOCK_BITS, CHUNKS_PER_BLOCK};
+use crate::format::{Member, Model};
+use crate::host::{self, BlockWalk, DecodeOptions, blocks_of};
 
-const CHUNK_BITS: u64 = 64;
-/// A chunk or a block in which no weight of the stretch starts.
-const NONE: u8 = 0xff;
-
-/// A thread's memory.
-#[derive(Default)]
-pub(super) struct Scratch {
-    decoded: Vec<u16>,
-    gaps: Vec<u8>,
-    packed: Vec<u8>,
-    firsts: Vec<u32>,
+/// One share of a check.
+pub(super) struct Share<'a> {
+    /// Its number, and how many there are.
+    pub number: usize,
+    pub of: usize,
+    /// The weights of its stretch, and the number of the first.
+    pub weights: &'a [u16],
+    pub first: u64,
 }
 
-/// Checks the weights from `first` on of the only group of `model`, whose codes begin at bit `start`.
+/// Checks a share of the only group of a model; `decoded` is a thread's memory.
 ///
 /// # Errors
 ///
 /// `Corrupt`, naming the member and the byte; `Io`.
-pub(super) fn stretch(model: &Model, weights: &[u16], first: u64, start: u64, scratch: &mut Scratch) -> Result<()> {
+pub(super) fn share(model: &Model, share: &Share, decoded: &mut Vec<u16>) -> Result<()> {
     let group = &model.groups()[0];
-    let corrupt = |member, byte: u64, reason: String| {
-        Error::corrupt(group.place(model.sources(), member, byte), format!("verification failed: {reason}"))
-    };
-    let Scratch { decoded, gaps, packed, firsts } = scratch;
+    let Share { weights, first, .. } = *share;
     if decoded.len() < weights.len() {
         decoded.resize(weights.len(), 0);
     }
@@ -45,56 +37,18 @@ pub(super) fn stretch(model: &Model, weights: &[u16], first: u64, start: u64, sc
     }
     if decoded != weights {
         let i = decoded.iter().zip(weights).position(|(a, b)| a != b).unwrap_or_default();
-        let reason = format!("weight {} is {:#06x}, and was {:#06x}", first + i as u64, decoded[i], weights[i]);
-        return Err(corrupt(Member::SignMantissa, first + i as u64, reason));
+        let reason = format!(
+            "verification failed: weight {} is {:#06x}, and was {:#06x}",
+            first + i as u64,
+            decoded[i],
+            weights[i]
+        );
+        return Err(Error::corrupt(group.place(model.sources(), Member::SignMantissa, first + i as u64), reason));
     }
-
-    // Where each weight's code starts, from the last one back.
-    let lengths = group.code_lengths();
-    let bits: u64 = weights.iter().map(|&w| lengths[exponent(w) as usize] as u64).sum();
-    let origin = start / CHUNK_BITS;
-    let chunks = ((start + bits) / CHUNK_BITS - origin + 1) as usize;
-    gaps.clear();
-    gaps.resize(chunks, NONE);
-    firsts.clear();
-    firsts.resize(chunks.div_ceil(CHUNKS_PER_BLOCK) + 1, u32::MAX);
-    let (first_block, mut bit) = (start / BLOCK_BITS as u64, start + bits - origin * CHUNK_BITS);
-    let in_block = (origin * CHUNK_BITS) % BLOCK_BITS as u64;
-    for (i, &w) in weights.iter().enumerate().rev() {
-        bit -= lengths[exponent(w) as usize] as u64;
-        gaps[(bit / CHUNK_BITS) as usize] = (bit % CHUNK_BITS) as u8;
-        firsts[((in_block + bit) / BLOCK_BITS as u64) as usize] = i as u32;
-    }
-
-    let all = group.member(Member::Gaps);
-    let from = origin * 5 / 8;
-    let to = ((origin + chunks as u64) * 5).div_ceil(8).min(all.len);
-    let source = &model.sources()[all.file];
-    let bytes = source.read_into(all.offset + from, to - from, packed)?;
-    for (i, &gap) in gaps.iter().enumerate().filter(|&(_, &gap)| gap != NONE) {
-        let at = (origin as usize + i) * 5 - from as usize * 8;
-        let two = (bytes[at / 8] as usize) << 8 | bytes.get(at / 8 + 1).copied().unwrap_or(0) as usize;
-        let recorded = (two >> (11 - at % 8) & 31) as u8;
-        // The first chunk's first code may be the stretch's before.
-        let of_neighbour = i == 0 && recorded < gap && (start % CHUNK_BITS) as u8 == gap;
-        if recorded != gap && !of_neighbour {
-            let chunk = origin + i as u64;
-            let reason = format!("the gap of chunk {chunk} is {recorded}, and a code starts at bit {gap}");
-            return Err(corrupt(Member::Gaps, chunk * 5 / 8, reason));
-        }
-    }
-    let positions = group.positions(model.sources());
-    for (i, &weight) in firsts.iter().enumerate().filter(|&(_, &weight)| weight != u32::MAX) {
-        let block = first_block as usize + i;
-        let recorded = position(positions, block);
-        let found = first + weight as u64;
-        let of_neighbour = i == 0 && weight == 0 && recorded < found;
-        if recorded != found && !of_neighbour {
-            let reason = format!("position {block} is {recorded}, and weight {found} is the first of its block");
-            return Err(corrupt(Member::OutputPositions, 4 * block as u64, reason));
-        }
-    }
-    Ok(())
+    let blocks = blocks_of(group);
+    let border = |number: usize| (blocks as u64 * number as u64 / share.of as u64) as usize;
+    let (from, to) = (border(share.number), border(share.number + 1));
+    if from < to { BlockWalk::new(model, group).range(from, to) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -151,13 +105,10 @@ mod tests {
     /// Checks a whole group in stretches of such a length.
     fn check(path: &Path, weights: &[bf16], length: usize) -> Result<()> {
         let model = Model::open_group(path, "g")?;
-        let lengths = model.groups()[0].code_lengths();
-        let (mut first, mut start) = (0, 0);
-        let mut scratch = Scratch::default();
-        for part in weights.reinterpret_cast().chunks(length) {
-            stretch(&model, part, first, start, &mut scratch)?;
-            first += part.len() as u64;
-            start += part.iter().map(|&w| lengths[exponent(w) as usize] as u64).sum::<u64>();
+        let (of, mut decoded) = (weights.len().div_ceil(length), Vec::new());
+        for (number, part) in weights.reinterpret_cast().chunks(length).enumerate() {
+            let first = (number * length) as u64;
+            share(&model, &Share { number, of, weights: part, first }, &mut decoded)?;
         }
         Ok(())
     }

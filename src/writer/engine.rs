@@ -220,7 +220,7 @@ struct Memory {
     weights: Vec<u16>,
     bytes: Vec<u8>,
     encode: Scratch,
-    check: check::Scratch,
+    decoded: Vec<u16>,
 }
 
 /// A stretch of a group.
@@ -667,12 +667,13 @@ impl<'a> Engine<'a> {
         let group = &self.groups[number];
         let tile = Self::tile(group, task);
         let live = lock(&group.live);
-        let (Some(written), bits) = (live.written.clone(), live.bits.clone()) else {
+        let Some(written) = live.written.clone() else {
             return Err(Error::Internal("a group is verified before it is written".into()));
         };
         drop(live);
         let weights = self.read(&tile, &mut memory.weights)?;
-        check::stretch(&written, weights, tile.in_group, bits[task], &mut memory.check)?;
+        let share = check::Share { number: task, of: Self::tiles(group), weights, first: tile.in_group };
+        check::share(&written, &share, &mut memory.decoded)?;
         self.progress.advance(self.share(Kind::Verify, tile.weights as u64));
         if group.left.fetch_sub(1, Ordering::AcqRel) == 1 { self.group_done(number) } else { Ok(()) }
     }

@@ -156,8 +156,8 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512<N, ZERO, STREA
             let (byte, half, word) =
                 (_mm512_set1_epi16(0xff), _mm512_set1_epi32(0xffff), _mm512_set1_epi64(0xffff_ffff));
             let (x, y) = (load(weights.cast()), load(weights.add(32).cast()));
-            _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(1024).cast());
-            _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(1024 + 32).cast());
+            _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(2048).cast());
+            _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(2048 + 32).cast());
             let (bottom, top) = (_mm512_permutex2var_epi8(x, self.even, y), _mm512_permutex2var_epi8(x, self.odd, y));
             // 0xca is a ? b : c
             let sm = _mm512_ternarylogic_epi64::<0xca>(_mm512_set1_epi8(0x7f), bottom, top);
