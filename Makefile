@@ -28,9 +28,11 @@ demo:
 test:
 	tests/run.sh
 
-# Decoding beside its peers, some minutes; results go to tests/bench/results (cargo runs a benchmark in its own folder).
+# Decoding and encoding beside their peers, and whole models beside cp: some ten minutes. Results go to tests/bench/results
+# (cargo runs a benchmark in its own folder).
 bench:
-	$(CARGO) bench --locked -p df11-bench --bench decode -- --out results
+	for bench in decode encode model; do \
+		$(CARGO) bench --locked -p df11-bench --bench $$bench -- --out results || exit; done
 
 # include/df11.h from src/capi.
 header:

@@ -30,7 +30,9 @@ step cargo clippy --locked --workspace --all-targets --features libdf11/cli -- -
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --features cli
 step cargo test --locked --features cli
 # Answers only: a machine under test has no time to be measured on.
-step cargo bench --locked -p df11-bench --bench decode -- --quick
+for bench in decode encode model; do
+    step cargo bench --locked -p df11-bench --bench "$bench" -- --quick
+done
 
 # The library itself under AddressSanitizer: what C programs cannot see is whether *it* reads or writes outside. The
 # sanitizer is part of every toolchain, but its switch is not stable yet, hence the variable.

@@ -7,7 +7,7 @@
 use crate::clock::{self, Cores, Gauge, Sample, Whose};
 use std::time::Duration;
 
-/// Something that turns its stored form of the weights back into bf16.
+/// Something that turns its stored form of the weights back into bf16, or bf16 into its stored form.
 pub trait Contestant {
     /// As it stands in the table.
     fn name(&self) -> String;
@@ -17,19 +17,24 @@ pub trait Contestant {
         1
     }
 
-    /// Bytes of its stored form; `None` if it is no compressor.
+    /// Bytes of its stored form, known after [`Contestant::work`] at the latest; `None` if it is no compressor.
     fn stored_bytes(&self) -> Option<usize>;
 
-    /// Writes all weights to `dst`.
-    fn decode(&mut self, dst: &mut [u16]) -> Result<(), String>;
+    /// What is timed. A decoder writes all weights to `dst`; an encoder makes its stored form, in memory that it has.
+    fn work(&mut self, dst: &mut [u16]) -> Result<(), String>;
 
-    /// Decodes so many times and returns the time of one. The default times [`Contestant::decode`].
+    /// Does it so many times and returns the time of one. The default times [`Contestant::work`].
     fn sample(&mut self, dst: &mut [u16], repeats: usize) -> Result<Sample, String> {
         let whose = if self.threads() == 1 { Whose::Thread } else { Whose::Process };
-        clock::time(whose, repeats, || self.decode(dst))
+        clock::time(whose, repeats, || self.work(dst))
     }
 
-    /// Whether it decodes to memory of its own and compares the answer itself (another process, say).
+    /// Not timed: writes all weights to `dst`, decoded from what [`Contestant::work`] has made. A decoder has done that.
+    fn answer(&mut self, _dst: &mut [u16]) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Whether it leaves `dst` alone and compares its answer itself (another process, say).
     fn checks_itself(&self) -> bool {
         false
     }
@@ -129,7 +134,9 @@ fn turn(
 ) -> Result<Sample, String> {
     // The last contestant left the right answer in `dst`. Here and there a wrong weight shows who writes nothing, and
     // leaves the caches as they are.
-    dst.iter_mut().step_by(1021).for_each(|w| *w = !*w);
+    if !contestant.checks_itself() {
+        dst.iter_mut().step_by(1021).for_each(|w| *w = !*w);
+    }
     if contestant.threads() == 1 {
         cores.pin();
     } else {
@@ -137,6 +144,7 @@ fn turn(
     }
     let name = contestant.name();
     let sample = contestant.sample(dst, repeats).map_err(|e| format!("{name}: {e}"))?;
+    contestant.answer(dst).map_err(|e| format!("{name}: {e}"))?;
     if !contestant.checks_itself()
         && let Some(at) = first_difference(dst, original)
     {
@@ -184,7 +192,7 @@ mod tests {
         fn stored_bytes(&self) -> Option<usize> {
             None
         }
-        fn decode(&mut self, dst: &mut [u16]) -> Result<(), String> {
+        fn work(&mut self, dst: &mut [u16]) -> Result<(), String> {
             if let Some(at) = self.0 {
                 dst.fill(7);
                 dst[at] = 8;

@@ -1,6 +1,9 @@
-//! The memory copy of the output, to memory that was written before: what every decoder is held against.
+//! The memory copy of the bf16 weights, to memory that was written before: what all are held against.
 
 use crate::contest::{Contestant, cut};
+
+/// Its name, by which ratios find it.
+pub const NAME: &str = "memory copy";
 
 /// Copies the original weights.
 pub struct Copy<'a> {
@@ -17,7 +20,7 @@ impl<'a> Copy<'a> {
 
 impl Contestant for Copy<'_> {
     fn name(&self) -> String {
-        "memory copy".into()
+        NAME.into()
     }
 
     fn threads(&self) -> usize {
@@ -28,7 +31,7 @@ impl Contestant for Copy<'_> {
         None
     }
 
-    fn decode(&mut self, dst: &mut [u16]) -> Result<(), String> {
+    fn work(&mut self, dst: &mut [u16]) -> Result<(), String> {
         let original = self.original;
         assert_eq!(dst.len(), original.len());
         if self.threads == 1 {

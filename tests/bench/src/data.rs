@@ -1,21 +1,24 @@
-//! What is decoded: weights, and a DF11 model of them.
+//! What is decoded and encoded: weights, and a DF11 model of them made by the tests' own encoder.
 
-use crate::{encoder, weights};
+use crate::contest::cut;
+use crate::encoder::{self, Encoded};
+use crate::weights;
+use df11::{Model, OpenOptions};
 
 /// One case of the benchmark.
 pub struct Data {
     /// The weights as they were.
     pub original: Vec<u16>,
-    /// A DF11 model of one group with these weights, as a single file.
-    pub model: Vec<u8>,
-    /// Bytes of the group's members.
-    pub df11_bytes: usize,
+    /// The group's members.
+    pub packed: Encoded,
     /// Mean length of the codes.
     pub code_bits: f64,
 }
 
 /// The name of the model's only group.
-pub const GROUP: &str = "layers.0";
+const GROUP: &str = "layers.0";
+/// Its tensors: as many as a decoder layer of a language model has. Their sizes do not matter here.
+const TENSORS: usize = 7;
 
 impl Data {
     /// So many weights whose exponents spread as a trained layer's do.
@@ -23,17 +26,28 @@ impl Data {
         let original = weights::trained_like(n, 11);
         let histogram = encoder::histogram(&original);
         let codes = encoder::code_table(&histogram);
-        // Seven tensors, as a decoder layer of a language model has; their sizes do not matter here.
-        let splits: Vec<u64> = (1..7).map(|i| (n as u64 * i) / 7).collect();
-        let tensors = encoder::group_tensors(GROUP, &encoder::encode_with_codes(&original, &splits, &codes));
-        let df11_bytes = tensors.iter().map(|t| t.3.len()).sum();
-        Data {
-            model: encoder::safetensors(&tensors, None),
-            df11_bytes,
-            code_bits: codes.mean_bits(&histogram),
-            original,
-        }
+        let splits: Vec<u64> = cut(n, TENSORS).skip(1).map(|range| range.start as u64).collect();
+        let packed = encoder::encode_with_codes(&original, &splits, &codes);
+        Data { packed, code_bits: codes.mean_bits(&histogram), original }
     }
+
+    /// The group's tensors.
+    pub fn tensors(&self) -> Vec<&[u16]> {
+        cut(self.original.len(), TENSORS).map(|range| &self.original[range]).collect()
+    }
+}
+
+/// Opens a group's members as a model, a single file in memory.
+pub fn open(packed: &Encoded) -> Result<Model, String> {
+    let file = encoder::safetensors(&encoder::group_tensors(GROUP, packed), None);
+    Model::from_bytes(file, &OpenOptions::default()).map_err(|e| e.to_string())
+}
+
+/// Bytes of a group's members.
+pub fn bytes(packed: &Encoded) -> usize {
+    let Encoded { luts, encoded_exponent, sign_mantissa, output_positions, gaps, split_positions } = packed;
+    let bytes = [luts, encoded_exponent, sign_mantissa, output_positions, gaps].iter().map(|m| m.len()).sum::<usize>();
+    bytes + size_of_val(&split_positions[..])
 }
 
 /// Memory for the weights, aligned to a page as large allocations of engines are, and written once.

@@ -3,14 +3,17 @@
 //! It is the strongest of the CPU decoders that can do DF11's work. Exponents and sign/mantissa bytes lie in two planes;
 //! exponents are coded in blocks of 128 KiB (the most that it takes), four streams each, a table in front of every
 //! block, as zstd stores literals. A decode reads table and streams into a buffer that stays in the second-level cache
-//! and merges it with the other plane, streaming past the caches for large outputs as libdf11 does.
+//! and merges it with the other plane, streaming past the caches for large outputs as libdf11 does. An encode splits a
+//! block's exponents into such a buffer and codes them from there.
 //!
 //! `HUF_*` are inner functions of zstd, not declared by zstd-sys but present in the static library that it builds. The
-//! declarations below are those of zstd 1.5.7, and [`Huf0::new`] refuses another version.
+//! declarations below are those of zstd 1.5.7; another version is refused.
 
 use crate::contest::{Contestant, cut};
 use crate::merge::Merge;
+use crate::split::Split;
 use std::ffi::{c_int, c_uint, c_void};
+use std::sync::Arc;
 
 /// The most bytes that one call compresses (`HUF_BLOCKSIZE_MAX`).
 const BLOCK: usize = 128 << 10;
@@ -79,6 +82,15 @@ fn check(code: usize) -> Result<usize, String> {
     if unsafe { HUF_isError(code) } != 0 { Err(format!("HUF error {}", code.wrapping_neg())) } else { Ok(code) }
 }
 
+/// Whether the declarations above are this zstd's.
+fn check_version() -> Result<(), String> {
+    // SAFETY: takes nothing.
+    match unsafe { zstd_sys::ZSTD_versionNumber() } {
+        10507 => Ok(()),
+        version => Err(format!("the declarations in huf0.rs are for zstd 1.5.7, and this is {version}")),
+    }
+}
+
 /// How a block of exponents is stored.
 #[derive(Debug, Clone, Copy)]
 enum Block {
@@ -90,60 +102,159 @@ enum Block {
     Same(u8),
 }
 
+/// What a block of so many exponents may take (`HUF_COMPRESSBOUND`).
+const fn bound(exponents: usize) -> usize {
+    129 + exponents + (exponents >> 8) + 8
+}
+
 /// Weights as huf0 stores them.
 pub struct Packed {
     blocks: Vec<Block>,
+    /// One thread's blocks lie one behind the other.
     bytes: Vec<u8>,
+    /// Bytes that are used.
+    used: usize,
     sign_mantissa: Vec<u8>,
 }
 
 impl Packed {
     /// Splits and compresses.
     pub fn new(weights: &[u16]) -> Result<Packed, String> {
-        let exponents: Vec<u8> = weights.iter().map(|&w| (w >> 7) as u8).collect();
-        let sign_mantissa = weights.iter().map(|&w| (w >> 8 & 0x80 | w & 0x7f) as u8).collect();
-        let (mut blocks, mut bytes) = (Vec::new(), Vec::new());
-        let mut out = vec![0u8; 2 * BLOCK];
-        let mut workspace = [0u64; COMPRESS_WORKSPACE];
-        for block in exponents.chunks(BLOCK) {
-            let (mut table, mut repeat) = ([0usize; 257], 0);
-            // SAFETY: all pointers come with their sizes; the table has room for symbols up to 255 (two words more than
-            // the largest symbol), and the workspace has the size and alignment that the header asks for.
-            let code = unsafe {
-                HUF_compress4X_repeat(
-                    out.as_mut_ptr().cast(),
-                    out.len(),
-                    block.as_ptr().cast(),
-                    block.len(),
-                    255,
-                    TABLE_LOG,
-                    workspace.as_mut_ptr().cast(),
-                    size_of_val(&workspace),
-                    table.as_mut_ptr(),
-                    &mut repeat,
-                    flags(),
-                )
-            };
-            let from = bytes.len();
-            blocks.push(match check(code)? {
-                0 => {
-                    bytes.extend_from_slice(block);
-                    Block::Raw(from)
-                }
-                1 => Block::Same(block[0]),
-                n => {
-                    bytes.extend_from_slice(&out[..n]);
-                    Block::Coded(from, from + n)
-                }
-            });
-        }
-        Ok(Packed { blocks, bytes, sign_mantissa })
+        let mut encoder = Encoder::new(weights, 1)?;
+        encoder.work(&mut [])?;
+        let mut packed = encoder.packed;
+        packed.bytes.truncate(packed.used);
+        packed.bytes.shrink_to_fit();
+        Ok(packed)
     }
 
     /// Bytes of both planes and of three bytes per block for its size, as zstd has them.
     pub fn stored_bytes(&self) -> usize {
-        self.bytes.len() + self.sign_mantissa.len() + 3 * self.blocks.len()
+        self.used + self.sign_mantissa.len() + 3 * self.blocks.len()
     }
+}
+
+/// huf0's compressor with a number of threads, and memory for what it makes.
+pub struct Encoder<'a> {
+    weights: &'a [u16],
+    split: Split,
+    packed: Packed,
+    /// For each thread the exponents of a block, which stay in the second-level cache.
+    exponents: Vec<Vec<u8>>,
+}
+
+impl<'a> Encoder<'a> {
+    /// Ready to compress.
+    pub fn new(weights: &'a [u16], threads: usize) -> Result<Self, String> {
+        check_version()?;
+        let blocks = weights.len().div_ceil(BLOCK);
+        let packed = Packed {
+            blocks: vec![Block::Raw(0); blocks],
+            bytes: vec![0x55; blocks * bound(BLOCK)],
+            used: 0,
+            sign_mantissa: vec![0x55; weights.len()],
+        };
+        Ok(Encoder { weights, split: Split::best(weights.len()), packed, exponents: vec![vec![0; BLOCK]; threads] })
+    }
+}
+
+impl Contestant for Encoder<'_> {
+    fn name(&self) -> String {
+        format!("huf0 + {} split", self.split.name())
+    }
+
+    fn threads(&self) -> usize {
+        self.exponents.len()
+    }
+
+    fn stored_bytes(&self) -> Option<usize> {
+        Some(self.packed.stored_bytes())
+    }
+
+    fn work(&mut self, _: &mut [u16]) -> Result<(), String> {
+        let (split, threads) = (self.split, self.exponents.len());
+        let (mut weights, mut blocks) = (self.weights, &mut self.packed.blocks[..]);
+        let (mut bytes, mut sign_mantissa) = (&mut self.packed.bytes[..], &mut self.packed.sign_mantissa[..]);
+        let mut at = 0;
+        let mut works = Vec::new();
+        for (range, exponents) in cut(blocks.len(), threads).zip(&mut self.exponents) {
+            let n = weights.len().min(range.len() * BLOCK);
+            let room = range.len() * bound(BLOCK);
+            let (src, kinds, dst, signs);
+            (src, weights) = weights.split_at(n);
+            (kinds, blocks) = blocks.split_at_mut(range.len());
+            (dst, bytes) = bytes.split_at_mut(room);
+            (signs, sign_mantissa) = sign_mantissa.split_at_mut(n);
+            works.push(move || encode_blocks(src, split, exponents, kinds, dst, at, signs));
+            at += room;
+        }
+        self.packed.used = if threads == 1 {
+            works.remove(0)()?
+        } else {
+            std::thread::scope(|scope| {
+                let handles: Vec<_> = works.into_iter().map(|work| scope.spawn(work)).collect();
+                handles.into_iter().map(|h| h.join().expect("the encoder does not panic")).sum::<Result<_, _>>()
+            })?
+        };
+        Ok(())
+    }
+
+    fn answer(&mut self, dst: &mut [u16]) -> Result<(), String> {
+        let (packed, merge) = (&self.packed, Merge::best(dst.len()));
+        decode_blocks(packed, Decoder::X2, merge, &mut Scratch::new(), 0..packed.blocks.len(), dst)
+    }
+}
+
+/// Splits and compresses whole blocks to `dst`, which lies at byte `at` of all. Returns how many bytes they took.
+fn encode_blocks(
+    weights: &[u16],
+    split: Split,
+    exponents: &mut [u8],
+    blocks: &mut [Block],
+    dst: &mut [u8],
+    at: usize,
+    sign_mantissa: &mut [u8],
+) -> Result<usize, String> {
+    let mut workspace = [0u64; COMPRESS_WORKSPACE];
+    let mut used = 0;
+    for ((part, signs), block) in weights.chunks(BLOCK).zip(sign_mantissa.chunks_mut(BLOCK)).zip(blocks) {
+        let exponents = &mut exponents[..part.len()];
+        split.run(part, exponents, signs);
+        let room = &mut dst[used..];
+        let (mut table, mut repeat) = ([0usize; 257], 0);
+        // SAFETY: all pointers come with their sizes; the table has room for symbols up to 255 (two words more than
+        // the largest symbol), and the workspace has the size and alignment that the header asks for.
+        let code = unsafe {
+            HUF_compress4X_repeat(
+                room.as_mut_ptr().cast(),
+                room.len(),
+                exponents.as_ptr().cast(),
+                exponents.len(),
+                255,
+                TABLE_LOG,
+                workspace.as_mut_ptr().cast(),
+                size_of_val(&workspace),
+                table.as_mut_ptr(),
+                &mut repeat,
+                flags(),
+            )
+        };
+        let from = at + used;
+        *block = match check(code)? {
+            0 => {
+                room[..exponents.len()].copy_from_slice(exponents);
+                used += exponents.len();
+                Block::Raw(from)
+            }
+            1 => Block::Same(exponents[0]),
+            n => {
+                used += n;
+                Block::Coded(from, from + n)
+            }
+        };
+    }
+    Merge::finish();
+    Ok(used)
 }
 
 /// Which of huf0's decoders: one exponent per look-up, or up to two.
@@ -172,27 +283,23 @@ impl Scratch {
 }
 
 /// huf0 with a given decoder and number of threads.
-pub struct Huf0<'a> {
-    packed: &'a Packed,
+pub struct Huf0 {
+    packed: Arc<Packed>,
     decoder: Decoder,
     merge: Merge,
     scratch: Vec<Scratch>,
 }
 
-impl<'a> Huf0<'a> {
+impl Huf0 {
     /// Ready to decode.
-    pub fn new(packed: &'a Packed, decoder: Decoder, threads: usize) -> Result<Self, String> {
-        // SAFETY: takes nothing.
-        let version = unsafe { zstd_sys::ZSTD_versionNumber() };
-        if version != 10507 {
-            return Err(format!("the declarations in huf0.rs are for zstd 1.5.7, and this is {version}"));
-        }
+    pub fn new(packed: Arc<Packed>, decoder: Decoder, threads: usize) -> Result<Self, String> {
+        check_version()?;
         let merge = Merge::best(packed.sign_mantissa.len());
         Ok(Huf0 { packed, decoder, merge, scratch: (0..threads).map(|_| Scratch::new()).collect() })
     }
 }
 
-impl Contestant for Huf0<'_> {
+impl Contestant for Huf0 {
     fn name(&self) -> String {
         format!("huf0 {:?} + {} merge", self.decoder, self.merge.name())
     }
@@ -205,9 +312,9 @@ impl Contestant for Huf0<'_> {
         Some(self.packed.stored_bytes())
     }
 
-    fn decode(&mut self, dst: &mut [u16]) -> Result<(), String> {
+    fn work(&mut self, dst: &mut [u16]) -> Result<(), String> {
         assert_eq!(dst.len(), self.packed.sign_mantissa.len());
-        let (packed, decoder, merge) = (self.packed, self.decoder, self.merge);
+        let (packed, decoder, merge) = (&*self.packed, self.decoder, self.merge);
         if let [scratch] = &mut self.scratch[..] {
             return decode_blocks(packed, decoder, merge, scratch, 0..packed.blocks.len(), dst);
         }
@@ -299,12 +406,19 @@ mod tests {
         all.extend(weights::one_bit(BLOCK, 120, 2)); // one exponent
         all.extend(weights::uniform_exponents(BLOCK, 0..=255, 3)); // incompressible
         all.extend(weights::gaussian(1234, 0.02, 4)); // a short last block
-        let packed = Packed::new(&all).unwrap();
+        let packed = Arc::new(Packed::new(&all).unwrap());
         assert!(matches!(packed.blocks[..], [Block::Coded(..), Block::Same(120), Block::Raw(_), Block::Coded(..)]));
+        for threads in [1, 3] {
+            let mut encoder = Encoder::new(&all, threads).unwrap();
+            let mut dst = vec![0; all.len()];
+            encoder.work(&mut dst).unwrap();
+            encoder.answer(&mut dst).unwrap();
+            assert!(dst == all && encoder.stored_bytes() == Some(packed.stored_bytes()), "{threads} threads");
+        }
         for decoder in [Decoder::X1, Decoder::X2] {
             for threads in [1, 3] {
                 let mut dst = vec![0; all.len()];
-                Huf0::new(&packed, decoder, threads).unwrap().decode(&mut dst).unwrap();
+                Huf0::new(packed.clone(), decoder, threads).unwrap().work(&mut dst).unwrap();
                 assert!(dst == all, "{decoder:?}, {threads} threads");
             }
         }

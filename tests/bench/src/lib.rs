@@ -2,12 +2,15 @@
 //!
 //! - [`data`]: the weights, and a DF11 model of them made by the tests' own encoder;
 //! - [`contest`]: what a contestant is, and rounds in which all of them take turns;
-//! - [`ours`], [`copy`], [`huf0`] (with [`merge`]), [`zstd`], [`zipnn`]: the contestants;
+//! - [`ours`], [`copy`], [`huf0`] (with [`merge`] and [`split`]), [`zstd`], [`python`]: the contestants;
+//! - [`bench`](mod@bench): the options of a contest, its cases one after the other, and where results go;
+//! - [`model`]: whole models on the disk;
 //! - [`clock`]: wall and CPU time, and staying on one core;
 //! - [`machine`], [`report`]: what was measured on what, as a table and as JSON.
 //!
 //! Every contestant's answer is compared with the original bits after every timing: a fast wrong answer is no result.
 
+pub mod bench;
 pub mod clock;
 pub mod contest;
 pub mod copy;
@@ -15,9 +18,11 @@ pub mod data;
 pub mod huf0;
 pub mod machine;
 pub mod merge;
+pub mod model;
 pub mod ours;
+pub mod python;
 pub mod report;
-pub mod zipnn;
+pub mod split;
 pub mod zstd;
 
 /// The tests' own encoder.

@@ -114,6 +114,7 @@ fn features() -> Vec<&'static str> {
             ("avx512f", is_x86_feature_detected!("avx512f")),
             ("avx512bw", is_x86_feature_detected!("avx512bw")),
             ("avx512vbmi", is_x86_feature_detected!("avx512vbmi")),
+            ("avx512vbmi2", is_x86_feature_detected!("avx512vbmi2")),
         ];
         all.into_iter().filter(|f| f.1).map(|f| f.0).collect()
     }

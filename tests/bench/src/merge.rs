@@ -2,7 +2,7 @@
 //! has its own, and shares nothing with this one.
 
 /// Outputs of so many bytes are streamed past the caches: the border that libdf11 has.
-const STREAMING_BYTES: usize = 4 << 20;
+pub(crate) const STREAMING_BYTES: usize = 4 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {

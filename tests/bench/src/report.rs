@@ -2,6 +2,7 @@
 
 use crate::clock::Gauge;
 use crate::contest::{Entry, median, quantile};
+use crate::copy;
 use crate::machine::Machine;
 use serde_json::{Value, json};
 
@@ -47,7 +48,7 @@ impl Case {
         let n = self.weights as f64;
         let wall = median(entry.samples.iter().map(|s| s.wall));
         let cpu = median(entry.samples.iter().map(|s| s.cpu));
-        let copy = self.entries.iter().find(|e| e.stored_bytes.is_none() && e.threads == entry.threads);
+        let copy = self.entries.iter().find(|e| e.name == copy::NAME && e.threads == entry.threads);
         let against = |of: fn(&crate::clock::Sample) -> f64| {
             copy.map(|copy| median(copy.samples.iter().zip(&entry.samples).map(|(c, s)| of(c) / of(s))))
         };
@@ -125,11 +126,11 @@ impl Case {
     }
 }
 
-/// What heads a report: how to read it, and what it was measured on.
-pub fn head(machine: &Machine) -> String {
-    let mut out = String::from(
-        "libdf11 decode benchmark. GB are 10^9 bytes of bf16 written. `x copy` is the speed as a share of a memory copy\n\
-         by as many threads in the same round, first by wall time, then by CPU time. `busy` is the number of cores at\n\
+/// What heads a report of a contest ([`Case`]): how to read it, and what it was measured on.
+pub fn head(benchmark: &str, machine: &Machine) -> String {
+    let mut out = format!(
+        "libdf11 {benchmark} benchmark. GB are 10^9 bytes of bf16. `x copy` is the speed as a share of a memory copy of the\n\
+         bf16 by as many threads in the same round, first by wall time, then by CPU time. `busy` is the number of cores at\n\
          work, CPU time by wall time; `spread` is the middle half of the samples. Every answer was compared with the\n\
          original bits.\n\n",
     );
@@ -138,9 +139,9 @@ pub fn head(machine: &Machine) -> String {
 }
 
 /// The whole result for programs: every sample in seconds, in the order of the rounds.
-pub fn json(machine: &Machine, cases: &[Case], notes: &[String]) -> Value {
+pub fn json(benchmark: &str, machine: &Machine, cases: &[Case], notes: &[String]) -> Value {
     let cases: Vec<Value> = cases.iter().map(Case::json).collect();
-    json!({"benchmark": "decode", "machine": machine.json(), "notes": notes, "cases": cases})
+    json!({"benchmark": benchmark, "machine": machine.json(), "notes": notes, "cases": cases})
 }
 
 /// A number with commas between its thousands.
@@ -171,7 +172,7 @@ mod tests {
             samples: seconds.iter().map(|&s| Sample { wall: s, cpu: s }).collect(),
         };
         // The machine was slow in the second round, for both.
-        let copy = entry("copy", None, [1.0, 10.0, 1.0]);
+        let copy = entry(copy::NAME, None, [1.0, 10.0, 1.0]);
         let ours = entry("ours", Some(1_000_000_000), [2.0, 20.0, 2.0]);
         let case =
             Case { weights: 1_000_000_000, code_bits: 2.6, rounds: 3, gauge: Gauge::new(), entries: vec![copy, ours] };
