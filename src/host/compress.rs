@@ -200,7 +200,8 @@ impl<'a> Job<'a> {
         let Some(&last) = parts.last().and_then(|p| p.weights.last()) else {
             return Err(Error::InvalidArgument("a group without a weight".into()));
         };
-        let threads = options.threads.max(1).min(parts.len());
+        // Where there is less work than starting a thread is worth, fewer work.
+        let threads = options.threads.clamp(1, weights.div_ceil(STRETCH as u64) as usize);
         each(threads, &mut parts, |_, part| {
             count(part.weights, &mut part.histogram, variant);
             Ok(())

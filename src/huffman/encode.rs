@@ -145,9 +145,47 @@ pub fn count(weights: &[u16], counts: &mut [u64; 256], variant: Variant) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Variant::Avx2 => unsafe { x86::count_avx2(weights, counts) },
-            _ => count_plain(weights, counts),
+            _ => count_likely::<16>(weights, counts),
         }
     }
+}
+
+/// Counts the likely exponents by comparison, L weights at a time, and what is left one by one. The likely ones are
+/// neighbours, and twelve of them are nearly all there are.
+#[inline(always)]
+fn count_likely<const L: usize>(weights: &[u16], counts: &mut [u64; 256]) {
+    const LIKELY: usize = 12;
+    let first = likely::<LIKELY>(weights);
+    let (lines, rest) = weights.as_chunks::<L>();
+    // Sums are bytes.
+    for lines in lines.chunks(255) {
+        let mut sums = [[0u8; L]; LIKELY];
+        for line in lines {
+            prefetch(line.as_ptr().wrapping_add(2048));
+            let mut near = [0u8; L];
+            near.iter_mut().zip(line).for_each(|(e, &w)| *e = exponent(w).wrapping_sub(first));
+            for (value, sums) in sums.iter_mut().enumerate() {
+                sums.iter_mut().zip(&near).for_each(|(sum, &e)| *sum += u8::from(e == value as u8));
+            }
+            if near.iter().fold(false, |far, &e| far | (e >= LIKELY as u8)) {
+                for &e in near.iter().filter(|&&e| e >= LIKELY as u8) {
+                    counts[e.wrapping_add(first) as usize] += 1;
+                }
+            }
+        }
+        for (value, sums) in sums.iter().enumerate() {
+            counts[first as usize + value] += sums.iter().map(|&n| n as u64).sum::<u64>();
+        }
+    }
+    count_plain(rest, counts);
+}
+
+/// The first of the N neighbouring exponents that are the most frequent among the first weights.
+fn likely<const N: usize>(weights: &[u16]) -> u8 {
+    let mut sample = [0; 256];
+    count_plain(&weights[..weights.len().min(1024)], &mut sample);
+    let sums = sample.windows(N).map(|w| w.iter().sum::<u64>());
+    sums.enumerate().max_by_key(|&(_, sum)| sum).map_or(0, |(first, _)| first as u8)
 }
 
 /// Four tables in turn: neighbouring weights often have one exponent, and counting it twice in one table would wait for

@@ -1,6 +1,6 @@
 //! The x86-64 variants: the portable code compiled for newer processors, and steps by AVX-512.
 
-use super::{BATCH, Encoder, NoCode, Plain, STEP_BITS, STEPS, Step, Stretch, Unit, count_plain};
+use super::{BATCH, Encoder, NoCode, Plain, STEP_BITS, STEPS, Step, Stretch, Unit, count_likely, count_plain, likely};
 use crate::huffman::codebook::Codebook;
 use std::arch::x86_64::*;
 
@@ -269,17 +269,6 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Unit<'_> for Avx512<N
     }
 }
 
-/// Rounds after which the bytes of counters are emptied.
-const ROUNDS: usize = 255;
-
-/// The first of the N neighbouring exponents that are the most frequent among the first weights: the likely ones are neighbours.
-fn likely<const N: usize>(weights: &[u16]) -> u8 {
-    let mut sample = [0; 256];
-    count_plain(&weights[..weights.len().min(4096)], &mut sample);
-    let sums = sample.windows(N).map(|w| w.iter().sum::<u64>());
-    sums.enumerate().max_by_key(|&(_, sum)| sum).map_or(0, |(first, _)| first as u8)
-}
-
 /// Counts exponents: the likely ones by comparison, 64 weights at a time, what is left one by one.
 ///
 /// # Safety
@@ -287,7 +276,7 @@ fn likely<const N: usize>(weights: &[u16]) -> u8 {
 /// The processor has the features. There are fewer than 2^32 weights.
 #[target_feature(enable = "popcnt,bmi1,bmi2,avx2,avx512f,avx512bw,avx512vbmi,avx512vbmi2")]
 pub(super) unsafe fn count_avx512(weights: &[u16], counts: &mut [u64; 256]) {
-    // Twelve, as below, take longer than counting what is left does.
+    // Twelve, as elsewhere, take longer here than counting what is left does.
     const LIKELY: usize = 8;
     let first = likely::<LIKELY>(weights);
     let mut rest = [0u8; 4096];
@@ -298,7 +287,8 @@ pub(super) unsafe fn count_avx512(weights: &[u16], counts: &mut [u64; 256]) {
         let even = load(EVEN.as_ptr());
         let (base, ones) = (_mm512_set1_epi8(first as i8), _mm512_set1_epi8(1));
         let values: [__m512i; LIKELY] = std::array::from_fn(|i| _mm512_set1_epi8(i as i8));
-        for lines in lines.chunks(ROUNDS) {
+        for lines in lines.chunks(255) {
+            // Sums are bytes.
             let mut sums = [_mm512_setzero_si512(); LIKELY];
             for line in lines {
                 let at = line.as_ptr();
@@ -329,52 +319,12 @@ pub(super) unsafe fn count_avx512(weights: &[u16], counts: &mut [u64; 256]) {
     count_plain(tail, counts);
 }
 
-/// The same, 32 weights at a time.
+/// [`count_likely`], 32 weights at a time.
 ///
 /// # Safety
 ///
-/// As that.
+/// The processor has the features.
 #[target_feature(enable = "bmi1,bmi2,avx2,lzcnt,movbe")]
 pub(super) unsafe fn count_avx2(weights: &[u16], counts: &mut [u64; 256]) {
-    const LIKELY: usize = 12;
-    let first = likely::<LIKELY>(weights);
-    let (lines, tail) = weights.as_chunks::<32>();
-    // SAFETY: each 32 weights are read where they are.
-    unsafe {
-        let (base, byte) = (_mm256_set1_epi8(first as i8), _mm256_set1_epi16(0xff));
-        let most = _mm256_set1_epi8(LIKELY as i8 - 1);
-        for lines in lines.chunks(ROUNDS) {
-            let mut sums = [_mm256_setzero_si256(); LIKELY];
-            for line in lines {
-                let at = line.as_ptr();
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(2048).cast());
-                let load =
-                    |at: *const u16| _mm256_and_si256(_mm256_srli_epi16::<7>(_mm256_loadu_si256(at.cast())), byte);
-                // Packing mixes the order of the weights up, which does not matter here.
-                let e = _mm256_packus_epi16(load(at), load(at.add(16)));
-                let near = _mm256_sub_epi8(e, base);
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    *sum = _mm256_sub_epi8(*sum, _mm256_cmpeq_epi8(near, _mm256_set1_epi8(i as i8)));
-                }
-                // What is at most `most` is equal to the smaller of the two.
-                let close = _mm256_cmpeq_epi8(_mm256_min_epu8(near, most), near);
-                let mut far = !_mm256_movemask_epi8(close) as u32;
-                if far != 0 {
-                    let mut bytes = [0u8; 32];
-                    _mm256_storeu_si256(bytes.as_mut_ptr().cast(), e);
-                    while far != 0 {
-                        counts[bytes[far.trailing_zeros() as usize] as usize] += 1;
-                        far &= far - 1;
-                    }
-                }
-            }
-            for (i, sum) in sums.into_iter().enumerate() {
-                let four = _mm256_sad_epu8(sum, _mm256_setzero_si256());
-                let mut parts = [0u64; 4];
-                _mm256_storeu_si256(parts.as_mut_ptr().cast(), four);
-                counts[first as usize + i] += parts.iter().sum::<u64>();
-            }
-        }
-    }
-    count_plain(tail, counts);
+    count_likely::<32>(weights, counts);
 }
