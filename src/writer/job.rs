@@ -1,0 +1,516 @@
+//! One compression from its beginning to its end: what is to be done, in which order, and what came of it.
+
+use super::config;
+use super::engine::{self, FileSpec, GroupSpec, Settings, Unfit};
+use super::input::Input;
+use super::output;
+use super::plan::{self, Patterns, Plan, SourceTensor};
+use super::presets;
+use super::state::{self, Journal, LeftGroup, Part, PartState};
+use super::{CompressOptions, DEFAULT_MEMORY, Layout, LeftPlain, Report};
+use crate::error::{Error, Place, Result, shorten};
+use crate::format::Model;
+use crate::huffman::encode::Variant;
+use crate::progress::Progress;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+/// What is to be done.
+pub(super) struct Job<'o> {
+    options: &'o CompressOptions,
+    input: Input,
+    patterns: Patterns,
+    preset: Option<String>,
+    plan: Plan,
+    groups: Vec<GroupSpec>,
+    /// For each group its file.
+    files: Vec<PathBuf>,
+    /// For each group the plain tensors that lie with it.
+    beside: Vec<Vec<usize>>,
+    /// The plain tensors of no group's module.
+    rest: Vec<usize>,
+    folder: PathBuf,
+    /// The one file, and whether it stands alone: then only its config is written beside it.
+    single: Option<PathBuf>,
+    bare: bool,
+    remainder: PathBuf,
+    dropped: Vec<(usize, usize)>,
+    /// What the run is, for those who go on with it.
+    identity: Value,
+}
+
+impl<'o> Job<'o> {
+    pub fn new(source: &Path, destination: &Path, options: &'o CompressOptions) -> Result<Job<'o>> {
+        options.part.check()?;
+        let input = Input::open(source)?;
+        let table: Vec<SourceTensor> = input
+            .model
+            .tensors()
+            .iter()
+            .map(|t| SourceTensor { name: t.name(), dtype: t.dtype(), elements: t.shape().iter().product() })
+            .collect();
+        let (patterns, preset) = match (&options.patterns, &options.preset) {
+            (Some(_), Some(_)) => {
+                return Err(Error::InvalidArgument("a preset and patterns are given: one of them decides".into()));
+            }
+            (Some(patterns), None) => (patterns.clone(), None),
+            (None, Some(name)) => (presets::Preset::find(name)?.patterns().clone(), Some(name.clone())),
+            (None, None) => {
+                let preset = presets::choose(input.parsed.as_ref(), &table)?;
+                (preset.patterns().clone(), Some(preset.name().to_owned()))
+            }
+        };
+        let tied = plan::is_tied(input.parsed.as_ref(), &table);
+        let plan = plan::plan(&table, &patterns, tied)?;
+        if plan.groups.is_empty() && plan.left.is_empty() {
+            return Err(Error::InvalidArgument(format!(
+                "the patterns match no module of '{}': there is nothing to compress",
+                shorten(&source.display().to_string(), 200)
+            )));
+        }
+        if let (true, Some(left)) = (options.strict, plan.left.first()) {
+            let place = Place::default().tensor(&left.group);
+            return Err(Error::unsupported(place, format!("the group cannot be compressed: {}", left.reason)));
+        }
+        let (folder, single, bare) = destination_of(destination, options.layout, source, &input)?;
+        if single.is_some() && options.part.count > 1 {
+            return Err(Error::InvalidArgument("a single file cannot be written in parts: write a folder".into()));
+        }
+        let dropped = dropped(&input.model, &plan)?;
+        let remainder = input.remainder();
+        let stem = remainder.trim_end_matches(".safetensors");
+        let placement = plan::place(&table, &plan.groups, stem);
+        let files = placement.stems.iter().map(|stem| folder.join(format!("{stem}.safetensors"))).collect();
+        let mut beside = vec![Vec::new(); plan.groups.len()];
+        let mut rest = Vec::new();
+        for &tensor in plan.plain.iter().filter(|t| !dropped.iter().any(|(d, _)| d == *t)) {
+            match placement.files[tensor] {
+                Some(group) => beside[group].push(tensor),
+                None => rest.push(tensor),
+            }
+        }
+        let groups = plan.groups.iter().map(|g| GroupSpec { name: g.name.clone(), tensors: g.members.clone() });
+        let identity = json!({
+            "version": 1,
+            "source": identity(&input)?,
+            "patterns": patterns.to_json(),
+            "parts": options.part.count,
+            "hashes": options.hashes,
+            "shapes": options.shapes,
+        });
+        Ok(Job {
+            groups: groups.collect(),
+            options,
+            patterns,
+            preset,
+            files,
+            beside,
+            rest,
+            remainder: folder.join(remainder),
+            folder,
+            single,
+            bare,
+            dropped,
+            identity,
+            plan,
+            input,
+        })
+    }
+
+    fn settings(&self) -> Settings {
+        let memory = if self.options.memory == 0 { DEFAULT_MEMORY } else { self.options.memory };
+        let most = (memory / engine::THREAD_BYTES).max(1) as usize;
+        if self.options.threads > most {
+            log::warn!("{most} threads work: {memory} bytes of memory are not enough for {}", self.options.threads);
+        }
+        Settings {
+            threads: self.options.threads.clamp(1, most),
+            verify: self.options.verify,
+            hashes: self.options.hashes,
+            shapes: self.options.shapes,
+            strict: self.options.strict,
+            variant: Variant::best(),
+        }
+    }
+
+    fn bytes(&self, tensors: &[usize]) -> u64 {
+        tensors.iter().map(|&t| self.input.model.tensors()[t].bytes()).sum()
+    }
+
+    pub fn run(self, progress: &Progress) -> Result<Report> {
+        match self.single.clone() {
+            Some(file) => self.run_single(&file, progress),
+            None => {
+                let (folder, whole) = (self.folder.clone(), self.options.part == Part::WHOLE);
+                let there = folder.is_dir();
+                let result = self.run_folder(progress);
+                if result.is_err() && whole {
+                    state::clear_if_empty(&folder, !there);
+                }
+                result
+            }
+        }
+    }
+
+    fn run_folder(self, progress: &Progress) -> Result<Report> {
+        let part = self.options.part;
+        // Parts find the folder begun by one another.
+        state::begin_folder(&self.folder, &self.identity, self.options.resume || part.count > 1)?;
+        let mut state = PartState::begin(&self.folder, part, self.options.resume)?;
+        let left: HashSet<String> = state.left.iter().map(|l| l.group.clone()).collect();
+        let mut resumed = 0;
+        let mut todo = Vec::new();
+        for (number, group) in self.groups.iter().enumerate().filter(|(number, _)| part.has(*number)) {
+            if left.contains(&group.name) {
+                continue;
+            }
+            if self.options.resume
+                && self.files[number].is_file()
+                && state::holds_group(&self.files[number], &group.name)
+            {
+                resumed += 1;
+                continue;
+            }
+            todo.push(number);
+        }
+        let whole = part == Part::WHOLE;
+        let work: u64 = todo.iter().map(|&g| self.bytes(&self.groups[g].tensors) + self.bytes(&self.beside[g])).sum();
+        let after = if whole { self.bytes(&self.rest) } else { 0 };
+        progress.begin(work + after);
+        if !state.finished {
+            let files = todo.iter().map(|&g| FileSpec {
+                path: self.files[g].clone(),
+                groups: vec![g],
+                plain: self.beside[g].clone(),
+                metadata: BTreeMap::new(),
+                journal: None,
+            });
+            let unfit = engine::run(&self.input.model, &self.groups, files.collect(), &self.settings(), progress)?;
+            state.left.extend(unfit.into_iter().map(|u| self.left_group(u)));
+            state.left.sort_by(|a, b| a.group.cmp(&b.group));
+            state.finished = true;
+            state.save()?;
+        }
+        let mut report = if whole {
+            self.complete(std::mem::take(&mut state.left), progress)?
+        } else {
+            progress.finish();
+            let names: Vec<&Path> =
+                (0..self.groups.len()).filter(|&g| part.has(g)).map(|g| self.files[g].as_path()).collect();
+            let mut report = self.report(&state.left);
+            self.measure(&mut report, &names)?;
+            report
+        };
+        report.resumed = resumed;
+        Ok(report)
+    }
+
+    fn left_group(&self, unfit: Unfit) -> LeftGroup {
+        let tensor = self.input.model.tensors()[unfit.tensor].name().to_owned();
+        LeftGroup { group: self.groups[unfit.group].name.clone(), tensor, reason: unfit.reason }
+    }
+
+    pub fn merge(self, progress: &Progress) -> Result<Report> {
+        if self.single.is_some() {
+            let reason = "a single file is not written in parts, so there is nothing to merge";
+            return Err(Error::InvalidArgument(reason.into()));
+        }
+        state::check_job(&self.folder.join(crate::format::UNFINISHED), &self.identity)?;
+        let count = self.options.part.count;
+        let mut left = Vec::new();
+        for number in 1..=count {
+            left.extend(PartState::finished(&self.folder, Part { number, count })?);
+        }
+        progress.begin(self.bytes(&self.rest));
+        self.complete(left, progress)
+    }
+
+    /// All groups are there: the rest of the folder.
+    fn complete(self, left: Vec<LeftGroup>, progress: &Progress) -> Result<Report> {
+        let is_left = |g: &usize| left.iter().any(|l| l.group == self.groups[*g].name);
+        for g in (0..self.groups.len()).filter(|g| !is_left(g)) {
+            if !state::holds_group(&self.files[g], &self.groups[g].name) {
+                let place = Place::file(self.files[g].display().to_string()).tensor(&self.groups[g].name);
+                return Err(Error::invalid(
+                    place,
+                    "the file of a group is missing or damaged: remove it, and do its part again",
+                ));
+            }
+        }
+        let mut plain = self.rest.clone();
+        for g in (0..self.groups.len()).filter(is_left) {
+            // A tied head's tensor is the embedding's, which may be stored already.
+            if !self.plan.groups[g].tied {
+                plain.extend(&self.groups[g].tensors);
+            }
+            plain.extend(&self.beside[g]);
+        }
+        plain.sort_unstable();
+        plain.dedup();
+        if !plain.is_empty() {
+            let file = FileSpec {
+                path: self.remainder.clone(),
+                groups: Vec::new(),
+                plain,
+                metadata: [("format".to_owned(), "pt".to_owned())].into(),
+                journal: None,
+            };
+            engine::run(&self.input.model, &self.groups, vec![file], &self.settings(), progress)?;
+        }
+        let mut report = self.report(&left);
+        self.carry(&mut report, progress)?;
+        let config = self.config()?;
+        output::write_file(&self.folder.join("config.json"), config.as_bytes())?;
+        let mut names: Vec<&Path> =
+            (0..self.groups.len()).filter(|g| !is_left(g)).map(|g| self.files[g].as_path()).collect();
+        if self.remainder.is_file() {
+            names.push(&self.remainder);
+        }
+        self.check_whole(&self.measure(&mut report, &names)?)?;
+        progress.check()?;
+        state::end_folder(&self.folder)?;
+        report.complete = true;
+        progress.finish();
+        Ok(report)
+    }
+
+    fn run_single(self, file: &Path, progress: &Progress) -> Result<Report> {
+        let new_folder = !self.folder.exists();
+        std::fs::create_dir_all(&self.folder).map_err(|e| Error::io("create the folder", &self.folder, e))?;
+        let goes_on = self.options.resume && Journal::exists(file);
+        if !(self.bare || goes_on) {
+            state::must_be_empty(&self.folder)?;
+        }
+        let journal = Journal::open(file, &self.identity, self.options.resume)?;
+        let config = self.config()?;
+        let config_path = config_beside(file, &config, self.bare);
+        let new_config = !config_path.exists();
+        let result = self.write_single(file, journal, (&config_path, &config), progress);
+        if result.is_err() && Journal::remove_if_empty(file) {
+            // Nothing was completed, so no trace is left.
+            if new_config {
+                let _ = std::fs::remove_file(&config_path);
+            }
+            if new_folder {
+                let _ = std::fs::remove_dir(&self.folder);
+            }
+        }
+        result
+    }
+
+    fn write_single(
+        &self,
+        file: &Path,
+        journal: Journal,
+        (config_path, config): (&Path, &str),
+        progress: &Progress,
+    ) -> Result<Report> {
+        let resumed = self.groups.iter().filter(|g| journal.has(&g.name)).count() as u64;
+        // Before the file has its name: without its config it would look finished.
+        output::write_file(config_path, config.as_bytes())?;
+        let plain: Vec<usize> = self.beside.iter().flatten().chain(&self.rest).copied().collect();
+        let packed: u64 = self.groups.iter().map(|g| self.bytes(&g.tensors)).sum();
+        progress.begin(packed + self.bytes(&plain));
+        let spec = FileSpec {
+            path: file.to_owned(),
+            groups: (0..self.groups.len()).collect(),
+            plain,
+            metadata: BTreeMap::new(),
+            journal: Some(journal),
+        };
+        let unfit = engine::run(&self.input.model, &self.groups, vec![spec], &self.settings(), progress)?;
+        let left: Vec<LeftGroup> = unfit.into_iter().map(|u| self.left_group(u)).collect();
+        let mut report = self.report(&left);
+        report.resumed = resumed;
+        if !self.bare {
+            self.carry(&mut report, progress)?;
+        }
+        self.check_whole(&self.measure(&mut report, &[file])?)?;
+        Journal::remove(file)?;
+        report.complete = true;
+        progress.finish();
+        Ok(report)
+    }
+
+    /// Copies what goes with the model as it is.
+    fn carry(&self, report: &mut Report, progress: &Progress) -> Result<()> {
+        let Some(source) = &self.input.folder else { return Ok(()) };
+        for file in &self.input.carried {
+            progress.check()?;
+            let to = self.folder.join(file);
+            if let Some(folder) = to.parent() {
+                std::fs::create_dir_all(folder).map_err(|e| Error::io("create the folder", folder, e))?;
+            }
+            output::copy_file(&source.join(file), &to)?;
+            report.carried.push(file.clone());
+        }
+        Ok(())
+    }
+
+    /// What can be told before and beside the files.
+    fn report(&self, left: &[LeftGroup]) -> Report {
+        let tensors = self.input.model.tensors();
+        let name = |t: usize| tensors[t].name().to_owned();
+        let mut report = Report {
+            preset: self.preset.clone(),
+            source_bytes: tensors.iter().map(|t| t.bytes()).sum(),
+            dropped: self.dropped.iter().map(|&(head, embedding)| (name(head), name(embedding))).collect(),
+            unmatched_patterns: self.plan.unmatched_patterns.clone(),
+            left_behind: self.input.left_behind.clone(),
+            ..Report::default()
+        };
+        let mut leave = |group: &str, members: &[usize], reason: &str| {
+            report.left.extend(members.iter().map(|&t| LeftPlain {
+                tensor: name(t),
+                group: group.into(),
+                reason: reason.into(),
+            }));
+        };
+        self.plan.left.iter().for_each(|l| leave(&l.group, &l.tensors, &l.reason));
+        for left in left {
+            if let Some(group) = self.groups.iter().find(|g| g.name == left.group) {
+                leave(&left.group, &group.tensors, &left.reason);
+            }
+        }
+        for left in &report.left {
+            let (tensor, group) = (shorten(&left.tensor, 80), shorten(&left.group, 80));
+            log::info!("tensor '{tensor}' of group '{group}' is left plain: {}", left.reason);
+        }
+        report
+    }
+
+    /// Reads the headers of what was written, as any reader would.
+    fn measure(&self, report: &mut Report, files: &[&Path]) -> Result<Model> {
+        let files: Vec<PathBuf> = files.iter().filter(|f| f.is_file()).map(|f| f.to_path_buf()).collect();
+        let model = Model::open_files(&files, Some(&self.config()?))?;
+        report.groups = model.groups().len() as u64;
+        report.weights = model.groups().iter().map(|g| g.element_count()).sum();
+        report.weight_bytes = 2 * report.weights;
+        report.packed_bytes = model.groups().iter().map(|g| g.packed_bytes()).sum();
+        report.written_bytes = model.files().map(|f| f.bytes).sum();
+        Ok(model)
+    }
+
+    /// Every tensor of the source is there under its name, as large as it was.
+    fn check_whole(&self, model: &Model) -> Result<()> {
+        let is_dropped = |number: usize| self.dropped.iter().any(|&(head, _)| head == number);
+        for (number, tensor) in self.input.model.tensors().iter().enumerate() {
+            let alike = |t: usize| {
+                let ours = &model.tensors()[t];
+                (ours.dtype(), ours.bytes()) == (tensor.dtype(), tensor.bytes())
+            };
+            if !is_dropped(number) && !model.find_tensor(tensor.name()).is_some_and(alike) {
+                let place = Place::file(self.folder.display().to_string()).tensor(tensor.name());
+                return Err(Error::corrupt(place, "the written model lacks this tensor of the source"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The text of config.json.
+    fn config(&self) -> Result<String> {
+        config::merged(self.input.config.as_deref(), &self.input.config_place, &self.patterns.to_json())
+    }
+}
+
+/// The folder that is written to, the one file if it is to be one, and whether that stands alone.
+fn destination_of(
+    destination: &Path,
+    layout: Layout,
+    source: &Path,
+    input: &Input,
+) -> Result<(PathBuf, Option<PathBuf>, bool)> {
+    let refuse = |reason: String| {
+        Err(Error::InvalidArgument(format!(
+            "cannot write to '{}': {reason}",
+            shorten(&destination.display().to_string(), 200)
+        )))
+    };
+    let is_file = destination.extension().is_some_and(|e| e == "safetensors");
+    let (folder, single, bare) = match layout {
+        Layout::Folder => (destination.to_owned(), None, false),
+        Layout::ByName if !is_file => (destination.to_owned(), None, false),
+        _ if is_file => {
+            let parent = destination.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            (parent.to_owned(), Some(destination.to_owned()), true)
+        }
+        _ => (destination.to_owned(), Some(destination.join(input.remainder())), false),
+    };
+    if folder.exists() && !folder.is_dir() {
+        return refuse("it is not a folder".into());
+    }
+    if single.as_ref().is_some_and(|f| f.exists() && !f.is_file()) {
+        return refuse("it is not a regular file".into());
+    }
+    // The part of the path that is there already decides where it leads.
+    let there = folder.ancestors().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
+    let real = there.clone().find_map(|p| p.canonicalize().ok());
+    let source = source.canonicalize().map_err(|e| Error::io("open", source, e))?;
+    if input.folder.is_some() && real.is_some_and(|real| real.starts_with(&source)) {
+        return refuse("it lies in the source's folder, and would be taken for a part of it".into());
+    }
+    let same = single.as_ref().and_then(|f| f.canonicalize().ok());
+    if same.is_some_and(|same| same == source) {
+        return refuse("it is the source".into());
+    }
+    Ok((folder, single, bare))
+}
+
+/// Where the config of a single file goes: beside it, unless something else has that place.
+fn config_beside(file: &Path, text: &str, bare: bool) -> PathBuf {
+    let usual = file.with_file_name("config.json");
+    if !bare || !usual.exists() || std::fs::read_to_string(&usual).is_ok_and(|there| there == text) {
+        return usual;
+    }
+    let own = file.with_extension("config.json");
+    log::warn!(
+        "'{}' is something else's and stays: the model's config is '{}', to be given to readers (--config)",
+        usual.display(),
+        own.display()
+    );
+    own
+}
+
+/// The heads that may be dropped and are indeed equal to their embeddings.
+fn dropped(model: &Model, plan: &Plan) -> Result<Vec<(usize, usize)>> {
+    let mut equal = Vec::new();
+    for head in &plan.dropped {
+        let (a, b) = (&model.tensors()[head.tensor], &model.tensors()[head.embedding]);
+        let (mut x, mut y) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+        let mut at = 0;
+        let mut same = a.bytes() == b.bytes();
+        while same && at < a.bytes() {
+            let len = (a.bytes() - at).min(x.len() as u64) as usize;
+            model.read_plain(a, at, &mut x[..len])?;
+            model.read_plain(b, at, &mut y[..len])?;
+            same = x[..len] == y[..len];
+            at += len as u64;
+        }
+        if same {
+            equal.push((head.tensor, head.embedding));
+        } else {
+            log::warn!("'{}' is said to be tied, and differs from '{}': it is stored", a.name(), b.name());
+        }
+    }
+    Ok(equal)
+}
+
+/// What the source is: names, sizes, times of its files, and a hash of their headers. A run is gone on with only if all are
+/// as they were.
+fn identity(input: &Input) -> Result<Value> {
+    let mut files = Vec::new();
+    for source in input.model.sources() {
+        let mut size = [0; 8];
+        source.read_at(0, &mut size)?;
+        let mut header = Vec::new();
+        let header = source.read_into(0, 8 + u64::from_le_bytes(size), &mut header)?;
+        let hash: String = Sha256::digest(header).iter().map(|b| format!("{b:02x}")).collect();
+        let changed = std::fs::metadata(source.path()).and_then(|m| m.modified()).ok();
+        let changed = changed.and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok()).map(|d| d.as_nanos() as u64);
+        let name = source.path().file_name().map(|n| n.to_string_lossy().into_owned());
+        files.push(json!([name, source.len(), changed, hash]));
+    }
+    Ok(files.into())
+}
