@@ -1,6 +1,8 @@
 //! The tool `df11`, run as its users run it: what it prints, what it writes, what it leaves, and its exit codes.
 #![cfg(feature = "cli")]
 
+#[path = "cli/compress.rs"]
+mod compress;
 #[path = "cli/decompress.rs"]
 mod decompress;
 #[path = "cli/inspect.rs"]
@@ -84,9 +86,15 @@ fn list(folder: &Path) -> Vec<String> {
 #[test]
 fn help_and_version_are_good() {
     assert_eq!(run(["--version"]).good(), format!("df11 {}\n", env!("CARGO_PKG_VERSION")));
-    for command in ["inspect", "decompress", "verify"] {
+    for (command, argument) in [
+        ("inspect", "<MODEL>"),
+        ("decompress", "<MODEL>"),
+        ("verify", "<MODEL>"),
+        ("compress", "<SOURCE>"),
+        ("merge", "<SOURCE>"),
+    ] {
         assert!(run(["--help"]).good().contains(command));
-        assert!(run([command, "--help"]).good().contains("<MODEL>"), "{command}");
+        assert!(run([command, "--help"]).good().contains(argument), "{command}");
     }
     assert!(run(["--help"]).good().contains("presets"));
     assert!(run(["presets", "--help"]).good().contains("[NAME]"));

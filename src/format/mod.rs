@@ -55,7 +55,7 @@ pub use source::Span;
 
 pub(crate) use config::{MOST_PATTERNS, full_match};
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
-pub(crate) use model::{member_of, natural};
+pub(crate) use model::{member_of, natural, safetensors_of};
 pub(crate) use source::Source;
 
 /// The key in a file's `__metadata__` under which shapes of compressed tensors may be kept: a JSON object from tensor

@@ -1,7 +1,7 @@
 //! What is compressed: which files of a folder hold the model, and which only lie beside it.
 
 use crate::error::{Error, Place, Result, shorten};
-use crate::format::{Model, weights};
+use crate::format::{Model, safetensors_of, weights};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +58,12 @@ impl Input {
                 .map_err(|e| Error::invalid(config_place.clone(), format!("the config is not valid JSON: {e}")))
         };
         let parsed = config.as_ref().map(parse).transpose()?;
+        if parsed.as_ref().is_some_and(|config| config.get("dfloat11_config").is_some()) {
+            // Its groups may lie in files of their own, beside the one that would be taken for the whole model.
+            for file in safetensors_of(path)? {
+                Model::open_files(&[file], None).map_or(Ok(()), |model| no_groups(&model, path))?;
+            }
+        }
         let model = Model::open_files(&files, None)?;
         plain_only(&model, path)?;
         weights::check(path, &model)?;
@@ -80,6 +86,10 @@ fn plain_only(model: &Model, path: &Path) -> Result<()> {
     if model.tensors().is_empty() {
         return Err(Error::InvalidArgument(format!("'{}' has no tensors", shorten(&path.display().to_string(), 200))));
     }
+    no_groups(model, path)
+}
+
+fn no_groups(model: &Model, path: &Path) -> Result<()> {
     match model.groups().first() {
         None => Ok(()),
         Some(group) => Err(Error::InvalidArgument(format!(

@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// What is to be done.
 pub(super) struct Job<'o> {
@@ -444,11 +444,8 @@ fn destination_of(
     if single.as_ref().is_some_and(|f| f.exists() && !f.is_file()) {
         return refuse("it is not a regular file".into());
     }
-    // The part of the path that is there already decides where it leads.
-    let there = folder.ancestors().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
-    let real = there.clone().find_map(|p| p.canonicalize().ok());
     let source = source.canonicalize().map_err(|e| Error::io("open", source, e))?;
-    if input.folder.is_some() && real.is_some_and(|real| real.starts_with(&source)) {
+    if input.folder.is_some() && where_it_leads(&folder).is_some_and(|real| real.starts_with(&source)) {
         return refuse("it lies in the source's folder, and would be taken for a part of it".into());
     }
     let same = single.as_ref().and_then(|f| f.canonicalize().ok());
@@ -456,6 +453,20 @@ fn destination_of(
         return refuse("it is the source".into());
     }
     Ok((folder, single, bare))
+}
+
+/// The real path of what may not be there yet: links are followed as far as there are any, and `..` behind that leads to
+/// where it will when all folders are made.
+fn where_it_leads(path: &Path) -> Option<PathBuf> {
+    let mut real = PathBuf::new();
+    for component in std::path::absolute(path).ok()?.components() {
+        match component {
+            Component::ParentDir => _ = real.pop(),
+            other => real.push(other),
+        }
+        real = real.canonicalize().unwrap_or(real);
+    }
+    Some(real)
 }
 
 /// Where the config of a single file goes: beside it, unless something else has that place.

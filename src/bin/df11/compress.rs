@@ -127,7 +127,7 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
         "t" | "tb" | "tib" => 40,
-        unit => return Err(format!("'{unit}' is no unit: K, M, G and T are")),
+        _ => return Err(format!("'{}' is no unit: K, M, G and T are", &text[digits.len()..])),
     };
     let number: u64 = digits.trim().parse().map_err(|_| "write it as a number with a unit, such as 512M".to_owned())?;
     let bytes = number.checked_mul(1 << shift).ok_or("that is more than 2^64 bytes")?;
