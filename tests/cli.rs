@@ -9,6 +9,8 @@ mod decompress;
 mod inspect;
 #[path = "cli/models.rs"]
 mod models;
+#[path = "cli/parts.rs"]
+mod parts;
 #[path = "cli/presets.rs"]
 mod presets;
 #[cfg(unix)]

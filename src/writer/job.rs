@@ -179,7 +179,8 @@ impl<'o> Job<'o> {
         let work: u64 = todo.iter().map(|&g| self.bytes(&self.groups[g].tensors) + self.bytes(&self.beside[g])).sum();
         let after = if whole { self.bytes(&self.rest) } else { 0 };
         progress.begin(work + after);
-        if !state.finished {
+        // A finished part whose file was lost since makes it again.
+        if !state.finished || !todo.is_empty() {
             let files = todo.iter().map(|&g| FileSpec {
                 path: self.files[g].clone(),
                 groups: vec![g],

@@ -98,18 +98,27 @@ fn read(path: &Path) -> Result<Option<String>> {
 /// `InvalidArgument` if it is not empty and not ours, or unfinished and not to be gone on with, or of another job.
 pub(super) fn begin_folder(folder: &Path, job: &Value, resume: bool) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| Error::io("create the folder", folder, e))?;
-    let shown = shorten(&folder.display().to_string(), 200);
     let marker = folder.join(UNFINISHED);
     if read(&marker)?.is_none() {
-        must_be_empty(folder)?;
-        return write_job(folder, &marker, job);
+        match must_be_empty(folder) {
+            Ok(()) => return write_job(&marker, job),
+            // Another part may have begun in between, and finished a group: then all is well.
+            Err(error) if read(&marker)?.is_none() => return Err(error),
+            Err(_) => {}
+        }
     }
     if !resume {
-        return Err(Error::InvalidArgument(format!(
-            "the folder '{shown}' is the unfinished output of an earlier run: go on with it (--resume), or remove it"
-        )));
+        return Err(unfinished(folder));
     }
     check_job(&marker, job)
+}
+
+/// What is said of a folder that is to be begun and was before.
+pub(super) fn unfinished(folder: &Path) -> Error {
+    Error::InvalidArgument(format!(
+        "the folder '{}' is the unfinished output of an earlier run: go on with it (--resume), or remove it",
+        shorten(&folder.display().to_string(), 200)
+    ))
 }
 
 /// Fails if a folder has anything in it but hidden files: another part may be about to say what we are.
@@ -150,10 +159,13 @@ pub(super) fn check_job(marker: &Path, job: &Value) -> Result<()> {
 }
 
 /// Several parts may do so at once, all with the same text: each under a name of its own, and the last rename wins.
-fn write_job(folder: &Path, marker: &Path, job: &Value) -> Result<()> {
-    let own = folder.join(format!("{UNFINISHED}-{}", std::process::id()));
+fn write_job(marker: &Path, job: &Value) -> Result<()> {
+    // Processes of several machines may have the same number (in containers it is mostly 1), so the time is in the name,
+    // and the ending is that of files that are removed when the folder is finished.
+    let time = std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
+    let own = marker.with_file_name(format!("{UNFINISHED}-{}-{time}.df11-tmp", std::process::id()));
     let fail = |e| Error::io("write", &own, e);
-    let mut file = File::create(&own).map_err(fail)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&own).map_err(fail)?;
     file.write_all(job.to_string().as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
     std::fs::rename(&own, marker).map_err(|e| Error::io("write", marker, e))?;
     super::output::sync_folder_of(marker);
