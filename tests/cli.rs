@@ -7,6 +7,9 @@ mod compress;
 mod decompress;
 #[path = "cli/inspect.rs"]
 mod inspect;
+#[cfg(unix)]
+#[path = "cli/interrupted.rs"]
+mod interrupted;
 #[path = "cli/models.rs"]
 mod models;
 #[path = "cli/parts.rs"]

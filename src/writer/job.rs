@@ -282,6 +282,9 @@ impl<'o> Job<'o> {
         std::fs::create_dir_all(&self.folder).map_err(|e| Error::io("create the folder", &self.folder, e))?;
         let goes_on = self.options.resume && Journal::exists(file);
         if !(self.bare || goes_on) {
+            if Journal::exists(file) {
+                return Err(state::unfinished(&self.folder));
+            }
             state::must_be_empty(&self.folder)?;
         }
         let journal = Journal::open(file, &self.identity, self.options.resume)?;

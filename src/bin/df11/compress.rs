@@ -147,19 +147,19 @@ pub fn compress(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
     };
     let label = if options.verify { "compressing and verifying" } else { "compressing" };
     let work = |progress: &_| writer::compress(&args.model.source, &args.model.output, &options, progress);
-    run(&args.model, label, args.json, common, work)
+    run(&args.model, (label, "the same command with --resume"), args.json, common, work)
 }
 
 /// Runs `df11 merge`.
 pub fn merge(args: &MergeArgs, common: &Common) -> Result<(), Failure> {
     let options = CompressOptions { threads: args.threads.count(), ..args.model.options()? };
     let work = |progress: &_| writer::merge(&args.model.source, &args.model.output, &options, progress);
-    run(&args.model, "merging", args.json, common, work)
+    run(&args.model, ("merging", "the same command"), args.json, common, work)
 }
 
 fn run(
     args: &ModelArgs,
-    label: &'static str,
+    (label, again): (&'static str, &str),
     json: bool,
     common: &Common,
     work: impl FnOnce(&df11::Progress) -> Result<Report, Error>,
@@ -170,12 +170,13 @@ fn run(
     let bar = Progress::new(label, 0, common.quiet());
     let result = work(&bar.of_library());
     drop(bar);
-    let result = result.map_err(|error| match (interrupt::check(), error.status()) {
-        (Err(interrupted), Status::Cancelled) => interrupted,
+    let report = result.map_err(|error| match (interrupt::check(), error.status()) {
+        (Err(interrupted), Status::Cancelled) => advise(interrupted, args, again),
+        // What failed for a reason that may pass.
+        (_, Status::Cancelled | Status::Io | Status::OutOfMemory) => advise(error.into(), args, again),
         (_, Status::UnsupportedFormat) => Failure::cannot(error),
         _ => error.into(),
-    });
-    let report = result.map_err(|failure| advise(failure, args))?;
+    })?;
     drop(hold);
     let took = start.elapsed();
     if json {
@@ -185,7 +186,7 @@ fn run(
 }
 
 /// After a failure: whether there is something to go on with.
-fn advise(failure: Failure, args: &ModelArgs) -> Failure {
+fn advise(failure: Failure, args: &ModelArgs, again: &str) -> Failure {
     let out = &args.output;
     let begun = match out.extension().is_some_and(|e| e == "safetensors") {
         true => {
@@ -194,9 +195,7 @@ fn advise(failure: Failure, args: &ModelArgs) -> Failure {
         false => out.join(".df11-job.json").exists() || out.join(".model.safetensors.df11-job").exists(),
     };
     match failure {
-        Failure::Cannot(text) if begun && !text.contains("--resume") => {
-            Failure::Cannot(format!("{text}; what is finished stays: the same command with --resume goes on"))
-        }
+        Failure::Cannot(text) if begun => Failure::Cannot(format!("{text}; what is finished stays: {again} goes on")),
         other => other,
     }
 }
