@@ -19,6 +19,9 @@ mod presets;
 #[cfg(unix)]
 #[path = "cli/process.rs"]
 mod process;
+#[cfg(unix)]
+#[path = "cli/schedulers.rs"]
+mod schedulers;
 mod support;
 #[path = "cli/verify.rs"]
 mod verify;

@@ -21,6 +21,7 @@ step() { echo "== $*"; "$@"; }
 need "${CC:-cc}" gcc
 need "${CXX:-c++}" g++
 need valgrind valgrind
+need mpirun openmpi-bin
 for component in rustfmt clippy; do
     cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component"
 done
