@@ -17,6 +17,7 @@
 use super::check;
 use super::output::PartialFile;
 use super::state::Journal;
+use super::tasks::{Kind, Next, Task, Tasks};
 use crate::error::{Error, Place, Result, shorten};
 use crate::format::{FileLayout, HASHES_KEY, LayoutTensor, MEMBERS, Member, Model, SHAPES_KEY};
 use crate::host::encode::{Outline, Piece, STRETCH, Scratch, Sink};
@@ -31,7 +32,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of a plain tensor copied or hashed at a time.
 const PIECE: usize = 1 << 20;
@@ -101,39 +102,10 @@ pub(super) fn run(
         let finished = finisher.join().unwrap_or_else(|panic| Err(Error::Internal(panic_text(&*panic))));
         worked.and(finished)
     })?;
-    let failed = engine.queue().failed.take();
-    match failed {
+    match engine.tasks.take_error() {
         Some(error) => Err(error),
         None => Ok(engine.unfit.into_inner().unwrap_or_else(PoisonError::into_inner)),
     }
-}
-
-/// What there is to do, the most urgent first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Verify,
-    Encode,
-    Copy,
-    Count,
-    Hash,
-}
-
-/// Tasks of one kind: numbers `next` to `total` of a group, or of a file for `Copy` and `Hash`.
-#[derive(Debug)]
-struct Cursor {
-    kind: Kind,
-    target: usize,
-    next: usize,
-    total: usize,
-}
-
-struct Queue {
-    cursors: Vec<Cursor>,
-    next_file: usize,
-    /// Files that are begun and not complete.
-    open: usize,
-    failed: Option<Error>,
-    send: Option<SyncSender<Message>>,
 }
 
 /// What the finisher hears.
@@ -153,8 +125,9 @@ struct Engine<'a> {
     groups: Vec<Group<'a>>,
     files: Vec<OutFile>,
     unfit: Mutex<Vec<Unfit>>,
-    queue: Mutex<Queue>,
-    wake: Condvar,
+    tasks: Tasks,
+    /// To the finisher, until nothing more comes.
+    send: Mutex<Option<SyncSender<Message>>>,
 }
 
 struct Group<'a> {
@@ -269,8 +242,8 @@ impl<'a> Engine<'a> {
             hashes: Mutex::default(),
             spec,
         };
-        let files = files.into_iter().map(file).collect();
-        let queue = Queue { cursors: Vec::new(), next_file: 0, open: 0, failed: None, send: Some(send) };
+        let files: Vec<OutFile> = files.into_iter().map(file).collect();
+        let file_count = files.len();
         Engine {
             model,
             settings,
@@ -278,88 +251,49 @@ impl<'a> Engine<'a> {
             groups,
             files,
             unfit: Mutex::default(),
-            queue: Mutex::new(queue),
-            wake: Condvar::new(),
+            // One more than threads, so that nobody waits while the last tasks of a file are done.
+            tasks: Tasks::new(file_count, settings.threads + 1),
+            send: Mutex::new(Some(send)),
         }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        lock(&self.queue)
     }
 
     /// Nothing more comes for the finisher.
     fn close(&self) {
-        self.queue().send = None;
-    }
-
-    fn fail(&self, error: Error) {
-        self.queue().failed.get_or_insert(error);
-        self.wake.notify_all();
-    }
-
-    fn push(&self, kind: Kind, target: usize, total: usize) {
-        let mut queue = self.queue();
-        let at = queue.cursors.partition_point(|c| (c.kind, c.target) < (kind, target));
-        queue.cursors.insert(at, Cursor { kind, target, next: 0, total });
-        self.wake.notify_all();
+        *lock(&self.send) = None;
     }
 
     fn tell(&self, message: Message) {
-        let send = self.queue().send.clone();
+        let send = lock(&self.send).clone();
         // If the finisher has gone, it has left its error.
         if let Some(send) = send {
             let _ = send.send(message);
         }
     }
 
-    /// A thread's work: tasks until there are no more, or one fails. The error is kept in the queue.
+    /// A thread's work: tasks until there are no more, or one fails. The error is kept with the tasks.
     fn work(&self) -> Result<()> {
         let mut memory = Memory::default();
-        while let Some((kind, target, number)) = self.take() {
-            let task = AssertUnwindSafe(|| self.task(kind, target, number, &mut memory));
+        loop {
+            let next = self.tasks.next();
+            if matches!(next, Next::End) {
+                return Ok(());
+            }
+            let work = AssertUnwindSafe(|| match next {
+                Next::Task(task) => self.task(task, &mut memory),
+                Next::Begin(file) => self.begin(file),
+                Next::End => Ok(()),
+            });
             let result = self.progress.check().and_then(|()| {
-                // Others would wait for this task for ever.
-                catch_unwind(task).unwrap_or_else(|panic| Err(Error::Internal(panic_text(&*panic))))
+                // Others would wait for this for ever.
+                catch_unwind(work).unwrap_or_else(|panic| Err(Error::Internal(panic_text(&*panic))))
             });
             if let Err(error) = result {
-                self.fail(error);
+                self.tasks.fail(error);
             }
-        }
-        Ok(())
-    }
-
-    /// The most urgent task, once there is one.
-    fn take(&self) -> Option<(Kind, usize, usize)> {
-        let mut queue = self.queue();
-        loop {
-            if queue.failed.is_some() {
-                return None;
-            }
-            if let Some(cursor) = queue.cursors.first_mut() {
-                let task = (cursor.kind, cursor.target, cursor.next);
-                cursor.next += 1;
-                if cursor.next == cursor.total {
-                    queue.cursors.remove(0);
-                }
-                return Some(task);
-            }
-            if queue.next_file < self.files.len() && queue.open <= self.settings.threads {
-                let file = queue.next_file;
-                queue.next_file += 1;
-                queue.open += 1;
-                drop(queue);
-                self.begin(file);
-                queue = self.queue();
-                continue;
-            }
-            if queue.open == 0 {
-                return None;
-            }
-            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn task(&self, kind: Kind, target: usize, number: usize, memory: &mut Memory) -> Result<()> {
+    fn task(&self, Task { kind, target, number }: Task, memory: &mut Memory) -> Result<()> {
         match kind {
             Kind::Count => self.count(target, number, memory),
             Kind::Hash => {
@@ -373,20 +307,18 @@ impl<'a> Engine<'a> {
     }
 
     /// Begins a file: whatever must be known of it is found out.
-    fn begin(&self, file: usize) {
+    fn begin(&self, file: usize) -> Result<()> {
         let spec = &self.files[file].spec;
         let nothing_unknown = self.files[file].unknown.load(Ordering::Acquire) == 0;
         for &group in &spec.groups {
             let tasks = self.groups[group].left.load(Ordering::Relaxed);
-            self.push(Kind::Count, group, tasks);
+            self.tasks.push(Kind::Count, group, tasks);
         }
         if self.settings.hashes && !spec.plain.is_empty() {
-            self.push(Kind::Hash, file, spec.plain.len());
+            self.tasks.push(Kind::Hash, file, spec.plain.len());
         }
         // Otherwise whoever makes the last thing known does it.
-        if nothing_unknown && let Err(error) = self.lay_out(file) {
-            self.fail(error);
-        }
+        if nothing_unknown { self.lay_out(file) } else { Ok(()) }
     }
 
     /// One thing more is known of a file.
@@ -601,10 +533,10 @@ impl<'a> Engine<'a> {
             lock(&group.live).sink = Some(Arc::new(FileSink { out: out.clone(), at }));
             let tiles = Self::tiles(group);
             group.left.store(tiles, Ordering::Release);
-            self.push(Kind::Encode, g, tiles);
+            self.tasks.push(Kind::Encode, g, tiles);
         }
         if pieces > 0 {
-            self.push(Kind::Copy, number, pieces);
+            self.tasks.push(Kind::Copy, number, pieces);
         }
         // The one that was counted for laying out.
         self.one_less(number)
@@ -659,7 +591,7 @@ impl<'a> Engine<'a> {
         drop(live);
         let tiles = Self::tiles(group);
         group.left.store(tiles, Ordering::Release);
-        self.push(Kind::Verify, number, tiles);
+        self.tasks.push(Kind::Verify, number, tiles);
         Ok(())
     }
 
@@ -718,8 +650,7 @@ impl<'a> Engine<'a> {
         if let Some(out) = out {
             self.tell(Message::File(out));
         }
-        self.queue().open -= 1;
-        self.wake.notify_all();
+        self.tasks.complete();
         Ok(())
     }
 
@@ -739,10 +670,10 @@ impl<'a> Engine<'a> {
                 Message::File(out) => self
                     .progress
                     .check()
-                    .and_then(|()| if self.queue().failed.is_some() { Err(Error::Cancelled) } else { out.commit() }),
+                    .and_then(|()| if self.tasks.has_failed() { Err(Error::Cancelled) } else { out.commit() }),
             };
             if let Err(error) = result {
-                self.fail(error);
+                self.tasks.fail(error);
                 // Senders must not wait for somebody who has gone.
                 messages.iter().for_each(drop);
                 return Ok(());

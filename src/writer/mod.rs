@@ -6,6 +6,7 @@
 //! - `input`: which files of a folder are the model, and which only go with it;
 //! - `job`: a compression from its beginning to its end;
 //! - `engine`: the work, in bounded memory, on many threads;
+//! - `tasks`: what its threads do next;
 //! - `check`: the verification of what was written;
 //! - `config`: config.json;
 //! - `output`, `state`: files that get their names when they are complete, and what is kept to go on after an interruption.
@@ -30,6 +31,7 @@ mod output;
 pub mod plan;
 pub mod presets;
 mod state;
+mod tasks;
 
 pub use output::reserve;
 pub use state::Part;
