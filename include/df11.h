@@ -686,7 +686,8 @@ void df11_log_set(df11_log_fn callback,
 
 /**
  * Opens a model: a folder in Hugging Face layout, or one .safetensors file. Every *.safetensors file of a folder is
- * opened, whatever an index lists; config.json is looked for in the folder, or beside the file. Headers, tables and
+ * opened, whatever an index lists; config.json is looked for in the folder, or beside the file, where NAME.config.json comes
+ * before it. Headers, tables and
  * positions are read and checked, no weights: milliseconds, and no copy. A file or folder without compressed groups opens
  * too, as a model of plain tensors.
  *

@@ -199,7 +199,7 @@ fn parts_together_are_what_one_run_writes() {
         if count > 1 {
             let other = CompressOptions { shapes: true, ..options(layer_patterns()) };
             let error = merge(&other).unwrap_err();
-            assert!(error.to_string().contains("another shapes"), "{error}");
+            assert!(error.to_string().contains("begun without shapes"), "{error}");
             let report = merge(&options(layer_patterns())).unwrap();
             assert!(report.complete && report.groups == 9, "{report:?}");
         }
@@ -258,8 +258,13 @@ fn an_interrupted_run_is_gone_on_with() {
                 let other = CompressOptions { hashes: true, resume: true, ..all.clone() };
                 assert_eq!(run(from.path(), &to, &other).unwrap_err().status(), Status::InvalidArgument);
             }
-            let report = run(from.path(), &to, &CompressOptions { resume: true, ..all.clone() }).unwrap();
+            let resume = CompressOptions { resume: true, ..all.clone() };
+            let report = run(from.path(), &to, &resume).unwrap();
             assert!(report.complete);
+            same(&files(&to), &theirs);
+            // Once too often is no harm.
+            let again = run(from.path(), &to, &resume).unwrap();
+            assert!(again.complete && again.resumed == again.groups && again.left.is_empty());
             same(&files(&to), &theirs);
         }
         // What was cancelled before it began leaves nothing.
@@ -282,14 +287,18 @@ fn a_source_that_has_changed_is_not_gone_on_with() {
     let part =
         |number, resume| CompressOptions { part: Part { number, count: 2 }, resume, ..options(layer_patterns()) };
     run(from.path(), to.path(), &part(1, false)).unwrap();
+    // Written again, or copied to another machine, it is the same.
     let file = from.path().join("model.safetensors");
-    let bytes = std::fs::read(&file).unwrap();
-    std::fs::write(&file, bytes).unwrap();
-    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(7);
-    std::fs::File::options().write(true).open(&file).unwrap().set_modified(later).unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes).unwrap();
+    assert_eq!(run(from.path(), to.path(), &part(1, true)).unwrap().resumed, 3);
+    // Another training leaves other weights everywhere.
+    let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[start..].iter_mut().step_by(2).for_each(|b| *b ^= 1);
+    std::fs::write(&file, &bytes).unwrap();
     for options in [part(2, false), part(1, true)] {
         let error = run(from.path(), to.path(), &options).unwrap_err();
-        assert!(error.to_string().contains("another source"), "{error}");
+        assert!(error.to_string().contains("from another source"), "{error}");
     }
 }
 
@@ -459,6 +468,8 @@ fn destinations_that_would_harm_are_refused() {
     run(&file, &from.path().join("x.safetensors"), &options).unwrap();
     assert_eq!(std::fs::read_to_string(from.path().join("config.json")).unwrap(), r#"{"precious": 1}"#);
     assert!(from.path().join("x.config.json").exists());
+    let model = Model::open(from.path().join("x.safetensors"), &OpenOptions::default()).unwrap();
+    assert!(model.find_tensor("model.layers.0.b.c.weight").is_some(), "its own config comes first");
 }
 
 #[test]
@@ -480,7 +491,7 @@ fn sources_that_are_not_what_they_should_be() {
     std::fs::write(folder.path().join("model.safetensors"), b"short").unwrap();
     refused(folder.path(), Status::InvalidFormat, "model.safetensors");
     let nothing = source(&[bf16("other.weight", &[4], &[0; 4])], None);
-    refused(nothing.path(), Status::InvalidArgument, "match no module");
+    refused(nothing.path(), Status::InvalidArgument, "make no group");
     let config = source(&layers(1, 50, true), None);
     std::fs::write(config.path().join("config.json"), "{").unwrap();
     refused(config.path(), Status::InvalidFormat, "config.json");

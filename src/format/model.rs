@@ -118,7 +118,7 @@ impl Tensor {
 
 impl Model {
     /// Opens a folder with `*.safetensors`, or one such file. A `config.json` is looked for in the folder, or beside the
-    /// file. Names that start with a dot are passed over, as Python's `glob` does.
+    /// file, where `NAME.config.json` of a `NAME.safetensors` comes first. Names that start with a dot are passed over, as Python's `glob` does.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Model> {
         let path = path.as_ref();
         let meta = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?;
@@ -130,7 +130,9 @@ impl Model {
             }
             (safetensors_of(path)?, path.join("config.json"))
         } else {
-            (vec![path.to_owned()], path.with_file_name("config.json"))
+            // One of its own comes before one that may be another file's.
+            let own = path.with_extension("config.json");
+            (vec![path.to_owned()], if own.is_file() { own } else { path.with_file_name("config.json") })
         };
         let config = match &options.config {
             Some(text) => Config::parse(text.as_bytes(), &Place::file("the caller's config"), options.any_version)?,

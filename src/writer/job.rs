@@ -66,7 +66,8 @@ impl<'o> Job<'o> {
         let plan = plan::plan(&table, &patterns, tied)?;
         if plan.groups.is_empty() && plan.left.is_empty() {
             return Err(Error::InvalidArgument(format!(
-                "the patterns match no module of '{}': there is nothing to compress",
+                "the patterns make no group of '{}': there is nothing to compress (they match whole names of modules, such as \
+                 model.layers.0, and attributes are written without .weight)",
                 shorten(&source.display().to_string(), 200)
             )));
         }
@@ -156,6 +157,12 @@ impl<'o> Job<'o> {
 
     fn run_folder(self, progress: &Progress) -> Result<Report> {
         let part = self.options.part;
+        if self.options.resume && part == Part::WHOLE && !self.folder.join(crate::format::UNFINISHED).exists() {
+            let all: Vec<&Path> = self.files.iter().chain([&self.remainder]).map(PathBuf::as_path).collect();
+            if let Some(report) = self.already_complete(&all, progress) {
+                return Ok(report);
+            }
+        }
         // Parts find the folder begun by one another.
         state::begin_folder(&self.folder, &self.identity, self.options.resume || part.count > 1)?;
         let mut state = PartState::begin(&self.folder, part, self.options.resume)?;
@@ -206,6 +213,24 @@ impl<'o> Job<'o> {
         };
         report.resumed = resumed;
         Ok(report)
+    }
+
+    /// What there is to say if an earlier run has written all of the model to these files: whoever repeats a command until it
+    /// succeeds may repeat it once too often.
+    fn already_complete(&self, files: &[&Path], progress: &Progress) -> Option<Report> {
+        let mut report = self.report(&[]);
+        let model = self.measure(&mut report, files).ok()?;
+        self.check_whole(&model).ok()?;
+        for group in self.groups.iter().filter(|g| model.find_group(&g.name).is_none()) {
+            let reason = "the run that wrote the model left it so";
+            let left = LeftGroup { group: group.name.clone(), tensor: String::new(), reason: reason.into() };
+            report.left.extend(self.left_plain(&left));
+        }
+        report.resumed = report.groups;
+        report.complete = true;
+        progress.begin(0);
+        log::info!("all of it is there already");
+        Some(report)
     }
 
     fn left_group(&self, unfit: Unfit) -> LeftGroup {
@@ -261,6 +286,9 @@ impl<'o> Job<'o> {
             engine::run(&self.input.model, &self.groups, vec![file], &self.settings(), progress)?;
         }
         let mut report = self.report(&left);
+        if left.len() == self.groups.len() {
+            log::warn!("no group could be compressed: the model is a copy of its source");
+        }
         self.carry(&mut report, progress)?;
         let config = self.config()?;
         output::write_file(&self.folder.join("config.json"), config.as_bytes())?;
@@ -280,12 +308,15 @@ impl<'o> Job<'o> {
     fn run_single(self, file: &Path, progress: &Progress) -> Result<Report> {
         let new_folder = !self.folder.exists();
         std::fs::create_dir_all(&self.folder).map_err(|e| Error::io("create the folder", &self.folder, e))?;
-        let goes_on = self.options.resume && Journal::exists(file);
-        if !(self.bare || goes_on) {
-            if Journal::exists(file) {
-                return Err(state::unfinished(&self.folder));
+        if !Journal::exists(file) {
+            if self.options.resume
+                && let Some(report) = self.already_complete(&[file], progress)
+            {
+                return Ok(report);
             }
-            state::must_be_empty(&self.folder)?;
+            if !self.bare {
+                state::must_be_empty(&self.folder)?;
+            }
         }
         let journal = Journal::open(file, &self.identity, self.options.resume)?;
         let config = self.config()?;
@@ -365,24 +396,27 @@ impl<'o> Job<'o> {
             left_behind: self.input.left_behind.clone(),
             ..Report::default()
         };
-        let mut leave = |group: &str, members: &[usize], reason: &str| {
-            report.left.extend(members.iter().map(|&t| LeftPlain {
-                tensor: name(t),
-                group: group.into(),
-                reason: reason.into(),
-            }));
-        };
-        self.plan.left.iter().for_each(|l| leave(&l.group, &l.tensors, &l.reason));
-        for left in left {
-            if let Some(group) = self.groups.iter().find(|g| g.name == left.group) {
-                leave(&left.group, &group.tensors, &left.reason);
-            }
+        for left in &self.plan.left {
+            let leave =
+                |&t: &usize| LeftPlain { tensor: name(t), group: left.group.clone(), reason: left.reason.clone() };
+            report.left.extend(left.tensors.iter().map(leave));
         }
+        report.left.extend(left.iter().flat_map(|left| self.left_plain(left)));
         for left in &report.left {
             let (tensor, group) = (shorten(&left.tensor, 80), shorten(&left.group, 80));
             log::info!("tensor '{tensor}' of group '{group}' is left plain: {}", left.reason);
         }
         report
+    }
+
+    /// The tensors of a group that stays plain.
+    fn left_plain<'a>(&'a self, left: &'a LeftGroup) -> impl Iterator<Item = LeftPlain> + 'a {
+        let tensors = self.groups.iter().filter(|g| g.name == left.group).flat_map(|g| &g.tensors);
+        tensors.map(|&t| LeftPlain {
+            tensor: self.input.model.tensors()[t].name().to_owned(),
+            group: left.group.clone(),
+            reason: left.reason.clone(),
+        })
     }
 
     /// Reads the headers of what was written, as any reader would.
@@ -512,20 +546,27 @@ fn dropped(model: &Model, plan: &Plan) -> Result<Vec<(usize, usize)>> {
     Ok(equal)
 }
 
-/// What the source is: names, sizes, times of its files, and a hash of their headers. A run is gone on with only if all are
-/// as they were.
+/// What the source is: names and sizes of its files, and a hash of their headers and of samples of their bytes. A run is gone
+/// on with only if all are as they were. (Times would be different on machines that have a copy each; and no two trainings
+/// leave the same bytes everywhere.)
 fn identity(input: &Input) -> Result<Value> {
+    const SAMPLES: u64 = 64;
+    const SAMPLE_BYTES: u64 = 4096;
     let mut files = Vec::new();
     for source in input.model.sources() {
         let mut size = [0; 8];
         source.read_at(0, &mut size)?;
-        let mut header = Vec::new();
-        let header = source.read_into(0, 8 + u64::from_le_bytes(size), &mut header)?;
-        let hash: String = Sha256::digest(header).iter().map(|b| format!("{b:02x}")).collect();
-        let changed = std::fs::metadata(source.path()).and_then(|m| m.modified()).ok();
-        let changed = changed.and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok()).map(|d| d.as_nanos() as u64);
+        let mut buffer = Vec::new();
+        let start = 8 + u64::from_le_bytes(size);
+        let mut hash = Sha256::new_with_prefix(source.read_into(0, start, &mut buffer)?);
+        for i in 0..SAMPLES {
+            let rest = source.len() - start;
+            let at = start + (rest as u128 * i as u128 / SAMPLES as u128) as u64;
+            hash.update(source.read_into(at, SAMPLE_BYTES.min(source.len() - at), &mut buffer)?);
+        }
+        let hash: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
         let name = source.path().file_name().map(|n| n.to_string_lossy().into_owned());
-        files.push(json!([name, source.len(), changed, hash]));
+        files.push(json!([name, source.len(), hash]));
     }
     Ok(files.into())
 }

@@ -159,6 +159,7 @@ pub struct Report {
 /// `InvalidArgument` for what the caller can change, `InvalidFormat` and `Corrupt` for what is wrong with the source,
 /// `UnsupportedFormat` if it cannot be compressed and `strict` is set, `Io`, `OutOfMemory`; `Cancelled` by `progress`.
 pub fn compress(source: &Path, destination: &Path, options: &CompressOptions, progress: &Progress) -> Result<Report> {
+    progress.check()?;
     Job::new(source, destination, options)?.run(progress)
 }
 
@@ -169,6 +170,7 @@ pub fn compress(source: &Path, destination: &Path, options: &CompressOptions, pr
 ///
 /// As [`compress`]; `InvalidArgument` if a part is not finished.
 pub fn merge(source: &Path, destination: &Path, options: &CompressOptions, progress: &Progress) -> Result<Report> {
+    progress.check()?;
     let parts = state::parts_of(destination)?.unwrap_or(1);
     let options = CompressOptions { part: Part { number: 1, count: parts }, resume: true, ..options.clone() };
     let job = Job::new(source, destination, &options)?;

@@ -51,7 +51,10 @@ impl Part {
         if (1..=self.count).contains(&self.number) && self.count <= 100_000 {
             return Ok(());
         }
-        Err(Error::InvalidArgument(format!("part {} of {}: they are numbered from 1", self.number, self.count)))
+        Err(Error::InvalidArgument(format!(
+            "there is no part {} of {}: they are numbered from 1 to that, and 100000 are the most",
+            self.number, self.count
+        )))
     }
 
     /// Whether the group or file of that number is this part's.
@@ -108,7 +111,9 @@ pub(super) fn begin_folder(folder: &Path, job: &Value, resume: bool) -> Result<(
         }
     }
     if !resume {
-        return Err(unfinished(folder));
+        let busy = File::open(folder.join(format!("{}.lock", Part::WHOLE.file())))
+            .is_ok_and(|lock| matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)));
+        return Err(if busy { being_written(folder, Part::WHOLE) } else { unfinished(folder) });
     }
     check_job(&marker, job)
 }
@@ -119,6 +124,14 @@ pub(super) fn unfinished(folder: &Path) -> Error {
         "the folder '{}' is the unfinished output of an earlier run: go on with it (--resume), or remove it",
         shorten(&folder.display().to_string(), 200)
     ))
+}
+
+fn being_written(folder: &Path, part: Part) -> Error {
+    let shown = shorten(&folder.display().to_string(), 200);
+    Error::InvalidArgument(match part {
+        Part::WHOLE => format!("another process is writing to '{shown}'"),
+        Part { number, count } => format!("another process is writing part {number} of {count} to '{shown}'"),
+    })
 }
 
 /// Fails if a folder has anything in it but hidden files: another part may be about to say what we are.
@@ -152,9 +165,19 @@ pub(super) fn check_job(marker: &Path, job: &Value) -> Result<()> {
     let (there, job) = (there.as_object().unwrap_or(&empty), job.as_object().unwrap_or(&empty));
     match job.iter().find(|(key, value)| there.get(*key) != Some(value)) {
         None => Ok(()),
-        Some((key, _)) => Err(Error::InvalidArgument(format!(
-            "the unfinished output was begun with another {key}: go on with the same source and options, or remove it [{place}]"
-        ))),
+        Some((key, _)) => {
+            let what = match &key[..] {
+                "source" => "from another source".to_owned(),
+                "patterns" => "with other patterns".to_owned(),
+                "parts" => format!("in {} parts", there.get(key).and_then(Value::as_u64).unwrap_or_default()),
+                "hashes" | "shapes" if there.get(key) == Some(&Value::Bool(true)) => format!("with {key}"),
+                "hashes" | "shapes" => format!("without {key}"),
+                _ => "by another version".to_owned(),
+            };
+            Err(Error::InvalidArgument(format!(
+                "the unfinished output was begun {what}: go on in the same way, or remove it [{place}]"
+            )))
+        }
     }
 }
 
@@ -186,12 +209,7 @@ impl PartState {
         let lock = match lock.try_lock() {
             Ok(()) => Some(lock),
             Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(Error::InvalidArgument(format!(
-                    "another process is writing part {} of {} to '{}'",
-                    part.number,
-                    part.count,
-                    shorten(&folder.display().to_string(), 200)
-                )));
+                return Err(being_written(folder, part));
             }
             // Not every file system can lock, and none must.
             Err(std::fs::TryLockError::Error(_)) => None,
@@ -321,10 +339,20 @@ impl Journal {
         let job = job.to_string();
         let mut lines = text.lines();
         let same = lines.next() == Some(&job[..]);
+        // What is on the disk is not thrown away unasked.
+        let begun = text.lines().count() > 1;
+        if begun && !resume {
+            return Err(Error::InvalidArgument(format!(
+                "'{}' is unfinished since an earlier run: go on with it (--resume), or remove '{}'",
+                shorten(&to.display().to_string(), 200),
+                shorten(&path.display().to_string(), 200)
+            )));
+        }
         if resume && !text.is_empty() && !same {
             return Err(Error::InvalidArgument(format!(
-                "the unfinished '{}' was begun with another source or other options: go on with the same ones, or begin anew",
-                shorten(&to.display().to_string(), 200)
+                "the unfinished '{}' was begun from another source or with other options: go on with the same ones, or remove '{}'",
+                shorten(&to.display().to_string(), 200),
+                shorten(&path.display().to_string(), 200)
             )));
         }
         let mut journal = Journal { path: path.clone(), job, there: HashSet::new(), file: Mutex::new(file) };

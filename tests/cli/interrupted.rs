@@ -154,7 +154,7 @@ fn ctrl_c() {
             }
             if out.is_dir() {
                 let ran = compress(&source, &out, more);
-                ran.bad(2, &["is the unfinished output of an earlier run: go on with it (--resume), or remove it"]);
+                ran.bad(2, &["unfinished", "an earlier run: go on with it (--resume), or remove"]);
             }
             let text = compress(&source, &out, &[more, &["--resume"]].concat()).good();
             let resumed = text.lines().find(|l| l.starts_with("resumed ")).unwrap_or_else(|| panic!("{text}"));
@@ -184,15 +184,15 @@ fn something_else_does_not_go_on() {
     compress(&source, &out, &["--part", "1/2"]).good();
     let before = models::tree(&out);
     let cases: [(&Path, &[&str], &str); 5] = [
-        (&other, &["--part", "1/2"], "source"),
-        (&source, &["--part", "1/2", "--hashes"], "hashes"),
-        (&source, &["--part", "1/2", "--shapes"], "shapes"),
-        (&source, &["--part", "1/2", "--preset", "qwen3-tied"], "patterns"),
-        (&source, &["--part", "1/3"], "parts"),
+        (&other, &["--part", "1/2"], "begun from another source"),
+        (&source, &["--part", "1/2", "--hashes"], "begun without hashes"),
+        (&source, &["--part", "1/2", "--shapes"], "begun without shapes"),
+        (&source, &["--part", "1/2", "--preset", "qwen3-tied"], "begun with other patterns"),
+        (&source, &["--part", "1/3"], "begun in 2 parts"),
     ];
     for (source, more, what) in cases {
         let ran = compress(source, &out, &[more, &["--resume"]].concat());
-        ran.bad(2, &[&format!("begun with another {what}")]);
+        ran.bad(2, &[what]);
         assert!(!ran.err.contains("the same command with --resume"), "{}", ran.err);
         models::same(&models::tree(&out), &before);
     }

@@ -65,10 +65,12 @@ fn a_merge_wants_all_parts_and_the_same_options() {
 
     compress(&source, &out, &["--part", "2/3"]).good();
     let before = models::tree(&out);
-    for (more, what) in
-        [(&["--hashes"][..], "hashes"), (&["--shapes"], "shapes"), (&["--preset", "qwen3-tied"], "patterns")]
-    {
-        merge(&source, &out, more).bad(2, &[&format!("begun with another {what}")]);
+    for (more, what) in [
+        (&["--hashes"][..], "without hashes"),
+        (&["--shapes"], "without shapes"),
+        (&["--preset", "qwen3-tied"], "with other patterns"),
+    ] {
+        merge(&source, &out, more).bad(2, &[&format!("begun {what}")]);
     }
     models::same(&models::tree(&out), &before);
     // A part that is finished is finished.

@@ -43,14 +43,16 @@ pub struct CompressArgs {
     /// Decode each group and compare it before its file gets its name; on unless --no-verify is given
     #[arg(long, conflicts_with = "no_verify")]
     verify: bool,
-    /// Print the result as JSON
+    /// Print the result as JSON: complete, preset, groups, weights, weight_bytes, packed_bytes, bits_per_weight, source_bytes,
+    /// written_bytes, resumed, seconds, left, dropped, unmatched_patterns, carried, left_behind
     #[arg(long)]
     json: bool,
 }
 
 /// Completes a model that was compressed in parts
 ///
-/// Takes the same SOURCE, OUT and options as the parts. Checks that all parts are finished and that nothing is missing, and writes
+/// Takes the SOURCE and OUT of the parts, and of their options those that decide the bytes: --preset, --pattern, --hashes and
+/// --shapes. Checks that all parts are finished and that nothing is missing, and writes
 /// what belongs to no group, config.json, and the files that go with the model.
 #[derive(clap::Args)]
 pub struct MergeArgs {
@@ -58,7 +60,7 @@ pub struct MergeArgs {
     model: ModelArgs,
     #[command(flatten)]
     threads: Threads,
-    /// Print the result as JSON
+    /// Print the result as JSON, with the keys of `df11 compress`
     #[arg(long)]
     json: bool,
 }
@@ -68,13 +70,16 @@ pub struct MergeArgs {
 struct ModelArgs {
     /// A folder in Hugging Face layout, or one .safetensors file
     source: PathBuf,
-    /// The folder to write, or a file whose name ends in .safetensors
+    /// The folder to write, which is new or empty, or a file whose name ends in .safetensors; one that is there is replaced when
+    /// the new one is complete
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
     /// Take the groups of this preset (`df11 presets` lists them) [default: chosen by config.json and the tensors' names]
     #[arg(long, value_name = "NAME", conflicts_with = "pattern")]
     preset: Option<String>,
-    /// Take the groups of this file: a pattern_dict as JSON, or any config.json that has one
+    /// Take the groups of this file: a pattern_dict as JSON, or any config.json that has one. `df11 presets NAME` prints one to
+    /// begin with: regular expressions that match whole names of modules, each with the modules inside whose weights make a
+    /// group, without .weight; an empty list is the module's own weight
     #[arg(long, value_name = "FILE")]
     pattern: Option<PathBuf>,
     /// Write all tensors to one file, model.safetensors in the folder OUT
@@ -86,7 +91,8 @@ struct ModelArgs {
     /// Write SHA-256 of every tensor to the files, which `df11 verify` then checks; the reference writes none
     #[arg(long)]
     hashes: bool,
-    /// Write the shapes of compressed tensors to the files; the reference writes none
+    /// Write the shapes of compressed tensors to the files. The reference writes none, and without them `df11 decompress`
+    /// gives such tensors one dimension
     #[arg(long)]
     shapes: bool,
 }
@@ -164,6 +170,10 @@ fn run(
     common: &Common,
     work: impl FnOnce(&df11::Progress) -> Result<Report, Error>,
 ) -> Result<(), Failure> {
+    if let Some(config) = common.config() {
+        let reason = "--config is for reading models; put a config.json into the source's folder, or give --pattern";
+        return Err(Failure::cannot(format!("'{}': {reason}", config.display())));
+    }
     let start = Instant::now();
     // The library undoes or keeps what is unfinished when it is told to end.
     let hold = interrupt::hold()?;
@@ -243,8 +253,12 @@ fn summary(report: &Report, out: &Path, time: Duration) -> String {
     for (head, embedding) in &report.dropped {
         text += &format!("tied       '{}' is equal to '{}' and is not stored\n", clean(head), clean(embedding));
     }
+    let mut group = None;
     for left in report.left.iter().take(NAMED) {
-        text += &format!("left plain '{}': {}\n", clean(&left.tensor), clean(&left.reason));
+        // The reason is that of the group.
+        let same = group.replace(&left.group) == Some(&left.group);
+        let reason = if same { "with its group".into() } else { clean(&left.reason) };
+        text += &format!("left plain '{}': {reason}\n", clean(&left.tensor));
     }
     if report.left.len() > NAMED {
         text += &format!("           and {} more (--json names all)\n", thousands((report.left.len() - NAMED) as u64));
