@@ -222,7 +222,10 @@ fn parts_together_are_what_one_run_writes() {
 #[test]
 fn an_interrupted_run_is_gone_on_with() {
     let _shared = among_others();
-    let from = source(&layers(6, 9000, true), None);
+    let mut tensors = layers(6, 9000, true);
+    let from = source(&tensors, None);
+    tensors[4].data[77] ^= 1;
+    let other = source(&tensors, None);
     for layout in [Layout::Folder, Layout::SingleFile] {
         let undisturbed = tempfile::tempdir().unwrap();
         let all = CompressOptions { layout, ..options(layer_patterns()) };
@@ -267,6 +270,11 @@ fn an_interrupted_run_is_gone_on_with() {
             assert!(again.complete && again.resumed == again.groups && again.left.is_empty());
             same(&files(&to), &theirs);
         }
+        // Another training of the same model is not taken for this one.
+        let to = undisturbed.path();
+        let resume = CompressOptions { resume: true, ..all.clone() };
+        assert!(run(other.path(), to, &resume).unwrap_err().to_string().contains("is not empty"));
+        same(&files(to), &theirs);
         // What was cancelled before it began leaves nothing.
         let parent = tempfile::tempdir().unwrap();
         let to = parent.path().join("out");

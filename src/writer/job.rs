@@ -10,6 +10,7 @@ use super::state::{self, Journal, LeftGroup, Part, PartState};
 use super::{CompressOptions, DEFAULT_MEMORY, Layout, LeftPlain, Report};
 use crate::error::{Error, Place, Result, shorten};
 use crate::format::Model;
+use crate::host::{self, VerifyOptions};
 use crate::huffman::encode::Variant;
 use crate::progress::Progress;
 use serde_json::{Value, json};
@@ -159,7 +160,7 @@ impl<'o> Job<'o> {
         let part = self.options.part;
         if self.options.resume && part == Part::WHOLE && !self.folder.join(crate::format::UNFINISHED).exists() {
             let all: Vec<&Path> = self.files.iter().chain([&self.remainder]).map(PathBuf::as_path).collect();
-            if let Some(report) = self.already_complete(&all, progress) {
+            if let Some(report) = self.already_complete(&all, progress)? {
                 return Ok(report);
             }
         }
@@ -216,11 +217,20 @@ impl<'o> Job<'o> {
     }
 
     /// What there is to say if an earlier run has written all of the model to these files: whoever repeats a command until it
-    /// succeeds may repeat it once too often.
-    fn already_complete(&self, files: &[&Path], progress: &Progress) -> Option<Report> {
+    /// succeeds may repeat it once too often. Names and sizes do not tell one training from the next, so every bit is compared.
+    fn already_complete(&self, files: &[&Path], progress: &Progress) -> Result<Option<Report>> {
         let mut report = self.report(&[]);
-        let model = self.measure(&mut report, files).ok()?;
-        self.check_whole(&model).ok()?;
+        let Ok(model) = self.measure(&mut report, files) else { return Ok(None) };
+        if self.check_whole(&model).is_err() {
+            return Ok(None);
+        }
+        let options = VerifyOptions { threads: self.options.threads };
+        let verified = host::verify_model(&model, Some(&self.input.model), &options, progress, &mut |_| {});
+        match verified {
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Ok(verified) if verified.is_good() => {}
+            _ => return Ok(None),
+        }
         for group in self.groups.iter().filter(|g| model.find_group(&g.name).is_none()) {
             let reason = "the run that wrote the model left it so";
             let left = LeftGroup { group: group.name.clone(), tensor: String::new(), reason: reason.into() };
@@ -228,9 +238,8 @@ impl<'o> Job<'o> {
         }
         report.resumed = report.groups;
         report.complete = true;
-        progress.begin(0);
-        log::info!("all of it is there already");
-        Some(report)
+        log::info!("all of it is there already, and equal to the source");
+        Ok(Some(report))
     }
 
     fn left_group(&self, unfit: Unfit) -> LeftGroup {
@@ -310,7 +319,7 @@ impl<'o> Job<'o> {
         std::fs::create_dir_all(&self.folder).map_err(|e| Error::io("create the folder", &self.folder, e))?;
         if !Journal::exists(file) {
             if self.options.resume
-                && let Some(report) = self.already_complete(&[file], progress)
+                && let Some(report) = self.already_complete(&[file], progress)?
             {
                 return Ok(report);
             }

@@ -567,12 +567,15 @@ static void writing(void)
     CHECK(info.rank == 2 && info.shape[0] == 256 && info.shape[1] == 128);
     df11_model_free(model);
 
-    /* One file by its name; it is replaced by the next run, and by one that is cancelled it is not. */
+    /* One file by its name. Going on with what is complete finds it so; a run that is cancelled replaces nothing. */
     join(source, golden, "block/original.safetensors");
     options.flags = 0;
     WORKS(df11_compress_model(source, join(to, scratch, "one/x.safetensors"), &options, &error));
     options.threads = 2;
     options.flags = DF11_COMPRESS_RESUME;
+    WORKS(df11_compress_model(source, to, &options, &error));
+    CHECK(report.resumed == report.groups && report.complete == 1);
+    options.flags = 0;
     WORKS(df11_compress_model(source, to, &options, &error));
     CHECK(report.resumed == 0 && report.complete == 1);
     same_file(to, under(golden, "block/model/model.safetensors"));
@@ -719,7 +722,7 @@ static void mistakes_of_writers(void)
     options.pattern_json = "{\"linear\": 7}";
     REFUSED(INVALID_ARGUMENT, "pattern_dict");
     options.pattern_json = "{\"circle\": []}";
-    REFUSED(INVALID_ARGUMENT, "match no module");
+    REFUSED(INVALID_ARGUMENT, "make no group");
     options.pattern_json = "{\"linear\": []}";
     options.part = 1;
     REFUSED(INVALID_ARGUMENT, "part 1 of 0");
