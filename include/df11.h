@@ -417,7 +417,8 @@ typedef struct df11_tensor_info {
 /**
  * Told of the progress of a long call: `user` as given, and the bytes of its work that are done and that there are (0: not
  * known yet). Anything but 0 cancels the call. It is called on whatever thread of the call has just done something, never
- * two at a time: at the beginning, at the end, and in between at most 20 times a second. It must not unwind.
+ * two at a time: at the beginning, at the end, and in between at most 20 times a second. It must not unwind, and the stacks
+ * of such threads have 256 KiB.
  */
 typedef int32_t (*df11_progress_fn)(void *user, uint64_t done, uint64_t total);
 

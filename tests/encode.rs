@@ -411,12 +411,9 @@ fn weights_that_were_not_counted_are_noticed() {
         count(&weights, &mut histogram, variant);
         let book = Codebook::new(&histogram).unwrap();
         let encoder = Encoder::new(&book, &histogram, variant);
-        let absent = (1..240).find(|&e| histogram[e] == 0).unwrap() as u16;
+        let absent: Vec<u16> = (0..256).filter(|&e| histogram[e as usize] == 0).collect();
         for at in [0, 5, 127, 128, 4000, 9_983, 9_984, 9_999] {
-            for exponent in [absent, 0, 255] {
-                if histogram[exponent as usize] > 0 {
-                    continue;
-                }
+            for &exponent in &absent {
                 let mut changed = weights.clone();
                 changed[at] = exponent << 7;
                 let mut signs = vec![0; weights.len()];

@@ -510,3 +510,69 @@ fn sources_that_are_not_what_they_should_be() {
     write(r#"{"weight_map": {"gone.weight": "model.safetensors"}}"#);
     refused(index.path(), Status::InvalidFormat, "'gone.weight'");
 }
+
+/// A run that is refused, or fails before it has done anything, touches nothing of others.
+#[test]
+fn a_run_that_is_refused_harms_nobody() {
+    let _shared = among_others();
+    let from = source(&layers(4, 200, true), None);
+    let to = tempfile::tempdir().unwrap();
+    let part = |number| CompressOptions { part: Part { number, count: 3 }, ..options(layer_patterns()) };
+    run(from.path(), to.path(), &part(1)).unwrap();
+    let before = files(to.path());
+    for refused in [
+        options(layer_patterns()),
+        CompressOptions { resume: true, ..options(layer_patterns()) },
+        CompressOptions { layout: Layout::SingleFile, ..options(layer_patterns()) },
+        part(1),
+        CompressOptions { hashes: true, ..part(2) },
+    ] {
+        assert_eq!(run(from.path(), to.path(), &refused).unwrap_err().status(), Status::InvalidArgument);
+        same(&files(to.path()), &before);
+    }
+    // A file beside others: those keep their config, and their unfinished files.
+    let both = tempfile::tempdir().unwrap();
+    let file = |name: &str| both.path().join(name);
+    run(from.path(), &file("a.safetensors"), &options(layer_patterns())).unwrap();
+    std::fs::write(file(".c.safetensors.df11-tmp"), "another's").unwrap();
+    let before = files(both.path());
+    let progress = Progress::with_callback(|_| false);
+    let error = writer::compress(from.path(), &file("b.safetensors"), &options(layer_patterns()), &progress);
+    assert_eq!(error.unwrap_err().status(), Status::Cancelled);
+    same(&files(both.path()), &before);
+}
+
+#[test]
+fn requests_beyond_reason_are_bounded() {
+    let _shared = among_others();
+    let from = source(&layers(2, 100, true), None);
+    let to = tempfile::tempdir().unwrap();
+    let many = CompressOptions { threads: usize::MAX, memory: u64::MAX, ..options(layer_patterns()) };
+    run(from.path(), to.path(), &many).unwrap();
+    is_equal(to.path(), from.path());
+    // A config.json of 40,000 keys, in a time that nobody notices; a larger one is none.
+    let keys: Vec<String> = (0..40_000).map(|i| format!("\"k{}\":1", i / 2)).collect();
+    std::fs::write(from.path().join("config.json"), format!("{{{}}}", keys.join(","))).unwrap();
+    let to = tempfile::tempdir().unwrap();
+    run(from.path(), to.path(), &options(layer_patterns())).unwrap();
+    assert_eq!(Model::open(to.path(), &OpenOptions::default()).unwrap().groups().len(), 4);
+    std::fs::write(from.path().join("config.json"), format!("{{\"a\": \"{}\"}}", "x".repeat(1 << 20))).unwrap();
+    let error = run(from.path(), &to.path().join("x"), &options(layer_patterns())).unwrap_err();
+    assert!(error.to_string().contains("larger than 1 MiB"), "{error}");
+}
+
+/// Opening a pipe would wait for ever.
+#[cfg(unix)]
+#[test]
+fn a_config_that_is_no_file_is_refused() {
+    let _shared = among_others();
+    let from = source(&layers(1, 100, true), None);
+    let path = std::ffi::CString::new(from.path().join("config.json").to_str().unwrap()).unwrap();
+    // SAFETY: a path that ends in a zero byte.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    let to = tempfile::tempdir().unwrap();
+    let error = run(from.path(), &to.path().join("x"), &options(layer_patterns())).unwrap_err();
+    assert!(error.to_string().contains("not a regular file"), "{error}");
+    // Beside a single file it is nobody's.
+    run(&from.path().join("model.safetensors"), &to.path().join("y"), &options(layer_patterns())).unwrap();
+}

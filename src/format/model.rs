@@ -184,6 +184,20 @@ impl Model {
         let Some(members) = all(&members) else {
             return Err(Error::invalid(source.place(), format!("there is no group '{}'", shorten(group, 80))));
         };
+        Self::of_group(source, group, members)
+    }
+
+    /// The same for one whose members are known: type, shape, first byte in the file and bytes of each.
+    pub(crate) fn open_members(file: &Path, group: &str, members: &[(Dtype, Vec<u64>, u64, u64); 6]) -> Result<Model> {
+        let members = members.each_ref().map(|(dtype, shape, offset, len)| {
+            let shape = shape.iter().map(|&d| d as usize).collect();
+            let data_offsets = (*offset as usize, (offset + len) as usize);
+            (TensorInfo { dtype: *dtype, shape, data_offsets }, Span { file: 0, offset: *offset, len: *len })
+        });
+        Self::of_group(Source::open(file, false)?, group, members.each_ref())
+    }
+
+    fn of_group(source: Source, group: &str, members: [&(TensorInfo, Span); 6]) -> Result<Model> {
         let group = Group::check(std::slice::from_ref(&source), group, members)?;
         let group_names = [(group.name().to_owned(), 0)].into();
         let (sources, groups) = (vec![source], vec![group]);

@@ -10,6 +10,7 @@ use crate::format::Member;
 use crate::huffman::codebook::{Codebook, Limit};
 use crate::huffman::encode::{Encoder, Stretch, Variant};
 use crate::huffman::{BLOCK_BITS, BLOCK_BYTES, CHUNK_BYTES, GAP_BYTES_PER_BLOCK, rows};
+use std::sync::OnceLock;
 
 /// Weights of a stretch at most: they, their sign/mantissa bytes and their codes fit a second-level cache.
 pub(crate) const STRETCH: usize = 1 << 18;
@@ -32,7 +33,10 @@ pub(crate) type Histogram = [u64; 256];
 
 /// What a group will be, known before a single weight is encoded.
 pub(crate) struct Outline {
-    encoder: Encoder,
+    /// Made at its first use: its tables are large, and many groups may be outlined before the first is encoded.
+    encoder: OnceLock<Encoder>,
+    histogram: Box<Histogram>,
+    variant: Variant,
     book: Codebook,
     luts: Vec<u8>,
     /// The elements before each tensor but the first.
@@ -78,7 +82,9 @@ impl Outline {
         }
         splits.pop();
         Some(Outline {
-            encoder: Encoder::new(&book, histogram, variant),
+            encoder: OnceLock::new(),
+            histogram: Box::new(*histogram),
+            variant,
             luts: rows::write(&book),
             splits,
             weights: sum,
@@ -136,10 +142,11 @@ impl Outline {
         let changed = || Error::InvalidArgument("the weights have changed while they were being compressed".into());
         let (start_bit, end_bit) = bits;
         let Scratch { stretch, signs, gaps } = scratch;
+        let encoder = self.encoder.get_or_init(|| Encoder::new(&self.book, &self.histogram, self.variant));
         match sink.signs(first, weights.len()) {
             Some(direct) => {
                 // SAFETY: the sink says that they can be written, and stretches do not overlap.
-                let encoded = unsafe { self.encoder.stretch_raw(weights, start_bit, direct, stretch, true) };
+                let encoded = unsafe { encoder.stretch_raw(weights, start_bit, direct, stretch, true) };
                 encoded.map_err(|_| changed())?;
             }
             None => {
@@ -147,7 +154,7 @@ impl Outline {
                     signs.resize(weights.len(), 0);
                 }
                 let signs = &mut signs[..weights.len()];
-                self.encoder.stretch(weights, start_bit, signs, stretch).map_err(|_| changed())?;
+                encoder.stretch(weights, start_bit, signs, stretch).map_err(|_| changed())?;
                 sink.write(Member::SignMantissa, first, signs)?;
             }
         }

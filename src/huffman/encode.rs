@@ -467,8 +467,9 @@ impl Encoder {
     fn borders(&self, border: &mut u64, at: u64, end: u64, weights: &[u16], first: usize, positions: &mut Vec<u32>) {
         let (mut bit, mut weight) = (at, 0);
         while end >= *border {
-            while bit < *border {
-                bit += self.single[exponent(weights[weight]) as usize].m & 63;
+            // Weights that somebody changes meanwhile may not come so far any more.
+            while let Some(&w) = weights.get(weight).filter(|_| bit < *border) {
+                bit += self.single[exponent(w) as usize].m & 63;
                 weight += 1;
             }
             positions.push((first + weight) as u32);

@@ -7,6 +7,7 @@ use crate::error::{Error, Place, Result};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use std::collections::HashMap;
 use std::fmt;
 
 /// The version of the reference whose files these are, to the byte.
@@ -60,10 +61,16 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Object<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Object<'de>, A::Error> {
                 let mut entries: Vec<(String, &RawValue)> = Vec::new();
-                while let Some((key, value)) = map.next_entry()? {
-                    // Of two equal keys Python takes the last.
-                    entries.retain(|(other, _)| *other != key);
-                    entries.push((key, value));
+                let mut places = HashMap::new();
+                while let Some((key, value)) = map.next_entry::<String, &RawValue>()? {
+                    // Of two equal keys Python takes the last value, at the first one's place.
+                    match places.insert(key.clone(), entries.len()) {
+                        None => entries.push((key, value)),
+                        Some(first) => {
+                            entries[first].1 = value;
+                            places.insert(key, first);
+                        }
+                    }
                 }
                 Ok(Object(entries))
             }

@@ -27,10 +27,10 @@ use crate::huffman::rows::FIRST_POINTER;
 use crate::progress::Progress;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -80,7 +80,7 @@ pub(super) struct Unfit {
     pub reason: String,
 }
 
-/// Makes all files. Groups that turn out to be unfit are returned: their tensors are plain in a file that has other groups or
+/// Makes all files. Returns how many groups a journal had already, and those that turn out to be unfit: their tensors are plain in a file that has other groups or
 /// a journal, and a file of which such a group is the only one is not made.
 pub(super) fn run(
     model: &Model,
@@ -88,7 +88,7 @@ pub(super) fn run(
     files: Vec<FileSpec>,
     settings: &Settings,
     progress: &Progress,
-) -> Result<Vec<Unfit>> {
+) -> Result<(Vec<Unfit>, u64)> {
     let (send, receive) = sync_channel(WAITING_FILES);
     let engine = Engine::new(model, groups, files, settings, progress, send);
     std::thread::scope(|scope| {
@@ -104,7 +104,7 @@ pub(super) fn run(
     })?;
     match engine.tasks.take_error() {
         Some(error) => Err(error),
-        None => Ok(engine.unfit.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        None => Ok((engine.unfit.into_inner().unwrap_or_else(PoisonError::into_inner), engine.resumed.into_inner())),
     }
 }
 
@@ -125,6 +125,8 @@ struct Engine<'a> {
     groups: Vec<Group<'a>>,
     files: Vec<OutFile>,
     unfit: Mutex<Vec<Unfit>>,
+    /// Groups that were on the disk already.
+    resumed: AtomicU64,
     tasks: Tasks,
     /// To the finisher, until nothing more comes.
     send: Mutex<Option<SyncSender<Message>>>,
@@ -174,7 +176,17 @@ struct FilePlan {
 /// A group's members in a file.
 struct FileSink {
     out: Arc<PartialFile>,
+    /// First byte in the file, and bytes.
     at: [(u64, u64); 6],
+}
+
+/// Type and shape of a group's member of so many bytes.
+fn member_type(member: Member, bytes: u64) -> (Dtype, Vec<u64>) {
+    match member {
+        Member::Luts => (Dtype::U8, vec![bytes / 256, 256]),
+        Member::SplitPositions => (Dtype::I64, vec![bytes / 8]),
+        _ => (Dtype::U8, vec![bytes]),
+    }
 }
 
 impl Sink for FileSink {
@@ -251,6 +263,7 @@ impl<'a> Engine<'a> {
             groups,
             files,
             unfit: Mutex::default(),
+            resumed: AtomicU64::new(0),
             // One more than threads, so that nobody waits while the last tasks of a file are done.
             tasks: Tasks::new(file_count, settings.threads + 1),
             send: Mutex::new(Some(send)),
@@ -454,14 +467,14 @@ impl<'a> Engine<'a> {
     /// Everything is known of a file: it is laid out, and the rest of its work begins.
     fn lay_out(&self, number: usize) -> Result<()> {
         let file = &self.files[number];
-        let is_fit = |&&g: &&usize| lock(&self.groups[g].live).outline.is_some();
-        let fit: Vec<usize> = file.spec.groups.iter().filter(is_fit).copied().collect();
+        let is_fit = |&g: &usize| lock(&self.groups[g].live).outline.is_some();
+        let (fit, unfit): (Vec<usize>, Vec<usize>) = file.spec.groups.iter().partition(|g| is_fit(g));
         if fit.is_empty() && !file.spec.groups.is_empty() && file.spec.journal.is_none() {
             // Its tensors go elsewhere.
             return self.complete(None);
         }
         let mut plain = file.spec.plain.clone();
-        for &g in file.spec.groups.iter().filter(|g| !fit.contains(g)) {
+        for &g in &unfit {
             plain.extend(&self.groups[g].spec.tensors);
         }
         let mut tensors = Vec::new();
@@ -472,11 +485,7 @@ impl<'a> Engine<'a> {
             for member in Member::ALL {
                 let name = format!("{}.{}", group.spec.name, MEMBERS[member as usize]);
                 let bytes = outline.bytes(member);
-                let (dtype, shape) = match member {
-                    Member::Luts => (Dtype::U8, vec![bytes / 256, 256]),
-                    Member::SplitPositions => (Dtype::I64, vec![bytes / 8]),
-                    _ => (Dtype::U8, vec![bytes]),
-                };
+                let (dtype, shape) = member_type(member, bytes);
                 owners.insert(name.clone(), (g, member));
                 tensors.push(LayoutTensor { name, dtype, shape, bytes });
             }
@@ -495,7 +504,7 @@ impl<'a> Engine<'a> {
         let layout = FileLayout::new(tensors, &self.metadata(file, &fit, &plain))?;
 
         let out = Arc::new(PartialFile::create(&file.spec.path, layout.bytes(), file.spec.journal.is_some())?);
-        let mut done: Vec<usize> = Vec::new();
+        let mut done: HashSet<usize> = HashSet::new();
         if let Some(journal) = &file.spec.journal {
             let goes_on = out.starts_with(layout.header());
             done.extend(fit.iter().filter(|&&g| goes_on && journal.has(&self.groups[g].spec.name)));
@@ -522,6 +531,7 @@ impl<'a> Engine<'a> {
         for &g in &fit {
             let group = &self.groups[g];
             if done.contains(&g) {
+                self.resumed.fetch_add(1, Ordering::Relaxed);
                 let weights = Self::weights(group);
                 let verify = if self.settings.verify { self.share(Kind::Verify, weights) } else { 0 };
                 self.progress.advance(self.share(Kind::Encode, weights) + verify);
@@ -587,7 +597,12 @@ impl<'a> Engine<'a> {
             drop(live);
             return self.group_done(number);
         }
-        live.written = Some(Arc::new(Model::open_group(plan.out.temporary(), &group.spec.name)?));
+        let members = Member::ALL.map(|member| {
+            let (at, bytes) = sink.at[member as usize];
+            let (dtype, shape) = member_type(member, bytes);
+            (dtype, shape, at, bytes)
+        });
+        live.written = Some(Arc::new(Model::open_members(plan.out.temporary(), &group.spec.name, &members)?));
         drop(live);
         let tiles = Self::tiles(group);
         group.left.store(tiles, Ordering::Release);

@@ -1,7 +1,7 @@
 //! What is compressed: which files of a folder hold the model, and which only lie beside it.
 
 use crate::error::{Error, Place, Result, shorten};
-use crate::format::{Model, safetensors_of, weights};
+use crate::format::{Model, read_text, safetensors_of, weights};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,18 @@ pub(crate) struct Input {
     pub folder: Option<PathBuf>,
 }
 
+/// The text of a config.json that is to be merged; `None` where there is none.
+fn read_config(path: &Path) -> Result<Option<String>> {
+    /// Published ones have some 10 kB. Nested deeply, a text grows a hundredfold by the reference's indentation.
+    const MOST: usize = 1 << 20;
+    let Some(text) = read_text(path)? else { return Ok(None) };
+    let invalid = |reason: &str| Error::invalid(Place::file(path.display().to_string()), reason);
+    if text.len() > MOST {
+        return Err(invalid("the config is larger than 1 MiB"));
+    }
+    String::from_utf8(text).map(Some).map_err(|_| invalid("the config is not UTF-8"))
+}
+
 impl Input {
     /// Opens a folder or a single `.safetensors` file.
     pub fn open(path: &Path) -> Result<Input> {
@@ -37,7 +49,7 @@ impl Input {
             let model = Model::open_files(&[path.to_owned()], None)?;
             plain_only(&model, path)?;
             // What lies beside a file may be its config. It helps to choose a preset, and is not carried over.
-            let beside = std::fs::read_to_string(path.with_file_name("config.json")).ok();
+            let beside = read_config(&path.with_file_name("config.json")).ok().flatten();
             let parsed = beside.and_then(|text| serde_json::from_str(&text).ok());
             let (carried, left_behind) = (Vec::new(), Vec::new());
             let config_place = Place::default();
@@ -47,11 +59,7 @@ impl Input {
         list(path, Path::new(""), &mut carried, &mut left_behind)?;
         left_behind.retain(|file| !files.contains(&path.join(file)));
         let config_path = path.join("config.json");
-        let config = match std::fs::read_to_string(&config_path) {
-            Ok(text) => Some(text),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => return Err(Error::io("read", &config_path, e)),
-        };
+        let config = read_config(&config_path)?;
         let config_place = Place::file(config_path.display().to_string());
         let parse = |text: &String| {
             serde_json::from_str::<Value>(text)

@@ -4,25 +4,27 @@ use super::config;
 use super::engine::{self, FileSpec, GroupSpec, Settings, Unfit};
 use super::input::Input;
 use super::output;
-use super::plan::{self, Patterns, Plan, SourceTensor};
+use super::plan::{self, Plan, SourceTensor};
 use super::presets;
 use super::state::{self, Journal, LeftGroup, Part, PartState};
 use super::{CompressOptions, DEFAULT_MEMORY, Layout, LeftPlain, Report};
 use crate::error::{Error, Place, Result, shorten};
-use crate::format::Model;
+use crate::format::{Model, read_text};
 use crate::host::{self, VerifyOptions};
 use crate::huffman::encode::Variant;
 use crate::progress::Progress;
+use safetensors::Dtype;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 /// What is to be done.
 pub(super) struct Job<'o> {
     options: &'o CompressOptions,
     input: Input,
-    patterns: Patterns,
+    /// The text of config.json.
+    config: String,
     preset: Option<String>,
     plan: Plan,
     groups: Vec<GroupSpec>,
@@ -94,6 +96,7 @@ impl<'o> Job<'o> {
             }
         }
         let groups = plan.groups.iter().map(|g| GroupSpec { name: g.name.clone(), tensors: g.members.clone() });
+        let config = config::merged(input.config.as_deref(), &input.config_place, &patterns.to_json())?;
         let identity = json!({
             "version": 1,
             "source": identity(&input)?,
@@ -105,7 +108,7 @@ impl<'o> Job<'o> {
         Ok(Job {
             groups: groups.collect(),
             options,
-            patterns,
+            config,
             preset,
             files,
             beside,
@@ -128,7 +131,8 @@ impl<'o> Job<'o> {
             log::warn!("{most} threads work: {memory} bytes of memory are not enough for {}", self.options.threads);
         }
         Settings {
-            threads: self.options.threads.clamp(1, most),
+            // More than a thousand threads have nothing to do on any machine.
+            threads: self.options.threads.clamp(1, most.min(1024)),
             verify: self.options.verify,
             hashes: self.options.hashes,
             shapes: self.options.shapes,
@@ -145,18 +149,20 @@ impl<'o> Job<'o> {
         match self.single.clone() {
             Some(file) => self.run_single(&file, progress),
             None => {
-                let (folder, whole) = (self.folder.clone(), self.options.part == Part::WHOLE);
-                let there = folder.is_dir();
-                let result = self.run_folder(progress);
-                if result.is_err() && whole {
-                    state::clear_if_empty(&folder, !there);
+                let folder = self.folder.clone();
+                let (names, there) = (self.names(), folder.is_dir());
+                let mut undo = false;
+                let result = self.run_folder(progress, &mut undo);
+                if result.is_err() && undo {
+                    state::clear_if_empty(&folder, &names, !there);
                 }
                 result
             }
         }
     }
 
-    fn run_folder(self, progress: &Progress) -> Result<Report> {
+    /// `undo` is set if what was begun is this run's alone.
+    fn run_folder(self, progress: &Progress, undo: &mut bool) -> Result<Report> {
         let part = self.options.part;
         if self.options.resume && part == Part::WHOLE && !self.folder.join(crate::format::UNFINISHED).exists() {
             let all: Vec<&Path> = self.files.iter().chain([&self.remainder]).map(PathBuf::as_path).collect();
@@ -165,8 +171,9 @@ impl<'o> Job<'o> {
             }
         }
         // Parts find the folder begun by one another.
-        state::begin_folder(&self.folder, &self.identity, self.options.resume || part.count > 1)?;
+        let begun = state::begin_folder(&self.folder, &self.identity, self.options.resume || part.count > 1)?;
         let mut state = PartState::begin(&self.folder, part, self.options.resume)?;
+        *undo = begun && part == Part::WHOLE;
         let left: HashSet<String> = state.left.iter().map(|l| l.group.clone()).collect();
         let mut resumed = 0;
         let mut todo = Vec::new();
@@ -196,7 +203,7 @@ impl<'o> Job<'o> {
                 metadata: BTreeMap::new(),
                 journal: None,
             });
-            let unfit = engine::run(&self.input.model, &self.groups, files.collect(), &self.settings(), progress)?;
+            let (unfit, _) = engine::run(&self.input.model, &self.groups, files.collect(), &self.settings(), progress)?;
             state.left.extend(unfit.into_iter().map(|u| self.left_group(u)));
             state.left.sort_by(|a, b| a.group.cmp(&b.group));
             state.finished = true;
@@ -220,10 +227,9 @@ impl<'o> Job<'o> {
     /// succeeds may repeat it once too often. Names and sizes do not tell one training from the next, so every bit is compared.
     fn already_complete(&self, files: &[&Path], progress: &Progress) -> Result<Option<Report>> {
         let mut report = self.report(&[]);
-        let Ok(model) = self.measure(&mut report, files) else { return Ok(None) };
-        if self.check_whole(&model).is_err() {
-            return Ok(None);
-        }
+        let whole = self.measure(&mut report, files).and_then(|there| self.check_whole(&there));
+        let files: Vec<PathBuf> = files.iter().filter(|f| f.is_file()).map(|f| f.to_path_buf()).collect();
+        let (Ok(()), Ok(model)) = (whole, Model::open_files(&files, Some(&self.config))) else { return Ok(None) };
         let options = VerifyOptions { threads: self.options.threads };
         let verified = host::verify_model(&model, Some(&self.input.model), &options, progress, &mut |_| {});
         match verified {
@@ -299,16 +305,16 @@ impl<'o> Job<'o> {
             log::warn!("no group could be compressed: the model is a copy of its source");
         }
         self.carry(&mut report, progress)?;
-        let config = self.config()?;
-        output::write_file(&self.folder.join("config.json"), config.as_bytes())?;
+        output::write_file(&self.folder.join("config.json"), self.config.as_bytes())?;
         let mut names: Vec<&Path> =
             (0..self.groups.len()).filter(|g| !is_left(g)).map(|g| self.files[g].as_path()).collect();
         if self.remainder.is_file() {
             names.push(&self.remainder);
         }
-        self.check_whole(&self.measure(&mut report, &names)?)?;
+        let there = self.measure(&mut report, &names)?;
+        self.check_whole(&there)?;
         progress.check()?;
-        state::end_folder(&self.folder)?;
+        state::end_folder(&self.folder, &self.names())?;
         report.complete = true;
         progress.finish();
         Ok(report)
@@ -317,25 +323,31 @@ impl<'o> Job<'o> {
     fn run_single(self, file: &Path, progress: &Progress) -> Result<Report> {
         let new_folder = !self.folder.exists();
         std::fs::create_dir_all(&self.folder).map_err(|e| Error::io("create the folder", &self.folder, e))?;
-        if !Journal::exists(file) {
-            if self.options.resume
-                && let Some(report) = self.already_complete(&[file], progress)?
-            {
-                return Ok(report);
+        let begun = Journal::exists(file);
+        // A run that was ended after the file had its name leaves a journal without a file to go on with.
+        if self.options.resume
+            && !(begun && output::temporary(file).exists())
+            && let Some(report) = self.already_complete(&[file], progress)?
+        {
+            if begun {
+                Journal::remove(file)?;
             }
-            if !self.bare {
-                state::must_be_empty(&self.folder)?;
-            }
+            return Ok(report);
+        }
+        if !(begun || self.bare) {
+            state::must_be_empty(&self.folder, Some(&self.config))?;
         }
         let journal = Journal::open(file, &self.identity, self.options.resume)?;
-        let config = self.config()?;
-        let config_path = config_beside(file, &config, self.bare);
+        let config_path = config_beside(file, &self.config, self.bare);
         let new_config = !config_path.exists();
-        let result = self.write_single(file, journal, (&config_path, &config), progress);
+        let result = self.write_single(file, journal, &config_path, progress);
         if result.is_err() && Journal::remove_if_empty(file) {
-            // Nothing was completed, so no trace is left.
-            if new_config {
+            // Nothing was completed, so no trace is left; but what others use by now stays.
+            if new_config && !state::has_models(&self.folder) {
                 let _ = std::fs::remove_file(&config_path);
+            }
+            if !self.bare {
+                self.input.carried.iter().for_each(|name| drop(std::fs::remove_file(self.folder.join(name))));
             }
             if new_folder {
                 let _ = std::fs::remove_dir(&self.folder);
@@ -344,19 +356,16 @@ impl<'o> Job<'o> {
         result
     }
 
-    fn write_single(
-        &self,
-        file: &Path,
-        journal: Journal,
-        (config_path, config): (&Path, &str),
-        progress: &Progress,
-    ) -> Result<Report> {
-        let resumed = self.groups.iter().filter(|g| journal.has(&g.name)).count() as u64;
-        // Before the file has its name: without its config it would look finished.
-        output::write_file(config_path, config.as_bytes())?;
+    fn write_single(&self, file: &Path, journal: Journal, config: &Path, progress: &Progress) -> Result<Report> {
         let plain: Vec<usize> = self.beside.iter().flatten().chain(&self.rest).copied().collect();
         let packed: u64 = self.groups.iter().map(|g| self.bytes(&g.tensors)).sum();
         progress.begin(packed + self.bytes(&plain));
+        // Before the file has its name: without them it would look finished.
+        output::write_file(config, self.config.as_bytes())?;
+        let mut carried = Report::default();
+        if !self.bare {
+            self.carry(&mut carried, progress)?;
+        }
         let spec = FileSpec {
             path: file.to_owned(),
             groups: (0..self.groups.len()).collect(),
@@ -364,14 +373,11 @@ impl<'o> Job<'o> {
             metadata: BTreeMap::new(),
             journal: Some(journal),
         };
-        let unfit = engine::run(&self.input.model, &self.groups, vec![spec], &self.settings(), progress)?;
+        let (unfit, resumed) = engine::run(&self.input.model, &self.groups, vec![spec], &self.settings(), progress)?;
         let left: Vec<LeftGroup> = unfit.into_iter().map(|u| self.left_group(u)).collect();
-        let mut report = self.report(&left);
-        report.resumed = resumed;
-        if !self.bare {
-            self.carry(&mut report, progress)?;
-        }
-        self.check_whole(&self.measure(&mut report, &[file])?)?;
+        let mut report = Report { resumed, carried: carried.carried, ..self.report(&left) };
+        let there = self.measure(&mut report, &[file])?;
+        self.check_whole(&there)?;
         Journal::remove(file)?;
         report.complete = true;
         progress.finish();
@@ -387,7 +393,7 @@ impl<'o> Job<'o> {
             if let Some(folder) = to.parent() {
                 std::fs::create_dir_all(folder).map_err(|e| Error::io("create the folder", folder, e))?;
             }
-            output::copy_file(&source.join(file), &to)?;
+            output::copy_file(&source.join(file), &to, progress)?;
             report.carried.push(file.clone());
         }
         Ok(())
@@ -428,27 +434,29 @@ impl<'o> Job<'o> {
         })
     }
 
-    /// Reads the headers of what was written, as any reader would.
-    fn measure(&self, report: &mut Report, files: &[&Path]) -> Result<Model> {
-        let files: Vec<PathBuf> = files.iter().filter(|f| f.is_file()).map(|f| f.to_path_buf()).collect();
-        let model = Model::open_files(&files, Some(&self.config()?))?;
-        report.groups = model.groups().len() as u64;
-        report.weights = model.groups().iter().map(|g| g.element_count()).sum();
+    /// Reads the headers of what was written, as any reader would, one file after the other. Returns type and bytes of every
+    /// tensor.
+    fn measure(&self, report: &mut Report, files: &[&Path]) -> Result<HashMap<String, (Dtype, u64)>> {
+        let mut there = HashMap::new();
+        for file in files.iter().filter(|f| f.is_file()) {
+            let model = Model::open_files(&[file.to_path_buf()], Some(&self.config))?;
+            for group in model.groups() {
+                report.groups += 1;
+                report.weights += group.element_count();
+                report.packed_bytes += group.packed_bytes();
+            }
+            report.written_bytes += model.files().map(|f| f.bytes).sum::<u64>();
+            there.extend(model.tensors().iter().map(|t| (t.name().to_owned(), (t.dtype(), t.bytes()))));
+        }
         report.weight_bytes = 2 * report.weights;
-        report.packed_bytes = model.groups().iter().map(|g| g.packed_bytes()).sum();
-        report.written_bytes = model.files().map(|f| f.bytes).sum();
-        Ok(model)
+        Ok(there)
     }
 
     /// Every tensor of the source is there under its name, as large as it was.
-    fn check_whole(&self, model: &Model) -> Result<()> {
+    fn check_whole(&self, there: &HashMap<String, (Dtype, u64)>) -> Result<()> {
         let is_dropped = |number: usize| self.dropped.iter().any(|&(head, _)| head == number);
         for (number, tensor) in self.input.model.tensors().iter().enumerate() {
-            let alike = |t: usize| {
-                let ours = &model.tensors()[t];
-                (ours.dtype(), ours.bytes()) == (tensor.dtype(), tensor.bytes())
-            };
-            if !is_dropped(number) && !model.find_tensor(tensor.name()).is_some_and(alike) {
+            if !is_dropped(number) && there.get(tensor.name()) != Some(&(tensor.dtype(), tensor.bytes())) {
                 let place = Place::file(self.folder.display().to_string()).tensor(tensor.name());
                 return Err(Error::corrupt(place, "the written model lacks this tensor of the source"));
             }
@@ -456,9 +464,11 @@ impl<'o> Job<'o> {
         Ok(())
     }
 
-    /// The text of config.json.
-    fn config(&self) -> Result<String> {
-        config::merged(self.input.config.as_deref(), &self.input.config_place, &self.patterns.to_json())
+    /// The names of the files that are written.
+    fn names(&self) -> HashSet<String> {
+        let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
+        let files = self.files.iter().chain([&self.remainder]).chain(&self.input.carried).filter_map(name);
+        files.chain(["config.json".to_owned()]).collect()
     }
 }
 
@@ -519,7 +529,8 @@ fn where_it_leads(path: &Path) -> Option<PathBuf> {
 /// Where the config of a single file goes: beside it, unless something else has that place.
 fn config_beside(file: &Path, text: &str, bare: bool) -> PathBuf {
     let usual = file.with_file_name("config.json");
-    if !bare || !usual.exists() || std::fs::read_to_string(&usual).is_ok_and(|there| there == text) {
+    let same = || read_text(&usual).is_ok_and(|there| there.is_some_and(|there| there == text.as_bytes()));
+    if !bare || !usual.exists() || same() {
         return usual;
     }
     let own = file.with_extension("config.json");

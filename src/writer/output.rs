@@ -4,6 +4,8 @@
 //! Dropped before that it is removed, unless it is to be gone on with.
 
 use crate::error::{Error, Result};
+use crate::format::open_regular;
+use crate::progress::Progress;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -30,9 +32,9 @@ pub(crate) fn temporary(to: &Path) -> PathBuf {
     to.with_file_name(name)
 }
 
-/// Whether a name is that of an unfinished file.
-pub(crate) fn is_temporary(name: &str) -> bool {
-    name.starts_with('.') && name.ends_with(SUFFIX)
+/// The name that an unfinished file of this name will have.
+pub(crate) fn written_as(name: &str) -> Option<&str> {
+    name.strip_prefix('.')?.strip_suffix(SUFFIX)
 }
 
 impl PartialFile {
@@ -113,20 +115,22 @@ pub(crate) fn write_file(to: &Path, bytes: &[u8]) -> Result<()> {
     file.commit()
 }
 
-/// Copies a whole file.
-pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<()> {
-    let mut source = File::open(from).map_err(|e| Error::io("open", from, e))?;
-    let file = PartialFile::create(to, 0, false)?;
+/// Copies a file, as long as it is when it is opened.
+pub(crate) fn copy_file(from: &Path, to: &Path, progress: &Progress) -> Result<()> {
+    let mut source = open_regular(from)?;
+    let mut rest = source.metadata().map_err(|e| Error::io("read the size of", from, e))?.len();
+    let file = PartialFile::create(to, rest, false)?;
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
-    loop {
-        let read = io::Read::read(&mut source, &mut buffer).map_err(|e| Error::io("read", from, e))?;
-        if read == 0 {
-            return file.commit();
-        }
-        file.write_at(at, &buffer[..read])?;
-        at += read as u64;
+    while rest > 0 {
+        progress.check()?;
+        let piece = &mut buffer[..rest.min(1 << 20) as usize];
+        io::Read::read_exact(&mut source, piece).map_err(|e| Error::io("read", from, e))?;
+        file.write_at(at, piece)?;
+        at += piece.len() as u64;
+        rest -= piece.len() as u64;
     }
+    file.commit()
 }
 
 /// A file that has its name could still lose it in a power cut until its folder is on the disk.

@@ -14,7 +14,7 @@ use crate::format::UNFINISHED;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -87,11 +87,8 @@ pub(super) struct PartState {
 
 /// Text of a file, `None` if there is none.
 fn read(path: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io("read", path, e)),
-    }
+    let text = crate::format::read_text(path)?;
+    Ok(text.map(|text| String::from_utf8_lossy(&text).into_owned()))
 }
 
 /// Says that a folder is being written, or finds that it is, by somebody who writes the same.
@@ -99,12 +96,14 @@ fn read(path: &Path) -> Result<Option<String>> {
 /// # Errors
 ///
 /// `InvalidArgument` if it is not empty and not ours, or unfinished and not to be gone on with, or of another job.
-pub(super) fn begin_folder(folder: &Path, job: &Value, resume: bool) -> Result<()> {
+///
+/// Returns whether this call has begun it.
+pub(super) fn begin_folder(folder: &Path, job: &Value, resume: bool) -> Result<bool> {
     std::fs::create_dir_all(folder).map_err(|e| Error::io("create the folder", folder, e))?;
     let marker = folder.join(UNFINISHED);
     if read(&marker)?.is_none() {
-        match must_be_empty(folder) {
-            Ok(()) => return write_job(&marker, job),
+        match must_be_empty(folder, None) {
+            Ok(()) => return write_job(&marker, job).map(|()| true),
             // Another part may have begun in between, and finished a group: then all is well.
             Err(error) if read(&marker)?.is_none() => return Err(error),
             Err(_) => {}
@@ -115,7 +114,7 @@ pub(super) fn begin_folder(folder: &Path, job: &Value, resume: bool) -> Result<(
             .is_ok_and(|lock| matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)));
         return Err(if busy { being_written(folder, Part::WHOLE) } else { unfinished(folder) });
     }
-    check_job(&marker, job)
+    check_job(&marker, job).map(|()| false)
 }
 
 /// What is said of a folder that is to be begun and was before.
@@ -134,12 +133,16 @@ fn being_written(folder: &Path, part: Part) -> Error {
     })
 }
 
-/// Fails if a folder has anything in it but hidden files: another part may be about to say what we are.
-pub(super) fn must_be_empty(folder: &Path) -> Result<()> {
+/// Fails if a folder has anything in it but hidden files (another part may be about to say what we are) and, if there is one,
+/// a config.json of this text, which a run that was killed before it had done anything may have left.
+pub(super) fn must_be_empty(folder: &Path, config: Option<&str>) -> Result<()> {
     let fail = |e| Error::io("list", folder, e);
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') || name == UNFINISHED {
+        let own = || {
+            name == "config.json" && config.is_some() && read(&folder.join(&name)).ok().flatten().as_deref() == config
+        };
+        if (!name.starts_with('.') || name == UNFINISHED) && !own() {
             return Err(Error::InvalidArgument(format!(
                 "the folder '{}' is not empty: it has '{}'",
                 shorten(&folder.display().to_string(), 200),
@@ -280,13 +283,16 @@ pub(super) fn parts_of(folder: &Path) -> Result<Option<u32>> {
     Ok(json.and_then(|json| json["parts"].as_u64()).map(|n| n as u32))
 }
 
-/// Removes what is there only while a folder is unfinished; what says that it is, last.
-pub(super) fn end_folder(folder: &Path) -> Result<()> {
+/// Removes what is there only while a folder is unfinished; what says that it is, last. `names` are those of the files that were
+/// written: temporaries of others are not ours.
+pub(super) fn end_folder(folder: &Path, names: &HashSet<String>) -> Result<()> {
     let fail = |e| Error::io("list", folder, e);
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with(".df11-part-") || super::output::is_temporary(&name) {
+        let written = super::output::written_as(&name);
+        let ours = written.is_some_and(|to| names.contains(to) || to.starts_with(&UNFINISHED[1..]));
+        if name.starts_with(".df11-part-") || ours {
             std::fs::remove_file(entry.path()).map_err(|e| Error::io("remove", entry.path(), e))?;
         }
     }
@@ -296,18 +302,21 @@ pub(super) fn end_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// After a failure: if nothing was completed there is nothing to go on with, and no trace is left. Otherwise all stays.
-pub(super) fn clear_if_empty(folder: &Path, remove_folder: bool) {
+/// After a failure of the run that has begun the folder and holds its lock: if nothing was completed there is nothing to go on
+/// with, and no trace is left. Otherwise all stays.
+pub(super) fn clear_if_empty(folder: &Path, names: &HashSet<String>, remove_folder: bool) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
-    let ours = |name: &str| name.starts_with('.');
-    let empty = entries.flatten().all(|entry| ours(&entry.file_name().to_string_lossy()));
-    let begun = folder.join(UNFINISHED).is_file();
-    // Another process that is at it holds its lock.
-    let lock = File::open(folder.join(format!("{}.lock", Part::WHOLE.file()))).ok();
-    let free = lock.is_none_or(|lock| !matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)));
-    if empty && begun && free && end_folder(folder).is_ok() && remove_folder {
+    let empty = entries.flatten().all(|entry| entry.file_name().to_string_lossy().starts_with('.'));
+    if empty && end_folder(folder, names).is_ok() && remove_folder {
         let _ = std::fs::remove_dir(folder);
     }
+}
+
+/// Whether a folder has files that a config.json may be for, finished or not.
+pub(super) fn has_models(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return true };
+    let mut names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.any(|name| name.ends_with(".safetensors") || name.ends_with(".df11-job") || name == UNFINISHED)
 }
 
 /// Which groups of a single file are on the disk.

@@ -169,8 +169,10 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512<N, ZERO, STREA
 
             let e = _mm512_permutex2var_epi8(_mm512_srli_epi16::<7>(x), self.even, _mm512_srli_epi16::<7>(y));
             let is_zero = if ZERO { _mm512_testn_epi8_mask(e, e) } else { 0 };
-            // What lies below the table, or is zero, falls on its first entry.
+            // What lies below the table, or is zero, falls on its first entry; and so must what lies above it, which was
+            // not counted.
             let e = _mm512_subs_epu8(e, self.base);
+            let e = _mm512_maskz_mov_epi8(_mm512_cmple_epu8_mask(e, _mm512_set1_epi8(SPAN as i8 - 1)), e);
             let look = |table, zero| {
                 let found = _mm512_permutexvar_epi8(e, table);
                 if ZERO { _mm512_mask_mov_epi8(found, is_zero, zero) } else { found }
