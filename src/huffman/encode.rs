@@ -391,7 +391,7 @@ impl Encoder {
         // SAFETY: by the caller's promise; batch `number` has BATCH bytes in `signs`, and each step takes no more bits than
         // the codes of its weights, for which there is room.
         unsafe {
-            let unit = U::new(self);
+            let mut unit = U::new(self);
             let mut steps = [[Step { c: 0, m: 0 }; STEPS]; 2];
             let mut whole = match batches.first() {
                 Some(first) => unit.make(first, signs, &mut steps[0]),
@@ -418,6 +418,10 @@ impl Encoder {
                 }
             }
             let first = BATCH * batches.len();
+            if unit.has_missed() {
+                let missed = |&w: &u16| self.single[exponent(w) as usize].m == 0;
+                return Err(NoCode { weight: weights.iter().position(missed).unwrap_or(first) });
+            }
             let before = place.p;
             for (i, &w) in rest.iter().enumerate() {
                 place.one(self.single[exponent(w) as usize]).ok_or(NoCode { weight: first + i })?;
@@ -451,9 +455,17 @@ impl Encoder {
                     place.put(steps[number]);
                     continue;
                 }
-                for (i, &w) in weights.iter().enumerate() {
-                    let weight = per_step * number + i;
-                    place.one(self.single[exponent(w) as usize]).ok_or(NoCode { weight })?;
+                // Fewer of them may do; if even eight are too many, or one has no code, one by one.
+                for (half, weights) in weights.chunks(8).enumerate() {
+                    let codes = weights.iter().map(|&w| self.single[exponent(w) as usize]);
+                    let joined = codes.clone().map(Joined::of).reduce(Joined::join).map(Joined::checked);
+                    if let Some(step) = joined.filter(|step| step.m != 0 && codes.clone().all(|code| code.m != 0)) {
+                        place.put(step);
+                        continue;
+                    }
+                    for (i, code) in codes.enumerate() {
+                        place.one(code).ok_or(NoCode { weight: per_step * number + 8 * half + i })?;
+                    }
                 }
             }
         }
@@ -568,7 +580,12 @@ trait Unit<'a> {
     /// # Safety
     ///
     /// `signs` has room for a byte a weight, and the processor has what the unit needs.
-    unsafe fn make(&self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut [Step; STEPS]) -> bool;
+    unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut [Step; STEPS]) -> bool;
+
+    /// Whether a weight without a code was taken for one that has one, in a step that seemed good.
+    fn has_missed(&self) -> bool {
+        false
+    }
 }
 
 /// Steps from the table of pairs.
@@ -586,7 +603,7 @@ impl<'a, const N: usize> Unit<'a> for Plain<'a, N> {
     }
 
     #[inline(always)]
-    unsafe fn make(&self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut [Step; STEPS]) -> bool {
+    unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut [Step; STEPS]) -> bool {
         for line in (0..BATCH).step_by(32) {
             prefetch(weights.as_ptr().wrapping_add(1024 + line));
         }

@@ -133,6 +133,8 @@ struct Avx512<const N: usize, const ZERO: bool, const STREAM: bool> {
     base: __m512i,
     even: __m512i,
     odd: __m512i,
+    /// The largest entries looked up so far.
+    largest: __m512i,
 }
 
 /// Codes, marks and lengths of eight steps in the making, right-aligned in 64 bits.
@@ -150,7 +152,7 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512<N, ZERO, STREA
     ///
     /// 64 weights can be read, and 64 bytes written at `signs`, on a cache line if STREAM; the processor has AVX-512.
     #[inline(always)]
-    unsafe fn octets(&self, weights: *const u16, signs: *mut u8) -> Eight {
+    unsafe fn octets(&mut self, weights: *const u16, signs: *mut u8) -> Eight {
         // SAFETY: by the caller's promise.
         unsafe {
             let (byte, half, word) =
@@ -169,10 +171,10 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512<N, ZERO, STREA
 
             let e = _mm512_permutex2var_epi8(_mm512_srli_epi16::<7>(x), self.even, _mm512_srli_epi16::<7>(y));
             let is_zero = if ZERO { _mm512_testn_epi8_mask(e, e) } else { 0 };
-            // What lies below the table, or is zero, falls on its first entry; and so must what lies above it, which was
-            // not counted.
+            // What lies below the table, or is zero, falls on its first entry. What lies above it has no code, and was not
+            // counted: the look-up would not see that.
             let e = _mm512_subs_epu8(e, self.base);
-            let e = _mm512_maskz_mov_epi8(_mm512_cmple_epu8_mask(e, _mm512_set1_epi8(SPAN as i8 - 1)), e);
+            self.largest = _mm512_max_epu8(self.largest, e);
             let look = |table, zero| {
                 let found = _mm512_permutexvar_epi8(e, table);
                 if ZERO { _mm512_mask_mov_epi8(found, is_zero, zero) } else { found }
@@ -245,12 +247,19 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Unit<'_> for Avx512<N
                 base: _mm512_set1_epi8(tables.base as i8),
                 even,
                 odd: _mm512_add_epi8(even, _mm512_set1_epi8(1)),
+                largest: _mm512_setzero_si512(),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn make(&self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut [Step; STEPS]) -> bool {
+    fn has_missed(&self) -> bool {
+        // SAFETY: whoever has made a unit has AVX-512.
+        unsafe { _mm512_cmpge_epu8_mask(self.largest, _mm512_set1_epi8(SPAN as i8)) != 0 }
+    }
+
+    #[inline(always)]
+    unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut [Step; STEPS]) -> bool {
         let (weights, steps) = (weights.as_ptr(), steps.as_mut_ptr());
         // SAFETY: by the caller's promise; a batch is twice 64 weights, and its steps are BATCH / N.
         unsafe {
