@@ -396,6 +396,14 @@ impl Model {
         self.sources[span.file].read_at(span.offset + offset, buffer)
     }
 
+    /// Asks the system to read bytes of a plain tensor, from its byte `offset` on, ahead of their use.
+    pub(crate) fn read_ahead(&self, tensor: &Tensor, offset: u64, len: u64) {
+        if let Data::Plain(span) = tensor.data {
+            let offset = offset.min(span.len);
+            self.sources[span.file].read_ahead(span.offset + offset, len.min(span.len - offset));
+        }
+    }
+
     /// Whether decoding reads the files' bytes in place.
     pub(crate) fn mapped(&self) -> bool {
         self.sources.iter().all(|source| source.slice(0, 0).is_some())

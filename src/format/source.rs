@@ -98,6 +98,19 @@ impl Source {
         Ok(())
     }
 
+    /// Asks the system to read bytes of the file ahead, and does not wait. Where it cannot, reading takes as long as it takes.
+    pub fn read_ahead(&self, offset: u64, len: u64) {
+        #[cfg(target_os = "linux")]
+        if let Bytes::File(file) = &self.bytes {
+            use std::os::fd::AsRawFd;
+            let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) else { return };
+            // SAFETY: the descriptor is open, and the call touches no memory of ours.
+            unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_WILLNEED) };
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (offset, len);
+    }
+
     /// Copies bytes out of the file into a buffer, which grows as it must.
     pub fn read_into<'b>(&self, offset: u64, len: u64, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
         let len = len as usize;

@@ -38,6 +38,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const PIECE: usize = 1 << 20;
 /// What a thread needs for its buffers, in bytes, with codes of the worst length; and the whole beside them.
 pub(super) const THREAD_BYTES: u64 = 5 << 20;
+/// Bytes of the source after which the next ones are asked for, ahead of their use: whole stretches.
+const AHEAD: u64 = 8 << 20;
 /// Files that may wait for the disk.
 const WAITING_FILES: usize = 4;
 
@@ -400,6 +402,11 @@ impl<'a> Engine<'a> {
             self.hash(group.file, group.spec.tensors[tensor], memory)?;
         } else {
             let tile = Self::tile(group, task);
+            if (2 * tile.in_tensor).is_multiple_of(AHEAD) {
+                // The disk works while we do, also where one thread does all.
+                let tensor = &self.model.tensors()[tile.tensor];
+                self.model.read_ahead(tensor, 2 * tile.in_tensor, 2 * AHEAD);
+            }
             let weights = self.read(&tile, &mut memory.weights)?;
             let mut counts = [0; 256];
             count(weights, &mut counts, self.settings.variant);
