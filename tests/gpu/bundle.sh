@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Packs what a machine with a GPU needs to run the GPU's tests and benchmark without Rust, and without this repository:
+# the library, the two programs, the golden models, and run.py. The archive is target/df11-gpu.tar.gz.
+#
+#     tests/gpu/bundle.sh LIBRARY
+set -euo pipefail
+library=$(realpath "$1")
+cd "$(dirname "$0")/../.."
+bundle=target/gpu-bundle/df11-gpu
+rm -rf target/gpu-bundle
+mkdir -p "$bundle"/{bin,lib,data}
+soname=$(readelf -d "$library" | sed -n 's/.*SONAME.*\[\(.*\)\]/\1/p')
+cp "$library" "$bundle/lib/libdf11.so"
+strip --strip-debug "$bundle/lib/libdf11.so"
+[ -z "$soname" ] || [ "$soname" = libdf11.so ] || ln -s libdf11.so "$bundle/lib/$soname"
+for program in check bench; do
+    # shellcheck disable=SC2016 # the loader expands $ORIGIN
+    ${CC:-cc} -std=c11 -O2 -Wall -Wextra -Iinclude -Iexamples -Itests/gpu "tests/gpu/$program.c" -o "$bundle/bin/$program" \
+        -L"$bundle/lib" -ldf11 -Wl,-rpath,'$ORIGIN/../lib' -ldl -lm
+done
+for golden in tests/data/golden/*/; do
+    [ ! -d "$golden/model" ] || { mkdir "$bundle/data/$(basename "$golden")"; cp -r "$golden/model" "$bundle/data/$(basename "$golden")/"; }
+done
+cp tests/gpu/{run,torch_check,nvcomp_peer}.py tests/gpu/README.md "$bundle/"
+tar -C target/gpu-bundle -czf target/df11-gpu.tar.gz df11-gpu
+bytes=$(stat -c %s target/df11-gpu.tar.gz)
+echo "target/df11-gpu.tar.gz: $bytes bytes"
+[ "$bytes" -lt 60000000 ] || { echo "the bundle is larger than 60 MB" >&2; exit 1; }
