@@ -8,16 +8,16 @@ use super::*;
 use crate::error::{Error, Result};
 use crate::format::{Group, Member, Model, position};
 use crate::host::{BlockWalk, blocks_of, run_threads};
-use crate::huffman::marks::{self, Marker, Marks};
-use crate::huffman::{BLOCK_BITS, BLOCK_BYTES, GAP_BYTES_PER_BLOCK};
+use crate::huffman::marks::{self, BEHIND, LANES, Marker, Run, Sink};
+use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const _: () = assert!(marks::EVERY as u64 == LANE_WEIGHTS);
+const _: () = assert!(marks::EVERY == LANE_WEIGHTS);
 
-/// Blocks of a batch: 64 KiB of codes, and some 200,000 weights.
-const BATCH: usize = 16;
-/// Bytes that are read behind a batch's codes: a code that starts in it may end behind it, and loads take 8 bytes.
-const BEHIND: usize = 16;
+/// Blocks of a batch: of each of the runs that are walked side by side.
+const BATCH: usize = 16 * LANES;
+/// The same where files are read, and buffers are to be small.
+const BATCH_READ: usize = 4 * LANES;
 /// Bytes of a piece of signs where files are read.
 const PIECE: u64 = 256 << 10;
 
@@ -160,8 +160,9 @@ impl<'a> Job<'a> {
             self.zero(layout.signs + layout.weights, layout.image_bytes);
         }
         let mut walk = Walk::new(self);
-        for batch in (from..to).step_by(BATCH) {
-            let end = (batch + BATCH).min(to);
+        let step = if self.model.mapped() { BATCH } else { BATCH_READ };
+        for batch in (from..to).step_by(step) {
+            let end = (batch + step).min(to);
             let code_end = if end == self.blocks { layout.code_bytes } else { (end * BLOCK_BYTES) as u64 };
             let done =
                 |block: usize| signs.start + (signs.end - signs.start) * (block - from) as u64 / (to - from) as u64;
@@ -188,7 +189,6 @@ struct Walk<'a> {
     job: &'a Job<'a>,
     positions: &'a [u8],
     marker: Marker<'a>,
-    marks: Marks,
     code_buffer: Vec<u8>,
     gap_buffer: Vec<u8>,
 }
@@ -199,7 +199,6 @@ impl<'a> Walk<'a> {
             job,
             positions: job.group.positions(job.model.sources()),
             marker: Marker::new(job.group.codes()),
-            marks: [0; _],
             code_buffer: Vec::new(),
             gap_buffer: Vec::new(),
         }
@@ -207,7 +206,7 @@ impl<'a> Walk<'a> {
 
     /// Writes the index of the blocks `from` to `to`, and the codes from their first byte to the byte `code_end`.
     fn batch(&mut self, from: usize, to: usize, code_end: u64) -> Result<()> {
-        let Walk { job, positions, marker, marks, code_buffer, gap_buffer } = self;
+        let Walk { job, positions, marker, code_buffer, gap_buffer } = self;
         let (group, sources, layout) = (job.group, job.model.sources(), job.head.layout());
         let (code, gaps) = (group.member(Member::EncodedExponent), group.member(Member::Gaps));
         let start = (from * BLOCK_BYTES) as u64;
@@ -216,43 +215,31 @@ impl<'a> Walk<'a> {
         let gap_start = (from * GAP_BYTES_PER_BLOCK) as u64;
         let gap_len = (((to - from + 1) * GAP_BYTES_PER_BLOCK) as u64).min(gaps.len - gap_start);
         let gap_bytes = sources[gaps.file].bytes(gaps.offset + gap_start, gap_len, gap_buffer)?;
-        for block in from..to {
-            let first = position(positions, block);
-            let behind = position(positions, block + 1);
-            // Behind the last weight there is nothing to walk.
-            if first == layout.weights && behind == first {
-                continue;
+
+        // Behind the last weight there is nothing to walk.
+        let n = layout.weights;
+        let last = (from..to).find(|&block| position(positions, block + 1) == n);
+        let end = last.map_or(to, |last| if position(positions, last) == n { last } else { last + 1 });
+        let gap = |block: usize| gap_bytes.get((block - from) * GAP_BYTES_PER_BLOCK).map(|&byte| (byte >> 3) as usize);
+        let mut index = Index { job, positions, last, gap };
+        let runs = std::array::from_fn(|lane| {
+            let border = |lane: usize| from + (end - from) * lane / LANES;
+            let (first, behind) = (border(lane), border(lane + 1));
+            let code_end = ((behind - from) * BLOCK_BYTES + BEHIND).min(codes.len());
+            Run {
+                code: &codes[(first - from) * BLOCK_BYTES..code_end],
+                block: first,
+                blocks: behind - first,
+                gap: gap(first).unwrap_or(0),
+                weight: position(positions, first),
+                end: (behind == end && last.is_some()).then_some(n),
             }
-            let gap =
-                |block: usize| gap_bytes.get((block - from) * GAP_BYTES_PER_BLOCK).map(|&byte| (byte >> 3) as usize);
-            let marked = (first < behind && behind <= layout.weights).then(|| {
-                let last = behind == layout.weights;
-                let block_bits = marks::Block {
-                    code: &codes[(block - from) * BLOCK_BYTES..],
-                    start: gap(block).filter(|&gap| block > 0 || gap == 0)?,
-                    weights: (behind - first) as usize,
-                    skip: (first.next_multiple_of(LANE_WEIGHTS) - first) as usize,
-                    stream_bits: (code.len as usize - block * BLOCK_BYTES) * 8,
-                    last,
-                };
-                let carry = marker.block(&block_bits, marks)?;
-                (last || gap(block + 1).is_none_or(|gap| gap == carry)).then_some(())
-            });
-            if marked.flatten().is_none() {
-                // What is wrong is found more slowly.
-                BlockWalk::new(job.model, group).range(block, block + 1)?;
-                let place = group.place(sources, Member::EncodedExponent, (block * BLOCK_BYTES) as u64);
-                return Err(Error::corrupt(place, "the codes have changed since the model was opened"));
-            }
-            let bit = (block * BLOCK_BITS) as u64;
-            let lanes = first.div_ceil(LANE_WEIGHTS)..behind.div_ceil(LANE_WEIGHTS);
-            for (lane, &mark) in lanes.zip(&*marks) {
-                let bit = bit + mark as u64;
-                job.put(layout.lanes + 2 * lane, &(bit as u16).to_le_bytes());
-                if lane.is_multiple_of(TILE_LANES) {
-                    job.put(layout.starts + 4 * (lane / TILE_LANES), &((bit / 128) as u32).to_le_bytes());
-                }
-            }
+        });
+        if (from == 0 && gap(0) != Some(0)) || !marker.walk(runs, &mut index) {
+            // What is wrong is found more slowly.
+            BlockWalk::new(job.model, group).range(from, to)?;
+            let place = group.place(sources, Member::EncodedExponent, start);
+            return Err(Error::corrupt(place, "the codes have changed since the model was opened"));
         }
         let copied = (code_end - start) as usize;
         let (whole, rest) = codes.split_at(copied.min(codes.len()));
@@ -275,5 +262,35 @@ impl<'a> Walk<'a> {
             self.job.put(to_byte + piece, source.read_into(span.offset + piece, len, &mut self.code_buffer)?);
         }
         Ok(())
+    }
+}
+
+/// Writes what a walk finds, and compares it with what is recorded.
+struct Index<'a, G> {
+    job: &'a Job<'a>,
+    positions: &'a [u8],
+    /// The block in which the last weight begins, if it is one of the batch.
+    last: Option<usize>,
+    /// The recorded gap of a block's first chunk.
+    gap: G,
+}
+
+impl<G: Fn(usize) -> Option<usize>> Sink for Index<'_, G> {
+    #[inline(always)]
+    fn mark(&mut self, lane: u64, bit: u64) {
+        let layout = self.job.head.layout();
+        self.job.put(layout.lanes + 2 * lane, &(bit as u16).to_le_bytes());
+        if lane.is_multiple_of(TILE_LANES) {
+            self.job.put(layout.starts + 4 * (lane / TILE_LANES), &((bit / 128) as u32).to_le_bytes());
+        }
+    }
+
+    fn border(&mut self, block: usize, weight: u64, gap: usize) -> bool {
+        weight == position(self.positions, block) && (self.gap)(block) == Some(gap)
+    }
+
+    fn end(&mut self, block: usize, bit: u64) -> bool {
+        // The last code ends in the last byte.
+        self.last == Some(block) && bit.div_ceil(8) == self.job.head.layout().code_bytes
     }
 }
