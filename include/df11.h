@@ -86,7 +86,7 @@
 #define DF11_OPEN_OPTIONS_INIT { sizeof(df11_open_options), 0, 0, NULL }
 
 /** Initialises a df11_group_info. */
-#define DF11_GROUP_INFO_INIT { sizeof(df11_group_info), NULL, 0, 0, 0, 0 }
+#define DF11_GROUP_INFO_INIT { sizeof(df11_group_info), NULL, 0, 0, 0, 0, 0 }
 
 /** Initialises a df11_tensor_info. */
 #define DF11_TENSOR_INFO_INIT { sizeof(df11_tensor_info), NULL, 0, 0, NULL, 0, 0, 0, NULL, NULL, 0 }
@@ -360,6 +360,11 @@ typedef struct df11_group_info {
     uint64_t first_tensor;
     /** Bytes of its six parts in the files. */
     uint64_t packed_bytes;
+    /**
+     * Bytes of its image (df11_model_write_image()), a multiple of 256: about 10.8 bits a weight. 0 for a group that no image
+     * can hold, for its tables have more code words than a device's would: no compressor writes such.
+     */
+    uint64_t image_bytes;
 } df11_group_info;
 
 /** Where a part of a group lies. Begin with DF11_PART_INFO_INIT. */
@@ -816,6 +821,42 @@ df11_status df11_tensor_read(const struct df11_model *model,
                              size_t dst_bytes,
                              uint32_t threads,
                              struct df11_error *error);
+
+/**
+ * Writes the image of a group to `dst`: df11_group_info.image_bytes bytes, which a CUDA device can decode once they lie in
+ * its memory, at an address that is a multiple of 256. An image holds no address: it may be kept, sent and moved. Its bytes
+ * depend on the group alone. No CUDA is needed, and every code is walked, so what was written decodes.
+ *
+ * `dst` is memory of the caller's, with any alignment (64 is fastest), pinned or not; nothing is read from it. One thread works:
+ * df11_model_write_image_part() is for callers who have several. It allocates some 100 KiB, below 1 MB with DF11_OPEN_READ.
+ *
+ * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL; DF11_CORRUPT if the codes contradict
+ * the tables, the positions or the gaps at which blocks begin; DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_IO
+ * with DF11_OPEN_READ; DF11_OUT_OF_MEMORY. After an error that is the file's, the first 256 bytes are zeros: no image.
+ */
+df11_status df11_model_write_image(const struct df11_model *model,
+                                   uint64_t group,
+                                   void *dst,
+                                   size_t bytes,
+                                   struct df11_error *error);
+
+/**
+ * Writes one of `parts` parts of an image: part 0, 1, … `parts` - 1. For callers with threads of their own, each of which
+ * takes a part; all parts go to the same `dst`, in any order or at once, and no two write the same byte. The bytes are
+ * those of df11_model_write_image(), for any number of parts. Part 0 writes the head.
+ *
+ * If any part fails, there is no image, whatever the others wrote: look at every result before the image is used. (A part
+ * that fails clears its share of the index, so that a decode that is started all the same reports DF11_CORRUPT.)
+ *
+ * Errors: as for df11_model_write_image(); DF11_INVALID_ARGUMENT for a part that is not below `parts`.
+ */
+df11_status df11_model_write_image_part(const struct df11_model *model,
+                                        uint64_t group,
+                                        void *dst,
+                                        size_t bytes,
+                                        uint32_t part,
+                                        uint32_t parts,
+                                        struct df11_error *error);
 
 /** Makes a progress, at 0 of 0 bytes. `*out` is to be given to df11_progress_free(); after an error it is NULL. */
 df11_status df11_progress_new(struct df11_progress **out, struct df11_error *error);

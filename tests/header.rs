@@ -16,7 +16,7 @@ fn the_committed_header_is_the_generated_one() {
         major * 10000 + minor * 100 + patch,
         config.after_includes.unwrap_or_default().trim()
     ));
-    let builder = ["status", "log", "types", "model", "host", "progress", "verify", "compress"]
+    let builder = ["status", "log", "types", "model", "host", "image", "progress", "verify", "compress"]
         .into_iter()
         .fold(cbindgen::Builder::new().with_config(config), |b, file| {
             b.with_src(root.join("src/capi").join(file).with_extension("rs"))

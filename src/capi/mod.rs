@@ -7,6 +7,7 @@
 //! - [`types`]: the structs and constants that describe models;
 //! - [`model`]: opening, counting, describing, finding;
 //! - [`host`]: decoding on the CPU;
+//! - [`image`]: groups as a device decodes them, in host memory;
 //! - [`progress`]: how far a long call is, and its end;
 //! - [`verify`]: verifying whole models;
 //! - [`compress`]: writing whole models, and groups in memory.
@@ -18,6 +19,7 @@
 
 pub mod compress;
 pub mod host;
+pub mod image;
 pub mod log;
 pub mod model;
 pub mod progress;
