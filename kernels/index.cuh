@@ -29,10 +29,10 @@ struct Walk {
       u32 at = bit + skipped, w = at >> 5;
       if (w > CODE_WORDS - 2) return false;
       u32 top = __funnelshift_l(load_shared(code + w * 4 + 4), load_shared(code + w * 4), at);
-      uint2 e = load_table(masked_xor(top >> (32 - PLACE), MASK, jump) + table);
-      u32 n = e.y >> 11, length = e.y & 63;
+      uint2 e = load_table(masked_xor<MASK>(top >> (32 - PLACE), jump) + table);
+      u32 n = e.y >> 11 & 7, length = e.y & 63;
       skipped += length;
-      if (n == 0) { jump = e.x; continue; }
+      if (n == 0) { jump = e.y >> 16; continue; }
       if (n == 1) {                                            // also every code from a second-level table
         bit += skipped;
         count++;
@@ -69,23 +69,23 @@ DF11_INLINE void index_blocks(const df11_index_job& job) {
   u32 code = more + INDEX_CODE, lengths = more + INDEX_LENGTHS, sums = more + INDEX_SUMS;
   copy_table(job.table, job.table_bytes, table);
   if (thread < 256) store_shared(lengths + thread * 4, 0);
-  DF11_SYNC_BLOCK(4);
+  DF11_SYNC_BLOCK(5);
   // An entry of n equal exponents tells the length of that exponent's code; every code that an entry can share has one.
   for (u32 i = thread; i < (1u << DF11_WINDOW_BITS); i += CHUNKS) {
     uint2 e = load_table(table + i * 8);
-    u32 n = e.y >> 11, length = e.y & 63, symbol = e.x >> 24, equal = symbol * 0x01010101u;
+    u32 n = e.y >> 11 & 7, length = e.y & 63, symbol = e.x >> 24, equal = symbol * 0x01010101u;
     if (n != 0 && (e.x ^ equal) >> (32 - 8 * n) == 0) raise_shared(lengths + symbol * 4, length / n);
   }
   bool bad = false;
   const u32* positions = (const u32*)job.positions;
   for (u64 block = blockIdx.x; block < job.blocks; block += gridDim.x) {
-    DF11_SYNC_BLOCK(5);
+    DF11_SYNC_BLOCK(6);
     u64 first_word = block * (BLOCK_BYTES / 4), end_word = job.code_units * 4;
     for (u32 i = thread; i < CODE_WORDS; i += CHUNKS) {
       u64 w = first_word + i;
       store_shared(code + i * 4, w < end_word ? swap_bytes(((const u32*)job.code)[w]) : 0);
     }
-    DF11_SYNC_BLOCK(6);
+    DF11_SYNC_BLOCK(7);
 
     u64 chunk = block * CHUNKS + thread, bits = job.code_bytes * 8;
     u32 gap = gap_of(job, chunk), limit = (thread + 1) * 64;
@@ -99,7 +99,7 @@ DF11_INLINE void index_blocks(const df11_index_job& job) {
       if (lane >= d) sum += other;
     }
     if (lane == 31) store_shared(sums + warp * 4, sum);
-    DF11_SYNC_BLOCK(7);
+    DF11_SYNC_BLOCK(8);
     u32 before = 0;
     for (u32 i = 0; i < warp; i++) before += load_shared(sums + i * 4);
     u64 from = block < job.position_count ? positions[block] : job.weights;

@@ -23,8 +23,11 @@ DF11_INLINE uint2 load_table(u32 at) { return shared_at<uint2>(at); }
 DF11_INLINE void store_shared(u32 at, u32 value) { shared_at<u32>(at) = value; }
 DF11_INLINE void store_shared4(u32 at, uint4 value) { shared_at<uint4>(at) = value; }
 DF11_INLINE void raise_shared(u32 at, u32 value) { atomicMax(&shared_at<u32>(at), value); }
-DF11_INLINE u32 masked_xor(u32 a, u32 mask, u32 c) { return (a & mask) ^ c; }
+template <u32 MASK> DF11_INLINE u32 masked_xor(u32 a, u32 c) { return (a & MASK) ^ c; }
 DF11_INLINE u32 choose(u32 mask, u32 a, u32 b) { return (a & mask) | (b & ~mask); }
+template <u32 PICK> DF11_INLINE u32 pick_bytes(u32 a) { return __byte_perm(a, 0, PICK); }
+template <int OFFSET> DF11_INLINE void store_global4(u64 at, uint4 value) { *(uint4*)(at + OFFSET) = value; }
+DF11_INLINE void store_global_half(u64 at, u32 value) { *(u16*)at = (u16)value; }
 #else
 extern __shared__ uint4 df11_shared[];
 DF11_INLINE u32 shared_start() { return (u32)__cvta_generic_to_shared(df11_shared); }
@@ -51,9 +54,9 @@ DF11_INLINE void raise_shared(u32 at, u32 v) {
   asm volatile("red.shared.max.u32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
 }
 // Three inputs in one LOP3, which the compiler does not always see.
-DF11_INLINE u32 masked_xor(u32 a, u32 mask, u32 c) {
+template <u32 MASK> DF11_INLINE u32 masked_xor(u32 a, u32 c) {
   u32 d;
-  asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(d) : "r"(a), "r"(mask), "r"(c));
+  asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(d) : "r"(a), "n"(MASK), "r"(c));
   return d;
 }
 DF11_INLINE u32 choose(u32 mask, u32 a, u32 b) {
@@ -61,10 +64,22 @@ DF11_INLINE u32 choose(u32 mask, u32 a, u32 b) {
   asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(d) : "r"(mask), "r"(a), "r"(b));
   return d;
 }
+// A byte of `a`, or of zero, for each digit, without the constants going through registers.
+template <u32 PICK> DF11_INLINE u32 pick_bytes(u32 a) {
+  u32 d;
+  asm("prmt.b32 %0, %1, 0, %2;" : "=r"(d) : "r"(a), "n"(PICK));
+  return d;
+}
+// The compiler does not see that an address out of a job is one of global memory.
+template <int OFFSET> DF11_INLINE void store_global4(u64 at, uint4 v) {
+  asm volatile("st.global.v4.u32 [%0 + %5], {%1, %2, %3, %4};" ::"l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "n"(OFFSET)
+               : "memory");
+}
+DF11_INLINE void store_global_half(u64 at, u32 v) { asm volatile("st.global.u16 [%0], %1;" ::"l"(at), "h"((u16)v) : "memory"); }
 #endif
 
 // The stream's first bit is the top one, and its first byte therefore the highest of a word.
-DF11_INLINE u32 swap_bytes(u32 x) { return __byte_perm(x, 0, 0x0123); }
+DF11_INLINE u32 swap_bytes(u32 x) { return pick_bytes<0x0123>(x); }
 DF11_INLINE uint4 swap_bytes(uint4 v) {
   return make_uint4(swap_bytes(v.x), swap_bytes(v.y), swap_bytes(v.z), swap_bytes(v.w));
 }
