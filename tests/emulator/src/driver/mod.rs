@@ -1,0 +1,1 @@
+//! The `cu*` entry points.
