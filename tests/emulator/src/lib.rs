@@ -3,6 +3,6 @@
 //!
 //! It is no model of speed, of a GPU's memory ordering, or of a real driver's quirks.
 
-mod driver;
+pub mod driver;
 pub mod memory;
 pub mod ptx;
