@@ -24,7 +24,7 @@
 //! | [`huffman`] | exponents ↔ bits: code tables, the naive decoder, the fast one; knows no files | `error` |
 //! | [`format`](mod@format) | bytes of files → checked views; decodes nothing | `huffman`'s code tables, `error` |
 //! | [`host`] | whole groups on the CPU: ranges, threads, verification, encoding | `format`, `huffman`, `progress` |
-//! | [`cuda`] | groups on a CUDA device: their images | `format`, `host`, `huffman` |
+//! | [`cuda`] | groups on a CUDA device: images, kernels, launches on the caller's stream | `format`, `host`, `huffman` |
 //! | [`writer`] | whole models out: presets, plans, files | `host`, `format`, `huffman`, `progress` |
 //! | [`capi`] | the C ABI: only marshalling | all of the above |
 //!

@@ -69,7 +69,10 @@ static GOLDEN: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
 static MADE_UP: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
     let mut cases = Vec::new();
     for n in [1, 2, 7, 8, 9, 103, 104, 105, 207, 3326, 3327, 3328, 3329, 6656, 6657, 10_000, 50_003] {
-        cases.push(write_encoded(&format!("gaussian_{n}"), &encoder::encode(&weights::gaussian(n, 0.02, n as u64), &[])));
+        cases.push(write_encoded(
+            &format!("gaussian_{n}"),
+            &encoder::encode(&weights::gaussian(n, 0.02, n as u64), &[]),
+        ));
     }
     // Codes of one bit: blocks of 32,768 weights.
     cases.push(write_encoded("one_bit", &encoder::encode(&weights::one_bit(70_001, 120, 1), &[])));
