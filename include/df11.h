@@ -16,6 +16,15 @@
  *   df11_tensor_read()            any bytes of any tensor, plain or compressed
  *   df11_model_free()
  *
+ *   On a CUDA device, with your context, your stream and your memory (no CUDA toolkit is needed, and a driver, 525 or later,
+ *   only when df11_device_open() looks for it):
+ *   df11_device_open()            the driver is found, the kernels are loaded: the last call that may take long
+ *   df11_upload()                 a group's image in device memory that you allocated (df11_group_info.image_bytes); or
+ *                                 df11_model_write_image(), a copy of your own, and df11_bind() or df11_bind_image()
+ *   df11_decompress()             whenever the weights are wanted: into your memory, in your stream; also in ranges, one
+ *                                 destination per tensor, or several groups at once
+ *   df11_resident_free(), df11_device_free()
+ *
  *   df11_verify_model() needs nothing of these: it takes paths, opens, looks at everything, and closes. So does
  *   df11_compress_model(), which writes a model, or its share of one that several processes write; df11_merge_model() then
  *   completes it. As these may take minutes, they count in a df11_progress, which any thread may read (df11_progress_get())
@@ -41,14 +50,22 @@
  *
  * OWNERSHIP
  *   You own every buffer that you pass, and the library keeps no pointer to it after the call; the bytes given to
- *   df11_model_open_memory() are the one exception. What the library returns by pointer (names, shapes, data, file paths)
- *   belongs to the model and lives until df11_model_free(). Names come from the file: UTF-8 without a zero byte, but
- *   otherwise anything, control characters too. Escape them before you print them.
+ *   df11_model_open_memory(), and what an upload copies from while its stream runs, are the exceptions. What the library
+ *   returns by pointer (names, shapes, data, file paths) belongs to the model, the device or the resident that was asked,
+ *   and lives as long. Names come from the file: UTF-8 without a zero byte, but otherwise anything, control characters
+ *   too. Escape them before you print them.
  *
  * THREADS
  *   A model never changes once it is open. Any number of threads may use it at once, without locks, and it is tied to none
  *   of them. Threads that a call starts are gone when it returns. There is no pool, no signal handler, no exit handler, and
- *   no state that a caller could see on a thread: an error is yours, in memory of yours.
+ *   no state that a caller could see on a thread: an error is yours, in memory of yours. The same holds for devices and
+ *   residents; a call that makes a CUDA context current makes the thread's own current again before it returns.
+ *
+ * STREAMS
+ *   df11_decompress() and its kin only launch: they allocate nothing, wait for nothing, load nothing, make no event, and may be
+ *   captured in a graph. What was enqueued uses the image, the destination and the status word when the stream gets there:
+ *   they are yours to keep that long, and to order with the work of your other streams. The library allocates device memory
+ *   in df11_upload_alloc() only, and waits for the device or a stream only where the text of a call says so.
  *
  * ERRORS
  *   Every fallible function returns a df11_status and takes a df11_error * last, which may be NULL. The message names the
@@ -61,7 +78,8 @@
  *   A model is a download. df11_model_open() checks all that can be told without decoding, df11_decompress_host() never reads
  *   or writes outside, whatever the codes say, and reports codes that contradict the tables. DF11_OPEN_VERIFY walks every
  *   code. None of this is a hash: a change that leaves valid codes gives other weights. df11_verify_model() compares hashes
- *   where the files have some, and every bit where there is an original.
+ *   where the files have some, and every bit where there is an original. On a device, too, nothing outside the image is read and
+ *   nothing outside the destination written, whatever file or image say; what is wrong is told in d_status.
  *
  * STRUCTS
  *   Options and infos begin with struct_size and are to be initialised with their _INIT macro, so that old programs work
@@ -86,7 +104,7 @@
 #define DF11_OPEN_OPTIONS_INIT { sizeof(df11_open_options), 0, 0, NULL }
 
 /** Initialises a df11_group_info. */
-#define DF11_GROUP_INFO_INIT { sizeof(df11_group_info), NULL, 0, 0, 0, 0 }
+#define DF11_GROUP_INFO_INIT { sizeof(df11_group_info), NULL, 0, 0, 0, 0, 0 }
 
 /** Initialises a df11_tensor_info. */
 #define DF11_TENSOR_INFO_INIT { sizeof(df11_tensor_info), NULL, 0, 0, NULL, 0, 0, 0, NULL, NULL, 0 }
@@ -113,6 +131,18 @@
 /** Initialises a df11_packed_group: no memory. */
 #define DF11_PACKED_GROUP_INIT \
     { sizeof(df11_packed_group), NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0 }
+
+/** Initialises a df11_device_options: no flags, the system's driver. */
+#define DF11_DEVICE_OPTIONS_INIT { sizeof(df11_device_options), 0, 0, NULL }
+
+/** Initialises a df11_device_info. */
+#define DF11_DEVICE_INFO_INIT { sizeof(df11_device_info), NULL, NULL, NULL, 0, 0, 0, 0, 0, 0 }
+
+/** Initialises a df11_image_info. */
+#define DF11_IMAGE_INFO_INIT { sizeof(df11_image_info), 0, 0, 0, 0 }
+
+/** Initialises a df11_resident_info. */
+#define DF11_RESIDENT_INFO_INIT { sizeof(df11_resident_info), 0, 0, 0, 0, NULL }
 
 /** No log at all: the state in which the library starts. */
 #define DF11_LOG_OFF 0
@@ -237,6 +267,19 @@
 /** As F8_E5M2, without infinities and negative zero */
 #define DF11_DTYPE_F8_E5M2FNUZ 22
 
+/**
+ * Accept the NULL stream, which is the context's legacy stream (a program that was compiled for per-thread default streams
+ * passes CU_STREAM_PER_THREAD, 0x2, which is always accepted, as is CU_STREAM_LEGACY, 0x1). It is refused otherwise, for
+ * non-blocking streams, which engines use, are not ordered with it.
+ */
+#define DF11_ALLOW_DEFAULT_STREAM 1
+
+/** Have the driver compile the kernels' PTX even where there is a binary for the device: to test the former. */
+#define DF11_DEVICE_PTX 2
+
+/** Bytes that the head of no image exceeds. */
+#define DF11_IMAGE_HEAD_BYTES_MAX 41216
+
 /** A group whose codes agree with its gaps and positions: nothing is wrong. */
 #define DF11_FINDING_GOOD 1
 
@@ -291,6 +334,12 @@
  */
 #define DF11_COMPRESS_FOLDER 64
 
+/** What a CUDA stream points to; cuda.h and cuda_runtime_api.h know it by the same name. */
+typedef struct CUstream_st CUstream_st;
+
+/** An open CUDA device, with all kernels loaded. Immutable: any number of threads may use it at once. */
+typedef struct df11_device df11_device;
+
 /** An open model. Immutable: any number of threads may use it at once, and none of them matters more than another. */
 typedef struct df11_model df11_model;
 
@@ -299,6 +348,9 @@ typedef struct df11_model df11_model;
  * runs. One call at a time; a new call begins at 0 again, but what was cancelled stays so.
  */
 typedef struct df11_progress df11_progress;
+
+/** An image on a device, ready to be decoded. Immutable: any number of threads may use it at once. It owns no device memory. */
+typedef struct df11_resident df11_resident;
 
 /**
  * The result of a call: one of the `DF11_*` statuses below. 0 is success; 1 to 99 are the caller's mistakes, 100 to 199
@@ -360,6 +412,11 @@ typedef struct df11_group_info {
     uint64_t first_tensor;
     /** Bytes of its six parts in the files. */
     uint64_t packed_bytes;
+    /**
+     * Bytes of its image (df11_model_write_image()), a multiple of 256: about 10.8 bits a weight. 0 for a group that no image
+     * can hold, for its tables have more code words than a device's would: no compressor writes such.
+     */
+    uint64_t image_bytes;
 } df11_group_info;
 
 /** Where a part of a group lies. Begin with DF11_PART_INFO_INIT. */
@@ -413,6 +470,81 @@ typedef struct df11_tensor_info {
     /** The first byte of the values in that file. */
     uint64_t file_offset;
 } df11_tensor_info;
+
+/** How to open a device. Begin with DF11_DEVICE_OPTIONS_INIT. */
+typedef struct df11_device_options {
+    /** sizeof(df11_device_options) */
+    size_t struct_size;
+    /** DF11_ALLOW_DEFAULT_STREAM and DF11_DEVICE_* joined by | */
+    uint32_t flags;
+    /** 0 */
+    uint32_t reserved;
+    /**
+     * The path or name of the CUDA driver's library, ended by a zero byte; NULL for the one that the environment variable
+     * DF11_LIBCUDA names, or else the system's (libcuda.so.1). It is read during the call only.
+     */
+    const char *libcuda;
+} df11_device_options;
+
+/** What a device is. Begin with DF11_DEVICE_INFO_INIT. Texts belong to the device. */
+typedef struct df11_device_info {
+    /** sizeof(df11_device_info) */
+    size_t struct_size;
+    /** Its name. */
+    const char *name;
+    /** Which kernels run: "sm_90" and the like for a binary, "PTX" where the driver compiled them. */
+    const char *kernels;
+    /** The name by which the driver was loaded. */
+    const char *libcuda;
+    /** Its number, as the driver counts. */
+    int32_t ordinal;
+    /** The driver's CUDA version: 12040 is 12.4. */
+    int32_t driver_version;
+    /** Its compute capability: 9 of 9.0 */
+    uint32_t capability_major;
+    /** 0 of 9.0 */
+    uint32_t capability_minor;
+    /** Its multiprocessors. */
+    uint32_t multiprocessor_count;
+    /** 0 */
+    uint32_t reserved;
+} df11_device_info;
+
+/** An address in device memory: a CUdeviceptr, or a pointer of the CUDA runtime's as a number. 0 is no address. */
+typedef uint64_t df11_devptr;
+
+/** A stream of the caller's: a CUstream or cudaStream_t, which are the same type. */
+typedef struct CUstream_st *df11_stream;
+
+/** What an image is. Begin with DF11_IMAGE_INFO_INIT. */
+typedef struct df11_image_info {
+    /** sizeof(df11_image_info) */
+    size_t struct_size;
+    /** Bytes of the whole image. */
+    uint64_t image_bytes;
+    /** Bytes of its head: its first ones, which df11_bind_image() needs in host memory. */
+    uint64_t head_bytes;
+    /** Weights of the group. */
+    uint64_t element_count;
+    /** Tensors of the group. */
+    uint64_t tensor_count;
+} df11_image_info;
+
+/** What a resident is. Begin with DF11_RESIDENT_INFO_INIT. */
+typedef struct df11_resident_info {
+    /** sizeof(df11_resident_info) */
+    size_t struct_size;
+    /** Where the image lies. */
+    df11_devptr image;
+    /** Bytes of the whole image. */
+    uint64_t image_bytes;
+    /** Weights of the group. */
+    uint64_t element_count;
+    /** Tensors of the group. */
+    uint64_t tensor_count;
+    /** For each tensor the weights of the group up to its end. Belongs to the resident. */
+    const uint64_t *tensor_ends;
+} df11_resident_info;
 
 /**
  * Told of the progress of a long call: `user` as given, and the bytes of its work that are done and that there are (0: not
@@ -816,6 +948,293 @@ df11_status df11_tensor_read(const struct df11_model *model,
                              size_t dst_bytes,
                              uint32_t threads,
                              struct df11_error *error);
+
+/**
+ * Writes the image of a group to `dst`: df11_group_info.image_bytes bytes, which a CUDA device can decode once they lie in
+ * its memory, at an address that is a multiple of 256. An image holds no address: it may be kept, sent and moved. Its bytes
+ * depend on the group alone. No CUDA is needed, and every code is walked, so what was written decodes.
+ *
+ * `dst` is memory of the caller's, with any alignment (64 is fastest), pinned or not; nothing is read from it. One thread works:
+ * df11_model_write_image_part() is for callers who have several. It allocates some 100 KiB, below 1 MB with DF11_OPEN_READ.
+ *
+ * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL; DF11_CORRUPT if the codes contradict
+ * the tables, the positions or the gaps at which blocks begin; DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_IO
+ * with DF11_OPEN_READ; DF11_OUT_OF_MEMORY. After an error that is the file's, the first 256 bytes are zeros: no image.
+ */
+df11_status df11_model_write_image(const struct df11_model *model,
+                                   uint64_t group,
+                                   void *dst,
+                                   size_t bytes,
+                                   struct df11_error *error);
+
+/**
+ * Writes one of `parts` parts of an image: part 0, 1, … `parts` - 1. For callers with threads of their own, each of which
+ * takes a part; all parts go to the same `dst`, in any order or at once, and no two write the same byte. The bytes are
+ * those of df11_model_write_image(), for any number of parts. Part 0 writes the head.
+ *
+ * If any part fails, there is no image, whatever the others wrote: look at every result before the image is used. (A part
+ * that fails clears its share of the index, so that a decode that is started all the same reports DF11_CORRUPT.)
+ *
+ * Errors: as for df11_model_write_image(); DF11_INVALID_ARGUMENT for a part that is not below `parts`.
+ */
+df11_status df11_model_write_image_part(const struct df11_model *model,
+                                        uint64_t group,
+                                        void *dst,
+                                        size_t bytes,
+                                        uint32_t part,
+                                        uint32_t parts,
+                                        struct df11_error *error);
+
+/**
+ * Opens a CUDA device by its number, in its primary context: the one that the CUDA runtime uses. The context is retained
+ * until the device is freed and all its residents are. No other context stays current on the thread.
+ *
+ * All that may block is done here: the driver's library is loaded, if it was not (it stays loaded), and every kernel is, so
+ * that no later call loads anything. What was loaded stays until the context ends, for captured graphs may hold it; a
+ * context is only loaded to once. It is no call for a thread that captures. Streams that other threads capture are not
+ * disturbed, but if one of them is of this context and not non-blocking, the device is not opened (DF11_CAPTURING).
+ *
+ * `options` may be NULL. On success `*out` is the device, to be given to df11_device_free(); otherwise NULL.
+ *
+ * Errors: DF11_NO_DRIVER without a driver of CUDA 12.0 (525) or later, or without a device: the message says what was tried;
+ * DF11_INVALID_ARGUMENT for a number that no device has; DF11_NO_KERNEL for a device older than compute capability 7.5, or
+ * one for which the driver takes none of our kernels; DF11_CAPTURING, DF11_CUDA, DF11_UNSUPPORTED_OPTION.
+ */
+df11_status df11_device_open(int32_t ordinal,
+                             const struct df11_device_options *options,
+                             struct df11_device **out,
+                             struct df11_error *error);
+
+/**
+ * Opens the device of the context that is current on this thread, in that context, for engines with contexts of their own. It
+ * stays the caller's and must live until the device is freed and all its residents are. All else is as for
+ * df11_device_open(); without a current context the error is DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_device_open_current(const struct df11_device_options *options,
+                                     struct df11_device **out,
+                                     struct df11_error *error);
+
+/**
+ * Frees a device, from any thread; NULL is allowed. Its residents may live on: the device is closed with the last of them.
+ * Work that is running goes on, and graphs that captured decodes stay valid as long as their context. Nothing is waited
+ * for, unless df11_device_open() was the only one to hold the primary context: CUDA then ends it.
+ */
+void df11_device_free(struct df11_device *device);
+
+/**
+ * Describes a device. After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
+ *
+ * Errors: DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_device_get_info(const struct df11_device *device,
+                                 struct df11_device_info *out,
+                                 struct df11_error *error);
+
+/**
+ * Frees device memory that df11_upload_alloc() allocated (by cuMemFree, which the caller may as well call); 0 is nothing. It
+ * waits until the device has done all its work, so it is no call for a decode loop, and none for a thread that captures.
+ *
+ * Errors: DF11_INVALID_ARGUMENT, DF11_CUDA, DF11_CAPTURING; the memory is then still there.
+ */
+df11_status df11_device_mem_free(const struct df11_device *device,
+                                 df11_devptr memory,
+                                 struct df11_error *error);
+
+/**
+ * Makes a group's image in device memory of the caller's: `bytes` bytes at `d_image`, at least df11_group_info.image_bytes, at a
+ * multiple of 256. Copies and kernels are put into `stream`; what is put there behind them may use the image. The
+ * bytes are those of df11_model_write_image(). No device memory is allocated, and no host memory pinned.
+ *
+ * Host memory: the bytes are copied from where the file is mapped (or the memory of df11_model_open_memory() is), so neither
+ * the model nor the resident may be freed before the stream has passed the upload. From pageable memory CUDA copies
+ * at its own pace, and the call returns when it has read most of it; df11_upload_staged() goes through pinned memory.
+ * With DF11_OPEN_READ the call allocates 2 MiB to read to, and waits until the stream has passed the last copy.
+ *
+ * The file's gaps and positions are held against its codes on the device. Where they disagree, decoding the image says
+ * DF11_CORRUPT in d_status.
+ *
+ * On success `*out` is the resident, to be given to df11_resident_free(); otherwise NULL.
+ *
+ * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED;
+ * DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_DEFAULT_STREAM; DF11_WRONG_DEVICE for a stream of another context;
+ * DF11_CAPTURING, for an upload cannot be captured; DF11_CUDA; DF11_IO and DF11_CORRUPT with DF11_OPEN_READ. After the last three
+ * parts of the work may be in the stream: `d_image` and the model must stay until it has passed them.
+ */
+df11_status df11_upload(struct df11_device *device,
+                        const struct df11_model *model,
+                        uint64_t group,
+                        df11_devptr d_image,
+                        size_t bytes,
+                        df11_stream stream,
+                        struct df11_resident **out,
+                        struct df11_error *error);
+
+/**
+ * df11_upload() through `staging_bytes` bytes of host memory of the caller's, at least 4,096; some MiB are sensible. It should be
+ * pinned (cuMemHostAlloc, cudaMallocHost). The file's bytes are copied to one half of it while the device copies from the
+ * other, so the call waits for the stream whenever both are full: it must not wait for something that the calling thread
+ * does later. `staging` and the resident must stay until the stream has passed the upload; the model may be freed when
+ * this returns.
+ *
+ * Errors: as for df11_upload(); DF11_BUFFER_TOO_SMALL and DF11_INVALID_ARGUMENT for the staging memory too.
+ */
+df11_status df11_upload_staged(struct df11_device *device,
+                               const struct df11_model *model,
+                               uint64_t group,
+                               df11_devptr d_image,
+                               size_t bytes,
+                               df11_stream stream,
+                               void *staging,
+                               size_t staging_bytes,
+                               struct df11_resident **out,
+                               struct df11_error *error);
+
+/**
+ * df11_upload() into device memory that this allocates for it (cuMemAlloc, which may wait for the device). `*d_image` receives
+ * its address, and the memory is the caller's: df11_device_mem_free(), or cuMemFree or cudaFree, frees it when the resident is
+ * not used any more and its decodes are done. df11_resident_free() does not, for freeing device memory waits.
+ *
+ * After an error the memory is free, `*d_image` is 0 and `*out` NULL.
+ *
+ * Errors: as for df11_upload(); DF11_OUT_OF_MEMORY.
+ */
+df11_status df11_upload_alloc(struct df11_device *device,
+                              const struct df11_model *model,
+                              uint64_t group,
+                              df11_stream stream,
+                              df11_devptr *d_image,
+                              struct df11_resident **out,
+                              struct df11_error *error);
+
+/**
+ * Takes an image that lies on the device, or will when the streams of its decodes get there: one that the caller copied
+ * from what df11_model_write_image() wrote, or moved. `bytes` bytes at `d_image`, at least df11_group_info.image_bytes, at a multiple
+ * of 256. No CUDA call is made; the model may be freed when this returns.
+ *
+ * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED;
+ * DF11_UNSUPPORTED_FORMAT where image_bytes is 0.
+ */
+df11_status df11_bind(struct df11_device *device,
+                      const struct df11_model *model,
+                      uint64_t group,
+                      df11_devptr d_image,
+                      size_t bytes,
+                      struct df11_resident **out,
+                      struct df11_error *error);
+
+/**
+ * df11_bind() without the model: `head` are the image's first bytes in host memory, `head_bytes` of them, at least as many as its
+ * head has (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any). They are read during the call
+ * only, and checked as hostile; a checksum finds damage.
+ *
+ * Errors: DF11_INVALID_FORMAT if these are no bytes of an image, DF11_UNSUPPORTED_FORMAT for an image of another version,
+ * DF11_CORRUPT for a damaged head or one that is cut short; DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED.
+ */
+df11_status df11_bind_image(struct df11_device *device,
+                            const void *head,
+                            size_t head_bytes,
+                            df11_devptr d_image,
+                            size_t bytes,
+                            struct df11_resident **out,
+                            struct df11_error *error);
+
+/**
+ * Describes an image by its head: its first bytes in host memory, as for df11_bind_image(). No CUDA call is made. After an
+ * error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
+ *
+ * Errors: those of the head as for df11_bind_image(); DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_image_get_info(const void *head,
+                                size_t head_bytes,
+                                struct df11_image_info *out,
+                                struct df11_error *error);
+
+/**
+ * Describes a resident. After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
+ *
+ * Errors: DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_resident_get_info(const struct df11_resident *resident,
+                                   struct df11_resident_info *out,
+                                   struct df11_error *error);
+
+/**
+ * Frees a resident, from any thread; NULL is allowed. No device memory is touched or freed, nothing is waited for, and decodes
+ * that are in streams or graphs go on. (A resident of an upload keeps host memory that the upload reads: see there.)
+ */
+void df11_resident_free(struct df11_resident *resident);
+
+/**
+ * Decodes a whole group on the device: `bytes` bytes at `d_dst`, at least 2 * element_count, an address that is a multiple of 2
+ * (16 is fastest). Work is put into `stream`, and the call returns before it is done.
+ *
+ * Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call may be captured in a graph, and made
+ * from any thread, whatever context is current there, which stays so. `stream` belongs to the device's context, and is
+ * not NULL (see DF11_ALLOW_DEFAULT_STREAM).
+ *
+ * `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, which the caller has set to 0: it is raised
+ * to DF11_CORRUPT if the image contradicts itself (the file was damaged, or its gaps and positions lie), and
+ * otherwise left alone. The destination then holds anything. Nothing outside it is ever written.
+ *
+ * Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED, DF11_DEFAULT_STREAM,
+ * DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA (the driver refused the launch; a failure of earlier work in
+ * the same context shows here too), DF11_CAPTURING (the stream's capture was broken before).
+ */
+df11_status df11_decompress(const struct df11_resident *resident,
+                            df11_devptr d_dst,
+                            size_t bytes,
+                            df11_devptr d_status,
+                            df11_stream stream,
+                            struct df11_error *error);
+
+/**
+ * Decodes `count` weights of a group, from its weight `first` on (both in elements): exactly those 2 * count bytes are written.
+ * All else is as for df11_decompress(). A count of 0 is nothing to do.
+ *
+ * Errors: as for df11_decompress(); DF11_INVALID_ARGUMENT for a range outside the group.
+ */
+df11_status df11_decompress_range(const struct df11_resident *resident,
+                                  uint64_t first,
+                                  uint64_t count,
+                                  df11_devptr d_dst,
+                                  size_t bytes,
+                                  df11_devptr d_status,
+                                  df11_stream stream,
+                                  struct df11_error *error);
+
+/**
+ * Decodes each tensor of a group to a destination of its own: tensor i, in the order of their weights, to `d_dsts[i]`, which
+ * holds `bytes[i]` bytes. `count` is the group's tensor_count. A destination of 0 leaves its tensor out. One launch does up to
+ * 32 tensors; destinations that follow each other without a gap count as one. Both lists are in host memory and read
+ * during the call only. All else is as for df11_decompress().
+ *
+ * Errors: as for df11_decompress(); DF11_INVALID_ARGUMENT for another count. If a group has more than 32 tensors and the driver
+ * refuses a launch that is not the first, the earlier ones are in the stream; the message says so.
+ */
+df11_status df11_decompress_tensors(const struct df11_resident *resident,
+                                    const df11_devptr *d_dsts,
+                                    const size_t *bytes,
+                                    size_t count,
+                                    df11_devptr d_status,
+                                    df11_stream stream,
+                                    struct df11_error *error);
+
+/**
+ * Decodes `count` whole groups: resident i to `d_dsts[i]`, which holds `bytes[i]` bytes. All lists are in host memory and read
+ * during the call only; the residents may be of several devices handles, but of one context. One launch does up to 32
+ * groups. `d_statuses` is 0, or the address of `count` uint32_t in device memory, one for each group. All else is as for
+ * df11_decompress(). A count of 0 is nothing to do.
+ *
+ * Errors: as for df11_decompress(); DF11_WRONG_DEVICE for residents of several contexts. If there are more than 32 groups and the
+ * driver refuses a launch that is not the first, the earlier ones are in the stream; the message says so.
+ */
+df11_status df11_decompress_batch(const struct df11_resident *const *residents,
+                                  const df11_devptr *d_dsts,
+                                  const size_t *bytes,
+                                  size_t count,
+                                  df11_devptr d_statuses,
+                                  df11_stream stream,
+                                  struct df11_error *error);
 
 /** Makes a progress, at 0 of 0 bytes. `*out` is to be given to df11_progress_free(); after an error it is NULL. */
 df11_status df11_progress_new(struct df11_progress **out, struct df11_error *error);

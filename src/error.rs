@@ -254,6 +254,46 @@ pub enum Error {
         /// Where.
         place: Place,
     },
+    /// The NULL stream, on a device that was not opened to allow it.
+    #[error("the stream is NULL: give a stream, or open the device with the default stream allowed")]
+    DefaultStream,
+    /// No usable CUDA driver.
+    #[error("no usable CUDA driver: {reason}")]
+    NoDriver {
+        /// What was tried, and what came of it.
+        reason: String,
+        /// The `CUresult` of the driver that was found, or 0.
+        code: i32,
+    },
+    /// No kernel for this device.
+    #[error("no kernel for this device: {reason}")]
+    NoKernel {
+        /// What was tried, and what came of it.
+        reason: String,
+        /// The `CUresult` of the last kernels that were tried, or 0.
+        code: i32,
+    },
+    /// A CUDA call failed. Codes are numbers, for drivers have codes that this library has never heard of.
+    #[error("{call} failed: {text} ({code})")]
+    Cuda {
+        /// The driver's entry point.
+        call: &'static str,
+        /// Its `CUresult`.
+        code: i32,
+        /// What the driver calls that code.
+        text: String,
+    },
+    /// Not allowed while a stream is being captured.
+    #[error("{reason}")]
+    Capturing {
+        /// What is being captured, or which call was refused.
+        reason: String,
+        /// The `CUresult` of the call that was refused, or 0.
+        code: i32,
+    },
+    /// A handle of another device or context.
+    #[error("{0}")]
+    WrongDevice(String),
     /// Memory could not be had.
     #[error("out of memory: {bytes} bytes for {what}")]
     OutOfMemory {
@@ -281,15 +321,25 @@ impl Error {
             Error::InvalidFormat { .. } => Status::InvalidFormat,
             Error::UnsupportedFormat { .. } => Status::UnsupportedFormat,
             Error::Corrupt { .. } => Status::Corrupt,
+            Error::DefaultStream => Status::DefaultStream,
+            Error::NoDriver { .. } => Status::NoDriver,
+            Error::NoKernel { .. } => Status::NoKernel,
+            Error::Cuda { .. } => Status::Cuda,
+            Error::Capturing { .. } => Status::Capturing,
+            Error::WrongDevice(_) => Status::WrongDevice,
             Error::OutOfMemory { .. } => Status::OutOfMemory,
             Error::Internal(_) => Status::Internal,
         }
     }
 
-    /// The operating system's own number (`errno`), or 0.
+    /// The number that the system below gave: an `errno`, a `CUresult`, or 0.
     pub fn native_code(&self) -> i32 {
         match self {
             Error::Io { source, .. } => source.raw_os_error().unwrap_or(0),
+            Error::NoDriver { code, .. }
+            | Error::NoKernel { code, .. }
+            | Error::Cuda { code, .. }
+            | Error::Capturing { code, .. } => *code,
             _ => 0,
         }
     }

@@ -24,6 +24,7 @@
 //! | [`huffman`] | exponents ↔ bits: code tables, the naive decoder, the fast one; knows no files | `error` |
 //! | [`format`](mod@format) | bytes of files → checked views; decodes nothing | `huffman`'s code tables, `error` |
 //! | [`host`] | whole groups on the CPU: ranges, threads, verification, encoding | `format`, `huffman`, `progress` |
+//! | [`cuda`] | groups on a CUDA device: images, kernels, launches on the caller's stream | `format`, `host`, `huffman` |
 //! | [`writer`] | whole models out: presets, plans, files | `host`, `format`, `huffman`, `progress` |
 //! | [`capi`] | the C ABI: only marshalling | all of the above |
 //!
@@ -34,6 +35,7 @@
 compile_error!("libdf11 supports 64-bit little-endian targets: DF11 files are little-endian and groups exceed 4 GiB");
 
 pub mod capi;
+pub mod cuda;
 pub mod error;
 pub mod format;
 pub mod host;

@@ -16,11 +16,24 @@ fn the_committed_header_is_the_generated_one() {
         major * 10000 + minor * 100 + patch,
         config.after_includes.unwrap_or_default().trim()
     ));
-    let builder = ["status", "log", "types", "model", "host", "progress", "verify", "compress"]
-        .into_iter()
-        .fold(cbindgen::Builder::new().with_config(config), |b, file| {
-            b.with_src(root.join("src/capi").join(file).with_extension("rs"))
-        });
+    let builder = [
+        "status",
+        "log",
+        "types",
+        "model",
+        "host",
+        "image",
+        "device",
+        "resident",
+        "decompress",
+        "progress",
+        "verify",
+        "compress",
+    ]
+    .into_iter()
+    .fold(cbindgen::Builder::new().with_config(config), |b, file| {
+        b.with_src(root.join("src/capi").join(file).with_extension("rs"))
+    });
     let mut generated = Vec::new();
     builder.generate().unwrap().write(&mut generated);
     let generated = tidy(&String::from_utf8(generated).unwrap());

@@ -7,6 +7,10 @@
 //! - [`types`]: the structs and constants that describe models;
 //! - [`model`]: opening, counting, describing, finding;
 //! - [`host`]: decoding on the CPU;
+//! - [`image`]: groups as a device decodes them, in host memory;
+//! - [`device`]: CUDA devices;
+//! - [`resident`]: images on them;
+//! - [`decompress`]: decoding on a CUDA stream;
 //! - [`progress`]: how far a long call is, and its end;
 //! - [`verify`]: verifying whole models;
 //! - [`compress`]: writing whole models, and groups in memory.
@@ -17,10 +21,14 @@
 #![allow(non_camel_case_types)]
 
 pub mod compress;
+pub mod decompress;
+pub mod device;
 pub mod host;
+pub mod image;
 pub mod log;
 pub mod model;
 pub mod progress;
+pub mod resident;
 pub mod status;
 pub mod structs;
 pub mod types;

@@ -3,6 +3,7 @@
 use super::status::{df11_error, df11_status, frame};
 use super::structs;
 use super::types::*;
+use crate::cuda::image::Layout;
 use crate::error::{Error, Result, shorten};
 use crate::format::{Data, Member, Model, OpenOptions, Span};
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -204,6 +205,7 @@ pub unsafe extern "C" fn df11_model_group_info(
                 tensor_count: info.tensors().len() as u64,
                 first_tensor: info.tensors().start as u64,
                 packed_bytes: info.packed_bytes(),
+                image_bytes: Layout::of(info).map_or(0, |layout| layout.image_bytes),
             };
             structs::write(out, &value);
             Ok(())

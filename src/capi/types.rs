@@ -54,6 +54,9 @@ pub struct df11_group_info {
     pub first_tensor: u64,
     /// Bytes of its six parts in the files.
     pub packed_bytes: u64,
+    /// Bytes of its image (df11_model_write_image()), a multiple of 256: about 10.8 bits a weight. 0 for a group that no image
+    /// can hold, for its tables have more code words than a device's would: no compressor writes such.
+    pub image_bytes: u64,
 }
 
 // SAFETY: repr(C), begins with its size, no padding (asserted below), zero is a NULL name.
@@ -137,7 +140,7 @@ unsafe impl Sizeable for df11_part_info {
 
 // Every byte belongs to a field: padding would carry garbage across the ABI.
 const _: () = {
-    assert!(size_of::<df11_open_options>() == 24 && size_of::<df11_group_info>() == 48);
+    assert!(size_of::<df11_open_options>() == 24 && size_of::<df11_group_info>() == 56);
     assert!(size_of::<df11_tensor_info>() == 80 && size_of::<df11_part_info>() == 40);
 };
 

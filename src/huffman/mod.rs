@@ -7,12 +7,14 @@
 //! - [`table`]: the multi-symbol table of the fast decoder;
 //! - [`decode`]: the fast decoder;
 //! - [`encode`]: the fast encoder;
+//! - [`marks`]: the bit of every n-th code;
 //! - [`walk`]: every code with every recorded gap and position compared, for verification.
 
 pub mod code;
 pub mod codebook;
 pub mod decode;
 pub mod encode;
+pub mod marks;
 pub mod naive;
 pub mod rows;
 pub mod table;

@@ -25,13 +25,14 @@ ASSERT(offsetof(df11_open_options, flags) == 8);
 ASSERT(offsetof(df11_open_options, threads) == 12);
 ASSERT(offsetof(df11_open_options, config_json) == 16);
 
-ASSERT(sizeof(df11_group_info) == 48);
+ASSERT(sizeof(df11_group_info) == 56);
 ASSERT(offsetof(df11_group_info, struct_size) == 0);
 ASSERT(offsetof(df11_group_info, name) == 8);
 ASSERT(offsetof(df11_group_info, element_count) == 16);
 ASSERT(offsetof(df11_group_info, tensor_count) == 24);
 ASSERT(offsetof(df11_group_info, first_tensor) == 32);
 ASSERT(offsetof(df11_group_info, packed_bytes) == 40);
+ASSERT(offsetof(df11_group_info, image_bytes) == 48);
 
 ASSERT(sizeof(df11_tensor_info) == 80);
 ASSERT(offsetof(df11_tensor_info, struct_size) == 0);
@@ -145,5 +146,5 @@ int main(void)
     size_t infos = group.struct_size + tensor.struct_size + part.struct_size + report.struct_size;
     if (writing != 96 + 104 + 24 + 104)
         return 1;
-    return options.struct_size + verify.struct_size + infos == 24 + 72 + 48 + 80 + 40 + 64 ? 0 : 1;
+    return options.struct_size + verify.struct_size + infos == 24 + 72 + 56 + 80 + 40 + 64 ? 0 : 1;
 }

@@ -1,0 +1,263 @@
+#pragma once
+#include "platform.cuh"
+
+namespace df11 {
+
+enum : u32 {
+  LANE = DF11_LANE_WEIGHTS,
+  TILE = 32 * LANE,                                    // weights of a tile
+  ENTRY_LOG2 = 3,                                      // an entry has 8 bytes
+  MASK = (1u << (DF11_WINDOW_BITS + ENTRY_LOG2)) - (1u << ENTRY_LOG2),
+  PLACE = DF11_WINDOW_BITS + ENTRY_LOG2,               // bits that a window takes, as a byte address
+  STAGED_CODE = 16 * DF11_CODE_UNITS,                  // bytes
+  WARP_SHARED = STAGED_CODE + TILE,
+  WIDEST = LANE * 32 * 32 / 128 + 1 + DF11_AHEAD_UNITS,  // units that a tile can honestly need
+  EIGHTS = LANE / 8,                                   // vectors of eight weights that a lane stores
+  UNROLL = 4,
+  OVERRUN = DF11_WINDOW_BITS - 1,                      // bits that the last look-up of a lane may take too many
+  FULL = 0xffffffffu,
+};
+
+DF11_INLINE u32 table_shared(u32 table_bytes) { return table_bytes <= DF11_TABLE_SMALL ? DF11_TABLE_SMALL : DF11_TABLE_LARGE; }
+
+DF11_INLINE uint2 tame(uint2 entry, u32 within) {
+  u32 length = entry.y & 63, bits = entry.y >> 8 & 0x38;
+  if (length == 0) length = 1;
+  if (length > 32) length = 32;
+  if (bits > 32) bits = 32;
+  return bits != 0 ? make_uint2(entry.x, bits << 8 | length) : make_uint2(0, (entry.x & within) << 16 | length);
+}
+
+DF11_INLINE void copy_table(u64 table, u32 table_bytes, u32 to) {
+  const uint4* from = (const uint4*)table;
+  u32 size = table_shared(table_bytes), within = size - (1u << ENTRY_LOG2);
+  for (u32 i = threadIdx.x; i < size / 16; i += blockDim.x) {
+    uint4 two = i < table_bytes / 16 ? from[i] : make_uint4(0, 0, 0, 0);
+    uint2 a = tame(make_uint2(two.x, two.y), within), b = tame(make_uint2(two.z, two.w), within);
+    store_shared4(to + i * 16, make_uint4(a.x, a.y, b.x, b.y));
+  }
+}
+
+// Where a lane reads its code words: staged in shared memory, or, in a tile too wide for that, in the image itself.
+struct Staged {
+  DF11_INLINE u32 word(u32 at) const { return load_shared(at); }
+};
+struct Direct {
+  const u8* from;
+  DF11_INLINE u32 word(u32 at) const { return swap_bytes(*(const u32*)(from + at)); }
+};
+
+// Decodes one lane: from bit `start` behind `base`, where `words` words may be read, into the stage from `out` to `end`.
+// Returns the bit behind the last code taken, or FULL where the words ran out; the rest of the stage is then zero.
+template <class Source>
+DF11_INLINE u32 decode_lane(const Source& source, u32 table, u32 base, u32 words, u32 start, u32 out, u32 end) {
+  u32 next = base + (start >> 5) * 4, sh = 64 - PLACE - (start & 31);
+  if ((start >> 5) + 2 + UNROLL <= words) {
+    u32 last = base + (words - UNROLL) * 4, hi = 0, lo = source.word(next), q = 0, acc = 0, jump = 0;
+    next += 4;
+    if (sh < 32) { hi = lo; lo = source.word(next); next += 4; }
+    do {
+#pragma unroll
+      for (u32 k = 0; k < UNROLL; k++) {
+        uint2 e = load_table(masked_xor<MASK>(__funnelshift_r(lo, hi, sh), jump) + table);
+        u32 bits = pick_bytes<0x4441>(e.y), shifted = sh - e.y, filled = q + bits, word = __funnelshift_r(e.x, acc, q);
+        jump = e.y >> 16;
+        acc = __funnelshift_lc(e.x, acc, bits);
+        if ((sh ^ shifted) & 32) { hi = lo; lo = source.word(next); next += 4; }
+        if ((q ^ filled) & 32) { store_shared(out, word); out += 4; }
+        sh = shifted;
+        q = filled;
+        if (out >= end) break;
+      }
+    } while (out < end && next <= last);
+  }
+  if (out >= end) return (next - base) * 8 - PLACE - (sh & 31);
+  do { store_shared(out, 0); out += 4; } while (out < end);
+  return FULL;
+}
+
+// What a lane must know of a tile before it decodes: loaded one tile ahead, so that memory works meanwhile.
+struct Ahead {
+  u64 unit;                // where the tile's code begins, in units
+  u32 units;               // how many it may read
+  u32 lane_bit, next_bit;  // what the index holds for this lane and the next, FULL where there is none
+  uint4 v0, v1, v2;        // this lane's share of the code, if it is to be staged
+
+  DF11_INLINE void load(const df11_job& job, u64 tile, u32 lane) {
+    const u32* starts = (const u32*)job.starts + tile;
+    const u16* lanes = (const u16*)job.lanes + tile * 32 + lane;
+    u64 to = (u64)starts[1] + DF11_AHEAD_UNITS;
+    unit = starts[0];
+    if (to > job.code_units) to = job.code_units;
+    if (unit > to) unit = to;
+    units = to - unit < WIDEST ? (u32)(to - unit) : (u32)WIDEST;
+    lane_bit = lanes[0];
+    next_bit = FULL;
+    if ((tile * 32 + lane + 1) * LANE < job.weights) next_bit = lanes[1];
+    if (units <= DF11_CODE_UNITS) {
+      const uint4* p = (const uint4*)job.code + unit + lane;
+      v0 = v1 = v2 = make_uint4(0, 0, 0, 0);
+      if (lane < units) v0 = p[0];
+      if (lane + 32 < units) v1 = p[32];
+      if (lane + 64 < units) v2 = p[64];
+    }
+  }
+  // Bits behind the tile's first unit; of a wide tile modulo 65,536.
+  DF11_INLINE u32 start() const { return (lane_bit - (u32)unit * 128) & 0xffff; }
+  // Whether a lane that stopped there stopped where the next one starts, or within what its last look-up took too much.
+  DF11_INLINE bool fits(u32 stop) const {
+    return stop != FULL && (next_bit == FULL || ((stop + (u32)unit * 128 - next_bit) & 0xffff) <= OVERRUN);
+  }
+  DF11_INLINE void stage(u32 code, u32 lane) const {
+    if (lane < units) store_shared4(code + lane * 16, swap_bytes(v0));
+    if (lane + 32 < units) store_shared4(code + lane * 16 + 512, swap_bytes(v1));
+    if (lane + 64 < units) store_shared4(code + lane * 16 + 1024, swap_bytes(v2));
+  }
+};
+
+// A tile whose code does not fit its place in shared memory: the slow way. False if the image contradicts itself.
+DF11_INLINE bool decode_wide(const df11_job& job, u64 tile, u32 lane, u32 table, u32 out, u32 end) {
+  Ahead t;
+  t.load(job, tile, lane);
+  u32 start = t.start(), before = __shfl_up_sync(FULL, start, 1);
+  u32 wraps = __ballot_sync(FULL, lane > 0 && start < before);
+  start += 65536 * __popc(wraps & (FULL >> (31 - lane)));
+  if (out == end) return true;
+  return t.fits(decode_lane(Direct{(const u8*)job.code + t.unit * 16}, table, 0, t.units * 4, start, out, end));
+}
+
+// Eight weights: four words of two bf16 each, out of eight staged exponents and eight bytes of sign and mantissa.
+DF11_INLINE uint4 join8(uint2 exponents, uint2 signs) {
+  const u32 m = 0x807f807f;
+  u32 a = pick_bytes<0x0213>(exponents.x), b = pick_bytes<0x0213>(exponents.y);
+  return make_uint4(choose(m, pick_bytes<0x1100>(signs.x), a << 7), choose(m, pick_bytes<0x3322>(signs.x), a >> 1),
+                    choose(m, pick_bytes<0x1100>(signs.y), b << 7), choose(m, pick_bytes<0x3322>(signs.y), b >> 1));
+}
+
+// The eight that begin `shift` (1 to 7) places before `here`, where `before` are the eight before those.
+struct Slide {
+  bool far;      // of the eight before, more than a word is wanted
+  u32 bits;
+  DF11_INLINE explicit Slide(u32 shift) : far(shift > 4), bits((0 - shift & 3) * 8) {}
+  DF11_INLINE uint2 exponents(uint2 before, uint2 here) const {
+    u32 a = far ? before.x : before.y, b = far ? before.y : here.x, c = far ? here.x : here.y;
+    return make_uint2(__funnelshift_l(b, a, bits), __funnelshift_l(c, b, bits));
+  }
+  DF11_INLINE uint2 signs(uint2 before, uint2 here) const {
+    u32 a = far ? before.x : before.y, b = far ? before.y : here.x, c = far ? here.x : here.y;
+    return make_uint2(__funnelshift_r(a, b, bits), __funnelshift_r(b, c, bits));
+  }
+};
+
+// A tile that is decoded, and what of it is wanted. `shift` weights lie between a border of the destination's 16-byte grid and
+// the tile's first weight; so the vectors of the grid begin at weights 8 c - shift.
+struct Store {
+  u32 stage, lane, shift;
+  const u8* signs;         // of the tile's first weight
+  u64 to;                  // where that goes, whether or not it is wanted
+
+  DF11_INLINE uint2 staged(u32 eight) const { return load_shared2(stage + eight * 8); }
+
+  // All of it, on the grid: what nearly every tile is.
+  DF11_INLINE void whole(const uint2 (&s)[EIGHTS]) const { each<0>(s); }
+  template <int I> DF11_INLINE void each(const uint2 (&s)[EIGHTS]) const {
+    if constexpr (I < EIGHTS) {
+      store_global4<I * 512>(to + lane * 16, join8(staged(I * 32 + lane), s[I]));
+      each<I + 1>(s);
+    }
+  }
+
+  // All of it, off the grid. The eight before lane 0's are those of lane 31 a step before.
+  DF11_INLINE void shifted(const uint2 (&s)[EIGHTS]) const {
+    Slide slide(shift);
+    uint2 last = make_uint2(0, 0);
+#pragma unroll
+    for (u32 i = 0; i < EIGHTS; i++) {
+      uint2 give = lane == 31 ? last : s[i], before;
+      before.x = __shfl_sync(FULL, give.x, lane + 31);
+      before.y = __shfl_sync(FULL, give.y, lane + 31);
+      last = s[i];
+      u32 c = i * 32 + lane;
+      if (c != 0)
+        store_global4<0>(to + c * 16 - shift * 2, join8(slide.exponents(staged(c - 1), staged(c)), slide.signs(before, s[i])));
+    }
+  }
+
+  // The vectors of weights a to b - 1, whatever they are.
+  DF11_INLINE void part(u32 a, u32 b) const {
+    Slide slide(shift);
+    const uint2* all = (const uint2*)signs;
+    for (u32 c = (a + shift + 7) / 8 + lane; c < (b + shift) / 8; c += 32) {
+      uint2 e, s;
+      if (shift == 0) { e = staged(c); s = all[c]; }
+      else { e = slide.exponents(staged(c - 1), staged(c)); s = slide.signs(all[c - 1], all[c]); }
+      store_global4<0>(to + c * 16 - shift * 2, join8(e, s));
+    }
+  }
+
+  // Those of weights a to b - 1 that are in no vector: at most seven at either side.
+  DF11_INLINE void edges(u32 a, u32 b) const {
+    u32 first = (a + shift + 7) / 8, end = (b + shift) / 8, k = b;
+    if (lane < 8) { if (a + lane + shift < first * 8) k = a + lane; }
+    else if (lane < 16 && end >= first) k = end * 8 - shift + lane - 8;
+    if (k < b) {
+      u32 e = load_shared(stage + (k & ~3u)) >> (24 - (k & 3) * 8) & 255, s = signs[k];
+      store_global_half(to + k * 2, (s & 0x80) << 8 | e << 7 | (s & 0x7f));
+    }
+  }
+};
+
+// The work of one block of a job. Warps share the table and nothing else; each takes a tile, and then the next.
+DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
+  u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  u32 table = shared_start(), code = table + table_shared(job.table_bytes) + warp * WARP_SHARED, stage = code + STAGED_CODE;
+  copy_table(job.table, job.table_bytes, table);
+  DF11_SYNC_BLOCK(1);
+  bool bad = block == 0 && threadIdx.x == 0 && *(const u32*)job.state != 0;
+
+  u64 tile = job.first / TILE + (u64)block * warps + warp, tiles = (job.first + job.count - 1) / TILE + 1;
+  u64 stride = (u64)job.blocks * warps;
+  u32 shift = (u32)(job.dst / 2 - job.first) & 7;  // the same for every tile, since 2 * TILE is a multiple of 16
+  Ahead t;
+  if (tile < tiles) t.load(job, tile, lane);
+  for (; tile < tiles; tile += stride) {
+    u64 at = tile * TILE;
+    u32 a = job.first > at ? (u32)(job.first - at) : 0;
+    u32 b = job.first + job.count - at < TILE ? (u32)(job.first + job.count - at) : (u32)TILE;
+    u32 coded = job.weights - at < TILE ? (u32)(job.weights - at) : (u32)TILE;
+    Store store{stage, lane, shift, (const u8*)job.signs + at, job.dst + (at - job.first) * 2};
+    bool whole = a == 0 && b == TILE;
+    uint2 s[EIGHTS];
+    if (whole)
+#pragma unroll
+      for (u32 i = 0; i < EIGHTS; i++) s[i] = ((const uint2*)store.signs)[i * 32 + lane];
+
+    u32 mine = lane * LANE < coded ? coded - lane * LANE : 0;
+    if (mine > LANE) mine = LANE;
+    u32 out = stage + lane * LANE, end = out + (mine + 3 & ~3u);
+    if (t.units <= DF11_CODE_UNITS) {
+      t.stage(code, lane);
+      Ahead now = t;
+      if (tile + stride < tiles) t.load(job, tile + stride, lane);
+      DF11_SYNC_WARP(2);
+      if (mine != 0 && !now.fits(decode_lane(Staged{}, table, code, now.units * 4, now.start(), out, end))) bad = true;
+    } else {
+      if (tile + stride < tiles) t.load(job, tile + stride, lane);
+      DF11_SYNC_WARP(3);
+      if (!decode_wide(job, tile, lane, table, out, end)) bad = true;
+    }
+    if (mine + 3 & 4) store_shared(end, 0);  // the second half of a last eight
+    DF11_SYNC_WARP(4);
+
+    if (whole && shift == 0) {
+      store.whole(s);
+    } else {
+      store.edges(a, b);
+      if (whole) store.shifted(s);
+      else store.part(a, b);
+    }
+  }
+  if (bad && job.status != 0) atomicMax((u32*)job.status, (u32)DF11_CORRUPT);
+}
+
+}  // namespace df11

@@ -1,0 +1,58 @@
+// What a launch is told. Plain data, little endian, passed by value; addresses are device addresses. The host fills these
+// structs and the kernels trust them: only what lies at the addresses may be hostile.
+#pragma once
+#include "policy.h"
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+// Decodes `count` weights of one group from weight `first` on.
+struct df11_job {
+  u64 dst;          // where weight `first` goes; a multiple of 2
+  u64 status;       // of a u32, or 0: raised to CORRUPT where the image contradicts itself, never lowered
+  u64 first, count; // weights of the group; count > 0 and first + count <= weights
+  u64 weights;      // of the whole group
+  u64 state;        // of the image's state word
+  u64 table;        // the image's sections
+  u64 starts;
+  u64 lanes;
+  u64 code;
+  u64 signs;
+  u64 code_units;   // units of 16 bytes in the code section, its padding included
+  u64 tiles;        // of the whole group
+  u32 table_bytes;  // a multiple of 16, at most DF11_TABLE_LARGE
+  u32 first_block;  // this job is done by the blocks first_block ... first_block + blocks - 1 of the grid
+  u32 blocks;
+  u32 reserved;     // 0
+};
+
+// Up to DF11_MOST_JOBS jobs in one launch. Their block ranges follow each other and start at block 0.
+struct df11_jobs {
+  u32 count;
+  u32 reserved;     // 0
+  df11_job job[DF11_MOST_JOBS];
+};
+
+// Makes the sections `starts` and `lanes` of an image, which were set to 0, out of a file's gaps and positions.
+struct df11_index_job {
+  u64 image_state;    // raised to CORRUPT where gaps or positions contradict the codes
+  u64 table;
+  u64 starts;
+  u64 lanes;
+  u64 code;
+  u64 gaps;           // 320 bytes a block
+  u64 positions;      // u32 each; the address a multiple of 4
+  u64 weights;
+  u64 code_bytes;     // as in the file
+  u64 code_units;     // units of 16 bytes in the code section, its padding included
+  u64 tiles;
+  u64 blocks;         // of 4,096 bytes of code
+  u64 position_count; // at least 1
+  u32 table_bytes;
+  u32 reserved;       // 0
+};
+
+// The df11_status that a kernel can find out.
+enum { DF11_CORRUPT = 103 };

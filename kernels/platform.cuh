@@ -1,0 +1,85 @@
+// The few things that a GPU and the host shim (tests/simt) do differently: shared memory by 32-bit address, and barriers
+// with numbers. Nothing here knows the format.
+#pragma once
+#include "job.h"
+
+#define DF11_INLINE __device__ __forceinline__
+
+// A test leaves out one barrier at a time, by its number, and must notice: none of them is there for luck.
+#ifndef DF11_WITHOUT_BARRIER
+#define DF11_WITHOUT_BARRIER 0
+#endif
+#define DF11_SYNC_WARP(number) do { if ((number) != DF11_WITHOUT_BARRIER) __syncwarp(); } while (0)
+#define DF11_SYNC_BLOCK(number) do { if ((number) != DF11_WITHOUT_BARRIER) __syncthreads(); } while (0)
+
+// Shared memory is addressed by 32-bit numbers: a pointer costs one or two more instructions an access. The table's loads
+// are not volatile, since it never changes after its barrier; the compiler may move them.
+#ifdef DF11_SIMT
+template <class T> inline T& shared_at(u32 address) { return *(T*)(simt_shared() + address); }
+DF11_INLINE u32 shared_start() { return 0; }
+DF11_INLINE u32 load_shared(u32 at) { return shared_at<u32>(at); }
+DF11_INLINE uint2 load_shared2(u32 at) { return shared_at<uint2>(at); }
+DF11_INLINE uint2 load_table(u32 at) { return shared_at<uint2>(at); }
+DF11_INLINE void store_shared(u32 at, u32 value) { shared_at<u32>(at) = value; }
+DF11_INLINE void store_shared4(u32 at, uint4 value) { shared_at<uint4>(at) = value; }
+DF11_INLINE void raise_shared(u32 at, u32 value) { atomicMax(&shared_at<u32>(at), value); }
+template <u32 MASK> DF11_INLINE u32 masked_xor(u32 a, u32 c) { return (a & MASK) ^ c; }
+DF11_INLINE u32 choose(u32 mask, u32 a, u32 b) { return (a & mask) | (b & ~mask); }
+template <u32 PICK> DF11_INLINE u32 pick_bytes(u32 a) { return __byte_perm(a, 0, PICK); }
+template <int OFFSET> DF11_INLINE void store_global4(u64 at, uint4 value) { *(uint4*)(at + OFFSET) = value; }
+DF11_INLINE void store_global_half(u64 at, u32 value) { *(u16*)at = (u16)value; }
+#else
+extern __shared__ uint4 df11_shared[];
+DF11_INLINE u32 shared_start() { return (u32)__cvta_generic_to_shared(df11_shared); }
+DF11_INLINE u32 load_shared(u32 at) {
+  u32 v;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at) : "memory");
+  return v;
+}
+DF11_INLINE uint2 load_shared2(u32 at) {
+  uint2 v;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(at) : "memory");
+  return v;
+}
+DF11_INLINE uint2 load_table(u32 at) {
+  uint2 v;
+  asm("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(at));
+  return v;
+}
+DF11_INLINE void store_shared(u32 at, u32 v) { asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(v) : "memory"); }
+DF11_INLINE void store_shared4(u32 at, uint4 v) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+}
+DF11_INLINE void raise_shared(u32 at, u32 v) {
+  asm volatile("red.shared.max.u32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
+}
+// Three inputs in one LOP3, which the compiler does not always see.
+template <u32 MASK> DF11_INLINE u32 masked_xor(u32 a, u32 c) {
+  u32 d;
+  asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(d) : "r"(a), "n"(MASK), "r"(c));
+  return d;
+}
+DF11_INLINE u32 choose(u32 mask, u32 a, u32 b) {
+  u32 d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(d) : "r"(mask), "r"(a), "r"(b));
+  return d;
+}
+// A byte of `a`, or of zero, for each digit, without the constants going through registers.
+template <u32 PICK> DF11_INLINE u32 pick_bytes(u32 a) {
+  u32 d;
+  asm("prmt.b32 %0, %1, 0, %2;" : "=r"(d) : "r"(a), "n"(PICK));
+  return d;
+}
+// The compiler does not see that an address out of a job is one of global memory.
+template <int OFFSET> DF11_INLINE void store_global4(u64 at, uint4 v) {
+  asm volatile("st.global.v4.u32 [%0 + %5], {%1, %2, %3, %4};" ::"l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "n"(OFFSET)
+               : "memory");
+}
+DF11_INLINE void store_global_half(u64 at, u32 v) { asm volatile("st.global.u16 [%0], %1;" ::"l"(at), "h"((u16)v) : "memory"); }
+#endif
+
+// The stream's first bit is the top one, and its first byte therefore the highest of a word.
+DF11_INLINE u32 swap_bytes(u32 x) { return pick_bytes<0x0123>(x); }
+DF11_INLINE uint4 swap_bytes(uint4 v) {
+  return make_uint4(swap_bytes(v.x), swap_bytes(v.y), swap_bytes(v.z), swap_bytes(v.w));
+}

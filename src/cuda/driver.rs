@@ -1,0 +1,454 @@
+//! The CUDA driver: found and loaded at run time, its entry points in a table, its results as numbers. No kernel and no image
+//! is known here.
+//!
+//! # Why a table of our own
+//!
+//! The crate cudarc has all entry points, and it is what a Rust engine should use. Below a C ABI its driver layer (0.19) does
+//! not hold: a missing library or symbol is a panic in whichever call comes first, where here it is a status at
+//! `df11_device_open`; `CUresult` is a Rust enum, so that a code which only newer drivers have (913, say) is undefined
+//! behaviour; the library's path cannot be given; and its contexts are owned, where ours are often the caller's. What is
+//! needed is thirty-odd functions. Each of those points is a test in `tests/cuda_driver.rs`.
+//!
+//! # What is trusted
+//!
+//! The library that is loaded is the caller's choice, as with every dynamic library. Its symbols are taken to have the
+//! signatures of CUDA 12.0's `cuda.h`, which is why older ones are refused before anything else is called.
+
+use crate::error::{Error, Result, shorten};
+use libloading::Library;
+use std::ffi::{CStr, OsString, c_char, c_int, c_uint, c_void};
+use std::mem::ManuallyDrop;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// An address in device memory.
+pub type DevicePtr = u64;
+/// A driver's context handle.
+pub(crate) type Context = *mut c_void;
+/// A driver's module handle.
+pub(crate) type Module = *mut c_void;
+/// A driver's function handle.
+pub(crate) type Function = *mut c_void;
+/// A driver's event handle.
+pub(crate) type Event = *mut c_void;
+
+/// A stream of the caller's: `CUstream`, which is the runtime's `cudaStream_t` too. The library never makes one and never
+/// owns one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Stream(*mut c_void);
+
+// SAFETY: an opaque handle; CUDA's streams may be used from any thread.
+unsafe impl Send for Stream {}
+// SAFETY: as above.
+unsafe impl Sync for Stream {}
+
+impl Stream {
+    /// The stream behind a `CUstream` or `cudaStream_t`. NULL is the default stream, which only some devices take
+    /// ([`super::DeviceOptions::allow_default_stream`]).
+    pub fn from_raw(handle: *mut c_void) -> Stream {
+        Stream(handle)
+    }
+
+    /// The handle.
+    pub fn raw(self) -> *mut c_void {
+        self.0
+    }
+
+    /// `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD` belong to whichever context is current, as NULL does.
+    pub(crate) fn is_of_any_context(self) -> bool {
+        self.0.addr() <= 2
+    }
+}
+
+/// The oldest driver that is taken: CUDA 12.0, which is driver 525.
+pub(crate) const OLDEST: i32 = 12_000;
+
+/// `CUresult`s that are looked at.
+pub(crate) mod code {
+    pub const OUT_OF_MEMORY: i32 = 2;
+    pub const INVALID_IMAGE: i32 = 200;
+    pub const NO_BINARY_FOR_GPU: i32 = 209;
+    pub const INVALID_PTX: i32 = 218;
+    pub const JIT_COMPILER_NOT_FOUND: i32 = 221;
+    pub const UNSUPPORTED_PTX_VERSION: i32 = 222;
+    pub const JIT_COMPILATION_DISABLED: i32 = 223;
+    pub const INVALID_SOURCE: i32 = 300;
+    /// The first and the last of the codes of stream capture.
+    pub const CAPTURE: std::ops::RangeInclusive<i32> = 900..=908;
+}
+
+/// `CUdevice_attribute` and `CUfunction_attribute` numbers.
+pub(crate) mod attribute {
+    pub const MULTIPROCESSORS: i32 = 16;
+    pub const CAPABILITY_MAJOR: i32 = 75;
+    pub const CAPABILITY_MINOR: i32 = 76;
+    pub const MOST_SHARED_BYTES: i32 = 97;
+    /// Of a function.
+    pub const DYNAMIC_SHARED_BYTES: i32 = 8;
+}
+
+/// `CU_STREAM_CAPTURE_MODE_RELAXED`
+const RELAXED: c_int = 2;
+/// `CU_EVENT_DISABLE_TIMING`
+const NO_TIMING: c_uint = 2;
+
+macro_rules! entry_points {
+    ($($field:ident = $symbol:literal ($($argument:ty),*);)*) => {
+        /// The entry points, each with the signature that `cuda.h` of CUDA 12.0 gives it.
+        pub(crate) struct Table { $(pub $field: unsafe extern "C" fn($($argument),*) -> c_int,)* }
+
+        impl Table {
+            /// Finds all of them; the error is the name of the first that is not there.
+            ///
+            /// # Safety
+            ///
+            /// The library's symbols of these names have these signatures, and it is never unloaded.
+            unsafe fn load(library: &Library) -> std::result::Result<Table, &'static str> {
+                // SAFETY: by the caller's promise.
+                unsafe {
+                    Ok(Table { $($field: *library.get(concat!($symbol, "\0").as_bytes()).map_err(|_| $symbol)?,)* })
+                }
+            }
+        }
+
+        /// Their names: what a driver must have.
+        pub const ENTRY_POINTS: &[&str] = &["cuDriverGetVersion", $($symbol),*];
+    };
+}
+
+entry_points! {
+    init = "cuInit"(c_uint);
+    error_name = "cuGetErrorName"(c_int, *mut *const c_char);
+    error_string = "cuGetErrorString"(c_int, *mut *const c_char);
+    device_count = "cuDeviceGetCount"(*mut c_int);
+    device_get = "cuDeviceGet"(*mut c_int, c_int);
+    device_name = "cuDeviceGetName"(*mut c_char, c_int, c_int);
+    device_attribute = "cuDeviceGetAttribute"(*mut c_int, c_int, c_int);
+    primary_retain = "cuDevicePrimaryCtxRetain"(*mut Context, c_int);
+    primary_release = "cuDevicePrimaryCtxRelease_v2"(c_int);
+    context_push = "cuCtxPushCurrent_v2"(Context);
+    context_pop = "cuCtxPopCurrent_v2"(*mut Context);
+    context_current = "cuCtxGetCurrent"(*mut Context);
+    context_device = "cuCtxGetDevice"(*mut c_int);
+    context_id = "cuCtxGetId"(Context, *mut u64);
+    exchange_capture_mode = "cuThreadExchangeStreamCaptureMode"(*mut c_int);
+    stream_context = "cuStreamGetCtx"(*mut c_void, *mut Context);
+    stream_capturing = "cuStreamIsCapturing"(*mut c_void, *mut c_int);
+    module_load = "cuModuleLoadData"(*mut Module, *const c_void);
+    module_unload = "cuModuleUnload"(Module);
+    module_function = "cuModuleGetFunction"(*mut Function, Module, *const c_char);
+    function_attribute = "cuFuncGetAttribute"(*mut c_int, c_int, Function);
+    function_set_attribute = "cuFuncSetAttribute"(Function, c_int, c_int);
+    function_occupancy = "cuOccupancyMaxActiveBlocksPerMultiprocessor"(*mut c_int, Function, c_int, usize);
+    launch = "cuLaunchKernel"(Function, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, *mut c_void, *mut *mut c_void, *mut *mut c_void);
+    copy_to_device = "cuMemcpyHtoDAsync_v2"(DevicePtr, *const c_void, usize, *mut c_void);
+    fill = "cuMemsetD8Async"(DevicePtr, u8, usize, *mut c_void);
+    allocate = "cuMemAlloc_v2"(*mut DevicePtr, usize);
+    free = "cuMemFree_v2"(DevicePtr);
+    event_create = "cuEventCreate"(*mut Event, c_uint);
+    event_record = "cuEventRecord"(Event, *mut c_void);
+    event_wait = "cuEventSynchronize"(Event);
+    event_destroy = "cuEventDestroy_v2"(Event);
+}
+
+/// A loaded driver. It is never unloaded: contexts, streams and graphs of the caller's live in it.
+pub(crate) struct Driver {
+    pub table: Table,
+    /// The name by which it was loaded.
+    pub name: OsString,
+    /// As `cuDriverGetVersion` says it: 12040 is CUDA 12.4.
+    pub version: i32,
+    _library: ManuallyDrop<Library>,
+}
+
+/// The names by which a driver is looked for, the first that is there: given by the caller, by the variable `DF11_LIBCUDA`, or
+/// the platform's own.
+pub(crate) fn candidates(given: Option<&Path>) -> Vec<OsString> {
+    if let Some(path) = given {
+        return vec![path.into()];
+    }
+    if let Some(path) = std::env::var_os("DF11_LIBCUDA").filter(|path| !path.is_empty()) {
+        return vec![path];
+    }
+    let names: &[&str] = if cfg!(windows) {
+        &["nvcuda.dll"]
+    } else {
+        // The last is where Windows' own driver puts it for Linux programs.
+        &["libcuda.so.1", "libcuda.so", "/usr/lib/wsl/lib/libcuda.so.1"]
+    };
+    names.iter().map(OsString::from).collect()
+}
+
+/// Loads a driver, or finds the one of that name that was loaded before. What failed is tried again at the next call.
+///
+/// # Errors
+///
+/// `NoDriver`, with every name that was tried and what came of it.
+pub(crate) fn load(given: Option<&Path>) -> Result<&'static Driver> {
+    static LOADED: Mutex<Vec<&'static Driver>> = Mutex::new(Vec::new());
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut tried = Vec::new();
+    let mut code = 0;
+    for name in candidates(given) {
+        let driver = match loaded.iter().find(|driver| driver.name == name) {
+            Some(&driver) => driver,
+            None => match open(&name) {
+                Ok(driver) => {
+                    let driver: &'static Driver = Box::leak(Box::new(driver));
+                    loaded.push(driver);
+                    driver
+                }
+                Err((reason, result)) => {
+                    tried.push(reason);
+                    code = if result != 0 { result } else { code };
+                    continue;
+                }
+            },
+        };
+        // SAFETY: a call without pointers. It does nothing after the first time.
+        match unsafe { (driver.table.init)(0) } {
+            0 => return Ok(driver),
+            result => {
+                tried.push(format!(
+                    "{} (CUDA {}): cuInit: {}",
+                    show(&name),
+                    driver.cuda_version(),
+                    driver.text(result)
+                ));
+                code = result;
+            }
+        }
+    }
+    Err(Error::NoDriver { reason: shorten(&tried.join("; "), 440), code })
+}
+
+fn show(name: &OsString) -> String {
+    format!("'{}'", shorten(&name.to_string_lossy(), 120))
+}
+
+fn open(name: &OsString) -> std::result::Result<Driver, (String, i32)> {
+    // SAFETY: loading runs the library's initialisers: the caller chose it, or it is the system's driver.
+    #[cfg(unix)]
+    let library = unsafe {
+        use libloading::os::unix::{Library as Unix, RTLD_LOCAL, RTLD_NOW};
+        Unix::open(Some(name), RTLD_NOW | RTLD_LOCAL).map(Library::from)
+    };
+    // SAFETY: as above.
+    #[cfg(not(unix))]
+    let library = unsafe { Library::new(name) };
+    // Never unloaded, not even after an error: a driver leaves threads behind.
+    let library = ManuallyDrop::new(library.map_err(|error| {
+        let mut text = error.to_string();
+        if let Some(source) = std::error::Error::source(&error) {
+            text = source.to_string();
+        }
+        (format!("{} cannot be loaded: {}", show(name), shorten(&text, 160)), 0)
+    })?);
+    let lacks = |symbol: &str| (format!("{} has no {symbol}: CUDA 12.0 (driver 525) is the oldest", show(name)), 0);
+    // The version first: an older driver lacks symbols, and its age is the better reason.
+    // SAFETY: `cuDriverGetVersion` has had this signature since CUDA 2.2.
+    let version = unsafe {
+        let ask = library
+            .get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDriverGetVersion\0")
+            .map_err(|_| lacks("cuDriverGetVersion"))?;
+        let mut version = 0;
+        match ask(&mut version) {
+            0 => version,
+            code => return Err((format!("{}: cuDriverGetVersion gives {code}", show(name)), code)),
+        }
+    };
+    if version < OLDEST {
+        let reason = format!(
+            "{} is a driver of CUDA {}.{}: 12.0 (driver 525) is the oldest",
+            show(name),
+            version / 1000,
+            version % 1000 / 10
+        );
+        return Err((reason, 0));
+    }
+    // SAFETY: a driver of at least CUDA 12.0 has these signatures, and it stays loaded.
+    let table = unsafe { Table::load(&library) }.map_err(lacks)?;
+    log::debug!("loaded the CUDA driver {}, version {version}", show(name));
+    Ok(Driver { table, name: name.clone(), version, _library: library })
+}
+
+impl Driver {
+    /// Its version for people.
+    pub fn cuda_version(&self) -> String {
+        format!("{}.{}", self.version / 1000, self.version % 1000 / 10)
+    }
+
+    /// What the driver calls a code; codes that it does not know are numbers.
+    pub fn text(&self, code: c_int) -> String {
+        let get = |function: unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int| {
+            let mut text = std::ptr::null();
+            // SAFETY: the driver writes a pointer to a static text, or NULL.
+            unsafe {
+                let known = function(code, &mut text) == 0 && !text.is_null();
+                known.then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+            }
+        };
+        match (get(self.table.error_name), get(self.table.error_string)) {
+            (Some(name), Some(text)) if name != text => format!("{name}: {text}"),
+            (Some(name), _) => name,
+            _ => format!("a code that this driver does not explain: {code}"),
+        }
+    }
+
+    /// A result of an entry point as ours.
+    #[inline]
+    pub fn check(&self, call: &'static str, code: c_int) -> Result<()> {
+        if code == 0 { Ok(()) } else { Err(self.error(call, code)) }
+    }
+
+    #[cold]
+    pub fn error(&self, call: &'static str, code: c_int) -> Error {
+        let text = shorten(&self.text(code), 160);
+        if code::CAPTURE.contains(&code) {
+            let reason = format!("{call} is not allowed while a stream is being captured: {text} ({code})");
+            return Error::Capturing { reason, code };
+        }
+        Error::Cuda { call, code, text }
+    }
+
+    /// Runs `work` with a context current, and makes the thread's own current again, also after an error or a panic.
+    ///
+    /// # Errors
+    ///
+    /// What `work` returns. A context that cannot be made current is an error before anything is done; one that cannot
+    /// be taken away again is one after it.
+    ///
+    /// # Safety
+    ///
+    /// The context is this driver's, and it lives.
+    #[inline]
+    pub unsafe fn within<T>(&self, context: Context, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        struct Pushed<'a>(&'a Driver);
+        impl Drop for Pushed<'_> {
+            fn drop(&mut self) {
+                let mut top = std::ptr::null_mut();
+                // SAFETY: takes what was pushed below.
+                unsafe { (self.0.table.context_pop)(&mut top) };
+            }
+        }
+        // SAFETY: by the caller's promise.
+        self.check("cuCtxPushCurrent", unsafe { (self.table.context_push)(context) })?;
+        let pushed = Pushed(self);
+        let result = work();
+        std::mem::forget(pushed);
+        let mut top = std::ptr::null_mut();
+        // SAFETY: takes what was pushed above.
+        let popped = unsafe { (self.table.context_pop)(&mut top) };
+        let result = result?;
+        self.check("cuCtxPopCurrent", popped)?;
+        Ok(result)
+    }
+
+    /// Runs `work` in the mode in which calls that a capture forbids do not break the captures of other threads. (A capture of
+    /// a stream that `work` itself touches still refuses them.) The thread's mode comes back, also after an error or a
+    /// panic.
+    pub fn relaxed<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        struct Exchanged<'a>(&'a Driver, c_int);
+        impl Drop for Exchanged<'_> {
+            fn drop(&mut self) {
+                // SAFETY: reads and writes one number.
+                unsafe { (self.0.table.exchange_capture_mode)(&mut self.1) };
+            }
+        }
+        let mut mode = RELAXED;
+        // SAFETY: reads and writes one number.
+        let code = unsafe { (self.table.exchange_capture_mode)(&mut mode) };
+        self.check("cuThreadExchangeStreamCaptureMode", code)?;
+        let _exchanged = Exchanged(self, mode);
+        work()
+    }
+
+    /// A device's attribute.
+    pub fn attribute(&self, device: c_int, attribute: c_int) -> Result<i32> {
+        let mut value = 0;
+        // SAFETY: writes one number.
+        let code = unsafe { (self.table.device_attribute)(&mut value, attribute, device) };
+        self.check("cuDeviceGetAttribute", code)?;
+        Ok(value)
+    }
+
+    /// The devices that there are.
+    pub fn device_count(&self) -> Result<i32> {
+        let mut count = 0;
+        // SAFETY: writes one number.
+        self.check("cuDeviceGetCount", unsafe { (self.table.device_count)(&mut count) })?;
+        Ok(count)
+    }
+
+    /// A device's name, cut where it is very long.
+    pub fn device_name(&self, device: c_int) -> Result<String> {
+        let mut name = [0 as c_char; 256];
+        // SAFETY: writes at most so many bytes, with a zero at the end.
+        let code = unsafe { (self.table.device_name)(name.as_mut_ptr(), name.len() as c_int, device) };
+        self.check("cuDeviceGetName", code)?;
+        name[255] = 0;
+        // SAFETY: there is a zero.
+        Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
+    }
+
+    /// Refuses a stream that is being captured.
+    ///
+    /// # Safety
+    ///
+    /// The stream is one, or NULL with a context current.
+    pub unsafe fn refuse_capture(&self, stream: Stream, what: &str) -> Result<()> {
+        let mut state = 0;
+        // SAFETY: by the caller's promise; writes one number.
+        let code = unsafe { (self.table.stream_capturing)(stream.raw(), &mut state) };
+        if code::CAPTURE.contains(&code) {
+            let reason = format!("{what} is not possible while a stream of the same context is being captured");
+            return Err(Error::Capturing { reason, code });
+        }
+        self.check("cuStreamIsCapturing", code)?;
+        if state == 0 {
+            return Ok(());
+        }
+        Err(Error::Capturing { reason: format!("{what} is not possible in a stream that is being captured"), code: 0 })
+    }
+
+    /// Makes an event without a clock.
+    pub fn event(&'static self) -> Result<OwnEvent> {
+        let mut event = std::ptr::null_mut();
+        // SAFETY: writes one handle.
+        self.check("cuEventCreate", unsafe { (self.table.event_create)(&mut event, NO_TIMING) })?;
+        Ok(OwnEvent { driver: self, event })
+    }
+}
+
+/// An event of this library's, for the time of one call.
+pub(crate) struct OwnEvent {
+    driver: &'static Driver,
+    event: Event,
+}
+
+impl OwnEvent {
+    /// Marks the work that is in a stream now.
+    ///
+    /// # Safety
+    ///
+    /// The stream is one of the current context, in which the event was made.
+    pub unsafe fn record(&self, stream: Stream) -> Result<()> {
+        // SAFETY: by the caller's promise.
+        let code = unsafe { (self.driver.table.event_record)(self.event, stream.raw()) };
+        self.driver.check("cuEventRecord", code)
+    }
+
+    /// Waits for the work that was marked last.
+    pub fn wait(&self) -> Result<()> {
+        // SAFETY: the event lives.
+        self.driver.check("cuEventSynchronize", unsafe { (self.driver.table.event_wait)(self.event) })
+    }
+}
+
+impl Drop for OwnEvent {
+    fn drop(&mut self) {
+        // SAFETY: the event lives, and is not used again.
+        unsafe { (self.driver.table.event_destroy)(self.event) };
+    }
+}

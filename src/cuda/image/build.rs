@@ -1,0 +1,296 @@
+//! Images made on the host: one walk over the codes, and copies of what the files hold.
+//!
+//! A group is cut into parts of whole blocks, and each part into batches. Of a batch the codes are walked, which gives its
+//! share of the index, and copied; and so many signs are copied as the batch's share of the part says. Nothing is ever read
+//! from the destination, which may be memory that is slow to read.
+
+use super::*;
+use crate::error::{Error, Result};
+use crate::format::{Group, Member, Model, position};
+use crate::host::{BlockWalk, blocks_of, run_threads};
+use crate::huffman::marks::{self, BEHIND, LANES, Marker, Run, Sink};
+use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const _: () = assert!(marks::EVERY == LANE_WEIGHTS);
+
+/// Blocks of a batch: of each of the runs that are walked side by side.
+const BATCH: usize = 16 * LANES;
+/// The same where files are read, and buffers are to be small.
+const BATCH_READ: usize = 4 * LANES;
+/// Bytes of a piece of signs where files are read.
+const PIECE: u64 = 256 << 10;
+
+/// Writes the image of a group into `dst`, of which the first [`Layout::image_bytes`] bytes are used, on that many threads (0
+/// means 1), the calling one among them. They live for the call only.
+///
+/// Walks every code: what it writes decodes, and decodes to what the host decodes. It allocates some 100 KiB for each
+/// thread, where files are read instead of mapped below 1 MB.
+///
+/// # Errors
+///
+/// `NotFound` for the group's number; `BufferTooSmall`; `UnsupportedFormat` as for [`Layout::of`]; `Corrupt` if the codes
+/// contradict the positions, or the gaps of blocks (of the gaps, only each block's first is looked at); `Io` where
+/// files are read. After an error the header is zeros, so that the image cannot be bound.
+pub fn write_image(model: &Model, group: usize, dst: &mut [u8], threads: usize) -> Result<()> {
+    // SAFETY: the slice can be written.
+    unsafe { write_image_raw(model, group, dst.as_mut_ptr(), dst.len() as u64, threads) }
+}
+
+/// [`write_image`] into memory that need not be initialised.
+///
+/// # Safety
+///
+/// `bytes` bytes can be written at `dst`, by any thread.
+pub unsafe fn write_image_raw(model: &Model, group: usize, dst: *mut u8, bytes: u64, threads: usize) -> Result<()> {
+    let job = Job::new(model, group, dst, bytes)?;
+    // More parts than threads, for threads do not always get on equally fast.
+    let parts = if threads > 1 { (4 * threads).min(job.blocks.max(1)) } else { 1 };
+    let next = AtomicUsize::new(0);
+    let result = run_threads(threads.clamp(1, parts), || {
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            if part >= parts {
+                return Ok(());
+            }
+            // The others need not go on.
+            job.part(part, parts).inspect_err(|_| next.store(parts, Ordering::Relaxed))?;
+        }
+    });
+    let head = match &result {
+        Ok(()) => &job.head.bytes()[..],
+        Err(_) => &[0; HEADER_BYTES],
+    };
+    job.put(0, head);
+    result
+}
+
+/// Writes one of `parts` parts of an image, for callers with threads of their own: each part is written by one call, all of them
+/// in any order or at once. Together they write the bytes that [`write_image`] does, which are the same for any number of
+/// parts. Part 0 writes the head.
+///
+/// # Errors
+///
+/// As [`write_image`], and `InvalidArgument` for a part that is not below `parts`. **If any part fails the bytes are no
+/// image**, whatever the others wrote: a part knows nothing of the others, and part 0 writes a head that can be bound. A
+/// part that fails writes zeros over its own share of the index, and part 0 over the header, so that a kernel that is
+/// started all the same reports `DF11_CORRUPT`.
+///
+/// # Safety
+///
+/// `bytes` bytes can be written at `dst`, and nobody else uses the bytes of this part meanwhile.
+pub unsafe fn write_image_part(
+    model: &Model,
+    group: usize,
+    dst: *mut u8,
+    bytes: u64,
+    part: u64,
+    parts: u64,
+) -> Result<()> {
+    if part >= parts {
+        return Err(Error::InvalidArgument(format!("there is no part {part} of {parts} parts")));
+    }
+    let job = Job::new(model, group, dst, bytes)?;
+    // Parts beyond the number of blocks are empty, as all parts would be of which each is less than one.
+    let most = job.blocks.max(1) as u64;
+    let result = if part < most { job.part(part as usize, parts.min(most) as usize) } else { Ok(()) };
+    if part == 0 {
+        let head = if result.is_ok() { &job.head.bytes()[..] } else { &[0; HEADER_BYTES] };
+        job.put(0, head);
+    }
+    result
+}
+
+/// An image that is being written.
+struct Job<'a> {
+    model: &'a Model,
+    group: &'a Group,
+    head: Head,
+    dst: *mut u8,
+    /// Blocks that are walked.
+    blocks: usize,
+}
+
+// SAFETY: `dst` is written by all threads, each in a part of its own.
+unsafe impl Sync for Job<'_> {}
+
+impl<'a> Job<'a> {
+    fn new(model: &'a Model, group: usize, dst: *mut u8, bytes: u64) -> Result<Self> {
+        let Some(group) = model.groups().get(group) else {
+            return Err(Error::NotFound(format!("there is no group {group}: the model has {}", model.groups().len())));
+        };
+        let head = Head::of(group)?;
+        let needed = head.layout().image_bytes;
+        if bytes < needed {
+            return Err(Error::BufferTooSmall { needed, given: bytes });
+        }
+        Ok(Job { model, group, head, dst, blocks: blocks_of(group) })
+    }
+
+    /// Writes bytes of the image.
+    fn put(&self, at: u64, bytes: &[u8]) {
+        assert!(at + bytes.len() as u64 <= self.head.layout().image_bytes);
+        // SAFETY: by the promise of whoever made the job the whole image can be written, and the assertion holds.
+        unsafe { self.dst.add(at as usize).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    }
+
+    /// Writes zeros from one byte of the image to another.
+    fn zero(&self, from: u64, to: u64) {
+        assert!(from <= to && to <= self.head.layout().image_bytes);
+        // SAFETY: as in `put`.
+        unsafe { self.dst.add(from as usize).write_bytes(0, (to - from) as usize) };
+    }
+
+    /// Writes all that belongs to a part, but for the head.
+    fn part(&self, part: usize, parts: usize) -> Result<()> {
+        let layout = self.head.layout();
+        let share = |all: u64, part: usize| (all as u128 * part as u128 / parts as u128) as u64;
+        let (from, to) = (share(self.blocks as u64, part) as usize, share(self.blocks as u64, part + 1) as usize);
+        let signs = share(layout.weights, part)..share(layout.weights, part + 1);
+        if part == 0 {
+            self.zero(layout.starts + 4 * (layout.tiles + 1), layout.lanes);
+            self.zero(layout.lanes + 2 * TILE_LANES * layout.tiles, layout.code);
+        }
+        if part + 1 == parts {
+            let end = layout.code_bytes.div_ceil(UNIT_BYTES) as u32;
+            self.put(layout.starts + 4 * layout.tiles, &end.to_le_bytes());
+            let lanes = layout.weights.div_ceil(LANE_WEIGHTS);
+            self.zero(layout.lanes + 2 * lanes, layout.lanes + 2 * TILE_LANES * layout.tiles);
+            self.zero(layout.code + layout.code_bytes, layout.signs);
+            self.zero(layout.signs + layout.weights, layout.image_bytes);
+        }
+        let mut walk = Walk::new(self);
+        let step = if self.model.mapped() { BATCH } else { BATCH_READ };
+        for batch in (from..to).step_by(step) {
+            let end = (batch + step).min(to);
+            let code_end = if end == self.blocks { layout.code_bytes } else { (end * BLOCK_BYTES) as u64 };
+            let done =
+                |block: usize| signs.start + (signs.end - signs.start) * (block - from) as u64 / (to - from) as u64;
+            walk.batch(batch, end, code_end).and_then(|()| walk.signs(done(batch), done(end))).inspect_err(|_| {
+                self.spoil(from, to);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Writes zeros over the index of a part.
+    fn spoil(&self, from: usize, to: usize) {
+        let layout = self.head.layout();
+        let positions = self.group.positions(self.model.sources());
+        let weight = |block| position(positions, block).min(layout.weights);
+        let (from, to) = (weight(from), weight(to).max(weight(from)));
+        self.zero(layout.lanes + 2 * from.div_ceil(LANE_WEIGHTS), layout.lanes + 2 * to.div_ceil(LANE_WEIGHTS));
+        self.zero(layout.starts + 4 * from.div_ceil(TILE_WEIGHTS), layout.starts + 4 * to.div_ceil(TILE_WEIGHTS));
+    }
+}
+
+/// A thread's way through the blocks of a part.
+struct Walk<'a> {
+    job: &'a Job<'a>,
+    positions: &'a [u8],
+    marker: Marker<'a>,
+    code_buffer: Vec<u8>,
+    gap_buffer: Vec<u8>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(job: &'a Job<'a>) -> Self {
+        Walk {
+            job,
+            positions: job.group.positions(job.model.sources()),
+            marker: Marker::new(job.group.codes()),
+            code_buffer: Vec::new(),
+            gap_buffer: Vec::new(),
+        }
+    }
+
+    /// Writes the index of the blocks `from` to `to`, and the codes from their first byte to the byte `code_end`.
+    fn batch(&mut self, from: usize, to: usize, code_end: u64) -> Result<()> {
+        let Walk { job, positions, marker, code_buffer, gap_buffer } = self;
+        let (group, sources, layout) = (job.group, job.model.sources(), job.head.layout());
+        let (code, gaps) = (group.member(Member::EncodedExponent), group.member(Member::Gaps));
+        let start = (from * BLOCK_BYTES) as u64;
+        let len = (((to - from) * BLOCK_BYTES + BEHIND) as u64).min(code.len - start);
+        let codes = sources[code.file].bytes(code.offset + start, len, code_buffer)?;
+        let gap_start = (from * GAP_BYTES_PER_BLOCK) as u64;
+        let gap_len = (((to - from + 1) * GAP_BYTES_PER_BLOCK) as u64).min(gaps.len - gap_start);
+        let gap_bytes = sources[gaps.file].bytes(gaps.offset + gap_start, gap_len, gap_buffer)?;
+
+        // Behind the last weight there is nothing to walk.
+        let n = layout.weights;
+        let last = (from..to).find(|&block| position(positions, block + 1) == n);
+        let end = last.map_or(to, |last| if position(positions, last) == n { last } else { last + 1 });
+        let gap = |block: usize| gap_bytes.get((block - from) * GAP_BYTES_PER_BLOCK).map(|&byte| (byte >> 3) as usize);
+        let mut index = Index { job, positions, last, gap };
+        let runs = std::array::from_fn(|lane| {
+            let border = |lane: usize| from + (end - from) * lane / LANES;
+            let (first, behind) = (border(lane), border(lane + 1));
+            let code_end = ((behind - from) * BLOCK_BYTES + BEHIND).min(codes.len());
+            Run {
+                code: &codes[(first - from) * BLOCK_BYTES..code_end],
+                block: first,
+                blocks: behind - first,
+                gap: gap(first).unwrap_or(0),
+                weight: position(positions, first),
+                end: (behind == end && last.is_some()).then_some(n),
+            }
+        });
+        if (from == 0 && gap(0) != Some(0)) || !marker.walk(runs, &mut index) {
+            // What is wrong is found more slowly.
+            BlockWalk::new(job.model, group).range(from, to)?;
+            let place = group.place(sources, Member::EncodedExponent, start);
+            return Err(Error::corrupt(place, "the codes have changed since the model was opened"));
+        }
+        let copied = (code_end - start) as usize;
+        let (whole, rest) = codes.split_at(copied.min(codes.len()));
+        debug_assert!(whole.len() == copied || rest.is_empty());
+        job.put(layout.code + start, whole);
+        Ok(())
+    }
+
+    /// Copies the signs and mantissas of some weights.
+    fn signs(&mut self, from: u64, to: u64) -> Result<()> {
+        let span = self.job.group.member(Member::SignMantissa);
+        let source = &self.job.model.sources()[span.file];
+        let to_byte = self.job.head.layout().signs;
+        if let Some(bytes) = source.slice(span.offset + from, to - from) {
+            self.job.put(to_byte + from, bytes);
+            return Ok(());
+        }
+        for piece in (from..to).step_by(PIECE as usize) {
+            let len = PIECE.min(to - piece);
+            self.job.put(to_byte + piece, source.read_into(span.offset + piece, len, &mut self.code_buffer)?);
+        }
+        Ok(())
+    }
+}
+
+/// Writes what a walk finds, and compares it with what is recorded.
+struct Index<'a, G> {
+    job: &'a Job<'a>,
+    positions: &'a [u8],
+    /// The block in which the last weight begins, if it is one of the batch.
+    last: Option<usize>,
+    /// The recorded gap of a block's first chunk.
+    gap: G,
+}
+
+impl<G: Fn(usize) -> Option<usize>> Sink for Index<'_, G> {
+    #[inline(always)]
+    fn mark(&mut self, lane: u64, bit: u64) {
+        let layout = self.job.head.layout();
+        self.job.put(layout.lanes + 2 * lane, &(bit as u16).to_le_bytes());
+        if lane.is_multiple_of(TILE_LANES) {
+            self.job.put(layout.starts + 4 * (lane / TILE_LANES), &((bit / 128) as u32).to_le_bytes());
+        }
+    }
+
+    fn border(&mut self, block: usize, weight: u64, gap: usize) -> bool {
+        weight == position(self.positions, block) && (self.gap)(block) == Some(gap)
+    }
+
+    fn end(&mut self, block: usize, bit: u64) -> bool {
+        // The last code ends in the last byte.
+        self.last == Some(block) && bit.div_ceil(8) == self.job.head.layout().code_bytes
+    }
+}

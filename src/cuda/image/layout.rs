@@ -1,0 +1,401 @@
+//! Where everything lies in an image, known from the group's sizes and code alone; and the head that says so.
+//!
+//! # The header
+//!
+//! ```text
+//!   0  magic "DF11IMG\0"        40 u32 tensors            64 u64 offset of ends       112 u64 offset of signs
+//!   8  u32 version, 1           44 u32 weights of a lane  72 u64 offset of table      120 u64 tiles
+//!  12  u32 head bytes           48 u32 bits of a window   80 u64 offset of starts     128 zeros
+//!  16  u64 image bytes          52 u32 second-level bits  88 u64 offset of lanes      240 u64 checksum
+//!  24  u64 weights              56 u32 bytes of table     96 u64 offset of code       248 u32 state
+//!  32  u64 bytes of codes       60 u32 longest code      104 u64 bytes of code sect.  252 u32 zero
+//! ```
+//!
+//! The checksum is the first eight bytes of the SHA-256 of the head without checksum and state: bytes 0 to 239, then all
+//! from 256 on. It tells damage, not malice.
+
+use super::table::{self, Table};
+use super::*;
+use crate::error::{Error, Result, shorten};
+use crate::format::{Group, MOST_TENSORS, Member};
+use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, MAX_CODE_BITS};
+use sha2::{Digest, Sha256};
+
+/// The sizes and offsets of an image, all in bytes from its start unless said otherwise. Every section begins at a multiple
+/// of [`ALIGNMENT`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Layout {
+    /// Weights of the group.
+    pub weights: u64,
+    /// Bytes of `encoded_exponent` in the file.
+    pub code_bytes: u64,
+    /// Tensors of the group.
+    pub tensors: u32,
+    /// Bits of the group's longest code; 0 if it has none.
+    pub longest: u32,
+    /// Bits that a second-level table resolves.
+    pub second_bits: u32,
+    /// Bytes of the decoding table: a multiple of 16, at most 32,768.
+    pub table_bytes: u32,
+    /// Tiles of 3,328 weights, the last one perhaps not full.
+    pub tiles: u64,
+    /// Where the ends of tensors lie.
+    pub ends: u64,
+    /// Where the decoding table lies.
+    pub table: u64,
+    /// Where the tiles' starts lie: the end of the head.
+    pub starts: u64,
+    /// Where the lanes' starts lie.
+    pub lanes: u64,
+    /// Where the codes lie.
+    pub code: u64,
+    /// Bytes of the code section with its zeros: a multiple of 16.
+    pub code_section_bytes: u64,
+    /// Where the signs and mantissas lie.
+    pub signs: u64,
+    /// Bytes of the whole image.
+    pub image_bytes: u64,
+}
+
+/// What a layout follows from.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    weights: u64,
+    code_bytes: u64,
+    tensors: u32,
+    longest: u32,
+    second_bits: u32,
+    table_bytes: u32,
+}
+
+/// The next multiple.
+fn up(bytes: u64, to: u64) -> Option<u64> {
+    bytes.checked_next_multiple_of(to)
+}
+
+/// The bytes that gaps take while they are parked, and those that positions may take behind them. A group has at most two
+/// positions more than blocks.
+fn parked(code_bytes: u64) -> Option<(u64, u64)> {
+    let blocks = code_bytes.div_ceil(BLOCK_BYTES as u64);
+    Some((up(blocks.checked_mul(GAP_BYTES_PER_BLOCK as u64)?, ALIGNMENT)?, blocks.checked_add(2)?.checked_mul(4)?))
+}
+
+impl Layout {
+    /// The layout of a group's image. Takes some microseconds, walks no codes and allocates nothing.
+    ///
+    /// # Errors
+    ///
+    /// `UnsupportedFormat` for a code that takes more tables than a device's memory for them holds. Of all codes that give
+    /// each exponent one word there is none: see [`Table`].
+    pub fn of(group: &Group) -> Result<Layout> {
+        let too_many = || Error::UnsupportedFormat {
+            reason: format!(
+                "group '{}' cannot be decoded on a device: its look-up rows hold {} code words",
+                shorten(group.name(), 80),
+                group.codes().codes().len()
+            ),
+            place: Default::default(),
+        };
+        let shape = table::Shape::of(group.codes()).ok_or_else(too_many)?;
+        let sizes = Sizes {
+            weights: group.element_count(),
+            code_bytes: group.member(Member::EncodedExponent).len,
+            tensors: group.cuts().len() as u32 - 1,
+            longest: group.codes().longest(),
+            second_bits: shape.second_bits,
+            table_bytes: shape.bytes(),
+        };
+        Layout::new(sizes).ok_or_else(|| Error::Internal(format!("no layout for {sizes:?}")))
+    }
+
+    /// `None` where sizes are such as no group has.
+    fn new(sizes: Sizes) -> Option<Layout> {
+        let Sizes { weights, code_bytes, tensors, longest, second_bits, table_bytes } = sizes;
+        // No more than 32 bits a weight, and a byte that an opened group may have more before its codes are walked.
+        let possible = weights <= u32::MAX as u64
+            && code_bytes <= weights * 4 + 8
+            && (1..=MOST_TENSORS as u32).contains(&tensors)
+            && longest <= MAX_CODE_BITS
+            && table::Shape::sizes(second_bits).any(|bytes| bytes == table_bytes);
+        if !possible {
+            return None;
+        }
+        let section = |from: u64, bytes: u64| up(from.checked_add(bytes)?, ALIGNMENT);
+        let tiles = weights.div_ceil(TILE_WEIGHTS);
+        let ends = HEADER_BYTES as u64;
+        let table = section(ends, 8 * tensors as u64)?;
+        let starts = section(table, table_bytes as u64)?;
+        let lanes = section(starts, 4 * (tiles + 1))?;
+        let code = section(lanes, 2 * TILE_LANES * tiles)?;
+        let code_section_bytes = up(code_bytes, UNIT_BYTES)? + CODE_SLACK;
+        let signs = section(code, code_section_bytes)?;
+        let (gaps, positions) = parked(code_bytes)?;
+        let image_bytes = section(signs, weights.max(gaps + positions))?;
+        Some(Layout {
+            weights,
+            code_bytes,
+            tensors,
+            longest,
+            second_bits,
+            table_bytes,
+            tiles,
+            ends,
+            table,
+            starts,
+            lanes,
+            code,
+            code_section_bytes,
+            signs,
+            image_bytes,
+        })
+    }
+
+    /// Bytes of the head: all that is needed to use an image that lies on a device.
+    pub fn head_bytes(&self) -> u64 {
+        self.starts
+    }
+
+    /// 16-byte units of the code section, zeros behind the codes included.
+    pub fn code_units(&self) -> u64 {
+        self.code_section_bytes / UNIT_BYTES
+    }
+
+    /// Blocks of 4,096 bytes of code.
+    pub fn blocks(&self) -> u64 {
+        self.code_bytes.div_ceil(BLOCK_BYTES as u64)
+    }
+
+    /// Where the group's gaps lie while a device makes the index: 320 bytes for each block.
+    pub fn parked_gaps(&self) -> u64 {
+        self.signs
+    }
+
+    /// Where the group's positions lie while a device makes the index: behind the gaps, at the next multiple of
+    /// [`ALIGNMENT`].
+    pub fn parked_positions(&self) -> u64 {
+        // It did not overflow when the layout was made.
+        self.signs + parked(self.code_bytes).map_or(0, |(gaps, _)| gaps)
+    }
+}
+
+/// The head of an image: its layout, where its tensors end, and its decoding table. Whoever has it can use an image that lies
+/// on a device, without the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    layout: Layout,
+    ends: Vec<u64>,
+    table: Table,
+}
+
+impl Head {
+    /// The head of a group's image. Takes some 20 µs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Layout::of`].
+    pub fn of(group: &Group) -> Result<Head> {
+        let layout = Layout::of(group)?;
+        let table = Table::new(group.codes()).ok_or_else(|| Error::Internal("a shape, but no table".into()))?;
+        Ok(Head { layout, ends: group.cuts()[1..].to_vec(), table })
+    }
+
+    /// Reads a head from an image's first bytes, of which at least as many must be there as the head has. They are trusted
+    /// with nothing: every number must follow from the few that are free, and the table must lead nowhere else.
+    ///
+    /// The state word is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidFormat` if these are no bytes of an image, `UnsupportedFormat` for one of another version, `Corrupt` for one
+    /// that contradicts itself or its checksum.
+    pub fn parse(bytes: &[u8]) -> Result<Head> {
+        let nowhere = crate::error::Place::default;
+        let corrupt = |reason: &str| Error::corrupt(nowhere(), format!("the image's head is damaged: {reason}"));
+        if !bytes.starts_with(&MAGIC) {
+            return Err(Error::invalid(nowhere(), "not an image: it does not begin with DF11IMG"));
+        }
+        let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or_else(|| corrupt("it is cut short"))?;
+        let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| header[at + i]));
+        let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| header[at + i]));
+        if u32_at(8) != VERSION {
+            let reason = format!("an image of version {}: this library knows version {VERSION}", u32_at(8));
+            return Err(Error::unsupported(nowhere(), reason));
+        }
+        let layout = Layout::new(Sizes {
+            weights: u64_at(24),
+            code_bytes: u64_at(32),
+            tensors: u32_at(40),
+            longest: u32_at(60),
+            second_bits: u32_at(52),
+            table_bytes: u32_at(56),
+        })
+        .ok_or_else(|| corrupt("no group has these sizes"))?;
+        // One comparison for magic, version, constants, offsets and all that must be zero.
+        let mut want = header_of(&layout);
+        want[240..252].copy_from_slice(&header[240..252]);
+        if want != *header {
+            return Err(corrupt("its offsets do not follow from its sizes"));
+        }
+        let head = bytes.get(..layout.head_bytes() as usize).ok_or_else(|| corrupt("it is cut short"))?;
+        if u64_at(240) != checksum(head) {
+            return Err(corrupt("its checksum differs"));
+        }
+
+        let section = |from: u64, to: u64| head.get(from as usize..to as usize).unwrap_or_default();
+        let (ends, behind_ends) = section(layout.ends, layout.table).split_at(8 * layout.tensors as usize);
+        let (table, behind_table) = section(layout.table, layout.starts).split_at(layout.table_bytes as usize);
+        if behind_ends.iter().chain(behind_table).any(|&b| b != 0) {
+            return Err(corrupt("there are bytes between its sections"));
+        }
+        let (ends, _) = ends.as_chunks();
+        let ends: Vec<u64> = ends.iter().map(|&end| u64::from_le_bytes(end)).collect();
+        if !ends.is_sorted() || ends.last() != Some(&layout.weights) {
+            return Err(corrupt("its tensors do not end where the weights do"));
+        }
+        let table = Table::parse(table, layout.second_bits).ok_or_else(|| corrupt("its table leads out of itself"))?;
+        Ok(Head { layout, ends, table })
+    }
+
+    /// Where everything lies.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Weights before the end of each tensor; the last is their number.
+    pub fn ends(&self) -> &[u64] {
+        &self.ends
+    }
+
+    /// The decoding table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Its bytes, [`Layout::head_bytes`] of them: the first of the image.
+    pub fn bytes(&self) -> Vec<u8> {
+        let layout = &self.layout;
+        let mut head = vec![0; layout.head_bytes() as usize];
+        head[..HEADER_BYTES].copy_from_slice(&header_of(layout));
+        for (to, end) in head[layout.ends as usize..].chunks_exact_mut(8).zip(&self.ends) {
+            to.copy_from_slice(&end.to_le_bytes());
+        }
+        head[layout.table as usize..][..layout.table_bytes as usize].copy_from_slice(self.table.bytes());
+        let sum = checksum(&head);
+        head[240..248].copy_from_slice(&sum.to_le_bytes());
+        head
+    }
+}
+
+/// The header of a layout, without its checksum.
+fn header_of(layout: &Layout) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..8].copy_from_slice(&MAGIC);
+    for (at, value) in [
+        (8, VERSION),
+        (12, layout.head_bytes() as u32),
+        (40, layout.tensors),
+        (44, LANE_WEIGHTS as u32),
+        (48, WINDOW),
+        (52, layout.second_bits),
+        (56, layout.table_bytes),
+        (60, layout.longest),
+    ] {
+        header[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    for (at, value) in [
+        (16, layout.image_bytes),
+        (24, layout.weights),
+        (32, layout.code_bytes),
+        (64, layout.ends),
+        (72, layout.table),
+        (80, layout.starts),
+        (88, layout.lanes),
+        (96, layout.code),
+        (104, layout.code_section_bytes),
+        (112, layout.signs),
+        (120, layout.tiles),
+    ] {
+        header[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    header
+}
+
+/// Of a whole head.
+fn checksum(head: &[u8]) -> u64 {
+    let mut hasher = Sha256::new();
+    hasher.update(&head[..240]);
+    hasher.update(&head[HEADER_BYTES..]);
+    let digest: [u8; 32] = hasher.finalize().into();
+    u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Sizes =
+        Sizes { weights: 1, code_bytes: 1, tensors: 1, longest: 1, second_bits: 7, table_bytes: 16384 };
+
+    #[test]
+    fn the_largest_group_has_a_layout_and_impossible_ones_have_none() {
+        let weights = u32::MAX as u64;
+        let sizes = Sizes { weights, code_bytes: 4 * weights, tensors: 1024, longest: 32, ..SMALL };
+        let largest = Layout::new(sizes).unwrap();
+        // Codes of 32 bits: 40 bits a weight, 65,536 bits a tile and more, all of it above 2^34 bytes.
+        assert_eq!(largest.code_units(), weights / 4 + 1 + 4);
+        assert!(largest.image_bytes > 5 * weights && largest.image_bytes < 5 * weights + weights / 40);
+        // A tile's start is counted in units of 128 bits, which fit 32 bits.
+        assert!(largest.code_bytes / UNIT_BYTES < u32::MAX as u64);
+        for wrong in [
+            Sizes { weights: weights + 1, ..sizes },
+            Sizes { code_bytes: 4 * weights + 9, ..sizes },
+            Sizes { tensors: 0, ..sizes },
+            Sizes { tensors: 1025, ..sizes },
+            Sizes { longest: 33, ..sizes },
+            Sizes { second_bits: 8, ..sizes },
+            Sizes { second_bits: 1, ..sizes },
+            Sizes { table_bytes: 16400, ..sizes },
+            Sizes { table_bytes: 0, ..sizes },
+            Sizes { table_bytes: 65536, ..sizes },
+            Sizes { weights: u64::MAX, code_bytes: u64::MAX, ..sizes },
+        ] {
+            assert_eq!(Layout::new(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn sections_follow_one_another_and_hold_what_they_must() {
+        for (weights, code_bytes) in
+            [(0, 0), (1, 1), (1, 4), (3327, 400), (3328, 13312), (3329, 1109), (1 << 27, 44_739_243)]
+        {
+            let l = Layout::new(Sizes { weights, code_bytes, ..SMALL }).unwrap();
+            let tiles = weights.div_ceil(3328);
+            let sections = [
+                (0, 256),
+                (l.ends, 8),
+                (l.table, 16384),
+                (l.starts, 4 * tiles + 4),
+                (l.lanes, 64 * tiles),
+                (l.code, l.code_section_bytes),
+                (l.signs, weights),
+                (l.image_bytes, 0),
+            ];
+            for pair in sections.windows(2) {
+                let behind = pair[0].0 + pair[0].1;
+                assert!(pair[1].0 >= behind && pair[1].0.is_multiple_of(256), "{l:?}");
+            }
+            assert!(l.code_section_bytes.is_multiple_of(16) && l.code_section_bytes >= code_bytes + 64);
+            // What is parked fits, with two positions more than blocks.
+            let blocks = code_bytes.div_ceil(4096);
+            assert!(l.parked_gaps() + 320 * blocks <= l.parked_positions());
+            assert!(
+                l.parked_positions() + 4 * (blocks + 2) <= l.image_bytes && l.parked_positions().is_multiple_of(256)
+            );
+        }
+        // The statistics of a real layer.
+        let real =
+            Layout::new(Sizes { weights: 15_728_640, code_bytes: 5_233_705, table_bytes: 20480, ..SMALL }).unwrap();
+        assert!((real.image_bytes * 8) as f64 / 15_728_640.0 < 10.9);
+    }
+}

@@ -1,0 +1,285 @@
+//! The table by which a device decodes: what every window of 11 bits begins with, long codes included, without a branch.
+//!
+//! # Entries
+//!
+//! ```text
+//!  an entry, 8 bytes   x, bytes 0..3, a u32              y, bytes 4..7, a u32
+//!                      31..24  23..16  15..8   7..0      13..8     5..0
+//!  exponents           1st     2nd     3rd     4th       8·count   how many bits they take
+//!  long code           ─── XOR for the next address ──   0         second_bits
+//! ```
+//!
+//! The main table has 2^11 entries, 16 KiB. An entry holds as many whole codes as its window does, four at most, the first
+//! on top; `count` is 1 to 4. A window that begins with no whole code holds
+//!
+//! - the exponent of the *only* word that begins so, with that word's length (up to 32, more than the window has: the bits
+//!   that were not looked at can have but one value);
+//! - exponent 0 with one bit, if no word begins so: nothing valid gets there, and whoever does gets on;
+//! - a long code, if several words do: the decoder moves on by `second_bits` and looks up the next window of 11 bits at
+//!   address `8·window ^ XOR` instead of `8·window`.
+//!
+//! # The second level
+//!
+//! After such a move the window begins with 11 − `second_bits` bits that are known. The XOR takes them away and puts the
+//! address of a table of 2^`second_bits` entries in their place; its entries are as above, with one exponent at most,
+//! and lengths counted from the window. Tables lie behind the main one in breadth-first order, and each is reached from
+//! one entry. All of them together are no larger than the main table, so that no address exceeds 32 KiB whatever is looked up.
+//!
+//! `second_bits` is the largest of 7 … 2 for which they are.
+//!
+//! # Why two bits are always enough
+//!
+//! There is a table for each prefix of 11, 13, … 31 bits that several words share. Let every exponent have one word: 240 words
+//! at most, in at most 16 rows of 256 slots behind the first row, for a file has no more. Of words that end in a row of the
+//! second byte, at most every second one begins another prefix of 11, of 13, of 15 bits: three tables for two words. The
+//! same holds for 19, 21, 23 in the third byte and 27, 29, 31 in the fourth; of 17 and 25 bits there are two prefixes in a
+//! row. The way to a row of the third byte is three tables more, to one of the fourth byte three again, and these are in
+//! rows of their own. In all no more than 240/2 · 3 + 15 · 5 = 435 tables, and 512 are allowed.
+//!
+//! Rows that hold more words than exponents are possible: leftovers of the reference's writer, some few, which need no
+//! table of their own. Only rows that are made up can hold more than fits; such a group is decoded on the host alone.
+
+use crate::huffman::MAX_CODE_BITS;
+use crate::huffman::code::{Code, CodeTable};
+use crate::huffman::table::first_symbols;
+use std::ops::RangeInclusive;
+
+/// Bits of a window.
+pub const WINDOW: u32 = 11;
+// The host's decoder has the same, and its look-up of first symbols serves both.
+const _: () = assert!(WINDOW == crate::huffman::table::WINDOW);
+/// The most exponents of an entry.
+const MOST: u32 = 4;
+/// Bytes of an entry.
+const ENTRY: usize = 8;
+/// Bytes of the main table, and the most that all others may have.
+const MAIN_BYTES: usize = ENTRY << WINDOW;
+/// Bits that a second-level table may resolve.
+const SECOND_BITS: RangeInclusive<u32> = 2..=7;
+
+/// The shape of a code's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub second_bits: u32,
+    /// Second-level tables.
+    pub tables: u32,
+}
+
+impl Shape {
+    /// The shape of a code's table; `None` where no such table holds it.
+    pub fn of(codes: &CodeTable) -> Option<Shape> {
+        SECOND_BITS.rev().map(|second_bits| Shape { second_bits, tables: tables(codes, second_bits) }).find(Shape::fits)
+    }
+
+    /// Bytes of the whole table.
+    pub fn bytes(self) -> u32 {
+        MAIN_BYTES as u32 + self.tables * ((ENTRY as u32) << self.second_bits)
+    }
+
+    fn fits(&self) -> bool {
+        self.tables <= 1 << (WINDOW - self.second_bits)
+    }
+
+    /// All sizes that a table can have; none for a number of bits that no table has.
+    pub fn sizes(second_bits: u32) -> impl Iterator<Item = u32> {
+        let shapes = SECOND_BITS.filter(move |&bits| bits == second_bits);
+        shapes.flat_map(|second_bits| {
+            (0..=1 << (WINDOW - second_bits)).map(move |tables| Shape { second_bits, tables }.bytes())
+        })
+    }
+}
+
+/// Second-level tables for a code: prefixes of 11 bits, and of `second_bits` more each, that several longer words share.
+fn tables(codes: &CodeTable, second_bits: u32) -> u32 {
+    let mut found = 0;
+    for depth in (WINDOW..codes.longest()).step_by(second_bits as usize) {
+        let prefixes = codes.codes().iter().filter(|c| c.len as u32 > depth).map(|c| c.bits >> (32 - depth));
+        // Words are in the order of their bits, so those of one prefix are neighbours.
+        let (mut last, mut times) = (None, 0);
+        for prefix in prefixes {
+            times = if last == Some(prefix) { times + 1 } else { 1 };
+            last = Some(prefix);
+            found += (times == 2) as u32;
+        }
+    }
+    found
+}
+
+/// What a prefix of a stream says.
+enum Found {
+    /// This word, wholly in the prefix or the only one that begins so.
+    Word(Code),
+    /// No word begins so.
+    Nothing,
+    /// Several do.
+    Several,
+}
+
+/// What begins with a prefix: its bits from the top of a word, zeros below.
+fn begins(codes: &CodeTable, prefix: u32, depth: u32) -> Found {
+    if let Some(code) = codes.first(prefix).filter(|c| c.len as u32 <= depth) {
+        return Found::Word(code);
+    }
+    let last = prefix | u32::MAX.checked_shr(depth).unwrap_or(0);
+    let all = codes.codes();
+    let from = all.partition_point(|c| c.bits < prefix);
+    match &all[from..all.partition_point(|c| c.bits <= last)] {
+        [] => Found::Nothing,
+        [one] => Found::Word(*one),
+        _ => Found::Several,
+    }
+}
+
+/// A decoding table. See the head of this file for its bits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    bytes: Vec<u8>,
+    second_bits: u32,
+}
+
+impl Table {
+    /// The table of a code; `None` where none holds it (no compressor writes such).
+    pub fn new(codes: &CodeTable) -> Option<Table> {
+        let shape = Shape::of(codes)?;
+        let mut maker = Maker {
+            codes,
+            second_bits: shape.second_bits,
+            bytes: Vec::with_capacity(shape.bytes() as usize),
+            tables: Vec::new(),
+        };
+        let first = first_symbols(codes);
+        for window in 0..1 << WINDOW {
+            match whole_codes(&first, window) {
+                Some((x, y)) => maker.put(x, y),
+                None => maker.one(window as u64, WINDOW),
+            }
+        }
+        let mut done = 0;
+        while let Some(&(prefix, depth)) = maker.tables.get(done) {
+            for low in 0..1u64 << shape.second_bits {
+                maker.one(prefix << shape.second_bits | low, depth + shape.second_bits);
+            }
+            done += 1;
+        }
+        debug_assert_eq!(maker.bytes.len(), shape.bytes() as usize);
+        Some(Table { bytes: maker.bytes, second_bits: shape.second_bits })
+    }
+
+    /// A table from its bytes, which are trusted with nothing. `None` if an entry could lead anywhere but to exponents, or
+    /// to another table than the next in order: so each is reached by one way, and no way is longer than a code.
+    pub(super) fn parse(bytes: &[u8], second_bits: u32) -> Option<Table> {
+        if !Shape::sizes(second_bits).any(|size| size as usize == bytes.len()) {
+            return None;
+        }
+        let table_bytes = ENTRY << second_bits;
+        // Tables that were reached: the prefix that leads to each, and its length.
+        let mut reached: Vec<(u64, u32)> = Vec::new();
+        let entries = (0..1 << WINDOW).map(|window| (None, window as u64));
+        let tables = (bytes.len() - MAIN_BYTES) / table_bytes;
+        let second = (0..tables).flat_map(|table| (0..1 << second_bits).map(move |low| (Some(table), low as u64)));
+        for (i, (table, low)) in entries.chain(second).enumerate() {
+            let (most, prefix, depth) = match table {
+                None => (MOST, low, WINDOW),
+                Some(table) => {
+                    let &(prefix, depth) = reached.get(table)?;
+                    (1, prefix << second_bits | low, depth + second_bits)
+                }
+            };
+            let (x, y) = entry_at(bytes, i * ENTRY);
+            let (eight_counts, length) = (y >> 8, y & 255);
+            let good = if eight_counts == 0 {
+                let next = MAIN_BYTES + reached.len() * table_bytes;
+                reached.push((prefix, depth));
+                depth < MAX_CODE_BITS
+                    && length == second_bits
+                    && next < bytes.len()
+                    && x == way(next, prefix, second_bits)
+            } else {
+                let count = eight_counts / 8;
+                let unused = x.checked_shl(eight_counts).unwrap_or(0);
+                eight_counts.is_multiple_of(8) && count <= most && unused == 0 && (count..=32).contains(&length)
+            };
+            if !good {
+                return None;
+            }
+        }
+        Some(Table { bytes: bytes.to_vec(), second_bits })
+    }
+
+    /// The table as it lies in an image: a multiple of 16, at most 32,768.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Bits that a second-level table resolves.
+    pub fn second_bits(&self) -> u32 {
+        self.second_bits
+    }
+
+    /// The entry at a byte address, which is clamped into the table.
+    pub(super) fn entry(&self, address: usize) -> (u32, u32) {
+        entry_at(&self.bytes, (address & !(ENTRY - 1)).min(self.bytes.len() - ENTRY))
+    }
+}
+
+/// Both halves of the entry at a byte address.
+fn entry_at(bytes: &[u8], at: usize) -> (u32, u32) {
+    let half = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+    (half(at), half(at + 4))
+}
+
+/// The XOR of an entry that leads to the table at `to`, for a prefix: it takes the prefix's last bits, which the next window
+/// begins with, out of the address.
+fn way(to: usize, prefix: u64, second_bits: u32) -> u32 {
+    let known = prefix & ((1 << (WINDOW - second_bits)) - 1);
+    to as u32 ^ ((known << second_bits) as u32 * ENTRY as u32)
+}
+
+/// The entry of a window that begins with whole codes; `None` if it begins with none.
+fn whole_codes(first: &[(u8, u8); 1 << WINDOW], window: usize) -> Option<(u32, u32)> {
+    let (mut x, mut count, mut used) = (0, 0, 0);
+    while count < MOST {
+        // Bits shifted in from the right are unknown: a code counts only if it ends before them.
+        let (symbol, len) = first[window << used & ((1 << WINDOW) - 1)];
+        if len == 0 || used + len as u32 > WINDOW {
+            break;
+        }
+        x |= (symbol as u32) << (24 - 8 * count);
+        count += 1;
+        used += len as u32;
+    }
+    (count > 0).then_some((x, (8 * count) << 8 | used))
+}
+
+/// A table that is being made.
+struct Maker<'a> {
+    codes: &'a CodeTable,
+    second_bits: u32,
+    bytes: Vec<u8>,
+    /// Second-level tables that entries lead to: the prefix of each, and its length.
+    tables: Vec<(u64, u32)>,
+}
+
+impl Maker<'_> {
+    fn put(&mut self, x: u32, y: u32) {
+        self.bytes.extend(x.to_le_bytes());
+        self.bytes.extend(y.to_le_bytes());
+    }
+
+    /// The entry of a prefix of `depth` bits that holds no more than one word.
+    fn one(&mut self, prefix: u64, depth: u32) {
+        // Second-level prefixes may be longer than codes.
+        let top = ((prefix as u128) << (128 - depth) >> 96) as u32;
+        let (x, y) = match begins(self.codes, top, depth.min(MAX_CODE_BITS)) {
+            // The bits before the window are behind us.
+            Found::Word(code) => ((code.symbol as u32) << 24, (8 << 8) | (code.len as u32 + WINDOW - depth)),
+            Found::Nothing => (0, 8 << 8 | 1),
+            Found::Several => {
+                let to = MAIN_BYTES + self.tables.len() * (ENTRY << self.second_bits);
+                self.tables.push((prefix, depth));
+                (way(to, prefix, self.second_bits), self.second_bits)
+            }
+        };
+        self.put(x, y);
+    }
+}

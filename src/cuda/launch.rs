@@ -1,0 +1,362 @@
+//! The hot path: decoding into memory of the caller's, on the caller's stream. Nothing here allocates, on host or device,
+//! waits, locks, loads, or makes an event; every call is legal while the stream is being captured.
+//!
+//! A call checks its arguments, then makes the device's context current, asks the stream for its context, launches, and makes
+//! the thread's own context current again: four calls of the driver for any number of tensors or groups up to 32, and
+//! one more for each 32 further. What a launch is told lies on the stack and is copied by the driver.
+//!
+//! # Errors
+//!
+//! Everything that can be checked is checked before the first launch, so that an error means that nothing was enqueued, with
+//! two exceptions that both need a failing driver: where a call takes several launches, one of the later ones may fail, and
+//! the message says how many were made; and the thread's context may be impossible to restore after all was launched.
+
+use super::driver::{DevicePtr, Function, Stream};
+use super::image::TILE_WEIGHTS;
+use super::policy::{self, Job, Jobs, MOST_JOBS};
+use super::resident::{Resident, Shared};
+use crate::error::{Error, Result};
+
+/// A run of weights and where it goes, checked.
+#[derive(Clone, Copy)]
+struct Piece<'a> {
+    resident: &'a Resident,
+    first: u64,
+    count: u64,
+    dst: DevicePtr,
+    status: DevicePtr,
+}
+
+impl Piece<'_> {
+    /// Tiles that its weights lie in.
+    fn tiles(&self) -> u64 {
+        (self.first + self.count - 1) / TILE_WEIGHTS - self.first / TILE_WEIGHTS + 1
+    }
+
+    fn job(&self) -> Job {
+        let &Piece { first, count, dst, status, .. } = self;
+        Job { dst, status, first, count, ..self.resident.template }
+    }
+}
+
+impl Shared {
+    /// Launches a kernel with one parameter.
+    ///
+    /// # Safety
+    ///
+    /// The context is current, the stream is one of its, and the kernel is right to run with this parameter.
+    pub(super) unsafe fn launch<T>(
+        &self,
+        function: Function,
+        blocks: u32,
+        threads: u32,
+        shared: u32,
+        parameter: &T,
+        stream: Stream,
+    ) -> Result<()> {
+        let mut parameters = [(&raw const *parameter).cast_mut().cast()];
+        // SAFETY: by the caller's promise; the driver copies the parameter before it returns.
+        let code = unsafe {
+            let (list, none) = (parameters.as_mut_ptr(), std::ptr::null_mut());
+            (self.driver.table.launch)(function, blocks, 1, 1, threads, 1, 1, shared, stream.raw(), list, none)
+        };
+        self.driver.check("cuLaunchKernel", code)
+    }
+}
+
+impl Resident {
+    /// Decodes the whole group to `dst`, which holds `bytes` bytes.
+    ///
+    /// Stream-ordered: it returns before the work is done. `status` is the address of a `u32` on the device (a multiple of 4),
+    /// or 0: it is raised to 103 (`CORRUPT`) if the image contradicts itself, and never lowered, so it must have been set to 0
+    /// before. `dst` is a multiple of 2; a multiple of 16 is fastest.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument`, `BufferTooSmall`, `Misaligned`, `DefaultStream`, `WrongDevice`, `Cuda`: then nothing was enqueued
+    /// (see [`super::launch`] for the exceptions).
+    ///
+    /// # Safety
+    ///
+    /// `stream` is a stream; destination, status and image are memory of its context until it has passed the decode, and
+    /// nobody else writes the image or uses the destination meanwhile.
+    pub unsafe fn decompress(&self, dst: DevicePtr, bytes: u64, status: DevicePtr, stream: Stream) -> Result<()> {
+        // SAFETY: by the caller's promise.
+        unsafe { self.decompress_range(0, self.layout.weights, dst, bytes, status, stream) }
+    }
+
+    /// Decodes `count` weights from weight `first` on. No other weight's bytes are written, whatever the alignment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Resident::decompress`]; `InvalidArgument` for a range that leaves the group.
+    ///
+    /// # Safety
+    ///
+    /// As [`Resident::decompress`].
+    pub unsafe fn decompress_range(
+        &self,
+        first: u64,
+        count: u64,
+        dst: DevicePtr,
+        bytes: u64,
+        status: DevicePtr,
+        stream: Stream,
+    ) -> Result<()> {
+        let shared = &*self.device.0;
+        shared.check_null(stream)?;
+        let weights = self.layout.weights;
+        if first.checked_add(count).is_none_or(|end| end > weights) {
+            let reason = format!("weights {first} + {count} are outside the group's {weights}");
+            return Err(Error::InvalidArgument(reason));
+        }
+        self.check(count, dst, bytes, status)?;
+        let piece = Piece { resident: self, first, count, dst, status };
+        // SAFETY: by the caller's promise; the piece was checked.
+        unsafe { enqueue(shared, std::iter::once(piece).filter(|piece| piece.count > 0), stream) }
+    }
+
+    /// Decodes each tensor of the group to a destination of its own: `dsts[i]` holds `bytes[i]` bytes and receives tensor
+    /// `i`, in the order of the group. A destination of 0 leaves its tensor out. Destinations that follow each other without a
+    /// gap are decoded as one run.
+    ///
+    /// # Errors
+    ///
+    /// As [`Resident::decompress`]; `InvalidArgument` if there are not as many destinations and sizes as tensors.
+    ///
+    /// # Safety
+    ///
+    /// As [`Resident::decompress`]; no two destinations overlap.
+    pub unsafe fn decompress_tensors(
+        &self,
+        dsts: &[DevicePtr],
+        bytes: &[u64],
+        status: DevicePtr,
+        stream: Stream,
+    ) -> Result<()> {
+        let shared = &*self.device.0;
+        shared.check_null(stream)?;
+        let tensors = self.ends.len();
+        if dsts.len() != tensors || bytes.len() != tensors {
+            let reason = format!("{} destinations and {} sizes for {tensors} tensors", dsts.len(), bytes.len());
+            return Err(Error::InvalidArgument(reason));
+        }
+        let range = |i: usize| (if i == 0 { 0 } else { self.ends[i - 1] }, self.ends[i]);
+        for (i, (&dst, &bytes)) in dsts.iter().zip(bytes).enumerate() {
+            let (from, to) = range(i);
+            if dst != 0 {
+                self.check(to - from, dst, bytes, status)?;
+            }
+        }
+        let mut next = 0;
+        let pieces = std::iter::from_fn(|| {
+            while next < tensors && (dsts[next] == 0 || range(next).0 == range(next).1) {
+                next += 1;
+            }
+            let start = next;
+            let (first, mut end) = (start < tensors).then(|| range(start))?;
+            next += 1;
+            while next < tensors && dsts[next] == dsts[start] + 2 * (end - first) {
+                end = range(next).1;
+                next += 1;
+            }
+            Some(Piece { resident: self, first, count: end - first, dst: dsts[start], status })
+        });
+        // SAFETY: by the caller's promise; the pieces were checked.
+        unsafe { enqueue(shared, pieces, stream) }
+    }
+
+    /// What can be checked of a destination for `count` weights.
+    #[inline]
+    fn check(&self, count: u64, dst: DevicePtr, bytes: u64, status: DevicePtr) -> Result<()> {
+        if !status.is_multiple_of(4) {
+            return Err(Error::Misaligned { what: "the status", to: 4 });
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        if dst == 0 {
+            return Err(Error::InvalidArgument("the destination's address is 0".into()));
+        }
+        if !dst.is_multiple_of(2) {
+            return Err(Error::Misaligned { what: "the destination", to: 2 });
+        }
+        // No group has more than 2^32 weights, so this does not overflow.
+        let needed = 2 * count;
+        if bytes < needed {
+            return Err(Error::BufferTooSmall { needed, given: bytes });
+        }
+        let Some(end) = dst.checked_add(needed) else {
+            return Err(Error::InvalidArgument("the destination leaves the address space".into()));
+        };
+        let (image, image_end) = (self.image(), self.image() + self.layout.image_bytes);
+        if dst < image_end && image < end {
+            return Err(Error::InvalidArgument("the destination overlaps the image".into()));
+        }
+        let within = |from: u64, to: u64| status != 0 && status < to && from < status.saturating_add(4);
+        if within(dst, end) || within(image, image_end) {
+            return Err(Error::InvalidArgument("the status lies in the destination or in the image".into()));
+        }
+        Ok(())
+    }
+}
+
+/// Decodes several whole groups: resident `i` to `dsts[i]`, which holds `bytes[i]` bytes. `statuses` is the address of as many
+/// `u32` on the device, one for each group, or 0. One launch does up to 32 groups.
+///
+/// # Errors
+///
+/// As [`Resident::decompress`]; `InvalidArgument` if the numbers of residents, destinations and sizes differ; `WrongDevice` if the
+/// residents are not all of one context.
+///
+/// # Safety
+///
+/// As [`Resident::decompress`]; no two destinations overlap.
+pub unsafe fn decompress_batch(
+    residents: &[&Resident],
+    dsts: &[DevicePtr],
+    bytes: &[u64],
+    statuses: DevicePtr,
+    stream: Stream,
+) -> Result<()> {
+    if dsts.len() != residents.len() || bytes.len() != residents.len() {
+        let (dsts, bytes) = (dsts.len(), bytes.len());
+        let reason = format!("{dsts} destinations and {bytes} sizes for {} groups", residents.len());
+        return Err(Error::InvalidArgument(reason));
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { decompress_batch_of(|i| residents[i], dsts, bytes, statuses, stream) }
+}
+
+/// [`decompress_batch`] of residents that a function knows, for callers whose list is of another kind.
+///
+/// # Safety
+///
+/// As [`decompress_batch`].
+pub(crate) unsafe fn decompress_batch_of<'a>(
+    resident: impl Fn(usize) -> &'a Resident,
+    dsts: &[DevicePtr],
+    bytes: &[u64],
+    statuses: DevicePtr,
+    stream: Stream,
+) -> Result<()> {
+    let count = dsts.len();
+    if count == 0 {
+        return Ok(());
+    }
+    let shared = &*resident(0).device.0;
+    shared.check_null(stream)?;
+    if statuses.checked_add(4 * count as u64).is_none() {
+        return Err(Error::InvalidArgument("the statuses leave the address space".into()));
+    }
+    let piece = |i: usize| Piece {
+        resident: resident(i),
+        first: 0,
+        count: resident(i).layout.weights,
+        dst: dsts[i],
+        status: if statuses == 0 { 0 } else { statuses + 4 * i as u64 },
+    };
+    for (i, bytes) in bytes.iter().enumerate() {
+        let Piece { resident, count, dst, status, .. } = piece(i);
+        let other = &*resident.device.0;
+        if other.context != shared.context || !std::ptr::eq(other.driver, shared.driver) {
+            return Err(Error::WrongDevice("the groups lie in several contexts".into()));
+        }
+        other.check_null(stream)?;
+        resident.check(count, dst, *bytes, status)?;
+    }
+    let pieces = (0..count).map(piece).filter(|piece| piece.count > 0);
+    // SAFETY: by the caller's promise; the pieces were checked.
+    unsafe { enqueue(shared, pieces, stream) }
+}
+
+/// Launches pieces that were checked, 32 at a time.
+///
+/// # Safety
+///
+/// As for the functions above.
+unsafe fn enqueue<'a>(shared: &Shared, pieces: impl Iterator<Item = Piece<'a>>, stream: Stream) -> Result<()> {
+    let mut pieces = pieces.peekable();
+    if pieces.peek().is_none() {
+        return Ok(());
+    }
+    // SAFETY: the residents keep the device open, and so its context alive; the rest is the caller's promise.
+    unsafe {
+        shared.driver.within(shared.context, || {
+            shared.check_stream(stream)?;
+            let mut launches = 0;
+            while let Some(first) = pieces.next() {
+                let result = if pieces.peek().is_none() && launches == 0 {
+                    one(shared, &first, stream)
+                } else {
+                    many(shared, first, &mut pieces, stream)
+                };
+                result.map_err(|error| if launches == 0 { error } else { partly(error, launches) })?;
+                launches += 1;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Says that some of a call's launches were made.
+#[cold]
+fn partly(error: Error, launches: u32) -> Error {
+    match error {
+        Error::Cuda { call, code, text } => {
+            Error::Cuda { call, code, text: format!("{text}; {launches} launches of this call are in the stream") }
+        }
+        other => other,
+    }
+}
+
+/// Blocks for so many tiles, where all tiles of a launch together are `all`: as many as run at once, each with about the same
+/// number of tiles.
+fn blocks_for(tiles: u64, all: u64, warps: u32, capacity: u32) -> u32 {
+    let rounds = all.div_ceil(capacity as u64 * warps as u64).max(1);
+    tiles.div_ceil(rounds * warps as u64) as u32
+}
+
+/// # Safety
+///
+/// As for `enqueue`, with the context current.
+unsafe fn one(shared: &Shared, piece: &Piece<'_>, stream: Stream) -> Result<()> {
+    let mut job = piece.job();
+    let warps = policy::warps(shared.capability, job.table_bytes, shared.most_shared);
+    let tiles = piece.tiles();
+    job.blocks = blocks_for(tiles, tiles, warps, shared.capacity(job.table_bytes));
+    let bytes = policy::decode_shared(job.table_bytes, warps);
+    // SAFETY: the job is what the kernel expects of the image's layout.
+    unsafe { shared.launch(shared.kernels.decode, job.blocks, 32 * warps, bytes, &job, stream) }
+}
+
+/// # Safety
+///
+/// As for `enqueue`, with the context current.
+unsafe fn many<'a>(
+    shared: &Shared,
+    first: Piece<'a>,
+    more: &mut impl Iterator<Item = Piece<'a>>,
+    stream: Stream,
+) -> Result<()> {
+    let mut jobs = Jobs { count: 0, reserved: 0, job: [Job::default(); MOST_JOBS] };
+    let (mut table_bytes, mut all) = (0, 0);
+    for (job, piece) in jobs.job.iter_mut().zip(std::iter::once(first).chain(more)) {
+        *job = piece.job();
+        // For a moment; blocks can be told apart only when all tiles are known.
+        job.blocks = piece.tiles() as u32;
+        all += piece.tiles();
+        table_bytes = table_bytes.max(job.table_bytes);
+        jobs.count += 1;
+    }
+    let warps = policy::warps(shared.capability, table_bytes, shared.most_shared);
+    let mut blocks = 0;
+    for job in &mut jobs.job[..jobs.count as usize] {
+        job.first_block = blocks;
+        job.blocks = blocks_for(job.blocks as u64, all, warps, shared.capacity(table_bytes));
+        blocks += job.blocks;
+    }
+    let bytes = policy::decode_shared(table_bytes, warps);
+    // SAFETY: the jobs are what the kernel expects of the images' layouts.
+    unsafe { shared.launch(shared.kernels.decode_many, blocks, 32 * warps, bytes, &jobs, stream) }
+}

@@ -1,0 +1,43 @@
+//! Groups on a CUDA device: images of them, and kernels that decode those into the caller's memory on the caller's stream.
+//!
+//! - [`image`]: a group's bytes as a device wants them. No CUDA call is made there: sizes, heads and whole images are made
+//!   and read on any machine;
+//! - [`driver`]: the CUDA driver, loaded at run time;
+//! - [`policy`]: what host and kernels agree on;
+//! - [`kernels`]: the kernels, chosen and loaded;
+//! - [`resident`]: devices, and images that lie on them;
+//! - [`upload`]: images made on the device, from the file's parts;
+//! - [`launch`]: decoding, the hot path.
+//!
+//! ```no_run
+//! use df11::cuda::{Device, DeviceOptions, Stream};
+//! # fn main() -> Result<(), df11::Error> {
+//! # let (model, image, dst, stream) = (df11::Model::open("", &Default::default())?, 0, 0, Stream::from_raw(1 as *mut _));
+//! let device = Device::open(0, &DeviceOptions::default())?;
+//! let group = &model.groups()[0];
+//! let bytes = df11::cuda::image::Layout::of(group)?.image_bytes;
+//! // `image` and `dst` are device memory of the caller's, `stream` is a stream of its.
+//! // SAFETY: they live until the stream has passed the decode.
+//! unsafe {
+//!     let resident = device.upload(&model, 0, image, bytes, stream, None)?;
+//!     resident.decompress(dst, 2 * group.element_count(), 0, stream)?;
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! The library owns no device memory, no stream and no context. It never synchronises but where the documentation of a call
+//! says so, and none of those is on the way of a decode.
+
+pub mod driver;
+pub mod image;
+pub mod kernels;
+pub mod launch;
+pub mod policy;
+pub mod resident;
+pub mod upload;
+
+pub use driver::{DevicePtr, Stream};
+pub use kernels::Choice;
+pub use launch::decompress_batch;
+pub use resident::{Device, DeviceInfo, DeviceOptions, Resident};
+pub use upload::Staging;

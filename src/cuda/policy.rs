@@ -1,0 +1,102 @@
+//! What the host and the kernels agree on beside images: launch shapes and the structs that launches pass. A mirror of
+//! `kernels/policy.h` and `kernels/job.h`, whose comments give the reasons; `tests/cuda_kernels.rs` compares them.
+
+/// Tables of at most so many bytes take so many of shared memory.
+pub const TABLE_SMALL: u32 = 16384;
+/// All other tables do, in bytes.
+pub const TABLE_LARGE: u32 = 32768;
+/// Units of 16 bytes of code that a warp stages.
+pub const CODE_UNITS: u32 = 96;
+/// Jobs that one launch of `df11_decode_many` takes.
+pub const MOST_JOBS: usize = 32;
+/// Warps of a decoding block at most.
+pub const MOST_WARPS: u32 = 24;
+/// Warps of a decoding block from that compute capability (major · 10 + minor) on.
+pub const WARPS: [(u32, u32); 7] = [(75, 6), (80, 12), (86, 14), (89, 14), (90, 12), (100, 12), (120, 14)];
+/// Threads of a block of `df11_index`.
+pub const INDEX_THREADS: u32 = 512;
+/// Shared bytes of such a block beside its table.
+pub const INDEX_SHARED: u32 = 5248;
+/// Shared bytes of each warp of a decoding block: its code, and the exponents of its lanes.
+pub const WARP_SHARED: u32 = 16 * CODE_UNITS + 32 * super::image::LANE_WEIGHTS as u32;
+
+/// Shared bytes of a table.
+pub fn table_shared(table_bytes: u32) -> u32 {
+    if table_bytes <= TABLE_SMALL { TABLE_SMALL } else { TABLE_LARGE }
+}
+
+/// Shared bytes of a decoding block.
+pub fn decode_shared(table_bytes: u32, warps: u32) -> u32 {
+    table_shared(table_bytes) + warps * WARP_SHARED
+}
+
+/// Shared bytes of a block of `df11_index`.
+pub fn index_shared(table_bytes: u32) -> u32 {
+    table_shared(table_bytes) + INDEX_SHARED
+}
+
+/// Warps of a decoding block on a device whose blocks may have `most_shared` bytes of shared memory.
+pub fn warps(capability: u32, table_bytes: u32, most_shared: u32) -> u32 {
+    let tuned = WARPS.iter().rev().find(|&&(from, _)| from <= capability).map_or(1, |&(_, warps)| warps);
+    let fit = most_shared.saturating_sub(table_shared(table_bytes)) / WARP_SHARED;
+    tuned.min(fit).clamp(1, MOST_WARPS)
+}
+
+/// What a decoding kernel is told: `struct df11_job`. Addresses are device addresses.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Job {
+    pub dst: u64,
+    pub status: u64,
+    pub first: u64,
+    pub count: u64,
+    pub weights: u64,
+    pub state: u64,
+    pub table: u64,
+    pub starts: u64,
+    pub lanes: u64,
+    pub code: u64,
+    pub signs: u64,
+    pub code_units: u64,
+    pub tiles: u64,
+    pub table_bytes: u32,
+    pub first_block: u32,
+    pub blocks: u32,
+    pub reserved: u32,
+}
+
+/// Several of them: `struct df11_jobs`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Jobs {
+    pub count: u32,
+    pub reserved: u32,
+    pub job: [Job; MOST_JOBS],
+}
+
+/// What the index kernel is told: `struct df11_index_job`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct IndexJob {
+    pub image_state: u64,
+    pub table: u64,
+    pub starts: u64,
+    pub lanes: u64,
+    pub code: u64,
+    pub gaps: u64,
+    pub positions: u64,
+    pub weights: u64,
+    pub code_bytes: u64,
+    pub code_units: u64,
+    pub tiles: u64,
+    pub blocks: u64,
+    pub position_count: u64,
+    pub table_bytes: u32,
+    pub reserved: u32,
+}
+
+// Kernel parameters: the kernels' own sizes, and no more than every driver takes.
+const _: () = {
+    assert!(size_of::<Job>() == 120 && size_of::<IndexJob>() == 112);
+    assert!(size_of::<Jobs>() == 8 + 120 * MOST_JOBS && size_of::<Jobs>() <= 4096);
+};

@@ -1,0 +1,409 @@
+//! The bit at which every n-th weight's code begins, found by one walk over the codes: the index of images.
+//!
+//! # The idea
+//!
+//! As in [`super::decode`], several streams are walked side by side, several codes a look-up; but nothing is decoded, so a
+//! look-up adds one number to one: codes above, bits below. Where a certain weight begins cannot be seen that way, for a look-up
+//! steps over up to eleven codes. So every lane leaves *points* behind it, and what lies between two of them is looked at
+//! again, once in some hundred weights:
+//!
+//! ```text
+//! step    e = many[bits >> 53];  bits <<= e & 63;  here += e         here: weights << 16 | bits, since the burst's start
+//! round   points[r] = here;  bits = load at here;  five steps         at most one mark lies in it: 55 weights at most
+//! burst   up to 48 rounds of all lanes, then of each lane:
+//!           for each mark in it   the round by counting smaller points, the step by doing the round again, the code by
+//!                                 a table of the places at which a window's codes begin
+//!           for each block's end  the first code behind it, code by code
+//! ```
+//!
+//! A lane walks a *run* of whole blocks and goes through their borders without stopping, for the stream restarts nowhere.
+//! At each border the walk knows how many weights came before and at which bit the next code begins; whoever asked for the
+//! walk compares both with what is recorded ([`Sink::border`]). That runs begin where codes begin follows from the border before.
+//!
+//! # What keeps it in bounds
+//!
+//! A burst takes only so many rounds as stay in the code even if each took the most: 55 bits in look-ups, 32 in a long code,
+//! a load of 8 bytes. The last bytes of a stream are walked code by code. Bits that begin no code stop a lane where it is, and
+//! then it goes on code by code until it meets them: only what lies before its end can fail.
+
+use super::code::CodeTable;
+use super::table::{WINDOW, first_symbols};
+use super::{BLOCK_BITS, MAX_CODE_BITS, window};
+
+/// Weights from one mark to the next.
+pub const EVERY: u64 = 104;
+/// Runs that are walked side by side.
+pub const LANES: usize = 5;
+/// Bytes behind a run's blocks that a walk may look at; it needs none, but it is slower without.
+pub const BEHIND: usize = 32;
+
+/// Look-ups of a round: 55 bits are at most the 57 that a load guarantees.
+const STEPS: usize = 5;
+/// Rounds of a burst.
+const ROUNDS: usize = 48;
+/// Points that are compared at a time.
+const COMPARED: usize = 16;
+/// The most bytes by which a round moves on: 55 bits in look-ups and 32 in a long code.
+const ROUND_BYTES: usize = 11;
+const _: () = assert!(8 * ROUND_BYTES >= STEPS * WINDOW as usize + MAX_CODE_BITS as usize);
+// A burst's bits and weights fit half a point each, and no round has two marks.
+const _: () = assert!(ROUNDS * ROUND_BYTES * 8 + 8 < 1 << 16 && (STEPS * WINDOW as usize + 1) < EVERY as usize);
+
+/// One weight, as points count them.
+const ONE: u32 = 1 << 16;
+/// The bits of a point.
+const BITS: u32 = ONE - 1;
+
+/// A stretch of whole blocks to walk.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// Code bytes from the first block's first on, and of those behind the last block as many as there are, up to
+    /// [`BEHIND`].
+    pub code: &'a [u8],
+    /// The number of the first block.
+    pub block: usize,
+    /// How many blocks.
+    pub blocks: usize,
+    /// The bit of the first block at which its first code begins.
+    pub gap: usize,
+    /// Weights of the group before the run's first.
+    pub weight: u64,
+    /// The group's weights, if the last one is in this run.
+    pub end: Option<u64>,
+}
+
+/// What a walk finds.
+pub trait Sink {
+    /// The code of weight `number * EVERY` begins at this bit of the stream.
+    fn mark(&mut self, number: u64, bit: u64);
+    /// So many weights begin before a block, and the first one in it at bit `gap` of it. Returns whether that is so.
+    fn border(&mut self, block: usize, weight: u64, gap: usize) -> bool;
+    /// The last weight begins in this block, and its code ends at this bit of the stream. Returns whether that is so.
+    fn end(&mut self, block: usize, bit: u64) -> bool;
+}
+
+/// Walks runs with one code table.
+pub struct Marker<'a> {
+    codes: &'a CodeTable,
+    tables: Box<Tables>,
+}
+
+/// What each window begins with.
+struct Tables {
+    /// Whole codes, in weights and bits as points have them; 0 if the first code is longer, or none begins so.
+    many: [u32; 1 << WINDOW],
+    /// The bit at which each of its codes begins, four bits each, the first one lowest; the place behind the last whole code
+    /// counts.
+    places: [u64; 1 << WINDOW],
+}
+
+/// The points of a burst, the last one where it ended, and then as many that are larger than any.
+type Points = [u32; ROUNDS + 1 + COMPARED];
+
+impl<'a> Marker<'a> {
+    /// A marker for one group's code (some 10 µs).
+    pub fn new(codes: &'a CodeTable) -> Self {
+        let first = first_symbols(codes);
+        let mut tables = Box::new(Tables { many: [0; _], places: [0; _] });
+        for (window, (many, places)) in tables.many.iter_mut().zip(&mut tables.places).enumerate() {
+            let (mut used, mut count) = (0, 0);
+            loop {
+                *places |= (used as u64) << (4 * count);
+                // Bits shifted in from the right are unknown: a code counts only if it ends before them.
+                let len = first[window << used & ((1 << WINDOW) - 1)].1 as u32;
+                if len == 0 || used + len > WINDOW {
+                    break;
+                }
+                used += len;
+                count += 1;
+            }
+            *many = count * ONE + used;
+        }
+        Marker { codes, tables }
+    }
+
+    /// Walks runs side by side; those of no blocks are left out. Returns whether all is well: every code is one, and the
+    /// sink agrees.
+    pub fn walk<S: Sink>(&self, runs: [Run; LANES], sink: &mut S) -> bool {
+        /// # Safety
+        ///
+        /// The processor has the features.
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "bmi1,bmi2,avx2")]
+        unsafe fn with_bmi2<S: Sink>(marker: &Marker, runs: [Run; LANES], sink: &mut S) -> bool {
+            marker.walk_inline(runs, sink)
+        }
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") {
+            // SAFETY: it has them.
+            return unsafe { with_bmi2(self, runs, sink) };
+        }
+        self.walk_inline(runs, sink)
+    }
+
+    #[inline(always)]
+    fn walk_inline<S: Sink>(&self, runs: [Run; LANES], sink: &mut S) -> bool {
+        let mut lanes = runs.map(Lane::new);
+        let mut points: [Points; LANES] = [[0; _]; _];
+        loop {
+            for lane in &mut lanes {
+                if !lane.done && lane.room() == 0 && !self.finish(lane, sink) {
+                    return false;
+                }
+            }
+            let Some(busy) = lanes.iter().position(|lane| !lane.done) else { return true };
+            // A lane without work shadows a busy one, and its points are not looked at.
+            let source: [usize; LANES] = std::array::from_fn(|l| if lanes[l].done { busy } else { l });
+            let live = || lanes.iter().filter(|lane| !lane.done);
+            let room = live().map(Lane::room).min().unwrap_or(0);
+            let rounds = room.min(live().map(Lane::wanted).max().unwrap_or(0));
+            let starts = source.map(|l| lanes[l].code[lanes[l].at >> 3..].as_ptr());
+            let bits = source.map(|l| lanes[l].at as u32 & 7);
+            // SAFETY: every lane has room for so many rounds.
+            let stuck = unsafe { self.burst(starts, bits, &mut points, rounds) };
+            for (l, lane) in lanes.iter_mut().enumerate().filter(|(_, lane)| !lane.done) {
+                let well = self.look_back(lane, &points[l], rounds, sink);
+                if !well || (stuck[l] && !lane.done && !self.finish(lane, sink)) {
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Walks so many rounds of all lanes, each from one of the first bits at its address on. Returns which lanes met bits that
+    /// begin no code.
+    ///
+    /// # Safety
+    ///
+    /// [`ROUND_BYTES`] bytes for each round, and 8 more, can be read from each address on.
+    #[inline(always)]
+    unsafe fn burst(
+        &self,
+        starts: [*const u8; LANES],
+        bits: [u32; LANES],
+        points: &mut [Points; LANES],
+        rounds: usize,
+    ) -> [bool; LANES] {
+        let mut here = bits;
+        let mut stuck = [false; LANES];
+        for r in 0..rounds.min(ROUNDS) {
+            let mut bits = [0; LANES];
+            for l in 0..LANES {
+                points[l][r] = here[l];
+                // SAFETY: by the caller's promise; a round moves on by no more than its bytes.
+                bits[l] = unsafe { load(starts[l], here[l]) };
+            }
+            let mut entries = [0; LANES];
+            for _ in 0..STEPS {
+                for l in 0..LANES {
+                    entries[l] = self.tables.many[(bits[l] >> (64 - WINDOW)) as usize];
+                    bits[l] <<= entries[l] & 63;
+                    here[l] += entries[l];
+                }
+            }
+            for l in 0..LANES {
+                if entries[l] == 0 {
+                    // SAFETY: as above: look-ups take 7 bytes of a round at most.
+                    match self.long(unsafe { load(starts[l], here[l]) }) {
+                        Some(long) => here[l] += long,
+                        None => stuck[l] = true,
+                    }
+                }
+            }
+        }
+        for l in 0..LANES {
+            points[l][rounds..][1..=COMPARED].fill(u32::MAX);
+            points[l][rounds] = here[l];
+        }
+        stuck
+    }
+
+    /// A code that is longer than a window, as a point counts it.
+    #[cold]
+    #[inline(never)]
+    fn long(&self, bits: u64) -> Option<u32> {
+        Some(ONE + self.codes.first((bits >> 32) as u32)?.len as u32)
+    }
+
+    /// Finds the marks and borders that a lane has passed in a burst, and moves it on.
+    #[inline(always)]
+    fn look_back<S: Sink>(&self, lane: &mut Lane, points: &Points, rounds: usize, sink: &mut S) -> bool {
+        let base = lane.at >> 3 << 3;
+        let last = points[rounds];
+        let mut weights = last >> 16;
+        // Borders first: marks behind the run's end are not its own.
+        while !lane.done && lane.border <= base + (last & BITS) as usize {
+            let border = (lane.border - base) as u32;
+            let round = points[..=rounds].partition_point(|&point| point & BITS <= border) - 1;
+            let Some(found) = self.code_at(&lane.code[base >> 3..], points[round], border) else { return false };
+            if !lane.pass(lane.weight + (found >> 16) as u64, ((found & BITS) - border) as usize, sink) {
+                return false;
+            }
+            if lane.done {
+                weights = found >> 16;
+            }
+        }
+        if lane.end.is_some_and(|end| lane.weight + weights as u64 > end) {
+            return false;
+        }
+        let mut round = 0;
+        while lane.mark * EVERY < lane.weight + weights as u64 {
+            // What every point behind the weight is no less than.
+            let behind = ((lane.mark * EVERY - lane.weight) as u32 + 1) * ONE;
+            loop {
+                let smaller = points[round + 1..][..COMPARED].iter().filter(|&&point| point < behind).count();
+                round += smaller;
+                if smaller < COMPARED {
+                    break;
+                }
+            }
+            let bit = self.place(&lane.code[base >> 3..], points[round], behind);
+            sink.mark(lane.mark, lane.first_bit + (base + bit as usize) as u64);
+            lane.mark += 1;
+        }
+        lane.weight += (last >> 16) as u64;
+        lane.at = base + (last & BITS) as usize;
+        true
+    }
+
+    /// The bit at which the last weight before `behind` begins, in the round that begins at a point.
+    #[inline(always)]
+    fn place(&self, code: &[u8], point: u32, behind: u32) -> u32 {
+        let at = (point & BITS) as usize >> 3;
+        let mut bits = u64::from_be_bytes(code[at..].first_chunk().copied().unwrap_or_default()) << (point & 7);
+        // Where each step begins, and its window; behind the last one there may be a long code.
+        let (mut here, mut windows) = ([point; STEPS + 1], [0; STEPS + 1]);
+        let mut step = 0;
+        for i in 0..STEPS {
+            windows[i] = (bits >> (64 - WINDOW)) as usize;
+            let entry = self.tables.many[windows[i]];
+            bits <<= entry & 63;
+            here[i + 1] = here[i] + entry;
+            step += (here[i + 1] < behind) as usize;
+        }
+        let code = (behind - ONE - (here[step] & !BITS)) >> 16;
+        (here[step] & BITS) + (self.tables.places[windows[step]] >> (4 * code) & 15) as u32
+    }
+
+    /// The first code at or behind a border, code by code from a point before it.
+    #[cold]
+    fn code_at(&self, code: &[u8], mut point: u32, border: u32) -> Option<u32> {
+        while point & BITS < border {
+            point += ONE + self.codes.first(window(code, (point & BITS) as usize))?.len as u32;
+        }
+        Some(point)
+    }
+
+    /// Walks what is left of a lane's run, code by code.
+    #[cold]
+    fn finish<S: Sink>(&self, lane: &mut Lane, sink: &mut S) -> bool {
+        let mut last = None;
+        while !lane.done {
+            if lane.end == Some(lane.weight) {
+                lane.done = true;
+                // Before the end of a stream that ends where it should, lanes have no room.
+                return last.is_some_and(|at: usize| {
+                    sink.end((lane.first_bit as usize + at) / BLOCK_BITS, lane.first_bit + lane.at as u64)
+                });
+            }
+            if lane.at >= lane.border {
+                if !lane.pass(lane.weight, lane.at - lane.border, sink) {
+                    return false;
+                }
+                continue;
+            }
+            if lane.at >= lane.code.len() * 8 {
+                return false;
+            }
+            let Some(code) = self.codes.first(window(lane.code, lane.at)) else { return false };
+            if lane.mark * EVERY == lane.weight {
+                sink.mark(lane.mark, lane.first_bit + lane.at as u64);
+                lane.mark += 1;
+            }
+            last = Some(lane.at);
+            lane.at += code.len as usize;
+            lane.weight += 1;
+        }
+        true
+    }
+}
+
+/// 64 bits, of which at least 57 are what is at an address and so many bits behind it.
+///
+/// # Safety
+///
+/// 8 bytes can be read there.
+#[inline(always)]
+unsafe fn load(start: *const u8, point: u32) -> u64 {
+    // SAFETY: by the caller's promise.
+    let bytes = unsafe { start.add((point & BITS) as usize >> 3).cast::<[u8; 8]>().read() };
+    u64::from_be_bytes(bytes) << (point & 7)
+}
+
+/// A run on its way.
+struct Lane<'a> {
+    code: &'a [u8],
+    /// The stream's bit at which `code` begins.
+    first_bit: u64,
+    /// The bit of `code` at which the next weight begins.
+    at: usize,
+    /// The number of that weight.
+    weight: u64,
+    /// The next mark.
+    mark: u64,
+    /// The block it is in, and the one behind the last.
+    block: usize,
+    end_block: usize,
+    /// The bit of `code` at which the block ends; none for the block in which the stream ends.
+    border: usize,
+    end: Option<u64>,
+    done: bool,
+}
+
+impl<'a> Lane<'a> {
+    fn new(run: Run<'a>) -> Self {
+        let Run { code, block, blocks, gap, weight, end } = run;
+        let mut lane = Lane {
+            code,
+            first_bit: (block * BLOCK_BITS) as u64,
+            at: gap,
+            weight,
+            mark: weight.div_ceil(EVERY),
+            block,
+            end_block: block + blocks,
+            border: 0,
+            end,
+            done: blocks == 0,
+        };
+        lane.enter(block);
+        lane
+    }
+
+    /// Goes into a block.
+    fn enter(&mut self, block: usize) {
+        self.block = block;
+        let endless = self.end.is_some() && block + 1 == self.end_block;
+        self.border = if endless { usize::MAX } else { self.border + BLOCK_BITS };
+        self.done |= block == self.end_block;
+    }
+
+    /// Goes over the border before the next block, at a weight that begins there.
+    fn pass<S: Sink>(&mut self, weight: u64, gap: usize, sink: &mut S) -> bool {
+        self.enter(self.block + 1);
+        sink.border(self.block, weight, gap)
+    }
+
+    /// Rounds that cannot leave the code.
+    fn room(&self) -> usize {
+        (self.code.len().saturating_sub((self.at >> 3) + 8) / ROUND_BYTES).min(ROUNDS)
+    }
+
+    /// Rounds after which the run is probably over.
+    fn wanted(&self) -> usize {
+        let left = match self.end {
+            Some(_) => usize::MAX,
+            None => (self.end_block * BLOCK_BITS).saturating_sub(self.first_bit as usize + self.at),
+        };
+        (left / 48 + 1).min(ROUNDS)
+    }
+}

@@ -1,0 +1,294 @@
+//! The entry points of contexts: made, retained, current, ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::codes::*;
+use super::entry::{Call, entries, put, put_if};
+use super::state::{Context, Handle, Order, Primary};
+use crate::memory::{Kind, Memory};
+
+/// The flags that `cuCtxCreate` and `cuDevicePrimaryCtxSetFlags` take.
+const FLAGS: u32 = 0xFF;
+
+/// The limits by number: stack size, printf buffer, heap, depth and launches of the device runtime, L2 fetches and
+/// persisting L2.
+const LIMITS: [usize; 7] = [1024, 1 << 20, 8 << 20, 2, 2048, 64, 0];
+
+impl Call {
+    /// A new context, or a new life of the primary one with the handle `old`.
+    fn create_context(&mut self, device: i32, flags: u32, old: usize) -> usize {
+        let handle = if old == 0 { self.handle(Handle::Context) } else { old };
+        let memory = Memory::new();
+        for (&start, found) in self.allocations.iter().filter(|(_, a)| is_host(a.kind)) {
+            memory.register(start, found.bytes, found.kind, handle as u64, found.flags & READ_ONLY != 0);
+        }
+        let legacy = self.add_stream(handle, Order::Legacy, 0);
+        let context = Context {
+            device,
+            flags,
+            primary: false,
+            alive: true,
+            memory: Arc::new(memory),
+            legacy,
+            per_thread: BTreeMap::new(),
+            orphans: Vec::new(),
+            sticky: 0,
+            limits: LIMITS.iter().enumerate().map(|(at, &value)| (at as u32, value)).collect(),
+            cache_config: 0,
+            shared_config: 0,
+        };
+        self.contexts.insert(handle, context);
+        handle
+    }
+
+    /// Ends a context with all that is in it; what nobody had freed is counted as abandoned.
+    fn destroy_context(&mut self, handle: usize) {
+        self.drive_context(handle);
+        self.break_captures(|capture| capture.context == handle);
+        let mut abandoned: Vec<(&'static str, usize)> = Vec::new();
+        let special: Vec<usize> = {
+            let context = &self.contexts[&handle];
+            context.per_thread.values().copied().chain([context.legacy]).collect()
+        };
+        for stream in special {
+            self.streams.remove(&stream);
+        }
+        abandoned.push(("streams", remove(&mut self.streams, |stream| stream.context == handle)));
+        abandoned.push(("events", remove(&mut self.events, |event| event.context == handle)));
+        abandoned.push(("modules", remove(&mut self.modules, |module| module.context == handle)));
+        remove(&mut self.functions, |function| function.context == handle);
+        let held: Vec<(u64, Kind)> =
+            self.allocations.iter().filter(|(_, a)| a.context == handle).map(|(&at, a)| (at, a.kind)).collect();
+        for (address, kind) in held {
+            self.forget(address);
+            abandoned.push((super::report::kind_name(kind), 1));
+        }
+        let context = self.contexts.get_mut(&handle).unwrap();
+        (context.alive, context.sticky, context.memory) = (false, 0, Arc::default());
+        for (kind, count) in abandoned.into_iter().filter(|(kind, count)| *count > 0 && *kind != "variables") {
+            *self.abandoned.entry(kind).or_default() += count as u64;
+        }
+    }
+
+    fn primary(&mut self, device: i32) -> Result<Primary> {
+        self.device(device)?;
+        Ok(*self.primaries.entry(device).or_default())
+    }
+}
+
+/// Whether memory of that kind lies on the host and is known to every context.
+pub(super) fn is_host(kind: Kind) -> bool {
+    matches!(kind, Kind::HostPinned | Kind::HostRegistered)
+}
+
+/// `CU_MEMHOSTREGISTER_READ_ONLY`.
+pub(super) const READ_ONLY: u32 = 8;
+
+fn remove<T>(map: &mut BTreeMap<usize, T>, gone: impl Fn(&T) -> bool) -> usize {
+    let before = map.len();
+    map.retain(|_, value| !gone(value));
+    before - map.len()
+}
+
+entries! {
+    /// The device's primary context, made at the first call; every call is to be undone by a release.
+    Init fn cuDevicePrimaryCtxRetain(call, context: *mut usize, device: i32) {
+        if context.is_null() { return Err(INVALID_VALUE) }
+        let mut primary = call.primary(device)?;
+        if primary.retains == 0 {
+            primary.handle = call.create_context(device, primary.flags, primary.handle);
+            call.contexts.get_mut(&primary.handle).unwrap().primary = true;
+        }
+        primary.retains += 1;
+        call.primaries.insert(device, primary);
+        put(context, primary.handle)
+    }
+
+    /// Undoes a retain; the last one ends the context.
+    Drop fn cuDevicePrimaryCtxRelease_v2(call, device: i32) {
+        let mut primary = call.primary(device)?;
+        if primary.retains == 0 { return Err(INVALID_CONTEXT) }
+        primary.retains -= 1;
+        call.primaries.insert(device, primary);
+        if primary.retains == 0 { call.destroy_context(primary.handle) }
+        Ok(())
+    }
+
+    /// Ends all that is in the primary context, but not the retains.
+    Drop fn cuDevicePrimaryCtxReset_v2(call, device: i32) {
+        let primary = call.primary(device)?;
+        if primary.retains > 0 {
+            call.destroy_context(primary.handle);
+            call.create_context(device, primary.flags, primary.handle);
+            call.contexts.get_mut(&primary.handle).unwrap().primary = true;
+        }
+        Ok(())
+    }
+
+    /// Flags for the primary context.
+    Init fn cuDevicePrimaryCtxSetFlags_v2(call, device: i32, flags: u32) {
+        let mut primary = call.primary(device)?;
+        if flags > FLAGS { return Err(INVALID_VALUE) }
+        primary.flags = flags;
+        call.primaries.insert(device, primary);
+        if let Some(context) = call.contexts.get_mut(&primary.handle) { context.flags = flags }
+        Ok(())
+    }
+
+    /// Flags, and whether it is active.
+    Init fn cuDevicePrimaryCtxGetState(call, device: i32, flags: *mut u32, active: *mut i32) {
+        let primary = call.primary(device)?;
+        put(flags, primary.flags)?;
+        put(active, i32::from(primary.retains > 0))
+    }
+
+    /// A context of the caller's own, made current.
+    Init fn cuCtxCreate_v2(call, context: *mut usize, flags: u32, device: i32) {
+        if context.is_null() || flags > FLAGS { return Err(INVALID_VALUE) }
+        call.device(device)?;
+        call.unsafe_in_capture()?;
+        let handle = call.create_context(device, flags, 0);
+        call.stack(|stack| stack.push(handle));
+        put(context, handle)
+    }
+
+    /// The same; affinities are not supported.
+    Init fn cuCtxCreate_v3(call, context: *mut usize, affinity: *const u8, count: i32, flags: u32, device: i32) {
+        if context.is_null() || flags > FLAGS { return Err(INVALID_VALUE) }
+        if !affinity.is_null() || count != 0 { return Err(NOT_SUPPORTED) }
+        call.device(device)?;
+        call.unsafe_in_capture()?;
+        let handle = call.create_context(device, flags, 0);
+        call.stack(|stack| stack.push(handle));
+        put(context, handle)
+    }
+
+    /// Ends a context that `cuCtxCreate` made. Primary contexts are refused.
+    Drop fn cuCtxDestroy_v2(call, context: usize) {
+        let context = call.living(context)?;
+        if call.contexts[&context].primary { return Err(INVALID_CONTEXT) }
+        call.destroy_context(context);
+        call.stack(|stack| stack.pop_if(|top| *top == context));
+        Ok(())
+    }
+
+    /// Makes a context current, over what was.
+    Init fn cuCtxPushCurrent_v2(call, context: usize) {
+        let context = call.living(context)?;
+        call.stack(|stack| stack.push(context));
+        Ok(())
+    }
+
+    /// Takes the current context away, whatever became of it.
+    Init fn cuCtxPopCurrent_v2(call, context: *mut usize) {
+        let top = call.stack(|stack| stack.pop()).ok_or(INVALID_CONTEXT)?;
+        put_if(context, top);
+        Ok(())
+    }
+
+    /// Replaces the current context; NULL takes it away.
+    Init fn cuCtxSetCurrent(call, context: usize) {
+        if context == 0 {
+            call.stack(|stack| stack.pop());
+            return Ok(());
+        }
+        let context = call.living(context)?;
+        call.stack(|stack| { stack.pop(); stack.push(context) });
+        Ok(())
+    }
+
+    /// The current context, or NULL.
+    Init fn cuCtxGetCurrent(call, context: *mut usize) {
+        put(context, call.top())
+    }
+
+    /// The current context's device.
+    Init fn cuCtxGetDevice(call, device: *mut i32) {
+        let context = call.current()?;
+        put(device, call.contexts[&context].device)
+    }
+
+    /// The current context's flags.
+    Context fn cuCtxGetFlags(call, flags: *mut u32) {
+        let context = call.current()?;
+        put(flags, call.contexts[&context].flags)
+    }
+
+    /// Sets the current context's flags.
+    Context fn cuCtxSetFlags(call, flags: u32) {
+        let context = call.current()?;
+        if flags > FLAGS { return Err(INVALID_VALUE) }
+        call.contexts.get_mut(&context).unwrap().flags = flags;
+        Ok(())
+    }
+
+    /// A number that no other context has.
+    Init fn cuCtxGetId(call, context: usize, id: *mut u64) {
+        let context = if context == 0 { call.current()? } else { call.living(context)? };
+        put(id, context as u64 >> 6)
+    }
+
+    /// Waits for all work of the current context.
+    Context fn cuCtxSynchronize(call) {
+        let context = call.current()?;
+        call.observe_context(context)?;
+        call.drive_context(context);
+        call.sticky(context)
+    }
+
+    /// 3020, as for every context since CUDA 3.2.
+    Init fn cuCtxGetApiVersion(call, context: usize, version: *mut u32) {
+        if context == 0 { call.current()? } else { call.living(context)? };
+        put(version, 3020)
+    }
+
+    /// A limit; those that the emulator does not know are unsupported.
+    Context fn cuCtxGetLimit(call, value: *mut usize, limit: u32) {
+        let context = call.current()?;
+        put(value, *call.contexts[&context].limits.get(&limit).ok_or(UNSUPPORTED_LIMIT)?)
+    }
+
+    /// Notes a limit; it changes nothing.
+    Context fn cuCtxSetLimit(call, limit: u32, value: usize) {
+        let context = call.current()?;
+        let limits = &mut call.contexts.get_mut(&context).unwrap().limits;
+        *limits.get_mut(&limit).ok_or(UNSUPPORTED_LIMIT)? = value;
+        Ok(())
+    }
+
+    /// As it was set.
+    Context fn cuCtxGetCacheConfig(call, config: *mut i32) {
+        let context = call.current()?;
+        put(config, call.contexts[&context].cache_config)
+    }
+
+    /// Notes a wish; it changes nothing.
+    Context fn cuCtxSetCacheConfig(call, config: i32) {
+        let context = call.current()?;
+        if !(0..=3).contains(&config) { return Err(INVALID_VALUE) }
+        call.contexts.get_mut(&context).unwrap().cache_config = config;
+        Ok(())
+    }
+
+    /// As it was set.
+    Context fn cuCtxGetSharedMemConfig(call, config: *mut i32) {
+        let context = call.current()?;
+        put(config, call.contexts[&context].shared_config)
+    }
+
+    /// Notes a wish; it changes nothing.
+    Context fn cuCtxSetSharedMemConfig(call, config: i32) {
+        let context = call.current()?;
+        if !(0..=2).contains(&config) { return Err(INVALID_VALUE) }
+        call.contexts.get_mut(&context).unwrap().shared_config = config;
+        Ok(())
+    }
+
+    /// 0 and -5.
+    Context fn cuCtxGetStreamPriorityRange(_call, least: *mut i32, greatest: *mut i32) {
+        put_if(least, super::stream::PRIORITIES.0);
+        put_if(greatest, super::stream::PRIORITIES.1);
+        Ok(())
+    }
+}

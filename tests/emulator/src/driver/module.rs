@@ -1,0 +1,410 @@
+//! The entry points of modules, functions and libraries: PTX in, functions out, loaded lazily as drivers do.
+//!
+//! A function counts as loaded once its attributes were read or set, or it was launched; in a module that was loaded
+//! eagerly at once. A first launch that has to load it is counted, and fails in a capture.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::Arc;
+
+use super::codes::*;
+use super::config::Config;
+use super::entry::{Call, entries, put, put_if};
+use super::state::{Allocation, Handle};
+use crate::memory::Kind;
+use crate::ptx::{Function, Module};
+
+/// A loaded module.
+pub(super) struct Loaded {
+    pub context: usize,
+    module: Module,
+    /// Of the PTX, as 10 · major + minor.
+    target: i32,
+    lazy: bool,
+    /// Variables that callers asked for: they are memory as any other.
+    variables: Vec<u64>,
+}
+
+/// A function of a module, known by its handle.
+pub(super) struct Entry {
+    pub module: usize,
+    pub context: usize,
+    pub function: Function,
+    /// The most dynamic shared bytes that a launch may ask for.
+    pub max_dynamic: i32,
+    pub loaded: bool,
+    target: i32,
+    carveout: i32,
+    name: std::ffi::CString,
+}
+
+/// What an image turned out to be.
+enum Image<'a> {
+    Ptx(&'a str),
+    /// A cubin for that compute capability.
+    Cubin(i32),
+}
+
+/// Looks at an image as far as needed to tell what it is.
+///
+/// # Safety
+/// `image` is an ELF file or a text with a zero at its end.
+unsafe fn look<'a>(image: *const u8) -> Result<Image<'a>> {
+    if image.is_null() {
+        return Err(INVALID_VALUE);
+    }
+    // SAFETY: a text that is shorter ends the comparison at its zero.
+    let begins = |bytes: &[u8]| bytes.iter().enumerate().all(|(at, byte)| unsafe { image.add(at).read() } == *byte);
+    if begins(b"\x7fELF") {
+        // SAFETY: an ELF file has a header of 64 bytes; e_flags lie at 48.
+        let flags = unsafe { image.add(48).cast::<u32>().read_unaligned() };
+        // SAFETY: as above, the ABI's version lies at 8. From 8 on (CUDA 13) the architecture is the second byte.
+        let abi = unsafe { image.add(8).read() };
+        return Ok(Image::Cubin(if abi >= 8 { flags >> 8 & 0xFF } else { flags & 0xFF } as i32));
+    }
+    if begins(&0xBA55_ED50u32.to_le_bytes()) {
+        // A fat binary: nothing here reads them.
+        return Err(NO_BINARY_FOR_GPU);
+    }
+    // SAFETY: no ELF file, so by this function's contract a text.
+    let text = unsafe { CStr::from_ptr(image.cast()) };
+    text.to_str().map(Image::Ptx).map_err(|_| INVALID_IMAGE)
+}
+
+/// The value of a directive at the beginning of one of the text's lines.
+fn directive<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let line = text.lines().map(str::trim_start).find(|line| line.starts_with(name))?;
+    Some(line[name.len()..].trim())
+}
+
+/// Whether the posed driver compiles this PTX for a device; `Ok` is its target, the error a code and a text.
+fn accept(config: &Config, cc: i32, text: &str) -> Result<i32, (i32, String)> {
+    let version = directive(text, ".version").ok_or((INVALID_IMAGE, "no .version: not PTX".to_string()))?;
+    let number = |text: &str| {
+        let (major, minor) = text.split_once('.')?;
+        Some(10 * major.parse::<i32>().ok()? + minor.parse::<i32>().ok()?)
+    };
+    let isa = number(version).ok_or((INVALID_PTX, format!(".version {version} is no version")))?;
+    if isa > config.newest_ptx() {
+        return Err((UNSUPPORTED_PTX_VERSION, format!(".version {version} is too new for driver {}", config.driver)));
+    }
+    let target = directive(text, ".target").and_then(|t| t.split(',').next()).unwrap_or("").trim();
+    let digits = target.strip_prefix("sm_").ok_or((INVALID_PTX, format!(".target {target} is none")))?;
+    // sm_90a and sm_100f run on that architecture alone, or its family.
+    let special = digits.ends_with(['a', 'f']);
+    let sm: i32 =
+        digits.trim_end_matches(['a', 'f']).parse().map_err(|_| (INVALID_PTX, format!(".target {target}")))?;
+    if sm > cc || special && sm / 10 != cc / 10 {
+        return Err((
+            INVALID_PTX,
+            format!(".target {target} is too new for compute capability {}.{}", cc / 10, cc % 10),
+        ));
+    }
+    Ok(sm)
+}
+
+impl Call {
+    /// Loads an image into the current context. The text says what was wrong.
+    ///
+    /// # Safety
+    /// As [`look`].
+    unsafe fn load(&mut self, image: *const c_void) -> Result<usize, (i32, String)> {
+        let bare = |code: i32| (code, String::new());
+        self.unsafe_in_capture().map_err(bare)?;
+        let context = self.current().map_err(bare)?;
+        let cc = self.config.cc_of(self.contexts[&context].device);
+        // SAFETY: this function's own contract.
+        let (text, compiled): (Arc<str>, bool) = match unsafe { look(image.cast()) }.map_err(bare)? {
+            Image::Ptx(text) => (text.into(), false),
+            Image::Cubin(sm) => {
+                let told = self.cubin_ptx.clone().or_else(|| self.last_ptx.clone());
+                if !self.config.accept_cubin || sm / 10 != cc / 10 || sm > cc {
+                    return Err((NO_BINARY_FOR_GPU, format!("a cubin for sm_{sm}")));
+                }
+                (told.ok_or((NO_BINARY_FOR_GPU, "a cubin, and no PTX known to run for it".into()))?, true)
+            }
+        };
+        if !compiled && !self.config.jit {
+            return Err((JIT_COMPILER_NOT_FOUND, "no PTX compiler".into()));
+        }
+        let target = if compiled { cc } else { accept(&self.config, cc, &text)? };
+        let module = Module::parse(&text).map_err(|error| (INVALID_PTX, error.to_string()))?;
+        if !compiled {
+            self.last_ptx = Some(text);
+        }
+        let handle = self.handle(Handle::Module);
+        let lazy = self.config.lazy;
+        self.modules.insert(handle, Loaded { context, module, target, lazy, variables: Vec::new() });
+        Ok(handle)
+    }
+
+    /// [`Call::load`] that tells standard error what was wrong, and gives back the code alone.
+    unsafe fn load_and_tell(&mut self, image: *const c_void) -> Result<usize> {
+        // SAFETY: the caller's own contract.
+        unsafe { self.load(image) }.map_err(|(code, text)| {
+            if code == INVALID_PTX {
+                eprintln!("df11-emulator: {text}");
+            }
+            code
+        })
+    }
+
+    fn unload(&mut self, module: usize) -> Result {
+        let context = self.modules.get(&module).ok_or(INVALID_HANDLE)?.context;
+        self.unsafe_in_capture()?;
+        self.drive_context(context);
+        let Some(loaded) = self.modules.remove(&module) else { return Err(INVALID_HANDLE) };
+        self.functions.retain(|_, entry| entry.module != module);
+        for address in loaded.variables {
+            self.forget(address);
+        }
+        Ok(())
+    }
+
+    /// The handle of a module's function; the same each time.
+    fn function(&mut self, module: usize, name: &CStr) -> Result<usize> {
+        let loaded = self.modules.get(&module).ok_or(INVALID_HANDLE)?;
+        let found = name.to_str().ok().and_then(|name| loaded.module.function(name)).ok_or(NOT_FOUND)?;
+        let known = |(_, entry): &(&usize, &Entry)| entry.module == module && entry.name.as_c_str() == name;
+        if let Some((&handle, _)) = self.functions.iter().find(known) {
+            return Ok(handle);
+        }
+        let (context, function, loaded, target) = (loaded.context, found.clone(), !loaded.lazy, loaded.target);
+        let max_dynamic = (48 << 10) - function.static_shared_bytes() as i32;
+        let name = name.to_owned();
+        let entry = Entry { module, context, function, max_dynamic, loaded, target, carveout: -1, name };
+        let handle = self.handle(Handle::Function);
+        self.functions.insert(handle, entry);
+        Ok(handle)
+    }
+
+    /// Loads a function if it is not, which a capture forbids.
+    fn load_function(&mut self, function: usize) -> Result {
+        if !self.functions.get(&function).ok_or(INVALID_HANDLE)?.loaded {
+            self.unsafe_in_capture()?;
+            self.functions.get_mut(&function).unwrap().loaded = true;
+        }
+        Ok(())
+    }
+
+    /// What a launch asks for: the function, loaded. Loading it now is counted, and in a capture refused.
+    pub fn load_for_launch(&mut self, function: usize, stream: usize) -> Result {
+        if self.functions.get(&function).ok_or(INVALID_HANDLE)?.loaded {
+            return Ok(());
+        }
+        let id = self.streams[&stream].capture;
+        if let Some(capture) = self.captures.get_mut(&id) {
+            capture.broken = true;
+            return Err(STREAM_CAPTURE_UNSUPPORTED);
+        }
+        self.lazy_loads += 1;
+        self.load_function(function)
+    }
+}
+
+/// Hands a text to the caller's JIT log: the options of `cuModuleLoadDataEx` that name a buffer and its size.
+///
+/// # Safety
+/// `options` and `values` hold `count` entries each, and what they name is as the driver wants it.
+unsafe fn log(text: &str, count: u32, options: *const u32, values: *mut *mut c_void) {
+    const BUFFER: u32 = 5;
+    const BYTES: u32 = 6;
+    if options.is_null() || values.is_null() {
+        return;
+    }
+    // SAFETY: `count` options, by the contract.
+    let find = |wanted| (0..count as usize).find(|&at| unsafe { options.add(at).read_unaligned() } == wanted);
+    let (Some(buffer), Some(bytes)) = (find(BUFFER), find(BYTES)) else { return };
+    // SAFETY: both indices are below `count`; the size is given in the pointer itself, and written back there.
+    unsafe {
+        let (place, room) =
+            (values.add(buffer).read_unaligned().cast::<u8>(), values.add(bytes).read_unaligned() as usize);
+        if place.is_null() || room == 0 {
+            return;
+        }
+        let written = text.len().min(room - 1);
+        std::ptr::copy_nonoverlapping(text.as_ptr(), place, written);
+        place.add(written).write(0);
+        values.add(bytes).write_unaligned((written + 1) as *mut c_void);
+    }
+}
+
+entries! {
+    /// Loads PTX, or where that is posed a cubin.
+    Context fn cuModuleLoadData(call, module: *mut usize, image: *const c_void) {
+        if module.is_null() { return Err(INVALID_VALUE) }
+        let handle = call.load_and_tell(image)?;
+        put(module, handle)
+    }
+
+    /// The same with options; the error log is filled, the others are taken and forgotten.
+    Context fn cuModuleLoadDataEx(
+        call, module: *mut usize, image: *const c_void, count: u32, options: *const u32, values: *mut *mut c_void,
+    ) {
+        if module.is_null() { return Err(INVALID_VALUE) }
+        match call.load(image) {
+            Ok(handle) => put(module, handle),
+            Err((code, text)) => { log(&text, count, options, values); Err(code) }
+        }
+    }
+
+    /// Fat binaries are not read; PTX and cubins are.
+    Context fn cuModuleLoadFatBinary(call, module: *mut usize, image: *const c_void) {
+        if module.is_null() { return Err(INVALID_VALUE) }
+        let handle = call.load_and_tell(image)?;
+        put(module, handle)
+    }
+
+    /// Loads a file.
+    Context fn cuModuleLoad(call, module: *mut usize, path: *const c_char) {
+        if module.is_null() || path.is_null() { return Err(INVALID_VALUE) }
+        let path = CStr::from_ptr(path).to_str().map_err(|_| FILE_NOT_FOUND)?;
+        let mut bytes = std::fs::read(path).map_err(|_| FILE_NOT_FOUND)?;
+        bytes.extend([0; 64]);
+        let handle = call.load_and_tell(bytes.as_ptr().cast())?;
+        put(module, handle)
+    }
+
+    /// Waits for the context's work, and unloads.
+    Release fn cuModuleUnload(call, module: usize) {
+        call.unload(module)
+    }
+
+    /// A function by its name.
+    Context fn cuModuleGetFunction(call, function: *mut usize, module: usize, name: *const c_char) {
+        if function.is_null() || name.is_null() { return Err(INVALID_VALUE) }
+        let handle = call.function(module, CStr::from_ptr(name))?;
+        put(function, handle)
+    }
+
+    /// How many functions a module has.
+    Context fn cuModuleGetFunctionCount(call, count: *mut u32, module: usize) {
+        let loaded = call.modules.get(&module).ok_or(INVALID_HANDLE)?;
+        put(count, loaded.module.functions().count() as u32)
+    }
+
+    /// A variable by its name; it is memory as any other as long as the module is loaded.
+    Context fn cuModuleGetGlobal_v2(call, address: *mut u64, bytes: *mut usize, module: usize, name: *const c_char) {
+        if name.is_null() { return Err(INVALID_VALUE) }
+        let loaded = call.modules.get(&module).ok_or(INVALID_HANDLE)?;
+        let context = loaded.context;
+        let name = CStr::from_ptr(name).to_str().map_err(|_| NOT_FOUND)?;
+        let found = loaded.module.variable(name).ok_or(NOT_FOUND)?;
+        if !call.allocations.contains_key(&found.address) {
+            let memory = &call.contexts[&context].memory;
+            memory.register(found.address, found.bytes, Kind::ModuleGlobal, context as u64, false);
+            let id = call.number();
+            let (kind, freeing, flags) = (Kind::ModuleGlobal, false, 0);
+            call.allocations.insert(found.address, Allocation { bytes: found.bytes, context, kind, freeing, id, flags });
+            call.modules.get_mut(&module).unwrap().variables.push(found.address);
+        }
+        put_if(address, found.address);
+        put_if(bytes, found.bytes as usize);
+        Ok(())
+    }
+
+    /// 1 eager, 2 lazy.
+    Init fn cuModuleGetLoadingMode(call, mode: *mut i32) {
+        put(mode, 1 + i32::from(call.config.lazy))
+    }
+
+    /// An attribute of a function, which is loaded for it.
+    Context fn cuFuncGetAttribute(call, value: *mut i32, attribute: i32, function: usize) {
+        call.load_function(function)?;
+        let cc = call.config.cc_of(call.contexts[&call.current()?].device);
+        let entry = &call.functions[&function];
+        put(value, match attribute {
+            0 => entry.function.max_threads().unwrap_or(1024) as i32,
+            1 => entry.function.static_shared_bytes() as i32,
+            2 | 7 => 0,
+            3 => entry.function.local_bytes() as i32,
+            // Virtual registers say little about real ones: never more than allow 1,024 threads.
+            4 => entry.function.registers().min(64) as i32,
+            5 => entry.target,
+            6 => cc,
+            8 => entry.max_dynamic,
+            9 => entry.carveout,
+            _ => return Err(INVALID_VALUE),
+        })
+    }
+
+    /// The two attributes that can be set: dynamic shared bytes, up to what the device allows, and the carve-out.
+    Context fn cuFuncSetAttribute(call, function: usize, attribute: i32, value: i32) {
+        call.load_function(function)?;
+        let entry = &call.functions[&function];
+        let device = call.contexts.get(&entry.context).map_or(0, |context| context.device);
+        let most = Config::shared_optin(call.config.cc_of(device)) - entry.function.static_shared_bytes() as i32;
+        let entry = call.functions.get_mut(&function).unwrap();
+        match attribute {
+            8 if (0..=most).contains(&value) => entry.max_dynamic = value,
+            9 if (-1..=100).contains(&value) => entry.carveout = value,
+            _ => return Err(INVALID_VALUE),
+        }
+        Ok(())
+    }
+
+    /// A wish that changes nothing.
+    Context fn cuFuncSetCacheConfig(call, function: usize, config: i32) {
+        if !(0..=3).contains(&config) { return Err(INVALID_VALUE) }
+        if call.functions.contains_key(&function) { Ok(()) } else { Err(INVALID_HANDLE) }
+    }
+
+    /// Loads a function.
+    Context fn cuFuncLoad(call, function: usize) {
+        call.load_function(function)
+    }
+
+    /// 0 not loaded, 1 loaded.
+    Context fn cuFuncIsLoaded(call, state: *mut i32, function: usize) {
+        put(state, i32::from(call.functions.get(&function).ok_or(INVALID_HANDLE)?.loaded))
+    }
+
+    /// A function's module.
+    Context fn cuFuncGetModule(call, module: *mut usize, function: usize) {
+        put(module, call.functions.get(&function).ok_or(INVALID_HANDLE)?.module)
+    }
+
+    /// A function's name; it lives as long as the module.
+    Context fn cuFuncGetName(call, name: *mut *const c_char, function: usize) {
+        put(name, call.functions.get(&function).ok_or(INVALID_HANDLE)?.name.as_ptr())
+    }
+
+    /// A library is a module of the context that is current at the load; that it would load lazily into others is not
+    /// emulated.
+    Context fn cuLibraryLoadData(
+        call, library: *mut usize, image: *const c_void, _jit: *const u32, _jit_values: *mut *mut c_void, _jits: u32,
+        _options: *const u32, _values: *mut *mut c_void, _count: u32,
+    ) {
+        if library.is_null() { return Err(INVALID_VALUE) }
+        let (module, handle) = (call.load_and_tell(image)?, call.handle(Handle::Library));
+        call.libraries.insert(handle, module);
+        put(library, handle)
+    }
+
+    /// Unloads.
+    Release fn cuLibraryUnload(call, library: usize) {
+        let module = *call.libraries.get(&library).ok_or(INVALID_HANDLE)?;
+        call.unload(module)?;
+        call.libraries.remove(&library);
+        Ok(())
+    }
+
+    /// The library's module.
+    Context fn cuLibraryGetModule(call, module: *mut usize, library: usize) {
+        put(module, *call.libraries.get(&library).ok_or(INVALID_HANDLE)?)
+    }
+
+    /// A kernel, which is a function here.
+    Context fn cuLibraryGetKernel(call, kernel: *mut usize, library: usize, name: *const c_char) {
+        if kernel.is_null() || name.is_null() { return Err(INVALID_VALUE) }
+        let module = *call.libraries.get(&library).ok_or(INVALID_HANDLE)?;
+        let handle = call.function(module, CStr::from_ptr(name))?;
+        put(kernel, handle)
+    }
+
+    /// The kernel's function.
+    Context fn cuKernelGetFunction(call, function: *mut usize, kernel: usize) {
+        if !call.functions.contains_key(&kernel) { return Err(INVALID_HANDLE) }
+        put_if(function, kernel);
+        Ok(())
+    }
+}

@@ -1,0 +1,344 @@
+//! What a kernel or a copy may touch: the live ranges of device, pinned, registered and managed memory.
+//!
+//! A device address *is* the host address of the bytes, so that an access costs one check and no translation. Every block
+//! that is allocated here lies between two guards which belong to no range: one byte beyond either end is a fault, never a
+//! neighbour. It is not an allocator that reuses or limits anything.
+
+use std::alloc::Layout;
+use std::fmt;
+use std::sync::{Arc, RwLock};
+
+/// Bytes of guard before and after every block, and the alignment of every block.
+pub const GUARD: u64 = 4096;
+/// What the guards are filled with.
+const GUARD_BYTE: u8 = 0x5C;
+/// What fresh memory is filled with: nobody may count on zeros.
+const FRESH_BYTE: u8 = 0xA5;
+
+/// What a range is, as the driver's calls name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Allocated on the device.
+    Device,
+    /// Pinned host memory that the driver allocated.
+    HostPinned,
+    /// The caller's host memory, pinned by registering it.
+    HostRegistered,
+    /// Managed memory.
+    Managed,
+    /// A variable of a loaded module.
+    ModuleGlobal,
+}
+
+/// What an access does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It reads.
+    Read,
+    /// It writes, or reads and writes.
+    Write,
+}
+
+/// A live range of memory. A copy keeps the bytes of an allocated block alive, so that a launch which runs while another
+/// thread frees the block never touches memory that is gone; registered memory must outlive its users.
+#[derive(Clone)]
+pub struct Range {
+    /// Its first address.
+    pub start: u64,
+    /// Its length in bytes, at least 1.
+    pub bytes: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Whose it is: a mark of the driver's, such as a context's number.
+    pub owner: u64,
+    /// Kernels and copies may not write to it.
+    pub read_only: bool,
+    block: Option<Arc<Block>>,
+}
+
+impl Range {
+    /// The first address behind it.
+    pub fn end(&self) -> u64 {
+        self.start + self.bytes
+    }
+
+    /// Whether these bytes lie inside.
+    #[inline]
+    pub fn contains(&self, address: u64, bytes: u64) -> bool {
+        address >= self.start && bytes <= self.bytes && address - self.start <= self.bytes - bytes
+    }
+
+    /// Whether nobody has written next to it. Always true for registered memory, which has no guards.
+    pub fn guards_intact(&self) -> bool {
+        self.block.as_ref().is_none_or(|block| block.guards_intact())
+    }
+}
+
+impl fmt::Debug for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:#x}+{}", self.kind, self.start, self.bytes)
+    }
+}
+
+/// The bytes of an allocated range with its guards.
+struct Block {
+    base: *mut u8,
+    layout: Layout,
+    bytes: u64,
+}
+
+// SAFETY: the block is a piece of memory that nothing in this type reads or writes while it is shared, but for the guards,
+// which nobody else may touch.
+unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
+
+impl Block {
+    fn new(bytes: u64) -> Option<Block> {
+        let total = bytes.checked_add(2 * GUARD)?.try_into().ok()?;
+        let layout = Layout::from_size_align(total, GUARD as usize).ok()?;
+        // SAFETY: the layout has a size of at least two guards.
+        let base = unsafe { std::alloc::alloc(layout) };
+        if base.is_null() {
+            return None;
+        }
+        let guard = GUARD as usize;
+        // SAFETY: the block is `total` bytes long, and nobody else knows of it.
+        unsafe {
+            base.write_bytes(GUARD_BYTE, guard);
+            base.add(guard).write_bytes(FRESH_BYTE, bytes as usize);
+            base.add(guard + bytes as usize).write_bytes(GUARD_BYTE, guard);
+        }
+        Some(Block { base, layout, bytes })
+    }
+
+    fn start(&self) -> u64 {
+        self.base as u64 + GUARD
+    }
+
+    fn guards_intact(&self) -> bool {
+        let guard = GUARD as usize;
+        // SAFETY: both guards lie inside the block, and nobody may write to them while this runs; who does has lost already.
+        let (before, after) = unsafe {
+            let after = self.base.add(guard + self.bytes as usize);
+            (std::slice::from_raw_parts(self.base, guard), std::slice::from_raw_parts(after, guard))
+        };
+        before.iter().chain(after).all(|&byte| byte == GUARD_BYTE)
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout, freed once.
+        unsafe { std::alloc::dealloc(self.base, self.layout) }
+    }
+}
+
+/// Why an access may not happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessError {
+    /// Not inside one live range. `near` says what lies next to it.
+    OutOfBounds {
+        /// First address.
+        address: u64,
+        /// Bytes wanted.
+        bytes: u64,
+        /// The nearest range, in words.
+        near: String,
+    },
+    /// The address is no multiple of the alignment.
+    Misaligned {
+        /// First address.
+        address: u64,
+        /// The alignment wanted, in bytes.
+        align: u64,
+    },
+    /// A write to a range that may only be read.
+    ReadOnly {
+        /// First address.
+        address: u64,
+    },
+}
+
+impl fmt::Display for AccessError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AccessError::OutOfBounds { address, bytes, near } => {
+                write!(f, "{bytes} bytes at {address:#x} are in no live memory ({near})")
+            }
+            AccessError::Misaligned { address, align } => write!(f, "{address:#x} is no multiple of {align}"),
+            AccessError::ReadOnly { address } => write!(f, "{address:#x} may only be read"),
+        }
+    }
+}
+
+impl std::error::Error for AccessError {}
+
+/// The ranges at one moment, in the order of their addresses.
+pub type Ranges = Arc<Vec<Range>>;
+
+/// All live ranges. Any thread may use it at any time.
+#[derive(Default)]
+pub struct Memory {
+    ranges: RwLock<Ranges>,
+}
+
+impl Memory {
+    /// No memory at all.
+    pub fn new() -> Memory {
+        Memory::default()
+    }
+
+    /// Allocates that many bytes, aligned to [`GUARD`] bytes and filled with a pattern, and returns the address. None when
+    /// `bytes` is 0 or the host has no more.
+    pub fn alloc(&self, bytes: u64, kind: Kind, owner: u64) -> Option<u64> {
+        if bytes == 0 {
+            return None;
+        }
+        let block = Arc::new(Block::new(bytes)?);
+        let start = block.start();
+        self.insert(Range { start, bytes, kind, owner, read_only: false, block: Some(block) }).then_some(start)
+    }
+
+    /// Takes the caller's own memory for a live range. False when it overlaps one, is empty, or wraps.
+    ///
+    /// The bytes must stay valid until [`Memory::free`] and the end of every launch that began before it.
+    pub fn register(&self, start: u64, bytes: u64, kind: Kind, owner: u64, read_only: bool) -> bool {
+        if bytes == 0 || start.checked_add(bytes).is_none() {
+            return false;
+        }
+        self.insert(Range { start, bytes, kind, owner, read_only, block: None })
+    }
+
+    /// Ends the range that starts at `address`, and returns it. None when no range starts there. The bytes go with the
+    /// last copy of the range.
+    pub fn free(&self, address: u64) -> Option<Range> {
+        let mut ranges = self.ranges.write().unwrap();
+        let at = ranges.binary_search_by_key(&address, |range| range.start).ok()?;
+        Some(Arc::make_mut(&mut ranges).remove(at))
+    }
+
+    /// The range that holds the byte at `address`.
+    pub fn range_of(&self, address: u64) -> Option<Range> {
+        let ranges = self.snapshot();
+        find(&ranges, address, 1).map(|at| ranges[at].clone())
+    }
+
+    /// All ranges of this moment.
+    pub fn snapshot(&self) -> Ranges {
+        self.ranges.read().unwrap().clone()
+    }
+
+    /// Checks that `bytes` bytes at `address`, a multiple of `align`, lie inside one live range, and returns where they are.
+    /// An access of no bytes is always good. The pointer is valid as long as the range lives.
+    pub fn check(&self, address: u64, bytes: u64, align: u64, access: Access) -> Result<*mut u8, AccessError> {
+        check(&self.snapshot(), address, bytes, align, access)?;
+        Ok(address as *mut u8)
+    }
+
+    fn insert(&self, range: Range) -> bool {
+        let mut ranges = self.ranges.write().unwrap();
+        let at = ranges.partition_point(|other| other.start < range.start);
+        if at > 0 && ranges[at - 1].end() > range.start || at < ranges.len() && ranges[at].start < range.end() {
+            return false;
+        }
+        Arc::make_mut(&mut ranges).insert(at, range);
+        true
+    }
+}
+
+/// The index of the range that holds all these bytes.
+pub(crate) fn find(ranges: &[Range], address: u64, bytes: u64) -> Option<usize> {
+    let at = ranges.partition_point(|range| range.start <= address).checked_sub(1)?;
+    ranges[at].contains(address, bytes).then_some(at)
+}
+
+/// [`Memory::check`] on a snapshot; returns the range's index (0 for an access of no bytes).
+pub(crate) fn check(
+    ranges: &[Range],
+    address: u64,
+    bytes: u64,
+    align: u64,
+    access: Access,
+) -> Result<usize, AccessError> {
+    if align > 1 && address % align != 0 {
+        return Err(AccessError::Misaligned { address, align });
+    }
+    if bytes == 0 {
+        return Ok(0);
+    }
+    match find(ranges, address, bytes) {
+        Some(at) if access == Access::Write && ranges[at].read_only => Err(AccessError::ReadOnly { address }),
+        Some(at) => Ok(at),
+        None => Err(AccessError::OutOfBounds { address, bytes, near: near(ranges, address) }),
+    }
+}
+
+/// What lies around an address, in words.
+fn near(ranges: &[Range], address: u64) -> String {
+    let at = ranges.partition_point(|range| range.start <= address);
+    let below = at.checked_sub(1).map(|at| &ranges[at]);
+    let above = ranges.get(at);
+    let below_by = below.map_or(u64::MAX, |range| address - range.start);
+    let above_by = above.map_or(u64::MAX, |range| range.start - address);
+    match (below, above) {
+        (None, None) => "nothing is allocated".into(),
+        (Some(range), _) if below_by <= above_by || address - range.start < range.bytes + GUARD => {
+            format!("{below_by} bytes into the {range:?}")
+        }
+        (_, Some(range)) => format!("{above_by} bytes before the {range:?}"),
+        (Some(range), None) => format!("{below_by} bytes into the {range:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accesses_are_inside_one_range_or_refused() {
+        let memory = Memory::new();
+        let a = memory.alloc(100, Kind::Device, 7).unwrap();
+        let b = memory.alloc(50, Kind::HostPinned, 7).unwrap();
+        assert!(memory.alloc(0, Kind::Device, 0).is_none());
+        assert_eq!(a % GUARD, 0);
+        assert_eq!(memory.check(a, 100, 256, Access::Write), Ok(a as *mut u8));
+        for (address, bytes) in [(a, 101), (a - 1, 1), (a + 100, 1), (a + 99, 2), (b - 1, 2), (u64::MAX, 2), (0, 1)] {
+            let error = memory.check(address, bytes, 1, Access::Read).unwrap_err();
+            assert!(matches!(error, AccessError::OutOfBounds { .. }), "{error}");
+        }
+        let error = memory.check(a + 100, 1, 1, Access::Read).unwrap_err().to_string();
+        assert!(error.contains("100 bytes into the Device"), "{error}");
+        assert!(memory.check(a + 2, 4, 4, Access::Read).unwrap_err().to_string().contains("multiple of 4"));
+        assert_eq!(memory.range_of(b + 49).unwrap().kind, Kind::HostPinned);
+        assert!(memory.range_of(b + 50).is_none());
+        assert_eq!(memory.free(a).unwrap().bytes, 100);
+        assert!(memory.free(a).is_none());
+        assert!(memory.check(a, 1, 1, Access::Read).is_err());
+        assert!(memory.check(a, 0, 1, Access::Read).is_ok());
+    }
+
+    #[test]
+    fn registered_memory_may_not_overlap_and_may_be_read_only() {
+        let memory = Memory::new();
+        let bytes = [1u8; 64];
+        let at = bytes.as_ptr() as u64;
+        assert!(memory.register(at, 32, Kind::HostRegistered, 0, true));
+        assert!(!memory.register(at + 31, 8, Kind::HostRegistered, 0, false));
+        assert!(memory.register(at + 32, 32, Kind::HostRegistered, 0, false));
+        assert!(!memory.register(at, 0, Kind::HostRegistered, 0, false));
+        assert!(memory.check(at + 30, 4, 1, Access::Read).is_err(), "two ranges are not one");
+        assert_eq!(memory.check(at, 4, 1, Access::Write), Err(AccessError::ReadOnly { address: at }));
+        assert!(memory.check(at + 32, 4, 1, Access::Write).is_ok());
+    }
+
+    #[test]
+    fn a_write_beside_a_block_is_seen_when_it_is_freed() {
+        let memory = Memory::new();
+        let a = memory.alloc(10, Kind::HostPinned, 0).unwrap();
+        assert!(memory.range_of(a).unwrap().guards_intact());
+        // SAFETY: the guard behind the block is memory of this process.
+        unsafe { ((a + 10) as *mut u8).write(0) };
+        assert!(!memory.free(a).unwrap().guards_intact());
+    }
+}

@@ -1,0 +1,50 @@
+//! What a launch did, counted; nothing here is a time.
+
+use std::ops::AddAssign;
+
+/// What a launch did. All counts are of executed instructions, over all blocks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Instructions times the lanes that reached them, lanes included whose predicate held them back.
+    pub thread_instructions: u64,
+    /// Of these, the ones held back by a predicate.
+    pub predicated_off: u64,
+    /// Instructions issued, one for a warp or the part of it that runs together.
+    pub warp_issues: u64,
+    /// Distinct 32-byte sectors of global memory read, by access of a warp; every access counts anew, as without a cache.
+    pub global_sectors_read: u64,
+    /// Distinct 32-byte sectors of global memory written, by access of a warp.
+    pub global_sectors_written: u64,
+    /// Distinct 32-byte sectors of global memory that atomics changed, by access of a warp.
+    pub global_sectors_atomic: u64,
+    /// Rounds that shared memory needs: 32 banks of 4 bytes, each gives one word a round; accesses of 8 and 16 bytes go by
+    /// half and quarter warps.
+    pub shared_wavefronts: u64,
+    /// Accesses of a warp to shared memory.
+    pub shared_accesses: u64,
+    /// Accesses of a warp to global memory.
+    pub global_accesses: u64,
+    /// Accesses of a warp to local memory.
+    pub local_accesses: u64,
+    /// Barriers of a block and of a warp, votes, shuffles and matches issued.
+    pub collectives: u64,
+    /// Blocks that ran.
+    pub blocks: u64,
+}
+
+impl AddAssign<&Counts> for Counts {
+    fn add_assign(&mut self, other: &Counts) {
+        self.thread_instructions += other.thread_instructions;
+        self.predicated_off += other.predicated_off;
+        self.warp_issues += other.warp_issues;
+        self.global_sectors_read += other.global_sectors_read;
+        self.global_sectors_written += other.global_sectors_written;
+        self.global_sectors_atomic += other.global_sectors_atomic;
+        self.shared_wavefronts += other.shared_wavefronts;
+        self.shared_accesses += other.shared_accesses;
+        self.global_accesses += other.global_accesses;
+        self.local_accesses += other.local_accesses;
+        self.collectives += other.collectives;
+        self.blocks += other.blocks;
+    }
+}

@@ -1,0 +1,312 @@
+// Runs the kernels on the shim over images that tests/simt.rs has written, and compares every bit.
+//
+//   check all CASE...          whole groups, ranges, many jobs, the index; every alignment; several grids and orders
+//   check brief CASE...        one of each, for the slow sanitizers
+//   check fuzz ROUNDS CASE...  images with wrong bytes: nothing to compare, but no access outside and an end
+//
+// A case is a file of little-endian u64 {bytes of image, of gaps, number of positions}, then the image, the gaps, the
+// positions and the weights. Every section of the image becomes an allocation of its own, just large enough, so that
+// AddressSanitizer sees where one is left.
+#define DF11_SIMT
+#include "simt.hpp"
+#include "decode.cu"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace {
+
+using Bytes = std::vector<u8>;
+
+// Memory of exactly that many bytes, at a multiple of 256.
+struct Block {
+  std::unique_ptr<u8, void (*)(void*)> memory{nullptr, free};
+  size_t size = 0;
+  explicit Block(const Bytes& bytes) : Block(bytes.size()) { if (size) memcpy(memory.get(), bytes.data(), size); }
+  explicit Block(size_t size) : size(size) {
+    void* p = nullptr;
+    if (posix_memalign(&p, 256, size ? size : 1)) abort();
+    memory.reset((u8*)p);
+    memset(p, 0xcc, size);
+  }
+  u64 at() const { return (u64)memory.get(); }
+};
+
+struct Random {
+  u64 state;
+  u64 next() {
+    state += 0x9e3779b97f4a7c15;
+    u64 z = (state ^ state >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+  }
+  u64 below(u64 n) { return next() % n; }
+};
+
+struct Case {
+  std::string name;
+  Bytes table, starts, lanes, code, signs, gaps, positions;
+  std::vector<u16> want;
+  u64 weights, code_bytes, tiles;
+};
+
+Case read_case(const char* path) {
+  FILE* file = fopen(path, "rb");
+  u64 sizes[3];
+  if (!file || fread(sizes, 8, 3, file) != 3) { perror(path); exit(2); }
+  auto take = [&](u64 n) {
+    Bytes bytes(n);
+    if (n && fread(bytes.data(), 1, n, file) != n) { perror(path); exit(2); }
+    return bytes;
+  };
+  Case c;
+  c.name = path;
+  Bytes image = take(sizes[0]);
+  c.gaps = take(sizes[1]);
+  c.positions = take(sizes[2] * 4);
+  auto field = [&](size_t at) { u64 v; memcpy(&v, &image[at], 8); return v; };
+  auto part = [&](u64 from, u64 n) { return Bytes(image.begin() + from, image.begin() + from + n); };
+  c.weights = field(24);
+  c.code_bytes = field(32);
+  c.tiles = field(120);
+  c.table = part(field(72), (u32)field(56));
+  c.starts = part(field(80), 4 * (c.tiles + 1));
+  c.lanes = part(field(88), 64 * c.tiles);
+  c.code = part(field(96), field(104));
+  c.signs = part(field(112), (c.weights + 7) / 8 * 8);
+  c.want.resize(c.weights);
+  Bytes want = take(2 * c.weights);
+  if (c.weights) memcpy(c.want.data(), want.data(), want.size());
+  fclose(file);
+  return c;
+}
+
+// An image in memory of its own, and its state.
+struct Image {
+  const Case& c;
+  Block table, starts, lanes, code, signs, gaps, positions;
+  u32 state = 0;
+  explicit Image(const Case& c)
+      : c(c), table(c.table), starts(c.starts), lanes(c.lanes), code(c.code), signs(c.signs), gaps(c.gaps), positions(c.positions) {}
+
+  df11_job job(u64 first, u64 count, u64 dst, u32* status) {
+    df11_job j = {};
+    j.dst = dst;
+    j.status = (u64)status;
+    j.first = first;
+    j.count = count;
+    j.weights = c.weights;
+    j.state = (u64)&state;
+    j.table = table.at();
+    j.starts = starts.at();
+    j.lanes = lanes.at();
+    j.code = code.at();
+    j.signs = signs.at();
+    j.code_units = code.size / 16;
+    j.tiles = c.tiles;
+    j.table_bytes = (u32)table.size;
+    j.blocks = 1;
+    return j;
+  }
+  size_t table_shared() const { return df11::table_shared((u32)table.size); }
+  size_t shared(u32 warps) const { return table_shared() + warps * df11::WARP_SHARED; }
+
+  // False where the kernel reported the image as corrupted.
+  bool index(u32 blocks, simt::Order order, u64 seed) {
+    df11_index_job j = {};
+    j.image_state = (u64)&state;
+    j.table = table.at();
+    j.starts = starts.at();
+    j.lanes = lanes.at();
+    j.code = code.at();
+    j.gaps = gaps.at();
+    j.positions = positions.at();
+    j.weights = c.weights;
+    j.code_bytes = c.code_bytes;
+    j.code_units = code.size / 16;
+    j.tiles = c.tiles;
+    j.blocks = (c.code_bytes + 4095) / 4096;
+    j.position_count = positions.size / 4;
+    j.table_bytes = (u32)table.size;
+    if (j.blocks == 0) return true;
+    if (starts.size) memset((void*)starts.at(), 0, starts.size);
+    if (lanes.size) memset((void*)lanes.at(), 0, lanes.size);
+    simt::run({blocks, DF11_INDEX_THREADS, table_shared() + DF11_INDEX_SHARED, order, seed}, [&] { df11_index(j); });
+    return state == 0;
+  }
+};
+
+// A destination that begins so many weights behind a multiple of 16 bytes, and what lies before it.
+struct Target {
+  Block block;
+  u32 lead;
+  u64 count;
+  Target(u64 count, u32 shift) : block((8 + shift + count) * 2), lead(8 + shift), count(count) {}
+  u64 at() const { return block.at() + 2 * lead; }
+  const u16* weights() const { return (const u16*)at(); }
+  bool touched_before() const {
+    for (u32 i = 0; i < 2 * lead; i++) if (((const u8*)block.at())[i] != 0xcc) return true;
+    return false;
+  }
+};
+
+int failures = 0;
+
+void fail(const Case& c, const char* what, u64 first, u64 count, u64 detail) {
+  if (failures++ < 20) printf("%s: %s, weights %llu + %llu, %llu\n", c.name.c_str(), what, first, count, detail);
+}
+
+void compare(const Case& c, const Target& target, u64 first) {
+  for (u64 i = 0; i < target.count; i++)
+    if (target.weights()[i] != c.want[first + i]) return fail(c, "a weight differs", first, target.count, i);
+  if (target.touched_before()) fail(c, "wrote before the destination", first, target.count, 0);
+}
+
+void decode(Image& image, u64 first, u64 count, u32 shift, u32 warps, u32 blocks, simt::Order order, u64 seed) {
+  Target target(count, shift);
+  u32 status = 0;
+  df11_job j = image.job(first, count, target.at(), &status);
+  j.blocks = blocks;
+  simt::run({blocks, 32 * warps, image.shared(warps), order, seed}, [&] { df11_decode(j); });
+  compare(image.c, target, first);
+  if (status != 0) fail(image.c, "reported", first, count, status);
+}
+
+// The group cut into pieces, each with a destination of its own, in one launch.
+void decode_many(Image& image, u32 pieces, u32 warps, Random& random) {
+  const Case& c = image.c;
+  std::vector<u64> cuts = {0, c.weights};
+  while (cuts.size() < pieces + 1 && cuts.size() < c.weights + 1) {
+    u64 cut = random.below(c.weights);
+    size_t at = 0;
+    while (cuts[at] < cut) at++;
+    if (cuts[at] != cut) cuts.insert(cuts.begin() + at, cut);
+  }
+  std::vector<Target> targets;
+  df11_jobs jobs = {};
+  u32 blocks = 0, status = 0;
+  for (size_t i = 0; i + 1 < cuts.size(); i++) {
+    targets.emplace_back(cuts[i + 1] - cuts[i], (u32)random.below(8));
+    df11_job& j = jobs.job[jobs.count++] = image.job(cuts[i], cuts[i + 1] - cuts[i], targets.back().at(), &status);
+    j.first_block = blocks;
+    j.blocks = 1 + (u32)random.below(3);
+    blocks += j.blocks;
+  }
+  simt::run({blocks, 32 * warps, image.shared(warps), simt::Order::Random, random.next()}, [&] { df11_decode_many(jobs); });
+  for (size_t i = 0; i < targets.size(); i++) compare(c, targets[i], cuts[i]);
+  if (status != 0) fail(c, "many jobs: reported", 0, c.weights, status);
+}
+
+void check_index(const Case& c, u32 blocks, simt::Order order, u64 seed) {
+  Image image(c);
+  if (!image.index(blocks, order, seed)) fail(c, "the index kernel reports", 0, c.weights, image.state);
+  if (image.starts.size && memcmp((void*)image.starts.at(), c.starts.data(), c.starts.size()))
+    fail(c, "other starts than the host's", 0, c.weights, 0);
+  if (image.lanes.size && memcmp((void*)image.lanes.at(), c.lanes.data(), c.lanes.size()))
+    fail(c, "other lanes than the host's", 0, c.weights, 0);
+}
+
+void check(const Case& c, bool brief) {
+  Random random{c.weights * 77 + c.code_bytes};
+  if (c.weights == 0) return;
+  Image image(c);
+  auto order = [&] { return (simt::Order)random.below(3); };
+  decode(image, 0, c.weights, 0, 4, 1, simt::Order::Random, 1);
+  check_index(c, 1, simt::Order::Random, 1);
+  bool large = c.weights > 300000;
+  for (u32 shift = 1; shift < (brief ? 2 : large ? 3 : 8); shift++)
+    decode(image, 0, c.weights, shift, 1 + (u32)random.below(6), 1 + (u32)random.below(3), order(), random.next());
+  for (u32 i = 0; i < (brief ? 2 : large ? 8 : 24); i++) {
+    u64 first = random.below(c.weights), count = 1 + random.below(c.weights - first);
+    if (i & 1) count = 1 + random.below(count < 300 ? count : 300);
+    if (i % 8 == 2) first = first / 104 * 104;
+    if (i % 8 == 4) count = c.weights - first;
+    if (first + count > c.weights) count = c.weights - first;
+    decode(image, first, count, (u32)random.below(8), 1 + (u32)random.below(4), 1 + (u32)random.below(2), order(), random.next());
+  }
+  if (brief) return;
+  check_index(c, 2, simt::Order::Descending, 1);
+  decode_many(image, DF11_MOST_JOBS, 2, random);
+  decode_many(image, 1 + (u32)random.below(5), 3, random);
+
+  // An image that says of itself that it is corrupted is still decoded, and reported, to a status that has room for it.
+  image.state = 7;
+  Target target(c.weights, 0);
+  for (u32 before : {0u, 103u, 900u}) {
+    u32 status = before, most = before > 103 ? before : 103;
+    df11_job j = image.job(0, c.weights, target.at(), &status);
+    simt::run({1, 32, image.shared(1)}, [&] { df11_decode(j); });
+    if (status != most) fail(c, "the state is not passed on", 0, c.weights, status);
+    if (large) break;
+  }
+  compare(c, target, 0);
+  df11_job j = image.job(0, c.weights, target.at(), nullptr);
+  if (!large) simt::run({1, 32, image.shared(1)}, [&] { df11_decode(j); });
+}
+
+// Spoils a run of bytes in one of several ways.
+void spoil(Block& block, Random& random) {
+  if (block.size == 0) return;
+  u8* bytes = (u8*)block.at();
+  u64 at = random.below(block.size), n = 1 + random.below(random.below(4) ? 8 : block.size);
+  if (n > block.size - at) n = block.size - at;
+  u64 kind = random.below(5), step = 1 + random.below(64);
+  for (u64 i = 0; i < n; i++) {
+    if (kind == 0) bytes[at + i] = 0;
+    if (kind == 1) bytes[at + i] = 0xff;
+    if (kind == 2) bytes[at + i] = (u8)random.next();
+    if (kind == 3) bytes[at + i] ^= (u8)(1 << random.below(8));
+    if (kind == 4) bytes[at + i] = bytes[(at + i + step) % block.size];
+  }
+}
+
+void fuzz(const Case& c, u64 rounds) {
+  Random random{c.weights * 31 + c.code_bytes + rounds};
+  u64 reported = 0, wrong = 0, told = 0;
+  for (u64 round = 0; round < rounds; round++) {
+    Image image(c);
+    Block* parts[] = {&image.table, &image.starts, &image.lanes, &image.code, &image.signs, &image.gaps, &image.positions};
+    for (u64 i = 0, n = 1 + random.below(3); i < n; i++) spoil(*parts[random.below(7)], random);
+    if (random.below(3) == 0) image.index(1 + (u32)random.below(2), simt::Order::Ascending, 1);
+    u64 first = random.below(3) ? 0 : random.below(c.weights), count = c.weights - first;
+    if (random.below(3) == 0) count = 1 + random.below(count);
+    Target target(count, (u32)random.below(8));
+    u32 status = 0;
+    df11_job j = image.job(first, count, target.at(), &status);
+    simt::run({1, 64, image.shared(2)}, [&] { df11_decode(j); });
+    if (target.touched_before()) fail(c, "wrote before the destination", first, count, round);
+    bool differs = false;
+    for (u64 i = 0; i < count; i++) differs |= ((target.weights()[i] ^ c.want[first + i]) & 0x7f80) != 0;
+    reported += status != 0;
+    wrong += differs;
+    told += differs && status != 0;
+    if (status != 0 && status != DF11_CORRUPT) fail(c, "a status that no kernel has", first, count, status);
+  }
+  printf("%s: %llu rounds, %llu reported, %llu with wrong exponents, of these %llu reported\n", c.name.c_str(), rounds,
+         reported, wrong, told);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::string mode = argc > 1 ? argv[1] : "";
+  int first = mode == "fuzz" ? 3 : 2;
+  if (argc <= first) { fprintf(stderr, "check all|brief CASE...   check fuzz ROUNDS CASE...\n"); return 2; }
+  u64 weights = 0;
+  for (int i = first; i < argc; i++) {
+    Case c = read_case(argv[i]);
+    try {
+      if (mode == "fuzz") { if (c.weights) fuzz(c, strtoull(argv[2], nullptr, 10)); }
+      else check(c, mode == "brief");
+    } catch (const simt::Misuse& misuse) {
+      fail(c, misuse.what(), 0, c.weights, 0);
+    }
+    weights += c.weights;
+  }
+  printf("%d cases, %llu weights, %d failures\n", argc - first, weights, failures);
+  return failures != 0;
+}
