@@ -1,7 +1,11 @@
 //! One launch of a kernel, run to its end.
 
-use super::{Counts, Fault, Function};
-use crate::memory::Memory;
+use super::block::Env;
+use super::warp::{Geometry, Warp};
+use super::{Counts, Fault, FaultKind, Function};
+use crate::memory::{Memory, Range};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a launch runs; nothing here changes the result of a kernel that is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +47,102 @@ impl Launch<'_> {
     /// Runs every block to its end on the calling thread and its helpers, and returns what was done, or the first fault by
     /// the blocks' order. Memory keeps what was written before the fault.
     pub fn run(&self) -> Result<Counts, Fault> {
-        let _ = self.function;
-        Ok(Counts::default())
+        self.check()?;
+        let ranges = self.ranges();
+        let [x, y, z] = self.grid.map(u64::from);
+        let blocks = x * y * z;
+        let next = AtomicU64::new(0);
+        // The first block with a fault, and the counts of all that went well.
+        let faults: Mutex<Option<(u64, Box<Fault>)>> = Mutex::new(None);
+        let counts = Mutex::new(Counts::default());
+        let stop = AtomicU64::new(u64::MAX);
+        let work = || {
+            let function = &self.function.inner;
+            let total_shared = match self.shared_bytes {
+                0 => function.static_shared_bytes,
+                dynamic => function.dynamic_base + dynamic,
+            };
+            let geometry = Geometry {
+                grid: self.grid,
+                block: self.block,
+                at: [0; 3],
+                dynamic_shared: self.shared_bytes,
+                total_shared,
+            };
+            let warps = geometry.threads().div_ceil(32);
+            let new = |index| Warp::new(index, &function.code, function.local_bytes);
+            let mut warps: Vec<Warp> = (0..warps).map(new).collect();
+            let mut env = Env::new(function, geometry, &ranges, self.params, self.options.races);
+            loop {
+                let block = next.fetch_add(1, Ordering::Relaxed);
+                if block >= blocks || block > stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let at = [block % x, block / x % y, block / x / y].map(|index| index as u32);
+                if let Err(fault) = env.block(&mut warps, at, self.options.budget) {
+                    stop.fetch_min(block, Ordering::Relaxed);
+                    let mut first = faults.lock().unwrap();
+                    if first.as_ref().is_none_or(|(other, _)| block < *other) {
+                        *first = Some((block, fault));
+                    }
+                    break;
+                }
+            }
+            *counts.lock().unwrap() += &env.counts;
+        };
+        let threads = (self.options.threads.max(1) as u64).min(blocks);
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+        match faults.into_inner().unwrap() {
+            Some((_, fault)) => Err(*fault),
+            None => Ok(counts.into_inner().unwrap()),
+        }
+    }
+
+    /// What is wrong before any thread runs.
+    fn check(&self) -> Result<(), Fault> {
+        let function = self.function;
+        let threads = self.block.iter().map(|&n| u64::from(n)).product::<u64>();
+        let fits = |value: u64, most: u64| (1..=most).contains(&value);
+        let what = if !fits(threads, 1024) || self.block[2] > 64 {
+            format!("a block of {:?} threads", self.block)
+        } else if function.max_threads().is_some_and(|most| threads > most.into()) {
+            format!("a block of {threads} threads; the kernel allows {:?}", function.max_threads())
+        } else if !fits(self.grid[0].into(), i32::MAX as u64)
+            || !fits(self.grid[1].into(), 65535)
+            || !fits(self.grid[2].into(), 65535)
+        {
+            format!("a grid of {:?} blocks", self.grid)
+        } else if self.params.len() < function.parameter_bytes() as usize {
+            format!("{} bytes of parameters, {} are needed", self.params.len(), function.parameter_bytes())
+        } else if self.shared_bytes > 1 << 20 {
+            format!("{} bytes of shared memory", self.shared_bytes)
+        } else {
+            return Ok(());
+        };
+        Err(Fault {
+            kind: FaultKind::Launch,
+            kernel: function.name().into(),
+            line: 0,
+            instruction: String::new(),
+            block: [0; 3],
+            thread: [0; 3],
+            address: None,
+            what,
+        })
+    }
+
+    /// Live memory and the module's variables, each once.
+    fn ranges(&self) -> Vec<Range> {
+        let mut ranges = self.memory.snapshot().to_vec();
+        let variables = self.function.inner.variables.snapshot();
+        ranges.extend(variables.iter().cloned());
+        ranges.sort_by_key(|range| range.start);
+        ranges.dedup_by_key(|range| range.start);
+        ranges
     }
 }

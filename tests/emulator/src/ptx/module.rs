@@ -1,6 +1,10 @@
 //! What a PTX text holds: kernels and variables.
 
-use std::collections::BTreeMap;
+use super::ir::{Code, Space};
+use super::lower;
+use super::syntax::{self, Initial, Text, VariableText};
+use crate::memory::{Access, Kind, Memory};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -42,8 +46,37 @@ pub struct Module {
 impl Module {
     /// Reads a PTX text. What the interpreter does not know is an error, never skipped.
     pub fn parse(text: &str) -> Result<Module, ParseError> {
-        let _ = text;
-        Ok(Module { functions: Default::default(), variables: Default::default() })
+        let source: Arc<str> = text.into();
+        let parsed = syntax::parse(text)?;
+        let memory = Arc::new(Memory::new());
+        let variables = variables(&parsed, &memory)?;
+        let addresses: HashMap<&str, (Space, u64)> = variables
+            .iter()
+            .map(|(name, variable)| {
+                (*name, (if variable.constant { Space::Const } else { Space::Global }, variable.address))
+            })
+            .collect();
+        let mut functions = BTreeMap::new();
+        for function in parsed.functions.iter().filter(|function| function.entry) {
+            let lowered = lower::lower(&parsed, function, &addresses)?;
+            let limit = function.limits.iter().find(|(name, _)| matches!(*name, ".maxntid" | ".reqntid"));
+            let inner = Inner {
+                name: function.name.into(),
+                source: source.clone(),
+                registers: (lowered.code.count32 + lowered.code.count64 + lowered.code.count_pred) as u32,
+                code: lowered.code,
+                parameters: lowered.parameters,
+                parameter_bytes: lowered.parameter_bytes,
+                static_shared_bytes: lowered.shared_bytes,
+                dynamic_base: lowered.dynamic_base,
+                local_bytes: lowered.local_bytes,
+                max_threads: limit.map(|(_, sizes)| sizes.iter().product::<u64>().min(1024) as u32),
+                variables: memory.clone(),
+            };
+            functions.insert(function.name.into(), Function { inner: Arc::new(inner) });
+        }
+        let variables = variables.into_iter().map(|(name, variable)| (name.into(), variable)).collect();
+        Ok(Module { functions: Arc::new(functions), variables: Arc::new(variables) })
     }
 
     /// The kernel of that name.
@@ -65,17 +98,30 @@ impl Module {
 /// A kernel. Cheap to copy, and independent of the module's life.
 #[derive(Clone)]
 pub struct Function {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    name: String,
+/// What the copies of a [`Function`] share.
+pub(super) struct Inner {
+    pub(super) name: String,
+    source: Arc<str>,
+    pub(super) code: Code,
     parameters: Vec<(u32, u32)>,
     parameter_bytes: u32,
-    static_shared_bytes: u32,
-    local_bytes: u32,
+    pub(super) static_shared_bytes: u32,
+    pub(super) dynamic_base: u32,
+    pub(super) local_bytes: u32,
     registers: u32,
     max_threads: Option<u32>,
+    /// The module's variables, which live as long as one of its functions.
+    pub(super) variables: Arc<Memory>,
+}
+
+impl Inner {
+    /// A line of the text, from 1.
+    pub(super) fn line(&self, line: u32) -> &str {
+        self.source.lines().nth((line as usize).wrapping_sub(1)).unwrap_or_default().trim()
+    }
 }
 
 impl Function {
@@ -113,4 +159,46 @@ impl Function {
     pub fn max_threads(&self) -> Option<u32> {
         self.inner.max_threads
     }
+}
+
+/// Places the module's variables in memory of their own and fills them.
+fn variables<'a>(text: &Text<'a>, memory: &Memory) -> Result<Vec<(&'a str, Variable)>, ParseError> {
+    let mut all: Vec<(&str, Variable, &VariableText)> = Vec::new();
+    for variable in text.variables.iter().filter(|variable| variable.space != ".shared") {
+        let error = |what: &str| ParseError { line: variable.line, what: format!("{}: {what}", variable.name) };
+        if variable.external {
+            return Err(error("a variable of another module is not supported"));
+        }
+        let (bytes, align) = lower::size_of(variable)?;
+        let size = u64::from(lower::size_of_type(variable.ty).unwrap_or(1));
+        // `[]` is as long as its initialiser.
+        let bytes = bytes.max(size * variable.initial.len() as u64);
+        if u64::from(align) > crate::memory::GUARD {
+            return Err(error("this alignment is not supported"));
+        }
+        let address = memory.alloc(bytes, Kind::ModuleGlobal, 0).ok_or_else(|| error("no memory"))?;
+        all.push((variable.name, Variable { address, bytes, constant: variable.space == ".const" }, variable));
+    }
+    let addresses: HashMap<&str, u64> = all.iter().map(|(name, variable, _)| (*name, variable.address)).collect();
+    for (name, variable, text) in &all {
+        let error = |what: String| ParseError { line: text.line, what: format!("{name}: {what}") };
+        let size = u64::from(lower::size_of_type(text.ty).unwrap_or(1));
+        let mut bytes = Vec::new();
+        for value in &text.initial {
+            let value = match value {
+                Initial::Value(value) => *value,
+                Initial::Address(other, offset) => addresses
+                    .get(other)
+                    .map(|address| address + offset)
+                    .ok_or_else(|| error(format!("{other} has no address")))?,
+            };
+            bytes.extend_from_slice(&value.to_le_bytes()[..size as usize]);
+        }
+        bytes.resize(variable.bytes as usize, 0);
+        let at =
+            memory.check(variable.address, variable.bytes, 1, Access::Write).map_err(|_| error("no memory".into()))?;
+        // SAFETY: the bytes were allocated above and nobody else knows of them yet.
+        unsafe { at.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    }
+    Ok(all.into_iter().map(|(name, variable, _)| (name, variable)).collect())
 }
