@@ -277,7 +277,7 @@ fn copies_are_held_to_the_bounds() {
         |a| ok!(cuMemsetD16_v2(a + 4, 0x1234, 1)),
         |a| ok!(cuMemsetD32_v2(a + 8, 0xDEAD_BEEF, 2)),
     ];
-    sets.map(|set| set(a));
+    sets.iter().for_each(|set| set(a));
     ok!(cuCtxSynchronize());
     assert_eq!(peek(a), [0x00AB_ABAB, 0x0000_1234, 0xDEAD_BEEF, 0xDEAD_BEEF]);
 }

@@ -5,6 +5,7 @@ mod driver_support;
 use std::ffi::CString;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use driver_support::*;
 
@@ -90,7 +91,9 @@ fn library() -> PathBuf {
 /// Compiles `driver.c` once, and runs it on a library.
 fn c_program(library: &std::path::Path, mode: &str, variables: &[(&str, &str)]) -> Output {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/driver.c");
-    let folder = std::env::temp_dir().join(format!("df11-emulator-c-{}-{mode}", std::process::id()));
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("df11-emulator-c-{}-{number}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let program = folder.join("driver");
     let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
@@ -155,7 +158,7 @@ fn a_copy_of_the_library_can_lack_symbols() {
     let copy = std::env::temp_dir().join(format!("df11-emulator-{}.so", std::process::id()));
     without_symbols(&library(), &copy, &["cuLaunchKernel"]).unwrap();
     let output = c_program(&copy, "use", &[]);
-    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).ends_with("no cuLaunchKernel\n"), "{output:?}");
     without_symbols(&library(), &copy, &["cuDeviceGetUuid"]).unwrap();
     assert!(c_program(&copy, "use", &[]).status.success(), "a symbol that it does not ask for");

@@ -131,7 +131,7 @@ entries! {
         let capture = call.take_capture(id);
         if broken { return Err(STREAM_CAPTURE_INVALIDATED) }
         if !joined { return Err(STREAM_CAPTURE_UNJOINED) }
-        call.graphs.insert(capture.graph, Graph { context: capture.context, nodes: capture.nodes });
+        call.graphs.insert(capture.graph, Graph { nodes: capture.nodes });
         put(graph, capture.graph)
     }
 

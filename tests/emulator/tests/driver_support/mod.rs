@@ -12,6 +12,7 @@ pub use df11_emulator::driver::*;
 #[macro_export]
 macro_rules! ok {
     ($function:ident($($argument:expr),* $(,)?)) => {{
+        #[allow(unused_unsafe, reason = "the arguments may stand in an unsafe block themselves")]
         // SAFETY: the test passes what the entry point asks for, or what it must refuse.
         let code = unsafe { df11_emulator::driver::$function($($argument),*) };
         assert_eq!(code, 0, "{}", stringify!($function($($argument),*)));
