@@ -402,16 +402,6 @@ impl<'a, 't> Lower<'a, 't> {
         }
     }
 
-    /// The value of a constant's slot.
-    pub(super) fn constant_value(&self, slot: Slot) -> Option<u64> {
-        let at = (slot & !(CONST | WIDE)) as usize;
-        match (slot & CONST != 0, slot & WIDE != 0) {
-            (false, _) => None,
-            (true, false) => Some(self.code.pool32[at].0[0].into()),
-            (true, true) => Some(self.code.pool64[at].0[0]),
-        }
-    }
-
     /// Appends an instruction and returns its index.
     pub(super) fn emit(&mut self, ins: Ins) -> usize {
         self.code.ins.push(ins);

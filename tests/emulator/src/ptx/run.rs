@@ -296,10 +296,10 @@ fn number(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Done {
             (((u64::from(b) << 32 | u64::from(a)) << c.min(32)) >> 32) as u32
         }),
         Op::ShfR if ins.sub == 0 => {
-            three!(get32, get32, put32, u32, |a, b, c| { ((u64::from(b) << 32 | u64::from(a)) >> (c & 31)) as u32 })
+            three!(get32, get32, put32, u32, |a, b, c| ((u64::from(b) << 32 | u64::from(a)) >> (c & 31)) as u32)
         }
         Op::ShfR => {
-            three!(get32, get32, put32, u32, |a, b, c| { ((u64::from(b) << 32 | u64::from(a)) >> c.min(32)) as u32 })
+            three!(get32, get32, put32, u32, |a, b, c| ((u64::from(b) << 32 | u64::from(a)) >> c.min(32)) as u32)
         }
         Op::Lop3 => {
             let table = ins.imm;
