@@ -1,5 +1,6 @@
 //! The driver's pose, its devices and contexts, and its handles.
 
+#[macro_use]
 mod driver_support;
 
 use std::ffi::{CStr, CString, c_char};
@@ -319,7 +320,7 @@ fn addresses_tell_what_they_are() {
     let ask = |attribute, address| {
         let mut value = 0u64;
         // SAFETY: room for the largest attribute.
-        let code = unsafe { cuPointerGetAttribute((&raw mut value).cast(), attribute, address) };
+        let code = code!(cuPointerGetAttribute((&raw mut value).cast(), attribute, address));
         (code, value)
     };
     assert_eq!([1, 2, 9, 11, 12].map(|n| ask(n, d + 7)), [context as u64, 2, 0, d, 32].map(|value| (0, value)));

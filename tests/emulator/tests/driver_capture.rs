@@ -1,5 +1,6 @@
 //! Stream capture in its three modes: what becomes a node, what is refused with which code, and what breaks a capture.
 
+#[macro_use]
 mod driver_support;
 
 use std::ffi::c_void;
@@ -167,35 +168,37 @@ fn events_cross_no_capture() {
     ok!(cuStreamEndCapture(a, &mut graph));
 }
 
+/// A call by name, as a closure that returns its code.
+type Forbidden = (&'static str, Box<dyn Fn() -> i32>);
+
 /// Every call that a capture forbids, as a closure that returns its code.
-fn forbidden(stream: usize, other: usize, event: usize, module: usize) -> Vec<(&'static str, Box<dyn Fn() -> i32>)> {
+fn forbidden(stream: usize, other: usize, event: usize, module: usize) -> Vec<Forbidden> {
     let (p, pinned, text) = (words([1; 4]), get!(cuMemHostAlloc(16, 0)), format!("{PTX}\0"));
     let pinned: usize = pinned;
     let own = Box::leak(Box::new([0u32; 4])).as_ptr() as usize;
-    // SAFETY, for all: the calls get what they ask for; most are refused before they look at it.
     vec![
-        ("alloc", Box::new(|| unsafe { cuMemAlloc_v2(&mut 0, 16) })),
-        ("free", Box::new(move || unsafe { cuMemFree_v2(p) })),
-        ("host alloc", Box::new(|| unsafe { cuMemHostAlloc(&mut 0, 16, 0) })),
-        ("host free", Box::new(move || unsafe { cuMemFreeHost(pinned) })),
-        ("register", Box::new(move || unsafe { cuMemHostRegister_v2(own, 16, 0) })),
-        ("context", Box::new(|| unsafe { cuCtxSynchronize() })),
-        ("other stream", Box::new(move || unsafe { cuStreamSynchronize(other) })),
-        ("other query", Box::new(move || unsafe { cuStreamQuery(other) })),
-        ("event", Box::new(move || unsafe { cuEventSynchronize(event) })),
-        ("event query", Box::new(move || unsafe { cuEventQuery(event) })),
-        ("copy", Box::new(move || unsafe { cuMemcpyHtoD_v2(p, pinned as *const c_void, 16) })),
-        ("copy back", Box::new(move || unsafe { cuMemcpyDtoH_v2(pinned as *mut c_void, p, 16) })),
-        ("memset", Box::new(move || unsafe { cuMemsetD8_v2(p, 0, 16) })),
-        ("load", Box::new(move || unsafe { cuModuleLoadData(&mut 0, text.as_ptr().cast()) })),
-        ("unload", Box::new(move || unsafe { cuModuleUnload(module) })),
-        ("new context", Box::new(|| unsafe { cuCtxCreate_v2(&mut 0, 0, 0) })),
-        ("stream", Box::new(move || unsafe { cuStreamSynchronize(stream) })),
-        ("query", Box::new(move || unsafe { cuStreamQuery(stream) })),
-        ("pageable", Box::new(move || unsafe { cuMemcpyHtoDAsync_v2(p, own as *const c_void, 16, stream) })),
-        ("pageable back", Box::new(move || unsafe { cuMemcpyDtoHAsync_v2(own as *mut c_void, p, 16, stream) })),
-        ("stream alloc", Box::new(move || unsafe { cuMemAllocAsync(&mut 0, 16, stream) })),
-        ("stream free", Box::new(move || unsafe { cuMemFreeAsync(p, stream) })),
+        ("alloc", Box::new(|| code!(cuMemAlloc_v2(&mut 0, 16)))),
+        ("free", Box::new(move || code!(cuMemFree_v2(p)))),
+        ("host alloc", Box::new(|| code!(cuMemHostAlloc(&mut 0, 16, 0)))),
+        ("host free", Box::new(move || code!(cuMemFreeHost(pinned)))),
+        ("register", Box::new(move || code!(cuMemHostRegister_v2(own, 16, 0)))),
+        ("context", Box::new(|| code!(cuCtxSynchronize()))),
+        ("other stream", Box::new(move || code!(cuStreamSynchronize(other)))),
+        ("other query", Box::new(move || code!(cuStreamQuery(other)))),
+        ("event", Box::new(move || code!(cuEventSynchronize(event)))),
+        ("event query", Box::new(move || code!(cuEventQuery(event)))),
+        ("copy", Box::new(move || code!(cuMemcpyHtoD_v2(p, pinned as *const c_void, 16)))),
+        ("copy back", Box::new(move || code!(cuMemcpyDtoH_v2(pinned as *mut c_void, p, 16)))),
+        ("memset", Box::new(move || code!(cuMemsetD8_v2(p, 0, 16)))),
+        ("load", Box::new(move || code!(cuModuleLoadData(&mut 0, text.as_ptr().cast())))),
+        ("unload", Box::new(move || code!(cuModuleUnload(module)))),
+        ("new context", Box::new(|| code!(cuCtxCreate_v2(&mut 0, 0, 0)))),
+        ("stream", Box::new(move || code!(cuStreamSynchronize(stream)))),
+        ("query", Box::new(move || code!(cuStreamQuery(stream)))),
+        ("pageable", Box::new(move || code!(cuMemcpyHtoDAsync_v2(p, own as *const c_void, 16, stream)))),
+        ("pageable back", Box::new(move || code!(cuMemcpyDtoHAsync_v2(own as *mut c_void, p, 16, stream)))),
+        ("stream alloc", Box::new(move || code!(cuMemAllocAsync(&mut 0, 16, stream)))),
+        ("stream free", Box::new(move || code!(cuMemFreeAsync(p, stream)))),
     ]
 }
 
@@ -298,12 +301,11 @@ fn the_legacy_stream_is_out_of_use_while_a_blocking_stream_captures() {
     fails!(STREAM_CAPTURE_UNSUPPORTED, cuStreamBeginCapture_v2(0, RELAXED));
     fails!(STREAM_CAPTURE_UNSUPPORTED, cuStreamBeginCapture_v2(1, RELAXED));
     let uses: [fn(u64) -> i32; 5] = [
-        // SAFETY, for all: an address with 16 bytes, and places for results.
-        |p| unsafe { cuMemsetD8Async(p, 1, 16, 0) },
-        |p| unsafe { cuMemsetD8_v2(p, 1, 16) },
-        |_| unsafe { cuStreamSynchronize(1) },
-        |_| unsafe { cuEventRecord(event(), 0) },
-        |p| unsafe { cuMemcpyDtoH_v2([0u8; 16].as_mut_ptr().cast(), p, 16) },
+        |p| code!(cuMemsetD8Async(p, 1, 16, 0)),
+        |p| code!(cuMemsetD8_v2(p, 1, 16)),
+        |_| code!(cuStreamSynchronize(1)),
+        |_| code!(cuEventRecord(event(), 0)),
+        |p| code!(cuMemcpyDtoH_v2([0u8; 16].as_mut_ptr().cast(), p, 16)),
     ];
     for use_it in uses {
         ok!(cuStreamBeginCapture_v2(blocking, RELAXED));

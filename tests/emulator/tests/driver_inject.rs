@@ -1,5 +1,6 @@
 //! Planned failures, counts, the reports at exit, and libraries that lack a symbol.
 
+#[macro_use]
 mod driver_support;
 
 use std::ffi::CString;

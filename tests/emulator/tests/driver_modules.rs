@@ -1,5 +1,6 @@
 //! Modules, functions and launches: what the posed driver compiles, what a launch may ask for, lazy loading.
 
+#[macro_use]
 mod driver_support;
 
 use std::ffi::{CStr, CString, c_void};
@@ -10,7 +11,7 @@ use driver_support::*;
 fn code_of(ptx: &str) -> i32 {
     let text = CString::new(ptx).unwrap();
     // SAFETY: a text with a zero at its end.
-    unsafe { cuModuleLoadData(&mut 0, text.as_ptr().cast()) }
+    code!(cuModuleLoadData(&mut 0, text.as_ptr().cast()))
 }
 
 /// The same PTX with another version and target.
@@ -67,7 +68,7 @@ fn cubins_are_refused_or_run_as_the_ptx_that_is_told() {
     let load = |sm| {
         let mut module = 0;
         // SAFETY: an ELF header.
-        (unsafe { cuModuleLoadData(&mut module, cubin(sm).as_ptr().cast()) }, module)
+        (code!(cuModuleLoadData(&mut module, cubin(sm).as_ptr().cast())), module)
     };
     assert_eq!(load(86).0, NO_BINARY_FOR_GPU);
     control("accept_cubin", "1");
@@ -99,7 +100,7 @@ fn launches_are_held_to_what_device_and_function_allow() {
     let launch = |function, grid: [u32; 3], block: [u32; 3], shared| {
         let ([x, y, z], [a, b, c]) = (grid, block);
         // SAFETY: functions without parameters.
-        unsafe { cuLaunchKernel(function, x, y, z, a, b, c, shared, 0, std::ptr::null(), std::ptr::null()) }
+        code!(cuLaunchKernel(function, x, y, z, a, b, c, shared, 0, std::ptr::null(), std::ptr::null()))
     };
     assert_eq!(launch(few, [1; 3], [64, 1, 1], 0), 0);
     for (grid, block) in [
@@ -138,7 +139,7 @@ fn parameters_come_from_pointers_or_from_one_buffer() {
     let (f, p) = (add(), words([0; 4]));
     let launch = |params: *const *const u8, extra: *const usize| {
         // SAFETY: as the test says.
-        unsafe { cuLaunchKernel(f, 1, 1, 1, 4, 1, 1, 0, 0, params, extra) }
+        code!(cuLaunchKernel(f, 1, 1, 1, 4, 1, 1, 0, 0, params, extra))
     };
     assert_eq!(launch(std::ptr::null(), std::ptr::null()), INVALID_VALUE);
     assert_eq!(launch([std::ptr::null(); 2].as_ptr(), std::ptr::null()), INVALID_VALUE);

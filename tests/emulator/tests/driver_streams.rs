@@ -1,5 +1,6 @@
 //! Deferred streams: what is not waited for has not happened; events and the legacy stream order what they should.
 
+#[macro_use]
 mod driver_support;
 
 use std::ffi::c_void;

@@ -31,6 +31,8 @@ pub enum Handle {
 
 /// A context. Its handle stays known after its end, so that a use of it can be told from nonsense.
 pub struct Context {
+    /// Of this life: a primary context that was ended and retained again has another.
+    pub id: u64,
     pub device: i32,
     pub flags: u32,
     pub primary: bool,

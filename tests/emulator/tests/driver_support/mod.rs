@@ -8,29 +8,26 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use df11_emulator::driver::codes::*;
 pub use df11_emulator::driver::*;
 
-/// Calls an entry point, and insists on success.
-#[macro_export]
-macro_rules! ok {
+/// Calls an entry point, and returns its code.
+macro_rules! code {
     ($function:ident($($argument:expr),* $(,)?)) => {{
-        #[allow(unused_unsafe, reason = "the arguments may stand in an unsafe block themselves")]
+        #[allow(unused_unsafe, reason = "an argument may be such a call itself")]
         // SAFETY: the test passes what the entry point asks for, or what it must refuse.
-        let code = unsafe { df11_emulator::driver::$function($($argument),*) };
-        assert_eq!(code, 0, "{}", stringify!($function($($argument),*)));
+        unsafe { df11_emulator::driver::$function($($argument),*) }
     }};
+}
+
+/// Calls an entry point, and insists on success.
+macro_rules! ok {
+    ($($call:tt)*) => { assert_eq!(code!($($call)*), 0, "{}", stringify!($($call)*)) };
 }
 
 /// Calls an entry point, and insists on that code.
-#[macro_export]
 macro_rules! fails {
-    ($expected:expr, $function:ident($($argument:expr),* $(,)?)) => {{
-        // SAFETY: as above.
-        let code = unsafe { df11_emulator::driver::$function($($argument),*) };
-        assert_eq!(code, $expected, "{}", stringify!($function($($argument),*)));
-    }};
+    ($expected:expr, $($call:tt)*) => { assert_eq!(code!($($call)*), $expected, "{}", stringify!($($call)*)) };
 }
 
 /// Calls an entry point whose first argument takes the result, and returns it.
-#[macro_export]
 macro_rules! get {
     ($function:ident($($argument:expr),* $(,)?)) => {{
         let mut value = Default::default();
