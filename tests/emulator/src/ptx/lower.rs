@@ -6,7 +6,7 @@
 use super::ParseError;
 use super::ir::{CONST, Code, Ins, Lanes, NONE, Op, Slot, Space, Special, Ty, WIDE, window};
 use super::lex::error;
-use super::syntax::{FunctionText, InstructionText, Operand, Statement, Text, VariableText};
+use super::tree::{FunctionText, InstructionText, Operand, Statement, Text, VariableText};
 use std::collections::HashMap;
 
 /// What a name stands for.
