@@ -53,12 +53,13 @@ fn the_error_log_says_what_was_wrong() {
     assert_eq!(values[0] as usize, log.len() + 1);
 }
 
-/// An ELF header such as a cubin for that architecture has.
+/// An ELF header such as NVRTC 12.9 gives a cubin for that architecture.
 fn cubin(sm: u8) -> [u8; 64] {
     let mut bytes = [0; 64];
     bytes[..4].copy_from_slice(b"\x7fELF");
-    bytes[8] = 7;
-    bytes[48] = sm;
+    let flags: u32 = if sm < 100 { 0x0000_0500 | u32::from(sm) } else { 0x0600_0002 | u32::from(sm) << 8 };
+    bytes[8] = if sm < 100 { 7 } else { 8 };
+    bytes[48..52].copy_from_slice(&flags.to_le_bytes());
     bytes
 }
 
@@ -82,6 +83,13 @@ fn cubins_are_refused_or_run_as_the_ptx_that_is_told() {
     }
     let (_, module) = load(80);
     function(module, "add");
+    control("cc", "103");
+    control("driver", "12080");
+    for (sm, code) in [(100, 0), (90, NO_BINARY_FOR_GPU), (120, NO_BINARY_FOR_GPU)] {
+        assert_eq!(load(sm).0, code, "sm_{sm}");
+    }
+    control("driver", "12040");
+    assert_eq!(load(100).0, INVALID_IMAGE, "older than the ABI");
     std::fs::remove_dir_all(folder).unwrap();
 }
 

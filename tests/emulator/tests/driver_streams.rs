@@ -236,7 +236,13 @@ fn a_host_function_that_waits_holds_up_only_its_stream() {
 
 #[test]
 fn many_threads_may_call_at_once() {
-    let (_turn, context) = with_context(&[]);
+    for pose in [&[][..], &[("eager", "1")], &[("seed", "7")]] {
+        call_from_many_threads(pose);
+    }
+}
+
+fn call_from_many_threads(pose: &[(&str, &str)]) {
+    let (_turn, context) = with_context(pose);
     let (f, host_stream) = (add(), stream());
     std::thread::scope(|scope| {
         for thread in 0..8u32 {

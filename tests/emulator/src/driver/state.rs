@@ -176,7 +176,8 @@ impl State {
             allocations: BTreeMap::new(),
             pinned: Memory::new(),
             ops: BTreeMap::new(),
-            last_op: 0,
+            // No number of an operation is used twice either: one of before a reset may still be running.
+            last_op: epoch << 40,
             random: 0,
             records: Vec::new(),
             totals: Counts::default(),
