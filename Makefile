@@ -21,7 +21,7 @@ demo:
 	$(CARGO) build --release --locked
 	ln -sf libdf11.so $(RELEASE)/$(SONAME)
 	$(CC) -std=c11 -O2 -Wall -Wextra -Iinclude examples/decompress.c -o $(RELEASE)/decompress \
-		-L$(RELEASE) -ldf11 -Wl,-rpath,'$$ORIGIN'
+		-L$(RELEASE) -ldf11 -ldl -Wl,-rpath,'$$ORIGIN'
 	$(RELEASE)/decompress $(GOLDEN)/model $(GOLDEN)/original.safetensors
 
 # Everything that CI runs. tests/run.sh installs what is missing and says what it does.

@@ -92,7 +92,7 @@ CUDA_CALLS(CUDA_POINTER)
 #undef CUDA_POINTER
 
 /* Finds the driver: `path`, else what DF11_LIBCUDA names, else the system's. 0 if there is none; says why if `path` was. */
-static int cuda_load(const char *path)
+static inline int cuda_load(const char *path)
 {
     const char *name = path != NULL ? path : getenv("DF11_LIBCUDA");
     void *library = dlopen(name != NULL && *name != 0 ? name : "libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
@@ -115,7 +115,7 @@ static int cuda_load(const char *path)
     return cuInit(0) == 0;
 }
 
-static void cuda_check(CUresult result, const char *call, const char *file, int line)
+static inline void cuda_check(CUresult result, const char *call, const char *file, int line)
 {
     const char *name = NULL;
     if (result == 0)

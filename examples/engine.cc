@@ -8,8 +8,9 @@
 // is given, and nothing else. What stands for computing here is a copy to the host, where each layer is compared with the
 // CPU's decoding. Calls of CUDA's runtime; decompress.c shows the driver's.
 //
-//     c++ -std=c++17 -O2 -o engine examples/engine.cc -Iinclude -Ltarget/release -ldf11 -Wl,-rpath,$PWD/target/release \
-//         -ldl            (with a CUDA toolkit: -I/usr/local/cuda/include -L/usr/local/cuda/lib64 -lcudart)
+//     c++ -std=c++17 -O2 -o engine examples/engine.cc -Iinclude -Ltarget/release -ldf11 -ldl -Wl,-rpath,$PWD/target/release
+//
+// With a CUDA toolkit, add -I/usr/local/cuda/include -L/usr/local/cuda/lib64 -lcudart.
 #include "df11.h"
 #include "runtime.h"
 

@@ -199,7 +199,8 @@ static double now(void)
 static double host_time(const bench *b, operation run)
 {
     double seconds[15];
-    for (int round = 0; round < 15; round++) {
+    int rounds = repeats < 15 ? repeats : 15;
+    for (int round = 0; round < rounds; round++) {
         CUDA(cuStreamSynchronize(stream));
         double start = now();
         for (int i = 0; i < 32; i++)
@@ -207,8 +208,8 @@ static double host_time(const bench *b, operation run)
         seconds[round] = (now() - start) / 32;
     }
     CUDA(cuStreamSynchronize(stream));
-    qsort(seconds, 15, sizeof(*seconds), by_value);
-    return seconds[7];
+    qsort(seconds, (size_t)rounds, sizeof(*seconds), by_value);
+    return seconds[rounds / 2];
 }
 
 static void record(const bench *b, const char *what, double seconds, double spread, double moved, double copy)
@@ -453,6 +454,8 @@ int main(int argc, char **argv)
                 name, version, df11_version_string(), info.kernels, repeats);
     }
     CUfunction reference = reference_path != NULL ? load_reference(reference_path) : NULL;
+    if (repeats < 1)
+        repeats = 1;
     for (const char *at = millions; *at != 0; at += *at == ',') {
         char *end;
         double count = strtod(at, &end);

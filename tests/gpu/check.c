@@ -53,7 +53,7 @@ static uint64_t state = 0x5eed;
 
 static void *allocate(size_t bytes)
 {
-    void *memory = malloc(bytes ? bytes : 1);
+    void *memory = calloc(bytes ? bytes : 1, 1);
     if (memory == NULL) {
         fprintf(stderr, "no memory for %zu bytes\n", bytes);
         exit(1);
