@@ -93,6 +93,7 @@ fn the_legacy_stream_and_blocking_streams_wait_for_each_other() {
     ok!(cuMemsetD32Async(p, 20, 4, blocking));
     ok!(cuEventSynchronize(e));
     assert_eq!((peek(q), query("pending")), ([15; 4], 1));
+    ok!(cuCtxSynchronize());
     // The other way round: a blocking stream sees what the legacy one did, a non-blocking one does not.
     ok!(cuMemsetD32Async(p, 30, 4, 0));
     ok!(cuMemcpyDtoDAsync_v2(q, p, 16, free));
