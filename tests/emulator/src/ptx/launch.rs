@@ -70,9 +70,12 @@ impl Launch<'_> {
                 dynamic_shared: self.shared_bytes,
                 total_shared,
             };
-            let warps = geometry.threads().div_ceil(32);
-            let new = |index| Warp::new(index, &function.code, function.local_bytes);
-            let mut warps: Vec<Warp> = (0..warps).map(new).collect();
+            let count = geometry.threads().div_ceil(32);
+            let mut all = function.idle.lock().unwrap().pop().unwrap_or_default();
+            for index in all.len() as u32..count {
+                all.push(Warp::new(index, &function.code, function.local_bytes));
+            }
+            let warps = &mut all[..count as usize];
             let mut env = Env::new(function, geometry, &ranges, self.params, self.options.races);
             loop {
                 let block = next.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +83,7 @@ impl Launch<'_> {
                     break;
                 }
                 let at = [block % x, block / x % y, block / x / y].map(|index| index as u32);
-                if let Err(fault) = env.block(&mut warps, at, self.options.budget) {
+                if let Err(fault) = env.block(warps, at, self.options.budget) {
                     stop.fetch_min(block, Ordering::Relaxed);
                     let mut first = faults.lock().unwrap();
                     if first.as_ref().is_none_or(|(other, _)| block < *other) {
@@ -90,6 +93,8 @@ impl Launch<'_> {
                 }
             }
             *counts.lock().unwrap() += &env.counts;
+            drop(env);
+            function.idle.lock().unwrap().push(all);
         };
         let threads = (self.options.threads.max(1) as u64).min(blocks);
         std::thread::scope(|scope| {
