@@ -17,12 +17,14 @@ pub struct Options {
     pub races: bool,
     /// The most instructions that a block's warps may issue together.
     pub budget: u64,
+    /// Also count by line of the text, see [`Counts::lines`].
+    pub profile: bool,
 }
 
 impl Default for Options {
-    /// One thread, a search for races, 2^28 instructions a block.
+    /// One thread, a search for races, 2^28 instructions a block, no counts by line.
     fn default() -> Options {
-        Options { threads: 1, races: true, budget: 1 << 28 }
+        Options { threads: 1, races: true, budget: 1 << 28, profile: false }
     }
 }
 
@@ -76,7 +78,7 @@ impl Launch<'_> {
                 all.push(Warp::new(index, &function.code, function.local_bytes));
             }
             let warps = &mut all[..count as usize];
-            let mut env = Env::new(function, geometry, &ranges, self.params, self.options.races);
+            let mut env = Env::new(function, geometry, &ranges, self.params, &self.options);
             loop {
                 let block = next.fetch_add(1, Ordering::Relaxed);
                 if block >= blocks || block > stop.load(Ordering::Relaxed) {
@@ -92,6 +94,7 @@ impl Launch<'_> {
                     break;
                 }
             }
+            env.add_lines();
             *counts.lock().unwrap() += &env.counts;
             drop(env);
             function.idle.lock().unwrap().push(all);
