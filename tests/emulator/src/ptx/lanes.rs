@@ -388,8 +388,8 @@ fn slow(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Done {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Module;
     use super::super::warp::Geometry;
+    use super::super::{Module, Options};
     use super::*;
 
     /// Every operation that has a fast form, in all types that it has.
@@ -469,7 +469,7 @@ mod tests {
             let (grid, at) = ([1; 3], [0; 3]);
             Geometry { grid, block: [32, 1, 1], at, dynamic_shared: 0, total_shared: 0 }
         };
-        let mut env = Env::new(function, geometry(), &[], &[], false);
+        let mut env = Env::new(function, geometry(), &[], &[], &Options::default());
         let mut warp = Warp::new(0, code, 0);
         let mut state = 1;
         let mut compared = 0;

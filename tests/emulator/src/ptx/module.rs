@@ -4,10 +4,11 @@ use super::ir::{Code, Space};
 use super::lower;
 use super::syntax;
 use super::tree::{Initial, Text, VariableText};
+use super::warp::Warp;
 use crate::memory::{Access, Kind, Memory};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Why a text cannot be read. `line` counts from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +74,7 @@ impl Module {
                 local_bytes: lowered.local_bytes,
                 max_threads: limit.map(|(_, sizes)| sizes.iter().product::<u64>().min(1024) as u32),
                 variables: memory.clone(),
+                idle: Mutex::default(),
             };
             functions.insert(function.name.into(), Function { inner: Arc::new(inner) });
         }
@@ -116,6 +118,8 @@ pub(super) struct Inner {
     max_threads: Option<u32>,
     /// The module's variables, which live as long as one of its functions.
     pub(super) variables: Arc<Memory>,
+    /// Warps that no launch uses: their registers are megabytes, which small launches need not make anew.
+    pub(super) idle: Mutex<Vec<Vec<Warp>>>,
 }
 
 impl Inner {
