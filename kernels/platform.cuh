@@ -26,6 +26,7 @@ DF11_INLINE void raise_shared(u32 at, u32 value) { atomicMax(&shared_at<u32>(at)
 template <u32 MASK> DF11_INLINE u32 masked_xor(u32 a, u32 c) { return (a & MASK) ^ c; }
 DF11_INLINE u32 choose(u32 mask, u32 a, u32 b) { return (a & mask) | (b & ~mask); }
 template <u32 PICK> DF11_INLINE u32 pick_bytes(u32 a) { return __byte_perm(a, 0, PICK); }
+DF11_INLINE void forget(u32&) {}
 template <int OFFSET> DF11_INLINE void store_global4(u64 at, uint4 value) { *(uint4*)(at + OFFSET) = value; }
 DF11_INLINE void store_global_half(u64 at, u32 value) { *(u16*)at = (u16)value; }
 #else
@@ -70,6 +71,8 @@ template <u32 PICK> DF11_INLINE u32 pick_bytes(u32 a) {
   asm("prmt.b32 %0, %1, 0, %2;" : "=r"(d) : "r"(a), "n"(PICK));
   return d;
 }
+// The compiler no longer knows what a value was computed from.
+DF11_INLINE void forget(u32& value) { asm volatile("" : "+r"(value)); }
 // The compiler does not see that an address out of a job is one of global memory.
 template <int OFFSET> DF11_INLINE void store_global4(u64 at, uint4 v) {
   asm volatile("st.global.v4.u32 [%0 + %5], {%1, %2, %3, %4};" ::"l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "n"(OFFSET)
