@@ -5,12 +5,14 @@
 
 #define DF11_INLINE __device__ __forceinline__
 
-// A test leaves out one barrier at a time, by its number, and must notice: none of them is there for luck.
-#ifndef DF11_WITHOUT_BARRIER
-#define DF11_WITHOUT_BARRIER 0
+// Every barrier has a number: a test on the shim leaves out one at a time and must notice, so none is there for luck.
+#ifdef DF11_SIMT
+#define DF11_SYNC_WARP(number) simt::sync_warp(number)
+#define DF11_SYNC_BLOCK(number) simt::sync_block(number)
+#else
+#define DF11_SYNC_WARP(number) __syncwarp()
+#define DF11_SYNC_BLOCK(number) __syncthreads()
 #endif
-#define DF11_SYNC_WARP(number) do { if ((number) != DF11_WITHOUT_BARRIER) __syncwarp(); } while (0)
-#define DF11_SYNC_BLOCK(number) do { if ((number) != DF11_WITHOUT_BARRIER) __syncthreads(); } while (0)
 
 // Shared memory is addressed by 32-bit numbers: a pointer costs one or two more instructions an access. The table's loads
 // are not volatile, since it never changes after its barrier; the compiler may move them.
