@@ -31,20 +31,26 @@ DF11_INLINE uint2 tame(uint2 entry, u32 within) {
 DF11_INLINE void copy_table(u64 table, u32 table_bytes, u32 to) {
   const uint4* from = (const uint4*)table;
   u32 size = table_shared(table_bytes), within = size - (1u << ENTRY_LOG2);
-  for (u32 i = threadIdx.x; i < size / 16; i += blockDim.x) {
-    uint4 two = i < table_bytes / 16 ? from[i] : make_uint4(0, 0, 0, 0);
+  u32 i = threadIdx.x;
+  for (; i < table_bytes / 16; i += blockDim.x) {
+    uint4 two = from[i];
     uint2 a = tame(make_uint2(two.x, two.y), within), b = tame(make_uint2(two.z, two.w), within);
     store_shared4(to + i * 16, make_uint4(a.x, a.y, b.x, b.y));
   }
+  for (; i < size / 16; i += blockDim.x) store_shared4(to + i * 16, make_uint4(0, 1, 0, 1));
 }
 
 // Where a lane reads its code words: staged in shared memory, or, in a tile too wide for that, in the image itself.
 struct Staged {
   DF11_INLINE u32 word(u32 at) const { return load_shared(at); }
+  DF11_INLINE void refill(u32 sh, u32 shifted, u32& hi, u32& lo, u32& next) const { refill_shared(sh, shifted, hi, lo, next); }
 };
 struct Direct {
   const u8* from;
   DF11_INLINE u32 word(u32 at) const { return swap_bytes(*(const u32*)(from + at)); }
+  DF11_INLINE void refill(u32 sh, u32 shifted, u32& hi, u32& lo, u32& next) const {
+    if ((sh ^ shifted) & 32) { hi = lo; lo = word(next); next += 4; }
+  }
 };
 
 // Decodes one lane: from bit `start` behind `base`, where `words` words may be read, into the stage from `out` to `end`.
@@ -63,7 +69,7 @@ DF11_INLINE u32 decode_lane(const Source& source, u32 table, u32 base, u32 words
         u32 bits = pick_bytes<0x4441>(e.y), shifted = sh - e.y, filled = q + bits, word = __funnelshift_r(e.x, acc, q);
         jump = e.y >> 16;
         acc = __funnelshift_lc(e.x, acc, bits);
-        if ((sh ^ shifted) & 32) { hi = lo; lo = source.word(next); next += 4; }
+        source.refill(sh, shifted, hi, lo, next);
         if ((q ^ filled) & 32) { store_shared(out, word); out += 4; }
         sh = shifted;
         q = filled;

@@ -29,6 +29,9 @@ template <u32 MASK> DF11_INLINE u32 masked_xor(u32 a, u32 c) { return (a & MASK)
 DF11_INLINE u32 choose(u32 mask, u32 a, u32 b) { return (a & mask) | (b & ~mask); }
 template <u32 PICK> DF11_INLINE u32 pick_bytes(u32 a) { return __byte_perm(a, 0, PICK); }
 DF11_INLINE void forget(u32&) {}
+DF11_INLINE void refill_shared(u32 before, u32 after, u32& hi, u32& lo, u32& next) {
+  if ((before ^ after) & 32) { hi = lo; lo = load_shared(next); next += 4; }
+}
 template <int OFFSET> DF11_INLINE void store_global4(u64 at, uint4 value) { *(uint4*)(at + OFFSET) = value; }
 DF11_INLINE void store_global_half(u64 at, u32 value) { *(u16*)at = (u16)value; }
 #else
@@ -72,6 +75,14 @@ template <u32 PICK> DF11_INLINE u32 pick_bytes(u32 a) {
   u32 d;
   asm("prmt.b32 %0, %1, 0, %2;" : "=r"(d) : "r"(a), "n"(PICK));
   return d;
+}
+// Where bit 5 has changed, the next word comes in. Left to itself the compiler loads into a register more and copies.
+DF11_INLINE void refill_shared(u32 before, u32 after, u32& hi, u32& lo, u32& next) {
+  asm volatile(
+      "{\n\t.reg .pred p;\n\t.reg .u32 t;\n\t"
+      "xor.b32 t, %3, %4;\n\tand.b32 t, t, 32;\n\tsetp.ne.u32 p, t, 0;\n\t"
+      "@p mov.u32 %0, %1;\n\t@p ld.shared.u32 %1, [%2];\n\t@p add.u32 %2, %2, 4;\n\t}"
+      : "+r"(hi), "+r"(lo), "+r"(next) : "r"(before), "r"(after) : "memory");
 }
 // The compiler no longer knows what a value was computed from.
 DF11_INLINE void forget(u32& value) { asm volatile("" : "+r"(value)); }
