@@ -142,6 +142,14 @@ DF11_INLINE uint4 join8(uint2 exponents, uint2 signs) {
                     choose(m, pick_bytes<0x1100>(signs.y), b << 7), choose(m, pick_bytes<0x3322>(signs.y), b >> 1));
 }
 
+// Signs and mantissas of the eights that a lane will store: 256 bytes a warp at a time.
+template <int I> DF11_INLINE void load_signs(u64 from, uint2 (&s)[EIGHTS]) {
+  if constexpr (I < EIGHTS) {
+    s[I] = load_global2<I * 256>(from);
+    load_signs<I + 1>(from, s);
+  }
+}
+
 // The eight that begin `shift` (1 to 7) places before `here`, where `before` are the eight before those.
 struct Slide {
   bool far;      // of the eight before, more than a word is wanted
@@ -194,11 +202,10 @@ struct Store {
   // The vectors of weights a to b - 1, whatever they are.
   DF11_INLINE void part(u32 a, u32 b) const {
     Slide slide(shift);
-    const uint2* all = (const uint2*)signs;
     for (u32 c = (a + shift + 7) / 8 + lane; c < (b + shift) / 8; c += 32) {
       uint2 e, s;
-      if (shift == 0) { e = staged(c); s = all[c]; }
-      else { e = slide.exponents(staged(c - 1), staged(c)); s = slide.signs(all[c - 1], all[c]); }
+      if (shift == 0) { e = staged(c); s = load_global2<0>(signs + c * 8); }
+      else { e = slide.exponents(staged(c - 1), staged(c)); s = slide.signs(load_global2<-8>(signs + c * 8), load_global2<0>(signs + c * 8)); }
       store_global4<0>(to + c * 16 - shift * 2, join8(e, s));
     }
   }
@@ -233,11 +240,7 @@ DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
     u64 at = (u64)tile * TILE;
     bool whole = at >= job.first && at + TILE <= job.first + job.count;
     uint2 s[EIGHTS];
-    if (whole) {
-      const uint2* signs = (const uint2*)(job.signs + at) + lane;
-#pragma unroll
-      for (u32 i = 0; i < EIGHTS; i++) s[i] = signs[i * 32];
-    }
+    if (whole) load_signs<0>(job.signs + at + lane * 8, s);
     u32 coded = job.weights - at < TILE ? (u32)(job.weights - at) : (u32)TILE;
     u32 mine = lane * LANE < coded ? coded - lane * LANE : 0;
     if (mine > LANE) mine = LANE;
