@@ -1,9 +1,9 @@
-//! The kernels' source, compiled as C++ and run by threads that are fibers (`tests/simt`): every bit of golden and made-up
-//! groups under AddressSanitizer and UBSan, spoilt images too; and under ThreadSanitizer, with every barrier, where nothing
-//! may be found, and with one barrier left out, where something must.
+//! The kernels' source, compiled as C++ and run by threads that are fibers (`tests/simt`): every bit of golden and
+//! made-up groups under AddressSanitizer and UBSan, spoilt images too; and under ThreadSanitizer, with every barrier,
+//! where nothing may be found, and with one barrier left out, where something must.
 //!
-//! Needs a C++ compiler (`CXX`, else `c++`) with its sanitizers. No CUDA is needed, and none is tested: what the shipped
-//! machine code does is for the emulator and for GPUs.
+//! Needs a C++ compiler (`CXX`, else `c++`) with its sanitizers. No CUDA is needed, and none is tested: what the
+//! shipped machine code does is for the emulator and for GPUs.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -161,7 +161,8 @@ fn spoilt_images_are_never_left() {
     passes(&run(&ADDRESSES, &["fuzz", "20"], &small));
 }
 
-/// Among them tiles that are staged and tiles that are wide, several a warp, and blocks of code, several a block of threads.
+/// Among them tiles that are staged and tiles that are wide, several a warp, and blocks of code, several a block of
+/// threads.
 fn cases_for_races() -> Vec<PathBuf> {
     let named = |name: &str| MADE_UP.iter().find(|case| case.ends_with(name)).unwrap().clone();
     vec![named("gaussian_50003"), named("wraps")]

@@ -92,7 +92,8 @@ struct Image {
   Block table, starts, lanes, code, signs, gaps, positions;
   u32 state = 0;
   explicit Image(const Case& c)
-      : c(c), table(c.table), starts(c.starts), lanes(c.lanes), code(c.code), signs(c.signs), gaps(c.gaps), positions(c.positions) {}
+      : c(c), table(c.table), starts(c.starts), lanes(c.lanes), code(c.code), signs(c.signs), gaps(c.gaps),
+        positions(c.positions) {}
 
   df11_job job(u64 first, u64 count, u64 dst, u32* status) {
     df11_job j = {};
@@ -197,7 +198,8 @@ void decode_many(Image& image, u32 pieces, u32 warps, Random& random) {
     j.blocks = 1 + (u32)random.below(3);
     blocks += j.blocks;
   }
-  simt::run({blocks, 32 * warps, image.shared(warps), simt::Order::Random, random.next()}, [&] { df11_decode_many(jobs); });
+  simt::Launch launch = {blocks, 32 * warps, image.shared(warps), simt::Order::Random, random.next()};
+  simt::run(launch, [&] { df11_decode_many(jobs); });
   for (size_t i = 0; i < targets.size(); i++) compare(c, targets[i], cuts[i]);
   if (status != 0) fail(c, "many jobs: reported", 0, c.weights, status);
 }
@@ -227,7 +229,8 @@ void check(const Case& c, bool brief) {
     if (i % 8 == 2) first = first / 104 * 104;
     if (i % 8 == 4) count = c.weights - first;
     if (first + count > c.weights) count = c.weights - first;
-    decode(image, first, count, (u32)random.below(8), 1 + (u32)random.below(4), 1 + (u32)random.below(2), order(), random.next());
+    u32 shift = (u32)random.below(8), warps = 1 + (u32)random.below(4), blocks = 1 + (u32)random.below(2);
+    decode(image, first, count, shift, warps, blocks, order(), random.next());
   }
   if (brief) return;
   check_index(c, 2, simt::Order::Descending, 1);
@@ -270,7 +273,8 @@ void fuzz(const Case& c, u64 rounds) {
   u64 reported = 0, wrong = 0, told = 0;
   for (u64 round = 0; round < rounds; round++) {
     Image image(c);
-    Block* parts[] = {&image.table, &image.starts, &image.lanes, &image.code, &image.signs, &image.gaps, &image.positions};
+    Block* parts[] = {&image.table, &image.starts, &image.lanes, &image.code, &image.signs, &image.gaps,
+                      &image.positions};
     for (u64 i = 0, n = 1 + random.below(3); i < n; i++) spoil(*parts[random.below(7)], random);
     if (random.below(3) == 0) image.index(1 + (u32)random.below(2), simt::Order::Ascending, 1);
     u64 first = random.below(3) ? 0 : random.below(c.weights), count = c.weights - first;
@@ -296,7 +300,10 @@ void fuzz(const Case& c, u64 rounds) {
 int main(int argc, char** argv) {
   std::string mode = argc > 1 ? argv[1] : "";
   int first = mode == "fuzz" || mode == "without" ? 3 : 2;
-  if (argc <= first) { fprintf(stderr, "check all|brief CASE...   check fuzz ROUNDS CASE...   check without BARRIER CASE...\n"); return 2; }
+  if (argc <= first) {
+    fprintf(stderr, "check all|brief CASE...   check fuzz ROUNDS CASE...   check without BARRIER CASE...\n");
+    return 2;
+  }
   if (mode == "without") simt::barrier_left_out = atoi(argv[2]);
   u64 weights = 0;
   for (int i = first; i < argc; i++) {
