@@ -29,8 +29,8 @@ OPTIONS = ["--std=c++17"]
 # A cubin serves its major version from its minor on: sm_80 also 8.6, 8.7 and 8.9. The PTX serves all from 7.5 on.
 PTX = "compute_75"
 CUBINS = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"]
-# NVRTC 12.9 stamps its PTX with ISA 8.8, which only drivers of CUDA 12.9 and later take. Nothing in it is newer than ISA
-# 8.0, that of CUDA 12.0 (driver 525), which the old assembler vouches for.
+# NVRTC 12.9 stamps its PTX with ISA 8.8, which only drivers of CUDA 12.9 and later take. Nothing in it is newer than
+# ISA 8.0, that of CUDA 12.0 (driver 525), which the old assembler vouches for.
 PTX_VERSION = "8.0"
 OLD_TARGETS = ["sm_75", "sm_80", "sm_90"]
 

@@ -47,7 +47,7 @@
 //
 //     in the image        x [31:24] 1st  [23:16] 2nd  [15:8] 3rd  [7:0] 4th     y [13:8] 8 count  [5:0] bits taken
 //       of a long code    x XOR                                                 y [13:8] 0        [5:0] second_bits
-//     in shared memory    x as above, or 0                  y [31:16] jump      [13:8] 8 count    [5:0] bits taken: 1 to 32
+//     in shared memory    x as above, or 0                  y [31:16] jump      [13:8] 8 count    [5:0] bits taken, 1-32
 //
 // A code longer than the window is looked up in steps. The first entry has no exponent; it moves the window on by
 // `second_bits` (7 on most models) and leaves a jump: the next window begins with bits that are known, and the XOR
@@ -92,8 +92,8 @@
 // # Wide tiles
 //
 // Where codes are long (random exponents take 8 bits a weight, and 32 are possible) a tile does not fit its place in
-// shared memory, and its lanes read the image word by word: three to nine times the instructions, but right. There, too, lanes'
-// starts may pass 65,536 bits, of which the index holds 16: each fall from one lane to the next is one more (lanes are
+// shared memory, and its lanes read the image word by word: three to nine times the instructions, but right. There,
+// too, lanes' starts may pass 65,536 bits, of which the index holds 16: each fall from one lane to the next is one more (lanes are
 // at most 3,328 bits apart).
 #pragma once
 #include "platform.cuh"

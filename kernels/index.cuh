@@ -135,8 +135,9 @@ DF11_INLINE void index_blocks(const df11_index_job& job) {
     u64 to = block + 1 < job.position_count ? positions[block + 1] : job.weights;
     u64 mine = from + before + sum - count, end = mine + count; // this chunk's weights
 
+    if (chunk == 0 && (gap != 0 || from != 0)) bad = true;
     if (mine < job.weights) {
-      if (!read || (chunk == 0 && (gap != 0 || from != 0))) bad = true;
+      if (!read) bad = true;
       // A walk that ends where the next chunk starts makes one walk of all of them.
       if (end < job.weights && (chunk + 1 >= job.blocks * CHUNKS || gap_of(job, chunk + 1) != after)) bad = true;
       u32 take = 0;                                            // weights before the one that starts a lane

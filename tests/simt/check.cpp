@@ -213,6 +213,37 @@ void check_index(const Case& c, u32 blocks, simt::Order order, u64 seed) {
     fail(c, "other lanes than the host's", 0, c.weights, 0);
 }
 
+// What the kernels promise to notice: a lane's start that is far off, gaps and positions that are not the codes'.
+void check_lies(const Case& c) {
+  Random random{c.weights * 5 + c.code_bytes};
+  u64 lanes = (c.weights + 103) / 104, blocks = (c.code_bytes + 4095) / 4096;
+  for (u32 i = 0; i < 6 && lanes > 1; i++) {
+    Image image(c);
+    u64 lane = 1 + random.below(lanes - 1), bit = 4 + random.below(12);
+    ((u16*)image.lanes.at())[lane] ^= (u16)(1 << bit);
+    Target target(c.weights, 0);
+    u32 status = 0;
+    df11_job j = image.job(0, c.weights, target.at(), &status);
+    simt::run({1, 128, image.shared(4)}, [&] { df11_decode(j); });
+    if (status != DF11_CORRUPT) fail(c, "a lane's start is off, and nobody says so", lane, 1, bit);
+  }
+  for (u32 i = 0; i < 4; i++) {
+    // Chunks that begin in the last 64 bits may have no weight, and then a gap that means nothing.
+    u64 chunks = c.code_bytes / 8;
+    if (chunks < 2) break;
+    Image image(c);
+    u64 chunk = random.below(chunks - 1), bit = chunk * 5 + random.below(5);
+    ((u8*)image.gaps.at())[bit / 8] ^= (u8)(0x80 >> bit % 8);
+    if (image.index(1, simt::Order::Ascending, 1)) fail(c, "a gap is off, and the index is made", chunk, 1, 0);
+  }
+  for (u64 i = 0; i < 4 && i <= blocks && i < c.positions.size() / 4; i++) {
+    Image image(c);
+    u64 at = i < 2 ? i : random.below(c.positions.size() / 4 < blocks + 1 ? c.positions.size() / 4 : blocks + 1);
+    ((u32*)image.positions.at())[at] += 1 + (u32)random.below(5);
+    if (image.index(2, simt::Order::Ascending, 1)) fail(c, "a position is off, and the index is made", at, 1, 0);
+  }
+}
+
 void check(const Case& c, bool brief) {
   Random random{c.weights * 77 + c.code_bytes};
   if (c.weights == 0) return;
@@ -234,6 +265,7 @@ void check(const Case& c, bool brief) {
   }
   if (brief) return;
   check_index(c, 2, simt::Order::Descending, 1);
+  check_lies(c);
   decode_many(image, DF11_MOST_JOBS, 2, random);
   decode_many(image, 1 + (u32)random.below(5), 3, random);
 
