@@ -26,9 +26,9 @@
 //
 // # One look-up
 //
-// A window of 11 bits finds an entry of up to four exponents: 3.3 on a trained layer. Two words hold what comes next,
-// `acc` the exponents that do not fill a word yet. Nothing in the loop branches but its end; what is done now and then
-// is predicated.
+// A window of 11 bits finds an entry of up to four exponents: 3.3 on weights of language models. Two words hold what
+// comes next, `acc` the exponents that do not fill a word yet. Nothing in the loop branches but its end; what is done
+// now and then is predicated.
 //
 //     (hi:lo) >> sh      ... | window, 11 bits | 0 0 0 ...     so that `& MASK` makes the address of an 8-byte entry
 //     e    = table[((hi:lo) >> sh & MASK) ^ jump]              shift, LOP3, add, load
@@ -47,7 +47,8 @@
 //
 //     in the image        x [31:24] 1st  [23:16] 2nd  [15:8] 3rd  [7:0] 4th     y [13:8] 8 count  [5:0] bits taken
 //       of a long code    x XOR                                                 y [13:8] 0        [5:0] second_bits
-//     in shared memory    x as above, or 0                  y [31:16] jump      [13:8] 8 count    [5:0] bits taken, 1-32
+//     in shared memory    x as above, or 0                  y [31:16] jump      [13:8] 8 count    [5:0] bits taken,
+//     1-32
 //
 // A code longer than the window is looked up in steps. The first entry has no exponent; it moves the window on by
 // `second_bits` (7 on most models) and leaves a jump: the next window begins with bits that are known, and the XOR
@@ -93,8 +94,8 @@
 //
 // Where codes are long (random exponents take 8 bits a weight, and 32 are possible) a tile does not fit its place in
 // shared memory, and its lanes read the image word by word: three to nine times the instructions, but right. There,
-// too, lanes' starts may pass 65,536 bits, of which the index holds 16: each fall from one lane to the next is one more (lanes are
-// at most 3,328 bits apart).
+// too, lanes' starts may pass 65,536 bits, of which the index holds 16: each fall from one lane to the next is one more
+// (lanes are at most 3,328 bits apart).
 #pragma once
 #include "platform.cuh"
 
