@@ -1,3 +1,101 @@
+// Decoding: Huffman-coded exponents and bytes of sign and mantissa in, bf16 out. This file is the algorithm; decode.cu
+// has the entry points, index.cuh makes the index that is used here, policy.h the numbers, platform.cuh what shims must
+// replace.
+//
+// # The idea
+//
+// A stream of codes of unknown lengths can be entered only where somebody wrote down that a code begins. The file does
+// so every 64 bits (gaps), so that a thread knows where its bits begin but not which weights they are: it must count
+// its codes first, add up the counts of all threads before it, and decode again. An image notes down the other side:
+// the bit at which every 104th weight begins. A thread then decodes 104 weights, no more and no less, and knows where
+// they go. There is nothing to count, to add up or to wait for; stores are whole vectors; and the notes take less room
+// (0.16 bits a weight) than gaps and positions (0.21), which an image need not hold.
+//
+//     lane   one thread: LANE = 104 weights
+//     tile   one warp at a time: 32 lanes, TILE = 3,328 weights, about 70 units of code
+//     unit   16 bytes of code
+//
+//     copy the table into shared memory, taming every entry; barrier of the block                                 (1)
+//     for each tile of this warp:
+//         ask for the tile's signs (into registers: they are needed last, and take longest)
+//         put its code, which came while the tile before was decoded, into shared memory, first byte on top
+//         ask for the next tile's code and index;  barrier of the warp                                             (2)
+//         each lane: decode 104 exponents from its bit on into its stage, four to a word
+//         does the lane end where the next one begins?  if not, report;  barrier of the warp                       (4)
+//         13 times: 8 staged exponents and 8 signs of 32 lanes -> 512 bytes of bf16
+//
+// # One look-up
+//
+// A window of 11 bits finds an entry of up to four exponents: 3.3 on weights of language models. Two words hold what
+// comes next, `acc` the exponents that do not fill a word yet. Nothing in the loop branches but its end; what is done
+// now and then is predicated.
+//
+//     (hi:lo) >> sh      ... | window, 11 bits | 0 0 0 ...     so that `& MASK` makes the address of an 8-byte entry
+//     e    = table[((hi:lo) >> sh & MASK) ^ jump]              shift, LOP3, add, load
+//     word = (acc:e.x) >> q;  acc = (acc:e.x) << e.bits        the word, should it now be full, and what is left over
+//     sh  -= e;  q += e.bits                                   of both, only the low six bits mean anything
+//     bit 5 of sh has changed:  hi = lo, lo = *next++          32 bits are used up
+//     bit 5 of q has changed:   *out++ = word                  32 bits are full
+//     jump = e.jump                                            0 but after the first part of a long code
+//
+// Whole registers are subtracted and added, for what lies above bit 5 is never looked at: shifts take five bits. That
+// bit changes once for 32 bits, and no entry takes more (`tame` sees to that).
+//
+// # Entries
+//
+// An image's entry has its first exponent on top, so that the order of bytes in `acc:e.x` is the order of weights:
+//
+//     in the image        x [31:24] 1st  [23:16] 2nd  [15:8] 3rd  [7:0] 4th     y [13:8] 8 count  [5:0] bits taken
+//       of a long code    x XOR                                                 y [13:8] 0        [5:0] second_bits
+//     in shared memory    x as above, or 0                  y [31:16] jump      [13:8] 8 count    [5:0] bits taken,
+//     1-32
+//
+// A code longer than the window is looked up in steps. The first entry has no exponent; it moves the window on by
+// `second_bits` (7 on most models) and leaves a jump: the next window begins with bits that are known, and the XOR
+// takes these out of the address and puts the place of a second table there. So the same mask and the same instructions
+// serve every level. Jumps are multiples of 8 below 32,768, which is why they fit beside the other fields; taking them
+// from there instead of choosing between x and 0 saves an instruction of twenty-two.
+//
+// A lane may take up to three exponents too many with its last look-up. They are not stored: a lane is 26 full words,
+// and only full words are. What was taken too much is at most OVERRUN = 10 bits, because entries of several exponents
+// are inside one window and the first of them was still wanted.
+//
+// # Destinations
+//
+// Stores are vectors of 16 bytes on the destination's own grid. Where its first weight lies `shift` weights behind a
+// border of the grid, so does the first weight of every tile (a tile is 13 * 512 bytes), and a vector holds the last
+// `shift` weights of one eight and the first of the next: two shuffles bring the neighbour's signs, and funnel shifts
+// join. At both ends of a range or a tile up to seven weights remain, which are stored one by one, all at once by 16
+// lanes.
+//
+// # Trust
+//
+// The job is the host's and is trusted. The image was written by the host too, but it has travelled since; so whatever
+// its bytes are, nothing outside image and destination is touched, every loop ends, and what does not fit is reported.
+// In brackets what each guard costs, in PTX instructions a weight of all 12.4 (the largest group of
+// tests/data/golden/block; taken out one by one):
+//
+// - `starts` are clamped to the code section, and a tile to the widest that 32-bit codes can make (0.07);
+// - a lane whose start is not inside its tile's code decodes nothing (0.09);
+// - entries are tamed while they are copied: they take 1 to 32 bits, give 0 to 4 exponents, and jump inside the table,
+//   which is filled up to a power of two (0.04). A look-up in shared memory therefore needs no check of its own;
+// - every four look-ups a lane asks whether the next four could read behind its tile's code (0.04). Since each takes a
+//   bit at least, that is also what ends a walk in circles through a table that was tampered with;
+// - a lane that stops early fills its stage with zeros: no memory of others is shown;
+// - the end of each lane is compared with the next one's start (0.41, most of it for loading that). This guards nothing
+//   but the truth: a bit that has changed in code or index shows unless the codes happen to fall into step again.
+//
+// All of them together: 0.63 of 12.4. Honest images never meet them: a tile may look three units beyond the first one
+// of the next tile, the code section has four units of zeros at its end, and a lane needs two words of look-ahead
+// behind the at most 96 bits that it may decode of the zeros, since a group's last word may want three exponents that
+// do not exist.
+//
+// # Wide tiles
+//
+// Where codes are long (random exponents take 8 bits a weight, and 32 are possible) a tile does not fit its place in
+// shared memory, and its lanes read the image word by word: three to nine times the instructions, but right. There,
+// too, lanes' starts may pass 65,536 bits, of which the index holds 16: each fall from one lane to the next is one more
+// (lanes are at most 3,328 bits apart).
 #pragma once
 #include "platform.cuh"
 
@@ -5,21 +103,28 @@ namespace df11 {
 
 enum : u32 {
   LANE = DF11_LANE_WEIGHTS,
-  TILE = 32 * LANE,                                    // weights of a tile
-  ENTRY_LOG2 = 3,                                      // an entry has 8 bytes
-  MASK = (1u << (DF11_WINDOW_BITS + ENTRY_LOG2)) - (1u << ENTRY_LOG2),
-  PLACE = DF11_WINDOW_BITS + ENTRY_LOG2,               // bits that a window takes, as a byte address
-  STAGED_CODE = 16 * DF11_CODE_UNITS,                  // bytes
+  TILE = 32 * LANE,
+  EIGHTS = LANE / 8,                                     // vectors that a lane stores
+  ENTRY_BYTES = 8,
+  PLACE = DF11_WINDOW_BITS + 3,                          // bits of an entry's address in the main table
+  MASK = (1u << PLACE) - ENTRY_BYTES,
+  STAGED_CODE = 16 * DF11_CODE_UNITS,                    // bytes
   WARP_SHARED = STAGED_CODE + TILE,
   WIDEST = LANE * 32 * 32 / 128 + 1 + DF11_AHEAD_UNITS,  // units that a tile can honestly need
-  EIGHTS = LANE / 8,                                   // vectors of eight weights that a lane stores
-  UNROLL = 4,
-  OVERRUN = DF11_WINDOW_BITS - 1,                      // bits that the last look-up of a lane may take too many
+  UNROLL = 4,                                            // look-ups between two questions whether code is left
+  OVERRUN = DF11_WINDOW_BITS - 1,                        // bits that the last look-up of a lane may take too many
   FULL = 0xffffffffu,
 };
+static_assert(EIGHTS % 2 == 1, "lanes side by side would store into the same banks of shared memory");
+static_assert(DF11_CODE_UNITS <= 96, "three loads a lane must do");
+static_assert(DF11_TABLE_SMALL == 1 << PLACE && DF11_TABLE_LARGE == 2 << PLACE, "jumps are tamed by a mask");
 
-DF11_INLINE u32 table_shared(u32 table_bytes) { return table_bytes <= DF11_TABLE_SMALL ? DF11_TABLE_SMALL : DF11_TABLE_LARGE; }
+// Bytes of shared memory that a table gets.
+DF11_INLINE u32 table_shared(u32 table_bytes) {
+  return table_bytes <= DF11_TABLE_SMALL ? DF11_TABLE_SMALL : DF11_TABLE_LARGE;
+}
 
+// An entry as it lies in shared memory, `within` being the highest address that it may jump to.
 DF11_INLINE uint2 tame(uint2 entry, u32 within) {
   u32 length = entry.y & 63, bits = entry.y >> 8 & 0x38;
   if (length == 0) length = 1;
@@ -28,27 +133,36 @@ DF11_INLINE uint2 tame(uint2 entry, u32 within) {
   return bits != 0 ? make_uint2(entry.x, bits << 8 | length) : make_uint2(0, (entry.x & within) << 16 | length);
 }
 
+// The whole block copies the table; a barrier must follow. What the image does not have becomes entries that lead on.
 DF11_INLINE void copy_table(u64 table, u32 table_bytes, u32 to) {
   const uint4* from = (const uint4*)table;
-  u32 size = table_shared(table_bytes), within = size - (1u << ENTRY_LOG2);
-  for (u32 i = threadIdx.x; i < size / 16; i += blockDim.x) {
-    uint4 two = i < table_bytes / 16 ? from[i] : make_uint4(0, 0, 0, 0);
+  u32 size = table_shared(table_bytes), within = size - ENTRY_BYTES, i = threadIdx.x;
+  for (; i < table_bytes / 16; i += blockDim.x) {
+    uint4 two = from[i];
     uint2 a = tame(make_uint2(two.x, two.y), within), b = tame(make_uint2(two.z, two.w), within);
     store_shared4(to + i * 16, make_uint4(a.x, a.y, b.x, b.y));
   }
+  for (; i < size / 16; i += blockDim.x) store_shared4(to + i * 16, make_uint4(0, 1, 0, 1));
 }
 
 // Where a lane reads its code words: staged in shared memory, or, in a tile too wide for that, in the image itself.
 struct Staged {
   DF11_INLINE u32 word(u32 at) const { return load_shared(at); }
+  DF11_INLINE void refill(u32 sh, u32 shifted, u32& hi, u32& lo, u32& next) const {
+    refill_shared(sh, shifted, hi, lo, next);
+  }
 };
 struct Direct {
   const u8* from;
   DF11_INLINE u32 word(u32 at) const { return swap_bytes(*(const u32*)(from + at)); }
+  DF11_INLINE void refill(u32 sh, u32 shifted, u32& hi, u32& lo, u32& next) const {
+    if ((sh ^ shifted) & 32) { hi = lo; lo = word(next); next += 4; }
+  }
 };
 
-// Decodes one lane: from bit `start` behind `base`, where `words` words may be read, into the stage from `out` to `end`.
-// Returns the bit behind the last code taken, or FULL where the words ran out; the rest of the stage is then zero.
+// Decodes one lane: from bit `start` behind `base`, where `words` words may be read, into the stage from `out` to
+// `end`. Returns the bit behind the last code taken, or FULL where the words ran out; the rest of the stage is then
+// zero.
 template <class Source>
 DF11_INLINE u32 decode_lane(const Source& source, u32 table, u32 base, u32 words, u32 start, u32 out, u32 end) {
   u32 next = base + (start >> 5) * 4, sh = 64 - PLACE - (start & 31);
@@ -63,7 +177,7 @@ DF11_INLINE u32 decode_lane(const Source& source, u32 table, u32 base, u32 words
         u32 bits = pick_bytes<0x4441>(e.y), shifted = sh - e.y, filled = q + bits, word = __funnelshift_r(e.x, acc, q);
         jump = e.y >> 16;
         acc = __funnelshift_lc(e.x, acc, bits);
-        if ((sh ^ shifted) & 32) { hi = lo; lo = source.word(next); next += 4; }
+        source.refill(sh, shifted, hi, lo, next);
         if ((q ^ filled) & 32) { store_shared(out, word); out += 4; }
         sh = shifted;
         q = filled;
@@ -76,6 +190,13 @@ DF11_INLINE u32 decode_lane(const Source& source, u32 table, u32 base, u32 words
   return FULL;
 }
 
+// Where a lane must stop: modulo 65,536, or FULL where nobody knows.
+struct Fit {
+  u32 bit;
+  // There, or within what its last look-up took too much.
+  DF11_INLINE bool is(u32 stop) const { return stop != FULL && (bit == FULL || ((stop - bit) & 0xffff) <= OVERRUN); }
+};
+
 // What a lane must know of a tile before it decodes: loaded one tile ahead, so that memory works meanwhile.
 struct Ahead {
   u64 unit;                // where the tile's code begins, in units
@@ -83,9 +204,9 @@ struct Ahead {
   u32 lane_bit, next_bit;  // what the index holds for this lane and the next, FULL where there is none
   uint4 v0, v1, v2;        // this lane's share of the code, if it is to be staged
 
-  DF11_INLINE void load(const df11_job& job, u64 tile, u32 lane) {
+  DF11_INLINE void load(const df11_job& job, u32 tile, u32 lane) {
     const u32* starts = (const u32*)job.starts + tile;
-    const u16* lanes = (const u16*)job.lanes + tile * 32 + lane;
+    const u16* lanes = (const u16*)job.lanes + (u64)tile * 32 + lane;
     u64 to = (u64)starts[1] + DF11_AHEAD_UNITS;
     unit = starts[0];
     if (to > job.code_units) to = job.code_units;
@@ -93,7 +214,7 @@ struct Ahead {
     units = to - unit < WIDEST ? (u32)(to - unit) : (u32)WIDEST;
     lane_bit = lanes[0];
     next_bit = FULL;
-    if ((tile * 32 + lane + 1) * LANE < job.weights) next_bit = lanes[1];
+    if (((u64)tile * 32 + lane + 1) * LANE < job.weights) next_bit = lanes[1];
     if (units <= DF11_CODE_UNITS) {
       const uint4* p = (const uint4*)job.code + unit + lane;
       v0 = v1 = v2 = make_uint4(0, 0, 0, 0);
@@ -104,10 +225,7 @@ struct Ahead {
   }
   // Bits behind the tile's first unit; of a wide tile modulo 65,536.
   DF11_INLINE u32 start() const { return (lane_bit - (u32)unit * 128) & 0xffff; }
-  // Whether a lane that stopped there stopped where the next one starts, or within what its last look-up took too much.
-  DF11_INLINE bool fits(u32 stop) const {
-    return stop != FULL && (next_bit == FULL || ((stop + (u32)unit * 128 - next_bit) & 0xffff) <= OVERRUN);
-  }
+  DF11_INLINE Fit fit() const { return Fit{next_bit == FULL ? FULL : (next_bit - (u32)unit * 128) & 0xffff}; }
   DF11_INLINE void stage(u32 code, u32 lane) const {
     if (lane < units) store_shared4(code + lane * 16, swap_bytes(v0));
     if (lane + 32 < units) store_shared4(code + lane * 16 + 512, swap_bytes(v1));
@@ -116,14 +234,12 @@ struct Ahead {
 };
 
 // A tile whose code does not fit its place in shared memory: the slow way. False if the image contradicts itself.
-DF11_INLINE bool decode_wide(const df11_job& job, u64 tile, u32 lane, u32 table, u32 out, u32 end) {
-  Ahead t;
-  t.load(job, tile, lane);
+DF11_INLINE bool decode_wide(const df11_job& job, const Ahead& t, u32 lane, u32 table, u32 out, u32 end) {
   u32 start = t.start(), before = __shfl_up_sync(FULL, start, 1);
   u32 wraps = __ballot_sync(FULL, lane > 0 && start < before);
   start += 65536 * __popc(wraps & (FULL >> (31 - lane)));
   if (out == end) return true;
-  return t.fits(decode_lane(Direct{(const u8*)job.code + t.unit * 16}, table, 0, t.units * 4, start, out, end));
+  return t.fit().is(decode_lane(Direct{(const u8*)job.code + t.unit * 16}, table, 0, t.units * 4, start, out, end));
 }
 
 // Eight weights: four words of two bf16 each, out of eight staged exponents and eight bytes of sign and mantissa.
@@ -132,6 +248,14 @@ DF11_INLINE uint4 join8(uint2 exponents, uint2 signs) {
   u32 a = pick_bytes<0x0213>(exponents.x), b = pick_bytes<0x0213>(exponents.y);
   return make_uint4(choose(m, pick_bytes<0x1100>(signs.x), a << 7), choose(m, pick_bytes<0x3322>(signs.x), a >> 1),
                     choose(m, pick_bytes<0x1100>(signs.y), b << 7), choose(m, pick_bytes<0x3322>(signs.y), b >> 1));
+}
+
+// Signs and mantissas of the eights that a lane will store: 256 bytes a warp at a time.
+template <int I> DF11_INLINE void load_signs(u64 from, uint2 (&s)[EIGHTS]) {
+  if constexpr (I < EIGHTS) {
+    s[I] = load_global2<I * 256>(from);
+    load_signs<I + 1>(from, s);
+  }
 }
 
 // The eight that begin `shift` (1 to 7) places before `here`, where `before` are the eight before those.
@@ -149,11 +273,11 @@ struct Slide {
   }
 };
 
-// A tile that is decoded, and what of it is wanted. `shift` weights lie between a border of the destination's 16-byte grid and
-// the tile's first weight; so the vectors of the grid begin at weights 8 c - shift.
+// A tile that is decoded, and what of it is wanted. `shift` weights lie between a border of the destination's 16-byte
+// grid and the tile's first weight; so the vectors of the grid begin at weights 8 c - shift.
 struct Store {
   u32 stage, lane, shift;
-  const u8* signs;         // of the tile's first weight
+  u64 signs;               // of the tile's first weight
   u64 to;                  // where that goes, whether or not it is wanted
 
   DF11_INLINE uint2 staged(u32 eight) const { return load_shared2(stage + eight * 8); }
@@ -178,19 +302,21 @@ struct Store {
       before.y = __shfl_sync(FULL, give.y, lane + 31);
       last = s[i];
       u32 c = i * 32 + lane;
-      if (c != 0)
-        store_global4<0>(to + c * 16 - shift * 2, join8(slide.exponents(staged(c - 1), staged(c)), slide.signs(before, s[i])));
+      if (c == 0) continue;
+      uint2 e = slide.exponents(staged(c - 1), staged(c));
+      store_global4<0>(to + c * 16 - shift * 2, join8(e, slide.signs(before, s[i])));
     }
   }
 
   // The vectors of weights a to b - 1, whatever they are.
   DF11_INLINE void part(u32 a, u32 b) const {
     Slide slide(shift);
-    const uint2* all = (const uint2*)signs;
     for (u32 c = (a + shift + 7) / 8 + lane; c < (b + shift) / 8; c += 32) {
-      uint2 e, s;
-      if (shift == 0) { e = staged(c); s = all[c]; }
-      else { e = slide.exponents(staged(c - 1), staged(c)); s = slide.signs(all[c - 1], all[c]); }
+      uint2 e = staged(c), s = load_global2<0>(signs + c * 8);
+      if (shift != 0) {
+        e = slide.exponents(staged(c - 1), e);
+        s = slide.signs(load_global2<-8>(signs + c * 8), s);
+      }
       store_global4<0>(to + c * 16 - shift * 2, join8(e, s));
     }
   }
@@ -201,7 +327,7 @@ struct Store {
     if (lane < 8) { if (a + lane + shift < first * 8) k = a + lane; }
     else if (lane < 16 && end >= first) k = end * 8 - shift + lane - 8;
     if (k < b) {
-      u32 e = load_shared(stage + (k & ~3u)) >> (24 - (k & 3) * 8) & 255, s = signs[k];
+      u32 e = load_shared(stage + (k & ~3u)) >> (24 - (k & 3) * 8) & 255, s = ((const u8*)signs)[k];
       store_global_half(to + k * 2, (s & 0x80) << 8 | e << 7 | (s & 0x7f));
     }
   }
@@ -210,52 +336,56 @@ struct Store {
 // The work of one block of a job. Warps share the table and nothing else; each takes a tile, and then the next.
 DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
   u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-  u32 table = shared_start(), code = table + table_shared(job.table_bytes) + warp * WARP_SHARED, stage = code + STAGED_CODE;
+  u32 table = shared_start(), code = table + table_shared(job.table_bytes) + warp * WARP_SHARED;
+  u32 stage = code + STAGED_CODE;
   copy_table(job.table, job.table_bytes, table);
   DF11_SYNC_BLOCK(1);
   bool bad = block == 0 && threadIdx.x == 0 && *(const u32*)job.state != 0;
 
-  u64 tile = job.first / TILE + (u64)block * warps + warp, tiles = (job.first + job.count - 1) / TILE + 1;
-  u64 stride = (u64)job.blocks * warps;
-  u32 shift = (u32)(job.dst / 2 - job.first) & 7;  // the same for every tile, since 2 * TILE is a multiple of 16
+  // Tiles are counted in 32 bits: `starts` counts units of 128 bits in 32, which are less than 2^28 tiles of at least a
+  // bit a weight. Weights and bytes are counted in 64.
+  u32 tile = (u32)(job.first / TILE) + block * warps + warp, tiles = (u32)((job.first + job.count - 1) / TILE) + 1;
+  u32 stride = job.blocks * warps;
   Ahead t;
   if (tile < tiles) t.load(job, tile, lane);
-  for (; tile < tiles; tile += stride) {
-    u64 at = tile * TILE;
-    u32 a = job.first > at ? (u32)(job.first - at) : 0;
-    u32 b = job.first + job.count - at < TILE ? (u32)(job.first + job.count - at) : (u32)TILE;
-    u32 coded = job.weights - at < TILE ? (u32)(job.weights - at) : (u32)TILE;
-    Store store{stage, lane, shift, (const u8*)job.signs + at, job.dst + (at - job.first) * 2};
-    bool whole = a == 0 && b == TILE;
+  while (tile < tiles) {
+    u64 at = (u64)tile * TILE;
+    bool whole = at >= job.first && at + TILE <= job.first + job.count;
     uint2 s[EIGHTS];
-    if (whole)
-#pragma unroll
-      for (u32 i = 0; i < EIGHTS; i++) s[i] = ((const uint2*)store.signs)[i * 32 + lane];
-
+    if (whole) load_signs<0>(job.signs + at + lane * 8, s);
+    u32 coded = job.weights - at < TILE ? (u32)(job.weights - at) : (u32)TILE;
     u32 mine = lane * LANE < coded ? coded - lane * LANE : 0;
     if (mine > LANE) mine = LANE;
     u32 out = stage + lane * LANE, end = out + (mine + 3 & ~3u);
     if (t.units <= DF11_CODE_UNITS) {
       t.stage(code, lane);
-      Ahead now = t;
+      u32 words = t.units * 4, start = t.start();
+      Fit fit = t.fit();
       if (tile + stride < tiles) t.load(job, tile + stride, lane);
       DF11_SYNC_WARP(2);
-      if (mine != 0 && !now.fits(decode_lane(Staged{}, table, code, now.units * 4, now.start(), out, end))) bad = true;
+      if (mine + 3 & 4) store_shared(end, 0);  // the other half of a last eight
+      if (mine != 0 && !fit.is(decode_lane(Staged{}, table, code, words, start, out, end))) bad = true;
     } else {
-      if (tile + stride < tiles) t.load(job, tile + stride, lane);
       DF11_SYNC_WARP(3);
-      if (!decode_wide(job, tile, lane, table, out, end)) bad = true;
+      if (mine + 3 & 4) store_shared(end, 0);
+      if (!decode_wide(job, t, lane, table, out, end)) bad = true;
+      if (tile + stride < tiles) t.load(job, tile + stride, lane);
     }
-    if (mine + 3 & 4) store_shared(end, 0);  // the second half of a last eight
     DF11_SYNC_WARP(4);
 
-    if (whole && shift == 0) {
+    forget(tile);  // what follows from it is computed anew rather than kept in registers while decoding
+    at = (u64)tile * TILE;
+    Store store{stage, lane, (u32)(job.dst / 2 - job.first) & 7, job.signs + at, job.dst + (at - job.first) * 2};
+    if (whole && store.shift == 0) {
       store.whole(s);
     } else {
+      u32 a = job.first > at ? (u32)(job.first - at) : 0;
+      u32 b = job.first + job.count - at < TILE ? (u32)(job.first + job.count - at) : (u32)TILE;
       store.edges(a, b);
       if (whole) store.shifted(s);
       else store.part(a, b);
     }
+    tile += stride;
   }
   if (bad && job.status != 0) atomicMax((u32*)job.status, (u32)DF11_CORRUPT);
 }
