@@ -294,17 +294,19 @@ impl<'a> Marker<'a> {
     fn place(&self, code: &[u8], point: u32, behind: u32) -> u32 {
         let at = (point & BITS) as usize >> 3;
         let word = u64::from_be_bytes(code[at..].first_chunk().copied().unwrap_or_default());
-        // Where each step begins, and its window; behind the last one there may be a long code.
-        let (mut here, mut windows) = ([point & 7; STEPS + 1], [0; STEPS + 1]);
+        let window = |here: u32| ((word << (here & 63)) >> (64 - WINDOW)) as usize;
+        // Where each step begins; behind the last one there may be a long code.
+        let mut here = [point & 7; STEPS + 1];
         let behind = behind - (point & !BITS);
         let mut step = 0;
         for i in 0..STEPS {
-            windows[i] = ((word << (here[i] & 63)) >> (64 - WINDOW)) as usize;
-            here[i + 1] = here[i] + self.tables.many[windows[i]];
+            here[i + 1] = here[i] + self.tables.many[window(here[i])];
             step += (here[i + 1] < behind) as usize;
         }
-        let code = (behind - ONE - (here[step] & !BITS)) >> 16;
-        (point & BITS & !7) + (here[step] & BITS) + (self.tables.places[windows[step] & ((1 << WINDOW) - 1)] >> (4 * code) & 15) as u32
+        let here = here[step];
+        // Whole codes of the window before this one: none behind the last step.
+        let codes = (behind - ONE - (here & !BITS)) >> 16;
+        (point & BITS & !7) + (here & BITS) + (self.tables.places[window(here)] >> (4 * codes & 63) & 15) as u32
     }
 
     /// The first code at or behind a border, code by code from a point before it.
