@@ -19,12 +19,12 @@ const _: () = assert!(marks::EVERY == LANE_WEIGHTS);
 /// Blocks of a batch: of each of the runs that are walked side by side.
 const BATCH: usize = 16 * LANES;
 /// The same where files are read, and buffers are to be small.
-const BATCH_READ: usize = 4 * LANES;
+const BATCH_READ: usize = 2 * LANES;
 /// Writes the image of a group into `dst`, of which the first [`Layout::image_bytes`] bytes are used, on that many threads (0
 /// means 1), the calling one among them. They live for the call only.
 ///
-/// Walks every code: what it writes decodes, and decodes to what the host decodes. It allocates some 100 KiB for each
-/// thread, where files are read instead of mapped below 1 MB.
+/// Walks every code: what it writes decodes, and decodes to what the host decodes. It allocates less than 100 KiB for each
+/// thread, and below 1 MB where files are read instead of mapped.
 ///
 /// # Errors
 ///
