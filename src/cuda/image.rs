@@ -46,6 +46,7 @@
 //! the oracle of both and of the decode kernels: it reads an image as a kernel does, one lane after the other, slowly.
 
 mod build;
+mod copy;
 mod decode;
 mod layout;
 mod table;

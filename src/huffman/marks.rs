@@ -33,21 +33,30 @@ use super::{BLOCK_BITS, MAX_CODE_BITS, window};
 /// Weights from one mark to the next.
 pub const EVERY: u64 = 104;
 /// Runs that are walked side by side.
-pub const LANES: usize = 5;
+pub const LANES: usize = 8;
 /// Bytes behind a run's blocks that a walk may look at; it needs none, but it is slower without.
 pub const BEHIND: usize = 32;
 
 /// Look-ups of a round: 55 bits are at most the 57 that a load guarantees.
 const STEPS: usize = 5;
 /// Rounds of a burst.
-const ROUNDS: usize = 48;
-/// Points that are compared at a time.
-const COMPARED: usize = 16;
+const ROUNDS: usize = 128;
 /// The most bytes by which a round moves on: 55 bits in look-ups and 32 in a long code.
 const ROUND_BYTES: usize = 11;
 const _: () = assert!(8 * ROUND_BYTES >= STEPS * WINDOW as usize + MAX_CODE_BITS as usize);
 // A burst's bits and weights fit half a point each, and no round has two marks.
 const _: () = assert!(ROUNDS * ROUND_BYTES * 8 + 8 < 1 << 16 && (STEPS * WINDOW as usize + 1) < EVERY as usize);
+
+/// More marks than a burst has.
+const MARKS: usize = 128;
+const _: () = assert!(ROUNDS * (STEPS * WINDOW as usize + 1) / (EVERY as usize) < MARKS - 1);
+
+/// The quotient by [`EVERY`]: a multiplication where it is exact, and that is up to 18,723.
+#[inline(always)]
+fn marks_before(weights: u32) -> usize {
+    const { assert!(EVERY == 104 && ROUNDS * (STEPS * WINDOW as usize + 1) + (EVERY as usize) < 18_724) }
+    (weights * 10_083 >> 20) as usize
+}
 
 /// One weight, as points count them.
 const ONE: u32 = 1 << 16;
@@ -97,8 +106,8 @@ struct Tables {
     places: [u64; 1 << WINDOW],
 }
 
-/// The points of a burst, the last one where it ended, and then as many that are larger than any.
-type Points = [u32; ROUNDS + 1 + COMPARED];
+/// The points of a burst, the last one where it ended.
+type Points = [u32; ROUNDS + 1];
 
 impl<'a> Marker<'a> {
     /// A marker for one group's code (some 10 µs).
@@ -129,12 +138,17 @@ impl<'a> Marker<'a> {
         ///
         /// The processor has the features.
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "bmi1,bmi2,avx2")]
+        #[target_feature(enable = "bmi1,bmi2,avx2,movbe,popcnt")]
         unsafe fn with_bmi2<S: Sink>(marker: &Marker, runs: [Run; LANES], sink: &mut S) -> bool {
             marker.walk_inline(runs, sink)
         }
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") {
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("movbe")
+            && is_x86_feature_detected!("popcnt")
+        {
             // SAFETY: it has them.
             return unsafe { with_bmi2(self, runs, sink) };
         }
@@ -187,24 +201,24 @@ impl<'a> Marker<'a> {
         let mut here = bits;
         let mut stuck = [false; LANES];
         for r in 0..rounds.min(ROUNDS) {
-            let mut bits = [0; LANES];
+            let (mut words, mut steps, mut entries) = ([0; LANES], [0; LANES], [0; LANES]);
             for l in 0..LANES {
                 points[l][r] = here[l];
                 // SAFETY: by the caller's promise; a round moves on by no more than its bytes.
-                bits[l] = unsafe { load(starts[l], here[l]) };
+                words[l] = unsafe { load(starts[l], here[l]) };
+                steps[l] = here[l] & 7;
             }
-            let mut entries = [0; LANES];
             for _ in 0..STEPS {
                 for l in 0..LANES {
-                    entries[l] = self.tables.many[(bits[l] >> (64 - WINDOW)) as usize];
-                    bits[l] <<= entries[l] & 63;
-                    here[l] += entries[l];
+                    entries[l] = self.tables.many[((words[l] << (steps[l] & 63)) >> (64 - WINDOW)) as usize];
+                    steps[l] += entries[l];
                 }
             }
             for l in 0..LANES {
+                here[l] = (here[l] & !7) + steps[l];
                 if entries[l] == 0 {
                     // SAFETY: as above: look-ups take 7 bytes of a round at most.
-                    match self.long(unsafe { load(starts[l], here[l]) }) {
+                    match self.long(unsafe { load(starts[l], here[l]) } << (here[l] & 7)) {
                         Some(long) => here[l] += long,
                         None => stuck[l] = true,
                     }
@@ -212,7 +226,6 @@ impl<'a> Marker<'a> {
             }
         }
         for l in 0..LANES {
-            points[l][rounds..][1..=COMPARED].fill(u32::MAX);
             points[l][rounds] = here[l];
         }
         stuck
@@ -223,6 +236,16 @@ impl<'a> Marker<'a> {
     #[inline(never)]
     fn long(&self, bits: u64) -> Option<u32> {
         Some(ONE + self.codes.first((bits >> 32) as u32)?.len as u32)
+    }
+
+    /// The length of the code that a window of 32 bits begins with.
+    fn length(&self, window: u32) -> Option<u32> {
+        let short = (window >> (32 - WINDOW)) as usize;
+        match self.tables.many[short] {
+            0 => self.codes.first(window).map(|code| code.len as u32),
+            // Where the second one begins.
+            _ => Some((self.tables.places[short] >> 4 & 15) as u32),
+        }
     }
 
     /// Finds the marks and borders that a lane has passed in a burst, and moves it on.
@@ -246,21 +269,21 @@ impl<'a> Marker<'a> {
         if lane.end.is_some_and(|end| lane.weight + weights as u64 > end) {
             return false;
         }
-        let mut round = 0;
-        while lane.mark * EVERY < lane.weight + weights as u64 {
-            // What every point behind the weight is no less than.
-            let behind = ((lane.mark * EVERY - lane.weight) as u32 + 1) * ONE;
-            loop {
-                let smaller = points[round + 1..][..COMPARED].iter().filter(|&&point| point < behind).count();
-                round += smaller;
-                if smaller < COMPARED {
-                    break;
-                }
-            }
-            let bit = self.place(&lane.code[base >> 3..], points[round], behind);
-            sink.mark(lane.mark, lane.first_bit + (base + bit as usize) as u64);
-            lane.mark += 1;
+        // Weights are counted from 104 before the next mark, and one less, so that a mark lies in the last round that begins with
+        // as many whole hundreds-and-four as marks before it. No round has two, so none is left out.
+        let ahead = (EVERY - 1 - (lane.mark * EVERY - lane.weight)) as u32;
+        let mut round_of = [0; MARKS];
+        for (round, &point) in points[..rounds].iter().enumerate() {
+            round_of[marks_before((point >> 16) + ahead) % MARKS] = round as u16;
         }
+        let base_bit = lane.first_bit + base as u64;
+        for (i, &round) in round_of[..marks_before(weights + ahead).min(MARKS)].iter().enumerate() {
+            // What every point behind the weight is no less than.
+            let behind = (EVERY as u32 * (i as u32 + 1) - ahead) * ONE;
+            let bit = self.place(&lane.code[base >> 3..], points[round as usize], behind);
+            sink.mark(lane.mark + i as u64, base_bit + bit as u64);
+        }
+        lane.mark += marks_before(weights + ahead) as u64;
         lane.weight += (last >> 16) as u64;
         lane.at = base + (last & BITS) as usize;
         true
@@ -270,26 +293,27 @@ impl<'a> Marker<'a> {
     #[inline(always)]
     fn place(&self, code: &[u8], point: u32, behind: u32) -> u32 {
         let at = (point & BITS) as usize >> 3;
-        let mut bits = u64::from_be_bytes(code[at..].first_chunk().copied().unwrap_or_default()) << (point & 7);
-        // Where each step begins, and its window; behind the last one there may be a long code.
-        let (mut here, mut windows) = ([point; STEPS + 1], [0; STEPS + 1]);
+        let word = u64::from_be_bytes(code[at..].first_chunk().copied().unwrap_or_default());
+        let window = |here: u32| ((word << (here & 63)) >> (64 - WINDOW)) as usize;
+        // Where each step begins; behind the last one there may be a long code.
+        let mut here = [point & 7; STEPS + 1];
+        let behind = behind - (point & !BITS);
         let mut step = 0;
         for i in 0..STEPS {
-            windows[i] = (bits >> (64 - WINDOW)) as usize;
-            let entry = self.tables.many[windows[i]];
-            bits <<= entry & 63;
-            here[i + 1] = here[i] + entry;
+            here[i + 1] = here[i] + self.tables.many[window(here[i])];
             step += (here[i + 1] < behind) as usize;
         }
-        let code = (behind - ONE - (here[step] & !BITS)) >> 16;
-        (here[step] & BITS) + (self.tables.places[windows[step]] >> (4 * code) & 15) as u32
+        let here = here[step];
+        // Whole codes of the window before this one: none behind the last step.
+        let codes = (behind - ONE - (here & !BITS)) >> 16;
+        (point & BITS & !7) + (here & BITS) + (self.tables.places[window(here)] >> (4 * codes & 63) & 15) as u32
     }
 
     /// The first code at or behind a border, code by code from a point before it.
     #[cold]
     fn code_at(&self, code: &[u8], mut point: u32, border: u32) -> Option<u32> {
         while point & BITS < border {
-            point += ONE + self.codes.first(window(code, (point & BITS) as usize))?.len as u32;
+            point += ONE + self.length(window(code, (point & BITS) as usize))?;
         }
         Some(point)
     }
@@ -315,20 +339,20 @@ impl<'a> Marker<'a> {
             if lane.at >= lane.code.len() * 8 {
                 return false;
             }
-            let Some(code) = self.codes.first(window(lane.code, lane.at)) else { return false };
+            let Some(length) = self.length(window(lane.code, lane.at)) else { return false };
             if lane.mark * EVERY == lane.weight {
                 sink.mark(lane.mark, lane.first_bit + lane.at as u64);
                 lane.mark += 1;
             }
             last = Some(lane.at);
-            lane.at += code.len as usize;
+            lane.at += length as usize;
             lane.weight += 1;
         }
         true
     }
 }
 
-/// 64 bits, of which at least 57 are what is at an address and so many bits behind it.
+/// The 64 bits that begin with the byte in which a point behind an address lies.
 ///
 /// # Safety
 ///
@@ -337,7 +361,7 @@ impl<'a> Marker<'a> {
 unsafe fn load(start: *const u8, point: u32) -> u64 {
     // SAFETY: by the caller's promise.
     let bytes = unsafe { start.add((point & BITS) as usize >> 3).cast::<[u8; 8]>().read() };
-    u64::from_be_bytes(bytes) << (point & 7)
+    u64::from_be_bytes(bytes)
 }
 
 /// A run on its way.

@@ -4,12 +4,14 @@
 //! share of the index, and copied; and so many signs are copied as the batch's share of the part says. Nothing is ever read
 //! from the destination, which may be memory that is slow to read.
 
+use super::copy;
 use super::*;
 use crate::error::{Error, Result};
 use crate::format::{Group, Member, Model, position};
 use crate::host::{BlockWalk, blocks_of, run_threads};
 use crate::huffman::marks::{self, BEHIND, LANES, Marker, Run, Sink};
 use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const _: () = assert!(marks::EVERY == LANE_WEIGHTS);
@@ -18,9 +20,6 @@ const _: () = assert!(marks::EVERY == LANE_WEIGHTS);
 const BATCH: usize = 16 * LANES;
 /// The same where files are read, and buffers are to be small.
 const BATCH_READ: usize = 4 * LANES;
-/// Bytes of a piece of signs where files are read.
-const PIECE: u64 = 256 << 10;
-
 /// Writes the image of a group into `dst`, of which the first [`Layout::image_bytes`] bytes are used, on that many threads (0
 /// means 1), the calling one among them. They live for the call only.
 ///
@@ -134,6 +133,17 @@ impl<'a> Job<'a> {
         unsafe { self.dst.add(at as usize).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     }
 
+    /// Writes bytes of the image, many of them.
+    fn put_all(&self, at: u64, bytes: &[u8]) {
+        let image_bytes = self.head.layout().image_bytes;
+        if image_bytes < copy::STREAMING_BYTES {
+            return self.put(at, bytes);
+        }
+        assert!(at + bytes.len() as u64 <= image_bytes);
+        // SAFETY: as in `put`.
+        unsafe { copy::stream(bytes, self.dst.add(at as usize)) };
+    }
+
     /// Writes zeros from one byte of the image to another.
     fn zero(&self, from: u64, to: u64) {
         assert!(from <= to && to <= self.head.layout().image_bytes);
@@ -166,10 +176,9 @@ impl<'a> Job<'a> {
             let code_end = if end == self.blocks { layout.code_bytes } else { (end * BLOCK_BYTES) as u64 };
             let done =
                 |block: usize| signs.start + (signs.end - signs.start) * (block - from) as u64 / (to - from) as u64;
-            walk.batch(batch, end, code_end).and_then(|()| walk.signs(done(batch), done(end))).inspect_err(|_| {
-                self.spoil(from, to);
-            })?;
+            walk.batch(batch..end, code_end, done(batch)..done(end)).inspect_err(|_| self.spoil(from, to))?;
         }
+        copy::fence();
         Ok(())
     }
 
@@ -191,6 +200,7 @@ struct Walk<'a> {
     marker: Marker<'a>,
     code_buffer: Vec<u8>,
     gap_buffer: Vec<u8>,
+    sign_buffer: Vec<u8>,
 }
 
 impl<'a> Walk<'a> {
@@ -201,12 +211,15 @@ impl<'a> Walk<'a> {
             marker: Marker::new(job.group.codes()),
             code_buffer: Vec::new(),
             gap_buffer: Vec::new(),
+            sign_buffer: Vec::new(),
         }
     }
 
-    /// Writes the index of the blocks `from` to `to`, and the codes from their first byte to the byte `code_end`.
-    fn batch(&mut self, from: usize, to: usize, code_end: u64) -> Result<()> {
-        let Walk { job, positions, marker, code_buffer, gap_buffer } = self;
+    /// Writes the index of some blocks, the codes from their first byte to the byte `code_end`, and the signs and mantissas
+    /// of some weights.
+    fn batch(&mut self, blocks: Range<usize>, code_end: u64, weights: Range<u64>) -> Result<()> {
+        let Walk { job, positions, marker, code_buffer, gap_buffer, sign_buffer } = self;
+        let Range { start: from, end: to } = blocks;
         let (group, sources, layout) = (job.group, job.model.sources(), job.head.layout());
         let (code, gaps) = (group.member(Member::EncodedExponent), group.member(Member::Gaps));
         let start = (from * BLOCK_BYTES) as u64;
@@ -216,12 +229,25 @@ impl<'a> Walk<'a> {
         let gap_len = (((to - from + 1) * GAP_BYTES_PER_BLOCK) as u64).min(gaps.len - gap_start);
         let gap_bytes = sources[gaps.file].bytes(gaps.offset + gap_start, gap_len, gap_buffer)?;
 
+        let signs = group.member(Member::SignMantissa);
+        let count = weights.end - weights.start;
+        let sign_bytes = sources[signs.file].bytes(signs.offset + weights.start, count, sign_buffer)?;
+        let copied = (code_end - start).min(codes.len() as u64) as usize;
+
         // Behind the last weight there is nothing to walk.
         let n = layout.weights;
         let last = (from..to).find(|&block| position(positions, block + 1) == n);
         let end = last.map_or(to, |last| if position(positions, last) == n { last } else { last + 1 });
         let gap = |block: usize| gap_bytes.get((block - from) * GAP_BYTES_PER_BLOCK).map(|&byte| (byte >> 3) as usize);
-        let mut index = Index { job, positions, last, gap };
+        let mut index = Index {
+            job,
+            positions,
+            last,
+            gap,
+            lanes: n.div_ceil(LANE_WEIGHTS),
+            lane_starts: job.dst.wrapping_add(layout.lanes as usize).cast(),
+            tile_starts: job.dst.wrapping_add(layout.starts as usize).cast(),
+        };
         let runs = std::array::from_fn(|lane| {
             let border = |lane: usize| from + (end - from) * lane / LANES;
             let (first, behind) = (border(lane), border(lane + 1));
@@ -241,26 +267,9 @@ impl<'a> Walk<'a> {
             let place = group.place(sources, Member::EncodedExponent, start);
             return Err(Error::corrupt(place, "the codes have changed since the model was opened"));
         }
-        let copied = (code_end - start) as usize;
-        let (whole, rest) = codes.split_at(copied.min(codes.len()));
-        debug_assert!(whole.len() == copied || rest.is_empty());
-        job.put(layout.code + start, whole);
-        Ok(())
-    }
-
-    /// Copies the signs and mantissas of some weights.
-    fn signs(&mut self, from: u64, to: u64) -> Result<()> {
-        let span = self.job.group.member(Member::SignMantissa);
-        let source = &self.job.model.sources()[span.file];
-        let to_byte = self.job.head.layout().signs;
-        if let Some(bytes) = source.slice(span.offset + from, to - from) {
-            self.job.put(to_byte + from, bytes);
-            return Ok(());
-        }
-        for piece in (from..to).step_by(PIECE as usize) {
-            let len = PIECE.min(to - piece);
-            self.job.put(to_byte + piece, source.read_into(span.offset + piece, len, &mut self.code_buffer)?);
-        }
+        // The codes lie in a cache now.
+        job.put_all(layout.code + start, &codes[..copied]);
+        job.put_all(layout.signs + weights.start, sign_bytes);
         Ok(())
     }
 }
@@ -273,15 +282,25 @@ struct Index<'a, G> {
     last: Option<usize>,
     /// The recorded gap of a block's first chunk.
     gap: G,
+    /// Lanes that have weights, and the sections of lanes and starts.
+    lanes: u64,
+    lane_starts: *mut u16,
+    tile_starts: *mut u32,
 }
 
 impl<G: Fn(usize) -> Option<usize>> Sink for Index<'_, G> {
     #[inline(always)]
     fn mark(&mut self, lane: u64, bit: u64) {
-        let layout = self.job.head.layout();
-        self.job.put(layout.lanes + 2 * lane, &(bit as u16).to_le_bytes());
-        if lane.is_multiple_of(TILE_LANES) {
-            self.job.put(layout.starts + 4 * (lane / TILE_LANES), &((bit / 128) as u32).to_le_bytes());
+        if lane >= self.lanes {
+            // Only positions that have changed since the model was opened say so, and the walk will find out.
+            return;
+        }
+        // SAFETY: the image has as many lanes, and a start for each of their tiles.
+        unsafe {
+            self.lane_starts.add(lane as usize).write_unaligned(bit as u16);
+            if lane.is_multiple_of(TILE_LANES) {
+                self.tile_starts.add((lane / TILE_LANES) as usize).write_unaligned((bit / 128) as u32);
+            }
         }
     }
 

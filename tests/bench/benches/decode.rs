@@ -30,5 +30,5 @@ fn contestants(data: &Data, threads: usize) -> Result<[Contestants<'_>; 2], Stri
 }
 
 fn main() -> ExitCode {
-    Bench { name: "decode", side: Side::Decompress, contestants }.main()
+    Bench { name: "decode", side: Some(Side::Decompress), contestants }.main()
 }

@@ -26,5 +26,5 @@ fn of<'a>(data: &'a Data, threads: usize, ours: Vec<Encoder<'a>>) -> Result<Cont
 }
 
 fn main() -> ExitCode {
-    Bench { name: "encode", side: Side::Compress, contestants }.main()
+    Bench { name: "encode", side: Some(Side::Compress), contestants }.main()
 }

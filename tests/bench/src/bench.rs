@@ -137,8 +137,8 @@ pub type Contestants<'a> = Vec<Box<dyn Contestant + 'a>>;
 pub struct Bench {
     /// Its name.
     pub name: &'static str,
-    /// What the Python packages do in it.
-    pub side: Side,
+    /// What the Python packages do in it, if they can do anything of the kind.
+    pub side: Option<Side>,
     /// Its contestants but for the Python packages: those on one thread, and, if it is more than one, those on so many. The
     /// copy comes first.
     pub contestants: fn(&Data, usize) -> Result<[Contestants<'_>; 2], String>,
@@ -197,10 +197,11 @@ impl Bench {
         let data = Data::new(n);
         let mut buffer = Buffer::new(n);
         let [mut all, parallel] = (self.contestants)(&data, threads)?;
-        for package in Package::ALL.into_iter().filter(|_| !options.quick) {
+        let packages = self.side.filter(|_| !options.quick).map(|side| Package::ALL.map(|package| (side, package)));
+        for (side, package) in packages.into_iter().flatten() {
             // Pinned here, it stays so: its C core would else start threads as it likes.
             cores.pin();
-            let worker = Worker::start(&options.python, package, self.side, &data.original);
+            let worker = Worker::start(&options.python, package, side, &data.original);
             cores.release();
             match worker? {
                 Some(worker) => all.push(Box::new(worker)),

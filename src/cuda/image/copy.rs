@@ -1,0 +1,49 @@
+//! Copies into images, which are written once and read by others.
+
+/// Images from here on are written past the caches: they would not stay in them, and a store that fetches its line first
+/// moves half as much again.
+pub(super) const STREAMING_BYTES: u64 = 4 << 20;
+
+/// Copies bytes past the caches where the processor can, and as it likes elsewhere. What was written so is ordered with
+/// nothing else before [`fence`].
+///
+/// # Safety
+///
+/// `src.len()` bytes can be written at `dst`, and `src` is not among them.
+pub(super) unsafe fn stream(src: &[u8], dst: *mut u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
+        let lead = dst.align_offset(64).min(src.len());
+        let (before, rest) = src.split_at(lead);
+        let (lines, behind) = rest.as_chunks::<64>();
+        // SAFETY: by the caller's promise; the first line is aligned to 64 bytes, and so are all that follow.
+        unsafe {
+            dst.copy_from_nonoverlapping(before.as_ptr(), before.len());
+            let mut at = dst.add(lead);
+            for line in lines {
+                let from: *const __m128i = line.as_ptr().cast();
+                let parts: [__m128i; 4] = std::array::from_fn(|i| _mm_loadu_si128(from.add(i)));
+                for (i, part) in parts.into_iter().enumerate() {
+                    _mm_stream_si128(at.cast::<__m128i>().add(i), part);
+                }
+                at = at.add(64);
+            }
+            at.copy_from_nonoverlapping(behind.as_ptr(), behind.len());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    // SAFETY: by the caller's promise.
+    unsafe {
+        dst.copy_from_nonoverlapping(src.as_ptr(), src.len())
+    }
+}
+
+/// What this thread has written past the caches is written before what it writes from now on.
+pub(super) fn fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: part of x86-64's baseline.
+    unsafe {
+        std::arch::x86_64::_mm_sfence()
+    };
+}
