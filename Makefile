@@ -7,7 +7,7 @@ RELEASE := target/release
 SONAME := libdf11.so.$(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\)\..*/\1/p' Cargo.toml | head -n 1)
 GOLDEN := tests/data/golden/block
 
-.PHONY: all build demo test bench header clean
+.PHONY: all build demo test bench header kernels clean
 
 all: build
 
@@ -37,6 +37,10 @@ bench:
 # include/df11.h from src/capi.
 header:
 	DF11_BLESS=1 $(CARGO) test --locked --test header
+
+# kernels/prebuilt from the kernels' sources, by the pinned compiler, which is installed into target/. No CUDA toolkit.
+kernels:
+	python3 kernels/build.py
 
 clean:
 	$(CARGO) clean

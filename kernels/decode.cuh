@@ -31,20 +31,26 @@ DF11_INLINE uint2 tame(uint2 entry, u32 within) {
 DF11_INLINE void copy_table(u64 table, u32 table_bytes, u32 to) {
   const uint4* from = (const uint4*)table;
   u32 size = table_shared(table_bytes), within = size - (1u << ENTRY_LOG2);
-  for (u32 i = threadIdx.x; i < size / 16; i += blockDim.x) {
-    uint4 two = i < table_bytes / 16 ? from[i] : make_uint4(0, 0, 0, 0);
+  u32 i = threadIdx.x;
+  for (; i < table_bytes / 16; i += blockDim.x) {
+    uint4 two = from[i];
     uint2 a = tame(make_uint2(two.x, two.y), within), b = tame(make_uint2(two.z, two.w), within);
     store_shared4(to + i * 16, make_uint4(a.x, a.y, b.x, b.y));
   }
+  for (; i < size / 16; i += blockDim.x) store_shared4(to + i * 16, make_uint4(0, 1, 0, 1));
 }
 
 // Where a lane reads its code words: staged in shared memory, or, in a tile too wide for that, in the image itself.
 struct Staged {
   DF11_INLINE u32 word(u32 at) const { return load_shared(at); }
+  DF11_INLINE void refill(u32 sh, u32 shifted, u32& hi, u32& lo, u32& next) const { refill_shared(sh, shifted, hi, lo, next); }
 };
 struct Direct {
   const u8* from;
   DF11_INLINE u32 word(u32 at) const { return swap_bytes(*(const u32*)(from + at)); }
+  DF11_INLINE void refill(u32 sh, u32 shifted, u32& hi, u32& lo, u32& next) const {
+    if ((sh ^ shifted) & 32) { hi = lo; lo = word(next); next += 4; }
+  }
 };
 
 // Decodes one lane: from bit `start` behind `base`, where `words` words may be read, into the stage from `out` to `end`.
@@ -63,7 +69,7 @@ DF11_INLINE u32 decode_lane(const Source& source, u32 table, u32 base, u32 words
         u32 bits = pick_bytes<0x4441>(e.y), shifted = sh - e.y, filled = q + bits, word = __funnelshift_r(e.x, acc, q);
         jump = e.y >> 16;
         acc = __funnelshift_lc(e.x, acc, bits);
-        if ((sh ^ shifted) & 32) { hi = lo; lo = source.word(next); next += 4; }
+        source.refill(sh, shifted, hi, lo, next);
         if ((q ^ filled) & 32) { store_shared(out, word); out += 4; }
         sh = shifted;
         q = filled;
@@ -76,6 +82,13 @@ DF11_INLINE u32 decode_lane(const Source& source, u32 table, u32 base, u32 words
   return FULL;
 }
 
+// Where a lane must stop: modulo 65,536, or FULL where nobody knows.
+struct Fit {
+  u32 bit;
+  // There, or within what its last look-up took too much.
+  DF11_INLINE bool is(u32 stop) const { return stop != FULL && (bit == FULL || ((stop - bit) & 0xffff) <= OVERRUN); }
+};
+
 // What a lane must know of a tile before it decodes: loaded one tile ahead, so that memory works meanwhile.
 struct Ahead {
   u64 unit;                // where the tile's code begins, in units
@@ -83,9 +96,9 @@ struct Ahead {
   u32 lane_bit, next_bit;  // what the index holds for this lane and the next, FULL where there is none
   uint4 v0, v1, v2;        // this lane's share of the code, if it is to be staged
 
-  DF11_INLINE void load(const df11_job& job, u64 tile, u32 lane) {
+  DF11_INLINE void load(const df11_job& job, u32 tile, u32 lane) {
     const u32* starts = (const u32*)job.starts + tile;
-    const u16* lanes = (const u16*)job.lanes + tile * 32 + lane;
+    const u16* lanes = (const u16*)job.lanes + (u64)tile * 32 + lane;
     u64 to = (u64)starts[1] + DF11_AHEAD_UNITS;
     unit = starts[0];
     if (to > job.code_units) to = job.code_units;
@@ -93,7 +106,7 @@ struct Ahead {
     units = to - unit < WIDEST ? (u32)(to - unit) : (u32)WIDEST;
     lane_bit = lanes[0];
     next_bit = FULL;
-    if ((tile * 32 + lane + 1) * LANE < job.weights) next_bit = lanes[1];
+    if (((u64)tile * 32 + lane + 1) * LANE < job.weights) next_bit = lanes[1];
     if (units <= DF11_CODE_UNITS) {
       const uint4* p = (const uint4*)job.code + unit + lane;
       v0 = v1 = v2 = make_uint4(0, 0, 0, 0);
@@ -104,10 +117,7 @@ struct Ahead {
   }
   // Bits behind the tile's first unit; of a wide tile modulo 65,536.
   DF11_INLINE u32 start() const { return (lane_bit - (u32)unit * 128) & 0xffff; }
-  // Whether a lane that stopped there stopped where the next one starts, or within what its last look-up took too much.
-  DF11_INLINE bool fits(u32 stop) const {
-    return stop != FULL && (next_bit == FULL || ((stop + (u32)unit * 128 - next_bit) & 0xffff) <= OVERRUN);
-  }
+  DF11_INLINE Fit fit() const { return Fit{next_bit == FULL ? FULL : (next_bit - (u32)unit * 128) & 0xffff}; }
   DF11_INLINE void stage(u32 code, u32 lane) const {
     if (lane < units) store_shared4(code + lane * 16, swap_bytes(v0));
     if (lane + 32 < units) store_shared4(code + lane * 16 + 512, swap_bytes(v1));
@@ -116,14 +126,12 @@ struct Ahead {
 };
 
 // A tile whose code does not fit its place in shared memory: the slow way. False if the image contradicts itself.
-DF11_INLINE bool decode_wide(const df11_job& job, u64 tile, u32 lane, u32 table, u32 out, u32 end) {
-  Ahead t;
-  t.load(job, tile, lane);
+DF11_INLINE bool decode_wide(const df11_job& job, const Ahead& t, u32 lane, u32 table, u32 out, u32 end) {
   u32 start = t.start(), before = __shfl_up_sync(FULL, start, 1);
   u32 wraps = __ballot_sync(FULL, lane > 0 && start < before);
   start += 65536 * __popc(wraps & (FULL >> (31 - lane)));
   if (out == end) return true;
-  return t.fits(decode_lane(Direct{(const u8*)job.code + t.unit * 16}, table, 0, t.units * 4, start, out, end));
+  return t.fit().is(decode_lane(Direct{(const u8*)job.code + t.unit * 16}, table, 0, t.units * 4, start, out, end));
 }
 
 // Eight weights: four words of two bf16 each, out of eight staged exponents and eight bytes of sign and mantissa.
@@ -132,6 +140,14 @@ DF11_INLINE uint4 join8(uint2 exponents, uint2 signs) {
   u32 a = pick_bytes<0x0213>(exponents.x), b = pick_bytes<0x0213>(exponents.y);
   return make_uint4(choose(m, pick_bytes<0x1100>(signs.x), a << 7), choose(m, pick_bytes<0x3322>(signs.x), a >> 1),
                     choose(m, pick_bytes<0x1100>(signs.y), b << 7), choose(m, pick_bytes<0x3322>(signs.y), b >> 1));
+}
+
+// Signs and mantissas of the eights that a lane will store: 256 bytes a warp at a time.
+template <int I> DF11_INLINE void load_signs(u64 from, uint2 (&s)[EIGHTS]) {
+  if constexpr (I < EIGHTS) {
+    s[I] = load_global2<I * 256>(from);
+    load_signs<I + 1>(from, s);
+  }
 }
 
 // The eight that begin `shift` (1 to 7) places before `here`, where `before` are the eight before those.
@@ -153,7 +169,7 @@ struct Slide {
 // the tile's first weight; so the vectors of the grid begin at weights 8 c - shift.
 struct Store {
   u32 stage, lane, shift;
-  const u8* signs;         // of the tile's first weight
+  u64 signs;               // of the tile's first weight
   u64 to;                  // where that goes, whether or not it is wanted
 
   DF11_INLINE uint2 staged(u32 eight) const { return load_shared2(stage + eight * 8); }
@@ -186,11 +202,10 @@ struct Store {
   // The vectors of weights a to b - 1, whatever they are.
   DF11_INLINE void part(u32 a, u32 b) const {
     Slide slide(shift);
-    const uint2* all = (const uint2*)signs;
     for (u32 c = (a + shift + 7) / 8 + lane; c < (b + shift) / 8; c += 32) {
       uint2 e, s;
-      if (shift == 0) { e = staged(c); s = all[c]; }
-      else { e = slide.exponents(staged(c - 1), staged(c)); s = slide.signs(all[c - 1], all[c]); }
+      if (shift == 0) { e = staged(c); s = load_global2<0>(signs + c * 8); }
+      else { e = slide.exponents(staged(c - 1), staged(c)); s = slide.signs(load_global2<-8>(signs + c * 8), load_global2<0>(signs + c * 8)); }
       store_global4<0>(to + c * 16 - shift * 2, join8(e, s));
     }
   }
@@ -201,7 +216,7 @@ struct Store {
     if (lane < 8) { if (a + lane + shift < first * 8) k = a + lane; }
     else if (lane < 16 && end >= first) k = end * 8 - shift + lane - 8;
     if (k < b) {
-      u32 e = load_shared(stage + (k & ~3u)) >> (24 - (k & 3) * 8) & 255, s = signs[k];
+      u32 e = load_shared(stage + (k & ~3u)) >> (24 - (k & 3) * 8) & 255, s = ((const u8*)signs)[k];
       store_global_half(to + k * 2, (s & 0x80) << 8 | e << 7 | (s & 0x7f));
     }
   }
@@ -215,47 +230,50 @@ DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
   DF11_SYNC_BLOCK(1);
   bool bad = block == 0 && threadIdx.x == 0 && *(const u32*)job.state != 0;
 
-  u64 tile = job.first / TILE + (u64)block * warps + warp, tiles = (job.first + job.count - 1) / TILE + 1;
-  u64 stride = (u64)job.blocks * warps;
-  u32 shift = (u32)(job.dst / 2 - job.first) & 7;  // the same for every tile, since 2 * TILE is a multiple of 16
+  // Tiles are counted in 32 bits: `starts` counts units of 128 bits in 32, which are less than 2^28 tiles of at least a bit a
+  // weight. Weights and bytes are counted in 64.
+  u32 tile = (u32)(job.first / TILE) + block * warps + warp, tiles = (u32)((job.first + job.count - 1) / TILE) + 1;
+  u32 stride = job.blocks * warps;
   Ahead t;
   if (tile < tiles) t.load(job, tile, lane);
-  for (; tile < tiles; tile += stride) {
-    u64 at = tile * TILE;
-    u32 a = job.first > at ? (u32)(job.first - at) : 0;
-    u32 b = job.first + job.count - at < TILE ? (u32)(job.first + job.count - at) : (u32)TILE;
-    u32 coded = job.weights - at < TILE ? (u32)(job.weights - at) : (u32)TILE;
-    Store store{stage, lane, shift, (const u8*)job.signs + at, job.dst + (at - job.first) * 2};
-    bool whole = a == 0 && b == TILE;
+  while (tile < tiles) {
+    u64 at = (u64)tile * TILE;
+    bool whole = at >= job.first && at + TILE <= job.first + job.count;
     uint2 s[EIGHTS];
-    if (whole)
-#pragma unroll
-      for (u32 i = 0; i < EIGHTS; i++) s[i] = ((const uint2*)store.signs)[i * 32 + lane];
-
+    if (whole) load_signs<0>(job.signs + at + lane * 8, s);
+    u32 coded = job.weights - at < TILE ? (u32)(job.weights - at) : (u32)TILE;
     u32 mine = lane * LANE < coded ? coded - lane * LANE : 0;
     if (mine > LANE) mine = LANE;
     u32 out = stage + lane * LANE, end = out + (mine + 3 & ~3u);
     if (t.units <= DF11_CODE_UNITS) {
       t.stage(code, lane);
-      Ahead now = t;
+      u32 words = t.units * 4, start = t.start();
+      Fit fit = t.fit();
       if (tile + stride < tiles) t.load(job, tile + stride, lane);
       DF11_SYNC_WARP(2);
-      if (mine != 0 && !now.fits(decode_lane(Staged{}, table, code, now.units * 4, now.start(), out, end))) bad = true;
+      if (mine + 3 & 4) store_shared(end, 0);  // the other half of a last eight
+      if (mine != 0 && !fit.is(decode_lane(Staged{}, table, code, words, start, out, end))) bad = true;
     } else {
-      if (tile + stride < tiles) t.load(job, tile + stride, lane);
       DF11_SYNC_WARP(3);
-      if (!decode_wide(job, tile, lane, table, out, end)) bad = true;
+      if (mine + 3 & 4) store_shared(end, 0);
+      if (!decode_wide(job, t, lane, table, out, end)) bad = true;
+      if (tile + stride < tiles) t.load(job, tile + stride, lane);
     }
-    if (mine + 3 & 4) store_shared(end, 0);  // the second half of a last eight
     DF11_SYNC_WARP(4);
 
-    if (whole && shift == 0) {
+    forget(tile);  // what follows from it is computed anew rather than kept in registers while decoding
+    at = (u64)tile * TILE;
+    Store store{stage, lane, (u32)(job.dst / 2 - job.first) & 7, job.signs + at, job.dst + (at - job.first) * 2};
+    if (whole && store.shift == 0) {
       store.whole(s);
     } else {
+      u32 a = job.first > at ? (u32)(job.first - at) : 0;
+      u32 b = job.first + job.count - at < TILE ? (u32)(job.first + job.count - at) : (u32)TILE;
       store.edges(a, b);
       if (whole) store.shifted(s);
       else store.part(a, b);
     }
+    tile += stride;
   }
   if (bad && job.status != 0) atomicMax((u32*)job.status, (u32)DF11_CORRUPT);
 }

@@ -104,7 +104,6 @@ DF11_INLINE void index_blocks(const df11_index_job& job) {
     for (u32 i = 0; i < warp; i++) before += load_shared(sums + i * 4);
     u64 from = block < job.position_count ? positions[block] : job.weights;
     u64 to = block + 1 < job.position_count ? positions[block + 1] : job.weights;
-    if (block + 1 >= job.blocks) to = job.weights;
     u64 mine = from + before + sum - count, end = mine + count; // this chunk's weights
 
     if (mine < job.weights) {
@@ -127,7 +126,8 @@ DF11_INLINE void index_blocks(const df11_index_job& job) {
         if (block * (BLOCK_BYTES * 8) + again.bit > bits) bad = true;
       }
     }
-    if (thread == CHUNKS - 1 && (end < job.weights ? end : job.weights) != to) bad = true;
+    u64 reached = end < job.weights ? end : job.weights;
+    if (thread == CHUNKS - 1 && (reached != to || (block + 1 == job.blocks && reached != job.weights))) bad = true;
   }
   if (blockIdx.x == 0 && thread == 0) ((u32*)job.starts)[job.tiles] = (u32)((job.code_bytes + 15) / 16);
   if (bad) atomicMax((u32*)job.image_state, (u32)DF11_CORRUPT);

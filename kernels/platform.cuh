@@ -5,12 +5,14 @@
 
 #define DF11_INLINE __device__ __forceinline__
 
-// A test leaves out one barrier at a time, by its number, and must notice: none of them is there for luck.
-#ifndef DF11_WITHOUT_BARRIER
-#define DF11_WITHOUT_BARRIER 0
+// Every barrier has a number: a test on the shim leaves out one at a time and must notice, so none is there for luck.
+#ifdef DF11_SIMT
+#define DF11_SYNC_WARP(number) simt::sync_warp(number)
+#define DF11_SYNC_BLOCK(number) simt::sync_block(number)
+#else
+#define DF11_SYNC_WARP(number) __syncwarp()
+#define DF11_SYNC_BLOCK(number) __syncthreads()
 #endif
-#define DF11_SYNC_WARP(number) do { if ((number) != DF11_WITHOUT_BARRIER) __syncwarp(); } while (0)
-#define DF11_SYNC_BLOCK(number) do { if ((number) != DF11_WITHOUT_BARRIER) __syncthreads(); } while (0)
 
 // Shared memory is addressed by 32-bit numbers: a pointer costs one or two more instructions an access. The table's loads
 // are not volatile, since it never changes after its barrier; the compiler may move them.
@@ -26,6 +28,11 @@ DF11_INLINE void raise_shared(u32 at, u32 value) { atomicMax(&shared_at<u32>(at)
 template <u32 MASK> DF11_INLINE u32 masked_xor(u32 a, u32 c) { return (a & MASK) ^ c; }
 DF11_INLINE u32 choose(u32 mask, u32 a, u32 b) { return (a & mask) | (b & ~mask); }
 template <u32 PICK> DF11_INLINE u32 pick_bytes(u32 a) { return __byte_perm(a, 0, PICK); }
+DF11_INLINE void forget(u32&) {}
+DF11_INLINE void refill_shared(u32 before, u32 after, u32& hi, u32& lo, u32& next) {
+  if ((before ^ after) & 32) { hi = lo; lo = load_shared(next); next += 4; }
+}
+template <int OFFSET> DF11_INLINE uint2 load_global2(u64 at) { return *(const uint2*)(at + OFFSET); }
 template <int OFFSET> DF11_INLINE void store_global4(u64 at, uint4 value) { *(uint4*)(at + OFFSET) = value; }
 DF11_INLINE void store_global_half(u64 at, u32 value) { *(u16*)at = (u16)value; }
 #else
@@ -70,7 +77,22 @@ template <u32 PICK> DF11_INLINE u32 pick_bytes(u32 a) {
   asm("prmt.b32 %0, %1, 0, %2;" : "=r"(d) : "r"(a), "n"(PICK));
   return d;
 }
-// The compiler does not see that an address out of a job is one of global memory.
+// Where bit 5 has changed, the next word comes in. Left to itself the compiler loads into a register more and copies.
+DF11_INLINE void refill_shared(u32 before, u32 after, u32& hi, u32& lo, u32& next) {
+  asm volatile(
+      "{\n\t.reg .pred p;\n\t.reg .u32 t;\n\t"
+      "xor.b32 t, %3, %4;\n\tand.b32 t, t, 32;\n\tsetp.ne.u32 p, t, 0;\n\t"
+      "@p mov.u32 %0, %1;\n\t@p ld.shared.u32 %1, [%2];\n\t@p add.u32 %2, %2, 4;\n\t}"
+      : "+r"(hi), "+r"(lo), "+r"(next) : "r"(before), "r"(after) : "memory");
+}
+// The compiler no longer knows what a value was computed from.
+DF11_INLINE void forget(u32& value) { asm volatile("" : "+r"(value)); }
+// The compiler does not see that an address out of a job is one of global memory; and loads stay where they are issued.
+template <int OFFSET> DF11_INLINE uint2 load_global2(u64 at) {
+  uint2 v;
+  asm volatile("ld.global.v2.u32 {%0, %1}, [%2 + %3];" : "=r"(v.x), "=r"(v.y) : "l"(at), "n"(OFFSET));
+  return v;
+}
 template <int OFFSET> DF11_INLINE void store_global4(u64 at, uint4 v) {
   asm volatile("st.global.v4.u32 [%0 + %5], {%1, %2, %3, %4};" ::"l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "n"(OFFSET)
                : "memory");

@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
 # All tests, as CI runs them: formatting, lints, documentation, every test of the library, the tool and the C interface,
-# the benchmarks' answers, and the decoder's and encoder's tests again with AddressSanitizer inside the library.
+# the benchmarks' answers, the kernels built anew, and the decoder's and encoder's tests again with AddressSanitizer inside
+# the library.
 # Debian packages that are missing are installed where that is possible.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 need() { # COMMAND PACKAGE: installs the Debian package that has a command
     command -v "$1" >/dev/null && return
+    fetch "$1" "$2"
+    command -v "$1" >/dev/null || { echo "missing: $1 (Debian package $2)" >&2; exit 1; }
+}
+fetch() { # WHAT PACKAGE: installs a Debian package, if that is possible
     if command -v apt-get >/dev/null; then
         local as=()
         [ "$(id -u)" = 0 ] || as=(sudo)
@@ -14,7 +19,6 @@ need() { # COMMAND PACKAGE: installs the Debian package that has a command
         "${as[@]}" apt-get install -y -qq "$2" >/dev/null 2>&1 ||
             { "${as[@]}" apt-get update -qq && "${as[@]}" apt-get install -y -qq "$2" >/dev/null; }
     fi
-    command -v "$1" >/dev/null || { echo "missing: $1 (Debian package $2)" >&2; exit 1; }
 }
 step() { echo "== $*"; "$@"; }
 
@@ -22,6 +26,8 @@ need "${CC:-cc}" gcc
 need "${CXX:-c++}" g++
 need valgrind valgrind
 need mpirun openmpi-bin
+need python3 python3
+python3 -c 'import ensurepip, venv' 2>/dev/null || fetch "Python's venv" python3-venv
 for component in rustfmt clippy; do
     cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component"
 done
@@ -34,6 +40,11 @@ step cargo test --locked --features cli
 for bench in decode encode model; do
     step cargo bench --locked -p df11-bench --bench "$bench" -- --quick
 done
+
+# The pinned compiler of the kernels is to be had for Linux on x86-64; elsewhere the hashes that cargo test compares must do.
+if [ "$(uname -sm)" = "Linux x86_64" ]; then
+    step python3 kernels/build.py --check
+fi
 
 # The library itself under AddressSanitizer: what C programs cannot see is whether *it* reads or writes outside. The
 # sanitizer is part of every toolchain, but its switch is not stable yet, hence the variable.

@@ -39,7 +39,7 @@ struct Fiber {
   char* stack;
   State state;
   Operation operation;
-  int line;
+  int barrier;
   uint32_t mask, value, argument, result;
   void* asan_stack;     // its fake stack while it sleeps
   void* tsan;
@@ -136,7 +136,9 @@ bool complete_warp(unsigned first) {
   uint32_t ballot = 0;
   for (unsigned l = 0; l < 32; l++) {
     if (lanes[l].mask != ~0u) misuse("a mask that is not full", first + l);
-    if (lanes[l].operation != lanes[0].operation) misuse("lanes of a warp are at different operations", first + l);
+    bool same = lanes[l].operation == lanes[0].operation;
+    if (lanes[l].operation == Operation::Sync) same &= lanes[l].argument == lanes[0].argument;
+    if (!same) misuse("lanes of a warp are at different operations", first + l);
     ballot |= (uint32_t)(lanes[l].value != 0) << l;
   }
   for (unsigned l = 0; l < 32; l++) {
@@ -154,11 +156,11 @@ bool complete_warp(unsigned first) {
 }
 
 bool complete_block() {
-  int line = 0;
+  int barrier = 0;
   for (unsigned i = 0; i < s.launch.threads; i++) {
     if (s.fibers[i].state != State::AtBlock) return false;
-    if (line != 0 && s.fibers[i].line != line) misuse("threads are at different barriers of the block", i);
-    line = s.fibers[i].line;
+    if (barrier != 0 && s.fibers[i].barrier != barrier) misuse("threads are at different barriers of the block", i);
+    barrier = s.fibers[i].barrier;
   }
   for (unsigned i = 0; i < s.launch.threads; i++) s.fibers[i].state = State::Ready;
   s.block_turn++;
@@ -232,10 +234,13 @@ Index block_size() { return {s.launch.threads}; }
 Index grid_size() { return {s.launch.blocks}; }
 unsigned char* shared() { return s.shared; }
 
-void sync_block(int line) {
+int barrier_left_out = 0;
+
+void sync_block(int number) {
+  if (number == barrier_left_out) return;
   Fiber& me = s.fibers[s.current];
   char* tag = &s.block_tag[s.block_turn & 1];
-  me.line = line;
+  me.barrier = number;
   me.state = State::AtBlock;
   release(tag);
   go_home(false);
@@ -256,6 +261,10 @@ uint32_t warp_operation(Operation operation, uint32_t mask, uint32_t value, uint
   go_home(false);
   if (operation == Operation::Sync) acquire(tag);
   return me.result;
+}
+
+void sync_warp(int number) {
+  if (number != barrier_left_out) warp_operation(Operation::Sync, ~0u, 0, (uint32_t)number);
 }
 
 void run(const Launch& launch, const std::function<void()>& kernel) {

@@ -40,8 +40,12 @@ Index block_size();
 Index grid_size();
 unsigned char* shared();
 
+// Barriers, told apart by a number that the kernels give them. One of them may be left out, to see that it is missed.
+extern int barrier_left_out;
+void sync_block(int number);
+void sync_warp(int number);
+
 enum class Operation : uint8_t { Sync, Shuffle, ShuffleUp, Ballot };
-void sync_block(int line);
 uint32_t warp_operation(Operation operation, uint32_t mask, uint32_t value, uint32_t argument);
 
 }  // namespace simt
@@ -55,10 +59,8 @@ uint32_t warp_operation(Operation operation, uint32_t mask, uint32_t value, uint
 #define blockIdx (simt::block_index())
 #define blockDim (simt::block_size())
 #define gridDim (simt::grid_size())
-#define __syncthreads() simt::sync_block(__LINE__)
 
 inline unsigned char* simt_shared() { return simt::shared(); }
-inline void __syncwarp() { simt::warp_operation(simt::Operation::Sync, ~0u, 0, 0); }
 inline uint32_t __shfl_sync(uint32_t mask, uint32_t value, uint32_t lane) {
   return simt::warp_operation(simt::Operation::Shuffle, mask, value, lane);
 }
