@@ -261,7 +261,7 @@ pub(crate) fn check(
     align: u64,
     access: Access,
 ) -> Result<usize, AccessError> {
-    if align > 1 && address % align != 0 {
+    if align > 1 && !address.is_multiple_of(align) {
         return Err(AccessError::Misaligned { address, align });
     }
     if bytes == 0 {

@@ -67,8 +67,8 @@ impl Env<'_> {
         let (base, defined) = warp.get32(self.code, slot);
         self.defined(warp, ins, exec, defined, slot)?;
         let mut wide = [0; 32];
-        for lane in 0..32 {
-            wide[lane] = base.0[lane].into();
+        for (wide, &base) in wide.iter_mut().zip(&base.0) {
+            *wide = base.into();
         }
         Ok(Addresses::new(exec, &wide, ins.imm))
     }

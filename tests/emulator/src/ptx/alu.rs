@@ -365,13 +365,14 @@ pub(super) fn atomic(sub: u8, old: u64, b: u64, c: u64, ty: Ty) -> u64 {
                 old.wrapping_add(1)
             }
         }
-        _ => {
+        DEC => {
             if old == 0 || ty.extend(old) > ty.extend(b) {
                 b
             } else {
                 old.wrapping_sub(1)
             }
         }
+        other => unreachable!("there is no atomic {other}"),
     };
     unsigned(new, ty.bits())
 }

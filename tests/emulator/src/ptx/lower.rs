@@ -6,7 +6,7 @@
 use super::ParseError;
 use super::ir::{CONST, Code, Ins, Lanes, NONE, Op, Slot, Space, Special, Ty, WIDE, window};
 use super::lex::error;
-use super::syntax::{FunctionText, InstructionText, Operand, Statement, Text, VariableText};
+use super::tree::{FunctionText, InstructionText, Operand, Statement, Text, VariableText};
 use std::collections::HashMap;
 
 /// What a name stands for.
@@ -399,16 +399,6 @@ impl<'a, 't> Lower<'a, 't> {
                 pool.push(Lanes([value as u32; 32]));
                 (pool.len() as Slot - 1) | CONST
             })
-        }
-    }
-
-    /// The value of a constant's slot.
-    pub(super) fn constant_value(&self, slot: Slot) -> Option<u64> {
-        let at = (slot & !(CONST | WIDE)) as usize;
-        match (slot & CONST != 0, slot & WIDE != 0) {
-            (false, _) => None,
-            (true, false) => Some(self.code.pool32[at].0[0].into()),
-            (true, true) => Some(self.code.pool64[at].0[0]),
         }
     }
 

@@ -8,6 +8,7 @@ mod counts;
 mod fault;
 mod global;
 mod ir;
+mod lanes;
 mod launch;
 mod lex;
 mod lower;
@@ -17,6 +18,7 @@ mod race;
 mod run;
 mod shared;
 mod syntax;
+mod tree;
 mod warp;
 
 pub use counts::Counts;

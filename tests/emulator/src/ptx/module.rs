@@ -2,7 +2,8 @@
 
 use super::ir::{Code, Space};
 use super::lower;
-use super::syntax::{self, Initial, Text, VariableText};
+use super::syntax;
+use super::tree::{Initial, Text, VariableText};
 use crate::memory::{Access, Kind, Memory};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

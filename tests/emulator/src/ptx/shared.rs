@@ -11,15 +11,9 @@ use super::warp::{Warp, ones};
 type Done = Result<(), Box<Fault>>;
 
 /// What the count of bank conflicts works with.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Banks {
     words: [[u32; 32]; 32],
-}
-
-impl Default for Banks {
-    fn default() -> Banks {
-        Banks { words: [[0; 32]; 32] }
-    }
 }
 
 impl Banks {
@@ -40,7 +34,7 @@ impl Banks {
                 row &= addresses.at[lane] == first.wrapping_add(lane as u64 * bytes);
                 same &= addresses.at[lane] == first;
             }
-            if row && first % 4 == 0 || same {
+            if row && first.is_multiple_of(4) || same {
                 return 32 / together as u64;
             }
         }
