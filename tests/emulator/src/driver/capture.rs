@@ -47,7 +47,6 @@ pub struct Node {
 /// A graph that a capture or `cuGraphCreate` made.
 #[derive(Clone)]
 pub struct Graph {
-    pub context: usize,
     pub nodes: Vec<Node>,
 }
 

@@ -25,6 +25,7 @@ impl Call {
         }
         let legacy = self.add_stream(handle, Order::Legacy, 0);
         let context = Context {
+            id: self.number(),
             device,
             flags,
             primary: false,
@@ -45,7 +46,10 @@ impl Call {
     /// Ends a context with all that is in it; what nobody had freed is counted as abandoned.
     fn destroy_context(&mut self, handle: usize) {
         self.drive_context(handle);
-        self.break_captures(|capture| capture.context == handle);
+        let captures: Vec<u64> = self.captures.iter().filter(|(_, c)| c.context == handle).map(|(&id, _)| id).collect();
+        for id in captures {
+            self.take_capture(id);
+        }
         let mut abandoned: Vec<(&'static str, usize)> = Vec::new();
         let special: Vec<usize> = {
             let context = &self.contexts[&handle];
@@ -223,10 +227,10 @@ entries! {
         Ok(())
     }
 
-    /// A number that no other context has.
+    /// A number that no other context has or had; a primary context gets another in each life.
     Init fn cuCtxGetId(call, context: usize, id: *mut u64) {
         let context = if context == 0 { call.current()? } else { call.living(context)? };
-        put(id, context as u64 >> 6)
+        put(id, call.contexts[&context].id)
     }
 
     /// Waits for all work of the current context.

@@ -16,7 +16,7 @@ pub fn read_environment(state: &mut State) {
         let Ok(value) = std::env::var(&name) else { continue };
         if let Err(error) = set(state, key, &value) {
             eprintln!("df11-emulator: {name}: {error}");
-            std::process::exit(125);
+            super::report::quit(125);
         }
     }
     // The driver's own variable.

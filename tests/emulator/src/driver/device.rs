@@ -36,16 +36,10 @@ fn attribute(config: &Config, device: i32, attribute: i32) -> i32 {
         76 => cc % 10,
         81 => optin + 1024,     // shared memory per multiprocessor
         85 => device,           // group of boards
-        89 | 90 | 91 | 99 => 1, // preemption, host pointers of registered memory, registering
+        89 | 90 | 91 | 99 => 1, // managed memory, preemption, host pointers of registered memory, registering
         97 => optin,
         106 => blocks_per_multiprocessor(cc),
-        111 => {
-            if cc >= 80 {
-                1024
-            } else {
-                0
-            }
-        } // shared memory that the system keeps of each block
+        111 if cc >= 80 => 1024, // shared memory that the system keeps of each block
         115 => i32::from(config.memory_pools),
         _ => 0,
     }
@@ -152,7 +146,7 @@ entries! {
     /// An attribute.
     Init fn cuDeviceGetAttribute(call, value: *mut i32, number: i32, device: i32) {
         call.device(device)?;
-        if number < 1 { return Err(INVALID_VALUE) }
+        if !(1..=200).contains(&number) { return Err(INVALID_VALUE) }
         put(value, attribute(&call.config, device, number))
     }
 

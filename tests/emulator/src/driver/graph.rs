@@ -68,8 +68,8 @@ entries! {
     /// An empty graph.
     Context fn cuGraphCreate(call, graph: *mut usize, flags: u32) {
         if graph.is_null() || flags != 0 { return Err(INVALID_VALUE) }
-        let (context, handle) = (call.current()?, call.handle(Handle::Graph));
-        call.graphs.insert(handle, Graph { context, nodes: Vec::new() });
+        let handle = call.handle(Handle::Graph);
+        call.graphs.insert(handle, Graph { nodes: Vec::new() });
         put(graph, handle)
     }
 

@@ -129,7 +129,7 @@ impl Call {
         let warps = (block + 31) / 32;
         let by_threads = threads_per_multiprocessor(cc) / (32 * warps);
         let reserved = if cc >= 80 { 1024 } else { 0 };
-        let by_shared = if shared + reserved == 0 { u64::MAX } else { (optin + 1024) / (shared + reserved) };
+        let by_shared = (optin + 1024).checked_div(shared + reserved).unwrap_or(u64::MAX);
         Ok(by_threads.min(blocks_per_multiprocessor(cc)).min(by_shared.min(64) as i32))
     }
 }

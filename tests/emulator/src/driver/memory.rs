@@ -136,7 +136,7 @@ impl Call {
     /// Queues a memset; `pitch`-less ones only.
     fn set(&mut self, to: u64, value: u32, width: u32, count: usize, stream: usize) -> Result {
         let bytes = count.checked_mul(width as usize).ok_or(INVALID_VALUE)?;
-        if to % u64::from(width) != 0 {
+        if !to.is_multiple_of(u64::from(width)) {
             return Err(INVALID_VALUE);
         }
         if count == 0 {

@@ -40,8 +40,8 @@ pub(super) struct Entry {
 /// What an image turned out to be.
 enum Image<'a> {
     Ptx(&'a str),
-    /// A cubin for that compute capability.
-    Cubin(i32),
+    /// A cubin for that compute capability; of the ELF ABI 8 or newer?
+    Cubin(i32, bool),
 }
 
 /// Looks at an image as far as needed to tell what it is.
@@ -57,9 +57,9 @@ unsafe fn look<'a>(image: *const u8) -> Result<Image<'a>> {
     if begins(b"\x7fELF") {
         // SAFETY: an ELF file has a header of 64 bytes; e_flags lie at 48.
         let flags = unsafe { image.add(48).cast::<u32>().read_unaligned() };
-        // SAFETY: as above, the ABI's version lies at 8. From 8 on (CUDA 13) the architecture is the second byte.
+        // SAFETY: as above, the ABI's version lies at 8. From 8 on the architecture is the second byte.
         let abi = unsafe { image.add(8).read() };
-        return Ok(Image::Cubin(if abi >= 8 { flags >> 8 & 0xFF } else { flags & 0xFF } as i32));
+        return Ok(Image::Cubin((if abi >= 8 { flags >> 8 } else { flags } & 0xFF) as i32, abi >= 8));
     }
     if begins(&0xBA55_ED50u32.to_le_bytes()) {
         // A fat binary: nothing here reads them.
@@ -115,7 +115,11 @@ impl Call {
         // SAFETY: this function's own contract.
         let (text, compiled): (Arc<str>, bool) = match unsafe { look(image.cast()) }.map_err(bare)? {
             Image::Ptx(text) => (text.into(), false),
-            Image::Cubin(sm) => {
+            Image::Cubin(sm, new) => {
+                // The ABI that CUDA 12.8 brought for its new architectures, and 13.0 for all.
+                if new && self.config.driver < if sm >= 100 { 12080 } else { 13000 } {
+                    return Err((INVALID_IMAGE, format!("a cubin of a newer ABI for sm_{sm}")));
+                }
                 let told = self.cubin_ptx.clone().or_else(|| self.last_ptx.clone());
                 if !self.config.accept_cubin || sm / 10 != cc / 10 || sm > cc {
                     return Err((NO_BINARY_FOR_GPU, format!("a cubin for sm_{sm}")));

@@ -160,6 +160,15 @@ pub fn at_exit() {
     });
 }
 
+/// Ends the process at once with that status.
+pub fn quit(status: i32) -> ! {
+    // SAFETY: flushes all C streams, as an exit does; then ends the process without running anything else of it.
+    unsafe {
+        fflush(std::ptr::null_mut());
+        _exit(status)
+    }
+}
+
 extern "C" fn report() {
     let (text, status, leaks) = {
         let call = Call::internal();
@@ -174,10 +183,6 @@ extern "C" fn report() {
         }
     }
     if status != 0 && !text.is_empty() {
-        // SAFETY: flushes all C streams, as the rest of the exit would have; then ends the process with another status.
-        unsafe {
-            fflush(std::ptr::null_mut());
-            _exit(status)
-        }
+        quit(status);
     }
 }

@@ -31,6 +31,8 @@ pub enum Handle {
 
 /// A context. Its handle stays known after its end, so that a use of it can be told from nonsense.
 pub struct Context {
+    /// Of this life: a primary context that was ended and retained again has another.
+    pub id: u64,
     pub device: i32,
     pub flags: u32,
     pub primary: bool,
@@ -174,7 +176,8 @@ impl State {
             allocations: BTreeMap::new(),
             pinned: Memory::new(),
             ops: BTreeMap::new(),
-            last_op: 0,
+            // No number of an operation is used twice either: one of before a reset may still be running.
+            last_op: epoch << 40,
             random: 0,
             records: Vec::new(),
             totals: Counts::default(),

@@ -34,8 +34,13 @@ entries! {
     Release fn cuStreamDestroy_v2(call, stream: usize) {
         if stream <= 2 { return Err(INVALID_HANDLE) }
         let handle = call.stream_even_if_poisoned(stream)?;
-        let capture = call.streams[&handle].capture;
-        if let Some(capture) = call.captures.get_mut(&capture) { capture.broken = true }
+        // A capture that began in this stream cannot be ended any more; one that it joined is broken.
+        let id = call.streams[&handle].capture;
+        match call.captures.get_mut(&id) {
+            Some(capture) if capture.origin == handle => { call.take_capture(id); }
+            Some(capture) => capture.broken = true,
+            None => {}
+        }
         let stream = call.streams.remove(&handle).unwrap();
         if stream.order == Order::Blocking && call.pending(stream.last) {
             call.contexts.get_mut(&stream.context).unwrap().orphans.push(stream.last);
@@ -131,7 +136,7 @@ entries! {
         let capture = call.take_capture(id);
         if broken { return Err(STREAM_CAPTURE_INVALIDATED) }
         if !joined { return Err(STREAM_CAPTURE_UNJOINED) }
-        call.graphs.insert(capture.graph, Graph { context: capture.context, nodes: capture.nodes });
+        call.graphs.insert(capture.graph, Graph { nodes: capture.nodes });
         put(graph, capture.graph)
     }
 
