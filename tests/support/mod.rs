@@ -4,6 +4,8 @@
 pub mod alloc;
 pub mod check;
 pub mod encoder;
+#[cfg(target_os = "linux")]
+pub mod engine;
 pub mod files;
 pub mod golden;
 #[cfg(unix)]

@@ -1,0 +1,312 @@
+//! An inference engine for tests: it owns contexts, streams, events and memory, and calls the CUDA driver by itself, as the
+//! library's callers do. The driver is the emulator; every [`Emulator`] is a copy of its library of its own, so that tests
+//! that run at once do not see each other's calls.
+
+use df11::cuda::{Device, DeviceOptions, Stream};
+use libloading::Library;
+use std::collections::BTreeMap;
+use std::ffi::{CString, c_char, c_void};
+use std::path::{Path, PathBuf};
+
+/// The emulator's library as cargo built it with the tests.
+pub fn library() -> PathBuf {
+    let folder = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    let library = folder.join(format!("{}df11_emulator{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX));
+    assert!(library.exists(), "{} is missing: cargo builds it with the tests", library.display());
+    library
+}
+
+/// A driver that runs PTX.
+pub struct Emulator {
+    library: Library,
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Emulator {
+    /// A fresh one, of compute capability 9.0 and CUDA 12.4.
+    pub fn new() -> Emulator {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("libcuda.so.1");
+        std::fs::copy(library(), &path).unwrap();
+        // SAFETY: the emulator's initialisers do nothing.
+        let library = unsafe { Library::new(&path) }.unwrap();
+        Emulator { library, path, _folder: folder }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Options that load this driver.
+    pub fn options(&self) -> DeviceOptions {
+        DeviceOptions { libcuda: Some(self.path.clone()), ..Default::default() }
+    }
+
+    /// The device of that number.
+    pub fn open(&self, ordinal: i32) -> Device {
+        Device::open(ordinal, &self.options()).unwrap()
+    }
+
+    /// Steers the emulator: see its README.
+    pub fn control(&self, key: &str, value: &str) {
+        let (k, v) = (CString::new(key).unwrap(), CString::new(value).unwrap());
+        // SAFETY: the function's signature; texts with a zero at the end.
+        let code = unsafe {
+            let control: libloading::Symbol<unsafe extern "C" fn(*const c_char, *const c_char) -> i32> =
+                self.library.get(b"df11_emulator_control\0").unwrap();
+            control(k.as_ptr(), v.as_ptr())
+        };
+        assert_eq!(code, 0, "{key} = {value}");
+    }
+
+    /// Asks the emulator.
+    pub fn query(&self, key: &str) -> u64 {
+        let k = CString::new(key).unwrap();
+        // SAFETY: the function's signature; a text with a zero at the end.
+        let value = unsafe {
+            let query: libloading::Symbol<unsafe extern "C" fn(*const c_char) -> u64> =
+                self.library.get(b"df11_emulator_query\0").unwrap();
+            query(k.as_ptr())
+        };
+        assert_ne!(value, u64::MAX, "the emulator does not know {key}");
+        value
+    }
+
+    /// Asks the emulator for a text.
+    pub fn text(&self, key: &str) -> String {
+        let k = CString::new(key).unwrap();
+        // SAFETY: the function's signature; the buffer has as much room as is said.
+        unsafe {
+            let text: libloading::Symbol<unsafe extern "C" fn(*const c_char, *mut c_char, usize) -> usize> =
+                self.library.get(b"df11_emulator_text\0").unwrap();
+            let bytes = text(k.as_ptr(), std::ptr::null_mut(), 0);
+            assert_ne!(bytes, usize::MAX, "the emulator does not know {key}");
+            let mut buffer = vec![0u8; bytes + 1];
+            text(k.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len());
+            buffer.truncate(bytes);
+            String::from_utf8(buffer).unwrap()
+        }
+    }
+
+    /// How often each entry point was called.
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        let line = |line: &str| {
+            let (name, count) = line.split_once(' ').unwrap();
+            (name.to_owned(), count.parse().unwrap())
+        };
+        self.text("calls").lines().map(line).collect()
+    }
+
+    /// What was called while `work` ran, and how often.
+    pub fn calls_of<T>(&self, work: impl FnOnce() -> T) -> (T, BTreeMap<String, u64>) {
+        let before = self.calls();
+        let result = work();
+        let mut calls = self.calls();
+        for (name, count) in before {
+            *calls.get_mut(&name).unwrap() -= count;
+        }
+        calls.retain(|_, count| *count > 0);
+        (result, calls)
+    }
+
+    /// No kernel ran into anything that it must not do.
+    pub fn assert_no_fault(&self) {
+        assert_eq!(self.query("faults"), 0, "{}", self.text("fault"));
+        assert_eq!(self.query("sticky"), 0);
+    }
+
+    /// An engine in the primary context of a device.
+    pub fn engine(&self, ordinal: i32) -> Engine<'_> {
+        Engine::primary(self, ordinal)
+    }
+}
+
+/// Calls an entry point, whatever comes of it.
+macro_rules! result_of {
+    ($emulator:expr, $name:literal ( $($type:ty = $argument:expr),* )) => {{
+        // SAFETY: tests give each entry point what its documentation asks for.
+        unsafe {
+            let function: libloading::Symbol<unsafe extern "C" fn($($type),*) -> i32> =
+                $emulator.library.get(concat!($name, "\0").as_bytes()).unwrap();
+            function($($argument),*)
+        }
+    }};
+}
+
+/// Calls an entry point that must succeed.
+macro_rules! call {
+    ($emulator:expr, $name:literal $arguments:tt) => {
+        assert_eq!(result_of!($emulator, $name $arguments), 0, $name)
+    };
+}
+
+/// A context of the engine's, current on the thread that made it.
+pub struct Engine<'a> {
+    pub emulator: &'a Emulator,
+    pub context: usize,
+    primary: Option<i32>,
+}
+
+impl<'a> Engine<'a> {
+    /// Of a device's primary context.
+    pub fn primary(emulator: &'a Emulator, ordinal: i32) -> Engine<'a> {
+        let (mut context, mut device) = (0usize, 0);
+        call!(emulator, "cuInit"(u32 = 0));
+        call!(emulator, "cuDeviceGet"(*mut i32 = &mut device, i32 = ordinal));
+        call!(emulator, "cuDevicePrimaryCtxRetain"(*mut usize = &mut context, i32 = device));
+        call!(emulator, "cuCtxSetCurrent"(usize = context));
+        Engine { emulator, context, primary: Some(device) }
+    }
+
+    /// Of a context of its own.
+    pub fn own(emulator: &'a Emulator, ordinal: i32) -> Engine<'a> {
+        let (mut context, mut device) = (0usize, 0);
+        call!(emulator, "cuInit"(u32 = 0));
+        call!(emulator, "cuDeviceGet"(*mut i32 = &mut device, i32 = ordinal));
+        call!(emulator, "cuCtxCreate_v2"(*mut usize = &mut context, u32 = 0, i32 = device));
+        Engine { emulator, context, primary: None }
+    }
+
+    /// Makes it current on this thread.
+    pub fn enter(&self) {
+        call!(self.emulator, "cuCtxSetCurrent"(usize = self.context));
+    }
+
+    /// The current context of this thread.
+    pub fn current(&self) -> usize {
+        current(self.emulator)
+    }
+
+    pub fn alloc(&self, bytes: u64) -> u64 {
+        self.enter();
+        let mut address = 0;
+        call!(self.emulator, "cuMemAlloc_v2"(*mut u64 = &mut address, usize = bytes.max(1) as usize));
+        address
+    }
+
+    pub fn free(&self, address: u64) {
+        self.enter();
+        call!(self.emulator, "cuMemFree_v2"(u64 = address));
+    }
+
+    pub fn fill(&self, address: u64, value: u8, bytes: u64) {
+        self.enter();
+        call!(self.emulator, "cuMemsetD8_v2"(u64 = address, u8 = value, usize = bytes as usize));
+        call!(self.emulator, "cuCtxSynchronize"());
+    }
+
+    pub fn write(&self, address: u64, bytes: &[u8]) {
+        self.enter();
+        let len = bytes.len();
+        call!(self.emulator, "cuMemcpyHtoD_v2"(u64 = address, *const u8 = bytes.as_ptr(), usize = len));
+        call!(self.emulator, "cuCtxSynchronize"());
+    }
+
+    pub fn read(&self, address: u64, bytes: u64) -> Vec<u8> {
+        self.enter();
+        let mut to = vec![0u8; bytes as usize];
+        if bytes > 0 {
+            call!(self.emulator, "cuMemcpyDtoH_v2"(*mut u8 = to.as_mut_ptr(), u64 = address, usize = to.len()));
+        }
+        to
+    }
+
+    pub fn read_u32(&self, address: u64) -> u32 {
+        u32::from_le_bytes(self.read(address, 4).try_into().unwrap())
+    }
+
+    /// Pinned host memory.
+    pub fn pinned(&self, bytes: usize) -> *mut c_void {
+        self.enter();
+        let mut address = std::ptr::null_mut();
+        call!(self.emulator, "cuMemHostAlloc"(*mut *mut c_void = &mut address, usize = bytes, u32 = 0));
+        address
+    }
+
+    pub fn free_pinned(&self, address: *mut c_void) {
+        self.enter();
+        call!(self.emulator, "cuMemFreeHost"(*mut c_void = address));
+    }
+
+    /// A stream that is not ordered with the legacy stream.
+    pub fn stream(&self) -> Stream {
+        self.stream_with(1)
+    }
+
+    /// A stream of these flags.
+    pub fn stream_with(&self, flags: u32) -> Stream {
+        self.enter();
+        let mut stream = std::ptr::null_mut();
+        call!(self.emulator, "cuStreamCreate"(*mut *mut c_void = &mut stream, u32 = flags));
+        Stream::from_raw(stream)
+    }
+
+    pub fn destroy(&self, stream: Stream) {
+        self.enter();
+        call!(self.emulator, "cuStreamDestroy_v2"(*mut c_void = stream.raw()));
+    }
+
+    /// Waits for a stream; the code says what became of its work.
+    pub fn wait(&self, stream: Stream) -> i32 {
+        self.enter();
+        result_of!(self.emulator, "cuStreamSynchronize"(*mut c_void = stream.raw()))
+    }
+
+    pub fn synchronise(&self, stream: Stream) {
+        assert_eq!(self.wait(stream), 0, "{}", self.emulator.text("fault"));
+    }
+
+    /// Starts a capture: 0 is the global mode, 1 the thread's own, 2 the relaxed one.
+    pub fn begin_capture(&self, stream: Stream, mode: i32) {
+        self.enter();
+        call!(self.emulator, "cuStreamBeginCapture_v2"(*mut c_void = stream.raw(), i32 = mode));
+    }
+
+    /// Ends a capture: the executable graph, or the code.
+    pub fn end_capture(&self, stream: Stream) -> Result<usize, i32> {
+        self.enter();
+        let (mut graph, mut exec) = (0usize, 0usize);
+        match result_of!(self.emulator, "cuStreamEndCapture"(*mut c_void = stream.raw(), *mut usize = &mut graph)) {
+            0 => {}
+            code => return Err(code),
+        }
+        call!(self.emulator, "cuGraphInstantiateWithFlags"(*mut usize = &mut exec, usize = graph, u64 = 0));
+        call!(self.emulator, "cuGraphDestroy"(usize = graph));
+        Ok(exec)
+    }
+
+    pub fn launch_graph(&self, exec: usize, stream: Stream) {
+        self.enter();
+        call!(self.emulator, "cuGraphLaunch"(usize = exec, *mut c_void = stream.raw()));
+    }
+
+    pub fn destroy_graph(&self, exec: usize) {
+        self.enter();
+        call!(self.emulator, "cuGraphExecDestroy"(usize = exec));
+    }
+}
+
+/// The current context of this thread; 0 for none.
+pub fn current(emulator: &Emulator) -> usize {
+    let mut context = 0;
+    call!(emulator, "cuCtxGetCurrent"(*mut usize = &mut context));
+    context
+}
+
+/// Makes no context current on this thread.
+pub fn leave(emulator: &Emulator) {
+    call!(emulator, "cuCtxSetCurrent"(usize = 0));
+}
+
+impl Drop for Engine<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        match self.primary {
+            Some(device) => call!(self.emulator, "cuDevicePrimaryCtxRelease_v2"(i32 = device)),
+            None => call!(self.emulator, "cuCtxDestroy_v2"(usize = self.context)),
+        }
+    }
+}
