@@ -7,7 +7,7 @@ RELEASE := target/release
 SONAME := libdf11.so.$(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\)\..*/\1/p' Cargo.toml | head -n 1)
 GOLDEN := tests/data/golden/block
 
-.PHONY: all build demo test bench header kernels clean
+.PHONY: all build demo test bench header kernels gpu-bundle clean
 
 all: build
 
@@ -41,6 +41,11 @@ header:
 # kernels/prebuilt from the kernels' sources, by the pinned compiler, which is installed into target/. No CUDA toolkit.
 kernels:
 	python3 kernels/build.py
+
+# What a machine with a GPU needs to test and measure there: see tests/gpu/README.md.
+gpu-bundle:
+	$(CARGO) build --release --locked
+	tests/gpu/bundle.sh $(RELEASE)/libdf11.so target/df11-gpu.tar.gz
 
 clean:
 	$(CARGO) clean

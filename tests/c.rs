@@ -4,48 +4,14 @@
 //! Needs a C and a C++ compiler (`CC`, `CXX`, else `cc` and `c++`) and valgrind; `make test` sees to them.
 #![cfg(target_os = "linux")]
 
+mod support;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
+use support::programs::{WARNINGS, built, compiler, library, run};
 
 /// Where this checkout lies.
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
-
-fn compiler(cpp: bool) -> Command {
-    let (var, default) = if cpp { ("CXX", "c++") } else { ("CC", "cc") };
-    Command::new(std::env::var_os(var).unwrap_or_else(|| default.into()))
-}
-
-fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap_or_else(|e| panic!("missing: {:?} ({e})", command.get_program()));
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(
-        output.status.success(),
-        "{command:?}\n{}\n{}{}",
-        output.status,
-        text(&output.stdout),
-        text(&output.stderr)
-    );
-    output
-}
-
-/// The folder into which cargo put the library that these tests were built with: target/<profile>/deps. (One level up
-/// lies what `cargo build` made last, which may be older.)
-fn built() -> PathBuf {
-    std::env::current_exe().unwrap().parent().unwrap().to_owned()
-}
-
-/// A folder with the shared library under the names that the linker and the loader look for.
-fn library() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let library = built().join("libdf11.so");
-    assert!(library.exists(), "{} is missing: cargo builds it with the tests", library.display());
-    let soname = format!("libdf11.so.{}.{}", env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
-    for name in ["libdf11.so", &soname] {
-        std::os::unix::fs::symlink(&library, folder.path().join(name)).unwrap();
-    }
-    folder
-}
 
 /// Compiles a program against the header and the shared library in `folder`.
 fn build(source: &str, folder: &Path, options: &[&str]) -> PathBuf {

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Packs what a machine with a GPU needs to run the GPU's tests and benchmark without Rust, and without this repository:
-# the library, the two programs, the golden models, and run.py. The archive is target/df11-gpu.tar.gz.
+# the library, the two programs, the golden models, and run.py.
 #
-#     tests/gpu/bundle.sh LIBRARY
+#     tests/gpu/bundle.sh LIBRARY ARCHIVE.tar.gz
 set -euo pipefail
 library=$(realpath "$1")
+archive=$(realpath "$2")
 cd "$(dirname "$0")/../.."
-bundle=target/gpu-bundle/df11-gpu
-rm -rf target/gpu-bundle
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+bundle=$folder/df11-gpu
 mkdir -p "$bundle"/{bin,lib,data}
 soname=$(readelf -d "$library" | sed -n 's/.*SONAME.*\[\(.*\)\]/\1/p')
 cp "$library" "$bundle/lib/libdf11.so"
@@ -22,7 +24,7 @@ for golden in tests/data/golden/*/; do
     [ ! -d "$golden/model" ] || { mkdir "$bundle/data/$(basename "$golden")"; cp -r "$golden/model" "$bundle/data/$(basename "$golden")/"; }
 done
 cp tests/gpu/{run,torch_check,nvcomp_peer}.py tests/gpu/README.md "$bundle/"
-tar -C target/gpu-bundle -czf target/df11-gpu.tar.gz df11-gpu
-bytes=$(stat -c %s target/df11-gpu.tar.gz)
-echo "target/df11-gpu.tar.gz: $bytes bytes"
+tar -C "$folder" -czf "$archive" df11-gpu
+bytes=$(stat -c %s "$archive")
+echo "$archive: $bytes bytes"
 [ "$bytes" -lt 60000000 ] || { echo "the bundle is larger than 60 MB" >&2; exit 1; }

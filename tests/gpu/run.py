@@ -104,6 +104,7 @@ def main():
     parser.add_argument("--reference", type=pathlib.Path, default=reference_ptx())
     parser.add_argument("--only", default="check,sanitize,torch,bench")
     parser.add_argument("--millions", default="8,32,128,512")
+    parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--large", type=int, default=150_000_000, help="weights of the check's made group")
     options = parser.parse_args()
     only = options.only.split(",")
@@ -126,7 +127,7 @@ def main():
         run.step("PyTorch", [sys.executable, HERE / "torch_check.py", library(), *models()], options.out / "torch.log", missing)
     results = []
     if "bench" in only:
-        command = [bench, "--millions", options.millions, "--json", options.out / "bench.json"]
+        command = [bench, "--millions", options.millions, "--repeats", options.repeats, "--json", options.out / "bench.json"]
         if options.reference is not None:
             command += ["--reference", options.reference]
         else:

@@ -11,4 +11,6 @@ pub mod golden;
 #[cfg(unix)]
 pub mod guarded;
 pub mod mutate;
+#[cfg(target_os = "linux")]
+pub mod programs;
 pub mod weights;
