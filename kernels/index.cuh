@@ -101,7 +101,7 @@ DF11_INLINE void index_blocks(const df11_index_job& job) {
   DF11_SYNC_BLOCK(5);
   // An entry of n equal exponents tells the length of that exponent's code; every code that an entry can share has one.
   for (u32 i = thread; i < (1u << DF11_WINDOW_BITS); i += CHUNKS) {
-    uint2 e = load_table(table + i * 8);
+    uint2 e = load_shared2(table + i * 8);
     u32 n = e.y >> 11 & 7, length = e.y & 63, symbol = e.x >> 24, equal = symbol * 0x01010101u;
     if (n != 0 && (e.x ^ equal) >> (32 - 8 * n) == 0) raise_shared(lengths + symbol * 4, length / n);
   }

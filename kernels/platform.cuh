@@ -14,8 +14,9 @@
 #define DF11_SYNC_BLOCK(number) __syncthreads()
 #endif
 
-// Shared memory is addressed by 32-bit numbers: a pointer costs one or two more instructions an access. The table's
-// loads are not volatile, since it never changes after its barrier; the compiler may move them.
+// Shared memory is addressed by 32-bit numbers: a pointer costs one or two more instructions an access. load_table() is
+// not volatile, so that the compiler may move it, over a barrier too: it is for addresses that follow from what was read
+// behind the barrier.
 #ifdef DF11_SIMT
 template <class T> inline T& shared_at(u32 address) { return *(T*)(simt_shared() + address); }
 DF11_INLINE u32 shared_start() { return 0; }
