@@ -231,6 +231,12 @@ impl<'a> Walk<'a> {
 
         let signs = group.member(Member::SignMantissa);
         let count = weights.end - weights.start;
+        if !job.model.mapped() && sign_buffer.capacity() == 0 {
+            // Batches' shares differ by little; growing would take twice as much for a moment.
+            let bytes = count + 64;
+            let out_of_memory = |_| Error::OutOfMemory { bytes, what: "a part of a file" };
+            sign_buffer.try_reserve_exact(bytes as usize).map_err(out_of_memory)?;
+        }
         let sign_bytes = sources[signs.file].bytes(signs.offset + weights.start, count, sign_buffer)?;
         let copied = (code_end - start).min(codes.len() as u64) as usize;
 
