@@ -89,6 +89,31 @@ fn every_function_from_c_under_valgrind() {
     );
 }
 
+/// The main path on a CUDA device, which is the emulator's: plain, and under the sanitizers (the program's; the library and
+/// the emulator are as always).
+#[test]
+fn the_main_path_on_a_device_from_c() {
+    let folder = library();
+    let driver = built().join("libdf11_emulator.so");
+    assert!(driver.exists(), "{} is missing: cargo builds it with the tests", driver.display());
+    for options in [&[][..], &["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]] {
+        let program = build("tests/c/cuda.c", folder.path(), &[options, &["-ldl"]].concat());
+        for model in ["tiny", "edge"] {
+            let output = run(Command::new(&program)
+                .arg(Path::new(ROOT).join("tests/data/golden").join(model).join("model"))
+                .env("DF11_LIBCUDA", &driver)
+                .env("DF11_EMULATOR_LEAKS", "stderr")
+                .env("ASAN_OPTIONS", "detect_leaks=0"));
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert!(text.contains("checks passed"), "{text}");
+            let said = String::from_utf8(output.stderr).unwrap();
+            // The kernels' module ends with its context, as it should.
+            let leaks: Vec<&str> = said.lines().filter(|line| !line.contains("abandoned modules: ")).collect();
+            assert!(leaks.iter().all(|line| line.contains("nothing leaked")), "{said}");
+        }
+    }
+}
+
 /// The example prints the same in C, linked shared and static, and in Rust, but for the speed.
 #[test]
 fn the_example_says_the_same_in_c_and_in_rust() {

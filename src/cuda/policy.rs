@@ -95,6 +95,21 @@ pub(crate) struct IndexJob {
     pub reserved: u32,
 }
 
+macro_rules! fields {
+    ($type:ident: $($field:ident),*) => { &[$((stringify!($field), std::mem::offset_of!($type, $field))),*] };
+}
+
+/// The fields of `struct df11_job` with their offsets in bytes, as launches pass them.
+pub const JOB_FIELDS: &[(&str, usize)] = fields!(
+    Job: dst, status, first, count, weights, state, table, starts, lanes, code, signs, code_units, tiles, table_bytes,
+    first_block, blocks, reserved
+);
+/// The same of `struct df11_index_job`.
+pub const INDEX_JOB_FIELDS: &[(&str, usize)] = fields!(
+    IndexJob: image_state, table, starts, lanes, code, gaps, positions, weights, code_bytes, code_units, tiles, blocks,
+    position_count, table_bytes, reserved
+);
+
 // Kernel parameters: the kernels' own sizes, and no more than every driver takes.
 const _: () = {
     assert!(size_of::<Job>() == 120 && size_of::<IndexJob>() == 112);

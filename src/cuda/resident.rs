@@ -287,7 +287,7 @@ impl Device {
         shared.check_null(stream)?;
         let mut image = 0;
         // SAFETY: the context lives; the stream is one.
-        shared.driver.relaxed(|| unsafe {
+        let allocated = shared.driver.relaxed(|| unsafe {
             shared.driver.within(shared.context, || {
                 shared.check_stream(stream)?;
                 shared.driver.refuse_capture(stream, "an upload")?;
@@ -298,9 +298,11 @@ impl Device {
                     code => shared.driver.check("cuMemAlloc", code),
                 }
             })
-        })?;
+        });
         // SAFETY: the memory was just allocated; the rest is the caller's promise.
-        match unsafe { self.upload(model, group, image, layout.image_bytes, stream, None) } {
+        let uploaded =
+            allocated.and_then(|()| unsafe { self.upload(model, group, image, layout.image_bytes, stream, None) });
+        match uploaded {
             Ok(resident) => Ok((image, resident)),
             Err(error) => {
                 // This waits for copies that may be in the stream. The first error is the one to tell.

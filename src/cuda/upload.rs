@@ -125,25 +125,27 @@ pub(super) unsafe fn upload(
         }
     }
     let driver = device.driver;
+    let bytes = head.bytes();
+    let mut started = false;
     // SAFETY: the context lives as long as the device, and the stream is one, by the caller's promise.
-    driver.relaxed(|| unsafe {
+    let result = driver.relaxed(|| unsafe {
         driver.within(device.context, || {
             device.check_stream(stream)?;
             driver.refuse_capture(stream, "an upload")?;
             let needs = staging.is_some() || !model.mapped();
             let ring = if needs { Some(Ring::new(driver, staging)?) } else { None };
-            let mut upload = Upload { driver, model, stream, ring };
-            let bytes = head.bytes();
-            match upload.all(device, group, head, &bytes, image) {
-                Ok(()) => Ok(bytes),
-                Err(error) => {
-                    // It may be in use, and there will be no resident to keep it: some 20 KB, after a failed call.
-                    std::mem::forget(bytes);
-                    Err(error)
-                }
-            }
+            started = true;
+            Upload { driver, model, stream, ring }.all(device, group, head, &bytes, image)
         })
-    })
+    });
+    if let Err(error) = result {
+        if started {
+            // It may be in use, and there will be no resident to keep it: some 20 KB, after a failed call.
+            std::mem::forget(bytes);
+        }
+        return Err(error);
+    }
+    Ok(bytes)
 }
 
 impl Upload<'_> {

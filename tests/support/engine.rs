@@ -294,6 +294,12 @@ pub fn current(emulator: &Emulator) -> usize {
     context
 }
 
+/// Takes the current context away, so that the one below it is current.
+pub fn pop(emulator: &Emulator) {
+    let mut context = 0usize;
+    call!(emulator, "cuCtxPopCurrent_v2"(*mut usize = &mut context));
+}
+
 /// Makes no context current on this thread.
 pub fn leave(emulator: &Emulator) {
     call!(emulator, "cuCtxSetCurrent"(usize = 0));

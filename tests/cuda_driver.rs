@@ -1,0 +1,205 @@
+//! How the driver is found, and what becomes of one that is missing, too old, or says what nobody knows.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use df11::cuda::driver::ENTRY_POINTS;
+use df11::cuda::{Device, DeviceOptions};
+use df11::{Error, Status};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::engine::{self, Emulator, Engine};
+
+fn options(path: &Path) -> DeviceOptions {
+    DeviceOptions { libcuda: Some(path.to_owned()), ..Default::default() }
+}
+
+fn refusal(options: &DeviceOptions) -> Error {
+    Device::open(0, options).err().expect("there is no such driver")
+}
+
+/// A library with these functions and no others.
+fn small_library(folder: &Path, name: &str, source: &str) -> PathBuf {
+    let path = folder.join(name);
+    let c = folder.join("small.c");
+    std::fs::write(&c, source).unwrap();
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    assert!(Command::new(compiler).args(["-shared", "-fPIC", "-o"]).arg(&path).arg(&c).status().unwrap().success());
+    path
+}
+
+#[test]
+fn a_missing_library_is_named_and_looked_for_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("libcuda.so.1");
+    for _ in 0..2 {
+        let error = refusal(&options(&path));
+        assert_eq!((error.status(), error.native_code()), (Status::NoDriver, 0));
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        assert!(error.to_string().contains("No such file"), "{error}");
+    }
+    // A driver that is installed meanwhile is found.
+    std::fs::copy(engine::library(), &path).unwrap();
+    Device::open(0, &options(&path)).unwrap();
+}
+
+#[test]
+fn what_is_no_driver_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text.so");
+    std::fs::write(&text, "no library").unwrap();
+    let error = refusal(&options(&text));
+    assert_eq!(error.status(), Status::NoDriver);
+
+    let empty = small_library(folder.path(), "empty.so", "int nothing(void) { return 0; }");
+    let error = refusal(&options(&empty));
+    assert_eq!(error.status(), Status::NoDriver);
+    assert!(error.to_string().contains("has no cuDriverGetVersion"), "{error}");
+
+    let version = "int cuDriverGetVersion(int *version) { *version = 12040; return 0; }";
+    let half = small_library(folder.path(), "half.so", version);
+    let error = refusal(&options(&half));
+    assert_eq!(error.status(), Status::NoDriver);
+    assert!(error.to_string().contains("has no cuInit"), "{error}");
+
+    let failing = small_library(folder.path(), "failing.so", "int cuDriverGetVersion(int *version) { return 913; }");
+    assert_eq!(
+        (refusal(&options(&failing)).status(), refusal(&options(&failing)).native_code()),
+        (Status::NoDriver, 913)
+    );
+}
+
+/// Each entry point that the table lists is needed: a driver that lacks just that one is refused, and told apart.
+#[test]
+fn every_missing_symbol_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for missing in ENTRY_POINTS {
+        let mut source = String::new();
+        for name in ENTRY_POINTS.iter().filter(|name| *name != missing) {
+            source += &match *name {
+                "cuDriverGetVersion" => "int cuDriverGetVersion(int *v) { *v = 12000; return 0; }\n".to_owned(),
+                name => format!("int {name}(void) {{ return 999; }}\n"),
+            };
+        }
+        let path = small_library(folder.path(), &format!("without_{missing}.so"), &source);
+        let error = refusal(&options(&path));
+        assert_eq!(error.status(), Status::NoDriver);
+        assert!(error.to_string().contains(&format!("has no {missing}:")), "{error}");
+    }
+}
+
+#[test]
+fn drivers_before_12_0_are_refused_and_12_0_is_taken() {
+    for (version, refused) in [("11080", "11.8"), ("11020", "11.2"), ("12000", ""), ("13020", "")] {
+        let emulator = Emulator::new();
+        emulator.control("driver", version);
+        match Device::open(0, &emulator.options()) {
+            Ok(device) => assert!(refused.is_empty() && device.info().driver_version.to_string() == version),
+            Err(error) => {
+                assert!(!refused.is_empty(), "{error}");
+                assert_eq!(error.status(), Status::NoDriver);
+                let text = error.to_string();
+                assert!(text.contains(&format!("CUDA {refused}: ")), "{text}");
+                assert!(text.contains("12.0 (driver 525)"), "{text}");
+                // An old driver is not even started.
+                assert_eq!(emulator.query("calls.cuInit"), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_device_a_wrong_number_and_an_old_device_are_told_apart() {
+    let emulator = Emulator::new();
+    emulator.control("devices", "0");
+    let error = refusal(&emulator.options());
+    assert_eq!((error.status(), error.native_code()), (Status::NoDriver, 100), "{error}");
+    emulator.control("devices", "2");
+    for ordinal in [-1, 2, i32::MAX] {
+        let error = Device::open(ordinal, &emulator.options()).err().unwrap();
+        assert_eq!(error.status(), Status::InvalidArgument);
+        assert!(error.to_string().contains("there are 2"), "{error}");
+    }
+    assert_eq!(emulator.open(1).info().ordinal, 1);
+    emulator.control("cc", "70");
+    let error = refusal(&emulator.options());
+    assert_eq!(error.status(), Status::NoKernel);
+    assert!(error.to_string().contains("7.0"), "{error}");
+    assert_eq!(emulator.query("live.retains"), 0);
+}
+
+#[test]
+fn without_a_compiler_and_a_cubin_there_is_no_kernel() {
+    let emulator = Emulator::new();
+    emulator.control("jit", "0");
+    let error = refusal(&emulator.options());
+    assert_eq!((error.status(), error.native_code()), (Status::NoKernel, 221), "{error}");
+    assert!(error.to_string().contains("sm_90: ") && error.to_string().contains("PTX: "), "{error}");
+    assert_eq!((emulator.query("live.modules"), emulator.query("live.retains")), (0, 0));
+    assert_eq!(engine::current(&emulator), 0);
+}
+
+/// A code that no version of `cuda.h` had when this was written is a number like any other.
+#[test]
+fn unknown_codes_survive() {
+    for code in [913, 4321, -7] {
+        let emulator = Emulator::new();
+        emulator.control("fail", &format!("cuDevicePrimaryCtxRetain@1={code}"));
+        let error = refusal(&emulator.options());
+        assert_eq!((error.status(), error.native_code()), (Status::Cuda, code));
+        assert!(error.to_string().starts_with("cuDevicePrimaryCtxRetain failed: "), "{error}");
+        emulator.open(0);
+    }
+}
+
+#[test]
+fn the_current_context_is_the_callers() {
+    let emulator = Emulator::new();
+    emulator.control("devices", "2");
+    // Without one there is nothing to open in.
+    // SAFETY: there is no context.
+    let error = unsafe { Device::open_current(&emulator.options()) }.err().unwrap();
+    assert_eq!(error.status(), Status::InvalidArgument, "{error}");
+    emulator.open(0);
+    assert_eq!(engine::current(&emulator), 0, "opening left a context behind");
+
+    let own = Engine::own(&emulator, 1);
+    // SAFETY: the context outlives the device.
+    let device = unsafe { Device::open_current(&emulator.options()) }.unwrap();
+    assert_eq!((device.info().ordinal, own.current()), (1, own.context));
+    // Another device's primary context does not replace it.
+    emulator.open(0);
+    assert_eq!(own.current(), own.context);
+    drop(device);
+    assert_eq!(emulator.query("live.contexts"), 1, "the caller's context was ended");
+}
+
+#[test]
+fn a_device_holds_the_primary_context_as_long_as_it_or_a_resident_lives() {
+    let emulator = Emulator::new();
+    let one = emulator.open(0);
+    let two = one.clone();
+    assert_eq!(emulator.query("live.retains"), 1);
+    drop(one);
+    assert_eq!(emulator.query("live.retains"), 1);
+    drop(two);
+    assert_eq!(emulator.query("live.retains"), 0);
+
+    // Where the engine holds it, kernels are loaded once, and stay for graphs that captured them.
+    let _engine = emulator.engine(0);
+    let ((), first) = emulator.calls_of(|| drop(emulator.open(0)));
+    let ((), second) = emulator.calls_of(|| drop(emulator.open(0)));
+    assert!(first["cuModuleLoadData"] >= 1 && !second.contains_key("cuModuleLoadData"), "{second:?}");
+    assert!(!first.contains_key("cuCtxSynchronize") && !first.keys().any(|name| name.contains("Alloc")), "{first:?}");
+    assert_eq!(emulator.query("live.modules"), 1);
+}
+
+#[test]
+fn two_drivers_live_in_one_process() {
+    let (one, two) = (Emulator::new(), Emulator::new());
+    two.control("cc", "86");
+    let devices = [one.open(0), two.open(0)];
+    assert_eq!([devices[0].info().capability, devices[1].info().capability], [(9, 0), (8, 6)]);
+    assert_ne!(devices[0].info().libcuda, devices[1].info().libcuda);
+    assert_eq!((one.query("live.retains"), two.query("live.retains")), (1, 1));
+}

@@ -1,0 +1,73 @@
+//! The hot path's promise: a decode allocates nothing on the host, and calls nothing of the driver but what it must.
+//!
+//! The allocator counts for the whole process, so there is one test here.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use df11::cuda::{self, Resident, image::Layout};
+use df11::{Model, OpenOptions};
+use std::collections::BTreeMap;
+use support::alloc::{Counting, taken};
+use support::engine::{self, Emulator};
+use support::golden;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+#[test]
+fn a_decode_allocates_nothing_and_only_launches() {
+    let emulator = Emulator::new();
+    let engine = emulator.engine(0);
+    let (device, stream) = (emulator.open(0), engine.stream());
+    let model = Model::open(golden::model("sharded"), &OpenOptions::default()).unwrap();
+    let layout = Layout::of(&model.groups()[0]).unwrap();
+    let (image, dst) = (engine.alloc(layout.image_bytes), engine.alloc(2 * layout.weights + 1024));
+    // SAFETY: all memory outlives the stream's work.
+    let resident = unsafe { device.upload(&model, 0, image, layout.image_bytes, stream, None) }.unwrap();
+    engine.synchronise(stream);
+    let whole = 2 * layout.weights;
+    let ends = resident.ends();
+    let starts: Vec<u64> = std::iter::once(0).chain(ends.iter().copied()).take(ends.len()).collect();
+    // Two bytes apart, so that no two are one.
+    let dsts: Vec<u64> = starts.iter().enumerate().map(|(i, start)| dst + 2 * start + 2 * i as u64).collect();
+    let bytes: Vec<u64> = ends.iter().zip(&starts).map(|(end, start)| 2 * (end - start)).collect();
+    let residents: Vec<&Resident> = vec![&resident; 33];
+    let (many_dsts, many_bytes) = (vec![dst; 33], vec![whole; 33]);
+
+    let expect = |launches: u64| -> BTreeMap<String, u64> {
+        [("cuCtxPushCurrent_v2", 1), ("cuStreamGetCtx", 1), ("cuLaunchKernel", launches), ("cuCtxPopCurrent_v2", 1)]
+            .map(|(name, count)| (name.to_owned(), count))
+            .into()
+    };
+    for capturing in [false, true] {
+        if capturing {
+            engine.begin_capture(stream, 0);
+        }
+        engine::leave(&emulator);
+        let check = |what: &str, launches: u64, work: &dyn Fn() -> df11::Result<()>| {
+            // The first call on a thread may make what the thread keeps.
+            let ((result, memory), calls) = emulator.calls_of(|| taken(work));
+            result.unwrap();
+            assert_eq!(calls, expect(launches), "{what}");
+            assert_eq!(memory.total, 0, "{what} allocated {} bytes of host memory", memory.total);
+            assert_eq!(engine::current(&emulator), 0, "{what}");
+        };
+        // SAFETY: as above.
+        unsafe {
+            check("decompress", 1, &|| resident.decompress(dst, whole, 0, stream));
+            check("range", 1, &|| resident.decompress_range(5, 999, dst, 2000, 0, stream));
+            check("tensors", 1, &|| resident.decompress_tensors(&dsts, &bytes, 0, stream));
+            check("batch", 2, &|| cuda::decompress_batch(&residents, &many_dsts, &many_bytes, 0, stream));
+        }
+        if capturing {
+            let exec = engine.end_capture(stream).unwrap();
+            engine.destroy_graph(exec);
+        }
+    }
+    engine.synchronise(stream);
+    emulator.assert_no_fault();
+    // Closing and freeing: nothing that waits.
+    let ((), calls) = emulator.calls_of(|| drop((resident, device)));
+    assert_eq!(calls.into_keys().collect::<Vec<_>>(), ["cuDevicePrimaryCtxRelease_v2"]);
+}
