@@ -224,6 +224,20 @@ struct Step {
     m: u64,
 }
 
+/// The steps of a batch.
+#[repr(align(64))]
+struct Steps {
+    c: [u64; STEPS],
+    m: [u64; STEPS],
+}
+
+impl Steps {
+    #[inline(always)]
+    fn get(&self, number: usize) -> Step {
+        Step { c: self.c[number], m: self.m[number] }
+    }
+}
+
 /// The tables of one code.
 pub struct Encoder {
     variant: Variant,
@@ -233,6 +247,9 @@ pub struct Encoder {
     single: [Step; 256],
     #[cfg(target_arch = "x86_64")]
     wide: x86::Tables,
+    /// For AVX2, if its sixteen entries hold nearly all weights.
+    #[cfg(target_arch = "x86_64")]
+    narrow: Option<x86::Narrow>,
     /// By first exponent | second · 256; a length of 63 where one of the two has no code, or both are too long.
     pairs: Vec<Step>,
 }
@@ -300,9 +317,13 @@ impl Encoder {
             word if word.len == 0 => Step { c: 0, m: 0 },
             word => Step { c: (word.bits as u64) << 32, m: 1 << (64 - word.len as u32) | word.len as u64 },
         });
+        #[cfg(target_arch = "x86_64")]
+        let narrow = (variant == Variant::Avx2).then(|| x86::Narrow::new(book, histogram)).flatten();
         let pairs = match variant {
             #[cfg(target_arch = "x86_64")]
             Variant::Avx512 => Vec::new(),
+            #[cfg(target_arch = "x86_64")]
+            Variant::Avx2 if narrow.is_some() => Vec::new(),
             _ => pairs(&single),
         };
         Encoder {
@@ -310,6 +331,8 @@ impl Encoder {
             per_step: per_step(book, histogram),
             #[cfg(target_arch = "x86_64")]
             wide: x86::Tables::new(book),
+            #[cfg(target_arch = "x86_64")]
+            narrow,
             single,
             pairs,
         }
@@ -392,7 +415,7 @@ impl Encoder {
         // the codes of its weights, for which there is room.
         unsafe {
             let mut unit = U::new(self);
-            let mut steps = [[Step { c: 0, m: 0 }; STEPS]; 2];
+            let mut steps = [Steps { c: [0; STEPS], m: [0; STEPS] }, Steps { c: [0; STEPS], m: [0; STEPS] }];
             let mut whole = match batches.first() {
                 Some(first) => unit.make(first, signs, &mut steps[0]),
                 None => true,
@@ -405,8 +428,8 @@ impl Encoder {
                 let after = (number + 1).min(batches.len() - 1);
                 let next_whole = unit.make(&batches[after], signs.add(BATCH * after), next);
                 if whole {
-                    for step in &ready[..BATCH / U::PER_STEP] {
-                        place.put(*step);
+                    for number in 0..BATCH / U::PER_STEP {
+                        place.put(ready.get(number));
                     }
                 } else {
                     self.place_batch(U::PER_STEP, &mut place, batch, ready)
@@ -446,13 +469,13 @@ impl Encoder {
         per_step: usize,
         place: &mut Place,
         batch: &[u16; BATCH],
-        steps: &[Step; STEPS],
+        steps: &Steps,
     ) -> Result<(), NoCode> {
         for (number, weights) in batch.chunks(per_step).enumerate() {
             // SAFETY: by the caller's promise.
             unsafe {
-                if steps[number].m != 0 {
-                    place.put(steps[number]);
+                if steps.m[number] != 0 {
+                    place.put(steps.get(number));
                     continue;
                 }
                 // Fewer of them may do; if even eight are too many, or one has no code, one by one.
@@ -580,7 +603,7 @@ trait Unit<'a> {
     /// # Safety
     ///
     /// `signs` has room for a byte a weight, and the processor has what the unit needs.
-    unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut [Step; STEPS]) -> bool;
+    unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut Steps) -> bool;
 
     /// Whether a weight without a code was taken for one that has one, in a step that seemed good.
     fn has_missed(&self) -> bool {
@@ -603,7 +626,7 @@ impl<'a, const N: usize> Unit<'a> for Plain<'a, N> {
     }
 
     #[inline(always)]
-    unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut [Step; STEPS]) -> bool {
+    unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut Steps) -> bool {
         for line in (0..BATCH).step_by(32) {
             prefetch(weights.as_ptr().wrapping_add(1024 + line));
         }
@@ -617,13 +640,14 @@ impl<'a, const N: usize> Unit<'a> for Plain<'a, N> {
         }
         let mut whole = true;
         let (octets, _) = exponents.as_chunks::<8>();
-        for (number, step) in steps[..BATCH / N].iter_mut().enumerate() {
+        for number in 0..BATCH / N {
             let joined = if N == 8 {
                 octet(self.pairs, &octets[number])
             } else {
                 octet(self.pairs, &octets[2 * number]).join(octet(self.pairs, &octets[2 * number + 1]))
             };
-            *step = joined.checked();
+            let step = joined.checked();
+            (steps.c[number], steps.m[number]) = (step.c, step.m);
             whole &= step.m != 0;
         }
         whole

@@ -1,7 +1,11 @@
-//! The x86-64 variants: the portable code compiled for newer processors, and steps by AVX-512.
+//! The x86-64 variants: the portable code compiled for newer processors, steps by AVX2 and by AVX-512.
 
-use super::{BATCH, Encoder, NoCode, Plain, STEP_BITS, STEPS, Step, Stretch, Unit, count_likely, count_plain, likely};
+mod avx2;
+
+use super::{BATCH, Encoder, NoCode, Plain, STEP_BITS, Steps, Stretch, Unit, count_likely, count_plain, likely};
 use crate::huffman::codebook::Codebook;
+use avx2::Avx2;
+pub(super) use avx2::Narrow;
 use std::arch::x86_64::*;
 
 /// Entries of a register of bytes, which a byte permutation looks up at once. The first stands for all exponents that are not
@@ -72,9 +76,11 @@ pub(super) unsafe fn batches_avx2(
 ) -> Result<u64, NoCode> {
     // SAFETY: the same promise.
     unsafe {
-        match encoder.per_step {
-            8 => encoder.batches::<Plain<8>>(weights, signs, out),
-            _ => encoder.batches::<Plain<16>>(weights, signs, out),
+        match (encoder.per_step, &encoder.narrow) {
+            (8, Some(_)) => encoder.batches::<Avx2<8>>(weights, signs, out),
+            (_, Some(_)) => encoder.batches::<Avx2<16>>(weights, signs, out),
+            (8, None) => encoder.batches::<Plain<8>>(weights, signs, out),
+            (_, None) => encoder.batches::<Plain<16>>(weights, signs, out),
         }
     }
 }
@@ -207,24 +213,21 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512<N, ZERO, STREA
         }
     }
 
-    /// To the left, checked, and into memory: eight steps. Whether none is too long.
+    /// To the left, checked, and into memory: eight steps from `number` on. Whether none is too long.
     ///
     /// # Safety
     ///
-    /// Eight steps can be written, and the processor has AVX-512.
+    /// There are so many steps, and the processor has AVX-512.
     #[inline(always)]
-    unsafe fn store(steps: *mut Step, Eight { c, m, l }: Eight) -> bool {
+    unsafe fn store(steps: &mut Steps, number: usize, Eight { c, m, l }: Eight) -> bool {
         // SAFETY: by the caller's promise.
         unsafe {
-            // Steps in memory are c and m in turn.
-            let (to_low, to_high) =
-                (_mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0), _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4));
             let up = _mm512_sub_epi64(_mm512_set1_epi64(64), l);
             let c = _mm512_sllv_epi64(c, up);
             let good = _mm512_cmple_epu64_mask(l, _mm512_set1_epi64(STEP_BITS as i64));
             let m = _mm512_maskz_or_epi64(good, _mm512_sllv_epi64(m, up), l);
-            _mm512_storeu_si512(steps.cast(), _mm512_permutex2var_epi64(c, to_low, m));
-            _mm512_storeu_si512(steps.add(4).cast(), _mm512_permutex2var_epi64(c, to_high, m));
+            _mm512_storeu_si512(steps.c.as_mut_ptr().add(number).cast(), c);
+            _mm512_storeu_si512(steps.m.as_mut_ptr().add(number).cast(), m);
             good == 0xff
         }
     }
@@ -259,13 +262,13 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Unit<'_> for Avx512<N
     }
 
     #[inline(always)]
-    unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut [Step; STEPS]) -> bool {
-        let (weights, steps) = (weights.as_ptr(), steps.as_mut_ptr());
+    unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut Steps) -> bool {
+        let weights = weights.as_ptr();
         // SAFETY: by the caller's promise; a batch is twice 64 weights, and its steps are BATCH / N.
         unsafe {
             let (a, b) = (self.octets(weights, signs), self.octets(weights.add(64), signs.add(64)));
             if N == 8 {
-                return Self::store(steps, a) & Self::store(steps.add(8), b);
+                return Self::store(steps, 0, a) & Self::store(steps, 8, b);
             }
             // Neighbouring octets: the even lanes of both, and the odd ones.
             let (evens, odds) =
@@ -275,7 +278,7 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Unit<'_> for Avx512<N
             let by = second(a.l, b.l);
             let join = |x, y| _mm512_or_si512(_mm512_sllv_epi64(first(x, y), by), second(x, y));
             let l = _mm512_add_epi64(first(a.l, b.l), by);
-            Self::store(steps, Eight { c: join(a.c, b.c), m: join(a.m, b.m), l })
+            Self::store(steps, 0, Eight { c: join(a.c, b.c), m: join(a.m, b.m), l })
         }
     }
 }
