@@ -99,6 +99,7 @@ impl Variant {
                     && is_x86_feature_detected!("bmi2")
                     && is_x86_feature_detected!("lzcnt")
                     && is_x86_feature_detected!("movbe")
+                    && is_x86_feature_detected!("popcnt")
             }
             #[cfg(target_arch = "x86_64")]
             Variant::Avx512 => {
@@ -107,7 +108,6 @@ impl Variant {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vbmi")
                     && is_x86_feature_detected!("avx512vbmi2")
-                    && is_x86_feature_detected!("popcnt")
             }
         }
     }
@@ -180,12 +180,22 @@ fn count_likely<const L: usize>(weights: &[u16], counts: &mut [u64; 256]) {
     count_plain(rest, counts);
 }
 
-/// The first of the N neighbouring exponents that are the most frequent among the first weights.
+/// The first of the N neighbouring exponents that are the most frequent among the first weights. Of several runs that have as
+/// many it takes the second: one exponent above the largest that was seen is left for larger weights to come, and
+/// below the rest, where each exponent is half as frequent as the next.
 fn likely<const N: usize>(weights: &[u16]) -> u8 {
     let mut sample = [0; 256];
     count_plain(&weights[..weights.len().min(1024)], &mut sample);
-    let sums = sample.windows(N).map(|w| w.iter().sum::<u64>());
-    sums.enumerate().max_by_key(|&(_, sum)| sum).map_or(0, |(first, _)| first as u8)
+    let mut inside = sample[..N].iter().sum::<u64>();
+    let (mut most, mut first, mut ties) = (inside, 0, 0);
+    for next in 1..=256 - N {
+        inside = inside + sample[next + N - 1] - sample[next - 1];
+        ties = if inside > most { 0 } else { ties + usize::from(inside == most) };
+        if inside > most || (inside == most && ties == 1) {
+            (most, first) = (inside, next);
+        }
+    }
+    first as u8
 }
 
 /// Four tables in turn: neighbouring weights often have one exponent, and counting it twice in one table would wait for

@@ -1,11 +1,13 @@
 //! The x86-64 variants: the portable code compiled for newer processors, steps by AVX2 and by AVX-512.
 
 mod avx2;
+mod count;
 
-use super::{BATCH, Encoder, NoCode, Plain, STEP_BITS, Steps, Stretch, Unit, count_likely, count_plain, likely};
+use super::{BATCH, Encoder, NoCode, Plain, STEP_BITS, Steps, Stretch, Unit};
 use crate::huffman::codebook::Codebook;
 use avx2::Avx2;
 pub(super) use avx2::Narrow;
+pub(super) use count::{count_avx2, count_avx512};
 use std::arch::x86_64::*;
 
 /// Entries of a register of bytes, which a byte permutation looks up at once. The first stands for all exponents that are not
@@ -281,64 +283,4 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Unit<'_> for Avx512<N
             Self::store(steps, 0, Eight { c: join(a.c, b.c), m: join(a.m, b.m), l })
         }
     }
-}
-
-/// Counts exponents: the likely ones by comparison, 64 weights at a time, what is left one by one.
-///
-/// # Safety
-///
-/// The processor has the features. There are fewer than 2^32 weights.
-#[target_feature(enable = "popcnt,bmi1,bmi2,avx2,avx512f,avx512bw,avx512vbmi,avx512vbmi2")]
-pub(super) unsafe fn count_avx512(weights: &[u16], counts: &mut [u64; 256]) {
-    // Twelve, as elsewhere, take longer here than counting what is left does.
-    const LIKELY: usize = 8;
-    let first = likely::<LIKELY>(weights);
-    let mut rest = [0u8; 4096];
-    let mut kept = 0;
-    let (lines, tail) = weights.as_chunks::<64>();
-    // SAFETY: each 64 weights are read where they are; `rest` is emptied while a register still fits behind what it has.
-    unsafe {
-        let even = load(EVEN.as_ptr());
-        let (base, ones) = (_mm512_set1_epi8(first as i8), _mm512_set1_epi8(1));
-        let values: [__m512i; LIKELY] = std::array::from_fn(|i| _mm512_set1_epi8(i as i8));
-        for lines in lines.chunks(255) {
-            // Sums are bytes.
-            let mut sums = [_mm512_setzero_si512(); LIKELY];
-            for line in lines {
-                let at = line.as_ptr();
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(2048).cast());
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(2048 + 32).cast());
-                let (x, y) = (load(at.cast()), load(at.add(32).cast()));
-                let e = _mm512_permutex2var_epi8(_mm512_srli_epi16::<7>(x), even, _mm512_srli_epi16::<7>(y));
-                let near = _mm512_sub_epi8(e, base);
-                for (value, sum) in values.iter().zip(&mut sums) {
-                    *sum = _mm512_mask_add_epi8(*sum, _mm512_cmpeq_epi8_mask(near, *value), *sum, ones);
-                }
-                let far = _mm512_cmpge_epu8_mask(near, _mm512_set1_epi8(LIKELY as i8));
-                _mm512_storeu_si512(rest.as_mut_ptr().add(kept).cast(), _mm512_maskz_compress_epi8(far, e));
-                kept += far.count_ones() as usize;
-                if kept > rest.len() - 64 {
-                    rest[..kept].iter().for_each(|&e| counts[e as usize] += 1);
-                    kept = 0;
-                }
-            }
-            for (i, sum) in sums.into_iter().enumerate() {
-                let eight = _mm512_sad_epu8(sum, _mm512_setzero_si512());
-                // A run reaches to 255 at most.
-                counts[first as usize + i] += _mm512_reduce_add_epi64(eight) as u64;
-            }
-        }
-    }
-    rest[..kept].iter().for_each(|&e| counts[e as usize] += 1);
-    count_plain(tail, counts);
-}
-
-/// [`count_likely`], 32 weights at a time.
-///
-/// # Safety
-///
-/// The processor has the features.
-#[target_feature(enable = "bmi1,bmi2,avx2,lzcnt,movbe")]
-pub(super) unsafe fn count_avx2(weights: &[u16], counts: &mut [u64; 256]) {
-    count_likely::<32>(weights, counts);
 }
