@@ -155,7 +155,7 @@ pub fn count(weights: &[u16], counts: &mut [u64; 256], variant: Variant) {
 #[inline(always)]
 fn count_likely<const L: usize>(weights: &[u16], counts: &mut [u64; 256]) {
     const LIKELY: usize = 12;
-    let first = likely::<LIKELY>(weights);
+    let Some(first) = likely::<LIKELY>(weights) else { return count_plain(weights, counts) };
     let (lines, rest) = weights.as_chunks::<L>();
     // Sums are bytes.
     for lines in lines.chunks(255) {
@@ -182,10 +182,12 @@ fn count_likely<const L: usize>(weights: &[u16], counts: &mut [u64; 256]) {
 
 /// The first of the N neighbouring exponents that are the most frequent among the first weights. Of several runs that have as
 /// many it takes the second: one exponent above the largest that was seen is left for larger weights to come, and
-/// below the rest, where each exponent is half as frequent as the next.
-fn likely<const N: usize>(weights: &[u16]) -> u8 {
+/// below the rest, where each exponent is half as frequent as the next. `None` if too many weights are elsewhere for
+/// counting them one by one.
+fn likely<const N: usize>(weights: &[u16]) -> Option<u8> {
+    let first_weights = &weights[..weights.len().min(1024)];
     let mut sample = [0; 256];
-    count_plain(&weights[..weights.len().min(1024)], &mut sample);
+    count_plain(first_weights, &mut sample);
     let mut inside = sample[..N].iter().sum::<u64>();
     let (mut most, mut first, mut ties) = (inside, 0, 0);
     for next in 1..=256 - N {
@@ -195,7 +197,7 @@ fn likely<const N: usize>(weights: &[u16]) -> u8 {
             (most, first) = (inside, next);
         }
     }
-    first as u8
+    (most >= first_weights.len() as u64 / 32 * 31).then_some(first as u8)
 }
 
 /// Four tables in turn: neighbouring weights often have one exponent, and counting it twice in one table would wait for
@@ -260,7 +262,8 @@ pub struct Encoder {
     /// For AVX2, if its sixteen entries hold nearly all weights.
     #[cfg(target_arch = "x86_64")]
     narrow: Option<x86::Narrow>,
-    /// By first exponent | second · 256; a length of 63 where one of the two has no code, or both are too long.
+    /// By first exponent | second · 256; a length of 63 where one of the two has no code, or both are too long. Empty where
+    /// the other tables do.
     pairs: Vec<Step>,
 }
 
@@ -328,10 +331,12 @@ impl Encoder {
             word => Step { c: (word.bits as u64) << 32, m: 1 << (64 - word.len as u32) | word.len as u64 },
         });
         #[cfg(target_arch = "x86_64")]
+        let wide = x86::Tables::new(book);
+        #[cfg(target_arch = "x86_64")]
         let narrow = (variant == Variant::Avx2).then(|| x86::Narrow::new(book, histogram)).flatten();
         let pairs = match variant {
             #[cfg(target_arch = "x86_64")]
-            Variant::Avx512 => Vec::new(),
+            Variant::Avx512 if wide.hold(histogram) => Vec::new(),
             #[cfg(target_arch = "x86_64")]
             Variant::Avx2 if narrow.is_some() => Vec::new(),
             _ => pairs(&single),
@@ -340,7 +345,7 @@ impl Encoder {
             variant,
             per_step: per_step(book, histogram),
             #[cfg(target_arch = "x86_64")]
-            wide: x86::Tables::new(book),
+            wide,
             #[cfg(target_arch = "x86_64")]
             narrow,
             single,
@@ -394,6 +399,8 @@ impl Encoder {
                 Variant::Portable => self.batches::<Plain<16>>(weights, signs, out),
                 #[cfg(target_arch = "x86_64")]
                 Variant::Avx2 => x86::batches_avx2(self, weights, signs, out),
+                #[cfg(target_arch = "x86_64")]
+                Variant::Avx512 if !self.pairs.is_empty() => x86::batches_avx2(self, weights, signs, out),
                 #[cfg(target_arch = "x86_64")]
                 Variant::Avx512 => x86::batches_avx512(self, weights, signs, out, streaming),
             }

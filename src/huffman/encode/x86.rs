@@ -47,6 +47,13 @@ impl Tables {
         tables
     }
 
+    /// Whether nearly all weights are in them, so that they are the fastest way.
+    pub fn hold(&self, histogram: &[u64; 256]) -> bool {
+        let outside =
+            (0..=self.base as usize).filter(|&e| e > 0 || self.zero.is_none()).map(|e| histogram[e]).sum::<u64>();
+        outside <= histogram.iter().sum::<u64>() / 128
+    }
+
     /// Whether weights of exponent 0 need their place.
     pub fn has_zero(&self) -> bool {
         self.zero.is_some()

@@ -40,6 +40,8 @@ trait Register: Copy {
     unsafe fn store(self, to: &mut [u8; 64]);
     /// Whether all bytes are below 16.
     unsafe fn are_likely(self) -> bool;
+    /// A bit for each byte that is not.
+    unsafe fn unlikely(self) -> u64;
     /// Bytes of 128 and more instead of those that are not.
     unsafe fn without_unlikely(self) -> Self;
     /// The byte of a table that each byte says, 0 for those of 128 and more.
@@ -81,6 +83,15 @@ impl Register for __m256i {
     unsafe fn are_likely(self) -> bool {
         // SAFETY: by the caller's promise.
         unsafe { _mm256_testz_si256(self, _mm256_set1_epi8(0xf0u8 as i8)) != 0 }
+    }
+
+    #[inline(always)]
+    unsafe fn unlikely(self) -> u64 {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let near = _mm256_cmpeq_epi8(_mm256_min_epu8(self, _mm256_set1_epi8(LIKELY as i8 - 1)), self);
+            !_mm256_movemask_epi8(near) as u32 as u64
+        }
     }
 
     #[inline(always)]
@@ -160,6 +171,12 @@ impl Register for __m512i {
     }
 
     #[inline(always)]
+    unsafe fn unlikely(self) -> u64 {
+        // SAFETY: by the caller's promise.
+        unsafe { _mm512_cmpge_epu8_mask(self, _mm512_set1_epi8(LIKELY as i8)) }
+    }
+
+    #[inline(always)]
     unsafe fn without_unlikely(self) -> Self {
         // SAFETY: by the caller's promise.
         unsafe { _mm512_adds_epu8(self, _mm512_set1_epi8((128 - LIKELY) as i8)) }
@@ -222,8 +239,11 @@ impl<R: Register> Counter<'_, R> {
             if !near.are_likely() {
                 let mut bytes = [0; 64];
                 near.store(&mut bytes);
-                for &near in bytes[..R::BYTES].iter().filter(|&&near| near >= LIKELY as u8) {
+                let mut unlikely = near.unlikely();
+                while unlikely != 0 {
+                    let near = bytes[unlikely.trailing_zeros() as usize];
                     self.counts[near.wrapping_add(self.first) as usize] += 1;
+                    unlikely &= unlikely - 1;
                 }
                 near = near.without_unlikely();
             }
@@ -231,7 +251,7 @@ impl<R: Register> Counter<'_, R> {
         }
     }
 
-    /// Adds lines to the lowest levels, and returns what they pass on: N lines, a power of two.
+    /// Adds four lines to the lowest two levels, and returns what they pass on.
     ///
     /// # Safety
     ///
@@ -297,7 +317,7 @@ impl<R: Register> Counter<'_, R> {
 /// The processor has what R needs. There are fewer than 2^32 weights.
 #[inline(always)]
 unsafe fn count<R: Register>(weights: &[u16], counts: &mut [u64; 256]) {
-    let first = likely::<LIKELY>(weights);
+    let Some(first) = likely::<LIKELY>(weights) else { return count_plain(weights, counts) };
     let line = R::BYTES;
     let rest = weights.len() / (BLOCK * line) * (BLOCK * line);
     // SAFETY: each block's weights are read where they are.
