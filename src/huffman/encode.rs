@@ -24,9 +24,15 @@
 //! - **Making and placing side by side.** Making waits for vector units, placing for its own last result. One after the
 //!   other they add up; in one loop, on different batches, the processor works at both at once.
 //! - **Steps of sixteen** where codes are short enough that hardly any sixteen of them exceed 58 bits, else of eight.
-//! - **Portable steps** come from a table of pairs of exponents, joined by shifts. **AVX-512 steps**: byte permutations
-//!   look lengths and codes up for 64 weights at once, and rounds of variable shifts join neighbours, codes and marks
-//!   alike: two in 16 bits, four in 32, eight and sixteen in 64.
+//! - **Portable steps** come from a table of pairs of exponents, joined by shifts. So do all others where too many weights
+//!   are outside the small tables below.
+//! - **AVX-512 steps**: byte permutations look up lengths and codes of 63 exponents for 64 weights at once. Pairs are joined in
+//!   16 bits by a variable shift. From then on the first of two fields lies above the second, and a rotation of both
+//!   halves brings them together: fours in 32 bits, eights in 64. Sixteen are two registers' eights, shifted and ORed.
+//!   Codes and marks alike.
+//! - **AVX2 steps**: byte shuffles look up fifteen exponents, which are nearly all there are, for 32 weights at once. There
+//!   is no variable shift of 16 bits, so pairs are joined by a multiplication by two to the power of a length, which is
+//!   looked up too; the rest is variable shifts.
 //!
 //! # Stretches
 //!
@@ -38,8 +44,11 @@
 //! Nothing here trusts that weights are those of the histogram: they may lie in a file that somebody changes meanwhile. A
 //! weight without a code is an error, and buffers have room for 32 bits a weight.
 
+mod count;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub use count::count;
 
 use super::codebook::Codebook;
 use super::{BLOCK_BITS, CHUNK_BYTES};
@@ -70,7 +79,7 @@ pub(crate) fn sign_mantissa(weight: u16) -> u8 {
 pub enum Variant {
     /// Without intrinsics, for any processor.
     Portable,
-    /// The same, compiled for AVX2 and BMI2.
+    /// AVX2 and BMI2: Intel from Haswell on, AMD from Zen on.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// AVX-512 with byte permutations (VBMI) and variable 16-bit shifts: Intel from Ice Lake on, AMD from Zen 4 on.
@@ -126,94 +135,6 @@ impl Variant {
             #[cfg(target_arch = "x86_64")]
             Variant::Avx512 => "avx512",
         }
-    }
-}
-
-/// Counts the exponents of weights, into counts that are there already.
-///
-/// # Panics
-///
-/// If this processor lacks `variant`.
-pub fn count(weights: &[u16], counts: &mut [u64; 256], variant: Variant) {
-    assert!(variant.is_available(), "this processor cannot run the {} variant", variant.name());
-    // The tables count in 32 bits.
-    for weights in weights.chunks(1 << 30) {
-        match variant {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has what the variant needs.
-            Variant::Avx512 => unsafe { x86::count_avx512(weights, counts) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Variant::Avx2 => unsafe { x86::count_avx2(weights, counts) },
-            _ => count_likely::<16>(weights, counts),
-        }
-    }
-}
-
-/// Counts the likely exponents by comparison, L weights at a time, and what is left one by one. The likely ones are
-/// neighbours, and twelve of them are nearly all there are.
-#[inline(always)]
-fn count_likely<const L: usize>(weights: &[u16], counts: &mut [u64; 256]) {
-    const LIKELY: usize = 12;
-    let Some(first) = likely::<LIKELY>(weights) else { return count_plain(weights, counts) };
-    let (lines, rest) = weights.as_chunks::<L>();
-    // Sums are bytes.
-    for lines in lines.chunks(255) {
-        let mut sums = [[0u8; L]; LIKELY];
-        for line in lines {
-            prefetch(line.as_ptr().wrapping_add(2048));
-            let mut near = [0u8; L];
-            near.iter_mut().zip(line).for_each(|(e, &w)| *e = exponent(w).wrapping_sub(first));
-            for (value, sums) in sums.iter_mut().enumerate() {
-                sums.iter_mut().zip(&near).for_each(|(sum, &e)| *sum += u8::from(e == value as u8));
-            }
-            if near.iter().fold(false, |far, &e| far | (e >= LIKELY as u8)) {
-                for &e in near.iter().filter(|&&e| e >= LIKELY as u8) {
-                    counts[e.wrapping_add(first) as usize] += 1;
-                }
-            }
-        }
-        for (value, sums) in sums.iter().enumerate() {
-            counts[first as usize + value] += sums.iter().map(|&n| n as u64).sum::<u64>();
-        }
-    }
-    count_plain(rest, counts);
-}
-
-/// The first of the N neighbouring exponents that are the most frequent among the first weights. Of several runs that have as
-/// many it takes the second: one exponent above the largest that was seen is left for larger weights to come, and
-/// below the rest, where each exponent is half as frequent as the next. `None` if too many weights are elsewhere for
-/// counting them one by one.
-fn likely<const N: usize>(weights: &[u16]) -> Option<u8> {
-    let first_weights = &weights[..weights.len().min(1024)];
-    let mut sample = [0; 256];
-    count_plain(first_weights, &mut sample);
-    let mut inside = sample[..N].iter().sum::<u64>();
-    let (mut most, mut first, mut ties) = (inside, 0, 0);
-    for next in 1..=256 - N {
-        inside = inside + sample[next + N - 1] - sample[next - 1];
-        ties = if inside > most { 0 } else { ties + usize::from(inside == most) };
-        if inside > most || (inside == most && ties == 1) {
-            (most, first) = (inside, next);
-        }
-    }
-    (most >= first_weights.len() as u64 / 32 * 31).then_some(first as u8)
-}
-
-/// Four tables in turn: neighbouring weights often have one exponent, and counting it twice in one table would wait for
-/// the first store.
-fn count_plain(weights: &[u16], counts: &mut [u64; 256]) {
-    let mut tables = [[0u32; 256]; 4];
-    let (fours, rest) = weights.as_chunks::<4>();
-    for four in fours {
-        prefetch(four.as_ptr().wrapping_add(2048));
-        for (table, &w) in tables.iter_mut().zip(four) {
-            table[exponent(w) as usize] += 1;
-        }
-    }
-    rest.iter().for_each(|&w| counts[exponent(w) as usize] += 1);
-    for table in tables {
-        counts.iter_mut().zip(table).for_each(|(sum, n)| *sum += n as u64);
     }
 }
 

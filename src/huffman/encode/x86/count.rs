@@ -6,7 +6,8 @@
 //! goes on to the next level, where a bit counts twice as much. So a line of weights costs two additions, not sixteen
 //! comparisons. What is not likely is counted one by one.
 
-use super::super::{count_plain, likely, prefetch};
+use super::super::count::{count_plain, likely};
+use super::super::prefetch;
 use std::arch::x86_64::*;
 
 /// Likely exponents.
