@@ -205,6 +205,44 @@ fn every_group_of_the_reference_is_encoded_to_the_byte() {
     assert!(groups >= 50, "only {groups} groups were compared");
 }
 
+/// Trained-like weights, and for one in a thousand any of these exponents, so that steps for likely weights meet others.
+fn some_anywhere(n: usize, exponents: std::ops::RangeInclusive<u8>, seed: u64) -> Vec<u16> {
+    let mut random = Random::new(seed);
+    let others = weights::uniform_exponents(n, exponents, seed);
+    let likely = weights::trained_like(n, seed);
+    likely.into_iter().zip(others).map(|(w, other)| if random.below(1000) == 0 { other } else { w }).collect()
+}
+
+/// Counts of exponents of every kind and place, of any number of weights.
+#[test]
+fn exponents_are_counted() {
+    let kinds = [
+        ("trained-like", weights::trained_like(300_000, 1)),
+        ("all", weights::uniform_exponents(50_000, 0..=255, 2)),
+        ("the smallest", weights::uniform_exponents(50_000, 0..=20, 3)),
+        ("the largest", weights::uniform_exponents(50_000, 235..=255, 4)),
+        ("sixteen", weights::uniform_exponents(300_000, 240..=255, 5)),
+        ("constant", weights::constant(300_000, 0xc180)),
+        ("half zeros", weights::with_zeros(300_000, 0.5, 6)),
+        ("few zeros", weights::with_zeros(300_000, 0.01, 6)),
+        ("some anywhere", some_anywhere(300_000, 0..=255, 7)),
+    ];
+    for (name, all) in &kinds {
+        for n in [all.len(), 0, 1, 31, 511, 512, 1023, 1024, 1025, 8191, 15_360, 16_385, 33_000] {
+            // An odd start, for nothing says that weights are aligned to more than two bytes.
+            let weights = &all[(n % 3).min(all.len() - n)..][..n];
+            let mut expected = encoder::histogram(weights);
+            expected[120] += 5;
+            for variant in variants() {
+                let mut counts = [0; 256];
+                counts[120] = 5;
+                count(weights, &mut counts, variant);
+                assert_eq!(counts, expected, "{name}, {n} weights by {}", variant.name());
+            }
+        }
+    }
+}
+
 /// Weights of many kinds, whole and in odd lengths, against the naive encoder.
 #[test]
 fn weights_of_every_kind_are_encoded_as_the_naive_encoder_does() {
@@ -218,6 +256,10 @@ fn weights_of_every_kind_are_encoded_as_the_naive_encoder_does() {
         ("nearly all zeros", weights::with_zeros(900_000, 0.99, 4)),
         ("one bit", weights::one_bit(1_000_000, 120, 5)),
         ("Fibonacci", weights::fibonacci(24, 6)),
+        ("some anywhere", some_anywhere(300_000, 0..=239, 7)),
+        ("lowest and others", some_anywhere(100_000, 0..=3, 8)),
+        ("the smallest there are", weights::uniform_exponents(100_000, 0..=9, 8)),
+        ("the largest there are", weights::uniform_exponents(100_000, 229..=239, 8)),
         (
             "far apart",
             weights::of_counts(0, &[1000, 900, 3, 0, 0, 7], 9)

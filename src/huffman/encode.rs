@@ -24,9 +24,15 @@
 //! - **Making and placing side by side.** Making waits for vector units, placing for its own last result. One after the
 //!   other they add up; in one loop, on different batches, the processor works at both at once.
 //! - **Steps of sixteen** where codes are short enough that hardly any sixteen of them exceed 58 bits, else of eight.
-//! - **Portable steps** come from a table of pairs of exponents, joined by shifts. **AVX-512 steps**: byte permutations
-//!   look lengths and codes up for 64 weights at once, and rounds of variable shifts join neighbours, codes and marks
-//!   alike: two in 16 bits, four in 32, eight and sixteen in 64.
+//! - **Portable steps** come from a table of pairs of exponents, joined by shifts. So do all others where too many weights
+//!   are outside the small tables below.
+//! - **AVX-512 steps**: byte permutations look up lengths and codes of 63 exponents for 64 weights at once. Pairs are joined in
+//!   16 bits by a variable shift. From then on the first of two fields lies above the second, and a rotation of both
+//!   halves brings them together: fours in 32 bits, eights in 64. Sixteen are two registers' eights, shifted and ORed.
+//!   Codes and marks alike.
+//! - **AVX2 steps**: byte shuffles look up fifteen exponents, which are nearly all there are, for 32 weights at once. There
+//!   is no variable shift of 16 bits, so pairs are joined by a multiplication by two to the power of a length, which is
+//!   looked up too; the rest is variable shifts.
 //!
 //! # Stretches
 //!
@@ -38,8 +44,11 @@
 //! Nothing here trusts that weights are those of the histogram: they may lie in a file that somebody changes meanwhile. A
 //! weight without a code is an error, and buffers have room for 32 bits a weight.
 
+mod count;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub use count::count;
 
 use super::codebook::Codebook;
 use super::{BLOCK_BITS, CHUNK_BYTES};
@@ -70,7 +79,7 @@ pub(crate) fn sign_mantissa(weight: u16) -> u8 {
 pub enum Variant {
     /// Without intrinsics, for any processor.
     Portable,
-    /// The same, compiled for AVX2 and BMI2.
+    /// AVX2 and BMI2: Intel from Haswell on, AMD from Zen on.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// AVX-512 with byte permutations (VBMI) and variable 16-bit shifts: Intel from Ice Lake on, AMD from Zen 4 on.
@@ -99,6 +108,7 @@ impl Variant {
                     && is_x86_feature_detected!("bmi2")
                     && is_x86_feature_detected!("lzcnt")
                     && is_x86_feature_detected!("movbe")
+                    && is_x86_feature_detected!("popcnt")
             }
             #[cfg(target_arch = "x86_64")]
             Variant::Avx512 => {
@@ -107,7 +117,6 @@ impl Variant {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vbmi")
                     && is_x86_feature_detected!("avx512vbmi2")
-                    && is_x86_feature_detected!("popcnt")
             }
         }
     }
@@ -126,82 +135,6 @@ impl Variant {
             #[cfg(target_arch = "x86_64")]
             Variant::Avx512 => "avx512",
         }
-    }
-}
-
-/// Counts the exponents of weights, into counts that are there already.
-///
-/// # Panics
-///
-/// If this processor lacks `variant`.
-pub fn count(weights: &[u16], counts: &mut [u64; 256], variant: Variant) {
-    assert!(variant.is_available(), "this processor cannot run the {} variant", variant.name());
-    // The tables count in 32 bits.
-    for weights in weights.chunks(1 << 30) {
-        match variant {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has what the variant needs.
-            Variant::Avx512 => unsafe { x86::count_avx512(weights, counts) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Variant::Avx2 => unsafe { x86::count_avx2(weights, counts) },
-            _ => count_likely::<16>(weights, counts),
-        }
-    }
-}
-
-/// Counts the likely exponents by comparison, L weights at a time, and what is left one by one. The likely ones are
-/// neighbours, and twelve of them are nearly all there are.
-#[inline(always)]
-fn count_likely<const L: usize>(weights: &[u16], counts: &mut [u64; 256]) {
-    const LIKELY: usize = 12;
-    let first = likely::<LIKELY>(weights);
-    let (lines, rest) = weights.as_chunks::<L>();
-    // Sums are bytes.
-    for lines in lines.chunks(255) {
-        let mut sums = [[0u8; L]; LIKELY];
-        for line in lines {
-            prefetch(line.as_ptr().wrapping_add(2048));
-            let mut near = [0u8; L];
-            near.iter_mut().zip(line).for_each(|(e, &w)| *e = exponent(w).wrapping_sub(first));
-            for (value, sums) in sums.iter_mut().enumerate() {
-                sums.iter_mut().zip(&near).for_each(|(sum, &e)| *sum += u8::from(e == value as u8));
-            }
-            if near.iter().fold(false, |far, &e| far | (e >= LIKELY as u8)) {
-                for &e in near.iter().filter(|&&e| e >= LIKELY as u8) {
-                    counts[e.wrapping_add(first) as usize] += 1;
-                }
-            }
-        }
-        for (value, sums) in sums.iter().enumerate() {
-            counts[first as usize + value] += sums.iter().map(|&n| n as u64).sum::<u64>();
-        }
-    }
-    count_plain(rest, counts);
-}
-
-/// The first of the N neighbouring exponents that are the most frequent among the first weights.
-fn likely<const N: usize>(weights: &[u16]) -> u8 {
-    let mut sample = [0; 256];
-    count_plain(&weights[..weights.len().min(1024)], &mut sample);
-    let sums = sample.windows(N).map(|w| w.iter().sum::<u64>());
-    sums.enumerate().max_by_key(|&(_, sum)| sum).map_or(0, |(first, _)| first as u8)
-}
-
-/// Four tables in turn: neighbouring weights often have one exponent, and counting it twice in one table would wait for
-/// the first store.
-fn count_plain(weights: &[u16], counts: &mut [u64; 256]) {
-    let mut tables = [[0u32; 256]; 4];
-    let (fours, rest) = weights.as_chunks::<4>();
-    for four in fours {
-        prefetch(four.as_ptr().wrapping_add(2048));
-        for (table, &w) in tables.iter_mut().zip(four) {
-            table[exponent(w) as usize] += 1;
-        }
-    }
-    rest.iter().for_each(|&w| counts[exponent(w) as usize] += 1);
-    for table in tables {
-        counts.iter_mut().zip(table).for_each(|(sum, n)| *sum += n as u64);
     }
 }
 
@@ -224,6 +157,20 @@ struct Step {
     m: u64,
 }
 
+/// The steps of a batch.
+#[repr(align(64))]
+struct Steps {
+    c: [u64; STEPS],
+    m: [u64; STEPS],
+}
+
+impl Steps {
+    #[inline(always)]
+    fn get(&self, number: usize) -> Step {
+        Step { c: self.c[number], m: self.m[number] }
+    }
+}
+
 /// The tables of one code.
 pub struct Encoder {
     variant: Variant,
@@ -233,7 +180,11 @@ pub struct Encoder {
     single: [Step; 256],
     #[cfg(target_arch = "x86_64")]
     wide: x86::Tables,
-    /// By first exponent | second · 256; a length of 63 where one of the two has no code, or both are too long.
+    /// For AVX2, if its sixteen entries hold nearly all weights.
+    #[cfg(target_arch = "x86_64")]
+    narrow: Option<x86::Narrow>,
+    /// By first exponent | second · 256; a length of 63 where one of the two has no code, or both are too long. Empty where
+    /// the other tables do.
     pairs: Vec<Step>,
 }
 
@@ -300,16 +251,24 @@ impl Encoder {
             word if word.len == 0 => Step { c: 0, m: 0 },
             word => Step { c: (word.bits as u64) << 32, m: 1 << (64 - word.len as u32) | word.len as u64 },
         });
+        #[cfg(target_arch = "x86_64")]
+        let wide = x86::Tables::new(book);
+        #[cfg(target_arch = "x86_64")]
+        let narrow = (variant == Variant::Avx2).then(|| x86::Narrow::new(book, histogram)).flatten();
         let pairs = match variant {
             #[cfg(target_arch = "x86_64")]
-            Variant::Avx512 => Vec::new(),
+            Variant::Avx512 if wide.hold(histogram) => Vec::new(),
+            #[cfg(target_arch = "x86_64")]
+            Variant::Avx2 if narrow.is_some() => Vec::new(),
             _ => pairs(&single),
         };
         Encoder {
             variant,
             per_step: per_step(book, histogram),
             #[cfg(target_arch = "x86_64")]
-            wide: x86::Tables::new(book),
+            wide,
+            #[cfg(target_arch = "x86_64")]
+            narrow,
             single,
             pairs,
         }
@@ -362,6 +321,8 @@ impl Encoder {
                 #[cfg(target_arch = "x86_64")]
                 Variant::Avx2 => x86::batches_avx2(self, weights, signs, out),
                 #[cfg(target_arch = "x86_64")]
+                Variant::Avx512 if !self.pairs.is_empty() => x86::batches_avx2(self, weights, signs, out),
+                #[cfg(target_arch = "x86_64")]
                 Variant::Avx512 => x86::batches_avx512(self, weights, signs, out, streaming),
             }
         }?;
@@ -392,7 +353,7 @@ impl Encoder {
         // the codes of its weights, for which there is room.
         unsafe {
             let mut unit = U::new(self);
-            let mut steps = [[Step { c: 0, m: 0 }; STEPS]; 2];
+            let mut steps = [Steps { c: [0; STEPS], m: [0; STEPS] }, Steps { c: [0; STEPS], m: [0; STEPS] }];
             let mut whole = match batches.first() {
                 Some(first) => unit.make(first, signs, &mut steps[0]),
                 None => true,
@@ -405,8 +366,8 @@ impl Encoder {
                 let after = (number + 1).min(batches.len() - 1);
                 let next_whole = unit.make(&batches[after], signs.add(BATCH * after), next);
                 if whole {
-                    for step in &ready[..BATCH / U::PER_STEP] {
-                        place.put(*step);
+                    for number in 0..BATCH / U::PER_STEP {
+                        place.put(ready.get(number));
                     }
                 } else {
                     self.place_batch(U::PER_STEP, &mut place, batch, ready)
@@ -446,13 +407,13 @@ impl Encoder {
         per_step: usize,
         place: &mut Place,
         batch: &[u16; BATCH],
-        steps: &[Step; STEPS],
+        steps: &Steps,
     ) -> Result<(), NoCode> {
         for (number, weights) in batch.chunks(per_step).enumerate() {
             // SAFETY: by the caller's promise.
             unsafe {
-                if steps[number].m != 0 {
-                    place.put(steps[number]);
+                if steps.m[number] != 0 {
+                    place.put(steps.get(number));
                     continue;
                 }
                 // Fewer of them may do; if even eight are too many, or one has no code, one by one.
@@ -580,7 +541,7 @@ trait Unit<'a> {
     /// # Safety
     ///
     /// `signs` has room for a byte a weight, and the processor has what the unit needs.
-    unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut [Step; STEPS]) -> bool;
+    unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut Steps) -> bool;
 
     /// Whether a weight without a code was taken for one that has one, in a step that seemed good.
     fn has_missed(&self) -> bool {
@@ -603,7 +564,7 @@ impl<'a, const N: usize> Unit<'a> for Plain<'a, N> {
     }
 
     #[inline(always)]
-    unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut [Step; STEPS]) -> bool {
+    unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut Steps) -> bool {
         for line in (0..BATCH).step_by(32) {
             prefetch(weights.as_ptr().wrapping_add(1024 + line));
         }
@@ -617,13 +578,14 @@ impl<'a, const N: usize> Unit<'a> for Plain<'a, N> {
         }
         let mut whole = true;
         let (octets, _) = exponents.as_chunks::<8>();
-        for (number, step) in steps[..BATCH / N].iter_mut().enumerate() {
+        for number in 0..BATCH / N {
             let joined = if N == 8 {
                 octet(self.pairs, &octets[number])
             } else {
                 octet(self.pairs, &octets[2 * number]).join(octet(self.pairs, &octets[2 * number + 1]))
             };
-            *step = joined.checked();
+            let step = joined.checked();
+            (steps.c[number], steps.m[number]) = (step.c, step.m);
             whole &= step.m != 0;
         }
         whole

@@ -1,7 +1,13 @@
-//! The x86-64 variants: the portable code compiled for newer processors, and steps by AVX-512.
+//! The x86-64 variants: the portable code compiled for newer processors, steps by AVX2 and by AVX-512.
 
-use super::{BATCH, Encoder, NoCode, Plain, STEP_BITS, STEPS, Step, Stretch, Unit, count_likely, count_plain, likely};
+mod avx2;
+mod count;
+
+use super::{BATCH, Encoder, NoCode, Plain, STEP_BITS, Steps, Stretch, Unit};
 use crate::huffman::codebook::Codebook;
+use avx2::Avx2;
+pub(super) use avx2::Narrow;
+pub(super) use count::{count_avx2, count_avx512};
 use std::arch::x86_64::*;
 
 /// Entries of a register of bytes, which a byte permutation looks up at once. The first stands for all exponents that are not
@@ -41,6 +47,13 @@ impl Tables {
         tables
     }
 
+    /// Whether nearly all weights are in them, so that they are the fastest way.
+    pub fn hold(&self, histogram: &[u64; 256]) -> bool {
+        let outside =
+            (0..=self.base as usize).filter(|&e| e > 0 || self.zero.is_none()).map(|e| histogram[e]).sum::<u64>();
+        outside <= histogram.iter().sum::<u64>() / 128
+    }
+
     /// Whether weights of exponent 0 need their place.
     pub fn has_zero(&self) -> bool {
         self.zero.is_some()
@@ -53,6 +66,17 @@ const EVEN: [u8; 64] = {
     let mut i = 0;
     while i < 64 {
         even[i] = 2 * i as u8;
+        i += 1;
+    }
+    even
+};
+
+/// The same, in each octet from the last to the first.
+const EVEN_BACKWARDS: [u8; 64] = {
+    let mut even = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        even[i] = EVEN[i ^ 7];
         i += 1;
     }
     even
@@ -72,9 +96,11 @@ pub(super) unsafe fn batches_avx2(
 ) -> Result<u64, NoCode> {
     // SAFETY: the same promise.
     unsafe {
-        match encoder.per_step {
-            8 => encoder.batches::<Plain<8>>(weights, signs, out),
-            _ => encoder.batches::<Plain<16>>(weights, signs, out),
+        match (encoder.per_step, &encoder.narrow) {
+            (8, Some(_)) => encoder.batches::<Avx2<8>>(weights, signs, out),
+            (_, Some(_)) => encoder.batches::<Avx2<16>>(weights, signs, out),
+            (8, None) => encoder.batches::<Plain<8>>(weights, signs, out),
+            (_, None) => encoder.batches::<Plain<16>>(weights, signs, out),
         }
     }
 }
@@ -133,30 +159,33 @@ struct Avx512<const N: usize, const ZERO: bool, const STREAM: bool> {
     base: __m512i,
     even: __m512i,
     odd: __m512i,
+    backwards: __m512i,
     /// The largest entries looked up so far.
     largest: __m512i,
 }
 
-/// Codes, marks and lengths of eight steps in the making, right-aligned in 64 bits.
+/// Codes and marks of eight octets in the making.
 #[derive(Clone, Copy)]
 struct Eight {
     c: __m512i,
     m: __m512i,
+    /// Zeros before the first bit. Those behind the last are what is left of 64.
+    above: __m512i,
+    /// Bits.
     l: __m512i,
 }
 
 impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512<N, ZERO, STREAM> {
-    /// Octets of 64 weights.
+    /// The exponents of 64 weights, in each octet the last weight's first, so that the first one's code ends up on top.
+    /// Writes their sign/mantissa bytes.
     ///
     /// # Safety
     ///
     /// 64 weights can be read, and 64 bytes written at `signs`, on a cache line if STREAM; the processor has AVX-512.
     #[inline(always)]
-    unsafe fn octets(&mut self, weights: *const u16, signs: *mut u8) -> Eight {
+    unsafe fn split(&self, weights: *const u16, signs: *mut u8) -> __m512i {
         // SAFETY: by the caller's promise.
         unsafe {
-            let (byte, half, word) =
-                (_mm512_set1_epi16(0xff), _mm512_set1_epi32(0xffff), _mm512_set1_epi64(0xffff_ffff));
             let (x, y) = (load(weights.cast()), load(weights.add(32).cast()));
             _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(2048).cast());
             _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(2048 + 32).cast());
@@ -168,8 +197,19 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512<N, ZERO, STREA
             } else {
                 _mm512_storeu_si512(signs.cast(), sm)
             }
+            _mm512_permutex2var_epi8(_mm512_srli_epi16::<7>(x), self.backwards, _mm512_srli_epi16::<7>(y))
+        }
+    }
 
-            let e = _mm512_permutex2var_epi8(_mm512_srli_epi16::<7>(x), self.even, _mm512_srli_epi16::<7>(y));
+    /// The octets of 64 exponents.
+    ///
+    /// # Safety
+    ///
+    /// The processor has AVX-512.
+    #[inline(always)]
+    unsafe fn octets(&mut self, e: __m512i) -> Eight {
+        // SAFETY: by the caller's promise.
+        unsafe {
             let is_zero = if ZERO { _mm512_testn_epi8_mask(e, e) } else { 0 };
             // What lies below the table, or is zero, falls on its first entry. What lies above it has no code, and was not
             // counted: the look-up would not see that.
@@ -183,48 +223,48 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512<N, ZERO, STREA
             let low = look(self.low, self.zero[1]);
             let high = look(self.high, self.zero[2]);
 
-            // Pairs, in 16 bits. The even byte is the first weight's.
-            let (first, second) = (_mm512_and_si512(l, byte), _mm512_srli_epi16::<8>(l));
-            let c_first = _mm512_ternarylogic_epi64::<0xca>(byte, low, _mm512_slli_epi16::<8>(high));
-            let c_second = _mm512_ternarylogic_epi64::<0xca>(byte, _mm512_srli_epi16::<8>(low), high);
+            // Pairs, in 16 bits, right-aligned. The odd byte is the first weight's.
+            let byte = _mm512_set1_epi16(0xff);
+            let c_first = _mm512_ternarylogic_epi64::<0xca>(byte, _mm512_srli_epi16::<8>(low), high);
+            let c_second = _mm512_ternarylogic_epi64::<0xca>(byte, low, _mm512_slli_epi16::<8>(high));
+            let (second, one) = (_mm512_and_si512(l, byte), _mm512_set1_epi16(1));
             let c = _mm512_or_si512(_mm512_sllv_epi16(c_first, second), c_second);
-            let one = _mm512_set1_epi16(1);
             let m = _mm512_or_si512(_mm512_sllv_epi16(one, second), one);
-            let l = _mm512_add_epi16(first, second);
+            let l = _mm512_maddubs_epi16(l, _mm512_set1_epi8(1));
             // A pair that 16 bits do not hold makes its step too long.
             let long = _mm512_cmpgt_epi16_mask(l, _mm512_set1_epi16(16));
             let l = _mm512_mask_mov_epi16(l, long, _mm512_set1_epi16(NONE as i16));
 
-            // Fours, in 32 bits; eights, in 64.
-            let second = _mm512_srli_epi32::<16>(l);
-            let join =
-                |v| _mm512_or_si512(_mm512_sllv_epi32(_mm512_and_si512(v, half), second), _mm512_srli_epi32::<16>(v));
-            let (c, m, l) = (join(c), join(m), _mm512_add_epi32(_mm512_and_si512(l, half), second));
-            let second = _mm512_srli_epi64::<32>(l);
-            let join =
-                |v| _mm512_or_si512(_mm512_sllv_epi64(_mm512_and_si512(v, word), second), _mm512_srli_epi64::<32>(v));
-            Eight { c: join(c), m: join(m), l: _mm512_add_epi64(_mm512_and_si512(l, word), second) }
+            // Fours, in 32 bits: the second pair moves up to the first, which is above it.
+            let free = _mm512_sub_epi16(_mm512_set1_epi16(16), l);
+            let below = _mm512_and_si512(free, _mm512_set1_epi32(0xffff));
+            let (c, m) = (_mm512_sllv_epi16(c, below), _mm512_sllv_epi16(m, below));
+            let above = _mm512_srli_epi32::<16>(free);
+            let l = _mm512_madd_epi16(l, one);
+            // Eights, in 64: the first four moves down to the second and that up to it, zeros going round.
+            let by = _mm512_mask_sub_epi32(above, 0xaaaa, _mm512_setzero_si512(), below);
+            let first = _mm512_srli_epi64::<32>(l);
+            Eight {
+                c: _mm512_rolv_epi32(c, by),
+                m: _mm512_rolv_epi32(m, by),
+                above: _mm512_sub_epi64(_mm512_set1_epi64(32), first),
+                l: _mm512_add_epi64(_mm512_and_si512(l, _mm512_set1_epi64(0xffff_ffff)), first),
+            }
         }
     }
 
-    /// To the left, checked, and into memory: eight steps. Whether none is too long.
+    /// Writes eight steps from `number` on, given their codes and marks to the left. Whether none is too long.
     ///
     /// # Safety
     ///
-    /// Eight steps can be written, and the processor has AVX-512.
+    /// There are so many steps, and the processor has AVX-512.
     #[inline(always)]
-    unsafe fn store(steps: *mut Step, Eight { c, m, l }: Eight) -> bool {
+    unsafe fn store(steps: &mut Steps, number: usize, c: __m512i, m: __m512i, l: __m512i) -> bool {
         // SAFETY: by the caller's promise.
         unsafe {
-            // Steps in memory are c and m in turn.
-            let (to_low, to_high) =
-                (_mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0), _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4));
-            let up = _mm512_sub_epi64(_mm512_set1_epi64(64), l);
-            let c = _mm512_sllv_epi64(c, up);
             let good = _mm512_cmple_epu64_mask(l, _mm512_set1_epi64(STEP_BITS as i64));
-            let m = _mm512_maskz_or_epi64(good, _mm512_sllv_epi64(m, up), l);
-            _mm512_storeu_si512(steps.cast(), _mm512_permutex2var_epi64(c, to_low, m));
-            _mm512_storeu_si512(steps.add(4).cast(), _mm512_permutex2var_epi64(c, to_high, m));
+            _mm512_storeu_si512(steps.c.as_mut_ptr().add(number).cast(), c);
+            _mm512_storeu_si512(steps.m.as_mut_ptr().add(number).cast(), _mm512_maskz_or_epi64(good, m, l));
             good == 0xff
         }
     }
@@ -247,6 +287,7 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Unit<'_> for Avx512<N
                 base: _mm512_set1_epi8(tables.base as i8),
                 even,
                 odd: _mm512_add_epi8(even, _mm512_set1_epi8(1)),
+                backwards: load(EVEN_BACKWARDS.as_ptr()),
                 largest: _mm512_setzero_si512(),
             }
         }
@@ -259,83 +300,27 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Unit<'_> for Avx512<N
     }
 
     #[inline(always)]
-    unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut [Step; STEPS]) -> bool {
-        let (weights, steps) = (weights.as_ptr(), steps.as_mut_ptr());
+    unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut Steps) -> bool {
+        let weights = weights.as_ptr();
         // SAFETY: by the caller's promise; a batch is twice 64 weights, and its steps are BATCH / N.
         unsafe {
-            let (a, b) = (self.octets(weights, signs), self.octets(weights.add(64), signs.add(64)));
+            let (a, b) = (self.split(weights, signs), self.split(weights.add(64), signs.add(64)));
             if N == 8 {
-                return Self::store(steps, a) & Self::store(steps.add(8), b);
+                let (x, y) = (self.octets(a), self.octets(b));
+                let up = |x: Eight| (_mm512_sllv_epi64(x.c, x.above), _mm512_sllv_epi64(x.m, x.above), x.l);
+                let ((xc, xm, xl), (yc, ym, yl)) = (up(x), up(y));
+                return Self::store(steps, 0, xc, xm, xl) & Self::store(steps, 8, yc, ym, yl);
             }
-            // Neighbouring octets: the even lanes of both, and the odd ones.
+            // Even octets and odd ones, so that the two of a step meet.
             let (evens, odds) =
                 (_mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0), _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1));
-            let first = |x, y| _mm512_permutex2var_epi64(x, evens, y);
-            let second = |x, y| _mm512_permutex2var_epi64(x, odds, y);
-            let by = second(a.l, b.l);
-            let join = |x, y| _mm512_or_si512(_mm512_sllv_epi64(first(x, y), by), second(x, y));
-            let l = _mm512_add_epi64(first(a.l, b.l), by);
-            Self::store(steps, Eight { c: join(a.c, b.c), m: join(a.m, b.m), l })
+            let x = self.octets(_mm512_permutex2var_epi64(a, evens, b));
+            let y = self.octets(_mm512_permutex2var_epi64(a, odds, b));
+            // Where both fit, the second one's zeros go round, none of its bits.
+            let by = _mm512_sub_epi64(y.above, x.l);
+            let c = _mm512_or_si512(_mm512_sllv_epi64(x.c, x.above), _mm512_rolv_epi64(y.c, by));
+            let m = _mm512_or_si512(_mm512_sllv_epi64(x.m, x.above), _mm512_rolv_epi64(y.m, by));
+            Self::store(steps, 0, c, m, _mm512_add_epi64(x.l, y.l))
         }
     }
-}
-
-/// Counts exponents: the likely ones by comparison, 64 weights at a time, what is left one by one.
-///
-/// # Safety
-///
-/// The processor has the features. There are fewer than 2^32 weights.
-#[target_feature(enable = "popcnt,bmi1,bmi2,avx2,avx512f,avx512bw,avx512vbmi,avx512vbmi2")]
-pub(super) unsafe fn count_avx512(weights: &[u16], counts: &mut [u64; 256]) {
-    // Twelve, as elsewhere, take longer here than counting what is left does.
-    const LIKELY: usize = 8;
-    let first = likely::<LIKELY>(weights);
-    let mut rest = [0u8; 4096];
-    let mut kept = 0;
-    let (lines, tail) = weights.as_chunks::<64>();
-    // SAFETY: each 64 weights are read where they are; `rest` is emptied while a register still fits behind what it has.
-    unsafe {
-        let even = load(EVEN.as_ptr());
-        let (base, ones) = (_mm512_set1_epi8(first as i8), _mm512_set1_epi8(1));
-        let values: [__m512i; LIKELY] = std::array::from_fn(|i| _mm512_set1_epi8(i as i8));
-        for lines in lines.chunks(255) {
-            // Sums are bytes.
-            let mut sums = [_mm512_setzero_si512(); LIKELY];
-            for line in lines {
-                let at = line.as_ptr();
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(2048).cast());
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(2048 + 32).cast());
-                let (x, y) = (load(at.cast()), load(at.add(32).cast()));
-                let e = _mm512_permutex2var_epi8(_mm512_srli_epi16::<7>(x), even, _mm512_srli_epi16::<7>(y));
-                let near = _mm512_sub_epi8(e, base);
-                for (value, sum) in values.iter().zip(&mut sums) {
-                    *sum = _mm512_mask_add_epi8(*sum, _mm512_cmpeq_epi8_mask(near, *value), *sum, ones);
-                }
-                let far = _mm512_cmpge_epu8_mask(near, _mm512_set1_epi8(LIKELY as i8));
-                _mm512_storeu_si512(rest.as_mut_ptr().add(kept).cast(), _mm512_maskz_compress_epi8(far, e));
-                kept += far.count_ones() as usize;
-                if kept > rest.len() - 64 {
-                    rest[..kept].iter().for_each(|&e| counts[e as usize] += 1);
-                    kept = 0;
-                }
-            }
-            for (i, sum) in sums.into_iter().enumerate() {
-                let eight = _mm512_sad_epu8(sum, _mm512_setzero_si512());
-                // A run reaches to 255 at most.
-                counts[first as usize + i] += _mm512_reduce_add_epi64(eight) as u64;
-            }
-        }
-    }
-    rest[..kept].iter().for_each(|&e| counts[e as usize] += 1);
-    count_plain(tail, counts);
-}
-
-/// [`count_likely`], 32 weights at a time.
-///
-/// # Safety
-///
-/// The processor has the features.
-#[target_feature(enable = "bmi1,bmi2,avx2,lzcnt,movbe")]
-pub(super) unsafe fn count_avx2(weights: &[u16], counts: &mut [u64; 256]) {
-    count_likely::<32>(weights, counts);
 }
