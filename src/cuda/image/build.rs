@@ -268,8 +268,8 @@ impl<'a> Walk<'a> {
             }
         });
         if (from == 0 && gap(0) != Some(0)) || !marker.walk(runs, &mut index) {
-            // What is wrong is found more slowly.
-            BlockWalk::new(job.model, group).range(from, to)?;
+            // What is wrong is found more slowly, from one block earlier: it may be the gap or the position to begin with.
+            BlockWalk::new(job.model, group).range(from.saturating_sub(1), to)?;
             let place = group.place(sources, Member::EncodedExponent, start);
             return Err(Error::corrupt(place, "the codes have changed since the model was opened"));
         }
