@@ -127,10 +127,16 @@ fn the_example_says_the_same_in_c_and_in_rust() {
         .args(WARNINGS)
         .arg(built().join("libdf11.a"))
         .args(["-lpthread", "-ldl", "-lm"]));
-    let rust = built().join("../examples/decompress");
+    let mut rust = built().join("../examples/decompress");
     if !rust.exists() {
-        // A run of this file alone does not build examples.
-        run(Command::new(env!("CARGO")).current_dir(ROOT).args(["build", "--quiet", "--example", "decompress"]));
+        // A run of this file alone does not build examples. Built in the same folder it would replace the shared library that
+        // the programs of the other tests are running with.
+        let alone = Path::new(ROOT).join("target/examples");
+        run(Command::new(env!("CARGO"))
+            .current_dir(ROOT)
+            .args(["build", "--quiet", "--example", "decompress", "--target-dir"])
+            .arg(&alone));
+        rust = alone.join("debug/examples/decompress");
     }
     let mut said = Vec::new();
     for program in [shared, fixed, rust] {

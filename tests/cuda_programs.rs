@@ -39,7 +39,10 @@ fn build(source: &str, folder: &Path) -> PathBuf {
 /// (Modules stay: the library keeps its kernels for as long as the context lives, see `df11_device_free`.)
 fn on_emulator(program: &Path) -> Command {
     let mut command = Command::new(program);
-    command.env("DF11_LIBCUDA", engine::library()).env("DF11_EMULATOR_LEAKS", "stderr").env("DF11_EMULATOR_LEAK_EXIT", "99");
+    command
+        .env("DF11_LIBCUDA", engine::library())
+        .env("DF11_EMULATOR_LEAKS", "stderr")
+        .env("DF11_EMULATOR_LEAK_EXIT", "99");
     command
 }
 
@@ -86,7 +89,8 @@ fn check_says_what_is_wrong() {
 fn check_without_a_driver_is_skipped() {
     let folder = library();
     let program = build("tests/gpu/check.c", folder.path());
-    let output = Command::new(&program).env("DF11_LIBCUDA", "/nonexistent/libcuda.so.1").arg(model("tiny")).output().unwrap();
+    let output =
+        Command::new(&program).env("DF11_LIBCUDA", "/nonexistent/libcuda.so.1").arg(model("tiny")).output().unwrap();
     assert_eq!(output.status.code(), Some(77), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("missing: a CUDA driver"), "{output:?}");
 }
@@ -161,7 +165,8 @@ fn the_bundle_runs_from_another_folder() {
     command.args(["--millions", "0.005", "--repeats", "1"]).env("DF11_LIBCUDA", engine::library());
     let said = stdout(&run(&mut command));
     assert!(said.contains("0 failed"), "{said}");
-    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(bundle.join("out/gpu.json")).unwrap()).unwrap();
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(bundle.join("out/gpu.json")).unwrap()).unwrap();
     let steps = report["steps"].as_array().unwrap();
     assert_eq!(steps.iter().filter(|s| s["result"] == "passed").count(), 3, "{report}");
 }
