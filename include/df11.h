@@ -14,6 +14,7 @@
  *   df11_model_group_count(), df11_model_group_info(), df11_model_tensor_info(), df11_model_find_tensor(), ...
  *   df11_decompress_host()        any range of a group into your memory, on as many threads as you give
  *   df11_tensor_read()            any bytes of any tensor, plain or compressed
+ *   df11_model_write_image()      a group as a CUDA device decodes it, into memory of yours, without CUDA
  *   df11_model_free()
  *
  *   On a CUDA device, with your context, your stream and your memory (no CUDA toolkit is needed, and a driver, 525 or later,
@@ -955,7 +956,7 @@ df11_status df11_tensor_read(const struct df11_model *model,
  * depend on the group alone. No CUDA is needed, and every code is walked, so what was written decodes.
  *
  * `dst` is memory of the caller's, with any alignment (64 is fastest), pinned or not; nothing is read from it. One thread works:
- * df11_model_write_image_part() is for callers who have several. It allocates some 100 KiB, below 1 MB with DF11_OPEN_READ.
+ * df11_model_write_image_part() is for callers who have several. It allocates less than 100 KiB, and below 1 MB with DF11_OPEN_READ.
  *
  * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL; DF11_CORRUPT if the codes contradict
  * the tables, the positions or the gaps at which blocks begin; DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_IO

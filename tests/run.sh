@@ -37,7 +37,7 @@ step cargo clippy --locked --workspace --all-targets --features libdf11/cli -- -
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --features cli
 step cargo test --locked --features cli
 # Answers only: a machine under test has no time to be measured on.
-for bench in decode encode model; do
+for bench in decode encode image model; do
     step cargo bench --locked -p df11-bench --bench "$bench" -- --quick
 done
 
@@ -51,6 +51,6 @@ fi
 host=$(rustc -vV | sed -n 's/^host: //p')
 if [ "$host" = x86_64-unknown-linux-gnu ] || [ "$host" = aarch64-unknown-linux-gnu ]; then
     export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="target/asan"
-    step cargo test --locked --target "$host" --test golden --test decode --test encode --test writer --test hostile --test properties
+    step cargo test --locked --target "$host" --test golden --test decode --test encode --test writer --test hostile --test properties --test image
 fi
 echo "== all passed"

@@ -11,7 +11,7 @@ use std::ffi::c_void;
 /// depend on the group alone. No CUDA is needed, and every code is walked, so what was written decodes.
 ///
 /// `dst` is memory of the caller's, with any alignment (64 is fastest), pinned or not; nothing is read from it. One thread works:
-/// df11_model_write_image_part() is for callers who have several. It allocates some 100 KiB, below 1 MB with DF11_OPEN_READ.
+/// df11_model_write_image_part() is for callers who have several. It allocates less than 100 KiB, and below 1 MB with DF11_OPEN_READ.
 ///
 /// Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL; DF11_CORRUPT if the codes contradict
 /// the tables, the positions or the gaps at which blocks begin; DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_IO

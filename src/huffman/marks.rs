@@ -8,13 +8,17 @@
 //! again, once in some hundred weights:
 //!
 //! ```text
-//! step    e = many[bits >> 53];  bits <<= e & 63;  here += e         here: weights << 16 | bits, since the burst's start
-//! round   points[r] = here;  bits = load at here;  five steps         at most one mark lies in it: 55 weights at most
-//! burst   up to 48 rounds of all lanes, then of each lane:
-//!           for each mark in it   the round by counting smaller points, the step by doing the round again, the code by
-//!                                 a table of the places at which a window's codes begin
-//!           for each block's end  the first code behind it, code by code
+//! step    here += many[word << here >> 53]         here: weights << 16 | bits, since the burst's start
+//! round   points[r] = here;  word = load at here;  five steps         at most one mark lies in it: 55 weights at most
+//! burst   up to 128 rounds of all lanes, then of each lane:
+//!           for each round    round_of[weights before it / 104] = r: what remains is the last round before each mark
+//!           for each mark     its round again, step by step: the last step before it, and from a table of the places at
+//!                             which a window's codes begin the bit
+//!           for each border   of blocks, the first code behind it, code by code
 //! ```
+//!
+//! A step is a shift, a shift and an addition from memory, some eight cycles one after the other; eight lanes fill them. Nothing
+//! in a burst depends on a comparison but long codes, nor does the search for rounds.
 //!
 //! A lane walks a *run* of whole blocks and goes through their borders without stopping, for the stream restarts nowhere.
 //! At each border the walk knows how many weights came before and at which bit the next code begins; whoever asked for the
@@ -55,7 +59,7 @@ const _: () = assert!(ROUNDS * (STEPS * WINDOW as usize + 1) / (EVERY as usize) 
 #[inline(always)]
 fn marks_before(weights: u32) -> usize {
     const { assert!(EVERY == 104 && ROUNDS * (STEPS * WINDOW as usize + 1) + (EVERY as usize) < 18_724) }
-    (weights * 10_083 >> 20) as usize
+    ((weights * 10_083) >> 20) as usize
 }
 
 /// One weight, as points count them.
@@ -200,6 +204,7 @@ impl<'a> Marker<'a> {
     ) -> [bool; LANES] {
         let mut here = bits;
         let mut stuck = [false; LANES];
+        #[expect(clippy::needless_range_loop)] // of several arrays at once
         for r in 0..rounds.min(ROUNDS) {
             let (mut words, mut steps, mut entries) = ([0; LANES], [0; LANES], [0; LANES]);
             for l in 0..LANES {
@@ -306,7 +311,7 @@ impl<'a> Marker<'a> {
         let here = here[step];
         // Whole codes of the window before this one: none behind the last step.
         let codes = (behind - ONE - (here & !BITS)) >> 16;
-        (point & BITS & !7) + (here & BITS) + (self.tables.places[window(here)] >> (4 * codes & 63) & 15) as u32
+        (point & BITS & !7) + (here & BITS) + (self.tables.places[window(here)] >> ((4 * codes) & 63) & 15) as u32
     }
 
     /// The first code at or behind a border, code by code from a point before it.
@@ -429,5 +434,127 @@ impl<'a> Lane<'a> {
             None => (self.end_block * BLOCK_BITS).saturating_sub(self.first_bit as usize + self.at),
         };
         (left / 48 + 1).min(ROUNDS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::BLOCK_BYTES;
+    use super::super::code::Code;
+    use super::*;
+
+    /// What a walk said.
+    #[derive(Debug, Default, PartialEq)]
+    struct Said {
+        marks: Vec<(u64, u64)>,
+        borders: Vec<(usize, u64, usize)>,
+        ends: Vec<(usize, u64)>,
+    }
+
+    impl Sink for Said {
+        fn mark(&mut self, number: u64, bit: u64) {
+            self.marks.push((number, bit));
+        }
+        fn border(&mut self, block: usize, weight: u64, gap: usize) -> bool {
+            self.borders.push((block, weight, gap));
+            true
+        }
+        fn end(&mut self, block: usize, bit: u64) -> bool {
+            self.ends.push((block, bit));
+            true
+        }
+    }
+
+    /// A stream of so many codes, and what is to be said of it.
+    fn stream(codes: &CodeTable, count: u64, mut random: u64) -> (Vec<u8>, Said) {
+        let (mut bytes, mut said, mut bit) = (Vec::new(), Said::default(), 0u64);
+        let mut block = 0;
+        for weight in 0..count {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            // Short words are likely, as they should be.
+            let code = codes.first((random >> 32) as u32).unwrap_or(codes.codes()[0]);
+            if bit >= (block + 1) * BLOCK_BITS as u64 {
+                block += 1;
+                said.borders.push((block as usize, weight, (bit % BLOCK_BITS as u64) as usize));
+            }
+            if weight.is_multiple_of(EVERY) {
+                said.marks.push((weight / EVERY, bit));
+            }
+            if weight + 1 == count {
+                said.ends.push((block as usize, bit + code.len as u64));
+            }
+            bytes.resize((bit / 8 + 8) as usize, 0);
+            let word = (code.bits as u64) << 32 >> (bit % 8);
+            for (to, part) in bytes[(bit / 8) as usize..].iter_mut().zip(word.to_be_bytes()) {
+                *to |= part;
+            }
+            bit += code.len as u64;
+        }
+        bytes.truncate(bit.div_ceil(8) as usize);
+        (bytes, said)
+    }
+
+    /// Runs of a whole stream, as what is to be said of it cuts it.
+    fn runs<'a>(code: &'a [u8], said: &Said, count: u64) -> [Run<'a>; LANES] {
+        let blocks = said.borders.len() + 1;
+        std::array::from_fn(|lane| {
+            let (block, end) = (blocks * lane / LANES, blocks * (lane + 1) / LANES);
+            let (weight, gap) =
+                if block == 0 { (0, 0) } else { (said.borders[block - 1].1, said.borders[block - 1].2) };
+            let code = &code[block * BLOCK_BYTES..code.len().min(end * BLOCK_BYTES + BEHIND)];
+            Run { code, block, blocks: end - block, gap, weight, end: (end == blocks).then_some(count) }
+        })
+    }
+
+    fn tables() -> Vec<CodeTable> {
+        let code = |bits: u32, len: u8| Code { bits: bits << (32 - len), len, symbol: len };
+        vec![
+            CodeTable::new(vec![code(0, 1), code(1, 1)]).unwrap(),
+            CodeTable::new(vec![code(0, 1), code(2, 2), code(6, 3), code(14, 4)]).unwrap(),
+            // Nothing that is short, and long words now and then.
+            CodeTable::new((0..200).map(|i| code(i, 8)).chain([code(255, 8)]).collect()).unwrap(),
+            CodeTable::new((1..32).map(|len| code((1u64 << len) as u32 - 2, len)).collect()).unwrap(),
+            CodeTable::new(vec![code(1, 32), code(3, 32), code(0xffff_ffff, 32)]).unwrap(),
+        ]
+    }
+
+    #[test]
+    fn both_walks_say_what_is_true() {
+        for (number, codes) in tables().iter().enumerate() {
+            let marker = Marker::new(codes);
+            for count in [1, 2, 60, 104, 105, 1000, 30_000, 400_000] {
+                let (bytes, truth) = stream(codes, count, count + number as u64);
+                for portable in [false, true] {
+                    let mut said = Said::default();
+                    let runs = runs(&bytes, &truth, count);
+                    let well =
+                        if portable { marker.walk_inline(runs, &mut said) } else { marker.walk(runs, &mut said) };
+                    said.marks.sort_unstable();
+                    said.borders.sort_unstable();
+                    assert!(well && said == truth, "table {number}, {count} weights, portable: {portable}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_code_is_met_where_it_is() {
+        // Windows of ones begin no code.
+        let code = |bits: u32, len: u8| Code { bits: bits << (32 - len), len, symbol: len };
+        let codes = CodeTable::new(vec![code(0, 1), code(2, 2), code(6, 3)]).unwrap();
+        let marker = Marker::new(&codes);
+        let (bytes, truth) = stream(&codes, 400_000, 1);
+        for at in [0, 1, 4095, 4097, 4100, bytes.len() / 2, bytes.len() - 20, bytes.len() - 1] {
+            let mut spoilt = bytes.clone();
+            spoilt[at] = 0xff;
+            let before = Said::default();
+            assert!(!marker.walk(runs(&spoilt, &truth, 400_000), &mut { before }), "byte {at}");
+            // A run that ends before it does not mind.
+            let run = Run { code: &spoilt[..BLOCK_BYTES + BEHIND], block: 0, blocks: 1, gap: 0, weight: 0, end: None };
+            let others = Run { blocks: 0, ..run };
+            let mut said = Said::default();
+            let well = marker.walk(std::array::from_fn(|lane| if lane == 0 { run } else { others }), &mut said);
+            assert!(if at < 4096 { !well } else { well && said.borders == truth.borders[..1] }, "byte {at}");
+        }
     }
 }

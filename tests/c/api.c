@@ -173,6 +173,67 @@ static void ranges(void)
     df11_model_free(model);
 }
 
+/* Images: the same bytes at once and in parts, with guards around them, and what a program can get wrong. */
+static void images(void)
+{
+    static const char *const names[] = {"tiny", "block", "edge"};
+    df11_error error;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "%s/model", names[i]);
+        df11_model *model = open_model(path, NULL);
+        for (uint64_t g = 0; g < df11_model_group_count(model); g++) {
+            df11_group_info info = DF11_GROUP_INFO_INIT;
+            unsigned char *image, *again;
+            CHECK(df11_model_group_info(model, g, &info, &error) == DF11_OK);
+            CHECK(info.image_bytes > info.element_count && info.image_bytes % 256 == 0);
+            size_t bytes = info.image_bytes;
+            CHECK((image = malloc(bytes + 1)) != NULL && (again = malloc(bytes + 1)) != NULL);
+            image[bytes] = again[bytes] = 0x55;
+            CHECK(df11_model_write_image(model, g, image, bytes, &error) == DF11_OK && image[bytes] == 0x55);
+            CHECK(memcmp(image, "DF11IMG", 8) == 0);
+            for (uint32_t parts = 1; parts <= 7; parts++) {
+                memset(again, 0xaa, bytes);
+                for (uint32_t part = parts; part-- > 0;)
+                    CHECK(df11_model_write_image_part(model, g, again, bytes, part, parts, &error) == DF11_OK);
+                CHECK(memcmp(image, again, bytes) == 0 && again[bytes] == 0x55);
+            }
+            memset(again, 0xaa, bytes);
+            CHECK(df11_model_write_image(model, g, again, bytes - 1, &error) == DF11_BUFFER_TOO_SMALL);
+            CHECK(df11_model_write_image(model, g, NULL, bytes, &error) == DF11_INVALID_ARGUMENT);
+            CHECK(df11_model_write_image(model, 1000, again, bytes, &error) == DF11_NOT_FOUND);
+            CHECK(df11_model_write_image(NULL, g, again, bytes, &error) == DF11_INVALID_ARGUMENT);
+            CHECK(df11_model_write_image_part(model, g, again, bytes, 3, 3, &error) == DF11_INVALID_ARGUMENT);
+            CHECK(df11_model_write_image_part(model, g, again, bytes, 0, 0, &error) == DF11_INVALID_ARGUMENT);
+            size_t same = 0;
+            while (same < bytes && again[same] == 0xaa)
+                same++;
+            CHECK(same == bytes);
+            free(again);
+            free(image);
+        }
+        df11_model_free(model);
+    }
+    /* A program that was compiled when the struct was smaller gets no more than it has room for. */
+    df11_model *model = open_model("tiny/model", NULL);
+    df11_group_info old = DF11_GROUP_INFO_INIT;
+    old.struct_size = offsetof(df11_group_info, image_bytes);
+    old.image_bytes = 77;
+    CHECK(df11_model_group_info(model, 0, &old, &error) == DF11_OK && old.packed_bytes > 0 && old.image_bytes == 77);
+    df11_model_free(model);
+    /* Positions that lie: no image, and nothing that looks like one. */
+    unsigned char image[1 << 16];
+    df11_group_info info = DF11_GROUP_INFO_INIT;
+    memset(image, 0xaa, sizeof image);
+    CHECK(df11_model_open(under(hostile, "bits_that_are_no_code.safetensors"), NULL, &model, &error) == DF11_OK);
+    CHECK(df11_model_group_info(model, 0, &info, &error) == DF11_OK && info.image_bytes <= sizeof image);
+    CHECK(df11_model_write_image(model, 0, image, sizeof image, &error) == DF11_CORRUPT);
+    CHECK(strstr(error.message, "encoded_exponent") != NULL && strstr(error.message, "at byte") != NULL);
+    for (size_t at = 0; at < 256; at++)
+        CHECK(image[at] == 0);
+    df11_model_free(model);
+}
+
 static void mistakes_and_files(void)
 {
     df11_model *model = (df11_model *)&model;
@@ -918,6 +979,7 @@ int main(int argc, char **argv)
     every_tensor(&read);
     every_tensor(&verify);
     groups_and_parts();
+    images();
     ranges();
     mistakes_and_files();
     from_memory();

@@ -19,12 +19,12 @@ const _: () = assert!(marks::EVERY == LANE_WEIGHTS);
 /// Blocks of a batch: of each of the runs that are walked side by side.
 const BATCH: usize = 16 * LANES;
 /// The same where files are read, and buffers are to be small.
-const BATCH_READ: usize = 4 * LANES;
+const BATCH_READ: usize = 2 * LANES;
 /// Writes the image of a group into `dst`, of which the first [`Layout::image_bytes`] bytes are used, on that many threads (0
 /// means 1), the calling one among them. They live for the call only.
 ///
-/// Walks every code: what it writes decodes, and decodes to what the host decodes. It allocates some 100 KiB for each
-/// thread, where files are read instead of mapped below 1 MB.
+/// Walks every code: what it writes decodes, and decodes to what the host decodes. It allocates less than 100 KiB for each
+/// thread, and below 1 MB where files are read instead of mapped.
 ///
 /// # Errors
 ///
@@ -231,6 +231,12 @@ impl<'a> Walk<'a> {
 
         let signs = group.member(Member::SignMantissa);
         let count = weights.end - weights.start;
+        if !job.model.mapped() && sign_buffer.capacity() == 0 {
+            // Batches' shares differ by little; growing would take twice as much for a moment.
+            let bytes = count + 64;
+            let out_of_memory = |_| Error::OutOfMemory { bytes, what: "a part of a file" };
+            sign_buffer.try_reserve_exact(bytes as usize).map_err(out_of_memory)?;
+        }
         let sign_bytes = sources[signs.file].bytes(signs.offset + weights.start, count, sign_buffer)?;
         let copied = (code_end - start).min(codes.len() as u64) as usize;
 

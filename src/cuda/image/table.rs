@@ -283,3 +283,182 @@ impl Maker<'_> {
         self.put(x, y);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A random number, good enough here.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, n: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) % n
+        }
+    }
+
+    /// A table of words, right-aligned bits and lengths, for the exponents from 0 on.
+    fn codes(words: &[(u64, u32)]) -> CodeTable {
+        let code = |(i, &(bits, len)): (usize, &(u64, u32))| Code {
+            bits: (bits << (32 - len)) as u32,
+            len: len as u8,
+            symbol: (i % 240) as u8,
+        };
+        CodeTable::new(words.iter().enumerate().map(code).collect()).unwrap()
+    }
+
+    /// A complete code of so many words, by splitting words at random, preferably a long one.
+    fn complete(random: &mut Random, count: usize, depth: u64) -> Vec<(u64, u32)> {
+        let mut words = vec![(0, 1), (1, 1)];
+        while words.len() < count {
+            let any = random.below(words.len() as u64) as usize;
+            let at = if random.below(depth) != 0 { words.len() - 1 } else { any };
+            let at = if words[at].1 == 32 { any } else { at };
+            if words[at].1 < 32 {
+                let (bits, len) = words.swap_remove(at);
+                words.extend([(bits << 1, len + 1), (bits << 1 | 1, len + 1)]);
+            }
+        }
+        words
+    }
+
+    /// What the table says of a stream's first 64 bits: the exponents of the first entry with any, and their bits.
+    fn look_up(table: &Table, stream: u64) -> (Vec<u8>, u32) {
+        let (mut bit, mut xor) = (0, 0);
+        loop {
+            let window = (stream << bit >> (64 - WINDOW)) as u32;
+            let address = (window << 3) ^ xor;
+            assert!((address as usize) < table.bytes().len());
+            let (x, y) = table.entry(address as usize);
+            bit += y & 63;
+            if y >> 8 != 0 {
+                return (x.to_be_bytes()[..y as usize >> 11].to_vec(), bit);
+            }
+            xor = x;
+        }
+    }
+
+    /// Every word is found, with anything behind it, and what is found is in the stream.
+    fn check(codes: &CodeTable, random: &mut Random) {
+        let table = Table::new(codes).unwrap();
+        assert_eq!(Table::parse(table.bytes(), table.second_bits()).as_ref(), Some(&table));
+        assert_eq!(table.bytes().len(), Shape::of(codes).unwrap().bytes() as usize);
+        for code in codes.codes() {
+            for _ in 0..3 {
+                let noise = random.below(1 << 31) << 33 | random.below(1 << 31) << 2;
+                let stream = (code.bits as u64) << 32 | noise >> code.len;
+                let (found, bits) = look_up(&table, stream);
+                let mut at = 0;
+                for symbol in &found {
+                    let expected = codes.first((stream << at >> 32) as u32).unwrap();
+                    assert_eq!(*symbol, expected.symbol);
+                    at += expected.len as u32;
+                }
+                assert_eq!((found[0], bits), (code.symbol, at));
+                // As many as fit, up to four.
+                let next = codes.first((stream << at >> 32) as u32).map_or(32, |c| c.len as u32);
+                assert!(found.len() == 4 || at > WINDOW || at + next > WINDOW, "{found:?}, {at} bits");
+            }
+        }
+    }
+
+    #[test]
+    fn complete_codes_have_tables() {
+        let mut random = Random(1);
+        for round in 0..200 {
+            let count = [2, 3, 17, 60, 240, 241][round % 6];
+            let depth = 1 + random.below(60);
+            let mut words = complete(&mut random, count, depth);
+            // One of them is the end of data, which is in no table.
+            words.swap_remove(random.below(words.len() as u64) as usize);
+            let codes = codes(&words);
+            // A complete code has fewer inner nodes than words, and each table is one.
+            assert!(tables(&codes, 3) < 240 && Shape::of(&codes).unwrap().second_bits >= 3);
+            check(&codes, &mut random);
+        }
+    }
+
+    /// Words in pairs that differ in their last bits only, spread over as many rows as there are: what takes the most tables.
+    #[test]
+    fn two_bits_are_always_enough_for_one_word_each() {
+        let mut random = Random(2);
+        let mut most = 0;
+        for _ in 0..2000 {
+            // Rows of the second byte hang from the first row, and so on.
+            let mut rows: Vec<(u64, u32)> = vec![(0, 0)];
+            let likely = random.below(4);
+            while rows.len() < 17 {
+                let wanted = if random.below(4) < 3 { likely } else { random.below(3) };
+                let (bits, depth) = rows[random.below(rows.len() as u64) as usize];
+                let row = (bits << 8 | random.below(256), depth + 8);
+                if depth < 24 && depth <= 8 * wanted as u32 && !rows.contains(&row) {
+                    rows.push(row);
+                }
+            }
+            let taken = rows.clone();
+            let mut words = Vec::new();
+            for try_ in 0..4000 {
+                let (bits, depth) = rows[random.below(16) as usize + 1];
+                let pair = random.below(128) << 1;
+                let words_of = [0, 1].map(|low| (bits << 8 | pair | low, depth + 8));
+                let free = |w: &(u64, u32)| !taken.contains(w) && !words.contains(w);
+                if words_of.iter().all(free) && words.len() < 239 {
+                    words.extend(words_of);
+                }
+                if words.len() >= 239 || try_ == 3999 {
+                    break;
+                }
+            }
+            let codes = codes(&words);
+            let count = tables(&codes, 2);
+            assert!(count <= 435, "{count} tables");
+            most = most.max(count);
+            let shape = Shape::of(&codes).unwrap();
+            assert!(shape.bytes() as usize <= 2 * MAIN_BYTES);
+        }
+        // The search does come near the bound.
+        assert!(most > 330, "{most} tables at most");
+    }
+
+    #[test]
+    fn rows_that_no_compressor_writes_have_none() {
+        // 16 rows of the second byte, all full: words of 16 bits, many to an exponent.
+        let words: Vec<(u64, u32)> = (0..4096).map(|i| (i, 16)).collect();
+        assert_eq!(Table::new(&codes(&words)), None);
+        assert_eq!(Shape::of(&codes(&words)), None);
+        // No word at all, and one.
+        let empty = Table::new(&codes(&[])).unwrap();
+        assert_eq!(empty.bytes().len(), MAIN_BYTES);
+        assert_eq!(look_up(&empty, 0), (vec![0], 1));
+        check(&codes(&[(0, 1)]), &mut Random(3));
+        check(&codes(&[(0xffff_fffe, 32), (0xffff_ffff, 32), (0, 1)]), &mut Random(4));
+    }
+
+    #[test]
+    fn changed_tables_lead_nowhere_else() {
+        let mut random = Random(5);
+        let words = complete(&mut random, 241, 12);
+        let table = Table::new(&codes(&words[1..])).unwrap();
+        assert!(table.bytes().len() > MAIN_BYTES);
+        let mut refused = 0;
+        for _ in 0..20_000 {
+            let mut bytes = table.bytes().to_vec();
+            let at = random.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << random.below(8);
+            match Table::parse(&bytes, table.second_bits()) {
+                None => refused += 1,
+                // Another exponent or length: every stream still ends.
+                Some(other) => {
+                    look_up(&other, random.below(1 << 31) << 33);
+                }
+            }
+        }
+        assert!(refused > 5_000, "{refused}");
+        for second_bits in [0, 1, 8, 32, 64] {
+            assert_eq!(Table::parse(table.bytes(), second_bits), None);
+        }
+        assert_eq!(Table::parse(&table.bytes()[..MAIN_BYTES], table.second_bits()), None);
+        assert_eq!(Table::parse(&[], 7), None);
+    }
+}
