@@ -5,8 +5,8 @@
     kernels/build.py --check    builds again and compares every byte; the oldest assembler must accept the PTX
 
 The compiler is NVRTC at the version that requirements.txt pins by hash, installed into a virtual environment under
-target/. Its output depends on the sources and nothing else: not on folders, dates, or the machine. No GPU, driver or CUDA
-toolkit is needed. Any other NVRTC is refused: it would write other bytes.
+target/. Its output depends on the sources and nothing else: not on folders, dates, or the machine. No GPU, driver or
+CUDA toolkit is needed. Any other NVRTC is refused: it would write other bytes.
 """
 
 import argparse
@@ -26,11 +26,11 @@ ENVIRONMENT = HERE.parent / "target" / "kernels-python"
 MAIN = "decode.cu"
 NVRTC = (12, 9)
 OPTIONS = ["--std=c++17"]
-# A cubin serves its major version from its minor on: sm_80 also 8.6, 8.7 and 8.9. The PTX serves everything from 7.5 on.
+# A cubin serves its major version from its minor on: sm_80 also 8.6, 8.7 and 8.9. The PTX serves all from 7.5 on.
 PTX = "compute_75"
 CUBINS = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"]
-# NVRTC 12.9 stamps its PTX with ISA 8.8, which only drivers of CUDA 12.9 and later take. Nothing in it is newer than ISA 8.0,
-# that of CUDA 12.0 (driver 525), which the old assembler vouches for.
+# NVRTC 12.9 stamps its PTX with ISA 8.8, which only drivers of CUDA 12.9 and later take. Nothing in it is newer than
+# ISA 8.0, that of CUDA 12.0 (driver 525), which the old assembler vouches for.
 PTX_VERSION = "8.0"
 OLD_TARGETS = ["sm_75", "sm_80", "sm_90"]
 
@@ -42,8 +42,8 @@ def install():
     if not stamp.exists() or stamp.read_text() != wanted:
         subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
         subprocess.run(
-            [interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:",
-             "--require-hashes", "-r", REQUIREMENTS], check=True)
+            [interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
+             "--only-binary=:all:", "--require-hashes", "-r", REQUIREMENTS], check=True)
         stamp.write_text(wanted)
 
 
@@ -117,7 +117,7 @@ def build():
         "options": OPTIONS,
         "ptx": {"target": PTX, "version": PTX_VERSION},
         "sources": {name: sha256(contents) for name, contents in sources.items()},
-        "files": {name: {"bytes": len(contents), "sha256": sha256(contents)} for name, contents in sorted(files.items())},
+        "files": {name: {"bytes": len(files[name]), "sha256": sha256(files[name])} for name in sorted(files)},
     }
     files["manifest.json"] = (json.dumps(manifest, indent=2) + "\n").encode()
     return files
@@ -134,8 +134,8 @@ def assemble(ptx):
                                   capture_output=True, text=True)
             if said.returncode != 0:
                 sys.exit(f"ptxas 12.0 refuses the PTX for {target}:\n{said.stdout}{said.stderr}")
-            kernels = re.findall(r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers",
-                                 said.stderr, re.S)
+            kernels = re.findall(r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
+                                 r".*?Used (\d+) registers", said.stderr, re.S)
             for name, stores, loads, registers in kernels:
                 print(f"ptxas 12.0 {target} {name}: {registers} registers, {stores} + {loads} bytes spilled")
                 clean &= stores == loads == "0"

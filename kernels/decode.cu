@@ -1,16 +1,31 @@
+// The kernels by name: df11_decode, df11_decode_many and df11_index. What they do is in decode.cuh and index.cuh, what
+// they are told in job.h. They allocate nothing, know no other launch, and every thread ends.
+//
+// How to launch them (policy.h has the numbers):
+//
+// - df11_decode and df11_decode_many: one-dimensional; a block is 32 * warps threads, with warps =
+//   DF11_WARPS_<capability> or fewer; dynamic shared memory as in policy.h, for df11_decode_many that of the largest
+//   table. Blocks that the device can hold at once (ask the driver for the occupancy) suffice: they go on to further
+//   tiles. More than ceil(tiles / warps) blocks for a job have nothing to do. A job of few tiles is spread better over
+//   blocks of fewer warps.
+// - df11_index: blocks of DF11_INDEX_THREADS threads, any number up to the blocks of the code; DF11_INDEX_SHARED bytes
+//   and the table. `starts` and `lanes` must be zeros before.
 #include "decode.cuh"
 #include "index.cuh"
 
-extern "C" __global__ void __launch_bounds__(32 * DF11_MOST_WARPS) df11_decode(const __grid_constant__ df11_job job) {
+extern "C" __global__ void __launch_bounds__(32 * DF11_MOST_WARPS)
+df11_decode(const __grid_constant__ df11_job job) {
   df11::decode_tiles(job, blockIdx.x - job.first_block);
 }
 
-extern "C" __global__ void __launch_bounds__(32 * DF11_MOST_WARPS) df11_decode_many(const __grid_constant__ df11_jobs jobs) {
+extern "C" __global__ void __launch_bounds__(32 * DF11_MOST_WARPS)
+df11_decode_many(const __grid_constant__ df11_jobs jobs) {
   u32 i = 0;
   while (i + 1 < jobs.count && blockIdx.x >= jobs.job[i + 1].first_block) i++;
   df11::decode_tiles(jobs.job[i], blockIdx.x - jobs.job[i].first_block);
 }
 
-extern "C" __global__ void __launch_bounds__(DF11_INDEX_THREADS) df11_index(const __grid_constant__ df11_index_job job) {
+extern "C" __global__ void __launch_bounds__(DF11_INDEX_THREADS)
+df11_index(const __grid_constant__ df11_index_job job) {
   df11::index_blocks(job);
 }

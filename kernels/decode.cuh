@@ -1,3 +1,101 @@
+// Decoding: Huffman-coded exponents and bytes of sign and mantissa in, bf16 out. This file is the algorithm; decode.cu
+// has the entry points, index.cuh makes the index that is used here, policy.h the numbers, platform.cuh what shims must
+// replace.
+//
+// # The idea
+//
+// A stream of codes of unknown lengths can be entered only where somebody wrote down that a code begins. The file does
+// so every 64 bits (gaps), so that a thread knows where its bits begin but not which weights they are: it must count
+// its codes first, add up the counts of all threads before it, and decode again. An image notes down the other side:
+// the bit at which every 104th weight begins. A thread then decodes 104 weights, no more and no less, and knows where
+// they go. There is nothing to count, to add up or to wait for; stores are whole vectors; and the notes take less room
+// (0.16 bits a weight) than gaps and positions (0.21), which an image need not hold.
+//
+//     lane   one thread: LANE = 104 weights
+//     tile   one warp at a time: 32 lanes, TILE = 3,328 weights, about 70 units of code
+//     unit   16 bytes of code
+//
+//     copy the table into shared memory, taming every entry; barrier of the block                                 (1)
+//     for each tile of this warp:
+//         ask for the tile's signs (into registers: they are needed last, and take longest)
+//         put its code, which came while the tile before was decoded, into shared memory, first byte on top
+//         ask for the next tile's code and index;  barrier of the warp                                             (2)
+//         each lane: decode 104 exponents from its bit on into its stage, four to a word
+//         does the lane end where the next one begins?  if not, report;  barrier of the warp                       (4)
+//         13 times: 8 staged exponents and 8 signs of 32 lanes -> 512 bytes of bf16
+//
+// # One look-up
+//
+// A window of 11 bits finds an entry of up to four exponents: 3.3 on weights of language models. Two words hold what
+// comes next, `acc` the exponents that do not fill a word yet. Nothing in the loop branches but its end; what is done
+// now and then is predicated.
+//
+//     (hi:lo) >> sh      ... | window, 11 bits | 0 0 0 ...     so that `& MASK` makes the address of an 8-byte entry
+//     e    = table[((hi:lo) >> sh & MASK) ^ jump]              shift, LOP3, add, load
+//     word = (acc:e.x) >> q;  acc = (acc:e.x) << e.bits        the word, should it now be full, and what is left over
+//     sh  -= e;  q += e.bits                                   of both, only the low six bits mean anything
+//     bit 5 of sh has changed:  hi = lo, lo = *next++          32 bits are used up
+//     bit 5 of q has changed:   *out++ = word                  32 bits are full
+//     jump = e.jump                                            0 but after the first part of a long code
+//
+// Whole registers are subtracted and added, for what lies above bit 5 is never looked at: shifts take five bits. That
+// bit changes once for 32 bits, and no entry takes more (`tame` sees to that).
+//
+// # Entries
+//
+// An image's entry has its first exponent on top, so that the order of bytes in `acc:e.x` is the order of weights:
+//
+//     in the image        x [31:24] 1st  [23:16] 2nd  [15:8] 3rd  [7:0] 4th     y [13:8] 8 count  [5:0] bits taken
+//       of a long code    x XOR                                                 y [13:8] 0        [5:0] second_bits
+//     in shared memory    x as above, or 0                  y [31:16] jump      [13:8] 8 count    [5:0] bits taken,
+//     1-32
+//
+// A code longer than the window is looked up in steps. The first entry has no exponent; it moves the window on by
+// `second_bits` (7 on most models) and leaves a jump: the next window begins with bits that are known, and the XOR
+// takes these out of the address and puts the place of a second table there. So the same mask and the same instructions
+// serve every level. Jumps are multiples of 8 below 32,768, which is why they fit beside the other fields; taking them
+// from there instead of choosing between x and 0 saves an instruction of twenty-two.
+//
+// A lane may take up to three exponents too many with its last look-up. They are not stored: a lane is 26 full words,
+// and only full words are. What was taken too much is at most OVERRUN = 10 bits, because entries of several exponents
+// are inside one window and the first of them was still wanted.
+//
+// # Destinations
+//
+// Stores are vectors of 16 bytes on the destination's own grid. Where its first weight lies `shift` weights behind a
+// border of the grid, so does the first weight of every tile (a tile is 13 * 512 bytes), and a vector holds the last
+// `shift` weights of one eight and the first of the next: two shuffles bring the neighbour's signs, and funnel shifts
+// join. At both ends of a range or a tile up to seven weights remain, which are stored one by one, all at once by 16
+// lanes.
+//
+// # Trust
+//
+// The job is the host's and is trusted. The image was written by the host too, but it has travelled since; so whatever
+// its bytes are, nothing outside image and destination is touched, every loop ends, and what does not fit is reported.
+// In brackets what each guard costs, in PTX instructions a weight of all 12.4 (the largest group of
+// tests/data/golden/block; taken out one by one):
+//
+// - `starts` are clamped to the code section, and a tile to the widest that 32-bit codes can make (0.07);
+// - a lane whose start is not inside its tile's code decodes nothing (0.09);
+// - entries are tamed while they are copied: they take 1 to 32 bits, give 0 to 4 exponents, and jump inside the table,
+//   which is filled up to a power of two (0.04). A look-up in shared memory therefore needs no check of its own;
+// - every four look-ups a lane asks whether the next four could read behind its tile's code (0.04). Since each takes a
+//   bit at least, that is also what ends a walk in circles through a table that was tampered with;
+// - a lane that stops early fills its stage with zeros: no memory of others is shown;
+// - the end of each lane is compared with the next one's start (0.41, most of it for loading that). This guards nothing
+//   but the truth: a bit that has changed in code or index shows unless the codes happen to fall into step again.
+//
+// All of them together: 0.63 of 12.4. Honest images never meet them: a tile may look three units beyond the first one
+// of the next tile, the code section has four units of zeros at its end, and a lane needs two words of look-ahead
+// behind the at most 96 bits that it may decode of the zeros, since a group's last word may want three exponents that
+// do not exist.
+//
+// # Wide tiles
+//
+// Where codes are long (random exponents take 8 bits a weight, and 32 are possible) a tile does not fit its place in
+// shared memory, and its lanes read the image word by word: three to nine times the instructions, but right. There,
+// too, lanes' starts may pass 65,536 bits, of which the index holds 16: each fall from one lane to the next is one more
+// (lanes are at most 3,328 bits apart).
 #pragma once
 #include "platform.cuh"
 
@@ -5,21 +103,28 @@ namespace df11 {
 
 enum : u32 {
   LANE = DF11_LANE_WEIGHTS,
-  TILE = 32 * LANE,                                    // weights of a tile
-  ENTRY_LOG2 = 3,                                      // an entry has 8 bytes
-  MASK = (1u << (DF11_WINDOW_BITS + ENTRY_LOG2)) - (1u << ENTRY_LOG2),
-  PLACE = DF11_WINDOW_BITS + ENTRY_LOG2,               // bits that a window takes, as a byte address
-  STAGED_CODE = 16 * DF11_CODE_UNITS,                  // bytes
+  TILE = 32 * LANE,
+  EIGHTS = LANE / 8,                                     // vectors that a lane stores
+  ENTRY_BYTES = 8,
+  PLACE = DF11_WINDOW_BITS + 3,                          // bits of an entry's address in the main table
+  MASK = (1u << PLACE) - ENTRY_BYTES,
+  STAGED_CODE = 16 * DF11_CODE_UNITS,                    // bytes
   WARP_SHARED = STAGED_CODE + TILE,
   WIDEST = LANE * 32 * 32 / 128 + 1 + DF11_AHEAD_UNITS,  // units that a tile can honestly need
-  EIGHTS = LANE / 8,                                   // vectors of eight weights that a lane stores
-  UNROLL = 4,
-  OVERRUN = DF11_WINDOW_BITS - 1,                      // bits that the last look-up of a lane may take too many
+  UNROLL = 4,                                            // look-ups between two questions whether code is left
+  OVERRUN = DF11_WINDOW_BITS - 1,                        // bits that the last look-up of a lane may take too many
   FULL = 0xffffffffu,
 };
+static_assert(EIGHTS % 2 == 1, "lanes side by side would store into the same banks of shared memory");
+static_assert(DF11_CODE_UNITS <= 96, "three loads a lane must do");
+static_assert(DF11_TABLE_SMALL == 1 << PLACE && DF11_TABLE_LARGE == 2 << PLACE, "jumps are tamed by a mask");
 
-DF11_INLINE u32 table_shared(u32 table_bytes) { return table_bytes <= DF11_TABLE_SMALL ? DF11_TABLE_SMALL : DF11_TABLE_LARGE; }
+// Bytes of shared memory that a table gets.
+DF11_INLINE u32 table_shared(u32 table_bytes) {
+  return table_bytes <= DF11_TABLE_SMALL ? DF11_TABLE_SMALL : DF11_TABLE_LARGE;
+}
 
+// An entry as it lies in shared memory, `within` being the highest address that it may jump to.
 DF11_INLINE uint2 tame(uint2 entry, u32 within) {
   u32 length = entry.y & 63, bits = entry.y >> 8 & 0x38;
   if (length == 0) length = 1;
@@ -28,10 +133,10 @@ DF11_INLINE uint2 tame(uint2 entry, u32 within) {
   return bits != 0 ? make_uint2(entry.x, bits << 8 | length) : make_uint2(0, (entry.x & within) << 16 | length);
 }
 
+// The whole block copies the table; a barrier must follow. What the image does not have becomes entries that lead on.
 DF11_INLINE void copy_table(u64 table, u32 table_bytes, u32 to) {
   const uint4* from = (const uint4*)table;
-  u32 size = table_shared(table_bytes), within = size - (1u << ENTRY_LOG2);
-  u32 i = threadIdx.x;
+  u32 size = table_shared(table_bytes), within = size - ENTRY_BYTES, i = threadIdx.x;
   for (; i < table_bytes / 16; i += blockDim.x) {
     uint4 two = from[i];
     uint2 a = tame(make_uint2(two.x, two.y), within), b = tame(make_uint2(two.z, two.w), within);
@@ -43,7 +148,9 @@ DF11_INLINE void copy_table(u64 table, u32 table_bytes, u32 to) {
 // Where a lane reads its code words: staged in shared memory, or, in a tile too wide for that, in the image itself.
 struct Staged {
   DF11_INLINE u32 word(u32 at) const { return load_shared(at); }
-  DF11_INLINE void refill(u32 sh, u32 shifted, u32& hi, u32& lo, u32& next) const { refill_shared(sh, shifted, hi, lo, next); }
+  DF11_INLINE void refill(u32 sh, u32 shifted, u32& hi, u32& lo, u32& next) const {
+    refill_shared(sh, shifted, hi, lo, next);
+  }
 };
 struct Direct {
   const u8* from;
@@ -53,8 +160,9 @@ struct Direct {
   }
 };
 
-// Decodes one lane: from bit `start` behind `base`, where `words` words may be read, into the stage from `out` to `end`.
-// Returns the bit behind the last code taken, or FULL where the words ran out; the rest of the stage is then zero.
+// Decodes one lane: from bit `start` behind `base`, where `words` words may be read, into the stage from `out` to
+// `end`. Returns the bit behind the last code taken, or FULL where the words ran out; the rest of the stage is then
+// zero.
 template <class Source>
 DF11_INLINE u32 decode_lane(const Source& source, u32 table, u32 base, u32 words, u32 start, u32 out, u32 end) {
   u32 next = base + (start >> 5) * 4, sh = 64 - PLACE - (start & 31);
@@ -165,8 +273,8 @@ struct Slide {
   }
 };
 
-// A tile that is decoded, and what of it is wanted. `shift` weights lie between a border of the destination's 16-byte grid and
-// the tile's first weight; so the vectors of the grid begin at weights 8 c - shift.
+// A tile that is decoded, and what of it is wanted. `shift` weights lie between a border of the destination's 16-byte
+// grid and the tile's first weight; so the vectors of the grid begin at weights 8 c - shift.
 struct Store {
   u32 stage, lane, shift;
   u64 signs;               // of the tile's first weight
@@ -194,8 +302,9 @@ struct Store {
       before.y = __shfl_sync(FULL, give.y, lane + 31);
       last = s[i];
       u32 c = i * 32 + lane;
-      if (c != 0)
-        store_global4<0>(to + c * 16 - shift * 2, join8(slide.exponents(staged(c - 1), staged(c)), slide.signs(before, s[i])));
+      if (c == 0) continue;
+      uint2 e = slide.exponents(staged(c - 1), staged(c));
+      store_global4<0>(to + c * 16 - shift * 2, join8(e, slide.signs(before, s[i])));
     }
   }
 
@@ -203,9 +312,11 @@ struct Store {
   DF11_INLINE void part(u32 a, u32 b) const {
     Slide slide(shift);
     for (u32 c = (a + shift + 7) / 8 + lane; c < (b + shift) / 8; c += 32) {
-      uint2 e, s;
-      if (shift == 0) { e = staged(c); s = load_global2<0>(signs + c * 8); }
-      else { e = slide.exponents(staged(c - 1), staged(c)); s = slide.signs(load_global2<-8>(signs + c * 8), load_global2<0>(signs + c * 8)); }
+      uint2 e = staged(c), s = load_global2<0>(signs + c * 8);
+      if (shift != 0) {
+        e = slide.exponents(staged(c - 1), e);
+        s = slide.signs(load_global2<-8>(signs + c * 8), s);
+      }
       store_global4<0>(to + c * 16 - shift * 2, join8(e, s));
     }
   }
@@ -225,13 +336,14 @@ struct Store {
 // The work of one block of a job. Warps share the table and nothing else; each takes a tile, and then the next.
 DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
   u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-  u32 table = shared_start(), code = table + table_shared(job.table_bytes) + warp * WARP_SHARED, stage = code + STAGED_CODE;
+  u32 table = shared_start(), code = table + table_shared(job.table_bytes) + warp * WARP_SHARED;
+  u32 stage = code + STAGED_CODE;
   copy_table(job.table, job.table_bytes, table);
   DF11_SYNC_BLOCK(1);
   bool bad = block == 0 && threadIdx.x == 0 && *(const u32*)job.state != 0;
 
-  // Tiles are counted in 32 bits: `starts` counts units of 128 bits in 32, which are less than 2^28 tiles of at least a bit a
-  // weight. Weights and bytes are counted in 64.
+  // Tiles are counted in 32 bits: `starts` counts units of 128 bits in 32, which are less than 2^28 tiles of at least a
+  // bit a weight. Weights and bytes are counted in 64.
   u32 tile = (u32)(job.first / TILE) + block * warps + warp, tiles = (u32)((job.first + job.count - 1) / TILE) + 1;
   u32 stride = job.blocks * warps;
   Ahead t;

@@ -1,3 +1,31 @@
+// The index of an image, made on the device out of what the file has instead: gaps and positions. It is done once per
+// upload.
+//
+// A block of threads takes a block of the code, 4,096 bytes, and a thread 64 bits of it, a chunk. The gap says where in
+// a chunk its first code begins, so each thread can walk its own:
+//
+//     stage the block's code;  barrier                                                                             (7)
+//     walk the chunk, counting codes that begin in it;  where it ends, the next chunk's gap must be
+//     sum of the counts of all threads before: by shuffles in a warp, then over warps;  barrier                    (8)
+//     position of the block + that sum = number of the chunk's first weight
+//     is there a multiple of 104 among the chunk's weights? (never two: it has 64 at most)
+//         walk again up to it, and note the bit: lanes[n / 104], and starts[n / 3328] if it begins a tile
+//
+// Counting needs lengths of single codes where an entry of several reaches over the chunk's end. The table holds only
+// sums, but of an entry of n equal exponents one n-th of the sum; and each code that fits a window together with
+// another has such an entry: that of the window which repeats it.
+//
+// # What is compared
+//
+// The first gap is 0 and the walk of every chunk ends at the next one's gap, so all walks together are one walk over
+// all codes; its counts reach each block's position, and N at the end; and the last code ends inside the code. So an
+// index without a report is the one that the host makes. The end of the data may lie in the middle of a chunk: what is
+// behind it looks like codes and is not counted, and gaps there mean nothing.
+//
+// # Trust
+//
+// As in decode.cuh: the table is tamed; a walk stops at its chunk's end, and gives up on a code of more than 64 bits;
+// words are read inside what is staged; lanes are written for weights below N only.
 #pragma once
 #include "decode.cuh"
 
@@ -7,7 +35,8 @@ enum : u32 {
   BLOCK_BYTES = 4096,
   CHUNKS = 512,               // of 64 bits, one a thread
   CODE_WORDS = BLOCK_BYTES / 4 + 4,
-  // Shared memory behind the table: the block's code, the length of each exponent's code, the sums of the warps.
+  // Shared memory behind the table: the block's code, the length of each exponent's code (0: unknown), the sums of the
+  // warps.
   INDEX_CODE = 0,
   INDEX_LENGTHS = CODE_WORDS * 4,
   INDEX_SUMS = INDEX_LENGTHS + 256 * 4,
@@ -72,7 +101,7 @@ DF11_INLINE void index_blocks(const df11_index_job& job) {
   DF11_SYNC_BLOCK(5);
   // An entry of n equal exponents tells the length of that exponent's code; every code that an entry can share has one.
   for (u32 i = thread; i < (1u << DF11_WINDOW_BITS); i += CHUNKS) {
-    uint2 e = load_table(table + i * 8);
+    uint2 e = load_shared2(table + i * 8);
     u32 n = e.y >> 11 & 7, length = e.y & 63, symbol = e.x >> 24, equal = symbol * 0x01010101u;
     if (n != 0 && (e.x ^ equal) >> (32 - 8 * n) == 0) raise_shared(lengths + symbol * 4, length / n);
   }
@@ -106,8 +135,9 @@ DF11_INLINE void index_blocks(const df11_index_job& job) {
     u64 to = block + 1 < job.position_count ? positions[block + 1] : job.weights;
     u64 mine = from + before + sum - count, end = mine + count; // this chunk's weights
 
+    if (chunk == 0 && (gap != 0 || from != 0)) bad = true;
     if (mine < job.weights) {
-      if (!read || (chunk == 0 && (gap != 0 || from != 0))) bad = true;
+      if (!read) bad = true;
       // A walk that ends where the next chunk starts makes one walk of all of them.
       if (end < job.weights && (chunk + 1 >= job.blocks * CHUNKS || gap_of(job, chunk + 1) != after)) bad = true;
       u32 take = 0;                                            // weights before the one that starts a lane

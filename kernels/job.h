@@ -1,5 +1,5 @@
-// What a launch is told. Plain data, little endian, passed by value; addresses are device addresses. The host fills these
-// structs and the kernels trust them: only what lies at the addresses may be hostile.
+// What a launch is told. Plain data, little endian, passed by value; addresses are device addresses. The host fills
+// these structs and the kernels trust them: only what lies at the addresses may be hostile.
 #pragma once
 #include "policy.h"
 

@@ -1,5 +1,5 @@
-// The few things that a GPU and the host shim (tests/simt) do differently: shared memory by 32-bit address, and barriers
-// with numbers. Nothing here knows the format.
+// The few things that a GPU and the host shim (tests/simt) do differently: shared memory by 32-bit address, and
+// barriers with numbers. Nothing here knows the format.
 #pragma once
 #include "job.h"
 
@@ -14,8 +14,9 @@
 #define DF11_SYNC_BLOCK(number) __syncthreads()
 #endif
 
-// Shared memory is addressed by 32-bit numbers: a pointer costs one or two more instructions an access. The table's loads
-// are not volatile, since it never changes after its barrier; the compiler may move them.
+// Shared memory is addressed by 32-bit numbers: a pointer costs one or two more instructions an access. load_table() is
+// not volatile, so that the compiler may move it, over a barrier too: it is for addresses that follow from what was read
+// behind the barrier.
 #ifdef DF11_SIMT
 template <class T> inline T& shared_at(u32 address) { return *(T*)(simt_shared() + address); }
 DF11_INLINE u32 shared_start() { return 0; }
@@ -94,10 +95,12 @@ template <int OFFSET> DF11_INLINE uint2 load_global2(u64 at) {
   return v;
 }
 template <int OFFSET> DF11_INLINE void store_global4(u64 at, uint4 v) {
-  asm volatile("st.global.v4.u32 [%0 + %5], {%1, %2, %3, %4};" ::"l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "n"(OFFSET)
-               : "memory");
+  asm volatile("st.global.v4.u32 [%0 + %5], {%1, %2, %3, %4};"
+               ::"l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "n"(OFFSET) : "memory");
 }
-DF11_INLINE void store_global_half(u64 at, u32 v) { asm volatile("st.global.u16 [%0], %1;" ::"l"(at), "h"((u16)v) : "memory"); }
+DF11_INLINE void store_global_half(u64 at, u32 v) {
+  asm volatile("st.global.u16 [%0], %1;" ::"l"(at), "h"((u16)v) : "memory");
+}
 #endif
 
 // The stream's first bit is the top one, and its first byte therefore the highest of a word.

@@ -1,13 +1,13 @@
 // Every constant on which the kernels and the host must agree, and the tuning of each architecture. One `#define NAME
-// number` a line and nothing else, because three readers parse this file: the compiler of the kernels, the library, which
-// mirrors it, and a test, which compares the two. Reasons are in decode.cuh and README.md.
+// number` a line and nothing else, because three readers parse this file: the compiler of the kernels, the library,
+// which mirrors it, and a test, which compares the two. Reasons are in decode.cuh and README.md.
 
 // The shape of an image.
 #define DF11_LANE_WEIGHTS 104
 #define DF11_WINDOW_BITS 11
 
-// Shared memory of a decoding block, in bytes: TABLE_SMALL for a table of at most that many bytes, else TABLE_LARGE; and
-// for each warp 16 * CODE_UNITS of code and 32 * LANE_WEIGHTS exponents.
+// Shared memory of a decoding block, in bytes: TABLE_SMALL for a table of at most that many bytes, else TABLE_LARGE;
+// and for each warp 16 * CODE_UNITS of code and 32 * LANE_WEIGHTS exponents.
 #define DF11_TABLE_SMALL 16384
 #define DF11_TABLE_LARGE 32768
 #define DF11_CODE_UNITS 96
@@ -21,7 +21,7 @@
 // Warps of a decoding block, by compute capability (major * 10 + minor); an unknown one takes the nearest below.
 // The kernels run with any number from 1 to MOST_WARPS.
 #define DF11_WARPS_75 6
-#define DF11_WARPS_80 12
+#define DF11_WARPS_80 10
 #define DF11_WARPS_86 14
 #define DF11_WARPS_89 14
 #define DF11_WARPS_90 12

@@ -1,5 +1,6 @@
-//! What `kernels/prebuilt` ships belongs to the kernels' sources: hashes only, for nobody needs the compiler to run tests.
-//! Whether the compiler still makes the same bytes is asked by `kernels/build.py --check`, which `make test` runs.
+//! What `kernels/prebuilt` ships belongs to the kernels' sources: hashes only, for nobody needs the compiler to run
+//! tests. Whether the compiler still makes the same bytes is asked by `kernels/build.py --check`, which `make test`
+//! runs.
 
 mod support;
 

@@ -1,5 +1,5 @@
-// The scheduler behind simt.hpp. Under ThreadSanitizer this file is compiled without it (and with SIMT_TSAN), because its
-// own bookkeeping is shared between fibers on purpose.
+// The scheduler behind simt.hpp. Under ThreadSanitizer this file is compiled without it (and with SIMT_TSAN), because
+// its own bookkeeping is shared between fibers on purpose.
 #include "simt.hpp"
 
 #include <cstdlib>
@@ -11,6 +11,11 @@
 #include <utility>
 #include <vector>
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
@@ -198,8 +203,8 @@ void run_block() {
     makecontext(&f.context, entry, 0);
   }
   // Blocks are not ordered among themselves: each begins after what came before the launch, and no block's end is seen
-  // by the next. Each has shared memory of its own until the launch ends, so that one's use of it, or giving it back, is
-  // no race with another's.
+  // by the next. Each has shared memory of its own until the launch ends, so that one's use of it, or giving it back,
+  // is no race with another's.
   void* memory = nullptr;
   if (posix_memalign(&memory, 128, s.launch.shared ? s.launch.shared : 1)) throw std::bad_alloc();
   s.memories.emplace_back(memory, free);
@@ -268,7 +273,8 @@ void sync_warp(int number) {
 }
 
 void run(const Launch& launch, const std::function<void()>& kernel) {
-  if (launch.threads == 0 || launch.threads > MOST_THREADS || launch.threads % 32 != 0) throw Misuse("threads of a block");
+  if (launch.threads == 0 || launch.threads > MOST_THREADS || launch.threads % 32 != 0)
+    throw Misuse("a block of so many threads");
   s.memories.clear();
   s.launch = launch;
   s.kernel = &kernel;

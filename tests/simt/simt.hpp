@@ -1,7 +1,7 @@
-// A GPU's threads on a CPU, for tests: kernels written for CUDA compile as C++ behind this header, and every thread of a
-// block is a fiber of its own stack. Barriers and warp-wide operations switch fibers; nothing runs at the same time, but
-// ThreadSanitizer is told of each fiber, so that it reports what no barrier orders. AddressSanitizer sees a block's shared
-// memory as one allocation of exactly the size that the launch asked for.
+// A GPU's threads on a CPU, for tests: kernels written for CUDA compile as C++ behind this header, and every thread of
+// a block is a fiber of its own stack. Barriers and warp-wide operations switch fibers; nothing runs at the same time,
+// but ThreadSanitizer is told of each fiber, so that it reports what no barrier orders. AddressSanitizer sees a block's
+// shared memory as one allocation of exactly the size that the launch asked for.
 //
 // Only what the kernels use is here. It says nothing about speed, and memory is as ordered as a CPU's.
 #pragma once
