@@ -2,8 +2,8 @@
 
 mod support;
 
-use df11_emulator::ptx::Counts;
-use support::{Setup, kernel, launch};
+use df11_emulator::ptx::{Counts, LineCounts, Options};
+use support::{BODY, Setup, kernel, launch};
 
 /// Counts of a body on one block of so many threads, less those of an empty body.
 fn counts(body: &str, threads: u32) -> Counts {
@@ -110,4 +110,29 @@ fn rounds_of_shared_memory() {
     // Everybody at one word but for one lane at another word of its bank.
     let body = "setp.eq.u32 %p2, %t, 17; selp.u32 %r3, 128, 0, %p2; add.u32 %r3, %r3, %r1;";
     assert_eq!(rounds(body, "u32", "%r4", 32), 2);
+}
+
+#[test]
+fn counts_by_line_add_up() {
+    let body = "setp.eq.u32 %p2, %t, 0; @%p2 st.shared.u32 [dynamic], 7;
+        mov.u32 %r1, 0; bar.sync 0;
+        L: mad.wide.u32 %d1, %t, 4, %in; ld.global.u32 %r2, [%d1];
+        ld.shared.u32 %r3, [dynamic]; add.u32 %r1, %r1, 1; setp.lt.u32 %p1, %r1, 5;
+        @%p1 bra L;";
+    let options = Options { profile: true, threads: 2, ..Default::default() };
+    let setup = Setup { grid: [3, 1, 1], block: [64, 1, 1], shared: 4, options, ..Default::default() };
+    let counts = launch(&kernel(body), &setup).unwrap().counts;
+    let line = |at: u32| counts.lines[&(BODY + at)];
+    // Three blocks of two warps, five rounds.
+    assert_eq!(line(2), LineCounts { issues: 60, threads: 1920, sectors: 30 * 4, wavefronts: 0 });
+    assert_eq!(line(3), LineCounts { issues: 90, threads: 2880, sectors: 0, wavefronts: 30 });
+    assert_eq!(line(4), LineCounts { issues: 30, threads: 960, sectors: 0, wavefronts: 0 });
+    let sum = counts.lines.values().copied().fold(LineCounts::default(), |mut sum, line| {
+        sum += line;
+        sum
+    });
+    assert_eq!((sum.issues, sum.threads), (counts.warp_issues, counts.thread_instructions));
+    assert_eq!((sum.sectors, sum.wavefronts), (counts.global_sectors_read, counts.shared_wavefronts));
+    let setup = Setup { options: Options::default(), ..setup };
+    assert!(launch(&kernel(body), &setup).unwrap().counts.lines.is_empty());
 }

@@ -74,6 +74,9 @@ fn modules() {
     error(&recursive, 5, "recursion");
     let text = format!("{HEAD}.entry k() {{ .reg .f16x4 %r1; }}");
     error(&text, 4, "registers of type");
+    let sized = |bytes: u32| format!("{HEAD}.entry k(.param .u32 a,\n.param .align 8 .b8 b[{bytes}]) {{ ret; }}");
+    assert_eq!(Module::parse(&sized(4088)).unwrap().function("k").unwrap().parameter_bytes(), 4096);
+    error(&sized(4089), 5, "more than 4096 bytes of parameters");
     // A module without kernels, declarations, debug directives and pragmas are fine.
     let text = format!(
         "{HEAD}.extern .func (.param .b32 r) vprintf(.param .b64 a, .param .b64 b);\n.file 1 \"x.cu\"\n.section .debug_str\n{{\n\

@@ -1,6 +1,7 @@
 //! A block: its warps by turns, its barriers, and how faults are told.
 
-use super::counts::Counts;
+use super::Options;
+use super::counts::{Counts, LineCounts};
 use super::fault::{Fault, FaultKind};
 use super::ir::{CONST, Code, Ins, NONE, Op, Slot, WIDE};
 use super::module::Inner;
@@ -44,6 +45,10 @@ pub(super) struct Env<'a> {
     pub(super) races: Option<Races>,
     pub(super) banks: Banks,
     pub(super) counts: Counts,
+    /// Counts by instruction, where they are wanted; the instruction that ran last, and the traffic before it.
+    pub(super) profile: Option<Vec<LineCounts>>,
+    last: usize,
+    last_traffic: (u64, u64),
     barriers: Vec<Barrier>,
 }
 
@@ -53,7 +58,7 @@ impl<'a> Env<'a> {
         geometry: Geometry,
         ranges: &'a [Range],
         params: &'a [u8],
-        races: bool,
+        options: &Options,
     ) -> Env<'a> {
         let shared = geometry.total_shared as usize;
         let warps = geometry.threads().div_ceil(32) as usize;
@@ -65,9 +70,12 @@ impl<'a> Env<'a> {
             params,
             shared: vec![0; shared],
             shared_written: vec![0; shared.div_ceil(8) + 1],
-            races: races.then(|| Races::new(shared, warps)),
+            races: options.races.then(|| Races::new(shared, warps)),
             banks: Banks::default(),
             counts: Counts::default(),
+            profile: options.profile.then(|| vec![LineCounts::default(); function.code.ins.len()]),
+            last: 0,
+            last_traffic: (0, 0),
             barriers: vec![Barrier::default(); BARRIERS],
             geometry,
         }
@@ -115,6 +123,29 @@ impl<'a> Env<'a> {
         }
         self.counts.blocks += 1;
         Ok(())
+    }
+
+    /// The next instruction is about to run; what the last one moved is its own.
+    #[inline(never)]
+    pub(super) fn mark(&mut self, pc: usize, active: u32) {
+        let Some(profile) = &mut self.profile else { return };
+        let (sectors, wavefronts) = self.counts.traffic();
+        profile[self.last].sectors += sectors - self.last_traffic.0;
+        profile[self.last].wavefronts += wavefronts - self.last_traffic.1;
+        profile[pc].issues += 1;
+        profile[pc].threads += u64::from(active.count_ones());
+        (self.last, self.last_traffic) = (pc, (sectors, wavefronts));
+    }
+
+    /// Puts the counts by instruction into those by line.
+    pub(super) fn add_lines(&mut self) {
+        let (sectors, wavefronts) = self.counts.traffic();
+        let Some(profile) = &mut self.profile else { return };
+        profile[self.last].sectors += sectors - self.last_traffic.0;
+        profile[self.last].wavefronts += wavefronts - self.last_traffic.1;
+        for (ins, counts) in self.code.ins.iter().zip(profile).filter(|(_, counts)| counts.issues > 0) {
+            *self.counts.lines.entry(ins.line).or_default() += *counts;
+        }
     }
 
     /// A group comes to a barrier. True when it stays there, false when it goes on.

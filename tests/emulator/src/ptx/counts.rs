@@ -1,5 +1,6 @@
 //! What a launch did, counted; nothing here is a time.
 
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
 /// What a launch did. All counts are of executed instructions, over all blocks.
@@ -30,6 +31,37 @@ pub struct Counts {
     pub collectives: u64,
     /// Blocks that ran.
     pub blocks: u64,
+    /// The same by line of the PTX text, where [`Options::profile`](super::Options) asks for it; else empty.
+    pub lines: BTreeMap<u32, LineCounts>,
+}
+
+/// What one line of the text did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LineCounts {
+    /// Issues of warps.
+    pub issues: u64,
+    /// Issues times lanes.
+    pub threads: u64,
+    /// Sectors of global memory, read, written and changed.
+    pub sectors: u64,
+    /// Rounds of shared memory.
+    pub wavefronts: u64,
+}
+
+impl AddAssign for LineCounts {
+    fn add_assign(&mut self, other: LineCounts) {
+        self.issues += other.issues;
+        self.threads += other.threads;
+        self.sectors += other.sectors;
+        self.wavefronts += other.wavefronts;
+    }
+}
+
+impl Counts {
+    /// Sectors and rounds so far.
+    pub(super) fn traffic(&self) -> (u64, u64) {
+        (self.global_sectors_read + self.global_sectors_written + self.global_sectors_atomic, self.shared_wavefronts)
+    }
 }
 
 impl AddAssign<&Counts> for Counts {
@@ -46,5 +78,8 @@ impl AddAssign<&Counts> for Counts {
         self.local_accesses += other.local_accesses;
         self.collectives += other.collectives;
         self.blocks += other.blocks;
+        for (&line, &counts) in &other.lines {
+            *self.lines.entry(line).or_default() += counts;
+        }
     }
 }

@@ -17,12 +17,14 @@ pub struct Options {
     pub races: bool,
     /// The most instructions that a block's warps may issue together.
     pub budget: u64,
+    /// Also count by line of the text, see [`Counts::lines`].
+    pub profile: bool,
 }
 
 impl Default for Options {
-    /// One thread, a search for races, 2^28 instructions a block.
+    /// One thread, a search for races, 2^28 instructions a block, no counts by line.
     fn default() -> Options {
-        Options { threads: 1, races: true, budget: 1 << 28 }
+        Options { threads: 1, races: true, budget: 1 << 28, profile: false }
     }
 }
 
@@ -70,17 +72,20 @@ impl Launch<'_> {
                 dynamic_shared: self.shared_bytes,
                 total_shared,
             };
-            let warps = geometry.threads().div_ceil(32);
-            let new = |index| Warp::new(index, &function.code, function.local_bytes);
-            let mut warps: Vec<Warp> = (0..warps).map(new).collect();
-            let mut env = Env::new(function, geometry, &ranges, self.params, self.options.races);
+            let count = geometry.threads().div_ceil(32);
+            let mut all = function.idle.lock().unwrap().pop().unwrap_or_default();
+            for index in all.len() as u32..count {
+                all.push(Warp::new(index, &function.code, function.local_bytes));
+            }
+            let warps = &mut all[..count as usize];
+            let mut env = Env::new(function, geometry, &ranges, self.params, &self.options);
             loop {
                 let block = next.fetch_add(1, Ordering::Relaxed);
                 if block >= blocks || block > stop.load(Ordering::Relaxed) {
                     break;
                 }
                 let at = [block % x, block / x % y, block / x / y].map(|index| index as u32);
-                if let Err(fault) = env.block(&mut warps, at, self.options.budget) {
+                if let Err(fault) = env.block(warps, at, self.options.budget) {
                     stop.fetch_min(block, Ordering::Relaxed);
                     let mut first = faults.lock().unwrap();
                     if first.as_ref().is_none_or(|(other, _)| block < *other) {
@@ -89,7 +94,10 @@ impl Launch<'_> {
                     break;
                 }
             }
+            env.add_lines();
             *counts.lock().unwrap() += &env.counts;
+            drop(env);
+            function.idle.lock().unwrap().push(all);
         };
         let threads = (self.options.threads.max(1) as u64).min(blocks);
         std::thread::scope(|scope| {

@@ -6,8 +6,11 @@
 use super::ParseError;
 use super::ir::{CONST, Code, Ins, Lanes, NONE, Op, Slot, Space, Special, Ty, WIDE, window};
 use super::lex::error;
-use super::tree::{FunctionText, InstructionText, Operand, Statement, Text, VariableText};
+use super::tree::{FunctionText, InstructionText, Operand, Statement, Text, VariableText, size_of_type};
 use std::collections::HashMap;
+
+/// Drivers before 12.1, and devices before sm_70, take no more.
+const MOST_PARAMETER_BYTES: u64 = 4096;
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,32 +43,6 @@ pub(super) fn lower(
     let first = Lower::new(text, variables, 0).run(function)?;
     let base = first.dynamic_base;
     Lower::new(text, variables, base).run(function)
-}
-
-/// Size and alignment of a type's name, in bytes.
-pub(super) fn size_of_type(ty: &str) -> Option<u32> {
-    Some(match ty {
-        ".b8" | ".u8" | ".s8" => 1,
-        ".b16" | ".u16" | ".s16" | ".f16" | ".bf16" => 2,
-        ".b32" | ".u32" | ".s32" | ".f32" | ".f16x2" | ".bf16x2" => 4,
-        ".b64" | ".u64" | ".s64" | ".f64" => 8,
-        _ => return None,
-    })
-}
-
-/// Bytes and alignment of a variable.
-pub(super) fn size_of(variable: &VariableText) -> Result<(u64, u32), ParseError> {
-    let size = size_of_type(variable.ty)
-        .ok_or_else(|| error(variable.line, &format!("type {} is not supported", variable.ty)))?;
-    let align = variable.align.unwrap_or(size);
-    if !align.is_power_of_two() {
-        return Err(error(variable.line, "an alignment that is no power of two"));
-    }
-    let bytes = (size as u64).saturating_mul(variable.elements.unwrap_or(1));
-    if bytes > 1 << 32 {
-        return Err(error(variable.line, "a variable of more than 4 GiB"));
-    }
-    Ok((bytes, align))
 }
 
 /// A label that a branch or a table wants.
@@ -146,10 +123,15 @@ impl<'a, 't> Lower<'a, 't> {
         self.open(None);
         let (mut parameters, mut bytes) = (Vec::new(), 0u32);
         for param in &function.params {
-            let (size, align) = size_of(param)?;
+            let (size, align) = param.size()?;
             let offset = bytes.next_multiple_of(align);
+            let end = u64::from(offset) + size;
+            if end > MOST_PARAMETER_BYTES {
+                let what = format!("{}: more than {MOST_PARAMETER_BYTES} bytes of parameters", function.name);
+                return Err(error(param.line, &what));
+            }
             parameters.push((offset, size as u32));
-            bytes = offset + size as u32;
+            bytes = end as u32;
             self.declare(param.name, Symbol::Memory(Space::Param, offset.into()));
         }
         self.calls.push((function.name, Vec::new()));
@@ -252,7 +234,7 @@ impl<'a, 't> Lower<'a, 't> {
     }
 
     fn local(&mut self, variable: &VariableText) -> Result<u64, ParseError> {
-        let (bytes, align) = size_of(variable)?;
+        let (bytes, align) = variable.size()?;
         let offset = self.local_bytes.next_multiple_of(align);
         self.local_bytes = u32::try_from(bytes)
             .ok()
@@ -263,7 +245,7 @@ impl<'a, 't> Lower<'a, 't> {
     }
 
     fn shared(&mut self, function: &'a str, variable: &VariableText<'a>) -> Result<u64, ParseError> {
-        let (bytes, align) = size_of(variable)?;
+        let (bytes, align) = variable.size()?;
         if variable.external && variable.elements.unwrap_or(0) == 0 {
             self.dynamic_align = self.dynamic_align.max(align);
             return Ok(self.dynamic_base.into());

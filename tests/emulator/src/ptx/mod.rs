@@ -21,7 +21,7 @@ mod syntax;
 mod tree;
 mod warp;
 
-pub use counts::Counts;
+pub use counts::{Counts, LineCounts};
 pub use fault::{Fault, FaultKind};
 pub use launch::{Launch, Options};
 pub use module::{Function, Module, ParseError, Variable};

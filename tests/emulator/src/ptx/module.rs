@@ -3,11 +3,12 @@
 use super::ir::{Code, Space};
 use super::lower;
 use super::syntax;
-use super::tree::{Initial, Text, VariableText};
+use super::tree::{Initial, Text, VariableText, size_of_type};
+use super::warp::Warp;
 use crate::memory::{Access, Kind, Memory};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Why a text cannot be read. `line` counts from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +74,7 @@ impl Module {
                 local_bytes: lowered.local_bytes,
                 max_threads: limit.map(|(_, sizes)| sizes.iter().product::<u64>().min(1024) as u32),
                 variables: memory.clone(),
+                idle: Mutex::default(),
             };
             functions.insert(function.name.into(), Function { inner: Arc::new(inner) });
         }
@@ -116,6 +118,8 @@ pub(super) struct Inner {
     max_threads: Option<u32>,
     /// The module's variables, which live as long as one of its functions.
     pub(super) variables: Arc<Memory>,
+    /// Warps that no launch uses: their registers are megabytes, which small launches need not make anew.
+    pub(super) idle: Mutex<Vec<Vec<Warp>>>,
 }
 
 impl Inner {
@@ -170,8 +174,8 @@ fn variables<'a>(text: &Text<'a>, memory: &Memory) -> Result<Vec<(&'a str, Varia
         if variable.external {
             return Err(error("a variable of another module is not supported"));
         }
-        let (bytes, align) = lower::size_of(variable)?;
-        let size = u64::from(lower::size_of_type(variable.ty).unwrap_or(1));
+        let (bytes, align) = variable.size()?;
+        let size = u64::from(size_of_type(variable.ty).unwrap_or(1));
         // `[]` is as long as its initialiser.
         let bytes = bytes.max(size * variable.initial.len() as u64);
         if u64::from(align) > crate::memory::GUARD {
@@ -183,7 +187,7 @@ fn variables<'a>(text: &Text<'a>, memory: &Memory) -> Result<Vec<(&'a str, Varia
     let addresses: HashMap<&str, u64> = all.iter().map(|(name, variable, _)| (*name, variable.address)).collect();
     for (name, variable, text) in &all {
         let error = |what: String| ParseError { line: text.line, what: format!("{name}: {what}") };
-        let size = u64::from(lower::size_of_type(text.ty).unwrap_or(1));
+        let size = u64::from(size_of_type(text.ty).unwrap_or(1));
         let mut bytes = Vec::new();
         for value in &text.initial {
             let value = match value {

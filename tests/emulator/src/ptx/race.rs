@@ -77,10 +77,10 @@ impl Races {
         Races { bytes: vec![FRESH; bytes], clocks: (0..warps).map(clock).collect() }
     }
 
-    /// A new block.
+    /// A new block: all that the one before did is done.
     pub(super) fn begin(&mut self) {
-        let (bytes, warps) = (self.bytes.len(), self.clocks.len());
-        *self = Races::new(bytes, warps);
+        let warps: Vec<_> = (0..self.clocks.len()).collect();
+        self.block_sync(&warps);
     }
 
     /// `bar.warp.sync` of these lanes; `live` are all there are.

@@ -71,6 +71,9 @@ fn step(warp: &mut Warp, env: &mut Env, turn: u64) -> Result<Stop, Box<Fault>> {
         let active = warp.active;
         env.counts.warp_issues += 1;
         env.counts.thread_instructions += u64::from(active.count_ones());
+        if env.profile.is_some() {
+            env.mark(pc as usize, active);
+        }
         let mut exec = active;
         if ins.guard != NONE {
             let guard = ins.guard as usize;

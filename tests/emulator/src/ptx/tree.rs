@@ -1,5 +1,8 @@
 //! What the grammar makes of a PTX text. Names borrow from the text.
 
+use super::ParseError;
+use super::lex::error;
+
 /// A whole text.
 #[derive(Default)]
 pub(super) struct Text<'a> {
@@ -87,4 +90,32 @@ pub(super) enum Operand<'a> {
     Pair(Box<Operand<'a>>, Box<Operand<'a>>),
     /// `!a`.
     Not(Box<Operand<'a>>),
+}
+
+impl VariableText<'_> {
+    /// Bytes and alignment.
+    pub(super) fn size(&self) -> Result<(u64, u32), ParseError> {
+        let size =
+            size_of_type(self.ty).ok_or_else(|| error(self.line, &format!("type {} is not supported", self.ty)))?;
+        let align = self.align.unwrap_or(size);
+        if !align.is_power_of_two() {
+            return Err(error(self.line, "an alignment that is no power of two"));
+        }
+        let bytes = (size as u64).saturating_mul(self.elements.unwrap_or(1));
+        if bytes > 1 << 32 {
+            return Err(error(self.line, "a variable of more than 4 GiB"));
+        }
+        Ok((bytes, align))
+    }
+}
+
+/// Bytes of a type, by its name; None for one that is not supported.
+pub(super) fn size_of_type(ty: &str) -> Option<u32> {
+    Some(match ty {
+        ".b8" | ".u8" | ".s8" => 1,
+        ".b16" | ".u16" | ".s16" | ".f16" | ".bf16" => 2,
+        ".b32" | ".u32" | ".s32" | ".f32" | ".f16x2" | ".bf16x2" => 4,
+        ".b64" | ".u64" | ".s64" | ".f64" => 8,
+        _ => return None,
+    })
 }
