@@ -1,4 +1,4 @@
-/* The emulated driver as a C program sees it that loads libcuda at run time: symbols, types, one kernel from end to end.
+/* The emulated driver as a C program sees it that loads libcuda at run time: symbols, types, one kernel.
    Usage: driver LIBRARY use|leak. Ends with 1 when a call fails, 2 when a symbol is missing. */
 #include <dlfcn.h>
 #include <stdint.h>

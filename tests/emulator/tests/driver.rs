@@ -86,6 +86,12 @@ fn primary_contexts_live_while_they_are_retained() {
     let b: usize = get!(cuDevicePrimaryCtxRetain(0));
     assert_eq!((a, state(), query("live.retains")), (b, 1, 2));
     ok!(cuCtxSetCurrent(a));
+    let id = || {
+        let mut id = 0;
+        ok!(cuCtxGetId(a, &mut id));
+        id
+    };
+    let first = id();
     let address: u64 = get!(cuMemAlloc_v2(100));
     ok!(cuDevicePrimaryCtxRelease_v2(0));
     ok!(cuMemsetD8_v2(address, 1, 100));
@@ -96,6 +102,7 @@ fn primary_contexts_live_while_they_are_retained() {
     fails!(CONTEXT_IS_DESTROYED, cuCtxSetCurrent(a));
     let again: usize = get!(cuDevicePrimaryCtxRetain(0));
     assert_eq!(again, a);
+    assert_ne!(id(), first, "another life");
     fails!(INVALID_VALUE, cuMemFree_v2(address));
     ok!(cuDevicePrimaryCtxReset_v2(0));
     assert_eq!(state(), 1);

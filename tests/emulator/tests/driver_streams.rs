@@ -85,6 +85,15 @@ fn the_legacy_stream_and_blocking_streams_wait_for_each_other() {
         assert_eq!((peek(q), peek(r) == [mark; 4]), ([mark; 4], false));
         ok!(cuCtxSynchronize());
     }
+    // So does an event in the legacy stream, though nothing waits for the blocking one by name.
+    let e = event();
+    ok!(cuMemsetD32Async(p, 15, 4, blocking));
+    ok!(cuMemcpyDtoDAsync_v2(q, p, 16, 0));
+    ok!(cuEventRecord(e, 0));
+    ok!(cuMemsetD32Async(p, 20, 4, blocking));
+    ok!(cuEventSynchronize(e));
+    assert_eq!((peek(q), query("pending")), ([15; 4], 1));
+    ok!(cuCtxSynchronize());
     // The other way round: a blocking stream sees what the legacy one did, a non-blocking one does not.
     ok!(cuMemsetD32Async(p, 30, 4, 0));
     ok!(cuMemcpyDtoDAsync_v2(q, p, 16, free));

@@ -246,7 +246,8 @@ impl Call {
         self.submit(stream, work)
     }
 
-    /// Queues work in a stream, runs it, and reports what the context is left with. For calls that return when all is done.
+    /// Queues work in a stream, runs it, and reports what the context is left with. For calls that return when all is
+    /// done.
     pub fn submit_and_wait(&mut self, stream: usize, work: Work) -> Result {
         self.observe_stream(stream)?;
         let op = self.queue(stream, work, &[]);

@@ -1,5 +1,5 @@
-//! How a test steers the emulator and asks it: `df11_emulator_control`, `df11_emulator_query`, `df11_emulator_text`, and
-//! the environment. The keys are listed in the emulator's README.
+//! How a test steers the emulator and asks it: `df11_emulator_control`, `df11_emulator_query`, `df11_emulator_text`,
+//! and the environment. The keys are listed in the emulator's README.
 
 use std::ffi::{CStr, c_char};
 
@@ -8,8 +8,8 @@ use super::entry::Call;
 use super::report::named;
 use super::state::State;
 
-/// Reads the environment into a new state. What cannot be understood ends the process: a test that runs with another pose
-/// than it asked for is worse than none.
+/// Reads the environment into a new state. What cannot be understood ends the process: a test that runs with another
+/// pose than it asked for is worse than none.
 pub fn read_environment(state: &mut State) {
     for key in KEYS.into_iter().chain(["cubin_ptx"]) {
         let name = format!("{PREFIX}{}", key.to_ascii_uppercase());
@@ -117,8 +117,9 @@ fn text(state: &State, key: &str) -> Option<String> {
 
 /// Sets a key to a value. 0 when that was done; -1, and a line on standard error, for what it does not understand.
 ///
-/// Beside the keys of the environment, in small letters: `reset` (everything back to the beginning; no call may run at the
-/// time), `unfail` (forget all rules of failure), `run` (run all queued work of all contexts), `clear` (`calls`, `launches`,
+/// Beside the keys of the environment, in small letters: `reset` (everything back to the beginning; no call may run at
+/// the time), `unfail` (forget all rules of failure), `run` (run all queued work of all contexts), `clear` (`calls`,
+/// `launches`,
 /// `sticky`, `abandoned` or `faults`).
 ///
 /// # Safety
@@ -153,8 +154,8 @@ pub unsafe extern "C" fn df11_emulator_query(key: *const c_char) -> u64 {
     key.and_then(|key| query(&Call::internal(), key)).unwrap_or(u64::MAX)
 }
 
-/// Writes the text behind a key, cut to `room` bytes with a zero at the end, and returns how many bytes the whole text has
-/// without the zero; 2^64 - 1 for a key that there is not.
+/// Writes the text behind a key, cut to `room` bytes with a zero at the end, and returns how many bytes the whole text
+/// has without the zero; 2^64 - 1 for a key that there is not.
 ///
 /// # Safety
 /// `key` is a text with a zero at the end; `to` is NULL or has room for so many bytes.

@@ -1,5 +1,5 @@
-//! What every entry point does first and last: it is counted, may be told to fail, looks for what it needs, and never lets
-//! a panic out. And the list of all entry points by name.
+//! What every entry point does first and last: it is counted, may be told to fail, looks for what it needs, and never
+//! lets a panic out. And the list of all entry points by name.
 
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
@@ -19,8 +19,8 @@ pub enum Need {
     Init,
     /// A current context without a pending error.
     Context,
-    /// As `Init`, but it releases something: an injected failure is returned after the release, as drivers report errors
-    /// of earlier work there.
+    /// As `Init`, but it releases something: an injected failure is returned after the release, as drivers report
+    /// errors of earlier work there.
     Drop,
     /// As `Drop`, with a current context; its pending error, too, is returned after the release.
     Release,
@@ -154,8 +154,8 @@ impl Call {
         }
     }
 
-    /// The stream that a caller means: NULL, the legacy and the per-thread stream stand for those of the current context.
-    /// Fails for handles that are none, and for streams of a context with a pending error.
+    /// The stream that a caller means: NULL, the legacy and the per-thread stream stand for those of the current
+    /// context. Fails for handles that are none, and for streams of a context with a pending error.
     pub fn stream(&mut self, stream: usize) -> Result<usize> {
         let handle = self.stream_even_if_poisoned(stream)?;
         self.sticky(self.streams[&handle].context)?;
@@ -270,8 +270,9 @@ pub unsafe fn put_if<T>(place: *mut T, value: T) {
     }
 }
 
-/// Writes entry points: `Need(twin) fn name(call, arguments) { body }`, the twin optional. The body is a closure from the call to a `Result`
-/// and may use what the caller pointed to. A twin is the same entry point whose NULL stream is the thread's own.
+/// Writes entry points: `Need(twin) fn name(call, arguments) { body }`, the twin optional. The body is a closure from
+/// the call to a `Result` and may use what the caller pointed to. A twin is the same entry point whose NULL stream is
+/// the thread's own.
 macro_rules! entries {
     ($($(#[$doc:meta])* $need:ident $(($twin:ident))? fn $name:ident $arguments:tt $body:block)*) => {
         $(

@@ -8,8 +8,8 @@ use super::entry::{Call, entries, put, put_if};
 use super::state::Handle;
 use super::work::Work;
 
-/// Flags of instantiation that the emulator takes: to free memory, to upload, and to use priorities change nothing here.
-/// Launch from the device (4) is refused.
+/// Flags of instantiation that the emulator takes: to free memory, to upload, and to use priorities change nothing
+/// here. Launch from the device (4) is refused.
 const FLAGS: u64 = 1 | 2 | 8;
 
 impl Call {

@@ -209,11 +209,17 @@ impl Call {
     }
 }
 
-/// How many bytes `cuPointerGetAttribute` writes.
-fn attribute_bytes(attribute: i32) -> usize {
-    match attribute {
-        2 | 6 | 8 | 9 | 10 | 13 | 15 | 16 => 4,
-        _ => 8,
+/// Writes an attribute of an address: 4 or 8 bytes, as the attribute has them.
+///
+/// # Safety
+/// `place` is NULL or has room for it.
+unsafe fn put_attribute(place: *mut c_void, attribute: i32, value: u64) -> Result {
+    // SAFETY: this function's own contract.
+    unsafe {
+        match attribute {
+            2 | 6 | 8 | 9 | 10 | 13 | 15 | 16 => put(place.cast::<u32>(), value as u32),
+            _ => put(place.cast::<u64>(), value),
+        }
     }
 }
 
@@ -313,7 +319,9 @@ entries! {
         let end = address.checked_add(bytes).ok_or(INVALID_VALUE)? as u64;
         call.unsafe_in_capture()?;
         let overlaps = |(at, found): (&u64, &Allocation)| at + found.bytes > address as u64;
-        if call.allocations.range(..end).next_back().is_some_and(overlaps) { return Err(HOST_MEMORY_ALREADY_REGISTERED) }
+        if call.allocations.range(..end).next_back().is_some_and(overlaps) {
+            return Err(HOST_MEMORY_ALREADY_REGISTERED);
+        }
         let context = call.current()?;
         for (&handle, other) in call.contexts.iter().filter(|(_, other)| other.alive) {
             let read_only = flags & READ_ONLY != 0;
@@ -347,7 +355,7 @@ entries! {
     /// One attribute of an address; INVALID_VALUE where it is not the driver's.
     Context fn cuPointerGetAttribute(call, data: *mut c_void, attribute: i32, address: u64) {
         let value = call.pointer_attribute(attribute, address)?.ok_or(INVALID_VALUE)?;
-        if attribute_bytes(attribute) == 4 { put(data.cast::<u32>(), value as u32) } else { put(data.cast::<u64>(), value) }
+        put_attribute(data, attribute, value)
     }
 
     /// Several attributes of an address; zeros where it is not the driver's.
@@ -360,7 +368,7 @@ entries! {
             // A device of -2 is what a driver says of memory that belongs to none.
             let none = if attribute == 9 { -2i32 as u32 as u64 } else { 0 };
             let value = call.pointer_attribute(attribute, address)?.unwrap_or(none);
-            if attribute_bytes(attribute) == 4 { put(place.cast::<u32>(), value as u32)? } else { put(place.cast::<u64>(), value)? }
+            put_attribute(place, attribute, value)?;
         }
         Ok(())
     }

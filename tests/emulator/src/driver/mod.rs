@@ -1,9 +1,10 @@
-//! The `cu*` entry points: a driver that queues work, captures it, checks handles, and can be told to fail. It interprets no
-//! PTX itself ([`crate::ptx`] does) and knows nothing of time.
+//! The `cu*` entry points: a driver that queues work, captures it, checks handles, and can be told to fail. It
+//! interprets no PTX itself ([`crate::ptx`] does) and knows nothing of time.
 //!
 //! What is here: the state under one lock (`state`), what each entry point does first and last (`entry`), deferred work
-//! (`work`, `queue`), capture, and the entry points by subject. `config`, `inject`, `control` and `report` are what a driver
-//! has not: a pose, planned failures, and answers about what happened. The README beside the crate is their manual.
+//! (`work`, `queue`), capture, and the entry points by subject. `config`, `inject`, `control` and `report` are what a
+//! driver has not: a pose, planned failures, and answers about what happened. The README beside the crate is their
+//! manual.
 
 #![allow(non_snake_case, reason = "the entry points have the driver's names")]
 #![allow(missing_docs, reason = "the state's fields are nobody's interface; entry points and controls are documented")]

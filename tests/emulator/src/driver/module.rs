@@ -297,8 +297,8 @@ entries! {
             let memory = &call.contexts[&context].memory;
             memory.register(found.address, found.bytes, Kind::ModuleGlobal, context as u64, false);
             let id = call.number();
-            let (kind, freeing, flags) = (Kind::ModuleGlobal, false, 0);
-            call.allocations.insert(found.address, Allocation { bytes: found.bytes, context, kind, freeing, id, flags });
+            let (bytes, kind, freeing, flags) = (found.bytes, Kind::ModuleGlobal, false, 0);
+            call.allocations.insert(found.address, Allocation { bytes, context, kind, freeing, id, flags });
             call.modules.get_mut(&module).unwrap().variables.push(found.address);
         }
         put_if(address, found.address);

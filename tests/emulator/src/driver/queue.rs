@@ -1,10 +1,10 @@
-//! Deferred work: operations wait in their streams until something needs them, and run in an order that the streams, their
-//! events and the legacy stream allow, and no earlier than that.
+//! Deferred work: operations wait in their streams until something needs them, and run in an order that the streams,
+//! their events and the legacy stream allow, and no earlier than that.
 //!
 //! An operation depends on operations queued before it, by number: the one before it in its stream, the one of an event
-//! that the stream waits for, and between the legacy stream and blocking ones each other's last. So the numbers are an order
-//! in which everything can run, and whoever waits for an operation runs what it depends on, in that order, and nothing else:
-//! work that nobody waited for has not happened, which is how a missing synchronisation shows.
+//! that the stream waits for, and between the legacy stream and blocking ones each other's last. So the numbers are an
+//! order in which everything can run, and whoever waits for an operation runs what it depends on, in that order, and
+//! nothing else: work that nobody waited for has not happened, which is how a missing synchronisation shows.
 //!
 //! Operations run on the thread that waits, without the lock. Host functions run on threads of their own.
 
@@ -187,8 +187,8 @@ impl Call {
         }
     }
 
-    /// What a query says of operations: NOT_READY if any had not ended, and then they go on, so that whoever asks again and
-    /// again gets there.
+    /// What a query says of operations: NOT_READY if any had not ended, and then they go on, so that whoever asks again
+    /// and again gets there.
     pub fn query(&mut self, ops: &[u64]) -> Result {
         if ops.iter().any(|&op| self.pending(op)) {
             self.poke(ops);
@@ -201,7 +201,8 @@ impl Call {
 fn start_host_function(number: u64, context: usize, function: usize, user: usize) {
     let run = move || {
         host_function_thread();
-        // SAFETY: `function` came from a caller of cuLaunchHostFunc as a pointer to a function of this type, with `user`.
+        // SAFETY: `function` came from a caller of cuLaunchHostFunc as a pointer to a function of this type, with
+        // `user`.
         let function: unsafe extern "C" fn(usize) = unsafe { std::mem::transmute(function) };
         // SAFETY: as above.
         unsafe { function(user) };

@@ -44,7 +44,8 @@ impl Record {
         let Record { kernel, grid, block, shared_bytes, stream, counts } = self;
         // A kernel's name is a C identifier: nothing in it needs escaping.
         let mut text = format!(
-            "{{\"kernel\":\"{kernel}\",\"grid\":{grid:?},\"block\":{block:?},\"shared_bytes\":{shared_bytes},\"stream\":{stream}"
+            "{{\"kernel\":\"{kernel}\",\"grid\":{grid:?},\"block\":{block:?},\"shared_bytes\":{shared_bytes},\
+             \"stream\":{stream}"
         );
         for (name, count) in named(counts) {
             let _ = write!(text, ",\"{name}\":{count}");
@@ -154,8 +155,8 @@ unsafe extern "C" {
 pub fn at_exit() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: `report` is a function without arguments that lives as long as this library; the C library runs it before
-        // the library is unloaded.
+        // SAFETY: `report` is a function without arguments that lives as long as this library; the C library runs it
+        // before the library is unloaded.
         unsafe { atexit(report) };
     });
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 /// Writes a copy of the shared library `library` to `copy` in which `dlsym` does not find `symbols`.
 ///
-/// The names in the copy's string table are spoiled and nothing else is changed: the loader finds a symbol by the hash of
-/// its name and then compares the name itself. A symbol that the library does not have is an error.
+/// The names in the copy's string table are spoiled and nothing else is changed: the loader finds a symbol by the hash
+/// of its name and then compares the name itself. A symbol that the library does not have is an error.
 pub fn without_symbols(library: &Path, copy: &Path, symbols: &[&str]) -> io::Result<()> {
     let mut bytes = std::fs::read(library)?;
     for symbol in symbols {

@@ -1,5 +1,5 @@
-//! Everything that the emulated driver knows, under one lock, and the handles that it gives out. It decides nothing: the
-//! entry points do.
+//! Everything that the emulated driver knows, under one lock, and the handles that it gives out. It decides nothing:
+//! the entry points do.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, LazyLock, Mutex};
@@ -192,8 +192,8 @@ impl State {
         state
     }
 
-    /// Back to the beginning, as if the process had just loaded the library. Only for a moment at which no other thread is
-    /// inside a call.
+    /// Back to the beginning, as if the process had just loaded the library. Only for a moment at which no other thread
+    /// is inside a call.
     pub fn reset(&mut self) {
         *self = State::new(self.epoch + 1);
     }

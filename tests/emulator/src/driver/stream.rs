@@ -101,7 +101,9 @@ entries! {
     }
 
     /// A host function, on a thread of its own.
-    Context(cuLaunchHostFunc_ptsz) fn cuLaunchHostFunc(call, stream: usize, function: *const c_void, user: *mut c_void) {
+    Context(cuLaunchHostFunc_ptsz) fn cuLaunchHostFunc(
+        call, stream: usize, function: *const c_void, user: *mut c_void,
+    ) {
         let stream = call.stream(stream)?;
         if function.is_null() { return Err(INVALID_VALUE) }
         call.submit(stream, Work::Host { function: function as usize, user: user as usize })
@@ -144,12 +146,14 @@ entries! {
     Context(cuStreamIsCapturing_ptsz) fn cuStreamIsCapturing(call, stream: usize, status: *mut i32) {
         let stream = call.stream(stream)?;
         if call.would_be_implicit(stream) { return Err(STREAM_CAPTURE_IMPLICIT) }
-        put(status, call.captures.get(&call.streams[&stream].capture).map_or(0, |capture| 1 + i32::from(capture.broken)))
+        let capture = call.captures.get(&call.streams[&stream].capture);
+        put(status, capture.map_or(0, |capture| 1 + i32::from(capture.broken)))
     }
 
     /// The status, and while it is active the capture's number, graph, and the nodes on which the next one will depend.
     Context(cuStreamGetCaptureInfo_v2_ptsz) fn cuStreamGetCaptureInfo_v2(
-        call, stream: usize, status: *mut i32, id: *mut u64, graph: *mut usize, nodes: *mut *const usize, count: *mut usize,
+        call, stream: usize, status: *mut i32, id: *mut u64, graph: *mut usize,
+        nodes: *mut *const usize, count: *mut usize,
     ) {
         let stream = call.stream(stream)?;
         if call.would_be_implicit(stream) { return Err(STREAM_CAPTURE_IMPLICIT) }
@@ -169,7 +173,9 @@ entries! {
     }
 
     /// The status and the capture's number.
-    Context(cuStreamGetCaptureInfo_ptsz) fn cuStreamGetCaptureInfo(call, stream: usize, status: *mut i32, id: *mut u64) {
+    Context(cuStreamGetCaptureInfo_ptsz) fn cuStreamGetCaptureInfo(
+        call, stream: usize, status: *mut i32, id: *mut u64,
+    ) {
         let stream = call.stream(stream)?;
         if call.would_be_implicit(stream) { return Err(STREAM_CAPTURE_IMPLICIT) }
         let number = call.streams[&stream].capture;

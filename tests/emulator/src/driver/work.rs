@@ -147,8 +147,8 @@ impl Job {
             Job::Note(done) => return Ok(done),
             Job::Kernel(kernel, memory, options) => return run_kernel(&kernel, &memory, options),
             Job::Copy { to, from, bytes, .. } => {
-                // SAFETY: both ends were checked against what is allocated, and are held; a pageable end is valid by the
-                // contract of the call that queued it. They may overlap.
+                // SAFETY: both ends were checked against what is allocated, and are held; a pageable end is valid by
+                // the contract of the call that queued it. They may overlap.
                 unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes as usize) }
             }
             Job::Write { to, data, .. } => {

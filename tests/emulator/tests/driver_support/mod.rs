@@ -1,4 +1,5 @@
-//! What the tests of the driver share: one test at a time with a driver that was just loaded, and short ways to call it.
+//! What the tests of the driver share: one test at a time with a driver that was just loaded, and short ways to call
+//! it.
 #![allow(dead_code, reason = "each test file uses some of it")]
 #![allow(unused_imports, reason = "each test file uses some of it")]
 
