@@ -541,12 +541,12 @@ fn the_default_stream_is_a_choice() {
     let lax = Device::open(0, &DeviceOptions { allow_default_stream: true, ..emulator.options() }).unwrap();
     let model = open("tiny");
     let want = want(&model, 0);
-    let null = Stream::from_raw(std::ptr::null_mut());
+    let [null, legacy, per_thread] = [0, 1, 2].map(|n| Stream::from_raw(std::ptr::without_provenance_mut(n)));
     let (at, resident) = upload(&engine, &lax, &model, 0, null);
     let bytes = resident.layout().image_bytes;
     // SAFETY: the memory lives until the streams were waited for; what is refused touches nothing.
     unsafe {
-        for stream in [null, Stream::from_raw(1 as *mut _), Stream::from_raw(2 as *mut _)] {
+        for stream in [null, legacy, per_thread] {
             let target = Target::new(&engine, want.len() as u64, 0);
             resident.decompress(target.dst, target.bytes, 0, stream).unwrap();
             engine.synchronise(stream);
@@ -565,8 +565,8 @@ fn the_default_stream_is_a_choice() {
         ] {
             assert_eq!(refused.unwrap_err().status(), Status::DefaultStream);
         }
-        other.decompress(target.dst, target.bytes, 0, Stream::from_raw(1 as *mut _)).unwrap();
-        engine.synchronise(Stream::from_raw(1 as *mut _));
+        other.decompress(target.dst, target.bytes, 0, legacy).unwrap();
+        engine.synchronise(legacy);
         assert!(target.take(&engine) == want);
     }
 }

@@ -7,12 +7,14 @@
 //! - [`kernels`]: the kernels, chosen and loaded;
 //! - [`resident`]: devices, and images that lie on them;
 //! - [`upload`]: images made on the device, from the file's parts;
-//! - [`launch`]: decoding, the hot path.
+//! - [`launch`]: decoding, the hot path;
+//! - `cudarc` (with the feature of that name): the same with the types of the crate cudarc.
 //!
 //! ```no_run
 //! use df11::cuda::{Device, DeviceOptions, Stream};
 //! # fn main() -> Result<(), df11::Error> {
-//! # let (model, image, dst, stream) = (df11::Model::open("", &Default::default())?, 0, 0, Stream::from_raw(1 as *mut _));
+//! # let (model, image, dst) = (df11::Model::open("", &Default::default())?, 0, 0);
+//! # let stream = Stream::from_raw(std::ptr::null_mut());
 //! let device = Device::open(0, &DeviceOptions::default())?;
 //! let group = &model.groups()[0];
 //! let bytes = df11::cuda::image::Layout::of(group)?.image_bytes;
@@ -28,6 +30,8 @@
 //! The library owns no device memory, no stream and no context. It never synchronises but where the documentation of a call
 //! says so, and none of those is on the way of a decode.
 
+#[cfg(feature = "cudarc")]
+pub mod cudarc;
 pub mod driver;
 pub mod image;
 pub mod kernels;
