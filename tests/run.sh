@@ -36,6 +36,7 @@ step cargo fmt --all --check
 step cargo clippy --locked --workspace --all-targets --features libdf11/cli -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --features cli
 step cargo test --locked --features cli
+step cargo test --locked -p df11-emulator
 # Answers only: a machine under test has no time to be measured on.
 for bench in decode encode image model; do
     step cargo bench --locked -p df11-bench --bench "$bench" -- --quick
