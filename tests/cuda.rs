@@ -69,6 +69,8 @@ fn open(name: &str) -> Model {
 #[test]
 fn every_golden_group_uploads_to_the_hosts_image_and_decodes_whole() {
     let emulator = Emulator::new();
+    // Here also the order of accesses is looked at: a race between threads is a fault.
+    emulator.control("races", "1");
     let engine = emulator.engine(0);
     let (device, stream) = (emulator.open(0), engine.stream());
     let status = engine.alloc(4);

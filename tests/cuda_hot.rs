@@ -5,15 +5,42 @@
 
 mod support;
 
+use df11::capi::decompress::{df11_decompress, df11_decompress_batch, df11_decompress_range};
+use df11::capi::device::{df11_device, df11_device_free, df11_device_open, df11_device_options};
+use df11::capi::model::{df11_model, df11_model_free, df11_model_open};
+use df11::capi::resident::{df11_bind, df11_resident, df11_resident_free};
 use df11::cuda::{self, Resident, image::Layout};
 use df11::{Model, OpenOptions};
 use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::ptr;
 use support::alloc::{Counting, taken};
 use support::engine::{self, Emulator};
 use support::golden;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
+
+/// A resident of the C ABI, with its model and its device: the image is there already.
+fn through_c(emulator: &Emulator, image: u64, bytes: u64) -> (*mut df11_model, *mut df11_device, *mut df11_resident) {
+    let text = |path: &std::path::Path| CString::new(path.to_str().unwrap()).unwrap();
+    let (path, libcuda) = (text(&golden::model("sharded")), text(emulator.path()));
+    let (mut model, mut device, mut resident) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+    let options = df11_device_options {
+        struct_size: size_of::<df11_device_options>(),
+        flags: 0,
+        reserved: 0,
+        libcuda: libcuda.as_ptr(),
+    };
+    let none = ptr::null_mut();
+    // SAFETY: pointers and sizes are right, and the memory outlives the handles.
+    unsafe {
+        assert_eq!(df11_model_open(path.as_ptr(), ptr::null(), &mut model, none), 0);
+        assert_eq!(df11_device_open(0, &options, &mut device, none), 0);
+        assert_eq!(df11_bind(device, model, 0, image, bytes as usize, &mut resident, none), 0);
+    }
+    (model, device, resident)
+}
 
 #[test]
 fn a_decode_allocates_nothing_and_only_launches() {
@@ -66,6 +93,34 @@ fn a_decode_allocates_nothing_and_only_launches() {
         }
     }
     engine.synchronise(stream);
+
+    // The same through the C ABI.
+    let (c_model, c_device, c_resident) = through_c(&emulator, image, layout.image_bytes);
+    engine::leave(&emulator);
+    let handle = stream.raw().cast();
+    let (list, no_error) = (vec![c_resident.cast_const(); 33], std::ptr::null_mut());
+    let sizes = vec![whole as usize; 33];
+    let work: [(u64, &dyn Fn() -> i32); 3] = [
+        // SAFETY: as above.
+        (1, &|| unsafe { df11_decompress(c_resident, dst, whole as usize, 0, handle, no_error) }),
+        // SAFETY: as above.
+        (1, &|| unsafe { df11_decompress_range(c_resident, 5, 999, dst, 2000, 0, handle, no_error) }),
+        // SAFETY: as above.
+        (2, &|| unsafe {
+            df11_decompress_batch(list.as_ptr(), many_dsts.as_ptr(), sizes.as_ptr(), 33, 0, handle, no_error)
+        }),
+    ];
+    for (launches, work) in work {
+        let ((status, memory), calls) = emulator.calls_of(|| taken(work));
+        assert_eq!((status, memory.total, calls), (0, 0, expect(launches)));
+    }
+    engine.synchronise(stream);
+    // SAFETY: nothing uses them any more.
+    unsafe {
+        df11_resident_free(c_resident);
+        df11_device_free(c_device);
+        df11_model_free(c_model);
+    }
     emulator.assert_no_fault();
     // Closing and freeing: nothing that waits.
     let ((), calls) = emulator.calls_of(|| drop((resident, device)));

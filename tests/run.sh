@@ -33,9 +33,9 @@ for component in rustfmt clippy; do
 done
 
 step cargo fmt --all --check
-step cargo clippy --locked --workspace --all-targets --features libdf11/cli -- -D warnings
-RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --features cli
-step cargo test --locked --features cli
+step cargo clippy --locked --workspace --all-targets --features libdf11/cli,libdf11/cudarc -- -D warnings
+RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --features cli,cudarc
+step cargo test --locked --features cli,cudarc
 step cargo test --locked -p df11-emulator
 # Answers only: a machine under test has no time to be measured on.
 for bench in decode encode image model; do

@@ -12,7 +12,7 @@ pub const MOST_JOBS: usize = 32;
 /// Warps of a decoding block at most.
 pub const MOST_WARPS: u32 = 24;
 /// Warps of a decoding block from that compute capability (major · 10 + minor) on.
-pub const WARPS: [(u32, u32); 7] = [(75, 6), (80, 12), (86, 14), (89, 14), (90, 12), (100, 12), (120, 14)];
+pub const WARPS: [(u32, u32); 7] = [(75, 6), (80, 10), (86, 14), (89, 14), (90, 12), (100, 12), (120, 14)];
 /// Threads of a block of `df11_index`.
 pub const INDEX_THREADS: u32 = 512;
 /// Shared bytes of such a block beside its table.
