@@ -452,3 +452,72 @@ impl Drop for OwnEvent {
         unsafe { (self.driver.table.event_destroy)(self.event) };
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    /// The emulated driver, which cargo builds with the tests.
+    fn emulator() -> &'static Driver {
+        let library = std::env::current_exe().unwrap().with_file_name("libdf11_emulator.so");
+        load(Some(&library)).unwrap()
+    }
+
+    #[test]
+    fn a_panic_restores_the_context_and_the_capture_mode() {
+        let driver = emulator();
+        let mut context = std::ptr::null_mut();
+        // SAFETY: writes one handle.
+        assert_eq!(unsafe { (driver.table.primary_retain)(&mut context, 0) }, 0);
+        let current = || {
+            let mut current = std::ptr::null_mut();
+            // SAFETY: writes one handle.
+            assert_eq!(unsafe { (driver.table.context_current)(&mut current) }, 0);
+            current
+        };
+        let mode = || {
+            let (mut mode, mut same) = (RELAXED, 0);
+            // SAFETY: each reads and writes one number; the second puts back what the first took.
+            unsafe {
+                assert_eq!((driver.table.exchange_capture_mode)(&mut mode), 0);
+                same += mode;
+                assert_eq!((driver.table.exchange_capture_mode)(&mut mode), 0);
+            }
+            same
+        };
+        assert_eq!((current(), mode()), (std::ptr::null_mut(), 0));
+        let panicking = |deep: bool| {
+            catch_unwind(AssertUnwindSafe(|| {
+                driver.relaxed(|| {
+                    assert_eq!(mode(), RELAXED);
+                    // SAFETY: the context is retained.
+                    unsafe {
+                        driver.within(context, || {
+                            assert_eq!(current(), context);
+                            if deep { panic!("on purpose") } else { Err::<(), _>(Error::Cancelled) }
+                        })
+                    }
+                })
+            }))
+        };
+        assert!(matches!(panicking(false), Ok(Err(Error::Cancelled))));
+        assert_eq!((current(), mode()), (std::ptr::null_mut(), 0));
+        assert!(panicking(true).is_err());
+        assert_eq!((current(), mode()), (std::ptr::null_mut(), 0));
+        // SAFETY: retained above.
+        assert_eq!(unsafe { (driver.table.primary_release)(0) }, 0);
+    }
+
+    #[test]
+    fn codes_have_texts_known_or_not() {
+        let driver = emulator();
+        assert!(driver.text(2).starts_with("CUDA_ERROR_OUT_OF_MEMORY"));
+        assert_eq!(driver.text(913_913), "a code that this driver does not explain: 913913");
+        for code in code::CAPTURE {
+            assert_eq!(driver.error("x", code).status(), crate::Status::Capturing);
+        }
+        assert_eq!(driver.error("x", 909).status(), crate::Status::Cuda);
+        assert_eq!(driver.check("x", 0).map_err(|e| e.status()), Ok(()));
+    }
+}
