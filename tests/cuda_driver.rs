@@ -243,7 +243,8 @@ int cuEventSynchronize(void) { return 999; }
 int cuEventDestroy_v2(void) { return 999; }
 "#;
 
-/// The host's time for one call, the driver's share left out: the best of many rounds, since a machine under test has others.
+/// The host's time for one call, the driver's share left out: the best of many rounds, since a machine under test has
+/// others.
 #[test]
 fn a_call_takes_the_host_less_than_five_microseconds() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,13 +1,13 @@
-//! The CUDA driver: found and loaded at run time, its entry points in a table, its results as numbers. No kernel and no image
-//! is known here.
+//! The CUDA driver: found and loaded at run time, its entry points in a table, its results as numbers. No kernel and no
+//! image is known here.
 //!
 //! # Why a table of our own
 //!
-//! The crate cudarc has all entry points, and it is what a Rust engine should use. Below a C ABI its driver layer (0.19) does
-//! not hold: a missing library or symbol is a panic in whichever call comes first, where here it is a status at
-//! `df11_device_open`; `CUresult` is a Rust enum, so that a code which only newer drivers have (913, say) is undefined
-//! behaviour; the library's path cannot be given; and its contexts are owned, where ours are often the caller's. What is
-//! needed is thirty-odd functions. Each of those points is a test in `tests/cuda_driver.rs`.
+//! The crate cudarc has all entry points, and it is what a Rust engine should use. Below a C ABI its driver layer
+//! (0.19) does not hold: a missing library or symbol is a panic in whichever call comes first, where here it is a
+//! status at `df11_device_open`; `CUresult` is a Rust enum, so that a code which only newer drivers have (913, say) is
+//! undefined behaviour; the library's path cannot be given; and its contexts are owned, where ours are often the
+//! caller's. What is needed is thirty-odd functions. Each of those points is a test in `tests/cuda_driver.rs`.
 //!
 //! # What is trusted
 //!
@@ -32,8 +32,8 @@ pub(crate) type Function = *mut c_void;
 /// A driver's event handle.
 pub(crate) type Event = *mut c_void;
 
-/// A stream of the caller's: `CUstream`, which is the runtime's `cudaStream_t` too. The library never makes one and never
-/// owns one.
+/// A stream of the caller's: `CUstream`, which is the runtime's `cudaStream_t` too. The library never makes one and
+/// never owns one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Stream(*mut c_void);
@@ -162,8 +162,8 @@ pub(crate) struct Driver {
     _library: ManuallyDrop<Library>,
 }
 
-/// The names by which a driver is looked for, the first that is there: given by the caller, by the variable `DF11_LIBCUDA`, or
-/// the platform's own.
+/// The names by which a driver is looked for, the first that is there: given by the caller, by the variable
+/// `DF11_LIBCUDA`, or the platform's own.
 pub(crate) fn candidates(given: Option<&Path>) -> Vec<OsString> {
     if let Some(path) = given {
         return vec![path.into()];
@@ -345,9 +345,9 @@ impl Driver {
         Ok(result)
     }
 
-    /// Runs `work` in the mode in which calls that a capture forbids do not break the captures of other threads. (A capture of
-    /// a stream that `work` itself touches still refuses them.) The thread's mode comes back, also after an error or a
-    /// panic.
+    /// Runs `work` in the mode in which calls that a capture forbids do not break the captures of other threads. (A
+    /// capture of a stream that `work` itself touches still refuses them.) The thread's mode comes back, also after an
+    /// error or a panic.
     pub fn relaxed<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         struct Exchanged<'a>(&'a Driver, c_int);
         impl Drop for Exchanged<'_> {
