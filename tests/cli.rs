@@ -30,10 +30,24 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// The tool, which finds nothing on its standard input and no settings in its environment.
+/// The tool, which finds nothing on its standard input, no settings in its environment, and no signal ignored: it leaves
+/// ignored ones alone, and a shell that runs these tests in the background has SIGINT ignored.
 fn df11() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_df11"));
     command.stdin(Stdio::null()).env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        let defaults = || {
+            for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                // SAFETY: sets a signal's default; safe between fork and exec.
+                unsafe { libc::signal(number, libc::SIG_DFL) };
+            }
+            Ok(())
+        };
+        // SAFETY: it calls signal() alone, which may be called there.
+        unsafe { command.pre_exec(defaults) };
+    }
     command
 }
 
