@@ -277,4 +277,27 @@ fn a_call_takes_the_host_less_than_five_microseconds() {
     };
     println!("µs a call: {one:.3} for a group, {tensors:.3} for {ends} tensors, {many:.3} for 32 groups");
     assert!(one < 5.0 && tensors < 5.0 && many < 5.0, "{one} {tensors} {many}");
+
+/// A library that is loaded by two names is one driver: a context is loaded to once, and residents of both make one batch.
+#[test]
+fn one_driver_by_two_names_is_one() {
+    let emulator = Emulator::new();
+    let engine = emulator.engine(0);
+    let link = emulator.path().with_file_name("another_name.so");
+    std::os::unix::fs::symlink(emulator.path(), &link).unwrap();
+    let devices = [emulator.open(0), Device::open(0, &options(&link)).unwrap()];
+    assert_ne!(devices[0].info().libcuda, devices[1].info().libcuda);
+    assert_eq!(emulator.query("live.modules"), 1);
+    let model = df11::Model::open(support::golden::model("tiny"), &Default::default()).unwrap();
+    let stream = engine.stream();
+    // SAFETY: the memory lives until the stream was waited for.
+    unsafe {
+        let residents = devices.each_ref().map(|device| device.upload_alloc(&model, 0, stream).unwrap().1);
+        let bytes = 2 * residents[0].layout().weights;
+        let dsts = [0; 2].map(|_| engine.alloc(bytes));
+        df11::cuda::decompress_batch(&residents.each_ref(), &dsts, &[bytes; 2], 0, stream).unwrap();
+        engine.synchronise(stream);
+        assert!(engine.read(dsts[0], bytes) == engine.read(dsts[1], bytes));
+    }
+    emulator.assert_no_fault();
 }

@@ -274,6 +274,12 @@ fn open(name: &OsString) -> std::result::Result<Driver, (String, i32)> {
 }
 
 impl Driver {
+    /// What tells drivers apart: one library may have been loaded by several names, and is one driver all the same.
+    #[inline]
+    pub fn identity(&self) -> usize {
+        self.table.launch as usize
+    }
+
     /// Its version for people.
     pub fn cuda_version(&self) -> String {
         format!("{}.{}", self.version / 1000, self.version % 1000 / 10)

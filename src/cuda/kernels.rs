@@ -75,7 +75,7 @@ unsafe impl Send for Kernels {}
 // SAFETY: as above.
 unsafe impl Sync for Kernels {}
 
-/// What tells loaded kernels apart: the driver's address, the context's number, the choice.
+/// What tells loaded kernels apart: the driver's identity, the context's number, the choice.
 type Key = (usize, u64, Choice);
 
 static LOADED: Mutex<Vec<(Key, &'static Kernels)>> = Mutex::new(Vec::new());
@@ -101,7 +101,7 @@ pub(crate) unsafe fn load(
     let mut id = 0;
     // SAFETY: by the caller's promise; writes one number.
     driver.check("cuCtxGetId", unsafe { (driver.table.context_id)(context, &mut id) })?;
-    let key = (&raw const *driver as usize, id, choice);
+    let key = (driver.identity(), id, choice);
     // Held while kernels are loaded: two threads that open the same device load once.
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, kernels)) = loaded.iter().find(|(of, _)| *of == key) {

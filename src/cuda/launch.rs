@@ -260,7 +260,7 @@ pub(crate) unsafe fn decompress_batch_of<'a>(
     for (i, bytes) in bytes.iter().enumerate() {
         let Piece { resident, count, dst, status, .. } = piece(i);
         let other = &*resident.device.0;
-        if other.context != shared.context || !std::ptr::eq(other.driver, shared.driver) {
+        if other.context != shared.context || other.driver.identity() != shared.driver.identity() {
             return Err(Error::WrongDevice("the groups lie in several contexts".into()));
         }
         other.check_null(stream)?;

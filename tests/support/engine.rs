@@ -229,6 +229,45 @@ impl<'a> Engine<'a> {
         call!(self.emulator, "cuMemFreeHost"(*mut c_void = address));
     }
 
+    /// Memory, if the driver gives any.
+    pub fn try_alloc(&self, bytes: u64) -> Option<u64> {
+        let mut address = 0;
+        self.try_enter();
+        let code = result_of!(self.emulator, "cuMemAlloc_v2"(*mut u64 = &mut address, usize = bytes.max(1) as usize));
+        (code == 0).then_some(address)
+    }
+
+    /// [`Engine::enter`], however often the driver fails.
+    pub fn try_enter(&self) {
+        while result_of!(self.emulator, "cuCtxSetCurrent"(usize = self.context)) != 0 {}
+    }
+
+    /// [`Engine::write`] into the current context, however often the driver fails.
+    pub fn try_write(&self, address: u64, bytes: &[u8]) {
+        let len = bytes.len();
+        while result_of!(self.emulator, "cuMemcpyHtoD_v2"(u64 = address, *const u8 = bytes.as_ptr(), usize = len)) != 0
+        {
+        }
+        self.wait_context();
+    }
+
+    /// Waits for all that the context has to do.
+    pub fn wait_context(&self) {
+        self.enter();
+        call!(self.emulator, "cuCtxSynchronize"());
+    }
+
+    /// Makes host memory known to the driver, so that kernels may use it.
+    pub fn register(&self, address: *mut c_void, bytes: usize) {
+        self.enter();
+        call!(self.emulator, "cuMemHostRegister_v2"(*mut c_void = address, usize = bytes, u32 = 2));
+    }
+
+    pub fn unregister(&self, address: *mut c_void) {
+        self.enter();
+        call!(self.emulator, "cuMemHostUnregister"(*mut c_void = address));
+    }
+
     /// A stream that is not ordered with the legacy stream.
     pub fn stream(&self) -> Stream {
         self.stream_with(1)
