@@ -752,3 +752,31 @@ fn a_group_of_many_tensors_takes_several_launches() {
     engine.synchronise(stream);
     emulator.assert_no_fault();
 }
+
+/// Five tensors of 37 tiles on sixteen blocks that run at once: a share each that is rounded up would be twenty blocks, the
+/// last four of which would wait for all others.
+#[test]
+fn a_launch_has_no_more_blocks_than_run_at_once() {
+    let emulator = Emulator::new();
+    emulator.control("sms", "8");
+    let engine = emulator.engine(0);
+    let (device, stream) = (emulator.open(0), engine.stream());
+    let each = 37 * 32 * 104;
+    let weights = weights::trained_like(5 * each, 4);
+    let splits: Vec<u64> = (1..5).map(|i| (i * each) as u64).collect();
+    let file = safetensors(&group_tensors("g", &encode(&weights, &splits)), None);
+    let model = Model::from_bytes(file, &OpenOptions::default()).unwrap();
+    let (_, resident) = upload(&engine, &device, &model, 0, stream);
+    let targets: Vec<Target> = (0..5).map(|_| Target::new(&engine, 2 * each as u64, 0)).collect();
+    let dsts: Vec<u64> = targets.iter().map(|t| t.dst).collect();
+    emulator.control("run", "");
+    emulator.control("clear", "launches");
+    // SAFETY: all memory lives until the stream was waited for.
+    unsafe { resident.decompress_tensors(&dsts, &[2 * each as u64; 5], 0, stream) }.unwrap();
+    engine.synchronise(stream);
+    assert_eq!((emulator.query("launches"), emulator.query("last.blocks")), (1, 15));
+    for (target, want) in targets.into_iter().zip(weights.chunks(each)) {
+        assert!(target.take(&engine) == want.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>());
+    }
+    emulator.assert_no_fault();
+}
