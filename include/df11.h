@@ -269,9 +269,9 @@
 #define DF11_DTYPE_F8_E5M2FNUZ 22
 
 /**
- * Accept the NULL stream, which is the context's legacy stream (a program that was compiled for per-thread default streams
- * passes CU_STREAM_PER_THREAD, 0x2, which is always accepted, as is CU_STREAM_LEGACY, 0x1). It is refused otherwise, for
- * non-blocking streams, which engines use, are not ordered with it.
+ * Accept the NULL stream, which is the context's legacy stream (a program that was compiled for per-thread default
+ * streams passes CU_STREAM_PER_THREAD, 0x2, which is always accepted, as is CU_STREAM_LEGACY, 0x1). It is refused
+ * otherwise, for non-blocking streams, which engines use, are not ordered with it.
  */
 #define DF11_ALLOW_DEFAULT_STREAM 1
 
@@ -350,7 +350,10 @@ typedef struct df11_model df11_model;
  */
 typedef struct df11_progress df11_progress;
 
-/** An image on a device, ready to be decoded. Immutable: any number of threads may use it at once. It owns no device memory. */
+/**
+ * An image on a device, ready to be decoded. Immutable: any number of threads may use it at once. It owns no device
+ * memory.
+ */
 typedef struct df11_resident df11_resident;
 
 /**
@@ -481,8 +484,8 @@ typedef struct df11_device_options {
     /** 0 */
     uint32_t reserved;
     /**
-     * The path or name of the CUDA driver's library, ended by a zero byte; NULL for the one that the environment variable
-     * DF11_LIBCUDA names, or else the system's (libcuda.so.1). It is read during the call only.
+     * The path or name of the CUDA driver's library, ended by a zero byte; NULL for the one that the environment
+     * variable DF11_LIBCUDA names, or else the system's (libcuda.so.1). It is read during the call only.
      */
     const char *libcuda;
 } df11_device_options;
@@ -987,19 +990,21 @@ df11_status df11_model_write_image_part(const struct df11_model *model,
                                         struct df11_error *error);
 
 /**
- * Opens a CUDA device by its number, in its primary context: the one that the CUDA runtime uses. The context is retained
- * until the device is freed and all its residents are. No other context stays current on the thread.
+ * Opens a CUDA device by its number, in its primary context: the one that the CUDA runtime uses. The context is
+ * retained until the device is freed and all its residents are. No other context stays current on the thread.
  *
- * All that may block is done here: the driver's library is loaded, if it was not (it stays loaded), and every kernel is, so
- * that no later call loads anything. What was loaded stays until the context ends, for captured graphs may hold it; a
- * context is only loaded to once. It is no call for a thread that captures. Streams that other threads capture are not
- * disturbed, but if one of them is of this context and not non-blocking, the device is not opened (DF11_CAPTURING).
+ * All that may block is done here: the driver's library is loaded, if it was not (it stays loaded), and every kernel
+ * is, so that no later call loads anything. What was loaded stays until the context ends, for captured graphs may hold
+ * it; a context is only loaded to once. It is no call for a thread that captures. Streams that other threads capture
+ * are not disturbed, but if one of them is of this context and not non-blocking, the device is not opened
+ * (DF11_CAPTURING).
  *
  * `options` may be NULL. On success `*out` is the device, to be given to df11_device_free(); otherwise NULL.
  *
- * Errors: DF11_NO_DRIVER without a driver of CUDA 12.0 (525) or later, or without a device: the message says what was tried;
- * DF11_INVALID_ARGUMENT for a number that no device has; DF11_NO_KERNEL for a device older than compute capability 7.5, or
- * one for which the driver takes none of our kernels; DF11_CAPTURING, DF11_CUDA, DF11_UNSUPPORTED_OPTION.
+ * Errors: DF11_NO_DRIVER without a driver of CUDA 12.0 (525) or later, or without a device: the message says what was
+ * tried; DF11_INVALID_ARGUMENT for a number that no device has; DF11_NO_KERNEL for a device older than compute
+ * capability 7.5, or one for which the driver takes none of our kernels; DF11_CAPTURING, DF11_CUDA,
+ * DF11_UNSUPPORTED_OPTION.
  */
 df11_status df11_device_open(int32_t ordinal,
                              const struct df11_device_options *options,
@@ -1007,8 +1012,8 @@ df11_status df11_device_open(int32_t ordinal,
                              struct df11_error *error);
 
 /**
- * Opens the device of the context that is current on this thread, in that context, for engines with contexts of their own. It
- * stays the caller's and must live until the device is freed and all its residents are. All else is as for
+ * Opens the device of the context that is current on this thread, in that context, for engines with contexts of their
+ * own. It stays the caller's and must live until the device is freed and all its residents are. All else is as for
  * df11_device_open(); without a current context the error is DF11_INVALID_ARGUMENT.
  */
 df11_status df11_device_open_current(const struct df11_device_options *options,
@@ -1016,9 +1021,9 @@ df11_status df11_device_open_current(const struct df11_device_options *options,
                                      struct df11_error *error);
 
 /**
- * Frees a device, from any thread; NULL is allowed. Its residents may live on: the device is closed with the last of them.
- * Work that is running goes on, and graphs that captured decodes stay valid as long as their context. Nothing is waited
- * for, unless df11_device_open() was the only one to hold the primary context: CUDA then ends it.
+ * Frees a device, from any thread; NULL is allowed. Its residents may live on: the device is closed with the last of
+ * them. Work that is running goes on, and graphs that captured decodes stay valid as long as their context. Nothing is
+ * waited for, unless df11_device_open() was the only one to hold the primary context: CUDA then ends it.
  */
 void df11_device_free(struct df11_device *device);
 
@@ -1032,24 +1037,25 @@ df11_status df11_device_get_info(const struct df11_device *device,
                                  struct df11_error *error);
 
 /**
- * Frees device memory that df11_upload_alloc() allocated (by cuMemFree, which the caller may as well call); 0 is nothing. It
- * waits until the device has done all its work, so it is no call for a decode loop, and none for a thread that captures.
+ * Frees device memory that df11_upload_alloc() allocated (by cuMemFree, which the caller may as well call); 0 is
+ * nothing. It waits until the device has done all its work, so it is no call for a decode loop, and none for a thread
+ * that captures.
  *
  * Errors: DF11_INVALID_ARGUMENT, DF11_CUDA, DF11_CAPTURING; the memory is then still there.
  */
-df11_status df11_device_mem_free(const struct df11_device *device,
-                                 df11_devptr memory,
-                                 struct df11_error *error);
+df11_status df11_device_mem_free(const struct df11_device *device, df11_devptr memory, struct df11_error *error);
 
 /**
- * Makes a group's image in device memory of the caller's: `bytes` bytes at `d_image`, at least df11_group_info.image_bytes, at a
- * multiple of 256. Copies and kernels are put into `stream`; what is put there behind them may use the image. The
- * bytes are those of df11_model_write_image(). No device memory is allocated, and no host memory pinned.
+ * Makes a group's image in device memory of the caller's: `bytes` bytes at `d_image`, at least
+ * df11_group_info.image_bytes, at a multiple of 256. Copies and kernels are put into `stream`; what is put there
+ * behind them may use the image. The bytes are those of df11_model_write_image(). No device memory is allocated, and
+ * no host memory pinned.
  *
- * Host memory: the bytes are copied from where the file is mapped (or the memory of df11_model_open_memory() is), so neither
- * the model nor the resident may be freed before the stream has passed the upload. From pageable memory CUDA copies
- * at its own pace, and the call returns when it has read most of it; df11_upload_staged() goes through pinned memory.
- * With DF11_OPEN_READ the call allocates 2 MiB to read to, and waits until the stream has passed the last copy.
+ * Host memory: the bytes are copied from where the file is mapped (or the memory of df11_model_open_memory() is), so
+ * neither the model nor the resident may be freed before the stream has passed the upload. From pageable memory CUDA
+ * copies at its own pace, and the call returns when it has read most of it; df11_upload_staged() goes through pinned
+ * memory. With DF11_OPEN_READ the call allocates 2 MiB to read to, and waits until the stream has passed the last
+ * copy.
  *
  * The file's gaps and positions are held against its codes on the device. Where they disagree, decoding the image says
  * DF11_CORRUPT in d_status.
@@ -1057,9 +1063,10 @@ df11_status df11_device_mem_free(const struct df11_device *device,
  * On success `*out` is the resident, to be given to df11_resident_free(); otherwise NULL.
  *
  * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED;
- * DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_DEFAULT_STREAM; DF11_WRONG_DEVICE for a stream of another context;
- * DF11_CAPTURING, for an upload cannot be captured; DF11_CUDA; DF11_IO and DF11_CORRUPT with DF11_OPEN_READ. After the last three
- * parts of the work may be in the stream: `d_image` and the model must stay until it has passed them.
+ * DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_DEFAULT_STREAM; DF11_WRONG_DEVICE for a stream of another
+ * context; DF11_CAPTURING, for an upload cannot be captured; DF11_CUDA; DF11_IO and DF11_CORRUPT with DF11_OPEN_READ.
+ * After the last three parts of the work may be in the stream: `d_image` and the model must stay until it has passed
+ * them.
  */
 df11_status df11_upload(struct df11_device *device,
                         const struct df11_model *model,
@@ -1071,11 +1078,11 @@ df11_status df11_upload(struct df11_device *device,
                         struct df11_error *error);
 
 /**
- * df11_upload() through `staging_bytes` bytes of host memory of the caller's, at least 4,096; some MiB are sensible. It should be
- * pinned (cuMemHostAlloc, cudaMallocHost). The file's bytes are copied to one half of it while the device copies from the
- * other, so the call waits for the stream whenever both are full: it must not wait for something that the calling thread
- * does later. `staging` and the resident must stay until the stream has passed the upload; the model may be freed when
- * this returns.
+ * df11_upload() through `staging_bytes` bytes of host memory of the caller's, at least 4,096; some MiB are sensible.
+ * It should be pinned (cuMemHostAlloc, cudaMallocHost). The file's bytes are copied to one half of it while the device
+ * copies from the other, so the call waits for the stream whenever both are full: it must not wait for something that
+ * the calling thread does later. `staging` and the resident must stay until the stream has passed the upload; the
+ * model may be freed when this returns.
  *
  * Errors: as for df11_upload(); DF11_BUFFER_TOO_SMALL and DF11_INVALID_ARGUMENT for the staging memory too.
  */
@@ -1091,9 +1098,10 @@ df11_status df11_upload_staged(struct df11_device *device,
                                struct df11_error *error);
 
 /**
- * df11_upload() into device memory that this allocates for it (cuMemAlloc, which may wait for the device). `*d_image` receives
- * its address, and the memory is the caller's: df11_device_mem_free(), or cuMemFree or cudaFree, frees it when the resident is
- * not used any more and its decodes are done. df11_resident_free() does not, for freeing device memory waits.
+ * df11_upload() into device memory that this allocates for it (cuMemAlloc, which may wait for the device). `*d_image`
+ * receives its address, and the memory is the caller's: df11_device_mem_free(), or cuMemFree or cudaFree, frees it
+ * when the resident is not used any more and its decodes are done. df11_resident_free() does not, for freeing device
+ * memory waits.
  *
  * After an error the memory is free, `*d_image` is 0 and `*out` NULL.
  *
@@ -1108,9 +1116,9 @@ df11_status df11_upload_alloc(struct df11_device *device,
                               struct df11_error *error);
 
 /**
- * Takes an image that lies on the device, or will when the streams of its decodes get there: one that the caller copied
- * from what df11_model_write_image() wrote, or moved. `bytes` bytes at `d_image`, at least df11_group_info.image_bytes, at a multiple
- * of 256. No CUDA call is made; the model may be freed when this returns.
+ * Takes an image that lies on the device, or will when the streams of its decodes get there: one that the caller
+ * copied from what df11_model_write_image() wrote, or moved. `bytes` bytes at `d_image`, at least
+ * df11_group_info.image_bytes, at a multiple of 256. No CUDA call is made; the model may be freed when this returns.
  *
  * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED;
  * DF11_UNSUPPORTED_FORMAT where image_bytes is 0.
@@ -1124,12 +1132,13 @@ df11_status df11_bind(struct df11_device *device,
                       struct df11_error *error);
 
 /**
- * df11_bind() without the model: `head` are the image's first bytes in host memory, `head_bytes` of them, at least as many as its
- * head has (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any). They are read during the call
- * only, and checked as hostile; a checksum finds damage.
+ * df11_bind() without the model: `head` are the image's first bytes in host memory, `head_bytes` of them, at least as
+ * many as its head has (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any). They are read
+ * during the call only, and checked as hostile; a checksum finds damage.
  *
- * Errors: DF11_INVALID_FORMAT if these are no bytes of an image, DF11_UNSUPPORTED_FORMAT for an image of another version,
- * DF11_CORRUPT for a damaged head or one that is cut short; DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED.
+ * Errors: DF11_INVALID_FORMAT if these are no bytes of an image, DF11_UNSUPPORTED_FORMAT for an image of another
+ * version, DF11_CORRUPT for a damaged head or one that is cut short; DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
+ * DF11_MISALIGNED.
  */
 df11_status df11_bind_image(struct df11_device *device,
                             const void *head,
@@ -1140,8 +1149,8 @@ df11_status df11_bind_image(struct df11_device *device,
                             struct df11_error *error);
 
 /**
- * Describes an image by its head: its first bytes in host memory, as for df11_bind_image(). No CUDA call is made. After an
- * error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
+ * Describes an image by its head: its first bytes in host memory, as for df11_bind_image(). No CUDA call is made.
+ * After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
  *
  * Errors: those of the head as for df11_bind_image(); DF11_INVALID_ARGUMENT.
  */
@@ -1151,7 +1160,8 @@ df11_status df11_image_get_info(const void *head,
                                 struct df11_error *error);
 
 /**
- * Describes a resident. After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
+ * Describes a resident. After an error `*out` is cleared but for its struct_size; where that is wrong, it is left
+ * alone.
  *
  * Errors: DF11_INVALID_ARGUMENT.
  */
@@ -1160,26 +1170,28 @@ df11_status df11_resident_get_info(const struct df11_resident *resident,
                                    struct df11_error *error);
 
 /**
- * Frees a resident, from any thread; NULL is allowed. No device memory is touched or freed, nothing is waited for, and decodes
- * that are in streams or graphs go on. (A resident of an upload keeps host memory that the upload reads: see there.)
+ * Frees a resident, from any thread; NULL is allowed. No device memory is touched or freed, nothing is waited for, and
+ * decodes that are in streams or graphs go on. (A resident of an upload keeps host memory that the upload reads: see
+ * there.)
  */
 void df11_resident_free(struct df11_resident *resident);
 
 /**
- * Decodes a whole group on the device: `bytes` bytes at `d_dst`, at least 2 * element_count, an address that is a multiple of 2
- * (16 is fastest). Work is put into `stream`, and the call returns before it is done.
+ * Decodes a whole group on the device: `bytes` bytes at `d_dst`, at least 2 * element_count, an address that is a
+ * multiple of 2 (16 is fastest). Work is put into `stream`, and the call returns before it is done.
  *
- * Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call may be captured in a graph, and made
- * from any thread, whatever context is current there, which stays so. `stream` belongs to the device's context, and is
- * not NULL (see DF11_ALLOW_DEFAULT_STREAM).
+ * Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call may be captured in a
+ * graph, and made from any thread, whatever context is current there, which stays so. `stream` belongs to the device's
+ * context, and is not NULL (see DF11_ALLOW_DEFAULT_STREAM).
  *
- * `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, which the caller has set to 0: it is raised
- * to DF11_CORRUPT if the image contradicts itself (the file was damaged, or its gaps and positions lie), and
+ * `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, which the caller has set to 0: it
+ * is raised to DF11_CORRUPT if the image contradicts itself (the file was damaged, or its gaps and positions lie), and
  * otherwise left alone. The destination then holds anything. Nothing outside it is ever written.
  *
- * Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED, DF11_DEFAULT_STREAM,
- * DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA (the driver refused the launch; a failure of earlier work in
- * the same context shows here too), DF11_CAPTURING (the stream's capture was broken before).
+ * Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED,
+ * DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA (the driver refused the launch; a
+ * failure of earlier work in the same context shows here too), DF11_CAPTURING (the stream's capture was broken
+ * before).
  */
 df11_status df11_decompress(const struct df11_resident *resident,
                             df11_devptr d_dst,
@@ -1189,8 +1201,8 @@ df11_status df11_decompress(const struct df11_resident *resident,
                             struct df11_error *error);
 
 /**
- * Decodes `count` weights of a group, from its weight `first` on (both in elements): exactly those 2 * count bytes are written.
- * All else is as for df11_decompress(). A count of 0 is nothing to do.
+ * Decodes `count` weights of a group, from its weight `first` on (both in elements): exactly those 2 * count bytes are
+ * written. All else is as for df11_decompress(). A count of 0 is nothing to do.
  *
  * Errors: as for df11_decompress(); DF11_INVALID_ARGUMENT for a range outside the group.
  */
@@ -1204,13 +1216,13 @@ df11_status df11_decompress_range(const struct df11_resident *resident,
                                   struct df11_error *error);
 
 /**
- * Decodes each tensor of a group to a destination of its own: tensor i, in the order of their weights, to `d_dsts[i]`, which
- * holds `bytes[i]` bytes. `count` is the group's tensor_count. A destination of 0 leaves its tensor out. One launch does up to
- * 32 tensors; destinations that follow each other without a gap count as one. Both lists are in host memory and read
- * during the call only. All else is as for df11_decompress().
+ * Decodes each tensor of a group to a destination of its own: tensor i, in the order of their weights, to `d_dsts[i]`,
+ * which holds `bytes[i]` bytes. `count` is the group's tensor_count. A destination of 0 leaves its tensor out. One
+ * launch does up to 32 tensors; destinations that follow each other without a gap count as one. Both lists are in host
+ * memory and read during the call only. All else is as for df11_decompress().
  *
- * Errors: as for df11_decompress(); DF11_INVALID_ARGUMENT for another count. If a group has more than 32 tensors and the driver
- * refuses a launch that is not the first, the earlier ones are in the stream; the message says so.
+ * Errors: as for df11_decompress(); DF11_INVALID_ARGUMENT for another count. If a group has more than 32 tensors and
+ * the driver refuses a launch that is not the first, the earlier ones are in the stream; the message says so.
  */
 df11_status df11_decompress_tensors(const struct df11_resident *resident,
                                     const df11_devptr *d_dsts,
@@ -1221,13 +1233,14 @@ df11_status df11_decompress_tensors(const struct df11_resident *resident,
                                     struct df11_error *error);
 
 /**
- * Decodes `count` whole groups: resident i to `d_dsts[i]`, which holds `bytes[i]` bytes. All lists are in host memory and read
- * during the call only; the residents may be of several devices handles, but of one context. One launch does up to 32
- * groups. `d_statuses` is 0, or the address of `count` uint32_t in device memory, one for each group. All else is as for
- * df11_decompress(). A count of 0 is nothing to do.
+ * Decodes `count` whole groups: resident i to `d_dsts[i]`, which holds `bytes[i]` bytes. All lists are in host memory
+ * and read during the call only; the residents may be of several devices handles, but of one context. One launch does
+ * up to 32 groups. `d_statuses` is 0, or the address of `count` uint32_t in device memory, one for each group. All
+ * else is as for df11_decompress(). A count of 0 is nothing to do.
  *
- * Errors: as for df11_decompress(); DF11_WRONG_DEVICE for residents of several contexts. If there are more than 32 groups and the
- * driver refuses a launch that is not the first, the earlier ones are in the stream; the message says so.
+ * Errors: as for df11_decompress(); DF11_WRONG_DEVICE for residents of several contexts. If there are more than 32
+ * groups and the driver refuses a launch that is not the first, the earlier ones are in the stream; the message says
+ * so.
  */
 df11_status df11_decompress_batch(const struct df11_resident *const *residents,
                                   const df11_devptr *d_dsts,

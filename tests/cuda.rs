@@ -1,5 +1,5 @@
-//! Decoding on a device, bit for bit: every golden model whole, in ranges, tensor by tensor and in batches, on the emulated
-//! driver, which runs the PTX that the library ships.
+//! Decoding on a device, bit for bit: every golden model whole, in ranges, tensor by tensor and in batches, on the
+//! emulated driver, which runs the PTX that the library ships.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -427,8 +427,8 @@ fn captured_decodes_replay_even_after_the_handles_are_freed() {
     emulator.assert_no_fault();
 }
 
-/// Opening a device and uploading do not break captures of other threads, and a device is not opened in the midst of one
-/// that is ordered with the default stream.
+/// Opening a device and uploading do not break captures of other threads, and a device is not opened in the midst of
+/// one that is ordered with the default stream.
 #[test]
 fn captures_of_others_are_not_disturbed() {
     let emulator = Emulator::new();
@@ -683,7 +683,8 @@ fn damaged_images_cause_no_stray_access() {
     assert!(rounds >= 24 && noticed > rounds / 3, "{noticed} of {rounds}");
 }
 
-/// Kinds of weights that golden models lack, compressed here: one-bit codes, codes as long as they get, random exponents.
+/// Kinds of weights that golden models lack, compressed here: one-bit codes, codes as long as they get, random
+/// exponents.
 #[test]
 fn generated_groups_of_every_kind_are_exact() {
     let emulator = Emulator::new();

@@ -203,3 +203,78 @@ fn two_drivers_live_in_one_process() {
     assert_ne!(devices[0].info().libcuda, devices[1].info().libcuda);
     assert_eq!((one.query("live.retains"), two.query("live.retains")), (1, 1));
 }
+
+/// A driver whose entry points do nothing and succeed: what is left of a call's time is the library's own.
+const IDLE: &str = r#"
+#include <stddef.h>
+static char context;
+int cuDriverGetVersion(int *v) { *v = 12040; return 0; }
+int cuInit(unsigned f) { return 0; }
+int cuGetErrorName(int c, const char **t) { return 1; }
+int cuGetErrorString(int c, const char **t) { return 1; }
+int cuDeviceGetCount(int *n) { *n = 1; return 0; }
+int cuDeviceGet(int *d, int n) { *d = n; return 0; }
+int cuDeviceGetName(char *to, int room, int d) { to[0] = 0; return 0; }
+int cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 9 : a == 76 ? 0 : a == 97 ? 232448 : 132; return 0; }
+int cuDevicePrimaryCtxRetain(void **c, int d) { *c = &context; return 0; }
+int cuDevicePrimaryCtxRelease_v2(int d) { return 0; }
+int cuCtxPushCurrent_v2(void *c) { return 0; }
+int cuCtxPopCurrent_v2(void **c) { return 0; }
+int cuCtxGetCurrent(void **c) { *c = NULL; return 0; }
+int cuCtxGetDevice(int *d) { *d = 0; return 0; }
+int cuCtxGetId(void *c, unsigned long long *id) { *id = 1; return 0; }
+int cuThreadExchangeStreamCaptureMode(int *m) { return 0; }
+int cuStreamGetCtx(void *s, void **c) { *c = &context; return 0; }
+int cuStreamIsCapturing(void *s, int *v) { *v = 0; return 0; }
+int cuModuleLoadData(void **m, const void *i) { return 0; }
+int cuModuleUnload(void *m) { return 0; }
+int cuModuleGetFunction(void **f, void *m, const char *n) { return 0; }
+int cuFuncGetAttribute(int *v, int a, void *f) { return 0; }
+int cuFuncSetAttribute(void *f, int a, int v) { return 0; }
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, void *f, int t, size_t s) { *n = 2; return 0; }
+int cuLaunchKernel(void) { return 0; }
+int cuMemcpyHtoDAsync_v2(void) { return 999; }
+int cuMemsetD8Async(void) { return 999; }
+int cuMemAlloc_v2(void) { return 999; }
+int cuMemFree_v2(void) { return 999; }
+int cuEventCreate(void) { return 999; }
+int cuEventRecord(void) { return 999; }
+int cuEventSynchronize(void) { return 999; }
+int cuEventDestroy_v2(void) { return 999; }
+"#;
+
+/// The host's time for one call, the driver's share left out: the best of many rounds, since a machine under test has
+/// others.
+#[test]
+fn a_call_takes_the_host_less_than_five_microseconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Device::open(0, &options(&small_library(folder.path(), "idle.so", IDLE))).unwrap();
+    let model = df11::Model::open(support::golden::model("block"), &Default::default()).unwrap();
+    let group = (0..model.groups().len()).max_by_key(|&g| model.groups()[g].tensors().len()).unwrap();
+    let layout = df11::cuda::image::Layout::of(&model.groups()[group]).unwrap();
+    // SAFETY: this driver touches no memory.
+    let resident = unsafe { device.bind(&model, group, 1 << 20, layout.image_bytes) }.unwrap();
+    let (stream, dst, whole) = (df11::cuda::Stream::from_raw(std::ptr::without_provenance_mut(64)), 1 << 40, u64::MAX);
+    let ends = resident.ends().len() as u64;
+    let dsts: Vec<u64> = (0..ends).map(|i| dst + (i << 32)).collect();
+    let sizes = vec![whole; dsts.len()];
+    let batch = ([&resident; 32], [dst; 32], [whole; 32]);
+    let best = |work: &dyn Fn()| {
+        let round = |_| {
+            let start = std::time::Instant::now();
+            (0..1000).for_each(|_| work());
+            start.elapsed().as_nanos() as f64 / 1e6
+        };
+        (0..50).map(round).fold(f64::INFINITY, f64::min)
+    };
+    // SAFETY: as above.
+    let [one, tensors, many] = unsafe {
+        [
+            best(&|| resident.decompress(dst, whole, 0, stream).unwrap()),
+            best(&|| resident.decompress_tensors(&dsts, &sizes, 0, stream).unwrap()),
+            best(&|| df11::cuda::decompress_batch(&batch.0, &batch.1, &batch.2, 0, stream).unwrap()),
+        ]
+    };
+    println!("µs a call: {one:.3} for a group, {tensors:.3} for {ends} tensors, {many:.3} for 32 groups");
+    assert!(one < 5.0 && tensors < 5.0 && many < 5.0, "{one} {tensors} {many}");
+}

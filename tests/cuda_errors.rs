@@ -122,8 +122,8 @@ fn live(emulator: &Emulator) -> BTreeMap<&'static str, u64> {
         .collect()
 }
 
-/// Runs a scenario with each call of each entry point failing, each with several codes: the status says so with the code,
-/// nothing stays behind, and the next try succeeds.
+/// Runs a scenario with each call of each entry point failing, each with several codes: the status says so with the
+/// code, nothing stays behind, and the next try succeeds.
 fn inject(
     emulator: &Emulator,
     what: &str,
@@ -238,7 +238,8 @@ fn uploads_survive_every_failure_of_the_driver() {
                     match device.free_memory(memory) {
                         Ok(()) => Ok(()),
                         // The emulator's cuMemFree frees and then returns what it was told to, as drivers do that tell
-                        // of an earlier failure; and the pop comes behind the free. Before it the memory is still there.
+                        // of an earlier failure; and the pop comes behind the free. Before it the memory is still
+                        // there.
                         Err(error) => {
                             if !matches!(error, Error::Cuda { call: "cuCtxPopCurrent" | "cuMemFree", .. }) {
                                 b.emulator.control("unfail", "");

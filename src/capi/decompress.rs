@@ -7,25 +7,26 @@ use crate::cuda::Stream;
 use crate::cuda::launch::decompress_batch_of;
 use crate::error::{Error, Result};
 
-/// Decodes a whole group on the device: `bytes` bytes at `d_dst`, at least 2 * element_count, an address that is a multiple of 2
-/// (16 is fastest). Work is put into `stream`, and the call returns before it is done.
+/// Decodes a whole group on the device: `bytes` bytes at `d_dst`, at least 2 * element_count, an address that is a
+/// multiple of 2 (16 is fastest). Work is put into `stream`, and the call returns before it is done.
 ///
-/// Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call may be captured in a graph, and made
-/// from any thread, whatever context is current there, which stays so. `stream` belongs to the device's context, and is
-/// not NULL (see DF11_ALLOW_DEFAULT_STREAM).
+/// Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call may be captured in a
+/// graph, and made from any thread, whatever context is current there, which stays so. `stream` belongs to the device's
+/// context, and is not NULL (see DF11_ALLOW_DEFAULT_STREAM).
 ///
-/// `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, which the caller has set to 0: it is raised
-/// to DF11_CORRUPT if the image contradicts itself (the file was damaged, or its gaps and positions lie), and
+/// `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, which the caller has set to 0: it
+/// is raised to DF11_CORRUPT if the image contradicts itself (the file was damaged, or its gaps and positions lie), and
 /// otherwise left alone. The destination then holds anything. Nothing outside it is ever written.
 ///
-/// Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED, DF11_DEFAULT_STREAM,
-/// DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA (the driver refused the launch; a failure of earlier work in
-/// the same context shows here too), DF11_CAPTURING (the stream's capture was broken before).
+/// Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED,
+/// DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA (the driver refused the launch; a
+/// failure of earlier work in the same context shows here too), DF11_CAPTURING (the stream's capture was broken
+/// before).
 ///
 /// # Safety
 ///
-/// The handles are as described. Image, destination and status are memory of the stream's context until it has passed the
-/// work; nobody writes the image or uses the destination meanwhile.
+/// The handles are as described. Image, destination and status are memory of the stream's context until it has passed
+/// the work; nobody writes the image or uses the destination meanwhile.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_decompress(
     resident: *const df11_resident,
@@ -43,8 +44,8 @@ pub unsafe extern "C" fn df11_decompress(
     }
 }
 
-/// Decodes `count` weights of a group, from its weight `first` on (both in elements): exactly those 2 * count bytes are written.
-/// All else is as for df11_decompress(). A count of 0 is nothing to do.
+/// Decodes `count` weights of a group, from its weight `first` on (both in elements): exactly those 2 * count bytes are
+/// written. All else is as for df11_decompress(). A count of 0 is nothing to do.
 ///
 /// Errors: as for df11_decompress(); DF11_INVALID_ARGUMENT for a range outside the group.
 ///
@@ -71,13 +72,13 @@ pub unsafe extern "C" fn df11_decompress_range(
     }
 }
 
-/// Decodes each tensor of a group to a destination of its own: tensor i, in the order of their weights, to `d_dsts[i]`, which
-/// holds `bytes[i]` bytes. `count` is the group's tensor_count. A destination of 0 leaves its tensor out. One launch does up to
-/// 32 tensors; destinations that follow each other without a gap count as one. Both lists are in host memory and read
-/// during the call only. All else is as for df11_decompress().
+/// Decodes each tensor of a group to a destination of its own: tensor i, in the order of their weights, to `d_dsts[i]`,
+/// which holds `bytes[i]` bytes. `count` is the group's tensor_count. A destination of 0 leaves its tensor out. One
+/// launch does up to 32 tensors; destinations that follow each other without a gap count as one. Both lists are in host
+/// memory and read during the call only. All else is as for df11_decompress().
 ///
-/// Errors: as for df11_decompress(); DF11_INVALID_ARGUMENT for another count. If a group has more than 32 tensors and the driver
-/// refuses a launch that is not the first, the earlier ones are in the stream; the message says so.
+/// Errors: as for df11_decompress(); DF11_INVALID_ARGUMENT for another count. If a group has more than 32 tensors and
+/// the driver refuses a launch that is not the first, the earlier ones are in the stream; the message says so.
 ///
 /// # Safety
 ///
@@ -101,13 +102,14 @@ pub unsafe extern "C" fn df11_decompress_tensors(
     }
 }
 
-/// Decodes `count` whole groups: resident i to `d_dsts[i]`, which holds `bytes[i]` bytes. All lists are in host memory and read
-/// during the call only; the residents may be of several devices handles, but of one context. One launch does up to 32
-/// groups. `d_statuses` is 0, or the address of `count` uint32_t in device memory, one for each group. All else is as for
-/// df11_decompress(). A count of 0 is nothing to do.
+/// Decodes `count` whole groups: resident i to `d_dsts[i]`, which holds `bytes[i]` bytes. All lists are in host memory
+/// and read during the call only; the residents may be of several devices handles, but of one context. One launch does
+/// up to 32 groups. `d_statuses` is 0, or the address of `count` uint32_t in device memory, one for each group. All
+/// else is as for df11_decompress(). A count of 0 is nothing to do.
 ///
-/// Errors: as for df11_decompress(); DF11_WRONG_DEVICE for residents of several contexts. If there are more than 32 groups and the
-/// driver refuses a launch that is not the first, the earlier ones are in the stream; the message says so.
+/// Errors: as for df11_decompress(); DF11_WRONG_DEVICE for residents of several contexts. If there are more than 32
+/// groups and the driver refuses a launch that is not the first, the earlier ones are in the stream; the message says
+/// so.
 ///
 /// # Safety
 ///

@@ -27,9 +27,9 @@ pub struct df11_device {
     libcuda: CString,
 }
 
-/// Accept the NULL stream, which is the context's legacy stream (a program that was compiled for per-thread default streams
-/// passes CU_STREAM_PER_THREAD, 0x2, which is always accepted, as is CU_STREAM_LEGACY, 0x1). It is refused otherwise, for
-/// non-blocking streams, which engines use, are not ordered with it.
+/// Accept the NULL stream, which is the context's legacy stream (a program that was compiled for per-thread default
+/// streams passes CU_STREAM_PER_THREAD, 0x2, which is always accepted, as is CU_STREAM_LEGACY, 0x1). It is refused
+/// otherwise, for non-blocking streams, which engines use, are not ordered with it.
 pub const DF11_ALLOW_DEFAULT_STREAM: u32 = 1;
 /// Have the driver compile the kernels' PTX even where there is a binary for the device: to test the former.
 pub const DF11_DEVICE_PTX: u32 = 2;
@@ -44,8 +44,8 @@ pub struct df11_device_options {
     pub flags: u32,
     /// 0
     pub reserved: u32,
-    /// The path or name of the CUDA driver's library, ended by a zero byte; NULL for the one that the environment variable
-    /// DF11_LIBCUDA names, or else the system's (libcuda.so.1). It is read during the call only.
+    /// The path or name of the CUDA driver's library, ended by a zero byte; NULL for the one that the environment
+    /// variable DF11_LIBCUDA names, or else the system's (libcuda.so.1). It is read during the call only.
     pub libcuda: *const c_char,
 }
 
@@ -89,19 +89,21 @@ unsafe impl Sizeable for df11_device_info {
 
 const _: () = assert!(size_of::<df11_device_options>() == 24 && size_of::<df11_device_info>() == 56);
 
-/// Opens a CUDA device by its number, in its primary context: the one that the CUDA runtime uses. The context is retained
-/// until the device is freed and all its residents are. No other context stays current on the thread.
+/// Opens a CUDA device by its number, in its primary context: the one that the CUDA runtime uses. The context is
+/// retained until the device is freed and all its residents are. No other context stays current on the thread.
 ///
-/// All that may block is done here: the driver's library is loaded, if it was not (it stays loaded), and every kernel is, so
-/// that no later call loads anything. What was loaded stays until the context ends, for captured graphs may hold it; a
-/// context is only loaded to once. It is no call for a thread that captures. Streams that other threads capture are not
-/// disturbed, but if one of them is of this context and not non-blocking, the device is not opened (DF11_CAPTURING).
+/// All that may block is done here: the driver's library is loaded, if it was not (it stays loaded), and every kernel
+/// is, so that no later call loads anything. What was loaded stays until the context ends, for captured graphs may hold
+/// it; a context is only loaded to once. It is no call for a thread that captures. Streams that other threads capture
+/// are not disturbed, but if one of them is of this context and not non-blocking, the device is not opened
+/// (DF11_CAPTURING).
 ///
 /// `options` may be NULL. On success `*out` is the device, to be given to df11_device_free(); otherwise NULL.
 ///
-/// Errors: DF11_NO_DRIVER without a driver of CUDA 12.0 (525) or later, or without a device: the message says what was tried;
-/// DF11_INVALID_ARGUMENT for a number that no device has; DF11_NO_KERNEL for a device older than compute capability 7.5, or
-/// one for which the driver takes none of our kernels; DF11_CAPTURING, DF11_CUDA, DF11_UNSUPPORTED_OPTION.
+/// Errors: DF11_NO_DRIVER without a driver of CUDA 12.0 (525) or later, or without a device: the message says what was
+/// tried; DF11_INVALID_ARGUMENT for a number that no device has; DF11_NO_KERNEL for a device older than compute
+/// capability 7.5, or one for which the driver takes none of our kernels; DF11_CAPTURING, DF11_CUDA,
+/// DF11_UNSUPPORTED_OPTION.
 ///
 /// # Safety
 ///
@@ -117,8 +119,8 @@ pub unsafe extern "C" fn df11_device_open(
     unsafe { open(options, out, error, |options| Device::open(ordinal, options)) }
 }
 
-/// Opens the device of the context that is current on this thread, in that context, for engines with contexts of their own. It
-/// stays the caller's and must live until the device is freed and all its residents are. All else is as for
+/// Opens the device of the context that is current on this thread, in that context, for engines with contexts of their
+/// own. It stays the caller's and must live until the device is freed and all its residents are. All else is as for
 /// df11_device_open(); without a current context the error is DF11_INVALID_ARGUMENT.
 ///
 /// # Safety
@@ -176,9 +178,9 @@ unsafe fn open(
     }
 }
 
-/// Frees a device, from any thread; NULL is allowed. Its residents may live on: the device is closed with the last of them.
-/// Work that is running goes on, and graphs that captured decodes stay valid as long as their context. Nothing is waited
-/// for, unless df11_device_open() was the only one to hold the primary context: CUDA then ends it.
+/// Frees a device, from any thread; NULL is allowed. Its residents may live on: the device is closed with the last of
+/// them. Work that is running goes on, and graphs that captured decodes stay valid as long as their context. Nothing is
+/// waited for, unless df11_device_open() was the only one to hold the primary context: CUDA then ends it.
 ///
 /// # Safety
 ///
@@ -234,8 +236,9 @@ pub unsafe extern "C" fn df11_device_get_info(
     }
 }
 
-/// Frees device memory that df11_upload_alloc() allocated (by cuMemFree, which the caller may as well call); 0 is nothing. It
-/// waits until the device has done all its work, so it is no call for a decode loop, and none for a thread that captures.
+/// Frees device memory that df11_upload_alloc() allocated (by cuMemFree, which the caller may as well call); 0 is
+/// nothing. It waits until the device has done all its work, so it is no call for a decode loop, and none for a thread
+/// that captures.
 ///
 /// Errors: DF11_INVALID_ARGUMENT, DF11_CUDA, DF11_CAPTURING; the memory is then still there.
 ///

@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use std::ffi::c_void;
 use std::ptr;
 
-/// An image on a device, ready to be decoded. Immutable: any number of threads may use it at once. It owns no device memory.
+/// An image on a device, ready to be decoded. Immutable: any number of threads may use it at once. It owns no device
+/// memory.
 pub struct df11_resident {
     pub(super) resident: Resident,
 }
@@ -66,14 +67,16 @@ unsafe impl Sizeable for df11_resident_info {
 
 const _: () = assert!(size_of::<df11_image_info>() == 40 && size_of::<df11_resident_info>() == 48);
 
-/// Makes a group's image in device memory of the caller's: `bytes` bytes at `d_image`, at least df11_group_info.image_bytes, at a
-/// multiple of 256. Copies and kernels are put into `stream`; what is put there behind them may use the image. The
-/// bytes are those of df11_model_write_image(). No device memory is allocated, and no host memory pinned.
+/// Makes a group's image in device memory of the caller's: `bytes` bytes at `d_image`, at least
+/// df11_group_info.image_bytes, at a multiple of 256. Copies and kernels are put into `stream`; what is put there
+/// behind them may use the image. The bytes are those of df11_model_write_image(). No device memory is allocated, and
+/// no host memory pinned.
 ///
-/// Host memory: the bytes are copied from where the file is mapped (or the memory of df11_model_open_memory() is), so neither
-/// the model nor the resident may be freed before the stream has passed the upload. From pageable memory CUDA copies
-/// at its own pace, and the call returns when it has read most of it; df11_upload_staged() goes through pinned memory.
-/// With DF11_OPEN_READ the call allocates 2 MiB to read to, and waits until the stream has passed the last copy.
+/// Host memory: the bytes are copied from where the file is mapped (or the memory of df11_model_open_memory() is), so
+/// neither the model nor the resident may be freed before the stream has passed the upload. From pageable memory CUDA
+/// copies at its own pace, and the call returns when it has read most of it; df11_upload_staged() goes through pinned
+/// memory. With DF11_OPEN_READ the call allocates 2 MiB to read to, and waits until the stream has passed the last
+/// copy.
 ///
 /// The file's gaps and positions are held against its codes on the device. Where they disagree, decoding the image says
 /// DF11_CORRUPT in d_status.
@@ -81,9 +84,10 @@ const _: () = assert!(size_of::<df11_image_info>() == 40 && size_of::<df11_resid
 /// On success `*out` is the resident, to be given to df11_resident_free(); otherwise NULL.
 ///
 /// Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED;
-/// DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_DEFAULT_STREAM; DF11_WRONG_DEVICE for a stream of another context;
-/// DF11_CAPTURING, for an upload cannot be captured; DF11_CUDA; DF11_IO and DF11_CORRUPT with DF11_OPEN_READ. After the last three
-/// parts of the work may be in the stream: `d_image` and the model must stay until it has passed them.
+/// DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_DEFAULT_STREAM; DF11_WRONG_DEVICE for a stream of another
+/// context; DF11_CAPTURING, for an upload cannot be captured; DF11_CUDA; DF11_IO and DF11_CORRUPT with DF11_OPEN_READ.
+/// After the last three parts of the work may be in the stream: `d_image` and the model must stay until it has passed
+/// them.
 ///
 /// # Safety
 ///
@@ -103,11 +107,11 @@ pub unsafe extern "C" fn df11_upload(
     unsafe { upload(device, model, group, d_image, bytes, stream, None, out, error) }
 }
 
-/// df11_upload() through `staging_bytes` bytes of host memory of the caller's, at least 4,096; some MiB are sensible. It should be
-/// pinned (cuMemHostAlloc, cudaMallocHost). The file's bytes are copied to one half of it while the device copies from the
-/// other, so the call waits for the stream whenever both are full: it must not wait for something that the calling thread
-/// does later. `staging` and the resident must stay until the stream has passed the upload; the model may be freed when
-/// this returns.
+/// df11_upload() through `staging_bytes` bytes of host memory of the caller's, at least 4,096; some MiB are sensible.
+/// It should be pinned (cuMemHostAlloc, cudaMallocHost). The file's bytes are copied to one half of it while the device
+/// copies from the other, so the call waits for the stream whenever both are full: it must not wait for something that
+/// the calling thread does later. `staging` and the resident must stay until the stream has passed the upload; the
+/// model may be freed when this returns.
 ///
 /// Errors: as for df11_upload(); DF11_BUFFER_TOO_SMALL and DF11_INVALID_ARGUMENT for the staging memory too.
 ///
@@ -164,9 +168,10 @@ unsafe fn upload(
     }
 }
 
-/// df11_upload() into device memory that this allocates for it (cuMemAlloc, which may wait for the device). `*d_image` receives
-/// its address, and the memory is the caller's: df11_device_mem_free(), or cuMemFree or cudaFree, frees it when the resident is
-/// not used any more and its decodes are done. df11_resident_free() does not, for freeing device memory waits.
+/// df11_upload() into device memory that this allocates for it (cuMemAlloc, which may wait for the device). `*d_image`
+/// receives its address, and the memory is the caller's: df11_device_mem_free(), or cuMemFree or cudaFree, frees it
+/// when the resident is not used any more and its decodes are done. df11_resident_free() does not, for freeing device
+/// memory waits.
 ///
 /// After an error the memory is free, `*d_image` is 0 and `*out` NULL.
 ///
@@ -201,9 +206,9 @@ pub unsafe extern "C" fn df11_upload_alloc(
     }
 }
 
-/// Takes an image that lies on the device, or will when the streams of its decodes get there: one that the caller copied
-/// from what df11_model_write_image() wrote, or moved. `bytes` bytes at `d_image`, at least df11_group_info.image_bytes, at a multiple
-/// of 256. No CUDA call is made; the model may be freed when this returns.
+/// Takes an image that lies on the device, or will when the streams of its decodes get there: one that the caller
+/// copied from what df11_model_write_image() wrote, or moved. `bytes` bytes at `d_image`, at least
+/// df11_group_info.image_bytes, at a multiple of 256. No CUDA call is made; the model may be freed when this returns.
 ///
 /// Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED;
 /// DF11_UNSUPPORTED_FORMAT where image_bytes is 0.
@@ -233,12 +238,13 @@ pub unsafe extern "C" fn df11_bind(
     }
 }
 
-/// df11_bind() without the model: `head` are the image's first bytes in host memory, `head_bytes` of them, at least as many as its
-/// head has (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any). They are read during the call
-/// only, and checked as hostile; a checksum finds damage.
+/// df11_bind() without the model: `head` are the image's first bytes in host memory, `head_bytes` of them, at least as
+/// many as its head has (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any). They are read
+/// during the call only, and checked as hostile; a checksum finds damage.
 ///
-/// Errors: DF11_INVALID_FORMAT if these are no bytes of an image, DF11_UNSUPPORTED_FORMAT for an image of another version,
-/// DF11_CORRUPT for a damaged head or one that is cut short; DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED.
+/// Errors: DF11_INVALID_FORMAT if these are no bytes of an image, DF11_UNSUPPORTED_FORMAT for an image of another
+/// version, DF11_CORRUPT for a damaged head or one that is cut short; DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
+/// DF11_MISALIGNED.
 ///
 /// # Safety
 ///
@@ -264,8 +270,8 @@ pub unsafe extern "C" fn df11_bind_image(
     }
 }
 
-/// Describes an image by its head: its first bytes in host memory, as for df11_bind_image(). No CUDA call is made. After an
-/// error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
+/// Describes an image by its head: its first bytes in host memory, as for df11_bind_image(). No CUDA call is made.
+/// After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
 ///
 /// Errors: those of the head as for df11_bind_image(); DF11_INVALID_ARGUMENT.
 ///
@@ -298,7 +304,8 @@ pub unsafe extern "C" fn df11_image_get_info(
     }
 }
 
-/// Describes a resident. After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
+/// Describes a resident. After an error `*out` is cleared but for its struct_size; where that is wrong, it is left
+/// alone.
 ///
 /// Errors: DF11_INVALID_ARGUMENT.
 ///
@@ -330,8 +337,9 @@ pub unsafe extern "C" fn df11_resident_get_info(
     }
 }
 
-/// Frees a resident, from any thread; NULL is allowed. No device memory is touched or freed, nothing is waited for, and decodes
-/// that are in streams or graphs go on. (A resident of an upload keeps host memory that the upload reads: see there.)
+/// Frees a resident, from any thread; NULL is allowed. No device memory is touched or freed, nothing is waited for, and
+/// decodes that are in streams or graphs go on. (A resident of an upload keeps host memory that the upload reads: see
+/// there.)
 ///
 /// # Safety
 ///

@@ -1,10 +1,10 @@
-//! The types of the crate cudarc as arguments, for Rust engines that own their contexts, streams and memory through it. Only
-//! there with the feature `cudarc`.
+//! The types of the crate cudarc as arguments, for Rust engines that own their contexts, streams and memory through it.
+//! Only there with the feature `cudarc`.
 //!
-//! No call of the driver goes through cudarc here, but for what its slices do when their addresses are asked for: where a context
-//! has several streams they wait for and record events, so that work in different streams is ordered. Engines that capture
-//! graphs, or want the bare launch, turn that off (`CudaContext::disable_event_tracking`) or pass addresses to
-//! [`Resident::decompress`].
+//! No call of the driver goes through cudarc here, but for what its slices do when their addresses are asked for: where
+//! a context has several streams they wait for and record events, so that work in different streams is ordered. Engines
+//! that capture graphs, or want the bare launch, turn that off (`CudaContext::disable_event_tracking`) or pass
+//! addresses to [`Resident::decompress`].
 
 use super::{Device, DeviceOptions, Resident, Stream};
 use crate::error::Result;
@@ -19,8 +19,8 @@ impl From<&CudaStream> for Stream {
 }
 
 impl Device {
-    /// Opens the device of a cudarc context. Such a context is always the device's primary one, so it is retained once more, and
-    /// lives as long as the device does.
+    /// Opens the device of a cudarc context. Such a context is always the device's primary one, so it is retained once
+    /// more, and lives as long as the device does.
     ///
     /// cudarc looks for the driver by itself. On a machine with one driver that is the one that is found here; where
     /// `options` name another, streams of the one are nothing to the other.
@@ -34,8 +34,8 @@ impl Device {
 }
 
 impl Resident {
-    /// Decodes as many weights as `dst` has elements, from weight `first` on, into a slice of cudarc's, ordered in `stream` behind
-    /// what uses that slice.
+    /// Decodes as many weights as `dst` has elements, from weight `first` on, into a slice of cudarc's, ordered in
+    /// `stream` behind what uses that slice.
     ///
     /// # Errors
     ///
@@ -43,8 +43,8 @@ impl Resident {
     ///
     /// # Safety
     ///
-    /// The image is memory of the stream's context until the stream has passed the decode, and complete when the stream gets
-    /// there; `stream` and `dst` are of the same driver as the resident, and `dst` is of the stream's context.
+    /// The image is memory of the stream's context until the stream has passed the decode, and complete when the stream
+    /// gets there; `stream` and `dst` are of the same driver as the resident, and `dst` is of the stream's context.
     pub unsafe fn decompress_into(
         &self,
         first: u64,

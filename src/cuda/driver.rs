@@ -1,13 +1,13 @@
-//! The CUDA driver: found and loaded at run time, its entry points in a table, its results as numbers. No kernel and no image
-//! is known here.
+//! The CUDA driver: found and loaded at run time, its entry points in a table, its results as numbers. No kernel and no
+//! image is known here.
 //!
 //! # Why a table of our own
 //!
-//! The crate cudarc has all entry points, and it is what a Rust engine should use. Below a C ABI its driver layer (0.19) does
-//! not hold: a missing library or symbol is a panic in whichever call comes first, where here it is a status at
-//! `df11_device_open`; `CUresult` is a Rust enum, so that a code which only newer drivers have (913, say) is undefined
-//! behaviour; the library's path cannot be given; and its contexts are owned, where ours are often the caller's. What is
-//! needed is thirty-odd functions. Each of those points is a test in `tests/cuda_driver.rs`.
+//! The crate cudarc has all entry points, and it is what a Rust engine should use. Below a C ABI its driver layer
+//! (0.19) does not hold: a missing library or symbol is a panic in whichever call comes first, where here it is a
+//! status at `df11_device_open`; `CUresult` is a Rust enum, so that a code which only newer drivers have (913, say) is
+//! undefined behaviour; the library's path cannot be given; and its contexts are owned, where ours are often the
+//! caller's. What is needed is thirty-odd functions. Each of those points is a test in `tests/cuda_driver.rs`.
 //!
 //! # What is trusted
 //!
@@ -32,8 +32,8 @@ pub(crate) type Function = *mut c_void;
 /// A driver's event handle.
 pub(crate) type Event = *mut c_void;
 
-/// A stream of the caller's: `CUstream`, which is the runtime's `cudaStream_t` too. The library never makes one and never
-/// owns one.
+/// A stream of the caller's: `CUstream`, which is the runtime's `cudaStream_t` too. The library never makes one and
+/// never owns one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Stream(*mut c_void);
@@ -162,8 +162,8 @@ pub(crate) struct Driver {
     _library: ManuallyDrop<Library>,
 }
 
-/// The names by which a driver is looked for, the first that is there: given by the caller, by the variable `DF11_LIBCUDA`, or
-/// the platform's own.
+/// The names by which a driver is looked for, the first that is there: given by the caller, by the variable
+/// `DF11_LIBCUDA`, or the platform's own.
 pub(crate) fn candidates(given: Option<&Path>) -> Vec<OsString> {
     if let Some(path) = given {
         return vec![path.into()];
@@ -345,9 +345,9 @@ impl Driver {
         Ok(result)
     }
 
-    /// Runs `work` in the mode in which calls that a capture forbids do not break the captures of other threads. (A capture of
-    /// a stream that `work` itself touches still refuses them.) The thread's mode comes back, also after an error or a
-    /// panic.
+    /// Runs `work` in the mode in which calls that a capture forbids do not break the captures of other threads. (A
+    /// capture of a stream that `work` itself touches still refuses them.) The thread's mode comes back, also after an
+    /// error or a panic.
     pub fn relaxed<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         struct Exchanged<'a>(&'a Driver, c_int);
         impl Drop for Exchanged<'_> {
@@ -450,5 +450,74 @@ impl Drop for OwnEvent {
     fn drop(&mut self) {
         // SAFETY: the event lives, and is not used again.
         unsafe { (self.driver.table.event_destroy)(self.event) };
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    /// The emulated driver, which cargo builds with the tests.
+    fn emulator() -> &'static Driver {
+        let library = std::env::current_exe().unwrap().with_file_name("libdf11_emulator.so");
+        load(Some(&library)).unwrap()
+    }
+
+    #[test]
+    fn a_panic_restores_the_context_and_the_capture_mode() {
+        let driver = emulator();
+        let mut context = std::ptr::null_mut();
+        // SAFETY: writes one handle.
+        assert_eq!(unsafe { (driver.table.primary_retain)(&mut context, 0) }, 0);
+        let current = || {
+            let mut current = std::ptr::null_mut();
+            // SAFETY: writes one handle.
+            assert_eq!(unsafe { (driver.table.context_current)(&mut current) }, 0);
+            current
+        };
+        let mode = || {
+            let (mut mode, mut same) = (RELAXED, 0);
+            // SAFETY: each reads and writes one number; the second puts back what the first took.
+            unsafe {
+                assert_eq!((driver.table.exchange_capture_mode)(&mut mode), 0);
+                same += mode;
+                assert_eq!((driver.table.exchange_capture_mode)(&mut mode), 0);
+            }
+            same
+        };
+        assert_eq!((current(), mode()), (std::ptr::null_mut(), 0));
+        let panicking = |deep: bool| {
+            catch_unwind(AssertUnwindSafe(|| {
+                driver.relaxed(|| {
+                    assert_eq!(mode(), RELAXED);
+                    // SAFETY: the context is retained.
+                    unsafe {
+                        driver.within(context, || {
+                            assert_eq!(current(), context);
+                            if deep { panic!("on purpose") } else { Err::<(), _>(Error::Cancelled) }
+                        })
+                    }
+                })
+            }))
+        };
+        assert!(matches!(panicking(false), Ok(Err(Error::Cancelled))));
+        assert_eq!((current(), mode()), (std::ptr::null_mut(), 0));
+        assert!(panicking(true).is_err());
+        assert_eq!((current(), mode()), (std::ptr::null_mut(), 0));
+        // SAFETY: retained above.
+        assert_eq!(unsafe { (driver.table.primary_release)(0) }, 0);
+    }
+
+    #[test]
+    fn codes_have_texts_known_or_not() {
+        let driver = emulator();
+        assert!(driver.text(2).starts_with("CUDA_ERROR_OUT_OF_MEMORY"));
+        assert_eq!(driver.text(913_913), "a code that this driver does not explain: 913913");
+        for code in code::CAPTURE {
+            assert_eq!(driver.error("x", code).status(), crate::Status::Capturing);
+        }
+        assert_eq!(driver.error("x", 909).status(), crate::Status::Cuda);
+        assert_eq!(driver.check("x", 0).map_err(|e| e.status()), Ok(()));
     }
 }

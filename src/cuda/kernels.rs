@@ -1,13 +1,14 @@
 //! The kernels: which of the built ones a device takes, and how they are loaded. What they do is in `kernels/`.
 //!
 //! `kernels/prebuilt` holds one cubin for each family of devices and PTX for all that come later; both are part of this
-//! library's binary. A cubin serves its own major compute capability from its own minor on. Where none fits, or the driver
-//! does not take the one that does (a CUDA error that concerns the image, such as 209), the driver compiles the PTX.
+//! library's binary. A cubin serves its own major compute capability from its own minor on. Where none fits, or the
+//! driver does not take the one that does (a CUDA error that concerns the image, such as 209), the driver compiles the
+//! PTX.
 //!
-//! Loading happens once for each context and is kept until that context ends: `cuModuleUnload` would wait for running work,
-//! and a captured graph holds the kernels that it launches for as long as it lives, long after the handle that captured it
-//! was freed. Contexts are told apart by `cuCtxGetId`, which no two contexts of a process share, so what belonged to a
-//! context that is gone is never found again.
+//! Loading happens once for each context and is kept until that context ends: `cuModuleUnload` would wait for running
+//! work, and a captured graph holds the kernels that it launches for as long as it lives, long after the handle that
+//! captured it was freed. Contexts are told apart by `cuCtxGetId`, which no two contexts of a process share, so what
+//! belonged to a context that is gone is never found again.
 
 use super::driver::{Context, Driver, Function, Module, attribute, code};
 use super::policy;
@@ -79,8 +80,9 @@ type Key = (usize, u64, Choice);
 
 static LOADED: Mutex<Vec<(Key, &'static Kernels)>> = Mutex::new(Vec::new());
 
-/// The kernels of the current context, which is a context of that number, on a device of that compute capability and so many
-/// bytes of shared memory a block: loaded, every function ready to launch with all the shared memory that it may need.
+/// The kernels of the current context, which is a context of that number, on a device of that compute capability and so
+/// many bytes of shared memory a block: loaded, every function ready to launch with all the shared memory that it may
+/// need.
 ///
 /// # Errors
 ///

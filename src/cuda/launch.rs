@@ -1,15 +1,16 @@
-//! The hot path: decoding into memory of the caller's, on the caller's stream. Nothing here allocates, on host or device,
-//! waits, locks, loads, or makes an event; every call is legal while the stream is being captured.
+//! The hot path: decoding into memory of the caller's, on the caller's stream. Nothing here allocates, on host or
+//! device, waits, locks, loads, or makes an event; every call is legal while the stream is being captured.
 //!
-//! A call checks its arguments, then makes the device's context current, asks the stream for its context, launches, and makes
-//! the thread's own context current again: four calls of the driver for any number of tensors or groups up to 32, and
-//! one more for each 32 further. What a launch is told lies on the stack and is copied by the driver.
+//! A call checks its arguments, then makes the device's context current, asks the stream for its context, launches, and
+//! makes the thread's own context current again: four calls of the driver for any number of tensors or groups up to 32,
+//! and one more for each 32 further. What a launch is told lies on the stack and is copied by the driver.
 //!
 //! # Errors
 //!
-//! Everything that can be checked is checked before the first launch, so that an error means that nothing was enqueued, with
-//! two exceptions that both need a failing driver: where a call takes several launches, one of the later ones may fail, and
-//! the message says how many were made; and the thread's context may be impossible to restore after all was launched.
+//! Everything that can be checked is checked before the first launch, so that an error means that nothing was enqueued,
+//! with two exceptions that both need a failing driver: where a call takes several launches, one of the later ones may
+//! fail, and the message says how many were made; and the thread's context may be impossible to restore after all was
+//! launched.
 
 use super::driver::{DevicePtr, Function, Stream};
 use super::image::TILE_WEIGHTS;
@@ -67,19 +68,19 @@ impl Shared {
 impl Resident {
     /// Decodes the whole group to `dst`, which holds `bytes` bytes.
     ///
-    /// Stream-ordered: it returns before the work is done. `status` is the address of a `u32` on the device (a multiple of 4),
-    /// or 0: it is raised to 103 (`CORRUPT`) if the image contradicts itself, and never lowered, so it must have been set to 0
-    /// before. `dst` is a multiple of 2; a multiple of 16 is fastest.
+    /// Stream-ordered: it returns before the work is done. `status` is the address of a `u32` on the device (a multiple
+    /// of 4), or 0: it is raised to 103 (`CORRUPT`) if the image contradicts itself, and never lowered, so it must have
+    /// been set to 0 before. `dst` is a multiple of 2; a multiple of 16 is fastest.
     ///
     /// # Errors
     ///
-    /// `InvalidArgument`, `BufferTooSmall`, `Misaligned`, `DefaultStream`, `WrongDevice`, `Cuda`: then nothing was enqueued
-    /// (see [`super::launch`] for the exceptions).
+    /// `InvalidArgument`, `BufferTooSmall`, `Misaligned`, `DefaultStream`, `WrongDevice`, `Cuda`: then nothing was
+    /// enqueued (see [`super::launch`] for the exceptions).
     ///
     /// # Safety
     ///
-    /// `stream` is a stream; destination, status and image are memory of its context until it has passed the decode, and
-    /// nobody else writes the image or uses the destination meanwhile.
+    /// `stream` is a stream; destination, status and image are memory of its context until it has passed the decode,
+    /// and nobody else writes the image or uses the destination meanwhile.
     pub unsafe fn decompress(&self, dst: DevicePtr, bytes: u64, status: DevicePtr, stream: Stream) -> Result<()> {
         // SAFETY: by the caller's promise.
         unsafe { self.decompress_range(0, self.layout.weights, dst, bytes, status, stream) }
@@ -116,9 +117,9 @@ impl Resident {
         unsafe { enqueue(shared, std::iter::once(piece).filter(|piece| piece.count > 0), stream) }
     }
 
-    /// Decodes each tensor of the group to a destination of its own: `dsts[i]` holds `bytes[i]` bytes and receives tensor
-    /// `i`, in the order of the group. A destination of 0 leaves its tensor out. Destinations that follow each other without a
-    /// gap are decoded as one run.
+    /// Decodes each tensor of the group to a destination of its own: `dsts[i]` holds `bytes[i]` bytes and receives
+    /// tensor `i`, in the order of the group. A destination of 0 leaves its tensor out. Destinations that follow each
+    /// other without a gap are decoded as one run.
     ///
     /// # Errors
     ///
@@ -201,13 +202,13 @@ impl Resident {
     }
 }
 
-/// Decodes several whole groups: resident `i` to `dsts[i]`, which holds `bytes[i]` bytes. `statuses` is the address of as many
-/// `u32` on the device, one for each group, or 0. One launch does up to 32 groups.
+/// Decodes several whole groups: resident `i` to `dsts[i]`, which holds `bytes[i]` bytes. `statuses` is the address of
+/// as many `u32` on the device, one for each group, or 0. One launch does up to 32 groups.
 ///
 /// # Errors
 ///
-/// As [`Resident::decompress`]; `InvalidArgument` if the numbers of residents, destinations and sizes differ; `WrongDevice` if the
-/// residents are not all of one context.
+/// As [`Resident::decompress`]; `InvalidArgument` if the numbers of residents, destinations and sizes differ;
+/// `WrongDevice` if the residents are not all of one context.
 ///
 /// # Safety
 ///

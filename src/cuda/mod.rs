@@ -1,7 +1,8 @@
-//! Groups on a CUDA device: images of them, and kernels that decode those into the caller's memory on the caller's stream.
+//! Groups on a CUDA device: images of them, and kernels that decode those into the caller's memory on the caller's
+//! stream.
 //!
-//! - [`image`]: a group's bytes as a device wants them. No CUDA call is made there: sizes, heads and whole images are made
-//!   and read on any machine;
+//! - [`image`]: a group's bytes as a device wants them. No CUDA call is made there: sizes, heads and whole images are
+//!   made and read on any machine;
 //! - [`driver`]: the CUDA driver, loaded at run time;
 //! - [`policy`]: what host and kernels agree on;
 //! - [`kernels`]: the kernels, chosen and loaded;
@@ -27,8 +28,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The library owns no device memory, no stream and no context. It never synchronises but where the documentation of a call
-//! says so, and none of those is on the way of a decode.
+//! The library owns no device memory, no stream and no context. It never synchronises but where the documentation of a
+//! call says so, and none of those is on the way of a decode.
 
 #[cfg(feature = "cudarc")]
 pub mod cudarc;

@@ -1,7 +1,8 @@
-//! Devices, and images that lie on them: everything that may take a while, so that decoding ([`super::launch`]) need not.
+//! Devices, and images that lie on them: everything that may take a while, so that decoding ([`super::launch`]) need
+//! not.
 //!
-//! A [`Device`] is a context with the kernels loaded in it, a [`Resident`] a group's image in memory of the caller's. Both
-//! are immutable; a resident keeps its device alive. Neither owns device memory, and dropping one touches none.
+//! A [`Device`] is a context with the kernels loaded in it, a [`Resident`] a group's image in memory of the caller's.
+//! Both are immutable; a resident keeps its device alive. Neither owns device memory, and dropping one touches none.
 
 use super::driver::{self, Context, DevicePtr, Driver, Stream, attribute};
 use super::image::{ALIGNMENT, Head, Layout, STATE_OFFSET};
@@ -18,8 +19,8 @@ use std::sync::Arc;
 pub struct DeviceOptions {
     /// The driver's library. `None` takes the one that the variable `DF11_LIBCUDA` names, or else the system's.
     pub libcuda: Option<PathBuf>,
-    /// Accept the NULL stream: the context's legacy stream. Work in streams that were made non-blocking is not ordered with
-    /// it, which is why it is refused otherwise.
+    /// Accept the NULL stream: the context's legacy stream. Work in streams that were made non-blocking is not ordered
+    /// with it, which is why it is refused otherwise.
     pub allow_default_stream: bool,
     /// Which kernels to take.
     pub kernels: Choice,
@@ -83,17 +84,17 @@ impl Drop for Primary {
 }
 
 impl Device {
-    /// Opens a device by its number, in its primary context: the one that the CUDA runtime uses, and so every engine that
-    /// does not make contexts of its own. The context is retained, and released when the device is closed. (If nobody
-    /// else holds it by then, CUDA ends it with all its memory, and waits for that. An engine does hold it.)
+    /// Opens a device by its number, in its primary context: the one that the CUDA runtime uses, and so every engine
+    /// that does not make contexts of its own. The context is retained, and released when the device is closed. (If
+    /// nobody else holds it by then, CUDA ends it with all its memory, and waits for that. An engine does hold it.)
     ///
     /// Everything that may block is done here: the driver is loaded, the kernels too, function by function.
     ///
     /// # Errors
     ///
-    /// `NoDriver`; `InvalidArgument` for a number that no device has; `NoKernel`; `Capturing` while a stream of that context
-    /// which is ordered with the default stream is being captured (captures of non-blocking streams are left alone and
-    /// do not disturb); `Cuda`.
+    /// `NoDriver`; `InvalidArgument` for a number that no device has; `NoKernel`; `Capturing` while a stream of that
+    /// context which is ordered with the default stream is being captured (captures of non-blocking streams are left
+    /// alone and do not disturb); `Cuda`.
     pub fn open(ordinal: i32, options: &DeviceOptions) -> Result<Device> {
         let driver = driver::load(options.libcuda.as_deref())?;
         let count = driver.device_count()?;
@@ -198,8 +199,8 @@ impl Device {
         &self.0.info
     }
 
-    /// Takes an image that lies on the device, or will when the stream of the first decode gets there. No CUDA call is made,
-    /// and the model is not needed afterwards.
+    /// Takes an image that lies on the device, or will when the stream of the first decode gets there. No CUDA call is
+    /// made, and the model is not needed afterwards.
     ///
     /// # Errors
     ///
@@ -233,27 +234,28 @@ impl Device {
         Ok(Resident::new(self, image, *head.layout(), head.ends(), Vec::new()))
     }
 
-    /// Makes a group's image on the device, in stream order: copies the group's parts there and has a kernel make the index
-    /// from the file's gaps and positions. Work that is put into the stream behind it may use the image.
+    /// Makes a group's image on the device, in stream order: copies the group's parts there and has a kernel make the
+    /// index from the file's gaps and positions. Work that is put into the stream behind it may use the image.
     ///
-    /// Without `staging` a file that is mapped, or lies in memory, is copied from where it lies: the model and the resident
-    /// must stay until the stream has passed the upload. With `staging` the file's bytes go through that memory, half by
-    /// half; it should be pinned, and must stay until the stream has passed the upload, but the model need not. A file
-    /// that is read piece by piece needs memory to be read to: without `staging` 2 MiB are allocated for the call, and
-    /// the call waits for the stream until the last copy is done.
+    /// Without `staging` a file that is mapped, or lies in memory, is copied from where it lies: the model and the
+    /// resident must stay until the stream has passed the upload. With `staging` the file's bytes go through that
+    /// memory, half by half; it should be pinned, and must stay until the stream has passed the upload, but the model
+    /// need not. A file that is read piece by piece needs memory to be read to: without `staging` 2 MiB are allocated
+    /// for the call, and the call waits for the stream until the last copy is done.
     ///
-    /// Whether gaps and positions fit the codes is found out on the device: decoding then reports `CORRUPT` in its status.
+    /// Whether gaps and positions fit the codes is found out on the device: decoding then reports `CORRUPT` in its
+    /// status.
     ///
     /// # Errors
     ///
-    /// As [`Device::bind`]; `DefaultStream`, `WrongDevice`, `Capturing` (an upload cannot be captured), `Cuda`, `Io`, `Corrupt`
-    /// if a file has become shorter. After the latter four some of the work may be in the stream, so the memory must stay
-    /// until the stream has passed it; what lies in it is no image.
+    /// As [`Device::bind`]; `DefaultStream`, `WrongDevice`, `Capturing` (an upload cannot be captured), `Cuda`, `Io`,
+    /// `Corrupt` if a file has become shorter. After the latter four some of the work may be in the stream, so the
+    /// memory must stay until the stream has passed it; what lies in it is no image.
     ///
     /// # Safety
     ///
-    /// `bytes` bytes at `image` are memory of this context until the resident is gone and its decodes have ended, `stream`
-    /// is a stream, and what must stay stays.
+    /// `bytes` bytes at `image` are memory of this context until the resident is gone and its decodes have ended,
+    /// `stream` is a stream, and what must stay stays.
     pub unsafe fn upload(
         &self,
         model: &Model,
@@ -271,8 +273,9 @@ impl Device {
         Ok(Resident::new(self, image, *head.layout(), head.ends(), bytes))
     }
 
-    /// [`Device::upload`] into memory that this allocates for it (`cuMemAlloc`, which may wait for the device). The memory is
-    /// the caller's from then on, and is freed by [`Device::free_memory`] or a call of the caller's own; dropping the resident does not.
+    /// [`Device::upload`] into memory that this allocates for it (`cuMemAlloc`, which may wait for the device). The
+    /// memory is the caller's from then on, and is freed by [`Device::free_memory`] or a call of the caller's own;
+    /// dropping the resident does not.
     ///
     /// # Errors
     ///
@@ -313,8 +316,8 @@ impl Device {
         }
     }
 
-    /// Frees what [`Device::upload_alloc`] allocated; 0 is nothing. `cuMemFree` waits for the device: this is no call for a
-    /// decode loop, nor for a thread that captures.
+    /// Frees what [`Device::upload_alloc`] allocated; 0 is nothing. `cuMemFree` waits for the device: this is no call
+    /// for a decode loop, nor for a thread that captures.
     ///
     /// # Errors
     ///
@@ -406,8 +409,8 @@ fn check_image(layout: &Layout, image: DevicePtr, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// A group's image on a device, ready to be decoded. Dropping it touches no device memory and waits for nothing: decodes
-/// that are running go on.
+/// A group's image on a device, ready to be decoded. Dropping it touches no device memory and waits for nothing:
+/// decodes that are running go on.
 ///
 /// Any number of threads may use it at once.
 pub struct Resident {

@@ -11,10 +11,10 @@
 //!
 //! # Host memory
 //!
-//! `cuMemcpyHtoDAsync` reads pinned memory when the stream gets there. Pageable memory it usually copies aside at once, but a
-//! device that reaches pageable memory by itself need not. So nothing is taken for granted: whatever was copied from
-//! stays until the stream has passed the copy, and a half of the staging memory is written again only when an event
-//! says so.
+//! `cuMemcpyHtoDAsync` reads pinned memory when the stream gets there. Pageable memory it usually copies aside at once,
+//! but a device that reaches pageable memory by itself need not. So nothing is taken for granted: whatever was copied
+//! from stays until the stream has passed the copy, and a half of the staging memory is written again only when an
+//! event says so.
 
 use super::driver::{DevicePtr, Driver, OwnEvent, Stream};
 use super::image::Head;
@@ -42,8 +42,8 @@ impl Staging {
     ///
     /// # Safety
     ///
-    /// They can be read and written by the upload and the device, and nobody else uses them, until the stream has passed the
-    /// upload.
+    /// They can be read and written by the upload and the device, and nobody else uses them, until the stream has
+    /// passed the upload.
     pub unsafe fn new(memory: *mut c_void, bytes: usize) -> Staging {
         Staging { memory: memory.cast(), bytes }
     }
@@ -159,7 +159,8 @@ impl Upload<'_> {
         let position_count = members.member(Member::OutputPositions).len / 4;
         let code_end = layout.code + layout.code_bytes;
         let signs_end = layout.signs + layout.weights;
-        // SAFETY: all of it lies inside the image, by the layout; sizes of members were checked when the model was opened.
+        // SAFETY: all of it lies inside the image, by the layout; sizes of members were checked when the model was
+        // opened.
         unsafe {
             self.copy(image, bytes)?;
             self.zero(image + layout.starts, layout.code - layout.starts)?;

@@ -1,6 +1,6 @@
-//! An inference engine for tests: it owns contexts, streams, events and memory, and calls the CUDA driver by itself, as the
-//! library's callers do. The driver is the emulator; every [`Emulator`] is a copy of its library of its own, so that tests
-//! that run at once do not see each other's calls.
+//! An inference engine for tests: it owns contexts, streams, events and memory, and calls the CUDA driver by itself, as
+//! the library's callers do. The driver is the emulator; every [`Emulator`] is a copy of its library of its own, so
+//! that tests that run at once do not see each other's calls.
 
 use df11::cuda::{Device, DeviceOptions, Stream};
 use libloading::Library;
