@@ -128,7 +128,10 @@ fn bench_has_right_answers() {
     let program = build("tests/gpu/bench.c", folder.path());
     let report = folder.path().join("bench.json");
     let arguments = ["--millions", "0.007,0.012", "--repeats", "1", "--json", report.to_str().unwrap()];
-    let said = stdout(&run(on_emulator(&program).args(arguments)));
+    let launches = folder.path().join("launches.json");
+    let said = stdout(&run(on_emulator(&program).env("DF11_EMULATOR_LAUNCHES", &launches).args(arguments)));
+    // The tensors are to be measured as tensors, not as the one run that they are where one follows the other.
+    assert!(std::fs::read_to_string(launches).unwrap().contains("df11_decode_many"));
     assert!(said.contains("7000 weights") && said.contains("host time of a call"), "{said}");
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
     let results = report["results"].as_array().unwrap();
