@@ -8,7 +8,7 @@ use df11::cuda::{self, Choice, Device, DeviceOptions, Resident, Stream, image};
 use df11::host::{self, DecodeOptions};
 use df11::{Model, OpenOptions, Status};
 use half::bf16;
-use support::encoder::{encode, group_tensors, safetensors};
+use support::encoder::{self, encode, group_tensors, safetensors};
 use support::engine::{self, Emulator, Engine};
 use support::weights::{self, Random};
 use support::{files, golden};
@@ -698,15 +698,40 @@ fn generated_groups_of_every_kind_are_exact() {
         ("trained", weights::trained_like(100_000, 5)),
         ("one", weights::constant(1, 0x3f80)),
     ];
-    for (kind, weights) in kinds {
-        let file = safetensors(&group_tensors("g", &encode(&weights, &[])), None);
+    let kinds = kinds.map(|(kind, weights)| (kind, encode(&weights, &[]), weights));
+    // What only hand-made files have: codes of 32 bits, and a position more or fewer than blocks would have it.
+    let same = |exponent: u16, n: usize| vec![exponent << 7; n];
+    let long = encoder::canonical(&[(100, 1), (101, 32), (102, 32)], 31);
+    let longest = [same(101, 7000), same(102, 3000)].concat();
+    let eight = encoder::canonical(&(0..240).map(|e| (e, 8)).collect::<Vec<_>>(), 8);
+    let full = weights::uniform_exponents(4096, 0..=239, 1);
+    let mut more = encoder::encode_with_codes(&full, &[], &eight);
+    if more.output_positions.len() == 8 {
+        more.output_positions.extend(4096u32.to_le_bytes());
+    }
+    let mixed = encoder::canonical(&[(100, 4), (101, 8), (102, 12)], 13);
+    let straddling = [same(100, 1), same(101, 4095), same(102, 1)].concat();
+    let mut fewer = encoder::encode_with_codes(&straddling, &[], &mixed);
+    if fewer.output_positions.len() == 12 {
+        fewer.output_positions.drain(4..8);
+    }
+    let made = [
+        ("32-bit codes", encoder::encode_with_codes(&longest, &[], &long), longest),
+        ("a position more", more, full),
+        ("a position fewer", fewer, straddling),
+    ];
+    for (kind, encoded, weights) in kinds.into_iter().chain(made) {
+        let file = safetensors(&group_tensors("g", &encoded), None);
         let model = Model::from_bytes(file, &OpenOptions::default()).unwrap();
         let (at, resident) = upload(&engine, &device, &model, 0, stream);
+        let status = engine.alloc(4);
+        engine.fill(status, 0, 4);
         let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
         let target = Target::new(&engine, bytes.len() as u64, 0);
         // SAFETY: all memory lives until the stream was waited for.
-        unsafe { resident.decompress(target.dst, target.bytes, 0, stream) }.unwrap();
+        unsafe { resident.decompress(target.dst, target.bytes, status, stream) }.unwrap();
         engine.synchronise(stream);
+        assert_eq!(engine.read_u32(status), 0, "{kind}");
         assert!(target.take(&engine) == bytes, "{kind}");
         engine.free(at);
     }
