@@ -8,7 +8,7 @@ use df11::cuda::{self, Choice, Device, DeviceOptions, Resident, Stream, image};
 use df11::host::{self, DecodeOptions};
 use df11::{Model, OpenOptions, Status};
 use half::bf16;
-use support::encoder::{encode, group_tensors, safetensors};
+use support::encoder::{self, encode, group_tensors, safetensors};
 use support::engine::{self, Emulator, Engine};
 use support::weights::{self, Random};
 use support::{files, golden};
@@ -698,15 +698,40 @@ fn generated_groups_of_every_kind_are_exact() {
         ("trained", weights::trained_like(100_000, 5)),
         ("one", weights::constant(1, 0x3f80)),
     ];
-    for (kind, weights) in kinds {
-        let file = safetensors(&group_tensors("g", &encode(&weights, &[])), None);
+    let kinds = kinds.map(|(kind, weights)| (kind, encode(&weights, &[]), weights));
+    // What only hand-made files have: codes of 32 bits, and a position more or fewer than blocks would have it.
+    let same = |exponent: u16, n: usize| vec![exponent << 7; n];
+    let long = encoder::canonical(&[(100, 1), (101, 32), (102, 32)], 31);
+    let longest = [same(101, 7000), same(102, 3000)].concat();
+    let eight = encoder::canonical(&(0..240).map(|e| (e, 8)).collect::<Vec<_>>(), 8);
+    let full = weights::uniform_exponents(4096, 0..=239, 1);
+    let mut more = encoder::encode_with_codes(&full, &[], &eight);
+    if more.output_positions.len() == 8 {
+        more.output_positions.extend(4096u32.to_le_bytes());
+    }
+    let mixed = encoder::canonical(&[(100, 4), (101, 8), (102, 12)], 13);
+    let straddling = [same(100, 1), same(101, 4095), same(102, 1)].concat();
+    let mut fewer = encoder::encode_with_codes(&straddling, &[], &mixed);
+    if fewer.output_positions.len() == 12 {
+        fewer.output_positions.drain(4..8);
+    }
+    let made = [
+        ("32-bit codes", encoder::encode_with_codes(&longest, &[], &long), longest),
+        ("a position more", more, full),
+        ("a position fewer", fewer, straddling),
+    ];
+    for (kind, encoded, weights) in kinds.into_iter().chain(made) {
+        let file = safetensors(&group_tensors("g", &encoded), None);
         let model = Model::from_bytes(file, &OpenOptions::default()).unwrap();
         let (at, resident) = upload(&engine, &device, &model, 0, stream);
+        let status = engine.alloc(4);
+        engine.fill(status, 0, 4);
         let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
         let target = Target::new(&engine, bytes.len() as u64, 0);
         // SAFETY: all memory lives until the stream was waited for.
-        unsafe { resident.decompress(target.dst, target.bytes, 0, stream) }.unwrap();
+        unsafe { resident.decompress(target.dst, target.bytes, status, stream) }.unwrap();
         engine.synchronise(stream);
+        assert_eq!(engine.read_u32(status), 0, "{kind}");
         assert!(target.take(&engine) == bytes, "{kind}");
         engine.free(at);
     }
@@ -751,5 +776,33 @@ fn a_group_of_many_tensors_takes_several_launches() {
     assert_eq!((failed.status(), failed.native_code()), (Status::Cuda, 719));
     assert!(failed.to_string().contains("1 launches of this call are in the stream"), "{failed}");
     engine.synchronise(stream);
+    emulator.assert_no_fault();
+}
+
+/// Five tensors of 37 tiles on sixteen blocks that run at once: a share each that is rounded up would be twenty blocks, the
+/// last four of which would wait for all others.
+#[test]
+fn a_launch_has_no_more_blocks_than_run_at_once() {
+    let emulator = Emulator::new();
+    emulator.control("sms", "8");
+    let engine = emulator.engine(0);
+    let (device, stream) = (emulator.open(0), engine.stream());
+    let each = 37 * 32 * 104;
+    let weights = weights::trained_like(5 * each, 4);
+    let splits: Vec<u64> = (1..5).map(|i| (i * each) as u64).collect();
+    let file = safetensors(&group_tensors("g", &encode(&weights, &splits)), None);
+    let model = Model::from_bytes(file, &OpenOptions::default()).unwrap();
+    let (_, resident) = upload(&engine, &device, &model, 0, stream);
+    let targets: Vec<Target> = (0..5).map(|_| Target::new(&engine, 2 * each as u64, 0)).collect();
+    let dsts: Vec<u64> = targets.iter().map(|t| t.dst).collect();
+    emulator.control("run", "");
+    emulator.control("clear", "launches");
+    // SAFETY: all memory lives until the stream was waited for.
+    unsafe { resident.decompress_tensors(&dsts, &[2 * each as u64; 5], 0, stream) }.unwrap();
+    engine.synchronise(stream);
+    assert_eq!((emulator.query("launches"), emulator.query("last.blocks")), (1, 15));
+    for (target, want) in targets.into_iter().zip(weights.chunks(each)) {
+        assert!(target.take(&engine) == want.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>());
+    }
     emulator.assert_no_fault();
 }

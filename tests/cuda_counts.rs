@@ -69,6 +69,10 @@ fn a_layer_like_a_language_models_stays_within_the_bounds() {
     let file = encoder::safetensors(&encoder::group_tensors("layers.0", &packed), None);
     let model = Model::from_bytes(file, &OpenOptions::default()).unwrap();
     assert_bounds(&model, 0, "4 M weights");
+    // What an engine keeps on the device: README.md promises at most 10.9 bits a weight.
+    let layout = image::Layout::of(&model.groups()[0]).unwrap();
+    let bits = 8.0 * layout.image_bytes as f64 / layout.weights as f64;
+    assert!(bits <= 10.9, "an image of {bits:.3} bits a weight");
 }
 
 #[test]

@@ -86,3 +86,44 @@ fn launches_fit_every_device() {
     assert_eq!(policy::warps(87, 0, 1 << 20), policy::warps(86, 0, 1 << 20));
     assert_eq!(policy::warps(70, 0, 1 << 20), 1);
 }
+
+/// A launch has no more blocks than run at once, whatever its jobs: the rest would start when all others are done. And it
+/// has about as many, so that no multiprocessor has much more to do than the others.
+#[test]
+fn no_launch_has_blocks_left_over() {
+    // Tiles of the seven matrices of a layer with 218 million weights, and of all of it.
+    let layer = [5042, 1261, 1261, 5042, 17_645, 17_645, 17_645];
+    let whole = [65_536];
+    let layers = [65_536; 32];
+    for (jobs, capacity) in [
+        (&layer[..], 264),
+        (&layer[..], 128),
+        (&layer[..], 46),
+        (&whole[..], 264),
+        (&layers[..], 264),
+        (&layers[..], 128),
+        (&[4507][..], 264),
+        (&[10_080][..], 264),
+        (&[3169][..], 264),
+    ] {
+        let each = policy::tiles_per_block(jobs.iter().copied(), 12, capacity);
+        let blocks: u64 = jobs.iter().map(|tiles| tiles.div_ceil(each)).sum();
+        assert!(blocks <= capacity as u64, "{jobs:?}: {blocks} of {capacity}");
+        assert!(blocks * 100 >= capacity as u64 * 88, "{jobs:?}: {blocks} of {capacity}");
+    }
+    // Any numbers at all: those that do not fit at once make whole rounds.
+    let mut random = 1u64;
+    for i in 0..20_000u64 {
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        let jobs: Vec<u64> = (0..=next(32)).map(|_| 1 + next(1 << (1 + i % 27))).collect();
+        let capacity = 1 + next(300);
+        let each = policy::tiles_per_block(jobs.iter().copied(), 12, capacity as u32);
+        let blocks: u64 = jobs.iter().map(|tiles| tiles.div_ceil(each)).sum();
+        assert!(blocks <= capacity * (2 * jobs.len() as u64).div_ceil(capacity), "{jobs:?}: {blocks} of {capacity}");
+    }
+    // A few tiles are for one block, one for each warp.
+    assert_eq!(policy::tiles_per_block([5].into_iter(), 12, 264), 12);
+}

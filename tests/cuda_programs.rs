@@ -59,6 +59,7 @@ fn check_finds_every_golden_model_right() {
         assert!(said.contains(model(name).to_str().unwrap()), "{said}");
     }
     assert!(said.trim_end().ends_with(" passed, 0 failed"), "{said}");
+    assert!(said.contains("a second context: the same"), "{said}");
 }
 
 #[test]
@@ -69,12 +70,37 @@ fn check_runs_the_ptx_on_a_made_group() {
     assert!(said.contains("kernels: PTX") && said.contains("made: 1 groups, 200000 weights"), "{said}");
 }
 
-/// A check that cannot fail is none: one flipped sign on the device must be found.
+/// A check that cannot fail is none: a kernel that takes half of all signs from elsewhere must be found.
 #[test]
 fn check_says_what_is_wrong() {
     let folder = library();
     let program = build("tests/gpu/check.c", folder.path());
-    // The nth copy to the device fails: whatever the check does then, it must not say that all is well.
+    let ptx = std::fs::read_to_string("kernels/prebuilt/decode.ptx").unwrap();
+    // 0x807f807f, which picks sign and mantissa of two weights, without its top bit.
+    let spoilt = ptx.replace("-2139127681;", "8355967;");
+    assert_ne!(spoilt, ptx, "the kernels have no such mask any more");
+    let path = folder.path().join("spoilt.ptx");
+    std::fs::write(&path, spoilt).unwrap();
+    let with = |ptx: &Path| {
+        let mut command = on_emulator(&program);
+        command
+            .env("DF11_EMULATOR_ACCEPT_CUBIN", "1")
+            .env("DF11_EMULATOR_CUBIN_PTX", ptx)
+            .env_remove("DF11_EMULATOR_LEAK_EXIT");
+        command.arg("--quick").arg(model("tiny")).output().unwrap()
+    };
+    let good = with(Path::new("kernels/prebuilt/decode.ptx"));
+    assert!(good.status.success(), "{good:?}");
+    let output = with(&path);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("the whole"), "{output:?}");
+}
+
+/// A driver that fails ends a check, which must not say then that all is well.
+#[test]
+fn check_ends_when_the_driver_fails() {
+    let folder = library();
+    let program = build("tests/gpu/check.c", folder.path());
     let output = on_emulator(&program)
         .env("DF11_EMULATOR_FAIL", "cuMemcpyHtoDAsync_v2@3=719")
         .arg("--quick")
@@ -102,7 +128,10 @@ fn bench_has_right_answers() {
     let program = build("tests/gpu/bench.c", folder.path());
     let report = folder.path().join("bench.json");
     let arguments = ["--millions", "0.007,0.012", "--repeats", "1", "--json", report.to_str().unwrap()];
-    let said = stdout(&run(on_emulator(&program).args(arguments)));
+    let launches = folder.path().join("launches.json");
+    let said = stdout(&run(on_emulator(&program).env("DF11_EMULATOR_LAUNCHES", &launches).args(arguments)));
+    // The tensors are to be measured as tensors, not as the one run that they are where one follows the other.
+    assert!(std::fs::read_to_string(launches).unwrap().contains("df11_decode_many"));
     assert!(said.contains("7000 weights") && said.contains("host time of a call"), "{said}");
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
     let results = report["results"].as_array().unwrap();

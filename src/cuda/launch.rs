@@ -311,13 +311,6 @@ fn partly(error: Error, launches: u32) -> Error {
     }
 }
 
-/// Blocks for so many tiles, where all tiles of a launch together are `all`: as many as run at once, each with about
-/// the same number of tiles.
-fn blocks_for(tiles: u64, all: u64, warps: u32, capacity: u32) -> u32 {
-    let rounds = all.div_ceil(capacity as u64 * warps as u64).max(1);
-    tiles.div_ceil(rounds * warps as u64) as u32
-}
-
 /// # Safety
 ///
 /// As for `enqueue`, with the context current.
@@ -325,7 +318,8 @@ unsafe fn one(shared: &Shared, piece: &Piece<'_>, stream: Stream) -> Result<()> 
     let mut job = piece.job();
     let warps = policy::warps(shared.capability, job.table_bytes, shared.most_shared);
     let tiles = piece.tiles();
-    job.blocks = blocks_for(tiles, tiles, warps, shared.capacity(job.table_bytes));
+    let each = policy::tiles_per_block(std::iter::once(tiles), warps, shared.capacity(job.table_bytes));
+    job.blocks = tiles.div_ceil(each) as u32;
     let bytes = policy::decode_shared(job.table_bytes, warps);
     // SAFETY: the job is what the kernel expects of the image's layout.
     unsafe { shared.launch(shared.kernels.decode, job.blocks, 32 * warps, bytes, &job, stream) }
@@ -341,20 +335,21 @@ unsafe fn many<'a>(
     stream: Stream,
 ) -> Result<()> {
     let mut jobs = Jobs { count: 0, reserved: 0, job: [Job::default(); MOST_JOBS] };
-    let (mut table_bytes, mut all) = (0, 0);
+    let mut table_bytes = 0;
     for (job, piece) in jobs.job.iter_mut().zip(std::iter::once(first).chain(more)) {
         *job = piece.job();
         // For a moment; blocks can be told apart only when all tiles are known.
         job.blocks = piece.tiles() as u32;
-        all += piece.tiles();
         table_bytes = table_bytes.max(job.table_bytes);
         jobs.count += 1;
     }
     let warps = policy::warps(shared.capability, table_bytes, shared.most_shared);
+    let used = &mut jobs.job[..jobs.count as usize];
+    let each = policy::tiles_per_block(used.iter().map(|job| job.blocks as u64), warps, shared.capacity(table_bytes));
     let mut blocks = 0;
-    for job in &mut jobs.job[..jobs.count as usize] {
+    for job in used {
         job.first_block = blocks;
-        job.blocks = blocks_for(job.blocks as u64, all, warps, shared.capacity(table_bytes));
+        job.blocks = (job.blocks as u64).div_ceil(each) as u32;
         blocks += job.blocks;
     }
     let bytes = policy::decode_shared(table_bytes, warps);

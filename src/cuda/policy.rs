@@ -42,6 +42,29 @@ pub fn warps(capability: u32, table_bytes: u32, most_shared: u32) -> u32 {
     tuned.min(fit).clamp(1, MOST_WARPS)
 }
 
+/// Tiles that each block of a launch should do, where job after job has so many tiles: a job then gets `tiles` by this, rounded
+/// up, as its blocks. `capacity` is how many blocks run at once.
+///
+/// No launch has more blocks than run at once: those left over would start when all others are done, and take as long again.
+/// Rounding up adds less than a block for each job, which is why it is this number that grows until they fit. As many blocks
+/// as possible do run, so that multiprocessors get much the same. Only where there are more than half as many jobs as
+/// blocks that run at once are there several rounds of smaller blocks, since one block for each job would be uneven.
+pub fn tiles_per_block(tiles: impl Iterator<Item = u64> + Clone, warps: u32, capacity: u32) -> u64 {
+    let (jobs, all) = tiles.clone().fold((0u64, 0), |(jobs, all), tiles| (jobs + 1, all + tiles));
+    let capacity = capacity.max(1) as u64;
+    let room = capacity * (2 * jobs).div_ceil(capacity).max(1);
+    let mut each = all.div_ceil(room).max(warps as u64);
+    for _ in 0..4 {
+        let blocks: u64 = tiles.clone().map(|tiles| tiles.div_ceil(each)).sum();
+        if blocks <= room {
+            return each;
+        }
+        each = (each * blocks).div_ceil(room);
+    }
+    // This many fit whatever is rounded up.
+    each.max(all.div_ceil(room + 1 - jobs))
+}
+
 /// What a decoding kernel is told: `struct df11_job`. Addresses are device addresses.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -402,6 +402,31 @@ static void check_model(const df11_model *model, const char *name)
     fflush(stdout);
 }
 
+/* A context that has ended takes its kernels with it: in the next one of the same device they must be loaded anew, though
+ * drivers like to give it the same handle. */
+static void check_again(const char *path, CUdevice cuda_device, const df11_device_options *options, int ordinal)
+{
+    CUcontext context;
+    df11_model *model;
+    group g;
+    OK(df11_model_open(path, NULL, &model, &e_));
+    CUDA(cuDevicePrimaryCtxRetain(&context, cuda_device));
+    CUDA(cuCtxSetCurrent(context));
+    CUDA(cuStreamCreate(&streams[0], CU_STREAM_NON_BLOCKING));
+    OK(df11_device_open(ordinal, options, &device, &e_));
+    CUdeviceptr word = word_new();
+    group_load(&g, model, 0);
+    check_whole(&g, word);
+    CHECK(word_read(word, streams[0]) == 0, "a good model's status in a second context");
+    group_free(&g);
+    CUDA(cuMemFree(word));
+    df11_device_free(device);
+    CUDA(cuStreamDestroy(streams[0]));
+    CUDA(cuDevicePrimaryCtxRelease(cuda_device));
+    df11_model_free(model);
+    printf("a second context: the same\n");
+}
+
 int main(int argc, char **argv)
 {
     int ordinal = 0, ptx = 0, first = 1, version = 0;
@@ -443,6 +468,7 @@ int main(int argc, char **argv)
     OK(df11_device_get_info(device, &info, &e_));
     printf("libdf11 %s, %s, driver %d.%d, kernels: %s\n", df11_version_string(), name, version / 1000, version % 1000 / 10,
            info.kernels);
+    const char *again = first < argc ? argv[first] : NULL;
     for (; first < argc; first++) {
         df11_model *model;
         OK(df11_model_open(argv[first], NULL, &model, &e_));
@@ -460,6 +486,8 @@ int main(int argc, char **argv)
     for (int s = 0; s < 2; s++)
         CUDA(cuStreamDestroy(streams[s]));
     CUDA(cuDevicePrimaryCtxRelease(cuda_device));
+    if (again != NULL)
+        check_again(again, cuda_device, &options, ordinal);
     printf("%lu passed, 0 failed\n", passed);
     return 0;
 }
