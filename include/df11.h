@@ -1132,9 +1132,11 @@ df11_status df11_bind(struct df11_device *device,
                       struct df11_error *error);
 
 /**
- * df11_bind() without the model: `head` are the image's first bytes in host memory, `head_bytes` of them, at least as
- * many as its head has (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any). They are read
- * during the call only, and checked as hostile; a checksum finds damage.
+ * df11_bind() without the model: `head` are the image's first bytes in host memory, `head_bytes` of them, at least as many as its
+ * head has (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any, and so is a whole image). They are
+ * read during the call only, and checked as hostile; a checksum finds damage. `bytes` are at least
+ * df11_image_info.image_bytes, which df11_image_get_info() reads from the same head; the whole image, head and all, lies at
+ * `d_image`.
  *
  * Errors: DF11_INVALID_FORMAT if these are no bytes of an image, DF11_UNSUPPORTED_FORMAT for an image of another
  * version, DF11_CORRUPT for a damaged head or one that is cut short; DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
@@ -1233,10 +1235,10 @@ df11_status df11_decompress_tensors(const struct df11_resident *resident,
                                     struct df11_error *error);
 
 /**
- * Decodes `count` whole groups: resident i to `d_dsts[i]`, which holds `bytes[i]` bytes. All lists are in host memory
- * and read during the call only; the residents may be of several devices handles, but of one context. One launch does
- * up to 32 groups. `d_statuses` is 0, or the address of `count` uint32_t in device memory, one for each group. All
- * else is as for df11_decompress(). A count of 0 is nothing to do.
+ * Decodes `count` whole groups: resident i to `d_dsts[i]`, which holds `bytes[i]` bytes. All lists are in host memory and read
+ * during the call only; the residents may come from several device handles, but of one context. One launch does up to 32
+ * groups. `d_statuses` is 0, or the address of `count` uint32_t in device memory, one for each group. All else is as for
+ * df11_decompress(). A count of 0 is nothing to do.
  *
  * Errors: as for df11_decompress(); DF11_WRONG_DEVICE for residents of several contexts. If there are more than 32
  * groups and the driver refuses a launch that is not the first, the earlier ones are in the stream; the message says

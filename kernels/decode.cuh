@@ -344,8 +344,9 @@ DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
 
   // Tiles are counted in 32 bits: `starts` counts units of 128 bits in 32, which are less than 2^28 tiles of at least a
   // bit a weight. Weights and bytes are counted in 64.
-  u32 tile = (u32)(job.first / TILE) + block * warps + warp, tiles = (u32)((job.first + job.count - 1) / TILE) + 1;
-  u32 stride = job.blocks * warps;
+  u32 tiles = (u32)((job.first + job.count - 1) / TILE) + 1;
+  // Dealt to blocks before warps: however many tiles are left for a last round, all blocks get about as many of them.
+  u32 tile = (u32)(job.first / TILE) + warp * job.blocks + block, stride = job.blocks * warps;
   Ahead t;
   if (tile < tiles) t.load(job, tile, lane);
   while (tile < tiles) {

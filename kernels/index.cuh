@@ -150,10 +150,11 @@ DF11_INLINE void index_blocks(const df11_index_job& job) {
         ((u16*)job.lanes)[lane_at] = (u16)bit;
         if (lane_at % 32 == 0) ((u32*)job.starts)[lane_at / 32] = (u32)(bit / 128);
       }
-      if (end >= job.weights) {                                // the group's last weight: its code must end in the file
+      if (end >= job.weights) {                                // the group's last weight: its code must end in the last byte
         Walk again{table, code, lengths, thread * 64 + gap, 0};
         again.run(limit, (u32)(job.weights - mine));
-        if (block * (BLOCK_BYTES * 8) + again.bit > bits) bad = true;
+        u64 stop = block * (BLOCK_BYTES * 8) + again.bit;
+        if (stop > bits || stop + 8 <= bits) bad = true;
       }
     }
     u64 reached = end < job.weights ? end : job.weights;

@@ -1,5 +1,6 @@
 //! Errors: one enum, one status number and one sentence each. This file knows nothing of files, codes or devices.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -198,9 +199,11 @@ pub enum Error {
     /// No group or tensor of that name or number.
     #[error("{0}")]
     NotFound(String),
-    /// The destination is too small; both in bytes.
-    #[error("the destination holds {given} bytes, and {needed} are needed")]
+    /// Memory of the caller's is too small; both in bytes.
+    #[error("{what} holds {given} bytes, and {needed} are needed")]
     BufferTooSmall {
+        /// Which memory.
+        what: Cow<'static, str>,
         /// Bytes that the result takes.
         needed: u64,
         /// Bytes that the caller gave.
@@ -210,7 +213,7 @@ pub enum Error {
     #[error("{what} is not aligned to {to} bytes")]
     Misaligned {
         /// Which address.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// The alignment in bytes.
         to: usize,
     },
@@ -255,7 +258,9 @@ pub enum Error {
         place: Place,
     },
     /// The NULL stream, on a device that was not opened to allow it.
-    #[error("the stream is NULL: give a stream, or open the device with the default stream allowed")]
+    #[error(
+        "the stream is NULL: give a stream, or open the device with the default stream allowed (DF11_ALLOW_DEFAULT_STREAM)"
+    )]
     DefaultStream,
     /// No usable CUDA driver.
     #[error("no usable CUDA driver: {reason}")]

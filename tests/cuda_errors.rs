@@ -3,7 +3,8 @@
 
 mod support;
 
-use df11::cuda::{self, Device, Resident, Staging, Stream, image::Layout};
+use df11::cuda::image::{Head, Layout};
+use df11::cuda::{self, Device, Resident, Staging, Stream};
 use df11::{Error, Model, OpenOptions, Status};
 use std::collections::BTreeMap;
 use support::engine::{self, Emulator, Engine};
@@ -44,6 +45,19 @@ fn every_wrong_argument_is_refused_before_anything_is_called() {
         let upload =
             |group: usize, at: u64, bytes: u64| device.upload(&model, group, at, bytes, stream, None).map(drop);
         let bind = |group: usize, at: u64, bytes: u64| device.bind(&model, group, at, bytes).map(drop);
+        // What is meant, and what to do.
+        let of_tensor = resident.decompress_tensors(&vec![dst; ends], &vec![1; ends], 0, stream).unwrap_err();
+        let of_group = cuda::decompress_batch(&[&resident; 2], &[dst, dst + 1], &[whole; 2], 0, stream).unwrap_err();
+        let of_image = device.upload(&model, 0, image, bytes - 1, stream, None).map(drop).unwrap_err();
+        let of_head = device.bind_image(&Head::of(&model.groups()[0]).unwrap().bytes()[..300], image, bytes).map(drop);
+        for (error, text) in [
+            (of_tensor, "the destination of tensor 0 holds 1 bytes"),
+            (of_group, "the destination of group 1 is not aligned to 2 bytes"),
+            (of_image, "the image's memory holds"),
+            (of_head.unwrap_err(), "300 bytes are given, and it has 16896 or more"),
+        ] {
+            assert!(error.to_string().contains(text), "{error}");
+        }
         type Refused = fn(&Error) -> bool;
         let any: Refused = |_| true;
         let (results, calls) = emulator.calls_of(|| {
@@ -53,7 +67,7 @@ fn every_wrong_argument_is_refused_before_anything_is_called() {
                 (
                     resident.decompress(dst, whole - 1, 0, stream),
                     BufferTooSmall,
-                    |e: &Error| matches!(e, Error::BufferTooSmall { needed, given } if *needed == given + 1),
+                    |e: &Error| matches!(e, Error::BufferTooSmall { needed, given, .. } if *needed == given + 1),
                 ),
                 (resident.decompress(dst, whole, dst + whole + 2, stream), Misaligned, any),
                 (resident.decompress(dst, whole, dst + 4, stream), InvalidArgument, any),
@@ -87,7 +101,7 @@ fn every_wrong_argument_is_refused_before_anything_is_called() {
                 (bind(0, image, bytes - 1), BufferTooSmall, any),
                 (bind(0, u64::MAX - 255, bytes), InvalidArgument, any),
                 (null, InvalidArgument, any),
-                (small, BufferTooSmall, any),
+                (small, BufferTooSmall, |e: &Error| e.to_string().starts_with("the staging memory holds 4095 bytes")),
                 // Nothing to do is done.
                 (resident.decompress_range(n, 0, 0, 0, 0, stream), Ok, any),
             ]

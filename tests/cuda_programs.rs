@@ -198,4 +198,20 @@ fn the_bundle_runs_from_another_folder() {
         serde_json::from_slice(&std::fs::read(bundle.join("out/gpu.json")).unwrap()).unwrap();
     let steps = report["steps"].as_array().unwrap();
     assert_eq!(steps.iter().filter(|s| s["result"] == "passed").count(), 3, "{report}");
+
+    // Where nothing could run, nothing has passed: that is no success, and says what is missing.
+    let mut command = Command::new("python3");
+    command.current_dir(folder.path()).arg(bundle.join("run.py")).args(["--only", "check"]);
+    let output = command.env("DF11_LIBCUDA", "/nonexistent/libcuda.so.1").output().unwrap();
+    let said = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("skipped, missing: a CUDA driver") && said.contains("0 passed, 0 failed, 2 skipped"),
+        "{said}"
+    );
+    // A step that hangs is ended.
+    let mut command = Command::new("python3");
+    command.current_dir(folder.path()).arg(bundle.join("run.py")).args(["--only", "check", "--minutes", "0"]);
+    let output = command.env("DF11_LIBCUDA", engine::library()).output().unwrap();
+    assert!(stdout(&output).contains("ended after 0 minutes"), "{output:?}");
 }

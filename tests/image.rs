@@ -502,7 +502,7 @@ fn mistakes() {
     let error = image::write_image(&model, 1, &mut memory, 1).unwrap_err();
     assert_eq!(error.status(), Status::NotFound);
     let error = image::write_image(&model, 0, &mut memory[1..], 1).unwrap_err();
-    assert!(matches!(error, Error::BufferTooSmall { needed, given } if needed == bytes && given == bytes - 1));
+    assert!(matches!(error, Error::BufferTooSmall { needed, given, .. } if needed == bytes && given == bytes - 1));
     for (part, parts) in [(0, 0), (1, 1), (7, 7), (u64::MAX, 3)] {
         // SAFETY: the memory is as large as is said.
         let error = unsafe { image::write_image_part(&model, 0, memory.as_mut_ptr(), bytes, part, parts) }.unwrap_err();

@@ -331,7 +331,7 @@ pub unsafe extern "C" fn df11_compress_group(
                 } else if tensor.is_null() {
                     return Err(Error::InvalidArgument(format!("tensor {number} of the group is NULL")));
                 } else if !tensor.is_aligned() {
-                    return Err(Error::Misaligned { what: "a tensor of the group", to: 2 });
+                    return Err(Error::Misaligned { what: "a tensor of the group".into(), to: 2 });
                 } else {
                     // Small enough for a slice: `counts_of` has looked.
                     slices.push(std::slice::from_raw_parts(tensor, count as usize));

@@ -96,16 +96,16 @@ pub unsafe extern "C" fn df11_decompress_tensors(
     // SAFETY: by the caller's promise.
     unsafe {
         frame(error, || {
-            let (dsts, bytes) = (list(d_dsts, count)?, list(bytes.cast::<u64>(), count)?);
+            let (dsts, bytes) = (list("d_dsts", d_dsts, count)?, list("bytes", bytes.cast::<u64>(), count)?);
             resident_of(resident)?.decompress_tensors(dsts, bytes, d_status, Stream::from_raw(stream.cast()))
         })
     }
 }
 
-/// Decodes `count` whole groups: resident i to `d_dsts[i]`, which holds `bytes[i]` bytes. All lists are in host memory
-/// and read during the call only; the residents may be of several devices handles, but of one context. One launch does
-/// up to 32 groups. `d_statuses` is 0, or the address of `count` uint32_t in device memory, one for each group. All
-/// else is as for df11_decompress(). A count of 0 is nothing to do.
+/// Decodes `count` whole groups: resident i to `d_dsts[i]`, which holds `bytes[i]` bytes. All lists are in host memory and read
+/// during the call only; the residents may come from several device handles, but of one context. One launch does up to 32
+/// groups. `d_statuses` is 0, or the address of `count` uint32_t in device memory, one for each group. All else is as for
+/// df11_decompress(). A count of 0 is nothing to do.
 ///
 /// Errors: as for df11_decompress(); DF11_WRONG_DEVICE for residents of several contexts. If there are more than 32
 /// groups and the driver refuses a launch that is not the first, the earlier ones are in the stream; the message says
@@ -127,10 +127,10 @@ pub unsafe extern "C" fn df11_decompress_batch(
     // SAFETY: by the caller's promise.
     unsafe {
         frame(error, || {
-            let (dsts, bytes) = (list(d_dsts, count)?, list(bytes.cast::<u64>(), count)?);
-            let residents = list(residents, count)?;
-            for &resident in residents {
-                resident_of(resident)?;
+            let (dsts, bytes) = (list("d_dsts", d_dsts, count)?, list("bytes", bytes.cast::<u64>(), count)?);
+            let residents = list("residents", residents, count)?;
+            if let Some(i) = residents.iter().position(|resident| resident.is_null()) {
+                return Err(Error::InvalidArgument(format!("residents[{i}] is NULL")));
             }
             let at = |i: usize| &(*residents[i]).resident;
             decompress_batch_of(at, dsts, bytes, d_statuses, Stream::from_raw(stream.cast()))
@@ -143,12 +143,15 @@ pub unsafe extern "C" fn df11_decompress_batch(
 /// # Safety
 ///
 /// `at` is NULL, or so many elements can be read there.
-unsafe fn list<'a, T>(at: *const T, count: usize) -> Result<&'a [T]> {
+unsafe fn list<'a, T>(name: &str, at: *const T, count: usize) -> Result<&'a [T]> {
     if count == 0 {
         return Ok(&[]);
     }
-    if at.is_null() || !at.is_aligned() || count > isize::MAX as usize / size_of::<T>() {
-        return Err(Error::InvalidArgument(format!("{count} elements at {at:p} are no list")));
+    if at.is_null() {
+        return Err(Error::InvalidArgument(format!("{name} is NULL")));
+    }
+    if !at.is_aligned() || count > isize::MAX as usize / size_of::<T>() {
+        return Err(Error::InvalidArgument(format!("{name} at {at:p} is no list of {count}")));
     }
     // SAFETY: by the caller's promise.
     Ok(unsafe { std::slice::from_raw_parts(at, count) })

@@ -42,12 +42,16 @@ pub unsafe extern "C" fn df11_decompress_host(
                 // A range outside the group is the larger mistake; say that first.
                 let n = model.groups()[group].element_count();
                 if first.checked_add(count).is_some_and(|end| end <= n) {
-                    return Err(Error::BufferTooSmall { needed, given: dst_bytes as u64 });
+                    return Err(Error::BufferTooSmall {
+                        what: "the destination".into(),
+                        needed,
+                        given: dst_bytes as u64,
+                    });
                 }
             }
             let dst = destination(dst, needed.min(dst_bytes as u64) as usize)?.cast::<u16>();
             if !dst.is_aligned() {
-                return Err(Error::Misaligned { what: "the destination", to: 2 });
+                return Err(Error::Misaligned { what: "the destination".into(), to: 2 });
             }
             let options = DecodeOptions { threads: threads as usize, ..Default::default() };
             host::decompress_raw(model, group, first, count, dst, &options)

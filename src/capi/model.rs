@@ -75,7 +75,7 @@ pub unsafe extern "C" fn df11_model_open_memory(
     unsafe {
         open(options, out, error, |options| {
             if data.is_null() || bytes > isize::MAX as usize {
-                return Err(Error::InvalidArgument(format!("{bytes} bytes at {data:p} are no memory")));
+                return Err(Error::InvalidArgument(format!("data: {bytes} bytes at {data:p} are no memory")));
             }
             Model::from_bytes(Borrowed(data.cast(), bytes), options)
         })

@@ -238,9 +238,11 @@ pub unsafe extern "C" fn df11_bind(
     }
 }
 
-/// df11_bind() without the model: `head` are the image's first bytes in host memory, `head_bytes` of them, at least as
-/// many as its head has (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any). They are read
-/// during the call only, and checked as hostile; a checksum finds damage.
+/// df11_bind() without the model: `head` are the image's first bytes in host memory, `head_bytes` of them, at least as many as its
+/// head has (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any, and so is a whole image). They are
+/// read during the call only, and checked as hostile; a checksum finds damage. `bytes` are at least
+/// df11_image_info.image_bytes, which df11_image_get_info() reads from the same head; the whole image, head and all, lies at
+/// `d_image`.
 ///
 /// Errors: DF11_INVALID_FORMAT if these are no bytes of an image, DF11_UNSUPPORTED_FORMAT for an image of another
 /// version, DF11_CORRUPT for a damaged head or one that is cut short; DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
@@ -381,8 +383,11 @@ pub(super) unsafe fn resident_of<'a>(resident: *const df11_resident) -> Result<&
 ///
 /// `bytes` bytes can be read at `at`, unless it is NULL.
 unsafe fn bytes_of<'a>(at: *const c_void, bytes: usize) -> Result<&'a [u8]> {
-    if at.is_null() || bytes > isize::MAX as usize {
-        return Err(Error::InvalidArgument(format!("{bytes} bytes at {at:p} are no memory")));
+    if at.is_null() {
+        return Err(Error::InvalidArgument("the head is NULL".into()));
+    }
+    if bytes > isize::MAX as usize {
+        return Err(Error::InvalidArgument(format!("the head has {bytes} bytes, which no memory has")));
     }
     // SAFETY: by the caller's promise.
     Ok(unsafe { std::slice::from_raw_parts(at.cast(), bytes) })

@@ -37,6 +37,10 @@ impl Resident {
     /// Decodes as many weights as `dst` has elements, from weight `first` on, into a slice of cudarc's, ordered in
     /// `stream` behind what uses that slice.
     ///
+    /// cudarc allocates slices of `bf16` with its own feature `f16` only, which an engine turns on for itself; without it, a
+    /// slice of `u16` will do: `slice.transmute_mut::<bf16>(count)`. Nothing is told of an image that contradicts itself:
+    /// [`Resident::decompress_range`] takes a status.
+    ///
     /// # Errors
     ///
     /// As [`Resident::decompress_range`]; `WrongDevice` for a stream of another context.

@@ -146,7 +146,7 @@ impl Resident {
         for (i, (&dst, &bytes)) in dsts.iter().zip(bytes).enumerate() {
             let (from, to) = range(i);
             if dst != 0 {
-                self.check(to - from, dst, bytes, status)?;
+                self.check(to - from, dst, bytes, status).map_err(|error| of_one(error, "tensor", i))?;
             }
         }
         let mut next = 0;
@@ -171,7 +171,7 @@ impl Resident {
     #[inline]
     fn check(&self, count: u64, dst: DevicePtr, bytes: u64, status: DevicePtr) -> Result<()> {
         if !status.is_multiple_of(4) {
-            return Err(Error::Misaligned { what: "the status", to: 4 });
+            return Err(Error::Misaligned { what: "the status".into(), to: 4 });
         }
         if count == 0 {
             return Ok(());
@@ -180,12 +180,12 @@ impl Resident {
             return Err(Error::InvalidArgument("the destination's address is 0".into()));
         }
         if !dst.is_multiple_of(2) {
-            return Err(Error::Misaligned { what: "the destination", to: 2 });
+            return Err(Error::Misaligned { what: "the destination".into(), to: 2 });
         }
         // No group has more than 2^32 weights, so this does not overflow.
         let needed = 2 * count;
         if bytes < needed {
-            return Err(Error::BufferTooSmall { needed, given: bytes });
+            return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: bytes });
         }
         let Some(end) = dst.checked_add(needed) else {
             return Err(Error::InvalidArgument("the destination leaves the address space".into()));
@@ -261,14 +261,28 @@ pub(crate) unsafe fn decompress_batch_of<'a>(
         let Piece { resident, count, dst, status, .. } = piece(i);
         let other = &*resident.device.0;
         if other.context != shared.context || other.driver.identity() != shared.driver.identity() {
-            return Err(Error::WrongDevice("the groups lie in several contexts".into()));
+            let reason = format!("the groups lie in several contexts: group {i} of the list in another than group 0");
+            return Err(Error::WrongDevice(reason));
         }
         other.check_null(stream)?;
-        resident.check(count, dst, *bytes, status)?;
+        resident.check(count, dst, *bytes, status).map_err(|error| of_one(error, "group", i))?;
     }
     let pieces = (0..count).map(piece).filter(|piece| piece.count > 0);
     // SAFETY: by the caller's promise; the pieces were checked.
     unsafe { enqueue(shared, pieces, stream) }
+}
+
+/// Says which entry of a list an error is of.
+#[cold]
+fn of_one(error: Error, kind: &str, number: usize) -> Error {
+    match error {
+        Error::BufferTooSmall { what, needed, given } => {
+            Error::BufferTooSmall { what: format!("{what} of {kind} {number}").into(), needed, given }
+        }
+        Error::Misaligned { what, to } => Error::Misaligned { what: format!("{what} of {kind} {number}").into(), to },
+        Error::InvalidArgument(reason) => Error::InvalidArgument(format!("{kind} {number}: {reason}")),
+        other => other,
+    }
 }
 
 /// Launches pieces that were checked, 32 at a time.

@@ -53,7 +53,9 @@ pub fn tiles_per_block(tiles: impl Iterator<Item = u64> + Clone, warps: u32, cap
     let (jobs, all) = tiles.clone().fold((0u64, 0), |(jobs, all), tiles| (jobs + 1, all + tiles));
     let capacity = capacity.max(1) as u64;
     let room = capacity * (2 * jobs).div_ceil(capacity).max(1);
-    let mut each = all.div_ceil(room).max(warps as u64);
+    // A block copies the table before its warps decode, which should pay: a few tiles at least, not one for each warp, since
+    // groups that are too small for the device are done sooner the more multiprocessors they are spread over.
+    let mut each = all.div_ceil(room).max((warps as u64 / 4).max(1));
     for _ in 0..4 {
         let blocks: u64 = tiles.clone().map(|tiles| tiles.div_ceil(each)).sum();
         if blocks <= room {

@@ -78,8 +78,17 @@ struct Primary {
 
 impl Drop for Primary {
     fn drop(&mut self) {
-        // SAFETY: it was retained once for this value.
-        unsafe { (self.driver.table.primary_release)(self.device) };
+        // SAFETY: it was retained once for this value, and is released once.
+        let release = || unsafe { (self.driver.table.primary_release)(self.device) };
+        // The last holder's release frees memory, which must not break a capture on another thread. There is nobody to tell
+        // of an error.
+        let relaxed = self.driver.relaxed(|| {
+            release();
+            Ok(())
+        });
+        if relaxed.is_err() {
+            release();
+        }
     }
 }
 
@@ -132,7 +141,9 @@ impl Device {
         // SAFETY: writes one handle.
         driver.check("cuCtxGetCurrent", unsafe { (driver.table.context_current)(&mut context) })?;
         if context.is_null() {
-            return Err(Error::InvalidArgument("no CUDA context is current on this thread".into()));
+            return Err(Error::InvalidArgument(
+                "no CUDA context is current on this thread: make one current, or open the device by its number".into(),
+            ));
         }
         // SAFETY: writes one number.
         driver.check("cuCtxGetDevice", unsafe { (driver.table.context_device)(&mut device) })?;
@@ -398,10 +409,14 @@ fn check_image(layout: &Layout, image: DevicePtr, bytes: u64) -> Result<()> {
         return Err(Error::InvalidArgument("the image's address is 0".into()));
     }
     if !image.is_multiple_of(ALIGNMENT) {
-        return Err(Error::Misaligned { what: "the image", to: ALIGNMENT as usize });
+        return Err(Error::Misaligned { what: "the image's address".into(), to: ALIGNMENT as usize });
     }
     if bytes < layout.image_bytes {
-        return Err(Error::BufferTooSmall { needed: layout.image_bytes, given: bytes });
+        return Err(Error::BufferTooSmall {
+            what: "the image's memory".into(),
+            needed: layout.image_bytes,
+            given: bytes,
+        });
     }
     if image.checked_add(layout.image_bytes).is_none() {
         return Err(Error::InvalidArgument("the image leaves the address space".into()));

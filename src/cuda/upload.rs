@@ -121,7 +121,11 @@ pub(super) unsafe fn upload(
         }
         if staging.bytes < Staging::LEAST_BYTES {
             let needed = Staging::LEAST_BYTES as u64;
-            return Err(Error::BufferTooSmall { needed, given: staging.bytes as u64 });
+            return Err(Error::BufferTooSmall {
+                what: "the staging memory".into(),
+                needed,
+                given: staging.bytes as u64,
+            });
         }
     }
     let driver = device.driver;

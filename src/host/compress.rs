@@ -150,7 +150,7 @@ pub unsafe fn compress_raw(
     let Some(members) = members else { return Ok(()) };
     let mut pairs = sizes.each().into_iter().zip(members.map(|(_, given)| given));
     if let Some((needed, given)) = pairs.find(|(needed, given)| needed > given) {
-        return Err(Error::BufferTooSmall { needed, given });
+        return Err(Error::BufferTooSmall { what: "a member's memory".into(), needed, given });
     }
     // SAFETY: by the caller's promise, and all are large enough.
     unsafe { job.run(members.map(|(at, _)| at)) }

@@ -152,7 +152,7 @@ pub unsafe fn read_tensor_raw(
         Data::Packed { group, first } => {
             let dst = dst.cast::<u16>();
             if bytes > 0 && !dst.is_aligned() {
-                return Err(Error::Misaligned { what: "the destination", to: 2 });
+                return Err(Error::Misaligned { what: "the destination".into(), to: 2 });
             }
             // SAFETY: by the caller's promise, and the start is aligned.
             unsafe { decompress_raw(model, group, first + offset / 2, bytes as u64 / 2, dst, options) }

@@ -10,14 +10,15 @@
  *     decode        df11_decompress of the whole group
  *     graph         the same, 16 calls in a replayed graph, per call
  *     odd           into a destination that is aligned to 2 bytes only
- *     tensors       df11_decompress_tensors: three of them, each by itself
+ *     tensors       df11_decompress_tensors: three of them, each to a place of its own
  *     range         df11_decompress_range: all but the first and the last weight
  *     copy          device to device, as many bytes read and written as decoding reads and writes
  *     reference     the kernel of the Python package dfloat11, from its decode.ptx, on the file's own arrays
  *     pinned        the weights as they were, from pinned host memory: what an engine that offloads would do instead
  *
  * GB/s are bytes of bf16 that come out, but for `copy`: bytes read and written. "of copy" is the share of the copy's
- * bandwidth that decoding reaches, counting the bytes of the image and of the weights.
+ * bandwidth that decoding reaches, counting the bytes of the image and of the weights. A size that the device's memory cannot
+ * hold is left out, and said so.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "driver.h"
@@ -25,7 +26,8 @@
 
 #include <time.h>
 
-enum { MOST_SETS = 64, IN_GRAPH = 16 };
+/* Behind an answer there is room for the distances of three tensors. */
+enum { MOST_SETS = 64, IN_GRAPH = 16, ROOM = 256 };
 
 static CUstream stream;
 static int repeats = 40;
@@ -76,18 +78,22 @@ static void run_range(const bench *b, int set)
                              &e_));
 }
 
-/* Between the tensors: those that follow each other without a gap would be decoded as one run. */
-enum { BETWEEN = 64 };
+/* Where a tensor goes: at a multiple of 16, and never right behind the one before, or both would be decoded as one run. */
+static uint64_t tensor_at(const made *data, int tensor)
+{
+    uint64_t at = 0;
+    for (int t = 0; t < tensor; t++)
+        at = (at + 2 * data->tensors[t]) / 16 * 16 + 32;
+    return at;
+}
 
 static void run_tensors(const bench *b, int set)
 {
     df11_devptr addresses[3];
     size_t bytes[3];
-    uint64_t at = b->outputs[set];
     for (int t = 0; t < 3; t++) {
-        addresses[t] = at;
+        addresses[t] = b->outputs[set] + tensor_at(b->data, t);
         bytes[t] = 2 * (size_t)b->data->tensors[t];
-        at += bytes[t] + BETWEEN;
     }
     OK(df11_decompress_tensors(b->residents[set], addresses, bytes, 3, 0, stream, &e_));
 }
@@ -234,15 +240,15 @@ static void record(const bench *b, const char *what, double seconds, double spre
     }
 }
 
-/* Runs it on the last set and compares what came out with the weights. */
-static void verify(const bench *b, operation run, const char *what, unsigned shift, uint64_t first, uint64_t count)
+/* Compares `count` weights from weight `first` on with what lies `at` bytes behind the start of the last set's output. */
+static void compare(const bench *b, const char *what, uint64_t at, uint64_t first, uint64_t count)
 {
-    int set = b->sets - 1;
     uint16_t *got = malloc(2 * (size_t)count);
-    CUDA(cuMemsetD8Async(b->outputs[set], 0xc5, (size_t)b->bytes + 256, stream));
-    run(b, set);
-    CUDA(cuStreamSynchronize(stream));
-    CUDA(cuMemcpyDtoH(got, b->outputs[set] + shift, 2 * (size_t)count));
+    if (got == NULL) {
+        fprintf(stderr, "no memory for %" PRIu64 " weights\n", count);
+        exit(1);
+    }
+    CUDA(cuMemcpyDtoH(got, b->outputs[b->sets - 1] + at, 2 * (size_t)count));
     if (memcmp(got, b->data->weights + first, 2 * (size_t)count) != 0) {
         fprintf(stderr, "%s: the answer is wrong\n", what);
         exit(1);
@@ -250,27 +256,26 @@ static void verify(const bench *b, operation run, const char *what, unsigned shi
     free(got);
 }
 
-/* The same for the tensors, which do not follow each other. */
+/* Runs it on the last set, whose output holds what no answer looks like. */
+static void run_last(const bench *b, operation run)
+{
+    CUDA(cuMemsetD8Async(b->outputs[b->sets - 1], 0xc5, (size_t)b->bytes + ROOM, stream));
+    run(b, b->sets - 1);
+    CUDA(cuStreamSynchronize(stream));
+}
+
+static void verify(const bench *b, operation run, const char *what, unsigned shift, uint64_t first, uint64_t count)
+{
+    run_last(b, run);
+    compare(b, what, shift, first, count);
+}
+
 static void verify_tensors(const bench *b)
 {
-    int set = b->sets - 1;
-    uint16_t *got = malloc((size_t)b->bytes);
-    const uint16_t *want = b->data->weights;
-    uint64_t at = b->outputs[set];
-    CUDA(cuMemsetD8Async(at, 0xc5, (size_t)b->bytes + 256, stream));
-    run_tensors(b, set);
-    CUDA(cuStreamSynchronize(stream));
-    for (int t = 0; t < 3; t++) {
-        size_t bytes = 2 * (size_t)b->data->tensors[t];
-        CUDA(cuMemcpyDtoH(got, at, bytes));
-        if (memcmp(got, want, bytes) != 0) {
-            fprintf(stderr, "tensor %d: the answer is wrong\n", t);
-            exit(1);
-        }
-        at += bytes + BETWEEN;
-        want += b->data->tensors[t];
-    }
-    free(got);
+    uint64_t first = 0;
+    run_last(b, run_tensors);
+    for (int t = 0; t < 3; first += b->data->tensors[t++])
+        compare(b, "tensors", tensor_at(b->data, t), first, b->data->tensors[t]);
 }
 
 static CUdeviceptr device_copy(const void *bytes, size_t count)
@@ -281,7 +286,8 @@ static CUdeviceptr device_copy(const void *bytes, size_t count)
     return address;
 }
 
-static void prepare(bench *b, df11_device *device, const made *data, size_t cache, int with_reference)
+/* 0 if the device has not enough memory, which is said. */
+static int prepare(bench *b, df11_device *device, const made *data, size_t cache, int with_reference)
 {
     df11_group_info info = DF11_GROUP_INFO_INIT;
     const df11_packed_group *p = &data->packed;
@@ -296,10 +302,15 @@ static void prepare(bench *b, df11_device *device, const made *data, size_t cach
     size_t sets = 2 * cache / one + 2;
     while (sets > 2 && sets * each > free_bytes / 10 * 8)
         sets--;
+    if (sets * each > free_bytes / 10 * 9) {
+        printf("%" PRIu64 " weights: left out, missing: %zu bytes of device memory (%zu are free)\n", data->count, sets * each,
+               free_bytes);
+        return 0;
+    }
     b->sets = sets > MOST_SETS ? MOST_SETS : (int)sets;
     for (int s = 0; s < b->sets; s++) {
         CUDA(cuMemAlloc(&b->images[s], b->image_bytes));
-        CUDA(cuMemAlloc(&b->outputs[s], (size_t)b->bytes + 256));
+        CUDA(cuMemAlloc(&b->outputs[s], (size_t)b->bytes + ROOM));
         OK(df11_upload(device, data->model, 0, b->images[s], b->image_bytes, stream, &b->residents[s], &e_));
         if (with_reference) {
             b->encoded[s] = device_copy(p->encoded_exponent, p->encoded_exponent_bytes);
@@ -322,6 +333,7 @@ static void prepare(bench *b, df11_device *device, const made *data, size_t cach
     }
     CUDA(cuMemHostAlloc(&b->pinned, (size_t)b->bytes, 0));
     memcpy(b->pinned, data->weights, (size_t)b->bytes);
+    return 1;
 }
 
 static void release(bench *b, int with_reference)
@@ -351,7 +363,10 @@ static void measure(df11_device *device, uint64_t count, size_t cache, CUfunctio
     if (!made_new(&data, count, 11, 8))
         exit(1);
     b.reference = reference;
-    prepare(&b, device, &data, cache, reference != NULL);
+    if (!prepare(&b, device, &data, cache, reference != NULL)) {
+        made_free(&data);
+        return;
+    }
     double moved = (double)b.image_bytes + (double)b.bytes, copied = 2.0 * (double)copied_half(&b);
     printf("%" PRIu64 " weights, %.3f bits each on the device, %d sets of buffers\n", count,
            8.0 * (double)b.image_bytes / (double)count, b.sets);

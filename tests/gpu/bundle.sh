@@ -26,5 +26,6 @@ done
 cp tests/gpu/{run,torch_check,nvcomp_peer}.py tests/gpu/README.md "$bundle/"
 tar -C "$folder" -czf "$archive" df11-gpu
 bytes=$(stat -c %s "$archive")
-echo "$archive: $bytes bytes"
+needs=$(readelf -W --version-info "$bundle"/lib/libdf11.so "$bundle"/bin/* | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -n 1)
+echo "$archive: $bytes bytes; runs with glibc ${needs#GLIBC_} or later"
 [ "$bytes" -lt 60000000 ] || { echo "the bundle is larger than 60 MB" >&2; exit 1; }

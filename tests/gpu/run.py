@@ -2,12 +2,14 @@
 """Everything that needs a real GPU, in one command: correctness, the sanitizers, PyTorch, and the benchmark.
 
     python3 run.py [--out FOLDER] [--reference decode.ptx] [--only check,sanitize,torch,bench] [--millions 8,32,128,512]
+                   [--minutes N]
 
 It stands in the bundle that `make gpu-bundle` packs, beside bin/, lib/ and data/, and needs a driver; compute-sanitizer,
 PyTorch, cupy and nvCOMP each take part where they are there, and are named as missing where not. The reference's kernel is
 looked for in the installed Python package dfloat11, unless --reference names its decode.ptx.
 
-Prints what each step printed and at last one table; writes FOLDER/gpu.json. Its status is 0 if nothing failed.
+Prints what each step prints and at last one table; writes FOLDER/gpu.json. Its status is 0 if nothing failed and something
+ran. A step that takes longer than --minutes (30) is ended and has failed.
 """
 import argparse
 import datetime
@@ -19,6 +21,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -30,6 +33,9 @@ def library():
 
 
 def models():
+    """Every bundled model."""
+    if not library().exists() or not (HERE / "data").is_dir():
+        sys.exit(f"{HERE} is not the bundle: `make gpu-bundle` packs it; run the run.py that lies in it")
     return sorted(path / "model" for path in (HERE / "data").iterdir() if (path / "model").is_dir())
 
 
@@ -43,36 +49,60 @@ def reference_ptx():
 
 def compute_sanitizer():
     found = shutil.which("compute-sanitizer")
-    for folder in (os.environ.get("CUDA_HOME"), "/usr/local/cuda"):
-        path = pathlib.Path(folder or "/nonexistent") / "bin" / "compute-sanitizer"
-        if found is None and path.exists():
-            found = str(path)
+    toolkits = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda", "/opt/cuda"]
+    toolkits += sorted(map(str, pathlib.Path("/usr/local").glob("cuda-*")), reverse=True)
+    for folder in filter(None, toolkits):
+        for path in (pathlib.Path(folder) / "bin", pathlib.Path(folder) / "compute-sanitizer"):
+            if found is None and os.access(path / "compute-sanitizer", os.X_OK):
+                found = str(path / "compute-sanitizer")
     return found
 
 
 class Run:
-    def __init__(self):
+    def __init__(self, limit):
+        self.limit = limit
         self.steps = []
 
-    def step(self, name, command, log, skip=None):
+    def skip(self, name, missing):
+        print(f"== {name}: skipped, missing: {missing}", flush=True)
+        self.steps.append({"step": name, "result": "skipped", "missing": missing})
+
+    def step(self, name, command, log, missing=None):
         """Runs a command; its output goes to the screen and to a file. Returns what it printed, None if it failed."""
-        if skip is not None:
-            print(f"== {name}: skipped, missing: {skip}", flush=True)
-            self.steps.append({"step": name, "result": "skipped", "missing": skip})
-            return None
+        if missing is not None:
+            return self.skip(name, missing)
         print(f"== {name}", flush=True)
         start = time.monotonic()
-        environment = dict(os.environ, LD_LIBRARY_PATH=f"{HERE / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}")
-        done = subprocess.run(
-            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-        log.write_text(done.stdout)
-        print(done.stdout[-6000:], end="", flush=True)
-        result = {0: "passed", 77: "skipped"}.get(done.returncode, "failed")
-        self.steps.append({"step": name, "result": result, "status": done.returncode, "seconds": time.monotonic() - start})
-        return done.stdout if result == "passed" else None
-
-    def failed(self):
-        return [step["step"] for step in self.steps if step["result"] == "failed"]
+        environment = dict(os.environ, PYTHONUNBUFFERED="1")
+        environment["LD_LIBRARY_PATH"] = ":".join(filter(None, (str(HERE / "lib"), environment.get("LD_LIBRARY_PATH"))))
+        lines = []
+        with log.open("w") as file, subprocess.Popen(
+            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace", env=environment,
+        ) as process:
+            timer = threading.Timer(self.limit, process.kill)
+            timer.start()
+            try:
+                for line in process.stdout:
+                    lines.append(line)
+                    file.write(line)
+                    file.flush()
+                    print(line, end="", flush=True)
+                status = process.wait()
+            finally:
+                timer.cancel()
+        seconds = time.monotonic() - start
+        result = {0: "passed", 77: "skipped"}.get(status, "failed")
+        step = {"step": name, "result": result, "status": status, "seconds": seconds}
+        if result == "skipped":
+            said = [line.strip().partition("missing: ")[2] for line in lines if line.startswith("missing: ")]
+            step["missing"] = said[-1] if said else "see its log"
+        if result == "failed":
+            step["log"] = str(log)
+            if seconds >= self.limit:
+                step["log"] += f" (ended after {self.limit / 60:.0f} minutes)"
+        self.steps.append(step)
+        return "".join(lines) if result == "passed" else None
 
 
 def table(results):
@@ -106,25 +136,26 @@ def main():
     parser.add_argument("--millions", default="8,32,128,512")
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--large", type=int, default=150_000_000, help="weights of the check's made group")
+    parser.add_argument("--minutes", type=float, default=30, help="a step that takes longer has failed")
     options = parser.parse_args()
     only = options.only.split(",")
     options.out.mkdir(parents=True, exist_ok=True)
-    run, check, bench = Run(), HERE / "bin" / "check", HERE / "bin" / "bench"
+    run, check, bench, golden = Run(60 * options.minutes), HERE / "bin" / "check", HERE / "bin" / "bench", models()
 
     if "check" in only:
-        run.step("check", [check, "--large", options.large, *models()], options.out / "check.log")
-        run.step("check, PTX", [check, "--ptx", *models()], options.out / "check-ptx.log")
+        run.step("check", [check, "--large", options.large, *golden], options.out / "check.log")
+        run.step("check, PTX", [check, "--ptx", *golden], options.out / "check-ptx.log")
     if "sanitize" in only:
         sanitizer = compute_sanitizer()
         for tool in TOOLS:
             # A tool's own finding and a failed check both end with a status other than 0.
             run.step(
                 f"compute-sanitizer, {tool}",
-                [sanitizer, "--tool", tool, "--error-exitcode", "9", check, "--quick", *models()],
+                [sanitizer, "--tool", tool, "--error-exitcode", "9", check, "--quick", *golden],
                 options.out / f"{tool}.log", None if sanitizer else "compute-sanitizer")
     if "torch" in only:
         missing = None if importlib.util.find_spec("torch") else "PyTorch"
-        run.step("PyTorch", [sys.executable, HERE / "torch_check.py", library(), *models()], options.out / "torch.log", missing)
+        run.step("PyTorch", [sys.executable, HERE / "torch_check.py", library(), *golden], options.out / "torch.log", missing)
     results = []
     if "bench" in only:
         command = [bench, "--millions", options.millions, "--repeats", options.repeats, "--json", options.out / "bench.json"]
@@ -138,9 +169,10 @@ def main():
                 missing = [name for name in ("cupy", "nvidia.nvcomp") if not findable(name)]
                 said = run.step(
                     f"nvCOMP, {millions} M", [sys.executable, HERE / "nvcomp_peer.py", int(float(millions) * 1e6)],
-                    options.out / "nvcomp.log", ", ".join(missing) or None)
+                    options.out / f"nvcomp-{millions}.log", ", ".join(missing) or None)
                 if said is not None:
-                    results["results"].append(json.loads(said.strip().splitlines()[-1]))
+                    line = [line for line in said.splitlines() if line.startswith("{")][-1]
+                    results["results"].append(json.loads(line))
     report = {
         "date": datetime.date.today().isoformat(), "machine": platform.machine(), "steps": run.steps, "benchmark": results,
     }
@@ -149,10 +181,11 @@ def main():
         table(results["results"])
     print()
     for step in run.steps:
-        print(f"{step['step']:32s} {step['result']}" + (f", missing: {step['missing']}" if "missing" in step else ""))
+        print(f"{step['step']:32s} {step['result']}" + (f", missing: {step['missing']}" if "missing" in step else "")
+              + (f", see {step['log']}" if "log" in step else ""))
     counts = {name: sum(step["result"] == name for step in run.steps) for name in ("passed", "failed", "skipped")}
     print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
-    return 1 if counts["failed"] else 0
+    return 1 if counts["failed"] or not counts["passed"] else 0
 
 
 def findable(name):

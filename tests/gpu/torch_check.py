@@ -3,7 +3,8 @@
     python3 torch_check.py LIBRARY MODEL...
 
 This is the library as an engine on the CUDA runtime meets it: one process, one primary context, memory of the engine's
-allocator, a current stream that is not the default one. Needs PyTorch with CUDA; cupy, where it is there, takes a turn too.
+allocator, a current stream that is not the default one. Needs PyTorch with CUDA (without: status 77); cupy, where it is
+there, takes a turn too.
 """
 import ctypes
 import sys
@@ -12,7 +13,7 @@ import torch
 
 
 class Error(ctypes.Structure):
-    _fields_ = [("status", ctypes.c_uint32), ("native_code", ctypes.c_int32), ("message", ctypes.c_char * 504)]
+    _fields_ = [("status", ctypes.c_int32), ("native_code", ctypes.c_int32), ("message", ctypes.c_char * 504)]
 
 
 class GroupInfo(ctypes.Structure):
@@ -100,7 +101,7 @@ def check(library, path):
             output.zero_()
             graph.replay()
             compare("the graph's answer")
-        cupy_stream = cupy_on(output)
+        cupy_stream = new_cupy_stream()
         if cupy_stream is not None:
             output.zero_()
             torch.cuda.synchronize()
@@ -116,7 +117,7 @@ def check(library, path):
     return passed
 
 
-def cupy_on(_):
+def new_cupy_stream():
     """A stream of cupy's, None without cupy."""
     try:
         import cupy
@@ -126,10 +127,14 @@ def cupy_on(_):
 
 
 def main():
+    if not torch.cuda.is_available():
+        print(f"missing: a CUDA device that PyTorch {torch.__version__} can use")
+        return 77
     library = Library(sys.argv[1])
     passed = sum(check(library, path) for path in sys.argv[2:])
     print(f"{passed} passed, 0 failed")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

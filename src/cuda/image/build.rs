@@ -121,7 +121,7 @@ impl<'a> Job<'a> {
         let head = Head::of(group)?;
         let needed = head.layout().image_bytes;
         if bytes < needed {
-            return Err(Error::BufferTooSmall { needed, given: bytes });
+            return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: bytes });
         }
         Ok(Job { model, group, head, dst, blocks: blocks_of(group) })
     }

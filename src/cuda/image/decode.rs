@@ -23,7 +23,11 @@ pub fn decode(image: &[u8], first: u64, count: u64) -> Result<Decoded> {
     let head = Head::parse(image)?;
     let layout = *head.layout();
     if (image.len() as u64) < layout.image_bytes {
-        return Err(Error::BufferTooSmall { needed: layout.image_bytes, given: image.len() as u64 });
+        return Err(Error::BufferTooSmall {
+            what: "the image".into(),
+            needed: layout.image_bytes,
+            given: image.len() as u64,
+        });
     }
     if first.checked_add(count).is_none_or(|end| end > layout.weights) {
         let reason = format!("weights {first} + {count} are outside an image of {} weights", layout.weights);

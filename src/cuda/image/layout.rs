@@ -212,10 +212,15 @@ impl Head {
     pub fn parse(bytes: &[u8]) -> Result<Head> {
         let nowhere = crate::error::Place::default;
         let corrupt = |reason: &str| Error::corrupt(nowhere(), format!("the image's head is damaged: {reason}"));
+        let short = |given: &[u8], has: u64| {
+            let reason =
+                format!("the image's head is cut short: {} bytes are given, and it has {has} or more", given.len());
+            Error::corrupt(nowhere(), reason)
+        };
         if !bytes.starts_with(&MAGIC) {
             return Err(Error::invalid(nowhere(), "not an image: it does not begin with DF11IMG"));
         }
-        let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or_else(|| corrupt("it is cut short"))?;
+        let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or_else(|| short(bytes, HEADER_BYTES as u64))?;
         let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| header[at + i]));
         let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| header[at + i]));
         if u32_at(8) != VERSION {
@@ -237,7 +242,7 @@ impl Head {
         if want != *header {
             return Err(corrupt("its offsets do not follow from its sizes"));
         }
-        let head = bytes.get(..layout.head_bytes() as usize).ok_or_else(|| corrupt("it is cut short"))?;
+        let head = bytes.get(..layout.head_bytes() as usize).ok_or_else(|| short(bytes, layout.head_bytes()))?;
         if u64_at(240) != checksum(head) {
             return Err(corrupt("its checksum differs"));
         }
