@@ -45,6 +45,34 @@ fn put64(bytes: &mut [u8], at: usize, value: u64) {
     bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
+/// Bytes behind the last weight's code, within its block: the host refuses such a file, and so does the device.
+#[test]
+fn code_bytes_that_nothing_is_coded_in_are_found_on_the_device_too() {
+    let emulator = Emulator::new();
+    let engine = emulator.engine(0);
+    let (device, stream) = (emulator.open(0), engine.stream());
+    let (status, good) = (engine.alloc(4), encode(&weights::trained_like(7_000, 1), &[]));
+    for more in [0, 1, 7, 100] {
+        let mut group = good.clone();
+        group.encoded_exponent.resize(good.encoded_exponent.len() + more, 0);
+        let file = safetensors(&group_tensors("g", &group), None);
+        let model = Model::from_bytes(file, &OpenOptions::default()).unwrap();
+        let layout = image::Layout::of(&model.groups()[0]).unwrap();
+        let mut bytes = vec![0; layout.image_bytes as usize];
+        assert_eq!(image::write_image(&model, 0, &mut bytes, 1).is_err(), more > 0, "{more} bytes more");
+        let (at, dst) = (engine.alloc(layout.image_bytes), engine.alloc(2 * layout.weights));
+        engine.fill(status, 0, 4);
+        // SAFETY: model and memory outlive the stream's work, which is waited for.
+        unsafe {
+            let resident = device.upload(&model, 0, at, layout.image_bytes, stream, None).unwrap();
+            resident.decompress(dst, 2 * layout.weights, status, stream).unwrap();
+            engine.synchronise(stream);
+        }
+        assert_eq!(engine.read_u32(status), if more > 0 { Status::Corrupt as u32 } else { 0 }, "{more} bytes more");
+    }
+    emulator.assert_no_fault();
+}
+
 /// Every field of a head at its limits, and heads changed at random, all with a checksum that fits: what is taken decodes inside
 /// its image and its destination.
 #[test]

@@ -124,5 +124,6 @@ fn a_decode_allocates_nothing_and_only_launches() {
     emulator.assert_no_fault();
     // Closing and freeing: nothing that waits.
     let ((), calls) = emulator.calls_of(|| drop((resident, device)));
-    assert_eq!(calls.into_keys().collect::<Vec<_>>(), ["cuDevicePrimaryCtxRelease_v2"]);
+    let expected = ["cuDevicePrimaryCtxRelease_v2", "cuThreadExchangeStreamCaptureMode"];
+    assert_eq!(calls.into_keys().collect::<Vec<_>>(), expected);
 }

@@ -9,8 +9,9 @@ use crate::huffman::join;
 pub struct Decoded {
     /// Their bf16 bits.
     pub weights: Vec<u16>,
-    /// Whether every lane that was decoded ends where the next one begins, and the image's state word is 0. Where it is not
-    /// so a kernel reports `DF11_CORRUPT` in `d_status`.
+    /// Whether every lane that was decoded ends where the next one begins, and the image's state word is 0. A kernel judges
+    /// nearly so before it reports `DF11_CORRUPT` in `d_status`: it looks at whole tiles, not at where the group's last lane
+    /// ends, and lets a lane end up to ten bits late.
     pub good: bool,
 }
 
