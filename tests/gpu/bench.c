@@ -34,16 +34,6 @@ static int repeats = 40;
 static FILE *json;
 static int records;
 
-#define OK(call)                                                                                                      \
-    do {                                                                                                              \
-        df11_error e_ = {0};                                                                                          \
-        df11_status s_ = (call);                                                                                      \
-        if (s_ != DF11_OK) {                                                                                          \
-            fprintf(stderr, "%s:%d: %s: %s: %s\n", __FILE__, __LINE__, #call, df11_status_name(s_), e_.message);      \
-            exit(1);                                                                                                  \
-        }                                                                                                             \
-    } while (0)
-
 /* Everything that one case works on. */
 typedef struct {
     const made *data;

@@ -23,16 +23,6 @@ static int quick;
 static unsigned long passed;
 static uint64_t state = 0x5eed;
 
-#define OK(call)                                                                                                      \
-    do {                                                                                                              \
-        df11_error e_ = {0};                                                                                          \
-        df11_status s_ = (call);                                                                                      \
-        if (s_ != DF11_OK) {                                                                                          \
-            fprintf(stderr, "%s:%d: %s: %s: %s\n", __FILE__, __LINE__, #call, df11_status_name(s_), e_.message);      \
-            exit(1);                                                                                                  \
-        }                                                                                                             \
-    } while (0)
-
 /* Ends the program unless `condition` holds. */
 #define REQUIRE(condition, ...)                                                                                       \
     do {                                                                                                              \

@@ -1,6 +1,6 @@
 /*
  * Weights like a language model's, made here and compressed in memory: what the GPU's tests and benchmark decode beside
- * the bundled models, which are small.
+ * the bundled models, which are small. Both programs call the library through OK().
  */
 #ifndef MADE_H
 #define MADE_H
@@ -13,6 +13,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Makes a call of the library, whose last argument is `&e_`; prints and ends the program if it fails. */
+#define OK(call)                                                                                                      \
+    do {                                                                                                              \
+        df11_error e_ = {0};                                                                                          \
+        df11_status s_ = (call);                                                                                      \
+        if (s_ != DF11_OK) {                                                                                          \
+            fprintf(stderr, "%s:%d: %s: %s: %s\n", __FILE__, __LINE__, #call, df11_status_name(s_), e_.message);      \
+            exit(1);                                                                                                  \
+        }                                                                                                             \
+    } while (0)
 
 /* A group of one module "made" with three tensors, its weights, and the model that holds it. */
 typedef struct {
