@@ -25,6 +25,8 @@ step() { echo "== $*"; "$@"; }
 need "${CC:-cc}" gcc
 need "${CXX:-c++}" g++
 need valgrind valgrind
+need nm binutils
+need abidiff abigail-tools
 need mpirun openmpi-bin
 need python3 python3
 python3 -c 'import ensurepip, venv' 2>/dev/null || fetch "Python's venv" python3-venv
