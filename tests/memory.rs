@@ -93,6 +93,10 @@ fn open(path: &CString, read: bool) -> *mut df11_model {
 }
 
 #[test]
+#[expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "all for one reason: texts that end, models that live, and memory as large as it is said to be"
+)]
 fn every_large_allocation_may_fail() {
     let folder = tempfile::tempdir().unwrap();
     let (path, original) = (text(&golden::model("block")), text(&golden::path("block/original.safetensors")));
@@ -113,7 +117,6 @@ fn every_large_allocation_may_fail() {
     });
     let members: Vec<Vec<u8>> = (0..6).map(|_| vec![0; 1 << 20]).collect();
 
-    // SAFETY (all of them): texts that end, models that live, memory as large as it is said to be.
     let decode = |model| unsafe {
         df11_decompress_host(model, 0, 0, group_bytes / 2, room.cast(), group_bytes as usize, 2, null_mut())
     };
