@@ -64,9 +64,7 @@ func (m *metrics) request(to route, method string, w *recorder, took time.Durati
 		m.requests = map[requestKey]uint64{}
 	}
 	m.requests[requestKey{to, method, w.status}]++
-	if method != "HEAD" {
-		m.bodyBytes[to] += uint64(w.wrote)
-	}
+	m.bodyBytes[to] += uint64(w.wrote)
 	m.ended[to][w.end]++
 	m.durations[to].classes[class]++
 	m.durations[to].seconds += seconds

@@ -29,6 +29,7 @@ type recorder struct {
 	status  int // 0 until there is one
 	wrote   int64
 	end     end
+	bare    bool // the answer to a HEAD: what is written is not sent
 	stopped func() bool
 }
 
@@ -47,7 +48,9 @@ func (w *recorder) Write(b []byte) (int, error) {
 		w.status = http.StatusOK
 	}
 	n, err := w.ResponseWriter.Write(b)
-	w.wrote += int64(n)
+	if !w.bare {
+		w.wrote += int64(n)
+	}
 	return n, err
 }
 
@@ -85,8 +88,11 @@ func (w *recorder) json(status int, value any) {
 	}
 	text = append(text, '\n')
 	h := w.Header()
-	for _, name := range []string{"ETag", "DF11-DType", "DF11-Shape"} {
+	for _, name := range []string{"ETag", "DF11-DType", "DF11-Shape", "Accept-Ranges"} {
 		h.Del(name)
+	}
+	if status != http.StatusRequestedRangeNotSatisfiable {
+		h.Del("Content-Range")
 	}
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Type", "application/json")

@@ -80,7 +80,9 @@ func (s *Server) Close() {
 // ServeHTTP answers one request, and keeps the record of it.
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	w := &recorder{ResponseWriter: rw, stopped: func() bool { return s.stop.Err() != nil }}
+	w := &recorder{
+		ResponseWriter: rw, bare: r.Method == http.MethodHead, stopped: func() bool { return s.stop.Err() != nil },
+	}
 	// A request is at an end, too, when the service is.
 	ctx, cancel := context.WithCancel(r.Context())
 	defer context.AfterFunc(s.stop, cancel)()

@@ -130,25 +130,26 @@ func (s *Server) decode(ctx context.Context, make func() ([]byte, error)) ([]byt
 
 // broken answers for a piece that could not be made.
 func (s *Server) broken(w *recorder, r *http.Request, err error) {
+	begun := w.status != 0
 	switch {
 	case r.Context().Err() != nil:
 		w.gone()
 		return
 	case errors.Is(err, fs.ErrClosed):
 		w.end = endStopped
-		if w.status == 0 {
+		if !begun {
 			w.later(1, "the service is closing", "")
 		}
 	default:
 		w.end = endFailed
 		s.log.Error("a tensor cannot be decoded", "path", cut(r.URL.EscapedPath()), "error", err, "status", statusName(err))
-		if w.status == 0 && errors.Is(err, df11.OutOfMemory) {
+		if !begun && errors.Is(err, df11.OutOfMemory) {
 			w.later(5, err.Error(), statusName(err))
-		} else if w.status == 0 {
+		} else if !begun {
 			w.fail(http.StatusInternalServerError, err.Error(), statusName(err))
 		}
 	}
-	if w.wrote > 0 {
+	if begun {
 		panic(http.ErrAbortHandler) // the body is short of its Content-Length: the client must see that it is
 	}
 }
