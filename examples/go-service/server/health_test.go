@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -302,5 +301,4 @@ func TestConfigIsChecked(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	_ = http.StatusOK
 }
