@@ -18,7 +18,6 @@ const huge = 1 << 40
 func slurp(t testing.TB, url, path string) net.Conn {
 	t.Helper()
 	conn := dial(t, url)
-	conn.(*net.TCPConn).SetReadBuffer(4096)
 	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}

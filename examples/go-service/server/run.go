@@ -24,7 +24,9 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		WriteTimeout:   s.cfg.WriteTimeout,
 		MaxHeaderBytes: 16 << 10,
 		ConnState:      s.conns.hook,
-		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		// "OPTIONS *" is a request as any other: it is counted, and answered by Server.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
 	s.log.Info("listening", "address", l.Addr().String(), "model", s.cfg.Model, "libdf11", df11.Version())
 	s.Start()
