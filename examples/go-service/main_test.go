@@ -94,43 +94,46 @@ func get(t *testing.T, url string) (int, string) {
 // The whole life of the program: it starts, serves, is asked to end, drains, and ends with nothing open.
 func TestProcess(t *testing.T) {
 	for _, signal := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
-		p := start(t, []string{"DF11_SERVICE_MODEL=" + filepath.Join(golden, "block", "model"), "DF11_SERVICE_DRAIN=400ms"},
-			"-listen", "127.0.0.1:0", "-log-format=json")
-		p.line(t, `"ready"`)
-		if status, body := get(t, p.url+"/readyz"); status != 200 || !strings.Contains(body, `"state":"ready"`) {
-			t.Errorf("%d %s", status, body)
-		}
-		if status, body := get(t, p.url+"/v1/tensors/lm_head.weight"); status != 200 || len(body) != 262144 {
-			t.Errorf("%d, %d bytes", status, len(body))
-		}
-		if _, body := get(t, p.url+"/metrics"); !strings.Contains(body, "\ndf11_models_open 1\n") {
-			t.Error(body)
-		}
-		if err := p.Process.Signal(signal); err != nil {
-			t.Fatal(err)
-		}
-		p.line(t, `"closing"`)
-		if status, body := get(t, p.url+"/readyz"); status != 503 || !strings.Contains(body, `"state":"closing"`) {
-			t.Errorf("%d %s", status, body)
-		}
-		if status, _ := get(t, p.url+"/healthz"); status != 200 {
-			t.Errorf("%d", status)
-		}
-		if status, body := get(t, p.url+"/v1/tensors/lm_head.weight"); status != 200 || len(body) != 262144 {
-			t.Errorf("during the drain: %d, %d bytes", status, len(body))
-		}
-		var closed struct {
-			ModelsOpen *int `json:"models_open"`
-			Running    *int `json:"requests_running"`
-		}
-		line := p.line(t, `"closed"`)
-		if err := json.Unmarshal([]byte(line), &closed); err != nil || closed.ModelsOpen == nil || *closed.ModelsOpen != 0 ||
-			closed.Running == nil || *closed.Running != 0 {
-			t.Errorf("%v: %s", err, line)
-		}
-		if err := p.Wait(); err != nil {
-			t.Errorf("%v: %v", signal, err)
-		}
+		t.Run(signal.String(), func(t *testing.T) {
+			t.Parallel()
+			p := start(t, []string{"DF11_SERVICE_MODEL=" + filepath.Join(golden, "block", "model"), "DF11_SERVICE_DRAIN=1s"},
+				"-listen", "127.0.0.1:0", "-log-format=json")
+			p.line(t, `"ready"`)
+			if status, body := get(t, p.url+"/readyz"); status != 200 || !strings.Contains(body, `"state":"ready"`) {
+				t.Errorf("%d %s", status, body)
+			}
+			if status, body := get(t, p.url+"/v1/tensors/lm_head.weight"); status != 200 || len(body) != 262144 {
+				t.Errorf("%d, %d bytes", status, len(body))
+			}
+			if _, body := get(t, p.url+"/metrics"); !strings.Contains(body, "\ndf11_models_open 1\n") {
+				t.Error(body)
+			}
+			if err := p.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			p.line(t, `"closing"`)
+			if status, body := get(t, p.url+"/readyz"); status != 503 || !strings.Contains(body, `"state":"closing"`) {
+				t.Errorf("%d %s", status, body)
+			}
+			if status, _ := get(t, p.url+"/healthz"); status != 200 {
+				t.Errorf("%d", status)
+			}
+			if status, body := get(t, p.url+"/v1/tensors/lm_head.weight"); status != 200 || len(body) != 262144 {
+				t.Errorf("during the drain: %d, %d bytes", status, len(body))
+			}
+			var closed struct {
+				ModelsOpen *int `json:"models_open"`
+				Running    *int `json:"requests_running"`
+			}
+			line := p.line(t, `"closed"`)
+			if err := json.Unmarshal([]byte(line), &closed); err != nil || closed.ModelsOpen == nil || *closed.ModelsOpen != 0 ||
+				closed.Running == nil || *closed.Running != 0 {
+				t.Errorf("%v: %s", err, line)
+			}
+			if err := p.Wait(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

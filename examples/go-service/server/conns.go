@@ -15,7 +15,7 @@ type conns struct {
 	metrics *metrics
 
 	lock sync.Mutex
-	// Every connection, with its place in idle; nil while a request runs, or once it is to be closed.
+	// Every connection that is not to be closed, with its place in idle; nil while a request runs.
 	all  map[net.Conn]*list.Element
 	idle *list.List // of net.Conn, the longest first
 }
@@ -36,9 +36,12 @@ func (c *conns) hook(conn net.Conn, state http.ConnState) {
 func (c *conns) note(conn net.Conn, state http.ConnState) net.Conn {
 	c.lock.Lock()
 	defer c.lock.Unlock()
-	if at := c.all[conn]; at != nil {
+	at, known := c.all[conn]
+	if !known && state != http.StateNew {
+		return nil // on its way out
+	}
+	if at != nil {
 		c.idle.Remove(at)
-		c.all[conn] = nil
 	}
 	switch state {
 	case http.StateActive:
@@ -53,7 +56,7 @@ func (c *conns) note(conn net.Conn, state http.ConnState) net.Conn {
 	}
 	first := c.idle.Front()
 	out := c.idle.Remove(first).(net.Conn)
-	c.all[out] = nil
+	delete(c.all, out)
 	return out
 }
 

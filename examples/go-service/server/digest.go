@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"hash"
 	"io"
+	"io/fs"
 	"log/slog"
 	"sync"
 	"time"
@@ -35,8 +36,11 @@ type digests struct {
 	model Model
 	files files
 	log   *slog.Logger
-	// stop ends the work, and running knows what is not yet through.
+	// stop ends the work; running counts what is not yet through, and closed says that nothing is to begin any more. Who
+	// begins something holds lock, so that nobody does while the last is waited for.
 	stop    context.Context
+	lock    sync.Mutex
+	closed  bool
 	running sync.WaitGroup
 	turn    chan struct{}
 	buffer  []byte // of whose turn it is
@@ -134,9 +138,12 @@ func (d *digests) get(ctx context.Context, c *cell, compute func() (sum, error))
 	}
 	a := c.attempt
 	if a == nil {
+		if !d.begin() {
+			c.lock.Unlock()
+			return sum{}, fs.ErrClosed
+		}
 		a = &attempt{done: make(chan struct{})}
 		c.attempt = a
-		d.running.Add(1)
 		go d.run(c, a, compute)
 	}
 	c.lock.Unlock()
@@ -150,6 +157,23 @@ func (d *digests) get(ctx context.Context, c *cell, compute func() (sum, error))
 		return sum{}, a.err
 	}
 	return c.sum, nil // never written again
+}
+
+func (d *digests) begin() bool {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	if !d.closed {
+		d.running.Add(1)
+	}
+	return !d.closed
+}
+
+// close waits for the work, which is to have been stopped. Digests that are not known by now never will be.
+func (d *digests) close() {
+	d.lock.Lock()
+	d.closed = true
+	d.lock.Unlock()
+	d.running.Wait()
 }
 
 func (d *digests) run(c *cell, a *attempt, compute func() (sum, error)) {

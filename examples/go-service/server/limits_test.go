@@ -218,6 +218,8 @@ func TestDecodesAtOnce(t *testing.T) {
 		}()
 	}
 	clients.Wait()
+	lock.Lock()
+	defer lock.Unlock()
 	if most != 2 {
 		t.Errorf("%d at once", most)
 	}

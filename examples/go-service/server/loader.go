@@ -63,13 +63,15 @@ func (s *Server) open(ctx context.Context) (*catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := newCatalog(m, newDigests(s.stop, m, files, s.log, &s.metrics))
+	d := newDigests(s.stop, m, files, s.log, &s.metrics)
+	c, err := newCatalog(m, d)
 	if err == nil && s.cfg.Verify {
 		s.health.enter(Verifying, "hashes", nil)
-		err = c.digests.all(ctx, s.health.progress)
+		err = d.all(ctx, s.health.progress)
 	}
 	if err != nil {
-		c.close()
+		d.close()
+		m.Close()
 		return nil, err
 	}
 	return c, nil
@@ -77,7 +79,7 @@ func (s *Server) open(ctx context.Context) (*catalog, error) {
 
 // close waits for what still runs with the model, which is to have been stopped, and frees it.
 func (c *catalog) close() {
-	c.digests.running.Wait()
+	c.digests.close()
 	c.model.Close()
 }
 

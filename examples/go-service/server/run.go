@@ -38,6 +38,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	case failure = <-served:
 		s.log.Error("the listener failed", "error", failure)
 	case <-ctx.Done():
+		s.health.enter(Closing, "", nil)
 		s.log.Info("closing", "drain", s.cfg.Drain, "limit", s.cfg.Shutdown)
 	}
 	s.health.enter(Closing, "", nil)
