@@ -93,7 +93,6 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	s.metrics.inFlight.Add(1)
 	defer func() {
 		failure := recover()
-		s.metrics.inFlight.Add(-1)
 		if failure != nil && failure != http.ErrAbortHandler {
 			w.end = endFailed
 			s.metrics.panics.Add(1)
@@ -106,6 +105,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		took := time.Since(start)
 		s.metrics.request(to.route, r.Method, w, took)
 		s.record(r, to.route, w, took)
+		s.metrics.inFlight.Add(-1) // last: who sees none running sees all of the figures
 		if failure != nil {
 			panic(http.ErrAbortHandler) // net/http ends the connection, without a word to a log that is not ours
 		}
