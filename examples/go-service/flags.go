@@ -23,7 +23,7 @@ const prefix = "DF11_SERVICE_"
 // parse reads the flags, and for those that are not given, the environment.
 func parse(args []string, env func(string) (string, bool), out io.Writer) (*settings, error) {
 	set := &settings{Config: server.Defaults()}
-	var config, format string
+	var config, format, hosts string
 	var level slog.Level
 
 	f := flag.NewFlagSet("go-service", flag.ContinueOnError)
@@ -33,6 +33,7 @@ func parse(args []string, env func(string) (string, bool), out io.Writer) (*sett
 		f.PrintDefaults()
 	}
 	f.StringVar(&set.listen, "listen", "127.0.0.1:8311", "`address` to listen on; there is no authentication")
+	f.StringVar(&hosts, "hosts", "", "comma-separated `names`, beside localhost and addresses, that requests over loopback may have as Host; * is any")
 	f.StringVar(&config, "config", "", "`file` to use instead of the model's own config.json")
 	f.BoolVar(&set.Verify, "verify", set.Verify, "walk every code and hash every byte before the model is ready")
 	f.IntVar(&set.VerifyThreads, "verify-threads", set.VerifyThreads, "threads to verify with")
@@ -67,6 +68,9 @@ func parse(args []string, env func(string) (string, bool), out io.Writer) (*sett
 		return nil, fmt.Errorf("which model? -help tells more")
 	default:
 		return nil, fmt.Errorf("one model only: %q", f.Args())
+	}
+	if hosts != "" {
+		set.Hosts = strings.Split(hosts, ",")
 	}
 	if config != "" {
 		text, err := os.ReadFile(config)

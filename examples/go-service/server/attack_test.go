@@ -17,7 +17,7 @@ func TestCrowdOfConnections(t *testing.T) {
 	for i := range 100 {
 		conn := dial(t, l.url)
 		if i%2 == 0 {
-			io.WriteString(conn, "GET /v1/tensors/t HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+			io.WriteString(conn, "GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
 		}
 		if i%10 == 0 {
 			if answer, _ := get(t, l.url+"/v1/tensors/t"); answer.StatusCode != 200 {
@@ -77,7 +77,7 @@ func TestBodies(t *testing.T) {
 			t.Run(method, func(t *testing.T) {
 				t.Parallel()
 				start := time.Now()
-				status, _ := raw(t, l.url, method+" /v1/tensors/t HTTP/1.1\r\nHost: x\r\n"+header+"\r\n\r\n")
+				status, _ := raw(t, l.url, method+" /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\n"+header+"\r\n\r\n")
 				if took := time.Since(start); status != 413 || took > 5*time.Second {
 					t.Errorf("%s: %d after %v", header, status, took)
 				}
@@ -90,21 +90,21 @@ func TestHostileRequests(t *testing.T) {
 	l := live(t, newFake(t, fakeTensor{"t", 100, false}), nil)
 	ranges := "bytes=" + strings.Repeat("0-0,2-2,", 1500) + "4-4"
 	for request, want := range map[string]int{
-		"GET /v1/tensors/t HTTP/1.1\r\nHost: x\r\nConnection: close\r\nRange: " + ranges + "\r\n\r\n":                             416,
-		"GET /v1/tensors/t HTTP/1.1\r\nHost: x\r\nConnection: close\r\nRange: " + strings.Repeat("x", 30000) + "\r\n\r\n":         431,
-		"GET /v1/tensors/" + strings.Repeat("x", 30000) + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":                     431,
-		"GET /v1/tensors/t HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + strings.Repeat("A: b\r\n", 5000) + "\r\n":              431,
-		"GET /v1/tensors/t HTTP/1.1\r\nHost: x\r\nConnection: close\r\nIf-None-Match: " + strings.Repeat("\"", 9999) + "\r\n\r\n": 200,
-		"GET /v1/tensors/%zz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":                                                    400,
-		"GET /v1/tensors/t%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":                                                   404,
-		"GET /v1/tensors/%ff%fe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":                                                 404,
-		"GET http://elsewhere/v1/tensors/t HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":                                      200,
-		"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":                                                              404,
-		"CONNECT x:1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":                                                            404,
-		"GET /v1/tensors/t HTTP/1.1\r\nConnection: close\r\n\r\n":                                                                 400,
-		"GET /v1/tensors/t?../../x#y HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":                                            200,
-		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n":                                                                                        413,
-		"\x16\x03\x01\x00\xa5\x01\r\n\r\n":                                                                                        400,
+		"GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nRange: " + ranges + "\r\n\r\n":                             416,
+		"GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nRange: " + strings.Repeat("x", 30000) + "\r\n\r\n":         431,
+		"GET /v1/tensors/" + strings.Repeat("x", 30000) + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                     431,
+		"GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + strings.Repeat("A: b\r\n", 5000) + "\r\n":              431,
+		"GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nIf-None-Match: " + strings.Repeat("\"", 9999) + "\r\n\r\n": 200,
+		"GET /v1/tensors/%zz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                                    400,
+		"GET /v1/tensors/t%00 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                                   404,
+		"GET /v1/tensors/%ff%fe HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                                 404,
+		"GET http://localhost/v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                      200,
+		"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                                              404,
+		"CONNECT x:1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                                            421,
+		"GET /v1/tensors/t HTTP/1.1\r\nConnection: close\r\n\r\n":                                                                         400,
+		"GET /v1/tensors/t?../../x#y HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                            200,
+		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": 413,
+		"\x16\x03\x01\x00\xa5\x01\r\n\r\n": 400,
 	} {
 		if status, _ := raw(t, l.url, request); status != want {
 			t.Errorf("%.70q: %d, not %d", request, status, want)
@@ -113,7 +113,7 @@ func TestHostileRequests(t *testing.T) {
 	// Requests that are sent before the answers are read are answered in order.
 	conn := dial(t, l.url)
 	for i := range 100 {
-		fmt.Fprintf(conn, "GET /v1/tensors/t HTTP/1.1\r\nHost: x\r\nRange: bytes=%d-%d\r\n\r\n", i, i)
+		fmt.Fprintf(conn, "GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nRange: bytes=%d-%d\r\n\r\n", i, i)
 	}
 	reader := bufio.NewReader(conn)
 	for i := range 100 {
@@ -147,5 +147,41 @@ func TestMetricsDoNotGrow(t *testing.T) {
 	}
 	if after := len(scrape(t, l.url)); after != before {
 		t.Errorf("%d samples, then %d", before, after)
+	}
+}
+
+// A page of the web whose name leads to this machine is not let in; whoever means this machine is.
+func TestNamesOfTheHost(t *testing.T) {
+	f := newFake(t, fakeTensor{"t", 100, false})
+	plain := live(t, f, nil)
+	named := live(t, newFake(t, fakeTensor{"t", 100, false}), func(c *Config) { c.Hosts = []string{"model.internal", "other"} })
+	open := live(t, newFake(t, fakeTensor{"t", 100, false}), func(c *Config) { c.Hosts = []string{"*"} })
+	for host, want := range map[string][3]int{
+		"localhost":               {200, 200, 200},
+		"LOCALHOST:8311":          {200, 200, 200},
+		"localhost.":              {200, 200, 200},
+		"127.0.0.1:8311":          {200, 200, 200},
+		"[::1]:8311":              {200, 200, 200},
+		"[::1]":                   {200, 200, 200},
+		"10.1.2.3":                {200, 200, 200},
+		"":                        {200, 200, 200},
+		"evil.example":            {421, 421, 200},
+		"evil.example:8311":       {421, 421, 200},
+		"localhost.evil.example":  {421, 421, 200},
+		"127.0.0.1.evil.example":  {421, 421, 200},
+		"model.internal":          {421, 200, 200},
+		"Model.Internal:80":       {421, 200, 200},
+		"model.internal.evil.com": {421, 421, 200},
+	} {
+		for i, l := range []*life{plain, named, open} {
+			for _, path := range []string{"/v1/tensors/t", "/healthz", "/metrics"} {
+				if status, _ := raw(t, l.url, "GET "+path+" HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n"); status != want[i] {
+					t.Errorf("%q, server %d, %s: %d", host, i, path, status)
+				}
+			}
+		}
+	}
+	if f.reads.Load() != 8 {
+		t.Errorf("%d reads", f.reads.Load())
 	}
 }

@@ -61,6 +61,10 @@ type Config struct {
 	Waiting int
 	Wait    time.Duration
 
+	// Hosts are the names by which clients on this machine may call the service, beside localhost and addresses; "*" is any.
+	// See Server.hostAllowed.
+	Hosts []string
+
 	// Connections is how many connections there may be. When there are more, the one that has been without a request for
 	// longest is closed.
 	Connections int

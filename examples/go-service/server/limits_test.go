@@ -18,7 +18,7 @@ const huge = 1 << 40
 func slurp(t testing.TB, url, path string) net.Conn {
 	t.Helper()
 	conn := dial(t, url)
-	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	first := make([]byte, 12)

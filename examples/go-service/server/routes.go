@@ -60,6 +60,10 @@ func find(escaped string) target {
 // answer answers a request, but for the record of it.
 func (s *Server) answer(w *recorder, r *http.Request, to target) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if !s.hostAllowed(r) {
+		w.fail(http.StatusMisdirectedRequest, "the service has another name; -hosts gives it more", "")
+		return
+	}
 	if r.ContentLength != 0 {
 		// Nothing here takes a body. It is not read: its sender would say when that ends. While it is not, net/http does not
 		// see that a client goes away, either.

@@ -183,7 +183,7 @@ func TestLog(t *testing.T) {
 	get(t, l.url+"/healthz")
 	get(t, l.url+"/readyz")
 	get(t, l.url+"/metrics")
-	raw(t, l.url, "GET /v1/tensors/"+string(bytes.Repeat([]byte("x"), 3000))+" HTTP/1.1\r\nHost: x\r\nX-Request-Id: a\xff\xfeb\r\nConnection: close\r\n\r\n")
+	raw(t, l.url, "GET /v1/tensors/"+string(bytes.Repeat([]byte("x"), 3000))+" HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: a\xff\xfeb\r\nConnection: close\r\n\r\n")
 	l.end()
 	if err := l.ended(t); err != nil {
 		t.Error(err)

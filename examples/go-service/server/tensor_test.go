@@ -38,14 +38,14 @@ func TestNames(t *testing.T) {
 	}
 	// What is no escape needs none, if the client sends it as it is.
 	for path, want := range map[string]int{"/v1/tensors/a/b/c": 1, "/v1/tensors/a//b": 6, "/v1/tensors/a/../b": 11, "/v1/tensors//": 2} {
-		status, body := raw(t, url, "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		status, body := raw(t, url, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 		if status != 200 || !bytes.Equal(body, fakeBytes(want, 0, tensors[want].bytes)) {
 			t.Errorf("%s: %d %q", path, status, body)
 		}
 	}
 	for _, path := range []string{"/v1/tensors/none", "/v1/tensors/a/b", "/v1/tensors/a%2fb%2fc%2fd", "/", "/v1", "/v1/groups/", "/v1/groups/group",
 		"/v2/tensors", "/healthz/", "//healthz", "/v1/tensors/../groups", "/%2e%2e/healthz", "/v1%2ftensors"} {
-		if status, body := raw(t, url, "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); status != 404 ||
+		if status, body := raw(t, url, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); status != 404 ||
 			!bytes.Contains(body, []byte(`"error"`)) {
 			t.Errorf("%s: %d %q", path, status, body)
 		}
