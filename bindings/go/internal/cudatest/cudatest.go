@@ -65,7 +65,8 @@ static int end_stream(uintptr_t s) { IN_CONTEXT(stream_destroy((CUstream)s)) }
 static int wait_for(uintptr_t s) { IN_CONTEXT(stream_synchronize((CUstream)s)) }
 static int allocate(uint64_t *out, size_t n) { IN_CONTEXT(mem_alloc(out, n)) }
 static int release(uint64_t p) { IN_CONTEXT(mem_free(p)) }
-static int clear(uint64_t p, unsigned char with, size_t n) { IN_CONTEXT(memset8(p, with, n)) }
+// A memset is only put into the default stream, with which other streams are not ordered.
+static int clear(uint64_t p, unsigned char with, size_t n) { IN_CONTEXT(memset8(p, with, n) | stream_synchronize(NULL)) }
 static int put(uint64_t p, const void *from, size_t n) { IN_CONTEXT(to_device(p, from, n)) }
 static int get(void *to, uint64_t p, size_t n) { IN_CONTEXT(from_device(to, p, n)) }
 static int pinned(uintptr_t *out, size_t n) { IN_CONTEXT(host_alloc((void **)out, n, 0)) }
