@@ -345,7 +345,7 @@ func TestUploadsKeepWhatTheyRead(t *testing.T) {
 	image, dst, status := memory(t, g.ImageBytes), memory(t, uint64(len(want))), memory(t, 4)
 	cudatest.Put(status, make([]byte, 4))
 
-	// The model is closed with the upload still in the stream, which the emulator has not begun.
+	// The model is closed with the upload still in the stream.
 	r, err := d.Upload(m, 0, image, g.ImageBytes, s)
 	if err != nil {
 		t.Fatal(err)
