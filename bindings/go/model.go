@@ -35,8 +35,8 @@ type Options struct {
 	// Config is the text of a config.json to use instead of the model's own: for a file that comes without one. Its
 	// pattern_dict says what the tensors inside a group are called.
 	Config []byte
-	// Progress, if set, is told how many bytes of the verification are done: some twenty times a second and once at the
-	// end, on the goroutine that called Open. Total is 0 until it is known.
+	// Progress, if set, is told how many bytes of the verification are done: at the beginning, some twenty times a second,
+	// and at the end, on the goroutine that called Open. Total is 0 until it is known, and without Verify.
 	Progress func(done, total uint64)
 	// Logger, if set, is told what was opened, how long it took, and what failed. See [SetLogger] for the library's own log.
 	Logger *slog.Logger

@@ -61,6 +61,7 @@ func poll(progress cdf11.Progress, report func(done, total uint64), call func(cd
 	}()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	report(0, 0)
 	for running := true; running; {
 		select {
 		case <-done:

@@ -16,8 +16,8 @@ type VerifyOptions struct {
 	AnyVersion bool
 	// Config is the text of a config.json to use instead of the model's own.
 	Config []byte
-	// Progress, if set, is told how many bytes of the work are done: some twenty times a second and once at the end, on the
-	// goroutine that called Verify. Total is 0 until it is known.
+	// Progress, if set, is told how many bytes of the work are done: at the beginning, some twenty times a second, and at the
+	// end, on the goroutine that called Verify. Total is 0 until it is known.
 	Progress func(done, total uint64)
 	// Logger, if set, is told what came of it, and of everything that is wrong.
 	Logger *slog.Logger
