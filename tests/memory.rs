@@ -85,6 +85,7 @@ fn open(path: &CString, read: bool) -> *mut df11_model {
         flags: if read { 2 } else { 0 },
         threads: 0,
         config_json: null(),
+        progress: null_mut(),
     };
     let mut model = null_mut();
     // SAFETY: a text, options and a place for the model.
