@@ -2,42 +2,44 @@
 //!
 //! # The idea
 //!
-//! As in [`super::decode`], several streams are walked side by side, several codes a look-up; but nothing is decoded, so a
-//! look-up adds one number to one. Where a certain weight begins cannot be seen that way, for a look-up steps over up to
-//! twelve codes. So every lane leaves *points* behind it, and what lies between two of them is looked at again, once in some
-//! hundred weights:
+//! As in [`super::decode`], several streams are walked side by side, several codes a look-up; but nothing is decoded,
+//! so a look-up adds one number to one. Where a certain weight begins cannot be seen that way, for a look-up steps over
+//! up to twelve codes. So every lane leaves *points* behind it, and what lies between two of them is looked at again,
+//! once in some hundred weights:
 //!
 //! ```text
 //! a point  31..29            28..16                         15..0
 //!          a long code?      weights                        bits, counted downwards from 2^14 - 1
 //!                            (both since the burst's start; weights from 104 before the next mark, and one less)
 //!
-//! step     here += many[12 bits of word]           the whole codes in a window, and the bits that they take, as points have them
+//! step     here += many[12 bits of word]         a window's whole codes and the bits that they take, as points have them
 //! round    points[weights of here / 104] = here;  word = load at here;  four steps       at most one mark lies in it
 //! burst    up to 160 rounds of all lanes, then of each lane:
 //!            for each border   of blocks, the first code behind it, from the last point before it on
-//!            for each mark     its round again, step by step: the last step before it, and from a table of the places at
-//!                              which a window's codes begin the bit
+//!            for each mark     its round again, step by step: the last step before it, and from a table of the places
+//!                              at which a window's codes begin the bit
 //! ```
 //!
-//! - **A point for each mark.** Of the rounds that begin with as many whole hundreds-and-four as marks before them, the last one's
-//!   point stays, and in that round lies the next mark. Nothing has to be searched or compared to find it.
-//! - **Bits are counted downwards**, for then what a step adds to weights and bits moves the window too: the low byte of `here`
-//!   in a round is by how much `word` is to be shifted, the one above it is the window's size, and the two are what the instruction
-//!   `bextr` takes. A step is that and an addition from memory, some six cycles one after the other; eight lanes fill them.
-//! - **A long code leaves its lane where it is**, and what its window adds is a bit at the top, so that one test for all steps of a
-//!   round suffices.
+//! - **A point for each mark.** Of the rounds that begin with as many whole hundreds-and-four as marks before them, the
+//!   last one's point stays, and in that round lies the next mark. Nothing has to be searched or compared to find it.
+//! - **Bits are counted downwards**, for then what a step adds to weights and bits moves the window too: the low byte
+//!   of `here` in a round is by how much `word` is to be shifted, the one above it is the window's size, and the two
+//!   are what the instruction `bextr` takes. A step is that and an addition from memory, some six cycles one after the
+//!   other; eight lanes fill them.
+//! - **A long code leaves its lane where it is**, and what its window adds is a bit at the top, so that one test for
+//!   all steps of a round suffices.
 //! - **Marks are looked at three at a time**, step by step through the three as through lanes, for the same reason.
 //!
-//! A lane walks a *run* of whole blocks and goes through their borders without stopping, for the stream restarts nowhere.
-//! At each border the walk knows how many weights came before and at which bit the next code begins; whoever asked for the
-//! walk compares both with what is recorded ([`Sink::border`]). That runs begin where codes begin follows from the border before.
+//! A lane walks a *run* of whole blocks and goes through their borders without stopping, for the stream restarts
+//! nowhere. At each border the walk knows how many weights came before and at which bit the next code begins; whoever
+//! asked for the walk compares both with what is recorded ([`Sink::border`]). That runs begin where codes begin follows
+//! from the border before.
 //!
 //! # What keeps it in bounds
 //!
-//! A burst takes only so many rounds as stay in the code even if each took the most: 48 bits in look-ups, 32 in a long code,
-//! a load of 8 bytes. The last bytes of a stream are walked code by code. Bits that begin no code stop a lane where it is, and
-//! then it goes on code by code until it meets them: only what lies before its end can fail.
+//! A burst takes only so many rounds as stay in the code even if each took the most: 48 bits in look-ups, 32 in a long
+//! code, a load of 8 bytes. The last bytes of a stream are walked code by code. Bits that begin no code stop a lane
+//! where it is, and then it goes on code by code until it meets them: only what lies before its end can fail.
 
 use super::code::CodeTable;
 use super::table::first_symbols;
@@ -69,7 +71,8 @@ const _: () =
 const ONE: u32 = 1 << 16;
 /// The bits of a point of a burst's start.
 const BITS: u32 = (1 << 14) - 1;
-/// What the window of a long code adds: nothing but a bit that nothing else reaches, not even as often as there are steps.
+/// What the window of a long code adds: nothing but a bit that nothing else reaches, not even as often as there are
+/// steps.
 const LONG: u32 = 1 << 29;
 // A burst's bits and weights fit a point, and no round has two marks.
 const _: () = assert!(ROUNDS * ROUND_BYTES * 8 + 8 < BITS as usize && ROUND_WEIGHTS < EVERY as usize);
@@ -81,8 +84,8 @@ const TOGETHER: usize = 3;
 const SLOTS: usize = 84;
 const _: () = assert!(slot(LONG - 1) < SLOTS && SLOTS.is_multiple_of(TOGETHER));
 
-/// Marks before a point: its weights by [`EVERY`]. The factor is a little too large, by less than one part in 2^30; no point has
-/// as many weights that it matters.
+/// Marks before a point: its weights by [`EVERY`]. The factor is a little too large, by less than one part in 2^30; no
+/// point has as many weights that it matters.
 #[inline(always)]
 const fn slot(point: u32) -> usize {
     const FACTOR: u64 = (1 << 53) / (EVERY * ONE as u64) + 1;
@@ -150,8 +153,8 @@ pub struct Marker<'a> {
 struct Tables {
     /// What its whole codes add to a point, or [`LONG`] if the first code is longer, or none begins so.
     many: [u32; SIZE],
-    /// The bit at which each of its codes begins, four bits each, the first one lowest; the place behind the last whole code
-    /// counts.
+    /// The bit at which each of its codes begins, four bits each, the first one lowest; the place behind the last whole
+    /// code counts.
     places: [u64; SIZE],
 }
 
@@ -180,8 +183,8 @@ impl<'a> Marker<'a> {
         Marker { codes, tables }
     }
 
-    /// Walks runs side by side; those of no blocks are left out. Returns whether all is well: every code is one, and the
-    /// sink agrees.
+    /// Walks runs side by side; those of no blocks are left out. Returns whether all is well: every code is one, and
+    /// the sink agrees.
     pub fn walk<S: Sink>(&self, runs: [Run; LANES], sink: &mut S) -> bool {
         /// # Safety
         ///
@@ -233,8 +236,8 @@ impl<'a> Marker<'a> {
         }
     }
 
-    /// Walks so many rounds of all lanes, each from a point at the start of its address on. Returns the points at which they end,
-    /// and which lanes met bits that begin no code.
+    /// Walks so many rounds of all lanes, each from a point at the start of its address on. Returns the points at which
+    /// they end, and which lanes met bits that begin no code.
     ///
     /// # Safety
     ///
@@ -337,7 +340,8 @@ impl<'a> Marker<'a> {
         let base_bit = lane.first_bit + base as u64;
         for (i, points) in points.as_chunks::<TOGETHER>().0[..marks.div_ceil(TOGETHER)].iter().enumerate() {
             let first = i * TOGETHER;
-            // SAFETY: all slots up to that of the burst's end have points of this burst, for no round goes over a whole one.
+            // SAFETY: all slots up to that of the burst's end have points of this burst, for no round goes over a whole
+            // one.
             let places = unsafe { self.places::<BEXTR>(code, points, first) };
             for (i, &place) in places[..(marks - first).min(TOGETHER)].iter().enumerate() {
                 sink.mark(lane.mark + (first + i) as u64, base_bit + place as u64);

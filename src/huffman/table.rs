@@ -47,8 +47,8 @@ impl MultiTable {
     }
 }
 
-/// For each window of so many bits as `SIZE` has numbers for, the first exponent and its code's length; length 0 where the
-/// code is longer.
+/// For each window of so many bits as `SIZE` has numbers for, the first exponent and its code's length; length 0 where
+/// the code is longer.
 pub(crate) fn first_symbols<const SIZE: usize>(codes: &CodeTable) -> [(u8, u8); SIZE] {
     const { assert!(SIZE.is_power_of_two() && SIZE < 1 << 32) };
     let window = SIZE.ilog2();
