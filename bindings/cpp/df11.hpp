@@ -1,7 +1,7 @@
 /*
- * df11.hpp: libdf11 for C++17 and later. Owners, exceptions and ranges over df11.h, and nothing else: every call is the C
- * call of the same name, no memory is copied, and what the C text says about sizes, alignment, threads, streams and errors
- * holds here word for word. df11.h is the manual; this file says what is different. Licence: Apache-2.0 OR MIT.
+ * df11.hpp: libdf11 for C++17 and later. Owners, exceptions and ranges over df11.h, and nothing else: every call is the
+ * C call of the same name, no memory is copied, and what the C text says about sizes, alignment, threads, streams and
+ * errors holds here word for word. df11.h is the manual; this file says what is different. Licence: Apache-2.0 OR MIT.
  *
  *     df11::Model model = df11::Model::open("Qwen3-8B-DF11");
  *     for (const df11::Group &group : model.groups()) {
@@ -14,42 +14,44 @@
  *     layer.decompress(d_weights, bytes, d_status, stream);                     // before each use
  *
  * OWNERSHIP
- *   Model, Device, Resident and Progress each own one C handle, are as large as a pointer, and can be moved, not copied. A
- *   default-constructed or moved-from one is empty: calls on it fail with DF11_INVALID_ARGUMENT. get() lends the C handle to
- *   calls of df11.h, release() gives it away, and Model(handle) and so on take one over. Group, Tensor and everything that
- *   they return (names, shapes, data) point into the model and live as long; moving the Model object changes nothing for
- *   them. No object here owns weights or device memory, which stay the caller's.
+ *   Model, Device, Resident and Progress each own one C handle, are as large as a pointer, and can be moved, not
+ *   copied. A default-constructed or moved-from one is empty: calls on it fail with DF11_INVALID_ARGUMENT. get() lends
+ *   the C handle to calls of df11.h, release() gives it away, and Model(handle) and so on take one over. Group, Tensor
+ *   and everything that they return (names, shapes, data) point into the model and live as long; moving the Model
+ *   object changes nothing for them. No object here owns weights or device memory, which stay the caller's.
  *
  * ARGUMENTS
- *   Bytes, ConstBytes and Span are pointer and length, made from arrays, vectors, std::span and everything else with data()
- *   and size(); Text is a zero-terminated string, made from literals, std::string and std::filesystem::path. All four
- *   borrow, for the call. A Span is also a borrowed range in C++20 and becomes a std::span where one is wanted. It is the same
- *   type in every standard, so that files compiled as C++17 and as C++20 may be one program.
+ *   Bytes, ConstBytes and Span are pointer and length, made from arrays, vectors, std::span and everything else with
+ *   data() and size(); Text is a zero-terminated string, made from literals, std::string and std::filesystem::path.
+ *   All four borrow, for the call. A Span is also a borrowed range in C++20 and becomes a std::span where one is
+ *   wanted. It is the same type in every standard, so that files compiled as C++17 and as C++20 may be one program.
  *
  * ERRORS
- *   A call that fails throws df11::Error, which has the status, the number of the system below, and the library's sentence.
- *   Each such call that an engine makes while it runs, and each that opens something, has a twin with the prefix try_: it is
- *   noexcept, returns the df11_status, and takes an optional df11_error * last. A try_ call that gives a handle replaces
- *   `out`: by the handle, or by an empty one after an error.
+ *   A call that fails throws df11::Error, which has the status, the number of the system below, and the library's
+ *   sentence. Each such call that an engine makes while it runs, and each that opens something, has a twin with the
+ *   prefix try_: it is noexcept, returns the df11_status, and takes an optional df11_error * last. A try_ call that
+ *   gives a handle replaces `out`: by the handle, or by an empty one after an error.
  *
  *   Statuses are the C ones (DF11_CORRUPT and so on): there is no second list of them.
  *
- *   Compiled with -fno-exceptions the header has no throwing call, and neither verify(), compress(), merge() nor Log, whose
- *   callbacks may throw: the try_ calls, the ranges and the C functions are there and serve. Such a file may be linked with
- *   others that have exceptions, but df11::Model and so on are then different types in the two: pass the C handle between them.
+ *   Compiled with -fno-exceptions the header has no throwing call, and neither verify(), compress(), merge() nor Log,
+ *   whose callbacks may throw: the try_ calls, the ranges and the C functions are there and serve. Such a file may be
+ *   linked with others that have exceptions, but df11::Model and so on are then different types in the two: pass the C
+ *   handle between them.
  *
  * CALLBACKS
- *   What a callback of verify(), compress() or merge() throws does not cross the C code: the call is cancelled, and the exception
- *   leaves it when it returns. What a log callback throws is dropped.
+ *   What a callback of verify(), compress() or merge() throws does not cross the C code: the call is cancelled, and
+ *   the exception leaves it when it returns. What a log callback throws is dropped.
  *
  * THREADS
- *   As in C: const calls on one object may be made from any number of threads at once. Moving, assigning and destroying need
- *   the object to oneself. A destructor waits for nothing and touches no device memory, with the exceptions that
- *   df11_device_free() has.
+ *   As in C: const calls on one object may be made from any number of threads at once. Moving, assigning and
+ *   destroying need the object to oneself. A destructor waits for nothing and touches no device memory, with the
+ *   exceptions that df11_device_free() has.
  *
  * NOT HERE
- *   df11_compress_group(), df11_compress_bound() and the presets work on plain structs of the caller's, as they do in C. For them,
- *   and for functions of a newer df11.h: `df11_error e; df11::check(df11_compress_bound(counts, n, &group, &e), e);`
+ *   df11_compress_group(), df11_compress_bound() and the presets work on plain structs of the caller's, as they do in
+ *   C. For them, and for functions of a newer df11.h: `df11_error e; df11::check(df11_compress_bound(counts, n,
+ *   &group, &e), e);`
  */
 #ifndef DF11_HPP
 #define DF11_HPP
@@ -100,10 +102,11 @@ inline namespace v0_1_noexcept {
 // ---------------------------------------------------------------------------------------------------------------------
 
 #ifdef DF11_HPP_EXCEPTIONS
-/// A call that failed. what() is the library's sentence, which names the file, the tensor and the byte where they are known.
+/// A call that failed. what() is the library's sentence, which names the file, the tensor and the byte where they are
+/// known.
 ///
-/// It is a std::runtime_error and no std::system_error, because most statuses are no error numbers of a system, and because
-/// the message is complete: nothing is to be appended to it.
+/// It is a std::runtime_error and no std::system_error, because most statuses are no error numbers of a system, and
+/// because the message is complete: nothing is to be appended to it.
 class Error : public std::runtime_error {
   public:
     /// From what a C call wrote.
@@ -114,7 +117,8 @@ class Error : public std::runtime_error {
     df11_status status() const noexcept { return status_; }
     /// The number that the system below gave: an errno, a CUresult, or 0.
     std::int32_t native_code() const noexcept { return native_code_; }
-    /// The status' name without its prefix, such as "CORRUPT"; "UNKNOWN" for one of a newer library. The text is static.
+    /// The status' name without its prefix, such as "CORRUPT"; "UNKNOWN" for one of a newer library. The text is
+    /// static.
     const char *name() const noexcept { return df11_status_name(status_); }
 
   private:
@@ -124,11 +128,10 @@ class Error : public std::runtime_error {
 
 namespace detail {
 // Out of line, so that a call that succeeds carries no more than a comparison.
-[[noreturn]]
 #if defined(__GNUC__)
-__attribute__((noinline, cold))
+[[gnu::noinline, gnu::cold]]
 #endif
-inline void raise(const df11_error &error) {
+[[noreturn]] inline void raise(const df11_error &error) {
     throw Error(error);
 }
 }  // namespace detail
@@ -150,8 +153,8 @@ namespace detail {
 // The type of the elements that lie one behind the other in a C: `const` where they cannot be written.
 template <typename C> using Element = std::remove_pointer_t<decltype(std::data(std::declval<C &>()))>;
 
-template <typename C, typename Self>
-constexpr bool is_other = !std::is_same_v<std::remove_cv_t<std::remove_reference_t<C>>, Self>;
+template <typename C, typename Self> constexpr bool is_other =
+    !std::is_same_v<std::remove_cv_t<std::remove_reference_t<C>>, Self>;
 
 // A struct of the C ABI with its size set and all else zero.
 template <typename T> T sized() noexcept {
@@ -208,7 +211,8 @@ class Bytes {
     constexpr Bytes(void *data, std::size_t bytes) noexcept : data_(data), size_(bytes) {}
     /// All of an array, a vector, a std::span or the like, of elements that are plain bits.
     template <typename C, typename E = detail::Element<C>,
-              typename = std::enable_if_t<detail::is_other<C, Bytes> && std::is_trivially_copyable_v<E> && !std::is_const_v<E>>>
+              typename = std::enable_if_t<detail::is_other<C, Bytes> && std::is_trivially_copyable_v<E> &&
+                                          !std::is_const_v<E>>>
     constexpr Bytes(C &&elements) noexcept : data_(std::data(elements)), size_(std::size(elements) * sizeof(E)) {}
 
     constexpr void *address() const noexcept { return data_; }
@@ -245,7 +249,8 @@ class Text {
   public:
     constexpr Text(const char *text) noexcept : text_(text) {}
     /// A std::string, a std::filesystem::path, or whatever else has c_str().
-    template <typename S, typename = std::enable_if_t<std::is_convertible_v<decltype(std::declval<const S &>().c_str()), const char *>>>
+    template <typename S, typename = std::enable_if_t<
+                              std::is_convertible_v<decltype(std::declval<const S &>().c_str()), const char *>>>
     Text(const S &text) noexcept : text_(text.c_str()) {}
 
     constexpr const char *c_str() const noexcept { return text_; }
@@ -265,7 +270,8 @@ inline df11_devptr device_address(const void *pointer) noexcept { return reinter
 class Tensor {
   public:
     /// The tensor of that number. One that the model has not is described by zeros and an empty name.
-    Tensor(const df11_model *model, std::uint64_t index) noexcept : index_(index), info_(detail::sized<df11_tensor_info>()) {
+    Tensor(const df11_model *model, std::uint64_t index) noexcept
+        : index_(index), info_(detail::sized<df11_tensor_info>()) {
         if (df11_model_tensor_info(model, index, &info_, nullptr) != DF11_OK) info_.group = DF11_NO_GROUP;
     }
 
@@ -275,7 +281,8 @@ class Tensor {
     std::string_view name() const noexcept { return info_.name != nullptr ? info_.name : ""; }
     /// The type of its elements: DF11_DTYPE_*.
     std::uint32_t dtype() const noexcept { return info_.dtype; }
-    /// Its dimensions in elements, the last one contiguous. One dimension for a compressed tensor whose file does not tell.
+    /// Its dimensions in elements, the last one contiguous. One dimension for a compressed tensor whose file does not
+    /// tell.
     Span<const std::uint64_t> shape() const noexcept { return {info_.shape, info_.rank}; }
     /// Bytes of its values, decoded.
     std::uint64_t bytes() const noexcept { return info_.bytes; }
@@ -285,8 +292,8 @@ class Tensor {
     }
     /// Its first weight in its group, in elements; 0 for a plain tensor.
     std::uint64_t group_offset() const noexcept { return info_.group_offset; }
-    /// The values of a plain tensor where they lie in the file's memory, with no alignment; none for a tensor in a group, and
-    /// with DF11_OPEN_READ.
+    /// The values of a plain tensor where they lie in the file's memory, with no alignment; none for a tensor in a
+    /// group, and with DF11_OPEN_READ.
     Span<const unsigned char> data() const noexcept {
         const auto *data = static_cast<const unsigned char *>(info_.data);
         return {data, data != nullptr ? static_cast<std::size_t>(info_.bytes) : 0};
@@ -465,7 +472,8 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
     explicit Model(df11_model *handle) noexcept : Owner(handle) {}
 
     /// df11_model_open(): a folder or one .safetensors file.
-    static df11_status try_open(Model &out, Text path, const OpenOptions &options = {}, df11_error *error = nullptr) noexcept {
+    static df11_status try_open(Model &out, Text path, const OpenOptions &options = {},
+                                df11_error *error = nullptr) noexcept {
         const df11_open_options c = options.c();
         df11_model *handle = nullptr;
         const df11_status status = df11_model_open(path.c_str(), &c, &handle, error);
@@ -484,7 +492,8 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
 
     /// All groups, numbered from 0.
     Groups groups() const noexcept { return {get(), 0, df11_model_group_count(get())}; }
-    /// All tensors, numbered from 0: those of group 0 in the order of their weights, of group 1, and so on; then the plain ones.
+    /// All tensors, numbered from 0: those of group 0 in the order of their weights, of group 1, and so on; then the
+    /// plain ones.
     Tensors tensors() const noexcept { return {get(), 0, df11_model_tensor_count(get())}; }
     /// The group of that full name, if there is one.
     std::optional<Group> find_group(Text name) const noexcept {
@@ -499,13 +508,14 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
         return Tensor(get(), index);
     }
     /// Where a part of a group lies (DF11_PART_*). Texts and data belong to the model. `out` is cleared after an error.
-    df11_status try_part(df11_part_info &out, std::uint64_t group, std::uint32_t part, df11_error *error = nullptr) const noexcept {
+    df11_status try_part(df11_part_info &out, std::uint64_t group, std::uint32_t part,
+                         df11_error *error = nullptr) const noexcept {
         out = detail::sized<df11_part_info>();
         return df11_model_group_part(get(), group, part, &out, error);
     }
 
-    /// df11_decompress_host(): `count` weights of a group from its weight `first` on, both in elements, to at least 2 * count
-    /// bytes at a multiple of 2, on `threads` threads (0 means 1).
+    /// df11_decompress_host(): `count` weights of a group from its weight `first` on, both in elements, to at least 2 *
+    /// count bytes at a multiple of 2, on `threads` threads (0 means 1).
     [[nodiscard]] df11_status try_decompress(std::uint64_t group, std::uint64_t first, std::uint64_t count, Bytes dst,
                                              std::uint32_t threads = 1, df11_error *error = nullptr) const noexcept {
         return df11_decompress_host(get(), group, first, count, dst.address(), dst.bytes(), threads, error);
@@ -516,13 +526,14 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
         return df11_tensor_read(get(), tensor, offset, dst.address(), dst.bytes(), threads, error);
     }
     /// df11_model_write_image(): a group's image to at least Group::image_bytes() bytes.
-    [[nodiscard]] df11_status try_write_image(std::uint64_t group, Bytes dst, df11_error *error = nullptr) const noexcept {
+    [[nodiscard]] df11_status try_write_image(std::uint64_t group, Bytes dst,
+                                              df11_error *error = nullptr) const noexcept {
         return df11_model_write_image(get(), group, dst.address(), dst.bytes(), error);
     }
-    /// df11_model_write_image_part(): one of `parts` parts of it. All go to the same memory, from any threads, at once or not; if
-    /// any fails, there is no image.
-    [[nodiscard]] df11_status try_write_image_part(std::uint64_t group, Bytes dst, std::uint32_t part, std::uint32_t parts,
-                                                   df11_error *error = nullptr) const noexcept {
+    /// df11_model_write_image_part(): one of `parts` parts of it. All go to the same memory, from any threads, at once
+    /// or not; if any fails, there is no image.
+    [[nodiscard]] df11_status try_write_image_part(std::uint64_t group, Bytes dst, std::uint32_t part,
+                                                   std::uint32_t parts, df11_error *error = nullptr) const noexcept {
         return df11_model_write_image_part(get(), group, dst.address(), dst.bytes(), part, parts, error);
     }
 
@@ -549,7 +560,8 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
         return out;
     }
     /// Decodes any range of a group: see try_decompress().
-    void decompress(std::uint64_t group, std::uint64_t first, std::uint64_t count, Bytes dst, std::uint32_t threads = 1) const {
+    void decompress(std::uint64_t group, std::uint64_t first, std::uint64_t count, Bytes dst,
+                    std::uint32_t threads = 1) const {
         df11_error error;
         check(try_decompress(group, first, count, dst, threads, &error), error);
     }
@@ -578,9 +590,10 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
 #endif
 };
 
-/// An image on a device, ready to be decoded. Immutable, and owner of no device memory: its image is the caller's, and stays
-/// until the resident is gone and its decodes are done. In every decode `status` is 0, or the address of a uint32_t in device
-/// memory, set to 0 by the caller, that is raised if the image contradicts itself; `bytes` is the room at the destination.
+/// An image on a device, ready to be decoded. Immutable, and owner of no device memory: its image is the caller's, and
+/// stays until the resident is gone and its decodes are done. In every decode `status` is 0, or the address of a
+/// uint32_t in device memory, set to 0 by the caller, that is raised if the image contradicts itself; `bytes` is the
+/// room at the destination.
 ///
 /// Decodes are put into `stream` and nothing else: no allocation, no wait, no lock, and a capture may be under way.
 class Resident : public detail::Owner<df11_resident, df11_resident_free> {
@@ -603,13 +616,13 @@ class Resident : public detail::Owner<df11_resident, df11_resident_free> {
         return df11_decompress(get(), dst, bytes, status, stream, error);
     }
     /// df11_decompress_range(): `count` weights from weight `first` on, both in elements: 2 * count bytes are written.
-    [[nodiscard]] df11_status try_decompress_range(std::uint64_t first, std::uint64_t count, df11_devptr dst, std::size_t bytes,
-                                                   df11_devptr status, df11_stream stream,
+    [[nodiscard]] df11_status try_decompress_range(std::uint64_t first, std::uint64_t count, df11_devptr dst,
+                                                   std::size_t bytes, df11_devptr status, df11_stream stream,
                                                    df11_error *error = nullptr) const noexcept {
         return df11_decompress_range(get(), first, count, dst, bytes, status, stream, error);
     }
-    /// df11_decompress_tensors(): each tensor to a destination of its own, in the order of their weights; 0 leaves one out.
-    /// Both lists have as many entries as the group has tensors, and are read during the call only.
+    /// df11_decompress_tensors(): each tensor to a destination of its own, in the order of their weights; 0 leaves one
+    /// out. Both lists have as many entries as the group has tensors, and are read during the call only.
     [[nodiscard]] df11_status try_decompress_tensors(Span<const df11_devptr> dsts, Span<const std::size_t> bytes,
                                                      df11_devptr status, df11_stream stream,
                                                      df11_error *error = nullptr) const noexcept {
@@ -624,8 +637,8 @@ class Resident : public detail::Owner<df11_resident, df11_resident_free> {
         check(try_decompress(dst, bytes, status, stream, &error), error);
     }
     /// Decodes any range of the group: see try_decompress_range().
-    void decompress_range(std::uint64_t first, std::uint64_t count, df11_devptr dst, std::size_t bytes, df11_devptr status,
-                          df11_stream stream) const {
+    void decompress_range(std::uint64_t first, std::uint64_t count, df11_devptr dst, std::size_t bytes,
+                          df11_devptr status, df11_stream stream) const {
         df11_error error;
         check(try_decompress_range(first, count, dst, bytes, status, stream, &error), error);
     }
@@ -638,15 +651,18 @@ class Resident : public detail::Owner<df11_resident, df11_resident_free> {
 #endif
 };
 
-/// df11_decompress_batch(): whole groups, resident i to dsts[i], which holds bytes[i] bytes. The three lists are of one length and
-/// are read during the call only; the first has what Resident::get() gives, which an engine keeps in such a list, for a list of
-/// Resident would have to be copied. `statuses` is 0, or the address of one uint32_t for each group.
-[[nodiscard]] inline df11_status try_decompress_batch(Span<const df11_resident *const> residents, Span<const df11_devptr> dsts,
-                                                      Span<const std::size_t> bytes, df11_devptr statuses, df11_stream stream,
+/// df11_decompress_batch(): whole groups, resident i to dsts[i], which holds bytes[i] bytes. The three lists are of one
+/// length and are read during the call only; the first has what Resident::get() gives, which an engine keeps in such a
+/// list, for a list of Resident would have to be copied. `statuses` is 0, or the address of one uint32_t for each
+/// group.
+[[nodiscard]] inline df11_status try_decompress_batch(Span<const df11_resident *const> residents,
+                                                      Span<const df11_devptr> dsts, Span<const std::size_t> bytes,
+                                                      df11_devptr statuses, df11_stream stream,
                                                       df11_error *error = nullptr) noexcept {
     if (dsts.size() != residents.size() || bytes.size() != residents.size())
         return detail::refuse(error, "residents, dsts and bytes are lists of different lengths");
-    return df11_decompress_batch(residents.data(), dsts.data(), bytes.data(), residents.size(), statuses, stream, error);
+    return df11_decompress_batch(residents.data(), dsts.data(), bytes.data(), residents.size(), statuses, stream,
+                                 error);
 }
 
 #ifdef DF11_HPP_EXCEPTIONS
@@ -681,7 +697,8 @@ struct Uploaded {
     Resident resident;
 };
 
-/// An open CUDA device, with all kernels loaded. Immutable: any number of threads may use it at once. Residents may outlive it.
+/// An open CUDA device, with all kernels loaded. Immutable: any number of threads may use it at once. Residents may
+/// outlive it.
 class Device : public detail::Owner<df11_device, df11_device_free> {
   public:
     /// An empty one.
@@ -699,7 +716,8 @@ class Device : public detail::Owner<df11_device, df11_device_free> {
         return status;
     }
     /// df11_device_open_current(): the device of the context that is current on this thread, in that context.
-    static df11_status try_open_current(Device &out, const DeviceOptions &options = {}, df11_error *error = nullptr) noexcept {
+    static df11_status try_open_current(Device &out, const DeviceOptions &options = {},
+                                        df11_error *error = nullptr) noexcept {
         const df11_device_options c = options.c();
         df11_device *handle = nullptr;
         const df11_status status = df11_device_open_current(&c, &handle, error);
@@ -714,37 +732,39 @@ class Device : public detail::Owner<df11_device, df11_device_free> {
         return out;
     }
 
-    /// df11_upload(): makes a group's image in `bytes` bytes of device memory at `image`, a multiple of 256. Copies and kernels
-    /// are put into `stream`. They read the model's memory, so it and the resident stay until the stream has passed them.
+    /// df11_upload(): makes a group's image in `bytes` bytes of device memory at `image`, a multiple of 256. Copies and
+    /// kernels are put into `stream`. They read the model's memory, so it and the resident stay until the stream has
+    /// passed them.
     [[nodiscard]] df11_status try_upload(Resident &out, const Model &model, std::uint64_t group, df11_devptr image,
-                                         std::size_t bytes, df11_stream stream, df11_error *error = nullptr) const noexcept {
+                                         std::size_t bytes, df11_stream stream,
+                                         df11_error *error = nullptr) const noexcept {
         df11_resident *handle = nullptr;
         const df11_status status = df11_upload(get(), model.get(), group, image, bytes, stream, &handle, error);
         out = Resident(handle);
         return status;
     }
-    /// df11_upload_staged(): the same through `staging`, memory of the caller's that should be pinned and stays, with the
-    /// resident, until the stream has passed the upload. The call waits for the stream whenever it is full.
-    [[nodiscard]] df11_status try_upload_staged(Resident &out, const Model &model, std::uint64_t group, df11_devptr image,
-                                                std::size_t bytes, df11_stream stream, Bytes staging,
+    /// df11_upload_staged(): the same through `staging`, memory of the caller's that should be pinned and stays, with
+    /// the resident, until the stream has passed the upload. The call waits for the stream whenever it is full.
+    [[nodiscard]] df11_status try_upload_staged(Resident &out, const Model &model, std::uint64_t group,
+                                                df11_devptr image, std::size_t bytes, df11_stream stream, Bytes staging,
                                                 df11_error *error = nullptr) const noexcept {
         df11_resident *handle = nullptr;
-        const df11_status status = df11_upload_staged(get(), model.get(), group, image, bytes, stream, staging.address(),
-                                                      staging.bytes(), &handle, error);
+        const df11_status status = df11_upload_staged(get(), model.get(), group, image, bytes, stream,
+                                                      staging.address(), staging.bytes(), &handle, error);
         out = Resident(handle);
         return status;
     }
-    /// df11_upload_alloc(): the same into memory that this allocates, which may wait for the device. After an error nothing is
-    /// allocated.
-    [[nodiscard]] df11_status try_upload_alloc(Uploaded &out, const Model &model, std::uint64_t group, df11_stream stream,
-                                               df11_error *error = nullptr) const noexcept {
+    /// df11_upload_alloc(): the same into memory that this allocates, which may wait for the device. After an error
+    /// nothing is allocated.
+    [[nodiscard]] df11_status try_upload_alloc(Uploaded &out, const Model &model, std::uint64_t group,
+                                               df11_stream stream, df11_error *error = nullptr) const noexcept {
         df11_resident *handle = nullptr;
         const df11_status status = df11_upload_alloc(get(), model.get(), group, stream, &out.image, &handle, error);
         out.resident = Resident(handle);
         return status;
     }
-    /// df11_bind(): takes an image that lies on the device, or will when the streams of its decodes get there. No CUDA call is
-    /// made, and the model may go.
+    /// df11_bind(): takes an image that lies on the device, or will when the streams of its decodes get there. No CUDA
+    /// call is made, and the model may go.
     [[nodiscard]] df11_status try_bind(Resident &out, const Model &model, std::uint64_t group, df11_devptr image,
                                        std::size_t bytes, df11_error *error = nullptr) const noexcept {
         df11_resident *handle = nullptr;
@@ -752,8 +772,8 @@ class Device : public detail::Owner<df11_device, df11_device_free> {
         out = Resident(handle);
         return status;
     }
-    /// df11_bind_image(): the same without a model. `head` are the image's first bytes in host memory, which are checked as
-    /// hostile and read during the call only; a whole image will do.
+    /// df11_bind_image(): the same without a model. `head` are the image's first bytes in host memory, which are
+    /// checked as hostile and read during the call only; a whole image will do.
     [[nodiscard]] df11_status try_bind_image(Resident &out, ConstBytes head, df11_devptr image, std::size_t bytes,
                                              df11_error *error = nullptr) const noexcept {
         df11_resident *handle = nullptr;
@@ -903,9 +923,9 @@ inline df11_stats stats() noexcept {
 // Long calls, with callbacks
 // ---------------------------------------------------------------------------------------------------------------------
 
-/// Told of the progress of a long call: bytes of its work that are done and that there are (0: not known yet). False cancels
-/// the call, which then throws DF11_CANCELLED. It is called on any thread of the call, never two at a time, at most 20 times
-/// a second but at the beginning and the end; the stacks of such threads have 256 KiB.
+/// Told of the progress of a long call: bytes of its work that are done and that there are (0: not known yet). False
+/// cancels the call, which then throws DF11_CANCELLED. It is called on any thread of the call, never two at a time, at
+/// most 20 times a second but at the beginning and the end; the stacks of such threads have 256 KiB.
 using ProgressFunction = std::function<bool(std::uint64_t done, std::uint64_t total)>;
 
 /// How to verify.
@@ -920,8 +940,8 @@ struct VerifyOptions {
     const Progress *progress = nullptr;
     /// Empty, or what to tell of the progress.
     ProgressFunction on_progress;
-    /// Empty, or what to tell of findings: DF11_FINDING_*, the name of a group or tensor, and a sentence about it, valid during
-    /// the call only and not to be printed unescaped. It is called on the thread that called verify().
+    /// Empty, or what to tell of findings: DF11_FINDING_*, the name of a group or tensor, and a sentence about it,
+    /// valid during the call only and not to be printed unescaped. It is called on the thread that called verify().
     std::function<void(std::uint32_t kind, std::string_view name, std::string_view text)> on_finding;
 };
 
@@ -958,14 +978,15 @@ struct CompressOptions {
     const Progress *progress = nullptr;
     /// Empty, or what to tell of the progress.
     ProgressFunction on_progress;
-    /// Empty, or what to tell of each tensor that stays plain although the patterns ask for it: its name, its group's, and why;
-    /// valid during the call only and not to be printed unescaped. It is called on the calling thread, after the work.
+    /// Empty, or what to tell of each tensor that stays plain although the patterns ask for it: its name, its group's, and
+    /// why; valid during the call only and not to be printed unescaped. It is called on the calling thread, after the
+    /// work: what it throws leaves a model that is written.
     std::function<void(std::string_view tensor, std::string_view group, std::string_view reason)> on_left;
 };
 
 namespace detail {
-/// Brings a long call's callbacks to C and their exceptions back: the first one is kept, cancels the call, and is thrown again
-/// when the call has returned.
+/// Brings a long call's callbacks to C and their exceptions back: the first one is kept, cancels the call, and is
+/// thrown again when the call has returned.
 class Callbacks {
   public:
     explicit Callbacks(const ProgressFunction &on_progress) : on_progress_(on_progress) {}
@@ -1018,7 +1039,8 @@ struct CompressCallbacks : Callbacks {
     }
 };
 
-inline df11_compress_report write(decltype(df11_compress_model) *call, Text src, Text dst, const CompressOptions &options) {
+inline df11_compress_report write(decltype(df11_compress_model) *call, Text src, Text dst,
+                                  const CompressOptions &options) {
     df11_error error;
     auto report = sized<df11_compress_report>();
     CompressCallbacks callbacks(options);
@@ -1043,8 +1065,9 @@ inline df11_compress_report write(decltype(df11_compress_model) *call, Text src,
 }
 }  // namespace detail
 
-/// df11_verify_model(): opens a model, looks at everything, and with an `original` compares every bit. What is wrong with the
-/// model is a result, not an exception: see Verification::good(). Error is thrown where nothing can be said about it.
+/// df11_verify_model(): opens a model, looks at everything, and with an `original` compares every bit. What is wrong
+/// with the model is a result, not an exception: see Verification::good(). Error is thrown where nothing can be said
+/// about it.
 inline Verification verify(Text model, Text original = nullptr, const VerifyOptions &options = {}) {
     df11_error error;
     Verification result;
@@ -1076,10 +1099,10 @@ inline df11_compress_report merge(Text src, Text dst, const CompressOptions &opt
     return detail::write(df11_merge_model, src, dst, options);
 }
 
-/// The library's log, sent to a function for as long as this lives. It is one for the process: the last Log that was made has
-/// it, and the end of any ends it. The function is called on whatever thread has something to say, several at once, with a
-/// level (DF11_LOG_ERROR to DF11_LOG_TRACE) and a line that is valid during the call only; it must not call the library, and
-/// what it throws is dropped. When the destructor returns, it is running in no thread.
+/// The library's log, sent to a function for as long as this lives. It is one for the process: the last Log that was
+/// made has it, and the end of any ends it. The function is called on whatever thread has something to say, several at
+/// once, with a level (DF11_LOG_ERROR to DF11_LOG_TRACE) and a line that is valid during the call only; it must not
+/// call the library, and what it throws is dropped. When the destructor returns, it is running in no thread.
 class Log {
   public:
     using Function = std::function<void(std::int32_t level, std::string_view line)>;
