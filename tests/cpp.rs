@@ -161,3 +161,12 @@ fn without_exceptions() {
         passes(Command::new(program).arg(golden().join("tiny/model")));
     }
 }
+
+/// What the binding adds to the C call's cost; the program fails where it is more than it may be. Its times are to be believed
+/// on a quiet machine and with an optimised library only: `tests/cpp/cost.cc` says how to run it there.
+#[test]
+fn the_binding_costs_next_to_nothing() {
+    let (folder, scratch) = (library(), tempfile::tempdir().unwrap());
+    let program = build(&compilers()[0], folder.path(), "cost", &["-std=c++17", "-O2"]);
+    passes(Command::new(program).arg(scratch.path()).arg("5"));
+}
