@@ -4,10 +4,12 @@
 CARGO ?= cargo
 CC ?= cc
 RELEASE := target/release
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SONAME := libdf11.so.$(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\)\..*/\1/p' Cargo.toml | head -n 1)
 GOLDEN := tests/data/golden/block
+PREFIX ?= /usr/local
 
-.PHONY: all build demo test bench header kernels gpu-bundle clean
+.PHONY: all build install demo test bench header kernels gpu-bundle clean
 
 all: build
 
@@ -15,6 +17,10 @@ all: build
 build:
 	$(CARGO) build --release --locked --features cli
 	ln -sf libdf11.so $(RELEASE)/$(SONAME)
+
+# Headers, libraries, pkg-config and CMake packages and the tool, in PREFIX; see README. DESTDIR and LIBDIR as ever.
+install: build
+	PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' DESTDIR='$(DESTDIR)' bindings/packages/install.sh $(RELEASE) $(VERSION)
 
 # From C, on a model that the reference compressor wrote: decode it, say how fast, compare it with the original.
 demo:
