@@ -26,6 +26,7 @@ need "${CC:-cc}" gcc
 need "${CXX:-c++}" g++
 need valgrind valgrind
 need mpirun openmpi-bin
+need pkg-config pkg-config
 need python3 python3
 python3 -c 'import ensurepip, venv' 2>/dev/null || fetch "Python's venv" python3-venv
 for component in rustfmt clippy; do

@@ -131,7 +131,8 @@ namespace detail {
 #if defined(__GNUC__)
 [[gnu::noinline, gnu::cold]]
 #endif
-[[noreturn]] inline void raise(const df11_error &error) {
+[[noreturn]] inline void
+raise(const df11_error &error) {
     throw Error(error);
 }
 }  // namespace detail
@@ -444,6 +445,47 @@ template <typename C, void (*Free)(C *)> class Owner {
 };
 }  // namespace detail
 
+/// The progress of a long call, which any thread may read, and cancel. It outlives the call that it was given to.
+class Progress : public detail::Owner<df11_progress, df11_progress_free> {
+  public:
+    /// How far a call is, in bytes of its work. A total of 0: not known yet.
+    struct Amount {
+        std::uint64_t done = 0;
+        std::uint64_t total = 0;
+    };
+
+    /// An empty one: nobody counts in it.
+    Progress() noexcept = default;
+    /// Takes a handle over from C.
+    explicit Progress(df11_progress *handle) noexcept : Owner(handle) {}
+
+    /// df11_progress_new(): one at 0 of 0 bytes.
+    static df11_status try_create(Progress &out, df11_error *error = nullptr) noexcept {
+        df11_progress *handle = nullptr;
+        const df11_status status = df11_progress_new(&handle, error);
+        out = Progress(handle);
+        return status;
+    }
+    /// How far the call is.
+    Amount amount() const noexcept {
+        Amount amount;
+        df11_progress_get(get(), &amount.done, &amount.total);
+        return amount;
+    }
+    /// Cancels the call that this was given to, and every later one: it fails with DF11_CANCELLED.
+    void cancel() const noexcept { df11_progress_cancel(get()); }
+
+#ifdef DF11_HPP_EXCEPTIONS
+    /// One at 0 of 0 bytes.
+    [[nodiscard]] static Progress create() {
+        df11_error error;
+        Progress progress;
+        check(try_create(progress, &error), error);
+        return progress;
+    }
+#endif
+};
+
 /// How to open a model. In C++20: `{.flags = DF11_OPEN_VERIFY, .threads = 8}`.
 struct OpenOptions {
     /// DF11_OPEN_* joined by |
@@ -452,6 +494,9 @@ struct OpenOptions {
     std::uint32_t threads = 0;
     /// NULL, or the text of a config.json to use instead of the model's own. It is read during the call only.
     const char *config_json = nullptr;
+    /// NULL, or where to count the bytes of DF11_OPEN_VERIFY, two for each weight, and to look whether somebody
+    /// cancels.
+    const Progress *progress = nullptr;
 
     /// The same for C.
     df11_open_options c() const noexcept {
@@ -459,6 +504,7 @@ struct OpenOptions {
         out.flags = flags;
         out.threads = threads;
         out.config_json = config_json;
+        out.progress = progress != nullptr ? progress->get() : nullptr;
         return out;
     }
 };
@@ -491,22 +537,28 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
     }
 
     /// All groups, numbered from 0.
-    Groups groups() const noexcept { return {get(), 0, df11_model_group_count(get())}; }
+    Groups groups() const & noexcept { return {get(), 0, df11_model_group_count(get())}; }
     /// All tensors, numbered from 0: those of group 0 in the order of their weights, of group 1, and so on; then the
     /// plain ones.
-    Tensors tensors() const noexcept { return {get(), 0, df11_model_tensor_count(get())}; }
+    Tensors tensors() const & noexcept { return {get(), 0, df11_model_tensor_count(get())}; }
     /// The group of that full name, if there is one.
-    std::optional<Group> find_group(Text name) const noexcept {
+    std::optional<Group> find_group(Text name) const & noexcept {
         std::uint64_t index = 0;
         if (df11_model_find_group(get(), name.c_str(), &index, nullptr) != DF11_OK) return std::nullopt;
         return Group(get(), index);
     }
     /// The tensor of that full name, if there is one.
-    std::optional<Tensor> find_tensor(Text name) const noexcept {
+    std::optional<Tensor> find_tensor(Text name) const & noexcept {
         std::uint64_t index = 0;
         if (df11_model_find_tensor(get(), name.c_str(), &index, nullptr) != DF11_OK) return std::nullopt;
         return Tensor(get(), index);
     }
+    // They would outlive a model that ends with the expression: `for (auto group : Model::open(path).groups())`.
+    Groups groups() const && = delete;
+    Tensors tensors() const && = delete;
+    std::optional<Group> find_group(Text name) const && = delete;
+    std::optional<Tensor> find_tensor(Text name) const && = delete;
+
     /// Where a part of a group lies (DF11_PART_*). Texts and data belong to the model. `out` is cleared after an error.
     df11_status try_part(df11_part_info &out, std::uint64_t group, std::uint32_t part,
                          df11_error *error = nullptr) const noexcept {
@@ -862,47 +914,6 @@ inline df11_image_info image_info(ConstBytes head) {
 }
 #endif
 
-/// The progress of a long call, which any thread may read, and cancel. It outlives the call that it was given to.
-class Progress : public detail::Owner<df11_progress, df11_progress_free> {
-  public:
-    /// How far a call is, in bytes of its work. A total of 0: not known yet.
-    struct Amount {
-        std::uint64_t done = 0;
-        std::uint64_t total = 0;
-    };
-
-    /// An empty one: nobody counts in it.
-    Progress() noexcept = default;
-    /// Takes a handle over from C.
-    explicit Progress(df11_progress *handle) noexcept : Owner(handle) {}
-
-    /// df11_progress_new(): one at 0 of 0 bytes.
-    static df11_status try_create(Progress &out, df11_error *error = nullptr) noexcept {
-        df11_progress *handle = nullptr;
-        const df11_status status = df11_progress_new(&handle, error);
-        out = Progress(handle);
-        return status;
-    }
-    /// How far the call is.
-    Amount amount() const noexcept {
-        Amount amount;
-        df11_progress_get(get(), &amount.done, &amount.total);
-        return amount;
-    }
-    /// Cancels the call that this was given to, and every later one: it fails with DF11_CANCELLED.
-    void cancel() const noexcept { df11_progress_cancel(get()); }
-
-#ifdef DF11_HPP_EXCEPTIONS
-    /// One at 0 of 0 bytes.
-    [[nodiscard]] static Progress create() {
-        df11_error error;
-        Progress progress;
-        check(try_create(progress, &error), error);
-        return progress;
-    }
-#endif
-};
-
 // A handle in C++ is a handle in C: the deleter takes no room.
 static_assert(sizeof(Model) == sizeof(void *) && sizeof(Device) == sizeof(void *));
 static_assert(sizeof(Resident) == sizeof(void *) && sizeof(Progress) == sizeof(void *));
@@ -978,9 +989,9 @@ struct CompressOptions {
     const Progress *progress = nullptr;
     /// Empty, or what to tell of the progress.
     ProgressFunction on_progress;
-    /// Empty, or what to tell of each tensor that stays plain although the patterns ask for it: its name, its group's, and
-    /// why; valid during the call only and not to be printed unescaped. It is called on the calling thread, after the
-    /// work: what it throws leaves a model that is written.
+    /// Empty, or what to tell of each tensor that stays plain although the patterns ask for it: its name, its group's,
+    /// and why; valid during the call only and not to be printed unescaped. It is called on the calling thread, after
+    /// the work: what it throws leaves a model that is written.
     std::function<void(std::string_view tensor, std::string_view group, std::string_view reason)> on_left;
 };
 

@@ -70,6 +70,11 @@ static_assert(!std::is_convertible_v<const std::vector<df11_devptr> &, df11::Spa
 static_assert(std::is_convertible_v<std::string, df11::Text> && std::is_convertible_v<fs::path, df11::Text>);
 static_assert(!std::is_convertible_v<int, df11::Text>);
 
+// A range does not outlive its model by accident.
+template <typename M, typename = void> constexpr bool has_groups = false;
+template <typename M> constexpr bool has_groups<M, std::void_t<decltype(std::declval<M>().groups())>> = true;
+static_assert(has_groups<df11::Model &> && has_groups<const df11::Model &> && !has_groups<df11::Model>);
+
 void ownership() {
     df11::Model empty;
     CHECK(!empty && empty.get() == nullptr && empty.groups().empty() && empty.tensors().empty());
@@ -298,6 +303,19 @@ void verifying() {
     CHECK(result.message.find("encoded_exponent") != std::string::npos);
     CHECK(!df11::verify(golden / "block/model", golden / "tiny/original.safetensors").good());
     CHECK(failure([] { (void)df11::verify("/nowhere"); }).status() == DF11_IO);
+
+    // Opening verifies, too, where it is asked to; see below for the cancelling.
+    df11::Progress opening = df11::Progress::create();
+    df11::OpenOptions walk;
+    walk.flags = DF11_OPEN_VERIFY;
+    walk.threads = 2;
+    walk.progress = &opening;
+    std::uint64_t weights = 0;
+    const df11::Model walked = df11::Model::open(golden / "block/model", walk);
+    for (const df11::Group &group : walked.groups()) weights += group.element_count();
+    CHECK(weights > 0 && opening.amount().done == 2 * weights && opening.amount().total == 2 * weights);
+    opening.cancel();
+    CHECK(failure([&] { (void)df11::Model::open(golden / "block/model", walk); }).status() == DF11_CANCELLED);
 
     // Cancelled by the callback, by the handle, and by exceptions of either callback.
     df11::VerifyOptions no;
