@@ -402,6 +402,13 @@ void writing() {
     const df11::Model memory = df11::Model::open_memory(bytes);
     CHECK(memory.tensors().size() == model.tensors().size());
     CHECK(failure([&] { (void)df11::Model::open_memory({bytes.data(), 4}); }).status() == DF11_INVALID_FORMAT);
+    df11::OpenOptions unknown;
+    unknown.flags = 1u << 31;
+    CHECK(failure([&] { (void)df11::Model::open_memory(bytes, unknown); }).status() == DF11_UNSUPPORTED_OPTION);
+    unknown.flags = 0;
+    unknown.config_json = "no JSON";
+    df11::Model before = df11::Model::open_memory(bytes);
+    CHECK(df11::Model::try_open_memory(before, bytes, unknown) == DF11_INVALID_FORMAT && !before);
 }
 
 void logging() {

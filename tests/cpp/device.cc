@@ -193,6 +193,10 @@ int main(int argc, char **argv) {
         const df11_device_info info = device.info();
         CHECK(info.ordinal == 0 && info.name != nullptr && info.kernels != nullptr && info.capability_major >= 7);
         for (const df11::Group &g : model.groups()) group(engine, device, model, g);
+        // What fails leaves nothing of before.
+        CHECK(df11::Device::try_open(device, -1) == DF11_INVALID_ARGUMENT && !device);
+        CHECK(df11::Device::try_open_current(device) == DF11_OK && device);
+        CHECK(df11::Device::try_open_current(device, nowhere) == DF11_NO_DRIVER && !device);
         // A device that was opened to allow it takes the NULL stream, and a resident outlives its device.
         df11::DeviceOptions options;
         options.flags = DF11_ALLOW_DEFAULT_STREAM;
