@@ -541,13 +541,13 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
     /// All tensors, numbered from 0: those of group 0 in the order of their weights, of group 1, and so on; then the
     /// plain ones.
     Tensors tensors() const & noexcept { return {get(), 0, df11_model_tensor_count(get())}; }
-    /// The group of that full name, if there is one.
+    /// The group of that full name, if there is one. (If there is none, the statistics count it as a caller's error.)
     std::optional<Group> find_group(Text name) const & noexcept {
         std::uint64_t index = 0;
         if (df11_model_find_group(get(), name.c_str(), &index, nullptr) != DF11_OK) return std::nullopt;
         return Group(get(), index);
     }
-    /// The tensor of that full name, if there is one.
+    /// The tensor of that full name, if there is one: see find_group().
     std::optional<Tensor> find_tensor(Text name) const & noexcept {
         std::uint64_t index = 0;
         if (df11_model_find_tensor(get(), name.c_str(), &index, nullptr) != DF11_OK) return std::nullopt;

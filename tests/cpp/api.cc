@@ -197,6 +197,7 @@ void ranges() {
         std::uint64_t want_bytes = 0;
         for (const df11::Tensor &tensor : model.tensors()) want_bytes += tensor.group() ? 0 : tensor.bytes();
         CHECK(plain_bytes == want_bytes);
+        CHECK(df11::Model::open(golden / name / "model", {.flags = DF11_OPEN_READ, .threads = 2}));
         const std::span<const std::uint64_t> shape = model.tensors()[0].shape();
         CHECK(shape.data() == model.tensors()[0].info().shape && shape.size() == model.tensors()[0].info().rank);
 #endif

@@ -8,7 +8,9 @@
 #include "driver.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -16,6 +18,17 @@
 #if __cplusplus >= 202002L
 #include <span>
 #endif
+
+// Every allocation of C++ code in this program.
+static std::atomic<std::size_t> allocations{0};
+
+void *operator new(std::size_t bytes) {
+    allocations++;
+    if (void *memory = std::malloc(bytes != 0 ? bytes : 1)) return memory;
+    throw std::bad_alloc();
+}
+void operator delete(void *memory) noexcept { std::free(memory); }
+void operator delete(void *memory, std::size_t) noexcept { std::free(memory); }
 
 namespace {
 
@@ -106,6 +119,15 @@ void decodes(const Engine &engine, const df11::Resident &resident, const std::ve
     CHECK(df11::try_decompress_batch(residents, both, room, 0, engine.stream) == DF11_OK);
     CHECK(df11::try_decompress_batch({}, {}, {}, 0, engine.stream) == DF11_OK);
 
+    // None of these allocates, and neither does looking at what there is.
+    const std::size_t before = allocations;
+    resident.decompress(dst.at, bytes, status.at, engine.stream);
+    resident.decompress_range(1, tail.size(), dst.at, bytes, status.at, engine.stream);
+    resident.decompress_tensors(dsts, sizes, status.at, engine.stream);
+    df11::decompress_batch(residents, both, room, 0, engine.stream);
+    CHECK(resident.info().element_count == want.size() && df11::stats().device_decodes > 0);
+    CHECK(allocations == before);
+
     std::uint32_t word = 7;
     engine.wait();
     CHECK(cuMemcpyDtoH(&word, status.at, 4) == 0 && word == 0);
@@ -131,7 +153,12 @@ void decodes(const Engine &engine, const df11::Resident &resident, const std::ve
 
 void group(const Engine &engine, const df11::Device &device, const df11::Model &model, const df11::Group &group) {
     std::vector<std::uint16_t> want(group.element_count());
+    const std::size_t before = allocations;
+    std::uint64_t weights = 0;
+    for (const df11::Tensor &tensor : group.tensors()) weights += tensor.bytes() / 2;
     model.decompress(group.index(), want);
+    CHECK(weights == want.size() && model.find_group(group.name().data())->index() == group.index());
+    CHECK(allocations == before);
     const auto bytes = static_cast<std::size_t>(group.image_bytes());
     const std::uint64_t g = group.index();
     std::vector<unsigned char> host(bytes);
