@@ -221,8 +221,9 @@ fn offload_needs_each_of_its_waits() {
 fn offload_without_a_device_says_so() {
     let folder = library();
     let program = build("examples/offload.cc", folder.path());
-    let output = run(Command::new(program).env("DF11_LIBCUDA", "/nonexistent/libcuda.so.1").arg(model("tiny")));
-    assert!(stdout(&output).contains("missing: a CUDA device"), "{output:?}");
+    let mut command = Command::new(program);
+    let output = command.env("DF11_LIBCUDA", "/nonexistent/libcuda.so.1").arg(model("tiny")).output().unwrap();
+    assert!(output.status.code() == Some(77) && stdout(&output).contains("missing: a CUDA device"), "{output:?}");
 }
 
 #[test]
@@ -258,14 +259,19 @@ fn the_bundle_runs_from_another_folder() {
     run(Command::new("tar").current_dir(folder.path()).args(["xzf", "df11-gpu.tar.gz"]));
     let bundle = folder.path().join("df11-gpu");
     let mut command = Command::new("python3");
-    command.current_dir(folder.path()).arg(bundle.join("run.py")).args(["--only", "check,bench", "--large", "0"]);
+    command.current_dir(folder.path()).arg(bundle.join("run.py")).args([
+        "--only",
+        "check,offload,bench",
+        "--large",
+        "0",
+    ]);
     command.args(["--millions", "0.005", "--repeats", "1"]).env("DF11_LIBCUDA", engine::library());
     let said = stdout(&run(&mut command));
     assert!(said.contains("0 failed"), "{said}");
     let report: serde_json::Value =
         serde_json::from_slice(&std::fs::read(bundle.join("out/gpu.json")).unwrap()).unwrap();
     let steps = report["steps"].as_array().unwrap();
-    assert_eq!(steps.iter().filter(|s| s["result"] == "passed").count(), 3, "{report}");
+    assert_eq!(steps.iter().filter(|s| s["result"] == "passed").count(), 3 + GOLDEN.len(), "{report}");
 
     // Where nothing could run, nothing has passed: that is no success, and says what is missing.
     let mut command = Command::new("python3");
