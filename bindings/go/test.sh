@@ -32,7 +32,8 @@ unformatted=$(gofmt -l . "$root/examples"/*.go)
 step go vet ./...
 step go vet -tags df11_static ./...
 GODEBUG=cgocheck=1 step go test -count=1 ./...
-# The collector runs all the time, every pointer that reaches C is checked, and so is every access of memory by goroutines.
+# The collector runs all the time, every pointer that reaches C is checked, and so is every access of memory by
+# goroutines.
 GOGC=1 GODEBUG=cgocheck=1 GOEXPERIMENT=cgocheck2 step go test -count=1 -race .
 
 scratch=$(mktemp -d)
@@ -49,7 +50,8 @@ if ldd "$scratch/static.test" | grep -q df11; then
 fi
 LD_LIBRARY_PATH= step "$scratch/static.test"
 
-# A program of somebody else's, with this module in its vendor folder: all that it needs from here is Go, C and a header.
+# A program of somebody else's, with this module in its vendor folder: all that it needs from here is Go, C and a
+# header.
 mkdir "$scratch/consumer"
 cp "$root/examples/decompress.go" "$root/examples/driver.h" "$scratch/consumer/"
 (

@@ -1,10 +1,11 @@
-// Cost measures what the binding adds to the C calls' cost: a group of 8 Mi weights (16 MiB decoded) is made, and decoded by C
-// from C and by this package from Go, by turns; and the same with nothing to decode, where all that is left is the call.
+// Cost measures what the binding adds to the C calls' cost: a group of 8 Mi weights (16 MiB decoded) is made, and
+// decoded by C from C and by this package from Go, by turns; and the same with nothing to decode, where all that is
+// left is the call.
 //
 //	cost [-rounds N] TOOL      TOOL is the program df11, which compresses the group
 //
-// It fails where a call from Go takes more than 2 % of the decode longer than one from C by the second measurement, which is
-// finer: the first says the same only on a machine without other work.
+// It fails where a call from Go takes more than 2 % of the decode longer than one from C by the second measurement,
+// which is finer: the first says the same only on a machine without other work.
 package main
 
 /*
