@@ -222,15 +222,16 @@ func (d *Device) begin(op string, m *Model, group int) error {
 	return nil
 }
 
-// resident makes a Resident of what C has given, which is pending if an upload was put into a stream. After an error
-// that the device or the file has made, parts of an upload may be there, too.
+// resident makes a Resident of what C has given, which is pending if an upload was put into a stream. After three errors
+// parts of an upload may be there, too, and read the model: what is pending then waits for the end of the device.
 func (d *Device) resident(op string, c cdf11.Resident, model *modelHandle, pending bool, e *cdf11.Error) (*Resident, error) {
 	h := &residentHandle{Resident: c, device: d.c, model: model}
 	h.pending.Store(pending)
 	if e != nil {
-		if pending && Status(e.Status) >= IO && Status(e.Status) < OutOfMemory {
+		switch Status(e.Status) {
+		case CUDA, IO, Corrupt:
 			h.abandon()
-		} else {
+		default:
 			h.release()
 		}
 		return nil, result(op, e)
