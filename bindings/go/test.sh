@@ -35,6 +35,8 @@ fi
 
 unformatted=$(gofmt -l . "$root/examples"/*.go)
 [ -z "$unformatted" ] || { echo "not as gofmt writes it: $unformatted" >&2; exit 1; }
+# A module that is a folder of a repository takes along what lies in the folder, and no more.
+for license in LICENSE-APACHE LICENSE-MIT; do cmp "$root/$license" "$license"; done
 step go vet ./...
 step go vet -tags df11_static ./...
 GODEBUG=cgocheck=1 step go test -count=1 .
