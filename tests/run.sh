@@ -25,6 +25,8 @@ step() { echo "== $*"; "$@"; }
 need "${CC:-cc}" gcc
 need "${CXX:-c++}" g++
 need valgrind valgrind
+need nm binutils
+need abidiff abigail-tools
 need mpirun openmpi-bin
 need python3 python3
 need pkg-config pkgconf
@@ -48,6 +50,13 @@ step bindings/go/test.sh
 for bench in decode encode image model; do
     step cargo bench --locked -p df11-bench --bench "$bench" -- --quick
 done
+
+# What is built on an installed tree.
+need pkg-config pkgconf
+DF11_PREFIX=${DF11_PREFIX:-$PWD/target/stage}
+export DF11_PREFIX
+step make install PREFIX="$DF11_PREFIX"
+step examples/go-service/test.sh
 
 # The pinned compiler of the kernels is to be had for Linux on x86-64; elsewhere the hashes that cargo test compares must do.
 if [ "$(uname -sm)" = "Linux x86_64" ]; then
