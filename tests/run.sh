@@ -28,8 +28,12 @@ need valgrind valgrind
 need nm binutils
 need abidiff abigail-tools
 need mpirun openmpi-bin
+need pkg-config pkg-config
 need python3 python3
+need pkg-config pkgconf
 python3 -c 'import ensurepip, venv' 2>/dev/null || fetch "Python's venv" python3-venv
+gobin=$(bindings/go/toolchain.sh) # the machine's Go, or one that it installs into target/
+PATH=$gobin:$PATH
 for component in rustfmt clippy; do
     cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component"
 done
@@ -45,10 +49,10 @@ for bench in decode encode image model; do
 done
 
 # What is built on an installed tree.
-need pkg-config pkgconf
 DF11_PREFIX=${DF11_PREFIX:-$PWD/target/stage}
 export DF11_PREFIX
 step make install PREFIX="$DF11_PREFIX"
+step bindings/go/test.sh
 step examples/go-service/test.sh
 
 # The pinned compiler of the kernels is to be had for Linux on x86-64; elsewhere the hashes that cargo test compares must do.
