@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All tests, as CI runs them: formatting, lints, documentation, every test of the library, the tool and the C interface,
-# the benchmarks' answers, the kernels built anew, and the decoder's and encoder's tests again with AddressSanitizer inside
+# the benchmarks' answers, installed trees and packages with programs built against them, the kernels built anew, and the decoder's and encoder's tests again with AddressSanitizer inside
 # the library.
 # Debian packages that are missing are installed where that is possible.
 set -euo pipefail
@@ -27,6 +27,10 @@ need "${CXX:-c++}" g++
 need valgrind valgrind
 need mpirun openmpi-bin
 need python3 python3
+need cmake cmake
+need pkg-config pkg-config
+need dpkg-shlibdeps dpkg-dev
+[ "$(id -u)" = 0 ] || need fakeroot fakeroot
 python3 -c 'import ensurepip, venv' 2>/dev/null || fetch "Python's venv" python3-venv
 for component in rustfmt clippy; do
     cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component"
@@ -41,6 +45,9 @@ step cargo test --locked -p df11-emulator
 for bench in decode encode image model; do
     step cargo bench --locked -p df11-bench --bench "$bench" -- --quick
 done
+
+# Programs in C, C++, Go and Rust against what is installed, released and packaged.
+step tests/packages/run.sh
 
 # The pinned compiler of the kernels is to be had for Linux on x86-64; elsewhere the hashes that cargo test compares must do.
 if [ "$(uname -sm)" = "Linux x86_64" ]; then

@@ -189,8 +189,9 @@ by_rust() {
     tar -C "$folder" -xf "$folder/pack/package/libdf11-$version.crate"
     cp "$here/rust/main.rs" Cargo.lock "$folder/consumer/"
     sed "s/@VERSION@/$version/" "$here/rust/Cargo.toml" >"$folder/consumer/Cargo.toml"
-    cargo build --manifest-path "$folder/consumer/Cargo.toml" --target-dir "$folder/build"
-    says "$folder/build/debug/consumer"
+    # In the usual folder: most packages are there already, from the other tests.
+    cargo build --manifest-path "$folder/consumer/Cargo.toml" --target-dir target
+    says target/debug/consumer
 }
 
 dist() {
