@@ -26,7 +26,7 @@ rustup target list --installed 2>/dev/null | grep -qx "$triple" || rustup target
 
 # Messages of panics and line tables name source files: by the same names on every machine.
 registry=${CARGO_HOME:-$HOME/.cargo}/registry/src
-flags=(--remap-path-prefix="$PWD"=/libdf11 --remap-path-prefix="$registry"=/registry)
+flags=("--remap-path-prefix=$PWD=/libdf11" "--remap-path-prefix=$registry=/registry")
 printf -v encoded '%s\x1f' "${flags[@]}"
 PATH=$PWD/$environment/bin:$PATH CARGO_ENCODED_RUSTFLAGS=${encoded%$'\x1f'} \
     cargo zigbuild --release --locked --features cli --target "$triple.$glibc" --target-dir target/dist
@@ -35,7 +35,11 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || 
 tree=target/dist/tree
 rm -rf "$tree"
 BUILD=target/dist/$triple/release PREFIX=/$name DESTDIR=$tree bindings/packages/install.sh
-bindings/packages/licences.sh "$triple" >"$tree/$name/share/doc/libdf11/THIRD-PARTY.txt"
+{
+    bindings/packages/licences.sh "$triple"
+    printf '\n%s\n' "The shared library and the tool of this archive also have LLVM's libunwind and compiler-rt in them" \
+        "(Apache-2.0 WITH LLVM-exception, copyright the LLVM Project's contributors, https://llvm.org), from Zig."
+} >"$tree/$name/share/doc/libdf11/THIRD-PARTY.txt"
 bindings/packages/check.sh "$tree/$name" "$tree/$name/lib" "$glibc"
 tar -C "$tree" --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mode='u+rwX,go+rX,go-w' \
     --mtime="@$SOURCE_DATE_EPOCH" -cf - "$name" | gzip -9n >"target/dist/$name.tar.gz"

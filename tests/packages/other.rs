@@ -27,7 +27,11 @@ pub extern "C" fn other_catch(depth: u32) -> u32 {
     fn down(depth: u32, kept: &mut Vec<Box<u32>>) -> u32 {
         kept.push(Box::new(depth));
         let mut mine = vec![Box::new(depth)];
-        if depth == 0 { std::panic::panic_any(kept.len() as u32) } else { down(depth - 1, &mut mine) + mine.len() as u32 }
+        if depth == 0 {
+            std::panic::panic_any(kept.len() as u32)
+        } else {
+            down(depth - 1, &mut mine) + mine.len() as u32
+        }
     }
     match catch_unwind(AssertUnwindSafe(|| down(depth, &mut Vec::new()))) {
         Ok(_) => 0,

@@ -120,8 +120,8 @@ by_go() {
     says "$out"
 }
 two_archives() {
-    local out=$scratch/two other whole
-    local all=(-Wl,--whole-archive) some=(-Wl,--no-whole-archive)
+    local out=$scratch/two other whole kind
+    local all='-Wl,--whole-archive' some='-Wl,--no-whole-archive'
     rustc --edition 2024 --crate-type staticlib -C opt-level=1 "$here/other.rs" -o "$scratch/libother.a"
     # In the order that a linker likes least, too: all of either, so that whatever is there twice clashes.
     for whole in no yes; do
@@ -131,7 +131,7 @@ two_archives() {
             for kind in "" -static-pie -Wl,--gc-sections; do
                 case $whole in
                 no) set -- "$scratch/$other.a" "$LIB/libdf11.a" ;;
-                yes) set -- "${all[@]}" "$LIB/libdf11.a" "$scratch/$other.a" "${some[@]}" ;;
+                yes) set -- "$all" "$LIB/libdf11.a" "$scratch/$other.a" "$some" ;;
                 esac
                 # shellcheck disable=SC2086
                 "$cc" $kind "${warnings[@]}" "-I$TREE/include" "$here/two.c" "$@" -lpthread -ldl -lm -o "$out"
