@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests, as CI runs them: formatting, lints, documentation, every test of the library, the tool and the C interface,
-# the benchmarks' answers, installed trees and packages with programs built against them, the kernels built anew, and the decoder's and encoder's tests again with AddressSanitizer inside
-# the library.
+# the benchmarks' answers, installed trees and packages with programs built against them, the kernels built anew, and the
+# decoder's and encoder's tests again with AddressSanitizer inside the library.
 # Debian packages that are missing are installed where that is possible.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,7 +29,7 @@ need mpirun openmpi-bin
 need python3 python3
 need cmake cmake
 need pkg-config pkg-config
-need dpkg-shlibdeps dpkg-dev
+! command -v apt-get >/dev/null || need dpkg-shlibdeps dpkg-dev
 [ "$(id -u)" = 0 ] || need fakeroot fakeroot
 python3 -c 'import ensurepip, venv' 2>/dev/null || fetch "Python's venv" python3-venv
 for component in rustfmt clippy; do

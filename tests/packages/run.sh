@@ -20,7 +20,7 @@ trap 'rm -rf "$scratch"' EXIT
 # Neither the caller's nor the system's libdf11 may stand in for the one under test.
 unset LD_LIBRARY_PATH CPATH LIBRARY_PATH PKG_CONFIG_PATH CMAKE_PREFIX_PATH CGO_CFLAGS CGO_LDFLAGS
 
-passed=0 failed=0
+passed=0 failed=0 skipped=0
 t() { # NAME COMMAND...: a test, which must exit with 0; only one that fails shows what it printed
     local name=$1 start=$SECONDS code
     shift
@@ -36,6 +36,11 @@ t() { # NAME COMMAND...: a test, which must exit with 0; only one that fails sho
         echo "FAILED  $name ($*: exit $code)"
         sed 's/^/        /' "$scratch/log"
     fi
+}
+
+skip() { # WHAT, and why
+    skipped=$((skipped + 1))
+    echo "skipped $1"
 }
 
 says() { # COMMAND...: runs a consumer on the golden model and compares
@@ -195,7 +200,7 @@ by_rust() {
 }
 
 dist() {
-    [ "$(uname -sm)" = "Linux x86_64" ] || { echo "not here: dist is for Linux on x86-64"; return; }
+    [ "$(uname -sm)" = "Linux x86_64" ] || { skip "make dist: it builds on Linux on x86-64 only" && return; }
     local name=libdf11-$version-x86_64-linux-gnu
     t "make dist" make dist
     t "once more, the same bytes" dist_again "$name"
@@ -216,6 +221,7 @@ dist_again() {
 }
 
 deb() {
+    command -v dpkg-shlibdeps >/dev/null || { skip "make deb: this is no Debian (dpkg-dev)" && return; }
     t "make deb" make deb
     local system=$scratch/system
     t "dpkg installs the packages" deb_install "$system"
@@ -278,5 +284,5 @@ for part in "${@:-all}"; do
     *) echo "run.sh: no $part; there are install, rust, dist and deb" >&2 && exit 2 ;;
     esac
 done
-echo "$passed passed, $failed failed"
+echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]
