@@ -29,8 +29,8 @@
  *   df11_verify_model() needs nothing of these: it takes paths, opens, looks at everything, and closes. So does
  *   df11_compress_model(), which writes a model, or its share of one that several processes write; df11_merge_model() then
  *   completes it. As these may take minutes, they count in a df11_progress, which any thread may read (df11_progress_get())
- *   and cancel. df11_compress_group() compresses weights that lie in memory, for programs with files of their own:
- *   df11_compress_bound(), or a first call without memory, says how much it needs.
+ *   and cancel; so does df11_model_open() with DF11_OPEN_VERIFY. df11_compress_group() compresses weights that lie in memory,
+ *   for programs with files of their own: df11_compress_bound(), or a first call without memory, says how much it needs.
  *
  *   df11_stats_get() says at any time what the process has done through this library, for programs with metrics.
  *
@@ -104,7 +104,7 @@
 #define DF11_VERSION_PATCH 0
 
 /** Initialises a df11_open_options: no flags, one thread, the model's own config. */
-#define DF11_OPEN_OPTIONS_INIT { sizeof(df11_open_options), 0, 0, NULL }
+#define DF11_OPEN_OPTIONS_INIT { sizeof(df11_open_options), 0, 0, NULL, NULL }
 
 /** Initialises a df11_group_info. */
 #define DF11_GROUP_INFO_INIT { sizeof(df11_group_info), NULL, 0, 0, 0, 0, 0 }
@@ -389,6 +389,11 @@ typedef struct df11_open_options {
      * during the call only.
      */
     const char *config_json;
+    /**
+     * NULL, or where to count the bytes of DF11_OPEN_VERIFY (two for each weight) and to look whether somebody cancels:
+     * between files, and all the time while codes are walked.
+     */
+    struct df11_progress *progress;
 } df11_open_options;
 
 /**
@@ -884,7 +889,7 @@ void df11_log_set(df11_log_fn callback,
  * given to df11_model_free(); otherwise NULL.
  *
  * Errors: DF11_IO; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for a file that cannot be trusted;
- * DF11_UNSUPPORTED_OPTION, DF11_INVALID_ARGUMENT, DF11_OUT_OF_MEMORY.
+ * DF11_UNSUPPORTED_OPTION, DF11_INVALID_ARGUMENT, DF11_CANCELLED, DF11_OUT_OF_MEMORY.
  */
 df11_status df11_model_open(const char *path,
                             const struct df11_open_options *options,

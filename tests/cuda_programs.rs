@@ -135,7 +135,18 @@ fn bench_has_right_answers() {
     assert!(said.contains("7000 weights") && said.contains("host time of a call"), "{said}");
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
     let results = report["results"].as_array().unwrap();
-    for what in ["decode", "odd", "tensors", "range", "graph", "copy", "pinned", "host time, decode"] {
+    for what in [
+        "decode",
+        "odd",
+        "tensors",
+        "range",
+        "batch",
+        "graph",
+        "copy",
+        "pinned",
+        "host time, decode",
+        "host time, batch",
+    ] {
         let found = results.iter().filter(|r| r["what"] == what && r["seconds"].as_f64() > Some(0.0)).count();
         assert_eq!(found, 2, "{what} in {report}");
     }

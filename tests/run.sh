@@ -25,10 +25,12 @@ step() { echo "== $*"; "$@"; }
 need "${CC:-cc}" gcc
 need "${CXX:-c++}" g++
 need valgrind valgrind
+need nm binutils
+need abidiff abigail-tools
 need mpirun openmpi-bin
 need python3 python3
 need cmake cmake
-need pkg-config pkg-config
+need pkg-config pkgconf
 ! command -v apt-get >/dev/null || need dpkg-shlibdeps dpkg-dev
 [ "$(id -u)" = 0 ] || need fakeroot fakeroot
 python3 -c 'import ensurepip, venv' 2>/dev/null || fetch "Python's venv" python3-venv
@@ -46,8 +48,13 @@ for bench in decode encode image model; do
     step cargo bench --locked -p df11-bench --bench "$bench" -- --quick
 done
 
+# What is built on an installed tree.
+DF11_PREFIX=${DF11_PREFIX:-$PWD/target/stage}
+export DF11_PREFIX
+step make install PREFIX="$DF11_PREFIX"
 # Programs in C, C++, Go and Rust against what is installed, released and packaged.
 step tests/packages/run.sh
+step examples/go-service/test.sh
 
 # The pinned compiler of the kernels is to be had for Linux on x86-64; elsewhere the hashes that cargo test compares must do.
 if [ "$(uname -sm)" = "Linux x86_64" ]; then

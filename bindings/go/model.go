@@ -35,10 +35,10 @@ type Options struct {
 	// Config is the text of a config.json to use instead of the model's own: for a file that comes without one. Its
 	// pattern_dict says what the tensors inside a group are called.
 	Config []byte
-	// Progress, if set, is told how many bytes of the verification are done: some twenty times a second and once at the
-	// end, on the goroutine that called Open. Total is 0 until it is known.
+	// Progress, if set, is told how many bytes of the verification are done: at the beginning, some twenty times a second,
+	// and at the end, on the goroutine that called Open. Total is 0 until it is known, and without Verify.
 	Progress func(done, total uint64)
-	// Logger, if set, is told what was opened, how long it took, and what failed.
+	// Logger, if set, is told what was opened, how long it took, and what failed. See [SetLogger] for the library's own log.
 	Logger *slog.Logger
 }
 
@@ -121,12 +121,35 @@ func Open(ctx context.Context, path string, o *Options) (*Model, error) {
 	return m, err
 }
 
+// OpenMemory opens the bytes of one .safetensors file that lie in memory. They are not copied: they must not change until the
+// model is closed. There is no config.json beside them; see [Options]. All else is as for [Open].
+func OpenMemory(ctx context.Context, data []byte, o *Options) (*Model, error) {
+	if o == nil {
+		o = &Options{}
+	}
+	return openWith(ctx, o, func(c *modelHandle, flags, threads uint32, progress cdf11.Progress) (e *cdf11.Error) {
+		if len(data) > 0 {
+			c.pinned.Pin(unsafe.SliceData(data))
+		}
+		c.Model, e = cdf11.OpenMemory(data, flags, threads, o.Config, progress)
+		return e
+	})
+}
+
 func open(ctx context.Context, path string, o *Options) (*Model, error) {
-	threads, err := threads("open", o.Threads)
-	if err != nil {
+	if err := noZero("open", "path", path); err != nil {
 		return nil, err
 	}
-	if err := noZero("open", "path", path); err != nil {
+	return openWith(ctx, o, func(c *modelHandle, flags, threads uint32, progress cdf11.Progress) (e *cdf11.Error) {
+		c.Model, e = cdf11.Open(path, flags, threads, o.Config, progress)
+		return e
+	})
+}
+
+func openWith(ctx context.Context, o *Options,
+	call func(c *modelHandle, flags, threads uint32, progress cdf11.Progress) *cdf11.Error) (*Model, error) {
+	threads, err := threads("open", o.Threads)
+	if err != nil {
 		return nil, err
 	}
 	if err := noZero("open", "config", string(o.Config)); err != nil {
@@ -142,20 +165,15 @@ func open(ctx context.Context, path string, o *Options) (*Model, error) {
 	if o.AnyVersion {
 		flags |= cdf11.OpenAnyVersion
 	}
-	var c cdf11.Model
-	err = watch(ctx, "open", o.Progress, func(progress cdf11.Progress) (e *cdf11.Error) {
-		c, e = cdf11.Open(path, flags, threads, o.Config, progress)
-		return e
-	}, func() { c.Free() })
+	c := newModelHandle()
+	err = watch(ctx, "open", o.Progress, func(progress cdf11.Progress) *cdf11.Error {
+		return call(c, flags, threads, progress)
+	}, c.release)
 	if err != nil {
+		c.release() // there is no model, but memory may be pinned
 		return nil, err
 	}
-	return newModel(c)
-}
-
-// newModel owns c, whatever comes of it.
-func newModel(c cdf11.Model) (*Model, error) {
-	m := &Model{c: newModelHandle(c)}
+	m := &Model{c: c}
 	m.init()
 	m.cleanup = runtime.AddCleanup(m, (*modelHandle).release, m.c)
 	if err := m.describe(); err != nil {
@@ -173,7 +191,7 @@ func (m *Model) describe() error {
 	for i := range m.groups {
 		g, e := m.c.Group(uint64(i))
 		if e != nil {
-			return of("open", e)
+			return result("open", e)
 		}
 		m.groups[i] = GroupInfo{
 			Name:        g.Name,
@@ -190,7 +208,7 @@ func (m *Model) describe() error {
 	for i := range m.tensors {
 		t, e := m.c.Tensor(uint64(i), files)
 		if e != nil {
-			return of("open", e)
+			return result("open", e)
 		}
 		info := TensorInfo{
 			Name:        t.Name,
@@ -267,7 +285,7 @@ func (m *Model) Decompress(group int, first uint64, dst []BF16, threads int) err
 		return err
 	}
 	defer m.leave()
-	return of(op, m.c.Decompress(uint64(group), first, bits(dst), n))
+	return result(op, m.c.Decompress(uint64(group), first, bits(dst), n))
 }
 
 // ReadTensor copies or decodes len(dst) bytes of a tensor's values, from their byte offset on. For a tensor in a group both
@@ -282,7 +300,7 @@ func (m *Model) ReadTensor(tensor int, offset uint64, dst []byte, threads int) e
 		return err
 	}
 	defer m.leave()
-	return of(op, m.c.Read(uint64(tensor), offset, dst, n))
+	return result(op, m.c.Read(uint64(tensor), offset, dst, n))
 }
 
 // WriteImage writes the image of a group to dst, which holds at least [GroupInfo.ImageBytes] bytes: what a CUDA device can
@@ -294,7 +312,7 @@ func (m *Model) WriteImage(group int, dst []byte) error {
 		return err
 	}
 	defer m.leave()
-	return of(op, m.c.WriteImage(uint64(group), dst))
+	return result(op, m.c.WriteImage(uint64(group), dst))
 }
 
 // WriteImagePart writes one of so many parts of an image, from 0 on: for goroutines that share the work, all with the same
@@ -308,7 +326,7 @@ func (m *Model) WriteImagePart(group int, dst []byte, part, parts int) error {
 		return err
 	}
 	defer m.leave()
-	return of(op, m.c.WriteImagePart(uint64(group), dst, uint32(part), uint32(parts)))
+	return result(op, m.c.WriteImagePart(uint64(group), dst, uint32(part), uint32(parts)))
 }
 
 // begin begins a call, unless an argument cannot be said to C or the model is closed.

@@ -37,7 +37,7 @@ func (m *Model) GroupPart(group int, part Part) (PartInfo, error) {
 	defer m.leave()
 	p, e := m.c.Part(uint64(group), uint32(part))
 	if e != nil {
-		return PartInfo{}, of(op, e)
+		return PartInfo{}, result(op, e)
 	}
 	return PartInfo{p.File, p.Offset, p.Bytes}, nil
 }

@@ -14,18 +14,18 @@ const every = 50 * time.Millisecond
 // watch makes a long call of the library's: the end of ctx cancels it, and report, unless it is nil, hears how far it is,
 // on this goroutine. C calls nothing of Go's: the one is a flag in C's memory, the other are two numbers there.
 //
-// If report panics, so does watch, but when the call has ended, and undo was called if it had succeeded.
+// If report panics, so does watch, but when the call has ended, and undo was called.
 func watch(ctx context.Context, op string, report func(done, total uint64),
 	call func(cdf11.Progress) *cdf11.Error, undo func()) error {
 	if err := ctx.Err(); err != nil {
 		return cancelled(ctx, op)
 	}
 	if ctx.Done() == nil && report == nil {
-		return of(op, call(cdf11.Progress{}))
+		return result(op, call(cdf11.Progress{}))
 	}
 	progress, e := cdf11.NewProgress()
 	if e != nil {
-		return of(op, e)
+		return result(op, e)
 	}
 	flag := &flag{progress: progress}
 	defer flag.free()
@@ -36,10 +36,11 @@ func watch(ctx context.Context, op string, report func(done, total uint64),
 	} else {
 		e = poll(progress, report, call, undo)
 	}
-	if e != nil && Status(e.Status) == Cancelled && ctx.Err() != nil {
+	err := result(op, e)
+	if errorStatus(err) == Cancelled && ctx.Err() != nil {
 		return cancelled(ctx, op)
 	}
-	return of(op, e)
+	return err
 }
 
 // poll makes the call on another goroutine, and tells report on this one.
@@ -55,13 +56,12 @@ func poll(progress cdf11.Progress, report func(done, total uint64), call func(cd
 		if !reported { // report has panicked
 			progress.Cancel()
 			<-done
-			if e == nil {
-				undo()
-			}
+			undo()
 		}
 	}()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	report(0, 0)
 	for running := true; running; {
 		select {
 		case <-done:

@@ -32,7 +32,7 @@ func Stats() StatsSnapshot {
 	s, e := cdf11.GetStats()
 	if e != nil {
 		// The struct is ours and of the size that the library was compiled with: there is nothing to fail.
-		panic(of("stats", e))
+		panic(result("stats", e))
 	}
 	return StatsSnapshot(s)
 }

@@ -130,12 +130,22 @@ func (e *Error) errno() (syscall.Errno, bool) {
 	return syscall.Errno(e.NativeCode), e.Status == IO && e.NativeCode > 0
 }
 
-// of makes an error of the library's this package's. It takes and gives nil, and what it gives is an error without a type.
-func of(op string, e *cdf11.Error) error {
+// result is the end of every call of the library's: it gives the logger what the library has said, and makes its error this
+// package's. It takes and gives nil, and what it gives is an error without a type.
+func result(op string, e *cdf11.Error) error {
+	takeLog()
 	if e == nil {
 		return nil
 	}
 	return &Error{Status: Status(e.Status), NativeCode: e.Native, Message: e.Message, Op: op}
+}
+
+// errorStatus is an error's status, or StatusOK where it has none.
+func errorStatus(err error) Status {
+	if e, ok := err.(*Error); ok {
+		return e.Status
+	}
+	return StatusOK
 }
 
 // invalid is an error about an argument that the library was not asked about.

@@ -1,5 +1,6 @@
 //! Opening models and asking what is in them.
 
+use super::progress;
 use super::stats;
 use super::status::{df11_error, df11_status, frame};
 use super::structs;
@@ -7,6 +8,8 @@ use super::types::*;
 use crate::cuda::image::Layout;
 use crate::error::{Error, Result, shorten};
 use crate::format::{Data, Member, Model, OpenOptions, Span};
+use crate::host;
+use crate::progress::Progress;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::ptr;
@@ -31,7 +34,7 @@ pub struct df11_model {
 /// given to df11_model_free(); otherwise NULL.
 ///
 /// Errors: DF11_IO; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for a file that cannot be trusted;
-/// DF11_UNSUPPORTED_OPTION, DF11_INVALID_ARGUMENT, DF11_OUT_OF_MEMORY.
+/// DF11_UNSUPPORTED_OPTION, DF11_INVALID_ARGUMENT, DF11_CANCELLED, DF11_OUT_OF_MEMORY.
 ///
 /// # Safety
 ///
@@ -44,7 +47,7 @@ pub unsafe extern "C" fn df11_model_open(
     error: *mut df11_error,
 ) -> df11_status {
     // SAFETY: by the caller's promise.
-    unsafe { open(options, out, error, |options| Model::open(path_of(path)?, options)) }
+    unsafe { open(options, out, error, |options, progress| Model::open_watched(path_of(path)?, options, progress)) }
 }
 
 /// Opens the bytes of one .safetensors file that lie in memory. They are not copied: they must stay, unchanged, until the
@@ -76,7 +79,7 @@ pub unsafe extern "C" fn df11_model_open_memory(
     }
     // SAFETY: by the caller's promise.
     unsafe {
-        open(options, out, error, |options| {
+        open(options, out, error, |options, _| {
             if data.is_null() || bytes > isize::MAX as usize {
                 return Err(Error::InvalidArgument(format!("data: {bytes} bytes at {data:p} are no memory")));
             }
@@ -94,14 +97,14 @@ unsafe fn open(
     options: *const df11_open_options,
     out: *mut *mut df11_model,
     error: *mut df11_error,
-    model: impl FnOnce(&OpenOptions) -> Result<Model>,
+    model: impl FnOnce(&OpenOptions, &Progress) -> Result<Model>,
 ) -> df11_status {
     // SAFETY: by the caller's promise.
     unsafe {
         frame(error, || {
             clear(out, ptr::null_mut())?;
-            let (options, verify) = match structs::read(options)? {
-                None => (OpenOptions::default(), None),
+            let (options, verify, progress) = match structs::read(options)? {
+                None => (OpenOptions::default(), None, Progress::new()),
                 Some(o) => {
                     let unknown = o.flags & !(DF11_OPEN_VERIFY | DF11_OPEN_READ | DF11_OPEN_ANY_VERSION);
                     if unknown != 0 {
@@ -115,12 +118,16 @@ unsafe fn open(
                         config,
                         indexed: false,
                     };
-                    (options, (o.flags & DF11_OPEN_VERIFY != 0).then_some(o.threads as usize))
+                    let verify = (o.flags & DF11_OPEN_VERIFY != 0).then_some(o.threads as usize);
+                    (options, verify, progress::of(o.progress, None, ptr::null_mut()))
                 }
             };
-            let model = model(&options)?;
+            // What the handle was given to before is not this call's. How much there is to do the headers say.
+            progress.begin(0);
+            progress.check()?;
+            let model = model(&options, &progress)?;
             if let Some(threads) = verify {
-                (0..model.groups().len()).try_for_each(|group| crate::host::verify(&model, group, threads))?;
+                host::verify_all(&model, threads, &progress)?;
             }
             // Names with zero bytes were refused when the model was opened; a path from a C text has none.
             let text = |s: &str| CString::new(s).map_err(|_| Error::Internal("a name with a zero byte".into()));

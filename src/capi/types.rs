@@ -1,5 +1,6 @@
 //! The structs and constants that describe models.
 
+use super::progress::df11_progress;
 use super::structs::Sizeable;
 use safetensors::Dtype;
 use std::ffi::{c_char, c_void};
@@ -27,9 +28,12 @@ pub struct df11_open_options {
     /// that comes without one: the config's pattern_dict says what the tensors inside a group are called. It is read
     /// during the call only.
     pub config_json: *const c_char,
+    /// NULL, or where to count the bytes of DF11_OPEN_VERIFY (two for each weight) and to look whether somebody cancels:
+    /// between files, and all the time while codes are walked.
+    pub progress: *mut df11_progress,
 }
 
-// SAFETY: repr(C), begins with its size, no padding (asserted below), zero is a NULL text.
+// SAFETY: repr(C), begins with its size, no padding (asserted below), zeros are NULL pointers.
 unsafe impl Sizeable for df11_open_options {
     const NAME: &'static str = "df11_open_options";
     const FIRST: usize = 24;
@@ -140,7 +144,7 @@ unsafe impl Sizeable for df11_part_info {
 
 // Every byte belongs to a field: padding would carry garbage across the ABI.
 const _: () = {
-    assert!(size_of::<df11_open_options>() == 24 && size_of::<df11_group_info>() == 56);
+    assert!(size_of::<df11_open_options>() == 32 && size_of::<df11_group_info>() == 56);
     assert!(size_of::<df11_tensor_info>() == 80 && size_of::<df11_part_info>() == 40);
 };
 

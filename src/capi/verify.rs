@@ -135,12 +135,13 @@ pub unsafe extern "C" fn df11_verify_model(
             };
             let path = path_of(model)?;
             let original = if original.is_null() { None } else { Some(path_of(original)?) };
-            let model = Model::open(path, &open)?;
+            let progress = progress::of(options.progress, options.callback, options.callback_user);
+            let model = Model::open_watched(path, &open, &progress)?;
             let open = OpenOptions { any_version: true, config: None, indexed: true, ..open };
             // Before the codes are walked: a wrong path should not be found out minutes later.
-            let original = original.map(|path| Model::open(path, &open).map_err(host::unusable)).transpose()?;
+            let open = |path| Model::open_watched(path, &open, &progress).map_err(host::unusable);
+            let original = original.map(open).transpose()?;
 
-            let progress = progress::of(options.progress, options.callback, options.callback_user);
             let threads = VerifyOptions { threads: options.threads as usize };
             let mut first = None;
             let verified = host::verify_model(&model, original.as_ref(), &threads, &progress, &mut |finding| {

@@ -4,6 +4,7 @@ use super::config::Config;
 use super::group::{Group, MEMBERS};
 use super::source::{MOST_HEADER_BYTES, Source, Span, open_regular};
 use crate::error::{Error, Place, Result, shorten};
+use crate::progress::Progress;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use std::cmp::Ordering;
@@ -120,7 +121,12 @@ impl Model {
     /// Opens a folder with `*.safetensors`, or one such file. A `config.json` is looked for in the folder, or beside the
     /// file, where `NAME.config.json` of a `NAME.safetensors` comes first. Names that start with a dot are passed over, as Python's `glob` does.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Model> {
-        let path = path.as_ref();
+        Self::open_watched(path.as_ref(), options, &Progress::new())
+    }
+
+    /// [`Model::open`] that can be cancelled between files. It counts nothing: headers take milliseconds, where nothing is
+    /// in the way.
+    pub(crate) fn open_watched(path: &Path, options: &OpenOptions, progress: &Progress) -> Result<Model> {
         let meta = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?;
         let (files, config) = if meta.is_dir() {
             if path.join(super::UNFINISHED).exists() {
@@ -153,7 +159,8 @@ impl Model {
         };
         let indexed = options.indexed && config.is_none() && meta.is_dir();
         let files = if indexed { super::weights::files(path)? } else { files };
-        let model = Self::build(files.iter().map(|f| Source::open(f, !options.read)).collect::<Result<_>>()?, config)?;
+        let source = |file: &PathBuf| progress.check().and_then(|()| Source::open(file, !options.read));
+        let model = Self::build(files.iter().map(source).collect::<Result<_>>()?, config, progress)?;
         if indexed {
             super::weights::check(path, &model)?;
         }
@@ -166,7 +173,8 @@ impl Model {
             Some(text) => Config::parse(text.as_bytes(), &Place::file("config.json"), true)?,
             None => None,
         };
-        Self::build(files.iter().map(|f| Source::open(f, false)).collect::<Result<_>>()?, config)
+        let sources = files.iter().map(|f| Source::open(f, false)).collect::<Result<_>>()?;
+        Self::build(sources, config, &Progress::new())
     }
 
     /// Opens one group of a file, to be read piece by piece: all else in it may be unfinished.
@@ -210,15 +218,16 @@ impl Model {
             Some(text) => Config::parse(text.as_bytes(), &Place::file("the caller's config"), options.any_version)?,
             None => None,
         };
-        Self::build(vec![Source::memory(Box::new(bytes))], config)
+        Self::build(vec![Source::memory(Box::new(bytes))], config, &Progress::new())
     }
 
-    fn build(sources: Vec<Source>, config: Option<Config>) -> Result<Model> {
+    fn build(sources: Vec<Source>, config: Option<Config>, progress: &Progress) -> Result<Model> {
         // Every tensor of every file, and the shapes and hashes that their metadata may carry.
         let mut entries: BTreeMap<String, (TensorInfo, Span)> = BTreeMap::new();
         let mut shapes: HashMap<String, (Vec<u64>, usize)> = HashMap::new();
         let mut hashes: HashMap<String, [u8; 32]> = HashMap::new();
         for (number, source) in sources.iter().enumerate() {
+            progress.check()?;
             let header = source.header(number)?;
             for (name, info, span) in header.tensors {
                 check_name(&name).map_err(|reason| Error::invalid(source.place().tensor(&name), reason))?;
@@ -258,6 +267,7 @@ impl Model {
                 ));
             }
             let Some(members) = all(members) else { continue };
+            progress.check()?;
             groups.push(Group::check(&sources, base, members)?);
         }
         groups.sort_by(|a, b| natural(a.name(), b.name()));

@@ -16,7 +16,7 @@ pub use check::{Finding, FindingKind, Verified, VerifyOptions, compare_models, v
 pub use compress::{EncodeOptions, Packed, PackedSizes, compress, compress_raw};
 pub(crate) use threads::{NAME as THREAD_NAME, panic_text, run as run_threads};
 pub use verify::verify;
-pub(crate) use verify::{BlockWalk, blocks_of};
+pub(crate) use verify::{BlockWalk, blocks_of, verify_all};
 
 use crate::error::{Error, Result, shorten};
 use crate::format::{Data, Group, Member, Model, Tensor};

@@ -21,6 +21,22 @@ pub fn verify(model: &Model, group: usize, threads: usize) -> Result<()> {
     walk(model, group, threads, &Progress::new())
 }
 
+/// [`verify`] of every group, one after the other, up to the first that is wrong.
+pub(crate) fn verify_all(model: &Model, threads: usize, progress: &Progress) -> Result<()> {
+    // Counts that a file claims may be anything; progress is for people.
+    let bytes = |group: &Group| group.element_count().saturating_mul(2);
+    progress.begin(model.groups().iter().map(bytes).fold(0, u64::saturating_add));
+    let mut behind = 0u64;
+    for (number, group) in model.groups().iter().enumerate() {
+        progress.check()?;
+        walk(model, number, threads, progress)?;
+        behind = behind.saturating_add(bytes(group));
+        progress.reach(behind);
+    }
+    progress.finish();
+    Ok(())
+}
+
 /// [`verify`], two bytes of progress for each weight.
 pub(super) fn walk(model: &Model, group: usize, threads: usize, progress: &Progress) -> Result<()> {
     let Some(group) = model.groups().get(group) else {
@@ -147,5 +163,26 @@ impl<'a> BlockWalk<'a> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::OpenOptions;
+
+    #[test]
+    fn all_groups_are_counted_until_somebody_cancels() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/block/model");
+        let model = Model::open(path, &OpenOptions::default()).unwrap();
+        let bytes: u64 = model.groups().iter().map(|g| 2 * g.element_count()).sum();
+        let progress = Progress::new();
+        verify_all(&model, 2, &progress).unwrap();
+        assert_eq!((progress.done(), progress.total()), (bytes, bytes));
+
+        // The callback is first told when the work begins.
+        let progress = Progress::with_callback(|p| p.total() == 0);
+        assert!(matches!(verify_all(&model, 2, &progress), Err(Error::Cancelled)));
+        assert_eq!(progress.done(), 0);
     }
 }

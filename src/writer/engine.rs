@@ -18,7 +18,7 @@ use super::check;
 use super::output::PartialFile;
 use super::state::Journal;
 use super::tasks::{Kind, Next, Task, Tasks};
-use crate::error::{Error, Place, Result, shorten};
+use crate::error::{Error, Place, Result, grow, shorten};
 use crate::format::{FileLayout, HASHES_KEY, LayoutTensor, MEMBERS, Member, Model, SHAPES_KEY};
 use crate::host::encode::{Outline, Piece, STRETCH, Scratch, Sink};
 use crate::host::{panic_text, run_threads};
@@ -358,9 +358,7 @@ impl<'a> Engine<'a> {
     }
 
     fn read<'m>(&self, tile: &Tile, buffer: &'m mut Vec<u16>) -> Result<&'m [u16]> {
-        if buffer.len() < tile.weights {
-            buffer.resize(STRETCH, 0);
-        }
+        grow(buffer, tile.weights.min(STRETCH), 0, "the weights of a stretch")?;
         let weights = &mut buffer[..tile.weights];
         let tensor = &self.model.tensors()[tile.tensor];
         self.model.read_plain(tensor, 2 * tile.in_tensor, bytemuck::cast_slice_mut(weights))?;
@@ -380,7 +378,7 @@ impl<'a> Engine<'a> {
 
     fn hash(&self, file: usize, tensor: usize, memory: &mut Memory) -> Result<()> {
         let source = &self.model.tensors()[tensor];
-        memory.bytes.resize(PIECE, 0);
+        grow(&mut memory.bytes, PIECE, 0, "a part of a file")?;
         let mut hash = Sha256::new();
         let mut at = 0;
         while at < source.bytes() {
@@ -645,7 +643,7 @@ impl<'a> Engine<'a> {
     fn copy(&self, number: usize, task: usize, memory: &mut Memory) -> Result<()> {
         let plan = self.plan(number)?;
         let (tensor, from, len, to) = plan.copies[task];
-        memory.bytes.resize(PIECE, 0);
+        grow(&mut memory.bytes, PIECE, 0, "a part of a file")?;
         let bytes = &mut memory.bytes[..len];
         self.model.read_plain(&self.model.tensors()[tensor], from, bytes)?;
         plan.out.write_at(to, bytes)?;

@@ -282,6 +282,51 @@ static void mistakes_and_files(void)
     df11_model_free(model);
 }
 
+/* Opening counts what it verifies, for whoever watches, and can be cancelled. */
+static void opening_watched(void)
+{
+    df11_error error;
+    df11_model *model;
+    df11_progress *progress;
+    df11_open_options options = DF11_OPEN_OPTIONS_INIT;
+    uint64_t done, total, weights = 0;
+    CHECK(df11_progress_new(&progress, &error) == DF11_OK);
+    options.progress = progress;
+    options.threads = 2;
+    CHECK(df11_model_open(under(golden, "block/model"), &options, &model, &error) == DF11_OK);
+    df11_progress_get(progress, &done, &total);
+    CHECK(done == 0 && total == 0); /* nothing is verified */
+    for (uint64_t g = 0; g < df11_model_group_count(model); g++) {
+        df11_group_info info = DF11_GROUP_INFO_INIT;
+        CHECK(df11_model_group_info(model, g, &info, NULL) == DF11_OK);
+        weights += info.element_count;
+    }
+    df11_model_free(model);
+    options.flags = DF11_OPEN_VERIFY;
+    CHECK(df11_model_open(under(golden, "block/model"), &options, &model, &error) == DF11_OK);
+    df11_progress_get(progress, &done, &total);
+    CHECK(weights > 0 && total == 2 * weights && done == total);
+    df11_model_free(model);
+
+    /* What another call has counted is not this one's. */
+    options.flags = 0;
+    CHECK(df11_model_open(under(golden, "tiny/model"), &options, &model, &error) == DF11_OK);
+    df11_progress_get(progress, &done, &total);
+    CHECK(done == 0 && total == 0);
+    df11_model_free(model);
+
+    df11_progress_cancel(progress);
+    CHECK(df11_model_open(under(golden, "block/model"), &options, &model, &error) == DF11_CANCELLED && model == NULL);
+    options.flags = DF11_OPEN_VERIFY;
+    CHECK(df11_model_open(under(golden, "block/model"), &options, &model, &error) == DF11_CANCELLED && model == NULL);
+
+    /* A program that was compiled before there was a progress: what lies behind its struct is not read. */
+    options.struct_size = offsetof(df11_open_options, progress);
+    CHECK(df11_model_open(under(golden, "block/model"), &options, &model, &error) == DF11_OK);
+    df11_model_free(model);
+    df11_progress_free(progress);
+}
+
 static void from_memory(void)
 {
     static const char *const config = "{\"dfloat11_config\": {\"version\": \"0.5.0\", \"threads_per_block\": [512],"
@@ -1053,6 +1098,7 @@ int main(int argc, char **argv)
     images();
     ranges();
     mistakes_and_files();
+    opening_watched();
     from_memory();
     logging();
     counting();

@@ -19,11 +19,12 @@ ASSERT(offsetof(df11_error, status) == 0);
 ASSERT(offsetof(df11_error, native_code) == 4);
 ASSERT(offsetof(df11_error, message) == 8);
 
-ASSERT(sizeof(df11_open_options) == 24);
+ASSERT(sizeof(df11_open_options) == 32);
 ASSERT(offsetof(df11_open_options, struct_size) == 0);
 ASSERT(offsetof(df11_open_options, flags) == 8);
 ASSERT(offsetof(df11_open_options, threads) == 12);
 ASSERT(offsetof(df11_open_options, config_json) == 16);
+ASSERT(offsetof(df11_open_options, progress) == 24);
 
 ASSERT(sizeof(df11_group_info) == 56);
 ASSERT(offsetof(df11_group_info, struct_size) == 0);
@@ -166,5 +167,5 @@ int main(void)
     size_t infos = group.struct_size + tensor.struct_size + part.struct_size + report.struct_size;
     if (writing != 96 + 104 + 24 + 104)
         return 1;
-    return options.struct_size + verify.struct_size + infos == 24 + 72 + 56 + 80 + 40 + 64 ? 0 : 1;
+    return options.struct_size + verify.struct_size + infos == 32 + 72 + 56 + 80 + 40 + 64 ? 0 : 1;
 }

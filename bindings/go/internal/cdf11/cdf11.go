@@ -9,7 +9,10 @@ package cdf11
 // #include "shim.h"
 import "C"
 
-import "unsafe"
+import (
+	"bytes"
+	"unsafe"
+)
 
 // Handles, sizes and device addresses are passed as they are: C's size_t, df11_devptr and Go's uintptr must be the same.
 var _ [0]struct{} = [unsafe.Sizeof(uintptr(0)) - 8]struct{}{}
@@ -26,7 +29,12 @@ func failed(status C.df11_status, e *C.df11_error) *Error {
 	if status == C.DF11_OK {
 		return nil
 	}
-	return &Error{int32(status), int32(e.native_code), C.GoString(&e.message[0])}
+	// Not by C.GoString, for which every call's e would have to be on the heap.
+	message := unsafe.Slice((*byte)(unsafe.Pointer(&e.message)), len(e.message))
+	if end := bytes.IndexByte(message, 0); end >= 0 {
+		message = message[:end]
+	}
+	return &Error{int32(status), int32(e.native_code), string(message)}
 }
 
 // Version is the library's.
@@ -47,9 +55,9 @@ func text(s []byte) *C.char {
 		return nil
 	}
 	p := C.malloc(C.size_t(len(s)) + 1) // cgo's malloc never gives NULL
-	bytes := unsafe.Slice((*byte)(p), len(s)+1)
-	copy(bytes, s)
-	bytes[len(s)] = 0
+	to := unsafe.Slice((*byte)(p), len(s)+1)
+	copy(to, s)
+	to[len(s)] = 0
 	return (*C.char)(p)
 }
 

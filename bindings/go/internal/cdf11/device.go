@@ -45,9 +45,9 @@ func (d Device) Free() { C.df11_device_free(d.p) }
 
 // DeviceInfo is a df11_device_info.
 type DeviceInfo struct {
-	Name, Kernels, LibCUDA                 string
-	Ordinal, DriverVersion                 int32
-	CapMajor, CapMinor, MultiprocessorUnit uint32
+	Name, Kernels, LibCUDA                            string
+	Ordinal, DriverVersion                            int32
+	CapabilityMajor, CapabilityMinor, Multiprocessors uint32
 }
 
 // Info is df11_device_get_info.
@@ -58,14 +58,14 @@ func (d Device) Info() (DeviceInfo, *Error) {
 		return DeviceInfo{}, failed(s, &e)
 	}
 	return DeviceInfo{
-		Name:               C.GoString(info.name),
-		Kernels:            C.GoString(info.kernels),
-		LibCUDA:            C.GoString(info.libcuda),
-		Ordinal:            int32(info.ordinal),
-		DriverVersion:      int32(info.driver_version),
-		CapMajor:           uint32(info.capability_major),
-		CapMinor:           uint32(info.capability_minor),
-		MultiprocessorUnit: uint32(info.multiprocessor_count),
+		Name:            C.GoString(info.name),
+		Kernels:         C.GoString(info.kernels),
+		LibCUDA:         C.GoString(info.libcuda),
+		Ordinal:         int32(info.ordinal),
+		DriverVersion:   int32(info.driver_version),
+		CapabilityMajor: uint32(info.capability_major),
+		CapabilityMinor: uint32(info.capability_minor),
+		Multiprocessors: uint32(info.multiprocessor_count),
 	}, nil
 }
 

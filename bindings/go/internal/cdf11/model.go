@@ -5,6 +5,8 @@ package cdf11
 //
 // #cgo noescape df11go_open
 // #cgo nocallback df11go_open
+// #cgo noescape df11go_open_memory
+// #cgo nocallback df11go_open_memory
 // #cgo noescape df11_decompress_host
 // #cgo nocallback df11_decompress_host
 // #cgo noescape df11_tensor_read
@@ -39,6 +41,18 @@ func Open(path string, flags, threads uint32, config []byte, progress Progress) 
 	var m Model
 	var e C.df11_error
 	s := C.df11go_open(cpath, C.uint32_t(flags), C.uint32_t(threads), cconfig, progress.p, &m.p, &e)
+	return m, failed(s, &e)
+}
+
+// OpenMemory is df11_model_open_memory. The memory must stay where it is, unchanged, until the model is freed: memory of Go's
+// is to be pinned.
+func OpenMemory(data []byte, flags, threads uint32, config []byte, progress Progress) (Model, *Error) {
+	cconfig := text(config)
+	defer free(cconfig)
+	var m Model
+	var e C.df11_error
+	s := C.df11go_open_memory(C.uintptr_t(uintptr(unsafe.Pointer(unsafe.SliceData(data)))), C.size_t(len(data)),
+		C.uint32_t(flags), C.uint32_t(threads), cconfig, progress.p, &m.p, &e)
 	return m, failed(s, &e)
 }
 

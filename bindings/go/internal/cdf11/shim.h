@@ -18,9 +18,45 @@ static inline df11_status df11go_open(const char *path, uint32_t flags, uint32_t
     options.flags = flags;
     options.threads = threads;
     options.config_json = config;
-    (void)progress;
+    options.progress = progress;
     return df11_model_open(path, &options, out, error);
 }
+
+static inline df11_status df11go_open_memory(uintptr_t data, size_t bytes, uint32_t flags, uint32_t threads,
+                                             const char *config, df11_progress *progress, df11_model **out,
+                                             df11_error *error)
+{
+    df11_open_options options = DF11_OPEN_OPTIONS_INIT;
+    options.flags = flags;
+    options.threads = threads;
+    options.config_json = config;
+    options.progress = progress;
+    return df11_model_open_memory((const void *)data, bytes, &options, out, error);
+}
+
+/* What a verification has found, in memory of malloc's: a df11go_finding each, behind it its two texts. */
+typedef struct {
+    uint32_t kind, name_bytes, text_bytes;
+} df11go_finding;
+typedef struct {
+    char *bytes;
+    size_t used, size;
+    uint64_t lost; /* findings for which there was no memory, or which were too many */
+} df11go_findings;
+
+df11_status df11go_verify(const char *model, const char *original, uint32_t threads, uint32_t flags, const char *config,
+                          df11_progress *progress, df11_verify_report *report, df11go_findings *findings,
+                          df11_error *error);
+
+/* The library's log, kept until Go takes it: see log.c. */
+typedef struct {
+    int32_t level;
+    uint32_t bytes;
+} df11go_line;
+enum { DF11GO_LOG_BYTES = 1 << 16 };
+extern uint32_t df11go_log_waiting; /* 1 while there are lines; read atomically */
+void df11go_log_set(int32_t max_level);
+size_t df11go_log_take(char *to, uint64_t *lost);
 
 static inline df11_status df11go_device_open(int32_t ordinal, int current, uint32_t flags, const char *libcuda,
                                              df11_device **out, df11_error *error)

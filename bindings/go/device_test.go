@@ -1,0 +1,418 @@
+package df11_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"runtime"
+	"sync"
+	"testing"
+
+	df11 "github.com/libdf11/libdf11/bindings/go"
+	"github.com/libdf11/libdf11/bindings/go/internal/cudatest"
+)
+
+// device is the emulated one that DF11_LIBCUDA names, or a real one.
+func device(t testing.TB, o *df11.DeviceOptions) *df11.Device {
+	t.Helper()
+	there, err := cudatest.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !there {
+		t.Skip("DF11_LIBCUDA names no driver")
+	}
+	d, err := df11.OpenDevice(0, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// memory is device memory for the time of the test, all of its bytes 0xa5.
+func memory(t testing.TB, bytes uint64) uintptr {
+	p := cudatest.Alloc(bytes, 0xa5)
+	t.Cleanup(func() { cudatest.Free(p) })
+	return p
+}
+
+func stream(t testing.TB) uintptr {
+	s := cudatest.Stream()
+	t.Cleanup(func() { cudatest.EndStream(s) })
+	return s
+}
+
+// weights are a group's, decoded on the CPU, as bytes.
+func weights(t testing.TB, m *df11.Model, group int) []byte {
+	t.Helper()
+	dst := make([]df11.BF16, m.Groups()[group].Elements)
+	if err := m.Decompress(group, 0, dst, 1); err != nil {
+		t.Fatal(err)
+	}
+	return bytesOf(dst)
+}
+
+// same waits for the stream, and looks at what lies on the device: the weights, a good status, and nothing else changed.
+func same(t testing.TB, what string, stream, dst, status uintptr, want []byte, behind int) {
+	t.Helper()
+	cudatest.Wait(stream)
+	got, code := make([]byte, len(want)+behind), make([]byte, 4)
+	cudatest.Get(got, dst)
+	cudatest.Get(code, status)
+	if !bytes.Equal(got[:len(want)], want) || binary.LittleEndian.Uint32(code) != 0 {
+		t.Fatalf("%s: other weights on the device, status %v", what, df11.Status(binary.LittleEndian.Uint32(code)))
+	}
+	for _, b := range got[len(want):] {
+		if b != 0xa5 {
+			t.Fatalf("%s: written behind the end", what)
+		}
+	}
+}
+
+func TestDevice(t *testing.T) {
+	d := device(t, nil)
+	info := d.Info()
+	if info.Name == "" || info.Kernels == "" || info.LibCUDA == "" || info.DriverVersion < 12000 || info.Ordinal != 0 ||
+		info.CapabilityMajor < 7 || info.Multiprocessors < 1 {
+		t.Errorf("%+v", info)
+	}
+	m, s := open(t, modelOf("sharded"), nil), stream(t)
+	status := memory(t, 4)
+	cudatest.Put(status, make([]byte, 4))
+	before := df11.Stats()
+	for i, g := range m.Groups() {
+		want := weights(t, m, i)
+		size := uint64(len(want))
+		dst := memory(t, size+64)
+		image := make([]byte, g.ImageBytes)
+		if err := m.WriteImage(i, image); err != nil {
+			t.Fatal(err)
+		}
+		copied := memory(t, g.ImageBytes)
+		cudatest.Put(copied, image)
+		staging := cudatest.Pinned(1 << 16)
+		defer cudatest.Unpin(staging)
+		var allocated uintptr
+
+		for name, make := range map[string]func() (*df11.Resident, error){
+			"upload": func() (*df11.Resident, error) { return d.Upload(m, i, memory(t, g.ImageBytes), g.ImageBytes, s) },
+			"upload staged": func() (*df11.Resident, error) {
+				return d.UploadStaged(m, i, memory(t, g.ImageBytes), g.ImageBytes, s, staging, 1<<16)
+			},
+			"upload alloc": func() (r *df11.Resident, err error) {
+				r, allocated, err = d.UploadAlloc(m, i, s)
+				return r, err
+			},
+			"bind": func() (*df11.Resident, error) { return d.Bind(m, i, copied, g.ImageBytes) },
+			"bind image": func() (*df11.Resident, error) {
+				return d.BindImage(image[:min(len(image), df11.ImageHeadBytesMax)], copied, g.ImageBytes)
+			},
+		} {
+			r, err := make()
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			clear := func() { cudatest.Put(dst, bytes.Repeat([]byte{0xa5}, int(size)+64)) }
+			clear()
+			if err := r.Decompress(dst, size, status, s); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			same(t, name, s, dst, status, want, 64)
+
+			clear()
+			if err := r.DecompressRange(3, g.Elements-5, dst, size, status, s); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			same(t, name+", range", s, dst, status, want[6:size-4], 64)
+
+			clear()
+			dsts, sizes := []uintptr{}, []uint64{}
+			for _, tensor := range m.Tensors()[g.FirstTensor:][:g.Tensors] {
+				dsts, sizes = append(dsts, dst+uintptr(2*tensor.GroupOffset)), append(sizes, tensor.Bytes)
+			}
+			if err := r.DecompressTensors(dsts, sizes, status, s); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			same(t, name+", tensors", s, dst, status, want, 64)
+
+			clear()
+			if err := df11.DecompressBatch([]*df11.Resident{r}, []uintptr{dst}, []uint64{size}, status, s); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			same(t, name+", batch", s, dst, status, want, 64)
+
+			about, err := r.Info()
+			if err != nil || about.ImageBytes != g.ImageBytes || about.Elements != g.Elements ||
+				len(about.TensorEnds) != g.Tensors || about.TensorEnds[g.Tensors-1] != g.Elements {
+				t.Fatalf("%s: %+v %v", name, about, err)
+			}
+			if err := errors.Join(r.Uploaded(), r.Close(), r.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Decompress(dst, size, status, s); !errors.Is(err, fs.ErrClosed) {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(d.FreeMemory(allocated), d.FreeMemory(0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now, groups := df11.Stats(), uint64(len(m.Groups()))
+	if now.Uploads != before.Uploads+3*groups || now.Residents != before.Residents || now.DeviceDecodes <= before.DeviceDecodes {
+		t.Errorf("%+v\nbehind %+v", now, before)
+	}
+}
+
+func TestDeviceErrors(t *testing.T) {
+	d := device(t, nil)
+	m, s := open(t, modelOf("tiny"), nil), stream(t)
+	g := m.Groups()[0]
+	image := memory(t, g.ImageBytes)
+	r, err := d.Upload(m, 0, image, g.ImageBytes, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	size := 2 * g.Elements
+	dst := memory(t, size)
+	calls := df11.Stats().DeviceDecodes
+	none := []*df11.Resident{}
+	_, few := d.Upload(m, 0, image, g.ImageBytes-1, s)
+	_, misplaced := d.Upload(m, 0, image+1, g.ImageBytes, s)
+	_, missing := d.Upload(m, 9, image, g.ImageBytes, s)
+	_, negative := d.Bind(m, -1, image, g.ImageBytes)
+	_, noImage := d.BindImage([]byte("no image at all"), image, g.ImageBytes)
+	_, noDevice := df11.OpenDevice(1000, nil)
+	_, farDevice := df11.OpenDevice(1<<40, nil)
+	_, noDriver := df11.OpenDevice(0, &df11.DeviceOptions{LibCUDA: "/nowhere/libcuda.so"})
+	for name, c := range map[string]struct {
+		err  error
+		want df11.Status
+	}{
+		"too little memory":   {r.Decompress(dst, size-1, 0, s), df11.BufferTooSmall},
+		"an odd address":      {r.Decompress(dst+1, size, 0, s), df11.Misaligned},
+		"stream 0":            {r.Decompress(dst, size, 0, 0), df11.DefaultStream},
+		"outside":             {r.DecompressRange(g.Elements, 1, dst, size, 0, s), df11.InvalidArgument},
+		"lists that differ":   {r.DecompressTensors(make([]uintptr, 2), make([]uint64, 1), 0, s), df11.InvalidArgument},
+		"too many tensors":    {r.DecompressTensors(make([]uintptr, 9), make([]uint64, 9), 0, s), df11.InvalidArgument},
+		"no batch":            {df11.DecompressBatch(none, nil, nil, 0, s), df11.StatusOK},
+		"batch of nil":        {df11.DecompressBatch(make([]*df11.Resident, 1), make([]uintptr, 1), make([]uint64, 1), 0, s), df11.InvalidArgument},
+		"batch that differs":  {df11.DecompressBatch(none, make([]uintptr, 1), nil, 0, s), df11.InvalidArgument},
+		"small image":         {few, df11.BufferTooSmall},
+		"odd image":           {misplaced, df11.Misaligned},
+		"no such group":       {missing, df11.NotFound},
+		"negative group":      {negative, df11.NotFound},
+		"no image":            {noImage, df11.InvalidFormat},
+		"no such device":      {noDevice, df11.InvalidArgument},
+		"no such device ever": {farDevice, df11.InvalidArgument},
+		"no driver":           {noDriver, df11.NoDriver},
+	} {
+		if c.want == df11.StatusOK && c.err != nil || c.want != df11.StatusOK && !errors.Is(c.err, c.want) {
+			t.Errorf("%s: %v, not %v", name, c.err, c.want)
+		}
+	}
+	if now := df11.Stats().DeviceDecodes; now != calls {
+		t.Errorf("%d decodes, and %d before", now, calls)
+	}
+	// A file whose gaps lie is found out on the device.
+	bad := open(t, hostile+"gap_of_a_later_chunk.safetensors", nil)
+	b := bad.Groups()[0]
+	place, where, status := memory(t, b.ImageBytes), memory(t, 2*b.Elements), memory(t, 4)
+	cudatest.Put(status, make([]byte, 4))
+	u, err := d.Upload(bad, 0, place, b.ImageBytes, s)
+	if err != nil || u.Decompress(where, 2*b.Elements, status, s) != nil {
+		t.Fatal(err)
+	}
+	cudatest.Wait(s)
+	code := make([]byte, 4)
+	cudatest.Get(code, status)
+	if got := df11.Status(binary.LittleEndian.Uint32(code)); got != df11.Corrupt {
+		t.Error(got)
+	}
+	u.Close()
+
+	m.Close()
+	d.Close()
+	_, closedModel := device(t, nil).Upload(m, 0, image, g.ImageBytes, s)
+	_, closedDevice := d.Upload(open(t, modelOf("tiny"), nil), 0, image, g.ImageBytes, s)
+	_, closedBind := d.BindImage(nil, image, g.ImageBytes)
+	for _, err := range []error{closedModel, closedDevice, closedBind, d.FreeMemory(0)} {
+		if !errors.Is(err, fs.ErrClosed) {
+			t.Error(err)
+		}
+	}
+	// The resident lives on.
+	if err := r.Decompress(dst, size, 0, s); err != nil {
+		t.Error(err)
+	}
+	cudatest.Wait(s)
+}
+
+func TestDeviceOfTheCurrentContext(t *testing.T) {
+	allowed := device(t, &df11.DeviceOptions{AllowDefaultStream: true, PTX: true})
+	if allowed.Info().Kernels != "PTX" {
+		t.Error(allowed.Info())
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cudatest.MakeCurrent(false)
+	if _, err := df11.OpenCurrentDevice(nil); !errors.Is(err, df11.InvalidArgument) {
+		t.Error(err)
+	}
+	cudatest.MakeCurrent(true)
+	defer cudatest.MakeCurrent(false)
+	d, err := df11.OpenCurrentDevice(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	m := open(t, modelOf("tiny"), nil)
+	g, want := m.Groups()[0], weights(t, m, 0)
+	dst, status := memory(t, uint64(len(want))), memory(t, 4)
+	cudatest.Put(status, make([]byte, 4))
+	r, err := allowed.Upload(m, 0, memory(t, g.ImageBytes), g.ImageBytes, 0)
+	if err != nil || r.Decompress(dst, uint64(len(want)), status, 0) != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	same(t, "the default stream", 0, dst, status, want, 0)
+}
+
+// A resident is used from many goroutines, each with a stream of its own; a call allocates nothing.
+func TestDeviceFromManyGoroutines(t *testing.T) {
+	d, m := device(t, nil), open(t, modelOf("tiny"), nil)
+	g, want, s := m.Groups()[0], weights(t, m, 0), stream(t)
+	r, err := d.Upload(m, 0, memory(t, g.ImageBytes), g.ImageBytes, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cudatest.Wait(s)
+	r.Uploaded()
+	var all sync.WaitGroup
+	for range 8 {
+		mine, dst, status := stream(t), memory(t, uint64(len(want))), memory(t, 4)
+		cudatest.Put(status, make([]byte, 4))
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			for range 5 {
+				if err := r.Decompress(dst, uint64(len(want)), status, mine); err != nil {
+					t.Error(err)
+				}
+			}
+			cudatest.Wait(mine)
+			got := make([]byte, len(want))
+			cudatest.Get(got, dst)
+			if !bytes.Equal(got, want) {
+				t.Error("other weights")
+			}
+		}()
+	}
+	all.Wait()
+	dst := memory(t, uint64(len(want)))
+	dsts, sizes := []uintptr{dst}, []uint64{uint64(len(want))}
+	batch := []*df11.Resident{r}
+	if n := testing.AllocsPerRun(10, func() {
+		if r.Decompress(dst, sizes[0], 0, s) != nil || r.DecompressRange(1, 2, dst, 4, 0, s) != nil ||
+			r.DecompressTensors(dsts, sizes, 0, s) != nil || df11.DecompressBatch(batch, dsts, sizes, 0, s) != nil {
+			t.Fatal("cannot decode")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	cudatest.Wait(s)
+	r.Close()
+	if err := df11.DecompressBatch(batch, dsts, sizes, 0, s); !errors.Is(err, fs.ErrClosed) {
+		t.Error(err)
+	}
+}
+
+// Until a stream has passed an upload, the model's files stay, and so does the resident: whoever closes or forgets what.
+func TestUploadsKeepWhatTheyRead(t *testing.T) {
+	d, s := device(t, nil), stream(t)
+	before := df11.Stats()
+	now := func() (models, residents int64) {
+		s := df11.Stats()
+		return int64(s.ModelsOpen - before.ModelsOpen), int64(s.Residents - before.Residents)
+	}
+	is := func(models, residents int64) func() bool {
+		return func() bool { m, r := now(); return m == models && r == residents }
+	}
+	m := open(t, modelOf("block"), nil)
+	g, want := m.Groups()[0], weights(t, m, 0)
+	image, dst, status := memory(t, g.ImageBytes), memory(t, uint64(len(want))), memory(t, 4)
+	cudatest.Put(status, make([]byte, 4))
+
+	// The model is closed with the upload still in the stream.
+	r, err := d.Upload(m, 0, image, g.ImageBytes, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Close()
+	if !is(1, 1)() {
+		t.Fatal(now())
+	}
+	if err := r.Decompress(dst, uint64(len(want)), status, s); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "the closed model's", s, dst, status, want, 0)
+	r.Uploaded()
+	if !is(0, 1)() {
+		t.Fatal(now())
+	}
+	r.Close()
+	if !is(0, 0)() {
+		t.Fatal(now())
+	}
+
+	// Model and resident are forgotten: both stay until the device is closed.
+	forget := func(d *df11.Device, s uintptr, uploaded bool) {
+		m, err := df11.Open(ctx, modelOf("block"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := d.Upload(m, 0, image, g.ImageBytes, s)
+		if err != nil || r.Decompress(dst, uint64(len(want)), status, s) != nil {
+			t.Fatal(err)
+		}
+		if uploaded {
+			cudatest.Wait(s)
+			r.Uploaded()
+		}
+	}
+	other, err := df11.OpenDevice(0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forget(other, s, false)
+	for range 10 {
+		runtime.GC()
+	}
+	if !is(1, 1)() {
+		t.Fatal(now())
+	}
+	same(t, "the forgotten resident's", s, dst, status, want, 0)
+	other.Close()
+	eventually(t, "the device has freed what waited", is(0, 0))
+
+	// When it is known that the stream has passed the upload, the collector frees both; and what was bound, at once.
+	forget(d, s, true)
+	func() {
+		m := open(t, modelOf("block"), nil)
+		if _, err := d.Bind(m, 0, image, g.ImageBytes); err != nil {
+			t.Fatal(err)
+		}
+		m.Close()
+	}()
+	eventually(t, "the collector has freed all", is(0, 0))
+
+	// A device that nobody closes.
+	if _, err := df11.OpenDevice(0, nil); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		runtime.GC()
+	}
+}

@@ -1,0 +1,247 @@
+package df11_test
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"math"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+
+	"errors"
+
+	df11 "github.com/libdf11/libdf11/bindings/go"
+)
+
+// Every tensor of every model that the reference compressor wrote comes out as it was before.
+func TestGoldenModels(t *testing.T) {
+	for _, name := range models {
+		original := safetensors(t, originalOf(name))
+		for _, o := range []*df11.Options{nil, {NoMap: true}, {Verify: true, Threads: 3}} {
+			t.Run(fmt.Sprintf("%s/%+v", name, o), func(t *testing.T) {
+				m := open(t, modelOf(name), o)
+				if len(m.Tensors()) != len(original) {
+					t.Fatalf("%d tensors, and %d in the original", len(m.Tensors()), len(original))
+				}
+				for i, info := range m.Tensors() {
+					want, ok := original[info.Name]
+					if !ok || info.Index != i || info.Bytes != uint64(len(want.bytes)) || info.DType.String() != want.DType {
+						t.Fatalf("%+v, and in the original %v %v", info, want.DType, want.Shape)
+					}
+					if (info.Group < 0) != (info.File != "") || info.Group < 0 && !slices.Equal(info.Shape, want.Shape) {
+						t.Fatalf("%+v, and in the original %v", info, want.Shape)
+					}
+					found, err := m.FindTensor(info.Name)
+					if err != nil || found.Index != i {
+						t.Fatal(found, err)
+					}
+					got := make([]byte, info.Bytes)
+					for _, threads := range []int{0, 1, 3} {
+						clear(got)
+						if err := m.ReadTensor(i, 0, got, threads); err != nil || !bytes.Equal(got, want.bytes) {
+							t.Fatalf("%q with %d threads: %v", info.Name, threads, err)
+						}
+					}
+				}
+				groups(t, m, original)
+			})
+		}
+	}
+}
+
+// groups decodes every group, whole and in ranges.
+func groups(t *testing.T, m *df11.Model, original map[string]stored) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for i, g := range m.Groups() {
+		var want []byte
+		var elements uint64
+		for _, tensor := range m.Tensors()[g.FirstTensor:][:g.Tensors] {
+			if tensor.Group != i || tensor.GroupOffset != elements {
+				t.Fatalf("%+v in %+v", tensor, g)
+			}
+			want = append(want, original[tensor.Name].bytes...)
+			elements += tensor.Elements
+		}
+		if elements != g.Elements || g.Index != i {
+			t.Fatalf("%+v has %d elements", g, elements)
+		}
+		if found, err := m.FindGroup(g.Name); err != nil || found != g {
+			t.Fatal(found, err)
+		}
+		dst := make([]df11.BF16, g.Elements)
+		if err := m.Decompress(i, 0, dst, 2); err != nil || !bytes.Equal(bytesOf(dst), want) {
+			t.Fatalf("%+v: %v", g, err)
+		}
+		for range 20 {
+			first := random.Uint64N(g.Elements + 1)
+			part := make([]df11.BF16, random.Uint64N(g.Elements-first+1))
+			if err := m.Decompress(i, first, part, 1); err != nil || !bytes.Equal(bytesOf(part), want[2*first:][:2*len(part)]) {
+				t.Fatalf("%+v: %d from %d: %v", g, len(part), first, err)
+			}
+		}
+		var packed uint64
+		for part := range df11.Parts {
+			p, err := m.GroupPart(i, part)
+			if err != nil || p.Bytes == 0 && part != df11.PartSplitPositions {
+				t.Fatal(p, err)
+			}
+			if stat, err := os.Stat(p.File); err != nil || uint64(stat.Size()) < p.FileOffset+p.Bytes {
+				t.Fatal(p, err)
+			}
+			packed += p.Bytes
+		}
+		if packed != g.PackedBytes {
+			t.Fatalf("%+v: the parts have %d bytes", g, packed)
+		}
+	}
+}
+
+func TestFloat32(t *testing.T) {
+	for bits, want := range map[df11.BF16]float32{0x3f80: 1, 0xc000: -2, 0: 0, 0x7f80: float32(math.Inf(1)), 0x0001: 0x1p-133} {
+		if bits.Float32() != want {
+			t.Errorf("%#x is %v", bits, bits.Float32())
+		}
+	}
+}
+
+// What is empty, outside or absurd is an error or nothing, and never more.
+func TestEdgesOfRanges(t *testing.T) {
+	m := open(t, modelOf("block"), nil)
+	group := m.Groups()[0]
+	plain, packed := -1, group.FirstTensor
+	for _, info := range m.Tensors() {
+		if info.Group < 0 {
+			plain = info.Index
+		}
+	}
+	one, odd := make([]df11.BF16, 1), make([]byte, 3)
+	all := make([]df11.BF16, group.Elements+1)
+	const most = math.MaxUint64
+	for name, c := range map[string]struct {
+		err  error
+		want error
+	}{
+		"nothing, nil":                  {m.Decompress(0, 0, nil, 1), nil},
+		"nothing, empty":                {m.Decompress(0, 0, one[:0], 1), nil},
+		"nothing, at the end":           {m.Decompress(0, group.Elements, one[:0], 1), nil},
+		"nothing, behind the end":       {m.Decompress(0, group.Elements+1, one[:0], 1), df11.InvalidArgument},
+		"the last":                      {m.Decompress(0, group.Elements-1, one, 1), nil},
+		"one behind the last":           {m.Decompress(0, group.Elements, one, 1), df11.InvalidArgument},
+		"one too many":                  {m.Decompress(0, 0, all, 1), df11.InvalidArgument},
+		"a range that wraps":            {m.Decompress(0, most, all, 1), df11.InvalidArgument},
+		"a range at 2^63":               {m.Decompress(0, 1<<63, one, 1), df11.InvalidArgument},
+		"no such group":                 {m.Decompress(len(m.Groups()), 0, one, 1), df11.NotFound},
+		"group -1":                      {m.Decompress(-1, 0, one, 1), df11.NotFound},
+		"the largest group":             {m.Decompress(math.MaxInt, 0, one, 1), df11.NotFound},
+		"-1 threads":                    {m.Decompress(0, 0, one, -1), df11.InvalidArgument},
+		"2^40 threads":                  {m.Decompress(0, 0, one, 1<<40), df11.InvalidArgument},
+		"many threads for one":          {m.Decompress(0, 0, one, 1000), nil},
+		"read nothing, nil":             {m.ReadTensor(packed, 0, nil, 1), nil},
+		"read nothing of plain, nil":    {m.ReadTensor(plain, 0, nil, 1), nil},
+		"read half a weight":            {m.ReadTensor(packed, 0, odd, 1), df11.InvalidArgument},
+		"read from half a weight":       {m.ReadTensor(packed, 1, odd[:2], 1), df11.InvalidArgument},
+		"read three bytes of plain":     {m.ReadTensor(plain, 1, odd, 1), nil},
+		"read a range that wraps":       {m.ReadTensor(packed, most-1, odd[:2], 1), df11.InvalidArgument},
+		"read plain at the largest":     {m.ReadTensor(plain, most, odd, 1), df11.InvalidArgument},
+		"read no such tensor":           {m.ReadTensor(len(m.Tensors()), 0, odd, 1), df11.NotFound},
+		"read tensor -1":                {m.ReadTensor(-1, 0, odd, 1), df11.NotFound},
+		"read with -1 threads":          {m.ReadTensor(plain, 0, odd, -1), df11.InvalidArgument},
+		"write an image to nothing":     {m.WriteImage(0, nil), df11.InvalidArgument},
+		"write an image to too little":  {m.WriteImage(0, make([]byte, group.ImageBytes-1)), df11.BufferTooSmall},
+		"write an image of no group":    {m.WriteImage(len(m.Groups()), odd), df11.NotFound},
+		"write part 2 of 2 of an image": {m.WriteImagePart(0, odd, 2, 2), df11.InvalidArgument},
+		"write part 0 of 0 of an image": {m.WriteImagePart(0, odd, 0, 0), df11.InvalidArgument},
+	} {
+		if c.want == nil && c.err != nil || c.want != nil && !errors.Is(c.err, c.want) {
+			t.Errorf("%s: %v, not %v", name, c.err, c.want)
+		}
+	}
+	// An odd address of weights: BF16 slices cannot be at one, bytes can.
+	memory := make([]byte, 64)
+	if err := m.ReadTensor(packed, 0, memory[1:3], 1); !errors.Is(err, df11.Misaligned) {
+		t.Error(err)
+	}
+	if _, err := m.GroupPart(0, df11.Parts); !errors.Is(err, df11.NotFound) {
+		t.Error(err)
+	}
+	if _, err := m.FindTensor("no\x00such"); !errors.Is(err, df11.NotFound) {
+		t.Error(err)
+	}
+	if _, err := m.FindGroup(string(make([]byte, 1000))); !errors.Is(err, df11.NotFound) || len(err.Error()) > 500 {
+		t.Error(err)
+	}
+}
+
+func TestOpenMemory(t *testing.T) {
+	file, err := os.ReadFile(modelOf("tiny") + "/model.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := os.ReadFile(modelOf("tiny") + "/config.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := df11.OpenMemory(ctx, file, &df11.Options{Config: config, Verify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := open(t, modelOf("tiny"), nil)
+	for i, info := range folder.Tensors() {
+		got, want := make([]byte, info.Bytes), make([]byte, info.Bytes)
+		if err := errors.Join(m.ReadTensor(i, 0, got, 1), folder.ReadTensor(i, 0, want, 1)); err != nil || !bytes.Equal(got, want) {
+			t.Fatal(info, err)
+		}
+		if m.Tensors()[i].Name != info.Name {
+			t.Fatal(info)
+		}
+	}
+	m.Close()
+	for _, cut := range [][]byte{nil, {}, file[:7], file[:len(file)-1]} {
+		if _, err := df11.OpenMemory(ctx, cut, nil); err == nil {
+			t.Errorf("%d bytes of a file are no model", len(cut))
+		}
+	}
+}
+
+func TestImagesInParts(t *testing.T) {
+	m := open(t, modelOf("block"), nil)
+	for i, g := range m.Groups() {
+		whole, parts := make([]byte, g.ImageBytes), make([]byte, g.ImageBytes)
+		if err := m.WriteImage(i, whole); err != nil {
+			t.Fatal(err)
+		}
+		for p := range 3 {
+			if err := m.WriteImagePart(i, parts, p, 3); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(whole, parts) {
+			t.Fatal("an image in parts differs")
+		}
+		info, err := df11.DescribeImage(whole[:min(len(whole), df11.ImageHeadBytesMax)])
+		if err != nil || info.ImageBytes != g.ImageBytes || info.Elements != g.Elements || info.Tensors != uint64(g.Tensors) {
+			t.Fatal(info, g, err)
+		}
+	}
+	if _, err := df11.DescribeImage(nil); !errors.Is(err, df11.InvalidArgument) && !errors.Is(err, df11.InvalidFormat) {
+		t.Error(err)
+	}
+}
+
+// What describes a model is a copy: it stays when the model is closed.
+func TestInfosOutliveTheModel(t *testing.T) {
+	m := open(t, modelOf("sharded"), nil)
+	groups, tensors := slices.Clone(m.Groups()), slices.Clone(m.Tensors())
+	m.Close()
+	if !slices.Equal(groups, m.Groups()) || fmt.Sprint(tensors) != fmt.Sprint(m.Tensors()) || len(groups) == 0 {
+		t.Fatal("the infos have changed")
+	}
+	if err := m.WriteImage(0, nil); !errors.Is(err, fs.ErrClosed) {
+		t.Fatal(err)
+	}
+	if _, err := m.GroupPart(0, df11.PartGaps); !errors.Is(err, fs.ErrClosed) {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,146 @@
+package df11_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	df11 "github.com/libdf11/libdf11/bindings/go"
+)
+
+func TestProgress(t *testing.T) {
+	var done, total uint64
+	calls := 0
+	o := &df11.Options{Verify: true, Progress: func(d, n uint64) {
+		if d < done || total != 0 && n != total {
+			t.Errorf("%d of %d behind %d of %d", d, n, done, total)
+		}
+		done, total = d, n
+		calls++
+	}}
+	m := open(t, modelOf("block"), o)
+	var want uint64
+	for _, g := range m.Groups() {
+		want += 2 * g.Elements
+	}
+	if calls == 0 || done != want || total != want {
+		t.Fatalf("%d of %d bytes, in %d calls, and not %d", done, total, calls, want)
+	}
+
+	done, total, calls = 0, 0, 0
+	report, err := df11.Verify(ctx, modelOf("block"), originalOf("block"), &df11.VerifyOptions{Threads: 2, Progress: o.Progress})
+	if err != nil || calls == 0 || done != total || total < want {
+		t.Fatalf("%d of %d bytes, in %d calls: %v", done, total, calls, err)
+	}
+	if report.GroupsGood != uint64(len(m.Groups())) || report.TensorsEqual != uint64(len(m.Tensors())) ||
+		2*report.Codes != want || len(report.Findings) < len(m.Groups()) || report.Findings[0].Kind != df11.FindingGood {
+		t.Fatalf("%+v", report)
+	}
+}
+
+func TestAContextThatIsOver(t *testing.T) {
+	over, cancel := context.WithCancelCause(ctx)
+	reason := errors.New("nobody wants it any more")
+	cancel(reason)
+	_, opened := df11.Open(over, modelOf("tiny"), nil)
+	_, inMemory := df11.OpenMemory(over, []byte{1}, nil)
+	_, verified := df11.Verify(over, modelOf("tiny"), "", nil)
+	for _, err := range []error{opened, inMemory, verified} {
+		if !errors.Is(err, df11.Cancelled) || !errors.Is(err, context.Canceled) || !errors.Is(err, reason) ||
+			errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+// The end of the context ends the call in the middle, and leaves nothing behind.
+func TestCancelled(t *testing.T) {
+	path := large(t, 48)
+	before := df11.Stats().ModelsOpen
+	var whole uint64
+	m := open(t, path, nil)
+	for _, g := range m.Groups() {
+		whole += 2 * g.Elements
+	}
+	m.Close()
+
+	for name, call := range map[string]func(context.Context, func(done, total uint64)) error{
+		"open": func(ctx context.Context, progress func(done, total uint64)) error {
+			_, err := df11.Open(ctx, path, &df11.Options{Verify: true, Progress: progress})
+			return err
+		},
+		"verify": func(ctx context.Context, progress func(done, total uint64)) error {
+			_, err := df11.Verify(ctx, path, "", &df11.VerifyOptions{Progress: progress})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var done, total uint64
+			watched := func(d, n uint64) { done, total = d, n }
+			soon, cancel := context.WithTimeout(ctx, 5*time.Millisecond)
+			defer cancel()
+			if err := call(soon, watched); !errors.Is(err, df11.Cancelled) || !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+			if done >= whole {
+				t.Errorf("%d of %d bytes were done", done, total)
+			}
+			// Without anybody who is told of the progress, and by the caller's hand.
+			byHand, stop := context.WithCancel(ctx)
+			go func() { time.Sleep(5 * time.Millisecond); stop() }()
+			if err := call(byHand, nil); !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+			// From the one who is told.
+			inside, stop := context.WithCancel(ctx)
+			if err := call(inside, func(d, n uint64) { stop() }); !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+		})
+	}
+	if now := df11.Stats().ModelsOpen; now != before {
+		t.Errorf("%d models are open, and %d were before", now, before)
+	}
+	// A model that is open has nothing to do with its context any more.
+	over, stop := context.WithCancel(ctx)
+	m, err := df11.Open(over, modelOf("tiny"), nil)
+	stop()
+	if err != nil || m.Decompress(0, 0, make([]df11.BF16, 1), 1) != nil {
+		t.Error(err)
+	}
+	m.Close()
+}
+
+// A panic of the one who is told goes to the caller, when the call has ended.
+func TestProgressThatPanics(t *testing.T) {
+	path := large(t, 16)
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := df11.Stats().ModelsOpen
+	o := &df11.Options{Verify: true, Progress: func(_, _ uint64) { panic("told") }}
+	for name, call := range map[string]func() error{
+		"open":        func() error { _, err := df11.Open(ctx, path, o); return err },
+		"small":       func() error { _, err := df11.Open(ctx, modelOf("tiny"), o); return err },
+		"open memory": func() error { _, err := df11.OpenMemory(ctx, file, o); return err },
+		"verify": func() error {
+			_, err := df11.Verify(ctx, path, "", &df11.VerifyOptions{Progress: o.Progress})
+			return err
+		},
+	} {
+		func() {
+			defer func() {
+				if got := recover(); got != "told" {
+					t.Errorf("%s: %v", name, got)
+				}
+			}()
+			t.Error(name, call())
+		}()
+	}
+	if now := df11.Stats().ModelsOpen; now != before {
+		t.Errorf("%d models are open, and %d were before", now, before)
+	}
+}

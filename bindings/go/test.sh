@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Tests the Go binding against the installed tree: DF11_PREFIX, or target/stage, which is made if it is not there.
+# The device tests run on the emulated CUDA driver, or on the driver that DF11_LIBCUDA names.
+set -euo pipefail
+cd "$(dirname "$0")"
+root=$(cd ../.. && pwd)
+prefix=${DF11_PREFIX:-$root/target/stage}
+step() { echo "-- $*"; "$@"; }
+
+for tool in "${CC:-cc}" pkg-config python3; do
+    command -v "$tool" >/dev/null || { echo "missing: $tool" >&2; exit 1; }
+done
+
+PATH=$(./toolchain.sh):$PATH
+go version
+
+if ! [ -e "$prefix/lib/pkgconfig/df11.pc" ]; then
+    [ -z "${DF11_PREFIX:-}" ] || { echo "there is no df11.pc under $prefix" >&2; exit 1; }
+    step make -C "$root" --no-print-directory install PREFIX="$prefix"
+fi
+export PKG_CONFIG_PATH=$prefix/lib/pkgconfig LD_LIBRARY_PATH=$prefix/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+# Nothing here is fetched but what go.mod pins, which is nothing.
+export GOFLAGS="-mod=readonly -buildvcs=false" CGO_ENABLED=1
+
+if [ -z "${DF11_LIBCUDA:-}" ]; then
+    step cargo build --quiet --locked --manifest-path "$root/Cargo.toml" -p df11-emulator
+    export DF11_LIBCUDA=${CARGO_TARGET_DIR:-$root/target}/debug/libdf11_emulator.so
+fi
+
+unformatted=$(gofmt -l . "$root/examples"/*.go)
+[ -z "$unformatted" ] || { echo "not as gofmt writes it: $unformatted" >&2; exit 1; }
+step go vet ./...
+step go vet -tags df11_static ./...
+GODEBUG=cgocheck=1 step go test -count=1 ./...
+# The collector runs all the time, every pointer that reaches C is checked, and so is every access of memory by goroutines.
+GOGC=1 GODEBUG=cgocheck=1 GOEXPERIMENT=cgocheck2 step go test -count=1 -race .
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+# The archive instead of the shared library: nothing is to be found at run time.
+step go test -count=1 -tags df11_static -c -o "$scratch/static.test" .
+if ldd "$scratch/static.test" | grep -q df11; then
+    echo "the static program needs libdf11.so" >&2
+    exit 1
+fi
+LD_LIBRARY_PATH= step "$scratch/static.test" -test.short
+
+# A program of somebody else's, with this module in its vendor folder: all that it needs from here is Go, C and a header.
+mkdir "$scratch/consumer"
+cp "$root/examples/decompress.go" "$root/examples/driver.h" "$scratch/consumer/"
+(
+    cd "$scratch/consumer"
+    sed -i '/^\/\/go:build ignore$/d' decompress.go
+    go mod init example.com/consumer 2>/dev/null
+    go mod edit -require=github.com/libdf11/libdf11/bindings/go@v0.0.0 -replace="github.com/libdf11/libdf11/bindings/go=$root/bindings/go"
+    GOFLAGS=-buildvcs=false step go mod vendor
+    # Built from the vendor folder, and from nothing else.
+    go mod edit -dropreplace=github.com/libdf11/libdf11/bindings/go -replace=github.com/libdf11/libdf11/bindings/go=/nowhere
+    sed -i "s|=> $root/bindings/go|=> /nowhere|" vendor/modules.txt
+    for tags in "" df11_static; do
+        GOFLAGS="-mod=vendor -buildvcs=false" step go build -tags "$tags" -o "decompress$tags" .
+        for cpu in "" --cpu; do
+            "./decompress$tags" $cpu "$root/tests/data/golden/block/model" "$root/tests/data/golden/block/original.safetensors" >out
+            grep -q '^21 of 21 tensors equal the original, bit for bit$' out || { cat out; exit 1; }
+        done
+    done
+)
+echo "vendored program: 4 runs equal the original"

@@ -1,0 +1,257 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"hash"
+	"io"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"time"
+
+	df11 "github.com/libdf11/libdf11/bindings/go"
+)
+
+// sum is a SHA-256.
+type sum = [sha256.Size]byte
+
+// extent is a run of bytes in a file of the model's.
+type extent struct {
+	file          string
+	offset, bytes uint64
+}
+
+// digests are the hashes of a model's contents, from which entity tags are made. Nothing is decoded for them: what a
+// group's tensors are follows from the bytes of its six parts, so their hash stands for all of them, and a tensor's tag is
+// made of it and the tensor's place. Names, paths and times are not in it: the same bytes have the same tag on every
+// machine and after every start. Two files may compress the same weights differently; their tags then differ, which costs
+// a transfer and is never wrong.
+//
+// Each is computed once, when it is first wanted, one at a time. A request that goes away leaves the work to the next one:
+// all of it together is one pass over the model's files.
+type digests struct {
+	model Model
+	files files
+	log   *slog.Logger
+	// stop ends the work; running counts what is not yet through, and closed says that nothing is to begin any more. Who
+	// begins something holds lock, so that nobody does while the last is waited for.
+	stop    context.Context
+	lock    sync.Mutex
+	closed  bool
+	running sync.WaitGroup
+	turn    chan struct{}
+	buffer  []byte // of whose turn it is
+
+	groups  []cell
+	tensors []cell // plain ones; those in groups stay empty
+	metrics *metrics
+}
+
+// cell is one digest, which is there or not yet.
+type cell struct {
+	lock    sync.Mutex
+	known   bool
+	sum     sum
+	attempt *attempt // one that runs
+}
+
+// attempt is a computation that somebody may wait for. Its err is read after done is closed.
+type attempt struct {
+	done chan struct{}
+	err  error
+}
+
+func newDigests(stop context.Context, m Model, f files, log *slog.Logger, metrics *metrics) *digests {
+	return &digests{
+		model: m, files: f, log: log, stop: stop, metrics: metrics,
+		turn: make(chan struct{}, 1), buffer: make([]byte, 256<<10),
+		groups: make([]cell, len(m.Groups())), tensors: make([]cell, len(m.Tensors())),
+	}
+}
+
+// etag is the strong entity tag of a tensor's bytes. It fails when ctx ends, or the files cannot be read or have changed.
+func (d *digests) etag(ctx context.Context, t *df11.TensorInfo) (string, error) {
+	var content sum
+	var err error
+	if t.Group < 0 {
+		content, err = d.get(ctx, &d.tensors[t.Index], func() (sum, error) { return d.plain(t, nil) })
+	} else {
+		content, err = d.get(ctx, &d.groups[t.Group], func() (sum, error) { return d.group(t.Group, nil) })
+	}
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	if t.Group < 0 {
+		h.Write([]byte("df11 plain tensor 1\x00"))
+	} else {
+		h.Write([]byte("df11 tensor of a group 1\x00"))
+	}
+	h.Write(content[:])
+	number(h, 2*t.GroupOffset)
+	number(h, t.Bytes)
+	return `"` + base64.RawURLEncoding.EncodeToString(h.Sum(nil)) + `"`, nil
+}
+
+// all computes every digest, and tells report how many bytes are read of how many.
+func (d *digests) all(ctx context.Context, report func(done, total uint64)) error {
+	var done, total uint64
+	groups, tensors := d.model.Groups(), d.model.Tensors()
+	for i := range groups {
+		total += groups[i].PackedBytes
+	}
+	for i := range tensors {
+		if tensors[i].Group < 0 {
+			total += tensors[i].Bytes
+		}
+	}
+	report(0, total)
+	step := func(bytes int) {
+		done += uint64(bytes)
+		report(done, total)
+	}
+	for i := range groups {
+		if _, err := d.get(ctx, &d.groups[i], func() (sum, error) { return d.group(i, step) }); err != nil {
+			return err
+		}
+	}
+	for i := range tensors {
+		if t := &tensors[i]; t.Group < 0 {
+			if _, err := d.get(ctx, &d.tensors[i], func() (sum, error) { return d.plain(t, step) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// get is the cell's digest, computed if it is not known: once for all who ask at the same time. After a failure the next
+// one who asks tries again.
+func (d *digests) get(ctx context.Context, c *cell, compute func() (sum, error)) (sum, error) {
+	c.lock.Lock()
+	if c.known {
+		defer c.lock.Unlock()
+		return c.sum, nil
+	}
+	a := c.attempt
+	if a == nil {
+		if !d.begin() {
+			c.lock.Unlock()
+			return sum{}, fs.ErrClosed
+		}
+		a = &attempt{done: make(chan struct{})}
+		c.attempt = a
+		go d.run(c, a, compute)
+	}
+	c.lock.Unlock()
+
+	select {
+	case <-ctx.Done():
+		return sum{}, ctx.Err()
+	case <-a.done:
+	}
+	if a.err != nil {
+		return sum{}, a.err
+	}
+	return c.sum, nil // never written again
+}
+
+func (d *digests) begin() bool {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	if !d.closed {
+		d.running.Add(1)
+	}
+	return !d.closed
+}
+
+// close waits for the work, which is to have been stopped. Digests that are not known by now never will be.
+func (d *digests) close() {
+	d.lock.Lock()
+	d.closed = true
+	d.lock.Unlock()
+	d.running.Wait()
+}
+
+func (d *digests) run(c *cell, a *attempt, compute func() (sum, error)) {
+	defer d.running.Done()
+	var result sum
+	select {
+	case d.turn <- struct{}{}:
+		start := time.Now()
+		result, a.err = compute()
+		d.metrics.hashed(time.Since(start))
+		<-d.turn
+	case <-d.stop.Done():
+		a.err = d.stop.Err()
+	}
+	if a.err != nil && d.stop.Err() == nil {
+		d.metrics.hashFailures.Add(1)
+		d.log.Warn("no hash of a part of the model: its tensors are served without an ETag", "error", a.err)
+	}
+	c.lock.Lock()
+	c.known, c.sum, c.attempt = a.err == nil, result, nil
+	c.lock.Unlock()
+	close(a.done)
+}
+
+// group hashes the six parts of a group as they lie in the files, each behind its length.
+func (d *digests) group(group int, step func(bytes int)) (sum, error) {
+	h := sha256.New()
+	h.Write([]byte("df11 group 1\x00"))
+	for part := range df11.Parts {
+		p, err := d.model.GroupPart(group, part)
+		if err != nil {
+			return sum{}, err
+		}
+		number(h, p.Bytes)
+		if err := d.add(h, extent{p.File, p.FileOffset, p.Bytes}, step); err != nil {
+			return sum{}, err
+		}
+	}
+	return sum(h.Sum(nil)), nil
+}
+
+// plain hashes the values of a plain tensor as they lie in their file.
+func (d *digests) plain(t *df11.TensorInfo, step func(bytes int)) (sum, error) {
+	h := sha256.New()
+	if err := d.add(h, extent{t.File, t.FileOffset, t.Bytes}, step); err != nil {
+		return sum{}, err
+	}
+	return sum(h.Sum(nil)), nil
+}
+
+// add hashes bytes of a file that is the model's before and after they are read.
+func (d *digests) add(h hash.Hash, e extent, step func(bytes int)) error {
+	if e.bytes == 0 {
+		return nil
+	}
+	file, err := d.files.open(e.file)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	for e.bytes > 0 {
+		if err := d.stop.Err(); err != nil {
+			return err
+		}
+		n, err := file.ReadAt(d.buffer[:min(e.bytes, uint64(len(d.buffer)))], int64(e.offset))
+		if err != nil && (err != io.EOF || n == 0) {
+			return err
+		}
+		h.Write(d.buffer[:n])
+		e.offset, e.bytes = e.offset+uint64(n), e.bytes-uint64(n)
+		if step != nil {
+			step(n)
+		}
+	}
+	return d.files.same(e.file, file)
+}
+
+// number writes a number as eight bytes, the low one first.
+func number(h hash.Hash, n uint64) {
+	h.Write(binary.LittleEndian.AppendUint64(nil, n))
+}

@@ -1,0 +1,6 @@
+//go:build race
+
+package server
+
+// race says that the race detector watches, whose shadow memory is many times what it watches.
+const race = true

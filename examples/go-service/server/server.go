@@ -1,0 +1,137 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// Server serves one model. It is an http.Handler, which knows of no listener; see Run for the whole life of a service.
+type Server struct {
+	cfg     Config
+	log     *slog.Logger
+	health  health
+	catalog atomic.Pointer[catalog] // nil until the model is open
+	pool    *pool
+	decodes chan struct{}
+	conns   *conns
+	metrics metrics
+
+	// stop ends with the service: then nothing is waited for, and requests end where they are.
+	stop   context.Context
+	cancel context.CancelFunc
+	// loaded is closed when load has returned.
+	loaded  chan struct{}
+	started atomic.Bool
+}
+
+// New makes a server that does nothing yet: Start or Run does.
+func New(cfg Config) (*Server, error) {
+	if cfg.Open == nil {
+		cfg.Open = Open
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg:     cfg,
+		log:     cfg.Logger,
+		pool:    newPool(cfg.Streams, cfg.Chunk, cfg.Waiting, cfg.Wait),
+		decodes: make(chan struct{}, cfg.Decodes),
+		loaded:  make(chan struct{}),
+	}
+	s.stop, s.cancel = context.WithCancel(context.Background())
+	s.conns = newConns(cfg.Connections, &s.metrics)
+	s.metrics.start = time.Now()
+	return s, nil
+}
+
+// Start begins to open the model.
+func (s *Server) Start() {
+	if s.started.Swap(true) {
+		return
+	}
+	go func() {
+		defer close(s.loaded)
+		s.load(s.stop)
+	}()
+}
+
+// Health is what /readyz says.
+func (s *Server) Health() Health { return s.health.report() }
+
+// Close ends what still runs, and closes the model when nothing uses it any more. Requests that come later get 503.
+func (s *Server) Close() {
+	s.health.enter(Closing, "", nil)
+	s.cancel()
+	if s.started.Load() {
+		<-s.loaded
+	}
+	if c := s.catalog.Swap(nil); c != nil {
+		c.close()
+	}
+}
+
+// ServeHTTP answers one request, and keeps the record of it.
+func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	w := &recorder{
+		ResponseWriter: rw, bare: r.Method == http.MethodHead, stopped: func() bool { return s.stop.Err() != nil },
+	}
+	// A request is at an end, too, when the service is.
+	ctx, cancel := context.WithCancel(r.Context())
+	defer context.AfterFunc(s.stop, cancel)()
+	defer cancel()
+	r = r.WithContext(ctx)
+
+	to := find(r.URL.EscapedPath())
+	s.metrics.inFlight.Add(1)
+	defer func() {
+		failure := recover()
+		if failure != nil && failure != http.ErrAbortHandler {
+			w.end = endFailed
+			s.metrics.panics.Add(1)
+			s.log.Error("a request met a bug of the service", "path", cut(r.URL.EscapedPath()), "panic", failure)
+			if w.status == 0 {
+				w.fail(http.StatusInternalServerError, "a bug of the service", "")
+				failure = nil
+			}
+		}
+		took := time.Since(start)
+		s.metrics.request(to.route, r.Method, w, took)
+		s.record(r, to.route, w, took)
+		s.metrics.inFlight.Add(-1) // last: who sees none running sees all of the figures
+		if failure != nil {
+			panic(http.ErrAbortHandler) // net/http ends the connection, without a word to a log that is not ours
+		}
+	}()
+	s.answer(w, r, to)
+}
+
+// record writes a line about a request: probes and scrapes are told only to who asks for all.
+func (s *Server) record(r *http.Request, to route, w *recorder, took time.Duration) {
+	level := slog.LevelInfo
+	if to == routeHealth || to == routeReady || to == routeMetrics {
+		level = slog.LevelDebug
+	}
+	if !s.log.Enabled(context.Background(), level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("method", cut(r.Method)), slog.String("path", cut(r.URL.EscapedPath())), slog.Int("status", w.status),
+		slog.String("end", endNames[w.end]), slog.Int64("bytes", w.wrote), slog.Duration("took", took),
+		slog.String("remote", r.RemoteAddr),
+	}
+	if asked := r.Header.Get("Range"); asked != "" {
+		attrs = append(attrs, slog.String("range", cut(asked)))
+	}
+	if id := r.Header.Get("X-Request-Id"); id != "" {
+		attrs = append(attrs, slog.String("request_id", cut(id)))
+	}
+	s.log.LogAttrs(context.Background(), level, "request", attrs...)
+}
