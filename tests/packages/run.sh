@@ -165,7 +165,8 @@ consumers() { # LABEL TREE LIB
 }
 
 installed() {
-    local tree=${DF11_PREFIX:-$root/target/stage}
+    local tree
+    tree=$(realpath -ms "${DF11_PREFIX:-$root/target/stage}")
     [ -n "${DF11_PREFIX:-}" ] || { rm -rf "$tree" && t "make install" make install "PREFIX=$tree"; }
     t "the tree is right" bindings/packages/check.sh "$tree"
     consumers installed "$tree" "$tree/lib"
