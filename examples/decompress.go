@@ -1,12 +1,12 @@
 //go:build ignore
 
-// Decodes a DF11 model, on a CUDA device where there is one, else on the CPU with every thread there is; says how fast; and
-// compares each tensor with the original.
+// Decodes a DF11 model, on a CUDA device where there is one, else on the CPU with every thread there is; says how fast;
+// and compares each tensor with the original.
 //
 //	decompress [--cpu] MODEL [ORIGINAL]
 //
-// MODEL is a folder or a .safetensors file; ORIGINAL, where it is given, holds the tensors as they were before compression. The
-// same program stands beside this one in C, C++ and Rust.
+// MODEL is a folder or a .safetensors file; ORIGINAL, where it is given, holds the tensors as they were before
+// compression. The same program stands beside this one in C, C++ and Rust.
 //
 //	make install PREFIX=$HOME/df11
 //	cd examples && PKG_CONFIG_PATH=$HOME/df11/lib/pkgconfig go build -o decompress decompress.go
@@ -17,7 +17,8 @@ package main
 #cgo LDFLAGS: -ldl
 #include "driver.h"
 
-// The driver's calls, as the program makes them. A failure ends the program, as in the example in C; streams are numbers for Go.
+// The driver's calls, as the program makes them. A failure ends the program, as in the example in C; streams are
+// numbers for Go.
 
 static int device_there(void)
 {

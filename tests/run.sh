@@ -27,7 +27,10 @@ need "${CXX:-c++}" g++
 need valgrind valgrind
 need mpirun openmpi-bin
 need python3 python3
+need pkg-config pkgconf
 python3 -c 'import ensurepip, venv' 2>/dev/null || fetch "Python's venv" python3-venv
+gobin=$(bindings/go/toolchain.sh) # the machine's Go, or one that it installs into target/
+PATH=$gobin:$PATH
 for component in rustfmt clippy; do
     cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component"
 done
@@ -37,6 +40,10 @@ step cargo clippy --locked --workspace --all-targets --features libdf11/cli,libd
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --features cli,cudarc
 step cargo test --locked --features cli,cudarc
 step cargo test --locked -p df11-emulator
+DF11_PREFIX=${DF11_PREFIX:-$PWD/target/stage}
+export DF11_PREFIX
+step make install PREFIX="$DF11_PREFIX"
+step bindings/go/test.sh
 # Answers only: a machine under test has no time to be measured on.
 for bench in decode encode image model; do
     step cargo bench --locked -p df11-bench --bench "$bench" -- --quick

@@ -54,7 +54,8 @@ func weights(t testing.TB, m *df11.Model, group int) []byte {
 	return bytesOf(dst)
 }
 
-// same waits for the stream, and looks at what lies on the device: the weights, a good status, and nothing else changed.
+// same waits for the stream, and looks at what lies on the device: the weights, a good status, and nothing else
+// changed.
 func same(t testing.TB, what string, stream, dst, status uintptr, want []byte, behind int) {
 	t.Helper()
 	cudatest.Wait(stream)
@@ -329,7 +330,8 @@ func TestDeviceFromManyGoroutines(t *testing.T) {
 	}
 }
 
-// Until a stream has passed an upload, the model's files stay, and so does the resident: whoever closes or forgets what.
+// Until a stream has passed an upload, the model's files stay, and so does the resident: whoever closes or forgets
+// what.
 func TestUploadsKeepWhatTheyRead(t *testing.T) {
 	d, s := device(t, nil), stream(t)
 	before := df11.Stats()

@@ -90,7 +90,8 @@ func TestTextsForC(t *testing.T) {
 	}
 }
 
-// Each model that was made to do harm gives an error of the file's, when it is opened, verified or read, and says where.
+// Each model that was made to do harm gives an error of the file's, when it is opened, verified or read, and says
+// where.
 func TestHostileModels(t *testing.T) {
 	entries, err := os.ReadDir(hostile)
 	if err != nil {

@@ -39,8 +39,8 @@ func (h *handle) leave() {
 	}
 }
 
-// close lets no more calls in, waits for those that run, and then calls free: once, whoever closes and how often. All who
-// close return when free has.
+// close lets no more calls in, waits for those that run, and then calls free: once, whoever closes and how often. All
+// who close return when free has.
 func (h *handle) close(free func()) {
 	before := h.state.Or(closing)
 	if before&closing != 0 {

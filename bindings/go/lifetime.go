@@ -8,11 +8,11 @@ import (
 	"github.com/libdf11/libdf11/bindings/go/internal/cdf11"
 )
 
-// The handles here are what lies behind Model, Device and Resident: what is freed by their Close, or, if nobody calls that, by
-// the cleanup that the garbage collector runs when they are unreachable. They never point back to those.
+// The handles here are what lies behind Model, Device and Resident: what is freed by their Close, or, if nobody calls
+// that, by the cleanup that the garbage collector runs when they are unreachable. They never point back to those.
 
-// modelHandle counts who needs a model of C's: the Model itself, and each resident whose upload may still read its files.
-// The last one to let go frees it.
+// modelHandle counts who needs a model of C's: the Model itself, and each resident whose upload may still read its
+// files. The last one to let go frees it.
 type modelHandle struct {
 	cdf11.Model
 	users  atomic.Int64
@@ -57,8 +57,8 @@ func (h *residentHandle) release() {
 	h.Free()
 }
 
-// abandon is release for a resident that became unreachable. While its upload may read host memory it must not go, and nobody
-// here can ask a stream whether it does: such a one waits until its device is closed.
+// abandon is release for a resident that became unreachable. While its upload may read host memory it must not go, and
+// nobody here can ask a stream whether it does: such a one waits until its device is closed.
 func (h *residentHandle) abandon() {
 	if !h.pending.Load() || !h.device.keep(h) {
 		h.release()
@@ -95,5 +95,6 @@ func (d *deviceHandle) release() {
 	d.Free()
 }
 
-// abandon is release for a device that became unreachable: nobody has said anything of its streams, so what waits is left.
+// abandon is release for a device that became unreachable: nobody has said anything of its streams, so what waits is
+// left.
 func (d *deviceHandle) abandon() { d.Free() }

@@ -26,13 +26,15 @@ var logLevels = []struct {
 	{cdf11.LogDebug, slog.LevelDebug}, {cdf11.LogTrace, LevelTrace},
 }
 
-// SetLogger sends the library's own log to a logger, for the whole process; nil ends it, and the library starts silent. What
-// the logger is enabled for when it is set decides what the library says: each failed call is an error, what one should know
-// although a call succeeded a warning (a config.json that was passed over, threads that could not be started), and so on.
+// SetLogger sends the library's own log to a logger, for the whole process; nil ends it, and the library starts silent.
+// What the logger is enabled for when it is set decides what the library says: each failed call is an error, what one
+// should know although a call succeeded a warning (a config.json that was passed over, threads that could not be
+// started), and so on.
 //
-// Nothing of Go's is called from inside the library. It keeps its lines, some 64 KiB of them, and they are given to the logger
-// at the end of the call of this package that caused them, on its goroutine; when calls overlap, at the end of any of them.
-// If somebody else in the process calls df11_log_set, that one gets the log instead.
+// Nothing of Go's is called from inside the library. It keeps its lines, some 64 KiB of them, and they are given to the
+// logger at the end of the call of this package that caused them, on its goroutine; when calls overlap, at the end of
+// any of them. A handler may use this package, but must not close what may be in such a call. If somebody else in the
+// process calls df11_log_set, that one gets the log instead.
 func SetLogger(l *slog.Logger) {
 	logger.set.Lock()
 	defer logger.set.Unlock()

@@ -21,24 +21,25 @@ func f32(bits uint32) float32 { return *(*float32)(unsafe.Pointer(&bits)) }
 
 // Options say how to open a model. A nil *Options, and the zero one, are all defaults.
 type Options struct {
-	// Verify walks every code of every group before Open returns: decoding is then known to find no error. It takes about
-	// as long as decoding the whole model.
+	// Verify walks every code of every group before Open returns: decoding is then known to find no error. It takes
+	// about as long as decoding the whole model.
 	Verify bool
 	// Threads to verify with; 0 means 1.
 	Threads int
 	// NoMap reads the files piece by piece instead of mapping them. A mapped file that another process cuts short ends
-	// this process with SIGBUS, which Go cannot catch in C code; a read one gives an error. Slower, and one descriptor per
-	// file stays open.
+	// this process with SIGBUS, which Go cannot catch in C code; a read one gives an error. Slower, and one descriptor
+	// per file stays open.
 	NoMap bool
 	// AnyVersion accepts a version of the compressor that the library does not know.
 	AnyVersion bool
 	// Config is the text of a config.json to use instead of the model's own: for a file that comes without one. Its
 	// pattern_dict says what the tensors inside a group are called.
 	Config []byte
-	// Progress, if set, is told how many bytes of the verification are done: at the beginning, some twenty times a second,
-	// and at the end, on the goroutine that called Open. Total is 0 until it is known, and without Verify.
+	// Progress, if set, is told how many bytes of the verification are done: at the beginning, some twenty times a
+	// second, and at the end, on the goroutine that called Open. Total is 0 until it is known, and without Verify.
 	Progress func(done, total uint64)
-	// Logger, if set, is told what was opened, how long it took, and what failed. See [SetLogger] for the library's own log.
+	// Logger, if set, is told what was opened, how long it took, and what failed. See [SetLogger] for the library's own
+	// log.
 	Logger *slog.Logger
 }
 
@@ -50,8 +51,8 @@ type GroupInfo struct {
 	Index int
 	// Elements are the weights in all its tensors; each takes 2 bytes when decoded.
 	Elements uint64
-	// FirstTensor is the number of its first tensor; the others follow, in the order of their weights. Tensors says how many
-	// there are.
+	// FirstTensor is the number of its first tensor; the others follow, in the order of their weights. Tensors says how
+	// many there are.
 	FirstTensor, Tensors int
 	// PackedBytes is the size of the group in the files.
 	PackedBytes uint64
@@ -67,8 +68,8 @@ type TensorInfo struct {
 	Index int
 	// DType is the type of its elements: [DTypeBF16] for every tensor in a group.
 	DType DType
-	// Shape are its dimensions, the last one contiguous. DF11 does not store the shapes of compressed tensors: they have one
-	// dimension, unless the file's metadata tells their shape. Do not change it.
+	// Shape are its dimensions, the last one contiguous. DF11 does not store the shapes of compressed tensors: they
+	// have one dimension, unless the file's metadata tells their shape. Do not change it.
 	Shape []uint64
 	// Group is the number of its group, or -1 for a plain tensor.
 	Group int
@@ -78,8 +79,8 @@ type TensorInfo struct {
 	Elements uint64
 	// Bytes is the size of its values, decoded.
 	Bytes uint64
-	// File is the path of the file that holds the values of a plain tensor, and FileOffset their first byte there. Empty and
-	// 0 for a tensor in a group.
+	// File is the path of the file that holds the values of a plain tensor, and FileOffset their first byte there.
+	// Empty and 0 for a tensor in a group.
 	File       string
 	FileOffset uint64
 }
@@ -96,9 +97,9 @@ type Model struct {
 	byGroup map[string]int
 }
 
-// Open opens a model: a folder in Hugging Face layout, or one .safetensors file. Headers, tables and positions are read and
-// checked, no weights: milliseconds, unless [Options] ask for a verification. A file or folder without compressed groups
-// opens too, as a model of plain tensors.
+// Open opens a model: a folder in Hugging Face layout, or one .safetensors file. Headers, tables and positions are read
+// and checked, no weights: milliseconds, unless [Options] ask for a verification. A file or folder without compressed
+// groups opens too, as a model of plain tensors.
 //
 // When ctx ends, so does Open, soon, with an error that is both [Cancelled] and the context's. A model that is open has
 // nothing to do with ctx any more.
@@ -121,8 +122,8 @@ func Open(ctx context.Context, path string, o *Options) (*Model, error) {
 	return m, err
 }
 
-// OpenMemory opens the bytes of one .safetensors file that lie in memory. They are not copied: they must not change until the
-// model is closed. There is no config.json beside them; see [Options]. All else is as for [Open].
+// OpenMemory opens the bytes of one .safetensors file that lie in memory. They are not copied: they must not change
+// until the model is closed. There is no config.json beside them; see [Options]. All else is as for [Open].
 func OpenMemory(ctx context.Context, data []byte, o *Options) (*Model, error) {
 	if o == nil {
 		o = &Options{}
@@ -233,11 +234,11 @@ func (m *Model) describe() error {
 	return nil
 }
 
-// Close frees the model. Calls that run are waited for, later ones fail with [io/fs.ErrClosed]; closing again does nothing.
-// It never fails.
+// Close frees the model. Calls that run are waited for, later ones fail with [io/fs.ErrClosed]; closing again does
+// nothing. It never fails.
 //
-// A model that is closed while residents of it have been uploaded (see [Device.Upload]) keeps its files mapped until those
-// are closed, too, or told that they are uploaded.
+// A model that is closed while residents of it have been uploaded (see [Device.Upload]) keeps its files mapped until
+// those are closed, too, or told that they are uploaded.
 func (m *Model) Close() error {
 	m.close(func() {
 		m.cleanup.Stop()
@@ -251,8 +252,8 @@ func (m *Model) Close() error {
 // change it. It stays valid when the model is closed, as what comes of all the calls here that describe.
 func (m *Model) Groups() []GroupInfo { return m.groups }
 
-// Tensors are the model's tensors by their numbers: those of group 0 in the order of their weights, those of group 1, and
-// so on, then the plain ones. The slice is the model's: do not change it.
+// Tensors are the model's tensors by their numbers: those of group 0 in the order of their weights, those of group 1,
+// and so on, then the plain ones. The slice is the model's: do not change it.
 func (m *Model) Tensors() []TensorInfo { return m.tensors }
 
 // FindGroup finds a group by its full name.
@@ -271,11 +272,12 @@ func (m *Model) FindTensor(name string) (TensorInfo, error) {
 	return TensorInfo{}, notFound("find tensor", "tensor", name)
 }
 
-// Decompress decodes len(dst) weights of a group on the CPU, from its weight first on, straight into dst: no copy is made.
+// Decompress decodes len(dst) weights of a group on the CPU, from its weight first on, straight into dst: no copy is
+// made.
 //
 // That many threads of the operating system work, the calling one among them; 0 means 1. They are gone when the call
-// returns, and it cannot be interrupted: a large range in pieces can be. Any number of goroutines may decode at once, also
-// the same group.
+// returns, and it cannot be interrupted: a large range in pieces can be. Any number of goroutines may decode at once,
+// also the same group.
 //
 // The error is [Corrupt] if the codes contradict the tables, and dst then holds anything.
 func (m *Model) Decompress(group int, first uint64, dst []BF16, threads int) error {
@@ -288,11 +290,11 @@ func (m *Model) Decompress(group int, first uint64, dst []BF16, threads int) err
 	return result(op, m.c.Decompress(uint64(group), first, bits(dst), n))
 }
 
-// ReadTensor copies or decodes len(dst) bytes of a tensor's values, from their byte offset on. For a tensor in a group both
-// must be even. Threads and all else are as for [Model.Decompress].
+// ReadTensor copies or decodes len(dst) bytes of a tensor's values, from their byte offset on. For a tensor in a group
+// both must be even. Threads and all else are as for [Model.Decompress].
 //
-// A decoded weight is written in the processor's byte order, low byte first on the machines that there are. If dst does not
-// begin at an even address, the error is [Misaligned]; memory that was allocated as such does.
+// A decoded weight is written in the processor's byte order, low byte first on the machines that there are. If dst does
+// not begin at an even address, the error is [Misaligned]; memory that was allocated as such does.
 func (m *Model) ReadTensor(tensor int, offset uint64, dst []byte, threads int) error {
 	const op = "read tensor"
 	n, err := m.begin(op, "tensor", tensor, threads)
@@ -303,9 +305,9 @@ func (m *Model) ReadTensor(tensor int, offset uint64, dst []byte, threads int) e
 	return result(op, m.c.Read(uint64(tensor), offset, dst, n))
 }
 
-// WriteImage writes the image of a group to dst, which holds at least [GroupInfo.ImageBytes] bytes: what a CUDA device can
-// decode once it lies in its memory. An image holds no address: it may be kept, sent and moved. No CUDA is needed, and every
-// code is looked at, so what was written decodes. After an error of the file the first 256 bytes are zeros.
+// WriteImage writes the image of a group to dst, which holds at least [GroupInfo.ImageBytes] bytes: what a CUDA device
+// can decode once it lies in its memory. An image holds no address: it may be kept, sent and moved. No CUDA is needed,
+// and every code is looked at, so what was written decodes. After an error of the file the first 256 bytes are zeros.
 func (m *Model) WriteImage(group int, dst []byte) error {
 	const op = "write image"
 	if _, err := m.begin(op, "group", group, 0); err != nil {
@@ -315,8 +317,8 @@ func (m *Model) WriteImage(group int, dst []byte) error {
 	return result(op, m.c.WriteImage(uint64(group), dst))
 }
 
-// WriteImagePart writes one of so many parts of an image, from 0 on: for goroutines that share the work, all with the same
-// dst. If any part fails, there is no image.
+// WriteImagePart writes one of so many parts of an image, from 0 on: for goroutines that share the work, all with the
+// same dst. If any part fails, there is no image.
 func (m *Model) WriteImagePart(group int, dst []byte, part, parts int) error {
 	const op = "write image part"
 	if part < 0 || parts < 1 || part >= parts || uint64(parts) > 1<<32-1 {

@@ -10,8 +10,8 @@ const (
 	PartEncodedExponent
 	// PartSignMantissa is one byte for each weight: its sign in bit 7, its mantissa below.
 	PartSignMantissa
-	// PartOutputPositions are a little-endian uint32 for each block of 4096 code bytes: its first weight; then the number of
-	// weights.
+	// PartOutputPositions are a little-endian uint32 for each block of 4096 code bytes: its first weight; then the
+	// number of weights.
 	PartOutputPositions
 	// PartGaps are five bits for each 8 code bytes: the bit at which the first code that starts there begins.
 	PartGaps

@@ -11,8 +11,8 @@ import (
 // every is how often a long call's progress is looked at.
 const every = 50 * time.Millisecond
 
-// watch makes a long call of the library's: the end of ctx cancels it, and report, unless it is nil, hears how far it is,
-// on this goroutine. C calls nothing of Go's: the one is a flag in C's memory, the other are two numbers there.
+// watch makes a long call of the library's: the end of ctx cancels it, and report, unless it is nil, hears how far it
+// is, on this goroutine. C calls nothing of Go's: the one is a flag in C's memory, the other are two numbers there.
 //
 // If report panics, so does watch, but when the call has ended, and undo was called.
 func watch(ctx context.Context, op string, report func(done, total uint64),

@@ -6,11 +6,12 @@ import (
 	"github.com/libdf11/libdf11/bindings/go/internal/cdf11"
 )
 
-// Resident is a group's image on a device, ready to be decoded. It owns no device memory. It never changes: any number of
-// goroutines may use it at once.
+// Resident is a group's image on a device, ready to be decoded. It owns no device memory. It never changes: any number
+// of goroutines may use it at once.
 //
-// Its decodes only launch: they allocate nothing, wait for nothing, and may be captured in a graph. What was put into a stream
-// uses the image, the destination and the status word when the stream gets there: they are the caller's to keep that long.
+// Its decodes only launch: they allocate nothing, wait for nothing, and may be captured in a graph. What was put into a
+// stream uses the image, the destination and the status word when the stream gets there: they are the caller's to keep
+// that long.
 type Resident struct {
 	handle
 	c       *residentHandle
@@ -28,12 +29,12 @@ type ResidentInfo struct {
 	TensorEnds []uint64
 }
 
-// Close frees the resident, when the stream has passed its upload, if it was uploaded. Calls that run are waited for, later
-// ones fail with [io/fs.ErrClosed]; closing again does nothing. It never fails. No device memory is touched, and decodes that
-// are in streams or graphs go on.
+// Close frees the resident, when the stream has passed its upload, if it was uploaded. Calls that run are waited for,
+// later ones fail with [io/fs.ErrClosed]; closing again does nothing. It never fails. No device memory is touched, and
+// decodes that are in streams or graphs go on.
 //
-// A resident that becomes unreachable is closed by the garbage collector; one that was uploaded, and of which nobody has said
-// [Resident.Uploaded], is when its device is closed.
+// A resident that becomes unreachable is closed by the garbage collector; one that was uploaded, and of which nobody
+// has said [Resident.Uploaded], is when its device is closed.
 func (r *Resident) Close() error {
 	r.close(func() {
 		r.cleanup.Stop()
@@ -43,8 +44,8 @@ func (r *Resident) Close() error {
 	return nil
 }
 
-// Uploaded says that the stream has passed the upload: the resident then keeps neither the model's files nor memory for it. Of a
-// resident that was bound it says nothing.
+// Uploaded says that the stream has passed the upload: the resident then keeps neither the model's files nor memory for
+// it. Of a resident that was bound it says nothing.
 func (r *Resident) Uploaded() error {
 	const op = "uploaded"
 	if !r.enter() {
@@ -66,11 +67,12 @@ func (r *Resident) Info() (ResidentInfo, error) {
 	return ResidentInfo{i.Image, i.ImageBytes, i.Elements, i.TensorEnds}, result(op, e)
 }
 
-// Decompress puts the decoding of the whole group into stream: bytes of device memory at dst, at least 2 for each weight, an
-// address that is a multiple of 2 (16 is fastest).
+// Decompress puts the decoding of the whole group into stream: bytes of device memory at dst, at least 2 for each
+// weight, an address that is a multiple of 2 (16 is fastest).
 //
-// status is 0, or the address of a uint32 in device memory that was set to 0: it is raised to [Corrupt] if the image contradicts
-// itself, and otherwise left alone. The destination then holds anything; nothing outside it is ever written.
+// status is 0, or the address of a uint32 in device memory that was set to 0: it is raised to [Corrupt] if the image
+// contradicts itself, and otherwise left alone. The destination then holds anything; nothing outside it is ever
+// written.
 func (r *Resident) Decompress(dst uintptr, bytes uint64, status, stream uintptr) error {
 	const op = "decompress"
 	if !r.enter() {
@@ -80,8 +82,8 @@ func (r *Resident) Decompress(dst uintptr, bytes uint64, status, stream uintptr)
 	return result(op, r.c.Decompress(dst, bytes, status, stream))
 }
 
-// DecompressRange decodes count weights of the group, from its weight first on: exactly those 2 * count bytes are written. All
-// else is as for [Resident.Decompress].
+// DecompressRange decodes count weights of the group, from its weight first on: exactly those 2 * count bytes are
+// written. All else is as for [Resident.Decompress].
 func (r *Resident) DecompressRange(first, count uint64, dst uintptr, bytes uint64, status, stream uintptr) error {
 	const op = "decompress range"
 	if !r.enter() {
@@ -91,8 +93,9 @@ func (r *Resident) DecompressRange(first, count uint64, dst uintptr, bytes uint6
 	return result(op, r.c.DecompressRange(first, count, dst, bytes, status, stream))
 }
 
-// DecompressTensors decodes each tensor of the group, in the order of their weights, to a destination of its own, which holds as
-// many bytes as the second list says. A destination of 0 leaves its tensor out. All else is as for [Resident.Decompress].
+// DecompressTensors decodes each tensor of the group, in the order of their weights, to a destination of its own, which
+// holds as many bytes as the second list says. A destination of 0 leaves its tensor out. All else is as for
+// [Resident.Decompress].
 func (r *Resident) DecompressTensors(dsts []uintptr, bytes []uint64, status, stream uintptr) error {
 	const op = "decompress tensors"
 	if len(dsts) != len(bytes) {
@@ -105,9 +108,9 @@ func (r *Resident) DecompressTensors(dsts []uintptr, bytes []uint64, status, str
 	return result(op, r.c.DecompressTensors(dsts, bytes, status, stream))
 }
 
-// DecompressBatch decodes many whole groups with few launches: residents[i] to dsts[i], which holds bytes[i] bytes. They may come
-// from several devices, but of one context. statuses is 0, or the address of a uint32 for each group, one after the other in
-// device memory. All else is as for [Resident.Decompress].
+// DecompressBatch decodes many whole groups with few launches: residents[i] to dsts[i], which holds bytes[i] bytes.
+// They may come from several devices, but of one context. statuses is 0, or the address of a uint32 for each group, one
+// after the other in device memory. All else is as for [Resident.Decompress].
 func DecompressBatch(residents []*Resident, dsts []uintptr, bytes []uint64, statuses, stream uintptr) error {
 	const op = "decompress batch"
 	if len(dsts) != len(residents) || len(bytes) != len(residents) {

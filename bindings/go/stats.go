@@ -11,7 +11,8 @@ import (
 // StatsSnapshot is what the library has done in this process since it was loaded, for whoever called it. Each number is
 // exact by itself; two of them may be a moment apart.
 type StatsSnapshot struct {
-	// ModelsOpened counts calls that gave a model. ModelsOpen are alive now, and ModelBytesOpen is the size of their files.
+	// ModelsOpened counts calls that gave a model. ModelsOpen are alive now, and ModelBytesOpen is the size of their
+	// files.
 	ModelsOpened, ModelsOpen, ModelBytesOpen uint64
 	// HostDecodes counts calls that decoded or read on the CPU and succeeded, HostBytes what they wrote.
 	HostDecodes, HostBytes uint64
@@ -21,7 +22,8 @@ type StatsSnapshot struct {
 	Uploads, UploadBytes uint64
 	// Residents are alive now, uploaded or bound; ResidentBytes is the size of their images.
 	Residents, ResidentBytes uint64
-	// DeviceDecodes counts groups, ranges and tensors whose decoding was put into a stream, DeviceBytes what they write.
+	// DeviceDecodes counts groups, ranges and tensors whose decoding was put into a stream, DeviceBytes what they
+	// write.
 	DeviceDecodes, DeviceBytes uint64
 	// Calls that failed: by the caller's mistake (and cancelled ones), the file's, the device's, the library's.
 	ErrorsCaller, ErrorsFile, ErrorsDevice, ErrorsLibrary uint64
@@ -59,8 +61,8 @@ var metrics = []metric{
 	{"device_decoded_bytes_total", "counter", "Bytes that decoding on a device writes.", func(s *StatsSnapshot) uint64 { return s.DeviceBytes }},
 }
 
-// WriteMetrics writes the statistics in the text format of Prometheus (version 0.0.4), with names that begin with df11_.
-// They are the library's, of the whole process.
+// WriteMetrics writes the statistics in the text format of Prometheus (version 0.0.4), with names that begin with
+// df11_. They are the library's, of the whole process.
 func WriteMetrics(w io.Writer) error {
 	s := Stats()
 	var b bytes.Buffer

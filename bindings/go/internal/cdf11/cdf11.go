@@ -1,10 +1,12 @@
-// Package cdf11 holds every cgo call of the binding. It adds no safety: who frees what, and when, is the business of the
-// package above, as is everything that a person reads.
+// Package cdf11 holds every cgo call of the binding. It adds no safety: who frees what, and when, is the business of
+// the package above, as is everything that a person reads.
 //
 // No function of C's calls back into Go, and none keeps a Go pointer, but for [OpenMemory]; the noescape and nocallback
 // lines say so to the compiler, which then leaves errors and lists on the goroutine's stack.
 package cdf11
 
+// #cgo !df11_static pkg-config: df11
+// #cgo df11_static pkg-config: df11-static
 // #include <stdlib.h>
 // #include "shim.h"
 import "C"
@@ -14,7 +16,8 @@ import (
 	"unsafe"
 )
 
-// Handles, sizes and device addresses are passed as they are: C's size_t, df11_devptr and Go's uintptr must be the same.
+// Handles, sizes and device addresses are passed as they are: C's size_t, df11_devptr and Go's uintptr must be the
+// same.
 var _ [0]struct{} = [unsafe.Sizeof(uintptr(0)) - 8]struct{}{}
 var _ [0]struct{} = [unsafe.Sizeof(C.size_t(0)) - 8]struct{}{}
 

@@ -44,8 +44,8 @@ func Open(path string, flags, threads uint32, config []byte, progress Progress) 
 	return m, failed(s, &e)
 }
 
-// OpenMemory is df11_model_open_memory. The memory must stay where it is, unchanged, until the model is freed: memory of Go's
-// is to be pinned.
+// OpenMemory is df11_model_open_memory. The memory must stay where it is, unchanged, until the model is freed: memory
+// of Go's is to be pinned.
 func OpenMemory(data []byte, flags, threads uint32, config []byte, progress Progress) (Model, *Error) {
 	cconfig := text(config)
 	defer free(cconfig)

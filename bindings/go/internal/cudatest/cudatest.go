@@ -1,4 +1,5 @@
-// Package cudatest is what the device tests need of a CUDA driver: the one that DF11_LIBCUDA names. It is for tests only.
+// Package cudatest is what the device tests need of a CUDA driver: the one that DF11_LIBCUDA names. It is for tests
+// only.
 package cudatest
 
 /*

@@ -1,6 +1,0 @@
-//go:build !df11_static
-
-package cdf11
-
-// #cgo pkg-config: df11
-import "C"
