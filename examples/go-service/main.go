@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	df11 "github.com/libdf11/libdf11/bindings/go"
 	"github.com/libdf11/libdf11/examples/go-service/server"
 )
 
@@ -34,6 +35,10 @@ func run(args []string, env func(string) (string, bool), out io.Writer) int {
 		fmt.Fprintln(out, "go-service:", err)
 		return 2
 	}
+	// What the library has to say by itself, such as a config.json that it passes over.
+	df11.SetLogger(set.Logger)
+	defer df11.SetLogger(nil)
+
 	// A second signal ends the process at once, as signals do.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

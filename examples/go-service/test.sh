@@ -31,8 +31,8 @@ step go vet ./...
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 step go build -tags df11_static -o "$scratch/go-service" .
-LD_LIBRARY_PATH= "$scratch/go-service" -help 2>"$scratch/help"
-grep -q DF11_SERVICE_MODEL "$scratch/help"
+LD_LIBRARY_PATH= "$scratch/go-service" -help 2>"$scratch/help" && grep -q DF11_SERVICE_MODEL "$scratch/help" ||
+    { cat "$scratch/help"; exit 1; }
 echo "static program: runs without the installed tree"
 
 step go test -count=1 ./...

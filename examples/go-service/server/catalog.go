@@ -117,12 +117,12 @@ func (c *catalog) read(t *df11.TensorInfo, s span, buffer []byte) ([]byte, error
 	return b[s.first-first:][:s.length], nil
 }
 
-// etag is a tensor's entity tag, or "" where there is none: the listing of failures is the digests' affair. The error is
-// ctx's only.
+// etag is a tensor's entity tag, or "" where there is none to be had: the digests tell the log why. It fails only when nobody
+// waits for the answer any more, because ctx or the service has ended.
 func (c *catalog) etag(ctx context.Context, t *df11.TensorInfo) (string, error) {
 	tag, err := c.digests.etag(ctx, t)
-	if err != nil && ctx.Err() != nil {
-		return "", ctx.Err()
+	if err != nil && (ctx.Err() != nil || c.digests.stop.Err() != nil) {
+		return "", err
 	}
 	return tag, nil
 }

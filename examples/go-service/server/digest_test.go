@@ -82,7 +82,10 @@ func TestChangedFiles(t *testing.T) {
 			if err := os.WriteFile(path+".new", []byte("what the model was compressed to"), 0o666); err != nil {
 				return err
 			}
-			return os.Rename(path+".new", path)
+			if err := os.Chtimes(path+".new", time.Time{}, time.Unix(2e9, 0)); err != nil {
+				return err
+			}
+			return os.Rename(path+".new", path) // as large and as old as the other one
 		},
 		"touched":   func(path string) error { return os.Chtimes(path, time.Time{}, time.Unix(1e9, 0)) },
 		"cut short": func(path string) error { return os.Truncate(path, 16) },
@@ -105,13 +108,19 @@ func TestChangedFiles(t *testing.T) {
 			t.Errorf("%s: not counted", what)
 		}
 	}
+	// Also one that changes while it is read.
+	during := newFake(t, fakeTensor{"t", 32, true})
+	d := newDigests(t.Context(), during, look(during.parts), config("").Logger, &metrics{})
+	if _, err := d.plain(&during.tensors[0], func(int) { os.Chtimes(during.parts, time.Time{}, time.Unix(1e9, 0)) }); !errors.Is(err, errChanged) {
+		t.Errorf("%v", err)
+	}
 	// With verification such a model does not become ready.
 	f := newFake(t, fakeTensor{"t", 100, false})
 	files := look(f.parts)
 	if err := os.WriteFile(f.parts, []byte("another length"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	d := newDigests(t.Context(), f, files, config("").Logger, &metrics{})
+	d = newDigests(t.Context(), f, files, config("").Logger, &metrics{})
 	if err := d.all(t.Context(), func(uint64, uint64) {}); !errors.Is(err, errChanged) {
 		t.Errorf("%v", err)
 	}

@@ -78,13 +78,6 @@ func (h *health) progress(done, total uint64) {
 	h.done, h.total = done, total
 }
 
-// get is the state by itself.
-func (h *health) get() State {
-	h.lock.Lock()
-	defer h.lock.Unlock()
-	return h.state
-}
-
 // report is all of it.
 func (h *health) report() Health {
 	h.lock.Lock()

@@ -279,6 +279,21 @@ func TestCloseWhileOpening(t *testing.T) {
 	}
 }
 
+// Nothing comes after the end.
+func TestClosingStays(t *testing.T) {
+	var h health
+	for _, s := range []State{Opening, Verifying, Failed, Opening, Ready, Closing} {
+		if !h.enter(s, "", nil) || h.report().State != s.String() {
+			t.Errorf("%v: %+v", s, h.report())
+		}
+	}
+	for _, s := range []State{Opening, Verifying, Ready, Failed, Closing} {
+		if h.enter(s, "", nil) || h.report().State != "closing" {
+			t.Errorf("%v after the end", s)
+		}
+	}
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	good := config("x")
 	if _, err := New(good); err != nil {

@@ -80,6 +80,23 @@ func TestClientThatGoesAwayDuringADecode(t *testing.T) {
 	}
 }
 
+// One that goes away while it waits for its turn to be decoded does not wait any longer.
+func TestClientThatGoesAwayBeforeADecode(t *testing.T) {
+	f := newFake(t, fakeTensor{"t", 100, false})
+	s, url := serveFake(t, f, nil)
+	for range cap(s.decodes) {
+		s.decodes <- struct{}{}
+	}
+	conn := dial(t, url)
+	io.WriteString(conn, "GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	await(t, "a buffer in use", func() bool { return s.pool.used() == 1 })
+	conn.Close()
+	await(t, "gone", func() bool { return ended(s, endGone) == 1 && s.pool.used() == 0 })
+	if f.reads.Load() != 0 {
+		t.Error("decoded for nobody")
+	}
+}
+
 // A client that receives nothing is given up, and its buffer is another's.
 func TestSlowClient(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", huge, false})

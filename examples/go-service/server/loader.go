@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	df11 "github.com/libdf11/libdf11/bindings/go"
@@ -58,7 +57,6 @@ func (s *Server) open(ctx context.Context) (*catalog, error) {
 			}
 			s.health.progress(done, total)
 		},
-		Logger: quiet(s.log),
 	})
 	if err != nil {
 		return nil, err
@@ -81,16 +79,4 @@ func (s *Server) open(ctx context.Context) (*catalog, error) {
 func (c *catalog) close() {
 	c.digests.close()
 	c.model.Close()
-}
-
-// quiet passes on what went wrong only: the loader itself says the rest.
-func quiet(log *slog.Logger) *slog.Logger { return slog.New(&threshold{log.Handler(), slog.LevelWarn}) }
-
-type threshold struct {
-	slog.Handler
-	least slog.Level
-}
-
-func (t *threshold) Enabled(ctx context.Context, level slog.Level) bool {
-	return level >= t.least && t.Handler.Enabled(ctx, level)
 }

@@ -54,14 +54,21 @@ func (w *recorder) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// gone notes that nobody waits for the answer any more: the client went, or the service ends and takes the connection along.
+// gone ends an answer that nobody waits for any more: the client went, or the service ends. It may not return: then the
+// connection ends without a word, where returning would send an answer with an empty body.
 func (w *recorder) gone() {
-	w.end = endGone
-	if w.stopped() {
+	begun := w.status != 0
+	switch {
+	case w.stopped():
 		w.end = endStopped
-	}
-	if w.status == 0 {
-		w.status = statusGone
+		if !begun {
+			w.later(1, "the service is closing", "")
+		}
+	case begun:
+		w.end = endGone
+	default:
+		w.end, w.status = endGone, statusGone
+		panic(http.ErrAbortHandler)
 	}
 }
 

@@ -123,10 +123,15 @@ func TestShutdownCutsOff(t *testing.T) {
 	go func() {
 		answer, err := http.Get(l.url + "/v1/tensors/t")
 		if err == nil {
+			// It may still get the other's buffer, but no end of the body.
 			_, err = io.ReadAll(answer.Body)
 			answer.Body.Close()
+			if err == nil && answer.StatusCode != http.StatusServiceUnavailable {
+				waits <- errors.New(answer.Status)
+				return
+			}
 		}
-		waits <- err
+		waits <- nil // cut off, or told so
 	}()
 	await(t, "one waiting", func() bool { return l.pool.waiting.Load() == 1 })
 	l.end()
@@ -137,12 +142,41 @@ func TestShutdownCutsOff(t *testing.T) {
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	if err := <-waits; err == nil {
-		t.Error("who waited got a whole body")
+	if err := <-waits; err != nil {
+		t.Errorf("who waited got %v", err)
 	}
 	await(t, "the figures", func() bool { return ended(l.Server, endStopped) == 2 })
 	if f.closed.Load() != 1 || l.pool.used() != 0 {
 		t.Errorf("closed %d times, %d buffers", f.closed.Load(), l.pool.used())
+	}
+}
+
+// Requests that wait for something end with the server, and none takes that for a tensor without bytes.
+func TestCloseEndsRequests(t *testing.T) {
+	for what, block := range map[string]func(s *Server){
+		"a decode": func(s *Server) { s.decodes <- struct{}{}; s.decodes <- struct{}{} },
+		"a hash":   func(s *Server) { s.catalog.Load().digests.turn <- struct{}{} },
+		"a buffer": func(s *Server) {
+			for range cap(s.pool.free) {
+				<-s.pool.free
+			}
+		},
+	} {
+		f := newFake(t, fakeTensor{"t", 100, false})
+		s, url := serveFake(t, f, func(c *Config) { c.Wait = time.Hour })
+		block(s)
+		status := make(chan int)
+		go func() {
+			answer, _ := get(t, url+"/v1/tensors/t")
+			status <- answer.StatusCode
+		}()
+		await(t, "one request", func() bool { return s.metrics.inFlight.Load() == 1 })
+		time.Sleep(20 * time.Millisecond) // until it waits
+		s.Close()
+		if got := <-status; got != 503 {
+			t.Errorf("%s: %d", what, got)
+		}
+		await(t, "stopped", func() bool { return ended(s, endStopped) == 1 })
 	}
 }
 

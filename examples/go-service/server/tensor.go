@@ -149,9 +149,7 @@ func (s *Server) broken(w *recorder, r *http.Request, err error) {
 			w.fail(http.StatusInternalServerError, err.Error(), statusName(err))
 		}
 	}
-	if begun {
-		panic(http.ErrAbortHandler) // the body is short of its Content-Length: the client must see that it is
-	}
+	// A body that has begun is now short of its Content-Length: net/http ends the connection, so that the client sees it.
 }
 
 // shapeText is a shape as JSON.

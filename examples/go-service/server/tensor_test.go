@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,9 @@ func TestNames(t *testing.T) {
 	for i, name := range names {
 		if listed[i].Name != name {
 			t.Errorf("%q is listed as %q", name, listed[i].Name)
+		}
+		if clean := path.Clean(listed[i].URL); clean != strings.TrimSuffix(listed[i].URL, "/") {
+			t.Errorf("%q at %q, which proxies make %q", name, listed[i].URL, clean)
 		}
 		answer, body := get(t, url+listed[i].URL)
 		if answer.StatusCode != 200 || !bytes.Equal(body, fakeBytes(i, 0, tensors[i].bytes)) {
