@@ -10,7 +10,6 @@
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>
-#include <thread>
 #include <unistd.h>
 
 namespace {
@@ -26,7 +25,7 @@ void write(const char *head_path, const char *model_path, const char *out_path, 
     Model model(model_path);
     std::vector<Tensor> tensors = tensors_of(Shape(head.get()), model);
     Gguf out = metadata(head.get(), tensors);
-    unsigned threads = std::max(1u, std::thread::hardware_concurrency());
+    unsigned threads = threads_to_use();
 
     std::unique_ptr<FILE, Closed> file(std::fopen(out_path, "wb"));
     bool good = file != nullptr && gguf_write_to_file_ptr(out.get(), file.get(), /*only_meta*/ true);

@@ -8,11 +8,8 @@
 
 #include <memory>
 #include <stdexcept>
-#include <thread>
 
 namespace example {
-
-inline unsigned cores() { return std::max(1u, std::thread::hardware_concurrency()); }
 
 // libllama's and ggml's own lines, but for warnings and errors, are left out.
 inline void quiet(ggml_log_level level, const char *text, void *) {
@@ -50,7 +47,7 @@ inline void greedy(llama_model *model, const std::string &prompt, unsigned count
     std::vector<llama_token> tokens = prompt_tokens(model, prompt);
     llama_context_params params = llama_context_default_params();
     params.n_ctx = params.n_batch = uint32_t(tokens.size()) + count;
-    params.n_threads = params.n_threads_batch = int32_t(cores());
+    params.n_threads = params.n_threads_batch = int32_t(threads_to_use());
     // As layers.cc computes it, so that its tokens can be compared: no rounding to half precision on the way.
     params.type_k = params.type_v = GGML_TYPE_F32;
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;

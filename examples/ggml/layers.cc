@@ -18,7 +18,6 @@
 #include <cstring>
 #include <functional>
 #include <map>
-#include <thread>
 
 namespace {
 
@@ -32,8 +31,6 @@ struct BackendFreed {
 using Backend = std::unique_ptr<ggml_backend, BackendFreed>;
 using Buffer = std::unique_ptr<ggml_backend_buffer, BackendFreed>;
 using Allocator = std::unique_ptr<ggml_gallocr, BackendFreed>;
-
-unsigned cores() { return std::max(1u, std::thread::hardware_concurrency()); }
 
 // A matrix of a step, or some rows of one: where it begins among the step's weights.
 struct Part {
@@ -227,7 +224,7 @@ class Transformer {
         std::vector<unsigned char> values;
         for (const auto &[to, tensor] : resident_) {
             values.resize(tensor.bytes());
-            read_tensor(model_, tensor, values.data(), cores());
+            read_tensor(model_, tensor, values.data(), threads_to_use());
             ggml_backend_tensor_set(to, values.data(), 0, values.size());
         }
         std::vector<int32_t> places;
@@ -294,7 +291,7 @@ int run(const char *head_path, const char *model_path, std::vector<int32_t> toke
     if (!backend) throw std::runtime_error("ggml has no backend for the CPU");
     auto set_threads = reinterpret_cast<ggml_backend_set_n_threads_t>(ggml_backend_reg_get_proc_address(
         ggml_backend_dev_backend_reg(ggml_backend_get_device(backend.get())), "ggml_backend_set_n_threads"));
-    if (set_threads != nullptr) set_threads(backend.get(), int(cores()));
+    if (set_threads != nullptr) set_threads(backend.get(), int(threads_to_use()));
     size_t alignment = ggml_backend_get_alignment(backend.get());
     auto base = [&](const Buffer &buffer) {
         return reinterpret_cast<unsigned char *>(
@@ -326,11 +323,11 @@ int run(const char *head_path, const char *model_path, std::vector<int32_t> toke
                 if (!original->find(hugging_face_name(part.tensor.name), number))
                     throw std::runtime_error("the original has no " + part.tensor.name);
                 original->read(number, uint64_t(2 * part.first_row * part.tensor.shape[0]),
-                               base(whole) + offsets[step] + 2 * part.offset, part.tensor.bytes(), cores());
+                               base(whole) + offsets[step] + 2 * part.offset, part.tensor.bytes(), threads_to_use());
             }
     }
 
-    Slots ring(model, plan.steps, slots, slot_bytes, cores(), plant);
+    Slots ring(model, plan.steps, slots, slot_bytes, threads_to_use(), plant);
     std::vector<int32_t> made;
     uint64_t sum = digest(nullptr, 0);
     unsigned equal = 0;

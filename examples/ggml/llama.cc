@@ -62,7 +62,7 @@ class Streamer {
     // Begins to decode; libllama has placed the tensors by now.
     void start() {
         if (base_ == nullptr) throw std::runtime_error("libllama has not put the layers into the slots");
-        slots_ = std::make_unique<Slots>(model_, steps_, std::array<void *, 2>{base_, base_ + slot_bytes_}, slot_bytes_, cores(),
+        slots_ = std::make_unique<Slots>(model_, steps_, std::array<void *, 2>{base_, base_ + slot_bytes_}, slot_bytes_, threads_to_use(),
                                          plant_);
         slots_->acquire(0);
     }
@@ -143,7 +143,7 @@ void set_tensor(ggml_tensor *tensor, void *user) {
         return name.size() >= length && name.compare(name.size() - length, length, end) == 0;
     };
     if (!hugging_face_name(name).empty()) {
-        read_tensor(source.model, {name, {tensor->ne[0], tensor->ne[1]}, tensor->type}, values.data(), cores());
+        read_tensor(source.model, {name, {tensor->ne[0], tensor->ne[1]}, tensor->type}, values.data(), threads_to_use());
     } else if (tensor->type == GGML_TYPE_F32 && ends_with("scale")) {
         float *scales = reinterpret_cast<float *>(values.data());
         std::fill(scales, scales + ggml_nelements(tensor), 1.0f);

@@ -65,8 +65,8 @@ def weights(name, shape, rng):
     count = shape[0] * (shape[1] if len(shape) > 1 else 1)
     if len(shape) == 1:
         return bf16(1 + rng.gauss(0, 0.1) for _ in range(count))
-    # Large enough that layers differ in what they do, and tokens in how likely they are.
-    scale = 1.0 if "embed" in name else 1.5 / shape[1] ** 0.5
+    # So that what layers add outweighs the token they began with: a tied head would repeat that for ever.
+    scale = 0.05 if "embed" in name else 1.5 / shape[1] ** 0.5
     return bf16(rng.gauss(0, scale) for _ in range(count))
 
 

@@ -18,7 +18,6 @@
 #include <cstring>
 #include <mutex>
 #include <new>
-#include <thread>
 #include <unordered_map>
 
 static_assert(GGML_BACKEND_API_VERSION == 3, "written for another version of ggml's backend interface");
@@ -103,7 +102,7 @@ const ggml_backend_buffer_i buffer_interface = {
         if (!find(tensor, number, first))
             std::memcpy(data, static_cast<const unsigned char *>(tensor->data) + offset, bytes);
         else
-            or_abort([&] { plugin().model->read(number, first + offset, data, bytes, std::thread::hardware_concurrency()); });
+            or_abort([&] { plugin().model->read(number, first + offset, data, bytes, threads_to_use()); });
     },
     /* set_tensor_2d */ nullptr,
     /* get_tensor_2d */ nullptr,
@@ -143,7 +142,7 @@ ggml_backend_buffer_type buffer_type = {
 struct Computer {
     ggml_backend_t cpu;
     std::vector<unsigned char> piece;
-    unsigned threads = std::max(1u, std::thread::hardware_concurrency());
+    unsigned threads = threads_to_use();
 
     explicit Computer(ggml_backend_t backend) : cpu(backend) { set_threads(threads); }
     ~Computer() { ggml_backend_free(cpu); }
@@ -219,6 +218,7 @@ ggml_status compute(ggml_backend_t backend, ggml_cgraph *graph) {
         for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
             const ggml_tensor *node = ggml_graph_node(graph, i);
             ggml_status status = GGML_STATUS_SUCCESS;
+            if (!(node->flags & GGML_TENSOR_FLAG_COMPUTE)) continue;  // a branch that is not taken: its inputs may be anything
             if (node->op == GGML_OP_MUL_MAT)
                 status = computer.multiply(node);
             else if (node->op == GGML_OP_GET_ROWS)

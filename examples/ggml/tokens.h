@@ -1,4 +1,5 @@
-// Token ids on the command line and in the output, and a digest by which logits of different programs are compared.
+// What programs with and without DF11 share: token ids on the command line and in the output, a digest by which their logits are
+// compared, and how many threads they take.
 #ifndef DF11_EXAMPLE_GGML_TOKENS_H
 #define DF11_EXAMPLE_GGML_TOKENS_H
 
@@ -7,9 +8,16 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace example {
+
+// DF11_EXAMPLE_THREADS, else one for each core. ggml's threads spin while they wait: on a busy machine fewer are faster.
+inline unsigned threads_to_use() {
+    const char *given = std::getenv("DF11_EXAMPLE_THREADS");
+    return std::max(1u, given != nullptr ? unsigned(std::atoi(given)) : std::thread::hardware_concurrency());
+}
 
 // FNV-1a; `seed` goes on with an earlier one.
 inline uint64_t digest(const void *data, size_t bytes, uint64_t seed = 0xcbf29ce484222325u) {

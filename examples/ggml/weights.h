@@ -9,6 +9,7 @@
 #include "df11.h"
 #include "ggml.h"
 #include "gguf.h"
+#include "tokens.h"
 
 #include <array>
 #include <cstdint>
