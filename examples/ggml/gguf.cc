@@ -1,7 +1,7 @@
 // Writes a GGUF file for a DF11 model, or for the bf16 folder that it was made from.
 //
 //     df11-gguf HEAD.gguf MODEL OUT.gguf               every weight, in bf16: any llama.cpp reads it
-//     df11-gguf --skeleton HEAD.gguf MODEL OUT.gguf    holes in place of what is compressed: for the plug-in (plugin.cc)
+//     df11-gguf --skeleton HEAD.gguf MODEL OUT.gguf    holes for what is compressed: for the plug-in (plugin.cc)
 //
 // HEAD.gguf gives metadata and vocabulary: what convert_hf_to_gguf.py writes with --vocab-only, or any GGUF file of the
 // same model, however quantised. Whole tensors pass through memory one by one.
@@ -37,7 +37,8 @@ void write(const char *head_path, const char *model_path, const char *out_path, 
         size_t padded = GGML_PAD(tensor.bytes(), gguf_get_alignment(out.get()));
         end = at + padded;
         uint64_t number;
-        if (skeleton && model.find(hugging_face_name(tensor.name), number) && model.tensor(number).group != DF11_NO_GROUP) {
+        if (skeleton && model.find(hugging_face_name(tensor.name), number) &&
+            model.tensor(number).group != DF11_NO_GROUP) {
             left += tensor.bytes();
             continue;
         }

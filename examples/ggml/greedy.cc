@@ -1,5 +1,6 @@
-// A program that has never heard of DF11: loads a GGUF file with unmodified libllama and goes on with a prompt. It stands
-// for llama-cli and its like, which do the same two calls; with GGML_BACKEND_PATH it runs on the plug-in (plugin.cc).
+// A program that has never heard of DF11: loads a GGUF file with unmodified libllama and goes on with a prompt. It
+// stands for llama-cli and its like, which do the same two calls; with GGML_BACKEND_PATH it runs on the plug-in
+// (plugin.cc).
 //
 //     greedy MODEL.gguf PROMPT [COUNT]            PROMPT is text, or token ids with commas between
 #include "greedy.h"

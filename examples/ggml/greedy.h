@@ -1,5 +1,5 @@
-// Greedy decoding with libllama, the same for every program here, so that only the weights' way into memory differs. Knows
-// nothing of DF11.
+// Greedy decoding with libllama, the same for every program here, so that only the weights' way into memory differs.
+// Knows nothing of DF11.
 #ifndef DF11_EXAMPLE_GGML_GREEDY_H
 #define DF11_EXAMPLE_GGML_GREEDY_H
 
@@ -29,8 +29,9 @@ inline std::vector<llama_token> prompt_tokens(const llama_model *model, const st
     if (!parse_tokens(prompt, tokens)) {
         const llama_vocab *vocabulary = llama_model_get_vocab(model);
         tokens.resize(prompt.size() + 2);
-        int count = llama_tokenize(vocabulary, prompt.data(), int32_t(prompt.size()), tokens.data(), int32_t(tokens.size()),
-                                   /*add_special*/ true, /*parse_special*/ true);
+        int count =
+            llama_tokenize(vocabulary, prompt.data(), int32_t(prompt.size()), tokens.data(), int32_t(tokens.size()),
+                           /*add_special*/ true, /*parse_special*/ true);
         tokens.resize(size_t(std::max(count, 0)));
     }
     if (tokens.empty()) throw std::runtime_error("the prompt has no tokens");
@@ -42,8 +43,8 @@ inline std::vector<llama_token> prompt_tokens(const llama_model *model, const st
 
 // Goes on with a prompt by `count` tokens, and prints both and the digest of all logits. `callback` and `user` are what
 // libllama calls between the nodes of its graph; NULL for none.
-inline void greedy(llama_model *model, const std::string &prompt, unsigned count, ggml_backend_sched_eval_callback callback,
-                   void *user) {
+inline void greedy(llama_model *model, const std::string &prompt, unsigned count,
+                   ggml_backend_sched_eval_callback callback, void *user) {
     std::vector<llama_token> tokens = prompt_tokens(model, prompt);
     llama_context_params params = llama_context_default_params();
     params.n_ctx = params.n_batch = uint32_t(tokens.size()) + count;
@@ -72,7 +73,8 @@ inline void greedy(llama_model *model, const std::string &prompt, unsigned count
     std::string text;
     for (llama_token token : made) {
         char piece[256];
-        int length = llama_token_to_piece(llama_model_get_vocab(model), token, piece, sizeof(piece), 0, /*special*/ true);
+        int length =
+            llama_token_to_piece(llama_model_get_vocab(model), token, piece, sizeof(piece), 0, /*special*/ true);
         text.append(piece, size_t(std::max(length, 0)));
     }
     // A random model says anything: what is not plain ASCII is shown as a dot.

@@ -1,13 +1,16 @@
-// A Qwen3-shaped transformer on ggml alone, by its public headers, whose weights stay compressed: one small graph per layer,
-// built once, and two slots. Layer l computes from slot l % 2 while the next one is decoded into the other; the head, which
-// may be larger than a layer, goes through the same slots in pieces. Addresses never change.
+// A Qwen3-shaped transformer on ggml alone, by its public headers, whose weights stay compressed: one small graph per
+// layer, built once, and two slots. Layer l computes from slot l % 2 while the next one is decoded into the other; the
+// head, which may be larger than a layer, goes through the same slots in pieces. Addresses never change.
 //
 //     layers HEAD.gguf MODEL TOKENS [COUNT [ORIGINAL]]
 //
-// TOKENS are ids with commas between. The prompt is gone on with by COUNT tokens, with no cache of keys and values: each pass
-// computes all positions, and the mask hides those to come. ORIGINAL is the model before compression: the same graphs then
-// run beside it on weights that lie in memory as they are, and every bit of all logits is compared.
-// --plant MISTAKE plants one, for the tests; see weights.h.
+// TOKENS are ids with commas between. The prompt is gone on with by COUNT tokens, with no cache of keys and values:
+// each pass computes all positions, and the mask hides those to come. ORIGINAL is the model before compression: the
+// same graphs then run beside it on weights that lie in memory as they are, and every bit of all logits is compared.
+//
+// --device decodes on the first CUDA device, where compressed images then lie (device.h), and lets ggml compute on the
+// best backend that it was built with. --plant MISTAKE plants one, for the tests; see weights.h.
+#include "device.h"
 #include "weights.h"
 
 #include "ggml-alloc.h"
@@ -68,7 +71,8 @@ struct Plan {
         }
         const Tensor &head = tensors.front();
         uint64_t t;
-        if (head.name != "output.weight" || !model.find("lm_head.weight", t) || model.tensor(t).group == DF11_NO_GROUP) return;
+        if (head.name != "output.weight" || !model.find("lm_head.weight", t) || model.tensor(t).group == DF11_NO_GROUP)
+            return;
         // Whole rows, as many as a slot holds, and at least three pieces, so that a small model goes round, too.
         int64_t rows = std::min(int64_t(slot_bytes / 2) / head.shape[0], (head.shape[1] + 2) / 3);
         for (int64_t row = 0; row < head.shape[1]; row += rows) {
@@ -82,21 +86,24 @@ struct Plan {
 // The model's graphs over weights at given addresses. Everything but the streamed matrices is in buffers of its own.
 class Transformer {
   public:
-    // `memory` holds the streamed weights, and `address` says where in it a step's begin.
+    // `memory` holds the streamed weights, and `address` says where in it a step's begin. Everything else is read from
+    // `model`.
     Transformer(ggml_backend *backend, const Model &model, const Shape &shape, const std::vector<Tensor> &tensors,
                 const Plan &plan, int64_t positions, ggml_backend_buffer *memory,
                 const std::function<unsigned char *(size_t)> &address)
         : backend_(backend), model_(model), s_(shape), positions_(positions), layers_(plan.layers) {
         size_t objects = tensors.size() * 2 + 64 + 64 * plan.steps.size();
-        context_.reset(ggml_init({ggml_tensor_overhead() * objects + ggml_graph_overhead_custom(64, false) * (plan.steps.size() + 2),
-                                  nullptr, /*no_alloc*/ true}));
+        context_.reset(ggml_init(
+            {ggml_tensor_overhead() * objects + ggml_graph_overhead_custom(64, false) * (plan.steps.size() + 2),
+             nullptr, /*no_alloc*/ true}));
         ggml_context *c = context_.get();
         // What is in memory all the time: norms, and matrices outside all layers and groups.
         resident_context_.reset(ggml_init({ggml_tensor_overhead() * (tensors.size() + 8), nullptr, true}));
         ggml_context *r = resident_context_.get();
         bool streamed_head = plan.steps.size() > layers_;
         for (const Tensor &tensor : tensors) {
-            bool head = tensor.name == "output.weight" || (tensor.name == "token_embd.weight" && tensors[0].name != "output.weight");
+            bool head = tensor.name == "output.weight" ||
+                        (tensor.name == "token_embd.weight" && tensors[0].name != "output.weight");
             if (tensor.type == GGML_TYPE_F32 || (head && !streamed_head)) {
                 ggml_tensor *t = ggml_new_tensor_2d(r, tensor.type, tensor.shape[0], tensor.shape[1]);
                 weights_[head ? "head" : tensor.name] = t;
@@ -124,6 +131,7 @@ class Transformer {
                 if (step < layers_) weights_[part.tensor.name] = t;
             }
             graphs_.push_back(step < layers_ ? layer(step) : head(matrices[0], plan.parts[step][0].first_row));
+            matrices_.push_back(std::move(matrices));
         }
         norm_ = ggml_new_graph_custom(c, 64, false);
         ggml_tensor *normed = norm(hidden_[layers_ % 2], "output_norm.weight");
@@ -140,6 +148,22 @@ class Transformer {
         for (ggml_cgraph *graph : all)
             if (!ggml_gallocr_alloc_graph(allocator_.get(), graph)) throw std::runtime_error("no memory to compute in");
         fill();
+    }
+
+    // Writes the streamed weights, for those that stay: what the model has of each.
+    void fill_steps(const Plan &plan) {
+        std::vector<unsigned char> values;
+        for (size_t step = 0; step < plan.steps.size(); step++)
+            for (size_t part = 0; part < plan.parts[step].size(); part++) {
+                const Part &p = plan.parts[step][part];
+                uint64_t number;
+                if (!model_.find(hugging_face_name(p.tensor.name), number))
+                    throw std::runtime_error("the original has no " + p.tensor.name);
+                values.resize(p.tensor.bytes());
+                model_.read(number, uint64_t(2 * p.first_row * p.tensor.shape[0]), values.data(), values.size(),
+                            threads_to_use());
+                ggml_backend_tensor_set(matrices_[step][part], values.data(), 0, values.size());
+            }
     }
 
     // Computes the logits of all positions; `before` and `after` are called around each step.
@@ -179,7 +203,8 @@ class Transformer {
     }
 
     ggml_tensor *rope(ggml_tensor *x) {
-        return ggml_rope_ext(context_.get(), x, places_, nullptr, int(s_.head), GGML_ROPE_TYPE_NEOX, 0, s_.rope_base, 1, 0, 1, 32, 1);
+        return ggml_rope_ext(context_.get(), x, places_, nullptr, int(s_.head), GGML_ROPE_TYPE_NEOX, 0, s_.rope_base, 1,
+                             0, 1, 32, 1);
     }
 
     ggml_cgraph *layer(size_t l) {
@@ -194,7 +219,7 @@ class Transformer {
         ggml_tensor *q = rope(norm(project("attn_q.weight", s_.heads), blk + "attn_q_norm.weight"));
         ggml_tensor *k = rope(norm(project("attn_k.weight", s_.kv_heads), blk + "attn_k_norm.weight"));
         ggml_tensor *v = project("attn_v.weight", s_.kv_heads);
-        q = ggml_permute(c, q, 0, 2, 1, 3);                // head, position, number of head
+        q = ggml_permute(c, q, 0, 2, 1, 3);  // head, position, number of head
         k = ggml_permute(c, k, 0, 2, 1, 3);
         v = ggml_cont(c, ggml_permute(c, v, 1, 2, 0, 3));  // position, head, number of head
         ggml_tensor *scores = ggml_mul_mat(c, k, q);
@@ -214,7 +239,8 @@ class Transformer {
     // Logits from `row` on, of as many rows of the head as `matrix` has.
     ggml_cgraph *head(ggml_tensor *matrix, int64_t row) {
         ggml_context *c = context_.get();
-        ggml_tensor *to = ggml_view_2d(c, logits_, matrix->ne[1], positions_, logits_->nb[1], size_t(row) * sizeof(float));
+        ggml_tensor *to =
+            ggml_view_2d(c, logits_, matrix->ne[1], positions_, logits_->nb[1], size_t(row) * sizeof(float));
         ggml_cgraph *graph = ggml_new_graph_custom(c, 64, false);
         ggml_build_forward_expand(graph, ggml_cpy(c, ggml_mul_mat(c, matrix, normed_), to));
         return graph;
@@ -251,7 +277,8 @@ class Transformer {
     }
 
     void compute(ggml_cgraph *graph) {
-        if (ggml_backend_graph_compute(backend_, graph) != GGML_STATUS_SUCCESS) throw std::runtime_error("ggml failed to compute");
+        if (ggml_backend_graph_compute(backend_, graph) != GGML_STATUS_SUCCESS)
+            throw std::runtime_error("ggml failed to compute");
     }
 
     ggml_backend *backend_;
@@ -264,6 +291,7 @@ class Transformer {
     Allocator allocator_;
     std::map<std::string, ggml_tensor *> weights_;
     std::vector<std::pair<ggml_tensor *, Tensor>> resident_;
+    std::vector<std::vector<ggml_tensor *>> matrices_;  // by step
     ggml_tensor *hidden_[2], *normed_, *logits_, *places_, *mask_;
     std::vector<ggml_cgraph *> graphs_;
     ggml_cgraph *norm_, *head_ = nullptr;
@@ -276,8 +304,8 @@ Buffer allocate(ggml_backend *backend, size_t bytes) {
     return buffer;
 }
 
-int run(const char *head_path, const char *model_path, std::vector<int32_t> tokens, unsigned count, const char *original_path,
-        Plant plant) {
+int run(const char *head_path, const char *model_path, std::vector<int32_t> tokens, unsigned count,
+        const char *original_path, Plant plant, bool device) {
     Gguf head = open_gguf(head_path);
     Shape shape(head.get());
     Model model(model_path);
@@ -287,8 +315,9 @@ int run(const char *head_path, const char *model_path, std::vector<int32_t> toke
         if (token >= shape.vocabulary) throw std::runtime_error("the prompt has a token that the model does not know");
     int64_t positions = int64_t(tokens.size() + count);
 
-    Backend backend(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
-    if (!backend) throw std::runtime_error("ggml has no backend for the CPU");
+    Backend backend(device ? ggml_backend_init_best()
+                           : ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
+    if (!backend) throw std::runtime_error("ggml has no backend");
     auto set_threads = reinterpret_cast<ggml_backend_set_n_threads_t>(ggml_backend_reg_get_proc_address(
         ggml_backend_dev_backend_reg(ggml_backend_get_device(backend.get())), "ggml_backend_set_n_threads"));
     if (set_threads != nullptr) set_threads(backend.get(), int(threads_to_use()));
@@ -300,7 +329,15 @@ int run(const char *head_path, const char *model_path, std::vector<int32_t> toke
 
     // The difference between the two: where a step's weights are.
     size_t slot_bytes = GGML_PAD(plan.slot_bytes, alignment), resident_bytes = 0;
-    Buffer two = allocate(backend.get(), 2 * slot_bytes + alignment);
+    // Where ggml computes on the CPU and a device decodes, both reach the slots in pinned memory.
+    std::unique_ptr<PinnedMemory> pinned;
+    Buffer two;
+    if (device && ggml_backend_buft_is_host(ggml_backend_get_default_buffer_type(backend.get()))) {
+        pinned = std::make_unique<PinnedMemory>(2 * slot_bytes + alignment);
+        two.reset(ggml_backend_cpu_buffer_from_ptr(pinned->address(), pinned->bytes()));
+    } else {
+        two = allocate(backend.get(), 2 * slot_bytes + alignment);
+    }
     std::array<void *, 2> slots{base(two), base(two) + slot_bytes};
     Transformer streamed(backend.get(), model, shape, tensors, plan, positions, two.get(),
                          [&](size_t step) { return base(two) + step % 2 * slot_bytes; });
@@ -317,17 +354,15 @@ int run(const char *head_path, const char *model_path, std::vector<int32_t> toke
         whole = allocate(backend.get(), resident_bytes + alignment);
         resident = std::make_unique<Transformer>(backend.get(), *original, shape, tensors, plan, positions, whole.get(),
                                                  [&](size_t step) { return base(whole) + offsets[step]; });
-        for (size_t step = 0; step < plan.steps.size(); step++)
-            for (const Part &part : plan.parts[step]) {
-                uint64_t number;
-                if (!original->find(hugging_face_name(part.tensor.name), number))
-                    throw std::runtime_error("the original has no " + part.tensor.name);
-                original->read(number, uint64_t(2 * part.first_row * part.tensor.shape[0]),
-                               base(whole) + offsets[step] + 2 * part.offset, part.tensor.bytes(), threads_to_use());
-            }
+        resident->fill_steps(plan);
     }
 
-    Slots ring(model, plan.steps, slots, slot_bytes, threads_to_use(), plant);
+    std::unique_ptr<Decoder> decoder;
+    if (device)
+        decoder = std::make_unique<DeviceDecoder>(model, plan.steps, slots, slot_bytes);
+    else
+        decoder = std::make_unique<HostDecoder>(model, slots, slot_bytes, threads_to_use());
+    Slots ring(*decoder, plan.steps, plant);
     std::vector<int32_t> made;
     uint64_t sum = digest(nullptr, 0);
     unsigned equal = 0;
@@ -346,7 +381,8 @@ int run(const char *head_path, const char *model_path, std::vector<int32_t> toke
     }
     print_tokens("tokens", made);
     std::printf("logits %016" PRIx64 "\n", sum);
-    std::printf("resident weights %zu bytes; streamed ones %" PRIu64 " bytes compressed, which the files hold, and two slots of %zu\n",
+    std::printf("resident weights %zu bytes; streamed ones %" PRIu64
+                " bytes compressed, which the files hold, and two slots of %zu\n",
                 resident_bytes, model.packed_bytes(), slot_bytes);
     std::printf("%zu steps a pass; decoded %" PRIu64 " bytes\n", plan.steps.size(), ring.decoded_bytes());
     if (!resident) return 0;
@@ -359,6 +395,9 @@ int run(const char *head_path, const char *model_path, std::vector<int32_t> toke
 int main(int argc, char **argv) {
     try {
         Plant plant = Plant::nothing;
+        bool device = argc > 1 && std::strcmp(argv[1], "--device") == 0;
+        argv += device;
+        argc -= device;
         if (argc > 2 && std::strcmp(argv[1], "--plant") == 0) {
             plant = plant_named(argv[2]);
             argv += 2;
@@ -366,11 +405,13 @@ int main(int argc, char **argv) {
         }
         std::vector<int32_t> tokens;
         if (argc < 4 || argc > 6 || !parse_tokens(argv[3], tokens)) {
-            std::fprintf(stderr, "usage: layers [--plant MISTAKE] HEAD.gguf MODEL TOKENS [COUNT [ORIGINAL]]\n");
+            std::fprintf(stderr,
+                         "usage: layers [--device] [--plant MISTAKE] HEAD.gguf MODEL TOKENS [COUNT [ORIGINAL]]\n");
             return 2;
         }
         ggml_backend_load_all();
-        return run(argv[1], argv[2], tokens, argc > 4 ? unsigned(std::atoi(argv[4])) : 4, argc > 5 ? argv[5] : nullptr, plant);
+        return run(argv[1], argv[2], tokens, argc > 4 ? unsigned(std::atoi(argv[4])) : 4, argc > 5 ? argv[5] : nullptr,
+                   plant, device);
     } catch (const std::exception &error) {
         std::fprintf(stderr, "layers: %s\n", error.what());
         return 1;

@@ -1,12 +1,13 @@
 // A DF11 model in unmodified libllama, which takes weights from a callback instead of a file
 // (llama_model_init_from_user()). Two ways:
 //
-//     df11-llama HEAD.gguf MODEL PROMPT [COUNT]             decoded once, when the model is loaded: bf16 in memory
-//     df11-llama --stream HEAD.gguf MODEL PROMPT [COUNT]    layers stay compressed, and are decoded into two slots in turn
+//     df11-llama HEAD.gguf MODEL PROMPT [COUNT]            decoded once, when the model is loaded: bf16 in memory
+//     df11-llama --stream HEAD.gguf MODEL PROMPT [COUNT]   layers stay compressed: two slots hold one each, decoded
 //
-// HEAD.gguf is as for df11-gguf; PROMPT is text, or token ids with commas between. For streaming, libllama is told to put
-// the layers' matrices into a buffer type of ours (tensor_buft_overrides) that lays them all over the same two slots, and
-// calls back when a layer is computed (cb_eval): ggml-backend-impl.h, version 3 of its interface, is needed for that.
+// HEAD.gguf is as for df11-gguf; PROMPT is text, or token ids with commas between. For streaming, libllama is told to
+// put the layers' matrices into a buffer type of ours (tensor_buft_overrides) that lays them all over the same two
+// slots, and calls back when a layer is computed (cb_eval): ggml-backend-impl.h, version 3 of its interface, is needed
+// for that.
 // --plant MISTAKE plants one, for the tests; see weights.h.
 #include "ggml-backend-impl.h"
 #include "greedy.h"
@@ -30,10 +31,12 @@ bool is_streamed(const char *name) {
 
 std::string layer_name(int64_t layer) { return "model.layers." + std::to_string(layer); }
 
-// A buffer type whose tensors lie in two slots: those of layer l in slot l % 2, in the order in which the group decodes.
+// A buffer type whose tensors lie in two slots: those of layer l in slot l % 2, in the order in which the group
+// decodes.
 class Streamer {
   public:
-    Streamer(const Model &model, const Shape &shape, Plant plant) : model_(model), layers_(size_t(shape.layers)), plant_(plant) {
+    Streamer(const Model &model, const Shape &shape, Plant plant)
+        : model_(model), layers_(size_t(shape.layers)), plant_(plant) {
         type_.iface.get_name = [](ggml_backend_buffer_type_t) { return "DF11_SLOTS"; };
         type_.iface.alloc_buffer = [](ggml_backend_buffer_type_t, size_t bytes) {
             return ggml_backend_buft_alloc_buffer(memory(), bytes);
@@ -41,7 +44,9 @@ class Streamer {
         type_.iface.alloc_buffer_n = [](ggml_backend_buffer_type_t type, ggml_tensor **tensors, int count) {
             return static_cast<Streamer *>(type->context)->place(tensors, count);
         };
-        type_.iface.get_alignment = [](ggml_backend_buffer_type_t) { return ggml_backend_buft_get_alignment(memory()); };
+        type_.iface.get_alignment = [](ggml_backend_buffer_type_t) {
+            return ggml_backend_buft_get_alignment(memory());
+        };
         type_.iface.is_host = [](ggml_backend_buffer_type_t) { return ggml_backend_buft_is_host(memory()); };
         type_.context = this;
         for (int64_t layer = 0; layer < shape.layers; layer++) {
@@ -62,13 +67,14 @@ class Streamer {
     // Begins to decode; libllama has placed the tensors by now.
     void start() {
         if (base_ == nullptr) throw std::runtime_error("libllama has not put the layers into the slots");
-        slots_ = std::make_unique<Slots>(model_, steps_, std::array<void *, 2>{base_, base_ + slot_bytes_}, slot_bytes_, threads_to_use(),
-                                         plant_);
+        decoder_ = std::make_unique<HostDecoder>(model_, std::array<void *, 2>{base_, base_ + slot_bytes_}, slot_bytes_,
+                                                 threads_to_use());
+        slots_ = std::make_unique<Slots>(*decoder_, steps_, plant_);
         slots_->acquire(0);
     }
 
-    // Called before (`ask`) and after nodes of libllama's graph: behind a layer's last node, its slot is free, and the next
-    // layer's must be there before anything of it runs.
+    // Called before (`ask`) and after nodes of libllama's graph: behind a layer's last node, its slot is free, and the
+    // next layer's must be there before anything of it runs.
     static bool evaluated(ggml_tensor *node, bool ask, void *user) {
         Streamer &self = *static_cast<Streamer *>(user);
         if (std::strncmp(node->name, "l_out-", 6) != 0) return !ask;
@@ -108,7 +114,8 @@ class Streamer {
             if (!model_.find(hugging_face_name(tensors[i]->name), number)) return nullptr;
             size_t offset = 2 * size_t(model_.tensor(number).group_offset);
             unsigned char *address = base_ + size_t(layer_of(tensors[i]->name) % 2) * slot_bytes_ + offset;
-            if (offset % alignment != 0 || ggml_backend_tensor_alloc(buffer, tensors[i], address) != GGML_STATUS_SUCCESS)
+            if (offset % alignment != 0 ||
+                ggml_backend_tensor_alloc(buffer, tensors[i], address) != GGML_STATUS_SUCCESS)
                 return nullptr;
         }
         return buffer;
@@ -122,6 +129,7 @@ class Streamer {
     size_t slot_bytes_ = 0;
     uint64_t layer_bytes_ = 0, packed_bytes_ = 0;
     unsigned char *base_ = nullptr;
+    std::unique_ptr<HostDecoder> decoder_;
     std::unique_ptr<Slots> slots_;
     std::exception_ptr failure_;
 };
@@ -143,7 +151,8 @@ void set_tensor(ggml_tensor *tensor, void *user) {
         return name.size() >= length && name.compare(name.size() - length, length, end) == 0;
     };
     if (!hugging_face_name(name).empty()) {
-        read_tensor(source.model, {name, {tensor->ne[0], tensor->ne[1]}, tensor->type}, values.data(), threads_to_use());
+        read_tensor(source.model, {name, {tensor->ne[0], tensor->ne[1]}, tensor->type}, values.data(),
+                    threads_to_use());
     } else if (tensor->type == GGML_TYPE_F32 && ends_with("scale")) {
         float *scales = reinterpret_cast<float *>(values.data());
         std::fill(scales, scales + ggml_nelements(tensor), 1.0f);
@@ -165,7 +174,8 @@ void run(const char *head_path, const char *model_path, const char *prompt, unsi
 
     // Outlives the model that libllama makes: its buffers are of this type.
     std::unique_ptr<Streamer> streamer = stream ? std::make_unique<Streamer>(model, shape, plant) : nullptr;
-    llama_model_tensor_buft_override overrides[] = {{streamed, stream ? streamer->type() : nullptr}, {nullptr, nullptr}};
+    llama_model_tensor_buft_override overrides[] = {{streamed, stream ? streamer->type() : nullptr},
+                                                    {nullptr, nullptr}};
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers = 0;
     if (stream) params.tensor_buft_overrides = overrides;
@@ -203,7 +213,8 @@ int main(int argc, char **argv) {
         }
         llama_log_set(quiet, nullptr);
         ggml_backend_load_all();
-        run(argv[at], argv[at + 1], argv[at + 2], argc - at > 3 ? unsigned(std::atoi(argv[at + 3])) : 16, stream, plant);
+        run(argv[at], argv[at + 1], argv[at + 2], argc - at > 3 ? unsigned(std::atoi(argv[at + 3])) : 16, stream,
+            plant);
     } catch (const std::exception &error) {
         std::fprintf(stderr, "df11-llama: %s\n", error.what());
         return 1;

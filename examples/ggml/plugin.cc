@@ -3,10 +3,11 @@
 //
 //     GGML_BACKEND_PATH=libggml-df11.so DF11_MODEL=Qwen3-8B-DF11 llama-cli -m skeleton.gguf …
 //
-// ggml loads it (ggml_backend_load_all()) and finds a device of the kind that accelerates the CPU. libllama then puts every
-// matrix there that the device says it can multiply with: those that the model named by DF11_MODEL has in a group. What the GGUF
-// file says of them is not read (df11-gguf --skeleton leaves holes there), but its beginning and end are compared, if
-// there is something, so that the weights of another model do not go unnoticed. Without DF11_MODEL the plug-in has no device.
+// ggml loads it (ggml_backend_load_all()) and finds a device of the kind that accelerates the CPU. libllama then puts
+// every matrix there that the device says it can multiply with: those that the model named by DF11_MODEL has in a
+// group. What the GGUF file says of them is not read (df11-gguf --skeleton leaves holes there), but its beginning and
+// end are compared, if there is something, so that the weights of another model do not go unnoticed. Without DF11_MODEL
+// the plug-in has no device.
 //
 // The multiplication itself is done by ggml's CPU backend: the same kernels on the same bits, so results are those of
 // weights that lie in memory. DF11_PLANT=decode makes a mistake for the tests, to see that it shows.
@@ -42,7 +43,8 @@ Plugin &plugin() {
 }
 
 // There is nobody to hand an error to: ggml's interface has no place for one, and it ends the process on its own ones.
-template <typename Work> auto or_abort(Work work) {
+template <typename Work>
+auto or_abort(Work work) {
     try {
         return work();
     } catch (const std::exception &error) {
@@ -60,10 +62,12 @@ bool find(const ggml_tensor *tensor, uint64_t &number, size_t &offset) {
     return true;
 }
 
-// ---- memory: a buffer of the CPU's for all that is not compressed (the results of multiplications); compressed tensors
-// take an address and no room.
+// ---- memory: a buffer of the CPU's for all that is not compressed (the results of multiplications); compressed
+// tensors take an address and no room.
 
-ggml_backend_buffer_t memory(ggml_backend_buffer_t buffer) { return static_cast<ggml_backend_buffer_t>(buffer->context); }
+ggml_backend_buffer_t memory(ggml_backend_buffer_t buffer) {
+    return static_cast<ggml_backend_buffer_t>(buffer->context);
+}
 
 const ggml_backend_buffer_i buffer_interface = {
     /* free_buffer   */ [](ggml_backend_buffer_t buffer) { ggml_backend_buffer_free(memory(buffer)); },
@@ -73,7 +77,8 @@ const ggml_backend_buffer_i buffer_interface = {
     [](ggml_backend_buffer_t, ggml_tensor *tensor, uint8_t value, size_t offset, size_t bytes) {
         uint64_t number;
         size_t first;
-        if (!find(tensor, number, first)) std::memset(static_cast<unsigned char *>(tensor->data) + offset, value, bytes);
+        if (!find(tensor, number, first))
+            std::memset(static_cast<unsigned char *>(tensor->data) + offset, value, bytes);
     },
     /* set_tensor    */
     [](ggml_backend_buffer_t, ggml_tensor *tensor, const void *data, size_t offset, size_t bytes) {
@@ -107,7 +112,8 @@ const ggml_backend_buffer_i buffer_interface = {
     /* set_tensor_2d */ nullptr,
     /* get_tensor_2d */ nullptr,
     /* cpy_tensor    */ nullptr,
-    /* clear         */ [](ggml_backend_buffer_t buffer, uint8_t value) { ggml_backend_buffer_clear(memory(buffer), value); },
+    /* clear         */
+    [](ggml_backend_buffer_t buffer, uint8_t value) { ggml_backend_buffer_clear(memory(buffer), value); },
     /* reset         */ nullptr,
 };
 
@@ -202,9 +208,10 @@ struct Computer {
             int32_t id;
             std::memcpy(&id, static_cast<const unsigned char *>(ids->data) + size_t(i) * ids->nb[0], sizeof(id));
             if (id < 0 || id >= table->ne[1]) throw std::runtime_error("a row that the embedding does not have");
-            ggml_bf16_to_fp32_row(static_cast<const ggml_bf16_t *>(decode(number, first, table->nb[1], id, 1, 1)),
-                                  reinterpret_cast<float *>(static_cast<unsigned char *>(node->data) + size_t(i) * node->nb[1]),
-                                  table->ne[0]);
+            ggml_bf16_to_fp32_row(
+                static_cast<const ggml_bf16_t *>(decode(number, first, table->nb[1], id, 1, 1)),
+                reinterpret_cast<float *>(static_cast<unsigned char *>(node->data) + size_t(i) * node->nb[1]),
+                table->ne[0]);
         }
         return GGML_STATUS_SUCCESS;
     }
@@ -218,7 +225,8 @@ ggml_status compute(ggml_backend_t backend, ggml_cgraph *graph) {
         for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
             const ggml_tensor *node = ggml_graph_node(graph, i);
             ggml_status status = GGML_STATUS_SUCCESS;
-            if (!(node->flags & GGML_TENSOR_FLAG_COMPUTE)) continue;  // a branch that is not taken: its inputs may be anything
+            if (!(node->flags & GGML_TENSOR_FLAG_COMPUTE))
+                continue;  // a branch that is not taken: its inputs may be anything
             if (node->op == GGML_OP_MUL_MAT)
                 status = computer.multiply(node);
             else if (node->op == GGML_OP_GET_ROWS)
@@ -242,7 +250,8 @@ ggml_backend_t begin(ggml_backend_dev_t device, const char *) {
     return new ggml_backend{&guid, interface, device, new Computer(cpu)};
 }
 
-// Whether the device computes a node: it multiplies with compressed matrices and looks up compressed rows, nothing else.
+// Whether the device computes a node: it multiplies with compressed matrices and looks up compressed rows, nothing
+// else.
 bool supports(ggml_backend_dev_t, const ggml_tensor *node) {
     switch (node->op) {
         case GGML_OP_NONE:
@@ -263,8 +272,9 @@ bool supports(ggml_backend_dev_t, const ggml_tensor *node) {
     ggml_backend_buffer_t buffer = weight->view_src != nullptr ? weight->view_src->buffer : weight->buffer;
     if (buffer == nullptr || buffer->buft != &buffer_type || !find(weight, number, first)) return false;
     if (!ggml_is_contiguous(weight) || !ggml_is_matrix(weight) || node->type != GGML_TYPE_F32) return false;
-    return node->op == GGML_OP_MUL_MAT ? other->type == GGML_TYPE_F32
-                                       : other->type == GGML_TYPE_I32 && ggml_is_vector(other) && node->nb[0] == sizeof(float);
+    return node->op == GGML_OP_MUL_MAT
+               ? other->type == GGML_TYPE_F32
+               : other->type == GGML_TYPE_I32 && ggml_is_vector(other) && node->nb[0] == sizeof(float);
 }
 
 extern ggml_backend_reg registry;
@@ -341,7 +351,8 @@ void open(const char *path) {
         more = false;
         for (const char *matrix : matrices) more |= add("blk." + std::to_string(layer) + "." + matrix + ".weight");
     }
-    if (p.compressed.empty()) throw std::runtime_error(std::string(path) + " has no compressed tensor of a Qwen3 model");
+    if (p.compressed.empty())
+        throw std::runtime_error(std::string(path) + " has no compressed tensor of a Qwen3 model");
 }
 
 }  // namespace

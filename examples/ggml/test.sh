@@ -53,8 +53,11 @@ echo "== building ggml, libllama and the examples"
 ninja -C "$work/build" -j "${DF11_JOBS:-2}" layers df11-gguf df11-llama greedy ggml-df11 >"$work/build.log" 2>&1 ||
     { tail -n 40 "$work/build.log" >&2; exit 2; }
 
+cargo build --quiet --locked -p df11-emulator
+emulator=$(realpath "${CARGO_TARGET_DIR:-target}/debug/libdf11_emulator.so")
+
 bin=$work/build plugin=$work/build/libggml-df11.so
-export DF11_EXAMPLE_THREADS=1
+export DF11_EXAMPLE_THREADS=1 # these models are too small for two
 export LD_LIBRARY_PATH="$prefix/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 cd "$work"
 rm -rf models
@@ -108,7 +111,7 @@ for model in untied tied; do
     "$bin/df11-llama" $m.head.gguf $m-df11 "$prompt" $count >$m.a.txt || true
     check "$model, A: libllama with weights decoded when it loads" same $m.plain.txt $m.a.txt
 
-    DF11_EXAMPLE_THREADS=2 "$bin/df11-llama" --stream $m.head.gguf $m-df11 "$prompt" $count >$m.c.txt || true
+    "$bin/df11-llama" --stream $m.head.gguf $m-df11 "$prompt" $count >$m.c.txt || true
     check "$model, C: libllama with layers streamed through two slots" same $m.plain.txt $m.c.txt
     grep '^layers' $m.c.txt
 
@@ -117,6 +120,15 @@ for model in untied tied; do
     cp check.log $m.b.txt
     check "$model, B: and the tokens are libllama's" diff <(grep '^tokens' $m.plain.txt) <(grep '^tokens' $m.b.txt)
     sed -n 3,5p $m.b.txt
+
+    export DF11_LIBCUDA=$emulator
+    check "$model, B: the same, decoded on an emulated CUDA device" \
+        "$bin/layers" --device $m.head.gguf $m-df11 "$ids" 2 $m
+    for mistake in slot decode early wait; do
+        check "$model, B on a device: the mistake '$mistake' shows" fails_with "0 of 2 passes" \
+            "$bin/layers" --device --plant $mistake $m.head.gguf $m-df11 "$ids" 2 $m
+    done
+    unset DF11_LIBCUDA
 
     "$bin/df11-gguf" --skeleton $m.head.gguf $m-df11 $m.skeleton.gguf
     check "$model, D: a skeleton takes less than half of the disk" \

@@ -1,5 +1,5 @@
-// What programs with and without DF11 share: token ids on the command line and in the output, a digest by which their logits are
-// compared, and how many threads they take.
+// What programs with and without DF11 share: token ids on the command line and in the output, a digest by which their
+// logits are compared, and how many threads they take.
 #ifndef DF11_EXAMPLE_GGML_TOKENS_H
 #define DF11_EXAMPLE_GGML_TOKENS_H
 
@@ -13,7 +13,8 @@
 
 namespace example {
 
-// DF11_EXAMPLE_THREADS, else one for each core. ggml's threads spin while they wait: on a busy machine fewer are faster.
+// DF11_EXAMPLE_THREADS, else one for each core. ggml's threads spin while they wait: on a busy machine fewer are
+// faster.
 inline unsigned threads_to_use() {
     const char *given = std::getenv("DF11_EXAMPLE_THREADS");
     return std::max(1u, given != nullptr ? unsigned(std::atoi(given)) : std::thread::hardware_concurrency());

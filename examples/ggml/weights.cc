@@ -68,7 +68,8 @@ int64_t key(const gguf_context *file, const char *name, gguf_type type) {
 int64_t u32(const gguf_context *file, const char *name) {
     uint32_t value = gguf_get_val_u32(file, key(file, name, GGUF_TYPE_UINT32));
     // What is multiplied below then fits, whatever the file says.
-    if (value == 0 || value > (1u << 24)) throw std::runtime_error(std::string("the GGUF file's ") + name + " makes no sense");
+    if (value == 0 || value > (1u << 24))
+        throw std::runtime_error(std::string("the GGUF file's ") + name + " makes no sense");
     return value;
 }
 
@@ -80,10 +81,12 @@ struct Name {
     const char *gguf, *hugging_face;
 };
 const Name layer_names[] = {
-    {"attn_norm", "input_layernorm"},     {"attn_q", "self_attn.q_proj"},      {"attn_k", "self_attn.k_proj"},
-    {"attn_v", "self_attn.v_proj"},       {"attn_q_norm", "self_attn.q_norm"}, {"attn_k_norm", "self_attn.k_norm"},
-    {"attn_output", "self_attn.o_proj"},  {"ffn_norm", "post_attention_layernorm"},
-    {"ffn_gate", "mlp.gate_proj"},        {"ffn_up", "mlp.up_proj"},           {"ffn_down", "mlp.down_proj"},
+    {"attn_norm", "input_layernorm"},    {"attn_q", "self_attn.q_proj"},
+    {"attn_k", "self_attn.k_proj"},      {"attn_v", "self_attn.v_proj"},
+    {"attn_q_norm", "self_attn.q_norm"}, {"attn_k_norm", "self_attn.k_norm"},
+    {"attn_output", "self_attn.o_proj"}, {"ffn_norm", "post_attention_layernorm"},
+    {"ffn_gate", "mlp.gate_proj"},       {"ffn_up", "mlp.up_proj"},
+    {"ffn_down", "mlp.down_proj"},
 };
 const Name other_names[] = {
     {"token_embd.weight", "model.embed_tokens.weight"},
@@ -197,32 +200,49 @@ Plant plant_named(const std::string &name) {
     if (name == "slot") return Plant::slot;
     if (name == "decode") return Plant::decode;
     if (name == "early") return Plant::early;
-    throw std::runtime_error("no mistake is called " + name + ": slot, decode or early");
+    if (name == "wait") return Plant::wait;
+    throw std::runtime_error("no mistake is called " + name + ": slot, decode, early or wait");
 }
 
-Slots::Slots(const Model &model, std::vector<Step> steps, std::array<void *, 2> slots, size_t slot_bytes, unsigned threads,
-             Plant plant)
-    : model_(model), steps_(std::move(steps)), slots_(slots), slot_bytes_(slot_bytes), threads_(threads), plant_(plant) {
+HostDecoder::HostDecoder(const Model &model, std::array<void *, 2> slots, size_t slot_bytes, unsigned threads)
+    : model_(model), slots_(slots), slot_bytes_(slot_bytes), threads_(threads) {}
+
+void HostDecoder::begin(const Step &step, size_t slot) {
+    // A step that fails says so where it is waited for.
+    pending_[slot] = std::async(std::launch::async, [this, step, slot] {
+        Error e;
+        e.check(df11_decompress_host(model_.handle(), step.group, step.first, step.count, slots_[slot], slot_bytes_,
+                                     threads_, &e));
+    });
+}
+
+void HostDecoder::wait(size_t slot) {
+    if (pending_[slot].valid()) pending_[slot].get();
+}
+
+Slots::Slots(Decoder &decoder, std::vector<Step> steps, Plant plant)
+    : decoder_(decoder), steps_(std::move(steps)), plant_(plant) {
     for (size_t step = 0; step < std::min<size_t>(2, steps_.size()); step++) decode(step);
+}
+
+Slots::~Slots() {
+    for (size_t slot = 0; slot < 2; slot++) try {
+            decoder_.wait(slot);
+        } catch (...) {  // of a step that nobody asked for
+        }
 }
 
 void Slots::decode(size_t step) {
     if (plant_ == Plant::decode && step == 2) return;
-    size_t slot = plant_ == Plant::slot && step == 2 ? 1 : step % 2;
-    const Step &s = steps_.at(step);
-    decoded_bytes_ += 2 * s.count;
-    // A step that fails says so where it is waited for.
-    pending_[step % 2] = std::async(std::launch::async, [this, s, slot] {
-        Error e;
-        e.check(df11_decompress_host(model_.handle(), s.group, s.first, s.count, slots_[slot], slot_bytes_, threads_, &e));
-    });
+    decoder_.begin(steps_.at(step), plant_ == Plant::slot && step == 2 ? 1 : step % 2);
+    decoded_bytes_ += 2 * steps_[step].count;
 }
 
 void Slots::acquire(size_t step) {
-    if (pending_[step % 2].valid()) pending_[step % 2].get();
+    if (plant_ != Plant::wait) decoder_.wait(step % 2);
     if (plant_ == Plant::early && next(step) != step) {
         decode(next(step));
-        pending_[step % 2].get();
+        decoder_.wait(step % 2);
     }
 }
 

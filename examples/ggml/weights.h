@@ -1,8 +1,8 @@
-// What the examples for ggml share: a model opened with libdf11, what GGUF calls its tensors and how they are shaped, and
-// two slots through which weights are streamed. Knows Qwen3 only, and nothing of graphs, contexts or backends.
+// What the examples for ggml share: a model opened with libdf11, what GGUF calls its tensors and how they are shaped,
+// and two slots through which weights are streamed. Knows Qwen3 only, and nothing of graphs, contexts or backends.
 //
-// Hugging Face's names stay inside the library; that a GGUF file calls the same tensors otherwise is known here and nowhere
-// else. Rows are taken as they are: converters permute those of Q and K for Llama, and not for Qwen3.
+// Hugging Face's names stay inside the library; that a GGUF file calls the same tensors otherwise is known here and
+// nowhere else. Rows are taken as they are: converters permute those of Q and K for Llama, and not for Qwen3.
 #ifndef DF11_EXAMPLE_GGML_WEIGHTS_H
 #define DF11_EXAMPLE_GGML_WEIGHTS_H
 
@@ -87,21 +87,46 @@ struct Step {
     uint64_t group, first, count;
 };
 
-// Mistakes for the tests to plant, to see that they show: a step decoded into the other slot, one not decoded at all, and a
-// slot overwritten before its weights were used.
-enum class Plant { nothing, slot, decode, early };
+// How weights get into a slot. Not thread-safe.
+class Decoder {
+  public:
+    virtual ~Decoder() = default;
+    // Begins to decode a step into slot 0 or 1, and may return before it is there.
+    virtual void begin(const Step &step, size_t slot) = 0;
+    // Waits until what was begun in that slot is there; throws what went wrong.
+    virtual void wait(size_t slot) = 0;
+};
+
+// Decodes on the CPU, a thread for each step that runs. The model and the slots, memory of the caller's, outlive it.
+class HostDecoder : public Decoder {
+  public:
+    HostDecoder(const Model &model, std::array<void *, 2> slots, size_t slot_bytes, unsigned threads);
+    void begin(const Step &step, size_t slot) override;
+    void wait(size_t slot) override;
+
+  private:
+    const Model &model_;
+    std::array<void *, 2> slots_;
+    size_t slot_bytes_;
+    unsigned threads_;
+    std::array<std::future<void>, 2> pending_;
+};
+
+// Mistakes for the tests to plant, to see that they show: a step decoded into the other slot, one not decoded at all, a
+// slot overwritten before its weights were used, and weights used before they are there (which shows every time on the
+// emulated device, and on the CPU perhaps).
+enum class Plant { nothing, slot, decode, early, wait };
 Plant plant_named(const std::string &name);
 
-// Two slots in memory of the caller's, which steps 0, 1, 2, … of a pass go through again and again: step s lies in slot
-// s % 2, always at the same address, and the next one is decoded while the caller computes with this one. That is all of
-// the arithmetic: an address never changes, and whoever follows step s in its slot is step s + 2 or, after the last, the
-// first one with that slot.
-//
-// Not thread-safe; slots and model outlive it. Decoding runs on a thread per step.
+// Two slots that steps 0, 1, 2, … of a pass go through again and again: step s lies in slot s % 2, always at the same
+// address, and the next one is decoded while the caller computes with this one. That is all of the arithmetic: whoever
+// follows step s in its slot is step s + 2 or, after the last, the first one with that slot. Not thread-safe.
 class Slots {
   public:
-    Slots(const Model &model, std::vector<Step> steps, std::array<void *, 2> slots, size_t slot_bytes, unsigned threads,
-          Plant plant);
+    // Begins to decode the first two.
+    Slots(Decoder &decoder, std::vector<Step> steps, Plant plant);
+    // Waits for what is being decoded ahead.
+    ~Slots();
     // Waits until a step's weights are in its slot. Steps are asked for in order, round and round.
     void acquire(size_t step);
     // The step's weights have been used: its slot is overwritten from now on.
@@ -112,14 +137,10 @@ class Slots {
     void decode(size_t step);
     size_t next(size_t step) const { return step + 2 < steps_.size() ? step + 2 : step % 2; }
 
-    const Model &model_;
+    Decoder &decoder_;
     std::vector<Step> steps_;
-    std::array<void *, 2> slots_;
-    size_t slot_bytes_;
-    unsigned threads_;
     Plant plant_;
     uint64_t decoded_bytes_ = 0;
-    std::array<std::future<void>, 2> pending_;
 };
 
 }  // namespace example
