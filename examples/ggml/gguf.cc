@@ -7,6 +7,7 @@
 // same model, however quantised. Whole tensors pass through memory one by one.
 #include "weights.h"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>
@@ -24,6 +25,13 @@ void write(const char *head_path, const char *model_path, const char *out_path, 
     Gguf head = open_gguf(head_path);
     Model model(model_path);
     std::vector<Tensor> tensors = tensors_of(Shape(head.get()), model);
+    auto is_hole = [&](const Tensor &tensor) {
+        uint64_t number;
+        return skeleton && model.find(hugging_face_name(tensor.name), number) &&
+               model.tensor(number).group != DF11_NO_GROUP;
+    };
+    // Holes last: a loader that maps the file gives back what lies behind the last tensor that it uses in place.
+    std::stable_partition(tensors.begin(), tensors.end(), [&](const Tensor &tensor) { return !is_hole(tensor); });
     Gguf out = metadata(head.get(), tensors);
     unsigned threads = threads_to_use();
 
@@ -36,9 +44,7 @@ void write(const char *head_path, const char *model_path, const char *out_path, 
         size_t at = data + gguf_get_tensor_offset(out.get(), gguf_find_tensor(out.get(), tensor.name.c_str()));
         size_t padded = GGML_PAD(tensor.bytes(), gguf_get_alignment(out.get()));
         end = at + padded;
-        uint64_t number;
-        if (skeleton && model.find(hugging_face_name(tensor.name), number) &&
-            model.tensor(number).group != DF11_NO_GROUP) {
+        if (is_hole(tensor)) {
             left += tensor.bytes();
             continue;
         }

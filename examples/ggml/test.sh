@@ -135,6 +135,9 @@ for model in untied tied; do
         test $((2 * $(du -k $m.skeleton.gguf | cut -f1))) -lt "$(du -k $m.gguf | cut -f1)"
     GGML_BACKEND_PATH=$plugin DF11_MODEL=$m-df11 "$bin/greedy" $m.skeleton.gguf "$prompt" $count >$m.d.txt || true
     check "$model, D: a stock program with the plug-in" same $m.plain.txt $m.d.txt
+    GGML_BACKEND_PATH=$plugin DF11_MODEL=$m-df11 "$bin/greedy" --no-mmap $m.skeleton.gguf "$prompt" $count \
+        >$m.d-read.txt || true
+    check "$model, D: the same, the file not mapped" same $m.plain.txt $m.d-read.txt
     GGML_BACKEND_PATH=$plugin DF11_MODEL=$m-df11 "$bin/greedy" $m.gguf "$prompt" $count >$m.d-full.txt || true
     check "$model, D: the same where the GGUF file has the weights, too" same $m.plain.txt $m.d-full.txt
     GGML_BACKEND_PATH=$plugin "$bin/greedy" $m.gguf "$prompt" $count >$m.d-none.txt || true
