@@ -36,7 +36,7 @@ test:
 
 # The examples for ggml and llama.cpp, on their unmodified sources; the first run builds those. Part of `make test`.
 test-ggml:
-	$(MAKE) install PREFIX=$(CURDIR)/target/stage
+	[ -n "$$DF11_PREFIX" ] || $(MAKE) install PREFIX=$(CURDIR)/target/stage
 	examples/ggml/test.sh
 
 # Decoding, encoding and images beside their peers, and whole models beside cp: some ten minutes. Results go to tests/bench/results

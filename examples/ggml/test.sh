@@ -57,6 +57,7 @@ cargo build --quiet --locked -p df11-emulator
 emulator=$(realpath "${CARGO_TARGET_DIR:-target}/debug/libdf11_emulator.so")
 
 bin=$work/build plugin=$work/build/libggml-df11.so
+export GGML_NO_BACKTRACE=1
 export DF11_EXAMPLE_THREADS=1 # these models are too small for two
 export LD_LIBRARY_PATH="$prefix/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 cd "$work"
@@ -156,6 +157,38 @@ for model in untied tied; do
     "$bin/greedy" $m.skeleton.gguf "$prompt" $count >$m.d-skeleton.txt || true
     check "$model, D: a skeleton without the plug-in shows" differs $m.plain.txt $m.d-skeleton.txt
 done
+
+# One layer, which keeps its slot for good.
+m=models/single
+python3 "$OLDPWD/examples/ggml/make_model.py" $m $m.head.gguf --layers 1 --tied
+"$prefix/bin/df11" compress $m -o $m-df11 >$m.compress.log
+"$bin/df11-gguf" $m.head.gguf $m $m.gguf
+"$bin/greedy" $m.gguf "$prompt" $count >$m.plain.txt
+"$bin/df11-llama" --stream $m.head.gguf $m-df11 "$prompt" $count >$m.c.txt || true
+check "a single layer, C" same $m.plain.txt $m.c.txt
+check "a single layer, B" "$bin/layers" $m.head.gguf $m-df11 "$ids" $count $m
+
+# A layer whose codes are damaged: decoding finds it, and says where.
+m=models/untied
+cp -r $m-df11 models/damaged-df11
+python3 - models/damaged-df11/model_layers_2.safetensors <<'EOF'
+import json, struct, sys
+with open(sys.argv[1], "r+b") as file:
+    length, = struct.unpack("<Q", file.read(8))
+    begin, end = json.loads(file.read(length))["model.layers.2.encoded_exponent"]["data_offsets"]
+    file.seek(8 + length + (begin + end) // 2)
+    file.write(bytes(64))
+EOF
+check "A: damage is found" fails_with "model_layers_2.safetensors" \
+    "$bin/df11-llama" $m.head.gguf models/damaged-df11 "$prompt" 1
+check "B: damage is found" fails_with "model_layers_2.safetensors" \
+    "$bin/layers" $m.head.gguf models/damaged-df11 "$ids" 1 $m
+check "B on a device: damage is found" fails_with "the device reports CORRUPT" env DF11_LIBCUDA="$emulator" \
+    "$bin/layers" --device $m.head.gguf models/damaged-df11 "$ids" 1 $m
+check "C: damage is found" fails_with "model_layers_2.safetensors" \
+    "$bin/df11-llama" --stream $m.head.gguf models/damaged-df11 "$prompt" 1
+check "D: damage is found" fails_with "model_layers_2.safetensors" \
+    env GGML_BACKEND_PATH=$plugin DF11_MODEL=models/damaged-df11 "$bin/greedy" $m.skeleton.gguf "$prompt" 1
 
 # Whose weights are they? The GGUF file of one model with another's DF11.
 python3 "$OLDPWD/examples/ggml/make_model.py" models/other models/other.head.gguf --seed 12
