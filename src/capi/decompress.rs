@@ -2,6 +2,7 @@
 
 use super::device::{df11_devptr, df11_stream};
 use super::resident::{df11_resident, resident_of};
+use super::stats;
 use super::status::{df11_error, df11_status, frame};
 use crate::cuda::Stream;
 use crate::cuda::launch::decompress_batch_of;
@@ -39,7 +40,10 @@ pub unsafe extern "C" fn df11_decompress(
     // SAFETY: by the caller's promise.
     unsafe {
         frame(error, || {
-            resident_of(resident)?.decompress(d_dst, bytes as u64, d_status, Stream::from_raw(stream.cast()))
+            let resident = resident_of(resident)?;
+            resident.decompress(d_dst, bytes as u64, d_status, Stream::from_raw(stream.cast()))?;
+            stats::decodes_enqueued(1, 2 * resident.layout().weights);
+            Ok(())
         })
     }
 }
@@ -67,7 +71,9 @@ pub unsafe extern "C" fn df11_decompress_range(
     unsafe {
         frame(error, || {
             let stream = Stream::from_raw(stream.cast());
-            resident_of(resident)?.decompress_range(first, count, d_dst, bytes as u64, d_status, stream)
+            resident_of(resident)?.decompress_range(first, count, d_dst, bytes as u64, d_status, stream)?;
+            stats::decodes_enqueued(u64::from(count > 0), 2 * count);
+            Ok(())
         })
     }
 }
@@ -97,7 +103,17 @@ pub unsafe extern "C" fn df11_decompress_tensors(
     unsafe {
         frame(error, || {
             let (dsts, bytes) = (list("d_dsts", d_dsts, count)?, list("bytes", bytes.cast::<u64>(), count)?);
-            resident_of(resident)?.decompress_tensors(dsts, bytes, d_status, Stream::from_raw(stream.cast()))
+            let resident = resident_of(resident)?;
+            resident.decompress_tensors(dsts, bytes, d_status, Stream::from_raw(stream.cast()))?;
+            let (mut start, mut tensors, mut weights) = (0, 0, 0);
+            for (&dst, &end) in dsts.iter().zip(resident.ends()) {
+                if dst != 0 && end > start {
+                    (tensors, weights) = (tensors + 1, weights + (end - start));
+                }
+                start = end;
+            }
+            stats::decodes_enqueued(tensors, 2 * weights);
+            Ok(())
         })
     }
 }
@@ -133,7 +149,10 @@ pub unsafe extern "C" fn df11_decompress_batch(
                 return Err(Error::InvalidArgument(format!("residents[{i}] is NULL")));
             }
             let at = |i: usize| &(*residents[i]).resident;
-            decompress_batch_of(at, dsts, bytes, d_statuses, Stream::from_raw(stream.cast()))
+            decompress_batch_of(at, dsts, bytes, d_statuses, Stream::from_raw(stream.cast()))?;
+            let weights: u64 = (0..count).map(|i| at(i).layout().weights).sum();
+            stats::decodes_enqueued(count as u64, 2 * weights);
+            Ok(())
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Decoding on the CPU.
 
 use super::model::{df11_model, handle, index};
+use super::stats;
 use super::status::{df11_error, df11_status, frame};
 use crate::error::Error;
 use crate::host::{self, DecodeOptions};
@@ -54,7 +55,9 @@ pub unsafe extern "C" fn df11_decompress_host(
                 return Err(Error::Misaligned { what: "the destination".into(), to: 2 });
             }
             let options = DecodeOptions { threads: threads as usize, ..Default::default() };
-            host::decompress_raw(model, group, first, count, dst, &options)
+            host::decompress_raw(model, group, first, count, dst, &options)?;
+            stats::decoded_on_host(needed);
+            Ok(())
         })
     }
 }
@@ -85,7 +88,9 @@ pub unsafe extern "C" fn df11_tensor_read(
             let tensor = &model.tensors()[index(tensor, model.tensors().len(), "tensor")?];
             let dst = destination(dst, dst_bytes)?;
             let options = DecodeOptions { threads: threads as usize, ..Default::default() };
-            host::read_tensor_raw(model, tensor, offset, dst, dst_bytes, &options)
+            host::read_tensor_raw(model, tensor, offset, dst, dst_bytes, &options)?;
+            stats::decoded_on_host(dst_bytes as u64);
+            Ok(())
         })
     }
 }

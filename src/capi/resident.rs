@@ -2,6 +2,7 @@
 
 use super::device::{clear, df11_device, df11_devptr, df11_stream, handle};
 use super::model::{self, df11_model, index};
+use super::stats;
 use super::status::{df11_error, df11_status, frame};
 use super::structs::{self, Sizeable};
 use crate::cuda::image::Head;
@@ -162,7 +163,9 @@ unsafe fn upload(
             let (device, model) = (&handle(device)?.device, &model::handle(model)?.model);
             let group = index(group, model.groups().len(), "group")?;
             let stream = Stream::from_raw(stream.cast());
-            put(out, device.upload(model, group, d_image, bytes as u64, stream, staging)?);
+            let resident = device.upload(model, group, d_image, bytes as u64, stream, staging)?;
+            stats::uploaded(resident.layout().image_bytes);
+            put(out, resident);
             Ok(())
         })
     }
@@ -200,6 +203,7 @@ pub unsafe extern "C" fn df11_upload_alloc(
             let group = index(group, model.groups().len(), "group")?;
             let (image, resident) = device.upload_alloc(model, group, Stream::from_raw(stream.cast()))?;
             *d_image = image;
+            stats::uploaded(resident.layout().image_bytes);
             put(out, resident);
             Ok(())
         })
@@ -351,6 +355,7 @@ pub unsafe extern "C" fn df11_resident_free(resident: *mut df11_resident) {
     if !resident.is_null() {
         // SAFETY: `put` made it by `Box::into_raw`.
         let resident = unsafe { Box::from_raw(resident) };
+        stats::resident_freed(resident.resident.layout().image_bytes);
         let free = || {
             drop(resident);
             Ok(())
@@ -364,6 +369,7 @@ pub unsafe extern "C" fn df11_resident_free(resident: *mut df11_resident) {
 ///
 /// `out` can be written.
 unsafe fn put(out: *mut *mut df11_resident, resident: Resident) {
+    stats::resident_made(resident.layout().image_bytes);
     // SAFETY: by the caller's promise.
     unsafe { *out = Box::into_raw(Box::new(df11_resident { resident })) };
 }

@@ -1,5 +1,6 @@
 //! Statuses and errors of the C ABI, and the frame around every fallible function.
 
+use super::stats;
 use crate::error::{Error, Status};
 use crate::host::panic_text;
 use std::cell::Cell;
@@ -142,6 +143,7 @@ pub(super) unsafe fn frame(error: *mut df11_error, body: impl FnOnce() -> Result
     });
     FRAMES.with(|frames| frames.set(frames.get() - 1));
     if let Err(error) = &result {
+        stats::failed(error.status());
         log::error!("{error}");
     }
     let status = result.as_ref().map_or_else(|e| e.status(), |()| Status::Ok);

@@ -1,0 +1,194 @@
+package cdf11
+
+// #include <stdlib.h>
+// #include "shim.h"
+//
+// #cgo noescape df11go_device_open
+// #cgo nocallback df11go_device_open
+// #cgo noescape df11go_decompress
+// #cgo nocallback df11go_decompress
+// #cgo noescape df11go_decompress_range
+// #cgo nocallback df11go_decompress_range
+// #cgo noescape df11go_decompress_tensors
+// #cgo nocallback df11go_decompress_tensors
+// #cgo noescape df11go_decompress_batch
+// #cgo nocallback df11go_decompress_batch
+import "C"
+
+import "unsafe"
+
+// Flags of OpenDevice.
+const (
+	AllowDefaultStream = C.DF11_ALLOW_DEFAULT_STREAM
+	DevicePTX          = C.DF11_DEVICE_PTX
+)
+
+// Device is a df11_device.
+type Device struct{ p *C.df11_device }
+
+// OpenDevice is df11_device_open, or df11_device_open_current. libcuda has no zero byte; nil is the default.
+func OpenDevice(ordinal int32, current bool, flags uint32, libcuda []byte) (Device, *Error) {
+	clib := text(libcuda)
+	defer free(clib)
+	var d Device
+	var e C.df11_error
+	var cur C.int
+	if current {
+		cur = 1
+	}
+	s := C.df11go_device_open(C.int32_t(ordinal), cur, C.uint32_t(flags), clib, &d.p, &e)
+	return d, failed(s, &e)
+}
+
+// Free is df11_device_free.
+func (d Device) Free() { C.df11_device_free(d.p) }
+
+// DeviceInfo is a df11_device_info.
+type DeviceInfo struct {
+	Name, Kernels, LibCUDA                 string
+	Ordinal, DriverVersion                 int32
+	CapMajor, CapMinor, MultiprocessorUnit uint32
+}
+
+// Info is df11_device_get_info.
+func (d Device) Info() (DeviceInfo, *Error) {
+	var e C.df11_error
+	info := C.df11_device_info{struct_size: C.sizeof_df11_device_info}
+	if s := C.df11_device_get_info(d.p, &info, &e); s != C.DF11_OK {
+		return DeviceInfo{}, failed(s, &e)
+	}
+	return DeviceInfo{
+		Name:               C.GoString(info.name),
+		Kernels:            C.GoString(info.kernels),
+		LibCUDA:            C.GoString(info.libcuda),
+		Ordinal:            int32(info.ordinal),
+		DriverVersion:      int32(info.driver_version),
+		CapMajor:           uint32(info.capability_major),
+		CapMinor:           uint32(info.capability_minor),
+		MultiprocessorUnit: uint32(info.multiprocessor_count),
+	}, nil
+}
+
+// FreeMemory is df11_device_mem_free.
+func (d Device) FreeMemory(address uintptr) *Error {
+	var e C.df11_error
+	return failed(C.df11_device_mem_free(d.p, C.df11_devptr(address), &e), &e)
+}
+
+// Resident is a df11_resident.
+type Resident struct{ p *C.df11_resident }
+
+// Upload is df11_upload.
+func (d Device) Upload(m Model, group uint64, image uintptr, bytes uint64, stream uintptr) (Resident, *Error) {
+	var r Resident
+	var e C.df11_error
+	s := C.df11go_upload(d.p, m.p, C.uint64_t(group), C.uint64_t(image), C.size_t(bytes), C.uintptr_t(stream), &r.p, &e)
+	return r, failed(s, &e)
+}
+
+// UploadStaged is df11_upload_staged; staging is memory that is not Go's.
+func (d Device) UploadStaged(m Model, group uint64, image uintptr, bytes uint64, stream, staging uintptr,
+	stagingBytes uint64) (Resident, *Error) {
+	var r Resident
+	var e C.df11_error
+	s := C.df11go_upload_staged(d.p, m.p, C.uint64_t(group), C.uint64_t(image), C.size_t(bytes), C.uintptr_t(stream),
+		C.uintptr_t(staging), C.size_t(stagingBytes), &r.p, &e)
+	return r, failed(s, &e)
+}
+
+// UploadAlloc is df11_upload_alloc.
+func (d Device) UploadAlloc(m Model, group uint64, stream uintptr) (Resident, uintptr, *Error) {
+	var r Resident
+	var e C.df11_error
+	var image C.df11_devptr
+	s := C.df11go_upload_alloc(d.p, m.p, C.uint64_t(group), C.uintptr_t(stream), &image, &r.p, &e)
+	return r, uintptr(image), failed(s, &e)
+}
+
+// Bind is df11_bind.
+func (d Device) Bind(m Model, group uint64, image uintptr, bytes uint64) (Resident, *Error) {
+	var r Resident
+	var e C.df11_error
+	s := C.df11_bind(d.p, m.p, C.uint64_t(group), C.df11_devptr(image), C.size_t(bytes), &r.p, &e)
+	return r, failed(s, &e)
+}
+
+// BindImage is df11_bind_image.
+func (d Device) BindImage(head []byte, image uintptr, bytes uint64) (Resident, *Error) {
+	var r Resident
+	var e C.df11_error
+	s := C.df11_bind_image(d.p, unsafe.Pointer(unsafe.SliceData(head)), C.size_t(len(head)), C.df11_devptr(image),
+		C.size_t(bytes), &r.p, &e)
+	return r, failed(s, &e)
+}
+
+// ImageInfo is a df11_image_info.
+type ImageInfo struct{ ImageBytes, HeadBytes, Elements, Tensors uint64 }
+
+// ImageHeadBytesMax is DF11_IMAGE_HEAD_BYTES_MAX.
+const ImageHeadBytesMax = C.DF11_IMAGE_HEAD_BYTES_MAX
+
+// GetImageInfo is df11_image_get_info.
+func GetImageInfo(head []byte) (ImageInfo, *Error) {
+	var e C.df11_error
+	info := C.df11_image_info{struct_size: C.sizeof_df11_image_info}
+	s := C.df11_image_get_info(unsafe.Pointer(unsafe.SliceData(head)), C.size_t(len(head)), &info, &e)
+	return ImageInfo{uint64(info.image_bytes), uint64(info.head_bytes), uint64(info.element_count),
+		uint64(info.tensor_count)}, failed(s, &e)
+}
+
+// Free is df11_resident_free.
+func (r Resident) Free() { C.df11_resident_free(r.p) }
+
+// ResidentInfo is a df11_resident_info.
+type ResidentInfo struct {
+	Image                uintptr
+	ImageBytes, Elements uint64
+	TensorEnds           []uint64
+}
+
+// Info is df11_resident_get_info.
+func (r Resident) Info() (ResidentInfo, *Error) {
+	var e C.df11_error
+	info := C.df11_resident_info{struct_size: C.sizeof_df11_resident_info}
+	if s := C.df11_resident_get_info(r.p, &info, &e); s != C.DF11_OK {
+		return ResidentInfo{}, failed(s, &e)
+	}
+	out := ResidentInfo{Image: uintptr(info.image), ImageBytes: uint64(info.image_bytes), Elements: uint64(info.element_count)}
+	out.TensorEnds = append(out.TensorEnds, unsafe.Slice((*uint64)(info.tensor_ends), info.tensor_count)...)
+	return out, nil
+}
+
+// Decompress is df11_decompress.
+func (r Resident) Decompress(dst uintptr, bytes uint64, status, stream uintptr) *Error {
+	var e C.df11_error
+	s := C.df11go_decompress(r.p, C.uint64_t(dst), C.size_t(bytes), C.uint64_t(status), C.uintptr_t(stream), &e)
+	return failed(s, &e)
+}
+
+// DecompressRange is df11_decompress_range.
+func (r Resident) DecompressRange(first, count uint64, dst uintptr, bytes uint64, status, stream uintptr) *Error {
+	var e C.df11_error
+	s := C.df11go_decompress_range(r.p, C.uint64_t(first), C.uint64_t(count), C.uint64_t(dst), C.size_t(bytes),
+		C.uint64_t(status), C.uintptr_t(stream), &e)
+	return failed(s, &e)
+}
+
+// DecompressTensors is df11_decompress_tensors; both lists have the same length.
+func (r Resident) DecompressTensors(dsts []uintptr, bytes []uint64, status, stream uintptr) *Error {
+	var e C.df11_error
+	s := C.df11go_decompress_tensors(r.p, (*C.df11_devptr)(unsafe.Pointer(unsafe.SliceData(dsts))),
+		(*C.size_t)(unsafe.Pointer(unsafe.SliceData(bytes))), C.size_t(len(dsts)), C.uint64_t(status),
+		C.uintptr_t(stream), &e)
+	return failed(s, &e)
+}
+
+// DecompressBatch is df11_decompress_batch; all lists have the same length.
+func DecompressBatch(residents []Resident, dsts []uintptr, bytes []uint64, statuses, stream uintptr) *Error {
+	var e C.df11_error
+	// A Resident is a C pointer and nothing else.
+	s := C.df11go_decompress_batch((**C.df11_resident)(unsafe.Pointer(unsafe.SliceData(residents))),
+		(*C.df11_devptr)(unsafe.Pointer(unsafe.SliceData(dsts))), (*C.size_t)(unsafe.Pointer(unsafe.SliceData(bytes))),
+		C.size_t(len(dsts)), C.uint64_t(statuses), C.uintptr_t(stream), &e)
+	return failed(s, &e)
+}

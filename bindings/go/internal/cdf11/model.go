@@ -1,0 +1,168 @@
+package cdf11
+
+// #include <stdlib.h>
+// #include "shim.h"
+//
+// #cgo noescape df11go_open
+// #cgo nocallback df11go_open
+// #cgo noescape df11_decompress_host
+// #cgo nocallback df11_decompress_host
+// #cgo noescape df11_tensor_read
+// #cgo nocallback df11_tensor_read
+// #cgo noescape df11_model_write_image
+// #cgo nocallback df11_model_write_image
+// #cgo noescape df11_model_write_image_part
+// #cgo nocallback df11_model_write_image_part
+// #cgo noescape df11_model_group_info
+// #cgo nocallback df11_model_group_info
+// #cgo noescape df11_model_tensor_info
+// #cgo nocallback df11_model_tensor_info
+import "C"
+
+import "unsafe"
+
+// Flags of Open.
+const (
+	OpenVerify     = C.DF11_OPEN_VERIFY
+	OpenRead       = C.DF11_OPEN_READ
+	OpenAnyVersion = C.DF11_OPEN_ANY_VERSION
+)
+
+// Model is a df11_model.
+type Model struct{ p *C.df11_model }
+
+// Open is df11_model_open. Neither path nor config has a zero byte; a nil config is none.
+func Open(path string, flags, threads uint32, config []byte, progress Progress) (Model, *Error) {
+	cpath, cconfig := C.CString(path), text(config)
+	defer free(cpath)
+	defer free(cconfig)
+	var m Model
+	var e C.df11_error
+	s := C.df11go_open(cpath, C.uint32_t(flags), C.uint32_t(threads), cconfig, progress.p, &m.p, &e)
+	return m, failed(s, &e)
+}
+
+// Free is df11_model_free.
+func (m Model) Free() { C.df11_model_free(m.p) }
+
+// Groups is df11_model_group_count.
+func (m Model) Groups() uint64 { return uint64(C.df11_model_group_count(m.p)) }
+
+// Tensors is df11_model_tensor_count.
+func (m Model) Tensors() uint64 { return uint64(C.df11_model_tensor_count(m.p)) }
+
+// Group is a df11_group_info.
+type Group struct {
+	Name                                               string
+	Elements, Tensors, FirstTensor, Packed, ImageBytes uint64
+}
+
+// Group is df11_model_group_info.
+func (m Model) Group(number uint64) (Group, *Error) {
+	var e C.df11_error
+	info := C.df11_group_info{struct_size: C.sizeof_df11_group_info}
+	if s := C.df11_model_group_info(m.p, C.uint64_t(number), &info, &e); s != C.DF11_OK {
+		return Group{}, failed(s, &e)
+	}
+	return Group{
+		Name:        C.GoString(info.name),
+		Elements:    uint64(info.element_count),
+		Tensors:     uint64(info.tensor_count),
+		FirstTensor: uint64(info.first_tensor),
+		Packed:      uint64(info.packed_bytes),
+		ImageBytes:  uint64(info.image_bytes),
+	}, nil
+}
+
+// NoGroup is the group of a tensor that is in none.
+const NoGroup uint64 = C.DF11_NO_GROUP
+
+// Tensor is a df11_tensor_info.
+type Tensor struct {
+	Name                      string
+	DType                     uint32
+	Shape                     []uint64
+	Bytes, Group, GroupOffset uint64
+	File                      string
+	FileOffset                uint64
+}
+
+// Files remembers the paths that Tensor has seen, so that the tensors of a file share one text.
+type Files map[*C.char]string
+
+// Tensor is df11_model_tensor_info.
+func (m Model) Tensor(number uint64, files Files) (Tensor, *Error) {
+	var e C.df11_error
+	info := C.df11_tensor_info{struct_size: C.sizeof_df11_tensor_info}
+	if s := C.df11_model_tensor_info(m.p, C.uint64_t(number), &info, &e); s != C.DF11_OK {
+		return Tensor{}, failed(s, &e)
+	}
+	t := Tensor{
+		Name:        C.GoString(info.name),
+		DType:       uint32(info.dtype),
+		Bytes:       uint64(info.bytes),
+		Group:       uint64(info.group),
+		GroupOffset: uint64(info.group_offset),
+		FileOffset:  uint64(info.file_offset),
+	}
+	if info.rank > 0 {
+		t.Shape = append(t.Shape, unsafe.Slice((*uint64)(info.shape), info.rank)...)
+	}
+	if info.file != nil {
+		file, ok := files[info.file]
+		if !ok {
+			file = C.GoString(info.file)
+			files[info.file] = file
+		}
+		t.File = file
+	}
+	return t, nil
+}
+
+// Decompress is df11_decompress_host.
+func (m Model) Decompress(group, first uint64, dst []uint16, threads uint32) *Error {
+	var e C.df11_error
+	n := len(dst)
+	s := C.df11_decompress_host(m.p, C.uint64_t(group), C.uint64_t(first), C.uint64_t(n),
+		unsafe.Pointer(unsafe.SliceData(dst)), C.size_t(2*n), C.uint32_t(threads), &e)
+	return failed(s, &e)
+}
+
+// Read is df11_tensor_read.
+func (m Model) Read(tensor, offset uint64, dst []byte, threads uint32) *Error {
+	var e C.df11_error
+	s := C.df11_tensor_read(m.p, C.uint64_t(tensor), C.uint64_t(offset), unsafe.Pointer(unsafe.SliceData(dst)),
+		C.size_t(len(dst)), C.uint32_t(threads), &e)
+	return failed(s, &e)
+}
+
+// WriteImage is df11_model_write_image.
+func (m Model) WriteImage(group uint64, dst []byte) *Error {
+	var e C.df11_error
+	s := C.df11_model_write_image(m.p, C.uint64_t(group), unsafe.Pointer(unsafe.SliceData(dst)), C.size_t(len(dst)), &e)
+	return failed(s, &e)
+}
+
+// WriteImagePart is df11_model_write_image_part.
+func (m Model) WriteImagePart(group uint64, dst []byte, part, parts uint32) *Error {
+	var e C.df11_error
+	s := C.df11_model_write_image_part(m.p, C.uint64_t(group), unsafe.Pointer(unsafe.SliceData(dst)),
+		C.size_t(len(dst)), C.uint32_t(part), C.uint32_t(parts), &e)
+	return failed(s, &e)
+}
+
+// Part is a df11_part_info.
+type Part struct {
+	File          string
+	Offset, Bytes uint64
+}
+
+// Part is df11_model_group_part.
+func (m Model) Part(group uint64, part uint32) (Part, *Error) {
+	var e C.df11_error
+	info := C.df11_part_info{struct_size: C.sizeof_df11_part_info}
+	if s := C.df11_model_group_part(m.p, C.uint64_t(group), C.uint32_t(part), &info, &e); s != C.DF11_OK {
+		return Part{}, failed(s, &e)
+	}
+	return Part{C.GoString(info.file), uint64(info.file_offset), uint64(info.bytes)}, nil
+}

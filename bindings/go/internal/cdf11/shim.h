@@ -1,0 +1,82 @@
+/*
+ * What cgo cannot say well, said in C: options structs with pointers in them (which Go memory must not hold for C), and
+ * streams, which are numbers in Go and must not become Go pointers. No code of Go's is ever called from here.
+ */
+#ifndef DF11_GO_SHIM_H
+#define DF11_GO_SHIM_H
+
+#include <df11.h>
+
+#if DF11_VERSION_NUMBER / 100 != 1
+#error "this version of the Go package is for libdf11 0.1"
+#endif
+
+static inline df11_status df11go_open(const char *path, uint32_t flags, uint32_t threads, const char *config,
+                                      df11_progress *progress, df11_model **out, df11_error *error)
+{
+    df11_open_options options = DF11_OPEN_OPTIONS_INIT;
+    options.flags = flags;
+    options.threads = threads;
+    options.config_json = config;
+    (void)progress;
+    return df11_model_open(path, &options, out, error);
+}
+
+static inline df11_status df11go_device_open(int32_t ordinal, int current, uint32_t flags, const char *libcuda,
+                                             df11_device **out, df11_error *error)
+{
+    df11_device_options options = DF11_DEVICE_OPTIONS_INIT;
+    options.flags = flags;
+    options.libcuda = libcuda;
+    return current ? df11_device_open_current(&options, out, error) : df11_device_open(ordinal, &options, out, error);
+}
+
+static inline df11_status df11go_upload(df11_device *device, const df11_model *model, uint64_t group, uint64_t image,
+                                        size_t bytes, uintptr_t stream, df11_resident **out, df11_error *error)
+{
+    return df11_upload(device, model, group, image, bytes, (df11_stream)stream, out, error);
+}
+
+static inline df11_status df11go_upload_staged(df11_device *device, const df11_model *model, uint64_t group,
+                                               uint64_t image, size_t bytes, uintptr_t stream, uintptr_t staging,
+                                               size_t staging_bytes, df11_resident **out, df11_error *error)
+{
+    return df11_upload_staged(device, model, group, image, bytes, (df11_stream)stream, (void *)staging, staging_bytes,
+                              out, error);
+}
+
+static inline df11_status df11go_upload_alloc(df11_device *device, const df11_model *model, uint64_t group,
+                                              uintptr_t stream, df11_devptr *image, df11_resident **out,
+                                              df11_error *error)
+{
+    return df11_upload_alloc(device, model, group, (df11_stream)stream, image, out, error);
+}
+
+static inline df11_status df11go_decompress(const df11_resident *resident, uint64_t dst, size_t bytes, uint64_t status,
+                                            uintptr_t stream, df11_error *error)
+{
+    return df11_decompress(resident, dst, bytes, status, (df11_stream)stream, error);
+}
+
+static inline df11_status df11go_decompress_range(const df11_resident *resident, uint64_t first, uint64_t count,
+                                                  uint64_t dst, size_t bytes, uint64_t status, uintptr_t stream,
+                                                  df11_error *error)
+{
+    return df11_decompress_range(resident, first, count, dst, bytes, status, (df11_stream)stream, error);
+}
+
+static inline df11_status df11go_decompress_tensors(const df11_resident *resident, const df11_devptr *dsts,
+                                                    const size_t *bytes, size_t count, uint64_t status,
+                                                    uintptr_t stream, df11_error *error)
+{
+    return df11_decompress_tensors(resident, dsts, bytes, count, status, (df11_stream)stream, error);
+}
+
+static inline df11_status df11go_decompress_batch(const df11_resident *const *residents, const df11_devptr *dsts,
+                                                  const size_t *bytes, size_t count, uint64_t statuses,
+                                                  uintptr_t stream, df11_error *error)
+{
+    return df11_decompress_batch(residents, dsts, bytes, count, statuses, (df11_stream)stream, error);
+}
+
+#endif
