@@ -85,8 +85,7 @@ DeviceDecoder::DeviceDecoder(const Model &model, const std::vector<Step> &steps,
     for (const Step &step : steps) {
         State::Image &image = s.images[step.group];
         if (image.resident) continue;
-        df11_group_info info = DF11_GROUP_INFO_INIT;
-        e.check(df11_model_group_info(model.handle(), step.group, &info, &e));
+        df11_group_info info = model.group(step.group);
         cuda(cuMemAlloc(&image.memory, size_t(info.image_bytes)), "cuMemAlloc");
         df11_resident *resident = nullptr;
         e.check(df11_upload(device, model.handle(), step.group, image.memory, size_t(info.image_bytes), s.stream,

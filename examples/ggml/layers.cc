@@ -50,34 +50,28 @@ struct Plan {
     size_t layers;
 
     Plan(const Model &model, const Shape &shape, const std::vector<Tensor> &tensors) : layers(size_t(shape.layers)) {
-        Error e;
-        auto number = [&](const df11_group_info &info) {
-            uint64_t group;
-            e.check(df11_model_find_group(model.handle(), info.name, &group, &e));
-            return group;
-        };
         for (size_t layer = 0; layer < layers; layer++) {
-            df11_group_info info = model.group("model.layers." + std::to_string(layer));
-            steps.push_back({number(info), 0, info.element_count});
+            steps.push_back(layer_step(model, tensors, int64_t(layer)));
             parts.emplace_back();
             for (const Tensor &tensor : tensors)
                 if (layer_of(tensor.name) == int64_t(layer) && tensor.type == GGML_TYPE_BF16) {
                     uint64_t t;
-                    if (!model.find(hugging_face_name(tensor.name), t) || model.tensor(t).group != steps.back().group)
-                        throw std::runtime_error(tensor.name + " is not in its layer's group");
+                    model.find(hugging_face_name(tensor.name), t);  // which layer_step() has seen
                     parts.back().push_back({tensor, 0, model.tensor(t).group_offset});
                 }
-            slot_bytes = std::max(slot_bytes, size_t(2 * info.element_count));
+            slot_bytes = std::max(slot_bytes, size_t(2 * steps.back().count));
         }
         const Tensor &head = tensors.front();
         uint64_t t;
         if (head.name != "output.weight" || !model.find("lm_head.weight", t) || model.tensor(t).group == DF11_NO_GROUP)
             return;
         // Whole rows, as many as a slot holds, and at least three pieces, so that a small model goes round, too.
-        int64_t rows = std::min(int64_t(slot_bytes / 2) / head.shape[0], (head.shape[1] + 2) / 3);
+        int64_t rows = std::max<int64_t>(1, std::min(int64_t(slot_bytes / 2) / head.shape[0], (head.shape[1] + 2) / 3));
+        slot_bytes = std::max(slot_bytes, size_t(2 * rows * head.shape[0]));
         for (int64_t row = 0; row < head.shape[1]; row += rows) {
             int64_t count = std::min(rows, head.shape[1] - row);
-            steps.push_back({model.tensor(t).group, uint64_t(row * head.shape[0]), uint64_t(count * head.shape[0])});
+            uint64_t first = model.tensor(t).group_offset + uint64_t(row * head.shape[0]);
+            steps.push_back({model.tensor(t).group, first, uint64_t(count * head.shape[0])});
             parts.push_back({{{head.name, {head.shape[0], count}, head.type}, row, 0}});
         }
     }

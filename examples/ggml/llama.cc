@@ -29,13 +29,11 @@ bool is_streamed(const char *name) {
     return layer_of(name) >= 0 && std::strstr(name, "norm") == nullptr && !hugging_face_name(name).empty();
 }
 
-std::string layer_name(int64_t layer) { return "model.layers." + std::to_string(layer); }
-
 // A buffer type whose tensors lie in two slots: those of layer l in slot l % 2, in the order in which the group
 // decodes.
 class Streamer {
   public:
-    Streamer(const Model &model, const Shape &shape, Plant plant)
+    Streamer(const Model &model, const Shape &shape, const std::vector<Tensor> &tensors, Plant plant)
         : model_(model), layers_(size_t(shape.layers)), plant_(plant) {
         type_.iface.get_name = [](ggml_backend_buffer_type_t) { return "DF11_SLOTS"; };
         type_.iface.alloc_buffer = [](ggml_backend_buffer_type_t, size_t bytes) {
@@ -50,14 +48,11 @@ class Streamer {
         type_.iface.is_host = [](ggml_backend_buffer_type_t) { return ggml_backend_buft_is_host(memory()); };
         type_.context = this;
         for (int64_t layer = 0; layer < shape.layers; layer++) {
-            df11_group_info info = model.group(layer_name(layer));
-            uint64_t number;
-            Error e;
-            e.check(df11_model_find_group(model.handle(), info.name, &number, &e));
-            steps_.push_back({number, 0, info.element_count});
-            slot_bytes_ = std::max(slot_bytes_, size_t(2 * info.element_count));
-            layer_bytes_ += 2 * info.element_count;
-            packed_bytes_ += info.packed_bytes;
+            steps_.push_back(layer_step(model, tensors, layer));
+            size_t bytes = size_t(2 * steps_.back().count);
+            slot_bytes_ = std::max(slot_bytes_, bytes);
+            layer_bytes_ += bytes;
+            packed_bytes_ += model.group(steps_.back().group).packed_bytes;
         }
         slot_bytes_ = GGML_PAD(slot_bytes_, ggml_backend_buft_get_alignment(memory()));
     }
@@ -90,13 +85,20 @@ class Streamer {
         }
     }
 
-    // Waits for what is being decoded ahead: the slots go with libllama's model. Throws what went wrong in a callback.
-    void finish() {
-        uint64_t decoded = slots_ ? slots_->decoded_bytes() : 0;
+    // Waits for what is being decoded ahead: the slots go with libllama's model.
+    void stop() {
+        if (slots_) decoded_bytes_ = slots_->decoded_bytes();
         slots_.reset();
+    }
+
+    // What went wrong in a callback, for which libllama only knows that the graph was cancelled.
+    void rethrow() const {
         if (failure_) std::rethrow_exception(failure_);
+    }
+
+    void report() const {
         std::printf("layers %" PRIu64 " bytes in bf16, %" PRIu64 " compressed, two slots of %zu; decoded %" PRIu64 "\n",
-                    layer_bytes_, packed_bytes_, slot_bytes_, decoded);
+                    layer_bytes_, packed_bytes_, slot_bytes_, decoded_bytes_);
     }
 
   private:
@@ -109,16 +111,20 @@ class Streamer {
         if (buffer == nullptr) return nullptr;
         base_ = reinterpret_cast<unsigned char *>(
             GGML_PAD(reinterpret_cast<uintptr_t>(ggml_backend_buffer_get_base(buffer)), alignment));
+        int placed = 0;
         for (int i = 0; i < count; i++) {
             uint64_t number;
-            if (!model_.find(hugging_face_name(tensors[i]->name), number)) return nullptr;
+            if (!model_.find(hugging_face_name(tensors[i]->name), number)) break;
             size_t offset = 2 * size_t(model_.tensor(number).group_offset);
             unsigned char *address = base_ + size_t(layer_of(tensors[i]->name) % 2) * slot_bytes_ + offset;
             if (offset % alignment != 0 ||
                 ggml_backend_tensor_alloc(buffer, tensors[i], address) != GGML_STATUS_SUCCESS)
-                return nullptr;
+                break;
+            placed++;
         }
-        return buffer;
+        if (placed == count) return buffer;
+        ggml_backend_buffer_free(buffer);
+        return nullptr;
     }
 
     const Model &model_;
@@ -127,7 +133,7 @@ class Streamer {
     ggml_backend_buffer_type type_{};
     std::vector<Step> steps_;
     size_t slot_bytes_ = 0;
-    uint64_t layer_bytes_ = 0, packed_bytes_ = 0;
+    uint64_t layer_bytes_ = 0, packed_bytes_ = 0, decoded_bytes_ = 0;
     unsigned char *base_ = nullptr;
     std::unique_ptr<HostDecoder> decoder_;
     std::unique_ptr<Slots> slots_;
@@ -172,8 +178,9 @@ void run(const char *head_path, const char *model_path, const char *prompt, unsi
         tensors.push_back({"output.weight", {shape.embedding, shape.vocabulary}, GGML_TYPE_BF16});
     Gguf about = metadata(head.get(), tensors);
 
-    // Outlives the model that libllama makes: its buffers are of this type.
-    std::unique_ptr<Streamer> streamer = stream ? std::make_unique<Streamer>(model, shape, plant) : nullptr;
+    // Outlives the model that libllama makes: its buffers are of this type. But it has stopped before their memory
+    // goes.
+    std::unique_ptr<Streamer> streamer = stream ? std::make_unique<Streamer>(model, shape, tensors, plant) : nullptr;
     llama_model_tensor_buft_override overrides[] = {{streamed, stream ? streamer->type() : nullptr},
                                                     {nullptr, nullptr}};
     llama_model_params params = llama_model_default_params();
@@ -182,14 +189,21 @@ void run(const char *head_path, const char *model_path, const char *prompt, unsi
     Source source{model, stream};
     LlamaModel loaded(llama_model_init_from_user(about.get(), set_tensor, &source, params));
     if (!loaded) throw std::runtime_error("libllama did not take the model");
-    if (stream) streamer->start();
+    if (!stream) return greedy(loaded.get(), prompt, count, nullptr, nullptr);
+    struct Stop {
+        Streamer *streamer;
+        ~Stop() { streamer->stop(); }
+    } stop{streamer.get()};
+    streamer->start();
     try {
-        greedy(loaded.get(), prompt, count, stream ? Streamer::evaluated : nullptr, streamer.get());
+        greedy(loaded.get(), prompt, count, Streamer::evaluated, streamer.get());
     } catch (...) {
-        if (stream) streamer->finish();  // which throws the reason, if it is ours
+        streamer->rethrow();
         throw;
     }
-    if (stream) streamer->finish();
+    streamer->rethrow();
+    streamer->stop();
+    streamer->report();
 }
 
 }  // namespace

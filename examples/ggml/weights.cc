@@ -24,11 +24,9 @@ df11_tensor_info Model::tensor(uint64_t tensor) const {
     return info;
 }
 
-df11_group_info Model::group(const std::string &name) const {
+df11_group_info Model::group(uint64_t group) const {
     Error e;
-    uint64_t group = 0;
     df11_group_info info = DF11_GROUP_INFO_INIT;
-    e.check(df11_model_find_group(handle(), name.c_str(), &group, &e));
     e.check(df11_model_group_info(handle(), group, &info, &e));
     return info;
 }
@@ -39,13 +37,8 @@ void Model::read(uint64_t tensor, uint64_t offset, void *to, size_t bytes, unsig
 }
 
 uint64_t Model::packed_bytes() const {
-    Error e;
     uint64_t bytes = 0;
-    for (uint64_t group = 0; group < df11_model_group_count(handle()); group++) {
-        df11_group_info info = DF11_GROUP_INFO_INIT;
-        e.check(df11_model_group_info(handle(), group, &info, &e));
-        bytes += info.packed_bytes;
-    }
+    for (uint64_t number = 0; number < df11_model_group_count(handle()); number++) bytes += group(number).packed_bytes;
     return bytes;
 }
 
@@ -204,6 +197,22 @@ Plant plant_named(const std::string &name) {
     throw std::runtime_error("no mistake is called " + name + ": slot, decode, early or wait");
 }
 
+Step layer_step(const Model &model, const std::vector<Tensor> &tensors, int64_t layer) {
+    uint64_t group = DF11_NO_GROUP;
+    for (const Tensor &tensor : tensors) {
+        uint64_t number;
+        if (layer_of(tensor.name) != layer || tensor.type != GGML_TYPE_BF16) continue;
+        if (!model.find(hugging_face_name(tensor.name), number))
+            throw std::runtime_error("the model has no " + tensor.name);
+        uint64_t its = model.tensor(number).group;
+        if (its == DF11_NO_GROUP || (group != DF11_NO_GROUP && its != group))
+            throw std::runtime_error(tensor.name + " is not in one group with the rest of its layer");
+        group = its;
+    }
+    if (group == DF11_NO_GROUP) throw std::runtime_error("the model has no layer " + std::to_string(layer));
+    return {group, 0, model.group(group).element_count};
+}
+
 HostDecoder::HostDecoder(const Model &model, std::array<void *, 2> slots, size_t slot_bytes, unsigned threads)
     : model_(model), slots_(slots), slot_bytes_(slot_bytes), threads_(threads) {}
 
@@ -226,10 +235,13 @@ Slots::Slots(Decoder &decoder, std::vector<Step> steps, Plant plant)
 }
 
 Slots::~Slots() {
-    for (size_t slot = 0; slot < 2; slot++) try {
+    for (size_t slot = 0; slot < 2; slot++) {
+        try {
             decoder_.wait(slot);
-        } catch (...) {  // of a step that nobody asked for
+        } catch (...) {
+            // A step that nobody asked for.
         }
+    }
 }
 
 void Slots::decode(size_t step) {

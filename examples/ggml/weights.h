@@ -44,7 +44,7 @@ class Model {
     // The number of a tensor by its Hugging Face name; false if there is none.
     bool find(const std::string &name, uint64_t &tensor) const;
     df11_tensor_info tensor(uint64_t tensor) const;
-    df11_group_info group(const std::string &name) const;
+    df11_group_info group(uint64_t group) const;
     // Bytes of a tensor's values, decoded if they are compressed. Even numbers, where they are.
     void read(uint64_t tensor, uint64_t offset, void *to, size_t bytes, unsigned threads) const;
     // Bytes of all groups in the files.
@@ -86,6 +86,9 @@ Gguf open_gguf(const std::string &path);
 struct Step {
     uint64_t group, first, count;
 };
+
+// A whole layer. Its group must have every matrix of the layer; it may lack the norms, which stay as they are.
+Step layer_step(const Model &model, const std::vector<Tensor> &tensors, int64_t layer);
 
 // How weights get into a slot. Not thread-safe.
 class Decoder {
