@@ -2,7 +2,7 @@
 """Makes a small Qwen3 model of random weights, always the same: a Hugging Face folder, and the metadata and vocabulary that
 llama.cpp's converter would write for it with --vocab-only. Needs nothing but Python.
 
-    make_model.py FOLDER HEAD.gguf [--layers N] [--tied] [--seed N]
+    make_model.py FOLDER HEAD.gguf [--layers N] [--tied] [--seed N] [--large]
 """
 
 import argparse
@@ -12,7 +12,9 @@ import pathlib
 import random
 import struct
 
-EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD, CONTEXT = 128, 384, 4, 2, 32, 256
+EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD = 128, 384, 4, 2, 32
+LARGE = 1024, 3072, 16, 8, 128  # as Qwen3-0.6B has them
+CONTEXT = 256
 EPSILON, ROPE_BASE = 1e-6, 1e6
 MERGES = ["t h", "th e", "i n"]
 
@@ -61,13 +63,24 @@ def bf16(values):
     return bytes(halves)
 
 
+BLOCK = 1 << 20
+block = []
+
+
 def weights(name, shape, rng):
     count = shape[0] * (shape[1] if len(shape) > 1 else 1)
     if len(shape) == 1:
         return bf16(1 + rng.gauss(0, 0.1) for _ in range(count))
     # So that what layers add outweighs the token they began with: a tied head would repeat that for ever.
     scale = 0.05 if "embed" in name else 1.5 / shape[1] ** 0.5
-    return bf16(rng.gauss(0, scale) for _ in range(count))
+    if count <= BLOCK:
+        return bf16(rng.gauss(0, scale) for _ in range(count))
+    # Python is slow: a large matrix is one block of weights again and again, from another place on each time.
+    if not block:
+        block.extend(rng.gauss(0, 1) for _ in range(BLOCK))
+    first = rng.randrange(BLOCK)
+    values = bf16(scale * value for value in block[first:] + block[:first])
+    return (values * (count // BLOCK + 1))[: 2 * count]
 
 
 def write_folder(folder, layers, tied, vocabulary_size, seed):
@@ -144,7 +157,11 @@ def main():
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--tied", action="store_true", help="the head is the embedding")
     parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--large", action="store_true", help="layers of 15.7 million weights instead of 197 thousand")
     options = parser.parse_args()
+    if options.large:
+        global EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD
+        EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD = LARGE
     tokens, types = vocabulary()
     write_folder(options.folder, options.layers, options.tied, len(tokens), options.seed)
     write_head(options.head, options.layers, tokens, types)
