@@ -119,24 +119,63 @@ const ggml_backend_buffer_i buffer_interface = {
 
 size_t alignment() { return ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type()); }
 
+ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t bytes) {
+    ggml_backend_buffer_t own = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), bytes);
+    return own != nullptr ? ggml_backend_buffer_init(type, buffer_interface, own, bytes) : nullptr;
+}
+
+// Lays tensors out, and says how many bytes that takes. With a buffer, gives them their addresses; false if ggml does
+// not take one.
+bool lay(ggml_tensor **tensors, int count, ggml_backend_buffer_t buffer, size_t &bytes) {
+    unsigned char *base =
+        buffer != nullptr ? static_cast<unsigned char *>(ggml_backend_buffer_get_base(buffer)) : nullptr;
+    bytes = 0;
+    for (int i = 0; i < count; i++) {
+        ggml_tensor *tensor = tensors[i];
+        uint64_t number;
+        size_t first;
+        if (tensor->view_src != nullptr || tensor->data != nullptr) {
+            if (base != nullptr && tensor->buffer == nullptr && ggml_backend_view_init(tensor) != GGML_STATUS_SUCCESS)
+                return false;
+        } else if (find(tensor, number, first)) {
+            // As ggml_backend_tensor_alloc() does, which would want room for the whole tensor.
+            if (base != nullptr) {
+                tensor->buffer = buffer;
+                tensor->data = base + bytes;
+            }
+            bytes += alignment();
+        } else {
+            if (base != nullptr && ggml_backend_tensor_alloc(buffer, tensor, base + bytes) != GGML_STATUS_SUCCESS)
+                return false;
+            bytes += GGML_PAD(ggml_nbytes(tensor), alignment());
+        }
+    }
+    return true;
+}
+
+ggml_backend_buffer_t allocate_for(ggml_backend_buffer_type_t type, ggml_tensor **tensors, int count) {
+    size_t bytes;
+    lay(tensors, count, nullptr, bytes);
+    ggml_backend_buffer_t buffer = allocate(type, bytes);
+    if (buffer == nullptr || lay(tensors, count, buffer, bytes)) return buffer;
+    ggml_backend_buffer_free(buffer);
+    return nullptr;
+}
+
 ggml_backend_buffer_type buffer_type = {
     {
         /* get_name         */ [](ggml_backend_buffer_type_t) { return "DF11"; },
-        /* alloc_buffer     */
-        [](ggml_backend_buffer_type_t type, size_t bytes) -> ggml_backend_buffer_t {
-            ggml_backend_buffer_t own = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), bytes);
-            return own != nullptr ? ggml_backend_buffer_init(type, buffer_interface, own, bytes) : nullptr;
-        },
-        /* alloc_buffer_n   */ nullptr,
+        /* alloc_buffer     */ allocate,
+        /* alloc_buffer_n   */ allocate_for,
         /* get_alignment    */ [](ggml_backend_buffer_type_t) { return alignment(); },
         /* get_max_size     */ nullptr,
-        /* get_alloc_size   */
-        [](ggml_backend_buffer_type_t, const ggml_tensor *tensor) {
-            uint64_t number;
-            size_t first;
-            return find(tensor, number, first) ? alignment() : ggml_nbytes(tensor);
+        /* get_alloc_size   */ nullptr,
+        /* get_alloc_size_n */
+        [](ggml_backend_buffer_type_t, ggml_tensor **tensors, int count) {
+            size_t bytes;
+            lay(tensors, count, nullptr, bytes);
+            return bytes;
         },
-        /* get_alloc_size_n */ nullptr,
         /* is_host          */ nullptr,  // it is not: a compressed tensor's address leads nowhere
     },
     nullptr,  // the device, set below
@@ -361,7 +400,8 @@ void open(const char *path) {
 extern "C" __attribute__((visibility("default"))) ggml_backend_reg_t ggml_backend_init(void) {
     buffer_type.device = &device;
     const char *path = std::getenv("DF11_MODEL");
-    if (path == nullptr || *path == 0) return &registry;
+    // Programs may load backends more than once.
+    if (path == nullptr || *path == 0 || plugin().model) return &registry;
     try {
         open(path);
     } catch (const std::exception &error) {

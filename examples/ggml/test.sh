@@ -59,7 +59,6 @@ emulator=$(realpath "${CARGO_TARGET_DIR:-target}/debug/libdf11_emulator.so")
 bin=$work/build plugin=$work/build/libggml-df11.so
 export GGML_NO_BACKTRACE=1
 export DF11_EXAMPLE_THREADS=1 # these models are too small for two
-export LD_LIBRARY_PATH="$prefix/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 cd "$work"
 rm -rf models
 mkdir models
