@@ -23,7 +23,7 @@ int main(int argc, char **argv) {
         if (no_mmap) params.load_mode = LLAMA_LOAD_MODE_NONE;
         example::LlamaModel model(llama_model_load_from_file(argv[1], params));
         if (!model) return 1;
-        example::greedy(model.get(), argv[2], argc > 3 ? unsigned(std::atoi(argv[3])) : 16, nullptr, nullptr);
+        example::greedy(model.get(), argv[2], argc > 3 ? unsigned(std::atoi(argv[3])) : 16);
     } catch (const std::exception &error) {
         std::fprintf(stderr, "greedy: %s\n", error.what());
         return 1;

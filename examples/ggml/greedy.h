@@ -6,6 +6,7 @@
 #include "llama.h"
 #include "tokens.h"
 
+#include <functional>
 #include <memory>
 #include <stdexcept>
 
@@ -41,10 +42,16 @@ inline std::vector<llama_token> prompt_tokens(const llama_model *model, const st
     return tokens;
 }
 
-// Goes on with a prompt by `count` tokens, and prints both and the digest of all logits. `callback` and `user` are what
-// libllama calls between the nodes of its graph; NULL for none.
-inline void greedy(llama_model *model, const std::string &prompt, unsigned count,
-                   ggml_backend_sched_eval_callback callback, void *user) {
+// What a program wants to be told while libllama computes.
+struct Hooks {
+    ggml_backend_sched_eval_callback evaluated = nullptr;  // between the nodes of libllama's graph
+    void *user = nullptr;
+    // After each pass: throws if `evaluated` has cancelled it, for libllama calls that a success.
+    std::function<void()> computed;
+};
+
+// Goes on with a prompt by `count` tokens, and prints both and the digest of all logits.
+inline void greedy(llama_model *model, const std::string &prompt, unsigned count, const Hooks &hooks = {}) {
     std::vector<llama_token> tokens = prompt_tokens(model, prompt);
     llama_context_params params = llama_context_default_params();
     params.n_ctx = params.n_batch = uint32_t(tokens.size()) + count;
@@ -52,8 +59,8 @@ inline void greedy(llama_model *model, const std::string &prompt, unsigned count
     // As layers.cc computes it, so that its tokens can be compared: no rounding to half precision on the way.
     params.type_k = params.type_v = GGML_TYPE_F32;
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
-    params.cb_eval = callback;
-    params.cb_eval_user_data = user;
+    params.cb_eval = hooks.evaluated;
+    params.cb_eval_user_data = hooks.user;
     LlamaContext context(llama_init_from_model(model, params));
     if (!context) throw std::runtime_error("libllama made no context");
     size_t vocabulary = size_t(llama_vocab_n_tokens(llama_model_get_vocab(model)));
@@ -62,6 +69,7 @@ inline void greedy(llama_model *model, const std::string &prompt, unsigned count
     while (made.size() < count) {
         if (llama_decode(context.get(), llama_batch_get_one(next.data(), int32_t(next.size()))) != 0)
             throw std::runtime_error("libllama failed to decode");
+        if (hooks.computed) hooks.computed();
         const float *logits = llama_get_logits_ith(context.get(), -1);
         if (logits == nullptr) throw std::runtime_error("libllama computed no logits");
         sum = digest(logits, vocabulary * sizeof(float), sum);

@@ -189,19 +189,13 @@ void run(const char *head_path, const char *model_path, const char *prompt, unsi
     Source source{model, stream};
     LlamaModel loaded(llama_model_init_from_user(about.get(), set_tensor, &source, params));
     if (!loaded) throw std::runtime_error("libllama did not take the model");
-    if (!stream) return greedy(loaded.get(), prompt, count, nullptr, nullptr);
+    if (!stream) return greedy(loaded.get(), prompt, count);
     struct Stop {
         Streamer *streamer;
         ~Stop() { streamer->stop(); }
     } stop{streamer.get()};
     streamer->start();
-    try {
-        greedy(loaded.get(), prompt, count, Streamer::evaluated, streamer.get());
-    } catch (...) {
-        streamer->rethrow();
-        throw;
-    }
-    streamer->rethrow();
+    greedy(loaded.get(), prompt, count, {Streamer::evaluated, streamer.get(), [&] { streamer->rethrow(); }});
     streamer->stop();
     streamer->report();
 }

@@ -88,6 +88,9 @@ fails_with() { # TEXT COMMAND...: fails, and says the text
     shift
     ! "$@" >fails.log 2>&1 && { cat fails.log; grep -qF "$text" fails.log; }
 }
+fails_before_it_speaks() { # the same, and has made no tokens
+    fails_with "$@" && ! grep '^tokens' fails.log
+}
 prompt="the inn in the thin"
 count=12
 
@@ -178,15 +181,15 @@ with open(sys.argv[1], "r+b") as file:
     file.seek(8 + length + (begin + end) // 2)
     file.write(bytes(64))
 EOF
-check "A: damage is found" fails_with "model_layers_2.safetensors" \
+check "A: damage is found" fails_before_it_speaks "model_layers_2.safetensors" \
     "$bin/df11-llama" $m.head.gguf models/damaged-df11 "$prompt" 1
-check "B: damage is found" fails_with "model_layers_2.safetensors" \
+check "B: damage is found" fails_before_it_speaks "model_layers_2.safetensors" \
     "$bin/layers" $m.head.gguf models/damaged-df11 "$ids" 1 $m
-check "B on a device: damage is found" fails_with "the device reports CORRUPT" env DF11_LIBCUDA="$emulator" \
+check "B on a device: damage is found" fails_before_it_speaks "the device reports CORRUPT" env DF11_LIBCUDA="$emulator" \
     "$bin/layers" --device $m.head.gguf models/damaged-df11 "$ids" 1 $m
-check "C: damage is found" fails_with "model_layers_2.safetensors" \
+check "C: damage is found" fails_before_it_speaks "model_layers_2.safetensors" \
     "$bin/df11-llama" --stream $m.head.gguf models/damaged-df11 "$prompt" 1
-check "D: damage is found" fails_with "model_layers_2.safetensors" \
+check "D: damage is found" fails_before_it_speaks "model_layers_2.safetensors" \
     env GGML_BACKEND_PATH=$plugin DF11_MODEL=models/damaged-df11 "$bin/greedy" $m.skeleton.gguf "$prompt" 1
 
 # Whose weights are they? The GGUF file of one model with another's DF11.
