@@ -375,9 +375,9 @@ int run(const char *head_path, const char *model_path, std::vector<int32_t> toke
     }
     print_tokens("tokens", made);
     std::printf("logits %016" PRIx64 "\n", sum);
-    std::printf("resident weights %zu bytes; streamed ones %" PRIu64
-                " bytes compressed, which the files hold, and two slots of %zu\n",
-                resident_bytes, model.packed_bytes(), slot_bytes);
+    std::printf("weights of layers and head: %zu bytes where they are resident\n", resident_bytes);
+    std::printf("weights streamed: two slots of %zu bytes; %" PRIu64 " bytes compressed, which the files hold\n",
+                slot_bytes, model.packed_bytes());
     std::printf("%zu steps a pass; decoded %" PRIu64 " bytes\n", plan.steps.size(), ring.decoded_bytes());
     if (!resident) return 0;
     std::printf("%u of %u passes gave the logits of resident weights, bit for bit\n", equal, count);

@@ -18,6 +18,7 @@ need() { # COMMAND PACKAGE: installs the Debian package that has a command
     "${as[@]}" apt-get install -y -qq "$2" >/dev/null 2>&1 ||
         { "${as[@]}" apt-get update -qq && "${as[@]}" apt-get install -y -qq "$2" >/dev/null; }
 }
+need "${CXX:-c++}" g++
 need cmake cmake
 need ninja ninja-build
 need python3 python3
@@ -94,6 +95,9 @@ fails_before_it_speaks() { # the same, and has made no tokens
 prompt="the inn in the thin"
 count=12
 
+check "D: the plug-in exports what ggml looks for, and nothing else" \
+    test "$(nm -D --defined-only "$plugin" | awk '$2 == "T" { print $3 }')" = ggml_backend_init
+
 for model in untied tied; do
     options=(--layers 5)
     [ $model = tied ] && options=(--layers 4 --tied)
@@ -122,7 +126,7 @@ for model in untied tied; do
         "$bin/layers" $m.head.gguf $m-df11 "$ids" $count $m
     cp check.log $m.b.txt
     check "$model, B: and the tokens are libllama's" diff <(grep '^tokens' $m.plain.txt) <(grep '^tokens' $m.b.txt)
-    sed -n 3,5p $m.b.txt
+    grep -E '^(weights|[0-9]+ steps|[0-9]+ of)' $m.b.txt
 
     export DF11_LIBCUDA=$emulator
     check "$model, B: the same, decoded on an emulated CUDA device" \
