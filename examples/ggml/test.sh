@@ -115,6 +115,9 @@ for model in untied tied; do
     "$bin/df11-gguf" $m.head.gguf $m-df11 $m.from-df11.gguf
     check "$model: a GGUF file from DF11 is that from the original" cmp $m.gguf $m.from-df11.gguf
 
+    "$bin/df11-gguf" $m.gguf $m-df11 $m.from-itself.gguf
+    check "$model: any GGUF file of the model serves as the head" cmp $m.gguf $m.from-itself.gguf
+
     "$bin/df11-llama" $m.head.gguf $m-df11 "$prompt" $count >$m.a.txt || true
     check "$model, A: libllama with weights decoded when it loads" same $m.plain.txt $m.a.txt
 
