@@ -8,7 +8,7 @@ SONAME := libdf11.so.$(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\)\..*/\1/p' 
 GOLDEN := tests/data/golden/block
 PREFIX ?= /usr/local
 
-.PHONY: all build install dist deb demo test bench header kernels gpu-bundle clean
+.PHONY: all build install dist deb demo test test-ggml bench header kernels gpu-bundle clean
 
 all: build
 
@@ -40,6 +40,11 @@ demo:
 # Everything that CI runs. tests/run.sh installs what is missing and says what it does.
 test:
 	tests/run.sh
+
+# The examples for ggml and llama.cpp, on their unmodified sources; the first run builds those. Part of `make test`.
+test-ggml:
+	[ -n "$$DF11_PREFIX" ] || $(MAKE) install PREFIX=$(CURDIR)/target/stage
+	examples/ggml/test.sh
 
 # Decoding, encoding and images beside their peers, and whole models beside cp: some ten minutes. Results go to tests/bench/results
 # (cargo runs a benchmark in its own folder).

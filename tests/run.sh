@@ -64,6 +64,8 @@ if [ "$(uname -sm)" = "Linux x86_64" ]; then
     step python3 kernels/build.py --check
 fi
 
+step make test-ggml
+
 # The library itself under AddressSanitizer: what C programs cannot see is whether *it* reads or writes outside. The
 # sanitizer is part of every toolchain, but its switch is not stable yet, hence the variable.
 host=$(rustc -vV | sed -n 's/^host: //p')
