@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests, as CI runs them: formatting, lints, documentation, every test of the library, the tool and the C interface,
-# the benchmarks' answers, the kernels built anew, and the decoder's and encoder's tests again with AddressSanitizer inside
-# the library.
+# the benchmarks' answers, installed trees and packages with programs built against them, the kernels built anew, and the
+# decoder's and encoder's tests again with AddressSanitizer inside the library.
 # Debian packages that are missing are installed where that is possible.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,6 +29,10 @@ need nm binutils
 need abidiff abigail-tools
 need mpirun openmpi-bin
 need python3 python3
+need cmake cmake
+need pkg-config pkgconf
+! command -v apt-get >/dev/null || need dpkg-shlibdeps dpkg-dev
+[ "$(id -u)" = 0 ] || need fakeroot fakeroot
 python3 -c 'import ensurepip, venv' 2>/dev/null || fetch "Python's venv" python3-venv
 for component in rustfmt clippy; do
     cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component"
@@ -45,10 +49,11 @@ for bench in decode encode image model; do
 done
 
 # What is built on an installed tree.
-need pkg-config pkgconf
 DF11_PREFIX=${DF11_PREFIX:-$PWD/target/stage}
 export DF11_PREFIX
 step make install PREFIX="$DF11_PREFIX"
+# Programs in C, C++, Go and Rust against what is installed, released and packaged.
+step tests/packages/run.sh
 step examples/go-service/test.sh
 
 # The pinned compiler of the kernels is to be had for Linux on x86-64; elsewhere the hashes that cargo test compares must do.
