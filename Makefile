@@ -8,7 +8,7 @@ SONAME := libdf11.so.$(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\)\..*/\1/p' 
 GOLDEN := tests/data/golden/block
 PREFIX ?= /usr/local
 
-.PHONY: all build install dist deb demo test test-ggml bench header kernels gpu-bundle clean
+.PHONY: all build install dist sbom deb demo test test-deep test-ggml bench header kernels gpu-bundle clean
 
 all: build
 
@@ -24,6 +24,11 @@ install: build
 # What is released: target/dist/*.tar.gz, for every x86-64 Linux with glibc 2.17 or later.
 dist:
 	bindings/packages/dist.sh
+
+# What is linked into the library and the tool, as a CycloneDX bill of materials.
+sbom:
+	mkdir -p target
+	tests/supply/sbom.py --out target/libdf11.cdx.json
 
 # Debian packages of what `make build` has built, in target/deb.
 deb: build

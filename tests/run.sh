@@ -40,6 +40,7 @@ for component in rustfmt clippy; do
     cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component"
 done
 
+step tests/supply/run.sh quick
 step cargo fmt --all --check
 step cargo clippy --locked --workspace --all-targets --features libdf11/cli,libdf11/cudarc -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --features cli,cudarc

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes the archive that is released: an installed tree that runs wherever glibc 2.17 (2012) or a later one is, on x86-64.
 #
-#     dist.sh             writes target/dist/libdf11-VERSION-x86_64-linux-gnu.tar.gz, and SHA256SUMS beside it
+#     dist.sh             writes target/dist/libdf11-VERSION-x86_64-linux-gnu.tar.gz, and beside it SHA256SUMS and what is linked
+#                         into it, as a CycloneDX bill of materials: the same name with .cdx.json
 #
 # Its bytes depend on the sources, Cargo.lock, the Rust toolchain and requirements.txt, not on the folder, the machine or the
 # time; dates inside are the last commit's, or SOURCE_DATE_EPOCH. The linker comes from a virtual environment under target/.
@@ -31,7 +32,7 @@ printf -v encoded '%s\x1f' "${flags[@]}"
 PATH=$PWD/$environment/bin:$PATH CARGO_ENCODED_RUSTFLAGS=${encoded%$'\x1f'} \
     cargo zigbuild --release --locked --features cli --target "$triple.$glibc" --target-dir target/dist
 
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)}
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)}
 tree=target/dist/tree
 rm -rf "$tree"
 BUILD=target/dist/$triple/release PREFIX=/$name DESTDIR=$tree bindings/packages/install.sh
@@ -43,4 +44,7 @@ BUILD=target/dist/$triple/release PREFIX=/$name DESTDIR=$tree bindings/packages/
 bindings/packages/check.sh "$tree/$name" "$tree/$name/lib" "$glibc"
 tar -C "$tree" --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mode='u+rwX,go+rX,go-w' \
     --mtime="@$SOURCE_DATE_EPOCH" -cf - "$name" | gzip -9n >"target/dist/$name.tar.gz"
-(cd target/dist && sha256sum "$name.tar.gz" | tee SHA256SUMS)
+zig=$(sed -n 's/^ziglang==\([^ ]*\).*/\1/p' "$requirements")
+tests/supply/sbom.py --target "$triple" --out "target/dist/$name.cdx.json" \
+    --also zig-libunwind "$zig" "Apache-2.0 WITH LLVM-exception" --also zig-compiler-rt "$zig" "Apache-2.0 WITH LLVM-exception"
+(cd target/dist && sha256sum "$name.tar.gz" "$name.cdx.json" | tee SHA256SUMS)
