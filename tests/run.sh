@@ -28,7 +28,6 @@ need valgrind valgrind
 need nm binutils
 need abidiff abigail-tools
 need mpirun openmpi-bin
-need pkg-config pkg-config
 need python3 python3
 need pkg-config pkgconf
 python3 -c 'import ensurepip, venv' 2>/dev/null || fetch "Python's venv" python3-venv
