@@ -165,11 +165,13 @@ func TestTooManyRequests(t *testing.T) {
 	}
 	await(t, "three waiting", func() bool { return s.pool.waiting.Load() == 3 })
 	answer, body := get(t, url+"/v1/tensors/small")
-	if answer.StatusCode != 503 || answer.Header.Get("Retry-After") != "1" || !strings.Contains(string(body), "too many") {
+	if answer.StatusCode != 503 || answer.Header.Get("Retry-After") != "1" ||
+		!strings.Contains(string(body), "too many") {
 		t.Errorf("%d %v %q", answer.StatusCode, answer.Header, body)
 	}
 	// What needs no buffer is served, whatever happens.
-	for path, status := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/v1/tensors": 200, "/v1/tensors/none": 404} {
+	for path, status := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/v1/tensors": 200,
+		"/v1/tensors/none": 404} {
 		if answer, _ := get(t, url+path); answer.StatusCode != status {
 			t.Errorf("%s: %d", path, answer.StatusCode)
 		}

@@ -97,11 +97,13 @@ func loadModel(t testing.TB, layers int) (string, map[string][]byte) {
 	file.Close()
 
 	patterns := filepath.Join(folder, "patterns.json")
-	if err := os.WriteFile(patterns, []byte(`{"model\\.layers\\.\\d+": ["large", "middle", "tiny"]}`), 0o666); err != nil {
+	if err := os.WriteFile(patterns, []byte(`{"model\\.layers\\.\\d+": ["large", "middle", "tiny"]}`),
+		0o666); err != nil {
 		t.Fatal(err)
 	}
 	model := filepath.Join(folder, "model")
-	if out, err := exec.Command(tool(), "compress", source, "-o", model, "--pattern", patterns).CombinedOutput(); err != nil {
+	if out, err := exec.Command(tool(), "compress", source, "-o", model, "--pattern",
+		patterns).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	tensors := map[string][]byte{}
@@ -202,8 +204,8 @@ func (c *client) ask(kind int) error {
 	}
 }
 
-// Many clients at once for a while: no error, every byte right, work for who has gone ended, no more memory than the buffers
-// say, and in the end nothing left.
+// Many clients at once for a while: no error, every byte right, work for who has gone ended, no more memory than the
+// buffers say, and in the end nothing left.
 func TestLoad(t *testing.T) {
 	clients, rounds, layers := 64, 64, 3
 	if testing.Short() {
@@ -216,7 +218,8 @@ func TestLoad(t *testing.T) {
 	const streams, chunk = 16, 256 << 10
 	l := live(t, nil, func(c *Config) {
 		c.Open, c.Model, c.Verify = Open, model, true
-		c.Streams, c.Chunk, c.Waiting, c.Wait, c.Decodes = streams, chunk, clients, 100*time.Second, runtime.GOMAXPROCS(0)
+		c.Streams, c.Chunk, c.Waiting, c.Wait, c.Decodes = streams, chunk, clients, 100*time.Second,
+			runtime.GOMAXPROCS(0)
 	})
 	await(t, "ready", func() bool { return l.Health().State == "ready" })
 	if now := df11.Stats(); now.ModelsOpen != before.ModelsOpen+1 {
@@ -285,7 +288,8 @@ func TestLoad(t *testing.T) {
 	m := &l.metrics
 	if m.ended[routeTensor][endGone] != left.Load() || left.Load() != uint64(clients) ||
 		m.ended[routeTensor][endComplete] != asked.Load()-left.Load() {
-		t.Errorf("%d clients left, %d are known; %d of %d requests are complete", left.Load(), m.ended[routeTensor][endGone],
+		t.Errorf("%d clients left, %d are known; %d of %d requests are complete", left.Load(),
+			m.ended[routeTensor][endGone],
 			m.ended[routeTensor][endComplete], asked.Load())
 	}
 	for key, n := range m.requests {
@@ -293,13 +297,15 @@ func TestLoad(t *testing.T) {
 			t.Errorf("%d times %d", n, key.status)
 		}
 	}
-	if m.rejected.Load()+m.panics.Load()+m.evicted.Load()+m.hashFailures.Load() != 0 || l.pool.used() != 0 || len(l.decodes) != 0 {
+	if m.rejected.Load()+m.panics.Load()+m.evicted.Load()+m.hashFailures.Load() != 0 || l.pool.used() != 0 ||
+		len(l.decodes) != 0 {
 		t.Errorf("%d rejected, %d panics, %d evicted", m.rejected.Load(), m.panics.Load(), m.evicted.Load())
 	}
 	now := df11.Stats()
 	decoded := now.HostBytes - before.HostBytes
 	if decoded < got.Load() || decoded > got.Load()+2*asked.Load()+left.Load()*big*3/4 {
-		t.Errorf("%d bytes were decoded for %d that arrived, and %d clients that left bodies of %d", decoded, got.Load(), left.Load(), big)
+		t.Errorf("%d bytes were decoded for %d that arrived, and %d clients that left bodies of %d", decoded,
+			got.Load(), left.Load(), big)
 	}
 	if now.ErrorsFile+now.ErrorsLibrary != before.ErrorsFile+before.ErrorsLibrary {
 		t.Errorf("errors of the library: %+v", now)

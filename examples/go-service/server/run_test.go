@@ -217,7 +217,8 @@ func TestLog(t *testing.T) {
 	get(t, l.url+"/healthz")
 	get(t, l.url+"/readyz")
 	get(t, l.url+"/metrics")
-	raw(t, l.url, "GET /v1/tensors/"+string(bytes.Repeat([]byte("x"), 3000))+" HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: a\xff\xfeb\r\nConnection: close\r\n\r\n")
+	raw(t, l.url, "GET /v1/tensors/"+string(bytes.Repeat([]byte("x"),
+		3000))+" HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: a\xff\xfeb\r\nConnection: close\r\n\r\n")
 	l.end()
 	if err := l.ended(t); err != nil {
 		t.Error(err)
@@ -228,7 +229,8 @@ func TestLog(t *testing.T) {
 	}
 	for i, words := range [][]string{
 		{"msg=listening"}, {"msg=ready", "tensors=1"},
-		{"msg=request", "method=GET", "path=/v1/tensors/t", "status=206", "end=complete", "bytes=2", `range="bytes=0-1"`, "request_id=id-7"},
+		{"msg=request", "method=GET", "path=/v1/tensors/t", "status=206", "end=complete", "bytes=2",
+			`range="bytes=0-1"`, "request_id=id-7"},
 		{"msg=request", "path=/v1/tensors/a%0A%1b%22%ff", "status=404"},
 		{"msg=request", "path=/v1/tensors/xxx", "xxx…", "status=404"},
 		{"msg=closing"}, {"msg=closed", "models_open=0", "requests_running=0"},

@@ -123,7 +123,8 @@ func (s *Server) record(r *http.Request, to route, w *recorder, took time.Durati
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("method", cut(r.Method)), slog.String("path", cut(r.URL.EscapedPath())), slog.Int("status", w.status),
+		slog.String("method", cut(r.Method)), slog.String("path", cut(r.URL.EscapedPath())),
+		slog.Int("status", w.status),
 		slog.String("end", endNames[w.end]), slog.Int64("bytes", w.wrote), slog.Duration("took", took),
 		slog.String("remote", r.RemoteAddr),
 	}
