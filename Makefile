@@ -4,12 +4,11 @@
 CARGO ?= cargo
 CC ?= cc
 RELEASE := target/release
-VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SONAME := libdf11.so.$(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\)\..*/\1/p' Cargo.toml | head -n 1)
 GOLDEN := tests/data/golden/block
 PREFIX ?= /usr/local
 
-.PHONY: all build install demo test bench header kernels gpu-bundle clean
+.PHONY: all build install dist sbom deb demo test test-deep test-ggml bench header kernels gpu-bundle clean
 
 all: build
 
@@ -18,9 +17,22 @@ build:
 	$(CARGO) build --release --locked --features cli
 	ln -sf libdf11.so $(RELEASE)/$(SONAME)
 
-# Headers, libraries, pkg-config and CMake packages and the tool, in PREFIX; see README. DESTDIR and LIBDIR as ever.
+# Headers, libraries, pkg-config and CMake packages and the tool, in PREFIX. LIBDIR, DESTDIR and the rest: see the script.
 install: build
-	PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' DESTDIR='$(DESTDIR)' bindings/packages/install.sh $(RELEASE) $(VERSION)
+	PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' DESTDIR='$(DESTDIR)' bindings/packages/install.sh
+
+# What is released: target/dist/*.tar.gz, for every x86-64 Linux with glibc 2.17 or later.
+dist:
+	bindings/packages/dist.sh
+
+# What is linked into the library and the tool, as a CycloneDX bill of materials.
+sbom:
+	mkdir -p target
+	tests/supply/sbom.py --out target/libdf11.cdx.json
+
+# Debian packages of what `make build` has built, in target/deb.
+deb: build
+	bindings/packages/deb.sh
 
 # From C, on a model that the reference compressor wrote: decode it, say how fast, compare it with the original.
 demo:
@@ -33,6 +45,11 @@ demo:
 # Everything that CI runs. tests/run.sh installs what is missing and says what it does.
 test:
 	tests/run.sh
+
+# The examples for ggml and llama.cpp, on their unmodified sources; the first run builds those. Part of `make test`.
+test-ggml:
+	[ -n "$$DF11_PREFIX" ] || $(MAKE) install PREFIX=$(CURDIR)/target/stage
+	examples/ggml/test.sh
 
 # Decoding, encoding and images beside their peers, and whole models beside cp: some ten minutes. Results go to tests/bench/results
 # (cargo runs a benchmark in its own folder).

@@ -3,12 +3,20 @@
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let var = |name: &str| std::env::var(name).unwrap_or_default();
+    // cargo-c names it: by the same rule, which bindings/packages/cinstall.sh compares.
+    if !var("CARGO_FEATURE_CAPI").is_empty() {
+        return;
+    }
     // The soname carries the number that changes when the ABI breaks: the major version, and before 1.0 the
     // minor one too, as Cargo's own compatibility rule has it.
     let major = var("CARGO_PKG_VERSION_MAJOR");
     let abi = if major == "0" { format!("0.{}", var("CARGO_PKG_VERSION_MINOR")) } else { major };
-    let os = var("CARGO_CFG_TARGET_OS");
-    if matches!(os.as_str(), "linux" | "android" | "freebsd" | "netbsd" | "openbsd") {
-        println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libdf11.so.{abi}");
+    match var("CARGO_CFG_TARGET_OS").as_str() {
+        "linux" | "freebsd" | "netbsd" | "openbsd" => {
+            println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libdf11.so.{abi}");
+        }
+        // Applications there carry libraries without numbers.
+        "android" => println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libdf11.so"),
+        _ => {}
     }
 }

@@ -8,10 +8,11 @@
 // is given, and nothing else. What stands for computing here is a copy to the host, where each layer is compared with the
 // CPU's decoding. Calls of CUDA's runtime; decompress.c shows the driver's.
 //
-//     c++ -std=c++17 -O2 -o engine examples/engine.cc -Iinclude -Ltarget/release -ldf11 -ldl -Wl,-rpath,$PWD/target/release
+//     c++ -std=c++17 -O2 -o engine examples/engine.cc -Iinclude -Ibindings/cpp -Ltarget/release -ldf11 -ldl
+//         -Wl,-rpath,$PWD/target/release
 //
 // With a CUDA toolkit, add -I/usr/local/cuda/include -L/usr/local/cuda/lib64 -lcudart.
-#include "df11.h"
+#include "df11.hpp"
 #include "runtime.h"
 
 #include <algorithm>
@@ -26,23 +27,9 @@
 
 namespace {
 
-// A status becomes an exception with the library's own sentence.
-struct Error : df11_error {
-    void check(df11_status status) const {
-        if (status != DF11_OK) throw std::runtime_error(message);
-    }
-};
-
 void cuda(cudaError_t error) {
     if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
 }
-
-template <auto Free> struct Deleter {
-    template <typename T> void operator()(T *handle) const { Free(handle); }
-};
-using Model = std::unique_ptr<df11_model, Deleter<df11_model_free>>;
-using Device = std::unique_ptr<df11_device, Deleter<df11_device_free>>;
-using Resident = std::unique_ptr<df11_resident, Deleter<df11_resident_free>>;
 
 // Device memory of the engine's. A real engine takes it from its pool.
 struct Memory {
@@ -54,9 +41,9 @@ struct Memory {
 };
 
 struct Layer {
-    df11_group_info info = DF11_GROUP_INFO_INIT;
+    std::size_t bytes;  // decoded
     Memory image;
-    Resident resident;
+    df11::Resident resident;
     std::vector<uint16_t> on_host;  // as the CPU decodes it
 };
 
@@ -78,26 +65,18 @@ struct Slot {
 
 class Engine {
   public:
-    Engine(const df11_model *model, int ordinal) {
-        Error e;
-        df11_device *device = nullptr;
-        // Attaching loads every kernel, so that no later call has to.
-        e.check(df11_device_open(ordinal, nullptr, &device, &e));
-        device_.reset(device);
+    // Attaching loads every kernel, so that no later call has to.
+    Engine(const df11::Model &model, int ordinal) : device_(df11::Device::open(ordinal)) {
         cuda(cudaStreamCreateWithFlags(&decode_, cudaStreamNonBlocking));
         cuda(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking));
         size_t largest = 0, all = 0;
-        for (uint64_t group = 0; group < df11_model_group_count(model); group++) {
-            df11_group_info info = DF11_GROUP_INFO_INIT;
-            e.check(df11_model_group_info(model, group, &info, &e));
-            Layer layer{info, Memory(info.image_bytes), nullptr, std::vector<uint16_t>(info.element_count)};
-            df11_resident *resident = nullptr;
-            e.check(df11_upload(device, model, group, layer.image.device(), info.image_bytes, decode_, &resident, &e));
-            layer.resident.reset(resident);
-            e.check(df11_decompress_host(model, group, 0, info.element_count, layer.on_host.data(), 2 * info.element_count, 0, &e));
-            largest = std::max(largest, size_t(2 * info.element_count));
+        for (const df11::Group &group : model.groups()) {
+            Layer layer{group.bytes(), Memory(group.image_bytes()), {}, std::vector<uint16_t>(group.element_count())};
+            layer.resident = device_.upload(model, group.index(), layer.image.device(), group.image_bytes(), decode_);
+            model.decompress(group.index(), layer.on_host);
+            largest = std::max(largest, layer.bytes);
             offsets_.push_back(all);
-            all += 2 * info.element_count;
+            all += layer.bytes;
             layers_.push_back(std::move(layer));
         }
         for (int slot = 0; slot < 2; slot++) slots_.emplace_back(largest);
@@ -118,18 +97,16 @@ class Engine {
 
     // One forward pass, launched into the two streams; begins and ends on the compute stream.
     void pass() {
-        Error e;
         cuda(cudaEventRecord(slots_[0].done, compute_));
         cuda(cudaEventRecord(slots_[1].done, compute_));
         for (size_t l = 0; l < layers_.size(); l++) {
             Slot &slot = slots_[l % 2];
             const Layer &layer = layers_[l];
-            size_t bytes = 2 * layer.info.element_count;
             cuda(cudaStreamWaitEvent(decode_, slot.done, 0));
-            e.check(df11_decompress(layer.resident.get(), slot.memory.device(), bytes, status_->device(), decode_, &e));
+            layer.resident.decompress(slot.memory.device(), layer.bytes, status_->device(), decode_);
             cuda(cudaEventRecord(slot.decoded, decode_));
             cuda(cudaStreamWaitEvent(compute_, slot.decoded, 0));
-            cuda(cudaMemcpyAsync(output_ + offsets_[l], slot.memory.address, bytes, cudaMemcpyDeviceToHost, compute_));
+            cuda(cudaMemcpyAsync(output_ + offsets_[l], slot.memory.address, layer.bytes, cudaMemcpyDeviceToHost, compute_));
             cuda(cudaEventRecord(slot.done, compute_));
         }
         cuda(cudaMemcpyAsync(output_ + all_, status_->address, sizeof(uint32_t), cudaMemcpyDeviceToHost, compute_));
@@ -155,7 +132,7 @@ class Engine {
         if (status != DF11_OK) throw std::runtime_error(std::string("the device reports ") + df11_status_name(status));
         size_t count = 0;
         for (size_t l = 0; l < layers_.size(); l++)
-            count += std::memcmp(output_ + offsets_[l], layers_[l].on_host.data(), 2 * layers_[l].info.element_count) == 0;
+            count += std::memcmp(output_ + offsets_[l], layers_[l].on_host.data(), layers_[l].bytes) == 0;
         std::memset(output_, 0, all_);
         return count;
     }
@@ -163,7 +140,7 @@ class Engine {
     size_t layers() const { return layers_.size(); }
 
   private:
-    Device device_;
+    df11::Device device_;
     cudaStream_t decode_{}, compute_{};
     std::vector<Layer> layers_;
     std::vector<Slot> slots_;
@@ -175,10 +152,7 @@ class Engine {
 };
 
 int run(const char *path) {
-    Error e;
-    df11_model *opened = nullptr;
-    e.check(df11_model_open(path, nullptr, &opened, &e));
-    Model model(opened);
+    const df11::Model model = df11::Model::open(path);
     int devices = 0;
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
         std::printf("missing: a CUDA device; decompress shows decoding on the CPU\n");
@@ -187,7 +161,7 @@ int run(const char *path) {
     cuda(cudaSetDevice(0));
     int result = 1;
     {
-        Engine engine(model.get(), 0);
+        Engine engine(model, 0);
         engine.pass();
         size_t eager = engine.right(), replayed = 0;
         engine.capture();

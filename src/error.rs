@@ -366,6 +366,17 @@ impl Error {
     }
 }
 
+/// Makes a buffer at least `len` long, where there is memory; it keeps what it has. For every buffer whose size a file or a
+/// caller decides: the standard library's own ways end the process where there is none.
+pub(crate) fn grow<T: Copy>(buffer: &mut Vec<T>, len: usize, value: T, what: &'static str) -> Result<()> {
+    if buffer.len() < len {
+        let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+        buffer.try_reserve_exact(len - buffer.len()).map_err(|_| Error::OutOfMemory { bytes, what })?;
+        buffer.resize(len, value);
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,5 @@
 //! The library as a C program sees it: the header in every standard, `tests/c/api.c` plain, under AddressSanitizer and
-//! UBSan, and under valgrind, and the example of README in C and in Rust, linked shared and static.
+//! UBSan, and under valgrind, and the example that compresses. (The one that decodes is in `tests/examples.rs`.)
 //!
 //! Needs a C and a C++ compiler (`CC`, `CXX`, else `cc` and `c++`) and valgrind; `make test` sees to them.
 #![cfg(target_os = "linux")]
@@ -112,51 +112,6 @@ fn the_main_path_on_a_device_from_c() {
             assert!(leaks.iter().all(|line| line.contains("nothing leaked")), "{said}");
         }
     }
-}
-
-/// The example prints the same in C, linked shared and static, and in Rust, but for the speed.
-#[test]
-fn the_example_says_the_same_in_c_and_in_rust() {
-    let folder = library();
-    let shared = build("examples/decompress.c", folder.path(), &[]);
-    let fixed = folder.path().join("static");
-    run(compiler(false)
-        .current_dir(ROOT)
-        .args(["-std=c11", "-Iinclude", "examples/decompress.c", "-o"])
-        .arg(&fixed)
-        .args(WARNINGS)
-        .arg(built().join("libdf11.a"))
-        .args(["-lpthread", "-ldl", "-lm"]));
-    let mut rust = built().join("../examples/decompress");
-    if !rust.exists() {
-        // A run of this file alone does not build examples. Built in the same folder it would replace the shared library that
-        // the programs of the other tests are running with.
-        let alone = Path::new(ROOT).join("target/examples");
-        run(Command::new(env!("CARGO"))
-            .current_dir(ROOT)
-            .args(["build", "--quiet", "--example", "decompress", "--target-dir"])
-            .arg(&alone));
-        rust = alone.join("debug/examples/decompress");
-    }
-    let mut said = Vec::new();
-    for program in [shared, fixed, rust] {
-        let output = run(Command::new(&program)
-            .current_dir(ROOT)
-            .args(["tests/data/golden/block/model", "tests/data/golden/block/original.safetensors"]));
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.contains("21 of 21 tensors equal the original, bit for bit"), "{}: {text}", program.display());
-        let lines: Vec<String> = text.lines().filter(|line| !line.contains("GB/s")).map(str::to_owned).collect();
-        assert_eq!(lines.len() + 1, text.lines().count(), "one line tells the speed: {text}");
-        said.push(lines);
-
-        let differs = Command::new(&program)
-            .current_dir(ROOT)
-            .args(["tests/data/golden/block/model", "tests/data/golden/tiny/original.safetensors"])
-            .output()
-            .unwrap();
-        assert_eq!(differs.status.code(), Some(1), "{}", program.display());
-    }
-    assert!(said.iter().all(|lines| *lines == said[0]), "{said:#?}");
 }
 
 /// What the other example writes is the original again, and it can be stopped by its mistakes only.

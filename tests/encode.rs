@@ -325,11 +325,12 @@ fn stretches_of_any_length_fit_together() {
             count(&weights, &mut histogram, variant);
             assert_eq!(histogram, encoder::histogram(&weights));
             let book = Codebook::new(&histogram).unwrap();
-            let encoder = Encoder::new(&book, &histogram, variant);
+            let encoder = Encoder::new(&book, &histogram, variant).unwrap();
             let (mut code, mut gaps) = (vec![0u8; theirs.bytes.len() + 8], vec![0u8; theirs.gaps.len() + 1]);
             let mut positions = vec![0];
             let (mut at, mut bit) = (0, 0);
             let mut out = Stretch::default();
+            out.reserve(5000).unwrap();
             let mut signs = vec![0; weights.len()];
             while at < weights.len() {
                 let len = (random.below(5000) as usize).min(weights.len() - at);
@@ -452,14 +453,16 @@ fn weights_that_were_not_counted_are_noticed() {
         let mut histogram = [0; 256];
         count(&weights, &mut histogram, variant);
         let book = Codebook::new(&histogram).unwrap();
-        let encoder = Encoder::new(&book, &histogram, variant);
+        let encoder = Encoder::new(&book, &histogram, variant).unwrap();
+        let mut out = Stretch::default();
+        out.reserve(weights.len()).unwrap();
         let absent: Vec<u16> = (0..256).filter(|&e| histogram[e as usize] == 0).collect();
         for at in [0, 5, 127, 128, 4000, 9_983, 9_984, 9_999] {
             for &exponent in &absent {
                 let mut changed = weights.clone();
                 changed[at] = exponent << 7;
                 let mut signs = vec![0; weights.len()];
-                let error = encoder.stretch(&changed, 9, &mut signs, &mut Stretch::default()).unwrap_err();
+                let error = encoder.stretch(&changed, 9, &mut signs, &mut out).unwrap_err();
                 assert_eq!(error.weight, at, "{}", variant.name());
             }
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use df11::format::SHAPES_KEY;
 use df11::host::{self, DecodeOptions};
 use df11::huffman::decode::Variant;
-use df11::huffman::{naive, rows};
+use df11::huffman::rows;
 use df11::{Model, OpenOptions};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
@@ -286,48 +286,6 @@ fn whatever_is_encoded_opens_verifies_and_decodes() {
     }
 }
 
-/// Holds a group that verifies against its members, by the code's lengths and nothing else.
-fn all_is_true(e: &Encoded, model: &Model) -> Result<(), String> {
-    let group = &model.groups()[0];
-    let signs = &e.sign_mantissa;
-    let Ok((weights, end)) = naive::decode(group.codes(), &e.encoded_exponent, 0, signs) else {
-        return Err("the naive decoder fails".into());
-    };
-    for variant in variants() {
-        let mut found = vec![bf16::ZERO; weights.len()];
-        let options = DecodeOptions { threads: 2, variant: Some(variant) };
-        host::decompress(model, 0, 0, &mut found, &options).map_err(|e| format!("{}: {e}", variant.name()))?;
-        if found.reinterpret_cast() != &weights[..] {
-            return Err(format!("{} decodes other weights", variant.name()));
-        }
-    }
-    if end.div_ceil(8) != e.encoded_exponent.len() {
-        return Err(format!("the codes end at bit {end} of {} bytes", e.encoded_exponent.len()));
-    }
-    let positions = files::positions(&e.output_positions);
-    let (mut at, mut chunk, mut block) = (0usize, usize::MAX, usize::MAX);
-    for (i, &weight) in weights.iter().enumerate() {
-        if at / 64 != chunk {
-            chunk = at / 64;
-            if files::gap(&e.gaps, chunk) as usize != at % 64 {
-                return Err(format!("chunk {chunk}: weight {i} starts at bit {}", at % 64));
-            }
-        }
-        if at / 32_768 != block {
-            block = at / 32_768;
-            if positions.get(block) != Some(&(i as u32)) {
-                return Err(format!("block {block} starts with weight {i}: {positions:?}"));
-            }
-        }
-        at += group.code_lengths()[encoder::exponent(weight) as usize] as usize;
-    }
-    let behind = positions.get(block.wrapping_add(1)..).unwrap_or_default();
-    if behind.is_empty() || behind.iter().any(|&p| p as usize != weights.len()) {
-        return Err(format!("behind block {block}: {positions:?}"));
-    }
-    Ok(())
-}
-
 #[test]
 fn groups_with_changes_are_refused_or_true() {
     let (mut refused, mut unverified, mut good) = (0, 0, 0);
@@ -374,7 +332,7 @@ fn groups_with_changes_are_refused_or_true() {
                 return;
             }
             good += 1;
-            all_is_true(&e, &model).unwrap_or_else(|what| panic!("seed {seed} verifies, but {what}"));
+            check::is_true(&e, &model).unwrap_or_else(|what| panic!("seed {seed} verifies, but {what}"));
         });
     }
     assert!(refused > 500 && unverified > 300 && good > 200, "{refused} refused, {unverified} at verify, {good} good");

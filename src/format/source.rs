@@ -1,7 +1,7 @@
 //! One safetensors file: mapped, read piece by piece, or given in memory.
 
 use super::{HASHES_KEY, SHAPES_KEY};
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, Place, Result, grow};
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::borrow::Cow;
@@ -114,12 +114,7 @@ impl Source {
     /// Copies bytes out of the file into a buffer, which grows as it must.
     pub fn read_into<'b>(&self, offset: u64, len: u64, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
         let len = len as usize;
-        if buffer.len() < len {
-            buffer
-                .try_reserve_exact(len - buffer.len())
-                .map_err(|_| Error::OutOfMemory { bytes: len as u64, what: "a part of a file" })?;
-            buffer.resize(len, 0);
-        }
+        grow(buffer, len, 0, "a part of a file")?;
         self.read_at(offset, &mut buffer[..len])?;
         Ok(&buffer[..len])
     }

@@ -4,7 +4,7 @@
 //! All of it is done in pieces: no tensor is ever in memory whole.
 
 use super::{DecodeOptions, read_tensor, threads, verify};
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result, Status, grow};
 use crate::format::{Model, Tensor};
 use crate::progress::Progress;
 use sha2::{Digest, Sha256};
@@ -310,11 +310,8 @@ struct Buffer(Vec<u64>);
 impl Buffer {
     /// Room for so many bytes.
     fn new(bytes: usize) -> Result<Buffer> {
-        let (mut words, len) = (Vec::new(), bytes.div_ceil(8));
-        words
-            .try_reserve_exact(len)
-            .map_err(|_| Error::OutOfMemory { bytes: bytes as u64, what: "a part of a tensor" })?;
-        words.resize(len, 0);
+        let mut words = Vec::new();
+        grow(&mut words, bytes.div_ceil(8), 0, "a part of a tensor")?;
         Ok(Buffer(words))
     }
 

@@ -2,7 +2,7 @@
 
 use super::encode::{Histogram, Outline, Piece, STRETCH, Scratch, Sink};
 use super::threads;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, grow};
 use crate::format::{MOST_TENSORS, Member};
 use crate::huffman::encode::{Variant, count, exponent};
 use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, rows};
@@ -105,12 +105,8 @@ pub fn compress(tensors: &[&[bf16]], options: &EncodeOptions) -> Result<Packed> 
     let tensors: Vec<&[u16]> = tensors.iter().map(|t| t.reinterpret_cast()).collect();
     let job = Job::new(&tensors, options)?;
     let buffer = |member| -> Result<Vec<u8>> {
-        let bytes = job.outline.bytes(member);
         let mut buffer = Vec::new();
-        buffer
-            .try_reserve_exact(bytes as usize)
-            .map_err(|_| Error::OutOfMemory { bytes, what: "a compressed group" })?;
-        buffer.resize(bytes as usize, 0);
+        grow(&mut buffer, job.outline.bytes(member) as usize, 0, "a compressed group")?;
         Ok(buffer)
     };
     let mut packed = Packed {

@@ -5,12 +5,12 @@
 //! their neighbours, a byte of codes and one of gaps at either end, comes back as a [`Piece`]. [`Outline::finish`] joins
 //! the pieces. The bytes do not depend on how a group was cut.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, grow};
 use crate::format::Member;
 use crate::huffman::codebook::{Codebook, Limit};
 use crate::huffman::encode::{Encoder, Stretch, Variant};
 use crate::huffman::{BLOCK_BITS, BLOCK_BYTES, CHUNK_BYTES, GAP_BYTES_PER_BLOCK, rows};
-use std::sync::OnceLock;
+use once_cell::sync::OnceCell;
 
 /// Weights of a stretch at most: they, their sign/mantissa bytes and their codes fit a second-level cache.
 pub(crate) const STRETCH: usize = 1 << 18;
@@ -34,7 +34,7 @@ pub(crate) type Histogram = [u64; 256];
 /// What a group will be, known before a single weight is encoded.
 pub(crate) struct Outline {
     /// Made at its first use: its tables are large, and many groups may be outlined before the first is encoded.
-    encoder: OnceLock<Encoder>,
+    encoder: OnceCell<Encoder>,
     histogram: Box<Histogram>,
     variant: Variant,
     book: Codebook,
@@ -82,7 +82,7 @@ impl Outline {
         }
         splits.pop();
         Some(Outline {
-            encoder: OnceLock::new(),
+            encoder: OnceCell::new(),
             histogram: Box::new(*histogram),
             variant,
             luts: rows::write(&book),
@@ -130,7 +130,7 @@ impl Outline {
     ///
     /// # Errors
     ///
-    /// The sink's; `InvalidArgument` if these are not the weights that were counted.
+    /// The sink's; `InvalidArgument` if these are not the weights that were counted; `OutOfMemory`.
     pub fn encode(
         &self,
         weights: &[u16],
@@ -142,7 +142,8 @@ impl Outline {
         let changed = || Error::InvalidArgument("the weights have changed while they were being compressed".into());
         let (start_bit, end_bit) = bits;
         let Scratch { stretch, signs, gaps } = scratch;
-        let encoder = self.encoder.get_or_init(|| Encoder::new(&self.book, &self.histogram, self.variant));
+        let encoder = self.encoder.get_or_try_init(|| Encoder::new(&self.book, &self.histogram, self.variant))?;
+        stretch.reserve(weights.len())?;
         match sink.signs(first, weights.len()) {
             Some(direct) => {
                 // SAFETY: the sink says that they can be written, and stretches do not overlap.
@@ -150,9 +151,7 @@ impl Outline {
                 encoded.map_err(|_| changed())?;
             }
             None => {
-                if signs.len() < weights.len() {
-                    signs.resize(weights.len(), 0);
-                }
+                grow(signs, weights.len(), 0, "the signs of a stretch")?;
                 let signs = &mut signs[..weights.len()];
                 encoder.stretch(weights, start_bit, signs, stretch).map_err(|_| changed())?;
                 sink.write(Member::SignMantissa, first, signs)?;
@@ -186,7 +185,8 @@ impl Outline {
         let splits: Vec<u8> = self.splits.iter().flat_map(|s| s.to_le_bytes()).collect();
         sink.write(Member::SplitPositions, 0, &splits)?;
 
-        let mut positions = vec![0u32; self.blocks() as usize + 1];
+        let mut positions = Vec::new();
+        grow(&mut positions, self.blocks() as usize + 1, 0u32, "the positions of a group")?;
         for piece in pieces {
             for (block, &first) in (piece.first_block as usize..).zip(&piece.positions) {
                 // A border on which the codes end has a block behind it only if the end of data starts there.

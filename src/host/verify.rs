@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn all_groups_are_counted_until_somebody_cancels() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/block/model");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/edge_patched/model");
         let model = Model::open(path, &OpenOptions::default()).unwrap();
         let bytes: u64 = model.groups().iter().map(|g| 2 * g.element_count()).sum();
         let progress = Progress::new();

@@ -52,6 +52,7 @@ pub use count::count;
 
 use super::codebook::Codebook;
 use super::{BLOCK_BITS, CHUNK_BYTES};
+use crate::error::{self, grow};
 
 /// Weights of a batch.
 const BATCH: usize = 128;
@@ -205,6 +206,26 @@ pub struct Stretch {
 }
 
 impl Stretch {
+    /// Makes room for a stretch of so many weights.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`.
+    pub fn reserve(&mut self, weights: usize) -> error::Result<()> {
+        grow(&mut self.code, 8 * Self::words(weights), 0, "the codes of a stretch")?;
+        grow(&mut self.gaps, Self::words(weights) + 1, 0, "the gaps of a stretch")
+    }
+
+    /// 32 bits a weight, the open word that begins before the start, and the one behind the end.
+    fn words(weights: usize) -> usize {
+        weights / 2 + 3
+    }
+
+    fn holds(&self, weights: usize) -> bool {
+        let words = Self::words(weights);
+        self.code.len() >= 8 * words && self.gaps.len() > words
+    }
+
     /// The bit of the stream behind the last code.
     pub fn end_bit(&self) -> u64 {
         self.end_bit
@@ -242,10 +263,14 @@ pub struct NoCode {
 impl Encoder {
     /// The tables for a code. `histogram` is that of the weights; it only decides how many weights a step takes.
     ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`.
+    ///
     /// # Panics
     ///
     /// If this processor lacks `variant`.
-    pub fn new(book: &Codebook, histogram: &[u64; 256], variant: Variant) -> Encoder {
+    pub fn new(book: &Codebook, histogram: &[u64; 256], variant: Variant) -> error::Result<Encoder> {
         assert!(variant.is_available(), "this processor cannot run the {} variant", variant.name());
         let single: [Step; 256] = std::array::from_fn(|e| match book.word(e as u8) {
             word if word.len == 0 => Step { c: 0, m: 0 },
@@ -260,9 +285,9 @@ impl Encoder {
             Variant::Avx512 if wide.hold(histogram) => Vec::new(),
             #[cfg(target_arch = "x86_64")]
             Variant::Avx2 if narrow.is_some() => Vec::new(),
-            _ => pairs(&single),
+            _ => pairs(&single)?,
         };
-        Encoder {
+        Ok(Encoder {
             variant,
             per_step: per_step(book, histogram),
             #[cfg(target_arch = "x86_64")]
@@ -271,7 +296,7 @@ impl Encoder {
             narrow,
             single,
             pairs,
-        }
+        })
     }
 
     /// Encodes weights (bf16 bits) whose codes begin at bit `start_bit` of the group's stream. Their sign/mantissa bytes go to
@@ -283,7 +308,8 @@ impl Encoder {
     ///
     /// # Panics
     ///
-    /// If `signs` is not as long as `weights`, or there are 2^28 weights or more.
+    /// If `signs` is not as long as `weights`, `out` has no room for them ([`Stretch::reserve`]), or there are 2^28 weights or
+    /// more.
     pub fn stretch(&self, weights: &[u16], start_bit: u64, signs: &mut [u8], out: &mut Stretch) -> Result<(), NoCode> {
         assert_eq!(weights.len(), signs.len());
         // SAFETY: the slice is as long as it must be.
@@ -303,13 +329,7 @@ impl Encoder {
         out: &mut Stretch,
         streaming: bool,
     ) -> Result<(), NoCode> {
-        assert!(weights.len() < 1 << 28);
-        // 32 bits a weight, the open word that begins before the start, and the one behind the end.
-        let words = weights.len() / 2 + 3;
-        if out.code.len() < 8 * words {
-            out.code.resize(8 * words, 0);
-            out.gaps.resize(words + 1, 0);
-        }
+        assert!(weights.len() < 1 << 28 && out.holds(weights.len()));
         out.positions.clear();
         out.start_bit = start_bit;
         // SAFETY: the buffers have room for 32 bits a weight, and `signs` for all of them; the processor has what the
@@ -462,8 +482,9 @@ fn per_step(book: &Codebook, histogram: &[u64; 256]) -> usize {
     if 16.0 * mean + 2.0 * (16.0 * variance).max(0.0).sqrt() <= STEP_BITS as f64 { 16 } else { 8 }
 }
 
-fn pairs(single: &[Step; 256]) -> Vec<Step> {
-    let mut pairs = vec![NO_PAIR; 1 << 16];
+fn pairs(single: &[Step; 256]) -> error::Result<Vec<Step>> {
+    let mut pairs = Vec::new();
+    grow(&mut pairs, 1 << 16, NO_PAIR, "the table of pairs")?;
     let used = || single.iter().enumerate().filter(|(_, s)| s.m != 0);
     for (a, first) in used() {
         for (b, second) in used() {
@@ -475,7 +496,7 @@ fn pairs(single: &[Step; 256]) -> Vec<Step> {
             }
         }
     }
-    pairs
+    Ok(pairs)
 }
 
 /// Where the next code goes.

@@ -2,36 +2,47 @@
 //!
 //! # The idea
 //!
-//! As in [`super::decode`], several streams are walked side by side, several codes a look-up; but nothing is decoded, so a
-//! look-up adds one number to one: codes above, bits below. Where a certain weight begins cannot be seen that way, for a look-up
-//! steps over up to eleven codes. So every lane leaves *points* behind it, and what lies between two of them is looked at
-//! again, once in some hundred weights:
+//! As in [`super::decode`], several streams are walked side by side, several codes a look-up; but nothing is decoded,
+//! so a look-up adds one number to one. Where a certain weight begins cannot be seen that way, for a look-up steps over
+//! up to twelve codes. So every lane leaves *points* behind it, and what lies between two of them is looked at again,
+//! once in some hundred weights:
 //!
 //! ```text
-//! step    here += many[word << here >> 53]         here: weights << 16 | bits, since the burst's start
-//! round   points[r] = here;  word = load at here;  five steps         at most one mark lies in it: 55 weights at most
-//! burst   up to 128 rounds of all lanes, then of each lane:
-//!           for each round    round_of[weights before it / 104] = r: what remains is the last round before each mark
-//!           for each mark     its round again, step by step: the last step before it, and from a table of the places at
-//!                             which a window's codes begin the bit
-//!           for each border   of blocks, the first code behind it, code by code
+//! a point  31..29            28..16                         15..0
+//!          a long code?      weights                        bits, counted downwards from 2^14 - 1
+//!                            (both since the burst's start; weights from 104 before the next mark, and one less)
+//!
+//! step     here += many[12 bits of word]         a window's whole codes and the bits that they take, as points have them
+//! round    points[weights of here / 104] = here;  word = load at here;  four steps       at most one mark lies in it
+//! burst    up to 160 rounds of all lanes, then of each lane:
+//!            for each border   of blocks, the first code behind it, from the last point before it on
+//!            for each mark     its round again, step by step: the last step before it, and from a table of the places
+//!                              at which a window's codes begin the bit
 //! ```
 //!
-//! A step is a shift, a shift and an addition from memory, some eight cycles one after the other; eight lanes fill them. Nothing
-//! in a burst depends on a comparison but long codes, nor does the search for rounds.
+//! - **A point for each mark.** Of the rounds that begin with as many whole hundreds-and-four as marks before them, the
+//!   last one's point stays, and in that round lies the next mark. Nothing has to be searched or compared to find it.
+//! - **Bits are counted downwards**, for then what a step adds to weights and bits moves the window too: the low byte
+//!   of `here` in a round is by how much `word` is to be shifted, the one above it is the window's size, and the two
+//!   are what the instruction `bextr` takes. A step is that and an addition from memory, some six cycles one after the
+//!   other; eight lanes fill them.
+//! - **A long code leaves its lane where it is**, and what its window adds is a bit at the top, so that one test for
+//!   all steps of a round suffices.
+//! - **Marks are looked at three at a time**, step by step through the three as through lanes, for the same reason.
 //!
-//! A lane walks a *run* of whole blocks and goes through their borders without stopping, for the stream restarts nowhere.
-//! At each border the walk knows how many weights came before and at which bit the next code begins; whoever asked for the
-//! walk compares both with what is recorded ([`Sink::border`]). That runs begin where codes begin follows from the border before.
+//! A lane walks a *run* of whole blocks and goes through their borders without stopping, for the stream restarts
+//! nowhere. At each border the walk knows how many weights came before and at which bit the next code begins; whoever
+//! asked for the walk compares both with what is recorded ([`Sink::border`]). That runs begin where codes begin follows
+//! from the border before.
 //!
 //! # What keeps it in bounds
 //!
-//! A burst takes only so many rounds as stay in the code even if each took the most: 55 bits in look-ups, 32 in a long code,
-//! a load of 8 bytes. The last bytes of a stream are walked code by code. Bits that begin no code stop a lane where it is, and
-//! then it goes on code by code until it meets them: only what lies before its end can fail.
+//! A burst takes only so many rounds as stay in the code even if each took the most: 48 bits in look-ups, 32 in a long
+//! code, a load of 8 bytes. The last bytes of a stream are walked code by code. Bits that begin no code stop a lane
+//! where it is, and then it goes on code by code until it meets them: only what lies before its end can fail.
 
 use super::code::CodeTable;
-use super::table::{WINDOW, first_symbols};
+use super::table::first_symbols;
 use super::{BLOCK_BITS, MAX_CODE_BITS, window};
 
 /// Weights from one mark to the next.
@@ -41,31 +52,68 @@ pub const LANES: usize = 8;
 /// Bytes behind a run's blocks that a walk may look at; it needs none, but it is slower without.
 pub const BEHIND: usize = 32;
 
-/// Look-ups of a round: 55 bits are at most the 57 that a load guarantees.
-const STEPS: usize = 5;
+/// Bits of a window. One more than the decoder's: four bytes an entry are enough here.
+const WINDOW: u32 = 12;
+/// How many windows there are.
+const SIZE: usize = 1 << WINDOW;
+/// Look-ups of a round: 48 bits are at most the 57 that a load guarantees.
+const STEPS: usize = 4;
 /// Rounds of a burst.
-const ROUNDS: usize = 128;
-/// The most bytes by which a round moves on: 55 bits in look-ups and 32 in a long code.
-const ROUND_BYTES: usize = 11;
-const _: () = assert!(8 * ROUND_BYTES >= STEPS * WINDOW as usize + MAX_CODE_BITS as usize);
-// A burst's bits and weights fit half a point each, and no round has two marks.
-const _: () = assert!(ROUNDS * ROUND_BYTES * 8 + 8 < 1 << 16 && (STEPS * WINDOW as usize + 1) < EVERY as usize);
-
-/// More marks than a burst has.
-const MARKS: usize = 128;
-const _: () = assert!(ROUNDS * (STEPS * WINDOW as usize + 1) / (EVERY as usize) < MARKS - 1);
-
-/// The quotient by [`EVERY`]: a multiplication where it is exact, and that is up to 18,723.
-#[inline(always)]
-fn marks_before(weights: u32) -> usize {
-    const { assert!(EVERY == 104 && ROUNDS * (STEPS * WINDOW as usize + 1) + (EVERY as usize) < 18_724) }
-    ((weights * 10_083) >> 20) as usize
-}
+const ROUNDS: usize = 160;
+/// The most bytes by which a round moves on: 48 bits in look-ups and 32 in a long code.
+const ROUND_BYTES: usize = 10;
+/// The most weights of a round.
+const ROUND_WEIGHTS: usize = STEPS * WINDOW as usize + 1;
+const _: () =
+    assert!(8 * ROUND_BYTES >= STEPS * WINDOW as usize + MAX_CODE_BITS as usize && STEPS * WINDOW as usize <= 57);
 
 /// One weight, as points count them.
 const ONE: u32 = 1 << 16;
-/// The bits of a point.
-const BITS: u32 = ONE - 1;
+/// The bits of a point of a burst's start.
+const BITS: u32 = (1 << 14) - 1;
+/// What the window of a long code adds: nothing but a bit that nothing else reaches, not even as often as there are
+/// steps.
+const LONG: u32 = 1 << 29;
+// A burst's bits and weights fit a point, and no round has two marks.
+const _: () = assert!(ROUNDS * ROUND_BYTES * 8 + 8 < BITS as usize && ROUND_WEIGHTS < EVERY as usize);
+const _: () = assert!((ROUNDS * ROUND_WEIGHTS + EVERY as usize) * (ONE as usize) < LONG as usize && STEPS < 8);
+
+/// Marks that are looked at together. Of an even number the compiler makes vectors, which is slower: look-ups are none.
+const TOGETHER: usize = 3;
+/// Slots for points of a burst: as many as any point below [`LONG`] can ask for, and whole threes.
+const SLOTS: usize = 84;
+const _: () = assert!(slot(LONG - 1) < SLOTS && SLOTS.is_multiple_of(TOGETHER));
+
+/// Marks before a point: its weights by [`EVERY`]. The factor is a little too large, by less than one part in 2^30; no
+/// point has as many weights that it matters.
+#[inline(always)]
+const fn slot(point: u32) -> usize {
+    const FACTOR: u64 = (1 << 53) / (EVERY * ONE as u64) + 1;
+    ((point as u64 * FACTOR) >> 53) as usize
+}
+
+/// What a round adds to the lowest three bits of a point, so that its low byte says how far a word is to be shifted.
+const SHIFTED: u32 = WINDOW << 8 | (57 - WINDOW);
+
+/// The bits since the burst's start.
+#[inline(always)]
+fn bits(point: u32) -> u32 {
+    !point & BITS
+}
+
+/// The window that lies in a word where a round has got to: below [`SIZE`]. `BEXTR`: the processor has BMI1.
+#[inline(always)]
+fn cut<const BEXTR: bool>(word: u64, here: u32) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if BEXTR {
+        // SAFETY: by what the constant says.
+        let window = unsafe { std::arch::x86_64::_bextr2_u64(word, here as u64) } as usize;
+        // SAFETY: the second byte of `here` says how many bits these are, and it is never more than WINDOW.
+        unsafe { std::hint::assert_unchecked(window < SIZE) };
+        return window;
+    }
+    (word >> (here & 63)) as usize % SIZE
+}
 
 /// A stretch of whole blocks to walk.
 #[derive(Debug, Clone, Copy)]
@@ -103,40 +151,40 @@ pub struct Marker<'a> {
 
 /// What each window begins with.
 struct Tables {
-    /// Whole codes, in weights and bits as points have them; 0 if the first code is longer, or none begins so.
-    many: [u32; 1 << WINDOW],
-    /// The bit at which each of its codes begins, four bits each, the first one lowest; the place behind the last whole code
-    /// counts.
-    places: [u64; 1 << WINDOW],
+    /// What its whole codes add to a point, or [`LONG`] if the first code is longer, or none begins so.
+    many: [u32; SIZE],
+    /// The bit at which each of its codes begins, four bits each, the first one lowest; the place behind the last whole
+    /// code counts.
+    places: [u64; SIZE],
 }
 
-/// The points of a burst, the last one where it ended.
-type Points = [u32; ROUNDS + 1];
+/// The last point before each mark of a burst.
+type Points = [u32; SLOTS];
 
 impl<'a> Marker<'a> {
-    /// A marker for one group's code (some 10 µs).
+    /// A marker for one group's code (some 20 µs).
     pub fn new(codes: &'a CodeTable) -> Self {
-        let first = first_symbols(codes);
+        let first = first_symbols::<SIZE>(codes);
         let mut tables = Box::new(Tables { many: [0; _], places: [0; _] });
         for (window, (many, places)) in tables.many.iter_mut().zip(&mut tables.places).enumerate() {
             let (mut used, mut count) = (0, 0);
             loop {
                 *places |= (used as u64) << (4 * count);
                 // Bits shifted in from the right are unknown: a code counts only if it ends before them.
-                let len = first[window << used & ((1 << WINDOW) - 1)].1 as u32;
+                let len = first[window << used & (SIZE - 1)].1 as u32;
                 if len == 0 || used + len > WINDOW {
                     break;
                 }
                 used += len;
                 count += 1;
             }
-            *many = count * ONE + used;
+            *many = if count == 0 { LONG } else { count * ONE - used };
         }
         Marker { codes, tables }
     }
 
-    /// Walks runs side by side; those of no blocks are left out. Returns whether all is well: every code is one, and the
-    /// sink agrees.
+    /// Walks runs side by side; those of no blocks are left out. Returns whether all is well: every code is one, and
+    /// the sink agrees.
     pub fn walk<S: Sink>(&self, runs: [Run; LANES], sink: &mut S) -> bool {
         /// # Safety
         ///
@@ -144,7 +192,7 @@ impl<'a> Marker<'a> {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "bmi1,bmi2,avx2,movbe,popcnt")]
         unsafe fn with_bmi2<S: Sink>(marker: &Marker, runs: [Run; LANES], sink: &mut S) -> bool {
-            marker.walk_inline(runs, sink)
+            marker.walk_inline::<true, S>(runs, sink)
         }
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2")
@@ -156,11 +204,11 @@ impl<'a> Marker<'a> {
             // SAFETY: it has them.
             return unsafe { with_bmi2(self, runs, sink) };
         }
-        self.walk_inline(runs, sink)
+        self.walk_inline::<false, S>(runs, sink)
     }
 
     #[inline(always)]
-    fn walk_inline<S: Sink>(&self, runs: [Run; LANES], sink: &mut S) -> bool {
+    fn walk_inline<const BEXTR: bool, S: Sink>(&self, runs: [Run; LANES], sink: &mut S) -> bool {
         let mut lanes = runs.map(Lane::new);
         let mut points: [Points; LANES] = [[0; _]; _];
         loop {
@@ -176,11 +224,11 @@ impl<'a> Marker<'a> {
             let room = live().map(Lane::room).min().unwrap_or(0);
             let rounds = room.min(live().map(Lane::wanted).max().unwrap_or(0));
             let starts = source.map(|l| lanes[l].code[lanes[l].at >> 3..].as_ptr());
-            let bits = source.map(|l| lanes[l].at as u32 & 7);
+            let from = source.map(|l| lanes[l].point());
             // SAFETY: every lane has room for so many rounds.
-            let stuck = unsafe { self.burst(starts, bits, &mut points, rounds) };
+            let (to, stuck) = unsafe { self.burst::<BEXTR>(starts, from, &mut points, rounds) };
             for (l, lane) in lanes.iter_mut().enumerate().filter(|(_, lane)| !lane.done) {
-                let well = self.look_back(lane, &points[l], rounds, sink);
+                let well = self.look_back::<BEXTR, S>(lane, &mut points[l], to[l], sink);
                 if !well || (stuck[l] && !lane.done && !self.finish(lane, sink)) {
                     return false;
                 }
@@ -188,66 +236,66 @@ impl<'a> Marker<'a> {
         }
     }
 
-    /// Walks so many rounds of all lanes, each from one of the first bits at its address on. Returns which lanes met bits that
-    /// begin no code.
+    /// Walks so many rounds of all lanes, each from a point at the start of its address on. Returns the points at which
+    /// they end, and which lanes met bits that begin no code.
     ///
     /// # Safety
     ///
-    /// [`ROUND_BYTES`] bytes for each round, and 8 more, can be read from each address on.
+    /// [`ROUND_BYTES`] bytes for each round, and 8 more, can be read from each address on. The points are those of
+    /// [`Lane::point`].
     #[inline(always)]
-    unsafe fn burst(
+    unsafe fn burst<const BEXTR: bool>(
         &self,
         starts: [*const u8; LANES],
-        bits: [u32; LANES],
+        from: [u32; LANES],
         points: &mut [Points; LANES],
         rounds: usize,
-    ) -> [bool; LANES] {
-        let mut here = bits;
+    ) -> ([u32; LANES], [bool; LANES]) {
+        let mut here = from;
         let mut stuck = [false; LANES];
-        #[expect(clippy::needless_range_loop)] // of several arrays at once
-        for r in 0..rounds.min(ROUNDS) {
-            let (mut words, mut steps, mut entries) = ([0; LANES], [0; LANES], [0; LANES]);
+        for _ in 0..rounds.min(ROUNDS) {
+            let (mut words, mut steps) = ([0; LANES], [0; LANES]);
             for l in 0..LANES {
-                points[l][r] = here[l];
+                debug_assert!(here[l] < LONG);
+                // SAFETY: weights of so many rounds leave a point below `LONG`, and there are slots for all of those.
+                unsafe { *points[l].get_unchecked_mut(slot(here[l])) = here[l] };
                 // SAFETY: by the caller's promise; a round moves on by no more than its bytes.
                 words[l] = unsafe { load(starts[l], here[l]) };
-                steps[l] = here[l] & 7;
+                steps[l] = (here[l] & 7) + SHIFTED;
             }
             for _ in 0..STEPS {
                 for l in 0..LANES {
-                    entries[l] = self.tables.many[((words[l] << (steps[l] & 63)) >> (64 - WINDOW)) as usize];
-                    steps[l] += entries[l];
+                    steps[l] = steps[l].wrapping_add(self.tables.many[cut::<BEXTR>(words[l], steps[l])]);
                 }
             }
             for l in 0..LANES {
-                here[l] = (here[l] & !7) + steps[l];
-                if entries[l] == 0 {
-                    // SAFETY: as above: look-ups take 7 bytes of a round at most.
-                    match self.long(unsafe { load(starts[l], here[l]) } << (here[l] & 7)) {
+                here[l] = (here[l] & !7).wrapping_add(steps[l]).wrapping_sub(SHIFTED);
+                if here[l] >= LONG {
+                    here[l] %= LONG;
+                    // SAFETY: as above: look-ups take 6 bytes of a round at most.
+                    let word = unsafe { load(starts[l], here[l]) } << (!here[l] & 7);
+                    match self.long(word) {
                         Some(long) => here[l] += long,
                         None => stuck[l] = true,
                     }
                 }
             }
         }
-        for l in 0..LANES {
-            points[l][rounds] = here[l];
-        }
-        stuck
+        (here, stuck)
     }
 
-    /// A code that is longer than a window, as a point counts it.
+    /// What a code that is longer than a window adds to a point.
     #[cold]
     #[inline(never)]
-    fn long(&self, bits: u64) -> Option<u32> {
-        Some(ONE + self.codes.first((bits >> 32) as u32)?.len as u32)
+    fn long(&self, word: u64) -> Option<u32> {
+        Some(ONE - self.codes.first((word >> 32) as u32)?.len as u32)
     }
 
     /// The length of the code that a window of 32 bits begins with.
     fn length(&self, window: u32) -> Option<u32> {
         let short = (window >> (32 - WINDOW)) as usize;
         match self.tables.many[short] {
-            0 => self.codes.first(window).map(|code| code.len as u32),
+            LONG => self.codes.first(window).map(|code| code.len as u32),
             // Where the second one begins.
             _ => Some((self.tables.places[short] >> 4 & 15) as u32),
         }
@@ -255,70 +303,90 @@ impl<'a> Marker<'a> {
 
     /// Finds the marks and borders that a lane has passed in a burst, and moves it on.
     #[inline(always)]
-    fn look_back<S: Sink>(&self, lane: &mut Lane, points: &Points, rounds: usize, sink: &mut S) -> bool {
+    fn look_back<const BEXTR: bool, S: Sink>(
+        &self,
+        lane: &mut Lane,
+        points: &mut Points,
+        last: u32,
+        sink: &mut S,
+    ) -> bool {
+        let from = lane.point();
         let base = lane.at >> 3 << 3;
-        let last = points[rounds];
-        let mut weights = last >> 16;
+        let code = &lane.code[base >> 3..];
         // Borders first: marks behind the run's end are not its own.
-        while !lane.done && lane.border <= base + (last & BITS) as usize {
+        let mut end = last;
+        while !lane.done && lane.border <= base + bits(last) as usize {
             let border = (lane.border - base) as u32;
-            let round = points[..=rounds].partition_point(|&point| point & BITS <= border) - 1;
-            let Some(found) = self.code_at(&lane.code[base >> 3..], points[round], border) else { return false };
-            if !lane.pass(lane.weight + (found >> 16) as u64, ((found & BITS) - border) as usize, sink) {
+            let before = points[..slot(last)].partition_point(|&point| bits(point) <= border);
+            let before = if before == 0 { from } else { points[before - 1] };
+            let Some(found) = self.code_at(code, before, border) else { return false };
+            if !lane.pass(lane.weight_at(from, found), (bits(found) - border) as usize, sink) {
                 return false;
             }
             if lane.done {
-                weights = found >> 16;
+                end = found;
             }
         }
-        if lane.end.is_some_and(|end| lane.weight + weights as u64 > end) {
+        if lane.end.is_some_and(|all| lane.weight_at(from, end) > all) {
             return false;
         }
-        // Weights are counted from 104 before the next mark, and one less, so that a mark lies in the last round that begins with
-        // as many whole hundreds-and-four as marks before it. No round has two, so none is left out.
-        let ahead = (EVERY - 1 - (lane.mark * EVERY - lane.weight)) as u32;
-        let mut round_of = [0; MARKS];
-        for (round, &point) in points[..rounds].iter().enumerate() {
-            round_of[marks_before((point >> 16) + ahead) % MARKS] = round as u16;
+        // Not more than the burst has passed, even if someone writes to the code.
+        let marks = slot(end).min(slot(last));
+        if marks > 0 {
+            // What is looked at together with the last ones must be points, though nobody asks where their marks are.
+            let last = points[marks - 1];
+            points[marks..marks.next_multiple_of(TOGETHER)].fill(last);
         }
         let base_bit = lane.first_bit + base as u64;
-        for (i, &round) in round_of[..marks_before(weights + ahead).min(MARKS)].iter().enumerate() {
-            // What every point behind the weight is no less than.
-            let behind = (EVERY as u32 * (i as u32 + 1) - ahead) * ONE;
-            let bit = self.place(&lane.code[base >> 3..], points[round as usize], behind);
-            sink.mark(lane.mark + i as u64, base_bit + bit as u64);
+        for (i, points) in points.as_chunks::<TOGETHER>().0[..marks.div_ceil(TOGETHER)].iter().enumerate() {
+            let first = i * TOGETHER;
+            // SAFETY: all slots up to that of the burst's end have points of this burst, for no round goes over a whole
+            // one.
+            let places = unsafe { self.places::<BEXTR>(code, points, first) };
+            for (i, &place) in places[..(marks - first).min(TOGETHER)].iter().enumerate() {
+                sink.mark(lane.mark + (first + i) as u64, base_bit + place as u64);
+            }
         }
-        lane.mark += marks_before(weights + ahead) as u64;
-        lane.weight += (last >> 16) as u64;
-        lane.at = base + (last & BITS) as usize;
+        lane.weight = lane.weight_at(from, last);
+        lane.mark += marks as u64;
+        lane.at = base + bits(last) as usize;
         true
     }
 
-    /// The bit at which the last weight before `behind` begins, in the round that begins at a point.
+    /// The bits at which marks begin, from the last points before them: those of a burst from number `first` on.
+    ///
+    /// # Safety
+    ///
+    /// Rounds of a burst over this code began at the points.
     #[inline(always)]
-    fn place(&self, code: &[u8], point: u32, behind: u32) -> u32 {
-        let at = (point & BITS) as usize >> 3;
-        let word = u64::from_be_bytes(code[at..].first_chunk().copied().unwrap_or_default());
-        let window = |here: u32| ((word << (here & 63)) >> (64 - WINDOW)) as usize;
-        // Where each step begins; behind the last one there may be a long code.
-        let mut here = [point & 7; STEPS + 1];
-        let behind = behind - (point & !BITS);
-        let mut step = 0;
-        for i in 0..STEPS {
-            here[i + 1] = here[i] + self.tables.many[window(here[i])];
-            step += (here[i + 1] < behind) as usize;
+    unsafe fn places<const BEXTR: bool>(&self, code: &[u8], points: &[u32; TOGETHER], first: usize) -> [u32; TOGETHER] {
+        // SAFETY: by the caller's promise.
+        let words = points.map(|point| unsafe { load(code.as_ptr(), point) });
+        // What every point behind the mark's code is no less than.
+        let behind: [u32; TOGETHER] = std::array::from_fn(|i| EVERY as u32 * (first + i + 1) as u32 * ONE);
+        let mut here = points.map(|point| (point & !BITS) + (point & 7) + SHIFTED);
+        for _ in 0..STEPS {
+            for i in 0..TOGETHER {
+                let next = here[i].wrapping_add(self.tables.many[cut::<BEXTR>(words[i], here[i])]);
+                here[i] = std::hint::select_unpredictable(next < behind[i], next, here[i]);
+            }
         }
-        let here = here[step];
-        // Whole codes of the window before this one: none behind the last step.
-        let codes = (behind - ONE - (here & !BITS)) >> 16;
-        (point & BITS & !7) + (here & BITS) + (self.tables.places[window(here)] >> ((4 * codes) & 63) & 15) as u32
+        std::array::from_fn(|i| {
+            // Whole codes of the window before this one: none behind the last step, where there may be a long code.
+            let codes = (behind[i] - ONE - (here[i] & !(ONE - 1))) >> 16;
+            let place = self.tables.places[cut::<BEXTR>(words[i], here[i])] >> ((4 * codes) & 63) & 15;
+            (bits(points[i]) & !7) + (SHIFTED + 7 - (here[i] & (ONE - 1))) + place as u32
+        })
     }
 
-    /// The first code at or behind a border, code by code from a point before it.
+    /// The first code at or behind a border, from a point before it on.
     #[cold]
     fn code_at(&self, code: &[u8], mut point: u32, border: u32) -> Option<u32> {
-        while point & BITS < border {
-            point += ONE + self.length(window(code, (point & BITS) as usize))?;
+        while bits(point) < border {
+            let window = window(code, bits(point) as usize);
+            let many = self.tables.many[(window >> (32 - WINDOW)) as usize];
+            let next = point.wrapping_add(many);
+            point = if many != LONG && bits(next) <= border { next } else { point + ONE - self.length(window)? };
         }
         Some(point)
     }
@@ -365,7 +433,7 @@ impl<'a> Marker<'a> {
 #[inline(always)]
 unsafe fn load(start: *const u8, point: u32) -> u64 {
     // SAFETY: by the caller's promise.
-    let bytes = unsafe { start.add((point & BITS) as usize >> 3).cast::<[u8; 8]>().read() };
+    let bytes = unsafe { start.add(bits(point) as usize >> 3).cast::<[u8; 8]>().read() };
     u64::from_be_bytes(bytes)
 }
 
@@ -420,6 +488,17 @@ impl<'a> Lane<'a> {
     fn pass<S: Sink>(&mut self, weight: u64, gap: usize, sink: &mut S) -> bool {
         self.enter(self.block + 1);
         sink.border(self.block, weight, gap)
+    }
+
+    /// The point from which a burst starts: its weights are such that whole hundreds-and-four of them end with marks.
+    fn point(&self) -> u32 {
+        let ahead = EVERY - 1 - (self.mark * EVERY - self.weight);
+        ahead as u32 * ONE + BITS - (self.at as u32 & 7)
+    }
+
+    /// The number of the weight at a point of the burst that starts from one.
+    fn weight_at(&self, from: u32, point: u32) -> u64 {
+        self.weight + ((point >> 16) - (from >> 16)) as u64
     }
 
     /// Rounds that cannot leave the code.
@@ -519,6 +598,19 @@ mod tests {
     }
 
     #[test]
+    fn slots_are_whole_hundreds_and_four() {
+        for weights in 0..LONG / ONE {
+            for bits in [0, BITS, ONE - 1] {
+                assert_eq!(
+                    slot(weights * ONE + bits),
+                    (weights / EVERY as u32) as usize,
+                    "{weights} weights, {bits} bits"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn both_walks_say_what_is_true() {
         for (number, codes) in tables().iter().enumerate() {
             let marker = Marker::new(codes);
@@ -527,8 +619,11 @@ mod tests {
                 for portable in [false, true] {
                     let mut said = Said::default();
                     let runs = runs(&bytes, &truth, count);
-                    let well =
-                        if portable { marker.walk_inline(runs, &mut said) } else { marker.walk(runs, &mut said) };
+                    let well = if portable {
+                        marker.walk_inline::<false, _>(runs, &mut said)
+                    } else {
+                        marker.walk(runs, &mut said)
+                    };
                     said.marks.sort_unstable();
                     said.borders.sort_unstable();
                     assert!(well && said == truth, "table {number}, {count} weights, portable: {portable}");

@@ -27,7 +27,7 @@ impl MultiTable {
     /// Builds the table from true code words (some 10 µs).
     pub fn new(codes: &CodeTable) -> Box<MultiTable> {
         const SIZE: usize = 1 << WINDOW;
-        let first = first_symbols(codes);
+        let first = first_symbols::<SIZE>(codes);
         let mut table = Box::new(MultiTable { entries: [0; SIZE] });
         for (window, entry) in table.entries.iter_mut().enumerate() {
             let (mut used, mut count, mut symbols) = (0u32, 0usize, 0u64);
@@ -47,12 +47,15 @@ impl MultiTable {
     }
 }
 
-/// For each window of [`WINDOW`] bits the first exponent and its code's length; length 0 where the code is longer.
-pub(crate) fn first_symbols(codes: &CodeTable) -> [(u8, u8); 1 << WINDOW] {
-    let mut first = [(0, 0); 1 << WINDOW];
-    for c in codes.codes().iter().filter(|c| c.len as u32 <= WINDOW) {
-        let from = (c.bits >> (32 - WINDOW)) as usize;
-        first[from..from + (1 << (WINDOW - c.len as u32))].fill((c.symbol, c.len));
+/// For each window of so many bits as `SIZE` has numbers for, the first exponent and its code's length; length 0 where
+/// the code is longer.
+pub(crate) fn first_symbols<const SIZE: usize>(codes: &CodeTable) -> [(u8, u8); SIZE] {
+    const { assert!(SIZE.is_power_of_two() && SIZE < 1 << 32) };
+    let window = SIZE.ilog2();
+    let mut first = [(0, 0); SIZE];
+    for c in codes.codes().iter().filter(|c| c.len as u32 <= window) {
+        let from = (c.bits >> (32 - window)) as usize;
+        first[from..from + (1 << (window - c.len as u32))].fill((c.symbol, c.len));
     }
     first
 }

@@ -4,7 +4,7 @@
 //! compares the weights, bit for bit. The decoder reads few gaps and positions, though, and a GPU's reads all: so each share
 //! also walks its part of the blocks, by which every gap and every position is compared.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, grow};
 use crate::format::{Member, Model};
 use crate::host::{self, BlockWalk, DecodeOptions, blocks_of};
 
@@ -26,9 +26,7 @@ pub(super) struct Share<'a> {
 pub(super) fn share(model: &Model, share: &Share, decoded: &mut Vec<u16>) -> Result<()> {
     let group = &model.groups()[0];
     let Share { weights, first, .. } = *share;
-    if decoded.len() < weights.len() {
-        decoded.resize(weights.len(), 0);
-    }
+    grow(decoded, weights.len(), 0, "the weights of a stretch")?;
     let decoded = &mut decoded[..weights.len()];
     // SAFETY: the buffer has room for all of them.
     unsafe {

@@ -3,7 +3,7 @@
 //! A file is written beside its place as `.NAME.df11-tmp`, a name that no loader takes, brought to the disk, and renamed.
 //! Dropped before that it is removed, unless it is to be gone on with.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, grow};
 use crate::format::open_regular;
 use crate::progress::Progress;
 use std::ffi::OsString;
@@ -120,7 +120,8 @@ pub(crate) fn copy_file(from: &Path, to: &Path, progress: &Progress) -> Result<(
     let mut source = open_regular(from)?;
     let mut rest = source.metadata().map_err(|e| Error::io("read the size of", from, e))?.len();
     let file = PartialFile::create(to, rest, false)?;
-    let mut buffer = vec![0; 1 << 20];
+    let mut buffer = Vec::new();
+    grow(&mut buffer, 1 << 20, 0, "a part of a file")?;
     let mut at = 0;
     while rest > 0 {
         progress.check()?;

@@ -12,6 +12,7 @@
  *     odd           into a destination that is aligned to 2 bytes only
  *     tensors       df11_decompress_tensors: three of them, each to a place of its own
  *     range         df11_decompress_range: all but the first and the last weight
+ *     batch         df11_decompress_batch of four groups (two where memory holds no more), per group
  *     copy          device to device, as many bytes read and written as decoding reads and writes
  *     reference     the kernel of the Python package dfloat11, from its decode.ptx, on the file's own arrays
  *     pinned        the weights as they were, from pinned host memory: what an engine that offloads would do instead
@@ -27,7 +28,7 @@
 #include <time.h>
 
 /* Behind an answer there is room for the distances of three tensors. */
-enum { MOST_SETS = 64, IN_GRAPH = 16, ROOM = 256 };
+enum { MOST_SETS = 64, IN_GRAPH = 16, IN_BATCH = 4, ROOM = 256 };
 
 static CUstream stream;
 static int repeats = 40;
@@ -86,6 +87,27 @@ static void run_tensors(const bench *b, int set)
         bytes[t] = 2 * (size_t)b->data->tensors[t];
     }
     OK(df11_decompress_tensors(b->residents[set], addresses, bytes, 3, 0, stream, &e_));
+}
+
+/* As many groups as there are buffers for. */
+static int in_batch(const bench *b)
+{
+    return b->sets < IN_BATCH ? b->sets : IN_BATCH;
+}
+
+/* The groups of `set` and of the sets before it. */
+static void run_batch(const bench *b, int set)
+{
+    const df11_resident *residents[IN_BATCH];
+    df11_devptr addresses[IN_BATCH];
+    size_t bytes[IN_BATCH], count = (size_t)in_batch(b);
+    for (size_t i = 0; i < count; i++) {
+        size_t at = ((size_t)(set + b->sets) - i) % (size_t)b->sets;
+        residents[i] = b->residents[at];
+        addresses[i] = b->outputs[at];
+        bytes[i] = (size_t)b->bytes;
+    }
+    OK(df11_decompress_batch(residents, addresses, bytes, count, 0, stream, &e_));
 }
 
 /* Half of all the bytes that decoding moves: so many are read by the copy, and as many written. */
@@ -364,18 +386,21 @@ static void measure(df11_device *device, uint64_t count, size_t cache, CUfunctio
     verify(&b, run_odd, "odd", 2, 0, count);
     verify_tensors(&b);
     verify(&b, run_range, "range", 0, 1, count - 2);
+    verify(&b, run_batch, "batch", 0, 0, count);
     if (reference != NULL)
         verify(&b, run_reference, "reference", 0, 0, count);
 
     seconds = time_of(&b, run_copy, repeats, &spread);
     copy = copied / seconds;
     record(&b, "copy", seconds, spread, copied, 0);
-    static const struct {
+    const struct {
         const char *name;
         operation run;
-    } ours[] = {{"decode", run_decode}, {"odd", run_odd}, {"tensors", run_tensors}, {"range", run_range}};
+        int groups;
+    } ours[] = {{"decode", run_decode, 1}, {"odd", run_odd, 1}, {"tensors", run_tensors, 1}, {"range", run_range, 1},
+                {"batch", run_batch, in_batch(&b)}};
     for (size_t i = 0; i < sizeof(ours) / sizeof(*ours); i++) {
-        seconds = time_of(&b, ours[i].run, repeats, &spread);
+        seconds = time_of(&b, ours[i].run, repeats, &spread) / ours[i].groups;
         record(&b, ours[i].name, seconds, spread, (double)b.bytes, moved / seconds / copy);
     }
     seconds = time_of_graph(&b, run_copy, &spread);
@@ -393,7 +418,7 @@ static void measure(df11_device *device, uint64_t count, size_t cache, CUfunctio
     static const struct {
         const char *name;
         operation run;
-    } calls[] = {{"decode", run_decode}, {"range", run_range}, {"tensors", run_tensors}};
+    } calls[] = {{"decode", run_decode}, {"range", run_range}, {"tensors", run_tensors}, {"batch", run_batch}};
     for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++) {
         seconds = host_time(&b, calls[i].run);
         printf("  host time of a call, %-8s %6.2f us\n", calls[i].name, seconds * 1e6);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Packs what a machine with a GPU needs to run the GPU's tests and benchmark without Rust, and without this repository:
-# the library, the two programs, the golden models, and run.py.
+# the library, the three programs, the golden models, and run.py.
 #
 #     tests/gpu/bundle.sh LIBRARY ARCHIVE.tar.gz
 set -euo pipefail
@@ -20,6 +20,9 @@ for program in check bench; do
     ${CC:-cc} -std=c11 -O2 -Wall -Wextra -Iinclude -Iexamples -Itests/gpu "tests/gpu/$program.c" -o "$bundle/bin/$program" \
         -L"$bundle/lib" -ldf11 -Wl,-rpath,'$ORIGIN/../lib' -ldl -lm
 done
+# shellcheck disable=SC2016 # as above
+${CXX:-c++} -std=c++17 -O2 -Wall -Wextra -Iinclude -Ibindings/cpp -Iexamples examples/offload.cc -o "$bundle/bin/offload" \
+    -static-libstdc++ -static-libgcc -L"$bundle/lib" -ldf11 -Wl,-rpath,'$ORIGIN/../lib' -ldl -lpthread
 for golden in tests/data/golden/*/; do
     [ ! -d "$golden/model" ] || { mkdir "$bundle/data/$(basename "$golden")"; cp -r "$golden/model" "$bundle/data/$(basename "$golden")/"; }
 done

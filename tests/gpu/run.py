@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Everything that needs a real GPU, in one command: correctness, the sanitizers, PyTorch, and the benchmark.
 
-    python3 run.py [--out FOLDER] [--reference decode.ptx] [--only check,sanitize,torch,bench] [--millions 8,32,128,512]
+    python3 run.py [--out FOLDER] [--reference decode.ptx] [--only check,offload,sanitize,torch,bench] [--millions 8,32,128,512]
                    [--minutes N]
 
 It stands in the bundle that `make gpu-bundle` packs, beside bin/, lib/ and data/, and needs a driver; compute-sanitizer,
@@ -132,7 +132,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "out")
     parser.add_argument("--reference", type=pathlib.Path, default=reference_ptx())
-    parser.add_argument("--only", default="check,sanitize,torch,bench")
+    parser.add_argument("--only", default="check,offload,sanitize,torch,bench")
     parser.add_argument("--millions", default="8,32,128,512")
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--large", type=int, default=150_000_000, help="weights of the check's made group")
@@ -145,6 +145,10 @@ def main():
     if "check" in only:
         run.step("check", [check, "--large", options.large, *golden], options.out / "check.log")
         run.step("check, PTX", [check, "--ptx", *golden], options.out / "check-ptx.log")
+    if "offload" in only:
+        for model in golden:
+            name = model.parent.name
+            run.step(f"offload, {name}", [HERE / "bin" / "offload", model], options.out / f"offload-{name}.log")
     if "sanitize" in only:
         sanitizer = compute_sanitizer()
         for tool in TOOLS:

@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 
 use df11::host::{self, DecodeOptions};
+use df11::huffman::decode::Variant;
+use df11::huffman::naive;
 use df11::{Error, Model};
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
 use sha2::{Digest, Sha256};
 
-use super::golden;
+use super::encoder::{self, Encoded};
+use super::{files, golden};
 
 /// How often a loop over seeds runs: as often as it usually does, times DF11_ROUNDS, for those who have hours.
 pub fn rounds(usual: u64) -> u64 {
@@ -60,4 +65,46 @@ pub fn exercise(model: &Model, threads: usize) -> Result<(), Error> {
         first = first.and(read);
     }
     first
+}
+
+/// Holds a group that verifies against its members, by the code's lengths and nothing else.
+pub fn is_true(e: &Encoded, model: &Model) -> Result<(), String> {
+    let group = &model.groups()[0];
+    let signs = &e.sign_mantissa;
+    let Ok((weights, end)) = naive::decode(group.codes(), &e.encoded_exponent, 0, signs) else {
+        return Err("the naive decoder fails".into());
+    };
+    for variant in Variant::ALL.into_iter().filter(|v| v.is_available()) {
+        let mut found = vec![bf16::ZERO; weights.len()];
+        let options = DecodeOptions { threads: 2, variant: Some(variant) };
+        host::decompress(model, 0, 0, &mut found, &options).map_err(|e| format!("{}: {e}", variant.name()))?;
+        if found.reinterpret_cast() != &weights[..] {
+            return Err(format!("{} decodes other weights", variant.name()));
+        }
+    }
+    if end.div_ceil(8) != e.encoded_exponent.len() {
+        return Err(format!("the codes end at bit {end} of {} bytes", e.encoded_exponent.len()));
+    }
+    let positions = files::positions(&e.output_positions);
+    let (mut at, mut chunk, mut block) = (0usize, usize::MAX, usize::MAX);
+    for (i, &weight) in weights.iter().enumerate() {
+        if at / 64 != chunk {
+            chunk = at / 64;
+            if files::gap(&e.gaps, chunk) as usize != at % 64 {
+                return Err(format!("chunk {chunk}: weight {i} starts at bit {}", at % 64));
+            }
+        }
+        if at / 32_768 != block {
+            block = at / 32_768;
+            if positions.get(block) != Some(&(i as u32)) {
+                return Err(format!("block {block} starts with weight {i}: {positions:?}"));
+            }
+        }
+        at += group.code_lengths()[encoder::exponent(weight) as usize] as usize;
+    }
+    let behind = positions.get(block.wrapping_add(1)..).unwrap_or_default();
+    if behind.is_empty() || behind.iter().any(|&p| p as usize != weights.len()) {
+        return Err(format!("behind block {block}: {positions:?}"));
+    }
+    Ok(())
 }

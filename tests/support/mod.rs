@@ -13,4 +13,6 @@ pub mod guarded;
 pub mod mutate;
 #[cfg(target_os = "linux")]
 pub mod programs;
+#[cfg(target_os = "linux")]
+pub mod target;
 pub mod weights;

@@ -5,8 +5,6 @@
 // lines say so to the compiler, which then leaves errors and lists on the goroutine's stack.
 package cdf11
 
-// #cgo !df11_static pkg-config: df11
-// #cgo df11_static pkg-config: df11-static
 // #include <stdlib.h>
 // #include "shim.h"
 import "C"

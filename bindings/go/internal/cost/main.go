@@ -1,3 +1,5 @@
+//go:build !df11_static
+
 // Cost measures what the binding adds to the C calls' cost: a group of 8 Mi weights (16 MiB decoded) is made, and
 // decoded by C from C and by this package from Go, by turns; and the same with nothing to decode, where all that is
 // left is the call.
@@ -9,8 +11,7 @@
 package main
 
 /*
-#cgo !df11_static pkg-config: df11
-#cgo df11_static pkg-config: df11-static
+#cgo pkg-config: df11
 #include <time.h>
 #include "../cdf11/shim.h"
 

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Compares what cargo-c installs with what `make install` lays: links, soname, exported functions, header, and pkg-config's answers
+# for the shared library. Takes some six minutes the first time, most of them for cargo-c itself, so it is no part of `make test`;
+# it runs before a release, and when [package.metadata.capi] or build.rs change.
+#
+# cargo-c needs OpenSSL's headers and pkg-config (Debian: libssl-dev, pkg-config).
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+wanted=0.10.24+cargo-0.98.0
+tools=$PWD/target/tools
+export PATH=$tools/bin:$PATH
+if [ "$(cargo-cinstall cinstall --version 2>/dev/null)" != "cargo-c $wanted" ]; then
+    CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR=$tools/build \
+        cargo install --locked --debug cargo-c --version "$wanted" --root "$tools"
+    rm -rf "$tools/build"
+fi
+theirs=$PWD/target/cargo-c/stage ours=$PWD/target/cargo-c/ours
+rm -rf "$theirs" "$ours"
+cargo cinstall --locked --release --target-dir target/cargo-c --prefix=/usr --libdir=/usr/lib --destdir="$theirs"
+make install PREFIX=/usr DESTDIR="$ours"
+
+failed=0
+compare() { # WHAT COMMAND...: in each tree
+    local what=$1
+    shift
+    diff <(cd "$ours/usr" && "$@") <(cd "$theirs/usr" && "$@") >"$theirs.diff" && echo "ok      $what" && return
+    echo "FAILED  $what (ours, theirs)"
+    cat "$theirs.diff"
+    failed=$((failed + 1))
+}
+soname() { readelf -dW lib/libdf11.so | grep -o 'soname.*'; }
+exports() { nm -D --defined-only lib/libdf11.so | awk '{print $3}' | sort; }
+names() { readlink -f lib/libdf11.so lib/libdf11.so.0.* | xargs -n 1 basename && ls lib/libdf11.*; }
+answers() {
+    PKG_CONFIG_PATH=$PWD/lib/pkgconfig PKG_CONFIG_SYSTEM_INCLUDE_PATH=/none PKG_CONFIG_SYSTEM_LIBRARY_PATH=/none \
+        pkg-config --define-prefix --modversion --cflags --libs df11 | sed "s|$PWD|/usr|g; s|/lib/pkgconfig/../..||g"
+}
+compare "names" names
+compare "soname" soname
+compare "exported functions" exports
+compare "header" cat include/df11.h
+compare "C++ header" cat include/df11.hpp
+compare "pkg-config's answers" answers
+[ "$failed" = 0 ]

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Makes the archive that is released: an installed tree that runs wherever glibc 2.17 (2012) or a later one is, on x86-64.
+#
+#     dist.sh             writes target/dist/libdf11-VERSION-x86_64-linux-gnu.tar.gz, and beside it SHA256SUMS and what is linked
+#                         into it, as a CycloneDX bill of materials: the same name with .cdx.json
+#
+# Its bytes depend on the sources, Cargo.lock, the Rust toolchain and requirements.txt, not on the folder, the machine or the
+# time; dates inside are the last commit's, or SOURCE_DATE_EPOCH. The linker comes from a virtual environment under target/.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+glibc=2.17 triple=x86_64-unknown-linux-gnu
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+name=libdf11-$version-x86_64-linux-gnu
+requirements=bindings/packages/requirements.txt
+environment=target/dist/python
+[ "$(uname -sm)" = "Linux x86_64" ] || { echo "dist: builds on Linux on x86-64 only" >&2; exit 2; }
+
+mkdir -p target/dist
+if ! cmp -s "$requirements" "$environment/installed"; then
+    python3 -m venv --clear "$environment"
+    "$environment/bin/python3" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+        --require-hashes -r "$requirements"
+    cp "$requirements" "$environment/installed"
+fi
+rustup target list --installed 2>/dev/null | grep -qx "$triple" || rustup target add "$triple" 2>/dev/null || true
+
+# Messages of panics and line tables name source files: by the same names on every machine.
+registry=${CARGO_HOME:-$HOME/.cargo}/registry/src
+flags=("--remap-path-prefix=$PWD=/libdf11" "--remap-path-prefix=$registry=/registry")
+printf -v encoded '%s\x1f' "${flags[@]}"
+PATH=$PWD/$environment/bin:$PATH CARGO_ENCODED_RUSTFLAGS=${encoded%$'\x1f'} \
+    cargo zigbuild --release --locked --features cli --target "$triple.$glibc" --target-dir target/dist
+
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)}
+tree=target/dist/tree
+rm -rf "$tree"
+BUILD=target/dist/$triple/release PREFIX=/$name DESTDIR=$tree bindings/packages/install.sh
+{
+    bindings/packages/licences.sh "$triple"
+    printf '\n%s\n' "The shared library and the tool of this archive also have LLVM's libunwind and compiler-rt in them" \
+        "(Apache-2.0 WITH LLVM-exception, copyright the LLVM Project's contributors, https://llvm.org), from Zig."
+} >"$tree/$name/share/doc/libdf11/THIRD-PARTY.txt"
+bindings/packages/check.sh "$tree/$name" "$tree/$name/lib" "$glibc"
+tar -C "$tree" --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mode='u+rwX,go+rX,go-w' \
+    --mtime="@$SOURCE_DATE_EPOCH" -cf - "$name" | gzip -9n >"target/dist/$name.tar.gz"
+zig=$(sed -n 's/^ziglang==\([^ ]*\).*/\1/p' "$requirements")
+tests/supply/sbom.py --target "$triple" --out "target/dist/$name.cdx.json" \
+    --also zig-libunwind "$zig" "Apache-2.0 WITH LLVM-exception" --also zig-compiler-rt "$zig" "Apache-2.0 WITH LLVM-exception"
+(cd target/dist && sha256sum "$name.tar.gz" "$name.cdx.json" | tee SHA256SUMS)

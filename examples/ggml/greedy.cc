@@ -1,0 +1,32 @@
+// A program that has never heard of DF11: loads a GGUF file with unmodified libllama and goes on with a prompt. It
+// stands for llama-cli and its like, which do the same two calls; with GGML_BACKEND_PATH it runs on the plug-in
+// (plugin.cc).
+//
+//     greedy [--no-mmap] MODEL.gguf PROMPT [COUNT]        PROMPT is text, or token ids with commas between
+#include "greedy.h"
+
+#include <cstring>
+
+int main(int argc, char **argv) {
+    bool no_mmap = argc > 1 && std::strcmp(argv[1], "--no-mmap") == 0;
+    argv += no_mmap;
+    argc -= no_mmap;
+    if (argc < 3 || argc > 4) {
+        std::fprintf(stderr, "usage: greedy [--no-mmap] MODEL.gguf PROMPT [COUNT]\n");
+        return 2;
+    }
+    llama_log_set(example::quiet, nullptr);
+    ggml_backend_load_all();
+    try {
+        llama_model_params params = llama_model_default_params();
+        params.use_extra_bufts = false;
+        if (no_mmap) params.load_mode = LLAMA_LOAD_MODE_NONE;
+        example::LlamaModel model(llama_model_load_from_file(argv[1], params));
+        if (!model) return 1;
+        example::greedy(model.get(), argv[2], argc > 3 ? unsigned(std::atoi(argv[3])) : 16);
+    } catch (const std::exception &error) {
+        std::fprintf(stderr, "greedy: %s\n", error.what());
+        return 1;
+    }
+    return 0;
+}

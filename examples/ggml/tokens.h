@@ -1,0 +1,54 @@
+// What programs with and without DF11 share: token ids on the command line and in the output, a digest by which their
+// logits are compared, and how many threads they take.
+#ifndef DF11_EXAMPLE_GGML_TOKENS_H
+#define DF11_EXAMPLE_GGML_TOKENS_H
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace example {
+
+// DF11_EXAMPLE_THREADS, else one for each core. ggml's threads spin while they wait: on a busy machine fewer are
+// faster.
+inline unsigned threads_to_use() {
+    const char *given = std::getenv("DF11_EXAMPLE_THREADS");
+    return std::max(1u, given != nullptr ? unsigned(std::atoi(given)) : std::thread::hardware_concurrency());
+}
+
+// FNV-1a; `seed` goes on with an earlier one.
+inline uint64_t digest(const void *data, size_t bytes, uint64_t seed = 0xcbf29ce484222325u) {
+    for (size_t i = 0; i < bytes; i++) seed = (seed ^ static_cast<const unsigned char *>(data)[i]) * 0x100000001b3u;
+    return seed;
+}
+
+// "3,17,99" as token ids; false if the text is something else.
+inline bool parse_tokens(const std::string &text, std::vector<int32_t> &tokens) {
+    if (text.empty() || text.find_first_not_of("0123456789,") != std::string::npos) return false;
+    for (size_t at = 0; at < text.size();) {
+        size_t end = std::min(text.find(',', at), text.size());
+        if (end == at || end - at > 9) return false;
+        tokens.push_back(std::atoi(text.substr(at, end - at).c_str()));
+        at = end + 1;
+    }
+    return true;
+}
+
+inline void print_tokens(const char *what, const std::vector<int32_t> &tokens) {
+    std::printf("%s", what);
+    for (size_t i = 0; i < tokens.size(); i++) std::printf("%s%" PRId32, i == 0 ? " " : ",", tokens[i]);
+    std::printf("\n");
+}
+
+// The likeliest token; the first of several.
+inline int32_t likeliest(const float *logits, size_t count) {
+    return int32_t(std::max_element(logits, logits + count) - logits);
+}
+
+}  // namespace example
+
+#endif

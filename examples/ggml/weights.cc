@@ -1,0 +1,266 @@
+// See weights.h.
+#include "weights.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+namespace example {
+
+Model::Model(const std::string &path) {
+    Error e;
+    df11_model *opened = nullptr;
+    e.check(df11_model_open(path.c_str(), nullptr, &opened, &e));
+    model_.reset(opened);
+}
+
+bool Model::find(const std::string &name, uint64_t &tensor) const {
+    return df11_model_find_tensor(handle(), name.c_str(), &tensor, nullptr) == DF11_OK;
+}
+
+df11_tensor_info Model::tensor(uint64_t tensor) const {
+    Error e;
+    df11_tensor_info info = DF11_TENSOR_INFO_INIT;
+    e.check(df11_model_tensor_info(handle(), tensor, &info, &e));
+    return info;
+}
+
+df11_group_info Model::group(uint64_t group) const {
+    Error e;
+    df11_group_info info = DF11_GROUP_INFO_INIT;
+    e.check(df11_model_group_info(handle(), group, &info, &e));
+    return info;
+}
+
+void Model::read(uint64_t tensor, uint64_t offset, void *to, size_t bytes, unsigned threads) const {
+    Error e;
+    e.check(df11_tensor_read(handle(), tensor, offset, to, bytes, threads, &e));
+}
+
+uint64_t Model::packed_bytes() const {
+    uint64_t bytes = 0;
+    for (uint64_t number = 0; number < df11_model_group_count(handle()); number++) bytes += group(number).packed_bytes;
+    return bytes;
+}
+
+Gguf open_gguf(const std::string &path) {
+    Gguf file(gguf_init_from_file(path.c_str(), {/*no_alloc*/ true, /*ctx*/ nullptr}));
+    if (!file) throw std::runtime_error("cannot read " + path + " as GGUF");
+    return file;
+}
+
+namespace {
+
+// The number of a key; gguf aborts the process where the type is another, so it is looked at first.
+int64_t key(const gguf_context *file, const char *name, gguf_type type) {
+    int64_t id = gguf_find_key(file, name);
+    if (id < 0 || gguf_get_kv_type(file, id) != type)
+        throw std::runtime_error(std::string("the GGUF file has no ") + name + " of type " + gguf_type_name(type));
+    return id;
+}
+
+int64_t u32(const gguf_context *file, const char *name) {
+    uint32_t value = gguf_get_val_u32(file, key(file, name, GGUF_TYPE_UINT32));
+    // What is multiplied below then fits, whatever the file says.
+    if (value == 0 || value > (1u << 24))
+        throw std::runtime_error(std::string("the GGUF file's ") + name + " makes no sense");
+    return value;
+}
+
+float f32(const gguf_context *file, const char *name) {
+    return gguf_get_val_f32(file, key(file, name, GGUF_TYPE_FLOAT32));
+}
+
+struct Name {
+    const char *gguf, *hugging_face;
+};
+const Name layer_names[] = {
+    {"attn_norm", "input_layernorm"},    {"attn_q", "self_attn.q_proj"},
+    {"attn_k", "self_attn.k_proj"},      {"attn_v", "self_attn.v_proj"},
+    {"attn_q_norm", "self_attn.q_norm"}, {"attn_k_norm", "self_attn.k_norm"},
+    {"attn_output", "self_attn.o_proj"}, {"ffn_norm", "post_attention_layernorm"},
+    {"ffn_gate", "mlp.gate_proj"},       {"ffn_up", "mlp.up_proj"},
+    {"ffn_down", "mlp.down_proj"},
+};
+const Name other_names[] = {
+    {"token_embd.weight", "model.embed_tokens.weight"},
+    {"output_norm.weight", "model.norm.weight"},
+    {"output.weight", "lm_head.weight"},
+};
+
+}  // namespace
+
+Shape::Shape(const gguf_context *file) {
+    std::string architecture = gguf_get_val_str(file, key(file, "general.architecture", GGUF_TYPE_STRING));
+    if (architecture != "qwen3") throw std::runtime_error("the examples know qwen3, not " + architecture);
+    layers = u32(file, "qwen3.block_count");
+    embedding = u32(file, "qwen3.embedding_length");
+    feed_forward = u32(file, "qwen3.feed_forward_length");
+    heads = u32(file, "qwen3.attention.head_count");
+    kv_heads = u32(file, "qwen3.attention.head_count_kv");
+    head = u32(file, "qwen3.attention.key_length");
+    norm_epsilon = f32(file, "qwen3.attention.layer_norm_rms_epsilon");
+    rope_base = f32(file, "qwen3.rope.freq_base");
+    vocabulary = int64_t(gguf_get_arr_n(file, key(file, "tokenizer.ggml.tokens", GGUF_TYPE_ARRAY)));
+}
+
+int64_t layer_of(const std::string &name) {
+    if (name.compare(0, 4, "blk.") != 0) return -1;
+    char *end = nullptr;
+    long layer = std::strtol(name.c_str() + 4, &end, 10);
+    return end != name.c_str() + 4 && *end == '.' && layer >= 0 ? layer : -1;
+}
+
+std::string hugging_face_name(const std::string &name) {
+    for (const Name &other : other_names)
+        if (name == other.gguf) return other.hugging_face;
+    int64_t layer = layer_of(name);
+    if (layer < 0) return "";
+    std::string rest = name.substr(name.find('.', 4) + 1);
+    for (const Name &part : layer_names)
+        if (rest == std::string(part.gguf) + ".weight")
+            return "model.layers." + std::to_string(layer) + "." + part.hugging_face + ".weight";
+    return "";
+}
+
+std::vector<Tensor> tensors_of(const Shape &s, const Model &model) {
+    std::vector<Tensor> all;
+    uint64_t unused;
+    auto matrix = [&](const std::string &name, int64_t columns, int64_t rows) {
+        all.push_back({name, {columns, rows}, GGML_TYPE_BF16});
+    };
+    auto norm = [&](const std::string &name, int64_t length) { all.push_back({name, {length, 1}, GGML_TYPE_F32}); };
+    if (model.find("lm_head.weight", unused)) matrix("output.weight", s.embedding, s.vocabulary);
+    matrix("token_embd.weight", s.embedding, s.vocabulary);
+    norm("output_norm.weight", s.embedding);
+    for (int64_t layer = 0; layer < s.layers; layer++) {
+        std::string blk = "blk." + std::to_string(layer) + ".";
+        norm(blk + "attn_norm.weight", s.embedding);
+        matrix(blk + "attn_q.weight", s.embedding, s.head * s.heads);
+        matrix(blk + "attn_k.weight", s.embedding, s.head * s.kv_heads);
+        matrix(blk + "attn_v.weight", s.embedding, s.head * s.kv_heads);
+        norm(blk + "attn_q_norm.weight", s.head);
+        norm(blk + "attn_k_norm.weight", s.head);
+        matrix(blk + "attn_output.weight", s.head * s.heads, s.embedding);
+        norm(blk + "ffn_norm.weight", s.embedding);
+        matrix(blk + "ffn_gate.weight", s.embedding, s.feed_forward);
+        matrix(blk + "ffn_up.weight", s.embedding, s.feed_forward);
+        matrix(blk + "ffn_down.weight", s.feed_forward, s.embedding);
+    }
+    // DF11 keeps no shapes, so the number of weights is what can be compared.
+    for (const Tensor &tensor : all) {
+        std::string name = hugging_face_name(tensor.name);
+        uint64_t number;
+        if (!model.find(name, number)) throw std::runtime_error("the model has no " + name);
+        df11_tensor_info info = model.tensor(number);
+        if (info.dtype != DF11_DTYPE_BF16 || info.bytes != 2 * uint64_t(tensor.shape[0] * tensor.shape[1]))
+            throw std::runtime_error(name + " is not bf16 of the size that the GGUF file's metadata asks for");
+    }
+    return all;
+}
+
+void read_tensor(const Model &model, const Tensor &tensor, void *to, unsigned threads) {
+    uint64_t number;
+    bool tied = tensor.name == "output.weight" && !model.find("lm_head.weight", number);
+    std::string name = tied ? "model.embed_tokens.weight" : hugging_face_name(tensor.name);
+    if (!model.find(name, number)) throw std::runtime_error("the model has no " + name);
+    size_t count = size_t(tensor.shape[0] * tensor.shape[1]);
+    if (tensor.type == GGML_TYPE_BF16) return model.read(number, 0, to, 2 * count, threads);
+    // To F32, which is exact.
+    std::vector<ggml_bf16_t> narrow(count);
+    model.read(number, 0, narrow.data(), 2 * count, threads);
+    ggml_bf16_to_fp32_row(narrow.data(), static_cast<float *>(to), int64_t(count));
+}
+
+Gguf metadata(const gguf_context *head_file, const std::vector<Tensor> &tensors) {
+    Gguf file(gguf_init_empty());
+    gguf_set_kv(file.get(), head_file);
+    // The head may come from a file of another kind, in parts or quantised.
+    for (const char *split : {"split.no", "split.count", "split.tensors.count", "general.quantization_version"})
+        gguf_remove_key(file.get(), split);
+    gguf_set_val_u32(file.get(), "general.file_type", 32);  // mostly BF16
+    Context context(ggml_init({ggml_tensor_overhead() * tensors.size(), nullptr, /*no_alloc*/ true}));
+    for (const Tensor &tensor : tensors) {
+        ggml_tensor *t = tensor.type == GGML_TYPE_F32
+                             ? ggml_new_tensor_1d(context.get(), tensor.type, tensor.shape[0])
+                             : ggml_new_tensor_2d(context.get(), tensor.type, tensor.shape[0], tensor.shape[1]);
+        ggml_set_name(t, tensor.name.c_str());
+        gguf_add_tensor(file.get(), t);
+    }
+    return file;
+}
+
+Plant plant_named(const std::string &name) {
+    if (name == "slot") return Plant::slot;
+    if (name == "decode") return Plant::decode;
+    if (name == "early") return Plant::early;
+    if (name == "wait") return Plant::wait;
+    throw std::runtime_error("no mistake is called " + name + ": slot, decode, early or wait");
+}
+
+Step layer_step(const Model &model, const std::vector<Tensor> &tensors, int64_t layer) {
+    uint64_t group = DF11_NO_GROUP;
+    for (const Tensor &tensor : tensors) {
+        uint64_t number;
+        if (layer_of(tensor.name) != layer || tensor.type != GGML_TYPE_BF16) continue;
+        if (!model.find(hugging_face_name(tensor.name), number))
+            throw std::runtime_error("the model has no " + tensor.name);
+        uint64_t its = model.tensor(number).group;
+        if (its == DF11_NO_GROUP || (group != DF11_NO_GROUP && its != group))
+            throw std::runtime_error(tensor.name + " is not in one group with the rest of its layer");
+        group = its;
+    }
+    if (group == DF11_NO_GROUP) throw std::runtime_error("the model has no layer " + std::to_string(layer));
+    return {group, 0, model.group(group).element_count};
+}
+
+HostDecoder::HostDecoder(const Model &model, std::array<void *, 2> slots, size_t slot_bytes, unsigned threads)
+    : model_(model), slots_(slots), slot_bytes_(slot_bytes), threads_(threads) {}
+
+void HostDecoder::begin(const Step &step, size_t slot) {
+    // A step that fails says so where it is waited for.
+    pending_[slot] = std::async(std::launch::async, [this, step, slot] {
+        Error e;
+        e.check(df11_decompress_host(model_.handle(), step.group, step.first, step.count, slots_[slot], slot_bytes_,
+                                     threads_, &e));
+    });
+}
+
+void HostDecoder::wait(size_t slot) {
+    if (pending_[slot].valid()) pending_[slot].get();
+}
+
+Slots::Slots(Decoder &decoder, std::vector<Step> steps, Plant plant)
+    : decoder_(decoder), steps_(std::move(steps)), plant_(plant) {
+    for (size_t step = 0; step < std::min<size_t>(2, steps_.size()); step++) decode(step);
+}
+
+Slots::~Slots() {
+    for (size_t slot = 0; slot < 2; slot++) {
+        try {
+            decoder_.wait(slot);
+        } catch (...) {
+            // A step that nobody asked for.
+        }
+    }
+}
+
+void Slots::decode(size_t step) {
+    if (plant_ == Plant::decode && step == 2) return;
+    decoder_.begin(steps_.at(step), plant_ == Plant::slot && step == 2 ? 1 : step % 2);
+    decoded_bytes_ += 2 * steps_[step].count;
+}
+
+void Slots::acquire(size_t step) {
+    if (plant_ != Plant::wait) decoder_.wait(step % 2);
+    if (plant_ == Plant::early && next(step) != step) {
+        decode(next(step));
+        decoder_.wait(step % 2);
+    }
+}
+
+void Slots::release(size_t step) {
+    // Of an only step nothing has to be decoded again: nobody else uses its slot.
+    if (next(step) != step) decode(next(step));
+}
+
+}  // namespace example

@@ -1,0 +1,24 @@
+// df11.hpp by itself, before anything else, and twice; and once more in again.cc, which may be compiled in another
+// standard.
+#include "df11.hpp"
+#include "df11.hpp"
+
+#include "check.h"
+
+#include <cstring>
+
+std::uint64_t weights_again(const df11::Model &model);
+df11::Span<const std::uint64_t> shape_again(const df11::Model &model);
+bool raises_again(const char *path);
+
+int main(int argc, char **argv) {
+    CHECK(argc == 2);
+    df11::Model model = df11::Model::open(argv[1]);
+    std::uint64_t weights = 0;
+    for (const df11::Group &group : model.groups()) weights += group.element_count();
+    // What one file made the other one takes, and what it throws is caught here.
+    CHECK(weights > 0 && weights_again(model) == weights);
+    CHECK(shape_again(model).data() == model.tensors()[0].shape().data());
+    CHECK(raises_again("/nowhere"));
+    std::printf("%u checks passed\n", checks_passed);
+}

@@ -1,0 +1,459 @@
+// Everything of df11.hpp that needs no device, as a C++ program uses it, held against the C calls.
+//
+//     api GOLDEN HOSTILE SCRATCH      the folders tests/data/golden and tests/data/hostile, and one to write to
+#include "df11.hpp"
+
+#include "check.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#if __cplusplus >= 202002L
+#include <ranges>
+#include <span>
+#endif
+
+namespace {
+
+namespace fs = std::filesystem;
+fs::path golden, hostile, scratch;
+
+/// Runs something that must fail, and gives its error.
+template <typename Call> df11::Error failure(Call call) {
+    try {
+        call();
+    } catch (const df11::Error &error) {
+        return error;
+    }
+    std::fprintf(stderr, "nothing was thrown\n");
+    std::exit(1);
+}
+
+/// What a callback of a test throws: none of the library's business.
+struct Thrown : std::logic_error {
+    using std::logic_error::logic_error;
+};
+template <typename Call> bool throws_on(Call call) {
+    try {
+        call();
+    } catch (const Thrown &) {
+        return true;
+    }
+    return false;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+template <typename T> constexpr bool is_owner =
+    sizeof(T) == sizeof(void *) && !std::is_copy_constructible_v<T> && !std::is_copy_assignable_v<T> &&
+    std::is_nothrow_move_constructible_v<T> && std::is_nothrow_move_assignable_v<T> &&
+    std::is_nothrow_default_constructible_v<T>;
+static_assert(is_owner<df11::Model> && is_owner<df11::Device> && is_owner<df11::Resident> && is_owner<df11::Progress>);
+static_assert(std::is_base_of_v<std::runtime_error, df11::Error> && std::is_nothrow_copy_constructible_v<df11::Error>);
+
+// Borrowed memory: what converts, and what must not.
+static_assert(std::is_convertible_v<std::vector<std::uint16_t> &, df11::Bytes>);
+static_assert(!std::is_convertible_v<const std::vector<std::uint16_t> &, df11::Bytes>);
+static_assert(!std::is_convertible_v<std::vector<std::string> &, df11::Bytes>);
+static_assert(std::is_convertible_v<const std::vector<std::uint16_t> &, df11::ConstBytes>);
+static_assert(std::is_convertible_v<std::vector<df11_devptr> &, df11::Span<const df11_devptr>>);
+static_assert(!std::is_convertible_v<std::vector<int> &, df11::Span<const df11_devptr>>);
+static_assert(!std::is_convertible_v<const std::vector<df11_devptr> &, df11::Span<df11_devptr>>);
+static_assert(std::is_convertible_v<std::string, df11::Text> && std::is_convertible_v<fs::path, df11::Text>);
+static_assert(!std::is_convertible_v<int, df11::Text>);
+
+// A range does not outlive its model by accident.
+template <typename M, typename = void> constexpr bool has_groups = false;
+template <typename M> constexpr bool has_groups<M, std::void_t<decltype(std::declval<M>().groups())>> = true;
+static_assert(has_groups<df11::Model &> && has_groups<const df11::Model &> && !has_groups<df11::Model>);
+
+void ownership() {
+    df11::Model empty;
+    CHECK(!empty && empty.get() == nullptr && empty.groups().empty() && empty.tensors().empty());
+    CHECK(!empty.find_group("x") && !empty.find_tensor("x"));
+    CHECK(failure([&] { empty.decompress(0, df11::Bytes(nullptr, 0)); }).status() == DF11_INVALID_ARGUMENT);
+
+    const std::uint64_t open = df11::stats().models_open;
+    {
+        df11::Model a = df11::Model::open(golden / "tiny/model");
+        const df11_model *handle = a.get();
+        const df11::Group group = a.groups()[0];
+        df11::Model b = std::move(a);
+        CHECK(!a && b.get() == handle && df11::stats().models_open == open + 1);
+        // What points into the model does not mind.
+        CHECK(group.name() == b.groups()[0].name() && group.tensors().size() == b.groups()[0].tensors().size());
+        a = df11::Model::open(golden / "edge/model");
+        CHECK(df11::stats().models_open == open + 2);
+        a = std::move(b);
+        CHECK(df11::stats().models_open == open + 1 && a.get() == handle);
+        df11_model *mine = a.release();
+        CHECK(!a && mine == handle);
+        df11::Model back(mine);
+        std::swap(a, back);
+        CHECK(a.get() == handle && !back);
+    }
+    CHECK(df11::stats().models_open == open);
+}
+
+void errors() {
+    const df11::Error missing = failure([] { (void)df11::Model::open("/nowhere/model"); });
+    CHECK(missing.status() == DF11_IO && missing.native_code() == ENOENT && std::strcmp(missing.name(), "IO") == 0);
+    CHECK(std::strstr(missing.what(), "/nowhere/model") != nullptr);
+    const df11::Error bad = failure([] { (void)df11::Model::open(hostile / "version_0_1_0"); });
+    CHECK(bad.status() == DF11_UNSUPPORTED_FORMAT && bad.native_code() == 0);
+    // The twin says the same, without an exception, and leaves nothing of before.
+    df11_error error;
+    df11::Model model = df11::Model::open(golden / "tiny/model");
+    CHECK(df11::Model::try_open(model, hostile / "version_0_1_0", {}, &error) == DF11_UNSUPPORTED_FORMAT && !model);
+    CHECK(std::string(error.message) == bad.what());
+    // A copy outlives what was caught.
+    df11::Error copy = missing;
+    copy = bad;
+    CHECK(std::string(copy.what()) == bad.what() && copy.status() == bad.status());
+    df11::check(DF11_OK, error);
+    CHECK(failure([&] { df11::check(error.status, error); }).status() == DF11_UNSUPPORTED_FORMAT);
+    CHECK(df11::version() == df11_version_string());
+    df11::OpenOptions options;
+    options.flags = 1u << 31;
+    CHECK(failure([&] { (void)df11::Model::open(golden / "tiny/model", options); }).status() ==
+          DF11_UNSUPPORTED_OPTION);
+}
+
+void ranges() {
+    for (const char *name : {"tiny", "block", "sharded", "edge"}) {
+        const df11::Model model = df11::Model::open(golden / name / "model");
+        const df11::Groups groups = model.groups();
+        CHECK(groups.size() == df11_model_group_count(model.get()) &&
+              model.tensors().size() == df11_model_tensor_count(model.get()));
+        std::uint64_t number = 0, tensors = 0;
+        for (const df11::Group &group : groups) {
+            df11_group_info want = DF11_GROUP_INFO_INIT;
+            CHECK(df11_model_group_info(model.get(), number, &want, nullptr) == DF11_OK);
+            CHECK(std::memcmp(&want, &group.info(), sizeof want) == 0 && group.index() == number);
+            CHECK(group.name().data() == want.name && group.bytes() == 2 * want.element_count);
+            CHECK(group.packed_bytes() == want.packed_bytes && group.image_bytes() == want.image_bytes);
+            std::uint64_t offset = 0;
+            for (const df11::Tensor &tensor : group.tensors()) {
+                CHECK(tensor.index() == tensors++ && tensor.group() == number && tensor.group_offset() == offset);
+                CHECK(tensor.dtype() == DF11_DTYPE_BF16 && tensor.data().empty());
+                offset += tensor.bytes() / 2;
+            }
+            CHECK(offset == group.element_count());
+            const auto found = model.find_group(std::string(group.name()));
+            CHECK(found && found->index() == number && found->name() == group.name());
+            number++;
+        }
+        for (const df11::Tensor &tensor : model.tensors()) {
+            df11_tensor_info want = DF11_TENSOR_INFO_INIT;
+            CHECK(df11_model_tensor_info(model.get(), tensor.index(), &want, nullptr) == DF11_OK);
+            CHECK(std::memcmp(&want, &tensor.info(), sizeof want) == 0 && tensor.name() == want.name);
+            CHECK(tensor.shape().size() == want.rank && tensor.shape().data() == want.shape);
+            const auto found = model.find_tensor(want.name);
+            CHECK(found && found->index() == tensor.index());
+            if (!tensor.group()) CHECK(tensor.data().data() == want.data && tensor.data().size() == want.bytes);
+        }
+        CHECK(!model.find_group("no such group") && !model.find_tensor(nullptr));
+
+        // Iterators as the standard's algorithms use them.
+        auto begin = groups.begin();
+        CHECK(std::distance(begin, groups.end()) == static_cast<std::ptrdiff_t>(groups.size()));
+        CHECK(groups.end() - begin == static_cast<std::ptrdiff_t>(groups.size()) && begin->index() == 0 &&
+              begin[0].index() == 0);
+        auto last = groups.end();
+        --last;
+        CHECK((*last).index() == groups.size() - 1 && last >= begin && (last == begin) == (groups.size() == 1));
+        CHECK(begin++->index() == 0 && begin == groups.begin() + 1 && begin-- != groups.begin() &&
+              begin == groups.begin());
+        const auto weights =
+            std::accumulate(groups.begin(), groups.end(), std::uint64_t{0},
+                            [](std::uint64_t sum, const df11::Group &g) { return sum + g.element_count(); });
+        CHECK(weights > 0);
+        CHECK(std::find_if(groups.begin(), groups.end(), [](const df11::Group &g) { return g.index() == 7777; }) ==
+              groups.end());
+        // One that there is not.
+        const df11::Group none = groups[groups.size()];
+        CHECK(none.name().empty() && none.element_count() == 0 && none.tensors().empty());
+        const df11::Tensor nothing = model.tensors()[model.tensors().size()];
+        CHECK(nothing.name().empty() && !nothing.group() && nothing.shape().empty());
+#if __cplusplus >= 202002L
+        static_assert(std::random_access_iterator<df11::Groups::iterator> &&
+                      std::ranges::random_access_range<df11::Tensors>);
+        static_assert(std::ranges::sized_range<df11::Groups> && std::ranges::borrowed_range<df11::Groups>);
+        static_assert(std::ranges::view<df11::Groups> && std::ranges::view<df11::Span<const int>>);
+        const auto found = std::ranges::find(groups, groups[0].name(), &df11::Group::name);
+        CHECK(found == groups.begin());
+        auto plain = model.tensors() | std::views::filter([](const df11::Tensor &t) { return !t.group(); }) |
+                     std::views::transform([](const df11::Tensor &t) { return t.bytes(); });
+        std::uint64_t plain_bytes = 0;
+        for (std::uint64_t bytes : plain) plain_bytes += bytes;
+        std::uint64_t want_bytes = 0;
+        for (const df11::Tensor &tensor : model.tensors()) want_bytes += tensor.group() ? 0 : tensor.bytes();
+        CHECK(plain_bytes == want_bytes);
+        CHECK(df11::Model::open(golden / name / "model", {.flags = DF11_OPEN_READ, .threads = 2}));
+        const std::span<const std::uint64_t> shape = model.tensors()[0].shape();
+        CHECK(shape.data() == model.tensors()[0].info().shape && shape.size() == model.tensors()[0].info().rank);
+#endif
+    }
+}
+
+void decoding() {
+    const df11::Model model = df11::Model::open(golden / "block/model");
+    const df11::Group group = model.groups()[0];
+    std::vector<std::uint16_t> want(group.element_count()), got(group.element_count() + 1);
+    CHECK(df11_decompress_host(model.get(), 0, 0, want.size(), want.data(), 2 * want.size(), 1, nullptr) == DF11_OK);
+    got.back() = 0x5555;
+    model.decompress(0, got, 2);
+    CHECK(std::equal(want.begin(), want.end(), got.begin()) && got.back() == 0x5555);
+    std::array<std::uint16_t, 100> some{};
+    model.decompress(0, 7, some.size(), some);
+    CHECK(std::equal(some.begin(), some.end(), want.begin() + 7));
+    std::uint16_t few[5] = {};
+    CHECK(model.try_decompress(0, 11, 5, few) == DF11_OK && std::equal(few, few + 5, want.begin() + 11));
+    std::vector<unsigned char> raw(2 * want.size());
+    model.decompress(0, 0, want.size(), {raw.data(), raw.size()});
+    CHECK(std::memcmp(raw.data(), want.data(), raw.size()) == 0);
+#if __cplusplus >= 202002L
+    model.decompress(0, 3, 10, std::span(got).first(10));
+    CHECK(std::equal(got.begin(), got.begin() + 10, want.begin() + 3));
+    model.decompress(0, 4, 10, std::as_writable_bytes(std::span(got).first(10)));
+    CHECK(std::equal(got.begin(), got.begin() + 10, want.begin() + 4));
+#endif
+    for (const df11::Tensor &tensor : model.tensors()) {
+        std::vector<unsigned char> bytes(tensor.bytes());
+        model.read(tensor.index(), 0, bytes, 2);
+        if (tensor.group() == std::uint64_t{0})
+            CHECK(std::memcmp(bytes.data(), want.data() + tensor.group_offset(), bytes.size()) == 0);
+        else if (!tensor.group())
+            CHECK(std::equal(bytes.begin(), bytes.end(), tensor.data().begin()));
+    }
+    CHECK(failure([&] { model.decompress(0, some); }).status() == DF11_BUFFER_TOO_SMALL);
+    CHECK(failure([&] { model.decompress(99, got); }).status() == DF11_NOT_FOUND);
+    CHECK(failure([&] { model.decompress(0, want.size(), 1, some); }).status() == DF11_INVALID_ARGUMENT);
+    CHECK(failure([&] { model.decompress(0, 0, 4, {raw.data() + 1, 8}); }).status() == DF11_MISALIGNED);
+    CHECK(failure([&] { model.read(0, 1, some); }).status() == DF11_INVALID_ARGUMENT);
+    CHECK(model.try_read(9999, 0, some) == DF11_NOT_FOUND);
+
+    // Where parts lie.
+    const df11_part_info luts = model.part(0, DF11_PART_LUTS);
+    CHECK(luts.bytes % 256 == 0 && luts.data != nullptr && luts.file != nullptr);
+    CHECK(failure([&] { (void)model.part(0, 6); }).status() == DF11_NOT_FOUND);
+    const df11::Model original = df11::Model::open(golden / "block/original.safetensors");
+    CHECK(original.groups().empty() && !original.tensors().empty());
+
+    // Many threads, one model.
+    std::vector<std::thread> threads;
+    std::vector<int> right(4);
+    for (std::size_t t = 0; t < right.size(); t++)
+        threads.emplace_back([&, t] {
+            std::vector<std::uint16_t> mine(want.size());
+            right[t] = model.try_decompress(0, 0, mine.size(), mine) == DF11_OK && mine == want;
+        });
+    for (std::thread &thread : threads) thread.join();
+    CHECK(std::count(right.begin(), right.end(), 1) == 4);
+}
+
+void images() {
+    const df11::Model model = df11::Model::open(golden / "tiny/model");
+    for (const df11::Group &group : model.groups()) {
+        std::vector<unsigned char> want(group.image_bytes()), got(group.image_bytes());
+        CHECK(df11_model_write_image(model.get(), group.index(), want.data(), want.size(), nullptr) == DF11_OK);
+        model.write_image(group.index(), got);
+        CHECK(got == want);
+        std::fill(got.begin(), got.end(), static_cast<unsigned char>(0xaa));
+        for (std::uint32_t part = 3; part-- > 0;) model.write_image_part(group.index(), got, part, 3);
+        CHECK(got == want);
+        const df11_image_info info = df11::image_info(got);
+        CHECK(info.image_bytes == got.size() && info.element_count == group.element_count());
+        got[20] = static_cast<unsigned char>(~got[20]);
+        CHECK(failure([&] { (void)df11::image_info(got); }).status() == DF11_CORRUPT);
+        CHECK(failure([&] { model.write_image(group.index(), {got.data(), 256}); }).status() == DF11_BUFFER_TOO_SMALL);
+    }
+}
+
+void verifying() {
+    df11::VerifyOptions options;
+    df11::Progress progress = df11::Progress::create();
+    std::uint64_t calls = 0, total = 0, findings = 0;
+    options.threads = 2;
+    options.progress = &progress;
+    options.on_progress = [&](std::uint64_t done, std::uint64_t all) {
+        calls++;
+        total = std::max(total, all);
+        return done <= all;
+    };
+    options.on_finding = [&](std::uint32_t kind, std::string_view name, std::string_view text) {
+        findings += kind != DF11_FINDING_GOOD;
+        CHECK(!name.empty() && !text.empty() && name.data()[name.size()] == 0);
+    };
+    df11::Verification result = df11::verify(golden / "block/model", golden / "block/original.safetensors", options);
+    CHECK(result.good() && result.message.empty() && result.report.groups_good == 4 &&
+          result.report.tensors_equal == 21);
+    CHECK(calls >= 2 && findings == 0 && progress.amount().done == total && progress.amount().total == total &&
+          total > 0);
+    // What is wrong is a result.
+    result = df11::verify(hostile / "bits_that_are_no_code.safetensors", nullptr, options);
+    CHECK(!result.good() && result.status == DF11_CORRUPT && result.report.groups_bad == 1 && findings == 1);
+    CHECK(result.message.find("encoded_exponent") != std::string::npos);
+    CHECK(!df11::verify(golden / "block/model", golden / "tiny/original.safetensors").good());
+    CHECK(failure([] { (void)df11::verify("/nowhere"); }).status() == DF11_IO);
+
+    // Opening verifies, too, where it is asked to; see below for the cancelling.
+    df11::Progress opening = df11::Progress::create();
+    df11::OpenOptions walk;
+    walk.flags = DF11_OPEN_VERIFY;
+    walk.threads = 2;
+    walk.progress = &opening;
+    std::uint64_t weights = 0;
+    const df11::Model walked = df11::Model::open(golden / "block/model", walk);
+    for (const df11::Group &group : walked.groups()) weights += group.element_count();
+    CHECK(weights > 0 && opening.amount().done == 2 * weights && opening.amount().total == 2 * weights);
+    opening.cancel();
+    CHECK(failure([&] { (void)df11::Model::open(golden / "block/model", walk); }).status() == DF11_CANCELLED);
+
+    // Cancelled by the callback, by the handle, and by exceptions of either callback.
+    df11::VerifyOptions no;
+    no.on_progress = [](std::uint64_t, std::uint64_t) { return false; };
+    CHECK(failure([&] { (void)df11::verify(golden / "block/model", nullptr, no); }).status() == DF11_CANCELLED);
+    progress.cancel();
+    no.on_progress = nullptr;
+    no.progress = &progress;
+    CHECK(failure([&] { (void)df11::verify(golden / "block/model", nullptr, no); }).status() == DF11_CANCELLED);
+    no.progress = nullptr;
+    no.on_progress = [](std::uint64_t, std::uint64_t) -> bool { throw Thrown("progress"); };
+    CHECK(throws_on([&] { (void)df11::verify(golden / "block/model", nullptr, no); }));
+    unsigned told = 0;
+    no.on_progress = nullptr;
+    no.on_finding = [&](std::uint32_t, std::string_view, std::string_view) {
+        told++;
+        throw Thrown("finding");
+    };
+    CHECK(throws_on([&] { (void)df11::verify(golden / "block/model", nullptr, no); }) && told == 1);
+}
+
+void writing() {
+    const fs::path source = golden / "block/original.safetensors";
+    df11::CompressOptions options;
+    std::uint64_t left = 0, calls = 0;
+    options.threads = 2;
+    options.flags = DF11_COMPRESS_HASHES;
+    options.on_left = [&](std::string_view tensor, std::string_view group, std::string_view reason) {
+        left += !tensor.empty() && !group.empty() && !reason.empty();
+    };
+    options.on_progress = [&](std::uint64_t, std::uint64_t) { return ++calls > 0; };
+    const df11_compress_report report = df11::compress(source, scratch / "whole", options);
+    CHECK(report.complete == 1 && report.groups == 4 && report.preset != nullptr && left == report.left_count &&
+          calls >= 2);
+    CHECK(df11::verify(scratch / "whole", source).good());
+    // In parts, and merged.
+    df11::CompressOptions part = options;
+    part.part_count = 2;
+    for (part.part = 1; part.part <= 2; part.part++)
+        CHECK(df11::compress(source, scratch / "parts", part).complete == 0);
+    const df11_compress_report merged = df11::merge(source, scratch / "parts", options);
+    CHECK(merged.complete == 1 && merged.groups == 4);
+    CHECK(df11::verify(scratch / "parts", source).good());
+
+    CHECK(failure([&] { (void)df11::compress(source, scratch / "whole", options); }).status() == DF11_INVALID_ARGUMENT);
+    options.preset = "no such preset";
+    CHECK(failure([&] { (void)df11::compress(source, scratch / "other", options); }).status() == DF11_NOT_FOUND);
+    options.preset = nullptr;
+    options.on_progress = [](std::uint64_t, std::uint64_t) -> bool { throw Thrown("progress"); };
+    CHECK(throws_on([&] { (void)df11::compress(source, scratch / "thrown", options); }));
+    options.on_progress = [](std::uint64_t, std::uint64_t) { return false; };
+    CHECK(failure([&] { (void)df11::compress(source, scratch / "cancelled", options); }).status() == DF11_CANCELLED);
+    // A tensor of float32 cannot be compressed: the callback is told, and what it throws arrives.
+    std::string header = R"({"w.weight":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})";
+    std::string file(8, 0);
+    for (std::size_t i = 0; i < 8; i++) file[i] = static_cast<char>(header.size() >> 8 * i & 0xff);
+    file += header + std::string(16, 0);
+    std::FILE *out = std::fopen((scratch / "f32.safetensors").c_str(), "wb");
+    CHECK(out != nullptr && std::fwrite(file.data(), 1, file.size(), out) == file.size() && std::fclose(out) == 0);
+    df11::CompressOptions strange;
+    strange.pattern_json = R"({"w": []})";
+    unsigned told = 0;
+    strange.on_left = [&](std::string_view tensor, std::string_view, std::string_view) {
+        told += tensor == "w.weight";
+        throw Thrown("left");
+    };
+    const bool thrown = throws_on([&] { (void)df11::compress(scratch / "f32.safetensors", scratch / "f32", strange); });
+    CHECK(thrown && told == 1);
+
+    // A function without a wrapper.
+    const std::uint64_t count = 1000;
+    df11_error error;
+    df11_packed_group bound = DF11_PACKED_GROUP_INIT;
+    df11::check(df11_compress_bound(&count, 1, &bound, &error), error);
+    CHECK(bound.sign_mantissa_bytes == 1000);
+    CHECK(failure([&] { df11::check(df11_compress_bound(&count, 0, &bound, &error), error); }).status() ==
+          DF11_INVALID_ARGUMENT);
+
+    // From memory.
+    const df11::Model model = df11::Model::open(source);
+    std::vector<char> bytes(fs::file_size(source));
+    std::FILE *in = std::fopen(source.c_str(), "rb");
+    CHECK(in != nullptr && std::fread(bytes.data(), 1, bytes.size(), in) == bytes.size() && std::fclose(in) == 0);
+    const df11::Model memory = df11::Model::open_memory(bytes);
+    CHECK(memory.tensors().size() == model.tensors().size());
+    CHECK(failure([&] { (void)df11::Model::open_memory({bytes.data(), 4}); }).status() == DF11_INVALID_FORMAT);
+    df11::OpenOptions unknown;
+    unknown.flags = 1u << 31;
+    CHECK(failure([&] { (void)df11::Model::open_memory(bytes, unknown); }).status() == DF11_UNSUPPORTED_OPTION);
+    unknown.flags = 0;
+    unknown.config_json = "no JSON";
+    df11::Model before = df11::Model::open_memory(bytes);
+    CHECK(df11::Model::try_open_memory(before, bytes, unknown) == DF11_INVALID_FORMAT && !before);
+}
+
+void logging() {
+    unsigned lines = 0;
+    {
+        df11::Log log(DF11_LOG_TRACE, [&](std::int32_t level, std::string_view line) {
+            CHECK(level >= DF11_LOG_ERROR && level <= DF11_LOG_TRACE && line.data()[line.size()] == 0);
+            lines++;
+            throw Thrown("a log callback's");
+        });
+        df11::Log moved = std::move(log);
+        (void)df11::Model::open(golden / "tiny/model");
+        CHECK(lines > 0);
+    }
+    const unsigned before = lines;
+    (void)df11::Model::open(golden / "tiny/model");
+    CHECK(lines == before);
+}
+
+void counting() {
+    const df11_stats then = df11::stats();
+    CHECK(then.struct_size == sizeof then && then.models_open == 0 && then.errors_caller > 0 && then.errors_file > 0);
+    const df11::Model model = df11::Model::open(golden / "tiny/model");
+    std::array<std::uint16_t, 10> some{};
+    model.decompress(0, 0, some.size(), some);
+    const df11_stats now = df11::stats();
+    CHECK(now.models_open == 1 && now.host_decodes == then.host_decodes + 1 && now.host_bytes == then.host_bytes + 20);
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+    CHECK(argc == 4);
+    golden = argv[1];
+    hostile = argv[2];
+    scratch = argv[3];
+    ownership();
+    errors();
+    ranges();
+    decoding();
+    images();
+    verifying();
+    writing();
+    logging();
+    counting();
+    std::printf("%u checks passed\n", checks_passed);
+}

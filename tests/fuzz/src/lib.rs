@@ -1,0 +1,306 @@
+//! What is done with the bytes of a fuzzer: one function a target, each of which panics where a promise is broken. The
+//! programs that libFuzzer drives are in `targets`; `tests/fuzz.rs` runs the same functions over the kept inputs in every
+//! `cargo test`. Some targets read the bytes as a recipe rather than as a file, so that most inputs get past the first check.
+
+#![allow(dead_code, reason = "helpers of the other tests come along")]
+
+#[path = "../../support/check.rs"]
+mod check;
+#[path = "../../support/encoder.rs"]
+mod encoder;
+#[path = "../../support/files.rs"]
+mod files;
+#[path = "../../support/golden.rs"]
+mod golden;
+#[path = "../../support/weights.rs"]
+mod weights;
+
+use arbitrary::{Result, Unstructured};
+use df11::cuda::image;
+use df11::host::{self, DecodeOptions, EncodeOptions};
+use df11::huffman::codebook::{Codebook, Limit};
+use df11::huffman::encode::Variant;
+use df11::{Model, OpenOptions};
+use encoder::Encoded;
+use half::bf16;
+use half::slice::HalfBitsSliceExt;
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use std::sync::LazyLock;
+
+/// A target: its name, and what it does with an input.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: [Target; 6] = [
+    ("open_file", open_file),
+    ("open_folder", open_folder),
+    ("config", config),
+    ("group", group),
+    ("encode", encode),
+    ("image", image),
+];
+
+/// The bytes are a file: it is refused, or everything that can be done with it ends in an error or in an answer.
+pub fn open_file(data: &[u8]) {
+    if let Ok(model) = Model::from_bytes(data.to_vec(), &OpenOptions::default()) {
+        let _ = check::exercise(&model, 1);
+    }
+}
+
+/// What a file of a folder may be called. The last ones must not be opened at all.
+pub const NAMES: [&str; 8] = [
+    "config.json",
+    "model.safetensors",
+    "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors",
+    "model.safetensors.index.json",
+    "lm_head.safetensors",
+    "notes.txt",
+    "model.safetensors.part",
+];
+
+/// The bytes are a folder's files, one after the other: the number of its name, its length in two bytes, its content.
+pub fn open_folder(data: &[u8]) {
+    let room = ["/dev/shm", "/tmp"].into_iter().map(Path::new).find(|path| path.is_dir());
+    let folder = match room {
+        Some(room) => tempfile::tempdir_in(room),
+        None => tempfile::tempdir(),
+    };
+    let folder = folder.expect("a folder for the model's files");
+    let mut rest = data;
+    while let [name, low, high, more @ ..] = rest {
+        let len = u16::from_le_bytes([*low, *high]) as usize;
+        let (content, behind) = more.split_at(len.min(more.len()));
+        std::fs::write(folder.path().join(NAMES[*name as usize % NAMES.len()]), content).expect("a file is written");
+        rest = behind;
+    }
+    if let Ok(model) = Model::open(folder.path(), &OpenOptions::default()) {
+        let _ = check::exercise(&model, 1);
+    }
+}
+
+/// The bytes are a config.json for a model with layers, a head, and tensors of no group.
+pub fn config(data: &[u8]) {
+    static FILE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let group = |name: &str, splits: &[u64]| {
+            encoder::group_tensors(name, &encoder::encode(&weights::gaussian(300, 0.02, 7), splits))
+        };
+        let all = [group("model.layers.0", &[100, 150]), group("model.layers.1", &[100, 150]), group("lm_head", &[])];
+        encoder::safetensors(&all.concat(), None)
+    });
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let options = OpenOptions { config: Some(text.to_owned()), ..Default::default() };
+    if let Ok(model) = Model::from_bytes(&FILE[..], &options) {
+        // A config gives names and nothing else: whatever it says, the weights are there.
+        check::exercise(&model, 1).expect("the file is good");
+        assert_eq!(model.groups().iter().map(|g| g.element_count()).sum::<u64>(), 900);
+    }
+}
+
+/// Good groups, each of another kind, small enough for thousands of rounds a second.
+static GROUPS: LazyLock<Vec<Encoded>> = LazyLock::new(|| {
+    let same = |exponent: u16, n: usize| vec![exponent << 7; n];
+    let long = encoder::canonical(&[(100, 1), (101, 32), (102, 32)], 31);
+    let eight = encoder::canonical(&(0..240).map(|e| (e, 8)).collect::<Vec<_>>(), 8);
+    vec![
+        encoder::encode(&weights::trained_like(1_500, 1), &[500, 700]),
+        encoder::encode(&weights::fibonacci(14, 2), &[]),
+        encoder::encode_with_codes(&[same(101, 300), same(102, 40), same(100, 200)].concat(), &[5], &long),
+        encoder::encode_with_codes(&weights::uniform_exponents(4_500, 0..=239, 3), &[], &eight),
+        encoder::encode(&weights::one_bit(3_000, 120, 4), &[1_000]),
+        encoder::encode(&[0x3f80], &[0, 1]),
+    ]
+});
+
+/// Changes bytes as the input says: up to eight times one, a run, the length.
+fn edit(
+    u: &mut Unstructured,
+    mut pick: impl FnMut(&mut Unstructured) -> Result<usize>,
+    of: &mut [Vec<u8>],
+) -> Result<()> {
+    for _ in 0..u.int_in_range(0..=8)? {
+        let which = pick(u)?;
+        let bytes = &mut of[which];
+        let at = if bytes.is_empty() { 0 } else { u.arbitrary::<u32>()? as usize % bytes.len() };
+        match u.int_in_range(0..=6)? {
+            0 if !bytes.is_empty() => bytes[at] = u.arbitrary()?,
+            1 if !bytes.is_empty() => bytes[at] ^= 1 << u.int_in_range(0..=7)?,
+            2 => bytes.truncate(at),
+            3 => {
+                let value: u8 = u.arbitrary()?;
+                let len = bytes.len() + u.int_in_range(0..=400)?;
+                bytes.resize(len, value);
+            }
+            4 => {
+                let to = bytes.len().min(at + u.int_in_range(0..=300)?);
+                bytes.drain(at..to);
+            }
+            5 => {
+                let value: u64 = u.arbitrary()?;
+                let to = bytes.len().min(at / 4 * 4 + if u.arbitrary()? { 4 } else { 8 });
+                let from = at / 4 * 4;
+                bytes[from..to].copy_from_slice(&value.to_le_bytes()[..to - from]);
+            }
+            _ => {
+                let more: [u8; 16] = u.arbitrary()?;
+                bytes.splice(at..at, more);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The bytes say which good group is taken and how its six members are changed, or are the members themselves. What opens
+/// and verifies must be true by the code's lengths alone, and every decoder must say the same.
+pub fn group(data: &[u8]) {
+    let _ = try_group(&mut Unstructured::new(data));
+}
+
+fn try_group(u: &mut Unstructured) -> Result<()> {
+    let kind = u.int_in_range(0..=GROUPS.len())?;
+    let mut members: Vec<Vec<u8>> = match GROUPS.get(kind) {
+        Some(e) => vec![
+            e.luts.clone(),
+            e.encoded_exponent.clone(),
+            e.sign_mantissa.clone(),
+            e.output_positions.clone(),
+            e.gaps.clone(),
+            e.split_positions.iter().flat_map(|s| s.to_le_bytes()).collect(),
+        ],
+        None => (0..6).map(|_| u.arbitrary()).collect::<Result<_>>()?,
+    };
+    edit(u, |u| u.int_in_range(0..=5), &mut members)?;
+    let [luts, encoded_exponent, sign_mantissa, output_positions, gaps, splits] =
+        <[Vec<u8>; 6]>::try_from(members).expect("six members");
+    let split_positions = splits.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes"))).collect();
+    let e = Encoded { luts, encoded_exponent, sign_mantissa, output_positions, gaps, split_positions };
+    let file = encoder::safetensors(&encoder::group_tensors("g", &e), None);
+    let Ok(model) = Model::from_bytes(file, &OpenOptions::default()) else { return Ok(()) };
+    let _ = check::exercise(&model, 1);
+    if host::verify(&model, 0, 1).is_ok() {
+        check::is_true(&e, &model).expect("what verifies is true");
+        // And an image of it can be made, which says the same.
+        let bytes = image::Layout::of(&model.groups()[0]).expect("a good group has an image").image_bytes;
+        let mut image = vec![0; bytes as usize];
+        image::write_image(&model, 0, &mut image, 1).expect("a good group has an image");
+        let n = model.groups()[0].element_count();
+        let decoded = image::decode(&image, 0, n).expect("the image is good");
+        let mut weights = vec![bf16::ZERO; n as usize];
+        host::decompress(&model, 0, 0, &mut weights, &DecodeOptions::default()).expect("the group is good");
+        assert!(decoded.good && decoded.weights == weights.iter().map(|w| w.to_bits()).collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
+/// The bytes are weights, or say of which few exponents they are and how often: every encoder writes what the naive one
+/// writes, and that decodes to the weights. What the format cannot hold is refused.
+pub fn encode(data: &[u8]) {
+    let _ = try_encode(&mut Unstructured::new(data));
+}
+
+fn try_encode(u: &mut Unstructured) -> Result<()> {
+    let palette: Option<Vec<u8>> = u.arbitrary()?;
+    let cuts: [u16; 2] = u.arbitrary()?;
+    let times = u.int_in_range(1..=12)?;
+    let rest = u.bytes(u.len())?;
+    let mut weights: Vec<u16> = match palette {
+        Some(palette) if !palette.is_empty() => {
+            // One in each run of the palette: a few likely exponents and many rare ones.
+            let of = |b: &u8| palette[(*b as usize).min(255) * palette.len() / 256] as u16 % 240;
+            rest.iter().enumerate().map(|(i, b)| of(b) << 7 | (i as u16).wrapping_mul(0x9e37) & 0x807f).collect()
+        }
+        _ => rest.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect(),
+    };
+    weights.truncate(4_000);
+    let weights = weights.repeat(times as usize);
+    let splits: Vec<u64> = {
+        let mut splits = cuts.map(|cut| cut as u64 % (weights.len() as u64 + 1));
+        splits.sort_unstable();
+        splits.to_vec()
+    };
+    let tensors = [
+        &weights[..splits[0] as usize],
+        &weights[splits[0] as usize..splits[1] as usize],
+        &weights[splits[1] as usize..],
+    ];
+    let tensors: Vec<&[bf16]> = tensors.iter().map(|t| t.reinterpret_cast()).collect();
+    let possible = !weights.is_empty() && weights.iter().all(|&w| encoder::exponent(w) < 240);
+    let naive = possible.then(|| {
+        // A code that takes more rows than a decoder can read is made shorter, which the naive encoder does not know of.
+        let book = Codebook::new(&encoder::histogram(&weights)).expect("there are weights");
+        let shortened = matches!(book.limited(), Some(Limit::Rows(_)));
+        (!shortened).then(|| encoder::encode(&weights, &splits))
+    });
+    for variant in Variant::ALL.iter().copied().filter(|v| v.is_available()) {
+        let packed = host::compress(&tensors, &EncodeOptions { threads: 1, variant: Some(variant) });
+        let Some(naive) = &naive else {
+            assert!(packed.is_err(), "the format cannot hold this");
+            continue;
+        };
+        let packed = packed.expect("the format can hold this");
+        let split_positions = packed.split_positions.chunks_exact(8);
+        let ours = Encoded {
+            luts: packed.luts,
+            encoded_exponent: packed.encoded_exponent,
+            sign_mantissa: packed.sign_mantissa,
+            output_positions: packed.output_positions,
+            gaps: packed.gaps,
+            split_positions: split_positions.map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes"))).collect(),
+        };
+        assert!(naive.as_ref().is_none_or(|naive| *naive == ours), "{} and the naive encoder differ", variant.name());
+        let file = encoder::safetensors(&encoder::group_tensors("g", &ours), None);
+        let model = Model::from_bytes(file, &OpenOptions::default()).expect("what was encoded opens");
+        host::verify(&model, 0, 1).expect("what was encoded verifies");
+        let mut decoded = vec![bf16::ZERO; weights.len()];
+        host::decompress(&model, 0, 0, &mut decoded, &DecodeOptions::default()).expect("what was encoded decodes");
+        assert!(decoded.iter().map(|w| w.to_bits()).eq(weights.iter().copied()), "other weights come back");
+    }
+    Ok(())
+}
+
+/// Images of the good groups.
+static IMAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let image = |e: &Encoded| {
+        let file = encoder::safetensors(&encoder::group_tensors("g", e), None);
+        let model = Model::from_bytes(file, &OpenOptions::default()).expect("a good group opens");
+        let bytes = image::Layout::of(&model.groups()[0]).expect("a good group has an image").image_bytes;
+        let mut image = vec![0; bytes as usize];
+        image::write_image(&model, 0, &mut image, 1).expect("a good group has an image");
+        image
+    };
+    GROUPS.iter().map(image).collect()
+});
+
+/// The bytes say how an image is changed, and whether its checksum is made to fit as a liar would: its head is refused, or
+/// what it says can be believed, for then every weight can be decoded inside the image.
+pub fn image(data: &[u8]) {
+    let _ = try_image(&mut Unstructured::new(data));
+}
+
+fn try_image(u: &mut Unstructured) -> Result<()> {
+    let good = &IMAGES[u.int_in_range(0..=IMAGES.len() - 1)?];
+    let fits: bool = u.arbitrary()?;
+    // The header's fields, the rest of the head, and all else.
+    let head = image::Head::parse(good).expect("the image is good").layout().head_bytes() as usize;
+    let mut parts = [good[..256].to_vec(), good[256..head].to_vec(), good[head..].to_vec()];
+    edit(u, |u| u.int_in_range(0..=2), &mut parts)?;
+    let mut bad = parts.concat();
+    if fits && bad.len() >= 256 {
+        let says = u32::from_le_bytes(bad[12..16].try_into().expect("4 bytes")) as usize;
+        let mut hasher = Sha256::new();
+        hasher.update(&bad[..240]);
+        hasher.update(&bad[256..says.clamp(256, bad.len())]);
+        let digest = hasher.finalize();
+        bad[240..248].copy_from_slice(&digest[..8]);
+    }
+    if let Ok(head) = image::Head::parse(&bad) {
+        let layout = *head.layout();
+        if bad.len() as u64 >= layout.image_bytes {
+            let decoded = image::decode(&bad, 0, layout.weights).expect("the head was accepted");
+            assert_eq!(decoded.weights.len() as u64, layout.weights);
+            assert!(bad != *good || decoded.good);
+        }
+    }
+    Ok(())
+}

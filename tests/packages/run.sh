@@ -1,0 +1,290 @@
+#!/usr/bin/env bash
+# Programs in C, C++, Go and Rust against installed trees: what `make install`, `make dist` and `make deb` lay, found by
+# pkg-config and by find_package, linked shared and static, moved to another folder. Each program decodes a model that the
+# reference compressor wrote, and what it prints must follow from the original's bytes.
+#
+#     run.sh [install|rust|dist|deb]...         all four, if nothing is said
+#
+# DF11_PREFIX names a tree that is installed already; otherwise `make install PREFIX=target/stage` lays one.
+# Needs cc, c++, binutils, cmake, pkg-config, python3, dpkg-dev; tests/run.sh sees to them, and bindings/go to a Go.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+root=$PWD
+here=$root/tests/packages
+golden=$root/tests/data/golden/block
+cc=${CC:-cc} cxx=${CXX:-c++}
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+warnings=(-Wall -Wextra -Wpedantic -Werror -O1)
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+# Neither the caller's nor the system's libdf11 may stand in for the one under test.
+unset LD_LIBRARY_PATH CPATH LIBRARY_PATH PKG_CONFIG_PATH CMAKE_PREFIX_PATH CGO_CFLAGS CGO_LDFLAGS
+
+passed=0 failed=0 skipped=0
+t() { # NAME COMMAND...: a test, which must exit with 0; only one that fails shows what it printed
+    local name=$1 start=$SECONDS code
+    shift
+    set +e
+    (set -e; "$@") >"$scratch/log" 2>&1
+    code=$?
+    set -e
+    if [ $code = 0 ]; then
+        passed=$((passed + 1))
+        echo "ok      $name ($((SECONDS - start)) s)"
+    else
+        failed=$((failed + 1))
+        echo "FAILED  $name ($*: exit $code)"
+        sed 's/^/        /' "$scratch/log"
+    fi
+}
+
+skip() { # WHAT, and why
+    skipped=$((skipped + 1))
+    echo "skipped $1"
+}
+
+says() { # COMMAND...: runs a consumer on the golden model and compares
+    "$@" "$golden/model" | LC_ALL=C sort >"$scratch/said"
+    diff "$scratch/expected" "$scratch/said"
+}
+fails() { # COMMAND...: what must not succeed
+    if "$@" >"$scratch/failing" 2>&1; then
+        echo "this should have failed: $*"
+        return 1
+    fi
+}
+needs() { # PROGRAM: the shared libdf11 that it asks the loader for, or nothing
+    readelf -dW "$1" | sed -n 's/.*(NEEDED).*\[\(libdf11[^]]*\)\]/\1/p'
+}
+soname() { readelf -dW "$1/libdf11.so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p'; }
+
+# pkg-config, with TREE and LIB set.
+flags() { PKG_CONFIG_PATH=$LIB/pkgconfig pkg-config --cflags --libs "$@"; }
+
+c_and_cpp() { # COMPILER SOURCE STANDARD
+    local out=$scratch/program
+    # shellcheck disable=SC2046 # words
+    "$1" "-std=$3" "${warnings[@]}" "$here/$2" -o "$out" $(flags df11) "-Wl,-rpath,$LIB"
+    [ "$(needs "$out")" = "$(soname "$LIB")" ]
+    says "$out"
+    # Without an rpath the loader does not find it by accident, and finds it where it is told.
+    # shellcheck disable=SC2046
+    "$1" "-std=$3" "${warnings[@]}" "$here/$2" -o "$out" $(flags df11)
+    fails "$out" "$golden/model"
+    grep -q "$(soname "$LIB")" "$scratch/failing"
+    says env "LD_LIBRARY_PATH=$LIB" "$out"
+    # The archive, with the system's libraries as they come.
+    # shellcheck disable=SC2046
+    "$1" "-std=$3" "${warnings[@]}" "$here/$2" -o "$out" $(flags df11-static)
+    [ -z "$(needs "$out")" ]
+    says "$out"
+}
+wholly_static() {
+    local out=$scratch/program kind
+    for kind in -static -static-pie; do
+        # shellcheck disable=SC2046
+        "$cc" "$kind" "${warnings[@]}" "$here/consumer.c" -o "$out" $(flags --static df11)
+        fails ldd "$out" || grep -q 'statically linked' <(ldd "$out")
+        says "$out"
+    done
+}
+embedded() { # the archive inside another shared library, as README has it: nothing of ours is to be seen
+    local out=$scratch/libengine.so
+    echo '#include <df11.h>
+        const char *engine(void) { return df11_version_string(); }' >"$scratch/engine.c"
+    # shellcheck disable=SC2046
+    "$cc" -shared -fPIC "$scratch/engine.c" -o "$out" -Wl,--exclude-libs,ALL $(flags df11-static)
+    [ "$(nm -D --defined-only "$out" | awk '{print $3}')" = engine ]
+}
+by_cmake() {
+    local language program
+    for language in "C;CXX" CXX; do
+        rm -rf "$scratch/cmake"
+        cmake -S "$here/cmake" -B "$scratch/cmake" -DLANGUAGES="$language" -DCMAKE_PREFIX_PATH="$TREE" -DWANTED="$version"
+        cmake --build "$scratch/cmake"
+        for program in "$scratch"/cmake/{c,cc}_df11; do
+            case "$language:$program" in CXX:*/c_df11) continue ;; esac
+            [ "$(needs "$program")" = "$(soname "$LIB")" ]
+            says "$program"
+            [ -z "$(needs "${program}_static")" ]
+            says "${program}_static"
+        done
+    done
+}
+by_go() {
+    local out=$scratch/program
+    export PKG_CONFIG_PATH=$LIB/pkgconfig GOFLAGS="-mod=readonly -buildvcs=false" GOWORK=off CGO_ENABLED=1
+    PATH=$(bindings/go/toolchain.sh):$PATH
+    go build -C "$here/go" -o "$out" .
+    [ "$(needs "$out")" = "$(soname "$LIB")" ]
+    fails "$out" "$golden/model"
+    says env "LD_LIBRARY_PATH=$LIB" "$out"
+    CGO_LDFLAGS="-Wl,-rpath,$LIB" go build -C "$here/go" -o "$out" .
+    says "$out"
+    go build -C "$here/go" -tags df11_static -o "$out" .
+    [ -z "$(needs "$out")" ]
+    says "$out"
+}
+two_archives() {
+    local out=$scratch/two other whole kind
+    local all='-Wl,--whole-archive' some='-Wl,--no-whole-archive'
+    rustc --edition 2024 --crate-type staticlib -C opt-level=1 "$here/other.rs" -o "$scratch/libother.a"
+    # In the order that a linker likes least, too: all of either, so that whatever is there twice clashes.
+    for whole in no yes; do
+        for other in libother libother_local; do
+            [ "$other" = libother ] || bindings/packages/localise.sh "$scratch/libother.a" "$scratch/$other.a" \
+                other_catch other_threads
+            for kind in "" -static-pie -Wl,--gc-sections; do
+                case $whole in
+                no) set -- "$scratch/$other.a" "$LIB/libdf11.a" ;;
+                yes) set -- "$all" "$LIB/libdf11.a" "$scratch/$other.a" "$some" ;;
+                esac
+                # shellcheck disable=SC2086
+                "$cc" $kind "${warnings[@]}" "-I$TREE/include" "$here/two.c" "$@" -lpthread -ldl -lm -o "$out"
+                "$out" "$golden/model"
+            done
+        done
+    done
+}
+# What cargo makes cannot be linked so: if it could, the test above would show nothing.
+two_archives_as_cargo_makes_them() {
+    fails "$cc" "-I$TREE/include" "$here/two.c" -Wl,--whole-archive target/release/libdf11.a \
+        "$scratch/libother.a" -Wl,--no-whole-archive -lpthread -ldl -lm -o "$scratch/two"
+    grep -q 'multiple definition' "$scratch/failing"
+}
+tool() {
+    [ "$("$TREE/bin/df11" --version)" = "df11 $version" ]
+    "$TREE/bin/df11" verify "$golden/model" --against "$golden/original.safetensors"
+}
+consumers() { # LABEL TREE LIB
+    TREE=$2 LIB=$3
+    t "$1: C by pkg-config" c_and_cpp "$cc" consumer.c c11
+    t "$1: C++ by pkg-config" c_and_cpp "$cxx" consumer.cc c++17
+    t "$1: C and C++ by CMake" by_cmake
+    t "$1: Go by pkg-config" by_go
+}
+
+installed() {
+    local tree
+    tree=$(realpath -ms "${DF11_PREFIX:-$root/target/stage}")
+    [ -n "${DF11_PREFIX:-}" ] || { rm -rf "$tree" && t "make install" make install "PREFIX=$tree"; }
+    t "the tree is right" bindings/packages/check.sh "$tree"
+    consumers installed "$tree" "$tree/lib"
+    t "C, static as a whole" wholly_static
+    t "the archive in a shared library" embedded
+    t "two archives made by Rust in one program" two_archives
+    t "as cargo makes them they clash" two_archives_as_cargo_makes_them
+    t "the tool" tool
+    # What was moved, or is reached by a link, is found where it is now.
+    cp -a "$tree" "$scratch/moved"
+    mkdir "$scratch/usr" && mv "$scratch/moved" "$scratch/usr/moved to"
+    mv "$scratch/usr/moved to" "$scratch/usr/moved" && ln -s usr/moved/lib "$scratch/lib"
+    t "the tree names no folder" fails grep -rIl -e "$tree" "$scratch/usr/moved"
+    consumers moved "$scratch/usr/moved" "$scratch/usr/moved/lib"
+    t "the tool, moved" tool
+}
+
+rust() {
+    TREE='' LIB=''
+    t "Rust, over the packed crate" by_rust
+}
+by_rust() {
+    local folder=$root/target/packages
+    rm -rf "$folder/libdf11-$version" "$folder/consumer"
+    mkdir -p "$folder/consumer"
+    cargo package --locked --no-verify --allow-dirty -p libdf11 --target-dir "$folder/pack"
+    tar -C "$folder" -xf "$folder/pack/package/libdf11-$version.crate"
+    cp "$here/rust/main.rs" Cargo.lock "$folder/consumer/"
+    sed "s/@VERSION@/$version/" "$here/rust/Cargo.toml" >"$folder/consumer/Cargo.toml"
+    # In the usual folder: most packages are there already, from the other tests.
+    cargo build --manifest-path "$folder/consumer/Cargo.toml" --target-dir target
+    says target/debug/consumer
+}
+
+dist() {
+    [ "$(uname -sm)" = "Linux x86_64" ] || { skip "make dist: it builds on Linux on x86-64 only" && return; }
+    local name=libdf11-$version-x86_64-linux-gnu
+    t "make dist" make dist
+    t "once more, the same bytes" dist_again "$name"
+    t "its checksum" sh -c 'cd target/dist && sha256sum -c SHA256SUMS'
+    t "it unpacks" tar -C "$scratch" -xf "target/dist/$name.tar.gz"
+    t "it needs no later glibc than 2.17" bindings/packages/check.sh "$scratch/$name" "$scratch/$name/lib" 2.17
+    consumers dist "$scratch/$name" "$scratch/$name/lib"
+    t "dist: C, static as a whole" wholly_static
+    t "dist: two archives made by Rust in one program" two_archives
+    t "dist: the tool" tool
+    t "dist: the notices of what is linked in" grep -q '^safetensors [0-9.]*: Apache-2.0' "$scratch/$name/share/doc/libdf11/THIRD-PARTY.txt"
+}
+dist_again() {
+    mv "target/dist/$1.tar.gz" "$scratch/first.tar.gz"
+    touch include/df11.h
+    make dist
+    cmp "$scratch/first.tar.gz" "target/dist/$1.tar.gz"
+}
+
+deb() {
+    command -v dpkg-shlibdeps >/dev/null || { skip "make deb: this is no Debian (dpkg-dev)" && return; }
+    t "make deb" make deb
+    local system=$scratch/system
+    t "dpkg installs the packages" deb_install "$system"
+    t "the installed files are right" bindings/packages/check.sh "$system/usr" "$(echo "$system"/usr/lib/*-linux-gnu*)"
+    TREE=$system/usr LIB=$(echo "$system"/usr/lib/*-linux-gnu*)
+    t "deb: C by pkg-config, in a system root" deb_consumer "$system"
+    t "deb: C and C++ by CMake" by_cmake
+    t "deb: the tool" tool
+    t "dpkg removes them without a trace" deb_remove "$system"
+}
+dpkg_in() { # ROOT ARGUMENTS: dpkg on a system of its own. No package has a script, so nothing of it is ever run.
+    local as=()
+    [ "$(id -u)" = 0 ] || as=(fakeroot)
+    "${as[@]}" dpkg "--root=$1" --log=/dev/null --force-not-root --force-bad-path "${@:2}"
+}
+deb_install() {
+    local package
+    mkdir -p "$1/var/lib/dpkg/"{updates,info,triggers}
+    touch "$1/var/lib/dpkg/available"
+    # What they depend on is here as it is on this machine: dpkg refuses if that is not enough.
+    for package in libc6 libgcc-s1; do
+        dpkg --status "$package"
+        echo
+        touch "$1/var/lib/dpkg/info/$package:$(dpkg --print-architecture).list"
+    done >"$1/var/lib/dpkg/status"
+    for package in target/deb/*.deb; do
+        [ "$(dpkg-deb --ctrl-tarfile "$package" | tar -t | grep -cE '(pre|post)(inst|rm)')" = 0 ]
+        dpkg-deb --contents "$package" | fails grep -v ' root/root '
+    done
+    fails dpkg_in "$1" --install target/deb/libdf11-dev_*.deb # needs the library's package
+    dpkg_in "$1" --install target/deb/*.deb
+    dpkg_in "$1" --verify libdf11-0.1 libdf11-dev df11 >"$scratch/verified"
+    [ ! -s "$scratch/verified" ]
+    grep -qx "libdf11 0.1 libdf11-0.1 (>= $version)" "$1"/var/lib/dpkg/info/libdf11-0.1*.shlibs
+    [ -f "$1/usr/share/doc/libdf11-0.1/copyright" ]
+}
+deb_consumer() {
+    local out=$scratch/program
+    # Without a sysroot the files must name the system's own folders, as Debian's do.
+    [ "$(PKG_CONFIG_LIBDIR=$LIB/pkgconfig pkg-config --variable=includedir df11)" = /usr/include ]
+    # shellcheck disable=SC2046
+    "$cc" "${warnings[@]}" "$here/consumer.c" -o "$out" \
+        $(PKG_CONFIG_SYSROOT_DIR=$1 PKG_CONFIG_SYSTEM_INCLUDE_PATH=/none PKG_CONFIG_SYSTEM_LIBRARY_PATH=/none flags df11)
+    [ "$(needs "$out")" = "$(soname "$LIB")" ]
+    says env "LD_LIBRARY_PATH=$LIB" "$out"
+}
+deb_remove() {
+    dpkg_in "$1" --purge libdf11-dev df11 libdf11-0.1
+    find "$1" -path "$1/var" -prune -o ! -type d -print >"$scratch/left"
+    [ ! -s "$scratch/left" ] || { cat "$scratch/left"; return 1; }
+}
+
+python3 "$here/expected.py" "$golden/original.safetensors" >"$scratch/expected"
+[ -s "$scratch/expected" ]
+for part in "${@:-all}"; do
+    case $part in
+    install) installed ;;
+    rust | dist | deb) "$part" ;;
+    all) installed && rust && dist && deb ;;
+    *) echo "run.sh: no $part; there are install, rust, dist and deb" >&2 && exit 2 ;;
+    esac
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
