@@ -153,10 +153,9 @@ func (s *Server) serveDocument(w *recorder, r *http.Request, d document) {
 		return
 	}
 	w.WriteHeader(a.status)
-	control := http.NewResponseController(w)
 	for rest := d.bytes[a.body.first:][:a.body.length]; len(rest) > 0; {
 		n := min(len(rest), s.cfg.Chunk)
-		control.SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout))
+		w.begin()
 		if _, err := w.Write(rest[:n]); err != nil || r.Context().Err() != nil {
 			w.gone()
 			return

@@ -81,7 +81,8 @@ func (s *Server) Close() {
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	w := &recorder{
-		ResponseWriter: rw, bare: r.Method == http.MethodHead, stopped: func() bool { return s.stop.Err() != nil },
+		ResponseWriter: rw, bare: r.Method == http.MethodHead, limit: s.cfg.WriteTimeout,
+		stopped: func() bool { return s.stop.Err() != nil },
 	}
 	// A request is at an end, too, when the service is.
 	ctx, cancel := context.WithCancel(r.Context())

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
@@ -89,7 +88,6 @@ func (s *Server) stream(w *recorder, r *http.Request, a answer, make func(part s
 	}
 	defer s.pool.give(buffer)
 
-	control := http.NewResponseController(w)
 	for rest := a.body; rest.length > 0; {
 		// One byte more may be decoded at the front, and one at the end of what is not the last piece: see
 		// catalog.read.
@@ -103,7 +101,7 @@ func (s *Server) stream(w *recorder, r *http.Request, a answer, make func(part s
 			w.WriteHeader(a.status)
 		}
 		// Every piece has its own time: a large tensor may take long, a client that receives nothing may not.
-		control.SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout))
+		w.begin()
 		if _, err := w.Write(bytes); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				w.end = endSlow
