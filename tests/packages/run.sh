@@ -112,8 +112,9 @@ by_cmake() {
     done
 }
 by_go() {
-    local out=$scratch/program
-    export PKG_CONFIG_PATH=$LIB/pkgconfig GOFLAGS="-mod=readonly $(bindings/go/flags.sh "$TREE" "$LIB")" GOWORK=off CGO_ENABLED=1
+    local out=$scratch/program own
+    own=$(bindings/go/flags.sh "$TREE" "$LIB")
+    export PKG_CONFIG_PATH=$LIB/pkgconfig GOFLAGS="-mod=readonly $own" GOWORK=off CGO_ENABLED=1
     PATH=$(bindings/go/toolchain.sh):$PATH
     go build -C "$here/go" -o "$out" .
     [ "$(needs "$out")" = "$(soname "$LIB")" ]
@@ -193,7 +194,8 @@ by_rust() {
     rm -rf "$folder/libdf11-$version" "$folder/consumer"
     mkdir -p "$folder/consumer"
     cargo package --locked --no-verify --allow-dirty -p libdf11 --target-dir "$folder/pack"
-    tar -C "$folder" -xf "$folder/pack/package/libdf11-$version.crate"
+    # As of now: the crate's files all have one date, by which cargo would take others of yesterday for the same.
+    tar -C "$folder" -xmf "$folder/pack/package/libdf11-$version.crate"
     cp "$here/rust/main.rs" Cargo.lock "$folder/consumer/"
     sed "s/@VERSION@/$version/" "$here/rust/Cargo.toml" >"$folder/consumer/Cargo.toml"
     # In the usual folder: most packages are there already, from the other tests.
