@@ -7,7 +7,7 @@ RELEASE := target/release
 SONAME := libdf11.so.$(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\)\..*/\1/p' Cargo.toml | head -n 1)
 GOLDEN := tests/data/golden/block
 
-.PHONY: all build demo test bench header kernels gpu-bundle clean
+.PHONY: all build demo test test-deep bench header kernels gpu-bundle clean
 
 all: build
 
@@ -27,6 +27,11 @@ demo:
 # Everything that CI runs. tests/run.sh installs what is missing and says what it does.
 test:
 	tests/run.sh
+
+# What takes too long for that, or a nightly toolchain: ThreadSanitizer, Miri, every fault, ten minutes of traffic. Some half
+# an hour: tests/deep.md.
+test-deep:
+	tests/deep.sh
 
 # Decoding, encoding and images beside their peers, and whole models beside cp: some ten minutes. Results go to tests/bench/results
 # (cargo runs a benchmark in its own folder).

@@ -47,6 +47,28 @@ fn sixteen_threads_at_once() {
     emulator.assert_no_fault();
 }
 
+/// Two threads write one number without a word: under ThreadSanitizer this must fail, or what it says of the test above is
+/// worth nothing.
+#[test]
+#[ignore = "a race on purpose: tests/sanitize.sh runs it"]
+fn a_race_that_a_checker_must_find() {
+    struct Number(std::cell::UnsafeCell<u64>);
+    // SAFETY: it is not, and that is the point. Nothing depends on the number.
+    unsafe impl Sync for Number {}
+    impl Number {
+        fn add(&self) {
+            // SAFETY: the address is valid; the race is what is to be found.
+            unsafe { *self.0.get() += 1 };
+        }
+    }
+    let number = Number(0.into());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| (0..100_000).for_each(|_| std::hint::black_box(&number).add()));
+        }
+    });
+}
+
 /// Bytes of this process that are in memory.
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();
