@@ -12,7 +12,7 @@ thread() { step tests/sanitize.sh thread; }
 
 # Miri is a component of nightly toolchains alone.
 miri() {
-    cargo +nightly miri --version >/dev/null 2>&1 || rustup component add --toolchain nightly miri rust-src ||
+    rustup component add --toolchain nightly miri rust-src >/dev/null 2>&1 || cargo +nightly miri --version >/dev/null 2>&1 ||
         { echo "missing: Miri (rustup component add --toolchain nightly miri rust-src)" >&2; exit 1; }
     export CARGO_TARGET_DIR=target/miri MIRIFLAGS="-Zmiri-disable-isolation"
     step cargo +nightly miri test --locked --test miri

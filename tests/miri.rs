@@ -177,5 +177,5 @@ fn damage_is_no_danger() {
         open(&file[..bytes], 0).unwrap_err();
     }
     let mut model = null_mut();
-    assert_eq!(call!(df11_model_open_memory(null(), 0, null(), &mut model)), Status::InvalidFormat as i32);
+    assert_eq!(call!(df11_model_open_memory(null(), 0, null(), &mut model)), Status::InvalidArgument as i32);
 }
