@@ -51,6 +51,11 @@ test-ggml:
 	[ -n "$$DF11_PREFIX" ] || $(MAKE) install PREFIX=$(CURDIR)/target/stage
 	examples/ggml/test.sh
 
+# What takes too long for that, or a nightly toolchain: ThreadSanitizer, Miri, every fault, ten minutes of traffic. Some half
+# an hour: tests/deep.md.
+test-deep:
+	tests/deep.sh
+
 # Decoding, encoding and images beside their peers, and whole models beside cp: some ten minutes. Results go to tests/bench/results
 # (cargo runs a benchmark in its own folder).
 bench:

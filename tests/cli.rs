@@ -5,6 +5,9 @@
 mod compress;
 #[path = "cli/decompress.rs"]
 mod decompress;
+#[cfg(target_os = "linux")]
+#[path = "cli/faults.rs"]
+mod faults;
 #[path = "cli/inspect.rs"]
 mod inspect;
 #[cfg(unix)]

@@ -67,11 +67,14 @@ fi
 
 step make test-ggml
 
-# The library itself under AddressSanitizer: what C programs cannot see is whether *it* reads or writes outside. The
-# sanitizer is part of every toolchain, but its switch is not stable yet, hence the variable.
-host=$(rustc -vV | sed -n 's/^host: //p')
-if [ "$host" = x86_64-unknown-linux-gnu ] || [ "$host" = aarch64-unknown-linux-gnu ]; then
-    export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="target/asan"
-    step cargo test --locked --target "$host" --test golden --test decode --test encode --test writer --test hostile --test properties --test image
-fi
+# Half a minute for each fuzzer, two at a time.
+step tests/fuzz/run.sh 30
+
+# A server that runs for months, in ten seconds; alone in its process, whose memory must not grow.
+step cargo test --locked --test traffic -- --ignored --exact soak
+
+# The library itself under AddressSanitizer. What takes longer is in tests/deep.sh: ThreadSanitizer, Miri, every fault, hours.
+case $(rustc -vV | sed -n 's/^host: //p') in
+    x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu) step tests/sanitize.sh address ;;
+esac
 echo "== all passed"

@@ -183,7 +183,7 @@ impl<'o> Job<'o> {
             }
             if self.options.resume
                 && self.files[number].is_file()
-                && state::holds_group(&self.files[number], &group.name)
+                && state::holds_group(&self.files[number], &group.name).is_ok()
             {
                 resumed += 1;
                 continue;
@@ -272,13 +272,15 @@ impl<'o> Job<'o> {
     fn complete(self, left: Vec<LeftGroup>, progress: &Progress) -> Result<Report> {
         let is_left = |g: &usize| left.iter().any(|l| l.group == self.groups[*g].name);
         for g in (0..self.groups.len()).filter(|g| !is_left(g)) {
-            if !state::holds_group(&self.files[g], &self.groups[g].name) {
+            state::holds_group(&self.files[g], &self.groups[g].name).map_err(|error| {
+                let missing = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+                // A disk that cannot be read just now is no reason to remove what may be good.
+                if matches!(&error, Error::Io { source, .. } if !missing(source)) {
+                    return error;
+                }
                 let place = Place::file(self.files[g].display().to_string()).tensor(&self.groups[g].name);
-                return Err(Error::invalid(
-                    place,
-                    "the file of a group is missing or damaged: remove it, and do its part again",
-                ));
-            }
+                Error::invalid(place, "the file of a group is missing or damaged: remove it, and do its part again")
+            })?;
         }
         let mut plain = self.rest.clone();
         for g in (0..self.groups.len()).filter(is_left) {

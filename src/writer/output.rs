@@ -24,6 +24,16 @@ pub(crate) struct PartialFile {
     remove: AtomicBool,
 }
 
+/// Options to open a file of a name that others can tell beforehand: one that is a link is refused (ELOOP), for who may create
+/// files beside ours could otherwise have us write over any file that we may write.
+pub(super) fn no_links() -> OpenOptions {
+    #[cfg_attr(not(unix), expect(unused_mut))]
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW);
+    options
+}
+
 /// The name under which a file is written.
 pub(crate) fn temporary(to: &Path) -> PathBuf {
     let mut name = OsString::from(".");
@@ -43,7 +53,7 @@ impl PartialFile {
     pub fn create(to: &Path, bytes: u64, keep: bool) -> Result<PartialFile> {
         let temporary = temporary(to);
         let fail = |e| Error::io("create", &temporary, e);
-        let mut options = OpenOptions::new();
+        let mut options = no_links();
         let file = options.read(true).write(true).create(true).truncate(!keep).open(&temporary).map_err(fail)?;
         let partial =
             PartialFile { file, temporary: temporary.clone(), to: to.to_owned(), remove: AtomicBool::new(!keep) };

@@ -8,7 +8,7 @@
 //! | `.NAME.df11-job` | for a single file: the same as the first, then the groups that are on the disk, a line each |
 //! | `.NAME.df11-tmp` | a file that is being written |
 
-use super::output::write_file;
+use super::output::{no_links, write_file};
 use crate::error::{Error, Place, Result, shorten};
 use crate::format::UNFINISHED;
 use serde_json::{Value, json};
@@ -208,7 +208,7 @@ impl PartState {
         let path = folder.join(part.file());
         let fail = |e| Error::io("open", &path, e);
         let lock_path = folder.join(format!("{}.lock", part.file()));
-        let lock = File::create(&lock_path).map_err(fail)?;
+        let lock = no_links().write(true).create(true).truncate(true).open(&lock_path).map_err(fail)?;
         let lock = match lock.try_lock() {
             Ok(()) => Some(lock),
             Err(std::fs::TryLockError::WouldBlock) => {
@@ -336,7 +336,7 @@ impl Journal {
     pub fn open(to: &Path, job: &Value, resume: bool) -> Result<Journal> {
         let path = Self::path(to);
         let fail = |e| Error::io("open", &path, e);
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(fail)?;
+        let mut file = no_links().read(true).append(true).create(true).open(&path).map_err(fail)?;
         if let Err(std::fs::TryLockError::WouldBlock) = file.try_lock() {
             return Err(Error::InvalidArgument(format!(
                 "another process is writing '{}'",
@@ -428,9 +428,9 @@ impl Journal {
     }
 }
 
-/// Whether a file of that name can be opened as one that holds this group.
-pub(super) fn holds_group(path: &Path, group: &str) -> bool {
-    crate::format::Model::open_group(path, group).is_ok()
+/// That a file of that name can be opened as one that holds this group; else why not.
+pub(super) fn holds_group(path: &Path, group: &str) -> Result<()> {
+    crate::format::Model::open_group(path, group).map(drop)
 }
 
 #[cfg(test)]

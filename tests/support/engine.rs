@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, c_char, c_void};
 use std::path::{Path, PathBuf};
 
-/// The emulator's library as cargo built it with the tests.
+/// The emulator's library as cargo built it with the tests, or the one that DF11_TEST_EMULATOR names (tests/sanitize.sh).
 pub fn library() -> PathBuf {
+    if let Some(path) = std::env::var_os("DF11_TEST_EMULATOR") {
+        return path.into();
+    }
     let folder = std::env::current_exe().unwrap().parent().unwrap().to_owned();
     let library = folder.join(format!("{}df11_emulator{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX));
     assert!(library.exists(), "{} is missing: cargo builds it with the tests", library.display());

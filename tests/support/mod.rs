@@ -15,4 +15,6 @@ pub mod mutate;
 pub mod programs;
 #[cfg(target_os = "linux")]
 pub mod target;
+#[cfg(target_os = "linux")]
+pub mod traffic;
 pub mod weights;

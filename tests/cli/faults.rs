@@ -1,0 +1,208 @@
+//! Disks that fail: each kind of call on a file goes wrong once, at every place where the tool makes it (in `make test` at
+//! some of them), by a library that is loaded in front of the C library (tests/c/faulty.c). Whatever fails, the tool says what
+//! and where in one line and with exit code 2, never that a model is bad; what it leaves is no model or all of it, and the same
+//! command goes on to the bytes of a run without a fault. Short and interrupted transfers are no faults.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::support::{check, golden, programs};
+use super::{Ran, df11, list, models, run_on};
+
+const EINTR: i32 = libc::EINTR;
+/// Instead of a number of an error: half of the bytes are moved.
+const SHORT: i32 = 0;
+
+/// The library that makes calls fail, and where it notes what it did.
+struct Faulty {
+    folder: tempfile::TempDir,
+}
+
+impl Faulty {
+    fn new() -> Faulty {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/faulty.c");
+        let mut compiler = programs::compiler(false);
+        compiler.args(["-std=c11", "-O1", "-shared", "-fPIC"]).args(programs::WARNINGS);
+        programs::run(compiler.arg(source).arg("-o").arg(folder.path().join("faulty.so")).arg("-ldl"));
+        Faulty { folder }
+    }
+
+    /// Runs the tool with a fault in its calls on files under a folder; says how often it made each call, and whether the
+    /// fault came to pass.
+    fn run(
+        &self,
+        command: &mut Command,
+        under: &Path,
+        fault: Option<(&str, u32, i32)>,
+    ) -> (Ran, BTreeMap<String, u32>) {
+        let log = self.folder.path().join("log");
+        command.env("LD_PRELOAD", self.folder.path().join("faulty.so"));
+        command.env("FAULTY_UNDER", under).env("FAULTY_LOG", &log);
+        if let Some((call, nth, code)) = fault {
+            command.env("FAULTY", format!("{call}@{nth}={code}"));
+        }
+        let ran = Ran::of(command.output().unwrap());
+        let line = |line: &str| {
+            let (name, count) = line.split_once(' ').unwrap();
+            (name.to_owned(), count.parse().unwrap())
+        };
+        let counts = std::fs::read_to_string(&log).unwrap().lines().map(line).collect();
+        std::fs::remove_file(&log).unwrap();
+        (ran, counts)
+    }
+
+    /// Runs a command with every fault that it may meet under a folder. `after` looks at what came of each, which has not
+    /// been good if there is an error's text.
+    fn everywhere(
+        &self,
+        under: &Path,
+        least: u32,
+        command: impl Fn() -> Command,
+        mut after: impl FnMut(&str, Option<&Ran>),
+    ) -> u32 {
+        let (ran, counts) = self.run(&mut command(), under, None);
+        ran.good();
+        after("without a fault", None);
+        let mut tried = 0;
+        for (call, count) in counts {
+            let codes: &[i32] = match &call[..] {
+                "fired" => continue,
+                "read" | "pread" => &[libc::EIO, SHORT, EINTR],
+                "write" | "pwrite" => &[libc::ENOSPC, libc::EIO, SHORT, EINTR],
+                "truncate" | "reserve" | "mkdir" => &[libc::ENOSPC],
+                _ => &[libc::EIO],
+            };
+            for &code in codes {
+                for nth in places(count) {
+                    let at = format!("{call} {nth} of {count} under {} gives {code}", under.display());
+                    let (ran, counts) = self.run(&mut command(), under, Some((&call, nth, code)));
+                    assert_eq!(counts["fired"], 1, "{at}: it did not come to that");
+                    tried += 1;
+                    if ran.code == 0 {
+                        // A folder that cannot be brought to the disk is worth a warning, and an unfinished file that
+                        // cannot be read at its beginning is begun anew.
+                        let may = code == SHORT || code == EINTR || call == "open" || call == "sync";
+                        let may = may || call == "pread" && nth == 1;
+                        assert!(may, "{at}, and nobody noticed");
+                        after(&at, None);
+                        continue;
+                    }
+                    assert!(code != SHORT && code != EINTR, "{at}: {}", ran.err);
+                    let says = std::io::Error::from_raw_os_error(code).to_string();
+                    assert_eq!(ran.code, 2, "{at}: {}", ran.err);
+                    // The packages that make a temporary file's name keep the text of an error's kind alone.
+                    let kind = std::io::Error::from_raw_os_error(code).kind().to_string();
+                    assert!(
+                        ran.err.contains(&says) || ran.err.contains(&kind) || says.contains(&ran.err),
+                        "{at}: {}",
+                        ran.err
+                    );
+                    ran.bad(2, &[]);
+                    after(&at, Some(&ran));
+                }
+            }
+        }
+        assert!(tried >= least, "{tried} faults under {}", under.display());
+        tried
+    }
+}
+
+/// Which of `count` calls fail: all with DF11_ROUNDS, else the first, the last and some between.
+fn places(count: u32) -> Vec<u32> {
+    let most = u32::try_from(check::rounds(4)).unwrap();
+    let all = 1..=count;
+    if count <= most { all.collect() } else { (0..most).map(|i| 1 + i * (count - 1) / (most - 1)).collect() }
+}
+
+/// A small model to be compressed, with a file that is carried over.
+fn source(folder: &Path) -> PathBuf {
+    let source = folder.join("source");
+    models::write_source(&source, &models::qwen3(1, 1024), 1);
+    std::fs::write(source.join("tokenizer.json"), "{}").unwrap();
+    source
+}
+
+fn remove(path: &Path) {
+    let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+}
+
+fn compress(source: &Path, out: &Path, more: &[&str]) -> Command {
+    let mut command = df11();
+    command.arg("compress").arg(source).arg("-o").arg(out).args(["--threads", "1", "-q"]).args(more);
+    command
+}
+
+#[test]
+fn compressing_survives_every_fault() {
+    let (faulty, dir) = (Faulty::new(), tempfile::tempdir().unwrap());
+    let source = source(dir.path());
+    for name in ["model", "model.safetensors"] {
+        let below = dir.path().join(format!("in-{name}"));
+        std::fs::create_dir(&below).unwrap();
+        let out = below.join(name);
+        Ran::of(compress(&source, &out, &[]).output().unwrap()).good();
+        // A single file has its config beside it.
+        let whole = models::tree(&below);
+        for under in [&source, &below] {
+            let begin = || {
+                for name in list(&below) {
+                    remove(&below.join(name));
+                }
+                compress(&source, &out, &[])
+            };
+            let tried = faulty.everywhere(under, if *under == source { 10 } else { 40 }, begin, |at, failed| {
+                if let Some(ran) = failed {
+                    assert!(ran.err.contains(dir.path().to_str().unwrap()), "{at}: {}", ran.err);
+                    if run_on("inspect", &out, &[]).code == 0 {
+                        // A last look at a file that is complete may fail: then it is that, to the bit.
+                        let now = models::tree(&below);
+                        assert!(
+                            whole.iter().all(|(name, bytes)| now.get(name) == Some(bytes)),
+                            "{at}: a model is left"
+                        );
+                    }
+                    let again = Ran::of(compress(&source, &out, &["--resume"]).output().unwrap());
+                    assert_eq!(again.code, 0, "{at}, left {:?}, and then: {}", list(&below), again.err);
+                }
+                models::same(&models::tree(&below), &whole);
+            });
+            println!("{name}: {tried} faults under {}", under.display());
+        }
+    }
+}
+
+#[test]
+fn decompressing_and_verifying_survive_every_fault() {
+    let (faulty, dir) = (Faulty::new(), tempfile::tempdir().unwrap());
+    let (model, original) = (dir.path().join("model"), dir.path().join("original.safetensors"));
+    std::fs::create_dir(&model).unwrap();
+    super::support::files::copy(&golden::model("sharded"), &model);
+    std::fs::copy(golden::path("sharded/original.safetensors"), &original).unwrap();
+    let below = dir.path().join("below");
+    std::fs::create_dir(&below).unwrap();
+    let out = below.join("out.safetensors");
+    let decompress = || {
+        remove(&out);
+        let mut command = df11();
+        command.arg("decompress").arg(&model).arg("-o").arg(&out).args(["--threads", "1", "-q"]);
+        command
+    };
+    Ran::of(decompress().output().unwrap()).good();
+    let whole = std::fs::read(&out).unwrap();
+    for under in [&model, &below] {
+        faulty.everywhere(under, 10, decompress, |at, failed| match failed {
+            None => assert!(std::fs::read(&out).unwrap() == whole, "{at}: other bytes"),
+            Some(_) => assert!(list(&below).is_empty(), "{at}: left {:?}", list(&below)),
+        });
+    }
+    let verify = || {
+        let mut command = df11();
+        command.arg("verify").arg(&model).arg("--against").arg(&original).args(["--threads", "1", "-q"]);
+        command
+    };
+    for under in [&model, &original] {
+        faulty.everywhere(under, 5, verify, |_, _| {});
+    }
+}

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# What does not fit into `make test`: see tests/deep.md, which says what each part promises and how long it takes.
+#
+#     tests/deep.sh                all of it
+#     tests/deep.sh thread miri    some of it
+set -euo pipefail
+cd "$(dirname "$0")/.."
+step() { echo "== $*"; "$@"; }
+
+# Sixteen threads under ThreadSanitizer.
+thread() { step tests/sanitize.sh thread; }
+
+# Miri is a component of nightly toolchains alone.
+miri() {
+    rustup component add --toolchain nightly miri rust-src >/dev/null 2>&1 || cargo +nightly miri --version >/dev/null 2>&1 ||
+        { echo "missing: Miri (rustup component add --toolchain nightly miri rust-src)" >&2; exit 1; }
+    export CARGO_TARGET_DIR=target/miri MIRIFLAGS="-Zmiri-disable-isolation"
+    step cargo +nightly miri test --locked --test miri
+}
+
+# Every call of the tool on a file fails once, not some of them.
+faults() { DF11_ROUNDS=${DF11_ROUNDS:-1000} step cargo test --locked --features cli --test cli -- faults; }
+
+# The large group's every code, too.
+scale() { DF11_DEEP=1 step cargo test --locked --test scale; }
+
+# Ten minutes of traffic.
+soak() {
+    DF11_SOAK_SECONDS=${DF11_SOAK_SECONDS:-600} step cargo test --locked --test traffic -- --ignored --exact soak --nocapture
+}
+
+[ $# -gt 0 ] || set -- thread miri faults scale soak
+for part in "$@"; do
+    case "$part" in
+        thread | miri | faults | scale | soak) (set -e; "$part") ;;
+        *) echo "usage: tests/deep.sh [thread] [miri] [faults] [scale] [soak]" >&2; exit 2 ;;
+    esac
+done
+echo "== all passed"

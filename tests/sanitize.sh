@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The library itself under a sanitizer: what a C program around it cannot see is whether *it* reads or writes outside, or races.
+# The sanitizers are part of every toolchain, but their switch is not stable yet, hence RUSTC_BOOTSTRAP.
+#
+#     tests/sanitize.sh address    what decodes and encodes, the kept inputs of the fuzzers, and uploads on the emulated driver
+#     tests/sanitize.sh thread     sixteen threads at once (tests/traffic.rs), with the standard library and the emulated
+#                                  driver instrumented, too: nothing is suppressed. Needs the component rust-src.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+host=$(rustc -vV | sed -n 's/^host: //p')
+step() { echo "== $*"; "$@"; }
+
+address() {
+    # The emulated driver is no part of what is looked at, and is built as always.
+    step cargo build --locked -p df11-emulator
+    DF11_TEST_EMULATOR=$PWD/target/debug/libdf11_emulator.so
+    export DF11_TEST_EMULATOR RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="target/asan"
+    local tests=(golden decode encode writer hostile properties image fuzz cuda cuda_groups cuda_errors miri disk)
+    step cargo test --locked --target "$host" "${tests[@]/#/--test=}"
+}
+
+thread() {
+    local source
+    source=$(rustc --print sysroot)/lib/rustlib/src/rust/library
+    [ -d "$source" ] || rustup component add rust-src >/dev/null 2>&1 || true
+    [ -d "$source" ] || { echo "missing: the standard library's source (rustup component add rust-src)" >&2; exit 1; }
+    # With -rdynamic the emulated driver, which is loaded, finds the sanitizer's functions in the program.
+    export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Clink-arg=-rdynamic" CARGO_TARGET_DIR="target/tsan"
+    local test=(cargo test --locked -Zbuild-std --target "$host" --test traffic)
+    step "${test[@]}" sixteen
+    # A checker that finds nothing must be one that could.
+    echo "== the same checker finds a race that is there"
+    local said
+    if said=$("${test[@]}" -- --ignored --exact a_race_that_a_checker_must_find 2>&1) || ! grep -q "data race" <<<"$said"; then
+        echo "the race was not found: $said" >&2
+        exit 1
+    fi
+}
+
+case "${1:-}" in
+    address | thread) "$1" ;;
+    *) echo "usage: tests/sanitize.sh address|thread" >&2; exit 2 ;;
+esac
