@@ -5,8 +5,8 @@
 #     mutants.sh host|cuda [SHARD/SHARDS] [cargo-mutants' options]     a sample: every SHARDS-th mutant, from SHARD on; all
 #                                                                      of them, unless said otherwise
 #
-# All mutants take a night. To make one cheap, the tests that say most about a module are put into one program (host: format,
-# golden, decode, encode, properties; cuda: image, cuda_kernels, cuda_errors, with unit tests), the library is linked as an
+# All mutants take a night. To make one cheap, the tests that say most about a module are put into one program (below), with
+# the unit tests beside it, the library is linked as an
 # rlib alone, and nothing carries debug information. The same sample is drawn each time. Results: target/mutants/NAME/mutants.out.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -15,7 +15,7 @@ what=${1:?host or cuda} shard=${2:-0/1}
 shift
 shift || true
 case $what in
-host) tests=(format golden decode encode properties) files=(-f 'src/format/**' -f 'src/huffman/**') ;;
+host) tests=(format golden decode encode properties hostile walk image) files=(-f 'src/format/**' -f 'src/huffman/**') ;;
 cuda) tests=(image cuda_kernels cuda_errors) files=(-f 'src/cuda/**') ;;
 *) echo "mutants.sh: host or cuda, not $what" >&2 && exit 2 ;;
 esac

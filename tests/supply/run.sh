@@ -17,6 +17,8 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 msrv=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 cargo_deny=0.20.2
 mkdir -p "$work"
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 unset CARGO_TARGET_DIR CARGO_ENCODED_RUSTFLAGS RUSTFLAGS RUSTC_BOOTSTRAP
 
 passed=0 failed=0 missed=0
@@ -24,7 +26,7 @@ t() { # NAME COMMAND...: a test, which must exit with 0; only one that fails sho
     local name=$1 start=$SECONDS code
     shift
     set +e
-    (set -e; "$@") >"$work/log" 2>&1
+    (set -e; "$@") >"$scratch/log" 2>&1
     code=$?
     set -e
     if [ $code = 0 ]; then
@@ -33,7 +35,7 @@ t() { # NAME COMMAND...: a test, which must exit with 0; only one that fails sho
     else
         failed=$((failed + 1))
         echo "FAILED  $name ($*: exit $code)"
-        tail -n 100 "$work/log" | sed 's/^/        /'
+        tail -n 100 "$scratch/log" | sed 's/^/        /'
     fi
 }
 missing() { # WHAT: cannot be tested here
@@ -54,7 +56,7 @@ check() {
 }
 
 msrv() {
-    t "README, CONTRIBUTING and every member of the workspace say Rust $msrv" one_msrv
+    t "README and CONTRIBUTING say Rust $msrv" one_msrv
     # The library's own use of newer functions is clippy's incompatible_msrv, which tests/run.sh runs with every other lint.
     t "clippy tells of functions that Rust $msrv lacks" newer_function
     if cargo "+$msrv" --version >/dev/null 2>&1 || cargo "+$msrv.0" --version >/dev/null 2>&1; then
@@ -69,8 +71,6 @@ msrv() {
 one_msrv() {
     grep -q "Rust toolchain ($msrv or later)" README.md
     grep -q "Rust toolchain ($msrv or later)" CONTRIBUTING.md
-    git ls-files -- Cargo.toml 'tests/*/Cargo.toml' | xargs grep -L -x "rust-version = \"$msrv\"" | sed 's/$/ says otherwise/' |
-        { ! grep .; }
 }
 newer_function() { # a package like ours, with a function of Rust 1.91
     local package=$work/newer
