@@ -60,17 +60,22 @@ fn go(folder: &Path) -> Example {
         env!("CARGO_PKG_VERSION"),
         folder.display()
     );
-    std::fs::write(folder.join("df11.pc"), package).unwrap();
+    let packages = folder.join("pkgconfig");
+    std::fs::create_dir(&packages).unwrap();
+    std::fs::write(packages.join("df11.pc"), package).unwrap();
     let found = run(Command::new("bindings/go/toolchain.sh").current_dir(ROOT)).stdout;
     let go = Path::new(std::str::from_utf8(&found).unwrap().trim()).join("go");
+    let flags = run(Command::new("bindings/go/flags.sh").current_dir(ROOT).arg(ROOT).arg(folder)).stdout;
     let program = folder.join("decompress.go.program");
     run(Command::new(go)
         .current_dir(Path::new(ROOT).join("examples"))
-        .args(["build", "-o"])
+        .arg("build")
+        .arg(format!("-ldflags=-extldflags=-Wl,-rpath,{}", folder.display()))
+        .arg("-o")
         .arg(&program)
         .arg("decompress.go")
-        .env("PKG_CONFIG_PATH", folder)
-        .env("CGO_LDFLAGS", format!("-Wl,-rpath,{}", folder.display())));
+        .env("GOFLAGS", std::str::from_utf8(&flags).unwrap().trim())
+        .env("PKG_CONFIG_PATH", packages));
     Example { program, device: true }
 }
 

@@ -20,11 +20,7 @@ if ! [ -e "$prefix/lib/pkgconfig/df11.pc" ]; then
 fi
 export PKG_CONFIG_PATH=$prefix/lib/pkgconfig LD_LIBRARY_PATH=$prefix/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export CGO_ENABLED=1
-# Go's build cache looks at Go files and flags, but not at what pkg-config says and at headers elsewhere: it would go on
-# with what was built against another tree. A flag of the one package with cgo's calls changes with the tree; -D does
-# nothing else here.
-tree=$(cat <(echo "$prefix") "$prefix"/include/df11.h "$prefix"/lib/pkgconfig/df11*.pc | sha256sum | cut -c1-16)
-own="-buildvcs=false -gcflags=github.com/libdf11/libdf11/bindings/go/internal/cdf11=-D=/$tree"
+own=$(./flags.sh "$prefix")
 # Nothing here is fetched but what go.mod pins, which is nothing.
 export GOFLAGS="-mod=readonly $own"
 

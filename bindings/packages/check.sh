@@ -34,7 +34,7 @@ if [ -n "$glibc" ]; then
     [ "$(printf '%s\n' "$glibc" "$newest" | sort -V | tail -n 1)" = "$glibc" ] || bad "glibc $newest is needed, not $glibc"
     # Such a tree goes to others: it must not tell, nor depend on, where it was built.
     for file in "$shared" "$libdir/libdf11.a" "$prefix/bin/df11"; do
-        named=$(grep -aoE "($root|${CARGO_HOME:-$HOME/.cargo})[[:print:]]{0,80}" "$file" || true)
+        named=$(grep -aoE "($root|${CARGO_HOME:-$HOME/.cargo}|${RUSTUP_HOME:-$HOME/.rustup})[[:print:]]{0,80}" "$file" || true)
         [ -z "$named" ] || bad "$(basename "$file") names folders of this machine: ${named%%$'\n'*}"
     done
 fi

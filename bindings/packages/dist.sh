@@ -25,9 +25,12 @@ if ! cmp -s "$requirements" "$environment/installed"; then
 fi
 rustup target list --installed 2>/dev/null | grep -qx "$triple" || rustup target add "$triple" 2>/dev/null || true
 
-# Messages of panics and line tables name source files: by the same names on every machine.
+# Messages of panics and line tables name source files: by the same names on every machine. The standard library's have names of
+# their own, unless the toolchain has its source (the component rust-src), when they are folders of this machine again.
 registry=${CARGO_HOME:-$HOME/.cargo}/registry/src
-flags=("--remap-path-prefix=$PWD=/libdf11" "--remap-path-prefix=$registry=/registry")
+std=$(rustc --print sysroot)/lib/rustlib/src/rust
+flags=("--remap-path-prefix=$PWD=/libdf11" "--remap-path-prefix=$registry=/registry"
+    "--remap-path-prefix=$std=/rustc/$(rustc -vV | sed -n 's/^commit-hash: //p')")
 printf -v encoded '%s\x1f' "${flags[@]}"
 PATH=$PWD/$environment/bin:$PATH CARGO_ENCODED_RUSTFLAGS=${encoded%$'\x1f'} \
     cargo zigbuild --release --locked --features cli --target "$triple.$glibc" --target-dir target/dist

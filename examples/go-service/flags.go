@@ -17,8 +17,16 @@ type settings struct {
 	listen string
 }
 
-// prefix is what the name of a flag has in front of it in the environment: -write-timeout is DF11_SERVICE_WRITE_TIMEOUT.
+// prefix is what the name of a flag has in front of it in the environment: -write-timeout is
+// DF11_SERVICE_WRITE_TIMEOUT.
 const prefix = "DF11_SERVICE_"
+
+const usage = `usage: go-service [flags] MODEL
+
+MODEL is a folder or a .safetensors file. Each flag may also be given as an environment variable:
+-write-timeout is ` + prefix + `WRITE_TIMEOUT, and MODEL is ` + prefix + `MODEL.
+
+`
 
 // parse reads the flags, and for those that are not given, the environment.
 func parse(args []string, env func(string) (string, bool), out io.Writer) (*settings, error) {
@@ -29,26 +37,32 @@ func parse(args []string, env func(string) (string, bool), out io.Writer) (*sett
 	f := flag.NewFlagSet("go-service", flag.ContinueOnError)
 	f.SetOutput(out)
 	f.Usage = func() {
-		fmt.Fprintf(out, "usage: go-service [flags] MODEL\n\nMODEL is a folder or a .safetensors file. Each flag may also be given as an environment variable:\n-write-timeout is %sWRITE_TIMEOUT, and MODEL %sMODEL.\n\n", prefix, prefix)
+		fmt.Fprint(out, usage)
 		f.PrintDefaults()
 	}
 	f.StringVar(&set.listen, "listen", "127.0.0.1:8311", "`address` to listen on; there is no authentication")
-	f.StringVar(&hosts, "hosts", "", "comma-separated `names`, beside localhost and addresses, that requests over loopback may have as Host; * is any")
+	f.StringVar(&hosts, "hosts", "",
+		"comma-separated `names`, beside localhost and addresses, that requests over loopback may have as Host; * is any")
 	f.StringVar(&config, "config", "", "`file` to use instead of the model's own config.json")
 	f.BoolVar(&set.Verify, "verify", set.Verify, "walk every code and hash every byte before the model is ready")
 	f.IntVar(&set.VerifyThreads, "verify-threads", set.VerifyThreads, "threads to verify with")
-	f.BoolVar(&set.Map, "map", set.Map, "map the files instead of reading them: whoever cuts one short kills the process")
-	f.DurationVar(&set.Retry, "retry", set.Retry, "after how long to open a model again that could not be read; 0: never")
+	f.BoolVar(&set.Map, "map", set.Map,
+		"map the files instead of reading them: whoever cuts one short kills the process")
+	f.DurationVar(&set.Retry, "retry", set.Retry,
+		"after how long to open a model again that could not be read; 0: never")
 	f.IntVar(&set.Streams, "streams", set.Streams, "tensors that are sent at once, each through one buffer")
 	f.IntVar(&set.Chunk, "chunk", set.Chunk, "`bytes` of a buffer: what is decoded and sent in one piece")
 	f.IntVar(&set.Decodes, "decodes", set.Decodes, "pieces that are decoded at once, by one thread each")
 	f.IntVar(&set.Waiting, "waiting", set.Waiting, "requests that may wait for a buffer; others get 503")
 	f.DurationVar(&set.Wait, "wait", set.Wait, "how long a request waits for a buffer before it gets 503")
-	f.IntVar(&set.Connections, "connections", set.Connections, "connections that there may be; then the longest idle one is closed")
-	f.DurationVar(&set.HeaderTimeout, "header-timeout", set.HeaderTimeout, "how long a client may take to send a request")
+	f.IntVar(&set.Connections, "connections", set.Connections,
+		"connections that there may be; then the longest idle one is closed")
+	f.DurationVar(&set.HeaderTimeout, "header-timeout", set.HeaderTimeout,
+		"how long a client may take to send a request")
 	f.DurationVar(&set.IdleTimeout, "idle-timeout", set.IdleTimeout, "how long a connection may be without a request")
 	f.DurationVar(&set.WriteTimeout, "write-timeout", set.WriteTimeout, "how long a client may take to receive a piece")
-	f.DurationVar(&set.Drain, "drain", set.Drain, "how long requests are still taken when the end was asked for and /readyz says no")
+	f.DurationVar(&set.Drain, "drain", set.Drain,
+		"how long requests are still taken when the end was asked for and /readyz says no")
 	f.DurationVar(&set.Shutdown, "shutdown", set.Shutdown, "how long requests that run may take then")
 	f.StringVar(&format, "log-format", "text", "`text or json`")
 	f.TextVar(&level, "log-level", slog.LevelInfo, "`level`: debug (with probes and scrapes), info, warn or error")

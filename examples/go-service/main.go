@@ -20,8 +20,8 @@ func main() {
 	os.Exit(run(os.Args[1:], os.LookupEnv, os.Stderr))
 }
 
-// run is the whole program: 0 after an end in order, 1 if requests had to be cut off or the listener failed, 2 for what cannot
-// be meant.
+// run is the whole program: 0 after an end in order, 1 if requests had to be cut off or the listener failed, 2 for what
+// cannot be meant.
 func run(args []string, env func(string) (string, bool), out io.Writer) int {
 	set, err := parse(args, env, out)
 	if errors.Is(err, flag.ErrHelp) {

@@ -21,7 +21,8 @@ DF11_PREFIX=$(cd "$prefix" && pwd)
 export DF11_PREFIX PKG_CONFIG_PATH=$DF11_PREFIX/lib/pkgconfig
 export LD_LIBRARY_PATH=$DF11_PREFIX/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 # Nothing is fetched but what go.mod pins, which is nothing.
-export GOFLAGS="-mod=readonly -buildvcs=false" CGO_ENABLED=1
+GOFLAGS="-mod=readonly $("$root/bindings/go/flags.sh" "$DF11_PREFIX")"
+export GOFLAGS CGO_ENABLED=1
 
 unformatted=$(gofmt -l .)
 [ -z "$unformatted" ] || { echo "not as gofmt writes it: $unformatted" >&2; exit 1; }

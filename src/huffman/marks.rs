@@ -12,7 +12,7 @@
 //!          a long code?      weights                        bits, counted downwards from 2^14 - 1
 //!                            (both since the burst's start; weights from 104 before the next mark, and one less)
 //!
-//! step     here += many[12 bits of word]         a window's whole codes and the bits that they take, as points have them
+//! step     here += many[12 bits of word]     a window's whole codes and the bits that they take, as points have them
 //! round    points[weights of here / 104] = here;  word = load at here;  four steps       at most one mark lies in it
 //! burst    up to 160 rounds of all lanes, then of each lane:
 //!            for each border   of blocks, the first code behind it, from the last point before it on

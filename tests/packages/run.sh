@@ -113,7 +113,7 @@ by_cmake() {
 }
 by_go() {
     local out=$scratch/program
-    export PKG_CONFIG_PATH=$LIB/pkgconfig GOFLAGS="-mod=readonly -buildvcs=false" GOWORK=off CGO_ENABLED=1
+    export PKG_CONFIG_PATH=$LIB/pkgconfig GOFLAGS="-mod=readonly $(bindings/go/flags.sh "$TREE" "$LIB")" GOWORK=off CGO_ENABLED=1
     PATH=$(bindings/go/toolchain.sh):$PATH
     go build -C "$here/go" -o "$out" .
     [ "$(needs "$out")" = "$(soname "$LIB")" ]

@@ -72,7 +72,8 @@ func TestBusyConnectionsStay(t *testing.T) {
 // A request with a body is refused at once, however long its body is to be, and whether or not it comes.
 func TestBodies(t *testing.T) {
 	l := live(t, newFake(t, fakeTensor{"t", 10, false}), nil)
-	for _, header := range []string{"Content-Length: 1000000000000", "Transfer-Encoding: chunked", "Content-Length: 5\r\nExpect: 100-continue"} {
+	for _, header := range []string{"Content-Length: 1000000000000", "Transfer-Encoding: chunked",
+		"Content-Length: 5\r\nExpect: 100-continue"} {
 		for _, method := range []string{"GET", "POST"} {
 			t.Run(method, func(t *testing.T) {
 				t.Parallel()
@@ -90,21 +91,26 @@ func TestHostileRequests(t *testing.T) {
 	l := live(t, newFake(t, fakeTensor{"t", 100, false}), nil)
 	ranges := "bytes=" + strings.Repeat("0-0,2-2,", 1500) + "4-4"
 	for request, want := range map[string]int{
-		"GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nRange: " + ranges + "\r\n\r\n":                             416,
-		"GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nRange: " + strings.Repeat("x", 30000) + "\r\n\r\n":         431,
-		"GET /v1/tensors/" + strings.Repeat("x", 30000) + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                     431,
-		"GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + strings.Repeat("A: b\r\n", 5000) + "\r\n":              431,
-		"GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nIf-None-Match: " + strings.Repeat("\"", 9999) + "\r\n\r\n": 200,
-		"GET /v1/tensors/%zz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                                    400,
-		"GET /v1/tensors/t%00 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                                   404,
-		"GET /v1/tensors/%ff%fe HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                                 404,
-		"GET http://localhost/v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                      200,
-		"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                                              404,
-		"CONNECT x:1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                                            421,
-		"GET /v1/tensors/t HTTP/1.1\r\nConnection: close\r\n\r\n":                                                                         400,
-		"GET /v1/tensors/t?../../x#y HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                            200,
-		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": 413,
-		"\x16\x03\x01\x00\xa5\x01\r\n\r\n": 400,
+		"GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nRange: " + ranges +
+			"\r\n\r\n": 416,
+		"GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nRange: " + strings.Repeat("x", 30000) +
+			"\r\n\r\n": 431,
+		"GET /v1/tensors/" + strings.Repeat("x", 30000) +
+			" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n": 431,
+		"GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + strings.Repeat("A: b\r\n", 5000) +
+			"\r\n": 431,
+		"GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nIf-None-Match: " +
+			strings.Repeat("\"", 9999) + "\r\n\r\n": 200,
+		"GET /v1/tensors/%zz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":               400,
+		"GET /v1/tensors/t%00 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":              404,
+		"GET /v1/tensors/%ff%fe HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":            404,
+		"GET http://localhost/v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n": 200,
+		"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                         404,
+		"CONNECT x:1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                       421,
+		"GET /v1/tensors/t HTTP/1.1\r\nConnection: close\r\n\r\n":                                    400,
+		"GET /v1/tensors/t?../../x#y HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":       200,
+		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n":                                                           413,
+		"\x16\x03\x01\x00\xa5\x01\r\n\r\n":                                                           400,
 	} {
 		if status, _ := raw(t, l.url, request); status != want {
 			t.Errorf("%.70q: %d, not %d", request, status, want)
@@ -154,7 +160,9 @@ func TestMetricsDoNotGrow(t *testing.T) {
 func TestNamesOfTheHost(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", 100, false})
 	plain := live(t, f, nil)
-	named := live(t, newFake(t, fakeTensor{"t", 100, false}), func(c *Config) { c.Hosts = []string{"model.internal", "other"} })
+	named := live(t, newFake(t, fakeTensor{"t", 100, false}), func(c *Config) {
+		c.Hosts = []string{"model.internal", "other"}
+	})
 	open := live(t, newFake(t, fakeTensor{"t", 100, false}), func(c *Config) { c.Hosts = []string{"*"} })
 	for host, want := range map[string][3]int{
 		"localhost":               {200, 200, 200},
@@ -175,7 +183,8 @@ func TestNamesOfTheHost(t *testing.T) {
 	} {
 		for i, l := range []*life{plain, named, open} {
 			for _, path := range []string{"/v1/tensors/t", "/healthz", "/metrics"} {
-				if status, _ := raw(t, l.url, "GET "+path+" HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n"); status != want[i] {
+				if status, _ := raw(t, l.url,
+					"GET "+path+" HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n"); status != want[i] {
 					t.Errorf("%q, server %d, %s: %d", host, i, path, status)
 				}
 			}

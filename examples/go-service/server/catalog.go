@@ -63,7 +63,8 @@ func newCatalog(m Model, d *digests) (*catalog, error) {
 	for i := range c.tensors {
 		t := &c.tensors[i]
 		c.byName[t.Name] = i
-		entry := tensorEntry{t.Name, t.Index, t.DType.String(), t.Shape, t.Elements, t.Bytes, nil, t.GroupOffset, tensorURL(t.Name)}
+		entry := tensorEntry{t.Name, t.Index, t.DType.String(), t.Shape, t.Elements, t.Bytes, nil, t.GroupOffset,
+			tensorURL(t.Name)}
 		if t.Group >= 0 {
 			entry.Group = &t.Group
 		}
@@ -93,8 +94,8 @@ func newDocument(value any) (document, error) {
 // tensorPath is what a tensor's name comes behind.
 const tensorPath = "/v1/tensors/"
 
-// tensorURL is a path that leads to a tensor, whatever its name: slashes are escaped, and so are names that are dots, which
-// clients and proxies would resolve.
+// tensorURL is a path that leads to a tensor, whatever its name: slashes are escaped, and so are names that are dots,
+// which clients and proxies would resolve.
 func tensorURL(name string) string {
 	escaped := url.PathEscape(name)
 	if strings.Trim(name, ".") == "" {
@@ -103,8 +104,8 @@ func tensorURL(name string) string {
 	return tensorPath + escaped
 }
 
-// read decodes bytes of a tensor into buffer, which may have to hold one more at each end: half a weight is not decoded.
-// The result is a part of buffer.
+// read decodes bytes of a tensor into buffer, which may have to hold one more at each end: half a weight is not
+// decoded. The result is a part of buffer.
 func (c *catalog) read(t *df11.TensorInfo, s span, buffer []byte) ([]byte, error) {
 	first, end := s.first, s.first+s.length
 	if t.Group >= 0 {
@@ -117,8 +118,8 @@ func (c *catalog) read(t *df11.TensorInfo, s span, buffer []byte) ([]byte, error
 	return b[s.first-first:][:s.length], nil
 }
 
-// etag is a tensor's entity tag, or "" where there is none to be had: the digests tell the log why. It fails only when nobody
-// waits for the answer any more, because ctx or the service has ended.
+// etag is a tensor's entity tag, or "" where there is none to be had: the digests tell the log why. It fails only when
+// nobody waits for the answer any more, because ctx or the service has ended.
 func (c *catalog) etag(ctx context.Context, t *df11.TensorInfo) (string, error) {
 	tag, err := c.digests.etag(ctx, t)
 	if err != nil && (ctx.Err() != nil || c.digests.stop.Err() != nil) {

@@ -12,8 +12,8 @@ type answer struct {
 }
 
 // decide weighs the conditions and the range of a request for a body of size bytes in the order of RFC 9110, section
-// 13.2.2. An empty etag is none: then nothing matches it, not even itself. There are no dates: what a model's file says of
-// its age says nothing of its bytes.
+// 13.2.2. An empty etag is none: then nothing matches it, not even itself. There are no dates: what a model's file says
+// of its age says nothing of its bytes.
 func decide(r *http.Request, etag string, size uint64) answer {
 	whole := answer{http.StatusOK, span{0, size}}
 	if values := r.Header.Values("If-Match"); len(values) > 0 && !matches(values, etag, true) {

@@ -84,7 +84,8 @@ func TestConditionsOverHTTP(t *testing.T) {
 		t.Errorf("a HEAD decoded %d times", n)
 	}
 	answer, body := get(t, url, "If-None-Match: "+tag)
-	if answer.StatusCode != 304 || len(body) != 0 || answer.Header.Get("ETag") != tag || answer.Header.Get("Content-Length") != "" {
+	if answer.StatusCode != 304 || len(body) != 0 || answer.Header.Get("ETag") != tag ||
+		answer.Header.Get("Content-Length") != "" {
 		t.Errorf("If-None-Match: %d, %d bytes, %v", answer.StatusCode, len(body), answer.Header)
 	}
 	answer, _ = get(t, url, `If-Match: "x"`)

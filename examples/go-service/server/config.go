@@ -1,6 +1,6 @@
 // Package server serves the tensors of one DF11 model over HTTP, decoded, in bounded memory. It opens the model in the
-// background, tells its health and its figures, and ends in order. It is no file server and has no users, passwords or TLS:
-// what stands in front of it has.
+// background, tells its health and its figures, and ends in order. It is no file server and has no users, passwords or
+// TLS: what stands in front of it has.
 package server
 
 import (
@@ -48,7 +48,8 @@ type Config struct {
 	VerifyThreads int
 	// Map maps the files instead of reading them: somewhat faster, but who cuts a mapped file short kills the process.
 	Map bool
-	// Retry is how long to wait before a model that could not be read (not: one that is wrong) is opened again; 0: never.
+	// Retry is how long to wait before a model that could not be read (not: one that is wrong) is opened again; 0:
+	// never.
 	Retry time.Duration
 
 	// Streams is how many bodies are sent at once: each has one buffer of Chunk bytes until it has been sent.
@@ -61,19 +62,19 @@ type Config struct {
 	Waiting int
 	Wait    time.Duration
 
-	// Hosts are the names by which clients on this machine may call the service, beside localhost and addresses; "*" is any.
-	// See Server.hostAllowed.
+	// Hosts are the names by which clients on this machine may call the service, beside localhost and addresses; "*" is
+	// any. See Server.hostAllowed.
 	Hosts []string
 
-	// Connections is how many connections there may be. When there are more, the one that has been without a request for
-	// longest is closed.
+	// Connections is how many connections there may be. When there are more, the one that has been without a request
+	// for longest is closed.
 	Connections int
 	// HeaderTimeout is how long a client may take to send a request, IdleTimeout how long it may send none, and
 	// WriteTimeout how long it may take to receive a piece of Chunk bytes.
 	HeaderTimeout, IdleTimeout, WriteTimeout time.Duration
 
-	// Drain is how long requests are still accepted after the end was asked for (and /readyz says so), and Shutdown how long
-	// those that run may then take.
+	// Drain is how long requests are still accepted after the end was asked for (and /readyz says so), and Shutdown how
+	// long those that run may then take.
 	Drain, Shutdown time.Duration
 
 	// Logger is told of every request and of what becomes of the model.
@@ -126,7 +127,8 @@ func (c *Config) check() error {
 	errs := []error{
 		positive("streams", c.Streams), positive("decodes", c.Decodes), positive("connections", c.Connections),
 		positive("verify-threads", c.VerifyThreads),
-		some("header-timeout", c.HeaderTimeout), some("idle-timeout", c.IdleTimeout), some("write-timeout", c.WriteTimeout),
+		some("header-timeout", c.HeaderTimeout), some("idle-timeout", c.IdleTimeout),
+		some("write-timeout", c.WriteTimeout),
 		some("shutdown", c.Shutdown), never("wait", c.Wait), never("retry", c.Retry), never("drain", c.Drain),
 	}
 	if c.Model == "" {

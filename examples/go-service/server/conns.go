@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// conns bounds how many connections there are. Who may go is who has no request running: a connection that has sent none yet,
-// only a part of one, or that is kept for the next one. When there are too many, the one that has been so for longest is
-// closed; if each has a request, the new one is. So a crowd of idle connections keeps nobody out.
+// conns bounds how many connections there are. Who may go is who has no request running: a connection that has sent
+// none yet, only a part of one, or that is kept for the next one. When there are too many, the one that has been so for
+// longest is closed; if each has a request, the new one is. So a crowd of idle connections keeps nobody out.
 type conns struct {
 	most    int
 	metrics *metrics

@@ -25,19 +25,19 @@ type extent struct {
 }
 
 // digests are the hashes of a model's contents, from which entity tags are made. Nothing is decoded for them: what a
-// group's tensors are follows from the bytes of its six parts, so their hash stands for all of them, and a tensor's tag is
-// made of it and the tensor's place. Names, paths and times are not in it: the same bytes have the same tag on every
-// machine and after every start. Two files may compress the same weights differently; their tags then differ, which costs
-// a transfer and is never wrong.
+// group's tensors are follows from the bytes of its six parts, so their hash stands for all of them, and a tensor's tag
+// is made of it and the tensor's place. Names, paths and times are not in it: the same bytes have the same tag on every
+// machine and after every start. Two files may compress the same weights differently; their tags then differ, which
+// costs a transfer and is never wrong.
 //
-// Each is computed once, when it is first wanted, one at a time. A request that goes away leaves the work to the next one:
-// all of it together is one pass over the model's files.
+// Each is computed once, when it is first wanted, one at a time. A request that goes away leaves the work to the next
+// one: all of it together is one pass over the model's files.
 type digests struct {
 	model Model
 	files files
 	log   *slog.Logger
-	// stop ends the work; running counts what is not yet through, and closed says that nothing is to begin any more. Who
-	// begins something holds lock, so that nobody does while the last is waited for.
+	// stop ends the work; running counts what is not yet through, and closed says that nothing is to begin any more.
+	// Who begins something holds lock, so that nobody does while the last is waited for.
 	stop    context.Context
 	lock    sync.Mutex
 	closed  bool
@@ -72,7 +72,8 @@ func newDigests(stop context.Context, m Model, f files, log *slog.Logger, metric
 	}
 }
 
-// etag is the strong entity tag of a tensor's bytes. It fails when ctx ends, or the files cannot be read or have changed.
+// etag is the strong entity tag of a tensor's bytes. It fails when ctx ends, or the files cannot be read or have
+// changed.
 func (d *digests) etag(ctx context.Context, t *df11.TensorInfo) (string, error) {
 	var content sum
 	var err error
@@ -128,8 +129,8 @@ func (d *digests) all(ctx context.Context, report func(done, total uint64)) erro
 	return nil
 }
 
-// get is the cell's digest, computed if it is not known: once for all who ask at the same time. After a failure the next
-// one who asks tries again.
+// get is the cell's digest, computed if it is not known: once for all who ask at the same time. After a failure the
+// next one who asks tries again.
 func (d *digests) get(ctx context.Context, c *cell, compute func() (sum, error)) (sum, error) {
 	c.lock.Lock()
 	if c.known {

@@ -21,7 +21,8 @@ func tag(t testing.TB, url, name string) string {
 	return answer.Header.Get("ETag")
 }
 
-// Tags are of the content: the same in another place, with another way of reading, eager or lazy; others for other tensors.
+// Tags are of the content: the same in another place, with another way of reading, eager or lazy; others for other
+// tensors.
 func TestTagsAreOfTheContent(t *testing.T) {
 	model := filepath.Join(golden, "sharded", "model")
 	copied := filepath.Join(t.TempDir(), "elsewhere")
@@ -51,7 +52,8 @@ func TestTagsAreOfTheContent(t *testing.T) {
 
 // A changed byte of any part of a group changes the tags of its tensors.
 func TestTagsFollowTheBytes(t *testing.T) {
-	f := newFake(t, fakeTensor{"a", 10, false}, fakeTensor{"b", 10, false}, fakeTensor{"plain", 10, true}, fakeTensor{"empty", 0, true})
+	f := newFake(t, fakeTensor{"a", 10, false}, fakeTensor{"b", 10, false}, fakeTensor{"plain", 10, true},
+		fakeTensor{"empty", 0, true})
 	_, url := serveFake(t, f, nil)
 	content, err := os.ReadFile(f.parts)
 	if err != nil {
@@ -59,7 +61,8 @@ func TestTagsFollowTheBytes(t *testing.T) {
 	}
 	content[31] ^= 1
 	content[5] ^= 1
-	other := newFake(t, fakeTensor{"a", 10, false}, fakeTensor{"b", 10, false}, fakeTensor{"plain", 10, true}, fakeTensor{"empty", 0, true})
+	other := newFake(t, fakeTensor{"a", 10, false}, fakeTensor{"b", 10, false}, fakeTensor{"plain", 10, true},
+		fakeTensor{"empty", 0, true})
 	if err := os.WriteFile(other.parts, content, 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +80,10 @@ func TestTagsFollowTheBytes(t *testing.T) {
 // Files that were exchanged behind the model's back give no tag, and the tensors are served without.
 func TestChangedFiles(t *testing.T) {
 	for what, change := range map[string]func(path string) error{
-		"written to": func(path string) error { return os.WriteFile(path, []byte("WHAT the model was compressed to"), 0o666) },
+		"written to": func(path string) error {
+			return os.WriteFile(path, []byte("WHAT the model was compressed to"),
+				0o666)
+		},
 		"replaced": func(path string) error {
 			if err := os.WriteFile(path+".new", []byte("what the model was compressed to"), 0o666); err != nil {
 				return err
@@ -111,7 +117,10 @@ func TestChangedFiles(t *testing.T) {
 	// Also one that changes while it is read.
 	during := newFake(t, fakeTensor{"t", 32, true})
 	d := newDigests(t.Context(), during, look(during.parts), config("").Logger, &metrics{})
-	if _, err := d.plain(&during.tensors[0], func(int) { os.Chtimes(during.parts, time.Time{}, time.Unix(1e9, 0)) }); !errors.Is(err, errChanged) {
+	if _, err := d.plain(&during.tensors[0], func(int) {
+		os.Chtimes(during.parts, time.Time{},
+			time.Unix(1e9, 0))
+	}); !errors.Is(err, errChanged) {
 		t.Errorf("%v", err)
 	}
 	// With verification such a model does not become ready.

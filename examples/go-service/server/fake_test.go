@@ -18,8 +18,8 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// fake is a model of tensors whose bytes follow from their places, so that it may be large and take nothing. It is strict
-// about what a real one is strict about.
+// fake is a model of tensors whose bytes follow from their places, so that it may be large and take nothing. It is
+// strict about what a real one is strict about.
 type fake struct {
 	t       testing.TB
 	groups  []df11.GroupInfo
@@ -45,8 +45,9 @@ func newFake(t testing.TB, tensors ...fakeTensor) *fake {
 	}
 	g := df11.GroupInfo{Name: "group"}
 	for i, one := range tensors {
-		info := df11.TensorInfo{Name: one.name, Index: i, DType: df11.DTypeBF16, Bytes: one.bytes, Elements: one.bytes / 2,
-			Shape: []uint64{one.bytes / 2}}
+		info := df11.TensorInfo{Name: one.name, Index: i, DType: df11.DTypeBF16, Bytes: one.bytes,
+			Elements: one.bytes / 2,
+			Shape:    []uint64{one.bytes / 2}}
 		if one.plain {
 			info.Group, info.DType, info.Elements, info.Shape = -1, df11.DTypeU8, one.bytes, []uint64{one.bytes}
 			info.File = f.parts

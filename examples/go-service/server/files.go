@@ -11,11 +11,12 @@ import (
 // errChanged says that a file is not the one that the model was opened from.
 var errChanged = errors.New("the file has changed since the model was opened")
 
-// files are a model's files as they were just before it was opened: by them a hash that is computed later, from the file
-// of the same name, is known to be of the bytes that the model is decoded from.
+// files are a model's files as they were just before it was opened: by them a hash that is computed later, from the
+// file of the same name, is known to be of the bytes that the model is decoded from.
 type files map[string]fs.FileInfo
 
-// look notes the file at path, or every safetensors file in the folder. What cannot be seen is left to those who open it.
+// look notes the file at path, or every safetensors file in the folder. What cannot be seen is left to those who open
+// it.
 func look(path string) files {
 	found := files{}
 	note := func(path string) {
@@ -54,7 +55,8 @@ func (f files) same(path string, file *os.File) error {
 	if err != nil {
 		return err
 	}
-	if before == nil || !os.SameFile(before, now) || before.Size() != now.Size() || !before.ModTime().Equal(now.ModTime()) {
+	if before == nil || !os.SameFile(before, now) || before.Size() != now.Size() ||
+		!before.ModTime().Equal(now.ModTime()) {
 		return fmt.Errorf("%q: %w", path, errChanged)
 	}
 	return nil

@@ -167,7 +167,8 @@ func TestListings(t *testing.T) {
 	if _, part := get(t, url+"/v1/groups", "Range: bytes=1-20"); string(part) != string(body[1:21]) {
 		t.Errorf("%q", part)
 	}
-	if answer, none := do(t, http.MethodHead, url+"/v1/groups"); answer.ContentLength != int64(len(body)) || len(none) != 0 {
+	if answer, none := do(t, http.MethodHead, url+"/v1/groups"); answer.ContentLength != int64(len(body)) ||
+		len(none) != 0 {
 		t.Errorf("HEAD: %d", answer.ContentLength)
 	}
 }

@@ -55,17 +55,20 @@ func TestStates(t *testing.T) {
 	unready := func(state, what string, done, total uint64) {
 		t.Helper()
 		status, h := readyz(t, url)
-		if status != 503 || h.State != state || h.Step != what || h.Done != done || h.Total != total || h.Attempts != 1 {
+		if status != 503 || h.State != state || h.Step != what || h.Done != done || h.Total != total ||
+			h.Attempts != 1 {
 			t.Errorf("%d %+v", status, h)
 		}
 		answer, body := get(t, url+"/v1/tensors/t")
-		if answer.StatusCode != 503 || answer.Header.Get("Retry-After") == "" || !strings.Contains(string(body), state) {
+		if answer.StatusCode != 503 || answer.Header.Get("Retry-After") == "" ||
+			!strings.Contains(string(body), state) {
 			t.Errorf("%d %v %q", answer.StatusCode, answer.Header, body)
 		}
 		if answer, body := get(t, url+"/healthz"); answer.StatusCode != 200 || string(body) != "ok\n" {
 			t.Errorf("healthz: %d %q", answer.StatusCode, body)
 		}
-		if _, body := get(t, url+"/metrics"); !strings.Contains(string(body), `df11_service_state{state="`+state+`"} 1`) {
+		if _, body := get(t, url+"/metrics"); !strings.Contains(string(body),
+			`df11_service_state{state="`+state+`"} 1`) {
 			t.Errorf("no state %s in the metrics", state)
 		}
 	}
@@ -170,7 +173,8 @@ func TestHostileModels(t *testing.T) {
 	}
 }
 
-// Without verification, wrong codes are met by who asks for them: an answer with the library's words, and all else goes on.
+// Without verification, wrong codes are met by who asks for them: an answer with the library's words, and all else goes
+// on.
 func TestHostileCodesThatWereNotVerified(t *testing.T) {
 	s, url := serveModel(t, filepath.Join(hostile, "bits_that_are_no_code.safetensors"), nil)
 	bad := 0
@@ -181,7 +185,8 @@ func TestHostileCodesThatWereNotVerified(t *testing.T) {
 		}
 		bad++
 		var p problem
-		if err := json.Unmarshal(body, &p); err != nil || answer.StatusCode != 500 || p.Status != "CORRUPT" || p.Error == "" {
+		if err := json.Unmarshal(body, &p); err != nil || answer.StatusCode != 500 || p.Status != "CORRUPT" ||
+			p.Error == "" {
 			t.Errorf("%d %v %q", answer.StatusCode, err, body)
 		}
 		if answer.Header.Get("ETag") != "" || answer.Header.Get("Content-Type") != "application/json" {

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// hostAllowed guards what listens on loopback only from a web page that a browser on the same machine shows: a page whose
-// name its owner suddenly has lead to 127.0.0.1 (DNS rebinding) could read all answers as its own. Such a request names the
-// page's host; honest ones name an address, localhost, or what Config.Hosts has. Whoever listens elsewhere has decided who
-// may reach it, and any name is right there.
+// hostAllowed guards what listens on loopback only from a web page that a browser on the same machine shows: a page
+// whose name its owner suddenly has lead to 127.0.0.1 (DNS rebinding) could read all answers as its own. Such a request
+// names the page's host; honest ones name an address, localhost, or what Config.Hosts has. Whoever listens elsewhere
+// has decided who may reach it, and any name is right there.
 func (s *Server) hostAllowed(r *http.Request) bool {
 	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	if !ok || !loopback(local) {

@@ -54,6 +54,7 @@ func (s *Server) open(ctx context.Context) (*catalog, error) {
 		Progress: func(done, total uint64) {
 			if total > 0 && s.cfg.Verify && !verifying {
 				verifying = s.health.enter(Verifying, "codes", nil)
+				s.log.Info("verifying", "step", "codes", "bytes", total)
 			}
 			s.health.progress(done, total)
 		},
@@ -65,6 +66,7 @@ func (s *Server) open(ctx context.Context) (*catalog, error) {
 	c, err := newCatalog(m, d)
 	if err == nil && s.cfg.Verify {
 		s.health.enter(Verifying, "hashes", nil)
+		s.log.Info("verifying", "step", "hashes")
 		err = d.all(ctx, s.health.progress)
 	}
 	if err != nil {

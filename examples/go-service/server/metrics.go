@@ -112,11 +112,14 @@ func (s *Server) writeMetrics(w io.Writer) {
 		t.value("state", value, "state", name)
 	}
 	t.one("verified_bytes", "gauge", "Bytes that the running step of the verification has done.", float64(h.Done))
-	t.one("to_verify_bytes", "gauge", "Bytes that the running step of the verification has to do; 0 until that is known.", float64(h.Total))
-	t.one("open_attempts_total", "counter", "How often the model was opened, with success or without.", float64(h.Attempts))
+	t.one("to_verify_bytes", "gauge",
+		"Bytes that the running step of the verification has to do; 0 until that is known.", float64(h.Total))
+	t.one("open_attempts_total", "counter", "How often the model was opened, with success or without.",
+		float64(h.Attempts))
 
 	m.lock.Lock()
-	t.head("requests_total", "counter", "Requests that have ended; code 499 for clients that went before there was one.")
+	t.head("requests_total", "counter",
+		"Requests that have ended; code 499 for clients that went before there was one.")
 	keys := make([]requestKey, 0, len(m.requests))
 	for key := range m.requests {
 		keys = append(keys, key)
@@ -158,7 +161,8 @@ func (s *Server) writeMetrics(w io.Writer) {
 
 	t.one("requests_in_flight", "gauge", "Requests that run, this one among them.", float64(m.inFlight.Load()))
 	t.one("requests_waiting", "gauge", "Requests that wait for a buffer.", float64(s.pool.waiting.Load()))
-	t.one("rejected_total", "counter", "Requests that got 503 because too many others had all buffers.", float64(m.rejected.Load()))
+	t.one("rejected_total", "counter", "Requests that got 503 because too many others had all buffers.",
+		float64(m.rejected.Load()))
 	t.one("buffers_used", "gauge", "Buffers through which bodies are being sent.", float64(s.pool.used()))
 	t.one("buffers", "gauge", "Buffers that there may be.", float64(s.cfg.Streams))
 	t.one("buffer_bytes", "gauge", "Bytes of a buffer.", float64(s.cfg.Chunk))
@@ -168,14 +172,17 @@ func (s *Server) writeMetrics(w io.Writer) {
 	t.head("connections", "gauge", "Connections, by whether they have a request.")
 	t.value("connections", float64(all-idle), "state", "active")
 	t.value("connections", float64(idle), "state", "idle")
-	t.one("connections_evicted_total", "counter", "Connections that were closed because there were too many.", float64(m.evicted.Load()))
+	t.one("connections_evicted_total", "counter", "Connections that were closed because there were too many.",
+		float64(m.evicted.Load()))
 
 	t.one("hashes_total", "counter", "Groups and plain tensors that were hashed for ETags.", float64(m.hashes.Load()))
 	t.one("hash_seconds_total", "counter", "Seconds that this took.", time.Duration(m.hashNanos.Load()).Seconds())
-	t.one("hash_failures_total", "counter", "Of those, how many failed: a file could not be read, or has changed.", float64(m.hashFailures.Load()))
+	t.one("hash_failures_total", "counter", "Of those, how many failed: a file could not be read, or has changed.",
+		float64(m.hashFailures.Load()))
 	t.one("panics_total", "counter", "Requests that met a bug of the service.", float64(m.panics.Load()))
 
-	t.one("uptime_seconds", "gauge", "Seconds since the service began.", math.Round(time.Since(m.start).Seconds()*1e3)/1e3)
+	t.one("uptime_seconds", "gauge", "Seconds since the service began.",
+		math.Round(time.Since(m.start).Seconds()*1e3)/1e3)
 	t.one("goroutines", "gauge", "Goroutines that there are.", float64(runtime.NumGoroutine()))
 	if bytes, ok := resident(); ok {
 		t.one("resident_memory_bytes", "gauge", "Memory of the process that is in RAM.", float64(bytes))

@@ -107,7 +107,8 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s is %v (%v), not %v", name, got, ok, want)
 		}
 	}
-	if m[p+`body_bytes_total{route="tensor"}`] < 10100 || m[p+"goroutines"] < 2 || m[p+"resident_memory_bytes"] < 1<<20 {
+	if m[p+`body_bytes_total{route="tensor"}`] < 10100 || m[p+"goroutines"] < 2 ||
+		m[p+"resident_memory_bytes"] < 1<<20 {
 		t.Errorf("%v", m)
 	}
 	for _, name := range []string{"df11_models_open", "df11_host_decodes_total", `df11_errors_total{by="file"}`} {

@@ -10,8 +10,8 @@ import (
 // errBusy says that all buffers are in use, and that it is no use to wait.
 var errBusy = errors.New("too many requests at once")
 
-// pool has a fixed number of buffers of one size. Who has one may send a body: it bounds memory and work alike. Buffers are
-// made when they are first needed, and kept.
+// pool has a fixed number of buffers of one size. Who has one may send a body: it bounds memory and work alike. Buffers
+// are made when they are first needed, and kept.
 type pool struct {
 	free    chan []byte // a buffer, or nil for one that was never needed
 	size    int

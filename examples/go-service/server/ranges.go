@@ -16,10 +16,10 @@ var errRange = errors.New("no such range")
 // maxRanges is how many ranges a header may have: no client that means well asks for so many.
 const maxRanges = 64
 
-// parseRange says which bytes of size a Range header asks for (RFC 9110, section 14). It is false where the whole body is to
-// be sent: for units other than bytes, and for ranges with something between them, which would take a body of several
-// parts; a server may always send the whole instead. Ranges that touch or overlap are one. Ranges that are not there are
-// left out; if none is left, or one makes no sense, the error is errRange.
+// parseRange says which bytes of size a Range header asks for (RFC 9110, section 14). It is false where the whole body
+// is to be sent: for units other than bytes, and for ranges with something between them, which would take a body of
+// several parts; a server may always send the whole instead. Ranges that touch or overlap are one. Ranges that are not
+// there are left out; if none is left, or one makes no sense, the error is errRange.
 func parseRange(header string, size uint64) (span, bool, error) {
 	unit, list, found := strings.Cut(header, "=")
 	if !found || !strings.EqualFold(strings.TrimSpace(unit), "bytes") {
@@ -84,7 +84,8 @@ func parseItem(item string, size uint64) (span, bool, error) {
 	return span{first, last - first + 1}, true, nil
 }
 
-// digits reads a number of digits only; one that is too large for 64 bits is the largest there is, as no body is longer.
+// digits reads a number of digits only; one that is too large for 64 bits is the largest there is, as no body is
+// longer.
 func digits(s string) (uint64, bool) {
 	if s == "" {
 		return 0, false

@@ -152,7 +152,8 @@ func TestRangesByTheByte(t *testing.T) {
 				if answer.StatusCode != 206 || answer.ContentLength != int64(end-first) {
 					t.Fatalf("%d+%d: %d of %d bytes", first, length, answer.StatusCode, answer.ContentLength)
 				}
-				if want := fmt.Sprintf("bytes %d-%d/%d", first, end-1, size); answer.Header.Get("Content-Range") != want {
+				if want := fmt.Sprintf("bytes %d-%d/%d", first, end-1,
+					size); answer.Header.Get("Content-Range") != want {
 					t.Fatalf("%d+%d: %q", first, length, answer.Header.Get("Content-Range"))
 				}
 				if !bytes.Equal(body, fakeBytes(1, first, end-first)) {
@@ -164,7 +165,8 @@ func TestRangesByTheByte(t *testing.T) {
 }
 
 func FuzzParseRange(f *testing.F) {
-	for _, header := range []string{"bytes=0-1", "bytes=-5,3-", "bytes=1-2,3-4, 5-6", "x=1-2", "bytes=9999999999999999999999-"} {
+	for _, header := range []string{"bytes=0-1", "bytes=-5,3-", "bytes=1-2,3-4, 5-6", "x=1-2",
+		"bytes=9999999999999999999999-"} {
 		f.Add(header, uint64(100))
 	}
 	f.Fuzz(func(t *testing.T, header string, size uint64) {

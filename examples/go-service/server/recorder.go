@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"time"
 )
 
 // end is how a request ended, for the figures.
@@ -31,14 +32,22 @@ type recorder struct {
 	end     end
 	bare    bool // the answer to a HEAD: what is written is not sent
 	stopped func() bool
+	limit   time.Duration // for the client to receive what is written in one go
 }
 
 // Unwrap is for http.ResponseController.
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// begin gives the client its time to receive what is written next.
+func (w *recorder) begin() {
+	http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.limit))
+}
+
 func (w *recorder) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
+		// The time began with the request; it may have waited for a hash or a buffer since.
+		w.begin()
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -46,6 +55,7 @@ func (w *recorder) WriteHeader(status int) {
 func (w *recorder) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
+		w.begin()
 	}
 	n, err := w.ResponseWriter.Write(b)
 	if !w.bare {

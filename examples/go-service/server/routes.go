@@ -34,8 +34,8 @@ type target struct {
 	name  string // of the tensor
 }
 
-// find reads a path as it came, still escaped. http.ServeMux would not do: it redirects what it takes for a path with dots
-// and doubled slashes, which a tensor's name may have. Names are not looked for in any file system.
+// find reads a path as it came, still escaped. http.ServeMux would not do: it redirects what it takes for a path with
+// dots and doubled slashes, which a tensor's name may have. Names are not looked for in any file system.
 func find(escaped string) target {
 	switch escaped {
 	case "/healthz":
@@ -65,15 +65,16 @@ func (s *Server) answer(w *recorder, r *http.Request, to target) {
 		return
 	}
 	if r.ContentLength != 0 {
-		// Nothing here takes a body. It is not read: its sender would say when that ends. While it is not, net/http does not
-		// see that a client goes away, either.
+		// Nothing here takes a body. It is not read: its sender would say when that ends. While it is not, net/http
+		// does not see that a client goes away, either.
 		http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
 		w.Header().Set("Connection", "close")
 		w.fail(http.StatusRequestEntityTooLarge, "requests here have no body", "")
 		return
 	}
 	if to.route == routeOther {
-		w.fail(http.StatusNotFound, "there is /healthz, /readyz, /metrics, /v1/groups, /v1/tensors and /v1/tensors/NAME", "")
+		w.fail(http.StatusNotFound,
+			"there is /healthz, /readyz, /metrics, /v1/groups, /v1/tensors and /v1/tensors/NAME", "")
 		return
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -152,10 +153,9 @@ func (s *Server) serveDocument(w *recorder, r *http.Request, d document) {
 		return
 	}
 	w.WriteHeader(a.status)
-	control := http.NewResponseController(w)
 	for rest := d.bytes[a.body.first:][:a.body.length]; len(rest) > 0; {
 		n := min(len(rest), s.cfg.Chunk)
-		control.SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout))
+		w.begin()
 		if _, err := w.Write(rest[:n]); err != nil || r.Context().Err() != nil {
 			w.gone()
 			return

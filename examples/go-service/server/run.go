@@ -11,16 +11,16 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// Run serves on a listener until ctx ends, and then ends in order: /readyz says no, requests are still taken for a while
-// (Config.Drain), then no more connections; those that run have Config.Shutdown to end; then they are cut off, and the model
-// is closed. The error is nil if all of that was as it should be.
+// Run serves on a listener until ctx ends, and then ends in order: /readyz says no, requests are still taken for a
+// while (Config.Drain), then no more connections; those that run have Config.Shutdown to end; then they are cut off,
+// and the model is closed. The error is nil if all of that was as it should be.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	web := &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: s.cfg.HeaderTimeout,
 		IdleTimeout:       s.cfg.IdleTimeout,
-		// For what is written in one go; longer bodies move it on (Server.stream). There is no ReadTimeout: it would end
-		// long answers, and no request has a body that is read.
+		// For what is written in one go; longer bodies move it on (Server.stream). There is no ReadTimeout: it would
+		// end long answers, and no request has a body that is read.
 		WriteTimeout:   s.cfg.WriteTimeout,
 		MaxHeaderBytes: 16 << 10,
 		ConnState:      s.conns.hook,

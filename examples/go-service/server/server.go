@@ -81,7 +81,8 @@ func (s *Server) Close() {
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	w := &recorder{
-		ResponseWriter: rw, bare: r.Method == http.MethodHead, stopped: func() bool { return s.stop.Err() != nil },
+		ResponseWriter: rw, bare: r.Method == http.MethodHead, limit: s.cfg.WriteTimeout,
+		stopped: func() bool { return s.stop.Err() != nil },
 	}
 	// A request is at an end, too, when the service is.
 	ctx, cancel := context.WithCancel(r.Context())
@@ -123,7 +124,8 @@ func (s *Server) record(r *http.Request, to route, w *recorder, took time.Durati
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("method", cut(r.Method)), slog.String("path", cut(r.URL.EscapedPath())), slog.Int("status", w.status),
+		slog.String("method", cut(r.Method)), slog.String("path", cut(r.URL.EscapedPath())),
+		slog.Int("status", w.status),
 		slog.String("end", endNames[w.end]), slog.Int64("bytes", w.wrote), slog.Duration("took", took),
 		slog.String("remote", r.RemoteAddr),
 	}

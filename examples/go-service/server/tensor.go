@@ -8,13 +8,12 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// serveTensor answers GET and HEAD for a tensor's values. A HEAD, a 304 and whatever else has no body decodes nothing and
-// waits for nobody, but for the hash where it is not yet known.
+// serveTensor answers GET and HEAD for a tensor's values. A HEAD, a 304 and whatever else has no body decodes nothing
+// and waits for nobody, but for the hash where it is not yet known.
 func (s *Server) serveTensor(w *recorder, r *http.Request, c *catalog, name string) {
 	i, ok := c.byName[name]
 	if !ok {
@@ -38,8 +37,8 @@ func (s *Server) serveTensor(w *recorder, r *http.Request, c *catalog, name stri
 	s.stream(w, r, a, func(part span, buffer []byte) ([]byte, error) { return c.read(t, part, buffer) })
 }
 
-// head writes the headers that a body of size bytes has in every answer. It is false if it has answered the request: there
-// is no body to send.
+// head writes the headers that a body of size bytes has in every answer. It is false if it has answered the request:
+// there is no body to send.
 func head(w *recorder, r *http.Request, a answer, etag string, size uint64) bool {
 	h := w.Header()
 	h.Set("Accept-Ranges", "bytes")
@@ -72,9 +71,10 @@ func head(w *recorder, r *http.Request, a answer, etag string, size uint64) bool
 	return true
 }
 
-// stream makes and sends a body piece by piece, through one buffer of the pool. The first piece is made before the status is
-// sent, so that a tensor that cannot be decoded is an error that says so; one that fails later ends the connection, which
-// no client can take for the end of the body. Between two pieces it looks whether anybody still wants them.
+// stream makes and sends a body piece by piece, through one buffer of the pool. The first piece is made before the
+// status is sent, so that a tensor that cannot be decoded is an error that says so; one that fails later ends the
+// connection, which no client can take for the end of the body. Between two pieces it looks whether anybody still wants
+// them.
 func (s *Server) stream(w *recorder, r *http.Request, a answer, make func(part span, buffer []byte) ([]byte, error)) {
 	ctx := r.Context()
 	buffer, err := s.pool.take(ctx)
@@ -88,9 +88,9 @@ func (s *Server) stream(w *recorder, r *http.Request, a answer, make func(part s
 	}
 	defer s.pool.give(buffer)
 
-	control := http.NewResponseController(w)
 	for rest := a.body; rest.length > 0; {
-		// One byte more may be decoded at the front, and one at the end of what is not the last piece: see catalog.read.
+		// One byte more may be decoded at the front, and one at the end of what is not the last piece: see
+		// catalog.read.
 		part := span{rest.first, min(rest.length, uint64(len(buffer))-rest.first%2)}
 		bytes, err := s.decode(ctx, func() ([]byte, error) { return make(part, buffer) })
 		if err != nil {
@@ -101,7 +101,7 @@ func (s *Server) stream(w *recorder, r *http.Request, a answer, make func(part s
 			w.WriteHeader(a.status)
 		}
 		// Every piece has its own time: a large tensor may take long, a client that receives nothing may not.
-		control.SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout))
+		w.begin()
 		if _, err := w.Write(bytes); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				w.end = endSlow
@@ -142,14 +142,16 @@ func (s *Server) broken(w *recorder, r *http.Request, err error) {
 		}
 	default:
 		w.end = endFailed
-		s.log.Error("a tensor cannot be decoded", "path", cut(r.URL.EscapedPath()), "error", err, "status", statusName(err))
+		s.log.Error("a tensor cannot be decoded", "path", cut(r.URL.EscapedPath()), "error", err, "status",
+			statusName(err))
 		if !begun && errors.Is(err, df11.OutOfMemory) {
 			w.later(5, err.Error(), statusName(err))
 		} else if !begun {
 			w.fail(http.StatusInternalServerError, err.Error(), statusName(err))
 		}
 	}
-	// A body that has begun is now short of its Content-Length: net/http ends the connection, so that the client sees it.
+	// A body that has begun is now short of its Content-Length: net/http ends the connection, so that the client sees
+	// it.
 }
 
 // shapeText is a shape as JSON.

@@ -15,11 +15,14 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// Names come from files, and are anything that is UTF-8 without a zero byte. Each has an address, which the listing gives.
+// Names come from files, and are anything that is UTF-8 without a zero byte. Each has an address, which the listing
+// gives.
 func TestNames(t *testing.T) {
 	names := []string{
-		"plain", "a/b/c", "/", "//", "/a", "a/", "a//b", "..", ".", "...", "../../etc/passwd", "a/../b", "a/./b", "%2F", "%", "%zz", "a b",
-		"a+b", "a?b=c", "a#b", "\n\r\t\x01\x7f", "ünï/çødé", "日本", "\"quoted\"", "<script>", "back\\slash", ";,:@&=$", "*", "",
+		"plain", "a/b/c", "/", "//", "/a", "a/", "a//b", "..", ".", "...", "../../etc/passwd", "a/../b", "a/./b", "%2F",
+		"%", "%zz", "a b",
+		"a+b", "a?b=c", "a#b", "\n\r\t\x01\x7f", "ünï/çødé", "日本", "\"quoted\"", "<script>", "back\\slash", ";,:@&=$",
+		"*", "",
 		strings.Repeat("long/", 1000),
 	}
 	var tensors []fakeTensor
@@ -41,15 +44,18 @@ func TestNames(t *testing.T) {
 		}
 	}
 	// What is no escape needs none, if the client sends it as it is.
-	for path, want := range map[string]int{"/v1/tensors/a/b/c": 1, "/v1/tensors/a//b": 6, "/v1/tensors/a/../b": 11, "/v1/tensors//": 2} {
+	for path, want := range map[string]int{"/v1/tensors/a/b/c": 1, "/v1/tensors/a//b": 6, "/v1/tensors/a/../b": 11,
+		"/v1/tensors//": 2} {
 		status, body := raw(t, url, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 		if status != 200 || !bytes.Equal(body, fakeBytes(want, 0, tensors[want].bytes)) {
 			t.Errorf("%s: %d %q", path, status, body)
 		}
 	}
-	for _, path := range []string{"/v1/tensors/none", "/v1/tensors/a/b", "/v1/tensors/a%2fb%2fc%2fd", "/", "/v1", "/v1/groups/", "/v1/groups/group",
+	for _, path := range []string{"/v1/tensors/none", "/v1/tensors/a/b", "/v1/tensors/a%2fb%2fc%2fd", "/", "/v1",
+		"/v1/groups/", "/v1/groups/group",
 		"/v2/tensors", "/healthz/", "//healthz", "/v1/tensors/../groups", "/%2e%2e/healthz", "/v1%2ftensors"} {
-		if status, body := raw(t, url, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); status != 404 ||
+		if status, body := raw(t, url,
+			"GET "+path+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); status != 404 ||
 			!bytes.Contains(body, []byte(`"error"`)) {
 			t.Errorf("%s: %d %q", path, status, body)
 		}
@@ -98,10 +104,12 @@ func TestMethods(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range []string{"/v1/tensors/t", "/v1/tensors", "/v1/groups", "/healthz", "/readyz", "/metrics", "/none", "/v1/tensors/empty"} {
+	for _, path := range []string{"/v1/tensors/t", "/v1/tensors", "/v1/groups", "/healthz", "/readyz", "/metrics",
+		"/none", "/v1/tensors/empty"} {
 		first, body := get(t, url+path)
 		second, none := do(t, "HEAD", url+path)
-		if first.StatusCode != second.StatusCode || len(none) != 0 || first.Header.Get("Content-Type") != second.Header.Get("Content-Type") {
+		if first.StatusCode != second.StatusCode || len(none) != 0 ||
+			first.Header.Get("Content-Type") != second.Header.Get("Content-Type") {
 			t.Errorf("%s: GET %d, HEAD %d with %d bytes", path, first.StatusCode, second.StatusCode, len(none))
 		}
 		if path != "/metrics" && path != "/readyz" && second.ContentLength != int64(len(body)) {
@@ -131,7 +139,8 @@ func TestErrorsOfTheModel(t *testing.T) {
 	})
 	s, url := serveFake(t, f, nil)
 	answer, body := get(t, url+"/v1/tensors/t", "Range: bytes=60000-")
-	if answer.StatusCode != 500 || !strings.Contains(string(body), "bad from 50000 on") || !strings.Contains(string(body), "CORRUPT") {
+	if answer.StatusCode != 500 || !strings.Contains(string(body), "bad from 50000 on") ||
+		!strings.Contains(string(body), "CORRUPT") {
 		t.Errorf("%d %q", answer.StatusCode, body)
 	}
 	if answer.Header.Get("Content-Range") != "" || answer.Header.Get("Accept-Ranges") != "" {
@@ -152,11 +161,13 @@ func TestErrorsOfTheModel(t *testing.T) {
 	await(t, "the figures", func() bool { return ended(s, endFailed) == 2 })
 
 	f.on(func(int, uint64, int) error { return df11.OutOfMemory })
-	if answer, body := get(t, url+"/v1/tensors/t"); answer.StatusCode != 503 || answer.Header.Get("Retry-After") != "5" {
+	if answer, body := get(t, url+"/v1/tensors/t"); answer.StatusCode != 503 ||
+		answer.Header.Get("Retry-After") != "5" {
 		t.Errorf("%d %v %q", answer.StatusCode, answer.Header, body)
 	}
 	f.on(func(int, uint64, int) error { panic("a secret") })
-	if answer, body := get(t, url+"/v1/tensors/t"); answer.StatusCode != 500 || strings.Contains(string(body), "a secret") {
+	if answer, body := get(t, url+"/v1/tensors/t"); answer.StatusCode != 500 ||
+		strings.Contains(string(body), "a secret") {
 		t.Errorf("%d %q", answer.StatusCode, body)
 	}
 	f.on(func(_ int, offset uint64, _ int) error {
@@ -180,7 +191,8 @@ func TestErrorsOfTheModel(t *testing.T) {
 		t.Errorf("afterwards: %d", answer.StatusCode)
 	}
 	if s.pool.used() != 0 || len(s.decodes) != 0 || s.metrics.inFlight.Load() != 0 {
-		t.Errorf("left behind: %d buffers, %d decodes, %d requests", s.pool.used(), len(s.decodes), s.metrics.inFlight.Load())
+		t.Errorf("left behind: %d buffers, %d decodes, %d requests", s.pool.used(), len(s.decodes),
+			s.metrics.inFlight.Load())
 	}
 	f.on(func(int, uint64, int) error { return fmt.Errorf("closed: %w", errors.ErrUnsupported) })
 	if answer, _ := get(t, url+"/v1/tensors/t"); answer.StatusCode != 500 {
