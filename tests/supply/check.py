@@ -109,6 +109,8 @@ def findings(packages, checksums, rules):
             say(f"deny.toml: no package needs the exception for {e['crate']}")
 
     for p in ours:
+        if p["rust_version"] != named["libdf11"]["rust_version"]:
+            say(f"{p['name']}: it states Rust {p['rust_version']}, not {named['libdf11']['rust_version']}")
         for d in p["dependencies"]:
             by_path = d.get("path") and (p["publish"] == [] or d["kind"] == "dev")
             if d["req"] == "*" and not by_path:
@@ -131,6 +133,7 @@ def self_test(packages, checksums, rules):
     """Each change below breaks one rule: the finding that must follow is beside it."""
     first = next(i for i, p in enumerate(packages) if p["source"] is not None and not p["name"].startswith("df11"))
     root = next(i for i, p in enumerate(packages) if p["name"] == "libdf11")
+    member = next(i for i, p in enumerate(packages) if p["name"].startswith("df11-"))
     key = (packages[first]["name"], packages[first]["version"])
 
     def package(at, **fields):
@@ -151,6 +154,7 @@ def self_test(packages, checksums, rules):
         ("states no licence", package(first, license=None)),
         ("it comes from git+", package(first, source="git+https://example.org/x#0")),
         ("it asks for Rust 1.999", package(first, rust_version="1.999.0")),
+        ("it states Rust None, not", package(member, rust_version=None)),
         ("has no checksum", lambda _p, checksums, _r: checksums.pop(key)),
         ("in versions", double),
         ("any version of x will do", package(root, dependencies=[{"name": "x", "req": "*", "kind": None}])),

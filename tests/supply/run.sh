@@ -17,6 +17,8 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 msrv=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 cargo_deny=0.20.2
 mkdir -p "$work"
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 unset CARGO_TARGET_DIR CARGO_ENCODED_RUSTFLAGS RUSTFLAGS RUSTC_BOOTSTRAP
 
 passed=0 failed=0 missed=0
@@ -24,7 +26,7 @@ t() { # NAME COMMAND...: a test, which must exit with 0; only one that fails sho
     local name=$1 start=$SECONDS code
     shift
     set +e
-    (set -e; "$@") >"$work/log" 2>&1
+    (set -e; "$@") >"$scratch/log" 2>&1
     code=$?
     set -e
     if [ $code = 0 ]; then
@@ -33,7 +35,7 @@ t() { # NAME COMMAND...: a test, which must exit with 0; only one that fails sho
     else
         failed=$((failed + 1))
         echo "FAILED  $name ($*: exit $code)"
-        tail -n 100 "$work/log" | sed 's/^/        /'
+        tail -n 100 "$scratch/log" | sed 's/^/        /'
     fi
 }
 missing() { # WHAT: cannot be tested here
@@ -54,7 +56,7 @@ check() {
 }
 
 msrv() {
-    t "README, CONTRIBUTING and every member of the workspace say Rust $msrv" one_msrv
+    t "README and CONTRIBUTING say Rust $msrv" one_msrv
     # The library's own use of newer functions is clippy's incompatible_msrv, which tests/run.sh runs with every other lint.
     t "clippy tells of functions that Rust $msrv lacks" newer_function
     if cargo "+$msrv" --version >/dev/null 2>&1 || cargo "+$msrv.0" --version >/dev/null 2>&1; then
@@ -69,8 +71,6 @@ msrv() {
 one_msrv() {
     grep -q "Rust toolchain ($msrv or later)" README.md
     grep -q "Rust toolchain ($msrv or later)" CONTRIBUTING.md
-    git ls-files -- Cargo.toml 'tests/*/Cargo.toml' | xargs grep -L -x "rust-version = \"$msrv\"" | sed 's/$/ says otherwise/' |
-        { ! grep .; }
 }
 newer_function() { # a package like ours, with a function of Rust 1.91
     local package=$work/newer
@@ -167,25 +167,27 @@ reproducible() {
         missing "two builds of the release: \`make dist\` builds on Linux on x86-64 only"
         return
     fi
-    t "make dist in one folder" dist_in "$work/one"
-    t "make dist in another folder, with another home, registry and umask" dist_in "$work/another/of the two" "$work/home"
+    t "make dist in two folders, with two homes, registries and umasks" dist_twice
     t "the same bytes" same
 }
-dist_in() { # FOLDER [HOME]
-    [ -z "${2:-}" ] || umask 0077
-    copy "$1"
+dist_twice() {
+    local one=$work/one two=$work/another/of\ the\ two
+    copy "$one"
+    rm -rf "$two" "$work/home"
+    mkdir -p "$two" "$work/home"
+    (umask 0077 && cp -R "$one/." "$two/")
+    ln -s "${CARGO_HOME:-$HOME/.cargo}"/* "$work/home/"
+    # At once, for each of them ends on one core.
+    dist_in "$one" >"$scratch/one" 2>&1 &
+    (umask 0077 && CARGO_HOME=$work/home dist_in "$two") || { kill $! && return 1; }
+    wait $! || { cat "$scratch/one" && return 1; }
+}
+dist_in() { # FOLDER
     # The linker takes a minute to install, and is no part of the question.
     mkdir -p "$1/target/dist"
     [ ! -d target/dist/python ] || ln -sfn "$root/target/dist/python" "$1/target/dist/python"
-    if [ -n "${2:-}" ]; then
-        rm -rf "$2"
-        mkdir -p "$2"
-        ln -s "${CARGO_HOME:-$HOME/.cargo}"/* "$2/"
-        export CARGO_HOME=$2
-    fi
     cd "$1"
     SOURCE_DATE_EPOCH=1700000000 bindings/packages/dist.sh
-    [ -e "$root/target/dist/python" ] || { mkdir -p "$root/target/dist" && mv "$1/target/dist/python" "$root/target/dist/python"; }
 }
 same() {
     local one=$work/one/target/dist two=$work/another/of\ the\ two/target/dist
