@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"io/fs"
+	"os"
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	df11 "github.com/libdf11/libdf11/bindings/go"
 	"github.com/libdf11/libdf11/bindings/go/internal/cudatest"
@@ -417,4 +419,33 @@ func TestUploadsKeepWhatTheyRead(t *testing.T) {
 	for range 10 {
 		runtime.GC()
 	}
+
+	// Such a one with an upload in a stream: nobody will ever say that the stream has passed it, so the resident, the
+	// model and its memory, which is Go's and pinned, stay. The runtime would end the process that loses the latter.
+	file, err := os.ReadFile(modelOf("block") + "/model.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	func() {
+		other, err := df11.OpenDevice(0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := df11.OpenMemory(ctx, bytes.Clone(file), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := other.Upload(m, 0, image, g.ImageBytes, s)
+		if err != nil || r.Decompress(dst, uint64(len(want)), status, s) != nil {
+			t.Fatal(err)
+		}
+	}()
+	for range 10 {
+		runtime.GC()
+		time.Sleep(time.Millisecond) // cleanups run on a goroutine of their own
+	}
+	if !is(1, 1)() {
+		t.Fatal(now())
+	}
+	same(t, "what nobody has any more", s, dst, status, want, 0)
 }

@@ -73,12 +73,18 @@ type deviceHandle struct {
 	closed  bool
 }
 
+// keeping are the devices for whose end something waits. A device that nobody closes has no end: what waits for it stays
+// reachable by this, or else memory of OpenMemory would be collected that a stream may still read, and the runtime ends a
+// process in which pinned memory is.
+var keeping sync.Map // *deviceHandle: nothing
+
 // keep takes care of a resident until the device is closed; false if it is already.
 func (d *deviceHandle) keep(h *residentHandle) bool {
 	d.lock.Lock()
 	defer d.lock.Unlock()
 	if !d.closed {
 		d.waiting = append(d.waiting, h)
+		keeping.Store(d, nil)
 	}
 	return !d.closed
 }
@@ -88,6 +94,7 @@ func (d *deviceHandle) release() {
 	d.lock.Lock()
 	waiting := d.waiting
 	d.waiting, d.closed = nil, true
+	keeping.Delete(d)
 	d.lock.Unlock()
 	for _, h := range waiting {
 		h.release()
@@ -95,6 +102,6 @@ func (d *deviceHandle) release() {
 	d.Free()
 }
 
-// abandon is release for a device that became unreachable: nobody has said anything of its streams, so what waits is
-// left.
+// abandon is release for a device that became unreachable: nobody has said anything of its streams, so what waits, now
+// or later, stays for ever.
 func (d *deviceHandle) abandon() { d.Free() }
