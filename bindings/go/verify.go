@@ -52,15 +52,15 @@ type FindingKind uint32
 
 const (
 	// FindingGood is a group whose codes agree with its gaps and positions: nothing is wrong.
-	FindingGood FindingKind = 1
+	FindingGood FindingKind = cdf11.FindingGood
 	// FindingBad is a group whose codes do not.
-	FindingBad FindingKind = 2
+	FindingBad FindingKind = cdf11.FindingBad
 	// FindingHash is a tensor that has another hash than the file's metadata says.
-	FindingHash FindingKind = 3
+	FindingHash FindingKind = cdf11.FindingHash
 	// FindingDiffers is a tensor that differs from the original's, or that only one of the two models has.
-	FindingDiffers FindingKind = 4
+	FindingDiffers FindingKind = cdf11.FindingDiffers
 	// FindingNote is what a person should know, such as a tied lm_head that is in one model only: nothing is wrong.
-	FindingNote FindingKind = 5
+	FindingNote FindingKind = cdf11.FindingNote
 )
 
 // Wrong says whether something is wrong.
