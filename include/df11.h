@@ -881,9 +881,8 @@ void df11_log_set(df11_log_fn callback,
 /**
  * Opens a model: a folder in Hugging Face layout, or one .safetensors file. Every *.safetensors file of a folder is
  * opened, whatever an index lists; config.json is looked for in the folder, or beside the file, where NAME.config.json comes
- * before it. Headers, tables and
- * positions are read and checked, no weights: milliseconds, and no copy. A file or folder without compressed groups opens
- * too, as a model of plain tensors.
+ * before it. Headers, tables and positions are read and checked, no weights: milliseconds, and no copy. A file or folder
+ * without compressed groups opens too, as a model of plain tensors.
  *
  * `path` is UTF-8 (on Unix any bytes), ended by a zero byte. `options` may be NULL. On success `*out` is the model, to be
  * given to df11_model_free(); otherwise NULL.
@@ -920,8 +919,7 @@ uint64_t df11_model_group_count(const struct df11_model *model);
 uint64_t df11_model_tensor_count(const struct df11_model *model);
 
 /**
- * Describes a group. After an error `*out` is cleared but for its struct_size; where
- * that is wrong, it is left alone.
+ * Describes a group. After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
  *
  * Errors: DF11_NOT_FOUND if there is no such group; DF11_INVALID_ARGUMENT.
  */
@@ -943,8 +941,7 @@ df11_status df11_model_group_part(const struct df11_model *model,
                                   struct df11_error *error);
 
 /**
- * Describes a tensor. After an error `*out` is cleared but for its struct_size; where
- * that is wrong, it is left alone.
+ * Describes a tensor. After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
  *
  * Errors: DF11_NOT_FOUND if there is no such tensor; DF11_INVALID_ARGUMENT.
  */

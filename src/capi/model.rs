@@ -26,9 +26,8 @@ pub struct df11_model {
 
 /// Opens a model: a folder in Hugging Face layout, or one .safetensors file. Every *.safetensors file of a folder is
 /// opened, whatever an index lists; config.json is looked for in the folder, or beside the file, where NAME.config.json comes
-/// before it. Headers, tables and
-/// positions are read and checked, no weights: milliseconds, and no copy. A file or folder without compressed groups opens
-/// too, as a model of plain tensors.
+/// before it. Headers, tables and positions are read and checked, no weights: milliseconds, and no copy. A file or folder
+/// without compressed groups opens too, as a model of plain tensors.
 ///
 /// `path` is UTF-8 (on Unix any bytes), ended by a zero byte. `options` may be NULL. On success `*out` is the model, to be
 /// given to df11_model_free(); otherwise NULL.
@@ -189,8 +188,7 @@ pub unsafe extern "C" fn df11_model_tensor_count(model: *const df11_model) -> u6
     unsafe { model.as_ref() }.map_or(0, |m| m.model.tensors().len() as u64)
 }
 
-/// Describes a group. After an error `*out` is cleared but for its struct_size; where
-/// that is wrong, it is left alone.
+/// Describes a group. After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
 ///
 /// Errors: DF11_NOT_FOUND if there is no such group; DF11_INVALID_ARGUMENT.
 ///
@@ -270,8 +268,7 @@ pub unsafe extern "C" fn df11_model_group_part(
     }
 }
 
-/// Describes a tensor. After an error `*out` is cleared but for its struct_size; where
-/// that is wrong, it is left alone.
+/// Describes a tensor. After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
 ///
 /// Errors: DF11_NOT_FOUND if there is no such tensor; DF11_INVALID_ARGUMENT.
 ///
