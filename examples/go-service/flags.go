@@ -81,7 +81,7 @@ func parse(args []string, env func(string) (string, bool), out io.Writer) (*sett
 	case f.NArg() == 0:
 		return nil, fmt.Errorf("which model? -help tells more")
 	default:
-		return nil, fmt.Errorf("one model only: %q", f.Args())
+		return nil, fmt.Errorf("one model only, and behind the flags: %q", f.Args())
 	}
 	if hosts != "" {
 		set.Hosts = strings.Split(hosts, ",")
