@@ -3,10 +3,14 @@
 
 CARGO ?= cargo
 CC ?= cc
-RELEASE := target/release
+# Where cargo builds: its own variable says, if it is set in the environment.
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 SONAME := libdf11.so.$(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\)\..*/\1/p' Cargo.toml | head -n 1)
 GOLDEN := tests/data/golden/block
 PREFIX ?= /usr/local
+# The library alone is sooner built than with the tool; but where the tool is built, another set of features would have the
+# library built anew each time.
+FEATURES = $(if $(wildcard $(RELEASE)/df11),--features cli)
 
 .PHONY: all build install dist sbom deb demo test test-deep test-ggml bench header kernels gpu-bundle clean
 
@@ -19,7 +23,7 @@ build:
 
 # Headers, libraries, pkg-config and CMake packages and the tool, in PREFIX. LIBDIR, DESTDIR and the rest: see the script.
 install: build
-	PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' DESTDIR='$(DESTDIR)' bindings/packages/install.sh
+	BUILD='$(RELEASE)' PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' DESTDIR='$(DESTDIR)' bindings/packages/install.sh
 
 # What is released: target/dist/*.tar.gz, for every x86-64 Linux with glibc 2.17 or later.
 dist:
@@ -32,11 +36,11 @@ sbom:
 
 # Debian packages of what `make build` has built, in target/deb.
 deb: build
-	bindings/packages/deb.sh
+	BUILD='$(RELEASE)' bindings/packages/deb.sh
 
 # From C, on a model that the reference compressor wrote: decode it, say how fast, compare it with the original.
 demo:
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked $(FEATURES)
 	ln -sf libdf11.so $(RELEASE)/$(SONAME)
 	$(CC) -std=c11 -O2 -Wall -Wextra -Iinclude examples/decompress.c -o $(RELEASE)/decompress \
 		-L$(RELEASE) -ldf11 -ldl -Wl,-rpath,'$$ORIGIN'
@@ -72,7 +76,8 @@ kernels:
 
 # What a machine with a GPU needs to test and measure there: see tests/gpu/README.md.
 gpu-bundle:
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked $(FEATURES)
+	mkdir -p target
 	tests/gpu/bundle.sh $(RELEASE)/libdf11.so target/df11-gpu.tar.gz
 
 clean:
