@@ -114,7 +114,7 @@ func fromEnvironment(f *flag.FlagSet, env func(string) (string, bool)) error {
 		name := prefix + strings.ToUpper(strings.ReplaceAll(one.Name, "-", "_"))
 		if value, ok := env(name); ok && !given[one.Name] && failure == nil {
 			if err := f.Set(one.Name, value); err != nil {
-				failure = fmt.Errorf("%s: %w", name, err)
+				failure = fmt.Errorf("%s=%q: %w", name, value, err)
 			}
 		}
 	})

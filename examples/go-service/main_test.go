@@ -214,7 +214,7 @@ func TestFlags(t *testing.T) {
 	}
 	if _, err := parse([]string{"m"}, func(name string) (string, bool) { return "x", name == "DF11_SERVICE_WAIT" },
 		io.Discard); err == nil ||
-		!strings.Contains(err.Error(), "DF11_SERVICE_WAIT") {
+		!strings.Contains(err.Error(), `DF11_SERVICE_WAIT="x"`) {
 		t.Errorf("%v", err)
 	}
 	var out bytes.Buffer
