@@ -537,7 +537,7 @@ fn config_beside(file: &Path, text: &str, bare: bool) -> PathBuf {
     }
     let own = file.with_extension("config.json");
     log::warn!(
-        "'{}' is something else's and stays: the model's config is '{}', to be given to readers (--config)",
+        "'{}' is something else's and stays: the model's config is '{}', where readers of this library look first",
         usual.display(),
         own.display()
     );
