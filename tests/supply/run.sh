@@ -153,7 +153,8 @@ inside() {
     [ "$(stat -c %s "$crate")" -lt 3000000 ] || { echo "too large: $(stat -c %s "$crate") bytes" && return 1; }
     rm -rf "$work/package"
     mkdir -p "$work/package"
-    tar -C "$work/package" --strip-components=1 -xzf "$crate"
+    # With the time of today: packed files carry one date, by which cargo would take what it built before for fresh.
+    tar -C "$work/package" --strip-components=1 -xzmf "$crate"
     # Cargo takes it for a package of its own, not for a lost member of the workspace around it.
     printf '\n[workspace]\n' >>"$work/package/Cargo.toml"
 }
