@@ -180,7 +180,7 @@ dist_twice() {
     ln -s "${CARGO_HOME:-$HOME/.cargo}"/* "$work/home/"
     # At once, for each of them ends on one core.
     dist_in "$one" >"$scratch/one" 2>&1 &
-    (umask 0077 && CARGO_HOME=$work/home dist_in "$two") || { kill $! && return 1; }
+    (umask 0077 && CARGO_HOME=$work/home dist_in "$two") || { kill $! 2>/dev/null; return 1; }
     wait $! || { cat "$scratch/one" && return 1; }
 }
 dist_in() { # FOLDER
