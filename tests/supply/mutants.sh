@@ -62,9 +62,17 @@ sed -i '/^#\[cfg(target_os = "linux")\]$/d' "$copied/tests/support/mod.rs"
 find "$tree" -mindepth 1 -maxdepth 1 ! -name target -exec rm -rf {} +
 cp -a "$copied/." "$tree/"
 
+# Each takes seconds, and says of large inputs what others say of small ones.
+slow=()
+for name in nothing_outside_a_runs_buffers codes_of_one_length_fill decoding_takes_less_than damaged_streams \
+    every_size_of_every_distribution long_and_short_codes one_to_eight_threads destinations_at_every_offset \
+    random_ranges_of_large_groups; do
+    slow+=(--skip "$name")
+done
+
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_TARGET_DIR
 export CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_INCREMENTAL=1
 # The time limit is for loops without an end: many times what the tests take.
 cargo mutants --dir "$tree" --in-place --output "target/mutants/$what" "${files[@]}" --no-shuffle \
     --shard "$shard" --sharding round-robin --timeout "${DF11_MUTANTS_TIMEOUT:-120}" --build-timeout 900 \
-    --colors never --annotations none "$@" --cargo-arg=--lib --cargo-arg=--test=mutants -- --offline
+    --colors never --annotations none "$@" --cargo-arg=--lib --cargo-arg=--test=mutants -- --offline -- "${slow[@]}"

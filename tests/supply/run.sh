@@ -153,7 +153,8 @@ inside() {
     [ "$(stat -c %s "$crate")" -lt 3000000 ] || { echo "too large: $(stat -c %s "$crate") bytes" && return 1; }
     rm -rf "$work/package"
     mkdir -p "$work/package"
-    tar -C "$work/package" --strip-components=1 -xzf "$crate"
+    # With the time of today: packed files carry one date, by which cargo would take what it built before for fresh.
+    tar -C "$work/package" --strip-components=1 -xzmf "$crate"
     # Cargo takes it for a package of its own, not for a lost member of the workspace around it.
     printf '\n[workspace]\n' >>"$work/package/Cargo.toml"
 }
@@ -179,7 +180,7 @@ dist_twice() {
     ln -s "${CARGO_HOME:-$HOME/.cargo}"/* "$work/home/"
     # At once, for each of them ends on one core.
     dist_in "$one" >"$scratch/one" 2>&1 &
-    (umask 0077 && CARGO_HOME=$work/home dist_in "$two") || { kill $! && return 1; }
+    (umask 0077 && CARGO_HOME=$work/home dist_in "$two") || { kill $! 2>/dev/null; return 1; }
     wait $! || { cat "$scratch/one" && return 1; }
 }
 dist_in() { # FOLDER
