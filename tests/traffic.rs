@@ -61,10 +61,14 @@ fn a_race_that_a_checker_must_find() {
             unsafe { *self.0.get() += 1 };
         }
     }
-    let number = Number(0.into());
+    // Both must have begun: a thread that has ended before the other is made is ordered with it.
+    let (number, start) = (Number(0.into()), Barrier::new(2));
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| (0..100_000).for_each(|_| std::hint::black_box(&number).add()));
+            scope.spawn(|| {
+                start.wait();
+                (0..100_000).for_each(|_| std::hint::black_box(&number).add());
+            });
         }
     });
 }
