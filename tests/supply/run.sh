@@ -3,8 +3,8 @@
 #
 #     run.sh [quick|deep|PART...]      quick, if nothing is said
 #
-#     quick    check msrv sbom                         seconds: part of `make test`
-#     deep     oldest minimal package reproducible deny    some ten minutes on two cores: part of `make test-deep`
+#     quick    check msrv sbom                            seconds: part of `make test`
+#     deep     oldest minimal package reproducible deny   part of `make test-deep`
 #
 # What cannot be had here (an old toolchain, the advisories) is counted as "not run", by name; with DF11_STRICT=1, as for a
 # release, that is a failure.
