@@ -26,7 +26,7 @@ scale() { DF11_DEEP=1 step cargo test --locked --test scale; }
 
 # Ten minutes of traffic.
 soak() {
-    DF11_SOAK_SECONDS=${DF11_SOAK_SECONDS:-600} step cargo test --locked --test traffic -- --ignored --exact soak --nocapture
+    DF11_SOAK_SECONDS=${DF11_SOAK_SECONDS:-600} step cargo test --locked --test soak -- --nocapture
 }
 
 # Lowest versions, the packed crate, releases from two folders, advisories: it counts what cannot be had here.
