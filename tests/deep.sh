@@ -26,14 +26,17 @@ scale() { DF11_DEEP=1 step cargo test --locked --test scale; }
 
 # Ten minutes of traffic.
 soak() {
-    DF11_SOAK_SECONDS=${DF11_SOAK_SECONDS:-600} step cargo test --locked --test traffic -- --ignored --exact soak --nocapture
+    DF11_SOAK_SECONDS=${DF11_SOAK_SECONDS:-600} step cargo test --locked --test soak -- --nocapture
 }
 
-[ $# -gt 0 ] || set -- thread miri faults scale soak
+# Lowest versions, the packed crate, releases from two folders, advisories: it counts what cannot be had here.
+supply() { step tests/supply/run.sh deep; }
+
+[ $# -gt 0 ] || set -- thread miri faults scale soak supply
 for part in "$@"; do
     case "$part" in
-        thread | miri | faults | scale | soak) (set -e; "$part") ;;
-        *) echo "usage: tests/deep.sh [thread] [miri] [faults] [scale] [soak]" >&2; exit 2 ;;
+        thread | miri | faults | scale | soak | supply) (set -e; "$part") ;;
+        *) echo "usage: tests/deep.sh [thread] [miri] [faults] [scale] [soak] [supply]" >&2; exit 2 ;;
     esac
 done
 echo "== all passed"

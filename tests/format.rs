@@ -314,6 +314,28 @@ fn seventeen_tables_are_the_most() {
 // The container
 
 #[test]
+fn a_groups_numbers_are_those_of_its_tensors() {
+    for name in golden::NAMES {
+        let stored = files::stored(name);
+        for group in open(golden::model(name)).groups() {
+            let members: BTreeMap<&str, &Stored> = stored
+                .iter()
+                .filter_map(|s| {
+                    files::member_of(&s.name).filter(|(base, _)| *base == group.name()).map(|(_, m)| (m, s))
+                })
+                .collect();
+            let bytes: usize = members.values().map(|s| s.data.len()).sum();
+            assert_eq!(group.packed_bytes(), bytes as u64, "{name} {}", group.name());
+            assert_eq!(group.element_count(), members["sign_mantissa"].data.len() as u64);
+            assert_eq!(group.block_count() + 1, members["output_positions"].data.len() / 4);
+            for (member, span) in group.members() {
+                assert_eq!(span.len, members[member].data.len() as u64, "{name} {} {member}", group.name());
+            }
+        }
+    }
+}
+
+#[test]
 fn data_offsets_are_unaligned() {
     let model = open(golden::model("edge"));
     let mut odd = 0;

@@ -70,9 +70,6 @@ step make test-ggml
 # Half a minute for each fuzzer, two at a time.
 step tests/fuzz/run.sh 30
 
-# A server that runs for months, in ten seconds; alone in its process, whose memory must not grow.
-step cargo test --locked --test traffic -- --ignored --exact soak
-
 # The library itself under AddressSanitizer. What takes longer is in tests/deep.sh: ThreadSanitizer, Miri, every fault, hours.
 case $(rustc -vV | sed -n 's/^host: //p') in
     x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu) step tests/sanitize.sh address ;;

@@ -33,7 +33,10 @@ const PATIENCE: Duration = Duration::from_secs(100);
 fn write_hollow(path: &Path, name: &str, codes: &Codes, bits: u64, weights: u64) -> (File, u64, u64) {
     let code_bytes = (weights * bits).div_ceil(8);
     let blocks = code_bytes.div_ceil(4096);
-    assert!(32_768 % bits == 0 && weights * bits % 8 == 0, "codes end where blocks and the stream do");
+    assert!(
+        32_768u64.is_multiple_of(bits) && (weights * bits).is_multiple_of(8),
+        "codes end where blocks and the stream do"
+    );
     let luts = encoder::luts(codes);
     let positions: Vec<u8> = (0..blocks)
         .map(|block| block * 32_768 / bits)

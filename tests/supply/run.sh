@@ -3,8 +3,8 @@
 #
 #     run.sh [quick|deep|PART...]      quick, if nothing is said
 #
-#     quick    check msrv sbom                         seconds: part of `make test`
-#     deep     minimal package reproducible deny       some ten minutes on two cores: part of `make test-deep`
+#     quick    check msrv sbom                            seconds: part of `make test`
+#     deep     oldest minimal package reproducible deny   part of `make test-deep`
 #
 # What cannot be had here (an old toolchain, the advisories) is counted as "not run", by name; with DF11_STRICT=1, as for a
 # release, that is a failure.
@@ -59,6 +59,8 @@ msrv() {
     t "README and CONTRIBUTING say Rust $msrv" one_msrv
     # The library's own use of newer functions is clippy's incompatible_msrv, which tests/run.sh runs with every other lint.
     t "clippy tells of functions that Rust $msrv lacks" newer_function
+}
+oldest() {
     if cargo "+$msrv" --version >/dev/null 2>&1 || cargo "+$msrv.0" --version >/dev/null 2>&1; then
         local toolchain=$msrv
         cargo "+$msrv" --version >/dev/null 2>&1 || toolchain=$msrv.0
@@ -153,7 +155,8 @@ inside() {
     [ "$(stat -c %s "$crate")" -lt 3000000 ] || { echo "too large: $(stat -c %s "$crate") bytes" && return 1; }
     rm -rf "$work/package"
     mkdir -p "$work/package"
-    tar -C "$work/package" --strip-components=1 -xzf "$crate"
+    # With the time of today: packed files carry one date, by which cargo would take what it built before for fresh.
+    tar -C "$work/package" --strip-components=1 -xzmf "$crate"
     # Cargo takes it for a package of its own, not for a lost member of the workspace around it.
     printf '\n[workspace]\n' >>"$work/package/Cargo.toml"
 }
@@ -179,7 +182,7 @@ dist_twice() {
     ln -s "${CARGO_HOME:-$HOME/.cargo}"/* "$work/home/"
     # At once, for each of them ends on one core.
     dist_in "$one" >"$scratch/one" 2>&1 &
-    (umask 0077 && CARGO_HOME=$work/home dist_in "$two") || { kill $! && return 1; }
+    (umask 0077 && CARGO_HOME=$work/home dist_in "$two") || { kill $! 2>/dev/null; return 1; }
     wait $! || { cat "$scratch/one" && return 1; }
 }
 dist_in() { # FOLDER
@@ -224,9 +227,9 @@ main() {
     for part in "${@:-quick}"; do
         case $part in
         quick) parts+=(check msrv sbom) ;;
-        deep) parts+=(minimal package reproducible deny) ;;
-        check | msrv | sbom | minimal | package | reproducible | deny) parts+=("$part") ;;
-        *) echo "run.sh: no $part; there are check, msrv, sbom, minimal, package, reproducible and deny" >&2 && exit 2 ;;
+        deep) parts+=(oldest minimal package reproducible deny) ;;
+        check | msrv | sbom | oldest | minimal | package | reproducible | deny) parts+=("$part") ;;
+        *) echo "run.sh: no $part; there are check, msrv, sbom, oldest, minimal, package, reproducible and deny" >&2 && exit 2 ;;
         esac
     done
     for part in "${parts[@]}"; do "$part"; done

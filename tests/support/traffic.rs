@@ -385,3 +385,10 @@ fn binds(engine: &Engine, device: *mut df11_device, known: &Known, random: &mut 
     engine.free(image);
     engine.destroy(stream);
 }
+
+/// Everything that the emulator says is alive, with the bytes of device memory.
+pub fn live(emulator: &Emulator) -> Vec<(&'static str, u64)> {
+    let kinds =
+        ["live.retains", "live.streams", "live.events", "live.allocations", "live.pinned", "live.modules", "bytes"];
+    kinds.into_iter().map(|kind| (kind, emulator.query(kind))).collect()
+}

@@ -1,4 +1,4 @@
-//! Copies into images, which are written once and read by others.
+//! Copies into images, which are written once and read by others. (Miri knows no stores past the caches, and gets plain ones.)
 
 /// Images from here on are written past the caches: they would not stay in them, and a store that fetches its line first
 /// moves half as much again.
@@ -11,7 +11,7 @@ pub(super) const STREAMING_BYTES: u64 = 4 << 20;
 ///
 /// `src.len()` bytes can be written at `dst`, and `src` is not among them.
 pub(super) unsafe fn stream(src: &[u8], dst: *mut u8) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
         let lead = dst.align_offset(64).min(src.len());
@@ -32,7 +32,7 @@ pub(super) unsafe fn stream(src: &[u8], dst: *mut u8) {
             at.copy_from_nonoverlapping(behind.as_ptr(), behind.len());
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     // SAFETY: by the caller's promise.
     unsafe {
         dst.copy_from_nonoverlapping(src.as_ptr(), src.len())
@@ -41,7 +41,7 @@ pub(super) unsafe fn stream(src: &[u8], dst: *mut u8) {
 
 /// What this thread has written past the caches is written before what it writes from now on.
 pub(super) fn fence() {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: part of x86-64's baseline.
     unsafe {
         std::arch::x86_64::_mm_sfence()

@@ -29,8 +29,10 @@
  *   df11_verify_model() needs nothing of these: it takes paths, opens, looks at everything, and closes. So does
  *   df11_compress_model(), which writes a model, or its share of one that several processes write; df11_merge_model() then
  *   completes it. As these may take minutes, they count in a df11_progress, which any thread may read (df11_progress_get())
- *   and cancel. df11_compress_group() compresses weights that lie in memory, for programs with files of their own:
- *   df11_compress_bound(), or a first call without memory, says how much it needs.
+ *   and cancel; so does df11_model_open() with DF11_OPEN_VERIFY. df11_compress_group() compresses weights that lie in memory,
+ *   for programs with files of their own: df11_compress_bound(), or a first call without memory, says how much it needs.
+ *
+ *   df11_stats_get() says at any time what the process has done through this library, for programs with metrics.
  *
  *       df11_error error;
  *       df11_model *model;
@@ -102,7 +104,7 @@
 #define DF11_VERSION_PATCH 0
 
 /** Initialises a df11_open_options: no flags, one thread, the model's own config. */
-#define DF11_OPEN_OPTIONS_INIT { sizeof(df11_open_options), 0, 0, NULL }
+#define DF11_OPEN_OPTIONS_INIT { sizeof(df11_open_options), 0, 0, NULL, NULL }
 
 /** Initialises a df11_group_info. */
 #define DF11_GROUP_INFO_INIT { sizeof(df11_group_info), NULL, 0, 0, 0, 0, 0 }
@@ -144,6 +146,9 @@
 
 /** Initialises a df11_resident_info. */
 #define DF11_RESIDENT_INFO_INIT { sizeof(df11_resident_info), 0, 0, 0, 0, NULL }
+
+/** Initialises a df11_stats. */
+#define DF11_STATS_INIT { sizeof(df11_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** No log at all: the state in which the library starts. */
 #define DF11_LOG_OFF 0
@@ -384,6 +389,11 @@ typedef struct df11_open_options {
      * during the call only.
      */
     const char *config_json;
+    /**
+     * NULL, or where to count the bytes of DF11_OPEN_VERIFY (two for each weight) and to look whether somebody cancels:
+     * between files, and all the time while codes are walked.
+     */
+    struct df11_progress *progress;
 } df11_open_options;
 
 /**
@@ -736,6 +746,53 @@ typedef struct df11_packed_group {
     size_t split_positions_bytes;
 } df11_packed_group;
 
+/**
+ * What the process has done through this library since it was loaded. Begin with DF11_STATS_INIT. Counters only grow,
+ * but for those of what is alive. Each figure is exact by itself, and they are read one after the other: while other
+ * threads work, two figures may be of two moments.
+ */
+typedef struct df11_stats {
+    /** sizeof(df11_stats) */
+    size_t struct_size;
+    /** Models that df11_model_open() and df11_model_open_memory() gave. */
+    uint64_t models_opened;
+    /** Of these, how many are alive now. */
+    uint64_t models_open;
+    /** Bytes of the files, or of the memory, of the models that are alive now. */
+    uint64_t model_bytes_open;
+    /** Calls of df11_decompress_host() and df11_tensor_read() that succeeded. */
+    uint64_t host_decodes;
+    /** Bytes that they wrote. */
+    uint64_t host_bytes;
+    /** Images that were written to host memory. One that is written in parts counts with its part 0. */
+    uint64_t images_written;
+    /** Bytes of these images. */
+    uint64_t image_bytes_written;
+    /** Uploads that were put into a stream. */
+    uint64_t uploads;
+    /** Bytes of the images that they make. */
+    uint64_t upload_bytes;
+    /** Residents that are alive now, uploaded or bound. */
+    uint64_t residents;
+    /** Bytes of their images. Several residents of one image count each. */
+    uint64_t resident_bytes;
+    /**
+     * Groups, ranges of them and tensors that calls of df11_decompress() and its kin put into a stream. What a graph
+     * replays does not count again.
+     */
+    uint64_t device_decodes;
+    /** Bytes that these write when the stream gets there. */
+    uint64_t device_bytes;
+    /** Calls that returned a status of 1 to 99: the caller's mistakes, and cancellations. */
+    uint64_t errors_caller;
+    /** Calls that returned a status of 100 to 199: the file's. */
+    uint64_t errors_file;
+    /** Calls that returned a status of 200 to 299: the device's. */
+    uint64_t errors_device;
+    /** Calls that returned any other status but DF11_OK: the library's, and memory that could not be had. */
+    uint64_t errors_library;
+} df11_stats;
+
 /** Nothing went wrong. */
 #define DF11_OK 0
 
@@ -832,7 +889,7 @@ void df11_log_set(df11_log_fn callback,
  * given to df11_model_free(); otherwise NULL.
  *
  * Errors: DF11_IO; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for a file that cannot be trusted;
- * DF11_UNSUPPORTED_OPTION, DF11_INVALID_ARGUMENT, DF11_OUT_OF_MEMORY.
+ * DF11_UNSUPPORTED_OPTION, DF11_INVALID_ARGUMENT, DF11_CANCELLED, DF11_OUT_OF_MEMORY.
  */
 df11_status df11_model_open(const char *path,
                             const struct df11_open_options *options,
@@ -1371,6 +1428,13 @@ df11_status df11_compress_bound(const uint64_t *element_counts,
                                 size_t tensor_count,
                                 struct df11_packed_group *out,
                                 struct df11_error *error);
+
+/**
+ * Says what the process has done through this library, from any thread: no lock, no allocation, no CUDA call.
+ *
+ * Errors: DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_stats_get(struct df11_stats *out, struct df11_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"
