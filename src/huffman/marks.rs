@@ -44,6 +44,7 @@
 use super::code::CodeTable;
 use super::table::first_symbols;
 use super::{BLOCK_BITS, MAX_CODE_BITS, window};
+use crate::error::{Result, grow};
 
 /// Weights from one mark to the next.
 pub const EVERY: u64 = 104;
@@ -146,10 +147,12 @@ pub trait Sink {
 /// Walks runs with one code table.
 pub struct Marker<'a> {
     codes: &'a CodeTable,
-    tables: Box<Tables>,
+    /// One of them: the memory of a vector can be asked for in a way that may fail.
+    tables: Box<[Tables; 1]>,
 }
 
 /// What each window begins with.
+#[derive(Clone, Copy)]
 struct Tables {
     /// What its whole codes add to a point, or [`LONG`] if the first code is longer, or none begins so.
     many: [u32; SIZE],
@@ -163,10 +166,16 @@ type Points = [u32; SLOTS];
 
 impl<'a> Marker<'a> {
     /// A marker for one group's code (some 20 µs).
-    pub fn new(codes: &'a CodeTable) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`.
+    pub fn new(codes: &'a CodeTable) -> Result<Self> {
         let first = first_symbols::<SIZE>(codes);
-        let mut tables = Box::new(Tables { many: [0; _], places: [0; _] });
-        for (window, (many, places)) in tables.many.iter_mut().zip(&mut tables.places).enumerate() {
+        let mut tables = Vec::new();
+        grow(&mut tables, 1, Tables { many: [0; _], places: [0; _] }, "the tables of a walk")?;
+        let Tables { many, places } = &mut tables[0];
+        for (window, (many, places)) in many.iter_mut().zip(places).enumerate() {
             let (mut used, mut count) = (0, 0);
             loop {
                 *places |= (used as u64) << (4 * count);
@@ -180,7 +189,8 @@ impl<'a> Marker<'a> {
             }
             *many = if count == 0 { LONG } else { count * ONE - used };
         }
-        Marker { codes, tables }
+        let Ok(tables) = tables.into_boxed_slice().try_into() else { unreachable!("there is one") };
+        Ok(Marker { codes, tables })
     }
 
     /// Walks runs side by side; those of no blocks are left out. Returns whether all is well: every code is one, and
@@ -265,7 +275,7 @@ impl<'a> Marker<'a> {
             }
             for _ in 0..STEPS {
                 for l in 0..LANES {
-                    steps[l] = steps[l].wrapping_add(self.tables.many[cut::<BEXTR>(words[l], steps[l])]);
+                    steps[l] = steps[l].wrapping_add(self.tables[0].many[cut::<BEXTR>(words[l], steps[l])]);
                 }
             }
             for l in 0..LANES {
@@ -294,10 +304,10 @@ impl<'a> Marker<'a> {
     /// The length of the code that a window of 32 bits begins with.
     fn length(&self, window: u32) -> Option<u32> {
         let short = (window >> (32 - WINDOW)) as usize;
-        match self.tables.many[short] {
+        match self.tables[0].many[short] {
             LONG => self.codes.first(window).map(|code| code.len as u32),
             // Where the second one begins.
-            _ => Some((self.tables.places[short] >> 4 & 15) as u32),
+            _ => Some((self.tables[0].places[short] >> 4 & 15) as u32),
         }
     }
 
@@ -367,14 +377,14 @@ impl<'a> Marker<'a> {
         let mut here = points.map(|point| (point & !BITS) + (point & 7) + SHIFTED);
         for _ in 0..STEPS {
             for i in 0..TOGETHER {
-                let next = here[i].wrapping_add(self.tables.many[cut::<BEXTR>(words[i], here[i])]);
+                let next = here[i].wrapping_add(self.tables[0].many[cut::<BEXTR>(words[i], here[i])]);
                 here[i] = std::hint::select_unpredictable(next < behind[i], next, here[i]);
             }
         }
         std::array::from_fn(|i| {
             // Whole codes of the window before this one: none behind the last step, where there may be a long code.
             let codes = (behind[i] - ONE - (here[i] & !(ONE - 1))) >> 16;
-            let place = self.tables.places[cut::<BEXTR>(words[i], here[i])] >> ((4 * codes) & 63) & 15;
+            let place = self.tables[0].places[cut::<BEXTR>(words[i], here[i])] >> ((4 * codes) & 63) & 15;
             (bits(points[i]) & !7) + (SHIFTED + 7 - (here[i] & (ONE - 1))) + place as u32
         })
     }
@@ -384,7 +394,7 @@ impl<'a> Marker<'a> {
     fn code_at(&self, code: &[u8], mut point: u32, border: u32) -> Option<u32> {
         while bits(point) < border {
             let window = window(code, bits(point) as usize);
-            let many = self.tables.many[(window >> (32 - WINDOW)) as usize];
+            let many = self.tables[0].many[(window >> (32 - WINDOW)) as usize];
             let next = point.wrapping_add(many);
             point = if many != LONG && bits(next) <= border { next } else { point + ONE - self.length(window)? };
         }
@@ -613,7 +623,7 @@ mod tests {
     #[test]
     fn both_walks_say_what_is_true() {
         for (number, codes) in tables().iter().enumerate() {
-            let marker = Marker::new(codes);
+            let marker = Marker::new(codes).unwrap();
             for count in [1, 2, 60, 104, 105, 1000, 30_000, 400_000] {
                 let (bytes, truth) = stream(codes, count, count + number as u64);
                 for portable in [false, true] {
@@ -637,7 +647,7 @@ mod tests {
         // Windows of ones begin no code.
         let code = |bits: u32, len: u8| Code { bits: bits << (32 - len), len, symbol: len };
         let codes = CodeTable::new(vec![code(0, 1), code(2, 2), code(6, 3)]).unwrap();
-        let marker = Marker::new(&codes);
+        let marker = Marker::new(&codes).unwrap();
         let (bytes, truth) = stream(&codes, 400_000, 1);
         for at in [0, 1, 4095, 4097, 4100, bytes.len() / 2, bytes.len() - 20, bytes.len() - 1] {
             let mut spoilt = bytes.clone();

@@ -169,7 +169,7 @@ impl<'a> Job<'a> {
             self.zero(layout.code + layout.code_bytes, layout.signs);
             self.zero(layout.signs + layout.weights, layout.image_bytes);
         }
-        let mut walk = Walk::new(self);
+        let mut walk = Walk::new(self).inspect_err(|_| self.spoil(from, to))?;
         let step = if self.model.mapped() { BATCH } else { BATCH_READ };
         for batch in (from..to).step_by(step) {
             let end = (batch + step).min(to);
@@ -204,15 +204,15 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(job: &'a Job<'a>) -> Self {
-        Walk {
+    fn new(job: &'a Job<'a>) -> Result<Self> {
+        Ok(Walk {
             job,
             positions: job.group.positions(job.model.sources()),
-            marker: Marker::new(job.group.codes()),
+            marker: Marker::new(job.group.codes())?,
             code_buffer: Vec::new(),
             gap_buffer: Vec::new(),
             sign_buffer: Vec::new(),
-        }
+        })
     }
 
     /// Writes the index of some blocks, the codes from their first byte to the byte `code_end`, and the signs and mantissas
