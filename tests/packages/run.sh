@@ -20,24 +20,8 @@ trap 'rm -rf "$scratch"' EXIT
 # Neither the caller's nor the system's libdf11 may stand in for the one under test.
 unset LD_LIBRARY_PATH CPATH LIBRARY_PATH PKG_CONFIG_PATH CMAKE_PREFIX_PATH CGO_CFLAGS CGO_LDFLAGS
 
-passed=0 failed=0 skipped=0
-t() { # NAME COMMAND...: a test, which must exit with 0; only one that fails shows what it printed
-    local name=$1 start=$SECONDS code
-    shift
-    set +e
-    (set -e; "$@") >"$scratch/log" 2>&1
-    code=$?
-    set -e
-    if [ $code = 0 ]; then
-        passed=$((passed + 1))
-        echo "ok      $name ($((SECONDS - start)) s)"
-    else
-        failed=$((failed + 1))
-        echo "FAILED  $name ($*: exit $code)"
-        sed 's/^/        /' "$scratch/log"
-    fi
-}
-
+skipped=0
+. tests/count.sh
 skip() { # WHAT, and why
     skipped=$((skipped + 1))
     echo "skipped $1"

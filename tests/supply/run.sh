@@ -21,23 +21,8 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 unset CARGO_TARGET_DIR CARGO_ENCODED_RUSTFLAGS RUSTFLAGS RUSTC_BOOTSTRAP
 
-passed=0 failed=0 missed=0
-t() { # NAME COMMAND...: a test, which must exit with 0; only one that fails shows what it printed
-    local name=$1 start=$SECONDS code
-    shift
-    set +e
-    (set -e; "$@") >"$scratch/log" 2>&1
-    code=$?
-    set -e
-    if [ $code = 0 ]; then
-        passed=$((passed + 1))
-        echo "ok      $name ($((SECONDS - start)) s)"
-    else
-        failed=$((failed + 1))
-        echo "FAILED  $name ($*: exit $code)"
-        tail -n 100 "$scratch/log" | sed 's/^/        /'
-    fi
-}
+missed=0
+. tests/count.sh
 missing() { # WHAT: cannot be tested here
     missed=$((missed + 1))
     echo "NOT RUN $1"
