@@ -39,7 +39,8 @@ impl Progress {
     }
 
     /// The same with a callback, which cancels by returning `false`. It runs on whatever thread of the call has just done
-    /// something: at the beginning, at the end, in between at most twenty times a second, never twice at a time.
+    /// something: at the beginning, when it is known how much there is to do, at the end, in between at most twenty times a
+    /// second, never twice at a time.
     pub fn with_callback(callback: impl Fn(&Progress) -> bool + Send + Sync + 'static) -> Progress {
         Progress { callback: Some(Box::new(callback)), ..Progress::default() }
     }
@@ -70,11 +71,17 @@ impl Progress {
         self.counts.cancelled.load(Ordering::Relaxed)
     }
 
-    /// A call of that many bytes of work begins.
+    /// A call of that many bytes of work begins; 0 if that is not known yet.
     pub(crate) fn begin(&self, total: u64) {
-        self.counts.done.store(0, Ordering::Relaxed);
+        self.reset();
         self.counts.total.store(total, Ordering::Relaxed);
         self.tell(true);
+    }
+
+    /// Nothing done, of nothing, and nobody is told.
+    pub(crate) fn reset(&self) {
+        self.counts.done.store(0, Ordering::Relaxed);
+        self.counts.total.store(0, Ordering::Relaxed);
     }
 
     /// So many bytes more are done.
