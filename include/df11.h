@@ -437,7 +437,7 @@ typedef struct df11_group_info {
 typedef struct df11_part_info {
     /** sizeof(df11_part_info) */
     size_t struct_size;
-    /** The path of the file; "memory" for a model opened from memory. Belongs to the model. */
+    /** The path of the file, on Unix any bytes; "memory" for a model opened from memory. Belongs to the model. */
     const char *file;
     /** The part's first byte in that file. */
     uint64_t file_offset;
@@ -477,8 +477,8 @@ typedef struct df11_tensor_info {
      */
     const void *data;
     /**
-     * The path of the file that holds the values of a plain tensor, for readers that bring their own input; NULL for a
-     * tensor in a group (df11_model_group_part() tells where the group's parts lie). Belongs to the model.
+     * The path of the file that holds the values of a plain tensor, as in df11_part_info, for readers that bring their own
+     * input; NULL for a tensor in a group (df11_model_group_part() tells where the group's parts lie). Belongs to the model.
      */
     const char *file;
     /** The first byte of the values in that file. */
