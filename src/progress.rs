@@ -177,4 +177,23 @@ mod tests {
         seen.cancel();
         assert!(matches!(given.check(), Err(Error::Cancelled)));
     }
+
+    #[test]
+    fn nobody_is_told_twice_at_a_time() {
+        let (inside, told) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (is_inside, count) = (inside.clone(), told.clone());
+        let progress = Progress::with_callback(move |_| {
+            let alone = !is_inside.swap(true, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(1));
+            is_inside.store(false, Ordering::SeqCst);
+            count.fetch_add(1, Ordering::Relaxed);
+            alone
+        });
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..20).for_each(|_| progress.finish()));
+            }
+        });
+        assert!(progress.check().is_ok() && told.load(Ordering::Relaxed) > 0);
+    }
 }

@@ -22,9 +22,8 @@ use df11::cuda::Stream;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_void};
-use std::path::Path;
 use std::ptr::{null, null_mut};
-use support::abi::{init, no_error, said, text};
+use support::abi::{Declared, functions_of_the_header, init, no_error, said, text};
 use support::engine::Emulator;
 use support::golden;
 
@@ -45,27 +44,6 @@ struct Row<'a> {
 /// The address, or NULL if that argument is to be NULL.
 fn unless<T>(null: &str, name: &str, address: *const T) -> *mut T {
     if null == name { null_mut() } else { address.cast_mut() }
-}
-
-/// The pointers among the parameters of each function that the header declares, but for `error`; and whether it has that.
-fn pointers_of_the_header() -> Vec<(String, BTreeSet<String>, bool)> {
-    let header = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("include/df11.h")).unwrap();
-    let code: Vec<&str> = header.lines().filter(|line| !line.trim_start().starts_with(['/', '*', '#'])).collect();
-    let code = code.join(" ");
-    let declared = code.split(';').filter_map(|text| {
-        let (before, parameters) = text.split_once('(')?;
-        let name = before.rsplit([' ', '*']).next()?;
-        if !name.starts_with("df11_") || before.contains("typedef") {
-            return None;
-        }
-        let parameters: Vec<&str> = parameters.trim_end_matches(')').split(',').map(str::trim).collect();
-        let named = |p: &&str| p.rsplit([' ', '*']).next().unwrap().to_owned();
-        let pointer = |p: &&str| p.contains('*') || p.starts_with("df11_stream ");
-        let mut pointers: BTreeSet<String> = parameters.iter().filter(|p| pointer(p)).map(|p| named(&p)).collect();
-        let error = pointers.remove("error");
-        Some((name.to_owned(), pointers, error))
-    });
-    declared.collect()
 }
 
 /// Everything that a function can be given.
@@ -544,9 +522,9 @@ fn null_in_the_place_of_every_pointer() {
     with_things(|things| {
         let rows: Vec<Row> =
             [host_rows(things), writer_rows(things), device_rows(things)].into_iter().flatten().collect();
-        let declared = pointers_of_the_header();
+        let declared = functions_of_the_header();
         assert!(declared.len() == rows.len() && rows.len() > 40, "{} and {}", declared.len(), rows.len());
-        for (function, pointers, error) in declared {
+        for Declared { name: function, pointers, error } in declared {
             let row = rows.iter().find(|row| row.function == function);
             let row = row.unwrap_or_else(|| panic!("the header has {function}, and no row here is for it"));
             let listed: BTreeSet<String> = row.arguments.iter().map(|(name, _)| (*name).to_owned()).collect();

@@ -7,6 +7,7 @@ use df11::capi::stats::df11_stats;
 use df11::capi::status::df11_error;
 use df11::capi::types::{df11_group_info, df11_open_options, df11_part_info, df11_tensor_info};
 use df11::capi::verify::{df11_verify_options, df11_verify_report};
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -72,4 +73,34 @@ pub fn said(error: &df11_error) -> &str {
 /// A path as C takes it.
 pub fn text(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap()
+}
+
+/// A function that the header declares.
+pub struct Declared {
+    pub name: String,
+    /// The names of its parameters that are pointers, but for `error`.
+    pub pointers: BTreeSet<String>,
+    /// Whether it takes an error.
+    pub error: bool,
+}
+
+/// Every function of the header.
+pub fn functions_of_the_header() -> Vec<Declared> {
+    let header = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("include/df11.h")).unwrap();
+    let code: Vec<&str> = header.lines().filter(|line| !line.trim_start().starts_with(['/', '*', '#'])).collect();
+    let code = code.join(" ");
+    let declared = code.split(';').filter_map(|text| {
+        let (before, parameters) = text.split_once('(')?;
+        let name = before.rsplit([' ', '*']).next()?;
+        if !name.starts_with("df11_") || before.contains("typedef") {
+            return None;
+        }
+        let parameters = parameters.trim_end_matches(')').split(',').map(str::trim);
+        let pointers = parameters.filter(|p| p.contains('*') || p.starts_with("df11_stream "));
+        let mut pointers: BTreeSet<String> =
+            pointers.map(|p| p.rsplit([' ', '*']).next().unwrap().to_owned()).collect();
+        let error = pointers.remove("error");
+        Some(Declared { name: name.to_owned(), pointers, error })
+    });
+    declared.collect()
 }
