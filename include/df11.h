@@ -88,7 +88,7 @@
  *   Options and infos begin with struct_size and are to be initialised with their _INIT macro, so that old programs work
  *   with new libraries and the other way round: fields that a library does not know must be zero, or it refuses the options
  *   (DF11_UNSUPPORTED_OPTION); fields of an info that it does not know, it clears. A struct_size smaller than the first
- *   version's or larger than 4096 is refused (DF11_INVALID_ARGUMENT).
+ *   version's or larger than 4096 is refused (DF11_INVALID_ARGUMENT), and nothing else of that struct is read or written.
  */
 
 #ifndef DF11_H
@@ -437,7 +437,7 @@ typedef struct df11_group_info {
 typedef struct df11_part_info {
     /** sizeof(df11_part_info) */
     size_t struct_size;
-    /** The path of the file; "memory" for a model opened from memory. Belongs to the model. */
+    /** The path of the file, on Unix any bytes; "memory" for a model opened from memory. Belongs to the model. */
     const char *file;
     /** The part's first byte in that file. */
     uint64_t file_offset;
@@ -477,8 +477,8 @@ typedef struct df11_tensor_info {
      */
     const void *data;
     /**
-     * The path of the file that holds the values of a plain tensor, for readers that bring their own input; NULL for a
-     * tensor in a group (df11_model_group_part() tells where the group's parts lie). Belongs to the model.
+     * The path of the file that holds the values of a plain tensor, as in df11_part_info, for readers that bring their own
+     * input; NULL for a tensor in a group (df11_model_group_part() tells where the group's parts lie). Belongs to the model.
      */
     const char *file;
     /** The first byte of the values in that file. */
@@ -563,8 +563,8 @@ typedef struct df11_resident_info {
 /**
  * Told of the progress of a long call: `user` as given, and the bytes of its work that are done and that there are (0: not
  * known yet). Anything but 0 cancels the call. It is called on whatever thread of the call has just done something, never
- * two at a time: at the beginning, at the end, and in between at most 20 times a second. It must not unwind, and the stacks
- * of such threads have 256 KiB.
+ * two at a time: at the beginning, when it is known how much there is to do, at the end of a call that is not cut short by
+ * an error, and in between at most 20 times a second. It must not unwind, and the stacks of such threads have 256 KiB.
  */
 typedef int32_t (*df11_progress_fn)(void *user, uint64_t done, uint64_t total);
 
@@ -1348,8 +1348,8 @@ df11_status df11_verify_model(const char *model,
 
 /**
  * Compresses a model: `src` is a folder in Hugging Face layout, of any number of .safetensors files, or one such file;
- * `dst` is a new or empty folder, or a file, which is replaced. Nothing of the source is changed, and every byte of a group
- * is as the reference compressor (dfloat11 0.5.0) writes it.
+ * `dst` is a new or empty folder, or a file, which is replaced when all is done and not before. Nothing of the source is
+ * changed, and every byte of a group is as the reference compressor (dfloat11 0.5.0) writes it.
  *
  * A folder gets one file per group, a file for the rest, the source's config.json with dfloat11_config in it, and the
  * source's other files; beside a single file goes its config.json. `options` may be NULL. Groups are gone through a piece
@@ -1405,7 +1405,7 @@ df11_status df11_preset_get(uint64_t preset, struct df11_preset_info *out, struc
  * Errors: DF11_BUFFER_TOO_SMALL, which sets the sizes that the members need, too, and writes nothing else; DF11_MISALIGNED;
  * DF11_INVALID_ARGUMENT for all else that is wrong with the arguments, for no weights at all, and for an exponent of 240 or
  * more (an infinity, a NaN, a magnitude of 2^113 or more), which the format cannot hold: store such a group's tensors as
- * they are; DF11_OUT_OF_MEMORY. After all but the first the sizes are 0.
+ * they are; DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY. After all but the first the sizes are 0.
  */
 df11_status df11_compress_group(const void *const *tensors,
                                 const uint64_t *element_counts,
@@ -1419,7 +1419,8 @@ df11_status df11_compress_group(const void *const *tensors,
  * alone: memory of these sizes is enough for df11_compress_group(). `element_counts` are the weights of its `tensor_count`
  * tensors. A group of trained weights takes about a third of it for `encoded_exponent`.
  *
- * Errors: DF11_INVALID_ARGUMENT, for the same counts as in df11_compress_group(); the sizes are then 0.
+ * Errors: DF11_INVALID_ARGUMENT, for the same counts as in df11_compress_group(); DF11_UNSUPPORTED_OPTION. The sizes are
+ * then 0.
  */
 df11_status df11_compress_bound(const uint64_t *element_counts,
                                 size_t tensor_count,

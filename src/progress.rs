@@ -39,7 +39,8 @@ impl Progress {
     }
 
     /// The same with a callback, which cancels by returning `false`. It runs on whatever thread of the call has just done
-    /// something: at the beginning, at the end, in between at most twenty times a second, never twice at a time.
+    /// something: at the beginning, when it is known how much there is to do, at the end, in between at most twenty times a
+    /// second, never twice at a time.
     pub fn with_callback(callback: impl Fn(&Progress) -> bool + Send + Sync + 'static) -> Progress {
         Progress { callback: Some(Box::new(callback)), ..Progress::default() }
     }
@@ -70,11 +71,17 @@ impl Progress {
         self.counts.cancelled.load(Ordering::Relaxed)
     }
 
-    /// A call of that many bytes of work begins.
+    /// A call of that many bytes of work begins; 0 if that is not known yet.
     pub(crate) fn begin(&self, total: u64) {
-        self.counts.done.store(0, Ordering::Relaxed);
+        self.reset();
         self.counts.total.store(total, Ordering::Relaxed);
         self.tell(true);
+    }
+
+    /// Nothing done, of nothing, and nobody is told.
+    pub(crate) fn reset(&self) {
+        self.counts.done.store(0, Ordering::Relaxed);
+        self.counts.total.store(0, Ordering::Relaxed);
     }
 
     /// So many bytes more are done.
@@ -169,5 +176,24 @@ mod tests {
         assert_eq!((seen.done(), seen.total(), told.load(Ordering::Relaxed)), (7, 10, 7));
         seen.cancel();
         assert!(matches!(given.check(), Err(Error::Cancelled)));
+    }
+
+    #[test]
+    fn nobody_is_told_twice_at_a_time() {
+        let (inside, told) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (is_inside, count) = (inside.clone(), told.clone());
+        let progress = Progress::with_callback(move |_| {
+            let alone = !is_inside.swap(true, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(1));
+            is_inside.store(false, Ordering::SeqCst);
+            count.fetch_add(1, Ordering::Relaxed);
+            alone
+        });
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..20).for_each(|_| progress.finish()));
+            }
+        });
+        assert!(progress.check().is_ok() && told.load(Ordering::Relaxed) > 0);
     }
 }

@@ -219,6 +219,24 @@ fn parts_together_are_what_one_run_writes() {
 }
 
 /// Cancelled at every stage, and gone on with: the bytes are those of a run that was not disturbed.
+/// A run that is cancelled when so many eighths of its work are done, if it does not end before that is seen.
+fn cancelled_at(eighths: u64, source: &Path, to: &Path, options: &CompressOptions) -> Result<Report, Error> {
+    let progress = Progress::new();
+    std::thread::scope(|scope| {
+        let stop = scope.spawn(|| {
+            while progress.total() == 0 || progress.done() < progress.total() * eighths / 8 {
+                std::thread::yield_now();
+            }
+            progress.cancel();
+        });
+        let result = writer::compress(source, to, options, &progress);
+        // In case it ended before it came so far.
+        progress.cancel();
+        stop.join().unwrap();
+        result
+    })
+}
+
 #[test]
 fn an_interrupted_run_is_gone_on_with() {
     let _shared = among_others();
@@ -234,20 +252,7 @@ fn an_interrupted_run_is_gone_on_with() {
         for eighths in 0..9 {
             let parent = tempfile::tempdir().unwrap();
             let to = parent.path().join("out");
-            let progress = Progress::new();
-            let result = std::thread::scope(|scope| {
-                let stop = scope.spawn(|| {
-                    while progress.total() == 0 || progress.done() < progress.total() * eighths / 8 {
-                        std::thread::yield_now();
-                    }
-                    progress.cancel();
-                });
-                let result = writer::compress(from.path(), &to, &all, &progress);
-                // In case it ended before it came so far.
-                progress.cancel();
-                stop.join().unwrap();
-                result
-            });
+            let result = cancelled_at(eighths, from.path(), &to, &all);
             if result.is_ok() {
                 same(&files(&to), &theirs);
                 continue;
@@ -536,10 +541,48 @@ fn a_run_that_is_refused_harms_nobody() {
     run(from.path(), &file("a.safetensors"), &options(layer_patterns())).unwrap();
     std::fs::write(file(".c.safetensors.df11-tmp"), "another's").unwrap();
     let before = files(both.path());
-    let progress = Progress::with_callback(|_| false);
-    let error = writer::compress(from.path(), &file("b.safetensors"), &options(layer_patterns()), &progress);
-    assert_eq!(error.unwrap_err().status(), Status::Cancelled);
-    same(&files(both.path()), &before);
+    // Cancelled when the call begins, and when its work does.
+    for known in [false, true] {
+        let progress = Progress::with_callback(move |progress| (progress.total() > 0) != known);
+        let error = writer::compress(from.path(), &file("b.safetensors"), &options(layer_patterns()), &progress);
+        assert_eq!(error.unwrap_err().status(), Status::Cancelled);
+        same(&files(both.path()), &before);
+    }
+}
+
+/// A file that is to be replaced stays as it was, with the config that it is read with, until the new one is complete.
+#[test]
+fn a_file_is_replaced_when_all_is_done_and_not_before() {
+    let _shared = among_others();
+    let from = source(&layers(6, 9000, true), None);
+    let seen = |folder: &Path| {
+        let mut files = files(folder);
+        files.retain(|name, _| !name.to_string_lossy().starts_with('.'));
+        files
+    };
+    let mut failed = 0;
+    for eighths in [0, 2, 4, 6, 7, 8] {
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("x.safetensors");
+        run(from.path(), &to, &options(layer_patterns())).unwrap();
+        let before = seen(folder.path());
+        // Other groups, and so another config.
+        let all = options(json!({ r"model\.layers\.\d+": ["a"] }));
+        match cancelled_at(eighths, from.path(), &to, &all) {
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error.status(), Status::Cancelled, "{error}");
+                failed += 1;
+                same(&seen(folder.path()), &before);
+                is_equal(&to, from.path());
+                run(from.path(), &to, &CompressOptions { resume: true, ..all }).unwrap();
+            }
+        }
+        assert_eq!(Model::open(&to, &OpenOptions::default()).unwrap().groups()[0].tensors().len(), 1);
+        is_equal(&to, from.path());
+        assert!(files(folder.path()).keys().all(|name| !name.to_string_lossy().starts_with('.')));
+    }
+    assert!(failed > 0, "none of the runs was cancelled before its end");
 }
 
 #[test]

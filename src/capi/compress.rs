@@ -199,8 +199,8 @@ const _: () = {
 };
 
 /// Compresses a model: `src` is a folder in Hugging Face layout, of any number of .safetensors files, or one such file;
-/// `dst` is a new or empty folder, or a file, which is replaced. Nothing of the source is changed, and every byte of a group
-/// is as the reference compressor (dfloat11 0.5.0) writes it.
+/// `dst` is a new or empty folder, or a file, which is replaced when all is done and not before. Nothing of the source is
+/// changed, and every byte of a group is as the reference compressor (dfloat11 0.5.0) writes it.
 ///
 /// A folder gets one file per group, a file for the rest, the source's config.json with dfloat11_config in it, and the
 /// source's other files; beside a single file goes its config.json. `options` may be NULL. Groups are gone through a piece
@@ -301,7 +301,7 @@ pub unsafe extern "C" fn df11_preset_get(
 /// Errors: DF11_BUFFER_TOO_SMALL, which sets the sizes that the members need, too, and writes nothing else; DF11_MISALIGNED;
 /// DF11_INVALID_ARGUMENT for all else that is wrong with the arguments, for no weights at all, and for an exponent of 240 or
 /// more (an infinity, a NaN, a magnitude of 2^113 or more), which the format cannot hold: store such a group's tensors as
-/// they are; DF11_OUT_OF_MEMORY. After all but the first the sizes are 0.
+/// they are; DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY. After all but the first the sizes are 0.
 ///
 /// # Safety
 ///
@@ -353,7 +353,8 @@ pub unsafe extern "C" fn df11_compress_group(
 /// alone: memory of these sizes is enough for df11_compress_group(). `element_counts` are the weights of its `tensor_count`
 /// tensors. A group of trained weights takes about a third of it for `encoded_exponent`.
 ///
-/// Errors: DF11_INVALID_ARGUMENT, for the same counts as in df11_compress_group(); the sizes are then 0.
+/// Errors: DF11_INVALID_ARGUMENT, for the same counts as in df11_compress_group(); DF11_UNSUPPORTED_OPTION. The sizes are
+/// then 0.
 ///
 /// # Safety
 ///
@@ -400,13 +401,17 @@ unsafe fn run(
     // SAFETY: by the caller's promise.
     unsafe {
         // All zeros are the defaults.
-        let options = structs::read(options)?.unwrap_or_else(|| std::mem::zeroed());
+        let given = options;
+        let options = structs::read_known(given)?.unwrap_or_else(|| std::mem::zeroed());
+        let progress = progress::of(options.progress, options.callback, options.callback_user);
+        // What the handle was given to before is not this call's, even if its arguments are refused.
+        progress.reset();
         if !options.report.is_null() {
             structs::clear(options.report)?;
         }
+        structs::refuse_unknown(given)?;
         let (src, dst) = (path_of(src)?, path_of(dst)?);
         let settings = settings(&options)?;
-        let progress = progress::of(options.progress, options.callback, options.callback_user);
         let report = work(src, dst, &settings, &progress)?;
         if let Some(function) = options.left {
             for left in &report.left {
@@ -506,10 +511,11 @@ fn report_of(report: &Report) -> Result<df11_compress_report> {
 unsafe fn packed_group(at: *mut df11_packed_group) -> Result<df11_packed_group> {
     // SAFETY: by the caller's promise.
     unsafe {
-        let Some(given) = structs::read(at)? else {
+        let Some(given) = structs::read_known(at)? else {
             return Err(Error::InvalidArgument("the df11_packed_group is NULL".into()));
         };
         structs::write(at, &with_sizes(given, &PackedSizes::default()));
+        structs::refuse_unknown(at)?;
         Ok(given)
     }
 }

@@ -63,7 +63,8 @@ impl log::Log for Forward {
     fn log(&self, record: &log::Record) {
         // The lock is held while the callback runs, so that after df11_log_set() the old one is in no thread.
         if let Some(sink) = *SINK.read().unwrap_or_else(PoisonError::into_inner) {
-            let mut text = record.args().to_string().replace('\0', " ");
+            // Paths and names may have anything in them, and this is to be one line.
+            let mut text = record.args().to_string().replace(char::is_control, " ");
             let length = text.len();
             text.push('\0');
             // SAFETY: the text lives for the call; the rest is the caller's contract.

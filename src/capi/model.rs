@@ -10,6 +10,7 @@ use crate::error::{Error, Result, shorten};
 use crate::format::{Data, Member, Model, OpenOptions, Span};
 use crate::host;
 use crate::progress::Progress;
+use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::ptr;
@@ -129,11 +130,11 @@ unsafe fn open(
                 host::verify_all(&model, threads, &progress)?;
             }
             // Names with zero bytes were refused when the model was opened; a path from a C text has none.
-            let text = |s: &str| CString::new(s).map_err(|_| Error::Internal("a name with a zero byte".into()));
+            let text = |s: &[u8]| CString::new(s).map_err(|_| Error::Internal("a name with a zero byte".into()));
             let handle = df11_model {
-                group_names: model.groups().iter().map(|g| text(g.name())).collect::<Result<_>>()?,
-                tensor_names: model.tensors().iter().map(|t| text(t.name())).collect::<Result<_>>()?,
-                files: model.files().map(|f| text(&f.file.display().to_string())).collect::<Result<_>>()?,
+                group_names: model.groups().iter().map(|g| text(g.name().as_bytes())).collect::<Result<_>>()?,
+                tensor_names: model.tensors().iter().map(|t| text(t.name().as_bytes())).collect::<Result<_>>()?,
+                files: model.files().map(|f| text(&bytes_of(f.file))).collect::<Result<_>>()?,
                 bytes: model.files().map(|f| f.bytes).sum(),
                 model,
             };
@@ -372,11 +373,13 @@ unsafe fn find(
             if name.is_null() {
                 return Err(Error::InvalidArgument("the name is NULL".into()));
             }
-            let name = CStr::from_ptr(name).to_string_lossy();
-            match search(&handle.model, &name) {
+            let name = CStr::from_ptr(name);
+            // What is not UTF-8 is no tensor's name.
+            match name.to_str().ok().and_then(|name| search(&handle.model, name)) {
                 Some(number) => *out = number as u64,
                 None => {
-                    return Err(Error::NotFound(format!("the model has no {what} named '{}'", shorten(&name, 200))));
+                    let name = shorten(&name.to_string_lossy(), 200);
+                    return Err(Error::NotFound(format!("the model has no {what} named '{name}'")));
                 }
             }
             Ok(())
@@ -440,6 +443,14 @@ pub(super) unsafe fn text_of(text: *const c_char, what: &str) -> Result<Option<S
 /// A text for the caller. Names with zero bytes were refused when their model was opened, and no other text has any.
 pub(super) fn c_text(text: &str) -> CString {
     CString::new(text.replace('\0', " ")).unwrap_or_default()
+}
+
+/// A path as C takes it: what [`path_of`] was given.
+fn bytes_of(path: &Path) -> Cow<'_, [u8]> {
+    #[cfg(unix)]
+    return std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).into();
+    #[cfg(not(unix))]
+    path.display().to_string().into_bytes().into()
 }
 
 /// A path of the caller's, on Unix of any bytes.

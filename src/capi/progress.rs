@@ -14,8 +14,8 @@ pub struct df11_progress {
 
 /// Told of the progress of a long call: `user` as given, and the bytes of its work that are done and that there are (0: not
 /// known yet). Anything but 0 cancels the call. It is called on whatever thread of the call has just done something, never
-/// two at a time: at the beginning, at the end, and in between at most 20 times a second. It must not unwind, and the stacks
-/// of such threads have 256 KiB.
+/// two at a time: at the beginning, when it is known how much there is to do, at the end of a call that is not cut short by
+/// an error, and in between at most 20 times a second. It must not unwind, and the stacks of such threads have 256 KiB.
 pub type df11_progress_fn = Option<unsafe extern "C" fn(user: *mut c_void, done: u64, total: u64) -> i32>;
 
 /// Makes a progress, at 0 of 0 bytes. `*out` is to be given to df11_progress_free(); after an error it is NULL.

@@ -40,10 +40,43 @@ unsafe fn size_of_caller<T: Sizeable>(at: *const T) -> Result<usize> {
 ///
 /// `at` is NULL or points to a struct as large as its `struct_size` says.
 pub(super) unsafe fn read<T: Sizeable>(at: *const T) -> Result<Option<T>> {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let value = read_known(at)?;
+        refuse_unknown(at)?;
+        Ok(value)
+    }
+}
+
+/// What this library knows of options, for those that say where to write: their outputs are cleared before
+/// [`refuse_unknown`] looks at the rest.
+///
+/// # Safety
+///
+/// `at` is NULL or points to a struct as large as its `struct_size` says.
+pub(super) unsafe fn read_known<T: Sizeable>(at: *const T) -> Result<Option<T>> {
     if at.is_null() {
         return Ok(None);
     }
     // SAFETY: by the caller's promise; T may be all zeros.
+    unsafe {
+        let size = size_of_caller(at)?;
+        let mut value = std::mem::zeroed::<T>();
+        std::ptr::copy_nonoverlapping(at.cast::<u8>(), (&raw mut value).cast(), size.min(size_of::<T>()));
+        Ok(Some(value))
+    }
+}
+
+/// Fails if there is anything but zeros in fields that this library does not know.
+///
+/// # Safety
+///
+/// `at` is NULL or points to a struct as large as its `struct_size` says.
+pub(super) unsafe fn refuse_unknown<T: Sizeable>(at: *const T) -> Result<()> {
+    if at.is_null() {
+        return Ok(());
+    }
+    // SAFETY: by the caller's promise.
     unsafe {
         let size = size_of_caller(at)?;
         let bytes = std::slice::from_raw_parts(at.cast::<u8>(), size);
@@ -55,10 +88,8 @@ pub(super) unsafe fn read<T: Sizeable>(at: *const T) -> Result<Option<T>> {
                 size_of::<T>()
             )));
         }
-        let mut value = std::mem::zeroed::<T>();
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut value).cast(), size.min(size_of::<T>()));
-        Ok(Some(value))
     }
+    Ok(())
 }
 
 /// Checks a struct that is to be filled in, and clears all of it but its size.

@@ -94,8 +94,8 @@ pub struct df11_tensor_info {
     /// The values of a plain tensor where they lie in the file's memory, with no alignment; NULL for a tensor in a group,
     /// and with DF11_OPEN_READ. Belongs to the model.
     pub data: *const c_void,
-    /// The path of the file that holds the values of a plain tensor, for readers that bring their own input; NULL for a
-    /// tensor in a group (df11_model_group_part() tells where the group's parts lie). Belongs to the model.
+    /// The path of the file that holds the values of a plain tensor, as in df11_part_info, for readers that bring their own
+    /// input; NULL for a tensor in a group (df11_model_group_part() tells where the group's parts lie). Belongs to the model.
     pub file: *const c_char,
     /// The first byte of the values in that file.
     pub file_offset: u64,
@@ -126,7 +126,7 @@ pub const DF11_PART_SPLIT_POSITIONS: u32 = 5;
 pub struct df11_part_info {
     /// sizeof(df11_part_info)
     pub struct_size: usize,
-    /// The path of the file; "memory" for a model opened from memory. Belongs to the model.
+    /// The path of the file, on Unix any bytes; "memory" for a model opened from memory. Belongs to the model.
     pub file: *const c_char,
     /// The part's first byte in that file.
     pub file_offset: u64,

@@ -118,10 +118,15 @@ pub unsafe extern "C" fn df11_verify_model(
     unsafe {
         frame(error, || {
             // All zeros are the defaults.
-            let options = structs::read(options)?.unwrap_or_else(|| std::mem::zeroed());
+            let given = options;
+            let options = structs::read_known(given)?.unwrap_or_else(|| std::mem::zeroed());
+            let progress = progress::of(options.progress, options.callback, options.callback_user);
+            // What the handle was given to before is not this call's. How much there is to do the headers say.
+            progress.begin(0);
             if !options.report.is_null() {
                 structs::clear(options.report)?;
             }
+            structs::refuse_unknown(given)?;
             let unknown = options.flags & !DF11_OPEN_ANY_VERSION;
             if unknown != 0 {
                 let reason = format!("df11_verify_options.flags has unknown bits: {unknown:#x}");
@@ -135,7 +140,7 @@ pub unsafe extern "C" fn df11_verify_model(
             };
             let path = path_of(model)?;
             let original = if original.is_null() { None } else { Some(path_of(original)?) };
-            let progress = progress::of(options.progress, options.callback, options.callback_user);
+            progress.check()?;
             let model = Model::open_watched(path, &open, &progress)?;
             let open = OpenOptions { any_version: true, config: None, indexed: true, ..open };
             // Before the codes are walked: a wrong path should not be found out minutes later.

@@ -59,4 +59,30 @@ mod tests {
             run(2, || if std::thread::current().id() == main { Ok(()) } else { panic!("boom {}", 7) }).unwrap_err();
         assert!(error.to_string().contains("boom 7"), "{error}");
     }
+
+    /// Callbacks of callers run on them: `df11_progress_fn` says how large they are.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn stacks_are_as_large_as_the_header_says() {
+        let main = std::thread::current().id();
+        let seen = AtomicUsize::new(0);
+        run(3, || {
+            if std::thread::current().id() != main {
+                // SAFETY: all zeros are a value of this plain struct, and all of it lives for the calls.
+                let bytes = unsafe {
+                    let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
+                    let (mut at, mut bytes) = (std::ptr::null_mut(), 0);
+                    assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &mut attributes), 0);
+                    assert_eq!(libc::pthread_attr_getstack(&attributes, &mut at, &mut bytes), 0);
+                    libc::pthread_attr_destroy(&mut attributes);
+                    bytes
+                };
+                assert!(bytes >= 256 << 10, "{bytes}");
+                seen.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen.into_inner(), 2);
+    }
 }

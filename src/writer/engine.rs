@@ -70,7 +70,8 @@ pub(super) struct FileSpec {
     pub plain: Vec<usize>,
     /// What its header says beside tensors.
     pub metadata: BTreeMap<String, String>,
-    /// Where groups that are on the disk are noted, for a file that is gone on with after an interruption.
+    /// Where groups that are on the disk are noted, for a file that is gone on with after an interruption. Such a file is
+    /// brought to the disk, and whoever asked for it gives it its name.
     pub journal: Option<Journal>,
 }
 
@@ -83,15 +84,25 @@ pub(super) struct Unfit {
     pub reason: String,
 }
 
-/// Makes all files. Returns how many groups a journal had already, and those that turn out to be unfit: their tensors are plain in a file that has other groups or
-/// a journal, and a file of which such a group is the only one is not made.
+/// What came of the work.
+pub(super) struct Made {
+    /// Groups that DF11 cannot hold: their tensors are plain in a file that has other groups or a journal, and a file of which
+    /// such a group is the only one is not made.
+    pub unfit: Vec<Unfit>,
+    /// How many groups a journal had already.
+    pub resumed: u64,
+    /// The files with a journal: complete, on the disk, and without their names.
+    pub unnamed: Vec<Arc<PartialFile>>,
+}
+
+/// Makes all files.
 pub(super) fn run(
     model: &Model,
     groups: &[GroupSpec],
     files: Vec<FileSpec>,
     settings: &Settings,
     progress: &Progress,
-) -> Result<(Vec<Unfit>, u64)> {
+) -> Result<Made> {
     let (send, receive) = sync_channel(WAITING_FILES);
     let engine = Engine::new(model, groups, files, settings, progress, send);
     std::thread::scope(|scope| {
@@ -107,7 +118,11 @@ pub(super) fn run(
     })?;
     match engine.tasks.take_error() {
         Some(error) => Err(error),
-        None => Ok((engine.unfit.into_inner().unwrap_or_else(PoisonError::into_inner), engine.resumed.into_inner())),
+        None => Ok(Made {
+            unfit: engine.unfit.into_inner().unwrap_or_else(PoisonError::into_inner),
+            resumed: engine.resumed.into_inner(),
+            unnamed: engine.unnamed.into_inner().unwrap_or_else(PoisonError::into_inner),
+        }),
     }
 }
 
@@ -117,8 +132,8 @@ enum Message {
     Written(Arc<PartialFile>),
     /// A group is written and verified.
     Group(Arc<PartialFile>, usize, usize),
-    /// A file is complete.
-    File(Arc<PartialFile>),
+    /// A file is complete; its number.
+    File(Arc<PartialFile>, usize),
 }
 
 struct Engine<'a> {
@@ -130,6 +145,8 @@ struct Engine<'a> {
     unfit: Mutex<Vec<Unfit>>,
     /// Groups that were on the disk already.
     resumed: AtomicU64,
+    /// Complete files with a journal.
+    unnamed: Mutex<Vec<Arc<PartialFile>>>,
     tasks: Tasks,
     /// To the finisher, until nothing more comes.
     send: Mutex<Option<SyncSender<Message>>>,
@@ -258,6 +275,7 @@ impl<'a> Engine<'a> {
             files,
             unfit: Mutex::default(),
             resumed: AtomicU64::new(0),
+            unnamed: Mutex::default(),
             // One more than threads, so that nobody waits while the last tasks of a file are done.
             tasks: Tasks::new(file_count, settings.threads + 1),
             send: Mutex::new(Some(send)),
@@ -543,7 +561,7 @@ impl<'a> Engine<'a> {
             return Ok(());
         }
         let plan = lock(&self.files[file].plan).take();
-        self.complete(plan.map(|plan| plan.out.clone()))
+        self.complete(file, plan.map(|plan| plan.out.clone()))
     }
 
     fn plan(&self, file: usize) -> Result<Arc<FilePlan>> {
@@ -552,9 +570,9 @@ impl<'a> Engine<'a> {
             .ok_or_else(|| Error::Internal("a file is written before it is laid out".into()))
     }
 
-    fn complete(&self, out: Option<Arc<PartialFile>>) -> Result<()> {
+    fn complete(&self, file: usize, out: Option<Arc<PartialFile>>) -> Result<()> {
         if let Some(out) = out {
-            self.tell(Message::File(out));
+            self.tell(Message::File(out, file));
         }
         self.tasks.complete();
         Ok(())
@@ -573,10 +591,17 @@ impl<'a> Engine<'a> {
                     None => Ok(()),
                 },
                 // What was cancelled in the last moment is not completed.
-                Message::File(out) => self
-                    .progress
-                    .check()
-                    .and_then(|()| if self.tasks.has_failed() { Err(Error::Cancelled) } else { out.commit() }),
+                Message::File(out, file) => self.progress.check().and_then(|()| {
+                    if self.tasks.has_failed() {
+                        return Err(Error::Cancelled);
+                    }
+                    if self.files[file].spec.journal.is_none() {
+                        return out.commit();
+                    }
+                    out.sync()?;
+                    lock(&self.unnamed).push(out);
+                    Ok(())
+                }),
             };
             if let Err(error) = result {
                 self.tasks.fail(error);

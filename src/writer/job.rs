@@ -203,8 +203,8 @@ impl<'o> Job<'o> {
                 metadata: BTreeMap::new(),
                 journal: None,
             });
-            let (unfit, _) = engine::run(&self.input.model, &self.groups, files.collect(), &self.settings(), progress)?;
-            state.left.extend(unfit.into_iter().map(|u| self.left_group(u)));
+            let made = engine::run(&self.input.model, &self.groups, files.collect(), &self.settings(), progress)?;
+            state.left.extend(made.unfit.into_iter().map(|u| self.left_group(u)));
             state.left.sort_by(|a, b| a.group.cmp(&b.group));
             state.finished = true;
             state.save()?;
@@ -340,14 +340,9 @@ impl<'o> Job<'o> {
             state::must_be_empty(&self.folder, Some(&self.config))?;
         }
         let journal = Journal::open(file, &self.identity, self.options.resume)?;
-        let config_path = config_beside(file, &self.config, self.bare);
-        let new_config = !config_path.exists();
-        let result = self.write_single(file, journal, &config_path, progress);
+        let result = self.write_single(file, journal, progress);
         if result.is_err() && Journal::remove_if_empty(file) {
-            // Nothing was completed, so no trace is left; but what others use by now stays.
-            if new_config && !state::has_models(&self.folder) {
-                let _ = std::fs::remove_file(&config_path);
-            }
+            // Nothing was completed, so no trace is left.
             if !self.bare {
                 self.input.carried.iter().for_each(|name| drop(std::fs::remove_file(self.folder.join(name))));
             }
@@ -358,12 +353,10 @@ impl<'o> Job<'o> {
         result
     }
 
-    fn write_single(&self, file: &Path, journal: Journal, config: &Path, progress: &Progress) -> Result<Report> {
+    fn write_single(&self, file: &Path, journal: Journal, progress: &Progress) -> Result<Report> {
         let plain: Vec<usize> = self.beside.iter().flatten().chain(&self.rest).copied().collect();
         let packed: u64 = self.groups.iter().map(|g| self.bytes(&g.tensors)).sum();
         progress.begin(packed + self.bytes(&plain));
-        // Before the file has its name: without them it would look finished.
-        output::write_file(config, self.config.as_bytes())?;
         let mut carried = Report::default();
         if !self.bare {
             self.carry(&mut carried, progress)?;
@@ -375,12 +368,29 @@ impl<'o> Job<'o> {
             metadata: BTreeMap::new(),
             journal: Some(journal),
         };
-        let (unfit, resumed) = engine::run(&self.input.model, &self.groups, vec![spec], &self.settings(), progress)?;
-        let left: Vec<LeftGroup> = unfit.into_iter().map(|u| self.left_group(u)).collect();
-        let mut report = Report { resumed, carried: carried.carried, ..self.report(&left) };
-        let there = self.measure(&mut report, &[file])?;
-        self.check_whole(&there)?;
-        Journal::remove(file)?;
+        let made = engine::run(&self.input.model, &self.groups, vec![spec], &self.settings(), progress)?;
+        let left: Vec<LeftGroup> = made.unfit.into_iter().map(|u| self.left_group(u)).collect();
+        let mut report = Report { resumed: made.resumed, carried: carried.carried, ..self.report(&left) };
+        // All that may fail is done before the file has its name: then there is a model, and no error.
+        for out in &made.unnamed {
+            let there = self.measure(&mut report, &[out.temporary()])?;
+            self.check_whole(&there)?;
+            progress.check()?;
+            // At the last moment, for one that is to be replaced would be read with it; but before the file has its name,
+            // for without it that would look finished.
+            let config = config_beside(file, &self.config, self.bare);
+            let is_new = !config.exists();
+            output::write_file(&config, self.config.as_bytes())?;
+            if let Err(error) = out.commit() {
+                if is_new {
+                    let _ = std::fs::remove_file(&config);
+                }
+                return Err(error);
+            }
+        }
+        if let Err(error) = Journal::remove(file) {
+            log::warn!("the file is complete, and what notes its progress is left: {error}");
+        }
         report.complete = true;
         progress.finish();
         Ok(report)

@@ -159,6 +159,7 @@ pub struct Report {
 /// `InvalidArgument` for what the caller can change, `InvalidFormat` and `Corrupt` for what is wrong with the source,
 /// `UnsupportedFormat` if it cannot be compressed and `strict` is set, `Io`, `OutOfMemory`; `Cancelled` by `progress`.
 pub fn compress(source: &Path, destination: &Path, options: &CompressOptions, progress: &Progress) -> Result<Report> {
+    progress.begin(0);
     progress.check()?;
     Job::new(source, destination, options)?.run(progress)
 }
@@ -170,6 +171,7 @@ pub fn compress(source: &Path, destination: &Path, options: &CompressOptions, pr
 ///
 /// As [`compress`]; `InvalidArgument` if a part is not finished.
 pub fn merge(source: &Path, destination: &Path, options: &CompressOptions, progress: &Progress) -> Result<Report> {
+    progress.begin(0);
     progress.check()?;
     let parts = state::parts_of(destination)?.unwrap_or(1);
     let options = CompressOptions { part: Part { number: 1, count: parts }, resume: true, ..options.clone() };

@@ -312,13 +312,6 @@ pub(super) fn clear_if_empty(folder: &Path, names: &HashSet<String>, remove_fold
     }
 }
 
-/// Whether a folder has files that a config.json may be for, finished or not.
-pub(super) fn has_models(folder: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(folder) else { return true };
-    let mut names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.any(|name| name.ends_with(".safetensors") || name.ends_with(".df11-job") || name == UNFINISHED)
-}
-
 /// Which groups of a single file are on the disk.
 pub(super) struct Journal {
     path: PathBuf,

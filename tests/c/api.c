@@ -517,6 +517,8 @@ struct watch {
 static int32_t watch(void *user, uint64_t done, uint64_t total)
 {
     struct watch *watch = user;
+    if (total == 0) /* another call begins */
+        watch->done = 0;
     CHECK(done >= watch->done && done <= total);
     watch->done = done;
     watch->total = total;
@@ -597,15 +599,30 @@ static void verifying(void)
     CHECK(strstr(error.message, "DF11_VERIFY_REPORT_INIT") != NULL);
     report.struct_size = sizeof report;
 
-    /* Cancelled by the callback, then by the handle before the call: from then on nobody is told more than once. */
-    memset(&findings, 0, sizeof findings);
-    told = (struct watch){0, 0, 0};
-    options.progress = NULL;
-    CHECK(df11_verify_model(model, original, &options, &error) == DF11_CANCELLED && told.left == -1);
-    CHECK(findings.kinds[DF11_FINDING_GOOD] == 0 && report.groups_good == 0 && error.status == DF11_CANCELLED);
+    /* Cancelled by the callback, when the call begins and when its work does; then by the handle before the call: from then
+     * on nobody is told more than once. */
+    for (int goes_on = 0; goes_on < 2; goes_on++) {
+        memset(&findings, 0, sizeof findings);
+        told = (struct watch){goes_on, 0, 0};
+        options.progress = NULL;
+        CHECK(df11_verify_model(model, original, &options, &error) == DF11_CANCELLED && told.left == -1);
+        CHECK((told.total > 0) == goes_on && told.done == 0);
+        CHECK(findings.kinds[DF11_FINDING_GOOD] == 0 && report.groups_good == 0 && error.status == DF11_CANCELLED);
+    }
     options.callback = NULL;
     options.progress = progress;
     CHECK(df11_verify_model(model, original, &options, &error) == DF11_OK);
+
+    /* A call begins at 0, whatever the handle has counted before: also one that ends before there is anything to count. */
+    const char *const ends[] = {NULL, "none", "tiny/model/config.json"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        CHECK(df11_verify_model(model, NULL, &options, &error) == DF11_OK);
+        df11_progress_get(progress, &done, &total);
+        CHECK(done == total && total > 0);
+        CHECK(df11_verify_model(ends[i] != NULL ? under(golden, ends[i]) : NULL, NULL, &options, &error) != DF11_OK);
+        df11_progress_get(progress, &done, &total);
+        CHECK(done == 0 && total == 0);
+    }
     df11_progress_cancel(progress);
     CHECK(df11_verify_model(model, original, &options, &error) == DF11_CANCELLED && report.groups_good == 0);
 
@@ -762,11 +779,21 @@ static void writing(void)
     same_file(to, under(golden, "block/model/model.safetensors"));
 
     /* Cancelled before anything is complete, by the callback and by the handle: no trace is left. */
-    told = (struct watch){0, 0, 0};
-    CHECK(df11_compress_model(source, join(to, scratch, "none"), &options, &error) == DF11_CANCELLED);
-    CHECK(error.status == DF11_CANCELLED && df11_model_open(to, NULL, &model, &error) == DF11_IO);
+    for (int goes_on = 0; goes_on < 2; goes_on++) {
+        told = (struct watch){goes_on, 0, 0};
+        CHECK(df11_compress_model(source, join(to, scratch, "none"), &options, &error) == DF11_CANCELLED);
+        CHECK(error.status == DF11_CANCELLED && told.left == -1 && (told.total > 0) == goes_on);
+        CHECK(df11_model_open(to, NULL, &model, &error) == DF11_IO && error.native_code == ENOENT);
+    }
     options.callback = NULL;
+
+    /* What the handle has counted for other calls is not this one's, even if it is refused. */
     options.progress = progress;
+    df11_progress_get(progress, &done, &total);
+    CHECK(total > 0);
+    CHECK(df11_compress_model(NULL, to, &options, &error) == DF11_INVALID_ARGUMENT);
+    df11_progress_get(progress, &done, &total);
+    CHECK(done == 0 && total == 0);
     df11_progress_cancel(progress);
     CHECK(df11_compress_model(source, to, &options, &error) == DF11_CANCELLED);
     CHECK(df11_model_open(to, NULL, &model, &error) == DF11_IO && error.native_code == ENOENT);

@@ -15,11 +15,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum { OPEN, READ, PREAD, WRITE, PWRITE, TRUNCATE, RESERVE, SYNC, RENAME, MKDIR, COUNT };
-static const char *const names[COUNT] = {"open", "read", "pread", "write", "pwrite", "truncate", "reserve", "sync", "rename",
-                                         "mkdir"};
+enum { OPEN, READ, PREAD, WRITE, PWRITE, TRUNCATE, RESERVE, SYNC, SYNCDIR, RENAME, REMOVE, MKDIR, COUNT };
+static const char *const names[COUNT] = {"open", "read", "pread", "write", "pwrite", "truncate", "reserve", "sync", "syncdir",
+                                         "rename", "remove", "mkdir"};
 static unsigned counts[COUNT], fired;
 
 static const char *under(void)
@@ -160,7 +161,9 @@ RESERVES(fallocate64)
     {                                                                                                                 \
         NEXT(name)                                                                                                    \
         size_t none = 0;                                                                                              \
-        FAIL(SYNC, is_ours(file), none)                                                                               \
+        struct stat meta;                                                                                             \
+        int folder = fstat(file, &meta) == 0 && S_ISDIR(meta.st_mode);                                                \
+        FAIL(folder ? SYNCDIR : SYNC, is_ours(file), none)                                                            \
         return next(file);                                                                                            \
     }
 SYNCS(fsync)
@@ -172,6 +175,14 @@ int rename(const char *from, const char *to)
     size_t none = 0;
     FAIL(RENAME, is_under(to), none)
     return next(from, to);
+}
+
+int unlink(const char *path)
+{
+    NEXT(unlink)
+    size_t none = 0;
+    FAIL(REMOVE, is_under(path), none)
+    return next(path);
 }
 
 int mkdir(const char *path, mode_t mode)

@@ -1,6 +1,8 @@
 //! Shared by the tests.
 #![allow(dead_code)] // each test takes the part that it needs
 
+#[cfg(target_os = "linux")]
+pub mod abi;
 pub mod alloc;
 pub mod check;
 pub mod encoder;

@@ -23,7 +23,7 @@ impl Engine<'_> {
         let (fit, unfit): (Vec<usize>, Vec<usize>) = file.spec.groups.iter().partition(|g| is_fit(g));
         if fit.is_empty() && !file.spec.groups.is_empty() && file.spec.journal.is_none() {
             // Its tensors go elsewhere.
-            return self.complete(None);
+            return self.complete(number, None);
         }
         let mut plain = file.spec.plain.clone();
         for &g in &unfit {

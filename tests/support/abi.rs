@@ -1,0 +1,106 @@
+//! The C ABI as Rust tests use it: structs as their _INIT macros make them, errors, texts.
+
+use df11::capi::compress::{df11_compress_options, df11_compress_report, df11_packed_group, df11_preset_info};
+use df11::capi::device::{df11_device_info, df11_device_options};
+use df11::capi::resident::{df11_image_info, df11_resident_info};
+use df11::capi::stats::df11_stats;
+use df11::capi::status::df11_error;
+use df11::capi::types::{df11_group_info, df11_open_options, df11_part_info, df11_tensor_info};
+use df11::capi::verify::{df11_verify_options, df11_verify_report};
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A struct that begins with its size.
+///
+/// # Safety
+///
+/// All zeros are a value, and the first field is a `usize`.
+pub unsafe trait Struct: Copy {
+    /// Its name in the header.
+    const NAME: &'static str;
+}
+
+macro_rules! sized {
+    ($($name:ident),* $(,)?) => {
+        $(
+            // SAFETY: numbers, pointers and callbacks; `struct_size` comes first.
+            unsafe impl Struct for $name {
+                const NAME: &'static str = stringify!($name);
+            }
+        )*
+    };
+}
+sized!(
+    df11_open_options,
+    df11_group_info,
+    df11_tensor_info,
+    df11_part_info,
+    df11_verify_report,
+    df11_verify_options,
+    df11_compress_report,
+    df11_compress_options,
+    df11_preset_info,
+    df11_packed_group,
+    df11_device_options,
+    df11_device_info,
+    df11_image_info,
+    df11_resident_info,
+    df11_stats,
+);
+
+/// All zeros but for the size: what the _INIT macro of the header gives.
+pub fn init<T: Struct>() -> T {
+    // SAFETY: all zeros are a value, by the trait's promise.
+    let mut value: T = unsafe { std::mem::zeroed() };
+    // SAFETY: the first field, by the trait's promise.
+    unsafe { (&raw mut value).cast::<usize>().write(size_of::<T>()) };
+    value
+}
+
+/// An error that no call has written yet.
+pub fn no_error() -> df11_error {
+    df11_error { status: -7, native_code: -7, message: [0x55; 504] }
+}
+
+/// What an error that a call has written says.
+pub fn said(error: &df11_error) -> &str {
+    // SAFETY: the library ends its text with a zero.
+    unsafe { CStr::from_ptr(error.message.as_ptr()) }.to_str().unwrap()
+}
+
+/// A path as C takes it.
+pub fn text(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap()
+}
+
+/// A function that the header declares.
+pub struct Declared {
+    pub name: String,
+    /// The names of its parameters that are pointers, but for `error`.
+    pub pointers: BTreeSet<String>,
+    /// Whether it takes an error.
+    pub error: bool,
+}
+
+/// Every function of the header.
+pub fn functions_of_the_header() -> Vec<Declared> {
+    let header = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("include/df11.h")).unwrap();
+    let code: Vec<&str> = header.lines().filter(|line| !line.trim_start().starts_with(['/', '*', '#'])).collect();
+    let code = code.join(" ");
+    let declared = code.split(';').filter_map(|text| {
+        let (before, parameters) = text.split_once('(')?;
+        let name = before.rsplit([' ', '*']).next()?;
+        if !name.starts_with("df11_") || before.contains("typedef") {
+            return None;
+        }
+        let parameters = parameters.trim_end_matches(')').split(',').map(str::trim);
+        let pointers = parameters.filter(|p| p.contains('*') || p.starts_with("df11_stream "));
+        let mut pointers: BTreeSet<String> =
+            pointers.map(|p| p.rsplit([' ', '*']).next().unwrap().to_owned()).collect();
+        let error = pointers.remove("error");
+        Some(Declared { name: name.to_owned(), pointers, error })
+    });
+    declared.collect()
+}
