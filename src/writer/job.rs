@@ -339,7 +339,11 @@ impl<'o> Job<'o> {
         if !(begun || self.bare) {
             state::must_be_empty(&self.folder, Some(&self.config))?;
         }
-        let journal = Journal::open(file, &self.identity, self.options.resume)?;
+        let journal = Journal::open(file, &self.identity, self.options.resume).inspect_err(|_| {
+            if new_folder {
+                let _ = std::fs::remove_dir(&self.folder);
+            }
+        })?;
         let config_path = config_beside(file, &self.config, self.bare);
         let new_config = !config_path.exists();
         let result = self.write_single(file, journal, &config_path, progress);
