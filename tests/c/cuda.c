@@ -5,7 +5,7 @@
  */
 #include "check.h"
 #include "df11.h"
-#include "driver.h"
+#include "cuda_driver.h"
 
 #include <string.h>
 

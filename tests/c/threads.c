@@ -8,7 +8,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "check.h"
 #include "df11.h"
-#include "driver.h"
+#include "cuda_driver.h"
 
 #include <pthread.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* What an engine needs of the CUDA driver, found as engines without a toolkit do: the C tests' own side. */
-#ifndef DRIVER_H
-#define DRIVER_H
+#ifndef CUDA_DRIVER_H
+#define CUDA_DRIVER_H
 
 #include "check.h"
 #include "df11.h"
