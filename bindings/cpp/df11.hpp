@@ -1130,7 +1130,8 @@ class Log {
     using Function = std::function<void(std::int32_t level, std::string_view line)>;
 
     /// Sends lines of `max_level` and what is more important.
-    DF11_HPP_KEPT Log(std::int32_t max_level, Function function) : function_(std::make_unique<Function>(std::move(function))) {
+    DF11_HPP_KEPT Log(std::int32_t max_level, Function function)
+        : function_(std::make_unique<Function>(std::move(function))) {
         df11_log_set(forward, max_level, function_.get());
     }
     Log(Log &&) noexcept = default;
