@@ -336,6 +336,13 @@ impl<'o> Job<'o> {
             }
             return Ok(report);
         }
+        let goes_on = begun && self.options.resume;
+        if self.options.keep_existing && !goes_on && file.symlink_metadata().is_ok() {
+            return Err(Error::InvalidArgument(format!(
+                "'{}' is there already: replace it (--force), or write elsewhere",
+                shorten(&file.display().to_string(), 200)
+            )));
+        }
         if !(begun || self.bare) {
             state::must_be_empty(&self.folder, Some(&self.config))?;
         }

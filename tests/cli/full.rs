@@ -48,6 +48,7 @@ fn compressing_goes_on_when_there_is_room(out: &str, layout: &[&str]) {
     Ran::of(compress(&source, &out, layout).output().unwrap()).good();
     let whole = models::tree(&below);
     let mut random = Random::new(7);
+    let mut went_on = 0;
     for kind in KINDS {
         clear();
         let (ran, counts) = faulty.run(&mut compress(&source, &out, layout), &below, disk(kind, 1 << 40));
@@ -71,6 +72,7 @@ fn compressing_goes_on_when_there_is_room(out: &str, layout: &[&str]) {
                 }
                 assert!(counts["fired"] > 0, "{at}: {}", ran.err);
                 had_no_room(&ran, &at, &below);
+                went_on += u32::from(ran.err.contains("--resume goes on"));
                 is_no_model_or_whole(&out, &whole, &at);
                 // A folder's files that are not complete take no room from those that will be.
                 let left = models::tree(&below);
@@ -85,6 +87,7 @@ fn compressing_goes_on_when_there_is_room(out: &str, layout: &[&str]) {
             models::same(&models::tree(&below), &whole);
         }
     }
+    assert!(went_on >= 5, "there was next to nothing to go on with: {went_on} times");
 }
 
 #[test]
@@ -102,6 +105,27 @@ fn a_file_in_its_folder_that_has_no_room() {
     compressing_goes_on_when_there_is_room("model", &["--single-file"]);
 }
 
+/// A run that may replace a file stops on its way: the file stays, and going on needs to be asked for alone.
+#[test]
+fn a_file_that_is_to_be_replaced() {
+    let (faulty, dir) = (Faulty::new(), tempfile::tempdir().unwrap());
+    let (source, below) = (dir.path().join("source"), dir.path().join("below"));
+    models::write_source(&source, &models::qwen3(8, 2048), 2);
+    std::fs::create_dir(&below).unwrap();
+    let out = below.join("model.safetensors");
+    let (ran, counts) = faulty.run(&mut compress(&source, &out, &[]), &below, disk("thin", 1 << 40));
+    ran.good();
+    let whole = std::fs::read(&out).unwrap();
+    std::fs::write(&out, "older").unwrap();
+    let room = disk("thin", counts["bytes"] * 9 / 10);
+    let (ran, _) = faulty.run(&mut compress(&source, &out, &["--force"]), &below, room);
+    had_no_room(&ran, "nine tenths of the room", &below);
+    assert!(ran.err.contains("--resume goes on"), "{}", ran.err);
+    assert_eq!(std::fs::read(&out).unwrap(), b"older");
+    Ran::of(compress(&source, &out, &["--resume"]).output().unwrap()).good();
+    assert!(std::fs::read(&out).unwrap() == whole);
+}
+
 /// What was there stays as it is, and nothing lies beside it.
 #[test]
 fn decompressing_without_room_leaves_what_was_there() {
@@ -113,7 +137,7 @@ fn decompressing_without_room_leaves_what_was_there() {
     let out = below.join("out.safetensors");
     let decompress = || {
         let mut command = df11();
-        command.arg("decompress").arg(&model).arg("-o").arg(&out).args(["--threads", "1", "-q"]);
+        command.arg("decompress").arg(&model).arg("-fo").arg(&out).args(["--threads", "1", "-q"]);
         command
     };
     Ran::of(decompress().output().unwrap()).good();
