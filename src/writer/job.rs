@@ -337,7 +337,7 @@ impl<'o> Job<'o> {
             return Ok(report);
         }
         if !(begun || self.bare) {
-            state::must_be_empty(&self.folder, Some(&self.config))?;
+            state::must_be_empty(&self.folder)?;
         }
         let journal = Journal::open(file, &self.identity, self.options.resume)?;
         let result = self.write_single(file, journal, progress);
