@@ -391,6 +391,8 @@ impl<'o> Job<'o> {
         if let Err(error) = Journal::remove(file) {
             log::warn!("the file is complete, and what notes its progress is left: {error}");
         }
+        // Until now, nobody else could go on with it.
+        drop(made.journals);
         report.complete = true;
         progress.finish();
         Ok(report)
