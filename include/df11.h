@@ -1356,13 +1356,14 @@ df11_status df11_verify_model(const char *model,
  * at a time and never in memory whole. Files get their names when they are complete and, unless told otherwise, verified.
  *
  * What a run that fails or is cancelled leaves, df11_model_open() does not take for a model; where it has completed
- * something, DF11_COMPRESS_RESUME goes on with that.
+ * something, DF11_COMPRESS_RESUME goes on with that. While a run works, no other one to the same place does (but for other
+ * parts): it is refused, if the file system can lock files.
  *
- * Errors: DF11_INVALID_ARGUMENT for what the caller can change (a `dst` that is not empty, patterns that do not fit, no
- * preset that fits, a source that is compressed already); DF11_NOT_FOUND (no such preset); DF11_INVALID_FORMAT and
- * DF11_CORRUPT for the source, and for a written group that failed its verification; DF11_UNSUPPORTED_FORMAT with
- * DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report
- * is all zeros, and `left` is not called.
+ * Errors: DF11_INVALID_ARGUMENT for what the caller can change (a `dst` that is not empty or that another run writes
+ * to, patterns that do not fit, no preset that fits, a source that is compressed already); DF11_NOT_FOUND (no such
+ * preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that failed its verification;
+ * DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED,
+ * DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and `left` is not called.
  */
 df11_status df11_compress_model(const char *src,
                                 const char *dst,

@@ -86,7 +86,7 @@ fn every_type_has_its_number() {
             assert_eq!(unsafe { df11_model_tensor_count(model) }, tensors.len() as u64);
             for (stored, number) in tensors.iter().zip(all.iter().map(|of| Some(of.1)).chain([None, None])) {
                 let (tensor, info) = find(model, &stored.name);
-                assert_eq!(number.is_none_or(|number| number == info.dtype), true, "{}: {}", stored.name, info.dtype);
+                assert!(number.is_none_or(|number| number == info.dtype), "{}: {}", stored.name, info.dtype);
                 assert_eq!((info.group, info.group_offset), (DF11_NO_GROUP, 0));
                 assert_eq!((info.rank as usize, info.shape.is_null()), (stored.shape.len(), stored.shape.is_empty()));
                 let shape = (0..stored.shape.len()).map(|d| unsafe { *info.shape.add(d) } as usize);

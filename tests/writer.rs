@@ -291,6 +291,50 @@ fn an_interrupted_run_is_gone_on_with() {
     }
 }
 
+/// While a run works, no other one writes to the same place, in whatever way it is asked to.
+#[cfg(unix)]
+#[test]
+fn nobody_else_writes_meanwhile() {
+    let _shared = among_others();
+    let from = source(&layers(4, 300, true), None);
+    let parent = tempfile::tempdir().unwrap();
+    let part = Part { number: 1, count: 2 };
+    let whole = options(layer_patterns());
+    let single = CompressOptions { layout: Layout::SingleFile, ..whole.clone() };
+    for (name, first) in
+        [("folder", whole.clone()), ("part", CompressOptions { part, ..whole }), ("file.safetensors", single)]
+    {
+        let (source, to, other) = (from.path().to_owned(), parent.path().join(name), first.clone());
+        let refused = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen = refused.clone();
+        // In the midst of the work, and at its end, somebody else begins the same.
+        let meanwhile = move |progress: &Progress| {
+            if progress.total() > 0 && progress.done() < progress.total() {
+                for resume in [false, true] {
+                    let second = run(&source, &to, &CompressOptions { resume, ..other.clone() });
+                    seen.lock().unwrap().push(second.map(drop).map_err(|error| error.to_string()));
+                }
+            }
+            true
+        };
+        let to = parent.path().join(name);
+        writer::compress(from.path(), &to, &first, &Progress::with_callback(meanwhile)).unwrap();
+        let refused = std::mem::take(&mut *refused.lock().unwrap());
+        assert!(refused.len() >= 2, "{name}: {refused:?}");
+        for (second, resume) in refused.into_iter().zip([false, true].into_iter().cycle()) {
+            let said = second.expect_err(name);
+            // One that does not go on with anything may be refused for what is there already.
+            assert!(
+                said.contains("another process is writing") || !resume && said.contains("--resume"),
+                "{name}: {said}"
+            );
+        }
+        if first.part == Part::WHOLE {
+            is_equal(&to, from.path());
+        }
+    }
+}
+
 /// A run that goes on with another model would mix two.
 #[test]
 fn a_source_that_has_changed_is_not_gone_on_with() {

@@ -103,8 +103,14 @@ unsafe fn open(
     unsafe {
         frame(error, || {
             clear(out, ptr::null_mut())?;
-            let (options, verify, progress) = match structs::read(options)? {
-                None => (OpenOptions::default(), None, Progress::new()),
+            let given = structs::read_known(options)?;
+            let progress =
+                given.map_or_else(Progress::new, |options| progress::of(options.progress, None, ptr::null_mut()));
+            // What the handle was given to before is not this call's. How much there is to do the headers say.
+            progress.begin(0);
+            structs::refuse_unknown(options)?;
+            let (options, verify) = match given {
+                None => (OpenOptions::default(), None),
                 Some(o) => {
                     let unknown = o.flags & !(DF11_OPEN_VERIFY | DF11_OPEN_READ | DF11_OPEN_ANY_VERSION);
                     if unknown != 0 {
@@ -119,11 +125,9 @@ unsafe fn open(
                         indexed: false,
                     };
                     let verify = (o.flags & DF11_OPEN_VERIFY != 0).then_some(o.threads as usize);
-                    (options, verify, progress::of(o.progress, None, ptr::null_mut()))
+                    (options, verify)
                 }
             };
-            // What the handle was given to before is not this call's. How much there is to do the headers say.
-            progress.begin(0);
             progress.check()?;
             let model = model(&options, &progress)?;
             if let Some(threads) = verify {

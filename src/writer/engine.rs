@@ -93,6 +93,8 @@ pub(super) struct Made {
     pub resumed: u64,
     /// The files with a journal: complete, on the disk, and without their names.
     pub unnamed: Vec<Arc<PartialFile>>,
+    /// Their journals, which are locked as long as they live.
+    pub journals: Vec<Journal>,
 }
 
 /// Makes all files.
@@ -122,6 +124,7 @@ pub(super) fn run(
             unfit: engine.unfit.into_inner().unwrap_or_else(PoisonError::into_inner),
             resumed: engine.resumed.into_inner(),
             unnamed: engine.unnamed.into_inner().unwrap_or_else(PoisonError::into_inner),
+            journals: engine.files.into_iter().filter_map(|file| file.spec.journal).collect(),
         }),
     }
 }

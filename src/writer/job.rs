@@ -344,7 +344,7 @@ impl<'o> Job<'o> {
             )));
         }
         if !(begun || self.bare) {
-            state::must_be_empty(&self.folder, Some(&self.config))?;
+            state::must_be_empty(&self.folder)?;
         }
         let journal = Journal::open(file, &self.identity, self.options.resume).inspect_err(|_| {
             if new_folder {
@@ -402,6 +402,8 @@ impl<'o> Job<'o> {
         if let Err(error) = Journal::remove(file) {
             log::warn!("the file is complete, and what notes its progress is left: {error}");
         }
+        // Until now, nobody else could go on with it.
+        drop(made.journals);
         report.complete = true;
         progress.finish();
         Ok(report)

@@ -103,7 +103,7 @@ pub(super) fn begin_folder(folder: &Path, job: &Value, resume: bool) -> Result<b
     std::fs::create_dir_all(folder).map_err(|e| Error::io("create the folder", folder, e))?;
     let marker = folder.join(UNFINISHED);
     if read(&marker)?.is_none() {
-        match must_be_empty(folder, None) {
+        match must_be_empty(folder) {
             Ok(()) => {
                 let written = write_job(&marker, job);
                 if written.is_err() && new {
@@ -141,16 +141,12 @@ fn being_written(folder: &Path, part: Part) -> Error {
     })
 }
 
-/// Fails if a folder has anything in it but hidden files (another part may be about to say what we are) and, if there is one,
-/// a config.json of this text, which a run that was killed before it had done anything may have left.
-pub(super) fn must_be_empty(folder: &Path, config: Option<&str>) -> Result<()> {
+/// Fails if a folder has anything in it but hidden files: another part may be about to say what we are.
+pub(super) fn must_be_empty(folder: &Path) -> Result<()> {
     let fail = |e| Error::io("list", folder, e);
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
-        let own = || {
-            name == "config.json" && config.is_some() && read(&folder.join(&name)).ok().flatten().as_deref() == config
-        };
-        if (!name.starts_with('.') || name == UNFINISHED) && !own() {
+        if !name.starts_with('.') || name == UNFINISHED {
             return Err(Error::InvalidArgument(format!(
                 "the folder '{}' is not empty: it has '{}'",
                 shorten(&folder.display().to_string(), 200),

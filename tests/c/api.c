@@ -315,6 +315,19 @@ static void opening_watched(void)
     CHECK(done == 0 && total == 0);
     df11_model_free(model);
 
+    /* Not even if it is refused for its options. */
+    for (uint32_t wrong = 0; wrong < 2; wrong++) {
+        options.flags = DF11_OPEN_VERIFY;
+        CHECK(df11_model_open(under(golden, "tiny/model"), &options, &model, &error) == DF11_OK);
+        df11_model_free(model);
+        df11_progress_get(progress, &done, &total);
+        CHECK(done == total && total > 0);
+        options.flags = wrong == 0 ? 1u << 31 : 0;
+        CHECK(df11_model_open(wrong == 0 ? "x" : NULL, &options, &model, &error) != DF11_OK && model == NULL);
+        df11_progress_get(progress, &done, &total);
+        CHECK(done == 0 && total == 0);
+    }
+
     df11_progress_cancel(progress);
     CHECK(df11_model_open(under(golden, "block/model"), &options, &model, &error) == DF11_CANCELLED && model == NULL);
     options.flags = DF11_OPEN_VERIFY;

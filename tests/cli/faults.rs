@@ -29,6 +29,11 @@ impl Faulty {
         Faulty { folder }
     }
 
+    /// To be put in front of the C library.
+    pub fn library(&self) -> PathBuf {
+        self.folder.path().join("faulty.so")
+    }
+
     /// Runs the tool with what goes wrong with its calls on files under a folder (`FAULTY` or `FAULTY_DISK`, and its plan; see
     /// the library); says how often it made each call, how many bytes of the disk it took, and how often something went wrong.
     pub fn run(
@@ -38,7 +43,7 @@ impl Faulty {
         fault: Option<(&str, String)>,
     ) -> (Ran, BTreeMap<String, u64>) {
         let log = self.folder.path().join("log");
-        command.env("LD_PRELOAD", self.folder.path().join("faulty.so"));
+        command.env("LD_PRELOAD", self.library());
         command.env("FAULTY_UNDER", under).env("FAULTY_LOG", &log);
         command.envs(fault);
         let ran = Ran::of(command.output().unwrap());

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::faults::{Faulty, compress, is_no_model, remove};
-use super::support::{check, files, golden, programs, weights::Random};
+use super::support::{check, files, golden, weights::Random};
 use super::{Ran, df11, list, models};
 
 /// What kinds of disks there are: see `struct disk` of the library.
@@ -167,6 +167,8 @@ enum Small {
     Mounted(&'static [&'static str]),
     /// Of a container that has a small one for shared memory, and may not mount.
     SharedMemory,
+    /// None is to be had: one is played for each call of the tool.
+    Played,
 }
 
 impl Small {
@@ -175,26 +177,30 @@ impl Small {
     const MOST: u64 = 256 << 20;
 
     /// The first way that works here.
-    fn find() -> Option<Small> {
+    fn find() -> Small {
         // As the one user of a namespace of users, and as root.
         for enter in [&["unshare", "-rm"][..], &["unshare", "-m"]] {
             let folder = tempfile::tempdir().unwrap();
             let mut command = Command::new(enter[0]);
             command.args(&enter[1..]).args(["mount", "-t", "tmpfs", "none"]).arg(folder.path());
             if command.output().is_ok_and(|output| output.status.success()) {
-                return Some(Small::Mounted(enter));
+                return Small::Mounted(enter);
             }
         }
-        let size = Command::new("stat").args(["-f", "-c", "%T %b %S", Small::SHARED_MEMORY]).output().ok()?.stdout;
-        let size = String::from_utf8(size).ok()?;
-        let [kind, blocks, block] = size.split_whitespace().collect::<Vec<_>>()[..] else { return None };
-        let bytes = blocks.parse::<u64>().ok()?.checked_mul(block.parse().ok()?)?;
-        (kind == "tmpfs" && (32 << 20..=Small::MOST).contains(&bytes)).then_some(Small::SharedMemory)
+        let size = Command::new("stat").args(["-f", "-c", "%T %b %S", Small::SHARED_MEMORY]).output();
+        let size = size.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        match size.split_whitespace().collect::<Vec<_>>()[..] {
+            ["tmpfs", blocks, block] => {
+                let bytes = blocks.parse().unwrap_or(0u64).saturating_mul(block.parse().unwrap_or(0));
+                if (32 << 20..=Small::MOST).contains(&bytes) { Small::SharedMemory } else { Small::Played }
+            }
+            _ => Small::Played,
+        }
     }
 }
 
-/// On a file system of 64 MB of which all but 3 are taken. Where there is no such one to be had, nothing is tested: the tests
-/// above need none.
+/// On a file system of 64 MB of which all but 3 are taken. Where there is no such one to be had, it is played, as in the tests
+/// above.
 #[test]
 fn a_disk_that_is_full() {
     const SCRIPT: &str = r#"
@@ -202,22 +208,25 @@ fn a_disk_that_is_full() {
         [ -z "${MOUNT:-}" ] || mount -t tmpfs -o size=64m none "$MOUNT"
         trap 'rm -rf "$DISK"' EXIT
         mkdir "$DISK"
-        fallocate -l $(($(stat -f -c '%a * %S' "$DISK") - (3 << 20))) "$DISK/others"
-        "$DF11" compress "$SOURCE" -o "$DISK/one.safetensors" 2> "$KEPT/one" && exit 9
+        if [ -n "${PLAYED:-}" ]; then
+            : > "$DISK/others"
+            full() { LD_PRELOAD=$PLAYED FAULTY_UNDER=$DISK FAULTY_DISK=thick:3145728 "$DF11" "$@"; }
+        else
+            fallocate -l $(($(stat -f -c '%a * %S' "$DISK") - (3 << 20))) "$DISK/others"
+            full() { "$DF11" "$@"; }
+        fi
+        full compress "$SOURCE" -o "$DISK/one.safetensors" 2> "$KEPT/one" && exit 9
         ls -A "$DISK" > "$KEPT/one.list"
-        "$DF11" compress "$SOURCE" -o "$DISK/out" --threads 1 2> "$KEPT/folder" && exit 9
+        full compress "$SOURCE" -o "$DISK/out" --threads 1 2> "$KEPT/folder" && exit 9
         ls -A "$DISK/out" > "$KEPT/folder.list"
-        "$DF11" inspect "$DISK/out" 2> "$KEPT/inspect" && exit 9
-        "$DF11" decompress "$DECODED" -o "$DISK/decoded.safetensors" 2> "$KEPT/decoded" && exit 9
+        full inspect "$DISK/out" 2> "$KEPT/inspect" && exit 9
+        full decompress "$DECODED" -o "$DISK/decoded.safetensors" 2> "$KEPT/decoded" && exit 9
         ls -A "$DISK" > "$KEPT/decoded.list"
         rm "$DISK/others"
         "$DF11" compress "$SOURCE" -o "$DISK/out" --resume
         cp -r "$DISK/out" "$KEPT/out"
     "#;
-    let Some(small) = Small::find() else {
-        let what = "a small file system (unshare -rm or -m may not mount one, and /dev/shm is none)";
-        return programs::skip("a_disk_that_is_full", what);
-    };
+    let (small, faulty) = (Small::find(), Faulty::new());
     let dir = tempfile::tempdir().unwrap();
     let [source, disk, kept, whole] = ["source", "disk", "kept", "whole"].map(|name| dir.path().join(name));
     models::write_source(&source, &models::qwen3(20, 28_032), 2);
@@ -235,6 +244,11 @@ fn a_disk_that_is_full() {
         Small::SharedMemory => {
             let mut command = Command::new("sh");
             command.env("DISK", Path::new(Small::SHARED_MEMORY).join(own));
+            command
+        }
+        Small::Played => {
+            let mut command = Command::new("sh");
+            command.env("PLAYED", faulty.library()).env("DISK", disk.join(own));
             command
         }
     };
