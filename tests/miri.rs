@@ -113,9 +113,10 @@ fn a_group_there_and_back() {
         let mut tensor = zeroed!(df11_tensor_info);
         assert_eq!(call!(df11_model_tensor_info(model, 1, &mut tensor)), 0);
         assert_eq!((tensor.bytes, tensor.group_offset), (1200, 900));
-        let mut bytes = [0u8; 20];
-        assert_eq!(call!(df11_tensor_read(model, 1, 2, bytes.as_mut_ptr().cast(), 20, 1)), 0);
-        assert!(bytes.chunks(2).map(|b| u16::from_le_bytes([b[0], b[1]])).eq(second[1..11].iter().copied()));
+        // As the header asks for: Miri lays bytes at odd addresses, too.
+        let mut bits = [0u16; 10];
+        assert_eq!(call!(df11_tensor_read(model, 1, 2, bits.as_mut_ptr().cast(), 20, 1)), 0);
+        assert_eq!(bits.map(u16::from_le), second[1..11]);
 
         let mut image = Vec::<u8>::with_capacity(group.image_bytes as usize);
         let (dst, room) = (image.as_mut_ptr().cast::<c_void>(), group.image_bytes as usize);
