@@ -1,5 +1,6 @@
-//! The library as a C program sees it: the header in every standard, `tests/c/api.c` plain, under AddressSanitizer and
-//! UBSan, and under valgrind, and the example that compresses. (The one that decodes is in `tests/examples.rs`.)
+//! The library as a C program sees it: the header in every standard; `tests/c/api.c` and, on the emulated driver,
+//! `tests/c/threads.c`, plain, under AddressSanitizer and UBSan, and under valgrind; and the example that compresses. (The one
+//! that decodes is in `tests/examples.rs`.)
 //!
 //! Needs a C and a C++ compiler (`CC`, `CXX`, else `cc` and `c++`) and valgrind; `make test` sees to them.
 #![cfg(target_os = "linux")]
@@ -12,6 +13,16 @@ use support::programs::{WARNINGS, built, compiler, library, run};
 
 /// Where this checkout lies.
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What valgrind is to find. What is "possibly" lost is the standard library's handle of a thread that it did not start, kept by
+/// a pointer into its middle.
+const VALGRIND: [&str; 5] = [
+    "--quiet",
+    "--leak-check=full",
+    "--show-leak-kinds=definite,indirect",
+    "--errors-for-leak-kinds=definite,indirect",
+    "--error-exitcode=99",
+];
 
 /// Compiles a program against the header and the shared library in `folder`.
 fn build(source: &str, folder: &Path, options: &[&str]) -> PathBuf {
@@ -79,14 +90,7 @@ fn every_function_from_c_under_the_sanitizers() {
 fn every_function_from_c_under_valgrind() {
     let folder = library();
     let program = build("tests/c/api.c", folder.path(), &[]);
-    run_api(
-        Command::new("valgrind")
-            // What is "possibly" lost is the standard library's handle of a thread that it did not start, kept by a
-            // pointer into its middle.
-            .args(["--quiet", "--leak-check=full", "--show-leak-kinds=definite,indirect"])
-            .args(["--errors-for-leak-kinds=definite,indirect", "--error-exitcode=99"])
-            .arg(program),
-    );
+    run_api(Command::new("valgrind").args(VALGRIND).arg(program));
 }
 
 /// The main path on a CUDA device, which is the emulator's: plain, and under the sanitizers (the program's; the library and
@@ -112,6 +116,45 @@ fn the_main_path_on_a_device_from_c() {
             assert!(leaks.iter().all(|line| line.contains("nothing leaked")), "{said}");
         }
     }
+}
+
+/// `tests/c/threads.c` on small models and the emulator's device; `wrap` runs the program.
+fn sixteen_threads(steps: u32, models: &[&str], options: &[&str], wrap: &[&str]) {
+    let folder = library();
+    let driver = built().join("libdf11_emulator.so");
+    assert!(driver.exists(), "{} is missing: cargo builds it with the tests", driver.display());
+    let program = build("tests/c/threads.c", folder.path(), &[options, &["-ldl"]].concat());
+    let mut command = Command::new(wrap.first().map_or(program.as_os_str(), |wrap| wrap.as_ref()));
+    if let Some((_, more)) = wrap.split_first() {
+        command.args(more).arg(&program);
+    }
+    let golden = Path::new(ROOT).join("tests/data/golden");
+    command.arg(steps.to_string()).args(models.iter().map(|model| golden.join(model).join("model")));
+    command.env("DF11_LIBCUDA", &driver).env("DF11_EMULATOR_LEAKS", "stderr").env("ASAN_OPTIONS", "detect_leaks=1");
+    let output = run(&mut command);
+    let (text, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(text.contains("checks passed"), "{text}");
+    let leaks = said.lines().filter(|line| !line.contains("abandoned modules: "));
+    assert!(leaks.clone().all(|line| line.contains("nothing leaked")), "{said}");
+}
+
+const THREADS_MODELS: [&str; 3] = ["tiny", "edge_patched", "sharded"];
+
+#[test]
+fn sixteen_threads_from_c() {
+    sixteen_threads(100, &THREADS_MODELS, &[], &[]);
+}
+
+#[test]
+fn sixteen_threads_from_c_under_the_sanitizers() {
+    sixteen_threads(30, &THREADS_MODELS, &["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], &[]);
+}
+
+/// Without a suppression. Threads take turns there, fairly: one alone would otherwise wait for the others for ever.
+#[test]
+fn sixteen_threads_from_c_under_valgrind() {
+    let valgrind = [&["valgrind", "--fair-sched=yes"], &VALGRIND[..]].concat();
+    sixteen_threads(4, &THREADS_MODELS[..2], &[], &valgrind);
 }
 
 /// What the other example writes is the original again, and it can be stopped by its mistakes only.

@@ -8,6 +8,9 @@ mod decompress;
 #[cfg(target_os = "linux")]
 #[path = "cli/faults.rs"]
 mod faults;
+#[cfg(target_os = "linux")]
+#[path = "cli/full.rs"]
+mod full;
 #[path = "cli/inspect.rs"]
 mod inspect;
 #[cfg(unix)]
@@ -32,6 +35,9 @@ mod verify;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+/// Held by a test that may fill the shared memory of a container, and by those whose programs need some.
+static SHARED_MEMORY: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// The tool, which finds nothing on its standard input, no settings in its environment, and no signal ignored: it leaves
 /// ignored ones alone, and a shell that runs these tests in the background has SIGINT ignored.

@@ -153,6 +153,52 @@ fn every_call_under_the_sanitizers() {
     device_api(&build(compiler, folder.path(), "device", &options));
 }
 
+/// Whoever drops a result that must not be dropped is warned, and a warning may be made an error. `tests/cpp/dropped.cc` drops
+/// all there are; lines of it that are no code in a standard, or without exceptions, are left out by the preprocessor.
+#[test]
+fn a_result_that_is_dropped_is_warned_of() {
+    let source = std::fs::read_to_string(Path::new(ROOT).join("tests/cpp/dropped.cc")).unwrap();
+    let header = std::fs::read_to_string(Path::new(ROOT).join("bindings/cpp/df11.hpp")).unwrap();
+    // The status of every call that has one, and each is tried below.
+    for line in header.lines().filter(|line| line.contains("df11_status try_") && !line.contains("return")) {
+        let name = &line[line.find("try_").unwrap()..line.find('(').unwrap()];
+        assert!(line.trim_start().starts_with("[[nodiscard]]"), "{line}");
+        assert!(source.contains(&format!("{name}(")), "dropped.cc does not drop {name}()");
+    }
+    let compile = |compiler: &OsString, options: &[&str]| {
+        let mut command = Command::new(compiler);
+        command.current_dir(ROOT).args(["-fsyntax-only", "-Iinclude", "-Ibindings/cpp"]).args(options);
+        command.arg("tests/cpp/dropped.cc").output().unwrap()
+    };
+    for compiler in compilers() {
+        for (year, options) in [("17", &[][..]), ("20", &[]), ("23", &[]), ("17", &["-fno-exceptions"])] {
+            let std = standard(&compiler, year);
+            let all = [&[&std[..]], options].concat();
+            let marked = Command::new(&compiler)
+                .current_dir(ROOT)
+                .args(["-E", "-CC", "-Iinclude", "-Ibindings/cpp", "tests/cpp/dropped.cc"])
+                .args(&all)
+                .output()
+                .unwrap();
+            let marked = String::from_utf8(marked.stdout).unwrap();
+            // It may change the spaces before a comment.
+            let code = |line: &str| line.strip_suffix("// dropped").map(|code| code.trim().to_owned());
+            let number = |text: String| 1 + source.lines().position(|line| code(line).as_ref() == Some(&text)).unwrap();
+            let want: Vec<usize> = marked.lines().filter_map(code).map(number).collect();
+            assert!(want.len() >= 25, "{marked}");
+
+            let output = compile(&compiler, &all);
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success(), "{said}");
+            let warned = said.lines().filter(|line| line.contains(": warning: "));
+            let at = |line: &str| line.strip_prefix("tests/cpp/dropped.cc:")?.split(':').next()?.parse::<usize>().ok();
+            let found: Vec<usize> = warned.map(|line| at(line).unwrap_or_else(|| panic!("{line}"))).collect();
+            assert_eq!(found, want, "{compiler:?} {all:?}\n{said}");
+            assert!(!compile(&compiler, &[&all[..], &["-Werror"]].concat()).status.success());
+        }
+    }
+}
+
 #[test]
 fn without_exceptions() {
     for compiler in compilers() {

@@ -468,3 +468,13 @@ fn weights_that_were_not_counted_are_noticed() {
         }
     }
 }
+
+/// Tools print them, and those who measure tell them apart by them.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn variants_have_names() {
+    let encoders: Vec<&str> = Variant::ALL.iter().map(|v| v.name()).collect();
+    assert_eq!(encoders, ["portable", "avx2", "avx512"]);
+    let decoders = df11::huffman::decode::Variant::ALL;
+    assert_eq!(decoders.map(|v| v.name()), ["portable", "sse2", "avx2", "avx512"]);
+}

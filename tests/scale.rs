@@ -41,7 +41,8 @@ fn write_hollow(path: &Path, name: &str, codes: &Codes, bits: u64, weights: u64)
     let positions: Vec<u8> = (0..blocks)
         .map(|block| block * 32_768 / bits)
         .chain([weights])
-        .flat_map(|position| u32::try_from(position).unwrap().to_le_bytes())
+        // More than 32 bits can count is refused for that, before the positions are read.
+        .flat_map(|position| u32::try_from(position).unwrap_or(u32::MAX).to_le_bytes())
         .collect();
     let gaps = blocks * 512 * 5 / 8;
     let members = [
@@ -87,14 +88,37 @@ fn open(path: &Path, read: bool, most: usize) -> Model {
     model
 }
 
-#[test]
-fn a_group_beyond_two_to_the_31_bytes_and_weights() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // Codes of one byte: 0 for exponent 100, 1 for exponent 101; the rest of the code space is others'.
+/// Codes of one byte: 0 for exponent 100, 1 for exponent 101; the rest of the code space is others'.
+fn byte_codes() -> Codes {
     let mut words = vec![(100, Word::parse("00000000")), (101, Word::parse("00000001"))];
     let others = ["0000001", "000001", "00001", "0001", "001", "01"];
     words.extend((102..).zip(others.map(Word::parse)));
-    let codes = Codes::new(&words, Word::parse("1"));
+    Codes::new(&words, Word::parse("1"))
+}
+
+#[test]
+fn no_group_has_more_weights_than_positions_can_count() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let most = u32::MAX as u64;
+    write_hollow(&path, "most", &byte_codes(), 8, most);
+    let model = open(&path, false, 16 << 20);
+    assert_eq!(model.groups()[0].element_count(), most);
+    let mut found = [bf16::ZERO; 3];
+    host::decompress(&model, 0, most - 3, &mut found, &DecodeOptions::default()).unwrap();
+    assert!(found.iter().all(|w| w.to_bits() == weight(100, 0)), "{found:?}");
+    drop(model);
+
+    write_hollow(&path, "more", &byte_codes(), 8, most + 1);
+    let error = Model::open(&path, &OpenOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("more.sign_mantissa") && error.contains("4294967295 are the most"), "{error}");
+}
+
+#[test]
+fn a_group_beyond_two_to_the_31_bytes_and_weights() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let codes = byte_codes();
     let weights = (1u64 << 31) + (1 << 20);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");

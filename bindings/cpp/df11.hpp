@@ -85,6 +85,16 @@
 #include <string>
 #endif
 
+// For constructors of what ends at once if nobody keeps it. C++17 allows it on functions and classes alone.
+#if defined(__has_cpp_attribute)
+#if __has_cpp_attribute(nodiscard) >= 201907L
+#define DF11_HPP_KEPT [[nodiscard]]
+#endif
+#endif
+#ifndef DF11_HPP_KEPT
+#define DF11_HPP_KEPT
+#endif
+
 static_assert(DF11_VERSION_MAJOR == 0 && DF11_VERSION_MINOR == 1, "df11.hpp and df11.h are of different versions");
 
 namespace df11 {
@@ -429,7 +439,7 @@ template <typename C, void (*Free)(C *)> class Owner {
     /// The C handle, for calls of df11.h; nullptr if this is empty. It stays this object's.
     C *get() const noexcept { return handle_.get(); }
     /// Gives the C handle away, which the caller then frees; this is empty afterwards.
-    C *release() noexcept { return handle_.release(); }
+    [[nodiscard]] C *release() noexcept { return handle_.release(); }
     /// Whether this has a handle.
     explicit operator bool() const noexcept { return handle_ != nullptr; }
 
@@ -460,7 +470,7 @@ class Progress : public detail::Owner<df11_progress, df11_progress_free> {
     explicit Progress(df11_progress *handle) noexcept : Owner(handle) {}
 
     /// df11_progress_new(): one at 0 of 0 bytes.
-    static df11_status try_create(Progress &out, df11_error *error = nullptr) noexcept {
+    [[nodiscard]] static df11_status try_create(Progress &out, df11_error *error = nullptr) noexcept {
         df11_progress *handle = nullptr;
         const df11_status status = df11_progress_new(&handle, error);
         out = Progress(handle);
@@ -518,8 +528,8 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
     explicit Model(df11_model *handle) noexcept : Owner(handle) {}
 
     /// df11_model_open(): a folder or one .safetensors file.
-    static df11_status try_open(Model &out, Text path, const OpenOptions &options = {},
-                                df11_error *error = nullptr) noexcept {
+    [[nodiscard]] static df11_status try_open(Model &out, Text path, const OpenOptions &options = {},
+                                              df11_error *error = nullptr) noexcept {
         const df11_open_options c = options.c();
         df11_model *handle = nullptr;
         const df11_status status = df11_model_open(path.c_str(), &c, &handle, error);
@@ -527,8 +537,8 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
         return status;
     }
     /// df11_model_open_memory(): the bytes of one .safetensors file, which must stay, unchanged, as long as the model.
-    static df11_status try_open_memory(Model &out, ConstBytes data, const OpenOptions &options = {},
-                                       df11_error *error = nullptr) noexcept {
+    [[nodiscard]] static df11_status try_open_memory(Model &out, ConstBytes data, const OpenOptions &options = {},
+                                                     df11_error *error = nullptr) noexcept {
         const df11_open_options c = options.c();
         df11_model *handle = nullptr;
         const df11_status status = df11_model_open_memory(data.address(), data.bytes(), &c, &handle, error);
@@ -542,13 +552,13 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
     /// plain ones.
     Tensors tensors() const & noexcept { return {get(), 0, df11_model_tensor_count(get())}; }
     /// The group of that full name, if there is one. (If there is none, the statistics count it as a caller's error.)
-    std::optional<Group> find_group(Text name) const & noexcept {
+    [[nodiscard]] std::optional<Group> find_group(Text name) const & noexcept {
         std::uint64_t index = 0;
         if (df11_model_find_group(get(), name.c_str(), &index, nullptr) != DF11_OK) return std::nullopt;
         return Group(get(), index);
     }
     /// The tensor of that full name, if there is one: see find_group().
-    std::optional<Tensor> find_tensor(Text name) const & noexcept {
+    [[nodiscard]] std::optional<Tensor> find_tensor(Text name) const & noexcept {
         std::uint64_t index = 0;
         if (df11_model_find_tensor(get(), name.c_str(), &index, nullptr) != DF11_OK) return std::nullopt;
         return Tensor(get(), index);
@@ -560,8 +570,8 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
     std::optional<Tensor> find_tensor(Text name) const && = delete;
 
     /// Where a part of a group lies (DF11_PART_*). Texts and data belong to the model. `out` is cleared after an error.
-    df11_status try_part(df11_part_info &out, std::uint64_t group, std::uint32_t part,
-                         df11_error *error = nullptr) const noexcept {
+    [[nodiscard]] df11_status try_part(df11_part_info &out, std::uint64_t group, std::uint32_t part,
+                                       df11_error *error = nullptr) const noexcept {
         out = detail::sized<df11_part_info>();
         return df11_model_group_part(get(), group, part, &out, error);
     }
@@ -605,7 +615,7 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
         return model;
     }
     /// Where a part of a group lies: see try_part().
-    df11_part_info part(std::uint64_t group, std::uint32_t part) const {
+    [[nodiscard]] df11_part_info part(std::uint64_t group, std::uint32_t part) const {
         df11_error error;
         df11_part_info out;
         check(try_part(out, group, part, &error), error);
@@ -759,8 +769,8 @@ class Device : public detail::Owner<df11_device, df11_device_free> {
     explicit Device(df11_device *handle) noexcept : Owner(handle) {}
 
     /// df11_device_open(): a device by its number, in its primary context. The last call that may take long.
-    static df11_status try_open(Device &out, std::int32_t ordinal, const DeviceOptions &options = {},
-                                df11_error *error = nullptr) noexcept {
+    [[nodiscard]] static df11_status try_open(Device &out, std::int32_t ordinal, const DeviceOptions &options = {},
+                                              df11_error *error = nullptr) noexcept {
         const df11_device_options c = options.c();
         df11_device *handle = nullptr;
         const df11_status status = df11_device_open(ordinal, &c, &handle, error);
@@ -768,8 +778,8 @@ class Device : public detail::Owner<df11_device, df11_device_free> {
         return status;
     }
     /// df11_device_open_current(): the device of the context that is current on this thread, in that context.
-    static df11_status try_open_current(Device &out, const DeviceOptions &options = {},
-                                        df11_error *error = nullptr) noexcept {
+    [[nodiscard]] static df11_status try_open_current(Device &out, const DeviceOptions &options = {},
+                                                      df11_error *error = nullptr) noexcept {
         const df11_device_options c = options.c();
         df11_device *handle = nullptr;
         const df11_status status = df11_device_open_current(&c, &handle, error);
@@ -899,14 +909,15 @@ class Device : public detail::Owner<df11_device, df11_device_free> {
 };
 
 /// df11_image_get_info(): what an image is, by its first bytes in host memory. `out` is cleared after an error.
-inline df11_status try_image_info(df11_image_info &out, ConstBytes head, df11_error *error = nullptr) noexcept {
+[[nodiscard]] inline df11_status try_image_info(df11_image_info &out, ConstBytes head,
+                                                df11_error *error = nullptr) noexcept {
     out = detail::sized<df11_image_info>();
     return df11_image_get_info(head.address(), head.bytes(), &out, error);
 }
 
 #ifdef DF11_HPP_EXCEPTIONS
 /// What an image is: see try_image_info().
-inline df11_image_info image_info(ConstBytes head) {
+[[nodiscard]] inline df11_image_info image_info(ConstBytes head) {
     df11_error error;
     df11_image_info out;
     check(try_image_info(out, head, &error), error);
@@ -923,7 +934,7 @@ static_assert(!std::is_copy_constructible_v<Resident> && std::is_nothrow_move_co
 static_assert(!std::is_copy_constructible_v<Progress> && std::is_nothrow_move_constructible_v<Progress>);
 
 /// df11_stats_get(): what the process has done through the library, in numbers.
-inline df11_stats stats() noexcept {
+[[nodiscard]] inline df11_stats stats() noexcept {
     auto out = detail::sized<df11_stats>();
     (void)df11_stats_get(&out, nullptr);
     return out;
@@ -1079,7 +1090,7 @@ inline df11_compress_report write(decltype(df11_compress_model) *call, Text src,
 /// df11_verify_model(): opens a model, looks at everything, and with an `original` compares every bit. What is wrong
 /// with the model is a result, not an exception: see Verification::good(). Error is thrown where nothing can be said
 /// about it.
-inline Verification verify(Text model, Text original = nullptr, const VerifyOptions &options = {}) {
+[[nodiscard]] inline Verification verify(Text model, Text original = nullptr, const VerifyOptions &options = {}) {
     df11_error error;
     Verification result;
     detail::VerifyCallbacks callbacks(options);
@@ -1119,7 +1130,8 @@ class Log {
     using Function = std::function<void(std::int32_t level, std::string_view line)>;
 
     /// Sends lines of `max_level` and what is more important.
-    Log(std::int32_t max_level, Function function) : function_(std::make_unique<Function>(std::move(function))) {
+    DF11_HPP_KEPT Log(std::int32_t max_level, Function function)
+        : function_(std::make_unique<Function>(std::move(function))) {
         df11_log_set(forward, max_level, function_.get());
     }
     Log(Log &&) noexcept = default;
@@ -1153,6 +1165,7 @@ template <typename T> inline constexpr bool std::ranges::enable_view<df11::Span<
 template <typename T> inline constexpr bool std::ranges::enable_view<df11::detail::Numbered<T>> = true;
 #endif
 
+#undef DF11_HPP_KEPT
 #undef DF11_HPP_EXCEPTIONS
 
 #endif

@@ -1,7 +1,7 @@
-// Package df11 reads DFloat11 models: bf16 weights of large language models, kept at about 68 % of their size, bit for
-// bit. It decodes them on the CPU, straight into slices of yours, and on CUDA devices, into memory and on streams of
-// yours. It binds the C library libdf11, of the version whose header it was compiled with; the numbers before the last
-// must agree.
+// Package df11 reads and writes DFloat11 models: bf16 weights of large language models, kept at about 68 % of their size,
+// bit for bit. It decodes them on the CPU, straight into slices of yours, and on CUDA devices, into memory and on streams
+// of yours, and [Compress] makes them. It binds the C library libdf11, of the version whose header it was compiled with;
+// the numbers before the last must agree.
 //
 //	model, err := df11.Open(ctx, "Qwen3-8B-DF11", nil)
 //	if err != nil {
@@ -54,8 +54,8 @@
 //
 // # Long calls
 //
-// [Open] with Options.Verify and [Verify] may take seconds to minutes. They tell their progress, and end soon after
-// their context does. Nothing in C calls back into Go for that: two counters and a flag lie in C's memory. A decode
+// [Open] with Options.Verify, [Verify], [Compress] and [Merge] may take seconds to minutes, and longer. They tell their
+// progress, and end soon after their context does. Nothing in C calls back into Go for that: two counters and a flag lie in C's memory. A decode
 // cannot be interrupted: decode large ranges in pieces, and look at your context between them.
 //
 // # Devices
@@ -68,6 +68,6 @@
 // # Metrics and logs
 //
 // [Stats] and [WriteMetrics] tell what the library has done in the process, the latter as Prometheus reads it.
-// [SetLogger] sends the library's own log to a [log/slog.Logger], and the loggers in [Options] and [VerifyOptions] hear
-// of single models.
+// [SetLogger] sends the library's own log to a [log/slog.Logger], and the loggers in [Options], [VerifyOptions] and
+// [CompressOptions] hear of single models.
 package df11

@@ -470,6 +470,7 @@ unsafe fn settings(options: &df11_compress_options) -> Result<CompressOptions> {
             (number, count) => Part { number, count },
         },
         resume: has(DF11_COMPRESS_RESUME),
+        keep_existing: false,
         verify: !has(DF11_COMPRESS_NO_VERIFY),
         strict: has(DF11_COMPRESS_STRICT),
         hashes: has(DF11_COMPRESS_HASHES),

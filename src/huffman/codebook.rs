@@ -254,6 +254,8 @@ mod tests {
         // The end of data and all 240 words fill the tree.
         let kraft: u64 = book.words().chain([book.end()]).map(|w| 1u64 << (32 - w.len)).sum();
         assert_eq!(kraft, 1 << 32);
+        assert!(Limit::Rows(8).to_string().contains("limited to 8 bits"));
+        assert!(Limit::Counts(7).to_string().contains("the 7 smallest counts"));
     }
 
     #[test]

@@ -45,7 +45,7 @@ mod x86;
 
 use super::code::CodeTable;
 use super::table::{MOST, MultiTable, WINDOW};
-use super::{join, window};
+use super::{fence, join, window};
 
 /// The most runs that one thread decodes at a time.
 pub const LANES: usize = 5;
@@ -325,11 +325,8 @@ fn work<F: Feed, const L: usize>(
             }
         }
     };
-    // Streaming stores are not ordered with anything: others must see the weights when this returns.
-    #[cfg(target_arch = "x86_64")]
     if kernel.streaming {
-        // SAFETY: part of x86-64's baseline.
-        unsafe { std::arch::x86_64::_mm_sfence() };
+        fence();
     }
     result
 }

@@ -45,6 +45,16 @@ pub(crate) fn window(code: &[u8], at: usize) -> u32 {
     ((u64::from_be_bytes(bytes) << (at & 7)) >> 32) as u32
 }
 
+/// What this thread has written past the caches is written before what it writes from now on: such stores are ordered with
+/// nothing else, and others must see them when a call returns. (Miri knows no such stores.)
+pub(crate) fn fence() {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: part of x86-64's baseline.
+    unsafe {
+        std::arch::x86_64::_mm_sfence()
+    };
+}
+
 /// Joins an exponent and a sign/mantissa byte to the bits of a bf16 (FORMAT: sign in bit 7, seven mantissa bits below).
 #[inline(always)]
 pub(crate) fn join(exponent: u8, sign_mantissa: u8) -> u16 {

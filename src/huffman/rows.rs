@@ -173,3 +173,53 @@ pub fn write(book: &Codebook) -> Vec<u8> {
     rows.extend((0..=255).map(|exponent| book.word(exponent).len));
     rows
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of a code of three exponents, and the place of the row of lengths.
+    fn rows() -> (Vec<u8>, usize) {
+        let mut counts = [0; 256];
+        (counts[120], counts[121], counts[122]) = (5, 9, 40);
+        let luts = write(&Codebook::new(&counts).unwrap());
+        let lengths = luts.len() - ROW;
+        assert_eq!(lengths, ROW, "one row holds codes as short as these");
+        (luts, lengths)
+    }
+
+    fn fault(luts: &[u8]) -> (usize, bool, String) {
+        let fault = read(luts).unwrap_err();
+        (fault.offset, fault.unsupported, fault.reason)
+    }
+
+    #[test]
+    fn only_two_to_eighteen_whole_rows_are_read() {
+        let sizes = [0, 1, 255, 256, 257, 511, 513, 18 * 256 - 1, 18 * 256 + 1, 19 * 256, 1 << 20, u64::MAX];
+        assert!(sizes.iter().all(|&bytes| check_size(bytes).is_err()));
+        assert!((2..=18).all(|rows| check_size(rows * 256).is_ok()));
+    }
+
+    #[test]
+    fn a_fault_is_at_its_byte() {
+        let (good, lengths) = rows();
+        read(&good).unwrap();
+        let with = |at: usize, value: u8| {
+            let mut luts = good.clone();
+            luts[at] = value;
+            fault(&luts)
+        };
+        let (at, unsupported, reason) = with(lengths + 245, 3);
+        assert!(at == lengths + 245 && unsupported && reason.starts_with("exponent 245 "), "{at}: {reason}");
+        let (at, unsupported, reason) = with(lengths + 9, 33);
+        assert!(at == lengths + 9 && !unsupported && reason.starts_with("exponent 9 "), "{at}: {reason}");
+        let (at, _, reason) = with(lengths + 9, 8);
+        assert!(at == lengths + 9 && reason.contains("no row holds that code"), "{at}: {reason}");
+        let (at, _, reason) = with(77, 255);
+        assert!(at == 77 && reason.contains("points to row 1"), "{at}: {reason}");
+        // A second row that nothing leads to.
+        let orphan = [&good[..ROW], &good[..ROW], &good[lengths..]].concat();
+        let (at, _, reason) = fault(&orphan);
+        assert!(at == ROW && reason.contains("leads to row 1"), "{at}: {reason}");
+    }
+}

@@ -336,10 +336,21 @@ impl<'o> Job<'o> {
             }
             return Ok(report);
         }
+        let goes_on = begun && self.options.resume;
+        if self.options.keep_existing && !goes_on && file.symlink_metadata().is_ok() {
+            return Err(Error::InvalidArgument(format!(
+                "'{}' is there already: replace it (--force), or write elsewhere",
+                shorten(&file.display().to_string(), 200)
+            )));
+        }
         if !(begun || self.bare) {
             state::must_be_empty(&self.folder)?;
         }
-        let journal = Journal::open(file, &self.identity, self.options.resume)?;
+        let journal = Journal::open(file, &self.identity, self.options.resume).inspect_err(|_| {
+            if new_folder {
+                let _ = std::fs::remove_dir(&self.folder);
+            }
+        })?;
         let result = self.write_single(file, journal, progress);
         if result.is_err() && Journal::remove_if_empty(file) {
             // Nothing was completed, so no trace is left.

@@ -73,6 +73,9 @@ pub struct CompressOptions {
     pub part: Part,
     /// Go on with what an interrupted run has left.
     pub resume: bool,
+    /// Fail rather than replace a file that has the destination's name, unless it is that of a run to be gone on with, or is
+    /// already what would be written.
+    pub keep_existing: bool,
     /// Decode each group from its file and compare before the file gets its name.
     pub verify: bool,
     /// Make it an error if something that the patterns ask for cannot be compressed.
@@ -93,6 +96,7 @@ impl Default for CompressOptions {
             layout: Layout::ByName,
             part: Part::WHOLE,
             resume: false,
+            keep_existing: false,
             verify: true,
             strict: false,
             hashes: false,

@@ -99,11 +99,19 @@ fn read(path: &Path) -> Result<Option<String>> {
 ///
 /// Returns whether this call has begun it.
 pub(super) fn begin_folder(folder: &Path, job: &Value, resume: bool) -> Result<bool> {
+    let new = !folder.exists();
     std::fs::create_dir_all(folder).map_err(|e| Error::io("create the folder", folder, e))?;
     let marker = folder.join(UNFINISHED);
     if read(&marker)?.is_none() {
         match must_be_empty(folder) {
-            Ok(()) => return write_job(&marker, job).map(|()| true),
+            Ok(()) => {
+                let written = write_job(&marker, job);
+                if written.is_err() && new {
+                    // Only if it is empty: another part may have begun by now.
+                    let _ = std::fs::remove_dir(folder);
+                }
+                return written.map(|()| true);
+            }
             // Another part may have begun in between, and finished a group: then all is well.
             Err(error) if read(&marker)?.is_none() => return Err(error),
             Err(_) => {}
@@ -188,8 +196,12 @@ fn write_job(marker: &Path, job: &Value) -> Result<()> {
     let own = marker.with_file_name(format!("{UNFINISHED}-{}-{time}.df11-tmp", std::process::id()));
     let fail = |e| Error::io("write", &own, e);
     let mut file = OpenOptions::new().write(true).create_new(true).open(&own).map_err(fail)?;
-    file.write_all(job.to_string().as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
-    std::fs::rename(&own, marker).map_err(|e| Error::io("write", marker, e))?;
+    let written = file.write_all(job.to_string().as_bytes()).and_then(|()| file.sync_all()).map_err(fail);
+    let named = written.and_then(|()| std::fs::rename(&own, marker).map_err(|e| Error::io("write", marker, e)));
+    if let Err(error) = named {
+        let _ = std::fs::remove_file(&own);
+        return Err(error);
+    }
     super::output::sync_folder_of(marker);
     check_job(marker, job)
 }
@@ -335,6 +347,10 @@ impl Journal {
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(fail)?;
         let job = job.to_string();
+        // A first line that was cut off says nothing: the run was ended before it could do anything.
+        if !text.contains('\n') {
+            text.clear();
+        }
         let mut lines = text.lines();
         let same = lines.next() == Some(&job[..]);
         // What is on the disk is not thrown away unasked.
@@ -359,8 +375,10 @@ impl Journal {
             let end = text.rfind('\n').map_or(0, |end| end + 1);
             journal.there = text[..end].lines().skip(1).map(str::to_owned).collect();
             journal.file.get_mut().unwrap_or_else(PoisonError::into_inner).set_len(end as u64).map_err(fail)?;
-        } else {
-            journal.clear()?;
+        } else if let Err(error) = journal.clear() {
+            // Nothing was on the disk, and a beginning of a line is nothing to go on with.
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
         }
         Ok(journal)
     }

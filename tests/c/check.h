@@ -1,4 +1,4 @@
-/* What the C tests share: a check that says where it failed, and a count. */
+/* What the C tests share: a check that says where it failed, on any thread, and a count. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -13,7 +13,7 @@ static unsigned checks_passed;
             fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);      \
             exit(1);                                                                     \
         }                                                                                \
-        checks_passed++;                                                                 \
+        __atomic_fetch_add(&checks_passed, 1, __ATOMIC_RELAXED);                         \
     } while (0)
 
 #endif

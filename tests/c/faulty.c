@@ -1,16 +1,19 @@
-/* Loaded in front of the C library (LD_PRELOAD), it makes one call of a program on its files go wrong, as disks do.
+/* Loaded in front of the C library (LD_PRELOAD), it makes calls of a program on its files go wrong, as disks do.
  *
  *     FAULTY_UNDER=/folder     calls on files in or below this folder count, all others are as always
  *     FAULTY=pwrite@3=5        the third one fails with errno 5; with 0, it moves half of the bytes, as it may at any time
- *     FAULTY_LOG=/file         at the end gets how often each was called, and how often one went wrong, a line each
+ *     FAULTY_DISK=thin:4096    the disk has room for so many bytes, then is full and stays so: see struct disk
+ *     FAULTY_LOG=/file         at the end gets how often each was called, how many bytes of the disk were taken, and how often
+ *                              something went wrong, a line each
  *
- * The names are those of the list below. No file is looked at, and nothing is done for a call that fails.
+ * The names are those of the list below. Nothing is done for a call that fails, but that close() closes.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,9 +21,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { OPEN, READ, PREAD, WRITE, PWRITE, TRUNCATE, RESERVE, SYNC, SYNCDIR, RENAME, REMOVE, MKDIR, COUNT };
+enum { OPEN, READ, PREAD, WRITE, PWRITE, TRUNCATE, RESERVE, SYNC, SYNCDIR, CLOSE, RENAME, REMOVE, MKDIR, COUNT };
 static const char *const names[COUNT] = {"open", "read", "pread", "write", "pwrite", "truncate", "reserve", "sync", "syncdir",
-                                         "rename", "remove", "mkdir"};
+                                         "close", "rename", "remove", "mkdir"};
 static unsigned counts[COUNT], fired;
 
 static const char *under(void)
@@ -62,6 +65,117 @@ static int fault(int operation)
     return code;
 }
 
+/* A disk with room for so many bytes. What was taken is never given back: others take it.
+ *
+ *     thin     room is taken by what is written, and none is set aside beforehand (NFS, many a container's file system)
+ *     thick    room is taken by what is set aside, and by what is written behind that
+ *     late     all is taken, and whoever brings it to the disk or closes the file is told that it was too much (a quota, a
+ *              disk that is shared out later than it is written)
+ *
+ * The write that goes over the end moves what fits; on a disk without a byte of room nothing new is made.
+ */
+enum { NONE, THIN, THICK, LATE };
+enum { FILES = 4096 };
+static struct disk {
+    pthread_mutex_t lock;
+    int kind;
+    unsigned long long room, taken;
+    /* Of thick ones: up to where each file has its room. */
+    struct { dev_t device; ino_t number; off_t end; } files[FILES];
+} disk = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+__attribute__((constructor)) static void format(void)
+{
+    const char *plan = getenv("FAULTY_DISK");
+    char name[8];
+    if (plan == NULL || sscanf(plan, "%7[a-z]:%llu", name, &disk.room) != 2)
+        return;
+    disk.kind = strcmp(name, "thin") == 0 ? THIN : strcmp(name, "thick") == 0 ? THICK : LATE;
+}
+
+/* Up to where a file has its room; a file that has no block is a new one, whatever number it has got. */
+static off_t *end_of(int file)
+{
+    struct stat meta;
+    if (fstat(file, &meta) != 0)
+        abort();
+    for (int i = 0; i < FILES; i++) {
+        int none = disk.files[i].number == 0;
+        if (!none && (disk.files[i].device != meta.st_dev || disk.files[i].number != meta.st_ino))
+            continue;
+        disk.files[i].device = meta.st_dev;
+        disk.files[i].number = meta.st_ino;
+        if (none || meta.st_blocks == 0)
+            disk.files[i].end = 0;
+        return &disk.files[i].end;
+    }
+    abort();
+}
+
+/* Takes room for bytes of a file that end there: how many of them have found some. */
+static size_t take(int file, size_t bytes, off_t end)
+{
+    pthread_mutex_lock(&disk.lock);
+    unsigned long long left = disk.room > disk.taken ? disk.room - disk.taken : 0, need = bytes;
+    off_t *there = disk.kind == THICK ? end_of(file) : NULL;
+    if (there != NULL)
+        need = end > *there ? (unsigned long long)(end - *there) : 0;
+    unsigned long long lacking = disk.kind != LATE && need > left ? need - left : 0;
+    size_t granted = lacking < bytes ? bytes - (size_t)lacking : 0;
+    if (lacking > 0)
+        __atomic_add_fetch(&fired, 1, __ATOMIC_RELAXED);
+    disk.taken += need - lacking;
+    if (there != NULL && need > 0)
+        *there = end - (off_t)lacking;
+    pthread_mutex_unlock(&disk.lock);
+    return granted;
+}
+
+/* Takes all of it, or nothing and says so. */
+static int set_aside(int file, off_t end)
+{
+    pthread_mutex_lock(&disk.lock);
+    unsigned long long left = disk.room > disk.taken ? disk.room - disk.taken : 0;
+    off_t *there = end_of(file);
+    unsigned long long need = end > *there ? (unsigned long long)(end - *there) : 0;
+    int fits = need <= left;
+    if (fits && need > 0) {
+        disk.taken += need;
+        *there = end;
+    }
+    if (!fits)
+        __atomic_add_fetch(&fired, 1, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&disk.lock);
+    return fits;
+}
+
+/* Whether a disk has given more than it has. */
+static int is_overdrawn(void)
+{
+    int is = disk.kind == LATE && disk.taken > disk.room;
+    if (is)
+        __atomic_add_fetch(&fired, 1, __ATOMIC_RELAXED);
+    return is;
+}
+
+/* Whether a disk has no room for one more file or folder. */
+static int is_full_for(const char *path)
+{
+    int is = (disk.kind == THIN || disk.kind == THICK) && disk.taken >= disk.room && access(path, F_OK) != 0;
+    if (is)
+        __atomic_add_fetch(&fired, 1, __ATOMIC_RELAXED);
+    return is;
+}
+
+/* Where a write without a place begins. */
+static off_t place(int file)
+{
+    struct stat meta;
+    if ((fcntl(file, F_GETFL) & O_APPEND) != 0 && fstat(file, &meta) == 0)
+        return meta.st_size;
+    return lseek(file, 0, SEEK_CUR);
+}
+
 __attribute__((destructor)) static void tell(void)
 {
     const char *path = getenv("FAULTY_LOG");
@@ -70,7 +184,7 @@ __attribute__((destructor)) static void tell(void)
         return;
     for (int i = 0; i < COUNT; i++)
         fprintf(file, "%s %u\n", names[i], counts[i]);
-    fprintf(file, "fired %u\n", fired);
+    fprintf(file, "bytes %llu\nfired %u\n", disk.taken, fired);
     fclose(file);
 }
 
@@ -93,6 +207,20 @@ __attribute__((destructor)) static void tell(void)
             bytes -= bytes / 2;                                                                                       \
     }
 
+/* Fails for want of room. */
+#define FULL(condition)                                                                                               \
+    if (condition) {                                                                                                  \
+        errno = ENOSPC;                                                                                               \
+        return -1;                                                                                                    \
+    }
+
+/* Writes what finds room, and fails if that is nothing. */
+#define TAKE(end)                                                                                                     \
+    if (disk.kind != NONE && bytes > 0 && is_ours(file)) {                                                            \
+        bytes = take(file, bytes, end);                                                                               \
+        FULL(bytes == 0)                                                                                              \
+    }
+
 #define OPENS(name)                                                                                                   \
     int name(const char *path, int flags, ...)                                                                        \
     {                                                                                                                 \
@@ -103,6 +231,7 @@ __attribute__((destructor)) static void tell(void)
         mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(arguments, mode_t) : 0;                           \
         va_end(arguments);                                                                                            \
         FAIL(OPEN, is_under(path), none)                                                                              \
+        FULL((flags & O_CREAT) != 0 && is_under(path) && is_full_for(path))                                           \
         return next(path, flags, mode);                                                                               \
     }
 OPENS(open)
@@ -119,20 +248,22 @@ ssize_t write(int file, const void *from, size_t bytes)
 {
     NEXT(write)
     FAIL(WRITE, is_ours(file), bytes)
+    TAKE(place(file) + (off_t)bytes)
     return next(file, from, bytes);
 }
 
-#define MOVES(name, pointer, operation)                                                                               \
+#define MOVES(name, pointer, operation, room)                                                                         \
     ssize_t name(int file, pointer memory, size_t bytes, off_t offset)                                                \
     {                                                                                                                 \
         NEXT(name)                                                                                                    \
         FAIL(operation, is_ours(file), bytes)                                                                         \
+        room                                                                                                          \
         return next(file, memory, bytes, offset);                                                                     \
     }
-MOVES(pread, void *, PREAD)
-MOVES(pread64, void *, PREAD)
-MOVES(pwrite, const void *, PWRITE)
-MOVES(pwrite64, const void *, PWRITE)
+MOVES(pread, void *, PREAD, )
+MOVES(pread64, void *, PREAD, )
+MOVES(pwrite, const void *, PWRITE, TAKE(offset + (off_t)bytes))
+MOVES(pwrite64, const void *, PWRITE, TAKE(offset + (off_t)bytes))
 
 #define CUTS(name)                                                                                                    \
     int name(int file, off_t bytes)                                                                                   \
@@ -151,6 +282,11 @@ CUTS(ftruncate64)
         NEXT(name)                                                                                                    \
         size_t none = 0;                                                                                              \
         FAIL(RESERVE, is_ours(file), none)                                                                            \
+        if (disk.kind != NONE && disk.kind != THICK && is_ours(file)) {                                               \
+            errno = EOPNOTSUPP;                                                                                       \
+            return -1;                                                                                                \
+        }                                                                                                             \
+        FULL(disk.kind == THICK && is_ours(file) && !set_aside(file, offset + bytes))                                 \
         return next(file, mode, offset, bytes);                                                                       \
     }
 RESERVES(fallocate)
@@ -164,10 +300,24 @@ RESERVES(fallocate64)
         struct stat meta;                                                                                             \
         int folder = fstat(file, &meta) == 0 && S_ISDIR(meta.st_mode);                                                \
         FAIL(folder ? SYNCDIR : SYNC, is_ours(file), none)                                                            \
+        FULL(is_ours(file) && is_overdrawn())                                                                         \
         return next(file);                                                                                            \
     }
 SYNCS(fsync)
 SYNCS(fdatasync)
+
+/* Whatever it says, the file is closed. */
+int close(int file)
+{
+    NEXT(close)
+    int ours = is_ours(file), result = next(file), code = ours ? fault(CLOSE) : -1;
+    if (code < 0 && ours && is_overdrawn())
+        code = ENOSPC;
+    if (code <= 0)
+        return result;
+    errno = code;
+    return -1;
+}
 
 int rename(const char *from, const char *to)
 {
@@ -190,5 +340,6 @@ int mkdir(const char *path, mode_t mode)
     NEXT(mkdir)
     size_t none = 0;
     FAIL(MKDIR, is_under(path), none)
+    FULL(is_under(path) && is_full_for(path))
     return next(path, mode);
 }

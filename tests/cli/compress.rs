@@ -66,7 +66,7 @@ fn every_golden_model_in_every_layout() {
             let verified = run_on("verify", &to, &["--against", original.to_str().unwrap()]).good();
             assert!(verified.contains(" 0 bad") && verified.contains(", 0 different"), "{verified}");
             let back = dir.path().join("back.safetensors");
-            run_on("decompress", &to, &["-q", "-o", back.to_str().unwrap()]).good();
+            run_on("decompress", &to, &["-qf", "-o", back.to_str().unwrap()]).good();
             assert!(tensors_of(&back) == tensors_of(&original), "{name} in {out}");
         }
     }
@@ -345,6 +345,44 @@ fn destinations_and_options_that_are_refused() {
     }
     let ran = Ran::of(df11().arg("compress").arg(&source).output().unwrap());
     assert!(ran.code == 2 && ran.err.contains("--output"), "{}", ran.err);
+}
+
+/// A file is replaced on request alone; what goes on, or has gone on to its end, needs none.
+#[test]
+fn a_file_that_is_there_already() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, out) = (dir.path().join("source"), dir.path().join("out.safetensors"));
+    small(&source, |_| ());
+    compress(&source, &out, &[]).good();
+    let whole = std::fs::read(&out).unwrap();
+    let there = ["out.safetensors' is there already", "(--force)"];
+    compress(&source, &out, &[]).bad(2, &there);
+    // It is all there, as an earlier run has written it: whoever goes on is done.
+    let text = compress(&source, &out, &["--resume"]).good();
+    assert!(text.contains("resumed "), "{text}");
+    assert!(std::fs::read(&out).unwrap() == whole);
+
+    for other in ["something else", ""] {
+        std::fs::write(&out, other).unwrap();
+        let before = list(dir.path());
+        for more in [&[][..], &["--resume"]] {
+            compress(&source, &out, more).bad(2, &there);
+            assert_eq!((std::fs::read(&out).unwrap(), list(dir.path())), (other.into(), before.clone()), "{more:?}");
+        }
+        // A run that fails replaces nothing.
+        compress(&source, &out, &["--force", "--strict", "--memory", "much"]);
+        assert_eq!(std::fs::read(&out).unwrap(), other.as_bytes());
+        compress(&source, &out, &["--force"]).good();
+        assert!(std::fs::read(&out).unwrap() == whole);
+    }
+    // In a folder, too, where more lies beside it; and a folder is never replaced.
+    let folder = dir.path().join("folder");
+    compress(&source, &folder, &["--single-file"]).good();
+    compress(&source, &folder, &["--single-file"]).bad(2, &["model.safetensors' is there already"]);
+    compress(&source, &folder, &["--single-file", "--force"]).bad(2, &["is not empty"]);
+    let parts = dir.path().join("parts");
+    compress(&source, &parts, &[]).good();
+    compress(&source, &parts, &["-f"]).bad(2, &["is not empty"]);
 }
 
 /// With hashes and shapes a model can be checked without its original, and its tensors keep their dimensions.

@@ -20,7 +20,7 @@ fn every_golden_model_comes_back() {
     let out = dir.path().join("out.safetensors");
     for name in golden::NAMES {
         for more in [&[][..], &["--threads", "1", "--read"], &["--threads", "7"]] {
-            let more = [&["-o", out.to_str().unwrap()], more].concat();
+            let more = [&["-f", "-o", out.to_str().unwrap()], more].concat();
             let text = run_on("decompress", golden::model(name), &more).good();
             assert!(text.contains("out.safetensors: ") && text.contains("not in the model"), "{text}");
 
@@ -104,7 +104,7 @@ fn buffers_go_round() {
     }
 }
 
-/// An older file is replaced when the new one is there, and stays as it was when there is none.
+/// An older file is replaced on request alone, when the new one is there, and stays as it was when there is none.
 #[test]
 fn an_older_file_is_replaced_or_kept() {
     let dir = tempfile::tempdir().unwrap();
@@ -114,11 +114,17 @@ fn an_older_file_is_replaced_or_kept() {
     std::fs::create_dir(&bad).unwrap();
     models::changed("block", &bad, |t| models::find(t, "model.layers.1.encoded_exponent").data[200_000..].fill(0xff));
     for more in [&[][..], &["--threads", "3"], &["-q"]] {
-        let more = [&["-o", out.to_str().unwrap()], more].concat();
+        let more = [&["-o", out.to_str().unwrap(), "--force"], more].concat();
         run_on("decompress", &bad, &more).bad(1, &["model.layers.1.encoded_exponent", "at byte"]);
         assert_eq!(std::fs::read(&out).unwrap(), b"older");
     }
-    let text = run_on("decompress", golden::model("tiny"), &["-q", "-o", out.to_str().unwrap()]).good();
+    // Before the work: the model is not even found to be bad.
+    for model in [&bad, &golden::model("tiny")] {
+        let ran = run_on("decompress", model, &["-o", out.to_str().unwrap()]);
+        ran.bad(2, &["out.safetensors'", "is there already", "--force"]);
+        assert_eq!(std::fs::read(&out).unwrap(), b"older");
+    }
+    let text = run_on("decompress", golden::model("tiny"), &["-q", "-f", "-o", out.to_str().unwrap()]).good();
     assert_eq!((&text[..], list(dir.path())), ("", vec!["bad".to_owned(), "out.safetensors".into()]));
     assert_eq!(Model::open(&out, &OpenOptions::default()).unwrap().tensors().len(), 4);
 }
@@ -174,7 +180,7 @@ fn links_and_permissions_are_as_usual() {
     std::os::unix::fs::symlink("target", &link).unwrap();
     let write = |mask: libc::mode_t, to: &Path| {
         let mut command = df11();
-        command.arg("decompress").arg(golden::model("tiny")).arg("-o").arg(to);
+        command.arg("decompress").arg(golden::model("tiny")).arg("--force").arg("-o").arg(to);
         // SAFETY: umask may be called between fork and exec.
         unsafe {
             command.pre_exec(move || {

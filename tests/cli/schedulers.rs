@@ -17,6 +17,7 @@ fn script(name: &str, args: &[&Path]) -> Command {
 /// Needs `mpirun`; `make test` sees to it.
 #[test]
 fn mpirun_starts_the_parts() {
+    let _enough = super::SHARED_MEMORY.lock();
     let dir = tempfile::tempdir().unwrap();
     let (source, whole) = source(dir.path());
     let out = dir.path().join("out");

@@ -21,12 +21,13 @@ format | huffman)
     files=(-f "src/$what/**" -e src/huffman/marks.rs)
     tests=(format golden hostile) without=(capi cuda writer)
     [ "$what" = format ] || tests=(golden decode encode walk)
-    support=(engine programs target) packages=(df11-emulator)
+    support=(abi engine programs target traffic) packages=(df11-emulator)
     ;;
 cuda)
-    files=(-f 'src/cuda/**' -f src/huffman/marks.rs)
+    # cudarc's part is not compiled here, and tests/cuda_cudarc.rs has it. Tests are not what is tested.
+    files=(-f 'src/cuda/**' -f src/huffman/marks.rs -e src/cuda/cudarc.rs -E 'tests::')
     tests=(image cuda_kernels cuda_errors) without=(capi writer)
-    support=() packages=()
+    support=(abi traffic) packages=()
     ;;
 *) echo "mutants.sh: format, huffman or cuda, not $what" >&2 && exit 2 ;;
 esac

@@ -46,6 +46,8 @@ msrv() {
     t "clippy tells of functions that Rust $msrv lacks" newer_function
 }
 oldest() {
+    cargo "+$msrv" --version >/dev/null 2>&1 || cargo "+$msrv.0" --version >/dev/null 2>&1 ||
+        rustup toolchain install "$msrv" --profile minimal >/dev/null 2>&1 || true
     if cargo "+$msrv" --version >/dev/null 2>&1 || cargo "+$msrv.0" --version >/dev/null 2>&1; then
         local toolchain=$msrv
         cargo "+$msrv" --version >/dev/null 2>&1 || toolchain=$msrv.0

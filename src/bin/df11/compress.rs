@@ -37,6 +37,9 @@ pub struct CompressArgs {
     /// Go on with what an interrupted run left in OUT
     #[arg(long)]
     resume: bool,
+    /// Replace OUT if it is a file that is there already, when the new one is complete; a folder is never replaced
+    #[arg(short, long)]
+    force: bool,
     /// Do not decode and compare what was written
     #[arg(long)]
     no_verify: bool,
@@ -70,8 +73,7 @@ pub struct MergeArgs {
 struct ModelArgs {
     /// A folder in Hugging Face layout, or one .safetensors file
     source: PathBuf,
-    /// The folder to write, which is new or empty, or a file whose name ends in .safetensors; one that is there is replaced when
-    /// the new one is complete
+    /// The folder to write, which is new or empty, or a new file whose name ends in .safetensors
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
     /// Take the groups of this preset (`df11 presets` lists them) [default: chosen by config.json and the tensors' names]
@@ -148,6 +150,7 @@ pub fn compress(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
         memory: args.memory,
         part: args.part.unwrap_or(Part::WHOLE),
         resume: args.resume,
+        keep_existing: !args.force,
         verify: !args.no_verify,
         ..args.model.options()?
     };

@@ -26,15 +26,18 @@ const SYNC_BYTES: u64 = 256 << 20;
 /// Turns a model back into one plain safetensors file, bit for bit
 ///
 /// All tensors get their original names, the compressed ones as BF16. Their shapes are those that the model's metadata
-/// gives; DF11 itself does not store them, and without metadata such a tensor has one dimension. An existing OUT is
-/// replaced when the new file is complete, and not before.
+/// gives; DF11 itself does not store them, and without metadata such a tensor has one dimension. OUT has its name when it
+/// is complete, and not before.
 #[derive(clap::Args)]
 pub struct DecompressArgs {
     /// A folder with *.safetensors files, or one such file
     model: PathBuf,
-    /// The file to write
+    /// The file to write, which is a new one
     #[arg(short, long, value_name = "OUT.safetensors")]
     output: PathBuf,
+    /// Replace OUT if it is there already, when the new file is complete
+    #[arg(short, long)]
+    force: bool,
     #[command(flatten)]
     threads: Threads,
 }
@@ -46,7 +49,7 @@ pub fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure> {
     let (layout, tensors) = lay_out(&model)?;
     let beside = config_beside(&args.model);
     let inputs = model.files().map(|f| f.file).chain(common.config()).chain([beside.as_path()]);
-    let output = OutputFile::create(&args.output, inputs)?;
+    let output = OutputFile::create(&args.output, args.force, inputs)?;
     if would_join(&args.output, &args.model) {
         let reason = "would be taken for a part of the model, whose folder it is in: write it elsewhere";
         return Err(Failure::cannot(format!("'{}' {reason}", clean(&args.output.display().to_string()))));

@@ -1,6 +1,7 @@
 //! A file that appears under its name only when it is complete.
 //!
-//! It is written beside its place under another name, brought to the disk, and then renamed over whatever had the name.
+//! It is written beside its place under another name, brought to the disk, and then renamed, if that may be over whatever
+//! had the name.
 //! If anything goes wrong before that, the unfinished file is removed and what was there stays.
 
 use crate::{Failure, interrupt, terminal};
@@ -9,19 +10,27 @@ use std::io;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
+/// Why a name cannot be had.
+const THERE: &str = "it is there already: replace it (--force), or write elsewhere";
+
 /// A file being written.
 pub struct OutputFile {
     /// Before the hold in the order of fields: it is removed before a signal may end the process by itself again.
     temporary: NamedTempFile,
     to: PathBuf,
     folder: PathBuf,
+    replace: bool,
     _hold: interrupt::Hold,
 }
 
 impl OutputFile {
-    /// Begins a file that will be called `to`. Fails now rather than at the end if the name cannot be had, or if it is
-    /// that of one of the `inputs`, however it is written.
-    pub fn create<'a>(to: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<OutputFile, Failure> {
+    /// Begins a file that will be called `to`. Fails now rather than at the end if the name cannot be had, if it is that
+    /// of one of the `inputs`, however it is written, or, unless it may `replace` one, of any file.
+    pub fn create<'a>(
+        to: &Path,
+        replace: bool,
+        inputs: impl IntoIterator<Item = &'a Path>,
+    ) -> Result<OutputFile, Failure> {
         let shown = to.display();
         let refuse = |reason: &str| Failure::cannot(format!("cannot write '{shown}': {reason}"));
         // The file that a link leads to is replaced, not the link.
@@ -42,6 +51,9 @@ impl OutputFile {
                 if let Some(same) = inputs.into_iter().find(|&input| is_same(&to, &meta, input)) {
                     return Err(refuse(&format!("it is a file of the model, '{}'", same.display())));
                 }
+                if !replace {
+                    return Err(refuse(THERE));
+                }
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(refuse(&e.to_string())),
@@ -60,7 +72,7 @@ impl OutputFile {
         let hold = interrupt::hold()?;
         // The package's text adds a random name, which tells nobody anything.
         let temporary = temporary_in(&folder).map_err(|e| in_folder(&e.kind()))?;
-        Ok(OutputFile { temporary, to, folder, _hold: hold })
+        Ok(OutputFile { temporary, to, folder, replace, _hold: hold })
     }
 
     /// The file, to be written.
@@ -85,7 +97,11 @@ impl OutputFile {
     pub fn commit(self) -> Result<(), Failure> {
         self.file().sync_all().map_err(|e| self.failure(&e))?;
         interrupt::check()?;
-        let OutputFile { temporary, to, folder, _hold } = self;
+        let OutputFile { temporary, to, folder, replace, _hold } = self;
+        // Once more, for it may have taken hours. (Not every file system can say so in the moment of renaming.)
+        if !replace && to.symlink_metadata().is_ok() {
+            return Err(Failure::cannot(format!("cannot write '{}': {THERE}", to.display())));
+        }
         // A file that takes another's place is no more open to others than that was.
         if let Ok(meta) = std::fs::metadata(&to) {
             let set = temporary.as_file().set_permissions(meta.permissions());

@@ -51,7 +51,7 @@ pub fn run(
         return Err(Failure::cannot("there is nothing to draw: no weights are compressed"));
     }
     // The file first: where it cannot be written is known before the work and not after it.
-    let output = OutputFile::create(to, model.files().map(|f| f.file))?;
+    let output = OutputFile::create(to, true, model.files().map(|f| f.file))?;
     let progress = Progress::new("counting", 2 * weights, common.quiet());
     let histograms = histogram::count(model, numbers, threads, &progress)?;
     drop(progress);

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::{Group, Member, Model, position};
 use crate::host::{BlockWalk, blocks_of, run_threads};
 use crate::huffman::marks::{self, BEHIND, LANES, Marker, Run, Sink};
-use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK};
+use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, fence};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -178,7 +178,7 @@ impl<'a> Job<'a> {
                 |block: usize| signs.start + (signs.end - signs.start) * (block - from) as u64 / (to - from) as u64;
             walk.batch(batch..end, code_end, done(batch)..done(end)).inspect_err(|_| self.spoil(from, to))?;
         }
-        copy::fence();
+        fence();
         Ok(())
     }
 

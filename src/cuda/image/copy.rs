@@ -5,7 +5,7 @@
 pub(super) const STREAMING_BYTES: u64 = 4 << 20;
 
 /// Copies bytes past the caches where the processor can, and as it likes elsewhere. What was written so is ordered with
-/// nothing else before [`fence`].
+/// nothing else before [`fence`](crate::huffman::fence).
 ///
 /// # Safety
 ///
@@ -37,13 +37,4 @@ pub(super) unsafe fn stream(src: &[u8], dst: *mut u8) {
     unsafe {
         dst.copy_from_nonoverlapping(src.as_ptr(), src.len())
     }
-}
-
-/// What this thread has written past the caches is written before what it writes from now on.
-pub(super) fn fence() {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: part of x86-64's baseline.
-    unsafe {
-        std::arch::x86_64::_mm_sfence()
-    };
 }

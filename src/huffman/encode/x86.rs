@@ -5,6 +5,7 @@ mod count;
 
 use super::{BATCH, Encoder, NoCode, Plain, STEP_BITS, Steps, Stretch, Unit};
 use crate::huffman::codebook::Codebook;
+use crate::huffman::fence;
 use avx2::Avx2;
 pub(super) use avx2::Narrow;
 pub(super) use count::{count_avx2, count_avx512};
@@ -134,8 +135,7 @@ pub(super) unsafe fn batches_avx512(
         }
     };
     if streaming {
-        // They are not ordered with anything: others must see the bytes when this returns.
-        _mm_sfence();
+        fence();
     }
     placed
 }

@@ -34,19 +34,29 @@ static inline df11_status df11go_open_memory(uintptr_t data, size_t bytes, uint3
     return df11_model_open_memory((const void *)data, bytes, &options, out, error);
 }
 
-/* What a verification has found, in memory of malloc's: a df11go_finding each, behind it its two texts. */
+/* What a call's callbacks were told, in memory of malloc's: a df11go_note each, behind it its texts. */
 typedef struct {
-    uint32_t kind, name_bytes, text_bytes;
-} df11go_finding;
+    uint32_t kind, bytes[3];
+} df11go_note;
 typedef struct {
     char *bytes;
     size_t used, size;
-    uint64_t lost; /* findings for which there was no memory, or which were too many */
-} df11go_findings;
+    uint64_t lost; /* notes for which there was no memory, or which were too many */
+} df11go_notes;
+void df11go_note_down(df11go_notes *all, uint32_t kind, const char *first, const char *second, const char *third);
 
 df11_status df11go_verify(const char *model, const char *original, uint32_t threads, uint32_t flags, const char *config,
-                          df11_progress *progress, df11_verify_report *report, df11go_findings *findings,
-                          df11_error *error);
+                          df11_progress *progress, df11_verify_report *report, df11go_notes *findings, df11_error *error);
+
+/* Of a df11_compress_options what Go decides. */
+typedef struct {
+    uint32_t threads, flags, part, part_count;
+    uint64_t memory_bytes;
+    char *preset, *pattern_json;
+} df11go_compressing;
+df11_status df11go_compress(int merge, const char *src, const char *dst, const df11go_compressing *how,
+                            df11_progress *progress, df11_compress_report *report, df11go_notes *lefts,
+                            df11_error *error);
 
 /* The library's log, kept until Go takes it: see log.c. */
 typedef struct {

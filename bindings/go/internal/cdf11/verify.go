@@ -6,8 +6,6 @@ package cdf11
 // #cgo nocallback df11go_verify
 import "C"
 
-import "unsafe"
-
 // Kinds of findings.
 const (
 	FindingGood    = C.DF11_FINDING_GOOD
@@ -42,9 +40,8 @@ func Verify(model, original string, threads, flags uint32, config []byte, progre
 	}
 	var e C.df11_error
 	var r C.df11_verify_report
-	var f C.df11go_findings
+	var f C.df11go_notes
 	s := C.df11go_verify(cmodel, coriginal, C.uint32_t(threads), C.uint32_t(flags), cconfig, progress.p, &r, &f, &e)
-	defer free(f.bytes)
 	out := Report{
 		GroupsGood:       uint64(r.groups_good),
 		GroupsBad:        uint64(r.groups_bad),
@@ -55,14 +52,8 @@ func Verify(model, original string, threads, flags uint32, config []byte, progre
 		TensorsDifferent: uint64(r.tensors_different),
 		FindingsLost:     uint64(f.lost),
 	}
-	const size = C.sizeof_df11go_finding
-	for rest := unsafe.Slice((*byte)(unsafe.Pointer(f.bytes)), f.used); len(rest) >= size; {
-		var head C.df11go_finding // texts have any length, so heads any alignment
-		copy(unsafe.Slice((*byte)(unsafe.Pointer(&head)), size), rest)
-		rest = rest[size:]
-		out.Findings = append(out.Findings, Finding{uint32(head.kind), string(rest[:head.name_bytes]),
-			string(rest[head.name_bytes:][:head.text_bytes])})
-		rest = rest[head.name_bytes+head.text_bytes:]
+	for _, found := range take(&f) {
+		out.Findings = append(out.Findings, Finding{found.kind, found.texts[0], found.texts[1]})
 	}
 	return out, failed(s, &e)
 }

@@ -1,0 +1,30 @@
+package cdf11
+
+// #include "shim.h"
+import "C"
+
+import "unsafe"
+
+// note is what C has written down during a call: a kind, and up to three texts.
+type note struct {
+	kind  uint32
+	texts [3]string
+}
+
+// take copies notes, and frees C's.
+func take(n *C.df11go_notes) (out []note) {
+	defer free(n.bytes)
+	const size = C.sizeof_df11go_note
+	for rest := unsafe.Slice((*byte)(unsafe.Pointer(n.bytes)), n.used); len(rest) >= size; {
+		var head C.df11go_note // texts have any length, so heads any alignment
+		copy(unsafe.Slice((*byte)(unsafe.Pointer(&head)), size), rest)
+		rest = rest[size:]
+		one := note{kind: uint32(head.kind)}
+		for i, length := range head.bytes {
+			one.texts[i] = string(rest[:length])
+			rest = rest[length:]
+		}
+		out = append(out, one)
+	}
+	return out
+}

@@ -1,0 +1,63 @@
+// Results that nobody looks at: every line that is marked must be warned of, and no other. It is compiled, never run.
+#include "df11.hpp"
+
+void calls_of_an_engine(df11::Model &model, df11::Device &device, df11::Resident &resident, df11::Progress &progress) {
+    unsigned char bytes[16] = {};
+    df11_part_info part;
+    df11_image_info image;
+    df11::Uploaded uploaded;
+    df11::Model::try_open(model, "model");                                       // dropped
+    df11::Model::try_open_memory(model, bytes);                                  // dropped
+    model.try_part(part, 0, 0);                                                  // dropped
+    model.try_decompress(0, 0, 8, bytes);                                        // dropped
+    model.try_read(0, 0, bytes);                                                 // dropped
+    model.try_write_image(0, bytes);                                             // dropped
+    model.try_write_image_part(0, bytes, 0, 1);                                  // dropped
+    model.find_group("model.layers.0");                                          // dropped
+    model.find_tensor("lm_head.weight");                                         // dropped
+    df11::Progress::try_create(progress);                                        // dropped
+    df11::Device::try_open(device, 0);                                           // dropped
+    df11::Device::try_open_current(device);                                      // dropped
+    device.try_upload(resident, model, 0, 0, 0, nullptr);                        // dropped
+    device.try_upload_staged(resident, model, 0, 0, 0, nullptr, bytes);          // dropped
+    device.try_upload_alloc(uploaded, model, 0, nullptr);                        // dropped
+    device.try_bind(resident, model, 0, 0, 0);                                   // dropped
+    device.try_bind_image(resident, bytes, 0, 0);                                // dropped
+    device.try_mem_free(0);                                                      // dropped
+    resident.try_decompress(0, 0, 0, nullptr);                                   // dropped
+    resident.try_decompress_range(0, 1, 0, 2, 0, nullptr);                       // dropped
+    resident.try_decompress_tensors({}, {}, 0, nullptr);                         // dropped
+    df11::try_decompress_batch({}, {}, {}, 0, nullptr);                          // dropped
+    df11::try_image_info(image, bytes);                                          // dropped
+    df11::stats();                                                               // dropped
+    resident.release();                                                          // dropped
+    (void)device.try_mem_free(0);
+    progress.cancel();
+}
+
+#if defined(__cpp_exceptions)
+void calls_that_throw(df11::Model &model, df11::Device &device) {
+    unsigned char bytes[16] = {};
+    df11::Model::open("model");                                                  // dropped
+    df11::Model::open_memory(bytes);                                             // dropped
+    df11::Device::open(0);                                                       // dropped
+    df11::Device::open_current();                                                // dropped
+    df11::Progress::create();                                                    // dropped
+    df11::verify("model");                                                       // dropped
+    df11::image_info(bytes);                                                     // dropped
+    model.part(0, 0);                                                            // dropped
+    device.upload(model, 0, 0, 0, nullptr);                                      // dropped
+    device.upload_staged(model, 0, 0, 0, nullptr, bytes);                        // dropped
+    device.upload_alloc(model, 0, nullptr);                                      // dropped
+    device.bind(model, 0, 0, 0);                                                 // dropped
+    device.bind_image(bytes, 0, 0);                                              // dropped
+#if __cplusplus >= 202002L
+    df11::Log(0, [](std::int32_t, std::string_view) {});                         // dropped
+#endif
+    // What throws has said all there is to say.
+    model.decompress(0, bytes);
+    model.read(0, 0, bytes);
+    device.mem_free(0);
+    df11::compress("model", "other");
+}
+#endif

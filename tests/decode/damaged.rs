@@ -1,0 +1,118 @@
+//! Damaged streams: they fail, or decode as the naive decoder says.
+
+use df11::Status;
+use df11::host::{self, DecodeOptions};
+use df11::huffman::decode::LANES;
+use df11::huffman::naive;
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
+
+use super::support::encoder::{self, Encoded};
+use super::support::weights::{self, Random};
+use super::support::{check, files};
+use super::{Case, among_others, cycle, variants};
+
+/// Whether a whole decode of these code bytes should succeed, as far as the naive decoder can tell: the codes end in the
+/// last byte, and at the first weight of each block they are where its first gap says. Then also the weights.
+fn judge(case: &Case, code: &[u8]) -> Option<Vec<u16>> {
+    let codes = case.memory.groups()[0].codes();
+    let (mut found, mut at) = (Vec::new(), 0);
+    let positions = files::positions(&case.encoded.output_positions);
+    for (k, block) in positions.windows(2).enumerate().filter(|(_, block)| block[0] < block[1]) {
+        if at != 32_768 * k + files::gap(&case.encoded.gaps, 512 * k) as usize {
+            return None;
+        }
+        let signs = &case.encoded.sign_mantissa[block[0] as usize..block[1] as usize];
+        let (weights, end) = naive::decode(codes, code, at, signs).ok()?;
+        found.extend(weights);
+        at = end;
+    }
+    (8 * code.len() - 7..=8 * code.len()).contains(&at).then_some(found)
+}
+
+#[test]
+fn damaged_streams_fail_or_decode_as_the_naive_decoder_says() {
+    let _shared = among_others();
+    // Codes with holes and without; few enough blocks that each is a run of its own, so that both judge alike.
+    let holes = encoder::canonical(&[(100, 2), (101, 3), (102, 3), (103, 5), (104, 12), (105, 30)], 32);
+    let full = encoder::canonical(&[(100, 1), (101, 2), (102, 3), (103, 4), (104, 5), (105, 31)], 32);
+    let mut random = Random::new(11);
+    let (mut good, mut bad) = (0, 0);
+    for round in 0..check::rounds(300) as usize {
+        let n = [1, 20, 300, 5_000, 12_000, 24_000][round % 6];
+        let codes = if round % 4 < 2 { &holes } else { &full };
+        let seed = 1000 + round as u64;
+        let weights = match round % 5 {
+            // Mostly short codes, so that a change is likely to hit no more than one of them.
+            0..=2 => {
+                let mut random = Random::new(seed);
+                let exponent = |r: &mut Random| 100 + [0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 5][r.below(12) as usize];
+                (0..n).map(|_| random.bits() as u16 & 0x807f | exponent(&mut random) << 7).collect()
+            }
+            _ => cycle(&[100], n, seed),
+        };
+        let case =
+            Case::new(format!("round {round}"), weights.clone(), encoder::encode_with_codes(&weights, &[], codes));
+        let mut code = case.encoded.encoded_exponent.clone();
+        assert!(code.len() <= LANES * 4096 && judge(&case, &code).is_some());
+        for _ in 0..1 + random.below(3) {
+            let at = random.below(code.len() as u64) as usize;
+            match random.below(3) {
+                0 => code[at] ^= 1 << random.below(8),
+                1 => code[at] = random.bits() as u8,
+                _ => {
+                    let to = (at + random.below(40) as usize).min(code.len());
+                    code[at..to].fill([0, 255][random.below(2) as usize]);
+                }
+            }
+        }
+        let want = judge(&case, &code);
+        *if want.is_some() { &mut good } else { &mut bad } += 1;
+        let encoded = Encoded { encoded_exponent: code, ..case.encoded.clone() };
+        let damaged = Case::new(format!("round {round}"), weights, encoded);
+        for (_, model) in damaged.models() {
+            for variant in variants() {
+                let mut found = vec![bf16::ZERO; n];
+                let options = DecodeOptions { threads: 1, variant: Some(variant) };
+                match (host::decompress(model, 0, 0, &mut found, &options), &want) {
+                    (Ok(()), Some(want)) => {
+                        assert!(found.reinterpret_cast() == &want[..], "round {round}")
+                    }
+                    (Err(error), None) => assert_eq!(error.status(), Status::Corrupt, "round {round}: {error}"),
+                    (Ok(()), None) => panic!("round {round}: {} took a damaged stream", variant.name()),
+                    (Err(error), Some(_)) => panic!("round {round}: {} refused a good one: {error}", variant.name()),
+                }
+            }
+            // A walk of everything finds at least as much.
+            assert!(want.is_some() || host::verify(model, 0, 2).is_err(), "round {round}");
+        }
+    }
+    assert!(good > 30 && bad > 100, "{good} good, {bad} bad");
+}
+
+#[test]
+fn damaged_streams_of_many_blocks_give_no_other_weights_than_the_naive_decoder() {
+    let _shared = among_others();
+    let case = Case::of("trained-like", weights::trained_like(400_000, 12));
+    let codes = case.memory.groups()[0].codes();
+    let mut random = Random::new(13);
+    for round in 0..16 {
+        let mut code = case.encoded.encoded_exponent.clone();
+        let at = random.below(code.len() as u64) as usize;
+        code[at] ^= 1 << random.below(8);
+        let naive = naive::decode(codes, &code, 0, &case.encoded.sign_mantissa);
+        let encoded = Encoded { encoded_exponent: code, ..case.encoded.clone() };
+        let damaged = Case::new(format!("round {round}"), case.weights.clone(), encoded);
+        for (_, model) in damaged.models() {
+            for variant in variants() {
+                let mut found = vec![bf16::ZERO; case.weights.len()];
+                let options = DecodeOptions { threads: 1 + round % 2, variant: Some(variant) };
+                let result = host::decompress(model, 0, 0, &mut found, &options);
+                if result.is_ok() {
+                    let (want, _) = naive.as_ref().unwrap_or_else(|_| panic!("round {round}: byte {at}"));
+                    assert!(found.reinterpret_cast() == &want[..], "round {round}: byte {at}");
+                }
+            }
+        }
+    }
+}
