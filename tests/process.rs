@@ -36,9 +36,9 @@ fn threads_become(want: usize) -> bool {
     entries("/proc/self/task") == want
 }
 
-/// Which signals are blocked, ignored and caught, as the system has it.
+/// Which signals this thread blocks, and which the process ignores and catches, as the system has it.
 fn signals() -> Vec<String> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
     let is_one = |line: &&str| ["SigBlk:", "SigIgn:", "SigCgt:"].iter().any(|name| line.starts_with(name));
     let lines: Vec<String> = status.lines().filter(is_one).map(str::to_owned).collect();
     assert_eq!(lines.len(), 3);
