@@ -469,6 +469,28 @@ fn weights_that_were_not_counted_are_noticed() {
     }
 }
 
+/// Whoever calls it safely writes nowhere else, whatever he forgot.
+#[test]
+fn a_stretch_without_room_panics() {
+    let weights = weights::trained_like(5_000, 21);
+    let histogram = encoder::histogram(&weights);
+    let book = Codebook::new(&histogram).unwrap();
+    for variant in variants() {
+        let encoder = Encoder::new(&book, &histogram, variant).unwrap();
+        let run = |room: usize, signs: usize| {
+            let (mut out, mut signs) = (Stretch::default(), vec![0; signs]);
+            out.reserve(room).unwrap();
+            let call = || encoder.stretch(&weights, 0, &mut signs, &mut out).is_ok();
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).ok()
+        };
+        assert_eq!(run(5_000, 5_000), Some(true));
+        // 32 bits a weight are asked for, in words of 64: too little by one word, by most, by all.
+        for (room, signs) in [(4_998, 5_000), (600, 5_000), (0, 5_000), (5_000, 4_999), (5_000, 5_001)] {
+            assert_eq!(run(room, signs), None, "{}: room for {room} and {signs} signs", variant.name());
+        }
+    }
+}
+
 /// Tools print them, and those who measure tell them apart by them.
 #[cfg(target_arch = "x86_64")]
 #[test]

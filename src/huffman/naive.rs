@@ -29,3 +29,25 @@ pub fn decode(codes: &CodeTable, code: &[u8], start: usize, sign_mantissa: &[u8]
     }
     Ok((weights, at))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::code::Code;
+    use super::*;
+
+    #[test]
+    fn it_ends_where_the_stream_does_and_where_no_word_fits() {
+        // 0 is exponent 5, 10 is exponent 6, and nothing begins with 11.
+        let code = |bits: u32, len: u8, symbol: u8| Code { bits: bits << 24, len, symbol };
+        let codes = CodeTable::new(vec![code(0, 1, 5), code(0b1000_0000, 2, 6)]).unwrap();
+        let weights = |exponents: &[u16]| exponents.iter().map(|e| e << 7).collect::<Vec<u16>>();
+        // Eight bits: 0 0 10 0 10 0.
+        assert_eq!(decode(&codes, &[0b0010_0100], 0, &[0; 6]), Ok((weights(&[5, 5, 6, 5, 6, 5]), 8)));
+        assert_eq!(decode(&codes, &[0b0010_0100], 2, &[0; 2]), Ok((weights(&[6, 5]), 5)));
+        // One weight more than the stream has, and a last word of which one bit is there.
+        assert_eq!(decode(&codes, &[0b0010_0100], 0, &[0; 7]), Err(6));
+        assert_eq!(decode(&codes, &[0b0010_0101], 0, &[0; 7]), Err(5));
+        // 32 bits are the longest word, however much lies behind.
+        assert_eq!(decode(&codes, &[0xff; 100], 0, &[0; 3]), Err(0));
+    }
+}

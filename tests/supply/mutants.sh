@@ -75,6 +75,8 @@ done
 
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_TARGET_DIR
 export CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_INCREMENTAL=1
+# A mutant may ask for memory without end: it is to fail, not the machine.
+ulimit -v $((16 << 20))
 # The time limit is for loops without an end: many times what the tests take.
 cargo mutants --dir "$tree" --in-place --output "target/mutants/$what" "${files[@]}" --no-shuffle \
     --shard "$shard" --sharding round-robin --timeout "${DF11_MUTANTS_TIMEOUT:-120}" --build-timeout 900 \
