@@ -15,7 +15,8 @@ address() {
     step cargo build --locked -p df11-emulator
     DF11_TEST_EMULATOR=$(realpath "${CARGO_TARGET_DIR:-target}/debug/libdf11_emulator.so")
     export DF11_TEST_EMULATOR RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="target/asan"
-    local tests=(golden decode encode writer hostile properties image fuzz cuda_groups miri)
+    local tests=(golden decode encode writer hostile properties image fuzz cuda_groups miri mistakes structs describe
+        callbacks cuda_uploads)
     step cargo test --locked --target "$host" "${tests[@]/#/--test=}"
     # Where the driver cannot even say when a copy has ended, what it may still read is kept for ever, on purpose.
     ASAN_OPTIONS=detect_leaks=0 step cargo test --locked --target "$host" --test=cuda_errors
