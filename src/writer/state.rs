@@ -556,8 +556,8 @@ mod tests {
                         let Some(lock) = lock_of(&path, no_links().write(true)).unwrap() else { continue };
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two have it");
                         had.fetch_add(1, Ordering::SeqCst);
-                        std::fs::remove_file(&path).unwrap();
                         inside.fetch_sub(1, Ordering::SeqCst);
+                        std::fs::remove_file(&path).unwrap();
                         drop(lock);
                     }
                 });
