@@ -265,32 +265,47 @@ fn names_of_any_bytes_are_different_files() {
     assert!(names(&one) == names(&two));
 }
 
-/// Runs that fail remove what they had begun, and nothing that another run has begun right then.
+/// A run that fails removes what it had begun before it lets go of the lock: whoever has that next is alone.
 #[cfg(unix)]
 #[test]
 fn who_fails_removes_nothing_of_the_next_one() {
+    use std::os::unix::fs::MetadataExt;
+    use std::sync::atomic::{AtomicBool, Ordering};
     let (from, folder) = (source(), tempfile::tempdir().unwrap());
-    for name in ["x.safetensors", "x"] {
-        let to = folder.path().join(name);
+    for (name, lock) in [("x.safetensors", ".x.safetensors.df11-job"), ("x", "x/.df11-part-1-of-1.json.lock")] {
+        let (to, lock, ended) = (folder.path().join(name), folder.path().join(lock), AtomicBool::new(false));
+        // What this test itself removes is not meant.
+        let clears = Mutex::new(());
+        let is_named = |file: &std::fs::File| file.metadata().unwrap().nlink() > 0;
         std::thread::scope(|scope| {
-            for fails in [true, true, false, false] {
-                let (from, to) = (from.path(), &to);
-                scope.spawn(move || {
-                    for _ in 0..150 {
-                        let progress = Progress::with_callback(move |progress| !fails || progress.total() == 0);
-                        match writer::compress(from, to, &CompressOptions { verify: false, ..options() }, &progress) {
-                            Err(Error::Cancelled) if fails => {}
-                            // Somebody else is at it, or was.
-                            Err(Error::InvalidArgument(_)) => {}
-                            Ok(_) if !fails && to.is_dir() => {
-                                names(to);
-                                let _ = std::fs::remove_dir_all(to);
-                            }
-                            result => assert!(result.is_ok() && !fails, "{name}, fails {fails}: {result:?}"),
-                        }
+            let next = scope.spawn(|| {
+                let mut stolen = 0;
+                while !ended.load(Ordering::Relaxed) {
+                    let Ok(file) = std::fs::File::open(&lock) else { continue };
+                    let had = file.try_lock().is_ok();
+                    let _rest = clears.lock().unwrap();
+                    if had && is_named(&file) {
+                        std::thread::sleep(std::time::Duration::from_millis(2));
+                        stolen += !is_named(&file) as usize;
                     }
-                });
+                }
+                stolen
+            });
+            let mut cancelled = 0;
+            for _ in 0..300 {
+                let progress = Progress::with_callback(|progress| progress.total() == 0);
+                match writer::compress(from.path(), &to, &options(), &progress) {
+                    Err(Error::Cancelled) => cancelled += 1,
+                    // The other one was faster.
+                    Err(Error::InvalidArgument(_)) if to.is_dir() => {
+                        let _alone = clears.lock().unwrap();
+                        std::fs::remove_dir_all(&to).unwrap();
+                    }
+                    result => assert!(matches!(result, Err(Error::InvalidArgument(_))), "{name}: {result:?}"),
+                }
             }
+            ended.store(true, Ordering::Relaxed);
+            assert!(cancelled > 0 && next.join().unwrap() == 0, "{name}: removed after the lock was let go of");
         });
     }
 }
