@@ -129,13 +129,15 @@ fn is_named(_file: &File, _path: &Path) -> std::io::Result<bool> {
 /// Keeps others from completing the same folder, as long as it lives.
 pub(super) struct End {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        // While it is locked: whoever opened it meanwhile finds that it has no name any more.
-        let _ = std::fs::remove_file(&self.path);
+        // While it is locked: whoever opened it meanwhile finds that it has no name any more. Of a complete folder it is gone.
+        if is_named(&self.lock, &self.path).is_ok_and(|named| named) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -147,7 +149,7 @@ impl Drop for End {
 pub(super) fn begin_end(folder: &Path) -> Result<End> {
     let path = folder.join(".df11-part-end.lock");
     let lock = lock_of(&path, no_links().write(true).truncate(true)).map_err(|e| Error::io("open", &path, e))?;
-    let end = End { path, _lock: lock.ok_or_else(|| being_written(folder, Part::WHOLE))? };
+    let end = End { path, lock: lock.ok_or_else(|| being_written(folder, Part::WHOLE))? };
     if folder.join(UNFINISHED).exists() {
         return Ok(end);
     }
