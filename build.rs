@@ -1,8 +1,13 @@
-//! Gives the shared library its name in ELF. Nothing here reads the network or needs a CUDA toolkit.
+//! Gives the shared library its name in ELF, and tells the library whether it is optimised. Nothing here reads the network or needs a CUDA toolkit.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let var = |name: &str| std::env::var(name).unwrap_or_default();
+    // Code that is not optimised has frames of another size: src/host/threads.rs.
+    println!("cargo:rustc-check-cfg=cfg(df11_unoptimised)");
+    if var("OPT_LEVEL") == "0" {
+        println!("cargo:rustc-cfg=df11_unoptimised");
+    }
     // cargo-c names it: by the same rule, which bindings/packages/cinstall.sh compares.
     if !var("CARGO_FEATURE_CAPI").is_empty() {
         return;

@@ -491,6 +491,12 @@ fn memory_does_not_grow_with_the_model() {
         }
     }
     assert!(peaks.iter().all(|&peak| peak < 16 << 20), "{peaks:?}");
+    // With little to work in, fewer threads work.
+    let (from, to) = (source(&layers(2, 90_000, true), None), tempfile::tempdir().unwrap());
+    let little = CompressOptions { threads: 64, memory: 10 << 20, ..options(layer_patterns()) };
+    let (result, taken) = taken(|| run(from.path(), to.path(), &little));
+    result.unwrap();
+    assert!(taken.peak < 16 << 20, "{}", taken.peak);
 }
 
 #[test]

@@ -5,6 +5,10 @@ use crate::error::{Error, Result};
 /// The name of every thread that this library starts.
 pub(crate) const NAME: &str = "df11";
 
+/// Bytes of a thread's stack. Nothing here nests deeply, but code that is not optimised, as in the development builds of those
+/// who depend on the crate, keeps every intermediate value there: 256 KiB have been too few for it.
+const STACK_BYTES: usize = if cfg!(df11_unoptimised) { 4 << 20 } else { 256 << 10 };
+
 /// Runs `work` on that many threads, the calling one among them, and returns the first error. A thread that cannot be
 /// started is done without: `work` must take its tasks from a common supply.
 pub(crate) fn run(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
@@ -14,7 +18,7 @@ pub(crate) fn run(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Resul
     std::thread::scope(|scope| {
         let mut others = Vec::with_capacity(threads - 1);
         for _ in 1..threads {
-            let builder = std::thread::Builder::new().name(NAME.into()).stack_size(256 << 10);
+            let builder = std::thread::Builder::new().name(NAME.into()).stack_size(STACK_BYTES);
             match builder.spawn_scoped(scope, &work) {
                 Ok(thread) => others.push(thread),
                 Err(error) => {

@@ -6,10 +6,10 @@ use super::input::Input;
 use super::output;
 use super::plan::{self, Plan, SourceTensor};
 use super::presets;
-use super::state::{self, Journal, LeftGroup, Part, PartState};
+use super::state::{self, Held, Journal, LeftGroup, Part, PartState};
 use super::{CompressOptions, DEFAULT_MEMORY, Layout, LeftPlain, Report};
 use crate::error::{Error, Place, Result, shorten};
-use crate::format::{Model, read_text};
+use crate::format::{Model, Tensor, UNFINISHED, read_text};
 use crate::host::{self, VerifyOptions};
 use crate::huffman::encode::Variant;
 use crate::progress::Progress;
@@ -151,9 +151,9 @@ impl<'o> Job<'o> {
             None => {
                 let folder = self.folder.clone();
                 let (names, there) = (self.names(), folder.is_dir());
-                let mut undo = false;
+                let mut undo = None;
                 let result = self.run_folder(progress, &mut undo);
-                if result.is_err() && undo {
+                if result.is_err() && undo.is_some() {
                     state::clear_if_empty(&folder, &names, !there);
                 }
                 result
@@ -161,10 +161,10 @@ impl<'o> Job<'o> {
         }
     }
 
-    /// `undo` is set if what was begun is this run's alone.
-    fn run_folder(self, progress: &Progress, undo: &mut bool) -> Result<Report> {
+    /// `undo` is set if what was begun is this run's alone, and keeps its lock until it is removed.
+    fn run_folder(self, progress: &Progress, undo: &mut Option<Held>) -> Result<Report> {
         let part = self.options.part;
-        if self.options.resume && part == Part::WHOLE && !self.folder.join(crate::format::UNFINISHED).exists() {
+        if self.options.resume && part == Part::WHOLE && !self.folder.join(UNFINISHED).exists() {
             let all: Vec<&Path> = self.files.iter().chain([&self.remainder]).map(PathBuf::as_path).collect();
             if let Some(report) = self.already_complete(&all, progress)? {
                 return Ok(report);
@@ -173,7 +173,8 @@ impl<'o> Job<'o> {
         // Parts find the folder begun by one another.
         let begun = state::begin_folder(&self.folder, &self.identity, self.options.resume || part.count > 1)?;
         let mut state = PartState::begin(&self.folder, part, self.options.resume)?;
-        *undo = begun && part == Part::WHOLE;
+        *undo = (begun && part == Part::WHOLE).then(|| state.hold());
+        self.refuse_left(&state.left)?;
         let left: HashSet<String> = state.left.iter().map(|l| l.group.clone()).collect();
         let mut resumed = 0;
         let mut todo = Vec::new();
@@ -210,6 +211,7 @@ impl<'o> Job<'o> {
             state.save()?;
         }
         let mut report = if whole {
+            let _alone = state::begin_end(&self.folder)?;
             self.complete(std::mem::take(&mut state.left), progress)?
         } else {
             progress.finish();
@@ -230,6 +232,14 @@ impl<'o> Job<'o> {
         let whole = self.measure(&mut report, files).and_then(|there| self.check_whole(&there));
         let files: Vec<PathBuf> = files.iter().filter(|f| f.is_file()).map(|f| f.to_path_buf()).collect();
         let (Ok(()), Ok(model)) = (whole, Model::open_files(&files, Some(&self.config))) else { return Ok(None) };
+        // What is asked for and was not then would have to be written.
+        let lacks = |t: &Tensor| {
+            let shape = || self.input.model.find_tensor(t.name()).map(|n| self.input.model.tensors()[n].shape());
+            self.options.hashes && t.sha256().is_none() || self.options.shapes && shape() != Some(t.shape())
+        };
+        if model.tensors().iter().any(lacks) {
+            return Ok(None);
+        }
         let options = VerifyOptions { threads: self.options.threads };
         let verified = host::verify_model(&model, Some(&self.input.model), &options, progress, &mut |_| {});
         match verified {
@@ -237,11 +247,12 @@ impl<'o> Job<'o> {
             Ok(verified) if verified.is_good() => {}
             _ => return Ok(None),
         }
-        for group in self.groups.iter().filter(|g| model.find_group(&g.name).is_none()) {
-            let reason = "the run that wrote the model left it so";
-            let left = LeftGroup { group: group.name.clone(), tensor: String::new(), reason: reason.into() };
-            report.left.extend(self.left_plain(&left));
-        }
+        let reason = "the run that wrote the model left it so";
+        let left = self.groups.iter().filter(|g| model.find_group(&g.name).is_none());
+        let left = left.map(|g| LeftGroup { group: g.name.clone(), tensor: String::new(), reason: reason.into() });
+        let left: Vec<LeftGroup> = left.collect();
+        self.refuse_left(&left)?;
+        report.left.extend(left.iter().flat_map(|left| self.left_plain(left)));
         report.resumed = report.groups;
         report.complete = true;
         log::info!("all of it is there already, and equal to the source");
@@ -258,14 +269,27 @@ impl<'o> Job<'o> {
             let reason = "a single file is not written in parts, so there is nothing to merge";
             return Err(Error::InvalidArgument(reason.into()));
         }
-        state::check_job(&self.folder.join(crate::format::UNFINISHED), &self.identity)?;
+        state::check_job(&self.folder.join(UNFINISHED), &self.identity)?;
         let count = self.options.part.count;
         let mut left = Vec::new();
         for number in 1..=count {
             left.extend(PartState::finished(&self.folder, Part { number, count })?);
         }
+        self.refuse_left(&left)?;
+        let _alone = state::begin_end(&self.folder)?;
         progress.begin(self.bytes(&self.rest));
         self.complete(left, progress)
+    }
+
+    /// What an earlier run without `strict` has left plain is an error with it, as it is in this one.
+    fn refuse_left(&self, left: &[LeftGroup]) -> Result<()> {
+        match left.first() {
+            Some(left) if self.options.strict => {
+                let place = Place::default().tensor(if left.tensor.is_empty() { &left.group } else { &left.tensor });
+                Err(Error::unsupported(place, left.reason.clone()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// All groups are there: the rest of the folder.
@@ -326,6 +350,13 @@ impl<'o> Job<'o> {
         let new_folder = !self.folder.exists();
         std::fs::create_dir_all(&self.folder).map_err(|e| Error::io("create the folder", &self.folder, e))?;
         let begun = Journal::exists(file);
+        if begun {
+            Journal::check_free(file)?;
+        }
+        // A folder that is being written has files of its own of such names.
+        if self.folder.join(UNFINISHED).exists() {
+            return Err(state::unfinished(&self.folder));
+        }
         // A run that was ended after the file had its name leaves a journal without a file to go on with.
         if self.options.resume
             && !(begun && output::temporary(file).exists())
@@ -337,11 +368,9 @@ impl<'o> Job<'o> {
             return Ok(report);
         }
         let goes_on = begun && self.options.resume;
-        if self.options.keep_existing && !goes_on && file.symlink_metadata().is_ok() {
-            return Err(Error::InvalidArgument(format!(
-                "'{}' is there already: replace it (--force), or write elsewhere",
-                shorten(&file.display().to_string(), 200)
-            )));
+        let keep = self.options.keep_existing && !goes_on;
+        if keep {
+            self.refuse_existing(file)?;
         }
         if !(begun || self.bare) {
             state::must_be_empty(&self.folder)?;
@@ -351,7 +380,9 @@ impl<'o> Job<'o> {
                 let _ = std::fs::remove_dir(&self.folder);
             }
         })?;
-        let result = self.write_single(file, journal, progress);
+        // Until nothing is left to be removed, nobody else begins.
+        let _held = journal.hold();
+        let result = self.write_single(file, journal, keep, progress);
         if result.is_err() && Journal::remove_if_empty(file) {
             // Nothing was completed, so no trace is left.
             if !self.bare {
@@ -364,7 +395,23 @@ impl<'o> Job<'o> {
         result
     }
 
-    fn write_single(&self, file: &Path, journal: Journal, progress: &Progress) -> Result<Report> {
+    /// Fails if a file, or the config that readers would take for its own, is there already.
+    fn refuse_existing(&self, file: &Path) -> Result<()> {
+        let own = file.with_extension("config.json");
+        let is_other = || read_text(&own).is_ok_and(|there| there.is_none_or(|there| there != self.config.as_bytes()));
+        let there = match file.symlink_metadata() {
+            Ok(_) => file,
+            Err(_) if self.bare && own.symlink_metadata().is_ok() && is_other() => &own,
+            Err(_) => return Ok(()),
+        };
+        Err(Error::InvalidArgument(format!(
+            "'{}' is there already: replace it (--force), or write elsewhere",
+            shorten(&there.display().to_string(), 200)
+        )))
+    }
+
+    /// With `keep`, a file that has the name by now is not replaced.
+    fn write_single(&self, file: &Path, journal: Journal, keep: bool, progress: &Progress) -> Result<Report> {
         let plain: Vec<usize> = self.beside.iter().flatten().chain(&self.rest).copied().collect();
         let packed: u64 = self.groups.iter().map(|g| self.bytes(&g.tensors)).sum();
         progress.begin(packed + self.bytes(&plain));
@@ -387,14 +434,23 @@ impl<'o> Job<'o> {
             let there = self.measure(&mut report, &[out.temporary()])?;
             self.check_whole(&there)?;
             progress.check()?;
+            if keep {
+                // Once more, for it may have taken hours.
+                self.refuse_existing(file)?;
+            }
             // At the last moment, for one that is to be replaced would be read with it; but before the file has its name,
             // for without it that would look finished.
             let config = config_beside(file, &self.config, self.bare);
-            let is_new = !config.exists();
+            let before = read_text(&config)?;
             output::write_file(&config, self.config.as_bytes())?;
             if let Err(error) = out.commit() {
-                if is_new {
-                    let _ = std::fs::remove_file(&config);
+                // What is there under the name stays, and is read with what it was read with.
+                let undone = match before {
+                    Some(text) => output::write_file(&config, &text),
+                    None => std::fs::remove_file(&config).map_err(|e| Error::io("remove", &config, e)),
+                };
+                if let Err(error) = undone {
+                    log::warn!("the config of a file that has not got its name stays: {error}");
                 }
                 return Err(error);
             }
@@ -530,8 +586,11 @@ fn destination_of(
     if input.folder.is_some() && where_it_leads(&folder).is_some_and(|real| real.starts_with(&source)) {
         return refuse("it lies in the source's folder, and would be taken for a part of it".into());
     }
-    let same = single.as_ref().and_then(|f| f.canonicalize().ok());
-    if same.is_some_and(|same| same == source) {
+    // By whatever links they are reached, its shards too; and so is the name that the file has while it is written.
+    let names = single.iter().flat_map(|f| [f.clone(), output::temporary(f)]);
+    let real: Vec<PathBuf> = names.filter_map(|f| f.canonicalize().ok()).collect();
+    let is_one = |file: &Path| file.canonicalize().is_ok_and(|file| real.contains(&file));
+    if real.contains(&source) || input.model.files().any(|f| is_one(f.file)) {
         return refuse("it is the source".into());
     }
     Ok((folder, single, bare))
@@ -551,14 +610,18 @@ fn where_it_leads(path: &Path) -> Option<PathBuf> {
     Some(real)
 }
 
-/// Where the config of a single file goes: beside it, unless something else has that place.
+/// Where the config of a single file goes: beside it, unless something else has that place, or readers would not look there
+/// because an earlier one of that name has its own.
 fn config_beside(file: &Path, text: &str, bare: bool) -> PathBuf {
     let usual = file.with_file_name("config.json");
     let same = || read_text(&usual).is_ok_and(|there| there.is_some_and(|there| there == text.as_bytes()));
+    let own = file.with_extension("config.json");
+    if bare && own.symlink_metadata().is_ok() {
+        return own;
+    }
     if !bare || !usual.exists() || same() {
         return usual;
     }
-    let own = file.with_extension("config.json");
     log::warn!(
         "'{}' is something else's and stays: the model's config is '{}', where readers of this library look first",
         usual.display(),

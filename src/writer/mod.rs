@@ -73,8 +73,8 @@ pub struct CompressOptions {
     pub part: Part,
     /// Go on with what an interrupted run has left.
     pub resume: bool,
-    /// Fail rather than replace a file that has the destination's name, unless it is that of a run to be gone on with, or is
-    /// already what would be written.
+    /// Fail rather than replace a file that has the destination's name, or that of its own config, unless it is that of a run to
+    /// be gone on with, or is already what would be written. It is looked for at the beginning and once more at the end.
     pub keep_existing: bool,
     /// Decode each group from its file and compare before the file gets its name.
     pub verify: bool,

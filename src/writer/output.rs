@@ -25,12 +25,12 @@ pub(crate) struct PartialFile {
 }
 
 /// Options to open a file of a name that others can tell beforehand: one that is a link is refused (ELOOP), for who may create
-/// files beside ours could otherwise have us write over any file that we may write.
+/// files beside ours could otherwise have us write over any file that we may write; and a pipe is not waited for.
 pub(super) fn no_links() -> OpenOptions {
     #[cfg_attr(not(unix), expect(unused_mut))]
     let mut options = OpenOptions::new();
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW);
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW | libc::O_NONBLOCK);
     options
 }
 

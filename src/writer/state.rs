@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `.df11-job.json` | that the folder is unfinished, and what is being written: source, patterns, options. A folder with it is refused by every reader of this library |
 //! | `.df11-part-I-of-N.json` | what part I has found out, and whether it is finished. Locked while its process runs |
+//! | `.df11-part-end.lock` | empty; locked by whoever completes the folder |
 //! | `.NAME.df11-job` | for a single file: the same as the first, then the groups that are on the disk, a line each |
 //! | `.NAME.df11-tmp` | a file that is being written |
 
@@ -13,7 +14,8 @@ use crate::error::{Error, Place, Result, shorten};
 use crate::format::UNFINISHED;
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -80,9 +82,81 @@ pub(super) struct PartState {
     folder: PathBuf,
     part: Part,
     /// Locked as long as this lives, so that no other process does the same.
-    _lock: Option<File>,
+    lock: Option<File>,
     pub left: Vec<LeftGroup>,
     pub finished: bool,
+}
+
+/// A lock that is held as long as this lives.
+pub(super) struct Held(#[expect(dead_code, reason = "it is there to be dropped")] Option<File>);
+
+/// Opens, or makes, a file whose name all know, and locks it; `None` if another process has. One that was removed while
+/// this waited for nothing is no lock, for others would make and lock a new one: then this does, too. Not every file system can
+/// lock, and none must.
+fn lock_of(path: &Path, options: &mut OpenOptions) -> std::io::Result<Option<File>> {
+    loop {
+        let file = options.create(true).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file"));
+        }
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Ok(None);
+        }
+        if is_named(&file, path)? {
+            return Ok(Some(file));
+        }
+    }
+}
+
+/// Whether an open file still has its name.
+#[cfg(unix)]
+fn is_named(file: &File, path: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let open = file.metadata()?;
+    match path.symlink_metadata() {
+        Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an open file still has its name. Here, it cannot lose it while it is open.
+#[cfg(not(unix))]
+fn is_named(_file: &File, _path: &Path) -> std::io::Result<bool> {
+    Ok(true)
+}
+
+/// Keeps others from completing the same folder, as long as it lives.
+pub(super) struct End {
+    path: PathBuf,
+    lock: File,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // While it is locked: whoever opened it meanwhile finds that it has no name any more. Of a complete folder it is gone.
+        if is_named(&self.lock, &self.path).is_ok_and(|named| named) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Begins to complete a folder.
+///
+/// # Errors
+///
+/// `InvalidArgument` if another process does so right now.
+pub(super) fn begin_end(folder: &Path) -> Result<End> {
+    let path = folder.join(".df11-part-end.lock");
+    let lock = lock_of(&path, no_links().write(true).truncate(true)).map_err(|e| Error::io("open", &path, e))?;
+    let end = End { path, lock: lock.ok_or_else(|| being_written(folder, Part::WHOLE))? };
+    if folder.join(UNFINISHED).exists() {
+        return Ok(end);
+    }
+    Err(Error::InvalidArgument(format!(
+        "another process has just completed '{}'",
+        shorten(&folder.display().to_string(), 200)
+    )))
 }
 
 /// Text of a file, `None` if there is none.
@@ -141,12 +215,16 @@ fn being_written(folder: &Path, part: Part) -> Error {
     })
 }
 
-/// Fails if a folder has anything in it but hidden files: another part may be about to say what we are.
+/// How the name of a single file's journal ends.
+const JOURNAL: &str = ".df11-job";
+
+/// Fails if a folder has anything in it but hidden files: another part may be about to say what we are. A single file that
+/// is unfinished is more than that: it would be written to by two, or lie in the folder as a part of the model.
 pub(super) fn must_be_empty(folder: &Path) -> Result<()> {
     let fail = |e| Error::io("list", folder, e);
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') || name == UNFINISHED {
+        if !name.starts_with('.') || name == UNFINISHED || name.ends_with(JOURNAL) {
             return Err(Error::InvalidArgument(format!(
                 "the folder '{}' is not empty: it has '{}'",
                 shorten(&folder.display().to_string(), 200),
@@ -216,16 +294,18 @@ impl PartState {
         let path = folder.join(part.file());
         let fail = |e| Error::io("open", &path, e);
         let lock_path = folder.join(format!("{}.lock", part.file()));
-        let lock = no_links().write(true).create(true).truncate(true).open(&lock_path).map_err(fail)?;
-        let lock = match lock.try_lock() {
-            Ok(()) => Some(lock),
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(being_written(folder, part));
-            }
-            // Not every file system can lock, and none must.
-            Err(std::fs::TryLockError::Error(_)) => None,
-        };
-        let mut state = PartState { folder: folder.to_owned(), part, _lock: lock, left: Vec::new(), finished: false };
+        let lock = lock_of(&lock_path, no_links().write(true).truncate(true)).map_err(fail)?;
+        let lock = lock.ok_or_else(|| being_written(folder, part))?;
+        // Who had the lock until now may have completed the folder, or removed what it had begun.
+        if !folder.join(UNFINISHED).exists() {
+            let _ = std::fs::remove_file(&lock_path);
+            return Err(Error::InvalidArgument(format!(
+                "another process has just ended its work on '{}'",
+                shorten(&folder.display().to_string(), 200)
+            )));
+        }
+        let mut state =
+            PartState { folder: folder.to_owned(), part, lock: Some(lock), left: Vec::new(), finished: false };
         match read(&path)? {
             Some(_) if !resume => {
                 return Err(Error::InvalidArgument(format!(
@@ -241,6 +321,11 @@ impl PartState {
         Ok(state)
     }
 
+    /// Keeps the lock for as long as this lives, too.
+    pub fn hold(&self) -> Held {
+        Held(self.lock.as_ref().and_then(|lock| lock.try_clone().ok()))
+    }
+
     /// What a part has left, for whoever puts all together.
     ///
     /// # Errors
@@ -248,7 +333,7 @@ impl PartState {
     /// `InvalidArgument` if it is not finished.
     pub fn finished(folder: &Path, part: Part) -> Result<Vec<LeftGroup>> {
         let path = folder.join(part.file());
-        let mut state = PartState { folder: folder.to_owned(), part, _lock: None, left: Vec::new(), finished: false };
+        let mut state = PartState { folder: folder.to_owned(), part, lock: None, left: Vec::new(), finished: false };
         if let Some(text) = read(&path)? {
             state.parse(&path, &text)?;
         }
@@ -310,7 +395,7 @@ pub(super) fn end_folder(folder: &Path, names: &HashSet<String>) -> Result<()> {
     Ok(())
 }
 
-/// After a failure of the run that has begun the folder and holds its lock: if nothing was completed there is nothing to go on
+/// After a failure of the run that has begun the folder and still holds its lock: if nothing was completed there is nothing to go on
 /// with, and no trace is left. Otherwise all stays.
 pub(super) fn clear_if_empty(folder: &Path, names: &HashSet<String>, remove_folder: bool) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
@@ -337,13 +422,8 @@ impl Journal {
     pub fn open(to: &Path, job: &Value, resume: bool) -> Result<Journal> {
         let path = Self::path(to);
         let fail = |e| Error::io("open", &path, e);
-        let mut file = no_links().read(true).append(true).create(true).open(&path).map_err(fail)?;
-        if let Err(std::fs::TryLockError::WouldBlock) = file.try_lock() {
-            return Err(Error::InvalidArgument(format!(
-                "another process is writing '{}'",
-                shorten(&to.display().to_string(), 200)
-            )));
-        }
+        let file = lock_of(&path, no_links().read(true).append(true)).map_err(fail)?;
+        let mut file = file.ok_or_else(|| Self::busy(to))?;
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(fail)?;
         let job = job.to_string();
@@ -384,8 +464,27 @@ impl Journal {
     }
 
     fn path(to: &Path) -> PathBuf {
-        let name = to.file_name().unwrap_or_default().to_string_lossy();
-        to.with_file_name(format!(".{name}.df11-job"))
+        let mut name = OsString::from(".");
+        name.push(to.file_name().unwrap_or_default());
+        name.push(JOURNAL);
+        to.with_file_name(name)
+    }
+
+    fn busy(to: &Path) -> Error {
+        Error::InvalidArgument(format!("another process is writing '{}'", shorten(&to.display().to_string(), 200)))
+    }
+
+    /// Fails if another process writes to the file.
+    pub fn check_free(to: &Path) -> Result<()> {
+        match File::open(Self::path(to)).map(|file| file.try_lock()) {
+            Ok(Err(TryLockError::WouldBlock)) => Err(Self::busy(to)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps the lock for as long as this lives, too.
+    pub fn hold(&self) -> Held {
+        Held(self.file.lock().unwrap_or_else(PoisonError::into_inner).try_clone().ok())
     }
 
     /// Whether a group is on the disk.
@@ -443,6 +542,31 @@ pub(super) fn holds_group(path: &Path, group: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Two that open the same name never both have it, also where one removes it right then.
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_is_one_processs_alone() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let (inside, had) = (AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5000 {
+                        let Some(lock) = lock_of(&path, no_links().write(true)).unwrap() else { continue };
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two have it");
+                        had.fetch_add(1, Ordering::SeqCst);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        std::fs::remove_file(&path).unwrap();
+                        drop(lock);
+                    }
+                });
+            }
+        });
+        assert!(had.into_inner() > 0);
+    }
 
     #[test]
     fn parts_are_read_and_share_all_there_is() {

@@ -6,6 +6,7 @@ use df11::writer::plan::Patterns;
 use df11::writer::{self, CompressOptions, Layout, Part, Report};
 use df11::{Error, Status};
 use serde_json::json;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -203,7 +204,10 @@ fn advise(failure: Failure, args: &ModelArgs, again: &str) -> Failure {
     let out = &args.output;
     let begun = match out.extension().is_some_and(|e| e == "safetensors") {
         true => {
-            out.with_file_name(format!(".{}.df11-job", out.file_name().unwrap_or_default().to_string_lossy())).exists()
+            let mut name = OsString::from(".");
+            name.push(out.file_name().unwrap_or_default());
+            name.push(".df11-job");
+            out.with_file_name(name).exists()
         }
         false => out.join(".df11-job.json").exists() || out.join(".model.safetensors.df11-job").exists(),
     };

@@ -29,7 +29,8 @@ pub struct InspectArgs {
     /// Give each group and each tensor a line of its own
     #[arg(long, conflicts_with = "json")]
     all: bool,
-    /// Also draw how often each exponent occurs and how long its code is. All weights are decoded for this
+    /// Also draw how often each exponent occurs and how long its code is, to a file that is replaced if it is there. All weights
+    /// are decoded for this
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
     /// Draw one group only
