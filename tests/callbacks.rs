@@ -10,13 +10,12 @@ use df11::capi::log::*;
 use df11::capi::model::*;
 use df11::capi::status::*;
 use df11::capi::verify::*;
-use std::ffi::{CStr, CString, c_char, c_void};
-use std::path::Path;
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use support::abi::{init, text};
+use support::abi::{init, large, text};
 use support::files::{self, Stored};
 use support::{golden, weights};
 
@@ -24,20 +23,6 @@ use support::{golden, weights};
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A model of one group of some millions of weights, compressed, beside its original.
-fn large(folder: &Path) -> (CString, CString) {
-    let bf16 = |name: &str, rows: usize, seed| {
-        let data = bytemuck::cast_slice(&weights::trained_like(rows * 1024, seed)).to_vec();
-        Stored::new(name, Dtype::BF16, &[rows, 1024], data)
-    };
-    let source = folder.join("original.safetensors");
-    std::fs::write(&source, files::file(&[bf16("g.a.weight", 2048, 1), bf16("g.b.weight", 1024, 2)])).unwrap();
-    let (source, to) = (text(&source), text(&folder.join("model.safetensors")));
-    let options = df11_compress_options { pattern_json: c"{\"g\": [\"a\", \"b\"]}".as_ptr(), ..init() };
-    assert_eq!(unsafe { df11_compress_model(source.as_ptr(), to.as_ptr(), &options, null_mut()) }, DF11_OK);
-    (to, source)
 }
 
 fn open(path: &CStr) -> *mut df11_model {

@@ -7,21 +7,20 @@
 
 mod support;
 
-use df11::Dtype;
 use df11::capi::compress::*;
 use df11::capi::host::df11_decompress_host;
 use df11::capi::model::*;
 use df11::capi::status::*;
 use df11::capi::types::*;
 use df11::capi::verify::*;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use support::abi::{init, no_error, said, text};
-use support::files::{self, Stored};
-use support::{golden, weights};
+use support::abi::{init, large, no_error, said, text};
+use support::files;
+use support::golden;
 
 fn entries(folder: &str) -> usize {
     std::fs::read_dir(folder).unwrap().count()
@@ -43,20 +42,6 @@ fn signals() -> Vec<String> {
     let lines: Vec<String> = status.lines().filter(is_one).map(str::to_owned).collect();
     assert_eq!(lines.len(), 3);
     lines
-}
-
-/// A model of one group of some millions of weights, compressed, beside its original.
-fn large(folder: &Path) -> (CString, CString) {
-    let bf16 = |name: &str, rows: usize, seed| {
-        let data = bytemuck::cast_slice(&weights::trained_like(rows * 1024, seed)).to_vec();
-        Stored::new(name, Dtype::BF16, &[rows, 1024], data)
-    };
-    let source = folder.join("original.safetensors");
-    std::fs::write(&source, files::file(&[bf16("g.a.weight", 2048, 1), bf16("g.b.weight", 1024, 2)])).unwrap();
-    let (source, to) = (text(&source), text(&folder.join("model.safetensors")));
-    let options = df11_compress_options { pattern_json: c"{\"g\": [\"a\", \"b\"]}".as_ptr(), ..init() };
-    assert_eq!(unsafe { df11_compress_model(source.as_ptr(), to.as_ptr(), &options, null_mut()) }, DF11_OK);
-    (to, source)
 }
 
 fn open(path: &CStr, flags: u32) -> *mut df11_model {

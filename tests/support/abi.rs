@@ -1,6 +1,11 @@
 //! The C ABI as Rust tests use it: structs as their _INIT macros make them, errors, texts.
 
-use df11::capi::compress::{df11_compress_options, df11_compress_report, df11_packed_group, df11_preset_info};
+use super::files::{self, Stored};
+use super::weights;
+use df11::Dtype;
+use df11::capi::compress::{
+    df11_compress_model, df11_compress_options, df11_compress_report, df11_packed_group, df11_preset_info,
+};
 use df11::capi::device::{df11_device_info, df11_device_options};
 use df11::capi::resident::{df11_image_info, df11_resident_info};
 use df11::capi::stats::df11_stats;
@@ -103,4 +108,20 @@ pub fn functions_of_the_header() -> Vec<Declared> {
         Some(Declared { name: name.to_owned(), pointers, error })
     });
     declared.collect()
+}
+
+/// A model of one group of some millions of weights, compressed, beside its original.
+pub fn large(folder: &Path) -> (CString, CString) {
+    let bf16 = |name: &str, rows: usize, seed| {
+        let data = bytemuck::cast_slice(&weights::trained_like(rows * 1024, seed)).to_vec();
+        Stored::new(name, Dtype::BF16, &[rows, 1024], data)
+    };
+    let source = folder.join("original.safetensors");
+    std::fs::write(&source, files::file(&[bf16("g.a.weight", 2048, 1), bf16("g.b.weight", 1024, 2)])).unwrap();
+    let (source, to) = (text(&source), text(&folder.join("model.safetensors")));
+    let options = df11_compress_options { pattern_json: c"{\"g\": [\"a\", \"b\"]}".as_ptr(), ..init() };
+    // SAFETY: texts that live for the call, and no report is asked for.
+    let status = unsafe { df11_compress_model(source.as_ptr(), to.as_ptr(), &options, std::ptr::null_mut()) };
+    assert_eq!(status, 0);
+    (to, source)
 }
