@@ -54,6 +54,12 @@ impl PartialFile {
         let temporary = temporary(to);
         let fail = |e| Error::io("create", &temporary, e);
         let mut options = no_links();
+        // Nor is one more open to others, from the beginning on, than what it will replace; we may go on with it ourselves.
+        #[cfg(unix)]
+        if let Ok(meta) = std::fs::metadata(to) {
+            let mode = std::os::unix::fs::MetadataExt::mode(&meta);
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode & 0o777 | 0o600);
+        }
         let file = options.read(true).write(true).create(true).truncate(!keep).open(&temporary).map_err(fail)?;
         let partial =
             PartialFile { file, temporary: temporary.clone(), to: to.to_owned(), remove: AtomicBool::new(!keep) };
@@ -233,4 +239,27 @@ pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 pub fn reserve(_file: &File, _bytes: u64) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_replaces_a_private_file_is_private_from_the_beginning() {
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("model.safetensors");
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        for (before, meanwhile) in [(0o600, 0o600), (0o400, 0o600)] {
+            let _ = std::fs::remove_file(&to);
+            std::fs::write(&to, "private").unwrap();
+            std::fs::set_permissions(&to, std::fs::Permissions::from_mode(before)).unwrap();
+            let file = PartialFile::create(&to, 3, false).unwrap();
+            assert_eq!(mode(file.temporary()), meanwhile);
+            file.write_at(0, b"new").unwrap();
+            file.commit().unwrap();
+            assert_eq!((mode(&to), std::fs::read(&to).unwrap()), (before, b"new".to_vec()));
+        }
+    }
 }

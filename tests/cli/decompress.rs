@@ -147,6 +147,11 @@ fn some_names_are_refused() {
     refused(&own, "a file of the model");
     refused(&model.join("config.json"), "a file of the model");
     refused(&dir.path().join("model/../model/model.safetensors"), "a file of the model");
+    // The config that a single file is read with, by either of its names.
+    let beside = model.join("model.config.json");
+    std::fs::copy(model.join("config.json"), &beside).unwrap();
+    run_on("decompress", &own, &["--force", "-o", beside.to_str().unwrap()]).bad(2, &["a file of the model"]);
+    std::fs::remove_file(&beside).unwrap();
     refused(&dir.path().join("no/out"), "No such file");
     refused(&own.join("out"), "Not a directory");
     refused(&model, "it is a folder");

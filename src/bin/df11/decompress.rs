@@ -48,7 +48,7 @@ pub fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure> {
     let model = common.open_to_stream(&args.model)?;
     let (layout, tensors) = lay_out(&model)?;
     let beside = config_beside(&args.model);
-    let inputs = model.files().map(|f| f.file).chain(common.config()).chain([beside.as_path()]);
+    let inputs = model.files().map(|f| f.file).chain(common.config()).chain(beside.iter().map(PathBuf::as_path));
     let output = OutputFile::create(&args.output, args.force, inputs)?;
     if would_join(&args.output, &args.model) {
         let reason = "would be taken for a part of the model, whose folder it is in: write it elsewhere";
@@ -74,9 +74,13 @@ pub fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure> {
     print(&text)
 }
 
-/// Where a model's config.json is, if it has one.
-fn config_beside(model: &Path) -> PathBuf {
-    if model.is_dir() { model.join("config.json") } else { model.with_file_name("config.json") }
+/// Where a model's config may be.
+fn config_beside(model: &Path) -> Vec<PathBuf> {
+    if model.is_dir() {
+        vec![model.join("config.json")]
+    } else {
+        vec![model.with_file_name("config.json"), model.with_extension("config.json")]
+    }
 }
 
 /// Whether a model that is a folder would be opened with this file the next time.
