@@ -217,6 +217,12 @@ pub enum Error {
         /// The alignment in bytes.
         to: usize,
     },
+    /// A file is there already, and is to be kept.
+    #[error("'{}' is there already", shorten(&_0.display().to_string(), 200))]
+    Exists(PathBuf),
+    /// An earlier run has left something unfinished, and going on with that was not asked for.
+    #[error("{0}")]
+    Unfinished(String),
     /// An option that this version does not know.
     #[error("{0}")]
     UnsupportedOption(String),
@@ -316,7 +322,7 @@ impl Error {
     /// The class of this error.
     pub fn status(&self) -> Status {
         match self {
-            Error::InvalidArgument(_) => Status::InvalidArgument,
+            Error::InvalidArgument(_) | Error::Exists(_) | Error::Unfinished(_) => Status::InvalidArgument,
             Error::NotFound(_) => Status::NotFound,
             Error::BufferTooSmall { .. } => Status::BufferTooSmall,
             Error::Misaligned { .. } => Status::Misaligned,

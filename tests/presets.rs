@@ -199,13 +199,16 @@ fn what_no_preset_fits() {
     let experts = sample(preset("qwen3")).renamed(|n| n.replace("mlp.", "mlp.experts.0."));
     experts.refused(
         transformers("qwen3_moe"),
-        &["the best are 'llama' (8.7 % of the bf16 bytes, but ", "--preset", "--pattern"],
+        &["the best are 'llama' (8.7 % of the bf16 bytes, but ", "the option preset", "the option pattern"],
     );
     experts.refused(transformers("qwen3_moe"), &["'model.layers.0' lacks the tensor 'mlp.gate_proj.weight'"]);
     // A preset that fits, but not much of the model.
     let small = sample(preset("wan-diffusers")).with("other.weight", Dtype::BF16, 35_000);
-    small.refused(Some(json!({"_class_name": "X"})), &["'wan-diffusers' (46.1 % of the bf16 bytes)", "--pattern"]);
-    Table::new(["a.weight"]).refused(None, &["none matches", "--pattern"]);
+    small.refused(
+        Some(json!({"_class_name": "X"})),
+        &["'wan-diffusers' (46.1 % of the bf16 bytes)", "the option pattern"],
+    );
+    Table::new(["a.weight"]).refused(None, &["none matches", "the option pattern"]);
     // Half of it is enough.
     let half = sample(preset("wan-diffusers")).with("other.weight", Dtype::BF16, 29_900);
     assert_eq!(half.chosen(Some(json!({"_class_name": "X"}))), "wan-diffusers");
@@ -221,7 +224,7 @@ fn what_has_other_names() {
     let newer = sample(preset("qwen3")).renamed(|n| n.replace("model.", "model.language_model."));
     newer.refused(
         Some(json!({"model_type": "qwen3_vl"})),
-        &["`df11 presets llama`", "'model.' and not with 'model.language_model.'", "--pattern"],
+        &["`df11 presets llama`", "'model.' and not with 'model.language_model.'", "the option pattern"],
     );
     let bare = sample(preset("qwen3-tied")).renamed(|n| n.replace("model.", ""));
     bare.refused(Some(json!({"model_type": "qwen3"})), &["'qwen3-tied' would fit", "began with 'model.'"]);

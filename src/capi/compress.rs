@@ -18,7 +18,8 @@ use std::sync::LazyLock;
 /// Do not decode each group from its file to compare it before the file gets its name.
 pub const DF11_COMPRESS_NO_VERIFY: u32 = 1;
 /// Go on with what an interrupted run of the same source and options has left; begin, if there is nothing. The bytes are
-/// those of a run without an interruption.
+/// those of a run without an interruption. Where nothing of a model is missing, every bit is compared with the source, and what
+/// goes with it (config.json, tokenizers) is written where it is not there; where it was changed, that is an error.
 pub const DF11_COMPRESS_RESUME: u32 = 2;
 /// Make it an error (DF11_UNSUPPORTED_FORMAT) if something that the patterns ask for cannot be compressed. Without it such
 /// a group's tensors stay plain, and df11_left_fn is told.
@@ -210,7 +211,7 @@ const _: () = {
 /// something, DF11_COMPRESS_RESUME goes on with that. While a run works, no other one to the same place does (but for other
 /// parts): it is refused, if the file system can lock files.
 ///
-/// Errors: DF11_INVALID_ARGUMENT for what the caller can change (a `dst` that is not empty or that another run writes
+/// Errors: DF11_INVALID_ARGUMENT for what the caller can change (a `dst` that is not empty, is unfinished, or that another run writes
 /// to, patterns that do not fit, no preset that fits, a source that is compressed already); DF11_NOT_FOUND (no such
 /// preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that failed its verification;
 /// DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED,

@@ -1,13 +1,14 @@
 //! One compression from its beginning to its end: what is to be done, in which order, and what came of it.
 
 use super::config;
+use super::destination::{config_beside, destination_of};
 use super::engine::{self, FileSpec, GroupSpec, Settings, Unfit};
 use super::input::Input;
-use super::output;
+use super::output::{self, NewFolders};
 use super::plan::{self, Plan, SourceTensor};
 use super::presets;
 use super::state::{self, Held, Journal, LeftGroup, Part, PartState};
-use super::{CompressOptions, DEFAULT_MEMORY, Layout, LeftPlain, Report};
+use super::{CompressOptions, DEFAULT_MEMORY, LeftPlain, Report};
 use crate::error::{Error, Place, Result, shorten};
 use crate::format::{Model, Tensor, UNFINISHED, read_text};
 use crate::host::{self, VerifyOptions};
@@ -17,7 +18,7 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// What is to be done.
 pub(super) struct Job<'o> {
@@ -149,20 +150,19 @@ impl<'o> Job<'o> {
         match self.single.clone() {
             Some(file) => self.run_single(&file, progress),
             None => {
-                let folder = self.folder.clone();
-                let (names, there) = (self.names(), folder.is_dir());
+                let (folder, names) = (self.folder.clone(), self.names());
                 let mut undo = None;
                 let result = self.run_folder(progress, &mut undo);
-                if result.is_err() && undo.is_some() {
-                    state::clear_if_empty(&folder, &names, !there);
+                if let (Err(_), Some((_held, made))) = (&result, undo) {
+                    state::clear_if_empty(&folder, &names, &made);
                 }
                 result
             }
         }
     }
 
-    /// `undo` is set if what was begun is this run's alone, and keeps its lock until it is removed.
-    fn run_folder(self, progress: &Progress, undo: &mut Option<Held>) -> Result<Report> {
+    /// `undo` is set if what was begun is this run's alone: a lock, which is kept until all is removed, and the folders made.
+    fn run_folder(self, progress: &Progress, undo: &mut Option<(Held, NewFolders)>) -> Result<Report> {
         let part = self.options.part;
         if self.options.resume && part == Part::WHOLE && !self.folder.join(UNFINISHED).exists() {
             let all: Vec<&Path> = self.files.iter().chain([&self.remainder]).map(PathBuf::as_path).collect();
@@ -172,8 +172,17 @@ impl<'o> Job<'o> {
         }
         // Parts find the folder begun by one another.
         let begun = state::begin_folder(&self.folder, &self.identity, self.options.resume || part.count > 1)?;
-        let mut state = PartState::begin(&self.folder, part, self.options.resume)?;
-        *undo = (begun && part == Part::WHOLE).then(|| state.hold());
+        let state = PartState::begin(&self.folder, part, &self.identity, self.options.resume);
+        if begun.new && part == Part::WHOLE {
+            let held = match &state {
+                Ok(state) => Some(state.hold()),
+                Err(Error::Io { .. }) => Held::of_part(&self.folder, part),
+                // Another run has it by now.
+                Err(_) => None,
+            };
+            *undo = held.map(|held| (held, begun.folders));
+        }
+        let mut state = state?;
         self.refuse_left(&state.left)?;
         let left: HashSet<String> = state.left.iter().map(|l| l.group.clone()).collect();
         let mut resumed = 0;
@@ -253,10 +262,31 @@ impl<'o> Job<'o> {
         let left: Vec<LeftGroup> = left.collect();
         self.refuse_left(&left)?;
         report.left.extend(left.iter().flat_map(|left| self.left_plain(left)));
+        self.complete_what_goes_with_it(&mut report, progress)?;
         report.resumed = report.groups;
         report.complete = true;
         log::info!("all of it is there already, and equal to the source");
         Ok(Some(report))
+    }
+
+    /// Beside tensors that are all there: what a run writes last. What is missing is written; what is different was changed since,
+    /// here or in the source, and is not replaced unasked.
+    fn complete_what_goes_with_it(&self, report: &mut Report, progress: &Progress) -> Result<()> {
+        let config = match &self.single {
+            Some(file) => config_beside(file, &self.config, self.bare),
+            None => self.folder.join("config.json"),
+        };
+        let there = read_text(&config)?;
+        if there.as_ref().is_some_and(|there| there != self.config.as_bytes()) {
+            return Err(differs(&config));
+        }
+        if !self.bare {
+            self.carry(report, Carry::Missing, progress)?;
+        }
+        if there.is_none() {
+            output::write_file(&config, self.config.as_bytes())?;
+        }
+        Ok(())
     }
 
     fn left_group(&self, unfit: Unfit) -> LeftGroup {
@@ -330,7 +360,7 @@ impl<'o> Job<'o> {
         if left.len() == self.groups.len() {
             log::warn!("no group could be compressed: the model is a copy of its source");
         }
-        self.carry(&mut report, progress)?;
+        self.carry(&mut report, Carry::All, progress)?;
         output::write_file(&self.folder.join("config.json"), self.config.as_bytes())?;
         let mut names: Vec<&Path> =
             (0..self.groups.len()).filter(|g| !is_left(g)).map(|g| self.files[g].as_path()).collect();
@@ -347,8 +377,15 @@ impl<'o> Job<'o> {
     }
 
     fn run_single(self, file: &Path, progress: &Progress) -> Result<Report> {
-        let new_folder = !self.folder.exists();
-        std::fs::create_dir_all(&self.folder).map_err(|e| Error::io("create the folder", &self.folder, e))?;
+        let folders = NewFolders::make(&self.folder)?;
+        let result = self.begin_single(file, progress);
+        if result.is_err() {
+            folders.remove();
+        }
+        result
+    }
+
+    fn begin_single(self, file: &Path, progress: &Progress) -> Result<Report> {
         let begun = Journal::exists(file);
         if begun {
             Journal::check_free(file)?;
@@ -367,29 +404,26 @@ impl<'o> Job<'o> {
             }
             return Ok(report);
         }
-        let goes_on = begun && self.options.resume;
-        let keep = self.options.keep_existing && !goes_on;
-        if keep {
+        if self.options.keep_existing && !(begun && self.options.resume) {
             self.refuse_existing(file)?;
         }
         if !(begun || self.bare) {
             state::must_be_empty(&self.folder)?;
         }
-        let journal = Journal::open(file, &self.identity, self.options.resume).inspect_err(|_| {
-            if new_folder {
-                let _ = std::fs::remove_dir(&self.folder);
-            }
-        })?;
+        let replaces = !self.options.keep_existing;
+        let journal = Journal::open(file, &self.identity, replaces, self.options.resume)?;
+        // What was to be replaced when the run began may be; what has come since may not.
+        let keep = self.options.keep_existing && !journal.replaces;
         // Until nothing is left to be removed, nobody else begins.
         let _held = journal.hold();
         let result = self.write_single(file, journal, keep, progress);
-        if result.is_err() && Journal::remove_if_empty(file) {
-            // Nothing was completed, so no trace is left.
-            if !self.bare {
-                self.input.carried.iter().for_each(|name| drop(std::fs::remove_file(self.folder.join(name))));
-            }
-            if new_folder {
-                let _ = std::fs::remove_dir(&self.folder);
+        // If nothing was completed, no trace is left.
+        if result.is_err() && Journal::remove_if_empty(file) && !self.bare {
+            for name in &self.input.carried {
+                let _ = std::fs::remove_file(self.folder.join(name));
+                for below in name.ancestors().skip(1).filter(|below| !below.as_os_str().is_empty()) {
+                    let _ = std::fs::remove_dir(self.folder.join(below));
+                }
             }
         }
         result
@@ -404,20 +438,20 @@ impl<'o> Job<'o> {
             Err(_) if self.bare && own.symlink_metadata().is_ok() && is_other() => &own,
             Err(_) => return Ok(()),
         };
-        Err(Error::InvalidArgument(format!(
-            "'{}' is there already: replace it (--force), or write elsewhere",
-            shorten(&there.display().to_string(), 200)
-        )))
+        Err(Error::Exists(there.to_owned()))
     }
 
     /// With `keep`, a file that has the name by now is not replaced.
     fn write_single(&self, file: &Path, journal: Journal, keep: bool, progress: &Progress) -> Result<Report> {
+        if keep {
+            self.refuse_existing(file)?;
+        }
         let plain: Vec<usize> = self.beside.iter().flatten().chain(&self.rest).copied().collect();
         let packed: u64 = self.groups.iter().map(|g| self.bytes(&g.tensors)).sum();
         progress.begin(packed + self.bytes(&plain));
         let mut carried = Report::default();
         if !self.bare {
-            self.carry(&mut carried, progress)?;
+            self.carry(&mut carried, Carry::All, progress)?;
         }
         let spec = FileSpec {
             path: file.to_owned(),
@@ -466,16 +500,22 @@ impl<'o> Job<'o> {
     }
 
     /// Copies what goes with the model as it is.
-    fn carry(&self, report: &mut Report, progress: &Progress) -> Result<()> {
+    fn carry(&self, report: &mut Report, which: Carry, progress: &Progress) -> Result<()> {
         let Some(source) = &self.input.folder else { return Ok(()) };
         for file in &self.input.carried {
             progress.check()?;
-            let to = self.folder.join(file);
-            if let Some(folder) = to.parent() {
-                std::fs::create_dir_all(folder).map_err(|e| Error::io("create the folder", folder, e))?;
-            }
-            output::copy_file(&source.join(file), &to, progress)?;
+            let (from, to) = (source.join(file), self.folder.join(file));
             report.carried.push(file.clone());
+            if which == Carry::Missing && to.symlink_metadata().is_ok() {
+                if !output::is_copy(&from, &to, progress)? {
+                    return Err(differs(&to));
+                }
+                continue;
+            }
+            if let Some(folder) = to.parent() {
+                NewFolders::make(folder)?;
+            }
+            output::copy_file(&from, &to, progress)?;
         }
         Ok(())
     }
@@ -553,81 +593,20 @@ impl<'o> Job<'o> {
     }
 }
 
-/// The folder that is written to, the one file if it is to be one, and whether that stands alone.
-fn destination_of(
-    destination: &Path,
-    layout: Layout,
-    source: &Path,
-    input: &Input,
-) -> Result<(PathBuf, Option<PathBuf>, bool)> {
-    let refuse = |reason: String| {
-        Err(Error::InvalidArgument(format!(
-            "cannot write to '{}': {reason}",
-            shorten(&destination.display().to_string(), 200)
-        )))
-    };
-    let is_file = destination.extension().is_some_and(|e| e == "safetensors");
-    let (folder, single, bare) = match layout {
-        Layout::Folder => (destination.to_owned(), None, false),
-        Layout::ByName if !is_file => (destination.to_owned(), None, false),
-        _ if is_file => {
-            let parent = destination.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            (parent.to_owned(), Some(destination.to_owned()), true)
-        }
-        _ => (destination.to_owned(), Some(destination.join(input.remainder())), false),
-    };
-    if folder.exists() && !folder.is_dir() {
-        return refuse("it is not a folder".into());
-    }
-    if single.as_ref().is_some_and(|f| f.exists() && !f.is_file()) {
-        return refuse("it is not a regular file".into());
-    }
-    let source = source.canonicalize().map_err(|e| Error::io("open", source, e))?;
-    if input.folder.is_some() && where_it_leads(&folder).is_some_and(|real| real.starts_with(&source)) {
-        return refuse("it lies in the source's folder, and would be taken for a part of it".into());
-    }
-    // By whatever links they are reached, its shards too; and so is the name that the file has while it is written.
-    let names = single.iter().flat_map(|f| [f.clone(), output::temporary(f)]);
-    let real: Vec<PathBuf> = names.filter_map(|f| f.canonicalize().ok()).collect();
-    let is_one = |file: &Path| file.canonicalize().is_ok_and(|file| real.contains(&file));
-    if real.contains(&source) || input.model.files().any(|f| is_one(f.file)) {
-        return refuse("it is the source".into());
-    }
-    Ok((folder, single, bare))
+/// What is copied of what goes with a model.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Carry {
+    All,
+    /// What is not there; what is there has to be a copy already.
+    Missing,
 }
 
-/// The real path of what may not be there yet: links are followed as far as there are any, and `..` behind that leads to
-/// where it will when all folders are made.
-fn where_it_leads(path: &Path) -> Option<PathBuf> {
-    let mut real = PathBuf::new();
-    for component in std::path::absolute(path).ok()?.components() {
-        match component {
-            Component::ParentDir => _ = real.pop(),
-            other => real.push(other),
-        }
-        real = real.canonicalize().unwrap_or(real);
-    }
-    Some(real)
-}
-
-/// Where the config of a single file goes: beside it, unless something else has that place, or readers would not look there
-/// because an earlier one of that name has its own.
-fn config_beside(file: &Path, text: &str, bare: bool) -> PathBuf {
-    let usual = file.with_file_name("config.json");
-    let same = || read_text(&usual).is_ok_and(|there| there.is_some_and(|there| there == text.as_bytes()));
-    let own = file.with_extension("config.json");
-    if bare && own.symlink_metadata().is_ok() {
-        return own;
-    }
-    if !bare || !usual.exists() || same() {
-        return usual;
-    }
-    log::warn!(
-        "'{}' is something else's and stays: the model's config is '{}', where readers of this library look first",
-        usual.display(),
-        own.display()
-    );
-    own
+/// Beside a complete model, something is not what goes with its source.
+fn differs(file: &Path) -> Error {
+    Error::InvalidArgument(format!(
+        "the tensors are all there, and '{}' is not what this run would write: remove it to have it written",
+        shorten(&file.display().to_string(), 200)
+    ))
 }
 
 /// The heads that may be dropped and are indeed equal to their embeddings.

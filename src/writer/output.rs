@@ -47,6 +47,37 @@ pub(crate) fn written_as(name: &str) -> Option<&str> {
     name.strip_prefix('.')?.strip_suffix(SUFFIX)
 }
 
+/// The folders that were made for a destination, outermost first.
+pub(super) struct NewFolders(Vec<PathBuf>);
+
+impl NewFolders {
+    /// Makes a folder, and those that lead to it, unless they are there. A failure leaves none of them.
+    pub fn make(folder: &Path) -> Result<NewFolders> {
+        let lacks = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+        let missing: Vec<&Path> = folder.ancestors().take_while(lacks).collect();
+        let mut new = NewFolders(Vec::new());
+        for folder in missing.into_iter().rev() {
+            match std::fs::create_dir(folder) {
+                Ok(()) => new.0.push(folder.to_owned()),
+                // Another process was faster, or the path leads through it and back again.
+                Err(_) if folder.is_dir() => {}
+                Err(e) => {
+                    new.remove();
+                    return Err(Error::io("create the folder", folder, e));
+                }
+            }
+        }
+        Ok(new)
+    }
+
+    /// Removes them again, but for those that have got something in them.
+    pub fn remove(&self) {
+        for folder in self.0.iter().rev() {
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
 impl PartialFile {
     /// Begins a file of so many bytes that will be called `to`. With `keep` it stays when it is dropped unfinished, and one
     /// that is there already is opened as it is.
@@ -148,6 +179,31 @@ pub(crate) fn copy_file(from: &Path, to: &Path, progress: &Progress) -> Result<(
         rest -= piece.len() as u64;
     }
     file.commit()
+}
+
+/// Whether two files have the same bytes.
+pub(crate) fn is_copy(from: &Path, to: &Path, progress: &Progress) -> Result<bool> {
+    let (mut source, mut copy) = (open_regular(from)?, open_regular(to)?);
+    let bytes =
+        |file: &File, path| file.metadata().map(|m| m.len()).map_err(|e| Error::io("read the size of", path, e));
+    let mut rest = bytes(&source, from)?;
+    if bytes(&copy, to)? != rest {
+        return Ok(false);
+    }
+    let mut buffer = Vec::new();
+    grow(&mut buffer, 2 << 20, 0, "parts of two files")?;
+    while rest > 0 {
+        progress.check()?;
+        let piece = rest.min(1 << 20) as usize;
+        let (a, b) = buffer.split_at_mut(1 << 20);
+        io::Read::read_exact(&mut source, &mut a[..piece]).map_err(|e| Error::io("read", from, e))?;
+        io::Read::read_exact(&mut copy, &mut b[..piece]).map_err(|e| Error::io("read", to, e))?;
+        if a[..piece] != b[..piece] {
+            return Ok(false);
+        }
+        rest -= piece as u64;
+    }
+    Ok(true)
 }
 
 /// A file that has its name could still lose it in a power cut until its folder is on the disk.

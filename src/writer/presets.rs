@@ -208,7 +208,7 @@ pub fn choose(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> Result<&'
         [] => "none matches this model's tensors".to_owned(),
         some => format!("the best are {}", some.join("; ")),
     };
-    reason.push_str(". Name one with --preset, or give patterns with --pattern");
+    reason.push_str(". Name one with the option preset, or give patterns with the option pattern");
     refuse(&reason)
 }
 
@@ -320,7 +320,7 @@ fn misnamed(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> Option<Stri
             let name = &preset.name;
             return Some(format!(
                 "preset '{name}' would fit, if names began with '{instead}' and not with '{prefix}'. Write what \
-                 `df11 presets {name}` prints to a file, change how its patterns begin, and give it with --pattern"
+                 `df11 presets {name}` prints to a file, change how its patterns begin, and give it with the option pattern"
             ));
         }
     }

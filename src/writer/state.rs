@@ -6,10 +6,10 @@
 //! | `.df11-job.json` | that the folder is unfinished, and what is being written: source, patterns, options. A folder with it is refused by every reader of this library |
 //! | `.df11-part-I-of-N.json` | what part I has found out, and whether it is finished. Locked while its process runs |
 //! | `.df11-part-end.lock` | empty; locked by whoever completes the folder |
-//! | `.NAME.df11-job` | for a single file: the same as the first, then the groups that are on the disk, a line each |
+//! | `.NAME.df11-job` | for a single file: the same as the first and whether a file of that name may be replaced, then the groups that are on the disk, a line each |
 //! | `.NAME.df11-tmp` | a file that is being written |
 
-use super::output::{no_links, write_file};
+use super::output::{NewFolders, no_links, write_file};
 use crate::error::{Error, Place, Result, shorten};
 use crate::format::UNFINISHED;
 use serde_json::{Value, json};
@@ -67,6 +67,10 @@ impl Part {
     fn file(self) -> String {
         format!(".df11-part-{}-of-{}.json", self.number, self.count)
     }
+
+    fn lock(self) -> String {
+        format!("{}.lock", self.file())
+    }
 }
 
 /// Why a group stays plain: its number in the plan and the reason.
@@ -89,6 +93,18 @@ pub(super) struct PartState {
 
 /// A lock that is held as long as this lives.
 pub(super) struct Held(#[expect(dead_code, reason = "it is there to be dropped")] Option<File>);
+
+impl Held {
+    /// The lock of a part of a folder that could not be begun; `None` if another process has it, which then goes on with what there
+    /// is.
+    pub fn of_part(folder: &Path, part: Part) -> Option<Held> {
+        match File::open(folder.join(part.lock())) {
+            Ok(lock) => lock.try_lock().is_ok().then(|| Held(Some(lock))),
+            // Nobody can have what is not there.
+            Err(_) => Some(Held(None)),
+        }
+    }
+}
 
 /// Opens, or makes, a file whose name all know, and locks it; `None` if another process has. One that was removed while
 /// this waited for nothing is no lock, for others would make and lock a new one: then this does, too. Not every file system can
@@ -165,34 +181,43 @@ fn read(path: &Path) -> Result<Option<String>> {
     Ok(text.map(|text| String::from_utf8_lossy(&text).into_owned()))
 }
 
+/// A folder that is being written.
+pub(super) struct Begun {
+    /// Whether this process has begun it.
+    pub new: bool,
+    /// What it has made for that.
+    pub folders: NewFolders,
+}
+
 /// Says that a folder is being written, or finds that it is, by somebody who writes the same.
 ///
 /// # Errors
 ///
 /// `InvalidArgument` if it is not empty and not ours, or unfinished and not to be gone on with, or of another job.
-///
-/// Returns whether this call has begun it.
-pub(super) fn begin_folder(folder: &Path, job: &Value, resume: bool) -> Result<bool> {
-    let new = !folder.exists();
-    std::fs::create_dir_all(folder).map_err(|e| Error::io("create the folder", folder, e))?;
+pub(super) fn begin_folder(folder: &Path, job: &Value, resume: bool) -> Result<Begun> {
+    let folders = NewFolders::make(folder)?;
+    match mark(folder, job, resume) {
+        Ok(new) => Ok(Begun { new, folders }),
+        Err(error) => {
+            folders.remove();
+            Err(error)
+        }
+    }
+}
+
+/// Makes the file that says so, or finds it; returns whether it is new.
+fn mark(folder: &Path, job: &Value, resume: bool) -> Result<bool> {
     let marker = folder.join(UNFINISHED);
     if read(&marker)?.is_none() {
         match must_be_empty(folder) {
-            Ok(()) => {
-                let written = write_job(&marker, job);
-                if written.is_err() && new {
-                    // Only if it is empty: another part may have begun by now.
-                    let _ = std::fs::remove_dir(folder);
-                }
-                return written.map(|()| true);
-            }
+            Ok(()) => return write_job(&marker, job).map(|()| true),
             // Another part may have begun in between, and finished a group: then all is well.
             Err(error) if read(&marker)?.is_none() => return Err(error),
             Err(_) => {}
         }
     }
     if !resume {
-        let busy = File::open(folder.join(format!("{}.lock", Part::WHOLE.file())))
+        let busy = File::open(folder.join(Part::WHOLE.lock()))
             .is_ok_and(|lock| matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)));
         return Err(if busy { being_written(folder, Part::WHOLE) } else { unfinished(folder) });
     }
@@ -201,8 +226,8 @@ pub(super) fn begin_folder(folder: &Path, job: &Value, resume: bool) -> Result<b
 
 /// What is said of a folder that is to be begun and was before.
 pub(super) fn unfinished(folder: &Path) -> Error {
-    Error::InvalidArgument(format!(
-        "the folder '{}' is the unfinished output of an earlier run: go on with it (--resume), or remove it",
+    Error::Unfinished(format!(
+        "the folder '{}' is the unfinished output of an earlier run: go on with it, or remove it",
         shorten(&folder.display().to_string(), 200)
     ))
 }
@@ -281,19 +306,19 @@ fn write_job(marker: &Path, job: &Value) -> Result<()> {
         return Err(error);
     }
     super::output::sync_folder_of(marker);
-    check_job(marker, job)
+    Ok(())
 }
 
 impl PartState {
-    /// Begins a part, or finds what an earlier run of it left.
+    /// Begins a part of a job, or finds what an earlier run of it left.
     ///
     /// # Errors
     ///
-    /// `InvalidArgument` if another process is at it.
-    pub fn begin(folder: &Path, part: Part, resume: bool) -> Result<PartState> {
+    /// `InvalidArgument` if another process is at it, or has begun another job at the same moment.
+    pub fn begin(folder: &Path, part: Part, job: &Value, resume: bool) -> Result<PartState> {
         let path = folder.join(part.file());
         let fail = |e| Error::io("open", &path, e);
-        let lock_path = folder.join(format!("{}.lock", part.file()));
+        let lock_path = folder.join(part.lock());
         let lock = lock_of(&lock_path, no_links().write(true).truncate(true)).map_err(fail)?;
         let lock = lock.ok_or_else(|| being_written(folder, part))?;
         // Who had the lock until now may have completed the folder, or removed what it had begun.
@@ -304,12 +329,13 @@ impl PartState {
                 shorten(&folder.display().to_string(), 200)
             )));
         }
+        check_job(&folder.join(UNFINISHED), job)?;
         let mut state =
             PartState { folder: folder.to_owned(), part, lock: Some(lock), left: Vec::new(), finished: false };
         match read(&path)? {
             Some(_) if !resume => {
-                return Err(Error::InvalidArgument(format!(
-                    "part {} of {} was begun before in '{}': go on with it (--resume)",
+                return Err(Error::Unfinished(format!(
+                    "part {} of {} was begun before in '{}': go on with it",
                     part.number,
                     part.count,
                     shorten(&folder.display().to_string(), 200)
@@ -397,47 +423,57 @@ pub(super) fn end_folder(folder: &Path, names: &HashSet<String>) -> Result<()> {
 
 /// After a failure of the run that has begun the folder and still holds its lock: if nothing was completed there is nothing to go on
 /// with, and no trace is left. Otherwise all stays.
-pub(super) fn clear_if_empty(folder: &Path, names: &HashSet<String>, remove_folder: bool) {
+pub(super) fn clear_if_empty(folder: &Path, names: &HashSet<String>, made: &NewFolders) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     let empty = entries.flatten().all(|entry| entry.file_name().to_string_lossy().starts_with('.'));
-    if empty && end_folder(folder, names).is_ok() && remove_folder {
-        let _ = std::fs::remove_dir(folder);
+    if empty && end_folder(folder, names).is_ok() {
+        made.remove();
     }
 }
 
 /// Which groups of a single file are on the disk.
 pub(super) struct Journal {
     path: PathBuf,
-    job: String,
+    /// The first line.
+    head: String,
+    /// Whether the run was begun as one that may replace a file of that name.
+    pub replaces: bool,
     there: HashSet<String>,
     file: Mutex<File>,
 }
 
 impl Journal {
-    /// Opens the journal of a file to be written, or begins one.
+    /// Opens the journal of a file to be written, or begins one, of a run that may replace a file of that name or not.
     ///
     /// # Errors
     ///
     /// `InvalidArgument` if it is to be gone on with and is of another job, or if another process is at it.
-    pub fn open(to: &Path, job: &Value, resume: bool) -> Result<Journal> {
+    pub fn open(to: &Path, job: &Value, replaces: bool, resume: bool) -> Result<Journal> {
         let path = Self::path(to);
         let fail = |e| Error::io("open", &path, e);
         let file = lock_of(&path, no_links().read(true).append(true)).map_err(fail)?;
         let mut file = file.ok_or_else(|| Self::busy(to))?;
         let mut text = String::new();
-        file.read_to_string(&mut text).map_err(fail)?;
-        let job = job.to_string();
+        file.read_to_string(&mut text).map_err(|e| {
+            // One that this call has made is removed; it has the lock.
+            if file.metadata().is_ok_and(|m| m.len() == 0) {
+                let _ = std::fs::remove_file(&path);
+            }
+            fail(e)
+        })?;
+        let head = |replaces: bool| json!({ "job": job, "replaces": replaces }).to_string();
         // A first line that was cut off says nothing: the run was ended before it could do anything.
         if !text.contains('\n') {
             text.clear();
         }
-        let mut lines = text.lines();
-        let same = lines.next() == Some(&job[..]);
+        let first = text.lines().next();
+        let was = [false, true].into_iter().find(|&replaces| first == Some(&head(replaces)[..]));
+        let same = was.is_some();
         // What is on the disk is not thrown away unasked.
-        let begun = text.lines().count() > 1;
+        let begun = has_a_group(&text);
         if begun && !resume {
-            return Err(Error::InvalidArgument(format!(
-                "'{}' is unfinished since an earlier run: go on with it (--resume), or remove '{}'",
+            return Err(Error::Unfinished(format!(
+                "'{}' is unfinished since an earlier run: go on with it, or remove '{}'",
                 shorten(&to.display().to_string(), 200),
                 shorten(&path.display().to_string(), 200)
             )));
@@ -449,7 +485,9 @@ impl Journal {
                 shorten(&path.display().to_string(), 200)
             )));
         }
-        let mut journal = Journal { path: path.clone(), job, there: HashSet::new(), file: Mutex::new(file) };
+        let replaces = was.filter(|_| resume).unwrap_or(replaces);
+        let (head, file) = (head(replaces), Mutex::new(file));
+        let mut journal = Journal { path: path.clone(), head, replaces, there: HashSet::new(), file };
         if resume && same {
             // A line that was cut off by the interruption is of a group that is done again.
             let end = text.rfind('\n').map_or(0, |end| end + 1);
@@ -497,7 +535,7 @@ impl Journal {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let fail = |e| Error::io("write", &self.path, e);
         file.set_len(0).map_err(fail)?;
-        (&*file).write_all(format!("{}\n", self.job).as_bytes()).and_then(|()| file.sync_data()).map_err(fail)
+        (&*file).write_all(format!("{}\n", self.head).as_bytes()).and_then(|()| file.sync_data()).map_err(fail)
     }
 
     /// A group is.
@@ -510,7 +548,7 @@ impl Journal {
             .map_err(|e| Error::io("write", &self.path, e))
     }
 
-    /// Whether there is one to go on with.
+    /// Whether there is one.
     pub fn exists(to: &Path) -> bool {
         Self::path(to).is_file()
     }
@@ -519,7 +557,7 @@ impl Journal {
     /// that is so.
     pub fn remove_if_empty(to: &Path) -> bool {
         let path = Self::path(to);
-        let empty = std::fs::read_to_string(&path).is_ok_and(|text| text.lines().count() <= 1);
+        let empty = std::fs::read_to_string(&path).is_ok_and(|text| !has_a_group(&text));
         if empty {
             let _ = std::fs::remove_file(&path);
             let _ = std::fs::remove_file(super::output::temporary(to));
@@ -532,6 +570,11 @@ impl Journal {
         let path = Self::path(to);
         std::fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))
     }
+}
+
+/// Whether a journal says that a group is on the disk. A line that was cut off does not.
+fn has_a_group(journal: &str) -> bool {
+    journal.bytes().filter(|&byte| byte == b'\n').count() > 1
 }
 
 /// That a file of that name can be opened as one that holds this group; else why not.

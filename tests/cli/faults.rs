@@ -150,6 +150,19 @@ pub(super) fn is_no_model(out: &Path, at: &str) {
     assert_ne!(run_on("inspect", out, &[]).code, 0, "{at}: a model is left");
 }
 
+/// Whether a run that has failed left a finished group to go on with. If not, it left nothing, not even a folder.
+#[track_caller]
+pub(super) fn left_something(below: &Path, at: &str) -> bool {
+    let finished = |(name, bytes): (&PathBuf, &Vec<u8>)| {
+        let name = name.file_name().unwrap().to_str().unwrap();
+        let lines = || bytes.iter().filter(|&&b| b == b'\n').count();
+        name.ends_with(".safetensors") || name.ends_with(".safetensors.df11-job") && lines() > 1
+    };
+    let something = models::tree(below).iter().any(finished);
+    assert!(something || list(below).is_empty(), "{at}: {:?} and {:?}", list(below), models::tree(below).keys());
+    something
+}
+
 #[test]
 fn compressing_survives_every_fault() {
     let (faulty, dir) = (Faulty::new(), tempfile::tempdir().unwrap());
@@ -157,7 +170,7 @@ fn compressing_survives_every_fault() {
     for name in ["model", "model.safetensors"] {
         let below = dir.path().join(format!("in-{name}"));
         std::fs::create_dir(&below).unwrap();
-        let out = below.join(name);
+        let out = below.join("new").join(name);
         Ran::of(compress(&source, &out, &[]).output().unwrap()).good();
         // A single file has its config beside it.
         let whole = models::tree(&below);
@@ -172,11 +185,12 @@ fn compressing_survives_every_fault() {
                 if let Some(ran) = failed {
                     assert!(ran.err.contains(dir.path().to_str().unwrap()), "{at}: {}", ran.err);
                     is_no_model(&out, at);
+                    left_something(&below, at);
                     let again = Ran::of(compress(&source, &out, &["--resume"]).output().unwrap());
                     assert_eq!(again.code, 0, "{at}, left {:?}, and then: {}", list(&below), again.err);
                 } else if at.starts_with("remove") {
                     // The notes of a complete file are removed by whoever finds them.
-                    assert!(list(&below).iter().any(|name| name.ends_with(".df11-job")), "{at}");
+                    assert!(list(out.parent().unwrap()).iter().any(|name| name.ends_with(".df11-job")), "{at}");
                     Ran::of(compress(&source, &out, &["--resume"]).output().unwrap()).good();
                 }
                 models::same(&models::tree(&below), &whole);

@@ -154,7 +154,14 @@ fn ctrl_c() {
             }
             if out.is_dir() {
                 let ran = compress(&source, &out, more);
-                ran.bad(2, &["unfinished", "an earlier run: go on with it (--resume), or remove"]);
+                ran.bad(
+                    2,
+                    &[
+                        "unfinished",
+                        "an earlier run: go on with it, or remove ",
+                        ". The same command with --resume goes on",
+                    ],
+                );
             }
             let text = compress(&source, &out, &[more, &["--resume"]].concat()).good();
             let resumed = text.lines().find(|l| l.starts_with("resumed ")).unwrap_or_else(|| panic!("{text}"));

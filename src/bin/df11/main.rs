@@ -162,11 +162,20 @@ impl Failure {
     }
 }
 
+/// Which option of this tool is the way out that the library, which has none of that name, cannot say.
+fn advice(error: &df11::Error) -> &'static str {
+    match error {
+        df11::Error::Exists(_) => ": replace it (--force), or write elsewhere",
+        df11::Error::Unfinished(_) => ". The same command with --resume goes on",
+        _ => "",
+    }
+}
+
 impl From<df11::Error> for Failure {
     fn from(error: df11::Error) -> Failure {
         match error.status() {
             Status::InvalidFormat | Status::UnsupportedFormat | Status::Corrupt => Failure::bad(error),
-            _ => Failure::cannot(error),
+            _ => Failure::cannot(format!("{error}{}", advice(&error))),
         }
     }
 }
