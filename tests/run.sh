@@ -5,6 +5,8 @@
 # Debian packages that are missing are installed where that is possible.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# What makes the next build faster makes this one slower, and in CI there is none.
+[ -z "${CI:-}" ] || export CARGO_INCREMENTAL=0
 
 need() { # COMMAND PACKAGE: installs the Debian package that has a command
     command -v "$1" >/dev/null && return

@@ -11,8 +11,8 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 step() { echo "== $*"; "$@"; }
 
 address() {
-    # The emulated driver is no part of what is looked at, and is built as always.
-    step cargo build --locked -p df11-emulator
+    # The emulated driver is no part of what is looked at, and is that of the other tests.
+    step cargo build --locked --profile test -p df11-emulator
     DF11_TEST_EMULATOR=$(realpath "${CARGO_TARGET_DIR:-target}/debug/libdf11_emulator.so")
     export DF11_TEST_EMULATOR RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="target/asan"
     local tests=(golden decode encode writer hostile properties image fuzz cuda_groups miri mistakes structs describe
