@@ -345,6 +345,121 @@ fn going_on_looks_at_what_goes_with_the_tensors() {
     }
 }
 
+/// A first word of "replace" is of what is there then, and none of what comes later.
+#[test]
+fn what_came_since_is_not_what_was_to_be_replaced() {
+    let (from, folder) = (source(), tempfile::tempdir().unwrap());
+    let to = folder.path().join("x.safetensors");
+    begin(from.path(), &to, &options());
+    std::fs::write(&to, "precious").unwrap();
+    let resume = CompressOptions { resume: true, keep_existing: true, ..options() };
+    assert!(matches!(run(from.path(), &to, &resume), Err(Error::Exists(_))));
+    assert_eq!(std::fs::read_to_string(&to).unwrap(), "precious");
+    std::fs::remove_file(&to).unwrap();
+    assert_eq!(run(from.path(), &to, &resume).unwrap().resumed, 2);
+}
+
+/// A file alone in a folder of others' and the same file in a folder of its own have one name, and are two jobs. What is begun
+/// as the one is not gone on with as the other, which would write more beside it.
+#[test]
+fn a_file_in_somebodys_folder_does_not_become_the_folders_model() {
+    let (from, folder) = (source(), tempfile::tempdir().unwrap());
+    for (name, text) in [("config.json", r#"{"a": 1}"#), ("card.md", "the source's")] {
+        std::fs::write(from.path().join(name), text).unwrap();
+    }
+    let (to, card) = (folder.path().join("model.safetensors"), folder.path().join("card.md"));
+    let journal = folder.path().join(".model.safetensors.df11-job");
+    std::fs::write(&card, "mine").unwrap();
+    begin(from.path(), &to, &options());
+    // And what a run that was killed before its first group leaves.
+    let text = std::fs::read_to_string(&journal).unwrap();
+    let head = text.lines().next().unwrap().to_owned() + "\n";
+    for text in [&text, &head] {
+        std::fs::write(&journal, text).unwrap();
+        for resume in [false, true] {
+            let single = CompressOptions { layout: Layout::SingleFile, resume, ..options() };
+            let error = run(from.path(), folder.path(), &single).unwrap_err();
+            assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+            assert_eq!(std::fs::read_to_string(&card).unwrap(), "mine");
+            assert_eq!(&std::fs::read_to_string(&journal).unwrap(), text);
+        }
+    }
+    run(from.path(), &to, &CompressOptions { resume: true, ..options() }).unwrap();
+    assert_eq!(std::fs::read_to_string(&card).unwrap(), "mine");
+}
+
+/// A run that fails removes what it has written, and nothing that it found: not what an earlier one that was killed has left,
+/// and not what somebody has put there since.
+#[test]
+fn a_failure_removes_what_the_run_has_written() {
+    let (from, folder) = (source(), tempfile::tempdir().unwrap());
+    std::fs::create_dir(from.path().join("more")).unwrap();
+    for (name, text) in [("a.md", "a"), ("b.md", "b"), ("more/c.md", "c")] {
+        std::fs::write(from.path().join(name), text).unwrap();
+    }
+    let to = folder.path().join("out");
+    let single = CompressOptions { layout: Layout::SingleFile, keep_existing: true, ..options() };
+    let resume = CompressOptions { resume: true, ..single.clone() };
+    let journal = to.join(".model.safetensors.df11-job");
+    run_with(from.path(), &to, &single, {
+        let (journal, kept) = (journal.clone(), folder.path().join("journal"));
+        move || assert!(std::fs::copy(&journal, &kept).unwrap() > 0)
+    })
+    .unwrap();
+    // As after a kill before the first group, with something of somebody's own.
+    for name in ["model.safetensors", "config.json", "a.md"] {
+        std::fs::remove_file(to.join(name)).unwrap();
+    }
+    std::fs::copy(folder.path().join("journal"), &journal).unwrap();
+    let error = run(from.path(), &to, &single).unwrap_err();
+    assert!(matches!(error, Error::Unfinished(_)), "{error}");
+    std::fs::write(to.join("model.safetensors"), "mine").unwrap();
+    assert!(matches!(run(from.path(), &to, &resume), Err(Error::Exists(_))));
+    std::fs::remove_file(to.join("model.safetensors")).unwrap();
+    std::fs::write(to.join("b.md"), "mine").unwrap();
+    refused(run(from.path(), &to, &resume), Status::InvalidArgument, "b.md' is not what");
+    let stopped = Progress::with_callback(|progress| progress.total() == 0);
+    writer::compress(from.path(), &to, &resume, &stopped).unwrap_err();
+    let read = |name: &str| std::fs::read_to_string(to.join(name)).unwrap();
+    assert_eq!((read("b.md").as_str(), read("more/c.md").as_str()), ("mine", "c"));
+    std::fs::write(to.join("b.md"), "b").unwrap();
+    assert!(run(from.path(), &to, &resume).unwrap().complete);
+    assert_eq!(read("a.md"), "a");
+}
+
+/// Going on is offered only where it would be accepted.
+#[test]
+fn going_on_is_offered_to_the_same_job_alone() {
+    let (from, folder) = (source(), tempfile::tempdir().unwrap());
+    let other = patterned(json!({ r"layers\.\d+": ["b", "a"] }));
+    let (to, parts) = (folder.path().join("x.safetensors"), folder.path().join("parts"));
+    begin(from.path(), &to, &options());
+    run(from.path(), &parts, &CompressOptions { part: Part { number: 1, count: 2 }, ..options() }).unwrap();
+    let two = |options: CompressOptions| CompressOptions { part: Part { number: 1, count: 2 }, ..options };
+    for (to, same) in [(&to, options()), (&parts, two(options()))] {
+        let again = run(from.path(), to, &same).unwrap_err();
+        assert!(matches!(again, Error::Unfinished(_)), "{again}");
+    }
+    for (to, different) in [(&to, other.clone()), (&parts, two(other)), (&parts, options())] {
+        let error = run(from.path(), to, &different).unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument(_)) && error.to_string().contains("was begun"), "{error}");
+    }
+    // A folder that is written one way is not gone on with in the other.
+    let inside = parts.join("x.safetensors");
+    let error = run(from.path(), &inside, &CompressOptions { resume: true, ..options() }).unwrap_err();
+    assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+}
+
+/// What a run that was killed at its very end has left beside its model says nothing about another one.
+#[test]
+fn notes_of_another_job_are_none() {
+    let (from, folder) = (source(), tempfile::tempdir().unwrap());
+    let note = folder.path().join(".df11-part-1-of-1.json");
+    std::fs::write(&note, r#"{"job": {"source": "another"}, "finished": true, "left": []}"#).unwrap();
+    assert_eq!(run(from.path(), folder.path(), &options()).unwrap().groups, 2);
+    assert!(!note.exists());
+}
+
 /// A folder that cannot be begun is as it was, or not there.
 #[test]
 fn what_cannot_be_begun_leaves_nothing() {
@@ -398,12 +513,12 @@ fn who_fails_removes_nothing_of_the_next_one() {
                 while !ended.load(Ordering::Relaxed) {
                     let Ok(file) = std::fs::File::open(&lock) else { continue };
                     let had = file.try_lock().is_ok();
-                    let _rest = clears.lock().unwrap();
+                    let rest = clears.lock().unwrap();
                     if had && is_named(&file) {
                         std::thread::sleep(std::time::Duration::from_millis(2));
                         stolen += !is_named(&file) as usize;
                     }
-                    drop(file);
+                    drop((file, rest));
                     std::thread::sleep(std::time::Duration::from_millis(1));
                 }
                 stolen

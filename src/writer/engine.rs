@@ -17,8 +17,8 @@
 mod lay_out;
 
 use super::check;
+use super::journal::Journal;
 use super::output::PartialFile;
-use super::state::Journal;
 use super::tasks::{Kind, Next, Task, Tasks};
 use crate::error::{Error, Place, Result, grow, shorten};
 use crate::format::{FileLayout, LayoutTensor, MEMBERS, Member, Model};

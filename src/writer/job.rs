@@ -4,10 +4,11 @@ use super::config;
 use super::destination::{config_beside, destination_of};
 use super::engine::{self, FileSpec, GroupSpec, Settings, Unfit};
 use super::input::Input;
+use super::journal::{Journal, Manner};
 use super::output::{self, NewFolders};
 use super::plan::{self, Plan, SourceTensor};
 use super::presets;
-use super::state::{self, Held, Journal, LeftGroup, Part, PartState};
+use super::state::{self, Held, LeftGroup, Part, PartState};
 use super::{CompressOptions, DEFAULT_MEMORY, LeftPlain, Report};
 use crate::error::{Error, Place, Result, shorten};
 use crate::format::{Model, Tensor, UNFINISHED, read_text};
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 /// What is to be done.
 pub(super) struct Job<'o> {
@@ -238,9 +240,13 @@ impl<'o> Job<'o> {
     /// succeeds may repeat it once too often. Names and sizes do not tell one training from the next, so every bit is compared.
     fn already_complete(&self, files: &[&Path], progress: &Progress) -> Result<Option<Report>> {
         let mut report = self.report(&[]);
+        let paths: Vec<PathBuf> = files.iter().filter(|f| f.is_file()).map(|f| f.to_path_buf()).collect();
         let whole = self.measure(&mut report, files).and_then(|there| self.check_whole(&there));
-        let files: Vec<PathBuf> = files.iter().filter(|f| f.is_file()).map(|f| f.to_path_buf()).collect();
-        let (Ok(()), Ok(model)) = (whole, Model::open_files(&files, Some(&self.config))) else { return Ok(None) };
+        let model = match whole.and_then(|()| Model::open_files(&paths, Some(&self.config))) {
+            Ok(model) => model,
+            Err(error) if is_no_answer(&error) => return Err(error),
+            Err(_) => return Ok(None),
+        };
         // What is asked for and was not then would have to be written.
         let lacks = |t: &Tensor| {
             let shape = || self.input.model.find_tensor(t.name()).map(|n| self.input.model.tensors()[n].shape());
@@ -252,7 +258,7 @@ impl<'o> Job<'o> {
         let options = VerifyOptions { threads: self.options.threads };
         let verified = host::verify_model(&model, Some(&self.input.model), &options, progress, &mut |_| {});
         match verified {
-            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(error) if is_no_answer(&error) => return Err(error),
             Ok(verified) if verified.is_good() => {}
             _ => return Ok(None),
         }
@@ -262,7 +268,7 @@ impl<'o> Job<'o> {
         let left: Vec<LeftGroup> = left.collect();
         self.refuse_left(&left)?;
         report.left.extend(left.iter().flat_map(|left| self.left_plain(left)));
-        self.complete_what_goes_with_it(&mut report, progress)?;
+        report.carried = self.complete_what_goes_with_it(progress)?;
         report.resumed = report.groups;
         report.complete = true;
         log::info!("all of it is there already, and equal to the source");
@@ -271,22 +277,31 @@ impl<'o> Job<'o> {
 
     /// Beside tensors that are all there: what a run writes last. What is missing is written; what is different was changed since,
     /// here or in the source, and is not replaced unasked.
-    fn complete_what_goes_with_it(&self, report: &mut Report, progress: &Progress) -> Result<()> {
+    fn complete_what_goes_with_it(&self, progress: &Progress) -> Result<Vec<PathBuf>> {
         let config = match &self.single {
             Some(file) => config_beside(file, &self.config, self.bare),
             None => self.folder.join("config.json"),
         };
-        let there = read_text(&config)?;
-        if there.as_ref().is_some_and(|there| there != self.config.as_bytes()) {
-            return Err(differs(&config));
+        let lacks = |path: &Path| path.symlink_metadata().is_err();
+        let carried = |name: &PathBuf| lacks(&self.folder.join(name));
+        let incomplete = lacks(&config) || !self.bare && self.input.carried.iter().any(carried);
+        let notes = self.single.is_none() && !state::notes(&self.folder)?.is_empty();
+        let _alone = (incomplete || notes).then(|| state::alone(&self.folder)).transpose()?;
+        let carried = if self.bare { Vec::new() } else { self.carry(&mut Vec::new(), progress)? };
+        self.write_config(&config)?;
+        if notes {
+            state::remove_notes(&self.folder);
         }
-        if !self.bare {
-            self.carry(report, Carry::Missing, progress)?;
+        Ok(carried)
+    }
+
+    /// Writes the config of a folder, unless it is there.
+    fn write_config(&self, config: &Path) -> Result<()> {
+        match read_text(config)? {
+            None => output::write_file(config, self.config.as_bytes()),
+            Some(there) if there == self.config.as_bytes() => Ok(()),
+            Some(_) => Err(differs(config)),
         }
-        if there.is_none() {
-            output::write_file(&config, self.config.as_bytes())?;
-        }
-        Ok(())
     }
 
     fn left_group(&self, unfit: Unfit) -> LeftGroup {
@@ -303,7 +318,7 @@ impl<'o> Job<'o> {
         let count = self.options.part.count;
         let mut left = Vec::new();
         for number in 1..=count {
-            left.extend(PartState::finished(&self.folder, Part { number, count })?);
+            left.extend(PartState::finished(&self.folder, Part { number, count }, &self.identity)?);
         }
         self.refuse_left(&left)?;
         let _alone = state::begin_end(&self.folder)?;
@@ -360,8 +375,8 @@ impl<'o> Job<'o> {
         if left.len() == self.groups.len() {
             log::warn!("no group could be compressed: the model is a copy of its source");
         }
-        self.carry(&mut report, Carry::All, progress)?;
-        output::write_file(&self.folder.join("config.json"), self.config.as_bytes())?;
+        report.carried = self.carry(&mut Vec::new(), progress)?;
+        self.write_config(&self.folder.join("config.json"))?;
         let mut names: Vec<&Path> =
             (0..self.groups.len()).filter(|g| !is_left(g)).map(|g| self.files[g].as_path()).collect();
         if self.remainder.is_file() {
@@ -392,7 +407,10 @@ impl<'o> Job<'o> {
         }
         // A folder that is being written has files of its own of such names.
         if self.folder.join(UNFINISHED).exists() {
-            return Err(state::unfinished(&self.folder));
+            return Err(Error::InvalidArgument(format!(
+                "the folder '{}' is being written as one file per group, or was and is unfinished",
+                shorten(&self.folder.display().to_string(), 200)
+            )));
         }
         // A run that was ended after the file had its name leaves a journal without a file to go on with.
         if self.options.resume
@@ -407,52 +425,65 @@ impl<'o> Job<'o> {
         if self.options.keep_existing && !(begun && self.options.resume) {
             self.refuse_existing(file)?;
         }
-        if !(begun || self.bare) {
-            state::must_be_empty(&self.folder)?;
-        }
-        let replaces = !self.options.keep_existing;
-        let journal = Journal::open(file, &self.identity, replaces, self.options.resume)?;
-        // What was to be replaced when the run began may be; what has come since may not.
-        let keep = self.options.keep_existing && !journal.replaces;
+        // What is to be replaced is there when the run begins; what comes later is not meant.
+        let replaces = !self.options.keep_existing && self.existing(file).is_some();
+        let manner = Manner { bare: self.bare, replaces };
+        let journal = Journal::open(file, &self.identity, manner, self.options.resume)?;
         // Until nothing is left to be removed, nobody else begins.
-        let _held = journal.hold();
-        let result = self.write_single(file, journal, keep, progress);
+        let (_held, progressed) = (journal.hold(), journal.progressed());
+        // Of a folder with more in it than the file, an earlier run may have written a part.
+        let undo = journal.new || self.bare;
+        let mut written = Vec::new();
+        let result = self.write_single(file, journal, &mut written, progress);
         // If nothing was completed, no trace is left.
-        if result.is_err() && Journal::remove_if_empty(file) && !self.bare {
-            for name in &self.input.carried {
-                let _ = std::fs::remove_file(self.folder.join(name));
+        if result.is_err() && undo && !progressed.load(Ordering::Relaxed) {
+            let _ = std::fs::remove_file(output::temporary(file));
+            for name in written {
+                let _ = std::fs::remove_file(self.folder.join(&name));
                 for below in name.ancestors().skip(1).filter(|below| !below.as_os_str().is_empty()) {
                     let _ = std::fs::remove_dir(self.folder.join(below));
                 }
             }
+            let _ = Journal::remove(file);
         }
         result
     }
 
-    /// Fails if a file, or the config that readers would take for its own, is there already.
-    fn refuse_existing(&self, file: &Path) -> Result<()> {
+    /// The file, or the config that readers would take for its own, if it is there already.
+    fn existing(&self, file: &Path) -> Option<PathBuf> {
         let own = file.with_extension("config.json");
         let is_other = || read_text(&own).is_ok_and(|there| there.is_none_or(|there| there != self.config.as_bytes()));
-        let there = match file.symlink_metadata() {
-            Ok(_) => file,
-            Err(_) if self.bare && own.symlink_metadata().is_ok() && is_other() => &own,
-            Err(_) => return Ok(()),
-        };
-        Err(Error::Exists(there.to_owned()))
+        match file.symlink_metadata() {
+            Ok(_) => Some(file.to_owned()),
+            Err(_) if self.bare && own.symlink_metadata().is_ok() && is_other() => Some(own),
+            Err(_) => None,
+        }
     }
 
-    /// With `keep`, a file that has the name by now is not replaced.
-    fn write_single(&self, file: &Path, journal: Journal, keep: bool, progress: &Progress) -> Result<Report> {
+    fn refuse_existing(&self, file: &Path) -> Result<()> {
+        self.existing(file).map_or(Ok(()), |there| Err(Error::Exists(there)))
+    }
+
+    /// `written` gets the names of the files that were copied.
+    fn write_single(
+        &self,
+        file: &Path,
+        journal: Journal,
+        written: &mut Vec<PathBuf>,
+        progress: &Progress,
+    ) -> Result<Report> {
+        // What was to be replaced when the run began may be; what has come since may not.
+        let keep = self.options.keep_existing && !journal.replaces;
         if keep {
             self.refuse_existing(file)?;
+        }
+        if journal.new && !self.bare {
+            state::must_be_empty(&self.folder, journal.name())?;
         }
         let plain: Vec<usize> = self.beside.iter().flatten().chain(&self.rest).copied().collect();
         let packed: u64 = self.groups.iter().map(|g| self.bytes(&g.tensors)).sum();
         progress.begin(packed + self.bytes(&plain));
-        let mut carried = Report::default();
-        if !self.bare {
-            self.carry(&mut carried, Carry::All, progress)?;
-        }
+        let carried = if self.bare { Vec::new() } else { self.carry(written, progress)? };
         let spec = FileSpec {
             path: file.to_owned(),
             groups: (0..self.groups.len()).collect(),
@@ -462,7 +493,7 @@ impl<'o> Job<'o> {
         };
         let made = engine::run(&self.input.model, &self.groups, vec![spec], &self.settings(), progress)?;
         let left: Vec<LeftGroup> = made.unfit.into_iter().map(|u| self.left_group(u)).collect();
-        let mut report = Report { resumed: made.resumed, carried: carried.carried, ..self.report(&left) };
+        let mut report = Report { resumed: made.resumed, carried, ..self.report(&left) };
         // All that may fail is done before the file has its name: then there is a model, and no error.
         for out in &made.unnamed {
             let there = self.measure(&mut report, &[out.temporary()])?;
@@ -499,14 +530,14 @@ impl<'o> Job<'o> {
         Ok(report)
     }
 
-    /// Copies what goes with the model as it is.
-    fn carry(&self, report: &mut Report, which: Carry, progress: &Progress) -> Result<()> {
-        let Some(source) = &self.input.folder else { return Ok(()) };
+    /// Copies what goes with the model as it is, and names it; `written` gets what was not there. What is there is such a copy, or
+    /// is not replaced unasked.
+    fn carry(&self, written: &mut Vec<PathBuf>, progress: &Progress) -> Result<Vec<PathBuf>> {
+        let Some(source) = &self.input.folder else { return Ok(Vec::new()) };
         for file in &self.input.carried {
             progress.check()?;
             let (from, to) = (source.join(file), self.folder.join(file));
-            report.carried.push(file.clone());
-            if which == Carry::Missing && to.symlink_metadata().is_ok() {
+            if to.symlink_metadata().is_ok() {
                 if !output::is_copy(&from, &to, progress)? {
                     return Err(differs(&to));
                 }
@@ -516,8 +547,9 @@ impl<'o> Job<'o> {
                 NewFolders::make(folder)?;
             }
             output::copy_file(&from, &to, progress)?;
+            written.push(file.clone());
         }
-        Ok(())
+        Ok(self.input.carried.clone())
     }
 
     /// What can be told before and beside the files.
@@ -593,18 +625,15 @@ impl<'o> Job<'o> {
     }
 }
 
-/// What is copied of what goes with a model.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Carry {
-    All,
-    /// What is not there; what is there has to be a copy already.
-    Missing,
+/// Whether it was not found out what a model is, rather than that it is a bad one.
+fn is_no_answer(error: &Error) -> bool {
+    matches!(error, Error::Cancelled | Error::Io { .. } | Error::OutOfMemory { .. } | Error::Internal(_))
 }
 
-/// Beside a complete model, something is not what goes with its source.
+/// Something beside the tensors is not what goes with this source.
 fn differs(file: &Path) -> Error {
     Error::InvalidArgument(format!(
-        "the tensors are all there, and '{}' is not what this run would write: remove it to have it written",
+        "'{}' is not what this run would write: remove it to have it written",
         shorten(&file.display().to_string(), 200)
     ))
 }

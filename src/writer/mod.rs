@@ -10,7 +10,8 @@
 //! - `check`: the verification of what was written;
 //! - `config`: config.json;
 //! - `destination`: where a model goes, and what may not be there;
-//! - `output`, `state`: files that get their names when they are complete, and what is kept to go on after an interruption.
+//! - `output`: files that get their names when they are complete;
+//! - `state`, `journal`: what is kept of folders and of single files to go on after an interruption.
 //!
 //! # Where things go
 //!
@@ -29,6 +30,7 @@ mod destination;
 mod engine;
 mod input;
 mod job;
+mod journal;
 mod output;
 pub mod plan;
 pub mod presets;
@@ -73,12 +75,12 @@ pub struct CompressOptions {
     /// Which part of the groups to do. Other processes do the others, in the same folder, and then somebody calls
     /// [`merge`].
     pub part: Part,
-    /// Go on with what an interrupted run has left. Where nothing is missing, every bit is compared with the source, and what
-    /// goes with the tensors (config.json, tokenizers) is written where it is not there and refused where it was changed.
+    /// Go on with what an interrupted run has left. Where no tensor is missing, every bit is compared with the source, and what
+    /// goes with the tensors (config.json, tokenizers) is written where it is not there; where it differs, that is an error.
     pub resume: bool,
     /// Fail ([`Error::Exists`](crate::Error::Exists)) rather than replace a file that has the destination's name, or that of its own
-    /// config, unless the run that is gone on with began without this, or the file is what would be written. It is looked for at
-    /// the beginning and once more at the end.
+    /// config, unless the file is what would be written, or the run that is gone on with began without this when there was one to
+    /// replace. It is looked for at the beginning and once more at the end.
     pub keep_existing: bool,
     /// Decode each group from its file and compare before the file gets its name.
     pub verify: bool,

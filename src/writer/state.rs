@@ -9,16 +9,16 @@
 //! | `.NAME.df11-job` | for a single file: the same as the first and whether a file of that name may be replaced, then the groups that are on the disk, a line each |
 //! | `.NAME.df11-tmp` | a file that is being written |
 
+use super::journal;
 use super::output::{NewFolders, no_links, write_file};
 use crate::error::{Error, Place, Result, shorten};
 use crate::format::UNFINISHED;
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 /// One of the parts that share a model: `number` of `count`, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,7 @@ pub(super) struct LeftGroup {
 pub(super) struct PartState {
     folder: PathBuf,
     part: Part,
+    job: Value,
     /// Locked as long as this lives, so that no other process does the same.
     lock: Option<File>,
     pub left: Vec<LeftGroup>,
@@ -98,18 +99,25 @@ impl Held {
     /// The lock of a part of a folder that could not be begun; `None` if another process has it, which then goes on with what there
     /// is.
     pub fn of_part(folder: &Path, part: Part) -> Option<Held> {
-        match File::open(folder.join(part.lock())) {
-            Ok(lock) => lock.try_lock().is_ok().then(|| Held(Some(lock))),
+        let path = folder.join(part.lock());
+        match File::open(&path) {
+            Ok(lock) => (lock.try_lock().is_ok() && is_named(&lock, &path).unwrap_or(false)).then(|| Held(Some(lock))),
             // Nobody can have what is not there.
-            Err(_) => Some(Held(None)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(Held(None)),
+            Err(_) => None,
         }
+    }
+
+    /// The lock of an open file.
+    pub fn copy_of(file: &File) -> Held {
+        Held(file.try_clone().ok())
     }
 }
 
 /// Opens, or makes, a file whose name all know, and locks it; `None` if another process has. One that was removed while
 /// this waited for nothing is no lock, for others would make and lock a new one: then this does, too. Not every file system can
 /// lock, and none must.
-fn lock_of(path: &Path, options: &mut OpenOptions) -> std::io::Result<Option<File>> {
+pub(super) fn lock_of(path: &Path, options: &mut OpenOptions) -> std::io::Result<Option<File>> {
     loop {
         let file = options.create(true).open(path)?;
         if !file.metadata()?.is_file() {
@@ -157,15 +165,24 @@ impl Drop for End {
     }
 }
 
-/// Begins to complete a folder.
+/// Keeps others from completing a model in a folder.
 ///
 /// # Errors
 ///
 /// `InvalidArgument` if another process does so right now.
-pub(super) fn begin_end(folder: &Path) -> Result<End> {
+pub(super) fn alone(folder: &Path) -> Result<End> {
     let path = folder.join(".df11-part-end.lock");
     let lock = lock_of(&path, no_links().write(true).truncate(true)).map_err(|e| Error::io("open", &path, e))?;
-    let end = End { path, lock: lock.ok_or_else(|| being_written(folder, Part::WHOLE))? };
+    Ok(End { path, lock: lock.ok_or_else(|| being_written(folder, Part::WHOLE))? })
+}
+
+/// Begins to complete an unfinished folder.
+///
+/// # Errors
+///
+/// As [`alone`]; `InvalidArgument` if another process just has.
+pub(super) fn begin_end(folder: &Path) -> Result<End> {
+    let end = alone(folder)?;
     if folder.join(UNFINISHED).exists() {
         return Ok(end);
     }
@@ -209,8 +226,10 @@ pub(super) fn begin_folder(folder: &Path, job: &Value, resume: bool) -> Result<B
 fn mark(folder: &Path, job: &Value, resume: bool) -> Result<bool> {
     let marker = folder.join(UNFINISHED);
     if read(&marker)?.is_none() {
-        match must_be_empty(folder) {
-            Ok(()) => return write_job(&marker, job).map(|()| true),
+        match must_be_empty(folder, None) {
+            Ok(()) if write_job(&marker, job)? => return Ok(true),
+            // Another part was faster.
+            Ok(()) => {}
             // Another part may have begun in between, and finished a group: then all is well.
             Err(error) if read(&marker)?.is_none() => return Err(error),
             Err(_) => {}
@@ -219,17 +238,16 @@ fn mark(folder: &Path, job: &Value, resume: bool) -> Result<bool> {
     if !resume {
         let busy = File::open(folder.join(Part::WHOLE.lock()))
             .is_ok_and(|lock| matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)));
-        return Err(if busy { being_written(folder, Part::WHOLE) } else { unfinished(folder) });
+        if busy {
+            return Err(being_written(folder, Part::WHOLE));
+        }
+        check_job(&marker, job)?;
+        return Err(Error::Unfinished(format!(
+            "the folder '{}' is the unfinished output of an earlier run: go on with it, or remove it",
+            shorten(&folder.display().to_string(), 200)
+        )));
     }
     check_job(&marker, job).map(|()| false)
-}
-
-/// What is said of a folder that is to be begun and was before.
-pub(super) fn unfinished(folder: &Path) -> Error {
-    Error::Unfinished(format!(
-        "the folder '{}' is the unfinished output of an earlier run: go on with it, or remove it",
-        shorten(&folder.display().to_string(), 200)
-    ))
 }
 
 fn being_written(folder: &Path, part: Part) -> Error {
@@ -240,16 +258,18 @@ fn being_written(folder: &Path, part: Part) -> Error {
     })
 }
 
-/// How the name of a single file's journal ends.
-const JOURNAL: &str = ".df11-job";
-
 /// Fails if a folder has anything in it but hidden files: another part may be about to say what we are. A single file that
-/// is unfinished is more than that: it would be written to by two, or lie in the folder as a part of the model.
-pub(super) fn must_be_empty(folder: &Path) -> Result<()> {
+/// is unfinished is more than that: it would be written to by two, or lie in the folder as a part of the model; but for the one
+/// whose journal is named `own`.
+pub(super) fn must_be_empty(folder: &Path, own: Option<&OsStr>) -> Result<()> {
     let fail = |e| Error::io("list", folder, e);
     for entry in std::fs::read_dir(folder).map_err(fail)? {
-        let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') || name == UNFINISHED || name.ends_with(JOURNAL) {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.')
+            || name == UNFINISHED
+            || name.ends_with(journal::SUFFIX) && Some(&entry.file_name()[..]) != own
+        {
             return Err(Error::InvalidArgument(format!(
                 "the folder '{}' is not empty: it has '{}'",
                 shorten(&folder.display().to_string(), 200),
@@ -291,8 +311,9 @@ pub(super) fn check_job(marker: &Path, job: &Value) -> Result<()> {
     }
 }
 
-/// Several parts may do so at once, all with the same text: each under a name of its own, and the last rename wins.
-fn write_job(marker: &Path, job: &Value) -> Result<()> {
+/// Several may do so at once, each under a name of its own: the first to link it to the marker's has begun the folder, and
+/// this says whether it was this one. (Where there are no links, the last rename wins.)
+fn write_job(marker: &Path, job: &Value) -> Result<bool> {
     // Processes of several machines may have the same number (in containers it is mostly 1), so the time is in the name,
     // and the ending is that of files that are removed when the folder is finished.
     let time = std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
@@ -300,13 +321,14 @@ fn write_job(marker: &Path, job: &Value) -> Result<()> {
     let fail = |e| Error::io("write", &own, e);
     let mut file = OpenOptions::new().write(true).create_new(true).open(&own).map_err(fail)?;
     let written = file.write_all(job.to_string().as_bytes()).and_then(|()| file.sync_all()).map_err(fail);
-    let named = written.and_then(|()| std::fs::rename(&own, marker).map_err(|e| Error::io("write", marker, e)));
-    if let Err(error) = named {
-        let _ = std::fs::remove_file(&own);
-        return Err(error);
-    }
+    let named = written.and_then(|()| match std::fs::hard_link(&own, marker) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(_) => std::fs::rename(&own, marker).map(|()| true).map_err(|e| Error::io("write", marker, e)),
+    });
+    let _ = std::fs::remove_file(&own);
     super::output::sync_folder_of(marker);
-    Ok(())
+    named
 }
 
 impl PartState {
@@ -330,10 +352,20 @@ impl PartState {
             )));
         }
         check_job(&folder.join(UNFINISHED), job)?;
-        let mut state =
-            PartState { folder: folder.to_owned(), part, lock: Some(lock), left: Vec::new(), finished: false };
-        match read(&path)? {
-            Some(_) if !resume => {
+        let mut state = PartState {
+            folder: folder.to_owned(),
+            part,
+            job: job.clone(),
+            lock: Some(lock),
+            left: Vec::new(),
+            finished: false,
+        };
+        let there = match read(&path)? {
+            Some(text) => state.parse(&path, &text)?,
+            None => false,
+        };
+        match there {
+            true if !resume => {
                 return Err(Error::Unfinished(format!(
                     "part {} of {} was begun before in '{}': go on with it",
                     part.number,
@@ -341,15 +373,15 @@ impl PartState {
                     shorten(&folder.display().to_string(), 200)
                 )));
             }
-            Some(text) => state.parse(&path, &text)?,
-            None => state.save()?,
+            true => {}
+            false => state.save()?,
         }
         Ok(state)
     }
 
     /// Keeps the lock for as long as this lives, too.
     pub fn hold(&self) -> Held {
-        Held(self.lock.as_ref().and_then(|lock| lock.try_clone().ok()))
+        self.lock.as_ref().map_or(Held(None), Held::copy_of)
     }
 
     /// What a part has left, for whoever puts all together.
@@ -357,9 +389,10 @@ impl PartState {
     /// # Errors
     ///
     /// `InvalidArgument` if it is not finished.
-    pub fn finished(folder: &Path, part: Part) -> Result<Vec<LeftGroup>> {
+    pub fn finished(folder: &Path, part: Part, job: &Value) -> Result<Vec<LeftGroup>> {
         let path = folder.join(part.file());
-        let mut state = PartState { folder: folder.to_owned(), part, lock: None, left: Vec::new(), finished: false };
+        let (folder, job) = (folder.to_owned(), job.clone());
+        let mut state = PartState { folder, part, job, lock: None, left: Vec::new(), finished: false };
         if let Some(text) = read(&path)? {
             state.parse(&path, &text)?;
         }
@@ -368,30 +401,35 @@ impl PartState {
                 "part {} of {} is not finished in '{}'",
                 part.number,
                 part.count,
-                shorten(&folder.display().to_string(), 200)
+                shorten(&state.folder.display().to_string(), 200)
             )));
         }
         Ok(state.left)
     }
 
-    fn parse(&mut self, path: &Path, text: &str) -> Result<()> {
+    /// Takes what a note says, if it is of this job: one that a run which was killed at its very end has left may be of
+    /// another. Returns whether it is.
+    fn parse(&mut self, path: &Path, text: &str) -> Result<bool> {
         let invalid = || {
             let place = Place::file(path.display().to_string());
             Error::invalid(place, "this is not what an unfinished run leaves: remove it to do the part anew")
         };
         let json: Value = serde_json::from_str(text).map_err(|_| invalid())?;
+        if json.get("job").ok_or_else(invalid)? != &self.job {
+            return Ok(false);
+        }
         self.finished = json["finished"].as_bool().ok_or_else(invalid)?;
         for left in json["left"].as_array().ok_or_else(invalid)? {
             let text = |key: &str| left[key].as_str().map(str::to_owned).ok_or_else(invalid);
             self.left.push(LeftGroup { group: text("group")?, tensor: text("tensor")?, reason: text("reason")? });
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Notes what was found out.
     pub fn save(&self) -> Result<()> {
         let left = |l: &LeftGroup| json!({ "group": l.group, "tensor": l.tensor, "reason": l.reason });
-        let json = json!({ "finished": self.finished, "left": self.left.iter().map(left).collect::<Vec<_>>() });
+        let json = json!({ "job": self.job, "finished": self.finished, "left": self.left.iter().map(left).collect::<Vec<_>>() });
         write_file(&self.folder.join(self.part.file()), json.to_string().as_bytes())
     }
 }
@@ -402,179 +440,60 @@ pub(super) fn parts_of(folder: &Path) -> Result<Option<u32>> {
     Ok(json.and_then(|json| json["parts"].as_u64()).map(|n| n as u32))
 }
 
-/// Removes what is there only while a folder is unfinished; what says that it is, last. `names` are those of the files that were
-/// written: temporaries of others are not ours.
+/// Removes what is there only while a folder is unfinished. `names` are those of the files that were written: temporaries of
+/// others are not ours. What says that the folder is unfinished goes before the notes of the parts, without which a merge could
+/// not be repeated; when it is gone, so is all that can fail.
 pub(super) fn end_folder(folder: &Path, names: &HashSet<String>) -> Result<()> {
+    let ours = |to: &str| names.contains(to) || to.starts_with(&UNFINISHED[1..]);
+    let marker = folder.join(UNFINISHED);
+    let temporaries = hidden(folder, |name| super::output::written_as(name).is_some_and(ours))?;
+    for path in temporaries.iter().chain([&marker]) {
+        std::fs::remove_file(path).map_err(|e| Error::io("remove", path, e))?;
+    }
+    super::output::sync_folder_of(&marker);
+    remove_notes(folder);
+    Ok(())
+}
+
+/// What parts have noted in a folder.
+pub(super) fn notes(folder: &Path) -> Result<Vec<PathBuf>> {
+    hidden(folder, |name| name.starts_with(".df11-part-"))
+}
+
+/// Removes that from a folder that is complete. Locks go last, for until then nobody else begins.
+pub(super) fn remove_notes(folder: &Path) {
+    let mut notes = notes(folder).unwrap_or_default();
+    notes.sort_by_key(|path| path.extension().is_some_and(|e| e == "lock"));
+    for path in notes {
+        if let Err(error) = std::fs::remove_file(&path) {
+            log::warn!("the folder is complete, and '{}' is left: {error}", path.display());
+        }
+    }
+}
+
+/// The files of a folder whose names begin with a dot, and are meant.
+fn hidden(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     let fail = |e| Error::io("list", folder, e);
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let written = super::output::written_as(&name);
-        let ours = written.is_some_and(|to| names.contains(to) || to.starts_with(&UNFINISHED[1..]));
-        if name.starts_with(".df11-part-") || ours {
-            std::fs::remove_file(entry.path()).map_err(|e| Error::io("remove", entry.path(), e))?;
+        if name.starts_with('.') && is_meant(&name) {
+            found.push(entry.path());
         }
     }
-    let marker = folder.join(UNFINISHED);
-    std::fs::remove_file(&marker).map_err(|e| Error::io("remove", &marker, e))?;
-    super::output::sync_folder_of(&marker);
-    Ok(())
+    Ok(found)
 }
 
 /// After a failure of the run that has begun the folder and still holds its lock: if nothing was completed there is nothing to go on
 /// with, and no trace is left. Otherwise all stays.
 pub(super) fn clear_if_empty(folder: &Path, names: &HashSet<String>, made: &NewFolders) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
-    let empty = entries.flatten().all(|entry| entry.file_name().to_string_lossy().starts_with('.'));
+    let hidden = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with('.');
+    let empty = entries.into_iter().all(|entry| entry.is_ok_and(hidden));
     if empty && end_folder(folder, names).is_ok() {
         made.remove();
     }
-}
-
-/// Which groups of a single file are on the disk.
-pub(super) struct Journal {
-    path: PathBuf,
-    /// The first line.
-    head: String,
-    /// Whether the run was begun as one that may replace a file of that name.
-    pub replaces: bool,
-    there: HashSet<String>,
-    file: Mutex<File>,
-}
-
-impl Journal {
-    /// Opens the journal of a file to be written, or begins one, of a run that may replace a file of that name or not.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidArgument` if it is to be gone on with and is of another job, or if another process is at it.
-    pub fn open(to: &Path, job: &Value, replaces: bool, resume: bool) -> Result<Journal> {
-        let path = Self::path(to);
-        let fail = |e| Error::io("open", &path, e);
-        let file = lock_of(&path, no_links().read(true).append(true)).map_err(fail)?;
-        let mut file = file.ok_or_else(|| Self::busy(to))?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(|e| {
-            // One that this call has made is removed; it has the lock.
-            if file.metadata().is_ok_and(|m| m.len() == 0) {
-                let _ = std::fs::remove_file(&path);
-            }
-            fail(e)
-        })?;
-        let head = |replaces: bool| json!({ "job": job, "replaces": replaces }).to_string();
-        // A first line that was cut off says nothing: the run was ended before it could do anything.
-        if !text.contains('\n') {
-            text.clear();
-        }
-        let first = text.lines().next();
-        let was = [false, true].into_iter().find(|&replaces| first == Some(&head(replaces)[..]));
-        let same = was.is_some();
-        // What is on the disk is not thrown away unasked.
-        let begun = has_a_group(&text);
-        if begun && !resume {
-            return Err(Error::Unfinished(format!(
-                "'{}' is unfinished since an earlier run: go on with it, or remove '{}'",
-                shorten(&to.display().to_string(), 200),
-                shorten(&path.display().to_string(), 200)
-            )));
-        }
-        if resume && !text.is_empty() && !same {
-            return Err(Error::InvalidArgument(format!(
-                "the unfinished '{}' was begun from another source or with other options: go on with the same ones, or remove '{}'",
-                shorten(&to.display().to_string(), 200),
-                shorten(&path.display().to_string(), 200)
-            )));
-        }
-        let replaces = was.filter(|_| resume).unwrap_or(replaces);
-        let (head, file) = (head(replaces), Mutex::new(file));
-        let mut journal = Journal { path: path.clone(), head, replaces, there: HashSet::new(), file };
-        if resume && same {
-            // A line that was cut off by the interruption is of a group that is done again.
-            let end = text.rfind('\n').map_or(0, |end| end + 1);
-            journal.there = text[..end].lines().skip(1).map(str::to_owned).collect();
-            journal.file.get_mut().unwrap_or_else(PoisonError::into_inner).set_len(end as u64).map_err(fail)?;
-        } else if let Err(error) = journal.clear() {
-            // Nothing was on the disk, and a beginning of a line is nothing to go on with.
-            let _ = std::fs::remove_file(&path);
-            return Err(error);
-        }
-        Ok(journal)
-    }
-
-    fn path(to: &Path) -> PathBuf {
-        let mut name = OsString::from(".");
-        name.push(to.file_name().unwrap_or_default());
-        name.push(JOURNAL);
-        to.with_file_name(name)
-    }
-
-    fn busy(to: &Path) -> Error {
-        Error::InvalidArgument(format!("another process is writing '{}'", shorten(&to.display().to_string(), 200)))
-    }
-
-    /// Fails if another process writes to the file.
-    pub fn check_free(to: &Path) -> Result<()> {
-        match File::open(Self::path(to)).map(|file| file.try_lock()) {
-            Ok(Err(TryLockError::WouldBlock)) => Err(Self::busy(to)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Keeps the lock for as long as this lives, too.
-    pub fn hold(&self) -> Held {
-        Held(self.file.lock().unwrap_or_else(PoisonError::into_inner).try_clone().ok())
-    }
-
-    /// Whether a group is on the disk.
-    pub fn has(&self, group: &str) -> bool {
-        self.there.contains(&json!(group).to_string())
-    }
-
-    /// Nothing is.
-    pub fn clear(&self) -> Result<()> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let fail = |e| Error::io("write", &self.path, e);
-        file.set_len(0).map_err(fail)?;
-        (&*file).write_all(format!("{}\n", self.head).as_bytes()).and_then(|()| file.sync_data()).map_err(fail)
-    }
-
-    /// A group is.
-    pub fn add(&self, group: &str) -> Result<()> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = format!("{}\n", json!(group));
-        (&*file)
-            .write_all(line.as_bytes())
-            .and_then(|()| file.sync_data())
-            .map_err(|e| Error::io("write", &self.path, e))
-    }
-
-    /// Whether there is one.
-    pub fn exists(to: &Path) -> bool {
-        Self::path(to).is_file()
-    }
-
-    /// After a failure: if no group is on the disk there is nothing to go on with, and what was begun is removed. Whether
-    /// that is so.
-    pub fn remove_if_empty(to: &Path) -> bool {
-        let path = Self::path(to);
-        let empty = std::fs::read_to_string(&path).is_ok_and(|text| !has_a_group(&text));
-        if empty {
-            let _ = std::fs::remove_file(&path);
-            let _ = std::fs::remove_file(super::output::temporary(to));
-        }
-        empty
-    }
-
-    /// The file is complete.
-    pub fn remove(to: &Path) -> Result<()> {
-        let path = Self::path(to);
-        std::fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))
-    }
-}
-
-/// Whether a journal says that a group is on the disk. A line that was cut off does not.
-fn has_a_group(journal: &str) -> bool {
-    journal.bytes().filter(|&byte| byte == b'\n').count() > 1
 }
 
 /// That a file of that name can be opened as one that holds this group; else why not.

@@ -60,7 +60,7 @@ fn a_merge_wants_all_parts_and_the_same_options() {
     let before = models::tree(&out);
     merge(&source, &out, &[]).bad(2, &["part 2 of 3", "out"]);
     compress(&source, &out, &["--part", "3/3"]).bad(2, &["part 3 of 3 was begun before", "--resume"]);
-    compress(&source, &out, &[]).bad(2, &["unfinished output of an earlier run"]);
+    compress(&source, &out, &[]).bad(2, &["the unfinished output was begun in 3 parts"]);
     models::same(&models::tree(&out), &before);
 
     compress(&source, &out, &["--part", "2/3"]).good();

@@ -209,7 +209,11 @@ fn advise(failure: Failure, args: &ModelArgs, again: &str) -> Failure {
             name.push(".df11-job");
             out.with_file_name(name).exists()
         }
-        false => out.join(".df11-job.json").exists() || out.join(".model.safetensors.df11-job").exists(),
+        // A single file in its folder is called by the kind of model.
+        false => std::fs::read_dir(out).is_ok_and(|folder| {
+            let name = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+            folder.flatten().map(name).any(|name| name == ".df11-job.json" || name.ends_with(".safetensors.df11-job"))
+        }),
     };
     match failure {
         Failure::Cannot(text) if begun => Failure::Cannot(format!("{text}; what is finished stays: {again} goes on")),
