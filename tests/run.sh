@@ -48,10 +48,8 @@ step cargo clippy --locked --workspace --all-targets --features libdf11/cli,libd
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --features cli,cudarc
 step cargo test --locked --features cli,cudarc
 step cargo test --locked -p df11-emulator
-# Answers only: a machine under test has no time to be measured on.
-for bench in decode encode image model; do
-    step cargo bench --locked -p df11-bench --bench "$bench" -- --quick
-done
+# Answers only: a machine under test has no time to be measured on, nor to build anything for that.
+step cargo bench --locked --profile test -p df11-bench --bench decode --bench encode --bench image --bench model -- --quick
 
 # What is built on an installed tree.
 DF11_PREFIX=${DF11_PREFIX:-$PWD/target/stage}
