@@ -425,6 +425,16 @@ fn a_failure_removes_what_the_run_has_written() {
     std::fs::write(to.join("b.md"), "b").unwrap();
     assert!(run(from.path(), &to, &resume).unwrap().complete);
     assert_eq!(read("a.md"), "a");
+    // In an unfinished folder that is found before the work.
+    let (parts, part) = (folder.path().join("parts"), |number| Part { number, count: 2 });
+    run(from.path(), &parts, &CompressOptions { part: part(1), ..options() }).unwrap();
+    std::fs::write(parts.join("a.md"), "mine").unwrap();
+    let second = CompressOptions { part: part(2), ..options() };
+    let worked = run_with(from.path(), &parts, &second, || panic!("it began to work"));
+    refused(worked, Status::InvalidArgument, "a.md' is not what");
+    std::fs::remove_file(parts.join("a.md")).unwrap();
+    run(from.path(), &parts, &CompressOptions { resume: true, ..second }).unwrap();
+    assert!(writer::merge(from.path(), &parts, &options(), &Progress::new()).unwrap().complete);
 }
 
 /// Going on is offered only where it would be accepted.

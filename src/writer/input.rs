@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Place, Result, shorten};
 use crate::format::{Model, read_text, safetensors_of, weights};
-use serde_json::Value;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// The endings of files that hold weights in other ways: they are left behind, for the model would be there twice.
@@ -87,6 +88,31 @@ impl Input {
                 .any(|f| f.file.file_name().is_some_and(|n| n.to_string_lossy().starts_with("diffusion_pytorch_model")))
         };
         if diffusers || named() { weights::MAIN[1] } else { weights::MAIN[0] }
+    }
+
+    /// What the source is: names and sizes of its files, and a hash of their headers and of samples of their bytes. A run is gone
+    /// on with only if all are as they were. (Times would be different on machines that have a copy each; and no two trainings
+    /// leave the same bytes everywhere.)
+    pub fn identity(&self) -> Result<Value> {
+        const SAMPLES: u64 = 64;
+        const SAMPLE_BYTES: u64 = 4096;
+        let mut files = Vec::new();
+        for source in self.model.sources() {
+            let mut size = [0; 8];
+            source.read_at(0, &mut size)?;
+            let mut buffer = Vec::new();
+            let start = 8 + u64::from_le_bytes(size);
+            let mut hash = Sha256::new_with_prefix(source.read_into(0, start, &mut buffer)?);
+            for i in 0..SAMPLES {
+                let rest = source.len() - start;
+                let at = start + (rest as u128 * i as u128 / SAMPLES as u128) as u64;
+                hash.update(source.read_into(at, SAMPLE_BYTES.min(source.len() - at), &mut buffer)?);
+            }
+            let hash: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+            let name = source.path().file_name().map(|n| n.to_string_lossy().into_owned());
+            files.push(json!([name, source.len(), hash]));
+        }
+        Ok(files.into())
     }
 }
 

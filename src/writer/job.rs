@@ -17,7 +17,6 @@ use crate::huffman::encode::Variant;
 use crate::progress::Progress;
 use safetensors::Dtype;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -102,7 +101,7 @@ impl<'o> Job<'o> {
         let config = config::merged(input.config.as_deref(), &input.config_place, &patterns.to_json())?;
         let identity = json!({
             "version": 1,
-            "source": identity(&input)?,
+            "source": input.identity()?,
             "patterns": patterns.to_json(),
             "parts": options.part.count,
             "hashes": options.hashes,
@@ -186,6 +185,8 @@ impl<'o> Job<'o> {
         }
         let mut state = state?;
         self.refuse_left(&state.left)?;
+        // Before the work and not after it.
+        self.refuse_changed(progress)?;
         let left: HashSet<String> = state.left.iter().map(|l| l.group.clone()).collect();
         let mut resumed = 0;
         let mut todo = Vec::new();
@@ -283,8 +284,7 @@ impl<'o> Job<'o> {
             None => self.folder.join("config.json"),
         };
         let lacks = |path: &Path| path.symlink_metadata().is_err();
-        let carried = |name: &PathBuf| lacks(&self.folder.join(name));
-        let incomplete = lacks(&config) || !self.bare && self.input.carried.iter().any(carried);
+        let incomplete = lacks(&config) || !self.bare && self.carried().any(|(_, to)| lacks(&to));
         let notes = self.single.is_none() && !state::notes(&self.folder)?.is_empty();
         let _alone = (incomplete || notes).then(|| state::alone(&self.folder)).transpose()?;
         let carried = if self.bare { Vec::new() } else { self.carry(&mut Vec::new(), progress)? };
@@ -438,10 +438,10 @@ impl<'o> Job<'o> {
         // If nothing was completed, no trace is left.
         if result.is_err() && undo && !progressed.load(Ordering::Relaxed) {
             let _ = std::fs::remove_file(output::temporary(file));
-            for name in written {
-                let _ = std::fs::remove_file(self.folder.join(&name));
-                for below in name.ancestors().skip(1).filter(|below| !below.as_os_str().is_empty()) {
-                    let _ = std::fs::remove_dir(self.folder.join(below));
+            for file in written {
+                let _ = std::fs::remove_file(&file);
+                for folder in file.ancestors().skip(1).take_while(|folder| *folder != self.folder) {
+                    let _ = std::fs::remove_dir(folder);
                 }
             }
             let _ = Journal::remove(file);
@@ -530,24 +530,36 @@ impl<'o> Job<'o> {
         Ok(report)
     }
 
-    /// Copies what goes with the model as it is, and names it; `written` gets what was not there. What is there is such a copy, or
-    /// is not replaced unasked.
-    fn carry(&self, written: &mut Vec<PathBuf>, progress: &Progress) -> Result<Vec<PathBuf>> {
-        let Some(source) = &self.input.folder else { return Ok(Vec::new()) };
-        for file in &self.input.carried {
+    /// What goes with the model as it is: from where to where.
+    fn carried(&self) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+        let files =
+            self.input.folder.iter().flat_map(|source| self.input.carried.iter().map(move |file| (source, file)));
+        files.map(|(source, file)| (source.join(file), self.folder.join(file)))
+    }
+
+    /// Fails if something that would go with the model is there and is something else, which is not replaced unasked.
+    fn refuse_changed(&self, progress: &Progress) -> Result<()> {
+        let config = self.folder.join("config.json");
+        if read_text(&config)?.is_some_and(|there| there != self.config.as_bytes()) {
+            return Err(differs(&config));
+        }
+        for (from, to) in self.carried().filter(|(_, to)| to.symlink_metadata().is_ok()) {
             progress.check()?;
-            let (from, to) = (source.join(file), self.folder.join(file));
-            if to.symlink_metadata().is_ok() {
-                if !output::is_copy(&from, &to, progress)? {
-                    return Err(differs(&to));
-                }
-                continue;
+            if !output::is_copy(&from, &to, progress)? {
+                return Err(differs(&to));
             }
-            if let Some(folder) = to.parent() {
-                NewFolders::make(folder)?;
-            }
-            output::copy_file(&from, &to, progress)?;
-            written.push(file.clone());
+        }
+        Ok(())
+    }
+
+    /// Copies what goes with the model and is not there, and names all of it; `written` gets what was copied.
+    fn carry(&self, written: &mut Vec<PathBuf>, progress: &Progress) -> Result<Vec<PathBuf>> {
+        self.refuse_changed(progress)?;
+        for (from, to) in self.carried().filter(|(_, to)| to.symlink_metadata().is_err()) {
+            progress.check()?;
+            let made = NewFolders::make(to.parent().unwrap_or(&self.folder))?;
+            output::copy_file(&from, &to, progress).inspect_err(|_| made.remove())?;
+            written.push(to);
         }
         Ok(self.input.carried.clone())
     }
@@ -660,29 +672,4 @@ fn dropped(model: &Model, plan: &Plan) -> Result<Vec<(usize, usize)>> {
         }
     }
     Ok(equal)
-}
-
-/// What the source is: names and sizes of its files, and a hash of their headers and of samples of their bytes. A run is gone
-/// on with only if all are as they were. (Times would be different on machines that have a copy each; and no two trainings
-/// leave the same bytes everywhere.)
-fn identity(input: &Input) -> Result<Value> {
-    const SAMPLES: u64 = 64;
-    const SAMPLE_BYTES: u64 = 4096;
-    let mut files = Vec::new();
-    for source in input.model.sources() {
-        let mut size = [0; 8];
-        source.read_at(0, &mut size)?;
-        let mut buffer = Vec::new();
-        let start = 8 + u64::from_le_bytes(size);
-        let mut hash = Sha256::new_with_prefix(source.read_into(0, start, &mut buffer)?);
-        for i in 0..SAMPLES {
-            let rest = source.len() - start;
-            let at = start + (rest as u128 * i as u128 / SAMPLES as u128) as u64;
-            hash.update(source.read_into(at, SAMPLE_BYTES.min(source.len() - at), &mut buffer)?);
-        }
-        let hash: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        let name = source.path().file_name().map(|n| n.to_string_lossy().into_owned());
-        files.push(json!([name, source.len(), hash]));
-    }
-    Ok(files.into())
 }
