@@ -379,7 +379,8 @@ fn a_file_in_somebodys_folder_does_not_become_the_folders_model() {
         for resume in [false, true] {
             let single = CompressOptions { layout: Layout::SingleFile, resume, ..options() };
             let error = run(from.path(), folder.path(), &single).unwrap_err();
-            assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+            let said = error.to_string();
+            assert!(matches!(error, Error::InvalidArgument(_)) && !said.contains("the folder"), "{said}");
             assert_eq!(std::fs::read_to_string(&card).unwrap(), "mine");
             assert_eq!(&std::fs::read_to_string(&journal).unwrap(), text);
         }
@@ -465,9 +466,26 @@ fn going_on_is_offered_to_the_same_job_alone() {
 fn notes_of_another_job_are_none() {
     let (from, folder) = (source(), tempfile::tempdir().unwrap());
     let note = folder.path().join(".df11-part-1-of-1.json");
-    std::fs::write(&note, r#"{"job": {"source": "another"}, "finished": true, "left": []}"#).unwrap();
-    assert_eq!(run(from.path(), folder.path(), &options()).unwrap().groups, 2);
-    assert!(!note.exists());
+    run_with(from.path(), &folder.path().join("x"), &options(), {
+        let (from, to) = (folder.path().join("x/.df11-part-1-of-1.json"), note.clone());
+        move || assert!(std::fs::copy(from, to).unwrap() > 0)
+    })
+    .unwrap();
+    let own = std::fs::read_to_string(&note).unwrap();
+    std::fs::remove_dir_all(folder.path().join("x")).unwrap();
+    // That of the same job is no obstacle, either; nor is what is none.
+    let other = json!({"job": {"source": "another"}, "finished": true, "left": []});
+    for text in [other.to_string(), own] {
+        let folder = tempfile::tempdir().unwrap();
+        let note = folder.path().join(".df11-part-1-of-1.json");
+        std::fs::write(&note, text).unwrap();
+        assert_eq!(run(from.path(), folder.path(), &options()).unwrap().groups, 2);
+        assert!(!note.exists());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(".df11-part-1-of-1.json"), "{").unwrap();
+    refused(run(from.path(), folder.path(), &options()), Status::InvalidFormat, "not what an unfinished run leaves");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 /// A folder that cannot be begun is as it was, or not there.

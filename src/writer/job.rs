@@ -173,13 +173,15 @@ impl<'o> Job<'o> {
         }
         // Parts find the folder begun by one another.
         let begun = state::begin_folder(&self.folder, &self.identity, self.options.resume || part.count > 1)?;
-        let state = PartState::begin(&self.folder, part, &self.identity, self.options.resume);
-        if begun.new && part == Part::WHOLE {
+        let alone = begun.new && part == Part::WHOLE;
+        // Notes in a folder that was just begun are those of a run that was killed at its very end.
+        let state = PartState::begin(&self.folder, part, &self.identity, self.options.resume || alone);
+        if alone {
             let held = match &state {
                 Ok(state) => Some(state.hold()),
-                Err(Error::Io { .. }) => Held::of_part(&self.folder, part),
                 // Another run has it by now.
-                Err(_) => None,
+                Err(Error::InvalidArgument(_)) => None,
+                Err(_) => Held::of_part(&self.folder, part),
             };
             *undo = held.map(|held| (held, begun.folders));
         }
@@ -418,12 +420,16 @@ impl<'o> Job<'o> {
             && let Some(report) = self.already_complete(&[file], progress)?
         {
             if begun {
-                Journal::remove(file)?;
+                remove_journal(file);
             }
             return Ok(report);
         }
         if self.options.keep_existing && !(begun && self.options.resume) {
             self.refuse_existing(file)?;
+        }
+        // Before anything is written, and once more when nobody else can.
+        if !self.bare && !begun {
+            state::must_be_empty(&self.folder, None)?;
         }
         // What is to be replaced is there when the run begins; what comes later is not meant.
         let replaces = !self.options.keep_existing && self.existing(file).is_some();
@@ -507,6 +513,9 @@ impl<'o> Job<'o> {
             // for without it that would look finished.
             let config = config_beside(file, &self.config, self.bare);
             let before = read_text(&config)?;
+            if !self.bare && before.as_ref().is_some_and(|there| there != self.config.as_bytes()) {
+                return Err(differs(&config));
+            }
             output::write_file(&config, self.config.as_bytes())?;
             if let Err(error) = out.commit() {
                 // What is there under the name stays, and is read with what it was read with.
@@ -520,9 +529,7 @@ impl<'o> Job<'o> {
                 return Err(error);
             }
         }
-        if let Err(error) = Journal::remove(file) {
-            log::warn!("the file is complete, and what notes its progress is left: {error}");
-        }
+        remove_journal(file);
         // Until now, nobody else could go on with it.
         drop(made.journals);
         report.complete = true;
@@ -634,6 +641,13 @@ impl<'o> Job<'o> {
         let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
         let files = self.files.iter().chain([&self.remainder]).chain(&self.input.carried).filter_map(name);
         files.chain(["config.json".to_owned()]).collect()
+    }
+}
+
+/// Of a complete file nothing needs to be noted.
+fn remove_journal(file: &Path) {
+    if let Err(error) = Journal::remove(file) {
+        log::warn!("the file is complete, and what notes its progress is left: {error}");
     }
 }
 

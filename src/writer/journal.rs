@@ -70,8 +70,10 @@ impl Journal {
         // What is on the disk is not thrown away unasked, and a folder that is the model's has more than the file.
         let something = has_a_group(&text) || first.is_some() && !manner.bare;
         let shown = shorten(&to.display().to_string(), 200);
+        // Whose folder it is says the journal, and not who finds it.
+        let found = first.and_then(|head| serde_json::from_str::<Value>(head).ok());
         let remove = match to.parent() {
-            Some(folder) if !manner.bare => {
+            Some(folder) if found.is_some_and(|head| head["alone"] == false) => {
                 format!("remove the folder '{}'", shorten(&folder.display().to_string(), 200))
             }
             _ => {
@@ -106,7 +108,7 @@ impl Journal {
             journal.there = text[..end].lines().skip(1).map(str::to_owned).collect();
             let file = journal.file.get_mut().unwrap_or_else(PoisonError::into_inner);
             file.set_len(end as u64).and_then(|()| file.seek(SeekFrom::End(0))).map_err(fail)?;
-        } else if let Err(error) = journal.clear() {
+        } else if let Err(error) = journal.begin() {
             // Nothing was on the disk, and a beginning of a line is nothing to go on with.
             let _ = std::fs::remove_file(&path);
             return Err(error);
@@ -153,13 +155,21 @@ impl Journal {
         self.progressed.clone()
     }
 
-    /// Nothing is.
+    /// Writes the first line.
+    fn begin(&self) -> Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let fail = |e| Error::io("write", &self.path, e);
+        file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(fail)?;
+        file.write_all(format!("{}\n", self.head).as_bytes()).and_then(|()| file.sync_data()).map_err(fail)
+    }
+
+    /// No group is, but the first line stays: what else the run has written is its own.
     pub fn clear(&self) -> Result<()> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         self.progressed.store(false, Ordering::Relaxed);
         let fail = |e| Error::io("write", &self.path, e);
-        file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(fail)?;
-        file.write_all(format!("{}\n", self.head).as_bytes()).and_then(|()| file.sync_data()).map_err(fail)
+        file.set_len(self.head.len() as u64 + 1).and_then(|()| file.seek(SeekFrom::End(0))).map_err(fail)?;
+        file.sync_data().map_err(fail)
     }
 
     /// A group is.

@@ -323,7 +323,8 @@ fn write_job(marker: &Path, job: &Value) -> Result<bool> {
     let written = file.write_all(job.to_string().as_bytes()).and_then(|()| file.sync_all()).map_err(fail);
     let named = written.and_then(|()| match std::fs::hard_link(&own, marker) {
         Ok(()) => Ok(true),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        // Over a network, an answer that was lost and asked for again may say so of our own.
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(is_named(&file, marker).unwrap_or(false)),
         Err(_) => std::fs::rename(&own, marker).map(|()| true).map_err(|e| Error::io("write", marker, e)),
     });
     let _ = std::fs::remove_file(&own);

@@ -131,6 +131,8 @@ fn source(folder: &Path) -> PathBuf {
     let source = folder.join("source");
     models::write_source(&source, &models::qwen3(1, 1024), 1);
     std::fs::write(source.join("tokenizer.json"), "{}").unwrap();
+    std::fs::create_dir(source.join("more")).unwrap();
+    std::fs::write(source.join("more/merges.txt"), "a b").unwrap();
     source
 }
 
@@ -167,11 +169,12 @@ pub(super) fn left_something(below: &Path, at: &str) -> bool {
 fn compressing_survives_every_fault() {
     let (faulty, dir) = (Faulty::new(), tempfile::tempdir().unwrap());
     let source = source(dir.path());
-    for name in ["model", "model.safetensors"] {
+    for (name, layout) in [("model", &[][..]), ("model.safetensors", &[]), ("single", &["--single-file"])] {
         let below = dir.path().join(format!("in-{name}"));
         std::fs::create_dir(&below).unwrap();
         let out = below.join("new").join(name);
-        Ran::of(compress(&source, &out, &[]).output().unwrap()).good();
+        let compress = |more: &[&str]| compress(&source, &out, &[layout, more].concat());
+        Ran::of(compress(&[]).output().unwrap()).good();
         // A single file has its config beside it.
         let whole = models::tree(&below);
         for under in [&source, &below] {
@@ -179,18 +182,18 @@ fn compressing_survives_every_fault() {
                 for name in list(&below) {
                     remove(&below.join(name));
                 }
-                compress(&source, &out, &[])
+                compress(&[])
             };
             let tried = faulty.everywhere(under, if *under == source { 10 } else { 40 }, &[], begin, |at, failed| {
                 if let Some(ran) = failed {
                     assert!(ran.err.contains(dir.path().to_str().unwrap()), "{at}: {}", ran.err);
                     is_no_model(&out, at);
                     left_something(&below, at);
-                    let again = Ran::of(compress(&source, &out, &["--resume"]).output().unwrap());
+                    let again = Ran::of(compress(&["--resume"]).output().unwrap());
                     assert_eq!(again.code, 0, "{at}, left {:?}, and then: {}", list(&below), again.err);
                 } else if at.starts_with("remove") {
                     // The notes of a complete model are removed by whoever finds them.
-                    Ran::of(compress(&source, &out, &["--resume"]).output().unwrap()).good();
+                    Ran::of(compress(&["--resume"]).output().unwrap()).good();
                 }
                 models::same(&models::tree(&below), &whole);
             });

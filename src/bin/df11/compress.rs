@@ -210,10 +210,9 @@ fn advise(failure: Failure, args: &ModelArgs, again: &str) -> Failure {
             out.with_file_name(name).exists()
         }
         // A single file in its folder is called by the kind of model.
-        false => std::fs::read_dir(out).is_ok_and(|folder| {
-            let name = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
-            folder.flatten().map(name).any(|name| name == ".df11-job.json" || name.ends_with(".safetensors.df11-job"))
-        }),
+        false => [".df11-job.json", ".model.safetensors.df11-job", ".diffusion_pytorch_model.safetensors.df11-job"]
+            .iter()
+            .any(|name| out.join(name).exists()),
     };
     match failure {
         Failure::Cannot(text) if begun => Failure::Cannot(format!("{text}; what is finished stays: {again} goes on")),
