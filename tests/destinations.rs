@@ -438,6 +438,28 @@ fn a_failure_removes_what_the_run_has_written() {
     assert!(writer::merge(from.path(), &parts, &options(), &Progress::new()).unwrap().complete);
 }
 
+/// Where two names of the source are one, neither file takes the other's place. (Here by a link; elsewhere README.md is
+/// readme.md.)
+#[cfg(unix)]
+#[test]
+fn two_names_that_are_one_are_an_error() {
+    let (from, folder) = (source(), tempfile::tempdir().unwrap());
+    for name in ["a", "b"] {
+        std::fs::create_dir(from.path().join(name)).unwrap();
+        std::fs::write(from.path().join(name).join("card.md"), name).unwrap();
+    }
+    for number in 1..=2 {
+        run(from.path(), folder.path(), &CompressOptions { part: Part { number, count: 2 }, ..options() }).unwrap();
+    }
+    std::fs::create_dir(folder.path().join("a")).unwrap();
+    std::os::unix::fs::symlink("a", folder.path().join("b")).unwrap();
+    let merge = || writer::merge(from.path(), folder.path(), &options(), &Progress::new());
+    refused(merge(), Status::InvalidArgument, "b/card.md' has come to be there");
+    assert_eq!(std::fs::read_to_string(folder.path().join("a/card.md")).unwrap(), "a");
+    std::fs::remove_file(folder.path().join("b")).unwrap();
+    assert!(merge().unwrap().complete);
+}
+
 /// Going on is offered only where it would be accepted.
 #[test]
 fn going_on_is_offered_to_the_same_job_alone() {

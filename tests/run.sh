@@ -46,17 +46,11 @@ step tests/supply/run.sh quick
 step cargo fmt --all --check
 step cargo clippy --locked --workspace --all-targets --features libdf11/cli,libdf11/cudarc -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --features cli,cudarc
-# What is installed further down is built beside the tests, which leave half of two processors alone.
-mkdir -p target
-nice make build >target/build.log 2>&1 &
-build=$!
-trap 'kill "$build" 2>/dev/null || true' EXIT
 step cargo test --locked --features cli,cudarc
 step cargo test --locked -p df11-emulator
 # Answers only: a machine under test has no time to be measured on, nor to build anything for that.
 step cargo bench --locked --profile test -p df11-bench --bench decode --bench encode --bench image --bench model -- --quick
 
-wait "$build" || { cat target/build.log; exit 1; }
 # What is built on an installed tree.
 DF11_PREFIX=${DF11_PREFIX:-$PWD/target/stage}
 export DF11_PREFIX

@@ -562,8 +562,16 @@ impl<'o> Job<'o> {
     /// Copies what goes with the model and is not there, and names all of it; `written` gets what was copied.
     fn carry(&self, written: &mut Vec<PathBuf>, progress: &Progress) -> Result<Vec<PathBuf>> {
         self.refuse_changed(progress)?;
-        for (from, to) in self.carried().filter(|(_, to)| to.symlink_metadata().is_err()) {
+        let missing: Vec<_> = self.carried().filter(|(_, to)| to.symlink_metadata().is_err()).collect();
+        for (from, to) in missing {
             progress.check()?;
+            // Not every file system tells README.md from readme.md.
+            if to.symlink_metadata().is_ok() {
+                return Err(Error::InvalidArgument(format!(
+                    "'{}' has come to be there: there, two names of the source are one, or another process writes to it",
+                    shorten(&to.display().to_string(), 200)
+                )));
+            }
             let made = NewFolders::make(to.parent().unwrap_or(&self.folder))?;
             output::copy_file(&from, &to, progress).inspect_err(|_| made.remove())?;
             written.push(to);
