@@ -73,12 +73,12 @@ static int device_begin(decoder *d, const df11_model *model)
     }
     for (uint64_t g = 0; g < d->groups; g++) {
         df11_group_info info = DF11_GROUP_INFO_INIT;
-        if (df11_model_group_info(model, g, &info, &error) != DF11_OK) {
+        if (df11_model_get_group_info(model, g, &info, &error) != DF11_OK) {
             fprintf(stderr, "decompress: %s\n", error.message);
             return 0;
         }
         CUDA(cuMemAlloc(&d->images[g], (size_t)info.image_bytes));
-        if (df11_upload(d->device, model, g, d->images[g], (size_t)info.image_bytes, d->stream, &d->residents[g], &error) !=
+        if (df11_device_upload(d->device, model, g, d->images[g], (size_t)info.image_bytes, d->stream, &d->residents[g], &error) !=
             DF11_OK) {
             fprintf(stderr, "decompress: %s\n", error.message);
             return 0;
@@ -134,8 +134,8 @@ static df11_status decode(const decoder *d, const df11_model *model, uint64_t gr
 {
     size_t bytes = 2 * (size_t)weights;
     if (d->device != NULL)
-        return df11_decompress(d->residents[group], d->output, bytes, d->status, d->stream, error);
-    return df11_decompress_host(model, group, 0, weights, buffer, bytes, d->threads, error);
+        return df11_resident_decompress(d->residents[group], d->output, bytes, d->status, d->stream, error);
+    return df11_model_decompress(model, group, 0, weights, buffer, bytes, d->threads, error);
 }
 
 /* Decodes every group into one buffer, again and again for a quarter of a second, and prints the speed. */
@@ -145,7 +145,7 @@ static int measure(const decoder *d, const df11_model *model)
     uint64_t groups = df11_model_group_count(model), weights = 0, packed = 0, largest = 0;
     for (uint64_t g = 0; g < groups; g++) {
         df11_group_info info = DF11_GROUP_INFO_INIT;
-        if (df11_model_group_info(model, g, &info, &error) != DF11_OK) {
+        if (df11_model_get_group_info(model, g, &info, &error) != DF11_OK) {
             fprintf(stderr, "decompress: %s\n", error.message);
             return 1;
         }
@@ -173,7 +173,7 @@ static int measure(const decoder *d, const df11_model *model)
     do {
         for (uint64_t g = 0; g < groups; g++) {
             df11_group_info info = DF11_GROUP_INFO_INIT;
-            if (df11_model_group_info(model, g, &info, &error) != DF11_OK ||
+            if (df11_model_get_group_info(model, g, &info, &error) != DF11_OK ||
                 decode(d, model, g, info.element_count, buffer, &error) != DF11_OK) {
                 fprintf(stderr, "decompress: %s\n", error.message);
                 free(buffer);
@@ -204,7 +204,7 @@ static void *read_tensor(const decoder *d, const df11_model *model, uint64_t ten
 {
     df11_error error;
     void *values = NULL;
-    if (df11_model_tensor_info(model, tensor, info, &error) == DF11_OK) {
+    if (df11_model_get_tensor_info(model, tensor, info, &error) == DF11_OK) {
         size_t bytes = (size_t)info->bytes;
         values = malloc(bytes ? bytes : 1);
         if (values == NULL) {
@@ -212,9 +212,9 @@ static void *read_tensor(const decoder *d, const df11_model *model, uint64_t ten
             return NULL;
         }
         if (d->device == NULL || info->group == DF11_NO_GROUP) {
-            if (df11_tensor_read(model, tensor, 0, values, bytes, d->threads, &error) == DF11_OK)
+            if (df11_model_read_tensor(model, tensor, 0, values, bytes, d->threads, &error) == DF11_OK)
                 return values;
-        } else if (df11_decompress_range(d->residents[info->group], info->group_offset, bytes / 2, d->output, bytes,
+        } else if (df11_resident_decompress_range(d->residents[info->group], info->group_offset, bytes / 2, d->output, bytes,
                                          d->status, d->stream, &error) == DF11_OK) {
             if (device_wait(d)) {
                 CUDA(cuMemcpyDtoH(values, d->output, bytes));

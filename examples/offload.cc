@@ -14,7 +14,7 @@
 //     compute stream   use i       waits until it is decoded                                        (`decoded`)
 //
 // The engine owns every stream, event and byte; libdf11 writes the images to memory of the engine's once, takes each
-// where it will lie (df11_bind_image(): no CUDA call), and puts launches into the decode stream. There is no helper in
+// where it will lie (df11_device_bind_image(): no CUDA call), and puts launches into the decode stream. There is no helper in
 // the library for this, on purpose: it would be the four waits below, around streams and events that are the engine's
 // own and have to be ordered with work that only the engine knows, or else events of its own, of which it has none.
 //

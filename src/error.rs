@@ -30,6 +30,12 @@ pub enum Status {
     Cancelled = 6,
     /// The NULL stream, on a device that was not opened to allow it.
     DefaultStream = 7,
+    /// A file or folder of that name is there already, and overwriting was not asked for.
+    Exists = 8,
+    /// An earlier run left unfinished work there, and resuming was not asked for.
+    Unfinished = 9,
+    /// Another process is writing there.
+    Busy = 10,
     /// The operating system could not open, read, map or write.
     Io = 100,
     /// Not a safetensors file, or not a DF11 model.
@@ -56,7 +62,7 @@ pub enum Status {
 
 impl Status {
     /// Every status, for tables and tests.
-    pub const ALL: [Status; 19] = [
+    pub const ALL: [Status; 22] = [
         Status::Ok,
         Status::InvalidArgument,
         Status::NotFound,
@@ -65,6 +71,9 @@ impl Status {
         Status::UnsupportedOption,
         Status::Cancelled,
         Status::DefaultStream,
+        Status::Exists,
+        Status::Unfinished,
+        Status::Busy,
         Status::Io,
         Status::InvalidFormat,
         Status::UnsupportedFormat,
@@ -99,6 +108,9 @@ impl Status {
             Status::UnsupportedOption => "UNSUPPORTED_OPTION",
             Status::Cancelled => "CANCELLED",
             Status::DefaultStream => "DEFAULT_STREAM",
+            Status::Exists => "EXISTS",
+            Status::Unfinished => "UNFINISHED",
+            Status::Busy => "BUSY",
             Status::Io => "IO",
             Status::InvalidFormat => "INVALID_FORMAT",
             Status::UnsupportedFormat => "UNSUPPORTED_FORMAT",
@@ -223,6 +235,9 @@ pub enum Error {
     /// An earlier run has left something unfinished, and going on with that was not asked for.
     #[error("{0}")]
     Unfinished(String),
+    /// Another process is writing there.
+    #[error("{0}")]
+    Busy(String),
     /// An option that this version does not know.
     #[error("{0}")]
     UnsupportedOption(String),
@@ -265,7 +280,7 @@ pub enum Error {
     },
     /// The NULL stream, on a device that was not opened to allow it.
     #[error(
-        "the stream is NULL: give a stream, or open the device with the default stream allowed (DF11_ALLOW_DEFAULT_STREAM)"
+        "the stream is NULL: give a stream, or open the device with the default stream allowed (DF11_DEVICE_ALLOW_DEFAULT_STREAM)"
     )]
     DefaultStream,
     /// No usable CUDA driver.
@@ -322,7 +337,10 @@ impl Error {
     /// The class of this error.
     pub fn status(&self) -> Status {
         match self {
-            Error::InvalidArgument(_) | Error::Exists(_) | Error::Unfinished(_) => Status::InvalidArgument,
+            Error::InvalidArgument(_) => Status::InvalidArgument,
+            Error::Exists(_) => Status::Exists,
+            Error::Unfinished(_) => Status::Unfinished,
+            Error::Busy(_) => Status::Busy,
             Error::NotFound(_) => Status::NotFound,
             Error::BufferTooSmall { .. } => Status::BufferTooSmall,
             Error::Misaligned { .. } => Status::Misaligned,
@@ -393,7 +411,7 @@ mod tests {
             assert_eq!(Status::from_code(status.code()), Some(status));
             assert_eq!(Status::ALL.iter().filter(|s| s.name() == status.name()).count(), 1);
         }
-        assert_eq!(Status::from_code(8), None);
+        assert_eq!(Status::from_code(11), None);
     }
 
     #[test]

@@ -5,10 +5,13 @@
 
 mod support;
 
-use df11::capi::decompress::{df11_decompress, df11_decompress_batch, df11_decompress_range, df11_decompress_tensors};
+use df11::capi::decompress::{
+    df11_resident_decompress, df11_resident_decompress_batch, df11_resident_decompress_range,
+    df11_resident_decompress_tensors,
+};
 use df11::capi::device::{df11_device, df11_device_free, df11_device_open, df11_device_options};
 use df11::capi::model::{df11_model, df11_model_free, df11_model_open};
-use df11::capi::resident::{df11_bind, df11_resident, df11_resident_free};
+use df11::capi::resident::{df11_device_bind, df11_resident, df11_resident_free};
 use df11::capi::stats::{df11_stats, df11_stats_get};
 use df11::cuda::{self, Resident, image::Layout};
 use df11::{Model, OpenOptions};
@@ -38,7 +41,7 @@ fn through_c(emulator: &Emulator, image: u64, bytes: u64) -> (*mut df11_model, *
     unsafe {
         assert_eq!(df11_model_open(path.as_ptr(), ptr::null(), &mut model, none), 0);
         assert_eq!(df11_device_open(0, &options, &mut device, none), 0);
-        assert_eq!(df11_bind(device, model, 0, image, bytes as usize, &mut resident, none), 0);
+        assert_eq!(df11_device_bind(device, model, 0, image, bytes as usize, &mut resident, none), 0);
     }
     (model, device, resident)
 }
@@ -119,17 +122,17 @@ fn a_decode_allocates_nothing_and_only_launches() {
     type Call<'a> = &'a dyn Fn() -> i32;
     let work: [(u64, u64, u64, Call); 4] = [
         // SAFETY: as above.
-        (1, 1, whole, &|| unsafe { df11_decompress(c_resident, dst, whole as usize, 0, handle, no_error) }),
+        (1, 1, whole, &|| unsafe { df11_resident_decompress(c_resident, dst, whole as usize, 0, handle, no_error) }),
         // SAFETY: as above.
-        (1, 1, 1998, &|| unsafe { df11_decompress_range(c_resident, 5, 999, dst, 2000, 0, handle, no_error) }),
+        (1, 1, 1998, &|| unsafe { df11_resident_decompress_range(c_resident, 5, 999, dst, 2000, 0, handle, no_error) }),
         // SAFETY: as above.
         (1, pieces, whole, &|| unsafe {
             let count = dsts.len();
-            df11_decompress_tensors(c_resident, dsts.as_ptr(), dst_sizes.as_ptr(), count, 0, handle, no_error)
+            df11_resident_decompress_tensors(c_resident, dsts.as_ptr(), dst_sizes.as_ptr(), count, 0, handle, no_error)
         }),
         // SAFETY: as above.
         (2, 33, 33 * whole, &|| unsafe {
-            df11_decompress_batch(list.as_ptr(), many_dsts.as_ptr(), sizes.as_ptr(), 33, 0, handle, no_error)
+            df11_resident_decompress_batch(list.as_ptr(), many_dsts.as_ptr(), sizes.as_ptr(), 33, 0, handle, no_error)
         }),
     ];
     for (launches, decodes, written, work) in work {

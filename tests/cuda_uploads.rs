@@ -6,7 +6,7 @@ mod support;
 
 use df11::capi::device::{df11_device, df11_device_free, df11_device_mem_free, df11_device_open, df11_device_options};
 use df11::capi::model::{df11_model_free, df11_model_open_memory};
-use df11::capi::resident::{df11_resident_free, df11_upload_staged};
+use df11::capi::resident::{df11_device_upload_staged, df11_resident_free};
 use df11::cuda::{Staging, image};
 use df11::{Model, OpenOptions, Status};
 use std::collections::BTreeMap;
@@ -87,8 +87,18 @@ fn a_staged_upload_is_done_with_the_model() {
             let (data, handle) = (file.as_ptr().cast(), stream.raw().cast());
             assert_eq!(df11_model_open_memory(data, file.len(), null(), &mut model, null_mut()), 0);
             let (number, no_error) = (group as u64, null_mut());
-            let status =
-                df11_upload_staged(device, model, number, at, bytes, handle, staging, 1 << 16, &mut resident, no_error);
+            let status = df11_device_upload_staged(
+                device,
+                model,
+                number,
+                at,
+                bytes,
+                handle,
+                staging,
+                1 << 16,
+                &mut resident,
+                no_error,
+            );
             assert_eq!(status, 0);
             df11_model_free(model);
             let before = file.clone();

@@ -9,7 +9,7 @@
 mod support;
 
 use df11::Dtype;
-use df11::capi::host::df11_tensor_read;
+use df11::capi::host::df11_model_read_tensor;
 use df11::capi::model::*;
 use df11::capi::status::*;
 use df11::capi::types::*;
@@ -38,7 +38,7 @@ fn find(model: *const df11_model, name: &str) -> (u64, df11_tensor_info) {
     let (c_name, mut number, mut info) = (CString::new(name).unwrap(), 0, init());
     unsafe {
         assert_eq!(df11_model_find_tensor(model, c_name.as_ptr(), &mut number, null_mut()), DF11_OK, "{name}");
-        assert_eq!(df11_model_tensor_info(model, number, &mut info, null_mut()), DF11_OK);
+        assert_eq!(df11_model_get_tensor_info(model, number, &mut info, null_mut()), DF11_OK);
         assert_eq!(CStr::from_ptr(info.name).to_str().unwrap(), name);
     }
     (number, info)
@@ -94,7 +94,10 @@ fn every_type_has_its_number() {
                 // The bytes by the call, in the file by what it says, and in memory unless files are read.
                 let mut found = vec![0u8; stored.data.len()];
                 let dst = found.as_mut_ptr().cast();
-                assert_eq!(unsafe { df11_tensor_read(model, tensor, 0, dst, found.len(), 1, null_mut()) }, DF11_OK);
+                assert_eq!(
+                    unsafe { df11_model_read_tensor(model, tensor, 0, dst, found.len(), 1, null_mut()) },
+                    DF11_OK
+                );
                 assert_eq!((found == stored.data, info.bytes), (true, stored.data.len() as u64));
                 let file = unsafe { CStr::from_ptr(info.file) };
                 assert_eq!(file.to_bytes(), path.as_os_str().as_bytes());
@@ -123,7 +126,7 @@ fn paths_of_any_bytes() {
     with_model(&below, init(), |model| {
         for group in 0..unsafe { df11_model_group_count(model) } {
             let mut part: df11_part_info = init();
-            let status = unsafe { df11_model_group_part(model, group, DF11_PART_GAPS, &mut part, null_mut()) };
+            let status = unsafe { df11_model_get_group_part(model, group, DF11_PART_GAPS, &mut part, null_mut()) };
             assert_eq!(status, DF11_OK);
             let file = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(part.file) }.to_bytes()));
             assert!(file.starts_with(&below), "{}", file.display());

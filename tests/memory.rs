@@ -6,7 +6,7 @@
 mod support;
 
 use df11::capi::compress::{df11_compress_group, df11_compress_model, df11_compress_options, df11_packed_group};
-use df11::capi::host::{df11_decompress_host, df11_tensor_read};
+use df11::capi::host::{df11_model_decompress, df11_model_read_tensor};
 use df11::capi::image::df11_model_write_image;
 use df11::capi::model::{df11_model, df11_model_free, df11_model_open};
 use df11::capi::status::df11_status;
@@ -119,7 +119,7 @@ fn every_large_allocation_may_fail() {
     let members: Vec<Vec<u8>> = (0..6).map(|_| vec![0; 1 << 20]).collect();
 
     let decode = |model| unsafe {
-        df11_decompress_host(model, 0, 0, group_bytes / 2, room.cast(), group_bytes as usize, 2, null_mut())
+        df11_model_decompress(model, 0, 0, group_bytes / 2, room.cast(), group_bytes as usize, 2, null_mut())
     };
     let write_image = |model| unsafe {
         let bytes = df11::cuda::image::Layout::of(
@@ -138,7 +138,7 @@ fn every_large_allocation_may_fail() {
         }),
         ("decompress a mapped file", &|| decode(mapped)),
         ("decompress a file that is read", &|| decode(read)),
-        ("read a tensor", &|| unsafe { df11_tensor_read(read, 0, 0, room.cast(), 4096, 1, null_mut()) }),
+        ("read a tensor", &|| unsafe { df11_model_read_tensor(read, 0, 0, room.cast(), 4096, 1, null_mut()) }),
         ("write an image", &|| write_image(mapped)),
         ("write an image of a file that is read", &|| write_image(read)),
         ("verify", &|| unsafe { df11_verify_model(path.as_ptr(), original.as_ptr(), null(), null_mut()) }),

@@ -8,7 +8,7 @@ mod support;
 
 use df11::Status;
 use df11::capi::compress::{df11_compress_bound, df11_compress_group, df11_packed_group};
-use df11::capi::host::{df11_decompress_host, df11_tensor_read};
+use df11::capi::host::{df11_model_decompress, df11_model_read_tensor};
 use df11::capi::image::df11_model_write_image;
 use df11::capi::model::*;
 use df11::capi::resident::{df11_image_get_info, df11_image_info};
@@ -79,7 +79,7 @@ fn decode(model: *mut df11_model, first: u64, count: u64, threads: u32) -> Resul
     // Memory that nobody has written yet: the library must not read it.
     let mut weights = Vec::<u16>::with_capacity(count as usize);
     let dst: *mut c_void = weights.as_mut_ptr().cast();
-    match call!(df11_decompress_host(model, 0, first, count, dst, 2 * count as usize, threads)) {
+    match call!(df11_model_decompress(model, 0, first, count, dst, 2 * count as usize, threads)) {
         0 => {
             // SAFETY: the call has written all of them.
             unsafe { weights.set_len(count as usize) };
@@ -103,7 +103,7 @@ fn a_group_there_and_back() {
     for flags in [0, DF11_OPEN_VERIFY] {
         let model = open(&file, flags).unwrap();
         let mut group = zeroed!(df11_group_info);
-        assert_eq!(call!(df11_model_group_info(model, 0, &mut group)), 0);
+        assert_eq!(call!(df11_model_get_group_info(model, 0, &mut group)), 0);
         assert_eq!((group.element_count, group.tensor_count), (1500, 2));
         assert_eq!(decode(model, 0, 1500, 2).unwrap(), all);
         for (from, count) in [(0, 0), (1499, 1), (899, 3)] {
@@ -111,11 +111,11 @@ fn a_group_there_and_back() {
         }
         assert_eq!(decode(model, 1500, 1, 1), Err(Status::InvalidArgument as i32));
         let mut tensor = zeroed!(df11_tensor_info);
-        assert_eq!(call!(df11_model_tensor_info(model, 1, &mut tensor)), 0);
+        assert_eq!(call!(df11_model_get_tensor_info(model, 1, &mut tensor)), 0);
         assert_eq!((tensor.bytes, tensor.group_offset), (1200, 900));
         // As the header asks for: Miri lays bytes at odd addresses, too.
         let mut bits = [0u16; 10];
-        assert_eq!(call!(df11_tensor_read(model, 1, 2, bits.as_mut_ptr().cast(), 20, 1)), 0);
+        assert_eq!(call!(df11_model_read_tensor(model, 1, 2, bits.as_mut_ptr().cast(), 20, 1)), 0);
         assert_eq!(bits.map(u16::from_le), second[1..11]);
 
         let mut image = Vec::<u8>::with_capacity(group.image_bytes as usize);

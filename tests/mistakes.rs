@@ -176,28 +176,28 @@ fn host_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
         row("df11_model_tensor_count", &[("model", GOOD)], |n, _| unsafe {
             (0, (df11_model_tensor_count(unless(n, "model", t.model)) == 0) == (n == "model"))
         }),
-        row("df11_model_group_info", &[("model", BAD), ("out", BAD)], |n, error| unsafe {
+        row("df11_model_get_group_info", &[("model", BAD), ("out", BAD)], |n, error| unsafe {
             let mut out = df11_group_info { name: c"before".as_ptr(), ..init() };
             if n == "out" {
-                return (df11_model_group_info(t.model, 0, null_mut(), error), true);
+                return (df11_model_get_group_info(t.model, 0, null_mut(), error), true);
             }
-            let status = df11_model_group_info(unless(n, "model", t.model), 0, &mut out, error);
+            let status = df11_model_get_group_info(unless(n, "model", t.model), 0, &mut out, error);
             info(status, out.name)
         }),
-        row("df11_model_group_part", &[("model", BAD), ("out", BAD)], |n, error| unsafe {
+        row("df11_model_get_group_part", &[("model", BAD), ("out", BAD)], |n, error| unsafe {
             let mut out = df11_part_info { file: c"before".as_ptr(), ..init() };
             if n == "out" {
-                return (df11_model_group_part(t.model, 0, 1, null_mut(), error), true);
+                return (df11_model_get_group_part(t.model, 0, 1, null_mut(), error), true);
             }
-            let status = df11_model_group_part(unless(n, "model", t.model), 0, 1, &mut out, error);
+            let status = df11_model_get_group_part(unless(n, "model", t.model), 0, 1, &mut out, error);
             info(status, out.file)
         }),
-        row("df11_model_tensor_info", &[("model", BAD), ("out", BAD)], |n, error| unsafe {
+        row("df11_model_get_tensor_info", &[("model", BAD), ("out", BAD)], |n, error| unsafe {
             let mut out = df11_tensor_info { name: c"before".as_ptr(), ..init() };
             if n == "out" {
-                return (df11_model_tensor_info(t.model, 0, null_mut(), error), true);
+                return (df11_model_get_tensor_info(t.model, 0, null_mut(), error), true);
             }
-            let status = df11_model_tensor_info(unless(n, "model", t.model), 0, &mut out, error);
+            let status = df11_model_get_tensor_info(unless(n, "model", t.model), 0, &mut out, error);
             info(status, out.name)
         }),
         row("df11_model_find_group", &[("model", BAD), ("name", BAD), ("out", BAD)], |n, error| unsafe {
@@ -213,15 +213,15 @@ fn host_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
             let status = df11_model_find_tensor(model, name, unless(n, "out", &raw mut out), error);
             (status, n == "out" || (status == 0) == (out > 0) && out != 77_000)
         }),
-        row("df11_decompress_host", &[("model", BAD), ("dst", BAD)], |n, error| unsafe {
+        row("df11_model_decompress", &[("model", BAD), ("dst", BAD)], |n, error| unsafe {
             let mut room = vec![0u16; 100];
             let (model, dst) = (unless(n, "model", t.model), unless(n, "dst", room.as_mut_ptr().cast()));
-            (df11_decompress_host(model, 0, 0, 100, dst, 200, 1, error), true)
+            (df11_model_decompress(model, 0, 0, 100, dst, 200, 1, error), true)
         }),
-        row("df11_tensor_read", &[("model", BAD), ("dst", BAD)], |n, error| unsafe {
+        row("df11_model_read_tensor", &[("model", BAD), ("dst", BAD)], |n, error| unsafe {
             let mut room = vec![0u16; 100];
             let (model, dst) = (unless(n, "model", t.model), unless(n, "dst", room.as_mut_ptr().cast()));
-            (df11_tensor_read(model, 0, 0, dst, 200, 1, error), true)
+            (df11_model_read_tensor(model, 0, 0, dst, 200, 1, error), true)
         }),
         row("df11_model_write_image", &[("model", BAD), ("dst", BAD)], |n, error| unsafe {
             let mut room = vec![0u8; t.image_bytes];
@@ -292,9 +292,9 @@ fn writer_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
             (df11_merge_model(src, dst, unless(n, "options", &options), error), true)
         }),
         row("df11_preset_count", &[], |_, _| (0, df11_preset_count() > 0)),
-        row("df11_preset_get", &[("out", BAD)], |n, error| unsafe {
+        row("df11_preset_get_info", &[("out", BAD)], |n, error| unsafe {
             let mut out: df11_preset_info = init();
-            let status = df11_preset_get(0, unless(n, "out", &raw mut out), error);
+            let status = df11_preset_get_info(0, unless(n, "out", &raw mut out), error);
             (status, n == "out" || !out.name.is_null())
         }),
         row("df11_compress_group", &[("tensors", BAD), ("element_counts", BAD), ("io", BAD)], |n, error| unsafe {
@@ -358,19 +358,19 @@ fn device_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
             }
             (status, true)
         }),
-        row("df11_upload", &[("device", BAD), ("model", BAD), ("stream", DF11_DEFAULT_STREAM), ("out", BAD)], {
+        row("df11_device_upload", &[("device", BAD), ("model", BAD), ("stream", DF11_DEFAULT_STREAM), ("out", BAD)], {
             move |n, error| unsafe {
                 let (mut out, (at, bytes)) = (stray(), (t.other_image, t.image_bytes));
                 let (device, model) = (unless(n, "device", t.device), unless(n, "model", t.model));
                 let stream = unless(n, "stream", t.stream());
                 if n == "out" {
-                    return (df11_upload(device, model, 0, at, bytes, stream, null_mut(), error), true);
+                    return (df11_device_upload(device, model, 0, at, bytes, stream, null_mut(), error), true);
                 }
-                t.taken(df11_upload(device, model, 0, at, bytes, stream, &mut out, error), out)
+                t.taken(df11_device_upload(device, model, 0, at, bytes, stream, &mut out, error), out)
             }
         }),
         row(
-            "df11_upload_staged",
+            "df11_device_upload_staged",
             &[("device", BAD), ("model", BAD), ("stream", DF11_DEFAULT_STREAM), ("staging", BAD), ("out", BAD)],
             move |n, error| unsafe {
                 let (mut out, (at, bytes)) = (stray(), (t.other_image, t.image_bytes));
@@ -379,9 +379,15 @@ fn device_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
                 let staging = unless(n, "staging", memory.as_mut_ptr().cast());
                 if n == "out" {
                     let none = null_mut();
-                    return (df11_upload_staged(device, model, 0, at, bytes, stream, staging, 8192, none, error), true);
+                    return (
+                        df11_device_upload_staged(device, model, 0, at, bytes, stream, staging, 8192, none, error),
+                        true,
+                    );
                 }
-                t.taken(df11_upload_staged(device, model, 0, at, bytes, stream, staging, 8192, &mut out, error), out)
+                t.taken(
+                    df11_device_upload_staged(device, model, 0, at, bytes, stream, staging, 8192, &mut out, error),
+                    out,
+                )
             },
         ),
         row(
@@ -402,21 +408,21 @@ fn device_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
                 (status, clean && (n == "d_image" || (status == 0) == (at > 0) && at != 77))
             },
         ),
-        row("df11_bind", &[("device", BAD), ("model", BAD), ("out", BAD)], move |n, error| unsafe {
+        row("df11_device_bind", &[("device", BAD), ("model", BAD), ("out", BAD)], move |n, error| unsafe {
             let (mut out, (at, bytes)) = (stray(), (t.image, t.image_bytes));
             let (device, model) = (unless(n, "device", t.device), unless(n, "model", t.model));
             if n == "out" {
-                return (df11_bind(device, model, 0, at, bytes, null_mut(), error), true);
+                return (df11_device_bind(device, model, 0, at, bytes, null_mut(), error), true);
             }
-            t.taken(df11_bind(device, model, 0, at, bytes, &mut out, error), out)
+            t.taken(df11_device_bind(device, model, 0, at, bytes, &mut out, error), out)
         }),
-        row("df11_bind_image", &[("device", BAD), ("head", BAD), ("out", BAD)], move |n, error| unsafe {
+        row("df11_device_bind_image", &[("device", BAD), ("head", BAD), ("out", BAD)], move |n, error| unsafe {
             let (mut out, (at, bytes)) = (stray(), (t.image, t.image_bytes));
             let (device, head) = (unless(n, "device", t.device), unless(n, "head", t.host_image.as_ptr().cast()));
             if n == "out" {
-                return (df11_bind_image(device, head, bytes, at, bytes, null_mut(), error), true);
+                return (df11_device_bind_image(device, head, bytes, at, bytes, null_mut(), error), true);
             }
-            t.taken(df11_bind_image(device, head, bytes, at, bytes, &mut out, error), out)
+            t.taken(df11_device_bind_image(device, head, bytes, at, bytes, &mut out, error), out)
         }),
         row("df11_resident_get_info", &[("resident", BAD), ("out", BAD)], |n, error| unsafe {
             let mut out = df11_resident_info { image: 77, ..init() };
@@ -430,16 +436,24 @@ fn device_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
             }
             (0, true)
         }),
-        row("df11_decompress", &[("resident", BAD), ("stream", DF11_DEFAULT_STREAM)], move |n, error| unsafe {
-            let (resident, stream) = (unless(n, "resident", t.resident), unless(n, "stream", t.stream()));
-            done(df11_decompress(resident, t.dst, t.bytes, 0, stream, error))
-        }),
-        row("df11_decompress_range", &[("resident", BAD), ("stream", DF11_DEFAULT_STREAM)], move |n, error| unsafe {
-            let (resident, stream) = (unless(n, "resident", t.resident), unless(n, "stream", t.stream()));
-            done(df11_decompress_range(resident, 3, 5, t.dst, t.bytes, 0, stream, error))
-        }),
         row(
-            "df11_decompress_tensors",
+            "df11_resident_decompress",
+            &[("resident", BAD), ("stream", DF11_DEFAULT_STREAM)],
+            move |n, error| unsafe {
+                let (resident, stream) = (unless(n, "resident", t.resident), unless(n, "stream", t.stream()));
+                done(df11_resident_decompress(resident, t.dst, t.bytes, 0, stream, error))
+            },
+        ),
+        row(
+            "df11_resident_decompress_range",
+            &[("resident", BAD), ("stream", DF11_DEFAULT_STREAM)],
+            move |n, error| unsafe {
+                let (resident, stream) = (unless(n, "resident", t.resident), unless(n, "stream", t.stream()));
+                done(df11_resident_decompress_range(resident, 3, 5, t.dst, t.bytes, 0, stream, error))
+            },
+        ),
+        row(
+            "df11_resident_decompress_tensors",
             &[("resident", BAD), ("d_dsts", BAD), ("bytes", BAD), ("stream", DF11_DEFAULT_STREAM)],
             move |n, error| unsafe {
                 let mut dsts = vec![0; t.tensors];
@@ -447,16 +461,24 @@ fn device_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
                 let sizes = vec![t.bytes; t.tensors];
                 let (d_dsts, bytes) = (unless(n, "d_dsts", dsts.as_ptr()), unless(n, "bytes", sizes.as_ptr()));
                 let (resident, stream) = (unless(n, "resident", t.resident), unless(n, "stream", t.stream()));
-                done(df11_decompress_tensors(resident, d_dsts, bytes, t.tensors, 0, stream, error))
+                done(df11_resident_decompress_tensors(resident, d_dsts, bytes, t.tensors, 0, stream, error))
             },
         ),
         row(
-            "df11_decompress_batch",
+            "df11_resident_decompress_batch",
             &[("residents", BAD), ("d_dsts", BAD), ("bytes", BAD), ("stream", DF11_DEFAULT_STREAM)],
             move |n, error| unsafe {
                 let residents = unless(n, "residents", (&raw const t.resident).cast());
                 let (d_dsts, bytes) = (unless(n, "d_dsts", &t.dst), unless(n, "bytes", &t.bytes));
-                done(df11_decompress_batch(residents, d_dsts, bytes, 1, 0, unless(n, "stream", t.stream()), error))
+                done(df11_resident_decompress_batch(
+                    residents,
+                    d_dsts,
+                    bytes,
+                    1,
+                    0,
+                    unless(n, "stream", t.stream()),
+                    error,
+                ))
             },
         ),
     ]
@@ -475,7 +497,7 @@ fn with_things(work: impl FnOnce(&Things)) {
     unsafe {
         assert_eq!(df11_model_open(path.as_ptr(), null(), &mut model, null_mut()), 0);
         assert_eq!(df11_device_open(0, &options, &mut device, null_mut()), 0);
-        assert_eq!(df11_model_group_info(model, 0, &mut group, null_mut()), 0);
+        assert_eq!(df11_model_get_group_info(model, 0, &mut group, null_mut()), 0);
     }
     let image_bytes = group.image_bytes as usize;
     let (image, other_image) = (engine.alloc(group.image_bytes), engine.alloc(group.image_bytes));
@@ -483,7 +505,7 @@ fn with_things(work: impl FnOnce(&Things)) {
     unsafe {
         assert_eq!(df11_model_write_image(model, 0, host_image.as_mut_ptr().cast(), image_bytes, null_mut()), 0);
         engine.write(image, &host_image);
-        assert_eq!(df11_bind(device, model, 0, image, image_bytes, &mut resident, null_mut()), 0);
+        assert_eq!(df11_device_bind(device, model, 0, image, image_bytes, &mut resident, null_mut()), 0);
     }
     let bytes = 2 * group.element_count as usize;
     let things = Things {
@@ -560,22 +582,25 @@ fn numbers_beyond_the_last() {
         for beyond in [0, 1, u64::MAX / 2, u64::MAX] {
             let (group, tensor) = (groups.saturating_add(beyond), tensors.saturating_add(beyond));
             let mut info = df11_group_info { element_count: 7, ..init() };
-            assert_eq!(df11_model_group_info(t.model, group, &mut info, &mut error), DF11_NOT_FOUND);
+            assert_eq!(df11_model_get_group_info(t.model, group, &mut info, &mut error), DF11_NOT_FOUND);
             assert_eq!(info.element_count, 0);
             let mut info = df11_tensor_info { bytes: 7, ..init() };
-            assert_eq!(df11_model_tensor_info(t.model, tensor, &mut info, &mut error), DF11_NOT_FOUND);
+            assert_eq!(df11_model_get_tensor_info(t.model, tensor, &mut info, &mut error), DF11_NOT_FOUND);
             assert_eq!(info.bytes, 0);
             let mut info = df11_part_info { bytes: 7, ..init() };
-            assert_eq!(df11_model_group_part(t.model, group, 0, &mut info, &mut error), DF11_NOT_FOUND);
-            assert_eq!(df11_model_group_part(t.model, 0, 6 + beyond as u32 / 2, &mut info, &mut error), DF11_NOT_FOUND);
+            assert_eq!(df11_model_get_group_part(t.model, group, 0, &mut info, &mut error), DF11_NOT_FOUND);
+            assert_eq!(
+                df11_model_get_group_part(t.model, 0, 6 + beyond as u32 / 2, &mut info, &mut error),
+                DF11_NOT_FOUND
+            );
             assert_eq!(info.bytes, 0);
             let mut room = vec![0x55u8; t.image_bytes];
             let dst = room.as_mut_ptr().cast();
-            assert_eq!(df11_decompress_host(t.model, group, 0, 1, dst, 2, 1, &mut error), DF11_NOT_FOUND);
-            assert_eq!(df11_tensor_read(t.model, tensor, 0, dst, 2, 1, &mut error), DF11_NOT_FOUND);
+            assert_eq!(df11_model_decompress(t.model, group, 0, 1, dst, 2, 1, &mut error), DF11_NOT_FOUND);
+            assert_eq!(df11_model_read_tensor(t.model, tensor, 0, dst, 2, 1, &mut error), DF11_NOT_FOUND);
             assert_eq!(df11_model_write_image(t.model, group, dst, t.image_bytes, &mut error), DF11_NOT_FOUND);
             let mut out = null_mut::<df11_resident>().wrapping_byte_add(64);
-            let bind = df11_bind(t.device, t.model, group, t.image, t.image_bytes, &mut out, &mut error);
+            let bind = df11_device_bind(t.device, t.model, group, t.image, t.image_bytes, &mut out, &mut error);
             assert!(bind == DF11_NOT_FOUND && out.is_null() && said(&error).contains("no group"), "{}", said(&error));
             assert!(room.iter().all(|&byte| byte == 0x55), "something was written");
         }
@@ -584,10 +609,10 @@ fn numbers_beyond_the_last() {
         let dst = room.as_mut_ptr();
         let odd = if dst.addr() % 2 == 0 { dst.add(1) } else { dst };
         let even = dst.add(dst.addr() % 2).cast();
-        assert_eq!(df11_tensor_read(t.model, 0, 0, odd.cast(), 2, 1, &mut error), DF11_MISALIGNED);
-        assert_eq!(df11_decompress_host(t.model, 0, 0, 1, odd.cast(), 2, 1, &mut error), DF11_MISALIGNED);
-        assert_eq!(df11_tensor_read(t.model, 0, 1, even, 2, 1, &mut error), DF11_INVALID_ARGUMENT);
-        assert_eq!(df11_tensor_read(t.model, 0, 0, even, 3, 1, &mut error), DF11_INVALID_ARGUMENT);
+        assert_eq!(df11_model_read_tensor(t.model, 0, 0, odd.cast(), 2, 1, &mut error), DF11_MISALIGNED);
+        assert_eq!(df11_model_decompress(t.model, 0, 0, 1, odd.cast(), 2, 1, &mut error), DF11_MISALIGNED);
+        assert_eq!(df11_model_read_tensor(t.model, 0, 1, even, 2, 1, &mut error), DF11_INVALID_ARGUMENT);
+        assert_eq!(df11_model_read_tensor(t.model, 0, 0, even, 3, 1, &mut error), DF11_INVALID_ARGUMENT);
         assert_eq!(room, [0x55; 9]);
     });
 }

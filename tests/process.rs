@@ -8,7 +8,7 @@
 mod support;
 
 use df11::capi::compress::*;
-use df11::capi::host::df11_decompress_host;
+use df11::capi::host::df11_model_decompress;
 use df11::capi::model::*;
 use df11::capi::status::*;
 use df11::capi::types::*;
@@ -61,11 +61,11 @@ fn work(path: &CStr, original: &CStr, scratch: &Path) {
     let to = text(&scratch.join(MADE.fetch_add(1, SeqCst).to_string()));
     let compress = df11_compress_options { threads: 4, pattern_json: c"{\"g\": [\"a\", \"b\"]}".as_ptr(), ..init() };
     unsafe {
-        assert_eq!(df11_model_group_info(model, 0, &mut info, null_mut()), DF11_OK);
+        assert_eq!(df11_model_get_group_info(model, 0, &mut info, null_mut()), DF11_OK);
         let n = info.element_count;
         let mut room = vec![0u16; n as usize];
         assert_eq!(
-            df11_decompress_host(model, 0, 0, n, room.as_mut_ptr().cast(), 2 * n as usize, 4, null_mut()),
+            df11_model_decompress(model, 0, 0, n, room.as_mut_ptr().cast(), 2 * n as usize, 4, null_mut()),
             DF11_OK
         );
         assert_eq!(df11_verify_model(path.as_ptr(), original.as_ptr(), &verify, null_mut()), DF11_OK);

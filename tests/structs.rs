@@ -169,15 +169,15 @@ fn every_struct_of_every_age() {
         opened(unsafe { df11_model_open_memory(data, file.len(), at, &mut model, null_mut()) }, model)
     });
     let group_info =
-        |group| move |at: *mut df11_group_info| unsafe { df11_model_group_info(model, group, at, null_mut()) };
+        |group| move |at: *mut df11_group_info| unsafe { df11_model_get_group_info(model, group, at, null_mut()) };
     filled(48, group_info(1), group_info(99));
     let tensor_info =
-        |tensor| move |at: *mut df11_tensor_info| unsafe { df11_model_tensor_info(model, tensor, at, null_mut()) };
+        |tensor| move |at: *mut df11_tensor_info| unsafe { df11_model_get_tensor_info(model, tensor, at, null_mut()) };
     filled(80, tensor_info(1), tensor_info(u64::MAX));
     let part_info =
-        |part| move |at: *mut df11_part_info| unsafe { df11_model_group_part(model, 1, part, at, null_mut()) };
+        |part| move |at: *mut df11_part_info| unsafe { df11_model_get_group_part(model, 1, part, at, null_mut()) };
     filled(40, part_info(2), part_info(6));
-    let preset = |number| move |at: *mut df11_preset_info| unsafe { df11_preset_get(number, at, null_mut()) };
+    let preset = |number| move |at: *mut df11_preset_info| unsafe { df11_preset_get_info(number, at, null_mut()) };
     filled(24, preset(3), preset(100_000));
 
     devices(model);
@@ -222,13 +222,13 @@ fn devices(model: *mut df11_model) {
     let mut group: df11_group_info = init();
     unsafe {
         assert_eq!(df11_device_open(0, &value, &mut device, null_mut()), 0);
-        assert_eq!(df11_model_group_info(model, 0, &mut group, null_mut()), 0);
+        assert_eq!(df11_model_get_group_info(model, 0, &mut group, null_mut()), 0);
     }
     let (bytes, mut image) = (group.image_bytes as usize, vec![0u8; group.image_bytes as usize]);
     let at_device = engine.alloc(group.image_bytes);
     unsafe {
         assert_eq!(df11_model_write_image(model, 0, image.as_mut_ptr().cast(), bytes, null_mut()), 0);
-        assert_eq!(df11_bind(device, model, 0, at_device, bytes, &mut resident, null_mut()), 0);
+        assert_eq!(df11_device_bind(device, model, 0, at_device, bytes, &mut resident, null_mut()), 0);
     }
     let device_info = |device| move |at: *mut df11_device_info| unsafe { df11_device_get_info(device, at, null_mut()) };
     filled(56, device_info(device), device_info(null_mut()));

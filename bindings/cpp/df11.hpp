@@ -283,7 +283,7 @@ class Tensor {
     /// The tensor of that number. One that the model has not is described by zeros and an empty name.
     Tensor(const df11_model *model, std::uint64_t index) noexcept
         : index_(index), info_(detail::sized<df11_tensor_info>()) {
-        if (df11_model_tensor_info(model, index, &info_, nullptr) != DF11_OK) info_.group = DF11_NO_GROUP;
+        if (df11_model_get_tensor_info(model, index, &info_, nullptr) != DF11_OK) info_.group = DF11_NO_GROUP;
     }
 
     /// Its number in the model.
@@ -399,7 +399,7 @@ class Group {
     /// The group of that number. One that the model has not is described by zeros and an empty name.
     Group(const df11_model *model, std::uint64_t index) noexcept
         : model_(model), index_(index), info_(detail::sized<df11_group_info>()) {
-        (void)df11_model_group_info(model, index, &info_, nullptr);
+        (void)df11_model_get_group_info(model, index, &info_, nullptr);
     }
 
     /// Its number in the model.
@@ -573,19 +573,19 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
     [[nodiscard]] df11_status try_part(df11_part_info &out, std::uint64_t group, std::uint32_t part,
                                        df11_error *error = nullptr) const noexcept {
         out = detail::sized<df11_part_info>();
-        return df11_model_group_part(get(), group, part, &out, error);
+        return df11_model_get_group_part(get(), group, part, &out, error);
     }
 
-    /// df11_decompress_host(): `count` weights of a group from its weight `first` on, both in elements, to at least 2 *
+    /// df11_model_decompress(): `count` weights of a group from its weight `first` on, both in elements, to at least 2 *
     /// count bytes at a multiple of 2, on `threads` threads (0 means 1).
     [[nodiscard]] df11_status try_decompress(std::uint64_t group, std::uint64_t first, std::uint64_t count, Bytes dst,
                                              std::uint32_t threads = 1, df11_error *error = nullptr) const noexcept {
-        return df11_decompress_host(get(), group, first, count, dst.address(), dst.bytes(), threads, error);
+        return df11_model_decompress(get(), group, first, count, dst.address(), dst.bytes(), threads, error);
     }
-    /// df11_tensor_read(): as many bytes of a tensor as `dst` has, from its byte `offset` on.
+    /// df11_model_read_tensor(): as many bytes of a tensor as `dst` has, from its byte `offset` on.
     [[nodiscard]] df11_status try_read(std::uint64_t tensor, std::uint64_t offset, Bytes dst, std::uint32_t threads = 1,
                                        df11_error *error = nullptr) const noexcept {
-        return df11_tensor_read(get(), tensor, offset, dst.address(), dst.bytes(), threads, error);
+        return df11_model_read_tensor(get(), tensor, offset, dst.address(), dst.bytes(), threads, error);
     }
     /// df11_model_write_image(): a group's image to at least Group::image_bytes() bytes.
     [[nodiscard]] df11_status try_write_image(std::uint64_t group, Bytes dst,
@@ -631,7 +631,7 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
     void decompress(std::uint64_t group, Bytes dst, std::uint32_t threads = 1) const {
         df11_error error;
         auto info = detail::sized<df11_group_info>();
-        check(df11_model_group_info(get(), group, &info, &error), error);
+        check(df11_model_get_group_info(get(), group, &info, &error), error);
         check(try_decompress(group, 0, info.element_count, dst, threads, &error), error);
     }
     /// Copies or decodes bytes of any tensor: see try_read().
@@ -672,24 +672,24 @@ class Resident : public detail::Owner<df11_resident, df11_resident_free> {
         return out;
     }
 
-    /// df11_decompress(): the whole group, to at least two bytes for each weight at a multiple of 2 (16 is fastest).
+    /// df11_resident_decompress(): the whole group, to at least two bytes for each weight at a multiple of 2 (16 is fastest).
     [[nodiscard]] df11_status try_decompress(df11_devptr dst, std::size_t bytes, df11_devptr status, df11_stream stream,
                                              df11_error *error = nullptr) const noexcept {
-        return df11_decompress(get(), dst, bytes, status, stream, error);
+        return df11_resident_decompress(get(), dst, bytes, status, stream, error);
     }
-    /// df11_decompress_range(): `count` weights from weight `first` on, both in elements: 2 * count bytes are written.
+    /// df11_resident_decompress_range(): `count` weights from weight `first` on, both in elements: 2 * count bytes are written.
     [[nodiscard]] df11_status try_decompress_range(std::uint64_t first, std::uint64_t count, df11_devptr dst,
                                                    std::size_t bytes, df11_devptr status, df11_stream stream,
                                                    df11_error *error = nullptr) const noexcept {
-        return df11_decompress_range(get(), first, count, dst, bytes, status, stream, error);
+        return df11_resident_decompress_range(get(), first, count, dst, bytes, status, stream, error);
     }
-    /// df11_decompress_tensors(): each tensor to a destination of its own, in the order of their weights; 0 leaves one
+    /// df11_resident_decompress_tensors(): each tensor to a destination of its own, in the order of their weights; 0 leaves one
     /// out. Both lists have as many entries as the group has tensors, and are read during the call only.
     [[nodiscard]] df11_status try_decompress_tensors(Span<const df11_devptr> dsts, Span<const std::size_t> bytes,
                                                      df11_devptr status, df11_stream stream,
                                                      df11_error *error = nullptr) const noexcept {
         if (dsts.size() != bytes.size()) return detail::refuse(error, "dsts and bytes are lists of different lengths");
-        return df11_decompress_tensors(get(), dsts.data(), bytes.data(), dsts.size(), status, stream, error);
+        return df11_resident_decompress_tensors(get(), dsts.data(), bytes.data(), dsts.size(), status, stream, error);
     }
 
 #ifdef DF11_HPP_EXCEPTIONS
@@ -713,7 +713,7 @@ class Resident : public detail::Owner<df11_resident, df11_resident_free> {
 #endif
 };
 
-/// df11_decompress_batch(): whole groups, resident i to dsts[i], which holds bytes[i] bytes. The three lists are of one
+/// df11_resident_decompress_batch(): whole groups, resident i to dsts[i], which holds bytes[i] bytes. The three lists are of one
 /// length and are read during the call only; the first has what Resident::get() gives, which an engine keeps in such a
 /// list, for a list of Resident would have to be copied. `statuses` is 0, or the address of one uint32_t for each
 /// group.
@@ -723,7 +723,7 @@ class Resident : public detail::Owner<df11_resident, df11_resident_free> {
                                                       df11_error *error = nullptr) noexcept {
     if (dsts.size() != residents.size() || bytes.size() != residents.size())
         return detail::refuse(error, "residents, dsts and bytes are lists of different lengths");
-    return df11_decompress_batch(residents.data(), dsts.data(), bytes.data(), residents.size(), statuses, stream,
+    return df11_resident_decompress_batch(residents.data(), dsts.data(), bytes.data(), residents.size(), statuses, stream,
                                  error);
 }
 
@@ -738,7 +738,7 @@ inline void decompress_batch(Span<const df11_resident *const> residents, Span<co
 
 /// How to open a device.
 struct DeviceOptions {
-    /// DF11_ALLOW_DEFAULT_STREAM and DF11_DEVICE_* joined by |
+    /// DF11_DEVICE_ALLOW_DEFAULT_STREAM and DF11_DEVICE_* joined by |
     std::uint32_t flags = 0;
     /// NULL, or the path or name of the CUDA driver's library. It is read during the call only.
     const char *libcuda = nullptr;
@@ -794,24 +794,24 @@ class Device : public detail::Owner<df11_device, df11_device_free> {
         return out;
     }
 
-    /// df11_upload(): makes a group's image in `bytes` bytes of device memory at `image`, a multiple of 256. Copies and
+    /// df11_device_upload(): makes a group's image in `bytes` bytes of device memory at `image`, a multiple of 256. Copies and
     /// kernels are put into `stream`. They read the model's memory, so it and the resident stay until the stream has
     /// passed them.
     [[nodiscard]] df11_status try_upload(Resident &out, const Model &model, std::uint64_t group, df11_devptr image,
                                          std::size_t bytes, df11_stream stream,
                                          df11_error *error = nullptr) const noexcept {
         df11_resident *handle = nullptr;
-        const df11_status status = df11_upload(get(), model.get(), group, image, bytes, stream, &handle, error);
+        const df11_status status = df11_device_upload(get(), model.get(), group, image, bytes, stream, &handle, error);
         out = Resident(handle);
         return status;
     }
-    /// df11_upload_staged(): the same through `staging`, memory of the caller's that should be pinned and stays, with
+    /// df11_device_upload_staged(): the same through `staging`, memory of the caller's that should be pinned and stays, with
     /// the resident, until the stream has passed the upload. The call waits for the stream whenever it is full.
     [[nodiscard]] df11_status try_upload_staged(Resident &out, const Model &model, std::uint64_t group,
                                                 df11_devptr image, std::size_t bytes, df11_stream stream, Bytes staging,
                                                 df11_error *error = nullptr) const noexcept {
         df11_resident *handle = nullptr;
-        const df11_status status = df11_upload_staged(get(), model.get(), group, image, bytes, stream,
+        const df11_status status = df11_device_upload_staged(get(), model.get(), group, image, bytes, stream,
                                                       staging.address(), staging.bytes(), &handle, error);
         out = Resident(handle);
         return status;
@@ -825,21 +825,21 @@ class Device : public detail::Owner<df11_device, df11_device_free> {
         out.resident = Resident(handle);
         return status;
     }
-    /// df11_bind(): takes an image that lies on the device, or will when the streams of its decodes get there. No CUDA
+    /// df11_device_bind(): takes an image that lies on the device, or will when the streams of its decodes get there. No CUDA
     /// call is made, and the model may go.
     [[nodiscard]] df11_status try_bind(Resident &out, const Model &model, std::uint64_t group, df11_devptr image,
                                        std::size_t bytes, df11_error *error = nullptr) const noexcept {
         df11_resident *handle = nullptr;
-        const df11_status status = df11_bind(get(), model.get(), group, image, bytes, &handle, error);
+        const df11_status status = df11_device_bind(get(), model.get(), group, image, bytes, &handle, error);
         out = Resident(handle);
         return status;
     }
-    /// df11_bind_image(): the same without a model. `head` are the image's first bytes in host memory, which are
+    /// df11_device_bind_image(): the same without a model. `head` are the image's first bytes in host memory, which are
     /// checked as hostile and read during the call only; a whole image will do.
     [[nodiscard]] df11_status try_bind_image(Resident &out, ConstBytes head, df11_devptr image, std::size_t bytes,
                                              df11_error *error = nullptr) const noexcept {
         df11_resident *handle = nullptr;
-        const df11_status status = df11_bind_image(get(), head.address(), head.bytes(), image, bytes, &handle, error);
+        const df11_status status = df11_device_bind_image(get(), head.address(), head.bytes(), image, bytes, &handle, error);
         out = Resident(handle);
         return status;
     }

@@ -88,7 +88,7 @@ DeviceDecoder::DeviceDecoder(const Model &model, const std::vector<Step> &steps,
         df11_group_info info = model.group(step.group);
         cuda(cuMemAlloc(&image.memory, size_t(info.image_bytes)), "cuMemAlloc");
         df11_resident *resident = nullptr;
-        e.check(df11_upload(device, model.handle(), step.group, image.memory, size_t(info.image_bytes), s.stream,
+        e.check(df11_device_upload(device, model.handle(), step.group, image.memory, size_t(info.image_bytes), s.stream,
                             &resident, &e));
         image.resident.reset(resident);
     }
@@ -100,7 +100,7 @@ DeviceDecoder::~DeviceDecoder() = default;
 void DeviceDecoder::begin(const Step &step, size_t slot) {
     State &s = *state_;
     Error e;
-    e.check(df11_decompress_range(s.images.at(step.group).resident.get(), step.first, step.count,
+    e.check(df11_resident_decompress_range(s.images.at(step.group).resident.get(), step.first, step.count,
                                   reinterpret_cast<uintptr_t>(s.slots[slot]), s.slot_bytes, s.status, s.stream, &e));
     cuda(cuEventRecord(s.decoded[slot], s.stream), "cuEventRecord");
 }

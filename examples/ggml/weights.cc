@@ -20,20 +20,20 @@ bool Model::find(const std::string &name, uint64_t &tensor) const {
 df11_tensor_info Model::tensor(uint64_t tensor) const {
     Error e;
     df11_tensor_info info = DF11_TENSOR_INFO_INIT;
-    e.check(df11_model_tensor_info(handle(), tensor, &info, &e));
+    e.check(df11_model_get_tensor_info(handle(), tensor, &info, &e));
     return info;
 }
 
 df11_group_info Model::group(uint64_t group) const {
     Error e;
     df11_group_info info = DF11_GROUP_INFO_INIT;
-    e.check(df11_model_group_info(handle(), group, &info, &e));
+    e.check(df11_model_get_group_info(handle(), group, &info, &e));
     return info;
 }
 
 void Model::read(uint64_t tensor, uint64_t offset, void *to, size_t bytes, unsigned threads) const {
     Error e;
-    e.check(df11_tensor_read(handle(), tensor, offset, to, bytes, threads, &e));
+    e.check(df11_model_read_tensor(handle(), tensor, offset, to, bytes, threads, &e));
 }
 
 uint64_t Model::packed_bytes() const {
@@ -220,7 +220,7 @@ void HostDecoder::begin(const Step &step, size_t slot) {
     // A step that fails says so where it is waited for.
     pending_[slot] = std::async(std::launch::async, [this, step, slot] {
         Error e;
-        e.check(df11_decompress_host(model_.handle(), step.group, step.first, step.count, slots_[slot], slot_bytes_,
+        e.check(df11_model_decompress(model_.handle(), step.group, step.first, step.count, slots_[slot], slot_bytes_,
                                      threads_, &e));
     });
 }

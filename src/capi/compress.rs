@@ -104,7 +104,7 @@ pub struct df11_compress_options {
     /// Bytes of memory to work in at most, 5 MiB for each thread; 0 means 512 MiB. Fewer threads work if it is not enough,
     /// and one always does. What headers and lists of tensors take comes on top.
     pub memory_bytes: u64,
-    /// NULL, or the name of a preset: the groups of a published model, see df11_preset_get().
+    /// NULL, or the name of a preset: the groups of a published model, see df11_preset_get_info().
     pub preset: *const c_char,
     /// NULL, or the groups: the JSON text of a pattern_dict, or of a config.json that has one in its dfloat11_config. Not
     /// together with `preset`. With neither, the preset is chosen by the source's config.json and its tensors' names.
@@ -263,7 +263,7 @@ pub extern "C" fn df11_preset_count() -> u64 {
 ///
 /// The pointers are as described.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_preset_get(
+pub unsafe extern "C" fn df11_preset_get_info(
     preset: u64,
     out: *mut df11_preset_info,
     error: *mut df11_error,

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 ///
 /// Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call may be captured in a
 /// graph, and made from any thread, whatever context is current there, which stays so. `stream` belongs to the device's
-/// context, and is not NULL (see DF11_ALLOW_DEFAULT_STREAM).
+/// context, and is not NULL (see DF11_DEVICE_ALLOW_DEFAULT_STREAM).
 ///
 /// `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, which the caller has set to 0: it
 /// is raised to DF11_CORRUPT if the image contradicts itself (the file was damaged, or its gaps and positions lie), and
@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 /// The handles are as described. Image, destination and status are memory of the stream's context until it has passed
 /// the work; nobody writes the image or uses the destination meanwhile.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_decompress(
+pub unsafe extern "C" fn df11_resident_decompress(
     resident: *const df11_resident,
     d_dst: df11_devptr,
     bytes: usize,
@@ -49,15 +49,15 @@ pub unsafe extern "C" fn df11_decompress(
 }
 
 /// Decodes `count` weights of a group, from its weight `first` on (both in elements): exactly those 2 * count bytes are
-/// written. All else is as for df11_decompress(). A count of 0 is nothing to do.
+/// written. All else is as for df11_resident_decompress(). A count of 0 is nothing to do.
 ///
-/// Errors: as for df11_decompress(); DF11_INVALID_ARGUMENT for a range outside the group.
+/// Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for a range outside the group.
 ///
 /// # Safety
 ///
-/// As for df11_decompress().
+/// As for df11_resident_decompress().
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_decompress_range(
+pub unsafe extern "C" fn df11_resident_decompress_range(
     resident: *const df11_resident,
     first: u64,
     count: u64,
@@ -81,16 +81,16 @@ pub unsafe extern "C" fn df11_decompress_range(
 /// Decodes each tensor of a group to a destination of its own: tensor i, in the order of their weights, to `d_dsts[i]`,
 /// which holds `bytes[i]` bytes. `count` is the group's tensor_count. A destination of 0 leaves its tensor out. One
 /// launch does up to 32 tensors; destinations that follow each other without a gap count as one. Both lists are in host
-/// memory and read during the call only. All else is as for df11_decompress().
+/// memory and read during the call only. All else is as for df11_resident_decompress().
 ///
-/// Errors: as for df11_decompress(); DF11_INVALID_ARGUMENT for another count. If a group has more than 32 tensors and
+/// Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for another count. If a group has more than 32 tensors and
 /// the driver refuses a launch that is not the first, the earlier ones are in the stream; the message says so.
 ///
 /// # Safety
 ///
-/// As for df11_decompress(); no two destinations overlap.
+/// As for df11_resident_decompress(); no two destinations overlap.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_decompress_tensors(
+pub unsafe extern "C" fn df11_resident_decompress_tensors(
     resident: *const df11_resident,
     d_dsts: *const df11_devptr,
     bytes: *const usize,
@@ -121,17 +121,17 @@ pub unsafe extern "C" fn df11_decompress_tensors(
 /// Decodes `count` whole groups: resident i to `d_dsts[i]`, which holds `bytes[i]` bytes. All lists are in host memory and read
 /// during the call only; the residents may come from several device handles, but of one context. One launch does up to 32
 /// groups. `d_statuses` is 0, or the address of `count` uint32_t in device memory, one for each group. All else is as for
-/// df11_decompress(). A count of 0 is nothing to do.
+/// df11_resident_decompress(). A count of 0 is nothing to do.
 ///
-/// Errors: as for df11_decompress(); DF11_WRONG_DEVICE for residents of several contexts. If there are more than 32
+/// Errors: as for df11_resident_decompress(); DF11_WRONG_DEVICE for residents of several contexts. If there are more than 32
 /// groups and the driver refuses a launch that is not the first, the earlier ones are in the stream; the message says
 /// so.
 ///
 /// # Safety
 ///
-/// As for df11_decompress(); no two destinations overlap.
+/// As for df11_resident_decompress(); no two destinations overlap.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_decompress_batch(
+pub unsafe extern "C" fn df11_resident_decompress_batch(
     residents: *const *const df11_resident,
     d_dsts: *const df11_devptr,
     bytes: *const usize,

@@ -30,9 +30,9 @@ pub struct df11_device {
 /// Accept the NULL stream, which is the context's legacy stream (a program that was compiled for per-thread default
 /// streams passes CU_STREAM_PER_THREAD, 0x2, which is always accepted, as is CU_STREAM_LEGACY, 0x1). It is refused
 /// otherwise, for non-blocking streams, which engines use, are not ordered with it.
-pub const DF11_ALLOW_DEFAULT_STREAM: u32 = 1;
+pub const DF11_DEVICE_ALLOW_DEFAULT_STREAM: u32 = 1;
 /// Have the driver compile the kernels' PTX even where there is a binary for the device: to test the former.
-pub const DF11_DEVICE_PTX: u32 = 2;
+pub const DF11_DEVICE_FORCE_PTX: u32 = 2;
 
 /// How to open a device. Begin with DF11_DEVICE_OPTIONS_INIT.
 #[repr(C)]
@@ -40,7 +40,7 @@ pub const DF11_DEVICE_PTX: u32 = 2;
 pub struct df11_device_options {
     /// sizeof(df11_device_options)
     pub struct_size: usize,
-    /// DF11_ALLOW_DEFAULT_STREAM and DF11_DEVICE_* joined by |
+    /// DF11_DEVICE_ALLOW_DEFAULT_STREAM and DF11_DEVICE_* joined by |
     pub flags: u32,
     /// 0
     pub reserved: u32,
@@ -153,7 +153,7 @@ unsafe fn open(
             clear(out, ptr::null_mut())?;
             let mut wanted = DeviceOptions::default();
             if let Some(options) = structs::read(options)? {
-                let unknown = options.flags & !(DF11_ALLOW_DEFAULT_STREAM | DF11_DEVICE_PTX);
+                let unknown = options.flags & !(DF11_DEVICE_ALLOW_DEFAULT_STREAM | DF11_DEVICE_FORCE_PTX);
                 if unknown != 0 || options.reserved != 0 {
                     let reason = format!(
                         "df11_device_options.flags has unknown bits: {unknown:#x}, or reserved is not 0: {}",
@@ -161,8 +161,8 @@ unsafe fn open(
                     );
                     return Err(Error::UnsupportedOption(reason));
                 }
-                wanted.allow_default_stream = options.flags & DF11_ALLOW_DEFAULT_STREAM != 0;
-                if options.flags & DF11_DEVICE_PTX != 0 {
+                wanted.allow_default_stream = options.flags & DF11_DEVICE_ALLOW_DEFAULT_STREAM != 0;
+                if options.flags & DF11_DEVICE_FORCE_PTX != 0 {
                     wanted.kernels = Choice::Ptx;
                 }
                 if !options.libcuda.is_null() {

@@ -23,7 +23,7 @@ use std::ffi::c_void;
 ///
 /// The pointers are as described, and nobody else uses `dst` during the call.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_decompress_host(
+pub unsafe extern "C" fn df11_model_decompress(
     model: *const df11_model,
     group: u64,
     first: u64,
@@ -63,7 +63,7 @@ pub unsafe extern "C" fn df11_decompress_host(
 }
 
 /// Copies or decodes bytes of any tensor: `dst_bytes` of its values, from their byte `offset` on. For a tensor in a group
-/// both must be even and `dst` aligned to 2. `threads` and all else are as for df11_decompress_host().
+/// both must be even and `dst` aligned to 2. `threads` and all else are as for df11_model_decompress().
 ///
 /// Errors: DF11_NOT_FOUND (no such tensor), DF11_INVALID_ARGUMENT (bytes outside the tensor, or half a weight),
 /// DF11_MISALIGNED, DF11_CORRUPT, DF11_IO.
@@ -72,7 +72,7 @@ pub unsafe extern "C" fn df11_decompress_host(
 ///
 /// The pointers are as described, and nobody else uses `dst` during the call.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_tensor_read(
+pub unsafe extern "C" fn df11_model_read_tensor(
     model: *const df11_model,
     tensor: u64,
     offset: u64,

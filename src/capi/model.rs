@@ -201,7 +201,7 @@ pub unsafe extern "C" fn df11_model_tensor_count(model: *const df11_model) -> u6
 ///
 /// The pointers are as described.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_model_group_info(
+pub unsafe extern "C" fn df11_model_get_group_info(
     model: *const df11_model,
     group: u64,
     out: *mut df11_group_info,
@@ -238,7 +238,7 @@ pub unsafe extern "C" fn df11_model_group_info(
 ///
 /// The pointers are as described.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_model_group_part(
+pub unsafe extern "C" fn df11_model_get_group_part(
     model: *const df11_model,
     group: u64,
     part: u32,
@@ -281,7 +281,7 @@ pub unsafe extern "C" fn df11_model_group_part(
 ///
 /// The pointers are as described.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_model_tensor_info(
+pub unsafe extern "C" fn df11_model_get_tensor_info(
     model: *const df11_model,
     tensor: u64,
     out: *mut df11_tensor_info,

@@ -28,7 +28,7 @@ pub struct df11_image_info {
     pub struct_size: usize,
     /// Bytes of the whole image.
     pub image_bytes: u64,
-    /// Bytes of its head: its first ones, which df11_bind_image() needs in host memory.
+    /// Bytes of its head: its first ones, which df11_device_bind_image() needs in host memory.
     pub head_bytes: u64,
     /// Weights of the group.
     pub element_count: u64,
@@ -75,7 +75,7 @@ const _: () = assert!(size_of::<df11_image_info>() == 40 && size_of::<df11_resid
 ///
 /// Host memory: the bytes are copied from where the file is mapped (or the memory of df11_model_open_memory() is), so
 /// neither the model nor the resident may be freed before the stream has passed the upload. From pageable memory CUDA
-/// copies at its own pace, and the call returns when it has read most of it; df11_upload_staged() goes through pinned
+/// copies at its own pace, and the call returns when it has read most of it; df11_device_upload_staged() goes through pinned
 /// memory. With DF11_OPEN_READ the call allocates 2 MiB to read to, and waits until the stream has passed the last
 /// copy.
 ///
@@ -94,7 +94,7 @@ const _: () = assert!(size_of::<df11_image_info>() == 40 && size_of::<df11_resid
 ///
 /// The pointers are as described; the device memory stays until the resident is freed and its decodes are done.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_upload(
+pub unsafe extern "C" fn df11_device_upload(
     device: *mut df11_device,
     model: *const df11_model,
     group: u64,
@@ -108,19 +108,19 @@ pub unsafe extern "C" fn df11_upload(
     unsafe { upload(device, model, group, d_image, bytes, stream, None, out, error) }
 }
 
-/// df11_upload() through `staging_bytes` bytes of host memory of the caller's, at least 4,096; some MiB are sensible.
+/// df11_device_upload() through `staging_bytes` bytes of host memory of the caller's, at least 4,096; some MiB are sensible.
 /// It should be pinned (cuMemHostAlloc, cudaMallocHost). The file's bytes are copied to one half of it while the device
 /// copies from the other, so the call waits for the stream whenever both are full: it must not wait for something that
 /// the calling thread does later. `staging` and the resident must stay until the stream has passed the upload; the
 /// model may be freed when this returns.
 ///
-/// Errors: as for df11_upload(); DF11_BUFFER_TOO_SMALL and DF11_INVALID_ARGUMENT for the staging memory too.
+/// Errors: as for df11_device_upload(); DF11_BUFFER_TOO_SMALL and DF11_INVALID_ARGUMENT for the staging memory too.
 ///
 /// # Safety
 ///
-/// As for df11_upload(), and nobody else uses the staging memory until the stream has passed the upload.
+/// As for df11_device_upload(), and nobody else uses the staging memory until the stream has passed the upload.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_upload_staged(
+pub unsafe extern "C" fn df11_device_upload_staged(
     device: *mut df11_device,
     model: *const df11_model,
     group: u64,
@@ -171,14 +171,14 @@ unsafe fn upload(
     }
 }
 
-/// df11_upload() into device memory that this allocates for it (cuMemAlloc, which may wait for the device). `*d_image`
+/// df11_device_upload() into device memory that this allocates for it (cuMemAlloc, which may wait for the device). `*d_image`
 /// receives its address, and the memory is the caller's: df11_device_mem_free(), or cuMemFree or cudaFree, frees it
 /// when the resident is not used any more and its decodes are done. df11_resident_free() does not, for freeing device
 /// memory waits.
 ///
 /// After an error the memory is free, `*d_image` is 0 and `*out` NULL.
 ///
-/// Errors: as for df11_upload(); DF11_OUT_OF_MEMORY.
+/// Errors: as for df11_device_upload(); DF11_OUT_OF_MEMORY.
 ///
 /// # Safety
 ///
@@ -221,7 +221,7 @@ pub unsafe extern "C" fn df11_upload_alloc(
 ///
 /// The pointers are as described; the device memory stays until the resident is freed and its decodes are done.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_bind(
+pub unsafe extern "C" fn df11_device_bind(
     device: *mut df11_device,
     model: *const df11_model,
     group: u64,
@@ -242,7 +242,7 @@ pub unsafe extern "C" fn df11_bind(
     }
 }
 
-/// df11_bind() without the model: `head` are the image's first bytes in host memory, `head_bytes` of them, at least as many as its
+/// df11_device_bind() without the model: `head` are the image's first bytes in host memory, `head_bytes` of them, at least as many as its
 /// head has (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any, and so is a whole image). They are
 /// read during the call only, and checked as hostile; a checksum finds damage. `bytes` are at least
 /// df11_image_info.image_bytes, which df11_image_get_info() reads from the same head; the whole image, head and all, lies at
@@ -254,9 +254,9 @@ pub unsafe extern "C" fn df11_bind(
 ///
 /// # Safety
 ///
-/// As for df11_bind(); `head_bytes` bytes can be read at `head`.
+/// As for df11_device_bind(); `head_bytes` bytes can be read at `head`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_bind_image(
+pub unsafe extern "C" fn df11_device_bind_image(
     device: *mut df11_device,
     head: *const c_void,
     head_bytes: usize,
@@ -276,10 +276,10 @@ pub unsafe extern "C" fn df11_bind_image(
     }
 }
 
-/// Describes an image by its head: its first bytes in host memory, as for df11_bind_image(). No CUDA call is made.
+/// Describes an image by its head: its first bytes in host memory, as for df11_device_bind_image(). No CUDA call is made.
 /// After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
 ///
-/// Errors: those of the head as for df11_bind_image(); DF11_INVALID_ARGUMENT.
+/// Errors: those of the head as for df11_device_bind_image(); DF11_INVALID_ARGUMENT.
 ///
 /// # Safety
 ///

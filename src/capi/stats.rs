@@ -20,7 +20,7 @@ pub struct df11_stats {
     pub models_open: u64,
     /// Bytes of the files, or of the memory, of the models that are alive now.
     pub model_bytes_open: u64,
-    /// Calls of df11_decompress_host() and df11_tensor_read() that succeeded.
+    /// Calls of df11_model_decompress() and df11_model_read_tensor() that succeeded.
     pub host_decodes: u64,
     /// Bytes that they wrote.
     pub host_bytes: u64,
@@ -36,7 +36,7 @@ pub struct df11_stats {
     pub residents: u64,
     /// Bytes of their images. Several residents of one image count each.
     pub resident_bytes: u64,
-    /// Groups, ranges of them and tensors that calls of df11_decompress() and its kin put into a stream. What a graph
+    /// Groups, ranges of them and tensors that calls of df11_resident_decompress() and its kin put into a stream. What a graph
     /// replays does not count again.
     pub device_decodes: u64,
     /// Bytes that these write when the stream gets there.

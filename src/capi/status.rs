@@ -30,6 +30,12 @@ pub const DF11_UNSUPPORTED_OPTION: df11_status = 5;
 pub const DF11_CANCELLED: df11_status = 6;
 /// The NULL stream, on a device that was not opened to allow it.
 pub const DF11_DEFAULT_STREAM: df11_status = 7;
+/// A file or folder of that name is there already, and overwriting was not asked for.
+pub const DF11_EXISTS: df11_status = 8;
+/// An earlier run left unfinished work there: resume it, or write elsewhere.
+pub const DF11_UNFINISHED: df11_status = 9;
+/// Another process is writing there.
+pub const DF11_BUSY: df11_status = 10;
 /// The operating system could not open, read, map or write; native_code is its errno.
 pub const DF11_IO: df11_status = 100;
 /// Not a safetensors file, or not a DF11 model.
@@ -61,6 +67,8 @@ const _: () = {
         DF11_MISALIGNED == Status::Misaligned as i32 && DF11_UNSUPPORTED_OPTION == Status::UnsupportedOption as i32
     );
     assert!(DF11_CANCELLED == Status::Cancelled as i32 && DF11_DEFAULT_STREAM == Status::DefaultStream as i32);
+    assert!(DF11_EXISTS == Status::Exists as i32 && DF11_UNFINISHED == Status::Unfinished as i32);
+    assert!(DF11_BUSY == Status::Busy as i32);
     assert!(DF11_IO == Status::Io as i32 && DF11_INVALID_FORMAT == Status::InvalidFormat as i32);
     assert!(DF11_UNSUPPORTED_FORMAT == Status::UnsupportedFormat as i32 && DF11_CORRUPT == Status::Corrupt as i32);
     assert!(DF11_NO_DRIVER == Status::NoDriver as i32 && DF11_NO_KERNEL == Status::NoKernel as i32);
@@ -98,7 +106,7 @@ pub extern "C" fn df11_status_name(status: df11_status) -> *const c_char {
     let name = names! {
         Ok => c"OK", InvalidArgument => c"INVALID_ARGUMENT", NotFound => c"NOT_FOUND",
         BufferTooSmall => c"BUFFER_TOO_SMALL", Misaligned => c"MISALIGNED", UnsupportedOption => c"UNSUPPORTED_OPTION",
-        Cancelled => c"CANCELLED", DefaultStream => c"DEFAULT_STREAM", Io => c"IO", InvalidFormat => c"INVALID_FORMAT",
+        Cancelled => c"CANCELLED", DefaultStream => c"DEFAULT_STREAM", Exists => c"EXISTS", Unfinished => c"UNFINISHED", Busy => c"BUSY", Io => c"IO", InvalidFormat => c"INVALID_FORMAT",
         UnsupportedFormat => c"UNSUPPORTED_FORMAT", Corrupt => c"CORRUPT", NoDriver => c"NO_DRIVER",
         NoKernel => c"NO_KERNEL", Cuda => c"CUDA", Capturing => c"CAPTURING", WrongDevice => c"WRONG_DEVICE",
         OutOfMemory => c"OUT_OF_MEMORY", Internal => c"INTERNAL"

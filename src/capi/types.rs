@@ -95,7 +95,7 @@ pub struct df11_tensor_info {
     /// and with DF11_OPEN_READ. Belongs to the model.
     pub data: *const c_void,
     /// The path of the file that holds the values of a plain tensor, as in df11_part_info, for readers that bring their own
-    /// input; NULL for a tensor in a group (df11_model_group_part() tells where the group's parts lie). Belongs to the model.
+    /// input; NULL for a tensor in a group (df11_model_get_group_part() tells where the group's parts lie). Belongs to the model.
     pub file: *const c_char,
     /// The first byte of the values in that file.
     pub file_offset: u64,

@@ -73,22 +73,22 @@ static void every_tensor(const df11_open_options *options)
             df11_tensor_info ours = DF11_TENSOR_INFO_INIT, theirs = DF11_TENSOR_INFO_INIT;
             uint64_t other, elements = 1;
             char *got;
-            CHECK(df11_model_tensor_info(model, t, &ours, NULL) == DF11_OK);
+            CHECK(df11_model_get_tensor_info(model, t, &ours, NULL) == DF11_OK);
             CHECK(df11_model_find_tensor(original, ours.name, &other, NULL) == DF11_OK);
-            CHECK(df11_model_tensor_info(original, other, &theirs, NULL) == DF11_OK);
+            CHECK(df11_model_get_tensor_info(original, other, &theirs, NULL) == DF11_OK);
             CHECK(ours.bytes == theirs.bytes && ours.dtype == theirs.dtype && strcmp(ours.name, theirs.name) == 0);
             CHECK(theirs.group == DF11_NO_GROUP && theirs.data != NULL && theirs.file != NULL && theirs.file_offset > 8);
             for (uint32_t d = 0; d < ours.rank; d++)
                 elements *= ours.shape[d];
             CHECK((got = malloc(ours.bytes + 1)) != NULL);
             got[ours.bytes] = 0x55;
-            CHECK(df11_tensor_read(model, t, 0, got, ours.bytes, 3, NULL) == DF11_OK);
+            CHECK(df11_model_read_tensor(model, t, 0, got, ours.bytes, 3, NULL) == DF11_OK);
             CHECK(ours.bytes == 0 || memcmp(got, theirs.data, ours.bytes) == 0);
             CHECK(got[ours.bytes] == 0x55);
             if (ours.group != DF11_NO_GROUP) {
                 CHECK(ours.dtype == DF11_DTYPE_BF16 && elements * 2 == ours.bytes && ours.data == NULL && ours.file == NULL);
                 memset(got, 0, ours.bytes);
-                CHECK(df11_decompress_host(model, ours.group, ours.group_offset, elements, got, ours.bytes, 1, NULL) == DF11_OK);
+                CHECK(df11_model_decompress(model, ours.group, ours.group_offset, elements, got, ours.bytes, 1, NULL) == DF11_OK);
                 CHECK(ours.bytes == 0 || memcmp(got, theirs.data, ours.bytes) == 0);
             } else
                 CHECK((ours.data == NULL) == (options != NULL && (options->flags & DF11_OPEN_READ)));
@@ -110,12 +110,12 @@ static void groups_and_parts(void)
     for (uint64_t g = 0; g < df11_model_group_count(model); g++) {
         df11_group_info info = DF11_GROUP_INFO_INIT;
         uint64_t bytes = 0;
-        CHECK(df11_model_group_info(model, g, &info, &error) == DF11_OK);
+        CHECK(df11_model_get_group_info(model, g, &info, &error) == DF11_OK);
         CHECK(info.struct_size == sizeof info && info.first_tensor == next && info.tensor_count >= 1);
         next += info.tensor_count;
         for (uint32_t part = DF11_PART_LUTS; part <= DF11_PART_SPLIT_POSITIONS; part++) {
             df11_part_info where = DF11_PART_INFO_INIT;
-            CHECK(df11_model_group_part(model, g, part, &where, &error) == DF11_OK);
+            CHECK(df11_model_get_group_part(model, g, part, &where, &error) == DF11_OK);
             CHECK(where.data != NULL && strstr(where.file, ".safetensors") != NULL);
             bytes += where.bytes;
             if (part == DF11_PART_SIGN_MANTISSA) {
@@ -131,8 +131,8 @@ static void groups_and_parts(void)
     df11_group_info info = DF11_GROUP_INFO_INIT;
     df11_part_info where = DF11_PART_INFO_INIT;
     info.name = "before";
-    CHECK(df11_model_group_info(model, 4, &info, &error) == DF11_NOT_FOUND && info.name == NULL);
-    CHECK(df11_model_group_part(model, 0, 6, &where, &error) == DF11_NOT_FOUND && where.bytes == 0);
+    CHECK(df11_model_get_group_info(model, 4, &info, &error) == DF11_NOT_FOUND && info.name == NULL);
+    CHECK(df11_model_get_group_part(model, 0, 6, &where, &error) == DF11_NOT_FOUND && where.bytes == 0);
     df11_model_free(model);
 }
 
@@ -144,29 +144,29 @@ static void ranges(void)
     uint64_t group;
     uint16_t *whole, *part;
     CHECK(df11_model_find_group(model, "model.layers.0", &group, NULL) == DF11_OK);
-    CHECK(df11_model_group_info(model, group, &info, NULL) == DF11_OK && info.tensor_count == 7);
+    CHECK(df11_model_get_group_info(model, group, &info, NULL) == DF11_OK && info.tensor_count == 7);
     uint64_t n = info.element_count;
     CHECK((whole = malloc(2 * n)) != NULL && (part = malloc(2 * n + 2)) != NULL);
-    CHECK(df11_decompress_host(model, group, 0, n, whole, 2 * n, 2, NULL) == DF11_OK);
+    CHECK(df11_model_decompress(model, group, 0, n, whole, 2 * n, 2, NULL) == DF11_OK);
     for (uint64_t first = 0, count = 1; first + count <= n; first += count / 2 + 1, count = count * 3 + 1) {
         part[count] = 0x1234;
-        CHECK(df11_decompress_host(model, group, first, count, part, 2 * count, (uint32_t)(count % 5), NULL) == DF11_OK);
+        CHECK(df11_model_decompress(model, group, first, count, part, 2 * count, (uint32_t)(count % 5), NULL) == DF11_OK);
         CHECK(memcmp(part, whole + first, 2 * count) == 0 && part[count] == 0x1234);
     }
-    CHECK(df11_decompress_host(model, group, n, 0, NULL, 0, 1, &error) == DF11_OK);
-    CHECK(df11_decompress_host(model, group, n, 1, part, 2, 1, &error) == DF11_INVALID_ARGUMENT);
-    CHECK(df11_decompress_host(model, group, 1, UINT64_MAX, part, 2 * n, 1, &error) == DF11_INVALID_ARGUMENT);
-    CHECK(df11_decompress_host(model, group, 0, n, part, 2 * n - 1, 1, &error) == DF11_BUFFER_TOO_SMALL);
-    CHECK(df11_decompress_host(model, group, 0, n, NULL, 2 * n, 1, &error) == DF11_INVALID_ARGUMENT);
-    CHECK(df11_decompress_host(model, group, 0, 1, (char *)part + 1, 2, 1, &error) == DF11_MISALIGNED);
-    CHECK(df11_decompress_host(model, 1000, 0, 1, part, 2, 1, &error) == DF11_NOT_FOUND);
-    CHECK(df11_decompress_host(NULL, group, 0, 1, part, 2, 1, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_model_decompress(model, group, n, 0, NULL, 0, 1, &error) == DF11_OK);
+    CHECK(df11_model_decompress(model, group, n, 1, part, 2, 1, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_model_decompress(model, group, 1, UINT64_MAX, part, 2 * n, 1, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_model_decompress(model, group, 0, n, part, 2 * n - 1, 1, &error) == DF11_BUFFER_TOO_SMALL);
+    CHECK(df11_model_decompress(model, group, 0, n, NULL, 2 * n, 1, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_model_decompress(model, group, 0, 1, (char *)part + 1, 2, 1, &error) == DF11_MISALIGNED);
+    CHECK(df11_model_decompress(model, 1000, 0, 1, part, 2, 1, &error) == DF11_NOT_FOUND);
+    CHECK(df11_model_decompress(NULL, group, 0, 1, part, 2, 1, &error) == DF11_INVALID_ARGUMENT);
     CHECK(error.status == DF11_INVALID_ARGUMENT && strstr(error.message, "NULL") != NULL);
-    CHECK(df11_tensor_read(model, info.first_tensor, 1, part, 2, 1, &error) == DF11_INVALID_ARGUMENT);
-    CHECK(df11_tensor_read(model, info.first_tensor, 2 * n, part, 2, 1, &error) == DF11_INVALID_ARGUMENT);
-    CHECK(df11_tensor_read(model, info.first_tensor + 1, 4, part, 6, 1, &error) == DF11_OK);
+    CHECK(df11_model_read_tensor(model, info.first_tensor, 1, part, 2, 1, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_model_read_tensor(model, info.first_tensor, 2 * n, part, 2, 1, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_model_read_tensor(model, info.first_tensor + 1, 4, part, 6, 1, &error) == DF11_OK);
     df11_tensor_info second = DF11_TENSOR_INFO_INIT;
-    CHECK(df11_model_tensor_info(model, info.first_tensor + 1, &second, NULL) == DF11_OK);
+    CHECK(df11_model_get_tensor_info(model, info.first_tensor + 1, &second, NULL) == DF11_OK);
     CHECK(memcmp(part, whole + second.group_offset + 2, 6) == 0);
     free(whole);
     free(part);
@@ -185,7 +185,7 @@ static void images(void)
         for (uint64_t g = 0; g < df11_model_group_count(model); g++) {
             df11_group_info info = DF11_GROUP_INFO_INIT;
             unsigned char *image, *again;
-            CHECK(df11_model_group_info(model, g, &info, &error) == DF11_OK);
+            CHECK(df11_model_get_group_info(model, g, &info, &error) == DF11_OK);
             CHECK(info.image_bytes > info.element_count && info.image_bytes % 256 == 0);
             size_t bytes = info.image_bytes;
             CHECK((image = malloc(bytes + 1)) != NULL && (again = malloc(bytes + 1)) != NULL);
@@ -219,14 +219,14 @@ static void images(void)
     df11_group_info old = DF11_GROUP_INFO_INIT;
     old.struct_size = offsetof(df11_group_info, image_bytes);
     old.image_bytes = 77;
-    CHECK(df11_model_group_info(model, 0, &old, &error) == DF11_OK && old.packed_bytes > 0 && old.image_bytes == 77);
+    CHECK(df11_model_get_group_info(model, 0, &old, &error) == DF11_OK && old.packed_bytes > 0 && old.image_bytes == 77);
     df11_model_free(model);
     /* Positions that lie: no image, and nothing that looks like one. */
     unsigned char image[1 << 16];
     df11_group_info info = DF11_GROUP_INFO_INIT;
     memset(image, 0xaa, sizeof image);
     CHECK(df11_model_open(under(hostile, "bits_that_are_no_code.safetensors"), NULL, &model, &error) == DF11_OK);
-    CHECK(df11_model_group_info(model, 0, &info, &error) == DF11_OK && info.image_bytes <= sizeof image);
+    CHECK(df11_model_get_group_info(model, 0, &info, &error) == DF11_OK && info.image_bytes <= sizeof image);
     CHECK(df11_model_write_image(model, 0, image, sizeof image, &error) == DF11_CORRUPT);
     CHECK(strstr(error.message, "encoded_exponent") != NULL && strstr(error.message, "at byte") != NULL);
     for (size_t at = 0; at < 256; at++)
@@ -275,10 +275,10 @@ static void mistakes_and_files(void)
     model = open_model("tiny/model", NULL);
     CHECK(df11_model_find_tensor(model, NULL, &number, NULL) == DF11_INVALID_ARGUMENT && number == 0);
     CHECK(df11_model_find_tensor(model, "norm.bias", NULL, NULL) == DF11_INVALID_ARGUMENT);
-    CHECK(df11_model_tensor_info(model, 0, NULL, NULL) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_model_get_tensor_info(model, 0, NULL, NULL) == DF11_INVALID_ARGUMENT);
     df11_tensor_info info = DF11_TENSOR_INFO_INIT;
     info.struct_size = 8;
-    CHECK(df11_model_tensor_info(model, 0, &info, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_model_get_tensor_info(model, 0, &info, &error) == DF11_INVALID_ARGUMENT);
     df11_model_free(model);
 }
 
@@ -298,7 +298,7 @@ static void opening_watched(void)
     CHECK(done == 0 && total == 0); /* nothing is verified */
     for (uint64_t g = 0; g < df11_model_group_count(model); g++) {
         df11_group_info info = DF11_GROUP_INFO_INIT;
-        CHECK(df11_model_group_info(model, g, &info, NULL) == DF11_OK);
+        CHECK(df11_model_get_group_info(model, g, &info, NULL) == DF11_OK);
         weights += info.element_count;
     }
     df11_model_free(model);
@@ -354,8 +354,8 @@ static void from_memory(void)
     uint16_t weights[3];
     CHECK(df11_model_open_memory(file, bytes, NULL, &model, &error) == DF11_OK);
     CHECK(df11_model_find_tensor(model, "linear.weight", &number, NULL) == DF11_OK);
-    CHECK(df11_decompress_host(model, 0, 100, 3, weights, sizeof weights, 1, &error) == DF11_OK);
-    CHECK(df11_model_group_part(model, 0, DF11_PART_GAPS, &where, NULL) == DF11_OK);
+    CHECK(df11_model_decompress(model, 0, 100, 3, weights, sizeof weights, 1, &error) == DF11_OK);
+    CHECK(df11_model_get_group_part(model, 0, DF11_PART_GAPS, &where, NULL) == DF11_OK);
     CHECK(strcmp(where.file, "memory") == 0 && (const char *)where.data == file + where.file_offset);
     df11_model_free(model);
     options.config_json = config;
@@ -422,14 +422,14 @@ static void counting(void)
     CHECK((now = stats()).models_open == 1 && now.model_bytes_open == first);
     free(data);
 
-    CHECK(df11_model_group_info(model, 0, &info, &error) == DF11_OK && info.element_count >= 1000);
-    CHECK(df11_model_tensor_info(model, 0, &tensor, &error) == DF11_OK && tensor.bytes >= 20);
-    CHECK(df11_decompress_host(model, 0, 0, 1000, weights, sizeof weights, 1, &error) == DF11_OK);
-    CHECK(df11_tensor_read(model, 0, 2, weights, 18, 1, &error) == DF11_OK);
+    CHECK(df11_model_get_group_info(model, 0, &info, &error) == DF11_OK && info.element_count >= 1000);
+    CHECK(df11_model_get_tensor_info(model, 0, &tensor, &error) == DF11_OK && tensor.bytes >= 20);
+    CHECK(df11_model_decompress(model, 0, 0, 1000, weights, sizeof weights, 1, &error) == DF11_OK);
+    CHECK(df11_model_read_tensor(model, 0, 2, weights, 18, 1, &error) == DF11_OK);
     now = stats();
     CHECK(now.host_decodes == then.host_decodes + 2 && now.host_bytes == then.host_bytes + 2018);
-    CHECK(df11_decompress_host(model, 0, 0, 1001, weights, sizeof weights, 1, &error) == DF11_BUFFER_TOO_SMALL);
-    CHECK(df11_tensor_read(model, 0, 1, weights, 18, 1, NULL) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_model_decompress(model, 0, 0, 1001, weights, sizeof weights, 1, &error) == DF11_BUFFER_TOO_SMALL);
+    CHECK(df11_model_read_tensor(model, 0, 1, weights, 18, 1, NULL) == DF11_INVALID_ARGUMENT);
 
     void *image = malloc(info.image_bytes);
     CHECK(image != NULL && df11_model_write_image(model, 0, image, info.image_bytes, &error) == DF11_OK);
@@ -478,7 +478,7 @@ static void *decode_ranges(void *argument)
     for (int i = 0; work->ok && i < 40; i++) {
         x = x * 6364136223846793005u + 1442695040888963407u;
         uint64_t first = (x >> 33) % work->n, count = (x >> 13) % (work->n - first) + 1;
-        work->ok = df11_decompress_host(work->model, work->group, first, count, got, 2 * count, 1 + i % 3, NULL) == DF11_OK &&
+        work->ok = df11_model_decompress(work->model, work->group, first, count, got, 2 * count, 1 + i % 3, NULL) == DF11_OK &&
                    memcmp(got, work->want + first, 2 * count) == 0;
     }
     free(got);
@@ -493,9 +493,9 @@ static void threads(void)
     pthread_t thread[8];
     struct work work[8];
     uint16_t *want;
-    CHECK(df11_model_group_info(model, 0, &info, NULL) == DF11_OK);
+    CHECK(df11_model_get_group_info(model, 0, &info, NULL) == DF11_OK);
     CHECK((want = malloc(2 * info.element_count)) != NULL);
-    CHECK(df11_decompress_host(model, 0, 0, info.element_count, want, 2 * info.element_count, 2, NULL) == DF11_OK);
+    CHECK(df11_model_decompress(model, 0, 0, info.element_count, want, 2 * info.element_count, 2, NULL) == DF11_OK);
     for (unsigned i = 0; i < 8; i++) {
         work[i] = (struct work){model, want, 0, info.element_count, i + 1, 0};
         CHECK(pthread_create(&thread[i], NULL, decode_ranges, &work[i]) == 0);
@@ -684,12 +684,12 @@ static void presets(void)
     df11_error error;
     CHECK(df11_preset_count() > 0);
     for (uint64_t i = 0; i < df11_preset_count(); i++) {
-        WORKS(df11_preset_get(i, &info, &error));
+        WORKS(df11_preset_get_info(i, &info, &error));
         CHECK(info.struct_size == sizeof info && info.name[0] != 0 && info.pattern_json[0] == '{');
     }
-    CHECK(df11_preset_get(df11_preset_count(), &info, &error) == DF11_NOT_FOUND && info.name == NULL);
-    CHECK(df11_preset_get(UINT64_MAX, &info, NULL) == DF11_NOT_FOUND && info.pattern_json == NULL);
-    CHECK(df11_preset_get(0, NULL, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_preset_get_info(df11_preset_count(), &info, &error) == DF11_NOT_FOUND && info.name == NULL);
+    CHECK(df11_preset_get_info(UINT64_MAX, &info, NULL) == DF11_NOT_FOUND && info.pattern_json == NULL);
+    CHECK(df11_preset_get_info(0, NULL, &error) == DF11_INVALID_ARGUMENT);
 }
 
 /* Models of the reference compressor, from their originals: the same files. */
@@ -759,7 +759,7 @@ static void writing(void)
     CHECK(strstr(error.message, "not empty") != NULL && report.groups == 0 && report.preset == NULL);
     for (number = 0; number < df11_preset_count(); number++) {
         df11_preset_info preset = DF11_PRESET_INFO_INIT;
-        CHECK(df11_preset_get(number, &preset, NULL) == DF11_OK);
+        CHECK(df11_preset_get_info(number, &preset, NULL) == DF11_OK);
         if (strcmp(preset.name, "llama") == 0)
             options.preset = preset.name;
     }
@@ -770,7 +770,7 @@ static void writing(void)
     CHECK(df11_verify_model(to, NULL, &verify, &error) == DF11_OK && verified.hashes_right == 21);
     CHECK(df11_model_open(to, NULL, &model, NULL) == DF11_OK);
     CHECK(df11_model_find_tensor(model, "lm_head.weight", &number, NULL) == DF11_OK);
-    CHECK(df11_model_tensor_info(model, number, &info, NULL) == DF11_OK && info.group != DF11_NO_GROUP);
+    CHECK(df11_model_get_tensor_info(model, number, &info, NULL) == DF11_OK && info.group != DF11_NO_GROUP);
     CHECK(info.rank == 2 && info.shape[0] == 256 && info.shape[1] == 128);
     df11_model_free(model);
 
@@ -996,14 +996,14 @@ static void packing(void)
             df11_packed_group packed = DF11_PACKED_GROUP_INIT, bound = DF11_PACKED_GROUP_INIT;
             const void *tensors[16];
             uint64_t counts[16];
-            CHECK(df11_model_group_info(model, g, &info, NULL) == DF11_OK && info.tensor_count <= 16);
+            CHECK(df11_model_get_group_info(model, g, &info, NULL) == DF11_OK && info.tensor_count <= 16);
             for (uint64_t t = 0; t < info.tensor_count; t++) {
                 df11_tensor_info ours = DF11_TENSOR_INFO_INIT, theirs = DF11_TENSOR_INFO_INIT;
                 uint64_t other;
                 void *weights;
-                CHECK(df11_model_tensor_info(model, info.first_tensor + t, &ours, NULL) == DF11_OK);
+                CHECK(df11_model_get_tensor_info(model, info.first_tensor + t, &ours, NULL) == DF11_OK);
                 CHECK(df11_model_find_tensor(original, ours.name, &other, NULL) == DF11_OK);
-                CHECK(df11_model_tensor_info(original, other, &theirs, NULL) == DF11_OK);
+                CHECK(df11_model_get_tensor_info(original, other, &theirs, NULL) == DF11_OK);
                 /* In a file they have no alignment. */
                 CHECK((weights = malloc(theirs.bytes)) != NULL);
                 tensors[t] = memcpy(weights, theirs.data, theirs.bytes);
@@ -1015,7 +1015,7 @@ static void packing(void)
                 df11_part_info where = DF11_PART_INFO_INIT;
                 size_t *bytes, *most;
                 void **at = member(&packed, part, &bytes);
-                CHECK(df11_model_group_part(model, g, part, &where, NULL) == DF11_OK && where.bytes == *bytes);
+                CHECK(df11_model_get_group_part(model, g, part, &where, NULL) == DF11_OK && where.bytes == *bytes);
                 CHECK(*at == NULL && *member(&bound, part, &most) == NULL && *bytes <= *most);
                 CHECK((*at = malloc(*bytes + 1)) != NULL);
                 ((unsigned char *)*at)[*bytes] = 0x55;
@@ -1026,7 +1026,7 @@ static void packing(void)
                     df11_part_info where = DF11_PART_INFO_INIT;
                     size_t *bytes;
                     unsigned char *at = *member(&packed, part, &bytes);
-                    CHECK(df11_model_group_part(model, g, part, &where, NULL) == DF11_OK && where.bytes == *bytes);
+                    CHECK(df11_model_get_group_part(model, g, part, &where, NULL) == DF11_OK && where.bytes == *bytes);
                     CHECK(memcmp(at, where.data, *bytes) == 0 && at[*bytes] == 0x55);
                     memset(at, 0, *bytes);
                 }

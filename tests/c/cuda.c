@@ -55,18 +55,18 @@ static void no_handles(void)
     CHECK(df11_image_get_info(NULL, 5, &image, NULL) == DF11_INVALID_ARGUMENT);
     CHECK(df11_image_get_info("DF11", 4, &image, NULL) == DF11_INVALID_FORMAT);
     CHECK(df11_device_mem_free(NULL, 0, NULL) == DF11_INVALID_ARGUMENT);
-    CHECK(df11_upload(NULL, NULL, 0, 0, 0, NULL, &resident, NULL) == DF11_INVALID_ARGUMENT && resident == NULL);
-    CHECK(df11_upload_staged(NULL, NULL, 0, 0, 0, NULL, NULL, 0, &resident, NULL) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_device_upload(NULL, NULL, 0, 0, 0, NULL, &resident, NULL) == DF11_INVALID_ARGUMENT && resident == NULL);
+    CHECK(df11_device_upload_staged(NULL, NULL, 0, 0, 0, NULL, NULL, 0, &resident, NULL) == DF11_INVALID_ARGUMENT);
     CHECK(df11_upload_alloc(NULL, NULL, 0, NULL, &memory, &resident, NULL) == DF11_INVALID_ARGUMENT && memory == 0);
     CHECK(df11_upload_alloc(NULL, NULL, 0, NULL, NULL, &resident, NULL) == DF11_INVALID_ARGUMENT);
-    CHECK(df11_bind(NULL, NULL, 0, 0, 0, &resident, NULL) == DF11_INVALID_ARGUMENT);
-    CHECK(df11_bind_image(NULL, NULL, 0, 0, 0, &resident, NULL) == DF11_INVALID_ARGUMENT);
-    CHECK(df11_decompress(NULL, 0, 0, 0, NULL, NULL) == DF11_INVALID_ARGUMENT);
-    CHECK(df11_decompress_range(NULL, 0, 0, 0, 0, 0, NULL, NULL) == DF11_INVALID_ARGUMENT);
-    CHECK(df11_decompress_tensors(NULL, list, size, 1, 0, NULL, NULL) == DF11_INVALID_ARGUMENT);
-    CHECK(df11_decompress_batch(none, list, size, 1, 0, NULL, NULL) == DF11_INVALID_ARGUMENT);
-    CHECK(df11_decompress_batch(NULL, list, size, 1, 0, NULL, NULL) == DF11_INVALID_ARGUMENT);
-    CHECK(df11_decompress_batch(NULL, NULL, NULL, 0, 0, NULL, NULL) == DF11_OK);
+    CHECK(df11_device_bind(NULL, NULL, 0, 0, 0, &resident, NULL) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_device_bind_image(NULL, NULL, 0, 0, 0, &resident, NULL) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_resident_decompress(NULL, 0, 0, 0, NULL, NULL) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_resident_decompress_range(NULL, 0, 0, 0, 0, 0, NULL, NULL) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_resident_decompress_tensors(NULL, list, size, 1, 0, NULL, NULL) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_resident_decompress_batch(none, list, size, 1, 0, NULL, NULL) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_resident_decompress_batch(NULL, list, size, 1, 0, NULL, NULL) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_resident_decompress_batch(NULL, NULL, NULL, 0, 0, NULL, NULL) == DF11_OK);
     df11_resident_free(NULL);
     df11_device_free(NULL);
 }
@@ -93,29 +93,29 @@ static void one_group(df11_device *device, const df11_model *model, uint64_t num
     df11_image_info info = DF11_IMAGE_INFO_INIT;
     df11_resident *resident = NULL, *bound = NULL;
     df11_devptr image, other, dst, status;
-    OK(df11_model_group_info(model, number, &group, &error));
+    OK(df11_model_get_group_info(model, number, &group, &error));
     size_t image_bytes = (size_t)group.image_bytes, bytes = 2 * (size_t)group.element_count;
     uint8_t *want = malloc(bytes + 1), *host = malloc(image_bytes);
     uint32_t word = 7;
     void *staging;
     df11_stats then = stats(), now;
     CHECK(want != NULL && host != NULL && image_bytes > 0 && image_bytes % 256 == 0);
-    OK(df11_decompress_host(model, number, 0, group.element_count, want, bytes, 1, &error));
+    OK(df11_model_decompress(model, number, 0, group.element_count, want, bytes, 1, &error));
     CHECK(cuMemAlloc(&image, image_bytes) == 0 && cuMemAlloc(&dst, bytes + 2) == 0 && cuMemAlloc(&status, 4) == 0);
     CHECK(cuMemHostAlloc(&staging, 1 << 16, 0) == 0);
     zero(status, 4);
 
-    OK(df11_upload_staged(device, model, number, image, image_bytes, stream, staging, 1 << 16, &resident, &error));
+    OK(df11_device_upload_staged(device, model, number, image, image_bytes, stream, staging, 1 << 16, &resident, &error));
     OK(df11_resident_get_info(resident, &about, &error));
     CHECK(about.image == image && about.image_bytes == image_bytes && about.element_count == group.element_count);
     CHECK(about.tensor_count == group.tensor_count && about.tensor_ends[about.tensor_count - 1] == group.element_count);
 
-    OK(df11_decompress(resident, dst, bytes, status, stream, &error));
+    OK(df11_resident_decompress(resident, dst, bytes, status, stream, &error));
     CHECK(cuStreamSynchronize(stream) == 0 && cuMemcpyDtoH(&word, status, 4) == 0 && word == 0);
     same(dst, want, bytes);
 
     zero(dst, bytes);
-    OK(df11_decompress_range(resident, 1, group.element_count - 1, dst, bytes, 0, stream, &error));
+    OK(df11_resident_decompress_range(resident, 1, group.element_count - 1, dst, bytes, 0, stream, &error));
     CHECK(cuStreamSynchronize(stream) == 0);
     same(dst, want + 2, bytes - 2);
 
@@ -130,7 +130,7 @@ static void one_group(df11_device *device, const df11_model *model, uint64_t num
         tensors += sizes[t] > 0;
     }
     zero(dst, bytes + 2);
-    OK(df11_decompress_tensors(resident, dsts, sizes, (size_t)about.tensor_count, 0, stream, &error));
+    OK(df11_resident_decompress_tensors(resident, dsts, sizes, (size_t)about.tensor_count, 0, stream, &error));
     CHECK(cuStreamSynchronize(stream) == 0);
     same(dst + 2, want, bytes);
     free(dsts);
@@ -144,13 +144,13 @@ static void one_group(df11_device *device, const df11_model *model, uint64_t num
     same(image, host, image_bytes);
     CHECK(cuMemAlloc(&other, image_bytes) == 0 && cuMemcpyHtoD(other, host, image_bytes) == 0);
     CHECK(cuStreamSynchronize(NULL) == 0);
-    OK(df11_bind_image(device, host, (size_t)info.head_bytes, other, image_bytes, &bound, &error));
+    OK(df11_device_bind_image(device, host, (size_t)info.head_bytes, other, image_bytes, &bound, &error));
     zero(dst, bytes);
-    OK(df11_decompress_batch((const df11_resident *const[]){bound}, &dst, &bytes, 1, status, stream, &error));
+    OK(df11_resident_decompress_batch((const df11_resident *const[]){bound}, &dst, &bytes, 1, status, stream, &error));
     CHECK(cuStreamSynchronize(stream) == 0 && cuMemcpyDtoH(&word, status, 4) == 0 && word == 0);
     same(dst, want, bytes);
     df11_resident_free(bound);
-    OK(df11_bind(device, model, number, other, image_bytes, &bound, &error));
+    OK(df11_device_bind(device, model, number, other, image_bytes, &bound, &error));
     df11_resident_free(bound);
 
     /* Whole, all but one weight, every tensor, a batch of one. */
@@ -161,17 +161,17 @@ static void one_group(df11_device *device, const df11_model *model, uint64_t num
     CHECK(now.device_bytes == then.device_bytes + 4 * bytes - 2 && now.errors_device == then.errors_device);
 
     /* Mistakes. */
-    CHECK(df11_decompress(resident, dst, bytes - 1, 0, stream, &error) == DF11_BUFFER_TOO_SMALL);
-    CHECK(df11_decompress(resident, dst + 1, bytes, 0, stream, &error) == DF11_MISALIGNED);
-    CHECK(df11_decompress(resident, dst, bytes, 0, NULL, &error) == DF11_DEFAULT_STREAM);
-    CHECK(df11_bind(device, model, number, other + 8, image_bytes, &bound, &error) == DF11_MISALIGNED && bound == NULL);
-    CHECK(df11_upload(device, model, 999, image, image_bytes, stream, &bound, &error) == DF11_NOT_FOUND);
+    CHECK(df11_resident_decompress(resident, dst, bytes - 1, 0, stream, &error) == DF11_BUFFER_TOO_SMALL);
+    CHECK(df11_resident_decompress(resident, dst + 1, bytes, 0, stream, &error) == DF11_MISALIGNED);
+    CHECK(df11_resident_decompress(resident, dst, bytes, 0, NULL, &error) == DF11_DEFAULT_STREAM);
+    CHECK(df11_device_bind(device, model, number, other + 8, image_bytes, &bound, &error) == DF11_MISALIGNED && bound == NULL);
+    CHECK(df11_device_upload(device, model, 999, image, image_bytes, stream, &bound, &error) == DF11_NOT_FOUND);
 
     CHECK(stats().errors_caller == now.errors_caller + 5 && stats().device_decodes == now.device_decodes);
     df11_resident_free(resident);
     CHECK(stats().residents == 0 && stats().resident_bytes == 0 && cuMemFree(image) == 0);
     OK(df11_upload_alloc(device, model, number, stream, &image, &resident, &error));
-    OK(df11_decompress(resident, dst, bytes, 0, stream, &error));
+    OK(df11_resident_decompress(resident, dst, bytes, 0, stream, &error));
     CHECK(cuStreamSynchronize(stream) == 0);
     same(dst, want, bytes);
     df11_resident_free(resident);

@@ -67,7 +67,7 @@ static void decodes(const df11_model *model, const struct known *k, uint64_t *ra
     range(random, k->infos[group].element_count, &first, &count);
     size_t bytes = 2 * (size_t)count;
     uint8_t *weights = some(bytes);
-    OK(df11_decompress_host(model, group, first, count, weights, bytes, 1 + (uint32_t)below(random, 3), &error));
+    OK(df11_model_decompress(model, group, first, count, weights, bytes, 1 + (uint32_t)below(random, 3), &error));
     CHECK(memcmp(weights, k->weights[group] + 2 * first, bytes) == 0);
     free(weights);
 }
@@ -77,13 +77,13 @@ static void reads(const df11_model *model, const struct known *k, uint64_t *rand
 {
     uint64_t tensor = below(random, k->tensors), found, first, count;
     df11_tensor_info info = DF11_TENSOR_INFO_INIT;
-    OK(df11_model_tensor_info(model, tensor, &info, &error));
+    OK(df11_model_get_tensor_info(model, tensor, &info, &error));
     OK(df11_model_find_tensor(model, info.name, &found, &error));
     CHECK(found == tensor);
     range(random, info.bytes / 2, &first, &count);
     uint8_t *whole = some((size_t)info.bytes), *part = some(2 * (size_t)count);
-    OK(df11_tensor_read(model, tensor, 0, whole, (size_t)info.bytes, 2, &error));
-    OK(df11_tensor_read(model, tensor, 2 * first, part, 2 * (size_t)count, 1, &error));
+    OK(df11_model_read_tensor(model, tensor, 0, whole, (size_t)info.bytes, 2, &error));
+    OK(df11_model_read_tensor(model, tensor, 2 * first, part, 2 * (size_t)count, 1, &error));
     CHECK(memcmp(part, whole + 2 * first, 2 * (size_t)count) == 0);
     free(whole);
     free(part);
@@ -128,7 +128,7 @@ static struct there uploads(df11_device *to, const df11_model *model, const stru
     struct there t = {.known = k, .group = below(random, k->groups)};
     size_t bytes = (size_t)k->infos[t.group].image_bytes;
     CHECK(cuStreamCreate(&t.stream, 1) == 0 && cuMemAlloc(&t.image, bytes) == 0);
-    OK(df11_upload(to, model, t.group, t.image, bytes, t.stream, &t.resident, &error));
+    OK(df11_device_upload(to, model, t.group, t.image, bytes, t.stream, &t.resident, &error));
     return t;
 }
 
@@ -142,7 +142,7 @@ static void decodes_there(const struct there *t, uint64_t *random)
     uint8_t *weights = some(bytes);
     CHECK(cuMemAlloc(&dst, bytes + 2) == 0 && cuMemAlloc(&word, 4) == 0);
     CHECK(cuMemcpyHtoD(word, &status, 4) == 0 && cuStreamSynchronize(NULL) == 0);
-    OK(df11_decompress_range(t->resident, first, count, dst, bytes, word, t->stream, &error));
+    OK(df11_resident_decompress_range(t->resident, first, count, dst, bytes, word, t->stream, &error));
     CHECK(cuStreamSynchronize(t->stream) == 0 && cuMemcpyDtoH(&status, word, 4) == 0 && status == 0);
     CHECK(bytes == 0 || cuMemcpyDtoH(weights, dst, bytes) == 0);
     CHECK(memcmp(weights, t->known->weights[t->group] + 2 * first, bytes) == 0);
@@ -218,11 +218,11 @@ static void learn(struct known *k, const char *path)
     k->weights = some(sizeof *k->weights * (size_t)k->groups);
     for (uint64_t g = 0; g < k->groups; g++) {
         df11_group_info info = DF11_GROUP_INFO_INIT;
-        OK(df11_model_group_info(k->model, g, &info, &error));
+        OK(df11_model_get_group_info(k->model, g, &info, &error));
         size_t bytes = 2 * (size_t)info.element_count;
         k->infos[g] = info;
         k->weights[g] = some(bytes);
-        OK(df11_decompress_host(k->model, g, 0, info.element_count, k->weights[g], bytes, 1, &error));
+        OK(df11_model_decompress(k->model, g, 0, info.element_count, k->weights[g], bytes, 1, &error));
     }
 }
 

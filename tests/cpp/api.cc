@@ -136,7 +136,7 @@ void ranges() {
         std::uint64_t number = 0, tensors = 0;
         for (const df11::Group &group : groups) {
             df11_group_info want = DF11_GROUP_INFO_INIT;
-            CHECK(df11_model_group_info(model.get(), number, &want, nullptr) == DF11_OK);
+            CHECK(df11_model_get_group_info(model.get(), number, &want, nullptr) == DF11_OK);
             CHECK(std::memcmp(&want, &group.info(), sizeof want) == 0 && group.index() == number);
             CHECK(group.name().data() == want.name && group.bytes() == 2 * want.element_count);
             CHECK(group.packed_bytes() == want.packed_bytes && group.image_bytes() == want.image_bytes);
@@ -153,7 +153,7 @@ void ranges() {
         }
         for (const df11::Tensor &tensor : model.tensors()) {
             df11_tensor_info want = DF11_TENSOR_INFO_INIT;
-            CHECK(df11_model_tensor_info(model.get(), tensor.index(), &want, nullptr) == DF11_OK);
+            CHECK(df11_model_get_tensor_info(model.get(), tensor.index(), &want, nullptr) == DF11_OK);
             CHECK(std::memcmp(&want, &tensor.info(), sizeof want) == 0 && tensor.name() == want.name);
             CHECK(tensor.shape().size() == want.rank && tensor.shape().data() == want.shape);
             const auto found = model.find_tensor(want.name);
@@ -208,7 +208,7 @@ void decoding() {
     const df11::Model model = df11::Model::open(golden / "block/model");
     const df11::Group group = model.groups()[0];
     std::vector<std::uint16_t> want(group.element_count()), got(group.element_count() + 1);
-    CHECK(df11_decompress_host(model.get(), 0, 0, want.size(), want.data(), 2 * want.size(), 1, nullptr) == DF11_OK);
+    CHECK(df11_model_decompress(model.get(), 0, 0, want.size(), want.data(), 2 * want.size(), 1, nullptr) == DF11_OK);
     got.back() = 0x5555;
     model.decompress(0, got, 2);
     CHECK(std::equal(want.begin(), want.end(), got.begin()) && got.back() == 0x5555);

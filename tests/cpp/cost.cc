@@ -80,7 +80,7 @@ int main(int argc, char **argv) {
 
     const auto by_c = [&](std::uint64_t count) {
         df11_error error;
-        CHECK(df11_decompress_host(model.get(), 0, 0, count, got.data(), 2 * got.size(), 1, &error) == DF11_OK);
+        CHECK(df11_model_decompress(model.get(), 0, 0, count, got.data(), 2 * got.size(), 1, &error) == DF11_OK);
     };
     const auto thrown = [&](std::uint64_t count) { model.decompress(0, 0, count, got, 1); };
     const auto returned = [&](std::uint64_t count) { CHECK(model.try_decompress(0, 0, count, got, 1) == DF11_OK); };
@@ -106,7 +106,7 @@ int main(int argc, char **argv) {
         else
             measure(which, returned);
     }
-    const char *const names[] = {"df11_decompress_host()", "Model::decompress()", "Model::try_decompress()"};
+    const char *const names[] = {"df11_model_decompress()", "Model::decompress()", "Model::try_decompress()"};
     for (std::size_t i = 0; i < 3; i++) {
         const double extra = median(nothing[i]) - median(nothing[0]);
         std::printf("%-24s 16 MiB: %.3f ms (%+.2f %%), nothing: %.1f ns (%+.1f ns, %+.5f %% of the former)\n", names[i],

@@ -226,7 +226,7 @@ int main(int argc, char **argv) {
         CHECK(df11::Device::try_open_current(device, nowhere) == DF11_NO_DRIVER && !device);
         // A device that was opened to allow it takes the NULL stream, and a resident outlives its device.
         df11::DeviceOptions options;
-        options.flags = DF11_ALLOW_DEFAULT_STREAM;
+        options.flags = DF11_DEVICE_ALLOW_DEFAULT_STREAM;
         device = df11::Device::open(0, options);
         const df11::Group first = model.groups()[0];
         std::vector<std::uint16_t> want(first.element_count());

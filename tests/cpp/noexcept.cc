@@ -26,7 +26,7 @@ int main(int argc, char **argv) {
     for (const df11::Group &group : other.groups()) {
         std::vector<std::uint16_t> got(group.element_count()), want(group.element_count());
         CHECK(other.try_decompress(group.index(), 0, got.size(), got) == DF11_OK);
-        CHECK(df11_decompress_host(other.get(), group.index(), 0, want.size(), want.data(), 2 * want.size(), 1,
+        CHECK(df11_model_decompress(other.get(), group.index(), 0, want.size(), want.data(), 2 * want.size(), 1,
                                    nullptr) == 0);
         CHECK(got == want);
         CHECK(other.try_decompress(group.index(), 1, got.size(), got, 2, &error) == DF11_INVALID_ARGUMENT);

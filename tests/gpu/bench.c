@@ -7,12 +7,12 @@
  * weights before anything is timed. Buffers rotate so that none is still in the L2 cache when its turn comes again.
  * Times are medians of CUDA events around one call each.
  *
- *     decode        df11_decompress of the whole group
+ *     decode        df11_resident_decompress of the whole group
  *     graph         the same, 16 calls in a replayed graph, per call
  *     odd           into a destination that is aligned to 2 bytes only
- *     tensors       df11_decompress_tensors: three of them, each to a place of its own
- *     range         df11_decompress_range: all but the first and the last weight
- *     batch         df11_decompress_batch of four groups (two where memory holds no more), per group
+ *     tensors       df11_resident_decompress_tensors: three of them, each to a place of its own
+ *     range         df11_resident_decompress_range: all but the first and the last weight
+ *     batch         df11_resident_decompress_batch of four groups (two where memory holds no more), per group
  *     copy          device to device, as many bytes read and written as decoding reads and writes
  *     reference     the kernel of the Python package dfloat11, from its decode.ptx, on the file's own arrays
  *     pinned        the weights as they were, from pinned host memory: what an engine that offloads would do instead
@@ -55,17 +55,17 @@ typedef void (*operation)(const bench *, int set);
 
 static void run_decode(const bench *b, int set)
 {
-    OK(df11_decompress(b->residents[set], b->outputs[set], (size_t)b->bytes, 0, stream, &e_));
+    OK(df11_resident_decompress(b->residents[set], b->outputs[set], (size_t)b->bytes, 0, stream, &e_));
 }
 
 static void run_odd(const bench *b, int set)
 {
-    OK(df11_decompress(b->residents[set], b->outputs[set] + 2, (size_t)b->bytes, 0, stream, &e_));
+    OK(df11_resident_decompress(b->residents[set], b->outputs[set] + 2, (size_t)b->bytes, 0, stream, &e_));
 }
 
 static void run_range(const bench *b, int set)
 {
-    OK(df11_decompress_range(b->residents[set], 1, b->data->count - 2, b->outputs[set], (size_t)b->bytes - 4, 0, stream,
+    OK(df11_resident_decompress_range(b->residents[set], 1, b->data->count - 2, b->outputs[set], (size_t)b->bytes - 4, 0, stream,
                              &e_));
 }
 
@@ -86,7 +86,7 @@ static void run_tensors(const bench *b, int set)
         addresses[t] = b->outputs[set] + tensor_at(b->data, t);
         bytes[t] = 2 * (size_t)b->data->tensors[t];
     }
-    OK(df11_decompress_tensors(b->residents[set], addresses, bytes, 3, 0, stream, &e_));
+    OK(df11_resident_decompress_tensors(b->residents[set], addresses, bytes, 3, 0, stream, &e_));
 }
 
 /* As many groups as there are buffers for. */
@@ -107,7 +107,7 @@ static void run_batch(const bench *b, int set)
         addresses[i] = b->outputs[at];
         bytes[i] = (size_t)b->bytes;
     }
-    OK(df11_decompress_batch(residents, addresses, bytes, count, 0, stream, &e_));
+    OK(df11_resident_decompress_batch(residents, addresses, bytes, count, 0, stream, &e_));
 }
 
 /* Half of all the bytes that decoding moves: so many are read by the copy, and as many written. */
@@ -304,7 +304,7 @@ static int prepare(bench *b, df11_device *device, const made *data, size_t cache
     df11_group_info info = DF11_GROUP_INFO_INIT;
     const df11_packed_group *p = &data->packed;
     size_t free_bytes, all;
-    OK(df11_model_group_info(data->model, 0, &info, &e_));
+    OK(df11_model_get_group_info(data->model, 0, &info, &e_));
     b->data = data;
     b->bytes = 2 * data->count;
     b->image_bytes = (size_t)info.image_bytes;
@@ -323,7 +323,7 @@ static int prepare(bench *b, df11_device *device, const made *data, size_t cache
     for (int s = 0; s < b->sets; s++) {
         CUDA(cuMemAlloc(&b->images[s], b->image_bytes));
         CUDA(cuMemAlloc(&b->outputs[s], (size_t)b->bytes + ROOM));
-        OK(df11_upload(device, data->model, 0, b->images[s], b->image_bytes, stream, &b->residents[s], &e_));
+        OK(df11_device_upload(device, data->model, 0, b->images[s], b->image_bytes, stream, &b->residents[s], &e_));
         if (with_reference) {
             b->encoded[s] = device_copy(p->encoded_exponent, p->encoded_exponent_bytes);
             b->signs[s] = device_copy(p->sign_mantissa, p->sign_mantissa_bytes);
@@ -494,7 +494,7 @@ int main(int argc, char **argv)
     CUDA(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
     df11_device_options options = DF11_DEVICE_OPTIONS_INIT;
     if (ptx)
-        options.flags |= DF11_DEVICE_PTX;
+        options.flags |= DF11_DEVICE_FORCE_PTX;
     OK(df11_device_open(ordinal, &options, &device, &e_));
     df11_device_info info = DF11_DEVICE_INFO_INIT;
     OK(df11_device_get_info(device, &info, &e_));

@@ -130,11 +130,11 @@ typedef struct {
 static void group_load(group *g, const df11_model *model, uint64_t number)
 {
     g->info = (df11_group_info)DF11_GROUP_INFO_INIT;
-    OK(df11_model_group_info(model, number, &g->info, &e_));
+    OK(df11_model_get_group_info(model, number, &g->info, &e_));
     size_t bytes = (size_t)g->info.image_bytes;
     uint8_t *by_host = allocate(bytes), *by_device = allocate(bytes);
     g->want = allocate(2 * (size_t)g->info.element_count);
-    OK(df11_decompress_host(model, number, 0, g->info.element_count, g->want, 2 * (size_t)g->info.element_count, 4, &e_));
+    OK(df11_model_decompress(model, number, 0, g->info.element_count, g->want, 2 * (size_t)g->info.element_count, 4, &e_));
     OK(df11_model_write_image(model, number, by_host, bytes, &e_));
 
     /* The device makes the same image of the file's bytes as the host does. */
@@ -142,7 +142,7 @@ static void group_load(group *g, const df11_model *model, uint64_t number)
     /* Bytes that an upload forgets show as these. Not for the sanitizers: initcheck is to see whatever is read too early. */
     if (!quick)
         CUDA(cuMemsetD8Async(g->image, 0xc5, bytes, streams[0]));
-    OK(df11_upload(device, model, number, g->image, bytes, streams[0], &g->resident, &e_));
+    OK(df11_device_upload(device, model, number, g->image, bytes, streams[0], &g->resident, &e_));
     CUDA(cuStreamSynchronize(streams[0]));
     CUDA(cuMemcpyDtoH(by_device, g->image, bytes));
     for (size_t i = 0; i < bytes; i++)
@@ -167,7 +167,7 @@ static void check_whole(const group *g, CUdeviceptr word)
     for (unsigned s = 0; s < (quick ? 2 : 5); s++) {
         answer a = answer_new(bytes, shifts[s]);
         answer_poison(&a, streams[0]);
-        OK(df11_decompress(g->resident, answer_at(&a), (size_t)bytes, word, streams[0], &e_));
+        OK(df11_resident_decompress(g->resident, answer_at(&a), (size_t)bytes, word, streams[0], &e_));
         answer_check(&a, g->want, streams[0], "the whole", g->info.name);
         answer_free(&a);
     }
@@ -177,7 +177,7 @@ static void check_range(const group *g, uint64_t first, uint64_t count, CUdevice
 {
     answer a = answer_new(2 * count, 2 * (unsigned)(made_next(&state) % 8));
     answer_poison(&a, streams[0]);
-    OK(df11_decompress_range(g->resident, first, count, answer_at(&a), (size_t)(2 * count), word, streams[0], &e_));
+    OK(df11_resident_decompress_range(g->resident, first, count, answer_at(&a), (size_t)(2 * count), word, streams[0], &e_));
     answer_check(&a, g->want + first, streams[0], "a range", g->info.name);
     answer_free(&a);
 }
@@ -202,15 +202,15 @@ static void check_tensors(const group *g, const df11_model *model, CUdeviceptr w
     size_t *bytes = allocate(count * sizeof(*bytes));
     df11_tensor_info info = DF11_TENSOR_INFO_INIT;
     for (size_t t = 0; t < count; t++) {
-        OK(df11_model_tensor_info(model, g->info.first_tensor + t, &info, &e_));
+        OK(df11_model_get_tensor_info(model, g->info.first_tensor + t, &info, &e_));
         answers[t] = answer_new(info.bytes, t % 3 == 2 ? 6 : 0);
         answer_poison(&answers[t], streams[0]);
         addresses[t] = answer_at(&answers[t]);
         bytes[t] = (size_t)info.bytes;
     }
-    OK(df11_decompress_tensors(g->resident, addresses, bytes, count, word, streams[0], &e_));
+    OK(df11_resident_decompress_tensors(g->resident, addresses, bytes, count, word, streams[0], &e_));
     for (size_t t = 0; t < count; t++) {
-        OK(df11_model_tensor_info(model, g->info.first_tensor + t, &info, &e_));
+        OK(df11_model_get_tensor_info(model, g->info.first_tensor + t, &info, &e_));
         answer_check(&answers[t], g->want + info.group_offset, streams[0], "a tensor", info.name);
         answer_free(&answers[t]);
     }
@@ -235,7 +235,7 @@ static void check_batch(const group *groups, size_t count, CUdeviceptr word)
         residents[i] = groups[i].resident;
         addresses[i] = answer_at(&answers[i]);
     }
-    OK(df11_decompress_batch(residents, addresses, bytes, count, words, streams[0], &e_));
+    OK(df11_resident_decompress_batch(residents, addresses, bytes, count, words, streams[0], &e_));
     for (size_t i = 0; i < count; i++) {
         answer_check(&answers[i], groups[i].want, streams[0], "a batch's group", groups[i].info.name);
         CHECK(word_read(words + 4 * i, streams[0]) == 0, "status of group %zu", i);
@@ -259,7 +259,7 @@ static void check_graph(const group *groups, size_t count, CUdeviceptr word)
         answers[i] = answer_new(2 * groups[i].info.element_count, 0);
     CUDA(cuStreamBeginCapture(streams[0], CU_STREAM_CAPTURE_MODE_GLOBAL));
     for (size_t i = 0; i < count; i++)
-        OK(df11_decompress(groups[i].resident, answer_at(&answers[i]), (size_t)answers[i].bytes, word, streams[0], &e_));
+        OK(df11_resident_decompress(groups[i].resident, answer_at(&answers[i]), (size_t)answers[i].bytes, word, streams[0], &e_));
     CUDA(cuStreamEndCapture(streams[0], &graph));
     CUDA(cuGraphInstantiateWithFlags(&executable, graph, 0));
     for (int replay = 0; replay < 2; replay++) {
@@ -286,7 +286,7 @@ static void check_streams(const group *g, CUdeviceptr word)
         answer_poison(&answers[s], streams[s]);
     for (int round = 0; round < 4; round++)
         for (int s = 0; s < 2; s++)
-            OK(df11_decompress(g->resident, answer_at(&answers[s]), (size_t)bytes, word, streams[s], &e_));
+            OK(df11_resident_decompress(g->resident, answer_at(&answers[s]), (size_t)bytes, word, streams[s], &e_));
     for (int s = 0; s < 2; s++) {
         answer_check(&answers[s], g->want, streams[s], "one of two streams' answer", g->info.name);
         answer_free(&answers[s]);
@@ -306,11 +306,11 @@ static void check_bind(const group *g, const df11_model *model, uint64_t number,
         df11_resident *resident;
         answer a = answer_new(bytes, 0);
         if (without)
-            OK(df11_bind_image(device, image, image_bytes, moved, image_bytes, &resident, &e_));
+            OK(df11_device_bind_image(device, image, image_bytes, moved, image_bytes, &resident, &e_));
         else
-            OK(df11_bind(device, model, number, moved, image_bytes, &resident, &e_));
+            OK(df11_device_bind(device, model, number, moved, image_bytes, &resident, &e_));
         answer_poison(&a, streams[0]);
-        OK(df11_decompress(resident, answer_at(&a), bytes, word, streams[0], &e_));
+        OK(df11_resident_decompress(resident, answer_at(&a), bytes, word, streams[0], &e_));
         answer_check(&a, g->want, streams[0], "a bound image", g->info.name);
         df11_resident_free(resident);
         answer_free(&a);
@@ -345,7 +345,7 @@ static void check_corrupted(const group *g)
         CUDA(cuMemcpyHtoD(g->image, bad, image_bytes));
         answer_poison(&a, streams[0]);
         CUDA(cuMemsetD8Async(word, 0, 4, streams[0]));
-        OK(df11_decompress(g->resident, answer_at(&a), (size_t)bytes, word, streams[0], &e_));
+        OK(df11_resident_decompress(g->resident, answer_at(&a), (size_t)bytes, word, streams[0], &e_));
         uint32_t status = word_read(word, streams[0]);
         CHECK(status == 0 || status == DF11_CORRUPT, "status %u", status);
         reported += status != 0;
@@ -454,7 +454,7 @@ int main(int argc, char **argv)
 
     df11_device_options options = DF11_DEVICE_OPTIONS_INIT;
     if (ptx)
-        options.flags |= DF11_DEVICE_PTX;
+        options.flags |= DF11_DEVICE_FORCE_PTX;
     OK(df11_device_open(ordinal, &options, &device, &e_));
     df11_device_info info = DF11_DEVICE_INFO_INIT;
     OK(df11_device_get_info(device, &info, &e_));

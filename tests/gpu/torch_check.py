@@ -62,10 +62,10 @@ def check(library, path):
     passed = 0
     for number in range(count(model)):
         info = GroupInfo(struct_size=ctypes.sizeof(GroupInfo))
-        library.df11_model_group_info(model, pointer(number), ctypes.byref(info))
+        library.df11_model_get_group_info(model, pointer(number), ctypes.byref(info))
         weights, name = info.element_count, info.name.decode()
         want = torch.empty(weights, dtype=torch.int16)
-        library.df11_decompress_host(
+        library.df11_model_decompress(
             model, pointer(number), pointer(0), pointer(weights), ctypes.c_void_p(want.data_ptr()),
             ctypes.c_size_t(2 * weights), ctypes.c_uint32(4))
         resident = ctypes.c_void_p()
@@ -75,7 +75,7 @@ def check(library, path):
         torch.cuda.synchronize()
 
         def decompress(on):
-            library.df11_decompress(
+            library.df11_resident_decompress(
                 resident, pointer(output.data_ptr()), ctypes.c_size_t(2 * weights), pointer(status.data_ptr()),
                 ctypes.c_void_p(on.cuda_stream))
 
@@ -87,7 +87,7 @@ def check(library, path):
             passed += 1
 
         with torch.cuda.stream(stream):
-            library.df11_upload(
+            library.df11_device_upload(
                 device, model, pointer(number), pointer(image.data_ptr()), ctypes.c_size_t(info.image_bytes),
                 ctypes.c_void_p(stream.cuda_stream), ctypes.byref(resident))
             decompress(stream)
@@ -105,7 +105,7 @@ def check(library, path):
         if cupy_stream is not None:
             output.zero_()
             torch.cuda.synchronize()
-            library.df11_decompress(
+            library.df11_resident_decompress(
                 resident, pointer(output.data_ptr()), ctypes.c_size_t(2 * weights), pointer(status.data_ptr()),
                 ctypes.c_void_p(cupy_stream.ptr))
             cupy_stream.synchronize()

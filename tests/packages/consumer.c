@@ -36,10 +36,10 @@ int main(int argc, char **argv)
         return fail(&error);
     for (uint64_t i = 0; i < df11_model_tensor_count(model); i++) {
         df11_tensor_info info = DF11_TENSOR_INFO_INIT;
-        if (df11_model_tensor_info(model, i, &info, &error) != DF11_OK)
+        if (df11_model_get_tensor_info(model, i, &info, &error) != DF11_OK)
             return fail(&error);
         unsigned char *bytes = malloc((size_t)info.bytes + 1);
-        if (bytes == NULL || df11_tensor_read(model, i, 0, bytes, (size_t)info.bytes, 2, &error) != DF11_OK)
+        if (bytes == NULL || df11_model_read_tensor(model, i, 0, bytes, (size_t)info.bytes, 2, &error) != DF11_OK)
             return fail(&error);
         printf("%s %" PRIu64 " %016" PRIx64 "\n", info.name, info.bytes, fnv1a(bytes, (size_t)info.bytes));
         free(bytes);

@@ -30,9 +30,9 @@ static uint32_t decode(uint32_t i)
 {
     df11_error error;
     df11_group_info info = DF11_GROUP_INFO_INIT;
-    CHECK(df11_model_group_info(model, 0, &info, &error) == DF11_OK);
+    CHECK(df11_model_get_group_info(model, 0, &info, &error) == DF11_OK);
     uint16_t *weights = malloc(2 * (size_t)info.element_count);
-    CHECK(df11_decompress_host(model, 0, 0, info.element_count, weights, 2 * (size_t)info.element_count, 1 + i % 3,
+    CHECK(df11_model_decompress(model, 0, 0, info.element_count, weights, 2 * (size_t)info.element_count, 1 + i % 3,
                                &error) == DF11_OK);
     uint32_t sum = 0;
     for (uint64_t w = 0; w < info.element_count; w++)

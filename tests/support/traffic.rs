@@ -6,9 +6,9 @@ use super::engine::{Emulator, Engine};
 use super::golden;
 use super::weights::Random;
 use df11::Status;
-use df11::capi::decompress::df11_decompress_range;
+use df11::capi::decompress::df11_resident_decompress_range;
 use df11::capi::device::{df11_device, df11_device_free, df11_device_mem_free, df11_device_open, df11_device_options};
-use df11::capi::host::{df11_decompress_host, df11_tensor_read};
+use df11::capi::host::{df11_model_decompress, df11_model_read_tensor};
 use df11::capi::image::{df11_model_write_image, df11_model_write_image_part};
 use df11::capi::log::df11_log_set;
 use df11::capi::model::*;
@@ -114,7 +114,7 @@ fn free(model: *mut df11_model) {
 
 fn group_info(model: *const df11_model, group: usize) -> df11_group_info {
     let mut info = options!(df11_group_info);
-    ok!(df11_model_group_info(model, group as u64, &mut info));
+    ok!(df11_model_get_group_info(model, group as u64, &mut info));
     info
 }
 
@@ -252,14 +252,14 @@ fn decodes(model: *const df11_model, known: &Known, random: &mut Random) {
     let mut weights = vec![0xa5a5u16; count + 1];
     let threads = 1 + random.below(3) as u32;
     let (dst, bytes) = (weights.as_mut_ptr().cast(), 2 * count);
-    ok!(df11_decompress_host(model, group as u64, first as u64, count as u64, dst, bytes, threads));
+    ok!(df11_model_decompress(model, group as u64, first as u64, count as u64, dst, bytes, threads));
     assert!(weights[..count] == want[first..first + count] && weights[count] == 0xa5a5, "{first} + {count}");
 }
 
 fn reads(model: *const df11_model, known: &Known, random: &mut Random) {
     let tensor = random.below(known.tensors.len() as u64) as usize;
     let mut info = options!(df11_tensor_info);
-    ok!(df11_model_tensor_info(model, tensor as u64, &mut info));
+    ok!(df11_model_get_tensor_info(model, tensor as u64, &mut info));
     let mut number = u64::MAX;
     ok!(df11_model_find_tensor(model, info.name, &mut number));
     assert_eq!(number, tensor as u64);
@@ -268,7 +268,7 @@ fn reads(model: *const df11_model, known: &Known, random: &mut Random) {
     let (first, count) = range(want.len() / 2, random);
     let (first, count) = (2 * first, 2 * count);
     let mut bytes = vec![0u8; count];
-    ok!(df11_tensor_read(model, tensor as u64, first as u64, bytes.as_mut_ptr().cast(), count, 2));
+    ok!(df11_model_read_tensor(model, tensor as u64, first as u64, bytes.as_mut_ptr().cast(), count, 2));
     assert!(bytes == want[first..first + count]);
 }
 
@@ -334,7 +334,7 @@ fn decodes_there(engine: &Engine, resident: *const df11_resident, stream: Stream
     let (status, dst) = (engine.alloc(4), engine.alloc(2 * count as u64));
     engine.write(status, &[0; 4]);
     let bytes = 2 * count;
-    ok!(df11_decompress_range(resident, first as u64, count as u64, dst, bytes, status, stream.raw().cast()));
+    ok!(df11_resident_decompress_range(resident, first as u64, count as u64, dst, bytes, status, stream.raw().cast()));
     engine.synchronise(stream);
     let found = engine.read(dst, bytes as u64);
     assert!(
@@ -356,7 +356,7 @@ fn uploads(engine: &Engine, device: *mut df11_device, model: *const df11_model, 
     } else {
         let bytes = group_info(model, group).image_bytes;
         image = engine.alloc(bytes);
-        ok!(df11_upload(device, model, group as u64, image, bytes as usize, stream.raw().cast(), &mut resident));
+        ok!(df11_device_upload(device, model, group as u64, image, bytes as usize, stream.raw().cast(), &mut resident));
     }
     decodes_there(engine, resident, stream, &known.groups[group], random);
     // SAFETY: the stream has nothing more to do with it.
@@ -378,7 +378,7 @@ fn binds(engine: &Engine, device: *mut df11_device, known: &Known, random: &mut 
     let image = engine.alloc(bytes as u64);
     engine.write(image, &host);
     let (stream, mut resident) = (engine.stream(), null_mut());
-    ok!(df11_bind_image(device, host.as_ptr().cast(), bytes, image, bytes, &mut resident));
+    ok!(df11_device_bind_image(device, host.as_ptr().cast(), bytes, image, bytes, &mut resident));
     decodes_there(engine, resident, stream, &known.groups[group], random);
     // SAFETY: as above.
     unsafe { df11_resident_free(resident) };

@@ -11,18 +11,18 @@
  *
  * ORDER OF CALLS
  *   df11_model_open()             a folder or a file: headers and tables are checked, no weights are touched
- *   df11_model_group_count(), df11_model_group_info(), df11_model_tensor_info(), df11_model_find_tensor(), ...
- *   df11_decompress_host()        any range of a group into your memory, on as many threads as you give
- *   df11_tensor_read()            any bytes of any tensor, plain or compressed
+ *   df11_model_group_count(), df11_model_get_group_info(), df11_model_get_tensor_info(), df11_model_find_tensor(), ...
+ *   df11_model_decompress()        any range of a group into your memory, on as many threads as you give
+ *   df11_model_read_tensor()            any bytes of any tensor, plain or compressed
  *   df11_model_write_image()      a group as a CUDA device decodes it, into memory of yours, without CUDA
  *   df11_model_free()
  *
  *   On a CUDA device, with your context, your stream and your memory (no CUDA toolkit is needed, and a driver, 525 or later,
  *   only when df11_device_open() looks for it):
  *   df11_device_open()            the driver is found, the kernels are loaded: the last call that may take long
- *   df11_upload()                 a group's image in device memory that you allocated (df11_group_info.image_bytes); or
- *                                 df11_model_write_image(), a copy of your own, and df11_bind() or df11_bind_image()
- *   df11_decompress()             whenever the weights are wanted: into your memory, in your stream; also in ranges, one
+ *   df11_device_upload()                 a group's image in device memory that you allocated (df11_group_info.image_bytes); or
+ *                                 df11_model_write_image(), a copy of your own, and df11_device_bind() or df11_device_bind_image()
+ *   df11_resident_decompress()             whenever the weights are wanted: into your memory, in your stream; also in ranges, one
  *                                 destination per tensor, or several groups at once
  *   df11_resident_free(), df11_device_free()
  *
@@ -41,9 +41,9 @@
  *           return 1;
  *       }
  *       df11_group_info info = DF11_GROUP_INFO_INIT;
- *       df11_model_group_info(model, 0, &info, NULL);
+ *       df11_model_get_group_info(model, 0, &info, NULL);
  *       uint16_t *weights = malloc(2 * info.element_count);
- *       df11_decompress_host(model, 0, 0, info.element_count, weights, 2 * info.element_count, 8, &error);
+ *       df11_model_decompress(model, 0, 0, info.element_count, weights, 2 * info.element_count, 8, &error);
  *       ...
  *       df11_model_free(model);
  *
@@ -65,7 +65,7 @@
  *   residents; a call that makes a CUDA context current makes the thread's own current again before it returns.
  *
  * STREAMS
- *   df11_decompress() and its kin only launch: they allocate nothing, wait for nothing, load nothing, make no event, and may be
+ *   df11_resident_decompress() and its kin only launch: they allocate nothing, wait for nothing, load nothing, make no event, and may be
  *   captured in a graph. What was enqueued uses the image, the destination and the status word when the stream gets there:
  *   they are yours to keep that long, and to order with the work of your other streams. The library allocates device memory
  *   in df11_upload_alloc() only, and waits for the device or a stream only where the text of a call says so.
@@ -78,7 +78,7 @@
  *   Rust's runtime ends. What a model can make the library allocate is bounded by its headers, tables and positions.
  *
  * TRUST
- *   A model is a download. df11_model_open() checks all that can be told without decoding, df11_decompress_host() never reads
+ *   A model is a download. df11_model_open() checks all that can be told without decoding, df11_model_decompress() never reads
  *   or writes outside, whatever the codes say, and reports codes that contradict the tables. DF11_OPEN_VERIFY walks every
  *   code. None of this is a hash: a change that leaves valid codes gives other weights. df11_verify_model() compares hashes
  *   where the files have some, and every bit where there is an original. On a device, too, nothing outside the image is read and
@@ -88,7 +88,7 @@
  *   Options and infos begin with struct_size and are to be initialised with their _INIT macro, so that old programs work
  *   with new libraries and the other way round: fields that a library does not know must be zero, or it refuses the options
  *   (DF11_UNSUPPORTED_OPTION); fields of an info that it does not know, it clears. A struct_size smaller than the first
- *   version's or larger than 4096 is refused (DF11_INVALID_ARGUMENT).
+ *   version's or larger than 4096 is refused (DF11_INVALID_ARGUMENT), and nothing else of that struct is read or written.
  */
 
 #ifndef DF11_H
@@ -278,10 +278,10 @@
  * streams passes CU_STREAM_PER_THREAD, 0x2, which is always accepted, as is CU_STREAM_LEGACY, 0x1). It is refused
  * otherwise, for non-blocking streams, which engines use, are not ordered with it.
  */
-#define DF11_ALLOW_DEFAULT_STREAM 1
+#define DF11_DEVICE_ALLOW_DEFAULT_STREAM 1
 
 /** Have the driver compile the kernels' PTX even where there is a binary for the device: to test the former. */
-#define DF11_DEVICE_PTX 2
+#define DF11_DEVICE_FORCE_PTX 2
 
 /** Bytes that the head of no image exceeds. */
 #define DF11_IMAGE_HEAD_BYTES_MAX 41216
@@ -306,7 +306,8 @@
 
 /**
  * Go on with what an interrupted run of the same source and options has left; begin, if there is nothing. The bytes are
- * those of a run without an interruption.
+ * those of a run without an interruption. Where nothing of a model is missing, every bit is compared with the source, and what
+ * goes with it (config.json, tokenizers) is written where it is not there; where it was changed, that is an error.
  */
 #define DF11_COMPRESS_RESUME 2
 
@@ -437,7 +438,7 @@ typedef struct df11_group_info {
 typedef struct df11_part_info {
     /** sizeof(df11_part_info) */
     size_t struct_size;
-    /** The path of the file; "memory" for a model opened from memory. Belongs to the model. */
+    /** The path of the file, on Unix any bytes; "memory" for a model opened from memory. Belongs to the model. */
     const char *file;
     /** The part's first byte in that file. */
     uint64_t file_offset;
@@ -477,8 +478,8 @@ typedef struct df11_tensor_info {
      */
     const void *data;
     /**
-     * The path of the file that holds the values of a plain tensor, for readers that bring their own input; NULL for a
-     * tensor in a group (df11_model_group_part() tells where the group's parts lie). Belongs to the model.
+     * The path of the file that holds the values of a plain tensor, as in df11_part_info, for readers that bring their own
+     * input; NULL for a tensor in a group (df11_model_get_group_part() tells where the group's parts lie). Belongs to the model.
      */
     const char *file;
     /** The first byte of the values in that file. */
@@ -489,7 +490,7 @@ typedef struct df11_tensor_info {
 typedef struct df11_device_options {
     /** sizeof(df11_device_options) */
     size_t struct_size;
-    /** DF11_ALLOW_DEFAULT_STREAM and DF11_DEVICE_* joined by | */
+    /** DF11_DEVICE_ALLOW_DEFAULT_STREAM and DF11_DEVICE_* joined by | */
     uint32_t flags;
     /** 0 */
     uint32_t reserved;
@@ -536,7 +537,7 @@ typedef struct df11_image_info {
     size_t struct_size;
     /** Bytes of the whole image. */
     uint64_t image_bytes;
-    /** Bytes of its head: its first ones, which df11_bind_image() needs in host memory. */
+    /** Bytes of its head: its first ones, which df11_device_bind_image() needs in host memory. */
     uint64_t head_bytes;
     /** Weights of the group. */
     uint64_t element_count;
@@ -563,8 +564,8 @@ typedef struct df11_resident_info {
 /**
  * Told of the progress of a long call: `user` as given, and the bytes of its work that are done and that there are (0: not
  * known yet). Anything but 0 cancels the call. It is called on whatever thread of the call has just done something, never
- * two at a time: at the beginning, at the end, and in between at most 20 times a second. It must not unwind, and the stacks
- * of such threads have 256 KiB.
+ * two at a time: at the beginning, when it is known how much there is to do, at the end of a call that is not cut short by
+ * an error, and in between at most 20 times a second. It must not unwind, and the stacks of such threads have 256 KiB.
  */
 typedef int32_t (*df11_progress_fn)(void *user, uint64_t done, uint64_t total);
 
@@ -674,7 +675,7 @@ typedef struct df11_compress_options {
      * and one always does. What headers and lists of tensors take comes on top.
      */
     uint64_t memory_bytes;
-    /** NULL, or the name of a preset: the groups of a published model, see df11_preset_get(). */
+    /** NULL, or the name of a preset: the groups of a published model, see df11_preset_get_info(). */
     const char *preset;
     /**
      * NULL, or the groups: the JSON text of a pattern_dict, or of a config.json that has one in its dfloat11_config. Not
@@ -760,7 +761,7 @@ typedef struct df11_stats {
     uint64_t models_open;
     /** Bytes of the files, or of the memory, of the models that are alive now. */
     uint64_t model_bytes_open;
-    /** Calls of df11_decompress_host() and df11_tensor_read() that succeeded. */
+    /** Calls of df11_model_decompress() and df11_model_read_tensor() that succeeded. */
     uint64_t host_decodes;
     /** Bytes that they wrote. */
     uint64_t host_bytes;
@@ -777,7 +778,7 @@ typedef struct df11_stats {
     /** Bytes of their images. Several residents of one image count each. */
     uint64_t resident_bytes;
     /**
-     * Groups, ranges of them and tensors that calls of df11_decompress() and its kin put into a stream. What a graph
+     * Groups, ranges of them and tensors that calls of df11_resident_decompress() and its kin put into a stream. What a graph
      * replays does not count again.
      */
     uint64_t device_decodes;
@@ -816,6 +817,15 @@ typedef struct df11_stats {
 
 /** The NULL stream, on a device that was not opened to allow it. */
 #define DF11_DEFAULT_STREAM 7
+
+/** A file or folder of that name is there already, and overwriting was not asked for. */
+#define DF11_EXISTS 8
+
+/** An earlier run left unfinished work there: resume it, or write elsewhere. */
+#define DF11_UNFINISHED 9
+
+/** Another process is writing there. */
+#define DF11_BUSY 10
 
 /** The operating system could not open, read, map or write; native_code is its errno. */
 #define DF11_IO 100
@@ -881,9 +891,8 @@ void df11_log_set(df11_log_fn callback,
 /**
  * Opens a model: a folder in Hugging Face layout, or one .safetensors file. Every *.safetensors file of a folder is
  * opened, whatever an index lists; config.json is looked for in the folder, or beside the file, where NAME.config.json comes
- * before it. Headers, tables and
- * positions are read and checked, no weights: milliseconds, and no copy. A file or folder without compressed groups opens
- * too, as a model of plain tensors.
+ * before it. Headers, tables and positions are read and checked, no weights: milliseconds, and no copy. A file or folder
+ * without compressed groups opens too, as a model of plain tensors.
  *
  * `path` is UTF-8 (on Unix any bytes), ended by a zero byte. `options` may be NULL. On success `*out` is the model, to be
  * given to df11_model_free(); otherwise NULL.
@@ -920,15 +929,14 @@ uint64_t df11_model_group_count(const struct df11_model *model);
 uint64_t df11_model_tensor_count(const struct df11_model *model);
 
 /**
- * Describes a group. After an error `*out` is cleared but for its struct_size; where
- * that is wrong, it is left alone.
+ * Describes a group. After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
  *
  * Errors: DF11_NOT_FOUND if there is no such group; DF11_INVALID_ARGUMENT.
  */
-df11_status df11_model_group_info(const struct df11_model *model,
-                                  uint64_t group,
-                                  struct df11_group_info *out,
-                                  struct df11_error *error);
+df11_status df11_model_get_group_info(const struct df11_model *model,
+                                      uint64_t group,
+                                      struct df11_group_info *out,
+                                      struct df11_error *error);
 
 /**
  * Says where a part of a group lies (DF11_PART_*), for readers that bring their own input. After an error `*out` is
@@ -936,22 +944,21 @@ df11_status df11_model_group_info(const struct df11_model *model,
  *
  * Errors: DF11_NOT_FOUND if there is no such group or part; DF11_INVALID_ARGUMENT.
  */
-df11_status df11_model_group_part(const struct df11_model *model,
-                                  uint64_t group,
-                                  uint32_t part,
-                                  struct df11_part_info *out,
-                                  struct df11_error *error);
+df11_status df11_model_get_group_part(const struct df11_model *model,
+                                      uint64_t group,
+                                      uint32_t part,
+                                      struct df11_part_info *out,
+                                      struct df11_error *error);
 
 /**
- * Describes a tensor. After an error `*out` is cleared but for its struct_size; where
- * that is wrong, it is left alone.
+ * Describes a tensor. After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
  *
  * Errors: DF11_NOT_FOUND if there is no such tensor; DF11_INVALID_ARGUMENT.
  */
-df11_status df11_model_tensor_info(const struct df11_model *model,
-                                   uint64_t tensor,
-                                   struct df11_tensor_info *out,
-                                   struct df11_error *error);
+df11_status df11_model_get_tensor_info(const struct df11_model *model,
+                                       uint64_t tensor,
+                                       struct df11_tensor_info *out,
+                                       struct df11_error *error);
 
 /**
  * Finds a group by its full name. `*out` is its number, or 0 after an error.
@@ -986,29 +993,29 @@ df11_status df11_model_find_tensor(const struct df11_model *model,
  * DF11_MISALIGNED; DF11_CORRUPT if the codes contradict the tables or a file has become shorter; DF11_IO with
  * DF11_OPEN_READ. After the latter two `dst` holds anything.
  */
-df11_status df11_decompress_host(const struct df11_model *model,
-                                 uint64_t group,
-                                 uint64_t first,
-                                 uint64_t count,
-                                 void *dst,
-                                 size_t dst_bytes,
-                                 uint32_t threads,
-                                 struct df11_error *error);
+df11_status df11_model_decompress(const struct df11_model *model,
+                                  uint64_t group,
+                                  uint64_t first,
+                                  uint64_t count,
+                                  void *dst,
+                                  size_t dst_bytes,
+                                  uint32_t threads,
+                                  struct df11_error *error);
 
 /**
  * Copies or decodes bytes of any tensor: `dst_bytes` of its values, from their byte `offset` on. For a tensor in a group
- * both must be even and `dst` aligned to 2. `threads` and all else are as for df11_decompress_host().
+ * both must be even and `dst` aligned to 2. `threads` and all else are as for df11_model_decompress().
  *
  * Errors: DF11_NOT_FOUND (no such tensor), DF11_INVALID_ARGUMENT (bytes outside the tensor, or half a weight),
  * DF11_MISALIGNED, DF11_CORRUPT, DF11_IO.
  */
-df11_status df11_tensor_read(const struct df11_model *model,
-                             uint64_t tensor,
-                             uint64_t offset,
-                             void *dst,
-                             size_t dst_bytes,
-                             uint32_t threads,
-                             struct df11_error *error);
+df11_status df11_model_read_tensor(const struct df11_model *model,
+                                   uint64_t tensor,
+                                   uint64_t offset,
+                                   void *dst,
+                                   size_t dst_bytes,
+                                   uint32_t threads,
+                                   struct df11_error *error);
 
 /**
  * Writes the image of a group to `dst`: df11_group_info.image_bytes bytes, which a CUDA device can decode once they lie in
@@ -1110,7 +1117,7 @@ df11_status df11_device_mem_free(const struct df11_device *device, df11_devptr m
  *
  * Host memory: the bytes are copied from where the file is mapped (or the memory of df11_model_open_memory() is), so
  * neither the model nor the resident may be freed before the stream has passed the upload. From pageable memory CUDA
- * copies at its own pace, and the call returns when it has read most of it; df11_upload_staged() goes through pinned
+ * copies at its own pace, and the call returns when it has read most of it; df11_device_upload_staged() goes through pinned
  * memory. With DF11_OPEN_READ the call allocates 2 MiB to read to, and waits until the stream has passed the last
  * copy.
  *
@@ -1125,44 +1132,44 @@ df11_status df11_device_mem_free(const struct df11_device *device, df11_devptr m
  * After the last three parts of the work may be in the stream: `d_image` and the model must stay until it has passed
  * them.
  */
-df11_status df11_upload(struct df11_device *device,
-                        const struct df11_model *model,
-                        uint64_t group,
-                        df11_devptr d_image,
-                        size_t bytes,
-                        df11_stream stream,
-                        struct df11_resident **out,
-                        struct df11_error *error);
-
-/**
- * df11_upload() through `staging_bytes` bytes of host memory of the caller's, at least 4,096; some MiB are sensible.
- * It should be pinned (cuMemHostAlloc, cudaMallocHost). The file's bytes are copied to one half of it while the device
- * copies from the other, so the call waits for the stream whenever both are full: it must not wait for something that
- * the calling thread does later. `staging` and the resident must stay until the stream has passed the upload; the
- * model may be freed when this returns.
- *
- * Errors: as for df11_upload(); DF11_BUFFER_TOO_SMALL and DF11_INVALID_ARGUMENT for the staging memory too.
- */
-df11_status df11_upload_staged(struct df11_device *device,
+df11_status df11_device_upload(struct df11_device *device,
                                const struct df11_model *model,
                                uint64_t group,
                                df11_devptr d_image,
                                size_t bytes,
                                df11_stream stream,
-                               void *staging,
-                               size_t staging_bytes,
                                struct df11_resident **out,
                                struct df11_error *error);
 
 /**
- * df11_upload() into device memory that this allocates for it (cuMemAlloc, which may wait for the device). `*d_image`
+ * df11_device_upload() through `staging_bytes` bytes of host memory of the caller's, at least 4,096; some MiB are sensible.
+ * It should be pinned (cuMemHostAlloc, cudaMallocHost). The file's bytes are copied to one half of it while the device
+ * copies from the other, so the call waits for the stream whenever both are full: it must not wait for something that
+ * the calling thread does later. `staging` and the resident must stay until the stream has passed the upload; the
+ * model may be freed when this returns.
+ *
+ * Errors: as for df11_device_upload(); DF11_BUFFER_TOO_SMALL and DF11_INVALID_ARGUMENT for the staging memory too.
+ */
+df11_status df11_device_upload_staged(struct df11_device *device,
+                                      const struct df11_model *model,
+                                      uint64_t group,
+                                      df11_devptr d_image,
+                                      size_t bytes,
+                                      df11_stream stream,
+                                      void *staging,
+                                      size_t staging_bytes,
+                                      struct df11_resident **out,
+                                      struct df11_error *error);
+
+/**
+ * df11_device_upload() into device memory that this allocates for it (cuMemAlloc, which may wait for the device). `*d_image`
  * receives its address, and the memory is the caller's: df11_device_mem_free(), or cuMemFree or cudaFree, frees it
  * when the resident is not used any more and its decodes are done. df11_resident_free() does not, for freeing device
  * memory waits.
  *
  * After an error the memory is free, `*d_image` is 0 and `*out` NULL.
  *
- * Errors: as for df11_upload(); DF11_OUT_OF_MEMORY.
+ * Errors: as for df11_device_upload(); DF11_OUT_OF_MEMORY.
  */
 df11_status df11_upload_alloc(struct df11_device *device,
                               const struct df11_model *model,
@@ -1180,16 +1187,16 @@ df11_status df11_upload_alloc(struct df11_device *device,
  * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED;
  * DF11_UNSUPPORTED_FORMAT where image_bytes is 0.
  */
-df11_status df11_bind(struct df11_device *device,
-                      const struct df11_model *model,
-                      uint64_t group,
-                      df11_devptr d_image,
-                      size_t bytes,
-                      struct df11_resident **out,
-                      struct df11_error *error);
+df11_status df11_device_bind(struct df11_device *device,
+                             const struct df11_model *model,
+                             uint64_t group,
+                             df11_devptr d_image,
+                             size_t bytes,
+                             struct df11_resident **out,
+                             struct df11_error *error);
 
 /**
- * df11_bind() without the model: `head` are the image's first bytes in host memory, `head_bytes` of them, at least as many as its
+ * df11_device_bind() without the model: `head` are the image's first bytes in host memory, `head_bytes` of them, at least as many as its
  * head has (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any, and so is a whole image). They are
  * read during the call only, and checked as hostile; a checksum finds damage. `bytes` are at least
  * df11_image_info.image_bytes, which df11_image_get_info() reads from the same head; the whole image, head and all, lies at
@@ -1199,19 +1206,19 @@ df11_status df11_bind(struct df11_device *device,
  * version, DF11_CORRUPT for a damaged head or one that is cut short; DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
  * DF11_MISALIGNED.
  */
-df11_status df11_bind_image(struct df11_device *device,
-                            const void *head,
-                            size_t head_bytes,
-                            df11_devptr d_image,
-                            size_t bytes,
-                            struct df11_resident **out,
-                            struct df11_error *error);
+df11_status df11_device_bind_image(struct df11_device *device,
+                                   const void *head,
+                                   size_t head_bytes,
+                                   df11_devptr d_image,
+                                   size_t bytes,
+                                   struct df11_resident **out,
+                                   struct df11_error *error);
 
 /**
- * Describes an image by its head: its first bytes in host memory, as for df11_bind_image(). No CUDA call is made.
+ * Describes an image by its head: its first bytes in host memory, as for df11_device_bind_image(). No CUDA call is made.
  * After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
  *
- * Errors: those of the head as for df11_bind_image(); DF11_INVALID_ARGUMENT.
+ * Errors: those of the head as for df11_device_bind_image(); DF11_INVALID_ARGUMENT.
  */
 df11_status df11_image_get_info(const void *head,
                                 size_t head_bytes,
@@ -1241,7 +1248,7 @@ void df11_resident_free(struct df11_resident *resident);
  *
  * Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call may be captured in a
  * graph, and made from any thread, whatever context is current there, which stays so. `stream` belongs to the device's
- * context, and is not NULL (see DF11_ALLOW_DEFAULT_STREAM).
+ * context, and is not NULL (see DF11_DEVICE_ALLOW_DEFAULT_STREAM).
  *
  * `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, which the caller has set to 0: it
  * is raised to DF11_CORRUPT if the image contradicts itself (the file was damaged, or its gaps and positions lie), and
@@ -1252,62 +1259,62 @@ void df11_resident_free(struct df11_resident *resident);
  * failure of earlier work in the same context shows here too), DF11_CAPTURING (the stream's capture was broken
  * before).
  */
-df11_status df11_decompress(const struct df11_resident *resident,
-                            df11_devptr d_dst,
-                            size_t bytes,
-                            df11_devptr d_status,
-                            df11_stream stream,
-                            struct df11_error *error);
+df11_status df11_resident_decompress(const struct df11_resident *resident,
+                                     df11_devptr d_dst,
+                                     size_t bytes,
+                                     df11_devptr d_status,
+                                     df11_stream stream,
+                                     struct df11_error *error);
 
 /**
  * Decodes `count` weights of a group, from its weight `first` on (both in elements): exactly those 2 * count bytes are
- * written. All else is as for df11_decompress(). A count of 0 is nothing to do.
+ * written. All else is as for df11_resident_decompress(). A count of 0 is nothing to do.
  *
- * Errors: as for df11_decompress(); DF11_INVALID_ARGUMENT for a range outside the group.
+ * Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for a range outside the group.
  */
-df11_status df11_decompress_range(const struct df11_resident *resident,
-                                  uint64_t first,
-                                  uint64_t count,
-                                  df11_devptr d_dst,
-                                  size_t bytes,
-                                  df11_devptr d_status,
-                                  df11_stream stream,
-                                  struct df11_error *error);
+df11_status df11_resident_decompress_range(const struct df11_resident *resident,
+                                           uint64_t first,
+                                           uint64_t count,
+                                           df11_devptr d_dst,
+                                           size_t bytes,
+                                           df11_devptr d_status,
+                                           df11_stream stream,
+                                           struct df11_error *error);
 
 /**
  * Decodes each tensor of a group to a destination of its own: tensor i, in the order of their weights, to `d_dsts[i]`,
  * which holds `bytes[i]` bytes. `count` is the group's tensor_count. A destination of 0 leaves its tensor out. One
  * launch does up to 32 tensors; destinations that follow each other without a gap count as one. Both lists are in host
- * memory and read during the call only. All else is as for df11_decompress().
+ * memory and read during the call only. All else is as for df11_resident_decompress().
  *
- * Errors: as for df11_decompress(); DF11_INVALID_ARGUMENT for another count. If a group has more than 32 tensors and
+ * Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for another count. If a group has more than 32 tensors and
  * the driver refuses a launch that is not the first, the earlier ones are in the stream; the message says so.
  */
-df11_status df11_decompress_tensors(const struct df11_resident *resident,
-                                    const df11_devptr *d_dsts,
-                                    const size_t *bytes,
-                                    size_t count,
-                                    df11_devptr d_status,
-                                    df11_stream stream,
-                                    struct df11_error *error);
+df11_status df11_resident_decompress_tensors(const struct df11_resident *resident,
+                                             const df11_devptr *d_dsts,
+                                             const size_t *bytes,
+                                             size_t count,
+                                             df11_devptr d_status,
+                                             df11_stream stream,
+                                             struct df11_error *error);
 
 /**
  * Decodes `count` whole groups: resident i to `d_dsts[i]`, which holds `bytes[i]` bytes. All lists are in host memory and read
  * during the call only; the residents may come from several device handles, but of one context. One launch does up to 32
  * groups. `d_statuses` is 0, or the address of `count` uint32_t in device memory, one for each group. All else is as for
- * df11_decompress(). A count of 0 is nothing to do.
+ * df11_resident_decompress(). A count of 0 is nothing to do.
  *
- * Errors: as for df11_decompress(); DF11_WRONG_DEVICE for residents of several contexts. If there are more than 32
+ * Errors: as for df11_resident_decompress(); DF11_WRONG_DEVICE for residents of several contexts. If there are more than 32
  * groups and the driver refuses a launch that is not the first, the earlier ones are in the stream; the message says
  * so.
  */
-df11_status df11_decompress_batch(const struct df11_resident *const *residents,
-                                  const df11_devptr *d_dsts,
-                                  const size_t *bytes,
-                                  size_t count,
-                                  df11_devptr d_statuses,
-                                  df11_stream stream,
-                                  struct df11_error *error);
+df11_status df11_resident_decompress_batch(const struct df11_resident *const *residents,
+                                           const df11_devptr *d_dsts,
+                                           const size_t *bytes,
+                                           size_t count,
+                                           df11_devptr d_statuses,
+                                           df11_stream stream,
+                                           struct df11_error *error);
 
 /** Makes a progress, at 0 of 0 bytes. `*out` is to be given to df11_progress_free(); after an error it is NULL. */
 df11_status df11_progress_new(struct df11_progress **out, struct df11_error *error);
@@ -1351,21 +1358,22 @@ df11_status df11_verify_model(const char *model,
 
 /**
  * Compresses a model: `src` is a folder in Hugging Face layout, of any number of .safetensors files, or one such file;
- * `dst` is a new or empty folder, or a file, which is replaced. Nothing of the source is changed, and every byte of a group
- * is as the reference compressor (dfloat11 0.5.0) writes it.
+ * `dst` is a new or empty folder, or a file, which is replaced when all is done and not before. Nothing of the source is
+ * changed, and every byte of a group is as the reference compressor (dfloat11 0.5.0) writes it.
  *
  * A folder gets one file per group, a file for the rest, the source's config.json with dfloat11_config in it, and the
  * source's other files; beside a single file goes its config.json. `options` may be NULL. Groups are gone through a piece
  * at a time and never in memory whole. Files get their names when they are complete and, unless told otherwise, verified.
  *
  * What a run that fails or is cancelled leaves, df11_model_open() does not take for a model; where it has completed
- * something, DF11_COMPRESS_RESUME goes on with that.
+ * something, DF11_COMPRESS_RESUME goes on with that. While a run works, no other one to the same place does (but for other
+ * parts): it is refused, if the file system can lock files.
  *
- * Errors: DF11_INVALID_ARGUMENT for what the caller can change (a `dst` that is not empty, patterns that do not fit, no
- * preset that fits, a source that is compressed already); DF11_NOT_FOUND (no such preset); DF11_INVALID_FORMAT and
- * DF11_CORRUPT for the source, and for a written group that failed its verification; DF11_UNSUPPORTED_FORMAT with
- * DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report
- * is all zeros, and `left` is not called.
+ * Errors: DF11_INVALID_ARGUMENT for what the caller can change (a `dst` that is not empty, is unfinished, or that another run writes
+ * to, patterns that do not fit, no preset that fits, a source that is compressed already); DF11_NOT_FOUND (no such
+ * preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that failed its verification;
+ * DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED,
+ * DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and `left` is not called.
  */
 df11_status df11_compress_model(const char *src,
                                 const char *dst,
@@ -1388,7 +1396,7 @@ df11_status df11_merge_model(const char *src,
 uint64_t df11_preset_count(void);
 
 /** Describes the preset of that number, from 0. DF11_NOT_FOUND if there is none. */
-df11_status df11_preset_get(uint64_t preset, struct df11_preset_info *out, struct df11_error *error);
+df11_status df11_preset_get_info(uint64_t preset, struct df11_preset_info *out, struct df11_error *error);
 
 /**
  * Compresses a group in memory: the weights of its tensors one after the other, in the order of the pattern's list,
@@ -1408,7 +1416,7 @@ df11_status df11_preset_get(uint64_t preset, struct df11_preset_info *out, struc
  * Errors: DF11_BUFFER_TOO_SMALL, which sets the sizes that the members need, too, and writes nothing else; DF11_MISALIGNED;
  * DF11_INVALID_ARGUMENT for all else that is wrong with the arguments, for no weights at all, and for an exponent of 240 or
  * more (an infinity, a NaN, a magnitude of 2^113 or more), which the format cannot hold: store such a group's tensors as
- * they are; DF11_OUT_OF_MEMORY. After all but the first the sizes are 0.
+ * they are; DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY. After all but the first the sizes are 0.
  */
 df11_status df11_compress_group(const void *const *tensors,
                                 const uint64_t *element_counts,
@@ -1422,7 +1430,8 @@ df11_status df11_compress_group(const void *const *tensors,
  * alone: memory of these sizes is enough for df11_compress_group(). `element_counts` are the weights of its `tensor_count`
  * tensors. A group of trained weights takes about a third of it for `encoded_exponent`.
  *
- * Errors: DF11_INVALID_ARGUMENT, for the same counts as in df11_compress_group(); the sizes are then 0.
+ * Errors: DF11_INVALID_ARGUMENT, for the same counts as in df11_compress_group(); DF11_UNSUPPORTED_OPTION. The sizes are
+ * then 0.
  */
 df11_status df11_compress_bound(const uint64_t *element_counts,
                                 size_t tensor_count,

@@ -10,9 +10,9 @@
  *
  * ORDER OF CALLS
  *   df11_model_open()             a folder or a file: headers and tables are checked, no weights are touched
- *   df11_model_group_count(), df11_model_group_info(), df11_model_tensor_info(), df11_model_find_tensor(), ...
- *   df11_decompress_host()        any range of a group into your memory, on as many threads as you give
- *   df11_tensor_read()            any bytes of any tensor, plain or compressed
+ *   df11_model_group_count(), df11_model_get_group_info(), df11_model_get_tensor_info(), df11_model_find_tensor(), ...
+ *   df11_model_decompress()        any range of a group into your memory, on as many threads as you give
+ *   df11_model_read_tensor()            any bytes of any tensor, plain or compressed
  *   df11_model_free()
  *
  *       df11_error error;
@@ -22,9 +22,9 @@
  *           return 1;
  *       }
  *       df11_group_info info = DF11_GROUP_INFO_INIT;
- *       df11_model_group_info(model, 0, &info, NULL);
+ *       df11_model_get_group_info(model, 0, &info, NULL);
  *       uint16_t *weights = malloc(2 * info.element_count);
- *       df11_decompress_host(model, 0, 0, info.element_count, weights, 2 * info.element_count, 8, &error);
+ *       df11_model_decompress(model, 0, 0, info.element_count, weights, 2 * info.element_count, 8, &error);
  *       ...
  *       df11_model_free(model);
  *
@@ -51,7 +51,7 @@
  *   Rust's runtime ends. What a model can make the library allocate is bounded by its headers, tables and positions.
  *
  * TRUST
- *   A model is a download. df11_model_open() checks all that can be told without decoding, df11_decompress_host() never reads
+ *   A model is a download. df11_model_open() checks all that can be told without decoding, df11_model_decompress() never reads
  *   or writes outside, whatever the codes say, and reports codes that contradict the tables. DF11_OPEN_VERIFY walks every
  *   code. None of this is a hash: a change that leaves valid codes gives other weights.
  *
@@ -319,7 +319,7 @@ typedef struct df11_tensor_info {
     const void *data;
     /**
      * The path of the file that holds the values of a plain tensor, for readers that bring their own input; NULL for a
-     * tensor in a group (df11_model_group_part() tells where the group's parts lie). Belongs to the model.
+     * tensor in a group (df11_model_get_group_part() tells where the group's parts lie). Belongs to the model.
      */
     const char *file;
     /** The first byte of the values in that file. */
@@ -457,7 +457,7 @@ uint64_t df11_model_tensor_count(const struct df11_model *model);
  *
  * Errors: DF11_NOT_FOUND if there is no such group; DF11_INVALID_ARGUMENT.
  */
-df11_status df11_model_group_info(const struct df11_model *model,
+df11_status df11_model_get_group_info(const struct df11_model *model,
                                   uint64_t group,
                                   struct df11_group_info *out,
                                   struct df11_error *error);
@@ -468,7 +468,7 @@ df11_status df11_model_group_info(const struct df11_model *model,
  *
  * Errors: DF11_NOT_FOUND if there is no such group or part; DF11_INVALID_ARGUMENT.
  */
-df11_status df11_model_group_part(const struct df11_model *model,
+df11_status df11_model_get_group_part(const struct df11_model *model,
                                   uint64_t group,
                                   uint32_t part,
                                   struct df11_part_info *out,
@@ -480,7 +480,7 @@ df11_status df11_model_group_part(const struct df11_model *model,
  *
  * Errors: DF11_NOT_FOUND if there is no such tensor; DF11_INVALID_ARGUMENT.
  */
-df11_status df11_model_tensor_info(const struct df11_model *model,
+df11_status df11_model_get_tensor_info(const struct df11_model *model,
                                    uint64_t tensor,
                                    struct df11_tensor_info *out,
                                    struct df11_error *error);
@@ -518,7 +518,7 @@ df11_status df11_model_find_tensor(const struct df11_model *model,
  * DF11_MISALIGNED; DF11_CORRUPT if the codes contradict the tables or a file has become shorter; DF11_IO with
  * DF11_OPEN_READ. After the latter two `dst` holds anything.
  */
-df11_status df11_decompress_host(const struct df11_model *model,
+df11_status df11_model_decompress(const struct df11_model *model,
                                  uint64_t group,
                                  uint64_t first,
                                  uint64_t count,
@@ -529,12 +529,12 @@ df11_status df11_decompress_host(const struct df11_model *model,
 
 /**
  * Copies or decodes bytes of any tensor: `dst_bytes` of its values, from their byte `offset` on. For a tensor in a group
- * both must be even and `dst` aligned to 2. `threads` and all else are as for df11_decompress_host().
+ * both must be even and `dst` aligned to 2. `threads` and all else are as for df11_model_decompress().
  *
  * Errors: DF11_NOT_FOUND (no such tensor), DF11_INVALID_ARGUMENT (bytes outside the tensor, or half a weight),
  * DF11_MISALIGNED, DF11_CORRUPT, DF11_IO.
  */
-df11_status df11_tensor_read(const struct df11_model *model,
+df11_status df11_model_read_tensor(const struct df11_model *model,
                              uint64_t tensor,
                              uint64_t offset,
                              void *dst,

@@ -68,23 +68,23 @@ int main(int argc, char **argv)
     for (uint64_t g = 0; g < df11_model_group_count(model); g++) {
         GUARDED(df11_group_info) group = {DF11_GROUP_INFO_INIT, {0}};
         paint(group.behind);
-        CHECK(df11_model_group_info(model, g, &group.value, &error.value) == DF11_OK && painted(group.behind));
+        CHECK(df11_model_get_group_info(model, g, &group.value, &error.value) == DF11_OK && painted(group.behind));
         CHECK(group.value.struct_size == sizeof group.value && group.value.element_count > 0);
         CHECK(df11_model_find_group(model, group.value.name, &number, &error.value) == DF11_OK && number == g);
 
         uint16_t *whole = malloc(2 * (size_t)group.value.element_count);
         CHECK(whole != NULL);
-        CHECK(df11_decompress_host(model, g, 0, group.value.element_count, whole, 2 * (size_t)group.value.element_count, 2,
+        CHECK(df11_model_decompress(model, g, 0, group.value.element_count, whole, 2 * (size_t)group.value.element_count, 2,
                                    &error.value) == DF11_OK);
         decoded += 2 * group.value.element_count;
         for (uint64_t t = group.value.first_tensor; t < group.value.first_tensor + group.value.tensor_count; t++) {
             GUARDED(df11_tensor_info) tensor = {DF11_TENSOR_INFO_INIT, {0}};
             paint(tensor.behind);
-            CHECK(df11_model_tensor_info(model, t, &tensor.value, &error.value) == DF11_OK && painted(tensor.behind));
+            CHECK(df11_model_get_tensor_info(model, t, &tensor.value, &error.value) == DF11_OK && painted(tensor.behind));
             CHECK(tensor.value.group == g && tensor.value.dtype == DF11_DTYPE_BF16 && tensor.value.data == NULL);
             uint16_t *part = malloc((size_t)tensor.value.bytes + 1);
             CHECK(part != NULL);
-            CHECK(df11_tensor_read(model, t, 0, part, (size_t)tensor.value.bytes, 1, &error.value) == DF11_OK);
+            CHECK(df11_model_read_tensor(model, t, 0, part, (size_t)tensor.value.bytes, 1, &error.value) == DF11_OK);
             CHECK(memcmp(part, whole + tensor.value.group_offset, (size_t)tensor.value.bytes) == 0);
             free(part);
         }
@@ -92,7 +92,7 @@ int main(int argc, char **argv)
 
         GUARDED(df11_part_info) part = {DF11_PART_INFO_INIT, {0}};
         paint(part.behind);
-        CHECK(df11_model_group_part(model, g, DF11_PART_ENCODED_EXPONENT, &part.value, &error.value) == DF11_OK);
+        CHECK(df11_model_get_group_part(model, g, DF11_PART_ENCODED_EXPONENT, &part.value, &error.value) == DF11_OK);
         CHECK(painted(part.behind) && part.value.bytes > 0 && part.value.file != NULL);
     }
     CHECK(decoded == strtoull(argv[2], NULL, 10));

@@ -19,8 +19,8 @@ import "unsafe"
 
 // Flags of OpenDevice.
 const (
-	AllowDefaultStream = C.DF11_ALLOW_DEFAULT_STREAM
-	DevicePTX          = C.DF11_DEVICE_PTX
+	AllowDefaultStream = C.DF11_DEVICE_ALLOW_DEFAULT_STREAM
+	DevicePTX          = C.DF11_DEVICE_FORCE_PTX
 )
 
 // Device is a df11_device.
@@ -78,7 +78,7 @@ func (d Device) FreeMemory(address uintptr) *Error {
 // Resident is a df11_resident.
 type Resident struct{ p *C.df11_resident }
 
-// Upload is df11_upload.
+// Upload is df11_device_upload.
 func (d Device) Upload(m Model, group uint64, image uintptr, bytes uint64, stream uintptr) (Resident, *Error) {
 	var r Resident
 	var e C.df11_error
@@ -86,7 +86,7 @@ func (d Device) Upload(m Model, group uint64, image uintptr, bytes uint64, strea
 	return r, failed(s, &e)
 }
 
-// UploadStaged is df11_upload_staged; staging is memory that is not Go's.
+// UploadStaged is df11_device_upload_staged; staging is memory that is not Go's.
 func (d Device) UploadStaged(m Model, group uint64, image uintptr, bytes uint64, stream, staging uintptr,
 	stagingBytes uint64) (Resident, *Error) {
 	var r Resident
@@ -105,19 +105,19 @@ func (d Device) UploadAlloc(m Model, group uint64, stream uintptr) (Resident, ui
 	return r, uintptr(image), failed(s, &e)
 }
 
-// Bind is df11_bind.
+// Bind is df11_device_bind.
 func (d Device) Bind(m Model, group uint64, image uintptr, bytes uint64) (Resident, *Error) {
 	var r Resident
 	var e C.df11_error
-	s := C.df11_bind(d.p, m.p, C.uint64_t(group), C.df11_devptr(image), C.size_t(bytes), &r.p, &e)
+	s := C.df11_device_bind(d.p, m.p, C.uint64_t(group), C.df11_devptr(image), C.size_t(bytes), &r.p, &e)
 	return r, failed(s, &e)
 }
 
-// BindImage is df11_bind_image.
+// BindImage is df11_device_bind_image.
 func (d Device) BindImage(head []byte, image uintptr, bytes uint64) (Resident, *Error) {
 	var r Resident
 	var e C.df11_error
-	s := C.df11_bind_image(d.p, unsafe.Pointer(unsafe.SliceData(head)), C.size_t(len(head)), C.df11_devptr(image),
+	s := C.df11_device_bind_image(d.p, unsafe.Pointer(unsafe.SliceData(head)), C.size_t(len(head)), C.df11_devptr(image),
 		C.size_t(bytes), &r.p, &e)
 	return r, failed(s, &e)
 }
@@ -159,14 +159,14 @@ func (r Resident) Info() (ResidentInfo, *Error) {
 	return out, nil
 }
 
-// Decompress is df11_decompress.
+// Decompress is df11_resident_decompress.
 func (r Resident) Decompress(dst uintptr, bytes uint64, status, stream uintptr) *Error {
 	var e C.df11_error
 	s := C.df11go_decompress(r.p, C.uint64_t(dst), C.size_t(bytes), C.uint64_t(status), C.uintptr_t(stream), &e)
 	return failed(s, &e)
 }
 
-// DecompressRange is df11_decompress_range.
+// DecompressRange is df11_resident_decompress_range.
 func (r Resident) DecompressRange(first, count uint64, dst uintptr, bytes uint64, status, stream uintptr) *Error {
 	var e C.df11_error
 	s := C.df11go_decompress_range(r.p, C.uint64_t(first), C.uint64_t(count), C.uint64_t(dst), C.size_t(bytes),
@@ -174,7 +174,7 @@ func (r Resident) DecompressRange(first, count uint64, dst uintptr, bytes uint64
 	return failed(s, &e)
 }
 
-// DecompressTensors is df11_decompress_tensors; both lists have the same length.
+// DecompressTensors is df11_resident_decompress_tensors; both lists have the same length.
 func (r Resident) DecompressTensors(dsts []uintptr, bytes []uint64, status, stream uintptr) *Error {
 	var e C.df11_error
 	s := C.df11go_decompress_tensors(r.p, (*C.df11_devptr)(unsafe.Pointer(unsafe.SliceData(dsts))),
@@ -183,7 +183,7 @@ func (r Resident) DecompressTensors(dsts []uintptr, bytes []uint64, status, stre
 	return failed(s, &e)
 }
 
-// DecompressBatch is df11_decompress_batch; all lists have the same length.
+// DecompressBatch is df11_resident_decompress_batch; all lists have the same length.
 func DecompressBatch(residents []Resident, dsts []uintptr, bytes []uint64, statuses, stream uintptr) *Error {
 	var e C.df11_error
 	// A Resident is a C pointer and nothing else.

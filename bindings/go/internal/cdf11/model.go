@@ -7,18 +7,18 @@ package cdf11
 // #cgo nocallback df11go_open
 // #cgo noescape df11go_open_memory
 // #cgo nocallback df11go_open_memory
-// #cgo noescape df11_decompress_host
-// #cgo nocallback df11_decompress_host
-// #cgo noescape df11_tensor_read
-// #cgo nocallback df11_tensor_read
+// #cgo noescape df11_model_decompress
+// #cgo nocallback df11_model_decompress
+// #cgo noescape df11_model_read_tensor
+// #cgo nocallback df11_model_read_tensor
 // #cgo noescape df11_model_write_image
 // #cgo nocallback df11_model_write_image
 // #cgo noescape df11_model_write_image_part
 // #cgo nocallback df11_model_write_image_part
-// #cgo noescape df11_model_group_info
-// #cgo nocallback df11_model_group_info
-// #cgo noescape df11_model_tensor_info
-// #cgo nocallback df11_model_tensor_info
+// #cgo noescape df11_model_get_group_info
+// #cgo nocallback df11_model_get_group_info
+// #cgo noescape df11_model_get_tensor_info
+// #cgo nocallback df11_model_get_tensor_info
 import "C"
 
 import "unsafe"
@@ -71,11 +71,11 @@ type Group struct {
 	Elements, Tensors, FirstTensor, Packed, ImageBytes uint64
 }
 
-// Group is df11_model_group_info.
+// Group is df11_model_get_group_info.
 func (m Model) Group(number uint64) (Group, *Error) {
 	var e C.df11_error
 	info := C.df11_group_info{struct_size: C.sizeof_df11_group_info}
-	if s := C.df11_model_group_info(m.p, C.uint64_t(number), &info, &e); s != C.DF11_OK {
+	if s := C.df11_model_get_group_info(m.p, C.uint64_t(number), &info, &e); s != C.DF11_OK {
 		return Group{}, failed(s, &e)
 	}
 	return Group{
@@ -104,11 +104,11 @@ type Tensor struct {
 // Files remembers the paths that Tensor has seen, so that the tensors of a file share one text.
 type Files map[*C.char]string
 
-// Tensor is df11_model_tensor_info.
+// Tensor is df11_model_get_tensor_info.
 func (m Model) Tensor(number uint64, files Files) (Tensor, *Error) {
 	var e C.df11_error
 	info := C.df11_tensor_info{struct_size: C.sizeof_df11_tensor_info}
-	if s := C.df11_model_tensor_info(m.p, C.uint64_t(number), &info, &e); s != C.DF11_OK {
+	if s := C.df11_model_get_tensor_info(m.p, C.uint64_t(number), &info, &e); s != C.DF11_OK {
 		return Tensor{}, failed(s, &e)
 	}
 	t := Tensor{
@@ -133,19 +133,19 @@ func (m Model) Tensor(number uint64, files Files) (Tensor, *Error) {
 	return t, nil
 }
 
-// Decompress is df11_decompress_host.
+// Decompress is df11_model_decompress.
 func (m Model) Decompress(group, first uint64, dst []uint16, threads uint32) *Error {
 	var e C.df11_error
 	n := len(dst)
-	s := C.df11_decompress_host(m.p, C.uint64_t(group), C.uint64_t(first), C.uint64_t(n),
+	s := C.df11_model_decompress(m.p, C.uint64_t(group), C.uint64_t(first), C.uint64_t(n),
 		unsafe.Pointer(unsafe.SliceData(dst)), C.size_t(2*n), C.uint32_t(threads), &e)
 	return failed(s, &e)
 }
 
-// Read is df11_tensor_read.
+// Read is df11_model_read_tensor.
 func (m Model) Read(tensor, offset uint64, dst []byte, threads uint32) *Error {
 	var e C.df11_error
-	s := C.df11_tensor_read(m.p, C.uint64_t(tensor), C.uint64_t(offset), unsafe.Pointer(unsafe.SliceData(dst)),
+	s := C.df11_model_read_tensor(m.p, C.uint64_t(tensor), C.uint64_t(offset), unsafe.Pointer(unsafe.SliceData(dst)),
 		C.size_t(len(dst)), C.uint32_t(threads), &e)
 	return failed(s, &e)
 }
@@ -171,11 +171,11 @@ type Part struct {
 	Offset, Bytes uint64
 }
 
-// Part is df11_model_group_part.
+// Part is df11_model_get_group_part.
 func (m Model) Part(group uint64, part uint32) (Part, *Error) {
 	var e C.df11_error
 	info := C.df11_part_info{struct_size: C.sizeof_df11_part_info}
-	if s := C.df11_model_group_part(m.p, C.uint64_t(group), C.uint32_t(part), &info, &e); s != C.DF11_OK {
+	if s := C.df11_model_get_group_part(m.p, C.uint64_t(group), C.uint32_t(part), &info, &e); s != C.DF11_OK {
 		return Part{}, failed(s, &e)
 	}
 	return Part{C.GoString(info.file), uint64(info.file_offset), uint64(info.bytes)}, nil

@@ -80,14 +80,14 @@ static inline df11_status df11go_device_open(int32_t ordinal, int current, uint3
 static inline df11_status df11go_upload(df11_device *device, const df11_model *model, uint64_t group, uint64_t image,
                                         size_t bytes, uintptr_t stream, df11_resident **out, df11_error *error)
 {
-    return df11_upload(device, model, group, image, bytes, (df11_stream)stream, out, error);
+    return df11_device_upload(device, model, group, image, bytes, (df11_stream)stream, out, error);
 }
 
 static inline df11_status df11go_upload_staged(df11_device *device, const df11_model *model, uint64_t group,
                                                uint64_t image, size_t bytes, uintptr_t stream, uintptr_t staging,
                                                size_t staging_bytes, df11_resident **out, df11_error *error)
 {
-    return df11_upload_staged(device, model, group, image, bytes, (df11_stream)stream, (void *)staging, staging_bytes,
+    return df11_device_upload_staged(device, model, group, image, bytes, (df11_stream)stream, (void *)staging, staging_bytes,
                               out, error);
 }
 
@@ -101,28 +101,28 @@ static inline df11_status df11go_upload_alloc(df11_device *device, const df11_mo
 static inline df11_status df11go_decompress(const df11_resident *resident, uint64_t dst, size_t bytes, uint64_t status,
                                             uintptr_t stream, df11_error *error)
 {
-    return df11_decompress(resident, dst, bytes, status, (df11_stream)stream, error);
+    return df11_resident_decompress(resident, dst, bytes, status, (df11_stream)stream, error);
 }
 
 static inline df11_status df11go_decompress_range(const df11_resident *resident, uint64_t first, uint64_t count,
                                                   uint64_t dst, size_t bytes, uint64_t status, uintptr_t stream,
                                                   df11_error *error)
 {
-    return df11_decompress_range(resident, first, count, dst, bytes, status, (df11_stream)stream, error);
+    return df11_resident_decompress_range(resident, first, count, dst, bytes, status, (df11_stream)stream, error);
 }
 
 static inline df11_status df11go_decompress_tensors(const df11_resident *resident, const df11_devptr *dsts,
                                                     const size_t *bytes, size_t count, uint64_t status,
                                                     uintptr_t stream, df11_error *error)
 {
-    return df11_decompress_tensors(resident, dsts, bytes, count, status, (df11_stream)stream, error);
+    return df11_resident_decompress_tensors(resident, dsts, bytes, count, status, (df11_stream)stream, error);
 }
 
 static inline df11_status df11go_decompress_batch(const df11_resident *const *residents, const df11_devptr *dsts,
                                                   const size_t *bytes, size_t count, uint64_t statuses,
                                                   uintptr_t stream, df11_error *error)
 {
-    return df11_decompress_batch(residents, dsts, bytes, count, statuses, (df11_stream)stream, error);
+    return df11_resident_decompress_batch(residents, dsts, bytes, count, statuses, (df11_stream)stream, error);
 }
 
 #endif

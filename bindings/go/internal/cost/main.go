@@ -34,7 +34,7 @@ static double decode(const df11_model *model, uint64_t count, void *dst, size_t 
 	df11_error error;
 	double start = now();
 	for (unsigned i = 0; i < calls; i++)
-		if (df11_decompress_host(model, 0, 0, count, dst, bytes, 1, &error) != DF11_OK)
+		if (df11_model_decompress(model, 0, 0, count, dst, bytes, 1, &error) != DF11_OK)
 			return -1;
 	return now() - start;
 }
@@ -140,7 +140,7 @@ func measure(folder, tool string, rounds int) error {
 	}
 	C.df11_model_free(cmodel)
 	extra := median(nothing[1]) - median(nothing[0])
-	for i, name := range []string{"df11_decompress_host() from C", "Model.Decompress from Go"} {
+	for i, name := range []string{"df11_model_decompress() from C", "Model.Decompress from Go"} {
 		n := median(nothing[i])
 		fmt.Printf("%-30s 16 MiB: %.3f ms, the best tenth %.3f ms (%+.2f %%); nothing: %.1f ns (%+.1f ns, %+.5f %%)\n", name,
 			1e3*median(whole[i]), 1e3*best(whole[i]), 100*(best(whole[i])/best(whole[0])-1), 1e9*n, 1e9*(n-median(nothing[0])),
