@@ -32,14 +32,14 @@
 //! call says so, and none of those is on the way of a decode.
 
 #[cfg(feature = "cudarc")]
-pub mod cudarc;
-pub mod driver;
-pub mod image;
-pub mod kernels;
-pub mod launch;
-pub mod policy;
-pub mod resident;
-pub mod upload;
+mod cudarc;
+pub(crate) mod driver;
+pub(crate) mod image;
+pub(crate) mod kernels;
+pub(crate) mod launch;
+pub(crate) mod policy;
+pub(crate) mod resident;
+pub(crate) mod upload;
 
 pub use driver::{DevicePtr, Stream};
 pub use kernels::Choice;
