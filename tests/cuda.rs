@@ -4,7 +4,7 @@
 
 mod support;
 
-use df11::cuda::{self, Choice, Device, Resident, Stream, image};
+use df11::internals::cuda::{self, Choice, Device, Resident, Stream, image};
 use df11::{Model, OpenOptions, Status};
 use support::engine::{self, Emulator, Engine};
 use support::target::{PAINT, Target, upload, want};

@@ -33,15 +33,15 @@
 //! call says so, and none of those is on the way of a decode.
 
 #[cfg(feature = "cudarc")]
-pub mod cudarc;
-pub mod device;
-pub mod driver;
-pub mod image;
-pub mod kernels;
-pub mod launch;
-pub mod policy;
-pub mod resident;
-pub mod upload;
+mod cudarc;
+pub(crate) mod device;
+pub(crate) mod driver;
+pub(crate) mod image;
+pub(crate) mod kernels;
+pub(crate) mod launch;
+pub(crate) mod policy;
+pub(crate) mod resident;
+pub(crate) mod upload;
 
 pub use device::{Device, DeviceInfo, DeviceOptions};
 pub use driver::{DevicePtr, Stream};
