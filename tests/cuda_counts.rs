@@ -7,7 +7,7 @@
 
 mod support;
 
-use df11::cuda::image;
+use df11::internals::cuda::image;
 use df11::{Model, OpenOptions};
 use support::encoder;
 use support::engine::Emulator;

@@ -2,7 +2,7 @@
 
 mod support;
 
-use df11::cuda::image::{self, Layout};
+use df11::internals::cuda::image::{self, Layout};
 use df11::{Model, OpenOptions};
 use support::alloc::{self, Counting};
 use support::{encoder, weights};
