@@ -106,7 +106,7 @@ func (d *digests) all(ctx context.Context, report func(done, total uint64)) erro
 	}
 	for i := range tensors {
 		if tensors[i].Group < 0 {
-			total += tensors[i].Bytes
+			total += tensors[i].DataBytes
 		}
 	}
 	report(0, total)
