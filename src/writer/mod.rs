@@ -32,18 +32,19 @@ mod input;
 mod job;
 mod journal;
 mod output;
-pub mod plan;
-pub mod presets;
+pub(crate) mod plan;
+pub(crate) mod presets;
 mod state;
 mod tasks;
 
 pub use output::reserve;
+pub use plan::{Pattern, Patterns};
+pub use presets::Preset;
 pub use state::Part;
 
 use crate::error::Result;
 use crate::progress::Progress;
 use job::Job;
-use plan::Patterns;
 use std::path::{Path, PathBuf};
 
 /// What a model is made into.

@@ -9,10 +9,10 @@
 use crate::support;
 
 use df11::Dtype;
-use df11::capi::host::df11_model_read_tensor;
-use df11::capi::model::*;
-use df11::capi::status::*;
-use df11::capi::types::*;
+use df11::internals::capi::host::df11_model_read_tensor;
+use df11::internals::capi::model::*;
+use df11::internals::capi::status::*;
+use df11::internals::capi::types::*;
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;

@@ -5,20 +5,20 @@
 
 use crate::support;
 
-use df11::capi::compress::*;
-use df11::capi::decompress::*;
-use df11::capi::device::*;
-use df11::capi::host::*;
-use df11::capi::image::*;
-use df11::capi::log::*;
-use df11::capi::model::*;
-use df11::capi::progress::*;
-use df11::capi::resident::*;
-use df11::capi::stats::*;
-use df11::capi::status::*;
-use df11::capi::types::*;
-use df11::capi::verify::*;
 use df11::cuda::Stream;
+use df11::internals::capi::compress::*;
+use df11::internals::capi::decompress::*;
+use df11::internals::capi::device::*;
+use df11::internals::capi::host::*;
+use df11::internals::capi::image::*;
+use df11::internals::capi::log::*;
+use df11::internals::capi::model::*;
+use df11::internals::capi::progress::*;
+use df11::internals::capi::resident::*;
+use df11::internals::capi::stats::*;
+use df11::internals::capi::status::*;
+use df11::internals::capi::types::*;
+use df11::internals::capi::verify::*;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_void};

@@ -5,13 +5,15 @@
 
 use crate::support;
 
-use df11::capi::compress::{df11_compress_group, df11_compress_model, df11_compress_options, df11_packed_group};
-use df11::capi::host::{df11_model_decompress, df11_model_read_tensor};
-use df11::capi::image::df11_model_write_image;
-use df11::capi::model::{df11_model, df11_model_free, df11_model_open};
-use df11::capi::status::df11_status;
-use df11::capi::types::df11_open_options;
-use df11::capi::verify::df11_verify_model;
+use df11::internals::capi::compress::{
+    df11_compress_group, df11_compress_model, df11_compress_options, df11_packed_group,
+};
+use df11::internals::capi::host::{df11_model_decompress, df11_model_read_tensor};
+use df11::internals::capi::image::df11_model_write_image;
+use df11::internals::capi::model::{df11_model, df11_model_free, df11_model_open};
+use df11::internals::capi::status::df11_status;
+use df11::internals::capi::types::df11_open_options;
+use df11::internals::capi::verify::df11_verify_model;
 use df11::{Model, OpenOptions, Status};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -121,7 +123,7 @@ fn every_large_allocation_may_fail() {
         df11_model_decompress(model, 0, 0, group_bytes / 2, room.cast(), group_bytes as usize, 2, null_mut())
     };
     let write_image = |model| unsafe {
-        let bytes = df11::cuda::image::Layout::of(
+        let bytes = df11::internals::cuda::image::Layout::of(
             &Model::open(golden::model("block"), &OpenOptions::default()).unwrap().groups()[0],
         )
         .unwrap()

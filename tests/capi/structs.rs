@@ -9,15 +9,15 @@
 
 use crate::support;
 
-use df11::capi::compress::*;
-use df11::capi::device::*;
-use df11::capi::image::df11_model_write_image;
-use df11::capi::model::*;
-use df11::capi::resident::*;
-use df11::capi::stats::df11_stats_get;
-use df11::capi::status::*;
-use df11::capi::types::*;
-use df11::capi::verify::*;
+use df11::internals::capi::compress::*;
+use df11::internals::capi::device::*;
+use df11::internals::capi::image::df11_model_write_image;
+use df11::internals::capi::model::*;
+use df11::internals::capi::resident::*;
+use df11::internals::capi::stats::df11_stats_get;
+use df11::internals::capi::status::*;
+use df11::internals::capi::types::*;
+use df11::internals::capi::verify::*;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_void};
@@ -183,7 +183,7 @@ fn every_struct_of_every_age() {
     devices(model);
 
     // Nothing but what is wrong with the struct can fail here, so the second call is of a size that is none.
-    let stats = |at: *mut df11::capi::stats::df11_stats| unsafe { df11_stats_get(at, null_mut()) };
+    let stats = |at: *mut df11::internals::capi::stats::df11_stats| unsafe { df11_stats_get(at, null_mut()) };
     TRIED.with_borrow_mut(|tried| tried.insert("df11_stats"));
     for size in no_sizes(144) {
         let (status, after) = with_size(&init(), size, FILL, stats);

@@ -2,8 +2,8 @@
 
 use crate::support;
 
-use df11::host::{self, DecodeOptions};
-use df11::huffman::decode::Variant;
+use df11::internals::host::{self, DecodeOptions};
+use df11::internals::huffman::decode::Variant;
 use df11::{Model, OpenOptions};
 use half::bf16;
 use sha2::{Digest, Sha256};
@@ -42,9 +42,13 @@ fn the_naive_decoder_agrees_on_every_group() {
         let raw = golden::raw(name);
         for (number, group) in model.groups().iter().enumerate() {
             let member = |m: &str| &raw[&format!("{}.{m}", group.name())][..];
-            let (want, end) =
-                df11::huffman::naive::decode(group.codes(), member("encoded_exponent"), 0, member("sign_mantissa"))
-                    .unwrap();
+            let (want, end) = df11::internals::huffman::naive::decode(
+                group.codes(),
+                member("encoded_exponent"),
+                0,
+                member("sign_mantissa"),
+            )
+            .unwrap();
             assert_eq!(end.div_ceil(8), member("encoded_exponent").len());
             let mut got = vec![bf16::ZERO; group.element_count() as usize];
             host::decompress(&model, number, 0, &mut got, &DecodeOptions::default()).unwrap();

@@ -3,9 +3,9 @@
 
 use crate::support;
 
-use df11::huffman::code::CodeTable;
-use df11::huffman::walk::{Block, Mismatch, Walker};
-use df11::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, rows};
+use df11::internals::huffman::code::CodeTable;
+use df11::internals::huffman::walk::{Block, Mismatch, Walker};
+use df11::internals::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, rows};
 use support::encoder::{self, Encoded};
 use support::weights::{self, Random};
 use support::{check, files, golden};

@@ -7,7 +7,7 @@
 
 use crate::support;
 
-use df11::cuda::image;
+use df11::internals::cuda::image;
 use df11::{Model, OpenOptions};
 use support::encoder;
 use support::engine::Emulator;

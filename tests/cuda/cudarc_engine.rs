@@ -7,8 +7,8 @@
 use crate::support;
 
 use cudarc::driver::CudaContext;
-use df11::cuda::{Device, DeviceOptions, image::Layout};
-use df11::host::{self, DecodeOptions};
+use df11::internals::cuda::{Device, DeviceOptions, image::Layout};
+use df11::internals::host::{self, DecodeOptions};
 use df11::{Model, OpenOptions};
 use half::bf16;
 use std::process::Command;

@@ -3,15 +3,16 @@
 
 use crate::support;
 
-use df11::cuda::driver::ENTRY_POINTS;
 use df11::cuda::{Device, DeviceOptions};
+use df11::internals::cuda::driver::ENTRY_POINTS;
 use df11::{Error, Status};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::engine::{self, Emulator, Engine};
 
 fn options(path: &Path) -> DeviceOptions {
-    DeviceOptions { libcuda: Some(path.to_owned()), ..Default::default() }
+    // SAFETY: the tests' own drivers, text files, and paths without a file.
+    unsafe { DeviceOptions::default().libcuda(path) }
 }
 
 fn refusal(options: &DeviceOptions) -> Error {
@@ -251,7 +252,7 @@ fn a_call_takes_the_host_less_than_five_microseconds() {
     let device = Device::open(0, &options(&small_library(folder.path(), "idle.so", IDLE))).unwrap();
     let model = df11::Model::open(support::golden::model("block"), &Default::default()).unwrap();
     let group = (0..model.groups().len()).max_by_key(|&g| model.groups()[g].tensors().len()).unwrap();
-    let layout = df11::cuda::image::Layout::of(&model.groups()[group]).unwrap();
+    let layout = df11::internals::cuda::image::Layout::of(&model.groups()[group]).unwrap();
     // SAFETY: this driver touches no memory.
     let resident = unsafe { device.bind(&model, group, 1 << 20, layout.image_bytes) }.unwrap();
     let (stream, dst, whole) = (df11::cuda::Stream::from_raw(std::ptr::without_provenance_mut(64)), 1 << 40, u64::MAX);

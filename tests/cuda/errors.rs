@@ -3,8 +3,8 @@
 
 use crate::support;
 
-use df11::cuda::image::{Head, Layout};
 use df11::cuda::{self, Device, Resident, Staging, Stream};
+use df11::internals::cuda::image::{Head, Layout};
 use df11::{Error, Model, OpenOptions, Status};
 use std::collections::BTreeMap;
 use support::engine::{self, Emulator, Engine};

@@ -5,8 +5,8 @@
 
 use crate::support;
 
-use df11::cuda::image::{self, Head, Layout};
-use df11::huffman::naive;
+use df11::internals::cuda::image::{self, Head, Layout};
+use df11::internals::huffman::naive;
 use df11::{Error, Group, Model, OpenOptions, Status};
 use support::encoder::{self, Codes, Encoded, Word};
 use support::weights::Random;
@@ -429,10 +429,10 @@ fn lies_are_found() {
         e.encoded_exponent[at] ^= 1 << random.below(8);
         let (model, _folder) = model(&e, false);
         let mut host = vec![half::bf16::ZERO; 300_000];
-        let decoded = df11::host::verify(&model, 0, 1);
+        let decoded = df11::internals::host::verify(&model, 0, 1);
         match write(&model, 0, 1) {
             Ok(written) => {
-                df11::host::decompress(&model, 0, 0, &mut host, &Default::default()).unwrap();
+                df11::internals::host::decompress(&model, 0, 0, &mut host, &Default::default()).unwrap();
                 let weights = image::decode(&written, 0, 300_000).unwrap();
                 assert!(weights.good && host.iter().map(|w| w.to_bits()).eq(weights.weights), "round {round}");
             }
@@ -456,8 +456,8 @@ fn hostile_files_that_open() {
         for number in 0..model.groups().len() {
             let n = model.groups()[number].element_count() as usize;
             let mut weights = vec![half::bf16::ZERO; n];
-            let decoded = df11::host::decompress(&model, number, 0, &mut weights, &Default::default());
-            let verified = df11::host::verify(&model, number, 1);
+            let decoded = df11::internals::host::decompress(&model, number, 0, &mut weights, &Default::default());
+            let verified = df11::internals::host::verify(&model, number, 1);
             match write(&model, number, 1) {
                 Ok(image) => {
                     let from_image = image::decode(&image, 0, n as u64).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::support;
 
-use df11::cuda::image::{self, Layout};
+use df11::internals::cuda::image::{self, Layout};
 use df11::{Model, OpenOptions};
 use support::alloc;
 use support::alone::alone;

@@ -8,7 +8,7 @@
 
 use crate::support;
 
-use df11::cuda::image::{self, Layout};
+use df11::internals::cuda::image::{self, Layout};
 use df11::{Model, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

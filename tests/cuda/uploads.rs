@@ -4,10 +4,12 @@
 
 use crate::support;
 
-use df11::capi::device::{df11_device, df11_device_free, df11_device_mem_free, df11_device_open, df11_device_options};
-use df11::capi::model::{df11_model_free, df11_model_open_memory};
-use df11::capi::resident::{df11_device_upload_staged, df11_resident_free};
-use df11::cuda::{Staging, image};
+use df11::internals::capi::device::{
+    df11_device, df11_device_free, df11_device_mem_free, df11_device_open, df11_device_options,
+};
+use df11::internals::capi::model::{df11_model_free, df11_model_open_memory};
+use df11::internals::capi::resident::{df11_device_upload_staged, df11_resident_free};
+use df11::internals::cuda::{Staging, image};
 use df11::{Model, OpenOptions, Status};
 use std::collections::BTreeMap;
 use std::ptr::{null, null_mut};
@@ -208,9 +210,9 @@ fn groups_that_no_device_can_decode() {
         split_positions: Vec::new(),
     };
     let model = Model::from_bytes(safetensors(&group_tensors("g", &group), None), &OpenOptions::default()).unwrap();
-    df11::host::verify(&model, 0, 1).unwrap();
+    df11::internals::host::verify(&model, 0, 1).unwrap();
     let mut weights = vec![half::bf16::ZERO; n as usize];
-    df11::host::decompress(&model, 0, 0, &mut weights, &Default::default()).unwrap();
+    df11::internals::host::decompress(&model, 0, 0, &mut weights, &Default::default()).unwrap();
     let bits = |i: usize| (i as u16 & 0x80) << 8 | (exponent as u16) << 7 | i as u16 & 0x7f;
     assert!(weights.iter().enumerate().all(|(i, w)| w.to_bits() == bits(i)));
 

@@ -1,10 +1,10 @@
 //! What lies outside the buffers: a run's memory ends at pages that may not be touched.
 
-use df11::host::{self, DecodeOptions};
-use df11::huffman::code::{Code, CodeTable};
-use df11::huffman::decode::{self, Fault, Feed, LANES, Run};
-use df11::huffman::naive;
-use df11::huffman::table::MultiTable;
+use df11::internals::host::{self, DecodeOptions};
+use df11::internals::huffman::code::{Code, CodeTable};
+use df11::internals::huffman::decode::{self, Fault, Feed, LANES, Run};
+use df11::internals::huffman::naive;
+use df11::internals::huffman::table::MultiTable;
 use df11::{Model, OpenOptions};
 
 use super::support::guarded::{Guarded, Side};

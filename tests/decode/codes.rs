@@ -1,7 +1,7 @@
 //! What is encoded: every size, every distribution of exponents, codes of every length.
 
 use df11::Status;
-use df11::host::{self, DecodeOptions};
+use df11::internals::host::{self, DecodeOptions};
 use half::bf16;
 
 use super::support::weights::{self};

@@ -1,9 +1,9 @@
 //! Damaged streams: they fail, or decode as the naive decoder says.
 
 use df11::Status;
-use df11::host::{self, DecodeOptions};
-use df11::huffman::decode::LANES;
-use df11::huffman::naive;
+use df11::internals::host::{self, DecodeOptions};
+use df11::internals::huffman::decode::LANES;
+use df11::internals::huffman::naive;
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 

@@ -9,10 +9,10 @@ mod ranges;
 #[path = "../support/mod.rs"]
 mod support;
 
-use df11::host::{self, DecodeOptions};
-use df11::huffman::code::Code;
-use df11::huffman::decode::Variant;
-use df11::huffman::naive;
+use df11::internals::host::{self, DecodeOptions};
+use df11::internals::huffman::code::Code;
+use df11::internals::huffman::decode::Variant;
+use df11::internals::huffman::naive;
 use df11::{Model, OpenOptions};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;

@@ -1,6 +1,6 @@
 //! Ranges, destinations and threads.
 
-use df11::host::{self, DecodeOptions};
+use df11::internals::host::{self, DecodeOptions};
 use df11::{Model, OpenOptions, Status};
 use half::bf16;
 use half::slice::HalfBitsSliceExt;

@@ -8,10 +8,10 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use df11::format::SHAPES_KEY;
-use df11::host::{self, DecodeOptions};
-use df11::huffman::decode::Variant;
-use df11::huffman::rows;
+use df11::internals::format::SHAPES_KEY;
+use df11::internals::host::{self, DecodeOptions};
+use df11::internals::huffman::decode::Variant;
+use df11::internals::huffman::rows;
 use df11::{Model, OpenOptions};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;

@@ -7,8 +7,8 @@
 
 use crate::support;
 
-use df11::format::Data;
-use df11::host::{self, DecodeOptions};
+use df11::internals::format::Data;
+use df11::internals::host::{self, DecodeOptions};
 use df11::{Model, OpenOptions};
 use half::bf16;
 use std::fs::File;
@@ -154,7 +154,7 @@ fn a_group_beyond_two_to_the_31_bytes_and_weights() {
             assert_eq!(u16::from_le_bytes(bytes), weight(101, sign(i)));
         }
         // Its image would be beyond 2^32 bytes, and is laid out without being made.
-        let layout = df11::cuda::image::Layout::of(group).unwrap();
+        let layout = df11::internals::cuda::image::Layout::of(group).unwrap();
         assert!(layout.weights == weights && layout.image_bytes > 2 * weights, "{layout:?}");
         if std::env::var_os("DF11_DEEP").is_some() {
             host::verify(&model, 0, 2).unwrap();

@@ -1,6 +1,6 @@
 //! What goes into which group, and in which file.
 
-use df11::writer::plan::{Dropped, Left, Patterns, Plan, SourceTensor, is_tied, place, plan};
+use df11::internals::writer::plan::{Dropped, Left, Patterns, Plan, SourceTensor, is_tied, place, plan};
 use df11::{Dtype, Status};
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ fn patterns(json: Value) -> Patterns {
 
 /// Groups as text: each one's name, and its tensors' names behind it.
 fn groups(plan: &Plan, tensors: &[SourceTensor]) -> Vec<String> {
-    let text = |g: &df11::writer::plan::PlannedGroup| {
+    let text = |g: &df11::internals::writer::plan::PlannedGroup| {
         let members: Vec<&str> = g.members.iter().map(|&m| tensors[m].name).collect();
         format!("{}: {}", g.name, members.join(" "))
     };

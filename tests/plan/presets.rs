@@ -1,7 +1,7 @@
 //! The presets: that each is whole, and is chosen for the models that it is meant for.
 
-use df11::writer::plan::{SourceTensor, is_tied, plan};
-use df11::writer::presets::{Layout, Preset, choose};
+use df11::internals::writer::plan::{SourceTensor, is_tied, plan};
+use df11::internals::writer::presets::{Layout, Preset, choose};
 use df11::{Dtype, Status};
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! The library's mirror of `kernels/policy.h` and `kernels/job.h` says what those say.
 
-use df11::cuda::{image, policy};
+use df11::internals::cuda::{image, policy};
 use std::collections::BTreeMap;
 use std::path::Path;
 

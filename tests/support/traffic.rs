@@ -6,18 +6,20 @@ use super::engine::{Emulator, Engine};
 use super::golden;
 use super::weights::Random;
 use df11::Status;
-use df11::capi::decompress::df11_resident_decompress_range;
-use df11::capi::device::{df11_device, df11_device_free, df11_device_mem_free, df11_device_open, df11_device_options};
-use df11::capi::host::{df11_model_decompress, df11_model_read_tensor};
-use df11::capi::image::{df11_model_write_image, df11_model_write_image_part};
-use df11::capi::log::df11_log_set;
-use df11::capi::model::*;
-use df11::capi::progress::*;
-use df11::capi::resident::*;
-use df11::capi::status::{df11_error, df11_status};
-use df11::capi::types::*;
-use df11::capi::verify::{df11_verify_model, df11_verify_options};
 use df11::cuda::Stream;
+use df11::internals::capi::decompress::df11_resident_decompress_range;
+use df11::internals::capi::device::{
+    df11_device, df11_device_free, df11_device_mem_free, df11_device_open, df11_device_options,
+};
+use df11::internals::capi::host::{df11_model_decompress, df11_model_read_tensor};
+use df11::internals::capi::image::{df11_model_write_image, df11_model_write_image_part};
+use df11::internals::capi::log::df11_log_set;
+use df11::internals::capi::model::*;
+use df11::internals::capi::progress::*;
+use df11::internals::capi::resident::*;
+use df11::internals::capi::status::{df11_error, df11_status};
+use df11::internals::capi::types::*;
+use df11::internals::capi::verify::{df11_verify_model, df11_verify_options};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -132,7 +134,7 @@ impl<'a> Traffic<'a> {
             let decode = |group: &df11::Group| {
                 let mut weights = vec![half::bf16::ZERO; group.element_count() as usize];
                 let number = reference.find_group(group.name()).unwrap();
-                df11::host::decompress(&reference, number, 0, &mut weights, &Default::default()).unwrap();
+                df11::internals::host::decompress(&reference, number, 0, &mut weights, &Default::default()).unwrap();
                 weights.into_iter().map(half::bf16::to_bits).collect()
             };
             let groups = reference.groups().iter().map(decode).collect();

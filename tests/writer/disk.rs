@@ -6,8 +6,8 @@
 
 use crate::support;
 
-use df11::host::{self, DecodeOptions};
-use df11::writer::plan::Patterns;
+use df11::internals::host::{self, DecodeOptions};
+use df11::internals::writer::plan::Patterns;
 use df11::writer::{CompressOptions, Layout, Part};
 use df11::{Error, Model, OpenOptions, Status};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -59,8 +59,8 @@ fn cut(folder: &Path, read: bool) {
         short(host::decompress(&model, group, 0, &mut room, &DecodeOptions { threads, ..Default::default() }));
         short(host::verify(&model, group, threads));
     }
-    let layout = df11::cuda::image::Layout::of(&model.groups()[group]).unwrap();
-    short(df11::cuda::image::write_image(&model, group, &mut vec![0; layout.image_bytes as usize], 2));
+    let layout = df11::internals::cuda::image::Layout::of(&model.groups()[group]).unwrap();
+    short(df11::internals::cuda::image::write_image(&model, group, &mut vec![0; layout.image_bytes as usize], 2));
     // The others are as they were.
     let other = model.find_group("model.layers.1").unwrap();
     let mut room = vec![half::bf16::ZERO; model.groups()[other].element_count() as usize];

@@ -3,8 +3,8 @@
 
 use crate::support;
 
-use df11::host::{self, VerifyOptions};
-use df11::writer::plan::Patterns;
+use df11::internals::host::{self, VerifyOptions};
+use df11::internals::writer::plan::Patterns;
 use df11::writer::{self, CompressOptions, Layout, Part, Report};
 use df11::{Dtype, Error, Model, OpenOptions, Progress, Status};
 use serde_json::{Value, json};

@@ -2,8 +2,8 @@
 
 use crate::support;
 
-use df11::format::HASHES_KEY;
-use df11::host::{self, FindingKind, Verified, VerifyOptions};
+use df11::internals::format::HASHES_KEY;
+use df11::internals::host::{self, FindingKind, Verified, VerifyOptions};
 use df11::{Dtype, Error, Model, OpenOptions, Progress, Status};
 use std::path::Path;
 use std::sync::{Arc, Mutex};

@@ -1,6 +1,6 @@
 //! Images that lie, and files that change under an upload, judged as the oracle does.
 
-use df11::cuda::image;
+use df11::internals::cuda::image;
 use df11::{Model, OpenOptions, Status};
 
 use super::support::check;

@@ -8,7 +8,7 @@ mod places;
 mod programs;
 use crate::support;
 
-use df11::cuda::image;
+use df11::internals::cuda::image;
 use df11::{Model, OpenOptions};
 use sha2::{Digest, Sha256};
 use support::encoder::{encode, group_tensors, safetensors};

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use df11::cuda::image;
+use df11::internals::cuda::image;
 
 use super::support::engine::{Emulator, Engine};
 use super::support::weights::{self, Random};

@@ -1,6 +1,6 @@
 //! Hostile programs: many threads while the driver fails, contexts that end too early, captures beside all calls.
 
-use df11::cuda::{Device, Stream, image};
+use df11::internals::cuda::{Device, Stream, image};
 use df11::{Model, OpenOptions, Status};
 
 use super::image_of;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use df11::host::{self, DecodeOptions};
+use df11::internals::host::{self, DecodeOptions};
 use df11::{Model, OpenOptions, Status};
 use half::bf16;
 

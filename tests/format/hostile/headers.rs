@@ -1,7 +1,7 @@
 //! What is wrong with containers, with a group's tensors as such, and with configs.
 
 use df11::Status;
-use df11::format::SHAPES_KEY;
+use df11::internals::format::SHAPES_KEY;
 
 use super::support::encoder;
 use super::{

@@ -11,9 +11,9 @@ use crate::support;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
-use df11::format::{HASHES_KEY, SHAPES_KEY};
-use df11::host::{self, DecodeOptions};
-use df11::huffman::decode::Variant;
+use df11::internals::format::{HASHES_KEY, SHAPES_KEY};
+use df11::internals::host::{self, DecodeOptions};
+use df11::internals::huffman::decode::Variant;
 use df11::{Error, Model, OpenOptions, Status};
 use half::bf16;
 use support::encoder::{self, Codes, Encoded, Tensor};

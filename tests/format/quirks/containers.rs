@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use df11::format::{Data, HASHES_KEY, SHAPES_KEY};
-use df11::{Dtype, Model, OpenOptions, host};
+use df11::internals::format::{Data, HASHES_KEY, SHAPES_KEY};
+use df11::internals::host;
+use df11::{Dtype, Model, OpenOptions};
 
 use super::support::files::{self, Stored};
 use super::support::{check, encoder, golden, weights};

@@ -10,7 +10,7 @@ use crate::support;
 use std::collections::HashMap;
 use std::path::Path;
 
-use df11::host::{self, DecodeOptions};
+use df11::internals::host::{self, DecodeOptions};
 use df11::{Dtype, Model, OpenOptions};
 use support::files::{self, Stored};
 use support::golden;

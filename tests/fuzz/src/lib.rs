@@ -16,10 +16,10 @@ mod golden;
 mod weights;
 
 use arbitrary::{Result, Unstructured};
-use df11::cuda::image;
-use df11::host::{self, DecodeOptions, EncodeOptions};
-use df11::huffman::codebook::{Codebook, Limit};
-use df11::huffman::encode::Variant;
+use df11::internals::cuda::image;
+use df11::internals::host::{self, DecodeOptions, EncodeOptions};
+use df11::internals::huffman::codebook::{Codebook, Limit};
+use df11::internals::huffman::encode::Variant;
 use df11::{Model, OpenOptions};
 use encoder::Encoded;
 use half::bf16;
