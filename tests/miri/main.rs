@@ -8,13 +8,7 @@
 mod support;
 
 use df11::Status;
-use df11::internals::capi::compress::{df11_compress_bound, df11_compress_group, df11_packed_group};
-use df11::internals::capi::host::{df11_model_decompress, df11_model_read_tensor};
-use df11::internals::capi::image::df11_model_write_image;
-use df11::internals::capi::model::*;
-use df11::internals::capi::resident::{df11_image_get_info, df11_image_info};
-use df11::internals::capi::status::{df11_error, df11_status};
-use df11::internals::capi::types::*;
+use df11::internals::capi::*;
 use df11::internals::huffman::naive;
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
