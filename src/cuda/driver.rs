@@ -7,7 +7,7 @@
 //! (0.19) does not hold: a missing library or symbol is a panic in whichever call comes first, where here it is a
 //! status at `df11_device_open`; `CUresult` is a Rust enum, so that a code which only newer drivers have (913, say) is
 //! undefined behaviour; the library's path cannot be given; and its contexts are owned, where ours are often the
-//! caller's. What is needed is thirty-odd functions. Each of those points is a test in `tests/cuda_driver.rs`.
+//! caller's. What is needed is thirty-odd functions. Each of those points is a test in `tests/cuda/driver.rs`.
 //!
 //! # What is trusted
 //!
@@ -66,7 +66,6 @@ pub(crate) const OLDEST: i32 = 12_000;
 
 /// `CUresult`s that are looked at.
 pub(crate) mod code {
-    pub const OUT_OF_MEMORY: i32 = 2;
     pub const INVALID_IMAGE: i32 = 200;
     pub const NO_BINARY_FOR_GPU: i32 = 209;
     pub const INVALID_PTX: i32 = 218;
@@ -96,18 +95,18 @@ const NO_TIMING: c_uint = 2;
 macro_rules! entry_points {
     ($($field:ident = $symbol:literal ($($argument:ty),*);)*) => {
         /// The entry points, each with the signature that `cuda.h` of CUDA 12.0 gives it.
-        pub(crate) struct Table { $(pub $field: unsafe extern "C" fn($($argument),*) -> c_int,)* }
+        pub(crate) struct EntryPoints { $(pub $field: unsafe extern "C" fn($($argument),*) -> c_int,)* }
 
-        impl Table {
+        impl EntryPoints {
             /// Finds all of them; the error is the name of the first that is not there.
             ///
             /// # Safety
             ///
             /// The library's symbols of these names have these signatures, and it is never unloaded.
-            unsafe fn load(library: &Library) -> std::result::Result<Table, &'static str> {
+            unsafe fn load(library: &Library) -> std::result::Result<EntryPoints, &'static str> {
                 // SAFETY: by the caller's promise.
                 unsafe {
-                    Ok(Table { $($field: *library.get(concat!($symbol, "\0").as_bytes()).map_err(|_| $symbol)?,)* })
+                    Ok(EntryPoints { $($field: *library.get(concat!($symbol, "\0").as_bytes()).map_err(|_| $symbol)?,)* })
                 }
             }
         }
@@ -144,8 +143,7 @@ entry_points! {
     launch = "cuLaunchKernel"(Function, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, *mut c_void, *mut *mut c_void, *mut *mut c_void);
     copy_to_device = "cuMemcpyHtoDAsync_v2"(DevicePtr, *const c_void, usize, *mut c_void);
     fill = "cuMemsetD8Async"(DevicePtr, u8, usize, *mut c_void);
-    allocate = "cuMemAlloc_v2"(*mut DevicePtr, usize);
-    free = "cuMemFree_v2"(DevicePtr);
+
     event_create = "cuEventCreate"(*mut Event, c_uint);
     event_record = "cuEventRecord"(Event, *mut c_void);
     event_wait = "cuEventSynchronize"(Event);
@@ -154,7 +152,7 @@ entry_points! {
 
 /// A loaded driver. It is never unloaded: contexts, streams and graphs of the caller's live in it.
 pub(crate) struct Driver {
-    pub table: Table,
+    pub api: EntryPoints,
     /// The name by which it was loaded.
     pub name: OsString,
     /// As `cuDriverGetVersion` says it: 12040 is CUDA 12.4.
@@ -207,7 +205,7 @@ pub(crate) fn load(given: Option<&Path>) -> Result<&'static Driver> {
             },
         };
         // SAFETY: a call without pointers. It does nothing after the first time.
-        match unsafe { (driver.table.init)(0) } {
+        match unsafe { (driver.api.init)(0) } {
             0 => return Ok(driver),
             result => {
                 tried.push(format!(
@@ -268,16 +266,16 @@ fn open(name: &OsString) -> std::result::Result<Driver, (String, i32)> {
         return Err((reason, 0));
     }
     // SAFETY: a driver of at least CUDA 12.0 has these signatures, and it stays loaded.
-    let table = unsafe { Table::load(&library) }.map_err(lacks)?;
+    let api = unsafe { EntryPoints::load(&library) }.map_err(lacks)?;
     log::debug!("loaded the CUDA driver {}, version {version}", show(name));
-    Ok(Driver { table, name: name.clone(), version, _library: library })
+    Ok(Driver { api, name: name.clone(), version, _library: library })
 }
 
 impl Driver {
     /// What tells drivers apart: one library may have been loaded by several names, and is one driver all the same.
     #[inline]
     pub fn identity(&self) -> usize {
-        self.table.launch as usize
+        self.api.launch as usize
     }
 
     /// Its version for people.
@@ -295,7 +293,7 @@ impl Driver {
                 known.then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
             }
         };
-        match (get(self.table.error_name), get(self.table.error_string)) {
+        match (get(self.api.error_name), get(self.api.error_string)) {
             (Some(name), Some(text)) if name != text => format!("{name}: {text}"),
             (Some(name), _) => name,
             _ => format!("a code that this driver does not explain: {code}"),
@@ -335,17 +333,17 @@ impl Driver {
             fn drop(&mut self) {
                 let mut top = std::ptr::null_mut();
                 // SAFETY: takes what was pushed below.
-                unsafe { (self.0.table.context_pop)(&mut top) };
+                unsafe { (self.0.api.context_pop)(&mut top) };
             }
         }
         // SAFETY: by the caller's promise.
-        self.check("cuCtxPushCurrent", unsafe { (self.table.context_push)(context) })?;
+        self.check("cuCtxPushCurrent", unsafe { (self.api.context_push)(context) })?;
         let pushed = Pushed(self);
         let result = work();
         std::mem::forget(pushed);
         let mut top = std::ptr::null_mut();
         // SAFETY: takes what was pushed above.
-        let popped = unsafe { (self.table.context_pop)(&mut top) };
+        let popped = unsafe { (self.api.context_pop)(&mut top) };
         let result = result?;
         self.check("cuCtxPopCurrent", popped)?;
         Ok(result)
@@ -359,12 +357,12 @@ impl Driver {
         impl Drop for Exchanged<'_> {
             fn drop(&mut self) {
                 // SAFETY: reads and writes one number.
-                unsafe { (self.0.table.exchange_capture_mode)(&mut self.1) };
+                unsafe { (self.0.api.exchange_capture_mode)(&mut self.1) };
             }
         }
         let mut mode = RELAXED;
         // SAFETY: reads and writes one number.
-        let code = unsafe { (self.table.exchange_capture_mode)(&mut mode) };
+        let code = unsafe { (self.api.exchange_capture_mode)(&mut mode) };
         self.check("cuThreadExchangeStreamCaptureMode", code)?;
         let _exchanged = Exchanged(self, mode);
         work()
@@ -374,7 +372,7 @@ impl Driver {
     pub fn attribute(&self, device: c_int, attribute: c_int) -> Result<i32> {
         let mut value = 0;
         // SAFETY: writes one number.
-        let code = unsafe { (self.table.device_attribute)(&mut value, attribute, device) };
+        let code = unsafe { (self.api.device_attribute)(&mut value, attribute, device) };
         self.check("cuDeviceGetAttribute", code)?;
         Ok(value)
     }
@@ -383,7 +381,7 @@ impl Driver {
     pub fn device_count(&self) -> Result<i32> {
         let mut count = 0;
         // SAFETY: writes one number.
-        self.check("cuDeviceGetCount", unsafe { (self.table.device_count)(&mut count) })?;
+        self.check("cuDeviceGetCount", unsafe { (self.api.device_count)(&mut count) })?;
         Ok(count)
     }
 
@@ -391,7 +389,7 @@ impl Driver {
     pub fn device_name(&self, device: c_int) -> Result<String> {
         let mut name = [0 as c_char; 256];
         // SAFETY: writes at most so many bytes, with a zero at the end.
-        let code = unsafe { (self.table.device_name)(name.as_mut_ptr(), name.len() as c_int, device) };
+        let code = unsafe { (self.api.device_name)(name.as_mut_ptr(), name.len() as c_int, device) };
         self.check("cuDeviceGetName", code)?;
         name[255] = 0;
         // SAFETY: there is a zero.
@@ -406,7 +404,7 @@ impl Driver {
     pub unsafe fn refuse_capture(&self, stream: Stream, what: &str) -> Result<()> {
         let mut state = 0;
         // SAFETY: by the caller's promise; writes one number.
-        let code = unsafe { (self.table.stream_capturing)(stream.raw(), &mut state) };
+        let code = unsafe { (self.api.stream_capturing)(stream.raw(), &mut state) };
         if code::CAPTURE.contains(&code) {
             let reason = format!("{what} is not possible while a stream of the same context is being captured");
             return Err(Error::Capturing { reason, code });
@@ -422,7 +420,7 @@ impl Driver {
     pub fn event(&'static self) -> Result<OwnEvent> {
         let mut event = std::ptr::null_mut();
         // SAFETY: writes one handle.
-        self.check("cuEventCreate", unsafe { (self.table.event_create)(&mut event, NO_TIMING) })?;
+        self.check("cuEventCreate", unsafe { (self.api.event_create)(&mut event, NO_TIMING) })?;
         Ok(OwnEvent { driver: self, event })
     }
 }
@@ -441,21 +439,21 @@ impl OwnEvent {
     /// The stream is one of the current context, in which the event was made.
     pub unsafe fn record(&self, stream: Stream) -> Result<()> {
         // SAFETY: by the caller's promise.
-        let code = unsafe { (self.driver.table.event_record)(self.event, stream.raw()) };
+        let code = unsafe { (self.driver.api.event_record)(self.event, stream.raw()) };
         self.driver.check("cuEventRecord", code)
     }
 
     /// Waits for the work that was marked last.
     pub fn wait(&self) -> Result<()> {
         // SAFETY: the event lives.
-        self.driver.check("cuEventSynchronize", unsafe { (self.driver.table.event_wait)(self.event) })
+        self.driver.check("cuEventSynchronize", unsafe { (self.driver.api.event_wait)(self.event) })
     }
 }
 
 impl Drop for OwnEvent {
     fn drop(&mut self) {
         // SAFETY: the event lives, and is not used again.
-        unsafe { (self.driver.table.event_destroy)(self.event) };
+        unsafe { (self.driver.api.event_destroy)(self.event) };
     }
 }
 
@@ -476,20 +474,20 @@ mod tests {
         let Some(driver) = emulator() else { return };
         let mut context = std::ptr::null_mut();
         // SAFETY: writes one handle.
-        assert_eq!(unsafe { (driver.table.primary_retain)(&mut context, 0) }, 0);
+        assert_eq!(unsafe { (driver.api.primary_retain)(&mut context, 0) }, 0);
         let current = || {
             let mut current = std::ptr::null_mut();
             // SAFETY: writes one handle.
-            assert_eq!(unsafe { (driver.table.context_current)(&mut current) }, 0);
+            assert_eq!(unsafe { (driver.api.context_current)(&mut current) }, 0);
             current
         };
         let mode = || {
             let (mut mode, mut same) = (RELAXED, 0);
             // SAFETY: each reads and writes one number; the second puts back what the first took.
             unsafe {
-                assert_eq!((driver.table.exchange_capture_mode)(&mut mode), 0);
+                assert_eq!((driver.api.exchange_capture_mode)(&mut mode), 0);
                 same += mode;
-                assert_eq!((driver.table.exchange_capture_mode)(&mut mode), 0);
+                assert_eq!((driver.api.exchange_capture_mode)(&mut mode), 0);
             }
             same
         };
@@ -513,7 +511,7 @@ mod tests {
         assert!(panicking(true).is_err());
         assert_eq!((current(), mode()), (std::ptr::null_mut(), 0));
         // SAFETY: retained above.
-        assert_eq!(unsafe { (driver.table.primary_release)(0) }, 0);
+        assert_eq!(unsafe { (driver.api.primary_release)(0) }, 0);
     }
 
     #[test]

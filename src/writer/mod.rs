@@ -31,19 +31,20 @@ mod engine;
 mod input;
 mod job;
 mod journal;
-pub mod plan;
-pub mod presets;
+pub(crate) mod plan;
+pub(crate) mod presets;
 mod state;
 pub(crate) mod target;
 mod tasks;
 
+pub use plan::{Pattern, Patterns};
+pub use presets::Preset;
 pub use state::Part;
 pub use target::reserve;
 
 use crate::error::Result;
 use crate::progress::Progress;
 use job::Job;
-use plan::Patterns;
 use std::path::{Path, PathBuf};
 
 /// What a model is made into.

@@ -39,7 +39,7 @@ pub fn write_small(folder: &Path, weights: &[u16], shapes: Option<&str>) {
     let half = weights.len() as u64 / 2;
     let mut tensors: Vec<Tensor> = encoder::group_tensors("layers.0", &encoder::encode(weights, &[half]));
     tensors.push(("flags".into(), "BOOL", vec![5], vec![1, 0, 1, 1, 0]));
-    let pairs = shapes.map(|s| vec![(df11::format::SHAPES_KEY.to_owned(), s.to_owned())]);
+    let pairs = shapes.map(|s| vec![(df11::internals::format::SHAPES_KEY.to_owned(), s.to_owned())]);
     std::fs::write(folder.join("model.safetensors"), encoder::safetensors(&tensors, pairs.as_deref())).unwrap();
     std::fs::write(folder.join("config.json"), files::config("0.5.0", r#"{"layers\\.\\d+": ["a", "b"]}"#)).unwrap();
 }

@@ -1,7 +1,7 @@
 //! `df11 presets`: the table, the JSON, and the patterns of one.
 
-use df11::writer::plan::Patterns;
-use df11::writer::presets::Preset;
+use df11::internals::writer::plan::Patterns;
+use df11::internals::writer::presets::Preset;
 use serde_json::Value;
 
 use super::run;

@@ -157,7 +157,7 @@ fn hashes_from_the_metadata() {
     let weights = weights::gaussian(64, 0.02, 9);
     let write = |hashes: &str| {
         let group = encoder::group_tensors("g", &encoder::encode(&weights, &[32]));
-        let metadata = [(df11::format::HASHES_KEY.to_owned(), hashes.to_owned())];
+        let metadata = [(df11::internals::format::HASHES_KEY.to_owned(), hashes.to_owned())];
         std::fs::write(&file, encoder::safetensors(&group, Some(&metadata))).unwrap();
         run_on("verify", &file, &["--config", dir.path().join("config.json").to_str().unwrap()])
     };

@@ -3,15 +3,14 @@
 use super::files::{self, Stored};
 use super::weights;
 use df11::Dtype;
-use df11::capi::compress::{
+use df11::internals::capi::compress::{
     df11_compress_model, df11_compress_options, df11_compress_report, df11_packed_group, df11_preset_info,
 };
-use df11::capi::device::{df11_device_info, df11_device_options};
-use df11::capi::resident::{df11_image_info, df11_resident_info};
-use df11::capi::stats::df11_stats;
-use df11::capi::status::df11_error;
-use df11::capi::types::{df11_group_info, df11_open_options, df11_part_info, df11_tensor_info};
-use df11::capi::verify::{df11_verify_options, df11_verify_report};
+use df11::internals::capi::device::{df11_device_info, df11_device_options};
+use df11::internals::capi::resident::{df11_image_info, df11_resident_info};
+use df11::internals::capi::status::df11_error;
+use df11::internals::capi::types::{df11_group_info, df11_open_options, df11_part_info, df11_tensor_info};
+use df11::internals::capi::verify::{df11_verify_options, df11_verify_report};
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
@@ -52,7 +51,6 @@ sized!(
     df11_device_info,
     df11_image_info,
     df11_resident_info,
-    df11_stats,
 );
 
 /// All zeros but for the size: what the _INIT macro of the header gives.

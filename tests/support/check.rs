@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use df11::host::{self, DecodeOptions};
-use df11::huffman::decode::Variant;
-use df11::huffman::naive;
+use df11::internals::host::{self, DecodeOptions};
+use df11::internals::huffman::decode::Variant;
+use df11::internals::huffman::naive;
 use df11::{Error, Model};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;

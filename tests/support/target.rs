@@ -2,8 +2,8 @@
 
 use super::engine::Engine;
 use df11::Model;
-use df11::cuda::{Device, Resident, Stream, image};
-use df11::host::{self, DecodeOptions};
+use df11::internals::cuda::{Device, Resident, Stream, image};
+use df11::internals::host::{self, DecodeOptions};
 use half::bf16;
 
 /// Bytes around a destination that must stay as they are.

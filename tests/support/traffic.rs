@@ -6,18 +6,18 @@ use super::engine::{Emulator, Engine};
 use super::golden;
 use super::weights::Random;
 use df11::Status;
-use df11::capi::decompress::df11_resident_decompress_range;
-use df11::capi::device::{df11_device, df11_device_free, df11_device_mem_free, df11_device_open, df11_device_options};
-use df11::capi::host::{df11_model_decompress, df11_model_read_tensor};
-use df11::capi::image::{df11_model_write_image, df11_model_write_image_part};
-use df11::capi::log::df11_log_set;
-use df11::capi::model::*;
-use df11::capi::progress::*;
-use df11::capi::resident::*;
-use df11::capi::status::{df11_error, df11_status};
-use df11::capi::types::*;
-use df11::capi::verify::{df11_verify_model, df11_verify_options};
 use df11::cuda::Stream;
+use df11::internals::capi::decompress::df11_resident_decompress_range;
+use df11::internals::capi::device::{df11_device, df11_device_free, df11_device_open, df11_device_options};
+use df11::internals::capi::host::{df11_model_decompress, df11_model_read_tensor};
+use df11::internals::capi::image::{df11_model_write_image, df11_model_write_image_part};
+use df11::internals::capi::log::df11_log_set;
+use df11::internals::capi::model::*;
+use df11::internals::capi::progress::*;
+use df11::internals::capi::resident::*;
+use df11::internals::capi::status::{df11_error, df11_status};
+use df11::internals::capi::types::*;
+use df11::internals::capi::verify::{df11_verify_model, df11_verify_options};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -132,7 +132,7 @@ impl<'a> Traffic<'a> {
             let decode = |group: &df11::Group| {
                 let mut weights = vec![half::bf16::ZERO; group.element_count() as usize];
                 let number = reference.find_group(group.name()).unwrap();
-                df11::host::decompress(&reference, number, 0, &mut weights, &Default::default()).unwrap();
+                df11::internals::host::decompress(&reference, number, 0, &mut weights, &Default::default()).unwrap();
                 weights.into_iter().map(half::bf16::to_bits).collect()
             };
             let groups = reference.groups().iter().map(decode).collect();
@@ -345,27 +345,18 @@ fn decodes_there(engine: &Engine, resident: *const df11_resident, stream: Stream
     engine.free(status);
 }
 
-/// An upload into memory of the library's or of the engine's.
+/// An upload.
 fn uploads(engine: &Engine, device: *mut df11_device, model: *const df11_model, known: &Known, random: &mut Random) {
     let group = random.below(known.groups.len() as u64) as usize;
     let stream = engine.stream();
-    let (mut image, mut resident) = (0, null_mut());
-    let own = random.below(2) == 0;
-    if own {
-        ok!(df11_upload_alloc(device, model, group as u64, stream.raw().cast(), &mut image, &mut resident));
-    } else {
-        let bytes = group_info(model, group).image_bytes;
-        image = engine.alloc(bytes);
-        ok!(df11_device_upload(device, model, group as u64, image, bytes as usize, stream.raw().cast(), &mut resident));
-    }
+    let mut resident = null_mut();
+    let bytes = group_info(model, group).image_bytes;
+    let image = engine.alloc(bytes);
+    ok!(df11_device_upload(device, model, group as u64, image, bytes as usize, stream.raw().cast(), &mut resident));
     decodes_there(engine, resident, stream, &known.groups[group], random);
     // SAFETY: the stream has nothing more to do with it.
     unsafe { df11_resident_free(resident) };
-    if own {
-        ok!(df11_device_mem_free(device, image));
-    } else {
-        engine.free(image);
-    }
+    engine.free(image);
     engine.destroy(stream);
 }
 

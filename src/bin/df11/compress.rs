@@ -2,7 +2,7 @@
 
 use crate::terminal::{Progress, bytes, clean, counted, print, thousands, took};
 use crate::{Common, Failure, Threads, interrupt};
-use df11::writer::plan::Patterns;
+use df11::writer::Patterns;
 use df11::writer::{self, CompressOptions, Layout, Part, Report};
 use df11::{Error, Status};
 use serde_json::json;

@@ -7,8 +7,8 @@
 use crate::output::OutputFile;
 use crate::terminal::{Progress, bytes, clean, counted, print, took};
 use crate::{Common, Failure, Threads, interrupt};
-use df11::format::{FileLayout, LayoutTensor};
 use df11::host::{self, DecodeOptions};
+use df11::internals::format::{FileLayout, LayoutTensor};
 use df11::{Model, Tensor};
 use std::fs::File;
 use std::io::{self, Write};

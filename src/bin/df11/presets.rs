@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use crate::terminal::print;
-use df11::writer::presets::Preset;
+use df11::internals::writer::presets::Preset;
 use serde_json::{Value, json};
 use std::fmt::Write;
 

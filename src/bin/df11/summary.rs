@@ -23,7 +23,7 @@
 //! `shape_known` is false for a tensor in a group whose shape is not in the file: its shape is then its one length.
 
 use crate::Failure;
-use df11::format::{Data, Location};
+use df11::internals::format::{Data, Location};
 use df11::{Group, Model, Tensor};
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 //! Each compression runs in a process of its own, this program again, so that its memory is its own, and so that it starts
 //! as cold as `cp` does.
 
-use df11::host::{VerifyOptions, verify_model};
+use df11::internals::host::{VerifyOptions, verify_model};
 use df11::writer::{CompressOptions, compress};
 use df11::{Model, OpenOptions, Progress};
 use df11_bench::bench::Results;

@@ -3,7 +3,7 @@
 use crate::contest::Contestant;
 use crate::data::{self, Data};
 use df11::Model;
-use df11::cuda::image::{self, Layout};
+use df11::internals::cuda::image::{self, Layout};
 use std::sync::Arc;
 
 /// A model in memory, and memory for the image of its only group.

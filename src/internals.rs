@@ -1,0 +1,64 @@
+//! What this repository's tests, benchmarks and fuzz targets need and users must not: no item here is promised to be there
+//! in the next version.
+
+/// The C ABI, as Rust functions.
+pub mod capi {
+    pub use crate::capi::*;
+}
+
+/// What is below the public CUDA types.
+pub mod cuda {
+    pub use crate::cuda::*;
+
+    pub mod device {
+        pub use crate::cuda::device::*;
+    }
+    pub mod driver {
+        pub use crate::cuda::driver::*;
+    }
+    pub mod image {
+        pub use crate::cuda::image::*;
+    }
+    pub mod kernels {
+        pub use crate::cuda::kernels::*;
+    }
+    pub mod launch {
+        pub use crate::cuda::launch::*;
+    }
+    pub mod policy {
+        pub use crate::cuda::policy::*;
+    }
+    pub mod resident {
+        pub use crate::cuda::resident::*;
+    }
+    pub mod upload {
+        pub use crate::cuda::upload::*;
+    }
+}
+
+/// Files, members and configs.
+pub mod format {
+    pub use crate::format::*;
+}
+
+/// Groups on the CPU.
+pub mod host {
+    pub use crate::host::*;
+}
+
+/// The coders.
+pub mod huffman {
+    pub use crate::huffman::*;
+}
+
+/// Plans and presets.
+pub mod writer {
+    pub use crate::writer::*;
+
+    pub mod plan {
+        pub use crate::writer::plan::*;
+    }
+    pub mod presets {
+        pub use crate::writer::presets::*;
+    }
+}

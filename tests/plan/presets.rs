@@ -1,0 +1,271 @@
+//! The presets: that each is whole, and is chosen for the models that it is meant for.
+
+use df11::internals::writer::plan::{SourceTensor, is_tied, plan};
+use df11::internals::writer::presets::{Layout, Preset, choose};
+use df11::{Dtype, Status};
+use serde_json::{Value, json};
+
+/// Presets that another one, with the same groups, is chosen before, whatever the config says.
+const SHADOWED: [(&str, &str); 3] =
+    [("llama31", "llama"), ("flux-diffusers-unescaped", "flux-diffusers"), ("longcat-image-comfyui", "flux-comfyui")];
+
+/// A tensor table that owns its names.
+struct Table(Vec<(String, Dtype, u64)>);
+
+impl Table {
+    fn new<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Table {
+        Table(names.into_iter().map(|n| (n.into(), Dtype::BF16, 1000)).collect())
+    }
+
+    fn tensors(&self) -> Vec<SourceTensor<'_>> {
+        self.0.iter().map(|(name, dtype, elements)| SourceTensor { name, dtype: *dtype, elements: *elements }).collect()
+    }
+
+    fn renamed(&self, rename: impl Fn(&str) -> String) -> Table {
+        Table(self.0.iter().map(|(name, dtype, elements)| (rename(name), *dtype, *elements)).collect())
+    }
+
+    fn with(mut self, name: &str, dtype: Dtype, elements: u64) -> Table {
+        self.0.push((name.into(), dtype, elements));
+        self
+    }
+
+    #[track_caller]
+    fn chosen(&self, config: Option<Value>) -> &'static str {
+        choose(config.as_ref(), &self.tensors()).unwrap().name()
+    }
+
+    #[track_caller]
+    fn refused(&self, config: Option<Value>, parts: &[&str]) {
+        let error = choose(config.as_ref(), &self.tensors()).unwrap_err();
+        assert_eq!(error.status(), Status::InvalidArgument);
+        for part in parts {
+            assert!(error.to_string().contains(part), "no '{part}' in: {error}");
+        }
+    }
+}
+
+/// Names that a pattern matches: three numbers for `\d+`, all else in full. It knows what presets are written in.
+fn expand(pattern: &str) -> Vec<String> {
+    let (mut names, mut rest) = (vec![String::new()], pattern);
+    while let Some(first) = rest.chars().next() {
+        let until = |end| rest.find(end).unwrap() + 1;
+        let (length, choices): (usize, Vec<String>) = match first {
+            '\\' if rest.starts_with("\\d") => (2, ["0", "2", "10"].map(String::from).into()),
+            '\\' => (2, vec![rest[1..2].into()]),
+            '+' => (1, vec![String::new()]),
+            '[' => {
+                let class = &rest[1..until(']') - 1];
+                let all: Vec<char> = match class.as_bytes() {
+                    [low, b'-', high] => (*low..=*high).map(char::from).collect(),
+                    _ => class.chars().collect(),
+                };
+                (until(']'), all.into_iter().map(String::from).collect())
+            }
+            '(' => (until(')'), rest[1..until(')') - 1].split('|').flat_map(expand).collect()),
+            c => (c.len_utf8(), vec![c.into()]),
+        };
+        rest = &rest[length..];
+        names = names.iter().flat_map(|n| choices.iter().map(move |c| format!("{n}{c}"))).collect();
+    }
+    names
+}
+
+/// A model as the preset's patterns have it, with norms and biases that they leave alone.
+fn sample(preset: &Preset) -> Table {
+    let mut names = vec!["norm_out.bias".to_owned()];
+    for pattern in preset.patterns().entries() {
+        for module in expand(pattern.text()) {
+            assert!(pattern.matches(&module), "{module} {}", pattern.text());
+            match pattern.attributes() {
+                [] => names.extend([format!("{module}.weight"), format!("{module}.bias")]),
+                list => {
+                    names.extend(list.iter().map(|a| format!("{module}.{a}.weight")));
+                    names.push(format!("{module}.some_norm.weight"));
+                }
+            }
+        }
+    }
+    let mut table = Table::new(names);
+    let small = |(name, _, elements): &mut (String, Dtype, u64)| {
+        if name.ends_with("norm.weight") || name.ends_with(".bias") {
+            *elements = 10;
+        }
+    };
+    table.0.iter_mut().for_each(small);
+    table
+}
+
+fn config(preset: &Preset) -> Option<Value> {
+    match preset.layout() {
+        Layout::Transformers => Some(json!({"model_type": preset.model_types().first(), "architectures": ["X"]})),
+        Layout::Diffusers => Some(json!({"_class_name": "X", "_diffusers_version": "0.35.0"})),
+        Layout::Comfyui => None,
+    }
+}
+
+fn preset(name: &str) -> &'static Preset {
+    Preset::find(name).unwrap()
+}
+
+#[test]
+fn the_table_is_whole() {
+    let all = Preset::all();
+    assert_eq!(all.len(), 38);
+    assert_eq!(Layout::ALL.map(|l| all.iter().filter(|p| p.layout() == l).count()), [10, 10, 18]);
+    let mut names: Vec<&String> = all.iter().flat_map(|p| p.aliases()).collect();
+    let own: Vec<String> = all.iter().map(|p| p.name().to_owned()).collect();
+    names.extend(&own);
+    names.sort();
+    assert!(names.windows(2).all(|w| w[0] != w[1]), "{names:?}");
+    for preset in all {
+        assert!(!preset.models().is_empty() && !preset.evidence().is_empty(), "{}", preset.name());
+        assert!(preset.name().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
+        let suffix = preset.name().ends_with(preset.layout().name()) || preset.layout() == Layout::Transformers;
+        assert!(suffix || preset.name() == "flux-diffusers-unescaped", "{}", preset.name());
+        // A text between brackets in presets.json is what config.json will have.
+        let text = preset.patterns().to_json().to_string();
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), preset.patterns().to_json());
+    }
+    let flux: Vec<_> = preset("flux-diffusers").patterns().entries().iter().map(|p| p.text()).collect();
+    assert_eq!(flux, [r"transformer_blocks\.\d+", r"single_transformer_blocks\.\d+"]);
+}
+
+/// Every preset takes all of its own sample, and is the one that is chosen for it.
+#[test]
+fn each_preset_is_chosen_for_its_own_model() {
+    for preset in Preset::all() {
+        let (table, config) = (sample(preset), config(preset));
+        let tensors = table.tensors();
+        let tied = is_tied(config.as_ref(), &tensors);
+        let plan = plan(&tensors, preset.patterns(), tied).unwrap();
+        assert!(plan.unmatched_patterns.is_empty() && plan.left.is_empty(), "{}: {plan:?}", preset.name());
+        assert!(plan.plain.iter().all(|&i| tensors[i].elements == 10), "{}", preset.name());
+        let expected =
+            SHADOWED.iter().find(|(name, _)| *name == preset.name()).map_or(preset.name(), |(_, other)| other);
+        assert_eq!(table.chosen(config), expected);
+    }
+}
+
+#[test]
+fn the_config_decides_between_equals() {
+    let llama = sample(preset("llama"));
+    for (config, expected) in [
+        (json!({"model_type": "mistral"}), "mistral"),
+        (json!({"model_type": "qwen2"}), "qwen25"),
+        (json!({"model_type": "qwen3"}), "qwen3"),
+        (json!({"model_type": "olmo2"}), "llama"),
+        (json!({"_class_name": "X"}), "llama"),
+        (json!({}), "llama"),
+    ] {
+        assert_eq!(llama.chosen(Some(config)), expected);
+    }
+    assert_eq!(llama.chosen(None), "llama");
+    assert_eq!(
+        sample(preset("ernie-image-comfyui")).chosen(Some(json!({"_class_name": "X"}))),
+        "ernie-image-diffusers"
+    );
+    // Phi-3 has names of its own; that its type is that of another family does not matter.
+    assert_eq!(sample(preset("phi4")).chosen(Some(json!({"model_type": "llama"}))), "phi4");
+}
+
+/// A tied model takes the dict without embedding and head, whether the head is stored too or not; unless another covers
+/// more besides.
+#[test]
+fn tied_models_leave_the_embedding() {
+    let layers = || sample(preset("qwen3-tied"));
+    let large = |table: Table| table.with("model.embed_tokens.weight", Dtype::BF16, 1_000_000);
+    let tied = |model_type: &str| Some(json!({"model_type": model_type, "tie_word_embeddings": true}));
+    for model_type in ["qwen3", "qwen2", "llama", "mistral", "gemma3_text", "gemma2"] {
+        assert_eq!(large(layers()).chosen(tied(model_type)), "qwen3-tied");
+        let both = large(layers()).with("lm_head.weight", Dtype::BF16, 1_000_000);
+        assert_eq!(both.chosen(tied(model_type)), "qwen3-tied");
+        assert_ne!(both.chosen(Some(json!({"model_type": model_type}))), "qwen3-tied");
+    }
+    // Gemma's config does not say it; an embedding model has no head and is not tied.
+    assert_eq!(large(layers()).chosen(Some(json!({"model_type": "gemma3_text"}))), "qwen3-tied");
+    let untied = json!({"model_type": "llama", "tie_word_embeddings": false});
+    assert_eq!(large(layers()).chosen(Some(untied)), "llama");
+    let mut vision = sample(preset("omnigen2-mllm"));
+    vision.0.retain(|(name, ..)| !name.starts_with("lm_head"));
+    assert_eq!(vision.chosen(tied("qwen2_5_vl")), "omnigen2-mllm");
+    assert_eq!(preset("llama-tied").name(), "qwen3-tied");
+}
+
+#[test]
+fn what_no_preset_fits() {
+    let transformers = |model_type: &str| Some(json!({"model_type": model_type}));
+    // Experts: attention is there, the rest of the list is not.
+    let experts = sample(preset("qwen3")).renamed(|n| n.replace("mlp.", "mlp.experts.0."));
+    experts.refused(
+        transformers("qwen3_moe"),
+        &["the best are 'llama' (8.7 % of the bf16 bytes, but ", "the option preset", "the option pattern"],
+    );
+    experts.refused(transformers("qwen3_moe"), &["'model.layers.0' lacks the tensor 'mlp.gate_proj.weight'"]);
+    // A preset that fits, but not much of the model.
+    let small = sample(preset("wan-diffusers")).with("other.weight", Dtype::BF16, 35_000);
+    small.refused(
+        Some(json!({"_class_name": "X"})),
+        &["'wan-diffusers' (46.1 % of the bf16 bytes)", "the option pattern"],
+    );
+    Table::new(["a.weight"]).refused(None, &["none matches", "the option pattern"]);
+    // Half of it is enough.
+    let half = sample(preset("wan-diffusers")).with("other.weight", Dtype::BF16, 29_900);
+    assert_eq!(half.chosen(Some(json!({"_class_name": "X"}))), "wan-diffusers");
+}
+
+#[test]
+fn what_has_other_names() {
+    let flux = sample(preset("flux-comfyui"));
+    let full = flux.renamed(|n| format!("model.diffusion_model.{n}")).with("vae.x.weight", Dtype::BF16, 90_000_000);
+    full.refused(None, &["begin with 'model.diffusion_model.'", "preset 'flux-comfyui' fits"]);
+    let anima = sample(preset("anima-comfyui")).renamed(|n| format!("net.{n}"));
+    anima.refused(None, &["begin with 'net.'", "'anima-comfyui'"]);
+    let newer = sample(preset("qwen3")).renamed(|n| n.replace("model.", "model.language_model."));
+    newer.refused(
+        Some(json!({"model_type": "qwen3_vl"})),
+        &["`df11 presets llama`", "'model.' and not with 'model.language_model.'", "the option pattern"],
+    );
+    let bare = sample(preset("qwen3-tied")).renamed(|n| n.replace("model.", ""));
+    bare.refused(Some(json!({"model_type": "qwen3"})), &["'qwen3-tied' would fit", "began with 'model.'"]);
+}
+
+#[test]
+fn what_has_other_types() {
+    for dtype in [Dtype::F16, Dtype::F32] {
+        let mut table = sample(preset("wan-diffusers"));
+        table.0.iter_mut().for_each(|t| t.1 = dtype);
+        table.refused(Some(json!({"_class_name": "X"})), &["no bf16 weights", "convert"]);
+    }
+    Table::new::<&str>([]).refused(Some(json!({"_class_name": "FluxPipeline"})), &["pipeline"]);
+    Table::new(["a.luts", "a.gaps"]).refused(None, &["compressed already"]);
+    // Norms in F32 are no obstacle, and a matrix in F32 leaves its group out.
+    let mut table = sample(preset("wan-diffusers"));
+    table.0.iter_mut().filter(|t| t.0.contains("norm")).for_each(|t| t.1 = Dtype::F32);
+    table.0.iter_mut().filter(|t| t.0 == "blocks.0.ffn.net.2.weight").for_each(|t| t.1 = Dtype::F32);
+    assert_eq!(table.chosen(None), "wan-diffusers");
+}
+
+#[test]
+fn names_that_are_nearly_right() {
+    for (name, meant) in [
+        ("qwen-3", "qwen3"),
+        ("lama", "llama"),
+        ("Llama", "llama"),
+        ("qwen2.5", "qwen25"),
+        ("flux", "flux-diffusers"),
+        ("sdxl", "sdxl-comfyui"),
+        ("phi-4", "phi4"),
+        ("z-image", "zimage-comfyui"),
+    ] {
+        let error = Preset::find(name).unwrap_err();
+        assert_eq!(error.status(), Status::NotFound);
+        let text = error.to_string();
+        assert!(text.contains(&format!("'{name}'")) && text.contains("did you mean") && text.contains(meant), "{text}");
+    }
+    for name in ["", "x", "something else", &"llama".repeat(100_000)] {
+        let text = Preset::find(name).unwrap_err().to_string();
+        assert!(text.contains("`df11 presets` lists them") || name.len() > 100, "{text}");
+        assert!(text.len() < 300, "{text}");
+    }
+}
