@@ -45,7 +45,7 @@ func newFake(t testing.TB, tensors ...fakeTensor) *fake {
 	}
 	g := df11.GroupInfo{Name: "group"}
 	for i, one := range tensors {
-		info := df11.TensorInfo{Name: one.name, Index: i, DType: df11.DTypeBF16, Bytes: one.bytes,
+		info := df11.TensorInfo{Name: one.name, Index: i, DType: df11.DTypeBF16, DataBytes: one.bytes,
 			Elements: one.bytes / 2,
 			Shape:    []uint64{one.bytes / 2}}
 		if one.plain {
@@ -70,7 +70,7 @@ func (f *fake) Groups() []df11.GroupInfo   { return f.groups }
 func (f *fake) Tensors() []df11.TensorInfo { return f.tensors }
 
 func (f *fake) GroupPart(group int, part df11.Part) (df11.PartInfo, error) {
-	return df11.PartInfo{File: f.parts, FileOffset: 0, Bytes: 32}, nil
+	return df11.PartInfo{File: f.parts, FileOffset: 0, DataBytes: 32}, nil
 }
 
 func (f *fake) ReadTensor(tensor int, offset uint64, dst []byte, threads int) error {
