@@ -7,7 +7,7 @@
 //! (0.19) does not hold: a missing library or symbol is a panic in whichever call comes first, where here it is a
 //! status at `df11_device_open`; `CUresult` is a Rust enum, so that a code which only newer drivers have (913, say) is
 //! undefined behaviour; the library's path cannot be given; and its contexts are owned, where ours are often the
-//! caller's. What is needed is thirty-odd functions. Each of those points is a test in `tests/cuda_driver.rs`.
+//! caller's. What is needed is thirty-odd functions. Each of those points is a test in `tests/cuda/driver.rs`.
 //!
 //! # What is trusted
 //!

@@ -264,7 +264,7 @@ static void mistakes_and_files(void)
     CHECK(df11_model_open(under(golden, "tiny/model"), &newer.now, &model, &error) == DF11_UNSUPPORTED_OPTION);
     CHECK(model == NULL);
 
-    /* Hostile files: the status and the words. All of them are tried in tests/hostile.rs. */
+    /* Hostile files: the status and the words. All of them are tried in tests/format/hostile. */
     CHECK(df11_model_open(under(hostile, "exponent_240.safetensors"), NULL, &model, &error) == DF11_UNSUPPORTED_FORMAT);
     CHECK(model == NULL && strstr(error.message, "240") != NULL && strstr(error.message, ".luts") != NULL);
 

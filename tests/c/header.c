@@ -1,4 +1,4 @@
-/* The header alone, twice, in any C from C99 and any C++ from C++11 on, without a warning. tests/c.rs compiles this file
+/* The header alone, twice, in any C from C99 and any C++ from C++11 on, without a warning. tests/bindings/c.rs compiles this file
  * once for each standard. What cannot be compiled away is checked again where the language can: sizes and offsets. */
 #include "df11.h"
 #include "df11.h"

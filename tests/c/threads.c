@@ -1,6 +1,6 @@
 /* Sixteen threads do at once what the threads of an engine do, and free what they shared while others still use the rest:
  * models are opened, ranges decoded, tensors read, groups uploaded and decoded on a device, all at random, with models and a
- * device of all and of each one's own. Every answer is compared. tests/traffic.rs does more of it, under ThreadSanitizer; this
+ * device of all and of each one's own. Every answer is compared. tests/traffic does more of it, under ThreadSanitizer; this
  * is for what watches C programs.
  *
  *     threads STEPS MODEL...      so many steps of each thread, on these DF11 models; DF11_LIBCUDA names the driver
