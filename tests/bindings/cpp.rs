@@ -2,7 +2,8 @@
 //! call of it in C++17, 20 and 23, without exceptions, under AddressSanitizer and UBSan, and on the emulated driver. The programs
 //! lie in `tests/cpp`; the examples are the business of `tests/bindings/examples.rs`.
 //!
-//! Needs a C++ compiler (`CXX`, else `c++`). Where `clang++` is to be found, it compiles everything once more.
+//! Needs a C and a C++ compiler (`CC`, `CXX`, else `cc` and `c++`), and Python's venv for NVIDIA's headers. If there is a
+//! `clang++`, it compiles everything once more.
 #![cfg(target_os = "linux")]
 
 use crate::support;
@@ -195,6 +196,32 @@ fn a_result_that_is_dropped_is_warned_of() {
             let found: Vec<usize> = warned.map(|line| at(line).unwrap_or_else(|| panic!("{line}"))).collect();
             assert_eq!(found, want, "{compiler:?} {all:?}\n{said}");
             assert!(!compile(&compiler, &[&all[..], &["-Werror"]].concat()).status.success());
+        }
+    }
+}
+
+/// NVIDIA's headers beside ours: their types are passed without a cast, from C and from C++, in either order of inclusion, and
+/// the examples for the CUDA runtime compile with the real one. Nothing is linked.
+#[test]
+fn with_nvidias_own_headers() {
+    let found = run(Command::new("tests/nvidia/headers.sh").current_dir(ROOT)).stdout;
+    let headers = std::str::from_utf8(&found).unwrap().trim();
+    let cc = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let compile = |compiler: &OsString, std: &str, source: &str| {
+        run(Command::new(compiler)
+            .current_dir(ROOT)
+            .args([std, "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"])
+            .args(["-isystem", headers, "-Iinclude", "-Ibindings/cpp", source]));
+    };
+    for std in ["-std=c99", "-std=c11"] {
+        compile(&cc, std, "tests/nvidia/engine.c");
+    }
+    for compiler in compilers() {
+        for std in ["-std=c++17", "-std=c++20"] {
+            compile(&compiler, std, "tests/nvidia/engine.cc");
+        }
+        for example in ["examples/engine.cc", "examples/offload.cc"] {
+            compile(&compiler, "-std=c++17", example);
         }
     }
 }
