@@ -13,7 +13,8 @@ int main(int argc, char **argv) try {
     if (argc != 3) throw std::runtime_error("usage: hello MODEL TENSOR");
     const df11::Model model = df11::Model::open(argv[1]);
     const auto tensor = model.find_tensor(argv[2]);
-    if (!tensor || tensor->dtype() != DF11_DTYPE_BF16) throw std::runtime_error("the model has no bf16 tensor of that name");
+    if (!tensor || tensor->dtype() != DF11_DTYPE_BF16)
+        throw std::runtime_error("the model has no bf16 tensor with that name");
 
     std::vector<std::uint16_t> values(tensor->data_bytes() / 2);
     model.read_tensor(tensor->index(), 0, values, 4);
