@@ -199,9 +199,9 @@ func TestFlags(t *testing.T) {
 		t.Error("another level")
 	}
 	for want, args := range map[string][]string{
-		"which model":      {},
+		"no model":         {},
 		"one model":        {"a", "b"},
-		"behind the flags": {"m", "-wait=5s"},
+		"after the flags":  {"m", "-wait=5s"},
 		"log-format":       {"-log-format=xml", "m"},
 		"nowhere.json":     {"-config=nowhere.json", "m"},
 		"not defined":      {"-none", "m"},
