@@ -199,14 +199,14 @@ func TestFlags(t *testing.T) {
 		t.Error("another level")
 	}
 	for want, args := range map[string][]string{
-		"no model":         {},
-		"one model":        {"a", "b"},
-		"after the flags":  {"m", "-wait=5s"},
-		"log-format":       {"-log-format=xml", "m"},
-		"nowhere.json":     {"-config=nowhere.json", "m"},
-		"not defined":      {"-none", "m"},
-		"invalid value":    {"-wait=5", "m"},
-		"invalid":          {"-log-level=loud", "m"},
+		"no model":        {},
+		"one model":       {"a", "b"},
+		"after the flags": {"m", "-wait=5s"},
+		"log-format":      {"-log-format=xml", "m"},
+		"nowhere.json":    {"-config=nowhere.json", "m"},
+		"not defined":     {"-none", "m"},
+		"invalid value":   {"-wait=5", "m"},
+		"invalid":         {"-log-level=loud", "m"},
 	} {
 		if _, err := parse(args, none, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", args, err)
