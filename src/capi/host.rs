@@ -1,7 +1,6 @@
 //! Decoding on the CPU.
 
 use super::model::{df11_model, handle, index};
-use super::stats;
 use super::status::{df11_error, df11_status, frame};
 use crate::error::Error;
 use crate::host::{self, DecodeOptions};
@@ -56,7 +55,6 @@ pub unsafe extern "C" fn df11_model_decompress(
             }
             let options = DecodeOptions { threads: threads as usize, ..Default::default() };
             host::decompress_raw(model, group, first, count, dst, &options)?;
-            stats::decoded_on_host(needed);
             Ok(())
         })
     }
@@ -89,7 +87,6 @@ pub unsafe extern "C" fn df11_model_read_tensor(
             let dst = destination(dst, dst_bytes)?;
             let options = DecodeOptions { threads: threads as usize, ..Default::default() };
             host::read_tensor_raw(model, tensor, offset, dst, dst_bytes, &options)?;
-            stats::decoded_on_host(dst_bytes as u64);
             Ok(())
         })
     }

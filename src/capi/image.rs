@@ -1,11 +1,9 @@
 //! Images: groups as a CUDA device decodes them, written to host memory. No CUDA call is made here.
 
 use super::model::{df11_model, handle, index};
-use super::stats;
 use super::status::{df11_error, df11_status, frame};
-use crate::cuda::image::{self, Layout};
+use crate::cuda::image;
 use crate::error::Error;
-use crate::format::Model;
 use std::ffi::c_void;
 
 /// Writes the image of a group to `dst`: df11_group_info.image_bytes bytes, which a CUDA device can decode once they lie in
@@ -36,7 +34,6 @@ pub unsafe extern "C" fn df11_model_write_image(
             let model = &handle(model)?.model;
             let group = index(group, model.groups().len(), "group")?;
             image::write_image_raw(model, group, destination(dst)?, bytes as u64, 1)?;
-            stats::image_written(image_bytes(model, group));
             Ok(())
         })
     }
@@ -70,17 +67,9 @@ pub unsafe extern "C" fn df11_model_write_image_part(
             let model = &handle(model)?.model;
             let group = index(group, model.groups().len(), "group")?;
             image::write_image_part(model, group, destination(dst)?, bytes as u64, part as u64, parts as u64)?;
-            if part == 0 {
-                stats::image_written(image_bytes(model, group));
-            }
             Ok(())
         })
     }
-}
-
-/// Bytes of a group's image; 0 if it can have none.
-fn image_bytes(model: &Model, group: usize) -> u64 {
-    Layout::of(&model.groups()[group]).map_or(0, |layout| layout.image_bytes)
 }
 
 fn destination(dst: *mut c_void) -> Result<*mut u8, Error> {

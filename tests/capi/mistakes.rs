@@ -15,7 +15,6 @@ use df11::internals::capi::log::*;
 use df11::internals::capi::model::*;
 use df11::internals::capi::progress::*;
 use df11::internals::capi::resident::*;
-use df11::internals::capi::stats::*;
 use df11::internals::capi::status::*;
 use df11::internals::capi::types::*;
 use df11::internals::capi::verify::*;
@@ -265,11 +264,6 @@ fn host_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
             }
             (0, true)
         }),
-        row("df11_stats_get", &[("out", BAD)], |n, error| unsafe {
-            let mut out: df11_stats = init();
-            let status = df11_stats_get(unless(n, "out", &raw mut out), error);
-            (status, n == "out" || out.models_opened > 0)
-        }),
     ]
 }
 
@@ -350,14 +344,6 @@ fn device_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
             let status = df11_device_get_info(device, unless(n, "out", &raw mut out), error);
             (status, n == "out" || (status == 0) != out.name.is_null())
         }),
-        row("df11_device_mem_free", &[("device", BAD)], |n, error| unsafe {
-            let memory = t.engine.alloc(256);
-            let status = df11_device_mem_free(unless(n, "device", t.device), memory, error);
-            if status != 0 {
-                t.engine.free(memory);
-            }
-            (status, true)
-        }),
         row("df11_device_upload", &[("device", BAD), ("model", BAD), ("stream", DF11_DEFAULT_STREAM), ("out", BAD)], {
             move |n, error| unsafe {
                 let (mut out, (at, bytes)) = (stray(), (t.other_image, t.image_bytes));
@@ -388,24 +374,6 @@ fn device_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
                     df11_device_upload_staged(device, model, 0, at, bytes, stream, staging, 8192, &mut out, error),
                     out,
                 )
-            },
-        ),
-        row(
-            "df11_upload_alloc",
-            &[("device", BAD), ("model", BAD), ("stream", DF11_DEFAULT_STREAM), ("d_image", BAD), ("out", BAD)],
-            move |n, error| unsafe {
-                let (mut out, mut at) = (stray(), 77u64);
-                let (device, model) = (unless(n, "device", t.device), unless(n, "model", t.model));
-                let (stream, d_image) = (unless(n, "stream", t.stream()), unless(n, "d_image", &raw mut at));
-                if n == "out" {
-                    return (df11_upload_alloc(device, model, 0, stream, d_image, null_mut(), error), at == 0);
-                }
-                let status = df11_upload_alloc(device, model, 0, stream, d_image, &mut out, error);
-                let (status, clean) = t.taken(status, out);
-                if status == 0 {
-                    assert_eq!(df11_device_mem_free(t.device, at, null_mut()), 0);
-                }
-                (status, clean && (n == "d_image" || (status == 0) == (at > 0) && at != 77))
             },
         ),
         row("df11_device_bind", &[("device", BAD), ("model", BAD), ("out", BAD)], move |n, error| unsafe {

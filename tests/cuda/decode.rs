@@ -266,11 +266,10 @@ fn every_way_to_upload_makes_the_same_image() {
     engine.free_pinned(pinned);
     emulator.assert_no_fault();
 
-    // One call that allocates, and its memory, which is the caller's.
+    // Dropping a resident leaves the memory, which is the engine's, as it is.
     let model = open("tiny");
     let before = emulator.query("live.allocations");
-    // SAFETY: the model lives until the stream was waited for.
-    let (memory, resident) = unsafe { device.upload_alloc(&model, 0, stream) }.unwrap();
+    let (memory, resident) = upload(&engine, &device, &model, 0, stream);
     assert_eq!((resident.image(), emulator.query("live.allocations")), (memory, before + 1));
     let want = want(&model, 0);
     let target = Target::new(&engine, want.len() as u64, 0);
@@ -281,8 +280,7 @@ fn every_way_to_upload_makes_the_same_image() {
     let ((), calls) = emulator.calls_of(|| drop(resident));
     assert!(calls.is_empty(), "dropping a resident called {calls:?}");
     assert_eq!(emulator.query("live.allocations"), before + 1);
-    // SAFETY: nothing uses the memory any more.
-    unsafe { device.free_memory(memory).unwrap() };
+    engine.free(memory);
     assert_eq!(emulator.query("live.allocations"), before);
 }
 
@@ -385,15 +383,14 @@ fn captures_of_others_are_not_disturbed() {
     let engine = emulator.engine(0);
     let (stream, other) = (engine.stream(), engine.stream());
     let model = open("tiny");
+    let bytes = image::Layout::of(&model.groups()[0]).unwrap().image_bytes;
+    let memory = engine.alloc(bytes);
     engine.begin_capture(stream, 0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let device = emulator.open(0);
-            // SAFETY: the model outlives the test.
-            let (memory, resident) = unsafe { device.upload_alloc(&model, 0, other) }.unwrap();
-            drop(resident);
-            // SAFETY: nothing uses it; freeing waits for the upload.
-            unsafe { device.free_memory(memory) }.unwrap();
+            // SAFETY: model and memory outlive the stream's work.
+            drop(unsafe { device.upload(&model, 0, memory, bytes, other, None) }.unwrap());
         });
     });
     let exec = engine.end_capture(stream).expect("the capture was broken");
@@ -505,7 +502,6 @@ fn the_default_stream_is_a_choice() {
             assert!(target.take(&engine) == want);
         }
         assert_eq!(strict.upload(&model, 0, at, bytes, null, None).err().unwrap().status(), Status::DefaultStream);
-        assert_eq!(strict.upload_alloc(&model, 0, null).err().unwrap().status(), Status::DefaultStream);
         let other = strict.bind(&model, 0, at, bytes).unwrap();
         let target = Target::new(&engine, want.len() as u64, 0);
         for refused in [

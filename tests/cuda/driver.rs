@@ -236,8 +236,6 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, void *f, int t, size_t s
 int cuLaunchKernel(void) { return 0; }
 int cuMemcpyHtoDAsync_v2(void) { return 999; }
 int cuMemsetD8Async(void) { return 999; }
-int cuMemAlloc_v2(void) { return 999; }
-int cuMemFree_v2(void) { return 999; }
 int cuEventCreate(void) { return 999; }
 int cuEventRecord(void) { return 999; }
 int cuEventSynchronize(void) { return 999; }
@@ -294,7 +292,7 @@ fn one_driver_by_two_names_is_one() {
     let stream = engine.stream();
     // SAFETY: the memory lives until the stream was waited for.
     unsafe {
-        let residents = devices.each_ref().map(|device| device.upload_alloc(&model, 0, stream).unwrap().1);
+        let residents = devices.each_ref().map(|device| support::target::upload(&engine, device, &model, 0, stream).1);
         let bytes = 2 * residents[0].layout().weights;
         let dsts = [0; 2].map(|_| engine.alloc(bytes));
         df11::cuda::decompress_batch(&residents.each_ref(), &dsts, &[bytes; 2], 0, stream).unwrap();

@@ -4,9 +4,7 @@
 
 use crate::support;
 
-use df11::internals::capi::device::{
-    df11_device, df11_device_free, df11_device_mem_free, df11_device_open, df11_device_options,
-};
+use df11::internals::capi::device::{df11_device, df11_device_free, df11_device_open, df11_device_options};
 use df11::internals::capi::model::{df11_model_free, df11_model_open_memory};
 use df11::internals::capi::resident::{df11_device_upload_staged, df11_resident_free};
 use df11::internals::cuda::{Staging, image};
@@ -136,7 +134,6 @@ fn streams_that_cannot_be_used() {
         [
             device.upload(&model, 0, at, bytes, stream, None).map(drop),
             device.upload(&model, 0, at, bytes, stream, Some(staging)).map(drop),
-            device.upload_alloc(&model, 0, stream).map(drop),
         ]
     };
     let mut uploads = uploads;
@@ -162,32 +159,6 @@ fn streams_that_cannot_be_used() {
     assert_eq!(refused.status(), Status::Capturing, "{refused}");
     engine.end_capture(stream).unwrap_err();
     assert_eq!(emulator.query("launches"), before.1);
-}
-
-/// 0 is nothing to free, and nothing is called for it. What the driver does not let be freed while somebody captures is still
-/// there.
-#[test]
-fn memory_that_cannot_be_freed_now() {
-    let emulator = Emulator::new();
-    let engine = emulator.engine(0);
-    let libcuda = text(emulator.path());
-    let options = df11_device_options { libcuda: libcuda.as_ptr(), ..init() };
-    let mut device: *mut df11_device = null_mut();
-    // SAFETY: the options live, and the device is freed once.
-    unsafe {
-        assert_eq!(df11_device_open(0, &options, &mut device, null_mut()), 0);
-        let (status, calls) = emulator.calls_of(|| df11_device_mem_free(device, 0, null_mut()));
-        assert_eq!((status, calls.len()), (0, 0));
-        let memory = engine.alloc(256);
-        let there = emulator.query("live.allocations");
-        emulator.control("fail", "cuCtxPushCurrent_v2@1=900");
-        assert_eq!(df11_device_mem_free(device, memory, null_mut()), Status::Capturing as i32);
-        assert_eq!(emulator.query("live.allocations"), there);
-        emulator.control("unfail", "");
-        assert_eq!(df11_device_mem_free(device, memory, null_mut()), 0);
-        assert_eq!(emulator.query("live.allocations"), there - 1);
-        df11_device_free(device);
-    }
 }
 
 /// A group with more code words than a device's tables hold: sixteen full rows, in which each exponent has many words. No
@@ -228,7 +199,6 @@ fn groups_that_no_device_can_decode() {
             image::write_image(&model, 0, &mut room, 1),
             device.bind(&model, 0, at, 1 << 20).map(drop),
             device.upload(&model, 0, at, 1 << 20, stream, None).map(drop),
-            device.upload_alloc(&model, 0, stream).map(drop),
         ]
     };
     for refused in refused {

@@ -29,7 +29,6 @@ fn the_committed_header_is_the_generated_one() {
         "progress",
         "verify",
         "compress",
-        "stats",
     ]
     .into_iter()
     .fold(cbindgen::Builder::new().with_config(config), |b, file| {

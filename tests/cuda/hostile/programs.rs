@@ -6,6 +6,7 @@ use df11::{Model, OpenOptions, Status};
 use super::image_of;
 use super::support::engine::{self, Emulator, Engine};
 use super::support::golden;
+use super::support::target::upload;
 use super::support::weights::Random;
 
 /// Sixteen threads over two drivers with two devices each open, upload, bind, decode and free at once, while the driver fails
@@ -58,17 +59,20 @@ fn many_threads_over_two_drivers_survive_failures() {
                         let stream = Stream::from_raw(std::ptr::without_provenance_mut(2));
                         // SAFETY: all memory lives until the context was waited for; the per-thread stream is always one.
                         unsafe {
+                            let Some(memory) = engine.try_alloc(layout.image_bytes) else { continue };
                             let resident = match random.below(3) {
-                                0 => device.upload_alloc(model, 0, stream),
-                                _ => engine
-                                    .try_alloc(layout.image_bytes)
-                                    .map(|at| {
-                                        engine.try_write(at, image);
-                                        device.bind(model, 0, at, layout.image_bytes).map(|resident| (at, resident))
-                                    })
-                                    .unwrap_or(Err(df11::Error::Internal("no memory".into()))),
+                                0 => device.upload(model, 0, memory, layout.image_bytes, stream, None),
+                                _ => {
+                                    engine.try_write(memory, image);
+                                    device.bind(model, 0, memory, layout.image_bytes)
+                                }
                             };
-                            let Ok((memory, resident)) = resident else { continue };
+                            let Ok(resident) = resident else {
+                                // Some of the upload may be in the stream.
+                                engine.wait_context();
+                                engine.free(memory);
+                                continue;
+                            };
                             if random.below(2) == 0 {
                                 drop(device.clone());
                             }
@@ -81,10 +85,9 @@ fn many_threads_over_two_drivers_survive_failures() {
                                 }
                                 engine.free(dst);
                             }
+                            engine.wait_context();
                             drop(resident);
-                            while device.free_memory(memory).is_err_and(|e| {
-                                !matches!(e, df11::Error::Cuda { call: "cuCtxPopCurrent" | "cuMemFree", .. })
-                            }) {}
+                            engine.free(memory);
                         }
                         drop(device);
                     }
@@ -127,8 +130,7 @@ fn contexts_may_end_before_what_was_opened_in_them() {
         // SAFETY: what follows is what is looked at: nothing but errors may come of it.
         let device = unsafe { Device::open_current(&emulator.options()) }.unwrap();
         let stream = engine.stream();
-        // SAFETY: as above.
-        let (memory, resident) = unsafe { device.upload_alloc(&model, 0, stream) }.unwrap();
+        let (memory, resident) = upload(&engine, &device, &model, 0, stream);
         let dst = engine.alloc(2 * resident.layout().weights);
         engine.synchronise(stream);
         let bytes = 2 * resident.layout().weights;
@@ -138,8 +140,8 @@ fn contexts_may_end_before_what_was_opened_in_them() {
             unsafe {
                 let failed = resident.decompress(dst, bytes, 0, stream).unwrap_err();
                 assert_eq!(failed.status(), Status::Cuda, "{failed}");
-                assert!(device.free_memory(memory).is_err());
-                assert!(device.upload_alloc(&model, 0, stream).is_err());
+                let image_bytes = resident.layout().image_bytes;
+                assert!(device.upload(&model, 0, memory, image_bytes, stream, None).is_err());
             }
             if order == 0 {
                 drop(device);
@@ -189,9 +191,7 @@ fn captures_of_every_mode_live_beside_all_calls() {
                     for resident in [&first, &second] {
                         resident.decompress(dst, 2 * resident.layout().weights, 0, other).unwrap();
                     }
-                    let (memory, third) = device.upload_alloc(&model, 0, other).unwrap();
                     drop(device);
-                    third.device().free_memory(memory).unwrap();
                 }
             };
             if again {
