@@ -4,9 +4,11 @@
 //
 //     c++ -std=c++17 -o hello examples/hello.cc -Iinclude -Ibindings/cpp -Ltarget/release -ldf11
 //         -Wl,-rpath,$PWD/target/release
+#include <df11.hpp>
+
 #include <cstdio>
 #include <cstring>
-#include <df11.hpp>
+#include <stdexcept>
 #include <vector>
 
 int main(int argc, char **argv) try {
