@@ -70,7 +70,7 @@ func TestTextsForC(t *testing.T) {
 	}{
 		{"a\x00b", df11.Options{}},
 		{modelOf("tiny"), df11.Options{Config: []byte("{}\x00")}},
-		{modelOf("tiny"), df11.Options{Config: []byte{}}}, // not the same as none
+		{modelOf("tiny"), df11.Options{Config: []byte{}}}, // not the same as nil
 		{modelOf("tiny"), df11.Options{Config: []byte("\xff")}},
 		{modelOf("tiny"), df11.Options{Threads: -1}},
 	} {
@@ -90,8 +90,8 @@ func TestTextsForC(t *testing.T) {
 	}
 }
 
-// Each model that was made to do harm gives an error of the file's, when it is opened, verified or read, and says
-// where.
+// Each hostile model gives an error with a status of the file when it is opened, verified or read. The message names
+// the place.
 func TestHostileModels(t *testing.T) {
 	entries, err := os.ReadDir(hostile)
 	if err != nil {
