@@ -47,6 +47,17 @@ step cargo fmt --all --check
 # One set of features for all that follows: with another, cargo would build the library and its packages once more.
 features=(--features libdf11/cli,libdf11/cudarc)
 step cargo clippy --locked --workspace --all-targets "${features[@]}" -- -D warnings
+# The library without default features, and with each feature alone.
+each_feature() {
+    local feature
+    step cargo clippy --locked --no-default-features -- -D warnings
+    for feature in $(cargo metadata --locked --no-deps --format-version 1 | python3 -c '
+import json, sys
+print(*next(p["features"] for p in json.load(sys.stdin)["packages"] if p["name"] == "libdf11"))'); do
+        step cargo clippy --locked --no-default-features --features "$feature" -- -D warnings
+    done
+}
+each_feature
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps -p libdf11 "${features[@]}"
 step cargo test --locked -p libdf11 -p df11-emulator "${features[@]}"
 # Answers only: a machine under test has no time to be measured on, nor to build anything for that.
