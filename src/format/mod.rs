@@ -56,7 +56,7 @@ pub use source::Span;
 pub(crate) use config::{MOST_PATTERNS, full_match};
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
 pub(crate) use model::{member_of, natural, read_text, safetensors_of};
-pub(crate) use source::{Source, open_regular};
+pub(crate) use source::{Source, open_regular, read_exact_at};
 
 /// The key in a file's `__metadata__` under which shapes of compressed tensors may be kept: a JSON object from tensor
 /// names to lists of dimensions. It is this project's addition; the reference neither writes nor reads it.

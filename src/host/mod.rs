@@ -20,7 +20,7 @@ pub(crate) use verify::{BlockWalk, blocks_of, verify_all};
 
 use crate::error::{Error, Result, shorten};
 use crate::format::{Data, Group, Member, Model, Tensor};
-use crate::huffman::decode::{self, Fault, Feed, LANES, Run, Variant};
+use crate::huffman::decode::{self, Fault, Feed, MOST_LANES, Run, Variant};
 use crate::huffman::{BLOCK_BITS, BLOCK_BYTES, GAP_BYTES_PER_BLOCK};
 use half::bf16;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -198,7 +198,7 @@ impl<'a> Job<'a> {
         let to = high;
         let most = if model.mapped() { RUN_BLOCKS } else { RUN_BLOCKS_READ };
         let span = to - from;
-        let lanes = LANES * threads;
+        let lanes = MOST_LANES * threads;
         let runs = (lanes * span.div_ceil(lanes * most)).min(span);
         let mut borders = Vec::with_capacity(runs + 1);
         for i in 0..=runs {
@@ -232,7 +232,7 @@ impl<'a> Job<'a> {
 /// A thread's way to its runs.
 struct RangeFeed<'a> {
     job: &'a Job<'a>,
-    buffers: [Buffers; LANES],
+    buffers: [Buffers; MOST_LANES],
 }
 
 /// What a lane reads where files are not in memory.
