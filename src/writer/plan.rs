@@ -6,95 +6,11 @@
 //! of `NAME.weight` where the list is empty or the module is a matrix itself.
 
 use crate::error::{Error, Result, shorten};
-use crate::format::{MOST_PATTERNS, MOST_TENSORS, full_match, member_of, natural};
-use regex::bytes::Regex;
+pub use crate::format::{Pattern, Patterns};
+use crate::format::{MOST_TENSORS, member_of, natural};
 use safetensors::Dtype;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
-
-/// A `pattern_dict`: regular expressions over names of modules (full match), each with the attribute paths whose weights
-/// make a group, in the order of the config.
-#[derive(Debug, Clone)]
-pub struct Patterns {
-    entries: Vec<Pattern>,
-}
-
-/// One entry of a [`Patterns`].
-#[derive(Debug, Clone)]
-pub struct Pattern {
-    text: String,
-    regex: Regex,
-    attributes: Vec<String>,
-}
-
-impl Pattern {
-    /// The regular expression, as it is spelt in the config.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The attribute paths in the order of a group's weights; empty for the module's own weight.
-    pub fn attributes(&self) -> &[String] {
-        &self.attributes
-    }
-
-    /// Whether this matches the whole name of a module.
-    pub fn matches(&self, module: &str) -> bool {
-        self.regex.is_match(module.as_bytes())
-    }
-}
-
-impl Patterns {
-    /// Reads a pattern_dict, alone or as `dfloat11_config.pattern_dict` of a config.json.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidArgument`, if it is none, or a pattern cannot be used.
-    pub fn from_json(json: &Value) -> Result<Patterns> {
-        let invalid = |reason: String| Error::InvalidArgument(format!("the pattern_dict cannot be used: {reason}"));
-        let dict = json.get("dfloat11_config").map_or(Some(json), |config| config.get("pattern_dict"));
-        let Some(dict) = dict.and_then(Value::as_object) else {
-            return Err(invalid("it is not an object, nor a config.json with dfloat11_config.pattern_dict".into()));
-        };
-        if dict.is_empty() || dict.len() > MOST_PATTERNS {
-            return Err(invalid(format!("it has {} patterns: 1 to {MOST_PATTERNS} may be", dict.len())));
-        }
-        let mut entries = Vec::with_capacity(dict.len());
-        for (text, list) in dict {
-            let named = shorten(text, 80);
-            let list = list.as_array().and_then(|l| l.iter().map(|a| a.as_str().map(str::to_owned)).collect());
-            let Some(attributes): Option<Vec<String>> = list else {
-                return Err(invalid(format!("'{named}' is not a pattern with a list of texts")));
-            };
-            if attributes.len() as u64 > MOST_TENSORS {
-                return Err(invalid(format!("the list of '{named}' is longer than {MOST_TENSORS}")));
-            }
-            let mut seen = HashSet::new();
-            if let Some(twice) = attributes.iter().find(|a| !seen.insert(*a)) {
-                return Err(invalid(format!("the list of '{named}' has '{}' twice", shorten(twice, 80))));
-            }
-            let regex = full_match(text).map_err(|e| invalid(format!("the pattern '{named}': {e}")))?;
-            entries.push(Pattern { text: text.clone(), regex, attributes });
-        }
-        Ok(Patterns { entries })
-    }
-
-    /// The pattern_dict, in the same order and spelling.
-    pub fn to_json(&self) -> Value {
-        let entry = |p: &Pattern| (p.text.clone(), Value::from(p.attributes.clone()));
-        Value::Object(self.entries.iter().map(entry).collect::<Map<_, _>>())
-    }
-
-    /// The entries in their order.
-    pub fn entries(&self) -> &[Pattern] {
-        &self.entries
-    }
-
-    /// The number of the first pattern that matches the whole name of a module.
-    pub fn find(&self, module: &str) -> Option<usize> {
-        self.entries.iter().position(|p| p.matches(module))
-    }
-}
 
 /// A tensor of the model to be compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
