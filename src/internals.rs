@@ -10,6 +10,9 @@ pub mod capi {
 pub mod cuda {
     pub use crate::cuda::*;
 
+    pub mod device {
+        pub use crate::cuda::device::*;
+    }
     pub mod driver {
         pub use crate::cuda::driver::*;
     }

@@ -4,7 +4,7 @@
 
 mod support;
 
-use df11::internals::cuda::{self, Choice, Device, DeviceOptions, Resident, Stream, image};
+use df11::internals::cuda::{self, Choice, Device, Resident, Stream, image};
 use df11::{Model, OpenOptions, Status};
 use support::engine::{self, Emulator, Engine};
 use support::target::{PAINT, Target, upload, want};
@@ -308,7 +308,7 @@ fn kernels_are_chosen_by_capability_and_ptx_serves_where_none_is_taken() {
         emulator.control("accept_cubin", accept);
         emulator.control("cubin_ptx", ptx);
         let engine = emulator.engine(0);
-        let device = Device::open(0, &DeviceOptions { kernels: choice, ..emulator.options() }).unwrap();
+        let device = Device::open(0, &emulator.options().kernels(choice)).unwrap();
         assert_eq!(device.info().kernels, name, "cc {cc}");
         let cc: u32 = cc.parse().unwrap();
         assert_eq!(device.info().capability, (cc / 10, cc % 10));
@@ -490,7 +490,7 @@ fn the_default_stream_is_a_choice() {
     let emulator = Emulator::new();
     let engine = emulator.engine(0);
     let strict = emulator.open(0);
-    let lax = Device::open(0, &DeviceOptions { allow_default_stream: true, ..emulator.options() }).unwrap();
+    let lax = Device::open(0, &emulator.options().allow_default_stream(true)).unwrap();
     let model = open("tiny");
     let want = want(&model, 0);
     let [null, legacy, per_thread] = [0, 1, 2].map(|n| Stream::from_raw(std::ptr::without_provenance_mut(n)));

@@ -11,7 +11,8 @@ use std::process::Command;
 use support::engine::{self, Emulator, Engine};
 
 fn options(path: &Path) -> DeviceOptions {
-    DeviceOptions { libcuda: Some(path.to_owned()), ..Default::default() }
+    // SAFETY: the tests' own drivers, text files, and paths without a file.
+    unsafe { DeviceOptions::default().libcuda(path) }
 }
 
 fn refusal(options: &DeviceOptions) -> Error {

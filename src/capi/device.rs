@@ -166,7 +166,8 @@ unsafe fn open(
                     wanted.kernels = Choice::Ptx;
                 }
                 if !options.libcuda.is_null() {
-                    wanted.libcuda = Some(path_of(options.libcuda)?.to_owned());
+                    // The options name a driver's library: the header says so.
+                    wanted = wanted.libcuda(path_of(options.libcuda)?);
                 }
             }
             let device = device(&wanted)?;

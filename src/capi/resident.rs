@@ -19,6 +19,7 @@ pub struct df11_resident {
 
 /// Bytes that the head of no image exceeds.
 pub const DF11_IMAGE_HEAD_BYTES_MAX: u64 = 41216;
+const _: () = assert!(DF11_IMAGE_HEAD_BYTES_MAX == crate::cuda::image::MOST_HEAD_BYTES);
 
 /// What an image is. Begin with DF11_IMAGE_INFO_INIT.
 #[repr(C)]

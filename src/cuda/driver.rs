@@ -96,18 +96,18 @@ const NO_TIMING: c_uint = 2;
 macro_rules! entry_points {
     ($($field:ident = $symbol:literal ($($argument:ty),*);)*) => {
         /// The entry points, each with the signature that `cuda.h` of CUDA 12.0 gives it.
-        pub(crate) struct Table { $(pub $field: unsafe extern "C" fn($($argument),*) -> c_int,)* }
+        pub(crate) struct EntryPoints { $(pub $field: unsafe extern "C" fn($($argument),*) -> c_int,)* }
 
-        impl Table {
+        impl EntryPoints {
             /// Finds all of them; the error is the name of the first that is not there.
             ///
             /// # Safety
             ///
             /// The library's symbols of these names have these signatures, and it is never unloaded.
-            unsafe fn load(library: &Library) -> std::result::Result<Table, &'static str> {
+            unsafe fn load(library: &Library) -> std::result::Result<EntryPoints, &'static str> {
                 // SAFETY: by the caller's promise.
                 unsafe {
-                    Ok(Table { $($field: *library.get(concat!($symbol, "\0").as_bytes()).map_err(|_| $symbol)?,)* })
+                    Ok(EntryPoints { $($field: *library.get(concat!($symbol, "\0").as_bytes()).map_err(|_| $symbol)?,)* })
                 }
             }
         }
@@ -154,7 +154,7 @@ entry_points! {
 
 /// A loaded driver. It is never unloaded: contexts, streams and graphs of the caller's live in it.
 pub(crate) struct Driver {
-    pub table: Table,
+    pub api: EntryPoints,
     /// The name by which it was loaded.
     pub name: OsString,
     /// As `cuDriverGetVersion` says it: 12040 is CUDA 12.4.
@@ -207,7 +207,7 @@ pub(crate) fn load(given: Option<&Path>) -> Result<&'static Driver> {
             },
         };
         // SAFETY: a call without pointers. It does nothing after the first time.
-        match unsafe { (driver.table.init)(0) } {
+        match unsafe { (driver.api.init)(0) } {
             0 => return Ok(driver),
             result => {
                 tried.push(format!(
@@ -268,16 +268,16 @@ fn open(name: &OsString) -> std::result::Result<Driver, (String, i32)> {
         return Err((reason, 0));
     }
     // SAFETY: a driver of at least CUDA 12.0 has these signatures, and it stays loaded.
-    let table = unsafe { Table::load(&library) }.map_err(lacks)?;
+    let api = unsafe { EntryPoints::load(&library) }.map_err(lacks)?;
     log::debug!("loaded the CUDA driver {}, version {version}", show(name));
-    Ok(Driver { table, name: name.clone(), version, _library: library })
+    Ok(Driver { api, name: name.clone(), version, _library: library })
 }
 
 impl Driver {
     /// What tells drivers apart: one library may have been loaded by several names, and is one driver all the same.
     #[inline]
     pub fn identity(&self) -> usize {
-        self.table.launch as usize
+        self.api.launch as usize
     }
 
     /// Its version for people.
@@ -295,7 +295,7 @@ impl Driver {
                 known.then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
             }
         };
-        match (get(self.table.error_name), get(self.table.error_string)) {
+        match (get(self.api.error_name), get(self.api.error_string)) {
             (Some(name), Some(text)) if name != text => format!("{name}: {text}"),
             (Some(name), _) => name,
             _ => format!("a code that this driver does not explain: {code}"),
@@ -335,17 +335,17 @@ impl Driver {
             fn drop(&mut self) {
                 let mut top = std::ptr::null_mut();
                 // SAFETY: takes what was pushed below.
-                unsafe { (self.0.table.context_pop)(&mut top) };
+                unsafe { (self.0.api.context_pop)(&mut top) };
             }
         }
         // SAFETY: by the caller's promise.
-        self.check("cuCtxPushCurrent", unsafe { (self.table.context_push)(context) })?;
+        self.check("cuCtxPushCurrent", unsafe { (self.api.context_push)(context) })?;
         let pushed = Pushed(self);
         let result = work();
         std::mem::forget(pushed);
         let mut top = std::ptr::null_mut();
         // SAFETY: takes what was pushed above.
-        let popped = unsafe { (self.table.context_pop)(&mut top) };
+        let popped = unsafe { (self.api.context_pop)(&mut top) };
         let result = result?;
         self.check("cuCtxPopCurrent", popped)?;
         Ok(result)
@@ -359,12 +359,12 @@ impl Driver {
         impl Drop for Exchanged<'_> {
             fn drop(&mut self) {
                 // SAFETY: reads and writes one number.
-                unsafe { (self.0.table.exchange_capture_mode)(&mut self.1) };
+                unsafe { (self.0.api.exchange_capture_mode)(&mut self.1) };
             }
         }
         let mut mode = RELAXED;
         // SAFETY: reads and writes one number.
-        let code = unsafe { (self.table.exchange_capture_mode)(&mut mode) };
+        let code = unsafe { (self.api.exchange_capture_mode)(&mut mode) };
         self.check("cuThreadExchangeStreamCaptureMode", code)?;
         let _exchanged = Exchanged(self, mode);
         work()
@@ -374,7 +374,7 @@ impl Driver {
     pub fn attribute(&self, device: c_int, attribute: c_int) -> Result<i32> {
         let mut value = 0;
         // SAFETY: writes one number.
-        let code = unsafe { (self.table.device_attribute)(&mut value, attribute, device) };
+        let code = unsafe { (self.api.device_attribute)(&mut value, attribute, device) };
         self.check("cuDeviceGetAttribute", code)?;
         Ok(value)
     }
@@ -383,7 +383,7 @@ impl Driver {
     pub fn device_count(&self) -> Result<i32> {
         let mut count = 0;
         // SAFETY: writes one number.
-        self.check("cuDeviceGetCount", unsafe { (self.table.device_count)(&mut count) })?;
+        self.check("cuDeviceGetCount", unsafe { (self.api.device_count)(&mut count) })?;
         Ok(count)
     }
 
@@ -391,7 +391,7 @@ impl Driver {
     pub fn device_name(&self, device: c_int) -> Result<String> {
         let mut name = [0 as c_char; 256];
         // SAFETY: writes at most so many bytes, with a zero at the end.
-        let code = unsafe { (self.table.device_name)(name.as_mut_ptr(), name.len() as c_int, device) };
+        let code = unsafe { (self.api.device_name)(name.as_mut_ptr(), name.len() as c_int, device) };
         self.check("cuDeviceGetName", code)?;
         name[255] = 0;
         // SAFETY: there is a zero.
@@ -406,7 +406,7 @@ impl Driver {
     pub unsafe fn refuse_capture(&self, stream: Stream, what: &str) -> Result<()> {
         let mut state = 0;
         // SAFETY: by the caller's promise; writes one number.
-        let code = unsafe { (self.table.stream_capturing)(stream.raw(), &mut state) };
+        let code = unsafe { (self.api.stream_capturing)(stream.raw(), &mut state) };
         if code::CAPTURE.contains(&code) {
             let reason = format!("{what} is not possible while a stream of the same context is being captured");
             return Err(Error::Capturing { reason, code });
@@ -422,7 +422,7 @@ impl Driver {
     pub fn event(&'static self) -> Result<OwnEvent> {
         let mut event = std::ptr::null_mut();
         // SAFETY: writes one handle.
-        self.check("cuEventCreate", unsafe { (self.table.event_create)(&mut event, NO_TIMING) })?;
+        self.check("cuEventCreate", unsafe { (self.api.event_create)(&mut event, NO_TIMING) })?;
         Ok(OwnEvent { driver: self, event })
     }
 }
@@ -441,21 +441,21 @@ impl OwnEvent {
     /// The stream is one of the current context, in which the event was made.
     pub unsafe fn record(&self, stream: Stream) -> Result<()> {
         // SAFETY: by the caller's promise.
-        let code = unsafe { (self.driver.table.event_record)(self.event, stream.raw()) };
+        let code = unsafe { (self.driver.api.event_record)(self.event, stream.raw()) };
         self.driver.check("cuEventRecord", code)
     }
 
     /// Waits for the work that was marked last.
     pub fn wait(&self) -> Result<()> {
         // SAFETY: the event lives.
-        self.driver.check("cuEventSynchronize", unsafe { (self.driver.table.event_wait)(self.event) })
+        self.driver.check("cuEventSynchronize", unsafe { (self.driver.api.event_wait)(self.event) })
     }
 }
 
 impl Drop for OwnEvent {
     fn drop(&mut self) {
         // SAFETY: the event lives, and is not used again.
-        unsafe { (self.driver.table.event_destroy)(self.event) };
+        unsafe { (self.driver.api.event_destroy)(self.event) };
     }
 }
 
@@ -476,20 +476,20 @@ mod tests {
         let Some(driver) = emulator() else { return };
         let mut context = std::ptr::null_mut();
         // SAFETY: writes one handle.
-        assert_eq!(unsafe { (driver.table.primary_retain)(&mut context, 0) }, 0);
+        assert_eq!(unsafe { (driver.api.primary_retain)(&mut context, 0) }, 0);
         let current = || {
             let mut current = std::ptr::null_mut();
             // SAFETY: writes one handle.
-            assert_eq!(unsafe { (driver.table.context_current)(&mut current) }, 0);
+            assert_eq!(unsafe { (driver.api.context_current)(&mut current) }, 0);
             current
         };
         let mode = || {
             let (mut mode, mut same) = (RELAXED, 0);
             // SAFETY: each reads and writes one number; the second puts back what the first took.
             unsafe {
-                assert_eq!((driver.table.exchange_capture_mode)(&mut mode), 0);
+                assert_eq!((driver.api.exchange_capture_mode)(&mut mode), 0);
                 same += mode;
-                assert_eq!((driver.table.exchange_capture_mode)(&mut mode), 0);
+                assert_eq!((driver.api.exchange_capture_mode)(&mut mode), 0);
             }
             same
         };
@@ -513,7 +513,7 @@ mod tests {
         assert!(panicking(true).is_err());
         assert_eq!((current(), mode()), (std::ptr::null_mut(), 0));
         // SAFETY: retained above.
-        assert_eq!(unsafe { (driver.table.primary_release)(0) }, 0);
+        assert_eq!(unsafe { (driver.api.primary_release)(0) }, 0);
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub const VERSION: u32 = 1;
 pub const ALIGNMENT: u64 = 256;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 256;
+/// Bytes of the largest head that an image can have.
+pub const MOST_HEAD_BYTES: u64 = 41_216;
 /// Weights that one lane decodes.
 pub const LANE_WEIGHTS: u64 = 104;
 /// Lanes of a tile: a warp.

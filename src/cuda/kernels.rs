@@ -100,7 +100,7 @@ pub(crate) unsafe fn load(
 ) -> Result<&'static Kernels> {
     let mut id = 0;
     // SAFETY: by the caller's promise; writes one number.
-    driver.check("cuCtxGetId", unsafe { (driver.table.context_id)(context, &mut id) })?;
+    driver.check("cuCtxGetId", unsafe { (driver.api.context_id)(context, &mut id) })?;
     let key = (driver.identity(), id, choice);
     // Held while kernels are loaded: two threads that open the same device load once.
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,7 +162,7 @@ struct Loading {
 impl Drop for Loading {
     fn drop(&mut self) {
         // SAFETY: the module was loaded in the current context, and none of its functions were handed out.
-        unsafe { (self.driver.table.module_unload)(self.module) };
+        unsafe { (self.driver.api.module_unload)(self.module) };
     }
 }
 
@@ -173,7 +173,7 @@ impl Loading {
     unsafe fn new(driver: &'static Driver, image: &[u8]) -> Result<Loading> {
         let mut module = std::ptr::null_mut();
         // SAFETY: by the caller's promise.
-        let code = unsafe { (driver.table.module_load)(&mut module, image.as_ptr().cast()) };
+        let code = unsafe { (driver.api.module_load)(&mut module, image.as_ptr().cast()) };
         driver.check("cuModuleLoadData", code)?;
         Ok(Loading { driver, module })
     }
@@ -185,7 +185,7 @@ impl Loading {
     ///
     /// As for `new`.
     unsafe fn finish(self, name: &str, capability: u32, most_shared: u32) -> Result<Kernels> {
-        let table = &self.driver.table;
+        let api = &self.driver.api;
         let warps = |table_bytes| policy::warps(capability, table_bytes, most_shared);
         let decode = [policy::TABLE_SMALL, policy::TABLE_LARGE].map(|t| policy::decode_shared(t, warps(t)));
         let decode = decode[0].max(decode[1]);
@@ -194,12 +194,12 @@ impl Loading {
         for ((name, shared), function) in NAMES.into_iter().zip(shared).zip(&mut functions) {
             // SAFETY: the module is loaded, the name ends with a zero, and each call writes one value.
             unsafe {
-                let code = (table.module_function)(function, self.module, name.as_ptr());
+                let code = (api.module_function)(function, self.module, name.as_ptr());
                 self.driver.check("cuModuleGetFunction", code)?;
                 let mut most = 0;
-                let code = (table.function_attribute)(&mut most, attribute::DYNAMIC_SHARED_BYTES, *function);
+                let code = (api.function_attribute)(&mut most, attribute::DYNAMIC_SHARED_BYTES, *function);
                 self.driver.check("cuFuncGetAttribute", code)?;
-                let code = (table.function_set_attribute)(*function, attribute::DYNAMIC_SHARED_BYTES, shared as i32);
+                let code = (api.function_set_attribute)(*function, attribute::DYNAMIC_SHARED_BYTES, shared as i32);
                 self.driver.check("cuFuncSetAttribute", code)?;
             }
         }

@@ -12,10 +12,11 @@
 //! fail, and the message says how many were made; and the thread's context may be impossible to restore after all was
 //! launched.
 
-use super::driver::{DevicePtr, Function, Stream};
+use super::device::Opened;
+use super::driver::{DevicePtr, Stream};
 use super::image::TILE_WEIGHTS;
 use super::policy::{self, Job, Jobs, MOST_JOBS};
-use super::resident::{Resident, Shared};
+use super::resident::Resident;
 use crate::error::{Error, Result};
 
 /// A run of weights and where it goes, checked.
@@ -37,31 +38,6 @@ impl Piece<'_> {
     fn job(&self) -> Job {
         let &Piece { first, count, dst, status, .. } = self;
         Job { dst, status, first, count, ..self.resident.template }
-    }
-}
-
-impl Shared {
-    /// Launches a kernel with one parameter.
-    ///
-    /// # Safety
-    ///
-    /// The context is current, the stream is one of its, and the kernel is right to run with this parameter.
-    pub(super) unsafe fn launch<T>(
-        &self,
-        function: Function,
-        blocks: u32,
-        threads: u32,
-        shared: u32,
-        parameter: &T,
-        stream: Stream,
-    ) -> Result<()> {
-        let mut parameters = [(&raw const *parameter).cast_mut().cast()];
-        // SAFETY: by the caller's promise; the driver copies the parameter before it returns.
-        let code = unsafe {
-            let (list, none) = (parameters.as_mut_ptr(), std::ptr::null_mut());
-            (self.driver.table.launch)(function, blocks, 1, 1, threads, 1, 1, shared, stream.raw(), list, none)
-        };
-        self.driver.check("cuLaunchKernel", code)
     }
 }
 
@@ -290,7 +266,7 @@ fn of_one(error: Error, kind: &str, number: usize) -> Error {
 /// # Safety
 ///
 /// As for the functions above.
-unsafe fn enqueue<'a>(shared: &Shared, pieces: impl Iterator<Item = Piece<'a>>, stream: Stream) -> Result<()> {
+unsafe fn enqueue<'a>(shared: &Opened, pieces: impl Iterator<Item = Piece<'a>>, stream: Stream) -> Result<()> {
     let mut pieces = pieces.peekable();
     if pieces.peek().is_none() {
         return Ok(());
@@ -328,7 +304,7 @@ fn partly(error: Error, launches: u32) -> Error {
 /// # Safety
 ///
 /// As for `enqueue`, with the context current.
-unsafe fn one(shared: &Shared, piece: &Piece<'_>, stream: Stream) -> Result<()> {
+unsafe fn one(shared: &Opened, piece: &Piece<'_>, stream: Stream) -> Result<()> {
     let mut job = piece.job();
     let warps = policy::warps(shared.capability, job.table_bytes, shared.most_shared);
     let tiles = piece.tiles();
@@ -343,7 +319,7 @@ unsafe fn one(shared: &Shared, piece: &Piece<'_>, stream: Stream) -> Result<()> 
 ///
 /// As for `enqueue`, with the context current.
 unsafe fn many<'a>(
-    shared: &Shared,
+    shared: &Opened,
     first: Piece<'a>,
     more: &mut impl Iterator<Item = Piece<'a>>,
     stream: Stream,

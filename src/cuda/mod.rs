@@ -6,7 +6,8 @@
 //! - [`driver`]: the CUDA driver, loaded at run time;
 //! - [`policy`]: what host and kernels agree on;
 //! - [`kernels`]: the kernels, chosen and loaded;
-//! - [`resident`]: devices, and images that lie on them;
+//! - [`device`]: an open device: a context with the kernels loaded in it;
+//! - [`resident`]: images in device memory;
 //! - [`upload`]: images made on the device, from the file's parts;
 //! - [`launch`]: decoding, the hot path;
 //! - `cudarc` (with the feature of that name): the same with the types of the crate cudarc.
@@ -33,6 +34,7 @@
 
 #[cfg(feature = "cudarc")]
 mod cudarc;
+pub(crate) mod device;
 pub(crate) mod driver;
 pub(crate) mod image;
 pub(crate) mod kernels;
@@ -41,8 +43,9 @@ pub(crate) mod policy;
 pub(crate) mod resident;
 pub(crate) mod upload;
 
+pub use device::{Device, DeviceInfo, DeviceOptions};
 pub use driver::{DevicePtr, Stream};
 pub use kernels::Choice;
 pub use launch::decompress_batch;
-pub use resident::{Device, DeviceInfo, DeviceOptions, Resident};
+pub use resident::Resident;
 pub use upload::Staging;

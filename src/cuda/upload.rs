@@ -1,10 +1,10 @@
-//! Making an image on the device: the group's parts in stream order, then a kernel that makes the index of them.
+//! Images made on the device: the group's parts are copied in stream order, then a kernel makes the index from them.
 //!
 //! ```text
 //! head ─► image            copied from memory that the resident keeps
-//! 0 ─► starts, lanes       for the kernel adds to them, and says nothing of lanes without weights
+//! 0 ─► starts, lanes       because the kernel adds to them, and writes nothing for lanes without weights
 //! codes ─► code            then zeros up to the signs
-//! gaps, positions ─► signs parked where the signs will lie
+//! gaps, positions ─► signs parked where the signs will be stored
 //! df11_index               starts and lanes from gaps, positions, codes and table; the state word where they disagree
 //! signs ─► signs           over what was parked, then zeros up to the end
 //! ```
@@ -12,14 +12,14 @@
 //! # Host memory
 //!
 //! `cuMemcpyHtoDAsync` reads pinned memory when the stream gets there. Pageable memory it usually copies aside at once,
-//! but a device that reaches pageable memory by itself need not. So nothing is taken for granted: whatever was copied
-//! from stays until the stream has passed the copy, and a half of the staging memory is written again only when an
-//! event says so.
+//! but a device that can access pageable memory by itself need not. So nothing is assumed: the source of a copy stays
+//! until the stream has executed the copy, and half of the staging memory is written again only when an event says so.
 
-use super::driver::{DevicePtr, Driver, OwnEvent, Stream};
-use super::image::Head;
+use super::device::{Device, Opened};
+use super::driver::{self, DevicePtr, Driver, OwnEvent, Stream};
+use super::image::{Head, Layout, STATE_OFFSET};
 use super::policy::{self, IndexJob};
-use super::resident::Shared;
+use super::resident::{Resident, check_image, group_of};
 use crate::error::{Error, Result};
 use crate::format::{Member, Model};
 use std::ffi::c_void;
@@ -27,7 +27,7 @@ use std::ffi::c_void;
 /// Bytes of each half of the staging memory where a file is read and the caller gave none.
 const HALF: usize = 1 << 20;
 
-/// Host memory of the caller's through which an upload goes: pinned memory makes copies asynchronous.
+/// Host memory that you provide for an upload to go through. Pinned memory makes copies asynchronous.
 #[derive(Debug, Clone, Copy)]
 pub struct Staging {
     memory: *mut u8,
@@ -35,17 +35,135 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// The least that can be used, in bytes. Some MiB are sensible.
+    /// The least size that can be used, in bytes. A few MiB are sensible.
     pub const LEAST_BYTES: usize = 4096;
 
-    /// `bytes` bytes at `memory`, with any alignment.
+    /// Takes `bytes` bytes at `memory`, with any alignment.
     ///
     /// # Safety
     ///
-    /// They can be read and written by the upload and the device, and nobody else uses them, until the stream has
-    /// passed the upload.
+    /// The upload and the device can read and write them, and nobody else uses them, until the stream has executed the
+    /// upload.
     pub unsafe fn new(memory: *mut c_void, bytes: usize) -> Staging {
         Staging { memory: memory.cast(), bytes }
+    }
+
+    /// Checks that it can be used.
+    fn check(self) -> Result<()> {
+        if self.memory.is_null() {
+            return Err(Error::InvalidArgument("the staging memory is NULL".into()));
+        }
+        if self.bytes < Self::LEAST_BYTES {
+            let (needed, given) = (Self::LEAST_BYTES as u64, self.bytes as u64);
+            return Err(Error::BufferTooSmall { what: "the staging memory".into(), needed, given });
+        }
+        Ok(())
+    }
+}
+
+impl Device {
+    /// Makes a group's image on the device, in stream order: copies the group's parts there, and a kernel makes the
+    /// index from the file's gaps and positions. Work enqueued after the upload may use the image.
+    ///
+    /// Without `staging`, a file that is mapped or in memory is copied from there: the model and the resident must stay
+    /// until the stream has executed the upload. With `staging`, the file's bytes go through that memory, half by half;
+    /// it should be pinned, and must stay until the stream has executed the upload, but the model need not. A file that
+    /// is read piece by piece needs memory to be read into: without `staging`, 2 MiB are allocated for the call, and the
+    /// call waits for the stream until the last copy is done.
+    ///
+    /// Whether gaps and positions fit the codes is found out on the device: if they do not, decoding reports `CORRUPT`
+    /// in its status.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::bind`]; `DefaultStream`, `WrongDevice`, `Capturing` (an upload cannot be captured), `Cuda`, `Io`,
+    /// `Corrupt` if a file has become shorter. After the latter four some of the work may be in the stream, so the
+    /// memory must stay until the stream has executed it; it then holds no image.
+    ///
+    /// # Safety
+    ///
+    /// The `image_bytes` bytes at `image` must be memory of this device's context until the resident is dropped and its
+    /// decodes have ended. `stream` must be a stream, and the memory named above must stay as long as said there.
+    pub unsafe fn upload(
+        &self,
+        model: &Model,
+        group: usize,
+        image: DevicePtr,
+        image_bytes: u64,
+        stream: Stream,
+        staging: Option<Staging>,
+    ) -> Result<Resident> {
+        let head = Head::of(group_of(model, group)?)?;
+        check_image(head.layout(), image, image_bytes)?;
+        self.0.check_null(stream)?;
+        // SAFETY: the image fits the memory, which the caller keeps with the stream and the staging memory; the resident
+        // keeps the head's bytes.
+        let bytes = unsafe { enqueue(&self.0, model, group, &head, image, stream, staging)? };
+        Ok(Resident::new(self, image, *head.layout(), head.ends(), bytes))
+    }
+
+    /// [`Device::upload`] into memory that this allocates for it (`cuMemAlloc`, which may wait for the device). The
+    /// memory is the caller's from then on, and is freed by [`Device::free_memory`] or a call of the caller's own;
+    /// dropping the resident does not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::upload`], and `OutOfMemory`. After an error the memory is free again.
+    ///
+    /// # Safety
+    ///
+    /// As [`Device::upload`].
+    pub unsafe fn upload_alloc(&self, model: &Model, group: usize, stream: Stream) -> Result<(DevicePtr, Resident)> {
+        let layout = Layout::of(group_of(model, group)?)?;
+        let shared = &self.0;
+        shared.check_null(stream)?;
+        let mut image = 0;
+        // SAFETY: the context lives; the stream is one.
+        let allocated = shared.driver.relaxed(|| unsafe {
+            shared.driver.within(shared.context, || {
+                shared.check_stream(stream)?;
+                shared.driver.refuse_capture(stream, "an upload")?;
+                match (shared.driver.api.allocate)(&mut image, layout.image_bytes as usize) {
+                    driver::code::OUT_OF_MEMORY => {
+                        Err(Error::OutOfMemory { bytes: layout.image_bytes, what: "an image on the device" })
+                    }
+                    code => shared.driver.check("cuMemAlloc", code),
+                }
+            })
+        });
+        // SAFETY: the memory was just allocated; the rest is the caller's promise.
+        let uploaded =
+            allocated.and_then(|()| unsafe { self.upload(model, group, image, layout.image_bytes, stream, None) });
+        match uploaded {
+            Ok(resident) => Ok((image, resident)),
+            Err(error) => {
+                // This waits for copies that may be in the stream. The first error is the one to tell.
+                // SAFETY: nobody else knows the memory.
+                let _ = unsafe { self.free_memory(image) };
+                Err(error)
+            }
+        }
+    }
+
+    /// Frees what [`Device::upload_alloc`] allocated; 0 is nothing. `cuMemFree` waits for the device: this is no call
+    /// for a decode loop, nor for a thread that captures.
+    ///
+    /// # Errors
+    ///
+    /// `Cuda`, `Capturing`: the memory is then still there.
+    ///
+    /// # Safety
+    ///
+    /// The memory is of this context, was allocated by `cuMemAlloc` and not freed, and nothing uses it from now on.
+    pub unsafe fn free_memory(&self, memory: DevicePtr) -> Result<()> {
+        if memory == 0 {
+            return Ok(());
+        }
+        let shared = &self.0;
+        // SAFETY: by the caller's promise; the context lives.
+        shared.driver.relaxed(|| unsafe {
+            shared.driver.within(shared.context, || shared.driver.check("cuMemFree", (shared.driver.api.free)(memory)))
+        })
     }
 }
 
@@ -54,11 +172,11 @@ struct Ring {
     memory: *mut u8,
     half: usize,
     events: [OwnEvent; 2],
-    /// Whether a half's event was recorded behind a copy from it.
+    /// True for a half whose event was recorded after a copy from it.
     marked: [bool; 2],
-    /// Whether a half was written at all.
+    /// True for a half that has been written.
     written: [bool; 2],
-    /// Whether a copy may be in the stream with no event behind it.
+    /// True while a copy may be in the stream with no event after it.
     unmarked: bool,
     next: usize,
     own: Option<Vec<u8>>,
@@ -79,6 +197,24 @@ impl Ring {
         let (marked, written) = ([false; 2], [false; 2]);
         Ok(Ring { memory, half: bytes / 2, events, marked, written, unmarked: false, next: 0, own })
     }
+
+    /// Waits until the next half is no longer copied from, and returns up to `most` bytes of it.
+    fn free_half(&mut self, most: u64) -> Result<&mut [u8]> {
+        let half = self.next;
+        if self.marked[half] {
+            self.events[half].wait()?;
+        }
+        // SAFETY: the memory has two halves of this size. Nothing reads this one now, because its event has passed. It is
+        // written once before a slice is made of it.
+        Ok(unsafe {
+            let memory = self.memory.add(half * self.half);
+            if !self.written[half] {
+                memory.write_bytes(0, self.half);
+                self.written[half] = true;
+            }
+            std::slice::from_raw_parts_mut(memory, most.min(self.half as u64) as usize)
+        })
+    }
 }
 
 impl Drop for Ring {
@@ -86,7 +222,7 @@ impl Drop for Ring {
         if let Some(own) = self.own.take() {
             let passed = !self.unmarked && (0..2).all(|half| !self.marked[half] || self.events[half].wait().is_ok());
             if !passed {
-                // The driver may still read it, and does not say when it will have. This follows a failed call.
+                // The driver may still read it, and cannot say when it will have done so. A call has failed before.
                 std::mem::forget(own);
             }
         }
@@ -101,13 +237,13 @@ struct Upload<'a> {
     ring: Option<Ring>,
 }
 
-/// Puts an upload into a stream. Returns the head's bytes, which must stay until the stream has passed it.
+/// Enqueues an upload. Returns the head's bytes, which must stay until the stream has executed it.
 ///
 /// # Safety
 ///
-/// As for `Device::upload`; the image's address and size were checked.
-pub(super) unsafe fn upload(
-    device: &Shared,
+/// As for [`Device::upload`]; the image's address and size were checked.
+unsafe fn enqueue(
+    device: &Opened,
     model: &Model,
     group: usize,
     head: &Head,
@@ -115,23 +251,11 @@ pub(super) unsafe fn upload(
     stream: Stream,
     staging: Option<Staging>,
 ) -> Result<Vec<u8>> {
-    if let Some(staging) = staging {
-        if staging.memory.is_null() {
-            return Err(Error::InvalidArgument("the staging memory is NULL".into()));
-        }
-        if staging.bytes < Staging::LEAST_BYTES {
-            let needed = Staging::LEAST_BYTES as u64;
-            return Err(Error::BufferTooSmall {
-                what: "the staging memory".into(),
-                needed,
-                given: staging.bytes as u64,
-            });
-        }
-    }
+    staging.map_or(Ok(()), Staging::check)?;
     let driver = device.driver;
     let bytes = head.bytes();
     let mut started = false;
-    // SAFETY: the context lives as long as the device, and the stream is one, by the caller's promise.
+    // SAFETY: the device keeps its context alive, and `stream` is a stream; `all` is called with the context current.
     let result = driver.relaxed(|| unsafe {
         driver.within(device.context, || {
             device.check_stream(stream)?;
@@ -144,7 +268,7 @@ pub(super) unsafe fn upload(
     });
     if let Err(error) = result {
         if started {
-            // It may be in use, and there will be no resident to keep it: some 20 KB, after a failed call.
+            // The bytes may be in use, and no resident will keep them: some 20 KB, after a failed call.
             std::mem::forget(bytes);
         }
         return Err(error);
@@ -155,16 +279,14 @@ pub(super) unsafe fn upload(
 impl Upload<'_> {
     /// # Safety
     ///
-    /// As for `upload`, with the context current.
-    unsafe fn all(&mut self, device: &Shared, group: usize, head: &Head, bytes: &[u8], image: u64) -> Result<()> {
+    /// As for [`enqueue`], with the context current; `bytes` stays until the stream has executed the upload.
+    unsafe fn all(&mut self, device: &Opened, group: usize, head: &Head, bytes: &[u8], image: u64) -> Result<()> {
         let layout = head.layout();
-        let members = &self.model.groups()[group];
         let (gaps, positions) = (image + layout.parked_gaps(), image + layout.parked_positions());
-        let position_count = members.member(Member::OutputPositions).len / 4;
         let code_end = layout.code + layout.code_bytes;
         let signs_end = layout.signs + layout.weights;
-        // SAFETY: all of it lies inside the image, by the layout; sizes of members were checked when the model was
-        // opened.
+        // SAFETY: the layout puts every address and size inside the image; the sizes of members were checked when the
+        // model was opened.
         unsafe {
             self.copy(image, bytes)?;
             self.zero(image + layout.starts, layout.code - layout.starts)?;
@@ -173,47 +295,63 @@ impl Upload<'_> {
             self.member(group, Member::Gaps, gaps)?;
             self.member(group, Member::OutputPositions, positions)?;
             if layout.blocks() > 0 {
-                let job = IndexJob {
-                    image_state: image + super::image::STATE_OFFSET,
-                    table: image + layout.table,
-                    starts: image + layout.starts,
-                    lanes: image + layout.lanes,
-                    code: image + layout.code,
-                    gaps,
-                    positions,
-                    weights: layout.weights,
-                    code_bytes: layout.code_bytes,
-                    code_units: layout.code_units(),
-                    tiles: layout.tiles,
-                    blocks: layout.blocks(),
-                    position_count,
-                    table_bytes: layout.table_bytes,
-                    reserved: 0,
-                };
-                // Each block copies the table first, so that it should have several blocks of code to walk.
-                let most = device.info.multiprocessors as u64 * 4;
-                let blocks = layout.blocks().div_ceil(layout.blocks().div_ceil(most)) as u32;
-                let shared = policy::index_shared(layout.table_bytes);
-                device.launch(device.kernels.index, blocks, policy::INDEX_THREADS, shared, &job, self.stream)?;
+                self.index(device, group, head, image)?;
             }
             self.member(group, Member::SignMantissa, image + layout.signs)?;
             self.zero(image + signs_end, layout.image_bytes - signs_end)
         }
     }
 
+    /// Launches the kernel that makes the index.
+    ///
     /// # Safety
     ///
-    /// The device memory is there; the bytes stay until the stream has passed the copy.
+    /// The context is current, and the image's memory is there. Work that writes table, codes, gaps and positions, and
+    /// zeros to starts and lanes, is in the stream.
+    unsafe fn index(&self, device: &Opened, group: usize, head: &Head, image: u64) -> Result<()> {
+        let layout = head.layout();
+        let job = IndexJob {
+            image_state: image + STATE_OFFSET,
+            table: image + layout.table,
+            starts: image + layout.starts,
+            lanes: image + layout.lanes,
+            code: image + layout.code,
+            gaps: image + layout.parked_gaps(),
+            positions: image + layout.parked_positions(),
+            weights: layout.weights,
+            code_bytes: layout.code_bytes,
+            code_units: layout.code_units(),
+            tiles: layout.tiles,
+            blocks: layout.blocks(),
+            position_count: self.model.groups()[group].member(Member::OutputPositions).len / 4,
+            table_bytes: layout.table_bytes,
+            reserved: 0,
+        };
+        // Each block copies the table first, so it should have several blocks of code to walk.
+        let most = device.info.multiprocessors as u64 * 4;
+        let blocks = layout.blocks().div_ceil(layout.blocks().div_ceil(most)) as u32;
+        let shared = policy::index_shared(layout.table_bytes);
+        // SAFETY: the index kernel takes an `IndexJob`, and the job's addresses are the image's sections.
+        unsafe { device.launch(device.kernels.index, blocks, policy::INDEX_THREADS, shared, &job, self.stream) }
+    }
+
+    /// Copies host memory to device memory.
+    ///
+    /// # Safety
+    ///
+    /// The device memory is there; the bytes stay until the stream has executed the copy.
     unsafe fn copy(&self, to: DevicePtr, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
-        // SAFETY: by the caller's promise.
+        // SAFETY: the destination holds as many bytes as the slice, which stays long enough.
         let code =
-            unsafe { (self.driver.table.copy_to_device)(to, bytes.as_ptr().cast(), bytes.len(), self.stream.raw()) };
+            unsafe { (self.driver.api.copy_to_device)(to, bytes.as_ptr().cast(), bytes.len(), self.stream.raw()) };
         self.driver.check("cuMemcpyHtoDAsync", code)
     }
 
+    /// Writes zeros to device memory.
+    ///
     /// # Safety
     ///
     /// The device memory is there.
@@ -221,8 +359,8 @@ impl Upload<'_> {
         if bytes == 0 {
             return Ok(());
         }
-        // SAFETY: by the caller's promise.
-        let code = unsafe { (self.driver.table.fill)(at, 0, bytes as usize, self.stream.raw()) };
+        // SAFETY: there are so many bytes of device memory at the address.
+        let code = unsafe { (self.driver.api.fill)(at, 0, bytes as usize, self.stream.raw()) };
         self.driver.check("cuMemsetD8Async", code)
     }
 
@@ -230,7 +368,7 @@ impl Upload<'_> {
     ///
     /// # Safety
     ///
-    /// The device memory is there; without a ring, the model stays until the stream has passed the copy.
+    /// The device memory is there; without a ring, the model stays until the stream has executed the copy.
     unsafe fn member(&mut self, group: usize, member: Member, to: DevicePtr) -> Result<()> {
         let span = self.model.groups()[group].member(member);
         let source = &self.model.sources()[span.file];
@@ -238,42 +376,32 @@ impl Upload<'_> {
             let Some(bytes) = source.slice(span.offset, span.len) else {
                 return Err(Error::Internal("a file that is not in memory, and no memory to read it to".into()));
             };
-            // SAFETY: by the caller's promise.
+            // SAFETY: the destination has room for the part, and the model keeps the bytes.
             return unsafe { self.copy(to, bytes) };
         };
-        let mut pieces = || -> Result<()> {
+        let mut copy_all = || -> Result<()> {
             let mut done = 0;
             while done < span.len {
                 let half = ring.next;
-                let bytes = (span.len - done).min(ring.half as u64) as usize;
-                if ring.marked[half] {
-                    ring.events[half].wait()?;
-                }
-                // SAFETY: the ring's memory has two halves; nobody reads this one now, for its event has passed. It is
-                // written once before a slice is made of it.
-                let piece = unsafe {
-                    let memory = ring.memory.add(half * ring.half);
-                    if !ring.written[half] {
-                        memory.write_bytes(0, ring.half);
-                        ring.written[half] = true;
-                    }
-                    std::slice::from_raw_parts_mut(memory, bytes)
-                };
-                source.read_at(span.offset + done, piece)?;
-                // SAFETY: by the caller's promise; the half stays until its event has passed.
+                let bytes = ring.free_half(span.len - done)?;
+                source.read_at(span.offset + done, bytes)?;
+                let copied = bytes.len() as u64;
+                let bytes = &raw const *bytes;
+                ring.unmarked = true;
+                // SAFETY: the destination has room for the part. The half is not written before its event has passed, and
+                // the stream is one of the current context.
                 unsafe {
-                    ring.unmarked = true;
-                    self.copy(to + done, piece)?;
+                    self.copy(to + done, &*bytes)?;
                     ring.events[half].record(self.stream)?;
-                    ring.unmarked = false;
                 }
+                ring.unmarked = false;
                 ring.marked[half] = true;
                 ring.next = 1 - half;
-                done += bytes as u64;
+                done += copied;
             }
             Ok(())
         };
-        let result = pieces();
+        let result = copy_all();
         self.ring = Some(ring);
         result
     }

@@ -85,7 +85,7 @@ impl Outline {
             encoder: OnceCell::new(),
             histogram: Box::new(*histogram),
             variant,
-            luts: rows::write(&book),
+            luts: rows::write(book.words()),
             splits,
             weights: sum,
             bits,

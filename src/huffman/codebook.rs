@@ -67,14 +67,14 @@ impl Codebook {
         }
         let (tree, changed) = limited_tree(histogram);
         let book = Codebook::from_words(&tree, (changed > 0).then_some(Limit::Counts(changed)));
-        if rows::count(&book) < rows::MAX_ROWS {
+        if rows::count(book.words()) < rows::MAX_ROWS {
             return Some(book);
         }
         // Eight bits are always enough: one row holds them all, and there are at most 241 symbols.
         (8..=16).rev().find_map(|most| {
             let lengths = package_merge(histogram, most);
             let book = Codebook::from_words(&canonical(&lengths), Some(Limit::Rows(most)));
-            (rows::count(&book) < rows::MAX_ROWS).then_some(book)
+            (rows::count(book.words()) < rows::MAX_ROWS).then_some(book)
         })
     }
 
@@ -94,7 +94,7 @@ impl Codebook {
     }
 
     /// The words of all exponents that occur, in the order of the exponents.
-    pub fn words(&self) -> impl Iterator<Item = Code> + '_ {
+    pub fn words(&self) -> impl Iterator<Item = Code> + Clone + '_ {
         self.words.iter().copied().filter(|c| c.len > 0)
     }
 

@@ -25,7 +25,6 @@
 
 use super::MAX_CODE_BITS;
 use super::code::{Code, CodeTable};
-use super::codebook::Codebook;
 use std::collections::BTreeSet;
 
 /// Entries from here on are pointers to other rows, so larger exponents cannot be coded.
@@ -133,28 +132,30 @@ fn depth(code: Code) -> u32 {
     (code.len as u32 - 1) / 8
 }
 
-fn prefixes(book: &Codebook) -> BTreeSet<Prefix> {
-    book.words().flat_map(|code| (0..=depth(code)).map(move |bytes| prefix(code, bytes))).chain([(0, 0)]).collect()
+/// The rows that words take, each as the prefix that leads to it.
+fn prefixes(words: impl Iterator<Item = Code>) -> BTreeSet<Prefix> {
+    words.flat_map(|code| (0..=depth(code)).map(move |bytes| prefix(code, bytes))).chain([(0, 0)]).collect()
 }
 
-/// How many rows a code takes, without the row of lengths.
-pub fn count(book: &Codebook) -> usize {
-    prefixes(book).len()
+/// Returns how many rows a code takes, without the row of lengths. `words` are one for each exponent that occurs.
+pub fn count(words: impl Iterator<Item = Code>) -> usize {
+    prefixes(words).len()
 }
 
 /// Writes `luts` (all rows, row-major, the row of lengths last) as the reference does: each code and each pointer in the
 /// first slot of its run, every other slot a repetition of the one before, across rows too. The end of data is in no row.
+/// `words` are one for each exponent that occurs.
 ///
-/// Before anything is known the reference has nothing to repeat: if no code and no pointer begins at slot 0 of row 0 (one
-/// exponent, most weights of two, ternary weights) it fails. Here the smallest entry of the row stands in, which is as
-/// good: no valid stream reaches such a slot.
-pub fn write(book: &Codebook) -> Vec<u8> {
-    let prefixes: Vec<Prefix> = prefixes(book).into_iter().collect();
+/// At the start the reference has nothing to repeat: if no code and no pointer begins at slot 0 of row 0 (one exponent,
+/// most weights of two, ternary weights) it fails. Here the smallest entry of the row stands in, which is as good: no
+/// valid stream reaches such a slot.
+pub fn write(words: impl Iterator<Item = Code> + Clone) -> Vec<u8> {
+    let prefixes: Vec<Prefix> = prefixes(words.clone()).into_iter().collect();
     let mut rows = Vec::with_capacity((prefixes.len() + 1) * ROW);
     for &this in &prefixes {
         let bytes = this.0;
         let mut slots = [None; ROW];
-        for code in book.words().filter(|&c| bytes <= depth(c) && prefix(c, bytes) == this) {
+        for code in words.clone().filter(|&c| bytes <= depth(c) && prefix(c, bytes) == this) {
             let slot = (code.bits << (8 * bytes)) >> 24;
             let entry = if bytes == depth(code) {
                 code.symbol
@@ -170,19 +171,22 @@ pub fn write(book: &Codebook) -> Vec<u8> {
             rows.push(entry);
         }
     }
-    rows.extend((0..=255).map(|exponent| book.word(exponent).len));
+    let mut lengths = [0; ROW];
+    words.for_each(|code| lengths[code.symbol as usize] = code.len);
+    rows.extend(lengths);
     rows
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::codebook::Codebook;
     use super::*;
 
     /// Rows of a code of three exponents, and the place of the row of lengths.
     fn rows() -> (Vec<u8>, usize) {
         let mut counts = [0; 256];
         (counts[120], counts[121], counts[122]) = (5, 9, 40);
-        let luts = write(&Codebook::new(&counts).unwrap());
+        let luts = write(Codebook::new(&counts).unwrap().words());
         let lengths = luts.len() - ROW;
         assert_eq!(lengths, ROW, "one row holds codes as short as these");
         (luts, lengths)

@@ -43,7 +43,8 @@ impl Emulator {
 
     /// Options that load this driver.
     pub fn options(&self) -> DeviceOptions {
-        DeviceOptions { libcuda: Some(self.path.clone()), ..Default::default() }
+        // SAFETY: the path is that of the emulated driver.
+        unsafe { DeviceOptions::default().libcuda(&self.path) }
     }
 
     /// The device of that number.

@@ -404,14 +404,13 @@ mod tests {
         assert!((real.image_bytes * 8) as f64 / 15_728_640.0 < 10.9);
     }
 
-    /// DF11_IMAGE_HEAD_BYTES_MAX is enough for every head, and no more than that.
     #[test]
-    fn no_head_is_larger_than_the_header_says() {
+    fn the_largest_head_is_as_large_as_is_said() {
         let tables = (2..=7).flat_map(|bits| table::Shape::sizes(bits).map(move |bytes| (bits, bytes)));
         let head = |(second_bits, table_bytes)| {
             let sizes = Sizes { second_bits, table_bytes, tensors: MOST_TENSORS as u32, longest: 32, ..SMALL };
             Layout::new(sizes).unwrap().head_bytes()
         };
-        assert_eq!(tables.map(head).max(), Some(crate::capi::resident::DF11_IMAGE_HEAD_BYTES_MAX));
+        assert_eq!(tables.map(head).max(), Some(MOST_HEAD_BYTES));
     }
 }
