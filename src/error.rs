@@ -190,7 +190,7 @@ pub(crate) fn shorten(text: &str, most: usize) -> String {
 
 /// A path as messages show it.
 pub(crate) fn shorten_path(path: &Path) -> String {
-    shorten_path(path)
+    shorten(&path.display().to_string(), 200)
 }
 
 impl fmt::Display for Place {

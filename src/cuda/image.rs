@@ -42,7 +42,7 @@
 //!
 //! # Who makes it
 //!
-//! [`write_image`] on the host, in one walk over the codes; a device, from the file's gaps and positions. [`decode()`] is
+//! [`Group::write_image`](crate::Group::write_image) on the host, in one walk over the codes; a device, from the file's gaps and positions. [`decode()`] is
 //! the oracle of both and of the decode kernels: it reads an image as a kernel does, one lane after the other, slowly.
 
 mod build;
@@ -51,7 +51,6 @@ mod decode;
 mod layout;
 mod table;
 
-pub use build::{write_image, write_image_part, write_image_raw};
 pub use decode::{Decoded, decode};
 pub use layout::{Head, Layout};
 pub use table::{Table, WINDOW};

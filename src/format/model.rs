@@ -314,11 +314,7 @@ fn packed_tensors(
 }
 
 /// Maps each tensor's name to its number. Fails if two have the same name.
-fn number_names(
-    sources: &[Source],
-    groups: &[GroupData],
-    tensors: &[TensorData],
-) -> Result<HashMap<String, usize>> {
+fn number_names(sources: &[Source], groups: &[GroupData], tensors: &[TensorData]) -> Result<HashMap<String, usize>> {
     let mut numbers = HashMap::with_capacity(tensors.len());
     for (i, tensor) in tensors.iter().enumerate() {
         if let Some(other) = numbers.insert(tensor.name.clone(), i) {

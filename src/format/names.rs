@@ -32,11 +32,7 @@ pub(crate) fn member_of(name: &str) -> Option<(&str, usize)> {
 /// of tensors is known: a group of one is then taken for such a module, and the tensors of a larger one are numbered.
 ///
 /// The error is the reason.
-pub(super) fn names_of(
-    group: &str,
-    count: usize,
-    config: Option<&Config>,
-) -> std::result::Result<Vec<String>, String> {
+pub(super) fn names_of(group: &str, count: usize, config: Option<&Config>) -> std::result::Result<Vec<String>, String> {
     match config.and_then(|c| c.attributes(group)) {
         Some(list) if list.len() == count => Ok(list.iter().map(|a| format!("{group}.{a}.weight")).collect()),
         _ if count == 1 => Ok(vec![format!("{group}.weight")]),

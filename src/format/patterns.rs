@@ -104,9 +104,8 @@ impl Patterns {
                 let reason = format!("pattern_dict['{}'] is not a list of texts", shorten(text, 80));
                 return Err(fault(false, reason));
             };
-            let regex = full_match(text).map_err(|e| {
-                fault(true, format!("the pattern '{}' cannot be used: {e}", shorten(text, 80)))
-            })?;
+            let regex = full_match(text)
+                .map_err(|e| fault(true, format!("the pattern '{}' cannot be used: {e}", shorten(text, 80))))?;
             entries.push(Pattern { text: text.clone(), regex, attributes });
         }
         Ok(Patterns { entries })

@@ -41,17 +41,10 @@ pub(super) struct Metadata {
 
 impl Metadata {
     /// Adds what the header of file `number` has under [`SHAPES_KEY`] and [`HASHES_KEY`].
-    pub fn add(
-        &mut self,
-        shapes: Option<String>,
-        hashes: Option<String>,
-        number: usize,
-        place: &Place,
-    ) -> Result<()> {
+    pub fn add(&mut self, shapes: Option<String>, hashes: Option<String>, number: usize, place: &Place) -> Result<()> {
         if let Some(text) = &shapes {
-            let parsed: HashMap<String, Vec<u64>> = serde_json::from_str(text).map_err(|e| {
-                Error::invalid(place.clone(), format!("the metadata '{SHAPES_KEY}' is not valid: {e}"))
-            })?;
+            let parsed: HashMap<String, Vec<u64>> = serde_json::from_str(text)
+                .map_err(|e| Error::invalid(place.clone(), format!("the metadata '{SHAPES_KEY}' is not valid: {e}")))?;
             self.shapes.extend(parsed.into_iter().map(|(name, shape)| (name, (shape, number))));
         }
         if let Some(text) = &hashes {
@@ -78,9 +71,8 @@ impl Metadata {
 
 /// Reads the hashes of a file's metadata.
 fn read_hashes(text: &str, place: &Place, hashes: &mut HashMap<String, [u8; 32]>) -> Result<()> {
-    let invalid = |reason: String| {
-        Error::invalid(place.clone(), format!("the metadata '{HASHES_KEY}' is not valid: {reason}"))
-    };
+    let invalid =
+        |reason: String| Error::invalid(place.clone(), format!("the metadata '{HASHES_KEY}' is not valid: {reason}"));
     let parsed: HashMap<String, String> = serde_json::from_str(text).map_err(|e| invalid(e.to_string()))?;
     for (name, digits) in parsed {
         let Some(hash) = hash_of(&digits) else {

@@ -251,7 +251,9 @@ unsafe impl Feed for RangeFeed<'_> {
     fn next(&mut self, lane: usize) -> Result<Option<Run>> {
         let decoding = self.decoding;
         let tag = decoding.next.fetch_add(1, Ordering::Relaxed);
-        let (Some(&(block, from)), Some(&(next_block, to))) = (decoding.borders.get(tag), decoding.borders.get(tag + 1)) else {
+        let (Some(&(block, from)), Some(&(next_block, to))) =
+            (decoding.borders.get(tag), decoding.borders.get(tag + 1))
+        else {
             // Keep the counter from wrapping in a process that asks for ever.
             decoding.next.store(decoding.borders.len(), Ordering::Relaxed);
             return Ok(None);

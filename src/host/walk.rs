@@ -99,8 +99,7 @@ impl<'a> BlockWalk<'a> {
         let BlockWalk { sources, group, positions, walker, code_buffer, gap_buffer } = self;
         let (code, gaps) = (group.data().member(Member::EncodedExponent), group.data().member(Member::Gaps));
         let n = group.element_count();
-        let corrupt =
-            |member, offset: u64, reason: String| Error::corrupt(group.place(member, offset), reason);
+        let corrupt = |member, offset: u64, reason: String| Error::corrupt(group.place(member, offset), reason);
         let start = (from * BLOCK_BYTES) as u64;
         let code_len = ((to - from) * BLOCK_BYTES) as u64 + 8;
         let code_bytes = sources[code.file].bytes(code.offset + start, code_len.min(code.len - start), code_buffer)?;

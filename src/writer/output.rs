@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result, grow};
 use crate::format::open_regular;
+use crate::format::read_exact_at;
 use crate::progress::Progress;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -111,7 +112,7 @@ impl PartialFile {
     /// Whether it begins with these bytes.
     pub fn starts_with(&self, bytes: &[u8]) -> bool {
         let mut there = vec![0; bytes.len()];
-        read_exact_at(&self.file, &mut there).is_ok() && there == bytes
+        read_exact_at(&self.file, 0, &mut there).is_ok() && there == bytes
     }
 
     fn failure(&self, error: io::Error) -> Error {
@@ -222,19 +223,6 @@ pub(crate) fn sync_folder_of(path: &Path) {
 #[cfg(unix)]
 fn write_all_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, bytes: &mut [u8]) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, 0)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, bytes: &mut [u8]) -> io::Result<()> {
-    match std::os::windows::fs::FileExt::seek_read(file, bytes, 0)? {
-        n if n == bytes.len() => Ok(()),
-        _ => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
 }
 
 #[cfg(windows)]

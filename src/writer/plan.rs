@@ -7,7 +7,7 @@
 
 use crate::error::{Error, Result, shorten};
 pub use crate::format::{Pattern, Patterns};
-use crate::format::{MOST_TENSORS, member_of, natural};
+use crate::format::{member_of, natural};
 use safetensors::Dtype;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -249,7 +249,7 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
     let mut found = Vec::new();
     for &module in &table.modules {
         let Some(number) = patterns.find(module) else { continue };
-        match members(table, module, &patterns.entries[number]) {
+        match members(table, module, &patterns.entries()[number]) {
             Ok(members) if members.is_empty() => {}
             Ok(members) => found.push(PlannedGroup { name: module.into(), members, pattern: number, tied: false }),
             Err(problem) => problems.push(problem),
@@ -260,7 +260,7 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
         let in_group = |tensor: usize| found.iter().any(|g| g.members.contains(&tensor));
         match pair.head {
             None => {
-                let for_matrix = |&pattern: &usize| patterns.entries[pattern].attributes.is_empty();
+                let for_matrix = |&pattern: &usize| patterns.entries()[pattern].attributes().is_empty();
                 let find = |name: &'_ String| Some((name.clone(), patterns.find(name).filter(for_matrix)?));
                 let head = pair.heads.iter().find_map(find);
                 if let Some((name, pattern)) = head {
@@ -295,9 +295,9 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
         }
     }
 
-    let mut used = vec![false; patterns.entries.len()];
+    let mut used = vec![false; patterns.entries().len()];
     found.iter().for_each(|group| used[group.pattern] = true);
-    let unmatched = patterns.entries.iter().zip(&used).filter(|(_, used)| !**used).map(|(p, _)| p.text.clone());
+    let unmatched = patterns.entries().iter().zip(&used).filter(|(_, used)| !**used).map(|(p, _)| p.text().to_owned());
     let (mut groups, mut left) = (Vec::new(), Vec::new());
     for group in found {
         match obstacle(table.tensors, &group.members) {
@@ -315,7 +315,7 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
 
 /// The tensors of a matched module; none, if it has nothing that the pattern speaks of.
 fn members(table: &Table<'_, '_>, module: &str, pattern: &Pattern) -> std::result::Result<Vec<usize>, String> {
-    let listed: Vec<Option<usize>> = pattern.attributes.iter().map(|a| table.find(module, a)).collect();
+    let listed: Vec<Option<usize>> = pattern.attributes().iter().map(|a| table.find(module, a)).collect();
     let missing = listed.iter().position(Option::is_none);
     match (missing, table.own_weight(module)) {
         (None, _) if !listed.is_empty() => Ok(listed.into_iter().flatten().collect()),
@@ -323,9 +323,9 @@ fn members(table: &Table<'_, '_>, module: &str, pattern: &Pattern) -> std::resul
         // A reader that knows the pattern but not the module would give the one tensor the one name in the list.
         (Some(_), Some(_)) if listed.len() == 1 => Err(format!(
             "the pattern '{}' matches '{}', which is a matrix and has no '{}': its list must be empty",
-            shorten(&pattern.text, 80),
+            shorten(pattern.text(), 80),
             shorten(module, 80),
-            shorten(&pattern.attributes[0], 80)
+            shorten(&pattern.attributes()[0], 80)
         )),
         // The reference looks at a Linear or an Embedding before it looks at the list.
         (Some(_), Some(own)) => Ok(vec![own]),
@@ -333,8 +333,8 @@ fn members(table: &Table<'_, '_>, module: &str, pattern: &Pattern) -> std::resul
         (Some(missing), None) => Err(format!(
             "'{}' lacks the tensor '{}.weight', which is in the list of the pattern '{}'",
             shorten(module, 80),
-            shorten(&pattern.attributes[missing], 80),
-            shorten(&pattern.text, 80)
+            shorten(&pattern.attributes()[missing], 80),
+            shorten(pattern.text(), 80)
         )),
     }
 }
