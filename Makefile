@@ -68,7 +68,7 @@ bench:
 
 # include/df11.h from src/capi.
 header:
-	DF11_BLESS=1 $(CARGO) test --locked --test header
+	DF11_BLESS=1 $(CARGO) test --locked --test sources header
 
 # kernels/prebuilt from the kernels' sources, by the pinned compiler, which is installed into target/. No CUDA toolkit.
 kernels:

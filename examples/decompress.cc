@@ -73,24 +73,24 @@ class OnDevice {
             images_.push_back(std::make_unique<Memory>(bytes));
             residents_.push_back(device_.upload(model, group.index(), images_.back()->get(), bytes, cuda.stream()));
             image_bytes += bytes;
-            largest = std::max(largest, group.bytes());
+            largest = std::max(largest, group.data_bytes());
         }
         output_ = std::make_unique<Memory>(static_cast<std::size_t>(largest) + 1);
         CUDA(cuMemsetD8Async(status_.get(), 0, sizeof(std::uint32_t), cuda.stream()));
         cuda.wait();
-        const df11_device_info about = device_.info();
+        const df11_device_info about = device_.get_info();
         std::printf("%s, driver %d.%d, kernels: %s; %" PRIu64 " bytes of compressed groups on it\n", about.name,
                     about.driver_version / 1000, about.driver_version % 1000 / 10, about.kernels, image_bytes);
     }
     ~OnDevice() { cuda_.wait(); }
 
     void decode(const df11::Group &group) const {
-        residents_[group.index()].decompress(output_->get(), static_cast<std::size_t>(group.bytes()), status_.get(),
+        residents_[group.index()].decompress(output_->get(), static_cast<std::size_t>(group.data_bytes()), status_.get(),
                                              cuda_.stream());
     }
     // A compressed tensor: a range of its group.
     void read(const df11::Tensor &tensor, std::vector<unsigned char> &values) const {
-        residents_[*tensor.group()].decompress_range(tensor.group_offset(), tensor.bytes() / 2, output_->get(),
+        residents_[*tensor.group()].decompress_range(tensor.group_offset(), tensor.data_bytes() / 2, output_->get(),
                                                      values.size(), status_.get(), cuda_.stream());
         wait();
         CUDA(cuMemcpyDtoH(values.data(), output_->get(), values.size()));
@@ -163,13 +163,13 @@ bool compare(const df11::Model &model, const OnDevice *device, const df11::Model
             std::fprintf(stderr, "decompress: the original has no tensor named '%s'\n", ours.name().data());
             continue;
         }
-        got.resize(static_cast<std::size_t>(ours.bytes()));
-        want.resize(static_cast<std::size_t>(theirs->bytes()));
+        got.resize(static_cast<std::size_t>(ours.data_bytes()));
+        want.resize(static_cast<std::size_t>(theirs->data_bytes()));
         if (device != nullptr && ours.group())
             device->read(ours, got);
         else
-            model.read(ours.index(), 0, got, threads);
-        original.read(theirs->index(), 0, want, threads);
+            model.read_tensor(ours.index(), 0, got, threads);
+        original.read_tensor(theirs->index(), 0, want, threads);
         if (got == want)
             same++;
         else

@@ -255,12 +255,12 @@ func (d *decoder) measure() error {
 
 // read reads a whole tensor. A compressed one comes from the device, if there is one: a range of its group.
 func (d *decoder) read(t df11.TensorInfo) ([]byte, error) {
-	values := make([]byte, t.Bytes)
+	values := make([]byte, t.DataBytes)
 	if d.gpu == nil || t.Group < 0 {
 		return values, d.model.ReadTensor(t.Index, 0, values, d.threads)
 	}
 	g := d.gpu
-	err := g.residents[t.Group].DecompressRange(t.GroupOffset, t.Elements, g.output, t.Bytes, g.status, g.stream)
+	err := g.residents[t.Group].DecompressRange(t.GroupOffset, t.Elements, g.output, t.DataBytes, g.status, g.stream)
 	if err == nil {
 		err = g.wait()
 	}

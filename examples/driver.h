@@ -19,7 +19,7 @@
 
 typedef int CUresult;
 typedef int CUdevice;
-typedef uint64_t CUdeviceptr;
+typedef unsigned long long CUdeviceptr;
 typedef struct CUctx_st *CUcontext;
 typedef struct CUstream_st *CUstream;
 typedef struct CUevent_st *CUevent;

@@ -71,7 +71,7 @@ class Engine {
         cuda(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking));
         size_t largest = 0, all = 0;
         for (const df11::Group &group : model.groups()) {
-            Layer layer{group.bytes(), Memory(group.image_bytes()), {}, std::vector<uint16_t>(group.element_count())};
+            Layer layer{group.data_bytes(), Memory(group.image_bytes()), {}, std::vector<uint16_t>(group.element_count())};
             layer.resident = device_.upload(model, group.index(), layer.image.device(), group.image_bytes(), decode_);
             model.decompress(group.index(), layer.on_host);
             largest = std::max(largest, layer.bytes);

@@ -113,8 +113,8 @@ struct Sizes {
         for (const df11::Group &group : model.groups()) {
             image = std::max(image, static_cast<std::size_t>(group.image_bytes()));
             images += static_cast<std::size_t>(group.image_bytes());
-            decoded = std::max(decoded, static_cast<std::size_t>(group.bytes()));
-            all_decoded += static_cast<std::size_t>(group.bytes());
+            decoded = std::max(decoded, static_cast<std::size_t>(group.data_bytes()));
+            all_decoded += static_cast<std::size_t>(group.data_bytes());
         }
     }
 };
@@ -143,7 +143,7 @@ class Engine {
             for (std::thread &writer : writers) writer.join();
             for (const df11_error &error : errors) df11::check(error.status, error);
             const CUdeviceptr slot = image_slots_[layers_.size() % SLOTS].memory.at;
-            layers_.push_back({offset, bytes, static_cast<std::size_t>(group.bytes()),
+            layers_.push_back({offset, bytes, static_cast<std::size_t>(group.data_bytes()),
                                device.bind_image({image, bytes}, slot, bytes)});
             offset += bytes;
         }
@@ -277,7 +277,7 @@ int run(const char *path, unsigned rounds) {
         Engine engine(model, device);
         const Sizes &sizes = engine.sizes();
         std::printf("%s: %zu groups, %zu bytes in pinned memory, %zu on the device instead of %zu\n",
-                    device.info().name, engine.layers(), sizes.images, SLOTS * (sizes.image + sizes.decoded),
+                    device.get_info().name, engine.layers(), sizes.images, SLOTS * (sizes.image + sizes.decoded),
                     sizes.all_decoded);
         const std::size_t right = engine.check(model);
         std::printf("%zu of %zu groups right\n", right, engine.layers());

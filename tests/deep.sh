@@ -23,11 +23,11 @@ miri() {
 faults() { DF11_ROUNDS=${DF11_ROUNDS:-1000} step cargo test --locked --features cli --test cli -- faults; }
 
 # The large group's every code, too.
-scale() { DF11_DEEP=1 step cargo test --locked --test scale; }
+scale() { DF11_DEEP=1 step cargo test --locked --test format scale; }
 
 # Ten minutes of traffic.
 soak() {
-    DF11_SOAK_SECONDS=${DF11_SOAK_SECONDS:-600} step cargo test --locked --test soak -- --nocapture
+    DF11_SOAK_SECONDS=${DF11_SOAK_SECONDS:-600} step cargo test --locked --test traffic soak -- --nocapture
 }
 
 # Lowest versions, the packed crate, releases from two folders, advisories: it counts what cannot be had here.

@@ -3,7 +3,7 @@
 # The sanitizers are part of every toolchain, but their switch is not stable yet, hence RUSTC_BOOTSTRAP.
 #
 #     tests/sanitize.sh address    what decodes and encodes, the kept inputs of the fuzzers, and uploads on the emulated driver
-#     tests/sanitize.sh thread     sixteen threads at once (tests/traffic.rs), with the standard library and the emulated
+#     tests/sanitize.sh thread     sixteen threads at once (tests/traffic), with the standard library and the emulated
 #                                  driver instrumented, too: nothing is suppressed. Needs the component rust-src.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,11 +17,18 @@ address() {
         DF11_TEST_EMULATOR=$(realpath "${CARGO_TARGET_DIR:-target}/debug/libdf11_emulator.so")
     fi
     export DF11_TEST_EMULATOR RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="target/asan"
-    local tests=(golden decode encode writer hostile properties image fuzz cuda_groups miri mistakes structs describe
-        callbacks cuda_uploads)
-    step cargo test --locked --target "$host" "${tests[@]/#/--test=}"
+    local programs=(format codec decode writer cuda capi miri)
+    step cargo test --locked --target "$host" "${programs[@]/#/--test=}" --no-run
+    tests() { step cargo test --locked --target "$host" --test "$1" -- "${@:2}"; } # PROGRAM [MODULES]
+    tests format hostile:: properties:: kept::
+    tests codec golden:: encode::
+    tests decode
+    tests writer models::
+    tests cuda image:: groups:: uploads::
+    tests capi mistakes:: structs:: describe:: callbacks::
+    tests miri
     # Where the driver cannot even say when a copy has ended, what it may still read is kept for ever, on purpose.
-    ASAN_OPTIONS=detect_leaks=0 step cargo test --locked --target "$host" --test=cuda_errors
+    ASAN_OPTIONS=detect_leaks=0 tests cuda errors::
 }
 
 thread() {

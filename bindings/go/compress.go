@@ -8,83 +8,86 @@ import (
 	"github.com/libdf11/libdf11/bindings/go/internal/cdf11"
 )
 
-// CompressOptions say how to compress. A nil *CompressOptions, and the zero one, are all defaults.
+// CompressOptions control a compression. A nil *CompressOptions and the zero value mean the defaults.
 type CompressOptions struct {
-	// Threads to work with; 0 means 1. The bytes written do not depend on their number.
+	// Threads is the number of threads that work; 0 means 1. The written bytes do not depend on it.
 	Threads int
-	// Memory to work in at most, in bytes, 5 MiB for each thread; 0 means 512 MiB. It does not depend on the model's size.
-	Memory uint64
-	// Preset names the groups of a published model, as `df11 presets` lists them. Without it, and without Patterns, the
-	// one is taken that fits the source's config.json and tensors.
+	// MemoryBytes is the upper limit of working memory, 5 MiB for each thread; 0 means 512 MiB. It does not depend on
+	// the size of the model.
+	MemoryBytes uint64
+	// Preset is the name of a preset, the groups of a published model, as `df11 presets` lists them. Without Preset and
+	// Patterns, the preset is chosen by the source's config.json and tensors.
 	Preset string
-	// Patterns are the groups instead: the JSON text of a pattern_dict, or of a config.json that has one.
+	// Patterns gives the groups instead: the JSON text of a pattern_dict, or of a config.json that contains one.
 	Patterns []byte
-	// SingleFile writes all tensors to one file, model.safetensors in the folder dst. Otherwise dst's name decides: one
-	// that ends in .safetensors is a file.
+	// SingleFile writes all tensors to one file, model.safetensors in the folder dst. Without it, dst is a file if its
+	// name ends in .safetensors, and else a folder.
 	SingleFile bool
-	// Part of the groups to do, 1 to Parts: other processes or machines do the others, in the same folder, and then
-	// somebody calls [Merge]. 0 and 0 are the whole model.
+	// Part is the part of the groups to write, 1 to Parts. Other processes or machines write the other parts to the
+	// same folder, and then one of them calls [MergeModel]. 0 and 0 mean the whole model.
 	Part, Parts int
-	// Resume goes on with what an interrupted run has left.
+	// Resume continues an interrupted run.
 	Resume bool
-	// NoVerify saves the time of decoding and comparing each group before its file gets its name.
+	// NoVerify skips decoding and comparing each group before its file gets its name.
 	NoVerify bool
-	// Strict makes it an error if something that the patterns ask for cannot be compressed.
+	// Strict makes it an error if a tensor that the patterns ask for cannot be compressed.
 	Strict bool
-	// Hashes writes the SHA-256 of every tensor to the files, and Shapes the shapes of compressed ones. The reference
-	// compressor writes neither.
+	// Hashes writes the SHA-256 of every tensor to the files, and Shapes the shapes of compressed tensors. The
+	// reference compressor writes neither.
 	Hashes, Shapes bool
-	// Progress, if set, is told how many bytes of the work are done: at the beginning, some twenty times a second, and
-	// at the end, on the goroutine that called. Total is 0 until it is known.
+	// Progress, if set, is called with the number of bytes that are done: at the beginning, about twenty times a
+	// second, and at the end, on the calling goroutine. The total is 0 until it is known.
 	Progress func(done, total uint64)
-	// Logger, if set, is told what came of it, and of every tensor that stays plain.
+	// Logger, if set, receives a line about the result, and one about each tensor that stays plain.
 	Logger *slog.Logger
 }
 
-// CompressReport is what came of a compression, or of one part of it.
+// CompressReport is the result of a compression, or of one part of it.
 type CompressReport struct {
-	// Groups in the files that there are now, and weights in them.
+	// Groups is the number of groups in the files that exist now, and Weights the number of weights in them.
 	Groups, Weights uint64
-	// WeightBytes are the bytes of those weights before, PackedBytes those of the groups.
+	// WeightBytes is the size of those weights before, PackedBytes the size of the groups.
 	WeightBytes, PackedBytes uint64
-	// SourceBytes are the bytes of all tensors of the source, WrittenBytes those of the files that there are now.
+	// SourceBytes is the size of all tensors of the source, WrittenBytes the size of the files that exist now.
 	SourceBytes, WrittenBytes uint64
-	// Resumed is how many groups were there already, of an earlier run.
+	// Resumed is the number of groups that an earlier run had written.
 	Resumed uint64
-	// Dropped is how many heads are not stored, because they are tied to the embedding and equal to it.
+	// Dropped is the number of heads that are not stored, because they are tied to the embedding and equal to it.
 	Dropped uint64
-	// Unmatched is how many patterns match no module.
+	// Unmatched is the number of patterns that match no module.
 	Unmatched uint64
-	// Complete says whether this is a model: after a part it is none, until [Merge].
+	// Complete reports whether the model is complete. After a part it is not, until [MergeModel].
 	Complete bool
-	// Preset is the name of the one whose groups these are; empty, if there were Patterns.
+	// Preset is the name of the preset that was used; empty with Patterns.
 	Preset string
-	// Left are the tensors that stay plain although the patterns ask for them.
+	// Left lists the tensors that stay plain although the patterns ask for them.
 	Left []Left
-	// LeftLost is how many more there were: some 16 MiB of them are kept.
+	// LeftLost is the number of further such tensors, which are not in the list: about 16 MiB are kept.
 	LeftLost uint64
 }
 
-// Left is a tensor that stays as it is: its name, its group's, and why. Names come from the source: quote them before
-// you print them.
+// Left is a tensor that stays plain: its name, its group's name, and the reason. Names come from the source: quote them
+// before you print them.
 type Left struct {
 	Tensor, Group, Reason string
 }
 
-// Compress compresses a model: src is a folder in Hugging Face layout, or one .safetensors file, of which nothing is
-// changed; dst is a new or empty folder, or a file, which is replaced. Every byte of a group is as the reference
-// compressor writes it, and files get their names when they are complete. Memory is bounded, whatever the model.
+// CompressModel compresses a model. src is a folder in Hugging Face layout or one .safetensors file, and is not
+// changed. dst is a new or empty folder, or a file, which is replaced. Every byte of a group is as the reference
+// compressor writes it, and files get their names when they are complete. Memory use is bounded for any model.
 //
-// What a call that fails leaves, [Open] does not take for a model; where it has completed something, Resume goes on
-// with that. After an error the report is empty. When ctx ends, so does Compress, soon, with an error that is both
-// [Cancelled] and the context's.
-func Compress(ctx context.Context, src, dst string, o *CompressOptions) (CompressReport, error) {
+// A failed call may leave unfinished work, which [Open] does not accept as a model. Resume continues it if something
+// was completed. Statuses tell what is wrong with dst: [ErrExists], [ErrUnfinished] and [ErrBusy].
+//
+// After an error the report is empty. When ctx ends, CompressModel returns soon, with an error that is both
+// [ErrCancelled] and the context's.
+func CompressModel(ctx context.Context, src, dst string, o *CompressOptions) (CompressReport, error) {
 	return write(ctx, "compress", false, src, dst, o)
 }
 
-// Merge completes a folder whose parts are all finished, and tells of the whole model. The options are those of the
-// parts; Part and Resume do not matter.
-func Merge(ctx context.Context, src, dst string, o *CompressOptions) (CompressReport, error) {
+// MergeModel completes a folder whose parts are all finished, and reports on the whole model. The options are those of
+// the parts; Part and Resume are ignored.
+func MergeModel(ctx context.Context, src, dst string, o *CompressOptions) (CompressReport, error) {
 	return write(ctx, "merge", true, src, dst, o)
 }
 
@@ -130,7 +133,7 @@ func compress(ctx context.Context, op string, merge bool, src, dst string, o *Co
 		Threads:  threads,
 		Part:     uint32(o.Part),
 		Parts:    uint32(o.Parts),
-		Memory:   o.Memory,
+		Memory:   o.MemoryBytes,
 		Preset:   o.Preset,
 		Patterns: o.Patterns,
 	}

@@ -61,7 +61,7 @@ func TestCompress(t *testing.T) {
 		var done, total uint64
 		o.Progress = func(d, n uint64) { done, total = d, n }
 		file := filepath.Join(t.TempDir(), "model.safetensors")
-		report, err := df11.Compress(ctx, originalOf(name), file, &o)
+		report, err := df11.CompressModel(ctx, originalOf(name), file, &o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,7 +85,7 @@ func TestCompress(t *testing.T) {
 		if err != nil || !bytes.Equal(ours, theirs) {
 			t.Errorf("%s: other bytes than the reference's: %v", name, err)
 		}
-		if _, err := df11.Verify(ctx, file, originalOf(name), nil); err != nil {
+		if _, err := df11.VerifyModel(ctx, file, originalOf(name), nil); err != nil {
 			t.Error(err)
 		}
 	}
@@ -95,14 +95,14 @@ func TestCompress(t *testing.T) {
 func TestCompressInParts(t *testing.T) {
 	o := as(t, "block")
 	whole, parts := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "parts")
-	report, err := df11.Compress(ctx, originalOf("block"), whole, &o)
+	report, err := df11.CompressModel(ctx, originalOf("block"), whole, &o)
 	if err != nil || !report.Complete || report.Groups != 4 || report.Resumed != 0 {
 		t.Fatalf("%+v: %v", report, err)
 	}
 	for _, part := range []int{2, 1} {
 		o := o
 		o.Part, o.Parts = part, 2
-		report, err := df11.Compress(ctx, originalOf("block"), parts, &o)
+		report, err := df11.CompressModel(ctx, originalOf("block"), parts, &o)
 		if err != nil || report.Complete || report.Groups != 2 {
 			t.Fatalf("%+v: %v", report, err)
 		}
@@ -112,12 +112,12 @@ func TestCompressInParts(t *testing.T) {
 	}
 	again := o
 	again.Parts, again.Part = 2, 1
-	if report, err = df11.Merge(ctx, originalOf("block"), parts, &again); err != nil || !report.Complete || report.Groups != 4 {
+	if report, err = df11.MergeModel(ctx, originalOf("block"), parts, &again); err != nil || !report.Complete || report.Groups != 4 {
 		t.Fatalf("%+v: %v", report, err)
 	}
 	sameFiles(t, tree(t, parts), tree(t, whole))
 	o.Resume = true
-	if report, err = df11.Compress(ctx, originalOf("block"), whole, &o); err != nil || report.Resumed != 4 {
+	if report, err = df11.CompressModel(ctx, originalOf("block"), whole, &o); err != nil || report.Resumed != 4 {
 		t.Fatalf("%+v: %v", report, err)
 	}
 }
@@ -135,7 +135,7 @@ func TestCompressLeaves(t *testing.T) {
 	o := as(t, "block")
 	o.Hashes, o.Shapes = true, true
 	to := filepath.Join(t.TempDir(), "out")
-	report, err := df11.Compress(ctx, source, to, &o)
+	report, err := df11.CompressModel(ctx, source, to, &o)
 	if err != nil || report.Groups != 3 || len(report.Left) != 7 || report.LeftLost != 0 {
 		t.Fatalf("%+v: %v", report, err)
 	}
@@ -144,12 +144,12 @@ func TestCompressLeaves(t *testing.T) {
 			t.Errorf("%+v", left)
 		}
 	}
-	verified, err := df11.Verify(ctx, to, source, nil)
+	verified, err := df11.VerifyModel(ctx, to, source, nil)
 	if err != nil || verified.HashesRight != uint64(len(tensors)) {
 		t.Errorf("%+v: %v", verified, err)
 	}
 	o.Strict = true
-	if report, err := df11.Compress(ctx, source, filepath.Join(t.TempDir(), "strict"), &o); !errors.Is(err, df11.UnsupportedFormat) ||
+	if report, err := df11.CompressModel(ctx, source, filepath.Join(t.TempDir(), "strict"), &o); !errors.Is(err, df11.ErrUnsupportedFormat) ||
 		fmt.Sprint(report) != fmt.Sprint(df11.CompressReport{}) {
 		t.Errorf("%+v: %v", report, err)
 	}
@@ -162,20 +162,20 @@ func TestCompressRefuses(t *testing.T) {
 		status df11.Status
 		says   string
 	}{
-		"threads":  {func(o *df11.CompressOptions) { o.Threads = -1 }, df11.InvalidArgument, "-1 threads"},
-		"part":     {func(o *df11.CompressOptions) { o.Part = -1 }, df11.InvalidArgument, "no part -1 of 0"},
-		"parts":    {func(o *df11.CompressOptions) { o.Part, o.Parts = 3, 2 }, df11.InvalidArgument, "no part 3 of 2"},
-		"zero":     {func(o *df11.CompressOptions) { o.Patterns = []byte("{}\x00") }, df11.InvalidArgument, "zero byte at 2"},
-		"json":     {func(o *df11.CompressOptions) { o.Patterns = []byte("{") }, df11.InvalidArgument, "JSON"},
-		"empty":    {func(o *df11.CompressOptions) { o.Patterns = []byte{} }, df11.InvalidArgument, "JSON"},
-		"both":     {func(o *df11.CompressOptions) { o.Preset = "qwen3" }, df11.InvalidArgument, "one of them decides"},
-		"preset":   {func(o *df11.CompressOptions) { o.Patterns, o.Preset = nil, "qwen-3" }, df11.NotFound, "qwen3"},
-		"a folder": {func(o *df11.CompressOptions) { o.SingleFile, o.Part, o.Parts = true, 1, 2 }, df11.InvalidArgument, "in parts"},
+		"threads":  {func(o *df11.CompressOptions) { o.Threads = -1 }, df11.ErrInvalidArgument, "-1 threads"},
+		"part":     {func(o *df11.CompressOptions) { o.Part = -1 }, df11.ErrInvalidArgument, "no part -1 of 0"},
+		"parts":    {func(o *df11.CompressOptions) { o.Part, o.Parts = 3, 2 }, df11.ErrInvalidArgument, "no part 3 of 2"},
+		"zero":     {func(o *df11.CompressOptions) { o.Patterns = []byte("{}\x00") }, df11.ErrInvalidArgument, "zero byte at 2"},
+		"json":     {func(o *df11.CompressOptions) { o.Patterns = []byte("{") }, df11.ErrInvalidArgument, "JSON"},
+		"empty":    {func(o *df11.CompressOptions) { o.Patterns = []byte{} }, df11.ErrInvalidArgument, "JSON"},
+		"both":     {func(o *df11.CompressOptions) { o.Preset = "qwen3" }, df11.ErrInvalidArgument, "one of them decides"},
+		"preset":   {func(o *df11.CompressOptions) { o.Patterns, o.Preset = nil, "qwen-3" }, df11.ErrNotFound, "qwen3"},
+		"a folder": {func(o *df11.CompressOptions) { o.SingleFile, o.Part, o.Parts = true, 1, 2 }, df11.ErrInvalidArgument, "in parts"},
 	} {
 		o := good
 		try.change(&o)
 		to := filepath.Join(t.TempDir(), "out")
-		report, err := df11.Compress(ctx, originalOf("tiny"), to, &o)
+		report, err := df11.CompressModel(ctx, originalOf("tiny"), to, &o)
 		if !errors.Is(err, try.status) || !strings.Contains(err.Error(), try.says) || report.Complete {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -183,18 +183,18 @@ func TestCompressRefuses(t *testing.T) {
 			t.Errorf("%s: something was written: %v", what, err)
 		}
 	}
-	if _, err := df11.Compress(ctx, "/no/where", t.TempDir(), nil); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := df11.CompressModel(ctx, "/no/where", t.TempDir(), nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
-	if _, err := df11.Merge(ctx, originalOf("tiny"), t.TempDir(), &good); !errors.Is(err, df11.InvalidArgument) {
+	if _, err := df11.MergeModel(ctx, originalOf("tiny"), t.TempDir(), &good); !errors.Is(err, df11.ErrInvalidArgument) {
 		t.Error(err)
 	}
-	if _, err := df11.Compress(ctx, originalOf("tiny"), "a\x00b", &good); !errors.Is(err, df11.InvalidArgument) {
+	if _, err := df11.CompressModel(ctx, originalOf("tiny"), "a\x00b", &good); !errors.Is(err, df11.ErrInvalidArgument) {
 		t.Error(err)
 	}
 }
 
-// The end of the context ends the call in the middle; what is finished stays, and the next one goes on.
+// The end of the context ends the call in the middle. Finished groups stay, and the next call resumes.
 func TestCompressCancelled(t *testing.T) {
 	tensors := map[string]stored{}
 	for name, s := range safetensors(t, originalOf("block")) {
@@ -216,38 +216,38 @@ func TestCompressCancelled(t *testing.T) {
 			cancel()
 		}
 	}
-	report, err := df11.Compress(soon, source, to, &o)
-	if !errors.Is(err, df11.Cancelled) || !errors.Is(err, context.Canceled) || report.Groups != 0 {
+	report, err := df11.CompressModel(soon, source, to, &o)
+	if !errors.Is(err, df11.ErrCancelled) || !errors.Is(err, context.Canceled) || report.Groups != 0 {
 		t.Fatalf("%+v: %v", report, err)
 	}
 	if _, err := df11.Open(ctx, to, nil); err == nil {
 		t.Fatal("what is unfinished is taken for a model")
 	}
 	o.Progress = nil
-	if _, err := df11.Compress(ctx, source, to, &o); !errors.Is(err, df11.InvalidArgument) {
+	if _, err := df11.CompressModel(ctx, source, to, &o); !errors.Is(err, df11.ErrUnfinished) {
 		t.Fatal(err)
 	}
 	o.Resume = true
-	report, err = df11.Compress(ctx, source, to, &o)
+	report, err = df11.CompressModel(ctx, source, to, &o)
 	if err != nil || !report.Complete || report.Groups != 24 || report.Resumed == 0 || report.Resumed == 24 {
 		t.Fatalf("%+v: %v", report, err)
 	}
-	if _, err := df11.Verify(ctx, to, source, nil); err != nil {
+	if _, err := df11.VerifyModel(ctx, to, source, nil); err != nil {
 		t.Error(err)
 	}
-	// A panic of the one who is told goes to the caller.
+	// A panic of Progress reaches the caller.
 	defer func() {
 		if got := recover(); got != "told" {
 			t.Error(got)
 		}
 	}()
 	o.Progress = func(_, _ uint64) { panic("told") }
-	_, err = df11.Compress(ctx, source, filepath.Join(t.TempDir(), "out"), &o)
+	_, err = df11.CompressModel(ctx, source, filepath.Join(t.TempDir(), "out"), &o)
 	t.Error(err)
 }
 
 // A model is compressed by the patterns of another one's config.
-func ExampleCompress() {
+func ExampleCompressModel() {
 	folder, err := os.MkdirTemp("", "df11")
 	if err != nil {
 		panic(err)
@@ -257,7 +257,7 @@ func ExampleCompress() {
 	if err != nil {
 		panic(err)
 	}
-	report, err := df11.Compress(context.Background(), "../../tests/data/golden/block/original.safetensors", folder+"/model",
+	report, err := df11.CompressModel(context.Background(), "../../tests/data/golden/block/original.safetensors", folder+"/model",
 		&df11.CompressOptions{Threads: 4, Patterns: config})
 	if err != nil {
 		fmt.Println(err) // names the file, the tensor and the byte

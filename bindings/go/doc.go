@@ -1,73 +1,82 @@
-// Package df11 reads and writes DFloat11 models: bf16 weights of large language models, kept at about 68 % of their size,
-// bit for bit. It decodes them on the CPU, straight into slices of yours, and on CUDA devices, into memory and on streams
-// of yours, and [Compress] makes them. It binds the C library libdf11, of the version whose header it was compiled with;
-// the numbers before the last must agree.
+// Package df11 reads and writes DFloat11 models: bf16 weights of large language models, losslessly compressed to about
+// 68 % of their size. It decodes them on the CPU directly into your slices, and on CUDA devices into your memory, on
+// your streams. [CompressModel] makes such models. The package binds the C library libdf11. The library's version must
+// agree with that of the header with which the package was compiled, in all numbers except the last.
 //
 //	model, err := df11.Open(ctx, "Qwen3-8B-DF11", nil)
 //	if err != nil {
 //		return err
 //	}
 //	defer model.Close()
-//	group := model.Groups()[0]
+//
+//	tensor, err := model.FindTensor("model.layers.0.mlp.down_proj.weight") // one tensor, by its name
+//	if err != nil {
+//		return err
+//	}
+//	values := make([]byte, tensor.DataBytes)
+//	err = model.ReadTensor(tensor.Index, 0, values, runtime.NumCPU())
+//
+//	group := model.Groups()[0] // or a whole layer
 //	weights := make([]df11.BF16, group.Elements)
 //	err = model.Decompress(group.Index, 0, weights, runtime.NumCPU())
 //
-// Weights come in groups, usually one for each transformer layer, which are decoded as a whole or in any range. A
-// tensor is one weight matrix of the original model, in a group or plain (as it was); [Model.ReadTensor] reads any
-// bytes of either.
+// Weights are stored in groups, usually one for each transformer layer. A group is decoded as a whole or in any range.
+// A tensor is one weight matrix of the original model, either in a group or plain (not compressed). [Model.ReadTensor]
+// reads any bytes of either kind.
 //
 // # Building
 //
-// cgo and a C compiler are needed, and an installed libdf11, which pkg-config finds (df11.pc; PKG_CONFIG_PATH says where, if it
-// is in no usual place). Programs then load libdf11.so at run time. With the build tag df11_static they hold the
-// library themselves:
+// The package needs cgo, a C compiler, and an installed libdf11 that pkg-config finds (df11.pc; set PKG_CONFIG_PATH if
+// it is in an unusual place). Programs then load libdf11.so at run time. With the build tag df11_static they contain
+// the library:
 //
 //	go build -tags df11_static ./...
 //
 // # Goroutines
 //
-// A [Model] never changes once it is open, and neither does a [Device] or a [Resident]: any number of goroutines may
-// use one at once, without locks, and close it, too. Close waits for the calls that run, and later ones fail with
-// [io/fs.ErrClosed]. No call depends on the thread it runs on, but for [OpenCurrentDevice]. The library has no threads
-// between calls; those that a call asks for are threads of the operating system, beside GOMAXPROCS. While a call runs,
-// its goroutine holds one more.
+// A [Model] is immutable, and so are a [Device] and a [Resident]: any number of goroutines may use one at once without
+// locks, and close it. Close waits for running calls, and later calls fail with [io/fs.ErrClosed]. No call depends on
+// the thread that it runs on, except [OpenCurrentDevice]. The library has no threads between calls. The threads that a
+// call asks for are operating system threads, in addition to GOMAXPROCS, and the calling goroutine occupies one while
+// the call runs.
 //
 // # Memory
 //
-// No weight is copied on its way to you: the library writes to your slice, and keeps no pointer to it after the call.
-// Calls that decode allocate nothing in Go. What is closed by nobody is closed by the garbage collector, which does not
-// know how much memory lies behind it: do not leave it to that.
+// The library writes weights directly to your slice and keeps no pointer to it after the call. Calls that decode do not
+// allocate in Go. The garbage collector frees objects that nobody closed, but it does not know how much C memory they
+// hold: do not rely on it.
 //
 // # Errors
 //
-// Each error is an [*Error], with a [Status] that [errors.Is] asks for, and a sentence that names the file, the tensor
-// and the byte. It is the error of the system or the context as well, where it came from there:
+// Each error is an [*Error], with a [Status] for [errors.Is], and a message that names the file, the tensor and the
+// byte. It is also the error of the operating system or of the context if it came from there:
 //
-//	errors.Is(err, df11.Corrupt)       the model is damaged
+//	errors.Is(err, df11.ErrCorrupt)    the model is damaged
 //	errors.Is(err, fs.ErrNotExist)     there is no such file
 //	errors.Is(err, context.Canceled)   ctx was cancelled
 //	errors.Is(err, fs.ErrClosed)       the model, device or resident is closed
 //
-// A model is a download, and is looked at as one: whatever a file says, nothing outside of it is read and nothing
-// outside your slice written. [Options].Verify and [Verify] say how much more can be known. Names come from the file:
-// quote them before you print them.
+// A model is untrusted input. Whatever a file contains, nothing outside it is read, and nothing outside your slice is
+// written. [Options].Verify and [VerifyModel] check more. Names come from the file: quote them before you print them.
 //
 // # Long calls
 //
-// [Open] with Options.Verify, [Verify], [Compress] and [Merge] may take seconds to minutes, and longer. They tell their
-// progress, and end soon after their context does. Nothing in C calls back into Go for that: two counters and a flag lie in C's memory. A decode
-// cannot be interrupted: decode large ranges in pieces, and look at your context between them.
+// [Open] with Options.Verify, [VerifyModel], [CompressModel] and [MergeModel] may take seconds to minutes, or longer.
+// They report their progress, and return soon after their context ends. C does not call Go for that: the progress is
+// two numbers in C memory, and the cancellation a flag. A decode cannot be interrupted: decode large ranges in pieces,
+// and check your context between them.
 //
 // # Devices
 //
-// Addresses of device memory and streams are numbers (uintptr), as other packages give them. No CUDA toolkit is needed
-// to build, and a driver only when [OpenDevice] looks for it. [Device.Upload] brings a group's image to memory of
-// yours, compressed, and [Resident.Decompress] decodes it whenever the weights are wanted: nothing but launches on your
-// stream, also inside a captured graph. What you have given a stream you keep until the stream has passed it.
+// Addresses in device memory and streams are numbers (uintptr), as other packages provide them. You need no CUDA
+// toolkit to build, and a driver only when [OpenDevice] is called. [Device.Upload] copies a group's image, compressed,
+// to memory that you allocated, and [Resident.Decompress] decodes it when the weights are wanted. A decode consists of
+// launches on your stream and may be captured in a graph. Keep everything that you pass to a stream until the stream
+// has executed the work.
 //
 // # Metrics and logs
 //
-// [Stats] and [WriteMetrics] tell what the library has done in the process, the latter as Prometheus reads it.
-// [SetLogger] sends the library's own log to a [log/slog.Logger], and the loggers in [Options], [VerifyOptions] and
-// [CompressOptions] hear of single models.
+// [Stats] returns what the process has done through this package, and [WriteMetrics] writes it in Prometheus' text
+// format. [SetLogger] sends the library's own log to a [log/slog.Logger]. The loggers in [Options], [VerifyOptions] and
+// [CompressOptions] receive lines about single models.
 package df11

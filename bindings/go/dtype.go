@@ -7,7 +7,7 @@ type DType uint32
 
 // The types of elements that safetensors files have.
 const (
-	DTypeUnknown DType = iota // none that this version knows
+	DTypeUnknown DType = iota // a type that this version does not know
 	DTypeBF16
 	DTypeF16
 	DTypeF32
@@ -35,7 +35,7 @@ const (
 var dtypeNames = [...]string{"unknown", "BF16", "F16", "F32", "F64", "BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64",
 	"I64", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F4", "F6_E2M3", "F6_E3M2", "C64", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 
-// String is the type's name in safetensors files.
+// String returns the type's name in safetensors files.
 func (d DType) String() string {
 	if int(d) < len(dtypeNames) {
 		return dtypeNames[d]

@@ -24,10 +24,10 @@ func TestStatusesAreTheLibrarys(t *testing.T) {
 			named++
 		}
 	}
-	if named != 19 {
+	if named != 22 {
 		t.Errorf("%d statuses", named)
 	}
-	if text := df11.Corrupt.Error(); text != "df11: CORRUPT" {
+	if text := df11.ErrCorrupt.Error(); text != "df11: CORRUPT" {
 		t.Error(text)
 	}
 	if cdf11.VersionNumber()/100 != cdf11.HeaderVersionNumber/100 || !strings.Contains(df11.Version(), ".") {
@@ -38,11 +38,11 @@ func TestStatusesAreTheLibrarys(t *testing.T) {
 func TestErrorsOfTheSystem(t *testing.T) {
 	_, err := df11.Open(ctx, golden+"nowhere", nil)
 	var e *df11.Error
-	if !errors.As(err, &e) || e.Status != df11.IO || e.NativeCode != int32(syscall.ENOENT) || e.Op != "open" {
+	if !errors.As(err, &e) || e.Status != df11.ErrIO || e.NativeCode != int32(syscall.ENOENT) || e.Op != "open" {
 		t.Fatalf("%#v", err)
 	}
-	if !errors.Is(err, df11.IO) || !errors.Is(err, fs.ErrNotExist) || !errors.Is(err, syscall.ENOENT) ||
-		errors.Is(err, fs.ErrPermission) || errors.Is(err, df11.Corrupt) || errors.Is(err, fs.ErrClosed) {
+	if !errors.Is(err, df11.ErrIO) || !errors.Is(err, fs.ErrNotExist) || !errors.Is(err, syscall.ENOENT) ||
+		errors.Is(err, fs.ErrPermission) || errors.Is(err, df11.ErrCorrupt) || errors.Is(err, fs.ErrClosed) {
 		t.Fatalf("%#v", err)
 	}
 	var errno syscall.Errno
@@ -75,17 +75,17 @@ func TestTextsForC(t *testing.T) {
 		{modelOf("tiny"), df11.Options{Threads: -1}},
 	} {
 		m, err := df11.Open(ctx, c.path, &c.o)
-		if m != nil || !errors.Is(err, df11.InvalidArgument) && !errors.Is(err, df11.InvalidFormat) {
+		if m != nil || !errors.Is(err, df11.ErrInvalidArgument) && !errors.Is(err, df11.ErrInvalidFormat) {
 			t.Errorf("%q, %+v: %v", c.path, c.o, err)
 		}
 	}
-	if _, err := df11.Open(ctx, "", nil); !errors.Is(err, df11.IO) {
+	if _, err := df11.Open(ctx, "", nil); !errors.Is(err, df11.ErrIO) {
 		t.Error(err)
 	}
-	if _, err := df11.Verify(ctx, "a", "b\x00", nil); !errors.Is(err, df11.InvalidArgument) {
+	if _, err := df11.VerifyModel(ctx, "a", "b\x00", nil); !errors.Is(err, df11.ErrInvalidArgument) {
 		t.Error(err)
 	}
-	if _, err := df11.OpenDevice(0, &df11.DeviceOptions{LibCUDA: "\x00"}); !errors.Is(err, df11.InvalidArgument) {
+	if _, err := df11.OpenDevice(0, &df11.DeviceOptions{LibCUDA: "\x00"}); !errors.Is(err, df11.ErrInvalidArgument) {
 		t.Error(err)
 	}
 }
@@ -123,9 +123,9 @@ func TestHostileModels(t *testing.T) {
 			} else if err == nil {
 				err = verified
 			}
-			if report, e := df11.Verify(ctx, name, "", nil); err == nil {
+			if report, e := df11.VerifyModel(ctx, name, "", nil); err == nil {
 				err = e
-				if errors.Is(e, df11.Corrupt) && report.GroupsBad+report.HashesWrong == 0 {
+				if errors.Is(e, df11.ErrCorrupt) && report.GroupsBad+report.HashesWrong == 0 {
 					t.Errorf("%s: %v, and nothing of it in %+v", entry.Name(), e, report)
 				}
 			}
@@ -144,10 +144,10 @@ func TestHostileModels(t *testing.T) {
 		t.Errorf("only %d hostile models, of which %d could be opened", refused, read)
 	}
 	for name, want := range map[string]df11.Status{
-		"exponent_240.safetensors":         df11.UnsupportedFormat,
-		"file_empty.safetensors":           df11.InvalidFormat,
-		"gaps_one_byte_short.safetensors":  df11.Corrupt,
-		"version_1_5_0":                    df11.UnsupportedFormat,
+		"exponent_240.safetensors":         df11.ErrUnsupportedFormat,
+		"file_empty.safetensors":           df11.ErrInvalidFormat,
+		"gaps_one_byte_short.safetensors":  df11.ErrCorrupt,
+		"version_1_5_0":                    df11.ErrUnsupportedFormat,
 		"gap_of_a_later_chunk.safetensors": df11.StatusOK,
 	} {
 		m, err := df11.Open(ctx, hostile+name, nil)
@@ -158,7 +158,7 @@ func TestHostileModels(t *testing.T) {
 			m.Close()
 		}
 	}
-	if _, err := df11.Open(ctx, hostile+"gap_of_a_later_chunk.safetensors", &df11.Options{Verify: true}); !errors.Is(err, df11.Corrupt) {
+	if _, err := df11.Open(ctx, hostile+"gap_of_a_later_chunk.safetensors", &df11.Options{Verify: true}); !errors.Is(err, df11.ErrCorrupt) {
 		t.Error(err)
 	}
 }

@@ -35,18 +35,18 @@ func Example() {
 	// model.layers.1: 7 tensors, 11.2 bits for each of 688128 weights, the first is 0.03125
 }
 
-// A model is verified while somebody watches, for ten seconds at most.
+// A model is verified within ten seconds at most, and its progress is shown.
 func ExampleOpen() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	var verified uint64 // where a service shows how far it is
+	var verified uint64 // what a service would show
 	model, err := df11.Open(ctx, "../../tests/data/golden/block/model", &df11.Options{
 		Verify:   true,
 		Threads:  4,
 		Progress: func(done, total uint64) { verified = done },
 	})
 	switch {
-	case errors.Is(err, df11.Corrupt):
+	case errors.Is(err, df11.ErrCorrupt):
 		fmt.Println("damaged:", err)
 	case errors.Is(err, fs.ErrNotExist):
 		fmt.Println("there is no such model")
@@ -59,7 +59,7 @@ func ExampleOpen() {
 	// Output: 4 groups, 3276800 bytes verified
 }
 
-// A range of a tensor is read in pieces, so that it can be ended between them.
+// A tensor is found by its name and read in pieces, so that the program can stop between them.
 func ExampleModel_ReadTensor() {
 	ctx := context.Background()
 	model, err := df11.Open(ctx, "../../tests/data/golden/block/model", nil)
@@ -73,21 +73,21 @@ func ExampleModel_ReadTensor() {
 	}
 	piece := make([]byte, 1<<16)
 	var read uint64
-	for read < tensor.Bytes && ctx.Err() == nil {
-		n := min(uint64(len(piece)), tensor.Bytes-read)
+	for read < tensor.DataBytes && ctx.Err() == nil {
+		n := min(uint64(len(piece)), tensor.DataBytes-read)
 		if err := model.ReadTensor(tensor.Index, read, piece[:n], 1); err != nil {
 			log.Fatal(err)
 		}
-		read += n // and do something with it
+		read += n // use the piece here
 	}
 	fmt.Println(read, "bytes of", tensor.DType)
 	// Output: 327680 bytes of BF16
 }
 
-func ExampleVerify() {
-	report, err := df11.Verify(context.Background(), "../../tests/data/golden/tiny/model",
+func ExampleVerifyModel() {
+	report, err := df11.VerifyModel(context.Background(), "../../tests/data/golden/tiny/model",
 		"../../tests/data/golden/block/original.safetensors", nil)
-	fmt.Println(errors.Is(err, df11.Corrupt), report.GroupsGood, report.GroupsBad)
+	fmt.Println(errors.Is(err, df11.ErrCorrupt), report.GroupsGood, report.GroupsBad)
 	for _, finding := range report.Findings {
 		if finding.Kind.Wrong() {
 			fmt.Printf("%q\n", finding.Text)
@@ -111,7 +111,7 @@ func ExampleSetLogger() {
 	defer df11.SetLogger(nil)
 }
 
-// Everything that device, memory and stream mean comes from the program's own CUDA package.
+// Streams and device memory come from the program's own CUDA package.
 func ExampleDevice_Upload() {
 	var ( // the program's
 		model               *df11.Model
@@ -120,7 +120,7 @@ func ExampleDevice_Upload() {
 		synchronize         func(stream uintptr)
 	)
 	if model == nil {
-		return // no program
+		return // this example is compiled only
 	}
 	device, err := df11.OpenDevice(0, nil)
 	if err != nil {
@@ -138,7 +138,7 @@ func ExampleDevice_Upload() {
 	}
 	synchronize(stream)
 	for _, layer := range layers {
-		layer.Uploaded() // the model's files are not needed any more
+		layer.Uploaded() // releases the model's files
 	}
 	for i, group := range model.Groups() {
 		if err := layers[i].Decompress(dst, 2*group.Elements, status, stream); err != nil {

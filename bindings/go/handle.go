@@ -5,13 +5,14 @@ import (
 	"sync/atomic"
 )
 
-// handle lets calls use something of C's until it is closed: Close waits for those that run, and those that come later
-// fail. It holds no lock while a call runs, so that calls do not wait for one another.
+// handle lets calls use a C object until it is closed: Close waits for running calls, and later calls fail. No lock is
+// held while a call runs, so calls do not wait for one another.
 type handle struct {
-	// Calls in progress, and closing once Close was called. Nothing is counted any more after that.
+	// state is the number of calls in progress, with the bit closing set once Close was called. After that, no call is
+	// let in.
 	state  atomic.Uint64
-	idle   chan struct{} // closed by whoever leaves last, or by Close
-	closed chan struct{} // closed when all is freed
+	idle   chan struct{} // closed by the call that leaves last, or by Close
+	closed chan struct{} // closed when everything is freed
 }
 
 const closing = 1 << 63
@@ -20,7 +21,7 @@ func (h *handle) init() {
 	h.idle, h.closed = make(chan struct{}), make(chan struct{})
 }
 
-// enter begins a call, which leave ends. It is false once Close was called.
+// enter begins a call, which leave ends. It returns false once Close was called.
 func (h *handle) enter() bool {
 	for {
 		state := h.state.Load()
@@ -39,8 +40,8 @@ func (h *handle) leave() {
 	}
 }
 
-// close lets no more calls in, waits for those that run, and then calls free: once, whoever closes and how often. All
-// who close return when free has.
+// close lets no more calls in, waits for running ones, and then calls free. However often and from wherever it is
+// called, free is called once, and every call of close returns after free has.
 func (h *handle) close(free func()) {
 	before := h.state.Or(closing)
 	if before&closing != 0 {
@@ -56,5 +57,5 @@ func (h *handle) close(free func()) {
 }
 
 func errClosed(op, what string) error {
-	return &Error{Status: InvalidArgument, Message: "the " + what + " is closed", Op: op, cause: fs.ErrClosed}
+	return failed(&Error{Status: ErrInvalidArgument, Message: "the " + what + " is closed", Op: op, cause: fs.ErrClosed})
 }

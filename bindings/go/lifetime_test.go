@@ -26,8 +26,8 @@ func TestManyGoroutines(t *testing.T) {
 			random := rand.New(rand.NewPCG(uint64(n), 0))
 			for range 10 {
 				info := m.Tensors()[random.IntN(len(m.Tensors()))]
-				from := random.Uint64N(info.Bytes/2+1) &^ 1
-				got := make([]byte, min(info.Bytes-from, 1<<16)&^1)
+				from := random.Uint64N(info.DataBytes/2+1) &^ 1
+				got := make([]byte, min(info.DataBytes-from, 1<<16)&^1)
 				if err := m.ReadTensor(info.Index, from, got, 1+n%3); err != nil ||
 					!bytes.Equal(got, original[info.Name].bytes[from:][:len(got)]) {
 					t.Errorf("%+v from %d: %v", info, from, err)
@@ -57,7 +57,7 @@ func TestCloseWhileCallsRun(t *testing.T) {
 				dst := make([]df11.BF16, group.Elements)
 				for {
 					err := m.Decompress(1, 0, dst, 1)
-					if errors.Is(err, fs.ErrClosed) && errors.Is(err, df11.InvalidArgument) {
+					if errors.Is(err, fs.ErrClosed) && errors.Is(err, df11.ErrInvalidArgument) {
 						late.Add(1)
 						return
 					}

@@ -9,13 +9,13 @@ import (
 	"github.com/libdf11/libdf11/bindings/go/internal/cdf11"
 )
 
-// LevelTrace is the level of what the library says when it says everything.
+// LevelTrace is the level of the library's most detailed lines.
 const LevelTrace = slog.LevelDebug - 4
 
 var logger struct {
 	set    sync.Mutex // held while the logger changes
 	now    atomic.Pointer[slog.Logger]
-	taking sync.Mutex // held while lines are given to the logger, so that they stay in order
+	taking sync.Mutex // held while lines are passed to the logger, so that they stay in order
 }
 
 var logLevels = []struct {
@@ -26,15 +26,15 @@ var logLevels = []struct {
 	{cdf11.LogDebug, slog.LevelDebug}, {cdf11.LogTrace, LevelTrace},
 }
 
-// SetLogger sends the library's own log to a logger, for the whole process; nil ends it, and the library starts silent.
-// What the logger is enabled for when it is set decides what the library says: each failed call is an error, what one
-// should know although a call succeeded a warning (a config.json that was passed over, threads that could not be
-// started), and so on.
+// SetLogger sends the library's own log to a logger, for the whole process. nil ends the log; the library starts
+// without one. The levels for which the logger is enabled when it is set decide which lines the library produces.
+// Warnings are about successful calls that deserve attention, such as a config.json that was ignored, or threads that
+// could not be started. An error that a call returns is a line at debug level.
 //
-// Nothing of Go's is called from inside the library. It keeps its lines, some 64 KiB of them, and they are given to the
-// logger at the end of the call of this package that caused them, on its goroutine; when calls overlap, at the end of
-// any of them. A handler may use this package, but must not close what may be in such a call. If somebody else in the
-// process calls df11_log_set, that one gets the log instead.
+// The library never calls Go. It keeps about 64 KiB of lines, which are passed to the logger at the end of the call of
+// this package that caused them, on its goroutine; if calls overlap, at the end of any of them. A handler may use this
+// package, but must not close an object that such a call may be using. If other code in the process calls df11_log_set,
+// it receives the log instead.
 func SetLogger(l *slog.Logger) {
 	logger.set.Lock()
 	defer logger.set.Unlock()
@@ -49,14 +49,15 @@ func SetLogger(l *slog.Logger) {
 	if level == cdf11.LogOff {
 		cdf11.LogSet(level)
 	}
-	takeLog() // what was said before is the old one's
+	takeLog() // earlier lines belong to the old logger
 	logger.now.Store(l)
 	if level != cdf11.LogOff {
 		cdf11.LogSet(level)
 	}
 }
 
-// takeLog gives the library's lines to the logger, if there are any. If another goroutine is at it, that one does.
+// takeLog passes the library's lines to the logger, if there are any. If another goroutine is doing so, that one takes
+// them.
 func takeLog() {
 	for cdf11.LogWaiting() && logger.taking.TryLock() {
 		giveLog()

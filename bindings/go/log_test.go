@@ -121,10 +121,10 @@ func TestLoggersOfOptions(t *testing.T) {
 	}
 	text.Reset()
 	df11.Open(ctx, golden+"nowhere", o)
-	df11.Verify(ctx, modelOf("tiny"), originalOf("block"), &df11.VerifyOptions{Logger: o.Logger})
-	df11.Verify(ctx, modelOf("tiny"), originalOf("tiny"), &df11.VerifyOptions{Logger: o.Logger})
+	df11.VerifyModel(ctx, modelOf("tiny"), originalOf("block"), &df11.VerifyOptions{Logger: o.Logger})
+	df11.VerifyModel(ctx, modelOf("tiny"), originalOf("tiny"), &df11.VerifyOptions{Logger: o.Logger})
 	if said := text.String(); strings.Count(said, "level=ERROR") < 3 || !strings.Contains(said, "open failed") ||
-		!strings.Contains(said, "wrong in a model") || strings.Count(said, "level=INFO") != 1 {
+		!strings.Contains(said, "a fault in a model") || strings.Count(said, "level=INFO") != 1 {
 		t.Error(said)
 	}
 }

@@ -2,6 +2,7 @@ package df11
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"runtime"
 	"strings"
@@ -11,48 +12,48 @@ import (
 	"github.com/libdf11/libdf11/bindings/go/internal/cdf11"
 )
 
-// BF16 is a bfloat16 number by its bits: the upper half of a float32.
+// BF16 holds the bits of a bfloat16 number: the upper half of a float32.
 type BF16 uint16
 
-// Float32 is the same number as a float32, exactly.
+// Float32 converts the number to a float32, exactly.
 func (b BF16) Float32() float32 { return f32(uint32(b) << 16) }
 
 func f32(bits uint32) float32 { return *(*float32)(unsafe.Pointer(&bits)) }
 
-// Options say how to open a model. A nil *Options, and the zero one, are all defaults.
+// Options control how a model is opened. A nil *Options and the zero value mean the defaults.
 type Options struct {
-	// Verify walks every code of every group before Open returns: decoding is then known to find no error. It takes
+	// Verify checks every code of every group before Open returns, so that later decoding finds no error. It takes
 	// about as long as decoding the whole model.
 	Verify bool
-	// Threads to verify with; 0 means 1.
+	// Threads is the number of threads for Verify; 0 means 1.
 	Threads int
-	// NoMap reads the files piece by piece instead of mapping them. A mapped file that another process cuts short ends
-	// this process with SIGBUS, which Go cannot catch in C code; a read one gives an error. Slower, and one descriptor
-	// per file stays open.
+	// NoMap reads the files piece by piece instead of mapping them. If another process cuts a mapped file short, SIGBUS
+	// ends this process, because Go cannot catch it in C code; with NoMap the call returns an error. It is slower and
+	// keeps one descriptor for each file open.
 	NoMap bool
-	// AnyVersion accepts a version of the compressor that the library does not know.
+	// AnyVersion accepts models of a compressor version that the library does not know.
 	AnyVersion bool
-	// Config is the text of a config.json to use instead of the model's own: for a file that comes without one. Its
-	// pattern_dict says what the tensors inside a group are called.
+	// Config is the text of a config.json that replaces the model's own, for a file that has none. Its pattern_dict
+	// gives the names of the tensors inside a group.
 	Config []byte
-	// Progress, if set, is told how many bytes of the verification are done: at the beginning, some twenty times a
-	// second, and at the end, on the goroutine that called Open. Total is 0 until it is known, and without Verify.
+	// Progress, if set, is called with the number of verified bytes: at the beginning, about twenty times a second, and
+	// at the end, on the goroutine that called Open. The total is 0 until it is known, and without Verify.
 	Progress func(done, total uint64)
-	// Logger, if set, is told what was opened, how long it took, and what failed. See [SetLogger] for the library's own
-	// log.
+	// Logger, if set, receives a line about the opened model and the time that it took, or about the error. See
+	// [SetLogger] for the library's own log.
 	Logger *slog.Logger
 }
 
-// GroupInfo is what a group is: tensors that are compressed together, usually those of one transformer layer.
+// GroupInfo describes a group: tensors that are compressed together, usually those of one transformer layer.
 type GroupInfo struct {
 	// Name is the module's full name, such as "model.layers.0". It comes from the file: quote it before you print it.
 	Name string
 	// Index is the group's number.
 	Index int
-	// Elements are the weights in all its tensors; each takes 2 bytes when decoded.
+	// Elements is the number of weights in all its tensors. Each takes 2 bytes when decoded.
 	Elements uint64
-	// FirstTensor is the number of its first tensor; the others follow, in the order of their weights. Tensors says how
-	// many there are.
+	// FirstTensor is the number of its first tensor, and Tensors how many it has. They have consecutive numbers, in the
+	// order of their weights.
 	FirstTensor, Tensors int
 	// PackedBytes is the size of the group in the files.
 	PackedBytes uint64
@@ -60,7 +61,7 @@ type GroupInfo struct {
 	ImageBytes uint64
 }
 
-// TensorInfo is what a tensor is.
+// TensorInfo describes a tensor.
 type TensorInfo struct {
 	// Name is its full name. It comes from the file: quote it before you print it.
 	Name string
@@ -68,24 +69,24 @@ type TensorInfo struct {
 	Index int
 	// DType is the type of its elements: [DTypeBF16] for every tensor in a group.
 	DType DType
-	// Shape are its dimensions, the last one contiguous. DF11 does not store the shapes of compressed tensors: they
-	// have one dimension, unless the file's metadata tells their shape. Do not change it.
+	// Shape holds its dimensions, the last one contiguous. DF11 does not store the shapes of compressed tensors: they
+	// have one dimension, unless the file's metadata contains their shape. Do not change it.
 	Shape []uint64
 	// Group is the number of its group, or -1 for a plain tensor.
 	Group int
-	// GroupOffset is its first weight in the group, in elements; 0 for a plain tensor.
+	// GroupOffset is the position of its first weight in the group, in elements; 0 for a plain tensor.
 	GroupOffset uint64
 	// Elements is the product of its dimensions.
 	Elements uint64
-	// Bytes is the size of its values, decoded.
-	Bytes uint64
-	// File is the path of the file that holds the values of a plain tensor, and FileOffset their first byte there.
-	// Empty and 0 for a tensor in a group.
+	// DataBytes is the size of its decoded values in bytes.
+	DataBytes uint64
+	// File is the path of the file that holds the values of a plain tensor, and FileOffset the position of their first
+	// byte in it. They are empty and 0 for a tensor in a group.
 	File       string
 	FileOffset uint64
 }
 
-// Model is an open model. It never changes: any number of goroutines may use it at once.
+// Model is an open model. It is immutable, and any number of goroutines may use it at once.
 type Model struct {
 	handle
 	c       *modelHandle
@@ -97,14 +98,14 @@ type Model struct {
 	byGroup map[string]int
 }
 
-// Open opens a model: a folder in Hugging Face layout, or one .safetensors file. Headers, tables and positions are read
-// and checked, no weights: milliseconds, unless [Options] ask for a verification. A file or folder without compressed
-// groups opens too, as a model of plain tensors.
+// Open opens a model: a folder in Hugging Face layout, or one .safetensors file. It reads and checks headers, tables
+// and positions, but no weights, which takes milliseconds unless [Options] ask for a verification. A file or folder
+// without compressed groups opens as a model of plain tensors.
 //
-// When ctx ends, so does Open, soon, with an error that is both [Cancelled] and the context's. A model that is open has
-// nothing to do with ctx any more.
+// When ctx ends, Open returns soon, with an error that is both [ErrCancelled] and the context's. An open model does not
+// depend on ctx.
 //
-// The files must not change while the model is open. Close it when it is not needed any more.
+// The files must not change while the model is open. Close the model when you no longer need it.
 func Open(ctx context.Context, path string, o *Options) (*Model, error) {
 	if o == nil {
 		o = &Options{}
@@ -122,8 +123,8 @@ func Open(ctx context.Context, path string, o *Options) (*Model, error) {
 	return m, err
 }
 
-// OpenMemory opens the bytes of one .safetensors file that lie in memory. They are not copied: they must not change
-// until the model is closed. There is no config.json beside them; see [Options]. All else is as for [Open].
+// OpenMemory opens the bytes of one .safetensors file in memory. They are not copied, and must not change until the
+// model is closed. There is no config.json; see [Options]. Everything else is as for [Open].
 func OpenMemory(ctx context.Context, data []byte, o *Options) (*Model, error) {
 	if o == nil {
 		o = &Options{}
@@ -171,7 +172,7 @@ func openWith(ctx context.Context, o *Options,
 		return call(c, flags, threads, progress)
 	}, c.release)
 	if err != nil {
-		c.release() // there is no model, but memory may be pinned
+		c.release() // there is no model, but its memory may be pinned
 		return nil, err
 	}
 	m := &Model{c: c}
@@ -181,10 +182,21 @@ func openWith(ctx context.Context, o *Options,
 		m.Close()
 		return nil, err
 	}
+	var storedBytes uint64
+	for _, g := range m.groups {
+		storedBytes += g.PackedBytes
+	}
+	for _, t := range m.tensors {
+		if t.Group < 0 {
+			storedBytes += t.DataBytes
+		}
+	}
+	c.opened(storedBytes)
 	return m, nil
 }
 
-// describe copies what the model says of itself, so that nobody asks C again, or keeps a text of C's.
+// describe copies the descriptions of all groups and tensors, so that no later call needs C for them or keeps a C
+// string.
 func (m *Model) describe() error {
 	groups, tensors := m.c.Groups(), m.c.Tensors()
 	m.groups, m.tensors = make([]GroupInfo, groups), make([]TensorInfo, tensors)
@@ -219,7 +231,7 @@ func (m *Model) describe() error {
 			Group:       -1,
 			GroupOffset: t.GroupOffset,
 			Elements:    1,
-			Bytes:       t.Bytes,
+			DataBytes:   t.DataBytes,
 			File:        t.File,
 			FileOffset:  t.FileOffset,
 		}
@@ -234,11 +246,11 @@ func (m *Model) describe() error {
 	return nil
 }
 
-// Close frees the model. Calls that run are waited for, later ones fail with [io/fs.ErrClosed]; closing again does
-// nothing. It never fails.
+// Close frees the model. It waits for running calls; later ones fail with [io/fs.ErrClosed]. Closing again does
+// nothing, and Close never fails.
 //
-// A model that is closed while residents of it have been uploaded (see [Device.Upload]) keeps its files mapped until
-// those are closed, too, or told that they are uploaded.
+// If residents of the model have been uploaded (see [Device.Upload]), its files stay mapped until each of those is
+// closed or its [Resident.Uploaded] is called.
 func (m *Model) Close() error {
 	m.close(func() {
 		m.cleanup.Stop()
@@ -248,12 +260,12 @@ func (m *Model) Close() error {
 	return nil
 }
 
-// Groups are the model's groups by their numbers, in the natural order of their names. The slice is the model's: do not
-// change it. It stays valid when the model is closed, as what comes of all the calls here that describe.
+// Groups returns the model's groups by their numbers, in the natural order of their names. The slice belongs to the
+// model: do not change it. Like all descriptions, it stays valid after the model is closed.
 func (m *Model) Groups() []GroupInfo { return m.groups }
 
-// Tensors are the model's tensors by their numbers: those of group 0 in the order of their weights, those of group 1,
-// and so on, then the plain ones. The slice is the model's: do not change it.
+// Tensors returns the model's tensors by their numbers: those of group 0 in the order of their weights, those of group
+// 1 and so on, then the plain ones. The slice belongs to the model: do not change it.
 func (m *Model) Tensors() []TensorInfo { return m.tensors }
 
 // FindGroup finds a group by its full name.
@@ -272,14 +284,13 @@ func (m *Model) FindTensor(name string) (TensorInfo, error) {
 	return TensorInfo{}, notFound("find tensor", "tensor", name)
 }
 
-// Decompress decodes len(dst) weights of a group on the CPU, from its weight first on, straight into dst: no copy is
-// made.
+// Decompress decodes len(dst) weights of a group on the CPU, from its weight first on, directly into dst.
 //
-// That many threads of the operating system work, the calling one among them; 0 means 1. They are gone when the call
-// returns, and it cannot be interrupted: a large range in pieces can be. Any number of goroutines may decode at once,
-// also the same group.
+// threads is the number of operating system threads that work, including the calling one; 0 means 1. They end before
+// the call returns. The call cannot be interrupted: decode a large range in pieces if you must be able to stop. Any
+// number of goroutines may decode at once, also the same group.
 //
-// The error is [Corrupt] if the codes contradict the tables, and dst then holds anything.
+// The error is [ErrCorrupt] if the codes contradict the tables. The contents of dst are then undefined.
 func (m *Model) Decompress(group int, first uint64, dst []BF16, threads int) error {
 	const op = "decompress"
 	n, err := m.begin(op, "group", group, threads)
@@ -287,14 +298,14 @@ func (m *Model) Decompress(group int, first uint64, dst []BF16, threads int) err
 		return err
 	}
 	defer m.leave()
-	return result(op, m.c.Decompress(uint64(group), first, bits(dst), n))
+	return decoded(2*len(dst), result(op, m.c.Decompress(uint64(group), first, bits(dst), n)))
 }
 
-// ReadTensor copies or decodes len(dst) bytes of a tensor's values, from their byte offset on. For a tensor in a group
-// both must be even. Threads and all else are as for [Model.Decompress].
+// ReadTensor copies or decodes len(dst) bytes of a tensor's values, from byte offset on. For a tensor in a group,
+// offset and len(dst) must be even. Everything else is as for [Model.Decompress].
 //
-// A decoded weight is written in the processor's byte order, low byte first on the machines that there are. If dst does
-// not begin at an even address, the error is [Misaligned]; memory that was allocated as such does.
+// A decoded weight is written in the processor's byte order, which is low byte first on all supported machines. If dst
+// does not begin at an even address, the error is [ErrMisaligned]; newly allocated slices do.
 func (m *Model) ReadTensor(tensor int, offset uint64, dst []byte, threads int) error {
 	const op = "read tensor"
 	n, err := m.begin(op, "tensor", tensor, threads)
@@ -302,23 +313,26 @@ func (m *Model) ReadTensor(tensor int, offset uint64, dst []byte, threads int) e
 		return err
 	}
 	defer m.leave()
-	return result(op, m.c.Read(uint64(tensor), offset, dst, n))
+	return decoded(len(dst), result(op, m.c.ReadTensor(uint64(tensor), offset, dst, n)))
 }
 
-// WriteImage writes the image of a group to dst, which holds at least [GroupInfo.ImageBytes] bytes: what a CUDA device
-// can decode once it lies in its memory. An image holds no address: it may be kept, sent and moved. No CUDA is needed,
-// and every code is looked at, so what was written decodes. After an error of the file the first 256 bytes are zeros.
+// WriteImage writes the image of a group to dst, which holds at least [GroupInfo.ImageBytes] bytes. An image is the
+// form that a CUDA device decodes from its memory. It contains no addresses, so it may be stored, sent and moved. No
+// CUDA driver is needed. Every code is checked, so a written image decodes without an error. After an error of the file
+// the first 256 bytes are zeros.
 func (m *Model) WriteImage(group int, dst []byte) error {
 	const op = "write image"
 	if _, err := m.begin(op, "group", group, 0); err != nil {
 		return err
 	}
 	defer m.leave()
-	return result(op, m.c.WriteImage(uint64(group), dst))
+	err := result(op, m.c.WriteImage(uint64(group), dst))
+	m.written(group, 0, err)
+	return err
 }
 
-// WriteImagePart writes one of so many parts of an image, from 0 on: for goroutines that share the work, all with the
-// same dst. If any part fails, there is no image.
+// WriteImagePart writes part number part of an image that is divided into parts, so that goroutines can share the work.
+// All of them pass the same dst. If any part fails, there is no image.
 func (m *Model) WriteImagePart(group int, dst []byte, part, parts int) error {
 	const op = "write image part"
 	if part < 0 || parts < 1 || part >= parts || uint64(parts) > 1<<32-1 {
@@ -328,13 +342,32 @@ func (m *Model) WriteImagePart(group int, dst []byte, part, parts int) error {
 		return err
 	}
 	defer m.leave()
-	return result(op, m.c.WriteImagePart(uint64(group), dst, uint32(part), uint32(parts)))
+	err := result(op, m.c.WriteImagePart(uint64(group), dst, uint32(part), uint32(parts)))
+	m.written(group, part, err)
+	return err
 }
 
-// begin begins a call, unless an argument cannot be said to C or the model is closed.
+// decoded counts a call that decoded on the CPU, if it succeeded, and returns its error.
+func decoded(dstBytes int, err error) error {
+	if err == nil {
+		count.hostDecodes.Add(1)
+		count.hostBytes.Add(uint64(dstBytes))
+	}
+	return err
+}
+
+// written counts an image by its part 0, if that was written.
+func (m *Model) written(group, part int, err error) {
+	if err == nil && part == 0 {
+		count.imagesWritten.Add(1)
+		count.imageBytesWritten.Add(m.groups[group].ImageBytes)
+	}
+}
+
+// begin begins a call, unless an argument has no C representation or the model is closed.
 func (m *Model) begin(op, what string, number, n int) (uint32, error) {
 	if number < 0 {
-		return 0, &Error{Status: NotFound, Message: "there is no " + what + " of a negative number", Op: op}
+		return 0, failed(&Error{Status: ErrNotFound, Message: "there is no " + what + " of a negative number", Op: op})
 	}
 	t, err := threads(op, n)
 	if err == nil && !m.enter() {
@@ -343,7 +376,7 @@ func (m *Model) begin(op, what string, number, n int) (uint32, error) {
 	return t, err
 }
 
-// threads are a number of threads as C knows it.
+// threads converts a number of threads to its C type.
 func threads(op string, n int) (uint32, error) {
 	if n < 0 || uint64(n) > 1<<32-1 {
 		return 0, invalid(op, "%d threads", n)
@@ -351,7 +384,7 @@ func threads(op string, n int) (uint32, error) {
 	return uint32(n), nil
 }
 
-// bits are weights as what they are made of.
+// bits converts weights to their bits, without a copy.
 func bits(w []BF16) []uint16 { return unsafe.Slice((*uint16)(unsafe.SliceData(w)), len(w)) }
 
 func noZero(op, what, text string) error {
@@ -366,7 +399,6 @@ func notFound(op, what, name string) error {
 	if len(name) > most {
 		name = name[:most] + "…"
 	}
-	e := invalid(op, "there is no %s named %q", what, name).(*Error)
-	e.Status = NotFound
-	return e
+	// Not counted as a failed call: a program may look for optional tensors.
+	return &Error{Status: ErrNotFound, Message: fmt.Sprintf("there is no %s named %q", what, name), Op: op}
 }

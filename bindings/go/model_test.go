@@ -27,7 +27,7 @@ func TestGoldenModels(t *testing.T) {
 				}
 				for i, info := range m.Tensors() {
 					want, ok := original[info.Name]
-					if !ok || info.Index != i || info.Bytes != uint64(len(want.bytes)) || info.DType.String() != want.DType {
+					if !ok || info.Index != i || info.DataBytes != uint64(len(want.bytes)) || info.DType.String() != want.DType {
 						t.Fatalf("%+v, and in the original %v %v", info, want.DType, want.Shape)
 					}
 					if (info.Group < 0) != (info.File != "") || info.Group < 0 && !slices.Equal(info.Shape, want.Shape) {
@@ -37,7 +37,7 @@ func TestGoldenModels(t *testing.T) {
 					if err != nil || found.Index != i {
 						t.Fatal(found, err)
 					}
-					got := make([]byte, info.Bytes)
+					got := make([]byte, info.DataBytes)
 					for _, threads := range []int{0, 1, 3} {
 						clear(got)
 						if err := m.ReadTensor(i, 0, got, threads); err != nil || !bytes.Equal(got, want.bytes) {
@@ -84,13 +84,13 @@ func groups(t *testing.T, m *df11.Model, original map[string]stored) {
 		var packed uint64
 		for part := range df11.Parts {
 			p, err := m.GroupPart(i, part)
-			if err != nil || p.Bytes == 0 && part != df11.PartSplitPositions {
+			if err != nil || p.DataBytes == 0 && part != df11.PartSplitPositions {
 				t.Fatal(p, err)
 			}
-			if stat, err := os.Stat(p.File); err != nil || uint64(stat.Size()) < p.FileOffset+p.Bytes {
+			if stat, err := os.Stat(p.File); err != nil || uint64(stat.Size()) < p.FileOffset+p.DataBytes {
 				t.Fatal(p, err)
 			}
-			packed += p.Bytes
+			packed += p.DataBytes
 		}
 		if packed != g.PackedBytes {
 			t.Fatalf("%+v: the parts have %d bytes", g, packed)
@@ -126,33 +126,33 @@ func TestEdgesOfRanges(t *testing.T) {
 		"nothing, nil":                  {m.Decompress(0, 0, nil, 1), nil},
 		"nothing, empty":                {m.Decompress(0, 0, one[:0], 1), nil},
 		"nothing, at the end":           {m.Decompress(0, group.Elements, one[:0], 1), nil},
-		"nothing, behind the end":       {m.Decompress(0, group.Elements+1, one[:0], 1), df11.InvalidArgument},
+		"nothing, behind the end":       {m.Decompress(0, group.Elements+1, one[:0], 1), df11.ErrInvalidArgument},
 		"the last":                      {m.Decompress(0, group.Elements-1, one, 1), nil},
-		"one behind the last":           {m.Decompress(0, group.Elements, one, 1), df11.InvalidArgument},
-		"one too many":                  {m.Decompress(0, 0, all, 1), df11.InvalidArgument},
-		"a range that wraps":            {m.Decompress(0, most, all, 1), df11.InvalidArgument},
-		"a range at 2^63":               {m.Decompress(0, 1<<63, one, 1), df11.InvalidArgument},
-		"no such group":                 {m.Decompress(len(m.Groups()), 0, one, 1), df11.NotFound},
-		"group -1":                      {m.Decompress(-1, 0, one, 1), df11.NotFound},
-		"the largest group":             {m.Decompress(math.MaxInt, 0, one, 1), df11.NotFound},
-		"-1 threads":                    {m.Decompress(0, 0, one, -1), df11.InvalidArgument},
-		"2^40 threads":                  {m.Decompress(0, 0, one, 1<<40), df11.InvalidArgument},
+		"one behind the last":           {m.Decompress(0, group.Elements, one, 1), df11.ErrInvalidArgument},
+		"one too many":                  {m.Decompress(0, 0, all, 1), df11.ErrInvalidArgument},
+		"a range that wraps":            {m.Decompress(0, most, all, 1), df11.ErrInvalidArgument},
+		"a range at 2^63":               {m.Decompress(0, 1<<63, one, 1), df11.ErrInvalidArgument},
+		"no such group":                 {m.Decompress(len(m.Groups()), 0, one, 1), df11.ErrNotFound},
+		"group -1":                      {m.Decompress(-1, 0, one, 1), df11.ErrNotFound},
+		"the largest group":             {m.Decompress(math.MaxInt, 0, one, 1), df11.ErrNotFound},
+		"-1 threads":                    {m.Decompress(0, 0, one, -1), df11.ErrInvalidArgument},
+		"2^40 threads":                  {m.Decompress(0, 0, one, 1<<40), df11.ErrInvalidArgument},
 		"many threads for one":          {m.Decompress(0, 0, one, 1000), nil},
 		"read nothing, nil":             {m.ReadTensor(packed, 0, nil, 1), nil},
 		"read nothing of plain, nil":    {m.ReadTensor(plain, 0, nil, 1), nil},
-		"read half a weight":            {m.ReadTensor(packed, 0, odd, 1), df11.InvalidArgument},
-		"read from half a weight":       {m.ReadTensor(packed, 1, odd[:2], 1), df11.InvalidArgument},
+		"read half a weight":            {m.ReadTensor(packed, 0, odd, 1), df11.ErrInvalidArgument},
+		"read from half a weight":       {m.ReadTensor(packed, 1, odd[:2], 1), df11.ErrInvalidArgument},
 		"read three bytes of plain":     {m.ReadTensor(plain, 1, odd, 1), nil},
-		"read a range that wraps":       {m.ReadTensor(packed, most-1, odd[:2], 1), df11.InvalidArgument},
-		"read plain at the largest":     {m.ReadTensor(plain, most, odd, 1), df11.InvalidArgument},
-		"read no such tensor":           {m.ReadTensor(len(m.Tensors()), 0, odd, 1), df11.NotFound},
-		"read tensor -1":                {m.ReadTensor(-1, 0, odd, 1), df11.NotFound},
-		"read with -1 threads":          {m.ReadTensor(plain, 0, odd, -1), df11.InvalidArgument},
-		"write an image to nothing":     {m.WriteImage(0, nil), df11.InvalidArgument},
-		"write an image to too little":  {m.WriteImage(0, make([]byte, group.ImageBytes-1)), df11.BufferTooSmall},
-		"write an image of no group":    {m.WriteImage(len(m.Groups()), odd), df11.NotFound},
-		"write part 2 of 2 of an image": {m.WriteImagePart(0, odd, 2, 2), df11.InvalidArgument},
-		"write part 0 of 0 of an image": {m.WriteImagePart(0, odd, 0, 0), df11.InvalidArgument},
+		"read a range that wraps":       {m.ReadTensor(packed, most-1, odd[:2], 1), df11.ErrInvalidArgument},
+		"read plain at the largest":     {m.ReadTensor(plain, most, odd, 1), df11.ErrInvalidArgument},
+		"read no such tensor":           {m.ReadTensor(len(m.Tensors()), 0, odd, 1), df11.ErrNotFound},
+		"read tensor -1":                {m.ReadTensor(-1, 0, odd, 1), df11.ErrNotFound},
+		"read with -1 threads":          {m.ReadTensor(plain, 0, odd, -1), df11.ErrInvalidArgument},
+		"write an image to nothing":     {m.WriteImage(0, nil), df11.ErrInvalidArgument},
+		"write an image to too little":  {m.WriteImage(0, make([]byte, group.ImageBytes-1)), df11.ErrBufferTooSmall},
+		"write an image of no group":    {m.WriteImage(len(m.Groups()), odd), df11.ErrNotFound},
+		"write part 2 of 2 of an image": {m.WriteImagePart(0, odd, 2, 2), df11.ErrInvalidArgument},
+		"write part 0 of 0 of an image": {m.WriteImagePart(0, odd, 0, 0), df11.ErrInvalidArgument},
 	} {
 		if c.want == nil && c.err != nil || c.want != nil && !errors.Is(c.err, c.want) {
 			t.Errorf("%s: %v, not %v", name, c.err, c.want)
@@ -160,16 +160,16 @@ func TestEdgesOfRanges(t *testing.T) {
 	}
 	// An odd address of weights: BF16 slices cannot be at one, bytes can.
 	memory := make([]byte, 64)
-	if err := m.ReadTensor(packed, 0, memory[1:3], 1); !errors.Is(err, df11.Misaligned) {
+	if err := m.ReadTensor(packed, 0, memory[1:3], 1); !errors.Is(err, df11.ErrMisaligned) {
 		t.Error(err)
 	}
-	if _, err := m.GroupPart(0, df11.Parts); !errors.Is(err, df11.NotFound) {
+	if _, err := m.GroupPart(0, df11.Parts); !errors.Is(err, df11.ErrNotFound) {
 		t.Error(err)
 	}
-	if _, err := m.FindTensor("no\x00such"); !errors.Is(err, df11.NotFound) {
+	if _, err := m.FindTensor("no\x00such"); !errors.Is(err, df11.ErrNotFound) {
 		t.Error(err)
 	}
-	if _, err := m.FindGroup(string(make([]byte, 1000))); !errors.Is(err, df11.NotFound) || len(err.Error()) > 500 {
+	if _, err := m.FindGroup(string(make([]byte, 1000))); !errors.Is(err, df11.ErrNotFound) || len(err.Error()) > 500 {
 		t.Error(err)
 	}
 }
@@ -189,7 +189,7 @@ func TestOpenMemory(t *testing.T) {
 	}
 	folder := open(t, modelOf("tiny"), nil)
 	for i, info := range folder.Tensors() {
-		got, want := make([]byte, info.Bytes), make([]byte, info.Bytes)
+		got, want := make([]byte, info.DataBytes), make([]byte, info.DataBytes)
 		if err := errors.Join(m.ReadTensor(i, 0, got, 1), folder.ReadTensor(i, 0, want, 1)); err != nil || !bytes.Equal(got, want) {
 			t.Fatal(info, err)
 		}
@@ -220,12 +220,12 @@ func TestImagesInParts(t *testing.T) {
 		if !bytes.Equal(whole, parts) {
 			t.Fatal("an image in parts differs")
 		}
-		info, err := df11.DescribeImage(whole[:min(len(whole), df11.ImageHeadBytesMax)])
+		info, err := df11.GetImageInfo(whole[:min(len(whole), df11.ImageHeadBytesMax)])
 		if err != nil || info.ImageBytes != g.ImageBytes || info.Elements != g.Elements || info.Tensors != uint64(g.Tensors) {
 			t.Fatal(info, g, err)
 		}
 	}
-	if _, err := df11.DescribeImage(nil); !errors.Is(err, df11.InvalidArgument) && !errors.Is(err, df11.InvalidFormat) {
+	if _, err := df11.GetImageInfo(nil); !errors.Is(err, df11.ErrInvalidArgument) && !errors.Is(err, df11.ErrInvalidFormat) {
 		t.Error(err)
 	}
 }

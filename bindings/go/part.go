@@ -1,6 +1,6 @@
 package df11
 
-// Part is one of the six parts that a group has in the files.
+// Part names one of the six parts that a group has in the files.
 type Part uint32
 
 const (
@@ -8,36 +8,37 @@ const (
 	PartLuts Part = iota
 	// PartEncodedExponent are the Huffman-coded exponents.
 	PartEncodedExponent
-	// PartSignMantissa is one byte for each weight: its sign in bit 7, its mantissa below.
+	// PartSignMantissa has one byte for each weight: its sign in bit 7, its mantissa below.
 	PartSignMantissa
-	// PartOutputPositions are a little-endian uint32 for each block of 4096 code bytes: its first weight; then the
-	// number of weights.
+	// PartOutputPositions has a little-endian uint32 for each block of 4096 code bytes, the number of its first weight,
+	// and at the end the number of weights.
 	PartOutputPositions
-	// PartGaps are five bits for each 8 code bytes: the bit at which the first code that starts there begins.
+	// PartGaps has five bits for each 8 code bytes: the bit at which the first code that starts there begins.
 	PartGaps
-	// PartSplitPositions are a little-endian int64 for each tensor but the last: the weights up to its end.
+	// PartSplitPositions has a little-endian int64 for each tensor except the last: the number of weights up to its
+	// end.
 	PartSplitPositions
-	// Parts is how many there are.
+	// Parts is the number of parts.
 	Parts
 )
 
-// PartInfo is where a part of a group lies.
+// PartInfo describes where a part of a group is stored.
 type PartInfo struct {
-	// File is the path of the file, FileOffset the part's first byte there, Bytes how many it has.
-	File              string
-	FileOffset, Bytes uint64
+	// File is the path of the file, FileOffset the position of the part's first byte in it, and DataBytes its size.
+	File                  string
+	FileOffset, DataBytes uint64
 }
 
-// GroupPart says where a part of a group lies, for programs that read or hash files themselves.
+// GroupPart describes where a part of a group is stored, for programs that read or hash files themselves.
 func (m *Model) GroupPart(group int, part Part) (PartInfo, error) {
 	const op = "group part"
 	if _, err := m.begin(op, "group", group, 0); err != nil {
 		return PartInfo{}, err
 	}
 	defer m.leave()
-	p, e := m.c.Part(uint64(group), uint32(part))
+	p, e := m.c.GroupPart(uint64(group), uint32(part))
 	if e != nil {
 		return PartInfo{}, result(op, e)
 	}
-	return PartInfo{p.File, p.Offset, p.Bytes}, nil
+	return PartInfo{p.File, p.Offset, p.DataBytes}, nil
 }

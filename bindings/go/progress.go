@@ -8,13 +8,13 @@ import (
 	"github.com/libdf11/libdf11/bindings/go/internal/cdf11"
 )
 
-// every is how often a long call's progress is looked at.
+// every is the interval at which a long call's progress is read.
 const every = 50 * time.Millisecond
 
-// watch makes a long call of the library's: the end of ctx cancels it, and report, unless it is nil, hears how far it
-// is, on this goroutine. C calls nothing of Go's: the one is a flag in C's memory, the other are two numbers there.
+// watch makes a long call of the library. The end of ctx cancels it. report, unless it is nil, is called with the
+// progress on this goroutine. C never calls Go: cancellation is a flag in C memory, and progress two numbers there.
 //
-// If report panics, so does watch, but when the call has ended, and undo was called.
+// If report panics, so does watch, after the call has ended and undo was called.
 func watch(ctx context.Context, op string, report func(done, total uint64),
 	call func(cdf11.Progress) *cdf11.Error, undo func()) error {
 	if err := ctx.Err(); err != nil {
@@ -36,14 +36,14 @@ func watch(ctx context.Context, op string, report func(done, total uint64),
 	} else {
 		e = poll(progress, report, call, undo)
 	}
-	err := result(op, e)
-	if errorStatus(err) == Cancelled && ctx.Err() != nil {
+	if e != nil && Status(e.Status) == ErrCancelled && ctx.Err() != nil {
+		takeLog()
 		return cancelled(ctx, op)
 	}
-	return err
+	return result(op, e)
 }
 
-// poll makes the call on another goroutine, and tells report on this one.
+// poll makes the call on another goroutine, and calls report on this one.
 func poll(progress cdf11.Progress, report func(done, total uint64), call func(cdf11.Progress) *cdf11.Error,
 	undo func()) (e *cdf11.Error) {
 	done := make(chan struct{})
@@ -74,10 +74,10 @@ func poll(progress cdf11.Progress, report func(done, total uint64), call func(cd
 	return e
 }
 
-// flag is a progress that may be cancelled by somebody who does not know whether it is still there.
+// flag is a progress that may be cancelled at any time, also after it is freed.
 type flag struct {
 	lock     sync.Mutex
-	progress cdf11.Progress // none when freed
+	progress cdf11.Progress // zero when freed
 }
 
 func (f *flag) cancel() {
@@ -94,10 +94,11 @@ func (f *flag) free() {
 }
 
 func cancelled(ctx context.Context, op string) error {
-	return &Error{Status: Cancelled, Message: context.Cause(ctx).Error(), Op: op, cause: causes{ctx.Err(), context.Cause(ctx)}}
+	cause := context.Cause(ctx)
+	return failed(&Error{Status: ErrCancelled, Message: cause.Error(), Op: op, cause: causes{ctx.Err(), cause}})
 }
 
-// causes is why a context ended: Canceled or DeadlineExceeded, and what the one who ended it says.
+// causes holds the reasons why a context ended: Canceled or DeadlineExceeded, and its cause.
 type causes [2]error
 
 func (c causes) Error() string   { return c[1].Error() }

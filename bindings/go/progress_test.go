@@ -30,7 +30,7 @@ func TestProgress(t *testing.T) {
 	}
 
 	done, total, calls = 0, 0, 0
-	report, err := df11.Verify(ctx, modelOf("block"), originalOf("block"), &df11.VerifyOptions{Threads: 2, Progress: o.Progress})
+	report, err := df11.VerifyModel(ctx, modelOf("block"), originalOf("block"), &df11.VerifyOptions{Threads: 2, Progress: o.Progress})
 	if err != nil || calls == 0 || done != total || total < want {
 		t.Fatalf("%d of %d bytes, in %d calls: %v", done, total, calls, err)
 	}
@@ -46,9 +46,9 @@ func TestAContextThatIsOver(t *testing.T) {
 	cancel(reason)
 	_, opened := df11.Open(over, modelOf("tiny"), nil)
 	_, inMemory := df11.OpenMemory(over, []byte{1}, nil)
-	_, verified := df11.Verify(over, modelOf("tiny"), "", nil)
+	_, verified := df11.VerifyModel(over, modelOf("tiny"), "", nil)
 	for _, err := range []error{opened, inMemory, verified} {
-		if !errors.Is(err, df11.Cancelled) || !errors.Is(err, context.Canceled) || !errors.Is(err, reason) ||
+		if !errors.Is(err, df11.ErrCancelled) || !errors.Is(err, context.Canceled) || !errors.Is(err, reason) ||
 			errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v", err)
 		}
@@ -75,7 +75,7 @@ func TestCancelled(t *testing.T) {
 			return err
 		},
 		"verify": func(ctx context.Context, progress func(done, total uint64)) error {
-			_, err := df11.Verify(ctx, path, "", &df11.VerifyOptions{Progress: progress})
+			_, err := df11.VerifyModel(ctx, path, "", &df11.VerifyOptions{Progress: progress})
 			return err
 		},
 	} {
@@ -94,7 +94,7 @@ func TestCancelled(t *testing.T) {
 				soon, cancel := context.WithTimeout(ctx, 5*time.Millisecond)
 				defer cancel()
 				return call(soon, func(d, n uint64) { done, total = d, n })
-			}); !errors.Is(err, df11.Cancelled) || !errors.Is(err, context.DeadlineExceeded) || done >= whole {
+			}); !errors.Is(err, df11.ErrCancelled) || !errors.Is(err, context.DeadlineExceeded) || done >= whole {
 				t.Fatalf("%d of %d bytes of %d: %v", done, total, whole, err)
 			}
 			// Without anybody who is told of the progress, and by the caller's hand.
@@ -102,7 +102,7 @@ func TestCancelled(t *testing.T) {
 				byHand, stop := context.WithCancel(ctx)
 				go func() { time.Sleep(5 * time.Millisecond); stop() }()
 				return call(byHand, nil)
-			}); !errors.Is(err, df11.Cancelled) || !errors.Is(err, context.Canceled) {
+			}); !errors.Is(err, df11.ErrCancelled) || !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
 			}
 			// From the one who is told, who hears of the call before it begins.
@@ -139,7 +139,7 @@ func TestProgressThatPanics(t *testing.T) {
 		"small":       func() error { _, err := df11.Open(ctx, modelOf("tiny"), o); return err },
 		"open memory": func() error { _, err := df11.OpenMemory(ctx, file, o); return err },
 		"verify": func() error {
-			_, err := df11.Verify(ctx, path, "", &df11.VerifyOptions{Progress: o.Progress})
+			_, err := df11.VerifyModel(ctx, path, "", &df11.VerifyOptions{Progress: o.Progress})
 			return err
 		},
 	} {

@@ -6,35 +6,34 @@ import (
 	"github.com/libdf11/libdf11/bindings/go/internal/cdf11"
 )
 
-// Resident is a group's image on a device, ready to be decoded. It owns no device memory. It never changes: any number
-// of goroutines may use it at once.
+// Resident is a group's image on a device, ready to be decoded. It owns no device memory. It is immutable, and any
+// number of goroutines may use it at once.
 //
-// Its decodes only launch: they allocate nothing, wait for nothing, and may be captured in a graph. What was put into a
-// stream uses the image, the destination and the status word when the stream gets there: they are the caller's to keep
-// that long.
+// Its decodes only launch work: they do not allocate or wait, and may be captured in a graph. Keep the image, the
+// destination and the status word until the stream has executed the work.
 type Resident struct {
 	handle
 	c       *residentHandle
 	cleanup runtime.Cleanup
 }
 
-// ResidentInfo is what a resident is.
+// ResidentInfo describes a resident.
 type ResidentInfo struct {
-	// Image is where the image lies, ImageBytes how large it is.
+	// Image is the address of the image, ImageBytes its size.
 	Image      uintptr
 	ImageBytes uint64
-	// Elements are the weights of the group.
+	// Elements is the number of weights in the group.
 	Elements uint64
-	// TensorEnds are for each tensor the weights of the group up to its end.
+	// TensorEnds holds, for each tensor, the number of weights of the group up to its end.
 	TensorEnds []uint64
 }
 
-// Close frees the resident, when the stream has passed its upload, if it was uploaded. Calls that run are waited for,
-// later ones fail with [io/fs.ErrClosed]; closing again does nothing. It never fails. No device memory is touched, and
-// decodes that are in streams or graphs go on.
+// Close frees the resident. If it was uploaded, close it only after the stream has executed the upload. Close waits for
+// running calls; later ones fail with [io/fs.ErrClosed]. Closing again does nothing, and Close never fails. No device
+// memory is touched, and decodes that are in streams or graphs continue.
 //
-// A resident that becomes unreachable is closed by the garbage collector; one that was uploaded, and of which nobody
-// has said [Resident.Uploaded], is when its device is closed.
+// The garbage collector closes a resident that becomes unreachable. If the resident was uploaded and
+// [Resident.Uploaded] was not called, it is freed when its device is closed.
 func (r *Resident) Close() error {
 	r.close(func() {
 		r.cleanup.Stop()
@@ -44,8 +43,8 @@ func (r *Resident) Close() error {
 	return nil
 }
 
-// Uploaded says that the stream has passed the upload: the resident then keeps neither the model's files nor memory for
-// it. Of a resident that was bound it says nothing.
+// Uploaded tells the resident that the stream has executed the upload. The resident then releases the model's files and
+// the memory that the upload read. It has no effect on a resident that was bound.
 func (r *Resident) Uploaded() error {
 	const op = "uploaded"
 	if !r.enter() {
@@ -67,56 +66,73 @@ func (r *Resident) Info() (ResidentInfo, error) {
 	return ResidentInfo{i.Image, i.ImageBytes, i.Elements, i.TensorEnds}, result(op, e)
 }
 
-// Decompress puts the decoding of the whole group into stream: bytes of device memory at dst, at least 2 for each
-// weight, an address that is a multiple of 2 (16 is fastest).
+// Decompress launches the decoding of the whole group on stream. dst is an address in device memory, a multiple of 2
+// (16 is fastest), with dstBytes bytes, at least 2 for each weight.
 //
-// status is 0, or the address of a uint32 in device memory that was set to 0: it is raised to [Corrupt] if the image
-// contradicts itself, and otherwise left alone. The destination then holds anything; nothing outside it is ever
-// written.
-func (r *Resident) Decompress(dst uintptr, bytes uint64, status, stream uintptr) error {
+// status is 0, or the address of a uint32 in device memory that you have set to 0. A decode sets it to [ErrCorrupt] if
+// the image is inconsistent, and otherwise leaves it as it is. The contents of the destination are then undefined, but
+// nothing outside it is ever written.
+func (r *Resident) Decompress(dst uintptr, dstBytes uint64, status, stream uintptr) error {
 	const op = "decompress"
 	if !r.enter() {
 		return errClosed(op, "resident")
 	}
 	defer r.leave()
-	return result(op, r.c.Decompress(dst, bytes, status, stream))
+	return r.launched(1, r.c.info.Elements, result(op, r.c.Decompress(dst, dstBytes, status, stream)))
 }
 
-// DecompressRange decodes count weights of the group, from its weight first on: exactly those 2 * count bytes are
-// written. All else is as for [Resident.Decompress].
-func (r *Resident) DecompressRange(first, count uint64, dst uintptr, bytes uint64, status, stream uintptr) error {
+// DecompressRange decodes count weights of the group, from its weight first on. Exactly 2 * count bytes are written.
+// Everything else is as for [Resident.Decompress].
+func (r *Resident) DecompressRange(first, count uint64, dst uintptr, dstBytes uint64, status, stream uintptr) error {
 	const op = "decompress range"
 	if !r.enter() {
 		return errClosed(op, "resident")
 	}
 	defer r.leave()
-	return result(op, r.c.DecompressRange(first, count, dst, bytes, status, stream))
+	return r.launched(1, count, result(op, r.c.DecompressRange(first, count, dst, dstBytes, status, stream)))
 }
 
-// DecompressTensors decodes each tensor of the group, in the order of their weights, to a destination of its own, which
-// holds as many bytes as the second list says. A destination of 0 leaves its tensor out. All else is as for
+// DecompressTensors decodes each tensor of the group to its own destination: tensor i, in the order of their weights,
+// to dsts[i], which holds dstBytes[i] bytes. A destination of 0 skips its tensor. Everything else is as for
 // [Resident.Decompress].
-func (r *Resident) DecompressTensors(dsts []uintptr, bytes []uint64, status, stream uintptr) error {
+func (r *Resident) DecompressTensors(dsts []uintptr, dstBytes []uint64, status, stream uintptr) error {
 	const op = "decompress tensors"
-	if len(dsts) != len(bytes) {
-		return invalid(op, "%d destinations and %d sizes", len(dsts), len(bytes))
+	if len(dsts) != len(dstBytes) {
+		return invalid(op, "%d destinations and %d sizes", len(dsts), len(dstBytes))
 	}
 	if !r.enter() {
 		return errClosed(op, "resident")
 	}
 	defer r.leave()
-	return result(op, r.c.DecompressTensors(dsts, bytes, status, stream))
+	err := result(op, r.c.DecompressTensors(dsts, dstBytes, status, stream))
+	var tensors, weights, start uint64
+	for i, end := range r.c.info.TensorEnds {
+		if i < len(dsts) && dsts[i] != 0 {
+			tensors, weights = tensors+1, weights+end-start
+		}
+		start = end
+	}
+	return r.launched(tensors, weights, err)
 }
 
-// DecompressBatch decodes many whole groups with few launches: residents[i] to dsts[i], which holds bytes[i] bytes.
-// They may come from several devices, but of one context. statuses is 0, or the address of a uint32 for each group, one
-// after the other in device memory. All else is as for [Resident.Decompress].
-func DecompressBatch(residents []*Resident, dsts []uintptr, bytes []uint64, statuses, stream uintptr) error {
-	const op = "decompress batch"
-	if len(dsts) != len(residents) || len(bytes) != len(residents) {
-		return invalid(op, "%d residents, %d destinations and %d sizes", len(residents), len(dsts), len(bytes))
+// launched counts decodes that were put into a stream, if the call succeeded, and returns its error.
+func (r *Resident) launched(decodes, weights uint64, err error) error {
+	if err == nil {
+		count.deviceDecodes.Add(decodes)
+		count.deviceBytes.Add(2 * weights)
 	}
-	var few [64]cdf11.Resident // on the stack
+	return err
+}
+
+// DecompressBatch decodes many whole groups with few launches: residents[i] to dsts[i], which holds dstBytes[i] bytes.
+// They may come from several devices of one context. statuses is 0, or the address of an array in device memory with
+// one uint32 for each group. Everything else is as for [Resident.Decompress].
+func DecompressBatch(residents []*Resident, dsts []uintptr, dstBytes []uint64, statuses, stream uintptr) error {
+	const op = "decompress batch"
+	if len(dsts) != len(residents) || len(dstBytes) != len(residents) {
+		return invalid(op, "%d residents, %d destinations and %d sizes", len(residents), len(dsts), len(dstBytes))
+	}
+	var few [64]cdf11.Resident // on the stack: most batches allocate nothing
 	list := few[:0]
 	if len(residents) > len(few) {
 		list = make([]cdf11.Resident, 0, len(residents))
@@ -135,22 +151,28 @@ func DecompressBatch(residents []*Resident, dsts []uintptr, bytes []uint64, stat
 		}
 		list = append(list, r.c.Resident)
 	}
-	return result(op, cdf11.DecompressBatch(list, dsts, bytes, statuses, stream))
+	err := result(op, cdf11.DecompressBatch(list, dsts, dstBytes, statuses, stream))
+	for _, r := range residents {
+		r.launched(1, r.c.info.Elements, err)
+	}
+	return err
 }
 
-// ImageInfo is what an image is.
+// ImageInfo describes an image.
 type ImageInfo struct {
-	// ImageBytes is the size of the image, HeadBytes of its head, its first bytes, which [Device.BindImage] needs.
+	// ImageBytes is the size of the image, and HeadBytes the size of its head, the first bytes that [Device.BindImage]
+	// needs.
 	ImageBytes, HeadBytes uint64
-	// Elements are the weights of the group, Tensors its tensors.
+	// Elements is the number of weights in the group, Tensors the number of its tensors.
 	Elements, Tensors uint64
 }
 
-// ImageHeadBytesMax are the bytes that the head of no image exceeds.
+// ImageHeadBytesMax is the upper limit of the size of an image's head.
 const ImageHeadBytesMax = cdf11.ImageHeadBytesMax
 
-// DescribeImage describes an image by its first bytes in host memory: [ImageHeadBytesMax] of them are enough for any.
-func DescribeImage(head []byte) (ImageInfo, error) {
+// GetImageInfo describes an image by its first bytes in host memory. [ImageHeadBytesMax] bytes are enough for any
+// image.
+func GetImageInfo(head []byte) (ImageInfo, error) {
 	i, e := cdf11.GetImageInfo(head)
-	return ImageInfo(i), result("describe image", e)
+	return ImageInfo(i), result("image info", e)
 }

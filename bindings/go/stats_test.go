@@ -2,6 +2,7 @@ package df11_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"regexp"
@@ -26,6 +27,15 @@ func TestStatsCount(t *testing.T) {
 	if _, err := df11.Open(ctx, golden+"nowhere", nil); err == nil {
 		t.Fatal("there is no such model")
 	}
+	// A program may look for optional tensors: that is no failed call.
+	if _, err := m.FindTensor("no such tensor"); !errors.Is(err, df11.ErrNotFound) {
+		t.Fatal(err)
+	}
+	over, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := df11.Open(over, modelOf("tiny"), nil); err == nil {
+		t.Fatal("the context is over")
+	}
 	now := df11.Stats()
 	want := before
 	want.ModelsOpened++
@@ -35,9 +45,15 @@ func TestStatsCount(t *testing.T) {
 	want.HostBytes += 26
 	want.ImagesWritten++
 	want.ImageBytesWritten += group.ImageBytes
-	want.ErrorsCaller++
+	want.ErrorsCaller += 2
 	want.ErrorsFile++
-	if now != want || now.ModelBytesOpen <= before.ModelBytesOpen {
+	stored := group.PackedBytes
+	for _, tensor := range m.Tensors() {
+		if tensor.Group < 0 {
+			stored += tensor.DataBytes
+		}
+	}
+	if now != want || now.ModelBytesOpen != before.ModelBytesOpen+stored {
 		t.Errorf("%+v\nnot\n%+v", now, want)
 	}
 	m.Close()

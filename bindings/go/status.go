@@ -3,77 +3,89 @@ package df11
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"syscall"
 
 	"github.com/libdf11/libdf11/bindings/go/internal/cdf11"
 )
 
-// Status says what kind of thing went wrong. It is an error, so that [errors.Is] can ask for it:
+// Status is the kind of an error. It is an error itself, so that [errors.Is] can look for it:
 //
-//	if errors.Is(err, df11.Corrupt) { … }
+//	if errors.Is(err, df11.ErrCorrupt) { … }
 //
-// 1 to 99 are the caller's mistakes, 100 to 199 the file's, 200 to 299 the device's, 900 to 999 the library's. Newer
-// versions of the library may return statuses that are not in this list: judge an unknown one by its range.
+// 1 to 99 are mistakes of the caller, 100 to 199 faults of the file, 200 to 299 faults of the device, 900 to 999 faults
+// of the library. Newer versions of the library may return statuses that are not in this list: treat an unknown one by
+// its range.
 //
 // It is also what a device writes to the status word of a decode (see [Resident.Decompress]).
 type Status int32
 
 const (
-	// StatusOK is success; no error has it.
+	// StatusOK is success. No error has it.
 	StatusOK Status = 0
 
-	// InvalidArgument : an argument is out of range or contradicts another, or something is used that is closed.
-	InvalidArgument Status = 1
-	// NotFound : there is no group or tensor of that name or number.
-	NotFound Status = 2
-	// BufferTooSmall : the destination holds fewer bytes than the result.
-	BufferTooSmall Status = 3
-	// Misaligned : an address is not aligned as the call asks.
-	Misaligned Status = 4
-	// UnsupportedOption : the library that is running is older than this package and does not know an option.
-	UnsupportedOption Status = 5
-	// Cancelled : the context ended. The error is also the context's own: errors.Is(err, context.Canceled), say.
-	Cancelled Status = 6
-	// DefaultStream : the stream is 0, on a device that was not opened to allow it.
-	DefaultStream Status = 7
+	// ErrInvalidArgument reports an argument that is out of range or contradicts another, or the use of something
+	// closed.
+	ErrInvalidArgument Status = 1
+	// ErrNotFound reports that no group, tensor or preset has that name or number.
+	ErrNotFound Status = 2
+	// ErrBufferTooSmall reports a destination that holds fewer bytes than the result.
+	ErrBufferTooSmall Status = 3
+	// ErrMisaligned reports an address that is not aligned as the call requires.
+	ErrMisaligned Status = 4
+	// ErrUnsupportedOption reports an option that the running library, which is older than this package, does not know.
+	ErrUnsupportedOption Status = 5
+	// ErrCancelled reports that the context ended. The error is also the context's own: errors.Is(err,
+	// context.Canceled), for example.
+	ErrCancelled Status = 6
+	// ErrDefaultStream reports stream 0 on a device that was not opened to allow it.
+	ErrDefaultStream Status = 7
+	// ErrExists reports a file or folder that exists already and would be overwritten. The error is also
+	// [io/fs.ErrExist].
+	ErrExists Status = 8
+	// ErrUnfinished reports the unfinished work of an earlier run: resume it, or write to another place.
+	ErrUnfinished Status = 9
+	// ErrBusy reports that another process is writing to the same place.
+	ErrBusy Status = 10
 
-	// IO : the operating system could not open, read or map. The error is also the system's: errors.Is(err,
-	// fs.ErrNotExist), say.
-	IO Status = 100
-	// InvalidFormat : not a safetensors file, or not a DF11 model.
-	InvalidFormat Status = 101
-	// UnsupportedFormat : a DF11 model of a kind that cannot be decoded.
-	UnsupportedFormat Status = 102
-	// Corrupt : a DF11 model whose parts contradict each other.
-	Corrupt Status = 103
+	// ErrIO reports that the operating system could not open, read, map or write a file. The error is also the
+	// system's: errors.Is(err, fs.ErrNotExist), for example.
+	ErrIO Status = 100
+	// ErrInvalidFormat reports a file that is not a safetensors file, or not a DF11 model.
+	ErrInvalidFormat Status = 101
+	// ErrUnsupportedFormat reports a DF11 model of a kind that cannot be decoded.
+	ErrUnsupportedFormat Status = 102
+	// ErrCorrupt reports a DF11 model whose parts contradict each other.
+	ErrCorrupt Status = 103
 
-	// NoDriver : no usable CUDA driver.
-	NoDriver Status = 200
-	// NoKernel : no kernel for this device.
-	NoKernel Status = 201
-	// CUDA : a call of the driver failed; the error's NativeCode is its CUresult.
-	CUDA Status = 202
-	// Capturing : not allowed while a stream is being captured.
-	Capturing Status = 203
-	// WrongDevice : a resident or a stream of another device or context.
-	WrongDevice Status = 204
+	// ErrNoDriver reports that there is no usable CUDA driver.
+	ErrNoDriver Status = 200
+	// ErrNoKernel reports that there is no kernel for this device.
+	ErrNoKernel Status = 201
+	// ErrCUDA reports a failed call of the driver. The error's NativeCode is its CUresult.
+	ErrCUDA Status = 202
+	// ErrCapturing reports a call that is not allowed while a stream is being captured.
+	ErrCapturing Status = 203
+	// ErrWrongDevice reports a resident or a stream of another device or context.
+	ErrWrongDevice Status = 204
 
-	// OutOfMemory : memory could not be had.
-	OutOfMemory Status = 900
-	// Internal : a bug in the library. The message says where; please report it.
-	Internal Status = 999
+	// ErrOutOfMemory reports that memory could not be allocated.
+	ErrOutOfMemory Status = 900
+	// ErrInternal reports a bug in the library. The message says where. Please report it.
+	ErrInternal Status = 999
 )
 
 var statusNames = map[Status]string{
-	StatusOK: "OK", InvalidArgument: "INVALID_ARGUMENT", NotFound: "NOT_FOUND", BufferTooSmall: "BUFFER_TOO_SMALL",
-	Misaligned: "MISALIGNED", UnsupportedOption: "UNSUPPORTED_OPTION", Cancelled: "CANCELLED",
-	DefaultStream: "DEFAULT_STREAM", IO: "IO", InvalidFormat: "INVALID_FORMAT", UnsupportedFormat: "UNSUPPORTED_FORMAT",
-	Corrupt: "CORRUPT", NoDriver: "NO_DRIVER", NoKernel: "NO_KERNEL", CUDA: "CUDA", Capturing: "CAPTURING",
-	WrongDevice: "WRONG_DEVICE", OutOfMemory: "OUT_OF_MEMORY", Internal: "INTERNAL",
+	StatusOK: "OK", ErrInvalidArgument: "INVALID_ARGUMENT", ErrNotFound: "NOT_FOUND",
+	ErrBufferTooSmall: "BUFFER_TOO_SMALL", ErrMisaligned: "MISALIGNED", ErrUnsupportedOption: "UNSUPPORTED_OPTION",
+	ErrCancelled: "CANCELLED", ErrDefaultStream: "DEFAULT_STREAM", ErrExists: "EXISTS", ErrUnfinished: "UNFINISHED",
+	ErrBusy: "BUSY", ErrIO: "IO", ErrInvalidFormat: "INVALID_FORMAT", ErrUnsupportedFormat: "UNSUPPORTED_FORMAT",
+	ErrCorrupt: "CORRUPT", ErrNoDriver: "NO_DRIVER", ErrNoKernel: "NO_KERNEL", ErrCUDA: "CUDA",
+	ErrCapturing: "CAPTURING", ErrWrongDevice: "WRONG_DEVICE", ErrOutOfMemory: "OUT_OF_MEMORY", ErrInternal: "INTERNAL",
 }
 
-// String is the status's name in the C interface without its prefix, such as CORRUPT.
+// String returns the status's name in the C interface without its prefix, such as CORRUPT.
 func (s Status) String() string {
 	if name, ok := statusNames[s]; ok {
 		return name
@@ -84,29 +96,32 @@ func (s Status) String() string {
 // Error makes a Status an error.
 func (s Status) Error() string { return "df11: " + s.String() }
 
-// Error is what every call of this package fails with.
+// Is makes ErrExists equal to [io/fs.ErrExist].
+func (s Status) Is(target error) bool { return s == ErrExists && target == fs.ErrExist }
+
+// Error is the error type of every call of this package.
 type Error struct {
-	// Status says what kind of thing went wrong.
+	// Status is the kind of the error.
 	Status Status
-	// NativeCode is the number that the system below gave: an errno with [IO], a CUresult with [CUDA], or 0.
+	// NativeCode is the system's error number: an errno with [ErrIO], a CUresult with [ErrCUDA], or 0.
 	NativeCode int32
-	// Message is one sentence, with the file, the tensor and the byte in the file where they are known. It has no
-	// control characters, whatever a model says.
+	// Message is one sentence. It names the file, the tensor and the byte in the file where they are known, and has no
+	// control characters, whatever a model contains.
 	Message string
 	// Op is the call that failed: "open", "decompress", …
 	Op string
 
-	// cause is what else the error is: of a cancelled call the context's error, of something closed fs.ErrClosed.
+	// cause is another error that this one is as well: the context's error of a cancelled call, or fs.ErrClosed.
 	cause error
 }
 
-// Error is the call and the sentence.
+// Error returns the call and the message.
 func (e *Error) Error() string { return "df11: " + e.Op + ": " + e.Message }
 
-// Unwrap returns the Status, so that errors.Is(err, df11.Corrupt) works.
+// Unwrap returns the Status, so that errors.Is(err, df11.ErrCorrupt) works.
 func (e *Error) Unwrap() error { return e.Status }
 
-// Is makes the error that of the operating system, of the context, or [io/fs.ErrClosed] as well.
+// Is makes the error equal to the operating system's, the context's, or [io/fs.ErrClosed] as well.
 func (e *Error) Is(target error) bool {
 	if e.cause != nil && errors.Is(e.cause, target) {
 		return true
@@ -115,7 +130,7 @@ func (e *Error) Is(target error) bool {
 	return ok && errors.Is(errno, target)
 }
 
-// As gives the operating system's error to who asks for a [syscall.Errno].
+// As converts the error to a [syscall.Errno] if it came from the operating system.
 func (e *Error) As(target any) bool {
 	if to, ok := target.(*syscall.Errno); ok {
 		if errno, ok := e.errno(); ok {
@@ -127,20 +142,35 @@ func (e *Error) As(target any) bool {
 }
 
 func (e *Error) errno() (syscall.Errno, bool) {
-	return syscall.Errno(e.NativeCode), e.Status == IO && e.NativeCode > 0
+	return syscall.Errno(e.NativeCode), e.Status == ErrIO && e.NativeCode > 0
 }
 
-// result is the end of every call of the library's: it gives the logger what the library has said, and makes its error
-// this package's. It takes and gives nil, and what it gives is an error without a type.
+// result ends every call of the library: it passes the library's log lines to the logger, counts an error, and converts
+// it to this package's type. For nil it returns an untyped nil.
 func result(op string, e *cdf11.Error) error {
 	takeLog()
 	if e == nil {
 		return nil
 	}
-	return &Error{Status: Status(e.Status), NativeCode: e.Native, Message: e.Message, Op: op}
+	return failed(&Error{Status: Status(e.Status), NativeCode: e.Native, Message: e.Message, Op: op})
 }
 
-// errorStatus is an error's status, or StatusOK where it has none.
+// failed counts the error of a call, and returns it.
+func failed(e *Error) error {
+	switch {
+	case e.Status < 100:
+		count.errorsCaller.Add(1)
+	case e.Status < 200:
+		count.errorsFile.Add(1)
+	case e.Status < 300:
+		count.errorsDevice.Add(1)
+	default:
+		count.errorsLibrary.Add(1)
+	}
+	return e
+}
+
+// errorStatus returns an error's status, or StatusOK if it has none.
 func errorStatus(err error) Status {
 	if e, ok := err.(*Error); ok {
 		return e.Status
@@ -148,7 +178,7 @@ func errorStatus(err error) Status {
 	return StatusOK
 }
 
-// invalid is an error about an argument that the library was not asked about.
+// invalid returns an error about an argument that this package refuses without a call of the library.
 func invalid(op, format string, args ...any) error {
-	return &Error{Status: InvalidArgument, Message: fmt.Sprintf(format, args...), Op: op}
+	return failed(&Error{Status: ErrInvalidArgument, Message: fmt.Sprintf(format, args...), Op: op})
 }

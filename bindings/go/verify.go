@@ -8,46 +8,48 @@ import (
 	"github.com/libdf11/libdf11/bindings/go/internal/cdf11"
 )
 
-// VerifyOptions say how to verify. A nil *VerifyOptions, and the zero one, are all defaults.
+// VerifyOptions control a verification. A nil *VerifyOptions and the zero value mean the defaults.
 type VerifyOptions struct {
-	// Threads to work with; 0 means 1.
+	// Threads is the number of threads that work; 0 means 1.
 	Threads int
-	// AnyVersion accepts a version of the compressor that the library does not know.
+	// AnyVersion accepts models of a compressor version that the library does not know.
 	AnyVersion bool
-	// Config is the text of a config.json to use instead of the model's own.
+	// Config is the text of a config.json that replaces the model's own.
 	Config []byte
-	// Progress, if set, is told how many bytes of the work are done: at the beginning, some twenty times a second, and
-	// at the end, on the goroutine that called Verify. Total is 0 until it is known.
+	// Progress, if set, is called with the number of bytes that are done: at the beginning, about twenty times a
+	// second, and at the end, on the goroutine that called VerifyModel. The total is 0 until it is known.
 	Progress func(done, total uint64)
-	// Logger, if set, is told what came of it, and of everything that is wrong.
+	// Logger, if set, receives a line about the result, and one about each fault.
 	Logger *slog.Logger
 }
 
-// VerifyReport is what came of a verification.
+// VerifyReport is the result of a verification.
 type VerifyReport struct {
-	// Groups whose codes agree with their gaps and positions, and groups whose codes do not.
+	// GroupsGood counts groups whose codes agree with their gaps and positions, GroupsBad those whose codes do not.
 	GroupsGood, GroupsBad uint64
-	// Codes in all groups, one for each weight.
+	// Codes is the number of codes in all groups, one for each weight.
 	Codes uint64
-	// Tensors that have the hash that the model's metadata says, and tensors that have another or cannot be decoded.
+	// HashesRight counts tensors with the hash that is in the model's metadata, HashesWrong those with another hash and
+	// those that cannot be decoded.
 	HashesRight, HashesWrong uint64
-	// Tensors that equal the original's, and tensors that differ from it or that only one of the two models has.
+	// TensorsEqual counts tensors that equal the original's, TensorsDifferent those that differ and those that only one
+	// of the two models has.
 	TensorsEqual, TensorsDifferent uint64
-	// Findings are about each group, and each tensor of which there is something to say.
+	// Findings has one entry for each group, and for each tensor that needs a remark.
 	Findings []Finding
-	// FindingsLost is how many more there were: some 16 MiB of them are kept.
+	// FindingsLost is the number of further findings, which were dropped: about 16 MiB are kept.
 	FindingsLost uint64
 }
 
-// Finding is what a verification has to say of a group or a tensor.
+// Finding is the result of a verification for a group or a tensor.
 type Finding struct {
 	Kind FindingKind
-	// Name is the group's or tensor's. It comes from the file, and so does some of Text, one sentence: quote them
-	// before you print them.
+	// Name is the name of the group or tensor, and Text one sentence about it. Both may contain text of the file: quote
+	// them before you print them.
 	Name, Text string
 }
 
-// FindingKind is what a [Finding] is about. Newer versions of the library may have more.
+// FindingKind is the kind of a [Finding]. Newer versions of the library may have more kinds.
 type FindingKind uint32
 
 const (
@@ -55,26 +57,26 @@ const (
 	FindingGood FindingKind = cdf11.FindingGood
 	// FindingBad is a group whose codes do not.
 	FindingBad FindingKind = cdf11.FindingBad
-	// FindingHash is a tensor that has another hash than the file's metadata says.
+	// FindingHash is a tensor whose hash differs from the one in the file's metadata.
 	FindingHash FindingKind = cdf11.FindingHash
 	// FindingDiffers is a tensor that differs from the original's, or that only one of the two models has.
 	FindingDiffers FindingKind = cdf11.FindingDiffers
-	// FindingNote is what a person should know, such as a tied lm_head that is in one model only: nothing is wrong.
+	// FindingNote is a remark, such as a tied lm_head that is in one model only: nothing is wrong.
 	FindingNote FindingKind = cdf11.FindingNote
 )
 
-// Wrong says whether something is wrong.
+// Wrong reports whether something is wrong.
 func (k FindingKind) Wrong() bool { return k != FindingGood && k != FindingNote }
 
-// Verify opens a model, looks at everything in it, and closes it: every code of every group is walked, the SHA-256 of
-// each tensor compared for which the files' metadata has one, and, unless original is empty, every tensor with the
-// original's: type, shape where the model knows it, every bit. It goes on after what is wrong, so that all of it is
-// found. Files are read piece by piece, never mapped, and memory is bounded, whatever the model.
+// VerifyModel checks a whole model. It walks every code of every group, and compares the SHA-256 of each tensor whose
+// hash is in the files' metadata. Unless original is empty, it also compares every tensor with the original's: the
+// type, the shape where the model knows it, and every bit. It continues after a fault, so that it finds all of them.
+// Files are read piece by piece and never mapped, and memory use is bounded for any model.
 //
-// The error is nil if nothing is wrong, and [Corrupt] if something is; the report is complete in both cases. After
-// other errors it is empty. When ctx ends, so does Verify, soon, with an error that is both [Cancelled] and the
+// The error is nil if nothing is wrong, and [ErrCorrupt] if something is. The report is complete in both cases, and
+// empty after other errors. When ctx ends, VerifyModel returns soon, with an error that is both [ErrCancelled] and the
 // context's.
-func Verify(ctx context.Context, path, original string, o *VerifyOptions) (VerifyReport, error) {
+func VerifyModel(ctx context.Context, path, original string, o *VerifyOptions) (VerifyReport, error) {
 	if o == nil {
 		o = &VerifyOptions{}
 	}
@@ -83,7 +85,7 @@ func Verify(ctx context.Context, path, original string, o *VerifyOptions) (Verif
 	if log := o.Logger; log != nil {
 		for _, f := range report.Findings {
 			if f.Kind.Wrong() {
-				log.ErrorContext(ctx, "df11: wrong in a model", "path", path, "name", f.Name, "finding", f.Text)
+				log.ErrorContext(ctx, "df11: a fault in a model", "path", path, "name", f.Name, "finding", f.Text)
 			}
 		}
 		if err != nil {
@@ -126,7 +128,7 @@ func verify(ctx context.Context, path, original string, o *VerifyOptions) (Verif
 		TensorsDifferent: r.TensorsDifferent,
 		FindingsLost:     r.FindingsLost,
 	}
-	if err == nil || errorStatus(err) == Corrupt {
+	if err == nil || errorStatus(err) == ErrCorrupt {
 		for _, f := range r.Findings {
 			report.Findings = append(report.Findings, Finding{FindingKind(f.Kind), f.Name, f.Text})
 		}

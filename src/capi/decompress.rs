@@ -2,7 +2,6 @@
 
 use super::device::{df11_devptr, df11_stream};
 use super::resident::{df11_resident, resident_of};
-use super::stats;
 use super::status::{df11_error, df11_status, frame};
 use crate::cuda::Stream;
 use crate::cuda::launch::decompress_batch_of;
@@ -41,9 +40,7 @@ pub unsafe extern "C" fn df11_resident_decompress(
     unsafe {
         frame(error, || {
             let resident = resident_of(resident)?;
-            resident.decompress(d_dst, bytes as u64, d_status, Stream::from_raw(stream.cast()))?;
-            stats::decodes_enqueued(1, 2 * resident.layout().weights);
-            Ok(())
+            resident.decompress(d_dst, bytes as u64, d_status, Stream::from_raw(stream.cast()))
         })
     }
 }
@@ -71,9 +68,7 @@ pub unsafe extern "C" fn df11_resident_decompress_range(
     unsafe {
         frame(error, || {
             let stream = Stream::from_raw(stream.cast());
-            resident_of(resident)?.decompress_range(first, count, d_dst, bytes as u64, d_status, stream)?;
-            stats::decodes_enqueued(u64::from(count > 0), 2 * count);
-            Ok(())
+            resident_of(resident)?.decompress_range(first, count, d_dst, bytes as u64, d_status, stream)
         })
     }
 }
@@ -104,16 +99,7 @@ pub unsafe extern "C" fn df11_resident_decompress_tensors(
         frame(error, || {
             let (dsts, bytes) = (list("d_dsts", d_dsts, count)?, list("bytes", bytes.cast::<u64>(), count)?);
             let resident = resident_of(resident)?;
-            resident.decompress_tensors(dsts, bytes, d_status, Stream::from_raw(stream.cast()))?;
-            let (mut start, mut tensors, mut weights) = (0, 0, 0);
-            for (&dst, &end) in dsts.iter().zip(resident.ends()) {
-                if dst != 0 && end > start {
-                    (tensors, weights) = (tensors + 1, weights + (end - start));
-                }
-                start = end;
-            }
-            stats::decodes_enqueued(tensors, 2 * weights);
-            Ok(())
+            resident.decompress_tensors(dsts, bytes, d_status, Stream::from_raw(stream.cast()))
         })
     }
 }
@@ -149,10 +135,7 @@ pub unsafe extern "C" fn df11_resident_decompress_batch(
                 return Err(Error::InvalidArgument(format!("residents[{i}] is NULL")));
             }
             let at = |i: usize| &(*residents[i]).resident;
-            decompress_batch_of(at, dsts, bytes, d_statuses, Stream::from_raw(stream.cast()))?;
-            let weights: u64 = (0..count).map(|i| at(i).layout().weights).sum();
-            stats::decodes_enqueued(count as u64, 2 * weights);
-            Ok(())
+            decompress_batch_of(at, dsts, bytes, d_statuses, Stream::from_raw(stream.cast()))
         })
     }
 }

@@ -5,11 +5,12 @@ use super::status::{df11_error, df11_status, frame};
 use super::structs::{self, Sizeable};
 use crate::cuda::{Choice, Device, DeviceOptions};
 use crate::error::{Error, Result};
-use std::ffi::{CString, c_char};
+use std::ffi::{CString, c_char, c_ulonglong};
 use std::ptr;
 
-/// An address in device memory: a CUdeviceptr, or a pointer of the CUDA runtime's as a number. 0 is no address.
-pub type df11_devptr = u64;
+/// An address in device memory: a CUdeviceptr, which is the same type, or a pointer of the CUDA runtime as a number. 0 is no
+/// address.
+pub type df11_devptr = c_ulonglong;
 
 /// What a CUDA stream points to; cuda.h and cuda_runtime_api.h know it by the same name.
 pub struct CUstream_st {
@@ -235,25 +236,6 @@ pub unsafe extern "C" fn df11_device_get_info(
             Ok(())
         })
     }
-}
-
-/// Frees device memory that df11_upload_alloc() allocated (by cuMemFree, which the caller may as well call); 0 is
-/// nothing. It waits until the device has done all its work, so it is no call for a decode loop, and none for a thread
-/// that captures.
-///
-/// Errors: DF11_INVALID_ARGUMENT, DF11_CUDA, DF11_CAPTURING; the memory is then still there.
-///
-/// # Safety
-///
-/// The memory was not freed, no resident of it is used any more, and no captured graph that uses it will be launched.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_device_mem_free(
-    device: *const df11_device,
-    memory: df11_devptr,
-    error: *mut df11_error,
-) -> df11_status {
-    // SAFETY: by the caller's promise.
-    unsafe { frame(error, || handle(device)?.device.free_memory(memory)) }
 }
 
 /// # Safety

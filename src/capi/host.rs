@@ -1,7 +1,6 @@
 //! Decoding on the CPU.
 
 use super::model::{df11_model, group_of, handle, tensor_of};
-use super::stats;
 use super::status::{df11_error, df11_status, frame};
 use crate::error::Error;
 use crate::host::DecodeOptions;
@@ -55,7 +54,6 @@ pub unsafe extern "C" fn df11_model_decompress(
             }
             let options = DecodeOptions::new().threads(threads as usize);
             group.decompress_raw(first, count, dst, &options)?;
-            stats::decoded_on_host(needed);
             Ok(())
         })
     }
@@ -87,7 +85,6 @@ pub unsafe extern "C" fn df11_model_read_tensor(
             let dst = destination(dst, dst_bytes)?;
             let options = DecodeOptions::new().threads(threads as usize);
             tensor.read_raw(offset, dst, dst_bytes, &options)?;
-            stats::decoded_on_host(dst_bytes as u64);
             Ok(())
         })
     }

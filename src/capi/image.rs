@@ -1,10 +1,8 @@
 //! Images: groups as a CUDA device decodes them, written to host memory. No CUDA call is made here.
 
 use super::model::{df11_model, group_of, handle};
-use super::stats;
 use super::status::{df11_error, df11_status, frame};
 use crate::error::Error;
-use crate::format::Group;
 use std::ffi::c_void;
 
 /// Writes the image of a group to `dst`: df11_group_info.image_bytes bytes, which a CUDA device can decode once they lie in
@@ -34,7 +32,6 @@ pub unsafe extern "C" fn df11_model_write_image(
         frame(error, || {
             let group = group_of(&handle(model)?.model, group)?;
             group.write_image_raw(destination(dst)?, bytes as u64, 1)?;
-            stats::image_written(image_bytes(group));
             Ok(())
         })
     }
@@ -67,17 +64,9 @@ pub unsafe extern "C" fn df11_model_write_image_part(
         frame(error, || {
             let group = group_of(&handle(model)?.model, group)?;
             group.write_image_part(destination(dst)?, bytes as u64, part as u64, parts as u64)?;
-            if part == 0 {
-                stats::image_written(image_bytes(group));
-            }
             Ok(())
         })
     }
-}
-
-/// Bytes of a group's image; 0 if it can have none.
-fn image_bytes(group: Group) -> u64 {
-    group.image_layout().map_or(0, |layout| layout.image_bytes)
 }
 
 fn destination(dst: *mut c_void) -> Result<*mut u8, Error> {

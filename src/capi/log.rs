@@ -21,13 +21,13 @@ pub extern "C" fn df11_version_string() -> *const c_char {
 
 /// No log at all: the state in which the library starts.
 pub const DF11_LOG_OFF: i32 = 0;
-/// What made a call fail. Its df11_error says it too.
+/// Something that went wrong and that no call returns. (Errors that calls return are logged at DF11_LOG_DEBUG.)
 pub const DF11_LOG_ERROR: i32 = 1;
 /// What a person should know though the call succeeded.
 pub const DF11_LOG_WARN: i32 = 2;
 /// What was done.
 pub const DF11_LOG_INFO: i32 = 3;
-/// What may help to find a mistake.
+/// What may help to find a mistake, such as the error that a call returns.
 pub const DF11_LOG_DEBUG: i32 = 4;
 /// Everything.
 pub const DF11_LOG_TRACE: i32 = 5;

@@ -13,8 +13,7 @@
 //! - [`decompress`]: decoding on a CUDA stream;
 //! - [`progress`]: how far a long call is, and its end;
 //! - [`verify`]: verifying whole models;
-//! - [`compress`]: writing whole models, and groups in memory;
-//! - [`stats`]: what the process has done, counted.
+//! - [`compress`]: writing whole models, and groups in memory.
 //!
 //! Conventions: names are C names, so that a C and a Rust reader see the same; every fallible function returns a
 //! `df11_status`, takes an optional `df11_error *` last, and ends in `status::frame`, which turns errors and panics
@@ -30,7 +29,6 @@ pub mod log;
 pub mod model;
 pub mod progress;
 pub mod resident;
-pub mod stats;
 pub mod status;
 pub mod structs;
 pub mod types;

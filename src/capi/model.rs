@@ -1,7 +1,6 @@
 //! Opening models and asking what is in them.
 
 use super::progress;
-use super::stats;
 use super::status::{df11_error, df11_status, frame};
 use super::structs;
 use super::types::*;
@@ -19,8 +18,6 @@ pub struct df11_model {
     group_names: Vec<CString>,
     tensor_names: Vec<CString>,
     files: Vec<CString>,
-    /// Of all files, for df11_stats.
-    bytes: u64,
 }
 
 /// Opens a model: a folder in Hugging Face layout, or one .safetensors file. Every *.safetensors file of a folder is
@@ -137,10 +134,8 @@ unsafe fn open(
                 group_names: model.groups().map(|g| text(g.name().as_bytes())).collect::<Result<_>>()?,
                 tensor_names: model.tensors().map(|t| text(t.name().as_bytes())).collect::<Result<_>>()?,
                 files: model.files().map(|f| text(&bytes_of(f.file))).collect::<Result<_>>()?,
-                bytes: model.files().map(|f| f.bytes).sum(),
                 model,
             };
-            stats::model_opened(handle.bytes);
             *out = Box::into_raw(Box::new(handle));
             Ok(())
         })
@@ -158,7 +153,6 @@ pub unsafe extern "C" fn df11_model_free(model: *mut df11_model) {
         // Dropping unmaps and closes; if that ever panicked, nothing must unwind into C.
         // SAFETY: `open` made it by `Box::into_raw`.
         let model = unsafe { Box::from_raw(model) };
-        stats::model_freed(model.bytes);
         let free = || {
             drop(model);
             Ok(())

@@ -2,7 +2,6 @@
 
 use super::device::{clear, df11_device, df11_devptr, df11_stream, handle};
 use super::model::{self, df11_model, group_of};
-use super::stats;
 use super::status::{df11_error, df11_status, frame};
 use super::structs::{self, Sizeable};
 use crate::cuda::image::Head;
@@ -165,46 +164,6 @@ unsafe fn upload(
             let group = group_of(model, group)?;
             let stream = Stream::from_raw(stream.cast());
             let resident = device.upload(group, d_image, bytes as u64, stream, staging)?;
-            stats::uploaded(resident.layout().image_bytes);
-            put(out, resident);
-            Ok(())
-        })
-    }
-}
-
-/// df11_device_upload() into device memory that this allocates for it (cuMemAlloc, which may wait for the device). `*d_image`
-/// receives its address, and the memory is the caller's: df11_device_mem_free(), or cuMemFree or cudaFree, frees it
-/// when the resident is not used any more and its decodes are done. df11_resident_free() does not, for freeing device
-/// memory waits.
-///
-/// After an error the memory is free, `*d_image` is 0 and `*out` NULL.
-///
-/// Errors: as for df11_device_upload(); DF11_OUT_OF_MEMORY.
-///
-/// # Safety
-///
-/// The pointers are as described.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_upload_alloc(
-    device: *mut df11_device,
-    model: *const df11_model,
-    group: u64,
-    stream: df11_stream,
-    d_image: *mut df11_devptr,
-    out: *mut *mut df11_resident,
-    error: *mut df11_error,
-) -> df11_status {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        frame(error, || {
-            // Both are cleared, whichever is NULL.
-            let cleared = clear(d_image, 0);
-            clear(out, ptr::null_mut()).and(cleared)?;
-            let (device, model) = (&handle(device)?.device, &model::handle(model)?.model);
-            let group = group_of(model, group)?;
-            let (image, resident) = device.upload_alloc(group, Stream::from_raw(stream.cast()))?;
-            *d_image = image;
-            stats::uploaded(resident.layout().image_bytes);
             put(out, resident);
             Ok(())
         })
@@ -356,7 +315,6 @@ pub unsafe extern "C" fn df11_resident_free(resident: *mut df11_resident) {
     if !resident.is_null() {
         // SAFETY: `put` made it by `Box::into_raw`.
         let resident = unsafe { Box::from_raw(resident) };
-        stats::resident_freed(resident.resident.layout().image_bytes);
         let free = || {
             drop(resident);
             Ok(())
@@ -370,7 +328,6 @@ pub unsafe extern "C" fn df11_resident_free(resident: *mut df11_resident) {
 ///
 /// `out` can be written.
 unsafe fn put(out: *mut *mut df11_resident, resident: Resident) {
-    stats::resident_made(resident.layout().image_bytes);
     // SAFETY: by the caller's promise.
     unsafe { *out = Box::into_raw(Box::new(df11_resident { resident })) };
 }

@@ -1,6 +1,5 @@
 //! Statuses and errors of the C ABI, and the frame around every fallible function.
 
-use super::stats;
 use crate::error::{Error, Status};
 use crate::host::panic_text;
 use std::cell::Cell;
@@ -151,8 +150,7 @@ pub(super) unsafe fn frame(error: *mut df11_error, body: impl FnOnce() -> Result
     });
     FRAMES.with(|frames| frames.set(frames.get() - 1));
     if let Err(error) = &result {
-        stats::failed(error.status());
-        log::error!("{error}");
+        log::debug!("{error}");
     }
     let status = result.as_ref().map_or_else(|e| e.status(), |()| Status::Ok);
     if !error.is_null() {

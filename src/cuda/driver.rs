@@ -7,7 +7,7 @@
 //! (0.19) does not hold: a missing library or symbol is a panic in whichever call comes first, where here it is a
 //! status at `df11_device_open`; `CUresult` is a Rust enum, so that a code which only newer drivers have (913, say) is
 //! undefined behaviour; the library's path cannot be given; and its contexts are owned, where ours are often the
-//! caller's. What is needed is thirty-odd functions. Each of those points is a test in `tests/cuda_driver.rs`.
+//! caller's. What is needed is thirty-odd functions. Each of those points is a test in `tests/cuda/driver.rs`.
 //!
 //! # What is trusted
 //!
@@ -66,7 +66,6 @@ pub(crate) const OLDEST: i32 = 12_000;
 
 /// `CUresult`s that are looked at.
 pub(crate) mod code {
-    pub const OUT_OF_MEMORY: i32 = 2;
     pub const INVALID_IMAGE: i32 = 200;
     pub const NO_BINARY_FOR_GPU: i32 = 209;
     pub const INVALID_PTX: i32 = 218;
@@ -144,8 +143,7 @@ entry_points! {
     launch = "cuLaunchKernel"(Function, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, *mut c_void, *mut *mut c_void, *mut *mut c_void);
     copy_to_device = "cuMemcpyHtoDAsync_v2"(DevicePtr, *const c_void, usize, *mut c_void);
     fill = "cuMemsetD8Async"(DevicePtr, u8, usize, *mut c_void);
-    allocate = "cuMemAlloc_v2"(*mut DevicePtr, usize);
-    free = "cuMemFree_v2"(DevicePtr);
+
     event_create = "cuEventCreate"(*mut Event, c_uint);
     event_record = "cuEventRecord"(Event, *mut c_void);
     event_wait = "cuEventSynchronize"(Event);

@@ -1,5 +1,5 @@
 //! What the host and the kernels agree on beside images: launch shapes and the structs that launches pass. A mirror of
-//! `kernels/policy.h` and `kernels/job.h`, whose comments give the reasons; `tests/cuda_kernels.rs` compares them.
+//! `kernels/policy.h` and `kernels/job.h`, whose comments give the reasons; `tests/sources/policy.rs` compares them.
 
 /// Tables of at most so many bytes take so many of shared memory.
 pub const TABLE_SMALL: u32 = 16384;

@@ -16,8 +16,8 @@
 //! until the stream has executed the copy, and half of the staging memory is written again only when an event says so.
 
 use super::device::{Device, Opened};
-use super::driver::{self, DevicePtr, Driver, OwnEvent, Stream};
-use super::image::{Head, Layout, STATE_OFFSET};
+use super::driver::{DevicePtr, Driver, OwnEvent, Stream};
+use super::image::{Head, STATE_OFFSET};
 use super::policy::{self, IndexJob};
 use super::resident::{Resident, check_image};
 use crate::error::{Error, Result};
@@ -99,69 +99,6 @@ impl Device {
         // keeps the head's bytes.
         let bytes = unsafe { enqueue(&self.0, group, &head, image, stream, staging)? };
         Ok(Resident::new(self, image, *head.layout(), head.ends(), bytes))
-    }
-
-    /// [`Device::upload`] into memory that this allocates for it (`cuMemAlloc`, which may wait for the device). The
-    /// memory is the caller's from then on, and is freed by [`Device::free_memory`] or a call of the caller's own;
-    /// dropping the resident does not.
-    ///
-    /// # Errors
-    ///
-    /// As [`Device::upload`], and `OutOfMemory`. After an error the memory is free again.
-    ///
-    /// # Safety
-    ///
-    /// As [`Device::upload`].
-    pub unsafe fn upload_alloc(&self, group: Group, stream: Stream) -> Result<(DevicePtr, Resident)> {
-        let layout = Layout::of(group)?;
-        let shared = &self.0;
-        shared.check_null(stream)?;
-        let mut image = 0;
-        // SAFETY: the context lives; the stream is one.
-        let allocated = shared.driver.relaxed(|| unsafe {
-            shared.driver.within(shared.context, || {
-                shared.check_stream(stream)?;
-                shared.driver.refuse_capture(stream, "an upload")?;
-                match (shared.driver.api.allocate)(&mut image, layout.image_bytes as usize) {
-                    driver::code::OUT_OF_MEMORY => {
-                        Err(Error::OutOfMemory { bytes: layout.image_bytes, what: "an image on the device" })
-                    }
-                    code => shared.driver.check("cuMemAlloc", code),
-                }
-            })
-        });
-        // SAFETY: the memory was just allocated; the rest is the caller's promise.
-        let uploaded = allocated.and_then(|()| unsafe { self.upload(group, image, layout.image_bytes, stream, None) });
-        match uploaded {
-            Ok(resident) => Ok((image, resident)),
-            Err(error) => {
-                // This waits for copies that may be in the stream. The first error is the one to tell.
-                // SAFETY: nobody else knows the memory.
-                let _ = unsafe { self.free_memory(image) };
-                Err(error)
-            }
-        }
-    }
-
-    /// Frees what [`Device::upload_alloc`] allocated; 0 is nothing. `cuMemFree` waits for the device: this is no call
-    /// for a decode loop, nor for a thread that captures.
-    ///
-    /// # Errors
-    ///
-    /// `Cuda`, `Capturing`: the memory is then still there.
-    ///
-    /// # Safety
-    ///
-    /// The memory is of this context, was allocated by `cuMemAlloc` and not freed, and nothing uses it from now on.
-    pub unsafe fn free_memory(&self, memory: DevicePtr) -> Result<()> {
-        if memory == 0 {
-            return Ok(());
-        }
-        let shared = &self.0;
-        // SAFETY: by the caller's promise; the context lives.
-        shared.driver.relaxed(|| unsafe {
-            shared.driver.within(shared.context, || shared.driver.check("cuMemFree", (shared.driver.api.free)(memory)))
-        })
     }
 }
 

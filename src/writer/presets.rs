@@ -79,7 +79,8 @@ impl Preset {
     /// All presets.
     pub fn all() -> &'static [Preset] {
         static ALL: LazyLock<Vec<Preset>> = LazyLock::new(|| {
-            parse(include_str!("presets.json")).expect("presets.json is compiled in, and tests/presets.rs parses it")
+            parse(include_str!("presets.json"))
+                .expect("presets.json is compiled in, and tests/plan/presets.rs parses it")
         });
         &ALL
     }

@@ -264,7 +264,7 @@ static void mistakes_and_files(void)
     CHECK(df11_model_open(under(golden, "tiny/model"), &newer.now, &model, &error) == DF11_UNSUPPORTED_OPTION);
     CHECK(model == NULL);
 
-    /* Hostile files: the status and the words. All of them are tried in tests/hostile.rs. */
+    /* Hostile files: the status and the words. All of them are tried in tests/format/hostile. */
     CHECK(df11_model_open(under(hostile, "exponent_240.safetensors"), NULL, &model, &error) == DF11_UNSUPPORTED_FORMAT);
     CHECK(model == NULL && strstr(error.message, "240") != NULL && strstr(error.message, ".luts") != NULL);
 
@@ -388,77 +388,6 @@ static void logging(void)
     df11_log_set(count_lines, DF11_LOG_OFF, &lines);
     df11_model_free(open_model("tiny/model", NULL));
     CHECK(lines == before);
-}
-
-static df11_stats stats(void)
-{
-    df11_error error;
-    df11_stats now = DF11_STATS_INIT;
-    CHECK(df11_stats_get(&now, &error) == DF11_OK && error.status == DF11_OK);
-    return now;
-}
-
-/* Every figure moves by what was done, and no other does. */
-static void counting(void)
-{
-    uint16_t weights[1000];
-    df11_error error;
-    df11_group_info info = DF11_GROUP_INFO_INIT;
-    df11_tensor_info tensor = DF11_TENSOR_INFO_INIT;
-    df11_model *model, *copy;
-    size_t bytes;
-    df11_stats then = stats(), now;
-    CHECK(then.struct_size == sizeof then && then.models_open == 0 && then.model_bytes_open == 0);
-    CHECK(then.models_opened > 0 && then.host_decodes > 0 && then.images_written > 0 && then.errors_file > 0);
-
-    void *data = read_file(under(golden, "tiny/original.safetensors"), &bytes);
-    model = open_model("tiny/model", NULL);
-    CHECK((now = stats()).models_open == 1 && now.models_opened == then.models_opened + 1);
-    uint64_t first = now.model_bytes_open;
-    CHECK(first > 0);
-    CHECK(df11_model_open_memory(data, bytes, NULL, &copy, &error) == DF11_OK);
-    CHECK((now = stats()).models_open == 2 && now.model_bytes_open == first + bytes);
-    df11_model_free(copy);
-    CHECK((now = stats()).models_open == 1 && now.model_bytes_open == first);
-    free(data);
-
-    CHECK(df11_model_get_group_info(model, 0, &info, &error) == DF11_OK && info.element_count >= 1000);
-    CHECK(df11_model_get_tensor_info(model, 0, &tensor, &error) == DF11_OK && tensor.bytes >= 20);
-    CHECK(df11_model_decompress(model, 0, 0, 1000, weights, sizeof weights, 1, &error) == DF11_OK);
-    CHECK(df11_model_read_tensor(model, 0, 2, weights, 18, 1, &error) == DF11_OK);
-    now = stats();
-    CHECK(now.host_decodes == then.host_decodes + 2 && now.host_bytes == then.host_bytes + 2018);
-    CHECK(df11_model_decompress(model, 0, 0, 1001, weights, sizeof weights, 1, &error) == DF11_BUFFER_TOO_SMALL);
-    CHECK(df11_model_read_tensor(model, 0, 1, weights, 18, 1, NULL) == DF11_INVALID_ARGUMENT);
-
-    void *image = malloc(info.image_bytes);
-    CHECK(image != NULL && df11_model_write_image(model, 0, image, info.image_bytes, &error) == DF11_OK);
-    for (uint32_t part = 0; part < 3; part++)
-        CHECK(df11_model_write_image_part(model, 0, image, info.image_bytes, part, 3, &error) == DF11_OK);
-    CHECK(df11_model_write_image(model, 9, image, info.image_bytes, &error) == DF11_NOT_FOUND);
-    free(image);
-    now = stats();
-    CHECK(now.images_written == then.images_written + 2);
-    CHECK(now.image_bytes_written == then.image_bytes_written + 2 * info.image_bytes);
-    df11_model_free(model);
-
-    CHECK(df11_model_open(under(golden, "nowhere"), NULL, &model, &error) == DF11_IO);
-    CHECK(df11_verify_model(under(hostile, "bits_that_are_no_code.safetensors"), NULL, NULL, &error) == DF11_CORRUPT);
-    CHECK(df11_stats_get(NULL, &error) == DF11_INVALID_ARGUMENT);
-    now = stats();
-    CHECK(now.errors_caller == then.errors_caller + 4 && now.errors_file == then.errors_file + 2);
-    CHECK(now.errors_device == then.errors_device && now.errors_library == then.errors_library);
-    CHECK(now.host_decodes == then.host_decodes + 2 && now.images_written == then.images_written + 2);
-    CHECK(now.models_open == 0 && now.model_bytes_open == 0 && now.models_opened == then.models_opened + 2);
-    CHECK(now.uploads == 0 && now.residents == 0 && now.device_decodes == 0);
-
-    /* A struct from before the first version, and one from after this. */
-    now.struct_size = 8;
-    CHECK(df11_stats_get(&now, NULL) == DF11_INVALID_ARGUMENT && now.models_opened == then.models_opened + 2);
-    struct { df11_stats known; uint64_t later; } larger = {DF11_STATS_INIT, 7};
-    larger.known.struct_size = sizeof larger;
-    CHECK(df11_stats_get(&larger.known, NULL) == DF11_OK && larger.known.struct_size == sizeof larger);
-    CHECK(larger.later == 0 && larger.known.errors_caller == then.errors_caller + 5);
 }
 
 struct work {
@@ -1141,7 +1070,6 @@ int main(int argc, char **argv)
     opening_watched();
     from_memory();
     logging();
-    counting();
     threads();
     verifying();
     presets();

@@ -74,7 +74,7 @@ int main(int argc, char **argv) {
     write(folder + "/plain.safetensors", want);
     df11::CompressOptions options;
     options.pattern_json = R"({"w": []})";
-    CHECK(df11::compress(folder + "/plain.safetensors", folder + "/packed.safetensors", options).weights == WEIGHTS);
+    CHECK(df11::compress_model(folder + "/plain.safetensors", folder + "/packed.safetensors", options).weights == WEIGHTS);
     const df11::Model model = df11::Model::open(folder + "/packed.safetensors");
     std::vector<std::uint16_t> got(WEIGHTS);
 

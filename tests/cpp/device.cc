@@ -86,7 +86,7 @@ void decodes(const Engine &engine, const df11::Resident &resident, const std::ve
     CHECK(engine.has(dst.at, tail));
 
     // Each tensor to a place of its own: here one behind the other, two bytes off.
-    const df11_resident_info info = resident.info();
+    const df11_resident_info info = resident.get_info();
     const df11::Span<const std::uint64_t> ends(info.tensor_ends, static_cast<std::size_t>(info.tensor_count));
     std::vector<df11_devptr> dsts;
     std::vector<std::size_t> sizes;
@@ -114,18 +114,18 @@ void decodes(const Engine &engine, const df11::Resident &resident, const std::ve
     const std::size_t room[] = {bytes, bytes};
     engine.clear(dst);
     engine.clear(second);
-    df11::decompress_batch(residents, both, room, 0, engine.stream);
+    df11::Resident::decompress_batch(residents, both, room, 0, engine.stream);
     CHECK(engine.has(dst.at, want) && engine.has(second.at, want));
-    CHECK(df11::try_decompress_batch(residents, both, room, 0, engine.stream) == DF11_OK);
-    CHECK(df11::try_decompress_batch({}, {}, {}, 0, engine.stream) == DF11_OK);
+    CHECK(df11::Resident::try_decompress_batch(residents, both, room, 0, engine.stream) == DF11_OK);
+    CHECK(df11::Resident::try_decompress_batch({}, {}, {}, 0, engine.stream) == DF11_OK);
 
     // None of these allocates, and neither does looking at what there is.
     const std::size_t before = allocations;
     resident.decompress(dst.at, bytes, status.at, engine.stream);
     resident.decompress_range(1, tail.size(), dst.at, bytes, status.at, engine.stream);
     resident.decompress_tensors(dsts, sizes, status.at, engine.stream);
-    df11::decompress_batch(residents, both, room, 0, engine.stream);
-    CHECK(resident.info().element_count == want.size() && df11::stats().device_decodes > 0);
+    df11::Resident::decompress_batch(residents, both, room, 0, engine.stream);
+    CHECK(resident.get_info().element_count == want.size());
     CHECK(allocations == before);
 
     std::uint32_t word = 7;
@@ -145,17 +145,17 @@ void decodes(const Engine &engine, const df11::Resident &resident, const std::ve
     CHECK(error.status == DF11_INVALID_ARGUMENT &&
           std::string(error.message).find("different lengths") != std::string::npos);
     CHECK(resident.try_decompress_tensors(dsts, none, 0, engine.stream) == DF11_INVALID_ARGUMENT);
-    CHECK(failure([&] { df11::decompress_batch(residents, both, none, 0, engine.stream); }) == DF11_INVALID_ARGUMENT);
+    CHECK(failure([&] { df11::Resident::decompress_batch(residents, both, none, 0, engine.stream); }) == DF11_INVALID_ARGUMENT);
     const df11::Resident empty;
     CHECK(empty.try_decompress(dst.at, bytes, 0, engine.stream) == DF11_INVALID_ARGUMENT);
-    CHECK(empty.info().element_count == 0 && empty.info().tensor_ends == nullptr);
+    CHECK(empty.get_info().element_count == 0 && empty.get_info().tensor_ends == nullptr);
 }
 
 void group(const Engine &engine, const df11::Device &device, const df11::Model &model, const df11::Group &group) {
     std::vector<std::uint16_t> want(group.element_count());
     const std::size_t before = allocations;
     std::uint64_t weights = 0;
-    for (const df11::Tensor &tensor : group.tensors()) weights += tensor.bytes() / 2;
+    for (const df11::Tensor &tensor : group.tensors()) weights += tensor.data_bytes() / 2;
     model.decompress(group.index(), want);
     CHECK(weights == want.size() && model.find_group(group.name().data())->index() == group.index());
     CHECK(allocations == before);
@@ -168,7 +168,7 @@ void group(const Engine &engine, const df11::Device &device, const df11::Model &
     {
         const Memory image(bytes), staged(bytes), copied(bytes);
         const df11::Resident one = device.upload(model, g, image.at, bytes, engine.stream);
-        CHECK(one.info().image == image.at && one.info().image_bytes == bytes && df11::stats().residents == 1);
+        CHECK(one.get_info().image == image.at && one.get_info().image_bytes == bytes);
         decodes(engine, one, want);
         decodes(engine, device.upload_staged(model, g, staged.at, bytes, engine.stream, {pinned, 1 << 16}), want);
         CHECK(cuMemcpyHtoDAsync(copied.at, host.data(), bytes, engine.stream) == 0);
@@ -187,13 +187,7 @@ void group(const Engine &engine, const df11::Device &device, const df11::Model &
               DF11_BUFFER_TOO_SMALL);
         engine.wait();
     }
-    df11::Uploaded uploaded = device.upload_alloc(model, g, engine.stream);
-    decodes(engine, uploaded.resident, want);
-    uploaded.resident = df11::Resident();
-    device.mem_free(uploaded.image);
-    CHECK(device.try_upload_alloc(uploaded, model, 999, engine.stream) == DF11_NOT_FOUND);
-    CHECK(uploaded.image == 0 && !uploaded.resident && device.try_mem_free(0) == DF11_OK);
-    CHECK(df11::stats().residents == 0 && cuMemFreeHost(pinned) == 0);
+    CHECK(cuMemFreeHost(pinned) == 0);
 }
 
 }  // namespace
@@ -215,9 +209,9 @@ int main(int argc, char **argv) {
     CHECK(cuStreamCreate(&engine.stream, CU_STREAM_NON_BLOCKING) == 0);
     {
         df11::Device device = df11::Device::open_current();
-        CHECK(std::strcmp(device.info().libcuda, std::getenv("DF11_LIBCUDA")) == 0);
+        CHECK(std::strcmp(device.get_info().libcuda, std::getenv("DF11_LIBCUDA")) == 0);
         device = df11::Device::open(0);
-        const df11_device_info info = device.info();
+        const df11_device_info info = device.get_info();
         CHECK(info.ordinal == 0 && info.name != nullptr && info.kernels != nullptr && info.capability_major >= 7);
         for (const df11::Group &g : model.groups()) group(engine, device, model, g);
         // What fails leaves nothing of before.
@@ -234,7 +228,7 @@ int main(int argc, char **argv) {
         const Memory image(static_cast<std::size_t>(first.image_bytes())), dst(2 * want.size());
         const df11::Resident resident = device.upload(model, 0, image.at, image.bytes, nullptr);
         device = df11::Device();
-        CHECK(!device && device.info().name == nullptr);
+        CHECK(!device && device.get_info().name == nullptr);
         resident.decompress(dst.at, dst.bytes, 0, nullptr);
         CHECK(cuStreamSynchronize(nullptr) == 0 && engine.has(dst.at, want));
     }

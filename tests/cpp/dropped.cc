@@ -5,12 +5,11 @@ void calls_of_an_engine(df11::Model &model, df11::Device &device, df11::Resident
     unsigned char bytes[16] = {};
     df11_part_info part;
     df11_image_info image;
-    df11::Uploaded uploaded;
     df11::Model::try_open(model, "model");                                       // dropped
     df11::Model::try_open_memory(model, bytes);                                  // dropped
-    model.try_part(part, 0, 0);                                                  // dropped
+    model.try_get_group_part(part, 0, 0);                                        // dropped
     model.try_decompress(0, 0, 8, bytes);                                        // dropped
-    model.try_read(0, 0, bytes);                                                 // dropped
+    model.try_read_tensor(0, 0, bytes);                                          // dropped
     model.try_write_image(0, bytes);                                             // dropped
     model.try_write_image_part(0, bytes, 0, 1);                                  // dropped
     model.find_group("model.layers.0");                                          // dropped
@@ -20,18 +19,15 @@ void calls_of_an_engine(df11::Model &model, df11::Device &device, df11::Resident
     df11::Device::try_open_current(device);                                      // dropped
     device.try_upload(resident, model, 0, 0, 0, nullptr);                        // dropped
     device.try_upload_staged(resident, model, 0, 0, 0, nullptr, bytes);          // dropped
-    device.try_upload_alloc(uploaded, model, 0, nullptr);                        // dropped
     device.try_bind(resident, model, 0, 0, 0);                                   // dropped
     device.try_bind_image(resident, bytes, 0, 0);                                // dropped
-    device.try_mem_free(0);                                                      // dropped
     resident.try_decompress(0, 0, 0, nullptr);                                   // dropped
     resident.try_decompress_range(0, 1, 0, 2, 0, nullptr);                       // dropped
     resident.try_decompress_tensors({}, {}, 0, nullptr);                         // dropped
-    df11::try_decompress_batch({}, {}, {}, 0, nullptr);                          // dropped
-    df11::try_image_info(image, bytes);                                          // dropped
-    df11::stats();                                                               // dropped
+    df11::Resident::try_decompress_batch({}, {}, {}, 0, nullptr);                // dropped
+    df11::try_image_get_info(image, bytes);                                      // dropped
     resident.release();                                                          // dropped
-    (void)device.try_mem_free(0);
+    (void)resident.try_decompress(0, 0, 0, nullptr);
     progress.cancel();
 }
 
@@ -43,12 +39,11 @@ void calls_that_throw(df11::Model &model, df11::Device &device) {
     df11::Device::open(0);                                                       // dropped
     df11::Device::open_current();                                                // dropped
     df11::Progress::create();                                                    // dropped
-    df11::verify("model");                                                       // dropped
-    df11::image_info(bytes);                                                     // dropped
-    model.part(0, 0);                                                            // dropped
+    df11::verify_model("model");                                                 // dropped
+    df11::image_get_info(bytes);                                                 // dropped
+    model.get_group_part(0, 0);                                                  // dropped
     device.upload(model, 0, 0, 0, nullptr);                                      // dropped
     device.upload_staged(model, 0, 0, 0, nullptr, bytes);                        // dropped
-    device.upload_alloc(model, 0, nullptr);                                      // dropped
     device.bind(model, 0, 0, 0);                                                 // dropped
     device.bind_image(bytes, 0, 0);                                              // dropped
 #if __cplusplus >= 202002L
@@ -56,8 +51,7 @@ void calls_that_throw(df11::Model &model, df11::Device &device) {
 #endif
     // What throws has said all there is to say.
     model.decompress(0, bytes);
-    model.read(0, 0, bytes);
-    device.mem_free(0);
-    df11::compress("model", "other");
+    model.read_tensor(0, 0, bytes);
+    df11::compress_model("model", "other");
 }
 #endif

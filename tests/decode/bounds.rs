@@ -10,7 +10,7 @@ use df11::{Model, OpenOptions};
 use super::support::guarded::{Guarded, Side};
 use super::support::weights::{self, Random};
 use super::support::{check, encoder, files};
-use super::{Case, among_others, random_codes, variants};
+use super::{Case, random_codes, variants};
 
 /// A run in memory that ends at forbidden pages, and what should become of it.
 struct Trial {
@@ -137,7 +137,6 @@ fn trial(tag: usize, codes: &[Code], table: &CodeTable, random: &mut Random) -> 
 
 #[test]
 fn nothing_outside_a_runs_buffers_is_touched() {
-    let _shared = among_others();
     let (mut fine, mut faulty) = (0, 0);
     for seed in 0..check::rounds(2_000) {
         let mut random = Random::new(seed);
@@ -184,7 +183,6 @@ fn nothing_outside_a_runs_buffers_is_touched() {
 
 #[test]
 fn a_fault_lies_inside_the_code_even_if_another_run_found_one_first() {
-    let _shared = among_others();
     // The codes are 10 and 11. The first run is one bit short of its last weight; the second soon has no code.
     let code = |bits: u32, symbol| Code { bits: bits << 30, len: 2, symbol };
     let codes = vec![code(2, 7), code(3, 8)];
@@ -223,7 +221,6 @@ fn a_fault_lies_inside_the_code_even_if_another_run_found_one_first() {
 
 #[test]
 fn a_whole_file_right_before_a_forbidden_page() {
-    let _shared = among_others();
     // A file ends with a group's last member, which may be the codes themselves.
     for (seed, n) in [1, 7, 40, 300, 5_000, 90_000].into_iter().enumerate() {
         let case = Case::of(format!("{n} weights"), weights::gaussian(n, 0.02, seed as u64));

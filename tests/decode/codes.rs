@@ -6,11 +6,10 @@ use half::bf16;
 
 use super::support::weights::{self};
 use super::support::{encoder, files};
-use super::{Case, among_others, cycle, variants};
+use super::{Case, cycle, variants};
 
 #[test]
 fn every_size_of_every_distribution() {
-    let _shared = among_others();
     let mut sizes: Vec<usize> = (1..=70).collect();
     for near in [96, 128, 186, 187, 217, 256, 512, 1024, 1240, 4096, 12_400, 32_768, 65_536] {
         sizes.extend([near - 1, near, near + 1]);
@@ -39,7 +38,6 @@ fn every_size_of_every_distribution() {
 
 #[test]
 fn a_group_may_have_no_weights() {
-    let _shared = among_others();
     for positions in [vec![0; 4], vec![0; 8]] {
         let mut encoded = encoder::encode(&[], &[]);
         encoded.output_positions = positions;
@@ -57,7 +55,6 @@ fn a_group_may_have_no_weights() {
 
 #[test]
 fn codes_of_one_length_fill_blocks_to_their_borders() {
-    let _shared = among_others();
     for len in 1..=32u32 {
         let symbols: &[(u8, u32)] = if len == 1 { &[(7, 1)] } else { &[(7, len), (8, len)] };
         let codes = encoder::canonical(symbols, len);
@@ -75,7 +72,6 @@ fn codes_of_one_length_fill_blocks_to_their_borders() {
 
 #[test]
 fn blocks_of_one_bit_codes_hold_32768_weights() {
-    let _shared = among_others();
     let case = Case::of("one bit", weights::one_bit(300_000, 5, 1));
     assert!(files::positions(&case.encoded.output_positions).windows(2).take(9).all(|p| p[1] - p[0] == 32_768));
     case.check(&[1, 2]);
@@ -83,7 +79,6 @@ fn blocks_of_one_bit_codes_hold_32768_weights() {
 
 #[test]
 fn long_and_short_codes_in_every_mixture() {
-    let _shared = among_others();
     // Exponent 100 + i has a code of i + 1 bits: 0, 10, 110, and so on.
     let lengths: Vec<(u8, u32)> = (0..32).map(|i| (100 + i as u8, i + 1)).collect();
     let codes = encoder::canonical(&lengths, 32);

@@ -10,7 +10,7 @@ use half::slice::HalfFloatSliceExt;
 use super::support::encoder::{self, Encoded};
 use super::support::weights::{self, Random};
 use super::support::{check, files};
-use super::{Case, among_others, cycle, variants};
+use super::{Case, cycle, variants};
 
 /// Whether a whole decode of these code bytes should succeed, as far as the naive decoder can tell: the codes end in the
 /// last byte, and at the first weight of each block they are where its first gap says. Then also the weights.
@@ -32,7 +32,6 @@ fn judge(case: &Case, code: &[u8]) -> Option<Vec<u16>> {
 
 #[test]
 fn damaged_streams_fail_or_decode_as_the_naive_decoder_says() {
-    let _shared = among_others();
     // Codes with holes and without; few enough blocks that each is a run of its own, so that both judge alike.
     let holes = encoder::canonical(&[(100, 2), (101, 3), (102, 3), (103, 5), (104, 12), (105, 30)], 32);
     let full = encoder::canonical(&[(100, 1), (101, 2), (102, 3), (103, 4), (104, 5), (105, 31)], 32);
@@ -92,7 +91,6 @@ fn damaged_streams_fail_or_decode_as_the_naive_decoder_says() {
 
 #[test]
 fn damaged_streams_of_many_blocks_give_no_other_weights_than_the_naive_decoder() {
-    let _shared = among_others();
     let case = Case::of("trained-like", weights::trained_like(400_000, 12));
     let codes = case.memory.groups()[0].codes();
     let mut random = Random::new(13);

@@ -7,11 +7,10 @@ use half::slice::HalfBitsSliceExt;
 
 use super::support::weights::{self, Random};
 use super::support::{encoder, files};
-use super::{Case, among_others, variants};
+use super::{Case, variants};
 
 #[test]
 fn all_ranges_of_small_groups() {
-    let _shared = among_others();
     let few = Case::of("40 weights", weights::gaussian(40, 0.02, 1));
     // Three blocks of 1,024 weights: all ranges around their borders.
     let codes = encoder::canonical(&[(7, 32), (8, 32), (9, 32)], 32);
@@ -36,7 +35,6 @@ fn all_ranges_of_small_groups() {
 
 #[test]
 fn random_ranges_of_large_groups() {
-    let _shared = among_others();
     let cases = [
         Case::of("trained-like", weights::trained_like(1_500_000, 3)),
         Case::of("one bit", weights::one_bit(3_000_000, 7, 4)),
@@ -62,7 +60,6 @@ fn random_ranges_of_large_groups() {
 
 #[test]
 fn ranges_outside_the_group_are_refused() {
-    let _shared = among_others();
     let case = Case::of("100 weights", weights::gaussian(100, 0.02, 1));
     let mut buffer = vec![bf16::ZERO; 101];
     let outside = [(0, 101), (100, 1), (101, 0), (1, 100), (u64::MAX, 1), (u64::MAX - 50, 101), (1 << 63, 0)];
@@ -78,7 +75,6 @@ fn ranges_outside_the_group_are_refused() {
 
 #[test]
 fn one_to_eight_threads_and_absurdly_many() {
-    let _shared = among_others();
     let case = Case::of("trained-like", weights::trained_like(2_300_000, 7));
     for model in case.models() {
         for variant in variants() {
@@ -94,7 +90,6 @@ fn one_to_eight_threads_and_absurdly_many() {
 
 #[test]
 fn destinations_at_every_offset_with_and_without_streaming_stores() {
-    let _shared = among_others();
     // 2,097,152 weights are 4 MiB: from there on stores go past the caches.
     let case = Case::of("trained-like", weights::trained_like((2 << 20) + 4_321, 8));
     let model = ("in memory", &case.memory);
@@ -124,7 +119,6 @@ fn destinations_at_every_offset_with_and_without_streaming_stores() {
 fn ranges_around_2_to_the_31_and_the_last_weight_of_the_largest_group() {
     use std::os::unix::fs::FileExt;
     const N: u64 = u32::MAX as u64;
-    let _shared = among_others();
     let luts = encoder::luts(&encoder::canonical(&[(120, 1), (121, 2)], 2));
     let code_bytes = N.div_ceil(8);
     let blocks = code_bytes.div_ceil(4096);
@@ -188,7 +182,6 @@ fn ranges_around_2_to_the_31_and_the_last_weight_of_the_largest_group() {
 
 #[test]
 fn tensors_are_read_in_parts() {
-    let _shared = among_others();
     let weights = weights::gaussian(50_000, 0.02, 9);
     let case = Case::new("tensors", weights.clone(), encoder::encode(&weights, &[0, 1, 20_000, 20_000, 49_999]));
     let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();

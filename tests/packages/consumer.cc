@@ -19,8 +19,8 @@ int main(int argc, char **argv) try {
         return 2;
     const df11::Model model = df11::Model::open(argv[1]);
     for (const df11::Tensor &tensor : model.tensors()) {
-        std::vector<unsigned char> bytes(tensor.bytes());
-        model.read(tensor.index(), 0, bytes, 2);
+        std::vector<unsigned char> bytes(tensor.data_bytes());
+        model.read_tensor(tensor.index(), 0, bytes, 2);
         std::printf("%s %zu %016" PRIx64 "\n", std::string(tensor.name()).c_str(), bytes.size(), fnv1a(bytes));
     }
     return 0;

@@ -1,4 +1,4 @@
-// Runs the kernels on the shim over images that tests/simt.rs has written, and compares every bit.
+// Runs the kernels on the shim over images that tests/cuda/simt.rs has written, and compares every bit.
 //
 //   check all CASE...          whole groups, ranges, many jobs, the index; every alignment; several grids and orders
 //   check brief CASE...        one of each, for the slow sanitizers

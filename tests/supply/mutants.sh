@@ -19,14 +19,14 @@ shift || true
 case $what in
 format | huffman)
     files=(-f "src/$what/**" -e src/huffman/marks.rs)
-    tests=(format golden hostile) without=(capi cuda writer)
-    [ "$what" = format ] || tests=(golden decode encode walk)
+    tests=(format/quirks/mod codec/golden format/hostile/mod) without=(capi cuda writer)
+    [ "$what" = format ] || tests=(codec/golden decode/main codec/encode codec/walk)
     support=(abi engine programs target traffic) packages=(df11-emulator)
     ;;
 cuda)
-    # cudarc's part is not compiled here, and tests/cuda_cudarc.rs has it. Tests are not what is tested.
+    # cudarc's part is not compiled here, and tests/cuda/cudarc_engine.rs has it. Tests are not what is tested.
     files=(-f 'src/cuda/**' -f src/huffman/marks.rs -e src/cuda/cudarc.rs -E 'tests::')
-    tests=(image cuda_kernels cuda_errors) without=(capi writer)
+    tests=(cuda/image sources/policy cuda/errors) without=(capi writer)
     support=(abi traffic) packages=()
     ;;
 *) echo "mutants.sh: format, huffman or cuda, not $what" >&2 && exit 2 ;;
@@ -56,10 +56,12 @@ for name in "${support[@]}"; do sed -i "/^pub mod $name;/d" "$copied/tests/suppo
 sed -i '/^#\[cfg(target_os = "linux")\]$/d' "$copied/tests/support/mod.rs"
 {
     printf '//! What is run against each mutant.\n\nmod support;\n'
-    for name in "${tests[@]}"; do
-        printf '#[path = "%s.rs"]\nmod %s;\n' "$name" "$name"
-        # Memory cannot be measured while other tests run beside.
-        sed -i 's/^mod support;$/use crate::support;/; /^#\[global_allocator\]$/,+1d' "$copied/tests/$name.rs"
+    for file in "${tests[@]}"; do
+        name=${file%/mod} name=${name%/main}
+        printf '#[path = "%s.rs"]\nmod %s;\n' "$file" "${name##*/}"
+        # Memory cannot be measured here: the allocator that counts is not this program's.
+        sed -i '/^#\[path = "..\/support\/mod.rs"\]$/d; s/^mod support;$/use crate::support;/; /^#\[global_allocator\]$/,+1d' \
+            "$copied/tests/$file.rs"
     done
 } >"$copied/tests/mutants.rs"
 find "$tree" -mindepth 1 -maxdepth 1 ! -name target -exec rm -rf {} +

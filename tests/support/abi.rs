@@ -8,7 +8,6 @@ use df11::internals::capi::compress::{
 };
 use df11::internals::capi::device::{df11_device_info, df11_device_options};
 use df11::internals::capi::resident::{df11_image_info, df11_resident_info};
-use df11::internals::capi::stats::df11_stats;
 use df11::internals::capi::status::df11_error;
 use df11::internals::capi::types::{df11_group_info, df11_open_options, df11_part_info, df11_tensor_info};
 use df11::internals::capi::verify::{df11_verify_options, df11_verify_report};
@@ -52,7 +51,6 @@ sized!(
     df11_device_info,
     df11_image_info,
     df11_resident_info,
-    df11_stats,
 );
 
 /// All zeros but for the size: what the _INIT macro of the header gives.

@@ -4,6 +4,7 @@
 #[cfg(target_os = "linux")]
 pub mod abi;
 pub mod alloc;
+pub mod alone;
 pub mod check;
 pub mod encoder;
 #[cfg(target_os = "linux")]

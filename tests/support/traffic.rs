@@ -8,9 +8,7 @@ use super::weights::Random;
 use df11::Status;
 use df11::cuda::Stream;
 use df11::internals::capi::decompress::df11_resident_decompress_range;
-use df11::internals::capi::device::{
-    df11_device, df11_device_free, df11_device_mem_free, df11_device_open, df11_device_options,
-};
+use df11::internals::capi::device::{df11_device, df11_device_free, df11_device_open, df11_device_options};
 use df11::internals::capi::host::{df11_model_decompress, df11_model_read_tensor};
 use df11::internals::capi::image::{df11_model_write_image, df11_model_write_image_part};
 use df11::internals::capi::log::df11_log_set;
@@ -347,27 +345,18 @@ fn decodes_there(engine: &Engine, resident: *const df11_resident, stream: Stream
     engine.free(status);
 }
 
-/// An upload into memory of the library's or of the engine's.
+/// An upload.
 fn uploads(engine: &Engine, device: *mut df11_device, model: *const df11_model, known: &Known, random: &mut Random) {
     let group = random.below(known.groups.len() as u64) as usize;
     let stream = engine.stream();
-    let (mut image, mut resident) = (0, null_mut());
-    let own = random.below(2) == 0;
-    if own {
-        ok!(df11_upload_alloc(device, model, group as u64, stream.raw().cast(), &mut image, &mut resident));
-    } else {
-        let bytes = group_info(model, group).image_bytes;
-        image = engine.alloc(bytes);
-        ok!(df11_device_upload(device, model, group as u64, image, bytes as usize, stream.raw().cast(), &mut resident));
-    }
+    let mut resident = null_mut();
+    let bytes = group_info(model, group).image_bytes;
+    let image = engine.alloc(bytes);
+    ok!(df11_device_upload(device, model, group as u64, image, bytes as usize, stream.raw().cast(), &mut resident));
     decodes_there(engine, resident, stream, &known.groups[group], random);
     // SAFETY: the stream has nothing more to do with it.
     unsafe { df11_resident_free(resident) };
-    if own {
-        ok!(df11_device_mem_free(device, image));
-    } else {
-        engine.free(image);
-    }
+    engine.free(image);
     engine.destroy(stream);
 }
 

@@ -63,7 +63,7 @@ func newCatalog(m Model, d *digests) (*catalog, error) {
 	for i := range c.tensors {
 		t := &c.tensors[i]
 		c.byName[t.Name] = i
-		entry := tensorEntry{t.Name, t.Index, t.DType.String(), t.Shape, t.Elements, t.Bytes, nil, t.GroupOffset,
+		entry := tensorEntry{t.Name, t.Index, t.DType.String(), t.Shape, t.Elements, t.DataBytes, nil, t.GroupOffset,
 			tensorURL(t.Name)}
 		if t.Group >= 0 {
 			entry.Group = &t.Group

@@ -93,7 +93,7 @@ func (d *digests) etag(ctx context.Context, t *df11.TensorInfo) (string, error) 
 	}
 	h.Write(content[:])
 	number(h, 2*t.GroupOffset)
-	number(h, t.Bytes)
+	number(h, t.DataBytes)
 	return `"` + base64.RawURLEncoding.EncodeToString(h.Sum(nil)) + `"`, nil
 }
 
@@ -106,7 +106,7 @@ func (d *digests) all(ctx context.Context, report func(done, total uint64)) erro
 	}
 	for i := range tensors {
 		if tensors[i].Group < 0 {
-			total += tensors[i].Bytes
+			total += tensors[i].DataBytes
 		}
 	}
 	report(0, total)
@@ -208,8 +208,8 @@ func (d *digests) group(group int, step func(bytes int)) (sum, error) {
 		if err != nil {
 			return sum{}, err
 		}
-		number(h, p.Bytes)
-		if err := d.add(h, extent{p.File, p.FileOffset, p.Bytes}, step); err != nil {
+		number(h, p.DataBytes)
+		if err := d.add(h, extent{p.File, p.FileOffset, p.DataBytes}, step); err != nil {
 			return sum{}, err
 		}
 	}
@@ -219,7 +219,7 @@ func (d *digests) group(group int, step func(bytes int)) (sum, error) {
 // plain hashes the values of a plain tensor as they lie in their file.
 func (d *digests) plain(t *df11.TensorInfo, step func(bytes int)) (sum, error) {
 	h := sha256.New()
-	if err := d.add(h, extent{t.File, t.FileOffset, t.Bytes}, step); err != nil {
+	if err := d.add(h, extent{t.File, t.FileOffset, t.DataBytes}, step); err != nil {
 		return sum{}, err
 	}
 	return sum(h.Sum(nil)), nil

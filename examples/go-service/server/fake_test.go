@@ -79,8 +79,8 @@ func (f *fake) ReadTensor(tensor int, offset uint64, dst []byte, threads int) er
 		return fs.ErrClosed
 	}
 	t := &f.tensors[tensor]
-	if offset+uint64(len(dst)) > t.Bytes {
-		f.t.Errorf("tensor %d: bytes %d to %d of %d", tensor, offset, offset+uint64(len(dst)), t.Bytes)
+	if offset+uint64(len(dst)) > t.DataBytes {
+		f.t.Errorf("tensor %d: bytes %d to %d of %d", tensor, offset, offset+uint64(len(dst)), t.DataBytes)
 	}
 	if t.Group >= 0 && (offset%2 != 0 || len(dst)%2 != 0) {
 		f.t.Errorf("tensor %d: half a weight: %d bytes from %d on", tensor, len(dst), offset)

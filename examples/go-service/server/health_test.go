@@ -204,7 +204,7 @@ func TestHostileCodesThatWereNotVerified(t *testing.T) {
 // A model that cannot be read is opened again; one that is wrong is not.
 func TestOpenedAgain(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", 100, false})
-	io := &df11.Error{Status: df11.IO, Message: "the disk is away", Op: "open"}
+	io := &df11.Error{Status: df11.ErrIO, Message: "the disk is away", Op: "open"}
 	attempts := 0
 	cfg := config(filepath.Dir(f.parts))
 	cfg.Retry = time.Millisecond
@@ -223,7 +223,7 @@ func TestOpenedAgain(t *testing.T) {
 	for _, c := range []struct {
 		err   error
 		retry time.Duration
-	}{{df11.Corrupt, time.Millisecond}, {errors.New("a surprise"), time.Millisecond}, {io, 0}} {
+	}{{df11.ErrCorrupt, time.Millisecond}, {errors.New("a surprise"), time.Millisecond}, {io, 0}} {
 		cfg.Retry = c.retry
 		cfg.Open = func(context.Context, string, *df11.Options) (Model, error) { return nil, c.err }
 		s, err := New(cfg)

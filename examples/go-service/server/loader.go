@@ -28,7 +28,7 @@ func (s *Server) load(ctx context.Context) {
 			return
 		}
 		// A wrong model stays wrong, but a disk may come back, and a download may end.
-		again := s.cfg.Retry > 0 && (errors.Is(err, df11.IO) || errors.Is(err, errChanged))
+		again := s.cfg.Retry > 0 && (errors.Is(err, df11.ErrIO) || errors.Is(err, errChanged))
 		s.health.enter(Failed, "", err)
 		s.log.Error("the model cannot be served", "error", err, "status", statusName(err), "again", again)
 		if !again {

@@ -26,12 +26,12 @@ func (s *Server) serveTensor(w *recorder, r *http.Request, c *catalog, name stri
 		w.gone()
 		return
 	}
-	a := decide(r, etag, t.Bytes)
+	a := decide(r, etag, t.DataBytes)
 	h := w.Header()
 	h.Set("DF11-DType", t.DType.String())
 	h.Set("DF11-Shape", shapeText(t.Shape))
 	h.Set("Content-Type", "application/octet-stream")
-	if !head(w, r, a, etag, t.Bytes) {
+	if !head(w, r, a, etag, t.DataBytes) {
 		return
 	}
 	s.stream(w, r, a, func(part span, buffer []byte) ([]byte, error) { return c.read(t, part, buffer) })
@@ -144,7 +144,7 @@ func (s *Server) broken(w *recorder, r *http.Request, err error) {
 		w.end = endFailed
 		s.log.Error("a tensor cannot be decoded", "path", cut(r.URL.EscapedPath()), "error", err, "status",
 			statusName(err))
-		if !begun && errors.Is(err, df11.OutOfMemory) {
+		if !begun && errors.Is(err, df11.ErrOutOfMemory) {
 			w.later(5, err.Error(), statusName(err))
 		} else if !begun {
 			w.fail(http.StatusInternalServerError, err.Error(), statusName(err))

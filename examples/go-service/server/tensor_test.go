@@ -133,7 +133,7 @@ func TestErrorsOfTheModel(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", 100_000, false})
 	f.on(func(_ int, offset uint64, _ int) error {
 		if offset >= 50_000 {
-			return &df11.Error{Status: df11.Corrupt, Message: "bad from 50000 on", Op: "read tensor"}
+			return &df11.Error{Status: df11.ErrCorrupt, Message: "bad from 50000 on", Op: "read tensor"}
 		}
 		return nil
 	})
@@ -160,7 +160,7 @@ func TestErrorsOfTheModel(t *testing.T) {
 	}
 	await(t, "the figures", func() bool { return ended(s, endFailed) == 2 })
 
-	f.on(func(int, uint64, int) error { return df11.OutOfMemory })
+	f.on(func(int, uint64, int) error { return df11.ErrOutOfMemory })
 	if answer, body := get(t, url+"/v1/tensors/t"); answer.StatusCode != 503 ||
 		answer.Header.Get("Retry-After") != "5" {
 		t.Errorf("%d %v %q", answer.StatusCode, answer.Header, body)

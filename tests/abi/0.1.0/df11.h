@@ -32,8 +32,6 @@
  *   and cancel; so does df11_model_open() with DF11_OPEN_VERIFY. df11_compress_group() compresses weights that lie in memory,
  *   for programs with files of their own: df11_compress_bound(), or a first call without memory, says how much it needs.
  *
- *   df11_stats_get() says at any time what the process has done through this library, for programs with metrics.
- *
  *       df11_error error;
  *       df11_model *model;
  *       if (df11_model_open("Qwen3-8B-DF11", NULL, &model, &error) != DF11_OK) {
@@ -67,8 +65,8 @@
  * STREAMS
  *   df11_resident_decompress() and its kin only launch: they allocate nothing, wait for nothing, load nothing, make no event, and may be
  *   captured in a graph. What was enqueued uses the image, the destination and the status word when the stream gets there:
- *   they are yours to keep that long, and to order with the work of your other streams. The library allocates device memory
- *   in df11_upload_alloc() only, and waits for the device or a stream only where the text of a call says so.
+ *   they are yours to keep that long, and to order with the work of your other streams. The library allocates no device
+ *   memory, and waits for the device or a stream only where the text of a call says so.
  *
  * ERRORS
  *   Every fallible function returns a df11_status and takes a df11_error * last, which may be NULL. The message names the
@@ -147,13 +145,10 @@
 /** Initialises a df11_resident_info. */
 #define DF11_RESIDENT_INFO_INIT { sizeof(df11_resident_info), 0, 0, 0, 0, NULL }
 
-/** Initialises a df11_stats. */
-#define DF11_STATS_INIT { sizeof(df11_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
-
 /** No log at all: the state in which the library starts. */
 #define DF11_LOG_OFF 0
 
-/** What made a call fail. Its df11_error says it too. */
+/** Something that went wrong and that no call returns. (Errors that calls return are logged at DF11_LOG_DEBUG.) */
 #define DF11_LOG_ERROR 1
 
 /** What a person should know though the call succeeded. */
@@ -162,7 +157,7 @@
 /** What was done. */
 #define DF11_LOG_INFO 3
 
-/** What may help to find a mistake. */
+/** What may help to find a mistake, such as the error that a call returns. */
 #define DF11_LOG_DEBUG 4
 
 /** Everything. */
@@ -525,8 +520,11 @@ typedef struct df11_device_info {
     uint32_t reserved;
 } df11_device_info;
 
-/** An address in device memory: a CUdeviceptr, or a pointer of the CUDA runtime's as a number. 0 is no address. */
-typedef uint64_t df11_devptr;
+/**
+ * An address in device memory: a CUdeviceptr, which is the same type, or a pointer of the CUDA runtime as a number. 0 is no
+ * address.
+ */
+typedef unsigned long long df11_devptr;
 
 /** A stream of the caller's: a CUstream or cudaStream_t, which are the same type. */
 typedef struct CUstream_st *df11_stream;
@@ -746,53 +744,6 @@ typedef struct df11_packed_group {
     /** Bytes of `split_positions` */
     size_t split_positions_bytes;
 } df11_packed_group;
-
-/**
- * What the process has done through this library since it was loaded. Begin with DF11_STATS_INIT. Counters only grow,
- * but for those of what is alive. Each figure is exact by itself, and they are read one after the other: while other
- * threads work, two figures may be of two moments.
- */
-typedef struct df11_stats {
-    /** sizeof(df11_stats) */
-    size_t struct_size;
-    /** Models that df11_model_open() and df11_model_open_memory() gave. */
-    uint64_t models_opened;
-    /** Of these, how many are alive now. */
-    uint64_t models_open;
-    /** Bytes of the files, or of the memory, of the models that are alive now. */
-    uint64_t model_bytes_open;
-    /** Calls of df11_model_decompress() and df11_model_read_tensor() that succeeded. */
-    uint64_t host_decodes;
-    /** Bytes that they wrote. */
-    uint64_t host_bytes;
-    /** Images that were written to host memory. One that is written in parts counts with its part 0. */
-    uint64_t images_written;
-    /** Bytes of these images. */
-    uint64_t image_bytes_written;
-    /** Uploads that were put into a stream. */
-    uint64_t uploads;
-    /** Bytes of the images that they make. */
-    uint64_t upload_bytes;
-    /** Residents that are alive now, uploaded or bound. */
-    uint64_t residents;
-    /** Bytes of their images. Several residents of one image count each. */
-    uint64_t resident_bytes;
-    /**
-     * Groups, ranges of them and tensors that calls of df11_resident_decompress() and its kin put into a stream. What a graph
-     * replays does not count again.
-     */
-    uint64_t device_decodes;
-    /** Bytes that these write when the stream gets there. */
-    uint64_t device_bytes;
-    /** Calls that returned a status of 1 to 99: the caller's mistakes, and cancellations. */
-    uint64_t errors_caller;
-    /** Calls that returned a status of 100 to 199: the file's. */
-    uint64_t errors_file;
-    /** Calls that returned a status of 200 to 299: the device's. */
-    uint64_t errors_device;
-    /** Calls that returned any other status but DF11_OK: the library's, and memory that could not be had. */
-    uint64_t errors_library;
-} df11_stats;
 
 /** Nothing went wrong. */
 #define DF11_OK 0
@@ -1101,15 +1052,6 @@ df11_status df11_device_get_info(const struct df11_device *device,
                                  struct df11_error *error);
 
 /**
- * Frees device memory that df11_upload_alloc() allocated (by cuMemFree, which the caller may as well call); 0 is
- * nothing. It waits until the device has done all its work, so it is no call for a decode loop, and none for a thread
- * that captures.
- *
- * Errors: DF11_INVALID_ARGUMENT, DF11_CUDA, DF11_CAPTURING; the memory is then still there.
- */
-df11_status df11_device_mem_free(const struct df11_device *device, df11_devptr memory, struct df11_error *error);
-
-/**
  * Makes a group's image in device memory of the caller's: `bytes` bytes at `d_image`, at least
  * df11_group_info.image_bytes, at a multiple of 256. Copies and kernels are put into `stream`; what is put there
  * behind them may use the image. The bytes are those of df11_model_write_image(). No device memory is allocated, and
@@ -1160,24 +1102,6 @@ df11_status df11_device_upload_staged(struct df11_device *device,
                                       size_t staging_bytes,
                                       struct df11_resident **out,
                                       struct df11_error *error);
-
-/**
- * df11_device_upload() into device memory that this allocates for it (cuMemAlloc, which may wait for the device). `*d_image`
- * receives its address, and the memory is the caller's: df11_device_mem_free(), or cuMemFree or cudaFree, frees it
- * when the resident is not used any more and its decodes are done. df11_resident_free() does not, for freeing device
- * memory waits.
- *
- * After an error the memory is free, `*d_image` is 0 and `*out` NULL.
- *
- * Errors: as for df11_device_upload(); DF11_OUT_OF_MEMORY.
- */
-df11_status df11_upload_alloc(struct df11_device *device,
-                              const struct df11_model *model,
-                              uint64_t group,
-                              df11_stream stream,
-                              df11_devptr *d_image,
-                              struct df11_resident **out,
-                              struct df11_error *error);
 
 /**
  * Takes an image that lies on the device, or will when the streams of its decodes get there: one that the caller
@@ -1437,13 +1361,6 @@ df11_status df11_compress_bound(const uint64_t *element_counts,
                                 size_t tensor_count,
                                 struct df11_packed_group *out,
                                 struct df11_error *error);
-
-/**
- * Says what the process has done through this library, from any thread: no lock, no allocation, no CUDA call.
- *
- * Errors: DF11_INVALID_ARGUMENT.
- */
-df11_status df11_stats_get(struct df11_stats *out, struct df11_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"

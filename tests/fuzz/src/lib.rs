@@ -1,5 +1,5 @@
 //! What is done with the bytes of a fuzzer: one function a target, each of which panics where a promise is broken. The
-//! programs that libFuzzer drives are in `targets`; `tests/fuzz.rs` runs the same functions over the kept inputs in every
+//! programs that libFuzzer drives are in `targets`; `tests/format/kept.rs` runs the same functions over the kept inputs in every
 //! `cargo test`. Some targets read the bytes as a recipe rather than as a file, so that most inputs get past the first check.
 
 #![allow(dead_code, reason = "helpers of the other tests come along")]

@@ -24,7 +24,7 @@ func run() error {
 	}
 	defer model.Close()
 	for _, tensor := range model.Tensors() {
-		bytes := make([]byte, tensor.Bytes)
+		bytes := make([]byte, tensor.DataBytes)
 		if err := model.ReadTensor(tensor.Index, 0, bytes, 2); err != nil {
 			return err
 		}

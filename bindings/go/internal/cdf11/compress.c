@@ -9,7 +9,7 @@ df11_status df11go_compress(int merge, const char *src, const char *dst, const d
                             df11_progress *progress, df11_compress_report *report, df11go_notes *lefts,
                             df11_error *error)
 {
-    /* They are filled here, not where the caller keeps them: that is Go's memory, and C's is cheaper to point to. */
+    /* Filled here and copied at the end: the caller's are in Go memory, and pointers to C memory cost less. */
     df11go_notes all = {NULL, 0, 0, 0};
     df11_compress_report numbers = DF11_COMPRESS_REPORT_INIT;
     df11_compress_options options = DF11_COMPRESS_OPTIONS_INIT;

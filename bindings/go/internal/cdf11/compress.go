@@ -19,7 +19,8 @@ const (
 	CompressFolder     = C.DF11_COMPRESS_FOLDER
 )
 
-// Compressing is a df11_compress_options. No text has a zero byte; an empty preset is none, and so are nil patterns.
+// Compressing is a df11_compress_options. No string may contain a zero byte. An empty preset means none, and so do nil
+// patterns.
 type Compressing struct {
 	Threads, Flags, Part, Parts uint32
 	Memory                      uint64
@@ -27,7 +28,7 @@ type Compressing struct {
 	Patterns                    []byte
 }
 
-// Left is what a df11_left_fn is told.
+// Left holds the arguments of a df11_left_fn.
 type Left struct{ Tensor, Group, Reason string }
 
 // Compressed is a df11_compress_report.
@@ -45,7 +46,7 @@ func Compress(merge bool, src, dst string, o *Compressing, progress Progress) (C
 	defer free(csrc)
 	defer free(cdst)
 	defer free(cpatterns)
-	// In C's memory, for Go's may not hold pointers for C.
+	// In C memory, because Go memory must not hold pointers for C.
 	how := (*C.df11go_compressing)(C.calloc(1, C.sizeof_df11go_compressing))
 	defer C.free(unsafe.Pointer(how))
 	how.threads, how.flags, how.memory_bytes = C.uint32_t(o.Threads), C.uint32_t(o.Flags), C.uint64_t(o.Memory)

@@ -26,7 +26,8 @@ const (
 // Device is a df11_device.
 type Device struct{ p *C.df11_device }
 
-// OpenDevice is df11_device_open, or df11_device_open_current. libcuda has no zero byte; nil is the default.
+// OpenDevice is df11_device_open, or df11_device_open_current. libcuda must not contain a zero byte; nil means the
+// default.
 func OpenDevice(ordinal int32, current bool, flags uint32, libcuda []byte) (Device, *Error) {
 	clib := text(libcuda)
 	defer free(clib)
@@ -69,56 +70,41 @@ func (d Device) Info() (DeviceInfo, *Error) {
 	}, nil
 }
 
-// FreeMemory is df11_device_mem_free.
-func (d Device) FreeMemory(address uintptr) *Error {
-	var e C.df11_error
-	return failed(C.df11_device_mem_free(d.p, C.df11_devptr(address), &e), &e)
-}
-
 // Resident is a df11_resident.
 type Resident struct{ p *C.df11_resident }
 
 // Upload is df11_device_upload.
-func (d Device) Upload(m Model, group uint64, image uintptr, bytes uint64, stream uintptr) (Resident, *Error) {
+func (d Device) Upload(m Model, group uint64, image uintptr, imageBytes uint64, stream uintptr) (Resident, *Error) {
 	var r Resident
 	var e C.df11_error
-	s := C.df11go_upload(d.p, m.p, C.uint64_t(group), C.uint64_t(image), C.size_t(bytes), C.uintptr_t(stream), &r.p, &e)
+	s := C.df11go_upload(d.p, m.p, C.uint64_t(group), C.uint64_t(image), C.size_t(imageBytes), C.uintptr_t(stream), &r.p, &e)
 	return r, failed(s, &e)
 }
 
-// UploadStaged is df11_device_upload_staged; staging is memory that is not Go's.
-func (d Device) UploadStaged(m Model, group uint64, image uintptr, bytes uint64, stream, staging uintptr,
+// UploadStaged is df11_device_upload_staged. staging must not be Go memory.
+func (d Device) UploadStaged(m Model, group uint64, image uintptr, imageBytes uint64, stream, staging uintptr,
 	stagingBytes uint64) (Resident, *Error) {
 	var r Resident
 	var e C.df11_error
-	s := C.df11go_upload_staged(d.p, m.p, C.uint64_t(group), C.uint64_t(image), C.size_t(bytes), C.uintptr_t(stream),
+	s := C.df11go_upload_staged(d.p, m.p, C.uint64_t(group), C.uint64_t(image), C.size_t(imageBytes), C.uintptr_t(stream),
 		C.uintptr_t(staging), C.size_t(stagingBytes), &r.p, &e)
 	return r, failed(s, &e)
 }
 
-// UploadAlloc is df11_upload_alloc.
-func (d Device) UploadAlloc(m Model, group uint64, stream uintptr) (Resident, uintptr, *Error) {
-	var r Resident
-	var e C.df11_error
-	var image C.df11_devptr
-	s := C.df11go_upload_alloc(d.p, m.p, C.uint64_t(group), C.uintptr_t(stream), &image, &r.p, &e)
-	return r, uintptr(image), failed(s, &e)
-}
-
 // Bind is df11_device_bind.
-func (d Device) Bind(m Model, group uint64, image uintptr, bytes uint64) (Resident, *Error) {
+func (d Device) Bind(m Model, group uint64, image uintptr, imageBytes uint64) (Resident, *Error) {
 	var r Resident
 	var e C.df11_error
-	s := C.df11_device_bind(d.p, m.p, C.uint64_t(group), C.df11_devptr(image), C.size_t(bytes), &r.p, &e)
+	s := C.df11_device_bind(d.p, m.p, C.uint64_t(group), C.df11_devptr(image), C.size_t(imageBytes), &r.p, &e)
 	return r, failed(s, &e)
 }
 
 // BindImage is df11_device_bind_image.
-func (d Device) BindImage(head []byte, image uintptr, bytes uint64) (Resident, *Error) {
+func (d Device) BindImage(head []byte, image uintptr, imageBytes uint64) (Resident, *Error) {
 	var r Resident
 	var e C.df11_error
 	s := C.df11_device_bind_image(d.p, unsafe.Pointer(unsafe.SliceData(head)), C.size_t(len(head)), C.df11_devptr(image),
-		C.size_t(bytes), &r.p, &e)
+		C.size_t(imageBytes), &r.p, &e)
 	return r, failed(s, &e)
 }
 
@@ -154,41 +140,45 @@ func (r Resident) Info() (ResidentInfo, *Error) {
 	if s := C.df11_resident_get_info(r.p, &info, &e); s != C.DF11_OK {
 		return ResidentInfo{}, failed(s, &e)
 	}
-	out := ResidentInfo{Image: uintptr(info.image), ImageBytes: uint64(info.image_bytes), Elements: uint64(info.element_count)}
+	out := ResidentInfo{
+		Image:      uintptr(info.image),
+		ImageBytes: uint64(info.image_bytes),
+		Elements:   uint64(info.element_count),
+	}
 	out.TensorEnds = append(out.TensorEnds, unsafe.Slice((*uint64)(info.tensor_ends), info.tensor_count)...)
 	return out, nil
 }
 
 // Decompress is df11_resident_decompress.
-func (r Resident) Decompress(dst uintptr, bytes uint64, status, stream uintptr) *Error {
+func (r Resident) Decompress(dst uintptr, dstBytes uint64, status, stream uintptr) *Error {
 	var e C.df11_error
-	s := C.df11go_decompress(r.p, C.uint64_t(dst), C.size_t(bytes), C.uint64_t(status), C.uintptr_t(stream), &e)
+	s := C.df11go_decompress(r.p, C.uint64_t(dst), C.size_t(dstBytes), C.uint64_t(status), C.uintptr_t(stream), &e)
 	return failed(s, &e)
 }
 
 // DecompressRange is df11_resident_decompress_range.
-func (r Resident) DecompressRange(first, count uint64, dst uintptr, bytes uint64, status, stream uintptr) *Error {
+func (r Resident) DecompressRange(first, count uint64, dst uintptr, dstBytes uint64, status, stream uintptr) *Error {
 	var e C.df11_error
-	s := C.df11go_decompress_range(r.p, C.uint64_t(first), C.uint64_t(count), C.uint64_t(dst), C.size_t(bytes),
+	s := C.df11go_decompress_range(r.p, C.uint64_t(first), C.uint64_t(count), C.uint64_t(dst), C.size_t(dstBytes),
 		C.uint64_t(status), C.uintptr_t(stream), &e)
 	return failed(s, &e)
 }
 
-// DecompressTensors is df11_resident_decompress_tensors; both lists have the same length.
-func (r Resident) DecompressTensors(dsts []uintptr, bytes []uint64, status, stream uintptr) *Error {
+// DecompressTensors is df11_resident_decompress_tensors. Both lists must have the same length.
+func (r Resident) DecompressTensors(dsts []uintptr, dstBytes []uint64, status, stream uintptr) *Error {
 	var e C.df11_error
 	s := C.df11go_decompress_tensors(r.p, (*C.df11_devptr)(unsafe.Pointer(unsafe.SliceData(dsts))),
-		(*C.size_t)(unsafe.Pointer(unsafe.SliceData(bytes))), C.size_t(len(dsts)), C.uint64_t(status),
+		(*C.size_t)(unsafe.Pointer(unsafe.SliceData(dstBytes))), C.size_t(len(dsts)), C.uint64_t(status),
 		C.uintptr_t(stream), &e)
 	return failed(s, &e)
 }
 
-// DecompressBatch is df11_resident_decompress_batch; all lists have the same length.
-func DecompressBatch(residents []Resident, dsts []uintptr, bytes []uint64, statuses, stream uintptr) *Error {
+// DecompressBatch is df11_resident_decompress_batch. All lists must have the same length.
+func DecompressBatch(residents []Resident, dsts []uintptr, dstBytes []uint64, statuses, stream uintptr) *Error {
 	var e C.df11_error
-	// A Resident is a C pointer and nothing else.
+	// A Resident consists of one C pointer.
 	s := C.df11go_decompress_batch((**C.df11_resident)(unsafe.Pointer(unsafe.SliceData(residents))),
-		(*C.df11_devptr)(unsafe.Pointer(unsafe.SliceData(dsts))), (*C.size_t)(unsafe.Pointer(unsafe.SliceData(bytes))),
+		(*C.df11_devptr)(unsafe.Pointer(unsafe.SliceData(dsts))), (*C.size_t)(unsafe.Pointer(unsafe.SliceData(dstBytes))),
 		C.size_t(len(dsts)), C.uint64_t(statuses), C.uintptr_t(stream), &e)
 	return failed(s, &e)
 }

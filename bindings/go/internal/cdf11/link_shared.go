@@ -2,8 +2,8 @@
 
 package cdf11
 
-// Shared and static are two files and not two conditions in one, for Go's build cache knows files, and not what
-// pkg-config is asked for: with conditions a package that was built the one way is taken for the other.
+// The shared and the static library have a file each, instead of two conditions in one file. Go's build cache looks at
+// files, but not at the arguments of pkg-config, and would otherwise take one kind for the other.
 
 // #cgo pkg-config: df11
 import "C"

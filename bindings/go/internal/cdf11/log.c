@@ -1,7 +1,7 @@
 /*
- * The library's log without a call from C to Go. Such a call costs a thread's set-up where the library has started the thread
- * itself, may run Go code in the middle of a decode, and makes nocallback impossible. But the library has no thread that
- * outlives a call, so all that it says it says during one: its lines are kept here, and Go takes them when the call returns.
+ * The library's log without a call from C to Go. Such a call must set up a thread that the library has started, may run Go
+ * code in the middle of a decode, and makes nocallback impossible. The library has no thread that outlives a call, so all
+ * its lines come during a call. They are kept here, and Go takes them when the call returns.
  */
 #include "shim.h"
 
@@ -36,7 +36,7 @@ void df11go_log_set(int32_t max_level)
     df11_log_set(max_level == DF11_LOG_OFF ? NULL : keep, max_level, NULL);
 }
 
-/* Moves all lines to `to`, which holds DF11GO_LOG_BYTES, and says how many bytes they have, and how many lines found no room. */
+/* Moves all lines to `to`, which holds DF11GO_LOG_BYTES bytes. Returns their size, and the number of lines that were lost. */
 size_t df11go_log_take(char *to, uint64_t *without_room)
 {
     pthread_mutex_lock(&lock);

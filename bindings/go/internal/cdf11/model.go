@@ -33,7 +33,7 @@ const (
 // Model is a df11_model.
 type Model struct{ p *C.df11_model }
 
-// Open is df11_model_open. Neither path nor config has a zero byte; a nil config is none.
+// Open is df11_model_open. path and config must not contain a zero byte; a nil config means none.
 func Open(path string, flags, threads uint32, config []byte, progress Progress) (Model, *Error) {
 	cpath, cconfig := C.CString(path), text(config)
 	defer free(cpath)
@@ -44,8 +44,8 @@ func Open(path string, flags, threads uint32, config []byte, progress Progress) 
 	return m, failed(s, &e)
 }
 
-// OpenMemory is df11_model_open_memory. The memory must stay where it is, unchanged, until the model is freed: memory
-// of Go's is to be pinned.
+// OpenMemory is df11_model_open_memory. The memory must stay in place, unchanged, until the model is freed: pin Go
+// memory.
 func OpenMemory(data []byte, flags, threads uint32, config []byte, progress Progress) (Model, *Error) {
 	cconfig := text(config)
 	defer free(cconfig)
@@ -88,20 +88,21 @@ func (m Model) Group(number uint64) (Group, *Error) {
 	}, nil
 }
 
-// NoGroup is the group of a tensor that is in none.
+// NoGroup is the group of a tensor that is in no group.
 const NoGroup uint64 = C.DF11_NO_GROUP
 
 // Tensor is a df11_tensor_info.
 type Tensor struct {
-	Name                      string
-	DType                     uint32
-	Shape                     []uint64
-	Bytes, Group, GroupOffset uint64
-	File                      string
-	FileOffset                uint64
+	Name               string
+	DType              uint32
+	Shape              []uint64
+	DataBytes          uint64
+	Group, GroupOffset uint64
+	File               string
+	FileOffset         uint64
 }
 
-// Files remembers the paths that Tensor has seen, so that the tensors of a file share one text.
+// Files caches the paths that Tensor has seen, so that the tensors of a file share one string.
 type Files map[*C.char]string
 
 // Tensor is df11_model_get_tensor_info.
@@ -114,7 +115,7 @@ func (m Model) Tensor(number uint64, files Files) (Tensor, *Error) {
 	t := Tensor{
 		Name:        C.GoString(info.name),
 		DType:       uint32(info.dtype),
-		Bytes:       uint64(info.bytes),
+		DataBytes:   uint64(info.bytes),
 		Group:       uint64(info.group),
 		GroupOffset: uint64(info.group_offset),
 		FileOffset:  uint64(info.file_offset),
@@ -142,8 +143,8 @@ func (m Model) Decompress(group, first uint64, dst []uint16, threads uint32) *Er
 	return failed(s, &e)
 }
 
-// Read is df11_model_read_tensor.
-func (m Model) Read(tensor, offset uint64, dst []byte, threads uint32) *Error {
+// ReadTensor is df11_model_read_tensor.
+func (m Model) ReadTensor(tensor, offset uint64, dst []byte, threads uint32) *Error {
 	var e C.df11_error
 	s := C.df11_model_read_tensor(m.p, C.uint64_t(tensor), C.uint64_t(offset), unsafe.Pointer(unsafe.SliceData(dst)),
 		C.size_t(len(dst)), C.uint32_t(threads), &e)
@@ -167,12 +168,12 @@ func (m Model) WriteImagePart(group uint64, dst []byte, part, parts uint32) *Err
 
 // Part is a df11_part_info.
 type Part struct {
-	File          string
-	Offset, Bytes uint64
+	File              string
+	Offset, DataBytes uint64
 }
 
-// Part is df11_model_get_group_part.
-func (m Model) Part(group uint64, part uint32) (Part, *Error) {
+// GroupPart is df11_model_get_group_part.
+func (m Model) GroupPart(group uint64, part uint32) (Part, *Error) {
 	var e C.df11_error
 	info := C.df11_part_info{struct_size: C.sizeof_df11_part_info}
 	if s := C.df11_model_get_group_part(m.p, C.uint64_t(group), C.uint32_t(part), &info, &e); s != C.DF11_OK {

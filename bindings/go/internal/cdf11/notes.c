@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* More than this nobody reads, and a model may be made to have very much to be said about. */
+/* A hostile model may cause any number of notes; nobody reads more than this. */
 static const size_t most = 16 << 20;
 
 void df11go_note_down(df11go_notes *all, uint32_t kind, const char *first, const char *second, const char *third)

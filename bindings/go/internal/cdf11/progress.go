@@ -6,7 +6,7 @@ package cdf11
 // #cgo nocallback df11_progress_get
 import "C"
 
-// Progress is a df11_progress; the zero one is none.
+// Progress is a df11_progress. The zero value is NULL.
 type Progress struct{ p *C.df11_progress }
 
 // NewProgress is df11_progress_new.

@@ -1,6 +1,6 @@
 /*
- * What cgo cannot say well, said in C: options structs with pointers in them (which Go memory must not hold for C), and
- * streams, which are numbers in Go and must not become Go pointers. No code of Go's is ever called from here.
+ * C code for what cgo cannot express well: options structs with pointers, which Go memory must not hold for C, and
+ * streams, which are numbers in Go and must not become Go pointers. Nothing here calls Go.
  */
 #ifndef DF11_GO_SHIM_H
 #define DF11_GO_SHIM_H
@@ -22,7 +22,7 @@ static inline df11_status df11go_open(const char *path, uint32_t flags, uint32_t
     return df11_model_open(path, &options, out, error);
 }
 
-static inline df11_status df11go_open_memory(uintptr_t data, size_t bytes, uint32_t flags, uint32_t threads,
+static inline df11_status df11go_open_memory(uintptr_t data, size_t data_bytes, uint32_t flags, uint32_t threads,
                                              const char *config, df11_progress *progress, df11_model **out,
                                              df11_error *error)
 {
@@ -31,24 +31,24 @@ static inline df11_status df11go_open_memory(uintptr_t data, size_t bytes, uint3
     options.threads = threads;
     options.config_json = config;
     options.progress = progress;
-    return df11_model_open_memory((const void *)data, bytes, &options, out, error);
+    return df11_model_open_memory((const void *)data, data_bytes, &options, out, error);
 }
 
-/* What a call's callbacks were told, in memory of malloc's: a df11go_note each, behind it its texts. */
+/* The arguments of a call's callbacks, in memory of malloc(): for each a df11go_note, followed by its strings. */
 typedef struct {
     uint32_t kind, bytes[3];
 } df11go_note;
 typedef struct {
     char *bytes;
     size_t used, size;
-    uint64_t lost; /* notes for which there was no memory, or which were too many */
+    uint64_t lost; /* notes that were dropped, for lack of memory or because there were too many */
 } df11go_notes;
 void df11go_note_down(df11go_notes *all, uint32_t kind, const char *first, const char *second, const char *third);
 
 df11_status df11go_verify(const char *model, const char *original, uint32_t threads, uint32_t flags, const char *config,
                           df11_progress *progress, df11_verify_report *report, df11go_notes *findings, df11_error *error);
 
-/* Of a df11_compress_options what Go decides. */
+/* The fields of a df11_compress_options that Go sets. */
 typedef struct {
     uint32_t threads, flags, part, part_count;
     uint64_t memory_bytes;
@@ -58,7 +58,7 @@ df11_status df11go_compress(int merge, const char *src, const char *dst, const d
                             df11_progress *progress, df11_compress_report *report, df11go_notes *lefts,
                             df11_error *error);
 
-/* The library's log, kept until Go takes it: see log.c. */
+/* The library's log, which is kept until Go takes it: see log.c. */
 typedef struct {
     int32_t level;
     uint32_t bytes;
@@ -78,51 +78,45 @@ static inline df11_status df11go_device_open(int32_t ordinal, int current, uint3
 }
 
 static inline df11_status df11go_upload(df11_device *device, const df11_model *model, uint64_t group, uint64_t image,
-                                        size_t bytes, uintptr_t stream, df11_resident **out, df11_error *error)
+                                        size_t image_bytes, uintptr_t stream, df11_resident **out, df11_error *error)
 {
-    return df11_device_upload(device, model, group, image, bytes, (df11_stream)stream, out, error);
+    return df11_device_upload(device, model, group, image, image_bytes, (df11_stream)stream, out, error);
 }
 
 static inline df11_status df11go_upload_staged(df11_device *device, const df11_model *model, uint64_t group,
-                                               uint64_t image, size_t bytes, uintptr_t stream, uintptr_t staging,
-                                               size_t staging_bytes, df11_resident **out, df11_error *error)
+                                               uint64_t image, size_t image_bytes, uintptr_t stream,
+                                               uintptr_t staging, size_t staging_bytes, df11_resident **out,
+                                               df11_error *error)
 {
-    return df11_device_upload_staged(device, model, group, image, bytes, (df11_stream)stream, (void *)staging, staging_bytes,
-                              out, error);
+    return df11_device_upload_staged(device, model, group, image, image_bytes, (df11_stream)stream, (void *)staging,
+                                     staging_bytes, out, error);
 }
 
-static inline df11_status df11go_upload_alloc(df11_device *device, const df11_model *model, uint64_t group,
-                                              uintptr_t stream, df11_devptr *image, df11_resident **out,
-                                              df11_error *error)
-{
-    return df11_upload_alloc(device, model, group, (df11_stream)stream, image, out, error);
-}
-
-static inline df11_status df11go_decompress(const df11_resident *resident, uint64_t dst, size_t bytes, uint64_t status,
+static inline df11_status df11go_decompress(const df11_resident *resident, uint64_t dst, size_t dst_bytes, uint64_t status,
                                             uintptr_t stream, df11_error *error)
 {
-    return df11_resident_decompress(resident, dst, bytes, status, (df11_stream)stream, error);
+    return df11_resident_decompress(resident, dst, dst_bytes, status, (df11_stream)stream, error);
 }
 
 static inline df11_status df11go_decompress_range(const df11_resident *resident, uint64_t first, uint64_t count,
-                                                  uint64_t dst, size_t bytes, uint64_t status, uintptr_t stream,
+                                                  uint64_t dst, size_t dst_bytes, uint64_t status, uintptr_t stream,
                                                   df11_error *error)
 {
-    return df11_resident_decompress_range(resident, first, count, dst, bytes, status, (df11_stream)stream, error);
+    return df11_resident_decompress_range(resident, first, count, dst, dst_bytes, status, (df11_stream)stream, error);
 }
 
 static inline df11_status df11go_decompress_tensors(const df11_resident *resident, const df11_devptr *dsts,
-                                                    const size_t *bytes, size_t count, uint64_t status,
+                                                    const size_t *dst_bytes, size_t count, uint64_t status,
                                                     uintptr_t stream, df11_error *error)
 {
-    return df11_resident_decompress_tensors(resident, dsts, bytes, count, status, (df11_stream)stream, error);
+    return df11_resident_decompress_tensors(resident, dsts, dst_bytes, count, status, (df11_stream)stream, error);
 }
 
 static inline df11_status df11go_decompress_batch(const df11_resident *const *residents, const df11_devptr *dsts,
-                                                  const size_t *bytes, size_t count, uint64_t statuses,
+                                                  const size_t *dst_bytes, size_t count, uint64_t statuses,
                                                   uintptr_t stream, df11_error *error)
 {
-    return df11_resident_decompress_batch(residents, dsts, bytes, count, statuses, (df11_stream)stream, error);
+    return df11_resident_decompress_batch(residents, dsts, dst_bytes, count, statuses, (df11_stream)stream, error);
 }
 
 #endif

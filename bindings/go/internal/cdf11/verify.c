@@ -9,7 +9,7 @@ df11_status df11go_verify(const char *model, const char *original, uint32_t thre
                           df11_progress *progress, df11_verify_report *report, df11go_notes *findings,
                           df11_error *error)
 {
-    /* It is filled here, not where the caller keeps it: that is Go's memory, and C's is cheaper to point to. */
+    /* Filled here and copied at the end: the caller's are in Go memory, and pointers to C memory cost less. */
     df11go_notes all = {NULL, 0, 0, 0};
     df11_verify_report numbers = DF11_VERIFY_REPORT_INIT;
     df11_verify_options options = DF11_VERIFY_OPTIONS_INIT;

@@ -15,7 +15,7 @@ const (
 	FindingNote    = C.DF11_FINDING_NOTE
 )
 
-// Finding is what a df11_finding_fn is told.
+// Finding holds the arguments of a df11_finding_fn.
 type Finding struct {
 	Kind       uint32
 	Name, Text string
@@ -28,7 +28,7 @@ type Report struct {
 	FindingsLost                                                                           uint64
 }
 
-// Verify is df11_verify_model. No text has a zero byte; an empty original is none.
+// Verify is df11_verify_model. No string may contain a zero byte. An empty original means none.
 func Verify(model, original string, threads, flags uint32, config []byte, progress Progress) (Report, *Error) {
 	cmodel, cconfig := C.CString(model), text(config)
 	defer free(cmodel)

@@ -1,0 +1,218 @@
+//! The C++ binding as its users compile it: `bindings/cpp/df11.hpp` alone, twice and in two files of different standards, every
+//! call of it in C++17, 20 and 23, without exceptions, under AddressSanitizer and UBSan, and on the emulated driver. The programs
+//! lie in `tests/cpp`; the examples are the business of `tests/bindings/examples.rs`.
+//!
+//! Needs a C++ compiler (`CXX`, else `c++`). Where `clang++` is to be found, it compiles everything once more.
+#![cfg(target_os = "linux")]
+
+use crate::support;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::programs::{built, library, run};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const WARNINGS: [&str; 6] = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"];
+const SANITIZERS: [&str; 2] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+
+/// The compilers to try.
+fn compilers() -> Vec<OsString> {
+    let ours = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
+    let there = |name: &str| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
+    let clang = ["clang++", "clang++-19", "clang++-16", "clang++-14"].into_iter().find(|name| there(name));
+    std::iter::once(ours).chain(clang.map(OsString::from)).collect()
+}
+
+/// The switch for a standard; a compiler that is older than C++23 has another name for it.
+fn standard(compiler: &OsString, year: &str) -> String {
+    let flag = format!("-std=c++{year}");
+    let known = Command::new(compiler).args([&flag[..], "-xc++", "-E", "/dev/null"]).output().unwrap().status.success();
+    if known || year != "23" { flag } else { "-std=c++2b".into() }
+}
+
+fn compile(compiler: &OsString, folder: &Path, name: &str, options: &[&str]) -> PathBuf {
+    let object = folder.join(name).with_extension("o");
+    run(Command::new(compiler)
+        .current_dir(ROOT)
+        .args(["-c", "-g", "-Iinclude", "-Ibindings/cpp", "-Itests/c", "-Iexamples"])
+        .args(WARNINGS)
+        .args(options)
+        .arg(format!("tests/cpp/{name}.cc"))
+        .arg("-o")
+        .arg(&object));
+    object
+}
+
+fn link(compiler: &OsString, folder: &Path, objects: &[&Path], options: &[&str]) -> PathBuf {
+    let program = folder.join("program");
+    run(Command::new(compiler)
+        .args(objects)
+        .args(options)
+        .arg("-o")
+        .arg(&program)
+        .arg("-L")
+        .arg(folder)
+        .args(["-ldf11", "-lpthread", "-ldl"])
+        .arg(format!("-Wl,-rpath,{}", folder.display())));
+    program
+}
+
+fn build(compiler: &OsString, folder: &Path, name: &str, options: &[&str]) -> PathBuf {
+    let object = compile(compiler, folder, name, options);
+    link(compiler, folder, &[&object], options)
+}
+
+/// Runs a program that counts its checks, and says nothing where all is well.
+fn passes(command: &mut Command) {
+    let output = run(command);
+    let (said, shown) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(said.contains("checks passed"), "{said}");
+    // The emulator tells what was left behind; the kernels' module ends with its context, as it should.
+    let unexpected: Vec<&str> =
+        shown.lines().filter(|l| !l.contains("abandoned modules: ") && !l.contains("nothing leaked")).collect();
+    assert!(unexpected.is_empty(), "{shown}");
+}
+
+fn golden() -> PathBuf {
+    Path::new(ROOT).join("tests/data/golden")
+}
+
+fn host_api(program: &Path) {
+    let scratch = tempfile::tempdir().unwrap();
+    passes(
+        Command::new(program)
+            .arg(golden())
+            .arg(Path::new(ROOT).join("tests/data/hostile"))
+            .arg(scratch.path())
+            .env("ASAN_OPTIONS", "detect_leaks=1"),
+    );
+}
+
+fn device_api(program: &Path) {
+    for model in ["tiny", "edge"] {
+        passes(
+            Command::new(program)
+                .arg(golden().join(model).join("model"))
+                .env("DF11_LIBCUDA", built().join("libdf11_emulator.so"))
+                .env("DF11_EMULATOR_LEAKS", "stderr")
+                .env("DF11_EMULATOR_LEAK_EXIT", "99")
+                .env("ASAN_OPTIONS", "detect_leaks=0"),
+        );
+    }
+}
+
+/// Two files of one program, each with the header twice: no symbol is there twice, and what one throws the other catches,
+/// also where they are of different standards or of two compilers.
+#[test]
+fn the_header_in_two_files() {
+    let folder = library();
+    let compilers = compilers();
+    for (one, other) in [("17", "17"), ("17", "20"), ("23", "17")] {
+        for first in &compilers {
+            let second = compilers.last().unwrap();
+            let alone = compile(first, folder.path(), "alone", &[&standard(first, one)]);
+            let again = compile(second, folder.path(), "again", &[&standard(second, other)]);
+            let program = link(first, folder.path(), &[&alone, &again], &[]);
+            passes(Command::new(program).arg(golden().join("tiny/model")));
+        }
+    }
+}
+
+/// A C++ program that is too old for the header is told so.
+#[test]
+fn the_header_says_what_it_needs() {
+    let output = Command::new(&compilers()[0])
+        .current_dir(ROOT)
+        .args(["-std=c++14", "-fsyntax-only", "-Iinclude", "-Ibindings/cpp", "-Itests/c", "tests/cpp/alone.cc"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("df11.hpp needs C++17"), "{said}");
+}
+
+#[test]
+fn every_call_in_every_standard() {
+    for (number, compiler) in compilers().iter().enumerate() {
+        // Compiling takes the time; what depends on the standard, the first compiler shows.
+        let years: &[&str] = if number == 0 { &["17", "20", "23"] } else { &["20"] };
+        for year in years {
+            let folder = library();
+            let std = standard(compiler, year);
+            host_api(&build(compiler, folder.path(), "api", &[&std]));
+            device_api(&build(compiler, folder.path(), "device", &[&std]));
+        }
+    }
+}
+
+#[test]
+fn every_call_under_the_sanitizers() {
+    let (folder, compiler) = (library(), &compilers()[0]);
+    let options = [&["-std=c++20"], &SANITIZERS[..]].concat();
+    host_api(&build(compiler, folder.path(), "api", &options));
+    device_api(&build(compiler, folder.path(), "device", &options));
+}
+
+/// Whoever drops a result that must not be dropped is warned, and a warning may be made an error. `tests/cpp/dropped.cc` drops
+/// all there are; lines of it that are no code in a standard, or without exceptions, are left out by the preprocessor.
+#[test]
+fn a_result_that_is_dropped_is_warned_of() {
+    let source = std::fs::read_to_string(Path::new(ROOT).join("tests/cpp/dropped.cc")).unwrap();
+    let header = std::fs::read_to_string(Path::new(ROOT).join("bindings/cpp/df11.hpp")).unwrap();
+    // The status of every call that has one, and each is tried below.
+    for line in header.lines().filter(|line| line.contains("df11_status try_") && !line.contains("return")) {
+        let name = &line[line.find("try_").unwrap()..line.find('(').unwrap()];
+        assert!(line.trim_start().starts_with("[[nodiscard]]"), "{line}");
+        assert!(source.contains(&format!("{name}(")), "dropped.cc does not drop {name}()");
+    }
+    let compile = |compiler: &OsString, options: &[&str]| {
+        let mut command = Command::new(compiler);
+        command.current_dir(ROOT).args(["-fsyntax-only", "-Iinclude", "-Ibindings/cpp"]).args(options);
+        command.arg("tests/cpp/dropped.cc").output().unwrap()
+    };
+    for compiler in compilers() {
+        for (year, options) in [("17", &[][..]), ("20", &[]), ("23", &[]), ("17", &["-fno-exceptions"])] {
+            let std = standard(&compiler, year);
+            let all = [&[&std[..]], options].concat();
+            let marked = Command::new(&compiler)
+                .current_dir(ROOT)
+                .args(["-E", "-CC", "-Iinclude", "-Ibindings/cpp", "tests/cpp/dropped.cc"])
+                .args(&all)
+                .output()
+                .unwrap();
+            let marked = String::from_utf8(marked.stdout).unwrap();
+            // It may change the spaces before a comment.
+            let code = |line: &str| line.strip_suffix("// dropped").map(|code| code.trim().to_owned());
+            let number = |text: String| 1 + source.lines().position(|line| code(line).as_ref() == Some(&text)).unwrap();
+            let want: Vec<usize> = marked.lines().filter_map(code).map(number).collect();
+            assert!(want.len() >= 22, "{marked}");
+
+            let output = compile(&compiler, &all);
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success(), "{said}");
+            let warned = said.lines().filter(|line| line.contains(": warning: "));
+            let at = |line: &str| line.strip_prefix("tests/cpp/dropped.cc:")?.split(':').next()?.parse::<usize>().ok();
+            let found: Vec<usize> = warned.map(|line| at(line).unwrap_or_else(|| panic!("{line}"))).collect();
+            assert_eq!(found, want, "{compiler:?} {all:?}\n{said}");
+            assert!(!compile(&compiler, &[&all[..], &["-Werror"]].concat()).status.success());
+        }
+    }
+}
+
+#[test]
+fn without_exceptions() {
+    for compiler in compilers() {
+        let folder = library();
+        let program = build(&compiler, folder.path(), "noexcept", &["-std=c++17", "-fno-exceptions", "-fno-rtti"]);
+        passes(Command::new(program).arg(golden().join("tiny/model")));
+    }
+}
+
+/// What the binding adds to the C call's cost; the program fails where it is more than it may be. Its times are to be believed
+/// on a quiet machine and with an optimised library only: `tests/cpp/cost.cc` says how to run it there.
+#[test]
+fn the_binding_costs_next_to_nothing() {
+    let (folder, scratch) = (library(), tempfile::tempdir().unwrap());
+    let program = build(&compilers()[0], folder.path(), "cost", &["-std=c++17", "-O2"]);
+    passes(Command::new(program).arg(scratch.path()).arg("5"));
+}

@@ -1,0 +1,302 @@
+//! Programs that decode on a device, as their users build and start them, on the emulated driver: the examples, and the check
+//! and the benchmark that `make gpu-bundle` packs for real GPUs. What they find of the driver is the emulator's library,
+//! named by `DF11_LIBCUDA`; it looks at the end whether anything was left behind.
+//!
+//! On a machine with a GPU, `tests/gpu` runs the same programs there.
+#![cfg(target_os = "linux")]
+
+use crate::support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use support::engine;
+use support::programs::{WARNINGS, compiler, library, run};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const GOLDEN: [&str; 5] = ["block", "edge", "edge_patched", "sharded", "tiny"];
+
+fn model(name: &str) -> PathBuf {
+    Path::new(ROOT).join("tests/data/golden").join(name).join("model")
+}
+
+fn build(source: &str, folder: &Path) -> PathBuf {
+    let cpp = source.ends_with(".cc");
+    let program = folder.join(Path::new(source).file_stem().unwrap());
+    run(compiler(cpp)
+        .current_dir(ROOT)
+        .arg(if cpp { "-std=c++17" } else { "-std=c11" })
+        .args(["-g", "-O1", "-Iinclude", "-Ibindings/cpp", "-Iexamples", "-Itests/gpu"])
+        .args(["-DDF11_EXAMPLE_WITHOUT_RUNTIME", source, "-o"])
+        .arg(&program)
+        .args(WARNINGS)
+        .arg("-L")
+        .arg(folder)
+        .args(["-ldf11", "-ldl", "-lm"])
+        .arg(format!("-Wl,-rpath,{}", folder.display())));
+    program
+}
+
+/// Starts a program on the emulator, which ends it with status 99 if it leaves a stream, an event, memory or a context behind.
+/// (Modules stay: the library keeps its kernels for as long as the context lives, see `df11_device_free`.)
+fn on_emulator(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env("DF11_LIBCUDA", engine::library())
+        .env("DF11_EMULATOR_LEAKS", "stderr")
+        .env("DF11_EMULATOR_LEAK_EXIT", "99");
+    command
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn check_finds_every_golden_model_right() {
+    let folder = library();
+    let program = build("tests/gpu/check.c", folder.path());
+    let said = stdout(&run(on_emulator(&program).args(GOLDEN.map(model))));
+    for name in GOLDEN {
+        assert!(said.contains(model(name).to_str().unwrap()), "{said}");
+    }
+    assert!(said.trim_end().ends_with(" passed, 0 failed"), "{said}");
+    assert!(said.contains("a second context: the same"), "{said}");
+}
+
+#[test]
+fn check_runs_the_ptx_on_a_made_group() {
+    let folder = library();
+    let program = build("tests/gpu/check.c", folder.path());
+    let said = stdout(&run(on_emulator(&program).args(["--ptx", "--quick", "--large", "200000"])));
+    assert!(said.contains("kernels: PTX") && said.contains("made: 1 groups, 200000 weights"), "{said}");
+}
+
+/// A check that cannot fail is none: a kernel that takes half of all signs from elsewhere must be found.
+#[test]
+fn check_says_what_is_wrong() {
+    let folder = library();
+    let program = build("tests/gpu/check.c", folder.path());
+    let ptx = std::fs::read_to_string("kernels/prebuilt/decode.ptx").unwrap();
+    // 0x807f807f, which picks sign and mantissa of two weights, without its top bit.
+    let spoilt = ptx.replace("-2139127681;", "8355967;");
+    assert_ne!(spoilt, ptx, "the kernels have no such mask any more");
+    let path = folder.path().join("spoilt.ptx");
+    std::fs::write(&path, spoilt).unwrap();
+    let with = |ptx: &Path| {
+        let mut command = on_emulator(&program);
+        command
+            .env("DF11_EMULATOR_ACCEPT_CUBIN", "1")
+            .env("DF11_EMULATOR_CUBIN_PTX", ptx)
+            .env_remove("DF11_EMULATOR_LEAK_EXIT");
+        command.arg("--quick").arg(model("tiny")).output().unwrap()
+    };
+    let good = with(Path::new("kernels/prebuilt/decode.ptx"));
+    assert!(good.status.success(), "{good:?}");
+    let output = with(&path);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("the whole"), "{output:?}");
+}
+
+/// A driver that fails ends a check, which must not say then that all is well.
+#[test]
+fn check_ends_when_the_driver_fails() {
+    let folder = library();
+    let program = build("tests/gpu/check.c", folder.path());
+    let output = on_emulator(&program)
+        .env("DF11_EMULATOR_FAIL", "cuMemcpyHtoDAsync_v2@3=719")
+        .arg("--quick")
+        .arg(model("tiny"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("719"), "{output:?}");
+}
+
+#[test]
+fn check_without_a_driver_is_skipped() {
+    let folder = library();
+    let program = build("tests/gpu/check.c", folder.path());
+    let output =
+        Command::new(&program).env("DF11_LIBCUDA", "/nonexistent/libcuda.so.1").arg(model("tiny")).output().unwrap();
+    assert_eq!(output.status.code(), Some(77), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("missing: a CUDA driver"), "{output:?}");
+}
+
+/// The benchmark compares every answer with the weights before it measures; its times mean nothing here.
+#[test]
+fn bench_has_right_answers() {
+    let folder = library();
+    let program = build("tests/gpu/bench.c", folder.path());
+    let report = folder.path().join("bench.json");
+    let arguments = ["--millions", "0.007,0.012", "--repeats", "1", "--json", report.to_str().unwrap()];
+    let launches = folder.path().join("launches.json");
+    let said = stdout(&run(on_emulator(&program).env("DF11_EMULATOR_LAUNCHES", &launches).args(arguments)));
+    // The tensors are to be measured as tensors, not as the one run that they are where one follows the other.
+    assert!(std::fs::read_to_string(launches).unwrap().contains("df11_decode_many"));
+    assert!(said.contains("7000 weights") && said.contains("host time of a call"), "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
+    let results = report["results"].as_array().unwrap();
+    for what in [
+        "decode",
+        "odd",
+        "tensors",
+        "range",
+        "batch",
+        "graph",
+        "copy",
+        "pinned",
+        "host time, decode",
+        "host time, batch",
+    ] {
+        let found = results.iter().filter(|r| r["what"] == what && r["seconds"].as_f64() > Some(0.0)).count();
+        assert_eq!(found, 2, "{what} in {report}");
+    }
+}
+
+#[test]
+fn the_engine_decodes_eagerly_and_in_a_graph() {
+    let folder = library();
+    let program = build("examples/engine.cc", folder.path());
+    let said = stdout(&run(on_emulator(&program).arg(model("sharded"))));
+    assert!(said.contains("4 of 4 layers right in an eager pass, 12 of 12 in three replays"), "{said}");
+}
+
+#[test]
+fn the_engine_without_a_device_says_so() {
+    let folder = library();
+    let program = build("examples/engine.cc", folder.path());
+    let output = run(Command::new(program).env("DF11_LIBCUDA", "/nonexistent/libcuda.so.1").arg(model("tiny")));
+    assert!(stdout(&output).contains("missing: a CUDA device"), "{output:?}");
+}
+
+/// Streams a model, without a measurement, and gives what it printed or said.
+fn offload(program: &Path, name: &str, settings: &[(&str, &str)]) -> Result<String, String> {
+    let mut command = on_emulator(program);
+    command.env_remove("DF11_EMULATOR_LEAKS").envs(settings.iter().copied());
+    let output = command.arg(model(name)).args(["--rounds", "0"]).output().unwrap();
+    if output.status.success() { Ok(stdout(&output)) } else { Err(format!("{output:?}")) }
+}
+
+#[test]
+fn offload_streams_every_group_right() {
+    let folder = library();
+    let program = build("examples/offload.cc", folder.path());
+    for (name, groups) in [("tiny", 1), ("sharded", 4), ("block", 4), ("edge", 34)] {
+        let right = format!("{groups} of {groups} groups right");
+        for seed in ["0", "1", "2", "3", "4", "5"] {
+            let said = offload(&program, name, &[("DF11_EMULATOR_SEED", seed)]).unwrap();
+            assert!(said.contains(&right), "{said}");
+        }
+        let said = offload(&program, name, &[("DF11_EMULATOR_EAGER", "1")]).unwrap();
+        assert!(said.contains(&right), "{said}");
+    }
+    // With its measurement, whose times mean nothing here.
+    let said = stdout(&run(on_emulator(&program).arg(model("sharded")).args(["--rounds", "2"])));
+    assert!(said.contains("streamed and decoded: ") && said.contains("copied as they are: "), "{said}");
+}
+
+/// Each of the four waits is needed: without it there is an order of the streams' work in which weights come out wrong. The
+/// driver leaves out every fourth call of `cuStreamWaitEvent`, from one of the first four on, and says that all is well.
+#[test]
+fn offload_needs_each_of_its_waits() {
+    let folder = library();
+    // The program as it is waits for the compute stream, so that the other two run no further than that needs. A host that
+    // waits for those first lets them run ahead, as a device may.
+    let as_it_is = build("examples/offload.cc", folder.path());
+    let source = std::fs::read_to_string("examples/offload.cc").unwrap();
+    let ahead = source.replace(
+        "        last.synchronise();",
+        "        copy_.synchronise();\n        decode_.synchronise();\n        last.synchronise();",
+    );
+    assert_ne!(ahead, source, "the example has no such line any more");
+    let path = folder.path().join("ahead.cc");
+    std::fs::write(&path, ahead).unwrap();
+    let ahead = build(path.to_str().unwrap(), folder.path());
+    for program in [&as_it_is, &ahead] {
+        assert!(offload(program, "sharded", &[]).unwrap().contains("4 of 4 groups right"));
+        assert!(offload(program, "edge", &[]).unwrap().contains("34 of 34 groups right"));
+    }
+    let waits = [("emptied", &ahead), ("arrived", &as_it_is), ("used", &ahead), ("decoded", &as_it_is)];
+    for (place, (wait, program)) in waits.into_iter().enumerate() {
+        for (name, groups) in [("sharded", 4), ("edge", 34)] {
+            let rules: Vec<String> =
+                (0..groups).map(|i| format!("cuStreamWaitEvent@{}=0", 4 * i + place + 1)).collect();
+            let result = offload(program, name, &[("DF11_EMULATOR_FAIL", &rules.join(","))]);
+            let said = result.expect_err(&format!("{name} comes out right without the wait for `{wait}`"));
+            assert!(said.contains("groups right") || said.contains("the device reports CORRUPT"), "{wait}: {said}");
+        }
+    }
+}
+
+#[test]
+fn offload_without_a_device_says_so() {
+    let folder = library();
+    let program = build("examples/offload.cc", folder.path());
+    let mut command = Command::new(program);
+    let output = command.env("DF11_LIBCUDA", "/nonexistent/libcuda.so.1").arg(model("tiny")).output().unwrap();
+    assert!(output.status.code() == Some(77) && stdout(&output).contains("missing: a CUDA device"), "{output:?}");
+}
+
+#[test]
+fn the_example_takes_the_device_where_there_is_one() {
+    let folder = library();
+    let program = build("examples/decompress.c", folder.path());
+    let original = model("block").parent().unwrap().join("original.safetensors");
+    let said = stdout(&run(on_emulator(&program).arg(model("block")).arg(&original)));
+    assert!(said.contains("on the device:") && said.contains("21 of 21 tensors equal the original"), "{said}");
+
+    let mut cpu = Command::new(&program);
+    cpu.arg("--cpu").arg(model("block")).arg(&original);
+    let said = stdout(&run(&mut cpu));
+    assert!(said.contains("on the CPU") && said.contains("21 of 21 tensors equal the original"), "{said}");
+    let mut without = Command::new(&program);
+    without.env("DF11_LIBCUDA", "/nonexistent/libcuda.so.1").arg(model("block")).arg(&original);
+    assert!(stdout(&run(&mut without)).contains("on the CPU"));
+    // A device that the kernels do not run on is no reason to give up.
+    let old = run(on_emulator(&program).env("DF11_EMULATOR_CC", "70").arg(model("block")).arg(&original));
+    assert!(stdout(&old).contains("on the CPU"), "{old:?}");
+    assert!(String::from_utf8_lossy(&old.stderr).contains("7.5 is the oldest"), "{old:?}");
+}
+
+/// The programs of the bundle, from the bundle: found there, linked there, with the Python files that go with them.
+#[test]
+fn the_bundle_runs_from_another_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = library();
+    run(Command::new("tests/gpu/bundle.sh")
+        .current_dir(ROOT)
+        .arg(library.path().join("libdf11.so"))
+        .arg(folder.path().join("df11-gpu.tar.gz")));
+    run(Command::new("tar").current_dir(folder.path()).args(["xzf", "df11-gpu.tar.gz"]));
+    let bundle = folder.path().join("df11-gpu");
+    let mut command = Command::new("python3");
+    command.current_dir(folder.path()).arg(bundle.join("run.py")).args([
+        "--only",
+        "check,offload,bench",
+        "--large",
+        "0",
+    ]);
+    command.args(["--millions", "0.005", "--repeats", "1"]).env("DF11_LIBCUDA", engine::library());
+    let said = stdout(&run(&mut command));
+    assert!(said.contains("0 failed"), "{said}");
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(bundle.join("out/gpu.json")).unwrap()).unwrap();
+    let steps = report["steps"].as_array().unwrap();
+    assert_eq!(steps.iter().filter(|s| s["result"] == "passed").count(), 3 + GOLDEN.len(), "{report}");
+
+    // Where nothing could run, nothing has passed: that is no success, and says what is missing.
+    let mut command = Command::new("python3");
+    command.current_dir(folder.path()).arg(bundle.join("run.py")).args(["--only", "check"]);
+    let output = command.env("DF11_LIBCUDA", "/nonexistent/libcuda.so.1").output().unwrap();
+    let said = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("skipped, missing: a CUDA driver") && said.contains("0 passed, 0 failed, 2 skipped"),
+        "{said}"
+    );
+    // A step that hangs is ended.
+    let mut command = Command::new("python3");
+    command.current_dir(folder.path()).arg(bundle.join("run.py")).args(["--only", "check", "--minutes", "0"]);
+    let output = command.env("DF11_LIBCUDA", engine::library()).output().unwrap();
+    assert!(stdout(&output).contains("ended after 0 minutes"), "{output:?}");
+}

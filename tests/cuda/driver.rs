@@ -1,0 +1,303 @@
+//! How the driver is found, and what becomes of one that is missing, too old, or says what nobody knows.
+#![cfg(target_os = "linux")]
+
+use crate::support;
+
+use df11::cuda::{Device, DeviceOptions};
+use df11::internals::cuda::driver::ENTRY_POINTS;
+use df11::{Error, Status};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::engine::{self, Emulator, Engine};
+
+fn options(path: &Path) -> DeviceOptions {
+    // SAFETY: the tests' own drivers, text files, and paths without a file.
+    unsafe { DeviceOptions::default().libcuda(path) }
+}
+
+fn refusal(options: &DeviceOptions) -> Error {
+    Device::open(0, options).err().expect("there is no such driver")
+}
+
+/// A library with these functions and no others.
+fn small_library(folder: &Path, name: &str, source: &str) -> PathBuf {
+    let path = folder.join(name);
+    let c = folder.join("small.c");
+    std::fs::write(&c, source).unwrap();
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    assert!(Command::new(compiler).args(["-shared", "-fPIC", "-o"]).arg(&path).arg(&c).status().unwrap().success());
+    path
+}
+
+#[test]
+fn a_missing_library_is_named_and_looked_for_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("libcuda.so.1");
+    for _ in 0..2 {
+        let error = refusal(&options(&path));
+        assert_eq!((error.status(), error.native_code()), (Status::NoDriver, 0));
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        assert!(error.to_string().contains("No such file"), "{error}");
+    }
+    // A driver that is installed meanwhile is found.
+    std::fs::copy(engine::library(), &path).unwrap();
+    Device::open(0, &options(&path)).unwrap();
+}
+
+#[test]
+fn what_is_no_driver_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text.so");
+    std::fs::write(&text, "no library").unwrap();
+    let error = refusal(&options(&text));
+    assert_eq!(error.status(), Status::NoDriver);
+
+    let empty = small_library(folder.path(), "empty.so", "int nothing(void) { return 0; }");
+    let error = refusal(&options(&empty));
+    assert_eq!(error.status(), Status::NoDriver);
+    assert!(error.to_string().contains("has no cuDriverGetVersion"), "{error}");
+
+    let version = "int cuDriverGetVersion(int *version) { *version = 12040; return 0; }";
+    let half = small_library(folder.path(), "half.so", version);
+    let error = refusal(&options(&half));
+    assert_eq!(error.status(), Status::NoDriver);
+    assert!(error.to_string().contains("has no cuInit"), "{error}");
+
+    let failing = small_library(folder.path(), "failing.so", "int cuDriverGetVersion(int *version) { return 913; }");
+    assert_eq!(
+        (refusal(&options(&failing)).status(), refusal(&options(&failing)).native_code()),
+        (Status::NoDriver, 913)
+    );
+}
+
+/// Each entry point that the table lists is needed: a driver that lacks just that one is refused, and told apart.
+#[test]
+fn every_missing_symbol_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for missing in ENTRY_POINTS {
+        let mut source = String::new();
+        for name in ENTRY_POINTS.iter().filter(|name| *name != missing) {
+            source += &match *name {
+                "cuDriverGetVersion" => "int cuDriverGetVersion(int *v) { *v = 12000; return 0; }\n".to_owned(),
+                name => format!("int {name}(void) {{ return 999; }}\n"),
+            };
+        }
+        let path = small_library(folder.path(), &format!("without_{missing}.so"), &source);
+        let error = refusal(&options(&path));
+        assert_eq!(error.status(), Status::NoDriver);
+        assert!(error.to_string().contains(&format!("has no {missing}:")), "{error}");
+    }
+}
+
+#[test]
+fn drivers_before_12_0_are_refused_and_12_0_is_taken() {
+    for (version, refused) in [("11080", "11.8"), ("11020", "11.2"), ("12000", ""), ("13020", "")] {
+        let emulator = Emulator::new();
+        emulator.control("driver", version);
+        match Device::open(0, &emulator.options()) {
+            Ok(device) => assert!(refused.is_empty() && device.info().driver_version.to_string() == version),
+            Err(error) => {
+                assert!(!refused.is_empty(), "{error}");
+                assert_eq!(error.status(), Status::NoDriver);
+                let text = error.to_string();
+                assert!(text.contains(&format!("CUDA {refused}: ")), "{text}");
+                assert!(text.contains("12.0 (driver 525)"), "{text}");
+                // An old driver is not even started.
+                assert_eq!(emulator.query("calls.cuInit"), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_device_a_wrong_number_and_an_old_device_are_told_apart() {
+    let emulator = Emulator::new();
+    emulator.control("devices", "0");
+    let error = refusal(&emulator.options());
+    assert_eq!((error.status(), error.native_code()), (Status::NoDriver, 100), "{error}");
+    emulator.control("devices", "2");
+    for ordinal in [-1, 2, i32::MAX] {
+        let error = Device::open(ordinal, &emulator.options()).err().unwrap();
+        assert_eq!(error.status(), Status::InvalidArgument);
+        assert!(error.to_string().contains("there are 2"), "{error}");
+    }
+    assert_eq!(emulator.open(1).info().ordinal, 1);
+    emulator.control("cc", "70");
+    let error = refusal(&emulator.options());
+    assert_eq!(error.status(), Status::NoKernel);
+    assert!(error.to_string().contains("7.0"), "{error}");
+    assert_eq!(emulator.query("live.retains"), 0);
+}
+
+#[test]
+fn without_a_compiler_and_a_cubin_there_is_no_kernel() {
+    let emulator = Emulator::new();
+    emulator.control("jit", "0");
+    let error = refusal(&emulator.options());
+    assert_eq!((error.status(), error.native_code()), (Status::NoKernel, 221), "{error}");
+    assert!(error.to_string().contains("sm_90: ") && error.to_string().contains("PTX: "), "{error}");
+    assert_eq!((emulator.query("live.modules"), emulator.query("live.retains")), (0, 0));
+    assert_eq!(engine::current(&emulator), 0);
+}
+
+/// A code that no version of `cuda.h` had when this was written is a number like any other.
+#[test]
+fn unknown_codes_survive() {
+    for code in [913, 4321, -7] {
+        let emulator = Emulator::new();
+        emulator.control("fail", &format!("cuDevicePrimaryCtxRetain@1={code}"));
+        let error = refusal(&emulator.options());
+        assert_eq!((error.status(), error.native_code()), (Status::Cuda, code));
+        assert!(error.to_string().starts_with("cuDevicePrimaryCtxRetain failed: "), "{error}");
+        emulator.open(0);
+    }
+}
+
+#[test]
+fn the_current_context_is_the_callers() {
+    let emulator = Emulator::new();
+    emulator.control("devices", "2");
+    // Without one there is nothing to open in.
+    // SAFETY: there is no context.
+    let error = unsafe { Device::open_current(&emulator.options()) }.err().unwrap();
+    assert_eq!(error.status(), Status::InvalidArgument, "{error}");
+    emulator.open(0);
+    assert_eq!(engine::current(&emulator), 0, "opening left a context behind");
+
+    let own = Engine::own(&emulator, 1);
+    // SAFETY: the context outlives the device.
+    let device = unsafe { Device::open_current(&emulator.options()) }.unwrap();
+    assert_eq!((device.info().ordinal, own.current()), (1, own.context));
+    // Another device's primary context does not replace it.
+    emulator.open(0);
+    assert_eq!(own.current(), own.context);
+    drop(device);
+    assert_eq!(emulator.query("live.contexts"), 1, "the caller's context was ended");
+}
+
+#[test]
+fn a_device_holds_the_primary_context_as_long_as_it_or_a_resident_lives() {
+    let emulator = Emulator::new();
+    let one = emulator.open(0);
+    let two = one.clone();
+    assert_eq!(emulator.query("live.retains"), 1);
+    drop(one);
+    assert_eq!(emulator.query("live.retains"), 1);
+    drop(two);
+    assert_eq!(emulator.query("live.retains"), 0);
+
+    // Where the engine holds it, kernels are loaded once, and stay for graphs that captured them.
+    let _engine = emulator.engine(0);
+    let ((), first) = emulator.calls_of(|| drop(emulator.open(0)));
+    let ((), second) = emulator.calls_of(|| drop(emulator.open(0)));
+    assert!(first["cuModuleLoadData"] >= 1 && !second.contains_key("cuModuleLoadData"), "{second:?}");
+    assert!(!first.contains_key("cuCtxSynchronize") && !first.keys().any(|name| name.contains("Alloc")), "{first:?}");
+    assert_eq!(emulator.query("live.modules"), 1);
+}
+
+#[test]
+fn two_drivers_live_in_one_process() {
+    let (one, two) = (Emulator::new(), Emulator::new());
+    two.control("cc", "86");
+    let devices = [one.open(0), two.open(0)];
+    assert_eq!([devices[0].info().capability, devices[1].info().capability], [(9, 0), (8, 6)]);
+    assert_ne!(devices[0].info().libcuda, devices[1].info().libcuda);
+    assert_eq!((one.query("live.retains"), two.query("live.retains")), (1, 1));
+}
+
+/// A driver whose entry points do nothing and succeed: what is left of a call's time is the library's own.
+const IDLE: &str = r#"
+#include <stddef.h>
+static char context;
+int cuDriverGetVersion(int *v) { *v = 12040; return 0; }
+int cuInit(unsigned f) { return 0; }
+int cuGetErrorName(int c, const char **t) { return 1; }
+int cuGetErrorString(int c, const char **t) { return 1; }
+int cuDeviceGetCount(int *n) { *n = 1; return 0; }
+int cuDeviceGet(int *d, int n) { *d = n; return 0; }
+int cuDeviceGetName(char *to, int room, int d) { to[0] = 0; return 0; }
+int cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 9 : a == 76 ? 0 : a == 97 ? 232448 : 132; return 0; }
+int cuDevicePrimaryCtxRetain(void **c, int d) { *c = &context; return 0; }
+int cuDevicePrimaryCtxRelease_v2(int d) { return 0; }
+int cuCtxPushCurrent_v2(void *c) { return 0; }
+int cuCtxPopCurrent_v2(void **c) { return 0; }
+int cuCtxGetCurrent(void **c) { *c = NULL; return 0; }
+int cuCtxGetDevice(int *d) { *d = 0; return 0; }
+int cuCtxGetId(void *c, unsigned long long *id) { *id = 1; return 0; }
+int cuThreadExchangeStreamCaptureMode(int *m) { return 0; }
+int cuStreamGetCtx(void *s, void **c) { *c = &context; return 0; }
+int cuStreamIsCapturing(void *s, int *v) { *v = 0; return 0; }
+int cuModuleLoadData(void **m, const void *i) { return 0; }
+int cuModuleUnload(void *m) { return 0; }
+int cuModuleGetFunction(void **f, void *m, const char *n) { return 0; }
+int cuFuncGetAttribute(int *v, int a, void *f) { return 0; }
+int cuFuncSetAttribute(void *f, int a, int v) { return 0; }
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, void *f, int t, size_t s) { *n = 2; return 0; }
+int cuLaunchKernel(void) { return 0; }
+int cuMemcpyHtoDAsync_v2(void) { return 999; }
+int cuMemsetD8Async(void) { return 999; }
+int cuEventCreate(void) { return 999; }
+int cuEventRecord(void) { return 999; }
+int cuEventSynchronize(void) { return 999; }
+int cuEventDestroy_v2(void) { return 999; }
+"#;
+
+/// The host's time for one call, the driver's share left out: the best of many rounds, since a machine under test has
+/// others.
+#[test]
+fn a_call_takes_the_host_less_than_five_microseconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Device::open(0, &options(&small_library(folder.path(), "idle.so", IDLE))).unwrap();
+    let model = df11::Model::open(support::golden::model("block"), &Default::default()).unwrap();
+    let group = (0..model.groups().len()).max_by_key(|&g| model.groups()[g].tensors().len()).unwrap();
+    let layout = df11::internals::cuda::image::Layout::of(&model.groups()[group]).unwrap();
+    // SAFETY: this driver touches no memory.
+    let resident = unsafe { device.bind(&model, group, 1 << 20, layout.image_bytes) }.unwrap();
+    let (stream, dst, whole) = (df11::cuda::Stream::from_raw(std::ptr::without_provenance_mut(64)), 1 << 40, u64::MAX);
+    let ends = resident.ends().len() as u64;
+    let dsts: Vec<u64> = (0..ends).map(|i| dst + (i << 32)).collect();
+    let sizes = vec![whole; dsts.len()];
+    let batch = ([&resident; 32], [dst; 32], [whole; 32]);
+    let best = |work: &dyn Fn()| {
+        let round = |_| {
+            let start = std::time::Instant::now();
+            (0..1000).for_each(|_| work());
+            start.elapsed().as_nanos() as f64 / 1e6
+        };
+        (0..50).map(round).fold(f64::INFINITY, f64::min)
+    };
+    // SAFETY: as above.
+    let [one, tensors, many] = unsafe {
+        [
+            best(&|| resident.decompress(dst, whole, 0, stream).unwrap()),
+            best(&|| resident.decompress_tensors(&dsts, &sizes, 0, stream).unwrap()),
+            best(&|| df11::cuda::decompress_batch(&batch.0, &batch.1, &batch.2, 0, stream).unwrap()),
+        ]
+    };
+    println!("µs a call: {one:.3} for a group, {tensors:.3} for {ends} tensors, {many:.3} for 32 groups");
+    assert!(one < 5.0 && tensors < 5.0 && many < 5.0, "{one} {tensors} {many}");
+}
+
+/// A library that is loaded by two names is one driver: a context is loaded to once, and residents of both make one batch.
+#[test]
+fn one_driver_by_two_names_is_one() {
+    let emulator = Emulator::new();
+    let engine = emulator.engine(0);
+    let link = emulator.path().with_file_name("another_name.so");
+    std::os::unix::fs::symlink(emulator.path(), &link).unwrap();
+    let devices = [emulator.open(0), Device::open(0, &options(&link)).unwrap()];
+    assert_ne!(devices[0].info().libcuda, devices[1].info().libcuda);
+    assert_eq!(emulator.query("live.modules"), 1);
+    let model = df11::Model::open(support::golden::model("tiny"), &Default::default()).unwrap();
+    let stream = engine.stream();
+    // SAFETY: the memory lives until the stream was waited for.
+    unsafe {
+        let residents = devices.each_ref().map(|device| support::target::upload(&engine, device, &model, 0, stream).1);
+        let bytes = 2 * residents[0].layout().weights;
+        let dsts = [0; 2].map(|_| engine.alloc(bytes));
+        df11::cuda::decompress_batch(&residents.each_ref(), &dsts, &[bytes; 2], 0, stream).unwrap();
+        engine.synchronise(stream);
+        assert!(engine.read(dsts[0], bytes) == engine.read(dsts[1], bytes));
+    }
+    emulator.assert_no_fault();
+}

@@ -1,0 +1,45 @@
+//! Hostile images and hostile programs on a device: heads made by hand whose checksum is right, thousands of damaged images
+//! held against the oracle, files that change under an upload, the largest group that there can be, contexts that end too
+//! early, and many threads while the driver fails.
+#![cfg(target_os = "linux")]
+
+mod images;
+mod places;
+mod programs;
+use crate::support;
+
+use df11::internals::cuda::image;
+use df11::{Model, OpenOptions};
+use sha2::{Digest, Sha256};
+use support::encoder::{encode, group_tensors, safetensors};
+
+const PAINT: u8 = 0xa5;
+
+fn model_of(weights: &[u16], splits: &[u64]) -> Model {
+    let file = safetensors(&group_tensors("g", &encode(weights, splits)), None);
+    Model::from_bytes(file, &OpenOptions::default()).unwrap()
+}
+
+fn image_of(model: &Model, group: usize) -> (image::Layout, Vec<u8>) {
+    let layout = image::Layout::of(&model.groups()[group]).unwrap();
+    let mut bytes = vec![0; layout.image_bytes as usize];
+    image::write_image(model, group, &mut bytes, 1).unwrap();
+    (layout, bytes)
+}
+
+/// Gives a head the checksum that fits it: whoever lies can do that.
+fn sum(image: &mut [u8], head_bytes: usize) {
+    let mut hasher = Sha256::new();
+    hasher.update(&image[..240]);
+    hasher.update(&image[256..head_bytes]);
+    let digest = hasher.finalize();
+    image[240..248].copy_from_slice(&digest[..8]);
+}
+
+fn put32(bytes: &mut [u8], at: usize, value: u32) {
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+fn put64(bytes: &mut [u8], at: usize, value: u64) {
+    bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}

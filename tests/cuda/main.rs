@@ -1,0 +1,20 @@
+//! Images, devices and kernels, on the emulated CUDA driver and, in `simt`, as C++.
+
+mod counts;
+#[cfg(feature = "cudarc")]
+mod cudarc_engine;
+mod decode;
+mod driver;
+mod errors;
+mod groups;
+mod hostile;
+mod hot;
+mod image;
+mod image_memory;
+mod simt;
+#[path = "../support/mod.rs"]
+mod support;
+mod uploads;
+
+#[global_allocator]
+static COUNTING: support::alloc::Counting = support::alloc::Counting;

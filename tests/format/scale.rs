@@ -1,0 +1,217 @@
+//! Models far larger than memory, in files that are mostly holes: a group of more than 2^31 bytes and 2^31 weights, and a model
+//! of 2,000 groups and 1 TB. Opening takes memory for headers, rows and positions alone, and no longer than these do; what is
+//! decoded beyond 32 bits is what lies there.
+//!
+//! Holes are zeros, and zeros are codes: in the code tables used here, the one that all others are behind.
+#![cfg(target_os = "linux")]
+
+use crate::support;
+
+use df11::internals::format::Data;
+use df11::internals::host::{self, DecodeOptions};
+use df11::{Model, OpenOptions};
+use half::bf16;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::alloc;
+use support::alone::alone;
+use support::encoder::{self, Codes, Word};
+
+/// Far more than opening takes on a free machine, far less than reading the files would.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// A group of `weights` weights whose codes are all zero bits, `bits` each: as a file with holes. Written are the header,
+/// the rows and the positions. Gives the file and where in it the codes and the signs begin.
+fn write_hollow(path: &Path, name: &str, codes: &Codes, bits: u64, weights: u64) -> (File, u64, u64) {
+    let code_bytes = (weights * bits).div_ceil(8);
+    let blocks = code_bytes.div_ceil(4096);
+    assert!(
+        32_768u64.is_multiple_of(bits) && (weights * bits).is_multiple_of(8),
+        "codes end where blocks and the stream do"
+    );
+    let luts = encoder::luts(codes);
+    let positions: Vec<u8> = (0..blocks)
+        .map(|block| block * 32_768 / bits)
+        .chain([weights])
+        // More than 32 bits can count is refused for that, before the positions are read.
+        .flat_map(|position| u32::try_from(position).unwrap_or(u32::MAX).to_le_bytes())
+        .collect();
+    let gaps = blocks * 512 * 5 / 8;
+    let members = [
+        ("split_positions", "I64", 0),
+        ("luts", "U8", luts.len() as u64),
+        ("output_positions", "U8", positions.len() as u64),
+        ("encoded_exponent", "U8", code_bytes),
+        ("gaps", "U8", gaps),
+        ("sign_mantissa", "U8", weights),
+    ];
+    let (mut entries, mut starts, mut end) = (Vec::new(), Vec::new(), 0);
+    for (member, dtype, bytes) in members {
+        let shape = if member == "luts" { format!("{},256", bytes / 256) } else { bytes.to_string() };
+        let offsets = format!("{end},{}", end + bytes);
+        entries
+            .push(format!(r#""{name}.{member}":{{"dtype":"{dtype}","shape":[{shape}],"data_offsets":[{offsets}]}}"#));
+        starts.push(end);
+        end += bytes;
+    }
+    let header = format!("{{{}}}", entries.join(","));
+    let start = 8 + header.len() as u64;
+    let file = File::create(path).unwrap();
+    file.write_all_at(&support::files::raw(&header, &[]), 0).unwrap();
+    file.set_len(start + end).unwrap();
+    file.write_all_at(&luts, start + starts[1]).unwrap();
+    file.write_all_at(&positions, start + starts[2]).unwrap();
+    (file, start + starts[3], start + starts[5])
+}
+
+/// The weight of this exponent, sign and mantissa.
+fn weight(exponent: u8, sign_mantissa: u8) -> u16 {
+    u16::from(sign_mantissa & 0x80) << 8 | u16::from(exponent) << 7 | u16::from(sign_mantissa & 0x7f)
+}
+
+/// Opens, and says how long it took and how much memory.
+fn open(path: &Path, read: bool, most: usize) -> Model {
+    let start = Instant::now();
+    let (model, taken) = alloc::taken(|| Model::open(path, &OpenOptions { read, ..Default::default() }).unwrap());
+    let bytes: u64 = model.files().map(|f| f.bytes).sum();
+    println!("{bytes} bytes, read {read}: {:.1?}, {} bytes of memory at most", start.elapsed(), taken.peak);
+    assert!(start.elapsed() < PATIENCE, "opening takes {:?}", start.elapsed());
+    assert!(taken.peak < most, "opening takes {} bytes", taken.peak);
+    model
+}
+
+/// Codes of one byte: 0 for exponent 100, 1 for exponent 101; the rest of the code space is others'.
+fn byte_codes() -> Codes {
+    let mut words = vec![(100, Word::parse("00000000")), (101, Word::parse("00000001"))];
+    let others = ["0000001", "000001", "00001", "0001", "001", "01"];
+    words.extend((102..).zip(others.map(Word::parse)));
+    Codes::new(&words, Word::parse("1"))
+}
+
+#[test]
+fn no_group_has_more_weights_than_positions_can_count() {
+    alone!();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let most = u32::MAX as u64;
+    write_hollow(&path, "most", &byte_codes(), 8, most);
+    let model = open(&path, false, 16 << 20);
+    assert_eq!(model.groups()[0].element_count(), most);
+    let mut found = [bf16::ZERO; 3];
+    host::decompress(&model, 0, most - 3, &mut found, &DecodeOptions::default()).unwrap();
+    assert!(found.iter().all(|w| w.to_bits() == weight(100, 0)), "{found:?}");
+    drop(model);
+
+    write_hollow(&path, "more", &byte_codes(), 8, most + 1);
+    let error = Model::open(&path, &OpenOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("more.sign_mantissa") && error.contains("4294967295 are the most"), "{error}");
+}
+
+#[test]
+fn a_group_beyond_two_to_the_31_bytes_and_weights() {
+    alone!();
+    let codes = byte_codes();
+    let weights = (1u64 << 31) + (1 << 20);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let (file, code_start, sign_start) = write_hollow(&path, "huge", &codes, 8, weights);
+    // What stands behind 2^31 bytes of codes and of signs, and at the very end, and what would be found if a number lost
+    // its upper bits.
+    let marked = [5u64, (1 << 31) - 1, 1 << 31, (1 << 31) + 5, weights - 1];
+    let sign = |i: usize| 0x81 + i as u8;
+    for (i, &at) in marked.iter().enumerate() {
+        file.write_all_at(&[1], code_start + at).unwrap();
+        file.write_all_at(&[sign(i)], sign_start + at).unwrap();
+    }
+    drop(file);
+    let meta = path.metadata().unwrap();
+    assert!(meta.len() > 4 << 30 && meta.blocks() * 512 < 64 << 20, "this file system knows no holes");
+
+    for read in [false, true] {
+        // The positions are 2 MB.
+        let model = open(&path, read, 16 << 20);
+        let group = &model.groups()[0];
+        assert_eq!(group.element_count(), weights);
+        let tensor = &model.tensors()[0];
+        assert_eq!((tensor.bytes(), tensor.data()), (2 * weights, Data::Packed { group: 0, first: 0 }));
+        for (i, &at) in marked.iter().enumerate() {
+            let first = at.saturating_sub(4);
+            let count = (weights - first).min(9) as usize;
+            let want: Vec<u16> = (first..first + count as u64)
+                .map(|w| marked.iter().position(|&m| m == w).map_or(weight(100, 0), |m| weight(101, sign(m))))
+                .collect();
+            let mut found = vec![bf16::ZERO; count];
+            for threads in [1, 2] {
+                let options = DecodeOptions { threads, ..Default::default() };
+                let ((), taken) = alloc::taken(|| host::decompress(&model, 0, first, &mut found, &options).unwrap());
+                assert!(found.iter().map(|w| w.to_bits()).eq(want.iter().copied()), "mark {i} at {at}: {found:?}");
+                assert!(taken.peak < 16 << 20, "{} bytes for {count} weights", taken.peak);
+            }
+            let mut bytes = [0; 2];
+            host::read_tensor(&model, tensor, 2 * at, &mut bytes, &DecodeOptions::default()).unwrap();
+            assert_eq!(u16::from_le_bytes(bytes), weight(101, sign(i)));
+        }
+        // Its image would be beyond 2^32 bytes, and is laid out without being made.
+        let layout = df11::internals::cuda::image::Layout::of(group).unwrap();
+        assert!(layout.weights == weights && layout.image_bytes > 2 * weights, "{layout:?}");
+        if std::env::var_os("DF11_DEEP").is_some() {
+            host::verify(&model, 0, 2).unwrap();
+        }
+    }
+}
+
+#[test]
+fn two_thousand_groups_and_a_terabyte() {
+    alone!();
+    const GROUPS: u64 = 2000;
+    // Multiples of what a block holds; signs and codes are 9 bits for each.
+    const WEIGHTS: u64 = 13_570 * 32_768;
+    let codes = Codes::new(&[(100, Word::parse("0")), (101, Word::parse("10"))], Word::parse("11"));
+    let folder = tempfile::tempdir().unwrap();
+    for group in 0..GROUPS {
+        let path = folder.path().join(format!("model_layers_{group}.safetensors"));
+        let (file, _, sign_start) = write_hollow(&path, &format!("model.layers.{group}"), &codes, 1, WEIGHTS);
+        file.write_all_at(&(group as u32 | 1 << 31).to_le_bytes(), sign_start + WEIGHTS - 4).unwrap();
+    }
+    let patterns = r#"{"model\\.layers\\.\\d+": ["mlp"]}"#;
+    std::fs::write(folder.path().join("config.json"), support::files::config("0.5.0", patterns)).unwrap();
+
+    let model = open(folder.path(), false, 64 << 20);
+    assert!(model.files().map(|f| f.bytes).sum::<u64>() >= 1_000_000_000_000);
+    assert_eq!(model.groups().len() as u64, GROUPS);
+    assert_eq!(model.find_tensor("model.layers.1999.mlp.weight"), Some(1999));
+    for group in [0, 2, 10, 999, 1999] {
+        assert_eq!(model.groups()[group].name(), format!("model.layers.{group}"), "groups are in natural order");
+        let mut found = [bf16::ZERO; 4];
+        host::decompress(&model, group, WEIGHTS - 4, &mut found, &DecodeOptions::default()).unwrap();
+        let want = (group as u32 | 1 << 31).to_le_bytes().map(|sign_mantissa| weight(100, sign_mantissa));
+        assert_eq!(found.map(bf16::to_bits), want);
+    }
+    drop(model);
+
+    // Read instead of mapped, each file keeps a descriptor: with too few, that is said, and none stays open.
+    let open_files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open_files();
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a struct that lives.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
+    let set = |cur| {
+        // SAFETY: as above; the soft limit is this process's to choose.
+        let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &libc::rlimit { rlim_cur: cur, ..limit }) };
+        assert_eq!(set, 0);
+    };
+    set(1000.min(limit.rlim_max));
+    let error = Model::open(folder.path(), &OpenOptions { read: true, ..Default::default() }).map(drop).unwrap_err();
+    assert_eq!((error.status(), error.native_code()), (df11::Status::Io, libc::EMFILE), "{error}");
+    assert_eq!(open_files(), before);
+    if limit.rlim_max > GROUPS + 100 {
+        set(GROUPS + 100);
+        // Then positions are in memory: here 4 bytes for each 32,768 weights.
+        let model = open(folder.path(), true, (GROUPS * WEIGHTS / 32_768 * 4) as usize + (16 << 20));
+        let mut found = [bf16::ZERO; 4];
+        host::decompress(&model, 1999, WEIGHTS - 4, &mut found, &DecodeOptions::default()).unwrap();
+    }
+    set(limit.rlim_cur);
+}

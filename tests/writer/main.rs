@@ -1,0 +1,11 @@
+//! Whole models written and verified: their bytes, where they are written, and what the file system does meanwhile.
+
+mod destinations;
+mod disk;
+mod models;
+#[path = "../support/mod.rs"]
+mod support;
+mod verify;
+
+#[global_allocator]
+static COUNTING: support::alloc::Counting = support::alloc::Counting;
