@@ -42,7 +42,6 @@ impl EncodeOptions {
 
 /// A compressed group: the bytes of its six members, as they stand in a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Packed {
     /// U8 \[rows, 256\].
     pub luts: Vec<u8>,
@@ -60,7 +59,6 @@ pub struct Packed {
 
 /// Bytes of each member.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct PackedSizes {
     /// Of `luts`.
     pub luts: u64,

@@ -24,7 +24,8 @@ pub struct DecodeOptions {
     /// The threads to use, the calling one among them; 0 means 1. They live for the call only. Fewer are used where there
     /// is less work than starting a thread is worth.
     pub threads: usize,
-    variant: Option<Variant>,
+    #[doc(hidden)]
+    pub variant: Option<Variant>,
 }
 
 impl DecodeOptions {

@@ -6,6 +6,17 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use super::golden;
 
+/// Opens a model, to be read or mapped. Whoever maps one here does not change its files, or does so to see what happens.
+pub fn open(path: impl AsRef<Path>, read: bool) -> df11::Result<df11::Model> {
+    let options = df11::OpenOptions::new();
+    if read {
+        df11::Model::open(path, &options)
+    } else {
+        // SAFETY: as above.
+        unsafe { df11::Model::open_mapped(path, &options) }
+    }
+}
+
 /// A safetensors file of this header, word for word, and this payload.
 pub fn raw(header: &str, payload: &[u8]) -> Vec<u8> {
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
