@@ -56,7 +56,7 @@ test-ggml:
 	examples/ggml/test.sh
 
 # What takes too long for that, or a nightly toolchain: ThreadSanitizer, Miri, every fault, ten minutes of traffic. Some half
-# an hour: tests/deep.md.
+# an hour: tests/README.md.
 test-deep:
 	tests/deep.sh
 

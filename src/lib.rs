@@ -76,3 +76,8 @@ pub mod encode {
 
 /// The version of this library, as `major.minor.patch`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The examples of the page for users of Rust are compiled as those of the documentation are.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/rust.md")]
+mod page {}

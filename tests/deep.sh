@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What does not fit into `make test`: see tests/deep.md, which says what each part promises and how long it takes.
+# What does not fit into `make test`: see tests/README.md, which says what each part promises and how long it takes.
 #
 #     tests/deep.sh                all of it
 #     tests/deep.sh thread miri    some of it

@@ -44,12 +44,14 @@ done
 
 step tests/supply/run.sh quick
 step cargo fmt --all --check
-step cargo clippy --locked --workspace --all-targets --features libdf11/cli,libdf11/cudarc -- -D warnings
-RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --features cli,cudarc
-step cargo test --locked --features cli,cudarc
-step cargo test --locked -p df11-emulator
+# One set of features for all that follows: with another, cargo would build the library and its packages once more.
+features=(--features libdf11/cli,libdf11/cudarc)
+step cargo clippy --locked --workspace --all-targets "${features[@]}" -- -D warnings
+RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps -p libdf11 "${features[@]}"
+step cargo test --locked -p libdf11 -p df11-emulator "${features[@]}"
 # Answers only: a machine under test has no time to be measured on, nor to build anything for that.
-step cargo bench --locked --profile test -p df11-bench --bench decode --bench encode --bench image --bench model -- --quick
+step cargo bench --locked --profile test -p libdf11 -p df11-bench "${features[@]}" \
+    --bench decode --bench encode --bench image --bench model -- --quick
 
 # What is built on an installed tree.
 DF11_PREFIX=${DF11_PREFIX:-$PWD/target/stage}

@@ -16,9 +16,9 @@ use df11::internals::capi::types::df11_open_options;
 use df11::internals::capi::verify::df11_verify_model;
 use df11::{Model, OpenOptions, Status};
 use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::{null, null_mut};
+use support::abi::text;
 use support::alloc;
 use support::alone::alone;
 use support::{golden, weights};
@@ -72,10 +72,6 @@ fn with_failure(nth: usize, call: &dyn Fn() -> df11_status) -> End {
             }
         }
     }
-}
-
-fn text(path: &Path) -> CString {
-    CString::new(path.as_os_str().as_bytes()).unwrap()
 }
 
 fn open(path: &CString, read: bool) -> *mut df11_model {

@@ -1,4 +1,4 @@
-//! Every input that a fuzzer once found fault with, and the kept corpus, in every `cargo test`: see tests/fuzz/README.md.
+//! Every input that a fuzzer once found fault with, and the kept corpus, in every `cargo test`: see tests/README.md.
 
 #[path = "../fuzz/src/lib.rs"]
 mod targets;

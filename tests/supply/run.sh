@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What libdf11 is made of, and what is made of it: README.md has a paragraph for each part.
+# What libdf11 is made of, and what is made of it: tests/README.md describes each part.
 #
 #     run.sh [quick|deep|PART...]      quick, if nothing is said
 #

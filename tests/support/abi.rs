@@ -53,27 +53,27 @@ sized!(
     df11_resident_info,
 );
 
-/// All zeros but for the size: what the _INIT macro of the header gives.
+/// Returns a struct of zeros with its size set: what the _INIT macro of the header gives.
 pub fn init<T: Struct>() -> T {
-    // SAFETY: all zeros are a value, by the trait's promise.
+    // SAFETY: the trait says that all zeros are a value.
     let mut value: T = unsafe { std::mem::zeroed() };
-    // SAFETY: the first field, by the trait's promise.
+    // SAFETY: the trait says that the first field is a `usize`.
     unsafe { (&raw mut value).cast::<usize>().write(size_of::<T>()) };
     value
 }
 
-/// An error that no call has written yet.
+/// Returns an error that no call has written yet.
 pub fn no_error() -> df11_error {
     df11_error { status: -7, native_code: -7, message: [0x55; 504] }
 }
 
-/// What an error that a call has written says.
+/// Returns the message of an error that a call has written.
 pub fn said(error: &df11_error) -> &str {
     // SAFETY: the library ends its text with a zero.
     unsafe { CStr::from_ptr(error.message.as_ptr()) }.to_str().unwrap()
 }
 
-/// A path as C takes it.
+/// Converts a path to the text that C takes.
 pub fn text(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap()
 }
@@ -81,13 +81,13 @@ pub fn text(path: &Path) -> CString {
 /// A function that the header declares.
 pub struct Declared {
     pub name: String,
-    /// The names of its parameters that are pointers, but for `error`.
+    /// Names of the parameters that are pointers, except `error`.
     pub pointers: BTreeSet<String>,
-    /// Whether it takes an error.
+    /// True if it takes an error.
     pub error: bool,
 }
 
-/// Every function of the header.
+/// Reads every function declaration of the header.
 pub fn functions_of_the_header() -> Vec<Declared> {
     let header = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("include/df11.h")).unwrap();
     let code: Vec<&str> = header.lines().filter(|line| !line.trim_start().starts_with(['/', '*', '#'])).collect();
@@ -108,7 +108,8 @@ pub fn functions_of_the_header() -> Vec<Declared> {
     declared.collect()
 }
 
-/// A model of one group of some millions of weights, compressed, beside its original.
+/// Writes a model of one group of some millions of weights into a folder. Returns the paths of the compressed model and of its
+/// original.
 pub fn large(folder: &Path) -> (CString, CString) {
     let bf16 = |name: &str, rows: usize, seed| {
         let data = bytemuck::cast_slice(&weights::trained_like(rows * 1024, seed)).to_vec();

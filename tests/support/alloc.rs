@@ -1,27 +1,28 @@
-//! An allocator that counts, for tests that say how much memory a call may take, and that can fail, for those that say what
-//! happens then. A test binary uses it by `#[global_allocator] static COUNTING: Counting = Counting;`.
+//! An allocator that counts, for tests of how much memory a call may take, and that can fail, for tests of what happens then. A
+//! test program uses it by `#[global_allocator] static COUNTING: Counting = Counting;`. The tests begin with `alone!()`, because the
+//! counters are those of the whole process.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// The system's allocator with counters, which are the process's.
+/// The system's allocator, with counters for the whole process.
 pub struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
 
-/// How large an allocation must be to fail, and how many such there are until one does; 0: none ever.
+/// The least size of an allocation that fails, and the number of such allocations until one does; 0 for never.
 static LEAST: AtomicUsize = AtomicUsize::new(0);
 static COUNTDOWN: AtomicUsize = AtomicUsize::new(0);
 
-/// Makes the `nth` allocation of `least` bytes or more fail, counted from 1 and from now.
+/// Makes the `nth` allocation of `least` bytes or more from now on fail; the next one is the first.
 pub fn fail(nth: usize, least: usize) {
     LEAST.store(least, Relaxed);
     COUNTDOWN.store(nth, Relaxed);
 }
 
-/// Whether that allocation has come.
+/// Returns true if that allocation has failed by now.
 pub fn has_failed() -> bool {
     COUNTDOWN.load(Relaxed) == 0
 }
@@ -35,14 +36,14 @@ fn add(bytes: usize) {
     PEAK.fetch_max(LIVE.fetch_add(bytes, Relaxed) + bytes, Relaxed);
 }
 
-// SAFETY: every call is passed on as it came.
+// SAFETY: every call is passed on unchanged to the system's allocator, or fails.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if fails(layout.size()) {
             return std::ptr::null_mut();
         }
         add(layout.size());
-        // SAFETY: by the caller's promise.
+        // SAFETY: the arguments are those that the caller has given under the same contract.
         unsafe { System.alloc(layout) }
     }
 
@@ -51,13 +52,13 @@ unsafe impl GlobalAlloc for Counting {
             return std::ptr::null_mut();
         }
         add(layout.size());
-        // SAFETY: by the caller's promise.
+        // SAFETY: the arguments are those that the caller has given under the same contract.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: by the caller's promise.
+        // SAFETY: the arguments are those that the caller has given under the same contract.
         unsafe { System.dealloc(at, layout) }
     }
 
@@ -65,24 +66,24 @@ unsafe impl GlobalAlloc for Counting {
         if fails(bytes) {
             return std::ptr::null_mut();
         }
-        // Both lie there for a moment, as far as anybody knows.
+        // Both blocks may exist for a moment.
         add(bytes);
         LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: by the caller's promise.
+        // SAFETY: the arguments are those that the caller has given under the same contract.
         unsafe { System.realloc(at, layout, bytes) }
     }
 }
 
-/// What a call took.
+/// Memory that a call took.
 #[derive(Debug)]
 pub struct Taken {
-    /// The most bytes that were held at a time, above what was held before.
+    /// The most bytes that were held at a time, in addition to what was held before.
     pub peak: usize,
-    /// All bytes ever asked for, given back or not.
+    /// Sum of all allocations, freed or not.
     pub total: usize,
 }
 
-/// Runs a closure and says what the process took meanwhile: other threads' allocations count too.
+/// Runs a closure and returns its result and the memory that the process took meanwhile. Allocations of other threads count too.
 pub fn taken<T>(work: impl FnOnce() -> T) -> (T, Taken) {
     let (live, total) = (LIVE.load(Relaxed), TOTAL.load(Relaxed));
     PEAK.store(live, Relaxed);

@@ -1,4 +1,4 @@
-//! Decodes whole models and holds them against their originals.
+//! Decodes whole models and compares them with their originals.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use sha2::{Digest, Sha256};
 use super::encoder::{self, Encoded};
 use super::{files, golden};
 
-/// How often a loop over seeds runs: as often as it usually does, times DF11_ROUNDS, for those who have hours.
+/// Returns how often a loop over seeds runs: `usual` times DF11_ROUNDS, if that is set.
 pub fn rounds(usual: u64) -> u64 {
     usual * std::env::var("DF11_ROUNDS").map_or(1, |n| n.parse::<u64>().expect("DF11_ROUNDS is a number"))
 }
 
-/// In hexadecimal.
+/// Returns the SHA-256 of bytes, in hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Every tensor's bytes.
+/// Decodes every tensor. Returns their bytes by name.
 pub fn tensors(model: &Model) -> BTreeMap<String, Vec<u8>> {
     let decode = |tensor: df11::Tensor| {
         let mut bytes = vec![0; tensor.bytes() as usize];
@@ -32,7 +32,7 @@ pub fn tensors(model: &Model) -> BTreeMap<String, Vec<u8>> {
     model.tensors().map(decode).collect()
 }
 
-/// All tensors are there under their names, with the bytes that they had before compression, and each group verifies.
+/// Asserts that every tensor of the original is there with its name and its bytes, and that each group verifies.
 pub fn is_original(model: &Model, golden: &str) {
     let expected = golden::expected(golden);
     let found = tensors(model);
@@ -46,11 +46,11 @@ pub fn is_original(model: &Model, golden: &str) {
     }
 }
 
-/// Does everything that can be done with a model: the first error, if any. What it decodes is thrown away.
+/// Decodes, verifies and reads all of a model. Returns the first error, and drops what it decodes.
 pub fn exercise(model: &Model, threads: usize) -> Result<(), Error> {
     let mut first = Ok(());
     for group in model.groups() {
-        // No group of the tests has more, so a larger one is a lie that was believed. It would be slow, not wrong.
+        // No group of the tests has more weights. A larger one means that the library believed a lie in the header.
         assert!(group.element_count() < 1 << 26, "{} weights", group.element_count());
         let mut weights = vec![half::bf16::ZERO; group.element_count() as usize];
         let options = DecodeOptions::new().threads(threads);
@@ -66,7 +66,8 @@ pub fn exercise(model: &Model, threads: usize) -> Result<(), Error> {
     first
 }
 
-/// Holds a group that verifies against its members, by the code's lengths and nothing else.
+/// Checks a group that the library has verified: decodes it naively, and compares gaps, positions and the end of the codes with the
+/// code lengths. Returns the first contradiction.
 pub fn is_true(e: &Encoded, model: &Model) -> Result<(), String> {
     let group = model.group(0).unwrap();
     let signs = &e.sign_mantissa;
@@ -101,9 +102,9 @@ pub fn is_true(e: &Encoded, model: &Model) -> Result<(), String> {
         }
         at += group.code_lengths()[encoder::exponent(weight) as usize] as usize;
     }
-    let behind = positions.get(block.wrapping_add(1)..).unwrap_or_default();
-    if behind.is_empty() || behind.iter().any(|&p| p as usize != weights.len()) {
-        return Err(format!("behind block {block}: {positions:?}"));
+    let rest = positions.get(block.wrapping_add(1)..).unwrap_or_default();
+    if rest.is_empty() || rest.iter().any(|&p| p as usize != weights.len()) {
+        return Err(format!("after block {block}: {positions:?}"));
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! The naive encoder of tests and benches: weights in, the six members of a DF11 group out, byte for byte as the
-//! reference's compressor writes them.
+//! The naive encoder of tests and benchmarks. It turns weights into the six members of a DF11 group, byte for byte as the reference's
+//! compressor writes them.
 //!
-//! It is written for reading, one rule after the other, and shares no line with the library, so that the two can be
-//! held against each other. Every rule is a function of its own, and [`encode_with_codes`] takes any code table: tests
-//! build groups from it that no compressor would write. Nothing here checks its input beyond what it needs itself.
+//! It is written for reading, and shares no line with the library, so that tests can compare the two. Every rule is a function of its
+//! own, and [`encode_with_codes`] takes any code table: with it tests build groups that no compressor would write. Input is checked
+//! only as far as the code here depends on it.
 
 #![allow(dead_code)] // each test takes the part that it needs
 
@@ -45,7 +45,7 @@ pub struct Word {
 }
 
 impl Word {
-    /// A code word as people write it: `Word::parse("0110")`.
+    /// Parses a code word in zeros and ones: `Word::parse("0110")`.
     pub fn parse(text: &str) -> Word {
         assert!(text.len() <= 32, "{text} is longer than 32 bits");
         let bits = text.chars().fold(0u64, |bits, c| bits << 1 | c.to_digit(2).expect("0 or 1") as u64);
@@ -53,17 +53,17 @@ impl Word {
     }
 }
 
-/// A code table: what stands for each exponent, and what stands for the end of the data.
+/// A code table: the word of each exponent, and the word of the end of the data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Codes {
     /// Indexed by exponent.
     pub words: [Option<Word>; 256],
-    /// Only ever written in part, to fill the last byte.
+    /// The end of the data. Only its first bits are ever written, to fill the last byte.
     pub end: Word,
 }
 
 impl Codes {
-    /// A table of the given words, none for the other exponents.
+    /// Creates a table of the given words; the other exponents have none.
     pub fn new(words: &[(u8, Word)], end: Word) -> Codes {
         let mut table = [None; 256];
         for &(symbol, word) in words {
@@ -72,24 +72,24 @@ impl Codes {
         Codes { words: table, end }
     }
 
-    /// The words of the exponents that have one.
+    /// Returns the exponents that have a word, with their words.
     pub fn iter(&self) -> impl Iterator<Item = (u8, Word)> + '_ {
         self.words.iter().enumerate().filter_map(|(symbol, word)| word.map(|w| (symbol as u8, w)))
     }
 
-    /// Bits per weight that this table takes for a histogram.
+    /// Returns the bits per weight that this table takes for a histogram.
     pub fn mean_bits(&self, histogram: &[u64; 256]) -> f64 {
         let bits: u64 = self.iter().map(|(symbol, word)| histogram[symbol as usize] * word.len as u64).sum();
         bits as f64 / histogram.iter().sum::<u64>() as f64
     }
 }
 
-/// The exponent of a bf16.
+/// Returns the exponent of a bf16.
 pub fn exponent(weight: u16) -> u8 {
     (weight >> 7) as u8
 }
 
-/// Sign in bit 7, mantissa below.
+/// Returns the sign in bit 7 and the mantissa in the bits below.
 pub fn sign_mantissa(weight: u16) -> u8 {
     (weight >> 8 & 0x80 | weight & 0x7f) as u8
 }
@@ -113,7 +113,7 @@ pub fn encode_with_codes(weights: &[u16], splits: &[u64], codes: &Codes) -> Enco
     }
 }
 
-/// How often each exponent occurs.
+/// Counts how often each exponent occurs.
 pub fn histogram(weights: &[u16]) -> [u64; 256] {
     let mut counts = [0; 256];
     for &w in weights {
@@ -122,7 +122,7 @@ pub fn histogram(weights: &[u16]) -> [u64; 256] {
     counts
 }
 
-/// The reference's code table: Huffman's, with counts changed where a code would be longer than 32 bits.
+/// Makes the reference's code table: Huffman's, with changed counts if a code would be longer than 32 bits.
 pub fn code_table(histogram: &[u64; 256]) -> Codes {
     let counts = limited_counts(histogram);
     let of = |words: &BTreeMap<Symbol, (u32, u128)>, symbol: Symbol| {
@@ -135,7 +135,7 @@ pub fn code_table(histogram: &[u64; 256]) -> Codes {
     }
 }
 
-/// The counts that the table is made of. While the longest code of all is over 32 bits, the k smallest of the original
+/// Returns the counts that the table is made of. While the longest code of all is over 32 bits, the k smallest of the original
 /// counts become 1, for k = 2, 3 and so on. Of equal counts the smaller exponent is changed first (the reference leaves
 /// it to numpy's sort which of them it is).
 pub fn limited_counts(histogram: &[u64; 256]) -> [u64; 256] {
@@ -157,16 +157,16 @@ type Symbol = Option<u8>;
 /// The end of the data.
 const END: Symbol = None;
 
-/// Huffman's code for the exponents that occur and one end of data: length and bits of each, however long.
+/// Makes Huffman's code for the exponents that occur and one end of data. Returns length and bits of each word, of any length.
 fn huffman(counts: &[u64; 256]) -> BTreeMap<Symbol, (u32, u128)> {
-    /// A subtree: its leaves with the codes inside it, the first leaf being the one it is known by.
+    /// A subtree: its leaves with their codes inside the subtree. The first leaf decides between equal counts.
     #[derive(PartialEq, Eq)]
     struct Node {
         count: u64,
         leaves: Vec<(Symbol, u32, u128)>,
     }
     impl Ord for Node {
-        /// The standard heap gives its greatest first, so the order is turned round.
+        /// The standard heap returns its greatest element first, so the order is reversed.
         fn cmp(&self, other: &Self) -> std::cmp::Ordering {
             (other.count, other.leaves[0].0).cmp(&(self.count, self.leaves[0].0))
         }
@@ -193,8 +193,8 @@ fn huffman(counts: &[u64; 256]) -> BTreeMap<Symbol, (u32, u128)> {
     root.leaves.into_iter().map(|(symbol, len, bits)| (symbol, (len, bits))).collect()
 }
 
-/// The prefix code with the given lengths that counts upwards from 0, shorter words first and then smaller exponents,
-/// the end of data last among its equals. For tests that need a certain length and nothing else.
+/// Makes the prefix code with the given lengths that counts upwards from 0: shorter words first, then smaller exponents, and the end
+/// of data last among words of its length. For tests that need certain lengths only.
 pub fn canonical(lengths: &[(u8, u32)], end_len: u32) -> Codes {
     let mut all: Vec<(u32, bool, u8)> = lengths.iter().map(|&(symbol, len)| (len, false, symbol)).collect();
     all.push((end_len, true, 0));
@@ -215,8 +215,8 @@ pub fn canonical(lengths: &[(u8, u32)], end_len: u32) -> Codes {
     Codes::new(&words, end.unwrap())
 }
 
-/// The rows of a code table. A table of more than 17 rows comes out as the reference would write it: its pointers
-/// cannot be told from exponents.
+/// Makes the rows of a code table. A table of more than 17 rows comes out as the reference would write it, although its pointers
+/// cannot be told from exponents then.
 pub fn luts(codes: &Codes) -> Vec<u8> {
     // A row belongs to a prefix of whole bytes: (how many bytes, their value), which is also their order.
     let level = |word: Word| (word.len - 1) / 8;
@@ -230,14 +230,14 @@ pub fn luts(codes: &Codes) -> Vec<u8> {
         let bytes = this.0;
         let mut slots = [None; 256];
         for (symbol, word) in codes.iter().filter(|&(_, w)| bytes <= level(w) && prefix(w, bytes) == this) {
-            // The eight bits behind the prefix; zeros behind a code that ends within them.
+            // The eight bits after the prefix; zeros after a code that ends within them.
             let slot = ((word.bits as u64) << 8 >> (word.len - 8 * bytes)) as u8;
             let entry =
                 if bytes == level(word) { symbol } else { 0u8.wrapping_sub(row_of(prefix(word, bytes + 1)) as u8) };
             slots[slot as usize] = Some(entry);
         }
-        // Each entry stands in the first slot of its range alone; the rest repeats what stood before, across rows too.
-        // Before the very first one the reference has nothing to repeat and fails; here the smallest entry stands in.
+        // Each entry is in the first slot of its range only; the other slots repeat the entry before, across rows too.
+        // Before the very first entry the reference has nothing to repeat and fails; here the smallest entry is used.
         let mut entry = rows.last().copied().or(slots.iter().flatten().min().copied()).unwrap_or(0);
         for slot in slots {
             entry = slot.unwrap_or(entry);
@@ -248,11 +248,11 @@ pub fn luts(codes: &Codes) -> Vec<u8> {
     rows
 }
 
-/// What [`stream`] gives.
+/// The code words of a group and where they start.
 pub struct Stream {
     /// The code words.
     pub bytes: Vec<u8>,
-    /// One per chunk, whole blocks of them.
+    /// One gap per chunk, for whole blocks.
     pub gaps: Vec<u8>,
     /// The first weight of each block, then the number of weights.
     pub positions: Vec<u32>,
@@ -262,7 +262,7 @@ pub struct Stream {
 pub fn stream(weights: &[u16], codes: &Codes) -> Stream {
     assert!(u32::try_from(weights.len()).is_ok(), "a group's positions are 32-bit");
     let mut out = Stream { bytes: Vec::with_capacity(weights.len() / 2 + 8), gaps: Vec::new(), positions: Vec::new() };
-    // The bit behind what was written; the first bits of chunk and block that no code has started in yet.
+    // The bit after what was written; the first bits of the next chunk and block in which no code has started yet.
     let (mut at, mut next_chunk, mut next_block) = (0u64, 0u64, 0u64);
     // Bits that do not fill a byte yet: the low `open` bits of `pending`.
     let (mut pending, mut open) = (0u64, 0u32);
@@ -289,7 +289,7 @@ pub fn stream(weights: &[u16], codes: &Codes) -> Stream {
         }
     }
     if open > 0 {
-        // The leading bits of the end-of-data code fill the byte, zeros behind it if it is shorter.
+        // The leading bits of the end-of-data code fill the byte, with zeros after it if it is shorter.
         start(at, weights.len(), &mut out.gaps, &mut out.positions);
         let room = 8 - open;
         let end = codes.end;
@@ -301,7 +301,7 @@ pub fn stream(weights: &[u16], codes: &Codes) -> Stream {
     out
 }
 
-/// Five bits per chunk, the first chunk's on top. Eight chunks are five bytes.
+/// Packs gaps into five bits per chunk, the first chunk in the highest bits. Eight chunks are five bytes.
 pub fn pack_gaps(gaps: &[u8]) -> Vec<u8> {
     assert!(gaps.len().is_multiple_of(8), "gaps come in whole blocks");
     gaps.chunks(8).flat_map(|c| c.iter().fold(0, |v, &g| v << 5 | g as u64).to_be_bytes().into_iter().skip(3)).collect()
@@ -310,7 +310,7 @@ pub fn pack_gaps(gaps: &[u8]) -> Vec<u8> {
 /// A tensor of a file: name, dtype (as safetensors writes it), shape, bytes.
 pub type Tensor = (String, &'static str, Vec<u64>, Vec<u8>);
 
-/// The members of a group as tensors of a file.
+/// Returns the members of a group as tensors of a file.
 pub fn group_tensors(name: &str, e: &Encoded) -> Vec<Tensor> {
     let splits = e.split_positions.iter().flat_map(|s| s.to_le_bytes()).collect();
     let bytes = |member: &str, data: &[u8]| (format!("{name}.{member}"), "U8", vec![data.len() as u64], data.to_vec());
@@ -324,10 +324,9 @@ pub fn group_tensors(name: &str, e: &Encoded) -> Vec<Tensor> {
     ]
 }
 
-/// A safetensors file, its tensors in the order in which the safetensors library writes them: the wider dtype first,
-/// then by name.
+/// Writes a safetensors file, its tensors in the order of the safetensors library: the wider dtype first, then by name.
 pub fn safetensors(tensors: &[(String, &str, Vec<u64>, Vec<u8>)], metadata: Option<&[(String, String)]>) -> Vec<u8> {
-    /// Narrow to wide, the library's own order.
+    /// From narrow to wide, in that library's order.
     const DTYPES: [&str; 20] = [
         "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "I16", "U16", "F16", "BF16",
         "I32", "U32", "F32", "C64", "F64", "I64", "U64",
@@ -362,7 +361,7 @@ pub fn safetensors(tensors: &[(String, &str, Vec<u64>, Vec<u8>)], metadata: Opti
     file
 }
 
-/// A JSON string.
+/// Quotes a text as JSON.
 fn json_text(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {

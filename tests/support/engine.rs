@@ -1,6 +1,6 @@
-//! An inference engine for tests: it owns contexts, streams, events and memory, and calls the CUDA driver by itself, as
-//! the library's callers do. The driver is the emulator; every [`Emulator`] is a copy of its library of its own, so
-//! that tests that run at once do not see each other's calls.
+//! An inference engine for tests. It owns contexts, streams, events and memory, and calls the CUDA driver itself, as the callers of
+//! the library do. The driver is the emulator. Each [`Emulator`] loads a copy of its own, so that tests that run at once do not see
+//! each other's calls.
 
 use df11::cuda::{Device, DeviceOptions, Stream};
 use libloading::Library;
@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, c_char, c_void};
 use std::path::{Path, PathBuf};
 
-/// The emulator's library as cargo built it with the tests, or the one that DF11_TEST_EMULATOR names (tests/sanitize.sh).
+/// Returns the path of the emulator that cargo has built with the tests, or of the one that DF11_TEST_EMULATOR names
+/// (tests/sanitize.sh).
 pub fn library() -> PathBuf {
     if let Some(path) = std::env::var_os("DF11_TEST_EMULATOR") {
         return path.into();
@@ -27,7 +28,7 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// A fresh one, of compute capability 9.0 and CUDA 12.4.
+    /// Loads a new copy: a device of compute capability 9.0, and CUDA 12.4.
     pub fn new() -> Emulator {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("libcuda.so.1");
@@ -41,18 +42,18 @@ impl Emulator {
         &self.path
     }
 
-    /// Options that load this driver.
+    /// Returns options that load this driver.
     pub fn options(&self) -> DeviceOptions {
         // SAFETY: the path is that of the emulated driver.
         unsafe { DeviceOptions::default().libcuda(&self.path) }
     }
 
-    /// The device of that number.
+    /// Opens the device of that number.
     pub fn open(&self, ordinal: i32) -> Device {
         Device::open(ordinal, &self.options()).unwrap()
     }
 
-    /// Steers the emulator: see its README.
+    /// Sets a property of the emulator: see its README.
     pub fn control(&self, key: &str, value: &str) {
         let (k, v) = (CString::new(key).unwrap(), CString::new(value).unwrap());
         // SAFETY: the function's signature; texts with a zero at the end.
@@ -64,7 +65,7 @@ impl Emulator {
         assert_eq!(code, 0, "{key} = {value}");
     }
 
-    /// Asks the emulator.
+    /// Reads a number from the emulator.
     pub fn query(&self, key: &str) -> u64 {
         let k = CString::new(key).unwrap();
         // SAFETY: the function's signature; a text with a zero at the end.
@@ -77,7 +78,7 @@ impl Emulator {
         value
     }
 
-    /// Asks the emulator for a text.
+    /// Reads a text from the emulator.
     pub fn text(&self, key: &str) -> String {
         let k = CString::new(key).unwrap();
         // SAFETY: the function's signature; the buffer has as much room as is said.
@@ -93,7 +94,7 @@ impl Emulator {
         }
     }
 
-    /// How often each entry point was called.
+    /// Returns how often each entry point was called.
     pub fn calls(&self) -> BTreeMap<String, u64> {
         let line = |line: &str| {
             let (name, count) = line.split_once(' ').unwrap();
@@ -102,7 +103,7 @@ impl Emulator {
         self.text("calls").lines().map(line).collect()
     }
 
-    /// What was called while `work` ran, and how often.
+    /// Runs `work`, and returns what it called and how often.
     pub fn calls_of<T>(&self, work: impl FnOnce() -> T) -> (T, BTreeMap<String, u64>) {
         let before = self.calls();
         let result = work();
@@ -114,19 +115,19 @@ impl Emulator {
         (result, calls)
     }
 
-    /// No kernel ran into anything that it must not do.
+    /// Asserts that no kernel has done anything forbidden.
     pub fn assert_no_fault(&self) {
         assert_eq!(self.query("faults"), 0, "{}", self.text("fault"));
         assert_eq!(self.query("sticky"), 0);
     }
 
-    /// An engine in the primary context of a device.
+    /// Makes an engine in the primary context of a device.
     pub fn engine(&self, ordinal: i32) -> Engine<'_> {
         Engine::primary(self, ordinal)
     }
 }
 
-/// Calls an entry point, whatever comes of it.
+/// Calls an entry point and returns its code.
 macro_rules! result_of {
     ($emulator:expr, $name:literal ( $($type:ty = $argument:expr),* )) => {{
         // SAFETY: tests give each entry point what its documentation asks for.
@@ -138,14 +139,14 @@ macro_rules! result_of {
     }};
 }
 
-/// Calls an entry point that must succeed.
+/// Calls an entry point and asserts that it succeeds.
 macro_rules! call {
     ($emulator:expr, $name:literal $arguments:tt) => {
         assert_eq!(result_of!($emulator, $name $arguments), 0, $name)
     };
 }
 
-/// A context of the engine's, current on the thread that made it.
+/// A context that the engine owns, current on the thread that made it.
 pub struct Engine<'a> {
     pub emulator: &'a Emulator,
     pub context: usize,
@@ -153,7 +154,7 @@ pub struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    /// Of a device's primary context.
+    /// Retains the primary context of a device.
     pub fn primary(emulator: &'a Emulator, ordinal: i32) -> Engine<'a> {
         let (mut context, mut device) = (0usize, 0);
         call!(emulator, "cuInit"(u32 = 0));
@@ -163,7 +164,7 @@ impl<'a> Engine<'a> {
         Engine { emulator, context, primary: Some(device) }
     }
 
-    /// Of a context of its own.
+    /// Creates a context.
     pub fn own(emulator: &'a Emulator, ordinal: i32) -> Engine<'a> {
         let (mut context, mut device) = (0usize, 0);
         call!(emulator, "cuInit"(u32 = 0));
@@ -172,12 +173,12 @@ impl<'a> Engine<'a> {
         Engine { emulator, context, primary: None }
     }
 
-    /// Makes it current on this thread.
+    /// Makes the context current on this thread.
     pub fn enter(&self) {
         call!(self.emulator, "cuCtxSetCurrent"(usize = self.context));
     }
 
-    /// The current context of this thread.
+    /// Returns the current context of this thread.
     pub fn current(&self) -> usize {
         current(self.emulator)
     }
@@ -220,7 +221,7 @@ impl<'a> Engine<'a> {
         u32::from_le_bytes(self.read(address, 4).try_into().unwrap())
     }
 
-    /// Pinned host memory.
+    /// Allocates pinned host memory.
     pub fn pinned(&self, bytes: usize) -> *mut c_void {
         self.enter();
         let mut address = std::ptr::null_mut();
@@ -233,7 +234,7 @@ impl<'a> Engine<'a> {
         call!(self.emulator, "cuMemFreeHost"(*mut c_void = address));
     }
 
-    /// Memory, if the driver gives any.
+    /// Allocates memory, if the driver gives any.
     pub fn try_alloc(&self, bytes: u64) -> Option<u64> {
         let mut address = 0;
         self.try_enter();
@@ -241,12 +242,12 @@ impl<'a> Engine<'a> {
         (code == 0).then_some(address)
     }
 
-    /// [`Engine::enter`], however often the driver fails.
+    /// Does what [`Engine::enter`] does, and repeats it until the driver does not fail.
     pub fn try_enter(&self) {
         while result_of!(self.emulator, "cuCtxSetCurrent"(usize = self.context)) != 0 {}
     }
 
-    /// [`Engine::write`] into the current context, however often the driver fails.
+    /// Does what [`Engine::write`] does in the current context, and repeats it until the driver does not fail.
     pub fn try_write(&self, address: u64, bytes: &[u8]) {
         let len = bytes.len();
         while result_of!(self.emulator, "cuMemcpyHtoD_v2"(u64 = address, *const u8 = bytes.as_ptr(), usize = len)) != 0
@@ -255,13 +256,13 @@ impl<'a> Engine<'a> {
         self.wait_context();
     }
 
-    /// Waits for all that the context has to do.
+    /// Waits for all work of the context.
     pub fn wait_context(&self) {
         self.enter();
         call!(self.emulator, "cuCtxSynchronize"());
     }
 
-    /// Makes host memory known to the driver, so that kernels may use it.
+    /// Registers host memory with the driver, so that kernels may use it.
     pub fn register(&self, address: *mut c_void, bytes: usize) {
         self.enter();
         call!(self.emulator, "cuMemHostRegister_v2"(*mut c_void = address, usize = bytes, u32 = 2));
@@ -272,12 +273,12 @@ impl<'a> Engine<'a> {
         call!(self.emulator, "cuMemHostUnregister"(*mut c_void = address));
     }
 
-    /// A stream that is not ordered with the legacy stream.
+    /// Creates a stream that is not ordered with the legacy stream.
     pub fn stream(&self) -> Stream {
         self.stream_with(1)
     }
 
-    /// A stream of these flags.
+    /// Creates a stream with these flags.
     pub fn stream_with(&self, flags: u32) -> Stream {
         self.enter();
         let mut stream = std::ptr::null_mut();
@@ -290,7 +291,7 @@ impl<'a> Engine<'a> {
         call!(self.emulator, "cuStreamDestroy_v2"(*mut c_void = stream.raw()));
     }
 
-    /// Waits for a stream; the code says what became of its work.
+    /// Waits for a stream. Returns the driver's code, which tells whether its work has failed.
     pub fn wait(&self, stream: Stream) -> i32 {
         self.enter();
         result_of!(self.emulator, "cuStreamSynchronize"(*mut c_void = stream.raw()))
@@ -306,7 +307,7 @@ impl<'a> Engine<'a> {
         call!(self.emulator, "cuStreamBeginCapture_v2"(*mut c_void = stream.raw(), i32 = mode));
     }
 
-    /// Ends a capture: the executable graph, or the code.
+    /// Ends a capture. Returns the executable graph, or the driver's code.
     pub fn end_capture(&self, stream: Stream) -> Result<usize, i32> {
         self.enter();
         let (mut graph, mut exec) = (0usize, 0usize);
@@ -330,14 +331,14 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// The current context of this thread; 0 for none.
+/// Returns the current context of this thread; 0 for none.
 pub fn current(emulator: &Emulator) -> usize {
     let mut context = 0;
     call!(emulator, "cuCtxGetCurrent"(*mut usize = &mut context));
     context
 }
 
-/// Takes the current context away, so that the one below it is current.
+/// Removes the current context from the stack, so that the one below it is current.
 pub fn pop(emulator: &Emulator) {
     let mut context = 0usize;
     call!(emulator, "cuCtxPopCurrent_v2"(*mut usize = &mut context));

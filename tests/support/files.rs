@@ -1,4 +1,4 @@
-//! Files and folders for tests: headers as odd as they come, golden models taken apart and put together otherwise.
+//! Files and folders for tests: safetensors files with any header, and golden models taken apart and put together in another way.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use super::golden;
 
-/// Opens a model, to be read or mapped. Whoever maps one here does not change its files, or does so to see what happens.
+/// Opens a model, to be read or mapped. A caller that maps does not change the files, or does so to see what happens.
 pub fn open(path: impl AsRef<Path>, read: bool) -> df11::Result<df11::Model> {
     let options = df11::OpenOptions::new();
     if read {
@@ -17,7 +17,7 @@ pub fn open(path: impl AsRef<Path>, read: bool) -> df11::Result<df11::Model> {
     }
 }
 
-/// A safetensors file of this header, word for word, and this payload.
+/// Returns a safetensors file with this header, unchanged, and this payload.
 pub fn raw(header: &str, payload: &[u8]) -> Vec<u8> {
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend_from_slice(header.as_bytes());
@@ -25,7 +25,7 @@ pub fn raw(header: &str, payload: &[u8]) -> Vec<u8> {
     file
 }
 
-/// A config.json of this version and this `pattern_dict` (JSON).
+/// Returns a config.json of this version and this `pattern_dict` (JSON).
 pub fn config(version: &str, patterns: &str) -> String {
     format!(
         r#"{{"dfloat11_config": {{"version": "{version}", "threads_per_block": [512], "bytes_per_thread": 8, "pattern_dict": {patterns}}}}}"#
@@ -47,7 +47,7 @@ impl Stored {
     }
 }
 
-/// Every tensor of every file of a golden model, by name.
+/// Reads every tensor of every file of a golden model, sorted by name.
 pub fn stored(model: &str) -> Vec<Stored> {
     let mut all = Vec::new();
     for path in golden_files(model) {
@@ -59,7 +59,7 @@ pub fn stored(model: &str) -> Vec<Stored> {
     all
 }
 
-/// The `*.safetensors` of a golden model.
+/// Returns the paths of the `*.safetensors` of a golden model, sorted.
 pub fn golden_files(model: &str) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(golden::model(model)).unwrap().map(|e| e.unwrap().path());
     let mut files: Vec<_> = entries.filter(|p| p.extension().is_some_and(|e| e == "safetensors")).collect();
@@ -67,7 +67,7 @@ pub fn golden_files(model: &str) -> Vec<std::path::PathBuf> {
     files
 }
 
-/// A file of these tensors, written by the safetensors crate.
+/// Returns a file of these tensors, written by the safetensors crate. (`encoder::safetensors` shares no code with that crate.)
 pub fn file<'a>(tensors: impl IntoIterator<Item = &'a Stored>) -> Vec<u8> {
     // Types of less than a byte have no whole bytes per element, so shape and data must fit by themselves.
     let views = tensors
@@ -76,12 +76,12 @@ pub fn file<'a>(tensors: impl IntoIterator<Item = &'a Stored>) -> Vec<u8> {
     safetensors::serialize(views, None).unwrap()
 }
 
-/// A golden model's config.json.
+/// Reads the config.json of a golden model.
 pub fn golden_config(model: &str) -> String {
     std::fs::read_to_string(golden::model(model).join("config.json")).unwrap()
 }
 
-/// Copies the files of a folder into another, which must exist.
+/// Copies the files of a folder into another folder, which must exist.
 pub fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -89,21 +89,21 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The six members' names, as they end.
+/// The last parts of the names of the six members.
 pub const MEMBERS: [&str; 6] =
     ["luts", "encoded_exponent", "sign_mantissa", "output_positions", "gaps", "split_positions"];
 
-/// The group and the member that a tensor belongs to, going by its name.
+/// Splits the name of a member into group and member.
 pub fn member_of(name: &str) -> Option<(&str, &str)> {
     name.rsplit_once('.').filter(|(_, last)| MEMBERS.contains(last))
 }
 
-/// Gap of a chunk.
+/// Returns the gap of a chunk.
 pub fn gap(gaps: &[u8], chunk: usize) -> u8 {
     (0..5).fold(0, |v, i| v << 1 | gaps[(5 * chunk + i) / 8] >> (7 - (5 * chunk + i) % 8) & 1)
 }
 
-/// Changes the gap of a chunk.
+/// Sets the gap of a chunk.
 pub fn set_gap(gaps: &mut [u8], chunk: usize, value: u8) {
     for i in 0..5 {
         let (byte, bit) = ((5 * chunk + i) / 8, 7 - (5 * chunk + i) % 8);
@@ -111,7 +111,7 @@ pub fn set_gap(gaps: &mut [u8], chunk: usize, value: u8) {
     }
 }
 
-/// The recorded positions.
+/// Returns the positions that the bytes of `output_positions` hold.
 pub fn positions(bytes: &[u8]) -> Vec<u32> {
     bytes.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect()
 }

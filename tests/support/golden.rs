@@ -1,30 +1,30 @@
-//! The models in `tests/data/golden`: what the reference compressor wrote, and what it was given.
+//! The models in `tests/data/golden`: what the reference compressor wrote, and the originals that it was given.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// The folders. Their README says what each shows.
+/// Names of the folders. Their README says what each shows.
 pub const NAMES: [&str; 5] = ["tiny", "block", "sharded", "edge", "edge_patched"];
 
-/// A folder or file under `tests/data/golden`.
+/// Returns the path of a folder or file under `tests/data/golden`.
 pub fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name)
 }
 
-/// The DF11 model of that name.
+/// Returns the path of the DF11 model of that name.
 pub fn model(name: &str) -> PathBuf {
     path(name).join("model")
 }
 
-/// What a tensor was before compression.
+/// A tensor before compression.
 pub struct Expected {
-    /// Of its little-endian bytes, in hexadecimal.
+    /// SHA-256 of its little-endian bytes, in hexadecimal.
     pub sha256: String,
     /// The original shape.
     pub shape: Vec<u64>,
 }
 
-/// Every tensor of the original model.
+/// Reads what is known of every tensor of the original model, by name.
 pub fn expected(name: &str) -> HashMap<String, Expected> {
     let json: serde_json::Value =
         serde_json::from_slice(&std::fs::read(path(name).join("expected.json")).unwrap()).unwrap();
@@ -39,7 +39,7 @@ pub fn expected(name: &str) -> HashMap<String, Expected> {
         .collect()
 }
 
-/// The bytes of every tensor in every file of the DF11 model, as stored.
+/// Reads the bytes of every tensor in every file of the DF11 model, as stored, by name.
 pub fn raw(name: &str) -> HashMap<String, Vec<u8>> {
     let mut all = HashMap::new();
     for entry in std::fs::read_dir(model(name)).unwrap() {

@@ -1,7 +1,6 @@
-//! Memory with a page on each side that nobody may touch: a read or write out of bounds ends the test at once, in any
-//! build.
+//! Memory between two pages that must not be touched: a read or write out of bounds ends the test at once, in any build.
 
-/// Which end of the buffer touches a forbidden page.
+/// The end of the buffer that touches a forbidden page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Front,
@@ -17,10 +16,10 @@ pub struct Guarded<T: Copy> {
 }
 
 impl<T: Copy> Guarded<T> {
-    /// A copy of these elements, as near to the forbidden page of that side as their alignment lets them be (which is
-    /// right at it, for a page is a multiple of everything).
+    /// Copies elements next to the forbidden page of that side. They touch it, because a page's size is a multiple of every
+    /// alignment.
     pub fn new(elements: &[T], side: Side) -> Guarded<T> {
-        // SAFETY: a question about the system.
+        // SAFETY: sysconf() only returns a number.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
         let bytes = size_of_val(elements);
         let inner = bytes.next_multiple_of(page).max(page);
@@ -48,25 +47,25 @@ impl<T: Copy> Guarded<T> {
         self.first
     }
 
-    /// For writing through: the memory is this value's own.
+    /// Returns a pointer for writing: this value owns the memory.
     pub fn as_mut_ptr(&self) -> *mut T {
         self.first
     }
 
     pub fn as_mut_slice(&mut self) -> &mut [T] {
-        // SAFETY: so many elements were copied there.
+        // SAFETY: `new` has copied `len` elements there.
         unsafe { std::slice::from_raw_parts_mut(self.first, self.len) }
     }
 
     pub fn as_slice(&self) -> &[T] {
-        // SAFETY: so many elements were copied there.
+        // SAFETY: `new` has copied `len` elements there.
         unsafe { std::slice::from_raw_parts(self.first, self.len) }
     }
 }
 
 impl<T: Copy> Drop for Guarded<T> {
     fn drop(&mut self) {
-        // SAFETY: the mapping that `new` made.
+        // SAFETY: `new` has made this mapping, and nothing else unmaps it.
         unsafe { libc::munmap(self.map.cast(), self.map_bytes) };
     }
 }

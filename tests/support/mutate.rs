@@ -1,11 +1,11 @@
-//! Damage: files with bytes changed, parts moved, and headers that lie, the same for the same seed.
+//! Damage: files with changed bytes, moved parts, and headers that lie. The same seed gives the same damage.
 
 use serde_json::Value;
 
 use super::files;
 use super::weights::Random;
 
-/// Numbers at which arithmetic goes wrong.
+/// Numbers at which careless arithmetic goes wrong.
 pub const EVIL: [u64; 22] = [
     0,
     1,
@@ -31,12 +31,12 @@ pub const EVIL: [u64; 22] = [
     u64::MAX,
 ];
 
-/// One of them.
+/// Returns a random element.
 pub fn pick<'a, T>(random: &mut Random, of: &'a [T]) -> &'a T {
     &of[random.below(of.len() as u64) as usize]
 }
 
-/// Damages a safetensors file in one to four ways, and says in which.
+/// Damages a safetensors file in one to three ways. Returns a description of them.
 pub fn file(random: &mut Random, file: &mut Vec<u8>) -> String {
     let ways = 1 + random.below(4) / 2 + random.below(4) / 3;
     let done: Vec<String> = (0..ways).map(|_| once(random, file)).collect();
@@ -47,7 +47,7 @@ fn once(random: &mut Random, file: &mut Vec<u8>) -> String {
     let len = file.len() as u64;
     if len < 16 {
         file.extend([0; 16]);
-        return "zeros behind".into();
+        return "zeros at the end".into();
     }
     let at = random.below(len) as usize;
     let most = *pick(random, &[4, 64, 5_000, len]);
@@ -92,7 +92,7 @@ fn once(random: &mut Random, file: &mut Vec<u8>) -> String {
             format!("up to {part} bytes doubled at {at}")
         }
         8..=10 => {
-            // Far behind the header, where the large members are.
+            // Far after the header, where the large members are.
             let at = file.len() / 4 + random.below(3 * len / 4) as usize;
             file[at] ^= 1 << random.below(8);
             format!("a bit of byte {at}")
@@ -102,7 +102,7 @@ fn once(random: &mut Random, file: &mut Vec<u8>) -> String {
     }
 }
 
-/// The header of a file, if it still has one.
+/// Parses the header of a file, if it still has one. Returns where the payload begins, too.
 fn parse(file: &[u8]) -> Option<(usize, Value)> {
     let len = u64::from_le_bytes(file.get(..8)?.try_into().ok()?);
     let end = usize::try_from(len).ok()?.checked_add(8)?;
@@ -110,7 +110,7 @@ fn parse(file: &[u8]) -> Option<(usize, Value)> {
     value.is_object().then_some((end, value))
 }
 
-/// Changes what a tensor of a group holds.
+/// Changes a number in a member of a group.
 fn member(random: &mut Random, file: &mut [u8]) -> Option<String> {
     let (start, header) = parse(file)?;
     let header = header.as_object()?;
@@ -136,7 +136,7 @@ fn member(random: &mut Random, file: &mut [u8]) -> Option<String> {
     Some(format!("{name}: {old:?} at {at} becomes {slot:?}"))
 }
 
-/// Changes what the header says.
+/// Changes an entry of the header.
 fn header(random: &mut Random, file: &mut Vec<u8>) -> Option<String> {
     let (end, mut value) = parse(file)?;
     let tensors = value.as_object_mut()?;
@@ -176,14 +176,14 @@ fn header(random: &mut Random, file: &mut Vec<u8>) -> Option<String> {
             format!("offset {side} of {name} is {evil}")
         }
         5 | 6 => {
-            // Two change places, name and all: sizes still fit.
+            // Two tensors exchange their names: sizes still fit.
             let (a, b) = (tensors.get(&name)?.clone(), tensors.get(&other)?.clone());
             tensors.insert(name.clone(), b);
             tensors.insert(other.clone(), a);
             format!("{name} and {other} change places")
         }
         7 => {
-            // As large as it says, and the next one smaller: offsets still fit.
+            // The tensor and the next one meet at another place: offsets still fit.
             let from = tensors.get(&name)?["data_offsets"][0].as_u64()?;
             let to = tensors.get(&name)?["data_offsets"][1].as_u64()?;
             let next =

@@ -1,10 +1,10 @@
-//! C and C++ programs that tests build against the library: the compiler (`CC`, `CXX`, else `cc` and `c++`) and where the
-//! library lies.
+//! For C and C++ programs that tests build against the library: the compiler (`CC`, `CXX`, else `cc` and `c++`) and the folder of
+//! the library.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-/// What our own programs must be free of.
+/// Flags with which our own programs must compile.
 pub const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 
 pub fn compiler(cpp: bool) -> Command {
@@ -12,7 +12,7 @@ pub fn compiler(cpp: bool) -> Command {
     Command::new(std::env::var_os(var).unwrap_or_else(|| default.into()))
 }
 
-/// Runs a command that must succeed.
+/// Runs a command and asserts that it succeeds.
 pub fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|e| panic!("missing: {:?} ({e})", command.get_program()));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -26,13 +26,13 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
-/// The folder into which cargo put the library that these tests were built with: target/<profile>/deps. (One level up
-/// lies what `cargo build` made last, which may be older.)
+/// Returns the folder in which cargo has put the library that these tests were built with: target/<profile>/deps. (The library one
+/// level up is what `cargo build` made last, which may be older.)
 pub fn built() -> PathBuf {
     std::env::current_exe().unwrap().parent().unwrap().to_owned()
 }
 
-/// A folder with the shared library under the names that the linker and the loader look for.
+/// Makes a folder with the shared library under the names that the linker and the loader look for.
 pub fn library() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let library = built().join("libdf11.so");

@@ -1,4 +1,4 @@
-//! Destinations in an engine's memory that show a stray write, and what shall stand in them.
+//! Destinations in device memory that show a stray write, and the weights that are expected in them.
 
 use super::engine::Engine;
 use df11::internals::cuda::{Device, Resident, Stream, image};
@@ -7,7 +7,7 @@ use half::bf16;
 
 /// Bytes around a destination that must stay as they are.
 const GUARD: u64 = 64;
-/// What memory holds before the library writes to it.
+/// The value of every byte of memory that the library has not written yet.
 pub const PAINT: u8 = 0xa5;
 
 /// A destination `off` bytes from an aligned address, with painted bytes around it.
@@ -25,7 +25,7 @@ impl Target {
         Target { base, dst: base + GUARD + off, bytes }
     }
 
-    /// The bytes that were written, after a look at those around, which must not have been.
+    /// Returns the bytes of the destination, and asserts that those around it were not written. Frees the memory.
     pub fn take(self, engine: &Engine) -> Vec<u8> {
         let (before, after) = (self.dst - self.base, GUARD);
         let all = engine.read(self.base, before + self.bytes + after);
@@ -37,14 +37,14 @@ impl Target {
     }
 }
 
-/// A group's weights by the CPU's decoder, which other tests hold against the originals.
+/// Decodes a group on the CPU. (Other tests compare that decoder with the originals.)
 pub fn want(model: &Model, group: usize) -> Vec<u8> {
     let mut weights = vec![bf16::ZERO; model.group(group).unwrap().element_count() as usize];
     model.group(group).unwrap().decompress(0, &mut weights, &DecodeOptions::default()).unwrap();
     weights.iter().flat_map(|w| w.to_bits().to_le_bytes()).collect()
 }
 
-/// A group uploaded, with memory of the engine's.
+/// Uploads a group into memory that the engine owns. Returns the address and the resident.
 pub fn upload(engine: &Engine, device: &Device, model: &Model, group: usize, stream: Stream) -> (u64, Resident) {
     let bytes = image::Layout::of(model.group(group).unwrap()).unwrap().image_bytes;
     let at = engine.alloc(bytes);

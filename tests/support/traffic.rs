@@ -1,7 +1,8 @@
-//! What a server does with the library all day, at random and all by the C ABI: models are opened and freed, ranges decoded
-//! on the CPU and on a device, tensors read, images written and bound, models verified until somebody cancels. Each answer is
-//! compared. Any number of threads may take steps at once.
+//! What a server does with the library, at random, through the C ABI: models are opened and freed, ranges decoded on the CPU and on a
+//! device, tensors read, images written and bound, models verified or cancelled. Each answer is compared. Any number of threads may
+//! take steps at once.
 
+use super::abi::{init, no_error, said, text};
 use super::engine::{Emulator, Engine};
 use super::golden;
 use super::weights::Random;
@@ -15,19 +16,17 @@ use df11::internals::capi::log::df11_log_set;
 use df11::internals::capi::model::*;
 use df11::internals::capi::progress::*;
 use df11::internals::capi::resident::*;
-use df11::internals::capi::status::{df11_error, df11_status};
+use df11::internals::capi::status::df11_status;
 use df11::internals::capi::types::*;
 use df11::internals::capi::verify::{df11_verify_model, df11_verify_options};
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A model that is open all the time, and what is in it.
+/// A model that stays open, and its contents.
 struct Known {
     path: CString,
-    /// The bytes of its only file; nothing if it has several.
+    /// The bytes of its only file; empty if it has several.
     file: Vec<u8>,
     model: *mut df11_model,
     groups: Vec<Vec<u16>>,
@@ -45,14 +44,14 @@ pub struct Traffic<'a> {
     _folder: tempfile::TempDir,
 }
 
-// SAFETY: models and devices may be used by any number of threads at once: that is what these tests are about.
+// SAFETY: models and devices may be used by any number of threads at once; the tests check exactly that.
 unsafe impl Sync for Traffic<'_> {}
-// SAFETY: and are tied to none of them.
+// SAFETY: models and devices are not tied to a thread.
 unsafe impl Send for Traffic<'_> {}
 
 static LOGGED: AtomicU64 = AtomicU64::new(0);
 
-/// How many lines the library has said to the log so far.
+/// Returns how many lines the library has written to the log so far.
 pub fn logged() -> u64 {
     LOGGED.load(Relaxed)
 }
@@ -62,37 +61,14 @@ unsafe extern "C" fn count_line(_: *mut c_void, _: i32, _: *const c_char, length
     LOGGED.fetch_add(1, Relaxed);
 }
 
-fn text(path: &Path) -> CString {
-    CString::new(path.as_os_str().as_bytes()).unwrap()
-}
-
-/// All zeros but for the size: what an _INIT macro of the header gives, for options.
-macro_rules! options {
-    ($name:ident) => {{
-        // SAFETY: numbers and pointers, which may be zero.
-        let mut options: $name = unsafe { std::mem::zeroed() };
-        options.struct_size = size_of::<$name>();
-        options
-    }};
-}
-
-/// A call that must succeed; its last argument is the error.
+/// Makes a call that must succeed; its last argument is the error.
 macro_rules! ok {
     ($function:ident ( $($argument:expr),* $(,)? )) => {{
         let mut error = no_error();
-        // SAFETY: each call below gives what the header asks for; memory is as large as is said, and lives.
+        // SAFETY: each call below keeps the header's rules; memory is as large as is said, and lives for the call.
         let status = unsafe { $function($($argument,)* &mut error) };
         assert_eq!((status, error.status), (0, 0), "{}: {}", stringify!($function), said(&error));
     }};
-}
-
-fn no_error() -> df11_error {
-    df11_error { status: -1, native_code: -1, message: [0; 504] }
-}
-
-fn said(error: &df11_error) -> String {
-    // SAFETY: the library ends its text with a zero.
-    unsafe { CStr::from_ptr(error.message.as_ptr()) }.to_string_lossy().into_owned()
 }
 
 fn is(status: df11_status, want: Status) {
@@ -100,7 +76,7 @@ fn is(status: df11_status, want: Status) {
 }
 
 fn open(path: &CStr, flags: u32, threads: u32) -> *mut df11_model {
-    let mut options = options!(df11_open_options);
+    let mut options: df11_open_options = init();
     (options.flags, options.threads) = (flags, threads);
     let mut model = null_mut();
     ok!(df11_model_open(path.as_ptr(), &options, &mut model));
@@ -113,7 +89,7 @@ fn free(model: *mut df11_model) {
 }
 
 fn group_info(model: *const df11_model, group: usize) -> df11_group_info {
-    let mut info = options!(df11_group_info);
+    let mut info: df11_group_info = init();
     ok!(df11_model_get_group_info(model, group as u64, &mut info));
     info
 }
@@ -162,16 +138,16 @@ impl<'a> Traffic<'a> {
             8 => uploads(engine, self.device, known.model, known, random),
             9 => self.own_device(engine, known, random),
             10 => binds(engine, self.device, known, random),
-            // A caller may put its log elsewhere at any time.
+            // A caller may replace the log at any time.
             _ => {
                 let level = random.below(6) as i32;
-                // SAFETY: the callback works from any thread for ever.
+                // SAFETY: the callback is a function without state that works on any thread.
                 unsafe { df11_log_set((level > 2).then_some(count_line as _), level, null_mut()) }
             }
         }
     }
 
-    /// A model of this thread's own, opened in any way, used and freed.
+    /// Opens a model in any way, uses it and frees it.
     fn opens(&self, known: &Known, random: &mut Random) {
         let flags = random.below(4) as u32 & (DF11_OPEN_READ | DF11_OPEN_VERIFY);
         let threads = 1 + random.below(3) as u32;
@@ -188,7 +164,7 @@ impl<'a> Traffic<'a> {
         free(model);
     }
 
-    /// What is no model gives an error on every thread, and its message is that thread's.
+    /// Opens what is no model: each thread gets its own error.
     fn refuses(&self, random: &mut Random) {
         let (mut error, mut model) = (no_error(), null_mut());
         let (path, want) = match random.below(2) {
@@ -201,7 +177,7 @@ impl<'a> Traffic<'a> {
         assert!(model.is_null() && said(&error).contains(path.to_str().unwrap()), "{}", said(&error));
     }
 
-    /// A handle of the device that only this step has.
+    /// Opens another handle of the device, uses it and frees it.
     fn own_device(&self, engine: &Engine, known: &Known, random: &mut Random) {
         let (device, model) = (open_device(&self.libcuda), open(&known.path, 0, 1));
         uploads(engine, device, model, known, random);
@@ -211,7 +187,7 @@ impl<'a> Traffic<'a> {
         assert_eq!(engine.current(), engine.context, "another context is current");
     }
 
-    /// Forgets what the emulator notes of each launch.
+    /// Clears the list of launches that the emulator keeps.
     pub fn forget(&self) {
         self.emulator.control("clear", "launches");
     }
@@ -229,14 +205,14 @@ impl Drop for Traffic<'_> {
 }
 
 fn open_device(libcuda: &CStr) -> *mut df11_device {
-    let mut options = options!(df11_device_options);
+    let mut options: df11_device_options = init();
     options.libcuda = libcuda.as_ptr();
     let mut device = null_mut();
     ok!(df11_device_open(0, &options, &mut device));
     device
 }
 
-/// A range of one of `n` things: its first and how many.
+/// Returns a range of `n` things: the first and how many.
 fn range(n: usize, random: &mut Random) -> (usize, usize) {
     let first = random.below(n as u64 + 1) as usize;
     // Short ones as often as long ones.
@@ -257,7 +233,7 @@ fn decodes(model: *const df11_model, known: &Known, random: &mut Random) {
 
 fn reads(model: *const df11_model, known: &Known, random: &mut Random) {
     let tensor = random.below(known.tensors.len() as u64) as usize;
-    let mut info = options!(df11_tensor_info);
+    let mut info: df11_tensor_info = init();
     ok!(df11_model_get_tensor_info(model, tensor as u64, &mut info));
     let mut number = u64::MAX;
     ok!(df11_model_find_tensor(model, info.name, &mut number));
@@ -271,11 +247,11 @@ fn reads(model: *const df11_model, known: &Known, random: &mut Random) {
     assert!(bytes == want[first..first + count]);
 }
 
-/// One thread verifies a model, another looks at its progress and may cancel it.
+/// Verifies a model on one thread while another one reads the progress and may cancel.
 fn verifies(known: &Known, random: &mut Random) {
     /// A progress, which any thread may use.
     struct Shared(*mut df11_progress);
-    // SAFETY: the header says so.
+    // SAFETY: the header says that any thread may use a progress.
     unsafe impl Sync for Shared {}
     impl Shared {
         fn get(&self) -> *mut df11_progress {
@@ -287,7 +263,7 @@ fn verifies(known: &Known, random: &mut Random) {
     let (shared, cancels, path) = (Shared(progress), random.below(2) == 0, known.path.as_c_str());
     let status = std::thread::scope(|scope| {
         let verifier = scope.spawn(|| {
-            let mut options = options!(df11_verify_options);
+            let mut options: df11_verify_options = init();
             (options.threads, options.progress) = (2, shared.get());
             // SAFETY: a text and options that live; no original, no error.
             unsafe { df11_verify_model(path.as_ptr(), null(), &options, null_mut()) }
@@ -308,7 +284,7 @@ fn verifies(known: &Known, random: &mut Random) {
     unsafe { df11_progress_free(progress) };
 }
 
-/// An image written in parts, by as many threads, is the image.
+/// Writes an image in parts, each on a thread of its own, and compares it with the image that one call writes.
 fn images(known: &Known, random: &mut Random) {
     let group = random.below(known.groups.len() as u64) as usize;
     let bytes = group_info(known.model, group).image_bytes as usize;
@@ -327,7 +303,7 @@ fn images(known: &Known, random: &mut Random) {
     assert!(whole == in_parts, "an image in {parts} parts");
 }
 
-/// Decodes a range of a resident and compares it; then the image may go.
+/// Decodes a range of a resident and compares it. When it returns, the image is no longer used.
 fn decodes_there(engine: &Engine, resident: *const df11_resident, stream: Stream, want: &[u16], random: &mut Random) {
     let (first, count) = range(want.len(), random);
     let (status, dst) = (engine.alloc(4), engine.alloc(2 * count as u64));
@@ -359,7 +335,7 @@ fn uploads(engine: &Engine, device: *mut df11_device, model: *const df11_model, 
     engine.destroy(stream);
 }
 
-/// An image that was written on the host and copied by the engine.
+/// Binds an image that was written on the host and copied by the engine.
 fn binds(engine: &Engine, device: *mut df11_device, known: &Known, random: &mut Random) {
     let group = random.below(known.groups.len() as u64) as usize;
     let bytes = group_info(known.model, group).image_bytes as usize;
@@ -376,7 +352,7 @@ fn binds(engine: &Engine, device: *mut df11_device, known: &Known, random: &mut 
     engine.destroy(stream);
 }
 
-/// Everything that the emulator says is alive, with the bytes of device memory.
+/// Returns the numbers of things that are alive in the emulator, and the bytes of device memory.
 pub fn live(emulator: &Emulator) -> Vec<(&'static str, u64)> {
     let kinds =
         ["live.retains", "live.streams", "live.events", "live.allocations", "live.pinned", "live.modules", "bytes"];

@@ -1,21 +1,21 @@
-//! Weights for tests and benches, as bf16 bits: always the same for the same arguments, from a generator of our own.
+//! Weights for tests and benchmarks, as bf16 bits. The same arguments always give the same weights.
 //!
 //! The normal distribution takes a logarithm from the platform's mathematics library. Platforms could differ in its
 //! last bit, which is 2^44 times finer than a bf16; still, no test should keep a hash of these weights.
 
 #![allow(dead_code)] // each test takes the part that it needs
 
-/// The generator SplitMix64: small, fast, and any seed will do.
+/// The generator SplitMix64: small, fast, good with any seed.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// A generator. Different seeds give unrelated sequences.
+    /// Creates a generator. Different seeds give unrelated sequences.
     pub fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    /// 64 random bits.
+    /// Returns 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,17 +23,17 @@ impl Random {
         z ^ z >> 31
     }
 
-    /// A number below `n`, which is not 0.
+    /// Returns a number below `n`, which must not be 0.
     pub fn below(&mut self, n: u64) -> u64 {
         ((self.bits() as u128 * n as u128) >> 64) as u64
     }
 
-    /// A number from 0 up to but not including 1.
+    /// Returns a number from 0 up to but not including 1.
     pub fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Two independent numbers of mean 0 and deviation 1 (Marsaglia's polar method).
+    /// Returns two independent numbers of mean 0 and deviation 1 (Marsaglia's polar method).
     pub fn normal_pair(&mut self) -> (f64, f64) {
         loop {
             let (x, y) = (2.0 * self.unit() - 1.0, 2.0 * self.unit() - 1.0);
@@ -46,13 +46,13 @@ impl Random {
     }
 }
 
-/// The bits of the bf16 nearest to a finite number; of two equally near the even one.
+/// Returns the bits of the bf16 nearest to a finite number; of two that are equally near, the even one.
 pub fn bf16_bits(value: f32) -> u16 {
     let bits = value.to_bits();
     ((bits as u64 + 0x7fff + (bits >> 16 & 1) as u64) >> 16) as u16
 }
 
-/// A bf16 of the given exponent with random sign and mantissa.
+/// Returns a bf16 of the given exponent with random sign and mantissa.
 fn with_exponent(exponent: u8, random: &mut Random) -> u16 {
     let r = random.bits() as u16;
     r & 0x807f | (exponent as u16) << 7
@@ -69,15 +69,15 @@ fn push_gaussian(out: &mut Vec<u16>, n: usize, sigma: f64, random: &mut Random) 
     }
 }
 
-/// Normally distributed weights.
+/// Returns normally distributed weights.
 pub fn gaussian(n: usize, sigma: f64, seed: u64) -> Vec<u16> {
     let mut out = Vec::with_capacity(n);
     push_gaussian(&mut out, n, sigma, &mut Random::new(seed));
     out
 }
 
-/// Weights whose exponents spread as a trained layer's do, about 2.65 bits per code: normally distributed in rows of
-/// 4,096, each row with a deviation of its own. One deviation for all would give 2.59 bits and flatter a decoder.
+/// Returns weights whose exponents spread as those of a trained layer do, about 2.65 bits per code: normally distributed in rows of
+/// 4,096, each row with a deviation of its own. A single deviation would give 2.59 bits and flatter a decoder.
 pub fn trained_like(n: usize, seed: u64) -> Vec<u16> {
     /// Deviation of the logarithm of a row's deviation.
     const SPREAD: f64 = 0.27;
@@ -91,19 +91,19 @@ pub fn trained_like(n: usize, seed: u64) -> Vec<u16> {
     out
 }
 
-/// Weights whose exponents are equally likely within a range.
+/// Returns weights whose exponents are equally likely within a range.
 pub fn uniform_exponents(n: usize, exponents: std::ops::RangeInclusive<u8>, seed: u64) -> Vec<u16> {
     let mut random = Random::new(seed);
     let count = (exponents.end() - exponents.start()) as u64 + 1;
     (0..n).map(|_| with_exponent(exponents.start() + random.below(count) as u8, &mut random)).collect()
 }
 
-/// One weight, n times.
+/// Returns one weight, `n` times.
 pub fn constant(n: usize, bits: u16) -> Vec<u16> {
     vec![bits; n]
 }
 
-/// Normally distributed weights of which a share (0 to 1) is zero, half of those negative, as in pruned models.
+/// Returns normally distributed weights of which a share (0 to 1) is zero, half of those negative, as in pruned models.
 pub fn with_zeros(n: usize, share: f64, seed: u64) -> Vec<u16> {
     let mut random = Random::new(seed);
     let mut out = gaussian(n, 0.02, seed ^ 0x5eed);
@@ -115,13 +115,13 @@ pub fn with_zeros(n: usize, share: f64, seed: u64) -> Vec<u16> {
     out
 }
 
-/// One exponent only, so that every code has one bit and a full block 32,768 weights. Signs and mantissas differ.
+/// Returns weights of one exponent, so that every code has one bit and a full block 32,768 weights. Signs and mantissas differ.
 pub fn one_bit(n: usize, exponent: u8, seed: u64) -> Vec<u16> {
     let mut random = Random::new(seed);
     (0..n).map(|_| with_exponent(exponent, &mut random)).collect()
 }
 
-/// `exponents` exponents, from 100 upwards, that occur 1, 1, 2, 3, 5, … times, in random order: the counts that make
+/// Returns weights of `exponents` exponents, from 100 upwards, that occur 1, 1, 2, 3, 5, … times, in random order. These counts make
 /// Huffman codes longest. The longest code has about as many bits as there are exponents.
 pub fn fibonacci(exponents: u8, seed: u64) -> Vec<u16> {
     let (mut a, mut b, mut counts) = (1, 1, Vec::new());
@@ -132,7 +132,7 @@ pub fn fibonacci(exponents: u8, seed: u64) -> Vec<u16> {
     of_counts(100, &counts, seed)
 }
 
-/// Weights whose exponents from `first` upwards occur exactly so often, in random order.
+/// Returns weights whose exponents from `first` upwards occur as often as `counts` says, in random order.
 pub fn of_counts(first: u8, counts: &[usize], seed: u64) -> Vec<u16> {
     let mut random = Random::new(seed);
     let mut out = Vec::with_capacity(counts.iter().sum());

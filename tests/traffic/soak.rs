@@ -1,7 +1,7 @@
 //! What tests/support/traffic.rs does at random, all by the C ABI, for a long time, after which the process is as large as before.
 //! In a process of its own, because what other tests allocate would count.
 //!
-//! `DF11_SOAK_SECONDS` says how long, 5 without it; a release takes 600 (`make test-deep`, tests/deep.md).
+//! `DF11_SOAK_SECONDS` says how long, 5 without it; a release takes 600 (`make test-deep`, tests/README.md).
 #![cfg(target_os = "linux")]
 
 use crate::support;

@@ -116,10 +116,13 @@ fn heads_that_lie_with_the_right_checksum_are_refused_or_harmless() {
     emulator.assert_no_fault();
 }
 
-/// Thousands of damaged images, section by section, with a status and without: no access goes astray, every kernel ends, and the status is what the
-/// oracle says of the same bytes.
+/// Thousands of damaged images, section by section, with a status and without: no access goes astray and every kernel ends. Where
+/// the status stays 0, the weights are those that the oracle decodes from the same bytes.
+///
+/// The status does not always say what the oracle says: see the last lines. Most of this damage is gross. Of single bytes that
+/// change in the codes alone, more go unreported than these lines would allow.
 #[test]
-fn thousands_of_damaged_images_are_judged_as_the_oracle_does() {
+fn damaged_images_are_reported_or_decode_as_the_oracle_does() {
     let emulator = Emulator::new();
     let engine = emulator.engine(0);
     let (device, stream) = (emulator.open(0), engine.stream());

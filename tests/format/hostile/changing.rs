@@ -5,8 +5,8 @@ use std::path::Path;
 use df11::{DecodeOptions, Model, OpenOptions, Status};
 use half::bf16;
 
-use super::support::{encoder, files};
 use super::support::weights::{self, Random};
+use super::support::{encoder, files};
 use super::{base, file, offset_of};
 
 #[cfg(unix)]
