@@ -44,10 +44,9 @@ fn every_wrong_argument_is_refused_before_anything_is_called() {
         let batch = |residents: &[&Resident], dst: u64, bytes: u64, status: u64| {
             cuda::decompress_batch(residents, &[dst], &[bytes], status, stream)
         };
-        let upload = |group: usize, at: u64, bytes: u64| {
-            device.upload(model.group(group).unwrap(), at, bytes, stream, None).map(drop)
-        };
-        let bind = |group: usize, at: u64, bytes: u64| device.bind(model.group(group).unwrap(), at, bytes).map(drop);
+        let group = model.group(0).unwrap();
+        let upload = |at: u64, bytes: u64| device.upload(group, at, bytes, stream, None).map(drop);
+        let bind = |at: u64, bytes: u64| device.bind(group, at, bytes).map(drop);
         // What is meant, and what to do.
         let of_tensor = resident.decompress_tensors(&vec![dst; ends], &vec![1; ends], 0, stream).unwrap_err();
         let of_group = cuda::decompress_batch(&[&resident; 2], &[dst, dst + 1], &[whole; 2], 0, stream).unwrap_err();
@@ -95,15 +94,13 @@ fn every_wrong_argument_is_refused_before_anything_is_called() {
                 (batch(&[&resident], dst, whole - 1, 0), BufferTooSmall, any),
                 (batch(&[&resident], dst, whole, 2), Misaligned, any),
                 (batch(&[&resident], dst, whole, u64::MAX - 3), InvalidArgument, any),
-                (upload(9, image, bytes), NotFound, any),
-                (upload(0, 0, bytes), InvalidArgument, any),
-                (upload(0, image + 128, bytes), Misaligned, any),
-                (upload(0, image, bytes - 1), BufferTooSmall, any),
-                (bind(9, image, bytes), NotFound, any),
-                (bind(0, 0, bytes), InvalidArgument, any),
-                (bind(0, image + 16, bytes), Misaligned, any),
-                (bind(0, image, bytes - 1), BufferTooSmall, any),
-                (bind(0, u64::MAX - 255, bytes), InvalidArgument, any),
+                (upload(0, bytes), InvalidArgument, any),
+                (upload(image + 128, bytes), Misaligned, any),
+                (upload(image, bytes - 1), BufferTooSmall, any),
+                (bind(0, bytes), InvalidArgument, any),
+                (bind(image + 16, bytes), Misaligned, any),
+                (bind(image, bytes - 1), BufferTooSmall, any),
+                (bind(u64::MAX - 255, bytes), InvalidArgument, any),
                 (null, InvalidArgument, any),
                 (small, BufferTooSmall, |e: &Error| e.to_string().starts_with("the staging memory holds 4095 bytes")),
                 // Nothing to do is done.

@@ -67,9 +67,7 @@ fn ranges_outside_the_group_are_refused() {
         let error = case.memory.group(0).unwrap().decompress(first, to, &DecodeOptions::default()).unwrap_err();
         assert_eq!(error.status(), Status::InvalidArgument, "{first} + {count}: {error}");
     }
-    let error = case.memory.group(1).unwrap().decompress(0, &mut buffer, &DecodeOptions::default()).unwrap_err();
-    assert_eq!(error.status(), Status::NotFound);
-    assert_eq!(case.memory.group(usize::MAX).unwrap().verify(1).unwrap_err().status(), Status::NotFound);
+    assert!(case.memory.group(1).is_none() && case.memory.group(usize::MAX).is_none());
 }
 
 #[test]
