@@ -1,10 +1,11 @@
 /*
- * Compresses a model with every thread there is, shows how far it is, and says what came of it.
+ * Compresses a model with all processors, shows the progress, and prints the result. Ctrl-C stops it; the same command
+ * resumes it.
  *
  *     compress SOURCE DESTINATION [PRESET]
  *
- * SOURCE is a folder in Hugging Face layout or a .safetensors file. DESTINATION is a new folder, or a file if its name ends
- * in .safetensors. Without PRESET the groups are chosen by the model's config.json and the names of its tensors.
+ * SOURCE is a folder in Hugging Face layout or a .safetensors file. DESTINATION is a new folder, or a file if its name
+ * ends in .safetensors. Without PRESET the groups are chosen by the model's config.json and the names of its tensors.
  *
  *     cc -O2 -o compress examples/compress.c -Iinclude -Ltarget/release -ldf11 -Wl,-rpath,$PWD/target/release
  */
@@ -24,7 +25,7 @@ static void interrupt(int signal)
     interrupted = 1;
 }
 
-/* Called at most 20 times a second; what it returns ends the work, and what is done stays for DF11_COMPRESS_RESUME. */
+/* Called at most 20 times a second. A result other than 0 ends the work; DF11_COMPRESS_RESUME can continue it later. */
 static int32_t show(void *user, uint64_t done, uint64_t total)
 {
     (void)user;
@@ -33,7 +34,7 @@ static int32_t show(void *user, uint64_t done, uint64_t total)
     return interrupted;
 }
 
-/* Names come from the file: they may hold anything, and are not for a terminal as they are. */
+/* Names come from the file and may contain control characters, which must not reach a terminal. */
 static void print_escaped(const char *text)
 {
     for (; *text != 0; text++) {
@@ -48,7 +49,7 @@ static void left_plain(void *user, const char *tensor, const char *group, const 
 {
     (void)user;
     (void)group;
-    printf("left as it is: ");
+    printf("stays plain: ");
     print_escaped(tensor);
     printf(": ");
     print_escaped(reason);

@@ -1,12 +1,12 @@
 /*
- * Decodes a DF11 model, on a CUDA device where there is one, else on the CPU with every thread there is; says how fast; and
+ * Decodes a DF11 model on a CUDA device if there is one, else on the CPU with all processors. Prints the speed, and
  * compares each tensor with the original.
  *
  *     decompress [--cpu] MODEL [ORIGINAL]
  *
- * MODEL is a folder or a .safetensors file; ORIGINAL, where it is given, holds the tensors as they were before
- * compression. The same program for the CPU stands beside this one in Rust; engine.cc shows the device's side with the
- * CUDA runtime, two streams and a captured graph.
+ * MODEL is a folder or a .safetensors file. ORIGINAL contains the tensors before compression. decompress.cc,
+ * decompress.go and decompress.rs are the same program in other languages (the last for the CPU only). engine.cc shows
+ * decoding on a device with the CUDA runtime, two streams and a captured graph.
  *
  *     cc -O2 -o decompress examples/decompress.c -Iinclude -Ltarget/release -ldf11 -ldl -Wl,-rpath,$PWD/target/release
  */
@@ -28,20 +28,20 @@ static double seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* What the program decodes with: a CUDA device or, without one, threads. */
+/* The means of decoding: a CUDA device or, without one, threads. */
 typedef struct {
     uint32_t threads;
     df11_device *device; /* NULL without one */
     CUdevice cuda_device;
     CUstream stream;
     uint64_t groups;
-    CUdeviceptr *images; /* each group's, compressed: they stay on the device */
+    CUdeviceptr *images; /* one for each group: compressed, and kept on the device */
     df11_resident **residents;
     CUdeviceptr output; /* one group, decoded */
-    CUdeviceptr status; /* what kernels have found wrong, a uint32_t */
+    CUdeviceptr status; /* a uint32_t that the kernels set if they find an error */
 } decoder;
 
-/* Attaches to the first CUDA device and brings every group there. 0 after an error, which is printed. */
+/* Opens the first CUDA device and uploads every group. Returns 0 after an error, which it prints. */
 static int device_begin(decoder *d, const df11_model *model)
 {
     df11_error error;
@@ -51,7 +51,7 @@ static int device_begin(decoder *d, const df11_model *model)
     int count = 0;
     if (!cuda_load(NULL) || cuDeviceGetCount(&count) != 0 || count == 0)
         return 1;
-    /* An engine has done this long before: libdf11 makes no context, and uses the one that is the device's primary. */
+    /* An engine has made a context already. libdf11 makes none: it uses the device's primary context. */
     CUDA(cuDeviceGet(&d->cuda_device, 0));
     CUDA(cuDevicePrimaryCtxRetain(&context, d->cuda_device));
     CUDA(cuCtxSetCurrent(context));
@@ -78,8 +78,8 @@ static int device_begin(decoder *d, const df11_model *model)
             return 0;
         }
         CUDA(cuMemAlloc(&d->images[g], (size_t)info.image_bytes));
-        if (df11_device_upload(d->device, model, g, d->images[g], (size_t)info.image_bytes, d->stream, &d->residents[g], &error) !=
-            DF11_OK) {
+        if (df11_device_upload(d->device, model, g, d->images[g], (size_t)info.image_bytes, d->stream,
+                               &d->residents[g], &error) != DF11_OK) {
             fprintf(stderr, "decompress: %s\n", error.message);
             return 0;
         }
@@ -117,7 +117,7 @@ static void device_end(decoder *d)
     CUDA(cuDevicePrimaryCtxRelease(d->cuda_device));
 }
 
-/* Waits for the device, and tells whether it has found anything wrong. */
+/* Waits for the device. Returns 0 if a kernel has found an error. */
 static int device_wait(const decoder *d)
 {
     uint32_t status = DF11_OK;
@@ -128,7 +128,7 @@ static int device_wait(const decoder *d)
     return status == DF11_OK;
 }
 
-/* Decodes a group: on the device into `output`, without waiting, else into `buffer`. */
+/* Decodes a group: on the device into `output`, without waiting for it, or on the CPU into `buffer`. */
 static df11_status decode(const decoder *d, const df11_model *model, uint64_t group, uint64_t weights, void *buffer,
                           df11_error *error)
 {
@@ -138,7 +138,7 @@ static df11_status decode(const decoder *d, const df11_model *model, uint64_t gr
     return df11_model_decompress(model, group, 0, weights, buffer, bytes, d->threads, error);
 }
 
-/* Decodes every group into one buffer, again and again for a quarter of a second, and prints the speed. */
+/* Decodes all groups repeatedly for a quarter of a second, and prints the speed. */
 static int measure(const decoder *d, const df11_model *model)
 {
     df11_error error;
@@ -161,7 +161,7 @@ static int measure(const decoder *d, const df11_model *model)
     printf("%" PRIu64 " groups, %" PRIu64 " weights, %" PRIu64 " bytes instead of %" PRIu64 ": %.3f bits per weight\n",
            groups, weights, packed, 2 * weights, 8.0 * (double)packed / (double)weights);
 
-    /* One buffer serves all groups, as an engine's does that decodes each layer just before it is used. */
+    /* One buffer serves all groups, as in an engine that decodes each layer just before it uses it. */
     size_t bytes = 2 * (size_t)largest;
     void *buffer = malloc(bytes);
     if (buffer == NULL) {
@@ -191,14 +191,15 @@ static int measure(const decoder *d, const df11_model *model)
     if (d->device != NULL)
         printf("decoded %u times on the device: %.2f GB/s of bf16\n", rounds, speed);
     else
-        printf("decoded %u times on the CPU with up to %" PRIu32 " thread(s): %.2f GB/s of bf16\n", rounds, d->threads, speed);
+        printf("decoded %u times on the CPU with up to %" PRIu32 " thread(s): %.2f GB/s of bf16\n", rounds, d->threads,
+               speed);
     free(buffer);
     return 0;
 }
 
 /*
- * Reads a whole tensor; NULL after an error, which is printed. A compressed one comes from the device, if `d` has one: a range
- * of its group.
+ * Reads a whole tensor. If `d` has a device, a compressed tensor is decoded there, as a range of its group. Returns
+ * NULL after an error, which it prints.
  */
 static void *read_tensor(const decoder *d, const df11_model *model, uint64_t tensor, df11_tensor_info *info)
 {
@@ -214,8 +215,8 @@ static void *read_tensor(const decoder *d, const df11_model *model, uint64_t ten
         if (d->device == NULL || info->group == DF11_NO_GROUP) {
             if (df11_model_read_tensor(model, tensor, 0, values, bytes, d->threads, &error) == DF11_OK)
                 return values;
-        } else if (df11_resident_decompress_range(d->residents[info->group], info->group_offset, bytes / 2, d->output, bytes,
-                                         d->status, d->stream, &error) == DF11_OK) {
+        } else if (df11_resident_decompress_range(d->residents[info->group], info->group_offset, bytes / 2, d->output,
+                                                  bytes, d->status, d->stream, &error) == DF11_OK) {
             if (device_wait(d)) {
                 CUDA(cuMemcpyDtoH(values, d->output, bytes));
                 return values;
@@ -229,7 +230,7 @@ static void *read_tensor(const decoder *d, const df11_model *model, uint64_t ten
     return NULL;
 }
 
-/* Compares every tensor of the model with the one of that name in the original. */
+/* Compares every tensor of the model with the original's tensor of the same name. */
 static int compare(const decoder *d, const df11_model *model, const df11_model *original)
 {
     const decoder host = {.threads = d->threads};

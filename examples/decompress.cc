@@ -1,10 +1,11 @@
-// Decodes a DF11 model, on a CUDA device where there is one, else on the CPU with every thread there is; says how fast;
-// and compares each tensor with the original.
+// Decodes a DF11 model on a CUDA device if there is one, else on the CPU with all processors. Prints the speed, and
+// compares each tensor with the original.
 //
 //     decompress [--cpu] MODEL [ORIGINAL]
 //
-// MODEL is a folder or a .safetensors file; ORIGINAL, where it is given, holds the tensors as they were before
-// compression. The same program stands beside this one in C and in Rust; offload.cc shows more of the device's side.
+// MODEL is a folder or a .safetensors file. ORIGINAL contains the tensors before compression. decompress.c,
+// decompress.go and decompress.rs are the same program in other languages. engine.cc and offload.cc show more of
+// decoding on a device.
 //
 //     c++ -std=c++17 -O2 -o decompress examples/decompress.cc -Iinclude -Ibindings/cpp -Ltarget/release -ldf11 -ldl
 //         -Wl,-rpath,$PWD/target/release
@@ -24,7 +25,7 @@
 
 namespace {
 
-// Device memory of the program's.
+// Device memory that the program owns.
 class Memory {
   public:
     explicit Memory(std::size_t bytes) { CUDA(cuMemAlloc(&address_, bytes)); }
@@ -37,8 +38,8 @@ class Memory {
     CUdeviceptr address_ = 0;
 };
 
-// The context and the stream of the first CUDA device. An engine has made them long before: libdf11 makes no context,
-// and uses the one that is the device's primary.
+// The context and a stream of the first CUDA device. An engine has made them already. libdf11 makes no context: it uses
+// the device's primary context.
 class Cuda {
   public:
     Cuda() {
@@ -62,7 +63,7 @@ class Cuda {
     CUstream stream_ = nullptr;
 };
 
-// Every group on the device, compressed, and one group's memory to decode to.
+// All groups on the device, compressed, and memory for one decoded group.
 class OnDevice {
   public:
     OnDevice(const df11::Model &model, const Cuda &cuda, df11::Device device)
@@ -85,17 +86,17 @@ class OnDevice {
     ~OnDevice() { cuda_.wait(); }
 
     void decode(const df11::Group &group) const {
-        residents_[group.index()].decompress(output_->get(), static_cast<std::size_t>(group.data_bytes()), status_.get(),
-                                             cuda_.stream());
+        residents_[group.index()].decompress(output_->get(), static_cast<std::size_t>(group.data_bytes()),
+                                             status_.get(), cuda_.stream());
     }
-    // A compressed tensor: a range of its group.
+    // Reads a compressed tensor, which is a range of its group.
     void read(const df11::Tensor &tensor, std::vector<unsigned char> &values) const {
         residents_[*tensor.group()].decompress_range(tensor.group_offset(), tensor.data_bytes() / 2, output_->get(),
                                                      values.size(), status_.get(), cuda_.stream());
         wait();
         CUDA(cuMemcpyDtoH(values.data(), output_->get(), values.size()));
     }
-    // Waits for the device, and throws if it has found anything wrong.
+    // Waits for the device, and throws if a kernel has found an error.
     void wait() const {
         std::uint32_t status = DF11_OK;
         cuda_.wait();
@@ -108,14 +109,14 @@ class OnDevice {
   private:
     const Cuda &cuda_;
     df11::Device device_;
-    Memory status_;                                // what kernels have found wrong, a uint32_t
-    std::vector<std::unique_ptr<Memory>> images_;  // each group's, compressed: they stay on the device
+    Memory status_;                                // a uint32_t that the kernels set if they find an error
+    std::vector<std::unique_ptr<Memory>> images_;  // one for each group: compressed, and kept on the device
     std::vector<df11::Resident> residents_;
     std::unique_ptr<Memory> output_;  // one group, decoded
 };
 
-// Decodes every group into one buffer, again and again for a quarter of a second, and prints the speed. One buffer
-// serves all groups, as an engine's does that decodes each layer just before it is used.
+// Decodes all groups repeatedly for a quarter of a second, and prints the speed. One buffer serves all groups, as in an
+// engine that decodes each layer just before it uses it.
 void measure(const df11::Model &model, const OnDevice *device, std::uint32_t threads) {
     std::uint64_t weights = 0, packed = 0, largest = 0;
     for (const df11::Group &group : model.groups()) {
@@ -153,7 +154,7 @@ void measure(const df11::Model &model, const OnDevice *device, std::uint32_t thr
                     threads, speed);
 }
 
-// Compares every tensor of the model with the one of that name in the original.
+// Compares every tensor of the model with the original's tensor of the same name.
 bool compare(const df11::Model &model, const OnDevice *device, const df11::Model &original, std::uint32_t threads) {
     std::size_t same = 0;
     std::vector<unsigned char> got, want;

@@ -1,12 +1,12 @@
 //go:build ignore
 
-// Decodes a DF11 model, on a CUDA device where there is one, else on the CPU with every thread there is; says how fast;
-// and compares each tensor with the original.
+// Decodes a DF11 model on a CUDA device if there is one, else on the CPU with all processors. Prints the speed, and
+// compares each tensor with the original.
 //
 //	decompress [--cpu] MODEL [ORIGINAL]
 //
-// MODEL is a folder or a .safetensors file; ORIGINAL, where it is given, holds the tensors as they were before
-// compression. The same program stands beside this one in C, C++ and Rust.
+// MODEL is a folder or a .safetensors file. ORIGINAL contains the tensors before compression. decompress.c,
+// decompress.cc and decompress.rs are the same program in other languages.
 //
 //	make install PREFIX=$HOME/df11
 //	cd examples && PKG_CONFIG_PATH=$HOME/df11/lib/pkgconfig go build -o decompress decompress.go
@@ -17,8 +17,7 @@ package main
 #cgo LDFLAGS: -ldl
 #include "driver.h"
 
-// The driver's calls, as the program makes them. A failure ends the program, as in the example in C; streams are
-// numbers for Go.
+// The calls of the CUDA driver. A failure ends the program, as in decompress.c. Streams are numbers in Go.
 
 static int device_there(void)
 {
@@ -28,7 +27,7 @@ static int device_there(void)
 
 static CUdevice device;
 
-// An engine has done this long before: libdf11 makes no context, and uses the one that is the device's primary.
+// An engine has made a context already. libdf11 makes none: it uses the device's primary context.
 static uintptr_t device_begin(void)
 {
 	CUcontext context;
@@ -127,26 +126,26 @@ func run(cpu bool, args []string) (bool, error) {
 	return d.compare(&decoder{model: original, threads: host.threads})
 }
 
-// decoder is what the program decodes with: a CUDA device or, without one, threads.
+// decoder is the means of decoding: a CUDA device or, without one, threads.
 type decoder struct {
 	model   *df11.Model
 	threads int
 	gpu     *gpu // nil without one
 }
 
-// gpu is a device with every group of the model on it, compressed.
+// gpu is a device with all groups of the model, compressed.
 type gpu struct {
 	device    *df11.Device // nil if it cannot be used
 	stream    uintptr
-	images    []uintptr // each group's: they stay on the device
+	images    []uintptr // one for each group, kept on the device
 	residents []*df11.Resident
 	output    uintptr // one group, decoded
-	status    uintptr // what kernels have found wrong, a uint32
+	status    uintptr // a uint32 that the kernels set if they find an error
 }
 
-// attach attaches to the first CUDA device and brings every group there. There is no gpu where there is no device.
+// attach opens the first CUDA device and uploads all groups. It returns nil if there is no device.
 func attach(model *df11.Model) (*gpu, error) {
-	// The driver's calls here, not libdf11's, want the context on their thread.
+	// The calls of the driver below, but not those of libdf11, need the context on their thread.
 	runtime.LockOSThread()
 	if C.device_there() == 0 {
 		return nil, nil
@@ -195,7 +194,7 @@ func (g *gpu) close() {
 	C.device_end(C.uintptr_t(g.stream))
 }
 
-// wait waits for the device, and tells whether it has found anything wrong.
+// wait waits for the device. The error is what a kernel has found.
 func (g *gpu) wait() error {
 	C.stream_wait(C.uintptr_t(g.stream))
 	var status uint32
@@ -206,7 +205,7 @@ func (g *gpu) wait() error {
 	return nil
 }
 
-// measure decodes every group into one buffer, again and again for a quarter of a second, and prints the speed.
+// measure decodes all groups repeatedly for a quarter of a second, and prints the speed.
 func (d *decoder) measure() error {
 	var weights, packed, largest uint64
 	groups := d.model.Groups()
@@ -222,7 +221,7 @@ func (d *decoder) measure() error {
 	fmt.Printf("%d groups, %d weights, %d bytes instead of %d: %.3f bits per weight\n", len(groups), weights, packed,
 		2*weights, 8*float64(packed)/float64(weights))
 
-	// One buffer serves all groups, as an engine's does that decodes each layer just before it is used.
+	// One buffer serves all groups, as in an engine that decodes each layer just before it uses it.
 	buffer := make([]df11.BF16, largest)
 	start, rounds := time.Now(), 0
 	for rounds == 0 || time.Since(start) < 250*time.Millisecond {
@@ -253,7 +252,7 @@ func (d *decoder) measure() error {
 	return nil
 }
 
-// read reads a whole tensor. A compressed one comes from the device, if there is one: a range of its group.
+// read reads a whole tensor. If there is a device, a compressed tensor is decoded there, as a range of its group.
 func (d *decoder) read(t df11.TensorInfo) ([]byte, error) {
 	values := make([]byte, t.DataBytes)
 	if d.gpu == nil || t.Group < 0 {
@@ -270,7 +269,7 @@ func (d *decoder) read(t df11.TensorInfo) ([]byte, error) {
 	return values, err
 }
 
-// compare compares every tensor of the model with the one of that name in the original.
+// compare compares every tensor of the model with the original's tensor of the same name.
 func (d *decoder) compare(original *decoder) (bool, error) {
 	same := 0
 	for _, ours := range d.model.Tensors() {

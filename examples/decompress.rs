@@ -1,9 +1,9 @@
-//! Decodes a DF11 model with every thread there is, says how fast, and compares each tensor with the original.
+//! Decodes a DF11 model on the CPU with all processors. Prints the speed, and compares each tensor with the original.
 //!
 //!     decompress MODEL [ORIGINAL]
 //!
-//! MODEL is a folder or a .safetensors file; ORIGINAL, where it is given, holds the tensors as they were before
-//! compression. The same program stands beside this one in C.
+//! MODEL is a folder or a .safetensors file. ORIGINAL contains the tensors before compression. decompress.c, decompress.cc
+//! and decompress.go are the same program in other languages, which also decode on a CUDA device.
 
 use df11::{DecodeOptions, Error, Model, OpenOptions, bf16};
 use std::process::ExitCode;
@@ -37,7 +37,7 @@ fn run(path: &str, original: Option<&String>) -> Result<bool, Error> {
     }
 }
 
-/// Decodes every group into one buffer, again and again for a quarter of a second, and prints the speed.
+/// Decodes all groups repeatedly for a quarter of a second, and prints the speed.
 fn measure(model: &Model, options: &DecodeOptions) -> Result<(), Error> {
     let weights: u64 = model.groups().map(|g| g.element_count()).sum();
     let packed: u64 = model.groups().map(|g| g.packed_bytes()).sum();
@@ -53,7 +53,7 @@ fn measure(model: &Model, options: &DecodeOptions) -> Result<(), Error> {
         8.0 * packed as f64 / weights as f64
     );
 
-    // One buffer serves all groups, as an engine's does that decodes each layer just before it is used.
+    // One buffer serves all groups, as in an engine that decodes each layer just before it uses it.
     let mut buffer = vec![bf16::ZERO; largest as usize];
     let start = Instant::now();
     let mut rounds = 0;
@@ -68,7 +68,7 @@ fn measure(model: &Model, options: &DecodeOptions) -> Result<(), Error> {
     Ok(())
 }
 
-/// Compares every tensor of the model with the one of that name in the original.
+/// Compares every tensor of the model with the original's tensor of the same name.
 fn compare(model: &Model, original: &Model, options: &DecodeOptions) -> Result<bool, Error> {
     let mut same = 0;
     for tensor in model.tensors() {

@@ -1,11 +1,11 @@
 /*
- * The CUDA driver for programs that build without a CUDA toolkit: the calls that our examples and GPU tests make, found
- * at run time. An engine includes <cuda.h> instead; the types and names are the same.
+ * The CUDA driver for programs that are built without a CUDA toolkit: the calls that the examples and GPU tests make,
+ * found at run time. An engine includes <cuda.h> instead, which has the same types and names.
  *
- *     if (!cuda_load(NULL)) ...                 no driver on this machine
+ *     if (!cuda_load(NULL)) ...                 there is no driver on this machine
  *     CUDA(cuMemAlloc(&address, bytes));        prints and exits after an error
  *
- * Results are plain integers: a driver may return codes that this header has never heard of.
+ * Results are plain integers, because a driver may return codes that this header does not know.
  */
 #ifndef DF11_EXAMPLE_DRIVER_H
 #define DF11_EXAMPLE_DRIVER_H
@@ -40,7 +40,7 @@ enum {
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76
 };
 
-/* name in <cuda.h>, name in the library, parameters */
+/* The name in <cuda.h>, the name in the library, the parameters. */
 #define CUDA_CALLS(CALL)                                                                                              \
     CALL(cuInit, "cuInit", (unsigned flags))                                                                          \
     CALL(cuDriverGetVersion, "cuDriverGetVersion", (int *version))                                                    \
@@ -91,7 +91,10 @@ enum {
 CUDA_CALLS(CUDA_POINTER)
 #undef CUDA_POINTER
 
-/* Finds the driver: `path`, else what DF11_LIBCUDA names, else the system's. 0 if there is none; says why if `path` was. */
+/*
+ * Loads the driver: `path`, or if that is NULL the one that DF11_LIBCUDA names, or else the system's. Returns 0 if
+ * there is none. If `path` was given, it prints why.
+ */
 static inline int cuda_load(const char *path)
 {
     const char *name = path != NULL ? path : getenv("DF11_LIBCUDA");
@@ -126,7 +129,7 @@ static inline void cuda_check(CUresult result, const char *call, const char *fil
     exit(1);
 }
 
-/* Makes a call of the driver; prints and exits if it fails. */
+/* Makes a call of the driver. Prints the error and exits if it fails. */
 #define CUDA(call) cuda_check((call), #call, __FILE__, __LINE__)
 
 #endif

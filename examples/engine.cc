@@ -1,12 +1,12 @@
-// How an inference engine uses libdf11: the compressed layers stay on the device, two slots hold decoded ones, and layer
-// l + 1 is decoded into one slot on a stream of its own while layer l computes from the other. The whole pass is captured
-// once and replayed, as engines do.
+// Shows how an inference engine uses libdf11. The compressed layers stay on the device, and two slots hold decoded
+// layers: while layer l computes from one slot, layer l + 1 is decoded into the other on a stream of its own. The whole
+// pass is captured in a graph once and then replayed.
 //
 //     engine MODEL
 //
-// The engine owns every byte of device memory, every stream and every event; libdf11 puts launches on the stream that it
-// is given, and nothing else. What stands for computing here is a copy to the host, where each layer is compared with the
-// CPU's decoding. Calls of CUDA's runtime; decompress.c shows the driver's.
+// The engine owns all device memory, streams and events. libdf11 only puts launches on the stream that it is given. In
+// this example a copy to the host stands for the computation, and each layer is compared with the CPU's decoding. The
+// program uses the CUDA runtime; decompress.c uses the driver.
 //
 //     c++ -std=c++17 -O2 -o engine examples/engine.cc -Iinclude -Ibindings/cpp -Ltarget/release -ldf11 -ldl
 //         -Wl,-rpath,$PWD/target/release
@@ -31,23 +31,23 @@ void cuda(cudaError_t error) {
     if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
 }
 
-// Device memory of the engine's. A real engine takes it from its pool.
+// Device memory that the engine owns. A real engine takes it from its pool.
 struct Memory {
     void *address = nullptr;
     explicit Memory(size_t bytes) { cuda(cudaMalloc(&address, bytes)); }
     Memory(Memory &&other) noexcept : address(std::exchange(other.address, nullptr)) {}
     ~Memory() { cudaFree(address); }
-    df11_devptr device() const { return reinterpret_cast<uintptr_t>(address); }
+    df11_devptr device() const { return df11::device_address(address); }
 };
 
 struct Layer {
     std::size_t bytes;  // decoded
     Memory image;
     df11::Resident resident;
-    std::vector<uint16_t> on_host;  // as the CPU decodes it
+    std::vector<uint16_t> on_host;  // decoded by the CPU, for the comparison
 };
 
-// A slot for a decoded layer: `decoded` says that it may be read, `done` that it may be overwritten.
+// A slot for a decoded layer. After the event `decoded` it may be read, after `done` it may be overwritten.
 struct Slot {
     Memory memory;
     cudaEvent_t decoded{}, done{};
@@ -56,7 +56,9 @@ struct Slot {
         cuda(cudaEventCreateWithFlags(&done, cudaEventDisableTiming));
     }
     Slot(Slot &&other) noexcept
-        : memory(std::move(other.memory)), decoded(std::exchange(other.decoded, {})), done(std::exchange(other.done, {})) {}
+        : memory(std::move(other.memory)),
+          decoded(std::exchange(other.decoded, {})),
+          done(std::exchange(other.done, {})) {}
     ~Slot() {
         if (decoded) cudaEventDestroy(decoded);
         if (done) cudaEventDestroy(done);
@@ -65,13 +67,16 @@ struct Slot {
 
 class Engine {
   public:
-    // Attaching loads every kernel, so that no later call has to.
+    // Opening the device loads every kernel, so that no later call has to.
     Engine(const df11::Model &model, int ordinal) : device_(df11::Device::open(ordinal)) {
         cuda(cudaStreamCreateWithFlags(&decode_, cudaStreamNonBlocking));
         cuda(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking));
         size_t largest = 0, all = 0;
         for (const df11::Group &group : model.groups()) {
-            Layer layer{group.data_bytes(), Memory(group.image_bytes()), {}, std::vector<uint16_t>(group.element_count())};
+            Layer layer{group.data_bytes(),
+                        Memory(group.image_bytes()),
+                        {},
+                        std::vector<uint16_t>(group.element_count())};
             layer.resident = device_.upload(model, group.index(), layer.image.device(), group.image_bytes(), decode_);
             model.decompress(group.index(), layer.on_host);
             largest = std::max(largest, layer.bytes);
@@ -81,7 +86,7 @@ class Engine {
         }
         for (int slot = 0; slot < 2; slot++) slots_.emplace_back(largest);
         status_ = std::make_unique<Memory>(sizeof(uint32_t));
-        // The kernels only ever raise the status: cleared once, looked at when it suits.
+        // Kernels write the status only after an error. It is cleared once, and may be read at any time.
         cuda(cudaMemsetAsync(status_->address, 0, sizeof(uint32_t), decode_));
         cuda(cudaMallocHost(reinterpret_cast<void **>(&output_), all + sizeof(uint32_t)));
         all_ = all;
@@ -95,7 +100,7 @@ class Engine {
         cudaStreamDestroy(decode_);
     }
 
-    // One forward pass, launched into the two streams; begins and ends on the compute stream.
+    // Launches one forward pass into the two streams. It begins and ends on the compute stream.
     void pass() {
         cuda(cudaEventRecord(slots_[0].done, compute_));
         cuda(cudaEventRecord(slots_[1].done, compute_));
@@ -106,13 +111,14 @@ class Engine {
             layer.resident.decompress(slot.memory.device(), layer.bytes, status_->device(), decode_);
             cuda(cudaEventRecord(slot.decoded, decode_));
             cuda(cudaStreamWaitEvent(compute_, slot.decoded, 0));
-            cuda(cudaMemcpyAsync(output_ + offsets_[l], slot.memory.address, layer.bytes, cudaMemcpyDeviceToHost, compute_));
+            cuda(cudaMemcpyAsync(output_ + offsets_[l], slot.memory.address, layer.bytes, cudaMemcpyDeviceToHost,
+                                 compute_));
             cuda(cudaEventRecord(slot.done, compute_));
         }
         cuda(cudaMemcpyAsync(output_ + all_, status_->address, sizeof(uint32_t), cudaMemcpyDeviceToHost, compute_));
     }
 
-    // The same pass as a graph: decoding is launches only, so it may be captured like any kernel of the engine's.
+    // Captures the same pass as a graph. Decoding consists of launches only, so it can be captured like any kernel.
     void capture() {
         cudaGraph_t graph{};
         cuda(cudaStreamBeginCapture(compute_, cudaStreamCaptureModeThreadLocal));
@@ -124,7 +130,7 @@ class Engine {
 
     void replay() { cuda(cudaGraphLaunch(graph_, compute_)); }
 
-    // Waits for the pass and counts the layers that came out as the CPU decodes them.
+    // Waits for the pass, and counts the layers that equal the CPU's decoding.
     size_t right() {
         cuda(cudaStreamSynchronize(compute_));
         uint32_t status;

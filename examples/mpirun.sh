@@ -1,11 +1,11 @@
 #!/bin/sh
-# Compresses a model on several machines with Open MPI: every process does its part of the groups, then the model is
-# completed. All machines see SOURCE and OUT on a common disk.
+# Compresses a model on several machines with Open MPI. Every process compresses its part of the groups, and then the
+# model is completed. SOURCE and OUT are on a disk that all machines share.
 #
 #   MPIRUN="mpirun --hostfile hosts --map-by ppr:1:node" examples/mpirun.sh SOURCE OUT [--preset NAME …]
 #
-# SOURCE and OUT as paths that are the same everywhere. The same command again goes on after a failure. Set DF11 if the
-# tool `df11` is not in PATH, and DF11_THREADS if a process should not use all processors it may.
+# The paths SOURCE and OUT must be the same on all machines. After a failure, the same command resumes. Set DF11 if the
+# tool `df11` is not in PATH, and DF11_THREADS to limit the threads of a process.
 set -eu
 df11=${DF11:-df11}
 source=$1 out=$2

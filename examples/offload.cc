@@ -1,25 +1,25 @@
-// How an engine runs a model that is larger than its device's memory: the compressed weights wait in pinned host memory
-// and are streamed, group by group, while earlier groups are decoded and used. Over the bus go some 10.8 bits for each
-// weight instead of 16, and the device holds no more than two compressed and two decoded groups.
+// Shows how an engine runs a model that is larger than its device's memory. The compressed weights are kept in pinned
+// host memory and streamed to the device group by group, while earlier groups are decoded and used. About 10.8 bits for
+// each weight cross the bus instead of 16, and the device holds at most two compressed and two decoded groups.
 //
 //     offload MODEL [--rounds N]
 //
-// Three things go on at once, each in a stream of its own: the copy of group i + 1, the decode of group i, and the
-// engine's work with group i - 1. Two slots for images and two for decoded groups lie between them, and four waits keep
-// the order:
+// Three things happen at the same time, each in its own stream: the copy of group i + 1, the decode of group i, and the
+// engine's work with group i - 1. There are two slots for images and two for decoded groups, and four waits keep the
+// order:
 //
-//     copy stream      copy i      waits until the image that lay in the slot has been decoded      (`emptied`)
+//     copy stream      copy i      waits until the slot's previous image has been decoded           (`emptied`)
 //     decode stream    decode i    waits until its image has arrived                                (`arrived`)
-//                                  and until the weights that lay in the slot have been used        (`used`)
+//                                  and until the slot's previous weights have been used             (`used`)
 //     compute stream   use i       waits until it is decoded                                        (`decoded`)
 //
-// The engine owns every stream, event and byte; libdf11 writes the images to memory of the engine's once, takes each
-// where it will lie (df11_device_bind_image(): no CUDA call), and puts launches into the decode stream. There is no helper in
-// the library for this, on purpose: it would be the four waits below, around streams and events that are the engine's
-// own and have to be ordered with work that only the engine knows, or else events of its own, of which it has none.
+// The engine owns all streams, events and memory. libdf11 writes the images once, to memory of the engine, binds each
+// to its slot on the device (df11_device_bind_image(), which makes no CUDA call), and puts launches into the decode
+// stream. The library has no helper for this: it would only wrap the four waits on streams and events that the engine
+// owns, and that must be ordered with work that only the engine knows.
 //
-// What stands for the engine's work here is a copy to the host, where each group is compared with the CPU's decoding.
-// Then the same is measured, without that copy, against copying the weights as they are.
+// In this example a copy to the host stands for the engine's work, and each group is compared with the CPU's decoding.
+// Then the program measures the streaming without that copy, and compares it with copying the weights uncompressed.
 //
 //     c++ -std=c++17 -O2 -o offload examples/offload.cc -Iinclude -Ibindings/cpp -Ltarget/release -ldf11 -ldl
 //         -Wl,-rpath,$PWD/target/release
@@ -39,10 +39,10 @@
 namespace {
 
 constexpr std::size_t SLOTS = 2;
-// As much is decoded and compared with the CPU's decoding at a time, unless one group is larger.
+// The bytes that are decoded and then compared with the CPU's decoding at a time, or one group if it is larger.
 constexpr std::size_t CHECKED_BYTES = std::size_t{1} << 30;
 
-// Device memory of the engine's.
+// Device memory that the engine owns.
 struct DeviceMemory {
     CUdeviceptr at = 0;
     explicit DeviceMemory(std::size_t bytes) { CUDA(cuMemAlloc(&at, bytes)); }
@@ -51,7 +51,7 @@ struct DeviceMemory {
     ~DeviceMemory() { CUDA(cuMemFree(at)); }
 };
 
-// Pinned host memory of the engine's: only from there do copies run beside everything else.
+// Pinned host memory that the engine owns. Only copies from pinned memory run concurrently with other work.
 struct PinnedMemory {
     unsigned char *at = nullptr;
     explicit PinnedMemory(std::size_t bytes) {
@@ -73,7 +73,7 @@ struct Stream {
     void synchronise() const { CUDA(cuStreamSynchronize(handle)); }
 };
 
-// A point in a stream. To wait for one that no stream has come to yet is to wait for nothing.
+// A point in a stream. Waiting for an event that was never recorded returns at once.
 struct Event {
     CUevent handle = nullptr;
     Event() { CUDA(cuEventCreate(&handle, CU_EVENT_DISABLE_TIMING)); }
@@ -85,7 +85,7 @@ struct Event {
 
 void wait(const Stream &stream, const Event &event) { CUDA(cuStreamWaitEvent(stream.handle, event.handle, 0)); }
 
-// Where a compressed group lies on the device: `arrived` says that it may be decoded, `emptied` that it may be
+// A slot for a compressed group on the device. After the event `arrived` it may be decoded, after `emptied` it may be
 // overwritten.
 struct ImageSlot {
     DeviceMemory memory;
@@ -93,7 +93,7 @@ struct ImageSlot {
     explicit ImageSlot(std::size_t bytes) : memory(bytes) {}
 };
 
-// Where a decoded group lies: `decoded` says that it may be used, `used` that it may be overwritten.
+// A slot for a decoded group. After the event `decoded` it may be used, after `used` it may be overwritten.
 struct WeightSlot {
     DeviceMemory memory;
     Event decoded, used;
@@ -103,10 +103,10 @@ struct WeightSlot {
 struct Layer {
     std::size_t image_offset, image_bytes;  // in the pinned memory
     std::size_t bytes;                      // decoded
-    df11::Resident resident;                // where its image will lie: always the same slot
+    df11::Resident resident;                // bound to the slot that its image will be copied to
 };
 
-// What is largest and what is all, in bytes.
+// The largest image and decoded group, and the sums of all, in bytes.
 struct Sizes {
     std::size_t image = 0, images = 0, decoded = 0, all_decoded = 0;
     explicit Sizes(const df11::Model &model) {
@@ -121,7 +121,7 @@ struct Sizes {
 
 class Engine {
   public:
-    // Writes every image to pinned memory, on as many threads as there are: each writes a part of its own.
+    // Writes every image to pinned memory. Each of several threads writes its own part of an image.
     Engine(const df11::Model &model, const df11::Device &device)
         : sizes_(model),
           images_(sizes_.images),
@@ -147,20 +147,20 @@ class Engine {
                                device.bind_image({image, bytes}, slot, bytes)});
             offset += bytes;
         }
-        // The kernels only ever raise the status: cleared once, looked at when it suits.
+        // Kernels write the status only after an error. It is cleared once, and may be read at any time.
         CUDA(cuMemsetD8Async(status_.at, 0, sizeof(std::uint32_t), decode_.handle));
         decode_.synchronise();
     }
 
-    // Nothing is freed while a stream may use it.
+    // Waits for the streams, so that nothing is freed while they may use it.
     ~Engine() {
         for (const Stream *stream : {&copy_, &decode_, &compute_}) cuStreamSynchronize(stream->handle);
     }
     Engine(const Engine &) = delete;
     Engine &operator=(const Engine &) = delete;
 
-    // Streams groups `first` to `last`: launched and not waited for. `use` puts the engine's work with a group into the
-    // compute stream.
+    // Launches the streaming of groups `first` to `last`, without waiting for it. `use` puts the engine's work with a
+    // group into the compute stream.
     template <typename Use> void pass(std::size_t first, std::size_t last, Use use) {
         for (std::size_t i = first; i < last; i++) {
             const Layer &layer = layers_[i];
@@ -183,12 +183,12 @@ class Engine {
         }
     }
 
-    // Streams all groups and compares every bit with what the CPU decodes; gives the number of groups that are right.
+    // Streams all groups and compares every bit with the CPU's decoding. Returns the number of groups that are equal.
     std::size_t check(const df11::Model &model) {
         std::vector<unsigned char> want(sizes_.decoded);
         std::size_t right = 0;
         for (std::size_t first = 0, last = 0; first < layers_.size(); first = last) {
-            // As many groups as there is room for: the more are under way, the more can go wrong.
+            // As many groups as there is space for: the more are in progress, the more errors can show.
             std::size_t bytes = 0;
             std::vector<std::size_t> offsets;
             for (; last < layers_.size() && (last == first || bytes + layers_[last].bytes <= CHECKED_BYTES); last++) {
@@ -208,13 +208,14 @@ class Engine {
         return right;
     }
 
-    // Seconds for all groups, once each, streamed and decoded; the best of some rounds.
+    // Returns the seconds in which all groups are streamed and decoded once, the best of some rounds.
     double streamed(unsigned rounds) {
         return best(rounds, compute_, [&] { pass(0, layers_.size(), [](std::size_t, CUdeviceptr) {}); });
     }
 
-    // Seconds for the same weights as they are: copies one behind the other and nothing else, which is the best there
-    // can be. All come from the same pinned memory, for a real one would be half as large again.
+    // Returns the seconds for copying the same weights uncompressed, one copy after the other and nothing else, which
+    // is the best case. All copies come from the same pinned memory, because memory for all of them would be half as
+    // large again.
     double copied(unsigned rounds) {
         return best(rounds, copy_, [&] {
             for (std::size_t i = 0; i < layers_.size(); i++)
@@ -226,7 +227,7 @@ class Engine {
     const Sizes &sizes() const { return sizes_; }
 
   private:
-    // Waits for what was launched, by the stream that has its end, and throws if a kernel has found something wrong.
+    // Waits for the stream in which the launched work ends, and throws if a kernel has found an error.
     void finish(const Stream &last) const {
         last.synchronise();
         std::uint32_t status = DF11_OK;
@@ -253,7 +254,7 @@ class Engine {
     PinnedMemory output_;  // for the comparison, and as a source of bytes to copy
     std::array<ImageSlot, SLOTS> image_slots_;
     std::array<WeightSlot, SLOTS> weight_slots_;
-    DeviceMemory status_;  // what kernels have found wrong, a uint32_t
+    DeviceMemory status_;  // a uint32_t that the kernels set if they find an error
     std::vector<Layer> layers_;
     Stream copy_, decode_, compute_;
 };
@@ -264,7 +265,7 @@ int run(const char *path, unsigned rounds) {
     int devices = 0;
     if (!cuda_load(nullptr) || cuDeviceGetCount(&devices) != 0 || devices == 0) {
         std::printf("missing: a CUDA device; decompress shows decoding on the CPU\n");
-        return 77;  // neither right nor wrong
+        return 77;  // skipped
     }
     CUdevice number;
     CUcontext context;

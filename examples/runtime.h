@@ -1,7 +1,7 @@
 /*
- * The CUDA runtime's calls that engine.cc makes. Where there is a CUDA toolkit this is <cuda_runtime_api.h> and nothing
- * else (link -lcudart); elsewhere the same names over the driver (driver.h), so that the example builds on any machine.
- * A runtime stream is a driver stream and the runtime uses the device's primary context: df11 takes both as they are.
+ * The calls of the CUDA runtime that engine.cc makes. With a CUDA toolkit this is <cuda_runtime_api.h> (link with
+ * -lcudart). Without one, the same names call the driver (driver.h), so that the example builds on any machine. A
+ * runtime stream is a driver stream, and the runtime uses the device's primary context: libdf11 takes both as they are.
  */
 #ifndef DF11_EXAMPLE_RUNTIME_H
 #define DF11_EXAMPLE_RUNTIME_H
@@ -39,7 +39,7 @@ static inline cudaError_t cudaGetDeviceCount(int *count)
     return cuda_load(NULL) ? cuDeviceGetCount(count) : 35; /* cudaErrorInsufficientDriver */
 }
 
-/* The runtime does this by itself at the first call that needs a context. */
+/* The runtime itself retains the context at the first call that needs one. */
 static inline cudaError_t cudaSetDevice(int ordinal)
 {
     CUdevice device;
@@ -50,7 +50,7 @@ static inline cudaError_t cudaSetDevice(int ordinal)
     return result == 0 ? cuCtxSetCurrent(context) : result;
 }
 
-/* What the runtime leaves to the end of the process. */
+/* The runtime itself does not do this: it leaves it to the end of the process. */
 static inline void runtime_end(int ordinal)
 {
     CUdevice device;
@@ -75,10 +75,14 @@ static inline cudaError_t cudaMalloc(void **address, size_t bytes)
 static inline cudaError_t cudaFree(void *address) { return cuMemFree((CUdeviceptr)(uintptr_t)address); }
 static inline cudaError_t cudaMallocHost(void **address, size_t bytes) { return cuMemHostAlloc(address, bytes, 0); }
 static inline cudaError_t cudaFreeHost(void *address) { return cuMemFreeHost(address); }
-static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags) { return cuStreamCreate(s, flags); }
+static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned f) { return cuStreamCreate(s, f); }
 static inline cudaError_t cudaStreamDestroy(cudaStream_t s) { return cuStreamDestroy(s); }
 static inline cudaError_t cudaStreamSynchronize(cudaStream_t s) { return cuStreamSynchronize(s); }
-static inline cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned f) { return cuStreamWaitEvent(s, e, f); }
+static inline cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned f)
+{
+    return cuStreamWaitEvent(s, e, f);
+}
+
 static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags) { return cuEventCreate(e, flags); }
 static inline cudaError_t cudaEventDestroy(cudaEvent_t e) { return cuEventDestroy(e); }
 static inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) { return cuEventRecord(e, s); }
@@ -98,7 +102,7 @@ static inline cudaError_t cudaMemsetAsync(void *address, int value, size_t bytes
     return cuMemsetD8Async((CUdeviceptr)(uintptr_t)address, (unsigned char)value, bytes, s);
 }
 
-/* Of all kinds of copies the example makes one: from the device to pinned memory. */
+/* The example makes one kind of copy: from the device to pinned memory. */
 static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, cudaStream_t s)
 {
     (void)kind;

@@ -14,7 +14,7 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// as is how a golden model was compressed.
+// as returns the options with which a golden model was compressed.
 func as(t testing.TB, name string) df11.CompressOptions {
 	t.Helper()
 	config, err := os.ReadFile(modelOf(name) + "/config.json")
@@ -24,7 +24,7 @@ func as(t testing.TB, name string) df11.CompressOptions {
 	return df11.CompressOptions{Threads: 2, Patterns: config}
 }
 
-// tree are the files of a folder, by name; hidden ones, too.
+// tree returns the files of a folder by name, including hidden ones.
 func tree(t testing.TB, folder string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -54,7 +54,7 @@ func sameFiles(t testing.TB, a, b map[string]string) {
 	}
 }
 
-// What is written is what the reference compressor wrote, and the original again.
+// The written bytes equal those of the reference compressor, and decode to the original.
 func TestCompress(t *testing.T) {
 	for _, name := range []string{"tiny", "block", "edge_patched"} {
 		o := as(t, name)
@@ -91,7 +91,7 @@ func TestCompress(t *testing.T) {
 	}
 }
 
-// Parts, in any order, make the model that one run makes; and whoever goes on with what is complete has nothing to do.
+// Parts, in any order, make the same model as one run. Resuming a complete model does nothing.
 func TestCompressInParts(t *testing.T) {
 	o := as(t, "block")
 	whole, parts := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "parts")
@@ -122,7 +122,7 @@ func TestCompressInParts(t *testing.T) {
 	}
 }
 
-// What cannot be compressed is told by name, and stays as it is.
+// Tensors that cannot be compressed are reported by name, and stay plain.
 func TestCompressLeaves(t *testing.T) {
 	tensors := safetensors(t, originalOf("block"))
 	const name = "model.layers.1.mlp.up_proj.weight"
@@ -211,7 +211,7 @@ func TestCompressCancelled(t *testing.T) {
 	soon, cancel := context.WithCancel(ctx)
 	defer cancel()
 	o.Progress = func(done, total uint64) {
-		// When a group has its name.
+		// When the first group has its file name.
 		if files, _ := filepath.Glob(to + "/*.safetensors"); len(files) > 0 {
 			cancel()
 		}

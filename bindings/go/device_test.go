@@ -15,7 +15,7 @@ import (
 	"github.com/libdf11/libdf11/bindings/go/internal/cudatest"
 )
 
-// device is the emulated one that DF11_LIBCUDA names, or a real one.
+// device opens the device of the driver that DF11_LIBCUDA names, emulated or real.
 func device(t testing.TB, o *df11.DeviceOptions) *df11.Device {
 	t.Helper()
 	there, err := cudatest.Load()
@@ -33,7 +33,7 @@ func device(t testing.TB, o *df11.DeviceOptions) *df11.Device {
 	return d
 }
 
-// memory is device memory for the time of the test, all of its bytes 0xa5.
+// memory allocates device memory for the duration of the test, and fills it with 0xa5.
 func memory(t testing.TB, bytes uint64) uintptr {
 	p := cudatest.Alloc(bytes, 0xa5)
 	t.Cleanup(func() { cudatest.Free(p) })
@@ -46,7 +46,7 @@ func stream(t testing.TB) uintptr {
 	return s
 }
 
-// weights are a group's, decoded on the CPU, as bytes.
+// weights returns a group's weights, decoded on the CPU, as bytes.
 func weights(t testing.TB, m *df11.Model, group int) []byte {
 	t.Helper()
 	dst := make([]df11.BF16, m.Groups()[group].Elements)
@@ -56,12 +56,11 @@ func weights(t testing.TB, m *df11.Model, group int) []byte {
 	return bytesOf(dst)
 }
 
-// same waits for the stream, and looks at what lies on the device: the weights, a good status, and nothing else
-// changed.
-func same(t testing.TB, what string, stream, dst, status uintptr, want []byte, behind int) {
+// same waits for the stream, and checks device memory: the weights, a good status, and nothing else changed.
+func same(t testing.TB, what string, stream, dst, status uintptr, want []byte, after int) {
 	t.Helper()
 	cudatest.Wait(stream)
-	got, code := make([]byte, len(want)+behind), make([]byte, 4)
+	got, code := make([]byte, len(want)+after), make([]byte, 4)
 	cudatest.Get(got, dst)
 	cudatest.Get(code, status)
 	if !bytes.Equal(got[:len(want)], want) || binary.LittleEndian.Uint32(code) != 0 {
@@ -69,7 +68,7 @@ func same(t testing.TB, what string, stream, dst, status uintptr, want []byte, b
 	}
 	for _, b := range got[len(want):] {
 		if b != 0xa5 {
-			t.Fatalf("%s: written behind the end", what)
+			t.Fatalf("%s: written after the end", what)
 		}
 	}
 }
@@ -223,7 +222,7 @@ func TestDeviceErrors(t *testing.T) {
 	if now := df11.Stats().DeviceDecodes; now != calls {
 		t.Errorf("%d decodes, and %d before", now, calls)
 	}
-	// A file whose gaps lie is found out on the device.
+	// Wrong gaps in a file are found on the device.
 	bad := open(t, hostile+"gap_of_a_later_chunk.safetensors", nil)
 	b := bad.Groups()[0]
 	place, where, status := memory(t, b.ImageBytes), memory(t, 2*b.Elements), memory(t, 4)
@@ -250,7 +249,7 @@ func TestDeviceErrors(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// The resident lives on.
+	// The resident is still usable.
 	if err := r.Decompress(dst, size, 0, s); err != nil {
 		t.Error(err)
 	}
@@ -287,7 +286,7 @@ func TestDeviceOfTheCurrentContext(t *testing.T) {
 	same(t, "the default stream", 0, dst, status, want, 0)
 }
 
-// A resident is used from many goroutines, each with a stream of its own; a call allocates nothing.
+// A resident is used by many goroutines, each with its own stream. A call allocates nothing.
 func TestDeviceFromManyGoroutines(t *testing.T) {
 	d, m := device(t, nil), open(t, modelOf("tiny"), nil)
 	g, want, s := m.Groups()[0], weights(t, m, 0), stream(t)
@@ -336,8 +335,7 @@ func TestDeviceFromManyGoroutines(t *testing.T) {
 	}
 }
 
-// Until a stream has passed an upload, the model's files stay, and so does the resident: whoever closes or forgets
-// what.
+// Until a stream has executed an upload, the model's files and the resident are kept, whatever is closed or forgotten.
 func TestUploadsKeepWhatTheyRead(t *testing.T) {
 	d, s := device(t, nil), stream(t)
 	before := df11.Stats()
@@ -375,7 +373,7 @@ func TestUploadsKeepWhatTheyRead(t *testing.T) {
 		t.Fatal(now())
 	}
 
-	// Model and resident are forgotten: both stay until the device is closed.
+	// Model and resident become unreachable: both are kept until the device is closed.
 	forget := func(d *df11.Device, s uintptr, uploaded bool) {
 		m, err := df11.Open(ctx, modelOf("block"), nil)
 		if err != nil {
@@ -405,7 +403,7 @@ func TestUploadsKeepWhatTheyRead(t *testing.T) {
 	other.Close()
 	eventually(t, "the device has freed what waited", is(0, 0))
 
-	// When it is known that the stream has passed the upload, the collector frees both; and what was bound, at once.
+	// After Uploaded the collector frees both, and it frees a bound resident at once.
 	forget(d, s, true)
 	func() {
 		m := open(t, modelOf("block"), nil)
@@ -424,8 +422,8 @@ func TestUploadsKeepWhatTheyRead(t *testing.T) {
 		runtime.GC()
 	}
 
-	// Such a one with an upload in a stream: nobody will ever say that the stream has passed it, so the resident, the
-	// model and its memory, which is Go's and pinned, stay. The runtime would end the process that loses the latter.
+	// The same with an upload in a stream. Nobody will ever call Uploaded, so the resident, the model and its memory,
+	// which is pinned Go memory, are kept. The runtime would end a process in which pinned memory is collected.
 	file, err := os.ReadFile(modelOf("block") + "/model.safetensors")
 	if err != nil {
 		t.Fatal(err)

@@ -30,6 +30,11 @@ func TestStatusesAreTheLibrarys(t *testing.T) {
 	if text := df11.ErrCorrupt.Error(); text != "df11: CORRUPT" {
 		t.Error(text)
 	}
+	exists := fmt.Errorf("around it: %w", &df11.Error{Status: df11.ErrExists, Op: "compress"})
+	if !errors.Is(exists, fs.ErrExist) || !errors.Is(exists, df11.ErrExists) || errors.Is(exists, df11.ErrBusy) ||
+		errors.Is(df11.ErrUnfinished, fs.ErrExist) {
+		t.Error(exists)
+	}
 	if cdf11.VersionNumber()/100 != cdf11.HeaderVersionNumber/100 || !strings.Contains(df11.Version(), ".") {
 		t.Error(df11.Version())
 	}
@@ -70,7 +75,7 @@ func TestTextsForC(t *testing.T) {
 	}{
 		{"a\x00b", df11.Options{}},
 		{modelOf("tiny"), df11.Options{Config: []byte("{}\x00")}},
-		{modelOf("tiny"), df11.Options{Config: []byte{}}}, // not the same as none
+		{modelOf("tiny"), df11.Options{Config: []byte{}}}, // not the same as nil
 		{modelOf("tiny"), df11.Options{Config: []byte("\xff")}},
 		{modelOf("tiny"), df11.Options{Threads: -1}},
 	} {
@@ -90,8 +95,8 @@ func TestTextsForC(t *testing.T) {
 	}
 }
 
-// Each model that was made to do harm gives an error of the file's, when it is opened, verified or read, and says
-// where.
+// Each hostile model gives an error with a status of the file when it is opened, verified or read. The message names
+// the place.
 func TestHostileModels(t *testing.T) {
 	entries, err := os.ReadDir(hostile)
 	if err != nil {

@@ -113,7 +113,7 @@ func ExampleSetLogger() {
 
 // Streams and device memory come from the program's own CUDA package.
 func ExampleDevice_Upload() {
-	var ( // the program's
+	var ( // provided by the program
 		model               *df11.Model
 		stream, dst, status uintptr
 		allocate            func(bytes uint64) uintptr

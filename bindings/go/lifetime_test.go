@@ -14,7 +14,7 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// Goroutines decode the same groups at once, each to memory of its own.
+// Goroutines decode the same groups at the same time, each to its own memory.
 func TestManyGoroutines(t *testing.T) {
 	m := open(t, modelOf("block"), nil)
 	original := safetensors(t, originalOf("block"))
@@ -38,7 +38,7 @@ func TestManyGoroutines(t *testing.T) {
 	all.Wait()
 }
 
-// Close waits for calls that run; later ones fail; and nobody decodes from a model that is gone.
+// Close waits for running calls, and later ones fail. No call uses a freed model.
 func TestCloseWhileCallsRun(t *testing.T) {
 	before := df11.Stats().ModelsOpen
 	for round := range 30 {
@@ -91,7 +91,7 @@ func TestCloseWhileCallsRun(t *testing.T) {
 	}
 }
 
-// What nobody closes the garbage collector does, but not while it is in use.
+// The garbage collector closes models that nobody closes, but not while they are in use.
 func TestModelsThatNobodyCloses(t *testing.T) {
 	before := df11.Stats().ModelsOpen
 	file, err := os.ReadFile(modelOf("tiny") + "/model.safetensors")
@@ -120,7 +120,7 @@ func TestModelsThatNobodyCloses(t *testing.T) {
 					return
 				}
 				dst := make([]df11.BF16, m.Groups()[0].Elements)
-				if err := m.Decompress(0, 0, dst, 1); err != nil { // the last that is done with m
+				if err := m.Decompress(0, 0, dst, 1); err != nil { // the last use of m
 					t.Error(err)
 				}
 			}
@@ -139,7 +139,7 @@ func TestModelsThatNobodyCloses(t *testing.T) {
 	eventually(t, "all models are freed", func() bool { return df11.Stats().ModelsOpen == before })
 }
 
-// A call of the binding allocates nothing: errors and lists stay on the stack, weights where the caller has them.
+// A call of the binding allocates nothing: errors and lists stay on the stack.
 func TestCallsAllocateNothing(t *testing.T) {
 	m := open(t, modelOf("block"), nil)
 	dst := make([]df11.BF16, 1000)
@@ -152,7 +152,7 @@ func TestCallsAllocateNothing(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
-	// Weights on the goroutine's own stack are as good.
+	// Destinations on the goroutine's stack work as well.
 	var few [8]df11.BF16
 	if err := m.Decompress(0, 7, few[:], 1); err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// Every tensor of every model that the reference compressor wrote comes out as it was before.
+// Every tensor of every model of the reference compressor decodes to the original.
 func TestGoldenModels(t *testing.T) {
 	for _, name := range models {
 		original := safetensors(t, originalOf(name))
@@ -106,7 +106,7 @@ func TestFloat32(t *testing.T) {
 	}
 }
 
-// What is empty, outside or absurd is an error or nothing, and never more.
+// Empty, out-of-range and absurd arguments give an error or do nothing.
 func TestEdgesOfRanges(t *testing.T) {
 	m := open(t, modelOf("block"), nil)
 	group := m.Groups()[0]
@@ -126,9 +126,9 @@ func TestEdgesOfRanges(t *testing.T) {
 		"nothing, nil":                  {m.Decompress(0, 0, nil, 1), nil},
 		"nothing, empty":                {m.Decompress(0, 0, one[:0], 1), nil},
 		"nothing, at the end":           {m.Decompress(0, group.Elements, one[:0], 1), nil},
-		"nothing, behind the end":       {m.Decompress(0, group.Elements+1, one[:0], 1), df11.ErrInvalidArgument},
+		"nothing, after the end":        {m.Decompress(0, group.Elements+1, one[:0], 1), df11.ErrInvalidArgument},
 		"the last":                      {m.Decompress(0, group.Elements-1, one, 1), nil},
-		"one behind the last":           {m.Decompress(0, group.Elements, one, 1), df11.ErrInvalidArgument},
+		"one after the last":            {m.Decompress(0, group.Elements, one, 1), df11.ErrInvalidArgument},
 		"one too many":                  {m.Decompress(0, 0, all, 1), df11.ErrInvalidArgument},
 		"a range that wraps":            {m.Decompress(0, most, all, 1), df11.ErrInvalidArgument},
 		"a range at 2^63":               {m.Decompress(0, 1<<63, one, 1), df11.ErrInvalidArgument},
@@ -158,7 +158,7 @@ func TestEdgesOfRanges(t *testing.T) {
 			t.Errorf("%s: %v, not %v", name, c.err, c.want)
 		}
 	}
-	// An odd address of weights: BF16 slices cannot be at one, bytes can.
+	// An odd address, which BF16 slices cannot have, but byte slices can.
 	memory := make([]byte, 64)
 	if err := m.ReadTensor(packed, 0, memory[1:3], 1); !errors.Is(err, df11.ErrMisaligned) {
 		t.Error(err)
@@ -230,7 +230,7 @@ func TestImagesInParts(t *testing.T) {
 	}
 }
 
-// What describes a model is a copy: it stays when the model is closed.
+// Descriptions are copies, which stay valid after the model is closed.
 func TestInfosOutliveTheModel(t *testing.T) {
 	m := open(t, modelOf("sharded"), nil)
 	groups, tensors := slices.Clone(m.Groups()), slices.Clone(m.Tensors())

@@ -15,7 +15,7 @@ func TestProgress(t *testing.T) {
 	calls := 0
 	o := &df11.Options{Verify: true, Progress: func(d, n uint64) {
 		if d < done || total != 0 && n != total {
-			t.Errorf("%d of %d behind %d of %d", d, n, done, total)
+			t.Errorf("%d of %d after %d of %d", d, n, done, total)
 		}
 		done, total = d, n
 		calls++
@@ -55,7 +55,7 @@ func TestAContextThatIsOver(t *testing.T) {
 	}
 }
 
-// The end of the context ends the call in the middle, and leaves nothing behind.
+// The end of the context ends the call in the middle, and everything is freed.
 func TestCancelled(t *testing.T) {
 	path := large(t, 48)
 	before := df11.Stats().ModelsOpen
@@ -80,7 +80,7 @@ func TestCancelled(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// A busy machine may let the call end before it hears of anything: one of many tries must be cancelled.
+			// On a busy machine the call may end before the cancellation: one of many tries must be cancelled.
 			cancelled := func(try func() error) (err error) {
 				for range 20 {
 					if err = try(); err != nil {
@@ -97,7 +97,7 @@ func TestCancelled(t *testing.T) {
 			}); !errors.Is(err, df11.ErrCancelled) || !errors.Is(err, context.DeadlineExceeded) || done >= whole {
 				t.Fatalf("%d of %d bytes of %d: %v", done, total, whole, err)
 			}
-			// Without anybody who is told of the progress, and by the caller's hand.
+			// Without Progress, and cancelled explicitly.
 			if err := cancelled(func() error {
 				byHand, stop := context.WithCancel(ctx)
 				go func() { time.Sleep(5 * time.Millisecond); stop() }()
@@ -105,7 +105,7 @@ func TestCancelled(t *testing.T) {
 			}); !errors.Is(err, df11.ErrCancelled) || !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
 			}
-			// From the one who is told, who hears of the call before it begins.
+			// By Progress itself, which is called before the call begins.
 			inside, stop := context.WithCancel(ctx)
 			if err := call(inside, func(d, n uint64) { stop() }); !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
@@ -115,7 +115,7 @@ func TestCancelled(t *testing.T) {
 	if now := df11.Stats().ModelsOpen; now != before {
 		t.Errorf("%d models are open, and %d were before", now, before)
 	}
-	// A model that is open has nothing to do with its context any more.
+	// An open model does not depend on its context.
 	over, stop := context.WithCancel(ctx)
 	m, err := df11.Open(over, modelOf("tiny"), nil)
 	stop()
@@ -125,7 +125,7 @@ func TestCancelled(t *testing.T) {
 	m.Close()
 }
 
-// A panic of the one who is told goes to the caller, when the call has ended.
+// A panic of Progress reaches the caller after the call has ended.
 func TestProgressThatPanics(t *testing.T) {
 	path := large(t, 16)
 	file, err := os.ReadFile(path)

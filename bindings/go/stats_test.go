@@ -27,7 +27,7 @@ func TestStatsCount(t *testing.T) {
 	if _, err := df11.Open(ctx, golden+"nowhere", nil); err == nil {
 		t.Fatal("there is no such model")
 	}
-	// A program may look for optional tensors: that is no failed call.
+	// A program may look for optional tensors: that does not count as a failed call.
 	if _, err := m.FindTensor("no such tensor"); !errors.Is(err, df11.ErrNotFound) {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestStatsCount(t *testing.T) {
 
 var sample = regexp.MustCompile(`^(df11_[a-z_]+)(\{[a-z]+="[^"\\]*"\})? (\d+)$`)
 
-// WriteMetrics writes what a Prometheus server reads: each metric with its help and its type, once, before its samples.
+// WriteMetrics writes the text format of Prometheus: each metric's help and type, once, before its samples.
 func TestMetrics(t *testing.T) {
 	var text bytes.Buffer
 	if err := df11.WriteMetrics(&text); err != nil {

@@ -24,7 +24,7 @@ const (
 	hostile = "../../tests/data/hostile/"
 )
 
-// models are folders of models that the reference compressor wrote, each beside its original.
+// models are the folders with models of the reference compressor and their originals.
 var models = []string{"tiny", "block", "sharded", "edge", "edge_patched"}
 
 func modelOf(name string) string    { return golden + name + "/model" }
@@ -40,7 +40,7 @@ func open(t testing.TB, path string, o *df11.Options) *df11.Model {
 	return m
 }
 
-// stored is a tensor as a safetensors file says it.
+// stored is a tensor in a safetensors file.
 type stored struct {
 	DType   string   `json:"dtype"`
 	Shape   []uint64 `json:"shape"`
@@ -116,7 +116,7 @@ func write(t testing.TB, path string, tensors map[string]stored) {
 	}
 }
 
-// large writes a model of the groups of "block", each so many times under other names, and returns its path.
+// large writes a model with the groups of "block", each several times under other names, and returns its path.
 func large(t testing.TB, times int) string {
 	t.Helper()
 	tensors := map[string]stored{}
@@ -132,17 +132,17 @@ func large(t testing.TB, times int) string {
 	return path
 }
 
-// bytesOf are weights as bytes.
+// bytesOf returns weights as bytes, without a copy.
 func bytesOf(w []df11.BF16) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(w))), 2*len(w))
 }
 
-// eventually waits until something is so, and collects garbage meanwhile.
+// eventually waits until a condition is true, and collects garbage meanwhile.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !is(); {
 		if time.Now().After(end) {
-			t.Fatalf("%s: still not so; %+v", what, df11.Stats())
+			t.Fatalf("%s: not within 20 seconds; %+v", what, df11.Stats())
 		}
 		runtime.GC()
 		time.Sleep(time.Millisecond)

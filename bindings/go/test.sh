@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests the Go binding against the installed tree: DF11_PREFIX, or target/stage, which is made if it is not there.
+# Tests the Go binding against the installed tree: DF11_PREFIX, or target/stage, which is made if it is missing.
 # The device tests run on the emulated CUDA driver, or on the driver that DF11_LIBCUDA names.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -21,7 +21,7 @@ fi
 export PKG_CONFIG_PATH=$prefix/lib/pkgconfig LD_LIBRARY_PATH=$prefix/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export CGO_ENABLED=1
 own=$(./flags.sh "$prefix")
-# Nothing here is fetched but what go.mod pins, which is nothing.
+# go.mod requires no other module, so nothing is downloaded.
 export GOFLAGS="-mod=readonly $own"
 
 if [ -z "${DF11_LIBCUDA:-}" ]; then
@@ -31,22 +31,21 @@ fi
 
 unformatted=$(gofmt -l . "$root/examples"/*.go)
 [ -z "$unformatted" ] || { echo "not as gofmt writes it: $unformatted" >&2; exit 1; }
-# A module that is a folder of a repository takes along what lies in the folder, and no more.
+# A Go module that is a folder of a repository consists of that folder only, so it needs its own licences.
 for license in LICENSE-APACHE LICENSE-MIT; do cmp "$root/$license" "$license"; done
 step go vet ./...
 step go vet -tags df11_static ./...
 GODEBUG=cgocheck=1 step go test -count=1 .
-# The collector runs all the time, every pointer that reaches C is checked, and so is every access of memory by
-# goroutines.
+# The collector runs all the time, and every pointer that reaches C and every memory access of goroutines is checked.
 GOGC=1 GODEBUG=cgocheck=1 GOEXPERIMENT=cgocheck2 step go test -count=1 -race .
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# What a call from Go costs more than one from C.
+# The cost of a call from Go over one from C.
 step go run ./internal/cost -rounds 5 "$prefix/bin/df11"
 
-# The archive instead of the shared library: nothing is to be found at run time.
+# The archive instead of the shared library: nothing is loaded at run time.
 step go test -count=1 -tags df11_static -c -o "$scratch/static.test" .
 if ldd "$scratch/static.test" | grep -q df11; then
     echo "the static program needs libdf11.so" >&2
@@ -54,7 +53,7 @@ if ldd "$scratch/static.test" | grep -q df11; then
 fi
 LD_LIBRARY_PATH= step "$scratch/static.test"
 
-# A program of somebody else's, with this module in its vendor folder: all that it needs from here is Go, C and a
+# Another program with this module in its vendor folder. It needs only the module's Go and C files and the installed
 # header.
 mkdir "$scratch/consumer"
 cp "$root/examples/decompress.go" "$root/examples/driver.h" "$scratch/consumer/"
@@ -64,7 +63,7 @@ cp "$root/examples/decompress.go" "$root/examples/driver.h" "$scratch/consumer/"
     go mod init example.com/consumer 2>/dev/null
     go mod edit -require=github.com/libdf11/libdf11/bindings/go@v0.0.0 -replace="github.com/libdf11/libdf11/bindings/go=$root/bindings/go"
     GOFLAGS= step go mod vendor
-    # Built from the vendor folder, and from nothing else.
+    # Built from the vendor folder only.
     go mod edit -dropreplace=github.com/libdf11/libdf11/bindings/go -replace=github.com/libdf11/libdf11/bindings/go=/nowhere
     sed -i "s|=> $root/bindings/go|=> /nowhere|" vendor/modules.txt
     for tags in "" df11_static; do

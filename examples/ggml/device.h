@@ -1,9 +1,9 @@
-// Weights decoded on a CUDA device: their compressed images lie there, and slots are decoded on a stream of our own,
-// while ggml computes on streams of its own, which it keeps to itself. Order between the two is made by waiting on the
+// Decodes weights on a CUDA device. The compressed images are in its memory, and slots are decoded on a stream of our
+// own. ggml computes on its own streams, which are not public, so the order between the two is kept by waiting on the
 // host.
 //
-// Proven on the emulated driver with slots in pinned memory, from which ggml's CPU backend computes. **It has not run
-// with ggml's CUDA backend**, whose buffers give device addresses just so.
+// Tested on the emulated driver with slots in pinned memory and ggml's CPU backend. **It has not run with ggml's CUDA
+// backend**, whose buffers have device addresses.
 #ifndef DF11_EXAMPLE_GGML_DEVICE_H
 #define DF11_EXAMPLE_GGML_DEVICE_H
 
@@ -11,25 +11,24 @@
 
 namespace example {
 
-// Memory that processor and device reach at the same address.
+// Memory that the processor and the device can access at the same address.
 class PinnedMemory {
   public:
-    explicit PinnedMemory(size_t bytes);
+    explicit PinnedMemory(size_t size);
     PinnedMemory(const PinnedMemory &) = delete;
     ~PinnedMemory();
-    void *address() const { return address_; }
-    size_t bytes() const { return bytes_; }
+    void *data() const { return data_; }
+    size_t size() const { return size_; }
 
   private:
-    void *address_ = nullptr;
-    size_t bytes_;
+    void *data_ = nullptr;
+    size_t size_;
 };
 
-// Decodes on the first CUDA device. The slots are memory of the caller's that the device can write, and outlive it, as
-// does the model.
+// Decodes on the first CUDA device. The slots are memory that the device can write. They and the model must outlive it.
 class DeviceDecoder : public Decoder {
   public:
-    // Uploads the images of all groups that the steps are of.
+    // Uploads the images of all groups of the steps.
     DeviceDecoder(const Model &model, const std::vector<Step> &steps, std::array<void *, 2> slots, size_t slot_bytes);
     ~DeviceDecoder() override;
     void begin(const Step &step, size_t slot) override;

@@ -1,10 +1,10 @@
-// Writes a GGUF file for a DF11 model, or for the bf16 folder that it was made from.
+// Writes a GGUF file for a DF11 model, or for the bf16 folder from which it was made.
 //
-//     df11-gguf HEAD.gguf MODEL OUT.gguf               every weight, in bf16: any llama.cpp reads it
-//     df11-gguf --skeleton HEAD.gguf MODEL OUT.gguf    holes for what is compressed: for the plug-in (plugin.cc)
+//     df11-gguf HEAD.gguf MODEL OUT.gguf               all weights, in bf16: any llama.cpp can read it
+//     df11-gguf --skeleton HEAD.gguf MODEL OUT.gguf    holes in place of compressed weights, for the plug-in (plugin.cc)
 //
-// HEAD.gguf gives metadata and vocabulary: what convert_hf_to_gguf.py writes with --vocab-only, or any GGUF file of the
-// same model, however quantised. Whole tensors pass through memory one by one.
+// HEAD.gguf provides metadata and vocabulary. It is the output of convert_hf_to_gguf.py --vocab-only, or any GGUF file
+// of the same model with any quantisation. One whole tensor at a time is in memory.
 #include "weights.h"
 
 #include <algorithm>
@@ -30,7 +30,7 @@ void write(const char *head_path, const char *model_path, const char *out_path, 
         return skeleton && model.find(hugging_face_name(tensor.name), number) &&
                model.tensor(number).group != DF11_NO_GROUP;
     };
-    // Holes last: a loader that maps the file gives back what lies behind the last tensor that it uses in place.
+    // Holes come last: a loader that maps the file unmaps the part after the last tensor that it uses in place.
     std::stable_partition(tensors.begin(), tensors.end(), [&](const Tensor &tensor) { return !is_hole(tensor); });
     Gguf out = metadata(head.get(), tensors);
     unsigned threads = threads_to_use();
@@ -53,7 +53,7 @@ void write(const char *head_path, const char *model_path, const char *out_path, 
         good = good && fseeko(file.get(), off_t(at), SEEK_SET) == 0 &&
                std::fwrite(values.data(), 1, padded, file.get()) == padded;
     }
-    // A hole at the end counts, too.
+    // The file must also contain a hole at its end.
     good = good && std::fflush(file.get()) == 0 && ftruncate(fileno(file.get()), off_t(end)) == 0;
     if (good) good = std::fclose(file.release()) == 0;
     if (!good) throw std::runtime_error(std::string("cannot write ") + out_path);

@@ -1,8 +1,8 @@
-// A program that has never heard of DF11: loads a GGUF file with unmodified libllama and goes on with a prompt. It
-// stands for llama-cli and its like, which do the same two calls; with GGML_BACKEND_PATH it runs on the plug-in
+// A program that does not know DF11: it loads a GGUF file with unmodified libllama and continues a prompt. It
+// represents llama-cli and similar programs, which make the same two calls. With GGML_BACKEND_PATH it uses the plug-in
 // (plugin.cc).
 //
-//     greedy [--no-mmap] MODEL.gguf PROMPT [COUNT]        PROMPT is text, or token ids with commas between
+//     greedy [--no-mmap] MODEL.gguf PROMPT [COUNT]        PROMPT is text, or token ids separated by commas
 #include "greedy.h"
 
 #include <cstring>

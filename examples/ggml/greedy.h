@@ -1,5 +1,5 @@
-// Greedy decoding with libllama, the same for every program here, so that only the weights' way into memory differs.
-// Knows nothing of DF11.
+// Greedy decoding with libllama. All programs here share it, so that they differ only in how weights get into memory.
+// It does not know DF11.
 #ifndef DF11_EXAMPLE_GGML_GREEDY_H
 #define DF11_EXAMPLE_GGML_GREEDY_H
 
@@ -12,7 +12,7 @@
 
 namespace example {
 
-// libllama's and ggml's own lines, but for warnings and errors, are left out.
+// Suppresses the log of libllama and ggml, except warnings and errors.
 inline void quiet(ggml_log_level level, const char *text, void *) {
     if (level == GGML_LOG_LEVEL_WARN || level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
 }
@@ -24,7 +24,7 @@ struct LlamaFreed {
 using LlamaModel = std::unique_ptr<llama_model, LlamaFreed>;
 using LlamaContext = std::unique_ptr<llama_context, LlamaFreed>;
 
-// A prompt's tokens: given as ids, or as text for the model's own vocabulary.
+// Returns a prompt's tokens. The prompt is a list of ids, or text for the model's vocabulary.
 inline std::vector<llama_token> prompt_tokens(const llama_model *model, const std::string &prompt) {
     std::vector<llama_token> tokens;
     if (!parse_tokens(prompt, tokens)) {
@@ -42,21 +42,21 @@ inline std::vector<llama_token> prompt_tokens(const llama_model *model, const st
     return tokens;
 }
 
-// What a program wants to be told while libllama computes.
+// Functions that are called while libllama computes.
 struct Hooks {
     ggml_backend_sched_eval_callback evaluated = nullptr;  // between the nodes of libllama's graph
     void *user = nullptr;
-    // After each pass: throws if `evaluated` has cancelled it, for libllama calls that a success.
+    // Called after each pass. It throws if `evaluated` has cancelled the pass, which libllama reports as success.
     std::function<void()> computed;
 };
 
-// Goes on with a prompt by `count` tokens, and prints both and the digest of all logits.
+// Continues a prompt with `count` tokens. Prints both, and the digest of all logits.
 inline void greedy(llama_model *model, const std::string &prompt, unsigned count, const Hooks &hooks = {}) {
     std::vector<llama_token> tokens = prompt_tokens(model, prompt);
     llama_context_params params = llama_context_default_params();
     params.n_ctx = params.n_batch = uint32_t(tokens.size()) + count;
     params.n_threads = params.n_threads_batch = int32_t(threads_to_use());
-    // As layers.cc computes it, so that its tokens can be compared: no rounding to half precision on the way.
+    // As in layers.cc, so that the tokens can be compared: nothing is rounded to half precision.
     params.type_k = params.type_v = GGML_TYPE_F32;
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     params.cb_eval = hooks.evaluated;
@@ -85,7 +85,7 @@ inline void greedy(llama_model *model, const std::string &prompt, unsigned count
             llama_token_to_piece(llama_model_get_vocab(model), token, piece, sizeof(piece), 0, /*special*/ true);
         text.append(piece, size_t(std::max(length, 0)));
     }
-    // A random model says anything: what is not plain ASCII is shown as a dot.
+    // A random model may produce any bytes: those that are not printable ASCII are shown as dots.
     for (char &c : text)
         if (c < 32 || c > 126) c = '.';
     std::printf("text %s\nlogits %016" PRIx64 "\n", text.c_str(), sum);

@@ -1,15 +1,15 @@
-// A Qwen3-shaped transformer on ggml alone, by its public headers, whose weights stay compressed: one small graph per
-// layer, built once, and two slots. Layer l computes from slot l % 2 while the next one is decoded into the other; the
-// head, which may be larger than a layer, goes through the same slots in pieces. Addresses never change.
+// A Qwen3 transformer on ggml's public headers alone, whose weights stay compressed. There is one small graph for each
+// layer, built once, and two slots. Layer l computes from slot l % 2 while the next layer is decoded into the other
+// slot. The head, which may be larger than a layer, goes through the same slots in pieces. Addresses never change.
 //
 //     layers HEAD.gguf MODEL TOKENS [COUNT [ORIGINAL]]
 //
-// TOKENS are ids with commas between. The prompt is gone on with by COUNT tokens, with no cache of keys and values:
-// each pass computes all positions, and the mask hides those to come. ORIGINAL is the model before compression: the
-// same graphs then run beside it on weights that lie in memory as they are, and every bit of all logits is compared.
+// TOKENS are ids separated by commas. The program continues the prompt with COUNT tokens, without a cache of keys and
+// values: each pass computes all positions, and the mask hides later ones. ORIGINAL is the model before compression.
+// With it, the same graphs also run on uncompressed weights, and every bit of all logits is compared.
 //
-// --device decodes on the first CUDA device, where compressed images then lie (device.h), and lets ggml compute on the
-// best backend that it was built with. --plant MISTAKE plants one, for the tests; see weights.h.
+// --device decodes on the first CUDA device, which then holds the compressed images (device.h), and lets ggml compute
+// on the best backend that it was built with. --plant MISTAKE makes a mistake for the tests; see weights.h.
 #include "device.h"
 #include "weights.h"
 
@@ -35,14 +35,14 @@ using Backend = std::unique_ptr<ggml_backend, BackendFreed>;
 using Buffer = std::unique_ptr<ggml_backend_buffer, BackendFreed>;
 using Allocator = std::unique_ptr<ggml_gallocr, BackendFreed>;
 
-// A matrix of a step, or some rows of one: where it begins among the step's weights.
+// A matrix of a step, or some of its rows, and its position among the step's weights.
 struct Part {
     Tensor tensor;
     int64_t first_row;
     uint64_t offset;  // in elements
 };
 
-// What is streamed, in this order: the layers, then the head in pieces, where it is compressed.
+// The streamed weights in their order: the layers, then the head in pieces, if it is compressed.
 struct Plan {
     std::vector<Step> steps;
     std::vector<std::vector<Part>> parts;
@@ -56,7 +56,7 @@ struct Plan {
             for (const Tensor &tensor : tensors)
                 if (layer_of(tensor.name) == int64_t(layer) && tensor.type == GGML_TYPE_BF16) {
                     uint64_t t;
-                    model.find(hugging_face_name(tensor.name), t);  // which layer_step() has seen
+                    model.find(hugging_face_name(tensor.name), t);  // layer_step() has found it before
                     parts.back().push_back({tensor, 0, model.tensor(t).group_offset});
                 }
             slot_bytes = std::max(slot_bytes, size_t(2 * steps.back().count));
@@ -65,7 +65,8 @@ struct Plan {
         uint64_t t;
         if (head.name != "output.weight" || !model.find("lm_head.weight", t) || model.tensor(t).group == DF11_NO_GROUP)
             return;
-        // Whole rows, as many as a slot holds, and at least three pieces, so that a small model goes round, too.
+        // Pieces of whole rows, as many as a slot holds, and at least three pieces, so that a small model reuses slots
+        // too.
         int64_t rows = std::max<int64_t>(1, std::min(int64_t(slot_bytes / 2) / head.shape[0], (head.shape[1] + 2) / 3));
         slot_bytes = std::max(slot_bytes, size_t(2 * rows * head.shape[0]));
         for (int64_t row = 0; row < head.shape[1]; row += rows) {
@@ -77,11 +78,12 @@ struct Plan {
     }
 };
 
-// The model's graphs over weights at given addresses. Everything but the streamed matrices is in buffers of its own.
+// The model's graphs on weights at given addresses. Everything except the streamed matrices is in buffers of this
+// class.
 class Transformer {
   public:
-    // `memory` holds the streamed weights, and `address` says where in it a step's begin. Everything else is read from
-    // `model`.
+    // `memory` holds the streamed weights, and `address` returns the address of a step in it. Everything else is read
+    // from `model`.
     Transformer(ggml_backend *backend, const Model &model, const Shape &shape, const std::vector<Tensor> &tensors,
                 const Plan &plan, int64_t positions, ggml_backend_buffer *memory,
                 const std::function<unsigned char *(size_t)> &address)
@@ -91,7 +93,7 @@ class Transformer {
             {ggml_tensor_overhead() * objects + ggml_graph_overhead_custom(64, false) * (plan.steps.size() + 2),
              nullptr, /*no_alloc*/ true}));
         ggml_context *c = context_.get();
-        // What is in memory all the time: norms, and matrices outside all layers and groups.
+        // The weights that are always in memory: norms, and matrices outside all layers and groups.
         resident_context_.reset(ggml_init({ggml_tensor_overhead() * (tensors.size() + 8), nullptr, true}));
         ggml_context *r = resident_context_.get();
         bool streamed_head = plan.steps.size() > layers_;
@@ -120,7 +122,7 @@ class Transformer {
                 unsigned char *at = address(step) + 2 * part.offset;
                 if (reinterpret_cast<uintptr_t>(at) % ggml_backend_get_alignment(backend) != 0 ||
                     ggml_backend_tensor_alloc(memory, t, at) != GGML_STATUS_SUCCESS)
-                    throw std::runtime_error(part.tensor.name + " cannot lie where it is decoded");
+                    throw std::runtime_error(part.tensor.name + " cannot be placed where it is decoded");
                 matrices.push_back(t);
                 if (step < layers_) weights_[part.tensor.name] = t;
             }
@@ -132,7 +134,7 @@ class Transformer {
         ggml_build_forward_expand(norm_, ggml_cpy(c, normed, normed_));
         if (!streamed_head) head_ = head(weights_["head"], 0);
 
-        // One compute buffer for all graphs, which run one after the other: first as large as the largest needs it.
+        // One compute buffer serves all graphs, which run one after the other. It is as large as the largest needs.
         allocator_.reset(ggml_gallocr_new(ggml_backend_get_default_buffer_type(backend)));
         std::vector<ggml_cgraph *> all = graphs_;
         all.push_back(norm_);
@@ -144,7 +146,7 @@ class Transformer {
         fill();
     }
 
-    // Writes the streamed weights, for those that stay: what the model has of each.
+    // Fills the memory of all steps with the model's weights, for a model that is not streamed.
     void fill_steps(const Plan &plan) {
         std::vector<unsigned char> values;
         for (size_t step = 0; step < plan.steps.size(); step++)
@@ -160,7 +162,7 @@ class Transformer {
             }
     }
 
-    // Computes the logits of all positions; `before` and `after` are called around each step.
+    // Computes the logits of all positions. `before` and `after` are called around each step.
     void pass(const std::vector<int32_t> &tokens, const std::function<void(size_t)> &before,
               const std::function<void(size_t)> &after) {
         embed(tokens);
@@ -176,7 +178,7 @@ class Transformer {
         }
     }
 
-    // The logits of the last pass at a position.
+    // Returns the logits of the last pass at a position.
     std::vector<float> logits(size_t position) const {
         std::vector<float> row(size_t(s_.vocabulary));
         ggml_backend_tensor_get(logits_, row.data(), position * row.size() * sizeof(float), row.size() * sizeof(float));
@@ -230,7 +232,7 @@ class Transformer {
         return graph;
     }
 
-    // Logits from `row` on, of as many rows of the head as `matrix` has.
+    // Returns a graph of the logits from `row` on, for the rows of the head that `matrix` has.
     ggml_cgraph *head(ggml_tensor *matrix, int64_t row) {
         ggml_context *c = context_.get();
         ggml_tensor *to =
@@ -257,7 +259,7 @@ class Transformer {
         ggml_backend_tensor_set(mask_, mask.data(), 0, ggml_nbytes(mask_));
     }
 
-    // Rows of the embedding, which stays compressed as well: a range of its group each.
+    // Reads rows of the embedding, which stays compressed too: each is a range of its group.
     void embed(const std::vector<int32_t> &tokens) {
         uint64_t number;
         if (!model_.find("model.embed_tokens.weight", number)) throw std::runtime_error("the model has no embedding");
@@ -321,14 +323,14 @@ int run(const char *head_path, const char *model_path, std::vector<int32_t> toke
             GGML_PAD(reinterpret_cast<uintptr_t>(ggml_backend_buffer_get_base(buffer.get())), alignment));
     };
 
-    // The difference between the two: where a step's weights are.
+    // The two differ in the address of a step's weights.
     size_t slot_bytes = GGML_PAD(plan.slot_bytes, alignment), resident_bytes = 0;
-    // Where ggml computes on the CPU and a device decodes, both reach the slots in pinned memory.
+    // If ggml computes on the CPU and a device decodes, the slots are in pinned memory, which both can access.
     std::unique_ptr<PinnedMemory> pinned;
     Buffer two;
     if (device && ggml_backend_buft_is_host(ggml_backend_get_default_buffer_type(backend.get()))) {
         pinned = std::make_unique<PinnedMemory>(2 * slot_bytes + alignment);
-        two.reset(ggml_backend_cpu_buffer_from_ptr(pinned->address(), pinned->bytes()));
+        two.reset(ggml_backend_cpu_buffer_from_ptr(pinned->data(), pinned->size()));
     } else {
         two = allocate(backend.get(), 2 * slot_bytes + alignment);
     }

@@ -1,14 +1,13 @@
 // A DF11 model in unmodified libllama, which takes weights from a callback instead of a file
-// (llama_model_init_from_user()). Two ways:
+// (llama_model_init_from_user()). There are two ways:
 //
 //     df11-llama HEAD.gguf MODEL PROMPT [COUNT]            decoded once, when the model is loaded: bf16 in memory
-//     df11-llama --stream HEAD.gguf MODEL PROMPT [COUNT]   layers stay compressed: two slots hold one each, decoded
+//     df11-llama --stream HEAD.gguf MODEL PROMPT [COUNT]   layers stay compressed: two slots hold a decoded one each
 //
-// HEAD.gguf is as for df11-gguf; PROMPT is text, or token ids with commas between. For streaming, libllama is told to
-// put the layers' matrices into a buffer type of ours (tensor_buft_overrides) that lays them all over the same two
-// slots, and calls back when a layer is computed (cb_eval): ggml-backend-impl.h, version 3 of its interface, is needed
-// for that.
-// --plant MISTAKE plants one, for the tests; see weights.h.
+// HEAD.gguf is as for df11-gguf. PROMPT is text, or token ids separated by commas. For streaming, libllama puts the
+// layers' matrices into a buffer type of ours (tensor_buft_overrides), which places all of them in the same two slots,
+// and calls back when a layer is computed (cb_eval). This needs ggml-backend-impl.h, version 3 of its interface.
+// --plant MISTAKE makes a mistake for the tests; see weights.h.
 #include "ggml-backend-impl.h"
 #include "greedy.h"
 #include "weights.h"
@@ -22,15 +21,14 @@ namespace {
 
 using namespace example;
 
-// The layers' matrices, by the names that libllama gives them.
+// The names of the layers' matrices in libllama.
 const char *const streamed = "^blk\\.[0-9]+\\.(attn_(q|k|v|output)|ffn_(gate|up|down))\\.weight$";
 
 bool is_streamed(const char *name) {
     return layer_of(name) >= 0 && std::strstr(name, "norm") == nullptr && !hugging_face_name(name).empty();
 }
 
-// A buffer type whose tensors lie in two slots: those of layer l in slot l % 2, in the order in which the group
-// decodes.
+// A buffer type whose tensors are in two slots: those of layer l in slot l % 2, in the order of the group's weights.
 class Streamer {
   public:
     Streamer(const Model &model, const Shape &shape, const std::vector<Tensor> &tensors, Plant plant)
@@ -59,7 +57,7 @@ class Streamer {
 
     ggml_backend_buffer_type_t type() { return &type_; }
 
-    // Begins to decode; libllama has placed the tensors by now.
+    // Begins to decode, after libllama has placed the tensors.
     void start() {
         if (base_ == nullptr) throw std::runtime_error("libllama has not put the layers into the slots");
         decoder_ = std::make_unique<HostDecoder>(model_, std::array<void *, 2>{base_, base_ + slot_bytes_}, slot_bytes_,
@@ -68,8 +66,8 @@ class Streamer {
         slots_->acquire(0);
     }
 
-    // Called before (`ask`) and after nodes of libllama's graph: behind a layer's last node, its slot is free, and the
-    // next layer's must be there before anything of it runs.
+    // Called before (`ask`) and after nodes of libllama's graph. After a layer's last node its slot is free, and the
+    // next layer must be decoded before any node of it runs.
     static bool evaluated(ggml_tensor *node, bool ask, void *user) {
         Streamer &self = *static_cast<Streamer *>(user);
         if (std::strncmp(node->name, "l_out-", 6) != 0) return !ask;
@@ -85,13 +83,13 @@ class Streamer {
         }
     }
 
-    // Waits for what is being decoded ahead: the slots go with libllama's model.
+    // Waits for layers that are being decoded, because the slots are freed with libllama's model.
     void stop() {
         if (slots_) decoded_bytes_ = slots_->decoded_bytes();
         slots_.reset();
     }
 
-    // What went wrong in a callback, for which libllama only knows that the graph was cancelled.
+    // The error of a callback. libllama only knows that the graph was cancelled.
     void rethrow() const {
         if (failure_) std::rethrow_exception(failure_);
     }
@@ -102,7 +100,7 @@ class Streamer {
     }
 
   private:
-    // A device's would be ggml_backend_dev_buffer_type(device).
+    // For a device it would be ggml_backend_dev_buffer_type(device).
     static ggml_backend_buffer_type_t memory() { return ggml_backend_cpu_buffer_type(); }
 
     ggml_backend_buffer_t place(ggml_tensor **tensors, int count) {
@@ -145,8 +143,8 @@ struct Source {
     bool stream;
 };
 
-// libllama asks for every tensor that its architecture may have, those too that converters leave out: biases that are
-// not there are 0, scales 1, and a head for ranking is not used.
+// libllama asks for every tensor that its architecture may have, also for those that converters omit: missing biases
+// are 0, missing scales 1, and a head for ranking is not used.
 void set_tensor(ggml_tensor *tensor, void *user) {
     const Source &source = *static_cast<const Source *>(user);
     std::string name = tensor->name;
@@ -163,7 +161,7 @@ void set_tensor(ggml_tensor *tensor, void *user) {
         float *scales = reinterpret_cast<float *>(values.data());
         std::fill(scales, scales + ggml_nelements(tensor), 1.0f);
     } else if (!ends_with(".bias") && name.compare(0, 4, "cls.") != 0) {
-        throw std::runtime_error("libllama wants a tensor that is not known here: " + name);
+        throw std::runtime_error("libllama asks for an unknown tensor: " + name);
     }
     ggml_backend_tensor_set(tensor, values.data(), 0, values.size());
 }
@@ -173,13 +171,12 @@ void run(const char *head_path, const char *model_path, const char *prompt, unsi
     Model model(model_path);
     Shape shape(head.get());
     std::vector<Tensor> tensors = tensors_of(shape, model);
-    // A head of its own is in memory in any case, and has the embedding's type.
+    // An untied head is always in memory, in the embedding's type.
     if (std::none_of(tensors.begin(), tensors.end(), [](const Tensor &t) { return t.name == "output.weight"; }))
         tensors.push_back({"output.weight", {shape.embedding, shape.vocabulary}, GGML_TYPE_BF16});
     Gguf about = metadata(head.get(), tensors);
 
-    // Outlives the model that libllama makes: its buffers are of this type. But it has stopped before their memory
-    // goes.
+    // Outlives libllama's model, whose buffers have this type, but is stopped before their memory is freed.
     std::unique_ptr<Streamer> streamer = stream ? std::make_unique<Streamer>(model, shape, tensors, plant) : nullptr;
     llama_model_tensor_buft_override overrides[] = {{streamed, stream ? streamer->type() : nullptr},
                                                     {nullptr, nullptr}};

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Makes a small Qwen3 model of random weights, always the same: a Hugging Face folder, and the metadata and vocabulary that
-llama.cpp's converter would write for it with --vocab-only. Needs nothing but Python.
+"""Makes a small Qwen3 model with random weights, which are always the same: a Hugging Face folder, and the metadata and
+vocabulary that llama.cpp's converter would write for it with --vocab-only. Needs Python only.
 
     make_model.py FOLDER HEAD.gguf [--layers N] [--tied] [--seed N] [--large]
 """
@@ -13,14 +13,14 @@ import random
 import struct
 
 EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD = 128, 384, 4, 2, 32
-LARGE = 1024, 3072, 16, 8, 128  # as Qwen3-0.6B has them
+LARGE = 1024, 3072, 16, 8, 128  # as in Qwen3-0.6B
 CONTEXT = 256
 EPSILON, ROPE_BASE = 1e-6, 1e6
 MERGES = ["t h", "th e", "i n"]
 
 
 def vocabulary():
-    """Byte-level BPE as GPT-2 and Qwen have it: 256 bytes under printable names, what the merges make, and two tokens that end."""
+    """Byte-level BPE as in GPT-2 and Qwen: 256 bytes with printable names, the results of merges, and two end tokens."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     names = {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
@@ -35,7 +35,7 @@ def vocabulary():
 
 
 def tensors(layers, tied, vocabulary_size):
-    """Names, shapes as in PyTorch (rows first), in the order of the file."""
+    """Yields names and shapes as in PyTorch (rows first), in the order of the file."""
     yield "model.embed_tokens.weight", (vocabulary_size, EMBEDDING)
     for layer in range(layers):
         name = f"model.layers.{layer}."
@@ -56,7 +56,7 @@ def tensors(layers, tied, vocabulary_size):
 
 
 def bf16(values):
-    """The upper halves of floats, little-endian."""
+    """Returns the upper halves of floats, little-endian."""
     floats = array.array("f", values).tobytes()
     halves = bytearray(len(floats) // 2)
     halves[0::2], halves[1::2] = floats[2::4], floats[3::4]
@@ -71,11 +71,11 @@ def weights(name, shape, rng):
     count = shape[0] * (shape[1] if len(shape) > 1 else 1)
     if len(shape) == 1:
         return bf16(1 + rng.gauss(0, 0.1) for _ in range(count))
-    # So that what layers add outweighs the token they began with: a tied head would repeat that for ever.
+    # The layers' contribution must outweigh the input token, which a tied head would otherwise repeat forever.
     scale = 0.05 if "embed" in name else 1.5 / shape[1] ** 0.5
     if count <= BLOCK:
         return bf16(rng.gauss(0, scale) for _ in range(count))
-    # Python is slow: a large matrix is one block of weights again and again, from another place on each time.
+    # Python is slow, so a large matrix repeats one block of weights, rotated by a random number.
     if not block:
         block.extend(rng.gauss(0, 1) for _ in range(BLOCK))
     first = rng.randrange(BLOCK)
@@ -116,7 +116,7 @@ def write_folder(folder, layers, tied, vocabulary_size, seed):
 
 
 def write_head(path, layers, tokens, types):
-    """A GGUF file of keys and values only, version 3."""
+    """Writes a GGUF file with keys and values only, version 3."""
     text = lambda value: struct.pack("<Q", len(value.encode())) + value.encode()
     string = lambda value: struct.pack("<I", 8) + text(value)
     u32 = lambda value: struct.pack("<II", 4, value)

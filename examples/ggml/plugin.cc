@@ -1,16 +1,15 @@
-// A plug-in for programs that run on unmodified ggml, such as llama-cli and llama-server: weights of a DF11 model stay
-// compressed, and are decoded in pieces just before they are multiplied with. On the CPU only.
+// A plug-in for programs that run on unmodified ggml, such as llama-cli and llama-server. Weights of a DF11 model stay
+// compressed, and are decoded in pieces just before they are used in a multiplication. It works on the CPU only.
 //
 //     GGML_BACKEND_PATH=libggml-df11.so DF11_MODEL=Qwen3-8B-DF11 llama-cli -m skeleton.gguf …
 //
-// ggml loads it (ggml_backend_load_all()) and finds a device of the kind that accelerates the CPU. libllama then puts
-// every matrix there that the device says it can multiply with: those that the model named by DF11_MODEL has in a
-// group. What the GGUF file says of them is not read (df11-gguf --skeleton leaves holes there), but its beginning and
-// end are compared, if there is something, so that the weights of another model do not go unnoticed. Without DF11_MODEL
-// the plug-in has no device.
+// ggml loads the plug-in (ggml_backend_load_all()) and finds a device of the kind that accelerates the CPU. libllama
+// then gives that device every matrix that it can multiply with: those that the model in DF11_MODEL has in a group.
+// Their data in the GGUF file is not used (df11-gguf --skeleton leaves holes there). If it is not a hole, its beginning
+// and end are compared, so that the weights of another model are noticed. Without DF11_MODEL the plug-in has no device.
 //
-// The multiplication itself is done by ggml's CPU backend: the same kernels on the same bits, so results are those of
-// weights that lie in memory. DF11_PLANT=decode makes a mistake for the tests, to see that it shows.
+// ggml's CPU backend does the multiplication, with the same kernels on the same bits, so results equal those of
+// uncompressed weights. DF11_PLANT=decode makes a mistake for the tests.
 #include "ggml-backend-impl.h"
 #include "weights.h"
 
@@ -27,22 +26,22 @@ namespace {
 
 using namespace example;
 
-// Decoded at a time: small enough for the processor's cache, large enough for all its threads.
+// The size of a decoded piece: small enough for the processor's cache, large enough for all threads.
 constexpr size_t piece_bytes = size_t(16) << 20;
 
 struct Plugin {
     std::unique_ptr<Model> model;
-    std::unordered_map<std::string, uint64_t> compressed;  // GGUF's names of what is in a group, and its number
+    std::unordered_map<std::string, uint64_t> compressed;  // the GGUF names of tensors in groups, and their numbers
     bool plant_decode = false;
 };
 
-// Opened once, when the plug-in is loaded; ggml never unloads one.
+// Opened once, when the plug-in is loaded. ggml never unloads it.
 Plugin &plugin() {
     static Plugin *the = new Plugin;
     return *the;
 }
 
-// There is nobody to hand an error to: ggml's interface has no place for one, and it ends the process on its own ones.
+// ggml's interface cannot report an error here, and ggml itself ends the process on its own errors.
 template <typename Work>
 auto or_abort(Work work) {
     try {
@@ -52,7 +51,7 @@ auto or_abort(Work work) {
     }
 }
 
-// The weight that a tensor is, whole or as a view: its number and the first byte; false for activations and all else.
+// Finds the weight of a tensor, which may be a view: its number and first byte. Returns false for other tensors.
 bool find(const ggml_tensor *tensor, uint64_t &number, size_t &offset) {
     const ggml_tensor *whole = tensor->view_src != nullptr ? tensor->view_src : tensor;
     auto found = whole->op == GGML_OP_NONE ? plugin().compressed.find(whole->name) : plugin().compressed.end();
@@ -62,8 +61,8 @@ bool find(const ggml_tensor *tensor, uint64_t &number, size_t &offset) {
     return true;
 }
 
-// ---- memory: a buffer of the CPU's for all that is not compressed (the results of multiplications); compressed
-// tensors take an address and no room.
+// ---- Memory: a CPU buffer for everything that is not compressed (the results of multiplications). Compressed tensors
+// take an address but no memory.
 
 ggml_backend_buffer_t memory(ggml_backend_buffer_t buffer) {
     return static_cast<ggml_backend_buffer_t>(buffer->context);
@@ -124,8 +123,8 @@ ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t bytes) {
     return own != nullptr ? ggml_backend_buffer_init(type, buffer_interface, own, bytes) : nullptr;
 }
 
-// Lays tensors out, and says how many bytes that takes. With a buffer, gives them their addresses; false if ggml does
-// not take one.
+// Lays out tensors, and returns the bytes that they need. With a buffer, it also sets their addresses; false if ggml
+// refuses one.
 bool lay(ggml_tensor **tensors, int count, ggml_backend_buffer_t buffer, size_t &bytes) {
     unsigned char *base =
         buffer != nullptr ? static_cast<unsigned char *>(ggml_backend_buffer_get_base(buffer)) : nullptr;
@@ -138,7 +137,7 @@ bool lay(ggml_tensor **tensors, int count, ggml_backend_buffer_t buffer, size_t 
             if (base != nullptr && tensor->buffer == nullptr && ggml_backend_view_init(tensor) != GGML_STATUS_SUCCESS)
                 return false;
         } else if (find(tensor, number, first)) {
-            // As ggml_backend_tensor_alloc() does, which would want room for the whole tensor.
+            // Like ggml_backend_tensor_alloc(), which would need memory for the whole tensor.
             if (base != nullptr) {
                 tensor->buffer = buffer;
                 tensor->data = base + bytes;
@@ -176,13 +175,13 @@ ggml_backend_buffer_type buffer_type = {
             lay(tensors, count, nullptr, bytes);
             return bytes;
         },
-        /* is_host          */ nullptr,  // it is not: a compressed tensor's address leads nowhere
+        /* is_host          */ nullptr,  // no: the address of a compressed tensor cannot be read
     },
     nullptr,  // the device, set below
     nullptr,
 };
 
-// ---- computing: a matrix is decoded some rows at a time, and ggml's CPU backend multiplies with them.
+// ---- Computing: some rows of a matrix are decoded at a time, and ggml's CPU backend multiplies with them.
 
 struct Computer {
     ggml_backend_t cpu;
@@ -200,7 +199,7 @@ struct Computer {
         if (set != nullptr) set(cpu, int(count));
     }
 
-    // Rows `row` to `row + rows` of a weight, decoded, in memory that the next call uses again.
+    // Returns rows `row` to `row + rows` of a weight, decoded, in memory that the next call reuses.
     void *decode(uint64_t number, size_t first, size_t row_bytes, int64_t row, int64_t rows, unsigned with) {
         size_t bytes = row_bytes * size_t(rows);
         if (piece.size() < bytes + alignment()) piece.resize(bytes + alignment());
@@ -219,7 +218,7 @@ struct Computer {
         find(matrix, number, first);
         int64_t all = matrix->ne[1], at_once = std::max<int64_t>(1, int64_t(piece_bytes / matrix->nb[1]));
         for (int64_t row = 0; row < all; row += at_once) {
-            // The same node for some rows of the matrix, which are as many elements of each of its results.
+            // The same node for some rows of the matrix, each of which gives one element of every result.
             ggml_tensor some = *matrix, result = *node;
             some.ne[1] = result.ne[0] = std::min(at_once, all - row);
             some.data = decode(number, first, matrix->nb[1], row, some.ne[1], threads);
@@ -237,7 +236,7 @@ struct Computer {
         return GGML_STATUS_SUCCESS;
     }
 
-    // Rows of an embedding: a range of its group each.
+    // Reads rows of an embedding, each of which is a range of its group.
     ggml_status rows(const ggml_tensor *node) {
         const ggml_tensor *table = node->src[0], *ids = node->src[1];
         uint64_t number;
@@ -265,7 +264,7 @@ ggml_status compute(ggml_backend_t backend, ggml_cgraph *graph) {
             const ggml_tensor *node = ggml_graph_node(graph, i);
             ggml_status status = GGML_STATUS_SUCCESS;
             if (!(node->flags & GGML_TENSOR_FLAG_COMPUTE))
-                continue;  // a branch that is not taken: its inputs may be anything
+                continue;  // not computed in this graph: its inputs are undefined
             if (node->op == GGML_OP_MUL_MAT)
                 status = computer.multiply(node);
             else if (node->op == GGML_OP_GET_ROWS)
@@ -289,8 +288,8 @@ ggml_backend_t begin(ggml_backend_dev_t device, const char *) {
     return new ggml_backend{&guid, interface, device, new Computer(cpu)};
 }
 
-// Whether the device computes a node: it multiplies with compressed matrices and looks up compressed rows, nothing
-// else.
+// Returns whether the device computes a node: only multiplications with compressed matrices, and lookups of compressed
+// rows.
 bool supports(ggml_backend_dev_t, const ggml_tensor *node) {
     switch (node->op) {
         case GGML_OP_NONE:
@@ -370,7 +369,7 @@ ggml_backend_reg registry = {
     nullptr,
 };
 
-// Which tensors, as GGUF calls them, the model has in its groups.
+// Finds the tensors in the model's groups, by their GGUF names.
 void open(const char *path) {
     Plugin &p = plugin();
     p.model = std::make_unique<Model>(path);
@@ -396,11 +395,11 @@ void open(const char *path) {
 
 }  // namespace
 
-// What ggml looks for in a library that it loads.
+// The function that ggml looks for in a library that it loads.
 extern "C" __attribute__((visibility("default"))) ggml_backend_reg_t ggml_backend_init(void) {
     buffer_type.device = &device;
     const char *path = std::getenv("DF11_MODEL");
-    // Programs may load backends more than once.
+    // A program may load backends more than once.
     if (path == nullptr || *path == 0 || plugin().model) return &registry;
     try {
         open(path);

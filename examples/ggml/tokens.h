@@ -1,5 +1,5 @@
-// What programs with and without DF11 share: token ids on the command line and in the output, a digest by which their
-// logits are compared, and how many threads they take.
+// Shared by programs with and without DF11: token ids on the command line and in the output, the digest with which
+// logits are compared, and the number of threads.
 #ifndef DF11_EXAMPLE_GGML_TOKENS_H
 #define DF11_EXAMPLE_GGML_TOKENS_H
 
@@ -13,20 +13,20 @@
 
 namespace example {
 
-// DF11_EXAMPLE_THREADS, else one for each core. ggml's threads spin while they wait: on a busy machine fewer are
-// faster.
+// Returns DF11_EXAMPLE_THREADS, or the number of cores. ggml's threads spin while they wait, so fewer are faster on a
+// busy machine.
 inline unsigned threads_to_use() {
     const char *given = std::getenv("DF11_EXAMPLE_THREADS");
     return std::max(1u, given != nullptr ? unsigned(std::atoi(given)) : std::thread::hardware_concurrency());
 }
 
-// FNV-1a; `seed` goes on with an earlier one.
+// Returns the FNV-1a hash. `seed` continues an earlier one.
 inline uint64_t digest(const void *data, size_t bytes, uint64_t seed = 0xcbf29ce484222325u) {
     for (size_t i = 0; i < bytes; i++) seed = (seed ^ static_cast<const unsigned char *>(data)[i]) * 0x100000001b3u;
     return seed;
 }
 
-// "3,17,99" as token ids; false if the text is something else.
+// Reads token ids such as "3,17,99". Returns false for any other text.
 inline bool parse_tokens(const std::string &text, std::vector<int32_t> &tokens) {
     if (text.empty() || text.find_first_not_of("0123456789,") != std::string::npos) return false;
     for (size_t at = 0; at < text.size();) {
@@ -44,7 +44,7 @@ inline void print_tokens(const char *what, const std::vector<int32_t> &tokens) {
     std::printf("\n");
 }
 
-// The likeliest token; the first of several.
+// Returns the likeliest token, the first of equals.
 inline int32_t likeliest(const float *logits, size_t count) {
     return int32_t(std::max_element(logits, logits + count) - logits);
 }

@@ -31,9 +31,9 @@ df11_group_info Model::group(uint64_t group) const {
     return info;
 }
 
-void Model::read(uint64_t tensor, uint64_t offset, void *to, size_t bytes, unsigned threads) const {
+void Model::read(uint64_t tensor, uint64_t offset, void *to, size_t to_bytes, unsigned threads) const {
     Error e;
-    e.check(df11_model_read_tensor(handle(), tensor, offset, to, bytes, threads, &e));
+    e.check(df11_model_read_tensor(handle(), tensor, offset, to, to_bytes, threads, &e));
 }
 
 uint64_t Model::packed_bytes() const {
@@ -50,7 +50,7 @@ Gguf open_gguf(const std::string &path) {
 
 namespace {
 
-// The number of a key; gguf aborts the process where the type is another, so it is looked at first.
+// Returns the number of a key. gguf aborts the process if the type is wrong, so it is checked first.
 int64_t key(const gguf_context *file, const char *name, gguf_type type) {
     int64_t id = gguf_find_key(file, name);
     if (id < 0 || gguf_get_kv_type(file, id) != type)
@@ -60,9 +60,9 @@ int64_t key(const gguf_context *file, const char *name, gguf_type type) {
 
 int64_t u32(const gguf_context *file, const char *name) {
     uint32_t value = gguf_get_val_u32(file, key(file, name, GGUF_TYPE_UINT32));
-    // What is multiplied below then fits, whatever the file says.
+    // With this limit no product below can overflow, whatever the file contains.
     if (value == 0 || value > (1u << 24))
-        throw std::runtime_error(std::string("the GGUF file's ") + name + " makes no sense");
+        throw std::runtime_error(std::string("the GGUF file's ") + name + " is out of range");
     return value;
 }
 
@@ -146,7 +146,7 @@ std::vector<Tensor> tensors_of(const Shape &s, const Model &model) {
         matrix(blk + "ffn_up.weight", s.embedding, s.feed_forward);
         matrix(blk + "ffn_down.weight", s.feed_forward, s.embedding);
     }
-    // DF11 keeps no shapes, so the number of weights is what can be compared.
+    // DF11 does not store shapes, so the number of weights is compared.
     for (const Tensor &tensor : all) {
         std::string name = hugging_face_name(tensor.name);
         uint64_t number;
@@ -239,7 +239,7 @@ Slots::~Slots() {
         try {
             decoder_.wait(slot);
         } catch (...) {
-            // A step that nobody asked for.
+            // Nobody waits for this step.
         }
     }
 }
@@ -259,7 +259,7 @@ void Slots::acquire(size_t step) {
 }
 
 void Slots::release(size_t step) {
-    // Of an only step nothing has to be decoded again: nobody else uses its slot.
+    // If a slot has one step only, it need not be decoded again.
     if (next(step) != step) decode(next(step));
 }
 

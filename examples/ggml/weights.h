@@ -1,8 +1,8 @@
-// What the examples for ggml share: a model opened with libdf11, what GGUF calls its tensors and how they are shaped,
-// and two slots through which weights are streamed. Knows Qwen3 only, and nothing of graphs, contexts or backends.
+// The common part of the examples for ggml: a model opened with libdf11, the names and shapes of its tensors in GGUF,
+// and two slots through which weights are streamed. It knows Qwen3 only, and no graphs, contexts or backends.
 //
-// Hugging Face's names stay inside the library; that a GGUF file calls the same tensors otherwise is known here and
-// nowhere else. Rows are taken as they are: converters permute those of Q and K for Llama, and not for Qwen3.
+// libdf11 uses the names of Hugging Face. Only this file knows the names of the same tensors in GGUF. Rows keep their
+// order: converters permute those of Q and K for Llama, but not for Qwen3.
 #ifndef DF11_EXAMPLE_GGML_WEIGHTS_H
 #define DF11_EXAMPLE_GGML_WEIGHTS_H
 
@@ -29,78 +29,79 @@ struct Freed {
 using Gguf = std::unique_ptr<gguf_context, Freed>;
 using Context = std::unique_ptr<ggml_context, Freed>;
 
-// Turns a status into an exception with the library's own sentence.
+// Turns a status into an exception with the library's message.
 struct Error : df11_error {
     void check(df11_status status) const {
         if (status != DF11_OK) throw std::runtime_error(message);
     }
 };
 
-// Anything that libdf11 opens: a DF11 model, or the bf16 folder that it was made from.
+// A model that libdf11 opens: a DF11 model, or the bf16 folder from which it was made.
 class Model {
   public:
     explicit Model(const std::string &path);
     const df11_model *handle() const { return model_.get(); }
-    // The number of a tensor by its Hugging Face name; false if there is none.
+    // Finds the number of a tensor by its Hugging Face name. Returns false if there is none.
     bool find(const std::string &name, uint64_t &tensor) const;
     df11_tensor_info tensor(uint64_t tensor) const;
     df11_group_info group(uint64_t group) const;
-    // Bytes of a tensor's values, decoded if they are compressed. Even numbers, where they are.
-    void read(uint64_t tensor, uint64_t offset, void *to, size_t bytes, unsigned threads) const;
-    // Bytes of all groups in the files.
+    // Reads bytes of a tensor's values, decoded. For a compressed tensor, offset and size are even.
+    void read(uint64_t tensor, uint64_t offset, void *to, size_t to_bytes, unsigned threads) const;
+    // Returns the size of all groups in the files, in bytes.
     uint64_t packed_bytes() const;
 
   private:
     std::unique_ptr<df11_model, Freed> model_;
 };
 
-// The sizes of a Qwen3 model, from the metadata of a GGUF file: one with a vocabulary and no tensors is enough.
+// The sizes of a Qwen3 model, from the metadata of a GGUF file. A file with a vocabulary and no tensors is enough.
 struct Shape {
     int64_t layers, embedding, feed_forward, heads, kv_heads, head, vocabulary;
     float norm_epsilon, rope_base;
     explicit Shape(const gguf_context *head_file);
 };
 
-// A tensor as GGUF knows it.
+// A tensor in GGUF.
 struct Tensor {
     std::string name;              // in GGUF
-    std::array<int64_t, 2> shape;  // as ggml counts: the contiguous dimension first
+    std::array<int64_t, 2> shape;  // in ggml's order: the contiguous dimension first
     ggml_type type;                // matrices are BF16, norms F32
     size_t bytes() const { return ggml_row_size(type, shape[0]) * size_t(shape[1]); }
 };
 
-// The Hugging Face name of a Qwen3 tensor that GGUF calls `name`; empty if it is none.
+// Returns the Hugging Face name of the Qwen3 tensor that is called `name` in GGUF, or an empty string.
 std::string hugging_face_name(const std::string &name);
-// The layer of "blk.N.…"; -1 for other tensors.
+// Returns N for a tensor "blk.N.…", or -1.
 int64_t layer_of(const std::string &name);
-// Every tensor of the model; without output.weight if its head is its embedding.
+// Returns every tensor of the model, without output.weight if its head is its embedding.
 std::vector<Tensor> tensors_of(const Shape &shape, const Model &model);
-// Reads a tensor in the type in which GGUF wants it. The head of a tied model is its embedding.
+// Reads a tensor in the type that GGUF has for it. The head of a tied model is its embedding.
 void read_tensor(const Model &model, const Tensor &tensor, void *to, unsigned threads);
 
-// The metadata of `head_file`, and the model's tensors, for llama_model_init_from_user() and for a new file.
+// Returns the metadata of `head_file` with the model's tensors, for llama_model_init_from_user() and for a new file.
 Gguf metadata(const gguf_context *head_file, const std::vector<Tensor> &tensors);
 Gguf open_gguf(const std::string &path);
 
-// What a slot can hold: some weights of one group, one after the other.
+// The contents of a slot: consecutive weights of one group.
 struct Step {
     uint64_t group, first, count;
 };
 
-// A whole layer. Its group must have every matrix of the layer; it may lack the norms, which stay as they are.
+// Returns the step of a whole layer. Its group must have every matrix of the layer. It may lack the norms, which stay
+// plain.
 Step layer_step(const Model &model, const std::vector<Tensor> &tensors, int64_t layer);
 
-// How weights get into a slot. Not thread-safe.
+// Decodes weights into a slot. Not thread-safe.
 class Decoder {
   public:
     virtual ~Decoder() = default;
-    // Begins to decode a step into slot 0 or 1, and may return before it is there.
+    // Begins to decode a step into slot 0 or 1. It may return before the weights are there.
     virtual void begin(const Step &step, size_t slot) = 0;
-    // Waits until what was begun in that slot is there; throws what went wrong.
+    // Waits until the step that was begun in the slot is decoded. Throws its error.
     virtual void wait(size_t slot) = 0;
 };
 
-// Decodes on the CPU, a thread for each step that runs. The model and the slots, memory of the caller's, outlive it.
+// Decodes on the CPU, with a thread for each running step. The model and the slots' memory must outlive it.
 class HostDecoder : public Decoder {
   public:
     HostDecoder(const Model &model, std::array<void *, 2> slots, size_t slot_bytes, unsigned threads);
@@ -115,24 +116,24 @@ class HostDecoder : public Decoder {
     std::array<std::future<void>, 2> pending_;
 };
 
-// Mistakes for the tests to plant, to see that they show: a step decoded into the other slot, one not decoded at all, a
-// slot overwritten before its weights were used, and weights used before they are there (which shows every time on the
-// emulated device, and on the CPU perhaps).
+// Mistakes that tests plant to see that they are noticed: a step that is decoded into the wrong slot, a step that is
+// not decoded, a slot that is overwritten before its weights were used, and weights that are used before they are
+// decoded (which always shows on the emulated device, and sometimes on the CPU).
 enum class Plant { nothing, slot, decode, early, wait };
 Plant plant_named(const std::string &name);
 
-// Two slots that steps 0, 1, 2, … of a pass go through again and again: step s lies in slot s % 2, always at the same
-// address, and the next one is decoded while the caller computes with this one. That is all of the arithmetic: whoever
-// follows step s in its slot is step s + 2 or, after the last, the first one with that slot. Not thread-safe.
+// Two slots through which the steps 0, 1, 2, … of a pass go repeatedly. Step s is in slot s % 2, always at the same
+// address, and the next step is decoded while the caller computes with this one. The successor of step s in its slot is
+// step s + 2 or, at the end of a pass, the first step with that slot. Not thread-safe.
 class Slots {
   public:
-    // Begins to decode the first two.
+    // Begins to decode the first two steps.
     Slots(Decoder &decoder, std::vector<Step> steps, Plant plant);
-    // Waits for what is being decoded ahead.
+    // Waits for the steps that are being decoded.
     ~Slots();
-    // Waits until a step's weights are in its slot. Steps are asked for in order, round and round.
+    // Waits until a step's weights are in its slot. Steps must be acquired in order, repeatedly.
     void acquire(size_t step);
-    // The step's weights have been used: its slot is overwritten from now on.
+    // Says that the step's weights have been used. Its slot is overwritten from now on.
     void release(size_t step);
     uint64_t decoded_bytes() const { return decoded_bytes_; }
 

@@ -11,14 +11,13 @@ import (
 	"github.com/libdf11/libdf11/examples/go-service/server"
 )
 
-// settings are what the command line and the environment say.
+// settings holds the values of the command line and the environment.
 type settings struct {
 	server.Config
 	listen string
 }
 
-// prefix is what the name of a flag has in front of it in the environment: -write-timeout is
-// DF11_SERVICE_WRITE_TIMEOUT.
+// prefix begins the name of a flag's environment variable: -write-timeout is DF11_SERVICE_WRITE_TIMEOUT.
 const prefix = "DF11_SERVICE_"
 
 const usage = `usage: go-service [flags] MODEL
@@ -28,7 +27,7 @@ MODEL is a folder or a .safetensors file. Each flag may also be given as an envi
 
 `
 
-// parse reads the flags, and for those that are not given, the environment.
+// parse reads the flags, and the environment for flags that are not given.
 func parse(args []string, env func(string) (string, bool), out io.Writer) (*settings, error) {
 	set := &settings{Config: server.Defaults()}
 	var config, format, hosts string
@@ -42,28 +41,28 @@ func parse(args []string, env func(string) (string, bool), out io.Writer) (*sett
 	}
 	f.StringVar(&set.listen, "listen", "127.0.0.1:8311", "`address` to listen on; there is no authentication")
 	f.StringVar(&hosts, "hosts", "",
-		"comma-separated `names`, beside localhost and addresses, that requests over loopback may have as Host; * is any")
+		"comma-separated `names` that requests over loopback may have as Host, besides localhost and addresses; * is any")
 	f.StringVar(&config, "config", "", "`file` to use instead of the model's own config.json")
 	f.BoolVar(&set.Verify, "verify", set.Verify, "walk every code and hash every byte before the model is ready")
 	f.IntVar(&set.VerifyThreads, "verify-threads", set.VerifyThreads, "threads to verify with")
 	f.BoolVar(&set.Map, "map", set.Map,
-		"map the files instead of reading them: whoever cuts one short kills the process")
+		"map the files instead of reading them: a mapped file that is cut short ends the process")
 	f.DurationVar(&set.Retry, "retry", set.Retry,
-		"after how long to open a model again that could not be read; 0: never")
+		"time after which a model that could not be read is opened again; 0: never")
 	f.IntVar(&set.Streams, "streams", set.Streams, "tensors that are sent at once, each through one buffer")
-	f.IntVar(&set.Chunk, "chunk", set.Chunk, "`bytes` of a buffer: what is decoded and sent in one piece")
+	f.IntVar(&set.Chunk, "chunk", set.Chunk, "`bytes` of a buffer, which are decoded and sent as one piece")
 	f.IntVar(&set.Decodes, "decodes", set.Decodes, "pieces that are decoded at once, by one thread each")
 	f.IntVar(&set.Waiting, "waiting", set.Waiting, "requests that may wait for a buffer; others get 503")
 	f.DurationVar(&set.Wait, "wait", set.Wait, "how long a request waits for a buffer before it gets 503")
 	f.IntVar(&set.Connections, "connections", set.Connections,
-		"connections that there may be; then the longest idle one is closed")
+		"limit of connections; beyond it the longest idle one is closed")
 	f.DurationVar(&set.HeaderTimeout, "header-timeout", set.HeaderTimeout,
 		"how long a client may take to send a request")
 	f.DurationVar(&set.IdleTimeout, "idle-timeout", set.IdleTimeout, "how long a connection may be without a request")
 	f.DurationVar(&set.WriteTimeout, "write-timeout", set.WriteTimeout, "how long a client may take to receive a piece")
 	f.DurationVar(&set.Drain, "drain", set.Drain,
-		"how long requests are still taken when the end was asked for and /readyz says no")
-	f.DurationVar(&set.Shutdown, "shutdown", set.Shutdown, "how long requests that run may take then")
+		"how long requests are still accepted after a signal, while /readyz answers 503")
+	f.DurationVar(&set.Shutdown, "shutdown", set.Shutdown, "how long running requests may then take")
 	f.StringVar(&format, "log-format", "text", "`text or json`")
 	f.TextVar(&level, "log-level", slog.LevelInfo, "`level`: debug (with probes and scrapes), info, warn or error")
 
@@ -79,9 +78,9 @@ func parse(args []string, env func(string) (string, bool), out io.Writer) (*sett
 	case f.NArg() == 0 && ok:
 		set.Model = path
 	case f.NArg() == 0:
-		return nil, fmt.Errorf("which model? -help tells more")
+		return nil, fmt.Errorf("no model is given; see -help")
 	default:
-		return nil, fmt.Errorf("one model only, and behind the flags: %q", f.Args())
+		return nil, fmt.Errorf("give one model, after the flags: %q", f.Args())
 	}
 	if hosts != "" {
 		set.Hosts = strings.Split(hosts, ",")
@@ -105,7 +104,7 @@ func parse(args []string, env func(string) (string, bool), out io.Writer) (*sett
 	return set, nil
 }
 
-// fromEnvironment sets the flags that were not given and that the environment has.
+// fromEnvironment sets flags that were not given from the environment.
 func fromEnvironment(f *flag.FlagSet, env func(string) (string, bool)) error {
 	given := map[string]bool{}
 	f.Visit(func(one *flag.Flag) { given[one.Name] = true })

@@ -1,4 +1,4 @@
-// Go-service serves the tensors of a DF11 model over HTTP, decoded: see README.md beside this file.
+// Go-service serves the decoded tensors of a DF11 model over HTTP. See README.md in this folder.
 package main
 
 import (
@@ -20,8 +20,8 @@ func main() {
 	os.Exit(run(os.Args[1:], os.LookupEnv, os.Stderr))
 }
 
-// run is the whole program: 0 after an end in order, 1 if requests had to be cut off or the listener failed, 2 for what
-// cannot be meant.
+// run is the whole program. It returns the exit status: 0 after a graceful shutdown, 1 if requests had to be cut off or
+// the listener failed, 2 for invalid flags.
 func run(args []string, env func(string) (string, bool), out io.Writer) int {
 	set, err := parse(args, env, out)
 	if errors.Is(err, flag.ErrHelp) {
@@ -35,11 +35,11 @@ func run(args []string, env func(string) (string, bool), out io.Writer) int {
 		fmt.Fprintln(out, "go-service:", err)
 		return 2
 	}
-	// What the library has to say by itself, such as a config.json that it passes over.
+	// The library's own log, such as a warning about a config.json that it ignores.
 	df11.SetLogger(set.Logger)
 	defer df11.SetLogger(nil)
 
-	// A second signal ends the process at once, as signals do.
+	// A second signal ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)

@@ -19,7 +19,7 @@ import (
 
 const golden = "../../tests/data/golden"
 
-// As a child of itself the test is the program.
+// In a child process the test is the program.
 func TestMain(m *testing.M) {
 	if os.Getenv("GO_SERVICE_CHILD") != "" {
 		os.Exit(run(os.Args[1:], os.LookupEnv, os.Stderr))
@@ -27,14 +27,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// process is the program as it runs by itself.
+// process is the program in a process of its own.
 type process struct {
 	*exec.Cmd
 	url   string
 	lines chan string // of its log; closed at its end
 }
 
-// start starts the program, and waits for its address.
+// start starts the program, and waits until it prints its address.
 func start(t *testing.T, environment []string, args ...string) *process {
 	t.Helper()
 	p := &process{Cmd: exec.Command(os.Args[0], args...), lines: make(chan string, 1000)}
@@ -58,7 +58,7 @@ func start(t *testing.T, environment []string, args ...string) *process {
 	return p
 }
 
-// line waits for one that has a word.
+// line waits for a line that contains a word.
 func (p *process) line(t *testing.T, word string) string {
 	t.Helper()
 	late := time.After(20 * time.Second)
@@ -91,7 +91,7 @@ func get(t *testing.T, url string) (int, string) {
 	return answer.StatusCode, string(body)
 }
 
-// The whole life of the program: it starts, serves, is asked to end, drains, and ends with nothing open.
+// The whole life of the program: it starts, serves, receives a signal, drains, and ends with nothing open.
 func TestProcess(t *testing.T) {
 	for _, signal := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -139,7 +139,7 @@ func TestProcess(t *testing.T) {
 	}
 }
 
-// A model that must be refused does not end the program: its owner is to read why.
+// A model that must be refused does not end the program, so that its owner can read the reason.
 func TestProcessWithAWrongModel(t *testing.T) {
 	p := start(t, nil, "-listen=127.0.0.1:0", "../../tests/data/hostile/code_with_a_hole.safetensors")
 	p.line(t, "cannot be served")
@@ -157,7 +157,7 @@ func TestProcessWithAWrongModel(t *testing.T) {
 	}
 }
 
-// A second signal does not wait for anything.
+// A second signal ends the program at once.
 func TestSecondSignal(t *testing.T) {
 	p := start(t, nil, "-listen=127.0.0.1:0", "-drain=1h", filepath.Join(golden, "tiny", "model"))
 	p.line(t, "ready")
@@ -199,14 +199,14 @@ func TestFlags(t *testing.T) {
 		t.Error("another level")
 	}
 	for want, args := range map[string][]string{
-		"which model":      {},
-		"one model":        {"a", "b"},
-		"behind the flags": {"m", "-wait=5s"},
-		"log-format":       {"-log-format=xml", "m"},
-		"nowhere.json":     {"-config=nowhere.json", "m"},
-		"not defined":      {"-none", "m"},
-		"invalid value":    {"-wait=5", "m"},
-		"invalid":          {"-log-level=loud", "m"},
+		"no model":        {},
+		"one model":       {"a", "b"},
+		"after the flags": {"m", "-wait=5s"},
+		"log-format":      {"-log-format=xml", "m"},
+		"nowhere.json":    {"-config=nowhere.json", "m"},
+		"not defined":     {"-none", "m"},
+		"invalid value":   {"-wait=5", "m"},
+		"invalid":         {"-log-level=loud", "m"},
 	} {
 		if _, err := parse(args, none, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", args, err)

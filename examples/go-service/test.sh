@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests the service against the installed tree: DF11_PREFIX, or target/stage, which is made if it is not there. About a minute;
-# nothing but loopback addresses is used.
+# Tests the service against the installed tree: DF11_PREFIX, or target/stage, which is made if it is missing. It takes about a
+# minute, and uses loopback addresses only.
 set -euo pipefail
 cd "$(dirname "$0")"
 root=$(cd ../.. && pwd)
@@ -20,7 +20,7 @@ fi
 DF11_PREFIX=$(cd "$prefix" && pwd)
 export DF11_PREFIX PKG_CONFIG_PATH=$DF11_PREFIX/lib/pkgconfig
 export LD_LIBRARY_PATH=$DF11_PREFIX/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-# Nothing is fetched but what go.mod pins, which is nothing.
+# go.mod requires no module outside the repository, so nothing is downloaded.
 GOFLAGS="-mod=readonly $("$root/bindings/go/flags.sh" "$DF11_PREFIX")"
 export GOFLAGS CGO_ENABLED=1
 
@@ -28,7 +28,7 @@ unformatted=$(gofmt -l .)
 [ -z "$unformatted" ] || { echo "not as gofmt writes it: $unformatted" >&2; exit 1; }
 step go vet ./...
 
-# With the static library nothing of the installed tree is needed to run it.
+# With the static library the program runs without the installed tree.
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 step go build -tags df11_static -o "$scratch/go-service" .
@@ -37,6 +37,6 @@ LD_LIBRARY_PATH= "$scratch/go-service" -help 2>"$scratch/help" && grep -q DF11_S
 echo "static program: runs without the installed tree"
 
 step go test -count=1 ./...
-# What the race detector sees, and what holds when the collector runs all the time and every pointer that reaches C is checked.
+# With the race detector, and with a collector that runs all the time and checks of every pointer that reaches C.
 step go test -count=1 -short -race ./...
 GOGC=1 GODEBUG=cgocheck=1 step go test -count=1 -short ./...

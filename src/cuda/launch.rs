@@ -15,13 +15,13 @@
 use super::device::Opened;
 use super::driver::{DevicePtr, Stream};
 use super::image::TILE_WEIGHTS;
-use super::policy::{self, Job, Jobs, MOST_JOBS};
+use super::policy::{self, DecodeJob, DecodeJobs, MOST_JOBS};
 use super::resident::Resident;
 use crate::error::{Error, Result};
 
 /// A run of weights and where it goes, checked.
 #[derive(Clone, Copy)]
-struct Piece<'a> {
+struct Request<'a> {
     resident: &'a Resident,
     first: u64,
     count: u64,
@@ -29,15 +29,15 @@ struct Piece<'a> {
     status: DevicePtr,
 }
 
-impl Piece<'_> {
+impl Request<'_> {
     /// Tiles that its weights lie in.
     fn tiles(&self) -> u64 {
         (self.first + self.count - 1) / TILE_WEIGHTS - self.first / TILE_WEIGHTS + 1
     }
 
-    fn job(&self) -> Job {
-        let &Piece { first, count, dst, status, .. } = self;
-        Job { dst, status, first, count, ..self.resident.template }
+    fn job(&self) -> DecodeJob {
+        let &Request { first, count, dst, status, .. } = self;
+        DecodeJob { dst, status, first, count, ..self.resident.template }
     }
 }
 
@@ -88,9 +88,9 @@ impl Resident {
             return Err(Error::InvalidArgument(reason));
         }
         self.check(count, dst, bytes, status)?;
-        let piece = Piece { resident: self, first, count, dst, status };
-        // SAFETY: by the caller's promise; the piece was checked.
-        unsafe { enqueue(shared, std::iter::once(piece).filter(|piece| piece.count > 0), stream) }
+        let request = Request { resident: self, first, count, dst, status };
+        // SAFETY: by the caller's promise; the request was checked.
+        unsafe { enqueue(shared, std::iter::once(request).filter(|request| request.count > 0), stream) }
     }
 
     /// Decodes each tensor of the group to a destination of its own: `dsts[i]` holds `bytes[i]` bytes and receives
@@ -126,7 +126,7 @@ impl Resident {
             }
         }
         let mut next = 0;
-        let pieces = std::iter::from_fn(|| {
+        let requests = std::iter::from_fn(|| {
             while next < tensors && (dsts[next] == 0 || range(next).0 == range(next).1) {
                 next += 1;
             }
@@ -137,10 +137,10 @@ impl Resident {
                 end = range(next).1;
                 next += 1;
             }
-            Some(Piece { resident: self, first, count: end - first, dst: dsts[start], status })
+            Some(Request { resident: self, first, count: end - first, dst: dsts[start], status })
         });
-        // SAFETY: by the caller's promise; the pieces were checked.
-        unsafe { enqueue(shared, pieces, stream) }
+        // SAFETY: by the caller's promise; the requests were checked.
+        unsafe { enqueue(shared, requests, stream) }
     }
 
     /// What can be checked of a destination for `count` weights.
@@ -226,7 +226,7 @@ pub(crate) unsafe fn decompress_batch_of<'a>(
     if statuses.checked_add(4 * count as u64).is_none() {
         return Err(Error::InvalidArgument("the statuses leave the address space".into()));
     }
-    let piece = |i: usize| Piece {
+    let request = |i: usize| Request {
         resident: resident(i),
         first: 0,
         count: resident(i).layout.weights,
@@ -234,7 +234,7 @@ pub(crate) unsafe fn decompress_batch_of<'a>(
         status: if statuses == 0 { 0 } else { statuses + 4 * i as u64 },
     };
     for (i, bytes) in bytes.iter().enumerate() {
-        let Piece { resident, count, dst, status, .. } = piece(i);
+        let Request { resident, count, dst, status, .. } = request(i);
         let other = &*resident.device.0;
         if other.context != shared.context || other.driver.identity() != shared.driver.identity() {
             let reason = format!("the groups lie in several contexts: group {i} of the list in another than group 0");
@@ -243,9 +243,9 @@ pub(crate) unsafe fn decompress_batch_of<'a>(
         other.check_null(stream)?;
         resident.check(count, dst, *bytes, status).map_err(|error| of_one(error, "group", i))?;
     }
-    let pieces = (0..count).map(piece).filter(|piece| piece.count > 0);
-    // SAFETY: by the caller's promise; the pieces were checked.
-    unsafe { enqueue(shared, pieces, stream) }
+    let requests = (0..count).map(request).filter(|request| request.count > 0);
+    // SAFETY: by the caller's promise; the requests were checked.
+    unsafe { enqueue(shared, requests, stream) }
 }
 
 /// Says which entry of a list an error is of.
@@ -261,14 +261,14 @@ fn of_one(error: Error, kind: &str, number: usize) -> Error {
     }
 }
 
-/// Launches pieces that were checked, 32 at a time.
+/// Launches requests that were checked, 32 at a time.
 ///
 /// # Safety
 ///
 /// As for the functions above.
-unsafe fn enqueue<'a>(shared: &Opened, pieces: impl Iterator<Item = Piece<'a>>, stream: Stream) -> Result<()> {
-    let mut pieces = pieces.peekable();
-    if pieces.peek().is_none() {
+unsafe fn enqueue<'a>(shared: &Opened, requests: impl Iterator<Item = Request<'a>>, stream: Stream) -> Result<()> {
+    let mut requests = requests.peekable();
+    if requests.peek().is_none() {
         return Ok(());
     }
     // SAFETY: the residents keep the device open, and so its context alive; the rest is the caller's promise.
@@ -276,11 +276,11 @@ unsafe fn enqueue<'a>(shared: &Opened, pieces: impl Iterator<Item = Piece<'a>>, 
         shared.driver.within(shared.context, || {
             shared.check_stream(stream)?;
             let mut launches = 0;
-            while let Some(first) = pieces.next() {
-                let result = if pieces.peek().is_none() && launches == 0 {
+            while let Some(first) = requests.next() {
+                let result = if requests.peek().is_none() && launches == 0 {
                     one(shared, &first, stream)
                 } else {
-                    many(shared, first, &mut pieces, stream)
+                    many(shared, first, &mut requests, stream)
                 };
                 result.map_err(|error| if launches == 0 { error } else { partly(error, launches) })?;
                 launches += 1;
@@ -304,10 +304,10 @@ fn partly(error: Error, launches: u32) -> Error {
 /// # Safety
 ///
 /// As for `enqueue`, with the context current.
-unsafe fn one(shared: &Opened, piece: &Piece<'_>, stream: Stream) -> Result<()> {
-    let mut job = piece.job();
+unsafe fn one(shared: &Opened, request: &Request<'_>, stream: Stream) -> Result<()> {
+    let mut job = request.job();
     let warps = policy::warps(shared.capability, job.table_bytes, shared.most_shared);
-    let tiles = piece.tiles();
+    let tiles = request.tiles();
     let each = policy::tiles_per_block(std::iter::once(tiles), warps, shared.capacity(job.table_bytes));
     job.blocks = tiles.div_ceil(each) as u32;
     let bytes = policy::decode_shared(job.table_bytes, warps);
@@ -320,16 +320,16 @@ unsafe fn one(shared: &Opened, piece: &Piece<'_>, stream: Stream) -> Result<()> 
 /// As for `enqueue`, with the context current.
 unsafe fn many<'a>(
     shared: &Opened,
-    first: Piece<'a>,
-    more: &mut impl Iterator<Item = Piece<'a>>,
+    first: Request<'a>,
+    more: &mut impl Iterator<Item = Request<'a>>,
     stream: Stream,
 ) -> Result<()> {
-    let mut jobs = Jobs { count: 0, reserved: 0, job: [Job::default(); MOST_JOBS] };
+    let mut jobs = DecodeJobs { count: 0, reserved: 0, job: [DecodeJob::default(); MOST_JOBS] };
     let mut table_bytes = 0;
-    for (job, piece) in jobs.job.iter_mut().zip(std::iter::once(first).chain(more)) {
-        *job = piece.job();
+    for (job, request) in jobs.job.iter_mut().zip(std::iter::once(first).chain(more)) {
+        *job = request.job();
         // For a moment; blocks can be told apart only when all tiles are known.
-        job.blocks = piece.tiles() as u32;
+        job.blocks = request.tiles() as u32;
         table_bytes = table_bytes.max(job.table_bytes);
         jobs.count += 1;
     }

@@ -7,7 +7,7 @@ pub const TABLE_SMALL: u32 = 16384;
 pub const TABLE_LARGE: u32 = 32768;
 /// Units of 16 bytes of code that a warp stages.
 pub const CODE_UNITS: u32 = 96;
-/// Jobs that one launch of `df11_decode_many` takes.
+/// DecodeJobs that one launch of `df11_decode_many` takes.
 pub const MOST_JOBS: usize = 32;
 /// Warps of a decoding block at most.
 pub const MOST_WARPS: u32 = 24;
@@ -70,7 +70,7 @@ pub fn tiles_per_block(tiles: impl Iterator<Item = u64> + Clone, warps: u32, cap
 /// What a decoding kernel is told: `struct df11_job`. Addresses are device addresses.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Job {
+pub(crate) struct DecodeJob {
     pub dst: u64,
     pub status: u64,
     pub first: u64,
@@ -93,10 +93,10 @@ pub(crate) struct Job {
 /// Several of them: `struct df11_jobs`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Jobs {
+pub(crate) struct DecodeJobs {
     pub count: u32,
     pub reserved: u32,
-    pub job: [Job; MOST_JOBS],
+    pub job: [DecodeJob; MOST_JOBS],
 }
 
 /// What the index kernel is told: `struct df11_index_job`.
@@ -126,7 +126,7 @@ macro_rules! fields {
 
 /// The fields of `struct df11_job` with their offsets in bytes, as launches pass them.
 pub const JOB_FIELDS: &[(&str, usize)] = fields!(
-    Job: dst, status, first, count, weights, state, table, starts, lanes, code, signs, code_units, tiles, table_bytes,
+    DecodeJob: dst, status, first, count, weights, state, table, starts, lanes, code, signs, code_units, tiles, table_bytes,
     first_block, blocks, reserved
 );
 /// The same of `struct df11_index_job`.
@@ -137,6 +137,6 @@ pub const INDEX_JOB_FIELDS: &[(&str, usize)] = fields!(
 
 // Kernel parameters: the kernels' own sizes, and no more than every driver takes.
 const _: () = {
-    assert!(size_of::<Job>() == 120 && size_of::<IndexJob>() == 112);
-    assert!(size_of::<Jobs>() == 8 + 120 * MOST_JOBS && size_of::<Jobs>() <= 4096);
+    assert!(size_of::<DecodeJob>() == 120 && size_of::<IndexJob>() == 112);
+    assert!(size_of::<DecodeJobs>() == 8 + 120 * MOST_JOBS && size_of::<DecodeJobs>() <= 4096);
 };

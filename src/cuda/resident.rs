@@ -5,7 +5,7 @@
 use super::device::Device;
 use super::driver::DevicePtr;
 use super::image::{ALIGNMENT, Head, Layout, STATE_OFFSET};
-use super::policy::Job;
+use super::policy::DecodeJob;
 use crate::error::{Error, Result};
 use crate::format::Group;
 
@@ -18,7 +18,7 @@ pub struct Resident {
     pub(super) layout: Layout,
     pub(super) ends: Box<[u64]>,
     /// A job for the whole group, without what each call adds: destination, status and range.
-    pub(super) template: Job,
+    pub(super) template: DecodeJob,
     /// The bytes that an upload copied from. The driver may read them until the stream has executed the upload.
     _head: Vec<u8>,
 }
@@ -92,7 +92,7 @@ pub(super) fn check_image(layout: &Layout, image: DevicePtr, image_bytes: u64) -
 
 impl Resident {
     pub(super) fn new(device: &Device, image: DevicePtr, layout: Layout, ends: &[u64], head: Vec<u8>) -> Resident {
-        let template = Job {
+        let template = DecodeJob {
             weights: layout.weights,
             state: image + STATE_OFFSET,
             table: image + layout.table,
@@ -103,7 +103,7 @@ impl Resident {
             code_units: layout.code_units(),
             tiles: layout.tiles,
             table_bytes: layout.table_bytes,
-            ..Job::default()
+            ..DecodeJob::default()
         };
         Resident { device: device.clone(), layout, ends: ends.into(), template, _head: head }
     }

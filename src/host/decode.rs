@@ -8,7 +8,7 @@
 use super::threads;
 use crate::error::{Error, Result, shorten};
 use crate::format::{Data, Group, Member, Tensor};
-use crate::huffman::decode::{self, Fault, Feed, LANES, Run, Variant};
+use crate::huffman::decode::{self, Fault, Feed, MOST_LANES, Run, Variant};
 use crate::huffman::{BLOCK_BITS, BLOCK_BYTES, GAP_BYTES_PER_BLOCK};
 use half::bf16;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -200,7 +200,7 @@ impl<'a> Decoding<'a> {
         let to = high;
         let most = if group.model().mapped() { RUN_BLOCKS } else { RUN_BLOCKS_READ };
         let span = to - from;
-        let lanes = LANES * threads;
+        let lanes = MOST_LANES * threads;
         let runs = (lanes * span.div_ceil(lanes * most)).min(span);
         let mut borders = Vec::with_capacity(runs + 1);
         for i in 0..=runs {
@@ -234,7 +234,7 @@ impl<'a> Decoding<'a> {
 /// A thread's way to its runs.
 struct RangeFeed<'a> {
     decoding: &'a Decoding<'a>,
-    buffers: [Buffers; LANES],
+    buffers: [Buffers; MOST_LANES],
 }
 
 /// What a lane reads where files are not in memory.

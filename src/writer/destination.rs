@@ -2,7 +2,7 @@
 
 use super::Layout;
 use super::input::Input;
-use super::output;
+use super::target;
 use crate::error::{Error, Result, shorten};
 use crate::format::read_text;
 use std::path::{Component, Path, PathBuf};
@@ -41,7 +41,7 @@ pub(super) fn destination_of(
         return refuse("it lies in the source's folder, and would be taken for a part of it".into());
     }
     // By whatever links they are reached, its shards too; and so is the name that the file has while it is written.
-    let names = single.iter().flat_map(|f| [f.clone(), output::temporary(f)]);
+    let names = single.iter().flat_map(|f| [f.clone(), target::temporary(f)]);
     let real: Vec<PathBuf> = names.filter_map(|f| f.canonicalize().ok()).collect();
     let is_one = |file: &Path| file.canonicalize().is_ok_and(|file| real.contains(&file));
     if real.contains(&source) || input.model.files().any(|f| is_one(f.file)) {

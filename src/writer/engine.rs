@@ -18,7 +18,7 @@ mod lay_out;
 
 use super::check;
 use super::journal::Journal;
-use super::output::PartialFile;
+use super::target::PartialFile;
 use super::tasks::{Kind, Next, Task, Tasks};
 use crate::error::{Error, Place, Result, grow, shorten};
 use crate::format::{FileLayout, LayoutTensor, MEMBERS, Member, Model};
@@ -105,18 +105,24 @@ pub(super) fn run(
     settings: &Settings,
     progress: &Progress,
 ) -> Result<Made> {
+    let engine = Engine::new(model, groups, files, settings, progress);
     let (send, receive) = sync_channel(WAITING_FILES);
-    let engine = Engine::new(model, groups, files, settings, progress, send);
     std::thread::scope(|scope| {
         let engine = &engine;
-        let finisher = std::thread::Builder::new()
-            .name(crate::host::THREAD_NAME.into())
-            .spawn_scoped(scope, move || engine.finish_files(&receive))
-            .map_err(|e| Error::InvalidArgument(format!("a thread could not be started: {e}")))?;
-        let worked = run_threads(settings.threads, || engine.work());
-        engine.close();
-        let finished = finisher.join().unwrap_or_else(|panic| Err(Error::Internal(panic_text(&*panic))));
-        worked.and(finished)
+        let finisher = std::thread::Builder::new().name(crate::host::THREAD_NAME.into());
+        match finisher.spawn_scoped(scope, move || engine.finish_files(&receive)) {
+            Ok(finisher) => {
+                *lock(&engine.send) = Some(send);
+                let worked = run_threads(settings.threads, || engine.work());
+                *lock(&engine.send) = None;
+                let finished = finisher.join().unwrap_or_else(|panic| Err(Error::Internal(panic_text(&*panic))));
+                worked.and(finished)
+            }
+            Err(error) => {
+                log::warn!("a thread could not be started ({error}): those that work bring the files to the disk, too");
+                run_threads(settings.threads, || engine.work())
+            }
+        }
     })?;
     match engine.tasks.take_error() {
         Some(error) => Err(error),
@@ -151,7 +157,7 @@ struct Engine<'a> {
     /// Complete files with a journal.
     unnamed: Mutex<Vec<Arc<PartialFile>>>,
     tasks: Tasks,
-    /// To the finisher, until nothing more comes.
+    /// To the finisher. `None` if there is none, or nothing more comes.
     send: Mutex<Option<SyncSender<Message>>>,
 }
 
@@ -242,7 +248,6 @@ impl<'a> Engine<'a> {
         files: Vec<FileSpec>,
         settings: &'a Settings,
         progress: &'a Progress,
-        send: SyncSender<Message>,
     ) -> Engine<'a> {
         let mut file_of = vec![0; groups.len()];
         for (number, file) in files.iter().enumerate() {
@@ -281,20 +286,20 @@ impl<'a> Engine<'a> {
             unnamed: Mutex::default(),
             // One more than threads, so that nobody waits while the last tasks of a file are done.
             tasks: Tasks::new(file_count, settings.threads + 1),
-            send: Mutex::new(Some(send)),
+            send: Mutex::default(),
         }
-    }
-
-    /// Nothing more comes for the finisher.
-    fn close(&self) {
-        *lock(&self.send) = None;
     }
 
     fn tell(&self, message: Message) {
         let send = lock(&self.send).clone();
-        // If the finisher has gone, it has left its error.
-        if let Some(send) = send {
-            let _ = send.send(message);
+        match send {
+            // If the finisher has gone, it has left its error.
+            Some(send) => _ = send.send(message),
+            None => {
+                if let Err(error) = self.finish(message) {
+                    self.tasks.fail(error);
+                }
+            }
         }
     }
 
@@ -584,29 +589,7 @@ impl<'a> Engine<'a> {
     /// The finisher: brings files to the disk and gives them their names.
     fn finish_files(&self, messages: &Receiver<Message>) -> Result<()> {
         for message in messages {
-            let result = match message {
-                Message::Written(out) => {
-                    out.start_writing();
-                    Ok(())
-                }
-                Message::Group(out, file, group) => match &self.files[file].spec.journal {
-                    Some(journal) => out.sync().and_then(|()| journal.add(&self.groups[group].spec.name)),
-                    None => Ok(()),
-                },
-                // What was cancelled in the last moment is not completed.
-                Message::File(out, file) => self.progress.check().and_then(|()| {
-                    if self.tasks.has_failed() {
-                        return Err(Error::Cancelled);
-                    }
-                    if self.files[file].spec.journal.is_none() {
-                        return out.commit();
-                    }
-                    out.sync()?;
-                    lock(&self.unnamed).push(out);
-                    Ok(())
-                }),
-            };
-            if let Err(error) = result {
+            if let Err(error) = self.finish(message) {
                 self.tasks.fail(error);
                 // Senders must not wait for somebody who has gone.
                 messages.iter().for_each(drop);
@@ -614,5 +597,31 @@ impl<'a> Engine<'a> {
             }
         }
         Ok(())
+    }
+
+    fn finish(&self, message: Message) -> Result<()> {
+        match message {
+            Message::Written(out) => {
+                out.start_writing();
+                Ok(())
+            }
+            Message::Group(out, file, group) => match &self.files[file].spec.journal {
+                Some(journal) => out.sync().and_then(|()| journal.add(&self.groups[group].spec.name)),
+                None => Ok(()),
+            },
+            Message::File(out, file) => {
+                // What was cancelled in the last moment is not completed.
+                self.progress.check()?;
+                if self.tasks.has_failed() {
+                    return Err(Error::Cancelled);
+                }
+                if self.files[file].spec.journal.is_none() {
+                    return out.commit();
+                }
+                out.sync()?;
+                lock(&self.unnamed).push(out);
+                Ok(())
+            }
+        }
     }
 }

@@ -5,10 +5,10 @@ use super::destination::{config_beside, destination_of};
 use super::engine::{self, FileSpec, GroupSpec, Settings, Unfit};
 use super::input::Input;
 use super::journal::{Journal, Manner};
-use super::output::{self, NewFolders};
 use super::plan::{self, Plan, SourceTensor};
 use super::presets;
 use super::state::{self, Held, LeftGroup, Part, PartState};
+use super::target::{self, Entry, Folder, NewFolders, write_file};
 use super::{CompressOptions, DEFAULT_MEMORY, LeftPlain, Report};
 use crate::error::{Error, Place, Result, shorten};
 use crate::format::{Model, Tensor, UNFINISHED, read_text};
@@ -19,6 +19,7 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// What is to be done.
@@ -179,7 +180,7 @@ impl<'o> Job<'o> {
             let held = match &state {
                 Ok(state) => Some(state.hold()),
                 // Another run has it by now.
-                Err(Error::InvalidArgument(_)) => None,
+                Err(Error::Busy(_)) => None,
                 Err(_) => Held::of_part(&self.folder, part),
             };
             *undo = held.map(|held| (held, begun.folders));
@@ -187,7 +188,7 @@ impl<'o> Job<'o> {
         let mut state = state?;
         self.refuse_left(&state.left)?;
         // Before the work and not after it.
-        self.refuse_changed(progress)?;
+        self.refuse_changed(&Arc::new(Folder::open(&self.folder)?), progress)?;
         let left: HashSet<String> = state.left.iter().map(|l| l.group.clone()).collect();
         let mut resumed = 0;
         let mut todo = Vec::new();
@@ -269,7 +270,7 @@ impl<'o> Job<'o> {
         let left = left.map(|g| LeftGroup { group: g.name.clone(), tensor: String::new(), reason: reason.into() });
         let left: Vec<LeftGroup> = left.collect();
         self.refuse_left(&left)?;
-        report.left.extend(left.iter().flat_map(|left| self.left_plain(left)));
+        report.left.extend(self.left_plain(&left));
         report.carried = self.complete_what_goes_with_it(progress)?;
         report.resumed = report.groups;
         report.complete = true;
@@ -285,7 +286,7 @@ impl<'o> Job<'o> {
             None => self.folder.join("config.json"),
         };
         let lacks = |path: &Path| path.symlink_metadata().is_err();
-        let incomplete = lacks(&config) || !self.bare && self.carried().any(|(_, to)| lacks(&to));
+        let incomplete = lacks(&config) || !self.bare && self.carried().any(|(_, to)| lacks(&self.folder.join(to)));
         let notes = self.single.is_none() && !state::notes(&self.folder)?.is_empty();
         let _alone = (incomplete || notes).then(|| state::alone(&self.folder)).transpose()?;
         let carried = if self.bare { Vec::new() } else { self.carry(&mut Vec::new(), progress)? };
@@ -299,7 +300,7 @@ impl<'o> Job<'o> {
     /// Writes the config of a folder, unless it is there.
     fn write_config(&self, config: &Path) -> Result<()> {
         match read_text(config)? {
-            None => output::write_file(config, self.config.as_bytes()),
+            None => write_file(&Entry::at(config)?, self.config.as_bytes()),
             Some(there) if there == self.config.as_bytes() => Ok(()),
             Some(_) => Err(differs(config)),
         }
@@ -340,7 +341,8 @@ impl<'o> Job<'o> {
 
     /// All groups are there: the rest of the folder.
     fn complete(self, left: Vec<LeftGroup>, progress: &Progress) -> Result<Report> {
-        let is_left = |g: &usize| left.iter().any(|l| l.group == self.groups[*g].name);
+        let names: HashSet<&str> = left.iter().map(|l| &l.group[..]).collect();
+        let is_left = |g: &usize| names.contains(&self.groups[*g].name[..]);
         for g in (0..self.groups.len()).filter(|g| !is_left(g)) {
             state::holds_group(&self.files[g], &self.groups[g].name).map_err(|error| {
                 let missing = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
@@ -415,7 +417,7 @@ impl<'o> Job<'o> {
         }
         // A run that was ended after the file had its name leaves a journal without a file to go on with.
         if self.options.resume
-            && !(begun && output::temporary(file).exists())
+            && !(begun && target::temporary(file).exists())
             && let Some(report) = self.already_complete(&[file], progress)?
         {
             if begun {
@@ -442,7 +444,7 @@ impl<'o> Job<'o> {
         let result = self.write_single(file, journal, &mut written, progress);
         // If nothing was completed, no trace is left.
         if result.is_err() && undo && !progressed.load(Ordering::Relaxed) {
-            let _ = std::fs::remove_file(output::temporary(file));
+            let _ = std::fs::remove_file(target::temporary(file));
             for file in written {
                 let _ = std::fs::remove_file(&file);
                 for folder in file.ancestors().skip(1).take_while(|folder| *folder != self.folder) {
@@ -515,11 +517,11 @@ impl<'o> Job<'o> {
             if !self.bare && before.as_ref().is_some_and(|there| there != self.config.as_bytes()) {
                 return Err(differs(&config));
             }
-            output::write_file(&config, self.config.as_bytes())?;
+            write_file(&Entry::at(&config)?, self.config.as_bytes())?;
             if let Err(error) = out.commit() {
                 // What is there under the name stays, and is read with what it was read with.
                 let undone = match before {
-                    Some(text) => output::write_file(&config, &text),
+                    Some(text) => Entry::at(&config).and_then(|config| write_file(&config, &text)),
                     None => std::fs::remove_file(&config).map_err(|e| Error::io("remove", &config, e)),
                 };
                 if let Err(error) = undone {
@@ -536,44 +538,51 @@ impl<'o> Job<'o> {
         Ok(report)
     }
 
-    /// What goes with the model as it is: from where to where.
-    fn carried(&self) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+    /// What goes with the model as it is: from where, and its path below the folder.
+    fn carried(&self) -> impl Iterator<Item = (PathBuf, &Path)> {
         let files =
             self.input.folder.iter().flat_map(|source| self.input.carried.iter().map(move |file| (source, file)));
-        files.map(|(source, file)| (source.join(file), self.folder.join(file)))
+        files.map(|(source, file)| (source.join(file), file.as_path()))
     }
 
-    /// Fails if something that would go with the model is there and is something else, which is not replaced unasked.
-    fn refuse_changed(&self, progress: &Progress) -> Result<()> {
+    /// Fails if something that would go with the model is there and is something else, which is not replaced unasked. Returns
+    /// what is not there.
+    fn refuse_changed(&self, folder: &Arc<Folder>, progress: &Progress) -> Result<Vec<(PathBuf, &Path)>> {
         let config = self.folder.join("config.json");
         if read_text(&config)?.is_some_and(|there| there != self.config.as_bytes()) {
             return Err(differs(&config));
         }
-        for (from, to) in self.carried().filter(|(_, to)| to.symlink_metadata().is_ok()) {
+        let mut missing = Vec::new();
+        for (from, file) in self.carried() {
             progress.check()?;
-            if !output::is_copy(&from, &to, progress)? {
-                return Err(differs(&to));
+            match Entry::below(folder, file)?.filter(|to| to.folder.has(&to.name)) {
+                Some(to) if !target::is_copy(&from, &to, progress)? => return Err(differs(&to.path())),
+                Some(_) => {}
+                None => missing.push((from, file)),
             }
         }
-        Ok(())
+        Ok(missing)
     }
 
     /// Copies what goes with the model and is not there, and names all of it; `written` gets what was copied.
     fn carry(&self, written: &mut Vec<PathBuf>, progress: &Progress) -> Result<Vec<PathBuf>> {
-        self.refuse_changed(progress)?;
-        let missing: Vec<_> = self.carried().filter(|(_, to)| to.symlink_metadata().is_err()).collect();
-        for (from, to) in missing {
+        let folder = Arc::new(Folder::open(&self.folder)?);
+        for (from, file) in self.refuse_changed(&folder, progress)? {
             progress.check()?;
+            let mut made = Vec::new();
+            let copied = Entry::make_below(&folder, file, &mut made)
+                .and_then(|to| target::copy_file(&from, &to, progress).map(|()| written.push(to.path())));
+            if copied.is_err() {
+                made.iter().rev().for_each(|made| _ = made.folder.remove_folder(&made.name));
+            }
             // Not every file system tells README.md from readme.md.
-            if to.symlink_metadata().is_ok() {
-                return Err(Error::InvalidArgument(format!(
+            copied.map_err(|error| match error {
+                Error::Exists(to) => Error::InvalidArgument(format!(
                     "'{}' has come to be there: there, two names of the source are one, or another process writes to it",
                     shorten(&to.display().to_string(), 200)
-                )));
-            }
-            let made = NewFolders::make(to.parent().unwrap_or(&self.folder))?;
-            output::copy_file(&from, &to, progress).inspect_err(|_| made.remove())?;
-            written.push(to);
+                )),
+                error => error,
+            })?;
         }
         Ok(self.input.carried.clone())
     }
@@ -595,7 +604,7 @@ impl<'o> Job<'o> {
                 |&t: &usize| LeftPlain { tensor: name(t), group: left.group.clone(), reason: left.reason.clone() };
             report.left.extend(left.tensors.iter().map(leave));
         }
-        report.left.extend(left.iter().flat_map(|left| self.left_plain(left)));
+        report.left.extend(self.left_plain(left));
         for left in &report.left {
             let (tensor, group) = (shorten(&left.tensor, 80), shorten(&left.group, 80));
             log::info!("tensor '{tensor}' of group '{group}' is left plain: {}", left.reason);
@@ -603,14 +612,19 @@ impl<'o> Job<'o> {
         report
     }
 
-    /// The tensors of a group that stays plain.
-    fn left_plain<'a>(&'a self, left: &'a LeftGroup) -> impl Iterator<Item = LeftPlain> + 'a {
-        let tensors = self.groups.iter().filter(|g| g.name == left.group).flat_map(|g| &g.tensors);
-        tensors.map(|&t| LeftPlain {
-            tensor: self.input.model.tensor_at(t).name().to_owned(),
-            group: left.group.clone(),
-            reason: left.reason.clone(),
-        })
+    /// The tensors of groups that stay plain.
+    fn left_plain(&self, left: &[LeftGroup]) -> Vec<LeftPlain> {
+        let groups: HashMap<&str, &GroupSpec> = self.groups.iter().map(|g| (&g.name[..], g)).collect();
+        let mut plain = Vec::new();
+        for left in left {
+            let tensors = groups.get(&left.group[..]).into_iter().flat_map(|g| &g.tensors);
+            plain.extend(tensors.map(|&t| LeftPlain {
+                tensor: self.input.model.tensor_at(t).name().to_owned(),
+                group: left.group.clone(),
+                reason: left.reason.clone(),
+            }));
+        }
+        plain
     }
 
     /// Reads the headers of what was written, as any reader would, one file after the other. Returns type and bytes of every

@@ -1,7 +1,7 @@
 //! The journal of a single file that is being written: what is being written, and which groups are on the disk.
 
-use super::output::{no_links, temporary};
-use super::state::{Held, lock_of};
+use super::state::Held;
+use super::target::{Entry, Locked, limit_of_file_size, lock, temporary};
 use crate::error::{Error, Result, shorten};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -50,8 +50,7 @@ impl Journal {
     pub fn open(to: &Path, job: &Value, manner: Manner, resume: bool) -> Result<Journal> {
         let path = Self::path(to);
         let fail = |e| Error::io("open", &path, e);
-        let file = lock_of(&path, no_links().read(true).write(true)).map_err(fail)?;
-        let mut file = file.ok_or_else(|| Self::busy(to))?;
+        let Locked::Yes(mut file) = lock(&Entry::at(&path)?).map_err(fail)? else { return Err(Self::busy(to)) };
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(|e| {
             // One that this call has made is removed; it has the lock.
@@ -124,7 +123,7 @@ impl Journal {
     }
 
     fn busy(to: &Path) -> Error {
-        Error::InvalidArgument(format!("another process is writing '{}'", shorten(&to.display().to_string(), 200)))
+        Error::Busy(format!("another process is writing '{}'", shorten(&to.display().to_string(), 200)))
     }
 
     /// Its name in the folder.
@@ -160,7 +159,9 @@ impl Journal {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let fail = |e| Error::io("write", &self.path, e);
         file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(fail)?;
-        file.write_all(format!("{}\n", self.head).as_bytes()).and_then(|()| file.sync_data()).map_err(fail)
+        let line = format!("{}\n", self.head);
+        limit_of_file_size(line.len() as u64).map_err(fail)?;
+        file.write_all(line.as_bytes()).and_then(|()| file.sync_data()).map_err(fail)
     }
 
     /// No group is, but the first line stays: what else the run has written is its own.
@@ -177,6 +178,8 @@ impl Journal {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let line = format!("{}\n", json!(group));
         let fail = |e| Error::io("write", &self.path, e);
+        let end = file.metadata().map_err(fail)?.len() + line.len() as u64;
+        limit_of_file_size(end).map_err(fail)?;
         file.write_all(line.as_bytes()).and_then(|()| file.sync_data()).map_err(fail)?;
         self.progressed.store(true, Ordering::Relaxed);
         Ok(())

@@ -10,7 +10,7 @@
 //! - `check`: the verification of what was written;
 //! - `config`: config.json;
 //! - `destination`: where a model goes, and what may not be there;
-//! - `output`: files that get their names when they are complete;
+//! - `target`: files that get their names when they are complete, folders and locks;
 //! - `state`, `journal`: what is kept of folders and of single files to go on after an interruption.
 //!
 //! # Where things go
@@ -31,16 +31,16 @@ mod engine;
 mod input;
 mod job;
 mod journal;
-mod output;
 pub(crate) mod plan;
 pub(crate) mod presets;
 mod state;
+pub(crate) mod target;
 mod tasks;
 
 pub use crate::format::{FileLayout, LayoutTensor, Pattern, Patterns};
-pub use output::reserve;
 pub use presets::Preset;
 pub use state::Part;
+pub use target::reserve;
 
 use crate::error::Result;
 use crate::progress::Progress;

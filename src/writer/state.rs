@@ -10,13 +10,15 @@
 //! | `.NAME.df11-tmp` | a file that is being written |
 
 use super::journal;
-use super::output::{NewFolders, no_links, write_file};
+use super::target::{
+    Entry, Folder, Locked, NewFolders, limit_of_file_size, lock, unique_temporary, write_file, written_as,
+};
 use crate::error::{Error, Place, Result, shorten};
 use crate::format::UNFINISHED;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -101,7 +103,11 @@ impl Held {
     pub fn of_part(folder: &Path, part: Part) -> Option<Held> {
         let path = folder.join(part.lock());
         match File::open(&path) {
-            Ok(lock) => (lock.try_lock().is_ok() && is_named(&lock, &path).unwrap_or(false)).then(|| Held(Some(lock))),
+            Ok(lock) => {
+                let named = Entry::at(&path)
+                    .and_then(|e| e.folder.is_named(&lock, &e.name).map_err(|e| Error::io("open", &path, e)));
+                (lock.try_lock().is_ok() && named.unwrap_or(false)).then_some(Held(Some(lock)))
+            }
             // Nobody can have what is not there.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(Held(None)),
             Err(_) => None,
@@ -114,53 +120,17 @@ impl Held {
     }
 }
 
-/// Opens, or makes, a file whose name all know, and locks it; `None` if another process has. One that was removed while
-/// this waited for nothing is no lock, for others would make and lock a new one: then this does, too. Not every file system can
-/// lock, and none must.
-pub(super) fn lock_of(path: &Path, options: &mut OpenOptions) -> std::io::Result<Option<File>> {
-    loop {
-        let file = options.create(true).open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file"));
-        }
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            return Ok(None);
-        }
-        if is_named(&file, path)? {
-            return Ok(Some(file));
-        }
-    }
-}
-
-/// Whether an open file still has its name.
-#[cfg(unix)]
-fn is_named(file: &File, path: &Path) -> std::io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    let open = file.metadata()?;
-    match path.symlink_metadata() {
-        Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether an open file still has its name. Here, it cannot lose it while it is open.
-#[cfg(not(unix))]
-fn is_named(_file: &File, _path: &Path) -> std::io::Result<bool> {
-    Ok(true)
-}
-
 /// Keeps others from completing the same folder, as long as it lives.
 pub(super) struct End {
-    path: PathBuf,
+    entry: Entry,
     lock: File,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
         // While it is locked: whoever opened it meanwhile finds that it has no name any more. Of a complete folder it is gone.
-        if is_named(&self.lock, &self.path).is_ok_and(|named| named) {
-            let _ = std::fs::remove_file(&self.path);
+        if self.entry.folder.is_named(&self.lock, &self.entry.name).is_ok_and(|named| named) {
+            let _ = self.entry.remove();
         }
     }
 }
@@ -172,8 +142,11 @@ impl Drop for End {
 /// `InvalidArgument` if another process does so right now.
 pub(super) fn alone(folder: &Path) -> Result<End> {
     let path = folder.join(".df11-part-end.lock");
-    let lock = lock_of(&path, no_links().write(true).truncate(true)).map_err(|e| Error::io("open", &path, e))?;
-    Ok(End { path, lock: lock.ok_or_else(|| being_written(folder, Part::WHOLE))? })
+    let entry = Entry::at(&path)?;
+    match lock(&entry).map_err(|e| Error::io("open", &path, e))? {
+        Locked::Yes(lock) => Ok(End { entry, lock }),
+        Locked::Busy => Err(being_written(folder, Part::WHOLE)),
+    }
 }
 
 /// Begins to complete an unfinished folder.
@@ -186,10 +159,7 @@ pub(super) fn begin_end(folder: &Path) -> Result<End> {
     if folder.join(UNFINISHED).exists() {
         return Ok(end);
     }
-    Err(Error::InvalidArgument(format!(
-        "another process has just completed '{}'",
-        shorten(&folder.display().to_string(), 200)
-    )))
+    Err(Error::Busy(format!("another process has just completed '{}'", shorten(&folder.display().to_string(), 200))))
 }
 
 /// Text of a file, `None` if there is none.
@@ -252,7 +222,7 @@ fn mark(folder: &Path, job: &Value, resume: bool) -> Result<bool> {
 
 fn being_written(folder: &Path, part: Part) -> Error {
     let shown = shorten(&folder.display().to_string(), 200);
-    Error::InvalidArgument(match part {
+    Error::Busy(match part {
         Part::WHOLE => format!("another process is writing to '{shown}'"),
         Part { number, count } => format!("another process is writing part {number} of {count} to '{shown}'"),
     })
@@ -314,21 +284,23 @@ pub(super) fn check_job(marker: &Path, job: &Value) -> Result<()> {
 /// Several may do so at once, each under a name of its own: the first to link it to the marker's has begun the folder, and
 /// this says whether it was this one. (Where there are no links, the last rename wins.)
 fn write_job(marker: &Path, job: &Value) -> Result<bool> {
-    // Processes of several machines may have the same number (in containers it is mostly 1), so the time is in the name,
-    // and the ending is that of files that are removed when the folder is finished.
-    let time = std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
-    let own = marker.with_file_name(format!("{UNFINISHED}-{}-{time}.df11-tmp", std::process::id()));
-    let fail = |e| Error::io("write", &own, e);
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&own).map_err(fail)?;
-    let written = file.write_all(job.to_string().as_bytes()).and_then(|()| file.sync_all()).map_err(fail);
-    let named = written.and_then(|()| match std::fs::hard_link(&own, marker) {
+    let entry = Entry::at(marker)?;
+    let folder = &entry.folder;
+    // Its ending is that of files that are removed when the folder is finished.
+    let own = unique_temporary("job");
+    let fail = |e| Error::io("write", marker, e);
+    let text = job.to_string();
+    let mut file = folder.create_new(&own, 0o644).map_err(fail)?;
+    let written = limit_of_file_size(text.len() as u64).and_then(|()| file.write_all(text.as_bytes()));
+    let named = written.and_then(|()| file.sync_all()).and_then(|()| match folder.link(&own, &entry.name) {
         Ok(()) => Ok(true),
         // Over a network, an answer that was lost and asked for again may say so of our own.
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(is_named(&file, marker).unwrap_or(false)),
-        Err(_) => std::fs::rename(&own, marker).map(|()| true).map_err(|e| Error::io("write", marker, e)),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => folder.is_named(&file, &entry.name),
+        Err(_) => folder.rename(&own, &entry.name).map(|()| true),
     });
-    let _ = std::fs::remove_file(&own);
-    super::output::sync_folder_of(marker);
+    let named = named.map_err(fail);
+    let _ = folder.remove(&own);
+    folder.sync();
     named
 }
 
@@ -342,12 +314,13 @@ impl PartState {
         let path = folder.join(part.file());
         let fail = |e| Error::io("open", &path, e);
         let lock_path = folder.join(part.lock());
-        let lock = lock_of(&lock_path, no_links().write(true).truncate(true)).map_err(fail)?;
-        let lock = lock.ok_or_else(|| being_written(folder, part))?;
+        let Locked::Yes(lock) = lock(&Entry::at(&lock_path)?).map_err(fail)? else {
+            return Err(being_written(folder, part));
+        };
         // Who had the lock until now may have completed the folder, or removed what it had begun.
         if !folder.join(UNFINISHED).exists() {
             let _ = std::fs::remove_file(&lock_path);
-            return Err(Error::InvalidArgument(format!(
+            return Err(Error::Busy(format!(
                 "another process has just ended its work on '{}'",
                 shorten(&folder.display().to_string(), 200)
             )));
@@ -431,7 +404,7 @@ impl PartState {
     pub fn save(&self) -> Result<()> {
         let left = |l: &LeftGroup| json!({ "group": l.group, "tensor": l.tensor, "reason": l.reason });
         let json = json!({ "job": self.job, "finished": self.finished, "left": self.left.iter().map(left).collect::<Vec<_>>() });
-        write_file(&self.folder.join(self.part.file()), json.to_string().as_bytes())
+        write_file(&Entry::at(&self.folder.join(self.part.file()))?, json.to_string().as_bytes())
     }
 }
 
@@ -447,11 +420,13 @@ pub(super) fn parts_of(folder: &Path) -> Result<Option<u32>> {
 pub(super) fn end_folder(folder: &Path, names: &HashSet<String>) -> Result<()> {
     let ours = |to: &str| names.contains(to) || to.starts_with(&UNFINISHED[1..]);
     let marker = folder.join(UNFINISHED);
-    let temporaries = hidden(folder, |name| super::output::written_as(name).is_some_and(ours))?;
+    // When the marker is gone, nothing may fail.
+    let open = Folder::open(folder)?;
+    let temporaries = hidden(folder, |name| written_as(name).is_some_and(ours))?;
     for path in temporaries.iter().chain([&marker]) {
         std::fs::remove_file(path).map_err(|e| Error::io("remove", path, e))?;
     }
-    super::output::sync_folder_of(&marker);
+    open.sync();
     remove_notes(folder);
     Ok(())
 }
@@ -505,31 +480,6 @@ pub(super) fn holds_group(path: &Path, group: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Two that open the same name never both have it, also where one removes it right then.
-    #[cfg(unix)]
-    #[test]
-    fn a_lock_is_one_processs_alone() {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lock");
-        let (inside, had) = (AtomicU32::new(0), AtomicU32::new(0));
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..5000 {
-                        let Some(lock) = lock_of(&path, no_links().write(true)).unwrap() else { continue };
-                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two have it");
-                        had.fetch_add(1, Ordering::SeqCst);
-                        inside.fetch_sub(1, Ordering::SeqCst);
-                        std::fs::remove_file(&path).unwrap();
-                        drop(lock);
-                    }
-                });
-            }
-        });
-        assert!(had.into_inner() > 0);
-    }
 
     #[test]
     fn parts_are_read_and_share_all_there_is() {

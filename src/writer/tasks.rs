@@ -2,6 +2,7 @@
 //! left to do.
 
 use crate::error::Error;
+use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What there is to do, the most urgent first.
@@ -32,18 +33,16 @@ pub(super) enum Next {
     End,
 }
 
-/// Tasks of one kind and target from number `next` to `total`.
+/// Tasks of one kind and target: those from number `next` to `total`.
 #[derive(Debug)]
 struct Cursor {
-    kind: Kind,
-    target: usize,
     next: usize,
     total: usize,
 }
 
 struct Queue {
     /// By urgency.
-    cursors: Vec<Cursor>,
+    cursors: BTreeMap<(Kind, usize), Cursor>,
     next_file: usize,
     /// Files that are begun and not complete.
     open: usize,
@@ -61,7 +60,7 @@ pub(super) struct Tasks {
 
 impl Tasks {
     pub fn new(files: usize, most_open: usize) -> Tasks {
-        let queue = Queue { cursors: Vec::new(), next_file: 0, open: 0, failed: None };
+        let queue = Queue { cursors: BTreeMap::new(), next_file: 0, open: 0, failed: None };
         Tasks { queue: Mutex::new(queue), wake: Condvar::new(), files, most_open }
     }
 
@@ -71,9 +70,7 @@ impl Tasks {
 
     /// Adds tasks 0 to `total` of a target; there is at least one.
     pub fn push(&self, kind: Kind, target: usize, total: usize) {
-        let mut queue = self.lock();
-        let at = queue.cursors.partition_point(|c| (c.kind, c.target) < (kind, target));
-        queue.cursors.insert(at, Cursor { kind, target, next: 0, total });
+        self.lock().cursors.insert((kind, target), Cursor { next: 0, total });
         self.wake.notify_all();
     }
 
@@ -84,11 +81,13 @@ impl Tasks {
             if queue.failed.is_some() {
                 return Next::End;
             }
-            if let Some(cursor) = queue.cursors.first_mut() {
-                let task = Task { kind: cursor.kind, target: cursor.target, number: cursor.next };
+            if let Some(mut first) = queue.cursors.first_entry() {
+                let (kind, target) = *first.key();
+                let cursor = first.get_mut();
+                let task = Task { kind, target, number: cursor.next };
                 cursor.next += 1;
                 if cursor.next == cursor.total {
-                    queue.cursors.remove(0);
+                    first.remove();
                 }
                 return Next::Task(task);
             }

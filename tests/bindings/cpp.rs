@@ -1,8 +1,9 @@
-//! The C++ binding as its users compile it: `bindings/cpp/df11.hpp` alone, twice and in two files of different standards, every
-//! call of it in C++17, 20 and 23, without exceptions, under AddressSanitizer and UBSan, and on the emulated driver. The programs
-//! lie in `tests/cpp`; the examples are the business of `tests/bindings/examples.rs`.
+//! Tests of the C++ binding. Programs in `tests/cpp` include `bindings/cpp/df11.hpp` alone, twice, and in two files of different
+//! standards, and make every call in C++17, 20 and 23, without exceptions, under AddressSanitizer and UBSan, and on the emulated
+//! driver. Programs in `tests/nvidia` include NVIDIA's own headers as well.
 //!
-//! Needs a C++ compiler (`CXX`, else `c++`). Where `clang++` is to be found, it compiles everything once more.
+//! Needs a C and a C++ compiler (`CC`, `CXX`, else `cc` and `c++`), and Python's venv for NVIDIA's headers. If there is a
+//! `clang++`, it compiles everything once more.
 #![cfg(target_os = "linux")]
 
 use crate::support;
@@ -16,7 +17,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const WARNINGS: [&str; 6] = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"];
 const SANITIZERS: [&str; 2] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
 
-/// The compilers to try.
+/// Returns the compilers to test with.
 fn compilers() -> Vec<OsString> {
     let ours = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
     let there = |name: &str| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
@@ -24,7 +25,7 @@ fn compilers() -> Vec<OsString> {
     std::iter::once(ours).chain(clang.map(OsString::from)).collect()
 }
 
-/// The switch for a standard; a compiler that is older than C++23 has another name for it.
+/// Returns the option for a standard. A compiler that is older than C++23 has another name for it.
 fn standard(compiler: &OsString, year: &str) -> String {
     let flag = format!("-std=c++{year}");
     let known = Command::new(compiler).args([&flag[..], "-xc++", "-E", "/dev/null"]).output().unwrap().status.success();
@@ -63,12 +64,12 @@ fn build(compiler: &OsString, folder: &Path, name: &str, options: &[&str]) -> Pa
     link(compiler, folder, &[&object], options)
 }
 
-/// Runs a program that counts its checks, and says nothing where all is well.
+/// Runs a program that counts its checks, and prints nothing else if all succeed.
 fn passes(command: &mut Command) {
     let output = run(command);
     let (said, shown) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(said.contains("checks passed"), "{said}");
-    // The emulator tells what was left behind; the kernels' module ends with its context, as it should.
+    // The emulator reports what was not freed. The kernels' module ends with its context, as it should.
     let unexpected: Vec<&str> =
         shown.lines().filter(|l| !l.contains("abandoned modules: ") && !l.contains("nothing leaked")).collect();
     assert!(unexpected.is_empty(), "{shown}");
@@ -102,8 +103,8 @@ fn device_api(program: &Path) {
     }
 }
 
-/// Two files of one program, each with the header twice: no symbol is there twice, and what one throws the other catches,
-/// also where they are of different standards or of two compilers.
+/// Links two files of one program, each of which includes the header twice. No symbol is defined twice, and each file catches
+/// the exceptions of the other, also if they have different standards or compilers.
 #[test]
 fn the_header_in_two_files() {
     let folder = library();
@@ -119,7 +120,7 @@ fn the_header_in_two_files() {
     }
 }
 
-/// A C++ program that is too old for the header is told so.
+/// A standard that is too old gives a clear error.
 #[test]
 fn the_header_says_what_it_needs() {
     let output = Command::new(&compilers()[0])
@@ -134,7 +135,7 @@ fn the_header_says_what_it_needs() {
 #[test]
 fn every_call_in_every_standard() {
     for (number, compiler) in compilers().iter().enumerate() {
-        // Compiling takes the time; what depends on the standard, the first compiler shows.
+        // Compilation is slow, and the first compiler covers the standards.
         let years: &[&str] = if number == 0 { &["17", "20", "23"] } else { &["20"] };
         for year in years {
             let folder = library();
@@ -153,13 +154,13 @@ fn every_call_under_the_sanitizers() {
     device_api(&build(compiler, folder.path(), "device", &options));
 }
 
-/// Whoever drops a result that must not be dropped is warned, and a warning may be made an error. `tests/cpp/dropped.cc` drops
-/// all there are; lines of it that are no code in a standard, or without exceptions, are left out by the preprocessor.
+/// The compiler warns about ignored results that must be used, and the warning can be made an error. `tests/cpp/dropped.cc`
+/// ignores all of them. The preprocessor removes lines that do not exist in a standard, or without exceptions.
 #[test]
 fn a_result_that_is_dropped_is_warned_of() {
     let source = std::fs::read_to_string(Path::new(ROOT).join("tests/cpp/dropped.cc")).unwrap();
     let header = std::fs::read_to_string(Path::new(ROOT).join("bindings/cpp/df11.hpp")).unwrap();
-    // The status of every call that has one, and each is tried below.
+    // Every call that returns a status is marked, and dropped.cc ignores its result.
     for line in header.lines().filter(|line| line.contains("df11_status try_") && !line.contains("return")) {
         let name = &line[line.find("try_").unwrap()..line.find('(').unwrap()];
         assert!(line.trim_start().starts_with("[[nodiscard]]"), "{line}");
@@ -181,7 +182,7 @@ fn a_result_that_is_dropped_is_warned_of() {
                 .output()
                 .unwrap();
             let marked = String::from_utf8(marked.stdout).unwrap();
-            // It may change the spaces before a comment.
+            // The preprocessor may change the spaces before a comment.
             let code = |line: &str| line.strip_suffix("// dropped").map(|code| code.trim().to_owned());
             let number = |text: String| 1 + source.lines().position(|line| code(line).as_ref() == Some(&text)).unwrap();
             let want: Vec<usize> = marked.lines().filter_map(code).map(number).collect();
@@ -199,6 +200,32 @@ fn a_result_that_is_dropped_is_warned_of() {
     }
 }
 
+/// NVIDIA's headers beside ours: their types are passed without a cast, from C and from C++, in either order of inclusion, and
+/// the examples for the CUDA runtime compile with the real one. Nothing is linked.
+#[test]
+fn with_nvidias_own_headers() {
+    let found = run(Command::new("tests/nvidia/headers.sh").current_dir(ROOT)).stdout;
+    let headers = std::str::from_utf8(&found).unwrap().trim();
+    let cc = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let compile = |compiler: &OsString, std: &str, source: &str| {
+        run(Command::new(compiler)
+            .current_dir(ROOT)
+            .args([std, "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"])
+            .args(["-isystem", headers, "-Iinclude", "-Ibindings/cpp", source]));
+    };
+    for std in ["-std=c99", "-std=c11"] {
+        compile(&cc, std, "tests/nvidia/engine.c");
+    }
+    for compiler in compilers() {
+        for std in ["-std=c++17", "-std=c++20"] {
+            compile(&compiler, std, "tests/nvidia/engine.cc");
+        }
+        for example in ["examples/engine.cc", "examples/offload.cc"] {
+            compile(&compiler, "-std=c++17", example);
+        }
+    }
+}
+
 #[test]
 fn without_exceptions() {
     for compiler in compilers() {
@@ -208,8 +235,8 @@ fn without_exceptions() {
     }
 }
 
-/// What the binding adds to the C call's cost; the program fails where it is more than it may be. Its times are to be believed
-/// on a quiet machine and with an optimised library only: `tests/cpp/cost.cc` says how to run it there.
+/// The cost of the binding over the C call. The program fails if it is too high. Its times are reliable only on a quiet machine
+/// with an optimised library: `tests/cpp/cost.cc` says how to run it there.
 #[test]
 fn the_binding_costs_next_to_nothing() {
     let (folder, scratch) = (library(), tempfile::tempdir().unwrap());

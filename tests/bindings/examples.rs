@@ -1,12 +1,14 @@
-//! The same example in every language: `examples/decompress.*`, built as its first lines say, prints the same line by line, on
-//! the CPU and on the emulated device, but for the one line that tells the speed.
+//! The examples that exist in several languages, built as their first lines say. `examples/decompress.*` prints the same lines
+//! in every language, on the CPU and on the emulated device, except for the line with the speed. `examples/hello.*` prints the
+//! first values of a tensor.
 //!
 //! Needs a C and a C++ compiler (`CC`, `CXX`, else `cc` and `c++`), pkg-config, and a `go` that `bindings/go/toolchain.sh` finds or
-//! fetches.
+//! installs.
 #![cfg(target_os = "linux")]
 
 use crate::support;
 
+use half::bf16;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::programs::{WARNINGS, built, compiler, library, run};
@@ -19,9 +21,10 @@ struct Example {
     device: bool,
 }
 
-/// The C and the C++ program, linked with the shared library in `folder`, or with the archive.
-fn native(folder: &Path, cpp: bool, archive: bool) -> Example {
-    let (source, std) = if cpp { ("decompress.cc", "-std=c++17") } else { ("decompress.c", "-std=c11") };
+/// Builds the C or the C++ program `name`, linked with the shared library in `folder`, or with the archive.
+fn native(folder: &Path, name: &str, cpp: bool, archive: bool) -> Example {
+    let (extension, std) = if cpp { ("cc", "-std=c++17") } else { ("c", "-std=c11") };
+    let source = format!("{name}.{extension}");
     let program = folder.join(format!("{source}{}", if archive { ".static" } else { "" }));
     let mut command = compiler(cpp);
     command
@@ -53,27 +56,28 @@ fn rust() -> Example {
     Example { program, device: false }
 }
 
-/// The Go program, with the library in `folder`: the binding asks pkg-config for it.
-fn go(folder: &Path) -> Example {
+/// Builds the Go program `name` with the library in `folder`, which the binding finds by pkg-config.
+fn go(folder: &Path, name: &str) -> Example {
     let package = format!(
         "Name: df11\nDescription: the library under test\nVersion: {}\nCflags: -I{ROOT}/include\nLibs: -L{} -ldf11\n",
         env!("CARGO_PKG_VERSION"),
         folder.display()
     );
     let packages = folder.join("pkgconfig");
-    std::fs::create_dir(&packages).unwrap();
+    std::fs::create_dir_all(&packages).unwrap();
     std::fs::write(packages.join("df11.pc"), package).unwrap();
     let found = run(Command::new("bindings/go/toolchain.sh").current_dir(ROOT)).stdout;
     let go = Path::new(std::str::from_utf8(&found).unwrap().trim()).join("go");
     let flags = run(Command::new("bindings/go/flags.sh").current_dir(ROOT).arg(ROOT).arg(folder)).stdout;
-    let program = folder.join("decompress.go.program");
+    let source = format!("{name}.go");
+    let program = folder.join(format!("{source}.program"));
     run(Command::new(go)
         .current_dir(Path::new(ROOT).join("examples"))
         .arg("build")
         .arg(format!("-ldflags=-extldflags=-Wl,-rpath,{}", folder.display()))
         .arg("-o")
         .arg(&program)
-        .arg("decompress.go")
+        .arg(&source)
         .env("GOFLAGS", std::str::from_utf8(&flags).unwrap().trim())
         .env("PKG_CONFIG_PATH", packages));
     Example { program, device: true }
@@ -98,11 +102,11 @@ fn decompress(example: &Example, libcuda: &Path, model: &str, original: &str) ->
 fn decompress_says_the_same_in_every_language() {
     let folder = library();
     let examples = [
-        native(folder.path(), false, false),
-        native(folder.path(), false, true),
-        native(folder.path(), true, false),
-        native(folder.path(), true, true),
-        go(folder.path()),
+        native(folder.path(), "decompress", false, false),
+        native(folder.path(), "decompress", false, true),
+        native(folder.path(), "decompress", true, false),
+        native(folder.path(), "decompress", true, true),
+        go(folder.path(), "decompress"),
         rust(),
     ];
     let (none, emulator) = (Path::new("/nonexistent/libcuda.so.1"), built().join("libdf11_emulator.so"));
@@ -141,5 +145,46 @@ fn decompress_says_the_same_in_every_language() {
         assert!(String::from_utf8_lossy(&output.stderr).starts_with("decompress: "), "{output:?}");
         let output = Command::new(&example.program).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{output:?}");
+    }
+}
+
+#[test]
+fn hello_prints_a_tensor_in_every_language() {
+    let folder = library();
+    let examples = [
+        native(folder.path(), "hello", false, false),
+        native(folder.path(), "hello", true, true),
+        go(folder.path(), "hello"),
+    ];
+    let hello = |example: &Example, arguments: &[&str]| {
+        let mut command = Command::new(&example.program);
+        command.current_dir(ROOT).args(arguments).output().unwrap()
+    };
+    let model = "tests/data/golden/block/model";
+    let original = std::fs::read(Path::new(ROOT).join("tests/data/golden/block/original.safetensors")).unwrap();
+    let original = safetensors::SafeTensors::deserialize(&original).unwrap();
+    // One in a group, and a plain one.
+    for tensor in ["model.layers.1.mlp.down_proj.weight", "model.norm.weight"] {
+        let bytes = original.tensor(tensor).unwrap().data().chunks_exact(2).take(4);
+        let want: Vec<bf16> = bytes.map(|b| bf16::from_le_bytes([b[0], b[1]])).collect();
+        assert!(want.iter().any(|&v| v != bf16::ZERO));
+        for example in &examples {
+            let output = hello(example, &[model, tensor]);
+            assert!(output.status.success(), "{output:?}");
+            let text = String::from_utf8(output.stdout).unwrap();
+            let got: Vec<f32> = text.lines().map(|line| line.parse().unwrap()).collect();
+            // The programs print six digits or more, and a bf16 number has fewer.
+            let got: Vec<bf16> = got.into_iter().map(bf16::from_f32).collect();
+            assert_eq!(got, want, "{tensor}: {text}");
+        }
+    }
+    for example in &examples {
+        for (arguments, says) in
+            [(&[model, "nowhere"][..], "no"), (&["nowhere", "x"], "cannot open 'nowhere'"), (&[], "usage: hello")]
+        {
+            let output = hello(example, arguments);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success() && output.stdout.is_empty() && said.contains(says), "{output:?}");
+        }
     }
 }

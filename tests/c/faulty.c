@@ -49,6 +49,12 @@ static int is_ours(int file)
     return is_under(path);
 }
 
+/* The same for a path that begins at an open folder. */
+static int is_under_at(int folder, const char *path)
+{
+    return path[0] == '/' || folder == AT_FDCWD ? is_under(path) : is_ours(folder);
+}
+
 /* Counts a call. What it is to do: -1 all as always, 0 half of it, else the errno with which it fails. */
 static int fault(int operation)
 {
@@ -159,9 +165,10 @@ static int is_overdrawn(void)
 }
 
 /* Whether a disk has no room for one more file or folder. */
-static int is_full_for(const char *path)
+static int is_full_for(int folder, const char *path)
 {
-    int is = (disk.kind == THIN || disk.kind == THICK) && disk.taken >= disk.room && access(path, F_OK) != 0;
+    int is = (disk.kind == THIN || disk.kind == THICK) && disk.taken >= disk.room &&
+             faccessat(folder, path, F_OK, 0) != 0;
     if (is)
         __atomic_add_fetch(&fired, 1, __ATOMIC_RELAXED);
     return is;
@@ -231,11 +238,27 @@ __attribute__((destructor)) static void tell(void)
         mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(arguments, mode_t) : 0;                           \
         va_end(arguments);                                                                                            \
         FAIL(OPEN, is_under(path), none)                                                                              \
-        FULL((flags & O_CREAT) != 0 && is_under(path) && is_full_for(path))                                           \
+        FULL((flags & O_CREAT) != 0 && is_under(path) && is_full_for(AT_FDCWD, path))                                           \
         return next(path, flags, mode);                                                                               \
     }
 OPENS(open)
 OPENS(open64)
+
+#define OPENS_AT(name)                                                                                                \
+    int name(int folder, const char *path, int flags, ...)                                                            \
+    {                                                                                                                 \
+        NEXT(name)                                                                                                    \
+        size_t none = 0;                                                                                              \
+        va_list arguments;                                                                                            \
+        va_start(arguments, flags);                                                                                   \
+        mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(arguments, mode_t) : 0;                           \
+        va_end(arguments);                                                                                            \
+        FAIL(OPEN, is_under_at(folder, path), none)                                                                   \
+        FULL((flags & O_CREAT) != 0 && is_under_at(folder, path) && is_full_for(folder, path))                        \
+        return next(folder, path, flags, mode);                                                                       \
+    }
+OPENS_AT(openat)
+OPENS_AT(openat64)
 
 ssize_t read(int file, void *to, size_t bytes)
 {
@@ -340,6 +363,31 @@ int mkdir(const char *path, mode_t mode)
     NEXT(mkdir)
     size_t none = 0;
     FAIL(MKDIR, is_under(path), none)
-    FULL(is_under(path) && is_full_for(path))
+    FULL(is_under(path) && is_full_for(AT_FDCWD, path))
     return next(path, mode);
+}
+
+int renameat(int from_folder, const char *from, int folder, const char *to)
+{
+    NEXT(renameat)
+    size_t none = 0;
+    FAIL(RENAME, is_under_at(folder, to), none)
+    return next(from_folder, from, folder, to);
+}
+
+int unlinkat(int folder, const char *path, int flags)
+{
+    NEXT(unlinkat)
+    size_t none = 0;
+    FAIL(REMOVE, is_under_at(folder, path) && (flags & AT_REMOVEDIR) == 0, none)
+    return next(folder, path, flags);
+}
+
+int mkdirat(int folder, const char *path, mode_t mode)
+{
+    NEXT(mkdirat)
+    size_t none = 0;
+    FAIL(MKDIR, is_under_at(folder, path), none)
+    FULL(is_under_at(folder, path) && is_full_for(folder, path))
+    return next(folder, path, mode);
 }

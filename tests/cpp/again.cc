@@ -1,4 +1,4 @@
-// The other file of alone.cc.
+// The second file of the program alone.cc.
 #include "df11.hpp"
 
 #include "df11.hpp"

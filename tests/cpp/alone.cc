@@ -1,4 +1,4 @@
-// df11.hpp by itself, before anything else, and twice; and once more in again.cc, which may be compiled in another
+// Includes df11.hpp alone, before anything else, and twice. again.cc includes it too, and may be compiled in another
 // standard.
 #include "df11.hpp"
 #include "df11.hpp"
@@ -16,7 +16,7 @@ int main(int argc, char **argv) {
     df11::Model model = df11::Model::open(argv[1]);
     std::uint64_t weights = 0;
     for (const df11::Group &group : model.groups()) weights += group.element_count();
-    // What one file made the other one takes, and what it throws is caught here.
+    // One file takes objects of the other, and catches its exceptions.
     CHECK(weights > 0 && weights_again(model) == weights);
     CHECK(shape_again(model).data() == model.tensors()[0].shape().data());
     CHECK(raises_again("/nowhere"));

@@ -1,4 +1,4 @@
-// Everything of df11.hpp that needs no device, as a C++ program uses it, held against the C calls.
+// Tests everything in df11.hpp that needs no device, and compares it with the C calls.
 //
 //     api GOLDEN HOSTILE SCRATCH      the folders tests/data/golden and tests/data/hostile, and one to write to
 #include "df11.hpp"
@@ -26,7 +26,7 @@ namespace {
 namespace fs = std::filesystem;
 fs::path golden, hostile, scratch;
 
-/// Runs something that must fail, and gives its error.
+/// Makes a call that must fail, and returns its error.
 template <typename Call> df11::Error failure(Call call) {
     try {
         call();
@@ -37,7 +37,7 @@ template <typename Call> df11::Error failure(Call call) {
     std::exit(1);
 }
 
-/// What a callback of a test throws: none of the library's business.
+/// The exception that a test's callback throws.
 struct Thrown : std::logic_error {
     using std::logic_error::logic_error;
 };
@@ -59,7 +59,7 @@ template <typename T> constexpr bool is_owner =
 static_assert(is_owner<df11::Model> && is_owner<df11::Device> && is_owner<df11::Resident> && is_owner<df11::Progress>);
 static_assert(std::is_base_of_v<std::runtime_error, df11::Error> && std::is_nothrow_copy_constructible_v<df11::Error>);
 
-// Borrowed memory: what converts, and what must not.
+// Borrowed memory: what converts, and what must not convert.
 static_assert(std::is_convertible_v<std::vector<std::uint16_t> &, df11::Bytes>);
 static_assert(!std::is_convertible_v<const std::vector<std::uint16_t> &, df11::Bytes>);
 static_assert(!std::is_convertible_v<std::vector<std::string> &, df11::Bytes>);
@@ -70,7 +70,7 @@ static_assert(!std::is_convertible_v<const std::vector<df11_devptr> &, df11::Spa
 static_assert(std::is_convertible_v<std::string, df11::Text> && std::is_convertible_v<fs::path, df11::Text>);
 static_assert(!std::is_convertible_v<int, df11::Text>);
 
-// A range does not outlive its model by accident.
+// A range cannot be made from a temporary model.
 template <typename M, typename = void> constexpr bool has_groups = false;
 template <typename M> constexpr bool has_groups<M, std::void_t<decltype(std::declval<M>().groups())>> = true;
 static_assert(has_groups<df11::Model &> && has_groups<const df11::Model &> && !has_groups<df11::Model>);
@@ -87,7 +87,7 @@ void ownership() {
         const df11::Group group = a.groups()[0];
         df11::Model b = std::move(a);
         CHECK(!a && b.get() == handle);
-        // What points into the model does not mind.
+        // Objects that point into the model stay valid.
         CHECK(group.name() == b.groups()[0].name() && group.tensors().size() == b.groups()[0].tensors().size());
         a = df11::Model::open(golden / "edge/model");
         CHECK(a && a.get() != handle);
@@ -107,12 +107,12 @@ void errors() {
     CHECK(std::strstr(missing.what(), "/nowhere/model") != nullptr);
     const df11::Error bad = failure([] { (void)df11::Model::open(hostile / "version_0_1_0"); });
     CHECK(bad.status() == DF11_UNSUPPORTED_FORMAT && bad.native_code() == 0);
-    // The twin says the same, without an exception, and leaves nothing of before.
+    // The try_ variant gives the same error without an exception, and empties its output.
     df11_error error;
     df11::Model model = df11::Model::open(golden / "tiny/model");
     CHECK(df11::Model::try_open(model, hostile / "version_0_1_0", {}, &error) == DF11_UNSUPPORTED_FORMAT && !model);
     CHECK(std::string(error.message) == bad.what());
-    // A copy outlives what was caught.
+    // A copy outlives the caught exception.
     df11::Error copy = missing;
     copy = bad;
     CHECK(std::string(copy.what()) == bad.what() && copy.status() == bad.status());
@@ -160,7 +160,7 @@ void ranges() {
         }
         CHECK(!model.find_group("no such group") && !model.find_tensor(nullptr));
 
-        // Iterators as the standard's algorithms use them.
+        // Iterators work with the standard's algorithms.
         auto begin = groups.begin();
         CHECK(std::distance(begin, groups.end()) == static_cast<std::ptrdiff_t>(groups.size()));
         CHECK(groups.end() - begin == static_cast<std::ptrdiff_t>(groups.size()) && begin->index() == 0 &&
@@ -176,7 +176,7 @@ void ranges() {
         CHECK(weights > 0);
         CHECK(std::find_if(groups.begin(), groups.end(), [](const df11::Group &g) { return g.index() == 7777; }) ==
               groups.end());
-        // One that there is not.
+        // An element that does not exist.
         const df11::Group none = groups[groups.size()];
         CHECK(none.name().empty() && none.element_count() == 0 && none.tensors().empty());
         const df11::Tensor nothing = model.tensors()[model.tensors().size()];
@@ -239,7 +239,7 @@ void decoding() {
     CHECK(failure([&] { model.read_tensor(0, 1, some); }).status() == DF11_INVALID_ARGUMENT);
     CHECK(model.try_read_tensor(9999, 0, some) == DF11_NOT_FOUND);
 
-    // Where parts lie.
+    // Where parts are stored.
     const df11_part_info luts = model.get_group_part(0, DF11_PART_LUTS);
     CHECK(luts.bytes % 256 == 0 && luts.data != nullptr && luts.file != nullptr);
     CHECK(failure([&] { (void)model.get_group_part(0, 6); }).status() == DF11_NOT_FOUND);
@@ -296,14 +296,14 @@ void verifying() {
           result.report.tensors_equal == 21);
     CHECK(calls >= 2 && findings == 0 && progress.amount().done == total && progress.amount().total == total &&
           total > 0);
-    // What is wrong is a result.
+    // A damaged model is a result.
     result = df11::verify_model(hostile / "bits_that_are_no_code.safetensors", nullptr, options);
     CHECK(!result.good() && result.status == DF11_CORRUPT && result.report.groups_bad == 1 && findings == 1);
     CHECK(result.message.find("encoded_exponent") != std::string::npos);
     CHECK(!df11::verify_model(golden / "block/model", golden / "tiny/original.safetensors").good());
     CHECK(failure([] { (void)df11::verify_model("/nowhere"); }).status() == DF11_IO);
 
-    // Opening verifies, too, where it is asked to; see below for the cancelling.
+    // Opening verifies as well if asked to, and can be cancelled.
     df11::Progress opening = df11::Progress::create();
     df11::OpenOptions walk;
     walk.flags = DF11_OPEN_VERIFY;
@@ -316,7 +316,7 @@ void verifying() {
     opening.cancel();
     CHECK(failure([&] { (void)df11::Model::open(golden / "block/model", walk); }).status() == DF11_CANCELLED);
 
-    // Cancelled by the callback, by the handle, and by exceptions of either callback.
+    // Cancelled by the callback, by the handle, and by an exception of either callback.
     df11::VerifyOptions no;
     no.on_progress = [](std::uint64_t, std::uint64_t) { return false; };
     CHECK(failure([&] { (void)df11::verify_model(golden / "block/model", nullptr, no); }).status() == DF11_CANCELLED);
@@ -367,7 +367,7 @@ void writing() {
     CHECK(throws_on([&] { (void)df11::compress_model(source, scratch / "thrown", options); }));
     options.on_progress = [](std::uint64_t, std::uint64_t) { return false; };
     CHECK(failure([&] { (void)df11::compress_model(source, scratch / "cancelled", options); }).status() == DF11_CANCELLED);
-    // A tensor of float32 cannot be compressed: the callback is told, and what it throws arrives.
+    // A float32 tensor cannot be compressed: the callback is called, and its exception arrives.
     std::string header = R"({"w.weight":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})";
     std::string file(8, 0);
     for (std::size_t i = 0; i < 8; i++) file[i] = static_cast<char>(header.size() >> 8 * i & 0xff);
@@ -384,7 +384,7 @@ void writing() {
     const bool thrown = throws_on([&] { (void)df11::compress_model(scratch / "f32.safetensors", scratch / "f32", strange); });
     CHECK(thrown && told == 1);
 
-    // A function without a wrapper.
+    // A C function without a wrapper.
     const std::uint64_t count = 1000;
     df11_error error;
     df11_packed_group bound = DF11_PACKED_GROUP_INIT;

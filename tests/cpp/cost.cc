@@ -1,11 +1,11 @@
-// What df11.hpp adds to the C calls' cost: a group of 8 Mi weights (16 MiB decoded) is made and decoded by the C call,
-// the throwing one and the returning one by turns; and the same with nothing to decode, where all that is left is the
-// call.
+// Measures the cost of df11.hpp over the C calls. A group of 8 Mi weights (16 MiB decoded) is decoded alternately by
+// the C call, the throwing call and the try_ call. Then the same calls decode nothing, where only the cost of the call
+// remains.
 //
 //     cost SCRATCH [ROUNDS]       a folder to write to, and how often to decode by each (default 50)
 //
-// Fails where a binding's call takes more than 2 % of the decode longer than C's by the second measurement, which is
-// finer: the first says the same only on a machine without other work.
+// Fails if a call of the binding takes longer than the C call by more than 2 % of the decode. It uses the second
+// measurement, which is finer: the first is reliable only on a machine without other work.
 //
 //     c++ -std=c++17 -O2 -o cost tests/cpp/cost.cc -Iinclude -Ibindings/cpp -Itests/c -Ltarget/release -ldf11
 //         -Wl,-rpath,$PWD/target/release
@@ -24,7 +24,7 @@ namespace {
 
 constexpr std::uint64_t WEIGHTS = std::uint64_t{8} << 20;
 
-/// bf16 weights of roughly normal distribution, as trained ones have: sums of random numbers.
+/// Returns bf16 weights with a roughly normal distribution, as trained weights have: sums of random numbers.
 std::vector<std::uint16_t> make() {
     std::vector<std::uint16_t> weights(WEIGHTS);
     std::uint64_t state = 1;
@@ -41,7 +41,7 @@ std::vector<std::uint16_t> make() {
     return weights;
 }
 
-/// A file with the weights as one tensor.
+/// Writes a file with the weights as one tensor.
 void write(const std::string &path, const std::vector<std::uint16_t> &weights) {
     const std::string n = std::to_string(weights.size()), bytes = std::to_string(2 * weights.size());
     std::string header = R"({"w.weight":{"dtype":"BF16","shape":[)" + n + R"(],"data_offsets":[0,)" + bytes + "]}}";
@@ -87,7 +87,7 @@ int main(int argc, char **argv) {
     thrown(WEIGHTS);
     CHECK(got == want);
 
-    // By turns, and each as often first as the others, so that what the machine does besides meets all three.
+    // Alternately, and each equally often first, so that other work on the machine affects all three.
     std::array<std::vector<double>, 3> whole, nothing;
     const auto measure = [&](std::size_t which, auto call) {
         constexpr unsigned CALLS = 20000;

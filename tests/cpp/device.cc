@@ -1,5 +1,5 @@
-// The calls of df11.hpp that need a CUDA device, with the driver that the environment variable DF11_LIBCUDA names:
-// every upload, every bind, every decode, thrown and returned, held against what the CPU decodes.
+// Tests the calls of df11.hpp that need a CUDA device, with the driver that the environment variable DF11_LIBCUDA
+// names: every upload, bind and decode, throwing and not, compared with the CPU's decoding.
 //
 //     device MODEL        a folder with a DF11 model
 #include "df11.hpp"
@@ -19,7 +19,7 @@
 #include <span>
 #endif
 
-// Every allocation of C++ code in this program.
+// Counts every allocation of C++ code in this program.
 static std::atomic<std::size_t> allocations{0};
 
 void *operator new(std::size_t bytes) {
@@ -42,7 +42,7 @@ template <typename Call> df11_status failure(Call call) {
     return DF11_OK;
 }
 
-/// Device memory of the engine's.
+/// Device memory that the engine owns.
 struct Memory {
     CUdeviceptr at = 0;
     std::size_t bytes;
@@ -57,7 +57,7 @@ struct Engine {
 
     void wait() const { CHECK(cuStreamSynchronize(stream) == 0); }
     void clear(const Memory &memory) const { CHECK(cuMemsetD8Async(memory.at, 0, memory.bytes, stream) == 0); }
-    /// Whether weights lie there once the stream has done its work.
+    /// Waits for the stream, and returns whether the weights are in device memory.
     bool has(CUdeviceptr at, const std::vector<std::uint16_t> &want) const {
         std::vector<std::uint16_t> got(want.size());
         wait();
@@ -85,7 +85,7 @@ void decodes(const Engine &engine, const df11::Resident &resident, const std::ve
     CHECK(resident.try_decompress_range(1, tail.size(), dst.at, bytes, 0, engine.stream) == DF11_OK);
     CHECK(engine.has(dst.at, tail));
 
-    // Each tensor to a place of its own: here one behind the other, two bytes off.
+    // Each tensor to its own destination: here one after the other, shifted by two bytes.
     const df11_resident_info info = resident.get_info();
     const df11::Span<const std::uint64_t> ends(info.tensor_ends, static_cast<std::size_t>(info.tensor_count));
     std::vector<df11_devptr> dsts;
@@ -119,7 +119,7 @@ void decodes(const Engine &engine, const df11::Resident &resident, const std::ve
     CHECK(df11::Resident::try_decompress_batch(residents, both, room, 0, engine.stream) == DF11_OK);
     CHECK(df11::Resident::try_decompress_batch({}, {}, {}, 0, engine.stream) == DF11_OK);
 
-    // None of these allocates, and neither does looking at what there is.
+    // None of these calls allocates.
     const std::size_t before = allocations;
     resident.decompress(dst.at, bytes, status.at, engine.stream);
     resident.decompress_range(1, tail.size(), dst.at, bytes, status.at, engine.stream);
@@ -132,7 +132,7 @@ void decodes(const Engine &engine, const df11::Resident &resident, const std::ve
     engine.wait();
     CHECK(cuMemcpyDtoH(&word, status.at, 4) == 0 && word == 0);
 
-    // Mistakes, thrown and returned; lists of different lengths are found before the call.
+    // Mistakes, thrown and returned. Lists of different lengths are found before the C call.
     df11_error error;
     CHECK(failure([&] { resident.decompress(dst.at, bytes - 1, 0, engine.stream); }) == DF11_BUFFER_TOO_SMALL);
     CHECK(resident.try_decompress(dst.at + 1, bytes, 0, engine.stream, &error) == DF11_MISALIGNED);
@@ -175,7 +175,7 @@ void group(const Engine &engine, const df11::Device &device, const df11::Model &
         decodes(engine, device.bind(model, g, copied.at, bytes), want);
         df11::Resident last = device.bind_image(host, copied.at, bytes);
         decodes(engine, last, want);
-        // What fails leaves nothing of before.
+        // A failed call empties its output.
         df11_error error;
         CHECK(device.try_bind(last, model, g, copied.at + 8, bytes, &error) == DF11_MISALIGNED && !last);
         CHECK(device.try_upload(last, model, 999, image.at, bytes, engine.stream) == DF11_NOT_FOUND && !last);
@@ -214,11 +214,11 @@ int main(int argc, char **argv) {
         const df11_device_info info = device.get_info();
         CHECK(info.ordinal == 0 && info.name != nullptr && info.kernels != nullptr && info.capability_major >= 7);
         for (const df11::Group &g : model.groups()) group(engine, device, model, g);
-        // What fails leaves nothing of before.
+        // A failed call empties its output.
         CHECK(df11::Device::try_open(device, -1) == DF11_INVALID_ARGUMENT && !device);
         CHECK(df11::Device::try_open_current(device) == DF11_OK && device);
         CHECK(df11::Device::try_open_current(device, nowhere) == DF11_NO_DRIVER && !device);
-        // A device that was opened to allow it takes the NULL stream, and a resident outlives its device.
+        // A device that was opened with this flag accepts the NULL stream. A resident outlives its device.
         df11::DeviceOptions options;
         options.flags = DF11_DEVICE_ALLOW_DEFAULT_STREAM;
         device = df11::Device::open(0, options);

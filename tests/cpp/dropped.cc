@@ -1,4 +1,4 @@
-// Results that nobody looks at: every line that is marked must be warned of, and no other. It is compiled, never run.
+// Results that are ignored: the compiler must warn about every marked line, and about no other. Compiled, never run.
 #include "df11.hpp"
 
 void calls_of_an_engine(df11::Model &model, df11::Device &device, df11::Resident &resident, df11::Progress &progress) {
@@ -49,7 +49,7 @@ void calls_that_throw(df11::Model &model, df11::Device &device) {
 #if __cplusplus >= 202002L
     df11::Log(0, [](std::int32_t, std::string_view) {});                         // dropped
 #endif
-    // What throws has said all there is to say.
+    // Calls that throw have no result that must be used.
     model.decompress(0, bytes);
     model.read_tensor(0, 0, bytes);
     df11::compress_model("model", "other");

@@ -1,5 +1,4 @@
-// A program without exceptions and without type information (-fno-exceptions -fno-rtti): what it can do and what it
-// sees.
+// Tests a program without exceptions and without type information (-fno-exceptions -fno-rtti).
 //
 //     noexcept MODEL
 #include "df11.hpp"
@@ -9,7 +8,7 @@
 #include <cstring>
 #include <vector>
 
-// Not there: what would throw.
+// Throwing calls are not declared.
 template <typename T, typename = void> constexpr bool throws = false;
 template <typename T> constexpr bool throws<T, std::void_t<decltype(&T::open)>> = true;
 static_assert(!throws<df11::Model> && !throws<df11::Device>);

@@ -1,7 +1,7 @@
 //! What lies outside the buffers: a run's memory ends at pages that may not be touched.
 
 use df11::internals::huffman::code::{Code, CodeTable};
-use df11::internals::huffman::decode::{self, Fault, Feed, LANES, Run};
+use df11::internals::huffman::decode::{self, Fault, Feed, MOST_LANES, Run};
 use df11::internals::huffman::naive;
 use df11::internals::huffman::table::MultiTable;
 use df11::{DecodeOptions, Model, OpenOptions};
@@ -33,7 +33,7 @@ unsafe impl Feed for Trials<'_> {
     type Error = (usize, Fault);
 
     fn next(&mut self, lane: usize) -> Result<Option<Run>, Self::Error> {
-        assert!(lane < LANES);
+        assert!(lane < MOST_LANES);
         self.next += 1;
         Ok(self.trials.get(self.next - 1).map(|t| t.run))
     }

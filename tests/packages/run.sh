@@ -95,6 +95,28 @@ by_cmake() {
         done
     done
 }
+by_fetchcontent() { # from the clone itself, with what `make build` has built
+    local generator program built=${CARGO_TARGET_DIR:-$root/target}
+    local from=(-S "$here/fetchcontent" -B "$scratch/fetched" -DDF11_SOURCE="$root" -DWANTED="$version")
+    fails cmake "${from[@]}" -DDF11_CARGO=/nowhere/cargo
+    grep -q 'libdf11 is built by cargo' "$scratch/failing"
+    for generator in "Unix Makefiles" Ninja; do
+        [ "$generator" != Ninja ] || command -v ninja >/dev/null || continue
+        rm -rf "$scratch/fetched"
+        cmake -G "$generator" "${from[@]}" -DDF11_CARGO_TARGET_DIR="$built" "-DDF11_CARGO_FLAGS=--features;cli"
+        cmake --build "$scratch/fetched"
+        for program in "$scratch"/fetched/{c,cc}_df11; do
+            [ "$(needs "$program")" = "libdf11.so.${version%.*}" ]
+            says "$program"
+            [ -z "$(needs "${program}_static")" ]
+            says "${program}_static"
+        done
+        # Nothing is linked again where nothing has changed.
+        touch "$scratch/before"
+        cmake --build "$scratch/fetched"
+        [ ! "$scratch/fetched/cc_df11_static" -nt "$scratch/before" ]
+    done
+}
 by_go() {
     local out=$scratch/program own
     own=$(bindings/go/flags.sh "$TREE" "$LIB")
@@ -159,6 +181,7 @@ installed() {
     t "the archive in a shared library" embedded
     t "two archives made by Rust in one program" two_archives
     t "as cargo makes them they clash" two_archives_as_cargo_makes_them
+    t "C and C++ by FetchContent" by_fetchcontent
     t "the tool" tool
     # What was moved, or is reached by a link, is found where it is now.
     cp -a "$tree" "$scratch/moved"

@@ -248,7 +248,7 @@ fn an_interrupted_run_is_gone_on_with() {
                 // Something was finished, so it stays, and says that it is not all.
                 assert!(Model::open(&to, &OpenOptions::default()).is_err() || layout == Layout::SingleFile);
                 assert!(layout == Layout::Folder || !to.join("model.safetensors").exists());
-                assert_eq!(run(from.path(), &to, &all).unwrap_err().status(), Status::InvalidArgument);
+                assert_eq!(run(from.path(), &to, &all).unwrap_err().status(), Status::Unfinished);
                 let other = all.clone().hashes(true).resume(true);
                 assert_eq!(run(from.path(), &to, &other).unwrap_err().status(), Status::InvalidArgument);
             }
@@ -550,14 +550,14 @@ fn a_run_that_is_refused_harms_nobody() {
     let part = |number| options(layer_patterns()).part(Part { number, count: 3 });
     run(from.path(), to.path(), &part(1)).unwrap();
     let before = files(to.path());
-    for refused in [
-        options(layer_patterns()),
-        options(layer_patterns()).resume(true),
-        options(layer_patterns()).layout(Layout::SingleFile),
-        part(1),
-        part(2).hashes(true),
+    for (refused, status) in [
+        (options(layer_patterns()), Status::InvalidArgument),
+        (options(layer_patterns()).resume(true), Status::InvalidArgument),
+        (options(layer_patterns()).layout(Layout::SingleFile), Status::InvalidArgument),
+        (part(1), Status::Unfinished),
+        (part(2).hashes(true), Status::InvalidArgument),
     ] {
-        assert_eq!(run(from.path(), to.path(), &refused).unwrap_err().status(), Status::InvalidArgument);
+        assert_eq!(run(from.path(), to.path(), &refused).unwrap_err().status(), status);
         same(&files(to.path()), &before);
     }
     // A file beside others: those keep their config, and their unfinished files.

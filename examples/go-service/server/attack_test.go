@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A crowd of connections that send nothing, or a header byte by byte, keeps nobody out, and is sent away in time.
+// Many connections that send nothing, or a header byte by byte, keep nobody out, and are closed in time.
 func TestCrowdOfConnections(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", 10, false})
 	l := live(t, f, func(c *Config) { c.Connections, c.HeaderTimeout = 16, 500*time.Millisecond })
@@ -35,7 +35,7 @@ func TestCrowdOfConnections(t *testing.T) {
 	})
 }
 
-// Who drips a header has HeaderTimeout for all of it, not for each byte.
+// A client that sends a header slowly has HeaderTimeout for all of it, not for each byte.
 func TestDrippedHeader(t *testing.T) {
 	l := live(t, newFake(t, fakeTensor{"t", 10, false}), func(c *Config) { c.HeaderTimeout = 300 * time.Millisecond })
 	conn := dial(t, l.url)
@@ -52,7 +52,7 @@ func TestDrippedHeader(t *testing.T) {
 	}
 }
 
-// An active connection is never closed for a new one: then the new one is.
+// An active connection is never closed for a new one: the new one is closed.
 func TestBusyConnectionsStay(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", huge, false})
 	l := live(t, f, func(c *Config) { c.Connections, c.Streams = 2, 4 })
@@ -69,7 +69,7 @@ func TestBusyConnectionsStay(t *testing.T) {
 	}
 }
 
-// A request with a body is refused at once, however long its body is to be, and whether or not it comes.
+// A request with a body is refused at once, whatever its length, and whether or not the body is sent.
 func TestBodies(t *testing.T) {
 	l := live(t, newFake(t, fakeTensor{"t", 10, false}), nil)
 	for _, header := range []string{"Content-Length: 1000000000000", "Transfer-Encoding: chunked",
@@ -116,7 +116,7 @@ func TestHostileRequests(t *testing.T) {
 			t.Errorf("%.70q: %d, not %d", request, status, want)
 		}
 	}
-	// Requests that are sent before the answers are read are answered in order.
+	// Pipelined requests are answered in order.
 	conn := dial(t, l.url)
 	for i := range 100 {
 		fmt.Fprintf(conn, "GET /v1/tensors/t HTTP/1.1\r\nHost: localhost\r\nRange: bytes=%d-%d\r\n\r\n", i, i)
@@ -137,7 +137,7 @@ func TestHostileRequests(t *testing.T) {
 	}
 }
 
-// Metrics have a bounded number of samples, whatever is asked for.
+// Metrics have a bounded number of samples, whatever clients request.
 func TestMetricsDoNotGrow(t *testing.T) {
 	l := live(t, newFake(t, fakeTensor{"t", 100, false}), nil)
 	ask := func(i int) {
@@ -156,7 +156,7 @@ func TestMetricsDoNotGrow(t *testing.T) {
 	}
 }
 
-// A page of the web whose name leads to this machine is not let in; whoever means this machine is.
+// A web page whose name leads to this machine is refused. Requests that name this machine are accepted.
 func TestNamesOfTheHost(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", 100, false})
 	plain := live(t, f, nil)

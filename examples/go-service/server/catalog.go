@@ -12,23 +12,23 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// catalog is an open model and what requests need to know of it. It does not change.
+// catalog is an open model with the data that requests need. It is immutable.
 type catalog struct {
 	model   Model
 	tensors []df11.TensorInfo
 	byName  map[string]int
 	digests *digests
-	// The listings, written once.
+	// The listings, which are made once.
 	groupList, tensorList document
 }
 
-// document is a body that lies in memory.
+// document is a body in memory.
 type document struct {
 	bytes []byte
 	etag  string
 }
 
-// groupEntry and tensorEntry are what the listings say.
+// groupEntry and tensorEntry are the entries of the listings.
 type groupEntry struct {
 	Name        string `json:"name"`
 	Index       int    `json:"index"`
@@ -91,10 +91,10 @@ func newDocument(value any) (document, error) {
 	return document{text, `"` + base64.RawURLEncoding.EncodeToString(digest[:]) + `"`}, nil
 }
 
-// tensorPath is what a tensor's name comes behind.
+// tensorPath precedes a tensor's name in a URL.
 const tensorPath = "/v1/tensors/"
 
-// tensorURL is a path that leads to a tensor, whatever its name: slashes are escaped, and so are names that are dots,
+// tensorURL returns a path that leads to a tensor with any name. It escapes slashes, and names that consist of dots,
 // which clients and proxies would resolve.
 func tensorURL(name string) string {
 	escaped := url.PathEscape(name)
@@ -104,8 +104,8 @@ func tensorURL(name string) string {
 	return tensorPath + escaped
 }
 
-// read decodes bytes of a tensor into buffer, which may have to hold one more at each end: half a weight is not
-// decoded. The result is a part of buffer.
+// read decodes bytes of a tensor into buffer, which may have to hold one more byte at each end, because only whole
+// weights are decoded. The result is a part of buffer.
 func (c *catalog) read(t *df11.TensorInfo, s span, buffer []byte) ([]byte, error) {
 	first, end := s.first, s.first+s.length
 	if t.Group >= 0 {
@@ -118,8 +118,8 @@ func (c *catalog) read(t *df11.TensorInfo, s span, buffer []byte) ([]byte, error
 	return b[s.first-first:][:s.length], nil
 }
 
-// etag is a tensor's entity tag, or "" where there is none to be had: the digests tell the log why. It fails only when
-// nobody waits for the answer any more, because ctx or the service has ended.
+// etag returns a tensor's entity tag, or "" if it cannot be computed, in which case digests logs the reason. It fails
+// only if nobody waits for the answer any more, because ctx or the service has ended.
 func (c *catalog) etag(ctx context.Context, t *df11.TensorInfo) (string, error) {
 	tag, err := c.digests.etag(ctx, t)
 	if err != nil && (ctx.Err() != nil || c.digests.stop.Err() != nil) {

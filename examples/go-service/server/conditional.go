@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// answer is what a request for a body comes to, before a byte of it is made.
+// answer is the decision about a request for a body, before the body is made.
 type answer struct {
 	status int  // 200, 206, 304, 412 or 416
 	body   span // of a 200 or 206
 }
 
-// decide weighs the conditions and the range of a request for a body of size bytes in the order of RFC 9110, section
-// 13.2.2. An empty etag is none: then nothing matches it, not even itself. There are no dates: what a model's file says
-// of its age says nothing of its bytes.
+// decide evaluates the conditions and the range of a request for a body of size bytes, in the order of RFC 9110,
+// section 13.2.2. An empty etag means that there is none: nothing matches it. Dates are not used, because the date of a
+// model's file says nothing about its bytes.
 func decide(r *http.Request, etag string, size uint64) answer {
 	whole := answer{http.StatusOK, span{0, size}}
 	if values := r.Header.Values("If-Match"); len(values) > 0 && !matches(values, etag, true) {
@@ -24,14 +24,14 @@ func decide(r *http.Request, etag string, size uint64) answer {
 	}
 	ranges := r.Header.Values("Range")
 	if r.Method != http.MethodGet || len(ranges) == 0 {
-		return whole // a range of a HEAD has no meaning
+		return whole // a range has no meaning for HEAD
 	}
 	if condition := r.Header.Values("If-Range"); len(condition) > 0 {
 		if len(condition) > 1 || etag == "" || strings.Trim(condition[0], " \t") != etag {
 			return whole // another body, or a date
 		}
 	}
-	// Several such headers are not allowed, and make no sense as one: 416.
+	// Several such headers are not allowed, and cannot be combined: 416.
 	s, some, err := parseRange(strings.Join(ranges, ","), size)
 	switch {
 	case err != nil:
@@ -42,17 +42,17 @@ func decide(r *http.Request, etag string, size uint64) answer {
 	return answer{http.StatusPartialContent, s}
 }
 
-// matches says whether a list of entity tags has this one. Compared strongly, a weak tag is equal to none.
+// matches reports whether a list of entity tags contains this one. In a strong comparison a weak tag equals no other.
 func matches(values []string, etag string, strong bool) bool {
 	for _, value := range values {
 		for value != "" {
 			value = strings.TrimLeft(value, " \t,")
 			if strings.HasPrefix(value, "*") {
-				return true // there is a body, whatever its tag
+				return true // there is a body, with any tag
 			}
 			tag, weak := strings.CutPrefix(value, "W/")
 			if !strings.HasPrefix(tag, `"`) {
-				break // no tag: nobody can say where the next one begins
+				break // not a tag: the beginning of the next one is unknown
 			}
 			end := strings.IndexByte(tag[1:], '"')
 			if end < 0 {

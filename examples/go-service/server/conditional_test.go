@@ -51,7 +51,7 @@ func TestConditions(t *testing.T) {
 		{"GET", tag, []string{`If-Range: "abc"`, `If-Range: "abc"`, partial}, 200, span{0, 10}},
 		{"GET", tag, []string{`If-Range: "abc"`}, 200, span{0, 10}},
 
-		// Without a tag nothing is known to be the same.
+		// Without a tag nothing matches.
 		{"GET", "", []string{`If-None-Match: "abc"`}, 200, span{0, 10}},
 		{"GET", "", []string{`If-None-Match: ""`}, 200, span{0, 10}},
 		{"GET", "", []string{`If-Match: "abc"`}, 412, span{}},
@@ -70,7 +70,7 @@ func TestConditions(t *testing.T) {
 	}
 }
 
-// A tensor's own tag, sent back, in every condition that there is.
+// A tensor's own tag in every kind of condition.
 func TestConditionsOverHTTP(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", 10000, false})
 	_, url := serveFake(t, f, nil)
@@ -105,6 +105,6 @@ func TestConditionsOverHTTP(t *testing.T) {
 	}
 	answer, _ = get(t, url, "Range: bytes=10000-")
 	if answer.StatusCode != 416 || answer.Header.Get("Content-Range") != "bytes */10000" {
-		t.Errorf("behind the end: %d %q", answer.StatusCode, answer.Header.Get("Content-Range"))
+		t.Errorf("after the end: %d %q", answer.StatusCode, answer.Header.Get("Content-Range"))
 	}
 }

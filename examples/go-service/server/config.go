@@ -1,6 +1,6 @@
-// Package server serves the tensors of one DF11 model over HTTP, decoded, in bounded memory. It opens the model in the
-// background, tells its health and its figures, and ends in order. It is no file server and has no users, passwords or
-// TLS: what stands in front of it has.
+// Package server serves the decoded tensors of one DF11 model over HTTP, in bounded memory. It opens the model in the
+// background, reports health and metrics, and shuts down gracefully. It is not a file server, and has no users,
+// passwords or TLS: use a proxy for these.
 package server
 
 import (
@@ -14,7 +14,7 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// Model is what the service uses of a [df11.Model].
+// Model is the part of [df11.Model] that the service uses.
 type Model interface {
 	Groups() []df11.GroupInfo
 	Tensors() []df11.TensorInfo
@@ -30,60 +30,62 @@ type OpenFunc func(ctx context.Context, path string, o *df11.Options) (Model, er
 func Open(ctx context.Context, path string, o *df11.Options) (Model, error) {
 	m, err := df11.Open(ctx, path, o)
 	if err != nil {
-		return nil, err // not a *df11.Model that is nil
+		return nil, err // an untyped nil, not a nil *df11.Model
 	}
 	return m, nil
 }
 
-// Config says what is served, and how much that may take. Begin with [Defaults].
+// Config says what is served, and sets the limits. Begin with [Defaults].
 type Config struct {
 	// Model is the path of a folder or a .safetensors file. Its files must not change while they are served.
 	Model string
-	// ConfigJSON is the text of a config.json to use instead of the model's own, or nil.
+	// ConfigJSON is the text of a config.json that replaces the model's own, or nil.
 	ConfigJSON []byte
-	// Verify walks every code and hashes every byte before the model is ready. Without it wrong codes are met by the
-	// requests for them, and a tensor's hash is computed when it is first asked for.
+	// Verify checks every code and hashes every byte before the model is ready. Without it, requests meet wrong codes,
+	// and a tensor's hash is computed when it is first needed.
 	Verify bool
-	// VerifyThreads are the threads to verify with.
+	// VerifyThreads is the number of threads for the verification.
 	VerifyThreads int
-	// Map maps the files instead of reading them: somewhat faster, but who cuts a mapped file short kills the process.
+	// Map maps the files instead of reading them. It is somewhat faster, but a mapped file that is cut short ends the
+	// process.
 	Map bool
-	// Retry is how long to wait before a model that could not be read (not: one that is wrong) is opened again; 0:
-	// never.
+	// Retry is the time after which a model that could not be read is opened again; 0: never. A damaged model is not
+	// opened again.
 	Retry time.Duration
 
-	// Streams is how many bodies are sent at once: each has one buffer of Chunk bytes until it has been sent.
+	// Streams is the number of bodies that are sent at once. Each holds one buffer of Chunk bytes until it is sent.
 	Streams int
-	// Chunk is how many bytes are decoded and sent in one piece; even.
+	// Chunk is the number of bytes that are decoded and sent as one piece. It is even.
 	Chunk int
-	// Decodes is how many pieces are decoded at once, by one thread each. Slow clients do not hold one of these.
+	// Decodes is the number of pieces that are decoded at once, by one thread each. Slow clients do not hold any of
+	// these.
 	Decodes int
-	// Waiting is how many requests may wait for one of the Streams, and Wait for how long. Others get 503.
+	// Waiting is the number of requests that may wait for one of the Streams, and Wait how long. Others get 503.
 	Waiting int
 	Wait    time.Duration
 
-	// Hosts are the names by which clients on this machine may call the service, beside localhost and addresses; "*" is
-	// any. See Server.hostAllowed.
+	// Hosts are the names by which clients on this machine may call the service, in addition to localhost and
+	// addresses. "*" allows any. See Server.hostAllowed.
 	Hosts []string
 
-	// Connections is how many connections there may be. When there are more, the one that has been without a request
-	// for longest is closed.
+	// Connections is the limit of connections. Beyond it, the connection that has been without a request for longest is
+	// closed.
 	Connections int
-	// HeaderTimeout is how long a client may take to send a request, IdleTimeout how long it may send none, and
-	// WriteTimeout how long it may take to receive a piece of Chunk bytes.
+	// HeaderTimeout is the time that a client may take to send a request, IdleTimeout the time that it may send none,
+	// and WriteTimeout the time that it may take to receive a piece of Chunk bytes.
 	HeaderTimeout, IdleTimeout, WriteTimeout time.Duration
 
-	// Drain is how long requests are still accepted after the end was asked for (and /readyz says so), and Shutdown how
-	// long those that run may then take.
+	// Drain is the time during which requests are still accepted after a signal, while /readyz answers 503. Shutdown is
+	// the time that running requests may then take.
 	Drain, Shutdown time.Duration
 
-	// Logger is told of every request and of what becomes of the model.
+	// Logger receives a line for every request, and lines about the model.
 	Logger *slog.Logger
-	// Open opens the model; Open if nil.
+	// Open opens the model. If it is nil, the function Open does.
 	Open OpenFunc
 }
 
-// Defaults are the limits that the service has if nothing is said.
+// Defaults returns the default limits.
 func Defaults() Config {
 	return Config{
 		Verify:        true,
@@ -104,7 +106,7 @@ func Defaults() Config {
 	}
 }
 
-// check says what cannot be meant.
+// check returns an error for invalid settings.
 func (c *Config) check() error {
 	positive := func(name string, n int) error {
 		if n < 1 {

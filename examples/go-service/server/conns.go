@@ -7,15 +7,15 @@ import (
 	"sync"
 )
 
-// conns bounds how many connections there are. Who may go is who has no request running: a connection that has sent
-// none yet, only a part of one, or that is kept for the next one. When there are too many, the one that has been so for
-// longest is closed; if each has a request, the new one is. So a crowd of idle connections keeps nobody out.
+// conns limits the number of connections. A connection without a running request may be closed: one that has sent no
+// request yet, or part of one, or that is kept for the next one. Beyond the limit, the connection that has been in that
+// state for longest is closed; if all have a request, the new one is. So idle connections keep nobody out.
 type conns struct {
 	most    int
 	metrics *metrics
 
 	lock sync.Mutex
-	// Every connection that is not to be closed, with its place in idle; nil while a request runs.
+	// Every connection that is to stay open, with its place in idle; nil while a request runs.
 	all  map[net.Conn]*list.Element
 	idle *list.List // of net.Conn, the longest first
 }
@@ -24,21 +24,21 @@ func newConns(most int, metrics *metrics) *conns {
 	return &conns{most: most, metrics: metrics, all: map[net.Conn]*list.Element{}, idle: list.New()}
 }
 
-// hook is for http.Server.ConnState.
+// hook is the function for http.Server.ConnState.
 func (c *conns) hook(conn net.Conn, state http.ConnState) {
 	if out := c.note(conn, state); out != nil {
 		c.metrics.evicted.Add(1)
-		out.Close() // its goroutine then says that it is closed
+		out.Close() // its goroutine then reports that it is closed
 	}
 }
 
-// note keeps the books, and says which connection is to be closed, if one is.
+// note records a state, and returns the connection to close, if any.
 func (c *conns) note(conn net.Conn, state http.ConnState) net.Conn {
 	c.lock.Lock()
 	defer c.lock.Unlock()
 	at, known := c.all[conn]
 	if !known && state != http.StateNew {
-		return nil // on its way out
+		return nil // being closed
 	}
 	if at != nil {
 		c.idle.Remove(at)
@@ -60,7 +60,7 @@ func (c *conns) note(conn net.Conn, state http.ConnState) net.Conn {
 	return out
 }
 
-// count is how many connections there are, and how many of them have no request.
+// count returns the number of connections, and how many of them have no request.
 func (c *conns) count() (all, idle int) {
 	c.lock.Lock()
 	defer c.lock.Unlock()

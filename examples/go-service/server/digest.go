@@ -18,47 +18,47 @@ import (
 // sum is a SHA-256.
 type sum = [sha256.Size]byte
 
-// extent is a run of bytes in a file of the model's.
+// extent is a range of bytes in a file of the model.
 type extent struct {
 	file          string
 	offset, bytes uint64
 }
 
-// digests are the hashes of a model's contents, from which entity tags are made. Nothing is decoded for them: what a
-// group's tensors are follows from the bytes of its six parts, so their hash stands for all of them, and a tensor's tag
-// is made of it and the tensor's place. Names, paths and times are not in it: the same bytes have the same tag on every
-// machine and after every start. Two files may compress the same weights differently; their tags then differ, which
-// costs a transfer and is never wrong.
+// digests holds the hashes of a model's contents, from which entity tags are made. Nothing is decoded for them. The
+// bytes of a group's six parts determine its tensors, so one hash of the parts serves all of them: a tensor's tag is
+// made from that hash and the tensor's place in the group. Names, paths and times are not part of it, so the same bytes
+// have the same tag on every machine and after every start. Two files may compress the same weights differently. Their
+// tags then differ, which costs a transfer and is never wrong.
 //
-// Each is computed once, when it is first wanted, one at a time. A request that goes away leaves the work to the next
-// one: all of it together is one pass over the model's files.
+// Each hash is computed once, when it is first needed, one at a time. A request that goes away leaves the work to the
+// next one. All hashes together need one pass over the model's files.
 type digests struct {
 	model Model
 	files files
 	log   *slog.Logger
-	// stop ends the work; running counts what is not yet through, and closed says that nothing is to begin any more.
-	// Who begins something holds lock, so that nobody does while the last is waited for.
+	// stop ends the work. running counts unfinished work, and closed says that no work may begin any more. Work begins
+	// with lock held, so that none begins while close waits for the last.
 	stop    context.Context
 	lock    sync.Mutex
 	closed  bool
 	running sync.WaitGroup
 	turn    chan struct{}
-	buffer  []byte // of whose turn it is
+	buffer  []byte // used by the computation that runs
 
 	groups  []cell
-	tensors []cell // plain ones; those in groups stay empty
+	tensors []cell // of plain tensors; those in groups stay empty
 	metrics *metrics
 }
 
-// cell is one digest, which is there or not yet.
+// cell is one digest, which may not be known yet.
 type cell struct {
 	lock    sync.Mutex
 	known   bool
 	sum     sum
-	attempt *attempt // one that runs
+	attempt *attempt // the one that runs, or nil
 }
 
-// attempt is a computation that somebody may wait for. Its err is read after done is closed.
+// attempt is a computation for which requests may wait. Its err is read after done is closed.
 type attempt struct {
 	done chan struct{}
 	err  error
@@ -72,7 +72,7 @@ func newDigests(stop context.Context, m Model, f files, log *slog.Logger, metric
 	}
 }
 
-// etag is the strong entity tag of a tensor's bytes. It fails when ctx ends, or the files cannot be read or have
+// etag returns the strong entity tag of a tensor's bytes. It fails if ctx ends, or if the files cannot be read or have
 // changed.
 func (d *digests) etag(ctx context.Context, t *df11.TensorInfo) (string, error) {
 	var content sum
@@ -97,7 +97,7 @@ func (d *digests) etag(ctx context.Context, t *df11.TensorInfo) (string, error) 
 	return `"` + base64.RawURLEncoding.EncodeToString(h.Sum(nil)) + `"`, nil
 }
 
-// all computes every digest, and tells report how many bytes are read of how many.
+// all computes every digest, and calls report with the number of bytes that are read and the total.
 func (d *digests) all(ctx context.Context, report func(done, total uint64)) error {
 	var done, total uint64
 	groups, tensors := d.model.Groups(), d.model.Tensors()
@@ -129,8 +129,8 @@ func (d *digests) all(ctx context.Context, report func(done, total uint64)) erro
 	return nil
 }
 
-// get is the cell's digest, computed if it is not known: once for all who ask at the same time. After a failure the
-// next one who asks tries again.
+// get returns the cell's digest. If it is not known, it is computed once for all concurrent callers. After a failure
+// the next caller tries again.
 func (d *digests) get(ctx context.Context, c *cell, compute func() (sum, error)) (sum, error) {
 	c.lock.Lock()
 	if c.known {
@@ -157,7 +157,7 @@ func (d *digests) get(ctx context.Context, c *cell, compute func() (sum, error))
 	if a.err != nil {
 		return sum{}, a.err
 	}
-	return c.sum, nil // never written again
+	return c.sum, nil // it is never written again
 }
 
 func (d *digests) begin() bool {
@@ -169,7 +169,7 @@ func (d *digests) begin() bool {
 	return !d.closed
 }
 
-// close waits for the work, which is to have been stopped. Digests that are not known by now never will be.
+// close waits for the work, which must have been stopped. Digests that are not known by then stay unknown.
 func (d *digests) close() {
 	d.lock.Lock()
 	d.closed = true
@@ -199,7 +199,7 @@ func (d *digests) run(c *cell, a *attempt, compute func() (sum, error)) {
 	close(a.done)
 }
 
-// group hashes the six parts of a group as they lie in the files, each behind its length.
+// group hashes the six parts of a group as they are stored, each after its length.
 func (d *digests) group(group int, step func(bytes int)) (sum, error) {
 	h := sha256.New()
 	h.Write([]byte("df11 group 1\x00"))
@@ -216,7 +216,7 @@ func (d *digests) group(group int, step func(bytes int)) (sum, error) {
 	return sum(h.Sum(nil)), nil
 }
 
-// plain hashes the values of a plain tensor as they lie in their file.
+// plain hashes the values of a plain tensor as they are stored.
 func (d *digests) plain(t *df11.TensorInfo, step func(bytes int)) (sum, error) {
 	h := sha256.New()
 	if err := d.add(h, extent{t.File, t.FileOffset, t.DataBytes}, step); err != nil {
@@ -225,7 +225,7 @@ func (d *digests) plain(t *df11.TensorInfo, step func(bytes int)) (sum, error) {
 	return sum(h.Sum(nil)), nil
 }
 
-// add hashes bytes of a file that is the model's before and after they are read.
+// add hashes bytes of a file. It checks before and after reading that the file is still the model's.
 func (d *digests) add(h hash.Hash, e extent, step func(bytes int)) error {
 	if e.bytes == 0 {
 		return nil
@@ -252,7 +252,7 @@ func (d *digests) add(h hash.Hash, e extent, step func(bytes int)) error {
 	return d.files.same(e.file, file)
 }
 
-// number writes a number as eight bytes, the low one first.
+// number writes a number as eight bytes, low byte first.
 func number(h hash.Hash, n uint64) {
 	h.Write(binary.LittleEndian.AppendUint64(nil, n))
 }

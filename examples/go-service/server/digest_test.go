@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// tag asks for a tensor's entity tag.
+// tag requests a tensor's entity tag.
 func tag(t testing.TB, url, name string) string {
 	t.Helper()
 	answer, _ := do(t, http.MethodHead, url+tensorURL(name))
@@ -21,8 +21,8 @@ func tag(t testing.TB, url, name string) string {
 	return answer.Header.Get("ETag")
 }
 
-// Tags are of the content: the same in another place, with another way of reading, eager or lazy; others for other
-// tensors.
+// Tags depend on the content. They are the same in another folder, for another way of reading, and computed early or
+// late, and differ between tensors.
 func TestTagsAreOfTheContent(t *testing.T) {
 	model := filepath.Join(golden, "sharded", "model")
 	copied := filepath.Join(t.TempDir(), "elsewhere")
@@ -50,7 +50,7 @@ func TestTagsAreOfTheContent(t *testing.T) {
 	}
 }
 
-// A changed byte of any part of a group changes the tags of its tensors.
+// A changed byte in any part of a group changes the tags of its tensors.
 func TestTagsFollowTheBytes(t *testing.T) {
 	f := newFake(t, fakeTensor{"a", 10, false}, fakeTensor{"b", 10, false}, fakeTensor{"plain", 10, true},
 		fakeTensor{"empty", 0, true})
@@ -77,7 +77,7 @@ func TestTagsFollowTheBytes(t *testing.T) {
 	}
 }
 
-// Files that were exchanged behind the model's back give no tag, and the tensors are served without.
+// Files that were replaced after the model was opened give no tag, and the tensors are served without one.
 func TestChangedFiles(t *testing.T) {
 	for what, change := range map[string]func(path string) error{
 		"written to": func(path string) error {
@@ -98,7 +98,7 @@ func TestChangedFiles(t *testing.T) {
 		"removed":   os.Remove,
 	} {
 		f := newFake(t, fakeTensor{"t", 100, false})
-		// The clock that files are stamped with is coarse.
+		// File times are coarse.
 		if err := os.Chtimes(f.parts, time.Time{}, time.Unix(2e9, 0)); err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +114,7 @@ func TestChangedFiles(t *testing.T) {
 			t.Errorf("%s: not counted", what)
 		}
 	}
-	// Also one that changes while it is read.
+	// The same for a file that changes while it is read.
 	during := newFake(t, fakeTensor{"t", 32, true})
 	d := newDigests(t.Context(), during, look(during.parts), config("").Logger, &metrics{})
 	if _, err := d.plain(&during.tensors[0], func(int) {
@@ -135,7 +135,7 @@ func TestChangedFiles(t *testing.T) {
 	}
 }
 
-// However many ask at once, it is computed once; and who goes away meanwhile does not spoil it for the others.
+// A tag is computed once for any number of concurrent requests, and a client that goes away does not affect the others.
 func TestOneDigestForAll(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", 100, false})
 	s, url := serveFake(t, f, nil)
@@ -170,7 +170,7 @@ func TestOneDigestForAll(t *testing.T) {
 	}
 }
 
-// Closing does not wait for a long hash, nor leaves it running.
+// Closing neither waits for a long hash nor leaves it running.
 func TestCloseDuringADigest(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", 100, false})
 	s, url := serveFake(t, f, nil)

@@ -18,8 +18,8 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// fake is a model of tensors whose bytes follow from their places, so that it may be large and take nothing. It is
-// strict about what a real one is strict about.
+// fake is a model with computed bytes, so that it may be large without using memory. It checks its arguments as a real
+// model does.
 type fake struct {
 	t       testing.TB
 	groups  []df11.GroupInfo
@@ -37,7 +37,7 @@ type fakeTensor struct {
 	plain bool
 }
 
-// newFake makes a model of one group and some plain tensors, with a file of its own in a new folder.
+// newFake makes a model with one group and some plain tensors, and its file in a new folder.
 func newFake(t testing.TB, tensors ...fakeTensor) *fake {
 	f := &fake{t: t, parts: filepath.Join(t.TempDir(), "parts.safetensors")}
 	if err := os.WriteFile(f.parts, []byte("what the model was compressed to"), 0o666); err != nil {
@@ -45,7 +45,7 @@ func newFake(t testing.TB, tensors ...fakeTensor) *fake {
 	}
 	g := df11.GroupInfo{Name: "group"}
 	for i, one := range tensors {
-		info := df11.TensorInfo{Name: one.name, Index: i, DType: df11.DTypeBF16, Bytes: one.bytes,
+		info := df11.TensorInfo{Name: one.name, Index: i, DType: df11.DTypeBF16, DataBytes: one.bytes,
 			Elements: one.bytes / 2,
 			Shape:    []uint64{one.bytes / 2}}
 		if one.plain {
@@ -63,14 +63,14 @@ func newFake(t testing.TB, tensors ...fakeTensor) *fake {
 	return f
 }
 
-// on asks a function before each read.
+// on sets a function that is called before each read.
 func (f *fake) on(read func(tensor int, offset uint64, n int) error) { f.read.Store(&read) }
 
 func (f *fake) Groups() []df11.GroupInfo   { return f.groups }
 func (f *fake) Tensors() []df11.TensorInfo { return f.tensors }
 
 func (f *fake) GroupPart(group int, part df11.Part) (df11.PartInfo, error) {
-	return df11.PartInfo{File: f.parts, FileOffset: 0, Bytes: 32}, nil
+	return df11.PartInfo{File: f.parts, FileOffset: 0, DataBytes: 32}, nil
 }
 
 func (f *fake) ReadTensor(tensor int, offset uint64, dst []byte, threads int) error {
@@ -105,7 +105,7 @@ func (f *fake) Close() error {
 
 func fakeByte(tensor int, at uint64) byte { return byte(uint64(tensor+1)*at>>3 ^ at) }
 
-// fakeBytes are bytes of a tensor as they have to be.
+// fakeBytes returns the correct bytes of a tensor.
 func fakeBytes(tensor int, first, length uint64) []byte {
 	b := make([]byte, length)
 	for i := range b {
@@ -114,7 +114,7 @@ func fakeBytes(tensor int, first, length uint64) []byte {
 	return b
 }
 
-// config is one for tests: no verification, no log, small.
+// config returns a config for tests: no verification, no log, small limits.
 func config(path string) Config {
 	c := Defaults()
 	c.Model, c.Verify, c.Logger = path, false, slog.New(slog.DiscardHandler)
@@ -122,7 +122,7 @@ func config(path string) Config {
 	return c
 }
 
-// serve makes a server of a config, serves it on the loopback, and ends it with the test.
+// serve makes a server and serves on a loopback address until the test ends.
 func serve(t testing.TB, cfg Config) (*Server, string) {
 	t.Helper()
 	s, err := New(cfg)
@@ -155,7 +155,7 @@ func serveFake(t testing.TB, f *fake, change func(*Config)) (*Server, string) {
 	return s, url
 }
 
-// await waits until something is so.
+// await waits until a condition is true.
 func await(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !so(); time.Sleep(2 * time.Millisecond) {
@@ -166,7 +166,7 @@ func await(t testing.TB, what string, so func() bool) {
 	}
 }
 
-// do sends a request with headers given as "Name: value", and reads the answer.
+// do sends a request with headers of the form "Name: value", and reads the answer.
 func do(t testing.TB, method, url string, headers ...string) (*http.Response, []byte) {
 	t.Helper()
 	r, err := http.NewRequest(method, url, nil)

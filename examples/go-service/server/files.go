@@ -8,15 +8,15 @@ import (
 	"path/filepath"
 )
 
-// errChanged says that a file is not the one that the model was opened from.
+// errChanged reports a file that is not the one from which the model was opened.
 var errChanged = errors.New("the file has changed since the model was opened")
 
-// files are a model's files as they were just before it was opened: by them a hash that is computed later, from the
-// file of the same name, is known to be of the bytes that the model is decoded from.
+// files describes a model's files just before it was opened. It shows that a hash that is computed later from a file of
+// the same name is of the bytes from which the model is decoded.
 type files map[string]fs.FileInfo
 
-// look notes the file at path, or every safetensors file in the folder. What cannot be seen is left to those who open
-// it.
+// look records the file at path, or every safetensors file in the folder. Errors are left to the code that opens the
+// files.
 func look(path string) files {
 	found := files{}
 	note := func(path string) {
@@ -35,7 +35,7 @@ func look(path string) files {
 	return found
 }
 
-// open opens a file of the model's, if it is still the same one.
+// open opens a file of the model if it is still the same.
 func (f files) open(path string) (*os.File, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -48,7 +48,7 @@ func (f files) open(path string) (*os.File, error) {
 	return file, nil
 }
 
-// same fails with errChanged if the file is another one than the path had, or was written to.
+// same fails with errChanged if the path leads to another file than before, or if the file was written to.
 func (f files) same(path string, file *os.File) error {
 	before := f[filepath.Clean(path)]
 	now, err := file.Stat()

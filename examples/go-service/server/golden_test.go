@@ -12,13 +12,13 @@ import (
 	"testing"
 )
 
-// golden is where models of the reference compressor lie, hostile where those that must be refused do.
+// golden is the folder with models of the reference compressor, hostile the one with models that must be refused.
 const (
 	golden  = "../../../tests/data/golden"
 	hostile = "../../../tests/data/hostile"
 )
 
-// original is a tensor as it was before compression.
+// original is a tensor before compression.
 type original struct {
 	dtype string
 	shape []uint64
@@ -55,7 +55,7 @@ func originals(t testing.TB, path string) map[string]original {
 	return tensors
 }
 
-// models are the golden ones, and what they have to come to.
+// models are the golden models and their expected results.
 var models = []string{"tiny", "block", "sharded", "edge", "edge_patched"}
 
 // serveModel serves a real model, and waits until it is ready.
@@ -75,7 +75,7 @@ func serveModel(t testing.TB, path string, change func(*Config)) (*Server, strin
 	return s, url
 }
 
-// Every tensor of every golden model, whole and in ranges, by the addresses that the listing gives.
+// Every tensor of every golden model, whole and in ranges, with the URLs of the listing.
 func TestGoldenModels(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	for _, name := range models {
@@ -124,7 +124,7 @@ func TestGoldenModels(t *testing.T) {
 	}
 }
 
-// listTensors asks for the listing.
+// listTensors requests the listing.
 func listTensors(t testing.TB, url string) []tensorEntry {
 	t.Helper()
 	answer, body := get(t, url+"/v1/tensors")
@@ -159,7 +159,7 @@ func TestListings(t *testing.T) {
 			t.Errorf("%+v: the tensors have %d weights", g, at)
 		}
 	}
-	// A listing has what a tensor has: conditions, ranges, a HEAD.
+	// Listings support conditions, ranges and HEAD, as tensors do.
 	answer, _ = get(t, url+"/v1/groups", "If-None-Match: "+answer.Header.Get("ETag"))
 	if answer.StatusCode != http.StatusNotModified {
 		t.Errorf("If-None-Match: %d", answer.StatusCode)

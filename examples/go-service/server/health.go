@@ -8,41 +8,41 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// State is what the service is doing about its model.
+// State is the state of the service's model.
 type State int
 
-// The states, in the order in which a good model goes through them. From Failed the way leads back to Opening.
+// The states, in the order in which a good model passes through them. Failed may be followed by Opening.
 const (
 	Opening State = iota
 	Verifying
 	Ready
 	Failed
-	Closing // the process was asked to end
+	Closing // the process received a signal
 )
 
 var stateNames = [...]string{"opening", "verifying", "ready", "failed", "closing"}
 
-// String is the state as /readyz and /metrics have it.
+// String returns the state's name in /readyz and /metrics.
 func (s State) String() string { return stateNames[s] }
 
-// Health is what /readyz says.
+// Health is the answer of /readyz.
 type Health struct {
 	State string `json:"state"`
-	// Step is what Done and Total count, while the model is verified: "codes", then "hashes".
+	// Step is the step of the verification that Done and Total count: "codes", then "hashes".
 	Step string `json:"step,omitempty"`
 	// Done and Total are bytes of the step; Total is 0 until it is known.
 	Done  uint64 `json:"done"`
 	Total uint64 `json:"total"`
-	// Error is why the model failed, in the library's words, and Status the name of its status, where it has one.
+	// Error is the library's message about a failed model, and Status the name of its status, if it has one.
 	Error  string `json:"error,omitempty"`
 	Status string `json:"status,omitempty"`
-	// Attempts is how often the model was opened, with success or without.
+	// Attempts is the number of attempts to open the model, including failed ones.
 	Attempts int `json:"attempts"`
-	// Seconds is how long the state lasts by now.
+	// Seconds is the duration of the current state.
 	Seconds float64 `json:"seconds"`
 }
 
-// health is the state and its progress. Any goroutine may ask and tell.
+// health holds the state and its progress. Any goroutine may read and change it.
 type health struct {
 	lock     sync.Mutex
 	state    State
@@ -54,7 +54,7 @@ type health struct {
 	since    time.Time
 }
 
-// enter changes the state. Once Closing, it stays so: false.
+// enter changes the state. It returns false after Closing, which is final.
 func (h *health) enter(s State, step string, err error) bool {
 	h.lock.Lock()
 	defer h.lock.Unlock()
@@ -71,14 +71,14 @@ func (h *health) enter(s State, step string, err error) bool {
 	return true
 }
 
-// progress says how far the step is that was entered last.
+// progress sets the progress of the current step.
 func (h *health) progress(done, total uint64) {
 	h.lock.Lock()
 	defer h.lock.Unlock()
 	h.done, h.total = done, total
 }
 
-// report is all of it.
+// report returns the state and its progress.
 func (h *health) report() Health {
 	h.lock.Lock()
 	defer h.lock.Unlock()
@@ -92,7 +92,7 @@ func (h *health) report() Health {
 	return r
 }
 
-// statusName is the name of the library's status that an error has, or nothing.
+// statusName returns the name of an error's status of the library, or "".
 func statusName(err error) string {
 	var status df11.Status
 	if errors.As(err, &status) {

@@ -13,7 +13,7 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// readyz asks for the health over HTTP.
+// readyz requests the health over HTTP.
 func readyz(t testing.TB, url string) (int, Health) {
 	t.Helper()
 	answer, body := get(t, url+"/readyz")
@@ -27,7 +27,7 @@ func readyz(t testing.TB, url string) (int, Health) {
 	return answer.StatusCode, h
 }
 
-// All the states that a good model goes through, one after the other, and what requests get in each.
+// The states of a good model in their order, and the answers to requests in each.
 func TestStates(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", 100, false}, fakeTensor{"plain", 7, true})
 	type step struct{ done, total uint64 }
@@ -106,7 +106,7 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// The real library's progress comes through: a state of verifying, and numbers that grow up to their total.
+// The library's progress is visible: a verifying state, and numbers that grow to their total.
 func TestProgressOfTheLibrary(t *testing.T) {
 	var saw []Health
 	cfg := config(filepath.Join(golden, "block", "model"))
@@ -136,7 +136,7 @@ func TestProgressOfTheLibrary(t *testing.T) {
 	}
 }
 
-// What the library says of a model that must be refused is what the owner of the service reads.
+// The service reports the library's message about a model that must be refused.
 func TestHostileModels(t *testing.T) {
 	entries, err := os.ReadDir(hostile)
 	if err != nil {
@@ -173,8 +173,7 @@ func TestHostileModels(t *testing.T) {
 	}
 }
 
-// Without verification, wrong codes are met by who asks for them: an answer with the library's words, and all else goes
-// on.
+// Without verification, requests for wrong codes get the library's message, and everything else works.
 func TestHostileCodesThatWereNotVerified(t *testing.T) {
 	s, url := serveModel(t, filepath.Join(hostile, "bits_that_are_no_code.safetensors"), nil)
 	bad := 0
@@ -201,7 +200,7 @@ func TestHostileCodesThatWereNotVerified(t *testing.T) {
 	}
 }
 
-// A model that cannot be read is opened again; one that is wrong is not.
+// A model that cannot be read is opened again; a damaged one is not.
 func TestOpenedAgain(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", 100, false})
 	io := &df11.Error{Status: df11.ErrIO, Message: "the disk is away", Op: "open"}
@@ -239,7 +238,8 @@ func TestOpenedAgain(t *testing.T) {
 	}
 }
 
-// A path where nothing is, with the real library: failed, in its words; then the model comes, and is served.
+// A path that does not exist, with the real library: the state is failed, with its message. Then the model appears, and
+// is served.
 func TestModelThatComesLater(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "model.safetensors")
 	cfg := config(path)
@@ -262,7 +262,7 @@ func TestModelThatComesLater(t *testing.T) {
 	await(t, "ready", func() bool { return s.Health().State == "ready" })
 }
 
-// Closing while the model is being opened cancels that.
+// Closing while the model is being opened cancels the opening.
 func TestCloseWhileOpening(t *testing.T) {
 	cfg := config("anywhere")
 	began := make(chan struct{})
@@ -284,7 +284,7 @@ func TestCloseWhileOpening(t *testing.T) {
 	}
 }
 
-// Nothing comes after the end.
+// No state follows closing.
 func TestClosingStays(t *testing.T) {
 	var h health
 	for _, s := range []State{Opening, Verifying, Failed, Opening, Ready, Closing} {

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// hostAllowed guards what listens on loopback only from a web page that a browser on the same machine shows: a page
-// whose name its owner suddenly has lead to 127.0.0.1 (DNS rebinding) could read all answers as its own. Such a request
-// names the page's host; honest ones name an address, localhost, or what Config.Hosts has. Whoever listens elsewhere
-// has decided who may reach it, and any name is right there.
+// hostAllowed protects a service that listens on loopback only from web pages in a browser on the same machine. The
+// owner of a page can let its name lead to 127.0.0.1 (DNS rebinding), and could then read all answers. Such a request
+// has the page's name as its host. Legitimate requests have an address, localhost, or a name in Config.Hosts. A service
+// that listens on other addresses accepts any name: whoever configured that has decided who may reach it.
 func (s *Server) hostAllowed(r *http.Request) bool {
 	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	if !ok || !loopback(local) {
@@ -26,7 +26,7 @@ func (s *Server) hostAllowed(r *http.Request) bool {
 		return true // browsers always send a name
 	}
 	if _, err := netip.ParseAddr(host); err == nil {
-		return true // an address leads where it says
+		return true // an address cannot be rebound
 	}
 	return slices.ContainsFunc(s.cfg.Hosts, func(one string) bool { return strings.EqualFold(one, host) })
 }

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// huge is so large that no buffer of the system's takes it: who does not read it, is waited for.
+// huge is larger than the system's buffers, so that a client that does not read it blocks the server.
 const huge = 1 << 40
 
-// slurp begins a GET and gives the connection: nothing but the first bytes of the answer is read.
+// slurp begins a GET and returns the connection. Only the first bytes of the answer are read.
 func slurp(t testing.TB, url, path string) net.Conn {
 	t.Helper()
 	conn := dial(t, url)
@@ -31,7 +31,7 @@ func slurp(t testing.TB, url, path string) net.Conn {
 	return conn
 }
 
-// A client that goes away in the middle of a body ends the work for it at once.
+// A client that goes away in the middle of a body ends its work at once.
 func TestClientThatGoesAway(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", huge, false})
 	s, url := serveFake(t, f, nil)
@@ -48,7 +48,7 @@ func TestClientThatGoesAway(t *testing.T) {
 	}
 }
 
-// One that goes away while a piece is being decoded costs that piece only.
+// A client that goes away while a piece is being decoded costs that piece only.
 func TestClientThatGoesAwayDuringADecode(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", huge, false})
 	during, release := make(chan struct{}), make(chan struct{})
@@ -80,7 +80,7 @@ func TestClientThatGoesAwayDuringADecode(t *testing.T) {
 	}
 }
 
-// One that goes away while it waits for its turn to be decoded does not wait any longer.
+// A client that goes away while it waits for decoding stops waiting.
 func TestClientThatGoesAwayBeforeADecode(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", 100, false})
 	s, url := serveFake(t, f, nil)
@@ -97,7 +97,7 @@ func TestClientThatGoesAwayBeforeADecode(t *testing.T) {
 	}
 }
 
-// A client that receives nothing is given up, and its buffer is another's.
+// A client that receives nothing is disconnected, and its buffer is free for another.
 func TestSlowClient(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", huge, false})
 	s, url := serveFake(t, f, func(c *Config) { c.WriteTimeout = 100 * time.Millisecond })
@@ -105,7 +105,7 @@ func TestSlowClient(t *testing.T) {
 	await(t, "slow", func() bool { return ended(s, endSlow) == 1 && s.pool.used() == 0 })
 }
 
-// A client that takes its time, but takes, gets all: the time is for a piece, not for the body.
+// A slow client that keeps receiving gets the whole body: the deadline is for a piece, not for the body.
 func TestUnhurriedClient(t *testing.T) {
 	const size = 24 << 20
 	f := newFake(t, fakeTensor{"t", size, false})
@@ -132,7 +132,7 @@ func TestUnhurriedClient(t *testing.T) {
 	}
 }
 
-// When all buffers are in use, some requests wait, and others are told to come later; none is more than the bounds.
+// When all buffers are in use, some requests wait, and others get 503. The limits hold.
 func TestTooManyRequests(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", huge, false}, fakeTensor{"small", 10, false})
 	s, url := serveFake(t, f, func(c *Config) { c.Streams, c.Waiting, c.Wait = 2, 3, 20*time.Second })
@@ -169,7 +169,7 @@ func TestTooManyRequests(t *testing.T) {
 		!strings.Contains(string(body), "too many") {
 		t.Errorf("%d %v %q", answer.StatusCode, answer.Header, body)
 	}
-	// What needs no buffer is served, whatever happens.
+	// Requests that need no buffer are always served.
 	for path, status := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/v1/tensors": 200,
 		"/v1/tensors/none": 404} {
 		if answer, _ := get(t, url+path); answer.StatusCode != status {
@@ -204,7 +204,7 @@ func TestWaitIsBounded(t *testing.T) {
 	}
 }
 
-// No more pieces are decoded at once than may be, though more clients are served; slow ones do not count.
+// At most Decodes pieces are decoded at once, though more clients are served. Slow clients do not count.
 func TestDecodesAtOnce(t *testing.T) {
 	f := newFake(t, fakeTensor{"slow", huge, false}, fakeTensor{"t", 100_000, false})
 	var lock sync.Mutex

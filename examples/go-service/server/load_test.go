@@ -39,8 +39,8 @@ func tool() string {
 // big is much larger than the buffers of a connection, so that a client that goes away leaves work undone.
 const big = 16 << 20
 
-// loadModel writes a model with groups of tensors large and tiny, compresses it, and gives the folder and the original
-// bytes of each tensor, which are mapped: they do not count as memory of the process's.
+// loadModel writes a model with groups of large and tiny tensors and compresses it. It returns the folder, and the
+// original bytes of each tensor, which are mapped, so that they do not count as memory of the process.
 func loadModel(t testing.TB, layers int) (string, map[string][]byte) {
 	t.Helper()
 	type entry struct {
@@ -63,7 +63,7 @@ func loadModel(t testing.TB, layers int) (string, map[string][]byte) {
 	add("head.scale", "F32", 100_003, 4)
 	add("empty", "F32", 0, 4)
 
-	// Weights as models have them: an exponent is the rarer, the farther it is from the most frequent one.
+	// Realistic weights: the farther an exponent is from the most frequent one, the rarer it is.
 	data := make([]byte, end+8)
 	random := rand.New(rand.NewPCG(5, 6))
 	for i := uint64(0); i < end; i += 2 {
@@ -114,7 +114,7 @@ func loadModel(t testing.TB, layers int) (string, map[string][]byte) {
 	return model, tensors
 }
 
-// client is one of many. It asks for this and that, compares every byte, and now and then goes away.
+// client makes various requests, compares every byte, and sometimes goes away.
 type client struct {
 	id      int
 	web     *http.Client
@@ -127,7 +127,7 @@ type client struct {
 	asked, left, bytes *atomic.Uint64
 }
 
-// ask makes one request. The error says what was not as it should be.
+// ask makes one request. The error describes what was wrong.
 func (c *client) ask(kind int) error {
 	name := c.names[c.random.IntN(len(c.names))]
 	want := c.tensors[name]
@@ -204,8 +204,8 @@ func (c *client) ask(kind int) error {
 	}
 }
 
-// Many clients at once for a while: no error, every byte right, work for who has gone ended, no more memory than the
-// buffers say, and in the end nothing left.
+// Many concurrent clients: no error, every byte right, no work for clients that have gone, memory within the limits,
+// and everything freed at the end.
 func TestLoad(t *testing.T) {
 	rounds, layers := 64, 3
 	if testing.Short() {
@@ -215,8 +215,8 @@ func TestLoad(t *testing.T) {
 	load(t, model, tensors, "model.layers.0.large.weight", rounds)
 }
 
-// The same with models of the reference compressor, against what they were made from. Their tensors are small: nobody
-// could leave in the middle of one.
+// The same with models of the reference compressor, compared with their originals. Their tensors are too small for a
+// client to go away in the middle of one.
 func TestLoadOfGoldenModels(t *testing.T) {
 	for _, name := range models {
 		t.Run(name, func(t *testing.T) {
@@ -293,7 +293,7 @@ func load(t *testing.T, model string, tensors map[string][]byte, large string, r
 			defer all.Done()
 			c := client{i, web, l.url, tensors, names, large, rand.New(rand.NewPCG(7, uint64(i))), &asked, &left, &got}
 			for round := range rounds {
-				// Each client goes away once, and a quarter of them takes all of a large tensor.
+				// Each client goes away once, and a quarter of them reads the whole of a large tensor.
 				kind := 2 + c.random.IntN(8)
 				if round == i%rounds {
 					kind = 1
@@ -313,7 +313,7 @@ func load(t *testing.T, model string, tensors map[string][]byte, large string, r
 	<-stopped
 	transport.CloseIdleConnections()
 
-	// Who went away is known, and nobody works for him any more.
+	// Clients that went away were noticed, and no work for them is left.
 	await(t, "nothing running", func() bool { return l.metrics.inFlight.Load() == 0 })
 	m := &l.metrics
 	if m.ended[routeTensor][endGone] != left.Load() || left.Load() != uint64(leaving) ||
@@ -341,7 +341,7 @@ func load(t *testing.T, model string, tensors map[string][]byte, large string, r
 		t.Errorf("errors of the library: %+v", now)
 	}
 
-	// The buffers, what 64 connections of both ends take, and what the garbage collector lets lie.
+	// The buffers, both ends of 64 connections, and garbage that is not collected yet.
 	const bound = 2*streams*chunk + 24<<20
 	if mostHeap-heap > bound {
 		t.Errorf("the heap grew by %d bytes", mostHeap-heap)
@@ -363,14 +363,14 @@ func load(t *testing.T, model string, tensors map[string][]byte, large string, r
 		float64(mostHeap-heap)/1e6, float64(mostAnonymous-anonymous)/1e6)
 }
 
-// heapBytes is what objects take in Go's heap, with those that nobody needs any more.
+// heapBytes returns the size of all objects in Go's heap, including garbage.
 func heapBytes() uint64 {
 	sample := []runtimemetrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	runtimemetrics.Read(sample)
 	return sample[0].Value.Uint64()
 }
 
-// anonymousBytes is the process's memory in RAM but for files that are mapped: the library's too.
+// anonymousBytes returns the process's memory in RAM without mapped files. It includes the library's memory.
 func anonymousBytes(t testing.TB) uint64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {

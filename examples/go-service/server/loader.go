@@ -8,7 +8,7 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// load opens the model, and again after a while if it could not be read, until it is open or ctx ends.
+// load opens the model. If it cannot be read, load tries again after a while, until it is open or ctx ends.
 func (s *Server) load(ctx context.Context) {
 	for {
 		start := time.Now()
@@ -27,7 +27,7 @@ func (s *Server) load(ctx context.Context) {
 			s.log.Info("stopped opening the model", "error", err)
 			return
 		}
-		// A wrong model stays wrong, but a disk may come back, and a download may end.
+		// A damaged model stays damaged, but a disk may come back, and a download may end.
 		again := s.cfg.Retry > 0 && (errors.Is(err, df11.ErrIO) || errors.Is(err, errChanged))
 		s.health.enter(Failed, "", err)
 		s.log.Error("the model cannot be served", "error", err, "status", statusName(err), "again", again)
@@ -42,7 +42,7 @@ func (s *Server) load(ctx context.Context) {
 	}
 }
 
-// open opens the model and, if that is wanted, looks at every byte of it.
+// open opens the model and, if Config.Verify is set, checks every byte of it.
 func (s *Server) open(ctx context.Context) (*catalog, error) {
 	files := look(s.cfg.Model)
 	verifying := false
@@ -77,7 +77,7 @@ func (s *Server) open(ctx context.Context) (*catalog, error) {
 	return c, nil
 }
 
-// close waits for what still runs with the model, which is to have been stopped, and frees it.
+// close waits for work that still uses the model, which must have been stopped, and frees the model.
 func (c *catalog) close() {
 	c.digests.close()
 	c.model.Close()

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// metrics are the service's own figures. The library's come from [df11.WriteMetrics].
+// metrics holds the service's own counters. Those of package df11 come from [df11.WriteMetrics].
 type metrics struct {
 	start    time.Time
 	inFlight atomic.Int64
@@ -33,22 +33,22 @@ type metrics struct {
 	durations [routes]histogram
 }
 
-// requestKey has few values, whatever clients send: methods that nobody knows are one.
+// requestKey has few values, whatever clients send: all unknown methods are one.
 type requestKey struct {
 	route  route
 	method string
 	status int
 }
 
-// bounds are the upper ends of the classes of durations, in seconds.
+// bounds are the upper ends of the histogram's buckets, in seconds.
 var bounds = [...]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
 
 type histogram struct {
-	classes [len(bounds) + 1]uint64 // each by itself; the last has no upper end
+	classes [len(bounds) + 1]uint64 // not cumulative; the last has no upper end
 	seconds float64
 }
 
-// request counts one that has ended.
+// request counts a request that has ended.
 func (m *metrics) request(to route, method string, w *recorder, took time.Duration) {
 	if method != "GET" && method != "HEAD" {
 		method = "other"
@@ -76,14 +76,14 @@ func (m *metrics) hashed(took time.Duration) {
 	m.hashNanos.Add(int64(took))
 }
 
-// text writes Prometheus's format.
+// text writes the text format of Prometheus.
 type text struct{ w io.Writer }
 
 func (t text) head(name, kind, help string) {
 	fmt.Fprintf(t.w, "# HELP df11_service_%s %s\n# TYPE df11_service_%s %s\n", name, help, name, kind)
 }
 
-// value writes one sample; labels are pairs of a name and a value.
+// value writes one sample. labels are pairs of a name and a value.
 func (t text) value(name string, value float64, labels ...string) {
 	io.WriteString(t.w, "df11_service_"+name)
 	for i := 0; i < len(labels); i += 2 {
@@ -189,7 +189,7 @@ func (s *Server) writeMetrics(w io.Writer) {
 	}
 }
 
-// resident is the size of the process in RAM, where the system tells it as Linux does.
+// resident returns the size of the process in RAM, if the system reports it as Linux does.
 func resident() (uint64, bool) {
 	statm, err := os.ReadFile("/proc/self/statm")
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// scrape reads /metrics: values by their names with labels. It checks the format on the way.
+// scrape reads /metrics and checks its format. It returns values by their names with labels.
 func scrape(t testing.TB, url string) map[string]float64 {
 	t.Helper()
 	answer, body := get(t, url+"/metrics")
@@ -118,7 +118,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// The classes of a histogram add up, and each duration is in the first that it fits.
+// The buckets of a histogram are cumulative, and each duration is in the first that it fits.
 func TestHistogram(t *testing.T) {
 	var m metrics
 	f := newFake(t, fakeTensor{"t", 2, false})

@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// errBusy says that all buffers are in use, and that it is no use to wait.
+// errBusy reports that all buffers are in use, and that the request cannot wait.
 var errBusy = errors.New("too many requests at once")
 
-// pool has a fixed number of buffers of one size. Who has one may send a body: it bounds memory and work alike. Buffers
-// are made when they are first needed, and kept.
+// pool has a fixed number of buffers of one size. A request needs one to send a body, which bounds memory and work.
+// Buffers are allocated when they are first needed, and kept.
 type pool struct {
-	free    chan []byte // a buffer, or nil for one that was never needed
+	free    chan []byte // a buffer, or nil for one that is not allocated yet
 	size    int
 	wait    time.Duration
-	most    int64 // who may wait
+	most    int64 // the limit of waiting requests
 	waiting atomic.Int64
 }
 
@@ -28,7 +28,7 @@ func newPool(buffers, size, waiting int, wait time.Duration) *pool {
 	return p
 }
 
-// take waits for a buffer, which give takes back. It fails with errBusy, or when ctx ends.
+// take waits for a buffer, which give returns. It fails with errBusy, or if ctx ends.
 func (p *pool) take(ctx context.Context) ([]byte, error) {
 	select {
 	case b := <-p.free:
@@ -60,5 +60,5 @@ func (p *pool) made(b []byte) []byte {
 
 func (p *pool) give(b []byte) { p.free <- b[:p.size] }
 
-// used is how many buffers are in use.
+// used returns the number of buffers in use.
 func (p *pool) used() int { return cap(p.free) - len(p.free) }

@@ -2,5 +2,5 @@
 
 package server
 
-// race says that the race detector watches, whose shadow memory is many times what it watches.
+// race says whether the race detector is on. Its shadow memory is many times the size of the program's.
 const race = true

@@ -7,19 +7,19 @@ import (
 	"strings"
 )
 
-// span is a run of bytes of a body.
+// span is a range of bytes of a body.
 type span struct{ first, length uint64 }
 
-// errRange says that a Range header is wrong, or asks only for bytes that there are not: 416.
+// errRange reports a Range header that is malformed, or asks only for bytes that do not exist: 416.
 var errRange = errors.New("no such range")
 
-// maxRanges is how many ranges a header may have: no client that means well asks for so many.
+// maxRanges is the limit of ranges in a header. No legitimate client asks for so many.
 const maxRanges = 64
 
-// parseRange says which bytes of size a Range header asks for (RFC 9110, section 14). It is false where the whole body
-// is to be sent: for units other than bytes, and for ranges with something between them, which would take a body of
-// several parts; a server may always send the whole instead. Ranges that touch or overlap are one. Ranges that are not
-// there are left out; if none is left, or one makes no sense, the error is errRange.
+// parseRange returns the bytes that a Range header asks for, of a body of size bytes (RFC 9110, section 14). It returns
+// false if the whole body is to be sent: for units other than bytes, and for ranges with a gap between them, which
+// would need a body of several parts; a server may always send the whole instead. Ranges that touch or overlap become
+// one. Ranges outside the body are ignored. If none is left, or one is malformed, the error is errRange.
 func parseRange(header string, size uint64) (span, bool, error) {
 	unit, list, found := strings.Cut(header, "=")
 	if !found || !strings.EqualFold(strings.TrimSpace(unit), "bytes") {
@@ -47,11 +47,11 @@ func parseRange(header string, size uint64) (span, bool, error) {
 		return span{}, false, errRange
 	}
 	all, one := union(spans)
-	// The last bytes of nothing are there, and none: Content-Range has no words for that.
+	// The last bytes of an empty body are valid and empty, which Content-Range cannot express.
 	return all, one && all.length > 0, nil
 }
 
-// parseItem reads first-last, first- or -length. It is false for bytes that there are not.
+// parseItem reads first-last, first- or -length. It returns false for bytes that do not exist.
 func parseItem(item string, size uint64) (span, bool, error) {
 	from, to, found := strings.Cut(item, "-")
 	if !found {
@@ -84,8 +84,8 @@ func parseItem(item string, size uint64) (span, bool, error) {
 	return span{first, last - first + 1}, true, nil
 }
 
-// digits reads a number of digits only; one that is too large for 64 bits is the largest there is, as no body is
-// longer.
+// digits reads a number that consists of digits only. A number that is too large for 64 bits becomes the largest one,
+// because no body is longer.
 func digits(s string) (uint64, bool) {
 	if s == "" {
 		return 0, false
@@ -105,7 +105,7 @@ func digits(s string) (uint64, bool) {
 	return n, true
 }
 
-// union is the one span that all make together, or false if something lies between them.
+// union returns the span that all make together, or false if there is a gap between them.
 func union(spans []span) (span, bool) {
 	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.first, b.first) })
 	all := spans[0]

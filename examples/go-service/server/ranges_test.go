@@ -30,7 +30,7 @@ func TestParseRange(t *testing.T) {
 		{"bytes=-1000", 100, "0+100"}, // a suffix longer than all
 		{"bytes=-99999999999999999999999999", 100, "0+100"},
 		{"BYTES= 1 - 2 ", 100, "1+2"},
-		{"bytes=100-", 100, wrong}, // behind the end
+		{"bytes=100-", 100, wrong}, // after the end
 		{"bytes=100-200", 100, wrong},
 		{"bytes=18446744073709551615-", 100, wrong},
 		{"bytes=99999999999999999999999999-", 100, wrong},
@@ -50,7 +50,7 @@ func TestParseRange(t *testing.T) {
 		{"bytes=1.5-2", 100, wrong},
 		{"bytes=0-0,x", 100, wrong},
 		{"bytes=0-0,7-3", 100, wrong},
-		// Several ranges: one, where they touch or overlap; else the whole.
+		// Several ranges become one if they touch or overlap, and else the whole.
 		{"bytes=0-9,10-19", 100, "0+20"},
 		{"bytes=10-19,0-9", 100, "0+20"},
 		{"bytes=0-50,20-30", 100, "0+51"},
@@ -62,18 +62,18 @@ func TestParseRange(t *testing.T) {
 		{"bytes=0-98,-1", 100, "0+100"},
 		{"bytes=" + strings.Repeat("0-,", 64), 100, "0+100"},
 		{"bytes=" + strings.Repeat("0-,", 65), 100, wrong},
-		// Other units are nobody's business.
+		// Other units are ignored.
 		{"items=0-9", 100, whole},
 		{"bytes", 100, whole},
 		{"", 100, whole},
 		{"bytes =0-9", 100, "0+10"},
-		// Of nothing.
+		// Ranges of an empty body.
 		{"bytes=0-", 0, wrong},
 		{"bytes=0-0", 0, wrong},
 		{"bytes=-1", 0, whole},
 		{"bytes=-0", 0, wrong},
 		{"bytes=0-,-5", 0, whole},
-		// A body as long as can be said.
+		// The longest possible body.
 		{"bytes=0-", 1<<64 - 1, "0+18446744073709551615"},
 		{"bytes=18446744073709551614-", 1<<64 - 1, "18446744073709551614+1"},
 		{"bytes=18446744073709551613-18446744073709551614,0-18446744073709551612", 1<<64 - 1, "0+18446744073709551615"},
@@ -91,7 +91,7 @@ func TestParseRange(t *testing.T) {
 	}
 }
 
-// Go's own file server is the oracle: whatever single range is asked for, the answers are alike.
+// Go's own file server is the oracle: the answers to any single range are alike.
 func TestRangesAsServeContentAnswersThem(t *testing.T) {
 	const size = 10007
 	content := fakeBytes(0, 0, size)
@@ -126,7 +126,7 @@ func TestRangesAsServeContentAnswersThem(t *testing.T) {
 		if got.StatusCode != want.Code {
 			t.Fatalf("%s: %d, not %d", asked, got.StatusCode, want.Code)
 		}
-		// It leaves the header out where the range is malformed; here every 416 has it, as RFC 9110 says it should.
+		// It omits the header for a malformed range. Here every 416 has it, as RFC 9110 recommends.
 		if was := want.Header().Get("Content-Range"); was != "" && got.Header.Get("Content-Range") != was {
 			t.Fatalf("%s: %q, not %q", asked, got.Header.Get("Content-Range"), want.Header().Get("Content-Range"))
 		}
@@ -139,7 +139,7 @@ func TestRangesAsServeContentAnswersThem(t *testing.T) {
 	}
 }
 
-// Ranges of weights may begin and end inside of one, and wherever a buffer does.
+// Ranges may begin and end inside a weight, and at any position in a buffer.
 func TestRangesByTheByte(t *testing.T) {
 	const size = 3*4096 + 10
 	for _, plain := range []bool{false, true} {

@@ -7,38 +7,38 @@ import (
 	"time"
 )
 
-// end is how a request ended, for the figures.
+// end is the way in which a request ended, for the metrics.
 type end int
 
 const (
-	endComplete end = iota // all of the answer was handed to the system
+	endComplete end = iota // the whole answer was passed to the system
 	endGone                // the client went away
 	endSlow                // the client did not receive a piece in time
-	endFailed              // what was asked for could not be decoded
+	endFailed              // the tensor could not be decoded
 	endStopped             // the service ended
 	ends
 )
 
 var endNames = [ends]string{"complete", "client_gone", "client_slow", "failed", "stopped"}
 
-// statusGone is what figures and log have for a client that went away before it got a status. It is never sent.
+// statusGone is the status in metrics and log for a client that went away before it got a status. It is never sent.
 const statusGone = 499
 
-// recorder knows what became of an answer.
+// recorder records how an answer ended.
 type recorder struct {
 	http.ResponseWriter
 	status  int // 0 until there is one
 	wrote   int64
 	end     end
-	bare    bool // the answer to a HEAD: what is written is not sent
+	bare    bool // the answer to a HEAD: its body is not sent
 	stopped func() bool
-	limit   time.Duration // for the client to receive what is written in one go
+	limit   time.Duration // for the client to receive one piece
 }
 
 // Unwrap is for http.ResponseController.
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// begin gives the client its time to receive what is written next.
+// begin starts the time in which the client must receive the next piece.
 func (w *recorder) begin() {
 	http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.limit))
 }
@@ -46,7 +46,7 @@ func (w *recorder) begin() {
 func (w *recorder) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
-		// The time began with the request; it may have waited for a hash or a buffer since.
+		// The old deadline began with the request, which may have waited for a hash or a buffer since.
 		w.begin()
 	}
 	w.ResponseWriter.WriteHeader(status)
@@ -64,8 +64,8 @@ func (w *recorder) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// gone ends an answer that nobody waits for any more: the client went, or the service ends. It may not return: then the
-// connection ends without a word, where returning would send an answer with an empty body.
+// gone ends an answer for which nobody waits any more, because the client went away or the service ends. It may not
+// return: then the connection ends without an answer, because a return would send one with an empty body.
 func (w *recorder) gone() {
 	begun := w.status != 0
 	switch {
@@ -82,26 +82,26 @@ func (w *recorder) gone() {
 	}
 }
 
-// problem is the body of every answer that is an error.
+// problem is the body of every error.
 type problem struct {
 	Error  string `json:"error"`
-	Status string `json:"status,omitempty"` // the library's, where there is one
+	Status string `json:"status,omitempty"` // the library's, if there is one
 }
 
 // fail answers with an error.
 func (w *recorder) fail(status int, text, library string) { w.json(status, problem{text, library}) }
 
-// later answers 503, and says after how many seconds to try again.
+// later answers 503 with the number of seconds after which to try again.
 func (w *recorder) later(seconds int, text, library string) {
 	w.Header().Set("Retry-After", strconv.Itoa(seconds))
 	w.fail(http.StatusServiceUnavailable, text, library)
 }
 
-// json answers with a value as JSON, and takes back what headers say of another body.
+// json answers with a value as JSON, and removes the headers of another body.
 func (w *recorder) json(status int, value any) {
 	text, err := json.Marshal(value)
 	if err != nil {
-		panic(err) // structs of ours: they have nothing that JSON has not
+		panic(err) // cannot happen: JSON can represent all our structs
 	}
 	text = append(text, '\n')
 	h := w.Header()
@@ -115,5 +115,5 @@ func (w *recorder) json(status int, value any) {
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
-	w.Write(text) // to a HEAD nothing is sent
+	w.Write(text) // not sent for HEAD
 }

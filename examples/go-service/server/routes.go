@@ -12,7 +12,7 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// route is a kind of request, for the figures.
+// route is a kind of request, for the metrics.
 type route int
 
 const (
@@ -28,14 +28,14 @@ const (
 
 var routeNames = [routes]string{"other", "healthz", "readyz", "metrics", "groups", "tensors", "tensor"}
 
-// target is what a path leads to.
+// target is the meaning of a path.
 type target struct {
 	route route
 	name  string // of the tensor
 }
 
-// find reads a path as it came, still escaped. http.ServeMux would not do: it redirects what it takes for a path with
-// dots and doubled slashes, which a tensor's name may have. Names are not looked for in any file system.
+// find interprets a path in its escaped form. http.ServeMux is not suitable: it redirects paths with dots and doubled
+// slashes, which a tensor's name may contain. Names are never looked up in a file system.
 func find(escaped string) target {
 	switch escaped {
 	case "/healthz":
@@ -57,7 +57,7 @@ func find(escaped string) target {
 	return target{}
 }
 
-// answer answers a request, but for the record of it.
+// answer answers a request, without recording it.
 func (s *Server) answer(w *recorder, r *http.Request, to target) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if !s.hostAllowed(r) {
@@ -65,8 +65,8 @@ func (s *Server) answer(w *recorder, r *http.Request, to target) {
 		return
 	}
 	if r.ContentLength != 0 {
-		// Nothing here takes a body. It is not read: its sender would say when that ends. While it is not, net/http
-		// does not see that a client goes away, either.
+		// No route takes a body. It is not read, because its sender would decide when that ends. While a body is
+		// unread, net/http does not notice that a client goes away either.
 		http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
 		w.Header().Set("Connection", "close")
 		w.fail(http.StatusRequestEntityTooLarge, "requests here have no body", "")
@@ -110,7 +110,7 @@ func (s *Server) answer(w *recorder, r *http.Request, to target) {
 	}
 }
 
-// serveReady says whether requests for the model are welcome.
+// serveReady reports whether the model is ready for requests.
 func (s *Server) serveReady(w *recorder) {
 	h := s.health.report()
 	status := http.StatusOK
@@ -120,7 +120,7 @@ func (s *Server) serveReady(w *recorder) {
 	w.json(status, h)
 }
 
-// serveUnready answers for a model that is not open.
+// serveUnready answers while the model is not open.
 func (s *Server) serveUnready(w *recorder) {
 	if h := s.health.report(); h.Error != "" {
 		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(s.cfg.Retry.Seconds()))))
@@ -131,7 +131,7 @@ func (s *Server) serveUnready(w *recorder) {
 	}
 }
 
-// serveMetrics writes the library's figures and the service's own in Prometheus's text format.
+// serveMetrics writes the metrics of package df11 and of the service in the text format of Prometheus.
 func (s *Server) serveMetrics(w *recorder) {
 	var b bytes.Buffer
 	if err := df11.WriteMetrics(&b); err != nil {

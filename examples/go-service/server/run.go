@@ -11,20 +11,21 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// Run serves on a listener until ctx ends, and then ends in order: /readyz says no, requests are still taken for a
-// while (Config.Drain), then no more connections; those that run have Config.Shutdown to end; then they are cut off,
-// and the model is closed. The error is nil if all of that was as it should be.
+// Run serves on a listener until ctx ends, and then shuts down gracefully. /readyz answers 503 while requests are still
+// accepted for a time (Config.Drain). Then no connections are accepted, and running requests have Config.Shutdown to
+// end. Then they are cut off, and the model is closed. The error is nil if nothing was cut off and the listener did not
+// fail.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	web := &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: s.cfg.HeaderTimeout,
 		IdleTimeout:       s.cfg.IdleTimeout,
-		// For what is written in one go; longer bodies move it on (Server.stream). There is no ReadTimeout: it would
-		// end long answers, and no request has a body that is read.
+		// For one piece; longer bodies extend it (Server.stream). There is no ReadTimeout: it would end long answers,
+		// and no request body is read.
 		WriteTimeout:   s.cfg.WriteTimeout,
 		MaxHeaderBytes: 16 << 10,
 		ConnState:      s.conns.hook,
-		// "OPTIONS *" is a request as any other: it is counted, and answered by Server.
+		// "OPTIONS *" is an ordinary request: Server answers and counts it.
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
@@ -52,7 +53,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	defer cancel()
 	if err := web.Shutdown(limit); err != nil {
 		s.log.Warn("requests are cut off", "running", s.metrics.inFlight.Load())
-		s.cancel() // they see it between two pieces
+		s.cancel() // requests notice it between two pieces
 		web.Close()
 		failure = errors.Join(failure, err)
 	}
@@ -62,7 +63,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	return failure
 }
 
-// settle waits a moment for requests that were cut off to have seen it.
+// settle waits a moment until requests that were cut off have ended.
 func (s *Server) settle(most time.Duration) {
 	for end := time.Now().Add(most); s.metrics.inFlight.Load() > 0 && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)

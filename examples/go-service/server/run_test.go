@@ -16,7 +16,7 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// life is a server that runs as the program does, on a listener of its own.
+// life is a server that runs as in the program, on its own listener.
 type life struct {
 	*Server
 	url  string
@@ -25,7 +25,7 @@ type life struct {
 	l    net.Listener
 }
 
-// live runs a server of a fake, or of cfg.Open where there is none.
+// live runs a server of a fake, or of cfg.Open if there is no fake.
 func live(t testing.TB, f *fake, change func(*Config)) *life {
 	t.Helper()
 	cfg := config("nowhere")
@@ -62,8 +62,7 @@ func live(t testing.TB, f *fake, change func(*Config)) *life {
 	return one
 }
 
-// smallBuffers keeps what the system takes of a body small, whatever the machine is tuned to: what is not received is
-// then not sent.
+// smallBuffers limits the system's buffers on any machine, so that bytes that are not received are not sent.
 type smallBuffers struct{ net.Listener }
 
 func (l smallBuffers) Accept() (net.Conn, error) {
@@ -86,7 +85,8 @@ func (l *life) ended(t testing.TB) error {
 	}
 }
 
-// The end in order: /readyz says so while requests are still taken, what runs becomes whole, then the model is closed.
+// A graceful shutdown: /readyz answers 503 while requests are still accepted, running requests complete, and then the
+// model is closed.
 func TestShutdownInOrder(t *testing.T) {
 	const size = 12 << 20
 	f := newFake(t, fakeTensor{"t", size, false}, fakeTensor{"small", 10, false})
@@ -126,7 +126,7 @@ func TestShutdownInOrder(t *testing.T) {
 	}
 }
 
-// Who does not come to an end is cut off: those that send, that wait for a buffer, and that decode.
+// Requests that do not end are cut off, whether they send, wait for a buffer, or decode.
 func TestShutdownCutsOff(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", huge, false})
 	l := live(t, f, func(c *Config) { c.Shutdown, c.Streams, c.Wait = 100*time.Millisecond, 1, time.Hour })
@@ -135,7 +135,7 @@ func TestShutdownCutsOff(t *testing.T) {
 	go func() {
 		answer, err := http.Get(l.url + "/v1/tensors/t")
 		if err == nil {
-			// It may still get the other's buffer, but no end of the body.
+			// It may still get the other's buffer, but not the end of the body.
 			_, err = io.ReadAll(answer.Body)
 			answer.Body.Close()
 			if err == nil && answer.StatusCode != http.StatusServiceUnavailable {
@@ -163,7 +163,7 @@ func TestShutdownCutsOff(t *testing.T) {
 	}
 }
 
-// Requests that wait for something end with the server, and none takes that for a tensor without bytes.
+// Waiting requests end with the server, and no client mistakes that for an empty tensor.
 func TestCloseEndsRequests(t *testing.T) {
 	for what, block := range map[string]func(s *Server){
 		"a decode": func(s *Server) { s.decodes <- struct{}{}; s.decodes <- struct{}{} },
@@ -192,7 +192,7 @@ func TestCloseEndsRequests(t *testing.T) {
 	}
 }
 
-// The time to receive an answer begins with the answer, however long its request has waited.
+// The deadline for receiving an answer begins with the answer, however long the request has waited.
 func TestAnswersAfterAWait(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", huge, false}, fakeTensor{"small", 10, false})
 	l := live(t, f, func(c *Config) {
@@ -216,7 +216,7 @@ func TestAnswersAfterAWait(t *testing.T) {
 	}
 }
 
-// An end while the model is being opened does not wait for that.
+// A shutdown does not wait for the model to be opened.
 func TestShutdownWhileOpening(t *testing.T) {
 	l := live(t, nil, func(c *Config) {
 		c.Open = func(ctx context.Context, _ string, _ *df11.Options) (Model, error) {
@@ -243,7 +243,7 @@ func TestListenerThatFails(t *testing.T) {
 	}
 }
 
-// What is logged: a line for each request, but for probes, whatever clients send; and what becomes of the model.
+// The log has a line for each request except probes, whatever clients send, and lines about the model.
 func TestLog(t *testing.T) {
 	var log lockedBuffer
 	f := newFake(t, fakeTensor{"t", 10, false})

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Server serves one model. It is an http.Handler, which knows of no listener; see Run for the whole life of a service.
+// Server serves one model. It is an http.Handler and has no listener. Run adds one, and the lifecycle of a service.
 type Server struct {
 	cfg     Config
 	log     *slog.Logger
@@ -19,7 +19,7 @@ type Server struct {
 	conns   *conns
 	metrics metrics
 
-	// stop ends with the service: then nothing is waited for, and requests end where they are.
+	// stop is cancelled at the end of the service. Then nothing waits any more, and requests end.
 	stop   context.Context
 	cancel context.CancelFunc
 	// loaded is closed when load has returned.
@@ -27,7 +27,7 @@ type Server struct {
 	started atomic.Bool
 }
 
-// New makes a server that does nothing yet: Start or Run does.
+// New makes a server. Start or Run begins its work.
 func New(cfg Config) (*Server, error) {
 	if cfg.Open == nil {
 		cfg.Open = Open
@@ -51,7 +51,7 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Start begins to open the model.
+// Start begins to open the model in the background.
 func (s *Server) Start() {
 	if s.started.Swap(true) {
 		return
@@ -62,10 +62,10 @@ func (s *Server) Start() {
 	}()
 }
 
-// Health is what /readyz says.
+// Health returns the answer of /readyz.
 func (s *Server) Health() Health { return s.health.report() }
 
-// Close ends what still runs, and closes the model when nothing uses it any more. Requests that come later get 503.
+// Close ends running work, and closes the model when nothing uses it any more. Later requests get 503.
 func (s *Server) Close() {
 	s.health.enter(Closing, "", nil)
 	s.cancel()
@@ -77,14 +77,14 @@ func (s *Server) Close() {
 	}
 }
 
-// ServeHTTP answers one request, and keeps the record of it.
+// ServeHTTP answers one request, and records it.
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	w := &recorder{
 		ResponseWriter: rw, bare: r.Method == http.MethodHead, limit: s.cfg.WriteTimeout,
 		stopped: func() bool { return s.stop.Err() != nil },
 	}
-	// A request is at an end, too, when the service is.
+	// A request also ends with the service.
 	ctx, cancel := context.WithCancel(r.Context())
 	defer context.AfterFunc(s.stop, cancel)()
 	defer cancel()
@@ -106,15 +106,15 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		took := time.Since(start)
 		s.metrics.request(to.route, r.Method, w, took)
 		s.record(r, to.route, w, took)
-		s.metrics.inFlight.Add(-1) // last: who sees none running sees all of the figures
+		s.metrics.inFlight.Add(-1) // last, so that at 0 all other metrics are complete
 		if failure != nil {
-			panic(http.ErrAbortHandler) // net/http ends the connection, without a word to a log that is not ours
+			panic(http.ErrAbortHandler) // net/http ends the connection, without a line in another log
 		}
 	}()
 	s.answer(w, r, to)
 }
 
-// record writes a line about a request: probes and scrapes are told only to who asks for all.
+// record logs a request. Probes and scrapes are logged at debug level.
 func (s *Server) record(r *http.Request, to route, w *recorder, took time.Duration) {
 	level := slog.LevelInfo
 	if to == routeHealth || to == routeReady || to == routeMetrics {

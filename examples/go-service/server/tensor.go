@@ -12,8 +12,8 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// serveTensor answers GET and HEAD for a tensor's values. A HEAD, a 304 and whatever else has no body decodes nothing
-// and waits for nobody, but for the hash where it is not yet known.
+// serveTensor answers GET and HEAD for a tensor's values. An answer without a body, such as a 304, decodes nothing, and
+// waits only for the hash if that is not known yet.
 func (s *Server) serveTensor(w *recorder, r *http.Request, c *catalog, name string) {
 	i, ok := c.byName[name]
 	if !ok {
@@ -37,12 +37,12 @@ func (s *Server) serveTensor(w *recorder, r *http.Request, c *catalog, name stri
 	s.stream(w, r, a, func(part span, buffer []byte) ([]byte, error) { return c.read(t, part, buffer) })
 }
 
-// head writes the headers that a body of size bytes has in every answer. It is false if it has answered the request:
-// there is no body to send.
+// head writes the headers of a body of size bytes. It returns false if it has answered the request, because there is no
+// body to send.
 func head(w *recorder, r *http.Request, a answer, etag string, size uint64) bool {
 	h := w.Header()
 	h.Set("Accept-Ranges", "bytes")
-	// Another model may be here after the next start: caches ask, and mostly get 304.
+	// The next start may serve another model: caches must ask, and usually get 304.
 	h.Set("Cache-Control", "no-cache")
 	if etag != "" {
 		h.Set("ETag", etag)
@@ -71,10 +71,10 @@ func head(w *recorder, r *http.Request, a answer, etag string, size uint64) bool
 	return true
 }
 
-// stream makes and sends a body piece by piece, through one buffer of the pool. The first piece is made before the
-// status is sent, so that a tensor that cannot be decoded is an error that says so; one that fails later ends the
-// connection, which no client can take for the end of the body. Between two pieces it looks whether anybody still wants
-// them.
+// stream decodes and sends a body piece by piece, through one buffer of the pool. The first piece is decoded before the
+// status is sent, so that a tensor that cannot be decoded gets an error status. A piece that fails later ends the
+// connection, which no client can mistake for the end of the body. Between two pieces it checks whether the client is
+// still there.
 func (s *Server) stream(w *recorder, r *http.Request, a answer, make func(part span, buffer []byte) ([]byte, error)) {
 	ctx := r.Context()
 	buffer, err := s.pool.take(ctx)
@@ -89,7 +89,7 @@ func (s *Server) stream(w *recorder, r *http.Request, a answer, make func(part s
 	defer s.pool.give(buffer)
 
 	for rest := a.body; rest.length > 0; {
-		// One byte more may be decoded at the front, and one at the end of what is not the last piece: see
+		// One more byte may be decoded at the front, and one at the end of every piece except the last: see
 		// catalog.read.
 		part := span{rest.first, min(rest.length, uint64(len(buffer))-rest.first%2)}
 		bytes, err := s.decode(ctx, func() ([]byte, error) { return make(part, buffer) })
@@ -100,7 +100,7 @@ func (s *Server) stream(w *recorder, r *http.Request, a answer, make func(part s
 		if w.status == 0 {
 			w.WriteHeader(a.status)
 		}
-		// Every piece has its own time: a large tensor may take long, a client that receives nothing may not.
+		// Every piece has its own deadline: a large tensor may take long, but a client must keep receiving.
 		w.begin()
 		if _, err := w.Write(bytes); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -114,7 +114,7 @@ func (s *Server) stream(w *recorder, r *http.Request, a answer, make func(part s
 	}
 }
 
-// decode calls make when one of the places for decoding is free, or fails with ctx's error.
+// decode calls make when fewer than Config.Decodes pieces are being decoded, or fails with ctx's error.
 func (s *Server) decode(ctx context.Context, make func() ([]byte, error)) ([]byte, error) {
 	select {
 	case s.decodes <- struct{}{}:
@@ -128,7 +128,7 @@ func (s *Server) decode(ctx context.Context, make func() ([]byte, error)) ([]byt
 	return make()
 }
 
-// broken answers for a piece that could not be made.
+// broken answers for a piece that could not be decoded.
 func (s *Server) broken(w *recorder, r *http.Request, err error) {
 	begun := w.status != 0
 	switch {
@@ -150,11 +150,11 @@ func (s *Server) broken(w *recorder, r *http.Request, err error) {
 			w.fail(http.StatusInternalServerError, err.Error(), statusName(err))
 		}
 	}
-	// A body that has begun is now short of its Content-Length: net/http ends the connection, so that the client sees
-	// it.
+	// A body that has begun is shorter than its Content-Length: net/http ends the connection, so that the client
+	// notices.
 }
 
-// shapeText is a shape as JSON.
+// shapeText returns a shape as JSON.
 func shapeText(shape []uint64) string {
 	b := []byte{'['}
 	for i, n := range shape {
@@ -166,7 +166,7 @@ func shapeText(shape []uint64) string {
 	return string(append(b, ']'))
 }
 
-// cut shortens a text of a client's for the log.
+// cut shortens a client's text for the log.
 func cut(text string) string {
 	const most = 256
 	if len(text) > most {

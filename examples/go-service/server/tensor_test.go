@@ -15,8 +15,7 @@ import (
 	df11 "github.com/libdf11/libdf11/bindings/go"
 )
 
-// Names come from files, and are anything that is UTF-8 without a zero byte. Each has an address, which the listing
-// gives.
+// Names come from files, and may be any UTF-8 without a zero byte. The listing has a URL for each.
 func TestNames(t *testing.T) {
 	names := []string{
 		"plain", "a/b/c", "/", "//", "/a", "a/", "a//b", "..", ".", "...", "../../etc/passwd", "a/../b", "a/./b", "%2F",
@@ -43,7 +42,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%.40q at %.40q: %d %q", name, listed[i].URL, answer.StatusCode, body)
 		}
 	}
-	// What is no escape needs none, if the client sends it as it is.
+	// Clients may send slashes and dots unescaped.
 	for path, want := range map[string]int{"/v1/tensors/a/b/c": 1, "/v1/tensors/a//b": 6, "/v1/tensors/a/../b": 11,
 		"/v1/tensors//": 2} {
 		status, body := raw(t, url, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -62,7 +61,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// raw sends bytes as they are, and gives the status and body of the answer.
+// raw sends bytes unchanged, and returns the status and body of the answer.
 func raw(t testing.TB, url, request string) (int, []byte) {
 	t.Helper()
 	conn := dial(t, url)
@@ -82,7 +81,7 @@ func raw(t testing.TB, url, request string) (int, []byte) {
 	return status, body
 }
 
-// dial opens a connection that ends with the test.
+// dial opens a connection that is closed at the end of the test.
 func dial(t testing.TB, url string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
@@ -128,7 +127,8 @@ func TestMethods(t *testing.T) {
 	}
 }
 
-// An error before the first byte is an answer; one later ends the connection, and nobody can take what came for all.
+// An error before the first byte is answered with its status. A later one ends the connection, so that no client
+// mistakes the part for the whole.
 func TestErrorsOfTheModel(t *testing.T) {
 	f := newFake(t, fakeTensor{"t", 100_000, false})
 	f.on(func(_ int, offset uint64, _ int) error {
@@ -191,7 +191,7 @@ func TestErrorsOfTheModel(t *testing.T) {
 		t.Errorf("afterwards: %d", answer.StatusCode)
 	}
 	if s.pool.used() != 0 || len(s.decodes) != 0 || s.metrics.inFlight.Load() != 0 {
-		t.Errorf("left behind: %d buffers, %d decodes, %d requests", s.pool.used(), len(s.decodes),
+		t.Errorf("not freed: %d buffers, %d decodes, %d requests", s.pool.used(), len(s.decodes),
 			s.metrics.inFlight.Load())
 	}
 	f.on(func(int, uint64, int) error { return fmt.Errorf("closed: %w", errors.ErrUnsupported) })
@@ -200,7 +200,7 @@ func TestErrorsOfTheModel(t *testing.T) {
 	}
 }
 
-// ended is how many requests for tensors ended so.
+// ended returns the number of requests for tensors that ended in this way.
 func ended(s *Server, e end) uint64 {
 	s.metrics.lock.Lock()
 	defer s.metrics.lock.Unlock()

@@ -1,6 +1,7 @@
 //! Laying a file out, once every group that shall be in it is counted: which groups fit the format, where each member and each
 //! plain tensor goes, what the header says, and what is left to do.
 
+use super::super::target::Entry;
 use super::*;
 use crate::format::{HASHES_KEY, SHAPES_KEY};
 use safetensors::Dtype;
@@ -55,7 +56,11 @@ impl Engine<'_> {
         }
         let layout = FileLayout::new(tensors, &self.metadata(file, &fit, &plain))?;
 
-        let out = Arc::new(PartialFile::create(&file.spec.path, layout.bytes(), file.spec.journal.is_some())?);
+        let to = Entry::at(&file.spec.path)?;
+        let out = Arc::new(match &file.spec.journal {
+            Some(_) => PartialFile::resume(&to, layout.bytes())?,
+            None => PartialFile::create(&to, layout.bytes())?,
+        });
         let mut done: HashSet<usize> = HashSet::new();
         if let Some(journal) = &file.spec.journal {
             let goes_on = out.starts_with(layout.header());

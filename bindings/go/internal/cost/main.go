@@ -1,13 +1,13 @@
 //go:build !df11_static
 
-// Cost measures what the binding adds to the C calls' cost: a group of 8 Mi weights (16 MiB decoded) is made, and
-// decoded by C from C and by this package from Go, by turns; and the same with nothing to decode, where all that is
-// left is the call.
+// Cost measures the cost of the binding over the C calls. It decodes a group of 8 Mi weights (16 MiB decoded)
+// alternately from C and, with this package, from Go. Then it makes the same calls with nothing to decode, where only
+// the cost of the call remains.
 //
 //	cost [-rounds N] TOOL      TOOL is the program df11, which compresses the group
 //
-// It fails where a call from Go takes more than 2 % of the decode longer than one from C by the second measurement,
-// which is finer: the first says the same only on a machine without other work.
+// It fails if a call from Go takes longer than one from C by more than 2 % of the decode. It uses the second
+// measurement, which is finer: the first is reliable only on a machine without other work.
 package main
 
 /*
@@ -28,7 +28,7 @@ static df11_model *model_of(const char *path)
 	return df11_model_open(path, NULL, &model, NULL) == DF11_OK ? model : NULL;
 }
 
-// Seconds that so many calls take, or -1.
+// Returns the seconds that the calls take, or -1.
 static double decode(const df11_model *model, uint64_t count, void *dst, size_t bytes, unsigned calls)
 {
 	df11_error error;
@@ -62,7 +62,7 @@ import (
 
 const (
 	weights = 8 << 20
-	calls   = 20000 // of those that decode nothing
+	calls   = 20000 // that decode nothing
 )
 
 func main() {
@@ -120,13 +120,13 @@ func measure(folder, tool string, rounds int) error {
 	ways := [2]func(int, int) (float64, error){byC, byGo}
 	var whole, nothing [2][]float64
 	for turn := range 2 * rounds {
-		which := (turn + turn/2) % 2 // each as often first as the other
+		which := (turn + turn/2) % 2 // each is first equally often
 		for _, m := range []struct {
 			to       *[]float64
 			n, times int
 		}{{&whole[which], weights, 1}, {&nothing[which], 0, calls}} {
 			if m.n > 0 {
-				clear(got) // both find the memory as the other does
+				clear(got) // so that both find the memory in the same state
 			}
 			t, err := ways[which](m.n, m.times)
 			if err != nil {
@@ -152,7 +152,7 @@ func measure(folder, tool string, rounds int) error {
 	return nil
 }
 
-// trained are weights of normal distribution, as trained ones have.
+// trained returns weights with a normal distribution, as trained weights have.
 func trained() []df11.BF16 {
 	random := rand.New(rand.NewPCG(11, 1))
 	w := make([]df11.BF16, weights)
@@ -182,7 +182,7 @@ func compress(folder, tool string, w []df11.BF16) (string, error) {
 	return packed, command.Run()
 }
 
-// best is the time that a tenth of the calls stay below: what they take when nothing else has the processor meanwhile.
+// best returns the time below which a tenth of the calls stay: the time of calls that were not interrupted.
 func best(times []float64) float64 {
 	slices.Sort(times)
 	return times[len(times)/10]

@@ -1,5 +1,5 @@
-// Package cudatest is what the device tests need of a CUDA driver: the one that DF11_LIBCUDA names. It is for tests
-// only.
+// Package cudatest has the calls of the CUDA driver that the device tests need. DF11_LIBCUDA names the driver. It is for
+// tests only.
 package cudatest
 
 /*
@@ -52,7 +52,7 @@ static int load(const char *path)
 	return error != 0 ? error : retain(&context, 0);
 }
 
-// Goroutines move between threads: each call makes the context current where it is, and leaves the thread as it was.
+// Goroutines move between threads: each call makes the context current on its thread, and restores the thread's own.
 #define IN_CONTEXT(call) \
 	CUcontext before = NULL; \
 	get_current(&before); \
@@ -66,7 +66,7 @@ static int end_stream(uintptr_t s) { IN_CONTEXT(stream_destroy((CUstream)s)) }
 static int wait_for(uintptr_t s) { IN_CONTEXT(stream_synchronize((CUstream)s)) }
 static int allocate(uint64_t *out, size_t n) { IN_CONTEXT(mem_alloc(out, n)) }
 static int release(uint64_t p) { IN_CONTEXT(mem_free(p)) }
-// A memset is only put into the default stream, with which other streams are not ordered.
+// A memset is asynchronous in the default stream, with which other streams are not ordered.
 static int clear(uint64_t p, unsigned char with, size_t n) { IN_CONTEXT(memset8(p, with, n) | stream_synchronize(NULL)) }
 static int put(uint64_t p, const void *from, size_t n) { IN_CONTEXT(to_device(p, from, n)) }
 static int get(void *to, uint64_t p, size_t n) { IN_CONTEXT(from_device(to, p, n)) }
@@ -83,7 +83,7 @@ import (
 	"unsafe"
 )
 
-// Load loads the driver that DF11_LIBCUDA names, and says whether it names one.
+// Load loads the driver that DF11_LIBCUDA names. It returns false if the variable is not set.
 var Load = sync.OnceValues(func() (bool, error) {
 	path := os.Getenv("DF11_LIBCUDA")
 	if path == "" {
@@ -116,7 +116,7 @@ func EndStream(s uintptr) { must("cuStreamDestroy", C.end_stream(C.uintptr_t(s))
 // Wait waits for a stream.
 func Wait(s uintptr) { must("cuStreamSynchronize", C.wait_for(C.uintptr_t(s))) }
 
-// Alloc allocates device memory, whose bytes are set to a value.
+// Alloc allocates device memory, and sets its bytes to a value.
 func Alloc(bytes uint64, with byte) uintptr {
 	var p C.uint64_t
 	must("cuMemAlloc", C.allocate(&p, C.size_t(bytes)))

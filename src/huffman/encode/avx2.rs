@@ -1,16 +1,14 @@
-//! Steps by AVX2: the fifteen likeliest exponents by byte shuffles, their codes joined by multiplying and by variable shifts.
+//! Encoding with AVX2: steps of the fifteen likeliest exponents by byte shuffles, their codes joined by multiplying and by
+//! variable shifts; and the table of pairs with the instructions of newer processors.
 
-use super::super::{BATCH, Encoder, STEP_BITS, Steps, Unit};
+use super::{BATCH, Encoder, NO_LENGTH, NoCode, PairSteps, STEP_BITS, StepMaker, Steps, Stretch};
 use crate::huffman::codebook::Codebook;
 use std::arch::x86_64::*;
 
 /// Entries of a table that a byte shuffle looks up at once. The last one stands for all exponents that are not in it.
 const ENTRIES: usize = 16;
-/// The length that stands for no code, or one of more than 15 bits: whatever it is added to is too long for a step.
-const NONE: u8 = 100;
-
 /// Lengths and codes of up to 15 bits, right-aligned, of fifteen neighbouring exponents.
-pub(in super::super) struct Narrow {
+pub(super) struct NarrowTable {
     lengths: [u8; ENTRIES],
     low: [u8; ENTRIES],
     high: [u8; ENTRIES],
@@ -21,10 +19,10 @@ pub(in super::super) struct Narrow {
     base: u8,
 }
 
-impl Narrow {
-    /// The tables of the likeliest neighbours; `None` if so many weights are not among them that the table of pairs is
-    /// the faster way.
-    pub fn new(book: &Codebook, histogram: &[u64; 256]) -> Option<Narrow> {
+impl NarrowTable {
+    /// Makes the table of the likeliest neighbours. `None` if so many weights are not among them that the table of pairs is
+    /// faster.
+    pub fn new(book: &Codebook, histogram: &[u64; 256]) -> Option<NarrowTable> {
         let usable = |e: usize| (1..=15).contains(&book.word(e as u8).len);
         let inside =
             |base: usize| -> u64 { (base..base + ENTRIES - 1).filter(|&e| usable(e)).map(|e| histogram[e]).sum() };
@@ -33,8 +31,8 @@ impl Narrow {
         if all - inside(base) > all / 256 {
             return None;
         }
-        let mut tables = Narrow {
-            lengths: [NONE; ENTRIES],
+        let mut tables = NarrowTable {
+            lengths: [NO_LENGTH; ENTRIES],
             low: [0; ENTRIES],
             high: [0; ENTRIES],
             power_low: [0; ENTRIES],
@@ -51,8 +49,31 @@ impl Narrow {
     }
 }
 
-/// The tables in registers, each twice, and what to do with them: N weights a step.
-pub(super) struct Avx2<const N: usize> {
+/// Runs [`Encoder::batches`] with steps by AVX2, or from the table of pairs if that is what the encoder has.
+///
+/// # Safety
+///
+/// As that, and the processor has the features.
+#[target_feature(enable = "bmi1,bmi2,avx2,lzcnt,movbe")]
+pub(super) unsafe fn batches(
+    encoder: &Encoder,
+    weights: &[u16],
+    signs: *mut u8,
+    out: &mut Stretch,
+) -> Result<u64, NoCode> {
+    // SAFETY: this function requires what that one does, and AVX2.
+    unsafe {
+        match (encoder.per_step, &encoder.narrow) {
+            (8, Some(_)) => encoder.batches::<Avx2Steps<8>>(weights, signs, out),
+            (_, Some(_)) => encoder.batches::<Avx2Steps<16>>(weights, signs, out),
+            (8, None) => encoder.batches::<PairSteps<8>>(weights, signs, out),
+            (_, None) => encoder.batches::<PairSteps<16>>(weights, signs, out),
+        }
+    }
+}
+
+/// The table in registers, each part twice. N: weights of a step.
+struct Avx2Steps<const N: usize> {
     lengths: __m256i,
     low: __m256i,
     high: __m256i,
@@ -61,7 +82,7 @@ pub(super) struct Avx2<const N: usize> {
     base: __m256i,
 }
 
-/// Four octets of codes in the making, each with `above` zeros before its first bit and `below` behind its last.
+/// Four octets of codes in the making, each with `above` zeros before its first bit and `below` after its last.
 #[derive(Clone, Copy)]
 struct Four {
     c: __m256i,
@@ -72,15 +93,15 @@ struct Four {
     l: __m256i,
 }
 
-impl<const N: usize> Avx2<N> {
-    /// Places of 32 weights in the tables, in the order of octets 0, 2, 1, 3; writes their sign/mantissa bytes.
+impl<const N: usize> Avx2Steps<N> {
+    /// Returns the places of 32 weights in the table, in the order of octets 0, 2, 1, 3; writes their sign/mantissa bytes.
     ///
     /// # Safety
     ///
     /// 32 weights can be read, and 32 bytes written at `signs`; the processor has AVX2.
     #[inline(always)]
     unsafe fn places(&self, weights: *const u16, signs: *mut u8) -> __m256i {
-        // SAFETY: by the caller's promise.
+        // SAFETY: 32 weights can be read and 32 bytes written, with any alignment.
         unsafe {
             let load = |at: *const u16| _mm256_loadu_si256(at.cast());
             let (x, y) = (load(weights), load(weights.add(16)));
@@ -98,16 +119,16 @@ impl<const N: usize> Avx2<N> {
         }
     }
 
-    /// The octets of twice 32 places.
+    /// Joins the codes of twice 32 places to octets.
     ///
     /// # Safety
     ///
     /// The processor has AVX2.
     #[inline(always)]
     unsafe fn octets(&self, a: __m256i, b: __m256i) -> [Four; 2] {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the processor has AVX2; no memory is accessed.
         unsafe {
-            // In each octet the last weight comes first from here on, so that the first one's code ends up on top. First weights
+            // In each octet the last weight comes first now, so that the first one's code ends up on top. First weights
             // of all pairs go to one register, second ones to another.
             let apart =
                 _mm256_broadcastsi128_si256(_mm_setr_epi8(6, 4, 2, 0, 14, 12, 10, 8, 7, 5, 3, 1, 15, 13, 11, 9));
@@ -140,15 +161,15 @@ impl<const N: usize> Avx2<N> {
         }
     }
 
-    /// Octets from codes of first and second weights in 16 bits, right-aligned, two to the power of the second one's length,
-    /// and lengths of pairs.
+    /// Joins octets from codes of first and second weights in 16 bits, right-aligned, two to the power of the second one's
+    /// length, and lengths of pairs.
     ///
     /// # Safety
     ///
     /// The processor has AVX2.
     #[inline(always)]
     unsafe fn four(first: __m256i, second: __m256i, power: __m256i, l: __m256i) -> Four {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the processor has AVX2; no memory is accessed.
         unsafe {
             let c = _mm256_or_si256(_mm256_mullo_epi16(first, power), second);
             let m = _mm256_or_si256(power, _mm256_set1_epi16(1));
@@ -167,25 +188,25 @@ impl<const N: usize> Avx2<N> {
         }
     }
 
-    /// Four steps of an octet each, as [`Self::store`] takes them.
+    /// Writes four steps of an octet each, as [`Self::store`] does.
     ///
     /// # Safety
     ///
-    /// As that.
+    /// As [`Self::store`].
     #[inline(always)]
     unsafe fn one(steps: &mut Steps, number: usize, x: Four) -> __m256i {
-        // SAFETY: by the caller's promise.
+        // SAFETY: this function requires what `store` does.
         unsafe { Self::store(steps, number, _mm256_sllv_epi64(x.c, x.above), _mm256_sllv_epi64(x.m, x.above), x.l) }
     }
 
-    /// Four steps of two octets each.
+    /// Writes four steps of two octets each, as [`Self::store`] does.
     ///
     /// # Safety
     ///
     /// As [`Self::store`].
     #[inline(always)]
     unsafe fn both(steps: &mut Steps, number: usize, x: Four, y: Four) -> __m256i {
-        // SAFETY: by the caller's promise.
+        // SAFETY: this function requires what `store` does.
         unsafe {
             let bits = _mm256_sub_epi64(_mm256_set1_epi64x(64), _mm256_add_epi64(x.above, x.below));
             let (xc, xm) = (_mm256_sllv_epi64(x.c, x.above), _mm256_sllv_epi64(x.m, x.above));
@@ -195,15 +216,15 @@ impl<const N: usize> Avx2<N> {
         }
     }
 
-    /// Writes four steps from `number` on, given their codes and marks to the left and the lengths of their halves.
+    /// Writes four steps from number `number`, given their codes and marks to the left and the lengths of their halves.
     /// Returns which of them are too long.
     ///
     /// # Safety
     ///
-    /// There are so many steps; the processor has AVX2.
+    /// `steps` has four steps from `number`, and the processor has AVX2.
     #[inline(always)]
     unsafe fn store(steps: &mut Steps, number: usize, c: __m256i, m: __m256i, halves: __m256i) -> __m256i {
-        // SAFETY: by the caller's promise.
+        // SAFETY: there are four steps from `number`.
         unsafe {
             let low = _mm256_set1_epi64x(0xffff_ffff);
             let l = _mm256_and_si256(_mm256_add_epi64(halves, _mm256_srli_epi64::<32>(halves)), low);
@@ -218,16 +239,18 @@ impl<const N: usize> Avx2<N> {
     }
 }
 
-impl<const N: usize> Unit<'_> for Avx2<N> {
+impl<const N: usize> StepMaker<'_> for Avx2Steps<N> {
     const PER_STEP: usize = N;
 
     #[inline(always)]
     unsafe fn new(encoder: &Encoder) -> Self {
-        let Some(tables) = &encoder.narrow else { unreachable!("whoever takes this unit has made its tables") };
-        // SAFETY: the tables have 16 bytes each; the processor has AVX2 by the caller's promise.
+        let Some(tables) = &encoder.narrow else {
+            unreachable!("these steps are used only if there is a table for them")
+        };
+        // SAFETY: the arrays have 16 bytes each, and the processor has AVX2.
         unsafe {
             let twice = |table: &[u8; ENTRIES]| _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
-            Avx2 {
+            Avx2Steps {
                 lengths: twice(&tables.lengths),
                 low: twice(&tables.low),
                 high: twice(&tables.high),
@@ -241,7 +264,7 @@ impl<const N: usize> Unit<'_> for Avx2<N> {
     #[inline(always)]
     unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut Steps) -> bool {
         let weights = weights.as_ptr();
-        // SAFETY: by the caller's promise; a batch is four times 32 weights, and its steps are BATCH / N.
+        // SAFETY: a batch is four times 32 weights, `signs` has a byte for each, and `steps` has room for BATCH / N steps.
         unsafe {
             let a = self.places(weights, signs);
             let b = self.places(weights.add(32), signs.add(32));

@@ -1,26 +1,18 @@
-//! The x86-64 variants: the portable code compiled for newer processors, steps by AVX2 and by AVX-512.
+//! Encoding with AVX-512: steps by byte permutations.
 
-mod avx2;
-mod count;
-
-use super::{BATCH, Encoder, NoCode, Plain, STEP_BITS, Steps, Stretch, Unit};
+use super::{BATCH, Encoder, NO_LENGTH, NoCode, STEP_BITS, StepMaker, Steps, Stretch};
 use crate::huffman::codebook::Codebook;
 use crate::huffman::fence;
-use avx2::Avx2;
-pub(super) use avx2::Narrow;
-pub(super) use count::{count_avx2, count_avx512};
 use std::arch::x86_64::*;
 
 /// Entries of a register of bytes, which a byte permutation looks up at once. The first stands for all exponents that are not
 /// in the table.
 const SPAN: usize = 64;
-/// The length that stands for no code, or one that 16 bits do not hold: whatever it is added to is too long for a step.
-const NONE: u8 = 100;
 
 /// Lengths and codes of up to 15 bits, right-aligned, of the 63 largest exponents that occur, which are the likeliest too.
-/// Zero, which pruned weights have, lies far below and has a place of its own.
+/// Zero, which pruned weights have, is far below and has a place of its own.
 #[repr(align(64))]
-pub(super) struct Tables {
+pub(super) struct WideTable {
     lengths: [u8; SPAN],
     low: [u8; SPAN],
     high: [u8; SPAN],
@@ -29,8 +21,9 @@ pub(super) struct Tables {
     zero: Option<[u8; 3]>,
 }
 
-impl Tables {
-    pub fn new(book: &Codebook) -> Tables {
+impl WideTable {
+    /// Makes the table of a code.
+    pub fn new(book: &Codebook) -> WideTable {
         let base = book.words().map(|w| w.symbol).max().unwrap_or(0).saturating_sub(SPAN as u8 - 1);
         let entry = |exponent: u8| match book.word(exponent) {
             word if (1..=15).contains(&word.len) => {
@@ -39,7 +32,8 @@ impl Tables {
             }
             _ => None,
         };
-        let mut tables = Tables { lengths: [NONE; SPAN], low: [0; SPAN], high: [0; SPAN], base, zero: entry(0) };
+        let mut tables =
+            WideTable { lengths: [NO_LENGTH; SPAN], low: [0; SPAN], high: [0; SPAN], base, zero: entry(0) };
         for i in 1..SPAN {
             if let Some(found) = base.checked_add(i as u8).and_then(entry) {
                 [tables.lengths[i], tables.low[i], tables.high[i]] = found;
@@ -48,20 +42,20 @@ impl Tables {
         tables
     }
 
-    /// Whether nearly all weights are in them, so that they are the fastest way.
+    /// Returns whether nearly all weights are in the table, so that it is the fastest way.
     pub fn hold(&self, histogram: &[u64; 256]) -> bool {
         let outside =
             (0..=self.base as usize).filter(|&e| e > 0 || self.zero.is_none()).map(|e| histogram[e]).sum::<u64>();
         outside <= histogram.iter().sum::<u64>() / 128
     }
 
-    /// Whether weights of exponent 0 need their place.
+    /// Returns whether exponent 0 has a code in the table.
     pub fn has_zero(&self) -> bool {
         self.zero.is_some()
     }
 }
 
-/// Numbers of the even bytes of two registers.
+/// The numbers of the even bytes of two registers.
 const EVEN: [u8; 64] = {
     let mut even = [0; 64];
     let mut i = 0;
@@ -83,36 +77,13 @@ const EVEN_BACKWARDS: [u8; 64] = {
     even
 };
 
-/// [`Encoder::batches`] of the portable unit with the instructions of newer processors.
-///
-/// # Safety
-///
-/// As that, and the processor has the features.
-#[target_feature(enable = "bmi1,bmi2,avx2,lzcnt,movbe")]
-pub(super) unsafe fn batches_avx2(
-    encoder: &Encoder,
-    weights: &[u16],
-    signs: *mut u8,
-    out: &mut Stretch,
-) -> Result<u64, NoCode> {
-    // SAFETY: the same promise.
-    unsafe {
-        match (encoder.per_step, &encoder.narrow) {
-            (8, Some(_)) => encoder.batches::<Avx2<8>>(weights, signs, out),
-            (_, Some(_)) => encoder.batches::<Avx2<16>>(weights, signs, out),
-            (8, None) => encoder.batches::<Plain<8>>(weights, signs, out),
-            (_, None) => encoder.batches::<Plain<16>>(weights, signs, out),
-        }
-    }
-}
-
-/// [`Encoder::batches`] with steps by AVX-512.
+/// Runs [`Encoder::batches`] with steps by AVX-512.
 ///
 /// # Safety
 ///
 /// As that, and the processor has the features.
 #[target_feature(enable = "bmi1,bmi2,avx2,lzcnt,movbe,avx512f,avx512bw,avx512vbmi,avx512vbmi2")]
-pub(super) unsafe fn batches_avx512(
+pub(super) unsafe fn batches(
     encoder: &Encoder,
     weights: &[u16],
     signs: *mut u8,
@@ -121,17 +92,17 @@ pub(super) unsafe fn batches_avx512(
 ) -> Result<u64, NoCode> {
     // Streaming stores take whole aligned lines.
     let streaming = streaming && signs.addr().is_multiple_of(64);
-    // SAFETY: the same promise.
+    // SAFETY: this function requires what that one does, and AVX-512.
     let placed = unsafe {
         match (encoder.per_step, encoder.wide.has_zero(), streaming) {
-            (8, false, false) => encoder.batches::<Avx512<8, false, false>>(weights, signs, out),
-            (8, false, true) => encoder.batches::<Avx512<8, false, true>>(weights, signs, out),
-            (8, true, false) => encoder.batches::<Avx512<8, true, false>>(weights, signs, out),
-            (8, true, true) => encoder.batches::<Avx512<8, true, true>>(weights, signs, out),
-            (_, false, false) => encoder.batches::<Avx512<16, false, false>>(weights, signs, out),
-            (_, false, true) => encoder.batches::<Avx512<16, false, true>>(weights, signs, out),
-            (_, true, false) => encoder.batches::<Avx512<16, true, false>>(weights, signs, out),
-            (_, true, true) => encoder.batches::<Avx512<16, true, true>>(weights, signs, out),
+            (8, false, false) => encoder.batches::<Avx512Steps<8, false, false>>(weights, signs, out),
+            (8, false, true) => encoder.batches::<Avx512Steps<8, false, true>>(weights, signs, out),
+            (8, true, false) => encoder.batches::<Avx512Steps<8, true, false>>(weights, signs, out),
+            (8, true, true) => encoder.batches::<Avx512Steps<8, true, true>>(weights, signs, out),
+            (_, false, false) => encoder.batches::<Avx512Steps<16, false, false>>(weights, signs, out),
+            (_, false, true) => encoder.batches::<Avx512Steps<16, false, true>>(weights, signs, out),
+            (_, true, false) => encoder.batches::<Avx512Steps<16, true, false>>(weights, signs, out),
+            (_, true, true) => encoder.batches::<Avx512Steps<16, true, true>>(weights, signs, out),
         }
     };
     if streaming {
@@ -140,18 +111,20 @@ pub(super) unsafe fn batches_avx512(
     placed
 }
 
+/// Loads a register.
+///
 /// # Safety
 ///
-/// The processor has AVX-512, and 64 bytes can be read.
+/// The processor has AVX-512, and 64 bytes can be read at `at`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn load(at: *const u8) -> __m512i {
-    // SAFETY: by the caller's promise.
+    // SAFETY: 64 bytes can be read, with any alignment.
     unsafe { _mm512_loadu_si512(at.cast()) }
 }
 
-/// The tables in registers, and what to do with them: N weights a step, zeros looked for, stores of signs past the caches.
-struct Avx512<const N: usize, const ZERO: bool, const STREAM: bool> {
+/// The table in registers. N: weights of a step. ZERO: exponent 0 has a code. STREAM: signs are stored past the caches.
+struct Avx512Steps<const N: usize, const ZERO: bool, const STREAM: bool> {
     lengths: __m512i,
     low: __m512i,
     high: __m512i,
@@ -169,22 +142,22 @@ struct Avx512<const N: usize, const ZERO: bool, const STREAM: bool> {
 struct Eight {
     c: __m512i,
     m: __m512i,
-    /// Zeros before the first bit. Those behind the last are what is left of 64.
+    /// Zeros before the first bit. Those after the last are the rest of 64.
     above: __m512i,
-    /// Bits.
+    /// Bits of codes.
     l: __m512i,
 }
 
-impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512<N, ZERO, STREAM> {
-    /// The exponents of 64 weights, in each octet the last weight's first, so that the first one's code ends up on top.
-    /// Writes their sign/mantissa bytes.
+impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512Steps<N, ZERO, STREAM> {
+    /// Returns the exponents of 64 weights, in each octet the last weight's first, so that the first one's code ends up on
+    /// top. Writes their sign/mantissa bytes.
     ///
     /// # Safety
     ///
     /// 64 weights can be read, and 64 bytes written at `signs`, on a cache line if STREAM; the processor has AVX-512.
     #[inline(always)]
     unsafe fn split(&self, weights: *const u16, signs: *mut u8) -> __m512i {
-        // SAFETY: by the caller's promise.
+        // SAFETY: 64 weights can be read and 64 bytes written, on a cache line if STREAM.
         unsafe {
             let (x, y) = (load(weights.cast()), load(weights.add(32).cast()));
             _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(2048).cast());
@@ -201,18 +174,18 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512<N, ZERO, STREA
         }
     }
 
-    /// The octets of 64 exponents.
+    /// Joins the codes of 64 exponents to octets.
     ///
     /// # Safety
     ///
     /// The processor has AVX-512.
     #[inline(always)]
     unsafe fn octets(&mut self, e: __m512i) -> Eight {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the processor has AVX-512; no memory is accessed.
         unsafe {
             let is_zero = if ZERO { _mm512_testn_epi8_mask(e, e) } else { 0 };
-            // What lies below the table, or is zero, falls on its first entry. What lies above it has no code, and was not
-            // counted: the look-up would not see that.
+            // Exponents below the table, and zero, fall on its first entry. Those above it have no code and were not counted;
+            // the look-up would not notice, so the largest is kept.
             let e = _mm512_subs_epu8(e, self.base);
             self.largest = _mm512_max_epu8(self.largest, e);
             let look = |table, zero| {
@@ -233,7 +206,7 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512<N, ZERO, STREA
             let l = _mm512_maddubs_epi16(l, _mm512_set1_epi8(1));
             // A pair that 16 bits do not hold makes its step too long.
             let long = _mm512_cmpgt_epi16_mask(l, _mm512_set1_epi16(16));
-            let l = _mm512_mask_mov_epi16(l, long, _mm512_set1_epi16(NONE as i16));
+            let l = _mm512_mask_mov_epi16(l, long, _mm512_set1_epi16(NO_LENGTH as i16));
 
             // Fours, in 32 bits: the second pair moves up to the first, which is above it.
             let free = _mm512_sub_epi16(_mm512_set1_epi16(16), l);
@@ -241,7 +214,7 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512<N, ZERO, STREA
             let (c, m) = (_mm512_sllv_epi16(c, below), _mm512_sllv_epi16(m, below));
             let above = _mm512_srli_epi32::<16>(free);
             let l = _mm512_madd_epi16(l, one);
-            // Eights, in 64: the first four moves down to the second and that up to it, zeros going round.
+            // Eights, in 64: the first four moves down to the second and that up to it; only zeros wrap around.
             let by = _mm512_mask_sub_epi32(above, 0xaaaa, _mm512_setzero_si512(), below);
             let first = _mm512_srli_epi64::<32>(l);
             Eight {
@@ -253,14 +226,14 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512<N, ZERO, STREA
         }
     }
 
-    /// Writes eight steps from `number` on, given their codes and marks to the left. Whether none is too long.
+    /// Writes eight steps from number `number`, given their codes and marks to the left. Returns whether none is too long.
     ///
     /// # Safety
     ///
-    /// There are so many steps, and the processor has AVX-512.
+    /// `steps` has eight steps from `number`, and the processor has AVX-512.
     #[inline(always)]
     unsafe fn store(steps: &mut Steps, number: usize, c: __m512i, m: __m512i, l: __m512i) -> bool {
-        // SAFETY: by the caller's promise.
+        // SAFETY: there are eight steps from `number`.
         unsafe {
             let good = _mm512_cmple_epu64_mask(l, _mm512_set1_epi64(STEP_BITS as i64));
             _mm512_storeu_si512(steps.c.as_mut_ptr().add(number).cast(), c);
@@ -270,20 +243,20 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512<N, ZERO, STREA
     }
 }
 
-impl<const N: usize, const ZERO: bool, const STREAM: bool> Unit<'_> for Avx512<N, ZERO, STREAM> {
+impl<const N: usize, const ZERO: bool, const STREAM: bool> StepMaker<'_> for Avx512Steps<N, ZERO, STREAM> {
     const PER_STEP: usize = N;
 
     #[inline(always)]
     unsafe fn new(encoder: &Encoder) -> Self {
-        // SAFETY: the tables have 64 bytes each; the processor has AVX-512 by the caller's promise.
+        // SAFETY: the arrays have 64 bytes each, and the processor has AVX-512.
         unsafe {
             let tables = &encoder.wide;
             let even = load(EVEN.as_ptr());
-            Avx512 {
+            Avx512Steps {
                 lengths: load(tables.lengths.as_ptr()),
                 low: load(tables.low.as_ptr()),
                 high: load(tables.high.as_ptr()),
-                zero: tables.zero.unwrap_or([NONE, 0, 0]).map(|b| _mm512_set1_epi8(b as i8)),
+                zero: tables.zero.unwrap_or([NO_LENGTH, 0, 0]).map(|b| _mm512_set1_epi8(b as i8)),
                 base: _mm512_set1_epi8(tables.base as i8),
                 even,
                 odd: _mm512_add_epi8(even, _mm512_set1_epi8(1)),
@@ -295,14 +268,14 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Unit<'_> for Avx512<N
 
     #[inline(always)]
     fn has_missed(&self) -> bool {
-        // SAFETY: whoever has made a unit has AVX-512.
+        // SAFETY: `new` was called, which requires AVX-512.
         unsafe { _mm512_cmpge_epu8_mask(self.largest, _mm512_set1_epi8(SPAN as i8)) != 0 }
     }
 
     #[inline(always)]
     unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut Steps) -> bool {
         let weights = weights.as_ptr();
-        // SAFETY: by the caller's promise; a batch is twice 64 weights, and its steps are BATCH / N.
+        // SAFETY: a batch is twice 64 weights, `signs` has a byte for each, and `steps` has room for BATCH / N steps.
         unsafe {
             let (a, b) = (self.split(weights, signs), self.split(weights.add(64), signs.add(64)));
             if N == 8 {
@@ -316,7 +289,7 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Unit<'_> for Avx512<N
                 (_mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0), _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1));
             let x = self.octets(_mm512_permutex2var_epi64(a, evens, b));
             let y = self.octets(_mm512_permutex2var_epi64(a, odds, b));
-            // Where both fit, the second one's zeros go round, none of its bits.
+            // Where both fit, only zeros of the second one wrap around.
             let by = _mm512_sub_epi64(y.above, x.l);
             let c = _mm512_or_si512(_mm512_sllv_epi64(x.c, x.above), _mm512_rolv_epi64(y.c, by));
             let m = _mm512_or_si512(_mm512_sllv_epi64(x.m, x.above), _mm512_rolv_epi64(y.m, by));

@@ -1,25 +1,25 @@
 //! Images made on the host: one walk over the codes, and copies of what the files hold.
 //!
-//! A group is cut into parts of whole blocks, and each part into batches. Of a batch the codes are walked, which gives its
-//! share of the index, and copied; and so many signs are copied as the batch's share of the part says. Nothing is ever read
-//! from the destination, which may be memory that is slow to read.
+//! A group is cut into parts of whole blocks, and each part into batches. For each batch the codes are walked, which gives
+//! the batch's share of the index, and copied; and so is the batch's share of the part's signs. Nothing is ever read from
+//! the destination, which may be memory that is slow to read.
 
 use super::copy;
 use super::*;
 use crate::error::{Error, Result};
 use crate::format::{Group, Member, position};
 use crate::host::{BlockWalk, blocks_of, run_threads};
-use crate::huffman::marks::{self, BEHIND, LANES, Marker, Run, Sink};
+use crate::huffman::marks::{self, BYTES_AFTER, BlockRun, Marker, RUNS, Visitor};
 use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, fence};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const _: () = assert!(marks::EVERY == LANE_WEIGHTS);
+const _: () = assert!(marks::WEIGHTS_PER_MARK == LANE_WEIGHTS);
 
-/// Blocks of a batch: of each of the runs that are walked side by side.
-const BATCH: usize = 16 * LANES;
+/// Blocks of a batch: sixteen of each of the runs that are walked side by side.
+const BATCH_BLOCKS: usize = 16 * RUNS;
 /// The same where files are read, and buffers are to be small.
-const BATCH_READ: usize = 2 * LANES;
+const BATCH_BLOCKS_READ: usize = 2 * RUNS;
 
 impl Group<'_> {
     /// Returns the layout of the group's image. Walks no codes, and allocates nothing.
@@ -31,31 +31,31 @@ impl Group<'_> {
         Layout::of(self)
     }
 
-    /// Writes the group's image into `dst`, of which the first `image_bytes` bytes are used, on that many threads (0
-    /// means 1), the calling one among them. They live for the call only.
+    /// Writes the group's image into `dst`, of which the first `image_bytes` bytes are used, on `threads` threads
+    /// (0 means 1) including the calling one. They live for the call only.
     ///
-    /// Walks every code: what it writes decodes, and decodes to what the host decodes. It allocates less than 100 KiB for each
-    /// thread, and below 1 MB where files are read instead of mapped.
+    /// Every code is walked: what is written decodes, and decodes to what the host decodes. The call allocates less than
+    /// 100 KiB for each thread, and less than 1 MB where files are read instead of mapped.
     ///
     /// # Errors
     ///
     /// `BufferTooSmall`; `UnsupportedFormat` as for [`Group::image_layout`]; `Corrupt` if the codes
-    /// contradict the positions, or the gaps of blocks (of the gaps, only each block's first is looked at); `Io` where
-    /// files are read. After an error the header is zeros, so that the image cannot be bound.
+    /// contradict the positions, or the first gap of a block (other gaps are not read); `Io` where files are read. After an
+    /// error the header is zeros, so that the image cannot be bound.
     pub fn write_image(self, dst: &mut [u8], threads: usize) -> Result<()> {
-        // SAFETY: the slice can be written.
+        // SAFETY: the slice can be written, by this call alone.
         unsafe { self.write_image_raw(dst.as_mut_ptr(), dst.len() as u64, threads) }
     }
 
-    /// [`Group::write_image`] into memory that need not be initialised.
+    /// As [`Group::write_image`], into memory that need not be initialised.
     ///
     /// # Safety
     ///
-    /// `bytes` bytes can be written at `dst`, by any thread.
-    pub unsafe fn write_image_raw(self, dst: *mut u8, bytes: u64, threads: usize) -> Result<()> {
-        let job = Job::new(self, dst, bytes)?;
-        // More parts than threads, for threads do not always get on equally fast.
-        let parts = if threads > 1 { (4 * threads).min(job.blocks.max(1)) } else { 1 };
+    /// `dst_bytes` bytes at `dst` can be written by any thread, and nobody else uses them during the call.
+    pub unsafe fn write_image_raw(self, dst: *mut u8, dst_bytes: u64, threads: usize) -> Result<()> {
+        let image = ImageWriter::new(self, dst, dst_bytes)?;
+        // More parts than threads, because threads do not always run equally fast.
+        let parts = if threads > 1 { (4 * threads).min(image.blocks.max(1)) } else { 1 };
         let next = AtomicUsize::new(0);
         let result = run_threads(threads.clamp(1, parts), || {
             loop {
@@ -63,96 +63,96 @@ impl Group<'_> {
                 if part >= parts {
                     return Ok(());
                 }
-                // The others need not go on.
-                job.part(part, parts).inspect_err(|_| next.store(parts, Ordering::Relaxed))?;
+                // After a failure the other threads take no more parts.
+                image.part(part, parts).inspect_err(|_| next.store(parts, Ordering::Relaxed))?;
             }
         });
         let head = match &result {
-            Ok(()) => &job.head.bytes()[..],
+            Ok(()) => &image.head.bytes()[..],
             Err(_) => &[0; HEADER_BYTES],
         };
-        job.put(0, head);
+        image.put(0, head);
         result
     }
 
-    /// Writes one of `parts` parts of an image, for callers with threads of their own: each part is written by one call, all of them
-    /// in any order or at once. Together they write the bytes that [`Group::write_image`] does, which are the same for any number of
-    /// parts. Part 0 writes the head.
+    /// Writes one of `parts` parts of an image, for callers with threads of their own: each part is written by one call, in any
+    /// order or at the same time. Together they write the bytes that [`Group::write_image`] writes, which are the same for any number
+    /// of parts. Part 0 writes the head.
     ///
     /// # Errors
     ///
-    /// As [`Group::write_image`], and `InvalidArgument` for a part that is not below `parts`. **If any part fails the bytes are no
+    /// As [`Group::write_image`], and `InvalidArgument` for a part that is not below `parts`. **If any part fails, the bytes are no
     /// image**, whatever the others wrote: a part knows nothing of the others, and part 0 writes a head that can be bound. A
     /// part that fails writes zeros over its own share of the index, and part 0 over the header, so that a kernel that is
-    /// started all the same reports `DF11_CORRUPT`.
+    /// launched anyway reports `DF11_CORRUPT`.
     ///
     /// # Safety
     ///
-    /// `bytes` bytes can be written at `dst`, and nobody else uses the bytes of this part meanwhile.
-    pub unsafe fn write_image_part(self, dst: *mut u8, bytes: u64, part: u64, parts: u64) -> Result<()> {
+    /// `dst_bytes` bytes at `dst` can be written, and nobody else uses the bytes of this part during the call.
+    pub unsafe fn write_image_part(self, dst: *mut u8, dst_bytes: u64, part: u64, parts: u64) -> Result<()> {
         if part >= parts {
             return Err(Error::InvalidArgument(format!("there is no part {part} of {parts} parts")));
         }
-        let job = Job::new(self, dst, bytes)?;
-        // Parts beyond the number of blocks are empty, as all parts would be of which each is less than one.
-        let most = job.blocks.max(1) as u64;
-        let result = if part < most { job.part(part as usize, parts.min(most) as usize) } else { Ok(()) };
+        let image = ImageWriter::new(self, dst, dst_bytes)?;
+        // Parts beyond the number of blocks are empty: a part smaller than one block would be.
+        let most = image.blocks.max(1) as u64;
+        let result = if part < most { image.part(part as usize, parts.min(most) as usize) } else { Ok(()) };
         if part == 0 {
-            let head = if result.is_ok() { &job.head.bytes()[..] } else { &[0; HEADER_BYTES] };
-            job.put(0, head);
+            let head = if result.is_ok() { &image.head.bytes()[..] } else { &[0; HEADER_BYTES] };
+            image.put(0, head);
         }
         result
     }
 }
 
-/// An image that is being written.
-struct Job<'a> {
+/// A writer of one image, shared by the threads that write its parts.
+struct ImageWriter<'a> {
     group: Group<'a>,
     head: Head,
     dst: *mut u8,
-    /// Blocks that are walked.
+    /// The number of blocks to walk.
     blocks: usize,
 }
 
-// SAFETY: `dst` is written by all threads, each in a part of its own.
-unsafe impl Sync for Job<'_> {}
+// SAFETY: threads write through `dst` in disjoint parts, and everything else is only read.
+unsafe impl Sync for ImageWriter<'_> {}
 
-impl<'a> Job<'a> {
-    fn new(group: Group<'a>, dst: *mut u8, bytes: u64) -> Result<Self> {
+impl<'a> ImageWriter<'a> {
+    fn new(group: Group<'a>, dst: *mut u8, dst_bytes: u64) -> Result<Self> {
         let head = Head::of(group)?;
         let needed = head.layout().image_bytes;
-        if bytes < needed {
-            return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: bytes });
+        if dst_bytes < needed {
+            return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: dst_bytes });
         }
-        Ok(Job { group, head, dst, blocks: blocks_of(group) })
+        Ok(ImageWriter { group, head, dst, blocks: blocks_of(group) })
     }
 
     /// Writes bytes of the image.
     fn put(&self, at: u64, bytes: &[u8]) {
         assert!(at + bytes.len() as u64 <= self.head.layout().image_bytes);
-        // SAFETY: by the promise of whoever made the job the whole image can be written, and the assertion holds.
+        // SAFETY: the image's bytes can all be written, and these are inside it, as asserted.
         unsafe { self.dst.add(at as usize).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     }
 
-    /// Writes bytes of the image, many of them.
+    /// Writes many bytes of the image.
     fn put_all(&self, at: u64, bytes: &[u8]) {
         let image_bytes = self.head.layout().image_bytes;
-        if image_bytes < copy::STREAMING_BYTES {
+        if image_bytes < copy::STREAMING_IMAGE_BYTES {
             return self.put(at, bytes);
         }
         assert!(at + bytes.len() as u64 <= image_bytes);
-        // SAFETY: as in `put`.
+        // SAFETY: the image's bytes can all be written, these are inside it, and the source is a file's bytes.
         unsafe { copy::stream(bytes, self.dst.add(at as usize)) };
     }
 
     /// Writes zeros from one byte of the image to another.
     fn zero(&self, from: u64, to: u64) {
         assert!(from <= to && to <= self.head.layout().image_bytes);
-        // SAFETY: as in `put`.
+        // SAFETY: the image's bytes can all be written, and these are inside it, as asserted.
         unsafe { self.dst.add(from as usize).write_bytes(0, (to - from) as usize) };
     }
 
-    /// Writes all that belongs to a part, but for the head.
+    /// Writes everything that belongs to a part, except the head.
     fn part(&self, part: usize, parts: usize) -> Result<()> {
         let layout = self.head.layout();
         let share = |all: u64, part: usize| (all as u128 * part as u128 / parts as u128) as u64;
@@ -170,14 +170,14 @@ impl<'a> Job<'a> {
             self.zero(layout.code + layout.code_bytes, layout.signs);
             self.zero(layout.signs + layout.weights, layout.image_bytes);
         }
-        let mut walk = Walk::new(self).inspect_err(|_| self.spoil(from, to))?;
-        let step = if self.group.model().mapped() { BATCH } else { BATCH_READ };
+        let mut writer = PartWriter::new(self).inspect_err(|_| self.spoil(from, to))?;
+        let step = if self.group.model().mapped() { BATCH_BLOCKS } else { BATCH_BLOCKS_READ };
         for batch in (from..to).step_by(step) {
             let end = (batch + step).min(to);
             let code_end = if end == self.blocks { layout.code_bytes } else { (end * BLOCK_BYTES) as u64 };
             let done =
                 |block: usize| signs.start + (signs.end - signs.start) * (block - from) as u64 / (to - from) as u64;
-            walk.batch(batch..end, code_end, done(batch)..done(end)).inspect_err(|_| self.spoil(from, to))?;
+            writer.batch(batch..end, code_end, done(batch)..done(end)).inspect_err(|_| self.spoil(from, to))?;
         }
         fence();
         Ok(())
@@ -194,9 +194,9 @@ impl<'a> Job<'a> {
     }
 }
 
-/// A thread's way through the blocks of a part.
-struct Walk<'a> {
-    job: &'a Job<'a>,
+/// The writer of one part, with the buffers of its thread.
+struct PartWriter<'a> {
+    image: &'a ImageWriter<'a>,
     positions: &'a [u8],
     marker: Marker<'a>,
     code_buffer: Vec<u8>,
@@ -204,27 +204,27 @@ struct Walk<'a> {
     sign_buffer: Vec<u8>,
 }
 
-impl<'a> Walk<'a> {
-    fn new(job: &'a Job<'a>) -> Result<Self> {
-        Ok(Walk {
-            job,
-            positions: job.group.positions(),
-            marker: Marker::new(job.group.data().codes())?,
+impl<'a> PartWriter<'a> {
+    fn new(image: &'a ImageWriter<'a>) -> Result<Self> {
+        Ok(PartWriter {
+            image,
+            positions: image.group.positions(),
+            marker: Marker::new(image.group.data().codes())?,
             code_buffer: Vec::new(),
             gap_buffer: Vec::new(),
             sign_buffer: Vec::new(),
         })
     }
 
-    /// Writes the index of some blocks, the codes from their first byte to the byte `code_end`, and the signs and mantissas
-    /// of some weights.
+    /// Writes the index of `blocks`, the codes from their first byte to the byte `code_end`, and the signs and mantissas of
+    /// `weights`.
     fn batch(&mut self, blocks: Range<usize>, code_end: u64, weights: Range<u64>) -> Result<()> {
-        let Walk { job, positions, marker, code_buffer, gap_buffer, sign_buffer } = self;
+        let PartWriter { image, positions, marker, code_buffer, gap_buffer, sign_buffer } = self;
         let Range { start: from, end: to } = blocks;
-        let (group, sources, layout) = (job.group, job.group.model().sources(), job.head.layout());
+        let (group, sources, layout) = (image.group, image.group.model().sources(), image.head.layout());
         let (code, gaps) = (group.data().member(Member::EncodedExponent), group.data().member(Member::Gaps));
         let start = (from * BLOCK_BYTES) as u64;
-        let len = (((to - from) * BLOCK_BYTES + BEHIND) as u64).min(code.len - start);
+        let len = (((to - from) * BLOCK_BYTES + BYTES_AFTER) as u64).min(code.len - start);
         let codes = sources[code.file].bytes(code.offset + start, len, code_buffer)?;
         let gap_start = (from * GAP_BYTES_PER_BLOCK) as u64;
         let gap_len = (((to - from + 1) * GAP_BYTES_PER_BLOCK) as u64).min(gaps.len - gap_start);
@@ -232,8 +232,8 @@ impl<'a> Walk<'a> {
 
         let signs = group.data().member(Member::SignMantissa);
         let count = weights.end - weights.start;
-        if !job.group.model().mapped() && sign_buffer.capacity() == 0 {
-            // Batches' shares differ by little; growing would take twice as much for a moment.
+        if !image.group.model().mapped() && sign_buffer.capacity() == 0 {
+            // The shares of batches differ by little; a buffer that grows would take twice as much for a moment.
             let bytes = count + 64;
             let out_of_memory = |_| Error::OutOfMemory { bytes, what: "a part of a file" };
             sign_buffer.try_reserve_exact(bytes as usize).map_err(out_of_memory)?;
@@ -241,68 +241,68 @@ impl<'a> Walk<'a> {
         let sign_bytes = sources[signs.file].bytes(signs.offset + weights.start, count, sign_buffer)?;
         let copied = (code_end - start).min(codes.len() as u64) as usize;
 
-        // Behind the last weight there is nothing to walk.
+        // After the last weight there is nothing to walk.
         let n = layout.weights;
         let last = (from..to).find(|&block| position(positions, block + 1) == n);
         let end = last.map_or(to, |last| if position(positions, last) == n { last } else { last + 1 });
         let gap = |block: usize| gap_bytes.get((block - from) * GAP_BYTES_PER_BLOCK).map(|&byte| (byte >> 3) as usize);
         let mut index = Index {
-            job,
+            image,
             positions,
             last,
             gap,
             lanes: n.div_ceil(LANE_WEIGHTS),
-            lane_starts: job.dst.wrapping_add(layout.lanes as usize).cast(),
-            tile_starts: job.dst.wrapping_add(layout.starts as usize).cast(),
+            lane_starts: image.dst.wrapping_add(layout.lanes as usize).cast(),
+            tile_starts: image.dst.wrapping_add(layout.starts as usize).cast(),
         };
         let runs = std::array::from_fn(|lane| {
-            let border = |lane: usize| from + (end - from) * lane / LANES;
-            let (first, behind) = (border(lane), border(lane + 1));
-            let code_end = ((behind - from) * BLOCK_BYTES + BEHIND).min(codes.len());
-            Run {
+            let border = |lane: usize| from + (end - from) * lane / RUNS;
+            let (first, after) = (border(lane), border(lane + 1));
+            let code_end = ((after - from) * BLOCK_BYTES + BYTES_AFTER).min(codes.len());
+            BlockRun {
                 code: &codes[(first - from) * BLOCK_BYTES..code_end],
                 block: first,
-                blocks: behind - first,
+                blocks: after - first,
                 gap: gap(first).unwrap_or(0),
                 weight: position(positions, first),
-                end: (behind == end && last.is_some()).then_some(n),
+                end: (after == end && last.is_some()).then_some(n),
             }
         });
         if (from == 0 && gap(0) != Some(0)) || !marker.walk(runs, &mut index) {
-            // What is wrong is found more slowly, from one block earlier: it may be the gap or the position to begin with.
+            // The slower walk finds the fault, from one block earlier: it may be the first gap or position.
             BlockWalk::new(group).range(from.saturating_sub(1), to)?;
             let place = group.place(Member::EncodedExponent, start);
             return Err(Error::corrupt(place, "the codes have changed since the model was opened"));
         }
-        // The codes lie in a cache now.
-        job.put_all(layout.code + start, &codes[..copied]);
-        job.put_all(layout.signs + weights.start, sign_bytes);
+        // The codes are in a cache now.
+        image.put_all(layout.code + start, &codes[..copied]);
+        image.put_all(layout.signs + weights.start, sign_bytes);
         Ok(())
     }
 }
 
 /// Writes what a walk finds, and compares it with what is recorded.
 struct Index<'a, G> {
-    job: &'a Job<'a>,
+    image: &'a ImageWriter<'a>,
     positions: &'a [u8],
     /// The block in which the last weight begins, if it is one of the batch.
     last: Option<usize>,
     /// The recorded gap of a block's first chunk.
     gap: G,
-    /// Lanes that have weights, and the sections of lanes and starts.
+    /// The number of lanes that have weights, and the sections of lanes and starts.
     lanes: u64,
     lane_starts: *mut u16,
     tile_starts: *mut u32,
 }
 
-impl<G: Fn(usize) -> Option<usize>> Sink for Index<'_, G> {
+impl<G: Fn(usize) -> Option<usize>> Visitor for Index<'_, G> {
     #[inline(always)]
     fn mark(&mut self, lane: u64, bit: u64) {
         if lane >= self.lanes {
-            // Only positions that have changed since the model was opened say so, and the walk will find out.
+            // Only if positions have changed since the model was opened, which the walk will find out.
             return;
         }
-        // SAFETY: the image has as many lanes, and a start for each of their tiles.
+        // SAFETY: the image has `lanes` lanes, and a start for each of their tiles; this part writes this lane's entries alone.
         unsafe {
             self.lane_starts.add(lane as usize).write_unaligned(bit as u16);
             if lane.is_multiple_of(TILE_LANES) {
@@ -317,6 +317,6 @@ impl<G: Fn(usize) -> Option<usize>> Sink for Index<'_, G> {
 
     fn end(&mut self, block: usize, bit: u64) -> bool {
         // The last code ends in the last byte.
-        self.last == Some(block) && bit.div_ceil(8) == self.job.head.layout().code_bytes
+        self.last == Some(block) && bit.div_ceil(8) == self.image.head.layout().code_bytes
     }
 }

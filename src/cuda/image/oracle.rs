@@ -1,21 +1,21 @@
-//! The oracle: decodes an image as a kernel does, lane by lane, from the image's bytes alone. Nothing here is fast.
+//! The oracle: decodes an image as a kernel does, lane by lane, from the image's bytes alone. It is never optimised.
 
 use super::*;
 use crate::error::{Error, Result};
 use crate::huffman::join;
 
-/// Weights from an image.
+/// Weights decoded from an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decoded {
     /// Their bf16 bits.
     pub weights: Vec<u16>,
-    /// Whether every lane that was decoded ends where the next one begins, and the image's state word is 0. A kernel judges
-    /// nearly so before it reports `DF11_CORRUPT` in `d_status`: it looks at whole tiles, not at where the group's last lane
-    /// ends, and lets a lane end up to ten bits late.
+    /// True if every lane that was decoded ends where the next one begins, and the image's state word is 0. A kernel judges
+    /// almost the same before it reports `DF11_CORRUPT` in `d_status`: it checks whole tiles, does not check where the
+    /// group's last lane ends, and lets a lane end up to ten bits late.
     pub good: bool,
 }
 
-/// Decodes `count` weights of an image in host memory, from its weight `first` on.
+/// Decodes `count` weights of an image in host memory, from its weight `first`.
 ///
 /// # Errors
 ///
@@ -40,8 +40,8 @@ pub fn decode(image: &[u8], first: u64, count: u64) -> Result<Decoded> {
     let end = first + count;
     for lane in first / LANE_WEIGHTS..end.div_ceil(LANE_WEIGHTS) {
         let weights = lane * LANE_WEIGHTS..layout.weights.min((lane + 1) * LANE_WEIGHTS);
-        let (exponents, behind) = reader.lane(lane, (weights.end - weights.start) as usize);
-        decoded.good &= reader.fits(lane, exponents.len() as u64 - (weights.end - weights.start), behind);
+        let (exponents, lane_end) = reader.lane(lane, (weights.end - weights.start) as usize);
+        decoded.good &= reader.fits(lane, exponents.len() as u64 - (weights.end - weights.start), lane_end);
         for (weight, exponent) in weights.zip(exponents) {
             if (first..end).contains(&weight) {
                 decoded.weights.push(join(exponent, image[(layout.signs + weight) as usize]));
@@ -58,33 +58,33 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The bit at which a tile starts, down to a multiple of 128.
+    /// Returns the bit at which a tile starts, rounded down to a multiple of 128.
     fn start(&self, tile: u64) -> u64 {
         let at = (self.layout.starts + 4 * tile) as usize;
         128 * u32::from_le_bytes(std::array::from_fn(|i| self.image[at + i])) as u64
     }
 
-    /// The bit at which a lane starts, as far as the tile knows it: modulo 2^16, from the tile's start.
+    /// Returns the bit at which a lane starts, from the tile's start and modulo 2^16.
     fn relative(&self, lane: u64) -> u64 {
         let at = (self.layout.lanes + 2 * lane) as usize;
         let low = u16::from_le_bytes([self.image[at], self.image[at + 1]]);
         low.wrapping_sub(self.start(lane / TILE_LANES) as u16) as u64
     }
 
-    /// The bit at which a lane starts.
+    /// Returns the bit at which a lane starts.
     fn bit(&self, lane: u64) -> u64 {
         let first = lane / TILE_LANES * TILE_LANES;
         let falls = (first..lane).filter(|&l| self.relative(l + 1) < self.relative(l)).count() as u64;
         self.start(lane / TILE_LANES) + self.relative(lane) + (falls << 16)
     }
 
-    /// 11 bits of the codes; zeros behind their end.
+    /// Returns 11 bits of the codes; zeros after their end.
     fn window(&self, bit: u64) -> u32 {
         let code = &self.image[self.layout.code as usize..][..self.layout.code_section_bytes as usize];
         crate::huffman::window(code, bit as usize) >> (32 - WINDOW)
     }
 
-    /// The exponents of a lane, at least so many and up to three more, and the bit behind the last one.
+    /// Decodes the exponents of a lane, at least `count` and up to three more. Returns them and the bit after the last one.
     fn lane(&self, lane: u64, count: usize) -> (Vec<u8>, u64) {
         let (mut exponents, mut bit, mut xor) = (Vec::new(), self.bit(lane), 0);
         while exponents.len() < count {
@@ -97,8 +97,8 @@ impl Reader<'_> {
         (exponents, bit)
     }
 
-    /// Whether a lane that ends at a bit, with so many weights too many, fits the next lane, or the end of the codes.
-    fn fits(&self, lane: u64, over: u64, behind: u64) -> bool {
+    /// Returns whether a lane that ends at bit `end`, `over` weights too far, fits the next lane or the end of the codes.
+    fn fits(&self, lane: u64, over: u64, end: u64) -> bool {
         let last = (lane + 1) * LANE_WEIGHTS >= self.layout.weights;
         // The last code ends in the last byte.
         let (from, to) = if last {
@@ -106,6 +106,6 @@ impl Reader<'_> {
         } else {
             (self.bit(lane + 1), self.bit(lane + 1))
         };
-        (from + over..=to + over * self.layout.longest as u64).contains(&behind)
+        (from + over..=to + over * self.layout.longest as u64).contains(&end)
     }
 }

@@ -9,50 +9,47 @@
 //!  long code           ─── XOR for the next address ──   0         second_bits
 //! ```
 //!
-//! The main table has 2^11 entries, 16 KiB. An entry holds as many whole codes as its window does, four at most, the first
+//! The main table has 2^11 entries, 16 KiB. An entry holds as many whole codes as its window does, at most four, the first
 //! on top; `count` is 1 to 4. A window that begins with no whole code holds
 //!
 //! - the exponent of the *only* word that begins so, with that word's length (up to 32, more than the window has: the bits
-//!   that were not looked at can have but one value);
-//! - exponent 0 with one bit, if no word begins so: nothing valid gets there, and whoever does gets on;
-//! - a long code, if several words do: the decoder moves on by `second_bits` and looks up the next window of 11 bits at
+//!   that were not looked at can have only one value);
+//! - exponent 0 with one bit, if no word begins so: no valid stream gets there, and an invalid one advances;
+//! - a long code, if several words do: the decoder advances by `second_bits` and looks up the next window of 11 bits at
 //!   address `8·window ^ XOR` instead of `8·window`.
 //!
 //! # The second level
 //!
-//! After such a move the window begins with 11 − `second_bits` bits that are known. The XOR takes them away and puts the
-//! address of a table of 2^`second_bits` entries in their place; its entries are as above, with one exponent at most,
-//! and lengths counted from the window. Tables lie behind the main one in breadth-first order, and each is reached from
-//! one entry. All of them together are no larger than the main table, so that no address exceeds 32 KiB whatever is looked up.
+//! After such an advance the window begins with 11 − `second_bits` bits that are known. The XOR removes them and puts the
+//! address of a table of 2^`second_bits` entries in their place. Its entries are as above, with at most one exponent, and
+//! lengths counted from the window. Tables follow the main one in breadth-first order, and each is reached from one entry.
+//! All of them together are no larger than the main table, so that no address exceeds 32 KiB whatever is looked up.
 //!
 //! `second_bits` is the largest of 7 … 2 for which they are.
 //!
 //! # Why two bits are always enough
 //!
 //! There is a table for each prefix of 11, 13, … 31 bits that several words share. Let every exponent have one word: 240 words
-//! at most, in at most 16 rows of 256 slots behind the first row, for a file has no more. Of words that end in a row of the
+//! at most, in at most 16 rows of 256 slots after the first row, because a file has no more. Of words that end in a row of the
 //! second byte, at most every second one begins another prefix of 11, of 13, of 15 bits: three tables for two words. The
 //! same holds for 19, 21, 23 in the third byte and 27, 29, 31 in the fourth; of 17 and 25 bits there are two prefixes in a
 //! row. The way to a row of the third byte is three tables more, to one of the fourth byte three again, and these are in
 //! rows of their own. In all no more than 240/2 · 3 + 15 · 5 = 435 tables, and 512 are allowed.
 //!
-//! Rows that hold more words than exponents are possible: leftovers of the reference's writer, some few, which need no
-//! table of their own. Only rows that are made up can hold more than fits; such a group is decoded on the host alone.
+//! Rows that hold more words than exponents are possible: a few leftovers of the reference's writer, which need no table of
+//! their own. Only rows that are made up can hold more than fits; such a group is decoded on the host alone.
 
 use crate::huffman::MAX_CODE_BITS;
 use crate::huffman::code::{Code, CodeTable};
-use crate::huffman::table::first_symbols;
+pub use crate::huffman::table::WINDOW;
+use crate::huffman::table::{first_symbols, whole_codes};
 use std::ops::RangeInclusive;
 
-/// Bits of a window.
-pub const WINDOW: u32 = 11;
-// The host's decoder has the same, and its look-up of first symbols serves both.
-const _: () = assert!(WINDOW == crate::huffman::table::WINDOW);
 /// The most exponents of an entry.
-const MOST: u32 = 4;
+const MOST_PER_ENTRY: u32 = 4;
 /// Bytes of an entry.
 const ENTRY: usize = 8;
-/// Bytes of the main table, and the most that all others may have.
+/// Bytes of the main table, and the most bytes of all others together.
 const MAIN_BYTES: usize = ENTRY << WINDOW;
 /// Bits that a second-level table may resolve.
 const SECOND_BITS: RangeInclusive<u32> = 2..=7;
@@ -61,17 +58,17 @@ const SECOND_BITS: RangeInclusive<u32> = 2..=7;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {
     pub second_bits: u32,
-    /// Second-level tables.
+    /// The number of second-level tables.
     pub tables: u32,
 }
 
 impl Shape {
-    /// The shape of a code's table; `None` where no such table holds it.
+    /// Returns the shape of a code's table; `None` if no such table holds it.
     pub fn of(codes: &CodeTable) -> Option<Shape> {
         SECOND_BITS.rev().map(|second_bits| Shape { second_bits, tables: tables(codes, second_bits) }).find(Shape::fits)
     }
 
-    /// Bytes of the whole table.
+    /// Returns the bytes of the whole table.
     pub fn bytes(self) -> u32 {
         MAIN_BYTES as u32 + self.tables * ((ENTRY as u32) << self.second_bits)
     }
@@ -80,7 +77,7 @@ impl Shape {
         self.tables <= 1 << (WINDOW - self.second_bits)
     }
 
-    /// All sizes that a table can have; none for a number of bits that no table has.
+    /// Returns all sizes that a table can have; none for a number of bits that no table has.
     pub fn sizes(second_bits: u32) -> impl Iterator<Item = u32> {
         let shapes = SECOND_BITS.filter(move |&bits| bits == second_bits);
         shapes.flat_map(|second_bits| {
@@ -89,7 +86,8 @@ impl Shape {
     }
 }
 
-/// Second-level tables for a code: prefixes of 11 bits, and of `second_bits` more each, that several longer words share.
+/// Counts second-level tables for a code: prefixes of 11 bits, and of `second_bits` more each, that several longer words
+/// share.
 fn tables(codes: &CodeTable, second_bits: u32) -> u32 {
     let mut found = 0;
     for depth in (WINDOW..codes.longest()).step_by(second_bits as usize) {
@@ -105,9 +103,9 @@ fn tables(codes: &CodeTable, second_bits: u32) -> u32 {
     found
 }
 
-/// What a prefix of a stream says.
+/// The words that begin with a prefix of a stream.
 enum Found {
-    /// This word, wholly in the prefix or the only one that begins so.
+    /// One word: wholly in the prefix, or the only one that begins so.
     Word(Code),
     /// No word begins so.
     Nothing,
@@ -115,7 +113,7 @@ enum Found {
     Several,
 }
 
-/// What begins with a prefix: its bits from the top of a word, zeros below.
+/// Finds the words that begin with a prefix: its bits from the top, zeros below.
 fn begins(codes: &CodeTable, prefix: u32, depth: u32) -> Found {
     if let Some(code) = codes.first(prefix).filter(|c| c.len as u32 <= depth) {
         return Found::Word(code);
@@ -130,16 +128,16 @@ fn begins(codes: &CodeTable, prefix: u32, depth: u32) -> Found {
     }
 }
 
-/// A decoding table. See the head of this file for its bits.
+/// A decoding table. The head of this file describes its bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
+pub struct DeviceTable {
     bytes: Vec<u8>,
     second_bits: u32,
 }
 
-impl Table {
-    /// The table of a code; `None` where none holds it (no compressor writes such).
-    pub fn new(codes: &CodeTable) -> Option<Table> {
+impl DeviceTable {
+    /// Makes the table of a code; `None` if no table holds it (no known compressor writes such codes).
+    pub fn new(codes: &CodeTable) -> Option<DeviceTable> {
         let shape = Shape::of(codes)?;
         let mut maker = Maker {
             codes,
@@ -149,7 +147,7 @@ impl Table {
         };
         let first = first_symbols(codes);
         for window in 0..1 << WINDOW {
-            match whole_codes(&first, window) {
+            match whole_entry(&first, window) {
                 Some((x, y)) => maker.put(x, y),
                 None => maker.one(window as u64, WINDOW),
             }
@@ -162,24 +160,24 @@ impl Table {
             done += 1;
         }
         debug_assert_eq!(maker.bytes.len(), shape.bytes() as usize);
-        Some(Table { bytes: maker.bytes, second_bits: shape.second_bits })
+        Some(DeviceTable { bytes: maker.bytes, second_bits: shape.second_bits })
     }
 
-    /// A table from its bytes, which are trusted with nothing. `None` if an entry could lead anywhere but to exponents, or
-    /// to another table than the next in order: so each is reached by one way, and no way is longer than a code.
-    pub(super) fn parse(bytes: &[u8], second_bits: u32) -> Option<Table> {
+    /// Reads a table from its bytes, which are treated as untrusted input. `None` if an entry could lead to anything but
+    /// exponents or the next table in order: so each table is reached by one way, and no way is longer than a code.
+    pub(super) fn parse(bytes: &[u8], second_bits: u32) -> Option<DeviceTable> {
         if !Shape::sizes(second_bits).any(|size| size as usize == bytes.len()) {
             return None;
         }
         let table_bytes = ENTRY << second_bits;
-        // Tables that were reached: the prefix that leads to each, and its length.
+        // The tables that were reached: the prefix that leads to each, and its length.
         let mut reached: Vec<(u64, u32)> = Vec::new();
         let entries = (0..1 << WINDOW).map(|window| (None, window as u64));
         let tables = (bytes.len() - MAIN_BYTES) / table_bytes;
         let second = (0..tables).flat_map(|table| (0..1 << second_bits).map(move |low| (Some(table), low as u64)));
         for (i, (table, low)) in entries.chain(second).enumerate() {
             let (most, prefix, depth) = match table {
-                None => (MOST, low, WINDOW),
+                None => (MOST_PER_ENTRY, low, WINDOW),
                 Some(table) => {
                     let &(prefix, depth) = reached.get(table)?;
                     (1, prefix << second_bits | low, depth + second_bits)
@@ -203,50 +201,45 @@ impl Table {
                 return None;
             }
         }
-        Some(Table { bytes: bytes.to_vec(), second_bits })
+        Some(DeviceTable { bytes: bytes.to_vec(), second_bits })
     }
 
-    /// The table as it lies in an image: a multiple of 16, at most 32,768.
+    /// Returns the table's bytes as in an image: a multiple of 16, at most 32,768.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Bits that a second-level table resolves.
+    /// Returns the bits that a second-level table resolves.
     pub fn second_bits(&self) -> u32 {
         self.second_bits
     }
 
-    /// The entry at a byte address, which is clamped into the table.
+    /// Returns the entry at a byte address, which is clamped into the table.
     pub(super) fn entry(&self, address: usize) -> (u32, u32) {
         entry_at(&self.bytes, (address & !(ENTRY - 1)).min(self.bytes.len() - ENTRY))
     }
 }
 
-/// Both halves of the entry at a byte address.
+/// Returns both halves of the entry at a byte address.
 fn entry_at(bytes: &[u8], at: usize) -> (u32, u32) {
     let half = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
     (half(at), half(at + 4))
 }
 
-/// The XOR of an entry that leads to the table at `to`, for a prefix: it takes the prefix's last bits, which the next window
-/// begins with, out of the address.
+/// Returns the XOR of an entry that leads to the table at `to`, for a prefix: it removes the prefix's last bits, which the
+/// next window begins with, from the address.
 fn way(to: usize, prefix: u64, second_bits: u32) -> u32 {
     let known = prefix & ((1 << (WINDOW - second_bits)) - 1);
     to as u32 ^ ((known << second_bits) as u32 * ENTRY as u32)
 }
 
-/// The entry of a window that begins with whole codes; `None` if it begins with none.
-fn whole_codes(first: &[(u8, u8); 1 << WINDOW], window: usize) -> Option<(u32, u32)> {
+/// Returns the entry of a window that begins with whole codes; `None` if it begins with none.
+fn whole_entry(first: &[(u8, u8); 1 << WINDOW], window: usize) -> Option<(u32, u32)> {
     let (mut x, mut count, mut used) = (0, 0, 0);
-    while count < MOST {
-        // Bits shifted in from the right are unknown: a code counts only if it ends before them.
-        let (symbol, len) = first[window << used & ((1 << WINDOW) - 1)];
-        if len == 0 || used + len as u32 > WINDOW {
-            break;
-        }
+    for (symbol, end) in whole_codes(first, window).take(MOST_PER_ENTRY as usize) {
         x |= (symbol as u32) << (24 - 8 * count);
         count += 1;
-        used += len as u32;
+        used = end;
     }
     (count > 0).then_some((x, (8 * count) << 8 | used))
 }
@@ -256,7 +249,7 @@ struct Maker<'a> {
     codes: &'a CodeTable,
     second_bits: u32,
     bytes: Vec<u8>,
-    /// Second-level tables that entries lead to: the prefix of each, and its length.
+    /// The second-level tables that entries lead to: the prefix of each, and its length.
     tables: Vec<(u64, u32)>,
 }
 
@@ -266,12 +259,12 @@ impl Maker<'_> {
         self.bytes.extend(y.to_le_bytes());
     }
 
-    /// The entry of a prefix of `depth` bits that holds no more than one word.
+    /// Appends the entry of a prefix of `depth` bits that holds no more than one word.
     fn one(&mut self, prefix: u64, depth: u32) {
         // Second-level prefixes may be longer than codes.
         let top = ((prefix as u128) << (128 - depth) >> 96) as u32;
         let (x, y) = match begins(self.codes, top, depth.min(MAX_CODE_BITS)) {
-            // The bits before the window are behind us.
+            // The bits before the window were consumed.
             Found::Word(code) => ((code.symbol as u32) << 24, (8 << 8) | (code.len as u32 + WINDOW - depth)),
             Found::Nothing => (0, 8 << 8 | 1),
             Found::Several => {
@@ -323,8 +316,8 @@ mod tests {
         words
     }
 
-    /// What the table says of a stream's first 64 bits: the exponents of the first entry with any, and their bits.
-    fn look_up(table: &Table, stream: u64) -> (Vec<u8>, u32) {
+    /// Looks up a stream's first 64 bits: the exponents of the first entry with any, and their bits.
+    fn look_up(table: &DeviceTable, stream: u64) -> (Vec<u8>, u32) {
         let (mut bit, mut xor) = (0, 0);
         loop {
             let window = (stream << bit >> (64 - WINDOW)) as u32;
@@ -339,10 +332,10 @@ mod tests {
         }
     }
 
-    /// Every word is found, with anything behind it, and what is found is in the stream.
+    /// Checks that every word is found, whatever follows it, and that what is found is in the stream.
     fn check(codes: &CodeTable, random: &mut Random) {
-        let table = Table::new(codes).unwrap();
-        assert_eq!(Table::parse(table.bytes(), table.second_bits()).as_ref(), Some(&table));
+        let table = DeviceTable::new(codes).unwrap();
+        assert_eq!(DeviceTable::parse(table.bytes(), table.second_bits()).as_ref(), Some(&table));
         assert_eq!(table.bytes().len(), Shape::of(codes).unwrap().bytes() as usize);
         for code in codes.codes() {
             for _ in 0..3 {
@@ -425,10 +418,10 @@ mod tests {
     fn rows_that_no_compressor_writes_have_none() {
         // 16 rows of the second byte, all full: words of 16 bits, many to an exponent.
         let words: Vec<(u64, u32)> = (0..4096).map(|i| (i, 16)).collect();
-        assert_eq!(Table::new(&codes(&words)), None);
+        assert_eq!(DeviceTable::new(&codes(&words)), None);
         assert_eq!(Shape::of(&codes(&words)), None);
         // No word at all, and one.
-        let empty = Table::new(&codes(&[])).unwrap();
+        let empty = DeviceTable::new(&codes(&[])).unwrap();
         assert_eq!(empty.bytes().len(), MAIN_BYTES);
         assert_eq!(look_up(&empty, 0), (vec![0], 1));
         check(&codes(&[(0, 1)]), &mut Random(3));
@@ -439,14 +432,14 @@ mod tests {
     fn changed_tables_lead_nowhere_else() {
         let mut random = Random(5);
         let words = complete(&mut random, 241, 12);
-        let table = Table::new(&codes(&words[1..])).unwrap();
+        let table = DeviceTable::new(&codes(&words[1..])).unwrap();
         assert!(table.bytes().len() > MAIN_BYTES);
         let mut refused = 0;
         for _ in 0..20_000 {
             let mut bytes = table.bytes().to_vec();
             let at = random.below(bytes.len() as u64) as usize;
             bytes[at] ^= 1 << random.below(8);
-            match Table::parse(&bytes, table.second_bits()) {
+            match DeviceTable::parse(&bytes, table.second_bits()) {
                 None => refused += 1,
                 // Another exponent or length: every stream still ends.
                 Some(other) => {
@@ -456,9 +449,9 @@ mod tests {
         }
         assert!(refused > 5_000, "{refused}");
         for second_bits in [0, 1, 8, 32, 64] {
-            assert_eq!(Table::parse(table.bytes(), second_bits), None);
+            assert_eq!(DeviceTable::parse(table.bytes(), second_bits), None);
         }
-        assert_eq!(Table::parse(&table.bytes()[..MAIN_BYTES], table.second_bits()), None);
-        assert_eq!(Table::parse(&[], 7), None);
+        assert_eq!(DeviceTable::parse(&table.bytes()[..MAIN_BYTES], table.second_bits()), None);
+        assert_eq!(DeviceTable::parse(&[], 7), None);
     }
 }

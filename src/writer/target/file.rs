@@ -1,0 +1,450 @@
+//! Files that get their names when they are complete.
+//!
+//! A file is written beside its place as `.NAME.df11-tmp`, a name that no loader takes, brought to the disk, and renamed.
+//! While it is written it is locked. What a killed process has left under that name is removed, or resumed if that is asked
+//! for, by the next process that writes the same file. A file that is dropped before it has its name is removed, unless it is
+//! to be resumed.
+
+use super::folder::Entry;
+use super::lock::{Locked, lock_open};
+use crate::error::{Error, Result, grow, shorten};
+use crate::format::{open_regular, read_exact_at};
+use crate::progress::Progress;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The ending of all unfinished files.
+pub(crate) const SUFFIX: &str = ".df11-tmp";
+
+/// A file being written.
+pub(crate) struct PartialFile {
+    file: File,
+    temporary: Entry,
+    /// Where the temporary file is.
+    path: PathBuf,
+    to: Entry,
+    /// Whether it is removed when it is dropped.
+    remove: AtomicBool,
+}
+
+/// Returns the path under which a file is written.
+pub(crate) fn temporary(to: &Path) -> PathBuf {
+    to.with_file_name(temporary_name(to.file_name().unwrap_or_default()))
+}
+
+fn temporary_name(name: &OsStr) -> OsString {
+    // File systems allow 255 bytes.
+    const MOST: usize = 255 - 1 - SUFFIX.len();
+    let mut temporary = OsString::from(".");
+    if name.len() <= MOST {
+        temporary.push(name);
+    } else {
+        // Two long names that differ have different ones here.
+        let hash = name.as_encoded_bytes().iter();
+        let hash = hash.fold(0xcbf2_9ce4_8422_2325u64, |hash, &b| (hash ^ b as u64).wrapping_mul(0x0100_0000_01b3));
+        let text = name.to_string_lossy();
+        let end = (0..=100).rfind(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        temporary.push(format!("{}-{hash:016x}", &text[..end]));
+    }
+    temporary.push(SUFFIX);
+    temporary
+}
+
+/// Returns the name of a temporary file that no other process uses. Processes of several machines may have the same number (in
+/// containers it is mostly 1), so the time is in the name.
+pub(crate) fn unique_temporary(what: &str) -> OsString {
+    let time = std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
+    format!(".df11-{what}-{}-{time}{SUFFIX}", std::process::id()).into()
+}
+
+/// Returns the name that an unfinished file of this name will have.
+pub(crate) fn written_as(name: &str) -> Option<&str> {
+    name.strip_prefix('.')?.strip_suffix(SUFFIX)
+}
+
+impl PartialFile {
+    /// Begins a file of `bytes` bytes. What a killed process has left of it is removed.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` if another process writes it; `Io` if something under its temporary name is not this user's.
+    pub fn create(to: &Entry, bytes: u64) -> Result<PartialFile> {
+        PartialFile::begin(to, bytes, false)
+    }
+
+    /// Resumes a file of `bytes` bytes, or begins it if nothing of it is there. It stays when it is dropped unfinished.
+    ///
+    /// # Errors
+    ///
+    /// As [`PartialFile::create`].
+    pub fn resume(to: &Entry, bytes: u64) -> Result<PartialFile> {
+        PartialFile::begin(to, bytes, true)
+    }
+
+    fn begin(to: &Entry, bytes: u64, keep: bool) -> Result<PartialFile> {
+        let temporary = to.beside(temporary_name(&to.name));
+        let path = temporary.path();
+        let file = open_locked(&temporary, new_mode(to), keep).map_err(|e| Error::io("create", &path, e))?;
+        let Locked::Yes(file) = file else { return Err(being_written(&to.path())) };
+        let partial = PartialFile { file, temporary, path, to: to.clone(), remove: AtomicBool::new(!keep) };
+        let sized = limit_of_file_size(bytes).and_then(|()| partial.file.set_len(bytes));
+        sized.and_then(|()| reserve(&partial.file, bytes)).map_err(|e| partial.failure(e))?;
+        Ok(partial)
+    }
+
+    /// The unfinished file's name.
+    pub fn temporary(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes bytes at a place. Any number of threads may do so at different places.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let within = limit_of_file_size(offset + bytes.len() as u64);
+        within.and_then(|()| write_all_at(&self.file, offset, bytes)).map_err(|e| self.failure(e))
+    }
+
+    /// Whether it begins with these bytes.
+    pub fn starts_with(&self, bytes: &[u8]) -> bool {
+        let mut there = vec![0; bytes.len()];
+        read_exact_at(&self.file, 0, &mut there).is_ok() && there == bytes
+    }
+
+    fn failure(&self, error: io::Error) -> Error {
+        Error::io("write", self.to.path(), error)
+    }
+
+    /// Asks the system to begin bringing the file to the disk, and does not wait.
+    pub fn start_writing(&self) {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            // SAFETY: the descriptor is open, and the call touches no memory of ours. That it fails harms nothing.
+            unsafe { libc::sync_file_range(self.file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+        }
+    }
+
+    /// Brings what was written to the disk.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| self.failure(e))
+    }
+
+    /// Whether something has the name that this file will have.
+    pub fn would_replace(&self) -> bool {
+        self.to.folder.has(&self.to.name)
+    }
+
+    /// Brings the file to the disk and gives it its name.
+    pub fn commit(&self) -> Result<()> {
+        self.file.sync_all().map_err(|e| self.failure(e))?;
+        // A file that takes another's place is no more open to others than that was.
+        #[cfg(unix)]
+        if let Some(mode) = self.to.folder.mode(&self.to.name) {
+            let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            self.file.set_permissions(permissions).map_err(|e| self.failure(e))?;
+        }
+        let (folder, fail) = (&self.to.folder, |e| Error::io("rename to", self.to.path(), e));
+        let is_named = |name: &OsStr| folder.is_named(&self.file, name).map_err(fail);
+        let taken = || fail(io::Error::other("another process has put something else in its place"));
+        if !is_named(&self.temporary.name)? {
+            return Err(taken());
+        }
+        folder.rename(&self.temporary.name, &self.to.name).map_err(fail)?;
+        self.remove.store(false, Ordering::Relaxed);
+        if !is_named(&self.to.name)? {
+            return Err(taken());
+        }
+        folder.sync();
+        Ok(())
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        if !self.remove.load(Ordering::Relaxed) {
+            return;
+        }
+        // What somebody else has put there is not removed.
+        let named = self.temporary.folder.is_named(&self.file, &self.temporary.name);
+        if named.is_ok_and(|named| named) && self.temporary.remove().is_err() {
+            log::warn!("the unfinished file '{}' could not be removed", self.path.display());
+        }
+    }
+}
+
+/// The permissions of a new file: from the beginning on it is no more open to others than what it will replace.
+fn new_mode(to: &Entry) -> u32 {
+    #[cfg(unix)]
+    if let Some(mode) = to.folder.mode(&to.name) {
+        return mode & 0o777 | 0o600;
+    }
+    let _ = to;
+    0o666
+}
+
+/// Creates and locks the file of a temporary name. One that is there and that no process has locked is what a killed process has
+/// left: with `keep` it is opened as it is, otherwise it is removed first.
+fn open_locked(temporary: &Entry, mode: u32, keep: bool) -> io::Result<Locked> {
+    loop {
+        match temporary.folder.create_new(&temporary.name, mode) {
+            Ok(file) => match lock_written(temporary, file)? {
+                Some(Locked::Yes(file)) => return Ok(Locked::Yes(file)),
+                // Another process took it for one that was left, and will create its own.
+                Some(Locked::Busy) | None => continue,
+            },
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+        match left_behind(temporary) {
+            Ok(Some(Locked::Yes(file))) if keep => return Ok(Locked::Yes(file)),
+            // While it is locked: whoever opened it meanwhile finds that it has no name any more.
+            Ok(Some(Locked::Yes(_left))) => temporary.remove()?,
+            Ok(Some(Locked::Busy)) => return Ok(Locked::Busy),
+            Ok(None) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Opens and locks what a killed process has left.
+fn left_behind(temporary: &Entry) -> io::Result<Option<Locked>> {
+    let file = temporary.folder.open_existing(&temporary.name)?;
+    temporary.folder.check_own(&file)?;
+    lock_written(temporary, file)
+}
+
+/// Locks a file that is written. Not on Windows, where nobody, this process included, can read what is locked.
+fn lock_written(temporary: &Entry, file: File) -> io::Result<Option<Locked>> {
+    if cfg!(windows) { Ok(Some(Locked::Yes(file))) } else { lock_open(temporary, file) }
+}
+
+/// Another process writes a file.
+fn being_written(path: &Path) -> Error {
+    Error::Busy(format!("another process is writing '{}'", shorten(&path.display().to_string(), 200)))
+}
+
+/// Writes a whole small file. If another process writes it, this waits for a moment.
+pub(crate) fn write_file(to: &Entry, bytes: &[u8]) -> Result<()> {
+    let file = create_soon(to, bytes.len() as u64)?;
+    file.write_at(0, bytes)?;
+    file.commit()
+}
+
+/// Begins a file that nobody writes for long.
+fn create_soon(to: &Entry, bytes: u64) -> Result<PartialFile> {
+    const TRIES: u32 = 100;
+    for _ in 1..TRIES {
+        match PartialFile::create(to, bytes) {
+            Err(Error::Busy(_)) => std::thread::sleep(Duration::from_millis(20)),
+            created => return created,
+        }
+    }
+    PartialFile::create(to, bytes)
+}
+
+/// Copies a file, as long as it is when it is opened.
+///
+/// # Errors
+///
+/// `Exists` if a file of the name has come to be there.
+pub(crate) fn copy_file(from: &Path, to: &Entry, progress: &Progress) -> Result<()> {
+    let mut source = open_regular(from)?;
+    let mut rest = source.metadata().map_err(|e| Error::io("read the size of", from, e))?.len();
+    let file = create_soon(to, rest)?;
+    let mut buffer = Vec::new();
+    grow(&mut buffer, 1 << 20, 0, "a part of a file")?;
+    let mut at = 0;
+    while rest > 0 {
+        progress.check()?;
+        let piece = &mut buffer[..rest.min(1 << 20) as usize];
+        io::Read::read_exact(&mut source, piece).map_err(|e| Error::io("read", from, e))?;
+        file.write_at(at, piece)?;
+        at += piece.len() as u64;
+        rest -= piece.len() as u64;
+    }
+    if file.would_replace() {
+        return Err(Error::Exists(to.path()));
+    }
+    file.commit()
+}
+
+/// Whether a file has the same bytes as another.
+pub(crate) fn is_copy(from: &Path, to: &Entry, progress: &Progress) -> Result<bool> {
+    let path = to.path();
+    let copy = to.folder.open_to_read(&to.name).map_err(|e| Error::io("open", &path, e))?;
+    let (mut source, mut copy) = (open_regular(from)?, copy);
+    let bytes =
+        |file: &File, path| file.metadata().map(|m| m.len()).map_err(|e| Error::io("read the size of", path, e));
+    let mut rest = bytes(&source, from)?;
+    if bytes(&copy, &path)? != rest {
+        return Ok(false);
+    }
+    let mut buffer = Vec::new();
+    grow(&mut buffer, 2 << 20, 0, "parts of two files")?;
+    while rest > 0 {
+        progress.check()?;
+        let piece = rest.min(1 << 20) as usize;
+        let (a, b) = buffer.split_at_mut(1 << 20);
+        io::Read::read_exact(&mut source, &mut a[..piece]).map_err(|e| Error::io("read", from, e))?;
+        io::Read::read_exact(&mut copy, &mut b[..piece]).map_err(|e| Error::io("read", &path, e))?;
+        if a[..piece] != b[..piece] {
+            return Ok(false);
+        }
+        rest -= piece as u64;
+    }
+    Ok(true)
+}
+
+/// Fails as a write that ends behind the process's limit on the size of files does (EFBIG). The system would also send SIGXFSZ,
+/// which ends the process unless it is ignored; whether it is, is the program's decision and not this library's, so the limit is
+/// looked at before every call that may make a file larger.
+#[cfg(unix)]
+pub(crate) fn limit_of_file_size(end: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct lives as long as the call.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } == 0;
+    if known && limit.rlim_cur != libc::RLIM_INFINITY && end > limit.rlim_cur as u64 {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
+    Ok(())
+}
+
+/// This system has no such limit.
+#[cfg(not(unix))]
+pub(crate) fn limit_of_file_size(_end: u64) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let n = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
+        if n == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        offset += n as u64;
+        bytes = &bytes[n..];
+    }
+    Ok(())
+}
+
+/// Asks for so many bytes of the disk for a file, so that one that is too full is known before the work and not after it.
+/// Where the file system cannot tell, writing will.
+///
+/// # Errors
+///
+/// `StorageFull` and its like.
+#[cfg(target_os = "linux")]
+pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
+    let Ok(len) = libc::off_t::try_from(bytes) else { return Err(io::ErrorKind::FileTooLarge.into()) };
+    if len == 0 {
+        return Ok(());
+    }
+    // What it has already need not be found again.
+    let more = bytes.saturating_sub(file.metadata()?.blocks().saturating_mul(512));
+    // Asked first, because reserving more than there is may take all there is before it fails, and others would find the
+    // disk full for that while.
+    // SAFETY: all zeros are a valid value of this plain struct.
+    let mut disk: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, and the struct lives as long as the call.
+    let known = unsafe { libc::fstatvfs(file.as_raw_fd(), &mut disk) } == 0 && disk.f_blocks > 0;
+    if known && more > disk.f_bavail.saturating_mul(disk.f_frsize) {
+        return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+    }
+    // SAFETY: the descriptor is open, and the call touches no memory of ours.
+    if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Err(error),
+        // Not every file system can do this, and none must.
+        _ => Ok(()),
+    }
+}
+
+/// Asks for so many bytes of the disk for a file. This system has no way to.
+///
+/// # Errors
+///
+/// None.
+#[cfg(not(target_os = "linux"))]
+pub fn reserve(_file: &File, _bytes: u64) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_replaces_a_private_file_is_private_from_the_beginning() {
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("model.safetensors");
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        for (before, meanwhile) in [(0o600, 0o600), (0o400, 0o600)] {
+            let _ = std::fs::remove_file(&to);
+            std::fs::write(&to, "private").unwrap();
+            std::fs::set_permissions(&to, std::fs::Permissions::from_mode(before)).unwrap();
+            let file = PartialFile::create(&Entry::at(&to).unwrap(), 3).unwrap();
+            assert_eq!(mode(file.temporary()), meanwhile);
+            file.write_at(0, b"new").unwrap();
+            file.commit().unwrap();
+            assert_eq!((mode(&to), std::fs::read(&to).unwrap()), (before, b"new".to_vec()));
+        }
+    }
+
+    /// Of two that write one file the second hears of the first, and what a killed one has left is in nobody's way.
+    #[test]
+    fn a_file_is_written_by_one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["x".to_owned(), "n".repeat(255)] {
+            let to = Entry::at(&folder.path().join(&name)).unwrap();
+            let first = PartialFile::create(&to, 3).unwrap();
+            assert!(matches!(PartialFile::create(&to, 3), Err(Error::Busy(_))));
+            assert!(matches!(PartialFile::resume(&to, 3), Err(Error::Busy(_))));
+            first.write_at(0, b"one").unwrap();
+            // As a kill does.
+            let left = first.temporary().to_owned();
+            first.remove.store(false, Ordering::Relaxed);
+            drop(first);
+            let resumed = PartialFile::resume(&to, 3).unwrap();
+            assert!(resumed.starts_with(b"one"));
+            drop(resumed);
+            let second = PartialFile::create(&to, 3).unwrap();
+            assert!(second.temporary() == left && !second.starts_with(b"one"));
+            second.write_at(0, b"two").unwrap();
+            second.commit().unwrap();
+            assert_eq!(std::fs::read(folder.path().join(&name)).unwrap(), b"two");
+            std::fs::remove_file(folder.path().join(&name)).unwrap();
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
+    }
+
+    /// Something else under the temporary name is neither given the file's name nor removed.
+    #[test]
+    fn what_takes_its_place_is_not_taken_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("x");
+        let file = PartialFile::create(&Entry::at(&to).unwrap(), 3).unwrap();
+        let temporary = file.temporary().to_owned();
+        std::fs::remove_file(&temporary).unwrap();
+        std::fs::write(&temporary, "else").unwrap();
+        let error = file.commit().unwrap_err();
+        assert!(error.to_string().contains("something else in its place"), "{error}");
+        drop(file);
+        assert!(!to.exists() && std::fs::read(&temporary).unwrap() == b"else");
+    }
+}

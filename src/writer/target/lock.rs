@@ -1,0 +1,89 @@
+//! Locks of the operating system on files whose names all processes know.
+
+use super::Entry;
+use std::fs::{File, TryLockError};
+use std::io;
+
+/// What came of an attempt to lock a file.
+pub(crate) enum Locked {
+    /// The lock is held as long as the file is open.
+    Yes(File),
+    /// Another process has it.
+    Busy,
+}
+
+/// Opens a file, or creates it, and locks it.
+///
+/// If the file was unlinked between open and lock this begins again: other processes would lock a new file. Not every file
+/// system can lock, and none must.
+pub(crate) fn lock(entry: &Entry) -> io::Result<Locked> {
+    /// Notes are never to be written by others.
+    const MODE: u32 = 0o644;
+    loop {
+        match lock_existing(entry) {
+            Ok(Some(locked)) => return Ok(locked),
+            Ok(None) => continue,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        match entry.folder.create_new(&entry.name, MODE) {
+            Ok(file) => {
+                if let Some(locked) = lock_open(entry, file)? {
+                    return Ok(locked);
+                }
+            }
+            // Another process was faster.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Opens a file that is there and locks it. Returns `None` if it lost its name meanwhile.
+///
+/// # Errors
+///
+/// `NotFound`; `PermissionDenied` for a file that is not this user's alone.
+pub(crate) fn lock_existing(entry: &Entry) -> io::Result<Option<Locked>> {
+    let file = entry.folder.open_existing(&entry.name)?;
+    entry.folder.check_own(&file)?;
+    lock_open(entry, file)
+}
+
+/// Locks an open file. Returns `None` if it has lost its name.
+pub(crate) fn lock_open(entry: &Entry, file: File) -> io::Result<Option<Locked>> {
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        return Ok(Some(Locked::Busy));
+    }
+    Ok(entry.folder.is_named(&file, &entry.name)?.then_some(Locked::Yes(file)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two that open the same name never both have it, also where one removes it right then.
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_is_one_processs_alone() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        let folder = tempfile::tempdir().unwrap();
+        let entry = Entry::at(&folder.path().join("lock")).unwrap();
+        let (inside, had) = (AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5000 {
+                        let Locked::Yes(lock) = lock(&entry).unwrap() else { continue };
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two have it");
+                        had.fetch_add(1, Ordering::SeqCst);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        entry.remove().unwrap();
+                        drop(lock);
+                    }
+                });
+            }
+        });
+        assert!(had.into_inner() > 0);
+    }
+}
