@@ -8,8 +8,7 @@ use half::bf16;
 use sha2::{Digest, Sha256};
 use support::golden;
 
-/// Every tensor of every golden model has the hash that its original had, decoded by each variant with 1, 2 and 7
-/// threads, mapped and read.
+/// Every tensor of every golden model, decoded by each variant with 1, 2 and 7 threads, mapped and read, has the hash of its original.
 #[test]
 fn every_tensor_has_the_hash_of_its_original() {
     for name in golden::NAMES {
@@ -33,7 +32,7 @@ fn every_tensor_has_the_hash_of_its_original() {
     }
 }
 
-/// Groups decode whole, and the naive decoder agrees with the fast ones on all of them.
+/// The naive decoder and the fast ones decode each group to the same weights.
 #[test]
 fn the_naive_decoder_agrees_on_every_group() {
     for name in golden::NAMES {

@@ -1,4 +1,4 @@
-//! What lies outside the buffers: a run's memory ends at pages that may not be touched.
+//! Reads and writes out of bounds: the buffers of a run end at pages that must not be touched.
 
 use df11::internals::huffman::code::{Code, CodeTable};
 use df11::internals::huffman::decode::{self, Fault, Feed, MOST_LANES, Run};
@@ -11,7 +11,7 @@ use super::support::weights::{self, Random};
 use super::support::{check, encoder, files};
 use super::{Case, random_codes, variants};
 
-/// A run in memory that ends at forbidden pages, and what should become of it.
+/// A run whose buffers end at forbidden pages, and its expected result.
 struct Trial {
     run: Run,
     _code: Guarded<u8>,
@@ -43,7 +43,7 @@ unsafe impl Feed for Trials<'_> {
     }
 }
 
-/// Bits for a run: codes of the table, anything, or one thing over and over.
+/// Returns bits for a run: codes of the table, random bits, or one byte repeated.
 fn bytes(codes: &[Code], len: usize, random: &mut Random) -> Vec<u8> {
     match random.below(6) {
         0 => (0..len).map(|_| random.bits() as u8).collect(),
@@ -249,7 +249,7 @@ fn a_whole_file_right_before_a_forbidden_page() {
     }
 }
 
-/// A file that holds its tensors in the order given.
+/// Returns a file with its tensors in the given order.
 fn in_order(tensors: &[encoder::Tensor]) -> Vec<u8> {
     let (mut header, mut payload) = (String::from("{"), Vec::new());
     for (i, (name, dtype, shape, data)) in tensors.iter().enumerate() {

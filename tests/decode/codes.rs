@@ -1,4 +1,4 @@
-//! What is encoded: every size, every distribution of exponents, codes of every length.
+//! Weights of every number and every distribution of exponents, and codes of every length.
 
 use df11::{DecodeOptions, Status};
 use half::bf16;

@@ -1,7 +1,7 @@
-//! Damaged streams: they fail, or decode as the naive decoder says.
+//! Damaged streams: each fails, or decodes to the weights of the naive decoder.
 
-use df11::Status;
 use df11::DecodeOptions;
+use df11::Status;
 use df11::internals::huffman::decode::MOST_LANES;
 use df11::internals::huffman::naive;
 use half::bf16;
@@ -12,8 +12,8 @@ use super::support::weights::{self, Random};
 use super::support::{check, files};
 use super::{Case, cycle, variants};
 
-/// Whether a whole decode of these code bytes should succeed, as far as the naive decoder can tell: the codes end in the
-/// last byte, and at the first weight of each block they are where its first gap says. Then also the weights.
+/// Returns the weights if a decode of all these code bytes should succeed, as far as the naive decoder can tell: the codes must end in
+/// the last byte, and the first code of each block must start where its first gap says.
 fn judge(case: &Case, code: &[u8]) -> Option<Vec<u16>> {
     let codes = df11::internals::format::codes(case.memory.group(0).unwrap());
     let (mut found, mut at) = (Vec::new(), 0);

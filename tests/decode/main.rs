@@ -1,5 +1,5 @@
-//! Every decoder against the bit-by-bit one and against what was encoded: sizes, codes, ranges, destinations, threads,
-//! damaged streams, and what lies outside the buffers.
+//! Every decoder against the naive one and against what was encoded: sizes, codes, ranges, destinations, threads, damaged streams, and
+//! accesses out of bounds.
 
 #[cfg(unix)]
 mod bounds;
@@ -57,7 +57,7 @@ impl Case {
         [("in memory", &self.memory), ("read", &self.read)]
     }
 
-    /// Decodes a range into the middle of a larger buffer, `lead` weights behind its start, and looks at all of it.
+    /// Decodes a range into a larger buffer, `lead` weights after its start, and checks all of the buffer.
     fn range(&self, model: (&str, &Model), first: usize, count: usize, lead: usize, options: &DecodeOptions) {
         const CANARY: u16 = 0xa5c3;
         let mut buffer = vec![bf16::from_bits(CANARY); lead + count + 64];
@@ -78,7 +78,7 @@ impl Case {
         assert!(before.iter().chain(after).all(|&w| w == CANARY), "{}: wrote outside", place());
     }
 
-    /// All of it, by the naive decoder and by all others, and every gap and position.
+    /// Decodes everything with the naive decoder and all others, and checks every gap and position.
     fn check(&self, threads: &[usize]) {
         let group = self.memory.group(0).unwrap();
         let naive = naive::decode(
@@ -104,13 +104,13 @@ impl Case {
     }
 }
 
-/// Weights of these exponents, over and over, with random signs and mantissas.
+/// Returns weights that repeat these exponents, with random signs and mantissas.
 fn cycle(exponents: &[u8], n: usize, seed: u64) -> Vec<u16> {
     let mut random = Random::new(seed);
     exponents.iter().cycle().take(n).map(|&e| random.bits() as u16 & 0x807f | (e as u16) << 7).collect()
 }
 
-/// A random prefix code, with holes, of which a symbol may have several words.
+/// Returns a random prefix code with holes. A symbol may have several words.
 fn random_codes(random: &mut Random) -> Vec<Code> {
     // Words are split in two until there are enough; which are split decides the shape.
     let (mut words, wanted) = (vec![(0u64, 0u32)], 1 + random.below(40) as usize);

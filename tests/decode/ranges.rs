@@ -110,7 +110,7 @@ fn destinations_at_every_offset_with_and_without_streaming_stores() {
     }
 }
 
-/// 4,294,967,295 weights, the most that a group can have: all codes are 0, and zeros are what the holes of a file hold.
+/// A group of 4,294,967,295 weights, the most that it can have. All codes are 0, because the holes of a file read as zeros.
 #[cfg(target_os = "linux")]
 #[test]
 fn ranges_around_2_to_the_31_and_the_last_weight_of_the_largest_group() {

@@ -1,6 +1,6 @@
-//! Whatever the bytes are: nothing panics, nothing goes on for ever, and what is accepted is true.
+//! Arbitrary bytes and mutations: nothing panics, everything ends, and what is accepted is true.
 //!
-//! Every test is the same each time it runs. A failure names the seed, or proptest's smallest example.
+//! Every test does the same each time it runs. A failure names the seed, or proptest's smallest example.
 
 use crate::support;
 
@@ -22,13 +22,13 @@ use support::mutate::pick;
 use support::weights::{self, Random};
 use support::{check, files, golden, mutate};
 
-/// Always the same cases, and no file of those that failed.
+/// Returns a configuration with which proptest always tries the same cases and writes no file of failures.
 fn settings(cases: u64) -> ProptestConfig {
     let cases = check::rounds(cases) as u32;
     ProptestConfig { cases, failure_persistence: None, rng_seed: RngSeed::Fixed(0xdf11), ..ProptestConfig::default() }
 }
 
-/// Runs something and says how it ended if it should not have ended so.
+/// Runs something. Panics with its description if it panics or takes too long.
 fn survives(what: &str, work: impl FnOnce()) {
     let start = Instant::now();
     let result = std::panic::catch_unwind(AssertUnwindSafe(work));
@@ -38,7 +38,7 @@ fn survives(what: &str, work: impl FnOnce()) {
     assert!(took < Duration::from_secs(20), "{took:?}: {what}");
 }
 
-/// Opens bytes and, where that is possible, does everything with them.
+/// Opens bytes as a file and, if that succeeds, decodes, verifies and reads everything.
 fn try_bytes(bytes: Vec<u8>, config: Option<String>) {
     let mut options = OpenOptions::new();
     options.config = config;
@@ -103,8 +103,7 @@ proptest! {
 
 // Look-up rows
 
-/// What a table of codes must be, whatever the rows are: a prefix code, with the stored lengths, that the rows
-/// themselves lead to.
+/// Checks a code table that was read from rows: it must be a prefix code with the stored lengths, and the rows must lead to its words.
 fn is_true_to_rows(luts: &[u8]) -> Result<(), String> {
     let Ok(table) = rows::read(luts) else { return Ok(()) };
     let (tables, lengths) = luts.split_at(luts.len() - 256);
@@ -161,7 +160,7 @@ proptest! {
     }
 }
 
-/// A code for some exponents: Huffman's, of counts as skewed as they come, or any lengths at all.
+/// Returns a code for some exponents: Huffman's for counts of any skew, or one with random lengths.
 fn random_codes(random: &mut Random) -> encoder::Codes {
     let most = *pick(random, &[4, 30, 240]);
     let symbols = 1 + random.below(most) as usize;
@@ -240,7 +239,7 @@ fn variants() -> impl Iterator<Item = Variant> {
     Variant::ALL.into_iter().filter(|v| v.is_available())
 }
 
-/// A group with a random code, and the weights in it.
+/// Returns a group with a random code, and its weights.
 fn random_group(random: &mut Random) -> (Encoded, Vec<u16>) {
     loop {
         let codes = random_codes(random);

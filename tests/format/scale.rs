@@ -1,8 +1,8 @@
-//! Models far larger than memory, in files that are mostly holes: a group of more than 2^31 bytes and 2^31 weights, and a model
-//! of 2,000 groups and 1 TB. Opening takes memory for headers, rows and positions alone, and no longer than these do; what is
-//! decoded beyond 32 bits is what lies there.
+//! Models far larger than memory, in files that are mostly holes: a group of more than 2^31 bytes and 2^31 weights, and a model of 2,000
+//! groups and 1 TB. Opening takes time and memory for headers, rows and positions only; ranges beyond 32 bits decode to what is stored
+//! there.
 //!
-//! Holes are zeros, and zeros are codes: in the code tables used here, the one that all others are behind.
+//! Holes read as zeros, and in the code tables used here zeros are the first code word.
 #![cfg(target_os = "linux")]
 
 use crate::support;
@@ -17,11 +17,11 @@ use support::alloc;
 use support::alone::alone;
 use support::encoder::{self, Codes, Word};
 
-/// Far more than opening takes on a free machine, far less than reading the files would.
+/// Far more than opening takes on a free machine, and far less than reading the files would take.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// A group of `weights` weights whose codes are all zero bits, `bits` each: as a file with holes. Written are the header,
-/// the rows and the positions. Gives the file and where in it the codes and the signs begin.
+/// Writes a file with a group of `weights` weights whose codes are all zero bits, `bits` each. Only the header, the rows and the
+/// positions are written; the rest are holes. Returns the file, and where in it the codes and the signs begin.
 fn write_hollow(path: &Path, name: &str, codes: &Codes, bits: u64, weights: u64) -> (File, u64, u64) {
     let code_bytes = (weights * bits).div_ceil(8);
     let blocks = code_bytes.div_ceil(4096);
@@ -64,12 +64,12 @@ fn write_hollow(path: &Path, name: &str, codes: &Codes, bits: u64, weights: u64)
     (file, start + starts[3], start + starts[5])
 }
 
-/// The weight of this exponent, sign and mantissa.
+/// Returns the weight of this exponent, sign and mantissa.
 fn weight(exponent: u8, sign_mantissa: u8) -> u16 {
     u16::from(sign_mantissa & 0x80) << 8 | u16::from(exponent) << 7 | u16::from(sign_mantissa & 0x7f)
 }
 
-/// Opens, and says how long it took and how much memory.
+/// Opens a model, and asserts that it takes little time and no more than `most` bytes of memory. Prints both.
 fn open(path: &Path, read: bool, most: usize) -> Model {
     let start = Instant::now();
     let (model, taken) = alloc::taken(|| crate::support::files::open(path, read).unwrap());
@@ -80,7 +80,7 @@ fn open(path: &Path, read: bool, most: usize) -> Model {
     model
 }
 
-/// Codes of one byte: 0 for exponent 100, 1 for exponent 101; the rest of the code space is others'.
+/// Returns codes of one byte: 0 for exponent 100, 1 for exponent 101. Other exponents take the rest of the code space.
 fn byte_codes() -> Codes {
     let mut words = vec![(100, Word::parse("00000000")), (101, Word::parse("00000001"))];
     let others = ["0000001", "000001", "00001", "0001", "001", "01"];

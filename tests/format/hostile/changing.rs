@@ -1,4 +1,4 @@
-//! What no file can show: names that are none of a file, and files that change while they are used.
+//! What no kept file can show: paths of things that are no files, and files that change while they are used.
 
 use std::path::Path;
 

@@ -1,6 +1,5 @@
-//! Files that must be refused, one for each check. [`cases`] is the list: how each is made, from a small good group that
-//! is spoilt in one place, and what must be said of it. They are kept in `tests/data/hostile`, so that other tools,
-//! bindings and fuzzers can use them; `DF11_BLESS=1 cargo test --test format hostile` writes them anew.
+//! Files that must be refused, one for each check. [`cases`] lists how each is made from a small good group that is spoilt in one
+//! place, and what the error must say. The files are kept in `tests/data/hostile` for other tools, bindings and fuzzers; `DF11_BLESS=1 cargo test --test format hostile` writes them anew.
 
 mod changing;
 mod codes;
@@ -19,7 +18,7 @@ use support::encoder::{self, Codes, Encoded, Tensor};
 use support::files;
 use support::weights::Random;
 
-/// What is where in a case's model.
+/// The files of a model.
 enum Files {
     /// One file, `NAME.safetensors`.
     One(Vec<u8>),
@@ -27,13 +26,13 @@ enum Files {
     Folder(Vec<(&'static str, Vec<u8>)>),
 }
 
-/// Which step finds out.
+/// The step that finds the fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Open,
-    /// It opens, and neither decodes nor verifies.
+    /// The model opens, but neither decodes nor verifies.
     Decode,
-    /// It opens and decodes: only walking every code shows what is wrong.
+    /// The model opens and decodes; only verification, which walks every code, finds the fault.
     Verify,
 }
 
@@ -45,11 +44,11 @@ struct Case {
     status: Status,
     /// What the message must contain.
     says: Vec<String>,
-    /// What verification says, where that is something else than what decoding says.
+    /// What the message of verification must contain, if it differs from that of decoding.
     verify_says: Vec<String>,
-    /// The file that it must name; for a single file that one.
+    /// The file that the message must name; `None` for the only file.
     file: Option<&'static str>,
-    /// The tensor that it must name, and the byte, counted from the tensor's first.
+    /// The tensor that the message must name, and the byte in it.
     tensor: Option<(String, Option<u64>)>,
 }
 
@@ -58,37 +57,37 @@ impl Case {
         Case { name, files, step, status, says: vec![], verify_says: vec![], file: None, tensor: None }
     }
 
-    /// Words of the message.
+    /// Adds words of the message.
     fn says(mut self, words: &[&str]) -> Case {
         self.says.extend(words.iter().map(|w| w.to_string()));
         self
     }
 
-    /// Words of what verification says.
+    /// Adds words of the message of verification.
     fn verify_says(mut self, words: &[&str]) -> Case {
         self.verify_says.extend(words.iter().map(|w| w.to_string()));
         self
     }
 
-    /// The file of a folder that is named.
+    /// Sets the file of a folder that the message names.
     fn in_file(mut self, file: &'static str) -> Case {
         self.file = Some(file);
         self
     }
 
-    /// The tensor that is named.
+    /// Sets the tensor that the message names.
     fn names(mut self, tensor: &str) -> Case {
         self.tensor = Some((tensor.into(), None));
         self
     }
 
-    /// The tensor and the byte in it that are named.
+    /// Sets the tensor that the message names, and the byte in it.
     fn at(mut self, tensor: &str, byte: usize) -> Case {
         self.tensor = Some((tensor.into(), Some(byte as u64)));
         self
     }
 
-    /// The paths of its files, below the folder of all cases, and their bytes.
+    /// Returns the paths of the files, relative to the folder of all cases, and their bytes.
     fn paths(&self) -> Vec<(PathBuf, &[u8])> {
         match &self.files {
             Files::One(bytes) => vec![(format!("{}.safetensors", self.name).into(), bytes)],
@@ -96,7 +95,7 @@ impl Case {
         }
     }
 
-    /// What is opened, below the folder of all cases.
+    /// Returns the path that is opened, relative to the folder of all cases.
     fn model(&self) -> PathBuf {
         match &self.files {
             Files::One(_) => format!("{}.safetensors", self.name).into(),
@@ -149,7 +148,7 @@ fn long(n: usize) -> Encoded {
     encoder::encode_with_codes(&cycle(&[122, 122, 122, 122, 122, 122, 121], n), &[], &long_codes())
 }
 
-/// Weights of these exponents, over and over.
+/// Returns weights that repeat these exponents.
 fn cycle(exponents: &[u8], n: usize) -> Vec<u16> {
     let mut random = Random::new(n as u64);
     exponents.iter().cycle().take(n).map(|&e| random.bits() as u16 & 0x807f | (e as u16) << 7).collect()
@@ -163,7 +162,7 @@ fn file(e: &Encoded) -> Vec<u8> {
     encoder::safetensors(&members(e), None)
 }
 
-/// The file of a group, its members changed.
+/// Returns the file of a group with changed members.
 fn spoilt(mut e: Encoded, change: impl FnOnce(&mut Encoded)) -> Vec<u8> {
     let before = e.clone();
     change(&mut e);
@@ -171,7 +170,7 @@ fn spoilt(mut e: Encoded, change: impl FnOnce(&mut Encoded)) -> Vec<u8> {
     file(&e)
 }
 
-/// The file of the small group, its tensors changed as tensors.
+/// Returns the file of the small group with changed tensors: names, types, shapes.
 fn retyped(change: impl FnOnce(&mut Vec<Tensor>)) -> Vec<u8> {
     let mut tensors = members(&base());
     change(&mut tensors);
@@ -192,7 +191,7 @@ fn flip_gap(e: &mut Encoded, chunk: usize, bits: u8) {
     files::set_gap(&mut e.gaps, chunk, gap ^ bits);
 }
 
-/// A file of one plain tensor of 4 bytes, by the part of the header that describes it.
+/// Returns a file of one plain tensor of 4 bytes with this entry in the header.
 fn plain(header: &str) -> Vec<u8> {
     files::raw(header, &[1, 2, 3, 4])
 }
@@ -202,33 +201,33 @@ fn folder(config: &str) -> Files {
     Files::Folder(vec![("config.json", config.into()), ("model.safetensors", model)])
 }
 
-/// A folder with a config that cannot be used.
+/// Makes a folder with a config that cannot be used.
 fn config(name: &'static str, inner: &str, status: Status) -> Case {
     let config = format!(r#"{{"dfloat11_config": {inner}}}"#);
     Case::new(name, folder(&config), Step::Open, status).in_file("config.json")
 }
 
-/// A folder with the small group and a config of this `pattern_dict`.
+/// Makes a folder with the small group and a config of this `pattern_dict`.
 fn named(name: &'static str, patterns: &str) -> Case {
     let files =
         vec![("config.json", files::config("0.5.0", patterns).into_bytes()), ("model.safetensors", file(&base()))];
     Case::new(name, Files::Folder(files), Step::Open, Status::InvalidFormat)
 }
 
-/// The small group with shapes in its metadata.
+/// Returns the small group with shapes in its metadata.
 fn shapes(name: &'static str, shapes: &str, status: Status) -> Case {
     let metadata = [(SHAPES_KEY.to_owned(), shapes.to_owned())];
     open_fails(name, encoder::safetensors(&members(&base()), Some(&metadata)), status)
 }
 
-/// The small group with hashes in its metadata.
+/// Returns the small group with hashes in its metadata.
 fn hashes(name: &'static str, hashes: &str) -> Case {
     let metadata = [(HASHES_KEY.to_owned(), hashes.to_owned())];
     open_fails(name, encoder::safetensors(&members(&base()), Some(&metadata)), Status::InvalidFormat)
         .says(&[HASHES_KEY])
 }
 
-/// Every case.
+/// Lists every case.
 fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     all.extend(headers::containers());
@@ -244,21 +243,21 @@ fn data() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/hostile")
 }
 
-/// [`outcome`], or what it panicked with.
+/// Returns what [`outcome`] returns, or the text of its panic.
 fn outcome_or_panic(open: impl FnOnce() -> Result<Model, Error>) -> Result<Option<Refusal>, String> {
     std::panic::catch_unwind(AssertUnwindSafe(|| outcome(open))).map_err(|p| {
         format!("a panic: {:?}", p.downcast_ref::<&str>().map(|s| s.to_string()).or(p.downcast_ref().cloned()))
     })
 }
 
-/// The step that failed with its error, and what verification says of a model that does not decode.
+/// The step that failed with its error, and the error of verification for a model that does not decode.
 struct Refusal {
     step: Step,
     error: Error,
     verify: Option<Error>,
 }
 
-/// What becomes of a model: `None` if nothing refuses it.
+/// Opens, decodes and verifies a model. Returns `None` if no step refuses it.
 fn outcome(open: impl FnOnce() -> Result<Model, Error>) -> Option<Refusal> {
     let model = match open() {
         Ok(model) => model,
@@ -280,7 +279,7 @@ fn outcome(open: impl FnOnce() -> Result<Model, Error>) -> Option<Refusal> {
     }
 }
 
-/// Says what is wrong with an error, if anything is.
+/// Compares an error with what the case expects. Returns a description of what is wrong.
 fn complaint(case: &Case, in_memory: bool, bytes: &[u8], step: Step, error: &Error) -> Option<String> {
     let text = error.to_string();
     if (step, error.status()) != (case.step, case.status) {
@@ -305,14 +304,14 @@ fn complaint(case: &Case, in_memory: bool, bytes: &[u8], step: Step, error: &Err
     wanted.into_iter().find(|w| !text.contains(w)).map(|w| format!("the message lacks {w:?}: {text}"))
 }
 
-/// Where a tensor begins in a file. Its header may be wrong in other ways than the safetensors crate lets pass.
+/// Returns where a tensor begins in a file. Parses the header itself, because the safetensors crate refuses many of these files.
 fn offset_of(file: &[u8], tensor: &str) -> u64 {
     let len = u64::from_le_bytes(file[..8].try_into().unwrap());
     let header: serde_json::Value = serde_json::from_slice(&file[8..8 + len as usize]).unwrap();
     8 + len + header[tensor]["data_offsets"][0].as_u64().unwrap()
 }
 
-/// Nothing that a terminal obeys, and short enough for an error struct of C.
+/// Messages have no control characters, and are short enough for the error struct of C.
 fn is_readable(text: &str) -> bool {
     !text.chars().any(char::is_control) && text.len() <= 503
 }

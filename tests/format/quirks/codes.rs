@@ -1,4 +1,4 @@
-//! The bit stream (how it ends, what gaps and positions say, how long codes are), the tables, and the numbers of a group.
+//! The bit stream (its end, gaps and positions, lengths of codes), the tables, and the numbers of a group.
 
 use std::collections::BTreeMap;
 

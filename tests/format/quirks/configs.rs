@@ -1,4 +1,4 @@
-//! What names the tensors: configs, versions, patterns.
+//! How tensors get their names: configs, versions, patterns.
 
 use df11::{Dtype, Model, OpenOptions, Status};
 

@@ -1,4 +1,4 @@
-//! The container: where tensors lie, in which files, with which metadata.
+//! The container: where tensors are stored, in which files, with which metadata.
 
 use std::path::Path;
 
@@ -133,7 +133,7 @@ fn plain_tensors_of_every_dtype() {
     check::is_original(&open(golden::model("edge")), "edge");
 }
 
-/// Everything that a model says of itself and all of its bytes.
+/// Returns everything that a model says of itself, and all of its bytes.
 fn everything(model: &Model) -> Vec<(String, Dtype, Vec<u64>, Vec<u8>)> {
     let bytes = check::tensors(model);
     let tensor = |t: df11::Tensor| (t.name().into(), t.dtype(), t.shape().to_vec(), bytes[t.name()].clone());
@@ -263,7 +263,7 @@ fn only_shapes_of_compressed_tensors_may_be_unknown() {
     assert!(known > 0 && unknown > 0, "{known} and {unknown} of one dimension");
 }
 
-/// As large as the `safetensors` crate has it, and not a byte larger.
+/// A header may be as large as the `safetensors` crate allows, and not a byte larger.
 #[test]
 fn the_largest_header() {
     let with = |bytes: usize| {

@@ -1,4 +1,4 @@
-//! Opening is cheap.
+//! Time and memory that opening takes.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ fn a_model_of_400_groups_opens_in_milliseconds() {
     assert!(took < Duration::from_millis(500), "{took:?}");
 }
 
-/// Bytes of memory that this process holds.
+/// Returns the bytes of memory that this process holds.
 #[cfg(target_os = "linux")]
 fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -33,8 +33,8 @@ fn resident_bytes() -> u64 {
     1024 * line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
 }
 
-/// 400 groups of 20 million weights, of which only the header, the rows and the positions are there: the rest are holes
-/// of the file. Opening that in no time and in little memory shows that nothing else is looked at.
+/// Opens 400 groups of 20 million weights, of which only the header, the rows and the positions are stored: the rest are holes of the
+/// file. That this takes little time and little memory shows that nothing else is read.
 #[cfg(target_os = "linux")]
 #[test]
 fn open_reads_nothing_but_headers_rows_and_positions() {

@@ -1,6 +1,6 @@
 //! Control flow: branches that divide a warp, tables, calls, barriers, and the operations of a warp.
 
-mod support;
+use crate::support;
 
 use df11_emulator::ptx::{Module, Options};
 use support::{HEAD, Setup, kernel, launch, words};

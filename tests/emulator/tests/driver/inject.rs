@@ -1,14 +1,11 @@
 //! Planned failures, counts, the reports at exit, and libraries that lack a symbol.
 
-#[macro_use]
-mod driver_support;
-
 use std::ffi::CString;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use driver_support::*;
+use crate::support::*;
 
 #[test]
 fn any_entry_point_fails_as_told() {

@@ -1,11 +1,8 @@
 //! Modules, functions and launches: what the posed driver compiles, what a launch may ask for, lazy loading.
 
-#[macro_use]
-mod driver_support;
-
 use std::ffi::{CStr, CString, c_void};
 
-use driver_support::*;
+use crate::support::*;
 
 /// Loads a text, and returns the code.
 fn code_of(ptx: &str) -> i32 {
