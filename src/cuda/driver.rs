@@ -467,7 +467,7 @@ mod tests {
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    /// The emulated driver, which cargo builds with the tests; nothing in the packed crate, which has no emulator.
+    /// Returns the emulated driver, which cargo builds with the tests; nothing in the packed crate, which has no emulator.
     fn emulator() -> Option<&'static Driver> {
         let library = std::env::current_exe().unwrap().with_file_name("libdf11_emulator.so");
         let there = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/emulator")).exists();

@@ -91,7 +91,7 @@ fn any_range_at_any_alignment_is_exact() {
     emulator.assert_no_fault();
 }
 
-/// One destination per tensor, some of them left out, some one behind the other.
+/// One destination per tensor, some of them left out, some one after the other.
 #[test]
 fn every_tensor_goes_where_it_shall() {
     let emulator = Emulator::new();
@@ -120,7 +120,7 @@ fn every_tensor_goes_where_it_shall() {
                 assert!(if skip(i) { got.iter().all(|&b| b == PAINT) } else { got == expected }, "{name}: tensor {i}");
             }
 
-            // One behind the other: one launch of the whole.
+            // One after the other: one launch of the whole.
             let target = Target::new(&engine, want.len() as u64, 2);
             let dsts: Vec<u64> = starts.iter().map(|start| target.dst + 2 * start).collect();
             emulator.control("clear", "launches");
@@ -525,7 +525,7 @@ fn the_default_stream_is_a_choice() {
     }
 }
 
-/// A model of one golden group whose members were changed.
+/// Makes a model of one golden group with changed members.
 fn changed(name: &str, change: impl Fn(&str, &mut Vec<u8>)) -> Model {
     let mut stored = files::stored(name);
     for tensor in &mut stored {

@@ -19,7 +19,7 @@ fn refusal(options: &DeviceOptions) -> Error {
     Device::open(0, options).err().expect("there is no such driver")
 }
 
-/// A library with these functions and no others.
+/// Builds a library with these functions and no others.
 fn small_library(folder: &Path, name: &str, source: &str) -> PathBuf {
     let path = folder.join(name);
     let c = folder.join("small.c");

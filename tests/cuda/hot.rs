@@ -22,7 +22,7 @@ use support::alone::alone;
 use support::engine::{self, Emulator};
 use support::golden;
 
-/// A resident of the C ABI, with its model and its device: the image is there already.
+/// Makes a resident of the C ABI, with its model and its device, of an image that is there already.
 fn through_c(emulator: &Emulator, image: u64, bytes: u64) -> (*mut df11_model, *mut df11_device, *mut df11_resident) {
     let text = |path: &std::path::Path| CString::new(path.to_str().unwrap()).unwrap();
     let (path, libcuda) = (text(&golden::model("sharded")), text(emulator.path()));

@@ -15,7 +15,7 @@ use support::{check, files, golden, weights};
 /// A byte that no section is full of.
 const CANARY: u8 = 0xa7;
 
-/// The image of a group, made at once, with guards around it.
+/// Writes the image of a group at once, with guards around it.
 fn write(model: &Model, group: usize, threads: usize) -> Result<Vec<u8>, Error> {
     let bytes = Layout::of(model.group(group).unwrap())?.image_bytes as usize;
     let mut memory = vec![CANARY; bytes + 100];
@@ -29,7 +29,7 @@ fn write(model: &Model, group: usize, threads: usize) -> Result<Vec<u8>, Error> 
     result.map(|()| memory)
 }
 
-/// The image of a group, made in parts: the last part first.
+/// Writes the image of a group in parts, the last part first.
 fn write_parts(model: &Model, group: usize, parts: u64) -> Result<Vec<u8>, Error> {
     let bytes = Layout::of(model.group(group).unwrap())?.image_bytes;
     let mut memory = vec![CANARY; bytes as usize];
@@ -40,7 +40,7 @@ fn write_parts(model: &Model, group: usize, parts: u64) -> Result<Vec<u8>, Error
     Ok(memory)
 }
 
-/// All behind the head of a group's image, from what is in the file.
+/// All after the head of a group's image, from what is in the file.
 fn expected(group: Group, code: &[u8], sign_mantissa: &[u8]) -> Vec<u8> {
     let weights = sign_mantissa.len();
     let (tiles, lanes) = (weights.div_ceil(3328), weights.div_ceil(104));
@@ -106,7 +106,7 @@ fn check_group(what: &str, model: &Model, number: usize, code: &[u8], sign_manti
     written
 }
 
-/// A group in memory and in a file that is read, and its image by every way.
+/// Checks a group in memory and in a file that is read, and its image by every way.
 fn check_encoded(what: &str, encoded: &Encoded, lead: usize) -> Vec<u8> {
     // A tensor in front, so that no member begins at an aligned byte.
     let mut tensors = encoder::group_tensors("g", encoded);
@@ -202,7 +202,7 @@ fn groups_at_the_edges_of_the_format() {
     let e = encoder::encode_with_codes(&[same(101, 7000), same(102, 3000)].concat(), &[], &long);
     assert_eq!(e.encoded_exponent.len(), 40_000);
     check_encoded("32-bit codes", &e, 4);
-    // And here and there one, so that lanes stop and go on.
+    // And here and there one, so that lanes stop and continue.
     let mut random = Random::new(5);
     let some: Vec<u16> = (0..60_000).map(|_| (100 + (random.below(40) == 0) as u16) << 7).collect();
     check_encoded("some 32-bit codes", &encoder::encode_with_codes(&some, &[], &long), 5);
@@ -221,7 +221,7 @@ fn groups_at_the_edges_of_the_format() {
     }
 }
 
-/// A prefix code of some exponents, complete or not, with lengths up to 32: leaves are split at random, and words left out.
+/// Makes a prefix code of some exponents, complete or not, with lengths up to 32: leaves are split at random, and words left out.
 fn random_codes(random: &mut Random) -> Codes {
     let most = [4, 30, 238][random.below(3) as usize];
     let most = 2 + random.below(most) as usize;
@@ -246,7 +246,7 @@ fn random_codes(random: &mut Random) -> Codes {
         words.swap_remove(at);
         words.extend([0, 1].map(|bit| Word { bits: bits << 1 | bit, len: len + 1 }));
     }
-    // Any order, for exponents are no matter; the end of data is one of them.
+    // Any order, because exponents do not matter; the end of data is one of them.
     for i in (1..words.len()).rev() {
         words.swap(i, random.below(i as u64 + 1) as usize);
     }

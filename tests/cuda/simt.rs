@@ -114,7 +114,7 @@ fn compile(options: &[&str], source: &str, out: &Path) {
     assert!(output.status.success(), "{options:?}\n{}", text(&output));
 }
 
-/// The checking program, instrumented.
+/// Builds the checking program, instrumented.
 fn build(name: &str, sanitizers: &str) -> PathBuf {
     let at = |suffix: &str| FOLDER.path().join(format!("{name}{suffix}"));
     let sanitize = format!("-fsanitize={sanitizers}");

@@ -9,7 +9,7 @@ use super::support::engine::Emulator;
 use super::support::weights::{self, Random};
 use super::{PAINT, image_of, model_of, put32, put64, sum};
 
-/// Bytes behind the last weight's code, within its block: the host refuses such a file, and so does the device.
+/// Bytes after the last weight's code, within its block: the host refuses such a file, and so does the device.
 #[test]
 fn code_bytes_that_nothing_is_coded_in_are_found_on_the_device_too() {
     let emulator = Emulator::new();
