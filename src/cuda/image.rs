@@ -31,7 +31,7 @@
 //! the index, 0.01 for the table.
 //!
 //! The section of signs has room for the group's gaps, padded to [`ALIGNMENT`], and positions even where the weights
-//! are few ([`Layout::parked_positions`]): they are stored there while a device makes the index from them.
+//! are few ([`ImageLayout::parked_positions`]): they are stored there while a device makes the index from them.
 //!
 //! # The bit of a lane
 //!
@@ -52,7 +52,7 @@ mod oracle;
 mod write;
 
 pub use device_table::{DeviceTable, WINDOW};
-pub use layout::{Head, Layout};
+pub use layout::{Head, ImageLayout};
 pub use oracle::{Decoded, decode};
 
 /// The first bytes of every image.

@@ -53,7 +53,7 @@ pub fn decode(image: &[u8], first: u64, count: u64) -> Result<Decoded> {
 
 struct Reader<'a> {
     image: &'a [u8],
-    layout: Layout,
+    layout: ImageLayout,
     head: Head,
 }
 

@@ -27,8 +27,8 @@ impl Group<'_> {
     /// # Errors
     ///
     /// `UnsupportedFormat` for a group that no image can hold. No known compressor writes such groups.
-    pub fn image_layout(self) -> Result<Layout> {
-        Layout::of(self)
+    pub fn image_layout(self) -> Result<ImageLayout> {
+        ImageLayout::of(self)
     }
 
     /// Writes the group's image into `dst`, of which the first `image_bytes` bytes are used, on `threads` threads

@@ -177,7 +177,7 @@ fn captures_of_every_mode_live_beside_all_calls() {
     let engine = emulator.engine(0);
     let (captured, other) = (engine.stream(), engine.stream());
     let model = Model::open(golden::model("tiny"), &OpenOptions::new()).unwrap();
-    let bytes = image::Layout::of(model.group(0).unwrap()).unwrap().image_bytes;
+    let bytes = image::ImageLayout::of(model.group(0).unwrap()).unwrap().image_bytes;
     let (at, dst) = (engine.alloc(bytes), engine.alloc(2 * model.group(0).unwrap().element_count()));
     for mode in [0, 1, 2] {
         for again in [false, true] {
