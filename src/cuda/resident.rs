@@ -44,8 +44,8 @@ impl Device {
     /// # Safety
     ///
     /// The `image_bytes` bytes at `image` must be memory of this device's context until the resident is dropped and its
-    /// decodes have ended, and hold what [`Group::write_image`](crate::Group::write_image) writes for that group. (The bytes are not
-    /// trusted: other bytes give other weights, and no access outside of image and destination.)
+    /// decodes have ended, and hold what [`Group::write_image`](crate::Group::write_image) writes for that group. (The
+    /// bytes are not trusted: other bytes give other weights, and no access outside of image and destination.)
     pub unsafe fn bind(&self, group: Group, image: DevicePtr, image_bytes: u64) -> Result<Resident> {
         let layout = ImageLayout::of(group)?;
         check_image(&layout, image, image_bytes)?;

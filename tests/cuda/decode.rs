@@ -536,7 +536,7 @@ fn changed(name: &str, change: impl Fn(&str, &mut Vec<u8>)) -> Model {
     Model::from_bytes(files::file(&stored), &OpenOptions::default()).unwrap()
 }
 
-/// Gaps and codes that lie: the status says so, and nothing outside image and destination is touched.
+/// Wrong gaps and codes: the status reports them, and nothing outside image and destination is accessed.
 #[test]
 fn lies_of_the_file_reach_the_status() {
     let emulator = Emulator::new();

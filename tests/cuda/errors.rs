@@ -138,7 +138,7 @@ fn live(emulator: &Emulator) -> BTreeMap<&'static str, u64> {
 }
 
 /// Runs a scenario with each call of each entry point failing, each with several codes: the status says so with the
-/// code, nothing stays behind, and the next try succeeds.
+/// code, nothing is leaked, and the next try succeeds.
 fn inject(
     emulator: &Emulator,
     what: &str,

@@ -21,7 +21,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Barriers in the kernels: they are numbered from 1 on.
 const BARRIERS: u32 = 8;
 
-/// Where the cases lie until the tests end.
+/// The folder of the cases until the tests end.
 static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 
 /// Writes what `check` reads of one group: its image, gaps, positions and weights.

@@ -63,7 +63,7 @@ fn uploads_allocate_nothing_and_binding_calls_nothing() {
     emulator.assert_no_fault();
 }
 
-/// When an upload by way of staging memory returns, the model may go, and the memory in which its file lies too: it is changed
+/// When an upload by way of staging memory returns, the model may be dropped, and the memory that holds its file: it is changed
 /// here, and known to the driver, so that a copy from it would see that.
 #[test]
 fn a_staged_upload_is_done_with_the_model() {

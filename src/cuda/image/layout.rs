@@ -11,8 +11,8 @@
 //!  32  u64 bytes of codes       60 u32 longest code      104 u64 bytes of code sect.  252 u32 zero
 //! ```
 //!
-//! The checksum is the first eight bytes of the SHA-256 of the head without checksum and state: bytes 0 to 239, then all
-//! from 256. It detects damage, not malice.
+//! The checksum is the first eight bytes of the SHA-256 of the head without checksum and state: bytes 0 to 239, then
+//! all from 256. It detects damage, not malice.
 
 use super::device_table::{DeviceTable, Shape};
 use super::*;
@@ -21,8 +21,8 @@ use crate::format::{Group, MOST_TENSORS, Member};
 use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, MAX_CODE_BITS};
 use sha2::{Digest, Sha256};
 
-/// The sizes and offsets of an image, all in bytes from its start unless said otherwise. Every section begins at a multiple
-/// of [`ALIGNMENT`].
+/// The sizes and offsets of an image, all in bytes from its start unless said otherwise. Every section begins at a
+/// multiple of [`ALIGNMENT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImageLayout {
@@ -86,8 +86,8 @@ impl ImageLayout {
     ///
     /// # Errors
     ///
-    /// `UnsupportedFormat` for a code that takes more tables than a device's memory for them holds. No code that gives each
-    /// exponent one word does: see [`DeviceTable`].
+    /// `UnsupportedFormat` for a code that takes more tables than a device's memory for them holds. No code that gives
+    /// each exponent one word does: see [`DeviceTable`].
     pub fn of(group: Group) -> Result<ImageLayout> {
         let too_many = || Error::UnsupportedFormat {
             reason: format!(
@@ -171,16 +171,16 @@ impl ImageLayout {
         self.signs
     }
 
-    /// Returns the offset of the group's positions while a device makes the index: after the gaps, at the next multiple of
-    /// [`ALIGNMENT`].
+    /// Returns the offset of the group's positions while a device makes the index: after the gaps, at the next multiple
+    /// of [`ALIGNMENT`].
     pub fn parked_positions(&self) -> u64 {
         // It did not overflow when the layout was made.
         self.signs + parked(self.code_bytes).map_or(0, |(gaps, _)| gaps)
     }
 }
 
-/// The head of an image: its layout, the ends of its tensors, and its decoding table. It is all that is needed to use an
-/// image on a device, without the model.
+/// The head of an image: its layout, the ends of its tensors, and its decoding table. It is all that is needed to use
+/// an image on a device, without the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     layout: ImageLayout,
@@ -208,8 +208,8 @@ impl Head {
     ///
     /// # Errors
     ///
-    /// `InvalidFormat` if the bytes are not the beginning of an image, `UnsupportedFormat` for another version, `Corrupt` for
-    /// a head that contradicts itself or its checksum.
+    /// `InvalidFormat` if the bytes are not the beginning of an image, `UnsupportedFormat` for another version,
+    /// `Corrupt` for a head that contradicts itself or its checksum.
     pub fn parse(bytes: &[u8]) -> Result<Head> {
         let nowhere = crate::error::Place::default;
         let corrupt = |reason: &str| Error::corrupt(nowhere(), format!("the image's head is damaged: {reason}"));

@@ -1,4 +1,4 @@
-//! Images that lie, and files that change under an upload, judged as the oracle does.
+//! Images that contradict themselves, and files that change during an upload, judged as the oracle does.
 
 use df11::internals::cuda::image;
 use df11::{Model, OpenOptions, Status};

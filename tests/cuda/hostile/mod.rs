@@ -27,7 +27,7 @@ fn image_of(model: &Model, group: usize) -> (image::ImageLayout, Vec<u8>) {
     (layout, bytes)
 }
 
-/// Gives a head the checksum that fits it: whoever lies can do that.
+/// Gives a head the checksum that fits it, as an attacker can.
 fn sum(image: &mut [u8], head_bytes: usize) {
     let mut hasher = Sha256::new();
     hasher.update(&image[..240]);

@@ -1,4 +1,4 @@
-//! Hostile programs: many threads while the driver fails, contexts that end too early, captures beside all calls.
+//! Hostile programs: many threads while the driver fails, contexts that end too early, captures during all calls.
 
 use df11::internals::cuda::{Device, Stream, image};
 use df11::{Model, OpenOptions, Status};
@@ -10,7 +10,7 @@ use super::support::target::upload;
 use super::support::weights::Random;
 
 /// Sixteen threads over two drivers with two devices each open, upload, bind, decode and free at once, while the driver fails
-/// here and there: what succeeds is right, what fails says so, no thread's context changes, and nothing stays behind.
+/// here and there: what succeeds is right, what fails reports it, no thread's context changes, and nothing is leaked.
 #[test]
 fn many_threads_over_two_drivers_survive_failures() {
     let emulators = [Emulator::new(), Emulator::new()];
