@@ -3,7 +3,7 @@
 //!
 //! What is here: the state under one lock (`state`), what each entry point does first and last (`entry`), deferred work
 //! (`work`, `queue`), capture, and the entry points by subject. `config`, `inject`, `control` and `report` are what a
-//! driver has not: a pose, planned failures, and answers about what happened. The README beside the crate is their
+//! driver does not have: a pose, planned failures, and answers about what happened. The crate's README is their
 //! manual.
 
 #![allow(non_snake_case, reason = "the entry points have the driver's names")]
@@ -58,12 +58,12 @@ static ENTRIES: LazyLock<BTreeMap<&'static str, usize>> = LazyLock::new(|| {
     files.into_iter().flatten().collect()
 });
 
-/// Where an entry point is.
+/// Returns where an entry point is.
 fn address(name: &str) -> Option<usize> {
     ENTRIES.get(name).copied()
 }
 
-/// The names of all entry points.
+/// Returns the names of all entry points.
 pub fn names() -> Vec<&'static str> {
     ENTRIES.keys().copied().collect()
 }

@@ -18,7 +18,7 @@ fn finish(stream: usize) -> usize {
     exec
 }
 
-/// The status of a capture: 0 none, 1 active, 2 broken.
+/// Returns the status of a capture: 0 none, 1 active, 2 broken.
 fn status(stream: usize) -> i32 {
     let mut status = 9;
     ok!(cuStreamIsCapturing(stream, &mut status));

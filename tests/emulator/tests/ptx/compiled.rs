@@ -105,7 +105,7 @@ fn collatz(mut n: u32) -> u32 {
     steps
 }
 
-/// What the kernel `tasks` computes for one element.
+/// Returns what the kernel `tasks` computes for one element.
 fn task(i: u32, factor: u32) -> u32 {
     const WEIGHTS: [i32; 8] = [3, -5, 7, -11, 13, -17, 19, -23];
     let picked = i.wrapping_mul(factor) >> (4 * (i & 7)) & 15;
