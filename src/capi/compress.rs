@@ -274,7 +274,7 @@ impl CompressArgs<'_> {
             let json = serde_json::from_str(&text).map_err(|e| {
                 Error::InvalidArgument(format!("df11_compress_options.pattern_json is not valid JSON: {e}"))
             })?;
-            Patterns::from_json(&json)
+            Patterns::from_value(&json)
         };
         Ok(CompressOptions {
             threads: options.threads as usize,

@@ -2,12 +2,11 @@
 
 use super::args::{In, Info, Out, Text};
 use super::frame::call;
-use super::model::{MODEL, df11_model, index};
+use super::model::{MODEL, df11_model, group_of, index};
 use super::status::{df11_error, df11_status};
 use super::structs::Sizeable;
-use crate::cuda::image::Layout;
 use crate::error::{Error, Result, shorten};
-use crate::format::{Member, Model};
+use crate::format::{Group, Member, Model};
 use std::ffi::{c_char, c_void};
 
 /// A group. Begin with DF11_GROUP_INFO_INIT.
@@ -100,16 +99,15 @@ pub unsafe extern "C" fn df11_model_get_group_info(
 fn group_info(model: In<df11_model>, group: u64, out: Info<df11_group_info>) -> Result<()> {
     let out = out.clear()?;
     let handle = model.get()?;
-    let number = index(group, handle.model.groups().len(), "group")?;
-    let info = &handle.model.groups()[number];
+    let info = group_of(&handle.model, group)?;
     out.set(&df11_group_info {
         struct_size: 0,
-        name: handle.group_names[number].as_ptr(),
+        name: handle.group_names[info.number()].as_ptr(),
         element_count: info.element_count(),
         tensor_count: info.tensors().len() as u64,
-        first_tensor: info.tensors().start as u64,
+        first_tensor: info.tensors().next().map_or(0, |tensor| tensor.number() as u64),
         packed_bytes: info.packed_bytes(),
-        image_bytes: Layout::of(info).map_or(0, |layout| layout.image_bytes),
+        image_bytes: info.image_layout().map_or(0, |layout| layout.image_bytes),
     })
 }
 
@@ -145,8 +143,8 @@ fn group_part(model: In<df11_model>, group: u64, part: u32, out: Info<df11_part_
     ];
     let out = out.clear()?;
     let handle = model.get()?;
-    let group = &handle.model.groups()[index(group, handle.model.groups().len(), "group")?];
-    let span = group.member(PARTS[index(part.into(), PARTS.len(), "part")?]);
+    let group = group_of(&handle.model, group)?;
+    let span = group.data().member(PARTS[index(part.into(), PARTS.len(), "part")?]);
     out.set(&df11_part_info {
         struct_size: 0,
         file: handle.files[span.file].as_ptr(),
@@ -174,7 +172,7 @@ pub unsafe extern "C" fn df11_model_find_group(
     unsafe {
         call(error, || {
             let (model, name) = (In::new(model, MODEL), Text::new(name, "the name"));
-            find(model, name, Out::new(out), "group", Model::find_group)
+            find(model, name, Out::new(out), "group", |model, name| model.find_group(name).map(Group::number))
         })
     }
 }

@@ -2,11 +2,11 @@
 
 use super::args::{In, destination};
 use super::frame::call;
-use super::model::{MODEL, df11_model, index};
+use super::model::{MODEL, df11_model, group_of, tensor_of};
 use super::status::{df11_error, df11_status};
 use crate::error::{Error, Result};
-use crate::format::{Model, Tensor};
-use crate::host::{self, DecodeOptions};
+use crate::format::Group;
+use crate::host::DecodeOptions;
 use std::ffi::c_void;
 use std::ptr;
 
@@ -42,27 +42,19 @@ pub unsafe extern "C" fn df11_model_decompress(
     // aligned address only if `count` weights fit there.
     unsafe {
         call(error, || {
-            let model = &In::new(model, MODEL).get()?.model;
-            let group = index(group, model.groups().len(), "group")?;
-            let dst = weights(model, group, first, count, dst, dst_bytes)?;
-            host::decompress_raw(model, group, first, count, dst, &with(threads))
+            let group = group_of(&In::new(model, MODEL).get()?.model, group)?;
+            let dst = weights(group, first, count, dst, dst_bytes)?;
+            group.decompress_raw(first, count, dst, &with(threads))
         })
     }
 }
 
 /// Checks the destination of some weights, and returns where they go.
-fn weights(
-    model: &Model,
-    group: usize,
-    first: u64,
-    count: u64,
-    dst: *mut c_void,
-    dst_bytes: usize,
-) -> Result<*mut u16> {
+fn weights(group: Group, first: u64, count: u64, dst: *mut c_void, dst_bytes: usize) -> Result<*mut u16> {
     let needed = count.saturating_mul(2);
     if needed > dst_bytes as u64 {
         // A range outside the group is the larger mistake; say that first.
-        let n = model.groups()[group].element_count();
+        let n = group.element_count();
         if first.checked_add(count).is_some_and(|end| end <= n) {
             return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: dst_bytes as u64 });
         }
@@ -97,19 +89,14 @@ pub unsafe extern "C" fn df11_model_read_tensor(
     // SAFETY: C caller: `model` is NULL or open, and `dst_bytes` bytes at `dst` are this call's.
     unsafe {
         call(error, || {
-            let model = &In::new(model, MODEL).get()?.model;
-            let tensor = tensor_of(model, tensor)?;
-            host::read_tensor_raw(model, tensor, offset, place(dst, dst_bytes)?, dst_bytes, &with(threads))
+            let tensor = tensor_of(&In::new(model, MODEL).get()?.model, tensor)?;
+            tensor.read_raw(offset, place(dst, dst_bytes)?, dst_bytes, &with(threads))
         })
     }
 }
 
-fn tensor_of(model: &Model, number: u64) -> Result<&Tensor> {
-    Ok(&model.tensors()[index(number, model.tensors().len(), "tensor")?])
-}
-
 fn with(threads: u32) -> DecodeOptions {
-    DecodeOptions { threads: threads as usize, ..Default::default() }
+    DecodeOptions::new().threads(threads as usize)
 }
 
 /// Checks an address to write to. NULL is allowed only for 0 bytes.

@@ -2,7 +2,7 @@
 
 use super::args::{Bytes, In, Info, destination};
 use super::frame::call;
-use super::model::{MODEL, df11_model, index};
+use super::model::{MODEL, df11_model, group_of};
 use super::status::{df11_error, df11_status};
 use super::structs::Sizeable;
 use crate::cuda::image::{self, Head};
@@ -66,9 +66,8 @@ pub unsafe extern "C" fn df11_model_write_image(
     // SAFETY: C caller: `model` is NULL or open, and `dst_bytes` bytes at `dst` are this call's.
     unsafe {
         call(error, || {
-            let model = &In::new(model, MODEL).get()?.model;
-            let group = index(group, model.groups().len(), "group")?;
-            image::write_image_raw(model, group, destination(dst)?, dst_bytes as u64, 1)
+            let group = group_of(&In::new(model, MODEL).get()?.model, group)?;
+            group.write_image_raw(destination(dst)?, dst_bytes as u64, 1)
         })
     }
 }
@@ -102,10 +101,9 @@ pub unsafe extern "C" fn df11_model_write_image_part(
     // which write other bytes.
     unsafe {
         call(error, || {
-            let model = &In::new(model, MODEL).get()?.model;
-            let group = index(group, model.groups().len(), "group")?;
+            let group = group_of(&In::new(model, MODEL).get()?.model, group)?;
             let (dst, dst_bytes) = (destination(dst)?, dst_bytes as u64);
-            image::write_image_part(model, group, dst, dst_bytes, part.into(), part_count.into())
+            group.write_image_part(dst, dst_bytes, part.into(), part_count.into())
         })
     }
 }

@@ -6,8 +6,7 @@ use super::progress::{self, df11_progress};
 use super::status::{df11_error, df11_status};
 use super::structs::{self, Sizeable};
 use crate::error::{Error, Result};
-use crate::format::{Model, OpenOptions, Span};
-use crate::host;
+use crate::format::{Access, Group, Model, OpenOptions, Span, Tensor};
 use crate::progress::Progress;
 use std::borrow::Cow;
 use std::ffi::{CString, c_char, c_void};
@@ -96,8 +95,8 @@ pub unsafe extern "C" fn df11_model_open(
     unsafe {
         call(error, || {
             let path = Text::new(path, "the path");
-            open(Out::new(out), OpenArgs::new(options), |options, progress| {
-                Model::open_watched(path.path()?, options, progress)
+            open(Out::new(out), OpenArgs::new(options), |options, access, progress| {
+                Model::open_watched(path.path()?, options, access, progress)
             })
         })
     }
@@ -122,7 +121,7 @@ pub unsafe extern "C" fn df11_model_open_memory(
     unsafe {
         call(error, || {
             let data = Bytes::<'static>::new(data, data_bytes, "the data");
-            open(Out::new(out), OpenArgs::new(options), |options, _| Model::from_bytes(data.get()?, options))
+            open(Out::new(out), OpenArgs::new(options), |options, _, _| Model::of_bytes(Box::new(data.get()?), options))
         })
     }
 }
@@ -160,36 +159,37 @@ impl OpenArgs<'_> {
 fn open(
     out: Out<*mut df11_model>,
     args: OpenArgs,
-    model: impl FnOnce(&OpenOptions, &Progress) -> Result<Model>,
+    model: impl FnOnce(&OpenOptions, Access, &Progress) -> Result<Model>,
 ) -> Result<()> {
     let out = out.clear(ptr::null_mut())?;
     // The handle may still hold what an earlier call counted. How much there is to do is known from the headers.
     args.progress.begin(0);
     args.refuse_unknown()?;
     let OpenArgs { known, progress, .. } = args;
-    let mut options = OpenOptions::default();
-    let mut verify = None;
+    let (mut options, mut access) = (OpenOptions::default(), Access::Map);
     if let Some((given, config)) = known? {
         let unknown = given.flags & !(DF11_OPEN_VERIFY | DF11_OPEN_READ | DF11_OPEN_ANY_VERSION);
         if unknown != 0 {
             let reason = format!("df11_open_options.flags has unknown bits: {unknown:#x}");
             return Err(Error::UnsupportedOption(reason));
         }
-        options.read = given.flags & DF11_OPEN_READ != 0;
-        options.any_version = given.flags & DF11_OPEN_ANY_VERSION != 0;
-        options.config = config.copy()?;
-        verify = (given.flags & DF11_OPEN_VERIFY != 0).then_some(given.threads as usize);
+        options = OpenOptions {
+            verify: given.flags & DF11_OPEN_VERIFY != 0,
+            threads: given.threads as usize,
+            any_version: given.flags & DF11_OPEN_ANY_VERSION != 0,
+            config: config.copy()?,
+        };
+        if given.flags & DF11_OPEN_READ != 0 {
+            access = Access::Read;
+        }
     }
     progress.check()?;
-    let model = model(&options, &progress)?;
-    if let Some(threads) = verify {
-        host::verify_all(&model, threads, &progress)?;
-    }
+    let model = model(&options, access, &progress)?.verified(&options, &progress)?;
     // Names with zero bytes were refused when the model was opened; a path from a C text has none.
     let text = |s: &[u8]| CString::new(s).map_err(|_| Error::Internal("a name with a zero byte".into()));
     out.give(df11_model {
-        group_names: model.groups().iter().map(|g| text(g.name().as_bytes())).collect::<Result<_>>()?,
-        tensor_names: model.tensors().iter().map(|t| text(t.name().as_bytes())).collect::<Result<_>>()?,
+        group_names: model.groups().map(|g| text(g.name().as_bytes())).collect::<Result<_>>()?,
+        tensor_names: model.tensors().map(|t| text(t.name().as_bytes())).collect::<Result<_>>()?,
         files: model.files().map(|f| text(&c_bytes(f.file))).collect::<Result<_>>()?,
         model,
     });
@@ -230,6 +230,18 @@ pub unsafe extern "C" fn df11_model_group_count(model: *const df11_model) -> u64
 pub unsafe extern "C" fn df11_model_tensor_count(model: *const df11_model) -> u64 {
     // SAFETY: C caller: `model` is NULL or open.
     unsafe { In::new(model, MODEL) }.given().map_or(0, |m| m.model.tensors().len() as u64)
+}
+
+/// Returns the group of a number.
+pub(super) fn group_of(model: &Model, number: u64) -> Result<Group<'_>> {
+    let number = index(number, model.groups().len(), "group")?;
+    model.group(number).ok_or_else(|| Error::Internal("a group that is not there".into()))
+}
+
+/// Returns the tensor of a number.
+pub(super) fn tensor_of(model: &Model, number: u64) -> Result<Tensor<'_>> {
+    let number = index(number, model.tensors().len(), "tensor")?;
+    model.tensor(number).ok_or_else(|| Error::Internal("a tensor that is not there".into()))
 }
 
 /// Checks a number against how many things there are.

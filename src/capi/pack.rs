@@ -99,7 +99,7 @@ pub unsafe extern "C" fn df11_compress_group(
             let io = PackedArgs::new(Info::new(io))?;
             let counts = counts_of(List::new(element_counts, tensor_count, COUNTS), tensor_count)?;
             let weights = weights_of(List::new(tensors, tensor_count, "the list of tensors"), counts)?;
-            let (members, options) = (io.members()?, EncodeOptions { threads: threads as usize, variant: None });
+            let (members, options) = (io.members()?, EncodeOptions::new().threads(threads as usize));
             let mut sizes = PackedSizes::default();
             let result = host::compress_raw(&weights, members, &mut sizes, &options);
             if matches!(result, Ok(()) | Err(Error::BufferTooSmall { .. })) {

@@ -37,8 +37,7 @@ struct PresetTexts {
 }
 
 static PRESETS: LazyLock<Vec<PresetTexts>> = LazyLock::new(|| {
-    let texts =
-        |p: &Preset| PresetTexts { name: c_text(p.name()), pattern_json: c_text(&p.patterns().to_json().to_string()) };
+    let texts = |p: &Preset| PresetTexts { name: c_text(p.name()), pattern_json: c_text(&p.patterns().to_json()) };
     Preset::all().iter().map(texts).collect()
 });
 

@@ -4,7 +4,7 @@ use super::args::{Bytes, In, Info, Out, Owned};
 use super::device::{DEVICE, df11_device, df11_devptr, df11_stream, stream_of};
 use super::frame::{call, quietly};
 use super::image::HEAD;
-use super::model::{MODEL, df11_model, index};
+use super::model::{MODEL, df11_model, group_of};
 use super::status::{df11_error, df11_status};
 use super::structs::Sizeable;
 use crate::cuda::{Resident, Staging};
@@ -90,8 +90,8 @@ pub unsafe extern "C" fn df11_device_upload(
     unsafe {
         call(error, || {
             make(Out::new(out), In::new(device, DEVICE), |device| {
-                let (model, group) = group_of(In::new(model, MODEL), group)?;
-                device.device.upload(&model.model, group, d_image, image_bytes as u64, stream_of(stream), None)
+                let group = group_of(&In::new(model, MODEL).get()?.model, group)?;
+                device.device.upload(group, d_image, image_bytes as u64, stream_of(stream), None)
             })
         })
     }
@@ -130,9 +130,9 @@ pub unsafe extern "C" fn df11_device_upload_staged(
     unsafe {
         call(error, || {
             make(Out::new(out), In::new(device, DEVICE), |device| {
-                let (model, group) = group_of(In::new(model, MODEL), group)?;
+                let group = group_of(&In::new(model, MODEL).get()?.model, group)?;
                 let staging = Some(Staging::new(staging, staging_bytes));
-                device.device.upload(&model.model, group, d_image, image_bytes as u64, stream_of(stream), staging)
+                device.device.upload(group, d_image, image_bytes as u64, stream_of(stream), staging)
             })
         })
     }
@@ -165,8 +165,8 @@ pub unsafe extern "C" fn df11_device_bind(
     unsafe {
         call(error, || {
             make(Out::new(out), In::new(device, DEVICE), |device| {
-                let (model, group) = group_of(In::new(model, MODEL), group)?;
-                device.device.bind(&model.model, group, d_image, image_bytes as u64)
+                let group = group_of(&In::new(model, MODEL).get()?.model, group)?;
+                device.device.bind(group, d_image, image_bytes as u64)
             })
         })
     }
@@ -218,12 +218,6 @@ fn make(
     let out = out.clear(ptr::null_mut())?;
     out.give(df11_resident { resident: resident(device.get()?)? });
     Ok(())
-}
-
-/// Returns the model and the group's number in it, if there is such a group.
-fn group_of<'a>(model: In<'a, df11_model>, group: u64) -> Result<(&'a df11_model, usize)> {
-    let model = model.get()?;
-    Ok((model, index(group, model.model.groups().len(), "group")?))
 }
 
 /// Describes a resident. After an error `*out` is cleared except for its struct_size; if that is

@@ -3,11 +3,11 @@
 use super::args::{In, Info, Out, Text};
 use super::frame::call;
 use super::group::find;
-use super::model::{MODEL, df11_model, index};
+use super::model::{MODEL, df11_model, tensor_of};
 use super::status::{df11_error, df11_status};
 use super::structs::Sizeable;
 use crate::error::Result;
-use crate::format::{Data, Model};
+use crate::format::{Data, Tensor};
 use safetensors::Dtype;
 use std::ffi::{c_char, c_void};
 use std::ptr;
@@ -125,11 +125,10 @@ pub unsafe extern "C" fn df11_model_get_tensor_info(
 fn tensor_info(model: In<df11_model>, tensor: u64, out: Info<df11_tensor_info>) -> Result<()> {
     let out = out.clear()?;
     let handle = model.get()?;
-    let number = index(tensor, handle.model.tensors().len(), "tensor")?;
-    let info = &handle.model.tensors()[number];
+    let info = tensor_of(&handle.model, tensor)?;
     let mut value = df11_tensor_info {
         struct_size: 0,
-        name: handle.tensor_names[number].as_ptr(),
+        name: handle.tensor_names[info.number()].as_ptr(),
         dtype: dtype_code(info.dtype()),
         rank: info.shape().len() as u32,
         shape: if info.shape().is_empty() { ptr::null() } else { info.shape().as_ptr() },
@@ -140,7 +139,7 @@ fn tensor_info(model: In<df11_model>, tensor: u64, out: Info<df11_tensor_info>) 
         file: ptr::null(),
         file_offset: 0,
     };
-    match info.data() {
+    match info.values() {
         Data::Packed { group, first } => (value.group, value.group_offset) = (group as u64, first),
         Data::Plain(span) => {
             value.data = handle.data(span);
@@ -168,7 +167,7 @@ pub unsafe extern "C" fn df11_model_find_tensor(
     unsafe {
         call(error, || {
             let (model, name) = (In::new(model, MODEL), Text::new(name, "the name"));
-            find(model, name, Out::new(out), "tensor", Model::find_tensor)
+            find(model, name, Out::new(out), "tensor", |model, name| model.find_tensor(name).map(Tensor::number))
         })
     }
 }

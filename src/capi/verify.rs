@@ -7,7 +7,7 @@ use super::progress::{self, df11_progress, df11_progress_fn};
 use super::status::{df11_error, df11_status};
 use super::structs::{self, Sizeable};
 use crate::error::{Error, Place, Result};
-use crate::format::{Model, OpenOptions};
+use crate::format::{Access, Model, OpenOptions};
 use crate::host::{self, Finding, FindingKind, Verified, VerifyOptions};
 use crate::progress::Progress;
 use std::ffi::{c_char, c_void};
@@ -176,7 +176,6 @@ fn verify(model: Text, original: Text, args: VerifyArgs) -> Result<()> {
         return Err(Error::UnsupportedOption(reason));
     }
     let open = OpenOptions {
-        read: true,
         any_version: known.flags & DF11_OPEN_ANY_VERSION != 0,
         config: config.copy()?,
         ..OpenOptions::default()
@@ -184,13 +183,12 @@ fn verify(model: Text, original: Text, args: VerifyArgs) -> Result<()> {
     let path = model.path()?;
     let original = if original.is_null() { None } else { Some(original.path()?) };
     progress.check()?;
-    let model = Model::open_watched(path, &open, &progress)?;
-    let open = OpenOptions { any_version: true, config: None, indexed: true, ..open };
+    let model = Model::open_watched(path, &open, Access::Read, &progress)?;
     // Before the codes are walked: a wrong path should not be found out minutes later.
-    let open = |path| Model::open_watched(path, &open, &progress).map_err(host::unusable);
+    let open = |path| Model::open_original_watched(path, &progress).map_err(host::unusable);
     let original = original.map(open).transpose()?;
 
-    let threads = VerifyOptions { threads: known.threads as usize };
+    let threads = VerifyOptions::new().threads(known.threads as usize);
     let mut first = None;
     let verified = host::verify_model(&model, original.as_ref(), &threads, &progress, &mut |finding| {
         findings.tell(&finding);

@@ -17,11 +17,11 @@
 //! # let (model, image, dst) = (df11::Model::open("", &Default::default())?, 0, 0);
 //! # let stream = Stream::from_raw(std::ptr::null_mut());
 //! let device = Device::open(0, &DeviceOptions::default())?;
-//! let group = &model.groups()[0];
-//! let bytes = df11::cuda::image::Layout::of(group)?.image_bytes;
+//! let group = model.find_group("model.layers.0").expect("a model with layers");
+//! let bytes = group.image_layout()?.image_bytes;
 //! // SAFETY: `image` and `dst` are device memory that stays until `stream` has executed the decode.
 //! unsafe {
-//!     let resident = device.upload(&model, 0, image, bytes, stream, None)?;
+//!     let resident = device.upload(group, image, bytes, stream, None)?;
 //!     resident.decompress(dst, 2 * group.element_count(), 0, stream)?;
 //! }
 //! # Ok(()) }
@@ -43,6 +43,7 @@ pub(crate) mod upload;
 
 pub use device::{Device, DeviceInfo, DeviceOptions};
 pub use driver::{DevicePtr, Stream};
+pub use image::{Head as ImageHead, ImageLayout};
 pub use kernels::Choice;
 pub use launch::decompress_batch;
 pub use resident::Resident;

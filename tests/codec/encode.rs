@@ -110,7 +110,7 @@ fn every_vector_of_the_reference_has_its_code_and_its_rows() {
 
 fn compress(tensors: &[&[u16]], threads: usize, variant: Variant) -> df11::Result<Packed> {
     let tensors: Vec<&[bf16]> = tensors.iter().map(|t| t.reinterpret_cast()).collect();
-    host::compress(&tensors, &EncodeOptions { threads, variant: Some(variant) })
+    host::compress(&tensors, &EncodeOptions::new().threads(threads).variant(variant))
 }
 
 fn of_naive(e: encoder::Encoded) -> Packed {
@@ -146,9 +146,9 @@ fn decode(packed: &Packed) -> Vec<u16> {
         encoder::Encoded { luts, encoded_exponent, sign_mantissa, output_positions, gaps, split_positions: splits };
     let file = encoder::safetensors(&encoder::group_tensors("g", &encoded), None);
     let model = Model::from_bytes(file, &OpenOptions::default()).unwrap();
-    host::verify(&model, 0, 2).unwrap();
-    let mut weights = vec![bf16::ZERO; model.groups()[0].element_count() as usize];
-    host::decompress(&model, 0, 0, &mut weights, &DecodeOptions::default()).unwrap();
+    model.group(0).unwrap().verify(2).unwrap();
+    let mut weights = vec![bf16::ZERO; model.group(0).unwrap().element_count() as usize];
+    model.group(0).unwrap().decompress(0, &mut weights, &DecodeOptions::default()).unwrap();
     weights.iter().map(|w| w.to_bits()).collect()
 }
 
@@ -398,7 +398,7 @@ fn what_the_format_cannot_hold_is_refused() {
 fn caller_memory_is_filled_to_the_byte_and_sizes_are_told() {
     let weights = weights::trained_like(70_000, 3);
     let want = compress(&[&weights], 1, Variant::best()).unwrap();
-    let options = EncodeOptions { threads: 2, variant: None };
+    let options = EncodeOptions::new().threads(2);
     let mut sizes = PackedSizes::default();
     // SAFETY: nothing is to be written.
     unsafe { host::compress_raw(&[&weights], None, &mut sizes, &options).unwrap() };

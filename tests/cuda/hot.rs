@@ -10,7 +10,7 @@ use df11::internals::capi::{
     df11_model_free, df11_model_open, df11_resident, df11_resident_decompress, df11_resident_decompress_batch,
     df11_resident_decompress_range, df11_resident_decompress_tensors, df11_resident_free,
 };
-use df11::internals::cuda::{self, Resident, image::Layout};
+use df11::internals::cuda::{self, Resident, image::ImageLayout};
 use df11::{Model, OpenOptions};
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -48,10 +48,10 @@ fn a_decode_allocates_nothing_and_only_launches() {
     let engine = emulator.engine(0);
     let (device, stream) = (emulator.open(0), engine.stream());
     let model = Model::open(golden::model("sharded"), &OpenOptions::default()).unwrap();
-    let layout = Layout::of(&model.groups()[0]).unwrap();
+    let layout = ImageLayout::of(model.group(0).unwrap()).unwrap();
     let (image, dst) = (engine.alloc(layout.image_bytes), engine.alloc(2 * layout.weights + 1024));
     // SAFETY: all memory outlives the stream's work.
-    let resident = unsafe { device.upload(&model, 0, image, layout.image_bytes, stream, None) }.unwrap();
+    let resident = unsafe { device.upload(model.group(0).unwrap(), image, layout.image_bytes, stream, None) }.unwrap();
     engine.synchronise(stream);
     let whole = 2 * layout.weights;
     let ends = resident.ends();

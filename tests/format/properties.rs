@@ -9,10 +9,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use df11::internals::format::SHAPES_KEY;
-use df11::internals::host::{self, DecodeOptions};
 use df11::internals::huffman::decode::Variant;
 use df11::internals::huffman::rows;
-use df11::{Model, OpenOptions};
+use df11::{DecodeOptions, Model, OpenOptions};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 use proptest::collection::vec;
@@ -41,7 +40,8 @@ fn survives(what: &str, work: impl FnOnce()) {
 
 /// Opens bytes as a file and, if that succeeds, decodes, verifies and reads everything.
 fn try_bytes(bytes: Vec<u8>, config: Option<String>) {
-    let options = OpenOptions { config, ..Default::default() };
+    let mut options = OpenOptions::new();
+    options.config = config;
     if let Ok(model) = Model::from_bytes(bytes, &options) {
         let _ = check::exercise(&model, 1);
     }
@@ -274,11 +274,11 @@ fn whatever_is_encoded_opens_verifies_and_decodes() {
         let (encoded, weights) = random_group(&mut Random::new(seed));
         let model = Model::from_bytes(file_of(&encoded), &OpenOptions::default());
         let model = model.unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-        host::verify(&model, 0, 1).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        model.group(0).unwrap().verify(1).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         for variant in variants() {
             let mut found = vec![bf16::ZERO; weights.len()];
-            let options = DecodeOptions { threads: 1, variant: Some(variant) };
-            let result = host::decompress(&model, 0, 0, &mut found, &options);
+            let options = DecodeOptions::new().threads(1).variant(variant);
+            let result = model.group(0).unwrap().decompress(0, &mut found, &options);
             result.unwrap_or_else(|e| panic!("seed {seed}, {}: {e}", variant.name()));
             assert!(found.reinterpret_cast() == &weights[..], "seed {seed}, {}", variant.name());
         }
@@ -326,7 +326,7 @@ fn groups_with_changes_are_refused_or_true() {
                 return;
             };
             let _ = check::exercise(&model, 1);
-            if host::verify(&model, 0, 1).is_err() {
+            if model.group(0).unwrap().verify(1).is_err() {
                 unverified += 1;
                 return;
             }
@@ -374,8 +374,7 @@ fn damaged_models_of_the_reference_do_no_harm() {
         }
         std::fs::write(folder.path().join("config.json"), config).unwrap();
         survives(&format!("seed {seed}, {name}: {what}"), || {
-            let options = OpenOptions { read: seed % 2 == 0, ..Default::default() };
-            match Model::open(folder.path(), &options) {
+            match files::open(folder.path(), seed % 2 == 0) {
                 Err(error) => {
                     assert!(!error.to_string().is_empty());
                     refused += 1;

@@ -11,9 +11,8 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use df11::internals::format::{HASHES_KEY, SHAPES_KEY};
-use df11::internals::host::{self, DecodeOptions};
 use df11::internals::huffman::decode::Variant;
-use df11::{Error, Model, OpenOptions, Status};
+use df11::{DecodeOptions, Error, Model, OpenOptions, Status};
 use half::bf16;
 use support::encoder::{self, Codes, Encoded, Tensor};
 use support::files;
@@ -265,13 +264,13 @@ fn outcome(open: impl FnOnce() -> Result<Model, Error>) -> Option<Refusal> {
         Err(error) => return Some(Refusal { step: Step::Open, error, verify: None }),
     };
     let (mut decoded, mut verified) = (None, None);
-    for (number, group) in model.groups().iter().enumerate() {
+    for group in model.groups() {
         let mut weights = vec![bf16::ZERO; group.element_count() as usize];
         for variant in Variant::ALL.into_iter().filter(|v| v.is_available()) {
-            let options = DecodeOptions { threads: 1, variant: Some(variant) };
-            decoded = decoded.or(host::decompress(&model, number, 0, &mut weights, &options).err());
+            let options = DecodeOptions::new().threads(1).variant(variant);
+            decoded = decoded.or(group.decompress(0, &mut weights, &options).err());
         }
-        verified = verified.or(host::verify(&model, number, 1).err());
+        verified = verified.or(group.verify(1).err());
     }
     match (decoded, verified) {
         (Some(error), verify) => Some(Refusal { step: Step::Decode, error, verify }),
@@ -367,13 +366,12 @@ fn each_is_refused_and_said_why() {
             Files::One(bytes) => bytes.clone(),
             Files::Folder(files) => files.last().unwrap().1.clone(),
         };
-        let read = |read| OpenOptions { read, ..Default::default() };
         let mut ways = vec![
-            ("mapped", outcome_or_panic(|| Model::open(&path, &read(false)))),
-            ("read", outcome_or_panic(|| Model::open(&path, &read(true)))),
+            ("mapped", outcome_or_panic(|| files::open(&path, false))),
+            ("read", outcome_or_panic(|| files::open(&path, true))),
         ];
         if matches!(case.files, Files::One(_)) {
-            ways.push(("in memory", outcome_or_panic(|| Model::from_bytes(bytes.clone(), &read(false)))));
+            ways.push(("in memory", outcome_or_panic(|| Model::from_bytes(bytes.clone(), &OpenOptions::new()))));
         }
         for (way, found) in ways {
             let mut complain = |what: String| wrong.push(format!("{}, {way}: {what}", case.name));

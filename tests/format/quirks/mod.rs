@@ -10,8 +10,7 @@ use crate::support;
 use std::collections::HashMap;
 use std::path::Path;
 
-use df11::internals::host::{self, DecodeOptions};
-use df11::{Dtype, Model, OpenOptions};
+use df11::{DecodeOptions, Dtype, Model, OpenOptions};
 use support::files::{self, Stored};
 use support::golden;
 
@@ -94,16 +93,16 @@ fn open(path: impl AsRef<Path>) -> Model {
 }
 
 fn with_config(config: &str) -> OpenOptions {
-    OpenOptions { config: Some(config.into()), ..OpenOptions::default() }
+    OpenOptions::new().config(config)
 }
 
 /// Opens, verifies and decodes a model of one group. Returns the weights.
 fn decode_only_group(file: Vec<u8>) -> Vec<u16> {
     let model = Model::from_bytes(file, &OpenOptions::default()).unwrap();
     assert_eq!(model.groups().len(), 1);
-    let mut weights = vec![half::bf16::ZERO; model.groups()[0].element_count() as usize];
-    host::decompress(&model, 0, 0, &mut weights, &DecodeOptions::default()).unwrap();
-    host::verify(&model, 0, 1).unwrap();
+    let mut weights = vec![half::bf16::ZERO; model.group(0).unwrap().element_count() as usize];
+    model.group(0).unwrap().decompress(0, &mut weights, &DecodeOptions::default()).unwrap();
+    model.group(0).unwrap().verify(1).unwrap();
     weights.into_iter().map(half::bf16::to_bits).collect()
 }
 
