@@ -87,6 +87,8 @@ pub struct Declared {
 /// Reads every function declaration of the header.
 pub fn functions_of_the_header() -> Vec<Declared> {
     let header = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("include/df11.h")).unwrap();
+    // A macro may go on in the next line.
+    let header = header.replace("\\\n", " ");
     let code: Vec<&str> = header.lines().filter(|line| !line.trim_start().starts_with(['/', '*', '#'])).collect();
     let code = code.join(" ");
     let declared = code.split(';').filter_map(|text| {
