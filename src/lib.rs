@@ -67,12 +67,14 @@
 compile_error!("libdf11 supports 64-bit little-endian targets: DF11 files are little-endian and groups exceed 4 GiB");
 
 #[cfg(all(feature = "cuda", feature = "writer"))]
+#[allow(missing_debug_implementations, reason = "these are C's types")]
 mod capi;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod error;
 mod format;
 mod host;
+#[allow(missing_debug_implementations, reason = "no user has one of them")]
 mod huffman;
 mod progress;
 #[cfg(feature = "writer")]
