@@ -1,8 +1,8 @@
 //! Models out: plain safetensors in, DF11 files out, every byte of every DF11 tensor as the reference compressor
 //! (dfloat11 0.5.0) writes it.
 //!
-//! - [`presets`]: the groupings of published models, and which one a model wants;
-//! - [`plan`]: which tensors make which group, and in which file they go;
+//! - `presets`: the groupings of published models, and which one a model wants;
+//! - `plan`: which tensors make which group, and in which file they go;
 //! - `input`: which files of a folder are the model, and which only go with it;
 //! - `job`: a compression from its beginning to its end;
 //! - `engine`: the work, in bounded memory, on many threads;
