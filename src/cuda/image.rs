@@ -42,7 +42,7 @@
 //!
 //! # Who makes it
 //!
-//! [`write_image`] on the host, in one walk over the codes; or a device, from the file's gaps and positions. [`decode()`] is
+//! [`Group::write_image`](crate::Group::write_image) on the host, in one walk over the codes; or a device, from the file's gaps and positions. [`decode()`] is
 //! the oracle of both and of the decode kernels: it reads an image as a kernel does, one lane after the other, slowly.
 
 mod copy;
@@ -54,7 +54,6 @@ mod write;
 pub use device_table::{DeviceTable, WINDOW};
 pub use layout::{Head, Layout};
 pub use oracle::{Decoded, decode};
-pub use write::{write_image, write_image_part, write_image_raw};
 
 /// The first bytes of every image.
 pub const IMAGE_MAGIC: [u8; 8] = *b"DF11IMG\0";

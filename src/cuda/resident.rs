@@ -7,7 +7,7 @@ use super::driver::DevicePtr;
 use super::image::{ALIGNMENT, Head, Layout, STATE_OFFSET};
 use super::policy::DecodeJob;
 use crate::error::{Error, Result};
-use crate::format::{Group, Model};
+use crate::format::Group;
 
 /// A group's image on a device, ready to be decoded. Dropping it touches no device memory and waits for nothing:
 /// running decodes continue.
@@ -44,13 +44,12 @@ impl Device {
     /// # Safety
     ///
     /// The `image_bytes` bytes at `image` must be memory of this device's context until the resident is dropped and its
-    /// decodes have ended, and hold what [`super::image::write_image`] writes for that group. (The bytes are not
+    /// decodes have ended, and hold what [`Group::write_image`](crate::Group::write_image) writes for that group. (The bytes are not
     /// trusted: other bytes give other weights, and no access outside of image and destination.)
-    pub unsafe fn bind(&self, model: &Model, group: usize, image: DevicePtr, image_bytes: u64) -> Result<Resident> {
-        let group = group_of(model, group)?;
+    pub unsafe fn bind(&self, group: Group, image: DevicePtr, image_bytes: u64) -> Result<Resident> {
         let layout = Layout::of(group)?;
         check_image(&layout, image, image_bytes)?;
-        Ok(Resident::new(self, image, layout, &group.cuts()[1..], Vec::new()))
+        Ok(Resident::new(self, image, layout, &group.data().cuts()[1..], Vec::new()))
     }
 
     /// As [`Device::bind`], without the model. `head` holds the image's first bytes in host memory, at least
@@ -68,14 +67,6 @@ impl Device {
         check_image(head.layout(), image, image_bytes)?;
         Ok(Resident::new(self, image, *head.layout(), head.ends(), Vec::new()))
     }
-}
-
-/// Returns a group by its number.
-pub(super) fn group_of(model: &Model, group: usize) -> Result<&Group> {
-    let groups = model.groups();
-    groups
-        .get(group)
-        .ok_or_else(|| Error::NotFound(format!("there is no group {group}: the model has {}", groups.len())))
 }
 
 /// Checks the device memory of an image.

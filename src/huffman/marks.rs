@@ -557,7 +557,7 @@ mod tests {
         }
     }
 
-    /// A stream of so many codes, and what is to be said of it.
+    /// Makes a stream of `count` codes, and what a walk must report of it.
     fn stream(codes: &CodeTable, count: u64, mut random: u64) -> (Vec<u8>, Said) {
         let (mut bytes, mut said, mut bit) = (Vec::new(), Said::default(), 0u64);
         let mut block = 0;
@@ -586,7 +586,7 @@ mod tests {
         (bytes, said)
     }
 
-    /// Runs of a whole stream, as what is to be said of it cuts it.
+    /// Cuts a whole stream into runs, by what a walk must report of it.
     fn runs<'a>(code: &'a [u8], said: &Said, count: u64) -> [BlockRun<'a>; RUNS] {
         let blocks = said.borders.len() + 1;
         std::array::from_fn(|lane| {

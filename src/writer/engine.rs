@@ -257,7 +257,7 @@ impl<'a> Engine<'a> {
             let (mut tile, mut weight) = (0, 0);
             let mut starts = vec![(0, 0)];
             for &tensor in &spec.tensors {
-                let weights = model.tensors()[tensor].bytes() / 2;
+                let weights = model.tensor_at(tensor).bytes() / 2;
                 tile += weights.div_ceil(STRETCH as u64) as usize;
                 weight += weights;
                 starts.push((tile, weight));
@@ -378,8 +378,8 @@ impl<'a> Engine<'a> {
     fn read<'m>(&self, tile: &Tile, buffer: &'m mut Vec<u16>) -> Result<&'m [u16]> {
         grow(buffer, tile.weights.min(STRETCH), 0, "the weights of a stretch")?;
         let weights = &mut buffer[..tile.weights];
-        let tensor = &self.model.tensors()[tile.tensor];
-        self.model.read_plain(tensor, 2 * tile.in_tensor, bytemuck::cast_slice_mut(weights))?;
+        let tensor = self.model.tensor_at(tile.tensor);
+        tensor.read_plain(2 * tile.in_tensor, bytemuck::cast_slice_mut(weights))?;
         Ok(weights)
     }
 
@@ -395,14 +395,14 @@ impl<'a> Engine<'a> {
     }
 
     fn hash(&self, file: usize, tensor: usize, memory: &mut Memory) -> Result<()> {
-        let source = &self.model.tensors()[tensor];
+        let source = self.model.tensor_at(tensor);
         grow(&mut memory.bytes, PIECE, 0, "a part of a file")?;
         let mut hash = Sha256::new();
         let mut at = 0;
         while at < source.bytes() {
             self.progress.check()?;
             let piece = &mut memory.bytes[..(source.bytes() - at).min(PIECE as u64) as usize];
-            self.model.read_plain(source, at, piece)?;
+            source.read_plain(at, piece)?;
             hash.update(&*piece);
             at += piece.len() as u64;
         }
@@ -420,8 +420,8 @@ impl<'a> Engine<'a> {
             let tile = Self::tile(group, task);
             if (2 * tile.in_tensor).is_multiple_of(AHEAD) {
                 // The disk works while we do, also where one thread does all.
-                let tensor = &self.model.tensors()[tile.tensor];
-                self.model.read_ahead(tensor, 2 * tile.in_tensor, 2 * AHEAD);
+                let tensor = self.model.tensor_at(tile.tensor);
+                tensor.read_ahead(2 * tile.in_tensor, 2 * AHEAD);
             }
             let weights = self.read(&tile, &mut memory.weights)?;
             let mut counts = [0; 256];
@@ -448,7 +448,7 @@ impl<'a> Engine<'a> {
         for counts in counts.iter().flatten() {
             all.iter_mut().zip(counts.iter()).for_each(|(sum, &n)| *sum += n as u64);
         }
-        let sizes: Vec<u64> = group.spec.tensors.iter().map(|&t| self.model.tensors()[t].bytes() / 2).collect();
+        let sizes: Vec<u64> = group.spec.tensors.iter().map(|&t| self.model.tensor_at(t).bytes() / 2).collect();
         match Outline::new(&sizes, &all, live.last, self.settings.variant) {
             Some(outline) => {
                 if let Some(limit) = outline.limited() {
@@ -464,7 +464,7 @@ impl<'a> Engine<'a> {
             None => {
                 let above = |counts: &[u32; 256]| counts[FIRST_POINTER as usize..].iter().any(|&n| n > 0);
                 let tile = counts.iter().position(|c| c.as_deref().is_some_and(above)).unwrap_or(0);
-                let tensor = &self.model.tensors()[Self::tile(group, tile).tensor];
+                let tensor = self.model.tensor_at(Self::tile(group, tile).tensor);
                 let found = all[FIRST_POINTER as usize..].iter().sum::<u64>();
                 let reason = format!(
                     "{found} of its group's {} weights have an exponent of 240 or more (infinities, NaN, magnitudes of \
@@ -557,7 +557,7 @@ impl<'a> Engine<'a> {
         let (tensor, from, len, to) = plan.copies[task];
         grow(&mut memory.bytes, PIECE, 0, "a part of a file")?;
         let bytes = &mut memory.bytes[..len];
-        self.model.read_plain(&self.model.tensors()[tensor], from, bytes)?;
+        self.model.tensor_at(tensor).read_plain(from, bytes)?;
         plan.out.write_at(to, bytes)?;
         self.progress.advance(len as u64);
         self.one_less(number)

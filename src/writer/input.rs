@@ -1,7 +1,7 @@
 //! What is compressed: which files of a folder hold the model, and which only lie beside it.
 
 use crate::error::{Error, Place, Result, shorten};
-use crate::format::{Model, read_text, safetensors_of, weights};
+use crate::format::{INDEX, MAIN, Model, listed, read_text, safetensors_of};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ impl Input {
             let config_place = Place::default();
             return Ok(Input { model, config: None, config_place, parsed, carried, left_behind, folder: None });
         }
-        let (files, mut carried, mut left_behind) = (weights::files(path)?, Vec::new(), Vec::new());
+        let (files, mut carried, mut left_behind) = (listed(path)?, Vec::new(), Vec::new());
         list(path, Path::new(""), &mut carried, &mut left_behind)?;
         left_behind.retain(|file| !files.contains(&path.join(file)));
         let config_path = path.join("config.json");
@@ -73,9 +73,8 @@ impl Input {
                 Model::open_files(&[file], None).map_or(Ok(()), |model| no_groups(&model, path))?;
             }
         }
-        let model = Model::open_files(&files, None)?;
+        let model = Model::open_listed(path, &files)?;
         plain_only(&model, path)?;
-        weights::check(path, &model)?;
         Ok(Input { model, config, config_place, parsed, carried, left_behind, folder: Some(path.to_owned()) })
     }
 
@@ -87,7 +86,7 @@ impl Input {
                 .files()
                 .any(|f| f.file.file_name().is_some_and(|n| n.to_string_lossy().starts_with("diffusion_pytorch_model")))
         };
-        if diffusers || named() { weights::MAIN[1] } else { weights::MAIN[0] }
+        if diffusers || named() { MAIN[1] } else { MAIN[0] }
     }
 
     /// What the source is: names and sizes of its files, and a hash of their headers and of samples of their bytes. A run is gone
@@ -117,14 +116,14 @@ impl Input {
 }
 
 fn plain_only(model: &Model, path: &Path) -> Result<()> {
-    if model.tensors().is_empty() {
+    if model.tensors().len() == 0 {
         return Err(Error::InvalidArgument(format!("'{}' has no tensors", shorten(&path.display().to_string(), 200))));
     }
     no_groups(model, path)
 }
 
 fn no_groups(model: &Model, path: &Path) -> Result<()> {
-    match model.groups().first() {
+    match model.group(0) {
         None => Ok(()),
         Some(group) => Err(Error::InvalidArgument(format!(
             "'{}' is compressed already: it has the group '{}'",
@@ -155,9 +154,9 @@ fn list(root: &Path, below: &Path, carried: &mut Vec<PathBuf>, left: &mut Vec<Pa
         };
         if kind.is_dir() {
             list(root, &path, carried, left)?;
-        } else if weights::MAIN.iter().any(|main| name.strip_suffix(weights::INDEX) == Some(main)) {
+        } else if MAIN.iter().any(|main| name.strip_suffix(INDEX) == Some(main)) {
             // It lists shards that there are no more.
-        } else if is_weights || name.ends_with(weights::INDEX) {
+        } else if is_weights || name.ends_with(INDEX) {
             left.push(path);
         } else if root.join(&path).is_file() {
             carried.push(path);

@@ -54,7 +54,6 @@ impl<'o> Job<'o> {
         let table: Vec<SourceTensor> = input
             .model
             .tensors()
-            .iter()
             .map(|t| SourceTensor { name: t.name(), dtype: t.dtype(), elements: t.shape().iter().product() })
             .collect();
         let (patterns, preset) = match (&options.patterns, &options.preset) {
@@ -99,11 +98,11 @@ impl<'o> Job<'o> {
             }
         }
         let groups = plan.groups.iter().map(|g| GroupSpec { name: g.name.clone(), tensors: g.members.clone() });
-        let config = config::merged(input.config.as_deref(), &input.config_place, &patterns.to_json())?;
+        let config = config::merged(input.config.as_deref(), &input.config_place, &patterns.to_value())?;
         let identity = json!({
             "version": 1,
             "source": input.identity()?,
-            "patterns": patterns.to_json(),
+            "patterns": patterns.to_value(),
             "parts": options.part.count,
             "hashes": options.hashes,
             "shapes": options.shapes,
@@ -145,7 +144,7 @@ impl<'o> Job<'o> {
     }
 
     fn bytes(&self, tensors: &[usize]) -> u64 {
-        tensors.iter().map(|&t| self.input.model.tensors()[t].bytes()).sum()
+        tensors.iter().map(|&t| self.input.model.tensor_at(t).bytes()).sum()
     }
 
     pub fn run(self, progress: &Progress) -> Result<Report> {
@@ -252,14 +251,14 @@ impl<'o> Job<'o> {
             Err(_) => return Ok(None),
         };
         // What is asked for and was not then would have to be written.
-        let lacks = |t: &Tensor| {
-            let shape = || self.input.model.find_tensor(t.name()).map(|n| self.input.model.tensors()[n].shape());
+        let lacks = |t: Tensor| {
+            let shape = || self.input.model.find_tensor(t.name()).map(Tensor::shape);
             self.options.hashes && t.sha256().is_none() || self.options.shapes && shape() != Some(t.shape())
         };
-        if model.tensors().iter().any(lacks) {
+        if model.tensors().any(lacks) {
             return Ok(None);
         }
-        let options = VerifyOptions { threads: self.options.threads };
+        let options = VerifyOptions::new().threads(self.options.threads);
         let verified = host::verify_model(&model, Some(&self.input.model), &options, progress, &mut |_| {});
         match verified {
             Err(error) if is_no_answer(&error) => return Err(error),
@@ -308,7 +307,7 @@ impl<'o> Job<'o> {
     }
 
     fn left_group(&self, unfit: Unfit) -> LeftGroup {
-        let tensor = self.input.model.tensors()[unfit.tensor].name().to_owned();
+        let tensor = self.input.model.tensor_at(unfit.tensor).name().to_owned();
         LeftGroup { group: self.groups[unfit.group].name.clone(), tensor, reason: unfit.reason }
     }
 
@@ -590,11 +589,11 @@ impl<'o> Job<'o> {
 
     /// What can be told before and beside the files.
     fn report(&self, left: &[LeftGroup]) -> Report {
-        let tensors = self.input.model.tensors();
-        let name = |t: usize| tensors[t].name().to_owned();
+        let model = &self.input.model;
+        let name = |t: usize| model.tensor_at(t).name().to_owned();
         let mut report = Report {
             preset: self.preset.clone(),
-            source_bytes: tensors.iter().map(|t| t.bytes()).sum(),
+            source_bytes: model.tensors().map(|t| t.bytes()).sum(),
             dropped: self.dropped.iter().map(|&(head, embedding)| (name(head), name(embedding))).collect(),
             unmatched_patterns: self.plan.unmatched_patterns.clone(),
             left_behind: self.input.left_behind.clone(),
@@ -620,7 +619,7 @@ impl<'o> Job<'o> {
         for left in left {
             let tensors = groups.get(&left.group[..]).into_iter().flat_map(|g| &g.tensors);
             plain.extend(tensors.map(|&t| LeftPlain {
-                tensor: self.input.model.tensors()[t].name().to_owned(),
+                tensor: self.input.model.tensor_at(t).name().to_owned(),
                 group: left.group.clone(),
                 reason: left.reason.clone(),
             }));
@@ -640,7 +639,7 @@ impl<'o> Job<'o> {
                 report.packed_bytes += group.packed_bytes();
             }
             report.written_bytes += model.files().map(|f| f.bytes).sum::<u64>();
-            there.extend(model.tensors().iter().map(|t| (t.name().to_owned(), (t.dtype(), t.bytes()))));
+            there.extend(model.tensors().map(|t| (t.name().to_owned(), (t.dtype(), t.bytes()))));
         }
         report.weight_bytes = 2 * report.weights;
         Ok(there)
@@ -649,7 +648,7 @@ impl<'o> Job<'o> {
     /// Every tensor of the source is there under its name, as large as it was.
     fn check_whole(&self, there: &HashMap<String, (Dtype, u64)>) -> Result<()> {
         let is_dropped = |number: usize| self.dropped.iter().any(|&(head, _)| head == number);
-        for (number, tensor) in self.input.model.tensors().iter().enumerate() {
+        for (number, tensor) in self.input.model.tensors().enumerate() {
             if !is_dropped(number) && there.get(tensor.name()) != Some(&(tensor.dtype(), tensor.bytes())) {
                 let place = Place::file(self.folder.display().to_string()).tensor(tensor.name());
                 return Err(Error::corrupt(place, "the written model lacks this tensor of the source"));
@@ -690,14 +689,14 @@ fn differs(file: &Path) -> Error {
 fn dropped(model: &Model, plan: &Plan) -> Result<Vec<(usize, usize)>> {
     let mut equal = Vec::new();
     for head in &plan.dropped {
-        let (a, b) = (&model.tensors()[head.tensor], &model.tensors()[head.embedding]);
+        let (a, b) = (model.tensor_at(head.tensor), model.tensor_at(head.embedding));
         let (mut x, mut y) = (vec![0; 1 << 20], vec![0; 1 << 20]);
         let mut at = 0;
         let mut same = a.bytes() == b.bytes();
         while same && at < a.bytes() {
             let len = (a.bytes() - at).min(x.len() as u64) as usize;
-            model.read_plain(a, at, &mut x[..len])?;
-            model.read_plain(b, at, &mut y[..len])?;
+            a.read_plain(at, &mut x[..len])?;
+            b.read_plain(at, &mut y[..len])?;
             same = x[..len] == y[..len];
             at += len as u64;
         }

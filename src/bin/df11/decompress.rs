@@ -7,9 +7,8 @@
 use crate::output::OutputFile;
 use crate::terminal::{Progress, bytes, clean, counted, print, took};
 use crate::{Common, Failure, Threads, interrupt};
-use df11::host::{self, DecodeOptions};
-use df11::internals::format::{FileLayout, LayoutTensor};
-use df11::{Model, Tensor};
+use df11::writer::{FileLayout, LayoutTensor};
+use df11::{DecodeOptions, Model, Tensor};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -45,7 +44,7 @@ pub struct DecompressArgs {
 /// Runs the subcommand.
 pub fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure> {
     let start = Instant::now();
-    let model = common.open_to_stream(&args.model)?;
+    let model = common.open(&args.model)?;
     let (layout, tensors) = lay_out(&model)?;
     let beside = config_beside(&args.model);
     let inputs = model.files().map(|f| f.file).chain(common.config()).chain(beside.iter().map(PathBuf::as_path));
@@ -56,8 +55,8 @@ pub fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure> {
     }
     output.reserve(layout.bytes())?;
     let progress = Progress::new("decompressing", data_bytes(&layout), common.quiet());
-    let options = DecodeOptions { threads: args.threads.count(), ..DecodeOptions::default() };
-    stream(&model, &layout, &tensors, &output, &options, &progress)?;
+    let options = DecodeOptions::new().threads(args.threads.count());
+    stream(&layout, &tensors, &output, &options, &progress)?;
     output.commit()?;
     drop(progress);
     if common.quiet() {
@@ -91,8 +90,8 @@ fn would_join(output: &Path, model: &Path) -> bool {
 }
 
 /// What the file will be: every tensor of the model, in the order of their bytes.
-fn lay_out(model: &Model) -> Result<(FileLayout, Vec<&Tensor>), Failure> {
-    let tensor = |t: &Tensor| LayoutTensor {
+fn lay_out(model: &Model) -> Result<(FileLayout, Vec<Tensor<'_>>), Failure> {
+    let tensor = |t: Tensor| LayoutTensor {
         name: t.name().to_owned(),
         dtype: t.dtype(),
         shape: t.shape().to_vec(),
@@ -100,8 +99,8 @@ fn lay_out(model: &Model) -> Result<(FileLayout, Vec<&Tensor>), Failure> {
     };
     // Without this word some versions of transformers refuse a file.
     let format = [("format".to_owned(), "pt".to_owned())].into();
-    let layout = FileLayout::new(model.tensors().iter().map(tensor).collect(), &format)?;
-    let by_name = |(t, _): (&LayoutTensor, u64)| model.find_tensor(&t.name).map(|i| &model.tensors()[i]);
+    let layout = FileLayout::new(model.tensors().map(tensor).collect(), &format)?;
+    let by_name = |(t, _): (&LayoutTensor, u64)| model.find_tensor(&t.name);
     let tensors = layout.tensors().filter_map(by_name).collect();
     Ok((layout, tensors))
 }
@@ -124,9 +123,8 @@ impl Buffer {
 
 /// Writes the whole file.
 fn stream(
-    model: &Model,
     layout: &FileLayout,
-    tensors: &[&Tensor],
+    tensors: &[Tensor],
     output: &OutputFile,
     options: &DecodeOptions,
     progress: &Progress,
@@ -148,7 +146,7 @@ fn stream(
             .spawn_scoped(scope, move || write(file, &full, &give_back))
             .map_err(|e| Failure::cannot(format!("cannot start a thread: {e}")))?;
         // Ends by itself if the writer has gone, whose error is then the one to tell.
-        let filled = fill(model, tensors, &empty, send, options, progress);
+        let filled = fill(tensors, &empty, send, options, progress);
         let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         written.map_err(fail).and(filled)
     })
@@ -174,8 +172,7 @@ fn write(mut file: &File, full: &Receiver<Buffer>, give_back: &Sender<Buffer>) -
 
 /// Fills buffers with the tensors' bytes and sends them off.
 fn fill(
-    model: &Model,
-    tensors: &[&Tensor],
+    tensors: &[Tensor],
     empty: &Receiver<Buffer>,
     send: SyncSender<Buffer>,
     options: &DecodeOptions,
@@ -190,7 +187,7 @@ fn fill(
             let room = buffer.bytes().get_mut(filled..).unwrap_or_default();
             let len = (tensor.bytes() - done).min(room.len() as u64) as usize;
             // Types come widest first, so a weight is never cut in two by the end of a buffer, which is a multiple of 8.
-            host::read_tensor(model, tensor, done, &mut room[..len], options)?;
+            tensor.read(done, &mut room[..len], options)?;
             buffer.filled += len;
             done += len as u64;
             if buffer.filled == buffer.bytes().len() {

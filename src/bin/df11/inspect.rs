@@ -42,7 +42,7 @@ pub struct InspectArgs {
 
 /// Runs the subcommand.
 pub fn run(args: &InspectArgs, common: &Common) -> Result<(), Failure> {
-    let model = if args.plot.is_some() { common.open_to_stream(&args.model)? } else { common.open(&args.model)? };
+    let model = common.open(&args.model)?;
     let summary = Summary::new(&args.model, &model);
     // The picture first: if it cannot be drawn, nothing but the reason is printed.
     if let Some(to) = &args.plot {

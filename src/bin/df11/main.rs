@@ -64,10 +64,6 @@ pub(crate) struct Common {
     /// inside its groups get their names
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Read the files piece by piece instead of mapping them into memory: safe against files that are cut short while
-    /// they are used. What decodes (decompress, verify, inspect --plot) does so anyway
-    #[arg(long, global = true)]
-    read: bool,
     /// Accept a model that says it was written by an unknown version of the compressor
     #[arg(long, global = true)]
     any_version: bool,
@@ -96,22 +92,16 @@ impl Threads {
 }
 
 impl Common {
-    /// Opens the model to look at it.
+    /// Opens the model. Its files are read, never mapped: that is as fast where each byte is used once, and a mapped file
+    /// would count as this process's memory, all of it in the end.
     pub fn open(&self, path: &Path) -> Result<Model, Failure> {
         Ok(Model::open(path, &self.options()?)?)
-    }
-
-    /// Opens the model to go through all of it. Its files are read, never mapped: that is as fast where each byte is
-    /// used once, and a mapped file would count as this process's memory, all of it in the end.
-    pub fn open_to_stream(&self, path: &Path) -> Result<Model, Failure> {
-        Ok(Model::open(path, &OpenOptions { read: true, ..self.options()? })?)
     }
 
     /// Opens what the model is compared with. A config given on the command line is not meant for it, and if it is bad,
     /// that says nothing about the model.
     pub fn open_original(&self, path: &Path) -> Result<Model, Failure> {
-        let options = OpenOptions { read: true, any_version: true, indexed: true, config: None };
-        Model::open(path, &options).map_err(|e| Failure::cannot(format!("the original cannot be used: {e}")))
+        Model::open_original(path).map_err(|e| Failure::cannot(format!("the original cannot be used: {e}")))
     }
 
     fn options(&self) -> Result<OpenOptions, Failure> {
@@ -119,8 +109,11 @@ impl Common {
             std::fs::read_to_string(path)
                 .map_err(|e| Failure::cannot(format!("cannot read the config '{}': {e}", path.display())))
         };
-        let config = self.config.as_ref().map(read).transpose()?;
-        Ok(OpenOptions { read: self.read, any_version: self.any_version, config, indexed: false })
+        let options = OpenOptions::new().any_version(self.any_version);
+        Ok(match self.config.as_ref().map(read).transpose()? {
+            Some(config) => options.config(config),
+            None => options,
+        })
     }
 
     /// Whether only what is bad should be said.

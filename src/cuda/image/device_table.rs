@@ -291,7 +291,7 @@ mod tests {
         }
     }
 
-    /// A table of words, right-aligned bits and lengths, for the exponents from 0 on.
+    /// Makes a table of words, right-aligned bits and lengths, for the exponents from 0.
     fn codes(words: &[(u64, u32)]) -> CodeTable {
         let code = |(i, &(bits, len)): (usize, &(u64, u32))| Code {
             bits: (bits << (32 - len)) as u32,
@@ -301,7 +301,7 @@ mod tests {
         CodeTable::new(words.iter().enumerate().map(code).collect()).unwrap()
     }
 
-    /// A complete code of so many words, by splitting words at random, preferably a long one.
+    /// Makes a complete code of `count` words, by splitting words at random, preferably a long one.
     fn complete(random: &mut Random, count: usize, depth: u64) -> Vec<(u64, u32)> {
         let mut words = vec![(0, 1), (1, 1)];
         while words.len() < count {

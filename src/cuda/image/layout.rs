@@ -88,21 +88,21 @@ impl Layout {
     ///
     /// `UnsupportedFormat` for a code that takes more tables than a device's memory for them holds. No code that gives each
     /// exponent one word does: see [`DeviceTable`].
-    pub fn of(group: &Group) -> Result<Layout> {
+    pub fn of(group: Group) -> Result<Layout> {
         let too_many = || Error::UnsupportedFormat {
             reason: format!(
                 "group '{}' cannot be decoded on a device: its look-up rows hold {} code words",
                 shorten(group.name(), 80),
-                group.codes().codes().len()
+                group.data().codes().codes().len()
             ),
             place: Default::default(),
         };
-        let shape = Shape::of(group.codes()).ok_or_else(too_many)?;
+        let shape = Shape::of(group.data().codes()).ok_or_else(too_many)?;
         let sizes = Sizes {
             weights: group.element_count(),
-            code_bytes: group.member(Member::EncodedExponent).len,
-            tensors: group.cuts().len() as u32 - 1,
-            longest: group.codes().longest(),
+            code_bytes: group.data().member(Member::EncodedExponent).len,
+            tensors: group.data().cuts().len() as u32 - 1,
+            longest: group.data().codes().longest(),
             second_bits: shape.second_bits,
             table_bytes: shape.bytes(),
         };
@@ -194,10 +194,11 @@ impl Head {
     /// # Errors
     ///
     /// As [`Layout::of`].
-    pub fn of(group: &Group) -> Result<Head> {
+    pub fn of(group: Group) -> Result<Head> {
         let layout = Layout::of(group)?;
-        let table = DeviceTable::new(group.codes()).ok_or_else(|| Error::Internal("a shape, but no table".into()))?;
-        Ok(Head { layout, ends: group.cuts()[1..].to_vec(), table })
+        let table =
+            DeviceTable::new(group.data().codes()).ok_or_else(|| Error::Internal("a shape, but no table".into()))?;
+        Ok(Head { layout, ends: group.data().cuts()[1..].to_vec(), table })
     }
 
     /// Reads a head from an image's first bytes, which must hold at least the whole head. They are treated as untrusted

@@ -7,7 +7,7 @@
 use super::copy;
 use super::*;
 use crate::error::{Error, Result};
-use crate::format::{Group, Member, Model, position};
+use crate::format::{Group, Member, position};
 use crate::host::{BlockWalk, blocks_of, run_threads};
 use crate::huffman::marks::{self, BYTES_AFTER, BlockRun, Marker, RUNS, Visitor};
 use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, fence};
@@ -21,90 +21,93 @@ const BATCH_BLOCKS: usize = 16 * RUNS;
 /// The same where files are read, and buffers are to be small.
 const BATCH_BLOCKS_READ: usize = 2 * RUNS;
 
-/// Writes the image of a group into `dst`, of which the first [`Layout::image_bytes`] bytes are used, on `threads` threads
-/// (0 means 1) including the calling one. They live for the call only.
-///
-/// Every code is walked: what is written decodes, and decodes to what the host decodes. The call allocates less than
-/// 100 KiB for each thread, and less than 1 MB where files are read instead of mapped.
-///
-/// # Errors
-///
-/// `NotFound` for the group's number; `BufferTooSmall`; `UnsupportedFormat` as for [`Layout::of`]; `Corrupt` if the codes
-/// contradict the positions, or the first gap of a block (other gaps are not read); `Io` where files are read. After an
-/// error the header is zeros, so that the image cannot be bound.
-pub fn write_image(model: &Model, group: usize, dst: &mut [u8], threads: usize) -> Result<()> {
-    // SAFETY: the slice can be written, by this call alone.
-    unsafe { write_image_raw(model, group, dst.as_mut_ptr(), dst.len() as u64, threads) }
-}
+impl Group<'_> {
+    /// Returns the layout of the group's image. Walks no codes, and allocates nothing.
+    ///
+    /// # Errors
+    ///
+    /// `UnsupportedFormat` for a group that no image can hold. No known compressor writes such groups.
+    pub fn image_layout(self) -> Result<Layout> {
+        Layout::of(self)
+    }
 
-/// As [`write_image`], into memory that need not be initialised.
-///
-/// # Safety
-///
-/// `dst_bytes` bytes at `dst` can be written by any thread, and nobody else uses them during the call.
-pub unsafe fn write_image_raw(model: &Model, group: usize, dst: *mut u8, dst_bytes: u64, threads: usize) -> Result<()> {
-    let image = ImageWriter::new(model, group, dst, dst_bytes)?;
-    // More parts than threads, because threads do not always run equally fast.
-    let parts = if threads > 1 { (4 * threads).min(image.blocks.max(1)) } else { 1 };
-    let next = AtomicUsize::new(0);
-    let result = run_threads(threads.clamp(1, parts), || {
-        loop {
-            let part = next.fetch_add(1, Ordering::Relaxed);
-            if part >= parts {
-                return Ok(());
+    /// Writes the group's image into `dst`, of which the first `image_bytes` bytes are used, on `threads` threads
+    /// (0 means 1) including the calling one. They live for the call only.
+    ///
+    /// Every code is walked: what is written decodes, and decodes to what the host decodes. The call allocates less than
+    /// 100 KiB for each thread, and less than 1 MB where files are read instead of mapped.
+    ///
+    /// # Errors
+    ///
+    /// `BufferTooSmall`; `UnsupportedFormat` as for [`Group::image_layout`]; `Corrupt` if the codes
+    /// contradict the positions, or the first gap of a block (other gaps are not read); `Io` where files are read. After an
+    /// error the header is zeros, so that the image cannot be bound.
+    pub fn write_image(self, dst: &mut [u8], threads: usize) -> Result<()> {
+        // SAFETY: the slice can be written, by this call alone.
+        unsafe { self.write_image_raw(dst.as_mut_ptr(), dst.len() as u64, threads) }
+    }
+
+    /// As [`Group::write_image`], into memory that need not be initialised.
+    ///
+    /// # Safety
+    ///
+    /// `dst_bytes` bytes at `dst` can be written by any thread, and nobody else uses them during the call.
+    pub unsafe fn write_image_raw(self, dst: *mut u8, dst_bytes: u64, threads: usize) -> Result<()> {
+        let image = ImageWriter::new(self, dst, dst_bytes)?;
+        // More parts than threads, because threads do not always run equally fast.
+        let parts = if threads > 1 { (4 * threads).min(image.blocks.max(1)) } else { 1 };
+        let next = AtomicUsize::new(0);
+        let result = run_threads(threads.clamp(1, parts), || {
+            loop {
+                let part = next.fetch_add(1, Ordering::Relaxed);
+                if part >= parts {
+                    return Ok(());
+                }
+                // After a failure the other threads take no more parts.
+                image.part(part, parts).inspect_err(|_| next.store(parts, Ordering::Relaxed))?;
             }
-            // After a failure the other threads take no more parts.
-            image.part(part, parts).inspect_err(|_| next.store(parts, Ordering::Relaxed))?;
-        }
-    });
-    let head = match &result {
-        Ok(()) => &image.head.bytes()[..],
-        Err(_) => &[0; HEADER_BYTES],
-    };
-    image.put(0, head);
-    result
-}
-
-/// Writes one of `parts` parts of an image, for callers with threads of their own: each part is written by one call, in any
-/// order or at the same time. Together they write the bytes that [`write_image`] writes, which are the same for any number
-/// of parts. Part 0 writes the head.
-///
-/// # Errors
-///
-/// As [`write_image`], and `InvalidArgument` for a part that is not below `parts`. **If any part fails, the bytes are no
-/// image**, whatever the others wrote: a part knows nothing of the others, and part 0 writes a head that can be bound. A
-/// part that fails writes zeros over its own share of the index, and part 0 over the header, so that a kernel that is
-/// launched anyway reports `DF11_CORRUPT`.
-///
-/// # Safety
-///
-/// `dst_bytes` bytes at `dst` can be written, and nobody else uses the bytes of this part during the call.
-pub unsafe fn write_image_part(
-    model: &Model,
-    group: usize,
-    dst: *mut u8,
-    dst_bytes: u64,
-    part: u64,
-    parts: u64,
-) -> Result<()> {
-    if part >= parts {
-        return Err(Error::InvalidArgument(format!("there is no part {part} of {parts} parts")));
-    }
-    let image = ImageWriter::new(model, group, dst, dst_bytes)?;
-    // Parts beyond the number of blocks are empty: a part smaller than one block would be.
-    let most = image.blocks.max(1) as u64;
-    let result = if part < most { image.part(part as usize, parts.min(most) as usize) } else { Ok(()) };
-    if part == 0 {
-        let head = if result.is_ok() { &image.head.bytes()[..] } else { &[0; HEADER_BYTES] };
+        });
+        let head = match &result {
+            Ok(()) => &image.head.bytes()[..],
+            Err(_) => &[0; HEADER_BYTES],
+        };
         image.put(0, head);
+        result
     }
-    result
+
+    /// Writes one of `parts` parts of an image, for callers with threads of their own: each part is written by one call, in any
+    /// order or at the same time. Together they write the bytes that [`Group::write_image`] writes, which are the same for any number
+    /// of parts. Part 0 writes the head.
+    ///
+    /// # Errors
+    ///
+    /// As [`Group::write_image`], and `InvalidArgument` for a part that is not below `parts`. **If any part fails, the bytes are no
+    /// image**, whatever the others wrote: a part knows nothing of the others, and part 0 writes a head that can be bound. A
+    /// part that fails writes zeros over its own share of the index, and part 0 over the header, so that a kernel that is
+    /// launched anyway reports `DF11_CORRUPT`.
+    ///
+    /// # Safety
+    ///
+    /// `dst_bytes` bytes at `dst` can be written, and nobody else uses the bytes of this part during the call.
+    pub unsafe fn write_image_part(self, dst: *mut u8, dst_bytes: u64, part: u64, parts: u64) -> Result<()> {
+        if part >= parts {
+            return Err(Error::InvalidArgument(format!("there is no part {part} of {parts} parts")));
+        }
+        let image = ImageWriter::new(self, dst, dst_bytes)?;
+        // Parts beyond the number of blocks are empty: a part smaller than one block would be.
+        let most = image.blocks.max(1) as u64;
+        let result = if part < most { image.part(part as usize, parts.min(most) as usize) } else { Ok(()) };
+        if part == 0 {
+            let head = if result.is_ok() { &image.head.bytes()[..] } else { &[0; HEADER_BYTES] };
+            image.put(0, head);
+        }
+        result
+    }
 }
 
 /// A writer of one image, shared by the threads that write its parts.
 struct ImageWriter<'a> {
-    model: &'a Model,
-    group: &'a Group,
+    group: Group<'a>,
     head: Head,
     dst: *mut u8,
     /// The number of blocks to walk.
@@ -115,16 +118,13 @@ struct ImageWriter<'a> {
 unsafe impl Sync for ImageWriter<'_> {}
 
 impl<'a> ImageWriter<'a> {
-    fn new(model: &'a Model, group: usize, dst: *mut u8, dst_bytes: u64) -> Result<Self> {
-        let Some(group) = model.groups().get(group) else {
-            return Err(Error::NotFound(format!("there is no group {group}: the model has {}", model.groups().len())));
-        };
+    fn new(group: Group<'a>, dst: *mut u8, dst_bytes: u64) -> Result<Self> {
         let head = Head::of(group)?;
         let needed = head.layout().image_bytes;
         if dst_bytes < needed {
             return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: dst_bytes });
         }
-        Ok(ImageWriter { model, group, head, dst, blocks: blocks_of(group) })
+        Ok(ImageWriter { group, head, dst, blocks: blocks_of(group) })
     }
 
     /// Writes bytes of the image.
@@ -171,7 +171,7 @@ impl<'a> ImageWriter<'a> {
             self.zero(layout.signs + layout.weights, layout.image_bytes);
         }
         let mut writer = PartWriter::new(self).inspect_err(|_| self.spoil(from, to))?;
-        let step = if self.model.mapped() { BATCH_BLOCKS } else { BATCH_BLOCKS_READ };
+        let step = if self.group.model().mapped() { BATCH_BLOCKS } else { BATCH_BLOCKS_READ };
         for batch in (from..to).step_by(step) {
             let end = (batch + step).min(to);
             let code_end = if end == self.blocks { layout.code_bytes } else { (end * BLOCK_BYTES) as u64 };
@@ -186,7 +186,7 @@ impl<'a> ImageWriter<'a> {
     /// Writes zeros over the index of a part.
     fn spoil(&self, from: usize, to: usize) {
         let layout = self.head.layout();
-        let positions = self.group.positions(self.model.sources());
+        let positions = self.group.positions();
         let weight = |block| position(positions, block).min(layout.weights);
         let (from, to) = (weight(from), weight(to).max(weight(from)));
         self.zero(layout.lanes + 2 * from.div_ceil(LANE_WEIGHTS), layout.lanes + 2 * to.div_ceil(LANE_WEIGHTS));
@@ -208,8 +208,8 @@ impl<'a> PartWriter<'a> {
     fn new(image: &'a ImageWriter<'a>) -> Result<Self> {
         Ok(PartWriter {
             image,
-            positions: image.group.positions(image.model.sources()),
-            marker: Marker::new(image.group.codes())?,
+            positions: image.group.positions(),
+            marker: Marker::new(image.group.data().codes())?,
             code_buffer: Vec::new(),
             gap_buffer: Vec::new(),
             sign_buffer: Vec::new(),
@@ -221,8 +221,8 @@ impl<'a> PartWriter<'a> {
     fn batch(&mut self, blocks: Range<usize>, code_end: u64, weights: Range<u64>) -> Result<()> {
         let PartWriter { image, positions, marker, code_buffer, gap_buffer, sign_buffer } = self;
         let Range { start: from, end: to } = blocks;
-        let (group, sources, layout) = (image.group, image.model.sources(), image.head.layout());
-        let (code, gaps) = (group.member(Member::EncodedExponent), group.member(Member::Gaps));
+        let (group, sources, layout) = (image.group, image.group.model().sources(), image.head.layout());
+        let (code, gaps) = (group.data().member(Member::EncodedExponent), group.data().member(Member::Gaps));
         let start = (from * BLOCK_BYTES) as u64;
         let len = (((to - from) * BLOCK_BYTES + BYTES_AFTER) as u64).min(code.len - start);
         let codes = sources[code.file].bytes(code.offset + start, len, code_buffer)?;
@@ -230,9 +230,9 @@ impl<'a> PartWriter<'a> {
         let gap_len = (((to - from + 1) * GAP_BYTES_PER_BLOCK) as u64).min(gaps.len - gap_start);
         let gap_bytes = sources[gaps.file].bytes(gaps.offset + gap_start, gap_len, gap_buffer)?;
 
-        let signs = group.member(Member::SignMantissa);
+        let signs = group.data().member(Member::SignMantissa);
         let count = weights.end - weights.start;
-        if !image.model.mapped() && sign_buffer.capacity() == 0 {
+        if !image.group.model().mapped() && sign_buffer.capacity() == 0 {
             // The shares of batches differ by little; a buffer that grows would take twice as much for a moment.
             let bytes = count + 64;
             let out_of_memory = |_| Error::OutOfMemory { bytes, what: "a part of a file" };
@@ -270,8 +270,8 @@ impl<'a> PartWriter<'a> {
         });
         if (from == 0 && gap(0) != Some(0)) || !marker.walk(runs, &mut index) {
             // The slower walk finds the fault, from one block earlier: it may be the first gap or position.
-            BlockWalk::new(image.model, group).range(from.saturating_sub(1), to)?;
-            let place = group.place(sources, Member::EncodedExponent, start);
+            BlockWalk::new(group).range(from.saturating_sub(1), to)?;
+            let place = group.place(Member::EncodedExponent, start);
             return Err(Error::corrupt(place, "the codes have changed since the model was opened"));
         }
         // The codes are in a cache now.

@@ -45,7 +45,7 @@ impl Engine<'_> {
         }
         let mut sources = HashMap::new();
         for &t in &plain {
-            let tensor = &self.model.tensors()[t];
+            let tensor = self.model.tensor_at(t);
             sources.insert(tensor.name(), t);
             tensors.push(LayoutTensor {
                 name: tensor.name().into(),
@@ -112,10 +112,10 @@ impl Engine<'_> {
     fn metadata(&self, file: &OutFile, fit: &[usize], plain: &[usize]) -> BTreeMap<String, String> {
         let mut metadata = file.spec.metadata.clone();
         let packed = || fit.iter().flat_map(|&g| &self.groups[g].spec.tensors);
-        let name = |t: &usize| self.model.tensors()[*t].name().to_owned();
+        let name = |t: &usize| self.model.tensor_at(*t).name().to_owned();
         if self.settings.shapes && !fit.is_empty() {
             let shapes: BTreeMap<String, &[u64]> =
-                packed().map(|t| (name(t), self.model.tensors()[*t].shape())).collect();
+                packed().map(|t| (name(t), self.model.tensor_at(*t).shape())).collect();
             metadata.insert(SHAPES_KEY.into(), serde_json::json!(shapes).to_string());
         }
         if self.settings.hashes {

@@ -1,11 +1,8 @@
 //! Modules, functions and launches: what the posed driver compiles, what a launch may ask for, lazy loading.
 
-#[macro_use]
-mod driver_support;
-
 use std::ffi::{CStr, CString, c_void};
 
-use driver_support::*;
+use crate::support::*;
 
 /// Loads a text, and returns the code.
 fn code_of(ptx: &str) -> i32 {
@@ -14,7 +11,7 @@ fn code_of(ptx: &str) -> i32 {
     code!(cuModuleLoadData(&mut 0, text.as_ptr().cast()))
 }
 
-/// The same PTX with another version and target.
+/// Returns the same PTX with another version and target.
 fn with(version: &str, target: &str) -> String {
     PTX.replace(".version 8.0", &format!(".version {version}")).replace("sm_75", target)
 }
@@ -53,7 +50,7 @@ fn the_error_log_says_what_was_wrong() {
     assert_eq!(values[0] as usize, log.len() + 1);
 }
 
-/// An ELF header such as NVRTC 12.9 gives a cubin for that architecture.
+/// Returns an ELF header such as NVRTC 12.9 gives a cubin for that architecture.
 fn cubin(sm: u8) -> [u8; 64] {
     let mut bytes = [0; 64];
     bytes[..4].copy_from_slice(b"\x7fELF");
@@ -93,7 +90,7 @@ fn cubins_are_refused_or_run_as_the_ptx_that_is_told() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// A folder of this test's own.
+/// Returns a folder of this test's own.
 fn tempfile() -> std::path::PathBuf {
     let folder = std::env::temp_dir().join(format!("df11-emulator-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

@@ -1,12 +1,9 @@
 //! Deferred streams: what is not waited for has not happened; events and the legacy stream order what they should.
 
-#[macro_use]
-mod driver_support;
-
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use driver_support::*;
+use crate::support::*;
 
 #[test]
 fn work_runs_when_somebody_waits() {

@@ -1,18 +1,18 @@
 //! Control flow: branches that divide a warp, tables, calls, barriers, and the operations of a warp.
 
-mod support;
+use crate::support;
 
 use df11_emulator::ptx::{Module, Options};
 use support::{HEAD, Setup, kernel, launch, words};
 
-/// The word of every thread, computed anew.
+/// Returns the word of every thread, computed anew.
 fn each(threads: u32, word: impl Fn(u32) -> u32) -> Vec<u32> {
     (0..threads).map(word).collect()
 }
 
 #[test]
 fn divided_lanes_meet_again() {
-    // Collatz steps: every lane leaves the loop at its own time, and all meet at the vote behind it.
+    // Collatz steps: every lane leaves the loop at its own time, and all meet at the vote after it.
     let body = "
         add.u32 %r1, %t, 1; mov.u32 %r0, 0;
         L: setp.eq.u32 %p1, %r1, 1; @%p1 bra DONE;

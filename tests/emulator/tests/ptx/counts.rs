@@ -1,6 +1,6 @@
 //! Counts that are known by hand: instructions, sectors, rounds of shared memory.
 
-mod support;
+use crate::support;
 
 use df11_emulator::ptx::{Counts, LineCounts, Options};
 use support::{BODY, Setup, kernel, launch};

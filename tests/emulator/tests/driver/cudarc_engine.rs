@@ -46,7 +46,7 @@ fn cudarc_works_on_the_emulator() {
         std::os::unix::fs::symlink(&library, folder.join(name)).unwrap();
     }
     let output = Command::new(here)
-        .args(["--exact", "cudarc_works_on_the_emulator", "--nocapture"])
+        .args(["--exact", "cudarc_engine::cudarc_works_on_the_emulator", "--nocapture"])
         .env(SECOND, "1")
         .env("LD_LIBRARY_PATH", &folder)
         .env("DF11_EMULATOR_DRIVER", "12000")

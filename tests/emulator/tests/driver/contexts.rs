@@ -1,11 +1,8 @@
 //! The driver's pose, its devices and contexts, and its handles.
 
-#[macro_use]
-mod driver_support;
-
 use std::ffi::{CStr, CString, c_char};
 
-use driver_support::*;
+use crate::support::*;
 
 #[test]
 fn nothing_works_before_init_but_what_needs_none() {

@@ -1,6 +1,6 @@
 //! Texts that cannot be read: each error names its line and what is wrong. Nothing is skipped that might matter.
 
-mod support;
+use crate::support;
 
 use df11_emulator::ptx::Module;
 use support::{BODY, HEAD, kernel};

@@ -1,12 +1,9 @@
 //! Stream capture in its three modes: what becomes a node, what is refused with which code, and what breaks a capture.
 
-#[macro_use]
-mod driver_support;
-
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use driver_support::*;
+use crate::support::*;
 
 const GLOBAL: u32 = 0;
 const THREAD_LOCAL: u32 = 1;
@@ -21,7 +18,7 @@ fn finish(stream: usize) -> usize {
     exec
 }
 
-/// The status of a capture: 0 none, 1 active, 2 broken.
+/// Returns the status of a capture: 0 none, 1 active, 2 broken.
 fn status(stream: usize) -> i32 {
     let mut status = 9;
     ok!(cuStreamIsCapturing(stream, &mut status));

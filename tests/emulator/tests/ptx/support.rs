@@ -8,7 +8,7 @@ use df11_emulator::ptx::{Counts, Fault, Launch, Module, Options};
 /// What stands before every kernel.
 pub const HEAD: &str = ".version 8.0\n.target sm_75\n.address_size 64\n";
 
-/// A kernel `k` with two addresses as parameters, and registers of every kind. `%out` and `%in` hold the addresses, `%t`
+/// Returns a kernel `k` with two addresses as parameters, and registers of every kind. `%out` and `%in` hold the addresses, `%t`
 /// the thread's number. The body begins at line 16.
 pub fn kernel(body: &str) -> String {
     format!(
@@ -73,7 +73,7 @@ pub fn device(memory: &Memory, bytes: &[u8]) -> u64 {
     address
 }
 
-/// What is in device memory.
+/// Returns what is in device memory.
 pub fn read(memory: &Memory, address: u64, bytes: usize) -> Vec<u8> {
     let range = memory.range_of(address).expect("a live range");
     assert!(range.contains(address, bytes as u64));

@@ -1,6 +1,6 @@
 //! Kernels with planted faults: each must be caught, at its line, in its thread, with its kind, and for its reason.
 
-mod support;
+use crate::support;
 
 use df11_emulator::ptx::{Fault, FaultKind, Options};
 use support::{BODY, Setup, fault, kernel, launch};

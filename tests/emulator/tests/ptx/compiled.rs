@@ -1,6 +1,6 @@
 //! What a compiler writes, run: `data/compiled.cu` by NVRTC, its results worked out anew in Rust.
 
-mod support;
+use crate::support;
 
 use df11_emulator::memory::{Kind, Memory};
 use df11_emulator::ptx::{Counts, Launch, Module, Options};
@@ -13,7 +13,7 @@ struct Device {
 
 impl Device {
     fn new() -> Device {
-        Device { module: Module::parse(include_str!("data/compiled.ptx")).unwrap(), memory: Memory::new() }
+        Device { module: Module::parse(include_str!("../data/compiled.ptx")).unwrap(), memory: Memory::new() }
     }
 
     fn launch(&self, name: &str, grid: [u32; 3], block: [u32; 3], shared_bytes: u32, params: &[u8]) -> Counts {
@@ -105,7 +105,7 @@ fn collatz(mut n: u32) -> u32 {
     steps
 }
 
-/// What the kernel `tasks` computes for one element.
+/// Returns what the kernel `tasks` computes for one element.
 fn task(i: u32, factor: u32) -> u32 {
     const WEIGHTS: [i32; 8] = [3, -5, 7, -11, 13, -17, 19, -23];
     let picked = i.wrapping_mul(factor) >> (4 * (i & 7)) & 15;

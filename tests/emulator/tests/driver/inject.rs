@@ -1,14 +1,11 @@
 //! Planned failures, counts, the reports at exit, and libraries that lack a symbol.
 
-#[macro_use]
-mod driver_support;
-
 use std::ffi::CString;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use driver_support::*;
+use crate::support::*;
 
 #[test]
 fn any_entry_point_fails_as_told() {
@@ -59,7 +56,7 @@ fn calls_and_launches_are_counted() {
     assert_eq!((query("calls.cuLaunchKernel"), query("calls.cuCtxSynchronize"), query("calls")), (3, 1, 4));
     assert_eq!((query("calls.cuMemAlloc_v2"), query("launches"), query("launch.1.block")), (0, 3, 4));
     assert_eq!(query("total.instructions"), 3 * query("launch.0.instructions"));
-    // Four lanes of 4 bytes each lie in one sector of 32 bytes.
+    // Four lanes of 4 bytes each are in one sector of 32 bytes.
     assert_eq!((query("last.sectors_read"), query("last.sectors_written")), (1, 1));
     let lines = text("launches");
     assert_eq!(lines.lines().count(), 3);
@@ -82,7 +79,7 @@ fn unknown_keys_are_said_to_be_so() {
     }
 }
 
-/// The shared library that cargo built with these tests.
+/// Returns the shared library that cargo built with these tests.
 fn library() -> PathBuf {
     let path = std::env::current_exe().unwrap().parent().unwrap().join("libdf11_emulator.so");
     assert!(path.exists(), "{} is missing: cargo builds it with the tests", path.display());

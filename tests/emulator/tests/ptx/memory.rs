@@ -1,6 +1,6 @@
 //! Memory of every space: vectors, widths, parameters, variables, generic addresses, atomics.
 
-mod support;
+use crate::support;
 
 use df11_emulator::memory::{Kind, Memory};
 use df11_emulator::ptx::{Launch, Module, Options};

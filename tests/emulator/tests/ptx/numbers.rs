@@ -1,6 +1,6 @@
 //! Every operation on numbers, at its edges: results worked out by hand from the PTX manual, never from the interpreter.
 
-mod support;
+use crate::support;
 
 use df11_emulator::memory::Memory;
 use df11_emulator::ptx::{Launch, Module, Options};

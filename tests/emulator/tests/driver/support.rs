@@ -63,7 +63,7 @@ pub fn text(key: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// A driver that was just loaded. The state is the process's: tests take turns.
+/// Returns a driver that was just loaded. The state is the process's: tests take turns.
 pub fn fresh(pose: &[(&str, &str)]) -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,7 +74,7 @@ pub fn fresh(pose: &[(&str, &str)]) -> MutexGuard<'static, ()> {
     turn
 }
 
-/// The same, with the primary context of device 0 retained and current; returns its handle.
+/// As [`fresh`], with the primary context of device 0 retained and current; returns its handle too.
 pub fn with_context(pose: &[(&str, &str)]) -> (MutexGuard<'static, ()>, usize) {
     let turn = fresh(pose);
     ok!(cuInit(0));
@@ -130,13 +130,13 @@ pub fn load(ptx: &str) -> usize {
     get!(cuModuleLoadData(text.as_ptr() as *const c_void))
 }
 
-/// A function of a module.
+/// Returns a function of a module.
 pub fn function(module: usize, name: &str) -> usize {
     let name = CString::new(name).unwrap();
     get!(cuModuleGetFunction(module, name.as_ptr()))
 }
 
-/// The function `add`, loaded.
+/// Returns the function `add`, loaded.
 pub fn add() -> usize {
     let function = function(load(PTX), "add");
     let threads: i32 = get!(cuFuncGetAttribute(0, function));
@@ -158,18 +158,18 @@ pub fn words(values: [u32; 4]) -> u64 {
     address
 }
 
-/// Four u32 as they lie there now, whatever is queued.
+/// Four u32 as they are there now, whatever is queued.
 pub fn peek(address: u64) -> [u32; 4] {
     // SAFETY: the emulator's device addresses are addresses of this process.
     unsafe { (address as *const [u32; 4]).read() }
 }
 
-/// A stream that is not ordered with the legacy one.
+/// Returns a stream that is not ordered with the legacy one.
 pub fn stream() -> usize {
     get!(cuStreamCreate(1))
 }
 
-/// An event without timing.
+/// Returns an event without timing.
 pub fn event() -> usize {
     get!(cuEventCreate(2))
 }
