@@ -6,6 +6,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { echo "== $*"; "$@"; }
+some() { # COMMAND...: runs tests, of which there must be some
+    local log
+    log=$(mktemp)
+    step "$@" | tee "$log"
+    ! grep -q '^running 0 tests' "$log" || { echo "no test has that name: $*" >&2; exit 1; }
+    rm "$log"
+}
 
 # Sixteen threads at once under ThreadSanitizer.
 thread() { step tests/sanitize.sh thread; }
@@ -20,14 +27,14 @@ miri() {
 }
 
 # Each call of the tool on a file fails once; `make test` takes a sample.
-faults() { DF11_ROUNDS=${DF11_ROUNDS:-1000} step cargo test --locked --features cli --test cli -- faults; }
+faults() { DF11_ROUNDS=${DF11_ROUNDS:-1000} some cargo test --locked --features cli --test cli -- faults; }
 
 # Walks every code of the large group, too.
-scale() { DF11_DEEP=1 step cargo test --locked --test format scale; }
+scale() { DF11_DEEP=1 some cargo test --locked --test format scale; }
 
 # Ten minutes of traffic.
 soak() {
-    DF11_SOAK_SECONDS=${DF11_SOAK_SECONDS:-600} step cargo test --locked --test traffic soak -- --nocapture
+    DF11_SOAK_SECONDS=${DF11_SOAK_SECONDS:-600} some cargo test --locked --test traffic soak -- --nocapture
 }
 
 # Lowest versions, the packed crate, releases from two folders, advisories. It counts what cannot run on this machine.
