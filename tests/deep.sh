@@ -40,11 +40,14 @@ soak() {
 # Lowest versions, the packed crate, releases from two folders, advisories. It counts what cannot run on this machine.
 supply() { step tests/supply/run.sh deep; }
 
-[ $# -gt 0 ] || set -- thread miri faults scale soak supply
+# AArch64 under qemu-user, all that runs there; macOS; targets that must be refused.
+portability() { step tests/portability/run.sh aarch64-all others; }
+
+[ $# -gt 0 ] || set -- thread miri faults scale soak supply portability
 for part in "$@"; do
     case "$part" in
-        thread | miri | faults | scale | soak | supply) (set -e; "$part") ;;
-        *) echo "usage: tests/deep.sh [thread] [miri] [faults] [scale] [soak] [supply]" >&2; exit 2 ;;
+        thread | miri | faults | scale | soak | supply | portability) (set -e; "$part") ;;
+        *) echo "usage: tests/deep.sh [thread] [miri] [faults] [scale] [soak] [supply] [portability]" >&2; exit 2 ;;
     esac
 done
 echo "== all passed"
