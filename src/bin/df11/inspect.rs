@@ -4,7 +4,7 @@ use crate::kinds::{self, Kind};
 use crate::plot;
 use crate::summary::{CodeBits, GroupSummary, Members, Summary, TensorSummary};
 use crate::terminal::{bytes, counted, fit, print, thousands};
-use crate::{Common, Failure, Threads};
+use crate::{Failure, Reading, Threads};
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -38,15 +38,18 @@ pub struct InspectArgs {
     group: Option<String>,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 /// Runs the subcommand.
-pub fn run(args: &InspectArgs, common: &Common) -> Result<(), Failure> {
-    let model = if args.plot.is_some() { common.open_to_stream(&args.model)? } else { common.open(&args.model)? };
+pub fn run(args: &InspectArgs, quiet: bool) -> Result<(), Failure> {
+    let model =
+        if args.plot.is_some() { args.reading.open_to_stream(&args.model)? } else { args.reading.open(&args.model)? };
     let summary = Summary::new(&args.model, &model);
     // The picture first: if it cannot be drawn, nothing but the reason is printed.
     if let Some(to) = &args.plot {
-        plot::run(&model, &args.model, args.group.as_deref(), to, args.threads.count(), common)?;
+        plot::run(&model, &args.model, args.group.as_deref(), to, args.threads.count(), quiet)?;
     }
     print(&if args.json { summary.json()? } else { text(&summary, args.all) })
 }

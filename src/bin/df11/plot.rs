@@ -7,13 +7,12 @@
 //! The file is a self-contained SVG: no scripts, no style sheets, no fonts of its own. A title, a description and a
 //! text for each bar serve those who cannot see it.
 
+use crate::Failure;
 use crate::histogram::{self, GroupHistogram};
-use crate::output::OutputFile;
+use crate::output::Output;
 use crate::terminal::{Progress, counted, fit, thousands};
-use crate::{Common, Failure};
 use df11::{Error, Model};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 
 const WIDTH: f64 = 960.0;
@@ -36,7 +35,7 @@ pub fn run(
     group: Option<&str>,
     to: &Path,
     threads: usize,
-    common: &Common,
+    quiet: bool,
 ) -> Result<(), Failure> {
     let numbers = match group {
         None => (0..model.groups().len()).collect(),
@@ -51,8 +50,8 @@ pub fn run(
         return Err(Failure::cannot("there is nothing to draw: no weights are compressed"));
     }
     // The file first: where it cannot be written is known before the work and not after it.
-    let output = OutputFile::create(to, true, model.files().map(|f| f.file))?;
-    let progress = Progress::new("counting", 2 * weights, common.quiet());
+    let output = Output::new(to, true, model.files().map(|f| f.file))?.begin(0)?;
+    let progress = Progress::new("counting", 2 * weights, quiet);
     let histograms = histogram::count(model, numbers, threads, &progress)?;
     drop(progress);
     let shown = path.display().to_string();
@@ -60,7 +59,7 @@ pub fn run(
         Some(group) => format!("{} of {}", fit(group, 40), fit(&shown, 36)),
         None => fit(&shown, 64),
     };
-    output.file().write_all(svg(&name, &histograms).as_bytes()).map_err(|e| output.failure(&e))?;
+    output.file().write_at(0, svg(&name, &histograms).as_bytes())?;
     output.commit()
 }
 

@@ -1,7 +1,7 @@
 //! `df11 verify`: is a model what it says, and is it what it was made from?
 
 use crate::terminal::{Progress, clean, counted, fit, thousands, took};
-use crate::{Common, Failure, Threads, interrupt};
+use crate::{Failure, Reading, Threads, interrupt};
 use df11::host::{self, Finding, FindingKind, Verified, VerifyOptions};
 use df11::{Error, Model};
 use std::path::PathBuf;
@@ -23,6 +23,8 @@ pub struct VerifyArgs {
     against: Option<PathBuf>,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 /// What was found. Each finding is printed when it is made, and the first of each kind that is wrong is told again at the
@@ -86,14 +88,14 @@ impl<'a> Findings<'a> {
 }
 
 /// Runs the subcommand.
-pub fn run(args: &VerifyArgs, common: &Common) -> Result<(), Failure> {
-    let model = common.open_to_stream(&args.model)?;
+pub fn run(args: &VerifyArgs, quiet: bool) -> Result<(), Failure> {
+    let model = args.reading.open_to_stream(&args.model)?;
     // Before the codes are walked: a wrong path should not be found out minutes later.
-    let original = args.against.as_ref().map(|path| common.open_original(path)).transpose()?;
+    let original = args.against.as_ref().map(|path| args.reading.open_original(path)).transpose()?;
     let options = VerifyOptions { threads: args.threads.count() };
-    let mut parts = verify(&model, &options, common.quiet())?;
+    let mut parts = verify(&model, &options, quiet)?;
     if let Some(original) = &original {
-        parts.extend(compare(&model, original, &options, common.quiet())?);
+        parts.extend(compare(&model, original, &options, quiet)?);
     }
     if parts.is_empty() { Ok(()) } else { Err(Failure::bad(parts.join("; and "))) }
 }

@@ -5,6 +5,14 @@
 //! matches its whole name and makes one group: of the tensors `NAME.ATTRIBUTE.weight` in the order of the pattern's list, or
 //! of `NAME.weight` where the list is empty or the module is a matrix itself.
 
+pub(crate) mod config;
+mod files;
+mod part;
+pub(crate) mod presets;
+
+pub(crate) use files::{FilePlan, Files};
+pub use part::Part;
+
 use crate::error::{Error, Result, shorten};
 use crate::format::{MOST_PATTERNS, MOST_TENSORS, full_match, member_of, natural};
 use regex::bytes::Regex;
@@ -234,6 +242,10 @@ fn stem(group: &str) -> String {
     let safe =
         |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '+' | '=' | '@' | '[' | ']' | '(' | ')' | ',' | ' ');
     let mut stem: String = group.chars().map(|c| if safe(c) { c } else { '_' }).collect();
+    // A name that begins with it would be an option to most programs.
+    if stem.starts_with('-') {
+        stem.replace_range(..1, "_");
+    }
     stem.truncate((0..=MOST).rfind(|&i| stem.is_char_boundary(i)).unwrap_or(0));
     stem
 }
@@ -339,45 +351,12 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
             Err(problem) => problems.push(problem),
         }
     }
-    let mut dropped = Vec::new();
-    if let Some(pair) = table.pair.as_ref().filter(|_| tied) {
-        let in_group = |tensor: usize| found.iter().any(|g| g.members.contains(&tensor));
-        match pair.head {
-            None => {
-                let for_matrix = |&pattern: &usize| patterns.entries[pattern].attributes.is_empty();
-                let find = |name: &'_ String| Some((name.clone(), patterns.find(name).filter(for_matrix)?));
-                let head = pair.heads.iter().find_map(find);
-                if let Some((name, pattern)) = head {
-                    let members = vec![pair.embedding];
-                    found.push(PlannedGroup { name, members, pattern, tied: true });
-                }
-            }
-            Some(head) => {
-                let (a, b) = (table.tensors[head], table.tensors[pair.embedding]);
-                let alike = (a.dtype, a.elements) == (b.dtype, b.elements);
-                if alike && !in_group(head) && !in_group(pair.embedding) {
-                    dropped.push(Dropped { tensor: head, embedding: pair.embedding });
-                }
-            }
-        }
-    }
+    let dropped = match table.pair.as_ref().filter(|_| tied) {
+        Some(pair) => tie(table, patterns, pair, &mut found),
+        None => None,
+    };
     found.sort_by(|a, b| natural(&a.name, &b.name));
-
-    let names: HashSet<&str> = found.iter().map(|g| &g.name[..]).collect();
-    for group in &found {
-        // Groups share a tensor only if one's module is within the other's: every list has an attribute but once.
-        if let Some(outer) = modules_of(&group.name).find(|outer| names.contains(outer)) {
-            let (inner, outer) = (shorten(&group.name, 80), shorten(outer, 80));
-            problems.push(format!("the patterns make a group of '{outer}' and another of '{inner}' within it"));
-        }
-    }
-    for (base, name) in table.tensors.iter().filter_map(|t| Some((member_of(t.name)?.0, t.name))) {
-        if names.contains(base) {
-            let (base, name) = (shorten(base, 80), shorten(name, 80));
-            problems
-                .push(format!("the model has a tensor '{name}', and the group '{base}' needs that name for its own"));
-        }
-    }
+    problems.extend(clashes(table, &found));
 
     let mut used = vec![false; patterns.entries.len()];
     found.iter().for_each(|group| used[group.pattern] = true);
@@ -394,7 +373,46 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
         is_plain[member] = false;
     }
     let plain = (0..table.tensors.len()).filter(|&i| is_plain[i]).collect();
+    let dropped = Vec::from_iter(dropped);
     Survey { plan: Plan { groups, left, plain, dropped, unmatched_patterns: unmatched.collect() }, problems }
+}
+
+/// Adds the head of a tied model to the groups, if a pattern asks for it and it is not stored; returns it if it is stored and may be
+/// dropped.
+fn tie(table: &Table<'_, '_>, patterns: &Patterns, pair: &Pair, found: &mut Vec<PlannedGroup>) -> Option<Dropped> {
+    let Some(head) = pair.head else {
+        let for_matrix = |&pattern: &usize| patterns.entries[pattern].attributes.is_empty();
+        let find = |name: &'_ String| Some((name.clone(), patterns.find(name).filter(for_matrix)?));
+        let (name, pattern) = pair.heads.iter().find_map(find)?;
+        found.push(PlannedGroup { name, members: vec![pair.embedding], pattern, tied: true });
+        return None;
+    };
+    let (a, b) = (table.tensors[head], table.tensors[pair.embedding]);
+    let alike = (a.dtype, a.elements) == (b.dtype, b.elements);
+    let in_group = |tensor: usize| found.iter().any(|g| g.members.contains(&tensor));
+    let free = alike && !in_group(head) && !in_group(pair.embedding);
+    free.then_some(Dropped { tensor: head, embedding: pair.embedding })
+}
+
+/// Returns as sentences which groups cannot be beside others, or beside tensors of the model.
+fn clashes(table: &Table<'_, '_>, found: &[PlannedGroup]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let names: HashSet<&str> = found.iter().map(|g| &g.name[..]).collect();
+    for group in found {
+        // Groups share a tensor only if one's module is within the other's: every list has an attribute but once.
+        if let Some(outer) = modules_of(&group.name).find(|outer| names.contains(outer)) {
+            let (inner, outer) = (shorten(&group.name, 80), shorten(outer, 80));
+            problems.push(format!("the patterns make a group of '{outer}' and another of '{inner}' within it"));
+        }
+    }
+    for (base, name) in table.tensors.iter().filter_map(|t| Some((member_of(t.name)?.0, t.name))) {
+        if names.contains(base) {
+            let (base, name) = (shorten(base, 80), shorten(name, 80));
+            problems
+                .push(format!("the model has a tensor '{name}', and the group '{base}' needs that name for its own"));
+        }
+    }
+    problems
 }
 
 /// The tensors of a matched module; none, if it has nothing that the pattern speaks of.

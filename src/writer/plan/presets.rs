@@ -10,7 +10,7 @@
 //! The order of a list decides the compressed bytes. Presets with the same groups are kept apart where releases spell
 //! their patterns differently, for config.json has that spelling, and so that each family has a name.
 
-use super::plan::{Patterns, Plan, SourceTensor, Table, is_tied, survey};
+use super::{Patterns, Plan, SourceTensor, Table, is_tied, survey};
 use crate::error::{Error, Result, shorten};
 use serde_json::Value;
 use std::cmp::Reverse;

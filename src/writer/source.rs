@@ -1,4 +1,4 @@
-//! What is compressed: which files of a folder hold the model, and which only lie beside it.
+//! The source: which files of a folder hold the model, and which go with it as they are.
 
 use crate::error::{Error, Place, Result, shorten};
 use crate::format::{Model, read_text, safetensors_of, weights};
@@ -13,7 +13,7 @@ const WEIGHTS: [&str; 11] =
 const WEIGHTS_BIN: [&str; 4] = ["pytorch_model", "diffusion_pytorch_model", "adapter_model", "model"];
 
 /// A model to be compressed.
-pub(crate) struct Input {
+pub(crate) struct Source {
     /// Its tensors. All are plain.
     pub model: Model,
     /// The text of its config.json.
@@ -42,20 +42,24 @@ fn read_config(path: &Path) -> Result<Option<String>> {
     String::from_utf8(text).map(Some).map_err(|_| invalid("the config is not UTF-8"))
 }
 
-impl Input {
+impl Source {
     /// Opens a folder or a single `.safetensors` file.
-    pub fn open(path: &Path) -> Result<Input> {
+    pub fn open(path: &Path) -> Result<Source> {
         let meta = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?;
-        if !meta.is_dir() {
-            let model = Model::open_files(&[path.to_owned()], None)?;
-            plain_only(&model, path)?;
-            // What lies beside a file may be its config. It helps to choose a preset, and is not carried over.
-            let beside = read_config(&path.with_file_name("config.json")).ok().flatten();
-            let parsed = beside.and_then(|text| serde_json::from_str(&text).ok());
-            let (carried, left_behind) = (Vec::new(), Vec::new());
-            let config_place = Place::default();
-            return Ok(Input { model, config: None, config_place, parsed, carried, left_behind, folder: None });
-        }
+        if meta.is_dir() { Source::open_folder(path) } else { Source::open_file(path) }
+    }
+
+    fn open_file(path: &Path) -> Result<Source> {
+        let model = Model::open_files(&[path.to_owned()], None)?;
+        plain_only(&model, path)?;
+        // A config beside a file may be its own. It helps to choose a preset, and is not carried over.
+        let beside = read_config(&path.with_file_name("config.json")).ok().flatten();
+        let parsed = beside.and_then(|text| serde_json::from_str(&text).ok());
+        let (carried, left_behind) = (Vec::new(), Vec::new());
+        Ok(Source { model, config: None, config_place: Place::default(), parsed, carried, left_behind, folder: None })
+    }
+
+    fn open_folder(path: &Path) -> Result<Source> {
         let (files, mut carried, mut left_behind) = (weights::files(path)?, Vec::new(), Vec::new());
         list(path, Path::new(""), &mut carried, &mut left_behind)?;
         left_behind.retain(|file| !files.contains(&path.join(file)));
@@ -76,11 +80,11 @@ impl Input {
         let model = Model::open_files(&files, None)?;
         plain_only(&model, path)?;
         weights::check(path, &model)?;
-        Ok(Input { model, config, config_place, parsed, carried, left_behind, folder: Some(path.to_owned()) })
+        Ok(Source { model, config, config_place, parsed, carried, left_behind, folder: Some(path.to_owned()) })
     }
 
-    /// The file that the tensors of no group's module go to.
-    pub fn remainder(&self) -> &'static str {
+    /// Returns the name of a model's only file, to which the tensors of no group's module go.
+    pub fn main_file(&self) -> &'static str {
         let diffusers = self.parsed.as_ref().is_some_and(|c| c.get("_class_name").is_some());
         let named = || {
             self.model
@@ -147,21 +151,41 @@ fn list(root: &Path, below: &Path, carried: &mut Vec<PathBuf>, left: &mut Vec<Pa
         if name.starts_with('.') || path == Path::new("config.json") {
             continue;
         }
-        let kind = entry.file_type().map_err(fail)?;
-        let is_weights = match Path::new(&name).extension() {
-            Some(e) if e == "bin" => WEIGHTS_BIN.iter().any(|start| name.starts_with(start)),
-            Some(e) => WEIGHTS.iter().any(|w| e.eq_ignore_ascii_case(w)),
-            None => false,
-        };
-        if kind.is_dir() {
+        if entry.file_type().map_err(fail)?.is_dir() {
             list(root, &path, carried, left)?;
-        } else if weights::MAIN.iter().any(|main| name.strip_suffix(weights::INDEX) == Some(main)) {
+            continue;
+        }
+        match role(&name) {
             // It lists shards that there are no more.
-        } else if is_weights || name.ends_with(weights::INDEX) {
-            left.push(path);
-        } else if root.join(&path).is_file() {
-            carried.push(path);
+            Role::MainIndex => {}
+            Role::OtherWeights => left.push(path),
+            Role::Other if root.join(&path).is_file() => carried.push(path),
+            Role::Other => {}
         }
     }
     Ok(())
+}
+
+/// What a file of the source's folder is, by its name.
+enum Role {
+    /// The index of the model.
+    MainIndex,
+    /// Weights, or an index of them. Those of the model are known by then.
+    OtherWeights,
+    Other,
+}
+
+fn role(name: &str) -> Role {
+    let is_weights = match Path::new(name).extension() {
+        Some(e) if e == "bin" => WEIGHTS_BIN.iter().any(|start| name.starts_with(start)),
+        Some(e) => WEIGHTS.iter().any(|w| e.eq_ignore_ascii_case(w)),
+        None => false,
+    };
+    if weights::MAIN.iter().any(|main| name.strip_suffix(weights::INDEX) == Some(main)) {
+        Role::MainIndex
+    } else if is_weights || name.ends_with(weights::INDEX) {
+        Role::OtherWeights
+    } else {
+        Role::Other
+    }
 }
