@@ -1,13 +1,11 @@
-//! Decodes a DF11 model with every thread there is, says how fast, and compares each tensor with the original.
+//! Decodes a DF11 model on the CPU with all processors. Prints the speed, and compares each tensor with the original.
 //!
 //!     decompress MODEL [ORIGINAL]
 //!
-//! MODEL is a folder or a .safetensors file; ORIGINAL, where it is given, holds the tensors as they were before
-//! compression. The same program stands beside this one in C.
+//! MODEL is a folder or a .safetensors file. ORIGINAL contains the tensors before compression. decompress.c, decompress.cc
+//! and decompress.go are the same program in other languages, which also decode on a CUDA device.
 
-use df11::host::{self, DecodeOptions};
-use df11::{Error, Model, OpenOptions};
-use half::bf16;
+use df11::{DecodeOptions, Error, Model, OpenOptions, bf16};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -29,40 +27,39 @@ fn main() -> ExitCode {
 
 fn run(path: &str, original: Option<&String>) -> Result<bool, Error> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let options = DecodeOptions { threads, ..Default::default() };
-    let model = Model::open(path, &OpenOptions::default())?;
+    let options = DecodeOptions::new().threads(threads);
+    let model = Model::open(path, &OpenOptions::new())?;
     println!("libdf11 {}, {path}", df11::VERSION);
     measure(&model, &options)?;
     match original {
         None => Ok(true),
-        Some(original) => compare(&model, &Model::open(original, &OpenOptions::default())?, &options),
+        Some(original) => compare(&model, &Model::open(original, &OpenOptions::new())?, &options),
     }
 }
 
-/// Decodes every group into one buffer, again and again for a quarter of a second, and prints the speed.
+/// Decodes all groups repeatedly for a quarter of a second, and prints the speed.
 fn measure(model: &Model, options: &DecodeOptions) -> Result<(), Error> {
-    let groups = model.groups();
-    let weights: u64 = groups.iter().map(|g| g.element_count()).sum();
-    let packed: u64 = groups.iter().map(|g| g.packed_bytes()).sum();
-    let largest = groups.iter().map(|g| g.element_count()).max().unwrap_or(0);
+    let weights: u64 = model.groups().map(|g| g.element_count()).sum();
+    let packed: u64 = model.groups().map(|g| g.packed_bytes()).sum();
+    let largest = model.groups().map(|g| g.element_count()).max().unwrap_or(0);
     if weights == 0 {
         println!("no compressed groups");
         return Ok(());
     }
     println!(
         "{} groups, {weights} weights, {packed} bytes instead of {}: {:.3} bits per weight",
-        groups.len(),
+        model.groups().len(),
         2 * weights,
         8.0 * packed as f64 / weights as f64
     );
 
-    // One buffer serves all groups, as an engine's does that decodes each layer just before it is used.
+    // One buffer serves all groups, as in an engine that decodes each layer just before it uses it.
     let mut buffer = vec![bf16::ZERO; largest as usize];
     let start = Instant::now();
     let mut rounds = 0;
     while rounds == 0 || start.elapsed() < Duration::from_millis(250) {
-        for (number, group) in groups.iter().enumerate() {
-            host::decompress(model, number, 0, &mut buffer[..group.element_count() as usize], options)?;
+        for group in model.groups() {
+            group.decompress(0, &mut buffer[..group.element_count() as usize], options)?;
         }
         rounds += 1;
     }
@@ -71,7 +68,7 @@ fn measure(model: &Model, options: &DecodeOptions) -> Result<(), Error> {
     Ok(())
 }
 
-/// Compares every tensor of the model with the one of that name in the original.
+/// Compares every tensor of the model with the original's tensor of the same name.
 fn compare(model: &Model, original: &Model, options: &DecodeOptions) -> Result<bool, Error> {
     let mut same = 0;
     for tensor in model.tensors() {
@@ -79,10 +76,9 @@ fn compare(model: &Model, original: &Model, options: &DecodeOptions) -> Result<b
             eprintln!("decompress: the original has no tensor named '{}'", tensor.name());
             continue;
         };
-        let other = &original.tensors()[other];
         let (mut got, mut want) = (vec![0; tensor.bytes() as usize], vec![0; other.bytes() as usize]);
-        host::read_tensor(model, tensor, 0, &mut got, options)?;
-        host::read_tensor(original, other, 0, &mut want, options)?;
+        tensor.read(0, &mut got, options)?;
+        other.read(0, &mut want, options)?;
         if got == want {
             same += 1;
         } else {

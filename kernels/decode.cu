@@ -1,15 +1,15 @@
-// The kernels by name: df11_decode, df11_decode_many and df11_index. What they do is in decode.cuh and index.cuh, what
-// they are told in job.h. They allocate nothing, know no other launch, and every thread ends.
+// The entry points: df11_decode, df11_decode_many and df11_index. decode.cuh and index.cuh say what they do, job.h has
+// their parameters. They allocate nothing, do not depend on other launches, and every thread ends.
 //
 // How to launch them (policy.h has the numbers):
 //
 // - df11_decode and df11_decode_many: one-dimensional; a block is 32 * warps threads, with warps =
 //   DF11_WARPS_<capability> or fewer; dynamic shared memory as in policy.h, for df11_decode_many that of the largest
-//   table. Blocks that the device can hold at once (ask the driver for the occupancy) suffice: they go on to further
-//   tiles. More than ceil(tiles / warps) blocks for a job have nothing to do. A job of few tiles is spread better over
-//   blocks of fewer warps.
+//   table. As many blocks as the device can hold at once (ask the driver for the occupancy) suffice: they continue with
+//   further tiles. Of more than ceil(tiles / warps) blocks for a job some have nothing to do. A job of few tiles is
+//   spread better over blocks of fewer warps.
 // - df11_index: blocks of DF11_INDEX_THREADS threads, any number up to the blocks of the code; DF11_INDEX_SHARED bytes
-//   and the table. `starts` and `lanes` must be zeros before.
+//   and the table. `starts` and `lanes` must be set to 0 before.
 #include "decode.cuh"
 #include "index.cuh"
 

@@ -1,15 +1,15 @@
 // Decoding: Huffman-coded exponents and bytes of sign and mantissa in, bf16 out. This file is the algorithm; decode.cu
-// has the entry points, index.cuh makes the index that is used here, policy.h the numbers, platform.cuh what shims must
-// replace.
+// has the entry points, index.cuh makes the index that is used here, policy.h has the numbers, platform.cuh what shims
+// must replace.
 //
 // # The idea
 //
-// A stream of codes of unknown lengths can be entered only where somebody wrote down that a code begins. The file does
-// so every 64 bits (gaps), so that a thread knows where its bits begin but not which weights they are: it must count
-// its codes first, add up the counts of all threads before it, and decode again. An image notes down the other side:
-// the bit at which every 104th weight begins. A thread then decodes 104 weights, no more and no less, and knows where
-// they go. There is nothing to count, to add up or to wait for; stores are whole vectors; and the notes take less room
-// (0.16 bits a weight) than gaps and positions (0.21), which an image need not hold.
+// A stream of codes of unknown lengths can be entered only where it is recorded that a code begins. The file records
+// that every 64 bits (gaps), so a thread knows where its bits begin but not which weights they are: it must count its
+// codes first, add up the counts of all threads before it, and decode again. An image records the reverse: the bit at
+// which every 104th weight begins. A thread then decodes exactly 104 weights and knows where they go. There is nothing
+// to count, to add up or to wait for; stores are whole vectors; and the index takes less room (0.16 bits a weight) than
+// gaps and positions (0.21), which an image need not hold.
 //
 //     lane   one thread: LANE = 104 weights
 //     tile   one warp at a time: 32 lanes, TILE = 3,328 weights, about 70 units of code
@@ -17,29 +17,29 @@
 //
 //     copy the table into shared memory, taming every entry; barrier of the block                                 (1)
 //     for each tile of this warp:
-//         ask for the tile's signs (into registers: they are needed last, and take longest)
-//         put its code, which came while the tile before was decoded, into shared memory, first byte on top
-//         ask for the next tile's code and index;  barrier of the warp                                             (2)
-//         each lane: decode 104 exponents from its bit on into its stage, four to a word
+//         load the tile's signs (into registers: they are needed last, and take longest)
+//         store its code, loaded while the previous tile was decoded, to shared memory, first byte on top
+//         load the next tile's code and index;  barrier of the warp                                                (2)
+//         each lane: decode 104 exponents from its bit into its stage, four to a word
 //         does the lane end where the next one begins?  if not, report;  barrier of the warp                       (4)
 //         13 times: 8 staged exponents and 8 signs of 32 lanes -> 512 bytes of bf16
 //
 // # One look-up
 //
 // A window of 11 bits finds an entry of up to four exponents: 3.3 on weights of language models. Two words hold what
-// comes next, `acc` the exponents that do not fill a word yet. Nothing in the loop branches but its end; what is done
-// now and then is predicated.
+// comes next, `acc` the exponents that do not fill a word yet. The loop branches only at its end; what is done now and
+// then is predicated.
 //
 //     (hi:lo) >> sh      ... | window, 11 bits | 0 0 0 ...     so that `& MASK` makes the address of an 8-byte entry
 //     e    = table[((hi:lo) >> sh & MASK) ^ jump]              shift, LOP3, add, load
-//     word = (acc:e.x) >> q;  acc = (acc:e.x) << e.bits        the word, should it now be full, and what is left over
-//     sh  -= e;  q += e.bits                                   of both, only the low six bits mean anything
+//     word = (acc:e.x) >> q;  acc = (acc:e.x) << e.bits        the word, in case it is now full, and the rest
+//     sh  -= e;  q += e.bits                                   only the low six bits of both have a meaning
 //     bit 5 of sh has changed:  hi = lo, lo = *next++          32 bits are used up
 //     bit 5 of q has changed:   *out++ = word                  32 bits are full
-//     jump = e.jump                                            0 but after the first part of a long code
+//     jump = e.jump                                            0 except after the first part of a long code
 //
-// Whole registers are subtracted and added, for what lies above bit 5 is never looked at: shifts take five bits. That
-// bit changes once for 32 bits, and no entry takes more (`tame` sees to that).
+// Whole registers are subtracted and added, because bits above bit 5 are never used: shifts take five bits. Bit 5
+// changes once for 32 bits, and no entry takes more (`tame` ensures that).
 //
 // # Entries
 //
@@ -50,52 +50,51 @@
 //     in shared memory    x as above, or 0                  y [31:16] jump      [13:8] 8 count    [5:0] bits taken,
 //     1-32
 //
-// A code longer than the window is looked up in steps. The first entry has no exponent; it moves the window on by
+// A code longer than the window is looked up in steps. The first entry has no exponent; it advances the window by
 // `second_bits` (7 on most models) and leaves a jump: the next window begins with bits that are known, and the XOR
-// takes these out of the address and puts the place of a second table there. So the same mask and the same instructions
-// serve every level. Jumps are multiples of 8 below 32,768, which is why they fit beside the other fields; taking them
-// from there instead of choosing between x and 0 saves an instruction of twenty-two.
+// removes these from the address and puts the place of a second table there. So the same mask and the same instructions
+// serve every level. Jumps are multiples of 8 below 32,768, which is why they fit into the entry with the other fields;
+// taking them from there instead of choosing between x and 0 saves an instruction of twenty-two.
 //
 // A lane may take up to three exponents too many with its last look-up. They are not stored: a lane is 26 full words,
-// and only full words are. What was taken too much is at most OVERRUN = 10 bits, because entries of several exponents
-// are inside one window and the first of them was still wanted.
+// and only full words are stored. At most OVERRUN = 10 bits are taken too many, because entries of several exponents
+// are inside one window and the first of them was still needed.
 //
 // # Destinations
 //
-// Stores are vectors of 16 bytes on the destination's own grid. Where its first weight lies `shift` weights behind a
-// border of the grid, so does the first weight of every tile (a tile is 13 * 512 bytes), and a vector holds the last
-// `shift` weights of one eight and the first of the next: two shuffles bring the neighbour's signs, and funnel shifts
-// join. At both ends of a range or a tile up to seven weights remain, which are stored one by one, all at once by 16
-// lanes.
+// Stores are vectors of 16 bytes on the destination's own grid. If its first weight is `shift` weights after a border
+// of the grid, so is the first weight of every tile (a tile is 13 * 512 bytes), and a vector holds the last `shift`
+// weights of one eight and the first of the next: two shuffles bring the neighbour's signs, and funnel shifts join. At
+// both ends of a range or a tile up to seven weights remain, which are stored one by one, all at once by 16 lanes.
 //
 // # Trust
 //
-// The job is the host's and is trusted. The image was written by the host too, but it has travelled since; so whatever
-// its bytes are, nothing outside image and destination is touched, every loop ends, and what does not fit is reported.
-// In brackets what each guard costs, in PTX instructions a weight of all 12.4 (the largest group of
-// tests/data/golden/block; taken out one by one):
+// The job comes from the host and is trusted. The image was written by the host too, but it has been stored and sent
+// since; so whatever its bytes are, nothing outside image and destination is accessed, every loop ends, and
+// contradictions are reported. The cost of each guard is in brackets, in PTX instructions a weight of all 12.4 (the
+// largest group of tests/data/golden/block; removed one by one):
 //
 // - `starts` are clamped to the code section, and a tile to the widest that 32-bit codes can make (0.07);
 // - a lane whose start is not inside its tile's code decodes nothing (0.09);
 // - entries are tamed while they are copied: they take 1 to 32 bits, give 0 to 4 exponents, and jump inside the table,
 //   which is filled up to a power of two (0.04). A look-up in shared memory therefore needs no check of its own;
-// - every four look-ups a lane asks whether the next four could read behind its tile's code (0.04). Since each takes a
-//   bit at least, that is also what ends a walk in circles through a table that was tampered with;
-// - a lane that stops early fills its stage with zeros: no memory of others is shown;
-// - the end of each lane is compared with the next one's start (0.41, most of it for loading that). This guards nothing
-//   but the truth: a bit that has changed in code or index shows unless the codes happen to fall into step again.
+// - every four look-ups a lane checks whether the next four could read beyond its tile's code (0.04). Because each takes
+//   at least one bit, this also ends a walk in circles through a manipulated table;
+// - a lane that stops early fills its stage with zeros: no other memory is disclosed;
+// - the end of each lane is compared with the next one's start (0.41, most of it for loading that). This protects no
+//   memory, only correctness: a bit that has changed in code or index is noticed unless the codes happen to synchronise.
 //
-// All of them together: 0.63 of 12.4. Honest images never meet them: a tile may look three units beyond the first one
+// All of them together: 0.63 of 12.4. Valid images never trigger them: a tile may read three units beyond the first one
 // of the next tile, the code section has four units of zeros at its end, and a lane needs two words of look-ahead
-// behind the at most 96 bits that it may decode of the zeros, since a group's last word may want three exponents that
+// after the at most 96 bits that it may decode of the zeros, because a group's last word may need three exponents that
 // do not exist.
 //
 // # Wide tiles
 //
 // Where codes are long (random exponents take 8 bits a weight, and 32 are possible) a tile does not fit its place in
-// shared memory, and its lanes read the image word by word: three to nine times the instructions, but right. There,
-// too, lanes' starts may pass 65,536 bits, of which the index holds 16: each fall from one lane to the next is one more
-// (lanes are at most 3,328 bits apart).
+// shared memory, and its lanes read the image word by word: three to nine times the instructions, but correct. There,
+// too, lanes' starts may pass 65,536 bits, of which the index holds 16: each decrease from one lane to the next is one
+// more (lanes are at most 3,328 bits apart).
 #pragma once
 #include "platform.cuh"
 
@@ -110,21 +109,21 @@ enum : u32 {
   MASK = (1u << PLACE) - ENTRY_BYTES,
   STAGED_CODE = 16 * DF11_CODE_UNITS,                    // bytes
   WARP_SHARED = STAGED_CODE + TILE,
-  WIDEST = LANE * 32 * 32 / 128 + 1 + DF11_AHEAD_UNITS,  // units that a tile can honestly need
-  UNROLL = 4,                                            // look-ups between two questions whether code is left
-  OVERRUN = DF11_WINDOW_BITS - 1,                        // bits that the last look-up of a lane may take too many
+  WIDEST = LANE * 32 * 32 / 128 + 1 + DF11_AHEAD_UNITS,  // units that a tile of a valid image can need
+  UNROLL = 4,                                            // look-ups between two checks whether code is left
+  OVERRUN = DF11_WINDOW_BITS - 1,                        // excess bits that the last look-up of a lane may take
   FULL = 0xffffffffu,
 };
 static_assert(EIGHTS % 2 == 1, "lanes side by side would store into the same banks of shared memory");
 static_assert(DF11_CODE_UNITS <= 96, "three loads a lane must do");
 static_assert(DF11_TABLE_SMALL == 1 << PLACE && DF11_TABLE_LARGE == 2 << PLACE, "jumps are tamed by a mask");
 
-// Bytes of shared memory that a table gets.
+// Returns the bytes of shared memory for a table.
 DF11_INLINE u32 table_shared(u32 table_bytes) {
   return table_bytes <= DF11_TABLE_SMALL ? DF11_TABLE_SMALL : DF11_TABLE_LARGE;
 }
 
-// An entry as it lies in shared memory, `within` being the highest address that it may jump to.
+// Converts an entry to its form in shared memory. `within` is the highest address that it may jump to.
 DF11_INLINE uint2 tame(uint2 entry, u32 within) {
   u32 length = entry.y & 63, bits = entry.y >> 8 & 0x38;
   if (length == 0) length = 1;
@@ -133,7 +132,7 @@ DF11_INLINE uint2 tame(uint2 entry, u32 within) {
   return bits != 0 ? make_uint2(entry.x, bits << 8 | length) : make_uint2(0, (entry.x & within) << 16 | length);
 }
 
-// The whole block copies the table; a barrier must follow. What the image does not have becomes entries that lead on.
+// Copies the table with the whole block; a barrier must follow. Entries that the image does not have advance by one bit.
 DF11_INLINE void copy_table(u64 table, u32 table_bytes, u32 to) {
   const uint4* from = (const uint4*)table;
   u32 size = table_shared(table_bytes), within = size - ENTRY_BYTES, i = threadIdx.x;
@@ -145,7 +144,7 @@ DF11_INLINE void copy_table(u64 table, u32 table_bytes, u32 to) {
   for (; i < size / 16; i += blockDim.x) store_shared4(to + i * 16, make_uint4(0, 1, 0, 1));
 }
 
-// Where a lane reads its code words: staged in shared memory, or, in a tile too wide for that, in the image itself.
+// The source of a lane's code words: shared memory, or, in a tile too wide for that, the image itself.
 struct Staged {
   DF11_INLINE u32 word(u32 at) const { return load_shared(at); }
   DF11_INLINE void refill(u32 sh, u32 shifted, u32& hi, u32& lo, u32& next) const {
@@ -160,9 +159,8 @@ struct Direct {
   }
 };
 
-// Decodes one lane: from bit `start` behind `base`, where `words` words may be read, into the stage from `out` to
-// `end`. Returns the bit behind the last code taken, or FULL where the words ran out; the rest of the stage is then
-// zero.
+// Decodes one lane: from bit `start` after `base`, where `words` words may be read, into the stage from `out` to `end`.
+// Returns the bit after the last code taken, or FULL where the words ran out; the rest of the stage is then zero.
 template <class Source>
 DF11_INLINE u32 decode_lane(const Source& source, u32 table, u32 base, u32 words, u32 start, u32 out, u32 end) {
   u32 next = base + (start >> 5) * 4, sh = 64 - PLACE - (start & 31);
@@ -190,18 +188,18 @@ DF11_INLINE u32 decode_lane(const Source& source, u32 table, u32 base, u32 words
   return FULL;
 }
 
-// Where a lane must stop: modulo 65,536, or FULL where nobody knows.
+// The bit at which a lane must stop: modulo 65,536, or FULL if it is unknown.
 struct Fit {
   u32 bit;
-  // There, or within what its last look-up took too much.
+  // Returns whether a lane stopped there, or within the excess of its last look-up.
   DF11_INLINE bool is(u32 stop) const { return stop != FULL && (bit == FULL || ((stop - bit) & 0xffff) <= OVERRUN); }
 };
 
-// What a lane must know of a tile before it decodes: loaded one tile ahead, so that memory works meanwhile.
+// The data of a tile that a lane needs before it decodes: loaded one tile ahead, to hide the latency of memory.
 struct Ahead {
-  u64 unit;                // where the tile's code begins, in units
-  u32 units;               // how many it may read
-  u32 lane_bit, next_bit;  // what the index holds for this lane and the next, FULL where there is none
+  u64 unit;                // the start of the tile's code, in units
+  u32 units;               // the number of units that it may read
+  u32 lane_bit, next_bit;  // the index's entries of this lane and the next, FULL if there is none
   uint4 v0, v1, v2;        // this lane's share of the code, if it is to be staged
 
   DF11_INLINE void load(const df11_job& job, u32 tile, u32 lane) {
@@ -223,7 +221,7 @@ struct Ahead {
       if (lane + 64 < units) v2 = p[64];
     }
   }
-  // Bits behind the tile's first unit; of a wide tile modulo 65,536.
+  // Returns the lane's first bit after the tile's first unit; in a wide tile modulo 65,536.
   DF11_INLINE u32 start() const { return (lane_bit - (u32)unit * 128) & 0xffff; }
   DF11_INLINE Fit fit() const { return Fit{next_bit == FULL ? FULL : (next_bit - (u32)unit * 128) & 0xffff}; }
   DF11_INLINE void stage(u32 code, u32 lane) const {
@@ -233,7 +231,8 @@ struct Ahead {
   }
 };
 
-// A tile whose code does not fit its place in shared memory: the slow way. False if the image contradicts itself.
+// Decodes a lane of a tile whose code does not fit its place in shared memory. Returns false if the image contradicts
+// itself.
 DF11_INLINE bool decode_wide(const df11_job& job, const Ahead& t, u32 lane, u32 table, u32 out, u32 end) {
   u32 start = t.start(), before = __shfl_up_sync(FULL, start, 1);
   u32 wraps = __ballot_sync(FULL, lane > 0 && start < before);
@@ -242,7 +241,7 @@ DF11_INLINE bool decode_wide(const df11_job& job, const Ahead& t, u32 lane, u32 
   return t.fit().is(decode_lane(Direct{(const u8*)job.code + t.unit * 16}, table, 0, t.units * 4, start, out, end));
 }
 
-// Eight weights: four words of two bf16 each, out of eight staged exponents and eight bytes of sign and mantissa.
+// Joins eight weights: four words of two bf16 each, from eight staged exponents and eight bytes of sign and mantissa.
 DF11_INLINE uint4 join8(uint2 exponents, uint2 signs) {
   const u32 m = 0x807f807f;
   u32 a = pick_bytes<0x0213>(exponents.x), b = pick_bytes<0x0213>(exponents.y);
@@ -250,7 +249,7 @@ DF11_INLINE uint4 join8(uint2 exponents, uint2 signs) {
                     choose(m, pick_bytes<0x1100>(signs.y), b << 7), choose(m, pick_bytes<0x3322>(signs.y), b >> 1));
 }
 
-// Signs and mantissas of the eights that a lane will store: 256 bytes a warp at a time.
+// Loads signs and mantissas of the eights that a lane will store: 256 bytes a warp at a time.
 template <int I> DF11_INLINE void load_signs(u64 from, uint2 (&s)[EIGHTS]) {
   if constexpr (I < EIGHTS) {
     s[I] = load_global2<I * 256>(from);
@@ -258,9 +257,9 @@ template <int I> DF11_INLINE void load_signs(u64 from, uint2 (&s)[EIGHTS]) {
   }
 }
 
-// The eight that begin `shift` (1 to 7) places before `here`, where `before` are the eight before those.
+// Selects the eight that begin `shift` (1 to 7) places before `here`. `before` are the eight before `here`.
 struct Slide {
-  bool far;      // of the eight before, more than a word is wanted
+  bool far;      // more than a word of `before` is needed
   u32 bits;
   DF11_INLINE explicit Slide(u32 shift) : far(shift > 4), bits((0 - shift & 3) * 8) {}
   DF11_INLINE uint2 exponents(uint2 before, uint2 here) const {
@@ -273,16 +272,16 @@ struct Slide {
   }
 };
 
-// A tile that is decoded, and what of it is wanted. `shift` weights lie between a border of the destination's 16-byte
-// grid and the tile's first weight; so the vectors of the grid begin at weights 8 c - shift.
+// Stores a decoded tile, or a part of it. `shift` weights are between a border of the destination's 16-byte grid and the
+// tile's first weight, so the vectors of the grid begin at weights 8 c - shift.
 struct Store {
   u32 stage, lane, shift;
   u64 signs;               // of the tile's first weight
-  u64 to;                  // where that goes, whether or not it is wanted
+  u64 to;                  // where that goes, even if it is not stored
 
   DF11_INLINE uint2 staged(u32 eight) const { return load_shared2(stage + eight * 8); }
 
-  // All of it, on the grid: what nearly every tile is.
+  // Stores all of it, on the grid: nearly every tile.
   DF11_INLINE void whole(const uint2 (&s)[EIGHTS]) const { each<0>(s); }
   template <int I> DF11_INLINE void each(const uint2 (&s)[EIGHTS]) const {
     if constexpr (I < EIGHTS) {
@@ -291,7 +290,7 @@ struct Store {
     }
   }
 
-  // All of it, off the grid. The eight before lane 0's are those of lane 31 a step before.
+  // Stores all of it, off the grid. The eight before lane 0's are those of lane 31 one step earlier.
   DF11_INLINE void shifted(const uint2 (&s)[EIGHTS]) const {
     Slide slide(shift);
     uint2 last = make_uint2(0, 0);
@@ -308,7 +307,7 @@ struct Store {
     }
   }
 
-  // The vectors of weights a to b - 1, whatever they are.
+  // Stores the whole vectors of weights a to b - 1.
   DF11_INLINE void part(u32 a, u32 b) const {
     Slide slide(shift);
     for (u32 c = (a + shift + 7) / 8 + lane; c < (b + shift) / 8; c += 32) {
@@ -321,7 +320,7 @@ struct Store {
     }
   }
 
-  // Those of weights a to b - 1 that are in no vector: at most seven at either side.
+  // Stores the weights of a to b - 1 that are in no whole vector: at most seven at either side.
   DF11_INLINE void edges(u32 a, u32 b) const {
     u32 first = (a + shift + 7) / 8, end = (b + shift) / 8, k = b;
     if (lane < 8) { if (a + lane + shift < first * 8) k = a + lane; }
@@ -333,7 +332,7 @@ struct Store {
   }
 };
 
-// The work of one block of a job. Warps share the table and nothing else; each takes a tile, and then the next.
+// Does the work of one block of a job. Warps share only the table; each takes one tile after the other.
 DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
   u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   u32 table = shared_start(), code = table + table_shared(job.table_bytes) + warp * WARP_SHARED;
@@ -342,10 +341,10 @@ DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
   DF11_SYNC_BLOCK(1);
   bool bad = block == 0 && threadIdx.x == 0 && *(const u32*)job.state != 0;
 
-  // Tiles are counted in 32 bits: `starts` counts units of 128 bits in 32, which are less than 2^28 tiles of at least a
-  // bit a weight. Weights and bytes are counted in 64.
+  // Tiles are counted in 32 bits: `starts` counts units of 128 bits in 32 bits, which are less than 2^28 tiles of at least
+  // a bit a weight. Weights and bytes are counted in 64.
   u32 tiles = (u32)((job.first + job.count - 1) / TILE) + 1;
-  // Dealt to blocks before warps: however many tiles are left for a last round, all blocks get about as many of them.
+  // Dealt to blocks before warps: however many tiles are left for a last round, all blocks get about the same number.
   u32 tile = (u32)(job.first / TILE) + warp * job.blocks + block, stride = job.blocks * warps;
   Ahead t;
   if (tile < tiles) t.load(job, tile, lane);
@@ -374,7 +373,7 @@ DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
     }
     DF11_SYNC_WARP(4);
 
-    forget(tile);  // what follows from it is computed anew rather than kept in registers while decoding
+    forget(tile);  // so that values computed from it are recomputed, not kept in registers while decoding
     at = (u64)tile * TILE;
     Store store{stage, lane, (u32)(job.dst / 2 - job.first) & 7, job.signs + at, job.dst + (at - job.first) * 2};
     if (whole && store.shift == 0) {

@@ -1,31 +1,30 @@
-// The index of an image, made on the device out of what the file has instead: gaps and positions. It is done once per
-// upload.
+// The index of an image, made on the device from the file's gaps and positions, once per upload.
 //
 // A block of threads takes a block of the code, 4,096 bytes, and a thread 64 bits of it, a chunk. The gap says where in
 // a chunk its first code begins, so each thread can walk its own:
 //
 //     stage the block's code;  barrier                                                                             (7)
-//     walk the chunk, counting codes that begin in it;  where it ends, the next chunk's gap must be
+//     walk the chunk, counting codes that begin in it;  it must end at the next chunk's gap
 //     sum of the counts of all threads before: by shuffles in a warp, then over warps;  barrier                    (8)
 //     position of the block + that sum = number of the chunk's first weight
 //     is there a multiple of 104 among the chunk's weights? (never two: it has 64 at most)
-//         walk again up to it, and note the bit: lanes[n / 104], and starts[n / 3328] if it begins a tile
+//         walk again up to it, and store the bit: lanes[n / 104], and starts[n / 3328] if it begins a tile
 //
-// Counting needs lengths of single codes where an entry of several reaches over the chunk's end. The table holds only
-// sums, but of an entry of n equal exponents one n-th of the sum; and each code that fits a window together with
-// another has such an entry: that of the window which repeats it.
+// Counting needs lengths of single codes where an entry of several extends beyond the chunk's end. The table holds only
+// sums, but in an entry of n equal exponents each code has one n-th of the sum; and each code that fits a window together
+// with another has such an entry: that of the window which repeats it.
 //
 // # What is compared
 //
 // The first gap is 0 and the walk of every chunk ends at the next one's gap, so all walks together are one walk over
 // all codes; its counts reach each block's position, and N at the end; and the last code ends inside the code. So an
-// index without a report is the one that the host makes. The end of the data may lie in the middle of a chunk: what is
-// behind it looks like codes and is not counted, and gaps there mean nothing.
+// index without a report is the one that the host makes. The data may end in the middle of a chunk: the bits after it
+// look like codes and are not counted, and gaps there mean nothing.
 //
 // # Trust
 //
-// As in decode.cuh: the table is tamed; a walk stops at its chunk's end, and gives up on a code of more than 64 bits;
-// words are read inside what is staged; lanes are written for weights below N only.
+// As in decode.cuh: the table is tamed; a walk stops at its chunk's end, or at a code of more than 64 bits; only staged
+// words are read; lanes are written for weights below N only.
 #pragma once
 #include "decode.cuh"
 
@@ -35,7 +34,7 @@ enum : u32 {
   BLOCK_BYTES = 4096,
   CHUNKS = 512,               // of 64 bits, one a thread
   CODE_WORDS = BLOCK_BYTES / 4 + 4,
-  // Shared memory behind the table: the block's code, the length of each exponent's code (0: unknown), the sums of the
+  // Shared memory after the table: the block's code, the length of each exponent's code (0: unknown), the sums of the
   // warps.
   INDEX_CODE = 0,
   INDEX_LENGTHS = CODE_WORDS * 4,
@@ -47,10 +46,10 @@ static_assert(DF11_INDEX_THREADS == CHUNKS, "a thread is a chunk");
 // A walk over the codes of a block, in its staged words.
 struct Walk {
   u32 table, code, lengths;
-  u32 bit, count;     // behind the start of the block's code; weights passed
+  u32 bit, count;     // counted from the start of the block's code; weights passed
 
-  // Takes the next entry's weights, but none from weight `until` on, and none that starts at bit `limit` or later.
-  // False where there is nothing to take.
+  // Takes the next entry's weights, except weights from `until` and those that start at bit `limit` or later. Returns
+  // false if there is nothing to take.
   DF11_INLINE bool step(u32 limit, u32 until) {
     u32 jump = 0, skipped = 0;
     for (;;) {
@@ -99,7 +98,7 @@ DF11_INLINE void index_blocks(const df11_index_job& job) {
   copy_table(job.table, job.table_bytes, table);
   if (thread < 256) store_shared(lengths + thread * 4, 0);
   DF11_SYNC_BLOCK(5);
-  // An entry of n equal exponents tells the length of that exponent's code; every code that an entry can share has one.
+  // An entry of n equal exponents gives the length of that exponent's code; every code that can share an entry has one.
   for (u32 i = thread; i < (1u << DF11_WINDOW_BITS); i += CHUNKS) {
     uint2 e = load_shared2(table + i * 8);
     u32 n = e.y >> 11 & 7, length = e.y & 63, symbol = e.x >> 24, equal = symbol * 0x01010101u;
@@ -122,7 +121,7 @@ DF11_INLINE void index_blocks(const df11_index_job& job) {
     bool read = walk.run(limit, FULL);
     u32 count = walk.count, after = walk.bit - limit;
 
-    u32 sum = count;                                           // of this and the lanes before
+    u32 sum = count;                                           // of this lane and those before it
     for (u32 d = 1; d < 32; d *= 2) {
       u32 other = __shfl_up_sync(FULL, sum, d);
       if (lane >= d) sum += other;

@@ -1,5 +1,5 @@
-// What a launch is told. Plain data, little endian, passed by value; addresses are device addresses. The host fills
-// these structs and the kernels trust them: only what lies at the addresses may be hostile.
+// The parameters of launches. Plain data, little endian, passed by value; addresses are device addresses. The host fills
+// these structs and the kernels trust them: only the memory at the addresses is untrusted.
 #pragma once
 #include "policy.h"
 
@@ -8,10 +8,10 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-// Decodes `count` weights of one group from weight `first` on.
+// A job of df11_decode: decodes `count` weights of one group from weight `first`.
 struct df11_job {
-  u64 dst;          // where weight `first` goes; a multiple of 2
-  u64 status;       // of a u32, or 0: raised to CORRUPT where the image contradicts itself, never lowered
+  u64 dst;          // the destination of weight `first`; a multiple of 2
+  u64 status;       // of a u32, or 0: raised to CORRUPT if the image contradicts itself, never lowered
   u64 first, count; // weights of the group; count > 0 and first + count <= weights
   u64 weights;      // of the whole group
   u64 state;        // of the image's state word
@@ -35,9 +35,10 @@ struct df11_jobs {
   df11_job job[DF11_MOST_JOBS];
 };
 
-// Makes the sections `starts` and `lanes` of an image, which were set to 0, out of a file's gaps and positions.
+// The job of df11_index: makes the sections `starts` and `lanes` of an image, which were set to 0, from a file's gaps and
+// positions.
 struct df11_index_job {
-  u64 image_state;    // raised to CORRUPT where gaps or positions contradict the codes
+  u64 image_state;    // raised to CORRUPT if gaps or positions contradict the codes
   u64 table;
   u64 starts;
   u64 lanes;
@@ -54,5 +55,5 @@ struct df11_index_job {
   u32 reserved;       // 0
 };
 
-// The df11_status that a kernel can find out.
+// The df11_status that a kernel can report.
 enum { DF11_CORRUPT = 103 };

@@ -1,11 +1,11 @@
-// The few things that a GPU and the host shim (tests/simt) do differently: shared memory by 32-bit address, and
-// barriers with numbers. Nothing here knows the format.
+// The differences between a GPU and the host shim (tests/simt): shared memory by 32-bit address, and barriers with
+// numbers. Nothing here knows the format.
 #pragma once
 #include "job.h"
 
 #define DF11_INLINE __device__ __forceinline__
 
-// Every barrier has a number: a test on the shim leaves out one at a time and must notice, so none is there for luck.
+// Every barrier has a number: a test on the shim leaves out one at a time and must fail, so each is necessary.
 #ifdef DF11_SIMT
 #define DF11_SYNC_WARP(number) simt::sync_warp(number)
 #define DF11_SYNC_BLOCK(number) simt::sync_block(number)
@@ -15,8 +15,8 @@
 #endif
 
 // Shared memory is addressed by 32-bit numbers: a pointer costs one or two more instructions an access. load_table() is
-// not volatile, so that the compiler may move it, over a barrier too: it is for addresses that follow from what was read
-// behind the barrier.
+// not volatile, so the compiler may move it, even over a barrier: use it for addresses that depend on what was read after
+// the barrier.
 #ifdef DF11_SIMT
 template <class T> inline T& shared_at(u32 address) { return *(T*)(simt_shared() + address); }
 DF11_INLINE u32 shared_start() { return 0; }
@@ -72,13 +72,13 @@ DF11_INLINE u32 choose(u32 mask, u32 a, u32 b) {
   asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(d) : "r"(mask), "r"(a), "r"(b));
   return d;
 }
-// A byte of `a`, or of zero, for each digit, without the constants going through registers.
+// Picks a byte of `a`, or of zero, for each digit; the constants need no registers.
 template <u32 PICK> DF11_INLINE u32 pick_bytes(u32 a) {
   u32 d;
   asm("prmt.b32 %0, %1, 0, %2;" : "=r"(d) : "r"(a), "n"(PICK));
   return d;
 }
-// Where bit 5 has changed, the next word comes in. Left to itself the compiler loads into a register more and copies.
+// Takes the next word if bit 5 has changed. Without this the compiler loads into one more register and copies.
 DF11_INLINE void refill_shared(u32 before, u32 after, u32& hi, u32& lo, u32& next) {
   asm volatile(
       "{\n\t.reg .pred p;\n\t.reg .u32 t;\n\t"
@@ -86,9 +86,9 @@ DF11_INLINE void refill_shared(u32 before, u32 after, u32& hi, u32& lo, u32& nex
       "@p mov.u32 %0, %1;\n\t@p ld.shared.u32 %1, [%2];\n\t@p add.u32 %2, %2, 4;\n\t}"
       : "+r"(hi), "+r"(lo), "+r"(next) : "r"(before), "r"(after) : "memory");
 }
-// The compiler no longer knows what a value was computed from.
+// Hides from the compiler what a value was computed from.
 DF11_INLINE void forget(u32& value) { asm volatile("" : "+r"(value)); }
-// The compiler does not see that an address out of a job is one of global memory; and loads stay where they are issued.
+// The compiler does not see that an address from a job is one of global memory. These loads stay where they are issued.
 template <int OFFSET> DF11_INLINE uint2 load_global2(u64 at) {
   uint2 v;
   asm volatile("ld.global.v2.u32 {%0, %1}, [%2 + %3];" : "=r"(v.x), "=r"(v.y) : "l"(at), "n"(OFFSET));

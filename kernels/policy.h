@@ -1,6 +1,6 @@
 // Every constant on which the kernels and the host must agree, and the tuning of each architecture. One `#define NAME
-// number` a line and nothing else, because three readers parse this file: the compiler of the kernels, the library,
-// which mirrors it, and a test, which compares the two. Reasons are in decode.cuh and README.md.
+// number` a line and nothing else, because a test parses this file too: it compares it with the library's mirror of it.
+// decode.cuh and README.md give the reasons.
 
 // The shape of an image.
 #define DF11_LANE_WEIGHTS 104
@@ -12,10 +12,10 @@
 #define DF11_TABLE_LARGE 32768
 #define DF11_CODE_UNITS 96
 
-// Units of code behind a tile's last weight that its lanes may look at.
+// Units of code after a tile's last weight that its lanes may read.
 #define DF11_AHEAD_UNITS 3
 
-// Jobs that one launch of df11_decode_many takes.
+// The most jobs of one launch of df11_decode_many.
 #define DF11_MOST_JOBS 32
 
 // Warps of a decoding block, by compute capability (major * 10 + minor); an unknown one takes the nearest below.
@@ -29,6 +29,6 @@
 #define DF11_WARPS_120 14
 #define DF11_MOST_WARPS 24
 
-// df11_index: threads of a block, and its shared memory beside the table in bytes.
+// df11_index: threads of a block, and its shared memory in addition to the table in bytes.
 #define DF11_INDEX_THREADS 512
 #define DF11_INDEX_SHARED 5248

@@ -149,6 +149,11 @@ impl Place {
         Place { file: Some(name.into()), ..Place::default() }
     }
 
+    /// A place in the file of that path.
+    pub(crate) fn of(path: &Path) -> Self {
+        Place::file(path.display().to_string())
+    }
+
     /// The same place, at a tensor.
     pub fn tensor(mut self, name: impl Into<String>) -> Self {
         self.tensor = Some(name.into());
@@ -181,6 +186,11 @@ pub(crate) fn shorten(text: &str, most: usize) -> String {
     let head = (0..=half).rfind(|&i| clean.is_char_boundary(i)).unwrap_or(0);
     let tail = (clean.len() - half..=clean.len()).find(|&i| clean.is_char_boundary(i)).unwrap_or(clean.len());
     format!("{}{middle}{}", &clean[..head], &clean[tail..])
+}
+
+/// A path as messages show it.
+pub(crate) fn shorten_path(path: &Path) -> String {
+    shorten(&path.display().to_string(), 200)
 }
 
 impl fmt::Display for Place {
@@ -230,7 +240,7 @@ pub enum Error {
         to: usize,
     },
     /// A file is there already, and is to be kept.
-    #[error("'{}' is there already", shorten(&_0.display().to_string(), 200))]
+    #[error("'{}' is there already", shorten_path(_0))]
     Exists(PathBuf),
     /// An earlier run has left something unfinished, and going on with that was not asked for.
     #[error("{0}")]
@@ -245,7 +255,7 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
     /// The operating system said no.
-    #[error("cannot {action} '{}': {source}", shorten(&path.display().to_string(), 200))]
+    #[error("cannot {action} '{}': {source}", shorten_path(path))]
     Io {
         /// What was tried, as a verb.
         action: &'static str,

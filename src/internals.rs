@@ -39,6 +39,11 @@ pub mod cuda {
 /// Files, members and configs.
 pub mod format {
     pub use crate::format::*;
+
+    /// The code words of a group.
+    pub fn codes<'m>(group: crate::Group<'m>) -> &'m crate::huffman::code::CodeTable {
+        group.data().codes()
+    }
 }
 
 /// Groups on the CPU.

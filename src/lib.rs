@@ -6,14 +6,23 @@
 //! The same functions are exported to C; `include/df11.h` is the C manual.
 //!
 //! ```no_run
-//! use df11::{host, Model, OpenOptions};
+//! use df11::{DecodeOptions, Model, OpenOptions, bf16};
 //! # fn main() -> Result<(), df11::Error> {
-//! let model = Model::open("Qwen3-8B-DF11", &OpenOptions::default())?;
+//! let model = Model::open("Qwen3-8B-DF11", &OpenOptions::new())?;
 //! let group = model.find_group("model.layers.0").expect("a Qwen3 model has layers");
-//! let mut weights = vec![half::bf16::ZERO; model.groups()[group].element_count() as usize];
-//! host::decompress(&model, group, 0, &mut weights, &host::DecodeOptions { threads: 8, ..Default::default() })?;
+//! let mut weights = vec![bf16::ZERO; group.element_count() as usize];
+//! group.decompress(0, &mut weights, &DecodeOptions::new().threads(8))?;
 //! # Ok(()) }
 //! ```
+//!
+//! # Where to look
+//!
+//! - [`Model`] opens a model, and gives out its [`Group`]s and [`Tensor`]s, which decode themselves;
+//! - [`verify`]: everything that can be verified of a whole model;
+//! - [`writer`]: whole models compressed, as `df11 compress` does;
+//! - [`encode`]: one group in memory, compressed to memory;
+//! - [`cuda`]: groups on a CUDA device, decoded on streams of yours;
+//! - [`Progress`]: how far a long call is, and the switch that ends it.
 
 // Modules, and who may use whom:
 //
@@ -39,7 +48,7 @@ mod capi;
 pub mod cuda;
 mod error;
 mod format;
-pub mod host;
+mod host;
 mod huffman;
 mod progress;
 pub mod writer;
@@ -48,9 +57,22 @@ pub mod writer;
 pub mod internals;
 
 pub use error::{Error, Place, Result, Status};
-pub use format::{Group, Model, OpenOptions, Tensor};
+pub use format::{Config, Group, GroupPart, Location, Model, OpenOptions, Tensor};
+pub use half::bf16;
+pub use host::DecodeOptions;
 pub use progress::Progress;
 pub use safetensors::Dtype;
+
+/// Verifying whole models: every code, every hash that the files carry, and every bit of an original.
+pub mod verify {
+    pub use crate::host::{Finding, FindingKind, Verified, VerifyOptions, compare_models, verify_model};
+}
+
+/// One group in memory, compressed to memory, byte for byte as the reference compressor does. [`crate::writer`] compresses
+/// whole models.
+pub mod encode {
+    pub use crate::host::{EncodeOptions, Packed, PackedSizes, compress, compress_raw};
+}
 
 /// The version of this library, as `major.minor.patch`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

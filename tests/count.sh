@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154
-# For scripts whose tests are commands: sourced, it counts in `passed` and `failed`. `scratch` is a folder of the script's.
+# Sourced by scripts whose tests are commands. Counts in `passed` and `failed`; the script sets `scratch` to a temporary folder.
 passed=0 failed=0
-t() { # NAME COMMAND...: a test, which must exit with 0; only one that fails shows what it printed
+t() { # NAME COMMAND...: runs a test, which must exit with 0; shows what it printed only if it fails
     local name=$1 start=$SECONDS code
     shift
     set +e

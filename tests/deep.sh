@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What does not fit into `make test`: see tests/README.md, which says what each part promises and how long it takes.
+# Runs the tests that take too long for `make test`. tests/README.md says what each part shows and how long it takes.
 #
 #     tests/deep.sh                all of it
 #     tests/deep.sh thread miri    some of it
@@ -7,10 +7,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { echo "== $*"; "$@"; }
 
-# Sixteen threads under ThreadSanitizer.
+# Sixteen threads at once under ThreadSanitizer.
 thread() { step tests/sanitize.sh thread; }
 
-# Miri is a component of nightly toolchains alone.
+# Only nightly toolchains have Miri.
 miri() {
     rustup component add --toolchain nightly miri rust-src >/dev/null 2>&1 || cargo +nightly miri --version >/dev/null 2>&1 ||
         { echo "missing: Miri (rustup component add --toolchain nightly miri rust-src)" >&2; exit 1; }
@@ -19,10 +19,10 @@ miri() {
     step cargo +nightly miri test --locked --lib -- error format huffman progress --skip marks
 }
 
-# Every call of the tool on a file fails once, not some of them.
+# Each call of the tool on a file fails once; `make test` takes a sample.
 faults() { DF11_ROUNDS=${DF11_ROUNDS:-1000} step cargo test --locked --features cli --test cli -- faults; }
 
-# The large group's every code, too.
+# Walks every code of the large group, too.
 scale() { DF11_DEEP=1 step cargo test --locked --test format scale; }
 
 # Ten minutes of traffic.
@@ -30,7 +30,7 @@ soak() {
     DF11_SOAK_SECONDS=${DF11_SOAK_SECONDS:-600} step cargo test --locked --test traffic soak -- --nocapture
 }
 
-# Lowest versions, the packed crate, releases from two folders, advisories: it counts what cannot be had here.
+# Lowest versions, the packed crate, releases from two folders, advisories. It counts what cannot run on this machine.
 supply() { step tests/supply/run.sh deep; }
 
 [ $# -gt 0 ] || set -- thread miri faults scale soak supply

@@ -1,23 +1,22 @@
 #!/usr/bin/env bash
-# All tests, as CI runs them: formatting, lints, documentation, every test of the library, the tool and the C interface,
-# the benchmarks' answers, installed trees and packages with programs built against them, the kernels built anew, and the
-# decoder's and encoder's tests again with AddressSanitizer inside the library.
-# Debian packages that are missing are installed where that is possible.
+# Runs all tests, as CI does: formatting, lints, documentation, every test of the library, the tool and the C interface, the
+# benchmarks' answers, programs against installed trees and packages, the kernels built anew, the fuzzers, and many tests again
+# with AddressSanitizer inside the library. Installs missing Debian packages where it can. tests/README.md says what is where.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# What makes the next build faster makes this one slower, and in CI there is none.
+# Incremental builds make the next build faster and this one slower; in CI there is no next one.
 [ -z "${CI:-}" ] || export CARGO_INCREMENTAL=0
 
-need() { # COMMAND PACKAGE: installs the Debian package that has a command
+need() { # COMMAND PACKAGE: installs the Debian package of a command that is missing
     command -v "$1" >/dev/null && return
     fetch "$1" "$2"
     command -v "$1" >/dev/null || { echo "missing: $1 (Debian package $2)" >&2; exit 1; }
 }
-fetch() { # WHAT PACKAGE: installs a Debian package, if that is possible
+fetch() { # WHAT PACKAGE: installs a Debian package, if there is apt
     if command -v apt-get >/dev/null; then
         local as=()
         [ "$(id -u)" = 0 ] || as=(sudo)
-        echo "== installing $2, which has $1"
+        echo "== installing the package $2 for $1"
         "${as[@]}" apt-get install -y -qq "$2" >/dev/null 2>&1 ||
             { "${as[@]}" apt-get update -qq && "${as[@]}" apt-get install -y -qq "$2" >/dev/null; }
     fi
@@ -44,25 +43,36 @@ done
 
 step tests/supply/run.sh quick
 step cargo fmt --all --check
-# One set of features for all that follows: with another, cargo would build the library and its packages once more.
+# The same features in all steps: with others, cargo would build the library and its packages once more.
 features=(--features libdf11/cli,libdf11/cudarc)
 step cargo clippy --locked --workspace --all-targets "${features[@]}" -- -D warnings
+# The library without default features, and with each feature alone.
+each_feature() {
+    local feature
+    step cargo clippy --locked --no-default-features -- -D warnings
+    for feature in $(cargo metadata --locked --no-deps --format-version 1 | python3 -c '
+import json, sys
+print(*next(p["features"] for p in json.load(sys.stdin)["packages"] if p["name"] == "libdf11"))'); do
+        step cargo clippy --locked --no-default-features --features "$feature" -- -D warnings
+    done
+}
+each_feature
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps -p libdf11 "${features[@]}"
 step cargo test --locked -p libdf11 -p df11-emulator "${features[@]}"
-# Answers only: a machine under test has no time to be measured on, nor to build anything for that.
+# Checks the answers and does not measure; built as the tests are.
 step cargo bench --locked --profile test -p libdf11 -p df11-bench "${features[@]}" \
     --bench decode --bench encode --bench image --bench model -- --quick
 
-# What is built on an installed tree.
+# Everything that is built against an installed tree.
 DF11_PREFIX=${DF11_PREFIX:-$PWD/target/stage}
 export DF11_PREFIX
 step make install PREFIX="$DF11_PREFIX"
 step bindings/go/test.sh
-# Programs in C, C++, Go and Rust against what is installed, released and packaged.
+# Programs in C, C++, Go and Rust, against the installed tree, the release and the packages.
 step tests/packages/run.sh
 step examples/go-service/test.sh
 
-# The pinned compiler of the kernels is to be had for Linux on x86-64; elsewhere the hashes that cargo test compares must do.
+# The pinned compiler of the kernels exists for Linux on x86-64; elsewhere only the hashes are compared, by `cargo test`.
 if [ "$(uname -sm)" = "Linux x86_64" ]; then
     step python3 kernels/build.py --check
 fi
@@ -72,10 +82,10 @@ step make test-ggml
 # Half a minute for each fuzzer, two at a time.
 step tests/fuzz/run.sh 30
 
-# The library itself under AddressSanitizer. What takes longer is in tests/deep.sh: ThreadSanitizer, Miri, every fault, hours.
+# The library itself under AddressSanitizer. tests/deep.sh has what takes longer: ThreadSanitizer, Miri, every fault.
 case $(rustc -vV | sed -n 's/^host: //p') in
     x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu)
-        # With the emulated driver of the tests above.
+        # With the emulated driver that the tests above have built.
         DF11_TEST_EMULATOR=$(realpath "${CARGO_TARGET_DIR:-target}/debug/deps/libdf11_emulator.so")
         export DF11_TEST_EMULATOR
         step tests/sanitize.sh address

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The library itself under a sanitizer: what a C program around it cannot see is whether *it* reads or writes outside, or races.
-# The sanitizers are part of every toolchain, but their switch is not stable yet, hence RUSTC_BOOTSTRAP.
+# Runs tests with a sanitizer inside the library, which finds reads and writes out of bounds and races that a sanitizer in a C
+# program around it cannot see. Every toolchain has the sanitizers, but their switch is not stable yet: hence RUSTC_BOOTSTRAP.
 #
 #     tests/sanitize.sh address    what decodes and encodes, the kept inputs of the fuzzers, and uploads on the emulated driver
 #     tests/sanitize.sh thread     sixteen threads at once (tests/traffic), with the standard library and the emulated
@@ -11,7 +11,7 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 step() { echo "== $*"; "$@"; }
 
 address() {
-    # The emulated driver is no part of what is looked at: the caller's will do.
+    # The emulated driver itself is not checked, so one that is built already serves.
     if [ -z "${DF11_TEST_EMULATOR:-}" ]; then
         step cargo build --locked --profile test -p df11-emulator
         DF11_TEST_EMULATOR=$(realpath "${CARGO_TARGET_DIR:-target}/debug/libdf11_emulator.so")
@@ -27,7 +27,7 @@ address() {
     tests cuda image:: groups:: uploads::
     tests capi mistakes:: structs:: describe:: callbacks::
     tests miri
-    # Where the driver cannot even say when a copy has ended, what it may still read is kept for ever, on purpose.
+    # Memory that the driver may still read is kept for ever, on purpose, where the driver fails to say when a copy has ended.
     ASAN_OPTIONS=detect_leaks=0 tests cuda errors::
 }
 
@@ -40,7 +40,7 @@ thread() {
     export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Clink-arg=-rdynamic" CARGO_TARGET_DIR="target/tsan"
     local test=(cargo test --locked -Zbuild-std --target "$host" --test traffic)
     step "${test[@]}" sixteen
-    # A checker that finds nothing must be one that could.
+    # Shows that the checker can find a race.
     echo "== the same checker finds a race that is there"
     local said
     if said=$(RUSTFLAGS="$RUSTFLAGS --cfg df11_planted_race" "${test[@]}" a_race_that_a_checker_must_find 2>&1) || ! grep -q "data race" <<<"$said"; then

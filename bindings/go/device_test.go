@@ -57,10 +57,10 @@ func weights(t testing.TB, m *df11.Model, group int) []byte {
 }
 
 // same waits for the stream, and checks device memory: the weights, a good status, and nothing else changed.
-func same(t testing.TB, what string, stream, dst, status uintptr, want []byte, behind int) {
+func same(t testing.TB, what string, stream, dst, status uintptr, want []byte, after int) {
 	t.Helper()
 	cudatest.Wait(stream)
-	got, code := make([]byte, len(want)+behind), make([]byte, 4)
+	got, code := make([]byte, len(want)+after), make([]byte, 4)
 	cudatest.Get(got, dst)
 	cudatest.Get(code, status)
 	if !bytes.Equal(got[:len(want)], want) || binary.LittleEndian.Uint32(code) != 0 {
@@ -68,7 +68,7 @@ func same(t testing.TB, what string, stream, dst, status uintptr, want []byte, b
 	}
 	for _, b := range got[len(want):] {
 		if b != 0xa5 {
-			t.Fatalf("%s: written behind the end", what)
+			t.Fatalf("%s: written after the end", what)
 		}
 	}
 }

@@ -30,6 +30,11 @@ func TestStatusesAreTheLibrarys(t *testing.T) {
 	if text := df11.ErrCorrupt.Error(); text != "df11: CORRUPT" {
 		t.Error(text)
 	}
+	exists := fmt.Errorf("around it: %w", &df11.Error{Status: df11.ErrExists, Op: "compress"})
+	if !errors.Is(exists, fs.ErrExist) || !errors.Is(exists, df11.ErrExists) || errors.Is(exists, df11.ErrBusy) ||
+		errors.Is(df11.ErrUnfinished, fs.ErrExist) {
+		t.Error(exists)
+	}
 	if cdf11.VersionNumber()/100 != cdf11.HeaderVersionNumber/100 || !strings.Contains(df11.Version(), ".") {
 		t.Error(df11.Version())
 	}

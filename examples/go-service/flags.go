@@ -41,7 +41,7 @@ func parse(args []string, env func(string) (string, bool), out io.Writer) (*sett
 	}
 	f.StringVar(&set.listen, "listen", "127.0.0.1:8311", "`address` to listen on; there is no authentication")
 	f.StringVar(&hosts, "hosts", "",
-		"comma-separated `names`, beside localhost and addresses, that requests over loopback may have as Host; * is any")
+		"comma-separated `names` that requests over loopback may have as Host, besides localhost and addresses; * is any")
 	f.StringVar(&config, "config", "", "`file` to use instead of the model's own config.json")
 	f.BoolVar(&set.Verify, "verify", set.Verify, "walk every code and hash every byte before the model is ready")
 	f.IntVar(&set.VerifyThreads, "verify-threads", set.VerifyThreads, "threads to verify with")

@@ -340,7 +340,7 @@ pub unsafe extern "C" fn df11_compress_group(
                 }
             }
             let members = members(&given)?;
-            let options = EncodeOptions { threads: threads as usize, variant: None };
+            let options = EncodeOptions::new().threads(threads as usize);
             let mut sizes = PackedSizes::default();
             let result = host::compress_raw(&slices, members, &mut sizes, &options);
             if matches!(result, Ok(()) | Err(Error::BufferTooSmall { .. })) {
@@ -386,8 +386,7 @@ struct PresetTexts {
 }
 
 static PRESETS: LazyLock<Vec<PresetTexts>> = LazyLock::new(|| {
-    let texts =
-        |p: &Preset| PresetTexts { name: c_text(p.name()), pattern_json: c_text(&p.patterns().to_json().to_string()) };
+    let texts = |p: &Preset| PresetTexts { name: c_text(p.name()), pattern_json: c_text(&p.patterns().to_json()) };
     Preset::all().iter().map(texts).collect()
 });
 
@@ -458,7 +457,7 @@ unsafe fn settings(options: &df11_compress_options) -> Result<CompressOptions> {
         let json = serde_json::from_str(&text).map_err(|e| {
             Error::InvalidArgument(format!("df11_compress_options.pattern_json is not valid JSON: {e}"))
         })?;
-        Patterns::from_json(&json)
+        Patterns::from_value(&json)
     };
     Ok(CompressOptions {
         threads: options.threads as usize,

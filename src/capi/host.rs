@@ -1,9 +1,9 @@
 //! Decoding on the CPU.
 
-use super::model::{df11_model, handle, index};
+use super::model::{df11_model, group_of, handle, tensor_of};
 use super::status::{df11_error, df11_status, frame};
 use crate::error::Error;
-use crate::host::{self, DecodeOptions};
+use crate::host::DecodeOptions;
 use std::ffi::c_void;
 
 /// Decodes `count` weights of a group on the CPU, from its weight `first` on (both in elements), into `dst`: bf16 bits in
@@ -35,12 +35,11 @@ pub unsafe extern "C" fn df11_model_decompress(
     // SAFETY: by the caller's promise.
     unsafe {
         frame(error, || {
-            let model = &handle(model)?.model;
-            let group = index(group, model.groups().len(), "group")?;
+            let group = group_of(&handle(model)?.model, group)?;
             let needed = count.saturating_mul(2);
             if needed > dst_bytes as u64 {
                 // A range outside the group is the larger mistake; say that first.
-                let n = model.groups()[group].element_count();
+                let n = group.element_count();
                 if first.checked_add(count).is_some_and(|end| end <= n) {
                     return Err(Error::BufferTooSmall {
                         what: "the destination".into(),
@@ -53,8 +52,8 @@ pub unsafe extern "C" fn df11_model_decompress(
             if !dst.is_aligned() {
                 return Err(Error::Misaligned { what: "the destination".into(), to: 2 });
             }
-            let options = DecodeOptions { threads: threads as usize, ..Default::default() };
-            host::decompress_raw(model, group, first, count, dst, &options)?;
+            let options = DecodeOptions::new().threads(threads as usize);
+            group.decompress_raw(first, count, dst, &options)?;
             Ok(())
         })
     }
@@ -82,11 +81,10 @@ pub unsafe extern "C" fn df11_model_read_tensor(
     // SAFETY: by the caller's promise.
     unsafe {
         frame(error, || {
-            let model = &handle(model)?.model;
-            let tensor = &model.tensors()[index(tensor, model.tensors().len(), "tensor")?];
+            let tensor = tensor_of(&handle(model)?.model, tensor)?;
             let dst = destination(dst, dst_bytes)?;
-            let options = DecodeOptions { threads: threads as usize, ..Default::default() };
-            host::read_tensor_raw(model, tensor, offset, dst, dst_bytes, &options)?;
+            let options = DecodeOptions::new().threads(threads as usize);
+            tensor.read_raw(offset, dst, dst_bytes, &options)?;
             Ok(())
         })
     }

@@ -1,8 +1,7 @@
 //! Images: groups as a CUDA device decodes them, written to host memory. No CUDA call is made here.
 
-use super::model::{df11_model, handle, index};
+use super::model::{df11_model, group_of, handle};
 use super::status::{df11_error, df11_status, frame};
-use crate::cuda::image;
 use crate::error::Error;
 use std::ffi::c_void;
 
@@ -31,9 +30,8 @@ pub unsafe extern "C" fn df11_model_write_image(
     // SAFETY: by the caller's promise.
     unsafe {
         frame(error, || {
-            let model = &handle(model)?.model;
-            let group = index(group, model.groups().len(), "group")?;
-            image::write_image_raw(model, group, destination(dst)?, bytes as u64, 1)?;
+            let group = group_of(&handle(model)?.model, group)?;
+            group.write_image_raw(destination(dst)?, bytes as u64, 1)?;
             Ok(())
         })
     }
@@ -64,9 +62,8 @@ pub unsafe extern "C" fn df11_model_write_image_part(
     // SAFETY: by the caller's promise.
     unsafe {
         frame(error, || {
-            let model = &handle(model)?.model;
-            let group = index(group, model.groups().len(), "group")?;
-            image::write_image_part(model, group, destination(dst)?, bytes as u64, part as u64, parts as u64)?;
+            let group = group_of(&handle(model)?.model, group)?;
+            group.write_image_part(destination(dst)?, bytes as u64, part as u64, parts as u64)?;
             Ok(())
         })
     }

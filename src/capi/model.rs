@@ -4,10 +4,8 @@ use super::progress;
 use super::status::{df11_error, df11_status, frame};
 use super::structs;
 use super::types::*;
-use crate::cuda::image::Layout;
 use crate::error::{Error, Result, shorten};
-use crate::format::{Data, Member, Model, OpenOptions, Span};
-use crate::host;
+use crate::format::{Access, Data, Group, Member, Model, OpenOptions, Span, Tensor};
 use crate::progress::Progress;
 use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -44,7 +42,11 @@ pub unsafe extern "C" fn df11_model_open(
     error: *mut df11_error,
 ) -> df11_status {
     // SAFETY: by the caller's promise.
-    unsafe { open(options, out, error, |options, progress| Model::open_watched(path_of(path)?, options, progress)) }
+    unsafe {
+        open(options, out, error, |options, access, progress| {
+            Model::open_watched(path_of(path)?, options, access, progress)
+        })
+    }
 }
 
 /// Opens the bytes of one .safetensors file that lie in memory. They are not copied: they must stay, unchanged, until the
@@ -76,11 +78,11 @@ pub unsafe extern "C" fn df11_model_open_memory(
     }
     // SAFETY: by the caller's promise.
     unsafe {
-        open(options, out, error, |options, _| {
+        open(options, out, error, |options, _, _| {
             if data.is_null() || bytes > isize::MAX as usize {
                 return Err(Error::InvalidArgument(format!("data: {bytes} bytes at {data:p} are no memory")));
             }
-            Model::from_bytes(Borrowed(data.cast(), bytes), options)
+            Model::of_bytes(Box::new(Borrowed(data.cast(), bytes)), options)
         })
     }
 }
@@ -94,7 +96,7 @@ unsafe fn open(
     options: *const df11_open_options,
     out: *mut *mut df11_model,
     error: *mut df11_error,
-    model: impl FnOnce(&OpenOptions, &Progress) -> Result<Model>,
+    model: impl FnOnce(&OpenOptions, Access, &Progress) -> Result<Model>,
 ) -> df11_status {
     // SAFETY: by the caller's promise.
     unsafe {
@@ -106,8 +108,8 @@ unsafe fn open(
             // What the handle was given to before is not this call's. How much there is to do the headers say.
             progress.begin(0);
             structs::refuse_unknown(options)?;
-            let (options, verify) = match given {
-                None => (OpenOptions::default(), None),
+            let (options, access) = match given {
+                None => (OpenOptions::default(), Access::Map),
                 Some(o) => {
                     let unknown = o.flags & !(DF11_OPEN_VERIFY | DF11_OPEN_READ | DF11_OPEN_ANY_VERSION);
                     if unknown != 0 {
@@ -116,25 +118,21 @@ unsafe fn open(
                     }
                     let config = text_of(o.config_json, "df11_open_options.config_json")?;
                     let options = OpenOptions {
-                        read: o.flags & DF11_OPEN_READ != 0,
+                        verify: o.flags & DF11_OPEN_VERIFY != 0,
+                        threads: o.threads as usize,
                         any_version: o.flags & DF11_OPEN_ANY_VERSION != 0,
                         config,
-                        indexed: false,
                     };
-                    let verify = (o.flags & DF11_OPEN_VERIFY != 0).then_some(o.threads as usize);
-                    (options, verify)
+                    (options, if o.flags & DF11_OPEN_READ != 0 { Access::Read } else { Access::Map })
                 }
             };
             progress.check()?;
-            let model = model(&options, &progress)?;
-            if let Some(threads) = verify {
-                host::verify_all(&model, threads, &progress)?;
-            }
+            let model = model(&options, access, &progress)?.verified(&options, &progress)?;
             // Names with zero bytes were refused when the model was opened; a path from a C text has none.
             let text = |s: &[u8]| CString::new(s).map_err(|_| Error::Internal("a name with a zero byte".into()));
             let handle = df11_model {
-                group_names: model.groups().iter().map(|g| text(g.name().as_bytes())).collect::<Result<_>>()?,
-                tensor_names: model.tensors().iter().map(|t| text(t.name().as_bytes())).collect::<Result<_>>()?,
+                group_names: model.groups().map(|g| text(g.name().as_bytes())).collect::<Result<_>>()?,
+                tensor_names: model.tensors().map(|t| text(t.name().as_bytes())).collect::<Result<_>>()?,
                 files: model.files().map(|f| text(&bytes_of(f.file))).collect::<Result<_>>()?,
                 model,
             };
@@ -206,16 +204,15 @@ pub unsafe extern "C" fn df11_model_get_group_info(
         frame(error, || {
             structs::clear(out)?;
             let handle = handle(model)?;
-            let (number, info) = (index(group, handle.model.groups().len(), "group")?, &handle.model.groups());
-            let info = &info[number];
+            let info = group_of(&handle.model, group)?;
             let value = df11_group_info {
                 struct_size: 0,
-                name: handle.group_names[number].as_ptr(),
+                name: handle.group_names[info.number()].as_ptr(),
                 element_count: info.element_count(),
                 tensor_count: info.tensors().len() as u64,
-                first_tensor: info.tensors().start as u64,
+                first_tensor: info.tensors().next().map_or(0, |tensor| tensor.number() as u64),
                 packed_bytes: info.packed_bytes(),
-                image_bytes: Layout::of(info).map_or(0, |layout| layout.image_bytes),
+                image_bytes: info.image_layout().map_or(0, |layout| layout.image_bytes),
             };
             structs::write(out, &value);
             Ok(())
@@ -252,8 +249,8 @@ pub unsafe extern "C" fn df11_model_get_group_part(
         frame(error, || {
             structs::clear(out)?;
             let handle = handle(model)?;
-            let group = &handle.model.groups()[index(group, handle.model.groups().len(), "group")?];
-            let span = group.member(PARTS[index(part as u64, PARTS.len(), "part")?]);
+            let group = group_of(&handle.model, group)?;
+            let span = group.data().member(PARTS[index(part as u64, PARTS.len(), "part")?]);
             let value = df11_part_info {
                 struct_size: 0,
                 file: handle.files[span.file].as_ptr(),
@@ -286,11 +283,10 @@ pub unsafe extern "C" fn df11_model_get_tensor_info(
         frame(error, || {
             structs::clear(out)?;
             let handle = handle(model)?;
-            let number = index(tensor, handle.model.tensors().len(), "tensor")?;
-            let info = &handle.model.tensors()[number];
+            let info = tensor_of(&handle.model, tensor)?;
             let mut value = df11_tensor_info {
                 struct_size: 0,
-                name: handle.tensor_names[number].as_ptr(),
+                name: handle.tensor_names[info.number()].as_ptr(),
                 dtype: dtype_code(info.dtype()),
                 rank: info.shape().len() as u32,
                 shape: if info.shape().is_empty() { ptr::null() } else { info.shape().as_ptr() },
@@ -301,7 +297,7 @@ pub unsafe extern "C" fn df11_model_get_tensor_info(
                 file: ptr::null(),
                 file_offset: 0,
             };
-            match info.data() {
+            match info.values() {
                 Data::Packed { group, first } => (value.group, value.group_offset) = (group as u64, first),
                 Data::Plain(span) => {
                     value.data = handle.data(span);
@@ -329,7 +325,7 @@ pub unsafe extern "C" fn df11_model_find_group(
     error: *mut df11_error,
 ) -> df11_status {
     // SAFETY: by the caller's promise.
-    unsafe { find(model, name, out, error, "group", Model::find_group) }
+    unsafe { find(model, name, out, error, "group", |model, name| model.find_group(name).map(Group::number)) }
 }
 
 /// Finds a tensor by its full name. `*out` is its number, or 0 after an error.
@@ -347,7 +343,7 @@ pub unsafe extern "C" fn df11_model_find_tensor(
     error: *mut df11_error,
 ) -> df11_status {
     // SAFETY: by the caller's promise.
-    unsafe { find(model, name, out, error, "tensor", Model::find_tensor) }
+    unsafe { find(model, name, out, error, "tensor", |model, name| model.find_tensor(name).map(Tensor::number)) }
 }
 
 /// The parts that both searches share.
@@ -400,8 +396,20 @@ pub(super) unsafe fn handle<'a>(model: *const df11_model) -> Result<&'a df11_mod
     unsafe { model.as_ref() }.ok_or_else(|| Error::InvalidArgument("the model is NULL".into()))
 }
 
+/// Returns the group of a number.
+pub(super) fn group_of(model: &Model, number: u64) -> Result<Group<'_>> {
+    let number = index(number, model.groups().len(), "group")?;
+    model.group(number).ok_or_else(|| Error::Internal("a group that is not there".into()))
+}
+
+/// Returns the tensor of a number.
+pub(super) fn tensor_of(model: &Model, number: u64) -> Result<Tensor<'_>> {
+    let number = index(number, model.tensors().len(), "tensor")?;
+    model.tensor(number).ok_or_else(|| Error::Internal("a tensor that is not there".into()))
+}
+
 /// Checks a number against how many there are.
-pub(super) fn index(number: u64, count: usize, what: &str) -> Result<usize> {
+fn index(number: u64, count: usize, what: &str) -> Result<usize> {
     usize::try_from(number)
         .ok()
         .filter(|&n| n < count)

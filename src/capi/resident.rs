@@ -1,7 +1,7 @@
 //! Images on CUDA devices: made there, or taken where they lie.
 
 use super::device::{clear, df11_device, df11_devptr, df11_stream, handle};
-use super::model::{self, df11_model, index};
+use super::model::{self, df11_model, group_of};
 use super::status::{df11_error, df11_status, frame};
 use super::structs::{self, Sizeable};
 use crate::cuda::image::Head;
@@ -161,9 +161,9 @@ unsafe fn upload(
         frame(error, || {
             clear(out, ptr::null_mut())?;
             let (device, model) = (&handle(device)?.device, &model::handle(model)?.model);
-            let group = index(group, model.groups().len(), "group")?;
+            let group = group_of(model, group)?;
             let stream = Stream::from_raw(stream.cast());
-            let resident = device.upload(model, group, d_image, bytes as u64, stream, staging)?;
+            let resident = device.upload(group, d_image, bytes as u64, stream, staging)?;
             put(out, resident);
             Ok(())
         })
@@ -195,8 +195,8 @@ pub unsafe extern "C" fn df11_device_bind(
         frame(error, || {
             clear(out, ptr::null_mut())?;
             let (device, model) = (&handle(device)?.device, &model::handle(model)?.model);
-            let group = index(group, model.groups().len(), "group")?;
-            put(out, device.bind(model, group, d_image, bytes as u64)?);
+            let group = group_of(model, group)?;
+            put(out, device.bind(group, d_image, bytes as u64)?);
             Ok(())
         })
     }

@@ -6,7 +6,7 @@ use super::status::{df11_error, df11_status, frame};
 use super::structs::{self, Sizeable};
 use super::types::DF11_OPEN_ANY_VERSION;
 use crate::error::{Error, Place};
-use crate::format::{Model, OpenOptions};
+use crate::format::{Access, Model, OpenOptions};
 use crate::host::{self, Finding, FindingKind, Verified, VerifyOptions};
 use std::ffi::{c_char, c_void};
 
@@ -133,7 +133,6 @@ pub unsafe extern "C" fn df11_verify_model(
                 return Err(Error::UnsupportedOption(reason));
             }
             let open = OpenOptions {
-                read: true,
                 any_version: options.flags & DF11_OPEN_ANY_VERSION != 0,
                 config: text_of(options.config_json, "df11_verify_options.config_json")?,
                 ..OpenOptions::default()
@@ -141,13 +140,12 @@ pub unsafe extern "C" fn df11_verify_model(
             let path = path_of(model)?;
             let original = if original.is_null() { None } else { Some(path_of(original)?) };
             progress.check()?;
-            let model = Model::open_watched(path, &open, &progress)?;
-            let open = OpenOptions { any_version: true, config: None, indexed: true, ..open };
+            let model = Model::open_watched(path, &open, Access::Read, &progress)?;
             // Before the codes are walked: a wrong path should not be found out minutes later.
-            let open = |path| Model::open_watched(path, &open, &progress).map_err(host::unusable);
+            let open = |path| Model::open_original_watched(path, &progress).map_err(host::unusable);
             let original = original.map(open).transpose()?;
 
-            let threads = VerifyOptions { threads: options.threads as usize };
+            let threads = VerifyOptions::new().threads(options.threads as usize);
             let mut first = None;
             let verified = host::verify_model(&model, original.as_ref(), &threads, &progress, &mut |finding| {
                 tell(&options, &finding);

@@ -1,8 +1,8 @@
 //! The types of the crate cudarc as arguments, for Rust engines that own their contexts, streams and memory through it.
-//! Only there with the feature `cudarc`.
+//! Present only with the feature `cudarc`.
 //!
-//! No call of the driver goes through cudarc here, but for what its slices do when their addresses are asked for: where
-//! a context has several streams they wait for and record events, so that work in different streams is ordered. Engines
+//! No call of the driver goes through cudarc here, except what its slices do when their addresses are asked for: where a
+//! context has several streams they wait for and record events, so that work in different streams is ordered. Engines
 //! that capture graphs, or want the bare launch, turn that off (`CudaContext::disable_event_tracking`) or pass
 //! addresses to [`Resident::decompress`].
 
@@ -12,7 +12,7 @@ use cudarc::driver::{CudaContext, CudaStream, DevicePtrMut};
 use half::bf16;
 
 impl From<&CudaStream> for Stream {
-    /// The same stream. It must outlive the work that is put into it.
+    /// Takes the same stream, which must outlive the work that is enqueued in it.
     fn from(stream: &CudaStream) -> Stream {
         Stream::from_raw(stream.cu_stream().cast())
     }
@@ -20,10 +20,10 @@ impl From<&CudaStream> for Stream {
 
 impl Device {
     /// Opens the device of a cudarc context. Such a context is always the device's primary one, so it is retained once
-    /// more, and lives as long as the device does.
+    /// more, and stays alive as long as the device.
     ///
-    /// cudarc looks for the driver by itself. On a machine with one driver that is the one that is found here; where
-    /// `options` name another, streams of the one are nothing to the other.
+    /// cudarc finds the driver by itself. On a machine with one driver that is the one that is found here; if `options`
+    /// name another, streams of the one are invalid in the other.
     ///
     /// # Errors
     ///
@@ -34,12 +34,12 @@ impl Device {
 }
 
 impl Resident {
-    /// Decodes as many weights as `dst` has elements, from weight `first` on, into a slice of cudarc's, ordered in
-    /// `stream` behind what uses that slice.
+    /// Decodes as many weights as `dst` has elements, from weight `first`, into a cudarc slice, ordered in `stream` after
+    /// the work that uses that slice.
     ///
-    /// cudarc allocates slices of `bf16` with its own feature `f16` only, which an engine turns on for itself; without it, a
-    /// slice of `u16` will do: `slice.transmute_mut::<bf16>(count)`. Nothing is told of an image that contradicts itself:
-    /// [`Resident::decompress_range`] takes a status.
+    /// cudarc allocates slices of `bf16` only with its own feature `f16`, which an engine turns on for itself; without it, use
+    /// a slice of `u16`: `slice.transmute_mut::<bf16>(count)`. This call does not report an image that contradicts itself;
+    /// [`Resident::decompress_range`] takes a status for that.
     ///
     /// # Errors
     ///
@@ -47,8 +47,8 @@ impl Resident {
     ///
     /// # Safety
     ///
-    /// The image is memory of the stream's context until the stream has passed the decode, and complete when the stream
-    /// gets there; `stream` and `dst` are of the same driver as the resident, and `dst` is of the stream's context.
+    /// The image must be memory of the stream's context until the stream has executed the decode, and complete when the
+    /// stream gets there. `stream` and `dst` must be of the same driver as the resident, and `dst` of the stream's context.
     pub unsafe fn decompress_into(
         &self,
         first: u64,
@@ -57,7 +57,7 @@ impl Resident {
     ) -> Result<()> {
         let count = dst.len() as u64;
         let (address, _ordered) = dst.device_ptr_mut(stream);
-        // SAFETY: the slice is this large; it frees its memory in stream order; the rest is the caller's promise.
+        // SAFETY: the slice has `count` weights and frees its memory in stream order; the caller keeps the image.
         unsafe { self.decompress_range(first, count, address, 2 * count, 0, stream.into()) }
     }
 }

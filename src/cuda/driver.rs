@@ -1,18 +1,18 @@
-//! The CUDA driver: found and loaded at run time, its entry points in a table, its results as numbers. No kernel and no
-//! image is known here.
+//! The CUDA driver: found and loaded at run time, its entry points in a struct, its results as numbers. This module knows
+//! neither kernels nor images.
 //!
-//! # Why a table of our own
+//! # Why not cudarc
 //!
-//! The crate cudarc has all entry points, and it is what a Rust engine should use. Below a C ABI its driver layer
-//! (0.19) does not hold: a missing library or symbol is a panic in whichever call comes first, where here it is a
-//! status at `df11_device_open`; `CUresult` is a Rust enum, so that a code which only newer drivers have (913, say) is
-//! undefined behaviour; the library's path cannot be given; and its contexts are owned, where ours are often the
-//! caller's. What is needed is thirty-odd functions. Each of those points is a test in `tests/cuda/driver.rs`.
+//! The crate cudarc has all entry points, and a Rust engine should use it. Its driver layer (0.19) is not suited to a C
+//! ABI: a missing library or symbol is a panic in whichever call comes first, where here it is a status of
+//! `df11_device_open`; `CUresult` is a Rust enum, so that a code which only newer drivers have (913, say) is undefined
+//! behaviour; the library's path cannot be given; and it owns its contexts, where the caller often owns ours. Thirty
+//! functions are needed. Each of those points is a test in `tests/cuda/driver.rs`.
 //!
 //! # What is trusted
 //!
-//! The library that is loaded is the caller's choice, as with every dynamic library. Its symbols are taken to have the
-//! signatures of CUDA 12.0's `cuda.h`, which is why older ones are refused before anything else is called.
+//! The library that is loaded is the caller's choice, as with every dynamic library. Its symbols are assumed to have the
+//! signatures of CUDA 12.0's `cuda.h`, so older drivers are refused before anything else is called.
 
 use crate::error::{Error, Result, shorten};
 use libloading::Library;
@@ -32,39 +32,39 @@ pub(crate) type Function = *mut c_void;
 /// A driver's event handle.
 pub(crate) type Event = *mut c_void;
 
-/// A stream of the caller's: `CUstream`, which is the runtime's `cudaStream_t` too. The library never makes one and
-/// never owns one.
+/// A stream that you own: `CUstream`, which is also the runtime's `cudaStream_t`. The library never creates one and never
+/// owns one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Stream(*mut c_void);
 
-// SAFETY: an opaque handle; CUDA's streams may be used from any thread.
+// SAFETY: the handle is opaque, and CUDA's streams may be used from any thread.
 unsafe impl Send for Stream {}
-// SAFETY: as above.
+// SAFETY: the handle is never changed, and CUDA's streams may be used from several threads.
 unsafe impl Sync for Stream {}
 
 impl Stream {
-    /// The stream behind a `CUstream` or `cudaStream_t`. NULL is the default stream, which only some devices take
+    /// Takes a `CUstream` or `cudaStream_t`. NULL is the default stream, which a device accepts only if its options say so
     /// ([`super::DeviceOptions::allow_default_stream`]).
     pub fn from_raw(handle: *mut c_void) -> Stream {
         Stream(handle)
     }
 
-    /// The handle.
+    /// Returns the handle.
     pub fn raw(self) -> *mut c_void {
         self.0
     }
 
-    /// `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD` belong to whichever context is current, as NULL does.
+    /// Returns true for NULL, `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD`: they belong to whichever context is current.
     pub(crate) fn is_of_any_context(self) -> bool {
         self.0.addr() <= 2
     }
 }
 
-/// The oldest driver that is taken: CUDA 12.0, which is driver 525.
+/// The oldest driver version that is accepted: CUDA 12.0, which is driver 525.
 pub(crate) const OLDEST: i32 = 12_000;
 
-/// `CUresult`s that are looked at.
+/// The `CUresult`s that are handled specially.
 pub(crate) mod code {
     pub const INVALID_IMAGE: i32 = 200;
     pub const NO_BINARY_FOR_GPU: i32 = 209;
@@ -83,7 +83,7 @@ pub(crate) mod attribute {
     pub const CAPABILITY_MAJOR: i32 = 75;
     pub const CAPABILITY_MINOR: i32 = 76;
     pub const MOST_SHARED_BYTES: i32 = 97;
-    /// Of a function.
+    /// A function's attribute.
     pub const DYNAMIC_SHARED_BYTES: i32 = 8;
 }
 
@@ -94,24 +94,24 @@ const NO_TIMING: c_uint = 2;
 
 macro_rules! entry_points {
     ($($field:ident = $symbol:literal ($($argument:ty),*);)*) => {
-        /// The entry points, each with the signature that `cuda.h` of CUDA 12.0 gives it.
+        /// The entry points, each with its signature in `cuda.h` of CUDA 12.0.
         pub(crate) struct EntryPoints { $(pub $field: unsafe extern "C" fn($($argument),*) -> c_int,)* }
 
         impl EntryPoints {
-            /// Finds all of them; the error is the name of the first that is not there.
+            /// Finds all of them; the error is the name of the first that is missing.
             ///
             /// # Safety
             ///
             /// The library's symbols of these names have these signatures, and it is never unloaded.
             unsafe fn load(library: &Library) -> std::result::Result<EntryPoints, &'static str> {
-                // SAFETY: by the caller's promise.
+                // SAFETY: each field's type is the symbol's signature, and the library is never unloaded.
                 unsafe {
                     Ok(EntryPoints { $($field: *library.get(concat!($symbol, "\0").as_bytes()).map_err(|_| $symbol)?,)* })
                 }
             }
         }
 
-        /// Their names: what a driver must have.
+        /// The names of the entry points, all of which a driver must have.
         pub const ENTRY_POINTS: &[&str] = &["cuDriverGetVersion", $($symbol),*];
     };
 }
@@ -150,18 +150,18 @@ entry_points! {
     event_destroy = "cuEventDestroy_v2"(Event);
 }
 
-/// A loaded driver. It is never unloaded: contexts, streams and graphs of the caller's live in it.
+/// A loaded driver. It is never unloaded, because contexts, streams and graphs that others own are in it.
 pub(crate) struct Driver {
     pub api: EntryPoints,
     /// The name by which it was loaded.
     pub name: OsString,
-    /// As `cuDriverGetVersion` says it: 12040 is CUDA 12.4.
+    /// The version that `cuDriverGetVersion` returns: 12040 is CUDA 12.4.
     pub version: i32,
     _library: ManuallyDrop<Library>,
 }
 
-/// The names by which a driver is looked for, the first that is there: given by the caller, by the variable
-/// `DF11_LIBCUDA`, or the platform's own.
+/// Returns the names by which a driver is looked for, in order: the caller's, that of the variable `DF11_LIBCUDA`, or the
+/// platform's own.
 pub(crate) fn candidates(given: Option<&Path>) -> Vec<OsString> {
     if let Some(path) = given {
         return vec![path.into()];
@@ -172,17 +172,20 @@ pub(crate) fn candidates(given: Option<&Path>) -> Vec<OsString> {
     let names: &[&str] = if cfg!(windows) {
         &["nvcuda.dll"]
     } else {
-        // The last is where Windows' own driver puts it for Linux programs.
+        // The last is where WSL puts it.
         &["libcuda.so.1", "libcuda.so", "/usr/lib/wsl/lib/libcuda.so.1"]
     };
     names.iter().map(OsString::from).collect()
 }
 
-/// Loads a driver, or finds the one of that name that was loaded before. What failed is tried again at the next call.
+/// Loads a driver, or finds the one of that name that was loaded before. A failure is tried again at the next call.
+///
+/// Loading runs the library's initialisers. That `given` is a driver is required by the unsafe method that takes it,
+/// [`super::DeviceOptions::libcuda`].
 ///
 /// # Errors
 ///
-/// `NoDriver`, with every name that was tried and what came of it.
+/// `NoDriver`, with every name that was tried and why it failed.
 pub(crate) fn load(given: Option<&Path>) -> Result<&'static Driver> {
     static LOADED: Mutex<Vec<&'static Driver>> = Mutex::new(Vec::new());
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -204,7 +207,7 @@ pub(crate) fn load(given: Option<&Path>) -> Result<&'static Driver> {
                 }
             },
         };
-        // SAFETY: a call without pointers. It does nothing after the first time.
+        // SAFETY: the call takes no pointers, and does nothing after the first time.
         match unsafe { (driver.api.init)(0) } {
             0 => return Ok(driver),
             result => {
@@ -226,16 +229,17 @@ fn show(name: &OsString) -> String {
 }
 
 fn open(name: &OsString) -> std::result::Result<Driver, (String, i32)> {
-    // SAFETY: loading runs the library's initialisers: the caller chose it, or it is the system's driver.
+    // SAFETY: loading runs the library's initialisers. It is the system's driver, or the one that the environment or
+    // `DeviceOptions::libcuda` names as such.
     #[cfg(unix)]
     let library = unsafe {
         use libloading::os::unix::{Library as Unix, RTLD_LOCAL, RTLD_NOW};
         Unix::open(Some(name), RTLD_NOW | RTLD_LOCAL).map(Library::from)
     };
-    // SAFETY: as above.
+    // SAFETY: the library is a driver, for the same reason as on unix.
     #[cfg(not(unix))]
     let library = unsafe { Library::new(name) };
-    // Never unloaded, not even after an error: a driver leaves threads behind.
+    // Never unloaded, not even after an error: a driver may have started threads.
     let library = ManuallyDrop::new(library.map_err(|error| {
         let mut text = error.to_string();
         if let Some(source) = std::error::Error::source(&error) {
@@ -244,7 +248,7 @@ fn open(name: &OsString) -> std::result::Result<Driver, (String, i32)> {
         (format!("{} cannot be loaded: {}", show(name), shorten(&text, 160)), 0)
     })?);
     let lacks = |symbol: &str| (format!("{} has no {symbol}: CUDA 12.0 (driver 525) is the oldest", show(name)), 0);
-    // The version first: an older driver lacks symbols, and its age is the better reason.
+    // The version first: an older driver lacks symbols, and its age is the better message.
     // SAFETY: `cuDriverGetVersion` has had this signature since CUDA 2.2.
     let version = unsafe {
         let ask = library
@@ -272,22 +276,22 @@ fn open(name: &OsString) -> std::result::Result<Driver, (String, i32)> {
 }
 
 impl Driver {
-    /// What tells drivers apart: one library may have been loaded by several names, and is one driver all the same.
+    /// Returns what identifies the driver: one library may have been loaded by several names, and is still one driver.
     #[inline]
     pub fn identity(&self) -> usize {
         self.api.launch as usize
     }
 
-    /// Its version for people.
+    /// Returns its version as messages show it.
     pub fn cuda_version(&self) -> String {
         format!("{}.{}", self.version / 1000, self.version % 1000 / 10)
     }
 
-    /// What the driver calls a code; codes that it does not know are numbers.
+    /// Returns the driver's text for a code; the number for codes that the driver does not know.
     pub fn text(&self, code: c_int) -> String {
         let get = |function: unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int| {
             let mut text = std::ptr::null();
-            // SAFETY: the driver writes a pointer to a static text, or NULL.
+            // SAFETY: the driver writes a pointer to a static string, or NULL.
             unsafe {
                 let known = function(code, &mut text) == 0 && !text.is_null();
                 known.then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
@@ -300,12 +304,13 @@ impl Driver {
         }
     }
 
-    /// A result of an entry point as ours.
+    /// Turns a result of an entry point into one of this library.
     #[inline]
     pub fn check(&self, call: &'static str, code: c_int) -> Result<()> {
         if code == 0 { Ok(()) } else { Err(self.error(call, code)) }
     }
 
+    /// Turns a result that is not 0 into an error.
     #[cold]
     pub fn error(&self, call: &'static str, code: c_int) -> Error {
         let text = shorten(&self.text(code), 160);
@@ -316,12 +321,12 @@ impl Driver {
         Error::Cuda { call, code, text }
     }
 
-    /// Runs `work` with a context current, and makes the thread's own current again, also after an error or a panic.
+    /// Runs `work` with a context current, and then makes the thread's own current again, also after an error or a panic.
     ///
     /// # Errors
     ///
-    /// What `work` returns. A context that cannot be made current is an error before anything is done; one that cannot
-    /// be taken away again is one after it.
+    /// Those of `work`. If the context cannot be made current, that is the error and `work` is not run; if it cannot be
+    /// removed again, that is the error after `work` has run.
     ///
     /// # Safety
     ///
@@ -332,17 +337,17 @@ impl Driver {
         impl Drop for Pushed<'_> {
             fn drop(&mut self) {
                 let mut top = std::ptr::null_mut();
-                // SAFETY: takes what was pushed below.
+                // SAFETY: the call writes one handle, and pops what was pushed below.
                 unsafe { (self.0.api.context_pop)(&mut top) };
             }
         }
-        // SAFETY: by the caller's promise.
+        // SAFETY: the context is alive and this driver's.
         self.check("cuCtxPushCurrent", unsafe { (self.api.context_push)(context) })?;
         let pushed = Pushed(self);
         let result = work();
         std::mem::forget(pushed);
         let mut top = std::ptr::null_mut();
-        // SAFETY: takes what was pushed above.
+        // SAFETY: the call writes one handle, and pops what was pushed above.
         let popped = unsafe { (self.api.context_pop)(&mut top) };
         let result = result?;
         self.check("cuCtxPopCurrent", popped)?;
@@ -350,49 +355,49 @@ impl Driver {
     }
 
     /// Runs `work` in the mode in which calls that a capture forbids do not break the captures of other threads. (A
-    /// capture of a stream that `work` itself touches still refuses them.) The thread's mode comes back, also after an
-    /// error or a panic.
+    /// capture of a stream that `work` itself uses still refuses them.) The thread's mode is restored, also after an error
+    /// or a panic.
     pub fn relaxed<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         struct Exchanged<'a>(&'a Driver, c_int);
         impl Drop for Exchanged<'_> {
             fn drop(&mut self) {
-                // SAFETY: reads and writes one number.
+                // SAFETY: the call reads and writes one number.
                 unsafe { (self.0.api.exchange_capture_mode)(&mut self.1) };
             }
         }
         let mut mode = RELAXED;
-        // SAFETY: reads and writes one number.
+        // SAFETY: the call reads and writes one number.
         let code = unsafe { (self.api.exchange_capture_mode)(&mut mode) };
         self.check("cuThreadExchangeStreamCaptureMode", code)?;
         let _exchanged = Exchanged(self, mode);
         work()
     }
 
-    /// A device's attribute.
+    /// Returns a device's attribute.
     pub fn attribute(&self, device: c_int, attribute: c_int) -> Result<i32> {
         let mut value = 0;
-        // SAFETY: writes one number.
+        // SAFETY: the call writes one number.
         let code = unsafe { (self.api.device_attribute)(&mut value, attribute, device) };
         self.check("cuDeviceGetAttribute", code)?;
         Ok(value)
     }
 
-    /// The devices that there are.
+    /// Returns the number of devices.
     pub fn device_count(&self) -> Result<i32> {
         let mut count = 0;
-        // SAFETY: writes one number.
+        // SAFETY: the call writes one number.
         self.check("cuDeviceGetCount", unsafe { (self.api.device_count)(&mut count) })?;
         Ok(count)
     }
 
-    /// A device's name, cut where it is very long.
+    /// Returns a device's name, truncated if it is very long.
     pub fn device_name(&self, device: c_int) -> Result<String> {
         let mut name = [0 as c_char; 256];
-        // SAFETY: writes at most so many bytes, with a zero at the end.
+        // SAFETY: the call writes at most as many bytes as the array has, the last of them a zero.
         let code = unsafe { (self.api.device_name)(name.as_mut_ptr(), name.len() as c_int, device) };
         self.check("cuDeviceGetName", code)?;
         name[255] = 0;
-        // SAFETY: there is a zero.
+        // SAFETY: the array ends with a zero.
         Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
     }
 
@@ -400,10 +405,10 @@ impl Driver {
     ///
     /// # Safety
     ///
-    /// The stream is one, or NULL with a context current.
+    /// `stream` is a stream, or NULL with a context current.
     pub unsafe fn refuse_capture(&self, stream: Stream, what: &str) -> Result<()> {
         let mut state = 0;
-        // SAFETY: by the caller's promise; writes one number.
+        // SAFETY: the handle is a stream's, or NULL; the call writes one number.
         let code = unsafe { (self.api.stream_capturing)(stream.raw(), &mut state) };
         if code::CAPTURE.contains(&code) {
             let reason = format!("{what} is not possible while a stream of the same context is being captured");
@@ -416,43 +421,43 @@ impl Driver {
         Err(Error::Capturing { reason: format!("{what} is not possible in a stream that is being captured"), code: 0 })
     }
 
-    /// Makes an event without a clock.
+    /// Creates an event without timing.
     pub fn event(&'static self) -> Result<OwnEvent> {
         let mut event = std::ptr::null_mut();
-        // SAFETY: writes one handle.
+        // SAFETY: the call writes one handle.
         self.check("cuEventCreate", unsafe { (self.api.event_create)(&mut event, NO_TIMING) })?;
         Ok(OwnEvent { driver: self, event })
     }
 }
 
-/// An event of this library's, for the time of one call.
+/// An event that this library owns, for the time of one call.
 pub(crate) struct OwnEvent {
     driver: &'static Driver,
     event: Event,
 }
 
 impl OwnEvent {
-    /// Marks the work that is in a stream now.
+    /// Records the work that is in a stream now.
     ///
     /// # Safety
     ///
-    /// The stream is one of the current context, in which the event was made.
+    /// `stream` is one of the current context, in which the event was created.
     pub unsafe fn record(&self, stream: Stream) -> Result<()> {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the event is alive, and of the stream's context.
         let code = unsafe { (self.driver.api.event_record)(self.event, stream.raw()) };
         self.driver.check("cuEventRecord", code)
     }
 
-    /// Waits for the work that was marked last.
+    /// Waits for the work that was recorded last.
     pub fn wait(&self) -> Result<()> {
-        // SAFETY: the event lives.
+        // SAFETY: the event is alive.
         self.driver.check("cuEventSynchronize", unsafe { (self.driver.api.event_wait)(self.event) })
     }
 }
 
 impl Drop for OwnEvent {
     fn drop(&mut self) {
-        // SAFETY: the event lives, and is not used again.
+        // SAFETY: the event is alive, and is not used again.
         unsafe { (self.driver.api.event_destroy)(self.event) };
     }
 }
@@ -462,7 +467,7 @@ mod tests {
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    /// The emulated driver, which cargo builds with the tests; nothing in the packed crate, which has no emulator.
+    /// Returns the emulated driver, which cargo builds with the tests; nothing in the packed crate, which has no emulator.
     fn emulator() -> Option<&'static Driver> {
         let library = std::env::current_exe().unwrap().with_file_name("libdf11_emulator.so");
         let there = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/emulator")).exists();
@@ -473,11 +478,11 @@ mod tests {
     fn a_panic_restores_the_context_and_the_capture_mode() {
         let Some(driver) = emulator() else { return };
         let mut context = std::ptr::null_mut();
-        // SAFETY: writes one handle.
+        // SAFETY: the call writes one handle.
         assert_eq!(unsafe { (driver.api.primary_retain)(&mut context, 0) }, 0);
         let current = || {
             let mut current = std::ptr::null_mut();
-            // SAFETY: writes one handle.
+            // SAFETY: the call writes one handle.
             assert_eq!(unsafe { (driver.api.context_current)(&mut current) }, 0);
             current
         };

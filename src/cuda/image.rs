@@ -1,21 +1,21 @@
 //! Images: the bytes of a group as a device decodes them. This module makes, describes and reads images in host memory; it
 //! makes no CUDA call.
 //!
-//! An image is one run of bytes without a pointer in it: it may be copied, moved, broadcast or kept in a file, and it is
-//! described by its own head, so that it can be used without the model that it was made from. Everything in it is
-//! little-endian, every byte of it is defined (what is said nowhere is zero), and it depends on the group alone: whoever
-//! makes it, on the host or on a device, with any number of threads, makes the same bytes.
+//! An image is one run of bytes without a pointer in it: it may be copied, moved, broadcast or kept in a file. Its own head
+//! describes it, so that it can be used without the model that it was made from. Everything in it is little-endian, every
+//! byte of it is defined (bytes that are mentioned nowhere are zero), and it depends on the group alone: the host and a
+//! device, with any number of threads, make the same bytes.
 //!
-//! # What is in it
+//! # Sections
 //!
-//! Every section begins at a multiple of [`ALIGNMENT`] (256) bytes, and the whole is a multiple of it.
+//! Every section begins at a multiple of [`ALIGNMENT`] (256) bytes, and the size of the whole is a multiple of it.
 //!
 //! ```text
-//! section   bytes                        what
+//! section   bytes                        contents
 //! ─────── ┌──────────────────────────────────────────────────────────────────────────────────────────────────────────
 //!         │ header     256                  sizes, offsets and a checksum: see `Head`
 //!   head  │ ends       8 · tensors          u64 each: weights before the end of each tensor; the last is their number
-//!         │ table      ≤ 32,768             what a window of 11 bits begins with: see `Table`
+//!         │ table      ≤ 32,768             what a window of 11 bits begins with: see `DeviceTable`
 //! ─────── ├──────────────────────────────────────────────────────────────────────────────────────────────────────────
 //!         │ starts     4 · (tiles + 1)      u32 each: bit / 128 of the tile's first weight; then ⌈code bytes / 16⌉
 //!   body  │ lanes      2 · 32 · tiles       u16 each: the low 16 bits of the bit at which a lane's first weight starts;
@@ -27,40 +27,39 @@
 //!
 //! A *lane* is a run of [`LANE_WEIGHTS`] (104) weights that one thread of a device decodes, a *tile* the 32 lanes of a warp.
 //! `starts` and `lanes` together are the *index*: they say where each lane begins, and take the place of the file's gaps
-//! and positions. Of a real layer an image takes 10.84 bits a weight: 8 for signs and mantissas, 2.66 for codes, 0.16 for the
-//! index, 0.01 for the table.
+//! and positions. An image of a real layer takes 10.84 bits a weight: 8 for signs and mantissas, 2.66 for codes, 0.16 for
+//! the index, 0.01 for the table.
 //!
 //! The section of signs has room for the group's gaps, padded to [`ALIGNMENT`], and positions even where the weights
-//! are few ([`Layout::parked_positions`]): they lie there while a device makes the index from them.
+//! are few ([`Layout::parked_positions`]): they are stored there while a device makes the index from them.
 //!
 //! # The bit of a lane
 //!
-//! Sixteen bits are enough, as lanes of one tile follow one another. Let `rel(l) = (lanes[32·t + l] − 128·starts[t]) mod
-//! 2^16`. Neighbours are at most 104 codes of 32 bits apart, 3,328 bits, so where `rel` falls from one lane to the next it has
-//! wrapped once, and lane `l` of tile `t` starts at bit `128·starts[t] + rel(l) + 2^16·(falls up to l)`. Only tiles of
-//! more than 65,535 bits (19.7 a weight, where real models have 2.7) have any.
+//! Sixteen bits are enough, because lanes of one tile follow one another. Let `rel(l) = (lanes[32·t + l] − 128·starts[t])
+//! mod 2^16`. Neighbours are at most 104 codes of 32 bits apart, 3,328 bits, so where `rel` falls from one lane to the next
+//! it has wrapped once, and lane `l` of tile `t` starts at bit `128·starts[t] + rel(l) + 2^16·(falls up to l)`. Only tiles
+//! of more than 65,535 bits (19.7 a weight, where real models have 2.7) have any.
 //!
 //! # Who makes it
 //!
-//! [`write_image`] on the host, in one walk over the codes; a device, from the file's gaps and positions. [`decode()`] is
+//! [`Group::write_image`](crate::Group::write_image) on the host, in one walk over the codes; or a device, from the file's gaps and positions. [`decode()`] is
 //! the oracle of both and of the decode kernels: it reads an image as a kernel does, one lane after the other, slowly.
 
-mod build;
 mod copy;
-mod decode;
+mod device_table;
 mod layout;
-mod table;
+mod oracle;
+mod write;
 
-pub use build::{write_image, write_image_part, write_image_raw};
-pub use decode::{Decoded, decode};
+pub use device_table::{DeviceTable, WINDOW};
 pub use layout::{Head, Layout};
-pub use table::{Table, WINDOW};
+pub use oracle::{Decoded, decode};
 
 /// The first bytes of every image.
-pub const MAGIC: [u8; 8] = *b"DF11IMG\0";
+pub const IMAGE_MAGIC: [u8; 8] = *b"DF11IMG\0";
 /// The version of the layout that this library writes and reads.
-pub const VERSION: u32 = 1;
-/// Sections begin at multiples of so many bytes, and so must an image on a device.
+pub const IMAGE_VERSION: u32 = 1;
+/// The alignment of sections, and of an image on a device, in bytes.
 pub const ALIGNMENT: u64 = 256;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 256;
@@ -72,10 +71,10 @@ pub const LANE_WEIGHTS: u64 = 104;
 pub const TILE_LANES: u64 = 32;
 /// Weights of a tile.
 pub const TILE_WEIGHTS: u64 = LANE_WEIGHTS * TILE_LANES;
-/// Bytes of a unit of the code section, in which tiles' starts are counted.
+/// Bytes of a unit of the code section. Tiles' starts are counted in units.
 pub const UNIT_BYTES: u64 = 16;
-/// Zeros behind the codes, in bytes: what a lane may look ahead.
+/// Zeros after the codes, in bytes: how far a lane may look ahead.
 pub const CODE_SLACK: u64 = 64;
-/// Where the header keeps its state word: 0 in every good image. A device that makes an index from gaps and positions that
-/// contradict the codes writes 103 (`DF11_CORRUPT`) here, and decoding then reports it.
+/// The offset of the state word in the header: 0 in every good image. A device that makes an index from gaps and positions
+/// that contradict the codes writes 103 (`DF11_CORRUPT`) there, and decoding then reports it.
 pub const STATE_OFFSET: u64 = 248;

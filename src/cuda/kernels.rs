@@ -1,14 +1,13 @@
-//! The kernels: which of the built ones a device takes, and how they are loaded. What they do is in `kernels/`.
+//! The kernels: which of the built ones a device takes, and how they are loaded. `kernels/` describes what they do.
 //!
-//! `kernels/prebuilt` holds one cubin for each family of devices and PTX for all that come later; both are part of this
-//! library's binary. A cubin serves its own major compute capability from its own minor on. Where none fits, or the
-//! driver does not take the one that does (a CUDA error that concerns the image, such as 209), the driver compiles the
-//! PTX.
+//! `kernels/prebuilt` holds one cubin for each family of devices and PTX for all later ones; both are embedded in this
+//! library. A cubin serves its own major compute capability from its own minor. Where none fits, or the driver does not
+//! accept the one that does (a CUDA error that concerns the image, such as 209), the driver compiles the PTX.
 //!
-//! Loading happens once for each context and is kept until that context ends: `cuModuleUnload` would wait for running
-//! work, and a captured graph holds the kernels that it launches for as long as it lives, long after the handle that
-//! captured it was freed. Contexts are told apart by `cuCtxGetId`, which no two contexts of a process share, so what
-//! belonged to a context that is gone is never found again.
+//! Kernels are loaded once for each context and kept until that context ends: `cuModuleUnload` would wait for running
+//! work, and a captured graph needs the kernels that it launches as long as it lives, long after the handle that captured
+//! it was freed. Contexts are identified by `cuCtxGetId`, which no two contexts of a process share, so what belonged to a
+//! destroyed context is never found again.
 
 use super::driver::{Context, Driver, Function, Module, attribute, code};
 use super::policy;
@@ -16,10 +15,10 @@ use crate::error::{Error, Result, shorten};
 use std::ffi::CStr;
 use std::sync::{Mutex, PoisonError};
 
-/// The PTX, with the zero at its end that the driver wants.
+/// The PTX, with the zero at its end that the driver requires.
 const PTX: &str = concat!(include_str!("../../kernels/prebuilt/decode.ptx"), "\0");
 
-/// Keeps a cubin where the driver reads it: ELF files are read by words.
+/// Aligns a cubin, because the driver reads ELF files by words.
 #[repr(C, align(64))]
 struct Aligned<T: ?Sized>(T);
 
@@ -42,23 +41,23 @@ cubins! {
 /// The oldest compute capability that has kernels, as major · 10 + minor: what the PTX is for.
 pub const OLDEST_CAPABILITY: u32 = 75;
 
-/// Which kernels to take.
+/// The kernels to load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Choice {
-    /// The cubin that fits, else the PTX.
+    /// The cubin that fits, or else the PTX.
     #[default]
     Best,
-    /// The PTX, which the driver compiles: for tests of it.
+    /// The PTX, which the driver compiles: for tests.
     Ptx,
 }
 
-/// The compute capability of the cubin that fits a device, both as major · 10 + minor.
+/// Returns the compute capability of the cubin that fits a device, both as major · 10 + minor.
 pub fn cubin_for(capability: u32) -> Option<u32> {
     CUBINS.iter().map(|&(of, _)| of).rfind(|&of| of / 10 == capability / 10 && of <= capability)
 }
 
-/// The kernels' names, as the driver asks for them.
+/// The kernels' names.
 const NAMES: [&CStr; 3] = [c"df11_decode", c"df11_decode_many", c"df11_index"];
 
 /// The kernels of one context, loaded.
@@ -66,31 +65,30 @@ pub(crate) struct Kernels {
     pub decode: Function,
     pub decode_many: Function,
     pub index: Function,
-    /// What was loaded, for people: `sm_90`, or `PTX`.
+    /// What was loaded, as messages show it: `sm_90`, or `PTX`.
     pub name: String,
 }
 
 // SAFETY: function handles may be used from any thread.
 unsafe impl Send for Kernels {}
-// SAFETY: as above.
+// SAFETY: the handles are never changed, and may be used from several threads.
 unsafe impl Sync for Kernels {}
 
-/// What tells loaded kernels apart: the driver's identity, the context's number, the choice.
+/// What identifies loaded kernels: the driver's identity, the context's number, the choice.
 type Key = (usize, u64, Choice);
 
 static LOADED: Mutex<Vec<(Key, &'static Kernels)>> = Mutex::new(Vec::new());
 
-/// The kernels of the current context, which is a context of that number, on a device of that compute capability and so
-/// many bytes of shared memory a block: loaded, every function ready to launch with all the shared memory that it may
-/// need.
+/// Returns the kernels of the current context, and loads them at the first call. Every function is ready to launch with all
+/// the shared memory that it may need. `most_shared` is how many bytes of shared memory the device allows a block.
 ///
 /// # Errors
 ///
-/// `NoKernel` where nothing that there is was accepted; `Cuda` and `Capturing` for what else the driver says.
+/// `NoKernel` if the driver accepted none of the kernels; `Cuda` and `Capturing` for its other errors.
 ///
 /// # Safety
 ///
-/// `context` is the current context, and lives.
+/// `context` is alive and the current context.
 pub(crate) unsafe fn load(
     driver: &'static Driver,
     context: Context,
@@ -99,7 +97,7 @@ pub(crate) unsafe fn load(
     choice: Choice,
 ) -> Result<&'static Kernels> {
     let mut id = 0;
-    // SAFETY: by the caller's promise; writes one number.
+    // SAFETY: the context is alive; the call writes one number.
     driver.check("cuCtxGetId", unsafe { (driver.api.context_id)(context, &mut id) })?;
     let key = (driver.identity(), id, choice);
     // Held while kernels are loaded: two threads that open the same device load once.
@@ -138,7 +136,7 @@ pub(crate) unsafe fn load(
     Err(Error::NoKernel { reason: shorten(&tried.join("; "), 400), code: last })
 }
 
-/// Codes that say that an image is nothing for this device or driver, and nothing of the context.
+/// Returns whether a code says that this device or driver cannot use an image; such codes leave the context intact.
 fn concerns_image(result: i32) -> bool {
     use code::*;
     [
@@ -153,7 +151,7 @@ fn concerns_image(result: i32) -> bool {
     .contains(&result)
 }
 
-/// A module that is unloaded unless all of it works. Nothing of it has run, so there is nothing to wait for.
+/// A module that is unloaded unless everything in it works. None of it has run, so there is nothing to wait for.
 struct Loading {
     driver: &'static Driver,
     module: Module,
@@ -172,14 +170,14 @@ impl Loading {
     /// A context is current; `image` is a cubin or PTX that ends with a zero.
     unsafe fn new(driver: &'static Driver, image: &[u8]) -> Result<Loading> {
         let mut module = std::ptr::null_mut();
-        // SAFETY: by the caller's promise.
+        // SAFETY: a context is current, and the image is a cubin or ends with a zero; the call writes one handle.
         let code = unsafe { (driver.api.module_load)(&mut module, image.as_ptr().cast()) };
         driver.check("cuModuleLoadData", code)?;
         Ok(Loading { driver, module })
     }
 
-    /// Finds the functions. Drivers load lazily, at the first launch, which may wait and is forbidden in a capture:
-    /// asking for and setting attributes loads them now.
+    /// Finds the functions. Drivers load lazily, at the first launch, which may wait and is forbidden in a capture. Getting
+    /// and setting attributes loads them now.
     ///
     /// # Safety
     ///

@@ -1,27 +1,26 @@
-//! The hot path: decoding into memory of the caller's, on the caller's stream. Nothing here allocates, on host or
-//! device, waits, locks, loads, or makes an event; every call is legal while the stream is being captured.
+//! The hot path: decoding into memory that the caller owns, on the caller's stream. Nothing here allocates, on host or
+//! device, waits, locks, loads, or creates an event; every call is legal while the stream is being captured.
 //!
 //! A call checks its arguments, then makes the device's context current, asks the stream for its context, launches, and
-//! makes the thread's own context current again: four calls of the driver for any number of tensors or groups up to 32,
-//! and one more for each 32 further. What a launch is told lies on the stack and is copied by the driver.
+//! makes the thread's own context current again: four calls of the driver for up to 32 tensors or groups, and one more
+//! for each 32 further. The parameters of a launch are on the stack, and the driver copies them.
 //!
 //! # Errors
 //!
 //! Everything that can be checked is checked before the first launch, so that an error means that nothing was enqueued,
-//! with two exceptions that both need a failing driver: where a call takes several launches, one of the later ones may
-//! fail, and the message says how many were made; and the thread's context may be impossible to restore after all was
-//! launched.
+//! with two exceptions that both need a failing driver: where a call takes several launches, a later one may fail, and
+//! the message says how many were made; and restoring the thread's context may fail after everything was launched.
 
 use super::device::Opened;
 use super::driver::{DevicePtr, Stream};
 use super::image::TILE_WEIGHTS;
-use super::policy::{self, Job, Jobs, MOST_JOBS};
+use super::policy::{self, DecodeJob, DecodeJobs, MOST_JOBS};
 use super::resident::Resident;
 use crate::error::{Error, Result};
 
-/// A run of weights and where it goes, checked.
+/// A checked range of weights, and its destination.
 #[derive(Clone, Copy)]
-struct Piece<'a> {
+struct Request<'a> {
     resident: &'a Resident,
     first: u64,
     count: u64,
@@ -29,24 +28,25 @@ struct Piece<'a> {
     status: DevicePtr,
 }
 
-impl Piece<'_> {
-    /// Tiles that its weights lie in.
+impl Request<'_> {
+    /// Returns the number of tiles that its weights are in.
     fn tiles(&self) -> u64 {
         (self.first + self.count - 1) / TILE_WEIGHTS - self.first / TILE_WEIGHTS + 1
     }
 
-    fn job(&self) -> Job {
-        let &Piece { first, count, dst, status, .. } = self;
-        Job { dst, status, first, count, ..self.resident.template }
+    /// Returns the job that a kernel is given for it.
+    fn job(&self) -> DecodeJob {
+        let &Request { first, count, dst, status, .. } = self;
+        DecodeJob { dst, status, first, count, ..self.resident.template }
     }
 }
 
 impl Resident {
-    /// Decodes the whole group to `dst`, which holds `bytes` bytes.
+    /// Decodes the whole group to `dst`, which has `dst_bytes` bytes.
     ///
-    /// Stream-ordered: it returns before the work is done. `status` is the address of a `u32` on the device (a multiple
-    /// of 4), or 0: it is raised to 103 (`CORRUPT`) if the image contradicts itself, and never lowered, so it must have
-    /// been set to 0 before. `dst` is a multiple of 2; a multiple of 16 is fastest.
+    /// The work is stream-ordered: the call returns before it is done. `status` is the device address of a `u32` (a
+    /// multiple of 4), or 0 for none. It is raised to 103 (`CORRUPT`) if the image contradicts itself, and never lowered,
+    /// so set it to 0 before. `dst` is a multiple of 2; a multiple of 16 is fastest.
     ///
     /// # Errors
     ///
@@ -55,14 +55,14 @@ impl Resident {
     ///
     /// # Safety
     ///
-    /// `stream` is a stream; destination, status and image are memory of its context until it has passed the decode,
-    /// and nobody else writes the image or uses the destination meanwhile.
-    pub unsafe fn decompress(&self, dst: DevicePtr, bytes: u64, status: DevicePtr, stream: Stream) -> Result<()> {
-        // SAFETY: by the caller's promise.
-        unsafe { self.decompress_range(0, self.layout.weights, dst, bytes, status, stream) }
+    /// `stream` must be a stream. Destination, status and image must be memory of its context until it has executed the
+    /// decode, and nobody else may write the image or use the destination meanwhile.
+    pub unsafe fn decompress(&self, dst: DevicePtr, dst_bytes: u64, status: DevicePtr, stream: Stream) -> Result<()> {
+        // SAFETY: this function requires what that one does.
+        unsafe { self.decompress_range(0, self.layout.weights, dst, dst_bytes, status, stream) }
     }
 
-    /// Decodes `count` weights from weight `first` on. No other weight's bytes are written, whatever the alignment.
+    /// Decodes `count` weights from weight `first`. No other weight's bytes are written, whatever the alignment.
     ///
     /// # Errors
     ///
@@ -76,57 +76,57 @@ impl Resident {
         first: u64,
         count: u64,
         dst: DevicePtr,
-        bytes: u64,
+        dst_bytes: u64,
         status: DevicePtr,
         stream: Stream,
     ) -> Result<()> {
-        let shared = &*self.device.0;
-        shared.check_null(stream)?;
+        let device = &*self.device.0;
+        device.check_null(stream)?;
         let weights = self.layout.weights;
         if first.checked_add(count).is_none_or(|end| end > weights) {
             let reason = format!("weights {first} + {count} are outside the group's {weights}");
             return Err(Error::InvalidArgument(reason));
         }
-        self.check(count, dst, bytes, status)?;
-        let piece = Piece { resident: self, first, count, dst, status };
-        // SAFETY: by the caller's promise; the piece was checked.
-        unsafe { enqueue(shared, std::iter::once(piece).filter(|piece| piece.count > 0), stream) }
+        self.check(count, dst, dst_bytes, status)?;
+        let request = Request { resident: self, first, count, dst, status };
+        // SAFETY: the request was checked; the memory and the stream are what the caller must provide.
+        unsafe { enqueue(device, std::iter::once(request).filter(|request| request.count > 0), stream) }
     }
 
-    /// Decodes each tensor of the group to a destination of its own: `dsts[i]` holds `bytes[i]` bytes and receives
-    /// tensor `i`, in the order of the group. A destination of 0 leaves its tensor out. Destinations that follow each
-    /// other without a gap are decoded as one run.
+    /// Decodes each tensor of the group to its own destination: `dsts[i]` has `dst_bytes[i]` bytes and receives tensor `i`,
+    /// in the order of the group. A destination of 0 leaves its tensor out. Destinations that follow each other without a
+    /// gap are decoded as one range.
     ///
     /// # Errors
     ///
-    /// As [`Resident::decompress`]; `InvalidArgument` if there are not as many destinations and sizes as tensors.
+    /// As [`Resident::decompress`]; `InvalidArgument` if the numbers of destinations, sizes and tensors differ.
     ///
     /// # Safety
     ///
-    /// As [`Resident::decompress`]; no two destinations overlap.
+    /// As [`Resident::decompress`]; no two destinations may overlap.
     pub unsafe fn decompress_tensors(
         &self,
         dsts: &[DevicePtr],
-        bytes: &[u64],
+        dst_bytes: &[u64],
         status: DevicePtr,
         stream: Stream,
     ) -> Result<()> {
-        let shared = &*self.device.0;
-        shared.check_null(stream)?;
+        let device = &*self.device.0;
+        device.check_null(stream)?;
         let tensors = self.ends.len();
-        if dsts.len() != tensors || bytes.len() != tensors {
-            let reason = format!("{} destinations and {} sizes for {tensors} tensors", dsts.len(), bytes.len());
+        if dsts.len() != tensors || dst_bytes.len() != tensors {
+            let reason = format!("{} destinations and {} sizes for {tensors} tensors", dsts.len(), dst_bytes.len());
             return Err(Error::InvalidArgument(reason));
         }
         let range = |i: usize| (if i == 0 { 0 } else { self.ends[i - 1] }, self.ends[i]);
-        for (i, (&dst, &bytes)) in dsts.iter().zip(bytes).enumerate() {
+        for (i, (&dst, &dst_bytes)) in dsts.iter().zip(dst_bytes).enumerate() {
             let (from, to) = range(i);
             if dst != 0 {
-                self.check(to - from, dst, bytes, status).map_err(|error| of_one(error, "tensor", i))?;
+                self.check(to - from, dst, dst_bytes, status).map_err(|error| of_one(error, "tensor", i))?;
             }
         }
         let mut next = 0;
-        let pieces = std::iter::from_fn(|| {
+        let requests = std::iter::from_fn(|| {
             while next < tensors && (dsts[next] == 0 || range(next).0 == range(next).1) {
                 next += 1;
             }
@@ -137,15 +137,15 @@ impl Resident {
                 end = range(next).1;
                 next += 1;
             }
-            Some(Piece { resident: self, first, count: end - first, dst: dsts[start], status })
+            Some(Request { resident: self, first, count: end - first, dst: dsts[start], status })
         });
-        // SAFETY: by the caller's promise; the pieces were checked.
-        unsafe { enqueue(shared, pieces, stream) }
+        // SAFETY: the requests were checked; the memory and the stream are what the caller must provide.
+        unsafe { enqueue(device, requests, stream) }
     }
 
-    /// What can be checked of a destination for `count` weights.
+    /// Checks the destination of `count` weights, and the status.
     #[inline]
-    fn check(&self, count: u64, dst: DevicePtr, bytes: u64, status: DevicePtr) -> Result<()> {
+    fn check(&self, count: u64, dst: DevicePtr, dst_bytes: u64, status: DevicePtr) -> Result<()> {
         if !status.is_multiple_of(4) {
             return Err(Error::Misaligned { what: "the status".into(), to: 4 });
         }
@@ -160,8 +160,8 @@ impl Resident {
         }
         // No group has more than 2^32 weights, so this does not overflow.
         let needed = 2 * count;
-        if bytes < needed {
-            return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: bytes });
+        if dst_bytes < needed {
+            return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: dst_bytes });
         }
         let Some(end) = dst.checked_add(needed) else {
             return Err(Error::InvalidArgument("the destination leaves the address space".into()));
@@ -172,14 +172,14 @@ impl Resident {
         }
         let within = |from: u64, to: u64| status != 0 && status < to && from < status.saturating_add(4);
         if within(dst, end) || within(image, image_end) {
-            return Err(Error::InvalidArgument("the status lies in the destination or in the image".into()));
+            return Err(Error::InvalidArgument("the status is in the destination or in the image".into()));
         }
         Ok(())
     }
 }
 
-/// Decodes several whole groups: resident `i` to `dsts[i]`, which holds `bytes[i]` bytes. `statuses` is the address of
-/// as many `u32` on the device, one for each group, or 0. One launch does up to 32 groups.
+/// Decodes several whole groups: resident `i` to `dsts[i]`, which has `dst_bytes[i]` bytes. `statuses` is the device address
+/// of as many `u32`, one for each group, or 0 for none. One launch decodes up to 32 groups.
 ///
 /// # Errors
 ///
@@ -188,24 +188,24 @@ impl Resident {
 ///
 /// # Safety
 ///
-/// As [`Resident::decompress`]; no two destinations overlap.
+/// As [`Resident::decompress`]; no two destinations may overlap.
 pub unsafe fn decompress_batch(
     residents: &[&Resident],
     dsts: &[DevicePtr],
-    bytes: &[u64],
+    dst_bytes: &[u64],
     statuses: DevicePtr,
     stream: Stream,
 ) -> Result<()> {
-    if dsts.len() != residents.len() || bytes.len() != residents.len() {
-        let (dsts, bytes) = (dsts.len(), bytes.len());
-        let reason = format!("{dsts} destinations and {bytes} sizes for {} groups", residents.len());
+    if dsts.len() != residents.len() || dst_bytes.len() != residents.len() {
+        let (dsts, sizes) = (dsts.len(), dst_bytes.len());
+        let reason = format!("{dsts} destinations and {sizes} sizes for {} groups", residents.len());
         return Err(Error::InvalidArgument(reason));
     }
-    // SAFETY: by the caller's promise.
-    unsafe { decompress_batch_of(|i| residents[i], dsts, bytes, statuses, stream) }
+    // SAFETY: this function requires what that one does, and the lists are equally long.
+    unsafe { decompress_batch_of(|i| residents[i], dsts, dst_bytes, statuses, stream) }
 }
 
-/// [`decompress_batch`] of residents that a function knows, for callers whose list is of another kind.
+/// As [`decompress_batch`], with a function in place of the list of residents. `dsts` and `dst_bytes` are equally long.
 ///
 /// # Safety
 ///
@@ -213,7 +213,7 @@ pub unsafe fn decompress_batch(
 pub(crate) unsafe fn decompress_batch_of<'a>(
     resident: impl Fn(usize) -> &'a Resident,
     dsts: &[DevicePtr],
-    bytes: &[u64],
+    dst_bytes: &[u64],
     statuses: DevicePtr,
     stream: Stream,
 ) -> Result<()> {
@@ -221,34 +221,35 @@ pub(crate) unsafe fn decompress_batch_of<'a>(
     if count == 0 {
         return Ok(());
     }
-    let shared = &*resident(0).device.0;
-    shared.check_null(stream)?;
+    let device = &*resident(0).device.0;
+    device.check_null(stream)?;
     if statuses.checked_add(4 * count as u64).is_none() {
         return Err(Error::InvalidArgument("the statuses leave the address space".into()));
     }
-    let piece = |i: usize| Piece {
+    let request = |i: usize| Request {
         resident: resident(i),
         first: 0,
         count: resident(i).layout.weights,
         dst: dsts[i],
         status: if statuses == 0 { 0 } else { statuses + 4 * i as u64 },
     };
-    for (i, bytes) in bytes.iter().enumerate() {
-        let Piece { resident, count, dst, status, .. } = piece(i);
+    for (i, dst_bytes) in dst_bytes.iter().enumerate() {
+        let Request { resident, count, dst, status, .. } = request(i);
         let other = &*resident.device.0;
-        if other.context != shared.context || other.driver.identity() != shared.driver.identity() {
-            let reason = format!("the groups lie in several contexts: group {i} of the list in another than group 0");
+        if other.context != device.context || other.driver.identity() != device.driver.identity() {
+            let reason =
+                format!("the groups are in several contexts: group {i} of the list is in another than group 0");
             return Err(Error::WrongDevice(reason));
         }
         other.check_null(stream)?;
-        resident.check(count, dst, *bytes, status).map_err(|error| of_one(error, "group", i))?;
+        resident.check(count, dst, *dst_bytes, status).map_err(|error| of_one(error, "group", i))?;
     }
-    let pieces = (0..count).map(piece).filter(|piece| piece.count > 0);
-    // SAFETY: by the caller's promise; the pieces were checked.
-    unsafe { enqueue(shared, pieces, stream) }
+    let requests = (0..count).map(request).filter(|request| request.count > 0);
+    // SAFETY: the requests were checked; the memory and the stream are what the caller must provide.
+    unsafe { enqueue(device, requests, stream) }
 }
 
-/// Says which entry of a list an error is of.
+/// Adds to an error which entry of a list it concerns.
 #[cold]
 fn of_one(error: Error, kind: &str, number: usize) -> Error {
     match error {
@@ -261,26 +262,26 @@ fn of_one(error: Error, kind: &str, number: usize) -> Error {
     }
 }
 
-/// Launches pieces that were checked, 32 at a time.
+/// Launches checked requests, 32 at a time.
 ///
 /// # Safety
 ///
-/// As for the functions above.
-unsafe fn enqueue<'a>(shared: &Opened, pieces: impl Iterator<Item = Piece<'a>>, stream: Stream) -> Result<()> {
-    let mut pieces = pieces.peekable();
-    if pieces.peek().is_none() {
+/// `stream` is a stream; destinations, statuses and images are memory of its context until it has executed the work.
+unsafe fn enqueue<'a>(device: &Opened, requests: impl Iterator<Item = Request<'a>>, stream: Stream) -> Result<()> {
+    let mut requests = requests.peekable();
+    if requests.peek().is_none() {
         return Ok(());
     }
-    // SAFETY: the residents keep the device open, and so its context alive; the rest is the caller's promise.
+    // SAFETY: the residents keep the device open, and so its context alive, which is current for the launches.
     unsafe {
-        shared.driver.within(shared.context, || {
-            shared.check_stream(stream)?;
+        device.driver.within(device.context, || {
+            device.check_stream(stream)?;
             let mut launches = 0;
-            while let Some(first) = pieces.next() {
-                let result = if pieces.peek().is_none() && launches == 0 {
-                    one(shared, &first, stream)
+            while let Some(first) = requests.next() {
+                let result = if requests.peek().is_none() && launches == 0 {
+                    launch_one(device, &first, stream)
                 } else {
-                    many(shared, first, &mut pieces, stream)
+                    launch_many(device, first, &mut requests, stream)
                 };
                 result.map_err(|error| if launches == 0 { error } else { partly(error, launches) })?;
                 launches += 1;
@@ -290,7 +291,7 @@ unsafe fn enqueue<'a>(shared: &Opened, pieces: impl Iterator<Item = Piece<'a>>, 
     }
 }
 
-/// Says that some of a call's launches were made.
+/// Adds to an error how many of a call's launches were made.
 #[cold]
 fn partly(error: Error, launches: u32) -> Error {
     match error {
@@ -301,48 +302,52 @@ fn partly(error: Error, launches: u32) -> Error {
     }
 }
 
+/// Launches one request.
+///
 /// # Safety
 ///
-/// As for `enqueue`, with the context current.
-unsafe fn one(shared: &Opened, piece: &Piece<'_>, stream: Stream) -> Result<()> {
-    let mut job = piece.job();
-    let warps = policy::warps(shared.capability, job.table_bytes, shared.most_shared);
-    let tiles = piece.tiles();
-    let each = policy::tiles_per_block(std::iter::once(tiles), warps, shared.capacity(job.table_bytes));
+/// As for [`enqueue`], with the context current.
+unsafe fn launch_one(device: &Opened, request: &Request<'_>, stream: Stream) -> Result<()> {
+    let mut job = request.job();
+    let warps = policy::warps(device.capability, job.table_bytes, device.most_shared);
+    let tiles = request.tiles();
+    let each = policy::tiles_per_block(std::iter::once(tiles), warps, device.capacity(job.table_bytes));
     job.blocks = tiles.div_ceil(each) as u32;
-    let bytes = policy::decode_shared(job.table_bytes, warps);
-    // SAFETY: the job is what the kernel expects of the image's layout.
-    unsafe { shared.launch(shared.kernels.decode, job.blocks, 32 * warps, bytes, &job, stream) }
+    let shared = policy::decode_shared(job.table_bytes, warps);
+    // SAFETY: the decode kernel takes a `DecodeJob`, and the job's addresses are the image's sections.
+    unsafe { device.launch(device.kernels.decode, job.blocks, 32 * warps, shared, &job, stream) }
 }
 
+/// Launches up to 32 requests.
+///
 /// # Safety
 ///
-/// As for `enqueue`, with the context current.
-unsafe fn many<'a>(
-    shared: &Opened,
-    first: Piece<'a>,
-    more: &mut impl Iterator<Item = Piece<'a>>,
+/// As for [`enqueue`], with the context current.
+unsafe fn launch_many<'a>(
+    device: &Opened,
+    first: Request<'a>,
+    more: &mut impl Iterator<Item = Request<'a>>,
     stream: Stream,
 ) -> Result<()> {
-    let mut jobs = Jobs { count: 0, reserved: 0, job: [Job::default(); MOST_JOBS] };
+    let mut jobs = DecodeJobs { count: 0, reserved: 0, job: [DecodeJob::default(); MOST_JOBS] };
     let mut table_bytes = 0;
-    for (job, piece) in jobs.job.iter_mut().zip(std::iter::once(first).chain(more)) {
-        *job = piece.job();
-        // For a moment; blocks can be told apart only when all tiles are known.
-        job.blocks = piece.tiles() as u32;
+    for (job, request) in jobs.job.iter_mut().zip(std::iter::once(first).chain(more)) {
+        *job = request.job();
+        // Tiles for now: blocks can be assigned only when all tiles are known.
+        job.blocks = request.tiles() as u32;
         table_bytes = table_bytes.max(job.table_bytes);
         jobs.count += 1;
     }
-    let warps = policy::warps(shared.capability, table_bytes, shared.most_shared);
+    let warps = policy::warps(device.capability, table_bytes, device.most_shared);
     let used = &mut jobs.job[..jobs.count as usize];
-    let each = policy::tiles_per_block(used.iter().map(|job| job.blocks as u64), warps, shared.capacity(table_bytes));
+    let each = policy::tiles_per_block(used.iter().map(|job| job.blocks as u64), warps, device.capacity(table_bytes));
     let mut blocks = 0;
     for job in used {
         job.first_block = blocks;
         job.blocks = (job.blocks as u64).div_ceil(each) as u32;
         blocks += job.blocks;
     }
-    let bytes = policy::decode_shared(table_bytes, warps);
-    // SAFETY: the jobs are what the kernel expects of the images' layouts.
-    unsafe { shared.launch(shared.kernels.decode_many, blocks, 32 * warps, bytes, &jobs, stream) }
+    let shared = policy::decode_shared(table_bytes, warps);
+    // SAFETY: the kernel takes `DecodeJobs`, and the jobs' addresses are the images' sections.
+    unsafe { device.launch(device.kernels.decode_many, blocks, 32 * warps, shared, &jobs, stream) }
 }

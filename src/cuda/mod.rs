@@ -1,16 +1,15 @@
-//! Groups on a CUDA device: images of them, and kernels that decode those into the caller's memory on the caller's
-//! stream.
+//! Decoding on a CUDA device: images of groups, and kernels that decode them into your memory on your stream.
 //!
-//! - [`image`]: a group's bytes as a device wants them. No CUDA call is made there: sizes, heads and whole images are
-//!   made and read on any machine;
+//! - [`image`]: a group's bytes as a device decodes them. It makes no CUDA call: sizes, heads and whole images are made
+//!   and read on any machine;
 //! - [`driver`]: the CUDA driver, loaded at run time;
-//! - [`policy`]: what host and kernels agree on;
+//! - [`policy`]: the constants and structs that host and kernels agree on;
 //! - [`kernels`]: the kernels, chosen and loaded;
 //! - [`device`]: an open device: a context with the kernels loaded in it;
 //! - [`resident`]: images in device memory;
 //! - [`upload`]: images made on the device, from the file's parts;
 //! - [`launch`]: decoding, the hot path;
-//! - `cudarc` (with the feature of that name): the same with the types of the crate cudarc.
+//! - `cudarc` (with the feature of that name): the same calls with the types of the crate cudarc.
 //!
 //! ```no_run
 //! use df11::cuda::{Device, DeviceOptions, Stream};
@@ -18,19 +17,18 @@
 //! # let (model, image, dst) = (df11::Model::open("", &Default::default())?, 0, 0);
 //! # let stream = Stream::from_raw(std::ptr::null_mut());
 //! let device = Device::open(0, &DeviceOptions::default())?;
-//! let group = &model.groups()[0];
-//! let bytes = df11::cuda::image::Layout::of(group)?.image_bytes;
-//! // `image` and `dst` are device memory of the caller's, `stream` is a stream of its.
-//! // SAFETY: they live until the stream has passed the decode.
+//! let group = model.find_group("model.layers.0").expect("a model with layers");
+//! let bytes = group.image_layout()?.image_bytes;
+//! // SAFETY: `image` and `dst` are device memory that stays until `stream` has executed the decode.
 //! unsafe {
-//!     let resident = device.upload(&model, 0, image, bytes, stream, None)?;
+//!     let resident = device.upload(group, image, bytes, stream, None)?;
 //!     resident.decompress(dst, 2 * group.element_count(), 0, stream)?;
 //! }
 //! # Ok(()) }
 //! ```
 //!
-//! The library owns no device memory, no stream and no context. It never synchronises but where the documentation of a
-//! call says so, and none of those is on the way of a decode.
+//! The library owns no device memory, no stream and no context. It synchronises only where the documentation of a call
+//! says so, and no such call is needed to decode.
 
 #[cfg(feature = "cudarc")]
 mod cudarc;
@@ -45,6 +43,7 @@ pub(crate) mod upload;
 
 pub use device::{Device, DeviceInfo, DeviceOptions};
 pub use driver::{DevicePtr, Stream};
+pub use image::{Head as ImageHead, Layout as ImageLayout};
 pub use kernels::Choice;
 pub use launch::decompress_batch;
 pub use resident::Resident;

@@ -1,60 +1,60 @@
-//! What the host and the kernels agree on beside images: launch shapes and the structs that launches pass. A mirror of
-//! `kernels/policy.h` and `kernels/job.h`, whose comments give the reasons; `tests/sources/policy.rs` compares them.
+//! The agreement between host and kernels, apart from images: launch shapes and the structs that launches pass. This file
+//! mirrors `kernels/policy.h` and `kernels/job.h`, whose comments give the reasons; `tests/sources/policy.rs` compares them.
 
-/// Tables of at most so many bytes take so many of shared memory.
+/// Bytes of shared memory for a table of at most as many bytes.
 pub const TABLE_SMALL: u32 = 16384;
-/// All other tables do, in bytes.
+/// Bytes of shared memory for all other tables.
 pub const TABLE_LARGE: u32 = 32768;
 /// Units of 16 bytes of code that a warp stages.
 pub const CODE_UNITS: u32 = 96;
-/// Jobs that one launch of `df11_decode_many` takes.
+/// The most jobs of one launch of `df11_decode_many` takes.
 pub const MOST_JOBS: usize = 32;
-/// Warps of a decoding block at most.
+/// The most warps of a decoding block.
 pub const MOST_WARPS: u32 = 24;
-/// Warps of a decoding block from that compute capability (major · 10 + minor) on.
+/// Warps of a decoding block, each from a compute capability (major · 10 + minor).
 pub const WARPS: [(u32, u32); 7] = [(75, 6), (80, 10), (86, 14), (89, 14), (90, 12), (100, 12), (120, 14)];
 /// Threads of a block of `df11_index`.
 pub const INDEX_THREADS: u32 = 512;
-/// Shared bytes of such a block beside its table.
+/// Shared bytes of a block of `df11_index` in addition to its table.
 pub const INDEX_SHARED: u32 = 5248;
 /// Shared bytes of each warp of a decoding block: its code, and the exponents of its lanes.
 pub const WARP_SHARED: u32 = 16 * CODE_UNITS + 32 * super::image::LANE_WEIGHTS as u32;
 
-/// Shared bytes of a table.
+/// Returns the shared bytes of a table.
 pub fn table_shared(table_bytes: u32) -> u32 {
     if table_bytes <= TABLE_SMALL { TABLE_SMALL } else { TABLE_LARGE }
 }
 
-/// Shared bytes of a decoding block.
+/// Returns the shared bytes of a decoding block.
 pub fn decode_shared(table_bytes: u32, warps: u32) -> u32 {
     table_shared(table_bytes) + warps * WARP_SHARED
 }
 
-/// Shared bytes of a block of `df11_index`.
+/// Returns the shared bytes of a block of `df11_index`.
 pub fn index_shared(table_bytes: u32) -> u32 {
     table_shared(table_bytes) + INDEX_SHARED
 }
 
-/// Warps of a decoding block on a device whose blocks may have `most_shared` bytes of shared memory.
+/// Returns the warps of a decoding block on a device whose blocks may have `most_shared` bytes of shared memory.
 pub fn warps(capability: u32, table_bytes: u32, most_shared: u32) -> u32 {
     let tuned = WARPS.iter().rev().find(|&&(from, _)| from <= capability).map_or(1, |&(_, warps)| warps);
     let fit = most_shared.saturating_sub(table_shared(table_bytes)) / WARP_SHARED;
     tuned.min(fit).clamp(1, MOST_WARPS)
 }
 
-/// Tiles that each block of a launch should do, where job after job has so many tiles: a job then gets `tiles` by this, rounded
-/// up, as its blocks. `capacity` is how many blocks run at once.
+/// Returns how many tiles each block of a launch should decode. `tiles` are those of each job, whose blocks are its tiles
+/// divided by the result, rounded up. `capacity` is how many blocks run at once.
 ///
-/// No launch has more blocks than run at once: those left over would start when all others are done, and take as long again.
-/// Rounding up adds less than a block for each job, which is why it is this number that grows until they fit. As many blocks
-/// as possible do run, so that multiprocessors get much the same. Only where there are more than half as many jobs as
-/// blocks that run at once are there several rounds of smaller blocks, since one block for each job would be uneven.
+/// No launch has more blocks than run at once: the rest would start when all others are done, and take as long again.
+/// Rounding up adds less than a block for each job, so the result grows until they fit. As many blocks as possible do run,
+/// so that multiprocessors get about the same. Only with more than half as many jobs as blocks that run at once are there
+/// several rounds of smaller blocks, because one block for each job would be uneven.
 pub fn tiles_per_block(tiles: impl Iterator<Item = u64> + Clone, warps: u32, capacity: u32) -> u64 {
     let (jobs, all) = tiles.clone().fold((0u64, 0), |(jobs, all), tiles| (jobs + 1, all + tiles));
     let capacity = capacity.max(1) as u64;
     let room = capacity * (2 * jobs).div_ceil(capacity).max(1);
-    // A block copies the table before its warps decode, which should pay: a few tiles at least, not one for each warp, since
-    // groups that are too small for the device are done sooner the more multiprocessors they are spread over.
+    // A block copies the table before its warps decode, so it should have a few tiles to decode. One for each warp would be
+    // too many: groups that are too small for the device are done sooner the more multiprocessors they are spread over.
     let mut each = all.div_ceil(room).max((warps as u64 / 4).max(1));
     for _ in 0..4 {
         let blocks: u64 = tiles.clone().map(|tiles| tiles.div_ceil(each)).sum();
@@ -63,14 +63,14 @@ pub fn tiles_per_block(tiles: impl Iterator<Item = u64> + Clone, warps: u32, cap
         }
         each = (each * blocks).div_ceil(room);
     }
-    // This many fit whatever is rounded up.
+    // With this many, the blocks fit however they are rounded.
     each.max(all.div_ceil(room + 1 - jobs))
 }
 
-/// What a decoding kernel is told: `struct df11_job`. Addresses are device addresses.
+/// The parameter of the decoding kernel: `struct df11_job`. Addresses are device addresses.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Job {
+pub(crate) struct DecodeJob {
     pub dst: u64,
     pub status: u64,
     pub first: u64,
@@ -90,16 +90,16 @@ pub(crate) struct Job {
     pub reserved: u32,
 }
 
-/// Several of them: `struct df11_jobs`.
+/// The parameter of the kernel that decodes several groups: `struct df11_jobs`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Jobs {
+pub(crate) struct DecodeJobs {
     pub count: u32,
     pub reserved: u32,
-    pub job: [Job; MOST_JOBS],
+    pub job: [DecodeJob; MOST_JOBS],
 }
 
-/// What the index kernel is told: `struct df11_index_job`.
+/// The parameter of the index kernel: `struct df11_index_job`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct IndexJob {
@@ -124,19 +124,19 @@ macro_rules! fields {
     ($type:ident: $($field:ident),*) => { &[$((stringify!($field), std::mem::offset_of!($type, $field))),*] };
 }
 
-/// The fields of `struct df11_job` with their offsets in bytes, as launches pass them.
+/// The fields of `struct df11_job` with their offsets in bytes.
 pub const JOB_FIELDS: &[(&str, usize)] = fields!(
-    Job: dst, status, first, count, weights, state, table, starts, lanes, code, signs, code_units, tiles, table_bytes,
+    DecodeJob: dst, status, first, count, weights, state, table, starts, lanes, code, signs, code_units, tiles, table_bytes,
     first_block, blocks, reserved
 );
-/// The same of `struct df11_index_job`.
+/// The fields of `struct df11_index_job` with their offsets in bytes.
 pub const INDEX_JOB_FIELDS: &[(&str, usize)] = fields!(
     IndexJob: image_state, table, starts, lanes, code, gaps, positions, weights, code_bytes, code_units, tiles, blocks,
     position_count, table_bytes, reserved
 );
 
-// Kernel parameters: the kernels' own sizes, and no more than every driver takes.
+// The kernels' own sizes, and no more than every driver accepts for parameters.
 const _: () = {
-    assert!(size_of::<Job>() == 120 && size_of::<IndexJob>() == 112);
-    assert!(size_of::<Jobs>() == 8 + 120 * MOST_JOBS && size_of::<Jobs>() <= 4096);
+    assert!(size_of::<DecodeJob>() == 120 && size_of::<IndexJob>() == 112);
+    assert!(size_of::<DecodeJobs>() == 8 + 120 * MOST_JOBS && size_of::<DecodeJobs>() <= 4096);
 };

@@ -5,9 +5,9 @@
 use super::device::Device;
 use super::driver::DevicePtr;
 use super::image::{ALIGNMENT, Head, Layout, STATE_OFFSET};
-use super::policy::Job;
+use super::policy::DecodeJob;
 use crate::error::{Error, Result};
-use crate::format::{Group, Model};
+use crate::format::Group;
 
 /// A group's image on a device, ready to be decoded. Dropping it touches no device memory and waits for nothing:
 /// running decodes continue.
@@ -18,7 +18,7 @@ pub struct Resident {
     pub(super) layout: Layout,
     pub(super) ends: Box<[u64]>,
     /// A job for the whole group, without what each call adds: destination, status and range.
-    pub(super) template: Job,
+    pub(super) template: DecodeJob,
     /// The bytes that an upload copied from. The driver may read them until the stream has executed the upload.
     _head: Vec<u8>,
 }
@@ -44,13 +44,12 @@ impl Device {
     /// # Safety
     ///
     /// The `image_bytes` bytes at `image` must be memory of this device's context until the resident is dropped and its
-    /// decodes have ended, and hold what [`super::image::write_image`] writes for that group. (The bytes are not
+    /// decodes have ended, and hold what [`Group::write_image`](crate::Group::write_image) writes for that group. (The bytes are not
     /// trusted: other bytes give other weights, and no access outside of image and destination.)
-    pub unsafe fn bind(&self, model: &Model, group: usize, image: DevicePtr, image_bytes: u64) -> Result<Resident> {
-        let group = group_of(model, group)?;
+    pub unsafe fn bind(&self, group: Group, image: DevicePtr, image_bytes: u64) -> Result<Resident> {
         let layout = Layout::of(group)?;
         check_image(&layout, image, image_bytes)?;
-        Ok(Resident::new(self, image, layout, &group.cuts()[1..], Vec::new()))
+        Ok(Resident::new(self, image, layout, &group.data().cuts()[1..], Vec::new()))
     }
 
     /// As [`Device::bind`], without the model. `head` holds the image's first bytes in host memory, at least
@@ -68,14 +67,6 @@ impl Device {
         check_image(head.layout(), image, image_bytes)?;
         Ok(Resident::new(self, image, *head.layout(), head.ends(), Vec::new()))
     }
-}
-
-/// Returns a group by its number.
-pub(super) fn group_of(model: &Model, group: usize) -> Result<&Group> {
-    let groups = model.groups();
-    groups
-        .get(group)
-        .ok_or_else(|| Error::NotFound(format!("there is no group {group}: the model has {}", groups.len())))
 }
 
 /// Checks the device memory of an image.
@@ -101,7 +92,7 @@ pub(super) fn check_image(layout: &Layout, image: DevicePtr, image_bytes: u64) -
 
 impl Resident {
     pub(super) fn new(device: &Device, image: DevicePtr, layout: Layout, ends: &[u64], head: Vec<u8>) -> Resident {
-        let template = Job {
+        let template = DecodeJob {
             weights: layout.weights,
             state: image + STATE_OFFSET,
             table: image + layout.table,
@@ -112,7 +103,7 @@ impl Resident {
             code_units: layout.code_units(),
             tiles: layout.tiles,
             table_bytes: layout.table_bytes,
-            ..Job::default()
+            ..DecodeJob::default()
         };
         Resident { device: device.clone(), layout, ends: ends.into(), template, _head: head }
     }

@@ -19,9 +19,9 @@ use super::device::{Device, Opened};
 use super::driver::{DevicePtr, Driver, OwnEvent, Stream};
 use super::image::{Head, STATE_OFFSET};
 use super::policy::{self, IndexJob};
-use super::resident::{Resident, check_image, group_of};
+use super::resident::{Resident, check_image};
 use crate::error::{Error, Result};
-use crate::format::{Member, Model};
+use crate::format::{Group, Member};
 use std::ffi::c_void;
 
 /// Bytes of each half of the staging memory where a file is read and the caller gave none.
@@ -86,19 +86,18 @@ impl Device {
     /// decodes have ended. `stream` must be a stream, and the memory named above must stay as long as said there.
     pub unsafe fn upload(
         &self,
-        model: &Model,
-        group: usize,
+        group: Group,
         image: DevicePtr,
         image_bytes: u64,
         stream: Stream,
         staging: Option<Staging>,
     ) -> Result<Resident> {
-        let head = Head::of(group_of(model, group)?)?;
+        let head = Head::of(group)?;
         check_image(head.layout(), image, image_bytes)?;
         self.0.check_null(stream)?;
         // SAFETY: the image fits the memory, which the caller keeps with the stream and the staging memory; the resident
         // keeps the head's bytes.
-        let bytes = unsafe { enqueue(&self.0, model, group, &head, image, stream, staging)? };
+        let bytes = unsafe { enqueue(&self.0, group, &head, image, stream, staging)? };
         Ok(Resident::new(self, image, *head.layout(), head.ends(), bytes))
     }
 }
@@ -168,7 +167,7 @@ impl Drop for Ring {
 /// One upload, in its context.
 struct Upload<'a> {
     driver: &'static Driver,
-    model: &'a Model,
+    group: Group<'a>,
     stream: Stream,
     ring: Option<Ring>,
 }
@@ -180,8 +179,7 @@ struct Upload<'a> {
 /// As for [`Device::upload`]; the image's address and size were checked.
 unsafe fn enqueue(
     device: &Opened,
-    model: &Model,
-    group: usize,
+    group: Group,
     head: &Head,
     image: DevicePtr,
     stream: Stream,
@@ -196,10 +194,10 @@ unsafe fn enqueue(
         driver.within(device.context, || {
             device.check_stream(stream)?;
             driver.refuse_capture(stream, "an upload")?;
-            let needs = staging.is_some() || !model.mapped();
+            let needs = staging.is_some() || !group.model().mapped();
             let ring = if needs { Some(Ring::new(driver, staging)?) } else { None };
             started = true;
-            Upload { driver, model, stream, ring }.all(device, group, head, &bytes, image)
+            Upload { driver, group, stream, ring }.all(device, head, &bytes, image)
         })
     });
     if let Err(error) = result {
@@ -216,7 +214,7 @@ impl Upload<'_> {
     /// # Safety
     ///
     /// As for [`enqueue`], with the context current; `bytes` stays until the stream has executed the upload.
-    unsafe fn all(&mut self, device: &Opened, group: usize, head: &Head, bytes: &[u8], image: u64) -> Result<()> {
+    unsafe fn all(&mut self, device: &Opened, head: &Head, bytes: &[u8], image: u64) -> Result<()> {
         let layout = head.layout();
         let (gaps, positions) = (image + layout.parked_gaps(), image + layout.parked_positions());
         let code_end = layout.code + layout.code_bytes;
@@ -226,14 +224,14 @@ impl Upload<'_> {
         unsafe {
             self.copy(image, bytes)?;
             self.zero(image + layout.starts, layout.code - layout.starts)?;
-            self.member(group, Member::EncodedExponent, image + layout.code)?;
+            self.member(Member::EncodedExponent, image + layout.code)?;
             self.zero(image + code_end, layout.signs - code_end)?;
-            self.member(group, Member::Gaps, gaps)?;
-            self.member(group, Member::OutputPositions, positions)?;
+            self.member(Member::Gaps, gaps)?;
+            self.member(Member::OutputPositions, positions)?;
             if layout.blocks() > 0 {
-                self.index(device, group, head, image)?;
+                self.index(device, head, image)?;
             }
-            self.member(group, Member::SignMantissa, image + layout.signs)?;
+            self.member(Member::SignMantissa, image + layout.signs)?;
             self.zero(image + signs_end, layout.image_bytes - signs_end)
         }
     }
@@ -244,7 +242,7 @@ impl Upload<'_> {
     ///
     /// The context is current, and the image's memory is there. Work that writes table, codes, gaps and positions, and
     /// zeros to starts and lanes, is in the stream.
-    unsafe fn index(&self, device: &Opened, group: usize, head: &Head, image: u64) -> Result<()> {
+    unsafe fn index(&self, device: &Opened, head: &Head, image: u64) -> Result<()> {
         let layout = head.layout();
         let job = IndexJob {
             image_state: image + STATE_OFFSET,
@@ -259,7 +257,7 @@ impl Upload<'_> {
             code_units: layout.code_units(),
             tiles: layout.tiles,
             blocks: layout.blocks(),
-            position_count: self.model.groups()[group].member(Member::OutputPositions).len / 4,
+            position_count: self.group.data().member(Member::OutputPositions).len / 4,
             table_bytes: layout.table_bytes,
             reserved: 0,
         };
@@ -305,9 +303,9 @@ impl Upload<'_> {
     /// # Safety
     ///
     /// The device memory is there; without a ring, the model stays until the stream has executed the copy.
-    unsafe fn member(&mut self, group: usize, member: Member, to: DevicePtr) -> Result<()> {
-        let span = self.model.groups()[group].member(member);
-        let source = &self.model.sources()[span.file];
+    unsafe fn member(&mut self, member: Member, to: DevicePtr) -> Result<()> {
+        let span = self.group.data().member(member);
+        let source = &self.group.model().sources()[span.file];
         let Some(mut ring) = self.ring.take() else {
             let Some(bytes) = source.slice(span.offset, span.len) else {
                 return Err(Error::Internal("a file that is not in memory, and no memory to read it to".into()));

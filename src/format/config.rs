@@ -1,26 +1,25 @@
-//! `config.json`: which modules are groups, and what their tensors are called.
+//! `config.json`: the version of the compressor, and which modules are groups.
 
-use crate::error::{Error, Place, Result, shorten};
-use regex::bytes::{Regex, RegexBuilder};
+use super::patterns::{PatternFault, Patterns};
+use crate::error::{Error, Place, Result};
 use serde_json::Value;
 
 /// The part of config.json under `dfloat11_config`.
 #[derive(Debug, Clone)]
 pub struct Config {
     version: String,
-    /// In the order of the file: a module belongs to the first pattern that matches its whole name.
-    patterns: Vec<(Regex, Vec<String>)>,
+    patterns: Patterns,
 }
 
 impl Config {
-    /// The version of the compressor, as it stands in the file ("0.2.0" to "0.5.0" in published models), or "".
+    /// Returns the version of the compressor, as the file spells it ("0.2.0" to "0.5.0" in published models), or "".
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// The attribute paths of the group of that name, in the order of its weights; empty for the module's own weight.
+    /// Returns the attribute paths of the group of that name, in the order of its weights; none for the module's own weight.
     pub fn attributes(&self, group: &str) -> Option<&[String]> {
-        self.patterns.iter().find(|(pattern, _)| pattern.is_match(group.as_bytes())).map(|(_, list)| &list[..])
+        self.patterns.find(group).map(|number| self.patterns.entries()[number].attributes())
     }
 
     /// Reads a config.json: `None` if it has no `dfloat11_config`.
@@ -61,43 +60,12 @@ impl Config {
             Some(Value::Object(dict)) => dict,
             _ => return Err(invalid("dfloat11_config has no pattern_dict, or it is not an object".into())),
         };
-        if dict.len() > MOST_PATTERNS {
-            let reason = format!("pattern_dict has {} patterns: {MOST_PATTERNS} are the most", dict.len());
-            return Err(Error::unsupported(place.clone(), reason));
-        }
-        let mut patterns = Vec::new();
-        for (pattern, list) in dict {
-            let list = list.as_array().and_then(|l| l.iter().map(|a| a.as_str().map(str::to_owned)).collect());
-            let Some(list) = list else {
-                return Err(invalid(format!("pattern_dict['{}'] is not a list of texts", shorten(pattern, 80))));
-            };
-            let regex = full_match(pattern).map_err(|e| {
-                Error::unsupported(place.clone(), format!("the pattern '{}' cannot be used: {e}", shorten(pattern, 80)))
-            })?;
-            patterns.push((regex, list));
-        }
+        let patterns = Patterns::read(dict).map_err(|PatternFault { reason, unsupported }| match unsupported {
+            true => Error::unsupported(place.clone(), reason),
+            false => invalid(reason),
+        })?;
         Ok(Some(Config { version, patterns }))
     }
-}
-
-/// The most patterns of a config. Published ones have 26 at most.
-pub(crate) const MOST_PATTERNS: usize = 256;
-
-/// Python's `re.fullmatch`, but that `\d` and `\w` mean ASCII only: names of modules are identifiers and numbers, and the
-/// tables of Unicode would make a small pattern large. The pattern is tried alone first, so that no stray bracket can
-/// close ours.
-///
-/// Python's possessive `\d++`, which a published model ends a pattern with, is read as `(?:\d+)+` here. At the end of a
-/// full match that is the same: there is nothing behind it for which it could give a digit back.
-pub(crate) fn full_match(pattern: &str) -> std::result::Result<Regex, String> {
-    const MOST: usize = 64 << 10;
-    let build = |p: &str| {
-        let built = RegexBuilder::new(p).unicode(false).size_limit(MOST).dfa_size_limit(MOST).build();
-        // The crate's text spans lines and draws a marker; its last line says what is wrong.
-        built.map_err(|e| e.to_string().lines().last().unwrap_or_default().trim().to_owned())
-    };
-    build(pattern)?;
-    build(&format!(r"\A(?:{pattern})\z"))
 }
 
 fn is_known(version: &str) -> bool {
@@ -142,22 +110,6 @@ mod tests {
         assert_eq!(config.attributes("x12").unwrap(), ["p"]);
         for none in ["lm_head.x", "xlm_head", "model.layers.3.q", "y"] {
             assert_eq!(config.attributes(none), None, "{none}");
-        }
-    }
-
-    /// As ACE-Step's published release spells it.
-    #[test]
-    fn a_possessive_end_is_a_greedy_one() {
-        let pattern = full_match(r"encoder\.lyric_encoder\.layers\.\d++").unwrap();
-        for (name, expected) in [
-            ("encoder.lyric_encoder.layers.0", true),
-            ("encoder.lyric_encoder.layers.1234567", true),
-            ("encoder.lyric_encoder.layers.", false),
-            ("encoder.lyric_encoder.layers.1x", false),
-            ("encoder.lyric_encoder.layers.1+", false),
-            ("encoder.lyric_encoder.layers.1.self_attn", false),
-        ] {
-            assert_eq!(pattern.is_match(name.as_bytes()), expected, "{name}");
         }
     }
 

@@ -40,11 +40,8 @@ impl Member {
 /// Tensors of a group at most. The largest published group has 157 (BAGEL's vision model).
 pub(crate) const MOST_TENSORS: u64 = 1024;
 
-/// A compressed group: weights that share one Huffman code, usually a transformer layer.
-///
-/// What it says of itself was checked when the model was opened: every size fits every other, the look-up rows form a
-/// prefix code, the positions rise as the code's lengths allow.
-pub struct Group {
+/// What a model knows of a compressed group.
+pub(crate) struct GroupData {
     name: String,
     /// Its tensors in the model's list.
     pub(crate) tensors: Range<usize>,
@@ -58,7 +55,7 @@ pub struct Group {
     table: OnceCell<Box<MultiTable>>,
 }
 
-impl Group {
+impl GroupData {
     /// The module's full name, such as `model.layers.0`.
     pub fn name(&self) -> &str {
         &self.name
@@ -69,20 +66,9 @@ impl Group {
         self.member(Member::SignMantissa).len
     }
 
-    /// Its tensors, as numbers in the model's list of tensors, in the order of their weights.
-    pub fn tensors(&self) -> Range<usize> {
-        self.tensors.clone()
-    }
-
     /// Bytes of its six members in the files.
     pub fn packed_bytes(&self) -> u64 {
         self.members.iter().map(|m| m.len).sum()
-    }
-
-    /// The last part of the name, and the place, of each of its six members: luts, encoded_exponent, sign_mantissa,
-    /// output_positions, gaps, split_positions.
-    pub fn members(&self) -> impl Iterator<Item = (&'static str, Span)> {
-        MEMBERS.into_iter().zip(self.members)
     }
 
     /// Bits of each exponent's code; 0 where it does not occur.
@@ -129,7 +115,7 @@ impl Group {
     }
 
     /// Checks the six members of the group NAME against each other.
-    pub(crate) fn check(sources: &[Source], name: &str, infos: [&(TensorInfo, Span); 6]) -> Result<Group> {
+    pub(crate) fn check(sources: &[Source], name: &str, infos: [&(TensorInfo, Span); 6]) -> Result<GroupData> {
         let members = infos.map(|(_, span)| *span);
         let at = |member: Member, offset: u64| place(sources, name, members[member as usize], member, offset);
         let bytes = |member: Member| {
@@ -212,7 +198,7 @@ impl Group {
         cuts.push(n);
 
         let table = OnceCell::new();
-        Ok(Group { name: name.into(), tensors: 0..0, members, cuts, codes, lengths, positions, table })
+        Ok(GroupData { name: name.into(), tensors: 0..0, members, cuts, codes, lengths, positions, table })
     }
 }
 

@@ -41,22 +41,27 @@
 //! is compared: that is [`crate::host::verify_model`].
 
 mod config;
+mod files;
 mod group;
 mod layout;
 mod model;
+mod names;
+mod patterns;
 mod source;
-pub(crate) mod weights;
+mod tensor;
+mod view;
 
 pub use config::Config;
-pub use group::Group;
 pub use layout::{FileLayout, LayoutTensor};
-pub use model::{Data, Location, Model, OpenOptions, Tensor};
-pub use source::Span;
+pub use model::{Model, OpenOptions};
+pub use patterns::{Pattern, Patterns};
+pub use view::{Group, GroupPart, Location, Tensor};
 
-pub(crate) use config::{MOST_PATTERNS, full_match};
+pub(crate) use files::{INDEX, MAIN, UNFINISHED, listed, read_text, safetensors_of};
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
-pub(crate) use model::{member_of, natural, read_text, safetensors_of};
-pub(crate) use source::{Source, open_regular, read_exact_at};
+pub(crate) use names::{member_of, natural};
+pub(crate) use source::{Access, Source, Span, open_regular, read_exact_at};
+pub(crate) use tensor::Data;
 
 /// The key in a file's `__metadata__` under which shapes of compressed tensors may be kept: a JSON object from tensor
 /// names to lists of dimensions. It is this project's addition; the reference neither writes nor reads it.
@@ -66,6 +71,3 @@ pub const SHAPES_KEY: &str = "df11.shapes";
 /// plain, to the SHA-256 of their little-endian values, decoded, as 64 hexadecimal digits in lower case. It is this
 /// project's addition too.
 pub const HASHES_KEY: &str = "df11.sha256";
-
-/// A file that lies in a folder as long as this library has not finished writing a model to it. Such a folder is refused.
-pub(crate) const UNFINISHED: &str = ".df11-job.json";

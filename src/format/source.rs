@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Bytes of a file of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
+pub(crate) struct Span {
     /// The number of the file.
     pub(crate) file: usize,
     /// The first byte, from the start of the file.
@@ -21,6 +21,15 @@ pub struct Span {
 
 /// The safetensors crate's own limit for a header; also ours for config.json.
 pub(crate) const MOST_HEADER_BYTES: u64 = 100_000_000;
+
+/// How the bytes of files are come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Read from the file when they are needed.
+    Read,
+    /// Mapped into memory. Whoever asks for this promises that nobody changes the files, or cuts them short, while they are open.
+    Map,
+}
 
 enum Bytes {
     Mapped(Mmap),
@@ -38,13 +47,13 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Opens a file. Without `map` its bytes are read as they are needed.
-    pub fn open(path: &Path, map: bool) -> Result<Source> {
+    /// Opens a file.
+    pub fn open(path: &Path, access: Access) -> Result<Source> {
         let file = open_regular(path)?;
         let len = file.metadata().map_err(|e| Error::io("read the size of", path, e))?.len();
-        let bytes = if map && len > 0 {
-            // SAFETY: the map is only read. A file that another process changes or cuts short while it is mapped is
-            // outside what can be guarded here; the documentation says so and offers reading instead.
+        let bytes = if access == Access::Map && len > 0 {
+            // SAFETY: nobody changes the file while it is mapped: `Access::Map` is that promise, which only unsafe functions
+            // (`Model::open_mapped`, the C ABI) make.
             Bytes::Mapped(unsafe { Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?)
         } else {
             Bytes::File(file)
@@ -200,13 +209,13 @@ pub(crate) fn open_regular(path: &Path) -> Result<File> {
     File::open(path).map_err(open)
 }
 
-/// Reads bytes at a place of a file.
+/// Reads bytes of a file from its byte `offset` on, wherever its cursor is.
 #[cfg(unix)]
 pub(crate) fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
 }
 
-/// Reads bytes at a place of a file.
+/// Reads bytes of a file from its byte `offset` on. Moves its cursor.
 #[cfg(windows)]
 pub(crate) fn read_exact_at(file: &File, mut offset: u64, mut buffer: &mut [u8]) -> std::io::Result<()> {
     while !buffer.is_empty() {

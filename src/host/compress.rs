@@ -13,11 +13,31 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How to encode.
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct EncodeOptions {
-    /// Threads to use, the calling one among them; 0 means 1. They live for the call only. The bytes do not depend on it.
+    /// The threads to use, the calling one among them; 0 means 1. They live for the call only. The bytes do not depend on it.
     pub threads: usize,
-    /// The encoder to use; `None` takes the fastest that the processor has. The bytes do not depend on it.
-    pub variant: Option<Variant>,
+    variant: Option<Variant>,
+}
+
+impl EncodeOptions {
+    /// Returns the defaults.
+    pub fn new() -> EncodeOptions {
+        EncodeOptions::default()
+    }
+
+    /// Sets the threads to use, the calling one among them; 0 means 1. The bytes do not depend on it.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Sets the encoder instead of the fastest that the processor has: for tests, which compare all of them.
+    #[doc(hidden)]
+    pub fn variant(mut self, variant: impl Into<Option<Variant>>) -> Self {
+        self.variant = variant.into();
+        self
+    }
 }
 
 /// A compressed group: the bytes of its six members, as they stand in a file.
@@ -103,10 +123,10 @@ impl PackedSizes {
 /// which the format cannot hold, or 2^32 weights or more; `OutOfMemory`.
 pub fn compress(tensors: &[&[bf16]], options: &EncodeOptions) -> Result<Packed> {
     let tensors: Vec<&[u16]> = tensors.iter().map(|t| t.reinterpret_cast()).collect();
-    let job = Job::new(&tensors, options)?;
+    let packing = Packing::new(&tensors, options)?;
     let buffer = |member| -> Result<Vec<u8>> {
         let mut buffer = Vec::new();
-        grow(&mut buffer, job.outline.bytes(member) as usize, 0, "a compressed group")?;
+        grow(&mut buffer, packing.outline.bytes(member) as usize, 0, "a compressed group")?;
         Ok(buffer)
     };
     let mut packed = Packed {
@@ -121,7 +141,7 @@ pub fn compress(tensors: &[&[bf16]], options: &EncodeOptions) -> Result<Packed> 
     let members =
         [luts, encoded_exponent, sign_mantissa, output_positions, gaps, split_positions].map(|m| m.as_mut_ptr());
     // SAFETY: the buffers are ours, and as large as the outline says.
-    unsafe { job.run(members)? };
+    unsafe { packing.run(members)? };
     Ok(packed)
 }
 
@@ -141,15 +161,15 @@ pub unsafe fn compress_raw(
     sizes: &mut PackedSizes,
     options: &EncodeOptions,
 ) -> Result<()> {
-    let job = Job::new(tensors, options)?;
-    *sizes = PackedSizes::of(&job.outline);
+    let packing = Packing::new(tensors, options)?;
+    *sizes = PackedSizes::of(&packing.outline);
     let Some(members) = members else { return Ok(()) };
     let mut pairs = sizes.each().into_iter().zip(members.map(|(_, given)| given));
     if let Some((needed, given)) = pairs.find(|(needed, given)| needed > given) {
         return Err(Error::BufferTooSmall { what: "a member's memory".into(), needed, given });
     }
     // SAFETY: by the caller's promise, and all are large enough.
-    unsafe { job.run(members.map(|(at, _)| at)) }
+    unsafe { packing.run(members.map(|(at, _)| at)) }
 }
 
 /// A stretch of one tensor.
@@ -163,14 +183,14 @@ struct Part<'a> {
 }
 
 /// A group that was counted.
-struct Job<'a> {
+struct Packing<'a> {
     parts: Vec<Part<'a>>,
     outline: Outline,
     threads: usize,
 }
 
-impl<'a> Job<'a> {
-    fn new(tensors: &[&'a [u16]], options: &EncodeOptions) -> Result<Job<'a>> {
+impl<'a> Packing<'a> {
+    fn new(tensors: &[&'a [u16]], options: &EncodeOptions) -> Result<Packing<'a>> {
         let variant = options.variant.unwrap_or_else(Variant::best);
         if !variant.is_available() {
             return Err(Error::UnsupportedOption(format!("this processor cannot run the {} encoder", variant.name())));
@@ -222,7 +242,7 @@ impl<'a> Job<'a> {
             part.start_bit = bit;
             bit += outline.bits_of(&part.histogram).unwrap_or(0);
         }
-        Ok(Job { parts, outline, threads })
+        Ok(Packing { parts, outline, threads })
     }
 
     /// # Safety

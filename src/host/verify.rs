@@ -1,188 +1,491 @@
-//! Walking every code of a group: the only way to know that its gaps and positions are true.
+//! Verifying a whole model: every code of every group, every hash that its files carry, and, where there is an original,
+//! every bit of every tensor.
+//!
+//! All of it is done in pieces: no tensor is ever in memory whole.
 
-use super::threads;
-use crate::error::{Error, Result};
-use crate::format::{Group, Member, Model, Source, position};
-use crate::huffman::walk::{Block, Mismatch, Walker};
-use crate::huffman::{BLOCK_BYTES, CHUNK_BYTES, GAP_BYTES_PER_BLOCK};
+use super::open::unusable;
+use super::{DecodeOptions, threads, walk};
+use crate::error::{Error, Result, Status, grow};
+use crate::format::{Model, Tensor};
 use crate::progress::Progress;
+use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-/// Blocks that a thread takes at a time: 64 KiB of codes.
-const TAKE: usize = 16;
+/// Bytes of each side compared at a time: a multiple of every element's size.
+const PIECE_BYTES: usize = 8 << 20;
+/// Bytes of a tensor that a thread hashes at a time.
+const HASHED_BYTES: usize = 1 << 20;
 
-/// Walks every code word of a group and compares each gap and position with where the codes really start, and the end
-/// with the stream's. Threads as in [`super::DecodeOptions`].
+/// How to verify a model.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct VerifyOptions {
+    /// The threads to use, the calling one among them; 0 means 1. They live for the call only.
+    pub threads: usize,
+}
+
+impl VerifyOptions {
+    /// Returns the defaults.
+    pub fn new() -> VerifyOptions {
+        VerifyOptions::default()
+    }
+
+    /// Sets the threads to use, the calling one among them; 0 means 1.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+}
+
+/// What a finding is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// A group whose codes agree with its gaps and positions. Nothing is wrong.
+    Good,
+    /// A group whose codes do not.
+    Bad,
+    /// A tensor that has another hash than the file's metadata says.
+    Hash,
+    /// A tensor that differs from the original's, or that only one of the two models has.
+    Differs,
+    /// What a person should know. Nothing is wrong.
+    Note,
+}
+
+impl FindingKind {
+    /// Whether something is wrong.
+    pub fn is_wrong(self) -> bool {
+        matches!(self, FindingKind::Bad | FindingKind::Hash | FindingKind::Differs)
+    }
+}
+
+/// What was found in one group or one tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding<'a> {
+    /// What it is about.
+    pub kind: FindingKind,
+    /// The group (`Good`, `Bad`) or the tensor. It comes from a file: escape it before it is printed.
+    pub name: &'a str,
+    /// One sentence, with the name in it: escape it too.
+    pub text: String,
+}
+
+/// What came of a verification, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Groups whose codes agree with their gaps and positions.
+    pub groups_good: u64,
+    /// Groups whose codes do not.
+    pub groups_bad: u64,
+    /// Codes in all groups, which is weights.
+    pub codes: u64,
+    /// Tensors that have the hash that the metadata says.
+    pub hashes_right: u64,
+    /// Tensors that have another, or cannot be decoded.
+    pub hashes_wrong: u64,
+    /// Tensors that equal the original's.
+    pub tensors_equal: u64,
+    /// Tensors that differ from the original's, or that only one of the two models has.
+    pub tensors_different: u64,
+}
+
+impl Verified {
+    /// Whether nothing is wrong.
+    pub fn is_good(&self) -> bool {
+        self.groups_bad == 0 && self.hashes_wrong == 0 && self.tensors_different == 0
+    }
+}
+
+/// Verifies a model: walks every code of every group as [`Model::verify`] does, compares the hash of each tensor that
+/// has one ([`Tensor::sha256`]), and, if there is an original, every tensor as [`compare_models`] does. It goes on after
+/// what is wrong: each group and each tensor gives its own finding, told in the calling thread when it is made (hashes:
+/// when all are compared).
+///
+/// Memory is at most 16 MiB, and 2 MiB for each thread.
 ///
 /// # Errors
 ///
-/// `Corrupt`, naming the member and the byte; `NotFound` for a number beyond the model's groups; `Io`.
-pub fn verify(model: &Model, group: usize, threads: usize) -> Result<()> {
-    walk(model, group, threads, &Progress::new())
-}
-
-/// [`verify`] of every group, one after the other, up to the first that is wrong.
-pub(crate) fn verify_all(model: &Model, threads: usize, progress: &Progress) -> Result<()> {
-    // Counts that a file claims may be anything; progress is for people.
-    let bytes = |group: &Group| group.element_count().saturating_mul(2);
-    progress.begin(model.groups().iter().map(bytes).fold(0, u64::saturating_add));
-    let mut behind = 0u64;
-    for (number, group) in model.groups().iter().enumerate() {
-        progress.check()?;
-        walk(model, number, threads, progress)?;
-        behind = behind.saturating_add(bytes(group));
-        progress.reach(behind);
+/// What is wrong with the model's contents is no error but a finding. `Cancelled`; `Io` and `OutOfMemory`;
+/// `InvalidArgument` if the original cannot be read, for then nothing is known.
+pub fn verify_model(
+    model: &Model,
+    original: Option<&Model>,
+    options: &VerifyOptions,
+    progress: &Progress,
+    finding: &mut dyn FnMut(Finding),
+) -> Result<Verified> {
+    let walked = |model: &Model| sum(model.groups().map(|g| 2 * g.element_count()));
+    let hashed = |model: &Model| sum(hashed(model).map(Tensor::bytes));
+    let compared = original.map_or(0, |original| compared_bytes(model, original));
+    let mut check =
+        Check { threads: options.threads.max(1), progress, finding, found: Verified::default(), planned: 0 };
+    progress.begin(sum([walked(model), hashed(model), compared]));
+    progress.check()?;
+    check.walk(model)?;
+    check.hash(model)?;
+    if let Some(original) = original {
+        check.compare(model, original)?;
     }
     progress.finish();
-    Ok(())
+    Ok(check.found)
 }
 
-/// [`verify`], two bytes of progress for each weight.
-pub(super) fn walk(model: &Model, group: usize, threads: usize, progress: &Progress) -> Result<()> {
-    let Some(group) = model.groups().get(group) else {
-        return Err(Error::NotFound(format!("there is no group {group}: the model has {}", model.groups().len())));
-    };
-    let blocks = blocks_of(group);
-    let next = AtomicUsize::new(0);
-    threads::run(threads.clamp(1, blocks.div_ceil(TAKE).max(1)), || {
-        let mut walk = BlockWalk::new(model, group);
-        loop {
-            let from = next.fetch_add(TAKE, Ordering::Relaxed);
-            if from >= blocks {
-                return Ok(());
-            }
-            progress.check()?;
-            let to = (from + TAKE).min(blocks);
-            walk.range(from, to)?;
-            let position = |k: usize| position(walk.positions, k);
-            progress.advance(2 * position(to).saturating_sub(position(from)));
-        }
-    })
+/// Compares every tensor of a model with that of the same name in another, which may be a folder of any number of files:
+/// type, shape (where both models know it), number of elements, and every bit. That one side lacks an `lm_head.weight`
+/// which is equal to the embedding is only noted. Memory, errors and findings as for [`verify_model`].
+pub fn compare_models(
+    model: &Model,
+    original: &Model,
+    options: &VerifyOptions,
+    progress: &Progress,
+    finding: &mut dyn FnMut(Finding),
+) -> Result<Verified> {
+    let mut check =
+        Check { threads: options.threads.max(1), progress, finding, found: Verified::default(), planned: 0 };
+    progress.begin(compared_bytes(model, original));
+    progress.check()?;
+    check.compare(model, original)?;
+    progress.finish();
+    Ok(check.found)
 }
 
-/// Blocks of a group that can be walked.
-pub(crate) fn blocks_of(group: &Group) -> usize {
-    let code = group.member(Member::EncodedExponent);
-    (code.len as usize).div_ceil(BLOCK_BYTES).min(group.block_count())
+/// Sizes of files that do not exist may add up to more than there are numbers.
+fn sum(bytes: impl IntoIterator<Item = u64>) -> u64 {
+    bytes.into_iter().fold(0, u64::saturating_add)
 }
 
-/// A thread's way through the blocks of a group.
-pub(crate) struct BlockWalk<'a> {
-    sources: &'a [Source],
-    group: &'a Group,
-    positions: &'a [u8],
-    walker: Walker<'a>,
-    code_buffer: Vec<u8>,
-    gap_buffer: Vec<u8>,
+/// The tensors that have a hash.
+fn hashed(model: &Model) -> impl Iterator<Item = Tensor<'_>> {
+    model.tensors().filter(|t| t.sha256().is_some())
 }
 
-impl<'a> BlockWalk<'a> {
-    /// Makes the tables, which takes some 10 µs.
-    pub fn new(model: &'a Model, group: &'a Group) -> Self {
-        let sources = model.sources();
-        BlockWalk {
-            sources,
-            group,
-            positions: group.positions(sources),
-            walker: Walker::new(group.codes()),
-            code_buffer: Vec::new(),
-            gap_buffer: Vec::new(),
-        }
+/// The tensors of a model that another has too, each with that one.
+fn pairs<'m>(model: &'m Model, other: &'m Model) -> impl Iterator<Item = (Tensor<'m>, Tensor<'m>)> {
+    model.tensors().filter_map(|t| Some((t, other.find_tensor(t.name())?)))
+}
+
+/// Bytes to compare, one side counted.
+fn compared_bytes(model: &Model, original: &Model) -> u64 {
+    sum(pairs(model, original).map(|(ours, _)| ours.bytes()))
+}
+
+/// A verification at work.
+struct Check<'a> {
+    threads: usize,
+    progress: &'a Progress,
+    finding: &'a mut dyn FnMut(Finding),
+    found: Verified,
+    /// Bytes of all that is behind us, whether it was looked at or left out.
+    planned: u64,
+}
+
+impl Check<'_> {
+    fn tell(&mut self, kind: FindingKind, name: &str, text: String) {
+        (self.finding)(Finding { kind, name, text });
     }
 
-    /// Walks the codes that start in the blocks `from` to `to`, and compares the gap of the block behind them.
-    pub fn range(&mut self, from: usize, to: usize) -> Result<()> {
-        let BlockWalk { sources, group, positions, walker, code_buffer, gap_buffer } = self;
-        let (code, gaps) = (group.member(Member::EncodedExponent), group.member(Member::Gaps));
-        let n = group.element_count();
-        let corrupt =
-            |member, offset: u64, reason: String| Error::corrupt(group.place(sources, member, offset), reason);
-        let start = (from * BLOCK_BYTES) as u64;
-        let code_len = ((to - from) * BLOCK_BYTES) as u64 + 8;
-        let code_bytes = sources[code.file].bytes(code.offset + start, code_len.min(code.len - start), code_buffer)?;
-        // One block's gaps more than are walked: the first of them says where the next taker's codes start.
-        let gap_start = (from * GAP_BYTES_PER_BLOCK) as u64;
-        let gap_len = ((to - from + 1) * GAP_BYTES_PER_BLOCK) as u64;
-        let gap_bytes =
-            sources[gaps.file].bytes(gaps.offset + gap_start, gap_len.min(gaps.len - gap_start), gap_buffer)?;
-        for block in from..to {
-            let first = position(positions, block);
-            // Behind the last weight there is nothing to walk.
-            let Some(weights) = position(positions, block + 1).checked_sub(first).filter(|_| first < n) else {
-                continue;
-            };
-            let local = block - from;
-            let gap_at = |k: usize| (gap_start as usize + k) as u64;
-            let first_gap = gap_bytes[local * GAP_BYTES_PER_BLOCK] >> 3;
-            if block == 0 && first_gap != 0 {
-                return Err(corrupt(Member::Gaps, 0, format!("the first gap is {first_gap}, not 0")));
+    /// So many bytes are behind us, also where a part of them was not looked at.
+    fn pass(&mut self, bytes: u64) {
+        self.planned = self.planned.saturating_add(bytes);
+        self.progress.reach(self.planned);
+    }
+
+    /// Walks every code of every group.
+    fn walk(&mut self, model: &Model) -> Result<()> {
+        for group in model.groups() {
+            let name = group.name();
+            self.progress.check()?;
+            match walk::walk(group, self.threads, self.progress) {
+                Ok(()) => {
+                    self.found.groups_good += 1;
+                    let text = format!("group '{name}': {} codes", thousands(group.element_count()));
+                    self.tell(FindingKind::Good, name, text);
+                }
+                Err(error) if error.status() == Status::Corrupt => {
+                    self.found.groups_bad += 1;
+                    self.tell(FindingKind::Bad, name, format!("group '{name}': {error}"));
+                }
+                Err(error) => return Err(error),
             }
-            let last = first + weights == n;
-            let walked = walker.block(&Block {
-                code: &code_bytes[local * BLOCK_BYTES..],
-                gaps: &gap_bytes[local * GAP_BYTES_PER_BLOCK..][..GAP_BYTES_PER_BLOCK],
-                weights: weights as usize,
-                stream_bits: (code.len as usize - block * BLOCK_BYTES) * 8,
-                last,
-            });
-            let in_code = |bit: usize| (block * BLOCK_BYTES + bit / 8) as u64;
-            let carry = walked.map_err(|mismatch| match mismatch {
-                Mismatch::NoCode { bit, weight } => corrupt(
-                    Member::EncodedExponent,
-                    in_code(bit),
-                    format!("weight {} has no code: no exponent's begins so", first + weight as u64),
-                ),
-                Mismatch::Gap { chunk, recorded, found } => corrupt(
-                    Member::Gaps,
-                    gap_at(local * GAP_BYTES_PER_BLOCK + chunk * 5 / 8),
-                    format!(
-                        "the gap of block {block}, chunk {chunk} (byte {} of the codes) is {recorded}, \
-                         and a code starts at bit {found}",
-                        block * BLOCK_BYTES + chunk * CHUNK_BYTES
-                    ),
-                ),
-                Mismatch::Count { found } => corrupt(
-                    Member::OutputPositions,
-                    4 * (block + 1) as u64,
-                    format!("block {block} has {weights} weights by the positions and {found} by its codes"),
-                ),
-                Mismatch::End { bit } => corrupt(
-                    Member::EncodedExponent,
-                    in_code(bit).min(code.len - 1),
-                    format!("the last weight's code ends at bit {bit} of block {block}, not in the last byte"),
-                ),
-            })?;
-            // The next block starts from its own gap, so that must be where this one ended.
-            if let Some(&byte) = gap_bytes.get((local + 1) * GAP_BYTES_PER_BLOCK).filter(|_| !last) {
-                let recorded = (byte >> 3) as usize;
-                if recorded != carry {
-                    let reason =
-                        format!("the first gap of block {} is {recorded}, and a code starts at bit {carry}", block + 1);
-                    return Err(corrupt(Member::Gaps, gap_at((local + 1) * GAP_BYTES_PER_BLOCK), reason));
+            self.found.codes += group.element_count();
+            self.pass(2 * group.element_count());
+        }
+        Ok(())
+    }
+
+    /// Compares the hash of every tensor that has one: each thread takes the next tensor.
+    fn hash(&mut self, model: &Model) -> Result<()> {
+        let tensors: Vec<Tensor> = hashed(model).collect();
+        let largest = tensors.iter().map(|t| t.bytes()).max().unwrap_or(0);
+        let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let workers = self.threads.clamp(1, tensors.len().max(1));
+        // A single large tensor should not leave the others idle altogether.
+        let options = DecodeOptions::new().threads(self.threads / workers);
+        threads::run(workers, || {
+            let work = || {
+                let mut buffer = Buffer::new(largest.min(HASHED_BYTES as u64) as usize)?;
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(&tensor) = tensors.get(number) else { return Ok(()) };
+                    if let Some(text) = wrong_hash(tensor, &mut buffer, &options, self.progress)? {
+                        wrong.lock().unwrap_or_else(PoisonError::into_inner).push((number, text));
+                    }
+                }
+            };
+            // The others need not go on.
+            work().inspect_err(|_| next.store(tensors.len(), Ordering::Relaxed))
+        })?;
+        let mut wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
+        wrong.sort_unstable();
+        self.found.hashes_wrong = wrong.len() as u64;
+        self.found.hashes_right = (tensors.len() - wrong.len()) as u64;
+        for (number, text) in wrong {
+            let name = tensors[number].name();
+            self.tell(FindingKind::Hash, name, format!("tensor '{name}': {text}"));
+        }
+        self.pass(sum(tensors.iter().map(|t| t.bytes())));
+        Ok(())
+    }
+
+    /// Compares all tensors.
+    fn compare(&mut self, model: &Model, original: &Model) -> Result<()> {
+        let options = DecodeOptions::new().threads(self.threads);
+        let largest = model.tensors().chain(original.tensors()).map(Tensor::bytes).max().unwrap_or(0);
+        let size = largest.min(PIECE_BYTES as u64) as usize;
+        let mut work = Work { options, progress: self.progress, a: Buffer::new(size)?, b: Buffer::new(size)? };
+        for (ours, theirs) in pairs(model, original) {
+            match work.difference(ours, theirs)? {
+                None => self.found.tensors_equal += 1,
+                Some(difference) => self.differs(ours.name(), &difference),
+            }
+            self.pass(ours.bytes());
+        }
+        let sides = [("model", model, "original", original), ("original", original, "model", model)];
+        for (side, have, other, lack) in sides {
+            for lone in have.tensors().filter(|t| lack.find_tensor(t.name()).is_none()) {
+                let name = lone.name();
+                let tied = work.tied_to(lone).map_err(|e| if side == "original" { unusable(e) } else { e })?;
+                match tied {
+                    Some(twin) => {
+                        let twin = twin.name();
+                        let text = format!("'{name}' is in the {side} only: it is tied, bit for bit equal to '{twin}'");
+                        self.tell(FindingKind::Note, name, text);
+                    }
+                    None => self.differs(name, &format!("the {side} has it and the {other} does not")),
                 }
             }
         }
         Ok(())
     }
+
+    fn differs(&mut self, name: &str, difference: &str) {
+        self.found.tensors_different += 1;
+        self.tell(FindingKind::Differs, name, format!("tensor '{name}': {difference}"));
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::format::OpenOptions;
-
-    #[test]
-    fn all_groups_are_counted_until_somebody_cancels() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/edge_patched/model");
-        let model = Model::open(path, &OpenOptions::default()).unwrap();
-        let bytes: u64 = model.groups().iter().map(|g| 2 * g.element_count()).sum();
-        let progress = Progress::new();
-        verify_all(&model, 2, &progress).unwrap();
-        assert_eq!((progress.done(), progress.total()), (bytes, bytes));
-
-        // The callback is first told when the work begins.
-        let progress = Progress::with_callback(|p| p.total() == 0);
-        assert!(matches!(verify_all(&model, 2, &progress), Err(Error::Cancelled)));
-        assert_eq!(progress.done(), 0);
+/// What is wrong with a tensor's hash, in words.
+fn wrong_hash(
+    tensor: Tensor,
+    buffer: &mut Buffer,
+    options: &DecodeOptions,
+    progress: &Progress,
+) -> Result<Option<String>> {
+    let Some(recorded) = tensor.sha256() else { return Ok(None) };
+    let mut hasher = Sha256::new();
+    let mut done = 0;
+    while done < tensor.bytes() {
+        progress.check()?;
+        let piece = buffer.first(tensor.bytes() - done);
+        match tensor.read(done, piece, options) {
+            Ok(()) => hasher.update(&*piece),
+            Err(error) if error.status() == Status::Corrupt => {
+                return Ok(Some(format!("it cannot be decoded to be hashed: {error}")));
+            }
+            Err(error) => return Err(error),
+        }
+        done += piece.len() as u64;
+        progress.advance(piece.len() as u64);
     }
+    let found: [u8; 32] = hasher.finalize().into();
+    let differs = || format!("its SHA-256 is {}, and {} in the metadata", hex(&found), hex(recorded));
+    Ok((found != *recorded).then(differs))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Memory for pieces of tensors, of words, so that bf16 in it are aligned.
+struct Buffer(Vec<u64>);
+
+impl Buffer {
+    /// Room for so many bytes.
+    fn new(bytes: usize) -> Result<Buffer> {
+        let mut words = Vec::new();
+        grow(&mut words, bytes.div_ceil(8), 0, "a part of a tensor")?;
+        Ok(Buffer(words))
+    }
+
+    /// So many bytes of it, or all.
+    fn first(&mut self, bytes: u64) -> &mut [u8] {
+        let all = self.0.len() * 8;
+        let len = bytes.min(all as u64) as usize;
+        // SAFETY: so many bytes are in the words, which may have any value and are not used otherwise meanwhile.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), len) }
+    }
+}
+
+/// The buffers of a comparison, and how to decode.
+struct Work<'a> {
+    options: DecodeOptions,
+    progress: &'a Progress,
+    a: Buffer,
+    b: Buffer,
+}
+
+impl Work<'_> {
+    /// What is different between two tensors of one name, in words.
+    fn difference(&mut self, ours: Tensor, theirs: Tensor) -> Result<Option<String>> {
+        let mut found = Vec::new();
+        if ours.dtype() != theirs.dtype() {
+            found.push(format!("it is {}, and {} in the original", ours.dtype(), theirs.dtype()));
+        }
+        let shapes = (ours.shape(), theirs.shape());
+        if shapes.0 != shapes.1 && ours.shape_known() && theirs.shape_known() {
+            found.push(format!("its shape is {:?}, and {:?} in the original", shapes.0, shapes.1));
+        }
+        let elements = (elements(ours), elements(theirs));
+        if elements.0 != elements.1 {
+            let (a, b) = (thousands(elements.0), thousands(elements.1));
+            found.push(format!("it has {a} elements, and {b} in the original"));
+        }
+        if ours.dtype() == theirs.dtype() && ours.bytes() == theirs.bytes() {
+            match self.bits(ours, theirs, true) {
+                Ok(differing) => found.extend(differing.map(|d| d.describe(ours))),
+                Err(Unreadable::Ours(error)) if error.status() == Status::Corrupt => {
+                    found.push(format!("it cannot be decoded: {error}"));
+                }
+                Err(Unreadable::Ours(error)) => return Err(error),
+                Err(Unreadable::Theirs(error)) => return Err(unusable(error)),
+            }
+        }
+        Ok((!found.is_empty()).then(|| found.join("; ")))
+    }
+
+    /// Compares two tensors of one size. All of it is looked at, to tell how much differs.
+    fn bits(&mut self, a: Tensor, b: Tensor, counted: bool) -> std::result::Result<Option<Differing>, Unreadable> {
+        let width = element_bytes(a);
+        let mut found: Option<Differing> = None;
+        let mut done = 0;
+        while done < a.bytes() {
+            self.progress.check().map_err(Unreadable::Ours)?;
+            let (ours, theirs) = (self.a.first(a.bytes() - done), self.b.first(a.bytes() - done));
+            a.read(done, ours, &self.options).map_err(Unreadable::Ours)?;
+            b.read(done, theirs, &self.options).map_err(Unreadable::Theirs)?;
+            if ours != theirs {
+                let pairs = ours.chunks(width).zip(theirs.chunks(width)).enumerate();
+                for (i, (x, y)) in pairs.filter(|(_, (x, y))| x != y) {
+                    let element = done / width as u64 + i as u64;
+                    found
+                        .get_or_insert_with(|| Differing { element, ours: bits(x), theirs: bits(y), count: 0 })
+                        .count += 1;
+                }
+            }
+            done += ours.len() as u64;
+            if counted {
+                self.progress.advance(ours.len() as u64);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The embedding of the same model that a lone `lm_head.weight` is equal to, if that explains why it is alone.
+    fn tied_to<'m>(&mut self, lone: Tensor<'m>) -> Result<Option<Tensor<'m>>> {
+        if !ends_in(lone.name(), "lm_head.weight") {
+            return Ok(None);
+        }
+        let alike = |t: &Tensor| {
+            ends_in(t.name(), "embed_tokens.weight") && t.dtype() == lone.dtype() && t.bytes() == lone.bytes()
+        };
+        for twin in lone.model().tensors().filter(alike) {
+            match self.bits(lone, twin, false) {
+                Ok(None) => return Ok(Some(twin)),
+                Ok(Some(_)) => {}
+                // What cannot be decoded was found and told already, and is equal to nothing.
+                Err(Unreadable::Ours(error) | Unreadable::Theirs(error)) if error.status() == Status::Corrupt => {}
+                Err(Unreadable::Ours(error) | Unreadable::Theirs(error)) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Why two tensors could not be compared.
+enum Unreadable {
+    Ours(Error),
+    Theirs(Error),
+}
+
+/// Where two tensors differ.
+struct Differing {
+    /// The first such element.
+    element: u64,
+    /// Its bits on both sides.
+    ours: String,
+    theirs: String,
+    /// How many elements differ.
+    count: u64,
+}
+
+impl Differing {
+    fn describe(&self, tensor: Tensor) -> String {
+        let what = if tensor.dtype().bitsize() < 8 { "byte" } else { "element" };
+        let all = tensor.bytes() / element_bytes(tensor) as u64;
+        format!(
+            "{what} {} is {}, and {} in the original ({} of {} {what}s differ)",
+            self.element,
+            self.ours,
+            self.theirs,
+            thousands(self.count),
+            thousands(all)
+        )
+    }
+}
+
+/// Bytes of an element; 1 where several share a byte.
+fn element_bytes(tensor: Tensor) -> usize {
+    (tensor.dtype().bitsize() / 8).max(1)
+}
+
+fn elements(tensor: Tensor) -> u64 {
+    tensor.shape().iter().product()
+}
+
+/// The bits of an element as a number: its bytes are little-endian.
+fn bits(element: &[u8]) -> String {
+    let digits: String = element.iter().rev().map(|b| format!("{b:02x}")).collect();
+    format!("0x{digits}")
+}
+
+/// Whether the last parts of a dotted name are these.
+fn ends_in(name: &str, parts: &str) -> bool {
+    name.strip_suffix(parts).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+/// A number with its thousands apart: `1,234,567`.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
 }

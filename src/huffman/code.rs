@@ -7,14 +7,14 @@ use super::MAX_CODE_BITS;
 pub struct Code {
     /// The code's bits, the first one in bit 31; zeros below the code.
     pub bits: u32,
-    /// How many bits, 1 to 32.
+    /// The number of bits, 1 to 32.
     pub len: u8,
     /// The exponent that it stands for, below 240.
     pub symbol: u8,
 }
 
 impl Code {
-    /// The last window of 32 bits that begins with this code.
+    /// Returns the last window of 32 bits that begins with this code.
     fn last(self) -> u32 {
         self.bits | u32::MAX.checked_shr(self.len as u32).unwrap_or(0)
     }
@@ -33,7 +33,7 @@ pub struct CodeTable {
 }
 
 impl CodeTable {
-    /// Makes a table of code words, or says why these are no prefix code.
+    /// Makes a table of code words. The error says why these are no prefix code.
     pub fn new(mut codes: Vec<Code>) -> Result<Self, String> {
         codes.sort_unstable_by_key(|c| (c.bits, c.len));
         for c in &codes {
@@ -52,22 +52,22 @@ impl CodeTable {
         Ok(CodeTable { shortest, longest, codes })
     }
 
-    /// The code words, in the order of their bits.
+    /// Returns the code words, in the order of their bits.
     pub fn codes(&self) -> &[Code] {
         &self.codes
     }
 
-    /// Bits of the shortest word; 0 if there is none.
+    /// Returns the bits of the shortest word; 0 if there is none.
     pub fn shortest(&self) -> u32 {
         self.shortest
     }
 
-    /// Bits of the longest word; 0 if there is none.
+    /// Returns the bits of the longest word; 0 if there is none.
     pub fn longest(&self) -> u32 {
         self.longest
     }
 
-    /// The code word that a window of 32 bits begins with.
+    /// Returns the code word that a window of 32 bits begins with.
     #[inline]
     pub fn first(&self, window: u32) -> Option<Code> {
         let after = self.codes.partition_point(|c| c.bits <= window);

@@ -1,14 +1,14 @@
 //! The code that the reference compressor makes of a histogram, rule by rule.
 //!
 //! 1. A Huffman tree over the exponents that occur and one *end of data*, which occurs once and compares below every
-//!    exponent. Nodes are ordered by (count, first symbol); of the two smallest the first gets a 0 in front of its codes,
-//!    the second a 1, and the node that joins them goes by the first one's first symbol.
+//!    exponent. Nodes are ordered by (count, first symbol). Of the two smallest the first gets a 0 in front of its codes,
+//!    the second a 1, and the node that joins them takes the first one's first symbol.
 //! 2. While any code, the end of data's included, is longer than 32 bits: for k = 2, 3, … the k smallest counts of the
-//!    *original* histogram become 1. Which of several equal counts the reference takes at the boundary is up to numpy's
-//!    sort; here it is the smaller exponents, and [`Codebook::limited`] tells that it mattered that codes were limited.
-//! 3. Rows ([`super::rows::write`]) that pointers cannot reach, more than 17 before the row of lengths, are what the
-//!    reference writes regardless, and no decoder can read them. Here the lengths are limited instead (package-merge,
-//!    16 bits or as few as it takes), at a cost of some thousandths of a bit per weight.
+//!    *original* histogram become 1. Which of several equal counts the reference takes at the boundary depends on numpy's
+//!    sort; here it is the smaller exponents, and [`Codebook::limited`] reports that codes were limited.
+//! 3. The reference also writes rows ([`super::rows::write`]) that pointers cannot reach, more than 17 before the row of
+//!    lengths, which no decoder can read. Here the lengths are limited instead (package-merge, 16 bits or as few as it
+//!    takes), at a cost of some thousandths of a bit per weight.
 
 use super::code::{Code, CodeTable};
 use super::{MAX_CODE_BITS, rows};
@@ -16,21 +16,22 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
 
-/// A code to write with: a word for each exponent that occurs, and one for the end of the data.
+/// The code of an encoder: a word for each exponent that occurs, and one for the end of the data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Codebook {
-    /// Indexed by exponent; the length is 0 where it does not occur.
+    /// The words by exponent; the length is 0 where it does not occur.
     words: [Code; 256],
     end: Code,
     limit: Option<Limit>,
 }
 
-/// Why codes are not those of the plain Huffman tree.
+/// The reason why codes are not those of the plain Huffman tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// A code would have been longer than 32 bits: so many of the smallest counts were taken for 1, as the reference does.
+    /// A code would have been longer than 32 bits: this many of the smallest counts were taken for 1, as the reference
+    /// does.
     Counts(usize),
-    /// More rows than pointers can reach: no code is longer than so many bits. The reference writes a broken file here.
+    /// More rows than pointers can reach: codes were limited to this many bits. The reference writes a broken file here.
     Rows(u32),
 }
 
@@ -58,8 +59,8 @@ const END: Symbol = 0;
 const SYMBOLS: usize = 257;
 
 impl Codebook {
-    /// Makes the code of a histogram: how often each exponent occurs. The counts of exponents from 240 on, which no row can
-    /// hold, must be 0, and some other must not be: `None` otherwise.
+    /// Makes the code of a histogram: how often each exponent occurs. Returns `None` if an exponent of 240 or more occurs,
+    /// which no row can hold, or if none occurs.
     pub fn new(histogram: &[u64; 256]) -> Option<Codebook> {
         let (codable, not) = histogram.split_at(rows::FIRST_POINTER as usize);
         if not.iter().any(|&n| n > 0) || codable.iter().all(|&n| n == 0) {
@@ -70,7 +71,7 @@ impl Codebook {
         if rows::count(book.words()) < rows::MAX_ROWS {
             return Some(book);
         }
-        // Eight bits are always enough: one row holds them all, and there are at most 241 symbols.
+        // Eight bits are always enough: one row holds all words, and there are at most 241 symbols.
         (8..=16).rev().find_map(|most| {
             let lengths = package_merge(histogram, most);
             let book = Codebook::from_words(&canonical(&lengths), Some(Limit::Rows(most)));
@@ -87,28 +88,28 @@ impl Codebook {
         Codebook { words: exponents, end: code(0, words[END as usize]), limit }
     }
 
-    /// The word of an exponent; its length is 0 if the exponent does not occur.
+    /// Returns the word of an exponent; its length is 0 if the exponent does not occur.
     #[inline]
     pub fn word(&self, exponent: u8) -> Code {
         self.words[exponent as usize]
     }
 
-    /// The words of all exponents that occur, in the order of the exponents.
+    /// Returns the words of all exponents that occur, in the order of the exponents.
     pub fn words(&self) -> impl Iterator<Item = Code> + Clone + '_ {
         self.words.iter().copied().filter(|c| c.len > 0)
     }
 
-    /// The end of data's word. Its `symbol` means nothing.
+    /// Returns the word of the end of data. Its `symbol` means nothing.
     pub fn end(&self) -> Code {
         self.end
     }
 
-    /// Why the code is not simply Huffman's, if it is not.
+    /// Returns why the code is not simply Huffman's, if it is not.
     pub fn limited(&self) -> Option<Limit> {
         self.limit
     }
 
-    /// Bits that weights of this histogram take; `None` if one of them has no word.
+    /// Returns the bits that weights of this histogram take; `None` if one of them has no word.
     pub fn bits(&self, histogram: &[u64; 256]) -> Option<u64> {
         let mut sum = 0;
         for (word, &count) in self.words.iter().zip(histogram) {
@@ -120,13 +121,14 @@ impl Codebook {
         Some(sum)
     }
 
-    /// The same as the table of a decoder.
+    /// Returns the same code as the table of a decoder.
     pub fn table(&self) -> CodeTable {
         CodeTable::new(self.words().collect()).unwrap_or_else(|fault| unreachable!("a code from a tree: {fault}"))
     }
 }
 
-/// Right-aligned bits and length of each symbol's code, and how many counts were changed to have none above 32 bits.
+/// Returns the right-aligned bits and the length of each symbol's code, and how many counts were changed so that no code is
+/// longer than 32 bits.
 fn limited_tree(histogram: &[u64; 256]) -> ([(u32, u32); SYMBOLS], usize) {
     if let Some(words) = tree(histogram) {
         return (words, 0);
@@ -143,7 +145,7 @@ fn limited_tree(histogram: &[u64; 256]) -> ([(u32, u32); SYMBOLS], usize) {
         .unwrap_or_else(|| unreachable!("at most 257 symbols of one count have codes of 9 bits at most"))
 }
 
-/// Huffman's code by the reference's tie rule; `None` if a code is longer than 32 bits.
+/// Makes Huffman's code by the reference's tie rule; `None` if a code is longer than 32 bits.
 fn tree(counts: &[u64; 256]) -> Option<[(u32, u32); SYMBOLS]> {
     // Leaves are numbered by their symbols, nodes from SYMBOLS on. parent[i] = (the node above, the bit on the way down)
     let mut parent = [(0usize, 0u32); 2 * SYMBOLS];
@@ -180,7 +182,7 @@ fn tree(counts: &[u64; 256]) -> Option<[(u32, u32); SYMBOLS]> {
     Some(words)
 }
 
-/// The lengths of the best code in which none is longer than `most` bits, by symbol: coins of denominations 2^-1 to
+/// Returns the lengths of the best code in which none is longer than `most` bits, by symbol. Coins of denominations 2^-1 to
 /// 2^-most are packed in pairs, and a symbol's length is how many of its coins the cheapest packages use.
 fn package_merge(histogram: &[u64; 256], most: u32) -> [u32; SYMBOLS] {
     let mut coins: Vec<(u64, Vec<Symbol>)> = vec![(1, vec![END])];
@@ -200,8 +202,8 @@ fn package_merge(histogram: &[u64; 256], most: u32) -> [u32; SYMBOLS] {
     lengths
 }
 
-/// The code of given lengths that counts upwards: short words first, then small exponents, the end of data last among
-/// its equals. So long words share their first bits, and rows are few.
+/// Makes the code of given lengths that counts upwards: short words first, then small exponents, the end of data last among
+/// its equals. So long words share their first bits, and there are few rows.
 fn canonical(lengths: &[u32; SYMBOLS]) -> [(u32, u32); SYMBOLS] {
     let mut order: Vec<usize> = (0..SYMBOLS).filter(|&s| lengths[s] > 0).collect();
     order.sort_by_key(|&s| (lengths[s], s == END as usize, s));

@@ -3,77 +3,124 @@
 //! # The idea
 //!
 //! Reading one Huffman stream is a chain: the next code's place is known only when this one's length is. A processor
-//! has room for some five such chains side by side, so a thread decodes that many *runs* (stretches of whole blocks)
-//! together. A run starts where the file says that a block starts and then goes through all block borders in it
-//! without stopping, for the stream itself restarts nowhere.
+//! can overlap some five such chains, so a thread decodes that many *runs* (stretches of whole blocks) together, each in
+//! a *lane*. A run starts where the file says that a block starts and then crosses all block borders in it without
+//! stopping, because the stream itself restarts nowhere.
 //!
 //! ```text
-//! step      e = table[bits >> 53]                up to six exponents and the bits that they took, from 11 bits
-//!           store64(op - 7, e)                   all eight bytes; what is too much is overwritten by the next
+//! look-up   e = table[bits >> 53]                up to six exponents and the bits that they took, from 11 bits
+//!           store64(op - 7, e)                   all eight bytes; the next store overwrites the excess
 //!           bits <<= e & 63;  op -= (e >> 8) & 255
-//! refill    used = trailing_zeros(bits)          no bit counter: the lowest set bit is a sentinel behind the data
+//! refill    used = trailing_zeros(bits)          no bit counter: the lowest set bit is a sentinel after the data
 //!           ip += used / 8
 //!           bits = (load_be64(ip) | 1) << (used & 7)
-//! iteration five times a step of each lane; then for each lane a refill, and a test whether its last step found a code
-//!           longer than 11 bits; then three units of 32 weights of the burst before are merged with their
+//! iteration five times a look-up of each lane; then for each lane a refill, and a test whether its last look-up found a
+//!           code longer than 11 bits; then three units of 32 weights of the previous burst are merged with their
 //!           sign/mantissa bytes and written
 //! burst     up to 40 iterations
 //! ```
 //!
-//! - **Staged downwards.** Exponents grow downwards in memory: an entry's count and length then sit in its low bytes and
-//!   the whole entry is stored and shifted by unmasked, seven instructions for 3.7 weights. The merge turns them round
-//!   again for nothing.
-//! - **Step by step through the lanes, not lane by lane.** Instructions that wait for a look-up wait in the processor's
-//!   scheduler, which holds about 100 of them (Skylake: 97). Lane by lane it is full of two lanes' chains.
-//! - **Merging while decoding.** Decoding waits for instructions, merging for memory. One after the other they add up;
-//!   side by side the longer one counts. So each lane has two staging buffers: while one fills, the other empties.
-//! - **A long code leaves its lane where it is**: an entry of 0 shifts by 0 and counts 0, so the rest of that iteration
-//!   repeats it harmlessly, and one test per five steps suffices.
+//! - **Staged downwards.** Exponents grow downwards in memory: an entry's count and length are then in its low bytes, and
+//!   the whole entry is stored and shifted by unmasked, seven instructions for 3.7 weights. The merge reverses them at no
+//!   cost.
+//! - **Look-up by look-up through the lanes, not lane by lane.** Instructions that wait for a look-up wait in the
+//!   processor's scheduler, which holds about 100 of them (Skylake: 97). Lane by lane, two lanes' chains fill it.
+//! - **Merging while decoding.** Decoding is bound by instructions, merging by memory. One after the other their times
+//!   add up; together they take the longer of the two. So each lane has two staging buffers: while one fills, the other
+//!   empties.
+//! - **A long code stops its lane**: an entry of 0 shifts by 0 and counts 0, so the rest of that iteration repeats it
+//!   without effect, and one test per five look-ups suffices.
 //!
-//! The order of the steps and the merging were measured against their absence; the figures are in `tests/bench/README.md`.
+//! The order of the look-ups and the merging were measured against their absence; the figures are in
+//! `tests/bench/README.md`.
 //!
 //! # What keeps it in bounds
 //!
-//! Nothing inside a burst is tested against a border. Before it, `Lane::room` allows only so many iterations as fit
-//! even if each took the most input (5 · 11 + 32 bits and 7 spent ones, that is 11 whole bytes, and a load of 8) and
-//! gave the most output (5 · 6 + 1 exponents). Near an end the bursts grow shorter, and the last weights are decoded
+//! Nothing inside a burst is tested against a border. Before a burst, `Lane::room` allows only as many iterations as fit
+//! even if each took the most input (5 · 11 + 32 bits and 7 spent ones, which is 11 whole bytes, and a load of 8) and
+//! gave the most output (5 · 6 + 1 exponents). Near an end the bursts become shorter, and the last weights are decoded
 //! one at a time by `finish`, which therefore knows the exact bit at which a run ended: it must be where the file says
 //! that the next run begins. Each iteration gives at least one exponent, so no input makes it loop.
 
-#[cfg(target_arch = "x86_64")]
-mod x86;
-
 use super::code::CodeTable;
-use super::table::{MOST, MultiTable, WINDOW};
+use super::table::{MOST_PER_LOOKUP, MultiTable, WINDOW};
 use super::{fence, join, window};
 
+/// Defines `routines()`: functions that are compiled for processors with some features, which [`Variant::is_available`]
+/// checks. BMI's three-operand shifts alone save some 10 % of the instructions.
+#[cfg(target_arch = "x86_64")]
+macro_rules! routines_with {
+    ($merge:ident, $features:literal) => {
+        pub(super) fn routines<const STREAM: bool>() -> Routines<MOST_LANES> {
+            /// # Safety
+            ///
+            /// As [`super::burst`], and the processor has the features.
+            #[target_feature(enable = $features)]
+            unsafe fn burst<const R: usize, const STREAM: bool>(
+                regs: &mut Registers<R>,
+                waiting: &mut [Pending],
+                table: &MultiTable,
+                codes: &CodeTable,
+                iterations: usize,
+            ) -> bool {
+                // SAFETY: this function requires what that one does.
+                unsafe { super::burst::<$merge<STREAM>, R>(regs, waiting, table, codes, iterations) }
+            }
+            /// # Safety
+            ///
+            /// As [`Pending::merge`], and the processor has the features.
+            #[target_feature(enable = $features)]
+            unsafe fn merge<const STREAM: bool>(pending: &mut Pending) {
+                // SAFETY: this function requires what that one does, and all of its units are there.
+                unsafe { pending.merge::<$merge<STREAM>>(pending.units) }
+            }
+            Routines {
+                burst_all: burst::<MOST_LANES, STREAM>,
+                burst_one: burst::<1, STREAM>,
+                merge: merge::<STREAM>,
+                streaming: STREAM,
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod sse2;
+
 /// The most runs that one thread decodes at a time.
-pub const LANES: usize = 5;
+pub const MOST_LANES: usize = 5;
 /// The same without BMI2: shifts by a register then need CL, and five lanes' state no longer fits the registers.
 const FEWER_LANES: usize = 4;
 /// Look-ups between two refills: 5 · 11 bits are at most the 56 that a refill guarantees.
-const STEPS: usize = 5;
+const LOOKUPS_PER_REFILL: usize = 5;
 /// Iterations of a burst. More would only make the staging buffers larger, fewer cost more between bursts.
 const BURST: usize = 40;
 /// The most exponents of an iteration: each look-up full, and a long code at its end.
-const MOST_EXPONENTS: usize = STEPS * MOST + 1;
-/// The most whole bytes by which an iteration moves on: 7 spent bits before, 55 in look-ups, 32 in a long code.
+const MOST_EXPONENTS: usize = LOOKUPS_PER_REFILL * MOST_PER_LOOKUP + 1;
+/// The most whole bytes by which an iteration advances: 7 spent bits before, 55 in look-ups, 32 in a long code.
 const MOST_BYTES: usize = 11;
 /// Weights that are merged at a time: one cache line of bf16.
 const UNIT: usize = 32;
 /// Units that are merged in an iteration. On real models five lanes give 2.9 of them.
 const UNITS_PER_ITERATION: usize = 3;
-/// How far ahead of a merge its sign/mantissa bytes are asked for: a burst's worth. The lanes are many short streams, too
-/// many for the processor to foresee.
+/// How far ahead of a merge its sign/mantissa bytes are prefetched: a burst's worth. The lanes are many short streams,
+/// too many for the hardware prefetcher.
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 800;
-/// A staging buffer: a burst's exponents, what was kept from before (less than two units), slack for the 8-byte stores.
-/// 21 cache lines, an odd number, so that the lanes' buffers fall into different cache sets.
+/// Bytes of a staging buffer: a burst's exponents, the rest of the previous one (less than two units), slack for the
+/// 8-byte stores. 21 cache lines, an odd number, so that the lanes' buffers fall into different cache sets.
 const STAGE: usize = 1344;
 const _: () =
     assert!(STAGE >= BURST * MOST_EXPONENTS + 2 * UNIT + 16 && STAGE.is_multiple_of(64) && (STAGE / 64) % 2 == 1);
-/// Where the first staged exponent lies.
+/// The offset of the first staged exponent.
 const TOP: usize = STAGE - 1;
+/// The bits of a sign/mantissa byte, twice in 16 bits, that are those of a bf16.
+#[cfg(target_arch = "x86_64")]
+const KEEP: i16 = 0x807f_u16 as i16;
 
 /// A way to decode. All give the same bits; the fastest that the processor has is taken unless the caller names one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,17 +130,17 @@ pub enum Variant {
     Portable,
     /// x86-64's baseline, with streaming stores.
     Sse2,
-    /// AVX2 and BMI2 (Intel from 2013 on, AMD from 2015 on).
+    /// AVX2 and BMI2 (Intel since 2013, AMD since 2015).
     Avx2,
     /// AVX-512 F and BW, with BMI2.
     Avx512,
 }
 
 impl Variant {
-    /// Every variant of every architecture.
+    /// Every variant of every architecture, slowest first.
     pub const ALL: [Variant; 4] = [Variant::Portable, Variant::Sse2, Variant::Avx2, Variant::Avx512];
 
-    /// Whether this processor can run it.
+    /// Returns whether this processor can run it.
     pub fn is_available(self) -> bool {
         match self {
             Variant::Portable => true,
@@ -114,8 +161,8 @@ impl Variant {
         }
     }
 
-    /// The fastest one that this processor can run. The first generations with AVX-512 lower their clock for it, and AVX2 was
-    /// faster there; those that do not also have VBMI (Intel from Ice Lake on, AMD from Zen 4 on).
+    /// Returns the fastest one that this processor can run. The first generations with AVX-512 lower their clock for it,
+    /// and AVX2 was faster there; later ones also have VBMI (Intel since Ice Lake, AMD since Zen 4).
     pub fn best() -> Variant {
         #[cfg(target_arch = "x86_64")]
         let good = |v: Variant| v != Variant::Avx512 || is_x86_feature_detected!("avx512vbmi");
@@ -124,7 +171,7 @@ impl Variant {
         Self::ALL.into_iter().rev().find(|&v| v.is_available() && good(v)).unwrap_or(Variant::Portable)
     }
 
-    /// Its name in lower case, as tools print it.
+    /// Returns its name in lower case, as tools print it.
     pub fn name(self) -> &'static str {
         match self {
             Variant::Portable => "portable",
@@ -140,15 +187,15 @@ impl Variant {
 pub struct Run {
     /// The code words' bytes.
     pub code: *const u8,
-    /// How many there are. Nothing behind them is read.
+    /// The number of these bytes. Nothing after them is read.
     pub code_bytes: usize,
     /// The bit of `code` at which the first code starts.
     pub start_bit: usize,
     /// Weights to decode and drop first.
     pub skip: usize,
-    /// The sign/mantissa bytes of the weights behind the dropped ones: `count` of them.
+    /// The sign/mantissa bytes of the weights after the dropped ones: `count` of them.
     pub sign_mantissa: *const u8,
-    /// Where their bf16 bits go: `count` of them, aligned to 2 bytes.
+    /// The destination of their bf16 bits: `count` of them, aligned to 2 bytes.
     pub dst: *mut u16,
     /// Weights to write.
     pub count: usize,
@@ -158,24 +205,24 @@ pub struct Run {
     pub tag: usize,
 }
 
-/// What is wrong with a bit stream.
+/// A fault in a bit stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// No code begins at this bit of the run's code; so many weights came before it in the run.
+    /// No code begins at this bit of the run's code.
     NoCode {
         /// The bit.
         bit: usize,
-        /// Weights decoded before, dropped ones included.
+        /// Weights of the run before it, dropped ones included.
         weight: usize,
     },
     /// The code ends inside a weight.
     Short {
         /// The bit at which that weight's code begins.
         bit: usize,
-        /// Weights decoded before, dropped ones included.
+        /// Weights of the run before it, dropped ones included.
         weight: usize,
     },
-    /// A burst met bits that begin no code, and they are no longer there: someone writes to the code.
+    /// A burst met bits that begin no code, and they are no longer there: the code is being written to.
     Changed,
     /// The run ends at another bit than the one at which the next begins.
     End {
@@ -184,18 +231,18 @@ pub enum Fault {
     },
 }
 
-/// Where the decoder gets its runs from.
+/// The source of the decoder's runs.
 ///
 /// # Safety
 ///
 /// Every run's pointers must be valid for what [`Run`] says (`dst` for writing, not overlapping any other run's) until
 /// `next` is called again for the same lane, or the decoder returns.
 pub unsafe trait Feed {
-    /// What ends a decode.
+    /// The error that ends a decode.
     type Error;
-    /// The next run for a lane, a number below [`LANES`]; `None` when there is no more.
+    /// Returns the next run for a lane, a number below [`MOST_LANES`]; `None` when there is no more.
     fn next(&mut self, lane: usize) -> Result<Option<Run>, Self::Error>;
-    /// Says what is wrong with a run.
+    /// Turns a run's fault into an error.
     fn fault(&self, run: &Run, fault: Fault) -> Self::Error;
 }
 
@@ -214,41 +261,42 @@ pub fn decode<F: Feed>(
     assert!(variant.is_available(), "this processor cannot run the {} variant", variant.name());
     #[cfg(target_arch = "x86_64")]
     match (variant, streaming) {
-        (Variant::Portable, _) => work(table, codes, feed, &Kernel::of::<Plain>(false)),
-        (Variant::Sse2, false) => work(table, codes, feed, &Kernel::of::<x86::Sse2<false>>(false)),
-        (Variant::Sse2, true) => work(table, codes, feed, &Kernel::of::<x86::Sse2<true>>(true)),
-        (Variant::Avx2, false) => work(table, codes, feed, &x86::avx2::<false>()),
-        (Variant::Avx2, true) => work(table, codes, feed, &x86::avx2::<true>()),
-        (Variant::Avx512, false) => work(table, codes, feed, &x86::avx512::<false>()),
-        (Variant::Avx512, true) => work(table, codes, feed, &x86::avx512::<true>()),
+        (Variant::Portable, _) => work(table, codes, feed, &Routines::of::<PortableMerge>(false)),
+        (Variant::Sse2, false) => work(table, codes, feed, &sse2::routines::<false>()),
+        (Variant::Sse2, true) => work(table, codes, feed, &sse2::routines::<true>()),
+        (Variant::Avx2, false) => work(table, codes, feed, &avx2::routines::<false>()),
+        (Variant::Avx2, true) => work(table, codes, feed, &avx2::routines::<true>()),
+        (Variant::Avx512, false) => work(table, codes, feed, &avx512::routines::<false>()),
+        (Variant::Avx512, true) => work(table, codes, feed, &avx512::routines::<true>()),
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = streaming;
-        work(table, codes, feed, &Kernel::of::<Plain>(false))
+        work(table, codes, feed, &Routines::of::<PortableMerge>(false))
     }
 }
 
-/// The functions of one variant, and how many lanes it works on.
-struct Kernel<const L: usize> {
+/// The functions of one variant, for L lanes.
+struct Routines<const L: usize> {
     burst_all: Burst<L>,
     burst_one: Burst<1>,
-    merge: unsafe fn(&mut Piece),
-    /// Whether it writes past the caches: destinations are then aligned to a cache line.
+    /// Merges all that is pending.
+    merge: unsafe fn(&mut Pending),
+    /// True if merges write past the caches: destinations are then aligned to a cache line.
     streaming: bool,
 }
 
-impl Kernel<FEWER_LANES> {
-    /// A kernel of instructions that every processor of the architecture has.
-    fn of<U: Unit>(streaming: bool) -> Self {
+impl Routines<FEWER_LANES> {
+    /// Returns routines of instructions that every processor of the architecture has.
+    fn of<M: Merge>(streaming: bool) -> Self {
         /// # Safety
         ///
-        /// As [`Piece::merge`].
-        unsafe fn merge<U: Unit>(piece: &mut Piece) {
-            // SAFETY: the same promise.
-            unsafe { piece.merge::<U>(piece.units) }
+        /// As [`Pending::merge`].
+        unsafe fn merge<M: Merge>(pending: &mut Pending) {
+            // SAFETY: this function requires what that one does, and all of its units are there.
+            unsafe { pending.merge::<M>(pending.units) }
         }
-        Kernel { burst_all: burst::<U, _>, burst_one: burst::<U, 1>, merge: merge::<U>, streaming }
+        Routines { burst_all: burst::<M, _>, burst_one: burst::<M, 1>, merge: merge::<M>, streaming }
     }
 }
 
@@ -257,98 +305,114 @@ fn work<F: Feed, const L: usize>(
     table: &MultiTable,
     codes: &CodeTable,
     feed: &mut F,
-    kernel: &Kernel<L>,
+    routines: &Routines<L>,
 ) -> Result<(), F::Error> {
     let mut stages = Stages([[[0; STAGE]; 2]; L]);
     let base = stages.0.as_mut_ptr();
     let mut lanes: [Lane; L] = std::array::from_fn(|i| Lane::idle(base.wrapping_add(i).cast()));
-    let mut pieces = [Piece::NONE; L];
+    let mut pending = [Pending::NONE; L];
     let mut dry = false;
     let result = loop {
-        let mut failed = None;
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            while failed.is_none() && !dry && lane.run.is_none() {
-                match feed.next(i) {
-                    Ok(Some(run)) => lane.begin(run),
-                    Ok(None) => dry = true,
-                    Err(error) => failed = Some(error),
-                }
-            }
-        }
-        if let Some(error) = failed {
+        if let Err(error) = fill_lanes(&mut lanes, feed, &mut dry) {
             break Err(error);
         }
-        let Some(busy) = lanes.iter().position(|lane| lane.run.is_some()) else { break Ok(()) };
-        let alone = lanes.iter().filter(|lane| lane.run.is_some()).count() == 1;
+        let mut busy = lanes.iter().enumerate().filter(|(_, lane)| lane.run.is_some()).map(|(i, _)| i);
+        let Some(first) = busy.next() else { break Ok(()) };
+        let alone = busy.next().is_none();
         let iterations = lanes.iter().filter_map(|lane| Some(lane.room(lane.run.as_ref()?))).min().unwrap_or(0);
         if iterations == 0 {
-            let mut fault = None;
-            for (lane, piece) in lanes.iter_mut().zip(&mut pieces) {
-                if let Some(run) = lane.run
-                    && lane.room(&run) == 0
-                    && fault.is_none()
-                {
-                    // SAFETY: the run's pointers are valid by the feed's promise.
-                    fault = unsafe { finish(lane, &run, piece, codes, kernel) }.err().map(|fault| (run, fault));
-                    lane.run = None;
-                }
-            }
-            match fault {
-                Some((run, fault)) => break Err(feed.fault(&run, fault)),
-                None => continue,
-            }
-        }
-        let ok = if alone {
-            // SAFETY: the lane has room for so many iterations, and the kernel was chosen for this processor.
-            unsafe { burst_lanes([busy], &mut lanes, kernel.burst_one, &mut pieces, table, codes, iterations) }
-        } else {
-            // A lane without work shadows a busy one and its exponents are dropped: no slower than if all had work.
-            let source = std::array::from_fn(|i| if lanes[i].run.is_some() { i } else { busy });
-            // SAFETY: as above; a shadow reads what the lane that it shadows reads.
-            unsafe { burst_lanes(source, &mut lanes, kernel.burst_all, &mut pieces, table, codes, iterations) }
-        };
-        if !ok {
-            let mut runs = lanes.iter().filter_map(|lane| lane.run);
-            let first = runs.clone().next();
-            let found = runs.find_map(|run| Some((run, locate(&run, codes)?)));
-            if let Some((run, fault)) = found.or(first.map(|run| (run, Fault::Changed))) {
+            if let Err((run, fault)) = finish_lanes(&mut lanes, &mut pending, codes, routines) {
                 break Err(feed.fault(&run, fault));
             }
+            continue;
         }
-        for (lane, piece) in lanes.iter_mut().zip(&mut pieces) {
+        let ok = if alone {
+            // SAFETY: the lane has room for these iterations, and the routines were chosen for this processor.
+            unsafe { burst_lanes([first], &mut lanes, routines.burst_one, &mut pending, table, codes, iterations) }
+        } else {
+            // A lane without work shadows a busy one and its exponents are dropped: no slower than if all had work.
+            let source = std::array::from_fn(|i| if lanes[i].run.is_some() { i } else { first });
+            // SAFETY: all busy lanes have room for these iterations; a shadow reads what the lane that it shadows reads.
+            unsafe { burst_lanes(source, &mut lanes, routines.burst_all, &mut pending, table, codes, iterations) }
+        };
+        if !ok && let Some((run, fault)) = locate_in(&lanes, codes) {
+            break Err(feed.fault(&run, fault));
+        }
+        for (lane, pending) in lanes.iter_mut().zip(&mut pending) {
             if let Some(run) = lane.run {
-                // SAFETY: what waited is in the run, and so is what is staged: no more than the run has weights left.
+                // SAFETY: what was pending is in the run, and so is what is staged: no more than the run has weights left.
                 unsafe {
-                    (kernel.merge)(piece);
-                    *piece = flush(lane, &run, kernel.streaming);
+                    (routines.merge)(pending);
+                    *pending = flush(lane, &run, routines.streaming);
                 }
             }
         }
     };
-    if kernel.streaming {
+    if routines.streaming {
         fence();
     }
     result
 }
 
-/// Two staging buffers for each of L lanes. They are only used through pointers, for pieces point into them.
+/// Gives each idle lane a run, as long as the feed has some; `dry` says that it has none left.
+fn fill_lanes<F: Feed>(lanes: &mut [Lane], feed: &mut F, dry: &mut bool) -> Result<(), F::Error> {
+    for (i, lane) in lanes.iter_mut().enumerate() {
+        while !*dry && lane.run.is_none() {
+            match feed.next(i)? {
+                Some(run) => lane.begin(run),
+                None => *dry = true,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Finishes the lanes that have no room for an iteration, and leaves them idle.
+fn finish_lanes<const L: usize>(
+    lanes: &mut [Lane; L],
+    pending: &mut [Pending; L],
+    codes: &CodeTable,
+    routines: &Routines<L>,
+) -> Result<(), (Run, Fault)> {
+    for (lane, pending) in lanes.iter_mut().zip(pending) {
+        if let Some(run) = lane.run
+            && lane.room(&run) == 0
+        {
+            // SAFETY: the feed keeps the run's pointers valid, and what is pending belongs to the run.
+            unsafe { finish(lane, &run, pending, codes, routines) }.map_err(|fault| (run, fault))?;
+            lane.run = None;
+        }
+    }
+    Ok(())
+}
+
+/// Finds the fault that a burst has met: the first of the runs that has one when they are walked again.
+#[cold]
+fn locate_in(lanes: &[Lane], codes: &CodeTable) -> Option<(Run, Fault)> {
+    let mut runs = lanes.iter().filter_map(|lane| lane.run);
+    let first = runs.clone().next();
+    let found = runs.find_map(|run| Some((run, locate(&run, codes)?)));
+    found.or(first.map(|run| (run, Fault::Changed)))
+}
+
+/// Two staging buffers for each of L lanes. They are only used through pointers, because [`Pending`] points into them.
 #[repr(align(64))]
 struct Stages<const L: usize>([[[u8; STAGE]; 2]; L]);
 
 /// A run being decoded.
 struct Lane {
     run: Option<Run>,
-    /// Its two staging buffers, one behind the other.
+    /// The lane's two staging buffers, one after the other.
     stages: *mut u8,
-    /// The one that is being filled, 0 or 1.
+    /// The buffer that is being filled, 0 or 1.
     filling: usize,
     /// The bit of the code at which the next code begins.
     at: usize,
-    /// Exponents that lie staged, from [`TOP`] downwards.
+    /// Exponents in the buffer that is being filled, from [`TOP`] downwards.
     staged: usize,
     /// Weights to drop before the next that is written.
     skip: usize,
-    /// Weights that are written, or wait in a piece to be.
+    /// Weights that are written, or pending.
     done: usize,
 }
 
@@ -362,12 +426,12 @@ impl Lane {
         self.run = Some(run);
     }
 
-    /// The place of the first exponent in the buffer that is being filled.
+    /// Returns the place of the first exponent in the buffer that is being filled.
     fn top(&self) -> *mut u8 {
         self.stages.wrapping_add(self.filling * STAGE + TOP)
     }
 
-    /// Iterations that can neither leave the code nor decode more than what is left.
+    /// Returns how many iterations can neither leave the code nor decode more than what is left.
     fn room(&self, run: &Run) -> usize {
         let left = self.skip + run.count - self.done - self.staged;
         let bytes = run.code_bytes.saturating_sub(self.at >> 3).saturating_sub(8);
@@ -377,28 +441,28 @@ impl Lane {
 
 /// Staged exponents that wait to be merged and written.
 #[derive(Clone, Copy)]
-struct Piece {
+struct Pending {
     dst: *mut u16,
-    /// The first exponent; the others lie below it.
+    /// The first exponent; the others are below it.
     exps: *const u8,
     sm: *const u8,
     units: usize,
 }
 
-impl Piece {
-    const NONE: Piece = Piece { dst: std::ptr::null_mut(), exps: std::ptr::null(), sm: std::ptr::null(), units: 0 };
+impl Pending {
+    const NONE: Pending = Pending { dst: std::ptr::null_mut(), exps: std::ptr::null(), sm: std::ptr::null(), units: 0 };
 
     /// Merges and writes the next `units` units.
     ///
     /// # Safety
     ///
-    /// The piece has as many, its pointers are valid for them, and the processor can run U.
+    /// As many are pending, the pointers are valid for them, and the processor can run M.
     #[inline(always)]
-    unsafe fn merge<U: Unit>(&mut self, units: usize) {
+    unsafe fn merge<M: Merge>(&mut self, units: usize) {
         for i in 0..units {
             let at = UNIT * i;
-            // SAFETY: by the caller's promise.
-            unsafe { U::merge(self.dst.wrapping_add(at), self.exps.wrapping_sub(at), self.sm.wrapping_add(at)) };
+            // SAFETY: unit `i` is pending, so the pointers are valid for it.
+            unsafe { M::merge(self.dst.wrapping_add(at), self.exps.wrapping_sub(at), self.sm.wrapping_add(at)) };
         }
         self.dst = self.dst.wrapping_add(UNIT * units);
         self.exps = self.exps.wrapping_sub(UNIT * units);
@@ -406,7 +470,7 @@ impl Piece {
         self.units -= units;
     }
 
-    /// Asks for the bytes that the merges of the next burst read.
+    /// Prefetches the bytes that the merges of the next burst read.
     #[inline(always)]
     fn prefetch(&self) {
         #[cfg(target_arch = "x86_64")]
@@ -419,26 +483,27 @@ impl Piece {
 }
 
 /// How a unit of weights is merged: `(s << 8 | s) & 0x807f | e << 7` on 16-bit lanes, which is [`join`].
-trait Unit {
+trait Merge {
     /// Joins 32 exponents, the first at `exps` and the others below it, with 32 sign/mantissa bytes, and writes them.
     ///
     /// # Safety
     ///
-    /// The pointers are valid for that; `dst` is aligned to 64 bytes if the kernel is a streaming one.
+    /// The pointers are valid for that, and the processor has what the merge needs. `dst` is aligned to 64 bytes if the
+    /// routines are streaming ones.
     unsafe fn merge(dst: *mut u16, exps: *const u8, sm: *const u8);
 }
 
 /// Without intrinsics.
-struct Plain;
+struct PortableMerge;
 
-impl Unit for Plain {
+impl Merge for PortableMerge {
     #[inline(always)]
     unsafe fn merge(dst: *mut u16, exps: *const u8, sm: *const u8) {
         // By value, so that the compiler need not ask whether they overlap, and vectorises.
-        // SAFETY: by the caller's promise.
+        // SAFETY: 32 bytes can be read from `exps` downwards and from `sm` upwards.
         let (exps, sm) = unsafe { (exps.sub(UNIT - 1).cast::<[u8; UNIT]>().read(), sm.cast::<[u8; UNIT]>().read()) };
         let merged: [u16; UNIT] = std::array::from_fn(|i| join(exps[UNIT - 1 - i], sm[i]));
-        // SAFETY: by the caller's promise.
+        // SAFETY: 32 weights can be written at `dst`, which is aligned to a weight.
         unsafe { dst.cast::<[u16; UNIT]>().write(merged) };
     }
 }
@@ -447,37 +512,37 @@ impl Unit for Plain {
 ///
 /// # Safety
 ///
-/// n exponents lie from `exps` downwards, n bytes from `sm` upwards, and n weights can be written at `dst`.
+/// n bytes can be read from `exps` downwards and from `sm` upwards, and n weights can be written at `dst`.
 #[inline(always)]
 unsafe fn merge_one_by_one(dst: *mut u16, exps: *const u8, sm: *const u8, n: usize) {
     for i in 0..n {
-        // SAFETY: by the caller's promise.
+        // SAFETY: `i` is below n, for which all three pointers are valid.
         unsafe { *dst.add(i) = join(*exps.sub(i), *sm.add(i)) };
     }
 }
 
 /// What a burst keeps in registers for each of its lanes: the code's next bytes, the bits loaded from them with a
-/// sentinel behind, and the place below the last staged exponent.
+/// sentinel after them, and the place below the last staged exponent.
 struct Registers<const R: usize> {
     ip: [*const u8; R],
     bits: [u64; R],
     op: [*mut u8; R],
 }
 
-type Burst<const R: usize> = unsafe fn(&mut Registers<R>, &mut [Piece], &MultiTable, &CodeTable, usize) -> bool;
+type Burst<const R: usize> = unsafe fn(&mut Registers<R>, &mut [Pending], &MultiTable, &CodeTable, usize) -> bool;
 
 /// Loads R lanes, runs a burst, and takes their progress back. Slot i works on lane `source[i]`. With all lanes, a slot
-/// whose own lane it is not only shadows it. False if some lane met bits that begin no code.
+/// whose own lane it is not only shadows it. Returns false if some lane met bits that begin no code.
 ///
 /// # Safety
 ///
-/// Each source has a run and room for `iterations`; the pieces are valid; the processor can run `burst`.
+/// Each source has a run and room for `iterations`; the pointers in `pending` are valid; the processor can run `burst`.
 #[inline(always)]
 unsafe fn burst_lanes<const R: usize>(
     source: [usize; R],
     lanes: &mut [Lane],
     burst: Burst<R>,
-    pieces: &mut [Piece],
+    pending: &mut [Pending],
     table: &MultiTable,
     codes: &CodeTable,
     iterations: usize,
@@ -488,13 +553,13 @@ unsafe fn burst_lanes<const R: usize>(
         let lane = &lanes[source[slot]];
         let Some(run) = &lane.run else { return true };
         regs.ip[slot] = run.code.wrapping_add(lane.at >> 3);
-        // SAFETY: the lane has room for an iteration, so at least 8 bytes of code lie ahead.
+        // SAFETY: the lane has room for an iteration, so at least 8 bytes of code are ahead.
         regs.bits[slot] = (unsafe { be64(regs.ip[slot]) } | 1) << (lane.at & 7);
         let staged = if own(slot) == source[slot] { lane.staged } else { 0 };
         regs.op[slot] = lanes[own(slot)].top().wrapping_sub(staged);
     }
-    // SAFETY: by the caller's promise.
-    let ok = unsafe { burst(&mut regs, pieces, table, codes, iterations) };
+    // SAFETY: each lane has room for the iterations, in its code and below its staged exponents.
+    let ok = unsafe { burst(&mut regs, pending, table, codes, iterations) };
     for slot in (0..R).filter(|&slot| own(slot) == source[slot]) {
         let lane = &mut lanes[source[slot]];
         if let Some(run) = &lane.run {
@@ -505,35 +570,35 @@ unsafe fn burst_lanes<const R: usize>(
     ok
 }
 
-/// `iterations` of five look-ups and a refill on each of R lanes, and as many merges as there are units for. False if
-/// bits were met that begin no code.
+/// Runs `iterations` of five look-ups and a refill on each of R lanes, and as many merges as there are units for. Returns
+/// false if bits were met that begin no code.
 ///
 /// # Safety
 ///
-/// In each lane 11 · `iterations` + 8 bytes of code lie ahead of `ip`, and 31 · `iterations` + 8 bytes of staging below
-/// `op`, itself included; the pieces are valid and not in those bytes.
+/// In each lane 11 · `iterations` + 8 bytes of code are ahead of `ip`, and 31 · `iterations` + 8 bytes of staging below
+/// `op`, itself included; the pointers in `pending` are valid and not into those bytes. The processor has what M needs.
 #[inline(always)]
-unsafe fn burst<U: Unit, const R: usize>(
+unsafe fn burst<M: Merge, const R: usize>(
     regs: &mut Registers<R>,
-    pieces: &mut [Piece],
+    pending: &mut [Pending],
     table: &MultiTable,
     codes: &CodeTable,
     iterations: usize,
 ) -> bool {
     let (mut ip, mut bits, mut op) = (regs.ip, regs.bits, regs.op);
     let entries = table.entries.as_ptr();
-    let (mut ok, mut waiting) = (true, 0);
+    let (mut ok, mut merging) = (true, 0);
     for _ in 0..iterations {
-        let piece = &mut pieces[waiting];
-        if piece.units >= UNITS_PER_ITERATION {
-            piece.prefetch();
-            // SAFETY: the piece has as many units.
-            unsafe { piece.merge::<U>(UNITS_PER_ITERATION) };
-        } else if waiting + 1 < pieces.len() {
-            waiting += 1;
+        let from = &mut pending[merging];
+        if from.units >= UNITS_PER_ITERATION {
+            from.prefetch();
+            // SAFETY: as many units are pending.
+            unsafe { from.merge::<M>(UNITS_PER_ITERATION) };
+        } else if merging + 1 < pending.len() {
+            merging += 1;
         }
         let mut last = [0u64; R];
-        for _ in 0..STEPS {
+        for _ in 0..LOOKUPS_PER_REFILL {
             for l in 0..R {
                 // SAFETY: WINDOW bits index a table of 2^WINDOW entries; the store is within the staging buffer.
                 let entry = unsafe {
@@ -547,13 +612,13 @@ unsafe fn burst<U: Unit, const R: usize>(
             }
         }
         for l in 0..R {
-            // SAFETY: an iteration moves on by at most 11 bytes, and 8 more may be read behind them.
+            // SAFETY: an iteration advances by at most 11 bytes, and 8 more may be read after them.
             unsafe { refill(&mut ip[l], &mut bits[l]) };
             if last[l] & 255 == 0 {
                 let (symbol, len, found) = long_code(codes, (bits[l] >> 32) as u32);
                 ok &= found;
                 bits[l] <<= len;
-                // SAFETY: as for the stores and the refill above.
+                // SAFETY: the one exponent and the long code's bits are counted in what an iteration may take.
                 unsafe {
                     *op[l] = symbol;
                     refill(&mut ip[l], &mut bits[l]);
@@ -566,16 +631,16 @@ unsafe fn burst<U: Unit, const R: usize>(
     ok
 }
 
-/// Steps over the whole bytes that were used up and loads again: at least 56 bits, with the sentinel behind them.
+/// Steps over the whole bytes that were used up and loads again: at least 56 bits, with the sentinel after them.
 ///
 /// # Safety
 ///
-/// 8 bytes lie behind the used ones.
+/// 8 bytes can be read after the used ones.
 #[inline(always)]
 unsafe fn refill(ip: &mut *const u8, bits: &mut u64) {
     let used = bits.trailing_zeros();
     *ip = ip.wrapping_add((used >> 3) as usize);
-    // SAFETY: by the caller's promise.
+    // SAFETY: the used bytes are passed, and 8 more can be read.
     *bits = (unsafe { be64(*ip) } | 1) << (used & 7);
 }
 
@@ -584,39 +649,40 @@ unsafe fn refill(ip: &mut *const u8, bits: &mut u64) {
 /// 8 bytes can be read at `p`.
 #[inline(always)]
 unsafe fn be64(p: *const u8) -> u64 {
-    // SAFETY: by the caller's promise.
+    // SAFETY: 8 bytes can be read at `p`, with any alignment.
     u64::from_be(unsafe { p.cast::<u64>().read_unaligned() })
 }
 
-/// The code that a window begins with, where it is too long for the table. Bits that begin none move on by one bit, so
-/// that a burst always ends; what it staged is never written out.
+/// Finds the code that a window begins with, where it is too long for the table. Bits that begin none advance by one bit,
+/// so that a burst always ends; what it staged is never written out.
 #[cold]
 #[inline(never)]
 fn long_code(codes: &CodeTable, window: u32) -> (u8, u32, bool) {
     codes.first(window).map_or((0, 1, false), |c| (c.symbol, c.len as u32, true))
 }
 
-/// Drops what is to be dropped, makes a piece of the whole units that lie staged, and goes on filling the other buffer,
-/// from what is left of this one. The piece that lay in the other buffer must have been merged.
+/// Drops what is to be dropped, returns the whole units that are staged, and switches to the other buffer, which starts
+/// with the rest of this one. What was pending from the other buffer must have been merged.
 ///
 /// # Safety
 ///
 /// The run's pointers are valid and no more is staged than the run has weights left.
-unsafe fn flush(lane: &mut Lane, run: &Run, streaming: bool) -> Piece {
+unsafe fn flush(lane: &mut Lane, run: &Run, streaming: bool) -> Pending {
     let dropped = lane.skip.min(lane.staged);
     lane.skip -= dropped;
     let have = lane.staged - dropped;
     let first = lane.top().wrapping_sub(dropped).cast_const();
     let (dst, sm) = (run.dst.wrapping_add(lane.done), run.sign_mantissa.wrapping_add(lane.done));
-    // Streaming stores take whole cache lines: go one by one to the next line first.
+    // Streaming stores take whole cache lines: weights before the next line are written one by one.
     let head = if streaming { dst.align_offset(64) } else { 0 };
-    let mut piece = Piece::NONE;
+    let mut pending = Pending::NONE;
     let mut taken = 0;
     if have >= head + UNIT {
-        // SAFETY: `have` exponents lie from `first` downwards, and as many weights of the run are not yet written.
+        // SAFETY: `have` exponents are staged from `first` downwards, and as many weights of the run are not yet written.
         unsafe { merge_one_by_one(dst, first, sm, head) };
         let units = (have - head) / UNIT;
-        piece = Piece { dst: dst.wrapping_add(head), exps: first.wrapping_sub(head), sm: sm.wrapping_add(head), units };
+        pending =
+            Pending { dst: dst.wrapping_add(head), exps: first.wrapping_sub(head), sm: sm.wrapping_add(head), units };
         taken = head + units * UNIT;
     }
     lane.done += taken;
@@ -628,31 +694,31 @@ unsafe fn flush(lane: &mut Lane, run: &Run, streaming: bool) -> Piece {
         let to = lane.top().wrapping_sub(lane.staged).wrapping_add(1);
         std::ptr::copy_nonoverlapping(from, to, lane.staged);
     }
-    piece
+    pending
 }
 
-/// Decodes what is left of a run one code at a time and checks where it ends.
+/// Decodes the rest of a run one code at a time and checks where it ends.
 ///
 /// # Safety
 ///
-/// The run's pointers are valid, and so is the piece.
+/// The run's pointers are valid, what is pending belongs to the run, and the processor can run the routines.
 unsafe fn finish<const L: usize>(
     lane: &mut Lane,
     run: &Run,
-    piece: &mut Piece,
+    pending: &mut Pending,
     codes: &CodeTable,
-    kernel: &Kernel<L>,
+    routines: &Routines<L>,
 ) -> Result<(), Fault> {
     let dropped = lane.skip.min(lane.staged);
     let staged = lane.staged - dropped;
-    // SAFETY: by the caller's promise; all of the piece, and what lies staged from the top downwards, is in the run.
+    // SAFETY: all that is pending, and what is staged from the top downwards, is in the run.
     unsafe {
-        (kernel.merge)(piece);
+        (routines.merge)(pending);
         let first = lane.top().wrapping_sub(dropped);
         merge_one_by_one(run.dst.add(lane.done), first, run.sign_mantissa.add(lane.done), staged);
     }
     let decoded = run.skip - lane.skip + dropped + lane.done + staged;
-    // SAFETY: by the caller's promise.
+    // SAFETY: the run has so many bytes of code.
     let code = unsafe { std::slice::from_raw_parts(run.code, run.code_bytes) };
     let mut at = lane.at;
     for weight in decoded..run.skip + run.count {
@@ -670,13 +736,13 @@ unsafe fn finish<const L: usize>(
 /// does.
 #[cold]
 fn locate(run: &Run, codes: &CodeTable) -> Option<Fault> {
-    // SAFETY: the run's pointers are valid by the feed's promise.
+    // SAFETY: the feed keeps the run's pointers valid while a lane has the run.
     let code = unsafe { std::slice::from_raw_parts(run.code, run.code_bytes) };
     let mut bit = run.start_bit;
     (0..run.skip + run.count).find_map(|weight| next_code(code, codes, &mut bit, weight).err())
 }
 
-/// The symbol of the code at a bit, which moves on behind it.
+/// Returns the symbol of the code at `bit`, and moves `bit` past it.
 fn next_code(code: &[u8], codes: &CodeTable, bit: &mut usize, weight: usize) -> Result<u8, Fault> {
     let found = codes.first(window(code, *bit)).ok_or(Fault::NoCode { bit: *bit, weight })?;
     let end = *bit + found.len as usize;

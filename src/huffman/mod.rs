@@ -1,14 +1,17 @@
-//! Exponents ↔ bits. This module knows codes and bit streams; it knows neither files nor tensors nor threads.
+//! The coders: exponents to bits and back. This module knows codes and bit streams; it knows neither files nor tensors nor
+//! threads.
 //!
 //! - [`code`]: a prefix code over exponents, as a checked table;
-//! - [`codebook`]: the code that the reference compressor makes of a histogram;
 //! - [`rows`]: the look-up rows that a DF11 file stores, read into such a table, and written;
+//! - [`codebook`]: the code that the reference compressor makes of a histogram;
 //! - [`naive`]: the bit-by-bit decoder. It is the oracle of every test and is never made faster;
 //! - [`table`]: the multi-symbol table of the fast decoder;
 //! - [`decode`]: the fast decoder;
 //! - [`encode`]: the fast encoder;
-//! - [`marks`]: the bit of every n-th code;
-//! - [`walk`]: every code with every recorded gap and position compared, for verification.
+//! - [`marks`]: finds the bit of every n-th code;
+//! - [`walk`]: compares every code with every recorded gap and position, for verification.
+//!
+//! A file of `decode` and `encode` is named after the instruction set that it is for.
 
 pub mod code;
 pub mod codebook;
@@ -22,6 +25,8 @@ pub mod walk;
 
 /// Bytes of code words that one *chunk* holds: the unit of `gaps`.
 pub const CHUNK_BYTES: usize = 8;
+/// Bits of a chunk.
+pub const CHUNK_BITS: usize = CHUNK_BYTES * 8;
 /// Chunks in a block (`threads_per_block` of the reference).
 pub const CHUNKS_PER_BLOCK: usize = 512;
 /// Bytes of code words that one *block* holds: the unit of `output_positions`.
@@ -33,7 +38,7 @@ pub const GAP_BYTES_PER_BLOCK: usize = CHUNKS_PER_BLOCK * 5 / 8;
 /// The longest code word that the format allows, in bits.
 pub const MAX_CODE_BITS: u32 = 32;
 
-/// 32 bits of `code` from bit `at` on, first bit on top; zeros behind the end.
+/// Returns 32 bits of `code` from bit `at`, first bit on top; zeros after the end.
 #[inline]
 pub(crate) fn window(code: &[u8], at: usize) -> u32 {
     let rest = &code[(at >> 3).min(code.len())..];
@@ -45,11 +50,11 @@ pub(crate) fn window(code: &[u8], at: usize) -> u32 {
     ((u64::from_be_bytes(bytes) << (at & 7)) >> 32) as u32
 }
 
-/// What this thread has written past the caches is written before what it writes from now on: such stores are ordered with
-/// nothing else, and others must see them when a call returns. (Miri knows no such stores.)
+/// Orders what this thread has written past the caches before what it writes from now on. Such stores are ordered with
+/// nothing else, and other threads must see them when a call returns. (Miri knows no such stores.)
 pub(crate) fn fence() {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: part of x86-64's baseline.
+    // SAFETY: the instruction is part of x86-64's baseline.
     unsafe {
         std::arch::x86_64::_mm_sfence()
     };

@@ -1,12 +1,12 @@
-//! The oracle: one bit at a time, no tables, no tricks. It is what every other decoder is compared with, and it is
-//! never optimised.
+//! The oracle: one bit at a time, no tables, no tricks. Every other decoder is compared with it, and it is never
+//! optimised.
 
 use super::code::CodeTable;
 use super::join;
 use std::collections::HashMap;
 
-/// Decodes `sign_mantissa.len()` weights (bf16 bits) from bit `start` of `code` on.
-/// Returns the weights and the bit behind the last code, or the number of weights that could be decoded.
+/// Decodes `sign_mantissa.len()` weights (bf16 bits) from bit `start` of `code`. Returns the weights and the bit after the
+/// last code, or the number of weights that could be decoded.
 pub fn decode(codes: &CodeTable, code: &[u8], start: usize, sign_mantissa: &[u8]) -> Result<(Vec<u16>, usize), usize> {
     let words: HashMap<(u32, u8), u8> =
         codes.codes().iter().map(|c| ((c.bits >> (32 - c.len as u32), c.len), c.symbol)).collect();
@@ -47,7 +47,7 @@ mod tests {
         // One weight more than the stream has, and a last word of which one bit is there.
         assert_eq!(decode(&codes, &[0b0010_0100], 0, &[0; 7]), Err(6));
         assert_eq!(decode(&codes, &[0b0010_0101], 0, &[0; 7]), Err(5));
-        // 32 bits are the longest word, however much lies behind.
+        // 32 bits are the longest word, however much follows.
         assert_eq!(decode(&codes, &[0xff; 100], 0, &[0; 3]), Err(0));
     }
 }

@@ -7,19 +7,19 @@
 //! at most four rows deep. A code of n bits therefore lives at depth ⌊(n − 1) / 8⌋ and fills an aligned run of
 //! 2^(8·(depth + 1) − n) slots.
 //!
-//! # Why they are not used as they stand
+//! # Why they are not used as they are
 //!
 //! The reference's writer sets only the *first* slot of each run and repeats the slot before in all others, also across
 //! the border of two rows. The slots of the end-of-data code, which is in no row, thereby hold leftovers: another code's
-//! exponent (in row 0 even *before* that code's own slots) or a pointer, even one to the row it stands in. Valid data
-//! never gets there, but the bits behind the last weight may, and a table of another shape that is filled by copying
-//! slots decodes wrongly. So the true code words are recovered here first:
+//! exponent (in row 0 even *before* that code's own slots) or a pointer, even one to its own row. Valid data never gets
+//! there, but the bits after the last weight may, and a table of another shape that is filled by copying slots decodes
+//! wrongly. So the true code words are recovered here first:
 //!
-//! - rows are visited in their order, and a row belongs to the first pointer that leads to it, for parents are written
-//!   before their children and repeats come after what they repeat. Any later pointer to it is a leftover;
+//! - rows are visited in their order, and a row belongs to the first pointer that leads to it, because parents are
+//!   written before their children and repeats come after what they repeat. Any later pointer to it is a leftover;
 //! - an exponent is accepted only where its length fits the row's depth and the whole aligned run that this length
-//!   promises holds it. Two such runs of one exponent cannot overlap, so a run that is not the true one lies wholly
-//!   among the leftovers, inside the end-of-data code.
+//!   implies holds it. Two such runs of one exponent cannot overlap, so a run that is not the true one is wholly among
+//!   the leftovers, inside the end-of-data code.
 //!
 //! What remains is a prefix code by construction, and no path through it can loop.
 
@@ -27,21 +27,21 @@ use super::MAX_CODE_BITS;
 use super::code::{Code, CodeTable};
 use std::collections::BTreeSet;
 
-/// Entries from here on are pointers to other rows, so larger exponents cannot be coded.
+/// The first entry that is a pointer to another row. Exponents of this size and more cannot be coded.
 pub const FIRST_POINTER: u8 = 240;
 /// Entries of a row.
 pub const ROW: usize = 256;
-/// At most so many rows with the row of lengths: pointers reach rows 1 to 16.
+/// The most rows, with the row of lengths: pointers reach rows 1 to 16.
 pub const MAX_ROWS: usize = 18;
 
-/// Why rows were refused.
+/// The reason why rows were refused.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RowFault {
     /// One sentence.
     pub reason: String,
     /// The byte within `luts`.
     pub offset: usize,
-    /// True where the rows are consistent but say something that the format cannot carry.
+    /// True if the rows are consistent but say something that the format cannot carry.
     pub unsupported: bool,
 }
 
@@ -54,7 +54,7 @@ pub fn check_size(bytes: u64) -> Result<(), RowFault> {
     Err(RowFault { reason, offset: 0, unsupported: false })
 }
 
-/// Reads `luts` (all rows, row-major) into a code table: time and memory are bounded by the rows' size.
+/// Reads `luts` (all rows, row-major) into a code table. Time and memory are bounded by the rows' size.
 pub fn read(luts: &[u8]) -> Result<CodeTable, RowFault> {
     let corrupt = |offset: usize, reason: String| RowFault { reason, offset, unsupported: false };
     check_size(luts.len() as u64)?;
@@ -119,20 +119,20 @@ pub fn read(luts: &[u8]) -> Result<CodeTable, RowFault> {
     CodeTable::new(codes).map_err(|reason| corrupt(0, reason))
 }
 
-/// Where a code's row is: how many whole bytes lead to it, and their value. Rows are in this order.
+/// The place of a code's row: how many whole bytes lead to it, and their value. Rows are in this order.
 type Prefix = (u32, u32);
 
-/// The prefix of so many bytes of a code.
+/// Returns the first bytes of a code.
 fn prefix(code: Code, bytes: u32) -> Prefix {
     (bytes, code.bits.checked_shr(32 - 8 * bytes).unwrap_or(0))
 }
 
-/// The depth of the row that holds a code.
+/// Returns the depth of the row that holds a code.
 fn depth(code: Code) -> u32 {
     (code.len as u32 - 1) / 8
 }
 
-/// The rows that words take, each as the prefix that leads to it.
+/// Returns the rows that words take, each as the prefix that leads to it.
 fn prefixes(words: impl Iterator<Item = Code>) -> BTreeSet<Prefix> {
     words.flat_map(|code| (0..=depth(code)).map(move |bytes| prefix(code, bytes))).chain([(0, 0)]).collect()
 }

@@ -152,7 +152,7 @@ impl Finish<'_> {
                 report.packed_bytes += group.packed_bytes();
             }
             report.written_bytes += model.files().map(|f| f.bytes).sum::<u64>();
-            there.extend(model.tensors().iter().map(|t| (t.name().to_owned(), (t.dtype(), t.bytes()))));
+            there.extend(model.tensors().map(|t| (t.name().to_owned(), (t.dtype(), t.bytes()))));
         }
         report.weight_bytes = 2 * report.weights;
         Ok(there)
@@ -162,7 +162,7 @@ impl Finish<'_> {
     pub fn check_whole(&self, there: &HashMap<String, (Dtype, u64)>) -> Result<()> {
         let run = self.run;
         let is_dropped = |number: usize| run.dropped.iter().any(|&(head, _)| head == number);
-        for (number, tensor) in run.source.model.tensors().iter().enumerate() {
+        for (number, tensor) in run.source.model.tensors().enumerate() {
             if !is_dropped(number) && there.get(tensor.name()) != Some(&(tensor.dtype(), tensor.bytes())) {
                 let place = Place::file(run.files.folder.display().to_string()).tensor(tensor.name());
                 return Err(Error::corrupt(place, "the written model lacks this tensor of the source"));

@@ -31,8 +31,9 @@ mod work;
 
 pub(crate) use plan::presets;
 
+pub use crate::format::{FileLayout, LayoutTensor, Pattern, Patterns};
+pub use plan::Part;
 pub use plan::presets::Preset;
-pub use plan::{Part, Pattern, Patterns};
 pub use target::NewFile;
 
 use crate::error::Result;
@@ -42,6 +43,7 @@ use std::path::{Path, PathBuf};
 
 /// The files that a model becomes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Layout {
     /// A file, if the destination's name ends in `.safetensors`; else a folder of one file per group.
     #[default]
@@ -53,7 +55,13 @@ pub enum Layout {
 }
 
 /// How to compress a model.
+///
+/// ```
+/// use df11::writer::{CompressOptions, Layout};
+/// let options = CompressOptions::new().threads(8).layout(Layout::SingleFile).hashes(true);
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct CompressOptions {
     /// Number of threads, including the calling one; 0 means 1. One more thread brings files to the disk. If a thread cannot be
     /// started, fewer work.
@@ -107,11 +115,91 @@ impl Default for CompressOptions {
     }
 }
 
-/// The default limit of memory: 512 MiB, which is enough for 100 threads.
+impl CompressOptions {
+    /// Returns the defaults: one thread, a preset that is chosen by the source, and every group verified.
+    pub fn new() -> CompressOptions {
+        CompressOptions::default()
+    }
+
+    /// Sets the threads to work with, the calling one among them; 0 means 1.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Sets the most bytes of memory to work in; 0 means [`DEFAULT_MEMORY`].
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = bytes;
+        self
+    }
+
+    /// Sets the groups.
+    pub fn patterns(mut self, patterns: impl Into<Option<Patterns>>) -> Self {
+        self.patterns = patterns.into();
+        self
+    }
+
+    /// Sets the name of the preset that says which groups there are.
+    pub fn preset(mut self, name: impl Into<String>) -> Self {
+        self.preset = Some(name.into());
+        self
+    }
+
+    /// Sets what is written: a folder or a single file.
+    pub fn layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
+
+    /// Sets which part of the groups to write.
+    pub fn part(mut self, part: Part) -> Self {
+        self.part = part;
+        self
+    }
+
+    /// Sets whether to resume what an interrupted run has left.
+    pub fn resume(mut self, resume: bool) -> Self {
+        self.resume = resume;
+        self
+    }
+
+    /// Sets whether to fail instead of overwriting the destination.
+    pub fn keep_existing(mut self, keep_existing: bool) -> Self {
+        self.keep_existing = keep_existing;
+        self
+    }
+
+    /// Sets whether to decode each group from its file and compare it before the file gets its name.
+    pub fn verify(mut self, verify: bool) -> Self {
+        self.verify = verify;
+        self
+    }
+
+    /// Sets whether it is an error if something that the patterns ask for cannot be compressed.
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// Sets whether to write the SHA-256 of every tensor to the files' metadata.
+    pub fn hashes(mut self, hashes: bool) -> Self {
+        self.hashes = hashes;
+        self
+    }
+
+    /// Sets whether to write the shapes of compressed tensors to the files' metadata.
+    pub fn shapes(mut self, shapes: bool) -> Self {
+        self.shapes = shapes;
+        self
+    }
+}
+
+/// Memory to work in, if nothing else is said: 512 MiB, which is enough for 100 threads.
 pub const DEFAULT_MEMORY: u64 = 512 << 20;
 
 /// A tensor that the patterns ask for and that is stored as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LeftPlain {
     /// Its name.
     pub tensor: String,
@@ -124,6 +212,7 @@ pub struct LeftPlain {
 
 /// The result of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Report {
     /// The preset whose patterns were used, if it was one.
     pub preset: Option<String>,

@@ -40,7 +40,6 @@ impl<'o> Run<'o> {
         let table: Vec<SourceTensor> = input
             .model
             .tensors()
-            .iter()
             .map(|t| SourceTensor { name: t.name(), dtype: t.dtype(), elements: t.shape().iter().product() })
             .collect();
         let (patterns, preset) = choose(options, &input, &table)?;
@@ -66,11 +65,11 @@ impl<'o> Run<'o> {
             return Err(Error::InvalidArgument("a single file cannot be written in parts: write a folder".into()));
         }
         let groups = plan.groups.iter().map(|g| GroupSpec { name: g.name.clone(), tensors: g.members.clone() });
-        let config = config::merged(input.config.as_deref(), &input.config_place, &patterns.to_json())?;
+        let config = config::merged(input.config.as_deref(), &input.config_place, &patterns.to_value())?;
         let job = json!({
             "version": 2,
             "source": input.identity()?,
-            "patterns": patterns.to_json(),
+            "patterns": patterns.to_value(),
             "parts": options.part.count,
             "hashes": options.hashes,
             "shapes": options.shapes,
@@ -97,7 +96,7 @@ impl<'o> Run<'o> {
     }
 
     fn bytes(&self, tensors: &[usize]) -> u64 {
-        tensors.iter().map(|&t| self.source.model.tensors()[t].bytes()).sum()
+        tensors.iter().map(|&t| self.source.model.tensor_at(t).bytes()).sum()
     }
 
     fn rest_bytes(&self) -> u64 {
@@ -327,7 +326,7 @@ impl<'o> Run<'o> {
     fn left_groups(&self, unfit: Vec<Unfit>) -> Vec<LeftGroup> {
         let left = |unfit: Unfit| LeftGroup {
             group: self.groups[unfit.group].name.clone(),
-            tensor: self.source.model.tensors()[unfit.tensor].name().to_owned(),
+            tensor: self.source.model.tensor_at(unfit.tensor).name().to_owned(),
             reason: unfit.reason,
         };
         let mut left: Vec<LeftGroup> = unfit.into_iter().map(left).collect();
@@ -392,15 +391,14 @@ impl<'o> Run<'o> {
             Err(_) => return Ok(None),
         };
         // What is asked for and was not then would have to be written.
-        let lacks = |t: &Tensor| {
-            let tensors = self.source.model.tensors();
-            let shape = || self.source.model.find_tensor(t.name()).map(|n| tensors[n].shape());
+        let lacks = |t: Tensor| {
+            let shape = || self.source.model.find_tensor(t.name()).map(Tensor::shape);
             self.options.hashes && t.sha256().is_none() || self.options.shapes && shape() != Some(t.shape())
         };
-        if model.tensors().iter().any(lacks) {
+        if model.tensors().any(lacks) {
             return Ok(None);
         }
-        let options = VerifyOptions { threads: self.options.threads };
+        let options = VerifyOptions::new().threads(self.options.threads);
         match host::verify_model(&model, Some(&self.source.model), &options, progress, &mut |_| {}) {
             Err(error) if is_no_answer(&error) => Err(error),
             Ok(verified) if verified.is_good() => Ok(Some(model)),
@@ -435,11 +433,11 @@ impl<'o> Run<'o> {
 
     /// Returns what can be told before the files are written.
     pub fn report(&self, left: &[LeftGroup]) -> Report {
-        let tensors = self.source.model.tensors();
-        let name = |t: usize| tensors[t].name().to_owned();
+        let model = &self.source.model;
+        let name = |t: usize| model.tensor_at(t).name().to_owned();
         let mut report = Report {
             preset: self.preset.clone(),
-            source_bytes: tensors.iter().map(|t| t.bytes()).sum(),
+            source_bytes: model.tensors().map(|t| t.bytes()).sum(),
             dropped: self.dropped.iter().map(|&(head, embedding)| (name(head), name(embedding))).collect(),
             unmatched_patterns: self.plan.unmatched_patterns.clone(),
             left_behind: self.source.left_behind.clone(),
@@ -465,7 +463,7 @@ impl<'o> Run<'o> {
         for left in left {
             let tensors = groups.get(&left.group[..]).into_iter().flat_map(|g| &g.tensors);
             plain.extend(tensors.map(|&t| LeftPlain {
-                tensor: self.source.model.tensors()[t].name().to_owned(),
+                tensor: self.source.model.tensor_at(t).name().to_owned(),
                 group: left.group.clone(),
                 reason: left.reason.clone(),
             }));
@@ -508,14 +506,14 @@ fn is_no_answer(error: &Error) -> bool {
 fn dropped(model: &Model, plan: &Plan) -> Result<Vec<(usize, usize)>> {
     let mut equal = Vec::new();
     for head in &plan.dropped {
-        let (a, b) = (&model.tensors()[head.tensor], &model.tensors()[head.embedding]);
+        let (a, b) = (model.tensor_at(head.tensor), model.tensor_at(head.embedding));
         let (mut x, mut y) = (vec![0; 1 << 20], vec![0; 1 << 20]);
         let mut at = 0;
         let mut same = a.bytes() == b.bytes();
         while same && at < a.bytes() {
             let len = (a.bytes() - at).min(x.len() as u64) as usize;
-            model.read_plain(a, at, &mut x[..len])?;
-            model.read_plain(b, at, &mut y[..len])?;
+            a.read_plain(at, &mut x[..len])?;
+            b.read_plain(at, &mut y[..len])?;
             same = x[..len] == y[..len];
             at += len as u64;
         }

@@ -1,7 +1,7 @@
 //! The source: which files of a folder hold the model, and which go with it as they are.
 
 use crate::error::{Error, Place, Result, shorten};
-use crate::format::{Model, read_text, safetensors_of, weights};
+use crate::format::{INDEX, MAIN, Model, listed, read_text, safetensors_of};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ impl Source {
     }
 
     fn open_folder(path: &Path) -> Result<Source> {
-        let (files, mut carried, mut left_behind) = (weights::files(path)?, Vec::new(), Vec::new());
+        let (files, mut carried, mut left_behind) = (listed(path)?, Vec::new(), Vec::new());
         list(path, Path::new(""), &mut carried, &mut left_behind)?;
         left_behind.retain(|file| !files.contains(&path.join(file)));
         let config_path = path.join("config.json");
@@ -77,9 +77,8 @@ impl Source {
                 Model::open_files(&[file], None).map_or(Ok(()), |model| no_groups(&model, path))?;
             }
         }
-        let model = Model::open_files(&files, None)?;
+        let model = Model::open_listed(path, &files)?;
         plain_only(&model, path)?;
-        weights::check(path, &model)?;
         Ok(Source { model, config, config_place, parsed, carried, left_behind, folder: Some(path.to_owned()) })
     }
 
@@ -91,7 +90,7 @@ impl Source {
                 .files()
                 .any(|f| f.file.file_name().is_some_and(|n| n.to_string_lossy().starts_with("diffusion_pytorch_model")))
         };
-        if diffusers || named() { weights::MAIN[1] } else { weights::MAIN[0] }
+        if diffusers || named() { MAIN[1] } else { MAIN[0] }
     }
 
     /// What the source is: names and sizes of its files, and a hash of their headers and of samples of their bytes. A run is gone
@@ -121,14 +120,14 @@ impl Source {
 }
 
 fn plain_only(model: &Model, path: &Path) -> Result<()> {
-    if model.tensors().is_empty() {
+    if model.tensors().len() == 0 {
         return Err(Error::InvalidArgument(format!("'{}' has no tensors", shorten(&path.display().to_string(), 200))));
     }
     no_groups(model, path)
 }
 
 fn no_groups(model: &Model, path: &Path) -> Result<()> {
-    match model.groups().first() {
+    match model.group(0) {
         None => Ok(()),
         Some(group) => Err(Error::InvalidArgument(format!(
             "'{}' is compressed already: it has the group '{}'",
@@ -181,9 +180,9 @@ fn role(name: &str) -> Role {
         Some(e) => WEIGHTS.iter().any(|w| e.eq_ignore_ascii_case(w)),
         None => false,
     };
-    if weights::MAIN.iter().any(|main| name.strip_suffix(weights::INDEX) == Some(main)) {
+    if MAIN.iter().any(|main| name.strip_suffix(INDEX) == Some(main)) {
         Role::MainIndex
-    } else if is_weights || name.ends_with(weights::INDEX) {
+    } else if is_weights || name.ends_with(INDEX) {
         Role::OtherWeights
     } else {
         Role::Other

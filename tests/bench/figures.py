@@ -110,7 +110,7 @@ def table():
         f"{runs['model']['bytes'] / 1e9:.2f} GB is compressed and verified in {seconds(whole):.2f} s on {whole['threads']} "
         f"threads, {whole['times_cp']:.1f} times as long as `cp` takes, in {whole['peak_bytes'] / 1e6:.0f} MB of memory."
     )
-    lines += ["", *textwrap.wrap(text, 120), "**GPU: correct on emulated hardware, not yet timed.**"]
+    lines += ["", *textwrap.wrap(text, 120), "", "**GPU: correct on emulated hardware, not yet timed.**"]
     return lines
 
 

@@ -192,7 +192,6 @@ fn a_program_of_the_first_header_runs_with_the_library() {
     let decoded: u64 = df11::Model::open(&model, &df11::OpenOptions::default())
         .unwrap()
         .groups()
-        .iter()
         .map(|group| 2 * group.element_count())
         .sum();
     run(compiler(false)

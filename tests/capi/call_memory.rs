@@ -6,7 +6,6 @@ use crate::support;
 
 use df11::internals::capi::compress::{df11_compress_group, df11_packed_group};
 use df11::internals::cuda::{Staging, image};
-use df11::{Model, OpenOptions};
 use std::ffi::c_void;
 use std::ptr::null_mut;
 use support::abi::init;
@@ -77,14 +76,14 @@ fn uploading() {
     let (device, stream) = (emulator.open(0), engine.stream());
     let mut memory = vec![0u8; 1 << 20];
     for read in [false, true] {
-        let model = Model::open(&path, &OpenOptions { read, ..Default::default() }).unwrap();
-        let layout = image::Layout::of(&model.groups()[0]).unwrap();
+        let model = crate::support::files::open(&path, read).unwrap();
+        let layout = image::Layout::of(model.group(0).unwrap()).unwrap();
         let at = engine.alloc(layout.image_bytes);
         for staged in [false, true] {
             // SAFETY: model and memory live until the stream was waited for.
             let (resident, taken) = alloc::taken(|| unsafe {
                 let staging = staged.then(|| Staging::new(memory.as_mut_ptr().cast(), memory.len()));
-                device.upload(&model, 0, at, layout.image_bytes, stream, staging).unwrap()
+                device.upload(model.group(0).unwrap(), at, layout.image_bytes, stream, staging).unwrap()
             });
             engine.synchronise(stream);
             drop(resident);

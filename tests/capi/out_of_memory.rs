@@ -99,7 +99,7 @@ fn every_large_allocation_may_fail() {
     let folder = tempfile::tempdir().unwrap();
     let (path, original) = (text(&golden::model("block")), text(&golden::path("block/original.safetensors")));
     let group_bytes =
-        2 * Model::open(golden::model("block"), &OpenOptions::default()).unwrap().groups()[0].element_count();
+        2 * Model::open(golden::model("block"), &OpenOptions::default()).unwrap().group(0).unwrap().element_count();
     let weights = weights::trained_like(300_000, 1);
     let (mapped, read) = (open(&path, false), open(&path, true));
     assert!(!mapped.is_null() && !read.is_null());
@@ -119,11 +119,8 @@ fn every_large_allocation_may_fail() {
         df11_model_decompress(model, 0, 0, group_bytes / 2, room.cast(), group_bytes as usize, 2, null_mut())
     };
     let write_image = |model| unsafe {
-        let bytes = df11::internals::cuda::image::Layout::of(
-            &Model::open(golden::model("block"), &OpenOptions::default()).unwrap().groups()[0],
-        )
-        .unwrap()
-        .image_bytes;
+        let block = Model::open(golden::model("block"), &OpenOptions::default()).unwrap();
+        let bytes = block.group(0).unwrap().image_layout().unwrap().image_bytes;
         df11_model_write_image(model, 0, image.cast(), bytes as usize, null_mut())
     };
     let calls: [(&str, &dyn Fn() -> df11_status); 9] = [

@@ -39,7 +39,7 @@ A number instead of a [shape]: so many weights, whose dimensions are not in the 
 
 #[test]
 fn the_text_of_a_small_model() {
-    for more in [&[][..], &["--all"], &["--read"]] {
+    for more in [&[][..], &["--all"]] {
         let output = df11().current_dir(golden::path("")).args(["inspect", "tiny/model"]).args(more).output().unwrap();
         assert_eq!(Ran::of(output).good(), TINY);
     }

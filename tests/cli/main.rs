@@ -150,7 +150,6 @@ fn what_is_not_there_is_2_and_what_is_no_model_is_1() {
     for (command, more) in [("inspect", &[][..]), ("decompress", out_args), ("verify", &[])] {
         run_on(command, "no/such/model", more).bad(2, &["'no/such/model'", "No such file"]);
         run_on(command, &file, more).bad(1, &["x.safetensors", "safetensors file"]);
-        run_on(command, &file, &[more, &["--read"]].concat()).bad(1, &["x.safetensors"]);
         run_on(command, &file, &[more, &["--config", "no/such/config"]].concat()).bad(2, &["no/such/config"]);
         assert_eq!(list(dir.path()), ["x.safetensors"], "{command}");
     }

@@ -1,5 +1,5 @@
-//! The library's encoder: code tables and rows against the reference's, groups against the reference's files and, for
-//! everything else, against the naive encoder (`tests/support/encoder.rs`), by every variant, on any number of threads.
+//! The library's encoder. Code tables and rows are compared with the reference's, groups with the reference's files and with the naive
+//! encoder (`tests/support/encoder.rs`), for every variant and numbers of threads.
 
 use crate::support;
 
@@ -46,7 +46,7 @@ fn counts(value: &Value) -> [u64; 256] {
     counts
 }
 
-/// The book's words as the tests' own encoder has them.
+/// Converts a code book to the words of the naive encoder.
 fn words(book: &Codebook) -> encoder::Codes {
     let word = |c: df11::internals::huffman::code::Code| encoder::Word {
         bits: c.bits >> (32 - c.len as u32),
@@ -56,7 +56,7 @@ fn words(book: &Codebook) -> encoder::Codes {
     encoder::Codes::new(&all, word(book.end()))
 }
 
-/// 240 histograms with the reference's code tables and rows.
+/// Reads 240 histograms with the reference's code tables and rows.
 #[test]
 fn every_vector_of_the_reference_has_its_code_and_its_rows() {
     let json = std::fs::read(golden::path("tables/tables.json")).unwrap();
@@ -110,7 +110,7 @@ fn every_vector_of_the_reference_has_its_code_and_its_rows() {
 
 fn compress(tensors: &[&[u16]], threads: usize, variant: Variant) -> df11::Result<Packed> {
     let tensors: Vec<&[bf16]> = tensors.iter().map(|t| t.reinterpret_cast()).collect();
-    host::compress(&tensors, &EncodeOptions { threads, variant: Some(variant) })
+    host::compress(&tensors, &EncodeOptions::new().threads(threads).variant(variant))
 }
 
 fn of_naive(e: encoder::Encoded) -> Packed {
@@ -124,7 +124,7 @@ fn of_naive(e: encoder::Encoded) -> Packed {
     }
 }
 
-/// Which member differs and where first; a diff of megabytes helps nobody.
+/// Asserts that two groups are equal. The message names the first difference only, because a diff of megabytes helps nobody.
 fn same(what: &str, ours: &Packed, theirs: &Packed) {
     let members = |p: &Packed| {
         let Packed { luts, encoded_exponent, sign_mantissa, output_positions, gaps, split_positions } = p.clone();
@@ -146,13 +146,13 @@ fn decode(packed: &Packed) -> Vec<u16> {
         encoder::Encoded { luts, encoded_exponent, sign_mantissa, output_positions, gaps, split_positions: splits };
     let file = encoder::safetensors(&encoder::group_tensors("g", &encoded), None);
     let model = Model::from_bytes(file, &OpenOptions::default()).unwrap();
-    host::verify(&model, 0, 2).unwrap();
-    let mut weights = vec![bf16::ZERO; model.groups()[0].element_count() as usize];
-    host::decompress(&model, 0, 0, &mut weights, &DecodeOptions::default()).unwrap();
+    model.group(0).unwrap().verify(2).unwrap();
+    let mut weights = vec![bf16::ZERO; model.group(0).unwrap().element_count() as usize];
+    model.group(0).unwrap().decompress(0, &mut weights, &DecodeOptions::default()).unwrap();
     weights.iter().map(|w| w.to_bits()).collect()
 }
 
-/// Cuts weights where the tensors of a group would end.
+/// Cuts weights into the tensors of a group.
 fn cut<'a>(weights: &'a [u16], cuts: &[u64]) -> Vec<&'a [u16]> {
     let mut rest = weights;
     let mut at = 0;
@@ -208,7 +208,7 @@ fn every_group_of_the_reference_is_encoded_to_the_byte() {
     assert!(groups >= 50, "only {groups} groups were compared");
 }
 
-/// Trained-like weights, and for one in a thousand any of these exponents, so that steps for likely weights meet others.
+/// Returns trained-like weights, of which one in a thousand has one of these exponents, so that the steps for likely weights meet others.
 fn some_anywhere(n: usize, exponents: std::ops::RangeInclusive<u8>, seed: u64) -> Vec<u16> {
     let mut random = Random::new(seed);
     let others = weights::uniform_exponents(n, exponents, seed);
@@ -216,7 +216,7 @@ fn some_anywhere(n: usize, exponents: std::ops::RangeInclusive<u8>, seed: u64) -
     likely.into_iter().zip(others).map(|(w, other)| if random.below(1000) == 0 { other } else { w }).collect()
 }
 
-/// Counts of exponents of every kind and place, of any number of weights.
+/// Counting exponents: of every kind, at every place, in any number of weights.
 #[test]
 fn exponents_are_counted() {
     let kinds = [
@@ -398,7 +398,7 @@ fn what_the_format_cannot_hold_is_refused() {
 fn caller_memory_is_filled_to_the_byte_and_sizes_are_told() {
     let weights = weights::trained_like(70_000, 3);
     let want = compress(&[&weights], 1, Variant::best()).unwrap();
-    let options = EncodeOptions { threads: 2, variant: None };
+    let options = EncodeOptions::new().threads(2);
     let mut sizes = PackedSizes::default();
     // SAFETY: nothing is to be written.
     unsafe { host::compress_raw(&[&weights], None, &mut sizes, &options).unwrap() };
@@ -429,7 +429,7 @@ fn caller_memory_is_filled_to_the_byte_and_sizes_are_told() {
     same("caller's memory", &got, &want);
 }
 
-/// No group takes more than is promised, however odd.
+/// No group takes more bytes than the bound promises, whatever its weights.
 #[test]
 fn the_bound_holds() {
     for weights in [
@@ -448,7 +448,7 @@ fn the_bound_holds() {
     }
 }
 
-/// A file may change between counting and encoding: then it is an error, never a stray byte.
+/// A file may change between counting and encoding: then encoding returns an error and writes nothing outside its buffers.
 #[test]
 fn weights_that_were_not_counted_are_noticed() {
     let weights = weights::gaussian(10_000, 0.02, 1);
@@ -472,7 +472,7 @@ fn weights_that_were_not_counted_are_noticed() {
     }
 }
 
-/// Whoever calls it safely writes nowhere else, whatever he forgot.
+/// The safe interface writes nowhere else, whatever its arguments.
 #[test]
 fn a_stretch_without_room_panics() {
     let weights = weights::trained_like(5_000, 21);
@@ -494,7 +494,7 @@ fn a_stretch_without_room_panics() {
     }
 }
 
-/// Tools print them, and those who measure tell them apart by them.
+/// Tools and benchmarks print the names, so each must be different.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn variants_have_names() {

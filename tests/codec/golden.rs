@@ -2,29 +2,27 @@
 
 use crate::support;
 
-use df11::internals::host::{self, DecodeOptions};
 use df11::internals::huffman::decode::Variant;
-use df11::{Model, OpenOptions};
+use df11::{DecodeOptions, Model, OpenOptions};
 use half::bf16;
 use sha2::{Digest, Sha256};
 use support::golden;
 
-/// Every tensor of every golden model has the hash that its original had, decoded by each variant with 1, 2 and 7
-/// threads, mapped and read.
+/// Every tensor of every golden model, decoded by each variant with 1, 2 and 7 threads, mapped and read, has the hash of its original.
 #[test]
 fn every_tensor_has_the_hash_of_its_original() {
     for name in golden::NAMES {
         for read in [false, true] {
-            let model = Model::open(golden::model(name), &OpenOptions { read, ..Default::default() }).unwrap();
+            let model = crate::support::files::open(golden::model(name), read).unwrap();
             let expected = golden::expected(name);
             assert_eq!(model.tensors().len(), expected.len(), "{name}");
             for variant in Variant::ALL.into_iter().filter(|v| v.is_available()) {
                 for threads in [1, 2, 7] {
-                    let options = DecodeOptions { threads, variant: Some(variant) };
+                    let options = DecodeOptions::new().threads(threads).variant(variant);
                     for tensor in model.tensors() {
                         let want = &expected[tensor.name()];
                         let mut bytes = vec![0; tensor.bytes() as usize];
-                        host::read_tensor(&model, tensor, 0, &mut bytes, &options).unwrap();
+                        tensor.read(0, &mut bytes, &options).unwrap();
                         let hash: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
                         assert_eq!(hash, want.sha256, "{name}: {} by {} x{threads}", tensor.name(), variant.name());
                     }
@@ -34,16 +32,16 @@ fn every_tensor_has_the_hash_of_its_original() {
     }
 }
 
-/// Groups decode whole, and the naive decoder agrees with the fast ones on all of them.
+/// The naive decoder and the fast ones decode each group to the same weights.
 #[test]
 fn the_naive_decoder_agrees_on_every_group() {
     for name in golden::NAMES {
         let model = Model::open(golden::model(name), &OpenOptions::default()).unwrap();
         let raw = golden::raw(name);
-        for (number, group) in model.groups().iter().enumerate() {
+        for group in model.groups() {
             let member = |m: &str| &raw[&format!("{}.{m}", group.name())][..];
             let (want, end) = df11::internals::huffman::naive::decode(
-                group.codes(),
+                df11::internals::format::codes(group),
                 member("encoded_exponent"),
                 0,
                 member("sign_mantissa"),
@@ -51,9 +49,9 @@ fn the_naive_decoder_agrees_on_every_group() {
             .unwrap();
             assert_eq!(end.div_ceil(8), member("encoded_exponent").len());
             let mut got = vec![bf16::ZERO; group.element_count() as usize];
-            host::decompress(&model, number, 0, &mut got, &DecodeOptions::default()).unwrap();
+            group.decompress(0, &mut got, &DecodeOptions::default()).unwrap();
             assert!(got.iter().map(|w| w.to_bits()).eq(want.iter().copied()), "{name}: {}", group.name());
-            host::verify(&model, number, 2).unwrap();
+            group.verify(2).unwrap();
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Checks the tests' own encoder against everything the reference wrote: code tables, rows, streams, gaps, positions.
-//! Nothing of the library takes part.
+//! Checks the naive encoder of the tests against everything that the reference has written: code tables, rows, streams, gaps, positions.
+//! Does not use the library.
 
 use crate::support;
 
@@ -14,7 +14,7 @@ fn json(model: &str, file: &str) -> Value {
     serde_json::from_slice(&std::fs::read(golden::path(model).join(file)).unwrap()).unwrap()
 }
 
-/// The module's weights in order, and where they are cut.
+/// Returns the weights of a module in order, and where they are cut.
 fn original(file: &SafeTensors, module: &Value) -> (Vec<u16>, Vec<u64>) {
     let (mut all, mut cuts) = (Vec::new(), Vec::new());
     for member in module["members"].as_array().unwrap() {
@@ -27,7 +27,7 @@ fn original(file: &SafeTensors, module: &Value) -> (Vec<u16>, Vec<u64>) {
     (all, cuts)
 }
 
-/// Which member differs and where first; a diff of megabytes helps nobody.
+/// Asserts that two members are equal. The message names the first difference only, because a diff of megabytes helps nobody.
 fn same(what: &str, ours: &[u8], theirs: &[u8]) {
     let first = ours.iter().zip(theirs).position(|(a, b)| a != b);
     assert!(first.is_none(), "{what}: byte {} of {} differs", first.unwrap(), theirs.len());
@@ -118,7 +118,7 @@ fn names_and_metadata_are_escaped() {
     assert_eq!(SafeTensors::deserialize(&file).unwrap().tensor(&name).unwrap().data(), [1, 2, 3]);
 }
 
-/// Reads a group back one bit at a time, and holds every gap and position against the place where a code starts.
+/// Reads a group back one bit at a time, and compares every gap and position with the places where codes start.
 fn read_back(e: &Encoded, codes: &Codes) -> Vec<u16> {
     let symbols: BTreeMap<(u32, u32), u8> = codes.iter().map(|(symbol, w)| ((w.len, w.bits), symbol)).collect();
     let bit = |data: &[u8], at: usize| data[at / 8] >> (7 - at % 8) & 1;

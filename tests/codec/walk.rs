@@ -1,5 +1,4 @@
-//! Verification's two ways through a block: by chunks, the fast one, says that all is well exactly where going step by
-//! step does.
+//! Verification walks a block in two ways. The fast one, by chunks, accepts a block exactly if the slow one, step by step, does.
 
 use crate::support;
 
@@ -10,12 +9,12 @@ use support::encoder::{self, Encoded};
 use support::weights::{self, Random};
 use support::{check, files, golden};
 
-/// What came of the blocks of a group.
+/// The numbers of blocks of a group, by the result of the walks.
 #[derive(Default, Debug)]
 struct Seen {
-    /// Good, and seen to be so by chunks.
+    /// Good, and accepted by chunks.
     fast: usize,
-    /// Good, and at the end of the group, where only going step by step tells.
+    /// Good, and at the end of the group, where only the slow walk can tell.
     slow: usize,
     /// Bad.
     gaps: usize,
@@ -58,7 +57,7 @@ fn walk(e: &Encoded, codes: &CodeTable, seen: &mut Seen, what: &str) {
     }
 }
 
-/// The groups of a golden model as they are stored.
+/// Reads the groups of a golden model as they are stored.
 fn groups(model: &str) -> Vec<Encoded> {
     let mut tensors = files::stored(model);
     let names: Vec<String> = tensors.iter().filter_map(|t| Some(t.name.strip_suffix(".luts")?.to_owned())).collect();

@@ -8,8 +8,7 @@ use crate::support;
 
 use cudarc::driver::CudaContext;
 use df11::internals::cuda::{Device, DeviceOptions, image::Layout};
-use df11::internals::host::{self, DecodeOptions};
-use df11::{Model, OpenOptions};
+use df11::{DecodeOptions, Model, OpenOptions};
 use half::bf16;
 use std::process::Command;
 use support::{engine, golden};
@@ -45,7 +44,7 @@ fn as_an_engine() {
     let device = Device::of_cudarc(&context, &DeviceOptions::default()).unwrap();
     assert_eq!(device.info().libcuda, "libcuda.so.1");
     let model = Model::open(golden::model("sharded"), &OpenOptions::default()).unwrap();
-    for (number, group) in model.groups().iter().enumerate() {
+    for group in model.groups() {
         let layout = Layout::of(group).unwrap();
         let mut image = copies.alloc_zeros::<u8>(layout.image_bytes as usize).unwrap();
         let address = {
@@ -53,12 +52,11 @@ fn as_an_engine() {
             image.device_ptr_mut(&copies).0
         };
         // SAFETY: image, model and streams live until the decode was waited for.
-        let resident =
-            unsafe { device.upload(&model, number, address, layout.image_bytes, (&*copies).into(), None) }.unwrap();
+        let resident = unsafe { device.upload(group, address, layout.image_bytes, (&*copies).into(), None) }.unwrap();
         decodes.join(&copies).unwrap();
         let n = group.element_count();
         let mut want = vec![bf16::ZERO; n as usize];
-        host::decompress(&model, number, 0, &mut want, &DecodeOptions::default()).unwrap();
+        group.decompress(0, &mut want, &DecodeOptions::default()).unwrap();
         // cudarc knows bf16 with its feature f16 only; the same bits otherwise.
         let mut whole = decodes.alloc_zeros::<u16>(n as usize).unwrap();
         // SAFETY: every bit pattern is one of both types; for the rest, as above.

@@ -39,7 +39,7 @@ fn every_golden_group_uploads_to_the_hosts_image_and_decodes_whole() {
 
             let layout = *resident.layout();
             let mut image = vec![0; layout.image_bytes as usize];
-            image::write_image(&model, group, &mut image, 1).unwrap();
+            model.group(group).unwrap().write_image(&mut image, 1).unwrap();
             let made = engine.read(at, layout.image_bytes);
             let difference = image.iter().zip(&made).position(|(a, b)| a != b);
             assert_eq!(difference, None, "{name}: the image of group {group} differs, {layout:?}");
@@ -65,7 +65,7 @@ fn any_range_at_any_alignment_is_exact() {
         for group in 0..model.groups().len() {
             let (at, resident) = upload(&engine, &device, &model, group, stream);
             let want = want(&model, group);
-            let n = model.groups()[group].element_count();
+            let n = model.group(group).unwrap().element_count();
             let mut ranges = vec![(0, 0), (n, 0), (0, 1.min(n)), (n - 1.min(n), 1.min(n)), (1.min(n), n - 1.min(n))];
             for border in [104, 3328, 2 * 3328] {
                 if n > border + 8 {
@@ -91,7 +91,7 @@ fn any_range_at_any_alignment_is_exact() {
     emulator.assert_no_fault();
 }
 
-/// One destination per tensor, some of them left out, some one behind the other.
+/// One destination per tensor, some of them left out, some one after the other.
 #[test]
 fn every_tensor_goes_where_it_shall() {
     let emulator = Emulator::new();
@@ -120,7 +120,7 @@ fn every_tensor_goes_where_it_shall() {
                 assert!(if skip(i) { got.iter().all(|&b| b == PAINT) } else { got == expected }, "{name}: tensor {i}");
             }
 
-            // One behind the other: one launch of the whole.
+            // One after the other: one launch of the whole.
             let target = Target::new(&engine, want.len() as u64, 2);
             let dsts: Vec<u64> = starts.iter().map(|start| target.dst + 2 * start).collect();
             emulator.control("clear", "launches");
@@ -192,9 +192,9 @@ fn images_of_the_host_are_bound_and_moved() {
     let (device, stream) = (emulator.open(0), engine.stream());
     let model = open("sharded");
     for group in 0..model.groups().len() {
-        let layout = image::Layout::of(&model.groups()[group]).unwrap();
+        let layout = image::Layout::of(model.group(group).unwrap()).unwrap();
         let mut bytes = vec![0; layout.image_bytes as usize];
-        image::write_image(&model, group, &mut bytes, 1).unwrap();
+        model.group(group).unwrap().write_image(&mut bytes, 1).unwrap();
         let want = want(&model, group);
         for with_model in [true, false] {
             let at = engine.alloc(layout.image_bytes);
@@ -202,7 +202,7 @@ fn images_of_the_host_are_bound_and_moved() {
             // SAFETY: the memory lives until the stream was waited for.
             let resident = unsafe {
                 if with_model {
-                    device.bind(&model, group, at, layout.image_bytes)
+                    device.bind(model.group(group).unwrap(), at, layout.image_bytes)
                 } else {
                     device.bind_image(&bytes[..layout.head_bytes() as usize], at, layout.image_bytes)
                 }
@@ -236,11 +236,11 @@ fn every_way_to_upload_makes_the_same_image() {
     let mut plain = vec![0u8; 1 << 16];
     for name in ["tiny", "sharded", "edge"] {
         for read in [false, true] {
-            let model = Model::open(golden::model(name), &OpenOptions { read, ..Default::default() }).unwrap();
+            let model = crate::support::files::open(golden::model(name), read).unwrap();
             for group in 0..model.groups().len() {
-                let layout = image::Layout::of(&model.groups()[group]).unwrap();
+                let layout = image::Layout::of(model.group(group).unwrap()).unwrap();
                 let mut image = vec![0; layout.image_bytes as usize];
-                image::write_image(&model, group, &mut image, 1).unwrap();
+                model.group(group).unwrap().write_image(&mut image, 1).unwrap();
                 for way in 0..4 {
                     let at = engine.alloc(layout.image_bytes);
                     engine.fill(at, PAINT, layout.image_bytes);
@@ -252,7 +252,7 @@ fn every_way_to_upload_makes_the_same_image() {
                             2 => Some(cuda::Staging::new(pinned.byte_add(1), 4097)),
                             _ => Some(cuda::Staging::new(plain.as_mut_ptr().cast(), plain.len())),
                         };
-                        device.upload(&model, group, at, layout.image_bytes, stream, staging).unwrap()
+                        device.upload(model.group(group).unwrap(), at, layout.image_bytes, stream, staging).unwrap()
                     };
                     engine.synchronise(stream);
                     assert!(engine.read(at, layout.image_bytes) == image, "{name}: group {group}, way {way}");
@@ -337,7 +337,7 @@ fn captured_decodes_replay_even_after_the_handles_are_freed() {
         let mut targets = Vec::new();
         for group in 0..model.groups().len() {
             residents.push(upload(&engine, &device, &model, group, stream).1);
-            targets.push(Target::new(&engine, 2 * model.groups()[group].element_count(), 2 * group as u64));
+            targets.push(Target::new(&engine, 2 * model.group(group).unwrap().element_count(), 2 * group as u64));
         }
         engine.synchronise(stream);
         engine.begin_capture(stream, mode);
@@ -354,7 +354,10 @@ fn captured_decodes_replay_even_after_the_handles_are_freed() {
         let resident = &residents[0];
         // SAFETY: refused before anything is touched.
         let refused = unsafe {
-            device.upload(&model, 0, resident.image(), resident.layout().image_bytes, stream, None).err().unwrap()
+            device
+                .upload(model.group(0).unwrap(), resident.image(), resident.layout().image_bytes, stream, None)
+                .err()
+                .unwrap()
         };
         assert_eq!(refused.status(), Status::Capturing, "{refused}");
         let exec = engine.end_capture(stream).unwrap();
@@ -383,14 +386,14 @@ fn captures_of_others_are_not_disturbed() {
     let engine = emulator.engine(0);
     let (stream, other) = (engine.stream(), engine.stream());
     let model = open("tiny");
-    let bytes = image::Layout::of(&model.groups()[0]).unwrap().image_bytes;
+    let bytes = image::Layout::of(model.group(0).unwrap()).unwrap().image_bytes;
     let memory = engine.alloc(bytes);
     engine.begin_capture(stream, 0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let device = emulator.open(0);
             // SAFETY: model and memory outlive the stream's work.
-            drop(unsafe { device.upload(&model, 0, memory, bytes, other, None) }.unwrap());
+            drop(unsafe { device.upload(model.group(0).unwrap(), memory, bytes, other, None) }.unwrap());
         });
     });
     let exec = engine.end_capture(stream).expect("the capture was broken");
@@ -501,8 +504,11 @@ fn the_default_stream_is_a_choice() {
             engine.synchronise(stream);
             assert!(target.take(&engine) == want);
         }
-        assert_eq!(strict.upload(&model, 0, at, bytes, null, None).err().unwrap().status(), Status::DefaultStream);
-        let other = strict.bind(&model, 0, at, bytes).unwrap();
+        assert_eq!(
+            strict.upload(model.group(0).unwrap(), at, bytes, null, None).err().unwrap().status(),
+            Status::DefaultStream
+        );
+        let other = strict.bind(model.group(0).unwrap(), at, bytes).unwrap();
         let target = Target::new(&engine, want.len() as u64, 0);
         for refused in [
             other.decompress(target.dst, target.bytes, 0, null),
@@ -519,7 +525,7 @@ fn the_default_stream_is_a_choice() {
     }
 }
 
-/// A model of one golden group whose members were changed.
+/// Makes a model of one golden group with changed members.
 fn changed(name: &str, change: impl Fn(&str, &mut Vec<u8>)) -> Model {
     let mut stored = files::stored(name);
     for tensor in &mut stored {
@@ -542,7 +548,7 @@ fn lies_of_the_file_reach_the_status() {
         let mut worst = 0;
         for group in 0..model.groups().len() {
             let (at, resident) = upload(&engine, &device, model, group, stream);
-            let target = Target::new(&engine, 2 * model.groups()[group].element_count(), 2);
+            let target = Target::new(&engine, 2 * model.group(group).unwrap().element_count(), 2);
             // SAFETY: all memory lives until the stream was waited for.
             unsafe { resident.decompress(target.dst, target.bytes, status, stream) }.unwrap();
             engine.synchronise(stream);
@@ -590,13 +596,13 @@ fn damaged_images_cause_no_stray_access() {
     for name in ["tiny", "edge"] {
         let model = open(name);
         for group in 0..model.groups().len() {
-            let n = model.groups()[group].element_count();
+            let n = model.group(group).unwrap().element_count();
             if n == 0 || n > 100_000 {
                 continue;
             }
-            let layout = image::Layout::of(&model.groups()[group]).unwrap();
+            let layout = image::Layout::of(model.group(group).unwrap()).unwrap();
             let mut good = vec![0; layout.image_bytes as usize];
-            image::write_image(&model, group, &mut good, 1).unwrap();
+            model.group(group).unwrap().write_image(&mut good, 1).unwrap();
             for round in 0..12 {
                 let mut bad = good.clone();
                 let from = [layout.table, layout.starts, layout.lanes, layout.code][round % 4] as usize;
@@ -612,7 +618,7 @@ fn damaged_images_cause_no_stray_access() {
                 let target = Target::new(&engine, 2 * n, 2 * (round as u64 % 8));
                 // SAFETY: all memory lives until the stream was waited for.
                 unsafe {
-                    let resident = device.bind(&model, group, at, layout.image_bytes).unwrap();
+                    let resident = device.bind(model.group(group).unwrap(), at, layout.image_bytes).unwrap();
                     resident.decompress(target.dst, target.bytes, status, stream).unwrap();
                 }
                 engine.synchronise(stream);

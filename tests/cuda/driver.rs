@@ -19,7 +19,7 @@ fn refusal(options: &DeviceOptions) -> Error {
     Device::open(0, options).err().expect("there is no such driver")
 }
 
-/// A library with these functions and no others.
+/// Builds a library with these functions and no others.
 fn small_library(folder: &Path, name: &str, source: &str) -> PathBuf {
     let path = folder.join(name);
     let c = folder.join("small.c");
@@ -249,10 +249,10 @@ fn a_call_takes_the_host_less_than_five_microseconds() {
     let folder = tempfile::tempdir().unwrap();
     let device = Device::open(0, &options(&small_library(folder.path(), "idle.so", IDLE))).unwrap();
     let model = df11::Model::open(support::golden::model("block"), &Default::default()).unwrap();
-    let group = (0..model.groups().len()).max_by_key(|&g| model.groups()[g].tensors().len()).unwrap();
-    let layout = df11::internals::cuda::image::Layout::of(&model.groups()[group]).unwrap();
+    let group = (0..model.groups().len()).max_by_key(|&g| model.group(g).unwrap().tensors().len()).unwrap();
+    let layout = df11::internals::cuda::image::Layout::of(model.group(group).unwrap()).unwrap();
     // SAFETY: this driver touches no memory.
-    let resident = unsafe { device.bind(&model, group, 1 << 20, layout.image_bytes) }.unwrap();
+    let resident = unsafe { device.bind(model.group(group).unwrap(), 1 << 20, layout.image_bytes) }.unwrap();
     let (stream, dst, whole) = (df11::cuda::Stream::from_raw(std::ptr::without_provenance_mut(64)), 1 << 40, u64::MAX);
     let ends = resident.ends().len() as u64;
     let dsts: Vec<u64> = (0..ends).map(|i| dst + (i << 32)).collect();

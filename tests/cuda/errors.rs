@@ -5,13 +5,13 @@ use crate::support;
 
 use df11::cuda::{self, Device, Resident, Staging, Stream};
 use df11::internals::cuda::image::{Head, Layout};
-use df11::{Error, Model, OpenOptions, Status};
+use df11::{Error, Model, Status};
 use std::collections::BTreeMap;
 use support::engine::{self, Emulator, Engine};
 use support::golden;
 
 fn tiny(read: bool) -> Model {
-    Model::open(golden::model("tiny"), &OpenOptions { read, ..Default::default() }).unwrap()
+    crate::support::files::open(golden::model("tiny"), read).unwrap()
 }
 
 #[test]
@@ -19,19 +19,21 @@ fn every_wrong_argument_is_refused_before_anything_is_called() {
     let emulator = Emulator::new();
     let engine = emulator.engine(0);
     let (device, stream, model) = (emulator.open(0), engine.stream(), tiny(false));
-    let layout = Layout::of(&model.groups()[0]).unwrap();
+    let layout = Layout::of(model.group(0).unwrap()).unwrap();
     let (n, bytes) = (layout.weights, layout.image_bytes);
     let (image, dst) = (engine.alloc(bytes + 256), engine.alloc(2 * n + 4096));
     // SAFETY: what is refused touches nothing; the rest lives until the stream was waited for.
     unsafe {
-        let resident = device.upload(&model, 0, image, bytes, stream, None).unwrap();
+        let resident = device.upload(model.group(0).unwrap(), image, bytes, stream, None).unwrap();
         engine.synchronise(stream);
         let ends = resident.ends().len();
         let whole = 2 * n;
         let mut staging = vec![0u8; 8192];
         let mut staged = |at: bool, bytes: usize| {
             let memory = if at { staging.as_mut_ptr().cast() } else { std::ptr::null_mut() };
-            device.upload(&model, 0, image, layout.image_bytes, stream, Some(Staging::new(memory, bytes))).map(drop)
+            device
+                .upload(model.group(0).unwrap(), image, layout.image_bytes, stream, Some(Staging::new(memory, bytes)))
+                .map(drop)
         };
         use Status::*;
         let null = staged(false, 8192);
@@ -42,14 +44,15 @@ fn every_wrong_argument_is_refused_before_anything_is_called() {
         let batch = |residents: &[&Resident], dst: u64, bytes: u64, status: u64| {
             cuda::decompress_batch(residents, &[dst], &[bytes], status, stream)
         };
-        let upload =
-            |group: usize, at: u64, bytes: u64| device.upload(&model, group, at, bytes, stream, None).map(drop);
-        let bind = |group: usize, at: u64, bytes: u64| device.bind(&model, group, at, bytes).map(drop);
+        let group = model.group(0).unwrap();
+        let upload = |at: u64, bytes: u64| device.upload(group, at, bytes, stream, None).map(drop);
+        let bind = |at: u64, bytes: u64| device.bind(group, at, bytes).map(drop);
         // What is meant, and what to do.
         let of_tensor = resident.decompress_tensors(&vec![dst; ends], &vec![1; ends], 0, stream).unwrap_err();
         let of_group = cuda::decompress_batch(&[&resident; 2], &[dst, dst + 1], &[whole; 2], 0, stream).unwrap_err();
-        let of_image = device.upload(&model, 0, image, bytes - 1, stream, None).map(drop).unwrap_err();
-        let of_head = device.bind_image(&Head::of(&model.groups()[0]).unwrap().bytes()[..300], image, bytes).map(drop);
+        let of_image = device.upload(model.group(0).unwrap(), image, bytes - 1, stream, None).map(drop).unwrap_err();
+        let of_head =
+            device.bind_image(&Head::of(model.group(0).unwrap()).unwrap().bytes()[..300], image, bytes).map(drop);
         for (error, text) in [
             (of_tensor, "the destination of tensor 0 holds 1 bytes"),
             (of_group, "the destination of group 1 is not aligned to 2 bytes"),
@@ -91,15 +94,13 @@ fn every_wrong_argument_is_refused_before_anything_is_called() {
                 (batch(&[&resident], dst, whole - 1, 0), BufferTooSmall, any),
                 (batch(&[&resident], dst, whole, 2), Misaligned, any),
                 (batch(&[&resident], dst, whole, u64::MAX - 3), InvalidArgument, any),
-                (upload(9, image, bytes), NotFound, any),
-                (upload(0, 0, bytes), InvalidArgument, any),
-                (upload(0, image + 128, bytes), Misaligned, any),
-                (upload(0, image, bytes - 1), BufferTooSmall, any),
-                (bind(9, image, bytes), NotFound, any),
-                (bind(0, 0, bytes), InvalidArgument, any),
-                (bind(0, image + 16, bytes), Misaligned, any),
-                (bind(0, image, bytes - 1), BufferTooSmall, any),
-                (bind(0, u64::MAX - 255, bytes), InvalidArgument, any),
+                (upload(0, bytes), InvalidArgument, any),
+                (upload(image + 128, bytes), Misaligned, any),
+                (upload(image, bytes - 1), BufferTooSmall, any),
+                (bind(0, bytes), InvalidArgument, any),
+                (bind(image + 16, bytes), Misaligned, any),
+                (bind(image, bytes - 1), BufferTooSmall, any),
+                (bind(u64::MAX - 255, bytes), InvalidArgument, any),
                 (null, InvalidArgument, any),
                 (small, BufferTooSmall, |e: &Error| e.to_string().starts_with("the staging memory holds 4095 bytes")),
                 // Nothing to do is done.
@@ -212,7 +213,7 @@ fn with_bench(read: bool, work: impl FnOnce(&Bench, &Device, &Model)) {
     let emulator = Emulator::new();
     let engine = emulator.engine(0);
     let (device, model, stream) = (emulator.open(0), tiny(read), engine.stream());
-    let layout = Layout::of(&model.groups()[0]).unwrap();
+    let layout = Layout::of(model.group(0).unwrap()).unwrap();
     let bench = Bench {
         emulator: &emulator,
         engine: &engine,
@@ -233,14 +234,14 @@ fn uploads_survive_every_failure_of_the_driver() {
             let quiet = ["cuThreadExchangeStreamCaptureMode", "cuEventDestroy_v2", "cuEventSynchronize"];
             inject(b.emulator, "upload", &quiet, cuda_status, || {
                 // SAFETY: model and memory outlive the stream's work.
-                unsafe { device.upload(model, 0, b.image, b.bytes, b.stream, None) }.map(drop)
+                unsafe { device.upload(model.group(0).unwrap(), b.image, b.bytes, b.stream, None) }.map(drop)
             });
             let mut memory = vec![0u8; 4096];
             inject(b.emulator, "staged", &quiet, cuda_status, || {
                 // SAFETY: as above.
                 unsafe {
                     let staging = Staging::new(memory.as_mut_ptr().cast(), memory.len());
-                    device.upload(model, 0, b.image, b.bytes, b.stream, Some(staging)).map(drop)
+                    device.upload(model.group(0).unwrap(), b.image, b.bytes, b.stream, Some(staging)).map(drop)
                 }
             });
         });
@@ -251,7 +252,7 @@ fn uploads_survive_every_failure_of_the_driver() {
 fn decodes_survive_every_failure_of_the_driver() {
     with_bench(false, |b, device, model| {
         // SAFETY: all memory outlives the stream's work.
-        let resident = unsafe { device.upload(model, 0, b.image, b.bytes, b.stream, None) }.unwrap();
+        let resident = unsafe { device.upload(model.group(0).unwrap(), b.image, b.bytes, b.stream, None) }.unwrap();
         b.engine.synchronise(b.stream);
         let whole = 2 * b.weights;
         // SAFETY: as above.

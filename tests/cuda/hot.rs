@@ -22,7 +22,7 @@ use support::alone::alone;
 use support::engine::{self, Emulator};
 use support::golden;
 
-/// A resident of the C ABI, with its model and its device: the image is there already.
+/// Makes a resident of the C ABI, with its model and its device, of an image that is there already.
 fn through_c(emulator: &Emulator, image: u64, bytes: u64) -> (*mut df11_model, *mut df11_device, *mut df11_resident) {
     let text = |path: &std::path::Path| CString::new(path.to_str().unwrap()).unwrap();
     let (path, libcuda) = (text(&golden::model("sharded")), text(emulator.path()));
@@ -50,10 +50,10 @@ fn a_decode_allocates_nothing_and_only_launches() {
     let engine = emulator.engine(0);
     let (device, stream) = (emulator.open(0), engine.stream());
     let model = Model::open(golden::model("sharded"), &OpenOptions::default()).unwrap();
-    let layout = Layout::of(&model.groups()[0]).unwrap();
+    let layout = Layout::of(model.group(0).unwrap()).unwrap();
     let (image, dst) = (engine.alloc(layout.image_bytes), engine.alloc(2 * layout.weights + 1024));
     // SAFETY: all memory outlives the stream's work.
-    let resident = unsafe { device.upload(&model, 0, image, layout.image_bytes, stream, None) }.unwrap();
+    let resident = unsafe { device.upload(model.group(0).unwrap(), image, layout.image_bytes, stream, None) }.unwrap();
     engine.synchronise(stream);
     let whole = 2 * layout.weights;
     let ends = resident.ends();

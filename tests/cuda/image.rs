@@ -15,11 +15,11 @@ use support::{check, files, golden, weights};
 /// A byte that no section is full of.
 const CANARY: u8 = 0xa7;
 
-/// The image of a group, made at once, with guards around it.
+/// Writes the image of a group at once, with guards around it.
 fn write(model: &Model, group: usize, threads: usize) -> Result<Vec<u8>, Error> {
-    let bytes = Layout::of(&model.groups()[group])?.image_bytes as usize;
+    let bytes = Layout::of(model.group(group).unwrap())?.image_bytes as usize;
     let mut memory = vec![CANARY; bytes + 100];
-    let result = image::write_image(model, group, &mut memory[50..], threads);
+    let result = model.group(group).unwrap().write_image(&mut memory[50..], threads);
     assert!(memory[..50].iter().chain(&memory[50 + bytes..]).all(|&b| b == CANARY), "wrote outside");
     memory.truncate(50 + bytes);
     memory.drain(..50);
@@ -29,19 +29,19 @@ fn write(model: &Model, group: usize, threads: usize) -> Result<Vec<u8>, Error> 
     result.map(|()| memory)
 }
 
-/// The image of a group, made in parts: the last part first.
+/// Writes the image of a group in parts, the last part first.
 fn write_parts(model: &Model, group: usize, parts: u64) -> Result<Vec<u8>, Error> {
-    let bytes = Layout::of(&model.groups()[group])?.image_bytes;
+    let bytes = Layout::of(model.group(group).unwrap())?.image_bytes;
     let mut memory = vec![CANARY; bytes as usize];
     for part in (0..parts).rev() {
         // SAFETY: the memory is as large as is said, and nobody else's.
-        unsafe { image::write_image_part(model, group, memory.as_mut_ptr(), bytes, part, parts) }?;
+        unsafe { model.group(group).unwrap().write_image_part(memory.as_mut_ptr(), bytes, part, parts) }?;
     }
     Ok(memory)
 }
 
-/// All behind the head of a group's image, from what is in the file.
-fn expected(group: &Group, code: &[u8], sign_mantissa: &[u8]) -> Vec<u8> {
+/// All after the head of a group's image, from what is in the file.
+fn expected(group: Group, code: &[u8], sign_mantissa: &[u8]) -> Vec<u8> {
     let weights = sign_mantissa.len();
     let (tiles, lanes) = (weights.div_ceil(3328), weights.div_ceil(104));
     let mut starts = Vec::new();
@@ -57,7 +57,7 @@ fn expected(group: &Group, code: &[u8], sign_mantissa: &[u8]) -> Vec<u8> {
         if weight % 104 == 0 {
             at_lanes.extend((bit as u16).to_le_bytes());
         }
-        bit += group.codes().first(window(bit)).expect("a code").len as usize;
+        bit += df11::internals::format::codes(group).first(window(bit)).expect("a code").len as usize;
     }
     starts.extend((code.len().div_ceil(16) as u32).to_le_bytes());
     assert_eq!(at_lanes.len(), 2 * lanes);
@@ -81,7 +81,7 @@ fn expected(group: &Group, code: &[u8], sign_mantissa: &[u8]) -> Vec<u8> {
 
 /// Everything about the image of a good group. Returns it.
 fn check_group(what: &str, model: &Model, number: usize, code: &[u8], sign_mantissa: &[u8]) -> Vec<u8> {
-    let group = &model.groups()[number];
+    let group = model.group(number).unwrap();
     let layout = Layout::of(group).unwrap();
     let written = write(model, number, 1).unwrap_or_else(|e| panic!("{what}: {e}"));
     let head = Head::parse(&written).unwrap_or_else(|e| panic!("{what}: {e}"));
@@ -93,7 +93,7 @@ fn check_group(what: &str, model: &Model, number: usize, code: &[u8], sign_manti
     let body = expected(group, code, sign_mantissa);
     assert!(written[layout.head_bytes() as usize..] == body, "{what}: the body differs");
 
-    let want = naive::decode(group.codes(), code, 0, sign_mantissa).unwrap().0;
+    let want = naive::decode(df11::internals::format::codes(group), code, 0, sign_mantissa).unwrap().0;
     let n = want.len();
     let all = image::decode(&written, 0, n as u64).unwrap();
     assert!(all.good, "{what}");
@@ -106,7 +106,7 @@ fn check_group(what: &str, model: &Model, number: usize, code: &[u8], sign_manti
     written
 }
 
-/// A group in memory and in a file that is read, and its image by every way.
+/// Checks a group in memory and in a file that is read, and its image by every way.
 fn check_encoded(what: &str, encoded: &Encoded, lead: usize) -> Vec<u8> {
     // A tensor in front, so that no member begins at an aligned byte.
     let mut tensors = encoder::group_tensors("g", encoded);
@@ -115,7 +115,7 @@ fn check_encoded(what: &str, encoded: &Encoded, lead: usize) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     std::fs::write(&path, &file).unwrap();
-    let read = Model::open(&path, &OpenOptions { read: true, ..Default::default() }).unwrap();
+    let read = Model::open(&path, &OpenOptions::new()).unwrap();
     let memory = Model::from_bytes(file, &OpenOptions::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
     let written = check_group(what, &memory, 0, &encoded.encoded_exponent, &encoded.sign_mantissa);
     assert!(write(&read, 0, 1).unwrap() == written, "{what}: read");
@@ -132,8 +132,8 @@ fn every_group_of_the_reference() {
     for name in golden::NAMES {
         let raw = golden::raw(name);
         for read in [false, true] {
-            let model = Model::open(golden::model(name), &OpenOptions { read, ..Default::default() }).unwrap();
-            for (number, group) in model.groups().iter().enumerate() {
+            let model = crate::support::files::open(golden::model(name), read).unwrap();
+            for (number, group) in model.groups().enumerate() {
                 let member = |m: &str| &raw[&format!("{}.{m}", group.name())][..];
                 let what = format!("{name}: {}", group.name());
                 let written = check_group(&what, &model, number, member("encoded_exponent"), member("sign_mantissa"));
@@ -202,7 +202,7 @@ fn groups_at_the_edges_of_the_format() {
     let e = encoder::encode_with_codes(&[same(101, 7000), same(102, 3000)].concat(), &[], &long);
     assert_eq!(e.encoded_exponent.len(), 40_000);
     check_encoded("32-bit codes", &e, 4);
-    // And here and there one, so that lanes stop and go on.
+    // And here and there one, so that lanes stop and continue.
     let mut random = Random::new(5);
     let some: Vec<u16> = (0..60_000).map(|_| (100 + (random.below(40) == 0) as u16) << 7).collect();
     check_encoded("some 32-bit codes", &encoder::encode_with_codes(&some, &[], &long), 5);
@@ -221,7 +221,7 @@ fn groups_at_the_edges_of_the_format() {
     }
 }
 
-/// A prefix code of some exponents, complete or not, with lengths up to 32: leaves are split at random, and words left out.
+/// Makes a prefix code of some exponents, complete or not, with lengths up to 32: leaves are split at random, and words left out.
 fn random_codes(random: &mut Random) -> Codes {
     let most = [4, 30, 238][random.below(3) as usize];
     let most = 2 + random.below(most) as usize;
@@ -246,7 +246,7 @@ fn random_codes(random: &mut Random) -> Codes {
         words.swap_remove(at);
         words.extend([0, 1].map(|bit| Word { bits: bits << 1 | bit, len: len + 1 }));
     }
-    // Any order, for exponents are no matter; the end of data is one of them.
+    // Any order, because exponents do not matter; the end of data is one of them.
     for i in (1..words.len()).rev() {
         words.swap(i, random.below(i as u64 + 1) as usize);
     }
@@ -279,10 +279,10 @@ fn random_codes_of_every_shape() {
         let file = encoder::safetensors(&encoder::group_tensors("g", &e), None);
         // Some have more rows than a file can hold.
         let Ok(model) = Model::from_bytes(file, &OpenOptions::default()) else { continue };
-        let group = &model.groups()[0];
+        let group = model.group(0).unwrap();
         // Where words are missing, leftovers in the rows can hide others. No compressor writes such.
         let is_known = |&(symbol, word): &(u8, Word)| {
-            let found = group.codes().first(word.bits << (32 - word.len));
+            let found = df11::internals::format::codes(group).first(word.bits << (32 - word.len));
             found.is_some_and(|c| (c.symbol, c.len as u32) == (symbol, word.len))
         };
         if !known.iter().all(is_known) {
@@ -291,7 +291,7 @@ fn random_codes_of_every_shape() {
         let written = check_group(&format!("round {round}"), &model, 0, &e.encoded_exponent, &e.sign_mantissa);
         assert!(write_parts(&model, 0, 1 + round % 7).unwrap() == written, "round {round}");
         good += 1;
-        long += (group.codes().longest() > 11) as u32;
+        long += (df11::internals::format::codes(group).longest() > 11) as u32;
     }
     assert!(good > 60 && long > 20, "{good} groups, {long} with second-level tables");
 }
@@ -368,7 +368,7 @@ fn lies_are_found() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         std::fs::write(&path, encoder::safetensors(&encoder::group_tensors("g", e), None)).unwrap();
-        (Model::open(&path, &OpenOptions { read, ..Default::default() }).unwrap(), folder)
+        (crate::support::files::open(&path, read).unwrap(), folder)
     };
     let refused = |e: &Encoded, member: &str, what: &str| {
         for read in [false, true] {
@@ -384,10 +384,11 @@ fn lies_are_found() {
                 assert!(text.contains("at byte"), "{what}: {text}");
             }
             // A part that fails leaves an index that no lane fits.
-            let bytes = Layout::of(&model.groups()[0]).unwrap().image_bytes;
+            let bytes = Layout::of(model.group(0).unwrap()).unwrap().image_bytes;
             let mut memory = vec![0; bytes as usize];
             // SAFETY: the memory is as large as is said.
-            let mut part = |part| unsafe { image::write_image_part(&model, 0, memory.as_mut_ptr(), bytes, part, 4) };
+            let mut part =
+                |part| unsafe { model.group(0).unwrap().write_image_part(memory.as_mut_ptr(), bytes, part, 4) };
             let results: Vec<bool> = (0..4).map(|i| part(i).is_ok()).collect();
             assert!(results.contains(&false), "{what}");
             match image::decode(&memory, 0, 300_000) {
@@ -429,10 +430,10 @@ fn lies_are_found() {
         e.encoded_exponent[at] ^= 1 << random.below(8);
         let (model, _folder) = model(&e, false);
         let mut host = vec![half::bf16::ZERO; 300_000];
-        let decoded = df11::internals::host::verify(&model, 0, 1);
+        let decoded = model.group(0).unwrap().verify(1);
         match write(&model, 0, 1) {
             Ok(written) => {
-                df11::internals::host::decompress(&model, 0, 0, &mut host, &Default::default()).unwrap();
+                model.group(0).unwrap().decompress(0, &mut host, &Default::default()).unwrap();
                 let weights = image::decode(&written, 0, 300_000).unwrap();
                 assert!(weights.good && host.iter().map(|w| w.to_bits()).eq(weights.weights), "round {round}");
             }
@@ -454,10 +455,10 @@ fn hostile_files_that_open() {
         let path = entry.unwrap().path();
         let Ok(model) = Model::open(&path, &OpenOptions::default()) else { continue };
         for number in 0..model.groups().len() {
-            let n = model.groups()[number].element_count() as usize;
+            let n = model.group(number).unwrap().element_count() as usize;
             let mut weights = vec![half::bf16::ZERO; n];
-            let decoded = df11::internals::host::decompress(&model, number, 0, &mut weights, &Default::default());
-            let verified = df11::internals::host::verify(&model, number, 1);
+            let decoded = model.group(number).unwrap().decompress(0, &mut weights, &Default::default());
+            let verified = model.group(number).unwrap().verify(1);
             match write(&model, number, 1) {
                 Ok(image) => {
                     let from_image = image::decode(&image, 0, n as u64).unwrap();
@@ -484,7 +485,7 @@ fn a_file_cut_short_while_it_is_open() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     std::fs::write(&path, &file).unwrap();
-    let model = Model::open(&path, &OpenOptions { read: true, ..Default::default() }).unwrap();
+    let model = Model::open(&path, &OpenOptions::new()).unwrap();
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(file.len() as u64 / 2).unwrap();
     let error = write(&model, 0, 1).unwrap_err();
     assert!(error.status() == Status::Corrupt && error.to_string().contains("shorter"), "{error}");
@@ -497,15 +498,14 @@ fn mistakes() {
     let model =
         Model::from_bytes(encoder::safetensors(&encoder::group_tensors("g", &e), None), &OpenOptions::default())
             .unwrap();
-    let bytes = Layout::of(&model.groups()[0]).unwrap().image_bytes;
+    let bytes = Layout::of(model.group(0).unwrap()).unwrap().image_bytes;
     let mut memory = vec![CANARY; bytes as usize];
-    let error = image::write_image(&model, 1, &mut memory, 1).unwrap_err();
-    assert_eq!(error.status(), Status::NotFound);
-    let error = image::write_image(&model, 0, &mut memory[1..], 1).unwrap_err();
+    let error = model.group(0).unwrap().write_image(&mut memory[1..], 1).unwrap_err();
     assert!(matches!(error, Error::BufferTooSmall { needed, given, .. } if needed == bytes && given == bytes - 1));
     for (part, parts) in [(0, 0), (1, 1), (7, 7), (u64::MAX, 3)] {
         // SAFETY: the memory is as large as is said.
-        let error = unsafe { image::write_image_part(&model, 0, memory.as_mut_ptr(), bytes, part, parts) }.unwrap_err();
+        let error =
+            unsafe { model.group(0).unwrap().write_image_part(memory.as_mut_ptr(), bytes, part, parts) }.unwrap_err();
         assert_eq!(error.status(), Status::InvalidArgument, "{part} of {parts}");
     }
     assert!(memory.iter().all(|&b| b == CANARY), "a mistake wrote something");

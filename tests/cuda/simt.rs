@@ -26,9 +26,9 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir(
 
 /// Writes what `check` reads of one group: its image, gaps, positions and weights.
 fn write_case(name: &str, model: &Model, group: usize, gaps: &[u8], positions: &[u8]) -> PathBuf {
-    let info = &model.groups()[group];
+    let info = model.group(group).unwrap();
     let mut image = vec![0; Layout::of(info).unwrap().image_bytes as usize];
-    image::write_image(model, group, &mut image, 1).unwrap_or_else(|e| panic!("{name}: {e}"));
+    model.group(group).unwrap().write_image(&mut image, 1).unwrap_or_else(|e| panic!("{name}: {e}"));
     let want = image::decode(&image, 0, info.element_count()).unwrap();
     assert!(want.good, "{name}");
     let mut bytes = Vec::new();
@@ -56,7 +56,7 @@ static GOLDEN: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
     for name in golden::NAMES {
         let model = Model::open(golden::model(name), &OpenOptions::default()).unwrap();
         let raw = golden::raw(name);
-        for (number, group) in model.groups().iter().enumerate() {
+        for (number, group) in model.groups().enumerate() {
             let member = |member: &str| &raw[&format!("{}.{member}", group.name())];
             let case = format!("{name}_{number}");
             cases.push(write_case(&case, &model, number, member("gaps"), member("output_positions")));
@@ -114,7 +114,7 @@ fn compile(options: &[&str], source: &str, out: &Path) {
     assert!(output.status.success(), "{options:?}\n{}", text(&output));
 }
 
-/// The checking program, instrumented.
+/// Builds the checking program, instrumented.
 fn build(name: &str, sanitizers: &str) -> PathBuf {
     let at = |suffix: &str| FOLDER.path().join(format!("{name}{suffix}"));
     let sanitize = format!("-fsanitize={sanitizers}");

@@ -18,7 +18,7 @@ use support::golden;
 use support::target::{Target, upload, want};
 
 fn open(read: bool) -> Model {
-    Model::open(golden::model("sharded"), &OpenOptions { read, ..Default::default() }).unwrap()
+    crate::support::files::open(golden::model("sharded"), read).unwrap()
 }
 
 /// Calls whose name has one of these words in it.
@@ -36,13 +36,13 @@ fn uploads_allocate_nothing_and_binding_calls_nothing() {
     let emulator = Emulator::new();
     let engine = emulator.engine(0);
     let (device, stream) = (emulator.open(0), engine.stream());
-    let layout = image::Layout::of(&open(false).groups()[0]).unwrap();
+    let layout = image::Layout::of(open(false).group(0).unwrap()).unwrap();
     let (at, bytes) = (engine.alloc(layout.image_bytes), layout.image_bytes);
     for read in [false, true] {
         let model = open(read);
         // SAFETY: model and memory live until the stream was waited for.
         let (resident, calls) =
-            emulator.calls_of(|| unsafe { device.upload(&model, 0, at, bytes, stream, None).unwrap() });
+            emulator.calls_of(|| unsafe { device.upload(model.group(0).unwrap(), at, bytes, stream, None).unwrap() });
         assert!(calls.contains_key("cuMemcpyHtoDAsync_v2"), "{calls:?}");
         assert_eq!(of(&calls, &MEMORY), [""; 0], "read: {read}");
         assert_eq!(of(&calls, &WAITING).is_empty(), !read, "read: {read}, {calls:?}");
@@ -52,7 +52,7 @@ fn uploads_allocate_nothing_and_binding_calls_nothing() {
         let ((), calls) = emulator.calls_of(|| {
             // SAFETY: as above.
             unsafe {
-                drop(device.bind(&model, 0, at, bytes).unwrap());
+                drop(device.bind(model.group(0).unwrap(), at, bytes).unwrap());
                 drop(device.bind_image(&head, at, bytes).unwrap());
             }
             image::Head::parse(&head).unwrap();
@@ -81,8 +81,8 @@ fn a_staged_upload_is_done_with_the_model() {
     unsafe {
         assert_eq!(df11_device_open(0, &options, &mut device, null_mut()), 0);
         for group in 0..reference.groups().len() {
-            let mut image = vec![0; image::Layout::of(&reference.groups()[group]).unwrap().image_bytes as usize];
-            image::write_image(&reference, group, &mut image, 1).unwrap();
+            let mut image = vec![0; image::Layout::of(reference.group(group).unwrap()).unwrap().image_bytes as usize];
+            reference.group(group).unwrap().write_image(&mut image, 1).unwrap();
             let (at, bytes, mut model) = (engine.alloc(image.len() as u64), image.len(), null_mut());
             let (data, handle) = (file.as_ptr().cast(), stream.raw().cast());
             assert_eq!(df11_model_open_memory(data, file.len(), null(), &mut model, null_mut()), 0);
@@ -132,8 +132,8 @@ fn streams_that_cannot_be_used() {
     let uploads = |stream| unsafe {
         let staging = Staging::new(memory.as_mut_ptr().cast(), memory.len());
         [
-            device.upload(&model, 0, at, bytes, stream, None).map(drop),
-            device.upload(&model, 0, at, bytes, stream, Some(staging)).map(drop),
+            device.upload(model.group(0).unwrap(), at, bytes, stream, None).map(drop),
+            device.upload(model.group(0).unwrap(), at, bytes, stream, Some(staging)).map(drop),
         ]
     };
     let mut uploads = uploads;
@@ -181,9 +181,9 @@ fn groups_that_no_device_can_decode() {
         split_positions: Vec::new(),
     };
     let model = Model::from_bytes(safetensors(&group_tensors("g", &group), None), &OpenOptions::default()).unwrap();
-    df11::internals::host::verify(&model, 0, 1).unwrap();
+    model.group(0).unwrap().verify(1).unwrap();
     let mut weights = vec![half::bf16::ZERO; n as usize];
-    df11::internals::host::decompress(&model, 0, 0, &mut weights, &Default::default()).unwrap();
+    model.group(0).unwrap().decompress(0, &mut weights, &Default::default()).unwrap();
     let bits = |i: usize| (i as u16 & 0x80) << 8 | (exponent as u16) << 7 | i as u16 & 0x7f;
     assert!(weights.iter().enumerate().all(|(i, w)| w.to_bits() == bits(i)));
 
@@ -195,10 +195,10 @@ fn groups_that_no_device_can_decode() {
     // SAFETY: what is refused touches nothing.
     let refused = unsafe {
         [
-            image::Layout::of(&model.groups()[0]).map(drop),
-            image::write_image(&model, 0, &mut room, 1),
-            device.bind(&model, 0, at, 1 << 20).map(drop),
-            device.upload(&model, 0, at, 1 << 20, stream, None).map(drop),
+            image::Layout::of(model.group(0).unwrap()).map(drop),
+            model.group(0).unwrap().write_image(&mut room, 1),
+            device.bind(model.group(0).unwrap(), at, 1 << 20).map(drop),
+            device.upload(model.group(0).unwrap(), at, 1 << 20, stream, None).map(drop),
         ]
     };
     for refused in refused {

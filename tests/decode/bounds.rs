@@ -1,18 +1,17 @@
-//! What lies outside the buffers: a run's memory ends at pages that may not be touched.
+//! Reads and writes out of bounds: the buffers of a run end at pages that must not be touched.
 
-use df11::internals::host::{self, DecodeOptions};
 use df11::internals::huffman::code::{Code, CodeTable};
-use df11::internals::huffman::decode::{self, Fault, Feed, LANES, Run};
+use df11::internals::huffman::decode::{self, Fault, Feed, MOST_LANES, Run};
 use df11::internals::huffman::naive;
 use df11::internals::huffman::table::MultiTable;
-use df11::{Model, OpenOptions};
+use df11::{DecodeOptions, Model, OpenOptions};
 
 use super::support::guarded::{Guarded, Side};
 use super::support::weights::{self, Random};
 use super::support::{check, encoder, files};
 use super::{Case, random_codes, variants};
 
-/// A run in memory that ends at forbidden pages, and what should become of it.
+/// A run whose buffers end at forbidden pages, and its expected result.
 struct Trial {
     run: Run,
     _code: Guarded<u8>,
@@ -34,7 +33,7 @@ unsafe impl Feed for Trials<'_> {
     type Error = (usize, Fault);
 
     fn next(&mut self, lane: usize) -> Result<Option<Run>, Self::Error> {
-        assert!(lane < LANES);
+        assert!(lane < MOST_LANES);
         self.next += 1;
         Ok(self.trials.get(self.next - 1).map(|t| t.run))
     }
@@ -44,7 +43,7 @@ unsafe impl Feed for Trials<'_> {
     }
 }
 
-/// Bits for a run: codes of the table, anything, or one thing over and over.
+/// Returns bits for a run: codes of the table, random bits, or one byte repeated.
 fn bytes(codes: &[Code], len: usize, random: &mut Random) -> Vec<u8> {
     match random.below(6) {
         0 => (0..len).map(|_| random.bits() as u8).collect(),
@@ -241,16 +240,16 @@ fn a_whole_file_right_before_a_forbidden_page() {
             }
             let model = Model::from_bytes(Bytes(file), &OpenOptions::default()).unwrap();
             for variant in variants() {
-                let options = DecodeOptions { threads: 1, variant: Some(variant) };
+                let options = DecodeOptions::new().threads(1).variant(variant);
                 case.range((last, &model), 0, n, 0, &options);
                 case.range((last, &model), n / 2, n - n / 2, 0, &options);
             }
-            host::verify(&model, 0, 1).unwrap();
+            model.group(0).unwrap().verify(1).unwrap();
         }
     }
 }
 
-/// A file that holds its tensors in the order given.
+/// Returns a file with its tensors in the given order.
 fn in_order(tensors: &[encoder::Tensor]) -> Vec<u8> {
     let (mut header, mut payload) = (String::from("{"), Vec::new());
     for (i, (name, dtype, shape, data)) in tensors.iter().enumerate() {

@@ -1,7 +1,6 @@
-//! What is encoded: every size, every distribution of exponents, codes of every length.
+//! Weights of every number and every distribution of exponents, and codes of every length.
 
-use df11::Status;
-use df11::internals::host::{self, DecodeOptions};
+use df11::{DecodeOptions, Status};
 use half::bf16;
 
 use super::support::weights::{self};
@@ -43,12 +42,12 @@ fn a_group_may_have_no_weights() {
         encoded.output_positions = positions;
         let case = Case::new("no weights", vec![], encoded);
         for model in case.models() {
-            variants().for_each(|v| case.range(model, 0, 0, 3, &DecodeOptions { threads: 2, variant: Some(v) }));
-            host::verify(model.1, 0, 4).unwrap();
+            variants().for_each(|v| case.range(model, 0, 0, 3, &DecodeOptions::new().threads(2).variant(v)));
+            model.1.group(0).unwrap().verify(4).unwrap();
         }
         // Not one of them is there.
         let mut one = [bf16::ZERO];
-        let error = host::decompress(&case.memory, 0, 0, &mut one, &DecodeOptions::default()).unwrap_err();
+        let error = case.memory.group(0).unwrap().decompress(0, &mut one, &DecodeOptions::default()).unwrap_err();
         assert_eq!(error.status(), Status::InvalidArgument);
     }
 }

@@ -1,8 +1,8 @@
-//! Damaged streams: they fail, or decode as the naive decoder says.
+//! Damaged streams: each fails, or decodes to the weights of the naive decoder.
 
+use df11::DecodeOptions;
 use df11::Status;
-use df11::internals::host::{self, DecodeOptions};
-use df11::internals::huffman::decode::LANES;
+use df11::internals::huffman::decode::MOST_LANES;
 use df11::internals::huffman::naive;
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
@@ -12,10 +12,10 @@ use super::support::weights::{self, Random};
 use super::support::{check, files};
 use super::{Case, cycle, variants};
 
-/// Whether a whole decode of these code bytes should succeed, as far as the naive decoder can tell: the codes end in the
-/// last byte, and at the first weight of each block they are where its first gap says. Then also the weights.
+/// Returns the weights if a decode of all these code bytes should succeed, as far as the naive decoder can tell: the codes must end in
+/// the last byte, and the first code of each block must start where its first gap says.
 fn judge(case: &Case, code: &[u8]) -> Option<Vec<u16>> {
-    let codes = case.memory.groups()[0].codes();
+    let codes = df11::internals::format::codes(case.memory.group(0).unwrap());
     let (mut found, mut at) = (Vec::new(), 0);
     let positions = files::positions(&case.encoded.output_positions);
     for (k, block) in positions.windows(2).enumerate().filter(|(_, block)| block[0] < block[1]) {
@@ -53,7 +53,7 @@ fn damaged_streams_fail_or_decode_as_the_naive_decoder_says() {
         let case =
             Case::new(format!("round {round}"), weights.clone(), encoder::encode_with_codes(&weights, &[], codes));
         let mut code = case.encoded.encoded_exponent.clone();
-        assert!(code.len() <= LANES * 4096 && judge(&case, &code).is_some());
+        assert!(code.len() <= MOST_LANES * 4096 && judge(&case, &code).is_some());
         for _ in 0..1 + random.below(3) {
             let at = random.below(code.len() as u64) as usize;
             match random.below(3) {
@@ -72,8 +72,8 @@ fn damaged_streams_fail_or_decode_as_the_naive_decoder_says() {
         for (_, model) in damaged.models() {
             for variant in variants() {
                 let mut found = vec![bf16::ZERO; n];
-                let options = DecodeOptions { threads: 1, variant: Some(variant) };
-                match (host::decompress(model, 0, 0, &mut found, &options), &want) {
+                let options = DecodeOptions::new().threads(1).variant(variant);
+                match (model.group(0).unwrap().decompress(0, &mut found, &options), &want) {
                     (Ok(()), Some(want)) => {
                         assert!(found.reinterpret_cast() == &want[..], "round {round}")
                     }
@@ -83,7 +83,7 @@ fn damaged_streams_fail_or_decode_as_the_naive_decoder_says() {
                 }
             }
             // A walk of everything finds at least as much.
-            assert!(want.is_some() || host::verify(model, 0, 2).is_err(), "round {round}");
+            assert!(want.is_some() || model.group(0).unwrap().verify(2).is_err(), "round {round}");
         }
     }
     assert!(good > 30 && bad > 100, "{good} good, {bad} bad");
@@ -92,7 +92,7 @@ fn damaged_streams_fail_or_decode_as_the_naive_decoder_says() {
 #[test]
 fn damaged_streams_of_many_blocks_give_no_other_weights_than_the_naive_decoder() {
     let case = Case::of("trained-like", weights::trained_like(400_000, 12));
-    let codes = case.memory.groups()[0].codes();
+    let codes = df11::internals::format::codes(case.memory.group(0).unwrap());
     let mut random = Random::new(13);
     for round in 0..16 {
         let mut code = case.encoded.encoded_exponent.clone();
@@ -104,8 +104,8 @@ fn damaged_streams_of_many_blocks_give_no_other_weights_than_the_naive_decoder()
         for (_, model) in damaged.models() {
             for variant in variants() {
                 let mut found = vec![bf16::ZERO; case.weights.len()];
-                let options = DecodeOptions { threads: 1 + round % 2, variant: Some(variant) };
-                let result = host::decompress(model, 0, 0, &mut found, &options);
+                let options = DecodeOptions::new().threads(1 + round % 2).variant(variant);
+                let result = model.group(0).unwrap().decompress(0, &mut found, &options);
                 if result.is_ok() {
                     let (want, _) = naive.as_ref().unwrap_or_else(|_| panic!("round {round}: byte {at}"));
                     assert!(found.reinterpret_cast() == &want[..], "round {round}: byte {at}");

@@ -1,5 +1,5 @@
-//! Every decoder against the bit-by-bit one and against what was encoded: sizes, codes, ranges, destinations, threads,
-//! damaged streams, and what lies outside the buffers.
+//! Every decoder against the naive one and against what was encoded: sizes, codes, ranges, destinations, threads, damaged streams, and
+//! accesses out of bounds.
 
 #[cfg(unix)]
 mod bounds;
@@ -9,11 +9,10 @@ mod ranges;
 #[path = "../support/mod.rs"]
 mod support;
 
-use df11::internals::host::{self, DecodeOptions};
 use df11::internals::huffman::code::Code;
 use df11::internals::huffman::decode::Variant;
 use df11::internals::huffman::naive;
-use df11::{Model, OpenOptions};
+use df11::{DecodeOptions, Model, OpenOptions};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 use support::alloc::{self, Counting};
@@ -44,7 +43,7 @@ impl Case {
         let path = folder.path().join("model.safetensors");
         std::fs::write(&path, &file).unwrap();
         let said = |e: df11::Error| panic!("{what}: {e}");
-        let read = Model::open(&path, &OpenOptions { read: true, ..Default::default() }).unwrap_or_else(said);
+        let read = Model::open(&path, &OpenOptions::new()).unwrap_or_else(said);
         let memory = Model::from_bytes(file, &OpenOptions::default()).unwrap_or_else(said);
         Case { what, weights, encoded, memory, read }
     }
@@ -58,7 +57,7 @@ impl Case {
         [("in memory", &self.memory), ("read", &self.read)]
     }
 
-    /// Decodes a range into the middle of a larger buffer, `lead` weights behind its start, and looks at all of it.
+    /// Decodes a range into a larger buffer, `lead` weights after its start, and checks all of the buffer.
     fn range(&self, model: (&str, &Model), first: usize, count: usize, lead: usize, options: &DecodeOptions) {
         const CANARY: u16 = 0xa5c3;
         let mut buffer = vec![bf16::from_bits(CANARY); lead + count + 64];
@@ -67,41 +66,51 @@ impl Case {
             let variant = options.variant.map_or("default", Variant::name);
             format!("{}, {}, {variant} x{}, {first} + {count}, offset {lead}", self.what, model.0, options.threads)
         };
-        host::decompress(model.1, 0, first as u64, destination, options).unwrap_or_else(|e| panic!("{}: {e}", place()));
+        model
+            .1
+            .group(0)
+            .unwrap()
+            .decompress(first as u64, destination, options)
+            .unwrap_or_else(|e| panic!("{}: {e}", place()));
         let (before, rest) = buffer.reinterpret_cast().split_at(lead);
         let (found, after) = rest.split_at(count);
         assert!(found == &self.weights[first..first + count], "{}: wrong weights", place());
         assert!(before.iter().chain(after).all(|&w| w == CANARY), "{}: wrote outside", place());
     }
 
-    /// All of it, by the naive decoder and by all others, and every gap and position.
+    /// Decodes everything with the naive decoder and all others, and checks every gap and position.
     fn check(&self, threads: &[usize]) {
-        let group = &self.memory.groups()[0];
-        let naive = naive::decode(group.codes(), &self.encoded.encoded_exponent, 0, &self.encoded.sign_mantissa);
+        let group = self.memory.group(0).unwrap();
+        let naive = naive::decode(
+            df11::internals::format::codes(group),
+            &self.encoded.encoded_exponent,
+            0,
+            &self.encoded.sign_mantissa,
+        );
         let (found, end) = naive.unwrap_or_else(|k| panic!("{}: the naive decoder stops at weight {k}", self.what));
         assert!(found == self.weights, "{}: naive", self.what);
         assert_eq!(end.div_ceil(8), self.encoded.encoded_exponent.len(), "{}", self.what);
         for model in self.models() {
             for variant in variants() {
                 for &threads in threads {
-                    let options = DecodeOptions { threads, variant: Some(variant) };
+                    let options = DecodeOptions::new().threads(threads).variant(variant);
                     self.range(model, 0, self.weights.len(), 0, &options);
                 }
             }
             for &threads in threads {
-                host::verify(model.1, 0, threads).unwrap_or_else(|e| panic!("{}, {}: {e}", self.what, model.0));
+                model.1.group(0).unwrap().verify(threads).unwrap_or_else(|e| panic!("{}, {}: {e}", self.what, model.0));
             }
         }
     }
 }
 
-/// Weights of these exponents, over and over, with random signs and mantissas.
+/// Returns weights that repeat these exponents, with random signs and mantissas.
 fn cycle(exponents: &[u8], n: usize, seed: u64) -> Vec<u16> {
     let mut random = Random::new(seed);
     exponents.iter().cycle().take(n).map(|&e| random.bits() as u16 & 0x807f | (e as u16) << 7).collect()
 }
 
-/// A random prefix code, with holes, of which a symbol may have several words.
+/// Returns a random prefix code with holes. A symbol may have several words.
 fn random_codes(random: &mut Random) -> Vec<Code> {
     // Words are split in two until there are enough; which are split decides the shape.
     let (mut words, wanted) = (vec![(0u64, 0u32)], 1 + random.below(40) as usize);
@@ -143,8 +152,8 @@ fn decoding_takes_less_than_a_megabyte_per_thread() {
         let mut buffer = vec![bf16::ZERO; case.weights.len()];
         for (how, model) in case.models() {
             for (i, threads) in [1, 2, 4].into_iter().enumerate() {
-                let options = DecodeOptions { threads, variant: None };
-                let (result, taken) = alloc::taken(|| host::decompress(model, 0, 0, &mut buffer, &options));
+                let options = DecodeOptions::new().threads(threads);
+                let (result, taken) = alloc::taken(|| model.group(0).unwrap().decompress(0, &mut buffer, &options));
                 result.unwrap();
                 assert!(buffer.reinterpret_cast() == &case.weights[..]);
                 println!("{}, {how}, {threads} threads: {taken:?}", case.what);
@@ -155,7 +164,7 @@ fn decoding_takes_less_than_a_megabyte_per_thread() {
                 if how == "in memory" {
                     assert!(scratch < 4096 + threads * 2048, "{}, {threads} threads: {taken:?}", case.what);
                 }
-                let (result, taken) = alloc::taken(|| host::verify(model, 0, threads));
+                let (result, taken) = alloc::taken(|| model.group(0).unwrap().verify(threads));
                 result.unwrap();
                 assert!(taken.peak < threads << 18, "verify, {}, {how}, {threads} threads: {taken:?}", case.what);
             }

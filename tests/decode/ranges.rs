@@ -1,7 +1,6 @@
 //! Ranges, destinations and threads.
 
-use df11::internals::host::{self, DecodeOptions};
-use df11::{Model, OpenOptions, Status};
+use df11::{DecodeOptions, Status};
 use half::bf16;
 use half::slice::HalfBitsSliceExt;
 
@@ -24,7 +23,7 @@ fn all_ranges_of_small_groups() {
     ] {
         for model in case.models() {
             for variant in variants() {
-                let options = DecodeOptions { threads: 1, variant: Some(variant) };
+                let options = DecodeOptions::new().threads(1).variant(variant);
                 for (i, &from) in marks.iter().enumerate() {
                     marks[i..].iter().for_each(|&to| case.range(model, from, to - from, from % 3, &options));
                 }
@@ -52,7 +51,7 @@ fn random_ranges_of_large_groups() {
             _ => random.below(n - first + 1),
         };
         let variant = variants[random.below(variants.len() as u64) as usize];
-        let options = DecodeOptions { threads: round % 9, variant: Some(variant) };
+        let options = DecodeOptions::new().threads(round % 9).variant(variant);
         let model = case.models()[random.below(2) as usize];
         case.range(model, first as usize, count as usize, random.below(33) as usize, &options);
     }
@@ -65,12 +64,10 @@ fn ranges_outside_the_group_are_refused() {
     let outside = [(0, 101), (100, 1), (101, 0), (1, 100), (u64::MAX, 1), (u64::MAX - 50, 101), (1 << 63, 0)];
     for (first, count) in outside {
         let to = &mut buffer[..count];
-        let error = host::decompress(&case.memory, 0, first, to, &DecodeOptions::default()).unwrap_err();
+        let error = case.memory.group(0).unwrap().decompress(first, to, &DecodeOptions::default()).unwrap_err();
         assert_eq!(error.status(), Status::InvalidArgument, "{first} + {count}: {error}");
     }
-    let error = host::decompress(&case.memory, 1, 0, &mut buffer, &DecodeOptions::default()).unwrap_err();
-    assert_eq!(error.status(), Status::NotFound);
-    assert_eq!(host::verify(&case.memory, usize::MAX, 1).unwrap_err().status(), Status::NotFound);
+    assert!(case.memory.group(1).is_none() && case.memory.group(usize::MAX).is_none());
 }
 
 #[test]
@@ -79,11 +76,11 @@ fn one_to_eight_threads_and_absurdly_many() {
     for model in case.models() {
         for variant in variants() {
             for threads in (0..=8).chain([1000, usize::MAX]) {
-                case.range(model, 0, case.weights.len(), 1, &DecodeOptions { threads, variant: Some(variant) });
+                case.range(model, 0, case.weights.len(), 1, &DecodeOptions::new().threads(threads).variant(variant));
             }
         }
         for threads in (0..=8).chain([1000, usize::MAX]) {
-            host::verify(model.1, 0, threads).unwrap();
+            model.1.group(0).unwrap().verify(threads).unwrap();
         }
     }
 }
@@ -95,7 +92,7 @@ fn destinations_at_every_offset_with_and_without_streaming_stores() {
     let model = ("in memory", &case.memory);
     for (i, variant) in variants().enumerate() {
         for lead in 0..=40 {
-            let options = DecodeOptions { threads: 1 + lead % 2, variant: Some(variant) };
+            let options = DecodeOptions::new().threads(1 + lead % 2).variant(variant);
             case.range(model, 17 * lead, 30_000 + lead, lead, &options);
             // Each offset modulo a vector of 32 with two variants, and the next with the others.
             if lead % 2 == i % 2 || lead > 32 {
@@ -107,13 +104,13 @@ fn destinations_at_every_offset_with_and_without_streaming_stores() {
     for variant in variants() {
         for count in [last_small, first_large] {
             for lead in [0, 1, 31] {
-                case.range(model, 5, count, lead, &DecodeOptions { threads: 1, variant: Some(variant) });
+                case.range(model, 5, count, lead, &DecodeOptions::new().threads(1).variant(variant));
             }
         }
     }
 }
 
-/// 4,294,967,295 weights, the most that a group can have: all codes are 0, and zeros are what the holes of a file hold.
+/// A group of 4,294,967,295 weights, the most that it can have. All codes are 0, because the holes of a file read as zeros.
 #[cfg(target_os = "linux")]
 #[test]
 fn ranges_around_2_to_the_31_and_the_last_weight_of_the_largest_group() {
@@ -149,8 +146,8 @@ fn ranges_around_2_to_the_31_and_the_last_weight_of_the_largest_group() {
     file.write_all_at(&head, 0).unwrap();
     file.set_len(head.len() as u64 - members[0].1 - members[1].1 + at).unwrap();
     for read in [false, true] {
-        let model = Model::open(&path, &OpenOptions { read, ..Default::default() }).unwrap();
-        assert_eq!((model.groups()[0].element_count(), model.tensors()[0].bytes()), (N, 2 * N));
+        let model = crate::support::files::open(&path, read).unwrap();
+        assert_eq!((model.group(0).unwrap().element_count(), model.tensor(0).unwrap().bytes()), (N, 2 * N));
         let mut buffer = vec![0u16; 3_000_000];
         for (first, count) in [
             (N - 1, 1),
@@ -164,18 +161,22 @@ fn ranges_around_2_to_the_31_and_the_last_weight_of_the_largest_group() {
             for variant in variants() {
                 buffer.fill(1);
                 let to = buffer[..count].reinterpret_cast_mut();
-                host::decompress(&model, 0, first, to, &DecodeOptions { threads: 2, variant: Some(variant) }).unwrap();
+                model
+                    .group(0)
+                    .unwrap()
+                    .decompress(first, to, &DecodeOptions::new().threads(2).variant(variant))
+                    .unwrap();
                 assert!(buffer[..count].iter().all(|&w| w == 120 << 7), "{first} + {count}, read {read}");
                 assert!(buffer[count..].iter().all(|&w| w == 1), "{first} + {count}, read {read}");
             }
         }
         for (first, count) in [(N, 1), (N - 1, 2), (1 << 32, 1), (u64::MAX, 2)] {
             let to = buffer[..count].reinterpret_cast_mut();
-            let error = host::decompress(&model, 0, first, to, &DecodeOptions::default()).unwrap_err();
+            let error = model.group(0).unwrap().decompress(first, to, &DecodeOptions::default()).unwrap_err();
             assert_eq!(error.status(), Status::InvalidArgument);
         }
         let mut bytes = [0; 4];
-        host::read_tensor(&model, &model.tensors()[0], 2 * N - 4, &mut bytes, &DecodeOptions::default()).unwrap();
+        model.tensor(0).unwrap().read(2 * N - 4, &mut bytes, &DecodeOptions::default()).unwrap();
         assert_eq!(bytes, [0, 0x3c, 0, 0x3c]);
     }
 }
@@ -189,20 +190,21 @@ fn tensors_are_read_in_parts() {
     for (_, model) in case.models() {
         let mut random = Random::new(10);
         assert_eq!(model.tensors().len(), 6);
-        for (tensor, range) in model.tensors().iter().zip(starts.windows(2)) {
+        for (tensor, range) in model.tensors().zip(starts.windows(2)) {
             let want = &bytes[2 * range[0]..2 * range[1]];
             assert_eq!(tensor.bytes(), want.len() as u64);
             for _ in 0..50 {
                 let from = 2 * random.below(want.len() as u64 / 2 + 1) as usize;
                 let len = 2 * random.below((want.len() - from) as u64 / 2 + 1) as usize;
                 let mut part = vec![0; len];
-                host::read_tensor(model, tensor, from as u64, &mut part, &DecodeOptions::default())
+                tensor
+                    .read(from as u64, &mut part, &DecodeOptions::default())
                     .unwrap_or_else(|e| panic!("{from} + {len} of {}: {e}", tensor.name()));
                 assert!(part == want[from..from + len], "{from} + {len} of {}", tensor.name());
             }
             let mut most = vec![0; want.len() + 2];
             let mut refused = |offset: u64, len: usize| {
-                let result = host::read_tensor(model, tensor, offset, &mut most[..len], &DecodeOptions::default());
+                let result = tensor.read(offset, &mut most[..len], &DecodeOptions::default());
                 let error = result.expect_err(&format!("{offset} + {len} of {}", tensor.name()));
                 assert_eq!(error.status(), Status::InvalidArgument, "{error}");
             };

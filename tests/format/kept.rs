@@ -1,4 +1,5 @@
-//! Every input that a fuzzer once found fault with, and the kept corpus, in every `cargo test`: see tests/README.md.
+//! Runs the fuzz targets over the inputs that fuzzers have left: those that once failed, and the kept corpus. tests/README.md says how
+//! inputs get there.
 
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
@@ -7,7 +8,7 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The files in a folder, by name; none if there is no such folder.
+/// Returns the files in a folder, sorted; none if there is no such folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .map(|entries| entries.map(|e| e.unwrap().path()).filter(|p| p.is_file()).collect())
@@ -16,7 +17,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The inputs of a corpus file: each behind its length, as tests/fuzz/pack.py writes them.
+/// Reads the inputs of a corpus file: each follows its length, as tests/fuzz/pack.py writes them.
 fn packed(path: &Path) -> Vec<(String, Vec<u8>)> {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let (mut inputs, mut rest) = (Vec::new(), &bytes[..]);

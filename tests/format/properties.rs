@@ -1,6 +1,6 @@
-//! Whatever the bytes are: nothing panics, nothing goes on for ever, and what is accepted is true.
+//! Arbitrary bytes and mutations: nothing panics, everything ends, and what is accepted is true.
 //!
-//! Every test is the same each time it runs. A failure names the seed, or proptest's smallest example.
+//! Every test does the same each time it runs. A failure names the seed, or proptest's smallest example.
 
 use crate::support;
 
@@ -9,10 +9,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use df11::internals::format::SHAPES_KEY;
-use df11::internals::host::{self, DecodeOptions};
 use df11::internals::huffman::decode::Variant;
 use df11::internals::huffman::rows;
-use df11::{Model, OpenOptions};
+use df11::{DecodeOptions, Model, OpenOptions};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 use proptest::collection::vec;
@@ -23,13 +22,13 @@ use support::mutate::pick;
 use support::weights::{self, Random};
 use support::{check, files, golden, mutate};
 
-/// Always the same cases, and no file of those that failed.
+/// Returns a configuration with which proptest always tries the same cases and writes no file of failures.
 fn settings(cases: u64) -> ProptestConfig {
     let cases = check::rounds(cases) as u32;
     ProptestConfig { cases, failure_persistence: None, rng_seed: RngSeed::Fixed(0xdf11), ..ProptestConfig::default() }
 }
 
-/// Runs something and says how it ended if it should not have ended so.
+/// Runs something. Panics with its description if it panics or takes too long.
 fn survives(what: &str, work: impl FnOnce()) {
     let start = Instant::now();
     let result = std::panic::catch_unwind(AssertUnwindSafe(work));
@@ -39,9 +38,10 @@ fn survives(what: &str, work: impl FnOnce()) {
     assert!(took < Duration::from_secs(20), "{took:?}: {what}");
 }
 
-/// Opens bytes and, where that is possible, does everything with them.
+/// Opens bytes as a file and, if that succeeds, decodes, verifies and reads everything.
 fn try_bytes(bytes: Vec<u8>, config: Option<String>) {
-    let options = OpenOptions { config, ..Default::default() };
+    let mut options = OpenOptions::new();
+    options.config = config;
     if let Ok(model) = Model::from_bytes(bytes, &options) {
         let _ = check::exercise(&model, 1);
     }
@@ -103,8 +103,7 @@ proptest! {
 
 // Look-up rows
 
-/// What a table of codes must be, whatever the rows are: a prefix code, with the stored lengths, that the rows
-/// themselves lead to.
+/// Checks a code table that was read from rows: it must be a prefix code with the stored lengths, and the rows must lead to its words.
 fn is_true_to_rows(luts: &[u8]) -> Result<(), String> {
     let Ok(table) = rows::read(luts) else { return Ok(()) };
     let (tables, lengths) = luts.split_at(luts.len() - 256);
@@ -161,7 +160,7 @@ proptest! {
     }
 }
 
-/// A code for some exponents: Huffman's, of counts as skewed as they come, or any lengths at all.
+/// Returns a code for some exponents: Huffman's for counts of any skew, or one with random lengths.
 fn random_codes(random: &mut Random) -> encoder::Codes {
     let most = *pick(random, &[4, 30, 240]);
     let symbols = 1 + random.below(most) as usize;
@@ -240,7 +239,7 @@ fn variants() -> impl Iterator<Item = Variant> {
     Variant::ALL.into_iter().filter(|v| v.is_available())
 }
 
-/// A group with a random code, and the weights in it.
+/// Returns a group with a random code, and its weights.
 fn random_group(random: &mut Random) -> (Encoded, Vec<u16>) {
     loop {
         let codes = random_codes(random);
@@ -275,11 +274,11 @@ fn whatever_is_encoded_opens_verifies_and_decodes() {
         let (encoded, weights) = random_group(&mut Random::new(seed));
         let model = Model::from_bytes(file_of(&encoded), &OpenOptions::default());
         let model = model.unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-        host::verify(&model, 0, 1).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        model.group(0).unwrap().verify(1).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         for variant in variants() {
             let mut found = vec![bf16::ZERO; weights.len()];
-            let options = DecodeOptions { threads: 1, variant: Some(variant) };
-            let result = host::decompress(&model, 0, 0, &mut found, &options);
+            let options = DecodeOptions::new().threads(1).variant(variant);
+            let result = model.group(0).unwrap().decompress(0, &mut found, &options);
             result.unwrap_or_else(|e| panic!("seed {seed}, {}: {e}", variant.name()));
             assert!(found.reinterpret_cast() == &weights[..], "seed {seed}, {}", variant.name());
         }
@@ -327,7 +326,7 @@ fn groups_with_changes_are_refused_or_true() {
                 return;
             };
             let _ = check::exercise(&model, 1);
-            if host::verify(&model, 0, 1).is_err() {
+            if model.group(0).unwrap().verify(1).is_err() {
                 unverified += 1;
                 return;
             }
@@ -375,8 +374,7 @@ fn damaged_models_of_the_reference_do_no_harm() {
         }
         std::fs::write(folder.path().join("config.json"), config).unwrap();
         survives(&format!("seed {seed}, {name}: {what}"), || {
-            let options = OpenOptions { read: seed % 2 == 0, ..Default::default() };
-            match Model::open(folder.path(), &options) {
+            match files::open(folder.path(), seed % 2 == 0) {
                 Err(error) => {
                     assert!(!error.to_string().is_empty());
                     refused += 1;

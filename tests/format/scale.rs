@@ -1,15 +1,13 @@
-//! Models far larger than memory, in files that are mostly holes: a group of more than 2^31 bytes and 2^31 weights, and a model
-//! of 2,000 groups and 1 TB. Opening takes memory for headers, rows and positions alone, and no longer than these do; what is
-//! decoded beyond 32 bits is what lies there.
+//! Models far larger than memory, in files that are mostly holes: a group of more than 2^31 bytes and 2^31 weights, and a model of 2,000
+//! groups and 1 TB. Opening takes time and memory for headers, rows and positions only; ranges beyond 32 bits decode to what is stored
+//! there.
 //!
-//! Holes are zeros, and zeros are codes: in the code tables used here, the one that all others are behind.
+//! Holes read as zeros, and in the code tables used here zeros are the first code word.
 #![cfg(target_os = "linux")]
 
 use crate::support;
 
-use df11::internals::format::Data;
-use df11::internals::host::{self, DecodeOptions};
-use df11::{Model, OpenOptions};
+use df11::{DecodeOptions, Model, OpenOptions};
 use half::bf16;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -19,11 +17,11 @@ use support::alloc;
 use support::alone::alone;
 use support::encoder::{self, Codes, Word};
 
-/// Far more than opening takes on a free machine, far less than reading the files would.
+/// Far more than opening takes on a free machine, and far less than reading the files would take.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// A group of `weights` weights whose codes are all zero bits, `bits` each: as a file with holes. Written are the header,
-/// the rows and the positions. Gives the file and where in it the codes and the signs begin.
+/// Writes a file with a group of `weights` weights whose codes are all zero bits, `bits` each. Only the header, the rows and the
+/// positions are written; the rest are holes. Returns the file, and where in it the codes and the signs begin.
 fn write_hollow(path: &Path, name: &str, codes: &Codes, bits: u64, weights: u64) -> (File, u64, u64) {
     let code_bytes = (weights * bits).div_ceil(8);
     let blocks = code_bytes.div_ceil(4096);
@@ -66,15 +64,15 @@ fn write_hollow(path: &Path, name: &str, codes: &Codes, bits: u64, weights: u64)
     (file, start + starts[3], start + starts[5])
 }
 
-/// The weight of this exponent, sign and mantissa.
+/// Returns the weight of this exponent, sign and mantissa.
 fn weight(exponent: u8, sign_mantissa: u8) -> u16 {
     u16::from(sign_mantissa & 0x80) << 8 | u16::from(exponent) << 7 | u16::from(sign_mantissa & 0x7f)
 }
 
-/// Opens, and says how long it took and how much memory.
+/// Opens a model, and asserts that it takes little time and no more than `most` bytes of memory. Prints both.
 fn open(path: &Path, read: bool, most: usize) -> Model {
     let start = Instant::now();
-    let (model, taken) = alloc::taken(|| Model::open(path, &OpenOptions { read, ..Default::default() }).unwrap());
+    let (model, taken) = alloc::taken(|| crate::support::files::open(path, read).unwrap());
     let bytes: u64 = model.files().map(|f| f.bytes).sum();
     println!("{bytes} bytes, read {read}: {:.1?}, {} bytes of memory at most", start.elapsed(), taken.peak);
     assert!(start.elapsed() < PATIENCE, "opening takes {:?}", start.elapsed());
@@ -82,7 +80,7 @@ fn open(path: &Path, read: bool, most: usize) -> Model {
     model
 }
 
-/// Codes of one byte: 0 for exponent 100, 1 for exponent 101; the rest of the code space is others'.
+/// Returns codes of one byte: 0 for exponent 100, 1 for exponent 101. Other exponents take the rest of the code space.
 fn byte_codes() -> Codes {
     let mut words = vec![(100, Word::parse("00000000")), (101, Word::parse("00000001"))];
     let others = ["0000001", "000001", "00001", "0001", "001", "01"];
@@ -98,9 +96,9 @@ fn no_group_has_more_weights_than_positions_can_count() {
     let most = u32::MAX as u64;
     write_hollow(&path, "most", &byte_codes(), 8, most);
     let model = open(&path, false, 16 << 20);
-    assert_eq!(model.groups()[0].element_count(), most);
+    assert_eq!(model.group(0).unwrap().element_count(), most);
     let mut found = [bf16::ZERO; 3];
-    host::decompress(&model, 0, most - 3, &mut found, &DecodeOptions::default()).unwrap();
+    model.group(0).unwrap().decompress(most - 3, &mut found, &DecodeOptions::default()).unwrap();
     assert!(found.iter().all(|w| w.to_bits() == weight(100, 0)), "{found:?}");
     drop(model);
 
@@ -132,10 +130,11 @@ fn a_group_beyond_two_to_the_31_bytes_and_weights() {
     for read in [false, true] {
         // The positions are 2 MB.
         let model = open(&path, read, 16 << 20);
-        let group = &model.groups()[0];
+        let group = model.group(0).unwrap();
         assert_eq!(group.element_count(), weights);
-        let tensor = &model.tensors()[0];
-        assert_eq!((tensor.bytes(), tensor.data()), (2 * weights, Data::Packed { group: 0, first: 0 }));
+        let tensor = model.tensor(0).unwrap();
+        assert_eq!((tensor.bytes(), tensor.group_offset()), (2 * weights, 0));
+        assert_eq!(tensor.group().map(|g| g.number()), Some(0));
         for (i, &at) in marked.iter().enumerate() {
             let first = at.saturating_sub(4);
             let count = (weights - first).min(9) as usize;
@@ -144,20 +143,21 @@ fn a_group_beyond_two_to_the_31_bytes_and_weights() {
                 .collect();
             let mut found = vec![bf16::ZERO; count];
             for threads in [1, 2] {
-                let options = DecodeOptions { threads, ..Default::default() };
-                let ((), taken) = alloc::taken(|| host::decompress(&model, 0, first, &mut found, &options).unwrap());
+                let options = DecodeOptions::new().threads(threads);
+                let ((), taken) =
+                    alloc::taken(|| model.group(0).unwrap().decompress(first, &mut found, &options).unwrap());
                 assert!(found.iter().map(|w| w.to_bits()).eq(want.iter().copied()), "mark {i} at {at}: {found:?}");
                 assert!(taken.peak < 16 << 20, "{} bytes for {count} weights", taken.peak);
             }
             let mut bytes = [0; 2];
-            host::read_tensor(&model, tensor, 2 * at, &mut bytes, &DecodeOptions::default()).unwrap();
+            tensor.read(2 * at, &mut bytes, &DecodeOptions::default()).unwrap();
             assert_eq!(u16::from_le_bytes(bytes), weight(101, sign(i)));
         }
         // Its image would be beyond 2^32 bytes, and is laid out without being made.
         let layout = df11::internals::cuda::image::Layout::of(group).unwrap();
         assert!(layout.weights == weights && layout.image_bytes > 2 * weights, "{layout:?}");
         if std::env::var_os("DF11_DEEP").is_some() {
-            host::verify(&model, 0, 2).unwrap();
+            model.group(0).unwrap().verify(2).unwrap();
         }
     }
 }
@@ -181,11 +181,11 @@ fn two_thousand_groups_and_a_terabyte() {
     let model = open(folder.path(), false, 64 << 20);
     assert!(model.files().map(|f| f.bytes).sum::<u64>() >= 1_000_000_000_000);
     assert_eq!(model.groups().len() as u64, GROUPS);
-    assert_eq!(model.find_tensor("model.layers.1999.mlp.weight"), Some(1999));
+    assert_eq!(model.find_tensor("model.layers.1999.mlp.weight").map(|t| t.number()), Some(1999));
     for group in [0, 2, 10, 999, 1999] {
-        assert_eq!(model.groups()[group].name(), format!("model.layers.{group}"), "groups are in natural order");
+        assert_eq!(model.group(group).unwrap().name(), format!("model.layers.{group}"), "groups are in natural order");
         let mut found = [bf16::ZERO; 4];
-        host::decompress(&model, group, WEIGHTS - 4, &mut found, &DecodeOptions::default()).unwrap();
+        model.group(group).unwrap().decompress(WEIGHTS - 4, &mut found, &DecodeOptions::default()).unwrap();
         let want = (group as u32 | 1 << 31).to_le_bytes().map(|sign_mantissa| weight(100, sign_mantissa));
         assert_eq!(found.map(bf16::to_bits), want);
     }
@@ -203,7 +203,7 @@ fn two_thousand_groups_and_a_terabyte() {
         assert_eq!(set, 0);
     };
     set(1000.min(limit.rlim_max));
-    let error = Model::open(folder.path(), &OpenOptions { read: true, ..Default::default() }).map(drop).unwrap_err();
+    let error = Model::open(folder.path(), &OpenOptions::new()).map(drop).unwrap_err();
     assert_eq!((error.status(), error.native_code()), (df11::Status::Io, libc::EMFILE), "{error}");
     assert_eq!(open_files(), before);
     if limit.rlim_max > GROUPS + 100 {
@@ -211,7 +211,7 @@ fn two_thousand_groups_and_a_terabyte() {
         // Then positions are in memory: here 4 bytes for each 32,768 weights.
         let model = open(folder.path(), true, (GROUPS * WEIGHTS / 32_768 * 4) as usize + (16 << 20));
         let mut found = [bf16::ZERO; 4];
-        host::decompress(&model, 1999, WEIGHTS - 4, &mut found, &DecodeOptions::default()).unwrap();
+        model.group(1999).unwrap().decompress(WEIGHTS - 4, &mut found, &DecodeOptions::default()).unwrap();
     }
     set(limit.rlim_cur);
 }

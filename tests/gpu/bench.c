@@ -1,5 +1,5 @@
 /*
- * How fast a device decodes, beside what it could do at most and beside the reference's kernel, all in the same run.
+ * How fast a device decodes, compared with the most it could reach and with the reference's kernel, all in the same run.
  *
  *     bench [--device N] [--ptx] [--millions 8,32,128,512] [--repeats N] [--reference decode.ptx] [--json FILE]
  *
@@ -69,7 +69,7 @@ static void run_range(const bench *b, int set)
                              &e_));
 }
 
-/* Where a tensor goes: at a multiple of 16, and never right behind the one before, or both would be decoded as one run. */
+/* Where a tensor goes: at a multiple of 16, and never right after the one before, or both would be decoded as one run. */
 static uint64_t tensor_at(const made *data, int tensor)
 {
     uint64_t at = 0;
@@ -110,7 +110,7 @@ static void run_batch(const bench *b, int set)
     OK(df11_resident_decompress_batch(residents, addresses, bytes, count, 0, stream, &e_));
 }
 
-/* Half of all the bytes that decoding moves: so many are read by the copy, and as many written. */
+/* Half of all the bytes that decoding moves: the copy reads as many, and writes as many. */
 static size_t copied_half(const bench *b)
 {
     size_t half = (b->image_bytes + (size_t)b->bytes) / 2;
@@ -252,7 +252,7 @@ static void record(const bench *b, const char *what, double seconds, double spre
     }
 }
 
-/* Compares `count` weights from weight `first` on with what lies `at` bytes behind the start of the last set's output. */
+/* Compares `count` weights from weight `first` with the bytes at offset `at` of the last set's output. */
 static void compare(const bench *b, const char *what, uint64_t at, uint64_t first, uint64_t count)
 {
     uint16_t *got = malloc(2 * (size_t)count);

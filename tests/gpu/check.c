@@ -6,7 +6,7 @@
  *     check [--device N] [--ptx] [--quick] [--large WEIGHTS] MODEL...
  *
  * --ptx takes the library's PTX even where it has machine code for the device. --quick does less of everything, for tools
- * that slow a kernel a hundredfold. --large adds a group of so many weights, made here.
+ * that slow a kernel a hundredfold. --large adds a generated group of that many weights.
  *
  * Runs on a real GPU and, as any program of the driver API does, on a driver that DF11_LIBCUDA names. Prints a line for
  * each model and at last "N passed, 0 failed"; the first difference ends it with status 1.
@@ -51,7 +51,7 @@ static void *allocate(size_t bytes)
     return memory;
 }
 
-/* Device memory for an answer, with bytes before and behind it that nobody may touch. */
+/* Device memory for an answer, with guard bytes before and after it. */
 typedef struct {
     CUdeviceptr base;
     uint64_t bytes;
@@ -320,7 +320,7 @@ static void check_bind(const group *g, const df11_model *model, uint64_t number,
 }
 
 /*
- * An image that something overwrote on its way to the device: whatever comes out, the device goes on, and nothing but the
+ * An image that something overwrote on its way to the device: whatever comes out, the device continues, and nothing but the
  * destination is written. (That the answer is wrong cannot be promised: a sign's bit may flip unnoticed.)
  */
 static void check_corrupted(const group *g)
@@ -336,7 +336,7 @@ static void check_corrupted(const group *g)
         uint8_t *bad = allocate(image_bytes);
         answer a = answer_new(bytes, 0);
         memcpy(bad, image, image_bytes);
-        /* a stretch of noise anywhere behind the header, then all of it */
+        /* a stretch of noise anywhere after the header, then all of it */
         size_t first = 256 + (size_t)(made_next(&state) % (image_bytes - 256)), length = image_bytes / 16 + 1;
         if (round == rounds - 1)
             first = 256, length = image_bytes;

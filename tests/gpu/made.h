@@ -1,5 +1,5 @@
 /*
- * Weights like a language model's, made here and compressed in memory: what the GPU's tests and benchmark decode beside
+ * Generated weights like a language model's, compressed in memory: the GPU's tests and benchmark decode them in addition to
  * the bundled models, which are small. Both programs call the library through OK().
  */
 #ifndef MADE_H

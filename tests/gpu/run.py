@@ -4,7 +4,7 @@
     python3 run.py [--out FOLDER] [--reference decode.ptx] [--only check,offload,sanitize,torch,bench] [--millions 8,32,128,512]
                    [--minutes N]
 
-It stands in the bundle that `make gpu-bundle` packs, beside bin/, lib/ and data/, and needs a driver; compute-sanitizer,
+It is part of the bundle that `make gpu-bundle` packs, next to bin/, lib/ and data/, and needs a driver; compute-sanitizer,
 PyTorch, cupy and nvCOMP each take part where they are there, and are named as missing where not. The reference's kernel is
 looked for in the installed Python package dfloat11, unless --reference names its decode.ptx.
 
@@ -35,7 +35,7 @@ def library():
 def models():
     """Every bundled model."""
     if not library().exists() or not (HERE / "data").is_dir():
-        sys.exit(f"{HERE} is not the bundle: `make gpu-bundle` packs it; run the run.py that lies in it")
+        sys.exit(f"{HERE} is not the bundle: `make gpu-bundle` packs it; run the run.py that is in it")
     return sorted(path / "model" for path in (HERE / "data").iterdir() if (path / "model").is_dir())
 
 

@@ -99,7 +99,12 @@ fn a_group_there_and_back() {
     assert_eq!(packed, encoder::encode(&all, &[900]), "the naive encoder writes other bytes");
     let file = encoder::safetensors(&encoder::group_tensors("layer", &packed), None);
     let rust = df11::Model::from_bytes(file.clone(), &Default::default()).unwrap();
-    let naive = naive::decode(rust.groups()[0].codes(), &packed.encoded_exponent, 0, &packed.sign_mantissa);
+    let naive = naive::decode(
+        df11::internals::format::codes(rust.group(0).unwrap()),
+        &packed.encoded_exponent,
+        0,
+        &packed.sign_mantissa,
+    );
     assert!(naive.is_ok_and(|(weights, _)| weights == all), "the naive decoder says something else");
     for flags in [0, DF11_OPEN_VERIFY] {
         let model = open(&file, flags).unwrap();

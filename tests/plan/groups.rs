@@ -9,7 +9,7 @@ fn bf16(name: &str) -> SourceTensor<'_> {
 }
 
 fn patterns(json: Value) -> Patterns {
-    Patterns::from_json(&json).unwrap()
+    Patterns::parse(&json.to_string()).unwrap()
 }
 
 /// Groups as text: each one's name, and its tensors' names behind it.
@@ -36,7 +36,7 @@ fn a_dict_is_read_from_either_place_and_given_back() {
     let dict: Value = serde_json::from_str(text).unwrap();
     let whole = json!({"model_type": "x", "dfloat11_config": {"version": "0.5.0", "pattern_dict": dict}});
     for json in [&dict, &whole] {
-        assert_eq!(Patterns::from_json(json).unwrap().to_json().to_string(), text);
+        assert_eq!(Patterns::parse(&json.to_string()).unwrap().to_json(), text);
     }
     let read = patterns(dict);
     assert_eq!(
@@ -62,7 +62,7 @@ fn odd_dicts_are_refused() {
         (json!({"(?!a)b": []}), "look-around"),
         (json!({"a": long}), "longer than 1024"),
     ] {
-        let error = Patterns::from_json(&dict).unwrap_err();
+        let error = Patterns::parse(&dict.to_string()).unwrap_err();
         assert!(error.status() == Status::InvalidArgument && error.to_string().contains(part), "{part}: {error}");
     }
 }

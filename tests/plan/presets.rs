@@ -124,7 +124,7 @@ fn the_table_is_whole() {
         let suffix = preset.name().ends_with(preset.layout().name()) || preset.layout() == Layout::Transformers;
         assert!(suffix || preset.name() == "flux-diffusers-unescaped", "{}", preset.name());
         // A text between brackets in presets.json is what config.json will have.
-        let text = preset.patterns().to_json().to_string();
+        let text = preset.patterns().to_json();
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), preset.patterns().to_json());
     }
     let flux: Vec<_> = preset("flux-diffusers").patterns().entries().iter().map(|p| p.text()).collect();

@@ -142,7 +142,7 @@ struct Image {
   }
 };
 
-// A destination that begins so many weights behind a multiple of 16 bytes, and what lies before it.
+// A destination that begins a given number of weights after a multiple of 16 bytes, and the bytes before it.
 struct Target {
   Block block;
   u32 lead;
@@ -213,7 +213,7 @@ void check_index(const Case& c, u32 blocks, simt::Order order, u64 seed) {
     fail(c, "other lanes than the host's", 0, c.weights, 0);
 }
 
-// What the kernels promise to notice: a lane's start that is far off, gaps and positions that are not the codes'.
+// Faults that the kernels must notice: a lane's start that is far off, gaps and positions that contradict the codes.
 void check_lies(const Case& c) {
   Random random{c.weights * 5 + c.code_bytes};
   u64 lanes = (c.weights + 103) / 104, blocks = (c.code_bytes + 4095) / 4096;

@@ -1,4 +1,4 @@
-// The scheduler behind simt.hpp. Under ThreadSanitizer this file is compiled without it (and with SIMT_TSAN), because
+// The scheduler of simt.hpp. Under ThreadSanitizer this file is compiled without it (and with SIMT_TSAN), because
 // its own bookkeeping is shared between fibers on purpose.
 #include "simt.hpp"
 

@@ -1,9 +1,9 @@
-// A GPU's threads on a CPU, for tests: kernels written for CUDA compile as C++ behind this header, and every thread of
-// a block is a fiber of its own stack. Barriers and warp-wide operations switch fibers; nothing runs at the same time,
-// but ThreadSanitizer is told of each fiber, so that it reports what no barrier orders. AddressSanitizer sees a block's
+// A GPU's threads on a CPU, for tests: kernels written for CUDA compile as C++ after this header, and every thread of
+// a block is a fiber with its own stack. Barriers and warp-wide operations switch fibers; nothing runs at the same time,
+// but ThreadSanitizer is told of each fiber, so that it reports accesses that no barrier orders. AddressSanitizer sees a block's
 // shared memory as one allocation of exactly the size that the launch asked for.
 //
-// Only what the kernels use is here. It says nothing about speed, and memory is as ordered as a CPU's.
+// It has only what the kernels use. It shows nothing about speed, and memory is as ordered as a CPU's.
 #pragma once
 #include <cstdint>
 #include <cstddef>
@@ -17,10 +17,10 @@ inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return
 
 namespace simt {
 
-// What a GPU would do something undefined on: barriers that not all threads reach, masks that do not fit.
+// The error of a call that is undefined on a GPU: barriers that not all threads reach, masks that do not fit.
 struct Misuse : std::runtime_error { using std::runtime_error::runtime_error; };
 
-// In which order the threads of a block get their turns.
+// The order in which the threads of a block run.
 enum class Order { Ascending, Descending, Random };
 
 struct Launch {
@@ -40,7 +40,7 @@ Index block_size();
 Index grid_size();
 unsigned char* shared();
 
-// Barriers, told apart by a number that the kernels give them. One of them may be left out, to see that it is missed.
+// Barriers, identified by a number that the kernels give them. One of them may be left out, to test that this is noticed.
 extern int barrier_left_out;
 void sync_block(int number);
 void sync_warp(int number);

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Changes the library in one place at a time and wants a test to fail: cargo-mutants over src/format, src/huffman and
-# src/cuda, in a copy of the tree. What survives is listed, and judged in MUTANTS.md.
+# Changes the library in one place at a time; a test must fail each time. Runs cargo-mutants over src/format, src/huffman and src/cuda,
+# in a copy of the tree. It lists the mutants that survive; MUTANTS.md judges them.
 #
-#     mutants.sh format|huffman|cuda [SHARD/SHARDS] [OPTIONS]     a sample: every SHARDS-th mutant, from SHARD on; all of them,
-#                                                                 unless said otherwise; cargo-mutants' own options
+#     mutants.sh format|huffman|cuda [SHARD/SHARDS] [OPTIONS]     a sample: every SHARDS-th mutant, from SHARD on (all by default);
+#                                                                 OPTIONS are those of cargo-mutants
 #
-# Each mutant is a build and a run of tests. To make one cheap, the copy has no more of the library than the modules under test
-# stand on, and the tests that say most about them are in one program, beside the unit tests. The same sample is drawn each
-# time. What a test outside of that program would notice counts as missed here. DF11_MUTANTS_TIMEOUT says how many seconds the
-# tests may take: 120. On a busy machine that is too few. Results: target/mutants/WHAT/mutants.out.
+# Each mutant costs a build and a run of tests. To make that cheap, the copy has only those modules of the library that the modules
+# under test need, and one program with the tests that say most about them, and the unit tests. The same sample is drawn each time. A
+# mutant that only a test outside of that program would notice counts as missed. DF11_MUTANTS_TIMEOUT is the number of seconds that
+# the tests may take: 120 by default, too few on a busy machine. Results: target/mutants/WHAT/mutants.out.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 version=27.1.0

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# What libdf11 is made of, and what is made of it: tests/README.md describes each part.
+# Tests what libdf11 is made of, and what is made of it. tests/README.md describes each part.
 #
-#     run.sh [quick|deep|PART...]      quick, if nothing is said
+#     run.sh [quick|deep|PART...]      quick by default
 #
 #     quick    check msrv sbom                            seconds: part of `make test`
 #     deep     oldest minimal package reproducible deny   part of `make test-deep`
 #
-# What cannot be had here (an old toolchain, the advisories) is counted as "not run", by name; with DF11_STRICT=1, as for a
-# release, that is a failure.
+# What this machine lacks (an old toolchain, the advisories) is counted as "not run", by name; with DF11_STRICT=1, as for a release,
+# that is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -23,11 +23,11 @@ unset CARGO_TARGET_DIR CARGO_ENCODED_RUSTFLAGS RUSTFLAGS RUSTC_BOOTSTRAP
 
 missed=0
 . tests/count.sh
-missing() { # WHAT: cannot be tested here
+missing() { # WHAT: counts a test that cannot run on this machine
     missed=$((missed + 1))
     echo "NOT RUN $1"
 }
-copy() { # FOLDER: what a commit of this tree would have, in a folder of its own
+copy() { # FOLDER: copies what a commit of this tree would have into a folder
     rm -rf "$1"
     mkdir -p "$1"
     git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do

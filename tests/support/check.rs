@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use df11::internals::host::{self, DecodeOptions};
 use df11::internals::huffman::decode::Variant;
 use df11::internals::huffman::naive;
-use df11::{Error, Model};
+use df11::{DecodeOptions, Error, Model};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 use sha2::{Digest, Sha256};
@@ -25,12 +24,12 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 /// Decodes every tensor. Returns their bytes by name.
 pub fn tensors(model: &Model) -> BTreeMap<String, Vec<u8>> {
-    let decode = |tensor: &df11::Tensor| {
+    let decode = |tensor: df11::Tensor| {
         let mut bytes = vec![0; tensor.bytes() as usize];
-        host::read_tensor(model, tensor, 0, &mut bytes, &DecodeOptions::default()).unwrap();
+        tensor.read(0, &mut bytes, &DecodeOptions::default()).unwrap();
         (tensor.name().to_owned(), bytes)
     };
-    model.tensors().iter().map(decode).collect()
+    model.tensors().map(decode).collect()
 }
 
 /// Asserts that every tensor of the original is there with its name and its bytes, and that each group verifies.
@@ -42,26 +41,26 @@ pub fn is_original(model: &Model, golden: &str) {
     for (name, bytes) in found {
         assert_eq!(sha256(&bytes), expected[&name].sha256, "{golden}: {name}");
     }
-    for group in 0..model.groups().len() {
-        host::verify(model, group, 1).unwrap();
+    for group in model.groups() {
+        group.verify(1).unwrap();
     }
 }
 
 /// Decodes, verifies and reads all of a model. Returns the first error, and drops what it decodes.
 pub fn exercise(model: &Model, threads: usize) -> Result<(), Error> {
     let mut first = Ok(());
-    for (number, group) in model.groups().iter().enumerate() {
+    for group in model.groups() {
         // No group of the tests has more weights. A larger one means that the library believed a lie in the header.
         assert!(group.element_count() < 1 << 26, "{} weights", group.element_count());
         let mut weights = vec![half::bf16::ZERO; group.element_count() as usize];
-        let options = DecodeOptions { threads, ..Default::default() };
-        let decoded = host::decompress(model, number, 0, &mut weights, &options);
-        let verified = host::verify(model, number, threads);
+        let options = DecodeOptions::new().threads(threads);
+        let decoded = group.decompress(0, &mut weights, &options);
+        let verified = group.verify(threads);
         first = first.and(decoded).and(verified);
     }
     for tensor in model.tensors() {
         let mut bytes = vec![0; tensor.bytes().min(1 << 20) as usize];
-        let read = host::read_tensor(model, tensor, 0, &mut bytes, &DecodeOptions::default());
+        let read = tensor.read(0, &mut bytes, &DecodeOptions::default());
         first = first.and(read);
     }
     first
@@ -70,15 +69,15 @@ pub fn exercise(model: &Model, threads: usize) -> Result<(), Error> {
 /// Checks a group that the library has verified: decodes it naively, and compares gaps, positions and the end of the codes with the
 /// code lengths. Returns the first contradiction.
 pub fn is_true(e: &Encoded, model: &Model) -> Result<(), String> {
-    let group = &model.groups()[0];
+    let group = model.group(0).unwrap();
     let signs = &e.sign_mantissa;
-    let Ok((weights, end)) = naive::decode(group.codes(), &e.encoded_exponent, 0, signs) else {
+    let Ok((weights, end)) = naive::decode(df11::internals::format::codes(group), &e.encoded_exponent, 0, signs) else {
         return Err("the naive decoder fails".into());
     };
     for variant in Variant::ALL.into_iter().filter(|v| v.is_available()) {
         let mut found = vec![bf16::ZERO; weights.len()];
-        let options = DecodeOptions { threads: 2, variant: Some(variant) };
-        host::decompress(model, 0, 0, &mut found, &options).map_err(|e| format!("{}: {e}", variant.name()))?;
+        let options = DecodeOptions::new().threads(2).variant(variant);
+        model.group(0).unwrap().decompress(0, &mut found, &options).map_err(|e| format!("{}: {e}", variant.name()))?;
         if found.reinterpret_cast() != &weights[..] {
             return Err(format!("{} decodes other weights", variant.name()));
         }

@@ -6,6 +6,17 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use super::golden;
 
+/// Opens a model, to be read or mapped. A caller that maps does not change the files, or does so to see what happens.
+pub fn open(path: impl AsRef<Path>, read: bool) -> df11::Result<df11::Model> {
+    let options = df11::OpenOptions::new();
+    if read {
+        df11::Model::open(path, &options)
+    } else {
+        // SAFETY: as above.
+        unsafe { df11::Model::open_mapped(path, &options) }
+    }
+}
+
 /// Returns a safetensors file with this header, unchanged, and this payload.
 pub fn raw(header: &str, payload: &[u8]) -> Vec<u8> {
     let mut file = (header.len() as u64).to_le_bytes().to_vec();

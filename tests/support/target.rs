@@ -1,9 +1,8 @@
 //! Destinations in device memory that show a stray write, and the weights that are expected in them.
 
 use super::engine::Engine;
-use df11::Model;
 use df11::internals::cuda::{Device, Resident, Stream, image};
-use df11::internals::host::{self, DecodeOptions};
+use df11::{DecodeOptions, Model};
 use half::bf16;
 
 /// Bytes around a destination that must stay as they are.
@@ -40,17 +39,17 @@ impl Target {
 
 /// Decodes a group on the CPU. (Other tests compare that decoder with the originals.)
 pub fn want(model: &Model, group: usize) -> Vec<u8> {
-    let mut weights = vec![bf16::ZERO; model.groups()[group].element_count() as usize];
-    host::decompress(model, group, 0, &mut weights, &DecodeOptions::default()).unwrap();
+    let mut weights = vec![bf16::ZERO; model.group(group).unwrap().element_count() as usize];
+    model.group(group).unwrap().decompress(0, &mut weights, &DecodeOptions::default()).unwrap();
     weights.iter().flat_map(|w| w.to_bits().to_le_bytes()).collect()
 }
 
 /// Uploads a group into memory that the engine owns. Returns the address and the resident.
 pub fn upload(engine: &Engine, device: &Device, model: &Model, group: usize, stream: Stream) -> (u64, Resident) {
-    let bytes = image::Layout::of(&model.groups()[group]).unwrap().image_bytes;
+    let bytes = image::Layout::of(model.group(group).unwrap()).unwrap().image_bytes;
     let at = engine.alloc(bytes);
     engine.fill(at, PAINT, bytes);
     // SAFETY: model, memory and stream outlive the upload in every test.
-    let resident = unsafe { device.upload(model, group, at, bytes, stream, None) }.unwrap();
+    let resident = unsafe { device.upload(model.group(group).unwrap(), at, bytes, stream, None) }.unwrap();
     (at, resident)
 }

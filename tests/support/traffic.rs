@@ -105,15 +105,14 @@ impl<'a> Traffic<'a> {
             let path = text(&golden::model(name));
             let model = open(&path, 0, 1);
             let reference = df11::Model::open(golden::model(name), &df11::OpenOptions::default()).unwrap();
-            let decode = |group: &df11::Group| {
+            let decode = |group: df11::Group| {
                 let mut weights = vec![half::bf16::ZERO; group.element_count() as usize];
-                let number = reference.find_group(group.name()).unwrap();
-                df11::internals::host::decompress(&reference, number, 0, &mut weights, &Default::default()).unwrap();
+                group.decompress(0, &mut weights, &Default::default()).unwrap();
                 weights.into_iter().map(half::bf16::to_bits).collect()
             };
-            let groups = reference.groups().iter().map(decode).collect();
+            let groups = reference.groups().map(decode).collect();
             let tensors = super::check::tensors(&reference);
-            let tensors = reference.tensors().iter().map(|t| tensors[t.name()].clone()).collect();
+            let tensors = reference.tensors().map(|t| tensors[t.name()].clone()).collect();
             let file = if name == "sharded" {
                 Vec::new()
             } else {

@@ -6,10 +6,8 @@
 
 use crate::support;
 
-use df11::internals::writer::plan::Patterns;
-use df11::writer::{self, CompressOptions, Layout, Part, Report};
+use df11::writer::{self, CompressOptions, Layout, Part, Patterns, Report};
 use df11::{Dtype, Error, Progress, Status};
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -35,8 +33,8 @@ fn write_source(folder: &Path, seed: u64) {
 }
 
 fn options(layout: Layout) -> CompressOptions {
-    let patterns = Patterns::from_json(&json!({ r"layers\.\d+": ["a"] })).unwrap();
-    CompressOptions { patterns: Some(patterns), layout, threads: 2, ..CompressOptions::default() }
+    let patterns = Patterns::parse(r#"{"layers\\.\\d+": ["a"]}"#).unwrap();
+    CompressOptions::new().patterns(patterns).layout(layout).threads(2)
 }
 
 fn compress(source: &Path, to: &Path, options: &CompressOptions) -> df11::Result<Report> {
@@ -152,7 +150,7 @@ fn what_others_have_put_there_is_not_adopted() {
             let (to, name) = (at.join(to), at.join(name));
             planted.plant(&name, &victim);
             let before = name.metadata().unwrap();
-            let options = CompressOptions { part, resume, ..options(layout) };
+            let options = options(layout).part(part).resume(resume);
             let error = compress(&source, &to, &options).unwrap_err();
             assert_eq!(error.status(), Status::Io, "{name:?}: {error}");
             let said = error.to_string();
@@ -170,8 +168,7 @@ fn what_others_have_put_there_is_not_adopted() {
             assert!(!to.is_file(), "{name:?}: it has the model's name");
             // Without it, the same command succeeds.
             std::fs::remove_file(&name).unwrap();
-            let again = CompressOptions { resume: true, ..options };
-            compress(&source, &to, &again).unwrap();
+            compress(&source, &to, &options.resume(true)).unwrap();
         }
     }
     assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
@@ -189,7 +186,7 @@ fn an_open_descriptor_does_not_reach_the_model() {
     // By its permissions it is this user's alone, as what a killed run has left.
     std::fs::set_permissions(&temporary, Permissions::from_mode(0o600)).unwrap();
     for resume in [false, true] {
-        compress(&source, &to, &CompressOptions { resume, ..options(Layout::ByName) }).unwrap();
+        compress(&source, &to, &options(Layout::ByName).resume(resume)).unwrap();
         let before = std::fs::read(&to).unwrap();
         attacker.write_all_at(&[0xff; 64], before.len() as u64 / 2).unwrap();
         assert!(
@@ -204,7 +201,7 @@ fn a_finished_group_that_others_may_write_to_is_written_again() {
     let folder = tempfile::tempdir().unwrap();
     let (source, to, victim) = (folder.path().join("source"), folder.path().join("out"), folder.path().join("victim"));
     write_source(&source, 1);
-    let part = |number, resume| CompressOptions { part: Part { number, count: 2 }, resume, ..options(Layout::Folder) };
+    let part = |number, resume| options(Layout::Folder).part(Part { number, count: 2 }).resume(resume);
     compress(&source, &to, &part(1, false)).unwrap();
     let group = to.join("layers_0.safetensors");
     let whole = std::fs::read(&group).unwrap();
@@ -257,7 +254,7 @@ fn a_resumed_model_is_that_of_one_source() {
                 };
                 let out = folder.path().join("out");
                 write_source(&source, 1);
-                let all = CompressOptions { verify, ..options(layout) };
+                let all = options(layout).verify(verify);
                 // All groups are done when nothing can be written under the config's name.
                 std::fs::create_dir_all(out.join(".config.json.df11-tmp")).unwrap();
                 let error = compress(&source, &to(&out), &all).unwrap_err();
@@ -269,7 +266,7 @@ fn a_resumed_model_is_that_of_one_source() {
                 bytes[at..at + 512].iter_mut().step_by(2).for_each(|byte| *byte ^= 0x15);
                 std::fs::write(&file, bytes).unwrap();
                 let progress = Progress::new();
-                let resume = CompressOptions { resume: true, ..all.clone() };
+                let resume = all.clone().resume(true);
                 let report = writer::compress(&source, &to(&out), &resume, &progress).unwrap();
                 assert!(report.complete && progress.done() == progress.total(), "{progress:?}");
                 compress(&source, &to(&fresh), &all).unwrap();
@@ -291,7 +288,7 @@ fn a_damaged_group_is_not_taken_over() {
     let folder = tempfile::tempdir().unwrap();
     let (source, to) = (folder.path().join("source"), folder.path().join("out"));
     write_source(&source, 1);
-    let part = |resume| CompressOptions { part: Part { number: 1, count: 2 }, resume, ..options(Layout::Folder) };
+    let part = |resume| options(Layout::Folder).part(Part { number: 1, count: 2 }).resume(resume);
     compress(&source, &to, &part(false)).unwrap();
     let group = to.join("layers_0.safetensors");
     let whole = std::fs::read(&group).unwrap();
@@ -372,7 +369,7 @@ fn without_threads(folder: &Path) {
         println!("threads can be started");
         return;
     }
-    let options = CompressOptions { threads: 4, ..options(Layout::Folder) };
+    let options = options(Layout::Folder).threads(4);
     assert!(compress(&folder.join("source"), &folder.join("out"), &options).unwrap().complete);
     println!("complete");
 }
@@ -398,9 +395,9 @@ fn time_is_linear_where_all_groups_stay_plain() {
 }
 
 fn plain_groups(folder: &Path, groups: usize) {
-    let patterns = Patterns::from_json(&json!({ r"l\.\d+": ["a"] })).unwrap();
+    let patterns = Patterns::parse(r#"{"l\\.\\d+": ["a"]}"#).unwrap();
     for to in ["out", "out.safetensors"] {
-        let options = CompressOptions { patterns: Some(patterns.clone()), ..CompressOptions::default() };
+        let options = CompressOptions::new().patterns(patterns.clone());
         let report = compress(&folder.join("source.safetensors"), &folder.join(to), &options).unwrap();
         assert_eq!((report.left.len(), report.groups), (groups, 0));
     }
@@ -427,7 +424,7 @@ fn each_obstacle_has_its_status() {
         let progress = Progress::with_callback(move |progress| {
             let mut seen = sink.lock().unwrap();
             if progress.done() > 0 && seen.is_none() {
-                let resume = CompressOptions { resume: true, ..options(layout) };
+                let resume = options(layout).resume(true);
                 *seen = Some(compress(&from, &there, &resume).map(|_| ()).unwrap_err().status());
             }
             true
@@ -435,12 +432,12 @@ fn each_obstacle_has_its_status() {
         writer::compress(&source, &to, &options(layout), &progress).unwrap();
         assert_eq!(*seen.lock().unwrap(), Some(Status::Busy), "{name}");
         if layout != Layout::Folder {
-            let keep = CompressOptions { keep_existing: true, ..options(layout) };
+            let keep = options(layout).keep_existing(true);
             assert_eq!(compress(&source, &to, &keep).unwrap_err().status(), Status::Exists, "{name}");
         }
     }
     let parts = folder.path().join("parts");
-    let part = CompressOptions { part: Part { number: 1, count: 2 }, ..options(Layout::Folder) };
+    let part = options(Layout::Folder).part(Part { number: 1, count: 2 });
     compress(&source, &parts, &part).unwrap();
     assert_eq!(compress(&source, &parts, &part).unwrap_err().status(), Status::Unfinished);
 }

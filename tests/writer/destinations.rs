@@ -33,7 +33,7 @@ fn source() -> TempDir {
 }
 
 fn patterned(json: Value) -> CompressOptions {
-    CompressOptions { patterns: Some(Patterns::from_json(&json).unwrap()), ..CompressOptions::default() }
+    CompressOptions::new().patterns(Patterns::parse(&json.to_string()).unwrap())
 }
 
 fn options() -> CompressOptions {
@@ -52,7 +52,7 @@ fn refused(result: Result<Report, Error>, status: Status, part: &str) {
 /// The names of a model's first group's tensors, as any reader has them.
 fn names(model: &Path) -> Vec<String> {
     let model = Model::open(model, &OpenOptions::default()).unwrap();
-    model.groups()[0].tensors().map(|t| model.tensors()[t].name().to_owned()).collect()
+    model.group(0).unwrap().tensors().map(|t| t.name().to_owned()).collect()
 }
 
 /// Runs and calls `meanwhile` once, when it is known how much there is to do.
@@ -90,7 +90,7 @@ fn the_config_of_an_earlier_file_is_not_left_in_the_way() {
     for text in [r#"{"precious": 1}"#, "{"] {
         std::fs::remove_file(&to).unwrap();
         std::fs::write(&own, text).unwrap();
-        let keep = CompressOptions { keep_existing: true, ..options() };
+        let keep = options().keep_existing(true);
         refused(run(from.path(), &to, &keep), Status::Exists, "x.config.json' is there already");
         assert_eq!(std::fs::read_to_string(&own).unwrap(), text);
         run(from.path(), &to, &options()).unwrap();
@@ -98,7 +98,7 @@ fn the_config_of_an_earlier_file_is_not_left_in_the_way() {
     }
     // One that says the same is no reason.
     std::fs::remove_file(&to).unwrap();
-    run(from.path(), &to, &CompressOptions { keep_existing: true, ..options() }).unwrap();
+    run(from.path(), &to, &options().keep_existing(true)).unwrap();
 }
 
 /// Shards may be links to files elsewhere, as downloads keep them: those are the source, too, and so is what has the name of
@@ -125,7 +125,7 @@ fn a_file_that_appears_meanwhile_stays() {
     let (from, folder) = (source(), tempfile::tempdir().unwrap());
     let to = folder.path().join("x.safetensors");
     let there = to.clone();
-    let keep = CompressOptions { keep_existing: true, ..options() };
+    let keep = options().keep_existing(true);
     let result = run_with(from.path(), &to, &keep, move || std::fs::write(&there, "precious").unwrap());
     refused(result, Status::Exists, "is there already");
     assert_eq!(std::fs::read_to_string(&to).unwrap(), "precious");
@@ -147,7 +147,7 @@ fn a_file_that_gets_no_name_leaves_no_config() {
         assert_eq!(std::fs::read_to_string(&own).ok().as_deref(), before);
         assert!(!folder.path().join("config.json").exists());
         std::fs::remove_dir(&to).unwrap();
-        run(from.path(), &to, &CompressOptions { resume: true, ..options() }).unwrap();
+        run(from.path(), &to, &options().resume(true)).unwrap();
         assert_eq!(names(&to).len(), 2);
         std::fs::remove_file(&to).unwrap();
         std::fs::remove_file(folder.path().join(if before.is_some() { "x.config.json" } else { "config.json" }))
@@ -173,12 +173,12 @@ fn one_folder_is_written_in_one_way() {
                     (Layout::SingleFile, out.clone()),
                     (Layout::ByName, out.join("model.safetensors")),
                 ] {
-                    let options = CompressOptions { layout, resume, ..options() };
+                    let options = options().layout(layout).resume(resume);
                     sink.lock().unwrap().push((layout, resume, run(&source, &to, &options).map(drop)));
                 }
             }
         };
-        run_with(from.path(), &to, &CompressOptions { layout: first, ..options() }, others).unwrap();
+        run_with(from.path(), &to, &options().layout(first), others).unwrap();
         let said = std::mem::take(&mut *said.lock().unwrap());
         assert_eq!(said.len(), 6);
         for (layout, resume, result) in said {
@@ -197,7 +197,7 @@ fn one_merges_at_a_time() {
     let (from, folder) = (source(), tempfile::tempdir().unwrap());
     for number in 1..=2 {
         let part = Part { number, count: 2 };
-        run(from.path(), folder.path(), &CompressOptions { part, ..options() }).unwrap();
+        run(from.path(), folder.path(), &options().part(part)).unwrap();
     }
     let said = Arc::new(Mutex::new(None));
     let (source, to, sink) = (from.path().to_owned(), folder.path().to_owned(), said.clone());
@@ -224,11 +224,9 @@ fn going_on_does_not_forget_what_was_asked_for() {
     let at = |name: &str| folder.path().join(name);
     for to in ["whole", "whole.safetensors"] {
         run(from.path(), &at(to), &options()).unwrap();
-        let resume = CompressOptions { resume: true, keep_existing: true, ..options() };
+        let resume = options().resume(true).keep_existing(true);
         assert_eq!(run(from.path(), &at(to), &resume).unwrap().resumed, 2);
-        for more in
-            [CompressOptions { hashes: true, ..resume.clone() }, CompressOptions { shapes: true, ..resume.clone() }]
-        {
+        for more in [resume.clone().hashes(true), resume.clone().shapes(true)] {
             let status = if to == "whole" { Status::InvalidArgument } else { Status::Exists };
             assert_eq!(run(from.path(), &at(to), &more).unwrap_err().status(), status, "{to}");
         }
@@ -240,18 +238,17 @@ fn going_on_does_not_forget_what_was_asked_for() {
     let odd = tempfile::tempdir().unwrap();
     std::fs::write(odd.path().join("model.safetensors"), files::file(&tensors)).unwrap();
     let all = patterned(json!({ r"layers\.\d+": ["a"] }));
-    let part =
-        |number, resume, strict| CompressOptions { part: Part { number, count: 2 }, resume, strict, ..all.clone() };
+    let part = |number, resume, strict| all.clone().part(Part { number, count: 2 }).resume(resume).strict(strict);
     let to = at("parts");
     run(odd.path(), &to, &part(1, false, false)).unwrap();
     run(odd.path(), &to, &part(2, false, false)).unwrap();
-    let strict = CompressOptions { strict: true, ..all.clone() };
+    let strict = all.clone().strict(true);
     refused(run(odd.path(), &to, &part(1, true, true)), Status::UnsupportedFormat, "layers.0.a.weight");
     refused(writer::merge(odd.path(), &to, &strict, &Progress::new()), Status::UnsupportedFormat, "layers.0.a.weight");
     assert_eq!(writer::merge(odd.path(), &to, &all, &Progress::new()).unwrap().left.len(), 1);
-    let again = CompressOptions { resume: true, ..all };
+    let again = all.resume(true);
     assert!(run(odd.path(), &to, &again).unwrap().complete);
-    refused(run(odd.path(), &to, &CompressOptions { strict: true, ..again }), Status::UnsupportedFormat, "layers.0");
+    refused(run(odd.path(), &to, &again.strict(true)), Status::UnsupportedFormat, "layers.0");
 }
 
 /// Begins a single file and fails when all of its groups are on the disk: nothing can be written under the names of its configs.
@@ -269,8 +266,8 @@ fn begin(source: &Path, to: &Path, options: &CompressOptions) {
 fn going_on_replaces_only_what_was_to_be_replaced() {
     let (from, folder) = (source(), tempfile::tempdir().unwrap());
     let to = folder.path().join("x.safetensors");
-    let keep = CompressOptions { keep_existing: true, ..options() };
-    let resume = CompressOptions { resume: true, ..keep.clone() };
+    let keep = options().keep_existing(true);
+    let resume = keep.clone().resume(true);
     begin(from.path(), &to, &keep);
     assert!(folder.path().join(".x.safetensors.df11-job").is_file());
     for there in [&to, &folder.path().join("x.config.json")] {
@@ -285,7 +282,7 @@ fn going_on_replaces_only_what_was_to_be_replaced() {
     assert_eq!(run(from.path(), &to, &resume).unwrap().resumed, 2);
     let whole = std::fs::read(&to).unwrap();
     // Whoever says so now replaces it, whatever was said then.
-    for (first, then) in [(options(), &resume), (keep, &CompressOptions { resume: true, ..options() })] {
+    for (first, then) in [(options(), &resume), (keep, &options().resume(true))] {
         std::fs::remove_file(&to).unwrap();
         if !first.keep_existing {
             std::fs::write(&to, "earlier").unwrap();
@@ -310,7 +307,7 @@ fn going_on_looks_at_what_goes_with_the_tensors() {
     for (layout, name) in kinds {
         let to = at(name);
         let beside = if layout == Layout::ByName { to.parent().unwrap().to_owned() } else { to.clone() };
-        let resume = CompressOptions { layout, resume: true, keep_existing: true, ..options() };
+        let resume = options().layout(layout).resume(true).keep_existing(true);
         run(from.path(), &to, &resume).unwrap();
         let all: &[&str] = if layout == Layout::ByName { &[] } else { &["tokenizer.json", "more/card.md"] };
         let before = std::fs::read(beside.join("config.json")).unwrap();
@@ -333,7 +330,7 @@ fn going_on_looks_at_what_goes_with_the_tensors() {
     // The source's config is another one since.
     std::fs::write(from.path().join("config.json"), r#"{"a": 2}"#).unwrap();
     for (layout, name) in kinds {
-        let resume = CompressOptions { layout, resume: true, ..options() };
+        let resume = options().layout(layout).resume(true);
         let result = run(from.path(), &at(name), &resume);
         if layout != Layout::ByName {
             refused(result, Status::InvalidArgument, "config.json' is not what this run would write");
@@ -354,7 +351,7 @@ fn what_came_since_is_not_what_was_to_be_replaced() {
     let to = folder.path().join("x.safetensors");
     begin(from.path(), &to, &options());
     std::fs::write(&to, "precious").unwrap();
-    let resume = CompressOptions { resume: true, keep_existing: true, ..options() };
+    let resume = options().resume(true).keep_existing(true);
     assert!(matches!(run(from.path(), &to, &resume), Err(Error::Exists(_))));
     assert_eq!(std::fs::read_to_string(&to).unwrap(), "precious");
     std::fs::remove_file(&to).unwrap();
@@ -379,7 +376,7 @@ fn a_file_in_somebodys_folder_does_not_become_the_folders_model() {
     for text in [&text, &head] {
         std::fs::write(&journal, text).unwrap();
         for resume in [false, true] {
-            let single = CompressOptions { layout: Layout::SingleFile, resume, ..options() };
+            let single = options().layout(Layout::SingleFile).resume(resume);
             let error = run(from.path(), folder.path(), &single).unwrap_err();
             let said = error.to_string();
             assert!(matches!(error, Error::InvalidArgument(_)) && !said.contains("the folder"), "{said}");
@@ -387,7 +384,7 @@ fn a_file_in_somebodys_folder_does_not_become_the_folders_model() {
             assert_eq!(&std::fs::read_to_string(&journal).unwrap(), text);
         }
     }
-    run(from.path(), &to, &CompressOptions { resume: true, ..options() }).unwrap();
+    run(from.path(), &to, &options().resume(true)).unwrap();
     assert_eq!(std::fs::read_to_string(&card).unwrap(), "mine");
 }
 
@@ -401,8 +398,8 @@ fn a_failure_removes_what_the_run_has_written() {
         std::fs::write(from.path().join(name), text).unwrap();
     }
     let to = folder.path().join("out");
-    let single = CompressOptions { layout: Layout::SingleFile, keep_existing: true, ..options() };
-    let resume = CompressOptions { resume: true, ..single.clone() };
+    let single = options().layout(Layout::SingleFile).keep_existing(true);
+    let resume = single.clone().resume(true);
     let journal = to.join(".model.safetensors.df11-job");
     run_with(from.path(), &to, &single, {
         let (journal, kept) = (journal.clone(), folder.path().join("journal"));
@@ -430,13 +427,13 @@ fn a_failure_removes_what_the_run_has_written() {
     assert_eq!(read("a.md"), "a");
     // In an unfinished folder that is found before the work.
     let (parts, part) = (folder.path().join("parts"), |number| Part { number, count: 2 });
-    run(from.path(), &parts, &CompressOptions { part: part(1), ..options() }).unwrap();
+    run(from.path(), &parts, &options().part(part(1))).unwrap();
     std::fs::write(parts.join("a.md"), "mine").unwrap();
-    let second = CompressOptions { part: part(2), ..options() };
+    let second = options().part(part(2));
     let worked = run_with(from.path(), &parts, &second, || panic!("it began to work"));
     refused(worked, Status::InvalidArgument, "a.md' is not what");
     std::fs::remove_file(parts.join("a.md")).unwrap();
-    run(from.path(), &parts, &CompressOptions { resume: true, ..second }).unwrap();
+    run(from.path(), &parts, &second.resume(true)).unwrap();
     assert!(writer::merge(from.path(), &parts, &options(), &Progress::new()).unwrap().complete);
 }
 
@@ -454,7 +451,7 @@ fn links_below_the_destination_are_not_followed() {
     let (to, victim) = (folder.path().join("to"), folder.path().join("victim"));
     std::fs::create_dir(&victim).unwrap();
     for number in 1..=2 {
-        run(from.path(), &to, &CompressOptions { part: Part { number, count: 2 }, ..options() }).unwrap();
+        run(from.path(), &to, &options().part(Part { number, count: 2 })).unwrap();
     }
     let merge = || writer::merge(from.path(), &to, &options(), &Progress::new());
     for target in [&victim, Path::new("a")] {
@@ -489,8 +486,8 @@ fn going_on_is_offered_to_the_same_job_alone() {
     let other = patterned(json!({ r"layers\.\d+": ["b", "a"] }));
     let (to, parts) = (folder.path().join("x.safetensors"), folder.path().join("parts"));
     begin(from.path(), &to, &options());
-    run(from.path(), &parts, &CompressOptions { part: Part { number: 1, count: 2 }, ..options() }).unwrap();
-    let two = |options: CompressOptions| CompressOptions { part: Part { number: 1, count: 2 }, ..options };
+    run(from.path(), &parts, &options().part(Part { number: 1, count: 2 })).unwrap();
+    let two = |options: CompressOptions| options.part(Part { number: 1, count: 2 });
     for (to, same) in [(&to, options()), (&parts, two(options()))] {
         let again = run(from.path(), to, &same).unwrap_err();
         assert!(matches!(again, Error::Unfinished(_)), "{again}");
@@ -501,7 +498,7 @@ fn going_on_is_offered_to_the_same_job_alone() {
     }
     // A folder that is written one way is not gone on with in the other.
     let inside = parts.join("x.safetensors");
-    let error = run(from.path(), &inside, &CompressOptions { resume: true, ..options() }).unwrap_err();
+    let error = run(from.path(), &inside, &options().resume(true)).unwrap_err();
     assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
 }
 
@@ -543,7 +540,7 @@ fn what_cannot_be_begun_leaves_nothing() {
     {
         let to = to.with_file_name(name);
         let stopped = Progress::with_callback(|progress| progress.total() == 0);
-        let result = writer::compress(from.path(), &to, &CompressOptions { layout, ..options() }, &stopped);
+        let result = writer::compress(from.path(), &to, &options().layout(layout), &stopped);
         assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{name}");
     }

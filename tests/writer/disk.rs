@@ -6,10 +6,9 @@
 
 use crate::support;
 
-use df11::internals::host::{self, DecodeOptions};
 use df11::internals::writer::plan::Patterns;
 use df11::writer::{CompressOptions, Layout, Part};
-use df11::{Error, Model, OpenOptions, Status};
+use df11::{DecodeOptions, Error, Model, OpenOptions, Status};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -43,11 +42,11 @@ fn child() {
 
 /// Opens a model, cuts its largest file short, and decodes.
 fn cut(folder: &Path, read: bool) {
-    let model = Model::open(folder, &OpenOptions { read, ..Default::default() }).unwrap();
+    let model = crate::support::files::open(folder, read).unwrap();
     let file = folder.join("model_layers_0.safetensors");
     std::fs::File::options().write(true).open(&file).unwrap().set_len(8192).unwrap();
     let group = model.find_group("model.layers.0").unwrap();
-    let mut room = vec![half::bf16::ZERO; model.groups()[group].element_count() as usize];
+    let mut room = vec![half::bf16::ZERO; group.element_count() as usize];
     println!("decoding");
     let short = |result: df11::Result<()>| {
         let error = result.unwrap_err();
@@ -56,15 +55,15 @@ fn cut(folder: &Path, read: bool) {
         assert!(text.contains("shorter") && text.contains("model_layers_0.safetensors"), "{text}");
     };
     for threads in [1, 3] {
-        short(host::decompress(&model, group, 0, &mut room, &DecodeOptions { threads, ..Default::default() }));
-        short(host::verify(&model, group, threads));
+        short(group.decompress(0, &mut room, &DecodeOptions::new().threads(threads)));
+        short(group.verify(threads));
     }
-    let layout = df11::internals::cuda::image::Layout::of(&model.groups()[group]).unwrap();
-    short(df11::internals::cuda::image::write_image(&model, group, &mut vec![0; layout.image_bytes as usize], 2));
+    let layout = group.image_layout().unwrap();
+    short(group.write_image(&mut vec![0; layout.image_bytes as usize], 2));
     // The others are as they were.
     let other = model.find_group("model.layers.1").unwrap();
-    let mut room = vec![half::bf16::ZERO; model.groups()[other].element_count() as usize];
-    host::decompress(&model, other, 0, &mut room, &DecodeOptions::default()).unwrap();
+    let mut room = vec![half::bf16::ZERO; other.element_count() as usize];
+    other.decompress(0, &mut room, &DecodeOptions::default()).unwrap();
     println!("refused");
 }
 
@@ -89,7 +88,7 @@ fn is_io(error: Error, errno: i32, path: &str) {
 
 fn compress_options(layout: Layout) -> CompressOptions {
     let patterns = serde_json::json!({ "layers\\.\\d+": ["a", "b"] });
-    CompressOptions { patterns: Some(Patterns::from_json(&patterns).unwrap()), layout, ..Default::default() }
+    CompressOptions::new().patterns(Patterns::parse(&patterns.to_string()).unwrap()).layout(layout)
 }
 
 /// As somebody who may do less than root.
@@ -100,7 +99,7 @@ fn not_allowed(folder: &Path) {
         assert_eq!(unsafe { libc::setegid(65534) + libc::seteuid(65534) }, 0);
     }
     for read in [false, true] {
-        let open = |name: &str| Model::open(folder.join(name), &OpenOptions { read, ..Default::default() }).map(drop);
+        let open = |name: &str| crate::support::files::open(folder.join(name), read).map(drop);
         is_io(open("file/model.safetensors").unwrap_err(), libc::EACCES, "file/model.safetensors");
         is_io(open("file").unwrap_err(), libc::EACCES, "file/model.safetensors");
         is_io(open("closed").unwrap_err(), libc::EACCES, "closed");
@@ -172,7 +171,7 @@ fn links_are_not_written_through() {
     std::fs::write(&victim, "precious").unwrap();
     std::fs::create_dir(at("to")).unwrap();
     let compress = |layout, resume| {
-        let options = CompressOptions { resume, ..compress_options(layout) };
+        let options = compress_options(layout).resume(resume);
         let to = if matches!(layout, Layout::Folder) { at("to/out") } else { at("to/out.safetensors") };
         df11::writer::compress(&at("source"), &to, &options, &df11::Progress::default()).map(drop)
     };
@@ -197,7 +196,7 @@ fn links_are_not_written_through() {
     // The same in a folder that somebody else has begun: part 1 has done layers.0, part 2 meets the link.
     let part = |number, resume| {
         let part = Part { number, count: 2 };
-        let options = CompressOptions { part, resume, ..compress_options(Layout::Folder) };
+        let options = compress_options(Layout::Folder).part(part).resume(resume);
         df11::writer::compress(&at("two"), &at("to/out"), &options, &df11::Progress::default()).map(drop)
     };
     write_sources(&at("two"), &["layers.0", "layers.1"]);
@@ -239,7 +238,7 @@ fn names_lead_out_of_no_folder() {
         std::fs::write(at("outside.safetensors"), files::file(&[])).unwrap();
         let index = serde_json::json!({ "weight_map": { "layers.0.a.weight": file } });
         std::fs::write(source.join("model.safetensors.index.json"), index.to_string()).unwrap();
-        let open = Model::open(&source, &OpenOptions { indexed: true, ..Default::default() });
+        let open = Model::open_original(&source);
         assert_eq!(open.unwrap_err().status(), Status::InvalidFormat, "{file:?}");
         let options = compress_options(Layout::Folder);
         let to = at(&format!("to-{i}"));
@@ -253,14 +252,14 @@ fn names_lead_out_of_no_folder() {
         let source = deep.join(format!("source-{i}"));
         write_source(&source, &format!("{name}.0"));
         let pattern = serde_json::json!({ format!("{}\\.\\d+", regex_text(name)): ["a", "b"] });
-        let patterns = Patterns::from_json(&pattern).unwrap();
-        let options = CompressOptions { patterns: Some(patterns), layout: Layout::Folder, ..Default::default() };
+        let patterns = Patterns::parse(&pattern.to_string()).unwrap();
+        let options = CompressOptions::new().patterns(patterns).layout(Layout::Folder);
         let to = deep.join(format!("to-{i}"));
         let report = df11::writer::compress(&source, &to, &options, &df11::Progress::default()).unwrap();
         assert_eq!(report.groups, 1, "{name}");
         let model = Model::open(&to, &OpenOptions::default()).unwrap();
-        assert_eq!(model.groups()[0].name(), format!("{name}.0"));
-        host::verify(&model, 0, 1).unwrap();
+        assert_eq!(model.group(0).unwrap().name(), format!("{name}.0"));
+        model.group(0).unwrap().verify(1).unwrap();
     }
     // Nothing lies where it should not.
     let names = |folder: &Path| {

@@ -15,7 +15,7 @@ use support::{check, encoder, golden, weights};
 fn verify(model: &Model, original: Option<&Model>, threads: usize) -> (Verified, Vec<(FindingKind, String, String)>) {
     let progress = Progress::new();
     let mut found = Vec::new();
-    let result = host::verify_model(model, original, &VerifyOptions { threads }, &progress, &mut |f| {
+    let result = host::verify_model(model, original, &VerifyOptions::new().threads(threads), &progress, &mut |f| {
         assert!(f.text.contains(f.name), "{f:?}");
         found.push((f.kind, f.name.to_owned(), f.text));
     });
@@ -25,7 +25,7 @@ fn verify(model: &Model, original: Option<&Model>, threads: usize) -> (Verified,
 
 /// Opens what a model is compared with.
 fn original(path: &Path) -> Model {
-    Model::open(path, &OpenOptions { read: true, indexed: true, ..Default::default() }).unwrap()
+    Model::open_original(path).unwrap()
 }
 
 /// A group of two tensors and a plain one with these hashes.
@@ -54,9 +54,11 @@ fn golden_models_are_good_and_equal_their_originals() {
             let groups = model.groups().len();
             assert!(verified.is_good() && verified.groups_good == groups as u64, "{name}: {verified:?}");
             assert_eq!(verified.tensors_equal, model.tensors().len() as u64);
-            assert_eq!(verified.codes, model.groups().iter().map(|g| g.element_count()).sum::<u64>());
+            assert_eq!(verified.codes, model.groups().map(|g| g.element_count()).sum::<u64>());
             assert!(found.len() == groups && found.iter().all(|f| f.0 == FindingKind::Good), "{found:?}");
-            assert_eq!(verify(&model, None, threads).0, Verified { tensors_equal: 0, ..verified });
+            let mut alone = verified;
+            alone.tensors_equal = 0;
+            assert_eq!(verify(&model, None, threads).0, alone);
         }
     }
 }
@@ -65,14 +67,17 @@ fn golden_models_are_good_and_equal_their_originals() {
 fn hashes_are_compared() {
     let hashes = hashes();
     for threads in [1, 2, 8] {
-        let good = Verified { groups_good: 1, codes: 300_000, hashes_right: 3, ..Default::default() };
+        let mut good = Verified::default();
+        (good.groups_good, good.codes, good.hashes_right) = (1, 300_000, 3);
         assert_eq!(verify(&hashed(|_| (), &hashes), None, threads).0, good);
 
         // A mantissa: nothing but the hash knows.
         let changed = hashed(|e| e.sign_mantissa[250_000] ^= 1, &hashes);
         let (verified, found) = verify(&changed, None, threads);
         assert!(!verified.is_good());
-        assert_eq!(verified, Verified { hashes_right: 2, hashes_wrong: 1, ..good });
+        let mut expected = good;
+        (expected.hashes_right, expected.hashes_wrong) = (2, 1);
+        assert_eq!(verified, expected);
         let [(FindingKind::Good, ..), (FindingKind::Hash, name, text)] = &found[..] else { panic!("{found:?}") };
         assert!(name == "g.part_1" && text.starts_with("tensor 'g.part_1': its SHA-256 is "), "{text}");
 
@@ -128,7 +133,7 @@ fn an_original_in_shards() {
     assert_eq!(verify(&model, Some(&all), 2).0.tensors_different, 1);
 
     // A shard that was not downloaded, and indexes that say nothing.
-    let open = || Model::open(folder.path(), &OpenOptions { indexed: true, ..Default::default() }).unwrap_err();
+    let open = || Model::open_original(folder.path()).unwrap_err();
     std::fs::remove_file(folder.path().join("model-00002-of-00003.safetensors")).unwrap();
     let error = open();
     assert_eq!(error.status(), Status::InvalidFormat);
@@ -147,7 +152,7 @@ fn a_call_is_watched_and_cancelled() {
     let model = Model::open(golden::model("block"), &OpenOptions::default()).unwrap();
     let original = original(&golden::path("block").join("original.safetensors"));
     let run = |progress: &Progress| {
-        let options = VerifyOptions { threads: 2 };
+        let options = VerifyOptions::new().threads(2);
         host::verify_model(&model, Some(&original), &options, progress, &mut |_| ())
     };
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -158,8 +163,8 @@ fn a_call_is_watched_and_cancelled() {
     });
     run(&progress).unwrap();
     let told = told.lock().unwrap().clone();
-    let weights: u64 = model.groups().iter().map(|g| 2 * g.element_count()).sum();
-    let total = weights + model.tensors().iter().map(|t| t.bytes()).sum::<u64>();
+    let weights: u64 = model.groups().map(|g| 2 * g.element_count()).sum();
+    let total = weights + model.tensors().map(|t| t.bytes()).sum::<u64>();
     assert!(told[0] == (0, total) && told.last() == Some(&(total, total)), "{told:?}");
     assert!(told.is_sorted_by_key(|t| t.0), "{told:?}");
 
@@ -209,7 +214,7 @@ fn memory_does_not_grow_with_the_model() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: Vec<u8>| {
         std::fs::write(folder.path().join(name), bytes).unwrap();
-        Model::open(folder.path().join(name), &OpenOptions { read: true, ..Default::default() }).unwrap()
+        Model::open(folder.path().join(name), &OpenOptions::new()).unwrap()
     };
     let model = write("m.safetensors", encoder::safetensors(&encoder::group_tensors("g", &encoded), Some(&metadata)));
     let plain = Stored::new("g.weight", Dtype::BF16, &[all.len()], all.iter().flat_map(|w| w.to_le_bytes()).collect());

@@ -105,6 +105,6 @@ func TestConditionsOverHTTP(t *testing.T) {
 	}
 	answer, _ = get(t, url, "Range: bytes=10000-")
 	if answer.StatusCode != 416 || answer.Header.Get("Content-Range") != "bytes */10000" {
-		t.Errorf("behind the end: %d %q", answer.StatusCode, answer.Header.Get("Content-Range"))
+		t.Errorf("after the end: %d %q", answer.StatusCode, answer.Header.Get("Content-Range"))
 	}
 }

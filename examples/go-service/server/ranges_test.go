@@ -30,7 +30,7 @@ func TestParseRange(t *testing.T) {
 		{"bytes=-1000", 100, "0+100"}, // a suffix longer than all
 		{"bytes=-99999999999999999999999999", 100, "0+100"},
 		{"BYTES= 1 - 2 ", 100, "1+2"},
-		{"bytes=100-", 100, wrong}, // behind the end
+		{"bytes=100-", 100, wrong}, // after the end
 		{"bytes=100-200", 100, wrong},
 		{"bytes=18446744073709551615-", 100, wrong},
 		{"bytes=99999999999999999999999999-", 100, wrong},

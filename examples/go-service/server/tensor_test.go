@@ -191,7 +191,7 @@ func TestErrorsOfTheModel(t *testing.T) {
 		t.Errorf("afterwards: %d", answer.StatusCode)
 	}
 	if s.pool.used() != 0 || len(s.decodes) != 0 || s.metrics.inFlight.Load() != 0 {
-		t.Errorf("left behind: %d buffers, %d decodes, %d requests", s.pool.used(), len(s.decodes),
+		t.Errorf("not freed: %d buffers, %d decodes, %d requests", s.pool.used(), len(s.decodes),
 			s.metrics.inFlight.Load())
 	}
 	f.on(func(int, uint64, int) error { return fmt.Errorf("closed: %w", errors.ErrUnsupported) })

@@ -101,15 +101,15 @@ struct ModelArgs {
 
 impl ModelArgs {
     fn options(&self) -> Result<CompressOptions, Failure> {
-        let patterns = self.pattern.as_ref().map(|path| read_patterns(path)).transpose()?;
-        Ok(CompressOptions {
-            patterns,
-            preset: self.preset.clone(),
-            layout: if self.single_file { Layout::SingleFile } else { Layout::ByName },
-            strict: self.strict,
-            hashes: self.hashes,
-            shapes: self.shapes,
-            ..CompressOptions::default()
+        let options = CompressOptions::new()
+            .patterns(self.pattern.as_ref().map(|path| read_patterns(path)).transpose()?)
+            .layout(if self.single_file { Layout::SingleFile } else { Layout::ByName })
+            .strict(self.strict)
+            .hashes(self.hashes)
+            .shapes(self.shapes);
+        Ok(match &self.preset {
+            Some(name) => options.preset(name),
+            None => options,
         })
     }
 }
@@ -118,8 +118,7 @@ fn read_patterns(path: &Path) -> Result<Patterns, Failure> {
     let named =
         |e: &dyn std::fmt::Display| Failure::cannot(format!("cannot use the patterns of '{}': {e}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| named(&e))?;
-    let json = serde_json::from_str(&text).map_err(|e| named(&e))?;
-    Patterns::from_json(&json).map_err(|e| named(&e))
+    Patterns::parse(&text).map_err(|e| named(&e))
 }
 
 fn parse_part(text: &str) -> Result<Part, String> {
@@ -145,15 +144,15 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 
 /// Runs `df11 compress`.
 pub fn compress(args: &CompressArgs, quiet: bool) -> Result<(), Failure> {
-    let options = CompressOptions {
-        threads: args.threads.count(),
-        memory: args.memory,
-        part: args.part.unwrap_or(Part::WHOLE),
-        resume: args.resume,
-        keep_existing: !args.force,
-        verify: !args.no_verify,
-        ..args.model.options()?
-    };
+    let options = args
+        .model
+        .options()?
+        .threads(args.threads.count())
+        .memory(args.memory)
+        .part(args.part.unwrap_or(Part::WHOLE))
+        .resume(args.resume)
+        .keep_existing(!args.force)
+        .verify(!args.no_verify);
     let label = if options.verify { "compressing and verifying" } else { "compressing" };
     let work = |progress: &_| writer::compress(&args.model.source, &args.model.output, &options, progress);
     run(&args.model, (label, "the same command with --resume"), args.json, quiet, work)
@@ -161,7 +160,7 @@ pub fn compress(args: &CompressArgs, quiet: bool) -> Result<(), Failure> {
 
 /// Runs `df11 merge`.
 pub fn merge(args: &MergeArgs, quiet: bool) -> Result<(), Failure> {
-    let options = CompressOptions { threads: args.threads.count(), ..args.model.options()? };
+    let options = args.model.options()?.threads(args.threads.count());
     let work = |progress: &_| writer::merge(&args.model.source, &args.model.output, &options, progress);
     run(&args.model, ("merging", "the same command"), args.json, quiet, work)
 }

@@ -7,10 +7,8 @@
 use crate::output::{Output, OutputFile};
 use crate::terminal::{Progress, bytes, clean, counted, print, took};
 use crate::{Failure, Reading, Threads, interrupt};
-use df11::host::{self, DecodeOptions};
-use df11::internals::format::{FileLayout, LayoutTensor};
-use df11::writer::NewFile;
-use df11::{Model, Tensor};
+use df11::writer::{FileLayout, LayoutTensor, NewFile};
+use df11::{DecodeOptions, Model, Tensor};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Instant;
@@ -46,7 +44,7 @@ pub struct DecompressArgs {
 /// Runs the subcommand.
 pub fn run(args: &DecompressArgs, quiet: bool) -> Result<(), Failure> {
     let start = Instant::now();
-    let model = args.reading.open_to_stream(&args.model)?;
+    let model = args.reading.open(&args.model)?;
     let (layout, tensors) = lay_out(&model)?;
     let beside = config_beside(&args.model);
     let inputs = model.files().map(|f| f.file).chain(args.reading.config()).chain(beside.iter().map(PathBuf::as_path));
@@ -57,8 +55,8 @@ pub fn run(args: &DecompressArgs, quiet: bool) -> Result<(), Failure> {
     }
     let output = output.begin(layout.bytes())?;
     let progress = Progress::new("decompressing", data_bytes(&layout), quiet);
-    let options = DecodeOptions { threads: args.threads.count(), ..DecodeOptions::default() };
-    stream(&model, &layout, &tensors, &output, &options, &progress)?;
+    let options = DecodeOptions::new().threads(args.threads.count());
+    stream(&layout, &tensors, &output, &options, &progress)?;
     output.commit()?;
     drop(progress);
     if quiet {
@@ -92,8 +90,8 @@ fn would_join(output: &Path, model: &Path) -> bool {
 }
 
 /// Lays the file out. Returns the layout, and every tensor of the model in the order of their bytes.
-fn lay_out(model: &Model) -> Result<(FileLayout, Vec<&Tensor>), Failure> {
-    let tensor = |t: &Tensor| LayoutTensor {
+fn lay_out(model: &Model) -> Result<(FileLayout, Vec<Tensor<'_>>), Failure> {
+    let tensor = |t: Tensor| LayoutTensor {
         name: t.name().to_owned(),
         dtype: t.dtype(),
         shape: t.shape().to_vec(),
@@ -101,8 +99,8 @@ fn lay_out(model: &Model) -> Result<(FileLayout, Vec<&Tensor>), Failure> {
     };
     // Without this word some versions of transformers refuse a file.
     let format = [("format".to_owned(), "pt".to_owned())].into();
-    let layout = FileLayout::new(model.tensors().iter().map(tensor).collect(), &format)?;
-    let by_name = |(t, _): (&LayoutTensor, u64)| model.find_tensor(&t.name).map(|i| &model.tensors()[i]);
+    let layout = FileLayout::new(model.tensors().map(tensor).collect(), &format)?;
+    let by_name = |(t, _): (&LayoutTensor, u64)| model.find_tensor(&t.name);
     let tensors = layout.tensors().filter_map(by_name).collect();
     Ok((layout, tensors))
 }
@@ -125,9 +123,8 @@ impl Buffer {
 
 /// Writes the whole file.
 fn stream(
-    model: &Model,
     layout: &FileLayout,
-    tensors: &[&Tensor],
+    tensors: &[Tensor],
     output: &OutputFile,
     options: &DecodeOptions,
     progress: &Progress,
@@ -150,7 +147,7 @@ fn stream(
             .spawn_scoped(scope, move || write(file, start, &full, &give_back))
             .map_err(|e| Failure::cannot(format!("cannot start a thread: {e}")))?;
         // Ends by itself if the writer has gone, whose error is then the one to tell.
-        let filled = fill(model, tensors, &empty, send, options, progress);
+        let filled = fill(tensors, &empty, send, options, progress);
         let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         written.map_err(Failure::from).and(filled)
     })
@@ -177,8 +174,7 @@ fn write(file: &NewFile, mut at: u64, full: &Receiver<Buffer>, give_back: &Sende
 
 /// Fills buffers with the tensors' bytes and sends them off.
 fn fill(
-    model: &Model,
-    tensors: &[&Tensor],
+    tensors: &[Tensor],
     empty: &Receiver<Buffer>,
     send: SyncSender<Buffer>,
     options: &DecodeOptions,
@@ -193,7 +189,7 @@ fn fill(
             let room = buffer.bytes().get_mut(filled..).unwrap_or_default();
             let len = (tensor.bytes() - done).min(room.len() as u64) as usize;
             // The widest types come first, so the end of a buffer, which is a multiple of 8, never cuts a weight in two.
-            host::read_tensor(model, tensor, done, &mut room[..len], options)?;
+            tensor.read(done, &mut room[..len], options)?;
             buffer.filled += len;
             done += len as u64;
             if buffer.filled == buffer.bytes().len() {

@@ -3,8 +3,7 @@
 use crate::Failure;
 use crate::interrupt;
 use crate::terminal::Progress;
-use df11::Model;
-use df11::host::{self, DecodeOptions};
+use df11::{DecodeOptions, Group};
 use half::bf16;
 
 /// Weights decoded at a time: 8 MiB.
@@ -38,18 +37,16 @@ impl GroupHistogram {
     }
 }
 
-/// Counts the exponents of the groups with those numbers.
-pub fn count(
-    model: &Model,
-    groups: impl IntoIterator<Item = usize>,
+/// Counts the exponents of groups.
+pub fn count<'m>(
+    groups: impl IntoIterator<Item = Group<'m>>,
     threads: usize,
     progress: &Progress,
 ) -> Result<Vec<GroupHistogram>, Failure> {
-    let options = DecodeOptions { threads, ..DecodeOptions::default() };
+    let options = DecodeOptions::new().threads(threads);
     let mut buffer = Vec::new();
     let mut histograms = Vec::new();
-    for number in groups {
-        let Some(group) = model.groups().get(number) else { continue };
+    for group in groups {
         let mut counts = [0; 256];
         let (mut first, all) = (0, group.element_count());
         while first < all {
@@ -58,7 +55,7 @@ pub fn count(
             if buffer.len() < len {
                 buffer.resize(len, bf16::ZERO);
             }
-            host::decompress(model, number, first, &mut buffer[..len], &options)?;
+            group.decompress(first, &mut buffer[..len], &options)?;
             add(&mut counts, &buffer[..len], threads);
             progress.advance(2 * len as u64);
             first += len as u64;

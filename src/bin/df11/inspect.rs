@@ -44,8 +44,7 @@ pub struct InspectArgs {
 
 /// Runs the subcommand.
 pub fn run(args: &InspectArgs, quiet: bool) -> Result<(), Failure> {
-    let model =
-        if args.plot.is_some() { args.reading.open_to_stream(&args.model)? } else { args.reading.open(&args.model)? };
+    let model = args.reading.open(&args.model)?;
     let summary = Summary::new(&args.model, &model);
     // The picture first: if it cannot be drawn, nothing but the reason is printed.
     if let Some(to) = &args.plot {

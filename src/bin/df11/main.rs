@@ -75,10 +75,6 @@ pub(crate) struct Reading {
     /// inside its groups get their names
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Read the files piece by piece instead of mapping them into memory: safe against files that are cut short while
-    /// they are used. What decodes (decompress, verify, inspect --plot) does so anyway
-    #[arg(long)]
-    read: bool,
     /// Accept a model that says it was written by an unknown version of the compressor
     #[arg(long)]
     any_version: bool,
@@ -101,22 +97,16 @@ impl Threads {
 }
 
 impl Reading {
-    /// Opens the model to inspect it.
+    /// Opens the model. Its files are read, never mapped: that is as fast if each byte is used once, and a mapped file would count as
+    /// this process's memory, in the end all of it.
     pub fn open(&self, path: &Path) -> Result<Model, Failure> {
         Ok(Model::open(path, &self.options()?)?)
-    }
-
-    /// Opens the model to go through all of it. Its files are read, never mapped: that is as fast if each byte is used once, and
-    /// a mapped file would count as this process's memory, in the end all of it.
-    pub fn open_to_stream(&self, path: &Path) -> Result<Model, Failure> {
-        Ok(Model::open(path, &OpenOptions { read: true, ..self.options()? })?)
     }
 
     /// Opens what the model is compared with. A config given on the command line is not meant for it, and if it is bad,
     /// that says nothing about the model.
     pub fn open_original(&self, path: &Path) -> Result<Model, Failure> {
-        let options = OpenOptions { read: true, any_version: true, indexed: true, config: None };
-        Model::open(path, &options).map_err(|e| Failure::cannot(format!("the original cannot be used: {e}")))
+        Model::open_original(path).map_err(|e| Failure::cannot(format!("the original cannot be used: {e}")))
     }
 
     fn options(&self) -> Result<OpenOptions, Failure> {
@@ -124,8 +114,11 @@ impl Reading {
             std::fs::read_to_string(path)
                 .map_err(|e| Failure::cannot(format!("cannot read the config '{}': {e}", path.display())))
         };
-        let config = self.config.as_ref().map(read).transpose()?;
-        Ok(OpenOptions { read: self.read, any_version: self.any_version, config, indexed: false })
+        let options = OpenOptions::new().any_version(self.any_version);
+        Ok(match self.config.as_ref().map(read).transpose()? {
+            Some(config) => options.config(config),
+            None => options,
+        })
     }
 
     /// The config given on the command line.

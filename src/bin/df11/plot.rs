@@ -11,7 +11,7 @@ use crate::Failure;
 use crate::histogram::{self, GroupHistogram};
 use crate::output::Output;
 use crate::terminal::{Progress, counted, fit, thousands};
-use df11::{Error, Model};
+use df11::{Error, Group, Model};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -37,22 +37,20 @@ pub fn run(
     threads: usize,
     quiet: bool,
 ) -> Result<(), Failure> {
-    let numbers = match group {
-        None => (0..model.groups().len()).collect(),
+    let groups: Vec<Group> = match group {
+        None => model.groups().collect(),
         Some(name) => {
-            let number =
-                model.find_group(name).ok_or_else(|| Error::NotFound(format!("there is no group '{name}'")))?;
-            vec![number]
+            vec![model.find_group(name).ok_or_else(|| Error::NotFound(format!("there is no group '{name}'")))?]
         }
     };
-    let weights: u64 = numbers.iter().map(|&i| model.groups()[i].element_count()).sum();
+    let weights: u64 = groups.iter().map(|g| g.element_count()).sum();
     if weights == 0 {
         return Err(Failure::cannot("there is nothing to draw: no weights are compressed"));
     }
     // The file first: where it cannot be written is known before the work and not after it.
     let output = Output::new(to, true, model.files().map(|f| f.file))?.begin(0)?;
     let progress = Progress::new("counting", 2 * weights, quiet);
-    let histograms = histogram::count(model, numbers, threads, &progress)?;
+    let histograms = histogram::count(groups, threads, &progress)?;
     drop(progress);
     let shown = path.display().to_string();
     let name = match group {

@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use crate::terminal::print;
-use df11::internals::writer::presets::Preset;
+use df11::writer::Preset;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -26,10 +26,15 @@ pub struct PresetsArgs {
 /// Runs the subcommand.
 pub fn run(args: &PresetsArgs) -> Result<(), Failure> {
     match &args.name {
-        Some(name) => print(&format!("{:#}\n", Preset::find(name)?.patterns().to_json())),
+        Some(name) => print(&format!("{:#}\n", patterns(Preset::find(name)?))),
         None if args.json => print(&format!("{:#}\n", all())),
         None => print(&table()),
     }
+}
+
+/// The pattern_dict of a preset.
+fn patterns(preset: &Preset) -> Value {
+    serde_json::from_str(&preset.patterns().to_json()).unwrap_or_default()
 }
 
 /// Everything, for machines.
@@ -41,7 +46,7 @@ fn all() -> Value {
             "models": p.models(),
             "layout": p.layout().name(),
             "model_types": p.model_types(),
-            "patterns": p.patterns().to_json(),
+            "patterns": patterns(p),
             "evidence": p.evidence(),
             "note": p.note(),
         })

@@ -23,8 +23,7 @@
 //! `shape_known` is false for a tensor in a group whose shape is not in the file: its shape is then its one length.
 
 use crate::Failure;
-use df11::internals::format::{Data, Location};
-use df11::{Group, Model, Tensor};
+use df11::{Group, Location, Model, Tensor};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -149,9 +148,8 @@ impl Summary {
     pub fn new(path: &Path, model: &Model) -> Summary {
         let file = |f: Location| FileSummary { path: f.file.display().to_string(), bytes: f.bytes };
         let files: Vec<FileSummary> = model.files().map(file).collect();
-        let groups: Vec<GroupSummary> = model.groups().iter().map(|g| GroupSummary::new(model, g)).collect();
-        let tensors: Vec<TensorSummary> =
-            model.tensors().iter().enumerate().map(|(i, t)| TensorSummary::new(model, i, t)).collect();
+        let groups: Vec<GroupSummary> = model.groups().map(GroupSummary::new).collect();
+        let tensors: Vec<TensorSummary> = model.tensors().map(TensorSummary::new).collect();
         let mut stored = Members::default();
         groups.iter().for_each(|g| stored.add(&g.stored));
         let weights = groups.iter().map(|g| g.weights).sum();
@@ -180,18 +178,18 @@ impl Summary {
 }
 
 impl GroupSummary {
-    fn new(model: &Model, group: &Group) -> Self {
+    fn new(group: Group) -> Self {
         let mut stored = Members::default();
-        for (member, span) in group.members() {
-            stored.total += span.len;
-            *match member {
+        for part in group.parts() {
+            stored.total += part.location.bytes;
+            *match part.name {
                 "sign_mantissa" => &mut stored.sign_mantissa,
                 "encoded_exponent" => &mut stored.codes,
                 "gaps" => &mut stored.gaps,
                 "output_positions" => &mut stored.positions,
                 "luts" => &mut stored.luts,
                 _ => &mut stored.splits,
-            } = span.len;
+            } = part.location.bytes;
         }
         let weights = group.element_count();
         let code_lengths: BTreeMap<u8, u8> = (0..=255).zip(*group.code_lengths()).filter(|&(_, len)| len > 0).collect();
@@ -199,7 +197,7 @@ impl GroupSummary {
         let longest = code_lengths.values().max().copied();
         GroupSummary {
             name: group.name().to_owned(),
-            tensors: model.tensors()[group.tensors()].iter().map(|t| t.name().to_owned()).collect(),
+            tensors: group.tensors().map(|t| t.name().to_owned()).collect(),
             weights,
             blocks: group.block_count() as u64,
             stored,
@@ -216,11 +214,8 @@ impl GroupSummary {
 }
 
 impl TensorSummary {
-    fn new(model: &Model, number: usize, tensor: &Tensor) -> Self {
-        let group = match tensor.data() {
-            Data::Packed { group, .. } => Some(&model.groups()[group]),
-            Data::Plain(_) => None,
-        };
+    fn new(tensor: Tensor) -> Self {
+        let group = tensor.group();
         TensorSummary {
             name: tensor.name().to_owned(),
             dtype: tensor.dtype().to_string(),
@@ -228,7 +223,7 @@ impl TensorSummary {
             shape_known: tensor.shape_known(),
             bytes: tensor.bytes(),
             group: group.map(|g| g.name().to_owned()),
-            place_in_group: group.map(|g| number - g.tensors().start),
+            place_in_group: group.and_then(|g| Some(tensor.number() - g.tensors().next()?.number())),
         }
     }
 }

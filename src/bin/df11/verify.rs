@@ -2,7 +2,7 @@
 
 use crate::terminal::{Progress, clean, counted, fit, thousands, took};
 use crate::{Failure, Reading, Threads, interrupt};
-use df11::host::{self, Finding, FindingKind, Verified, VerifyOptions};
+use df11::verify::{self, Finding, FindingKind, Verified, VerifyOptions};
 use df11::{Error, Model};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -48,14 +48,14 @@ impl<'a> Findings<'a> {
 
     /// Prints a finding. If that fails the library's work ends.
     fn add(&mut self, finding: Finding, work: &df11::Progress) {
-        let Finding { kind, name, text } = finding;
+        let Finding { kind, name, text, .. } = finding;
         if matches!(kind, FindingKind::Good | FindingKind::Bad) {
             self.walked = Some(Instant::now());
         }
         let label = match kind {
             _ if self.quiet && !kind.is_wrong() => return,
             FindingKind::Good => {
-                let group = self.model.find_group(name).map(|number| &self.model.groups()[number]);
+                let group = self.model.find_group(name);
                 let count = thousands(group.map_or(0, |g| g.element_count()));
                 return self.print(&format!("ok       {:<60} {count:>17} weights\n", fit(name, 60)), work);
             }
@@ -89,10 +89,10 @@ impl<'a> Findings<'a> {
 
 /// Runs the subcommand.
 pub fn run(args: &VerifyArgs, quiet: bool) -> Result<(), Failure> {
-    let model = args.reading.open_to_stream(&args.model)?;
+    let model = args.reading.open(&args.model)?;
     // Before the codes are walked: a wrong path should not be found out minutes later.
     let original = args.against.as_ref().map(|path| args.reading.open_original(path)).transpose()?;
-    let options = VerifyOptions { threads: args.threads.count() };
+    let options = VerifyOptions::new().threads(args.threads.count());
     let mut parts = verify(&model, &options, quiet)?;
     if let Some(original) = &original {
         parts.extend(compare(&model, original, &options, quiet)?);
@@ -115,7 +115,7 @@ fn verify(model: &Model, options: &VerifyOptions, quiet: bool) -> Result<Vec<Str
     let bar = Progress::new("verifying", 0, quiet);
     let progress = bar.of_library();
     let mut findings = Findings::new(model, &bar, quiet);
-    let result = host::verify_model(model, None, options, &progress, &mut |f| findings.add(f, &progress));
+    let result = verify::verify_model(model, None, options, &progress, &mut |f| findings.add(f, &progress));
     let found = findings.result(result)?;
     let hashes = found.hashes_right + found.hashes_wrong;
     if !quiet {
@@ -152,7 +152,7 @@ fn compare(model: &Model, original: &Model, options: &VerifyOptions, quiet: bool
     let bar = Progress::new("comparing", 0, quiet);
     let progress = bar.of_library();
     let mut findings = Findings::new(model, &bar, quiet);
-    let result = host::compare_models(model, original, options, &progress, &mut |f| findings.add(f, &progress));
+    let result = verify::compare_models(model, original, options, &progress, &mut |f| findings.add(f, &progress));
     let found = findings.result(result)?;
     if !quiet {
         bar.print(&format!(

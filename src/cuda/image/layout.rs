@@ -1,4 +1,4 @@
-//! Where everything lies in an image, known from the group's sizes and code alone; and the head that says so.
+//! The layout of an image, which follows from the group's sizes and code alone, and the head that states it.
 //!
 //! # The header
 //!
@@ -12,9 +12,9 @@
 //! ```
 //!
 //! The checksum is the first eight bytes of the SHA-256 of the head without checksum and state: bytes 0 to 239, then all
-//! from 256 on. It tells damage, not malice.
+//! from 256. It detects damage, not malice.
 
-use super::table::{self, Table};
+use super::device_table::{DeviceTable, Shape};
 use super::*;
 use crate::error::{Error, Result, shorten};
 use crate::format::{Group, MOST_TENSORS, Member};
@@ -40,25 +40,25 @@ pub struct Layout {
     pub table_bytes: u32,
     /// Tiles of 3,328 weights, the last one perhaps not full.
     pub tiles: u64,
-    /// Where the ends of tensors lie.
+    /// The offset of the ends of tensors.
     pub ends: u64,
-    /// Where the decoding table lies.
+    /// The offset of the decoding table.
     pub table: u64,
-    /// Where the tiles' starts lie: the end of the head.
+    /// The offset of the tiles' starts: the end of the head.
     pub starts: u64,
-    /// Where the lanes' starts lie.
+    /// The offset of the lanes' starts.
     pub lanes: u64,
-    /// Where the codes lie.
+    /// The offset of the codes.
     pub code: u64,
     /// Bytes of the code section with its zeros: a multiple of 16.
     pub code_section_bytes: u64,
-    /// Where the signs and mantissas lie.
+    /// The offset of the signs and mantissas.
     pub signs: u64,
     /// Bytes of the whole image.
     pub image_bytes: u64,
 }
 
-/// What a layout follows from.
+/// The numbers that a layout follows from.
 #[derive(Debug, Clone, Copy)]
 struct Sizes {
     weights: u64,
@@ -69,55 +69,55 @@ struct Sizes {
     table_bytes: u32,
 }
 
-/// The next multiple.
+/// Returns the next multiple.
 fn up(bytes: u64, to: u64) -> Option<u64> {
     bytes.checked_next_multiple_of(to)
 }
 
-/// The bytes that gaps take while they are parked, and those that positions may take behind them. A group has at most two
-/// positions more than blocks.
+/// Returns the bytes that gaps take while they are parked, and those that positions may take after them. A group has at
+/// most two positions more than blocks.
 fn parked(code_bytes: u64) -> Option<(u64, u64)> {
     let blocks = code_bytes.div_ceil(BLOCK_BYTES as u64);
     Some((up(blocks.checked_mul(GAP_BYTES_PER_BLOCK as u64)?, ALIGNMENT)?, blocks.checked_add(2)?.checked_mul(4)?))
 }
 
 impl Layout {
-    /// The layout of a group's image. Walks no codes, and allocates nothing.
+    /// Returns the layout of a group's image. Walks no codes, and allocates nothing.
     ///
     /// # Errors
     ///
-    /// `UnsupportedFormat` for a code that takes more tables than a device's memory for them holds. Of all codes that give
-    /// each exponent one word there is none: see [`Table`].
-    pub fn of(group: &Group) -> Result<Layout> {
+    /// `UnsupportedFormat` for a code that takes more tables than a device's memory for them holds. No code that gives each
+    /// exponent one word does: see [`DeviceTable`].
+    pub fn of(group: Group) -> Result<Layout> {
         let too_many = || Error::UnsupportedFormat {
             reason: format!(
                 "group '{}' cannot be decoded on a device: its look-up rows hold {} code words",
                 shorten(group.name(), 80),
-                group.codes().codes().len()
+                group.data().codes().codes().len()
             ),
             place: Default::default(),
         };
-        let shape = table::Shape::of(group.codes()).ok_or_else(too_many)?;
+        let shape = Shape::of(group.data().codes()).ok_or_else(too_many)?;
         let sizes = Sizes {
             weights: group.element_count(),
-            code_bytes: group.member(Member::EncodedExponent).len,
-            tensors: group.cuts().len() as u32 - 1,
-            longest: group.codes().longest(),
+            code_bytes: group.data().member(Member::EncodedExponent).len,
+            tensors: group.data().cuts().len() as u32 - 1,
+            longest: group.data().codes().longest(),
             second_bits: shape.second_bits,
             table_bytes: shape.bytes(),
         };
         Layout::new(sizes).ok_or_else(|| Error::Internal(format!("no layout for {sizes:?}")))
     }
 
-    /// `None` where sizes are such as no group has.
+    /// Returns the layout for sizes; `None` if no group has such sizes.
     fn new(sizes: Sizes) -> Option<Layout> {
         let Sizes { weights, code_bytes, tensors, longest, second_bits, table_bytes } = sizes;
-        // No more than 32 bits a weight, and a byte that an opened group may have more before its codes are walked.
+        // At most 32 bits a weight, and the bytes that an opened group may have in excess before its codes are walked.
         let possible = weights <= u32::MAX as u64
             && code_bytes <= weights * 4 + 8
             && (1..=MOST_TENSORS as u32).contains(&tensors)
             && longest <= MAX_CODE_BITS
-            && table::Shape::sizes(second_bits).any(|bytes| bytes == table_bytes);
+            && Shape::sizes(second_bits).any(|bytes| bytes == table_bytes);
         if !possible {
             return None;
         }
@@ -151,27 +151,27 @@ impl Layout {
         })
     }
 
-    /// Bytes of the head: all that is needed to use an image that lies on a device.
+    /// Returns the bytes of the head: all that is needed to use an image on a device.
     pub fn head_bytes(&self) -> u64 {
         self.starts
     }
 
-    /// 16-byte units of the code section, zeros behind the codes included.
+    /// Returns the 16-byte units of the code section, zeros after the codes included.
     pub fn code_units(&self) -> u64 {
         self.code_section_bytes / UNIT_BYTES
     }
 
-    /// Blocks of 4,096 bytes of code.
+    /// Returns the blocks of 4,096 bytes of code.
     pub fn blocks(&self) -> u64 {
         self.code_bytes.div_ceil(BLOCK_BYTES as u64)
     }
 
-    /// Where the group's gaps lie while a device makes the index: 320 bytes for each block.
+    /// Returns the offset of the group's gaps while a device makes the index: 320 bytes for each block.
     pub fn parked_gaps(&self) -> u64 {
         self.signs
     }
 
-    /// Where the group's positions lie while a device makes the index: behind the gaps, at the next multiple of
+    /// Returns the offset of the group's positions while a device makes the index: after the gaps, at the next multiple of
     /// [`ALIGNMENT`].
     pub fn parked_positions(&self) -> u64 {
         // It did not overflow when the layout was made.
@@ -179,36 +179,37 @@ impl Layout {
     }
 }
 
-/// The head of an image: its layout, where its tensors end, and its decoding table. Whoever has it can use an image that lies
-/// on a device, without the model.
+/// The head of an image: its layout, the ends of its tensors, and its decoding table. It is all that is needed to use an
+/// image on a device, without the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     layout: Layout,
     ends: Vec<u64>,
-    table: Table,
+    table: DeviceTable,
 }
 
 impl Head {
-    /// The head of a group's image, with its table: some thousand entries are made.
+    /// Makes the head of a group's image, with its table of some thousand entries.
     ///
     /// # Errors
     ///
     /// As [`Layout::of`].
-    pub fn of(group: &Group) -> Result<Head> {
+    pub fn of(group: Group) -> Result<Head> {
         let layout = Layout::of(group)?;
-        let table = Table::new(group.codes()).ok_or_else(|| Error::Internal("a shape, but no table".into()))?;
-        Ok(Head { layout, ends: group.cuts()[1..].to_vec(), table })
+        let table =
+            DeviceTable::new(group.data().codes()).ok_or_else(|| Error::Internal("a shape, but no table".into()))?;
+        Ok(Head { layout, ends: group.data().cuts()[1..].to_vec(), table })
     }
 
-    /// Reads a head from an image's first bytes, of which at least as many must be there as the head has. They are trusted
-    /// with nothing: every number must follow from the few that are free, and the table must lead nowhere else.
+    /// Reads a head from an image's first bytes, which must hold at least the whole head. They are treated as untrusted
+    /// input: every number must follow from the few that are free, and the table must not lead out of itself.
     ///
-    /// The state word is not looked at.
+    /// The state word is not checked.
     ///
     /// # Errors
     ///
-    /// `InvalidFormat` if these are no bytes of an image, `UnsupportedFormat` for one of another version, `Corrupt` for one
-    /// that contradicts itself or its checksum.
+    /// `InvalidFormat` if the bytes are not the beginning of an image, `UnsupportedFormat` for another version, `Corrupt` for
+    /// a head that contradicts itself or its checksum.
     pub fn parse(bytes: &[u8]) -> Result<Head> {
         let nowhere = crate::error::Place::default;
         let corrupt = |reason: &str| Error::corrupt(nowhere(), format!("the image's head is damaged: {reason}"));
@@ -217,14 +218,14 @@ impl Head {
                 format!("the image's head is cut short: {} bytes are given, and it has {has} or more", given.len());
             Error::corrupt(nowhere(), reason)
         };
-        if !bytes.starts_with(&MAGIC) {
+        if !bytes.starts_with(&IMAGE_MAGIC) {
             return Err(Error::invalid(nowhere(), "not an image: it does not begin with DF11IMG"));
         }
         let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or_else(|| short(bytes, HEADER_BYTES as u64))?;
         let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| header[at + i]));
         let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| header[at + i]));
-        if u32_at(8) != VERSION {
-            let reason = format!("an image of version {}: this library knows version {VERSION}", u32_at(8));
+        if u32_at(8) != IMAGE_VERSION {
+            let reason = format!("an image of version {}: this library knows version {IMAGE_VERSION}", u32_at(8));
             return Err(Error::unsupported(nowhere(), reason));
         }
         let layout = Layout::new(Sizes {
@@ -236,7 +237,7 @@ impl Head {
             table_bytes: u32_at(56),
         })
         .ok_or_else(|| corrupt("no group has these sizes"))?;
-        // One comparison for magic, version, constants, offsets and all that must be zero.
+        // One comparison for magic, version, constants, offsets and everything that must be zero.
         let mut want = header_of(&layout);
         want[240..252].copy_from_slice(&header[240..252]);
         if want != *header {
@@ -248,9 +249,9 @@ impl Head {
         }
 
         let section = |from: u64, to: u64| head.get(from as usize..to as usize).unwrap_or_default();
-        let (ends, behind_ends) = section(layout.ends, layout.table).split_at(8 * layout.tensors as usize);
-        let (table, behind_table) = section(layout.table, layout.starts).split_at(layout.table_bytes as usize);
-        if behind_ends.iter().chain(behind_table).any(|&b| b != 0) {
+        let (ends, after_ends) = section(layout.ends, layout.table).split_at(8 * layout.tensors as usize);
+        let (table, after_table) = section(layout.table, layout.starts).split_at(layout.table_bytes as usize);
+        if after_ends.iter().chain(after_table).any(|&b| b != 0) {
             return Err(corrupt("there are bytes between its sections"));
         }
         let (ends, _) = ends.as_chunks();
@@ -258,26 +259,27 @@ impl Head {
         if !ends.is_sorted() || ends.last() != Some(&layout.weights) {
             return Err(corrupt("its tensors do not end where the weights do"));
         }
-        let table = Table::parse(table, layout.second_bits).ok_or_else(|| corrupt("its table leads out of itself"))?;
+        let table =
+            DeviceTable::parse(table, layout.second_bits).ok_or_else(|| corrupt("its table leads out of itself"))?;
         Ok(Head { layout, ends, table })
     }
 
-    /// Where everything lies.
+    /// Returns the layout.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// Weights before the end of each tensor; the last is their number.
+    /// Returns the number of weights before the end of each tensor; the last is the number of all.
     pub fn ends(&self) -> &[u64] {
         &self.ends
     }
 
-    /// The decoding table.
-    pub fn table(&self) -> &Table {
+    /// Returns the decoding table.
+    pub fn table(&self) -> &DeviceTable {
         &self.table
     }
 
-    /// Its bytes, [`Layout::head_bytes`] of them: the first of the image.
+    /// Returns the head's bytes, [`Layout::head_bytes`] of them: the first of the image.
     pub fn bytes(&self) -> Vec<u8> {
         let layout = &self.layout;
         let mut head = vec![0; layout.head_bytes() as usize];
@@ -292,12 +294,12 @@ impl Head {
     }
 }
 
-/// The header of a layout, without its checksum.
+/// Returns the header of a layout, without its checksum.
 fn header_of(layout: &Layout) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
-    header[..8].copy_from_slice(&MAGIC);
+    header[..8].copy_from_slice(&IMAGE_MAGIC);
     for (at, value) in [
-        (8, VERSION),
+        (8, IMAGE_VERSION),
         (12, layout.head_bytes() as u32),
         (40, layout.tensors),
         (44, LANE_WEIGHTS as u32),
@@ -326,7 +328,7 @@ fn header_of(layout: &Layout) -> [u8; HEADER_BYTES] {
     header
 }
 
-/// Of a whole head.
+/// Returns the checksum of a whole head.
 fn checksum(head: &[u8]) -> u64 {
     let mut hasher = Sha256::new();
     hasher.update(&head[..240]);
@@ -387,8 +389,8 @@ mod tests {
                 (l.image_bytes, 0),
             ];
             for pair in sections.windows(2) {
-                let behind = pair[0].0 + pair[0].1;
-                assert!(pair[1].0 >= behind && pair[1].0.is_multiple_of(256), "{l:?}");
+                let after = pair[0].0 + pair[0].1;
+                assert!(pair[1].0 >= after && pair[1].0.is_multiple_of(256), "{l:?}");
             }
             assert!(l.code_section_bytes.is_multiple_of(16) && l.code_section_bytes >= code_bytes + 64);
             // What is parked fits, with two positions more than blocks.
@@ -406,7 +408,7 @@ mod tests {
 
     #[test]
     fn the_largest_head_is_as_large_as_is_said() {
-        let tables = (2..=7).flat_map(|bits| table::Shape::sizes(bits).map(move |bytes| (bits, bytes)));
+        let tables = (2..=7).flat_map(|bits| Shape::sizes(bits).map(move |bytes| (bits, bytes)));
         let head = |(second_bits, table_bytes)| {
             let sizes = Sizes { second_bits, table_bytes, tensors: MOST_TENSORS as u32, longest: 32, ..SMALL };
             Layout::new(sizes).unwrap().head_bytes()

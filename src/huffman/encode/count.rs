@@ -1,10 +1,15 @@
-//! Counting exponents, the encoder's first pass. What newer processors do instead is with their variants.
+//! Counting exponents, the encoder's first pass.
 
 #[cfg(target_arch = "x86_64")]
-use super::x86;
+mod adders;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use super::{Variant, exponent, prefetch};
 
-/// Counts the exponents of weights, into counts that are there already.
+/// Counts the exponents of weights, and adds to `counts`.
 ///
 /// # Panics
 ///
@@ -16,17 +21,17 @@ pub fn count(weights: &[u16], counts: &mut [u64; 256], variant: Variant) {
         match variant {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the processor has what the variant needs.
-            Variant::Avx512 => unsafe { x86::count_avx512(weights, counts) },
+            Variant::Avx512 => unsafe { avx512::count(weights, counts) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Variant::Avx2 => unsafe { x86::count_avx2(weights, counts) },
+            // SAFETY: the processor has what the variant needs.
+            Variant::Avx2 => unsafe { avx2::count(weights, counts) },
             _ => count_likely(weights, counts),
         }
     }
 }
 
-/// Counts the likely exponents by comparison, a line of weights at a time, and what is left one by one. The likely ones are
-/// neighbours, and twelve of them are nearly all there are.
+/// Counts the likely exponents by comparison, a line of weights at a time, and the others one by one. The likely ones are
+/// neighbours, and twelve of them are nearly all that occur.
 fn count_likely(weights: &[u16], counts: &mut [u64; 256]) {
     const LIKELY: usize = 12;
     const LINE: usize = 16;
@@ -55,11 +60,11 @@ fn count_likely(weights: &[u16], counts: &mut [u64; 256]) {
     count_plain(rest, counts);
 }
 
-/// The first of the N neighbouring exponents that are the most frequent among the first weights. Of several runs that have as
-/// many it takes the second: one exponent above the largest that was seen is left for larger weights to come, and
-/// below the rest, where each exponent is half as frequent as the next. `None` if too many weights are elsewhere for
-/// counting them one by one.
-pub(super) fn likely<const N: usize>(weights: &[u16]) -> Option<u8> {
+/// Returns the first of the N neighbouring exponents that are the most frequent among the first weights. Of several ranges
+/// with the same count it takes the second, which leaves one exponent above the largest that was seen for larger weights
+/// to come; below, each exponent is half as frequent as the next. `None` if too many weights are elsewhere to count them
+/// one by one.
+fn likely<const N: usize>(weights: &[u16]) -> Option<u8> {
     let first_weights = &weights[..weights.len().min(1024)];
     let mut sample = [0; 256];
     count_plain(first_weights, &mut sample);
@@ -75,9 +80,9 @@ pub(super) fn likely<const N: usize>(weights: &[u16]) -> Option<u8> {
     (most >= first_weights.len() as u64 / 32 * 31).then_some(first as u8)
 }
 
-/// Four tables in turn: neighbouring weights often have one exponent, and counting it twice in one table would wait for
-/// the first store.
-pub(super) fn count_plain(weights: &[u16], counts: &mut [u64; 256]) {
+/// Counts one by one, in four tables in turn: neighbouring weights often have one exponent, and counting it twice in one
+/// table would wait for the first store.
+fn count_plain(weights: &[u16], counts: &mut [u64; 256]) {
     let mut tables = [[0u32; 256]; 4];
     let (fours, rest) = weights.as_chunks::<4>();
     for four in fours {

@@ -165,7 +165,7 @@ mod tests {
     fn files(destination: &str, layout: Layout) -> Files {
         let tensor = |name| SourceTensor { name, dtype: Dtype::BF16, elements: 64 };
         let table = ["l.0.a.weight", "l.0.norm.weight", "l.1.a.weight", "x.weight"].map(tensor);
-        let patterns = Patterns::from_json(&serde_json::json!({ r"l\.\d": ["a"] })).unwrap();
+        let patterns = Patterns::from_value(&serde_json::json!({ r"l\.\d": ["a"] })).unwrap();
         let plan = plan(&table, &patterns, false).unwrap();
         Files::new(Path::new(destination), layout, "model.safetensors", &table, &plan, &plan.plain)
     }

@@ -14,95 +14,11 @@ pub(crate) use files::{FilePlan, Files};
 pub use part::Part;
 
 use crate::error::{Error, Result, shorten};
-use crate::format::{MOST_PATTERNS, MOST_TENSORS, full_match, member_of, natural};
-use regex::bytes::Regex;
+pub use crate::format::{Pattern, Patterns};
+use crate::format::{member_of, natural};
 use safetensors::Dtype;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
-
-/// A `pattern_dict`: regular expressions over names of modules (full match), each with the attribute paths whose weights
-/// make a group, in the order of the config.
-#[derive(Debug, Clone)]
-pub struct Patterns {
-    entries: Vec<Pattern>,
-}
-
-/// One entry of a [`Patterns`].
-#[derive(Debug, Clone)]
-pub struct Pattern {
-    text: String,
-    regex: Regex,
-    attributes: Vec<String>,
-}
-
-impl Pattern {
-    /// The regular expression, as it is spelt in the config.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The attribute paths in the order of a group's weights; empty for the module's own weight.
-    pub fn attributes(&self) -> &[String] {
-        &self.attributes
-    }
-
-    /// Whether this matches the whole name of a module.
-    pub fn matches(&self, module: &str) -> bool {
-        self.regex.is_match(module.as_bytes())
-    }
-}
-
-impl Patterns {
-    /// Reads a pattern_dict, alone or as `dfloat11_config.pattern_dict` of a config.json.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidArgument`, if it is none, or a pattern cannot be used.
-    pub fn from_json(json: &Value) -> Result<Patterns> {
-        let invalid = |reason: String| Error::InvalidArgument(format!("the pattern_dict cannot be used: {reason}"));
-        let dict = json.get("dfloat11_config").map_or(Some(json), |config| config.get("pattern_dict"));
-        let Some(dict) = dict.and_then(Value::as_object) else {
-            return Err(invalid("it is not an object, nor a config.json with dfloat11_config.pattern_dict".into()));
-        };
-        if dict.is_empty() || dict.len() > MOST_PATTERNS {
-            return Err(invalid(format!("it has {} patterns: 1 to {MOST_PATTERNS} may be", dict.len())));
-        }
-        let mut entries = Vec::with_capacity(dict.len());
-        for (text, list) in dict {
-            let named = shorten(text, 80);
-            let list = list.as_array().and_then(|l| l.iter().map(|a| a.as_str().map(str::to_owned)).collect());
-            let Some(attributes): Option<Vec<String>> = list else {
-                return Err(invalid(format!("'{named}' is not a pattern with a list of texts")));
-            };
-            if attributes.len() as u64 > MOST_TENSORS {
-                return Err(invalid(format!("the list of '{named}' is longer than {MOST_TENSORS}")));
-            }
-            let mut seen = HashSet::new();
-            if let Some(twice) = attributes.iter().find(|a| !seen.insert(*a)) {
-                return Err(invalid(format!("the list of '{named}' has '{}' twice", shorten(twice, 80))));
-            }
-            let regex = full_match(text).map_err(|e| invalid(format!("the pattern '{named}': {e}")))?;
-            entries.push(Pattern { text: text.clone(), regex, attributes });
-        }
-        Ok(Patterns { entries })
-    }
-
-    /// The pattern_dict, in the same order and spelling.
-    pub fn to_json(&self) -> Value {
-        let entry = |p: &Pattern| (p.text.clone(), Value::from(p.attributes.clone()));
-        Value::Object(self.entries.iter().map(entry).collect::<Map<_, _>>())
-    }
-
-    /// The entries in their order.
-    pub fn entries(&self) -> &[Pattern] {
-        &self.entries
-    }
-
-    /// The number of the first pattern that matches the whole name of a module.
-    pub fn find(&self, module: &str) -> Option<usize> {
-        self.entries.iter().position(|p| p.matches(module))
-    }
-}
 
 /// A tensor of the model to be compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -345,7 +261,7 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
     let mut found = Vec::new();
     for &module in &table.modules {
         let Some(number) = patterns.find(module) else { continue };
-        match members(table, module, &patterns.entries[number]) {
+        match members(table, module, &patterns.entries()[number]) {
             Ok(members) if members.is_empty() => {}
             Ok(members) => found.push(PlannedGroup { name: module.into(), members, pattern: number, tied: false }),
             Err(problem) => problems.push(problem),
@@ -358,9 +274,9 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
     found.sort_by(|a, b| natural(&a.name, &b.name));
     problems.extend(clashes(table, &found));
 
-    let mut used = vec![false; patterns.entries.len()];
+    let mut used = vec![false; patterns.entries().len()];
     found.iter().for_each(|group| used[group.pattern] = true);
-    let unmatched = patterns.entries.iter().zip(&used).filter(|(_, used)| !**used).map(|(p, _)| p.text.clone());
+    let unmatched = patterns.entries().iter().zip(&used).filter(|(_, used)| !**used).map(|(p, _)| p.text().to_owned());
     let (mut groups, mut left) = (Vec::new(), Vec::new());
     for group in found {
         match obstacle(table.tensors, &group.members) {
@@ -381,7 +297,7 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
 /// dropped.
 fn tie(table: &Table<'_, '_>, patterns: &Patterns, pair: &Pair, found: &mut Vec<PlannedGroup>) -> Option<Dropped> {
     let Some(head) = pair.head else {
-        let for_matrix = |&pattern: &usize| patterns.entries[pattern].attributes.is_empty();
+        let for_matrix = |&pattern: &usize| patterns.entries()[pattern].attributes().is_empty();
         let find = |name: &'_ String| Some((name.clone(), patterns.find(name).filter(for_matrix)?));
         let (name, pattern) = pair.heads.iter().find_map(find)?;
         found.push(PlannedGroup { name, members: vec![pair.embedding], pattern, tied: true });
@@ -417,7 +333,7 @@ fn clashes(table: &Table<'_, '_>, found: &[PlannedGroup]) -> Vec<String> {
 
 /// The tensors of a matched module; none, if it has nothing that the pattern speaks of.
 fn members(table: &Table<'_, '_>, module: &str, pattern: &Pattern) -> std::result::Result<Vec<usize>, String> {
-    let listed: Vec<Option<usize>> = pattern.attributes.iter().map(|a| table.find(module, a)).collect();
+    let listed: Vec<Option<usize>> = pattern.attributes().iter().map(|a| table.find(module, a)).collect();
     let missing = listed.iter().position(Option::is_none);
     match (missing, table.own_weight(module)) {
         (None, _) if !listed.is_empty() => Ok(listed.into_iter().flatten().collect()),
@@ -425,9 +341,9 @@ fn members(table: &Table<'_, '_>, module: &str, pattern: &Pattern) -> std::resul
         // A reader that knows the pattern but not the module would give the one tensor the one name in the list.
         (Some(_), Some(_)) if listed.len() == 1 => Err(format!(
             "the pattern '{}' matches '{}', which is a matrix and has no '{}': its list must be empty",
-            shorten(&pattern.text, 80),
+            shorten(pattern.text(), 80),
             shorten(module, 80),
-            shorten(&pattern.attributes[0], 80)
+            shorten(&pattern.attributes()[0], 80)
         )),
         // The reference looks at a Linear or an Embedding before it looks at the list.
         (Some(_), Some(own)) => Ok(vec![own]),
@@ -435,8 +351,8 @@ fn members(table: &Table<'_, '_>, module: &str, pattern: &Pattern) -> std::resul
         (Some(missing), None) => Err(format!(
             "'{}' lacks the tensor '{}.weight', which is in the list of the pattern '{}'",
             shorten(module, 80),
-            shorten(&pattern.attributes[missing], 80),
-            shorten(&pattern.text, 80)
+            shorten(&pattern.attributes()[missing], 80),
+            shorten(pattern.text(), 80)
         )),
     }
 }

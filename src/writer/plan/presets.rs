@@ -169,7 +169,7 @@ fn parse(text: &str) -> Result<Vec<Preset>> {
                 .find(|l| l.name() == layout)
                 .ok_or_else(|| internal(format!("the layout {layout}")))?,
             model_types: list("model_types")?,
-            patterns: Patterns::from_json(entry.get("patterns").unwrap_or(&Value::Null))?,
+            patterns: Patterns::from_value(entry.get("patterns").unwrap_or(&Value::Null))?,
             evidence: need("evidence")?,
             note: text("note"),
         })

@@ -6,7 +6,7 @@
 
 use crate::error::{Error, Result, grow};
 use crate::format::{Member, Model};
-use crate::host::{self, BlockWalk, DecodeOptions, blocks_of};
+use crate::host::{BlockWalk, DecodeOptions, blocks_of};
 
 /// One share of a check.
 pub(super) struct Share<'a> {
@@ -24,14 +24,14 @@ pub(super) struct Share<'a> {
 ///
 /// `Corrupt`, naming the member and the byte; `Io`.
 pub(super) fn share(model: &Model, share: &Share, decoded: &mut Vec<u16>) -> Result<()> {
-    let group = &model.groups()[0];
+    let group = model.group(0).ok_or_else(|| Error::Internal("a file without its group".into()))?;
     let Share { weights, first, .. } = *share;
     grow(decoded, weights.len(), 0, "the weights of a stretch")?;
     let decoded = &mut decoded[..weights.len()];
     // SAFETY: the buffer has room for all of them.
     unsafe {
         let options = DecodeOptions::default();
-        host::decompress_raw(model, 0, first, weights.len() as u64, decoded.as_mut_ptr(), &options)?;
+        group.decompress_raw(first, weights.len() as u64, decoded.as_mut_ptr(), &options)?;
     }
     if decoded != weights {
         let i = decoded.iter().zip(weights).position(|(a, b)| a != b).unwrap_or_default();
@@ -41,12 +41,12 @@ pub(super) fn share(model: &Model, share: &Share, decoded: &mut Vec<u16>) -> Res
             decoded[i],
             weights[i]
         );
-        return Err(Error::corrupt(group.place(model.sources(), Member::SignMantissa, first + i as u64), reason));
+        return Err(Error::corrupt(group.place(Member::SignMantissa, first + i as u64), reason));
     }
     let blocks = blocks_of(group);
     let border = |number: usize| (blocks as u64 * number as u64 / share.of as u64) as usize;
     let (from, to) = (border(share.number), border(share.number + 1));
-    if from < to { BlockWalk::new(model, group).range(from, to) } else { Ok(()) }
+    if from < to { BlockWalk::new(group).range(from, to) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -210,14 +210,14 @@ impl<'a> Engine<'a> {
 
     /// Hashes a tensor of a file.
     pub(super) fn hash(&self, file: usize, tensor: usize, memory: &mut Memory) -> Result<()> {
-        let source = &self.model.tensors()[tensor];
+        let source = self.model.tensor_at(tensor);
         grow(&mut memory.bytes, PIECE, 0, "a part of a file")?;
         let mut hash = Sha256::new();
         let mut at = 0;
         while at < source.bytes() {
             self.progress.check()?;
             let piece = &mut memory.bytes[..(source.bytes() - at).min(PIECE as u64) as usize];
-            self.model.read_plain(source, at, piece)?;
+            source.read_plain(at, piece)?;
             hash.update(&*piece);
             at += piece.len() as u64;
         }

@@ -67,10 +67,10 @@ impl Engine<'_> {
     fn metadata(&self, file: &OutFile, fit: &[SizedGroup], plain: &[usize]) -> BTreeMap<String, String> {
         let mut metadata = file.spec.metadata.clone();
         let packed = || fit.iter().flat_map(|group| &self.groups[group.number].spec.tensors);
-        let name = |t: &usize| self.model.tensors()[*t].name().to_owned();
+        let name = |t: &usize| self.model.tensor_at(*t).name().to_owned();
         if self.settings.shapes && !fit.is_empty() {
             let shapes: BTreeMap<String, &[u64]> =
-                packed().map(|t| (name(t), self.model.tensors()[*t].shape())).collect();
+                packed().map(|t| (name(t), self.model.tensor_at(*t).shape())).collect();
             metadata.insert(SHAPES_KEY.into(), serde_json::json!(shapes).to_string());
         }
         if self.settings.hashes {
@@ -150,7 +150,7 @@ impl Engine<'_> {
         grow(&mut memory.bytes, 2 * PIECE, 0, "parts of two files")?;
         let (source, there) = memory.bytes.split_at_mut(PIECE);
         let (source, there) = (&mut source[..copied.bytes], &mut there[..copied.bytes]);
-        self.model.read_plain(&self.model.tensors()[copied.tensor], copied.from, source)?;
+        self.model.tensor_at(copied.tensor).read_plain(copied.from, source)?;
         match &writing.out {
             Out::New(out) => out.write_at(copied.to, source)?,
             Out::Found(found) => {

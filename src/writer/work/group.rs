@@ -76,7 +76,7 @@ impl<'a> Group<'a> {
         let (mut stretch, mut weight) = (0, 0);
         let mut starts = vec![(0, 0)];
         for &tensor in &spec.tensors {
-            let weights = model.tensors()[tensor].bytes() / 2;
+            let weights = model.tensor_at(tensor).bytes() / 2;
             stretch += weights.div_ceil(STRETCH as u64) as usize;
             weight += weights;
             starts.push((stretch, weight));
@@ -114,8 +114,8 @@ impl Engine<'_> {
     fn read<'m>(&self, stretch: &Stretch, buffer: &'m mut Vec<u16>) -> Result<&'m [u16]> {
         grow(buffer, stretch.weights.min(STRETCH), 0, "the weights of a stretch")?;
         let weights = &mut buffer[..stretch.weights];
-        let tensor = &self.model.tensors()[stretch.tensor];
-        self.model.read_plain(tensor, 2 * stretch.in_tensor, bytemuck::cast_slice_mut(weights))?;
+        let tensor = self.model.tensor_at(stretch.tensor);
+        tensor.read_plain(2 * stretch.in_tensor, bytemuck::cast_slice_mut(weights))?;
         Ok(weights)
     }
 
@@ -134,8 +134,7 @@ impl Engine<'_> {
             let stretch = group.stretch(task);
             if (2 * stretch.in_tensor).is_multiple_of(AHEAD) {
                 // The disk works while we do, also where one thread does all.
-                let tensor = &self.model.tensors()[stretch.tensor];
-                self.model.read_ahead(tensor, 2 * stretch.in_tensor, 2 * AHEAD);
+                self.model.tensor_at(stretch.tensor).read_ahead(2 * stretch.in_tensor, 2 * AHEAD);
             }
             let weights = self.read(&stretch, &mut memory.weights)?;
             let mut counts = [0; 256];
@@ -162,7 +161,7 @@ impl Engine<'_> {
         for counts in counts.iter().flatten() {
             all.iter_mut().zip(counts.iter()).for_each(|(sum, &n)| *sum += n as u64);
         }
-        let sizes: Vec<u64> = group.spec.tensors.iter().map(|&t| self.model.tensors()[t].bytes() / 2).collect();
+        let sizes: Vec<u64> = group.spec.tensors.iter().map(|&t| self.model.tensor_at(t).bytes() / 2).collect();
         match Outline::new(&sizes, &all, live.last, self.settings.variant) {
             Some(outline) => {
                 if let Some(limit) = outline.limited() {
@@ -187,7 +186,7 @@ impl Engine<'_> {
         let above = |counts: &[u32; 256]| counts[FIRST_POINTER as usize..].iter().any(|&n| n > 0);
         let first = counts.iter().position(|c| c.as_deref().is_some_and(above)).unwrap_or(0);
         let tensor = group.stretch(first).tensor;
-        let name = self.model.tensors()[tensor].name();
+        let name = self.model.tensor_at(tensor).name();
         let found = all[FIRST_POINTER as usize..].iter().sum::<u64>();
         let reason = format!(
             "{found} of its group's {} weights have an exponent of 240 or more (infinities, NaN, magnitudes of 2^113 and more), \

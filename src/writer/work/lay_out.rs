@@ -73,7 +73,7 @@ pub(super) fn lay_out(
         }
     }
     for &number in plain {
-        let tensor = &model.tensors()[number];
+        let tensor = model.tensor_at(number);
         sources.insert(tensor.name(), number);
         let (name, shape) = (tensor.name().to_owned(), tensor.shape().to_vec());
         tensors.push(LayoutTensor { name, dtype: tensor.dtype(), shape, bytes: tensor.bytes() });

@@ -168,11 +168,8 @@ fn turn(kind: Kind, source: &Path, destination: &Path) -> Result<(Sample, Option
 /// Compresses, and says the most bytes of memory that this process had.
 fn child(args: &[String]) -> Result<(), String> {
     let [source, destination, threads, verify] = args else { return Err("four arguments".into()) };
-    let options = CompressOptions {
-        threads: threads.parse().map_err(|_| "no number of threads")?,
-        verify: verify == "true",
-        ..Default::default()
-    };
+    let options =
+        CompressOptions::new().threads(threads.parse().map_err(|_| "no number of threads")?).verify(verify == "true");
     compress(Path::new(source), Path::new(destination), &options, &Progress::new()).map_err(|e| e.to_string())?;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
@@ -185,14 +182,19 @@ fn check(compressed: &Path, source: &Path, threads: usize) -> Result<(), String>
     let open = |path: &Path| Model::open(path, &OpenOptions::default()).map_err(|e| e.to_string());
     let (model, original) = (open(compressed)?, open(source)?);
     let mut wrong = Vec::new();
-    let verified =
-        verify_model(&model, Some(&original), &VerifyOptions { threads }, &Progress::new(), &mut |finding| {
+    let verified = verify_model(
+        &model,
+        Some(&original),
+        &VerifyOptions::new().threads(threads),
+        &Progress::new(),
+        &mut |finding| {
             if finding.kind.is_wrong() {
                 wrong.push(finding.text);
             }
-        })
-        .map_err(|e| e.to_string())?;
-    if model.groups().is_empty() || verified.tensors_equal != original.tensors().len() as u64 {
+        },
+    )
+    .map_err(|e| e.to_string())?;
+    if model.groups().len() == 0 || verified.tensors_equal != original.tensors().len() as u64 {
         return Err(format!("{} of {} tensors are equal", verified.tensors_equal, original.tensors().len()));
     }
     if verified.is_good() { Ok(()) } else { Err(wrong.join("; ")) }

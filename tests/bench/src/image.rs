@@ -20,9 +20,9 @@ impl Image {
     /// weights; all others must have its bytes.
     pub fn all(data: &Data, cores: usize) -> Result<Vec<Image>, String> {
         let model = Arc::new(data::open(&data.packed)?);
-        let bytes = Layout::of(&model.groups()[0]).map_err(|e| e.to_string())?.image_bytes as usize;
+        let bytes = Layout::of(model.group(0).unwrap()).map_err(|e| e.to_string())?.image_bytes as usize;
         let mut expected = vec![0x55; bytes];
-        image::write_image(&model, 0, &mut expected, 1).map_err(|e| e.to_string())?;
+        model.group(0).unwrap().write_image(&mut expected, 1).map_err(|e| e.to_string())?;
         let decoded = image::decode(&expected, 0, data.original.len() as u64).map_err(|e| e.to_string())?;
         if !decoded.good || decoded.weights != data.original {
             return Err("the image decodes to other weights".into());
@@ -48,7 +48,7 @@ impl Contestant for Image {
     }
 
     fn work(&mut self, _: &mut [u16]) -> Result<(), String> {
-        image::write_image(&self.model, 0, &mut self.image, self.threads).map_err(|e| e.to_string())
+        self.model.group(0).unwrap().write_image(&mut self.image, self.threads).map_err(|e| e.to_string())
     }
 
     fn answer(&mut self, _: &mut [u16]) -> Result<(), String> {

@@ -24,6 +24,7 @@ pub mod ours;
 pub mod python;
 pub mod report;
 pub mod split;
+mod vectors;
 pub mod zstd;
 
 /// The tests' own encoder.

@@ -1,58 +1,21 @@
 //! Exponents and sign/mantissa bytes to bf16, as fast as the processor's vectors go. This is the peers' merge: libdf11
 //! has its own, and shares nothing with this one.
 
-/// Outputs of so many bytes are streamed past the caches: the border that libdf11 has.
-pub(crate) const STREAMING_BYTES: usize = 4 << 20;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Plain,
-    #[cfg(target_arch = "x86_64")]
-    Avx2 {
-        stream: bool,
-    },
-    #[cfg(target_arch = "x86_64")]
-    Avx512 {
-        stream: bool,
-    },
-}
+use crate::vectors::{Kind, STREAMING_BYTES};
 
 /// A way to merge.
 #[derive(Debug, Clone, Copy)]
 pub struct Merge(Kind);
 
 impl Merge {
-    /// The fastest for an output of so many weights.
+    /// Returns the fastest way for an output of `weights` weights.
     pub fn best(weights: usize) -> Merge {
-        let stream = 2 * weights >= STREAMING_BYTES;
-        Merge::all(stream).pop().expect("the plain one runs everywhere")
+        Merge(Kind::best(2 * weights >= STREAMING_BYTES))
     }
 
-    /// Every one that this processor can run, the fastest last.
-    fn all(stream: bool) -> Vec<Merge> {
-        let mut all = vec![Merge(Kind::Plain)];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") {
-                all.push(Merge(Kind::Avx2 { stream }));
-            }
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-                all.push(Merge(Kind::Avx512 { stream }));
-            }
-        }
-        let _ = stream;
-        all
-    }
-
-    /// As it stands in tables.
+    /// Returns the name that tables use.
     pub fn name(self) -> &'static str {
-        match self.0 {
-            Kind::Plain => "plain",
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 { .. } => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 { .. } => "avx512",
-        }
+        self.0.name()
     }
 
     /// Merges slices of one length.
@@ -69,7 +32,7 @@ impl Merge {
                 let (dst_body, dst_tail) = dst_rest.split_at_mut(body);
                 plain(dst_head, &exponents[..head], &sign_mantissa[..head]);
                 let (e, s) = (&exponents[head..head + body], &sign_mantissa[head..head + body]);
-                // SAFETY: `all` offers a kind only where the processor has what it needs; the body is aligned to 64
+                // SAFETY: `Kind::all` offers a kind only where the processor has what it needs; the body is aligned to 64
                 // bytes and a multiple of 64 weights.
                 unsafe {
                     match self.0 {
@@ -188,7 +151,7 @@ mod tests {
         let exponents: Vec<u8> = expected.iter().map(|w| (w >> 7) as u8).collect();
         let signs: Vec<u8> = expected.iter().map(|w| (w >> 8 & 0x80 | w & 0x7f) as u8).collect();
         for stream in [false, true] {
-            for merge in Merge::all(stream) {
+            for merge in Kind::all(stream).into_iter().map(Merge) {
                 for from in 0..40 {
                     let mut dst = vec![0; expected.len()];
                     merge.run(&mut dst[from..], &exponents[from..], &signs[from..]);

@@ -133,7 +133,7 @@ mod tests {
         let shape = Shape { hidden: 64, layers: 2 };
         let bytes = shape.write(&folder).unwrap();
         let model = Model::open(&folder, &OpenOptions::default()).unwrap();
-        let all: u64 = model.tensors().iter().map(|t| t.bytes()).sum();
+        let all: u64 = model.tensors().map(|t| t.bytes()).sum();
         assert_eq!((model.tensors().len(), all), (2 + 2 * 11 + 1, bytes));
         drop(model);
         fs::remove_dir_all(&folder).unwrap();

@@ -44,7 +44,7 @@ impl Contestant for Df11 {
     }
 
     fn work(&mut self, dst: &mut [u16]) -> Result<(), String> {
-        let options = DecodeOptions { threads: self.threads, variant: Some(self.variant) };
+        let options = DecodeOptions::new().threads(self.threads).variant(self.variant);
         decompress(&self.model, dst, &options)
     }
 }
@@ -52,7 +52,7 @@ impl Contestant for Df11 {
 /// Decodes the model's only group.
 fn decompress(model: &Model, dst: &mut [u16], options: &DecodeOptions) -> Result<(), String> {
     let dst: &mut [bf16] = dst.reinterpret_cast_mut();
-    host::decompress(model, 0, 0, dst, options).map_err(|e| e.to_string())
+    model.group(0).unwrap().decompress(0, dst, options).map_err(|e| e.to_string())
 }
 
 /// A group of weights, how to encode it, and memory for what comes of it.
@@ -116,7 +116,7 @@ impl Contestant for Encoder<'_> {
 
     fn work(&mut self, _: &mut [u16]) -> Result<(), String> {
         let members = self.members.each_mut().map(|m| (m.as_mut_ptr(), m.len() as u64));
-        let options = EncodeOptions { threads: self.threads, variant: Some(self.variant) };
+        let options = EncodeOptions::new().threads(self.threads).variant(self.variant);
         // SAFETY: each address comes with the size of its memory, which is borrowed exclusively.
         unsafe { host::compress_raw(&self.data.tensors(), Some(members), &mut self.sizes, &options) }
             .map_err(|e| e.to_string())

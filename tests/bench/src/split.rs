@@ -1,57 +1,22 @@
 //! bf16 to exponents and sign/mantissa bytes, as fast as the processor's vectors go: what a peer that codes exponents has
 //! to do first. libdf11 has its own, and shares nothing with this one.
 
-use crate::merge::STREAMING_BYTES;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Plain,
-    #[cfg(target_arch = "x86_64")]
-    Avx2 {
-        stream: bool,
-    },
-    #[cfg(target_arch = "x86_64")]
-    Avx512 {
-        stream: bool,
-    },
-}
+use crate::vectors::{Kind, STREAMING_BYTES};
 
 /// A way to split.
 #[derive(Debug, Clone, Copy)]
 pub struct Split(Kind);
 
 impl Split {
-    /// The fastest for so many weights. Sign/mantissa bytes of many are streamed past the caches; exponents never are, for
-    /// they are read next. Streamed stores are for other threads to see after [`crate::merge::Merge::finish`].
+    /// Returns the fastest way for `weights` weights. Sign/mantissa bytes of many are streamed past the caches; exponents never are,
+    /// because they are read next. Other threads see streamed stores after [`crate::merge::Merge::finish`].
     pub fn best(weights: usize) -> Split {
-        Split::all(weights >= STREAMING_BYTES).pop().expect("the plain one runs everywhere")
+        Split(Kind::best(weights >= STREAMING_BYTES))
     }
 
-    /// Every one that this processor can run, the fastest last.
-    fn all(stream: bool) -> Vec<Split> {
-        let mut all = vec![Split(Kind::Plain)];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") {
-                all.push(Split(Kind::Avx2 { stream }));
-            }
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-                all.push(Split(Kind::Avx512 { stream }));
-            }
-        }
-        let _ = stream;
-        all
-    }
-
-    /// As it stands in tables.
+    /// Returns the name that tables use.
     pub fn name(self) -> &'static str {
-        match self.0 {
-            Kind::Plain => "plain",
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 { .. } => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 { .. } => "avx512",
-        }
+        self.0.name()
     }
 
     /// Splits to slices of one length.
@@ -66,7 +31,7 @@ impl Split {
                 let tail = head + ((src.len() - head) & !63);
                 plain(&src[..head], &mut exponents[..head], &mut sign_mantissa[..head]);
                 let (w, e, s) = (&src[head..tail], &mut exponents[head..tail], &mut sign_mantissa[head..tail]);
-                // SAFETY: `all` offers a kind only where the processor has what it needs; the body is aligned to 64
+                // SAFETY: `Kind::all` offers a kind only where the processor has what it needs; the body is aligned to 64
                 // bytes and a multiple of 64 weights.
                 unsafe {
                     match self.0 {
@@ -153,7 +118,7 @@ mod tests {
         let exponents: Vec<u8> = src.iter().map(|w| (w >> 7) as u8).collect();
         let signs: Vec<u8> = src.iter().map(|w| (w >> 8 & 0x80 | w & 0x7f) as u8).collect();
         for stream in [false, true] {
-            for split in Split::all(stream) {
+            for split in Kind::all(stream).into_iter().map(Split) {
                 for from in 0..70 {
                     let (mut e, mut s) = (vec![0; src.len()], vec![0; src.len()]);
                     split.run(&src[from..], &mut e[from..], &mut s[from..]);

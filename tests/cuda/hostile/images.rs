@@ -9,7 +9,7 @@ use super::support::engine::Emulator;
 use super::support::weights::{self, Random};
 use super::{PAINT, image_of, model_of, put32, put64, sum};
 
-/// Bytes behind the last weight's code, within its block: the host refuses such a file, and so does the device.
+/// Bytes after the last weight's code, within its block: the host refuses such a file, and so does the device.
 #[test]
 fn code_bytes_that_nothing_is_coded_in_are_found_on_the_device_too() {
     let emulator = Emulator::new();
@@ -21,14 +21,14 @@ fn code_bytes_that_nothing_is_coded_in_are_found_on_the_device_too() {
         group.encoded_exponent.resize(good.encoded_exponent.len() + more, 0);
         let file = safetensors(&group_tensors("g", &group), None);
         let model = Model::from_bytes(file, &OpenOptions::default()).unwrap();
-        let layout = image::Layout::of(&model.groups()[0]).unwrap();
+        let layout = image::Layout::of(model.group(0).unwrap()).unwrap();
         let mut bytes = vec![0; layout.image_bytes as usize];
-        assert_eq!(image::write_image(&model, 0, &mut bytes, 1).is_err(), more > 0, "{more} bytes more");
+        assert_eq!(model.group(0).unwrap().write_image(&mut bytes, 1).is_err(), more > 0, "{more} bytes more");
         let (at, dst) = (engine.alloc(layout.image_bytes), engine.alloc(2 * layout.weights));
         engine.fill(status, 0, 4);
         // SAFETY: model and memory outlive the stream's work, which is waited for.
         unsafe {
-            let resident = device.upload(&model, 0, at, layout.image_bytes, stream, None).unwrap();
+            let resident = device.upload(model.group(0).unwrap(), at, layout.image_bytes, stream, None).unwrap();
             resident.decompress(dst, 2 * layout.weights, status, stream).unwrap();
             engine.synchronise(stream);
         }
@@ -143,7 +143,7 @@ fn damaged_images_are_reported_or_decode_as_the_oracle_does() {
         let at = engine.alloc(layout.image_bytes);
         let base = engine.alloc(2 * n + 256);
         // SAFETY: the memory lives as long as the resident.
-        let resident = unsafe { device.bind(&model, 0, at, layout.image_bytes) }.unwrap();
+        let resident = unsafe { device.bind(model.group(0).unwrap(), at, layout.image_bytes) }.unwrap();
         for round in 0..check::rounds(1_700) {
             let sections = [layout.table, layout.starts, layout.lanes, layout.code, layout.signs, layout.image_bytes];
             let section = random.below(5) as usize;
@@ -253,7 +253,7 @@ fn files_that_change_before_the_upload_give_a_good_image_or_a_report() {
             let what = format!("{kind}, round {round}, {which}");
             // SAFETY: all memory lives until the stream was waited for.
             unsafe {
-                let resident = device.upload(&model, 0, at, layout.image_bytes, stream, None).unwrap();
+                let resident = device.upload(model.group(0).unwrap(), at, layout.image_bytes, stream, None).unwrap();
                 if random.below(4) == 0 {
                     resident.decompress(base + 128, 2 * layout.weights, 0, stream).unwrap();
                 }
@@ -264,7 +264,7 @@ fn files_that_change_before_the_upload_give_a_good_image_or_a_report() {
             assert!(all[..128].iter().chain(&all[all.len() - 128..]).all(|&b| b == PAINT), "{what}");
             let said = engine.read_u32(status);
             let mut image = vec![0; layout.image_bytes as usize];
-            let host = image::write_image(&model, 0, &mut image, 1);
+            let host = model.group(0).unwrap().write_image(&mut image, 1);
             match (said, host) {
                 (0, Ok(())) => {
                     silent += 1;

@@ -21,9 +21,9 @@ fn model_of(weights: &[u16], splits: &[u64]) -> Model {
 }
 
 fn image_of(model: &Model, group: usize) -> (image::Layout, Vec<u8>) {
-    let layout = image::Layout::of(&model.groups()[group]).unwrap();
+    let layout = image::Layout::of(model.group(group).unwrap()).unwrap();
     let mut bytes = vec![0; layout.image_bytes as usize];
-    image::write_image(model, group, &mut bytes, 1).unwrap();
+    model.group(group).unwrap().write_image(&mut bytes, 1).unwrap();
     (layout, bytes)
 }
 

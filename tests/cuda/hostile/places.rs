@@ -150,11 +150,11 @@ fn tensors_without_weights_and_places_side_by_side_are_exact() {
             }
         };
         let model = model_of(&weights, &splits);
-        let bytes = image::Layout::of(&model.groups()[0]).unwrap().image_bytes;
+        let bytes = image::Layout::of(model.group(0).unwrap()).unwrap().image_bytes;
         let (at, base, status) = (engine.alloc(bytes), engine.alloc(20_000), engine.alloc(4));
         engine.fill(status, 0, 4);
         // SAFETY: all memory lives until the stream was waited for.
-        let resident = unsafe { device.upload(&model, 0, at, bytes, stream, None) }.unwrap();
+        let resident = unsafe { device.upload(model.group(0).unwrap(), at, bytes, stream, None) }.unwrap();
         let ends = resident.ends().to_vec();
         let starts: Vec<u64> = std::iter::once(0).chain(ends.iter().copied()).take(ends.len()).collect();
         let sizes: Vec<u64> = ends.iter().zip(&starts).map(|(end, start)| 2 * (end - start)).collect();

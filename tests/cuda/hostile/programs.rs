@@ -61,10 +61,10 @@ fn many_threads_over_two_drivers_survive_failures() {
                         unsafe {
                             let Some(memory) = engine.try_alloc(layout.image_bytes) else { continue };
                             let resident = match random.below(3) {
-                                0 => device.upload(model, 0, memory, layout.image_bytes, stream, None),
+                                0 => device.upload(model.group(0).unwrap(), memory, layout.image_bytes, stream, None),
                                 _ => {
                                     engine.try_write(memory, image);
-                                    device.bind(model, 0, memory, layout.image_bytes)
+                                    device.bind(model.group(0).unwrap(), memory, layout.image_bytes)
                                 }
                             };
                             let Ok(resident) = resident else {
@@ -141,7 +141,7 @@ fn contexts_may_end_before_what_was_opened_in_them() {
                 let failed = resident.decompress(dst, bytes, 0, stream).unwrap_err();
                 assert_eq!(failed.status(), Status::Cuda, "{failed}");
                 let image_bytes = resident.layout().image_bytes;
-                assert!(device.upload(&model, 0, memory, image_bytes, stream, None).is_err());
+                assert!(device.upload(model.group(0).unwrap(), memory, image_bytes, stream, None).is_err());
             }
             if order == 0 {
                 drop(device);
@@ -176,9 +176,9 @@ fn captures_of_every_mode_live_beside_all_calls() {
     let emulator = Emulator::new();
     let engine = emulator.engine(0);
     let (captured, other) = (engine.stream(), engine.stream());
-    let model = Model::open(golden::model("tiny"), &OpenOptions { read: true, ..Default::default() }).unwrap();
-    let bytes = image::Layout::of(&model.groups()[0]).unwrap().image_bytes;
-    let (at, dst) = (engine.alloc(bytes), engine.alloc(2 * model.groups()[0].element_count()));
+    let model = Model::open(golden::model("tiny"), &OpenOptions::new()).unwrap();
+    let bytes = image::Layout::of(model.group(0).unwrap()).unwrap().image_bytes;
+    let (at, dst) = (engine.alloc(bytes), engine.alloc(2 * model.group(0).unwrap().element_count()));
     for mode in [0, 1, 2] {
         for again in [false, true] {
             engine.begin_capture(captured, mode);
@@ -186,8 +186,8 @@ fn captures_of_every_mode_live_beside_all_calls() {
                 let device = emulator.open(0);
                 // SAFETY: all memory lives until the stream was waited for.
                 unsafe {
-                    let first = device.upload(&model, 0, at, bytes, other, None).unwrap();
-                    let second = device.bind(&model, 0, at, bytes).unwrap();
+                    let first = device.upload(model.group(0).unwrap(), at, bytes, other, None).unwrap();
+                    let second = device.bind(model.group(0).unwrap(), at, bytes).unwrap();
                     for resident in [&first, &second] {
                         resident.decompress(dst, 2 * resident.layout().weights, 0, other).unwrap();
                     }

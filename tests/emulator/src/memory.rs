@@ -1,7 +1,7 @@
 //! What a kernel or a copy may touch: the live ranges of device, pinned, registered and managed memory.
 //!
 //! A device address *is* the host address of the bytes, so that an access costs one check and no translation. Every block
-//! that is allocated here lies between two guards which belong to no range: one byte beyond either end is a fault, never a
+//! that is allocated here is between two guards which belong to no range: one byte beyond either end is a fault, never a
 //! neighbour. It is not an allocator that reuses or limits anything.
 
 use std::alloc::Layout;
@@ -57,18 +57,18 @@ pub struct Range {
 }
 
 impl Range {
-    /// The first address behind it.
+    /// Returns the first address after it.
     pub fn end(&self) -> u64 {
         self.start + self.bytes
     }
 
-    /// Whether these bytes lie inside.
+    /// Returns whether these bytes are inside.
     #[inline]
     pub fn contains(&self, address: u64, bytes: u64) -> bool {
         address >= self.start && bytes <= self.bytes && address - self.start <= self.bytes - bytes
     }
 
-    /// Whether nobody has written next to it. Always true for registered memory, which has no guards.
+    /// Returns whether nobody has written next to it. Always true for registered memory, which has no guards.
     pub fn guards_intact(&self) -> bool {
         self.block.as_ref().is_none_or(|block| block.guards_intact())
     }
@@ -118,7 +118,7 @@ impl Block {
 
     fn guards_intact(&self) -> bool {
         let guard = GUARD as usize;
-        // SAFETY: both guards lie inside the block, and nobody may write to them while this runs; who does has lost already.
+        // SAFETY: both guards are inside the block, and nobody may write to them while this runs; who does has lost already.
         let (before, after) = unsafe {
             let after = self.base.add(guard + self.bytes as usize);
             (std::slice::from_raw_parts(self.base, guard), std::slice::from_raw_parts(after, guard))
@@ -137,7 +137,7 @@ impl Drop for Block {
 /// Why an access may not happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessError {
-    /// Not inside one live range. `near` says what lies next to it.
+    /// Not inside one live range. `near` says what is next to it.
     OutOfBounds {
         /// First address.
         address: u64,
@@ -218,7 +218,7 @@ impl Memory {
         Some(Arc::make_mut(&mut ranges).remove(at))
     }
 
-    /// The range that holds the byte at `address`.
+    /// Returns the range that holds the byte at `address`.
     pub fn range_of(&self, address: u64) -> Option<Range> {
         let ranges = self.snapshot();
         find(&ranges, address, 1).map(|at| ranges[at].clone())
@@ -229,7 +229,7 @@ impl Memory {
         self.ranges.read().unwrap().clone()
     }
 
-    /// Checks that `bytes` bytes at `address`, a multiple of `align`, lie inside one live range, and returns where they are.
+    /// Checks that `bytes` bytes at `address`, a multiple of `align`, are inside one live range, and returns where they are.
     /// An access of no bytes is always good. The pointer is valid as long as the range lives.
     pub fn check(&self, address: u64, bytes: u64, align: u64, access: Access) -> Result<*mut u8, AccessError> {
         check(&self.snapshot(), address, bytes, align, access)?;
@@ -247,7 +247,7 @@ impl Memory {
     }
 }
 
-/// The index of the range that holds all these bytes.
+/// Returns the index of the range that holds all these bytes.
 pub(crate) fn find(ranges: &[Range], address: u64, bytes: u64) -> Option<usize> {
     let at = ranges.partition_point(|range| range.start <= address).checked_sub(1)?;
     ranges[at].contains(address, bytes).then_some(at)
@@ -274,7 +274,7 @@ pub(crate) fn check(
     }
 }
 
-/// What lies around an address, in words.
+/// Returns what is around an address, in words.
 fn near(ranges: &[Range], address: u64) -> String {
     let at = ranges.partition_point(|range| range.start <= address);
     let below = at.checked_sub(1).map(|at| &ranges[at]);
@@ -337,7 +337,7 @@ mod tests {
         let memory = Memory::new();
         let a = memory.alloc(10, Kind::HostPinned, 0).unwrap();
         assert!(memory.range_of(a).unwrap().guards_intact());
-        // SAFETY: the guard behind the block is memory of this process.
+        // SAFETY: the guard after the block is memory of this process.
         unsafe { ((a + 10) as *mut u8).write(0) };
         assert!(!memory.free(a).unwrap().guards_intact());
     }

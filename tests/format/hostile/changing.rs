@@ -1,13 +1,12 @@
-//! What no file can show: names that are none of a file, and files that change while they are used.
+//! What no kept file can show: paths of things that are no files, and files that change while they are used.
 
 use std::path::Path;
 
-use df11::internals::host::{self, DecodeOptions};
-use df11::{Model, OpenOptions, Status};
+use df11::{DecodeOptions, Model, OpenOptions, Status};
 use half::bf16;
 
-use super::support::encoder;
 use super::support::weights::{self, Random};
+use super::support::{encoder, files};
 use super::{base, file, offset_of};
 
 #[cfg(unix)]
@@ -69,6 +68,39 @@ fn poke(path: &Path, at: u64, bytes: &[u8]) {
 }
 
 #[cfg(target_os = "linux")]
+/// Safe code gets no shared slice of a file that others may change: neither bytes that change under it nor a bus error.
+/// (That it cannot map one at all is a `compile_fail` example of `Model::open_mapped`.)
+#[forbid(unsafe_code)]
+#[test]
+fn safe_code_sees_no_byte_of_a_file_change() {
+    use std::io::{Seek, SeekFrom, Write};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sound.safetensors");
+    let tensor = files::Stored::new("t", df11::Dtype::U8, &[8192], vec![b'a'; 8192]);
+    std::fs::write(&path, files::file(&[tensor])).unwrap();
+    let mut file = std::fs::File::options().write(true).open(&path).unwrap();
+
+    let model = Model::open(&path, &OpenOptions::new()).unwrap();
+    let tensor = model.find_tensor("t").unwrap();
+    assert_eq!(tensor.data(), None);
+    assert!(model.groups().flat_map(|g| g.parts()).all(|part| part.data.is_none()));
+    let mut bytes = [0; 8192];
+    tensor.read(0, &mut bytes, &DecodeOptions::new()).unwrap();
+    let text = std::str::from_utf8(&bytes).unwrap();
+
+    let at = tensor.location().unwrap().offset;
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(&[0xff; 100]).unwrap();
+    file.set_len(at + 100).unwrap();
+    assert!(text.chars().all(|c| c == 'a'));
+    let mut one = [0];
+    tensor.read(99, &mut one, &DecodeOptions::new()).unwrap();
+    assert_eq!(one, [0xff], "what is in the file now");
+    let error = tensor.read(100, &mut one, &DecodeOptions::new()).unwrap_err();
+    assert_eq!(error.status(), Status::Corrupt, "{error}");
+}
+
+/// Mapped, which is beyond what `Model::open_mapped` promises, and read.
 #[test]
 fn a_file_that_changes_after_it_was_opened_does_no_harm() {
     let weights = weights::gaussian(200_000, 0.02, 1);
@@ -79,8 +111,7 @@ fn a_file_that_changes_after_it_was_opened_does_no_harm() {
     let (mut refused, mut changed) = (0, 0);
     for round in 0..200 {
         std::fs::write(&path, &bytes).unwrap();
-        let options = OpenOptions { read: round % 4 == 0, ..Default::default() };
-        let model = Model::open(&path, &options).unwrap();
+        let model = crate::support::files::open(&path, round % 4 == 0).unwrap();
         let member = ["output_positions", "gaps", "encoded_exponent", "luts", "split_positions", ""][round % 6];
         if member.is_empty() {
             // The header itself.
@@ -92,15 +123,15 @@ fn a_file_that_changes_after_it_was_opened_does_no_harm() {
             poke(&path, at + random.below(60), &noise);
         }
         let mut found = vec![bf16::ZERO; weights.len()];
-        let options = DecodeOptions { threads: 1 + round % 2, variant: None };
-        if let Err(error) = host::decompress(&model, 0, 0, &mut found, &options) {
+        let options = DecodeOptions::new().threads(1 + round % 2);
+        if let Err(error) = model.group(0).unwrap().decompress(0, &mut found, &options) {
             assert_eq!(error.status(), Status::Corrupt, "round {round}, {member}: {error}");
             changed += error.to_string().contains("have changed since the model was opened") as usize;
             refused += 1;
         }
-        let _ = host::verify(&model, 0, 2);
+        let _ = model.group(0).unwrap().verify(2);
         // A part in the middle, too.
-        let _ = host::decompress(&model, 0, 77_777, &mut found[..50_000], &options);
+        let _ = model.group(0).unwrap().decompress(77_777, &mut found[..50_000], &options);
     }
     assert!(refused > 20 && changed > 0, "{refused} refused, {changed} of them for their positions");
 }
@@ -111,12 +142,12 @@ fn a_file_cut_short_after_it_was_opened_for_reading() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     std::fs::write(&path, file(&base())).unwrap();
-    let model = Model::open(&path, &OpenOptions { read: true, ..Default::default() }).unwrap();
+    let model = Model::open(&path, &OpenOptions::new()).unwrap();
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(20).unwrap();
     let mut weights = [bf16::ZERO; 40];
     for error in [
-        host::decompress(&model, 0, 0, &mut weights, &DecodeOptions::default()).unwrap_err(),
-        host::verify(&model, 0, 1).unwrap_err(),
+        model.group(0).unwrap().decompress(0, &mut weights, &DecodeOptions::default()).unwrap_err(),
+        model.group(0).unwrap().verify(1).unwrap_err(),
     ] {
         assert_eq!(error.status(), Status::Corrupt);
         assert!(error.to_string().contains("has become shorter since it was opened"), "{error}");

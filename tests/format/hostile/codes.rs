@@ -1,4 +1,4 @@
-//! What is wrong inside a group: with its tables, its positions and gaps, and its codes.
+//! Faults inside a group: in its tables, its positions and gaps, and its codes.
 
 use df11::Status;
 
@@ -56,13 +56,13 @@ pub fn tables() -> Vec<Case> {
     all
 }
 
-/// A first row that leads to a new third one, and that to the second.
+/// Inserts a third row: the first row leads to it, and it leads to the second.
 fn swap(luts: &mut Vec<u8>) {
     luts[128..256].fill(254);
     luts.splice(512..512, [255; 256]);
 }
 
-/// Rows that each lead to the next, and in the last of them what was in the second.
+/// Makes rows that each lead to the next one; the last has the contents of the second.
 fn deepen(luts: &mut Vec<u8>) {
     let (codes, lengths) = (luts[256..512].to_vec(), luts[512..].to_vec());
     luts.truncate(256);

@@ -1,4 +1,4 @@
-//! What is wrong with containers, with a group's tensors as such, and with configs.
+//! Faults of containers, of types and shapes of a group's tensors, and of configs.
 
 use df11::Status;
 use df11::internals::format::SHAPES_KEY;

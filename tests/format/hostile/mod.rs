@@ -1,6 +1,5 @@
-//! Files that must be refused, one for each check. [`cases`] is the list: how each is made, from a small good group that
-//! is spoilt in one place, and what must be said of it. They are kept in `tests/data/hostile`, so that other tools,
-//! bindings and fuzzers can use them; `DF11_BLESS=1 cargo test --test format hostile` writes them anew.
+//! Files that must be refused, one for each check. [`cases`] lists how each is made from a small good group that is spoilt in one
+//! place, and what the error must say. The files are kept in `tests/data/hostile` for other tools, bindings and fuzzers; `DF11_BLESS=1 cargo test --test format hostile` writes them anew.
 
 mod changing;
 mod codes;
@@ -12,15 +11,14 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use df11::internals::format::{HASHES_KEY, SHAPES_KEY};
-use df11::internals::host::{self, DecodeOptions};
 use df11::internals::huffman::decode::Variant;
-use df11::{Error, Model, OpenOptions, Status};
+use df11::{DecodeOptions, Error, Model, OpenOptions, Status};
 use half::bf16;
 use support::encoder::{self, Codes, Encoded, Tensor};
 use support::files;
 use support::weights::Random;
 
-/// What is where in a case's model.
+/// The files of a model.
 enum Files {
     /// One file, `NAME.safetensors`.
     One(Vec<u8>),
@@ -28,13 +26,13 @@ enum Files {
     Folder(Vec<(&'static str, Vec<u8>)>),
 }
 
-/// Which step finds out.
+/// The step that finds the fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Open,
-    /// It opens, and neither decodes nor verifies.
+    /// The model opens, but neither decodes nor verifies.
     Decode,
-    /// It opens and decodes: only walking every code shows what is wrong.
+    /// The model opens and decodes; only verification, which walks every code, finds the fault.
     Verify,
 }
 
@@ -46,11 +44,11 @@ struct Case {
     status: Status,
     /// What the message must contain.
     says: Vec<String>,
-    /// What verification says, where that is something else than what decoding says.
+    /// What the message of verification must contain, if it differs from that of decoding.
     verify_says: Vec<String>,
-    /// The file that it must name; for a single file that one.
+    /// The file that the message must name; `None` for the only file.
     file: Option<&'static str>,
-    /// The tensor that it must name, and the byte, counted from the tensor's first.
+    /// The tensor that the message must name, and the byte in it.
     tensor: Option<(String, Option<u64>)>,
 }
 
@@ -59,37 +57,37 @@ impl Case {
         Case { name, files, step, status, says: vec![], verify_says: vec![], file: None, tensor: None }
     }
 
-    /// Words of the message.
+    /// Adds words of the message.
     fn says(mut self, words: &[&str]) -> Case {
         self.says.extend(words.iter().map(|w| w.to_string()));
         self
     }
 
-    /// Words of what verification says.
+    /// Adds words of the message of verification.
     fn verify_says(mut self, words: &[&str]) -> Case {
         self.verify_says.extend(words.iter().map(|w| w.to_string()));
         self
     }
 
-    /// The file of a folder that is named.
+    /// Sets the file of a folder that the message names.
     fn in_file(mut self, file: &'static str) -> Case {
         self.file = Some(file);
         self
     }
 
-    /// The tensor that is named.
+    /// Sets the tensor that the message names.
     fn names(mut self, tensor: &str) -> Case {
         self.tensor = Some((tensor.into(), None));
         self
     }
 
-    /// The tensor and the byte in it that are named.
+    /// Sets the tensor that the message names, and the byte in it.
     fn at(mut self, tensor: &str, byte: usize) -> Case {
         self.tensor = Some((tensor.into(), Some(byte as u64)));
         self
     }
 
-    /// The paths of its files, below the folder of all cases, and their bytes.
+    /// Returns the paths of the files, relative to the folder of all cases, and their bytes.
     fn paths(&self) -> Vec<(PathBuf, &[u8])> {
         match &self.files {
             Files::One(bytes) => vec![(format!("{}.safetensors", self.name).into(), bytes)],
@@ -97,7 +95,7 @@ impl Case {
         }
     }
 
-    /// What is opened, below the folder of all cases.
+    /// Returns the path that is opened, relative to the folder of all cases.
     fn model(&self) -> PathBuf {
         match &self.files {
             Files::One(_) => format!("{}.safetensors", self.name).into(),
@@ -150,7 +148,7 @@ fn long(n: usize) -> Encoded {
     encoder::encode_with_codes(&cycle(&[122, 122, 122, 122, 122, 122, 121], n), &[], &long_codes())
 }
 
-/// Weights of these exponents, over and over.
+/// Returns weights that repeat these exponents.
 fn cycle(exponents: &[u8], n: usize) -> Vec<u16> {
     let mut random = Random::new(n as u64);
     exponents.iter().cycle().take(n).map(|&e| random.bits() as u16 & 0x807f | (e as u16) << 7).collect()
@@ -164,7 +162,7 @@ fn file(e: &Encoded) -> Vec<u8> {
     encoder::safetensors(&members(e), None)
 }
 
-/// The file of a group, its members changed.
+/// Returns the file of a group with changed members.
 fn spoilt(mut e: Encoded, change: impl FnOnce(&mut Encoded)) -> Vec<u8> {
     let before = e.clone();
     change(&mut e);
@@ -172,7 +170,7 @@ fn spoilt(mut e: Encoded, change: impl FnOnce(&mut Encoded)) -> Vec<u8> {
     file(&e)
 }
 
-/// The file of the small group, its tensors changed as tensors.
+/// Returns the file of the small group with changed tensors: names, types, shapes.
 fn retyped(change: impl FnOnce(&mut Vec<Tensor>)) -> Vec<u8> {
     let mut tensors = members(&base());
     change(&mut tensors);
@@ -193,7 +191,7 @@ fn flip_gap(e: &mut Encoded, chunk: usize, bits: u8) {
     files::set_gap(&mut e.gaps, chunk, gap ^ bits);
 }
 
-/// A file of one plain tensor of 4 bytes, by the part of the header that describes it.
+/// Returns a file of one plain tensor of 4 bytes with this entry in the header.
 fn plain(header: &str) -> Vec<u8> {
     files::raw(header, &[1, 2, 3, 4])
 }
@@ -203,33 +201,33 @@ fn folder(config: &str) -> Files {
     Files::Folder(vec![("config.json", config.into()), ("model.safetensors", model)])
 }
 
-/// A folder with a config that cannot be used.
+/// Makes a folder with a config that cannot be used.
 fn config(name: &'static str, inner: &str, status: Status) -> Case {
     let config = format!(r#"{{"dfloat11_config": {inner}}}"#);
     Case::new(name, folder(&config), Step::Open, status).in_file("config.json")
 }
 
-/// A folder with the small group and a config of this `pattern_dict`.
+/// Makes a folder with the small group and a config of this `pattern_dict`.
 fn named(name: &'static str, patterns: &str) -> Case {
     let files =
         vec![("config.json", files::config("0.5.0", patterns).into_bytes()), ("model.safetensors", file(&base()))];
     Case::new(name, Files::Folder(files), Step::Open, Status::InvalidFormat)
 }
 
-/// The small group with shapes in its metadata.
+/// Returns the small group with shapes in its metadata.
 fn shapes(name: &'static str, shapes: &str, status: Status) -> Case {
     let metadata = [(SHAPES_KEY.to_owned(), shapes.to_owned())];
     open_fails(name, encoder::safetensors(&members(&base()), Some(&metadata)), status)
 }
 
-/// The small group with hashes in its metadata.
+/// Returns the small group with hashes in its metadata.
 fn hashes(name: &'static str, hashes: &str) -> Case {
     let metadata = [(HASHES_KEY.to_owned(), hashes.to_owned())];
     open_fails(name, encoder::safetensors(&members(&base()), Some(&metadata)), Status::InvalidFormat)
         .says(&[HASHES_KEY])
 }
 
-/// Every case.
+/// Lists every case.
 fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     all.extend(headers::containers());
@@ -245,34 +243,34 @@ fn data() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/hostile")
 }
 
-/// [`outcome`], or what it panicked with.
+/// Returns what [`outcome`] returns, or the text of its panic.
 fn outcome_or_panic(open: impl FnOnce() -> Result<Model, Error>) -> Result<Option<Refusal>, String> {
     std::panic::catch_unwind(AssertUnwindSafe(|| outcome(open))).map_err(|p| {
         format!("a panic: {:?}", p.downcast_ref::<&str>().map(|s| s.to_string()).or(p.downcast_ref().cloned()))
     })
 }
 
-/// The step that failed with its error, and what verification says of a model that does not decode.
+/// The step that failed with its error, and the error of verification for a model that does not decode.
 struct Refusal {
     step: Step,
     error: Error,
     verify: Option<Error>,
 }
 
-/// What becomes of a model: `None` if nothing refuses it.
+/// Opens, decodes and verifies a model. Returns `None` if no step refuses it.
 fn outcome(open: impl FnOnce() -> Result<Model, Error>) -> Option<Refusal> {
     let model = match open() {
         Ok(model) => model,
         Err(error) => return Some(Refusal { step: Step::Open, error, verify: None }),
     };
     let (mut decoded, mut verified) = (None, None);
-    for (number, group) in model.groups().iter().enumerate() {
+    for group in model.groups() {
         let mut weights = vec![bf16::ZERO; group.element_count() as usize];
         for variant in Variant::ALL.into_iter().filter(|v| v.is_available()) {
-            let options = DecodeOptions { threads: 1, variant: Some(variant) };
-            decoded = decoded.or(host::decompress(&model, number, 0, &mut weights, &options).err());
+            let options = DecodeOptions::new().threads(1).variant(variant);
+            decoded = decoded.or(group.decompress(0, &mut weights, &options).err());
         }
-        verified = verified.or(host::verify(&model, number, 1).err());
+        verified = verified.or(group.verify(1).err());
     }
     match (decoded, verified) {
         (Some(error), verify) => Some(Refusal { step: Step::Decode, error, verify }),
@@ -281,7 +279,7 @@ fn outcome(open: impl FnOnce() -> Result<Model, Error>) -> Option<Refusal> {
     }
 }
 
-/// Says what is wrong with an error, if anything is.
+/// Compares an error with what the case expects. Returns a description of what is wrong.
 fn complaint(case: &Case, in_memory: bool, bytes: &[u8], step: Step, error: &Error) -> Option<String> {
     let text = error.to_string();
     if (step, error.status()) != (case.step, case.status) {
@@ -306,14 +304,14 @@ fn complaint(case: &Case, in_memory: bool, bytes: &[u8], step: Step, error: &Err
     wanted.into_iter().find(|w| !text.contains(w)).map(|w| format!("the message lacks {w:?}: {text}"))
 }
 
-/// Where a tensor begins in a file. Its header may be wrong in other ways than the safetensors crate lets pass.
+/// Returns where a tensor begins in a file. Parses the header itself, because the safetensors crate refuses many of these files.
 fn offset_of(file: &[u8], tensor: &str) -> u64 {
     let len = u64::from_le_bytes(file[..8].try_into().unwrap());
     let header: serde_json::Value = serde_json::from_slice(&file[8..8 + len as usize]).unwrap();
     8 + len + header[tensor]["data_offsets"][0].as_u64().unwrap()
 }
 
-/// Nothing that a terminal obeys, and short enough for an error struct of C.
+/// Messages have no control characters, and are short enough for the error struct of C.
 fn is_readable(text: &str) -> bool {
     !text.chars().any(char::is_control) && text.len() <= 503
 }
@@ -368,13 +366,12 @@ fn each_is_refused_and_said_why() {
             Files::One(bytes) => bytes.clone(),
             Files::Folder(files) => files.last().unwrap().1.clone(),
         };
-        let read = |read| OpenOptions { read, ..Default::default() };
         let mut ways = vec![
-            ("mapped", outcome_or_panic(|| Model::open(&path, &read(false)))),
-            ("read", outcome_or_panic(|| Model::open(&path, &read(true)))),
+            ("mapped", outcome_or_panic(|| files::open(&path, false))),
+            ("read", outcome_or_panic(|| files::open(&path, true))),
         ];
         if matches!(case.files, Files::One(_)) {
-            ways.push(("in memory", outcome_or_panic(|| Model::from_bytes(bytes.clone(), &read(false)))));
+            ways.push(("in memory", outcome_or_panic(|| Model::from_bytes(bytes.clone(), &OpenOptions::new()))));
         }
         for (way, found) in ways {
             let mut complain = |what: String| wrong.push(format!("{}, {way}: {what}", case.name));

@@ -1,4 +1,4 @@
-//! The bit stream (how it ends, what gaps and positions say, how long codes are), the tables, and the numbers of a group.
+//! The bit stream (its end, gaps and positions, lengths of codes), the tables, and the numbers of a group.
 
 use std::collections::BTreeMap;
 
@@ -121,11 +121,12 @@ fn codes_run_from_1_to_26_bits() {
     for g in all.iter().filter(|g| g.model == "edge") {
         let mut want = [0; 256];
         g.words.iter().for_each(|(symbol, word)| want[*symbol as usize] = word.len() as u8);
-        let found = &model.groups()[model.find_group(&g.name).unwrap()];
+        let found = model.find_group(&g.name).unwrap();
         assert_eq!(found.code_lengths(), &want, "{}", g.name);
         let lens = found.code_lengths().iter().filter(|&&l| l != 0);
         let bounds = (*lens.clone().min().unwrap() as u32, *lens.max().unwrap() as u32);
-        assert_eq!((found.codes().shortest(), found.codes().longest()), bounds);
+        let codes = df11::internals::format::codes(found);
+        assert_eq!((codes.shortest(), codes.longest()), bounds);
     }
 }
 
@@ -134,8 +135,7 @@ fn stale_table_slots_are_no_codes() {
     let mut stale = 0;
     for g in groups(&golden::NAMES) {
         let file = Model::from_bytes(file_of(&g.members), &OpenOptions::default()).unwrap();
-        let found: BTreeMap<String, u8> = file.groups()[0]
-            .codes()
+        let found: BTreeMap<String, u8> = df11::internals::format::codes(file.group(0).unwrap())
             .codes()
             .iter()
             .map(|c| (format!("{:032b}", c.bits)[..c.len as usize].to_owned(), c.symbol))
@@ -202,9 +202,10 @@ fn a_groups_numbers_are_those_of_its_tensors() {
             assert_eq!(group.packed_bytes(), bytes as u64, "{name} {}", group.name());
             assert_eq!(group.element_count(), members["sign_mantissa"].data.len() as u64);
             assert_eq!(group.block_count() + 1, members["output_positions"].data.len() / 4);
-            assert_eq!(group.members().count(), 6);
-            for (member, span) in group.members() {
-                assert_eq!(span.len, members[member].data.len() as u64, "{name} {} {member}", group.name());
+            assert_eq!(group.parts().count(), 6);
+            for part in group.parts() {
+                let bytes = members[part.name].data.len() as u64;
+                assert_eq!(part.location.bytes, bytes, "{name} {} {}", group.name(), part.name);
             }
         }
     }

@@ -1,10 +1,9 @@
-//! The container: where tensors lie, in which files, with which metadata.
+//! The container: where tensors are stored, in which files, with which metadata.
 
 use std::path::Path;
 
-use df11::internals::format::{Data, HASHES_KEY, SHAPES_KEY};
-use df11::internals::host;
-use df11::{Dtype, Model, OpenOptions};
+use df11::internals::format::{HASHES_KEY, SHAPES_KEY};
+use df11::{DecodeOptions, Dtype, Model, OpenOptions};
 
 use super::support::files::{self, Stored};
 use super::support::{check, encoder, golden, weights};
@@ -37,12 +36,12 @@ fn data_offsets_are_unaligned() {
         let bytes = files::file(&tensors);
         let path = folder.path().join("m.safetensors");
         std::fs::write(&path, &bytes).unwrap();
-        let opened = |read| Model::open(&path, &OpenOptions { read, ..Default::default() }).unwrap();
+        let opened = |read| crate::support::files::open(&path, read).unwrap();
         for model in [Model::from_bytes(bytes, &OpenOptions::default()).unwrap(), opened(false), opened(true)] {
             let mut found = check::tensors(&model);
             assert_eq!(found.remove("a"), Some(vec![7; pad]));
             assert!(found == want, "{pad}");
-            host::verify(&model, 0, 1).unwrap();
+            model.group(0).unwrap().verify(1).unwrap();
         }
     }
 }
@@ -60,7 +59,7 @@ fn a_groups_members_lie_in_six_different_files() {
             std::fs::write(folder.path().join(format!("{file}.safetensors")), files::file(&tensors)).unwrap();
         }
         for read in [false, true] {
-            let model = Model::open(folder.path(), &OpenOptions { read, ..Default::default() }).unwrap();
+            let model = crate::support::files::open(folder.path(), read).unwrap();
             assert_eq!(model.files().count(), 6);
             check::is_original(&model, golden);
         }
@@ -115,18 +114,17 @@ fn plain_tensors_of_every_dtype() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("model.safetensors"), &bytes).unwrap();
     for read in [false, true] {
-        let model = Model::open(folder.path(), &OpenOptions { read, ..Default::default() }).unwrap();
+        let model = crate::support::files::open(folder.path(), read).unwrap();
         for stored in tensors.iter().filter(|t| files::member_of(&t.name).is_none()) {
-            let tensor = &model.tensors()[model.find_tensor(&stored.name).unwrap()];
+            let tensor = model.find_tensor(&stored.name).unwrap();
             let shape: Vec<u64> = stored.shape.iter().map(|&d| d as u64).collect();
             assert_eq!((tensor.dtype(), tensor.shape()), (stored.dtype, &shape[..]));
             assert_eq!(tensor.bytes(), stored.data.len() as u64);
             let mut found = vec![0; stored.data.len()];
-            model.read_plain(tensor, 0, &mut found).unwrap();
+            tensor.read(0, &mut found, &DecodeOptions::new()).unwrap();
             assert_eq!(found, stored.data, "{}", stored.name);
-            assert_eq!(model.plain(tensor), (!read).then_some(&stored.data[..]));
-            let Data::Plain(span) = tensor.data() else { panic!("{}", stored.name) };
-            let at = model.locate(span);
+            assert_eq!(tensor.data(), (!read).then_some(&stored.data[..]));
+            let at = tensor.location().unwrap();
             let file = std::fs::read(at.file).unwrap();
             assert_eq!(file[at.offset as usize..][..at.bytes as usize], stored.data);
         }
@@ -135,11 +133,11 @@ fn plain_tensors_of_every_dtype() {
     check::is_original(&open(golden::model("edge")), "edge");
 }
 
-/// Everything that a model says of itself and all of its bytes.
+/// Returns everything that a model says of itself, and all of its bytes.
 fn everything(model: &Model) -> Vec<(String, Dtype, Vec<u64>, Vec<u8>)> {
     let bytes = check::tensors(model);
-    let tensor = |t: &df11::Tensor| (t.name().into(), t.dtype(), t.shape().to_vec(), bytes[t.name()].clone());
-    model.tensors().iter().map(tensor).collect()
+    let tensor = |t: df11::Tensor| (t.name().into(), t.dtype(), t.shape().to_vec(), bytes[t.name()].clone());
+    model.tensors().map(tensor).collect()
 }
 
 #[test]
@@ -147,7 +145,7 @@ fn a_folder_a_file_and_memory_mapped_or_read_are_the_same_model() {
     for golden in ["tiny", "edge", "edge_patched", "block"] {
         let folder = golden::model(golden);
         let file = &files::golden_files(golden)[0];
-        let read = OpenOptions { read: true, ..Default::default() };
+        let read = OpenOptions::new();
         let config = with_config(&files::golden_config(golden));
         let want = everything(&open(&folder));
         assert_eq!(want.len(), golden::expected(golden).len());
@@ -205,17 +203,16 @@ fn shapes_of_compressed_tensors_come_from_the_metadata() {
     let metadata = [(SHAPES_KEY.to_owned(), shapes.to_owned()), ("format".to_owned(), "pt".to_owned())];
     let file = encoder::safetensors(&members, Some(&metadata));
     let model = Model::from_bytes(file, &OpenOptions::default()).unwrap();
-    let found: Vec<_> = model.tensors().iter().map(|t| t.shape().to_vec()).collect();
+    let found: Vec<_> = model.tensors().map(|t| t.shape().to_vec()).collect();
     assert_eq!(found, [vec![3, 4], vec![7, 0], vec![1, 2, 3, 4], vec![24]]);
-    let found: Vec<_> = model.tensors().iter().map(|t| t.data()).collect();
-    let packed = |first| Data::Packed { group: 0, first };
-    assert_eq!(found, [packed(0), packed(12), packed(12), packed(36)]);
+    let found: Vec<_> = model.tensors().map(|t| (t.group().unwrap().number(), t.group_offset())).collect();
+    assert_eq!(found, [(0, 0), (0, 12), (0, 12), (0, 36)]);
 
     // Another file of the model may carry them.
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("b.safetensors"), encoder::safetensors(&members, None)).unwrap();
     std::fs::write(folder.path().join("a.safetensors"), encoder::safetensors(&[], Some(&metadata))).unwrap();
-    assert_eq!(open(folder.path()).tensors()[2].shape(), [1, 2, 3, 4]);
+    assert_eq!(open(folder.path()).tensor(2).unwrap().shape(), [1, 2, 3, 4]);
 }
 
 #[test]
@@ -226,8 +223,8 @@ fn hashes_come_from_the_metadata() {
     let hashes = format!(r#"{{"g.part_0": "{ones}", "flags": "{mixed}", "no such": "{ones}"}}"#);
     let metadata = [(HASHES_KEY.to_owned(), hashes)];
     let found = |model: &Model| {
-        let hash = |t: &df11::Tensor| (t.name().to_owned(), t.sha256().copied());
-        model.tensors().iter().map(hash).collect::<Vec<_>>()
+        let hash = |t: df11::Tensor| (t.name().to_owned(), t.sha256().copied());
+        model.tensors().map(hash).collect::<Vec<_>>()
     };
     let mixed = std::array::from_fn(|i| [0x0a, 0xf0][i % 2]);
     let all = [("g.part_0", Some([0x11; 32])), ("g.part_1", None), ("flags", Some(mixed))];
@@ -258,7 +255,7 @@ fn only_shapes_of_compressed_tensors_may_be_unknown() {
     let model = open(golden::model("tiny"));
     let (mut known, mut unknown) = (0, 0);
     for tensor in model.tensors() {
-        let plain = matches!(tensor.data(), Data::Plain(_));
+        let plain = tensor.group().is_none();
         assert_eq!(tensor.shape_known(), plain, "{} {:?}", tensor.name(), tensor.shape());
         known += u32::from(plain && tensor.shape().len() == 1);
         unknown += u32::from(!plain && tensor.shape().len() == 1);
@@ -266,7 +263,7 @@ fn only_shapes_of_compressed_tensors_may_be_unknown() {
     assert!(known > 0 && unknown > 0, "{known} and {unknown} of one dimension");
 }
 
-/// As large as the `safetensors` crate has it, and not a byte larger.
+/// A header may be as large as the `safetensors` crate allows, and not a byte larger.
 #[test]
 fn the_largest_header() {
     let with = |bytes: usize| {

@@ -1,5 +1,5 @@
-//! Every quirk of the format, shown by the file of `tests/data/golden` that has it: first that the file does have it, so
-//! that the test means something, then that the model opens, decodes to its original, and verifies.
+//! Every quirk of the format, shown by a file of `tests/data/golden` that has it. Each test first checks that the file does have the
+//! quirk, then that the model opens, decodes to its original, and verifies.
 
 mod codes;
 mod configs;
@@ -10,8 +10,7 @@ use crate::support;
 use std::collections::HashMap;
 use std::path::Path;
 
-use df11::internals::host::{self, DecodeOptions};
-use df11::{Dtype, Model, OpenOptions};
+use df11::{DecodeOptions, Dtype, Model, OpenOptions};
 use support::files::{self, Stored};
 use support::golden;
 
@@ -47,7 +46,7 @@ impl Group {
         files::positions(self.member("output_positions"))
     }
 
-    /// The first bit of every weight's code, then the bit behind the last: read with the reference's own words.
+    /// Returns the first bit of every weight's code, then the bit after the last, decoded with the reference's own words.
     fn starts(&self) -> Vec<usize> {
         let words: HashMap<&str, u8> = self.words.iter().map(|(symbol, word)| (&word[..], *symbol)).collect();
         let bits: String = self.code().iter().map(|b| format!("{b:08b}")).collect();
@@ -61,7 +60,7 @@ impl Group {
     }
 }
 
-/// Every group of the golden models of these names.
+/// Reads every group of the golden models of these names.
 fn groups(models: &[&'static str]) -> Vec<Group> {
     let mut all = Vec::new();
     for &model in models {
@@ -94,20 +93,20 @@ fn open(path: impl AsRef<Path>) -> Model {
 }
 
 fn with_config(config: &str) -> OpenOptions {
-    OpenOptions { config: Some(config.into()), ..OpenOptions::default() }
+    OpenOptions::new().config(config)
 }
 
-/// The weights of a model of one group, decoded and verified.
+/// Opens, verifies and decodes a model of one group. Returns the weights.
 fn decode_only_group(file: Vec<u8>) -> Vec<u16> {
     let model = Model::from_bytes(file, &OpenOptions::default()).unwrap();
     assert_eq!(model.groups().len(), 1);
-    let mut weights = vec![half::bf16::ZERO; model.groups()[0].element_count() as usize];
-    host::decompress(&model, 0, 0, &mut weights, &DecodeOptions::default()).unwrap();
-    host::verify(&model, 0, 1).unwrap();
+    let mut weights = vec![half::bf16::ZERO; model.group(0).unwrap().element_count() as usize];
+    model.group(0).unwrap().decompress(0, &mut weights, &DecodeOptions::default()).unwrap();
+    model.group(0).unwrap().verify(1).unwrap();
     weights.into_iter().map(half::bf16::to_bits).collect()
 }
 
-/// A file of one group with these members.
+/// Returns a file of one group with these members.
 fn file_of(members: &HashMap<&'static str, Vec<u8>>) -> Vec<u8> {
     let tensor = |name: &str| {
         let data = members[name].clone();
@@ -121,7 +120,7 @@ fn file_of(members: &HashMap<&'static str, Vec<u8>>) -> Vec<u8> {
     files::file(&files::MEMBERS.map(tensor))
 }
 
-/// The members of a group, changed, must decode to the same weights.
+/// Asserts that a group with changed members decodes to the same weights.
 fn same_weights(group: &Group, what: &str, change: impl FnOnce(&mut HashMap<&'static str, Vec<u8>>)) {
     let want = decode_only_group(file_of(&group.members));
     let mut members = group.members.clone();

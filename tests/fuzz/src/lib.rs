@@ -90,11 +90,11 @@ pub fn config(data: &[u8]) {
         encoder::safetensors(&all.concat(), None)
     });
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let options = OpenOptions { config: Some(text.to_owned()), ..Default::default() };
+    let options = OpenOptions::new().config(text);
     if let Ok(model) = Model::from_bytes(&FILE[..], &options) {
         // A config gives names and nothing else: whatever it says, the weights are there.
         check::exercise(&model, 1).expect("the file is good");
-        assert_eq!(model.groups().iter().map(|g| g.element_count()).sum::<u64>(), 900);
+        assert_eq!(model.groups().map(|g| g.element_count()).sum::<u64>(), 900);
     }
 }
 
@@ -178,16 +178,16 @@ fn try_group(u: &mut Unstructured) -> Result<()> {
     let file = encoder::safetensors(&encoder::group_tensors("g", &e), None);
     let Ok(model) = Model::from_bytes(file, &OpenOptions::default()) else { return Ok(()) };
     let _ = check::exercise(&model, 1);
-    if host::verify(&model, 0, 1).is_ok() {
+    if model.group(0).unwrap().verify(1).is_ok() {
         check::is_true(&e, &model).expect("what verifies is true");
         // And an image of it can be made, which says the same.
-        let bytes = image::Layout::of(&model.groups()[0]).expect("a good group has an image").image_bytes;
+        let bytes = image::Layout::of(model.group(0).unwrap()).expect("a good group has an image").image_bytes;
         let mut image = vec![0; bytes as usize];
-        image::write_image(&model, 0, &mut image, 1).expect("a good group has an image");
-        let n = model.groups()[0].element_count();
+        model.group(0).unwrap().write_image(&mut image, 1).expect("a good group has an image");
+        let n = model.group(0).unwrap().element_count();
         let decoded = image::decode(&image, 0, n).expect("the image is good");
         let mut weights = vec![bf16::ZERO; n as usize];
-        host::decompress(&model, 0, 0, &mut weights, &DecodeOptions::default()).expect("the group is good");
+        model.group(0).unwrap().decompress(0, &mut weights, &DecodeOptions::default()).expect("the group is good");
         assert!(decoded.good && decoded.weights == weights.iter().map(|w| w.to_bits()).collect::<Vec<_>>());
     }
     Ok(())
@@ -233,7 +233,7 @@ fn try_encode(u: &mut Unstructured) -> Result<()> {
         (!shortened).then(|| encoder::encode(&weights, &splits))
     });
     for variant in Variant::ALL.iter().copied().filter(|v| v.is_available()) {
-        let packed = host::compress(&tensors, &EncodeOptions { threads: 1, variant: Some(variant) });
+        let packed = host::compress(&tensors, &EncodeOptions::new().threads(1).variant(variant));
         let Some(naive) = &naive else {
             assert!(packed.is_err(), "the format cannot hold this");
             continue;
@@ -251,9 +251,13 @@ fn try_encode(u: &mut Unstructured) -> Result<()> {
         assert!(naive.as_ref().is_none_or(|naive| *naive == ours), "{} and the naive encoder differ", variant.name());
         let file = encoder::safetensors(&encoder::group_tensors("g", &ours), None);
         let model = Model::from_bytes(file, &OpenOptions::default()).expect("what was encoded opens");
-        host::verify(&model, 0, 1).expect("what was encoded verifies");
+        model.group(0).unwrap().verify(1).expect("what was encoded verifies");
         let mut decoded = vec![bf16::ZERO; weights.len()];
-        host::decompress(&model, 0, 0, &mut decoded, &DecodeOptions::default()).expect("what was encoded decodes");
+        model
+            .group(0)
+            .unwrap()
+            .decompress(0, &mut decoded, &DecodeOptions::default())
+            .expect("what was encoded decodes");
         assert!(decoded.iter().map(|w| w.to_bits()).eq(weights.iter().copied()), "other weights come back");
     }
     Ok(())
@@ -264,9 +268,9 @@ static IMAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let image = |e: &Encoded| {
         let file = encoder::safetensors(&encoder::group_tensors("g", e), None);
         let model = Model::from_bytes(file, &OpenOptions::default()).expect("a good group opens");
-        let bytes = image::Layout::of(&model.groups()[0]).expect("a good group has an image").image_bytes;
+        let bytes = image::Layout::of(model.group(0).unwrap()).expect("a good group has an image").image_bytes;
         let mut image = vec![0; bytes as usize];
-        image::write_image(&model, 0, &mut image, 1).expect("a good group has an image");
+        model.group(0).unwrap().write_image(&mut image, 1).expect("a good group has an image");
         image
     };
     GROUPS.iter().map(image).collect()

@@ -1,7 +1,6 @@
 //! consumer.c once more, in Rust, over the crate as cargo packs it.
 
-use df11::host::{self, DecodeOptions};
-use df11::{Model, OpenOptions};
+use df11::{DecodeOptions, Model, OpenOptions};
 
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf29ce484222325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100000001b3))
@@ -9,10 +8,10 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 
 fn main() -> Result<(), df11::Error> {
     let path = std::env::args().nth(1).expect("usage: consumer MODEL");
-    let model = Model::open(path, &OpenOptions::default())?;
+    let model = Model::open(path, &OpenOptions::new())?;
     for tensor in model.tensors() {
         let mut bytes = vec![0; tensor.bytes() as usize];
-        host::read_tensor(&model, tensor, 0, &mut bytes, &DecodeOptions { threads: 2, ..Default::default() })?;
+        tensor.read(0, &mut bytes, &DecodeOptions::new().threads(2))?;
         println!("{} {} {:016x}", tensor.name(), bytes.len(), fnv1a(&bytes));
     }
     Ok(())

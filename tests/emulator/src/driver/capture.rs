@@ -1,5 +1,5 @@
 //! What stream capture allows and what it breaks, and how captured work becomes nodes. The entry points of streams and
-//! graphs lie in `stream` and `graph`.
+//! graphs are in `stream` and `graph`.
 //!
 //! Rules, after the CUDA programming guide's chapter on stream capture and the driver API's reference:
 //! - work in a capturing stream becomes a node after the stream's *frontier*, the nodes that its next one depends on;
@@ -68,7 +68,7 @@ impl State {
         any
     }
 
-    /// Whether a blocking stream of the context captures.
+    /// Returns whether a blocking stream of the context captures.
     fn blocking_capture(&self, context: usize) -> Option<u64> {
         let concerned = |s: &&super::state::Stream| {
             s.context == context && s.capture != 0 && matches!(s.order, Order::Blocking | Order::PerThread)
@@ -97,7 +97,7 @@ impl State {
         stream.order == Order::Legacy && self.blocking_capture(stream.context).is_some()
     }
 
-    /// Adds a node behind a capturing stream's frontier.
+    /// Adds a node after a capturing stream's frontier.
     pub fn add_node(&mut self, stream: usize, work: Work) -> Result {
         let id = self.streams[&stream].capture;
         let handle = self.handle(super::state::Handle::Node);
@@ -111,7 +111,7 @@ impl State {
         Ok(())
     }
 
-    /// Adds a graph's nodes behind a capturing stream's frontier, as the child graph that a real capture makes of it.
+    /// Adds a graph's nodes after a capturing stream's frontier, as the child graph that a real capture makes of it.
     pub fn add_nodes(&mut self, stream: usize, nodes: &[Node]) -> Result {
         let id = self.streams[&stream].capture;
         let handles: Vec<usize> = nodes.iter().map(|_| self.handle(super::state::Handle::Node)).collect();
@@ -144,7 +144,7 @@ impl State {
         self.captures.remove(&id).expect("a capture")
     }
 
-    /// Whether all that the capture's streams did leads to the frontier of the stream in which it began.
+    /// Returns whether all that the capture's streams did leads to the frontier of the stream in which it began.
     pub fn joined(&self, id: u64) -> bool {
         let capture = &self.captures[&id];
         let mut reached = BTreeSet::new();
@@ -158,14 +158,14 @@ impl State {
     }
 }
 
-/// The nodes on which no other depends.
+/// Returns the nodes on which no other depends.
 pub fn leaves(nodes: &[Node]) -> Vec<usize> {
     let inner: BTreeSet<usize> = nodes.iter().flat_map(|node| node.after.iter().copied()).collect();
     (0..nodes.len()).filter(|at| !inner.contains(at)).collect()
 }
 
 impl Call {
-    /// What every call asks first that may allocate or synchronise, or otherwise do what no graph can hold.
+    /// Checks a call that may allocate or synchronise, or otherwise do what no graph can hold.
     pub fn unsafe_in_capture(&mut self) -> Result {
         let (me, mode) = (thread_number(), self.mode());
         let concerned = |capture: &Capture| {
@@ -180,7 +180,7 @@ impl Call {
         if self.break_captures(concerned) { Err(STREAM_CAPTURE_UNSUPPORTED) } else { Ok(()) }
     }
 
-    /// What every call asks first that waits for a stream, or asks how far it is.
+    /// Checks a call that waits for a stream or queries it.
     pub fn observe_stream(&mut self, stream: usize) -> Result {
         let id = self.streams[&stream].capture;
         if let Some(capture) = self.captures.get_mut(&id) {
@@ -192,7 +192,7 @@ impl Call {
         self.unsafe_in_capture()
     }
 
-    /// What every call asks first that waits for a whole context.
+    /// Checks a call that waits for a whole context.
     pub fn observe_context(&mut self, context: usize) -> Result {
         let captures: Vec<u64> =
             self.streams.values().filter(|s| s.context == context && s.capture != 0).map(|s| s.capture).collect();
@@ -205,7 +205,7 @@ impl Call {
         self.unsafe_in_capture()
     }
 
-    /// What every call asks first that waits for an event, or asks after it.
+    /// Checks a call that waits for an event or queries it.
     pub fn observe_event(&mut self, event: usize) -> Result {
         if let Some((id, _)) = self.events[&event].captured.clone() {
             self.break_captures_by_id(id);
@@ -220,7 +220,7 @@ impl Call {
         }
     }
 
-    /// Whether the stream is being captured.
+    /// Returns whether the stream is being captured.
     pub fn capturing(&self, stream: usize) -> bool {
         self.streams[&stream].capture != 0
     }

@@ -12,7 +12,7 @@ macro_rules! codes {
     ($($name:ident = $code:literal $text:literal)*) => {
         $(#[doc = concat!("The driver's code ", stringify!($code), ": ", $text, ".")] pub const $name: i32 = $code;)*
 
-        /// The name and the text of a code, for as long as the program runs; nothing for unknown ones.
+        /// Returns the name and the text of a code, for as long as the program runs; nothing for unknown ones.
         pub fn describe(code: i32) -> Option<(&'static CStr, &'static CStr)> {
             const fn c(text: &'static str) -> &'static CStr {
                 match CStr::from_bytes_with_nul(text.as_bytes()) {

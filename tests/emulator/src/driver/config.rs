@@ -51,21 +51,21 @@ pub struct Config {
     pub device_name: String,
     /// Entry points that `cuGetProcAddress` does not find.
     pub missing: BTreeSet<String>,
-    /// Whether an ELF image is accepted and runs as the PTX that was loaded last, or is named by `cubin_ptx`.
+    /// True if an ELF image is accepted and runs as the PTX that was loaded last, or is named by `cubin_ptx`.
     pub accept_cubin: bool,
-    /// Whether PTX can be compiled; without, PTX gives JIT_COMPILER_NOT_FOUND.
+    /// True if PTX can be compiled; without, PTX gives JIT_COMPILER_NOT_FOUND.
     pub jit: bool,
-    /// Whether functions are loaded at first use, as drivers from 12.2 on do by themselves.
+    /// True if functions are loaded at first use, as drivers from 12.2 on do by themselves.
     pub lazy: bool,
-    /// Whether stream-ordered allocation is there (`cuMemAllocAsync` and the device attribute).
+    /// True if stream-ordered allocation is there (`cuMemAllocAsync` and the device attribute).
     pub memory_pools: bool,
-    /// Whether work runs when it is queued, instead of when something waits for it.
+    /// True if work runs when it is queued, instead of when something waits for it.
     pub eager: bool,
     /// Where not 0: work of other streams runs at random synchronisation points, chosen by this seed.
     pub seed: u64,
     /// How kernels run: host threads, search for races, most instructions of a block.
     pub options: Options,
-    /// Whether every call is written to standard error.
+    /// True if every call is written to standard error.
     pub trace: bool,
     /// A file to which each launch is appended as one line of JSON.
     pub launches: Option<PathBuf>,
@@ -156,12 +156,12 @@ impl Config {
         Ok(())
     }
 
-    /// The compute capability of a device, as 10 · major + minor.
+    /// Returns the compute capability of a device, as 10 · major + minor.
     pub fn cc_of(&self, device: i32) -> i32 {
         self.cc[(device.max(0) as usize).min(self.cc.len() - 1)]
     }
 
-    /// The newest PTX ISA version that the posed driver compiles, as 10 · major + minor: CUDA 12.0 has 8.0, 13.0 has
+    /// Returns the newest PTX ISA version that the posed driver compiles, as 10 · major + minor: CUDA 12.0 has 8.0, 13.0 has
     /// 9.0. (From NVIDIA's release table of the PTX ISA; CUDA 12.6 and 12.7 brought 8.5 and 8.6, and 12.8 8.7.)
     pub fn newest_ptx(&self) -> i32 {
         let (major, minor) = (self.driver / 1000, self.driver % 1000 / 10);
@@ -189,7 +189,7 @@ impl Config {
     }
 }
 
-/// A number of bytes: digits, then nothing, K, M or G (powers of 1,024).
+/// Returns a number of bytes: digits, then nothing, K, M or G (powers of 1,024).
 fn bytes(text: &str) -> Option<u64> {
     let (digits, shift) = match text.as_bytes().last()?.to_ascii_uppercase() {
         b'K' => (&text[..text.len() - 1], 10),

@@ -16,7 +16,7 @@ const FLAGS: u32 = 0xFF;
 const LIMITS: [usize; 7] = [1024, 1 << 20, 8 << 20, 2, 2048, 64, 0];
 
 impl Call {
-    /// A new context, or a new life of the primary one with the handle `old`.
+    /// Creates a context, or restarts the primary one with the handle `old`.
     fn create_context(&mut self, device: i32, flags: u32, old: usize) -> usize {
         let handle = if old == 0 { self.handle(Handle::Context) } else { old };
         let memory = Memory::new();
@@ -81,7 +81,7 @@ impl Call {
     }
 }
 
-/// Whether memory of that kind lies on the host and is known to every context.
+/// Returns whether memory of that kind is on the host and is known to every context.
 pub(super) fn is_host(kind: Kind) -> bool {
     matches!(kind, Kind::HostPinned | Kind::HostRegistered)
 }

@@ -115,7 +115,7 @@ fn text(state: &State, key: &str) -> Option<String> {
     }
 }
 
-/// Sets a key to a value. 0 when that was done; -1, and a line on standard error, for what it does not understand.
+/// Sets a key to a value. Returns 0 if that was done; -1, after a line on standard error, if it was not understood.
 ///
 /// Beside the keys of the environment, in small letters: `reset` (everything back to the beginning; no call may run at
 /// the time), `unfail` (forget all rules of failure), `run` (run all queued work of all contexts), `clear` (`calls`,
@@ -143,7 +143,7 @@ pub unsafe extern "C" fn df11_emulator_control(key: *const c_char, value: *const
     }
 }
 
-/// The number behind a key, or 2^64 - 1 for a key that there is not.
+/// Returns the number of a key, or 2^64 - 1 for an unknown key.
 ///
 /// # Safety
 /// `key` is a text with a zero at the end.
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn df11_emulator_query(key: *const c_char) -> u64 {
     key.and_then(|key| query(&Call::internal(), key)).unwrap_or(u64::MAX)
 }
 
-/// Writes the text behind a key, cut to `room` bytes with a zero at the end, and returns how many bytes the whole text
+/// Writes the text of a key, cut to `room` bytes with a zero at the end, and returns how many bytes the whole text
 /// has without the zero; 2^64 - 1 for a key that there is not.
 ///
 /// # Safety

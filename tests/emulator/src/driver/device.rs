@@ -7,7 +7,7 @@ use super::config::Config;
 use super::entry::{Call, entries, put};
 use super::state::Handle;
 
-/// What an attribute of a device is; 0 for those that say nothing about what the emulator does. Numbers as in `cuda.h`.
+/// Returns an attribute of a device; 0 for those that mean nothing to the emulator. Numbers as in `cuda.h`.
 fn attribute(config: &Config, device: i32, attribute: i32) -> i32 {
     let cc = config.cc_of(device);
     let optin = Config::shared_optin(cc);
@@ -64,7 +64,7 @@ pub(super) fn blocks_per_multiprocessor(cc: i32) -> i32 {
 }
 
 impl Call {
-    /// The device, if there is such a one.
+    /// Returns the device, if it exists.
     pub fn device(&self, device: i32) -> Result<i32> {
         if (0..self.config.devices).contains(&device) { Ok(device) } else { Err(INVALID_DEVICE) }
     }

@@ -40,7 +40,7 @@ thread_local! {
     static IN_HOST_FUNCTION: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The number of the calling thread, from 1; never used twice.
+/// Returns the number of the calling thread, from 1; never used twice.
 pub fn thread_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NUMBER.with(|number| {
@@ -59,7 +59,7 @@ pub fn host_function_thread() {
 /// One call of an entry point: the state, locked, and who calls.
 pub struct Call {
     state: Option<MutexGuard<'static, State>>,
-    /// Whether it came by the name whose default stream is the thread's own.
+    /// True if it came by the name whose default stream is the thread's own.
     twin: bool,
 }
 
@@ -82,7 +82,7 @@ fn lock() -> MutexGuard<'static, State> {
 }
 
 impl Call {
-    /// A call that is nobody's: for control, reports, and threads of the emulator.
+    /// Returns a call that is nobody's: for control, reports, and threads of the emulator.
     pub fn internal() -> Call {
         Call { state: Some(lock()), twin: false }
     }
@@ -102,7 +102,7 @@ impl Call {
         self.state = Some(DONE.wait(state).unwrap_or_else(|poison| poison.into_inner()));
     }
 
-    /// What the thread remembers, after a reset nothing.
+    /// Returns what the thread remembers, after a reset nothing.
     fn thread<R>(&self, work: impl FnOnce(&mut Thread) -> R) -> R {
         THREAD.with_borrow_mut(|thread| {
             if thread.epoch != self.epoch {
@@ -112,7 +112,7 @@ impl Call {
         })
     }
 
-    /// The thread's stack of contexts, the current one last.
+    /// Returns the thread's stack of contexts, the current one last.
     pub fn stack<R>(&self, work: impl FnOnce(&mut Vec<usize>) -> R) -> R {
         self.thread(|thread| work(&mut thread.stack))
     }
@@ -127,12 +127,12 @@ impl Call {
         self.thread(|thread| thread.mode)
     }
 
-    /// The handle of the current context, alive or not; 0 for none.
+    /// Returns the handle of the current context, alive or not; 0 for none.
     pub fn top(&self) -> usize {
         self.stack(|stack| stack.last().copied().unwrap_or(0))
     }
 
-    /// The current context: INVALID_CONTEXT without one, CONTEXT_IS_DESTROYED when it is no more.
+    /// Returns the current context: INVALID_CONTEXT without one, CONTEXT_IS_DESTROYED when it is no more.
     pub fn current(&self) -> Result<usize> {
         self.living(self.top())
     }
@@ -146,7 +146,7 @@ impl Call {
         }
     }
 
-    /// The error that a context's work has left behind.
+    /// Returns the error that a context's work has left behind.
     pub fn sticky(&self, context: usize) -> Result {
         match self.contexts.get(&context).map_or(0, |context| context.sticky) {
             0 => Ok(()),
@@ -154,7 +154,7 @@ impl Call {
         }
     }
 
-    /// The stream that a caller means: NULL, the legacy and the per-thread stream stand for those of the current
+    /// Returns the stream that a caller means: NULL, the legacy and the per-thread stream stand for those of the current
     /// context. Fails for handles that are none, and for streams of a context with a pending error.
     pub fn stream(&mut self, stream: usize) -> Result<usize> {
         let handle = self.stream_even_if_poisoned(stream)?;
@@ -184,7 +184,7 @@ impl Call {
         }
     }
 
-    /// A new stream of a context.
+    /// Returns a new stream of a context.
     pub fn add_stream(&mut self, context: usize, order: Order, priority: i32) -> usize {
         let handle = self.handle(Handle::Stream);
         let (frontier, shown) = (Vec::new(), Vec::new());
@@ -283,7 +283,7 @@ macro_rules! entries {
             );)?
         )*
 
-        /// The entry points of this file, by name.
+        /// Returns the entry points of this file, by name.
         pub(super) fn entries() -> Vec<(&'static str, usize)> {
             vec![$(
                 (stringify!($name), $name as *const () as usize),

@@ -48,7 +48,7 @@ impl Call {
         Ok(())
     }
 
-    /// Whether `new` differs from `old` only in what an update may change; the driver's reason otherwise.
+    /// Returns whether `new` differs from `old` only in what an update may change; the driver's reason otherwise.
     fn update(&mut self, exec: usize, graph: usize) -> Result<i32> {
         let Some(new) = self.graphs.get(&graph).cloned() else { return Err(INVALID_HANDLE) };
         let Some(old) = self.execs.get_mut(&exec) else { return Err(INVALID_HANDLE) };

@@ -36,7 +36,7 @@ impl Injection {
         self.rules.clear();
     }
 
-    /// How often calls of `name` (or, for `*`, of anything) were made to fail.
+    /// Returns how often calls of `name` (or, for `*`, of anything) were made to fail.
     pub fn fired(&self, name: &str) -> u64 {
         if name == "*" { self.fired.values().sum() } else { self.fired.get(name).copied().unwrap_or(0) }
     }

@@ -34,7 +34,7 @@ impl Shape {
 const BUFFER: usize = 1;
 const BUFFER_BYTES: usize = 2;
 
-/// The bytes of all parameters: of each as many as the function declares, from its own pointer; or from one buffer.
+/// Returns the bytes of all parameters: of each as many as the function declares, from its own pointer; or from one buffer.
 ///
 /// # Safety
 /// `params` has a pointer for each parameter to as many bytes as it has, or is NULL and `extra` is such a list.
@@ -112,7 +112,7 @@ impl Call {
         self.submit(handle, Work::Kernel(Arc::new(work)))
     }
 
-    /// How many blocks a multiprocessor holds at once. Registers are not counted: only a compiler knows them.
+    /// Returns how many blocks a multiprocessor holds at once. Registers are not counted: only a compiler knows them.
     fn resident_blocks(&self, function: usize, block: i32, dynamic: usize) -> Result<i32> {
         let entry = self.functions.get(&function).ok_or(INVALID_HANDLE)?;
         let device = self.contexts.get(&entry.context).ok_or(INVALID_CONTEXT)?.device;

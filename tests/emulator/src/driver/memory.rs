@@ -72,7 +72,7 @@ impl Call {
         Ok(address as usize)
     }
 
-    /// An end of a copy that must be memory that the driver knows.
+    /// Returns an end of a copy that must be memory that the driver knows.
     fn known(&self, address: u64, bytes: usize) -> Result<End> {
         if bytes == 0 || self.find(address, bytes as u64).is_some() {
             Ok(End::Known(address))
@@ -81,7 +81,7 @@ impl Call {
         }
     }
 
-    /// An end of a copy: the driver's memory, or the caller's. Memory that is both is an error.
+    /// Returns an end of a copy: the driver's memory, or the caller's. Memory that is both is an error.
     fn any(&self, address: u64, bytes: usize) -> Result<End> {
         if bytes == 0 || self.find(address, bytes as u64).is_some() {
             return Ok(End::Known(address));
@@ -115,7 +115,7 @@ impl Call {
         }
     }
 
-    /// A copy in the default stream that returns when it is done; between device memories it only gets queued there.
+    /// Copies in the default stream, and returns when that is done; copies between device memories are only queued.
     fn copy_now(&mut self, to: End, from: End, bytes: usize) -> Result {
         let stream = self.stream(0)?;
         if bytes == 0 {
@@ -146,7 +146,7 @@ impl Call {
         self.submit(stream, Work::Set { to, value, width, count: count as u64 })
     }
 
-    /// A memset in the default stream: queued, but on host memory done.
+    /// Sets memory in the default stream: queued, but done at once on host memory.
     fn set_now(&mut self, to: u64, value: u32, width: u32, count: usize) -> Result {
         let stream = self.stream(0)?;
         self.observe_stream(stream)?;
@@ -179,7 +179,7 @@ impl Call {
         Ok(())
     }
 
-    /// An attribute of an address; None where it is not the driver's.
+    /// Returns an attribute of an address; None where it is not the driver's.
     fn pointer_attribute(&self, attribute: i32, address: u64) -> Result<Option<u64>> {
         let Some((start, found)) = self.find(address, 1) else { return Ok(None) };
         let host = is_host(found.kind);
@@ -266,7 +266,7 @@ entries! {
         put(address, start)
     }
 
-    /// Frees behind the stream's work.
+    /// Frees after the stream's work.
     Context(cuMemFreeAsync_ptsz) fn cuMemFreeAsync(call, address: u64, stream: usize) {
         let stream = call.stream(stream)?;
         let fits = |found: &&Allocation| !found.freeing && found.kind == Kind::Device;

@@ -58,12 +58,12 @@ static ENTRIES: LazyLock<BTreeMap<&'static str, usize>> = LazyLock::new(|| {
     files.into_iter().flatten().collect()
 });
 
-/// Where an entry point is.
+/// Returns where an entry point is.
 fn address(name: &str) -> Option<usize> {
     ENTRIES.get(name).copied()
 }
 
-/// The names of all entry points.
+/// Returns the names of all entry points.
 pub fn names() -> Vec<&'static str> {
     ENTRIES.keys().copied().collect()
 }

@@ -55,9 +55,9 @@ unsafe fn look<'a>(image: *const u8) -> Result<Image<'a>> {
     // SAFETY: a text that is shorter ends the comparison at its zero.
     let begins = |bytes: &[u8]| bytes.iter().enumerate().all(|(at, byte)| unsafe { image.add(at).read() } == *byte);
     if begins(b"\x7fELF") {
-        // SAFETY: an ELF file has a header of 64 bytes; e_flags lie at 48.
+        // SAFETY: an ELF file has a header of 64 bytes; e_flags are at 48.
         let flags = unsafe { image.add(48).cast::<u32>().read_unaligned() };
-        // SAFETY: as above, the ABI's version lies at 8. From 8 on the architecture is the second byte.
+        // SAFETY: the header has 64 bytes; the ABI's version is at 8. Since version 8 the architecture is the second byte.
         let abi = unsafe { image.add(8).read() };
         return Ok(Image::Cubin((if abi >= 8 { flags >> 8 } else { flags } & 0xFF) as i32, abi >= 8));
     }
@@ -70,13 +70,13 @@ unsafe fn look<'a>(image: *const u8) -> Result<Image<'a>> {
     text.to_str().map(Image::Ptx).map_err(|_| INVALID_IMAGE)
 }
 
-/// The value of a directive at the beginning of one of the text's lines.
+/// Returns the value of a directive at the beginning of one of the text's lines.
 fn directive<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().map(str::trim_start).find(|line| line.starts_with(name))?;
     Some(line[name.len()..].trim())
 }
 
-/// Whether the posed driver compiles this PTX for a device; `Ok` is its target, the error a code and a text.
+/// Returns whether the posed driver compiles this PTX for a device; `Ok` is its target, the error a code and a text.
 fn accept(config: &Config, cc: i32, text: &str) -> Result<i32, (i32, String)> {
     let version = directive(text, ".version").ok_or((INVALID_IMAGE, "no .version: not PTX".to_string()))?;
     let number = |text: &str| {
@@ -164,7 +164,7 @@ impl Call {
         Ok(())
     }
 
-    /// The handle of a module's function; the same each time.
+    /// Returns the handle of a module's function; the same each time.
     fn function(&mut self, module: usize, name: &CStr) -> Result<usize> {
         let loaded = self.modules.get(&module).ok_or(INVALID_HANDLE)?;
         let found = name.to_str().ok().and_then(|name| loaded.module.function(name)).ok_or(NOT_FOUND)?;
@@ -190,7 +190,7 @@ impl Call {
         Ok(())
     }
 
-    /// What a launch asks for: the function, loaded. Loading it now is counted, and in a capture refused.
+    /// Returns what a launch asks for: the function, loaded. Loading it now is counted, and in a capture refused.
     pub fn load_for_launch(&mut self, function: usize, stream: usize) -> Result {
         if self.functions.get(&function).ok_or(INVALID_HANDLE)?.loaded {
             return Ok(());

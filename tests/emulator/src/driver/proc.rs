@@ -39,7 +39,7 @@ enum Found {
 }
 
 impl Call {
-    /// The newest form of an entry point that a caller of that CUDA version may have.
+    /// Returns the newest form of an entry point that a caller of that CUDA version may have.
     fn look_up(&self, name: &str, version: i32, twins: bool) -> Found {
         if self.config.missing.contains(name)
             || name.contains("_v")

@@ -46,7 +46,7 @@ impl State {
         op
     }
 
-    /// The operations that the legacy stream of a context comes after.
+    /// Returns the operations that the legacy stream of a context comes after.
     pub fn blocking(&self, context: usize) -> Vec<u64> {
         let blocking = |s: &&super::state::Stream| s.context == context && s.order != Order::NonBlocking;
         let orphans = self.contexts[&context].orphans.iter().copied();
@@ -64,12 +64,12 @@ impl State {
         op
     }
 
-    /// Whether that operation has not ended yet.
+    /// Returns whether that operation has not ended yet.
     pub fn pending(&self, op: u64) -> bool {
         self.ops.contains_key(&op)
     }
 
-    /// The operations of a context that have not ended.
+    /// Returns the operations of a context that have not ended.
     pub fn pending_in(&self, context: usize) -> Vec<u64> {
         self.ops.iter().filter(|(_, op)| op.context == context).map(|(&number, _)| number).collect()
     }
@@ -187,7 +187,7 @@ impl Call {
         }
     }
 
-    /// What a query says of operations: NOT_READY if any had not ended, and then they go on, so that whoever asks again
+    /// Returns what a query says of operations: NOT_READY if any had not ended, and then they continue, so that whoever asks again
     /// and again gets there.
     pub fn query(&mut self, ops: &[u64]) -> Result {
         if ops.iter().any(|&op| self.pending(op)) {

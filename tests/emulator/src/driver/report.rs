@@ -54,7 +54,7 @@ impl Record {
     }
 }
 
-/// What live memory of that kind is called.
+/// Returns the name of live memory of that kind.
 pub fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Device => "allocations",
@@ -95,7 +95,7 @@ impl State {
         self.records.push(record);
     }
 
-    /// How many of a kind are live. Contexts are those that `cuCtxCreate` made; retains are of primary ones.
+    /// Returns how many of a kind are live. Contexts are those that `cuCtxCreate` made; retains are of primary ones.
     pub fn live(&self, what: &str) -> Option<u64> {
         let memory = |wanted: &str| self.allocations.values().filter(|a| kind_name(a.kind) == wanted).count();
         Some(match what {
@@ -119,7 +119,7 @@ impl State {
         LIVE.iter().filter_map(|what| self.live(what)).sum::<u64>() + abandoned.sum::<u64>()
     }
 
-    /// The report at exit: one line for each kind that leaked; empty when nothing did.
+    /// Returns the report at exit: one line for each kind that leaked; empty when nothing did.
     pub fn leak_report(&self) -> String {
         let mut text = String::new();
         for what in LIVE {
@@ -141,7 +141,7 @@ impl State {
 }
 
 impl super::state::Stream {
-    /// Whether it is one of those that come with a context.
+    /// Returns whether it is one of those that come with a context.
     pub fn special(&self) -> bool {
         matches!(self.order, super::state::Order::Legacy | super::state::Order::PerThread)
     }

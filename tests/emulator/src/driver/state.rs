@@ -153,7 +153,7 @@ pub struct State {
 }
 
 impl State {
-    /// The state of a process that has called nothing yet, with the pose that the environment asks for.
+    /// Returns the state of a process that has called nothing yet, with the pose that the environment asks for.
     fn new(epoch: u64) -> State {
         let mut state = State {
             config: Config::default(),
@@ -198,20 +198,20 @@ impl State {
         *self = State::new(self.epoch + 1);
     }
 
-    /// A handle that was never given out before.
+    /// Returns a handle that was never given out before.
     pub fn handle(&mut self, kind: Handle) -> usize {
         self.serial += 1;
         // 8 GiB apart, from 8 GiB on: below where Linux maps anything by itself, and below Go's heap.
         ((kind as usize) << 33) + ((self.serial as usize) << 6)
     }
 
-    /// A number that was never given out before.
+    /// Returns a number that was never given out before.
     pub fn number(&mut self) -> u64 {
         self.serial += 1;
         self.serial
     }
 
-    /// The allocation that holds all of these bytes, with its first address.
+    /// Returns the allocation that holds all of these bytes, with its first address.
     pub fn find(&self, address: u64, bytes: u64) -> Option<(u64, &Allocation)> {
         let (&start, allocation) = self.allocations.range(..=address).next_back()?;
         let offset = address - start;

@@ -58,7 +58,7 @@ entries! {
         call.sticky(context)
     }
 
-    /// NOT_READY while work is queued; that work then goes on, so that polling ends.
+    /// NOT_READY while work is queued; that work then continues, so that polling ends.
     Context(cuStreamQuery_ptsz) fn cuStreamQuery(call, stream: usize) {
         let stream = call.stream(stream)?;
         call.observe_stream(stream)?;
@@ -200,12 +200,12 @@ entries! {
         put(event, handle)
     }
 
-    /// The handle ends; streams that wait for what it recorded go on waiting.
+    /// The handle ends; streams that wait for what it recorded continue to wait.
     Release fn cuEventDestroy_v2(call, event: usize) {
         call.events.remove(&event).map(|_| ()).ok_or(INVALID_HANDLE)
     }
 
-    /// Records the event behind the stream's work.
+    /// Records the event after the stream's work.
     Context(cuEventRecord_ptsz) fn cuEventRecord(call, event: usize, stream: usize) {
         let stream = call.stream(stream)?;
         if !call.events.contains_key(&event) { return Err(INVALID_HANDLE) }
@@ -229,7 +229,7 @@ entries! {
         call.sticky(context)
     }
 
-    /// NOT_READY while that is queued; it then goes on, so that polling ends.
+    /// NOT_READY while that is queued; it then continues, so that polling ends.
     Context fn cuEventQuery(call, event: usize) {
         let Some(found) = call.events.get(&event) else { return Err(INVALID_HANDLE) };
         let (context, op) = (found.context, found.op);
@@ -252,7 +252,7 @@ entries! {
 }
 
 impl super::entry::Call {
-    /// What a wait for the stream waits for: its last operation, and for the legacy stream the blocking ones' too.
+    /// Returns what a wait for the stream waits for: its last operation, and for the legacy stream the blocking ones' too.
     fn stream_goals(&self, stream: usize) -> Vec<u64> {
         let found = &self.streams[&stream];
         let mut goals = vec![found.last];

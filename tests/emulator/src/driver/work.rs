@@ -106,7 +106,7 @@ impl Work {
         })
     }
 
-    /// What `cuGraphNodeGetType` calls it.
+    /// Returns its type, as `cuGraphNodeGetType` gives it.
     pub fn node_type(&self) -> i32 {
         match self {
             Work::Kernel(_) => 0,
@@ -120,7 +120,7 @@ impl Work {
     }
 }
 
-/// Where an end of a copy is now, and what keeps it alive.
+/// Returns where an end of a copy is now, and what keeps it alive.
 fn hold(state: &State, context: usize, end: End, bytes: u64, verb: &str) -> Result<(u64, Option<Range>), Failure> {
     let address = match end {
         End::Pageable(address) => return Ok((address, None)),
@@ -188,7 +188,7 @@ fn run_kernel(kernel: &KernelWork, memory: &Memory, options: Options) -> Result<
     })))
 }
 
-/// The code that a driver gives for such a fault; for what no device would notice, LAUNCH_FAILED.
+/// Returns the code that a driver gives for such a fault; for what no device would notice, LAUNCH_FAILED.
 fn code(kind: FaultKind) -> i32 {
     match kind {
         FaultKind::OutOfBounds | FaultKind::ReadOnly => ILLEGAL_ADDRESS,

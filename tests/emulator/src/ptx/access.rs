@@ -43,7 +43,7 @@ impl Addresses {
         Addresses { exec, at, least, most, bits }
     }
 
-    /// The first lane that fulfils a condition.
+    /// Returns the first lane that fulfils a condition.
     pub(super) fn first(&self, condition: impl Fn(u64) -> bool) -> Option<usize> {
         ones(self.exec).find(|&lane| condition(self.at[lane]))
     }
@@ -73,7 +73,7 @@ impl Env<'_> {
         Ok(Addresses::new(exec, &wide, ins.imm))
     }
 
-    /// The space that a generic address lies in.
+    /// Returns the space that a generic address is in.
     pub(super) fn space_of(&self, address: u64) -> Space {
         match address & !(window::BYTES - 1) {
             window::SHARED => Space::Shared,

@@ -5,7 +5,7 @@
 
 use super::ir::{Ins, Op, Ty, compare};
 
-/// The result of an operation without memory, predicates or carry, from the raw contents of its source slots (1 to 4). The
+/// Returns the result of an operation without memory, predicates or carry, from the raw contents of its source slots (1 to 4). The
 /// result is what the register holds.
 pub(super) fn scalar(ins: &Ins, [a, b, c, e]: [u64; 4]) -> u64 {
     let (ty, bits) = (ins.ty, ins.ty.bits());
@@ -100,7 +100,7 @@ pub(super) fn scalar(ins: &Ins, [a, b, c, e]: [u64; 4]) -> u64 {
     ins.to.extend(result) & mask_of(ins.to)
 }
 
-/// The bits that a register of this type holds.
+/// Returns the bits that a register of this type holds.
 fn mask_of(ty: Ty) -> u64 {
     low(ty.bits())
 }
@@ -120,7 +120,7 @@ pub(super) fn less(a: u64, b: u64, signed: bool) -> bool {
     if signed { (a as i64) < (b as i64) } else { a < b }
 }
 
-/// A comparison of two raw values.
+/// Compares two raw values.
 #[inline(always)]
 pub(super) fn compares(sub: u8, a: u64, b: u64, ty: Ty) -> bool {
     let (a, b) = (ty.extend(a), ty.extend(b));
@@ -140,7 +140,7 @@ fn saturate(value: i128, ty: Ty) -> u64 {
     value.clamp(least, most) as u64
 }
 
-/// The least and the greatest value of a type.
+/// Returns the least and the greatest value of a type.
 fn range(ty: Ty) -> (i128, i128) {
     let bits = ty.bits();
     if ty.signed() { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) }
@@ -164,7 +164,7 @@ fn mul24(a: u64, b: u64, signed: bool) -> u64 {
     part(a).wrapping_mul(part(b)) & 0xffff_ffff_ffff
 }
 
-/// A funnel shift's amount.
+/// Returns a funnel shift's amount.
 fn funnel(amount: u64, clamp: u8) -> u32 {
     if clamp == 1 { (amount as u32).min(32) } else { amount as u32 & 31 }
 }
@@ -199,7 +199,7 @@ fn prmt(a: u32, b: u32, selector: u32) -> u32 {
     result
 }
 
-/// The selector that a mode of `prmt` makes of its two bits.
+/// Returns the selector that a mode of `prmt` makes of its two bits.
 fn selector(c: u32, mode: u8) -> u32 {
     let table = match mode {
         0 => return c,
@@ -240,7 +240,7 @@ fn bfind(a: u64, ty: Ty, amount: bool) -> u32 {
     }
 }
 
-/// The position of the offset-th one bit from `base`, upwards or downwards.
+/// Returns the position of the offset-th one bit from `base`, upwards or downwards.
 fn fns(mask: u32, base: u32, offset: u32) -> u32 {
     let (base, offset) = (base as i64, offset as i32);
     if offset == 0 {
@@ -267,7 +267,7 @@ fn bmsk(a: u32, b: u32, clamp: bool) -> u32 {
     }
 }
 
-/// The low `b` bits of `a`, extended.
+/// Returns the low `b` bits of `a`, extended.
 fn szext(a: u32, b: u32, clamp: bool, signed: bool) -> u32 {
     let length = if clamp { b.min(32) } else { b & 31 };
     match length {
@@ -327,7 +327,7 @@ pub(super) fn with_carry(ins: &Ins, [a, b, c]: [u64; 3], carry_in: bool) -> (u64
     }
 }
 
-/// What an atomic operation (or one step of a reduction) leaves in memory.
+/// Returns what an atomic operation (or one step of a reduction) leaves in memory.
 pub(super) fn atomic(sub: u8, old: u64, b: u64, c: u64, ty: Ty) -> u64 {
     use super::ir::atom::*;
     let smaller = less(ty.extend(b), ty.extend(old), ty.signed());

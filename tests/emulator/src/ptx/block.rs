@@ -148,7 +148,7 @@ impl<'a> Env<'a> {
         }
     }
 
-    /// A group comes to a barrier. True when it stays there, false when it goes on.
+    /// Brings a group to a barrier. Returns true if it stays there, false if it continues.
     pub(super) fn barrier(&mut self, warp: &mut Warp, ins: &Ins, exec: u32) -> Result<bool, Box<Fault>> {
         let pc = warp.pc;
         if ins.sub == 1 {
@@ -192,7 +192,7 @@ impl<'a> Env<'a> {
         Ok(())
     }
 
-    /// A warp's 32 threads are counted at a barrier.
+    /// Counts a warp's 32 threads at a barrier.
     fn come(&mut self, warp: &Warp, ins: &Ins, lanes: u32) -> Result<Held, Box<Fault>> {
         let one = |slot: Slot| -> Result<u32, Box<Fault>> {
             let (values, defined) = warp.get(self.code, slot);
@@ -279,7 +279,7 @@ impl<'a> Env<'a> {
         self.fault(warp, ins, warp.at_barrier, FaultKind::Barrier, None, what)
     }
 
-    /// A fault of the first of these lanes.
+    /// Returns a fault of the first of these lanes.
     #[cold]
     pub(super) fn fault(
         &self,

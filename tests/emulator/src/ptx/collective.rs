@@ -10,7 +10,7 @@ use super::ir::{Ins, Op, Slot};
 use super::warp::{Warp, ones};
 
 impl Env<'_> {
-    /// A group comes to an operation of the warp. True when it was done and the group goes on, false when the lanes were
+    /// Brings a group to an operation of the warp. Returns true if it was done and the group continues, false if the lanes were
     /// parked or wait.
     pub(super) fn collective(&mut self, warp: &mut Warp, ins: &Ins, exec: u32) -> Result<bool, Box<Fault>> {
         let slot = mask_slot(ins);
@@ -88,7 +88,7 @@ impl Env<'_> {
         self.fault(warp, ins, warp.waiting, FaultKind::WarpMask, None, what)
     }
 
-    /// The operation itself, for lanes that are all there.
+    /// Performs the operation, for lanes that are all there.
     fn perform(&mut self, warp: &mut Warp, ins: &Ins, lanes: u32) -> Result<(), Box<Fault>> {
         let source = |slot: Slot| -> Result<[u64; 32], Box<Fault>> {
             let (values, defined) = warp.get(self.code, slot);
@@ -160,7 +160,7 @@ impl Env<'_> {
     }
 }
 
-/// Where an operation of the warp has its mask.
+/// Returns where an operation of the warp has its mask.
 fn mask_slot(ins: &Ins) -> Slot {
     match ins.op {
         Op::WarpSync => ins.r[0],
@@ -170,7 +170,7 @@ fn mask_slot(ins: &Ins) -> Slot {
     }
 }
 
-/// The lane that a lane's value comes from, and whether it lies inside the segment.
+/// Returns the lane that a lane's value comes from, and whether it is inside the segment.
 fn shuffle(mode: u8, lane: u32, b: u32, c: u32) -> (u32, bool) {
     let (b, clamp, segment) = (b & 31, c & 31, c >> 8 & 31);
     let last = lane & segment | clamp & !segment;

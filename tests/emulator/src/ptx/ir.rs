@@ -45,7 +45,7 @@ impl Ty {
         matches!(self, Ty::S8 | Ty::S16 | Ty::S32 | Ty::S64)
     }
 
-    /// The value in the low bits of a register, extended to 64 bits as its type says.
+    /// Returns the value in the low bits of a register, extended to 64 bits as its type says.
     #[inline(always)]
     pub(super) fn extend(self, value: u64) -> u64 {
         match self {
@@ -271,7 +271,7 @@ pub(super) enum Special {
 }
 
 impl Special {
-    /// The register of that name, with its width in bits.
+    /// Returns the register of that name, with its width in bits.
     pub(super) fn named(name: &str) -> Option<(Special, u32)> {
         let axis = |name: &str| match name {
             "x" => Some(0),

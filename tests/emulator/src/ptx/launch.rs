@@ -112,7 +112,7 @@ impl Launch<'_> {
         }
     }
 
-    /// What is wrong before any thread runs.
+    /// Checks what can be wrong before any thread runs.
     fn check(&self) -> Result<(), Fault> {
         let function = self.function;
         let threads = self.block.iter().map(|&n| u64::from(n)).product::<u64>();

@@ -89,7 +89,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, ParseError> {
     Ok(tokens)
 }
 
-/// A number as PTX writes it.
+/// Reads a number as PTX writes it.
 fn number(word: &str) -> Option<Kind<'_>> {
     if let Some(bits) = word.strip_prefix("0f").or_else(|| word.strip_prefix("0F")) {
         return Some(Kind::Float(u32::from_str_radix(bits, 16).ok()?.into(), false));
@@ -110,7 +110,7 @@ fn number(word: &str) -> Option<Kind<'_>> {
     Some(Kind::Int(u64::from_str_radix(digits, radix).ok()?))
 }
 
-/// An error at that line.
+/// Returns an error at that line.
 pub(super) fn error(line: u32, what: &str) -> ParseError {
     ParseError { line, what: what.into() }
 }

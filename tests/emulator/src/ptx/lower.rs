@@ -1,6 +1,6 @@
 //! From the grammar's functions to compact code: names become slots, labels become indices, calls are expanded in place.
 //!
-//! What each opcode becomes is said in `opcodes`. A kernel is lowered twice, because dynamic shared memory begins behind all
+//! What each opcode becomes is said in `opcodes`. A kernel is lowered twice, because dynamic shared memory begins after all
 //! static variables, and those may be declared as late as the last function that it calls.
 
 use super::ParseError;
@@ -216,12 +216,12 @@ impl<'a, 't> Lower<'a, 't> {
         self.want_label(name, line, Place::Instruction(ins));
     }
 
-    /// The branch table of that name.
+    /// Returns the branch table of that name.
     pub(super) fn table(&self, name: &str) -> Option<usize> {
         self.find(self.scope, |scope| scope.tables.get(name).copied())
     }
 
-    /// A declaration in a body.
+    /// Lowers a declaration in a body.
     fn variable(&mut self, function: &'a str, variable: &VariableText<'a>) -> Result<(), ParseError> {
         let symbol = match variable.space {
             ".reg" => return self.registers(variable),
@@ -289,7 +289,7 @@ impl<'a, 't> Lower<'a, 't> {
         self.scopes[self.scope].tables.insert(base, count as usize);
     }
 
-    /// A new register.
+    /// Returns a new register.
     fn register(&mut self, ty: &str, name: &str, line: u32) -> Result<Symbol, ParseError> {
         let code = &mut self.code;
         if ty == ".pred" {
@@ -318,7 +318,7 @@ impl<'a, 't> Lower<'a, 't> {
         })
     }
 
-    /// What a name stands for here.
+    /// Returns what a name stands for here.
     pub(super) fn symbol(&mut self, name: &'a str, line: u32) -> Result<Symbol, ParseError> {
         let plain = self
             .find(self.scope, |scope| scope.symbols.get(name).copied().filter(|_| !scope.tables.contains_key(name)));
@@ -367,7 +367,7 @@ impl<'a, 't> Lower<'a, 't> {
         })
     }
 
-    /// A constant's slot.
+    /// Returns a constant's slot.
     pub(super) fn constant(&mut self, value: u64, wide: bool) -> Slot {
         if wide {
             let pool = &mut self.code.pool64;
@@ -390,7 +390,7 @@ impl<'a, 't> Lower<'a, 't> {
         self.code.ins.len() - 1
     }
 
-    /// Whether this is inside an expanded call; `ret` is a branch then.
+    /// Lowers a return: a branch inside an expanded call, an exit otherwise.
     pub(super) fn return_or_exit(&mut self, ins: Ins) {
         if self.calls.len() == 1 {
             self.emit(Ins { op: Op::Exit, ..ins });
@@ -400,7 +400,7 @@ impl<'a, 't> Lower<'a, 't> {
         }
     }
 
-    /// Whether an address in a register of `ld.param` and `st.param` is one of the kernel's parameters.
+    /// Returns whether an address in a register of `ld.param` and `st.param` is one of the kernel's parameters.
     pub(super) fn in_kernel(&self) -> bool {
         self.calls.len() == 1
     }
@@ -458,7 +458,7 @@ impl<'a, 't> Lower<'a, 't> {
         Ok(())
     }
 
-    /// The generic address of a symbol's memory.
+    /// Returns the generic address of a symbol's memory.
     pub(super) fn window(space: Space) -> u64 {
         match space {
             Space::Shared => window::SHARED,

@@ -34,7 +34,7 @@ pub struct Variable {
     pub address: u64,
     /// Its length in bytes.
     pub bytes: u64,
-    /// It lies in constant memory.
+    /// It is in constant memory.
     pub constant: bool,
 }
 
@@ -82,7 +82,7 @@ impl Module {
         Ok(Module { functions: Arc::new(functions), variables: Arc::new(variables) })
     }
 
-    /// The kernel of that name.
+    /// Returns the kernel of that name.
     pub fn function(&self, name: &str) -> Option<&Function> {
         self.functions.get(name)
     }
@@ -92,7 +92,7 @@ impl Module {
         self.functions.values()
     }
 
-    /// The variable of that name in global or constant memory.
+    /// Returns the variable of that name in global or constant memory.
     pub fn variable(&self, name: &str) -> Option<Variable> {
         self.variables.get(name).copied()
     }
@@ -123,14 +123,14 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// A line of the text, from 1.
+    /// Returns a line of the text, from 1.
     pub(super) fn line(&self, line: u32) -> &str {
         self.source.lines().nth((line as usize).wrapping_sub(1)).unwrap_or_default().trim()
     }
 }
 
 impl Function {
-    /// Its name.
+    /// Returns its name.
     pub fn name(&self) -> &str {
         &self.inner.name
     }
@@ -160,7 +160,7 @@ impl Function {
         self.inner.registers
     }
 
-    /// The most threads of a block that `.maxntid` or `.reqntid` allow.
+    /// Returns the most threads of a block that `.maxntid` or `.reqntid` allow.
     pub fn max_threads(&self) -> Option<u32> {
         self.inner.max_threads
     }

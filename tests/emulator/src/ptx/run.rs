@@ -49,7 +49,7 @@ pub(super) fn run(warp: &mut Warp, env: &mut Env, turn: u64) -> Result<Stop, Box
     step(warp, env, turn)
 }
 
-/// The loop itself, the same for every kind of host.
+/// Runs the loop, the same for every kind of host.
 #[inline(always)]
 fn step(warp: &mut Warp, env: &mut Env, turn: u64) -> Result<Stop, Box<Fault>> {
     let code = env.code;
@@ -120,7 +120,7 @@ fn step(warp: &mut Warp, env: &mut Env, turn: u64) -> Result<Stop, Box<Fault>> {
     }
 }
 
-/// What changes the group. None to go on.
+/// Runs an instruction that changes the group. Returns None to continue.
 #[inline(never)]
 fn control(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Result<Option<Stop>, Box<Fault>> {
     let next = warp.pc + 1;
@@ -171,7 +171,7 @@ fn control(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Result<Optio
     stop(warp, env).map(Some)
 }
 
-/// The group is empty and nobody is parked: what now?
+/// Decides what follows when the group is empty and nobody is parked.
 #[inline(never)]
 fn stop(warp: &mut Warp, env: &mut Env) -> Result<Stop, Box<Fault>> {
     if warp.live == 0 {

@@ -78,7 +78,7 @@ impl Env<'_> {
         self.counts.shared_accesses += 1;
         self.counts.shared_wavefronts += self.banks.wavefronts(addresses, bytes);
         if touch != Touch::Write {
-            // Aligned accesses of up to 8 bytes lie in one byte of the map.
+            // Aligned accesses of up to 8 bytes are in one byte of the map.
             let need = if bytes >= 8 { 0xff } else { (1u8 << bytes) - 1 };
             let (mut all, map) = (0xff, &self.shared_written);
             for at in addresses.at {

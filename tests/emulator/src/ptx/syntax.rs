@@ -59,7 +59,7 @@ impl<'a> Parser<'a, '_> {
         }
     }
 
-    /// A number with an optional sign.
+    /// Reads a number with an optional sign.
     fn int(&mut self) -> Result<u64, ParseError> {
         let negative = self.take(b'-');
         match self.peek() {
@@ -143,7 +143,7 @@ impl<'a> Parser<'a, '_> {
         Ok(())
     }
 
-    /// A function; None for a mere declaration.
+    /// Reads a function; None for a declaration without a body.
     fn function(&mut self, external: bool) -> Result<Option<FunctionText<'a>>, ParseError> {
         let line = self.line();
         let entry = self.word()? == ".entry";
@@ -200,7 +200,7 @@ impl<'a> Parser<'a, '_> {
         Ok(params)
     }
 
-    /// A declaration with its `;`.
+    /// Reads a declaration with its `;`.
     fn variables(&mut self, external: bool) -> Result<Vec<VariableText<'a>>, ParseError> {
         let first = self.variable(external)?;
         let mut all = vec![first];
@@ -257,7 +257,7 @@ impl<'a> Parser<'a, '_> {
         Ok(variable)
     }
 
-    /// What follows a variable's name.
+    /// Reads what follows a variable's name.
     fn variable_tail(&mut self, variable: &mut VariableText<'a>) -> Result<(), ParseError> {
         if self.take(b'<') {
             variable.registers = Some(self.int()? as u32);
@@ -303,7 +303,7 @@ impl<'a> Parser<'a, '_> {
         Ok(())
     }
 
-    /// A statement of a body that is no brace.
+    /// Reads a statement of a body that is no brace.
     fn statement(&mut self) -> Result<Option<Statement<'a>>, ParseError> {
         let line = self.line();
         if let Some(Kind::Word(word)) = self.peek() {

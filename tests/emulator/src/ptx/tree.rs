@@ -78,7 +78,7 @@ pub(super) enum Operand<'a> {
     Int(u64),
     /// A float's bits; whether they are 64.
     Float(u64, bool),
-    /// A name and a number of bytes behind it.
+    /// A name and a number of bytes after it.
     Offset(&'a str, i64),
     /// `[…]`.
     Address(Box<Operand<'a>>),

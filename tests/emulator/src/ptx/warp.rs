@@ -66,7 +66,7 @@ impl Geometry {
         self.block.iter().product()
     }
 
-    /// The coordinates of a thread by its number.
+    /// Returns the coordinates of a thread by its number.
     pub(super) fn thread(&self, number: u32) -> [u32; 3] {
         let [x, y, _] = self.block;
         [number % x, number / x % y, number / x / y]
@@ -150,21 +150,21 @@ impl Warp {
         }
     }
 
-    /// A source of 32 (or 16) bits, and the lanes that have it.
+    /// Returns a source of 32 (or 16) bits, and the lanes that have it.
     #[inline(always)]
     pub(super) fn get32<'a>(&'a self, code: &'a Code, slot: Slot) -> (&'a Lanes<u32>, u32) {
         let at = (slot & INDEX) as usize;
         if slot & CONST != 0 { (&code.pool32[at], u32::MAX) } else { (&self.r32[at], self.defined32[at]) }
     }
 
-    /// A source of 64 bits.
+    /// Returns a source of 64 bits.
     #[inline(always)]
     pub(super) fn get64<'a>(&'a self, code: &'a Code, slot: Slot) -> (&'a Lanes<u64>, u32) {
         let at = (slot & INDEX) as usize;
         if slot & CONST != 0 { (&code.pool64[at], u32::MAX) } else { (&self.r64[at], self.defined64[at]) }
     }
 
-    /// A source of any width, as raw bits; zeros for no source at all.
+    /// Returns a source of any width, as raw bits; zeros for no source at all.
     #[inline(always)]
     pub(super) fn get(&self, code: &Code, slot: Slot) -> ([u64; 32], u32) {
         let mut out = [0; 32];
@@ -265,7 +265,7 @@ impl Warp {
         ones(lanes).filter(|&lane| self.lane_pc[lane] == pc).fold(0, |mask, lane| mask | 1 << lane)
     }
 
-    /// Lets the lanes at the barrier go on.
+    /// Lets the lanes at the barrier continue.
     pub(super) fn release(&mut self) {
         for lane in ones(self.at_barrier) {
             self.lane_pc[lane] += 1;
@@ -277,7 +277,7 @@ impl Warp {
     }
 }
 
-/// The lanes of a mask.
+/// Returns the lanes of a mask.
 pub(super) fn ones(mut mask: u32) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let lane = mask.trailing_zeros();

@@ -1,5 +1,5 @@
 // Ordinary kernels, to see that what the compiler makes of them runs: compiled.ptx is this file's PTX, by NVRTC 12.9.86 with
-// --gpu-architecture=compute_75 --std=c++17. tests/ptx_compiled.rs says what they give.
+// --gpu-architecture=compute_75 --std=c++17. tests/ptx/compiled.rs says what they give.
 typedef unsigned int u32;
 typedef unsigned long long u64;
 

@@ -67,7 +67,7 @@ impl<'a> Form<'a, '_> {
     }
 }
 
-/// A type by its name; whether it is a float.
+/// Returns a type by its name; whether it is a float.
 pub(super) fn ty(name: &str) -> Option<(Ty, bool)> {
     Some(match name {
         "pred" => (Ty::Pred, false),
@@ -100,7 +100,7 @@ impl<'a> Lower<'a, '_> {
         Ok(())
     }
 
-    /// The register that an operand names.
+    /// Returns the register that an operand names.
     pub(super) fn register_of(
         &mut self,
         form: &Form<'a, '_>,
@@ -122,7 +122,7 @@ impl<'a> Lower<'a, '_> {
         Ok(self.register_of(form, form.operand(at), ty, Fit::Exact)?.0)
     }
 
-    /// A register or a constant.
+    /// Returns a register or a constant.
     pub(super) fn source(
         &mut self,
         form: &Form<'a, '_>,
@@ -153,7 +153,7 @@ impl<'a> Lower<'a, '_> {
         self.source(form, form.operand(at), ty, Fit::Exact)
     }
 
-    /// A predicate and whether it is negated.
+    /// Returns a predicate and whether it is negated.
     pub(super) fn predicate(&mut self, form: &Form<'a, '_>, operand: &Operand<'a>) -> Result<(Slot, bool), ParseError> {
         let (name, not) = match operand {
             Operand::Word(name) => (name, false),
@@ -169,7 +169,7 @@ impl<'a> Lower<'a, '_> {
         }
     }
 
-    /// A predicate that is written; `_` is none.
+    /// Returns a predicate that is written; `_` is none.
     pub(super) fn predicate_dst(&mut self, form: &Form<'a, '_>, operand: &Operand<'a>) -> Result<Slot, ParseError> {
         match operand {
             Operand::Word("_") => Ok(NONE),
@@ -179,7 +179,7 @@ impl<'a> Lower<'a, '_> {
     }
 }
 
-/// A constant of fewer than 32 bits as a register of 16 holds it.
+/// Returns a constant of fewer than 32 bits as a register of 16 holds it.
 fn unsigned_extend(ty: Ty, value: u64) -> u64 {
     if ty.bits() == 8 { value & 0xff } else { value & 0xffff }
 }

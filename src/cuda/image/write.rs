@@ -1,0 +1,322 @@
+//! Images made on the host: one walk over the codes, and copies of what the files hold.
+//!
+//! A group is cut into parts of whole blocks, and each part into batches. For each batch the codes are walked, which gives
+//! the batch's share of the index, and copied; and so is the batch's share of the part's signs. Nothing is ever read from
+//! the destination, which may be memory that is slow to read.
+
+use super::copy;
+use super::*;
+use crate::error::{Error, Result};
+use crate::format::{Group, Member, position};
+use crate::host::{BlockWalk, blocks_of, run_threads};
+use crate::huffman::marks::{self, BYTES_AFTER, BlockRun, Marker, RUNS, Visitor};
+use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, fence};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const _: () = assert!(marks::WEIGHTS_PER_MARK == LANE_WEIGHTS);
+
+/// Blocks of a batch: sixteen of each of the runs that are walked side by side.
+const BATCH_BLOCKS: usize = 16 * RUNS;
+/// The same where files are read, and buffers are to be small.
+const BATCH_BLOCKS_READ: usize = 2 * RUNS;
+
+impl Group<'_> {
+    /// Returns the layout of the group's image. Walks no codes, and allocates nothing.
+    ///
+    /// # Errors
+    ///
+    /// `UnsupportedFormat` for a group that no image can hold. No known compressor writes such groups.
+    pub fn image_layout(self) -> Result<Layout> {
+        Layout::of(self)
+    }
+
+    /// Writes the group's image into `dst`, of which the first `image_bytes` bytes are used, on `threads` threads
+    /// (0 means 1) including the calling one. They live for the call only.
+    ///
+    /// Every code is walked: what is written decodes, and decodes to what the host decodes. The call allocates less than
+    /// 100 KiB for each thread, and less than 1 MB where files are read instead of mapped.
+    ///
+    /// # Errors
+    ///
+    /// `BufferTooSmall`; `UnsupportedFormat` as for [`Group::image_layout`]; `Corrupt` if the codes
+    /// contradict the positions, or the first gap of a block (other gaps are not read); `Io` where files are read. After an
+    /// error the header is zeros, so that the image cannot be bound.
+    pub fn write_image(self, dst: &mut [u8], threads: usize) -> Result<()> {
+        // SAFETY: the slice can be written, by this call alone.
+        unsafe { self.write_image_raw(dst.as_mut_ptr(), dst.len() as u64, threads) }
+    }
+
+    /// As [`Group::write_image`], into memory that need not be initialised.
+    ///
+    /// # Safety
+    ///
+    /// `dst_bytes` bytes at `dst` can be written by any thread, and nobody else uses them during the call.
+    pub unsafe fn write_image_raw(self, dst: *mut u8, dst_bytes: u64, threads: usize) -> Result<()> {
+        let image = ImageWriter::new(self, dst, dst_bytes)?;
+        // More parts than threads, because threads do not always run equally fast.
+        let parts = if threads > 1 { (4 * threads).min(image.blocks.max(1)) } else { 1 };
+        let next = AtomicUsize::new(0);
+        let result = run_threads(threads.clamp(1, parts), || {
+            loop {
+                let part = next.fetch_add(1, Ordering::Relaxed);
+                if part >= parts {
+                    return Ok(());
+                }
+                // After a failure the other threads take no more parts.
+                image.part(part, parts).inspect_err(|_| next.store(parts, Ordering::Relaxed))?;
+            }
+        });
+        let head = match &result {
+            Ok(()) => &image.head.bytes()[..],
+            Err(_) => &[0; HEADER_BYTES],
+        };
+        image.put(0, head);
+        result
+    }
+
+    /// Writes one of `parts` parts of an image, for callers with threads of their own: each part is written by one call, in any
+    /// order or at the same time. Together they write the bytes that [`Group::write_image`] writes, which are the same for any number
+    /// of parts. Part 0 writes the head.
+    ///
+    /// # Errors
+    ///
+    /// As [`Group::write_image`], and `InvalidArgument` for a part that is not below `parts`. **If any part fails, the bytes are no
+    /// image**, whatever the others wrote: a part knows nothing of the others, and part 0 writes a head that can be bound. A
+    /// part that fails writes zeros over its own share of the index, and part 0 over the header, so that a kernel that is
+    /// launched anyway reports `DF11_CORRUPT`.
+    ///
+    /// # Safety
+    ///
+    /// `dst_bytes` bytes at `dst` can be written, and nobody else uses the bytes of this part during the call.
+    pub unsafe fn write_image_part(self, dst: *mut u8, dst_bytes: u64, part: u64, parts: u64) -> Result<()> {
+        if part >= parts {
+            return Err(Error::InvalidArgument(format!("there is no part {part} of {parts} parts")));
+        }
+        let image = ImageWriter::new(self, dst, dst_bytes)?;
+        // Parts beyond the number of blocks are empty: a part smaller than one block would be.
+        let most = image.blocks.max(1) as u64;
+        let result = if part < most { image.part(part as usize, parts.min(most) as usize) } else { Ok(()) };
+        if part == 0 {
+            let head = if result.is_ok() { &image.head.bytes()[..] } else { &[0; HEADER_BYTES] };
+            image.put(0, head);
+        }
+        result
+    }
+}
+
+/// A writer of one image, shared by the threads that write its parts.
+struct ImageWriter<'a> {
+    group: Group<'a>,
+    head: Head,
+    dst: *mut u8,
+    /// The number of blocks to walk.
+    blocks: usize,
+}
+
+// SAFETY: threads write through `dst` in disjoint parts, and everything else is only read.
+unsafe impl Sync for ImageWriter<'_> {}
+
+impl<'a> ImageWriter<'a> {
+    fn new(group: Group<'a>, dst: *mut u8, dst_bytes: u64) -> Result<Self> {
+        let head = Head::of(group)?;
+        let needed = head.layout().image_bytes;
+        if dst_bytes < needed {
+            return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: dst_bytes });
+        }
+        Ok(ImageWriter { group, head, dst, blocks: blocks_of(group) })
+    }
+
+    /// Writes bytes of the image.
+    fn put(&self, at: u64, bytes: &[u8]) {
+        assert!(at + bytes.len() as u64 <= self.head.layout().image_bytes);
+        // SAFETY: the image's bytes can all be written, and these are inside it, as asserted.
+        unsafe { self.dst.add(at as usize).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    }
+
+    /// Writes many bytes of the image.
+    fn put_all(&self, at: u64, bytes: &[u8]) {
+        let image_bytes = self.head.layout().image_bytes;
+        if image_bytes < copy::STREAMING_IMAGE_BYTES {
+            return self.put(at, bytes);
+        }
+        assert!(at + bytes.len() as u64 <= image_bytes);
+        // SAFETY: the image's bytes can all be written, these are inside it, and the source is a file's bytes.
+        unsafe { copy::stream(bytes, self.dst.add(at as usize)) };
+    }
+
+    /// Writes zeros from one byte of the image to another.
+    fn zero(&self, from: u64, to: u64) {
+        assert!(from <= to && to <= self.head.layout().image_bytes);
+        // SAFETY: the image's bytes can all be written, and these are inside it, as asserted.
+        unsafe { self.dst.add(from as usize).write_bytes(0, (to - from) as usize) };
+    }
+
+    /// Writes everything that belongs to a part, except the head.
+    fn part(&self, part: usize, parts: usize) -> Result<()> {
+        let layout = self.head.layout();
+        let share = |all: u64, part: usize| (all as u128 * part as u128 / parts as u128) as u64;
+        let (from, to) = (share(self.blocks as u64, part) as usize, share(self.blocks as u64, part + 1) as usize);
+        let signs = share(layout.weights, part)..share(layout.weights, part + 1);
+        if part == 0 {
+            self.zero(layout.starts + 4 * (layout.tiles + 1), layout.lanes);
+            self.zero(layout.lanes + 2 * TILE_LANES * layout.tiles, layout.code);
+        }
+        if part + 1 == parts {
+            let end = layout.code_bytes.div_ceil(UNIT_BYTES) as u32;
+            self.put(layout.starts + 4 * layout.tiles, &end.to_le_bytes());
+            let lanes = layout.weights.div_ceil(LANE_WEIGHTS);
+            self.zero(layout.lanes + 2 * lanes, layout.lanes + 2 * TILE_LANES * layout.tiles);
+            self.zero(layout.code + layout.code_bytes, layout.signs);
+            self.zero(layout.signs + layout.weights, layout.image_bytes);
+        }
+        let mut writer = PartWriter::new(self).inspect_err(|_| self.spoil(from, to))?;
+        let step = if self.group.model().mapped() { BATCH_BLOCKS } else { BATCH_BLOCKS_READ };
+        for batch in (from..to).step_by(step) {
+            let end = (batch + step).min(to);
+            let code_end = if end == self.blocks { layout.code_bytes } else { (end * BLOCK_BYTES) as u64 };
+            let done =
+                |block: usize| signs.start + (signs.end - signs.start) * (block - from) as u64 / (to - from) as u64;
+            writer.batch(batch..end, code_end, done(batch)..done(end)).inspect_err(|_| self.spoil(from, to))?;
+        }
+        fence();
+        Ok(())
+    }
+
+    /// Writes zeros over the index of a part.
+    fn spoil(&self, from: usize, to: usize) {
+        let layout = self.head.layout();
+        let positions = self.group.positions();
+        let weight = |block| position(positions, block).min(layout.weights);
+        let (from, to) = (weight(from), weight(to).max(weight(from)));
+        self.zero(layout.lanes + 2 * from.div_ceil(LANE_WEIGHTS), layout.lanes + 2 * to.div_ceil(LANE_WEIGHTS));
+        self.zero(layout.starts + 4 * from.div_ceil(TILE_WEIGHTS), layout.starts + 4 * to.div_ceil(TILE_WEIGHTS));
+    }
+}
+
+/// The writer of one part, with the buffers of its thread.
+struct PartWriter<'a> {
+    image: &'a ImageWriter<'a>,
+    positions: &'a [u8],
+    marker: Marker<'a>,
+    code_buffer: Vec<u8>,
+    gap_buffer: Vec<u8>,
+    sign_buffer: Vec<u8>,
+}
+
+impl<'a> PartWriter<'a> {
+    fn new(image: &'a ImageWriter<'a>) -> Result<Self> {
+        Ok(PartWriter {
+            image,
+            positions: image.group.positions(),
+            marker: Marker::new(image.group.data().codes())?,
+            code_buffer: Vec::new(),
+            gap_buffer: Vec::new(),
+            sign_buffer: Vec::new(),
+        })
+    }
+
+    /// Writes the index of `blocks`, the codes from their first byte to the byte `code_end`, and the signs and mantissas of
+    /// `weights`.
+    fn batch(&mut self, blocks: Range<usize>, code_end: u64, weights: Range<u64>) -> Result<()> {
+        let PartWriter { image, positions, marker, code_buffer, gap_buffer, sign_buffer } = self;
+        let Range { start: from, end: to } = blocks;
+        let (group, sources, layout) = (image.group, image.group.model().sources(), image.head.layout());
+        let (code, gaps) = (group.data().member(Member::EncodedExponent), group.data().member(Member::Gaps));
+        let start = (from * BLOCK_BYTES) as u64;
+        let len = (((to - from) * BLOCK_BYTES + BYTES_AFTER) as u64).min(code.len - start);
+        let codes = sources[code.file].bytes(code.offset + start, len, code_buffer)?;
+        let gap_start = (from * GAP_BYTES_PER_BLOCK) as u64;
+        let gap_len = (((to - from + 1) * GAP_BYTES_PER_BLOCK) as u64).min(gaps.len - gap_start);
+        let gap_bytes = sources[gaps.file].bytes(gaps.offset + gap_start, gap_len, gap_buffer)?;
+
+        let signs = group.data().member(Member::SignMantissa);
+        let count = weights.end - weights.start;
+        if !image.group.model().mapped() && sign_buffer.capacity() == 0 {
+            // The shares of batches differ by little; a buffer that grows would take twice as much for a moment.
+            let bytes = count + 64;
+            let out_of_memory = |_| Error::OutOfMemory { bytes, what: "a part of a file" };
+            sign_buffer.try_reserve_exact(bytes as usize).map_err(out_of_memory)?;
+        }
+        let sign_bytes = sources[signs.file].bytes(signs.offset + weights.start, count, sign_buffer)?;
+        let copied = (code_end - start).min(codes.len() as u64) as usize;
+
+        // After the last weight there is nothing to walk.
+        let n = layout.weights;
+        let last = (from..to).find(|&block| position(positions, block + 1) == n);
+        let end = last.map_or(to, |last| if position(positions, last) == n { last } else { last + 1 });
+        let gap = |block: usize| gap_bytes.get((block - from) * GAP_BYTES_PER_BLOCK).map(|&byte| (byte >> 3) as usize);
+        let mut index = Index {
+            image,
+            positions,
+            last,
+            gap,
+            lanes: n.div_ceil(LANE_WEIGHTS),
+            lane_starts: image.dst.wrapping_add(layout.lanes as usize).cast(),
+            tile_starts: image.dst.wrapping_add(layout.starts as usize).cast(),
+        };
+        let runs = std::array::from_fn(|lane| {
+            let border = |lane: usize| from + (end - from) * lane / RUNS;
+            let (first, after) = (border(lane), border(lane + 1));
+            let code_end = ((after - from) * BLOCK_BYTES + BYTES_AFTER).min(codes.len());
+            BlockRun {
+                code: &codes[(first - from) * BLOCK_BYTES..code_end],
+                block: first,
+                blocks: after - first,
+                gap: gap(first).unwrap_or(0),
+                weight: position(positions, first),
+                end: (after == end && last.is_some()).then_some(n),
+            }
+        });
+        if (from == 0 && gap(0) != Some(0)) || !marker.walk(runs, &mut index) {
+            // The slower walk finds the fault, from one block earlier: it may be the first gap or position.
+            BlockWalk::new(group).range(from.saturating_sub(1), to)?;
+            let place = group.place(Member::EncodedExponent, start);
+            return Err(Error::corrupt(place, "the codes have changed since the model was opened"));
+        }
+        // The codes are in a cache now.
+        image.put_all(layout.code + start, &codes[..copied]);
+        image.put_all(layout.signs + weights.start, sign_bytes);
+        Ok(())
+    }
+}
+
+/// Writes what a walk finds, and compares it with what is recorded.
+struct Index<'a, G> {
+    image: &'a ImageWriter<'a>,
+    positions: &'a [u8],
+    /// The block in which the last weight begins, if it is one of the batch.
+    last: Option<usize>,
+    /// The recorded gap of a block's first chunk.
+    gap: G,
+    /// The number of lanes that have weights, and the sections of lanes and starts.
+    lanes: u64,
+    lane_starts: *mut u16,
+    tile_starts: *mut u32,
+}
+
+impl<G: Fn(usize) -> Option<usize>> Visitor for Index<'_, G> {
+    #[inline(always)]
+    fn mark(&mut self, lane: u64, bit: u64) {
+        if lane >= self.lanes {
+            // Only if positions have changed since the model was opened, which the walk will find out.
+            return;
+        }
+        // SAFETY: the image has `lanes` lanes, and a start for each of their tiles; this part writes this lane's entries alone.
+        unsafe {
+            self.lane_starts.add(lane as usize).write_unaligned(bit as u16);
+            if lane.is_multiple_of(TILE_LANES) {
+                self.tile_starts.add((lane / TILE_LANES) as usize).write_unaligned((bit / 128) as u32);
+            }
+        }
+    }
+
+    fn border(&mut self, block: usize, weight: u64, gap: usize) -> bool {
+        weight == position(self.positions, block) && (self.gap)(block) == Some(gap)
+    }
+
+    fn end(&mut self, block: usize, bit: u64) -> bool {
+        // The last code ends in the last byte.
+        self.last == Some(block) && bit.div_ceil(8) == self.image.head.layout().code_bytes
+    }
+}

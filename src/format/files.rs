@@ -1,0 +1,141 @@
+//! Which files are a model: those of a folder, its config.json, and its index if the model is not compressed.
+//!
+//! The reference opens every file of a folder with a compressed model, and so does this library. Folders with an uncompressed
+//! model often hold the same weights twice, in shards with an index and once more in one file of another name, so of those only
+//! the files that the index lists are opened.
+
+use super::source::{MOST_HEADER_BYTES, open_regular};
+use crate::error::{Error, Place, Result, shorten, shorten_path};
+use serde_json::Value;
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+
+/// A file that is in a folder until this library has finished writing a model to it. Such a folder is refused.
+pub(crate) const UNFINISHED: &str = ".df11-job.json";
+/// The end of an index's name, after that of the file that is in shards.
+pub(crate) const INDEX: &str = ".index.json";
+/// The name of the file that holds all weights, or that is in shards: by transformers, and by diffusers.
+pub(crate) const MAIN: [&str; 2] = ["model.safetensors", "diffusion_pytorch_model.safetensors"];
+
+/// The files of a model at `path`, and the path at which its config.json would be.
+pub(super) struct Found {
+    pub files: Vec<PathBuf>,
+    pub config: PathBuf,
+    pub is_folder: bool,
+}
+
+/// Finds the files of a model: all `*.safetensors` of a folder, or the one file.
+pub(super) fn find(path: &Path) -> Result<Found> {
+    let is_folder = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?.is_dir();
+    if !is_folder {
+        // NAME.config.json comes first, because a config.json may be another file's.
+        let own = path.with_extension("config.json");
+        let config = if own.is_file() { own } else { path.with_file_name("config.json") };
+        return Ok(Found { files: vec![path.to_owned()], config, is_folder });
+    }
+    if path.join(UNFINISHED).exists() {
+        let reason = "the folder is the unfinished output of a compression: it must be finished or merged first";
+        return Err(Error::invalid(Place::of(path), reason));
+    }
+    Ok(Found { files: safetensors_of(path)?, config: path.join("config.json"), is_folder })
+}
+
+/// Lists the safetensors files of a folder, by name. Names that begin with a dot are left out, as Python's `glob` does.
+pub(crate) fn safetensors_of(folder: &Path) -> Result<Vec<PathBuf>> {
+    let fail = |e| Error::io("list", folder, e);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
+        if !hidden && path.extension().is_some_and(|e| e == "safetensors") {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        return Err(Error::invalid(Place::of(folder), "the folder has no *.safetensors"));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Lists the safetensors files that hold an uncompressed model: those of the index, else the one of the usual name, else all.
+pub(crate) fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
+    for main in MAIN {
+        let index = folder.join(format!("{main}{INDEX}"));
+        if let Some(map) = read_index(&index)? {
+            let mut files: Vec<&str> = map.iter().map(|(_, file)| &file[..]).collect();
+            files.sort_unstable();
+            files.dedup();
+            let path = |file: &str| {
+                let plain = Path::new(file).components().all(|c| matches!(c, Component::Normal(_)));
+                if !plain {
+                    let reason =
+                        format!("the index lists '{}', which is not one of this folder's files", shorten(file, 80));
+                    return Err(Error::invalid(Place::of(&index), reason));
+                }
+                let path = folder.join(file);
+                if !path.is_file() {
+                    let reason = format!("the index lists '{}', which is not in the folder", shorten(file, 80));
+                    return Err(Error::invalid(Place::of(&index), reason));
+                }
+                Ok(path)
+            };
+            return files.into_iter().map(path).collect();
+        }
+    }
+    let all = safetensors_of(folder);
+    for main in MAIN {
+        let file = folder.join(main);
+        if file.is_file() {
+            return Ok(vec![file]);
+        }
+    }
+    if all.is_err() && folder.join("model_index.json").is_file() {
+        return Err(Error::InvalidArgument(format!(
+            "'{}' is a whole diffusers pipeline: compress its transformer (or unet) folder",
+            shorten_path(folder)
+        )));
+    }
+    all
+}
+
+/// Fails if the index lists a tensor that the model lacks: a download may have stopped half-way.
+pub(super) fn check_index(folder: &Path, has: impl Fn(&str) -> bool) -> Result<()> {
+    for main in MAIN {
+        let index = folder.join(format!("{main}{INDEX}"));
+        for (name, file) in read_index(&index)?.into_iter().flatten() {
+            if !has(&name) {
+                let reason = format!("the index lists a tensor that '{}' does not have", shorten(&file, 80));
+                return Err(Error::invalid(Place::of(&index).tensor(name), reason));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads an index: tensors and their files. Returns `None` if there is no such file.
+fn read_index(index: &Path) -> Result<Option<Vec<(String, String)>>> {
+    let Some(text) = read_text(index)? else { return Ok(None) };
+    let invalid = |reason: String| Error::invalid(Place::of(index), reason);
+    let json: Value =
+        serde_json::from_slice(&text).map_err(|e| invalid(format!("the index is not valid JSON: {e}")))?;
+    let map = json.get("weight_map").and_then(Value::as_object).filter(|map| !map.is_empty());
+    let map = map.ok_or_else(|| invalid("the index has no weight_map".into()))?;
+    let entry = |(name, file): (&String, &Value)| Some((name.clone(), file.as_str()?.to_owned()));
+    let all: Option<Vec<_>> = map.iter().map(entry).collect();
+    all.map(Some).ok_or_else(|| invalid("the index's weight_map names something that is no file".into()))
+}
+
+/// Reads a config.json or an index. Returns `None` if there is no such file.
+pub(crate) fn read_text(path: &Path) -> Result<Option<Vec<u8>>> {
+    if !path.try_exists().map_err(|e| Error::io("open", path, e))? {
+        return Ok(None);
+    }
+    let mut json = Vec::new();
+    let file = open_regular(path)?;
+    file.take(MOST_HEADER_BYTES + 1).read_to_end(&mut json).map_err(|e| Error::io("read", path, e))?;
+    if json.len() as u64 > MOST_HEADER_BYTES {
+        return Err(Error::invalid(Place::of(path), "the file is larger than 100 MB"));
+    }
+    Ok(Some(json))
+}

@@ -1,0 +1,99 @@
+//! What a model knows of a tensor, and what the metadata of its files may say of it.
+
+use super::source::{Source, Span};
+use super::{HASHES_KEY, SHAPES_KEY};
+use crate::error::{Error, Place, Result, shorten};
+use safetensors::Dtype;
+use std::collections::HashMap;
+
+/// A tensor of the original model.
+pub(crate) struct TensorData {
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Vec<u64>,
+    pub data: Data,
+    /// Bytes of its values, decoded.
+    pub bytes: u64,
+    pub sha256: Option<[u8; 32]>,
+}
+
+/// The place of a tensor's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Data {
+    /// As they are, in a file.
+    Plain(Span),
+    /// In a group.
+    Packed {
+        /// The group's number.
+        group: usize,
+        /// Its first weight there, in elements.
+        first: u64,
+    },
+}
+
+/// Shapes and hashes of tensors, from the `__metadata__` of all files.
+#[derive(Default)]
+pub(super) struct Metadata {
+    /// Each with the number of its file.
+    shapes: HashMap<String, (Vec<u64>, usize)>,
+    hashes: HashMap<String, [u8; 32]>,
+}
+
+impl Metadata {
+    /// Adds what the header of file `number` has under [`SHAPES_KEY`] and [`HASHES_KEY`].
+    pub fn add(&mut self, shapes: Option<String>, hashes: Option<String>, number: usize, place: &Place) -> Result<()> {
+        if let Some(text) = &shapes {
+            let parsed: HashMap<String, Vec<u64>> = serde_json::from_str(text)
+                .map_err(|e| Error::invalid(place.clone(), format!("the metadata '{SHAPES_KEY}' is not valid: {e}")))?;
+            self.shapes.extend(parsed.into_iter().map(|(name, shape)| (name, (shape, number))));
+        }
+        if let Some(text) = &hashes {
+            read_hashes(text, place, &mut self.hashes)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the shape of a tensor of `count` weights in a group: one dimension, if no file says which.
+    pub fn shape(&mut self, name: &str, count: u64, sources: &[Source]) -> Result<Vec<u64>> {
+        let Some((shape, file)) = self.shapes.remove(name) else { return Ok(vec![count]) };
+        if shape.iter().try_fold(1u64, |p, &d| p.checked_mul(d)) != Some(count) {
+            let reason = format!("the metadata gives the shape {shape:?}, and there are {count} weights");
+            return Err(Error::corrupt(sources[file].place().tensor(name), reason));
+        }
+        Ok(shape)
+    }
+
+    /// Returns the hash of a tensor, if a file has one.
+    pub fn hash(&self, name: &str) -> Option<[u8; 32]> {
+        self.hashes.get(name).copied()
+    }
+}
+
+/// Reads the hashes of a file's metadata.
+fn read_hashes(text: &str, place: &Place, hashes: &mut HashMap<String, [u8; 32]>) -> Result<()> {
+    let invalid =
+        |reason: String| Error::invalid(place.clone(), format!("the metadata '{HASHES_KEY}' is not valid: {reason}"));
+    let parsed: HashMap<String, String> = serde_json::from_str(text).map_err(|e| invalid(e.to_string()))?;
+    for (name, digits) in parsed {
+        let Some(hash) = hash_of(&digits) else {
+            let (name, digits) = (shorten(&name, 80), shorten(&digits, 80));
+            return Err(invalid(format!("'{digits}' of '{name}' is not 64 hexadecimal digits")));
+        };
+        hashes.insert(name, hash);
+    }
+    Ok(())
+}
+
+/// Returns the 32 bytes of 64 hexadecimal digits, in either case.
+fn hash_of(digits: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    let pairs = digits.as_bytes().chunks_exact(2);
+    if digits.len() != 2 * hash.len() {
+        return None;
+    }
+    for (byte, pair) in hash.iter_mut().zip(pairs) {
+        let digit = |c: u8| (c as char).to_digit(16);
+        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+    }
+    Some(hash)
+}

@@ -1,0 +1,333 @@
+//! Any range of a group's weights, decoded by any number of threads, from files in memory or read.
+//!
+//! A call cuts the blocks of its range into runs of about equal length, a multiple of the lanes of all threads, and every lane
+//! of every thread takes the next run when it has finished one ([`crate::huffman::decode`]). Nothing is allocated but the list
+//! of runs (16 bytes each), the group's look-up table at its first use (16 KiB, kept with the group) and, where files are read,
+//! each lane's buffers (together below 1 MB per thread).
+
+use super::threads;
+use crate::error::{Error, Result, shorten};
+use crate::format::{Data, Group, Member, Tensor};
+use crate::huffman::decode::{self, Fault, Feed, MOST_LANES, Run, Variant};
+use crate::huffman::{BLOCK_BITS, BLOCK_BYTES, GAP_BYTES_PER_BLOCK};
+use half::bf16;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How to decode.
+///
+/// ```
+/// let options = df11::DecodeOptions::new().threads(8);
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct DecodeOptions {
+    /// The threads to use, the calling one among them; 0 means 1. They live for the call only. Fewer are used where there
+    /// is less work than starting a thread is worth.
+    pub threads: usize,
+    #[doc(hidden)]
+    pub variant: Option<Variant>,
+}
+
+impl DecodeOptions {
+    /// Returns the defaults.
+    pub fn new() -> DecodeOptions {
+        DecodeOptions::default()
+    }
+
+    /// Sets the threads to use, the calling one among them; 0 means 1.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Sets the decoder instead of the fastest that the processor has: for tests, which compare all of them.
+    #[doc(hidden)]
+    pub fn variant(mut self, variant: impl Into<Option<Variant>>) -> Self {
+        self.variant = variant.into();
+        self
+    }
+}
+
+/// Outputs from here on are written past the caches: they would not stay in them, and a store that fetches its line
+/// first moves a third more memory.
+const STREAMING_BYTES: usize = 4 << 20;
+/// Blocks of a run at most: some 800,000 weights.
+const RUN_BLOCKS: usize = 64;
+/// Blocks of a run at most where files are read: the lanes' buffers stay below 1 MB even with one-bit codes.
+const RUN_BLOCKS_READ: usize = 4;
+/// Weights that are worth a thread.
+const WEIGHTS_PER_THREAD: u64 = 1 << 18;
+
+impl Group<'_> {
+    /// Decodes `dst.len()` weights, from weight `first` of the group on.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` if the range leaves the group; `Corrupt` if the bit stream contradicts the tables or does not end
+    /// where it should; `Io` where files are read. After an error `dst` holds anything.
+    ///
+    /// A stream that was damaged in a way that keeps all of that true yields other weights: [`Group::verify`] finds more, and
+    /// only a hash finds all of it ([`verify_model`](super::verify_model) does both).
+    pub fn decompress(self, first: u64, dst: &mut [bf16], options: &DecodeOptions) -> Result<()> {
+        // SAFETY: bf16 is a transparent u16, and the slice is writable.
+        unsafe { self.decompress_raw(first, dst.len() as u64, dst.as_mut_ptr().cast(), options) }
+    }
+
+    /// [`Group::decompress`] into memory that need not be initialised.
+    ///
+    /// # Safety
+    ///
+    /// `count` weights can be written at `dst`, by any thread; if there are any, it is aligned to 2 bytes.
+    pub unsafe fn decompress_raw(self, first: u64, count: u64, dst: *mut u16, options: &DecodeOptions) -> Result<()> {
+        let n = self.element_count();
+        if first.checked_add(count).is_none_or(|end| end > n) {
+            let reason =
+                format!("weights {first} + {count} are outside group '{}' of {n} weights", shorten(self.name(), 80));
+            return Err(Error::InvalidArgument(reason));
+        }
+        let variant = options.variant.unwrap_or_else(Variant::best);
+        if !variant.is_available() {
+            let reason = format!("this processor cannot run the {} decoder", variant.name());
+            return Err(Error::UnsupportedOption(reason));
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        let threads = (options.threads.max(1) as u64).min(count.div_ceil(WEIGHTS_PER_THREAD)) as usize;
+        let decoding = Decoding::new(self, first, count, dst, threads)?;
+        let streaming = count as usize * 2 >= STREAMING_BYTES;
+        threads::run(threads, || {
+            let mut feed = RangeFeed { decoding: &decoding, buffers: std::array::from_fn(|_| Buffers::default()) };
+            let data = self.data();
+            let result = decode::decode(data.table(), data.codes(), &mut feed, variant, streaming);
+            if result.is_err() {
+                // The others need not go on.
+                decoding.next.store(decoding.borders.len(), Ordering::Relaxed);
+            }
+            result
+        })
+    }
+}
+
+impl Tensor<'_> {
+    /// Copies or decodes `dst.len()` bytes of the tensor, from its byte `offset` on, wherever they are.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` for bytes outside the tensor, and if a compressed tensor's bytes are cut inside a weight;
+    /// `Misaligned` if `dst` is not aligned to 2 bytes and the tensor is in a group; all else as [`Group::decompress`].
+    pub fn read(self, offset: u64, dst: &mut [u8], options: &DecodeOptions) -> Result<()> {
+        // SAFETY: the slice is writable.
+        unsafe { self.read_raw(offset, dst.as_mut_ptr(), dst.len(), options) }
+    }
+
+    /// [`Tensor::read`] into memory that need not be initialised.
+    ///
+    /// # Safety
+    ///
+    /// `bytes` bytes can be written at `dst`, by any thread.
+    pub unsafe fn read_raw(self, offset: u64, dst: *mut u8, bytes: usize, options: &DecodeOptions) -> Result<()> {
+        let invalid = |reason: &str| {
+            let name = shorten(self.name(), 80);
+            let reason = format!("bytes {offset} + {bytes} {reason} tensor '{name}' of {} bytes", self.bytes());
+            Err(Error::InvalidArgument(reason))
+        };
+        if offset.checked_add(bytes as u64).is_none_or(|end| end > self.bytes()) {
+            return invalid("are outside");
+        }
+        match self.values() {
+            Data::Plain(_) => {
+                if let Some(part) = self.data().and_then(|all| all.get(offset as usize..)?.get(..bytes)) {
+                    // SAFETY: `dst` holds so many bytes, and is the caller's memory, so not the file's.
+                    unsafe { dst.copy_from_nonoverlapping(part.as_ptr(), bytes) };
+                    return Ok(());
+                }
+                // SAFETY: `dst` holds so many bytes. They are written once before a slice is made of them.
+                let dst = unsafe {
+                    dst.write_bytes(0, bytes);
+                    std::slice::from_raw_parts_mut(dst, bytes)
+                };
+                self.read_plain(offset, dst)
+            }
+            Data::Packed { .. } if !offset.is_multiple_of(2) || !bytes.is_multiple_of(2) => invalid("cut a weight of"),
+            Data::Packed { .. } => {
+                let dst = dst.cast::<u16>();
+                if bytes > 0 && !dst.is_aligned() {
+                    return Err(Error::Misaligned { what: "the destination".into(), to: 2 });
+                }
+                let group = self.group().ok_or_else(|| Error::Internal("a tensor of no group".into()))?;
+                // SAFETY: `dst` holds so many bytes, and is aligned.
+                unsafe { group.decompress_raw(self.group_offset() + offset / 2, bytes as u64 / 2, dst, options) }
+            }
+        }
+    }
+}
+
+/// One call's work, shared by its threads.
+struct Decoding<'a> {
+    group: Group<'a>,
+    /// The range of weights wanted.
+    first: u64,
+    end: u64,
+    dst: *mut u16,
+    /// Where runs begin and end: a block, and the weight that starts there. Taken from the positions once, so that a
+    /// file that changes while it is mapped cannot make two runs overlap.
+    borders: Vec<(usize, u64)>,
+    next: AtomicUsize,
+}
+
+// SAFETY: `dst` is written by all threads, each in runs of its own.
+unsafe impl Sync for Decoding<'_> {}
+
+impl<'a> Decoding<'a> {
+    fn new(group: Group<'a>, first: u64, count: u64, dst: *mut u16, threads: usize) -> Result<Self> {
+        let (n, end) = (group.element_count(), first + count);
+        let positions = group.positions();
+        let position = |k: usize| crate::format::position(positions, k);
+        let blocks = group.block_count();
+        // The last block that starts at or before the first weight, and the first that starts at or behind the end.
+        let (mut low, mut high) = (0, blocks);
+        while high - low > 1 {
+            let mid = low + (high - low) / 2;
+            if position(mid) <= first { low = mid } else { high = mid }
+        }
+        let from = low;
+        let (mut low, mut high) = (from, blocks);
+        while high - low > 1 {
+            let mid = low + (high - low) / 2;
+            if position(mid) < end { low = mid } else { high = mid }
+        }
+        let to = high;
+        let most = if group.model().mapped() { RUN_BLOCKS } else { RUN_BLOCKS_READ };
+        let span = to - from;
+        let lanes = MOST_LANES * threads;
+        let runs = (lanes * span.div_ceil(lanes * most)).min(span);
+        let mut borders = Vec::with_capacity(runs + 1);
+        for i in 0..=runs {
+            let block = from + span * i / runs;
+            let weight = if block == blocks { n } else { position(block) };
+            let rises = borders.last().is_none_or(|&(_, before)| before <= weight);
+            if !rises || weight > n || (i == 0 && weight > first) || (i == runs && weight < end) {
+                let place = group.place(Member::OutputPositions, 4 * block as u64);
+                return Err(Error::corrupt(place, "the positions have changed since the model was opened"));
+            }
+            borders.push((block, weight));
+        }
+        Ok(Decoding { group, first, end, dst, borders, next: AtomicUsize::new(0) })
+    }
+
+    /// The bit of its block at which a block's first code starts: the gap of its first chunk, the top 5 bits of a byte.
+    fn gap(&self, block: usize) -> Result<usize> {
+        let gaps = self.group.data().member(Member::Gaps);
+        let mut byte = [0];
+        let sources = self.group.model().sources();
+        sources[gaps.file].read_at(gaps.offset + (block * GAP_BYTES_PER_BLOCK) as u64, &mut byte)?;
+        let gap = (byte[0] >> 3) as usize;
+        if block == 0 && gap != 0 {
+            let place = self.group.place(Member::Gaps, 0);
+            return Err(Error::corrupt(place, format!("the first gap is {gap}, not 0")));
+        }
+        Ok(gap)
+    }
+}
+
+/// A thread's way to its runs.
+struct RangeFeed<'a> {
+    decoding: &'a Decoding<'a>,
+    buffers: [Buffers; MOST_LANES],
+}
+
+/// What a lane reads where files are not in memory.
+#[derive(Default)]
+struct Buffers {
+    code: Vec<u8>,
+    sign_mantissa: Vec<u8>,
+}
+
+// SAFETY: runs point into the model's files or this feed's buffers, which `next` changes for its own lane only; the
+// destinations of two runs never overlap, for the borders rise and each number is given out once.
+unsafe impl Feed for RangeFeed<'_> {
+    type Error = Error;
+
+    fn next(&mut self, lane: usize) -> Result<Option<Run>> {
+        let decoding = self.decoding;
+        let tag = decoding.next.fetch_add(1, Ordering::Relaxed);
+        let (Some(&(block, from)), Some(&(next_block, to))) =
+            (decoding.borders.get(tag), decoding.borders.get(tag + 1))
+        else {
+            // Keep the counter from wrapping in a process that asks for ever.
+            decoding.next.store(decoding.borders.len(), Ordering::Relaxed);
+            return Ok(None);
+        };
+        let (first, end) = (decoding.first.max(from), decoding.end.min(to).max(decoding.first.max(from)));
+        let (code, signs) = {
+            let data = decoding.group.data();
+            (data.member(Member::EncodedExponent), data.member(Member::SignMantissa))
+        };
+        let start = (block * BLOCK_BYTES) as u64;
+        // A mapped file may have changed its positions by now.
+        let Some(whole) = code.len.checked_sub(start) else {
+            let place = decoding.group.place(Member::OutputPositions, 4 * block as u64);
+            return Err(Error::corrupt(place, "the positions have changed since the model was opened"));
+        };
+        let end_bits = if end < to {
+            (0, usize::MAX)
+        } else if to == decoding.group.element_count() {
+            // The last code ends in the last byte; what is left of that is the start of the end-of-data code.
+            (whole as usize * 8 - 7, whole as usize * 8)
+        } else {
+            let bit = (next_block - block) * BLOCK_BITS + decoding.gap(next_block)?;
+            (bit, bit)
+        };
+
+        let sources = decoding.group.model().sources();
+        let (code_source, sign_source) = (&sources[code.file], &sources[signs.file]);
+        let buffers = &mut self.buffers[lane];
+        let (code_at, sign_at) = (code.offset + start, signs.offset + first);
+        let code = match code_source.slice(code_at, whole) {
+            Some(bytes) => bytes,
+            // A code that starts in the last block may end up to 31 bits behind it, and loads take 8 bytes.
+            None => {
+                let len = whole.min(((next_block - block) * BLOCK_BYTES) as u64 + 16);
+                code_source.read_into(code_at, len, &mut buffers.code)?
+            }
+        };
+        let sign_mantissa = match sign_source.slice(sign_at, end - first) {
+            Some(bytes) => bytes,
+            None => sign_source.read_into(sign_at, end - first, &mut buffers.sign_mantissa)?,
+        };
+        Ok(Some(Run {
+            code: code.as_ptr(),
+            code_bytes: code.len(),
+            start_bit: decoding.gap(block)?,
+            skip: (first - from) as usize,
+            sign_mantissa: sign_mantissa.as_ptr(),
+            dst: decoding.dst.wrapping_add((first - decoding.first) as usize),
+            count: (end - first) as usize,
+            end_bits,
+            tag,
+        }))
+    }
+
+    fn fault(&self, run: &Run, fault: Fault) -> Error {
+        let decoding = self.decoding;
+        let (block, from) = decoding.borders[run.tag];
+        let (bit, reason) = match fault {
+            Fault::NoCode { bit, weight } => {
+                (bit, format!("weight {} has no code: no exponent's begins so", from + weight as u64))
+            }
+            Fault::Short { bit, weight } => (bit, format!("the codes end inside weight {}", from + weight as u64)),
+            Fault::Changed => (0, "the codes change while they are decoded".into()),
+            Fault::End { bit } => (
+                bit,
+                format!(
+                    "the codes of weights {from} to {} do not end where the next begin",
+                    decoding.borders[run.tag + 1].1
+                ),
+            ),
+        };
+        let byte = (block * BLOCK_BYTES + bit / 8) as u64;
+        let place = decoding.group.place(Member::EncodedExponent, byte);
+        Error::corrupt(place, reason)
+    }
+}

@@ -1,0 +1,11 @@
+//! The emulated driver: each entry point called as an engine calls it, from Rust, from C and through cudarc.
+
+#[macro_use]
+mod support;
+
+mod capture;
+mod contexts;
+mod cudarc_engine;
+mod inject;
+mod modules;
+mod streams;
