@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// The endings of files that hold weights in other ways: they are left behind, for the model would be there twice.
+/// The endings of files with weights in other formats. They are not copied, because the model would be there twice.
 const WEIGHTS: [&str; 11] =
     ["safetensors", "pt", "pth", "ckpt", "gguf", "ggml", "onnx", "h5", "msgpack", "mlmodel", "tflite"];
-/// And how such files begin that end in `.bin`, which other files do too.
+/// How the names of such files begin that end in `.bin`, as other files do, too.
 const WEIGHTS_BIN: [&str; 4] = ["pytorch_model", "diffusion_pytorch_model", "adapter_model", "model"];
 
 /// A model to be compressed.
@@ -18,19 +18,19 @@ pub(crate) struct Source {
     pub model: Model,
     /// The text of its config.json.
     pub config: Option<String>,
-    /// Where that is.
+    /// The place of that file, for messages.
     pub config_place: Place,
     /// The same, parsed.
     pub parsed: Option<Value>,
-    /// The folder, and the files in it that go with the model as they are: paths from the folder on.
+    /// The files of the folder that are copied as they are: paths below it.
     pub carried: Vec<PathBuf>,
-    /// Files of the folder that do not.
+    /// The files of the folder that are not copied.
     pub left_behind: Vec<PathBuf>,
     /// The folder itself; `None` for a single file.
     pub folder: Option<PathBuf>,
 }
 
-/// The text of a config.json that is to be merged; `None` where there is none.
+/// Returns the text of a config.json that is to be merged; `None` if there is none.
 fn read_config(path: &Path) -> Result<Option<String>> {
     /// Published ones have some 10 kB. Nested deeply, a text grows a hundredfold by the reference's indentation.
     const MOST: usize = 1 << 20;
@@ -72,7 +72,7 @@ impl Source {
         };
         let parsed = config.as_ref().map(parse).transpose()?;
         if parsed.as_ref().is_some_and(|config| config.get("dfloat11_config").is_some()) {
-            // Its groups may lie in files of their own, beside the one that would be taken for the whole model.
+            // Its groups may be in files of their own, beside the one that would be taken for the whole model.
             for file in safetensors_of(path)? {
                 Model::open_files(&[file], None).map_or(Ok(()), |model| no_groups(&model, path))?;
             }
@@ -93,9 +93,9 @@ impl Source {
         if diffusers || named() { MAIN[1] } else { MAIN[0] }
     }
 
-    /// What the source is: names and sizes of its files, and a hash of their headers and of samples of their bytes. A run is gone
-    /// on with only if all are as they were. (Times would be different on machines that have a copy each; and no two trainings
-    /// leave the same bytes everywhere.)
+    /// Returns what identifies the source: names and sizes of its files, and a hash of their headers and of samples of their bytes. A
+    /// run is resumed only if all are as they were. That finds out early what is another model; the groups of an earlier run are
+    /// compared with the source anyway. (Times would differ between machines that have a copy each.)
     pub fn identity(&self) -> Result<Value> {
         const SAMPLES: u64 = 64;
         const SAMPLE_BYTES: u64 = 4096;
@@ -137,7 +137,8 @@ fn no_groups(model: &Model, path: &Path) -> Result<()> {
     }
 }
 
-/// All files under a folder, whether they go with the model or not. Hidden ones do not, nor do links to folders.
+/// Lists all files below a folder: those that are copied, and those that are not. Hidden ones are in neither list, nor are links to
+/// folders.
 fn list(root: &Path, below: &Path, carried: &mut Vec<PathBuf>, left: &mut Vec<PathBuf>) -> Result<()> {
     let folder = root.join(below);
     let fail = |e| Error::io("list", &folder, e);
@@ -155,7 +156,7 @@ fn list(root: &Path, below: &Path, carried: &mut Vec<PathBuf>, left: &mut Vec<Pa
             continue;
         }
         match role(&name) {
-            // It lists shards that there are no more.
+            // It lists shards that the new model does not have.
             Role::MainIndex => {}
             Role::OtherWeights => left.push(path),
             Role::Other if root.join(&path).is_file() => carried.push(path),

@@ -23,7 +23,7 @@ fn bf16(name: &str, weights: &[u16]) -> Stored {
 /// A model of two layers with a norm each, and an embedding that is in no group.
 fn write_source(folder: &Path, seed: u64) {
     std::fs::create_dir_all(folder.join("more")).unwrap();
-    let mut all = vec![bf16("embed.weight", &weights::trained_like(64_000, seed))];
+    let mut all = vec![bf16("embed.weight", &weights::trained_like(640_000, seed))];
     for layer in 0..2 {
         all.push(bf16(&format!("layers.{layer}.a.weight"), &weights::gaussian(256_000, 0.02, seed + 2 * layer)));
         all.push(bf16(&format!("layers.{layer}.norm.weight"), &weights::gaussian(64_000, 1.0, seed + 2 * layer + 1)));
@@ -423,7 +423,7 @@ fn each_obstacle_has_its_status() {
         let (from, there, sink) = (source.clone(), to.clone(), seen.clone());
         let progress = Progress::with_callback(move |progress| {
             let mut seen = sink.lock().unwrap();
-            if progress.done() > 0 && seen.is_none() {
+            if progress.total() > 0 && seen.is_none() {
                 let resume = options(layout).resume(true);
                 *seen = Some(compress(&from, &there, &resume).map(|_| ()).unwrap_err().status());
             }

@@ -53,7 +53,7 @@ pub fn run(args: &InspectArgs, quiet: bool) -> Result<(), Failure> {
     print(&if args.json { summary.json()? } else { text(&summary, args.all) })
 }
 
-/// What people read: at most 100 columns, but for the path.
+/// Formats the summary for people: at most 100 columns, except for the path.
 fn text(summary: &Summary, all: bool) -> String {
     let mut out = String::new();
     head(&mut out, summary);
@@ -68,7 +68,7 @@ fn text(summary: &Summary, all: bool) -> String {
     out
 }
 
-/// A line, written to a string: that cannot fail. Columns leave no spaces behind the last.
+/// Appends a line to a string, which cannot fail. There are no spaces after the last column.
 macro_rules! line {
     ($out:expr, $($arg:tt)*) => {{
         let _ = writeln!($out, "{}", format!($($arg)*).trim_end());

@@ -159,7 +159,7 @@ fn svg(name: &str, histograms: &[GroupHistogram]) -> String {
     out
 }
 
-/// What a bar and its dot say, in words.
+/// Describes a bar and its dot in words.
 fn describe(c: &Column) -> String {
     let (low, mean, high) = c.bits;
     let code = if low < high {
@@ -261,7 +261,7 @@ fn exponent_axis(out: &mut String, first: usize, last: usize, middle: impl Fn(us
     );
 }
 
-/// The smallest magnitude of an exponent: 2^(e − 127); exponent 0 is for zero and what is below 2^−126.
+/// Returns the smallest magnitude of an exponent: 2^(e − 127). Exponent 0 is for zero and magnitudes below 2^−126.
 fn magnitude(exponent: usize) -> String {
     match exponent {
         0 => "0".into(),

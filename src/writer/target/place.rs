@@ -93,7 +93,7 @@ impl ConfigPlace {
         Ok(())
     }
 
-    /// Writes the config, unless it says the same already. Returns what was there before.
+    /// Writes the config. One that may not be replaced is only written if it is missing. Returns what was there before.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl ConfigPlace {
     pub fn write(&self, text: &str) -> Result<Option<Vec<u8>>> {
         let before = read_text(&self.path)?;
         match &before {
-            Some(there) if there == text.as_bytes() => return Ok(before),
+            Some(there) if !self.replaces && there == text.as_bytes() => {}
             Some(_) if !self.replaces => return Err(differs(&self.path)),
             _ => write_file(&Entry::at(&self.path)?, text.as_bytes())?,
         }
