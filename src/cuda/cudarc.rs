@@ -1,8 +1,8 @@
 //! The types of the crate cudarc as arguments, for Rust engines that own their contexts, streams and memory through it.
 //! Present only with the feature `cudarc`.
 //!
-//! No call of the driver goes through cudarc here, except what its slices do when their addresses are asked for: where a
-//! context has several streams they wait for and record events, so that work in different streams is ordered. Engines
+//! No call of the driver goes through cudarc here, except what its slices do when their addresses are asked for: where
+//! a context has several streams they wait for and record events, so that work in different streams is ordered. Engines
 //! that capture graphs, or want the bare launch, turn that off (`CudaContext::disable_event_tracking`) or pass
 //! addresses to [`Resident::decompress`].
 
@@ -34,12 +34,12 @@ impl Device {
 }
 
 impl Resident {
-    /// Decodes as many weights as `dst` has elements, from weight `first`, into a cudarc slice, ordered in `stream` after
-    /// the work that uses that slice.
+    /// Decodes as many weights as `dst` has elements, from weight `first`, into a cudarc slice, ordered in `stream`
+    /// after the work that uses that slice.
     ///
-    /// cudarc allocates slices of `bf16` only with its own feature `f16`, which an engine turns on for itself; without it, use
-    /// a slice of `u16`: `slice.transmute_mut::<bf16>(count)`. This call does not report an image that contradicts itself;
-    /// [`Resident::decompress_range`] takes a status for that.
+    /// cudarc allocates slices of `bf16` only with its own feature `f16`, which an engine turns on for itself; without
+    /// it, use a slice of `u16`: `slice.transmute_mut::<bf16>(count)`. This call does not report an image that
+    /// contradicts itself; [`Resident::decompress_range`] takes a status for that.
     ///
     /// # Errors
     ///
@@ -48,7 +48,8 @@ impl Resident {
     /// # Safety
     ///
     /// The image must be memory of the stream's context until the stream has executed the decode, and complete when the
-    /// stream gets there. `stream` and `dst` must be of the same driver as the resident, and `dst` of the stream's context.
+    /// stream gets there. `stream` and `dst` must be of the same driver as the resident, and `dst` of the stream's
+    /// context.
     pub unsafe fn decompress_into(
         &self,
         first: u64,

@@ -288,7 +288,8 @@ impl Opened {
         stream: Stream,
     ) -> Result<()> {
         let mut parameters = [(&raw const *parameter).cast_mut().cast()];
-        // SAFETY: the list holds one pointer, to a parameter of the kernel's type; the driver copies it before it returns.
+        // SAFETY: the list holds one pointer, to a parameter of the kernel's type; the driver copies it before it
+        // returns.
         let code = unsafe {
             let (list, none) = (parameters.as_mut_ptr(), std::ptr::null_mut());
             (self.driver.api.launch)(function, blocks, 1, 1, threads, 1, 1, shared, stream.raw(), list, none)

@@ -1,5 +1,5 @@
-//! The CUDA driver: found and loaded at run time, its entry points in a struct, its results as numbers. This module knows
-//! neither kernels nor images.
+//! The CUDA driver: found and loaded at run time, its entry points in a struct, its results as numbers. This module
+//! knows neither kernels nor images.
 //!
 //! # Why not cudarc
 //!
@@ -11,8 +11,8 @@
 //!
 //! # What is trusted
 //!
-//! The library that is loaded is the caller's choice, as with every dynamic library. Its symbols are assumed to have the
-//! signatures of CUDA 12.0's `cuda.h`, so older drivers are refused before anything else is called.
+//! The library that is loaded is the caller's choice, as with every dynamic library. Its symbols are assumed to have
+//! the signatures of CUDA 12.0's `cuda.h`, so older drivers are refused before anything else is called.
 
 use crate::error::{Error, Result, shorten};
 use libloading::Library;
@@ -32,8 +32,8 @@ pub(crate) type Function = *mut c_void;
 /// A driver's event handle.
 pub(crate) type Event = *mut c_void;
 
-/// A stream that you own: `CUstream`, which is also the runtime's `cudaStream_t`. The library never creates one and never
-/// owns one.
+/// A stream that you own: `CUstream`, which is also the runtime's `cudaStream_t`. The library never creates one and
+/// never owns one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Stream(*mut c_void);
@@ -44,8 +44,8 @@ unsafe impl Send for Stream {}
 unsafe impl Sync for Stream {}
 
 impl Stream {
-    /// Takes a `CUstream` or `cudaStream_t`. NULL is the default stream, which a device accepts only if its options say so
-    /// ([`super::DeviceOptions::allow_default_stream`]).
+    /// Takes a `CUstream` or `cudaStream_t`. NULL is the default stream, which a device accepts only if its options say
+    /// so ([`super::DeviceOptions::allow_default_stream`]).
     pub fn from_raw(handle: *mut c_void) -> Stream {
         Stream(handle)
     }
@@ -55,7 +55,8 @@ impl Stream {
         self.0
     }
 
-    /// Returns true for NULL, `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD`: they belong to whichever context is current.
+    /// Returns true for NULL, `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD`: they belong to whichever context is
+    /// current.
     pub(crate) fn is_of_any_context(self) -> bool {
         self.0.addr() <= 2
     }
@@ -160,8 +161,8 @@ pub(crate) struct Driver {
     _library: ManuallyDrop<Library>,
 }
 
-/// Returns the names by which a driver is looked for, in order: the caller's, that of the variable `DF11_LIBCUDA`, or the
-/// platform's own.
+/// Returns the names by which a driver is looked for, in order: the caller's, that of the variable `DF11_LIBCUDA`, or
+/// the platform's own.
 pub(crate) fn candidates(given: Option<&Path>) -> Vec<OsString> {
     if let Some(path) = given {
         return vec![path.into()];
@@ -236,7 +237,7 @@ fn open(name: &OsString) -> std::result::Result<Driver, (String, i32)> {
         use libloading::os::unix::{Library as Unix, RTLD_LOCAL, RTLD_NOW};
         Unix::open(Some(name), RTLD_NOW | RTLD_LOCAL).map(Library::from)
     };
-    // SAFETY: the library is a driver, for the same reason as on unix.
+    // SAFETY: the library is a driver: the system's, or the one that the environment or `DeviceOptions::libcuda` names.
     #[cfg(not(unix))]
     let library = unsafe { Library::new(name) };
     // Never unloaded, not even after an error: a driver may have started threads.
@@ -321,7 +322,8 @@ impl Driver {
         Error::Cuda { call, code, text }
     }
 
-    /// Runs `work` with a context current, and then makes the thread's own current again, also after an error or a panic.
+    /// Runs `work` with a context current, and then makes the thread's own current again, also after an error or a
+    /// panic.
     ///
     /// # Errors
     ///
@@ -355,8 +357,8 @@ impl Driver {
     }
 
     /// Runs `work` in the mode in which calls that a capture forbids do not break the captures of other threads. (A
-    /// capture of a stream that `work` itself uses still refuses them.) The thread's mode is restored, also after an error
-    /// or a panic.
+    /// capture of a stream that `work` itself uses still refuses them.) The thread's mode is restored, also after an
+    /// error or a panic.
     pub fn relaxed<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         struct Exchanged<'a>(&'a Driver, c_int);
         impl Drop for Exchanged<'_> {
@@ -467,7 +469,8 @@ mod tests {
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    /// Returns the emulated driver, which cargo builds with the tests; nothing in the packed crate, which has no emulator.
+    /// Returns the emulated driver, which cargo builds with the tests; nothing in the packed crate, which has no
+    /// emulator.
     fn emulator() -> Option<&'static Driver> {
         let library = std::env::current_exe().unwrap().with_file_name("libdf11_emulator.so");
         let there = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/emulator")).exists();

@@ -1,10 +1,10 @@
-//! Images: the bytes of a group as a device decodes them. This module makes, describes and reads images in host memory; it
-//! makes no CUDA call.
+//! Images: the bytes of a group as a device decodes them. This module makes, describes and reads images in host memory;
+//! it makes no CUDA call.
 //!
-//! An image is one run of bytes without a pointer in it: it may be copied, moved, broadcast or kept in a file. Its own head
-//! describes it, so that it can be used without the model that it was made from. Everything in it is little-endian, every
-//! byte of it is defined (bytes that are mentioned nowhere are zero), and it depends on the group alone: the host and a
-//! device, with any number of threads, make the same bytes.
+//! An image is one run of bytes without a pointer in it: it may be copied, moved, broadcast or kept in a file. Its own
+//! head describes it, so that it can be used without the model that it was made from. Everything in it is
+//! little-endian, every byte of it is defined (bytes that are mentioned nowhere are zero), and it depends on the group
+//! alone: the host and a device, with any number of threads, make the same bytes.
 //!
 //! # Sections
 //!
@@ -25,25 +25,26 @@
 //! ─────── └──────────────────────────────────────────────────────────────────────────────────────────────────────────
 //! ```
 //!
-//! A *lane* is a run of [`LANE_WEIGHTS`] (104) weights that one thread of a device decodes, a *tile* the 32 lanes of a warp.
-//! `starts` and `lanes` together are the *index*: they say where each lane begins, and take the place of the file's gaps
-//! and positions. An image of a real layer takes 10.84 bits a weight: 8 for signs and mantissas, 2.66 for codes, 0.16 for
-//! the index, 0.01 for the table.
+//! A *lane* is a run of [`LANE_WEIGHTS`] (104) weights that one thread of a device decodes, a *tile* the 32 lanes of a
+//! warp. `starts` and `lanes` together are the *index*: they say where each lane begins, and take the place of the
+//! file's gaps and positions. An image of a real layer takes 10.84 bits a weight: 8 for signs and mantissas, 2.66 for
+//! codes, 0.16 for the index, 0.01 for the table.
 //!
 //! The section of signs has room for the group's gaps, padded to [`ALIGNMENT`], and positions even where the weights
-//! are few ([`Layout::parked_positions`]): they are stored there while a device makes the index from them.
+//! are few ([`ImageLayout::parked_positions`]): they are stored there while a device makes the index from them.
 //!
 //! # The bit of a lane
 //!
-//! Sixteen bits are enough, because lanes of one tile follow one another. Let `rel(l) = (lanes[32·t + l] − 128·starts[t])
-//! mod 2^16`. Neighbours are at most 104 codes of 32 bits apart, 3,328 bits, so where `rel` falls from one lane to the next
-//! it has wrapped once, and lane `l` of tile `t` starts at bit `128·starts[t] + rel(l) + 2^16·(falls up to l)`. Only tiles
-//! of more than 65,535 bits (19.7 a weight, where real models have 2.7) have any.
+//! Sixteen bits are enough, because lanes of one tile follow one another. Let `rel(l) = (lanes[32·t + l] −
+//! 128·starts[t]) mod 2^16`. Neighbours are at most 104 codes of 32 bits apart, 3,328 bits, so where `rel` falls from
+//! one lane to the next it has wrapped once, and lane `l` of tile `t` starts at bit `128·starts[t] + rel(l) +
+//! 2^16·(falls up to l)`. Only tiles of more than 65,535 bits (19.7 a weight, where real models have 2.7) have any.
 //!
 //! # Who makes it
 //!
-//! [`Group::write_image`](crate::Group::write_image) on the host, in one walk over the codes; or a device, from the file's gaps and positions. [`decode()`] is
-//! the oracle of both and of the decode kernels: it reads an image as a kernel does, one lane after the other, slowly.
+//! [`Group::write_image`](crate::Group::write_image) on the host, in one walk over the codes; or a device, from the
+//! file's gaps and positions. [`decode()`] is the oracle of both and of the decode kernels: it reads an image as a
+//! kernel does, one lane after the other, slowly.
 
 mod copy;
 mod device_table;
@@ -52,7 +53,7 @@ mod oracle;
 mod write;
 
 pub use device_table::{DeviceTable, WINDOW};
-pub use layout::{Head, Layout};
+pub use layout::{Head, ImageLayout};
 pub use oracle::{Decoded, decode};
 
 /// The first bytes of every image.
@@ -75,6 +76,6 @@ pub const TILE_WEIGHTS: u64 = LANE_WEIGHTS * TILE_LANES;
 pub const UNIT_BYTES: u64 = 16;
 /// Zeros after the codes, in bytes: how far a lane may look ahead.
 pub const CODE_SLACK: u64 = 64;
-/// The offset of the state word in the header: 0 in every good image. A device that makes an index from gaps and positions
-/// that contradict the codes writes 103 (`DF11_CORRUPT`) there, and decoding then reports it.
+/// The offset of the state word in the header: 0 in every good image. A device that makes an index from gaps and
+/// positions that contradict the codes writes 103 (`DF11_CORRUPT`) there, and decoding then reports it.
 pub const STATE_OFFSET: u64 = 248;

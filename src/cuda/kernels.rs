@@ -5,9 +5,9 @@
 //! accept the one that does (a CUDA error that concerns the image, such as 209), the driver compiles the PTX.
 //!
 //! Kernels are loaded once for each context and kept until that context ends: `cuModuleUnload` would wait for running
-//! work, and a captured graph needs the kernels that it launches as long as it lives, long after the handle that captured
-//! it was freed. Contexts are identified by `cuCtxGetId`, which no two contexts of a process share, so what belonged to a
-//! destroyed context is never found again.
+//! work, and a captured graph needs the kernels that it launches as long as it lives, long after the handle that
+//! captured it was freed. Contexts are identified by `cuCtxGetId`, which no two contexts of a process share, so what
+//! belonged to a destroyed context is never found again.
 
 use super::driver::{Context, Driver, Function, Module, attribute, code};
 use super::policy;
@@ -65,7 +65,7 @@ pub(crate) struct Kernels {
     pub decode: Function,
     pub decode_many: Function,
     pub index: Function,
-    /// What was loaded, as messages show it: `sm_90`, or `PTX`.
+    /// The name of what was loaded: `sm_90`, or `PTX`.
     pub name: String,
 }
 
@@ -74,13 +74,13 @@ unsafe impl Send for Kernels {}
 // SAFETY: the handles are never changed, and may be used from several threads.
 unsafe impl Sync for Kernels {}
 
-/// What identifies loaded kernels: the driver's identity, the context's number, the choice.
+/// The key of loaded kernels: the driver's identity, the context's number, the choice.
 type Key = (usize, u64, Choice);
 
 static LOADED: Mutex<Vec<(Key, &'static Kernels)>> = Mutex::new(Vec::new());
 
-/// Returns the kernels of the current context, and loads them at the first call. Every function is ready to launch with all
-/// the shared memory that it may need. `most_shared` is how many bytes of shared memory the device allows a block.
+/// Returns the kernels of the current context, and loads them at the first call. Every function is ready to launch with
+/// all the shared memory that it may need. `most_shared` is how many bytes of shared memory the device allows a block.
 ///
 /// # Errors
 ///
@@ -176,8 +176,8 @@ impl Loading {
         Ok(Loading { driver, module })
     }
 
-    /// Finds the functions. Drivers load lazily, at the first launch, which may wait and is forbidden in a capture. Getting
-    /// and setting attributes loads them now.
+    /// Finds the functions. Drivers load lazily, at the first launch, which may wait and is forbidden in a capture.
+    /// Getting and setting attributes loads them now.
     ///
     /// # Safety
     ///

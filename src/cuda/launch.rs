@@ -45,8 +45,8 @@ impl Resident {
     /// Decodes the whole group to `dst`, which has `dst_bytes` bytes.
     ///
     /// The work is stream-ordered: the call returns before it is done. `status` is the device address of a `u32` (a
-    /// multiple of 4), or 0 for none. It is raised to 103 (`CORRUPT`) if the image contradicts itself, and never lowered,
-    /// so set it to 0 before. `dst` is a multiple of 2; a multiple of 16 is fastest.
+    /// multiple of 4), or 0 for none. It is raised to 103 (`CORRUPT`) if the image contradicts itself, and never
+    /// lowered, so set it to 0 before. `dst` is a multiple of 2; a multiple of 16 is fastest.
     ///
     /// # Errors
     ///
@@ -93,9 +93,9 @@ impl Resident {
         unsafe { enqueue(device, std::iter::once(request).filter(|request| request.count > 0), stream) }
     }
 
-    /// Decodes each tensor of the group to its own destination: `dsts[i]` has `dst_bytes[i]` bytes and receives tensor `i`,
-    /// in the order of the group. A destination of 0 leaves its tensor out. Destinations that follow each other without a
-    /// gap are decoded as one range.
+    /// Decodes each tensor of the group to its own destination: `dsts[i]` has `dst_bytes[i]` bytes and receives tensor
+    /// `i`, in the order of the group. A destination of 0 leaves its tensor out. Destinations that follow each other
+    /// without a gap are decoded as one range.
     ///
     /// # Errors
     ///
@@ -178,8 +178,8 @@ impl Resident {
     }
 }
 
-/// Decodes several whole groups: resident `i` to `dsts[i]`, which has `dst_bytes[i]` bytes. `statuses` is the device address
-/// of as many `u32`, one for each group, or 0 for none. One launch decodes up to 32 groups.
+/// Decodes several whole groups: resident `i` to `dsts[i]`, which has `dst_bytes[i]` bytes. `statuses` is the device
+/// address of as many `u32`, one for each group, or 0 for none. One launch decodes up to 32 groups.
 ///
 /// # Errors
 ///

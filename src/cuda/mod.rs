@@ -43,7 +43,7 @@ pub(crate) mod upload;
 
 pub use device::{Device, DeviceInfo, DeviceOptions};
 pub use driver::{DevicePtr, Stream};
-pub use image::{Head as ImageHead, Layout as ImageLayout};
+pub use image::{Head as ImageHead, ImageLayout};
 pub use kernels::Choice;
 pub use launch::decompress_batch;
 pub use resident::Resident;

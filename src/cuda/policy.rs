@@ -1,5 +1,6 @@
-//! The agreement between host and kernels, apart from images: launch shapes and the structs that launches pass. This file
-//! mirrors `kernels/policy.h` and `kernels/job.h`, whose comments give the reasons; `tests/sources/policy.rs` compares them.
+//! The agreement between host and kernels, apart from images: launch shapes and the structs that launches pass. This
+//! file mirrors `kernels/policy.h` and `kernels/job.h`, whose comments give the reasons; `tests/sources/policy.rs`
+//! compares them.
 
 /// Bytes of shared memory for a table of at most as many bytes.
 pub const TABLE_SMALL: u32 = 16384;
@@ -42,19 +43,20 @@ pub fn warps(capability: u32, table_bytes: u32, most_shared: u32) -> u32 {
     tuned.min(fit).clamp(1, MOST_WARPS)
 }
 
-/// Returns how many tiles each block of a launch should decode. `tiles` are those of each job, whose blocks are its tiles
-/// divided by the result, rounded up. `capacity` is how many blocks run at once.
+/// Returns how many tiles each block of a launch should decode. `tiles` are those of each job, whose blocks are its
+/// tiles divided by the result, rounded up. `capacity` is how many blocks run at once.
 ///
 /// No launch has more blocks than run at once: the rest would start when all others are done, and take as long again.
-/// Rounding up adds less than a block for each job, so the result grows until they fit. As many blocks as possible do run,
-/// so that multiprocessors get about the same. Only with more than half as many jobs as blocks that run at once are there
-/// several rounds of smaller blocks, because one block for each job would be uneven.
+/// Rounding up adds less than a block for each job, so the result grows until they fit. As many blocks as possible do
+/// run, so that multiprocessors get about the same. Only with more than half as many jobs as blocks that run at once
+/// are there several rounds of smaller blocks, because one block for each job would be uneven.
 pub fn tiles_per_block(tiles: impl Iterator<Item = u64> + Clone, warps: u32, capacity: u32) -> u64 {
     let (jobs, all) = tiles.clone().fold((0u64, 0), |(jobs, all), tiles| (jobs + 1, all + tiles));
     let capacity = capacity.max(1) as u64;
     let room = capacity * (2 * jobs).div_ceil(capacity).max(1);
-    // A block copies the table before its warps decode, so it should have a few tiles to decode. One for each warp would be
-    // too many: groups that are too small for the device are done sooner the more multiprocessors they are spread over.
+    // A block copies the table before its warps decode, so it should have a few tiles to decode. One for each warp
+    // would be too many: groups that are too small for the device are done sooner the more multiprocessors they are
+    // spread over.
     let mut each = all.div_ceil(room).max((warps as u64 / 4).max(1));
     for _ in 0..4 {
         let blocks: u64 = tiles.clone().map(|tiles| tiles.div_ceil(each)).sum();

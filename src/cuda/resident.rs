@@ -4,7 +4,7 @@
 
 use super::device::Device;
 use super::driver::DevicePtr;
-use super::image::{ALIGNMENT, Head, Layout, STATE_OFFSET};
+use super::image::{ALIGNMENT, Head, ImageLayout, STATE_OFFSET};
 use super::policy::DecodeJob;
 use crate::error::{Error, Result};
 use crate::format::Group;
@@ -15,7 +15,7 @@ use crate::format::Group;
 /// Any number of threads may use it at once.
 pub struct Resident {
     pub(super) device: Device,
-    pub(super) layout: Layout,
+    pub(super) layout: ImageLayout,
     pub(super) ends: Box<[u64]>,
     /// A job for the whole group, without what each call adds: destination, status and range.
     pub(super) template: DecodeJob,
@@ -39,21 +39,21 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `UnsupportedFormat` ([`Layout::of`]), `InvalidArgument`, `BufferTooSmall`, `Misaligned`.
+    /// `NotFound`, `UnsupportedFormat` ([`ImageLayout::of`]), `InvalidArgument`, `BufferTooSmall`, `Misaligned`.
     ///
     /// # Safety
     ///
     /// The `image_bytes` bytes at `image` must be memory of this device's context until the resident is dropped and its
-    /// decodes have ended, and hold what [`Group::write_image`](crate::Group::write_image) writes for that group. (The bytes are not
-    /// trusted: other bytes give other weights, and no access outside of image and destination.)
+    /// decodes have ended, and hold what [`Group::write_image`](crate::Group::write_image) writes for that group. (The
+    /// bytes are not trusted: other bytes give other weights, and no access outside of image and destination.)
     pub unsafe fn bind(&self, group: Group, image: DevicePtr, image_bytes: u64) -> Result<Resident> {
-        let layout = Layout::of(group)?;
+        let layout = ImageLayout::of(group)?;
         check_image(&layout, image, image_bytes)?;
         Ok(Resident::new(self, image, layout, &group.data().cuts()[1..], Vec::new()))
     }
 
     /// As [`Device::bind`], without the model. `head` holds the image's first bytes in host memory, at least
-    /// [`Layout::head_bytes`] of them; the whole image will do. They are treated as untrusted input.
+    /// [`ImageLayout::head_bytes`] of them; the whole image will do. They are treated as untrusted input.
     ///
     /// # Errors
     ///
@@ -70,7 +70,7 @@ impl Device {
 }
 
 /// Checks the device memory of an image.
-pub(super) fn check_image(layout: &Layout, image: DevicePtr, image_bytes: u64) -> Result<()> {
+pub(super) fn check_image(layout: &ImageLayout, image: DevicePtr, image_bytes: u64) -> Result<()> {
     if image == 0 {
         return Err(Error::InvalidArgument("the image's address is 0".into()));
     }
@@ -91,7 +91,7 @@ pub(super) fn check_image(layout: &Layout, image: DevicePtr, image_bytes: u64) -
 }
 
 impl Resident {
-    pub(super) fn new(device: &Device, image: DevicePtr, layout: Layout, ends: &[u64], head: Vec<u8>) -> Resident {
+    pub(super) fn new(device: &Device, image: DevicePtr, layout: ImageLayout, ends: &[u64], head: Vec<u8>) -> Resident {
         let template = DecodeJob {
             weights: layout.weights,
             state: image + STATE_OFFSET,
@@ -119,7 +119,7 @@ impl Resident {
     }
 
     /// Returns the offsets and sizes of the image's sections.
-    pub fn layout(&self) -> &Layout {
+    pub fn layout(&self) -> &ImageLayout {
         &self.layout
     }
 

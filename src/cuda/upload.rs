@@ -68,10 +68,10 @@ impl Device {
     /// Without `staging`, a file that is mapped or in memory is copied from there: the model and the resident must stay
     /// until the stream has executed the upload. With `staging`, the file's bytes go through that memory, half by half;
     /// it should be pinned, and must stay until the stream has executed the upload, but the model need not. A file that
-    /// is read piece by piece needs memory to be read into: without `staging`, 2 MiB are allocated for the call, and the
-    /// call waits for the stream until the last copy is done.
+    /// is read piece by piece needs memory to be read into: without `staging`, 2 MiB are allocated for the call, and
+    /// the call waits for the stream until the last copy is done.
     ///
-    /// Whether gaps and positions fit the codes is found out on the device: if they do not, decoding reports `CORRUPT`
+    /// The device compares gaps and positions with the codes. If they contradict each other, decoding reports `CORRUPT`
     /// in its status.
     ///
     /// # Errors
@@ -95,8 +95,8 @@ impl Device {
         let head = Head::of(group)?;
         check_image(head.layout(), image, image_bytes)?;
         self.0.check_null(stream)?;
-        // SAFETY: the image fits the memory, which the caller keeps with the stream and the staging memory; the resident
-        // keeps the head's bytes.
+        // SAFETY: the image fits the memory, which the caller keeps with the stream and the staging memory; the
+        // resident keeps the head's bytes.
         let bytes = unsafe { enqueue(&self.0, group, &head, image, stream, staging)? };
         Ok(Resident::new(self, image, *head.layout(), head.ends(), bytes))
     }
@@ -139,8 +139,8 @@ impl Ring {
         if self.marked[half] {
             self.events[half].wait()?;
         }
-        // SAFETY: the memory has two halves of this size. Nothing reads this one now, because its event has passed. It is
-        // written once before a slice is made of it.
+        // SAFETY: the memory has two halves of this size. Nothing reads this one now, because its event has passed. It
+        // is written once before a slice is made of it.
         Ok(unsafe {
             let memory = self.memory.add(half * self.half);
             if !self.written[half] {
@@ -293,7 +293,7 @@ impl Upload<'_> {
         if bytes == 0 {
             return Ok(());
         }
-        // SAFETY: there are so many bytes of device memory at the address.
+        // SAFETY: there are `bytes` bytes of device memory at the address.
         let code = unsafe { (self.driver.api.fill)(at, 0, bytes as usize, self.stream.raw()) };
         self.driver.check("cuMemsetD8Async", code)
     }
@@ -322,8 +322,8 @@ impl Upload<'_> {
                 let copied = bytes.len() as u64;
                 let bytes = &raw const *bytes;
                 ring.unmarked = true;
-                // SAFETY: the destination has room for the part. The half is not written before its event has passed, and
-                // the stream is one of the current context.
+                // SAFETY: the destination has room for the part. The half is not written before its event has passed,
+                // and the stream is one of the current context.
                 unsafe {
                     self.copy(to + done, &*bytes)?;
                     ring.events[half].record(self.stream)?;

@@ -1,14 +1,14 @@
 //! The code that the reference compressor makes of a histogram, rule by rule.
 //!
 //! 1. A Huffman tree over the exponents that occur and one *end of data*, which occurs once and compares below every
-//!    exponent. Nodes are ordered by (count, first symbol). Of the two smallest the first gets a 0 in front of its codes,
-//!    the second a 1, and the node that joins them takes the first one's first symbol.
+//!    exponent. Nodes are ordered by (count, first symbol). Of the two smallest the first gets a 0 in front of its
+//!    codes, the second a 1, and the node that joins them takes the first one's first symbol.
 //! 2. While any code, the end of data's included, is longer than 32 bits: for k = 2, 3, … the k smallest counts of the
-//!    *original* histogram become 1. Which of several equal counts the reference takes at the boundary depends on numpy's
-//!    sort; here it is the smaller exponents, and [`Codebook::limited`] reports that codes were limited.
-//! 3. The reference also writes rows ([`super::rows::write`]) that pointers cannot reach, more than 17 before the row of
-//!    lengths, which no decoder can read. Here the lengths are limited instead (package-merge, 16 bits or as few as it
-//!    takes), at a cost of some thousandths of a bit per weight.
+//!    *original* histogram become 1. Which of several equal counts the reference takes at the boundary depends on
+//!    numpy's sort; here it is the smaller exponents, and [`Codebook::limited`] reports that codes were limited.
+//! 3. The reference also writes rows ([`super::rows::write`]) that pointers cannot reach, more than 17 before the row
+//!    of lengths, which no decoder can read. Here the lengths are limited instead (package-merge, 16 bits or as few as
+//!    it takes), at a cost of some thousandths of a bit per weight.
 
 use super::code::{Code, CodeTable};
 use super::{MAX_CODE_BITS, rows};
@@ -31,7 +31,8 @@ pub enum Limit {
     /// A code would have been longer than 32 bits: this many of the smallest counts were taken for 1, as the reference
     /// does.
     Counts(usize),
-    /// More rows than pointers can reach: codes were limited to this many bits. The reference writes a broken file here.
+    /// More rows than pointers can reach: codes were limited to this many bits. The reference writes a broken file
+    /// here.
     Rows(u32),
 }
 
@@ -59,8 +60,8 @@ const END: Symbol = 0;
 const SYMBOLS: usize = 257;
 
 impl Codebook {
-    /// Makes the code of a histogram: how often each exponent occurs. Returns `None` if an exponent of 240 or more occurs,
-    /// which no row can hold, or if none occurs.
+    /// Makes the code of a histogram: how often each exponent occurs. Returns `None` if an exponent of 240 or more
+    /// occurs, which no row can hold, or if none occurs.
     pub fn new(histogram: &[u64; 256]) -> Option<Codebook> {
         let (codable, not) = histogram.split_at(rows::FIRST_POINTER as usize);
         if not.iter().any(|&n| n > 0) || codable.iter().all(|&n| n == 0) {
@@ -127,8 +128,8 @@ impl Codebook {
     }
 }
 
-/// Returns the right-aligned bits and the length of each symbol's code, and how many counts were changed so that no code is
-/// longer than 32 bits.
+/// Returns the right-aligned bits and the length of each symbol's code, and how many counts were changed so that no
+/// code is longer than 32 bits.
 fn limited_tree(histogram: &[u64; 256]) -> ([(u32, u32); SYMBOLS], usize) {
     if let Some(words) = tree(histogram) {
         return (words, 0);
@@ -147,7 +148,8 @@ fn limited_tree(histogram: &[u64; 256]) -> ([(u32, u32); SYMBOLS], usize) {
 
 /// Makes Huffman's code by the reference's tie rule; `None` if a code is longer than 32 bits.
 fn tree(counts: &[u64; 256]) -> Option<[(u32, u32); SYMBOLS]> {
-    // Leaves are numbered by their symbols, nodes from SYMBOLS on. parent[i] = (the node above, the bit on the way down)
+    // Leaves are numbered by their symbols, nodes from SYMBOLS on. parent[i] = (the node above, the bit on the way
+    // down)
     let mut parent = [(0usize, 0u32); 2 * SYMBOLS];
     let mut heap = BinaryHeap::with_capacity(SYMBOLS);
     heap.push(Reverse((1u64, END, END as usize)));
@@ -182,8 +184,8 @@ fn tree(counts: &[u64; 256]) -> Option<[(u32, u32); SYMBOLS]> {
     Some(words)
 }
 
-/// Returns the lengths of the best code in which none is longer than `most` bits, by symbol. Coins of denominations 2^-1 to
-/// 2^-most are packed in pairs, and a symbol's length is how many of its coins the cheapest packages use.
+/// Returns the lengths of the best code in which none is longer than `most` bits, by symbol. Coins of denominations
+/// 2^-1 to 2^-most are packed in pairs, and a symbol's length is how many of its coins the cheapest packages use.
 fn package_merge(histogram: &[u64; 256], most: u32) -> [u32; SYMBOLS] {
     let mut coins: Vec<(u64, Vec<Symbol>)> = vec![(1, vec![END])];
     coins.extend((0..256).filter(|&e| histogram[e] > 0).map(|e| (histogram[e], vec![e as Symbol + 1])));
@@ -202,8 +204,8 @@ fn package_merge(histogram: &[u64; 256], most: u32) -> [u32; SYMBOLS] {
     lengths
 }
 
-/// Makes the code of given lengths that counts upwards: short words first, then small exponents, the end of data last among
-/// its equals. So long words share their first bits, and there are few rows.
+/// Makes the code of given lengths that counts upwards: short words first, then small exponents, the end of data last
+/// among its equals. So long words share their first bits, and there are few rows.
 fn canonical(lengths: &[u32; SYMBOLS]) -> [(u32, u32); SYMBOLS] {
     let mut order: Vec<usize> = (0..SYMBOLS).filter(|&s| lengths[s] > 0).collect();
     order.sort_by_key(|&s| (lengths[s], s == END as usize, s));

@@ -3,8 +3,8 @@
 //! # The idea
 //!
 //! Reading one Huffman stream is a chain: the next code's place is known only when this one's length is. A processor
-//! can overlap some five such chains, so a thread decodes that many *runs* (stretches of whole blocks) together, each in
-//! a *lane*. A run starts where the file says that a block starts and then crosses all block borders in it without
+//! can overlap some five such chains, so a thread decodes that many *runs* (stretches of whole blocks) together, each
+//! in a *lane*. A run starts where the file says that a block starts and then crosses all block borders in it without
 //! stopping, because the stream itself restarts nowhere.
 //!
 //! ```text
@@ -20,9 +20,9 @@
 //! burst     up to 40 iterations
 //! ```
 //!
-//! - **Staged downwards.** Exponents grow downwards in memory: an entry's count and length are then in its low bytes, and
-//!   the whole entry is stored and shifted by unmasked, seven instructions for 3.7 weights. The merge reverses them at no
-//!   cost.
+//! - **Staged downwards.** Exponents grow downwards in memory: an entry's count and length are then in its low bytes,
+//!   and the whole entry is stored and shifted by unmasked, seven instructions for 3.7 weights. The merge reverses them
+//!   at no cost.
 //! - **Look-up by look-up through the lanes, not lane by lane.** Instructions that wait for a look-up wait in the
 //!   processor's scheduler, which holds about 100 of them (Skylake: 97). Lane by lane, two lanes' chains fill it.
 //! - **Merging while decoding.** Decoding is bound by instructions, merging by memory. One after the other their times
@@ -36,11 +36,11 @@
 //!
 //! # What keeps it in bounds
 //!
-//! Nothing inside a burst is tested against a border. Before a burst, `Lane::room` allows only as many iterations as fit
-//! even if each took the most input (5 · 11 + 32 bits and 7 spent ones, which is 11 whole bytes, and a load of 8) and
-//! gave the most output (5 · 6 + 1 exponents). Near an end the bursts become shorter, and the last weights are decoded
-//! one at a time by `finish`, which therefore knows the exact bit at which a run ended: it must be where the file says
-//! that the next run begins. Each iteration gives at least one exponent, so no input makes it loop.
+//! Nothing inside a burst is tested against a border. Before a burst, `Lane::room` allows only as many iterations as
+//! fit even if each took the most input (5 · 11 + 32 bits and 7 spent ones, which is 11 whole bytes, and a load of 8)
+//! and gave the most output (5 · 6 + 1 exponents). Near an end the bursts become shorter, and the last weights are
+//! decoded one at a time by `finish`, which therefore knows the exact bit at which a run ended: it must be where the
+//! file says that the next run begins. Each iteration gives at least one exponent, so no input makes it loop.
 
 use super::code::CodeTable;
 use super::table::{MOST_PER_LOOKUP, MultiTable, WINDOW};
@@ -107,8 +107,8 @@ const MOST_BYTES: usize = 11;
 const UNIT: usize = 32;
 /// Units that are merged in an iteration. On real models five lanes give 2.9 of them.
 const UNITS_PER_ITERATION: usize = 3;
-/// How far ahead of a merge its sign/mantissa bytes are prefetched: a burst's worth. The lanes are many short streams,
-/// too many for the hardware prefetcher.
+/// The bytes ahead of a merge at which sign/mantissa bytes are prefetched: a burst's worth. The lanes are many short
+/// streams, too many for the hardware prefetcher.
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 800;
 /// Bytes of a staging buffer: a burst's exponents, the rest of the previous one (less than two units), slack for the
@@ -161,8 +161,8 @@ impl Variant {
         }
     }
 
-    /// Returns the fastest one that this processor can run. The first generations with AVX-512 lower their clock for it,
-    /// and AVX2 was faster there; later ones also have VBMI (Intel since Ice Lake, AMD since Zen 4).
+    /// Returns the fastest one that this processor can run. The first generations with AVX-512 lower their clock for
+    /// it, and AVX2 was faster there; later ones also have VBMI (Intel since Ice Lake, AMD since Zen 4).
     pub fn best() -> Variant {
         #[cfg(target_arch = "x86_64")]
         let good = |v: Variant| v != Variant::Avx512 || is_x86_feature_detected!("avx512vbmi");
@@ -332,7 +332,8 @@ fn work<F: Feed, const L: usize>(
         } else {
             // A lane without work shadows a busy one and its exponents are dropped: no slower than if all had work.
             let source = std::array::from_fn(|i| if lanes[i].run.is_some() { i } else { first });
-            // SAFETY: all busy lanes have room for these iterations; a shadow reads what the lane that it shadows reads.
+            // SAFETY: all busy lanes have room for these iterations; a shadow reads what the lane that it shadows
+            // reads.
             unsafe { burst_lanes(source, &mut lanes, routines.burst_all, &mut pending, table, codes, iterations) }
         };
         if !ok && let Some((run, fault)) = locate_in(&lanes, codes) {
@@ -340,7 +341,8 @@ fn work<F: Feed, const L: usize>(
         }
         for (lane, pending) in lanes.iter_mut().zip(&mut pending) {
             if let Some(run) = lane.run {
-                // SAFETY: what was pending is in the run, and so is what is staged: no more than the run has weights left.
+                // SAFETY: what was pending is in the run, and so is what is staged: no more than the run has weights
+                // left.
                 unsafe {
                     (routines.merge)(pending);
                     *pending = flush(lane, &run, routines.streaming);
@@ -482,7 +484,7 @@ impl Pending {
     }
 }
 
-/// How a unit of weights is merged: `(s << 8 | s) & 0x807f | e << 7` on 16-bit lanes, which is [`join`].
+/// A way to merge a unit of weights: `(s << 8 | s) & 0x807f | e << 7` on 16-bit lanes, which is [`join`].
 trait Merge {
     /// Joins 32 exponents, the first at `exps` and the others below it, with 32 sign/mantissa bytes, and writes them.
     ///
@@ -521,8 +523,8 @@ unsafe fn merge_one_by_one(dst: *mut u16, exps: *const u8, sm: *const u8, n: usi
     }
 }
 
-/// What a burst keeps in registers for each of its lanes: the code's next bytes, the bits loaded from them with a
-/// sentinel after them, and the place below the last staged exponent.
+/// The state that a burst keeps in registers for each of its lanes: the code's next bytes, the bits loaded from them
+/// with a sentinel after them, and the place below the last staged exponent.
 struct Registers<const R: usize> {
     ip: [*const u8; R],
     bits: [u64; R],
@@ -570,8 +572,8 @@ unsafe fn burst_lanes<const R: usize>(
     ok
 }
 
-/// Runs `iterations` of five look-ups and a refill on each of R lanes, and as many merges as there are units for. Returns
-/// false if bits were met that begin no code.
+/// Runs `iterations` of five look-ups and a refill on each of R lanes, and as many merges as there are units for.
+/// Returns false if bits were met that begin no code.
 ///
 /// # Safety
 ///
@@ -653,8 +655,8 @@ unsafe fn be64(p: *const u8) -> u64 {
     u64::from_be(unsafe { p.cast::<u64>().read_unaligned() })
 }
 
-/// Finds the code that a window begins with, where it is too long for the table. Bits that begin none advance by one bit,
-/// so that a burst always ends; what it staged is never written out.
+/// Finds the code that a window begins with, where it is too long for the table. Bits that begin none advance by one
+/// bit, so that a burst always ends; what it staged is never written out.
 #[cold]
 #[inline(never)]
 fn long_code(codes: &CodeTable, window: u32) -> (u8, u32, bool) {
@@ -678,7 +680,8 @@ unsafe fn flush(lane: &mut Lane, run: &Run, streaming: bool) -> Pending {
     let mut pending = Pending::NONE;
     let mut taken = 0;
     if have >= head + UNIT {
-        // SAFETY: `have` exponents are staged from `first` downwards, and as many weights of the run are not yet written.
+        // SAFETY: `have` exponents are staged from `first` downwards, and as many weights of the run are not yet
+        // written.
         unsafe { merge_one_by_one(dst, first, sm, head) };
         let units = (have - head) / UNIT;
         pending =
@@ -718,7 +721,7 @@ unsafe fn finish<const L: usize>(
         merge_one_by_one(run.dst.add(lane.done), first, run.sign_mantissa.add(lane.done), staged);
     }
     let decoded = run.skip - lane.skip + dropped + lane.done + staged;
-    // SAFETY: the run has so many bytes of code.
+    // SAFETY: the run has `code_bytes` bytes of code.
     let code = unsafe { std::slice::from_raw_parts(run.code, run.code_bytes) };
     let mut at = lane.at;
     for weight in decoded..run.skip + run.count {
@@ -732,8 +735,8 @@ unsafe fn finish<const L: usize>(
     if at < run.end_bits.0 || at > run.end_bits.1 { Err(Fault::End { bit: at }) } else { Ok(()) }
 }
 
-/// Walks a run again from its start to find its first fault, if it has one: after a burst it is only known that some run
-/// does.
+/// Walks a run again from its start to find its first fault, if it has one: after a burst it is only known that some
+/// run does.
 #[cold]
 fn locate(run: &Run, codes: &CodeTable) -> Option<Fault> {
     // SAFETY: the feed keeps the run's pointers valid while a lane has the run.

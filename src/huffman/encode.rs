@@ -18,28 +18,28 @@
 //!           batch are placed; if p passed the border of a block, count the weights up to it (once per some 12,400 weights)
 //! ```
 //!
-//! - **No branch in placing.** The open word is stored every time, and so is the gap of the next chunk. A chunk's gap is
-//!   the first end of a code at or after its border: shifting the marks by 63 − p % 64 leaves those, and whatever an
+//! - **No branch in placing.** The open word is stored every time, and so is the gap of the next chunk. A chunk's gap
+//!   is the first end of a code at or after its border: shifting the marks by 63 − p % 64 leaves those, and whatever an
 //!   earlier step stored there (its length bits, shifted) is overwritten by the step that reaches the border.
 //! - **Making and placing side by side.** Making waits for vector units, placing for its own last result. One after the
 //!   other their times add up; in one loop, on different batches, the processor works at both at once.
 //! - **Steps of sixteen** where codes are short enough that hardly any sixteen of them exceed 58 bits, else of eight.
-//! - **Portable steps** come from a table of pairs of exponents, joined by shifts. So do all others where too many weights
-//!   are outside the small tables below.
-//! - **AVX-512 steps**: byte permutations look up lengths and codes of 63 exponents for 64 weights at once. Pairs are joined in
-//!   16 bits by a variable shift. After that the first of two fields is above the second, and a rotation of both halves
-//!   brings them together: fours in 32 bits, eights in 64. Sixteen are two registers' eights, shifted and ORed. Codes and
-//!   marks alike.
-//! - **AVX2 steps**: byte shuffles look up fifteen exponents, which are nearly all that occur, for 32 weights at once. There
-//!   is no variable shift of 16 bits, so pairs are joined by a multiplication by two to the power of a length, which is
-//!   looked up too; the rest is variable shifts.
+//! - **Portable steps** come from a table of pairs of exponents, joined by shifts. So do all others where too many
+//!   weights are outside the small tables below.
+//! - **AVX-512 steps**: byte permutations look up lengths and codes of 63 exponents for 64 weights at once. Pairs are
+//!   joined in 16 bits by a variable shift. After that the first of two fields is above the second, and a rotation of
+//!   both halves brings them together: fours in 32 bits, eights in 64. Sixteen are two registers' eights, shifted and
+//!   ORed. Codes and marks alike.
+//! - **AVX2 steps**: byte shuffles look up fifteen exponents, which are nearly all that occur, for 32 weights at once.
+//!   There is no variable shift of 16 bits, so pairs are joined by a multiplication by two to the power of a length,
+//!   which is looked up too; the rest is variable shifts.
 //!
 //! # Stretches
 //!
-//! A group is encoded in any number of stretches, in any order, by any number of threads: the histograms of the stretches
-//! give the bit at which each begins. [`Encoder::stretch`] leaves the bits before that in the first byte 0, so the bytes
-//! that two stretches share are joined by OR. A chunk's gap and a block's position belong to the stretch in which a code
-//! *ends* at or after its border; so the first of them, at bit 0, belong to no stretch and are 0.
+//! A group is encoded in any number of stretches, in any order, by any number of threads: the histograms of the
+//! stretches give the bit at which each begins. [`Encoder::stretch`] leaves the bits before that in the first byte 0,
+//! so the bytes that two stretches share are joined by OR. A chunk's gap and a block's position belong to the stretch
+//! in which a code *ends* at or after its border; so the first of them, at bit 0, belong to no stretch and are 0.
 //!
 //! The weights need not be those of the histogram: they may be in a file that is changed meanwhile. A weight without a
 //! code is an error, and buffers have room for 32 bits a weight.
@@ -65,8 +65,8 @@ const STEP_BITS: u64 = 58;
 /// Bits of a chunk, the unit in which code words are placed.
 const CHUNK_BITS: u64 = super::CHUNK_BITS as u64;
 
-/// The length in a vector variant's table that stands for no code, or one of more than 15 bits: any sum with it is too long
-/// for a step.
+/// The length in a vector variant's table that stands for no code, or one of more than 15 bits: any sum with it is too
+/// long for a step.
 #[cfg(target_arch = "x86_64")]
 const NO_LENGTH: u8 = 100;
 
@@ -184,8 +184,8 @@ pub struct Encoder {
     /// The table of the AVX2 variant, if its sixteen entries hold nearly all weights.
     #[cfg(target_arch = "x86_64")]
     narrow: Option<avx2::NarrowTable>,
-    /// The step of each pair, by first exponent | second · 256; a length of 63 where one of the two has no code, or both are
-    /// too long. Empty where the other tables suffice.
+    /// The step of each pair, by first exponent | second · 256; a length of 63 where one of the two has no code, or
+    /// both are too long. Empty where the other tables suffice.
     pairs: Vec<Step>,
 }
 
@@ -231,23 +231,23 @@ impl Stretch {
         self.end_bit
     }
 
-    /// Returns the bytes that hold the codes, after their offset in the stream. The first and the last byte may have zeros
-    /// where another stretch has bits.
+    /// Returns the bytes that hold the codes, after their offset in the stream. The first and the last byte may have
+    /// zeros where another stretch has bits.
     pub fn code(&self) -> (u64, &[u8]) {
         let (from, to) = (self.start_bit / 8, self.end_bit.div_ceil(8));
         let origin = self.start_bit / CHUNK_BITS * CHUNK_BYTES as u64;
         (from, &self.code[(from - origin) as usize..(to - origin) as usize])
     }
 
-    /// Returns the gaps that this stretch knows, a byte each, after the number of the first one's chunk: of the chunks whose
-    /// border is after the start and not after the end.
+    /// Returns the gaps that this stretch knows, a byte each, after the number of the first one's chunk: of the chunks
+    /// whose border is after the start and not after the end.
     pub fn gaps(&self) -> (u64, &[u8]) {
         let (from, to) = (self.start_bit / CHUNK_BITS, self.end_bit / CHUNK_BITS);
         (from + 1, &self.gaps[1..(to - from) as usize + 1])
     }
 
-    /// Returns, for each block border after the start and not after the end, the first weight of the stretch that starts at
-    /// or after it; the number of weights where that is the next stretch's first.
+    /// Returns, for each block border after the start and not after the end, the first weight of the stretch that
+    /// starts at or after it; the number of weights where that is the next stretch's first.
     pub fn positions(&self) -> &[u32] {
         &self.positions
     }
@@ -261,8 +261,8 @@ pub struct NoCode {
 }
 
 impl Encoder {
-    /// Makes the tables for a code. `histogram` is that of the weights; it only decides which tables are used, and how many
-    /// weights a step takes.
+    /// Makes the tables for a code. `histogram` is that of the weights; it only decides which tables are used, and how
+    /// many weights a step takes.
     ///
     /// # Errors
     ///
@@ -300,8 +300,8 @@ impl Encoder {
         })
     }
 
-    /// Encodes weights (bf16 bits) whose codes begin at bit `start_bit` of the group's stream. Their sign/mantissa bytes go to
-    /// `signs`, everything else to `out`.
+    /// Encodes weights (bf16 bits) whose codes begin at bit `start_bit` of the group's stream. Their sign/mantissa
+    /// bytes go to `signs`, everything else to `out`.
     ///
     /// # Errors
     ///
@@ -309,8 +309,8 @@ impl Encoder {
     ///
     /// # Panics
     ///
-    /// If `signs` is not as long as `weights`, `out` has no room for them ([`Stretch::reserve`]), or there are 2^28 weights or
-    /// more.
+    /// If `signs` is not as long as `weights`, `out` has no room for them ([`Stretch::reserve`]), or there are 2^28
+    /// weights or more.
     pub fn stretch(&self, weights: &[u16], start_bit: u64, signs: &mut [u8], out: &mut Stretch) -> Result<(), NoCode> {
         assert_eq!(weights.len(), signs.len());
         // SAFETY: `signs` has a byte for each weight.
@@ -333,8 +333,8 @@ impl Encoder {
         assert!(weights.len() < 1 << 28 && out.holds(weights.len()));
         out.positions.clear();
         out.start_bit = start_bit;
-        // SAFETY: `out` has room for 32 bits a weight, as asserted, and `signs` for a byte a weight; `new` asserted that the
-        // processor has what the variant needs.
+        // SAFETY: `out` has room for 32 bits a weight, as asserted, and `signs` for a byte a weight; `new` asserted
+        // that the processor has what the variant needs.
         let placed = unsafe {
             #[cfg(not(target_arch = "x86_64"))]
             let _ = streaming;
@@ -372,8 +372,8 @@ impl Encoder {
         // The next block border, from the origin.
         let mut border = (out.start_bit / BLOCK_BITS as u64 + 1) * BLOCK_BITS as u64 - origin;
         let (batches, rest) = weights.as_chunks::<BATCH>();
-        // SAFETY: batch `number` has BATCH bytes in `signs`, and each step takes no more bits than the codes of its weights,
-        // for which `out` has room.
+        // SAFETY: batch `number` has BATCH bytes in `signs`, and each step takes no more bits than the codes of its
+        // weights, for which `out` has room.
         unsafe {
             let mut maker = M::new(self);
             let mut steps = [
@@ -459,8 +459,8 @@ impl Encoder {
         Ok(())
     }
 
-    /// Finds the first weights after the block borders that codes from bit `at` to `end` passed; `first` is the number of
-    /// the first of those weights.
+    /// Finds the first weights after the block borders that codes from bit `at` to `end` passed; `first` is the number
+    /// of the first of those weights.
     #[cold]
     #[inline(never)]
     fn borders(&self, border: &mut u64, at: u64, end: u64, weights: &[u16], first: usize, positions: &mut Vec<u32>) {

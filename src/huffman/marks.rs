@@ -23,11 +23,11 @@
 //! - **A point for each mark.** Of the rounds that begin with as many whole hundreds-and-four as marks before them, the
 //!   last one's point remains, and in that round is the next mark. Nothing has to be searched or compared to find it.
 //! - **Bits are counted downwards**, because then what a look-up adds to weights and bits moves the window too: the low
-//!   byte of `here` in a round is by how much `word` is to be shifted, the one above it is the window's size, and the two
-//!   are the operand of the instruction `bextr`. A look-up is that and an addition from memory, some six cycles one after
-//!   the other; eight runs fill them.
-//! - **A long code stops its run**, and what its window adds is a bit at the top, so that one test for all look-ups of a
-//!   round suffices.
+//!   byte of `here` in a round is by how much `word` is to be shifted, the one above it is the window's size, and the
+//!   two are the operand of the instruction `bextr`. A look-up is that and an addition from memory, some six cycles one
+//!   after the other; eight runs fill them.
+//! - **A long code stops its run**, and what its window adds is a bit at the top, so that one test for all look-ups of
+//!   a round suffices.
 //! - **Marks are looked at three at a time**, look-up by look-up through the three as through the runs, for the same
 //!   reason.
 //!
@@ -39,8 +39,8 @@
 //! # What keeps it in bounds
 //!
 //! A burst takes only as many rounds as stay in the code even if each took the most: 48 bits in look-ups, 32 in a long
-//! code, a load of 8 bytes. The last bytes of a stream are walked code by code. Bits that begin no code stop a run, which
-//! then continues code by code until it meets them: only what is before its end can fail.
+//! code, a load of 8 bytes. The last bytes of a stream are walked code by code. Bits that begin no code stop a run,
+//! which then continues code by code until it meets them: only what is before its end can fail.
 
 use super::code::CodeTable;
 use super::table::{first_symbols, whole_codes};
@@ -75,7 +75,7 @@ const _: () = assert!(
 const ONE: u32 = 1 << 16;
 /// The bits in the point at a burst's start.
 const BITS: u32 = (1 << 14) - 1;
-/// What the window of a long code adds: a bit that nothing else reaches, even if all look-ups of a round add it.
+/// The addition of a long code's window: a bit that nothing else reaches, even if all look-ups of a round add it.
 const LONG: u32 = 1 << 29;
 // A burst's bits and weights fit a point, and no round has two marks.
 const _: () = assert!(ROUNDS * ROUND_BYTES * 8 + 8 < BITS as usize && ROUND_WEIGHTS < WEIGHTS_PER_MARK as usize);
@@ -83,22 +83,23 @@ const _: () = assert!(
     (ROUNDS * ROUND_WEIGHTS + WEIGHTS_PER_MARK as usize) * (ONE as usize) < LONG as usize && LOOKUPS_PER_ROUND < 8
 );
 
-/// Marks that are looked at together. With an even number the compiler uses vectors, which is slower because look-ups do
-/// not vectorise.
+/// Marks that are looked at together. With an even number the compiler uses vectors, which is slower because look-ups
+/// do not vectorise.
 const TOGETHER: usize = 3;
 /// Slots for points of a burst: as many as any point below [`LONG`] needs, and whole threes.
 const SLOTS: usize = 84;
 const _: () = assert!(slot(LONG - 1) < SLOTS && SLOTS.is_multiple_of(TOGETHER));
 
-/// Returns the marks before a point: its weights by [`WEIGHTS_PER_MARK`]. The factor is too large by less than one part in
-/// 2^30; no point has enough weights for that to matter.
+/// Returns the marks before a point: its weights by [`WEIGHTS_PER_MARK`]. The factor is too large by less than one part
+/// in 2^30; no point has enough weights for that to matter.
 #[inline(always)]
 const fn slot(point: u32) -> usize {
     const FACTOR: u64 = (1 << 53) / (WEIGHTS_PER_MARK * ONE as u64) + 1;
     ((point as u64 * FACTOR) >> 53) as usize
 }
 
-/// What a round adds to the lowest three bits of a point, so that its low byte is by how much a word is to be shifted.
+/// The addition of a round to the lowest three bits of a point, so that its low byte is by how much a word is to be
+/// shifted.
 const SHIFTED: u32 = MARK_WINDOW << 8 | (57 - MARK_WINDOW);
 
 /// Returns the bits since the burst's start.
@@ -107,7 +108,8 @@ fn bits(point: u32) -> u32 {
     !point & BITS
 }
 
-/// Cuts the window out of a word at the place that a round has reached: below [`WINDOWS`]. `BEXTR`: the processor has BMI1.
+/// Cuts the window out of a word at the place that a round has reached: below [`WINDOWS`]. `BEXTR`: the processor has
+/// BMI1.
 #[inline(always)]
 fn cut<const BEXTR: bool>(word: u64, here: u32) -> usize {
     #[cfg(target_arch = "x86_64")]
@@ -143,11 +145,11 @@ pub struct BlockRun<'a> {
 pub trait Visitor {
     /// Takes a mark: the code of weight `number * WEIGHTS_PER_MARK` begins at this bit of the stream.
     fn mark(&mut self, number: u64, bit: u64);
-    /// Takes a border: `weight` weights begin before a block, and the first one in it at bit `gap` of it. Returns whether
-    /// that agrees with what is recorded.
+    /// Takes a border: `weight` weights begin before a block, and the first one in it at bit `gap` of it. Returns
+    /// whether that agrees with what is recorded.
     fn border(&mut self, block: usize, weight: u64, gap: usize) -> bool;
-    /// Takes the end: the last weight begins in this block, and its code ends at this bit of the stream. Returns whether
-    /// that agrees with what is recorded.
+    /// Takes the end: the last weight begins in this block, and its code ends at this bit of the stream. Returns
+    /// whether that agrees with what is recorded.
     fn end(&mut self, block: usize, bit: u64) -> bool;
 }
 
@@ -161,10 +163,10 @@ pub struct Marker<'a> {
 /// The whole codes that each window begins with.
 #[derive(Clone, Copy)]
 struct MarkTables {
-    /// What the window's codes add to a point, or [`LONG`] if the first code is longer, or none begins so.
+    /// The addition of the window's codes to a point, or [`LONG`] if the first code is longer, or none begins so.
     many: [u32; WINDOWS],
-    /// The bit at which each of the window's codes begins, four bits each, the first one lowest; the place after the last
-    /// whole code counts.
+    /// The bit at which each of the window's codes begins, four bits each, the first one lowest; the place after the
+    /// last whole code counts.
     places: [u64; WINDOWS],
 }
 
@@ -196,8 +198,8 @@ impl<'a> Marker<'a> {
         Ok(Marker { codes, tables })
     }
 
-    /// Walks runs side by side; those of no blocks are left out. Returns whether nothing is wrong: all bits are codes, and
-    /// the visitor agrees.
+    /// Walks runs side by side; those of no blocks are left out. Returns whether nothing is wrong: all bits are codes,
+    /// and the visitor agrees.
     pub fn walk<S: Visitor>(&self, runs: [BlockRun; RUNS], visitor: &mut S) -> bool {
         /// # Safety
         ///
@@ -249,8 +251,8 @@ impl<'a> Marker<'a> {
         }
     }
 
-    /// Walks `rounds` rounds of all runs, each from a point in the byte at its address. Returns the points at which they
-    /// end, and which runs met bits that begin no code.
+    /// Walks `rounds` rounds of all runs, each from a point in the byte at its address. Returns the points at which
+    /// they end, and which runs met bits that begin no code.
     ///
     /// # Safety
     ///
@@ -270,7 +272,8 @@ impl<'a> Marker<'a> {
             let (mut words, mut steps) = ([0; RUNS], [0; RUNS]);
             for l in 0..RUNS {
                 debug_assert!(here[l] < LONG);
-                // SAFETY: the weights of `ROUNDS` rounds leave a point below `LONG`, and there are slots for all such points.
+                // SAFETY: the weights of `ROUNDS` rounds leave a point below `LONG`, and there are slots for all such
+                // points.
                 unsafe { *points[l].get_unchecked_mut(slot(here[l])) = here[l] };
                 // SAFETY: a round advances by at most ROUND_BYTES, so 8 bytes can be read at the point.
                 words[l] = unsafe { load(starts[l], here[l]) };
@@ -365,8 +368,8 @@ impl<'a> Marker<'a> {
         true
     }
 
-    /// Returns the bits at which marks begin, from the last points before them. `first` is the number of the first of these
-    /// marks in the burst.
+    /// Returns the bits at which marks begin, from the last points before them. `first` is the number of the first of
+    /// these marks in the burst.
     ///
     /// # Safety
     ///
@@ -503,7 +506,8 @@ impl<'a> RunWalk<'a> {
         visitor.border(self.block, weight, gap)
     }
 
-    /// Returns the point from which a burst starts. It counts weights so that whole hundreds-and-four of them end with marks.
+    /// Returns the point from which a burst starts. It counts weights so that whole hundreds-and-four of them end with
+    /// marks.
     fn point(&self) -> u32 {
         let ahead = WEIGHTS_PER_MARK - 1 - (self.mark * WEIGHTS_PER_MARK - self.weight);
         ahead as u32 * ONE + BITS - (self.at as u32 & 7)

@@ -1,5 +1,5 @@
-//! The coders: exponents to bits and back. This module knows codes and bit streams; it knows neither files nor tensors nor
-//! threads.
+//! The coders: exponents to bits and back. This module knows codes and bit streams; it knows neither files nor tensors
+//! nor threads.
 //!
 //! - [`code`]: a prefix code over exponents, as a checked table;
 //! - [`rows`]: the look-up rows that a DF11 file stores, read into such a table, and written;

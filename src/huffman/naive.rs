@@ -5,8 +5,8 @@ use super::code::CodeTable;
 use super::join;
 use std::collections::HashMap;
 
-/// Decodes `sign_mantissa.len()` weights (bf16 bits) from bit `start` of `code`. Returns the weights and the bit after the
-/// last code, or the number of weights that could be decoded.
+/// Decodes `sign_mantissa.len()` weights (bf16 bits) from bit `start` of `code`. Returns the weights and the bit after
+/// the last code, or the number of weights that could be decoded.
 pub fn decode(codes: &CodeTable, code: &[u8], start: usize, sign_mantissa: &[u8]) -> Result<(Vec<u16>, usize), usize> {
     let words: HashMap<(u32, u8), u8> =
         codes.codes().iter().map(|c| ((c.bits >> (32 - c.len as u32), c.len), c.symbol)).collect();

@@ -10,10 +10,10 @@
 //! # Why they are not used as they are
 //!
 //! The reference's writer sets only the *first* slot of each run and repeats the slot before in all others, also across
-//! the border of two rows. The slots of the end-of-data code, which is in no row, thereby hold leftovers: another code's
-//! exponent (in row 0 even *before* that code's own slots) or a pointer, even one to its own row. Valid data never gets
-//! there, but the bits after the last weight may, and a table of another shape that is filled by copying slots decodes
-//! wrongly. So the true code words are recovered here first:
+//! the border of two rows. The slots of the end-of-data code, which is in no row, thereby hold leftovers: another
+//! code's exponent (in row 0 even *before* that code's own slots) or a pointer, even one to its own row. Valid data
+//! never gets there, but the bits after the last weight may, and a table of another shape that is filled by copying
+//! slots decodes wrongly. So the true code words are recovered here first:
 //!
 //! - rows are visited in their order, and a row belongs to the first pointer that leads to it, because parents are
 //!   written before their children and repeats come after what they repeat. Any later pointer to it is a leftover;
@@ -142,9 +142,9 @@ pub fn count(words: impl Iterator<Item = Code>) -> usize {
     prefixes(words).len()
 }
 
-/// Writes `luts` (all rows, row-major, the row of lengths last) as the reference does: each code and each pointer in the
-/// first slot of its run, every other slot a repetition of the one before, across rows too. The end of data is in no row.
-/// `words` are one for each exponent that occurs.
+/// Writes `luts` (all rows, row-major, the row of lengths last) as the reference does: each code and each pointer in
+/// the first slot of its run, every other slot a repetition of the one before, across rows too. The end of data is in
+/// no row. `words` are one for each exponent that occurs.
 ///
 /// At the start the reference has nothing to repeat: if no code and no pointer begins at slot 0 of row 0 (one exponent,
 /// most weights of two, ternary weights) it fails. Here the smallest entry of the row stands in, which is as good: no

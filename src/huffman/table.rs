@@ -16,8 +16,9 @@ pub const MOST_PER_LOOKUP: usize = 6;
 ///             1st      2nd      3rd      4th      5th      6th      how many bits consumed
 /// ```
 ///
-/// Exponents are stored from the top down, so that the decoder, whose staging buffer grows downwards, can store an entry
-/// as it is and shift by it as it is. Entry 0 means that the first code is longer than the window, or that there is none.
+/// Exponents are stored from the top down, so that the decoder, whose staging buffer grows downwards, can store an
+/// entry as it is and shift by it as it is. Entry 0 means that the first code is longer than the window, or that there
+/// is none.
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct MultiTable {
@@ -43,8 +44,8 @@ impl MultiTable {
     }
 }
 
-/// Returns, for each window of as many bits as `SIZE` has numbers for, the first exponent and its code's length; length 0
-/// where the code is longer.
+/// Returns, for each window of as many bits as `SIZE` has numbers for, the first exponent and its code's length; length
+/// 0 where the code is longer.
 pub(crate) fn first_symbols<const SIZE: usize>(codes: &CodeTable) -> [(u8, u8); SIZE] {
     const { assert!(SIZE.is_power_of_two() && SIZE < 1 << 32) };
     let window = SIZE.ilog2();

@@ -19,8 +19,8 @@ use super::{BLOCK_BITS, BLOCK_BYTES, CHUNK_BITS, CHUNK_BYTES, CHUNKS_PER_BLOCK, 
 
 /// Chunks that are walked side by side.
 const CHUNKS_AT_ONCE: usize = 4;
-/// Look-ups in every chunk before each is finished by itself: in real models most chunks are then within a window of their
-/// ends.
+/// Look-ups in every chunk before each is finished by itself: in real models most chunks are then within a window of
+/// their ends.
 const LOOKUPS_PER_CHUNK: usize = 6;
 /// The last bit of a chunk at which a window that begins there ends with the chunk.
 const LAST_WHOLE: u32 = CHUNK_BITS as u32 - WINDOW;
@@ -102,14 +102,14 @@ impl<'a> Walker<'a> {
         Walker { first, many, codes }
     }
 
-    /// Walks the codes that start in a block, from its first gap. Returns the bit of the next block's first code, counted
-    /// from that block's start (for a last block: the last code's end, which has no meaning there).
+    /// Walks the codes that start in a block, from its first gap. Returns the bit of the next block's first code,
+    /// counted from that block's start (for a last block: the last code's end, which has no meaning there).
     pub fn block(&self, block: &Block) -> Result<usize, Mismatch> {
         self.by_chunks(block).map_or_else(|| self.step_by_step(block), Ok)
     }
 
-    /// Returns what [`Self::step_by_step`] returns, if this block is not the last, 8 bytes of codes follow it, and nothing
-    /// is wrong; `None` otherwise.
+    /// Returns what [`Self::step_by_step`] returns, if this block is not the last, 8 bytes of codes follow it, and
+    /// nothing is wrong; `None` otherwise.
     pub fn by_chunks(&self, block: &Block) -> Option<usize> {
         if block.last || block.stream_bits < BLOCK_BITS + CHUNK_BITS {
             return None;
@@ -124,8 +124,8 @@ impl<'a> Walker<'a> {
         {
             let word = |i: usize| u64::from_be_bytes(std::array::from_fn(|k| code[i * CHUNK_BYTES + k]));
             let words: [u64; CHUNKS_AT_ONCE + 1] = std::array::from_fn(word);
-            // The bits of each chunk from where its walk is, and what it has walked: codes above, bits in the lowest byte, of
-            // both at most the 64 of a chunk.
+            // The bits of each chunk from where its walk is, and what it has walked: codes above, bits in the lowest
+            // byte, of both at most the 64 of a chunk.
             let mut bits: [u64; CHUNKS_AT_ONCE] = std::array::from_fn(|l| words[l] << gaps[l]);
             let mut walked: [u32; CHUNKS_AT_ONCE] = std::array::from_fn(|l| gaps[l] as u32);
             for _ in 0..LOOKUPS_PER_CHUNK {
@@ -149,8 +149,8 @@ impl<'a> Walker<'a> {
         (weights as usize == block.weights).then_some(carry as usize)
     }
 
-    /// Walks the codes that start in a chunk from its bit `at`. Returns how many there are, and the bit of the next chunk
-    /// at which the last one ends.
+    /// Walks the codes that start in a chunk from its bit `at`. Returns how many there are, and the bit of the next
+    /// chunk at which the last one ends.
     #[inline(always)]
     fn finish(&self, word: u64, next: u64, mut at: u32) -> Option<(u32, u32)> {
         let all = (word as u128) << 64 | next as u128;
@@ -188,8 +188,8 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// As [`Self::block`], one code at a time. It finds what is wrong, and tests compare the other way with it: it is never
-    /// made faster.
+    /// As [`Self::block`], one code at a time. It finds what is wrong, and tests compare the other way with it: it is
+    /// never made faster.
     pub fn step_by_step(&self, block: &Block) -> Result<usize, Mismatch> {
         let gap = |chunk: usize| {
             let bit = chunk * 5;

@@ -77,7 +77,7 @@ fn uploading() {
     let mut memory = vec![0u8; 1 << 20];
     for read in [false, true] {
         let model = crate::support::files::open(&path, read).unwrap();
-        let layout = image::Layout::of(model.group(0).unwrap()).unwrap();
+        let layout = image::ImageLayout::of(model.group(0).unwrap()).unwrap();
         let at = engine.alloc(layout.image_bytes);
         for staged in [false, true] {
             // SAFETY: model and memory live until the stream was waited for.

@@ -29,7 +29,7 @@ fn count(model: &Model, group: usize, name: &str) -> [f64; 4] {
     emulator.control("sms", "1");
     let engine = emulator.engine(0);
     let (device, stream) = (emulator.open(0), engine.stream());
-    let layout = image::Layout::of(model.group(group).unwrap()).unwrap();
+    let layout = image::ImageLayout::of(model.group(group).unwrap()).unwrap();
     let (at, dst) = (engine.alloc(layout.image_bytes), engine.alloc(2 * layout.weights));
     // SAFETY: memory and model outlive the stream's work, which is waited for.
     unsafe {
@@ -70,7 +70,7 @@ fn a_layer_like_a_language_models_stays_within_the_bounds() {
     let model = Model::from_bytes(file, &OpenOptions::default()).unwrap();
     assert_bounds(&model, 0, "4 M weights");
     // What an engine keeps on the device: README.md promises at most 10.9 bits a weight.
-    let layout = image::Layout::of(model.group(0).unwrap()).unwrap();
+    let layout = image::ImageLayout::of(model.group(0).unwrap()).unwrap();
     let bits = 8.0 * layout.image_bytes as f64 / layout.weights as f64;
     assert!(bits <= 10.9, "an image of {bits:.3} bits a weight");
 }

@@ -7,7 +7,7 @@
 use crate::support;
 
 use cudarc::driver::CudaContext;
-use df11::internals::cuda::{Device, DeviceOptions, image::Layout};
+use df11::internals::cuda::{Device, DeviceOptions, image::ImageLayout};
 use df11::{DecodeOptions, Model, OpenOptions};
 use half::bf16;
 use std::process::Command;
@@ -45,7 +45,7 @@ fn as_an_engine() {
     assert_eq!(device.info().libcuda, "libcuda.so.1");
     let model = Model::open(golden::model("sharded"), &OpenOptions::default()).unwrap();
     for group in model.groups() {
-        let layout = Layout::of(group).unwrap();
+        let layout = ImageLayout::of(group).unwrap();
         let mut image = copies.alloc_zeros::<u8>(layout.image_bytes as usize).unwrap();
         let address = {
             use cudarc::driver::DevicePtrMut;

@@ -192,7 +192,7 @@ fn images_of_the_host_are_bound_and_moved() {
     let (device, stream) = (emulator.open(0), engine.stream());
     let model = open("sharded");
     for group in 0..model.groups().len() {
-        let layout = image::Layout::of(model.group(group).unwrap()).unwrap();
+        let layout = image::ImageLayout::of(model.group(group).unwrap()).unwrap();
         let mut bytes = vec![0; layout.image_bytes as usize];
         model.group(group).unwrap().write_image(&mut bytes, 1).unwrap();
         let want = want(&model, group);
@@ -238,7 +238,7 @@ fn every_way_to_upload_makes_the_same_image() {
         for read in [false, true] {
             let model = crate::support::files::open(golden::model(name), read).unwrap();
             for group in 0..model.groups().len() {
-                let layout = image::Layout::of(model.group(group).unwrap()).unwrap();
+                let layout = image::ImageLayout::of(model.group(group).unwrap()).unwrap();
                 let mut image = vec![0; layout.image_bytes as usize];
                 model.group(group).unwrap().write_image(&mut image, 1).unwrap();
                 for way in 0..4 {
@@ -386,7 +386,7 @@ fn captures_of_others_are_not_disturbed() {
     let engine = emulator.engine(0);
     let (stream, other) = (engine.stream(), engine.stream());
     let model = open("tiny");
-    let bytes = image::Layout::of(model.group(0).unwrap()).unwrap().image_bytes;
+    let bytes = image::ImageLayout::of(model.group(0).unwrap()).unwrap().image_bytes;
     let memory = engine.alloc(bytes);
     engine.begin_capture(stream, 0);
     std::thread::scope(|scope| {
@@ -536,7 +536,7 @@ fn changed(name: &str, change: impl Fn(&str, &mut Vec<u8>)) -> Model {
     Model::from_bytes(files::file(&stored), &OpenOptions::default()).unwrap()
 }
 
-/// Gaps and codes that lie: the status says so, and nothing outside image and destination is touched.
+/// Wrong gaps and codes: the status reports them, and nothing outside image and destination is accessed.
 #[test]
 fn lies_of_the_file_reach_the_status() {
     let emulator = Emulator::new();
@@ -600,7 +600,7 @@ fn damaged_images_cause_no_stray_access() {
             if n == 0 || n > 100_000 {
                 continue;
             }
-            let layout = image::Layout::of(model.group(group).unwrap()).unwrap();
+            let layout = image::ImageLayout::of(model.group(group).unwrap()).unwrap();
             let mut good = vec![0; layout.image_bytes as usize];
             model.group(group).unwrap().write_image(&mut good, 1).unwrap();
             for round in 0..12 {

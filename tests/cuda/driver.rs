@@ -250,7 +250,7 @@ fn a_call_takes_the_host_less_than_five_microseconds() {
     let device = Device::open(0, &options(&small_library(folder.path(), "idle.so", IDLE))).unwrap();
     let model = df11::Model::open(support::golden::model("block"), &Default::default()).unwrap();
     let group = (0..model.groups().len()).max_by_key(|&g| model.group(g).unwrap().tensors().len()).unwrap();
-    let layout = df11::internals::cuda::image::Layout::of(model.group(group).unwrap()).unwrap();
+    let layout = df11::internals::cuda::image::ImageLayout::of(model.group(group).unwrap()).unwrap();
     // SAFETY: this driver touches no memory.
     let resident = unsafe { device.bind(model.group(group).unwrap(), 1 << 20, layout.image_bytes) }.unwrap();
     let (stream, dst, whole) = (df11::cuda::Stream::from_raw(std::ptr::without_provenance_mut(64)), 1 << 40, u64::MAX);

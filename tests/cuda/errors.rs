@@ -4,7 +4,7 @@
 use crate::support;
 
 use df11::cuda::{self, Device, Resident, Staging, Stream};
-use df11::internals::cuda::image::{Head, Layout};
+use df11::internals::cuda::image::{Head, ImageLayout};
 use df11::{Error, Model, Status};
 use std::collections::BTreeMap;
 use support::engine::{self, Emulator, Engine};
@@ -19,7 +19,7 @@ fn every_wrong_argument_is_refused_before_anything_is_called() {
     let emulator = Emulator::new();
     let engine = emulator.engine(0);
     let (device, stream, model) = (emulator.open(0), engine.stream(), tiny(false));
-    let layout = Layout::of(model.group(0).unwrap()).unwrap();
+    let layout = ImageLayout::of(model.group(0).unwrap()).unwrap();
     let (n, bytes) = (layout.weights, layout.image_bytes);
     let (image, dst) = (engine.alloc(bytes + 256), engine.alloc(2 * n + 4096));
     // SAFETY: what is refused touches nothing; the rest lives until the stream was waited for.
@@ -138,7 +138,7 @@ fn live(emulator: &Emulator) -> BTreeMap<&'static str, u64> {
 }
 
 /// Runs a scenario with each call of each entry point failing, each with several codes: the status says so with the
-/// code, nothing stays behind, and the next try succeeds.
+/// code, nothing is leaked, and the next try succeeds.
 fn inject(
     emulator: &Emulator,
     what: &str,
@@ -213,7 +213,7 @@ fn with_bench(read: bool, work: impl FnOnce(&Bench, &Device, &Model)) {
     let emulator = Emulator::new();
     let engine = emulator.engine(0);
     let (device, model, stream) = (emulator.open(0), tiny(read), engine.stream());
-    let layout = Layout::of(model.group(0).unwrap()).unwrap();
+    let layout = ImageLayout::of(model.group(0).unwrap()).unwrap();
     let bench = Bench {
         emulator: &emulator,
         engine: &engine,

@@ -12,7 +12,7 @@ use df11::internals::capi::decompress::{
 use df11::internals::capi::device::{df11_device, df11_device_free, df11_device_open, df11_device_options};
 use df11::internals::capi::model::{df11_model, df11_model_free, df11_model_open};
 use df11::internals::capi::resident::{df11_device_bind, df11_resident, df11_resident_free};
-use df11::internals::cuda::{self, Resident, image::Layout};
+use df11::internals::cuda::{self, Resident, image::ImageLayout};
 use df11::{Model, OpenOptions};
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -50,7 +50,7 @@ fn a_decode_allocates_nothing_and_only_launches() {
     let engine = emulator.engine(0);
     let (device, stream) = (emulator.open(0), engine.stream());
     let model = Model::open(golden::model("sharded"), &OpenOptions::default()).unwrap();
-    let layout = Layout::of(model.group(0).unwrap()).unwrap();
+    let layout = ImageLayout::of(model.group(0).unwrap()).unwrap();
     let (image, dst) = (engine.alloc(layout.image_bytes), engine.alloc(2 * layout.weights + 1024));
     // SAFETY: all memory outlives the stream's work.
     let resident = unsafe { device.upload(model.group(0).unwrap(), image, layout.image_bytes, stream, None) }.unwrap();

@@ -5,7 +5,7 @@
 
 use crate::support;
 
-use df11::internals::cuda::image::{self, Head, Layout};
+use df11::internals::cuda::image::{self, Head, ImageLayout};
 use df11::internals::huffman::naive;
 use df11::{Error, Group, Model, OpenOptions, Status};
 use support::encoder::{self, Codes, Encoded, Word};
@@ -17,7 +17,7 @@ const CANARY: u8 = 0xa7;
 
 /// Writes the image of a group at once, with guards around it.
 fn write(model: &Model, group: usize, threads: usize) -> Result<Vec<u8>, Error> {
-    let bytes = Layout::of(model.group(group).unwrap())?.image_bytes as usize;
+    let bytes = ImageLayout::of(model.group(group).unwrap())?.image_bytes as usize;
     let mut memory = vec![CANARY; bytes + 100];
     let result = model.group(group).unwrap().write_image(&mut memory[50..], threads);
     assert!(memory[..50].iter().chain(&memory[50 + bytes..]).all(|&b| b == CANARY), "wrote outside");
@@ -31,7 +31,7 @@ fn write(model: &Model, group: usize, threads: usize) -> Result<Vec<u8>, Error> 
 
 /// Writes the image of a group in parts, the last part first.
 fn write_parts(model: &Model, group: usize, parts: u64) -> Result<Vec<u8>, Error> {
-    let bytes = Layout::of(model.group(group).unwrap())?.image_bytes;
+    let bytes = ImageLayout::of(model.group(group).unwrap())?.image_bytes;
     let mut memory = vec![CANARY; bytes as usize];
     for part in (0..parts).rev() {
         // SAFETY: the memory is as large as is said, and nobody else's.
@@ -82,7 +82,7 @@ fn expected(group: Group, code: &[u8], sign_mantissa: &[u8]) -> Vec<u8> {
 /// Everything about the image of a good group. Returns it.
 fn check_group(what: &str, model: &Model, number: usize, code: &[u8], sign_mantissa: &[u8]) -> Vec<u8> {
     let group = model.group(number).unwrap();
-    let layout = Layout::of(group).unwrap();
+    let layout = ImageLayout::of(group).unwrap();
     let written = write(model, number, 1).unwrap_or_else(|e| panic!("{what}: {e}"));
     let head = Head::parse(&written).unwrap_or_else(|e| panic!("{what}: {e}"));
     assert_eq!(head, Head::of(group).unwrap(), "{what}");
@@ -384,7 +384,7 @@ fn lies_are_found() {
                 assert!(text.contains("at byte"), "{what}: {text}");
             }
             // A part that fails leaves an index that no lane fits.
-            let bytes = Layout::of(model.group(0).unwrap()).unwrap().image_bytes;
+            let bytes = ImageLayout::of(model.group(0).unwrap()).unwrap().image_bytes;
             let mut memory = vec![0; bytes as usize];
             // SAFETY: the memory is as large as is said.
             let mut part =
@@ -498,7 +498,7 @@ fn mistakes() {
     let model =
         Model::from_bytes(encoder::safetensors(&encoder::group_tensors("g", &e), None), &OpenOptions::default())
             .unwrap();
-    let bytes = Layout::of(model.group(0).unwrap()).unwrap().image_bytes;
+    let bytes = ImageLayout::of(model.group(0).unwrap()).unwrap().image_bytes;
     let mut memory = vec![CANARY; bytes as usize];
     let error = model.group(0).unwrap().write_image(&mut memory[1..], 1).unwrap_err();
     assert!(matches!(error, Error::BufferTooSmall { needed, given, .. } if needed == bytes && given == bytes - 1));

@@ -8,7 +8,7 @@
 
 use crate::support;
 
-use df11::internals::cuda::image::{self, Layout};
+use df11::internals::cuda::image::{self, ImageLayout};
 use df11::{Model, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -21,13 +21,13 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Barriers in the kernels: they are numbered from 1 on.
 const BARRIERS: u32 = 8;
 
-/// Where the cases lie until the tests end.
+/// The folder of the cases until the tests end.
 static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 
 /// Writes what `check` reads of one group: its image, gaps, positions and weights.
 fn write_case(name: &str, model: &Model, group: usize, gaps: &[u8], positions: &[u8]) -> PathBuf {
     let info = model.group(group).unwrap();
-    let mut image = vec![0; Layout::of(info).unwrap().image_bytes as usize];
+    let mut image = vec![0; ImageLayout::of(info).unwrap().image_bytes as usize];
     model.group(group).unwrap().write_image(&mut image, 1).unwrap_or_else(|e| panic!("{name}: {e}"));
     let want = image::decode(&image, 0, info.element_count()).unwrap();
     assert!(want.good, "{name}");

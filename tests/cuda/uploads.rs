@@ -36,7 +36,7 @@ fn uploads_allocate_nothing_and_binding_calls_nothing() {
     let emulator = Emulator::new();
     let engine = emulator.engine(0);
     let (device, stream) = (emulator.open(0), engine.stream());
-    let layout = image::Layout::of(open(false).group(0).unwrap()).unwrap();
+    let layout = image::ImageLayout::of(open(false).group(0).unwrap()).unwrap();
     let (at, bytes) = (engine.alloc(layout.image_bytes), layout.image_bytes);
     for read in [false, true] {
         let model = open(read);
@@ -63,7 +63,7 @@ fn uploads_allocate_nothing_and_binding_calls_nothing() {
     emulator.assert_no_fault();
 }
 
-/// When an upload by way of staging memory returns, the model may go, and the memory in which its file lies too: it is changed
+/// When an upload by way of staging memory returns, the model may be dropped, and the memory that holds its file: it is changed
 /// here, and known to the driver, so that a copy from it would see that.
 #[test]
 fn a_staged_upload_is_done_with_the_model() {
@@ -81,7 +81,8 @@ fn a_staged_upload_is_done_with_the_model() {
     unsafe {
         assert_eq!(df11_device_open(0, &options, &mut device, null_mut()), 0);
         for group in 0..reference.groups().len() {
-            let mut image = vec![0; image::Layout::of(reference.group(group).unwrap()).unwrap().image_bytes as usize];
+            let mut image =
+                vec![0; image::ImageLayout::of(reference.group(group).unwrap()).unwrap().image_bytes as usize];
             reference.group(group).unwrap().write_image(&mut image, 1).unwrap();
             let (at, bytes, mut model) = (engine.alloc(image.len() as u64), image.len(), null_mut());
             let (data, handle) = (file.as_ptr().cast(), stream.raw().cast());
@@ -195,7 +196,7 @@ fn groups_that_no_device_can_decode() {
     // SAFETY: what is refused touches nothing.
     let refused = unsafe {
         [
-            image::Layout::of(model.group(0).unwrap()).map(drop),
+            image::ImageLayout::of(model.group(0).unwrap()).map(drop),
             model.group(0).unwrap().write_image(&mut room, 1),
             device.bind(model.group(0).unwrap(), at, 1 << 20).map(drop),
             device.upload(model.group(0).unwrap(), at, 1 << 20, stream, None).map(drop),

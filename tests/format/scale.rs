@@ -154,7 +154,7 @@ fn a_group_beyond_two_to_the_31_bytes_and_weights() {
             assert_eq!(u16::from_le_bytes(bytes), weight(101, sign(i)));
         }
         // Its image would be beyond 2^32 bytes, and is laid out without being made.
-        let layout = df11::internals::cuda::image::Layout::of(group).unwrap();
+        let layout = df11::internals::cuda::image::ImageLayout::of(group).unwrap();
         assert!(layout.weights == weights && layout.image_bytes > 2 * weights, "{layout:?}");
         if std::env::var_os("DF11_DEEP").is_some() {
             model.group(0).unwrap().verify(2).unwrap();

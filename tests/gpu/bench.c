@@ -3,7 +3,7 @@
  *
  *     bench [--device N] [--ptx] [--millions 8,32,128,512] [--repeats N] [--reference decode.ptx] [--json FILE]
  *
- * Groups of so many million weights are made here, with a language model's exponents. Every answer is compared with the
+ * Groups of the given millions of weights are made here, with a language model's exponents. Every answer is compared with the
  * weights before anything is timed. Buffers rotate so that none is still in the L2 cache when its turn comes again.
  * Times are medians of CUDA events around one call each.
  *

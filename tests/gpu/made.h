@@ -56,7 +56,7 @@ static void made_weights(uint16_t *out, uint64_t count, uint64_t seed)
     static uint8_t exponents[MADE_SPREADS][MADE_DRAWS];
     uint64_t state = seed * 0x9e3779b97f4a7c15u + 1, i = 0;
     for (int s = 0; s < MADE_SPREADS; s++) {
-        /* the middle of each of so many equally likely parts of a normal distribution, well enough: a logistic one */
+        /* the middle of each of as many equally likely parts of a normal distribution, approximated by a logistic one */
         double p = (s + 0.5) / MADE_SPREADS, z = log(p / (1 - p)) / 1.702, sigma = 0.02 * exp(0.27 * z);
         int exponent = 60;
         for (int d = 0; d < MADE_DRAWS; d++) {

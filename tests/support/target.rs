@@ -46,7 +46,7 @@ pub fn want(model: &Model, group: usize) -> Vec<u8> {
 
 /// Uploads a group into memory that the engine owns. Returns the address and the resident.
 pub fn upload(engine: &Engine, device: &Device, model: &Model, group: usize, stream: Stream) -> (u64, Resident) {
-    let bytes = image::Layout::of(model.group(group).unwrap()).unwrap().image_bytes;
+    let bytes = image::ImageLayout::of(model.group(group).unwrap()).unwrap().image_bytes;
     let at = engine.alloc(bytes);
     engine.fill(at, PAINT, bytes);
     // SAFETY: model, memory and stream outlive the upload in every test.

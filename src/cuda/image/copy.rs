@@ -1,7 +1,8 @@
-//! Copies into images, which are written once and read by others. (Miri knows no stores past the caches, and gets plain ones.)
+//! Copies into images, which are written once and read by others. (Miri knows no stores past the caches, and gets plain
+//! ones.)
 
-/// The least size of an image that is written past the caches: it would not stay in them, and a store that fetches its line
-/// first moves half as much again.
+/// The least size of an image that is written past the caches: it would not stay in them, and a store that fetches its
+/// line first moves half as much again.
 pub(super) const STREAMING_IMAGE_BYTES: u64 = 4 << 20;
 
 /// Copies bytes, past the caches where the processor can. Such stores are ordered with nothing else before
@@ -17,8 +18,8 @@ pub(super) unsafe fn stream(src: &[u8], dst: *mut u8) {
         let lead = dst.align_offset(64).min(src.len());
         let (before, rest) = src.split_at(lead);
         let (lines, after) = rest.as_chunks::<64>();
-        // SAFETY: the three pieces together are `src`, for which there is room at `dst`; the first line is aligned to 64 bytes,
-        // and so are all that follow.
+        // SAFETY: the three pieces together are `src`, for which there is room at `dst`; the first line is aligned to
+        // 64 bytes, and so are all that follow.
         unsafe {
             dst.copy_from_nonoverlapping(before.as_ptr(), before.len());
             let mut at = dst.add(lead);

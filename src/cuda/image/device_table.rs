@@ -1,4 +1,5 @@
-//! The table by which a device decodes: what every window of 11 bits begins with, long codes included, without a branch.
+//! The table by which a device decodes: what every window of 11 bits begins with, long codes included, without a
+//! branch.
 //!
 //! # Entries
 //!
@@ -9,35 +10,37 @@
 //!  long code           ─── XOR for the next address ──   0         second_bits
 //! ```
 //!
-//! The main table has 2^11 entries, 16 KiB. An entry holds as many whole codes as its window does, at most four, the first
-//! on top; `count` is 1 to 4. A window that begins with no whole code holds
+//! The main table has 2^11 entries, 16 KiB. An entry holds as many whole codes as its window does, at most four, the
+//! first on top; `count` is 1 to 4. A window that begins with no whole code holds
 //!
-//! - the exponent of the *only* word that begins so, with that word's length (up to 32, more than the window has: the bits
-//!   that were not looked at can have only one value);
+//! - the exponent of the *only* word that begins so, with that word's length (up to 32, more than the window has: the
+//!   bits that were not looked at can have only one value);
 //! - exponent 0 with one bit, if no word begins so: no valid stream gets there, and an invalid one advances;
 //! - a long code, if several words do: the decoder advances by `second_bits` and looks up the next window of 11 bits at
 //!   address `8·window ^ XOR` instead of `8·window`.
 //!
 //! # The second level
 //!
-//! After such an advance the window begins with 11 − `second_bits` bits that are known. The XOR removes them and puts the
-//! address of a table of 2^`second_bits` entries in their place. Its entries are as above, with at most one exponent, and
-//! lengths counted from the window. Tables follow the main one in breadth-first order, and each is reached from one entry.
-//! All of them together are no larger than the main table, so that no address exceeds 32 KiB whatever is looked up.
+//! After such an advance the window begins with 11 − `second_bits` bits that are known. The XOR removes them and puts
+//! the address of a table of 2^`second_bits` entries in their place. Its entries are as above, with at most one
+//! exponent, and lengths counted from the window. Tables follow the main one in breadth-first order, and each is
+//! reached from one entry. All of them together are no larger than the main table, so that no address exceeds 32 KiB
+//! whatever is looked up.
 //!
 //! `second_bits` is the largest of 7 … 2 for which they are.
 //!
 //! # Why two bits are always enough
 //!
-//! There is a table for each prefix of 11, 13, … 31 bits that several words share. Let every exponent have one word: 240 words
-//! at most, in at most 16 rows of 256 slots after the first row, because a file has no more. Of words that end in a row of the
-//! second byte, at most every second one begins another prefix of 11, of 13, of 15 bits: three tables for two words. The
-//! same holds for 19, 21, 23 in the third byte and 27, 29, 31 in the fourth; of 17 and 25 bits there are two prefixes in a
-//! row. The way to a row of the third byte is three tables more, to one of the fourth byte three again, and these are in
-//! rows of their own. In all no more than 240/2 · 3 + 15 · 5 = 435 tables, and 512 are allowed.
+//! There is a table for each prefix of 11, 13, … 31 bits that several words share. Let every exponent have one word:
+//! 240 words at most, in at most 16 rows of 256 slots after the first row, because a file has no more. Of words that
+//! end in a row of the second byte, at most every second one begins another prefix of 11, of 13, of 15 bits: three
+//! tables for two words. The same holds for 19, 21, 23 in the third byte and 27, 29, 31 in the fourth; of 17 and 25
+//! bits there are two prefixes in a row. The way to a row of the third byte is three tables more, to one of the fourth
+//! byte three again, and these are in rows of their own. In all no more than 240/2 · 3 + 15 · 5 = 435 tables, and 512
+//! are allowed.
 //!
-//! Rows that hold more words than exponents are possible: a few leftovers of the reference's writer, which need no table of
-//! their own. Only rows that are made up can hold more than fits; such a group is decoded on the host alone.
+//! Rows that hold more words than exponents are possible: a few leftovers of the reference's writer, which need no
+//! table of their own. Only rows that are made up can hold more than fits; such a group is decoded on the host alone.
 
 use crate::huffman::MAX_CODE_BITS;
 use crate::huffman::code::{Code, CodeTable};
@@ -86,8 +89,8 @@ impl Shape {
     }
 }
 
-/// Counts second-level tables for a code: prefixes of 11 bits, and of `second_bits` more each, that several longer words
-/// share.
+/// Counts second-level tables for a code: prefixes of 11 bits, and of `second_bits` more each, that several longer
+/// words share.
 fn tables(codes: &CodeTable, second_bits: u32) -> u32 {
     let mut found = 0;
     for depth in (WINDOW..codes.longest()).step_by(second_bits as usize) {
@@ -163,8 +166,8 @@ impl DeviceTable {
         Some(DeviceTable { bytes: maker.bytes, second_bits: shape.second_bits })
     }
 
-    /// Reads a table from its bytes, which are treated as untrusted input. `None` if an entry could lead to anything but
-    /// exponents or the next table in order: so each table is reached by one way, and no way is longer than a code.
+    /// Reads a table from its bytes, which are treated as untrusted input. `None` if an entry could lead to anything
+    /// but exponents or the next table in order: so each table is reached by one way, and no way is longer than a code.
     pub(super) fn parse(bytes: &[u8], second_bits: u32) -> Option<DeviceTable> {
         if !Shape::sizes(second_bits).any(|size| size as usize == bytes.len()) {
             return None;
@@ -226,8 +229,8 @@ fn entry_at(bytes: &[u8], at: usize) -> (u32, u32) {
     (half(at), half(at + 4))
 }
 
-/// Returns the XOR of an entry that leads to the table at `to`, for a prefix: it removes the prefix's last bits, which the
-/// next window begins with, from the address.
+/// Returns the XOR of an entry that leads to the table at `to`, for a prefix: it removes the prefix's last bits, which
+/// the next window begins with, from the address.
 fn way(to: usize, prefix: u64, second_bits: u32) -> u32 {
     let known = prefix & ((1 << (WINDOW - second_bits)) - 1);
     to as u32 ^ ((known << second_bits) as u32 * ENTRY as u32)
@@ -372,7 +375,8 @@ mod tests {
         }
     }
 
-    /// Words in pairs that differ in their last bits only, spread over as many rows as there are: what takes the most tables.
+    /// Words in pairs that differ in their last bits only, spread over as many rows as there are: what takes the most
+    /// tables.
     #[test]
     fn two_bits_are_always_enough_for_one_word_each() {
         let mut random = Random(2);

@@ -11,8 +11,8 @@
 //!  32  u64 bytes of codes       60 u32 longest code      104 u64 bytes of code sect.  252 u32 zero
 //! ```
 //!
-//! The checksum is the first eight bytes of the SHA-256 of the head without checksum and state: bytes 0 to 239, then all
-//! from 256. It detects damage, not malice.
+//! The checksum is the first eight bytes of the SHA-256 of the head without checksum and state: bytes 0 to 239, then
+//! all from 256. It detects damage, not malice.
 
 use super::device_table::{DeviceTable, Shape};
 use super::*;
@@ -21,11 +21,11 @@ use crate::format::{Group, MOST_TENSORS, Member};
 use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, MAX_CODE_BITS};
 use sha2::{Digest, Sha256};
 
-/// The sizes and offsets of an image, all in bytes from its start unless said otherwise. Every section begins at a multiple
-/// of [`ALIGNMENT`].
+/// The sizes and offsets of an image, all in bytes from its start unless said otherwise. Every section begins at a
+/// multiple of [`ALIGNMENT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Layout {
+pub struct ImageLayout {
     /// Weights of the group.
     pub weights: u64,
     /// Bytes of `encoded_exponent` in the file.
@@ -81,14 +81,14 @@ fn parked(code_bytes: u64) -> Option<(u64, u64)> {
     Some((up(blocks.checked_mul(GAP_BYTES_PER_BLOCK as u64)?, ALIGNMENT)?, blocks.checked_add(2)?.checked_mul(4)?))
 }
 
-impl Layout {
+impl ImageLayout {
     /// Returns the layout of a group's image. Walks no codes, and allocates nothing.
     ///
     /// # Errors
     ///
-    /// `UnsupportedFormat` for a code that takes more tables than a device's memory for them holds. No code that gives each
-    /// exponent one word does: see [`DeviceTable`].
-    pub fn of(group: Group) -> Result<Layout> {
+    /// `UnsupportedFormat` for a code that takes more tables than a device's memory for them holds. No code that gives
+    /// each exponent one word does: see [`DeviceTable`].
+    pub fn of(group: Group) -> Result<ImageLayout> {
         let too_many = || Error::UnsupportedFormat {
             reason: format!(
                 "group '{}' cannot be decoded on a device: its look-up rows hold {} code words",
@@ -106,11 +106,11 @@ impl Layout {
             second_bits: shape.second_bits,
             table_bytes: shape.bytes(),
         };
-        Layout::new(sizes).ok_or_else(|| Error::Internal(format!("no layout for {sizes:?}")))
+        ImageLayout::new(sizes).ok_or_else(|| Error::Internal(format!("no layout for {sizes:?}")))
     }
 
     /// Returns the layout for sizes; `None` if no group has such sizes.
-    fn new(sizes: Sizes) -> Option<Layout> {
+    fn new(sizes: Sizes) -> Option<ImageLayout> {
         let Sizes { weights, code_bytes, tensors, longest, second_bits, table_bytes } = sizes;
         // At most 32 bits a weight, and the bytes that an opened group may have in excess before its codes are walked.
         let possible = weights <= u32::MAX as u64
@@ -132,7 +132,7 @@ impl Layout {
         let signs = section(code, code_section_bytes)?;
         let (gaps, positions) = parked(code_bytes)?;
         let image_bytes = section(signs, weights.max(gaps + positions))?;
-        Some(Layout {
+        Some(ImageLayout {
             weights,
             code_bytes,
             tensors,
@@ -171,19 +171,19 @@ impl Layout {
         self.signs
     }
 
-    /// Returns the offset of the group's positions while a device makes the index: after the gaps, at the next multiple of
-    /// [`ALIGNMENT`].
+    /// Returns the offset of the group's positions while a device makes the index: after the gaps, at the next multiple
+    /// of [`ALIGNMENT`].
     pub fn parked_positions(&self) -> u64 {
         // It did not overflow when the layout was made.
         self.signs + parked(self.code_bytes).map_or(0, |(gaps, _)| gaps)
     }
 }
 
-/// The head of an image: its layout, the ends of its tensors, and its decoding table. It is all that is needed to use an
-/// image on a device, without the model.
+/// The head of an image: its layout, the ends of its tensors, and its decoding table. It is all that is needed to use
+/// an image on a device, without the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    layout: Layout,
+    layout: ImageLayout,
     ends: Vec<u64>,
     table: DeviceTable,
 }
@@ -193,9 +193,9 @@ impl Head {
     ///
     /// # Errors
     ///
-    /// As [`Layout::of`].
+    /// As [`ImageLayout::of`].
     pub fn of(group: Group) -> Result<Head> {
-        let layout = Layout::of(group)?;
+        let layout = ImageLayout::of(group)?;
         let table =
             DeviceTable::new(group.data().codes()).ok_or_else(|| Error::Internal("a shape, but no table".into()))?;
         Ok(Head { layout, ends: group.data().cuts()[1..].to_vec(), table })
@@ -208,8 +208,8 @@ impl Head {
     ///
     /// # Errors
     ///
-    /// `InvalidFormat` if the bytes are not the beginning of an image, `UnsupportedFormat` for another version, `Corrupt` for
-    /// a head that contradicts itself or its checksum.
+    /// `InvalidFormat` if the bytes are not the beginning of an image, `UnsupportedFormat` for another version,
+    /// `Corrupt` for a head that contradicts itself or its checksum.
     pub fn parse(bytes: &[u8]) -> Result<Head> {
         let nowhere = crate::error::Place::default;
         let corrupt = |reason: &str| Error::corrupt(nowhere(), format!("the image's head is damaged: {reason}"));
@@ -228,7 +228,7 @@ impl Head {
             let reason = format!("an image of version {}: this library knows version {IMAGE_VERSION}", u32_at(8));
             return Err(Error::unsupported(nowhere(), reason));
         }
-        let layout = Layout::new(Sizes {
+        let layout = ImageLayout::new(Sizes {
             weights: u64_at(24),
             code_bytes: u64_at(32),
             tensors: u32_at(40),
@@ -265,7 +265,7 @@ impl Head {
     }
 
     /// Returns the layout.
-    pub fn layout(&self) -> &Layout {
+    pub fn layout(&self) -> &ImageLayout {
         &self.layout
     }
 
@@ -279,7 +279,7 @@ impl Head {
         &self.table
     }
 
-    /// Returns the head's bytes, [`Layout::head_bytes`] of them: the first of the image.
+    /// Returns the head's bytes, [`ImageLayout::head_bytes`] of them: the first of the image.
     pub fn bytes(&self) -> Vec<u8> {
         let layout = &self.layout;
         let mut head = vec![0; layout.head_bytes() as usize];
@@ -295,7 +295,7 @@ impl Head {
 }
 
 /// Returns the header of a layout, without its checksum.
-fn header_of(layout: &Layout) -> [u8; HEADER_BYTES] {
+fn header_of(layout: &ImageLayout) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(&IMAGE_MAGIC);
     for (at, value) in [
@@ -348,7 +348,7 @@ mod tests {
     fn the_largest_group_has_a_layout_and_impossible_ones_have_none() {
         let weights = u32::MAX as u64;
         let sizes = Sizes { weights, code_bytes: 4 * weights, tensors: 1024, longest: 32, ..SMALL };
-        let largest = Layout::new(sizes).unwrap();
+        let largest = ImageLayout::new(sizes).unwrap();
         // Codes of 32 bits: 40 bits a weight, 65,536 bits a tile and more, all of it above 2^34 bytes.
         assert_eq!(largest.code_units(), weights / 4 + 1 + 4);
         assert!(largest.image_bytes > 5 * weights && largest.image_bytes < 5 * weights + weights / 40);
@@ -367,7 +367,7 @@ mod tests {
             Sizes { table_bytes: 65536, ..sizes },
             Sizes { weights: u64::MAX, code_bytes: u64::MAX, ..sizes },
         ] {
-            assert_eq!(Layout::new(wrong), None, "{wrong:?}");
+            assert_eq!(ImageLayout::new(wrong), None, "{wrong:?}");
         }
     }
 
@@ -376,7 +376,7 @@ mod tests {
         for (weights, code_bytes) in
             [(0, 0), (1, 1), (1, 4), (3327, 400), (3328, 13312), (3329, 1109), (1 << 27, 44_739_243)]
         {
-            let l = Layout::new(Sizes { weights, code_bytes, ..SMALL }).unwrap();
+            let l = ImageLayout::new(Sizes { weights, code_bytes, ..SMALL }).unwrap();
             let tiles = weights.div_ceil(3328);
             let sections = [
                 (0, 256),
@@ -401,8 +401,8 @@ mod tests {
             );
         }
         // The statistics of a real layer.
-        let real =
-            Layout::new(Sizes { weights: 15_728_640, code_bytes: 5_233_705, table_bytes: 20480, ..SMALL }).unwrap();
+        let real = ImageLayout::new(Sizes { weights: 15_728_640, code_bytes: 5_233_705, table_bytes: 20480, ..SMALL })
+            .unwrap();
         assert!((real.image_bytes * 8) as f64 / 15_728_640.0 < 10.9);
     }
 
@@ -411,7 +411,7 @@ mod tests {
         let tables = (2..=7).flat_map(|bits| Shape::sizes(bits).map(move |bytes| (bits, bytes)));
         let head = |(second_bits, table_bytes)| {
             let sizes = Sizes { second_bits, table_bytes, tensors: MOST_TENSORS as u32, longest: 32, ..SMALL };
-            Layout::new(sizes).unwrap().head_bytes()
+            ImageLayout::new(sizes).unwrap().head_bytes()
         };
         assert_eq!(tables.map(head).max(), Some(MOST_HEAD_BYTES));
     }

@@ -9,9 +9,9 @@ use crate::huffman::join;
 pub struct Decoded {
     /// Their bf16 bits.
     pub weights: Vec<u16>,
-    /// True if every lane that was decoded ends where the next one begins, and the image's state word is 0. A kernel judges
-    /// almost the same before it reports `DF11_CORRUPT` in `d_status`: it checks whole tiles, does not check where the
-    /// group's last lane ends, and lets a lane end up to ten bits late.
+    /// True if every lane that was decoded ends where the next one begins, and the image's state word is 0. A kernel
+    /// judges almost the same before it reports `DF11_CORRUPT` in `d_status`: it checks whole tiles, does not check
+    /// where the group's last lane ends, and lets a lane end up to ten bits late.
     pub good: bool,
 }
 
@@ -53,7 +53,7 @@ pub fn decode(image: &[u8], first: u64, count: u64) -> Result<Decoded> {
 
 struct Reader<'a> {
     image: &'a [u8],
-    layout: Layout,
+    layout: ImageLayout,
     head: Head,
 }
 
@@ -84,7 +84,8 @@ impl Reader<'_> {
         crate::huffman::window(code, bit as usize) >> (32 - WINDOW)
     }
 
-    /// Decodes the exponents of a lane, at least `count` and up to three more. Returns them and the bit after the last one.
+    /// Decodes the exponents of a lane, at least `count` and up to three more. Returns them and the bit after the last
+    /// one.
     fn lane(&self, lane: u64, count: usize) -> (Vec<u8>, u64) {
         let (mut exponents, mut bit, mut xor) = (Vec::new(), self.bit(lane), 0);
         while exponents.len() < count {
@@ -97,7 +98,8 @@ impl Reader<'_> {
         (exponents, bit)
     }
 
-    /// Returns whether a lane that ends at bit `end`, `over` weights too far, fits the next lane or the end of the codes.
+    /// Returns whether a lane that ends at bit `end`, `over` weights too far, fits the next lane or the end of the
+    /// codes.
     fn fits(&self, lane: u64, over: u64, end: u64) -> bool {
         let last = (lane + 1) * LANE_WEIGHTS >= self.layout.weights;
         // The last code ends in the last byte.

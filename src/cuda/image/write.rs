@@ -1,8 +1,8 @@
 //! Images made on the host: one walk over the codes, and copies of what the files hold.
 //!
-//! A group is cut into parts of whole blocks, and each part into batches. For each batch the codes are walked, which gives
-//! the batch's share of the index, and copied; and so is the batch's share of the part's signs. Nothing is ever read from
-//! the destination, which may be memory that is slow to read.
+//! A group is cut into parts of whole blocks, and each part into batches. For each batch the codes are walked, which
+//! gives the batch's share of the index, and copied; and so is the batch's share of the part's signs. Nothing is ever
+//! read from the destination, which may be memory that is slow to read.
 
 use super::copy;
 use super::*;
@@ -27,21 +27,21 @@ impl Group<'_> {
     /// # Errors
     ///
     /// `UnsupportedFormat` for a group that no image can hold. No known compressor writes such groups.
-    pub fn image_layout(self) -> Result<Layout> {
-        Layout::of(self)
+    pub fn image_layout(self) -> Result<ImageLayout> {
+        ImageLayout::of(self)
     }
 
     /// Writes the group's image into `dst`, of which the first `image_bytes` bytes are used, on `threads` threads
     /// (0 means 1) including the calling one. They live for the call only.
     ///
-    /// Every code is walked: what is written decodes, and decodes to what the host decodes. The call allocates less than
-    /// 100 KiB for each thread, and less than 1 MB where files are read instead of mapped.
+    /// Every code is walked: what is written decodes, and decodes to what the host decodes. The call allocates less
+    /// than 100 KiB for each thread, and less than 1 MB where files are read instead of mapped.
     ///
     /// # Errors
     ///
-    /// `BufferTooSmall`; `UnsupportedFormat` as for [`Group::image_layout`]; `Corrupt` if the codes
-    /// contradict the positions, or the first gap of a block (other gaps are not read); `Io` where files are read. After an
-    /// error the header is zeros, so that the image cannot be bound.
+    /// `BufferTooSmall`; `UnsupportedFormat` as for [`Group::image_layout`]; `Corrupt` if the codes contradict the
+    /// positions, or the first gap of a block (other gaps are not read); `Io` where files are read. After an error the
+    /// header is zeros, so that the image cannot be bound.
     pub fn write_image(self, dst: &mut [u8], threads: usize) -> Result<()> {
         // SAFETY: the slice can be written, by this call alone.
         unsafe { self.write_image_raw(dst.as_mut_ptr(), dst.len() as u64, threads) }
@@ -75,16 +75,16 @@ impl Group<'_> {
         result
     }
 
-    /// Writes one of `parts` parts of an image, for callers with threads of their own: each part is written by one call, in any
-    /// order or at the same time. Together they write the bytes that [`Group::write_image`] writes, which are the same for any number
-    /// of parts. Part 0 writes the head.
+    /// Writes one of `parts` parts of an image, for callers with threads of their own: each part is written by one
+    /// call, in any order or at the same time. Together they write the bytes that [`Group::write_image`] writes, which
+    /// are the same for any number of parts. Part 0 writes the head.
     ///
     /// # Errors
     ///
-    /// As [`Group::write_image`], and `InvalidArgument` for a part that is not below `parts`. **If any part fails, the bytes are no
-    /// image**, whatever the others wrote: a part knows nothing of the others, and part 0 writes a head that can be bound. A
-    /// part that fails writes zeros over its own share of the index, and part 0 over the header, so that a kernel that is
-    /// launched anyway reports `DF11_CORRUPT`.
+    /// As [`Group::write_image`], and `InvalidArgument` for a part that is not below `parts`. **If any part fails, the
+    /// bytes are no image**, whatever the others wrote: a part knows nothing of the others, and part 0 writes a head
+    /// that can be bound. A part that fails writes zeros over its own share of the index, and part 0 over the header,
+    /// so that a kernel that is launched anyway reports `DF11_CORRUPT`.
     ///
     /// # Safety
     ///
@@ -216,8 +216,8 @@ impl<'a> PartWriter<'a> {
         })
     }
 
-    /// Writes the index of `blocks`, the codes from their first byte to the byte `code_end`, and the signs and mantissas of
-    /// `weights`.
+    /// Writes the index of `blocks`, the codes from their first byte to the byte `code_end`, and the signs and
+    /// mantissas of `weights`.
     fn batch(&mut self, blocks: Range<usize>, code_end: u64, weights: Range<u64>) -> Result<()> {
         let PartWriter { image, positions, marker, code_buffer, gap_buffer, sign_buffer } = self;
         let Range { start: from, end: to } = blocks;
@@ -302,7 +302,8 @@ impl<G: Fn(usize) -> Option<usize>> Visitor for Index<'_, G> {
             // Only if positions have changed since the model was opened, which the walk will find out.
             return;
         }
-        // SAFETY: the image has `lanes` lanes, and a start for each of their tiles; this part writes this lane's entries alone.
+        // SAFETY: the image has `lanes` lanes, and a start for each of their tiles; this part writes this lane's
+        // entries alone.
         unsafe {
             self.lane_starts.add(lane as usize).write_unaligned(bit as u16);
             if lane.is_multiple_of(TILE_LANES) {

@@ -10,8 +10,8 @@ struct Avx512Merge<const STREAM: bool>;
 impl<const STREAM: bool> Merge for Avx512Merge<STREAM> {
     #[inline(always)]
     unsafe fn merge(dst: *mut u16, exps: *const u8, sm: *const u8) {
-        // SAFETY: 32 bytes can be read from `exps` downwards and from `sm`, and 32 weights written at `dst`, on a cache line
-        // if STREAM.
+        // SAFETY: 32 bytes can be read from `exps` downwards and from `sm`, and 32 weights written at `dst`, on a cache
+        // line if STREAM.
         unsafe {
             let keep = _mm512_set1_epi16(KEEP);
             let reverse = _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

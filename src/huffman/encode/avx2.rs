@@ -1,5 +1,5 @@
-//! Encoding with AVX2: steps of the fifteen likeliest exponents by byte shuffles, their codes joined by multiplying and by
-//! variable shifts; and the table of pairs with the instructions of newer processors.
+//! Encoding with AVX2: steps of the fifteen likeliest exponents by byte shuffles, their codes joined by multiplying and
+//! by variable shifts; and the table of pairs with the instructions of newer processors.
 
 use super::{BATCH, Encoder, NO_LENGTH, NoCode, PairSteps, STEP_BITS, StepMaker, Steps, Stretch};
 use crate::huffman::codebook::Codebook;
@@ -20,8 +20,8 @@ pub(super) struct NarrowTable {
 }
 
 impl NarrowTable {
-    /// Makes the table of the likeliest neighbours. `None` if so many weights are not among them that the table of pairs is
-    /// faster.
+    /// Makes the table of the likeliest neighbours. `None` if too many weights are outside of it, so that the table of
+    /// pairs is faster.
     pub fn new(book: &Codebook, histogram: &[u64; 256]) -> Option<NarrowTable> {
         let usable = |e: usize| (1..=15).contains(&book.word(e as u8).len);
         let inside =
@@ -94,7 +94,8 @@ struct Four {
 }
 
 impl<const N: usize> Avx2Steps<N> {
-    /// Returns the places of 32 weights in the table, in the order of octets 0, 2, 1, 3; writes their sign/mantissa bytes.
+    /// Returns the places of 32 weights in the table, in the order of octets 0, 2, 1, 3; writes their sign/mantissa
+    /// bytes.
     ///
     /// # Safety
     ///
@@ -161,8 +162,8 @@ impl<const N: usize> Avx2Steps<N> {
         }
     }
 
-    /// Joins octets from codes of first and second weights in 16 bits, right-aligned, two to the power of the second one's
-    /// length, and lengths of pairs.
+    /// Joins octets from codes of first and second weights in 16 bits, right-aligned, two to the power of the second
+    /// one's length, and lengths of pairs.
     ///
     /// # Safety
     ///
@@ -264,7 +265,8 @@ impl<const N: usize> StepMaker<'_> for Avx2Steps<N> {
     #[inline(always)]
     unsafe fn make(&mut self, weights: &[u16; BATCH], signs: *mut u8, steps: &mut Steps) -> bool {
         let weights = weights.as_ptr();
-        // SAFETY: a batch is four times 32 weights, `signs` has a byte for each, and `steps` has room for BATCH / N steps.
+        // SAFETY: a batch is four times 32 weights, `signs` has a byte for each, and `steps` has room for BATCH / N
+        // steps.
         unsafe {
             let a = self.places(weights, signs);
             let b = self.places(weights.add(32), signs.add(32));

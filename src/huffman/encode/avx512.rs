@@ -5,12 +5,12 @@ use crate::huffman::codebook::Codebook;
 use crate::huffman::fence;
 use std::arch::x86_64::*;
 
-/// Entries of a register of bytes, which a byte permutation looks up at once. The first stands for all exponents that are not
-/// in the table.
+/// Entries of a register of bytes, which a byte permutation looks up at once. The first stands for all exponents that
+/// are not in the table.
 const SPAN: usize = 64;
 
-/// Lengths and codes of up to 15 bits, right-aligned, of the 63 largest exponents that occur, which are the likeliest too.
-/// Zero, which pruned weights have, is far below and has a place of its own.
+/// Lengths and codes of up to 15 bits, right-aligned, of the 63 largest exponents that occur, which are the likeliest
+/// too. Zero, which pruned weights have, is far below and has a place of its own.
 #[repr(align(64))]
 pub(super) struct WideTable {
     lengths: [u8; SPAN],
@@ -149,8 +149,8 @@ struct Eight {
 }
 
 impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512Steps<N, ZERO, STREAM> {
-    /// Returns the exponents of 64 weights, in each octet the last weight's first, so that the first one's code ends up on
-    /// top. Writes their sign/mantissa bytes.
+    /// Returns the exponents of 64 weights, in each octet the last weight's first, so that the first one's code ends up
+    /// on top. Writes their sign/mantissa bytes.
     ///
     /// # Safety
     ///
@@ -184,8 +184,8 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512Steps<N, ZERO, 
         // SAFETY: the processor has AVX-512; no memory is accessed.
         unsafe {
             let is_zero = if ZERO { _mm512_testn_epi8_mask(e, e) } else { 0 };
-            // Exponents below the table, and zero, fall on its first entry. Those above it have no code and were not counted;
-            // the look-up would not notice, so the largest is kept.
+            // Exponents below the table, and zero, fall on its first entry. Those above it have no code and were not
+            // counted; the look-up would not notice, so the largest is kept.
             let e = _mm512_subs_epu8(e, self.base);
             self.largest = _mm512_max_epu8(self.largest, e);
             let look = |table, zero| {
@@ -226,7 +226,8 @@ impl<const N: usize, const ZERO: bool, const STREAM: bool> Avx512Steps<N, ZERO, 
         }
     }
 
-    /// Writes eight steps from number `number`, given their codes and marks to the left. Returns whether none is too long.
+    /// Writes eight steps from number `number`, given their codes and marks to the left. Returns whether none is too
+    /// long.
     ///
     /// # Safety
     ///

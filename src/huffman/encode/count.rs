@@ -30,8 +30,8 @@ pub fn count(weights: &[u16], counts: &mut [u64; 256], variant: Variant) {
     }
 }
 
-/// Counts the likely exponents by comparison, a line of weights at a time, and the others one by one. The likely ones are
-/// neighbours, and twelve of them are nearly all that occur.
+/// Counts the likely exponents by comparison, a line of weights at a time, and the others one by one. The likely ones
+/// are neighbours, and twelve of them are nearly all that occur.
 fn count_likely(weights: &[u16], counts: &mut [u64; 256]) {
     const LIKELY: usize = 12;
     const LINE: usize = 16;
@@ -60,10 +60,10 @@ fn count_likely(weights: &[u16], counts: &mut [u64; 256]) {
     count_plain(rest, counts);
 }
 
-/// Returns the first of the N neighbouring exponents that are the most frequent among the first weights. Of several ranges
-/// with the same count it takes the second, which leaves one exponent above the largest that was seen for larger weights
-/// to come; below, each exponent is half as frequent as the next. `None` if too many weights are elsewhere to count them
-/// one by one.
+/// Returns the first of the N neighbouring exponents that are the most frequent among the first weights. Of several
+/// ranges with the same count it takes the second, which leaves one exponent above the largest that was seen for larger
+/// weights to come; below, each exponent is half as frequent as the next. `None` if too many weights are elsewhere to
+/// count them one by one.
 fn likely<const N: usize>(weights: &[u16]) -> Option<u8> {
     let first_weights = &weights[..weights.len().min(1024)];
     let mut sample = [0; 256];
@@ -80,8 +80,8 @@ fn likely<const N: usize>(weights: &[u16]) -> Option<u8> {
     (most >= first_weights.len() as u64 / 32 * 31).then_some(first as u8)
 }
 
-/// Counts one by one, in four tables in turn: neighbouring weights often have one exponent, and counting it twice in one
-/// table would wait for the first store.
+/// Counts one by one, in four tables in turn: neighbouring weights often have one exponent, and counting it twice in
+/// one table would wait for the first store.
 fn count_plain(weights: &[u16], counts: &mut [u64; 256]) {
     let mut tables = [[0u32; 256]; 4];
     let (fours, rest) = weights.as_chunks::<4>();

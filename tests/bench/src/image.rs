@@ -3,7 +3,7 @@
 use crate::contest::Contestant;
 use crate::data::{self, Data};
 use df11::Model;
-use df11::internals::cuda::image::{self, Layout};
+use df11::internals::cuda::image::{self, ImageLayout};
 use std::sync::Arc;
 
 /// A model in memory, and memory for the image of its only group.
@@ -20,7 +20,7 @@ impl Image {
     /// weights; all others must have its bytes.
     pub fn all(data: &Data, cores: usize) -> Result<Vec<Image>, String> {
         let model = Arc::new(data::open(&data.packed)?);
-        let bytes = Layout::of(model.group(0).unwrap()).map_err(|e| e.to_string())?.image_bytes as usize;
+        let bytes = ImageLayout::of(model.group(0).unwrap()).map_err(|e| e.to_string())?.image_bytes as usize;
         let mut expected = vec![0x55; bytes];
         model.group(0).unwrap().write_image(&mut expected, 1).map_err(|e| e.to_string())?;
         let decoded = image::decode(&expected, 0, data.original.len() as u64).map_err(|e| e.to_string())?;

@@ -1,4 +1,4 @@
-//! Images that lie, and files that change under an upload, judged as the oracle does.
+//! Images that contradict themselves, and files that change during an upload, judged as the oracle does.
 
 use df11::internals::cuda::image;
 use df11::{Model, OpenOptions, Status};
@@ -21,7 +21,7 @@ fn code_bytes_that_nothing_is_coded_in_are_found_on_the_device_too() {
         group.encoded_exponent.resize(good.encoded_exponent.len() + more, 0);
         let file = safetensors(&group_tensors("g", &group), None);
         let model = Model::from_bytes(file, &OpenOptions::default()).unwrap();
-        let layout = image::Layout::of(model.group(0).unwrap()).unwrap();
+        let layout = image::ImageLayout::of(model.group(0).unwrap()).unwrap();
         let mut bytes = vec![0; layout.image_bytes as usize];
         assert_eq!(model.group(0).unwrap().write_image(&mut bytes, 1).is_err(), more > 0, "{more} bytes more");
         let (at, dst) = (engine.alloc(layout.image_bytes), engine.alloc(2 * layout.weights));

@@ -20,14 +20,14 @@ fn model_of(weights: &[u16], splits: &[u64]) -> Model {
     Model::from_bytes(file, &OpenOptions::default()).unwrap()
 }
 
-fn image_of(model: &Model, group: usize) -> (image::Layout, Vec<u8>) {
-    let layout = image::Layout::of(model.group(group).unwrap()).unwrap();
+fn image_of(model: &Model, group: usize) -> (image::ImageLayout, Vec<u8>) {
+    let layout = image::ImageLayout::of(model.group(group).unwrap()).unwrap();
     let mut bytes = vec![0; layout.image_bytes as usize];
     model.group(group).unwrap().write_image(&mut bytes, 1).unwrap();
     (layout, bytes)
 }
 
-/// Gives a head the checksum that fits it: whoever lies can do that.
+/// Gives a head the checksum that fits it, as an attacker can.
 fn sum(image: &mut [u8], head_bytes: usize) {
     let mut hasher = Sha256::new();
     hasher.update(&image[..240]);

@@ -150,7 +150,7 @@ fn tensors_without_weights_and_places_side_by_side_are_exact() {
             }
         };
         let model = model_of(&weights, &splits);
-        let bytes = image::Layout::of(model.group(0).unwrap()).unwrap().image_bytes;
+        let bytes = image::ImageLayout::of(model.group(0).unwrap()).unwrap().image_bytes;
         let (at, base, status) = (engine.alloc(bytes), engine.alloc(20_000), engine.alloc(4));
         engine.fill(status, 0, 4);
         // SAFETY: all memory lives until the stream was waited for.

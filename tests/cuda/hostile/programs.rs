@@ -1,4 +1,4 @@
-//! Hostile programs: many threads while the driver fails, contexts that end too early, captures beside all calls.
+//! Hostile programs: many threads while the driver fails, contexts that end too early, captures during all calls.
 
 use df11::internals::cuda::{Device, Stream, image};
 use df11::{Model, OpenOptions, Status};
@@ -10,7 +10,7 @@ use super::support::target::upload;
 use super::support::weights::Random;
 
 /// Sixteen threads over two drivers with two devices each open, upload, bind, decode and free at once, while the driver fails
-/// here and there: what succeeds is right, what fails says so, no thread's context changes, and nothing stays behind.
+/// here and there: what succeeds is right, what fails reports it, no thread's context changes, and nothing is leaked.
 #[test]
 fn many_threads_over_two_drivers_survive_failures() {
     let emulators = [Emulator::new(), Emulator::new()];
@@ -177,7 +177,7 @@ fn captures_of_every_mode_live_beside_all_calls() {
     let engine = emulator.engine(0);
     let (captured, other) = (engine.stream(), engine.stream());
     let model = Model::open(golden::model("tiny"), &OpenOptions::new()).unwrap();
-    let bytes = image::Layout::of(model.group(0).unwrap()).unwrap().image_bytes;
+    let bytes = image::ImageLayout::of(model.group(0).unwrap()).unwrap().image_bytes;
     let (at, dst) = (engine.alloc(bytes), engine.alloc(2 * model.group(0).unwrap().element_count()));
     for mode in [0, 1, 2] {
         for again in [false, true] {

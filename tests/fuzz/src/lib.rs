@@ -181,7 +181,7 @@ fn try_group(u: &mut Unstructured) -> Result<()> {
     if model.group(0).unwrap().verify(1).is_ok() {
         check::is_true(&e, &model).expect("what verifies is true");
         // And an image of it can be made, which says the same.
-        let bytes = image::Layout::of(model.group(0).unwrap()).expect("a good group has an image").image_bytes;
+        let bytes = image::ImageLayout::of(model.group(0).unwrap()).expect("a good group has an image").image_bytes;
         let mut image = vec![0; bytes as usize];
         model.group(0).unwrap().write_image(&mut image, 1).expect("a good group has an image");
         let n = model.group(0).unwrap().element_count();
@@ -268,7 +268,7 @@ static IMAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let image = |e: &Encoded| {
         let file = encoder::safetensors(&encoder::group_tensors("g", e), None);
         let model = Model::from_bytes(file, &OpenOptions::default()).expect("a good group opens");
-        let bytes = image::Layout::of(model.group(0).unwrap()).expect("a good group has an image").image_bytes;
+        let bytes = image::ImageLayout::of(model.group(0).unwrap()).expect("a good group has an image").image_bytes;
         let mut image = vec![0; bytes as usize];
         model.group(0).unwrap().write_image(&mut image, 1).expect("a good group has an image");
         image

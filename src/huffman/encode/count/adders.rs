@@ -1,10 +1,10 @@
 //! Counting exponents with vector registers of any size.
 //!
-//! The likely exponents are neighbours, and sixteen of them are nearly all that occur. A byte shuffle makes a byte with a
-//! single bit of each weight's exponent, one byte for the lower eight of the sixteen and one for the upper. How often each
-//! bit is set is added up by full adders that work on all bits of a register at once: two registers come in for each one
-//! that goes on to the next level, where a bit counts twice as much. So a line of weights costs two additions instead of
-//! sixteen comparisons. Other exponents are counted one by one.
+//! The likely exponents are neighbours, and sixteen of them are nearly all that occur. A byte shuffle makes a byte with
+//! a single bit of each weight's exponent, one byte for the lower eight of the sixteen and one for the upper. How often
+//! each bit is set is added up by full adders that work on all bits of a register at once: two registers come in for
+//! each one that goes on to the next level, where a bit counts twice as much. So a line of weights costs two additions
+//! instead of sixteen comparisons. Other exponents are counted one by one.
 
 use super::{count_plain, likely};
 use crate::huffman::encode::prefetch;

@@ -147,7 +147,7 @@ entries! {
         put(active, i32::from(primary.retains > 0))
     }
 
-    /// A context of the caller's own, made current.
+    /// Creates a context that the caller owns, and makes it current.
     Init fn cuCtxCreate_v2(call, context: *mut usize, flags: u32, device: i32) {
         if context.is_null() || flags > FLAGS { return Err(INVALID_VALUE) }
         call.device(device)?;

@@ -158,7 +158,7 @@ pub unsafe extern "C" fn df11_emulator_query(key: *const c_char) -> u64 {
 /// has without the zero; 2^64 - 1 for a key that there is not.
 ///
 /// # Safety
-/// `key` is a text with a zero at the end; `to` is NULL or has room for so many bytes.
+/// `key` is a text with a zero at the end; `to` is NULL or has room for `room` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_emulator_text(key: *const c_char, to: *mut c_char, room: usize) -> usize {
     // SAFETY: this function's own contract.

@@ -146,7 +146,7 @@ impl Call {
         }
     }
 
-    /// Returns the error that a context's work has left behind.
+    /// Returns the error that a context's work has left in it.
     pub fn sticky(&self, context: usize) -> Result {
         match self.contexts.get(&context).map_or(0, |context| context.sticky) {
             0 => Ok(()),
@@ -176,7 +176,7 @@ impl Call {
                 self.contexts.get_mut(&context).unwrap().per_thread.insert(thread, handle);
                 Ok(handle)
             }
-            // The streams behind NULL have handles of their own, which callers never see.
+            // The streams that NULL stands for have handles of their own, which callers never see.
             _ => match self.streams.get(&stream) {
                 Some(found) if matches!(found.order, Order::Blocking | Order::NonBlocking) => Ok(stream),
                 _ => Err(INVALID_HANDLE),

@@ -101,7 +101,7 @@ impl Call {
         }
         match (to, from) {
             (End::Known(to), End::Pageable(from)) => {
-                // SAFETY: valid for so many bytes by this function's contract.
+                // SAFETY: this function requires that the address is valid for as many bytes.
                 let data: Arc<[u8]> = unsafe { std::slice::from_raw_parts(from as *const u8, bytes) }.into();
                 self.submit_uncapturable(stream, Work::Write { to, data })
             }

@@ -3,7 +3,7 @@
 //!
 //! What is here: the state under one lock (`state`), what each entry point does first and last (`entry`), deferred work
 //! (`work`, `queue`), capture, and the entry points by subject. `config`, `inject`, `control` and `report` are what a
-//! driver has not: a pose, planned failures, and answers about what happened. The README beside the crate is their
+//! driver does not have: a pose, planned failures, and answers about what happened. The crate's README is their
 //! manual.
 
 #![allow(non_snake_case, reason = "the entry points have the driver's names")]

@@ -198,7 +198,7 @@ impl Env<'_> {
         Ok(())
     }
 
-    /// Faults of an access that is misaligned or ends behind `end` bytes of a small memory.
+    /// Faults of an access that is misaligned or ends after `end` bytes of a small memory.
     #[inline(always)]
     pub(super) fn inside(
         &self,

@@ -7,7 +7,7 @@ pub(super) const WIDE: u16 = 1 << 14;
 /// This bit of a [`Slot`] marks a constant.
 pub(super) const CONST: u16 = 1 << 15;
 
-/// Where an operand lies: an index, and by [`WIDE`] and [`CONST`] in which of four files. Registers of 16 bits lie,
+/// The place of an operand: an index, and by [`WIDE`] and [`CONST`] in which of four files. Registers of 16 bits are,
 /// extended with zeros, in the file of 32 bits. For a predicate: its index.
 pub(super) type Slot = u16;
 
@@ -309,7 +309,7 @@ impl Special {
     }
 }
 
-/// Generic addresses of shared, local and parameter memory: 4 GiB each, where no host address can lie. Global and constant
+/// Generic addresses of shared, local and parameter memory: 4 GiB each, where no host address can be. Global and constant
 /// memory are at their own addresses.
 pub(super) mod window {
     pub(in super::super) const SHARED: u64 = 0x5348_0000_0000_0000;
