@@ -14,6 +14,7 @@ use crate::progress::Progress;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -340,7 +341,11 @@ impl<'o> Run<'o> {
         if !self.options.resume || self.options.part != Part::WHOLE {
             return Ok(None);
         }
-        let Ok(folder) = Folder::open(&self.files.folder) else { return Ok(None) };
+        let folder = match Folder::open(&self.files.folder) {
+            Ok(folder) => folder,
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
         if target::is_marked(&folder) {
             return Ok(None);
         }

@@ -71,6 +71,12 @@ impl Output {
                 let (shown, size) = (self.to.display(), terminal::bytes(bytes));
                 Failure::cannot(format!("cannot write '{shown}' of {size}: {source}"))
             }
+            // Nothing can be made in the folder.
+            Error::Io { action: "create" | "open", source, .. } => {
+                let folder = self.to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let (shown, folder) = (self.to.display(), folder.display());
+                Failure::cannot(format!("cannot write '{shown}': the folder '{folder}': {source}"))
+            }
             error => self.failure(&error),
         })?;
         Ok(OutputFile { file, output: self, _hold: hold })

@@ -120,6 +120,8 @@ pub(crate) struct Ledger {
     earlier: HashSet<String>,
     /// Whether nothing is done yet.
     empty: AtomicBool,
+    /// Whether files that go with the model are there.
+    files: AtomicBool,
 }
 
 impl Ledger {
@@ -135,8 +137,8 @@ impl Ledger {
         file.set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .map_err(|e| Error::io("write", entry.path(), e))?;
-        let (file, empty) = (Mutex::new(file), AtomicBool::new(true));
-        let ledger = Ledger { entry, file, earlier: HashSet::new(), empty };
+        let (file, empty, files) = (Mutex::new(file), AtomicBool::new(true), AtomicBool::new(false));
+        let ledger = Ledger { entry, file, earlier: HashSet::new(), empty, files };
         ledger.append(head, true)?;
         Ok(ledger)
     }
@@ -146,8 +148,8 @@ impl Ledger {
         file.set_len(record.bytes)
             .and_then(|()| file.seek(SeekFrom::End(0)))
             .map_err(|e| Error::io("write", entry.path(), e))?;
-        let empty = AtomicBool::new(record.is_empty());
-        Ok(Ledger { entry, file: Mutex::new(file), earlier: record.groups, empty })
+        let (empty, files) = (AtomicBool::new(record.is_empty()), AtomicBool::new(record.files > 0));
+        Ok(Ledger { entry, file: Mutex::new(file), earlier: record.groups, empty, files })
     }
 
     fn append(&self, line: &Value, sync: bool) -> Result<()> {
@@ -171,20 +173,27 @@ impl Ledger {
     /// Notes that a group is on the disk. With `sync` the note is on the disk, too, when this returns: that is not needed where
     /// a file with a name says the same.
     pub fn group(&self, group: &str, sync: bool) -> Result<()> {
-        // First: what is there is there, whether it can be noted or not.
+        if !sync {
+            // It is there, whether it can be noted or not.
+            self.empty.store(false, Ordering::Relaxed);
+        }
+        self.append(&json!({ "group": group }), sync)?;
         self.empty.store(false, Ordering::Relaxed);
-        self.append(&json!({ "group": group }), sync)
+        Ok(())
     }
 
     /// Notes that a file that goes with the model is there.
     pub fn carried(&self, path: &Path) -> Result<()> {
+        self.files.store(true, Ordering::Relaxed);
         self.empty.store(false, Ordering::Relaxed);
         self.append(&json!({ "file": path.to_string_lossy() }), false)
     }
 
     /// Notes that the groups noted by an earlier run are on the disk no longer.
     pub fn void(&self) -> Result<()> {
-        self.append(&json!({ "void": true }), true)
+        self.append(&json!({ "void": true }), true)?;
+        self.empty.store(!self.files.load(Ordering::Relaxed), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Notes that all is done, and which groups stay plain.
