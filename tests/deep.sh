@@ -6,6 +6,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { echo "== $*"; "$@"; }
+some() { # COMMAND...: runs tests, of which there must be some
+    local log
+    log=$(mktemp)
+    step "$@" | tee "$log"
+    ! grep -q '^running 0 tests' "$log" || { echo "no test has that name: $*" >&2; exit 1; }
+    rm "$log"
+}
 
 # Sixteen threads at once under ThreadSanitizer.
 thread() { step tests/sanitize.sh thread; }
@@ -20,24 +27,27 @@ miri() {
 }
 
 # Each call of the tool on a file fails once; `make test` takes a sample.
-faults() { DF11_ROUNDS=${DF11_ROUNDS:-1000} step cargo test --locked --features cli --test cli -- faults; }
+faults() { DF11_ROUNDS=${DF11_ROUNDS:-1000} some cargo test --locked --features cli --test cli -- faults; }
 
 # Walks every code of the large group, too.
-scale() { DF11_DEEP=1 step cargo test --locked --test format scale; }
+scale() { DF11_DEEP=1 some cargo test --locked --test format scale; }
 
 # Ten minutes of traffic.
 soak() {
-    DF11_SOAK_SECONDS=${DF11_SOAK_SECONDS:-600} step cargo test --locked --test traffic soak -- --nocapture
+    DF11_SOAK_SECONDS=${DF11_SOAK_SECONDS:-600} some cargo test --locked --test traffic soak -- --nocapture
 }
 
 # Lowest versions, the packed crate, releases from two folders, advisories. It counts what cannot run on this machine.
 supply() { step tests/supply/run.sh deep; }
 
-[ $# -gt 0 ] || set -- thread miri faults scale soak supply
+# AArch64 under qemu-user, all that runs there; macOS; targets that must be refused.
+portability() { step tests/portability/run.sh aarch64-all others; }
+
+[ $# -gt 0 ] || set -- thread miri faults scale soak supply portability
 for part in "$@"; do
     case "$part" in
-        thread | miri | faults | scale | soak | supply) (set -e; "$part") ;;
-        *) echo "usage: tests/deep.sh [thread] [miri] [faults] [scale] [soak] [supply]" >&2; exit 2 ;;
+        thread | miri | faults | scale | soak | supply | portability) (set -e; "$part") ;;
+        *) echo "usage: tests/deep.sh [thread] [miri] [faults] [scale] [soak] [supply] [portability]" >&2; exit 2 ;;
     esac
 done
 echo "== all passed"

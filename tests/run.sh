@@ -82,6 +82,9 @@ step make test-ggml
 # Half a minute for each fuzzer, two at a time.
 step tests/fuzz/run.sh 30
 
+# AArch64 under qemu-user; Windows is compiled only. tests/deep.sh has the rest of both.
+step tests/portability/run.sh aarch64 windows
+
 # The library itself under AddressSanitizer. tests/deep.sh has what takes longer: ThreadSanitizer, Miri, every fault.
 case $(rustc -vV | sed -n 's/^host: //p') in
     x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu)

@@ -19,7 +19,15 @@ address() {
     export DF11_TEST_EMULATOR RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="target/asan"
     local programs=(format codec decode writer cuda capi miri)
     step cargo test --locked --target "$host" "${programs[@]/#/--test=}" --no-run
-    tests() { step cargo test --locked --target "$host" --test "$1" -- "${@:2}"; } # PROGRAM [MODULES]
+    local log
+    log=$(mktemp)
+    tests() { # PROGRAM [MODULE::...]: runs the tests of these modules, each of which must have some
+        local module
+        step cargo test --locked --target "$host" --test "$1" -- "${@:2}" | tee "$log"
+        for module in "${@:2}"; do
+            grep -q "^test $module" "$log" || { echo "the program $1 has no tests in $module" >&2; exit 1; }
+        done
+    }
     tests format hostile:: properties:: kept::
     tests codec golden:: encode::
     tests decode
@@ -29,6 +37,7 @@ address() {
     tests miri
     # Memory that the driver may still read is kept for ever, on purpose, where the driver fails to say when a copy has ended.
     ASAN_OPTIONS=detect_leaks=0 tests cuda errors::
+    rm "$log"
 }
 
 thread() {

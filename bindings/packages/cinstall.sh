@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Compares what cargo-c installs with what `make install` lays: links, soname, exported functions, header, and pkg-config's answers
-# for the shared library. Takes some seven minutes the first time, most of them for cargo-c itself, so it is no part of `make test`;
-# it runs before a release, and when [package.metadata.capi] or build.rs change.
+# Compares what cargo-c installs with what `make install` installs: links, soname, exported functions, header, and pkg-config's
+# answers for the shared library. The first run takes some seven minutes, mostly to build cargo-c, so `make test` does not include
+# it. Run it before a release, and after a change of [package.metadata.capi] or build.rs.
 #
 # cargo-c needs OpenSSL's headers and pkg-config (Debian: libssl-dev, pkg-config).
 set -euo pipefail
@@ -20,7 +20,7 @@ cargo cinstall --locked --release --target-dir target/cargo-c --prefix=/usr --li
 make install PREFIX=/usr DESTDIR="$ours"
 
 failed=0
-compare() { # WHAT COMMAND...: in each tree
+compare() { # WHAT COMMAND...: compares what a command prints in each tree
     local what=$1 tree
     shift
     for tree in "$ours" "$theirs"; do
@@ -34,7 +34,7 @@ compare() { # WHAT COMMAND...: in each tree
 soname() { readelf -dW lib/libdf11.so | grep -o 'soname.*'; }
 exports() { nm -D --defined-only lib/libdf11.so | awk '{print $3}' | sort; }
 names() { readlink -f lib/libdf11.so lib/libdf11.so.0.* | xargs -n 1 basename && ls lib/libdf11.*; }
-answers() { # of pkg-config, as if the tree lay in /usr
+answers() { # what pkg-config prints, as if the tree were in /usr
     local -x PKG_CONFIG_PATH=$PWD/lib/pkgconfig PKG_CONFIG_SYSTEM_INCLUDE_PATH=/none PKG_CONFIG_SYSTEM_LIBRARY_PATH=/none
     pkg-config --modversion df11
     pkg-config --define-prefix --cflags --libs df11 | sed "s|$PWD/lib/pkgconfig/../..|/usr|g; s|$PWD|/usr|g"

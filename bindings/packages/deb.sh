@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes Debian packages of what is built: libdf11-0.1 (the shared library), libdf11-dev, and df11 (the tool).
+# Makes Debian packages of what cargo has built: libdf11-0.1 (the shared library), libdf11-dev, and df11 (the tool).
 #
 #     deb.sh              writes target/deb/*.deb; BUILD as in install.sh
 #
-# It needs dpkg-dev and no more of Debian. The packages ask for the C library that BUILD was linked with: `make deb` packages
-# what fits this system, and BUILD=target/dist/x86_64-unknown-linux-gnu/release after `make dist` what fits all.
+# Of Debian it needs dpkg-dev only. The packages depend on the C library that BUILD was linked with: those of `make deb` fit this
+# system, and those made with BUILD=target/dist/x86_64-unknown-linux-gnu/release, after `make dist`, fit all.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -16,7 +16,7 @@ version=$(dpkg-parsechangelog -l "$templates/changelog" -S Version)
     { echo "deb: debian/changelog says $version, Cargo.toml something else" >&2; exit 1; }
 soname=$(readelf -dW "$build/libdf11.so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p')
 abi=${soname#libdf11.so.}
-# Debian's rule for a library whose name ends in a digit. With each new soname comes a new package beside the old one.
+# Debian's rule for a library whose name ends in a digit. Each new soname is a new package, installed next to the old one.
 library=libdf11-$abi
 grep -qx "Package: $library" "$templates/control" || { echo "deb: debian/control has no $library" >&2; exit 1; }
 arch=$(dpkg-architecture -qDEB_HOST_ARCH) triplet=$(dpkg-architecture -qDEB_HOST_MULTIARCH)
@@ -31,7 +31,7 @@ sed -e '/@MIT@/{' -e 'r /dev/stdin' -e 'd' -e '}' "$templates/copyright" >"$work
 bindings/packages/licences.sh >"$work/THIRD-PARTY.txt"
 BUILD=$build PREFIX=/usr LIBDIR=/usr/lib/$triplet PC_PREFIX=/usr DESTDIR=$root/$work/all bindings/packages/install.sh
 
-# Which file belongs to whom.
+# Distributes the files among the packages.
 cd "$work"
 take() { # PACKAGE PATH...
     local package=$1 path
@@ -50,7 +50,7 @@ take df11 usr/bin/df11
 mkdir texts
 mv all/usr/share/doc/libdf11/* texts/
 left=$(find all ! -type d)
-[ -z "$left" ] || { echo "deb: no package takes $left" >&2; exit 1; }
+[ -z "$left" ] || { echo "deb: in no package: $left" >&2; exit 1; }
 
 for package in "$library" libdf11-dev df11; do
     doc=debian/$package/usr/share/doc/$package
@@ -60,7 +60,7 @@ for package in "$library" libdf11-dev df11; do
     [ "$package" = libdf11-dev ] || install -m 644 THIRD-PARTY.txt "$doc/"
     mkdir -p "debian/$package/DEBIAN"
 done
-# The archive has the same code in it; its notices are in the package that libdf11-dev depends on.
+# The archive contains the same code; its notices are in the package that libdf11-dev depends on.
 install -m 644 texts/README.md "debian/libdf11-dev/usr/share/doc/libdf11-dev/"
 
 # For packages that are linked with the library, and for the loader's cache.

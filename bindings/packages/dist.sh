@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes the archive that is released: an installed tree that runs wherever glibc 2.17 (2012) or a later one is, on x86-64.
+# Makes the archive of a release: an installed tree for every x86-64 Linux with glibc 2.17 (2012) or later.
 #
-#     dist.sh             writes target/dist/libdf11-VERSION-x86_64-linux-gnu.tar.gz, and beside it SHA256SUMS and what is linked
-#                         into it, as a CycloneDX bill of materials: the same name with .cdx.json
+#     dist.sh             writes target/dist/libdf11-VERSION-x86_64-linux-gnu.tar.gz, SHA256SUMS, and a CycloneDX bill of
+#                         materials (the same name with .cdx.json), which lists what is linked in
 #
-# Its bytes depend on the sources, Cargo.lock, the Rust toolchain and requirements.txt, not on the folder, the machine or the
-# time; dates inside are the last commit's, or SOURCE_DATE_EPOCH. The linker comes from a virtual environment under target/.
+# The archive's bytes depend on the sources, Cargo.lock, the Rust toolchain and requirements.txt, and not on the folder, the machine
+# or the time. Dates inside are the last commit's, or SOURCE_DATE_EPOCH. The linker comes from a virtual environment under target/.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -25,8 +25,8 @@ if ! cmp -s "$requirements" "$environment/installed"; then
 fi
 rustup target list --installed 2>/dev/null | grep -qx "$triple" || rustup target add "$triple" 2>/dev/null || true
 
-# Messages of panics and line tables name source files: by the same names on every machine. The standard library's have names of
-# their own, unless the toolchain has its source (the component rust-src), when they are folders of this machine again.
+# Panic messages and line tables name source files, which must have the same names on every machine. Those of the standard library
+# have fixed names, unless the toolchain has their source (the component rust-src): then they are folders of this machine.
 registry=${CARGO_HOME:-$HOME/.cargo}/registry/src
 std=$(rustc --print sysroot)/lib/rustlib/src/rust
 flags=("--remap-path-prefix=$PWD=/libdf11" "--remap-path-prefix=$registry=/registry"

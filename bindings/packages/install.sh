@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Lays the installed tree: headers, shared and static library, pkg-config and CMake packages, licences, the tool. It takes what
+# Installs headers, shared and static library, pkg-config and CMake packages, licences and the tool. The script copies what
 # `make build` has built and builds nothing, so it needs no Rust: `make build && sudo bindings/packages/install.sh`.
 #
-# In the environment, all optional:
+# Environment variables, all optional, with their defaults:
 #     PREFIX            /usr/local
 #     LIBDIR            PREFIX/lib
-#     DESTDIR           nothing; is put before every path, for packages
-#     BUILD             target/release: where libdf11.so, libdf11.a and df11 lie
-#     STRIP             strip; or no, to keep line tables
-#     PC_PREFIX         what the .pc files call their prefix, where it is not to be told from their own place: with it they are
-#                       what Debian and cross compilers want, without it the tree may be moved
+#     DESTDIR           empty: the folder that is put before every path, for packages
+#     BUILD             target/release: the folder of libdf11.so, libdf11.a and df11
+#     STRIP             strip; "no" keeps line tables
+#     PC_PREFIX         empty: a fixed prefix for the .pc files, as Debian and cross compilers need it. Without it they find
+#                       their prefix from their own folder, so that the tree can be moved
 #     CC, LD, OBJCOPY, AR
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -26,7 +26,7 @@ for built in libdf11.so libdf11.a df11; do
 done
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-abi=${version%%.*} # the number that changes when the ABI does: build.rs has the same rule
+abi=${version%%.*} # changes with the ABI; build.rs has the same rule
 [ "$abi" != 0 ] || abi=${version%.*}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -34,12 +34,12 @@ trap 'rm -rf "$scratch"' EXIT
 put() { # MODE FILE FOLDER [NAME]
     install -D -m "$1" "$2" "$destdir$3/${4:-$(basename "$2")}"
 }
-slim() { # MODE FILE FOLDER [NAME]: without line tables
+slim() { # MODE FILE FOLDER [NAME]: as put, without line tables
     cp "$2" "$scratch/slim"
     [ "$strip" = no ] || "$strip" --strip-unneeded "$scratch/slim"
     put "$1" "$scratch/slim" "$3" "${4:-$(basename "$2")}"
 }
-fill() { # TEMPLATE FOLDER: with its @NAMES@ filled in
+fill() { # TEMPLATE FOLDER: installs a template with its @NAMES@ filled in
     local name pc_prefix
     name=$(basename "$1" .in)
     # shellcheck disable=SC2016 # pkg-config expands that
@@ -53,7 +53,7 @@ fill() { # TEMPLATE FOLDER: with its @NAMES@ filled in
 put 644 include/df11.h "$prefix/include"
 put 644 bindings/cpp/df11.hpp "$prefix/include"
 
-# One library, three names: programs are linked by the first, load it by the second, and the third says what it is.
+# One library, three names: libdf11.so for the linker, the soname for the loader, and the file itself with its full version.
 slim 755 "$build/libdf11.so" "$libdir" "libdf11.so.$version"
 ln -sf "libdf11.so.$version" "$destdir$libdir/libdf11.so.$abi"
 ln -sf "libdf11.so.$abi" "$destdir$libdir/libdf11.so"

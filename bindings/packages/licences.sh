@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints the licences of what is linked into the libraries and the tool, which those who pass on binaries must pass on too:
-# every package's licence and its notices, each text once. The packages must have been fetched; nothing is built.
+# Prints the licences of what is linked into the libraries and the tool: every package's licence and its notices, each text once.
+# Whoever distributes binaries must distribute these too. The packages must have been fetched; nothing is built.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 scratch=$(mktemp -d)

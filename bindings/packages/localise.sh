@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Makes a static library of one object, in which nothing is to be seen but the functions that are named.
+# Makes a static library of one object, in which only the named functions are global.
 #
 #     localise.sh ARCHIVE NEW_ARCHIVE FUNCTION...
 #
-# As cargo makes it, a static library holds Rust's standard library with every symbol global. A program that links a second
-# archive made by Rust then has those twice: the linker refuses, or takes half of each.
-#  - What no named function reaches is left out, section by section.
-#  - Section groups become plain sections. Of two groups with one name the linker keeps the first, and the unwind tables of the
-#    other archive, whose symbols are local now, would point into what it threw away.
-#  - Functions of newer C libraries, which the standard library asks for weakly, stay weak. GNU ld makes those strong whose
-#    only uses it left out, and a program that has nothing to do with them would need them.
-#  - Bitcode goes: it is for rustc's own linker, four times as large as the code, and other linkers' plug-ins stumble over it.
+# A static library that cargo makes contains Rust's standard library, with every symbol global. A program that links a second
+# archive made by Rust then has these symbols twice: the linker refuses, or takes half of each.
+#  - Sections that no named function reaches are left out.
+#  - Section groups become plain sections. Of two groups with one name the linker keeps the first. The unwind tables of the other
+#    archive, whose symbols are local now, would then point into the group that was dropped.
+#  - Functions of newer C libraries, to which the standard library has weak references, stay weak. GNU ld makes a reference strong
+#    if it left out the only uses, and every program would then need these functions.
+#  - Bitcode is removed. It is for rustc's own linker and four times as large as the code, and plug-ins of other linkers fail on
+#    it.
 # LD, OBJCOPY, READELF and AR name the tools (GNU's, or ones that take their options); STRIP=no keeps line tables.
 set -euo pipefail
 archive=$1 new=$2
@@ -19,7 +20,7 @@ ld=${LD:-ld} objcopy=${OBJCOPY:-objcopy} readelf=${READELF:-readelf} ar=${AR:-ar
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# Roots for the linker, and an error for a function that is not there (an undefined symbol would be all one saw of it).
+# The named functions are the linker's roots. A missing one is an error here, and not an undefined symbol later.
 "$ld" -r --gc-sections --force-group-allocation "${@/#/-u}" "${@/#/--require-defined=}" -o "$scratch/all.o" "$archive"
 "$readelf" -sW "$archive" |
     awk '$7 == "UND" && $8 != "" { if ($5 == "WEAK") weak[$8]; else strong[$8] }

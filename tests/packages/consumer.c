@@ -1,6 +1,6 @@
 /*
- * A program that uses an installed libdf11 from C: decodes every tensor of a model, and says of each how many bytes it has and
- * their FNV-1a hash. run.sh compares that with what the original's bytes give, and with the same program in other languages.
+ * A C program that uses an installed libdf11: decodes every tensor of a model, and prints its name, size and FNV-1a hash. run.sh
+ * compares this with what expected.py computes from the original. The other languages have the same program.
  *
  *     consumer MODEL
  */

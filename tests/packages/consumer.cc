@@ -1,4 +1,4 @@
-// consumer.c once more, in C++, over df11.hpp.
+// The program of consumer.c in C++, with df11.hpp.
 #include <df11.hpp>
 
 #include <cinttypes>

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints what the consumers must print, from the original's bytes alone: name, bytes and FNV-1a of every tensor, sorted."""
+"""Prints what the programs must print, computed from the original only: name, size and FNV-1a of every tensor, sorted."""
 
 import json
 import sys

@@ -1,5 +1,5 @@
-//! A second static library made by Rust, for a program that also links libdf11.a: it has a standard library of its own in it,
-//! and uses what two of them would fight about: unwinding, threads, thread-local destructors, the allocator, the panic hook.
+//! A second static library made by Rust, for a program that also links libdf11.a. It contains a standard library of its own, and
+//! uses what two of them could conflict over: unwinding, threads, thread-local destructors, the allocator, the panic hook.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Programs in C, C++, Go and Rust against installed trees: what `make install`, `make dist` and `make deb` lay, found by
-# pkg-config and by find_package, linked shared and static, moved to another folder. Each program decodes a model that the
-# reference compressor wrote, and what it prints must follow from the original's bytes.
+# Builds programs in C, C++, Go and Rust against the trees of `make install`, `make dist` and `make deb`: found by pkg-config and
+# by find_package, linked shared and static, and moved to another folder. Each program decodes a model that the reference
+# compressor wrote; what it prints is compared with what expected.py computes from the original.
 #
-#     run.sh [install|rust|dist|deb]...         all four, if nothing is said
+#     run.sh [install|rust|dist|deb]...         without arguments: all four
 #
-# DF11_PREFIX names a tree that is installed already; otherwise `make install PREFIX=target/stage` lays one.
-# Needs cc, c++, binutils, cmake, pkg-config, python3, dpkg-dev; tests/run.sh sees to them, and bindings/go to a Go.
+# DF11_PREFIX names a tree that is already installed; otherwise `make install PREFIX=target/stage` makes one.
+# Needs cc, c++, binutils, cmake, pkg-config, python3 and dpkg-dev, which tests/run.sh installs, and Go, which bindings/go installs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -17,7 +17,7 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 warnings=(-Wall -Wextra -Wpedantic -Werror -O1)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-# Neither the caller's nor the system's libdf11 may stand in for the one under test.
+# No other libdf11, of the caller or of the system, may be found in place of the one under test.
 unset LD_LIBRARY_PATH CPATH LIBRARY_PATH PKG_CONFIG_PATH CMAKE_PREFIX_PATH CGO_CFLAGS CGO_LDFLAGS
 
 skipped=0
@@ -27,22 +27,22 @@ skip() { # WHAT, and why
     echo "skipped $1"
 }
 
-says() { # COMMAND...: runs a consumer on the golden model and compares
+says() { # COMMAND...: runs a program on the golden model and compares what it prints
     "$@" "$golden/model" | LC_ALL=C sort >"$scratch/said"
     diff "$scratch/expected" "$scratch/said"
 }
-fails() { # COMMAND...: what must not succeed
+fails() { # COMMAND...: runs a command that must fail
     if "$@" >"$scratch/failing" 2>&1; then
         echo "this should have failed: $*"
         return 1
     fi
 }
-needs() { # PROGRAM: the shared libdf11 that it asks the loader for, or nothing
+needs() { # PROGRAM: prints the shared libdf11 that it needs, or nothing
     readelf -dW "$1" | sed -n 's/.*(NEEDED).*\[\(libdf11[^]]*\)\]/\1/p'
 }
 soname() { readelf -dW "$1/libdf11.so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p'; }
 
-# pkg-config, with TREE and LIB set.
+# Asks pkg-config about the tree in TREE and LIB.
 flags() { PKG_CONFIG_PATH=$LIB/pkgconfig pkg-config --cflags --libs "$@"; }
 
 c_and_cpp() { # COMPILER SOURCE STANDARD
@@ -51,13 +51,13 @@ c_and_cpp() { # COMPILER SOURCE STANDARD
     "$1" "-std=$3" "${warnings[@]}" "$here/$2" -o "$out" $(flags df11) "-Wl,-rpath,$LIB"
     [ "$(needs "$out")" = "$(soname "$LIB")" ]
     says "$out"
-    # Without an rpath the loader does not find it by accident, and finds it where it is told.
+    # Without an rpath the loader does not find it by accident, but finds it in LD_LIBRARY_PATH.
     # shellcheck disable=SC2046
     "$1" "-std=$3" "${warnings[@]}" "$here/$2" -o "$out" $(flags df11)
     fails "$out" "$golden/model"
     grep -q "$(soname "$LIB")" "$scratch/failing"
     says env "LD_LIBRARY_PATH=$LIB" "$out"
-    # The archive, with the system's libraries as they come.
+    # The archive, and the system's shared libraries.
     # shellcheck disable=SC2046
     "$1" "-std=$3" "${warnings[@]}" "$here/$2" -o "$out" $(flags df11-static)
     [ -z "$(needs "$out")" ]
@@ -72,7 +72,7 @@ wholly_static() {
         says "$out"
     done
 }
-embedded() { # the archive inside another shared library, as README has it: nothing of ours is to be seen
+embedded() { # the archive inside another shared library, as docs/install.md says: it exports nothing of ours
     local out=$scratch/libengine.so
     echo '#include <df11.h>
         const char *engine(void) { return df11_version_string(); }' >"$scratch/engine.c"
@@ -136,7 +136,7 @@ two_archives() {
     local out=$scratch/two other whole kind
     local all='-Wl,--whole-archive' some='-Wl,--no-whole-archive'
     rustc --edition 2024 --crate-type staticlib -C opt-level=1 "$here/other.rs" -o "$scratch/libother.a"
-    # In the order that a linker likes least, too: all of either, so that whatever is there twice clashes.
+    # Also with all objects of both archives, so that every symbol that is in both clashes.
     for whole in no yes; do
         for other in libother libother_local; do
             [ "$other" = libother ] || bindings/packages/localise.sh "$scratch/libother.a" "$scratch/$other.a" \
@@ -153,7 +153,7 @@ two_archives() {
         done
     done
 }
-# What cargo makes cannot be linked so: if it could, the test above would show nothing.
+# The archive that cargo makes cannot be linked in this way; otherwise the test above would show nothing.
 two_archives_as_cargo_makes_them() {
     fails "$cc" "-I$TREE/include" "$here/two.c" -Wl,--whole-archive target/release/libdf11.a \
         "$scratch/libother.a" -Wl,--no-whole-archive -lpthread -ldl -lm -o "$scratch/two"
@@ -183,7 +183,7 @@ installed() {
     t "as cargo makes them they clash" two_archives_as_cargo_makes_them
     t "C and C++ by FetchContent" by_fetchcontent
     t "the tool" tool
-    # What was moved, or is reached by a link, is found where it is now.
+    # A tree that was moved, or is reached by a link, is found at its new place.
     cp -a "$tree" "$scratch/moved"
     mkdir "$scratch/usr" && mv "$scratch/moved" "$scratch/usr/moved to"
     mv "$scratch/usr/moved to" "$scratch/usr/moved" && ln -s usr/moved/lib "$scratch/lib"
@@ -201,11 +201,11 @@ by_rust() {
     rm -rf "$folder/libdf11-$version" "$folder/consumer"
     mkdir -p "$folder/consumer"
     cargo package --locked --no-verify --allow-dirty -p libdf11 --target-dir "$folder/pack"
-    # As of now: the crate's files all have one date, by which cargo would take others of yesterday for the same.
+    # With the current time: all files in a crate have one fixed date, so cargo would not notice that they have changed.
     tar -C "$folder" -xmf "$folder/pack/package/libdf11-$version.crate"
     cp "$here/rust/main.rs" Cargo.lock "$folder/consumer/"
     sed "s/@VERSION@/$version/" "$here/rust/Cargo.toml" >"$folder/consumer/Cargo.toml"
-    # In the usual folder: most packages are there already, from the other tests.
+    # In the usual target folder, because the other tests have built most packages there.
     cargo build --manifest-path "$folder/consumer/Cargo.toml" --target-dir target
     says target/debug/consumer
 }
@@ -232,7 +232,7 @@ dist_again() {
 }
 
 deb() {
-    command -v dpkg-shlibdeps >/dev/null || { skip "make deb: this is no Debian (dpkg-dev)" && return; }
+    command -v dpkg-shlibdeps >/dev/null || { skip "make deb: missing dpkg-shlibdeps (Debian package dpkg-dev)" && return; }
     t "make deb" make deb
     local system=$scratch/system
     t "dpkg installs the packages" deb_install "$system"
@@ -243,26 +243,28 @@ deb() {
     t "deb: the tool" tool
     t "dpkg removes them without a trace" deb_remove "$system"
 }
-dpkg_in() { # ROOT ARGUMENTS: dpkg on a system of its own. No package has a script, so nothing of it is ever run.
+dpkg_in() { # ROOT ARGUMENTS: runs dpkg on a system in a folder. No package has a script, so nothing of that system is run.
     local as=()
     [ "$(id -u)" = 0 ] || as=(fakeroot)
     "${as[@]}" dpkg "--root=$1" --log=/dev/null --force-not-root --force-bad-path "${@:2}"
 }
 deb_install() {
-    local package
+    local package native
+    # Where packages of several architectures are installed, a name alone may mean more than one.
+    native=$(dpkg --print-architecture)
     mkdir -p "$1/var/lib/dpkg/"{updates,info,triggers}
     touch "$1/var/lib/dpkg/available"
-    # What they depend on is here as it is on this machine: dpkg refuses if that is not enough.
-    for package in libc6 libgcc-s1; do
+    # The packages' dependencies are recorded as they are on this machine: dpkg refuses if that is not enough.
+    for package in "libc6:$native" "libgcc-s1:$native"; do
         dpkg --status "$package"
         echo
-        touch "$1/var/lib/dpkg/info/$package:$(dpkg --print-architecture).list"
+        touch "$1/var/lib/dpkg/info/$package.list"
     done >"$1/var/lib/dpkg/status"
     for package in target/deb/*.deb; do
         [ "$(dpkg-deb --ctrl-tarfile "$package" | tar -t | grep -cE '(pre|post)(inst|rm)')" = 0 ]
         dpkg-deb --contents "$package" | fails grep -v ' root/root '
     done
-    fails dpkg_in "$1" --install target/deb/libdf11-dev_*.deb # needs the library's package
+    fails dpkg_in "$1" --install target/deb/libdf11-dev_*.deb # depends on the library's package
     dpkg_in "$1" --install target/deb/*.deb
     dpkg_in "$1" --verify libdf11-0.1 libdf11-dev df11 >"$scratch/verified"
     [ ! -s "$scratch/verified" ]
@@ -271,7 +273,7 @@ deb_install() {
 }
 deb_consumer() {
     local out=$scratch/program
-    # Without a sysroot the files must name the system's own folders, as Debian's do.
+    # Without a sysroot the .pc files must name the folders in /usr, as those of Debian's packages do.
     [ "$(PKG_CONFIG_LIBDIR=$LIB/pkgconfig pkg-config --variable=includedir df11)" = /usr/include ]
     # shellcheck disable=SC2046
     "$cc" "${warnings[@]}" "$here/consumer.c" -o "$out" \
@@ -292,7 +294,7 @@ for part in "${@:-all}"; do
     install) installed ;;
     rust | dist | deb) "$part" ;;
     all) installed && rust && dist && deb ;;
-    *) echo "run.sh: no $part; there are install, rust, dist and deb" >&2 && exit 2 ;;
+    *) echo "usage: tests/packages/run.sh [install|rust|dist|deb]..." >&2 && exit 2 ;;
     esac
 done
 echo "$passed passed, $failed failed, $skipped skipped"

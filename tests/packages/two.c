@@ -1,6 +1,6 @@
 /*
- * One program, two static libraries made by Rust: libdf11.a and other.rs. Either is called inside the other, on many threads,
- * while panics are thrown and caught.
+ * A program with two static libraries made by Rust, libdf11.a and other.rs. Each is called from within the other, on many threads,
+ * while panics are raised and caught.
  *
  *     two MODEL
  */

@@ -2,6 +2,7 @@
 
 use df11::internals::writer::plan::{SourceTensor, is_tied, plan};
 use df11::internals::writer::presets::{Layout, Preset, choose};
+use df11::writer::Patterns;
 use df11::{Dtype, Status};
 use serde_json::{Value, json};
 

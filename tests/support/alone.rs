@@ -22,25 +22,29 @@ macro_rules! alone {
 #[allow(unused_imports, reason = "as above")]
 pub(crate) use alone;
 
-/// Runs the test that contains the function of this path in another process. Returns false if this process is the other one.
-///
-/// `DF11_TEST_RUNNER` is a command that starts programs of another architecture, as cargo's `runner` is.
-pub fn passed_elsewhere(here: &str) -> bool {
-    let test = here.split_once("::").unwrap().1.strip_suffix("::here").unwrap();
-    if std::env::var(ALONE).is_ok_and(|name| name == test) {
-        return false;
-    }
+/// The command that starts this program again: `DF11_TEST_RUNNER` names one that starts programs of another architecture, as
+/// cargo's `runner` is.
+pub fn this_program() -> Command {
     let program = std::env::current_exe().unwrap();
     let runner = std::env::var("DF11_TEST_RUNNER").unwrap_or_default();
     let mut words = runner.split_whitespace();
-    let mut command = match words.next() {
+    match words.next() {
         None => Command::new(program),
         Some(first) => {
             let mut command = Command::new(first);
             command.args(words).arg(program);
             command
         }
-    };
+    }
+}
+
+/// Runs the test that contains the function of this path in another process. Returns false if this process is the other one.
+pub fn passed_elsewhere(here: &str) -> bool {
+    let test = here.split_once("::").unwrap().1.strip_suffix("::here").unwrap();
+    if std::env::var(ALONE).is_ok_and(|name| name == test) {
+        return false;
+    }
+    let mut command = this_program();
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(ALONE, test);
     let output = command.output().unwrap();
     // What a test prints is shown only if it fails, or if that is asked for.

@@ -12,7 +12,8 @@ use df11::{DecodeOptions, Error, Model, OpenOptions, Status};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
+use support::alone::this_program;
 use support::files::{self, Stored};
 use support::{golden, weights};
 
@@ -21,8 +22,7 @@ const TASK: &str = "DF11_TEST_TASK";
 const FOLDER: &str = "DF11_TEST_FOLDER";
 
 fn run(task: &str, folder: &Path) -> Output {
-    let program = std::env::current_exe().unwrap();
-    let mut command = Command::new(program);
+    let mut command = this_program();
     command.args(["--exact", "disk::child", "--nocapture", "--test-threads", "1"]);
     command.env(TASK, task).env(FOLDER, folder).output().unwrap()
 }

@@ -354,6 +354,7 @@ pub(crate) fn is_copy(from: &Path, to: &Entry, progress: &Progress) -> Result<bo
 /// which ends the process unless it is ignored; whether it is, is the program's decision and not this library's, so the limit is
 /// looked at before every call that may make a file larger.
 #[cfg(unix)]
+#[allow(clippy::unnecessary_cast, reason = "the type is another one on other systems")]
 pub(crate) fn limit_of_file_size(end: u64) -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the struct lives as long as the call.

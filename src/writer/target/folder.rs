@@ -210,12 +210,14 @@ mod unix {
         }
 
         /// Returns the permissions of the regular file of a name.
+        #[allow(clippy::unnecessary_cast, reason = "the type is another one on other systems")]
         pub fn mode(&self, name: &OsStr) -> Option<u32> {
             let status = self.status(name).ok()??;
             (status.st_mode & libc::S_IFMT == libc::S_IFREG).then_some(status.st_mode as u32 & 0o7777)
         }
 
         /// Whether an open file still has its name.
+        #[allow(clippy::unnecessary_cast, reason = "the type is another one on other systems")]
         pub fn is_named(&self, file: &File, name: &OsStr) -> io::Result<bool> {
             let open = file.metadata()?;
             let named = self.status(name)?;

@@ -13,6 +13,8 @@ fn within<T>(limit: Duration, most_bytes: usize, work: impl FnOnce() -> T) -> T 
     let start = Instant::now();
     let (result, taken) = alloc::taken(work);
     let took = start.elapsed();
+    // An emulator of another processor may take many times as long.
+    let limit = if std::env::var_os("DF11_TEST_RUNNER").is_some() { limit * 20 } else { limit };
     assert!(took <= limit, "{took:?}");
     assert!(taken.peak <= most_bytes, "{taken:?}");
     result

@@ -1,4 +1,4 @@
-// consumer.c once more, in Go, over the package df11.
+// The program of consumer.c in Go, with the package df11.
 package main
 
 import (

@@ -1,4 +1,4 @@
-//! consumer.c once more, in Rust, over the crate as cargo packs it.
+//! The program of consumer.c in Rust, with the crate that cargo packs.
 
 use df11::{DecodeOptions, Model, OpenOptions};
 

@@ -1,0 +1,224 @@
+#!/usr/bin/env bash
+# Builds and tests libdf11 for platforms that this machine is not.
+#
+#     tests/portability/run.sh [aarch64 | aarch64-all | windows | others]...     without arguments: aarch64 windows
+#
+#     aarch64        builds the library and the tool for AArch64, and runs under qemu-user: the codec's tests (the golden
+#                    models, every decoder and encoder against the naive ones), tests/c/api.c, and the tool
+#     aarch64-all    also the unit tests and the tests of decoding, the format, hostile files and the writer
+#     windows        compiles the library and the tool for Windows, without linking; nothing is run
+#     others         the same for macOS; big-endian and 32-bit targets must be refused
+#
+# In CI the script installs the Debian packages that are missing. Elsewhere it says which are missing and skips the part,
+# because the architecture arm64 is added to dpkg for some of them. A standard library of rustup's toolchain (`rustup target
+# add aarch64-unknown-linux-gnu`) is preferred to Debian's.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+root=$PWD
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+# None of the caller's settings for its own platform may reach another one.
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER
+# A folder of its own: the compiler may be another one than that of the other tests.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/portability
+# Nothing is built twice here, and nobody debugs what is built.
+export CARGO_INCREMENTAL=0 CARGO_PROFILE_TEST_DEBUG=0
+
+skipped=0
+. tests/count.sh
+skip() { # WHAT, and why
+    skipped=$((skipped + 1))
+    echo "skipped $1"
+}
+
+# Sets `missing` to the packages whose command or file is not there, of those that are listed as "PACKAGE COMMAND" or
+# "PACKAGE /FILE"; a file may be a pattern.
+look() {
+    local need
+    missing=()
+    for need in "$@"; do
+        case $need in
+        *' '/*) compgen -G "${need#* }" >/dev/null || missing+=("${need%% *}") ;;
+        *) command -v "${need#* }" >/dev/null || missing+=("${need%% *}") ;;
+        esac
+    done
+}
+
+# Returns whether everything that a part needs is there, after installing it in CI.
+have() { # PART NEED...
+    local part=$1
+    shift
+    look "$@"
+    [ ${#missing[@]} != 0 ] || return 0
+    if [ -n "${CI:-}" ] && command -v apt-get >/dev/null; then
+        t "$part: install ${missing[*]}" install_packages "${missing[@]}"
+        look "$@"
+        [ ${#missing[@]} != 0 ] || return 0
+    fi
+    if [ -n "${CI:-}" ]; then
+        t "$part: ${missing[*]} must be there in CI" false
+    else
+        skip "$part: missing ${missing[*]} (packages of Debian for x86-64, those of arm64 after dpkg --add-architecture arm64)"
+    fi
+    return 1
+}
+install_packages() {
+    local as=() added=true
+    [ "$(id -u)" = 0 ] || as=(sudo)
+    case "$*" in *:arm64*) added="dpkg --add-architecture arm64" ;; esac
+    # The compilers run here, whatever they compile for.
+    [ "$(dpkg --print-architecture)" = amd64 ] && "${as[@]}" $added && "${as[@]}" apt-get update -qq &&
+        "${as[@]}" apt-get install -y -qq --no-install-recommends "$@"
+}
+
+# Prints the compiler that has a standard library for a target, or nothing.
+compiler_for() { # TARGET
+    local rustc
+    for rustc in rustc /usr/bin/rustc; do
+        if compgen -G "$("$rustc" --print sysroot 2>/dev/null)/lib/rustlib/$1/lib/libstd-*.rlib" >/dev/null; then
+            command -v "$rustc"
+            return
+        fi
+    done
+}
+
+# AArch64 --------------------------------------------------------------------------------------------------------------
+
+triple=aarch64-unknown-linux-gnu
+built=$CARGO_TARGET_DIR/$triple/debug
+
+# The programs are linked statically: under Debian 12's qemu 7.2 every dynamic program, one of three lines in C too, hangs in
+# pthread_create.
+aarch64_environment() {
+    RUSTC=$(compiler_for "$triple")
+    [ -n "$RUSTC" ] || RUSTC=/usr/bin/rustc
+    export RUSTC
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static -D warnings"
+    # For cargo, and for tests that start their own program again.
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64 DF11_TEST_RUNNER=qemu-aarch64
+}
+aarch64_needs() { # PART
+    local needs=("gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc" "libc6-dev-arm64-cross /usr/aarch64-linux-gnu/include/stdio.h"
+        "qemu-user qemu-aarch64")
+    [ -n "$(compiler_for "$triple")" ] ||
+        needs+=("rustc-web /usr/bin/rustc" "libstd-rust-web-dev:arm64 /usr/lib/rustlib/$triple/lib/libstd-*.rlib")
+    have "$1" "${needs[@]}"
+}
+
+cargo_test() { # ARGUMENTS
+    cargo test --locked --features cli --target "$triple" "$@"
+}
+c_program() { # every function, as tests/bindings/c.rs has it
+    aarch64-linux-gnu-gcc -static -std=c11 -O1 -Wall -Wextra -Wpedantic -Werror -Iinclude tests/c/api.c -o "$scratch/api" \
+        "$built/deps/libdf11.a" -lpthread -ldl -lm 2>"$scratch/linking" || { cat "$scratch/linking"; return 1; }
+    mkdir "$scratch/api.files"
+    qemu-aarch64 "$scratch/api" tests/data/golden tests/data/hostile "$scratch/api.files" >"$scratch/said" 2>&1 ||
+        { cat "$scratch/said"; return 1; }
+    cat "$scratch/said"
+    grep -q 'checks passed' "$scratch/said"
+}
+tool() { # on a model that the reference compressor wrote
+    local block=tests/data/golden/block df11="qemu-aarch64 $built/df11"
+    $df11 compress "$block/original.safetensors" --pattern "$block/model/config.json" -o "$scratch/one.safetensors"
+    cmp "$scratch/one.safetensors" "$block/model/model.safetensors"
+    $df11 verify "$block/model" --against "$block/original.safetensors"
+    $df11 decompress "$block/model" -o "$scratch/original"
+    $df11 compress "$scratch/original" --pattern "$block/model/config.json" -o "$scratch/again.safetensors"
+    cmp "$scratch/again.safetensors" "$block/model/model.safetensors"
+    $df11 inspect "$block/model"
+    # A model with a byte changed must not pass.
+    cp -r "$block/model" "$scratch/damaged"
+    printf '\xff' | dd of="$scratch/damaged/model.safetensors" bs=1 seek=20000 conv=notrunc status=none
+    if $df11 verify "$scratch/damaged" --against "$block/original.safetensors"; then
+        echo "a damaged model passes"
+        return 1
+    fi
+}
+aarch64() { # PART
+    unset RUSTC
+    aarch64_needs "$1" || return 0
+    aarch64_environment
+    t "$1: it is built" cargo_test --no-run --test codec
+    t "$1: codec" cargo_test --test codec
+    t "$1: C, static as a whole" c_program
+    t "$1: the tool" tool
+}
+aarch64_all() { # PART
+    local program
+    aarch64 "$1"
+    [ -n "${RUSTC:-}" ] || return 0 # skipped, or failed
+    for program in decode format plan writer; do
+        t "$1: $program" cargo_test --test "$program"
+    done
+    # A static program cannot load a library, such as the emulated driver.
+    t "$1: unit tests" cargo_test --lib --bins -- --skip cuda::driver::
+}
+
+# What is compiled only ------------------------------------------------------------------------------------------------
+
+# Compiles for a target without linking, so no C compiler, linker or library of that target is needed. The standard library
+# comes with a toolchain, or is compiled from Debian's package of its source; that option of cargo is unstable, which is why
+# RUSTC_BOOTSTRAP is set.
+check() { # TARGET
+    local std=()
+    RUSTC=$(compiler_for "$1")
+    if [ -z "$RUSTC" ]; then
+        RUSTC=/usr/bin/rustc std=(-Zbuild-std=std,panic_abort)
+        export RUSTC_BOOTSTRAP=1
+    fi
+    export RUSTC
+    cargo check --locked --profile test --features cli,cudarc --target "$1" "${std[@]}"
+}
+compiles() { # TARGET: without a warning about our own code
+    check "$1" 2>&1 | tee "$scratch/compiling"
+    ! grep '^warning' "$scratch/compiling"
+}
+refused() { # TARGET
+    if check "$1" >"$scratch/compiling" 2>&1; then
+        echo "$1 is not refused"
+        return 1
+    fi
+    grep -F 'libdf11 supports 64-bit little-endian targets' "$scratch/compiling" || { cat "$scratch/compiling"; return 1; }
+}
+compile_needs() { # PART TARGET...
+    local part=$1 target
+    shift
+    for target in "$@"; do
+        [ -n "$(compiler_for "$target")" ] || {
+            have "$part" "rustc-web /usr/bin/rustc" "rust-web-src /usr/lib/rustlib/src/rust/library/std/Cargo.toml"
+            return
+        }
+    done
+}
+windows() {
+    compile_needs windows x86_64-pc-windows-msvc || return 0
+    t "windows: it compiles" compiles x86_64-pc-windows-msvc
+}
+others() {
+    local targets=(aarch64-apple-darwin s390x-unknown-linux-gnu i686-unknown-linux-gnu)
+    compile_needs others "${targets[@]}" || return 0
+    t "macOS: it compiles" compiles "${targets[0]}"
+    t "big-endian is refused" refused "${targets[1]}"
+    t "32-bit is refused" refused "${targets[2]}"
+}
+
+[ $# -gt 0 ] || set -- aarch64 windows
+for part in "$@"; do
+    case $part in
+    aarch64 | aarch64-all)
+        if [ "$(uname -m)" = aarch64 ]; then
+            skip "$part: this machine is one, and every other test runs on it"
+        elif [ "$part" = aarch64 ]; then
+            aarch64 AArch64
+        else
+            aarch64_all AArch64
+        fi
+        ;;
+    windows | others) "$part" ;;
+    *) echo "usage: tests/portability/run.sh [aarch64 | aarch64-all | windows | others]..." >&2 && exit 2 ;;
+    esac
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
