@@ -19,20 +19,19 @@ fn signal(child: &Child, signal: libc::c_int) {
 
 /// Begins to decompress half a gigabyte into an empty folder, and stops the process while its file is unfinished.
 fn half_done(model: &Path, folder: &Path, mut command: Command) -> Child {
-    let out = folder.join("out.safetensors");
+    let (out, unfinished) = (folder.join("out.safetensors"), folder.join(".out.safetensors.df11-tmp"));
     command.arg("decompress").arg(model).arg("-o").arg(&out).stdout(Stdio::piped()).stderr(Stdio::piped());
     for _ in 0..10 {
         let child = command.spawn().unwrap();
         let start = Instant::now();
-        while list(folder).is_empty() {
+        // It has locked its file before that has its size.
+        while !out.exists() && !unfinished.metadata().is_ok_and(|meta| meta.len() > 0) {
             if start.elapsed() > PATIENCE {
                 signal(&child, libc::SIGKILL);
                 panic!("it never began: {:?}", child.wait_with_output());
             }
             std::thread::sleep(Duration::from_micros(200));
         }
-        // It has locked its file by then.
-        std::thread::sleep(Duration::from_millis(1));
         signal(&child, libc::SIGSTOP);
         if !out.exists() {
             return child;
