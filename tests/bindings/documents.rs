@@ -483,3 +483,23 @@ fn every_option_of_the_tool_is_described() {
     described.retain(|option| option != "--help");
     assert_eq!(described, there);
 }
+
+/// The documents give the number of presets that there are.
+#[cfg(feature = "cli")]
+#[test]
+fn the_number_of_presets_is_right() {
+    let said = run(Command::new(env!("CARGO_BIN_EXE_df11")).args(["presets", "--json"])).stdout;
+    let presets: serde_json::Value = serde_json::from_slice(&said).unwrap();
+    let there = presets["presets"].as_array().unwrap().len();
+    let mut count = 0;
+    for document in for_users() {
+        let words: Vec<&str> = document.text.split_whitespace().collect();
+        for pair in words.windows(2).filter(|pair| pair[1] == "families") {
+            if let Ok(said) = pair[0].parse::<usize>() {
+                assert_eq!(said, there, "{}: {said} families", document.path.display());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 0);
+}

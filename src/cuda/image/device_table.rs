@@ -107,7 +107,7 @@ fn tables(codes: &CodeTable, second_bits: u32) -> u32 {
 }
 
 /// The words that begin with a prefix of a stream.
-enum Found {
+enum Match {
     /// One word: wholly in the prefix, or the only one that begins so.
     Word(Code),
     /// No word begins so.
@@ -117,17 +117,17 @@ enum Found {
 }
 
 /// Finds the words that begin with a prefix: its bits from the top, zeros below.
-fn begins(codes: &CodeTable, prefix: u32, depth: u32) -> Found {
+fn begins(codes: &CodeTable, prefix: u32, depth: u32) -> Match {
     if let Some(code) = codes.first(prefix).filter(|c| c.len as u32 <= depth) {
-        return Found::Word(code);
+        return Match::Word(code);
     }
     let last = prefix | u32::MAX.checked_shr(depth).unwrap_or(0);
     let all = codes.codes();
     let from = all.partition_point(|c| c.bits < prefix);
     match &all[from..all.partition_point(|c| c.bits <= last)] {
-        [] => Found::Nothing,
-        [one] => Found::Word(*one),
-        _ => Found::Several,
+        [] => Match::Nothing,
+        [one] => Match::Word(*one),
+        _ => Match::Several,
     }
 }
 
@@ -268,9 +268,9 @@ impl Maker<'_> {
         let top = ((prefix as u128) << (128 - depth) >> 96) as u32;
         let (x, y) = match begins(self.codes, top, depth.min(MAX_CODE_BITS)) {
             // The bits before the window were consumed.
-            Found::Word(code) => ((code.symbol as u32) << 24, (8 << 8) | (code.len as u32 + WINDOW - depth)),
-            Found::Nothing => (0, 8 << 8 | 1),
-            Found::Several => {
+            Match::Word(code) => ((code.symbol as u32) << 24, (8 << 8) | (code.len as u32 + WINDOW - depth)),
+            Match::Nothing => (0, 8 << 8 | 1),
+            Match::Several => {
                 let to = MAIN_BYTES + self.tables.len() * (ENTRY << self.second_bits);
                 self.tables.push((prefix, depth));
                 (way(to, prefix, self.second_bits), self.second_bits)

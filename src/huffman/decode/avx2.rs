@@ -11,8 +11,8 @@ impl<const STREAM: bool> Merge for Avx2Merge<STREAM> {
     #[inline(always)]
     unsafe fn merge(dst: *mut u16, exps: *const u8, sm: *const u8) {
         for i in [0, 16] {
-            // SAFETY: 16 bytes can be read from `exps - i` downwards and from `sm + i`, and 16 weights written at `dst
-            // + i`, on a cache line if STREAM.
+            // SAFETY: 16 bytes can be read from `exps - i` downwards and from `sm + i`, and 16 weights written at
+            // `dst + i`, aligned to their size if STREAM.
             unsafe {
                 let keep = _mm256_set1_epi16(KEEP);
                 let reverse = _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

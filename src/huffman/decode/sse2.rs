@@ -13,8 +13,8 @@ impl<const STREAM: bool> Merge for Sse2Merge<STREAM> {
     #[inline(always)]
     unsafe fn merge(dst: *mut u16, exps: *const u8, sm: *const u8) {
         for i in [0, 16] {
-            // SAFETY: 16 bytes can be read from `exps - i` downwards and from `sm + i`, and 16 weights written at `dst
-            // + i`, on a cache line if STREAM.
+            // SAFETY: 16 bytes can be read from `exps - i` downwards and from `sm + i`, and 16 weights written at
+            // `dst + i`, aligned to their size if STREAM.
             unsafe {
                 let e = _mm_loadu_si128(exps.sub(i + 15).cast());
                 // Reverse 16 bytes: the bytes of each 16-bit lane, then the lanes.
