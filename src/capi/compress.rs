@@ -19,8 +19,8 @@ use std::ptr;
 pub const DF11_COMPRESS_NO_VERIFY: u32 = 1;
 /// Resume what an interrupted run of the same source and options has left; begin, if there is
 /// nothing. The bytes are those of a run without an interruption. If nothing of a model is missing,
-/// every bit is compared with the source, and what belongs to it (config.json, tokenizers) is written
-/// if it is not there; if it was changed, that is an error.
+/// every bit is compared with the source, and what belongs to it (config.json, tokenizers) is
+/// written if it is not there; if it was changed, that is an error.
 pub const DF11_COMPRESS_RESUME: u32 = 2;
 /// Make it an error (DF11_UNSUPPORTED_FORMAT) if something that the patterns ask for cannot be
 /// compressed. Without it such a group's tensors stay plain, and df11_left_fn is called.
@@ -34,8 +34,8 @@ pub const DF11_COMPRESS_SHAPES: u32 = 16;
 /// Write one file: `dst`, if it ends in .safetensors, else model.safetensors
 /// (diffusion_pytorch_model.safetensors for diffusers) in the folder `dst`.
 pub const DF11_COMPRESS_SINGLE_FILE: u32 = 32;
-/// Write a folder of one file per group, even if `dst` ends in .safetensors. With neither of the two,
-/// `dst` is one file if it ends so, else such a folder.
+/// Write a folder of one file per group, even if `dst` ends in .safetensors. With neither of the
+/// two, `dst` is one file if it ends so, else such a folder.
 pub const DF11_COMPRESS_FOLDER: u32 = 64;
 
 const FLAGS: u32 = DF11_COMPRESS_NO_VERIFY
@@ -48,8 +48,8 @@ const FLAGS: u32 = DF11_COMPRESS_NO_VERIFY
 
 /// Called for each tensor that the patterns ask for and that stays as it was: `user` as given, the
 /// tensor's name, the name of the group that it would have been in (which stays plain as a whole),
-/// and the reason. All texts are UTF-8, end in a zero byte and are valid during the call only; escape
-/// them before you print them. It runs on the thread that called df11_compress_model() or
+/// and the reason. All texts are UTF-8, end in a zero byte and are valid during the call only;
+/// escape them before you print them. It runs on the thread that called df11_compress_model() or
 /// df11_merge_model(), after the work, and must not unwind.
 pub type df11_left_fn =
     Option<unsafe extern "C" fn(user: *mut c_void, tensor: *const c_char, group: *const c_char, reason: *const c_char)>;
@@ -83,7 +83,8 @@ pub struct df11_compress_report {
     pub unmatched_count: u64,
     /// 1 if the model is complete; 0 after a part, until df11_merge_model().
     pub complete: u64,
-    /// The name of the preset that gave the groups; NULL if it was a pattern_json. The text is static.
+    /// The name of the preset that gave the groups; NULL if it was a pattern_json. The text is
+    /// static.
     pub preset: *const c_char,
 }
 
@@ -145,10 +146,10 @@ const _: () = {
     assert!(writer::DEFAULT_MEMORY == 512 << 20);
 };
 
-/// Compresses a model. `src` is a folder in Hugging Face layout, of any number of .safetensors files,
-/// or one such file. `dst` is a new or empty folder, or a file, which is replaced when everything is
-/// done and not before. Nothing of the source is changed, and every byte of a group is as the
-/// reference compressor (dfloat11 0.5.0) writes it.
+/// Compresses a model. `src` is a folder in Hugging Face layout, of any number of .safetensors
+/// files, or one such file. `dst` is a new or empty folder, or a file, which is replaced when
+/// everything is done and not before. Nothing of the source is changed, and every byte of a group
+/// is as the reference compressor (dfloat11 0.5.0) writes it.
 ///
 /// A folder gets one file per group, a file for the rest, the source's config.json with
 /// dfloat11_config in it, and the source's other files. A single file gets its config.json next to
@@ -160,11 +161,11 @@ const _: () = {
 /// to the same place is refused with DF11_BUSY (except for other parts), if the file system can lock
 /// files.
 ///
-/// Errors: DF11_EXISTS for a `dst` that is not empty; DF11_UNFINISHED for one that an earlier run has
-/// left unfinished; DF11_BUSY for one that another run writes to; DF11_INVALID_ARGUMENT for patterns
-/// that do not fit, no preset that fits, and a source that is compressed already; DF11_NOT_FOUND (no
-/// such preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that
-/// failed its verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT;
+/// Errors: DF11_EXISTS for a `dst` that is not empty; DF11_UNFINISHED for one that an earlier run
+/// has left unfinished; DF11_BUSY for one that another run writes to; DF11_INVALID_ARGUMENT for
+/// patterns that do not fit, no preset that fits, and a source that is compressed already;
+/// DF11_NOT_FOUND (no such preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a
+/// written group that failed its verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT;
 /// DF11_UNSUPPORTED_OPTION, DF11_IO (which also says that a thread could not be started),
 /// DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and `left` is not
 /// called.
@@ -194,8 +195,8 @@ pub unsafe extern "C" fn df11_compress_model(
 /// `part`, `part_count` and DF11_COMPRESS_RESUME do not matter. The report is the whole model's, and
 /// `left` is called for what all parts have left.
 ///
-/// Errors: as for df11_compress_model(); DF11_INVALID_ARGUMENT if a part is not finished or `dst` was
-/// not begun.
+/// Errors: as for df11_compress_model(); DF11_INVALID_ARGUMENT if a part is not finished or `dst`
+/// was not begun.
 ///
 /// # Safety
 ///

@@ -13,15 +13,15 @@ use crate::error::{Error, Result};
 /// 2 * element_count bytes, an address that is a multiple of 2 (16 is fastest). Work is put into
 /// `stream`, and the call returns before it is done.
 ///
-/// Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call may
-/// be captured in a graph. It may be made from any thread, whatever context is current there, and
-/// that context stays current. `stream` belongs to the device's context, and is not NULL (see
+/// Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call
+/// may be captured in a graph. It may be made from any thread, whatever context is current there,
+/// and that context stays current. `stream` belongs to the device's context, and is not NULL (see
 /// DF11_DEVICE_ALLOW_DEFAULT_STREAM).
 ///
-/// `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, that you have set
-/// to 0. It is raised to DF11_CORRUPT if the image contradicts itself (the file was damaged, or its
-/// gaps and positions are wrong), and otherwise left alone. The content of the destination is then
-/// undefined. Nothing outside it is ever written.
+/// `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, that you have
+/// set to 0. It is raised to DF11_CORRUPT if the image contradicts itself (the file was damaged, or
+/// its gaps and positions are wrong), and otherwise left alone. The content of the destination is
+/// then undefined. Nothing outside it is ever written.
 ///
 /// Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
 /// DF11_MISALIGNED, DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA
@@ -30,8 +30,8 @@ use crate::error::{Error, Result};
 ///
 /// # Safety
 ///
-/// `stream` is a stream. Image, destination and status word are device memory of its context until it
-/// has executed the work, and each time that a graph which captured the call is launched. Nobody
+/// `stream` is a stream. Image, destination and status word are device memory of its context until
+/// it has executed the work, and each time that a graph which captured the call is launched. Nobody
 /// writes the image or uses the destination meanwhile.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_resident_decompress(
@@ -87,9 +87,9 @@ pub unsafe extern "C" fn df11_resident_decompress_range(
 /// destinations that follow each other without a gap count as one. Both lists are in host memory and
 /// are read during the call only. All else is as for df11_resident_decompress().
 ///
-/// Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for another count. If a group has
-/// more than 32 tensors and the driver refuses a launch that is not the first, the earlier ones are
-/// in the stream; the message says so.
+/// Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for another count. If a group
+/// has more than 32 tensors and the driver refuses a launch that is not the first, the earlier ones
+/// are in the stream; the message says so.
 ///
 /// # Safety
 ///
@@ -122,9 +122,9 @@ pub unsafe extern "C" fn df11_resident_decompress_tensors(
 /// is 0, or the address of `count` uint32_t in device memory, one for each group. All else is as for
 /// df11_resident_decompress(). A count of 0 does nothing.
 ///
-/// Errors: as for df11_resident_decompress(); DF11_WRONG_DEVICE for residents of several contexts. If
-/// there are more than 32 groups and the driver refuses a launch that is not the first, the earlier
-/// ones are in the stream; the message says so.
+/// Errors: as for df11_resident_decompress(); DF11_WRONG_DEVICE for residents of several contexts.
+/// If there are more than 32 groups and the driver refuses a launch that is not the first, the
+/// earlier ones are in the stream; the message says so.
 ///
 /// # Safety
 ///

@@ -32,7 +32,8 @@ pub(super) fn stream_of(stream: df11_stream) -> Stream {
 /// is CU_STREAM_LEGACY, 0x1.) NULL is refused otherwise, because non-blocking streams, which engines
 /// use, are not ordered with it.
 pub const DF11_DEVICE_ALLOW_DEFAULT_STREAM: u32 = 1;
-/// Let the driver compile the kernels' PTX even if there is a binary for the device: to test the PTX.
+/// Let the driver compile the kernels' PTX even if there is a binary for the device: to test the
+/// PTX.
 pub const DF11_DEVICE_FORCE_PTX: u32 = 2;
 
 /// How to open a device. Begin with DF11_DEVICE_OPTIONS_INIT.
@@ -124,7 +125,8 @@ const _: () = assert!(size_of::<df11_device_options>() == 24 && size_of::<df11_d
 ///
 /// # Safety
 ///
-/// df11_device_options.libcuda and DF11_LIBCUDA name a CUDA driver's library, or nothing that exists.
+/// df11_device_options.libcuda and DF11_LIBCUDA name a CUDA driver's library, or nothing that
+/// exists.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_device_open(
     ordinal: i32,
@@ -230,8 +232,8 @@ pub unsafe extern "C" fn df11_device_free(device: *mut df11_device) {
     quietly(|| device.free());
 }
 
-/// Describes a device. After an error `*out` is cleared except for its struct_size; if that is wrong,
-/// `*out` is left alone.
+/// Describes a device. After an error `*out` is cleared except for its struct_size; if that is
+/// wrong, `*out` is left alone.
 ///
 /// Errors: DF11_INVALID_ARGUMENT.
 ///

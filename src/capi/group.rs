@@ -43,7 +43,8 @@ pub const DF11_PART_LUTS: u32 = 0;
 pub const DF11_PART_ENCODED_EXPONENT: u32 = 1;
 /// One byte per weight: its sign in bit 7, its mantissa below.
 pub const DF11_PART_SIGN_MANTISSA: u32 = 2;
-/// A little-endian uint32 per block of 4096 code bytes: its first weight; then the number of weights.
+/// A little-endian uint32 per block of 4096 code bytes: its first weight; then the number of
+/// weights.
 pub const DF11_PART_OUTPUT_POSITIONS: u32 = 3;
 /// Five bits per 8 code bytes: the bit at which the first code that starts there begins.
 pub const DF11_PART_GAPS: u32 = 4;

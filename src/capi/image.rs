@@ -74,8 +74,8 @@ pub unsafe extern "C" fn df11_model_write_image(
 
 /// Writes one of `part_count` parts of an image: `part` is 0, 1, … `part_count` - 1. It is for
 /// callers with threads of their own, each of which takes a part. All parts go to the same `dst` of
-/// `dst_bytes` bytes, in any order or at once, and no two write the same byte. The bytes are those of
-/// df11_model_write_image(), for any number of parts. Part 0 writes the head.
+/// `dst_bytes` bytes, in any order or at once, and no two write the same byte. The bytes are those
+/// of df11_model_write_image(), for any number of parts. Part 0 writes the head.
 ///
 /// If any part fails, there is no image, whatever the others wrote: look at every result before you
 /// use the image. (A part that fails clears its share of the index, so that a decode that is started

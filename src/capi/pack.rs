@@ -61,28 +61,28 @@ const _: () = {
 /// Compresses a group in memory: the weights of its tensors one after the other, in the order of the
 /// pattern's list, encoded byte for byte as the reference compressor does.
 ///
-/// `tensors` are the addresses of `tensor_count` tensors, 1 to 1024, and `element_counts` the number
-/// of weights in each, bf16 bits in the processor's byte order; all together at most 4294967295. Each
-/// address is aligned to 2 bytes; a tensor of no weights may be NULL. `threads` threads work, the
-/// calling one among them; 0 means 1. They end before the call returns, and the bytes do not depend
-/// on their number. The call allocates some 3 KiB for each tensor and for every 262144 weights of it,
-/// and less than 4 MiB for each thread. Weights are read twice.
+/// `tensors` are the addresses of `tensor_count` tensors, 1 to 1024, and `element_counts` the
+/// number of weights in each, bf16 bits in the processor's byte order; all together at most
+/// 4294967295. Each address is aligned to 2 bytes; a tensor of no weights may be NULL. `threads`
+/// threads work, the calling one among them; 0 means 1. They end before the call returns, and the
+/// bytes do not depend on their number. The call allocates some 3 KiB for each tensor and for every
+/// 262144 weights of it, and less than 4 MiB for each thread. Weights are read twice.
 ///
 /// `io` gives the buffer for each member, its address and the bytes that it holds, and receives the
 /// bytes that were written. If all six addresses are NULL, the sizes that the members need are set
 /// and nothing is written; the weights are then read once. Otherwise only a member of 0 bytes may be
 /// NULL, such as the split positions of a single tensor.
 ///
-/// Errors: DF11_BUFFER_TOO_SMALL, which sets the sizes that the members need, too, and writes nothing
-/// else; DF11_MISALIGNED; DF11_INVALID_ARGUMENT for all else that is wrong with the arguments, for no
-/// weights at all, and for an exponent of 240 or more (an infinity, a NaN, a magnitude of 2^113 or
-/// more), which the format cannot hold: store such a group's tensors as they are;
-/// DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY. After all but the first the sizes are 0.
+/// Errors: DF11_BUFFER_TOO_SMALL, which sets the sizes that the members need, too, and writes
+/// nothing else; DF11_MISALIGNED; DF11_INVALID_ARGUMENT for all else that is wrong with the
+/// arguments, for no weights at all, and for an exponent of 240 or more (an infinity, a NaN, a
+/// magnitude of 2^113 or more), which the format cannot hold: store such a group's tensors as they
+/// are; DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY. After all but the first the sizes are 0.
 ///
 /// # Safety
 ///
-/// The weights do not change during the call. The members' buffers overlap neither each other nor the
-/// weights, and nobody else uses them during the call.
+/// The weights do not change during the call. The members' buffers overlap neither each other nor
+/// the weights, and nobody else uses them during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_compress_group(
     tensors: *const *const c_void,
@@ -110,8 +110,8 @@ pub unsafe extern "C" fn df11_compress_group(
     }
 }
 
-/// Sets the sizes of `out` to the most that a group of these weights can take, whatever they are, and
-/// leaves its addresses alone: buffers of these sizes are enough for df11_compress_group().
+/// Sets the sizes of `out` to the most that a group of these weights can take, whatever they are,
+/// and leaves its addresses alone: buffers of these sizes are enough for df11_compress_group().
 /// `element_counts` are the weights of its `tensor_count` tensors. A group of trained weights takes
 /// about a third of it for `encoded_exponent`.
 ///

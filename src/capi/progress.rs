@@ -99,8 +99,8 @@ impl Callback {
     }
 }
 
-/// Makes the progress of one call from the three fields of its options: it counts in the handle, if there is one, and
-/// calls the callback, if there is one.
+/// Makes the progress of one call from the three fields of its options: it counts in the handle, if
+/// there is one, and calls the callback, if there is one.
 ///
 /// # Safety
 ///

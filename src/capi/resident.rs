@@ -48,8 +48,8 @@ unsafe impl Sizeable for df11_resident_info {
 const _: () = assert!(size_of::<df11_resident_info>() == 48);
 
 /// Makes a group's image in device memory that you provide: `image_bytes` bytes at `d_image`, at
-/// least df11_group_info.image_bytes, at a multiple of 256. Copies and kernels are put into `stream`;
-/// work that you put there afterwards may use the image. The bytes are those of
+/// least df11_group_info.image_bytes, at a multiple of 256. Copies and kernels are put into
+/// `stream`; work that you put there afterwards may use the image. The bytes are those of
 /// df11_model_write_image(). No device memory is allocated, and no host memory is pinned.
 ///
 /// Host memory: the bytes are copied from where the file is mapped (or from the memory of
@@ -139,10 +139,10 @@ pub unsafe extern "C" fn df11_device_upload_staged(
 }
 
 /// Takes an image that is on the device, or that will be when the streams of its decodes get there:
-/// one that you copied from what df11_model_write_image() wrote, or moved. It has `image_bytes` bytes
-/// at `d_image`, at least df11_group_info.image_bytes, at a multiple of 256. No CUDA call is made; the
-/// model may be freed when this returns. On success `*out` is the resident, to be given to
-/// df11_resident_free(); otherwise it is NULL.
+/// one that you copied from what df11_model_write_image() wrote, or moved. It has `image_bytes`
+/// bytes at `d_image`, at least df11_group_info.image_bytes, at a multiple of 256. No CUDA call is
+/// made; the model may be freed when this returns. On success `*out` is the resident, to be given
+/// to df11_resident_free(); otherwise it is NULL.
 ///
 /// Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
 /// DF11_MISALIGNED; DF11_UNSUPPORTED_FORMAT where image_bytes is 0.
