@@ -95,7 +95,8 @@ impl GroupData {
         self.members[member as usize]
     }
 
-    /// Returns the decoder's table. It is made at its first use and kept, because it costs as much as decoding 25,000 weights.
+    /// Returns the decoder's table. It is made at its first use and kept, because it costs as much as decoding 25,000
+    /// weights.
     pub(crate) fn table(&self) -> &MultiTable {
         self.table.get_or_init(|| MultiTable::new(&self.codes))
     }

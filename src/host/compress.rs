@@ -75,8 +75,8 @@ pub struct PackedSizes {
 }
 
 impl PackedSizes {
-    /// Returns the most bytes that a group of `weights` weights in `tensors` tensors takes, whatever the weights are. A group of trained
-    /// weights takes about a third of it for `encoded_exponent`.
+    /// Returns the most bytes that a group of `weights` weights in `tensors` tensors takes, whatever the weights are. A group
+    /// of trained weights takes about a third of it for `encoded_exponent`.
     ///
     /// No Huffman code is longer on average than one of 8 bits for all 241 symbols would be. Where codes are limited to 32
     /// bits the rarest exponents may cost more; what they are in a stream long enough for that is below 1 in 256.
