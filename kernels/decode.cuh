@@ -78,11 +78,12 @@
 // - a lane whose start is not inside its tile's code decodes nothing (0.09);
 // - entries are tamed while they are copied: they take 1 to 32 bits, give 0 to 4 exponents, and jump inside the table,
 //   which is filled up to a power of two (0.04). A look-up in shared memory therefore needs no check of its own;
-// - every four look-ups a lane checks whether the next four could read beyond its tile's code (0.04). Because each takes
-//   at least one bit, this also ends a walk in circles through a manipulated table;
+// - every four look-ups a lane checks whether the next four could read beyond its tile's code (0.04). Because each
+//   takes at least one bit, this also ends a walk in circles through a manipulated table;
 // - a lane that stops early fills its stage with zeros: no other memory is disclosed;
 // - the end of each lane is compared with the next one's start (0.41, most of it for loading that). This protects no
-//   memory, only correctness: a bit that has changed in code or index is noticed unless the codes happen to synchronise.
+//   memory, only correctness: a bit that has changed in code or index is noticed unless the codes happen to
+//   synchronise.
 //
 // All of them together: 0.63 of 12.4. Valid images never trigger them: a tile may read three units beyond the first one
 // of the next tile, the code section has four units of zeros at its end, and a lane needs two words of look-ahead
@@ -132,7 +133,8 @@ DF11_INLINE uint2 tame(uint2 entry, u32 within) {
   return bits != 0 ? make_uint2(entry.x, bits << 8 | length) : make_uint2(0, (entry.x & within) << 16 | length);
 }
 
-// Copies the table with the whole block; a barrier must follow. Entries that the image does not have advance by one bit.
+// Copies the table with the whole block; a barrier must follow. Entries that the image does not have advance by one
+// bit.
 DF11_INLINE void copy_table(u64 table, u32 table_bytes, u32 to) {
   const uint4* from = (const uint4*)table;
   u32 size = table_shared(table_bytes), within = size - ENTRY_BYTES, i = threadIdx.x;
@@ -272,8 +274,8 @@ struct Slide {
   }
 };
 
-// Stores a decoded tile, or a part of it. `shift` weights are between a border of the destination's 16-byte grid and the
-// tile's first weight, so the vectors of the grid begin at weights 8 c - shift.
+// Stores a decoded tile, or a part of it. `shift` weights are between a border of the destination's 16-byte grid and
+// the tile's first weight, so the vectors of the grid begin at weights 8 c - shift.
 struct Store {
   u32 stage, lane, shift;
   u64 signs;               // of the tile's first weight
@@ -341,8 +343,8 @@ DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
   DF11_SYNC_BLOCK(1);
   bool bad = block == 0 && threadIdx.x == 0 && *(const u32*)job.state != 0;
 
-  // Tiles are counted in 32 bits: `starts` counts units of 128 bits in 32 bits, which are less than 2^28 tiles of at least
-  // a bit a weight. Weights and bytes are counted in 64.
+  // Tiles are counted in 32 bits: `starts` counts units of 128 bits in 32 bits, which are less than 2^28 tiles of at
+  // least a bit a weight. Weights and bytes are counted in 64.
   u32 tiles = (u32)((job.first + job.count - 1) / TILE) + 1;
   // Dealt to blocks before warps: however many tiles are left for a last round, all blocks get about the same number.
   u32 tile = (u32)(job.first / TILE) + warp * job.blocks + block, stride = job.blocks * warps;

@@ -11,8 +11,8 @@
 //         walk again up to it, and store the bit: lanes[n / 104], and starts[n / 3328] if it begins a tile
 //
 // Counting needs lengths of single codes where an entry of several extends beyond the chunk's end. The table holds only
-// sums, but in an entry of n equal exponents each code has one n-th of the sum; and each code that fits a window together
-// with another has such an entry: that of the window which repeats it.
+// sums, but in an entry of n equal exponents each code has one n-th of the sum; and each code that fits a window
+// together with another has such an entry: that of the window which repeats it.
 //
 // # What is compared
 //

@@ -1,5 +1,5 @@
-// The parameters of launches. Plain data, little endian, passed by value; addresses are device addresses. The host fills
-// these structs and the kernels trust them: only the memory at the addresses is untrusted.
+// The parameters of launches. Plain data, little endian, passed by value; addresses are device addresses. The host
+// fills these structs and the kernels trust them: only the memory at the addresses is untrusted.
 #pragma once
 #include "policy.h"
 
@@ -35,8 +35,8 @@ struct df11_jobs {
   df11_job job[DF11_MOST_JOBS];
 };
 
-// The job of df11_index: makes the sections `starts` and `lanes` of an image, which were set to 0, from a file's gaps and
-// positions.
+// The job of df11_index: makes the sections `starts` and `lanes` of an image, which were set to 0, from a file's gaps
+// and positions.
 struct df11_index_job {
   u64 image_state;    // raised to CORRUPT if gaps or positions contradict the codes
   u64 table;

@@ -15,8 +15,8 @@
 #endif
 
 // Shared memory is addressed by 32-bit numbers: a pointer costs one or two more instructions an access. load_table() is
-// not volatile, so the compiler may move it, even over a barrier: use it for addresses that depend on what was read after
-// the barrier.
+// not volatile, so the compiler may move it, even over a barrier: use it for addresses that depend on what was read
+// after the barrier.
 #ifdef DF11_SIMT
 template <class T> inline T& shared_at(u32 address) { return *(T*)(simt_shared() + address); }
 DF11_INLINE u32 shared_start() { return 0; }

@@ -1,53 +1,47 @@
-//! Models out: plain safetensors in, DF11 files out, every byte of every DF11 tensor as the reference compressor
-//! (dfloat11 0.5.0) writes it.
+//! Writes models: plain safetensors in, DF11 files out. Every byte of every DF11 tensor is what the reference compressor
+//! (dfloat11 0.5.0) writes.
 //!
-//! - [`presets`]: the groupings of published models, and which one a model wants;
-//! - [`plan`]: which tensors make which group, and in which file they go;
-//! - `input`: which files of a folder are the model, and which only go with it;
-//! - `job`: a compression from its beginning to its end;
-//! - `engine`: the work, in bounded memory, on many threads;
-//! - `tasks`: what its threads do next;
-//! - `check`: the verification of what was written;
-//! - `config`: config.json;
-//! - `destination`: where a model goes, and what may not be there;
-//! - `target`: files that get their names when they are complete, folders and locks;
-//! - `state`, `journal`: what is kept of folders and of single files to go on after an interruption.
+//! - `source`: which files are the model, and which go with it;
+//! - `plan`: which tensors make which group, in which file they go, and what config.json says; it reads and writes nothing;
+//! - `target`: the destination: the claim to it, the ledger of what is done, files that get their names when they are complete;
+//! - `work`: groups are counted, encoded and verified, in bounded memory, on many threads;
+//! - `run`: a run from its beginning to its end;
+//! - `finish`: what goes beside the groups, and the order in which names appear.
 //!
 //! # Where things go
 //!
-//! *A folder*: one file per group, called by the module's name with `_` for dots, which also holds every other tensor of
-//! that module; the rest in `model.safetensors` (`diffusion_pytorch_model.safetensors` for diffusers); the source's config.json with
-//! `dfloat11_config` in it; and every other file of the source's folder, but for weights in other formats.
-//! *A single file*: all tensors in one, and config.json beside it. In both, the order inside a file is the safetensors
-//! package's own.
+//! *A folder* has one file per group. It is named after the module, with `_` for dots, and also holds every other tensor of that
+//! module. All other tensors are in `model.safetensors` (`diffusion_pytorch_model.safetensors` for diffusers). The source's
+//! config.json is written with `dfloat11_config` in it, and every other file of the source's folder is copied, except weights in
+//! other formats.
+//!
+//! *A single file* has all tensors, and config.json is beside it.
+//!
+//! In both, the order inside a file is the safetensors package's own.
 //!
 //! Where the reference fails or writes what cannot be read, this does not follow it: see [`crate::huffman::codebook`] and
 //! [`crate::huffman::rows::write`] for tables, and [`LeftPlain`] for what stays as it is.
 
-mod check;
-mod config;
-mod destination;
-mod engine;
-mod input;
-mod job;
-mod journal;
+mod finish;
 pub(crate) mod plan;
-pub(crate) mod presets;
-mod state;
+mod run;
+mod source;
 pub(crate) mod target;
-mod tasks;
+mod work;
+
+pub(crate) use plan::presets;
 
 pub use crate::format::{FileLayout, LayoutTensor, Pattern, Patterns};
-pub use presets::Preset;
-pub use state::Part;
-pub use target::reserve;
+pub use plan::Part;
+pub use plan::presets::Preset;
+pub use target::NewFile;
 
 use crate::error::Result;
 use crate::progress::Progress;
-use job::Job;
+use run::Run;
 use std::path::{Path, PathBuf};
 
-/// What a model is made into.
+/// The files that a model becomes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Layout {
@@ -69,30 +63,32 @@ pub enum Layout {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CompressOptions {
-    /// Threads to work with, the calling one among them; 0 means 1. One more brings files to the disk.
+    /// Number of threads, including the calling one; 0 means 1. One more thread brings files to the disk. If a thread cannot be
+    /// started, fewer work.
     pub threads: usize,
-    /// Bytes of memory to work in at most; 0 means [`DEFAULT_MEMORY`]. Fewer threads work if it is not enough for all. What headers and
-    /// the list of tensors take comes on top, and the system's cache of files is not counted.
+    /// Most bytes of memory to work in; 0 means [`DEFAULT_MEMORY`]. Fewer threads work if it is not enough for all. Headers and the
+    /// list of tensors come on top; the system's cache of files is not counted.
     pub memory: u64,
     /// The groups; `None` takes those of `preset`.
     pub patterns: Option<Patterns>,
     /// The name of a preset; `None` chooses one by config.json and the tensors' names.
     pub preset: Option<String>,
-    /// What is written.
+    /// The files that are written.
     pub layout: Layout,
-    /// Which part of the groups to do. Other processes do the others, in the same folder, and then somebody calls
+    /// The part of the groups to do. Other processes do the others in the same folder, and when all are finished, one process calls
     /// [`merge`].
     pub part: Part,
-    /// Go on with what an interrupted run has left. Where no tensor is missing, every bit is compared with the source, and what
-    /// goes with the tensors (config.json, tokenizers) is written where it is not there; where it differs, that is an error.
+    /// Resume what an interrupted run of the same job has left. Groups that are done are taken over after every bit of them has been
+    /// compared with the source; those that differ are written again. If the model is complete already, every bit is compared, and
+    /// files that go with the tensors (config.json, tokenizers) are added if they are missing; one that differs is an error.
     pub resume: bool,
-    /// Fail ([`Error::Exists`](crate::Error::Exists)) rather than replace a file that has the destination's name, or that of its own
-    /// config, unless the file is what would be written, or the run that is gone on with began without this when there was one to
-    /// replace. It is looked for at the beginning and once more at the end.
+    /// Fail with [`Error::Exists`](crate::Error::Exists) instead of overwriting the destination or its own config. This is checked at
+    /// the beginning and once more at the end. Resuming a run that was started with overwriting allowed, when there was a file to
+    /// overwrite, still overwrites.
     pub keep_existing: bool,
-    /// Decode each group from its file and compare before the file gets its name.
+    /// Decode each group from its file and compare it before the file gets its name.
     pub verify: bool,
-    /// Make it an error if something that the patterns ask for cannot be compressed.
+    /// Fail if something that the patterns ask for cannot be compressed.
     pub strict: bool,
     /// Write SHA-256 of every tensor to the files' metadata ([`crate::format::HASHES_KEY`]).
     pub hashes: bool,
@@ -201,42 +197,42 @@ impl CompressOptions {
 /// Memory to work in, if nothing else is said: 512 MiB, which is enough for 100 threads.
 pub const DEFAULT_MEMORY: u64 = 512 << 20;
 
-/// A tensor that the patterns ask for and that stays as it is.
+/// A tensor that the patterns ask for and that is stored as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeftPlain {
     /// Its name.
     pub tensor: String,
-    /// The group that it would have been in. A group stays plain as a whole: readers pair its tensors with the pattern's
-    /// list by their places, so that it cannot do without one.
+    /// The group that it would have been in. A group stays plain as a whole: readers match its tensors with the pattern's list by
+    /// position, so none may be missing.
     pub group: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// The preset whose groups these are, if it was one.
+    /// The preset whose patterns were used, if it was one.
     pub preset: Option<String>,
-    /// Groups written, those of an earlier run among them.
+    /// Groups written, including those of an earlier run.
     pub groups: u64,
     /// Weights in them.
     pub weights: u64,
-    /// Bytes of those weights before, 2 each.
+    /// Bytes of those weights before compression, 2 each.
     pub weight_bytes: u64,
     /// Bytes of the groups' members.
     pub packed_bytes: u64,
     /// Bytes of all tensors of the source.
     pub source_bytes: u64,
-    /// Bytes of the safetensors files that there are now.
+    /// Bytes of the safetensors files now.
     pub written_bytes: u64,
-    /// Groups that were there already, of an earlier run.
+    /// Groups of an earlier run that were taken over.
     pub resumed: u64,
-    /// What could not be compressed.
+    /// Tensors that could not be compressed.
     pub left: Vec<LeftPlain>,
-    /// Tied heads that were not stored, with the embedding that they are equal to.
+    /// Tied heads that were not stored, each with the embedding that it is equal to.
     pub dropped: Vec<(String, String)>,
     /// Patterns that no module matches.
     pub unmatched_patterns: Vec<String>,
@@ -244,23 +240,27 @@ pub struct Report {
     pub carried: Vec<PathBuf>,
     /// Files of the source's folder that were not: weights in other formats, or of other models.
     pub left_behind: Vec<PathBuf>,
-    /// Whether the model is complete: not before [`merge`], where it was written in parts.
+    /// Whether the model is complete. One that is written in parts is not before [`merge`].
     pub complete: bool,
 }
 
 /// Compresses a model: `source` is a folder in Hugging Face layout or a `.safetensors` file. Nothing of it is changed.
 ///
-/// An interrupted run leaves only what no reader takes for a model, and [`CompressOptions::resume`] goes on with it; the bytes
-/// are then the same.
+/// What an interrupted run leaves is not taken for a model by any reader. [`CompressOptions::resume`] resumes it, and the result
+/// has the same bytes.
 ///
 /// # Errors
 ///
-/// `InvalidArgument` for what the caller can change, `InvalidFormat` and `Corrupt` for what is wrong with the source,
-/// `UnsupportedFormat` if it cannot be compressed and `strict` is set, `Io`, `OutOfMemory`; `Cancelled` by `progress`.
+/// - `InvalidArgument` for what the caller can change;
+/// - `Exists`, `Unfinished` and `Busy` for what is at the destination already: a file, what an interrupted run has left, another
+///   process that writes there;
+/// - `InvalidFormat` and `Corrupt` for what is wrong with the source;
+/// - `UnsupportedFormat` if something cannot be compressed and `strict` is set;
+/// - `Io`, `OutOfMemory`; `Cancelled` by `progress`.
 pub fn compress(source: &Path, destination: &Path, options: &CompressOptions, progress: &Progress) -> Result<Report> {
     progress.begin(0);
     progress.check()?;
-    Job::new(source, destination, options)?.run(progress)
+    Run::new(source, destination, options)?.compress(progress)
 }
 
 /// Completes a model whose parts are all finished: writes what belongs to no group, config.json and the files that go with
@@ -272,8 +272,17 @@ pub fn compress(source: &Path, destination: &Path, options: &CompressOptions, pr
 pub fn merge(source: &Path, destination: &Path, options: &CompressOptions, progress: &Progress) -> Result<Report> {
     progress.begin(0);
     progress.check()?;
-    let parts = state::parts_of(destination)?.unwrap_or(1);
+    let parts = target::parts_of(destination)?.unwrap_or(1);
     let options = CompressOptions { part: Part { number: 1, count: parts }, resume: true, ..options.clone() };
-    let job = Job::new(source, destination, &options)?;
-    job.merge(progress)
+    Run::new(source, destination, &options)?.merge(progress)
+}
+
+/// Tells whether a destination has something that an interrupted run has left, and that [`CompressOptions::resume`] resumes. Not
+/// whether it is the same job: a run says that when it begins.
+pub fn is_unfinished(destination: &Path) -> bool {
+    if destination.extension().is_some_and(|e| e == "safetensors") {
+        let ledger = target::ledger_of_file(destination.file_name().unwrap_or_default());
+        return destination.with_file_name(ledger).is_file();
+    }
+    target::has_unfinished(destination)
 }

@@ -302,10 +302,10 @@ fn destinations_and_options_that_are_refused() {
         models::same(&models::tree(dir.path()), &before);
     };
     let out = dir.path().join("out");
-    refused(&source, &source, &[], &["lies in the source's folder"]);
-    refused(&source, &source.join("a/b"), &[], &["lies in the source's folder"]);
-    refused(&source, &source.join("one.safetensors"), &[], &["lies in the source's folder"]);
-    refused(&source, &out.join("../source/new"), &[], &["lies in the source's folder"]);
+    refused(&source, &source, &[], &["is in the source's folder"]);
+    refused(&source, &source.join("a/b"), &[], &["is in the source's folder"]);
+    refused(&source, &source.join("one.safetensors"), &[], &["is in the source's folder"]);
+    refused(&source, &out.join("../source/new"), &[], &["is in the source's folder"]);
     refused(&source, &full, &[], &["full' is not empty", "'something'"]);
     refused(&source, &full, &["--single-file"], &["full' is not empty", "'something'"]);
     refused(&source, &full, &["--resume"], &["full' is not empty", "'something'"]);

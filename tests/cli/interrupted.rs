@@ -150,7 +150,7 @@ fn ctrl_c() {
             is_refused(&out);
             if name == "out" {
                 let left: Vec<String> = list(&out).into_iter().filter(|name| name.starts_with('.')).collect();
-                assert_eq!(left, [".df11-job.json", ".df11-part-1-of-1.json", ".df11-part-1-of-1.json.lock"]);
+                assert_eq!(left, [".df11-job.json", ".df11-part-1-of-1.df11-job"]);
             }
             if out.is_dir() {
                 let ran = compress(&source, &out, more);
@@ -158,7 +158,7 @@ fn ctrl_c() {
                     2,
                     &[
                         "unfinished",
-                        "an earlier run: go on with it, or remove ",
+                        "an earlier run: resume it, or remove ",
                         ". The same command with --resume goes on",
                     ],
                 );

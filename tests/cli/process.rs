@@ -19,12 +19,13 @@ fn signal(child: &Child, signal: libc::c_int) {
 
 /// Begins to decompress half a gigabyte into an empty folder, and stops the process while its file is unfinished.
 fn half_done(model: &Path, folder: &Path, mut command: Command) -> Child {
-    let out = folder.join("out.safetensors");
+    let (out, unfinished) = (folder.join("out.safetensors"), folder.join(".out.safetensors.df11-tmp"));
     command.arg("decompress").arg(model).arg("-o").arg(&out).stdout(Stdio::piped()).stderr(Stdio::piped());
     for _ in 0..10 {
         let child = command.spawn().unwrap();
         let start = Instant::now();
-        while list(folder).is_empty() {
+        // It has locked its file before that has its size.
+        while !out.exists() && !unfinished.metadata().is_ok_and(|meta| meta.len() > 0) {
             if start.elapsed() > PATIENCE {
                 signal(&child, libc::SIGKILL);
                 panic!("it never began: {:?}", child.wait_with_output());
@@ -54,7 +55,7 @@ fn an_interrupted_decompress_leaves_nothing() {
         for _ in 0..10 {
             let child = half_done(&model, &folder, df11());
             let unfinished = list(&folder);
-            assert!(matches!(&unfinished[..], [name] if name.starts_with(".df11-") && name.ends_with(".tmp")));
+            assert_eq!(unfinished, [".out.safetensors.df11-tmp"]);
             signal(&child, number);
             signal(&child, libc::SIGCONT);
             let output = child.wait_with_output().unwrap();
@@ -70,6 +71,33 @@ fn an_interrupted_decompress_leaves_nothing() {
         }
         panic!("ten times it was done before signal {number} reached it");
     }
+}
+
+/// A process that was killed leaves its unfinished file, under a name that the next one for the same destination knows: that one
+/// removes it. Of a process that still runs it is left alone.
+#[test]
+fn a_killed_decompress_leaves_nothing_for_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, folder) = (dir.path().join("m.safetensors"), dir.path().join("out"));
+    models::write_hollow(&model, 512 << 20);
+    std::fs::create_dir(&folder).unwrap();
+    let out = folder.join("out.safetensors");
+    let decompress = || Ran::of(df11().arg("decompress").arg(&model).arg("-o").arg(&out).output().unwrap());
+    let child = half_done(&model, &folder, df11());
+    decompress().bad(2, &["another process is writing", "out.safetensors"]);
+    assert_eq!(list(&folder), [".out.safetensors.df11-tmp"]);
+    signal(&child, libc::SIGKILL);
+    assert!(!child.wait_with_output().unwrap().status.success());
+    assert_eq!(list(&folder), [".out.safetensors.df11-tmp"]);
+    decompress().good();
+    assert_eq!(list(&folder), ["out.safetensors"]);
+    // One that goes on after it was stopped is not disturbed by another that was refused.
+    std::fs::remove_file(&out).unwrap();
+    let child = half_done(&model, &folder, df11());
+    decompress().bad(2, &["another process is writing"]);
+    signal(&child, libc::SIGCONT);
+    Ran::of(child.wait_with_output().unwrap()).good();
+    assert_eq!(list(&folder), ["out.safetensors"]);
 }
 
 /// Whoever starts the tool may have signals ignored (`nohup` does): then they are.

@@ -52,11 +52,11 @@ fn odd_dicts_are_refused() {
     let long: Vec<String> = (0..1025).map(|i| i.to_string()).collect();
     for (dict, part) in [
         (json!([]), "not an object"),
-        (json!({}), "0 patterns"),
+        (json!({}), "has no pattern"),
         (many, "257 patterns"),
-        (json!({"model_type": "llama"}), "'model_type' is not a pattern"),
+        (json!({"model_type": "llama"}), "['model_type'] is not a list of texts"),
         (json!({"dfloat11_config": {"version": "0.5.0"}}), "dfloat11_config.pattern_dict"),
-        (json!({"a": [1]}), "'a' is not a pattern"),
+        (json!({"a": [1]}), "['a'] is not a list of texts"),
         (json!({"a": ["b", "c", "b"]}), "'b' twice"),
         (json!({"a(": []}), "unclosed"),
         (json!({"(?!a)b": []}), "look-around"),
@@ -275,6 +275,7 @@ fn stems_are_distinct_and_harmless() {
         "/etc/x.weight",
         "..\\c:.weight",
         "a\n\0.weight",
+        "-rf.weight",
         &long,
     ];
     let tensors = names.map(bf16);
@@ -286,7 +287,8 @@ fn stems_are_distinct_and_harmless() {
         assert_eq!(stems.iter().filter(|s| s.eq_ignore_ascii_case(stem)).count(), 1, "{stem}");
         assert_ne!(stem, "model");
     }
-    for stem in ["A_B", "a_b-2", "a_b-3", "model-2", "_etc_x"] {
+    assert!(!stems.iter().any(|stem| stem.starts_with('-')), "an option of most programs: {stems:?}");
+    for stem in ["A_B", "a_b-2", "a_b-3", "model-2", "_etc_x", "_rf"] {
         assert!(stems.iter().any(|s| s == stem), "{stem}: {stems:?}");
     }
 }

@@ -506,27 +506,29 @@ fn going_on_is_offered_to_the_same_job_alone() {
 #[test]
 fn notes_of_another_job_are_none() {
     let (from, folder) = (source(), tempfile::tempdir().unwrap());
-    let note = folder.path().join(".df11-part-1-of-1.json");
+    let note = folder.path().join(".df11-part-1-of-1.df11-job");
     run_with(from.path(), &folder.path().join("x"), &options(), {
-        let (from, to) = (folder.path().join("x/.df11-part-1-of-1.json"), note.clone());
+        let (from, to) = (folder.path().join("x/.df11-part-1-of-1.df11-job"), note.clone());
         move || assert!(std::fs::copy(from, to).unwrap() > 0)
     })
     .unwrap();
     let own = std::fs::read_to_string(&note).unwrap();
     std::fs::remove_dir_all(folder.path().join("x")).unwrap();
     // That of the same job is no obstacle, either; nor is what is none.
-    let other = json!({"job": {"source": "another"}, "finished": true, "left": []});
-    for text in [other.to_string(), own] {
+    let other =
+        "{\"job\":{\"source\":\"another\"},\"manner\":\"a file per group\",\"replaces\":false}\n{\"finished\":true}\n";
+    for text in [other.to_owned(), own] {
         let folder = tempfile::tempdir().unwrap();
-        let note = folder.path().join(".df11-part-1-of-1.json");
+        let note = folder.path().join(".df11-part-1-of-1.df11-job");
         std::fs::write(&note, text).unwrap();
         assert_eq!(run(from.path(), folder.path(), &options()).unwrap().groups, 2);
         assert!(!note.exists());
     }
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join(".df11-part-1-of-1.json"), "{").unwrap();
+    std::fs::write(folder.path().join(".df11-part-1-of-1.df11-job"), "{\n").unwrap();
     refused(run(from.path(), folder.path(), &options()), Status::InvalidFormat, "not what an unfinished run leaves");
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    // It may be somebody's, so it stays, and nothing else does.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 /// A folder that cannot be begun is as it was, or not there.
@@ -542,10 +544,10 @@ fn what_cannot_be_begun_leaves_nothing() {
         assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{name}");
     }
-    // What notes a part's progress cannot be written, for something has its name.
-    let obstacle = to.join("..df11-part-1-of-1.json.df11-tmp");
+    // The ledger cannot be written, because something has its name.
+    let obstacle = to.join(".df11-part-1-of-1.df11-job");
     std::fs::create_dir_all(&obstacle).unwrap();
-    refused(run(from.path(), &to, &options()), Status::Io, "cannot create");
+    refused(run(from.path(), &to, &options()), Status::Io, "cannot open");
     assert_eq!(std::fs::read_dir(&to).unwrap().count(), 1);
     std::fs::remove_dir(&obstacle).unwrap();
     assert!(run(from.path(), &to, &options()).unwrap().complete);
@@ -571,7 +573,7 @@ fn who_fails_removes_nothing_of_the_next_one() {
     use std::os::unix::fs::MetadataExt;
     use std::sync::atomic::{AtomicBool, Ordering};
     let (from, folder) = (source(), tempfile::tempdir().unwrap());
-    for (name, lock) in [("x.safetensors", ".x.safetensors.df11-job"), ("x", "x/.df11-part-1-of-1.json.lock")] {
+    for (name, lock) in [("x.safetensors", ".x.safetensors.df11-job"), ("x", "x/.df11-part-1-of-1.df11-job")] {
         let (to, lock, ended) = (folder.path().join(name), folder.path().join(lock), AtomicBool::new(false));
         // What this test itself removes is not meant.
         let clears = Mutex::new(());

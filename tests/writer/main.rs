@@ -1,5 +1,6 @@
 //! Whole models written and verified: their bytes, where they are written, and what the file system does meanwhile.
 
+mod attacks;
 mod destinations;
 mod disk;
 mod models;

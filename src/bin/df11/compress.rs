@@ -1,16 +1,15 @@
-//! `df11 compress` and `df11 merge`: models out.
+//! `df11 compress` and `df11 merge`: write models.
 
 use crate::terminal::{Progress, bytes, clean, counted, print, thousands, took};
-use crate::{Common, Failure, Threads, interrupt};
+use crate::{Failure, Threads, interrupt};
 use df11::writer::Patterns;
 use df11::writer::{self, CompressOptions, Layout, Part, Report};
 use df11::{Error, Status};
 use serde_json::json;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Tensors that stay plain and files that stay behind are named one by one up to so many.
+/// The most tensors that stay plain, and files that are not copied, that are named one by one.
 const NAMED: usize = 20;
 
 /// Compresses a model to DF11: about 68 % of its size, every bit kept
@@ -20,25 +19,25 @@ const NAMED: usize = 20;
 /// (see --single-file). What is written equals the reference compressor's output, byte for byte, and every group is decoded
 /// and compared before its file gets its name.
 ///
-/// Interrupted (Ctrl-C, a full disk, a power cut), it leaves what is finished; --resume goes on, to the same bytes. No reader
-/// takes what is unfinished for a model.
+/// If it is interrupted (Ctrl-C, a full disk, a power cut), what is finished stays, and --resume resumes it; the result has the
+/// same bytes. No reader takes what is unfinished for a model.
 #[derive(clap::Args)]
 pub struct CompressArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     threads: Threads,
-    /// Memory to work in, such as 256M or 2G; whatever the model's size, more is not taken
+    /// Memory to work in, such as 256M or 2G; no more is taken, however large the model is
     #[arg(long, value_name = "BYTES", default_value = "512M", value_parser = parse_bytes)]
     memory: u64,
-    /// Do every N-th group only, from the I-th on: N processes or machines share one OUT on a common disk. When all are
-    /// through, `df11 merge` completes it
+    /// Do only every N-th group, from the I-th on: N processes or machines share one OUT on a common disk. When all are
+    /// finished, `df11 merge` completes it
     #[arg(long, value_name = "I/N", value_parser = parse_part)]
     part: Option<Part>,
-    /// Go on with what an interrupted run left in OUT
+    /// Resume what an interrupted run has left in OUT: what is done is compared with SOURCE, the rest is written
     #[arg(long)]
     resume: bool,
-    /// Replace OUT if it is a file that is there already, when the new one is complete; a folder is never replaced
+    /// Overwrite OUT if it is a file, when the new one is complete; a folder is never replaced
     #[arg(short, long)]
     force: bool,
     /// Do not decode and compare what was written
@@ -69,7 +68,7 @@ pub struct MergeArgs {
     json: bool,
 }
 
-/// What says which bytes are written.
+/// The arguments that decide which bytes are written.
 #[derive(clap::Args)]
 struct ModelArgs {
     /// A folder in Hugging Face layout, or one .safetensors file
@@ -144,7 +143,7 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 }
 
 /// Runs `df11 compress`.
-pub fn compress(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
+pub fn compress(args: &CompressArgs, quiet: bool) -> Result<(), Failure> {
     let options = args
         .model
         .options()?
@@ -156,31 +155,27 @@ pub fn compress(args: &CompressArgs, common: &Common) -> Result<(), Failure> {
         .verify(!args.no_verify);
     let label = if options.verify { "compressing and verifying" } else { "compressing" };
     let work = |progress: &_| writer::compress(&args.model.source, &args.model.output, &options, progress);
-    run(&args.model, (label, "the same command with --resume"), args.json, common, work)
+    run(&args.model, (label, "the same command with --resume"), args.json, quiet, work)
 }
 
 /// Runs `df11 merge`.
-pub fn merge(args: &MergeArgs, common: &Common) -> Result<(), Failure> {
+pub fn merge(args: &MergeArgs, quiet: bool) -> Result<(), Failure> {
     let options = args.model.options()?.threads(args.threads.count());
     let work = |progress: &_| writer::merge(&args.model.source, &args.model.output, &options, progress);
-    run(&args.model, ("merging", "the same command"), args.json, common, work)
+    run(&args.model, ("merging", "the same command"), args.json, quiet, work)
 }
 
 fn run(
     args: &ModelArgs,
     (label, again): (&'static str, &str),
     json: bool,
-    common: &Common,
+    quiet: bool,
     work: impl FnOnce(&df11::Progress) -> Result<Report, Error>,
 ) -> Result<(), Failure> {
-    if let Some(config) = common.config() {
-        let reason = "--config is for reading models; put a config.json into the source's folder, or give --pattern";
-        return Err(Failure::cannot(format!("'{}': {reason}", config.display())));
-    }
     let start = Instant::now();
     // The library undoes or keeps what is unfinished when it is told to end.
     let hold = interrupt::hold()?;
-    let bar = Progress::new(label, 0, common.quiet());
+    let bar = Progress::new(label, 0, quiet);
     let result = work(&bar.of_library());
     drop(bar);
     let report = result.map_err(|error| match (interrupt::check(), error.status()) {
@@ -195,26 +190,15 @@ fn run(
     if json {
         return print(&(as_json(&report, took).to_string() + "\n"));
     }
-    if common.quiet() { Ok(()) } else { print(&summary(&report, &args.output, took)) }
+    if quiet { Ok(()) } else { print(&summary(&report, &args.output, took)) }
 }
 
-/// After a failure: whether there is something to go on with.
+/// Says after a failure how to resume, if there is something to resume.
 fn advise(failure: Failure, args: &ModelArgs, again: &str) -> Failure {
-    let out = &args.output;
-    let begun = match out.extension().is_some_and(|e| e == "safetensors") {
-        true => {
-            let mut name = OsString::from(".");
-            name.push(out.file_name().unwrap_or_default());
-            name.push(".df11-job");
-            out.with_file_name(name).exists()
-        }
-        // A single file in its folder is called by the kind of model.
-        false => [".df11-job.json", ".model.safetensors.df11-job", ".diffusion_pytorch_model.safetensors.df11-job"]
-            .iter()
-            .any(|name| out.join(name).exists()),
-    };
     match failure {
-        Failure::Cannot(text) if begun => Failure::Cannot(format!("{text}; what is finished stays: {again} goes on")),
+        Failure::Cannot(text) if writer::is_unfinished(&args.output) => {
+            Failure::Cannot(format!("{text}; what is finished stays: {again} goes on"))
+        }
         other => other,
     }
 }

@@ -1,25 +1,23 @@
 //! `df11 decompress`: a model back to one plain safetensors file.
 //!
-//! Two buffers go round between this thread, which fills them with the tensors in the order of the file, decoding with
-//! as many threads as it is given, and a second one, which writes them. So decoding and writing overlap, and memory is
-//! those buffers and the decoder's scratch, whatever the model's size.
+//! This thread fills buffers with the tensors in the order of the file, and decodes with as many threads as it is given. A second
+//! thread writes the buffers and gives them back. So decoding and writing overlap, and memory is two buffers and the decoder's
+//! scratch, however large the model is.
 
-use crate::output::OutputFile;
+use crate::output::{Output, OutputFile};
 use crate::terminal::{Progress, bytes, clean, counted, print, took};
-use crate::{Common, Failure, Threads, interrupt};
-use df11::writer::{FileLayout, LayoutTensor};
+use crate::{Failure, Reading, Threads, interrupt};
+use df11::writer::{FileLayout, LayoutTensor, NewFile};
 use df11::{DecodeOptions, Model, Tensor};
-use std::fs::File;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Instant;
 
-/// One buffer. It is large enough to keep 32 threads busy with it.
+/// Bytes of one buffer, which is large enough to keep 32 threads busy.
 const BUFFER_BYTES: usize = 16 << 20;
 const BUFFERS: usize = 2;
-/// After so many bytes what was written is brought to the disk: the end does not take minutes during which the bar
-/// stands still and Ctrl-C does nothing.
+/// Bytes after which what was written is brought to the disk. Otherwise the end could take minutes during which the bar stands still
+/// and Ctrl-C does nothing.
 const SYNC_BYTES: u64 = 256 << 20;
 
 /// Turns a model back into one plain safetensors file, bit for bit
@@ -39,27 +37,29 @@ pub struct DecompressArgs {
     force: bool,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 /// Runs the subcommand.
-pub fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure> {
+pub fn run(args: &DecompressArgs, quiet: bool) -> Result<(), Failure> {
     let start = Instant::now();
-    let model = common.open(&args.model)?;
+    let model = args.reading.open(&args.model)?;
     let (layout, tensors) = lay_out(&model)?;
     let beside = config_beside(&args.model);
-    let inputs = model.files().map(|f| f.file).chain(common.config()).chain(beside.iter().map(PathBuf::as_path));
-    let output = OutputFile::create(&args.output, args.force, inputs)?;
+    let inputs = model.files().map(|f| f.file).chain(args.reading.config()).chain(beside.iter().map(PathBuf::as_path));
+    let output = Output::new(&args.output, args.force, inputs)?;
     if would_join(&args.output, &args.model) {
         let reason = "would be taken for a part of the model, whose folder it is in: write it elsewhere";
         return Err(Failure::cannot(format!("'{}' {reason}", clean(&args.output.display().to_string()))));
     }
-    output.reserve(layout.bytes())?;
-    let progress = Progress::new("decompressing", data_bytes(&layout), common.quiet());
+    let output = output.begin(layout.bytes())?;
+    let progress = Progress::new("decompressing", data_bytes(&layout), quiet);
     let options = DecodeOptions::new().threads(args.threads.count());
     stream(&layout, &tensors, &output, &options, &progress)?;
     output.commit()?;
     drop(progress);
-    if common.quiet() {
+    if quiet {
         return Ok(());
     }
     let (count, size) = (counted(tensors.len() as u64, "tensor"), layout.bytes());
@@ -73,7 +73,7 @@ pub fn run(args: &DecompressArgs, common: &Common) -> Result<(), Failure> {
     print(&text)
 }
 
-/// Where a model's config may be.
+/// Returns where a model's config may be.
 fn config_beside(model: &Path) -> Vec<PathBuf> {
     if model.is_dir() {
         vec![model.join("config.json")]
@@ -82,14 +82,14 @@ fn config_beside(model: &Path) -> Vec<PathBuf> {
     }
 }
 
-/// Whether a model that is a folder would be opened with this file the next time.
+/// Tells whether a model that is a folder would be opened with this file the next time.
 fn would_join(output: &Path, model: &Path) -> bool {
     let folder = output.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
     let same = || Some(folder?.canonicalize().ok()? == model.canonicalize().ok()?);
     output.extension().is_some_and(|e| e == "safetensors") && model.is_dir() && same() == Some(true)
 }
 
-/// What the file will be: every tensor of the model, in the order of their bytes.
+/// Lays the file out. Returns the layout, and every tensor of the model in the order of their bytes.
 fn lay_out(model: &Model) -> Result<(FileLayout, Vec<Tensor<'_>>), Failure> {
     let tensor = |t: Tensor| LayoutTensor {
         name: t.name().to_owned(),
@@ -109,7 +109,7 @@ fn data_bytes(layout: &FileLayout) -> u64 {
     layout.bytes() - layout.header().len() as u64
 }
 
-/// A buffer and how many of its bytes are filled. It is of words, so that bf16 in it are aligned.
+/// A buffer, and how many of its bytes are filled. It consists of words, so that bf16 values in it are aligned.
 struct Buffer {
     words: Vec<u64>,
     filled: usize,
@@ -129,8 +129,9 @@ fn stream(
     options: &DecodeOptions,
     progress: &Progress,
 ) -> Result<(), Failure> {
-    let (mut file, fail) = (output.file(), |e: io::Error| output.failure(&e));
-    file.write_all(layout.header()).map_err(fail)?;
+    let file = output.file();
+    file.write_at(0, layout.header())?;
+    let start = layout.header().len() as u64;
     let size = data_bytes(layout).min(BUFFER_BYTES as u64) as usize;
     let (give_back, empty) = channel();
     for _ in 0..BUFFERS {
@@ -143,24 +144,25 @@ fn stream(
     let (send, full) = sync_channel(BUFFERS);
     std::thread::scope(|scope| {
         let writer = std::thread::Builder::new()
-            .spawn_scoped(scope, move || write(file, &full, &give_back))
+            .spawn_scoped(scope, move || write(file, start, &full, &give_back))
             .map_err(|e| Failure::cannot(format!("cannot start a thread: {e}")))?;
         // Ends by itself if the writer has gone, whose error is then the one to tell.
         let filled = fill(tensors, &empty, send, options, progress);
         let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        written.map_err(fail).and(filled)
+        written.map_err(Failure::from).and(filled)
     })
 }
 
-/// Writes buffers as they come, until no more can come.
-fn write(mut file: &File, full: &Receiver<Buffer>, give_back: &Sender<Buffer>) -> io::Result<()> {
+/// Writes buffers one after the other from a byte of the file on, as they come, until no more can come.
+fn write(file: &NewFile, mut at: u64, full: &Receiver<Buffer>, give_back: &Sender<Buffer>) -> df11::Result<()> {
     let mut unsynced = 0;
     while let Ok(mut buffer) = full.recv() {
         let filled = buffer.filled;
-        file.write_all(&buffer.bytes()[..filled])?;
+        file.write_at(at, &buffer.bytes()[..filled])?;
+        at += filled as u64;
         unsynced += filled as u64;
         if unsynced >= SYNC_BYTES {
-            file.sync_data()?;
+            file.sync()?;
             unsynced = 0;
         }
         buffer.filled = 0;
@@ -186,7 +188,7 @@ fn fill(
             let filled = buffer.filled;
             let room = buffer.bytes().get_mut(filled..).unwrap_or_default();
             let len = (tensor.bytes() - done).min(room.len() as u64) as usize;
-            // Types come widest first, so a weight is never cut in two by the end of a buffer, which is a multiple of 8.
+            // The widest types come first, so the end of a buffer, which is a multiple of 8, never cuts a weight in two.
             tensor.read(done, &mut room[..len], options)?;
             buffer.filled += len;
             done += len as u64;

@@ -4,7 +4,7 @@ use crate::kinds::{self, Kind};
 use crate::plot;
 use crate::summary::{CodeBits, GroupSummary, Members, Summary, TensorSummary};
 use crate::terminal::{bytes, counted, fit, print, thousands};
-use crate::{Common, Failure, Threads};
+use crate::{Failure, Reading, Threads};
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -38,20 +38,22 @@ pub struct InspectArgs {
     group: Option<String>,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 /// Runs the subcommand.
-pub fn run(args: &InspectArgs, common: &Common) -> Result<(), Failure> {
-    let model = common.open(&args.model)?;
+pub fn run(args: &InspectArgs, quiet: bool) -> Result<(), Failure> {
+    let model = args.reading.open(&args.model)?;
     let summary = Summary::new(&args.model, &model);
     // The picture first: if it cannot be drawn, nothing but the reason is printed.
     if let Some(to) = &args.plot {
-        plot::run(&model, &args.model, args.group.as_deref(), to, args.threads.count(), common)?;
+        plot::run(&model, &args.model, args.group.as_deref(), to, args.threads.count(), quiet)?;
     }
     print(&if args.json { summary.json()? } else { text(&summary, args.all) })
 }
 
-/// What people read: at most 100 columns, but for the path.
+/// Formats the summary for people: at most 100 columns, except for the path.
 fn text(summary: &Summary, all: bool) -> String {
     let mut out = String::new();
     head(&mut out, summary);
@@ -66,7 +68,7 @@ fn text(summary: &Summary, all: bool) -> String {
     out
 }
 
-/// A line, written to a string: that cannot fail. Columns leave no spaces behind the last.
+/// Appends a line to a string, which cannot fail. There are no spaces after the last column.
 macro_rules! line {
     ($out:expr, $($arg:tt)*) => {{
         let _ = writeln!($out, "{}", format!($($arg)*).trim_end());

@@ -1,19 +1,19 @@
 //! Ctrl-C, and its relatives SIGTERM and SIGHUP.
 //!
-//! While a file is being written the signal only sets a flag: the loops look at it and go back the way they came, which
-//! removes what was half-written. At all other times nothing has to be put right, and the process ends at once.
+//! While a file is being written, the signal only sets a flag. Loops check it and return, and what was half-written is removed on the
+//! way. At all other times there is nothing to clean up, and the process ends at once.
 
 use crate::{Failure, terminal};
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-/// There is a file to remove.
+/// Whether there is a file to remove.
 static HELD: AtomicBool = AtomicBool::new(false);
 
 const TEXT: &str = "interrupted";
 
-/// Listens to the signals from now on.
+/// Installs the handler of the signals.
 pub fn install() -> Result<(), Failure> {
     #[cfg(unix)]
     let ignored = signals::ignored();
@@ -40,10 +40,10 @@ pub fn check() -> Result<(), Failure> {
     if INTERRUPTED.load(Ordering::SeqCst) { Err(Failure::cannot(TEXT)) } else { Ok(()) }
 }
 
-/// While this lives a signal ends nothing by itself: [`check`] tells of it.
+/// As long as this lives, a signal does not end the process: [`check`] reports it.
 pub struct Hold(());
 
-/// Takes over the duty to look at [`check`]. One at a time.
+/// Keeps signals from ending the process. The caller must call [`check`]. Only one may exist at a time.
 pub fn hold() -> Result<Hold, Failure> {
     HELD.store(true, Ordering::SeqCst);
     let hold = Hold(());
@@ -57,12 +57,12 @@ impl Drop for Hold {
     }
 }
 
-/// What the package for Ctrl-C leaves to us.
+/// What the package for Ctrl-C does not do.
 #[cfg(unix)]
 mod signals {
     use libc::c_int;
 
-    /// Those of its signals that are ignored: `nohup` does so with SIGHUP, a shell with the SIGINT of its background jobs.
+    /// Returns those of its signals that are ignored: `nohup` ignores SIGHUP, a shell the SIGINT of its background jobs.
     pub fn ignored() -> Vec<c_int> {
         let is_ignored = |signal: c_int| {
             // SAFETY: all zeros are a valid value of this plain struct.
@@ -74,8 +74,8 @@ mod signals {
         [libc::SIGINT, libc::SIGTERM, libc::SIGHUP].into_iter().filter(|&s| is_ignored(s)).collect()
     }
 
-    /// Ignores them again, for whoever started this process wanted that; and SIGXFSZ, so that a file that grows over the
-    /// limit (`ulimit -f`) is an error of its write like any other and not the end of the process.
+    /// Ignores them again, because whoever started this process wanted that. Ignores SIGXFSZ, too, so that standard output that
+    /// exceeds the limit on the size of files (`ulimit -f`) is an error like any other and does not end the process.
     pub fn ignore(signals: &[c_int]) {
         for &signal in signals.iter().chain(&[libc::SIGXFSZ]) {
             // SAFETY: ignoring a signal runs no code of ours.

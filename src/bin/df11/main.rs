@@ -1,4 +1,4 @@
-//! The command line tool `df11`: looks into DF11 models, decompresses them, verifies them.
+//! The command line tool `df11`: compresses models to DF11, inspects, decompresses and verifies them.
 //!
 //! This file holds the command line, the exit codes and what all subcommands share; each subcommand has a file of its
 //! own. The tool uses the library through its public interface alone, as an engine written in Rust would.
@@ -32,7 +32,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Looks into DF11 models (losslessly compressed bf16 weights), decompresses them, verifies them.
+/// Compresses models to DF11 (losslessly compressed bf16 weights), inspects, decompresses and verifies them.
 ///
 /// MODEL is a folder with *.safetensors files and a config.json, or one .safetensors file.
 ///
@@ -42,7 +42,7 @@ use std::process::ExitCode;
 #[command(name = "df11", version)]
 struct Cli {
     #[command(flatten)]
-    common: Common,
+    verbosity: Verbosity,
     #[command(subcommand)]
     command: Command,
 }
@@ -57,16 +57,9 @@ enum Command {
     Presets(presets::PresetsArgs),
 }
 
-/// What every subcommand takes.
+/// How much is said. Every subcommand takes it.
 #[derive(Args)]
-pub(crate) struct Common {
-    /// Use this config.json instead of the model's own: for a single file that comes without one, so that the tensors
-    /// inside its groups get their names
-    #[arg(long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-    /// Accept a model that says it was written by an unknown version of the compressor
-    #[arg(long, global = true)]
-    any_version: bool,
+pub(crate) struct Verbosity {
     /// Say more on standard error; twice for everything
     #[arg(short, long, action = ArgAction::Count, global = true)]
     verbose: u8,
@@ -75,7 +68,19 @@ pub(crate) struct Common {
     quiet: bool,
 }
 
-/// How many threads to work with, for the subcommands that decode.
+/// How a model is read, for the subcommands that read one.
+#[derive(Args)]
+pub(crate) struct Reading {
+    /// Use this config.json instead of the model's own: for a single file that comes without one, so that the tensors
+    /// inside its groups get their names
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Accept a model that says it was written by an unknown version of the compressor
+    #[arg(long)]
+    any_version: bool,
+}
+
+/// The number of threads, for the subcommands that decode.
 #[derive(Args)]
 pub(crate) struct Threads {
     /// Threads to work with [default: as many as this process may use]
@@ -84,16 +89,16 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    /// The number asked for, or that of the processors that this process may use.
+    /// Returns the number that was asked for, or that of the processors that this process may use.
     pub fn count(&self) -> usize {
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
         self.count.map_or_else(available, usize::from)
     }
 }
 
-impl Common {
-    /// Opens the model. Its files are read, never mapped: that is as fast where each byte is used once, and a mapped file
-    /// would count as this process's memory, all of it in the end.
+impl Reading {
+    /// Opens the model. Its files are read, never mapped: that is as fast if each byte is used once, and a mapped file would count as
+    /// this process's memory, in the end all of it.
     pub fn open(&self, path: &Path) -> Result<Model, Failure> {
         Ok(Model::open(path, &self.options()?)?)
     }
@@ -116,18 +121,13 @@ impl Common {
         })
     }
 
-    /// Whether only what is bad should be said.
-    pub fn quiet(&self) -> bool {
-        self.quiet
-    }
-
     /// The config given on the command line.
     pub fn config(&self) -> Option<&Path> {
         self.config.as_deref()
     }
 }
 
-/// Why a subcommand did not end well. Its text follows `df11: error: `.
+/// The reason why a subcommand failed. Its text follows `df11: error: `.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The model is bad, or differs: exit code 1.
@@ -155,7 +155,7 @@ impl Failure {
     }
 }
 
-/// Which option of this tool is the way out that the library, which has none of that name, cannot say.
+/// Returns which option of this tool helps. The library has no options of these names and cannot say it.
 fn advice(error: &df11::Error) -> &'static str {
     match error {
         df11::Error::Exists(_) => ": replace it (--force), or write elsewhere",
@@ -200,14 +200,15 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), Failure> {
-    terminal::log_to_stderr(cli.common.verbose, cli.common.quiet);
+    let quiet = cli.verbosity.quiet;
+    terminal::log_to_stderr(cli.verbosity.verbose, quiet);
     interrupt::install()?;
     match &cli.command {
-        Command::Compress(args) => compress::compress(args, &cli.common),
-        Command::Merge(args) => compress::merge(args, &cli.common),
-        Command::Inspect(args) => inspect::run(args, &cli.common),
-        Command::Decompress(args) => decompress::run(args, &cli.common),
-        Command::Verify(args) => verify::run(args, &cli.common),
+        Command::Compress(args) => compress::compress(args, quiet),
+        Command::Merge(args) => compress::merge(args, quiet),
+        Command::Inspect(args) => inspect::run(args, quiet),
+        Command::Decompress(args) => decompress::run(args, quiet),
+        Command::Verify(args) => verify::run(args, quiet),
         Command::Presets(args) => presets::run(args),
     }
 }

@@ -1,36 +1,36 @@
-//! A file that appears under its name only when it is complete.
+//! The file that `df11 decompress` writes.
 //!
-//! It is written beside its place under another name, brought to the disk, and then renamed, if that may be over whatever
-//! had the name.
-//! If anything goes wrong before that, the unfinished file is removed and what was there stays.
+//! The library writes it beside its place under a name made of its own ([`NewFile`]), brings it to the disk, and renames it. Here
+//! is what the tool decides: what may be replaced, and that a signal ends nothing before the unfinished file is removed.
 
 use crate::{Failure, interrupt, terminal};
-use std::fs::{File, Metadata};
+use df11::Error;
+use df11::writer::NewFile;
+use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
 
-/// Why a name cannot be had.
+/// The reason why a name is refused.
 const THERE: &str = "it is there already: replace it (--force), or write elsewhere";
+
+/// A name that may be written to.
+pub struct Output {
+    to: PathBuf,
+    replace: bool,
+}
 
 /// A file being written.
 pub struct OutputFile {
     /// Before the hold in the order of fields: it is removed before a signal may end the process by itself again.
-    temporary: NamedTempFile,
-    to: PathBuf,
-    folder: PathBuf,
-    replace: bool,
+    file: NewFile,
+    output: Output,
     _hold: interrupt::Hold,
 }
 
-impl OutputFile {
-    /// Begins a file that will be called `to`. Fails now rather than at the end if the name cannot be had, if it is that
-    /// of one of the `inputs`, however it is written, or, unless it may `replace` one, of any file.
-    pub fn create<'a>(
-        to: &Path,
-        replace: bool,
-        inputs: impl IntoIterator<Item = &'a Path>,
-    ) -> Result<OutputFile, Failure> {
+impl Output {
+    /// Fails now rather than at the end if the name cannot be had, if it is that of one of the `inputs`, however it is written,
+    /// or, unless it may `replace` one, of any file.
+    pub fn new<'a>(to: &Path, replace: bool, inputs: impl IntoIterator<Item = &'a Path>) -> Result<Output, Failure> {
         let shown = to.display();
         let refuse = |reason: &str| Failure::cannot(format!("cannot write '{shown}': {reason}"));
         // The file that a link leads to is replaced, not the link.
@@ -44,87 +44,86 @@ impl OutputFile {
             return Err(refuse("this is not the name of a file"));
         }
         match std::fs::metadata(&to) {
-            Ok(meta) if meta.is_dir() => return Err(refuse("it is a folder")),
-            // Renaming over a device or a pipe would replace it, where the caller meant to write into it.
-            Ok(meta) if !meta.is_file() => return Err(refuse("it is not a regular file")),
-            Ok(meta) => {
-                if let Some(same) = inputs.into_iter().find(|&input| is_same(&to, &meta, input)) {
-                    return Err(refuse(&format!("it is a file of the model, '{}'", same.display())));
-                }
-                if !replace {
-                    return Err(refuse(THERE));
-                }
-            }
+            Ok(meta) => check_existing(&to, &meta, replace, inputs).map_err(|reason| refuse(&reason))?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(refuse(&e.to_string())),
         }
         let folder = match to.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
         };
         let in_folder =
             |reason: &dyn std::fmt::Display| refuse(&format!("the folder '{}': {reason}", folder.display()));
-        match std::fs::metadata(&folder) {
+        match std::fs::metadata(folder) {
             Ok(meta) if meta.is_dir() => {}
             Ok(_) => return Err(in_folder(&"it is not a folder")),
             Err(e) => return Err(in_folder(&e)),
         }
+        Ok(Output { to, replace })
+    }
+
+    /// Begins the file. Room on the disk is reserved for `bytes` bytes, so that a disk that is too full is known before the work;
+    /// 0 if their number is not known.
+    pub fn begin(self, bytes: u64) -> Result<OutputFile, Failure> {
         let hold = interrupt::hold()?;
-        // The package's text adds a random name, which tells nobody anything.
-        let temporary = temporary_in(&folder).map_err(|e| in_folder(&e.kind()))?;
-        Ok(OutputFile { temporary, to, folder, replace, _hold: hold })
+        let file = NewFile::create(&self.to, bytes).map_err(|error| match error {
+            Error::Io { action: "write", source, .. } => {
+                let (shown, size) = (self.to.display(), terminal::bytes(bytes));
+                Failure::cannot(format!("cannot write '{shown}' of {size}: {source}"))
+            }
+            // Nothing can be made in the folder.
+            Error::Io { action: "create" | "open", source, .. } => {
+                let folder = self.to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let (shown, folder) = (self.to.display(), folder.display());
+                Failure::cannot(format!("cannot write '{shown}': the folder '{folder}': {source}"))
+            }
+            error => self.failure(&error),
+        })?;
+        Ok(OutputFile { file, output: self, _hold: hold })
     }
 
+    fn failure(&self, error: &Error) -> Failure {
+        match error {
+            Error::Exists(_) => Failure::cannot(format!("cannot write '{}': {THERE}", self.to.display())),
+            error => Failure::cannot(error),
+        }
+    }
+}
+
+impl OutputFile {
     /// The file, to be written.
-    pub fn file(&self) -> &File {
-        self.temporary.as_file()
-    }
-
-    /// Why writing failed.
-    pub fn failure(&self, error: &io::Error) -> Failure {
-        Failure::cannot(format!("cannot write '{}': {error}", self.to.display()))
-    }
-
-    /// Asks for so many bytes of the disk, so that one that is too full is known before the work and not after it. Where
-    /// the file system cannot tell, writing will.
-    pub fn reserve(&self, bytes: u64) -> Result<(), Failure> {
-        df11::writer::reserve(self.file(), bytes).map_err(|e| {
-            Failure::cannot(format!("cannot write '{}' of {}: {e}", self.to.display(), terminal::bytes(bytes)))
-        })
+    pub fn file(&self) -> &NewFile {
+        &self.file
     }
 
     /// Brings the file to the disk and gives it its name.
     pub fn commit(self) -> Result<(), Failure> {
-        self.file().sync_all().map_err(|e| self.failure(&e))?;
+        let OutputFile { file, output, _hold } = self;
+        file.sync()?;
         interrupt::check()?;
-        let OutputFile { temporary, to, folder, replace, _hold } = self;
-        // Once more, for it may have taken hours. (Not every file system can say so in the moment of renaming.)
-        if !replace && to.symlink_metadata().is_ok() {
-            return Err(Failure::cannot(format!("cannot write '{}': {THERE}", to.display())));
-        }
-        // A file that takes another's place is no more open to others than that was.
-        if let Ok(meta) = std::fs::metadata(&to) {
-            let set = temporary.as_file().set_permissions(meta.permissions());
-            set.map_err(|e| Failure::cannot(format!("cannot set the permissions of '{}': {e}", to.display())))?;
-        }
-        temporary.persist(&to).map_err(|e| Failure::cannot(format!("cannot write '{}': {}", to.display(), e.error)))?;
-        // The file is complete and has its name; a power cut could still take the name back.
-        #[cfg(unix)]
-        if let Err(e) = File::open(&folder).and_then(|f| f.sync_all()) {
-            log::warn!("the folder '{}' could not be brought to the disk: {e}", folder.display());
-        }
-        Ok(())
+        // Whether the name is still free is looked at once more, because the work may have taken hours.
+        file.commit(output.replace).map_err(|error| output.failure(&error))
     }
 }
 
-/// A new file with the permissions of any new file (the package's own are the owner's alone), and a name that neither
-/// a user's `*.safetensors` nor a loader of the folder picks up.
-fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".df11-").suffix(".tmp");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
+/// Fails, with the reason, if what is there may not be replaced.
+fn check_existing<'a>(
+    to: &Path,
+    meta: &Metadata,
+    replace: bool,
+    inputs: impl IntoIterator<Item = &'a Path>,
+) -> Result<(), String> {
+    if meta.is_dir() {
+        return Err("it is a folder".into());
+    }
+    // Renaming over a device or a pipe would replace it, where the caller meant to write into it.
+    if !meta.is_file() {
+        return Err("it is not a regular file".into());
+    }
+    if let Some(same) = inputs.into_iter().find(|&input| is_same(to, meta, input)) {
+        return Err(format!("it is a file of the model, '{}'", same.display()));
+    }
+    if replace { Ok(()) } else { Err(THERE.into()) }
 }
 
 /// Whether an input is the file at `path`, reached by whatever name.

@@ -7,13 +7,12 @@
 //! The file is a self-contained SVG: no scripts, no style sheets, no fonts of its own. A title, a description and a
 //! text for each bar serve those who cannot see it.
 
+use crate::Failure;
 use crate::histogram::{self, GroupHistogram};
-use crate::output::OutputFile;
+use crate::output::Output;
 use crate::terminal::{Progress, counted, fit, thousands};
-use crate::{Common, Failure};
 use df11::{Error, Group, Model};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 
 const WIDTH: f64 = 960.0;
@@ -36,7 +35,7 @@ pub fn run(
     group: Option<&str>,
     to: &Path,
     threads: usize,
-    common: &Common,
+    quiet: bool,
 ) -> Result<(), Failure> {
     let groups: Vec<Group> = match group {
         None => model.groups().collect(),
@@ -49,8 +48,8 @@ pub fn run(
         return Err(Failure::cannot("there is nothing to draw: no weights are compressed"));
     }
     // The file first: where it cannot be written is known before the work and not after it.
-    let output = OutputFile::create(to, true, model.files().map(|f| f.file))?;
-    let progress = Progress::new("counting", 2 * weights, common.quiet());
+    let output = Output::new(to, true, model.files().map(|f| f.file))?.begin(0)?;
+    let progress = Progress::new("counting", 2 * weights, quiet);
     let histograms = histogram::count(groups, threads, &progress)?;
     drop(progress);
     let shown = path.display().to_string();
@@ -58,7 +57,7 @@ pub fn run(
         Some(group) => format!("{} of {}", fit(group, 40), fit(&shown, 36)),
         None => fit(&shown, 64),
     };
-    output.file().write_all(svg(&name, &histograms).as_bytes()).map_err(|e| output.failure(&e))?;
+    output.file().write_at(0, svg(&name, &histograms).as_bytes())?;
     output.commit()
 }
 
@@ -160,7 +159,7 @@ fn svg(name: &str, histograms: &[GroupHistogram]) -> String {
     out
 }
 
-/// What a bar and its dot say, in words.
+/// Describes a bar and its dot in words.
 fn describe(c: &Column) -> String {
     let (low, mean, high) = c.bits;
     let code = if low < high {
@@ -262,7 +261,7 @@ fn exponent_axis(out: &mut String, first: usize, last: usize, middle: impl Fn(us
     );
 }
 
-/// The smallest magnitude of an exponent: 2^(e − 127); exponent 0 is for zero and what is below 2^−126.
+/// Returns the smallest magnitude of an exponent: 2^(e − 127). Exponent 0 is for zero and magnitudes below 2^−126.
 fn magnitude(exponent: usize) -> String {
     match exponent {
         0 => "0".into(),

@@ -37,7 +37,7 @@ fn patterns(preset: &Preset) -> Value {
     serde_json::from_str(&preset.patterns().to_json()).unwrap_or_default()
 }
 
-/// Everything, for machines.
+/// Returns everything as JSON.
 fn all() -> Value {
     let preset = |p: &Preset| {
         json!({
@@ -54,7 +54,7 @@ fn all() -> Value {
     json!({"schema": 1, "presets": Preset::all().iter().map(preset).collect::<Vec<_>>()})
 }
 
-/// What people read: at most 100 columns.
+/// Formats the table for people: at most 100 columns.
 fn table() -> String {
     const MODELS: usize = 60;
     let mut out = format!("{:<25} {:<13} MODELS\n", "NAME", "LAYOUT");
@@ -72,7 +72,7 @@ fn table() -> String {
     out
 }
 
-/// A list in lines of that many columns at most, unless one item alone is wider.
+/// Breaks a list into lines of at most `width` columns, unless one item alone is wider.
 fn lines(items: &[String], width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for (i, item) in items.iter().enumerate() {

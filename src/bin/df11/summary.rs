@@ -1,9 +1,9 @@
-//! What `df11 inspect` knows of a model, and its JSON.
+//! The summary of a model for `df11 inspect`, and its JSON.
 //!
 //! # The JSON
 //!
 //! One object. Keys are added, never renamed or taken away; `schema` rises if one must be. All sizes are in bytes, all
-//! numbers of weights in elements. What cannot be said is `null`.
+//! numbers of weights in elements. A value that is not known is `null`.
 //!
 //! ```text
 //! schema          1
@@ -28,7 +28,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A model at a glance. Fields are what the keys of the same names are.
+/// A model at a glance. The fields have the meaning of the keys of the same names.
 #[derive(Serialize)]
 pub struct Summary {
     schema: u32,

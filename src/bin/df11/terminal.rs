@@ -1,4 +1,4 @@
-//! What a person sees: lines on the two streams, the progress bar, numbers and names as people read them.
+//! The output for people: lines on the two streams, the progress bar, numbers and names.
 //!
 //! Nothing here panics when a stream is closed: `print!` and `eprintln!` would.
 
@@ -8,7 +8,7 @@ use log::{Level, LevelFilter};
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
-/// Writes to standard output, at once. That the reader has gone (`| head`) is no error: it has seen what it wanted.
+/// Writes to standard output, at once. A reader that has gone (`| head`) is not an error: it has seen what it wanted.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -24,7 +24,7 @@ pub fn complain(text: &str) {
     say(&format!("df11: error: {}\n", clean(text)));
 }
 
-/// Writes what clap says about a wrong command line. It begins with `error: `, and has lines of advice.
+/// Writes clap's message about a wrong command line. It begins with `error: `, and has lines of advice.
 pub fn explain(text: &str) {
     say(&format!("df11: {text}"));
 }
@@ -76,7 +76,7 @@ impl Progress {
         Progress(Some(bar))
     }
 
-    /// What a call of the library is given so that it moves the bar, and ends when the process was interrupted.
+    /// Returns the progress for a call of the library: it moves the bar, and cancels the call when the process is interrupted.
     pub fn of_library(&self) -> df11::Progress {
         let bar = self.0.clone();
         df11::Progress::with_callback(move |progress| {
@@ -91,7 +91,7 @@ impl Progress {
         })
     }
 
-    /// So many bytes more are done.
+    /// Adds bytes that are done.
     pub fn advance(&self, bytes: u64) {
         if let Some(bar) = &self.0 {
             bar.inc(bytes);
@@ -126,7 +126,7 @@ pub fn clean(text: &str) -> String {
     out
 }
 
-/// A clean name in so many characters at most: if it is longer, its middle is left out, for names differ at their ends.
+/// Returns a clean name of limited length. If it is longer, its middle is left out, because names differ at their ends.
 pub fn fit(name: &str, width: usize) -> String {
     const GAP: &str = "...";
     let chars: Vec<char> = clean(name).chars().collect();

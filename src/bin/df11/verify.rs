@@ -1,7 +1,7 @@
 //! `df11 verify`: is a model what it says, and is it what it was made from?
 
 use crate::terminal::{Progress, clean, counted, fit, thousands, took};
-use crate::{Common, Failure, Threads, interrupt};
+use crate::{Failure, Reading, Threads, interrupt};
 use df11::verify::{self, Finding, FindingKind, Verified, VerifyOptions};
 use df11::{Error, Model};
 use std::path::PathBuf;
@@ -23,19 +23,20 @@ pub struct VerifyArgs {
     against: Option<PathBuf>,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    reading: Reading,
 }
 
-/// What was found. Each finding is printed when it is made, and the first of each kind that is wrong is told again at the
-/// end.
+/// The findings. Each one is printed when it is made, and the first of each kind that is wrong is repeated at the end.
 struct Findings<'a> {
     model: &'a Model,
     progress: &'a Progress,
     quiet: bool,
     /// The first group, hash and difference that are wrong.
     first: [Option<String>; 3],
-    /// When the last group was walked.
+    /// The time at which the last group was walked.
     walked: Option<Instant>,
-    /// What went wrong with standard output.
+    /// The error of standard output, if there was one.
     failure: Option<Failure>,
 }
 
@@ -75,7 +76,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// What the library returned, unless something of ours ended its work.
+    /// Returns the library's result, unless the tool has cancelled its work.
     fn result(&mut self, result: Result<Verified, Error>) -> Result<Verified, Failure> {
         interrupt::check()?;
         match self.failure.take() {
@@ -86,14 +87,14 @@ impl<'a> Findings<'a> {
 }
 
 /// Runs the subcommand.
-pub fn run(args: &VerifyArgs, common: &Common) -> Result<(), Failure> {
-    let model = common.open(&args.model)?;
-    // Before the codes are walked: a wrong path should not be found out minutes later.
-    let original = args.against.as_ref().map(|path| common.open_original(path)).transpose()?;
+pub fn run(args: &VerifyArgs, quiet: bool) -> Result<(), Failure> {
+    let model = args.reading.open(&args.model)?;
+    // Before the codes are walked, so that a wrong path is not found out minutes later.
+    let original = args.against.as_ref().map(|path| args.reading.open_original(path)).transpose()?;
     let options = VerifyOptions::new().threads(args.threads.count());
-    let mut parts = verify(&model, &options, common.quiet())?;
+    let mut parts = verify(&model, &options, quiet)?;
     if let Some(original) = &original {
-        parts.extend(compare(&model, original, &options, common.quiet())?);
+        parts.extend(compare(&model, original, &options, quiet)?);
     }
     if parts.is_empty() { Ok(()) } else { Err(Failure::bad(parts.join("; and "))) }
 }

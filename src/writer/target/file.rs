@@ -21,6 +21,7 @@ use std::time::Duration;
 pub(crate) const SUFFIX: &str = ".df11-tmp";
 
 /// A file being written.
+#[derive(Debug)]
 pub(crate) struct PartialFile {
     file: File,
     temporary: Entry,
@@ -66,31 +67,31 @@ pub(crate) fn written_as(name: &str) -> Option<&str> {
     name.strip_prefix('.')?.strip_suffix(SUFFIX)
 }
 
+/// What becomes of a file that a killed process has left under the temporary name, and of this one if it is dropped unfinished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leftover {
+    /// The one is removed, and so is the other.
+    Removed,
+    /// The one is removed, the other stays to be resumed.
+    Kept,
+    /// The one is resumed, and the other stays to be resumed again.
+    Resumed,
+}
+
 impl PartialFile {
-    /// Begins a file of `bytes` bytes. What a killed process has left of it is removed.
+    /// Begins a file of `bytes` bytes.
     ///
     /// # Errors
     ///
-    /// `Busy` if another process writes it; `Io` if something under its temporary name is not this user's.
-    pub fn create(to: &Entry, bytes: u64) -> Result<PartialFile> {
-        PartialFile::begin(to, bytes, false)
-    }
-
-    /// Resumes a file of `bytes` bytes, or begins it if nothing of it is there. It stays when it is dropped unfinished.
-    ///
-    /// # Errors
-    ///
-    /// As [`PartialFile::create`].
-    pub fn resume(to: &Entry, bytes: u64) -> Result<PartialFile> {
-        PartialFile::begin(to, bytes, true)
-    }
-
-    fn begin(to: &Entry, bytes: u64, keep: bool) -> Result<PartialFile> {
+    /// `Busy` if another process writes it; `Io` if something under its temporary name is not this user's alone.
+    pub fn create(to: &Entry, bytes: u64, leftover: Leftover) -> Result<PartialFile> {
         let temporary = to.beside(temporary_name(&to.name));
         let path = temporary.path();
-        let file = open_locked(&temporary, new_mode(to), keep).map_err(|e| Error::io("create", &path, e))?;
+        let resume = leftover == Leftover::Resumed;
+        let file = open_locked(&temporary, new_mode(to), resume).map_err(|e| Error::io("create", &path, e))?;
         let Locked::Yes(file) = file else { return Err(being_written(&to.path())) };
-        let partial = PartialFile { file, temporary, path, to: to.clone(), remove: AtomicBool::new(!keep) };
+        let remove = AtomicBool::new(leftover == Leftover::Removed);
+        let partial = PartialFile { file, temporary, path, to: to.clone(), remove };
         let sized = limit_of_file_size(bytes).and_then(|()| partial.file.set_len(bytes));
         sized.and_then(|()| reserve(&partial.file, bytes)).map_err(|e| partial.failure(e))?;
         Ok(partial)
@@ -222,6 +223,56 @@ fn lock_written(temporary: &Entry, file: File) -> io::Result<Option<Locked>> {
     if cfg!(windows) { Ok(Some(Locked::Yes(file))) } else { lock_open(temporary, file) }
 }
 
+/// A new file that appears under its name only when it is complete.
+///
+/// It is written beside its place under another name, brought to the disk, and renamed. Dropped before that it is removed. What a
+/// killed process has left of the same file is removed by the next one that writes it; of two at a time, the second hears of the
+/// first ([`Error::Busy`]).
+#[derive(Debug)]
+pub struct NewFile(PartialFile);
+
+impl NewFile {
+    /// Begins a file of `bytes` bytes that will be called `to`. Links that lead to its folder are followed. Where the system can,
+    /// its room on the disk is reserved. More may be written than that.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` if another process writes it; `Io`.
+    pub fn create(to: impl AsRef<Path>, bytes: u64) -> Result<NewFile> {
+        PartialFile::create(&Entry::at(to.as_ref())?, bytes, Leftover::Removed).map(NewFile)
+    }
+
+    /// Writes bytes at a place. Any number of threads may do so at different places.
+    ///
+    /// # Errors
+    ///
+    /// `Io`.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.0.write_at(offset, bytes)
+    }
+
+    /// Brings what was written to the disk.
+    ///
+    /// # Errors
+    ///
+    /// `Io`.
+    pub fn sync(&self) -> Result<()> {
+        self.0.sync()
+    }
+
+    /// Brings the file to the disk and gives it its name, unless `replace` is false and something has the name.
+    ///
+    /// # Errors
+    ///
+    /// `Exists`, `Io`: what had the name still has it.
+    pub fn commit(self, replace: bool) -> Result<()> {
+        if !replace && self.0.would_replace() {
+            return Err(Error::Exists(self.0.to.path()));
+        }
+        self.0.commit()
+    }
+}
+
 /// Another process writes a file.
 fn being_written(path: &Path) -> Error {
     Error::Busy(format!("another process is writing '{}'", shorten(&path.display().to_string(), 200)))
@@ -238,12 +289,12 @@ pub(crate) fn write_file(to: &Entry, bytes: &[u8]) -> Result<()> {
 fn create_soon(to: &Entry, bytes: u64) -> Result<PartialFile> {
     const TRIES: u32 = 100;
     for _ in 1..TRIES {
-        match PartialFile::create(to, bytes) {
+        match PartialFile::create(to, bytes, Leftover::Removed) {
             Err(Error::Busy(_)) => std::thread::sleep(Duration::from_millis(20)),
             created => return created,
         }
     }
-    PartialFile::create(to, bytes)
+    PartialFile::create(to, bytes, Leftover::Removed)
 }
 
 /// Copies a file, as long as it is when it is opened.
@@ -303,6 +354,7 @@ pub(crate) fn is_copy(from: &Path, to: &Entry, progress: &Progress) -> Result<bo
 /// which ends the process unless it is ignored; whether it is, is the program's decision and not this library's, so the limit is
 /// looked at before every call that may make a file larger.
 #[cfg(unix)]
+#[allow(clippy::unnecessary_cast, reason = "the type is another one on other systems")]
 pub(crate) fn limit_of_file_size(end: u64) -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the struct lives as long as the call.
@@ -344,7 +396,7 @@ fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()
 ///
 /// `StorageFull` and its like.
 #[cfg(target_os = "linux")]
-pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::MetadataExt;
     let Ok(len) = libc::off_t::try_from(bytes) else { return Err(io::ErrorKind::FileTooLarge.into()) };
@@ -380,7 +432,7 @@ pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
 ///
 /// None.
 #[cfg(not(target_os = "linux"))]
-pub fn reserve(_file: &File, _bytes: u64) -> io::Result<()> {
+fn reserve(_file: &File, _bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
@@ -398,7 +450,7 @@ mod tests {
             let _ = std::fs::remove_file(&to);
             std::fs::write(&to, "private").unwrap();
             std::fs::set_permissions(&to, std::fs::Permissions::from_mode(before)).unwrap();
-            let file = PartialFile::create(&Entry::at(&to).unwrap(), 3).unwrap();
+            let file = PartialFile::create(&Entry::at(&to).unwrap(), 3, Leftover::Removed).unwrap();
             assert_eq!(mode(file.temporary()), meanwhile);
             file.write_at(0, b"new").unwrap();
             file.commit().unwrap();
@@ -412,18 +464,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for name in ["x".to_owned(), "n".repeat(255)] {
             let to = Entry::at(&folder.path().join(&name)).unwrap();
-            let first = PartialFile::create(&to, 3).unwrap();
-            assert!(matches!(PartialFile::create(&to, 3), Err(Error::Busy(_))));
-            assert!(matches!(PartialFile::resume(&to, 3), Err(Error::Busy(_))));
+            let first = PartialFile::create(&to, 3, Leftover::Removed).unwrap();
+            assert!(matches!(PartialFile::create(&to, 3, Leftover::Removed), Err(Error::Busy(_))));
+            assert!(matches!(PartialFile::create(&to, 3, Leftover::Resumed), Err(Error::Busy(_))));
             first.write_at(0, b"one").unwrap();
             // As a kill does.
             let left = first.temporary().to_owned();
             first.remove.store(false, Ordering::Relaxed);
             drop(first);
-            let resumed = PartialFile::resume(&to, 3).unwrap();
+            let resumed = PartialFile::create(&to, 3, Leftover::Resumed).unwrap();
             assert!(resumed.starts_with(b"one"));
             drop(resumed);
-            let second = PartialFile::create(&to, 3).unwrap();
+            let second = PartialFile::create(&to, 3, Leftover::Removed).unwrap();
             assert!(second.temporary() == left && !second.starts_with(b"one"));
             second.write_at(0, b"two").unwrap();
             second.commit().unwrap();
@@ -438,7 +490,7 @@ mod tests {
     fn what_takes_its_place_is_not_taken_for_it() {
         let folder = tempfile::tempdir().unwrap();
         let to = folder.path().join("x");
-        let file = PartialFile::create(&Entry::at(&to).unwrap(), 3).unwrap();
+        let file = PartialFile::create(&Entry::at(&to).unwrap(), 3, Leftover::Removed).unwrap();
         let temporary = file.temporary().to_owned();
         std::fs::remove_file(&temporary).unwrap();
         std::fs::write(&temporary, "else").unwrap();

@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// An open folder.
+#[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
     #[cfg(unix)]
@@ -18,7 +19,7 @@ pub(crate) struct Folder {
 }
 
 /// A name in an open folder. There may be a file of that name or not.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub folder: Arc<Folder>,
     pub name: OsString,
@@ -91,6 +92,11 @@ fn folders_of(path: &Path) -> impl Iterator<Item = &OsStr> {
 }
 
 impl Folder {
+    /// Returns the path that it was opened with.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Brings the names in it to the disk. Without that, a power cut could take back the name of a complete file.
     pub fn sync(&self) {
         #[cfg(unix)]
@@ -198,13 +204,20 @@ mod unix {
             self.status(name).is_ok_and(|status| status.is_some())
         }
 
-        /// The permissions of the regular file of a name.
+        /// Whether a regular file has a name.
+        pub fn is_file(&self, name: &OsStr) -> bool {
+            self.mode(name).is_some()
+        }
+
+        /// Returns the permissions of the regular file of a name.
+        #[allow(clippy::unnecessary_cast, reason = "the type is another one on other systems")]
         pub fn mode(&self, name: &OsStr) -> Option<u32> {
             let status = self.status(name).ok()??;
             (status.st_mode & libc::S_IFMT == libc::S_IFREG).then_some(status.st_mode as u32 & 0o7777)
         }
 
         /// Whether an open file still has its name.
+        #[allow(clippy::unnecessary_cast, reason = "the type is another one on other systems")]
         pub fn is_named(&self, file: &File, name: &OsStr) -> io::Result<bool> {
             let open = file.metadata()?;
             let named = self.status(name)?;
@@ -342,6 +355,11 @@ mod other {
         /// Whether anything has a name, be it a link that leads nowhere.
         pub fn has(&self, name: &OsStr) -> bool {
             self.path.join(name).symlink_metadata().is_ok()
+        }
+
+        /// Whether a regular file has a name.
+        pub fn is_file(&self, name: &OsStr) -> bool {
+            self.path.join(name).symlink_metadata().is_ok_and(|meta| meta.is_file())
         }
 
         /// Whether an open file still has its name. Here, it cannot lose it while it is open.

@@ -1,4 +1,4 @@
-//! What is compressed: which files of a folder hold the model, and which only lie beside it.
+//! The source: which files of a folder hold the model, and which go with it as they are.
 
 use crate::error::{Error, Place, Result, shorten};
 use crate::format::{INDEX, MAIN, Model, listed, read_text, safetensors_of};
@@ -6,31 +6,31 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// The endings of files that hold weights in other ways: they are left behind, for the model would be there twice.
+/// The endings of files with weights in other formats. They are not copied, because the model would be there twice.
 const WEIGHTS: [&str; 11] =
     ["safetensors", "pt", "pth", "ckpt", "gguf", "ggml", "onnx", "h5", "msgpack", "mlmodel", "tflite"];
-/// And how such files begin that end in `.bin`, which other files do too.
+/// How the names of such files begin that end in `.bin`, as other files do, too.
 const WEIGHTS_BIN: [&str; 4] = ["pytorch_model", "diffusion_pytorch_model", "adapter_model", "model"];
 
 /// A model to be compressed.
-pub(crate) struct Input {
+pub(crate) struct Source {
     /// Its tensors. All are plain.
     pub model: Model,
     /// The text of its config.json.
     pub config: Option<String>,
-    /// Where that is.
+    /// The place of that file, for messages.
     pub config_place: Place,
     /// The same, parsed.
     pub parsed: Option<Value>,
-    /// The folder, and the files in it that go with the model as they are: paths from the folder on.
+    /// The files of the folder that are copied as they are: paths below it.
     pub carried: Vec<PathBuf>,
-    /// Files of the folder that do not.
+    /// The files of the folder that are not copied.
     pub left_behind: Vec<PathBuf>,
     /// The folder itself; `None` for a single file.
     pub folder: Option<PathBuf>,
 }
 
-/// The text of a config.json that is to be merged; `None` where there is none.
+/// Returns the text of a config.json that is to be merged; `None` if there is none.
 fn read_config(path: &Path) -> Result<Option<String>> {
     /// Published ones have some 10 kB. Nested deeply, a text grows a hundredfold by the reference's indentation.
     const MOST: usize = 1 << 20;
@@ -42,20 +42,24 @@ fn read_config(path: &Path) -> Result<Option<String>> {
     String::from_utf8(text).map(Some).map_err(|_| invalid("the config is not UTF-8"))
 }
 
-impl Input {
+impl Source {
     /// Opens a folder or a single `.safetensors` file.
-    pub fn open(path: &Path) -> Result<Input> {
+    pub fn open(path: &Path) -> Result<Source> {
         let meta = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?;
-        if !meta.is_dir() {
-            let model = Model::open_files(&[path.to_owned()], None)?;
-            plain_only(&model, path)?;
-            // What lies beside a file may be its config. It helps to choose a preset, and is not carried over.
-            let beside = read_config(&path.with_file_name("config.json")).ok().flatten();
-            let parsed = beside.and_then(|text| serde_json::from_str(&text).ok());
-            let (carried, left_behind) = (Vec::new(), Vec::new());
-            let config_place = Place::default();
-            return Ok(Input { model, config: None, config_place, parsed, carried, left_behind, folder: None });
-        }
+        if meta.is_dir() { Source::open_folder(path) } else { Source::open_file(path) }
+    }
+
+    fn open_file(path: &Path) -> Result<Source> {
+        let model = Model::open_files(&[path.to_owned()], None)?;
+        plain_only(&model, path)?;
+        // A config beside a file may be its own. It helps to choose a preset, and is not carried over.
+        let beside = read_config(&path.with_file_name("config.json")).ok().flatten();
+        let parsed = beside.and_then(|text| serde_json::from_str(&text).ok());
+        let (carried, left_behind) = (Vec::new(), Vec::new());
+        Ok(Source { model, config: None, config_place: Place::default(), parsed, carried, left_behind, folder: None })
+    }
+
+    fn open_folder(path: &Path) -> Result<Source> {
         let (files, mut carried, mut left_behind) = (listed(path)?, Vec::new(), Vec::new());
         list(path, Path::new(""), &mut carried, &mut left_behind)?;
         left_behind.retain(|file| !files.contains(&path.join(file)));
@@ -68,18 +72,18 @@ impl Input {
         };
         let parsed = config.as_ref().map(parse).transpose()?;
         if parsed.as_ref().is_some_and(|config| config.get("dfloat11_config").is_some()) {
-            // Its groups may lie in files of their own, beside the one that would be taken for the whole model.
+            // Its groups may be in files of their own, beside the one that would be taken for the whole model.
             for file in safetensors_of(path)? {
                 Model::open_files(&[file], None).map_or(Ok(()), |model| no_groups(&model, path))?;
             }
         }
         let model = Model::open_listed(path, &files)?;
         plain_only(&model, path)?;
-        Ok(Input { model, config, config_place, parsed, carried, left_behind, folder: Some(path.to_owned()) })
+        Ok(Source { model, config, config_place, parsed, carried, left_behind, folder: Some(path.to_owned()) })
     }
 
-    /// The file that the tensors of no group's module go to.
-    pub fn remainder(&self) -> &'static str {
+    /// Returns the name of a model's only file, to which the tensors of no group's module go.
+    pub fn main_file(&self) -> &'static str {
         let diffusers = self.parsed.as_ref().is_some_and(|c| c.get("_class_name").is_some());
         let named = || {
             self.model
@@ -89,9 +93,9 @@ impl Input {
         if diffusers || named() { MAIN[1] } else { MAIN[0] }
     }
 
-    /// What the source is: names and sizes of its files, and a hash of their headers and of samples of their bytes. A run is gone
-    /// on with only if all are as they were. (Times would be different on machines that have a copy each; and no two trainings
-    /// leave the same bytes everywhere.)
+    /// Returns what identifies the source: names and sizes of its files, and a hash of their headers and of samples of their bytes. A
+    /// run is resumed only if all are as they were. That finds out early what is another model; the groups of an earlier run are
+    /// compared with the source anyway. (Times would differ between machines that have a copy each.)
     pub fn identity(&self) -> Result<Value> {
         const SAMPLES: u64 = 64;
         const SAMPLE_BYTES: u64 = 4096;
@@ -133,7 +137,8 @@ fn no_groups(model: &Model, path: &Path) -> Result<()> {
     }
 }
 
-/// All files under a folder, whether they go with the model or not. Hidden ones do not, nor do links to folders.
+/// Lists all files below a folder: those that are copied, and those that are not. Hidden ones are in neither list, nor are links to
+/// folders.
 fn list(root: &Path, below: &Path, carried: &mut Vec<PathBuf>, left: &mut Vec<PathBuf>) -> Result<()> {
     let folder = root.join(below);
     let fail = |e| Error::io("list", &folder, e);
@@ -146,21 +151,41 @@ fn list(root: &Path, below: &Path, carried: &mut Vec<PathBuf>, left: &mut Vec<Pa
         if name.starts_with('.') || path == Path::new("config.json") {
             continue;
         }
-        let kind = entry.file_type().map_err(fail)?;
-        let is_weights = match Path::new(&name).extension() {
-            Some(e) if e == "bin" => WEIGHTS_BIN.iter().any(|start| name.starts_with(start)),
-            Some(e) => WEIGHTS.iter().any(|w| e.eq_ignore_ascii_case(w)),
-            None => false,
-        };
-        if kind.is_dir() {
+        if entry.file_type().map_err(fail)?.is_dir() {
             list(root, &path, carried, left)?;
-        } else if MAIN.iter().any(|main| name.strip_suffix(INDEX) == Some(main)) {
-            // It lists shards that there are no more.
-        } else if is_weights || name.ends_with(INDEX) {
-            left.push(path);
-        } else if root.join(&path).is_file() {
-            carried.push(path);
+            continue;
+        }
+        match role(&name) {
+            // It lists shards that the new model does not have.
+            Role::MainIndex => {}
+            Role::OtherWeights => left.push(path),
+            Role::Other if root.join(&path).is_file() => carried.push(path),
+            Role::Other => {}
         }
     }
     Ok(())
+}
+
+/// What a file of the source's folder is, by its name.
+enum Role {
+    /// The index of the model.
+    MainIndex,
+    /// Weights, or an index of them. Those of the model are known by then.
+    OtherWeights,
+    Other,
+}
+
+fn role(name: &str) -> Role {
+    let is_weights = match Path::new(name).extension() {
+        Some(e) if e == "bin" => WEIGHTS_BIN.iter().any(|start| name.starts_with(start)),
+        Some(e) => WEIGHTS.iter().any(|w| e.eq_ignore_ascii_case(w)),
+        None => false,
+    };
+    if MAIN.iter().any(|main| name.strip_suffix(INDEX) == Some(main)) {
+        Role::MainIndex
+    } else if is_weights || name.ends_with(INDEX) {
+        Role::OtherWeights
+    } else {
+        Role::Other
+    }
 }

@@ -1,4 +1,4 @@
-//! Whether a group that was just written is what it was made from, by the file's own tables.
+//! Compares a group in a file with the weights that it was made from, by the file's own tables.
 //!
 //! A group is checked in as many shares as it was encoded in stretches. Each share decodes its stretch from the file and
 //! compares the weights, bit for bit. The decoder reads few gaps and positions, though, and a GPU's reads all: so each share
@@ -122,7 +122,7 @@ mod tests {
         for length in [150_000, 40_000, 777] {
             check(&path, &weights, length).unwrap();
         }
-        // Behind the last code's chunk gaps mean nothing, nor do slots of the rows that no code reaches.
+        // After the last code's chunk gaps mean nothing, nor do slots of the rows that no code reaches.
         let bytes = packed.encoded_exponent.len();
         for (member, places) in [
             (1, vec![0, 5000, bytes - 2]),

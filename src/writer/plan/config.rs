@@ -1,5 +1,5 @@
-//! config.json as the reference writes it: the source's keys with `dfloat11_config` among them, all sorted, in Python's
-//! layout; for a source without one `dfloat11_config` alone, in its own order.
+//! config.json as the reference writes it: the source's keys and `dfloat11_config`, all sorted, in Python's layout. For a source
+//! without a config.json it is `dfloat11_config` alone, in its own order.
 //!
 //! Numbers stay as they are spelled in the source: `1e-06` must not become `0.000001` or `1e-6`.
 
@@ -10,15 +10,15 @@ use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::fmt;
 
-/// The version of the reference whose files these are, to the byte.
+/// The version of the reference whose files are written, to the byte.
 const VERSION: &str = "0.5.0";
 
-/// The text of config.json for a model whose groups these patterns made. `source` is the text of the source's, if it has
-/// one.
+/// Returns the text of config.json for a model whose groups are made by these patterns. `source` is the text of the source's
+/// config.json, if it has one.
 ///
 /// # Errors
 ///
-/// `InvalidFormat`, if the source's is no JSON object.
+/// `InvalidFormat` if the source's is not a JSON object.
 pub(crate) fn merged(source: Option<&str>, place: &Place, pattern_dict: &Value) -> Result<String> {
     let ours = serde_json::json!({
         "version": VERSION,
@@ -84,7 +84,7 @@ fn indent(depth: usize, out: &mut String) {
     (0..depth).for_each(|_| out.push_str("  "));
 }
 
-/// Python's `json.dumps(…, indent=2)`, with `sort_keys` or without.
+/// Writes what Python's `json.dumps(…, indent=2)` writes, with `sort_keys` or without.
 fn print(value: &RawValue, sort: bool, depth: usize, out: &mut String) -> serde_json::Result<()> {
     let text = value.get();
     match text.as_bytes().first() {
@@ -135,7 +135,7 @@ fn print_object(
     Ok(())
 }
 
-/// A text in ASCII, as Python writes it.
+/// Writes a text in ASCII, as Python does.
 fn print_text(text: &str, out: &mut String) {
     out.push('"');
     for c in text.chars() {

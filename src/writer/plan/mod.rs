@@ -1,9 +1,24 @@
-//! What goes into which group: from a model's table of tensors and a `pattern_dict`, with no look at files or weights.
+//! Decides what is written, from a model's table of tensors and a `pattern_dict`: which tensors make which group, and in which file
+//! they go. Nothing here reads or writes files or weights.
 //!
 //! The rules are those of the reference compressor (dfloat11 0.5.0), which walks the modules of a loaded model. A file
 //! knows no modules, so here every dotted prefix of a tensor's name is one. A module belongs to the first pattern that
 //! matches its whole name and makes one group: of the tensors `NAME.ATTRIBUTE.weight` in the order of the pattern's list, or
-//! of `NAME.weight` where the list is empty or the module is a matrix itself.
+//! of `NAME.weight` if the list is empty or the module is a matrix itself.
+//!
+//! - this file: groups, and which tensors go with which;
+//! - `presets`: the pattern_dicts of published models;
+//! - `files`: the files, of a folder or a single one;
+//! - `part`: the parts that share a model;
+//! - `config`: the text of config.json.
+
+pub(crate) mod config;
+mod files;
+mod part;
+pub(crate) mod presets;
+
+pub(crate) use files::{FilePlan, Files};
+pub use part::Part;
 
 use crate::error::{Error, Result, shorten};
 pub use crate::format::{Pattern, Patterns};
@@ -19,34 +34,33 @@ pub struct SourceTensor<'a> {
     pub name: &'a str,
     /// The type of its elements.
     pub dtype: Dtype,
-    /// How many elements it has.
+    /// The number of its elements.
     pub elements: u64,
 }
 
 impl SourceTensor<'_> {
-    /// Bytes that could be compressed: none, if it is not bf16.
+    /// Returns how many bytes could be compressed: none if it is not bf16.
     pub(crate) fn bf16_bytes(&self) -> u64 {
         if self.dtype == Dtype::BF16 { self.elements.saturating_mul(2) } else { 0 }
     }
 }
 
-/// Which groups there are, and what becomes of all other tensors. Tensors go by their numbers in the table that the plan
-/// was made from.
+/// The groups, and what becomes of all other tensors. Tensors are given by their numbers in the table that the plan was made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The groups, in the natural order of their names (`layers.2` before `layers.10`).
     pub groups: Vec<PlannedGroup>,
-    /// What the patterns ask for and cannot be compressed.
+    /// Groups that the patterns ask for and that cannot be compressed.
     pub left: Vec<Left>,
-    /// Every tensor that is stored as it is, in the order of the table: those of [`Plan::left`] and [`Plan::dropped`], too.
+    /// The tensors that are stored as they are, in the order of the table, including those of [`Plan::left`] and [`Plan::dropped`].
     pub plain: Vec<usize>,
     /// Heads that need not be stored.
     pub dropped: Vec<Dropped>,
-    /// The patterns that no group came of, in their order.
+    /// The patterns that make no group, in their order.
     pub unmatched_patterns: Vec<String>,
 }
 
-/// A group that is to be.
+/// A group to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedGroup {
     /// The module's full name.
@@ -55,24 +69,24 @@ pub struct PlannedGroup {
     pub members: Vec<usize>,
     /// The number of the pattern.
     pub pattern: usize,
-    /// Whether this is the head of a tied model, made from the embedding's tensor. The tensor may be in a group of its own
-    /// as well; if it is not, it is also stored as it is.
+    /// Whether this is the head of a tied model, made from the embedding's tensor. The tensor may also be in a group of its own;
+    /// if it is not, it is also stored as it is.
     pub tied: bool,
 }
 
-/// A group that stays as it is. It stays so as a whole: the reference's loader pairs the tensors of a group with its
-/// pattern's list by their places, so that a group cannot do without one.
+/// A group that stays plain, as a whole: the reference's loader matches the tensors of a group with its pattern's list by position,
+/// so none may be missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Left {
     /// The tensors that would have been its members.
     pub tensors: Vec<usize>,
     /// The name that it would have had.
     pub group: String,
-    /// Why, naming the tensor that is to blame.
+    /// The reason, with the name of the tensor that causes it.
     pub reason: String,
 }
 
-/// A head that the model may do without, because it is tied: the reference does not store it.
+/// A head that need not be stored, because it is tied: the reference does not store it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dropped {
     /// The head's tensor.
@@ -81,17 +95,17 @@ pub struct Dropped {
     pub embedding: usize,
 }
 
-/// Where things go in a folder of one file per group.
+/// The files of a folder with one file per group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
     /// The stem of each group's file, distinct on file systems that ignore case.
     pub stems: Vec<String>,
-    /// For each tensor the group of whose module it is, itself or as a norm, a bias and so on, and in whose file it lies;
-    /// `None` for those of the remainder file.
+    /// For each tensor the group in whose file it is stored: that of its module, of which it may be a weight, a norm, a bias and so
+    /// on. `None` for tensors of the remainder file.
     pub files: Vec<Option<usize>>,
 }
 
-/// Weights of one group must be fewer: its positions are stored in 32 bits.
+/// The limit of a group's weights, exclusive: its positions are stored in 32 bits.
 const MOST_WEIGHTS: u64 = 1 << 32;
 
 /// Plans the groups of a model. `tied` says that one matrix serves as the embedding and as the head, see [`is_tied`]:
@@ -102,7 +116,7 @@ const MOST_WEIGHTS: u64 = 1 << 32;
 ///
 /// # Errors
 ///
-/// `InvalidArgument`: a module has some but not all attributes of its pattern's list; a group lies within another; the
+/// `InvalidArgument`: a module has some but not all attributes of its pattern's list; a group is inside another; the
 /// model is compressed already; two tensors have one name.
 pub fn plan(tensors: &[SourceTensor<'_>], patterns: &Patterns, tied: bool) -> Result<Plan> {
     let survey = survey(&Table::new(tensors)?, patterns, tied);
@@ -112,9 +126,9 @@ pub fn plan(tensors: &[SourceTensor<'_>], patterns: &Patterns, tied: bool) -> Re
     }
 }
 
-/// Whether one matrix serves as the embedding and as the head: what `tie_word_embeddings` says, at the top of the
-/// config.json or in its `text_config`. Where it says nothing (Gemma's is true by default and never written down), a
-/// model with an embedding and no head is.
+/// Tells whether one matrix serves as the embedding and as the head. `tie_word_embeddings` says so, at the top of the config.json or
+/// in its `text_config`. Without it (Gemma's is true by default and never written down), a model with an embedding and no head is
+/// tied.
 pub fn is_tied(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> bool {
     let said = |config: &Value| config.get("tie_word_embeddings").and_then(Value::as_bool);
     let said = config.and_then(|c| said(c).or_else(|| c.get("text_config").and_then(said)));
@@ -144,22 +158,26 @@ pub fn place(tensors: &[SourceTensor<'_>], groups: &[PlannedGroup], remainder: &
     Placement { stems, files: tensors.iter().map(owner).collect() }
 }
 
-/// A group's name as that of a file. File systems allow 255 bytes, and some are left for an ending.
+/// Returns the stem of a group's file. File systems allow 255 bytes, and some are left for an ending.
 fn stem(group: &str) -> String {
     const MOST: usize = 200;
     let safe =
         |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '+' | '=' | '@' | '[' | ']' | '(' | ')' | ',' | ' ');
     let mut stem: String = group.chars().map(|c| if safe(c) { c } else { '_' }).collect();
+    // A name that begins with it would be an option to most programs.
+    if stem.starts_with('-') {
+        stem.replace_range(..1, "_");
+    }
     stem.truncate((0..=MOST).rfind(|&i| stem.is_char_boundary(i)).unwrap_or(0));
     stem
 }
 
-/// The modules that a tensor is in, the innermost first: the dotted prefixes of its name.
+/// Returns the modules that a tensor is in, the innermost first: the dotted prefixes of its name.
 fn modules_of(tensor: &str) -> impl Iterator<Item = &str> {
     tensor.rmatch_indices('.').map(|(dot, _)| &tensor[..dot]).filter(|module| !module.is_empty())
 }
 
-/// A model's tensors, with what every pattern_dict needs to know of them.
+/// A model's tensors, with the indexes that every pattern_dict needs.
 pub(crate) struct Table<'t, 'n> {
     /// The tensors themselves.
     pub tensors: &'t [SourceTensor<'n>],
@@ -180,7 +198,7 @@ impl<'t, 'n> Table<'t, 'n> {
                     shorten(tensor.name, 80)
                 )));
             }
-            // What opens models takes two of six for a group, and so must this.
+            // A model with two of the six members of a group is opened as one with that group, so it is one here.
             if let Some((base, _)) = member_of(tensor.name)
                 && !packed.insert(base)
             {
@@ -213,12 +231,12 @@ pub(crate) struct Pair {
     pub embedding: usize,
     /// The head's, if it is stored.
     pub head: Option<usize>,
-    /// What the head's module may be called, the likeliest first.
+    /// Possible names of the head's module, the likeliest first.
     heads: Vec<String>,
 }
 
 impl Pair {
-    /// Finds the pair; `None` if there is no embedding, or if there are several and it cannot be told which one is meant.
+    /// Finds the pair. Returns `None` if there is no embedding, or if there are several.
     fn find(tensors: &[SourceTensor<'_>], index: &HashMap<&str, usize>) -> Option<Pair> {
         const NAME: &str = "embed_tokens.weight";
         let mut found = tensors.iter().enumerate().filter_map(|(i, t)| {
@@ -235,15 +253,15 @@ impl Pair {
     }
 }
 
-/// A plan, and what is wrong with it.
+/// A plan, and its problems.
 pub(crate) struct Survey {
-    /// The plan for what is right.
+    /// The plan for what has no problem.
     pub plan: Plan,
-    /// What is wrong with the rest, as sentences.
+    /// The problems of the rest, as sentences.
     pub problems: Vec<String>,
 }
 
-/// Plans as [`plan`] does, and goes on where that one ends: to compare pattern_dicts that do not quite fit.
+/// Plans as [`plan`] does, and continues after a problem: to compare pattern_dicts that do not quite fit.
 pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> Survey {
     let mut problems = Vec::new();
     let mut found = Vec::new();
@@ -255,45 +273,12 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
             Err(problem) => problems.push(problem),
         }
     }
-    let mut dropped = Vec::new();
-    if let Some(pair) = table.pair.as_ref().filter(|_| tied) {
-        let in_group = |tensor: usize| found.iter().any(|g| g.members.contains(&tensor));
-        match pair.head {
-            None => {
-                let for_matrix = |&pattern: &usize| patterns.entries()[pattern].attributes().is_empty();
-                let find = |name: &'_ String| Some((name.clone(), patterns.find(name).filter(for_matrix)?));
-                let head = pair.heads.iter().find_map(find);
-                if let Some((name, pattern)) = head {
-                    let members = vec![pair.embedding];
-                    found.push(PlannedGroup { name, members, pattern, tied: true });
-                }
-            }
-            Some(head) => {
-                let (a, b) = (table.tensors[head], table.tensors[pair.embedding]);
-                let alike = (a.dtype, a.elements) == (b.dtype, b.elements);
-                if alike && !in_group(head) && !in_group(pair.embedding) {
-                    dropped.push(Dropped { tensor: head, embedding: pair.embedding });
-                }
-            }
-        }
-    }
+    let dropped = match table.pair.as_ref().filter(|_| tied) {
+        Some(pair) => tie(table, patterns, pair, &mut found),
+        None => None,
+    };
     found.sort_by(|a, b| natural(&a.name, &b.name));
-
-    let names: HashSet<&str> = found.iter().map(|g| &g.name[..]).collect();
-    for group in &found {
-        // Groups share a tensor only if one's module is within the other's: every list has an attribute but once.
-        if let Some(outer) = modules_of(&group.name).find(|outer| names.contains(outer)) {
-            let (inner, outer) = (shorten(&group.name, 80), shorten(outer, 80));
-            problems.push(format!("the patterns make a group of '{outer}' and another of '{inner}' within it"));
-        }
-    }
-    for (base, name) in table.tensors.iter().filter_map(|t| Some((member_of(t.name)?.0, t.name))) {
-        if names.contains(base) {
-            let (base, name) = (shorten(base, 80), shorten(name, 80));
-            problems
-                .push(format!("the model has a tensor '{name}', and the group '{base}' needs that name for its own"));
-        }
-    }
+    problems.extend(clashes(table, &found));
 
     let mut used = vec![false; patterns.entries().len()];
     found.iter().for_each(|group| used[group.pattern] = true);
@@ -310,10 +295,49 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
         is_plain[member] = false;
     }
     let plain = (0..table.tensors.len()).filter(|&i| is_plain[i]).collect();
+    let dropped = Vec::from_iter(dropped);
     Survey { plan: Plan { groups, left, plain, dropped, unmatched_patterns: unmatched.collect() }, problems }
 }
 
-/// The tensors of a matched module; none, if it has nothing that the pattern speaks of.
+/// Adds the head of a tied model to the groups if it is not stored and a pattern asks for it. Returns it if it is stored and may be
+/// dropped.
+fn tie(table: &Table<'_, '_>, patterns: &Patterns, pair: &Pair, found: &mut Vec<PlannedGroup>) -> Option<Dropped> {
+    let Some(head) = pair.head else {
+        let for_matrix = |&pattern: &usize| patterns.entries()[pattern].attributes().is_empty();
+        let find = |name: &'_ String| Some((name.clone(), patterns.find(name).filter(for_matrix)?));
+        let (name, pattern) = pair.heads.iter().find_map(find)?;
+        found.push(PlannedGroup { name, members: vec![pair.embedding], pattern, tied: true });
+        return None;
+    };
+    let (a, b) = (table.tensors[head], table.tensors[pair.embedding]);
+    let alike = (a.dtype, a.elements) == (b.dtype, b.elements);
+    let in_group = |tensor: usize| found.iter().any(|g| g.members.contains(&tensor));
+    let free = alike && !in_group(head) && !in_group(pair.embedding);
+    free.then_some(Dropped { tensor: head, embedding: pair.embedding })
+}
+
+/// Returns as sentences which groups cannot be beside others, or beside tensors of the model.
+fn clashes(table: &Table<'_, '_>, found: &[PlannedGroup]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let names: HashSet<&str> = found.iter().map(|g| &g.name[..]).collect();
+    for group in found {
+        // Groups share a tensor only if the module of one is inside that of the other: every list has an attribute only once.
+        if let Some(outer) = modules_of(&group.name).find(|outer| names.contains(outer)) {
+            let (inner, outer) = (shorten(&group.name, 80), shorten(outer, 80));
+            problems.push(format!("the patterns make a group of '{outer}' and another of '{inner}' within it"));
+        }
+    }
+    for (base, name) in table.tensors.iter().filter_map(|t| Some((member_of(t.name)?.0, t.name))) {
+        if names.contains(base) {
+            let (base, name) = (shorten(base, 80), shorten(name, 80));
+            problems
+                .push(format!("the model has a tensor '{name}', and the group '{base}' needs that name for its own"));
+        }
+    }
+    problems
+}
+
+/// Returns the tensors of a matched module; none if it has nothing that the pattern asks for.
 fn members(table: &Table<'_, '_>, module: &str, pattern: &Pattern) -> std::result::Result<Vec<usize>, String> {
     let listed: Vec<Option<usize>> = pattern.attributes().iter().map(|a| table.find(module, a)).collect();
     let missing = listed.iter().position(Option::is_none);
@@ -339,7 +363,7 @@ fn members(table: &Table<'_, '_>, module: &str, pattern: &Pattern) -> std::resul
     }
 }
 
-/// Why tensors cannot be a group.
+/// Returns why tensors cannot be a group, if they cannot.
 fn obstacle(tensors: &[SourceTensor<'_>], members: &[usize]) -> Option<String> {
     if let Some(other) = members.iter().map(|&m| &tensors[m]).find(|t| t.dtype != Dtype::BF16) {
         return Some(format!(

@@ -10,7 +10,7 @@
 //! The order of a list decides the compressed bytes. Presets with the same groups are kept apart where releases spell
 //! their patterns differently, for config.json has that spelling, and so that each family has a name.
 
-use super::plan::{Patterns, Plan, SourceTensor, Table, is_tied, survey};
+use super::{Patterns, Plan, SourceTensor, Table, is_tied, survey};
 use crate::error::{Error, Result, shorten};
 use serde_json::Value;
 use std::cmp::Reverse;
@@ -213,14 +213,14 @@ pub fn choose(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> Result<&'
     refuse(&reason)
 }
 
-/// How well each preset fits a model, the best first.
+/// The fit of each preset to a model, the best first.
 struct Fits {
     fits: Vec<Fit>,
-    /// Bytes that could be covered.
+    /// The bytes that could be covered.
     bytes: u64,
 }
 
-/// How well one preset fits.
+/// The fit of one preset.
 struct Fit {
     preset: &'static Preset,
     covered: u64,
@@ -263,14 +263,14 @@ impl Fits {
         Ok(Fits { fits, bytes: sum(&mut (0..tensors.len())) })
     }
 
-    /// The preset to be chosen.
+    /// Returns the preset to choose.
     fn best(&self) -> Option<&'static Preset> {
         let best = self.fits.first()?;
         (best.problem.is_none() && best.covered > 0 && best.covered >= self.bytes.div_ceil(2)).then_some(best.preset)
     }
 
-    /// What is said of those that were not, three at most: how much each covers, and what is wrong with it. Presets with
-    /// the same groups are one.
+    /// Describes at most three presets that were not chosen: how much each covers, and its problem. Presets with the same groups count
+    /// as one.
     fn candidates(&self) -> Vec<String> {
         let some = self.fits.iter().any(|f| f.covered > 0);
         let worth = |f: &&Fit| f.covered > 0 || !some && f.problem.is_some();
@@ -293,16 +293,16 @@ impl Fits {
     }
 }
 
-/// What names begin with in a checkpoint of several models, or of a training.
+/// Prefixes of names in a checkpoint of several models, or of a training.
 const WRAPPINGS: [&str; 3] = ["model.diffusion_model.", "diffusion_model.", "net."];
-/// What names of other versions begin with, and what presets have there instead.
+/// Prefixes of names of other versions, and what presets have instead.
 const SPELLINGS: [(&str, &str); 4] =
     [("model.language_model.", "model."), ("language_model.", ""), ("transformer.", ""), ("", "model.")];
 
-/// Advice for a model that a preset would fit, if its names began otherwise. That is told, not done: a loader goes by the
-/// names, and whoever compresses knows which it wants.
+/// Returns advice for a model that a preset would fit if its names began otherwise. The names are not changed here: a loader goes by
+/// them, and whoever compresses knows which ones it wants.
 fn misnamed(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> Option<String> {
-    // Models of experts have a hundred thousand names: they are not gone through for nothing.
+    // Models of experts have a hundred thousand names, so they are gone through only if that may help.
     let begins = |prefix: &str| tensors.iter().any(|t| t.name.starts_with(prefix));
     for prefix in WRAPPINGS.into_iter().filter(|p| begins(p)) {
         if let Some(preset) = fitting(config, tensors, |name| name.strip_prefix(prefix).map(str::to_owned)) {
@@ -328,7 +328,7 @@ fn misnamed(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> Option<Stri
     None
 }
 
-/// The preset for the tensors under other names, without those that get none.
+/// Returns the preset for the tensors under other names, without those that get none.
 fn fitting(
     config: Option<&Value>,
     tensors: &[SourceTensor<'_>],
@@ -341,7 +341,7 @@ fn fitting(
     Fits::new(config, &tensors).ok()?.best()
 }
 
-/// Names of presets that are like another, the likeliest first, three at most.
+/// Returns at most three names of presets that are similar to another name, the most similar first.
 fn near(name: &str) -> Vec<&'static str> {
     let plain = |text: &str| text.to_lowercase().replace(['-', '_', '.', ' '], "");
     let wanted = plain(name);
@@ -356,7 +356,7 @@ fn near(name: &str) -> Vec<&'static str> {
     found.into_iter().map(|(_, known)| known).take(3).collect()
 }
 
-/// The edits that make one text the other: a character put in, taken out or changed.
+/// Returns the number of edits that make one text the other: a character inserted, deleted or changed.
 fn distance(a: &str, b: &str) -> usize {
     // Names have fewer characters; a longer text is like none of them.
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(100).collect(), b.chars().collect());

@@ -1,11 +1,11 @@
-//! The tasks of many files and groups, handed out to threads: the most urgent first, new files only where nothing else is
-//! left to do.
+//! The tasks of many files and groups, handed out to threads: the most urgent first, and new files only if nothing else is left to
+//! do.
 
 use crate::error::Error;
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What there is to do, the most urgent first.
+/// The kinds of tasks, the most urgent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Verify,
@@ -23,13 +23,13 @@ pub(super) struct Task {
     pub number: usize,
 }
 
-/// What a thread is to do next.
+/// The next thing for a thread to do.
 #[derive(Debug)]
 pub(super) enum Next {
     Task(Task),
     /// Begin this file: find out what its tasks are.
     Begin(usize),
-    /// Nothing any more.
+    /// All is done.
     End,
 }
 
@@ -41,7 +41,7 @@ struct Cursor {
 }
 
 struct Queue {
-    /// By urgency.
+    /// Sorted by urgency.
     cursors: BTreeMap<(Kind, usize), Cursor>,
     next_file: usize,
     /// Files that are begun and not complete.
@@ -74,7 +74,7 @@ impl Tasks {
         self.wake.notify_all();
     }
 
-    /// What to do next, once there is something.
+    /// Returns what to do next. Waits until there is something.
     pub fn next(&self) -> Next {
         let mut queue = self.lock();
         loop {
@@ -103,13 +103,13 @@ impl Tasks {
         }
     }
 
-    /// A file that was begun is complete.
+    /// Notes that a file that was begun is complete.
     pub fn complete(&self) {
         self.lock().open -= 1;
         self.wake.notify_all();
     }
 
-    /// Something went wrong: no more tasks are handed out. The first error is kept.
+    /// Notes that something has failed: no more tasks are handed out. The first error is kept.
     pub fn fail(&self, error: Error) {
         self.lock().failed.get_or_insert(error);
         self.wake.notify_all();
@@ -119,7 +119,7 @@ impl Tasks {
         self.lock().failed.is_some()
     }
 
-    /// The error that was kept.
+    /// Returns the error that was kept.
     pub fn take_error(&self) -> Option<Error> {
         self.lock().failed.take()
     }

@@ -1,0 +1,205 @@
+//! Which files are written. Here, and only here, a folder of one file per group and a single file are different things.
+
+use super::{Part, Plan, PlannedGroup, SourceTensor, place};
+use crate::writer::Layout;
+use crate::writer::target::{ledger_of_file, ledger_of_part};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+/// A file of the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FilePlan {
+    pub path: PathBuf,
+    /// Numbers of its groups.
+    pub groups: Vec<usize>,
+    /// Tensors of the source that are copied.
+    pub plain: Vec<usize>,
+    /// What its header says beside tensors.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What a model becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A folder of one file per group.
+    PerGroup,
+    /// A single file in a folder of its own.
+    InFolder,
+    /// A single file in a folder that has other things in it.
+    Alone,
+}
+
+/// The files of a model.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Files {
+    kind: Kind,
+    /// The folder that is written to.
+    pub folder: PathBuf,
+    /// The files with groups.
+    pub files: Vec<FilePlan>,
+    /// The file for tensors that are in none of these. It is written when all groups are done, because those that DF11 cannot
+    /// hold go there, too. A single file has none: its groups that DF11 cannot hold are plain in itself.
+    pub rest: Option<FilePlan>,
+}
+
+impl Files {
+    /// Decides which files are written. `plain` are the tensors that no group has; `main` is the name of a model's only file.
+    pub fn new(
+        destination: &Path,
+        layout: Layout,
+        main: &str,
+        table: &[SourceTensor<'_>],
+        plan: &Plan,
+        plain: &[usize],
+    ) -> Files {
+        let (kind, path) = kind_of(destination, layout, main);
+        let folder = if kind == Kind::PerGroup { destination } else { path.parent().unwrap_or(Path::new("")) };
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let folder = folder.to_owned();
+        let stem = main.trim_end_matches(".safetensors");
+        let placement = place(table, &plan.groups, stem);
+        let mut beside = vec![Vec::new(); plan.groups.len()];
+        let mut rest = Vec::new();
+        for &tensor in plain {
+            match placement.files[tensor] {
+                Some(group) => beside[group].push(tensor),
+                None => rest.push(tensor),
+            }
+        }
+        if kind != Kind::PerGroup {
+            let plain = beside.into_iter().flatten().chain(rest).collect();
+            let groups = (0..plan.groups.len()).collect();
+            let file = FilePlan { path, groups, plain, metadata: BTreeMap::new() };
+            return Files { kind, folder, files: vec![file], rest: None };
+        }
+        let file = |(group, (stem, plain)): (usize, (String, Vec<usize>))| FilePlan {
+            path: folder.join(format!("{stem}.safetensors")),
+            groups: vec![group],
+            plain,
+            metadata: BTreeMap::new(),
+        };
+        let files = placement.stems.into_iter().zip(beside).enumerate().map(file).collect();
+        // Without this word some versions of transformers refuse a file.
+        let metadata = [("format".to_owned(), "pt".to_owned())].into();
+        let rest = FilePlan { path: folder.join(main), groups: Vec::new(), plain: rest, metadata };
+        Files { kind, folder, files, rest: Some(rest) }
+    }
+
+    /// Whether each file gets its name as soon as it is complete. Otherwise the model is one file, which gets it at the very end.
+    pub fn named_one_by_one(&self) -> bool {
+        self.kind == Kind::PerGroup
+    }
+
+    /// Whether the folder is the model's own: then what goes with the model is written to it, too.
+    pub fn own_folder(&self) -> bool {
+        self.kind != Kind::Alone
+    }
+
+    /// Returns the one file, if it is one.
+    pub fn single(&self) -> Option<&Path> {
+        if self.named_one_by_one() { None } else { self.files.first().map(|file| file.path.as_path()) }
+    }
+
+    /// Returns the paths of all files.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().chain(&self.rest).map(|file| file.path.as_path())
+    }
+
+    /// Returns the name of a part's ledger in the folder.
+    pub fn ledger(&self, part: Part) -> OsString {
+        match self.single() {
+            Some(file) => ledger_of_file(name(file)),
+            None => ledger_of_part(part.number, part.count),
+        }
+    }
+
+    /// Returns the words by which a ledger distinguishes one kind of run from another.
+    pub fn manner(&self) -> &'static str {
+        match self.kind {
+            Kind::PerGroup => "a file per group",
+            Kind::InFolder => "a file in its folder",
+            Kind::Alone => "a file",
+        }
+    }
+
+    /// Returns what the run writes, for messages.
+    pub fn subject(&self, part: Part) -> (&Path, Option<Part>) {
+        (self.single().unwrap_or(&self.folder), (part != Part::WHOLE).then_some(part))
+    }
+
+    /// Returns the tensors that go to the rest if these groups cannot be compressed.
+    pub fn plain_of(&self, plan: &[PlannedGroup], left: impl Fn(usize) -> bool) -> Vec<usize> {
+        let mut plain: Vec<usize> = self.rest.iter().flat_map(|rest| rest.plain.iter().copied()).collect();
+        for file in self.files.iter().filter(|file| file.groups.iter().all(|&g| left(g))) {
+            // A tied head's tensor is the embedding's, which may be stored already.
+            plain.extend(file.groups.iter().filter(|&&g| !plan[g].tied).flat_map(|&g| &plan[g].members));
+            plain.extend(&file.plain);
+        }
+        plain.sort_unstable();
+        plain.dedup();
+        plain
+    }
+}
+
+/// Returns what a destination becomes, and the path of the file if it is one.
+fn kind_of(destination: &Path, layout: Layout, main: &str) -> (Kind, PathBuf) {
+    let is_file = destination.extension().is_some_and(|e| e == "safetensors");
+    match (layout, is_file) {
+        (Layout::Folder, _) | (Layout::ByName, false) => (Kind::PerGroup, destination.to_owned()),
+        (Layout::SingleFile, false) => (Kind::InFolder, destination.join(main)),
+        (Layout::ByName | Layout::SingleFile, true) => (Kind::Alone, destination.to_owned()),
+    }
+}
+
+fn name(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Patterns, plan};
+    use super::*;
+    use safetensors::Dtype;
+
+    fn files(destination: &str, layout: Layout) -> Files {
+        let tensor = |name| SourceTensor { name, dtype: Dtype::BF16, elements: 64 };
+        let table = ["l.0.a.weight", "l.0.norm.weight", "l.1.a.weight", "x.weight"].map(tensor);
+        let patterns = Patterns::from_value(&serde_json::json!({ r"l\.\d": ["a"] })).unwrap();
+        let plan = plan(&table, &patterns, false).unwrap();
+        Files::new(Path::new(destination), layout, "model.safetensors", &table, &plan, &plan.plain)
+    }
+
+    #[test]
+    fn a_folder_has_a_file_per_group_and_the_rest() {
+        let files = files("out", Layout::ByName);
+        let all: Vec<_> = files.files.iter().map(|f| (f.path.to_str().unwrap(), &f.groups[..], &f.plain[..])).collect();
+        assert_eq!(all, [("out/l_0.safetensors", &[0][..], &[1][..]), ("out/l_1.safetensors", &[1], &[])]);
+        let rest = files.rest.as_ref().unwrap();
+        assert_eq!((rest.path.to_str().unwrap(), &rest.plain[..]), ("out/model.safetensors", &[3][..]));
+        assert!(files.single().is_none() && files.own_folder() && files.named_one_by_one());
+        assert_eq!(files.ledger(Part { number: 2, count: 3 }), ".df11-part-2-of-3.df11-job");
+        let tensors = [(0, vec![0]), (1, vec![2])].map(|(pattern, members)| PlannedGroup {
+            name: String::new(),
+            members,
+            pattern,
+            tied: false,
+        });
+        assert_eq!(files.plain_of(&tensors, |g| g == 0), [0, 1, 3]);
+    }
+
+    #[test]
+    fn a_single_file_has_all() {
+        for (destination, layout, path, folder, own) in [
+            ("out", Layout::SingleFile, "out/model.safetensors", "out", true),
+            ("a/x.safetensors", Layout::ByName, "a/x.safetensors", "a", false),
+            ("x.safetensors", Layout::SingleFile, "x.safetensors", ".", false),
+        ] {
+            let files = files(destination, layout);
+            assert_eq!((files.single(), files.folder.as_path()), (Some(Path::new(path)), Path::new(folder)));
+            assert_eq!((&files.files[0].groups[..], &files.files[0].plain[..]), (&[0, 1][..], &[1, 3][..]));
+            assert!(files.rest.is_none() && files.own_folder() == own && !files.named_one_by_one());
+        }
+        assert!(files("x.safetensors", Layout::Folder).single().is_none());
+    }
+}

@@ -1,0 +1,532 @@
+//! A run: what is asked for, what is claimed, what is worked on, and what came of it.
+
+use super::finish::Finish;
+use super::plan::{self, Files, Part, Plan, SourceTensor, config, presets};
+use super::source::Source;
+use super::target::{self, Answer, Claim, Completion, ConfigPlace, Folder, LeftGroup, PartialFile, Record, Request};
+use super::work::{self, FileSpec, GroupSpec, Made, Order, Settings, Unfit};
+use super::{CompressOptions, DEFAULT_MEMORY, LeftPlain, Report};
+use crate::error::{Error, Place, Result, shorten};
+use crate::format::{Model, Tensor, read_text};
+use crate::host::{self, VerifyOptions};
+use crate::huffman::encode::Variant;
+use crate::progress::Progress;
+use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What is to be done.
+pub(super) struct Run<'o> {
+    pub options: &'o CompressOptions,
+    pub source: Source,
+    /// The text of config.json.
+    pub config: String,
+    preset: Option<String>,
+    pub plan: Plan,
+    pub groups: Vec<GroupSpec>,
+    pub files: Files,
+    /// Tied heads that are not stored, with their embeddings.
+    pub dropped: Vec<(usize, usize)>,
+    /// What is written, for those who resume it: source, patterns, options.
+    job: Value,
+}
+
+impl<'o> Run<'o> {
+    pub fn new(source: &Path, destination: &Path, options: &'o CompressOptions) -> Result<Run<'o>> {
+        options.part.check()?;
+        let input = Source::open(source)?;
+        let table: Vec<SourceTensor> = input
+            .model
+            .tensors()
+            .map(|t| SourceTensor { name: t.name(), dtype: t.dtype(), elements: t.shape().iter().product() })
+            .collect();
+        let (patterns, preset) = choose(options, &input, &table)?;
+        let tied = plan::is_tied(input.parsed.as_ref(), &table);
+        let plan = plan::plan(&table, &patterns, tied)?;
+        if plan.groups.is_empty() && plan.left.is_empty() {
+            return Err(Error::InvalidArgument(format!(
+                "the patterns make no group of '{}': there is nothing to compress (they match whole names of modules, such as \
+                 model.layers.0, and attributes are written without .weight)",
+                shorten(&source.display().to_string(), 200)
+            )));
+        }
+        if let (true, Some(left)) = (options.strict, plan.left.first()) {
+            let place = Place::default().tensor(&left.group);
+            return Err(Error::unsupported(place, format!("the group cannot be compressed: {}", left.reason)));
+        }
+        let dropped = dropped(&input.model, &plan)?;
+        let is_dropped = |t: &usize| dropped.iter().any(|(head, _)| head == t);
+        let plain: Vec<usize> = plan.plain.iter().copied().filter(|t| !is_dropped(t)).collect();
+        let files = Files::new(destination, options.layout, input.main_file(), &table, &plan, &plain);
+        target::check_place(&files.folder, files.single(), source, input.model.files().map(|f| f.file))?;
+        if files.single().is_some() && options.part.count > 1 {
+            return Err(Error::InvalidArgument("a single file cannot be written in parts: write a folder".into()));
+        }
+        let groups = plan.groups.iter().map(|g| GroupSpec { name: g.name.clone(), tensors: g.members.clone() });
+        let config = config::merged(input.config.as_deref(), &input.config_place, &patterns.to_value())?;
+        let job = json!({
+            "version": 2,
+            "source": input.identity()?,
+            "patterns": patterns.to_value(),
+            "parts": options.part.count,
+            "hashes": options.hashes,
+            "shapes": options.shapes,
+        });
+        let groups = groups.collect();
+        Ok(Run { options, config, preset, groups, files, dropped, job, plan, source: input })
+    }
+
+    pub fn settings(&self) -> Settings {
+        let memory = if self.options.memory == 0 { DEFAULT_MEMORY } else { self.options.memory };
+        let most = (memory / work::THREAD_BYTES).max(1) as usize;
+        if self.options.threads > most {
+            log::warn!("{most} threads work: {memory} bytes of memory are not enough for {}", self.options.threads);
+        }
+        Settings {
+            // More than a thousand threads have nothing to do on any machine.
+            threads: self.options.threads.clamp(1, most.min(1024)),
+            verify: self.options.verify,
+            hashes: self.options.hashes,
+            shapes: self.options.shapes,
+            strict: self.options.strict,
+            variant: Variant::best(),
+        }
+    }
+
+    fn bytes(&self, tensors: &[usize]) -> u64 {
+        tensors.iter().map(|&t| self.source.model.tensor_at(t).bytes()).sum()
+    }
+
+    fn rest_bytes(&self) -> u64 {
+        self.files.rest.as_ref().map_or(0, |rest| self.bytes(&rest.plain))
+    }
+
+    /// Compresses the model, or a part of it.
+    pub fn compress(&self, progress: &Progress) -> Result<Report> {
+        if let Some(report) = self.if_complete(progress)? {
+            return Ok(report);
+        }
+        let claim = self.claim()?;
+        // What was to be replaced when the run began may be; what has come since may not.
+        let keep = self.options.keep_existing && !claim.replaces;
+        if keep {
+            self.refuse_existing()?;
+        }
+        let finish = Finish { run: self, folder: &claim.folder, ledger: Some(&claim.ledger), keep };
+        // Before the work and not after it.
+        finish.refuse_changed(progress)?;
+        let Made { unfit, resumed, unnamed } = self.work(&claim, progress)?;
+        let left = self.left_groups(unfit);
+        if self.files.named_one_by_one() {
+            claim.ledger.finish(&left)?;
+        }
+        let mut report = if self.options.part == Part::WHOLE {
+            self.complete(&claim, &finish, &left, &unnamed, progress)?
+        } else {
+            let mut report = self.report(&left);
+            finish.measure(&mut report, self.mine().map(|file| file.path.as_path()))?;
+            report
+        };
+        progress.finish();
+        claim.keep();
+        report.resumed = resumed;
+        Ok(report)
+    }
+
+    /// Completes the model whose groups are all done.
+    fn complete(
+        &self,
+        claim: &Claim,
+        finish: &Finish,
+        left: &[LeftGroup],
+        unnamed: &[Arc<PartialFile>],
+        progress: &Progress,
+    ) -> Result<Report> {
+        let _completion = self.completion(&claim.folder)?;
+        let report = finish.run(left, unnamed, progress)?;
+        self.release(claim)?;
+        Ok(report)
+    }
+
+    /// Returns the files of this part.
+    fn mine(&self) -> impl Iterator<Item = &plan::FilePlan> + Clone {
+        let part = self.options.part;
+        self.files.files.iter().enumerate().filter(move |(number, _)| part.has(*number)).map(|(_, file)| file)
+    }
+
+    /// Writes all groups of this part.
+    fn work(&self, claim: &Claim, progress: &Progress) -> Result<Made> {
+        let mine = self.mine();
+        let packed = |groups: &[usize]| groups.iter().map(|&g| self.bytes(&self.groups[g].tensors)).sum::<u64>();
+        let total: u64 = mine.clone().map(|file| packed(&file.groups) + self.bytes(&file.plain)).sum();
+        progress.begin(total + if self.options.part == Part::WHOLE { self.rest_bytes() } else { 0 });
+        let spec = |file: &plan::FilePlan| FileSpec {
+            path: file.path.clone(),
+            groups: file.groups.clone(),
+            plain: file.plain.clone(),
+            metadata: file.metadata.clone(),
+            named: self.files.named_one_by_one(),
+            resume: self.options.resume,
+        };
+        let settings = self.settings();
+        let order = Order {
+            model: &self.source.model,
+            groups: &self.groups,
+            ledger: Some(&claim.ledger),
+            settings: &settings,
+            progress,
+        };
+        work::run(&order, mine.map(spec).collect())
+    }
+
+    /// Completes a model whose parts are all finished.
+    pub fn merge(&self, progress: &Progress) -> Result<Report> {
+        if self.files.single().is_some() {
+            let reason = "a single file is not written in parts, so there is nothing to merge";
+            return Err(Error::InvalidArgument(reason.into()));
+        }
+        target::check_marker(&self.files.folder, &self.job)?;
+        let count = self.options.part.count;
+        let mut left = Vec::new();
+        for number in 1..=count {
+            let path = self.files.folder.join(self.files.ledger(Part { number, count }));
+            let record = Record::read(&path)?;
+            // One that a run which was killed at its very end has left may be of another job.
+            if record.head("job") != Some(&self.job) || !record.finished {
+                return Err(Error::InvalidArgument(format!(
+                    "part {number} of {count} is not finished in '{}'",
+                    shorten(&self.files.folder.display().to_string(), 200)
+                )));
+            }
+            left.extend(record.left);
+        }
+        self.refuse_left(&left)?;
+        let folder = Arc::new(Folder::open(&self.files.folder)?);
+        let _completion = self.completion(&folder)?;
+        progress.begin(self.rest_bytes());
+        let finish = Finish { run: self, folder: &folder, ledger: None, keep: false };
+        let report = finish.run(&left, &[], progress)?;
+        target::unmark(&folder, &self.names())?;
+        progress.finish();
+        Ok(report)
+    }
+
+    /// Claims the destination.
+    fn claim(&self) -> Result<Claim> {
+        let (options, files) = (self.options, &self.files);
+        if files.single().is_some() && options.keep_existing && !(options.resume && self.has_ledger()) {
+            self.refuse_existing()?;
+        }
+        let request = Request {
+            folder: &files.folder,
+            ledger: files.ledger(options.part),
+            job: &self.job,
+            manner: files.manner(),
+            marked: files.named_one_by_one(),
+            shared: options.part.count > 1,
+            own_folder: files.own_folder(),
+            temporary: files.single().map(|file| target::temporary(file).file_name().unwrap_or_default().to_owned()),
+            // What is to be replaced is there when the run begins; what comes later is not meant.
+            replaces: !options.keep_existing && self.existing().is_some(),
+            resume: options.resume,
+        };
+        match target::claim(&request)? {
+            Answer::Fresh(claim) | Answer::Resumed(claim) => Ok(claim),
+            Answer::Busy => Err(self.busy()),
+            Answer::Unfinished => Err(self.unfinished()),
+        }
+    }
+
+    /// Keeps others from completing the same folder. A single file needs none of this: its ledger is locked.
+    fn completion(&self, folder: &Arc<Folder>) -> Result<Option<Completion>> {
+        if !self.files.named_one_by_one() {
+            return Ok(None);
+        }
+        let completion = Completion::begin(folder)?.ok_or_else(|| self.busy())?;
+        // Another process may have completed it just now.
+        if target::is_marked(folder) { Ok(Some(completion)) } else { Err(self.busy()) }
+    }
+
+    /// The model is complete: removes what is there only while it is not.
+    fn release(&self, claim: &Claim) -> Result<()> {
+        if self.files.named_one_by_one() {
+            return target::unmark(&claim.folder, &self.names());
+        }
+        // Of a complete file nothing needs to be noted.
+        if let Err(error) = claim.ledger.remove() {
+            let path = claim.ledger.path();
+            log::warn!("the file is complete, and its ledger '{}' is left: {error}", path.display());
+        }
+        Ok(())
+    }
+
+    fn busy(&self) -> Error {
+        let (path, part) = self.files.subject(self.options.part);
+        let shown = shorten(&path.display().to_string(), 200);
+        Error::Busy(match part {
+            None => format!("another process is writing to '{shown}'"),
+            Some(Part { number, count }) => format!("another process is writing part {number} of {count} to '{shown}'"),
+        })
+    }
+
+    fn unfinished(&self) -> Error {
+        let (path, part) = self.files.subject(self.options.part);
+        let shown = shorten(&path.display().to_string(), 200);
+        let name = |name: &OsString| shorten(&name.to_string_lossy(), 120);
+        let remove = match self.files.single() {
+            Some(file) if !self.files.own_folder() => {
+                let temporary = target::temporary(file).file_name().unwrap_or_default().to_owned();
+                let ledger = self.files.ledger(self.options.part);
+                format!("remove '{}' and '{}' beside it", name(&ledger), name(&temporary))
+            }
+            Some(_) => format!("remove the folder '{}'", shorten(&self.files.folder.display().to_string(), 200)),
+            None => "remove it".to_owned(),
+        };
+        Error::Unfinished(match part {
+            Some(Part { number, count }) => {
+                format!("part {number} of {count} was begun before in '{shown}': resume it, or remove the folder")
+            }
+            None => format!("'{shown}' is the unfinished output of an earlier run: resume it, or {remove}"),
+        })
+    }
+
+    fn has_ledger(&self) -> bool {
+        self.files.folder.join(self.files.ledger(self.options.part)).is_file()
+    }
+
+    /// The file, or the config that readers would take for its own, if it is there already.
+    fn existing(&self) -> Option<PathBuf> {
+        let file = self.files.single()?;
+        let own = file.with_extension("config.json");
+        let is_other = || read_text(&own).is_ok_and(|there| there.is_none_or(|there| there != self.config.as_bytes()));
+        match file.symlink_metadata() {
+            Ok(_) => Some(file.to_owned()),
+            Err(_) if !self.files.own_folder() && own.symlink_metadata().is_ok() && is_other() => Some(own),
+            Err(_) => None,
+        }
+    }
+
+    pub fn refuse_existing(&self) -> Result<()> {
+        self.existing().map_or(Ok(()), |there| Err(Error::Exists(there)))
+    }
+
+    /// What an earlier run without `strict` has left plain is an error with it, as it is in this one.
+    fn refuse_left(&self, left: &[LeftGroup]) -> Result<()> {
+        match left.first() {
+            Some(left) if self.options.strict => {
+                let place = Place::default().tensor(if left.tensor.is_empty() { &left.group } else { &left.tensor });
+                Err(Error::unsupported(place, left.reason.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn left_groups(&self, unfit: Vec<Unfit>) -> Vec<LeftGroup> {
+        let left = |unfit: Unfit| LeftGroup {
+            group: self.groups[unfit.group].name.clone(),
+            tensor: self.source.model.tensor_at(unfit.tensor).name().to_owned(),
+            reason: unfit.reason,
+        };
+        let mut left: Vec<LeftGroup> = unfit.into_iter().map(left).collect();
+        left.sort_by(|a, b| a.group.cmp(&b.group));
+        left
+    }
+
+    /// Returns the report of an earlier run that has written all of the model: whoever repeats a command until it succeeds may
+    /// repeat it once too often.
+    fn if_complete(&self, progress: &Progress) -> Result<Option<Report>> {
+        if !self.options.resume || self.options.part != Part::WHOLE {
+            return Ok(None);
+        }
+        let folder = match Folder::open(&self.files.folder) {
+            Ok(folder) => folder,
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if target::is_marked(&folder) {
+            return Ok(None);
+        }
+        if let Some(file) = self.files.single() {
+            if target::is_busy(&folder, &self.files.ledger(Part::WHOLE)) {
+                return Err(self.busy());
+            }
+            // A run that was ended after the file had its name leaves a ledger without a file to resume.
+            if self.has_ledger() && target::temporary(file).exists() {
+                return Ok(None);
+            }
+        }
+        let report = self.already_complete(&Arc::new(folder), progress)?;
+        if report.is_some() && self.files.single().is_some() && self.has_ledger() {
+            let ledger = self.files.folder.join(self.files.ledger(Part::WHOLE));
+            if let Err(error) = std::fs::remove_file(&ledger) {
+                log::warn!("the file is complete, and its ledger '{}' is left: {error}", ledger.display());
+            }
+        }
+        Ok(report)
+    }
+
+    /// Names and sizes do not tell one training from the next, so every bit is compared.
+    fn already_complete(&self, folder: &Arc<Folder>, progress: &Progress) -> Result<Option<Report>> {
+        let mut report = self.report(&[]);
+        let finish = Finish { run: self, folder, ledger: None, keep: true };
+        let Some(model) = self.complete_model(&finish, &mut report, progress)? else { return Ok(None) };
+        let reason = "the run that wrote the model left it so";
+        let left = self.groups.iter().filter(|g| model.find_group(&g.name).is_none());
+        let left = left.map(|g| LeftGroup { group: g.name.clone(), tensor: String::new(), reason: reason.into() });
+        let left: Vec<LeftGroup> = left.collect();
+        self.refuse_left(&left)?;
+        report.left.extend(self.left_plain(&left));
+        report.carried = self.complete_what_goes_with_it(&finish, progress)?;
+        report.resumed = report.groups;
+        report.complete = true;
+        log::info!("all of it is there already, and equal to the source");
+        Ok(Some(report))
+    }
+
+    /// Returns the model at the destination, if it is whole and has what is asked for.
+    fn complete_model(&self, finish: &Finish, report: &mut Report, progress: &Progress) -> Result<Option<Model>> {
+        let paths: Vec<PathBuf> = self.files.paths().filter(|f| f.is_file()).map(Path::to_path_buf).collect();
+        let whole = finish.measure(report, self.files.paths()).and_then(|there| finish.check_whole(&there));
+        let model = match whole.and_then(|()| Model::open_files(&paths, Some(&self.config))) {
+            Ok(model) => model,
+            Err(error) if is_no_answer(&error) => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        // What is asked for and was not then would have to be written.
+        let lacks = |t: Tensor| {
+            let shape = || self.source.model.find_tensor(t.name()).map(Tensor::shape);
+            self.options.hashes && t.sha256().is_none() || self.options.shapes && shape() != Some(t.shape())
+        };
+        if model.tensors().any(lacks) {
+            return Ok(None);
+        }
+        let options = VerifyOptions::new().threads(self.options.threads);
+        match host::verify_model(&model, Some(&self.source.model), &options, progress, &mut |_| {}) {
+            Err(error) if is_no_answer(&error) => Err(error),
+            Ok(verified) if verified.is_good() => Ok(Some(model)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Beside tensors that are all there: what a run writes last. What is missing is written; what is different was changed since,
+    /// here or in the source, and is not replaced unasked.
+    fn complete_what_goes_with_it(&self, finish: &Finish, progress: &Progress) -> Result<Vec<PathBuf>> {
+        let config = ConfigPlace { replaces: false, ..self.config_place() };
+        let missing = finish.refuse_changed(progress)?;
+        let notes = self.files.named_one_by_one() && !target::ledgers(finish.folder)?.is_empty();
+        let something = config.is_missing() || !missing.is_empty() || notes;
+        let _completion =
+            if something { Some(Completion::begin(finish.folder)?.ok_or_else(|| self.busy())?) } else { None };
+        let carried = finish.carry(progress)?;
+        config.write(&self.config)?;
+        if notes {
+            target::remove_ledgers(finish.folder);
+        }
+        Ok(carried)
+    }
+
+    /// Returns where the model's config goes.
+    pub fn config_place(&self) -> ConfigPlace {
+        match self.files.single() {
+            Some(file) if !self.files.own_folder() => ConfigPlace::beside(file, &self.config),
+            _ => ConfigPlace::in_folder(&self.files.folder),
+        }
+    }
+
+    /// Returns what can be told before the files are written.
+    pub fn report(&self, left: &[LeftGroup]) -> Report {
+        let model = &self.source.model;
+        let name = |t: usize| model.tensor_at(t).name().to_owned();
+        let mut report = Report {
+            preset: self.preset.clone(),
+            source_bytes: model.tensors().map(|t| t.bytes()).sum(),
+            dropped: self.dropped.iter().map(|&(head, embedding)| (name(head), name(embedding))).collect(),
+            unmatched_patterns: self.plan.unmatched_patterns.clone(),
+            left_behind: self.source.left_behind.clone(),
+            ..Report::default()
+        };
+        for left in &self.plan.left {
+            let leave =
+                |&t: &usize| LeftPlain { tensor: name(t), group: left.group.clone(), reason: left.reason.clone() };
+            report.left.extend(left.tensors.iter().map(leave));
+        }
+        report.left.extend(self.left_plain(left));
+        for left in &report.left {
+            let (tensor, group) = (shorten(&left.tensor, 80), shorten(&left.group, 80));
+            log::info!("tensor '{tensor}' of group '{group}' is left plain: {}", left.reason);
+        }
+        report
+    }
+
+    /// Returns the tensors of groups that stay plain.
+    fn left_plain(&self, left: &[LeftGroup]) -> Vec<LeftPlain> {
+        let groups: HashMap<&str, &GroupSpec> = self.groups.iter().map(|g| (&g.name[..], g)).collect();
+        let mut plain = Vec::new();
+        for left in left {
+            let tensors = groups.get(&left.group[..]).into_iter().flat_map(|g| &g.tensors);
+            plain.extend(tensors.map(|&t| LeftPlain {
+                tensor: self.source.model.tensor_at(t).name().to_owned(),
+                group: left.group.clone(),
+                reason: left.reason.clone(),
+            }));
+        }
+        plain
+    }
+
+    /// Returns the names of the files that are written.
+    fn names(&self) -> HashSet<OsString> {
+        let files = self.files.paths().chain(self.source.carried.iter().map(PathBuf::as_path));
+        files.filter_map(Path::file_name).map(OsString::from).chain(["config.json".into()]).collect()
+    }
+}
+
+/// Returns the patterns, and the preset whose they are if it is one.
+fn choose(
+    options: &CompressOptions,
+    source: &Source,
+    table: &[SourceTensor],
+) -> Result<(plan::Patterns, Option<String>)> {
+    match (&options.patterns, &options.preset) {
+        (Some(_), Some(_)) => {
+            Err(Error::InvalidArgument("a preset and patterns are given: one of them decides".into()))
+        }
+        (Some(patterns), None) => Ok((patterns.clone(), None)),
+        (None, Some(name)) => Ok((presets::Preset::find(name)?.patterns().clone(), Some(name.clone()))),
+        (None, None) => {
+            let preset = presets::choose(source.parsed.as_ref(), table)?;
+            Ok((preset.patterns().clone(), Some(preset.name().to_owned())))
+        }
+    }
+}
+
+/// Whether it was not found out what a model is, rather than that it is a bad one.
+fn is_no_answer(error: &Error) -> bool {
+    matches!(error, Error::Cancelled | Error::Io { .. } | Error::OutOfMemory { .. } | Error::Internal(_))
+}
+
+/// Returns the heads that may be dropped and are indeed equal to their embeddings.
+fn dropped(model: &Model, plan: &Plan) -> Result<Vec<(usize, usize)>> {
+    let mut equal = Vec::new();
+    for head in &plan.dropped {
+        let (a, b) = (model.tensor_at(head.tensor), model.tensor_at(head.embedding));
+        let (mut x, mut y) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+        let mut at = 0;
+        let mut same = a.bytes() == b.bytes();
+        while same && at < a.bytes() {
+            let len = (a.bytes() - at).min(x.len() as u64) as usize;
+            a.read_plain(at, &mut x[..len])?;
+            b.read_plain(at, &mut y[..len])?;
+            same = x[..len] == y[..len];
+            at += len as u64;
+        }
+        if same {
+            equal.push((head.tensor, head.embedding));
+        } else {
+            log::warn!("'{}' is said to be tied, and differs from '{}': it is stored", a.name(), b.name());
+        }
+    }
+    Ok(equal)
+}

@@ -1,0 +1,287 @@
+//! The threads of a run, what they share, and how files come to the disk.
+
+use super::file::Writing;
+use super::group::Group;
+use super::tasks::{Kind, Next, Task, Tasks};
+use super::{FileSpec, GroupSpec, Made, Order, PIECE, PartialFile, Settings, Unfit};
+use crate::error::{Error, Result, grow};
+use crate::format::Model;
+use crate::host::encode::Scratch;
+use crate::host::{panic_text, run_threads};
+use crate::progress::Progress;
+use crate::writer::target::Ledger;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Files that may wait for the disk.
+const WAITING_FILES: usize = 4;
+
+/// Makes files.
+pub(super) fn run(order: &Order, files: Vec<FileSpec>) -> Result<Made> {
+    let engine = Engine::new(order, files);
+    let (send, receive) = sync_channel(WAITING_FILES);
+    let work = || run_threads(order.settings.threads, || engine.work());
+    std::thread::scope(|scope| {
+        let (engine, finisher) = (&engine, std::thread::Builder::new().name(crate::host::THREAD_NAME.into()));
+        match finisher.spawn_scoped(scope, move || engine.finish_files(&receive)) {
+            Ok(finisher) => {
+                *lock(&engine.send) = Some(send);
+                let worked = work();
+                *lock(&engine.send) = None;
+                let finished = finisher.join().unwrap_or_else(|panic| Err(Error::Internal(panic_text(&*panic))));
+                worked.and(finished)
+            }
+            Err(error) => {
+                log::warn!("a thread could not be started ({error}): those that work bring the files to the disk, too");
+                work()
+            }
+        }
+    })?;
+    match engine.tasks.take_error() {
+        Some(error) => Err(error),
+        None => Ok(Made {
+            unfit: engine.unfit.into_inner().unwrap_or_else(PoisonError::into_inner),
+            resumed: engine.resumed.into_inner(),
+            unnamed: engine.unnamed.into_inner().unwrap_or_else(PoisonError::into_inner),
+        }),
+    }
+}
+
+/// What the finisher hears.
+pub(super) enum Message {
+    /// A group's bytes are written: begin to bring them to the disk.
+    Written(Arc<PartialFile>),
+    /// A group of an unnamed file is written and verified.
+    Group(Arc<PartialFile>, usize),
+    /// A file is complete; its number.
+    File(Arc<PartialFile>, usize),
+}
+
+/// What all threads share.
+pub(super) struct Engine<'a> {
+    pub model: &'a Model,
+    pub settings: &'a Settings,
+    pub progress: &'a Progress,
+    pub ledger: Option<&'a Ledger>,
+    pub groups: Vec<Group<'a>>,
+    pub files: Vec<OutFile>,
+    pub unfit: Mutex<Vec<Unfit>>,
+    /// Groups of an earlier run that were taken over.
+    pub resumed: AtomicU64,
+    unnamed: Mutex<Vec<Arc<PartialFile>>>,
+    pub tasks: Tasks,
+    /// To the finisher. `None` if there is none, or nothing more comes.
+    send: Mutex<Option<SyncSender<Message>>>,
+}
+
+/// A file that is made.
+pub(super) struct OutFile {
+    pub spec: FileSpec,
+    /// Groups to be counted and tensors to be hashed before the file can be laid out.
+    pub unknown: AtomicUsize,
+    /// Groups and pieces of plain tensors before it is complete.
+    pub left: AtomicUsize,
+    /// Something in the file that an earlier run has left differs from the source.
+    pub stale: AtomicBool,
+    /// From when it is laid out until it is complete.
+    pub writing: Mutex<Option<Arc<Writing>>>,
+    pub hashes: Mutex<HashMap<usize, String>>,
+}
+
+/// A thread's memory.
+#[derive(Default)]
+pub(super) struct Memory {
+    pub weights: Vec<u16>,
+    pub bytes: Vec<u8>,
+    pub encode: Scratch,
+    pub decoded: Vec<u16>,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Engine<'a> {
+    fn new(order: &Order<'a>, files: Vec<FileSpec>) -> Engine<'a> {
+        let Order { model, groups, ledger, settings, progress } = *order;
+        let mut file_of = vec![0; groups.len()];
+        for (number, file) in files.iter().enumerate() {
+            file.groups.iter().for_each(|&g| file_of[g] = number);
+        }
+        let group = |(spec, file): (&'a GroupSpec, usize)| Group::new(model, spec, file, settings.hashes);
+        let groups = groups.iter().zip(file_of).map(group).collect();
+        let file = |spec: FileSpec| OutFile {
+            unknown: AtomicUsize::new(spec.groups.len() + if settings.hashes { spec.plain.len() } else { 0 }),
+            left: AtomicUsize::new(0),
+            stale: AtomicBool::new(false),
+            writing: Mutex::default(),
+            hashes: Mutex::default(),
+            spec,
+        };
+        let files: Vec<OutFile> = files.into_iter().map(file).collect();
+        // One more than threads, so that nobody waits while the last tasks of a file are done.
+        let tasks = Tasks::new(files.len(), settings.threads + 1);
+        Engine {
+            model,
+            settings,
+            progress,
+            ledger,
+            groups,
+            files,
+            unfit: Mutex::default(),
+            resumed: AtomicU64::new(0),
+            unnamed: Mutex::default(),
+            tasks,
+            send: Mutex::default(),
+        }
+    }
+
+    /// A thread's work: tasks until there are no more, or one fails. The error is kept with the tasks.
+    fn work(&self) -> Result<()> {
+        let mut memory = Memory::default();
+        loop {
+            let next = self.tasks.next();
+            if matches!(next, Next::End) {
+                return Ok(());
+            }
+            let work = AssertUnwindSafe(|| match next {
+                Next::Task(task) => self.task(task, &mut memory),
+                Next::Begin(file) => self.begin(file),
+                Next::End => Ok(()),
+            });
+            let result = self.progress.check().and_then(|()| {
+                // Others would wait for this for ever.
+                catch_unwind(work).unwrap_or_else(|panic| Err(Error::Internal(panic_text(&*panic))))
+            });
+            if let Err(error) = result {
+                self.tasks.fail(error);
+            }
+        }
+    }
+
+    fn task(&self, Task { kind, target, number }: Task, memory: &mut Memory) -> Result<()> {
+        match kind {
+            Kind::Count => self.count(target, number, memory),
+            Kind::Hash => {
+                self.hash(target, self.files[target].spec.plain[number], memory)?;
+                self.known(target)
+            }
+            Kind::Encode => self.encode(target, number, memory),
+            Kind::Copy => self.copy(target, number, memory),
+            Kind::Verify => self.verify(target, number, memory),
+        }
+    }
+
+    /// Begins a file: whatever must be known of it is found out.
+    fn begin(&self, file: usize) -> Result<()> {
+        let spec = &self.files[file].spec;
+        let nothing_unknown = self.files[file].unknown.load(Ordering::Acquire) == 0;
+        for &group in &spec.groups {
+            let tasks = self.groups[group].left.load(Ordering::Relaxed);
+            self.tasks.push(Kind::Count, group, tasks);
+        }
+        if self.settings.hashes && !spec.plain.is_empty() {
+            self.tasks.push(Kind::Hash, file, spec.plain.len());
+        }
+        // Otherwise whoever makes the last thing known does it.
+        if nothing_unknown { self.lay_out(file) } else { Ok(()) }
+    }
+
+    /// One thing more is known of a file.
+    pub(super) fn known(&self, file: usize) -> Result<()> {
+        if self.files[file].unknown.fetch_sub(1, Ordering::AcqRel) == 1 { self.lay_out(file) } else { Ok(()) }
+    }
+
+    /// Returns what a task of a kind adds to the progress, which counts bytes of the source.
+    pub(super) fn share(&self, kind: Kind, weights: u64) -> u64 {
+        let bytes = 2 * weights;
+        match (kind, self.settings.verify) {
+            (Kind::Count, _) => bytes / 4,
+            (Kind::Encode, true) => bytes / 2,
+            (Kind::Encode, false) => bytes - bytes / 4,
+            (_, true) => bytes - bytes / 4 - bytes / 2,
+            (_, false) => 0,
+        }
+    }
+
+    /// Hashes a tensor of a file.
+    pub(super) fn hash(&self, file: usize, tensor: usize, memory: &mut Memory) -> Result<()> {
+        let source = self.model.tensor_at(tensor);
+        grow(&mut memory.bytes, PIECE, 0, "a part of a file")?;
+        let mut hash = Sha256::new();
+        let mut at = 0;
+        while at < source.bytes() {
+            self.progress.check()?;
+            let piece = &mut memory.bytes[..(source.bytes() - at).min(PIECE as u64) as usize];
+            source.read_plain(at, piece)?;
+            hash.update(&*piece);
+            at += piece.len() as u64;
+        }
+        let text: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        lock(&self.files[file].hashes).insert(tensor, text);
+        Ok(())
+    }
+
+    /// Tells the finisher something, or does what it would do, if there is none.
+    pub(super) fn tell(&self, message: Message) {
+        let send = lock(&self.send).clone();
+        match send {
+            // If the finisher has gone, it has left its error.
+            Some(send) => _ = send.send(message),
+            None => {
+                if let Err(error) = self.finish(message) {
+                    self.tasks.fail(error);
+                }
+            }
+        }
+    }
+
+    /// The finisher: brings files to the disk and gives them their names.
+    fn finish_files(&self, messages: &Receiver<Message>) -> Result<()> {
+        for message in messages {
+            if let Err(error) = self.finish(message) {
+                self.tasks.fail(error);
+                // Senders must not wait for somebody who has gone.
+                messages.iter().for_each(drop);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self, message: Message) -> Result<()> {
+        match message {
+            Message::Written(out) => {
+                out.start_writing();
+                Ok(())
+            }
+            Message::Group(out, group) => {
+                out.sync()?;
+                self.ledger.map_or(Ok(()), |ledger| ledger.group(&self.groups[group].spec.name, true))
+            }
+            Message::File(out, file) => self.finish_file(out, &self.files[file].spec),
+        }
+    }
+
+    fn finish_file(&self, out: Arc<PartialFile>, spec: &FileSpec) -> Result<()> {
+        // What was cancelled in the last moment is not completed.
+        self.progress.check()?;
+        if self.tasks.has_failed() {
+            return Err(Error::Cancelled);
+        }
+        if !spec.named {
+            out.sync()?;
+            lock(&self.unnamed).push(out);
+            return Ok(());
+        }
+        out.commit()?;
+        let Some(ledger) = self.ledger else { return Ok(()) };
+        // The file itself says that its groups are done, so the note need not be on the disk.
+        spec.groups.iter().try_for_each(|&g| ledger.group(&self.groups[g].spec.name, false))?;
+        if spec.groups.is_empty() { ledger.carried(spec.path.as_ref()) } else { Ok(()) }
+    }
+}
