@@ -134,6 +134,7 @@ impl fmt::Display for Status {
 
 /// Where in a model something is wrong. Each part may be unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Place {
     /// The file, as the caller would name it.
     pub file: Option<String>,
@@ -223,6 +224,7 @@ pub enum Error {
     NotFound(String),
     /// Memory of the caller's is too small; both in bytes.
     #[error("{what} holds {given} bytes, and {needed} are needed")]
+    #[non_exhaustive]
     BufferTooSmall {
         /// Which memory.
         what: Cow<'static, str>,
@@ -233,6 +235,7 @@ pub enum Error {
     },
     /// An address is not a multiple of what the function asks.
     #[error("{what} is not aligned to {to} bytes")]
+    #[non_exhaustive]
     Misaligned {
         /// Which address.
         what: Cow<'static, str>,
@@ -256,6 +259,7 @@ pub enum Error {
     Cancelled,
     /// The operating system said no.
     #[error("cannot {action} '{}': {source}", shorten_path(path))]
+    #[non_exhaustive]
     Io {
         /// What was tried, as a verb.
         action: &'static str,
@@ -266,6 +270,7 @@ pub enum Error {
     },
     /// Not a safetensors file, or not a DF11 model.
     #[error("{reason}{}", place.behind())]
+    #[non_exhaustive]
     InvalidFormat {
         /// What is wrong.
         reason: String,
@@ -274,6 +279,7 @@ pub enum Error {
     },
     /// A DF11 model of a kind that cannot be decoded.
     #[error("{reason}{}", place.behind())]
+    #[non_exhaustive]
     UnsupportedFormat {
         /// What is not supported.
         reason: String,
@@ -282,6 +288,7 @@ pub enum Error {
     },
     /// Parts of the model contradict each other.
     #[error("{reason}{}", place.behind())]
+    #[non_exhaustive]
     Corrupt {
         /// What is wrong.
         reason: String,
@@ -295,6 +302,7 @@ pub enum Error {
     DefaultStream,
     /// No usable CUDA driver.
     #[error("no usable CUDA driver: {reason}")]
+    #[non_exhaustive]
     NoDriver {
         /// What was tried, and what came of it.
         reason: String,
@@ -303,6 +311,7 @@ pub enum Error {
     },
     /// No kernel for this device.
     #[error("no kernel for this device: {reason}")]
+    #[non_exhaustive]
     NoKernel {
         /// What was tried, and what came of it.
         reason: String,
@@ -311,6 +320,7 @@ pub enum Error {
     },
     /// A CUDA call failed. Codes are numbers, for drivers have codes that this library has never heard of.
     #[error("{call} failed: {text} ({code})")]
+    #[non_exhaustive]
     Cuda {
         /// The driver's entry point.
         call: &'static str,
@@ -321,6 +331,7 @@ pub enum Error {
     },
     /// Not allowed while a stream is being captured.
     #[error("{reason}")]
+    #[non_exhaustive]
     Capturing {
         /// What is being captured, or which call was refused.
         reason: String,
@@ -332,6 +343,7 @@ pub enum Error {
     WrongDevice(String),
     /// Memory could not be had.
     #[error("out of memory: {bytes} bytes for {what}")]
+    #[non_exhaustive]
     OutOfMemory {
         /// How much.
         bytes: u64,
