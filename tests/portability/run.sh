@@ -96,6 +96,9 @@ aarch64_environment() {
     export RUSTC
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static -D warnings"
+    # The tests' packages are not optimised, and their frames are larger here: hostile patterns need more than the 2 MiB
+    # that Rust's threads have.
+    export RUST_MIN_STACK=8388608
     # For cargo, and for tests that start their own program again.
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64 DF11_TEST_RUNNER=qemu-aarch64
 }
