@@ -16,7 +16,7 @@ fn options(path: &Path) -> DeviceOptions {
 }
 
 fn refusal(options: &DeviceOptions) -> Error {
-    Device::open(0, options).err().expect("there is no such driver")
+    Device::open(0, options).expect_err("there is no such driver")
 }
 
 /// Builds a library with these functions and no others.

@@ -3,15 +3,15 @@
 #
 #     tests/portability/run.sh [aarch64 | aarch64-all | windows | others]...     without arguments: aarch64 windows
 #
-#     aarch64        builds the library and the tool for AArch64, and runs under qemu-user: the codec's tests (the golden
+#     aarch64        builds the library and the tool for AArch64, and runs under qemu-user: the codec's tests (golden
 #                    models, every decoder and encoder against the naive ones), tests/c/api.c, and the tool
 #     aarch64-all    also the unit tests and the tests of decoding, the format, hostile files and the writer
 #     windows        compiles the library and the tool for Windows, without linking; nothing is run
 #     others         the same for macOS; big-endian and 32-bit targets must be refused
 #
-# In CI the script installs the Debian packages that are missing. Elsewhere it says which are missing and skips the part,
-# because the architecture arm64 is added to dpkg for some of them. A standard library of rustup's toolchain (`rustup target
-# add aarch64-unknown-linux-gnu`) is preferred to Debian's.
+# In CI the script installs the Debian packages that are missing. Elsewhere it names them and skips the part, because
+# some of them need the architecture arm64 in dpkg. If rustup's toolchain has a target (`rustup target add
+# aarch64-unknown-linux-gnu`), it is used instead of Debian's.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -32,8 +32,8 @@ skip() { # WHAT, and why
     echo "skipped $1"
 }
 
-# Sets `missing` to the packages whose command or file is not there, of those that are listed as "PACKAGE COMMAND" or
-# "PACKAGE /FILE"; a file may be a pattern.
+# Sets `missing` to the packages whose command or file is not there. Each argument is "PACKAGE COMMAND" or
+# "PACKAGE /FILE"; the file may be a pattern.
 look() {
     local need
     missing=()
@@ -59,7 +59,7 @@ have() { # PART NEED...
     if [ -n "${CI:-}" ]; then
         t "$part: ${missing[*]} must be there in CI" false
     else
-        skip "$part: missing ${missing[*]} (packages of Debian for x86-64, those of arm64 after dpkg --add-architecture arm64)"
+        skip "$part: missing ${missing[*]} (Debian packages for x86-64; :arm64 needs dpkg --add-architecture arm64)"
     fi
     return 1
 }
@@ -88,20 +88,23 @@ compiler_for() { # TARGET
 triple=aarch64-unknown-linux-gnu
 built=$CARGO_TARGET_DIR/$triple/debug
 
-# The programs are linked statically: under Debian 12's qemu 7.2 every dynamic program, one of three lines in C too, hangs in
-# pthread_create.
+# The programs are linked statically: under Debian 12's qemu 7.2 every dynamic program, even one of three lines in C,
+# hangs in pthread_create.
 aarch64_environment() {
     RUSTC=$(compiler_for "$triple")
     [ -n "$RUSTC" ] || RUSTC=/usr/bin/rustc
     export RUSTC
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static -D warnings"
+    # The tests' packages are not optimised, and their frames are larger here: hostile patterns need more than the 2 MiB
+    # that Rust's threads have.
+    export RUST_MIN_STACK=8388608
     # For cargo, and for tests that start their own program again.
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64 DF11_TEST_RUNNER=qemu-aarch64
 }
 aarch64_needs() { # PART
-    local needs=("gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc" "libc6-dev-arm64-cross /usr/aarch64-linux-gnu/include/stdio.h"
-        "qemu-user qemu-aarch64")
+    local needs=("gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc"
+        "libc6-dev-arm64-cross /usr/aarch64-linux-gnu/include/stdio.h" "qemu-user qemu-aarch64")
     [ -n "$(compiler_for "$triple")" ] ||
         needs+=("rustc-web /usr/bin/rustc" "libstd-rust-web-dev:arm64 /usr/lib/rustlib/$triple/lib/libstd-*.rlib")
     have "$1" "${needs[@]}"
@@ -111,12 +114,10 @@ cargo_test() { # ARGUMENTS
     cargo test --locked --features cli --target "$triple" "$@"
 }
 c_program() { # every function, as tests/bindings/c.rs has it
-    aarch64-linux-gnu-gcc -static -std=c11 -O1 -Wall -Wextra -Wpedantic -Werror -Iinclude tests/c/api.c -o "$scratch/api" \
-        "$built/deps/libdf11.a" -lpthread -ldl -lm 2>"$scratch/linking" || { cat "$scratch/linking"; return 1; }
+    aarch64-linux-gnu-gcc -static -std=c11 -O1 -Wall -Wextra -Wpedantic -Werror -Iinclude tests/c/api.c \
+        "$built/deps/libdf11.a" -lpthread -ldl -lm -o "$scratch/api"
     mkdir "$scratch/api.files"
-    qemu-aarch64 "$scratch/api" tests/data/golden tests/data/hostile "$scratch/api.files" >"$scratch/said" 2>&1 ||
-        { cat "$scratch/said"; return 1; }
-    cat "$scratch/said"
+    qemu-aarch64 "$scratch/api" tests/data/golden tests/data/hostile "$scratch/api.files" | tee "$scratch/said"
     grep -q 'checks passed' "$scratch/said"
 }
 tool() { # on a model that the reference compressor wrote
@@ -158,9 +159,9 @@ aarch64_all() { # PART
 
 # What is compiled only ------------------------------------------------------------------------------------------------
 
-# Compiles for a target without linking, so no C compiler, linker or library of that target is needed. The standard library
-# comes with a toolchain, or is compiled from Debian's package of its source; that option of cargo is unstable, which is why
-# RUSTC_BOOTSTRAP is set.
+# Compiles for a target without linking, so no C compiler, linker or library of that target is needed. The standard
+# library comes with a toolchain or is compiled from Debian's package of its source. That option of cargo is unstable,
+# which is why RUSTC_BOOTSTRAP is set.
 check() { # TARGET
     local std=()
     RUSTC=$(compiler_for "$1")
@@ -187,7 +188,8 @@ compile_needs() { # PART TARGET...
     shift
     for target in "$@"; do
         [ -n "$(compiler_for "$target")" ] || {
-            have "$part" "rustc-web /usr/bin/rustc" "rust-web-src /usr/lib/rustlib/src/rust/library/std/Cargo.toml"
+            have "$part" "rustc-web /usr/bin/rustc" \
+                "rust-web-src /usr/lib/rustlib/src/rust/library/std/Cargo.toml"
             return
         }
     done
