@@ -206,7 +206,7 @@ static void *read_tensor(const decoder *d, const df11_model *model, uint64_t ten
     df11_error error;
     void *values = NULL;
     if (df11_model_get_tensor_info(model, tensor, info, &error) == DF11_OK) {
-        size_t bytes = (size_t)info->bytes;
+        size_t bytes = (size_t)info->data_bytes;
         values = malloc(bytes ? bytes : 1);
         if (values == NULL) {
             fprintf(stderr, "decompress: no memory for %zu bytes\n", bytes);
@@ -245,7 +245,7 @@ static int compare(const decoder *d, const df11_model *model, const df11_model *
         if (df11_model_find_tensor(original, ours.name, &other, &error) != DF11_OK)
             fprintf(stderr, "decompress: %s\n", error.message);
         else if ((want = read_tensor(&host, original, other, &theirs)) != NULL) {
-            if (ours.bytes == theirs.bytes && memcmp(got, want, (size_t)ours.bytes) == 0)
+            if (ours.data_bytes == theirs.data_bytes && memcmp(got, want, (size_t)ours.data_bytes) == 0)
                 same++;
             else
                 fprintf(stderr, "decompress: '%s' differs from the original\n", ours.name);

@@ -28,12 +28,12 @@ int main(int argc, char **argv)
     if (status == DF11_OK)
         status = df11_model_get_tensor_info(model, tensor, &info, &error);
     if (status == DF11_OK) {
-        values = malloc(info.bytes);
-        status = df11_model_read_tensor(model, tensor, 0, values, info.bytes, 4, &error);
+        values = malloc(info.data_bytes);
+        status = df11_model_read_tensor(model, tensor, 0, values, info.data_bytes, 4, &error);
     }
     if (status != DF11_OK)
         fprintf(stderr, "hello: %s\n", error.message);
-    for (uint64_t i = 0; status == DF11_OK && i < 4 && i < info.bytes / 2; i++) {
+    for (uint64_t i = 0; status == DF11_OK && i < 4 && i < info.data_bytes / 2; i++) {
         uint32_t bits = (uint32_t)values[i] << 16; /* bf16 is the upper half of a float */
         float value;
         memcpy(&value, &bits, sizeof(value));

@@ -8,121 +8,98 @@ use std::path::{Path, PathBuf};
 /// What this crate's fallible functions return.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The class of a result, with the number that the C ABI gives it (`df11_status`). Numbers are never reused:
-/// 1 to 99 are the caller's mistakes, 100 to 199 the file's, 200 to 299 the device's, 900 to 999 the library's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(i32)]
-#[non_exhaustive]
-pub enum Status {
-    /// Nothing went wrong.
-    Ok = 0,
-    /// An argument is NULL, out of range or contradicts another.
-    InvalidArgument = 1,
-    /// No group, tensor or entry of that name or number.
-    NotFound = 2,
-    /// The destination holds fewer bytes than the result.
-    BufferTooSmall = 3,
-    /// An address is not aligned as the function asks.
-    Misaligned = 4,
-    /// An option, or a field of a newer options struct, that this version does not know.
-    UnsupportedOption = 5,
-    /// The caller cancelled the operation.
-    Cancelled = 6,
-    /// The NULL stream, on a device that was not opened to allow it.
-    DefaultStream = 7,
-    /// A file or folder of that name is there already, and overwriting was not asked for.
-    Exists = 8,
-    /// An earlier run left unfinished work there, and resuming was not asked for.
-    Unfinished = 9,
-    /// Another process is writing there.
-    Busy = 10,
-    /// The operating system could not open, read, map or write.
-    Io = 100,
-    /// Not a safetensors file, or not a DF11 model.
-    InvalidFormat = 101,
-    /// A DF11 model of a kind that this version cannot decode.
-    UnsupportedFormat = 102,
-    /// A DF11 model whose parts contradict each other.
-    Corrupt = 103,
-    /// No usable CUDA driver.
-    NoDriver = 200,
-    /// No kernel for this device.
-    NoKernel = 201,
-    /// A CUDA call failed.
-    Cuda = 202,
-    /// Not allowed while a stream is being captured.
-    Capturing = 203,
-    /// A handle of another device or context.
-    WrongDevice = 204,
-    /// Memory could not be had.
-    OutOfMemory = 900,
-    /// A bug in this library.
-    Internal = 999,
+/// Calls a macro with the one list of statuses: the variant of [`Status`], its number, and its name in the C ABI. Whatever is
+/// made for every status is made from this list, and the header's part of it too (tests/sources/header.rs).
+macro_rules! statuses {
+    ($each:ident) => {
+        $each! {
+            /// The call succeeded.
+            Ok = 0, DF11_OK;
+            /// An argument is NULL or out of range, or it contradicts another one.
+            InvalidArgument = 1, DF11_INVALID_ARGUMENT;
+            /// There is no group, tensor or preset of that name or number.
+            NotFound = 2, DF11_NOT_FOUND;
+            /// A buffer holds fewer bytes than the result takes.
+            BufferTooSmall = 3, DF11_BUFFER_TOO_SMALL;
+            /// An address is not aligned as the function requires.
+            Misaligned = 4, DF11_MISALIGNED;
+            /// This version does not know an option, or a field of a newer options struct.
+            UnsupportedOption = 5, DF11_UNSUPPORTED_OPTION;
+            /// The caller cancelled the call.
+            Cancelled = 6, DF11_CANCELLED;
+            /// The stream is NULL, and the device was not opened to allow that.
+            DefaultStream = 7, DF11_DEFAULT_STREAM;
+            /// A file or folder of that name exists, and the caller did not ask to overwrite it.
+            Exists = 8, DF11_EXISTS;
+            /// An earlier run left unfinished work there: resume it, or write elsewhere.
+            Unfinished = 9, DF11_UNFINISHED;
+            /// Another process is writing there.
+            Busy = 10, DF11_BUSY;
+            /// The operating system refused to open, read, map or write, or to start a thread;
+            /// native_code is its errno.
+            Io = 100, DF11_IO;
+            /// The file is no safetensors file, or it is no DF11 model.
+            InvalidFormat = 101, DF11_INVALID_FORMAT;
+            /// The DF11 model is of a kind that this version cannot decode.
+            UnsupportedFormat = 102, DF11_UNSUPPORTED_FORMAT;
+            /// Parts of the DF11 model contradict each other.
+            Corrupt = 103, DF11_CORRUPT;
+            /// There is no usable CUDA driver.
+            NoDriver = 200, DF11_NO_DRIVER;
+            /// There is no kernel for this device.
+            NoKernel = 201, DF11_NO_KERNEL;
+            /// A CUDA call failed; native_code is its CUresult.
+            Cuda = 202, DF11_CUDA;
+            /// The call is not allowed while a stream is being captured.
+            Capturing = 203, DF11_CAPTURING;
+            /// A handle belongs to another device or context.
+            WrongDevice = 204, DF11_WRONG_DEVICE;
+            /// The memory that the call needs could not be allocated.
+            OutOfMemory = 900, DF11_OUT_OF_MEMORY;
+            /// The library has a bug. The message says where; please report it.
+            Internal = 999, DF11_INTERNAL;
+        }
+    };
 }
+pub(crate) use statuses;
+
+macro_rules! define_status {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $name:ident;)*) => {
+        /// The class of a result, with the number that the C ABI gives it (`df11_status`). Numbers are never reused:
+        /// 1 to 99 are the caller's mistakes, 100 to 199 come from files and the operating system, 200 to 299 from the
+        /// device, 900 to 999 from the library.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(i32)]
+        #[non_exhaustive]
+        pub enum Status {
+            $($(#[$doc])* $variant = $code,)*
+        }
+
+        impl Status {
+            /// Every status, for tables and tests.
+            pub const ALL: [Status; [$($code),*].len()] = [$(Status::$variant),*];
+
+            /// Returns the name in the C ABI without its prefix `DF11_`.
+            pub fn name(self) -> &'static str {
+                let name = match self {
+                    $(Status::$variant => stringify!($name),)*
+                };
+                &name["DF11_".len()..]
+            }
+        }
+    };
+}
+statuses!(define_status);
 
 impl Status {
-    /// Every status, for tables and tests.
-    pub const ALL: [Status; 22] = [
-        Status::Ok,
-        Status::InvalidArgument,
-        Status::NotFound,
-        Status::BufferTooSmall,
-        Status::Misaligned,
-        Status::UnsupportedOption,
-        Status::Cancelled,
-        Status::DefaultStream,
-        Status::Exists,
-        Status::Unfinished,
-        Status::Busy,
-        Status::Io,
-        Status::InvalidFormat,
-        Status::UnsupportedFormat,
-        Status::Corrupt,
-        Status::NoDriver,
-        Status::NoKernel,
-        Status::Cuda,
-        Status::Capturing,
-        Status::WrongDevice,
-        Status::OutOfMemory,
-        Status::Internal,
-    ];
-
-    /// The number in the C ABI.
+    /// Returns the number in the C ABI.
     pub fn code(self) -> i32 {
         self as i32
     }
 
-    /// The status with that number.
+    /// Returns the status with that number.
     pub fn from_code(code: i32) -> Option<Status> {
         Self::ALL.into_iter().find(|s| s.code() == code)
-    }
-
-    /// The name in the C ABI, without its prefix `DF11_`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Status::Ok => "OK",
-            Status::InvalidArgument => "INVALID_ARGUMENT",
-            Status::NotFound => "NOT_FOUND",
-            Status::BufferTooSmall => "BUFFER_TOO_SMALL",
-            Status::Misaligned => "MISALIGNED",
-            Status::UnsupportedOption => "UNSUPPORTED_OPTION",
-            Status::Cancelled => "CANCELLED",
-            Status::DefaultStream => "DEFAULT_STREAM",
-            Status::Exists => "EXISTS",
-            Status::Unfinished => "UNFINISHED",
-            Status::Busy => "BUSY",
-            Status::Io => "IO",
-            Status::InvalidFormat => "INVALID_FORMAT",
-            Status::UnsupportedFormat => "UNSUPPORTED_FORMAT",
-            Status::Corrupt => "CORRUPT",
-            Status::NoDriver => "NO_DRIVER",
-            Status::NoKernel => "NO_KERNEL",
-            Status::Cuda => "CUDA",
-            Status::Capturing => "CAPTURING",
-            Status::WrongDevice => "WRONG_DEVICE",
-            Status::OutOfMemory => "OUT_OF_MEMORY",
-            Status::Internal => "INTERNAL",
-        }
     }
 }
 
@@ -134,6 +111,7 @@ impl fmt::Display for Status {
 
 /// Where in a model something is wrong. Each part may be unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Place {
     /// The file, as the caller would name it.
     pub file: Option<String>,
@@ -223,6 +201,7 @@ pub enum Error {
     NotFound(String),
     /// Memory of the caller's is too small; both in bytes.
     #[error("{what} holds {given} bytes, and {needed} are needed")]
+    #[non_exhaustive]
     BufferTooSmall {
         /// Which memory.
         what: Cow<'static, str>,
@@ -233,6 +212,7 @@ pub enum Error {
     },
     /// An address is not a multiple of what the function asks.
     #[error("{what} is not aligned to {to} bytes")]
+    #[non_exhaustive]
     Misaligned {
         /// Which address.
         what: Cow<'static, str>,
@@ -256,6 +236,7 @@ pub enum Error {
     Cancelled,
     /// The operating system said no.
     #[error("cannot {action} '{}': {source}", shorten_path(path))]
+    #[non_exhaustive]
     Io {
         /// What was tried, as a verb.
         action: &'static str,
@@ -266,6 +247,7 @@ pub enum Error {
     },
     /// Not a safetensors file, or not a DF11 model.
     #[error("{reason}{}", place.behind())]
+    #[non_exhaustive]
     InvalidFormat {
         /// What is wrong.
         reason: String,
@@ -274,6 +256,7 @@ pub enum Error {
     },
     /// A DF11 model of a kind that cannot be decoded.
     #[error("{reason}{}", place.behind())]
+    #[non_exhaustive]
     UnsupportedFormat {
         /// What is not supported.
         reason: String,
@@ -282,6 +265,7 @@ pub enum Error {
     },
     /// Parts of the model contradict each other.
     #[error("{reason}{}", place.behind())]
+    #[non_exhaustive]
     Corrupt {
         /// What is wrong.
         reason: String,
@@ -295,6 +279,7 @@ pub enum Error {
     DefaultStream,
     /// No usable CUDA driver.
     #[error("no usable CUDA driver: {reason}")]
+    #[non_exhaustive]
     NoDriver {
         /// What was tried, and what came of it.
         reason: String,
@@ -303,6 +288,7 @@ pub enum Error {
     },
     /// No kernel for this device.
     #[error("no kernel for this device: {reason}")]
+    #[non_exhaustive]
     NoKernel {
         /// What was tried, and what came of it.
         reason: String,
@@ -311,6 +297,7 @@ pub enum Error {
     },
     /// A CUDA call failed. Codes are numbers, for drivers have codes that this library has never heard of.
     #[error("{call} failed: {text} ({code})")]
+    #[non_exhaustive]
     Cuda {
         /// The driver's entry point.
         call: &'static str,
@@ -321,6 +308,7 @@ pub enum Error {
     },
     /// Not allowed while a stream is being captured.
     #[error("{reason}")]
+    #[non_exhaustive]
     Capturing {
         /// What is being captured, or which call was refused.
         reason: String,
@@ -332,6 +320,7 @@ pub enum Error {
     WrongDevice(String),
     /// Memory could not be had.
     #[error("out of memory: {bytes} bytes for {what}")]
+    #[non_exhaustive]
     OutOfMemory {
         /// How much.
         bytes: u64,

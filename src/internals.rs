@@ -2,11 +2,13 @@
 //! in the next version.
 
 /// The C ABI, as Rust functions.
+#[cfg(all(feature = "cuda", feature = "writer"))]
 pub mod capi {
     pub use crate::capi::*;
 }
 
 /// What is below the public CUDA types.
+#[cfg(feature = "cuda")]
 pub mod cuda {
     pub use crate::cuda::*;
 
@@ -57,6 +59,7 @@ pub mod huffman {
 }
 
 /// Plans and presets.
+#[cfg(feature = "writer")]
 pub mod writer {
     pub use crate::writer::*;
 

@@ -24,6 +24,25 @@
 //! - [`cuda`]: groups on a CUDA device, decoded on streams of yours;
 //! - [`Progress`]: how far a long call is, and the switch that ends it.
 
+//! # Crate features
+//!
+//! | feature | by default | what it adds |
+//! |---|---|---|
+//! | `cuda` | yes | [`cuda`], with the kernels in the binary; the driver is loaded at run time |
+//! | `writer` | yes | [`writer`] and [`encode`]; turns on `verify` |
+//! | `verify` | with `writer` | [`verify`], which needs SHA-256 |
+//! | `cudarc` | no | the types of the crate cudarc as arguments of [`cuda`] |
+//! | `cli` | no | the command line tool `df11` |
+//!
+//! Without any of them the crate opens, checks and decodes models. It then still depends on `regex`, because the config of a
+//! model names its tensors by regular expressions. The C ABI is complete with the default features, and is not there without
+//! `cuda` and `writer`.
+//!
+//! # Types of other crates
+//!
+//! Three other crates' types are in the interface: [`Dtype`] of safetensors 0.8, [`bf16`] of half 2, and, with the feature
+//! `cudarc`, types of cudarc 0.19. A new major version of one of these is a new major version of this crate.
+
 // Modules, and who may use whom:
 //
 // | module | what it is | uses |
@@ -41,16 +60,24 @@
 // format reads the stored look-up rows by huffman::rows, because a model is not open until its code is known to be a
 // prefix code. That is the one arrow between the two, and nothing points back.
 
+// A smaller build leaves functions that only the others' callers use. The full build says which nobody uses.
+#![cfg_attr(not(all(feature = "cuda", feature = "writer")), allow(dead_code, unused_imports))]
+
 #[cfg(not(all(target_endian = "little", target_pointer_width = "64")))]
 compile_error!("libdf11 supports 64-bit little-endian targets: DF11 files are little-endian and groups exceed 4 GiB");
 
+#[cfg(all(feature = "cuda", feature = "writer"))]
+#[allow(missing_debug_implementations, reason = "these are C's types")]
 mod capi;
+#[cfg(feature = "cuda")]
 pub mod cuda;
 mod error;
 mod format;
 mod host;
+#[allow(missing_debug_implementations, reason = "no user has one of them")]
 mod huffman;
 mod progress;
+#[cfg(feature = "writer")]
 pub mod writer;
 
 #[doc(hidden)]
@@ -63,11 +90,13 @@ pub use host::DecodeOptions;
 pub use progress::Progress;
 pub use safetensors::Dtype;
 
+#[cfg(feature = "verify")]
 /// Verifying whole models: every code, every hash that the files carry, and every bit of an original.
 pub mod verify {
     pub use crate::host::{Finding, FindingKind, Verified, VerifyOptions, compare_models, verify_model};
 }
 
+#[cfg(feature = "writer")]
 /// One group in memory, compressed to memory, byte for byte as the reference compressor does. [`crate::writer`] compresses
 /// whole models.
 pub mod encode {

@@ -58,6 +58,8 @@ print(*next(p["features"] for p in json.load(sys.stdin)["packages"] if p["name"]
 }
 each_feature
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps -p libdf11 "${features[@]}"
+# The public interface is what is listed, item by item.
+step tests/supply/items.py target/doc/df11
 step cargo test --locked -p libdf11 -p df11-emulator "${features[@]}"
 # Checks the answers and does not measure; built as the tests are.
 step cargo bench --locked --profile test -p libdf11 -p df11-bench "${features[@]}" \

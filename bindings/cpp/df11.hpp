@@ -309,7 +309,7 @@ class Tensor {
     /// shape has one dimension.
     Span<const std::uint64_t> shape() const noexcept { return {info_.shape, info_.rank}; }
     /// Returns the size of its decoded values in bytes.
-    std::uint64_t data_bytes() const noexcept { return info_.bytes; }
+    std::uint64_t data_bytes() const noexcept { return info_.data_bytes; }
     /// Returns the number of its group, or no value for a plain tensor.
     std::optional<std::uint64_t> group() const noexcept {
         return info_.group != DF11_NO_GROUP ? std::optional<std::uint64_t>(info_.group) : std::nullopt;
@@ -320,7 +320,7 @@ class Tensor {
     /// in a group, and with DF11_OPEN_READ.
     Span<const unsigned char> data() const noexcept {
         const auto *data = static_cast<const unsigned char *>(info_.data);
-        return {data, data != nullptr ? static_cast<std::size_t>(info_.bytes) : 0};
+        return {data, data != nullptr ? static_cast<std::size_t>(info_.data_bytes) : 0};
     }
     /// Returns the C struct, which also names the file of a plain tensor.
     const df11_tensor_info &info() const noexcept { return info_; }

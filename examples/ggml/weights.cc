@@ -152,7 +152,7 @@ std::vector<Tensor> tensors_of(const Shape &s, const Model &model) {
         uint64_t number;
         if (!model.find(name, number)) throw std::runtime_error("the model has no " + name);
         df11_tensor_info info = model.tensor(number);
-        if (info.dtype != DF11_DTYPE_BF16 || info.bytes != 2 * uint64_t(tensor.shape[0] * tensor.shape[1]))
+        if (info.dtype != DF11_DTYPE_BF16 || info.data_bytes != 2 * uint64_t(tensor.shape[0] * tensor.shape[1]))
             throw std::runtime_error(name + " is not bf16 of the size that the GGUF file's metadata asks for");
     }
     return all;

@@ -1,26 +1,32 @@
 //! Decoding on the CPU.
 
-use super::model::{df11_model, group_of, handle, tensor_of};
-use super::status::{df11_error, df11_status, frame};
-use crate::error::Error;
+use super::args::{In, destination};
+use super::frame::call;
+use super::model::{MODEL, df11_model, group_of, tensor_of};
+use super::status::{df11_error, df11_status};
+use crate::error::{Error, Result};
+use crate::format::Group;
 use crate::host::DecodeOptions;
 use std::ffi::c_void;
+use std::ptr;
 
-/// Decodes `count` weights of a group on the CPU, from its weight `first` on (both in elements), into `dst`: bf16 bits in
-/// the processor's byte order, 2 bytes each.
+/// Decodes `count` weights of a group on the CPU, from its weight `first` on (both in elements),
+/// into `dst`: bf16 bits in the processor's byte order, 2 bytes each.
 ///
-/// `dst` belongs to the caller, is aligned to 2 bytes (64 is fastest) and holds `dst_bytes` bytes, at least 2 * count.
-/// `threads` threads work, the calling one among them, and are gone when the call returns; 0 means 1. Fewer work where
-/// there is too little to do. Nothing is allocated but 16 KiB once for each group, and less than 1 MB per thread for the
-/// time of the call. Calls from several threads may overlap, on one group too.
+/// `dst` is a buffer that you provide, aligned to 2 bytes (64 is fastest), of `dst_bytes` bytes, at
+/// least 2 * count. `threads` threads work, the calling one among them; 0 means 1. They end before
+/// the call returns. Fewer work where there is too little to do. The call allocates 16 KiB once for
+/// each group, and less than 1 MB for each thread while it runs. Calls from several threads may
+/// overlap, on one group too.
 ///
-/// Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT (a range outside the group), DF11_BUFFER_TOO_SMALL,
-/// DF11_MISALIGNED; DF11_CORRUPT if the codes contradict the tables or a file has become shorter; DF11_IO with
-/// DF11_OPEN_READ. After the latter two `dst` holds anything.
+/// Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT (a range outside the group),
+/// DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED; DF11_CORRUPT if the codes contradict the tables or a file
+/// has become shorter; DF11_IO with DF11_OPEN_READ. After the last two the content of `dst` is
+/// undefined.
 ///
 /// # Safety
 ///
-/// The pointers are as described, and nobody else uses `dst` during the call.
+/// Nobody else uses `dst` during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_model_decompress(
     model: *const df11_model,
@@ -32,42 +38,44 @@ pub unsafe extern "C" fn df11_model_decompress(
     threads: u32,
     error: *mut df11_error,
 ) -> df11_status {
-    // SAFETY: by the caller's promise.
+    // SAFETY: C caller: `model` is NULL or open, and `dst_bytes` bytes at `dst` are this call's. `weights` returns an
+    // aligned address only if `count` weights fit there.
     unsafe {
-        frame(error, || {
-            let group = group_of(&handle(model)?.model, group)?;
-            let needed = count.saturating_mul(2);
-            if needed > dst_bytes as u64 {
-                // A range outside the group is the larger mistake; say that first.
-                let n = group.element_count();
-                if first.checked_add(count).is_some_and(|end| end <= n) {
-                    return Err(Error::BufferTooSmall {
-                        what: "the destination".into(),
-                        needed,
-                        given: dst_bytes as u64,
-                    });
-                }
-            }
-            let dst = destination(dst, needed.min(dst_bytes as u64) as usize)?.cast::<u16>();
-            if !dst.is_aligned() {
-                return Err(Error::Misaligned { what: "the destination".into(), to: 2 });
-            }
-            let options = DecodeOptions::new().threads(threads as usize);
-            group.decompress_raw(first, count, dst, &options)?;
-            Ok(())
+        call(error, || {
+            let group = group_of(&In::new(model, MODEL).get()?.model, group)?;
+            let dst = weights(group, first, count, dst, dst_bytes)?;
+            group.decompress_raw(first, count, dst, &with(threads))
         })
     }
 }
 
-/// Copies or decodes bytes of any tensor: `dst_bytes` of its values, from their byte `offset` on. For a tensor in a group
-/// both must be even and `dst` aligned to 2. `threads` and all else are as for df11_model_decompress().
+/// Checks the destination of some weights, and returns where they go.
+fn weights(group: Group, first: u64, count: u64, dst: *mut c_void, dst_bytes: usize) -> Result<*mut u16> {
+    let needed = count.saturating_mul(2);
+    if needed > dst_bytes as u64 {
+        // A range outside the group is the larger mistake; say that first.
+        let n = group.element_count();
+        if first.checked_add(count).is_some_and(|end| end <= n) {
+            return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: dst_bytes as u64 });
+        }
+    }
+    let dst = place(dst, needed.min(dst_bytes as u64) as usize)?.cast::<u16>();
+    if !dst.is_aligned() {
+        return Err(Error::Misaligned { what: "the destination".into(), to: 2 });
+    }
+    Ok(dst)
+}
+
+/// Copies or decodes bytes of any tensor: `dst_bytes` bytes of its values, from their byte `offset`
+/// on, to `dst`. For a tensor in a group both numbers must be even, and `dst` aligned to 2 bytes.
+/// `threads` and all else are as for df11_model_decompress().
 ///
-/// Errors: DF11_NOT_FOUND (no such tensor), DF11_INVALID_ARGUMENT (bytes outside the tensor, or half a weight),
-/// DF11_MISALIGNED, DF11_CORRUPT, DF11_IO.
+/// Errors: DF11_NOT_FOUND (no such tensor), DF11_INVALID_ARGUMENT (bytes outside the tensor, or half
+/// a weight), DF11_MISALIGNED, DF11_CORRUPT, DF11_IO.
 ///
 /// # Safety
 ///
-/// The pointers are as described, and nobody else uses `dst` during the call.
+/// Nobody else uses `dst` during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_model_read_tensor(
     model: *const df11_model,
@@ -78,23 +86,20 @@ pub unsafe extern "C" fn df11_model_read_tensor(
     threads: u32,
     error: *mut df11_error,
 ) -> df11_status {
-    // SAFETY: by the caller's promise.
+    // SAFETY: C caller: `model` is NULL or open, and `dst_bytes` bytes at `dst` are this call's.
     unsafe {
-        frame(error, || {
-            let tensor = tensor_of(&handle(model)?.model, tensor)?;
-            let dst = destination(dst, dst_bytes)?;
-            let options = DecodeOptions::new().threads(threads as usize);
-            tensor.read_raw(offset, dst, dst_bytes, &options)?;
-            Ok(())
+        call(error, || {
+            let tensor = tensor_of(&In::new(model, MODEL).get()?.model, tensor)?;
+            tensor.read_raw(offset, place(dst, dst_bytes)?, dst_bytes, &with(threads))
         })
     }
 }
 
-/// A place to write to. Nothing can be written to NULL, but nothing may be.
-fn destination(dst: *mut c_void, bytes: usize) -> Result<*mut u8, Error> {
-    match dst {
-        _ if bytes == 0 => Ok(std::ptr::dangling_mut::<u16>().cast()),
-        dst if dst.is_null() => Err(Error::InvalidArgument("the destination is NULL".into())),
-        dst => Ok(dst.cast()),
-    }
+fn with(threads: u32) -> DecodeOptions {
+    DecodeOptions::new().threads(threads as usize)
+}
+
+/// Checks an address to write to. NULL is allowed only for 0 bytes.
+fn place(dst: *mut c_void, dst_bytes: usize) -> Result<*mut u8> {
+    if dst_bytes == 0 { Ok(ptr::dangling_mut::<u16>().cast()) } else { destination(dst) }
 }

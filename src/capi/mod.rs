@@ -1,35 +1,55 @@
-//! The C ABI: marshalling and nothing else. `include/df11.h` is generated from the files of this folder, and the doc
-//! comments here are the C manual.
+//! The C ABI: marshalling and nothing else. `include/df11.h` is generated from the files of this folder, a chapter from
+//! each, and the doc comments here are the C manual (tests/sources/header.rs has the order of the chapters).
 //!
-//! - [`status`]: `df11_status`, `df11_error`, and the frame that every fallible function runs in;
+//! - [`args`]: the arguments of C as values that safe code can use;
+//! - [`frame`]: the end of every call;
 //! - [`structs`]: how structs with a `struct_size` are read and written;
-//! - [`log`]: versions and the log callback;
-//! - [`types`]: the structs and constants that describe models;
-//! - [`model`]: opening, counting, describing, finding;
-//! - [`host`]: decoding on the CPU;
-//! - [`image`]: groups as a device decodes them, in host memory;
-//! - [`device`]: CUDA devices;
-//! - [`resident`]: images on them;
-//! - [`decompress`]: decoding on a CUDA stream;
-//! - [`progress`]: how far a long call is, and its end;
-//! - [`verify`]: verifying whole models;
-//! - [`compress`]: writing whole models, and groups in memory.
+//! - [`version`], [`status`], [`log`], [`progress`];
+//! - [`model`], [`group`], [`tensor`]: open and look;
+//! - [`host`]: decode on the CPU;
+//! - [`device`], [`image`], [`resident`], [`decompress`]: CUDA;
+//! - [`compress`], [`preset`], [`pack`]: write;
+//! - [`verify`].
 //!
-//! Conventions: names are C names, so that a C and a Rust reader see the same; every fallible function returns a
-//! `df11_status`, takes an optional `df11_error *` last, and ends in `status::frame`, which turns errors and panics
-//! into both. Nothing unwinds into C, and nothing is printed.
+//! Conventions: names are C names, so that a C and a Rust reader see the same. Every fallible function returns a
+//! `df11_status` and takes an optional `df11_error *` last. It consists of a shell, which turns what C gives into argument
+//! types inside one unsafe block, and of a body, which is safe; [`frame::call`] turns the body's error or panic into a
+//! status. Nothing unwinds into C, and nothing is printed.
 #![allow(non_camel_case_types)]
 
-pub mod compress;
-pub mod decompress;
-pub mod device;
-pub mod host;
-pub mod image;
-pub mod log;
-pub mod model;
-pub mod progress;
-pub mod resident;
-pub mod status;
-pub mod structs;
-pub mod types;
-pub mod verify;
+mod args;
+mod compress;
+mod decompress;
+mod device;
+mod frame;
+mod group;
+mod host;
+mod image;
+mod log;
+mod model;
+mod pack;
+mod preset;
+mod progress;
+mod resident;
+mod status;
+mod structs;
+mod tensor;
+mod verify;
+mod version;
+
+pub use compress::*;
+pub use decompress::*;
+pub use device::*;
+pub use group::*;
+pub use host::*;
+pub use image::*;
+pub use log::*;
+pub use model::*;
+pub use pack::*;
+pub use preset::*;
+pub use progress::*;
+pub use resident::*;
+pub use status::*;
+pub use tensor::*;
+pub use verify::*;
+pub use version::*;

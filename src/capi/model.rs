@@ -1,39 +1,89 @@
-//! Opening models and asking what is in them.
+//! Opening models.
 
-use super::progress;
-use super::status::{df11_error, df11_status, frame};
-use super::structs;
-use super::types::*;
-use crate::error::{Error, Result, shorten};
-use crate::format::{Access, Data, Group, Member, Model, OpenOptions, Span, Tensor};
+use super::args::{Bytes, In, Out, Owned, Text};
+use super::frame::{call, quietly};
+use super::progress::{self, df11_progress};
+use super::status::{df11_error, df11_status};
+use super::structs::{self, Sizeable};
+use crate::error::{Error, Result};
+use crate::format::{Access, Group, Model, OpenOptions, Span, Tensor};
 use crate::progress::Progress;
 use std::borrow::Cow;
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CString, c_char, c_void};
 use std::path::Path;
 use std::ptr;
 
-/// An open model. Immutable: any number of threads may use it at once, and none of them matters more than another.
-pub struct df11_model {
-    pub(super) model: Model,
-    group_names: Vec<CString>,
-    tensor_names: Vec<CString>,
-    files: Vec<CString>,
+/// Verify while opening: walk every code of every group, so that decoding is known to find no error.
+/// This takes somewhat longer than decoding the model; see df11_open_options.threads.
+pub const DF11_OPEN_VERIFY: u32 = 1;
+/// Read the files piece by piece instead of mapping them. A mapped file that another process cuts
+/// short ends this process with SIGBUS; a file that is read gives an error. `data` pointers are then
+/// NULL, and one descriptor for each file stays open.
+pub const DF11_OPEN_READ: u32 = 2;
+/// Accept a version of the compressor that this library does not know.
+pub const DF11_OPEN_ANY_VERSION: u32 = 4;
+
+/// How to open a model. Begin with DF11_OPEN_OPTIONS_INIT.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct df11_open_options {
+    /// sizeof(df11_open_options)
+    pub struct_size: usize,
+    /// DF11_OPEN_* joined by |
+    pub flags: u32,
+    /// Threads for DF11_OPEN_VERIFY, the calling one among them; 0 means 1.
+    pub threads: u32,
+    /// NULL, or the text of a config.json to use instead of the model's own, in UTF-8 and ended by a
+    /// zero byte. It is for a file that comes without one: the config's pattern_dict says what the
+    /// tensors inside a group are called. It is read during the call only.
+    pub config_json: *const c_char,
+    /// NULL, or a progress that counts the bytes of DF11_OPEN_VERIFY (two for each weight) and can
+    /// cancel the call: between files, and at any time while codes are walked.
+    pub progress: *mut df11_progress,
 }
 
-/// Opens a model: a folder in Hugging Face layout, or one .safetensors file. Every *.safetensors file of a folder is
-/// opened, whatever an index lists; config.json is looked for in the folder, or beside the file, where NAME.config.json comes
-/// before it. Headers, tables and positions are read and checked, no weights: milliseconds, and no copy. A file or folder
-/// without compressed groups opens too, as a model of plain tensors.
+// SAFETY: repr(C), begins with its size, no padding (asserted below), zeros are NULL pointers.
+unsafe impl Sizeable for df11_open_options {
+    const NAME: &'static str = "df11_open_options";
+    const FIRST: usize = 24;
+}
+
+const _: () = assert!(size_of::<df11_open_options>() == 32);
+
+/// An open model. It never changes: any number of threads may use it at once.
+pub struct df11_model {
+    pub(super) model: Model,
+    pub(super) group_names: Vec<CString>,
+    pub(super) tensor_names: Vec<CString>,
+    pub(super) files: Vec<CString>,
+}
+
+impl df11_model {
+    /// Returns the address of a span's bytes, or NULL if its file is not in memory.
+    pub(super) fn data(&self, span: Span) -> *const c_void {
+        self.model.bytes_of(span).map_or(ptr::null(), |bytes| bytes.as_ptr().cast())
+    }
+}
+
+/// What messages call a model.
+pub(super) const MODEL: &str = "the model";
+
+/// Opens a model: a folder in Hugging Face layout, or one .safetensors file. Of a folder every
+/// *.safetensors file is opened, whatever an index lists. The config is config.json in the folder or
+/// next to the file; NAME.config.json next to NAME.safetensors comes before it. Headers, tables and
+/// positions are read and checked, but no weights, so that this takes milliseconds and copies
+/// nothing. A folder or file without compressed groups opens too, as a model of plain tensors.
 ///
-/// `path` is UTF-8 (on Unix any bytes), ended by a zero byte. `options` may be NULL. On success `*out` is the model, to be
-/// given to df11_model_free(); otherwise NULL.
+/// `path` is UTF-8 (on Unix any bytes) and ends in a zero byte. `options` may be NULL. On success
+/// `*out` is the model, to be given to df11_model_free(); otherwise it is NULL.
 ///
-/// Errors: DF11_IO; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for a file that cannot be trusted;
-/// DF11_UNSUPPORTED_OPTION, DF11_INVALID_ARGUMENT, DF11_CANCELLED, DF11_OUT_OF_MEMORY.
+/// Errors: DF11_IO; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for a file that
+/// cannot be trusted; DF11_UNSUPPORTED_OPTION, DF11_INVALID_ARGUMENT, DF11_CANCELLED,
+/// DF11_OUT_OF_MEMORY.
 ///
 /// # Safety
 ///
-/// The pointers are as described. The files must not change while a mapped model is open.
+/// The files do not change while the model is open, unless DF11_OPEN_READ is given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_model_open(
     path: *const c_char,
@@ -41,359 +91,145 @@ pub unsafe extern "C" fn df11_model_open(
     out: *mut *mut df11_model,
     error: *mut df11_error,
 ) -> df11_status {
-    // SAFETY: by the caller's promise.
+    // SAFETY: C caller: every pointer is NULL or as described, and what is mapped does not change.
     unsafe {
-        open(options, out, error, |options, access, progress| {
-            Model::open_watched(path_of(path)?, options, access, progress)
+        call(error, || {
+            let path = Text::new(path, "the path");
+            open(Out::new(out), OpenArgs::new(options), |options, access, progress| {
+                Model::open_watched(path.path()?, options, access, progress)
+            })
         })
     }
 }
 
-/// Opens the bytes of one .safetensors file that lie in memory. They are not copied: they must stay, unchanged, until the
-/// model is freed. There is no config.json beside them; see df11_open_options.config_json. All else is as for
-/// df11_model_open().
+/// Opens the bytes of one .safetensors file that are in memory: `data_bytes` bytes at `data`. They
+/// are not copied. There is no config.json next to them; see df11_open_options.config_json. All else
+/// is as for df11_model_open().
 ///
 /// # Safety
 ///
-/// The pointers are as described, and `bytes` bytes can be read at `data` until the model is freed.
+/// `data_bytes` bytes can be read at `data`, and do not change, until the model is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_model_open_memory(
     data: *const c_void,
-    bytes: usize,
+    data_bytes: usize,
     options: *const df11_open_options,
     out: *mut *mut df11_model,
     error: *mut df11_error,
 ) -> df11_status {
-    /// Memory of the caller's, which by contract outlives the model.
-    struct Borrowed(*const u8, usize);
-    // SAFETY: it is only read.
-    unsafe impl Send for Borrowed {}
-    // SAFETY: it is only read.
-    unsafe impl Sync for Borrowed {}
-    impl AsRef<[u8]> for Borrowed {
-        fn as_ref(&self) -> &[u8] {
-            // SAFETY: by the caller's promise.
-            unsafe { std::slice::from_raw_parts(self.0, self.1) }
+    // SAFETY: C caller: every pointer is NULL or as described, and the data outlives the model.
+    unsafe {
+        call(error, || {
+            let data = Bytes::<'static>::new(data, data_bytes, "the data");
+            open(Out::new(out), OpenArgs::new(options), |options, _, _| Model::of_bytes(Box::new(data.get()?), options))
+        })
+    }
+}
+
+/// What df11_open_options says.
+struct OpenArgs<'a> {
+    given: *const df11_open_options,
+    known: Result<Option<(df11_open_options, Text<'a>)>>,
+    progress: Progress,
+}
+
+impl OpenArgs<'_> {
+    /// # Safety
+    ///
+    /// `options` is NULL, or a struct of its struct_size whose pointers are as described, during `'a`.
+    unsafe fn new(options: *const df11_open_options) -> Self {
+        // SAFETY: C caller: `options` is NULL or a struct of its struct_size.
+        let known = unsafe { structs::read_known(options) };
+        let read = known.as_ref().ok().copied().flatten();
+        // SAFETY: C caller: the struct's pointers are NULL or as described.
+        let (known, progress) = unsafe {
+            let text = |o: df11_open_options| (o, Text::new(o.config_json, "df11_open_options.config_json"));
+            let handle = read.map_or(ptr::null(), |o| o.progress.cast_const());
+            (known.map(|known| known.map(text)), progress::of(handle, None, ptr::null_mut()))
+        };
+        OpenArgs { given: options, known, progress }
+    }
+
+    fn refuse_unknown(&self) -> Result<()> {
+        // SAFETY: `new`: NULL or a struct of its struct_size.
+        unsafe { structs::refuse_unknown(self.given) }
+    }
+}
+
+fn open(
+    out: Out<*mut df11_model>,
+    args: OpenArgs,
+    model: impl FnOnce(&OpenOptions, Access, &Progress) -> Result<Model>,
+) -> Result<()> {
+    let out = out.clear(ptr::null_mut())?;
+    // The handle may still hold what an earlier call counted. How much there is to do is known from the headers.
+    args.progress.begin(0);
+    args.refuse_unknown()?;
+    let OpenArgs { known, progress, .. } = args;
+    let (mut options, mut access) = (OpenOptions::default(), Access::Map);
+    if let Some((given, config)) = known? {
+        let unknown = given.flags & !(DF11_OPEN_VERIFY | DF11_OPEN_READ | DF11_OPEN_ANY_VERSION);
+        if unknown != 0 {
+            let reason = format!("df11_open_options.flags has unknown bits: {unknown:#x}");
+            return Err(Error::UnsupportedOption(reason));
+        }
+        options = OpenOptions {
+            verify: given.flags & DF11_OPEN_VERIFY != 0,
+            threads: given.threads as usize,
+            any_version: given.flags & DF11_OPEN_ANY_VERSION != 0,
+            config: config.copy()?,
+        };
+        if given.flags & DF11_OPEN_READ != 0 {
+            access = Access::Read;
         }
     }
-    // SAFETY: by the caller's promise.
-    unsafe {
-        open(options, out, error, |options, _, _| {
-            if data.is_null() || bytes > isize::MAX as usize {
-                return Err(Error::InvalidArgument(format!("data: {bytes} bytes at {data:p} are no memory")));
-            }
-            Model::of_bytes(Box::new(Borrowed(data.cast(), bytes)), options)
-        })
-    }
+    progress.check()?;
+    let model = model(&options, access, &progress)?.verified(&options, &progress)?;
+    // Names with zero bytes were refused when the model was opened; a path from a C text has none.
+    let text = |s: &[u8]| CString::new(s).map_err(|_| Error::Internal("a name with a zero byte".into()));
+    out.give(df11_model {
+        group_names: model.groups().map(|g| text(g.name().as_bytes())).collect::<Result<_>>()?,
+        tensor_names: model.tensors().map(|t| text(t.name().as_bytes())).collect::<Result<_>>()?,
+        files: model.files().map(|f| text(&c_bytes(f.file))).collect::<Result<_>>()?,
+        model,
+    });
+    Ok(())
 }
 
-/// The parts that both ways of opening share.
+/// Frees a model, from any thread. NULL is allowed. Its names, shapes and data go with it.
 ///
 /// # Safety
 ///
-/// As for the exported functions.
-unsafe fn open(
-    options: *const df11_open_options,
-    out: *mut *mut df11_model,
-    error: *mut df11_error,
-    model: impl FnOnce(&OpenOptions, Access, &Progress) -> Result<Model>,
-) -> df11_status {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        frame(error, || {
-            clear(out, ptr::null_mut())?;
-            let given = structs::read_known(options)?;
-            let progress =
-                given.map_or_else(Progress::new, |options| progress::of(options.progress, None, ptr::null_mut()));
-            // What the handle was given to before is not this call's. How much there is to do the headers say.
-            progress.begin(0);
-            structs::refuse_unknown(options)?;
-            let (options, access) = match given {
-                None => (OpenOptions::default(), Access::Map),
-                Some(o) => {
-                    let unknown = o.flags & !(DF11_OPEN_VERIFY | DF11_OPEN_READ | DF11_OPEN_ANY_VERSION);
-                    if unknown != 0 {
-                        let reason = format!("df11_open_options.flags has unknown bits: {unknown:#x}");
-                        return Err(Error::UnsupportedOption(reason));
-                    }
-                    let config = text_of(o.config_json, "df11_open_options.config_json")?;
-                    let options = OpenOptions {
-                        verify: o.flags & DF11_OPEN_VERIFY != 0,
-                        threads: o.threads as usize,
-                        any_version: o.flags & DF11_OPEN_ANY_VERSION != 0,
-                        config,
-                    };
-                    (options, if o.flags & DF11_OPEN_READ != 0 { Access::Read } else { Access::Map })
-                }
-            };
-            progress.check()?;
-            let model = model(&options, access, &progress)?.verified(&options, &progress)?;
-            // Names with zero bytes were refused when the model was opened; a path from a C text has none.
-            let text = |s: &[u8]| CString::new(s).map_err(|_| Error::Internal("a name with a zero byte".into()));
-            let handle = df11_model {
-                group_names: model.groups().map(|g| text(g.name().as_bytes())).collect::<Result<_>>()?,
-                tensor_names: model.tensors().map(|t| text(t.name().as_bytes())).collect::<Result<_>>()?,
-                files: model.files().map(|f| text(&bytes_of(f.file))).collect::<Result<_>>()?,
-                model,
-            };
-            *out = Box::into_raw(Box::new(handle));
-            Ok(())
-        })
-    }
-}
-
-/// Frees a model, from any thread; NULL is allowed. No call may be using it, and its names, shapes and data go with it.
-///
-/// # Safety
-///
-/// `model` is NULL or a model that was not freed.
+/// No call uses `model` any more, and no upload without staging memory still copies from it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_model_free(model: *mut df11_model) {
-    if !model.is_null() {
-        // Dropping unmaps and closes; if that ever panicked, nothing must unwind into C.
-        // SAFETY: `open` made it by `Box::into_raw`.
-        let model = unsafe { Box::from_raw(model) };
-        let free = || {
-            drop(model);
-            Ok(())
-        };
-        // SAFETY: no error is wanted.
-        unsafe { frame(ptr::null_mut(), free) };
-    }
+    // SAFETY: C caller: `model` is NULL or is freed once, and nobody uses it any more.
+    let model = unsafe { Owned::new(model) };
+    quietly(|| model.free());
 }
 
-/// How many groups a model has; 0 for NULL. They are numbered from 0 in the natural order of their names.
+/// Returns the number of groups; 0 for NULL. Groups are numbered from 0 in the natural order of
+/// their names.
 ///
 /// # Safety
 ///
-/// `model` is NULL or an open model.
+/// The pointers are as described.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_model_group_count(model: *const df11_model) -> u64 {
-    // SAFETY: by the caller's promise.
-    unsafe { model.as_ref() }.map_or(0, |m| m.model.groups().len() as u64)
+    // SAFETY: C caller: `model` is NULL or open.
+    unsafe { In::new(model, MODEL) }.given().map_or(0, |m| m.model.groups().len() as u64)
 }
 
-/// How many tensors a model has; 0 for NULL. They are numbered from 0: those of group 0 in the order of their weights,
-/// those of group 1, and so on; then the plain ones.
+/// Returns the number of tensors; 0 for NULL. Tensors are numbered from 0: those of group 0 in the
+/// order of their weights, those of group 1, and so on; then the plain ones.
 ///
 /// # Safety
 ///
-/// `model` is NULL or an open model.
+/// The pointers are as described.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_model_tensor_count(model: *const df11_model) -> u64 {
-    // SAFETY: by the caller's promise.
-    unsafe { model.as_ref() }.map_or(0, |m| m.model.tensors().len() as u64)
-}
-
-/// Describes a group. After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
-///
-/// Errors: DF11_NOT_FOUND if there is no such group; DF11_INVALID_ARGUMENT.
-///
-/// # Safety
-///
-/// The pointers are as described.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_model_get_group_info(
-    model: *const df11_model,
-    group: u64,
-    out: *mut df11_group_info,
-    error: *mut df11_error,
-) -> df11_status {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        frame(error, || {
-            structs::clear(out)?;
-            let handle = handle(model)?;
-            let info = group_of(&handle.model, group)?;
-            let value = df11_group_info {
-                struct_size: 0,
-                name: handle.group_names[info.number()].as_ptr(),
-                element_count: info.element_count(),
-                tensor_count: info.tensors().len() as u64,
-                first_tensor: info.tensors().next().map_or(0, |tensor| tensor.number() as u64),
-                packed_bytes: info.packed_bytes(),
-                image_bytes: info.image_layout().map_or(0, |layout| layout.image_bytes),
-            };
-            structs::write(out, &value);
-            Ok(())
-        })
-    }
-}
-
-/// Says where a part of a group lies (DF11_PART_*), for readers that bring their own input. After an error `*out` is
-/// cleared but for its struct_size; where that is wrong, it is left alone.
-///
-/// Errors: DF11_NOT_FOUND if there is no such group or part; DF11_INVALID_ARGUMENT.
-///
-/// # Safety
-///
-/// The pointers are as described.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_model_get_group_part(
-    model: *const df11_model,
-    group: u64,
-    part: u32,
-    out: *mut df11_part_info,
-    error: *mut df11_error,
-) -> df11_status {
-    const PARTS: [Member; 6] = [
-        Member::Luts,
-        Member::EncodedExponent,
-        Member::SignMantissa,
-        Member::OutputPositions,
-        Member::Gaps,
-        Member::SplitPositions,
-    ];
-    // SAFETY: by the caller's promise.
-    unsafe {
-        frame(error, || {
-            structs::clear(out)?;
-            let handle = handle(model)?;
-            let group = group_of(&handle.model, group)?;
-            let span = group.data().member(PARTS[index(part as u64, PARTS.len(), "part")?]);
-            let value = df11_part_info {
-                struct_size: 0,
-                file: handle.files[span.file].as_ptr(),
-                file_offset: span.offset,
-                bytes: span.len,
-                data: handle.data(span),
-            };
-            structs::write(out, &value);
-            Ok(())
-        })
-    }
-}
-
-/// Describes a tensor. After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
-///
-/// Errors: DF11_NOT_FOUND if there is no such tensor; DF11_INVALID_ARGUMENT.
-///
-/// # Safety
-///
-/// The pointers are as described.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_model_get_tensor_info(
-    model: *const df11_model,
-    tensor: u64,
-    out: *mut df11_tensor_info,
-    error: *mut df11_error,
-) -> df11_status {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        frame(error, || {
-            structs::clear(out)?;
-            let handle = handle(model)?;
-            let info = tensor_of(&handle.model, tensor)?;
-            let mut value = df11_tensor_info {
-                struct_size: 0,
-                name: handle.tensor_names[info.number()].as_ptr(),
-                dtype: dtype_code(info.dtype()),
-                rank: info.shape().len() as u32,
-                shape: if info.shape().is_empty() { ptr::null() } else { info.shape().as_ptr() },
-                bytes: info.bytes(),
-                group: DF11_NO_GROUP,
-                group_offset: 0,
-                data: ptr::null(),
-                file: ptr::null(),
-                file_offset: 0,
-            };
-            match info.values() {
-                Data::Packed { group, first } => (value.group, value.group_offset) = (group as u64, first),
-                Data::Plain(span) => {
-                    value.data = handle.data(span);
-                    (value.file, value.file_offset) = (handle.files[span.file].as_ptr(), span.offset);
-                }
-            }
-            structs::write(out, &value);
-            Ok(())
-        })
-    }
-}
-
-/// Finds a group by its full name. `*out` is its number, or 0 after an error.
-///
-/// Errors: DF11_NOT_FOUND; DF11_INVALID_ARGUMENT.
-///
-/// # Safety
-///
-/// The pointers are as described.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_model_find_group(
-    model: *const df11_model,
-    name: *const c_char,
-    out: *mut u64,
-    error: *mut df11_error,
-) -> df11_status {
-    // SAFETY: by the caller's promise.
-    unsafe { find(model, name, out, error, "group", |model, name| model.find_group(name).map(Group::number)) }
-}
-
-/// Finds a tensor by its full name. `*out` is its number, or 0 after an error.
-///
-/// Errors: DF11_NOT_FOUND; DF11_INVALID_ARGUMENT.
-///
-/// # Safety
-///
-/// The pointers are as described.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_model_find_tensor(
-    model: *const df11_model,
-    name: *const c_char,
-    out: *mut u64,
-    error: *mut df11_error,
-) -> df11_status {
-    // SAFETY: by the caller's promise.
-    unsafe { find(model, name, out, error, "tensor", |model, name| model.find_tensor(name).map(Tensor::number)) }
-}
-
-/// The parts that both searches share.
-///
-/// # Safety
-///
-/// As for the exported functions.
-unsafe fn find(
-    model: *const df11_model,
-    name: *const c_char,
-    out: *mut u64,
-    error: *mut df11_error,
-    what: &str,
-    search: impl FnOnce(&Model, &str) -> Option<usize>,
-) -> df11_status {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        frame(error, || {
-            clear(out, 0)?;
-            let handle = handle(model)?;
-            if name.is_null() {
-                return Err(Error::InvalidArgument("the name is NULL".into()));
-            }
-            let name = CStr::from_ptr(name);
-            // What is not UTF-8 is no tensor's name.
-            match name.to_str().ok().and_then(|name| search(&handle.model, name)) {
-                Some(number) => *out = number as u64,
-                None => {
-                    let name = shorten(&name.to_string_lossy(), 200);
-                    return Err(Error::NotFound(format!("the model has no {what} named '{name}'")));
-                }
-            }
-            Ok(())
-        })
-    }
-}
-
-impl df11_model {
-    /// Where a span's bytes lie in memory, or NULL.
-    fn data(&self, span: Span) -> *const c_void {
-        self.model.bytes_of(span).map_or(ptr::null(), |bytes| bytes.as_ptr().cast())
-    }
-}
-
-/// # Safety
-///
-/// `model` is NULL or an open model.
-pub(super) unsafe fn handle<'a>(model: *const df11_model) -> Result<&'a df11_model> {
-    // SAFETY: by the caller's promise.
-    unsafe { model.as_ref() }.ok_or_else(|| Error::InvalidArgument("the model is NULL".into()))
+    // SAFETY: C caller: `model` is NULL or open.
+    unsafe { In::new(model, MODEL) }.given().map_or(0, |m| m.model.tensors().len() as u64)
 }
 
 /// Returns the group of a number.
@@ -408,70 +244,24 @@ pub(super) fn tensor_of(model: &Model, number: u64) -> Result<Tensor<'_>> {
     model.tensor(number).ok_or_else(|| Error::Internal("a tensor that is not there".into()))
 }
 
-/// Checks a number against how many there are.
-fn index(number: u64, count: usize, what: &str) -> Result<usize> {
+/// Checks a number against how many things there are.
+pub(super) fn index(number: u64, count: usize, what: &str) -> Result<usize> {
     usize::try_from(number)
         .ok()
         .filter(|&n| n < count)
         .ok_or_else(|| Error::NotFound(format!("there is no {what} {number}: there are {count}")))
 }
 
-/// Gives an output its value for errors.
-///
-/// # Safety
-///
-/// `out` is NULL or can be written.
-unsafe fn clear<T>(out: *mut T, value: T) -> Result<()> {
-    if out.is_null() {
-        return Err(Error::InvalidArgument("the output is NULL".into()));
-    }
-    // SAFETY: by the caller's promise.
-    unsafe { out.write(value) };
-    Ok(())
-}
-
-/// A text of the caller's, copied; `None` for NULL.
-///
-/// # Safety
-///
-/// `text` is NULL or ended by a zero byte.
-pub(super) unsafe fn text_of(text: *const c_char, what: &str) -> Result<Option<String>> {
-    if text.is_null() {
-        return Ok(None);
-    }
-    // SAFETY: by the caller's promise.
-    match unsafe { CStr::from_ptr(text) }.to_str() {
-        Ok(text) => Ok(Some(text.to_owned())),
-        Err(_) => Err(Error::InvalidArgument(format!("{what} is not UTF-8"))),
-    }
-}
-
-/// A text for the caller. Names with zero bytes were refused when their model was opened, and no other text has any.
+/// Returns a text for the caller. Names with zero bytes were refused when their model was opened, and no other text has
+/// any.
 pub(super) fn c_text(text: &str) -> CString {
     CString::new(text.replace('\0', " ")).unwrap_or_default()
 }
 
-/// A path as C takes it: what [`path_of`] was given.
-fn bytes_of(path: &Path) -> Cow<'_, [u8]> {
+/// Returns a path as C takes it: the bytes that [`Text::path`] was given.
+fn c_bytes(path: &Path) -> Cow<'_, [u8]> {
     #[cfg(unix)]
     return std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).into();
     #[cfg(not(unix))]
     path.display().to_string().into_bytes().into()
-}
-
-/// A path of the caller's, on Unix of any bytes.
-///
-/// # Safety
-///
-/// `path` is NULL or ended by a zero byte, and lives as long as the result.
-pub(super) unsafe fn path_of<'a>(path: *const c_char) -> Result<&'a Path> {
-    if path.is_null() {
-        return Err(Error::InvalidArgument("the path is NULL".into()));
-    }
-    // SAFETY: by the caller's promise.
-    let text = unsafe { CStr::from_ptr(path) };
-    #[cfg(unix)]
-    return Ok(Path::new(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(text.to_bytes())));
-    #[cfg(not(unix))]
-    text.to_str().map(Path::new).map_err(|_| Error::InvalidArgument("the path is not UTF-8".into()))
 }

@@ -1,54 +1,33 @@
-//! Images on CUDA devices: made there, or taken where they lie.
+//! Residents: images on CUDA devices, made there or taken where they are.
 
-use super::device::{clear, df11_device, df11_devptr, df11_stream, handle};
-use super::model::{self, df11_model, group_of};
-use super::status::{df11_error, df11_status, frame};
-use super::structs::{self, Sizeable};
-use crate::cuda::image::Head;
-use crate::cuda::{Resident, Staging, Stream};
-use crate::error::{Error, Result};
+use super::args::{Bytes, In, Info, Out, Owned};
+use super::device::{DEVICE, df11_device, df11_devptr, df11_stream, stream_of};
+use super::frame::{call, quietly};
+use super::image::HEAD;
+use super::model::{MODEL, df11_model, group_of};
+use super::status::{df11_error, df11_status};
+use super::structs::Sizeable;
+use crate::cuda::{Resident, Staging};
+use crate::error::Result;
 use std::ffi::c_void;
 use std::ptr;
 
-/// An image on a device, ready to be decoded. Immutable: any number of threads may use it at once. It owns no device
-/// memory.
+/// An image on a device, ready to be decoded. It never changes: any number of threads may use it at
+/// once. It owns no device memory.
 pub struct df11_resident {
     pub(super) resident: Resident,
 }
 
-/// Bytes that the head of no image exceeds.
-pub const DF11_IMAGE_HEAD_BYTES_MAX: u64 = 41216;
-const _: () = assert!(DF11_IMAGE_HEAD_BYTES_MAX == crate::cuda::image::MOST_HEAD_BYTES);
+/// What messages call a resident.
+pub(super) const RESIDENT: &str = "the resident";
 
-/// What an image is. Begin with DF11_IMAGE_INFO_INIT.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct df11_image_info {
-    /// sizeof(df11_image_info)
-    pub struct_size: usize,
-    /// Bytes of the whole image.
-    pub image_bytes: u64,
-    /// Bytes of its head: its first ones, which df11_device_bind_image() needs in host memory.
-    pub head_bytes: u64,
-    /// Weights of the group.
-    pub element_count: u64,
-    /// Tensors of the group.
-    pub tensor_count: u64,
-}
-
-// SAFETY: repr(C), begins with its size, five words.
-unsafe impl Sizeable for df11_image_info {
-    const NAME: &'static str = "df11_image_info";
-    const FIRST: usize = 40;
-}
-
-/// What a resident is. Begin with DF11_RESIDENT_INFO_INIT.
+/// A resident. Begin with DF11_RESIDENT_INFO_INIT.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct df11_resident_info {
     /// sizeof(df11_resident_info)
     pub struct_size: usize,
-    /// Where the image lies.
+    /// The address of the image in device memory.
     pub image: df11_devptr,
     /// Bytes of the whole image.
     pub image_bytes: u64,
@@ -56,7 +35,7 @@ pub struct df11_resident_info {
     pub element_count: u64,
     /// Tensors of the group.
     pub tensor_count: u64,
-    /// For each tensor the weights of the group up to its end. Belongs to the resident.
+    /// For each tensor the weights of the group up to its end. They belong to the resident.
     pub tensor_ends: *const u64,
 }
 
@@ -66,212 +45,183 @@ unsafe impl Sizeable for df11_resident_info {
     const FIRST: usize = 48;
 }
 
-const _: () = assert!(size_of::<df11_image_info>() == 40 && size_of::<df11_resident_info>() == 48);
+const _: () = assert!(size_of::<df11_resident_info>() == 48);
 
-/// Makes a group's image in device memory of the caller's: `bytes` bytes at `d_image`, at least
-/// df11_group_info.image_bytes, at a multiple of 256. Copies and kernels are put into `stream`; what is put there
-/// behind them may use the image. The bytes are those of df11_model_write_image(). No device memory is allocated, and
-/// no host memory pinned.
+/// Makes a group's image in device memory that you provide: `image_bytes` bytes at `d_image`, at
+/// least df11_group_info.image_bytes, at a multiple of 256. Copies and kernels are put into `stream`;
+/// work that you put there afterwards may use the image. The bytes are those of
+/// df11_model_write_image(). No device memory is allocated, and no host memory is pinned.
 ///
-/// Host memory: the bytes are copied from where the file is mapped (or the memory of df11_model_open_memory() is), so
-/// neither the model nor the resident may be freed before the stream has passed the upload. From pageable memory CUDA
-/// copies at its own pace, and the call returns when it has read most of it; df11_device_upload_staged() goes through pinned
-/// memory. With DF11_OPEN_READ the call allocates 2 MiB to read to, and waits until the stream has passed the last
-/// copy.
+/// Host memory: the bytes are copied from where the file is mapped (or from the memory of
+/// df11_model_open_memory()), so that model and resident must not be freed before the stream has
+/// executed the upload. From pageable memory CUDA copies at its own pace, and the call returns when
+/// it has read most of it; df11_device_upload_staged() goes through pinned memory. With
+/// DF11_OPEN_READ the call allocates 2 MiB to read to, and waits until the stream has executed the
+/// last copy.
 ///
-/// The file's gaps and positions are held against its codes on the device. Where they disagree, decoding the image says
-/// DF11_CORRUPT in d_status.
+/// The file's gaps and positions are compared with its codes on the device. If they disagree,
+/// decoding the image reports DF11_CORRUPT in d_status.
 ///
-/// On success `*out` is the resident, to be given to df11_resident_free(); otherwise NULL.
+/// On success `*out` is the resident, to be given to df11_resident_free(); otherwise it is NULL.
 ///
-/// Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED;
-/// DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_DEFAULT_STREAM; DF11_WRONG_DEVICE for a stream of another
-/// context; DF11_CAPTURING, for an upload cannot be captured; DF11_CUDA; DF11_IO and DF11_CORRUPT with DF11_OPEN_READ.
-/// After the last three parts of the work may be in the stream: `d_image` and the model must stay until it has passed
-/// them.
+/// Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
+/// DF11_MISALIGNED; DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_DEFAULT_STREAM;
+/// DF11_WRONG_DEVICE for a stream of another context; DF11_CAPTURING, because an upload cannot be
+/// captured; DF11_CUDA; DF11_IO and DF11_CORRUPT with DF11_OPEN_READ. After the last three, parts of
+/// the work may be in the stream: keep `d_image` and the model until it has executed them.
 ///
 /// # Safety
 ///
-/// The pointers are as described; the device memory stays until the resident is freed and its decodes are done.
+/// The device memory stays until the resident is freed, its decodes are done and no captured graph
+/// that uses it will be launched. Model and resident stay until the stream has executed the upload.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_device_upload(
     device: *mut df11_device,
     model: *const df11_model,
     group: u64,
     d_image: df11_devptr,
-    bytes: usize,
+    image_bytes: usize,
     stream: df11_stream,
     out: *mut *mut df11_resident,
     error: *mut df11_error,
 ) -> df11_status {
-    // SAFETY: by the caller's promise.
-    unsafe { upload(device, model, group, d_image, bytes, stream, None, out, error) }
+    // SAFETY: C caller: the handles are NULL or open, `out` is NULL or writable, and the image, the model and the stream
+    // are there until the stream has executed the upload.
+    unsafe {
+        call(error, || {
+            make(Out::new(out), In::new(device, DEVICE), |device| {
+                let group = group_of(&In::new(model, MODEL).get()?.model, group)?;
+                device.device.upload(group, d_image, image_bytes as u64, stream_of(stream), None)
+            })
+        })
+    }
 }
 
-/// df11_device_upload() through `staging_bytes` bytes of host memory of the caller's, at least 4,096; some MiB are sensible.
-/// It should be pinned (cuMemHostAlloc, cudaMallocHost). The file's bytes are copied to one half of it while the device
-/// copies from the other, so the call waits for the stream whenever both are full: it must not wait for something that
-/// the calling thread does later. `staging` and the resident must stay until the stream has passed the upload; the
-/// model may be freed when this returns.
+/// Uploads as df11_device_upload() does, through `staging_bytes` bytes of host memory that you
+/// provide at `staging`: at least 4,096; some MiB are sensible. It should be pinned
+/// (cuMemHostAlloc, cudaMallocHost). The file's bytes are copied to one half of it while the device
+/// copies from the other, so that the call waits for the stream whenever both are full: the stream
+/// must not wait for something that the calling thread does later. The model may be freed when this
+/// returns.
 ///
-/// Errors: as for df11_device_upload(); DF11_BUFFER_TOO_SMALL and DF11_INVALID_ARGUMENT for the staging memory too.
+/// Errors: as for df11_device_upload(); DF11_BUFFER_TOO_SMALL and DF11_INVALID_ARGUMENT for the
+/// staging memory too.
 ///
 /// # Safety
 ///
-/// As for df11_device_upload(), and nobody else uses the staging memory until the stream has passed the upload.
+/// The device memory stays until the resident is freed, its decodes are done and no captured graph
+/// that uses it will be launched. The resident and the staging memory stay, and nobody else uses the
+/// latter, until the stream has executed the upload.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_device_upload_staged(
     device: *mut df11_device,
     model: *const df11_model,
     group: u64,
     d_image: df11_devptr,
-    bytes: usize,
+    image_bytes: usize,
     stream: df11_stream,
     staging: *mut c_void,
     staging_bytes: usize,
     out: *mut *mut df11_resident,
     error: *mut df11_error,
 ) -> df11_status {
-    // SAFETY: by the caller's promise.
+    // SAFETY: C caller: the handles are NULL or open, `out` is NULL or writable, and the image, the stream and the staging
+    // memory, which is this call's, are there until the stream has executed the upload.
     unsafe {
-        let staging = Some(Staging::new(staging, staging_bytes));
-        upload(device, model, group, d_image, bytes, stream, staging, out, error)
-    }
-}
-
-/// The parts that both uploads share.
-///
-/// # Safety
-///
-/// As for the exported functions.
-#[allow(clippy::too_many_arguments, reason = "those of the exported functions")]
-unsafe fn upload(
-    device: *mut df11_device,
-    model: *const df11_model,
-    group: u64,
-    d_image: df11_devptr,
-    bytes: usize,
-    stream: df11_stream,
-    staging: Option<Staging>,
-    out: *mut *mut df11_resident,
-    error: *mut df11_error,
-) -> df11_status {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        frame(error, || {
-            clear(out, ptr::null_mut())?;
-            let (device, model) = (&handle(device)?.device, &model::handle(model)?.model);
-            let group = group_of(model, group)?;
-            let stream = Stream::from_raw(stream.cast());
-            let resident = device.upload(group, d_image, bytes as u64, stream, staging)?;
-            put(out, resident);
-            Ok(())
+        call(error, || {
+            make(Out::new(out), In::new(device, DEVICE), |device| {
+                let group = group_of(&In::new(model, MODEL).get()?.model, group)?;
+                let staging = Some(Staging::new(staging, staging_bytes));
+                device.device.upload(group, d_image, image_bytes as u64, stream_of(stream), staging)
+            })
         })
     }
 }
 
-/// Takes an image that lies on the device, or will when the streams of its decodes get there: one that the caller
-/// copied from what df11_model_write_image() wrote, or moved. `bytes` bytes at `d_image`, at least
-/// df11_group_info.image_bytes, at a multiple of 256. No CUDA call is made; the model may be freed when this returns.
+/// Takes an image that is on the device, or that will be when the streams of its decodes get there:
+/// one that you copied from what df11_model_write_image() wrote, or moved. It has `image_bytes` bytes
+/// at `d_image`, at least df11_group_info.image_bytes, at a multiple of 256. No CUDA call is made; the
+/// model may be freed when this returns. On success `*out` is the resident, to be given to
+/// df11_resident_free(); otherwise it is NULL.
 ///
-/// Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED;
-/// DF11_UNSUPPORTED_FORMAT where image_bytes is 0.
+/// Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
+/// DF11_MISALIGNED; DF11_UNSUPPORTED_FORMAT where image_bytes is 0.
 ///
 /// # Safety
 ///
-/// The pointers are as described; the device memory stays until the resident is freed and its decodes are done.
+/// The device memory stays until the resident is freed, its decodes are done and no captured graph
+/// that uses it will be launched.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_device_bind(
     device: *mut df11_device,
     model: *const df11_model,
     group: u64,
     d_image: df11_devptr,
-    bytes: usize,
+    image_bytes: usize,
     out: *mut *mut df11_resident,
     error: *mut df11_error,
 ) -> df11_status {
-    // SAFETY: by the caller's promise.
+    // SAFETY: C caller: the handles are NULL or open, `out` is NULL or writable, and the image outlives the resident.
     unsafe {
-        frame(error, || {
-            clear(out, ptr::null_mut())?;
-            let (device, model) = (&handle(device)?.device, &model::handle(model)?.model);
-            let group = group_of(model, group)?;
-            put(out, device.bind(group, d_image, bytes as u64)?);
-            Ok(())
+        call(error, || {
+            make(Out::new(out), In::new(device, DEVICE), |device| {
+                let group = group_of(&In::new(model, MODEL).get()?.model, group)?;
+                device.device.bind(group, d_image, image_bytes as u64)
+            })
         })
     }
 }
 
-/// df11_device_bind() without the model: `head` are the image's first bytes in host memory, `head_bytes` of them, at least as many as its
-/// head has (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any, and so is a whole image). They are
-/// read during the call only, and checked as hostile; a checksum finds damage. `bytes` are at least
-/// df11_image_info.image_bytes, which df11_image_get_info() reads from the same head; the whole image, head and all, lies at
-/// `d_image`.
+/// Takes an image as df11_device_bind() does, without the model. `head` are the image's first bytes
+/// in host memory, `head_bytes` of them: at least as many as its head has
+/// (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any, and so is a whole
+/// image). They are read during the call only, and checked as hostile; a checksum finds damage. The
+/// whole image, head and all, has `image_bytes` bytes at `d_image`, at least
+/// df11_image_info.image_bytes, which df11_image_get_info() reads from the same head.
 ///
-/// Errors: DF11_INVALID_FORMAT if these are no bytes of an image, DF11_UNSUPPORTED_FORMAT for an image of another
-/// version, DF11_CORRUPT for a damaged head or one that is cut short; DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
-/// DF11_MISALIGNED.
+/// Errors: DF11_INVALID_FORMAT if the bytes are no image's, DF11_UNSUPPORTED_FORMAT for an image of
+/// another version, DF11_CORRUPT for a head that is damaged or cut short; DF11_INVALID_ARGUMENT,
+/// DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED.
 ///
 /// # Safety
 ///
-/// As for df11_device_bind(); `head_bytes` bytes can be read at `head`.
+/// The device memory stays until the resident is freed, its decodes are done and no captured graph
+/// that uses it will be launched.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_device_bind_image(
     device: *mut df11_device,
     head: *const c_void,
     head_bytes: usize,
     d_image: df11_devptr,
-    bytes: usize,
+    image_bytes: usize,
     out: *mut *mut df11_resident,
     error: *mut df11_error,
 ) -> df11_status {
-    // SAFETY: by the caller's promise.
+    // SAFETY: C caller: `device` is NULL or open, `head_bytes` bytes can be read at `head`, `out` is NULL or writable, and
+    // the image outlives the resident.
     unsafe {
-        frame(error, || {
-            clear(out, ptr::null_mut())?;
-            let device = &handle(device)?.device;
-            put(out, device.bind_image(bytes_of(head, head_bytes)?, d_image, bytes as u64)?);
-            Ok(())
+        call(error, || {
+            make(Out::new(out), In::new(device, DEVICE), |device| {
+                let head = Bytes::new(head, head_bytes, HEAD);
+                device.device.bind_image(head.get()?, d_image, image_bytes as u64)
+            })
         })
     }
 }
 
-/// Describes an image by its head: its first bytes in host memory, as for df11_device_bind_image(). No CUDA call is made.
-/// After an error `*out` is cleared but for its struct_size; where that is wrong, it is left alone.
-///
-/// Errors: those of the head as for df11_device_bind_image(); DF11_INVALID_ARGUMENT.
-///
-/// # Safety
-///
-/// The pointers are as described; `head_bytes` bytes can be read at `head`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn df11_image_get_info(
-    head: *const c_void,
-    head_bytes: usize,
-    out: *mut df11_image_info,
-    error: *mut df11_error,
-) -> df11_status {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        frame(error, || {
-            structs::clear(out)?;
-            let head = Head::parse(bytes_of(head, head_bytes)?)?;
-            let layout = head.layout();
-            let value = df11_image_info {
-                struct_size: 0,
-                image_bytes: layout.image_bytes,
-                head_bytes: layout.head_bytes(),
-                element_count: layout.weights,
-                tensor_count: layout.tensors as u64,
-            };
-            structs::write(out, &value);
-            Ok(())
-        })
-    }
+/// Makes a resident and gives it to the caller: what uploads and bindings share.
+fn make(
+    out: Out<*mut df11_resident>,
+    device: In<df11_device>,
+    resident: impl FnOnce(&df11_device) -> Result<Resident>,
+) -> Result<()> {
+    let out = out.clear(ptr::null_mut())?;
+    out.give(df11_resident { resident: resident(device.get()?)? });
+    Ok(())
 }
 
-/// Describes a resident. After an error `*out` is cleared but for its struct_size; where that is wrong, it is left
-/// alone.
+/// Describes a resident. After an error `*out` is cleared except for its struct_size; if that is
+/// wrong, `*out` is left alone.
 ///
 /// Errors: DF11_INVALID_ARGUMENT.
 ///
@@ -284,75 +234,32 @@ pub unsafe extern "C" fn df11_resident_get_info(
     out: *mut df11_resident_info,
     error: *mut df11_error,
 ) -> df11_status {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        frame(error, || {
-            structs::clear(out)?;
-            let resident = resident_of(resident)?;
-            let value = df11_resident_info {
-                struct_size: 0,
-                image: resident.image(),
-                image_bytes: resident.layout().image_bytes,
-                element_count: resident.layout().weights,
-                tensor_count: resident.ends().len() as u64,
-                tensor_ends: resident.ends().as_ptr(),
-            };
-            structs::write(out, &value);
-            Ok(())
-        })
-    }
+    // SAFETY: C caller: `resident` is NULL or not freed, `out` is NULL or a struct of its struct_size.
+    unsafe { call(error, || resident_info(In::new(resident, RESIDENT), Info::new(out))) }
 }
 
-/// Frees a resident, from any thread; NULL is allowed. No device memory is touched or freed, nothing is waited for, and
-/// decodes that are in streams or graphs go on. (A resident of an upload keeps host memory that the upload reads: see
-/// there.)
+fn resident_info(resident: In<df11_resident>, out: Info<df11_resident_info>) -> Result<()> {
+    let out = out.clear()?;
+    let resident = &resident.get()?.resident;
+    out.set(&df11_resident_info {
+        struct_size: 0,
+        image: resident.image(),
+        image_bytes: resident.layout().image_bytes,
+        element_count: resident.layout().weights,
+        tensor_count: resident.ends().len() as u64,
+        tensor_ends: resident.ends().as_ptr(),
+    })
+}
+
+/// Frees a resident, from any thread. NULL is allowed. No device memory is touched or freed, nothing
+/// is waited for, and decodes that are in streams or graphs go on.
 ///
 /// # Safety
 ///
-/// `resident` is NULL or a resident that was not freed, and no call is using it.
+/// No call uses `resident` any more, and no stream still has to execute its upload.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_resident_free(resident: *mut df11_resident) {
-    if !resident.is_null() {
-        // SAFETY: `put` made it by `Box::into_raw`.
-        let resident = unsafe { Box::from_raw(resident) };
-        let free = || {
-            drop(resident);
-            Ok(())
-        };
-        // SAFETY: no error is wanted.
-        unsafe { frame(ptr::null_mut(), free) };
-    }
-}
-
-/// # Safety
-///
-/// `out` can be written.
-unsafe fn put(out: *mut *mut df11_resident, resident: Resident) {
-    // SAFETY: by the caller's promise.
-    unsafe { *out = Box::into_raw(Box::new(df11_resident { resident })) };
-}
-
-/// # Safety
-///
-/// `resident` is NULL or a resident.
-pub(super) unsafe fn resident_of<'a>(resident: *const df11_resident) -> Result<&'a Resident> {
-    // SAFETY: by the caller's promise.
-    match unsafe { resident.as_ref() } {
-        Some(handle) => Ok(&handle.resident),
-        None => Err(Error::InvalidArgument("the resident is NULL".into())),
-    }
-}
-
-/// # Safety
-///
-/// `bytes` bytes can be read at `at`, unless it is NULL.
-unsafe fn bytes_of<'a>(at: *const c_void, bytes: usize) -> Result<&'a [u8]> {
-    if at.is_null() {
-        return Err(Error::InvalidArgument("the head is NULL".into()));
-    }
-    if bytes > isize::MAX as usize {
-        return Err(Error::InvalidArgument(format!("the head has {bytes} bytes, which no memory has")));
-    }
-    // SAFETY: by the caller's promise.
-    Ok(unsafe { std::slice::from_raw_parts(at.cast(), bytes) })
+    // SAFETY: C caller: `resident` is NULL or is freed once, and nobody uses it any more.
+    let resident = unsafe { Owned::new(resident) };
+    quietly(|| resident.free());
 }

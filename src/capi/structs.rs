@@ -1,4 +1,4 @@
-//! How structs with a `struct_size` are read and written, so that a program and a library of different ages fit.
+//! Structs with a `struct_size`: how they are read and written, so that a program and a library of different versions fit.
 
 use crate::error::{Error, Result};
 
@@ -8,15 +8,17 @@ use crate::error::{Error, Result};
 ///
 /// The type is `repr(C)`, begins with a `usize`, has no padding, and all zeros is a value of it.
 pub(super) unsafe trait Sizeable: Copy {
-    /// Its C name, for messages.
+    /// The C name, for messages.
     const NAME: &'static str;
-    /// Its size in the first version of the library that had it.
+    /// The size in the first version of the library that had the struct.
     const FIRST: usize;
 }
 
-/// No version will have a struct this large: a larger size is garbage.
+/// The largest size that any version of a struct will have. A larger one is garbage.
 const MOST: usize = 4096;
 
+/// Reads and checks the size of the caller's struct.
+///
 /// # Safety
 ///
 /// `at` is NULL or points to a struct as large as its `struct_size` says.
@@ -24,7 +26,7 @@ unsafe fn size_of_caller<T: Sizeable>(at: *const T) -> Result<usize> {
     if at.is_null() {
         return Err(Error::InvalidArgument(format!("the {} is NULL", T::NAME)));
     }
-    // SAFETY: the first field of every such struct.
+    // SAFETY: `at` is not NULL, and the size is the first field of every such struct.
     let size = unsafe { at.cast::<usize>().read_unaligned() };
     if !(T::FIRST..=MOST).contains(&size) {
         let reason = format!("{}.struct_size is {size}: begin with {}_INIT", T::NAME, T::NAME.to_uppercase());
@@ -33,23 +35,9 @@ unsafe fn size_of_caller<T: Sizeable>(at: *const T) -> Result<usize> {
     Ok(size)
 }
 
-/// Reads options. Fields that the caller's struct is too old for are zero, and anything but zeros in fields that this
-/// library is too old for is refused, for it cannot do what it does not know. `None` for NULL: the defaults.
-///
-/// # Safety
-///
-/// `at` is NULL or points to a struct as large as its `struct_size` says.
-pub(super) unsafe fn read<T: Sizeable>(at: *const T) -> Result<Option<T>> {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        let value = read_known(at)?;
-        refuse_unknown(at)?;
-        Ok(value)
-    }
-}
-
-/// What this library knows of options, for those that say where to write: their outputs are cleared before
-/// [`refuse_unknown`] looks at the rest.
+/// Reads what this library knows of a struct; `None` for NULL. Fields that the caller's struct is too old to have are zero.
+/// What the library is too old to know is looked at by [`refuse_unknown`], after the outputs that the struct names have been
+/// cleared.
 ///
 /// # Safety
 ///
@@ -58,7 +46,7 @@ pub(super) unsafe fn read_known<T: Sizeable>(at: *const T) -> Result<Option<T>> 
     if at.is_null() {
         return Ok(None);
     }
-    // SAFETY: by the caller's promise; T may be all zeros.
+    // SAFETY: `at` is not NULL, and no more is read than its struct_size; all zeros are a T.
     unsafe {
         let size = size_of_caller(at)?;
         let mut value = std::mem::zeroed::<T>();
@@ -67,7 +55,7 @@ pub(super) unsafe fn read_known<T: Sizeable>(at: *const T) -> Result<Option<T>> 
     }
 }
 
-/// Fails if there is anything but zeros in fields that this library does not know.
+/// Fails if there is anything but zeros in fields that this library does not know: it cannot do what it does not know.
 ///
 /// # Safety
 ///
@@ -76,7 +64,7 @@ pub(super) unsafe fn refuse_unknown<T: Sizeable>(at: *const T) -> Result<()> {
     if at.is_null() {
         return Ok(());
     }
-    // SAFETY: by the caller's promise.
+    // SAFETY: `at` is not NULL, and as many bytes as its struct_size says can be read.
     unsafe {
         let size = size_of_caller(at)?;
         let bytes = std::slice::from_raw_parts(at.cast::<u8>(), size);
@@ -92,13 +80,13 @@ pub(super) unsafe fn refuse_unknown<T: Sizeable>(at: *const T) -> Result<()> {
     Ok(())
 }
 
-/// Checks a struct that is to be filled in, and clears all of it but its size.
+/// Checks a struct that will be filled in, and clears all of it but its size.
 ///
 /// # Safety
 ///
 /// `at` is NULL or points to a writable struct as large as its `struct_size` says.
 pub(super) unsafe fn clear<T: Sizeable>(at: *mut T) -> Result<()> {
-    // SAFETY: by the caller's promise.
+    // SAFETY: `size_of_caller` refused NULL, and as many bytes as struct_size says can be written.
     unsafe {
         let size = size_of_caller(at)?;
         at.cast::<u8>().add(size_of::<usize>()).write_bytes(0, size - size_of::<usize>());
@@ -110,18 +98,16 @@ pub(super) unsafe fn clear<T: Sizeable>(at: *mut T) -> Result<()> {
 ///
 /// # Safety
 ///
-/// [`clear`] has accepted `at`.
-pub(super) unsafe fn write<T: Sizeable>(at: *mut T, value: &T) {
+/// `at` is NULL or points to a writable struct as large as its `struct_size` says.
+pub(super) unsafe fn write<T: Sizeable>(at: *mut T, value: &T) -> Result<()> {
     const SKIP: usize = size_of::<usize>();
-    // SAFETY: by the caller's promise; the sizes of both structs hold what is copied.
+    // SAFETY: `size` is at most the caller's struct_size and the size of a T, so both structs hold what is copied.
     unsafe {
-        let size = at.cast::<usize>().read_unaligned().min(size_of::<T>());
-        std::ptr::copy_nonoverlapping(
-            (&raw const *value).cast::<u8>().add(SKIP),
-            at.cast::<u8>().add(SKIP),
-            size - SKIP,
-        );
+        let size = size_of_caller(at)?.min(size_of::<T>());
+        let from = (&raw const *value).cast::<u8>().add(SKIP);
+        std::ptr::copy_nonoverlapping(from, at.cast::<u8>().add(SKIP), size - SKIP);
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -148,6 +134,7 @@ mod tests {
         let at = |words: &[usize; 4]| words.as_ptr().cast::<Now>();
         // SAFETY: in each case the array is larger than its first word says.
         unsafe {
+            let read = |at: *const Now| read_known(at).and_then(|value| refuse_unknown(at).map(|()| value));
             assert_eq!(read(at(&words)).unwrap(), Some(Now { struct_size: 16, a: 7, b: 0 }));
             words[0] = 24;
             assert_eq!(read(at(&words)).unwrap(), Some(Now { struct_size: 24, a: 7, b: 8 }));
@@ -159,14 +146,14 @@ mod tests {
                 words[0] = size;
                 assert!(matches!(read(at(&words)), Err(Error::InvalidArgument(m)) if m.contains("NOW_INIT")), "{size}");
             }
-            assert_eq!(read::<Now>(std::ptr::null()).unwrap(), None);
+            assert_eq!(read(std::ptr::null()).unwrap(), None);
 
             let value = Now { struct_size: 99, a: 1, b: 2 };
             for (size, want) in [(16, [16, 1, 5, 5]), (24, [24, 1, 2, 5]), (32, [32, 1, 2, 0])] {
                 let mut words: [usize; 4] = [size, 5, 5, 5];
                 let at = words.as_mut_ptr().cast::<Now>();
                 clear(at).unwrap();
-                write(at, &value);
+                write(at, &value).unwrap();
                 assert_eq!(words, want);
             }
             assert!(clear::<Now>(std::ptr::null_mut()).is_err());

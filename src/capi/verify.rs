@@ -1,34 +1,38 @@
 //! Verifying whole models.
 
-use super::model::{c_text, path_of, text_of};
+use super::args::{Info, Text};
+use super::frame::call;
+use super::model::{DF11_OPEN_ANY_VERSION, c_text};
 use super::progress::{self, df11_progress, df11_progress_fn};
-use super::status::{df11_error, df11_status, frame};
+use super::status::{df11_error, df11_status};
 use super::structs::{self, Sizeable};
-use super::types::DF11_OPEN_ANY_VERSION;
-use crate::error::{Error, Place};
+use crate::error::{Error, Place, Result};
 use crate::format::{Access, Model, OpenOptions};
 use crate::host::{self, Finding, FindingKind, Verified, VerifyOptions};
+use crate::progress::Progress;
 use std::ffi::{c_char, c_void};
 
 /// A group whose codes agree with its gaps and positions: nothing is wrong.
 pub const DF11_FINDING_GOOD: u32 = 1;
 /// A group whose codes do not.
 pub const DF11_FINDING_BAD: u32 = 2;
-/// A tensor that has another hash than the file's metadata says.
+/// A tensor whose hash is not the one in the file's metadata.
 pub const DF11_FINDING_HASH: u32 = 3;
 /// A tensor that differs from the original's, or that only one of the two models has.
 pub const DF11_FINDING_DIFFERS: u32 = 4;
-/// What a person should know, such as a tied lm_head that is in one model only: nothing is wrong.
+/// Something that a person should know, such as a tied lm_head that only one model has: nothing is
+/// wrong.
 pub const DF11_FINDING_NOTE: u32 = 5;
 
-/// Told of each group, and of each tensor of which there is something to say: `user` as given, DF11_FINDING_*, the name of
-/// the group or tensor, and one sentence about it, both UTF-8 with a zero byte behind, valid during the call only, and not
-/// to be printed unescaped. Newer versions may have more kinds. It is called on the thread that called
-/// df11_verify_model(), and must not unwind.
+/// Called for each group, and for each tensor about which there is something to say: `user` as
+/// given, DF11_FINDING_*, the name of the group or tensor, and one sentence about it. Both texts are
+/// UTF-8, end in a zero byte and are valid during the call only; escape them before you print them.
+/// Newer versions may have more kinds. It runs on the thread that called df11_verify_model(), and
+/// must not unwind.
 pub type df11_finding_fn =
     Option<unsafe extern "C" fn(user: *mut c_void, kind: u32, name: *const c_char, text: *const c_char)>;
 
-/// What came of a verification, in numbers. Begin with DF11_VERIFY_REPORT_INIT.
+/// The result of a verification in numbers. Begin with DF11_VERIFY_REPORT_INIT.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct df11_verify_report {
@@ -40,9 +44,9 @@ pub struct df11_verify_report {
     pub groups_bad: u64,
     /// Codes in all groups, one for each weight.
     pub code_count: u64,
-    /// Tensors that have the hash that the model's metadata says.
+    /// Tensors whose hash is the one in the model's metadata.
     pub hashes_right: u64,
-    /// Tensors that have another, or cannot be decoded.
+    /// Tensors that have another hash, or that cannot be decoded.
     pub hashes_wrong: u64,
     /// Tensors that equal the original's.
     pub tensors_equal: u64,
@@ -62,21 +66,21 @@ unsafe impl Sizeable for df11_verify_report {
 pub struct df11_verify_options {
     /// sizeof(df11_verify_options)
     pub struct_size: usize,
-    /// Threads to use, the calling one among them; 0 means 1. They are gone when the call returns.
+    /// Threads to use, the calling one among them; 0 means 1. They end before the call returns.
     pub threads: u32,
     /// DF11_OPEN_ANY_VERSION or 0
     pub flags: u32,
     /// NULL, or the text of a config.json for the model; see df11_open_options.
     pub config_json: *const c_char,
-    /// NULL, or where to count and to look whether somebody cancels.
+    /// NULL, or a progress that counts and can cancel the call.
     pub progress: *mut df11_progress,
-    /// NULL, or what to tell of the progress. It may be given together with `progress`.
+    /// NULL, or a callback that is told of the progress. It may be given together with `progress`.
     pub callback: df11_progress_fn,
-    /// What `callback` is given.
+    /// The `user` of `callback`.
     pub callback_user: *mut c_void,
-    /// NULL, or what to tell of the findings.
+    /// NULL, or a callback that is told of the findings.
     pub finding: df11_finding_fn,
-    /// What `finding` is given.
+    /// The `user` of `finding`.
     pub finding_user: *mut c_void,
     /// NULL, or where to write the numbers.
     pub report: *mut df11_verify_report,
@@ -90,23 +94,26 @@ unsafe impl Sizeable for df11_verify_options {
 
 const _: () = assert!(size_of::<df11_verify_report>() == 64 && size_of::<df11_verify_options>() == 72);
 
-/// Verifies a whole model, a folder or a file: opens it as df11_model_open() does, walks every code of every group, compares
-/// the SHA-256 of each tensor for which the files' metadata has one (under "df11.sha256"), and, if there is an original, a
-/// folder of any number of files or one file, every tensor with it: type, shape where the model knows it, every bit. It goes
-/// on after what is wrong, so that all of it is found.
+/// Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, walks every
+/// code of every group, and compares the SHA-256 of each tensor for which the files' metadata has
+/// one (under "df11.sha256"). If there is an original (a folder of any number of files, or one file),
+/// it compares every tensor with it: type, shape where the model knows it, every bit. It continues
+/// after what is wrong, so that everything wrong is found.
 ///
-/// `original` and `options` may be NULL. Files are read piece by piece, never mapped, and memory is at most 16 MiB and 2 MiB
-/// for each thread, beside what an open model takes. Of an original with a model.safetensors.index.json the files that it
-/// lists are opened.
+/// `original` and `options` may be NULL. Files are read piece by piece, never mapped, and the call
+/// takes at most 16 MiB and 2 MiB for each thread, plus the memory of an open model. Of an original
+/// with a model.safetensors.index.json the files that it lists are opened.
 ///
-/// DF11_OK: nothing is wrong. DF11_CORRUPT: something is, and the message is the first such finding's; or the model cannot
-/// be opened for it. The report is written in both cases, and all zeros where the model could not be opened and after all
-/// other errors: DF11_INVALID_FORMAT and DF11_UNSUPPORTED_FORMAT for the model, DF11_INVALID_ARGUMENT for an original that
-/// cannot be used, DF11_IO, DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
+/// DF11_OK: nothing is wrong. DF11_CORRUPT: something is, and the message is the first such
+/// finding's; or the model cannot be opened because of it. The report is written in both cases. It is
+/// all zeros if the model could not be opened, and after all other errors: DF11_INVALID_FORMAT and
+/// DF11_UNSUPPORTED_FORMAT for the model, DF11_INVALID_ARGUMENT for an original that cannot be used,
+/// DF11_IO, DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
 ///
 /// # Safety
 ///
-/// The pointers are as described.
+/// The progress and the callbacks of the options can be used, each with its `user`, until the call
+/// returns.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_verify_model(
     model: *const c_char,
@@ -114,74 +121,111 @@ pub unsafe extern "C" fn df11_verify_model(
     options: *const df11_verify_options,
     error: *mut df11_error,
 ) -> df11_status {
-    // SAFETY: by the caller's promise.
+    // SAFETY: C caller: every pointer is NULL or as described, those in the options too.
     unsafe {
-        frame(error, || {
-            // All zeros are the defaults.
-            let given = options;
-            let options = structs::read_known(given)?.unwrap_or_else(|| std::mem::zeroed());
-            let progress = progress::of(options.progress, options.callback, options.callback_user);
-            // What the handle was given to before is not this call's. How much there is to do the headers say.
-            progress.begin(0);
-            if !options.report.is_null() {
-                structs::clear(options.report)?;
-            }
-            structs::refuse_unknown(given)?;
-            let unknown = options.flags & !DF11_OPEN_ANY_VERSION;
-            if unknown != 0 {
-                let reason = format!("df11_verify_options.flags has unknown bits: {unknown:#x}");
-                return Err(Error::UnsupportedOption(reason));
-            }
-            let open = OpenOptions {
-                any_version: options.flags & DF11_OPEN_ANY_VERSION != 0,
-                config: text_of(options.config_json, "df11_verify_options.config_json")?,
-                ..OpenOptions::default()
-            };
-            let path = path_of(model)?;
-            let original = if original.is_null() { None } else { Some(path_of(original)?) };
-            progress.check()?;
-            let model = Model::open_watched(path, &open, Access::Read, &progress)?;
-            // Before the codes are walked: a wrong path should not be found out minutes later.
-            let open = |path| Model::open_original_watched(path, &progress).map_err(host::unusable);
-            let original = original.map(open).transpose()?;
-
-            let threads = VerifyOptions::new().threads(options.threads as usize);
-            let mut first = None;
-            let verified = host::verify_model(&model, original.as_ref(), &threads, &progress, &mut |finding| {
-                tell(&options, &finding);
-                if finding.kind.is_wrong() {
-                    first.get_or_insert(finding.text);
-                }
-            })?;
-            if !options.report.is_null() {
-                structs::write(options.report, &report(&verified));
-            }
-            // The text has the place in it.
-            first.map_or(Ok(()), |reason| Err(Error::Corrupt { reason, place: Place::default() }))
-        })
+        call(error, || verify(Text::new(model, "the path"), Text::new(original, "the path"), VerifyArgs::new(options)?))
     }
 }
 
-/// Tells the caller of a finding.
-///
-/// # Safety
-///
-/// The callback of the options is valid.
-unsafe fn tell(options: &df11_verify_options, finding: &Finding) {
-    let Some(function) = options.finding else { return };
-    let kind = match finding.kind {
-        FindingKind::Good => DF11_FINDING_GOOD,
-        FindingKind::Bad => DF11_FINDING_BAD,
-        FindingKind::Hash => DF11_FINDING_HASH,
-        FindingKind::Differs => DF11_FINDING_DIFFERS,
-        FindingKind::Note => DF11_FINDING_NOTE,
-    };
-    let (name, text) = (c_text(finding.name), c_text(&finding.text));
-    // SAFETY: by the caller's promise; the texts live for the call.
-    unsafe { function(options.finding_user, kind, name.as_ptr(), text.as_ptr()) };
+/// What df11_verify_options says.
+struct VerifyArgs<'a> {
+    given: *const df11_verify_options,
+    known: df11_verify_options,
+    config: Text<'a>,
+    progress: Progress,
+    findings: Findings,
+    report: Info<'a, df11_verify_report>,
 }
 
-fn report(verified: &Verified) -> df11_verify_report {
+impl VerifyArgs<'_> {
+    /// # Safety
+    ///
+    /// `options` is NULL, or a struct of its struct_size whose pointers are as described, during `'a`.
+    unsafe fn new(options: *const df11_verify_options) -> Result<Self> {
+        // SAFETY: C caller: `options` is NULL or a struct of its struct_size. All zeros are the defaults.
+        let known = unsafe { structs::read_known(options)?.unwrap_or_else(|| std::mem::zeroed()) };
+        // SAFETY: C caller: the struct's pointers are NULL or as described.
+        let (config, progress, report) = unsafe {
+            (
+                Text::new(known.config_json, "df11_verify_options.config_json"),
+                progress::of(known.progress, known.callback, known.callback_user),
+                Info::new(known.report),
+            )
+        };
+        let findings = Findings { function: known.finding, user: known.finding_user };
+        Ok(VerifyArgs { given: options, known, config, progress, findings, report })
+    }
+
+    fn refuse_unknown(&self) -> Result<()> {
+        // SAFETY: `new`: NULL or a struct of its struct_size.
+        unsafe { structs::refuse_unknown(self.given) }
+    }
+}
+
+fn verify(model: Text, original: Text, args: VerifyArgs) -> Result<()> {
+    // The handle may still hold what an earlier call counted. How much there is to do is known from the headers.
+    args.progress.begin(0);
+    if !args.report.is_null() {
+        args.report.clear()?;
+    }
+    args.refuse_unknown()?;
+    let VerifyArgs { known, config, progress, findings, report, .. } = args;
+    let unknown = known.flags & !DF11_OPEN_ANY_VERSION;
+    if unknown != 0 {
+        let reason = format!("df11_verify_options.flags has unknown bits: {unknown:#x}");
+        return Err(Error::UnsupportedOption(reason));
+    }
+    let open = OpenOptions {
+        any_version: known.flags & DF11_OPEN_ANY_VERSION != 0,
+        config: config.copy()?,
+        ..OpenOptions::default()
+    };
+    let path = model.path()?;
+    let original = if original.is_null() { None } else { Some(original.path()?) };
+    progress.check()?;
+    let model = Model::open_watched(path, &open, Access::Read, &progress)?;
+    // Before the codes are walked: a wrong path should not be found out minutes later.
+    let open = |path| Model::open_original_watched(path, &progress).map_err(host::unusable);
+    let original = original.map(open).transpose()?;
+
+    let threads = VerifyOptions::new().threads(known.threads as usize);
+    let mut first = None;
+    let verified = host::verify_model(&model, original.as_ref(), &threads, &progress, &mut |finding| {
+        findings.tell(&finding);
+        if finding.kind.is_wrong() {
+            first.get_or_insert(finding.text);
+        }
+    })?;
+    if !report.is_null() {
+        report.set(&report_of(&verified))?;
+    }
+    // The text has the place in it.
+    first.map_or(Ok(()), |reason| Err(Error::Corrupt { reason, place: Place::default() }))
+}
+
+/// The callback for findings, and its `user`.
+struct Findings {
+    function: df11_finding_fn,
+    user: *mut c_void,
+}
+
+impl Findings {
+    fn tell(&self, finding: &Finding) {
+        let Some(function) = self.function else { return };
+        let kind = match finding.kind {
+            FindingKind::Good => DF11_FINDING_GOOD,
+            FindingKind::Bad => DF11_FINDING_BAD,
+            FindingKind::Hash => DF11_FINDING_HASH,
+            FindingKind::Differs => DF11_FINDING_DIFFERS,
+            FindingKind::Note => DF11_FINDING_NOTE,
+        };
+        let (name, text) = (c_text(finding.name), c_text(&finding.text));
+        // SAFETY: C caller: the callback and its `user` are valid during the call. The texts live until it returns.
+        unsafe { function(self.user, kind, name.as_ptr(), text.as_ptr()) };
+    }
+}
+
+fn report_of(verified: &Verified) -> df11_verify_report {
     df11_verify_report {
         struct_size: size_of::<df11_verify_report>(),
         groups_good: verified.groups_good,

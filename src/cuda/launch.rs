@@ -51,7 +51,8 @@ impl Resident {
     /// # Errors
     ///
     /// `InvalidArgument`, `BufferTooSmall`, `Misaligned`, `DefaultStream`, `WrongDevice`, `Cuda`: then nothing was
-    /// enqueued (see [`super::launch`] for the exceptions).
+    /// enqueued, with two exceptions that both need a failing driver: where a call takes several launches, a later one may
+    /// fail, and the message says how many were made; and restoring the thread's own context may fail after the launches.
     ///
     /// # Safety
     ///

@@ -1,14 +1,14 @@
 //! Decoding on a CUDA device: images of groups, and kernels that decode them into your memory on your stream.
 //!
-//! - [`image`]: a group's bytes as a device decodes them. It makes no CUDA call: sizes, heads and whole images are made
+//! - `image`: a group's bytes as a device decodes them. It makes no CUDA call: sizes, heads and whole images are made
 //!   and read on any machine;
-//! - [`driver`]: the CUDA driver, loaded at run time;
-//! - [`policy`]: the constants and structs that host and kernels agree on;
-//! - [`kernels`]: the kernels, chosen and loaded;
-//! - [`device`]: an open device: a context with the kernels loaded in it;
-//! - [`resident`]: images in device memory;
-//! - [`upload`]: images made on the device, from the file's parts;
-//! - [`launch`]: decoding, the hot path;
+//! - `driver`: the CUDA driver, loaded at run time;
+//! - `policy`: the constants and structs that host and kernels agree on;
+//! - `kernels`: the kernels, chosen and loaded;
+//! - `device`: an open device: a context with the kernels loaded in it;
+//! - `resident`: images in device memory;
+//! - `upload`: images made on the device, from the file's parts;
+//! - `launch`: decoding, the hot path;
 //! - `cudarc` (with the feature of that name): the same calls with the types of the crate cudarc.
 //!
 //! ```no_run

@@ -8,17 +8,23 @@
 //! - `encode`: a group put together from stretches, wherever its parts go;
 //! - `threads`: the threads of all that.
 
+#[cfg(feature = "writer")]
 mod compress;
 mod decode;
+#[cfg(feature = "writer")]
 pub(crate) mod encode;
 mod open;
 mod threads;
+#[cfg(feature = "verify")]
 mod verify;
 mod walk;
 
+#[cfg(feature = "writer")]
 pub use compress::{EncodeOptions, Packed, PackedSizes, compress, compress_raw};
 pub use decode::DecodeOptions;
+#[cfg(feature = "verify")]
 pub(crate) use open::unusable;
 pub(crate) use threads::{NAME as THREAD_NAME, panic_text, run as run_threads};
+#[cfg(feature = "verify")]
 pub use verify::{Finding, FindingKind, Verified, VerifyOptions, compare_models, verify_model};
 pub(crate) use walk::{BlockWalk, blocks_of};

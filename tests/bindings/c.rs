@@ -182,3 +182,31 @@ fn the_example_that_compresses() {
     let unknown = compress(&folder.path().join("other")).arg("no such preset").output().unwrap();
     assert_eq!(unknown.status.code(), Some(1));
 }
+
+/// What the header says of the stack that calls need, for every call that needs more than a little: also where a config is
+/// nested as deeply as it may be, or deeper.
+#[test]
+fn every_call_fits_a_stack_of_64_kib() {
+    let folder = library();
+    let program = build("tests/c/stack.c", folder.path(), &[]);
+    let golden = Path::new(ROOT).join("tests/data/golden");
+    let (scratch, models) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let nested = |open: &str, close: &str, depth: usize| open.repeat(depth) + &close.repeat(depth);
+    let configs = [10, 30, 120, 249].into_iter().flat_map(|depth| {
+        let groups = format!(r#"{{"{}": []}}"#, nested("(", ")", depth).replace("()", "(a)"));
+        let lists = format!(r#"{{"a": [], "b": {}}}"#, nested("[", "]", depth));
+        let repeated = format!(r#"{{"{}": []}}"#, nested("(?:", ")*", depth).replace("(?:)", "(?:a)"));
+        [groups, lists, repeated]
+    });
+    let mut command = Command::new(program);
+    command.arg(&golden).arg(scratch.path());
+    for (number, patterns) in configs.enumerate() {
+        let model = models.path().join(number.to_string());
+        std::fs::create_dir(&model).unwrap();
+        support::files::copy(&golden.join("tiny/model"), &model);
+        std::fs::write(model.join("config.json"), support::files::config("0.5.0", &patterns)).unwrap();
+        command.arg(model);
+    }
+    let text = String::from_utf8(run(&mut command).stdout).unwrap();
+    assert!(text.contains("checks passed"), "{text}");
+}

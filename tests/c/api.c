@@ -76,20 +76,20 @@ static void every_tensor(const df11_open_options *options)
             CHECK(df11_model_get_tensor_info(model, t, &ours, NULL) == DF11_OK);
             CHECK(df11_model_find_tensor(original, ours.name, &other, NULL) == DF11_OK);
             CHECK(df11_model_get_tensor_info(original, other, &theirs, NULL) == DF11_OK);
-            CHECK(ours.bytes == theirs.bytes && ours.dtype == theirs.dtype && strcmp(ours.name, theirs.name) == 0);
+            CHECK(ours.data_bytes == theirs.data_bytes && ours.dtype == theirs.dtype && strcmp(ours.name, theirs.name) == 0);
             CHECK(theirs.group == DF11_NO_GROUP && theirs.data != NULL && theirs.file != NULL && theirs.file_offset > 8);
             for (uint32_t d = 0; d < ours.rank; d++)
                 elements *= ours.shape[d];
-            CHECK((got = malloc(ours.bytes + 1)) != NULL);
-            got[ours.bytes] = 0x55;
-            CHECK(df11_model_read_tensor(model, t, 0, got, ours.bytes, 3, NULL) == DF11_OK);
-            CHECK(ours.bytes == 0 || memcmp(got, theirs.data, ours.bytes) == 0);
-            CHECK(got[ours.bytes] == 0x55);
+            CHECK((got = malloc(ours.data_bytes + 1)) != NULL);
+            got[ours.data_bytes] = 0x55;
+            CHECK(df11_model_read_tensor(model, t, 0, got, ours.data_bytes, 3, NULL) == DF11_OK);
+            CHECK(ours.data_bytes == 0 || memcmp(got, theirs.data, ours.data_bytes) == 0);
+            CHECK(got[ours.data_bytes] == 0x55);
             if (ours.group != DF11_NO_GROUP) {
-                CHECK(ours.dtype == DF11_DTYPE_BF16 && elements * 2 == ours.bytes && ours.data == NULL && ours.file == NULL);
-                memset(got, 0, ours.bytes);
-                CHECK(df11_model_decompress(model, ours.group, ours.group_offset, elements, got, ours.bytes, 1, NULL) == DF11_OK);
-                CHECK(ours.bytes == 0 || memcmp(got, theirs.data, ours.bytes) == 0);
+                CHECK(ours.dtype == DF11_DTYPE_BF16 && elements * 2 == ours.data_bytes && ours.data == NULL && ours.file == NULL);
+                memset(got, 0, ours.data_bytes);
+                CHECK(df11_model_decompress(model, ours.group, ours.group_offset, elements, got, ours.data_bytes, 1, NULL) == DF11_OK);
+                CHECK(ours.data_bytes == 0 || memcmp(got, theirs.data, ours.data_bytes) == 0);
             } else
                 CHECK((ours.data == NULL) == (options != NULL && (options->flags & DF11_OPEN_READ)));
             free(got);
@@ -117,12 +117,12 @@ static void groups_and_parts(void)
             df11_part_info where = DF11_PART_INFO_INIT;
             CHECK(df11_model_get_group_part(model, g, part, &where, &error) == DF11_OK);
             CHECK(where.data != NULL && strstr(where.file, ".safetensors") != NULL);
-            bytes += where.bytes;
+            bytes += where.data_bytes;
             if (part == DF11_PART_SIGN_MANTISSA) {
                 size_t size;
                 char *file = read_file(where.file, &size);
-                CHECK(where.bytes == info.element_count && where.file_offset + where.bytes <= size);
-                CHECK(memcmp(file + where.file_offset, where.data, where.bytes) == 0);
+                CHECK(where.data_bytes == info.element_count && where.file_offset + where.data_bytes <= size);
+                CHECK(memcmp(file + where.file_offset, where.data, where.data_bytes) == 0);
                 free(file);
             }
         }
@@ -132,7 +132,7 @@ static void groups_and_parts(void)
     df11_part_info where = DF11_PART_INFO_INIT;
     info.name = "before";
     CHECK(df11_model_get_group_info(model, 4, &info, &error) == DF11_NOT_FOUND && info.name == NULL);
-    CHECK(df11_model_get_group_part(model, 0, 6, &where, &error) == DF11_NOT_FOUND && where.bytes == 0);
+    CHECK(df11_model_get_group_part(model, 0, 6, &where, &error) == DF11_NOT_FOUND && where.data_bytes == 0);
     df11_model_free(model);
 }
 
@@ -934,9 +934,9 @@ static void packing(void)
                 CHECK(df11_model_find_tensor(original, ours.name, &other, NULL) == DF11_OK);
                 CHECK(df11_model_get_tensor_info(original, other, &theirs, NULL) == DF11_OK);
                 /* In a file they have no alignment. */
-                CHECK((weights = malloc(theirs.bytes)) != NULL);
-                tensors[t] = memcpy(weights, theirs.data, theirs.bytes);
-                counts[t] = theirs.bytes / 2;
+                CHECK((weights = malloc(theirs.data_bytes)) != NULL);
+                tensors[t] = memcpy(weights, theirs.data, theirs.data_bytes);
+                counts[t] = theirs.data_bytes / 2;
             }
             CHECK(df11_compress_group(tensors, counts, info.tensor_count, 2, &packed, &error) == DF11_OK);
             CHECK(df11_compress_bound(counts, info.tensor_count, &bound, &error) == DF11_OK);
@@ -944,7 +944,7 @@ static void packing(void)
                 df11_part_info where = DF11_PART_INFO_INIT;
                 size_t *bytes, *most;
                 void **at = member(&packed, part, &bytes);
-                CHECK(df11_model_get_group_part(model, g, part, &where, NULL) == DF11_OK && where.bytes == *bytes);
+                CHECK(df11_model_get_group_part(model, g, part, &where, NULL) == DF11_OK && where.data_bytes == *bytes);
                 CHECK(*at == NULL && *member(&bound, part, &most) == NULL && *bytes <= *most);
                 CHECK((*at = malloc(*bytes + 1)) != NULL);
                 ((unsigned char *)*at)[*bytes] = 0x55;
@@ -955,7 +955,7 @@ static void packing(void)
                     df11_part_info where = DF11_PART_INFO_INIT;
                     size_t *bytes;
                     unsigned char *at = *member(&packed, part, &bytes);
-                    CHECK(df11_model_get_group_part(model, g, part, &where, NULL) == DF11_OK && where.bytes == *bytes);
+                    CHECK(df11_model_get_group_part(model, g, part, &where, NULL) == DF11_OK && where.data_bytes == *bytes);
                     CHECK(memcmp(at, where.data, *bytes) == 0 && at[*bytes] == 0x55);
                     memset(at, 0, *bytes);
                 }

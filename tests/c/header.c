@@ -41,7 +41,7 @@ ASSERT(offsetof(df11_tensor_info, name) == 8);
 ASSERT(offsetof(df11_tensor_info, dtype) == 16);
 ASSERT(offsetof(df11_tensor_info, rank) == 20);
 ASSERT(offsetof(df11_tensor_info, shape) == 24);
-ASSERT(offsetof(df11_tensor_info, bytes) == 32);
+ASSERT(offsetof(df11_tensor_info, data_bytes) == 32);
 ASSERT(offsetof(df11_tensor_info, group) == 40);
 ASSERT(offsetof(df11_tensor_info, group_offset) == 48);
 ASSERT(offsetof(df11_tensor_info, data) == 56);
@@ -52,7 +52,7 @@ ASSERT(sizeof(df11_part_info) == 40);
 ASSERT(offsetof(df11_part_info, struct_size) == 0);
 ASSERT(offsetof(df11_part_info, file) == 8);
 ASSERT(offsetof(df11_part_info, file_offset) == 16);
-ASSERT(offsetof(df11_part_info, bytes) == 24);
+ASSERT(offsetof(df11_part_info, data_bytes) == 24);
 ASSERT(offsetof(df11_part_info, data) == 32);
 
 ASSERT(sizeof(df11_verify_report) == 64);

@@ -80,9 +80,9 @@ static void reads(const df11_model *model, const struct known *k, uint64_t *rand
     OK(df11_model_get_tensor_info(model, tensor, &info, &error));
     OK(df11_model_find_tensor(model, info.name, &found, &error));
     CHECK(found == tensor);
-    range(random, info.bytes / 2, &first, &count);
-    uint8_t *whole = some((size_t)info.bytes), *part = some(2 * (size_t)count);
-    OK(df11_model_read_tensor(model, tensor, 0, whole, (size_t)info.bytes, 2, &error));
+    range(random, info.data_bytes / 2, &first, &count);
+    uint8_t *whole = some((size_t)info.data_bytes), *part = some(2 * (size_t)count);
+    OK(df11_model_read_tensor(model, tensor, 0, whole, (size_t)info.data_bytes, 2, &error));
     OK(df11_model_read_tensor(model, tensor, 2 * first, part, 2 * (size_t)count, 1, &error));
     CHECK(memcmp(part, whole + 2 * first, 2 * (size_t)count) == 0);
     free(whole);

@@ -4,7 +4,7 @@
 
 use crate::support;
 
-use df11::internals::capi::compress::{df11_compress_group, df11_packed_group};
+use df11::internals::capi::{df11_compress_group, df11_packed_group};
 use df11::internals::cuda::{Staging, image};
 use std::ffi::c_void;
 use std::ptr::null_mut;

@@ -5,11 +5,7 @@
 use crate::support;
 
 use df11::Dtype;
-use df11::internals::capi::compress::*;
-use df11::internals::capi::log::*;
-use df11::internals::capi::model::*;
-use df11::internals::capi::status::*;
-use df11::internals::capi::verify::*;
+use df11::internals::capi::*;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::Mutex;

@@ -9,10 +9,7 @@
 use crate::support;
 
 use df11::Dtype;
-use df11::internals::capi::host::df11_model_read_tensor;
-use df11::internals::capi::model::*;
-use df11::internals::capi::status::*;
-use df11::internals::capi::types::*;
+use df11::internals::capi::*;
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -98,7 +95,7 @@ fn every_type_has_its_number() {
                     unsafe { df11_model_read_tensor(model, tensor, 0, dst, found.len(), 1, null_mut()) },
                     DF11_OK
                 );
-                assert_eq!((found == stored.data, info.bytes), (true, stored.data.len() as u64));
+                assert_eq!((found == stored.data, info.data_bytes), (true, stored.data.len() as u64));
                 let file = unsafe { CStr::from_ptr(info.file) };
                 assert_eq!(file.to_bytes(), path.as_os_str().as_bytes());
                 let mut there = vec![0u8; found.len()];
@@ -130,7 +127,7 @@ fn paths_of_any_bytes() {
             assert_eq!(status, DF11_OK);
             let file = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(part.file) }.to_bytes()));
             assert!(file.starts_with(&below), "{}", file.display());
-            let mut there = vec![0u8; part.bytes as usize];
+            let mut there = vec![0u8; part.data_bytes as usize];
             std::fs::File::open(file).unwrap().read_exact_at(&mut there, part.file_offset).unwrap();
             let mapped = unsafe { std::slice::from_raw_parts(part.data.cast::<u8>(), there.len()) };
             assert!(there == mapped, "group {group}");

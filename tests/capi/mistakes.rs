@@ -6,18 +6,7 @@
 use crate::support;
 
 use df11::cuda::Stream;
-use df11::internals::capi::compress::*;
-use df11::internals::capi::decompress::*;
-use df11::internals::capi::device::*;
-use df11::internals::capi::host::*;
-use df11::internals::capi::image::*;
-use df11::internals::capi::log::*;
-use df11::internals::capi::model::*;
-use df11::internals::capi::progress::*;
-use df11::internals::capi::resident::*;
-use df11::internals::capi::status::*;
-use df11::internals::capi::types::*;
-use df11::internals::capi::verify::*;
+use df11::internals::capi::*;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_void};
@@ -422,22 +411,22 @@ fn device_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
         ),
         row(
             "df11_resident_decompress_tensors",
-            &[("resident", BAD), ("d_dsts", BAD), ("bytes", BAD), ("stream", DF11_DEFAULT_STREAM)],
+            &[("resident", BAD), ("d_dsts", BAD), ("dst_bytes", BAD), ("stream", DF11_DEFAULT_STREAM)],
             move |n, error| unsafe {
                 let mut dsts = vec![0; t.tensors];
                 dsts[0] = t.dst;
                 let sizes = vec![t.bytes; t.tensors];
-                let (d_dsts, bytes) = (unless(n, "d_dsts", dsts.as_ptr()), unless(n, "bytes", sizes.as_ptr()));
+                let (d_dsts, bytes) = (unless(n, "d_dsts", dsts.as_ptr()), unless(n, "dst_bytes", sizes.as_ptr()));
                 let (resident, stream) = (unless(n, "resident", t.resident), unless(n, "stream", t.stream()));
                 done(df11_resident_decompress_tensors(resident, d_dsts, bytes, t.tensors, 0, stream, error))
             },
         ),
         row(
             "df11_resident_decompress_batch",
-            &[("residents", BAD), ("d_dsts", BAD), ("bytes", BAD), ("stream", DF11_DEFAULT_STREAM)],
+            &[("residents", BAD), ("d_dsts", BAD), ("dst_bytes", BAD), ("stream", DF11_DEFAULT_STREAM)],
             move |n, error| unsafe {
                 let residents = unless(n, "residents", (&raw const t.resident).cast());
-                let (d_dsts, bytes) = (unless(n, "d_dsts", &t.dst), unless(n, "bytes", &t.bytes));
+                let (d_dsts, bytes) = (unless(n, "d_dsts", &t.dst), unless(n, "dst_bytes", &t.bytes));
                 done(df11_resident_decompress_batch(
                     residents,
                     d_dsts,
@@ -552,16 +541,16 @@ fn numbers_beyond_the_last() {
             let mut info = df11_group_info { element_count: 7, ..init() };
             assert_eq!(df11_model_get_group_info(t.model, group, &mut info, &mut error), DF11_NOT_FOUND);
             assert_eq!(info.element_count, 0);
-            let mut info = df11_tensor_info { bytes: 7, ..init() };
+            let mut info = df11_tensor_info { data_bytes: 7, ..init() };
             assert_eq!(df11_model_get_tensor_info(t.model, tensor, &mut info, &mut error), DF11_NOT_FOUND);
-            assert_eq!(info.bytes, 0);
-            let mut info = df11_part_info { bytes: 7, ..init() };
+            assert_eq!(info.data_bytes, 0);
+            let mut info = df11_part_info { data_bytes: 7, ..init() };
             assert_eq!(df11_model_get_group_part(t.model, group, 0, &mut info, &mut error), DF11_NOT_FOUND);
             assert_eq!(
                 df11_model_get_group_part(t.model, 0, 6 + beyond as u32 / 2, &mut info, &mut error),
                 DF11_NOT_FOUND
             );
-            assert_eq!(info.bytes, 0);
+            assert_eq!(info.data_bytes, 0);
             let mut room = vec![0x55u8; t.image_bytes];
             let dst = room.as_mut_ptr().cast();
             assert_eq!(df11_model_decompress(t.model, group, 0, 1, dst, 2, 1, &mut error), DF11_NOT_FOUND);

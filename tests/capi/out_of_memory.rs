@@ -5,15 +5,11 @@
 
 use crate::support;
 
-use df11::internals::capi::compress::{
-    df11_compress_group, df11_compress_model, df11_compress_options, df11_packed_group,
+use df11::internals::capi::{
+    df11_compress_group, df11_compress_model, df11_compress_options, df11_model, df11_model_decompress,
+    df11_model_free, df11_model_open, df11_model_read_tensor, df11_model_write_image, df11_open_options,
+    df11_packed_group, df11_status, df11_verify_model,
 };
-use df11::internals::capi::host::{df11_model_decompress, df11_model_read_tensor};
-use df11::internals::capi::image::df11_model_write_image;
-use df11::internals::capi::model::{df11_model, df11_model_free, df11_model_open};
-use df11::internals::capi::status::df11_status;
-use df11::internals::capi::types::df11_open_options;
-use df11::internals::capi::verify::df11_verify_model;
 use df11::{Model, OpenOptions, Status};
 use std::ffi::CString;
 use std::path::Path;

@@ -7,12 +7,7 @@
 
 use crate::support;
 
-use df11::internals::capi::compress::*;
-use df11::internals::capi::host::df11_model_decompress;
-use df11::internals::capi::model::*;
-use df11::internals::capi::status::*;
-use df11::internals::capi::types::*;
-use df11::internals::capi::verify::*;
+use df11::internals::capi::*;
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::ptr::null_mut;

@@ -9,14 +9,7 @@
 
 use crate::support;
 
-use df11::internals::capi::compress::*;
-use df11::internals::capi::device::*;
-use df11::internals::capi::image::df11_model_write_image;
-use df11::internals::capi::model::*;
-use df11::internals::capi::resident::*;
-use df11::internals::capi::status::*;
-use df11::internals::capi::types::*;
-use df11::internals::capi::verify::*;
+use df11::internals::capi::*;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_void};

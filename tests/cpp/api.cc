@@ -156,7 +156,7 @@ void ranges() {
             CHECK(tensor.shape().size() == want.rank && tensor.shape().data() == want.shape);
             const auto found = model.find_tensor(want.name);
             CHECK(found && found->index() == tensor.index());
-            if (!tensor.group()) CHECK(tensor.data().data() == want.data && tensor.data().size() == want.bytes);
+            if (!tensor.group()) CHECK(tensor.data().data() == want.data && tensor.data().size() == want.data_bytes);
         }
         CHECK(!model.find_group("no such group") && !model.find_tensor(nullptr));
 
@@ -241,7 +241,7 @@ void decoding() {
 
     // Where parts are stored.
     const df11_part_info luts = model.get_group_part(0, DF11_PART_LUTS);
-    CHECK(luts.bytes % 256 == 0 && luts.data != nullptr && luts.file != nullptr);
+    CHECK(luts.data_bytes % 256 == 0 && luts.data != nullptr && luts.file != nullptr);
     CHECK(failure([&] { (void)model.get_group_part(0, 6); }).status() == DF11_NOT_FOUND);
     const df11::Model original = df11::Model::open(golden / "block/original.safetensors");
     CHECK(original.groups().empty() && !original.tensors().empty());

@@ -5,13 +5,11 @@
 
 use crate::support;
 
-use df11::internals::capi::decompress::{
-    df11_resident_decompress, df11_resident_decompress_batch, df11_resident_decompress_range,
-    df11_resident_decompress_tensors,
+use df11::internals::capi::{
+    df11_device, df11_device_bind, df11_device_free, df11_device_open, df11_device_options, df11_model,
+    df11_model_free, df11_model_open, df11_resident, df11_resident_decompress, df11_resident_decompress_batch,
+    df11_resident_decompress_range, df11_resident_decompress_tensors, df11_resident_free,
 };
-use df11::internals::capi::device::{df11_device, df11_device_free, df11_device_open, df11_device_options};
-use df11::internals::capi::model::{df11_model, df11_model_free, df11_model_open};
-use df11::internals::capi::resident::{df11_device_bind, df11_resident, df11_resident_free};
 use df11::internals::cuda::{self, Resident, image::ImageLayout};
 use df11::{Model, OpenOptions};
 use std::collections::BTreeMap;

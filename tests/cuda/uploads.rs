@@ -4,9 +4,10 @@
 
 use crate::support;
 
-use df11::internals::capi::device::{df11_device, df11_device_free, df11_device_open, df11_device_options};
-use df11::internals::capi::model::{df11_model_free, df11_model_open_memory};
-use df11::internals::capi::resident::{df11_device_upload_staged, df11_resident_free};
+use df11::internals::capi::{
+    df11_device, df11_device_free, df11_device_open, df11_device_options, df11_device_upload_staged, df11_model_free,
+    df11_model_open_memory, df11_resident_free,
+};
 use df11::internals::cuda::{Staging, image};
 use df11::{Model, OpenOptions, Status};
 use std::collections::BTreeMap;

@@ -3,14 +3,11 @@
 use super::files::{self, Stored};
 use super::weights;
 use df11::Dtype;
-use df11::internals::capi::compress::{
-    df11_compress_model, df11_compress_options, df11_compress_report, df11_packed_group, df11_preset_info,
+use df11::internals::capi::{
+    df11_compress_model, df11_compress_options, df11_compress_report, df11_device_info, df11_device_options,
+    df11_error, df11_group_info, df11_image_info, df11_open_options, df11_packed_group, df11_part_info,
+    df11_preset_info, df11_resident_info, df11_tensor_info, df11_verify_options, df11_verify_report,
 };
-use df11::internals::capi::device::{df11_device_info, df11_device_options};
-use df11::internals::capi::resident::{df11_image_info, df11_resident_info};
-use df11::internals::capi::status::df11_error;
-use df11::internals::capi::types::{df11_group_info, df11_open_options, df11_part_info, df11_tensor_info};
-use df11::internals::capi::verify::{df11_verify_options, df11_verify_report};
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
@@ -90,6 +87,8 @@ pub struct Declared {
 /// Reads every function declaration of the header.
 pub fn functions_of_the_header() -> Vec<Declared> {
     let header = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("include/df11.h")).unwrap();
+    // A macro may go on in the next line.
+    let header = header.replace("\\\n", " ");
     let code: Vec<&str> = header.lines().filter(|line| !line.trim_start().starts_with(['/', '*', '#'])).collect();
     let code = code.join(" ");
     let declared = code.split(';').filter_map(|text| {

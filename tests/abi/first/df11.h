@@ -4,16 +4,43 @@
  * Generated from src/capi by cbindgen; do not edit. Licence: Apache-2.0 OR MIT.
  *
  * WHAT IT DOES
- *   A DF11 model keeps bf16 weights at about 68 % of their size, bit for bit: exponents are Huffman-coded, signs and
- *   mantissas kept. Weights come in *groups* (usually one transformer layer) that are decoded as a whole or in any range.
- *   A *tensor* is one weight matrix of the original model, either inside a group or plain (as it was).
+ *   A DF11 model stores bf16 weights at about 68 % of their size, bit for bit: exponents are
+ *   Huffman-coded, signs and mantissas are stored as they are. Weights come in *groups* (usually
+ *   one transformer layer), which are decoded as a whole or in any range. A *tensor* is one weight
+ *   matrix of the original model. It is either in a group or *plain*, which means stored as it was.
+ *   An *image* is a group in the form that a CUDA device decodes; a *resident* is an image in
+ *   device memory. This library reads and writes such models.
  *
  * ORDER OF CALLS
- *   df11_model_open()             a folder or a file: headers and tables are checked, no weights are touched
- *   df11_model_group_count(), df11_model_get_group_info(), df11_model_get_tensor_info(), df11_model_find_tensor(), ...
- *   df11_model_decompress()        any range of a group into your memory, on as many threads as you give
- *   df11_model_read_tensor()            any bytes of any tensor, plain or compressed
+ *   df11_model_open()             opens a folder or a file; checks headers and tables, but reads no
+ *                                 weights
+ *   df11_model_group_count(), df11_model_get_group_info(), df11_model_get_tensor_info(),
+ *   df11_model_find_tensor(), ... say what is in it
+ *   df11_model_decompress()       decodes any range of a group into your buffer, on as many threads
+ *                                 as you say
+ *   df11_model_read_tensor()      reads any bytes of any tensor, plain or compressed
+ *   df11_model_write_image()      writes a group's image to your buffer, without CUDA
  *   df11_model_free()
+ *
+ *   On a CUDA device, with your context, your stream and your memory. No CUDA toolkit is needed; a
+ *   driver, 525 or later, is needed only when df11_device_open() looks for it.
+ *   df11_device_open()            finds the driver and loads the kernels: the last call that may
+ *                                 take long
+ *   df11_device_upload()          makes a group's image in device memory that you allocated
+ *                                 (df11_group_info.image_bytes); or use df11_model_write_image(), a
+ *                                 copy of your own, and df11_device_bind() or
+ *                                 df11_device_bind_image()
+ *   df11_resident_decompress()    decodes whenever the weights are wanted, to your device memory,
+ *                                 in your stream; also ranges, one destination per tensor, or
+ *                                 several groups at once
+ *   df11_resident_free(), df11_device_free()
+ *
+ *   df11_verify_model() and df11_compress_model() are standalone: they take paths, and open and
+ *   close what they need. Several processes may each write a part of a model; df11_merge_model()
+ *   then completes it. These calls may take minutes and report to a df11_progress, which any thread
+ *   may read (df11_progress_get()) and cancel; so does df11_model_open() with DF11_OPEN_VERIFY.
+ *   df11_compress_group() compresses weights in memory, for programs with files of their own:
+ *   df11_compress_bound(), or a first call without buffers, says how much memory it needs.
  *
  *       df11_error error;
  *       df11_model *model;
@@ -23,50 +50,91 @@
  *       }
  *       df11_group_info info = DF11_GROUP_INFO_INIT;
  *       df11_model_get_group_info(model, 0, &info, NULL);
- *       uint16_t *weights = malloc(2 * info.element_count);
- *       df11_model_decompress(model, 0, 0, info.element_count, weights, 2 * info.element_count, 8, &error);
+ *       size_t dst_bytes = 2 * info.element_count;
+ *       uint16_t *dst = malloc(dst_bytes);
+ *       df11_model_decompress(model, 0, 0, info.element_count, dst, dst_bytes, 8, &error);
  *       ...
  *       df11_model_free(model);
  *
+ * NAMES
+ *   A function that takes a handle first begins with the handle's noun: df11_model_...,
+ *   df11_device_..., df11_resident_..., df11_progress_.... A function on paths is a verb and a
+ *   noun: df11_compress_model(). Pointers to device memory begin with d_.
+ *
  * SIZES
- *   Names say the unit: *_count, first and group_offset count elements (weights), *bytes and file_offset count bytes. All
- *   are 64 bits wide, but for memory of yours (size_t). A decoded weight is 2 bytes: bf16 in the processor's byte order.
+ *   Names say the unit: *_count, first and group_offset count elements (weights); *_bytes, offset
+ *   and file_offset count bytes. All are 64 bits wide, except sizes of your buffers (size_t). A
+ *   decoded weight has 2 bytes: bf16 in the processor's byte order.
+ *
+ * REQUIREMENTS
+ *   A pointer is NULL, where that is allowed, or points to what the text says: a handle that was
+ *   not freed, a text that ends in a zero byte, a list of as many elements as the count next to it
+ *   says, an output that can be written. What a call requires beyond that is in the last paragraph
+ *   of its text, after "Requires:". The library cannot check it: if it is not so, the behaviour is
+ *   undefined.
  *
  * OWNERSHIP
- *   You own every buffer that you pass, and the library keeps no pointer to it after the call; the bytes given to
- *   df11_model_open_memory() are the one exception. What the library returns by pointer (names, shapes, data, file paths)
- *   belongs to the model and lives until df11_model_free(). Names come from the file: UTF-8 without a zero byte, but
- *   otherwise anything, control characters too. Escape them before you print them.
+ *   You own every buffer that you pass, and the library keeps no pointer to it after the call.
+ *   There are two exceptions: the bytes given to df11_model_open_memory(), and what an upload
+ *   copies from while its stream runs. What the library returns by pointer (names, shapes, data,
+ *   file paths) belongs to the model, the device or the resident that was asked, and lives as long.
+ *   Names come from the file: UTF-8 without a zero byte, but otherwise anything, control characters
+ *   too. Escape them before you print them.
  *
  * THREADS
- *   A model never changes once it is open. Any number of threads may use it at once, without locks, and it is tied to none
- *   of them. Threads that a call starts are gone when it returns. There is no pool, no signal handler, no exit handler, and
- *   no state that a caller could see on a thread: an error is yours, in memory of yours.
+ *   A model never changes once it is open. Any number of threads may use it at once, without locks.
+ *   The same holds for devices and residents. Threads that a call starts end before it returns; if
+ *   none can be started, decoding and verifying work on with those that there are. There is no
+ *   pool, no signal handler, no exit handler and no thread-local state: errors go into a struct
+ *   that you provide. A call that makes a CUDA context current makes the thread's own current again
+ *   before it returns.
+ *
+ * STREAMS
+ *   df11_resident_decompress() and its variants only launch: they allocate nothing, wait for
+ *   nothing, load nothing, make no event, and may be captured in a graph. Keep the image, the
+ *   destination and the status word valid until the stream has executed the work, and order it with
+ *   the work of your other streams. The library allocates no device memory, and waits for the
+ *   device or a stream only where the text of a call says so.
  *
  * ERRORS
- *   Every fallible function returns a df11_status and takes a df11_error * last, which may be NULL. The message names the
- *   file, the tensor and the byte. After an error all outputs are NULL or 0. Nothing is printed, and nothing exits, aborts
- *   or unwinds: a bug inside becomes DF11_INTERNAL. Two things cannot be caught: a mapped file that another process cuts
- *   short (SIGBUS; DF11_OPEN_READ avoids mapping), and a process that has no memory left at all for small allocations, which
- *   Rust's runtime ends. What a model can make the library allocate is bounded by its headers, tables and positions.
+ *   Every fallible function returns a df11_status and takes a df11_error * last, which may be NULL.
+ *   The message names the file, the tensor and the byte. After an error all outputs are NULL or 0.
+ *   Nothing is printed, and nothing exits, aborts or unwinds: a bug inside becomes DF11_INTERNAL.
+ *   These cannot be caught: a mapped file that another process cuts short (SIGBUS; DF11_OPEN_READ
+ *   avoids mapping); a process that has no memory left at all for small allocations, which Rust's
+ *   runtime ends; and the limit RLIMIT_FSIZE, which ends a process that writes a larger file with
+ *   SIGXFSZ unless the signal is ignored. What a model can make the library allocate is bounded by
+ *   its headers, tables and positions.
  *
  * TRUST
- *   A model is a download. df11_model_open() checks all that can be told without decoding, df11_model_decompress() never reads
- *   or writes outside, whatever the codes say, and reports codes that contradict the tables. DF11_OPEN_VERIFY walks every
- *   code. None of this is a hash: a change that leaves valid codes gives other weights.
+ *   A model is a download. df11_model_open() checks everything that can be told without decoding.
+ *   df11_model_decompress() never reads or writes outside its buffers, whatever the codes say, and
+ *   reports codes that contradict the tables. DF11_OPEN_VERIFY walks every code. None of this is a
+ *   hash: a change that leaves valid codes gives other weights, and a range of a damaged group may
+ *   decode without an error. df11_verify_model() compares hashes if the files have some, and every
+ *   bit if there is an original. On a device, too, nothing outside the image is read and nothing
+ *   outside the destination is written, whatever file or image say; d_status tells what is wrong.
  *
  * STRUCTS
- *   Options and infos begin with struct_size and are to be initialised with their _INIT macro, so that old programs work
- *   with new libraries and the other way round: fields that a library does not know must be zero, or it refuses the options
- *   (DF11_UNSUPPORTED_OPTION); fields of an info that it does not know, it clears. A struct_size smaller than the first
- *   version's or larger than 4096 is refused (DF11_INVALID_ARGUMENT).
+ *   Options and infos begin with struct_size. Initialise them with their _INIT macro, so that old
+ *   programs work with new libraries and the other way round. Fields of options that a library does
+ *   not know must be zero, or it refuses the options (DF11_UNSUPPORTED_OPTION). Fields of an info
+ *   that it does not know, it clears. A struct_size smaller than the first version's or larger than
+ *   4096 is refused (DF11_INVALID_ARGUMENT), and nothing else of that struct is read or written.
  */
-
 #ifndef DF11_H
 #define DF11_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ============================================================================================== */
+/* 1. VERSION                                                                                     */
+/* ============================================================================================== */
 
 /** The version of this header; df11_version_number() is that of the library. */
 #define DF11_VERSION_NUMBER 100
@@ -74,53 +142,304 @@
 #define DF11_VERSION_MINOR 1
 #define DF11_VERSION_PATCH 0
 
-/** Initialises a df11_open_options: no flags, one thread, the model's own config. */
-#define DF11_OPEN_OPTIONS_INIT { sizeof(df11_open_options), 0, 0, NULL }
+/**
+ * Returns the version of the library that is running, as major * 10000 + minor * 100 + patch.
+ * DF11_VERSION_NUMBER is that of the header that a program was compiled with. Before 1.0 the two
+ * must agree in major and minor.
+ */
+uint32_t df11_version_number(void);
 
-/** Initialises a df11_group_info. */
-#define DF11_GROUP_INFO_INIT { sizeof(df11_group_info), NULL, 0, 0, 0, 0 }
+/** Returns the version of the library that is running, such as "0.1.0". The text is static. */
+const char *df11_version_string(void);
 
-/** Initialises a df11_tensor_info. */
-#define DF11_TENSOR_INFO_INIT { sizeof(df11_tensor_info), NULL, 0, 0, NULL, 0, 0, 0, NULL, NULL, 0 }
+/* ============================================================================================== */
+/* 2. STATUSES AND ERRORS                                                                         */
+/* ============================================================================================== */
 
-/** Initialises a df11_part_info. */
-#define DF11_PART_INFO_INIT { sizeof(df11_part_info), NULL, 0, 0, NULL }
+/**
+ * The result of a call. 0 is success. 1 to 99 are the caller's mistakes, 100 to 199 come from
+ * files and the operating system, 200 to 299 from the device, 900 to 999 from the library.
+ * Numbers are never reused. Newer versions may return new ones: treat an unknown status by its
+ * range. df11_status_name() gives the name of each.
+ */
+typedef int32_t df11_status;
+
+/**
+ * The error of a call, in memory that you provide: 512 bytes, a layout that never changes. Every
+ * call that takes one writes it; after success it holds DF11_OK and an empty message.
+ */
+typedef struct df11_error {
+    /** The status that the call returned. */
+    df11_status status;
+    /** The number that the system below gave: an errno, a CUresult, or 0. */
+    int32_t native_code;
+    /**
+     * One sentence in UTF-8 that ends in a zero byte. It names the file, the tensor and the byte
+     * in the file where they are known. Text that does not fit is cut between characters.
+     */
+    char message[504];
+} df11_error;
+
+/** The call succeeded. */
+#define DF11_OK 0
+
+/** An argument is NULL or out of range, or it contradicts another one. */
+#define DF11_INVALID_ARGUMENT 1
+
+/** There is no group, tensor or preset of that name or number. */
+#define DF11_NOT_FOUND 2
+
+/** A buffer holds fewer bytes than the result takes. */
+#define DF11_BUFFER_TOO_SMALL 3
+
+/** An address is not aligned as the function requires. */
+#define DF11_MISALIGNED 4
+
+/** This version does not know an option, or a field of a newer options struct. */
+#define DF11_UNSUPPORTED_OPTION 5
+
+/** The caller cancelled the call. */
+#define DF11_CANCELLED 6
+
+/** The stream is NULL, and the device was not opened to allow that. */
+#define DF11_DEFAULT_STREAM 7
+
+/** A file or folder of that name exists, and the caller did not ask to overwrite it. */
+#define DF11_EXISTS 8
+
+/** An earlier run left unfinished work there: resume it, or write elsewhere. */
+#define DF11_UNFINISHED 9
+
+/** Another process is writing there. */
+#define DF11_BUSY 10
+
+/**
+ * The operating system refused to open, read, map or write, or to start a thread;
+ * native_code is its errno.
+ */
+#define DF11_IO 100
+
+/** The file is no safetensors file, or it is no DF11 model. */
+#define DF11_INVALID_FORMAT 101
+
+/** The DF11 model is of a kind that this version cannot decode. */
+#define DF11_UNSUPPORTED_FORMAT 102
+
+/** Parts of the DF11 model contradict each other. */
+#define DF11_CORRUPT 103
+
+/** There is no usable CUDA driver. */
+#define DF11_NO_DRIVER 200
+
+/** There is no kernel for this device. */
+#define DF11_NO_KERNEL 201
+
+/** A CUDA call failed; native_code is its CUresult. */
+#define DF11_CUDA 202
+
+/** The call is not allowed while a stream is being captured. */
+#define DF11_CAPTURING 203
+
+/** A handle belongs to another device or context. */
+#define DF11_WRONG_DEVICE 204
+
+/** The memory that the call needs could not be allocated. */
+#define DF11_OUT_OF_MEMORY 900
+
+/** The library has a bug. The message says where; please report it. */
+#define DF11_INTERNAL 999
+
+/**
+ * Returns the name of a status in capitals without its prefix, such as "CORRUPT", or "UNKNOWN" for
+ * a number that this version does not have. The text is static.
+ */
+const char *df11_status_name(df11_status status);
+
+/* ============================================================================================== */
+/* 3. LOG                                                                                         */
+/* ============================================================================================== */
 
 /** No log at all: the state in which the library starts. */
 #define DF11_LOG_OFF 0
 
-/** What made a call fail. Its df11_error says it too. */
+/** Something went wrong that no call returns. */
 #define DF11_LOG_ERROR 1
 
-/** What a person should know though the call succeeded. */
+/** A call succeeded, and a person should know something about it. */
 #define DF11_LOG_WARN 2
 
 /** What was done. */
 #define DF11_LOG_INFO 3
 
-/** What may help to find a mistake. */
+/** What may help to find a mistake. The errors that calls return are logged here, not above. */
 #define DF11_LOG_DEBUG 4
 
 /** Everything. */
 #define DF11_LOG_TRACE 5
 
 /**
- * Walk every code of every group when the model is opened: decoding is then known to find no error. One code at a time, this
- * takes more than ten times as long as decoding the model; see df11_open_options.threads.
+ * Receives the log: `user` as given to df11_log_set(), a level (DF11_LOG_ERROR to DF11_LOG_TRACE),
+ * and one line of UTF-8 that ends in a zero byte; `length` counts its bytes without that zero. The
+ * text is valid during the call only. The callback runs on whatever thread has something to say,
+ * on several at once. It must neither call this library nor unwind.
+ */
+typedef void (*df11_log_fn)(void *user, int32_t level, const char *message, size_t length);
+
+/**
+ * Sends the log of the whole process to a callback. The library starts silent; NULL or
+ * DF11_LOG_OFF makes it silent again. `max_level` is clamped to DF11_LOG_OFF … DF11_LOG_TRACE.
+ * When this returns, the previous callback is no longer running and will not be called; its `user`
+ * may be freed. Do not call this from a callback of the log.
+ *
+ * Requires: `callback` and `user` can be used from any thread until they are replaced.
+ */
+void df11_log_set(df11_log_fn callback, int32_t max_level, void *user);
+
+/* ============================================================================================== */
+/* 4. PROGRESS: what long calls are given                                                         */
+/* ============================================================================================== */
+
+/**
+ * The progress of a long call. Give it to the call in its options; any thread may then ask how far
+ * the call is, and cancel it. It serves one call at a time. A new call begins at 0 again, but a
+ * progress that was cancelled stays cancelled.
+ */
+typedef struct df11_progress df11_progress;
+
+/**
+ * Called with the progress of a long call: `user` as given, and the bytes of its work that are done
+ * and that there are (0: not known yet). Any result but 0 cancels the call. It runs on whatever
+ * thread of the call has just done something, and never twice at a time: at the beginning, when the
+ * amount of work is known, at the end of a call that no error cuts short, and in between at most 20
+ * times a second. It must not unwind. The threads that the library starts have stacks of 256 KiB.
+ */
+typedef int32_t (*df11_progress_fn)(void *user, uint64_t done, uint64_t total);
+
+/**
+ * Makes a progress, at 0 of 0 bytes. Give `*out` to df11_progress_free(). After an error it is
+ * NULL.
+ */
+df11_status df11_progress_new(df11_progress **out, df11_error *error);
+
+/**
+ * Frees a progress, from any thread. NULL is allowed.
+ *
+ * Requires: No call uses `progress` any more.
+ */
+void df11_progress_free(df11_progress *progress);
+
+/**
+ * Reads the bytes of work that are done and that there are, from any thread: 0 of 0 before the call
+ * knows, and for NULL. `done` and `total` may be NULL.
+ */
+void df11_progress_get(const df11_progress *progress, uint64_t *done, uint64_t *total);
+
+/**
+ * Cancels the call that the progress was given to, from any thread: the call returns DF11_CANCELLED
+ * soon. A call that begins later returns it at once. Cancelling cannot be undone. NULL is allowed.
+ */
+void df11_progress_cancel(df11_progress *progress);
+
+/* ============================================================================================== */
+/* 5. MODELS: open and look                                                                       */
+/* ============================================================================================== */
+
+/**
+ * Verify while opening: walk every code of every group, so that decoding is known to find no error.
+ * This takes somewhat longer than decoding the model; see df11_open_options.threads.
  */
 #define DF11_OPEN_VERIFY 1
 
 /**
- * Read the files piece by piece instead of mapping them. A mapped file that another process cuts short ends this process
- * with SIGBUS; a read one gives an error. `data` pointers are then NULL, and one descriptor per file stays open.
+ * Read the files piece by piece instead of mapping them. A mapped file that another process cuts
+ * short ends this process with SIGBUS; a file that is read gives an error. `data` pointers are then
+ * NULL, and one descriptor for each file stays open.
  */
 #define DF11_OPEN_READ 2
 
 /** Accept a version of the compressor that this library does not know. */
 #define DF11_OPEN_ANY_VERSION 4
 
-/** The `group` of a tensor that is in none. */
-#define DF11_NO_GROUP UINT64_MAX
+/** An open model. It never changes: any number of threads may use it at once. */
+typedef struct df11_model df11_model;
+
+/** How to open a model. Begin with DF11_OPEN_OPTIONS_INIT. */
+typedef struct df11_open_options {
+    /** sizeof(df11_open_options) */
+    size_t struct_size;
+    /** DF11_OPEN_* joined by | */
+    uint32_t flags;
+    /** Threads for DF11_OPEN_VERIFY, the calling one among them; 0 means 1. */
+    uint32_t threads;
+    /**
+     * NULL, or the text of a config.json to use instead of the model's own, in UTF-8 and ended by a
+     * zero byte. It is for a file that comes without one: the config's pattern_dict says what the
+     * tensors inside a group are called. It is read during the call only.
+     */
+    const char *config_json;
+    /**
+     * NULL, or a progress that counts the bytes of DF11_OPEN_VERIFY (two for each weight) and can
+     * cancel the call: between files, and at any time while codes are walked.
+     */
+    df11_progress *progress;
+} df11_open_options;
+
+/** Initialises a df11_open_options: every field but struct_size is 0 or NULL. */
+#define DF11_OPEN_OPTIONS_INIT { sizeof(df11_open_options), 0, 0, NULL, NULL }
+
+/**
+ * Opens a model: a folder in Hugging Face layout, or one .safetensors file. Of a folder every
+ * *.safetensors file is opened, whatever an index lists. The config is config.json in the folder or
+ * next to the file; NAME.config.json next to NAME.safetensors comes before it. Headers, tables and
+ * positions are read and checked, but no weights, so that this takes milliseconds and copies
+ * nothing. A folder or file without compressed groups opens too, as a model of plain tensors.
+ *
+ * `path` is UTF-8 (on Unix any bytes) and ends in a zero byte. `options` may be NULL. On success
+ * `*out` is the model, to be given to df11_model_free(); otherwise it is NULL.
+ *
+ * Errors: DF11_IO; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for a file that
+ * cannot be trusted; DF11_UNSUPPORTED_OPTION, DF11_INVALID_ARGUMENT, DF11_CANCELLED,
+ * DF11_OUT_OF_MEMORY.
+ *
+ * Requires: The files do not change while the model is open, unless DF11_OPEN_READ is given.
+ */
+df11_status df11_model_open(const char *path,
+                            const df11_open_options *options,
+                            df11_model **out,
+                            df11_error *error);
+
+/**
+ * Opens the bytes of one .safetensors file that are in memory: `data_bytes` bytes at `data`. They
+ * are not copied. There is no config.json next to them; see df11_open_options.config_json. All else
+ * is as for df11_model_open().
+ *
+ * Requires: `data_bytes` bytes can be read at `data`, and do not change, until the model is freed.
+ */
+df11_status df11_model_open_memory(const void *data,
+                                   size_t data_bytes,
+                                   const df11_open_options *options,
+                                   df11_model **out,
+                                   df11_error *error);
+
+/**
+ * Frees a model, from any thread. NULL is allowed. Its names, shapes and data go with it.
+ *
+ * Requires: No call uses `model` any more, and no upload without staging memory still copies from
+ * it.
+ */
+void df11_model_free(df11_model *model);
+
+/**
+ * Returns the number of groups; 0 for NULL. Groups are numbered from 0 in the natural order of
+ * their names.
+ */
+uint64_t df11_model_group_count(const df11_model *model);
+
+/**
+ * Returns the number of tensors; 0 for NULL. Tensors are numbered from 0: those of group 0 in the
+ * order of their weights, those of group 1, and so on; then the plain ones.
+ */
+uint64_t df11_model_tensor_count(const df11_model *model);
 
 /** The look-up rows, then the row of code lengths: 256 bytes each. */
 #define DF11_PART_LUTS 0
@@ -131,7 +450,9 @@
 /** One byte per weight: its sign in bit 7, its mantissa below. */
 #define DF11_PART_SIGN_MANTISSA 2
 
-/** A little-endian uint32 per block of 4096 code bytes: its first weight; then the number of weights. */
+/**
+ * A little-endian uint32 per block of 4096 code bytes: its first weight; then the number of weights.
+ */
 #define DF11_PART_OUTPUT_POSITIONS 3
 
 /** Five bits per 8 code bytes: the bit at which the first code that starts there begins. */
@@ -140,7 +461,92 @@
 /** A little-endian int64 per tensor but the last: the weights up to its end. */
 #define DF11_PART_SPLIT_POSITIONS 5
 
-/** The type of a tensor's elements is none that this version knows. */
+/** A group. Begin with DF11_GROUP_INFO_INIT. */
+typedef struct df11_group_info {
+    /** sizeof(df11_group_info) */
+    size_t struct_size;
+    /** The module's full name, such as "model.layers.0". It belongs to the model. */
+    const char *name;
+    /** The weights in all its tensors, 2 bytes each when decoded. */
+    uint64_t element_count;
+    /** The tensors in it. */
+    uint64_t tensor_count;
+    /** The number of its first tensor; the others follow, in the order of their weights. */
+    uint64_t first_tensor;
+    /** Bytes of its six parts in the files. */
+    uint64_t packed_bytes;
+    /**
+     * Bytes of its image (df11_model_write_image()), a multiple of 256: about 10.8 bits a weight.
+     * 0 if the group cannot be decoded on a device, because its tables have more code words than a
+     * device's. No known compressor writes such groups.
+     */
+    uint64_t image_bytes;
+} df11_group_info;
+
+/** Initialises a df11_group_info: every field but struct_size is 0 or NULL. */
+#define DF11_GROUP_INFO_INIT { sizeof(df11_group_info), NULL, 0, 0, 0, 0, 0 }
+
+/** A part of a group in its file. Begin with DF11_PART_INFO_INIT. */
+typedef struct df11_part_info {
+    /** sizeof(df11_part_info) */
+    size_t struct_size;
+    /**
+     * The path of the file, on Unix any bytes; "memory" for a model opened from memory. It belongs
+     * to the model.
+     */
+    const char *file;
+    /** The byte of that file at which the part begins. */
+    uint64_t file_offset;
+    /** Bytes of the part. */
+    uint64_t data_bytes;
+    /**
+     * The part in the file's memory, with no alignment; NULL with DF11_OPEN_READ. It belongs to the
+     * model.
+     */
+    const void *data;
+} df11_part_info;
+
+/** Initialises a df11_part_info: every field but struct_size is 0 or NULL. */
+#define DF11_PART_INFO_INIT { sizeof(df11_part_info), NULL, 0, 0, NULL }
+
+/**
+ * Describes a group. After an error `*out` is cleared except for its struct_size; if that is wrong,
+ * `*out` is left alone.
+ *
+ * Errors: DF11_NOT_FOUND if there is no such group; DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_model_get_group_info(const df11_model *model,
+                                      uint64_t group,
+                                      df11_group_info *out,
+                                      df11_error *error);
+
+/**
+ * Says where a part of a group (DF11_PART_*) is stored, for programs that read files by themselves.
+ * After an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left
+ * alone.
+ *
+ * Errors: DF11_NOT_FOUND if there is no such group or part; DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_model_get_group_part(const df11_model *model,
+                                      uint64_t group,
+                                      uint32_t part,
+                                      df11_part_info *out,
+                                      df11_error *error);
+
+/**
+ * Finds a group by its full name. `*out` is its number, or 0 after an error.
+ *
+ * Errors: DF11_NOT_FOUND; DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_model_find_group(const df11_model *model,
+                                  const char *name,
+                                  uint64_t *out,
+                                  df11_error *error);
+
+/** The `group` of a tensor that is in none. */
+#define DF11_NO_GROUP UINT64_MAX
+
+/** A type of elements that this version does not know. */
 #define DF11_DTYPE_UNKNOWN 0
 
 /** bfloat16: the upper half of a float */
@@ -182,7 +588,7 @@
 /** int64_t */
 #define DF11_DTYPE_I64 13
 
-/** 8-bit float, 5 exponent and 2 mantissa bits */
+/** 8-bit float: 5 exponent and 2 mantissa bits */
 #define DF11_DTYPE_F8_E5M2 14
 
 /** 8-bit float, 4 exponent and 3 mantissa bits */
@@ -200,7 +606,7 @@
 /** 6-bit float, 3 exponent and 2 mantissa bits */
 #define DF11_DTYPE_F6_E3M2 19
 
-/** Complex of two singles */
+/** Complex number of two singles */
 #define DF11_DTYPE_C64 20
 
 /** As F8_E4M3, without infinities and negative zero */
@@ -209,341 +615,1012 @@
 /** As F8_E5M2, without infinities and negative zero */
 #define DF11_DTYPE_F8_E5M2FNUZ 22
 
-/** An open model. Immutable: any number of threads may use it at once, and none of them matters more than another. */
-typedef struct df11_model df11_model;
-
-/**
- * The result of a call: one of the `DF11_*` statuses below. 0 is success; 1 to 99 are the caller's mistakes, 100 to 199
- * the file's, 200 to 299 the device's, 900 to 999 the library's. Numbers are never reused, and newer versions may return
- * new ones: treat an unknown one by its range. df11_status_name() gives its name.
- */
-typedef int32_t df11_status;
-
-/**
- * Receives the log: `user` as given to df11_log_set(), a level (DF11_LOG_ERROR to DF11_LOG_TRACE), and one line of UTF-8
- * with a zero byte behind it; `length` counts bytes without that zero. The text is valid during the call only. It is
- * called from whatever thread has something to say, several at once, and must neither call this library nor unwind.
- */
-typedef void (*df11_log_fn)(void *user, int32_t level, const char *message, size_t length);
-
-/** How to open a model. Begin with DF11_OPEN_OPTIONS_INIT. */
-typedef struct df11_open_options {
-    /** sizeof(df11_open_options) */
-    size_t struct_size;
-    /** DF11_OPEN_* joined by | */
-    uint32_t flags;
-    /** Threads for DF11_OPEN_VERIFY, the calling one among them; 0 means 1. */
-    uint32_t threads;
-    /**
-     * NULL, or the text of a config.json to use instead of the model's own, in UTF-8 and ended by a zero byte. For a file
-     * that comes without one: the config's pattern_dict says what the tensors inside a group are called. It is read
-     * during the call only.
-     */
-    const char *config_json;
-} df11_open_options;
-
-/**
- * What went wrong, in memory of the caller's: 512 bytes, a layout that never changes. Every call that takes one writes
- * it, after success with DF11_OK and an empty message.
- */
-typedef struct df11_error {
-    /** The status that the call returned. */
-    df11_status status;
-    /** The number that the system below gave: an errno, a CUresult, or 0. */
-    int32_t native_code;
-    /**
-     * One sentence in UTF-8, ended by a zero byte, with the file, the tensor and the byte in the file where they are
-     * known. Text that does not fit is cut between characters.
-     */
-    char message[504];
-} df11_error;
-
-/** What a group is. Begin with DF11_GROUP_INFO_INIT. */
-typedef struct df11_group_info {
-    /** sizeof(df11_group_info) */
-    size_t struct_size;
-    /** The module's full name, such as "model.layers.0". Belongs to the model. */
-    const char *name;
-    /** Weights in all its tensors; they take twice as many bytes when decoded. */
-    uint64_t element_count;
-    /** Tensors in it. */
-    uint64_t tensor_count;
-    /** The number of its first tensor; the others follow, in the order of their weights. */
-    uint64_t first_tensor;
-    /** Bytes of its six parts in the files. */
-    uint64_t packed_bytes;
-} df11_group_info;
-
-/** Where a part of a group lies. Begin with DF11_PART_INFO_INIT. */
-typedef struct df11_part_info {
-    /** sizeof(df11_part_info) */
-    size_t struct_size;
-    /** The path of the file; "memory" for a model opened from memory. Belongs to the model. */
-    const char *file;
-    /** The part's first byte in that file. */
-    uint64_t file_offset;
-    /** How many bytes it has. */
-    uint64_t bytes;
-    /** The bytes where they lie in the file's memory, with no alignment; NULL with DF11_OPEN_READ. Belongs to the model. */
-    const void *data;
-} df11_part_info;
-
-/** What a tensor is. Begin with DF11_TENSOR_INFO_INIT. */
+/** A tensor. Begin with DF11_TENSOR_INFO_INIT. */
 typedef struct df11_tensor_info {
     /** sizeof(df11_tensor_info) */
     size_t struct_size;
-    /** Its full name. Belongs to the model. */
+    /** Its full name. It belongs to the model. */
     const char *name;
-    /** The type of its elements: DF11_DTYPE_BF16 for every tensor in a group. */
+    /** The type of its elements (DF11_DTYPE_*): DF11_DTYPE_BF16 for every tensor in a group. */
     uint32_t dtype;
     /**
-     * Its number of dimensions. DF11 does not store the shapes of compressed tensors: they have one dimension, unless the
-     * file's metadata tells their shape.
+     * The number of its dimensions. DF11 does not store the shapes of compressed tensors: they have
+     * one dimension, unless the file's metadata has their shape.
      */
     uint32_t rank;
     /**
-     * Its `rank` dimensions, in elements, the last one contiguous; NULL if there are none. Belongs to the
-     * model.
+     * Its `rank` dimensions in elements, the last one contiguous; NULL if there are none. They
+     * belong to the model.
      */
     const uint64_t *shape;
     /** Bytes of its values, decoded. */
-    uint64_t bytes;
+    uint64_t data_bytes;
     /** The number of its group, or DF11_NO_GROUP for a plain tensor. */
     uint64_t group;
     /** Its first weight in the group, in elements; 0 for a plain tensor. */
     uint64_t group_offset;
     /**
-     * The values of a plain tensor where they lie in the file's memory, with no alignment; NULL for a tensor in a group,
-     * and with DF11_OPEN_READ. Belongs to the model.
+     * The values of a plain tensor in the file's memory, with no alignment; NULL for a tensor in a
+     * group, and with DF11_OPEN_READ. They belong to the model.
      */
     const void *data;
     /**
-     * The path of the file that holds the values of a plain tensor, for readers that bring their own input; NULL for a
-     * tensor in a group (df11_model_get_group_part() tells where the group's parts lie). Belongs to the model.
+     * The path of the file that holds the values of a plain tensor, as in df11_part_info, for
+     * programs that read files by themselves; NULL for a tensor in a group, whose parts
+     * df11_model_get_group_part() describes. It belongs to the model.
      */
     const char *file;
-    /** The first byte of the values in that file. */
+    /** The byte of that file at which the values begin. */
     uint64_t file_offset;
 } df11_tensor_info;
 
-/** Nothing went wrong. */
-#define DF11_OK 0
-
-/** An argument is NULL, out of range, or contradicts another. */
-#define DF11_INVALID_ARGUMENT 1
-
-/** There is no group or tensor of that name or number. */
-#define DF11_NOT_FOUND 2
-
-/** The destination holds fewer bytes than the result. */
-#define DF11_BUFFER_TOO_SMALL 3
-
-/** An address is not aligned as the function asks. */
-#define DF11_MISALIGNED 4
-
-/** An option, or a field of a newer options struct, that this version does not know. */
-#define DF11_UNSUPPORTED_OPTION 5
-
-/** The caller cancelled the operation. */
-#define DF11_CANCELLED 6
-
-/** The NULL stream, on a device that was not opened to allow it. */
-#define DF11_DEFAULT_STREAM 7
-
-/** The operating system could not open, read, map or write; native_code is its errno. */
-#define DF11_IO 100
-
-/** Not a safetensors file, or not a DF11 model. */
-#define DF11_INVALID_FORMAT 101
-
-/** A DF11 model of a kind that cannot be decoded. */
-#define DF11_UNSUPPORTED_FORMAT 102
-
-/** A DF11 model whose parts contradict each other. */
-#define DF11_CORRUPT 103
-
-/** No usable CUDA driver. */
-#define DF11_NO_DRIVER 200
-
-/** No kernel for this device. */
-#define DF11_NO_KERNEL 201
-
-/** A CUDA call failed; native_code is its CUresult. */
-#define DF11_CUDA 202
-
-/** Not allowed while a stream is being captured. */
-#define DF11_CAPTURING 203
-
-/** A handle of another device or context. */
-#define DF11_WRONG_DEVICE 204
-
-/** Memory could not be had. */
-#define DF11_OUT_OF_MEMORY 900
-
-/** A bug in this library. The message says where; please report it. */
-#define DF11_INTERNAL 999
-
-#ifdef __cplusplus
-extern "C" {
-#endif // __cplusplus
+/** Initialises a df11_tensor_info: every field but struct_size is 0 or NULL. */
+#define DF11_TENSOR_INFO_INIT { sizeof(df11_tensor_info), NULL, 0, 0, NULL, 0, 0, 0, NULL, NULL, 0 }
 
 /**
- * The name of a status in capitals without its prefix, such as "CORRUPT"; "UNKNOWN" for a number that this version does
- * not have. The text is static.
- */
-const char *df11_status_name(df11_status status);
-
-/**
- * The version of the library that is running, as major * 10000 + minor * 100 + patch. DF11_VERSION_NUMBER is that of the
- * header that the program was compiled with; before 1.0 they must agree in major and minor.
- */
-uint32_t df11_version_number(void);
-
-/** The version of the library that is running, such as "0.1.0". The text is static. */
-const char *df11_version_string(void);
-
-/**
- * Sends the log to a callback, for the whole process; NULL or DF11_LOG_OFF ends it, and the library starts silent. When
- * this returns, the callback of before is running in no thread and will not be called again, so its `user` may go. Do not
- * call it from a callback. Levels above DF11_LOG_TRACE are as that, below DF11_LOG_OFF as that.
- */
-void df11_log_set(df11_log_fn callback,
-                  int32_t max_level,
-                  void *user);
-
-/**
- * Opens a model: a folder in Hugging Face layout, or one .safetensors file. Every *.safetensors file of a folder is
- * opened, whatever an index lists; config.json is looked for in the folder, or beside the file. Headers, tables and
- * positions are read and checked, no weights: milliseconds, and no copy. A file or folder without compressed groups opens
- * too, as a model of plain tensors.
- *
- * `path` is UTF-8 (on Unix any bytes), ended by a zero byte. `options` may be NULL. On success `*out` is the model, to be
- * given to df11_model_free(); otherwise NULL.
- *
- * Errors: DF11_IO; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for a file that cannot be trusted;
- * DF11_UNSUPPORTED_OPTION, DF11_INVALID_ARGUMENT, DF11_OUT_OF_MEMORY.
- */
-df11_status df11_model_open(const char *path,
-                            const struct df11_open_options *options,
-                            struct df11_model **out,
-                            struct df11_error *error);
-
-/**
- * Opens the bytes of one .safetensors file that lie in memory. They are not copied: they must stay, unchanged, until the
- * model is freed. There is no config.json beside them; see df11_open_options.config_json. All else is as for
- * df11_model_open().
- */
-df11_status df11_model_open_memory(const void *data,
-                                   size_t bytes,
-                                   const struct df11_open_options *options,
-                                   struct df11_model **out,
-                                   struct df11_error *error);
-
-/** Frees a model, from any thread; NULL is allowed. No call may be using it, and its names, shapes and data go with it. */
-void df11_model_free(struct df11_model *model);
-
-/** How many groups a model has; 0 for NULL. They are numbered from 0 in the natural order of their names. */
-uint64_t df11_model_group_count(const struct df11_model *model);
-
-/**
- * How many tensors a model has; 0 for NULL. They are numbered from 0: those of group 0 in the order of their weights,
- * those of group 1, and so on; then the plain ones.
- */
-uint64_t df11_model_tensor_count(const struct df11_model *model);
-
-/**
- * Describes a group. After an error `*out` is cleared but for its struct_size; where
- * that is wrong, it is left alone.
- *
- * Errors: DF11_NOT_FOUND if there is no such group; DF11_INVALID_ARGUMENT.
- */
-df11_status df11_model_get_group_info(const struct df11_model *model,
-                                  uint64_t group,
-                                  struct df11_group_info *out,
-                                  struct df11_error *error);
-
-/**
- * Says where a part of a group lies (DF11_PART_*), for readers that bring their own input. After an error `*out` is
- * cleared but for its struct_size; where that is wrong, it is left alone.
- *
- * Errors: DF11_NOT_FOUND if there is no such group or part; DF11_INVALID_ARGUMENT.
- */
-df11_status df11_model_get_group_part(const struct df11_model *model,
-                                  uint64_t group,
-                                  uint32_t part,
-                                  struct df11_part_info *out,
-                                  struct df11_error *error);
-
-/**
- * Describes a tensor. After an error `*out` is cleared but for its struct_size; where
- * that is wrong, it is left alone.
+ * Describes a tensor. After an error `*out` is cleared except for its struct_size; if that is
+ * wrong, `*out` is left alone.
  *
  * Errors: DF11_NOT_FOUND if there is no such tensor; DF11_INVALID_ARGUMENT.
  */
-df11_status df11_model_get_tensor_info(const struct df11_model *model,
-                                   uint64_t tensor,
-                                   struct df11_tensor_info *out,
-                                   struct df11_error *error);
-
-/**
- * Finds a group by its full name. `*out` is its number, or 0 after an error.
- *
- * Errors: DF11_NOT_FOUND; DF11_INVALID_ARGUMENT.
- */
-df11_status df11_model_find_group(const struct df11_model *model,
-                                  const char *name,
-                                  uint64_t *out,
-                                  struct df11_error *error);
+df11_status df11_model_get_tensor_info(const df11_model *model,
+                                       uint64_t tensor,
+                                       df11_tensor_info *out,
+                                       df11_error *error);
 
 /**
  * Finds a tensor by its full name. `*out` is its number, or 0 after an error.
  *
  * Errors: DF11_NOT_FOUND; DF11_INVALID_ARGUMENT.
  */
-df11_status df11_model_find_tensor(const struct df11_model *model,
+df11_status df11_model_find_tensor(const df11_model *model,
                                    const char *name,
                                    uint64_t *out,
-                                   struct df11_error *error);
+                                   df11_error *error);
+
+/* ============================================================================================== */
+/* 6. CPU: decode                                                                                 */
+/* ============================================================================================== */
 
 /**
- * Decodes `count` weights of a group on the CPU, from its weight `first` on (both in elements), into `dst`: bf16 bits in
- * the processor's byte order, 2 bytes each.
+ * Decodes `count` weights of a group on the CPU, from its weight `first` on (both in elements),
+ * into `dst`: bf16 bits in the processor's byte order, 2 bytes each.
  *
- * `dst` belongs to the caller, is aligned to 2 bytes (64 is fastest) and holds `dst_bytes` bytes, at least 2 * count.
- * `threads` threads work, the calling one among them, and are gone when the call returns; 0 means 1. Fewer work where
- * there is too little to do. Nothing is allocated but 16 KiB once for each group, and less than 1 MB per thread for the
- * time of the call. Calls from several threads may overlap, on one group too.
+ * `dst` is a buffer that you provide, aligned to 2 bytes (64 is fastest), of `dst_bytes` bytes, at
+ * least 2 * count. `threads` threads work, the calling one among them; 0 means 1. They end before
+ * the call returns. Fewer work where there is too little to do. The call allocates 16 KiB once for
+ * each group, and less than 1 MB for each thread while it runs. Calls from several threads may
+ * overlap, on one group too.
  *
- * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT (a range outside the group), DF11_BUFFER_TOO_SMALL,
- * DF11_MISALIGNED; DF11_CORRUPT if the codes contradict the tables or a file has become shorter; DF11_IO with
- * DF11_OPEN_READ. After the latter two `dst` holds anything.
+ * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT (a range outside the group),
+ * DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED; DF11_CORRUPT if the codes contradict the tables or a file
+ * has become shorter; DF11_IO with DF11_OPEN_READ. After the last two the content of `dst` is
+ * undefined.
+ *
+ * Requires: Nobody else uses `dst` during the call.
  */
-df11_status df11_model_decompress(const struct df11_model *model,
-                                 uint64_t group,
-                                 uint64_t first,
-                                 uint64_t count,
-                                 void *dst,
-                                 size_t dst_bytes,
-                                 uint32_t threads,
-                                 struct df11_error *error);
+df11_status df11_model_decompress(const df11_model *model,
+                                  uint64_t group,
+                                  uint64_t first,
+                                  uint64_t count,
+                                  void *dst,
+                                  size_t dst_bytes,
+                                  uint32_t threads,
+                                  df11_error *error);
 
 /**
- * Copies or decodes bytes of any tensor: `dst_bytes` of its values, from their byte `offset` on. For a tensor in a group
- * both must be even and `dst` aligned to 2. `threads` and all else are as for df11_model_decompress().
+ * Copies or decodes bytes of any tensor: `dst_bytes` bytes of its values, from their byte `offset`
+ * on, to `dst`. For a tensor in a group both numbers must be even, and `dst` aligned to 2 bytes.
+ * `threads` and all else are as for df11_model_decompress().
  *
- * Errors: DF11_NOT_FOUND (no such tensor), DF11_INVALID_ARGUMENT (bytes outside the tensor, or half a weight),
- * DF11_MISALIGNED, DF11_CORRUPT, DF11_IO.
+ * Errors: DF11_NOT_FOUND (no such tensor), DF11_INVALID_ARGUMENT (bytes outside the tensor, or half
+ * a weight), DF11_MISALIGNED, DF11_CORRUPT, DF11_IO.
+ *
+ * Requires: Nobody else uses `dst` during the call.
  */
-df11_status df11_model_read_tensor(const struct df11_model *model,
-                             uint64_t tensor,
-                             uint64_t offset,
-                             void *dst,
-                             size_t dst_bytes,
-                             uint32_t threads,
-                             struct df11_error *error);
+df11_status df11_model_read_tensor(const df11_model *model,
+                                   uint64_t tensor,
+                                   uint64_t offset,
+                                   void *dst,
+                                   size_t dst_bytes,
+                                   uint32_t threads,
+                                   df11_error *error);
+
+/* ============================================================================================== */
+/* 7. CUDA: devices                                                                               */
+/* ============================================================================================== */
+
+/**
+ * Accept the NULL stream, which is the context's legacy stream. (A program that was compiled for
+ * per-thread default streams passes CU_STREAM_PER_THREAD, 0x2. That one is always accepted, and so
+ * is CU_STREAM_LEGACY, 0x1.) NULL is refused otherwise, because non-blocking streams, which engines
+ * use, are not ordered with it.
+ */
+#define DF11_DEVICE_ALLOW_DEFAULT_STREAM 1
+
+/**
+ * Let the driver compile the kernels' PTX even if there is a binary for the device: to test the PTX.
+ */
+#define DF11_DEVICE_FORCE_PTX 2
+
+/** What a stream points to. cuda.h and cuda_runtime_api.h declare it by the same name. */
+typedef struct CUstream_st CUstream_st;
+
+/**
+ * An open CUDA device, with all kernels loaded. It never changes: any number of threads may use it
+ * at once.
+ */
+typedef struct df11_device df11_device;
+
+/** How to open a device. Begin with DF11_DEVICE_OPTIONS_INIT. */
+typedef struct df11_device_options {
+    /** sizeof(df11_device_options) */
+    size_t struct_size;
+    /** DF11_DEVICE_ALLOW_DEFAULT_STREAM and DF11_DEVICE_FORCE_PTX joined by | */
+    uint32_t flags;
+    /** 0 */
+    uint32_t reserved;
+    /**
+     * The path or name of the CUDA driver's library, ended by a zero byte. NULL means the library
+     * that the environment variable DF11_LIBCUDA names, or else the system's (libcuda.so.1). It is
+     * read during the call only.
+     */
+    const char *libcuda;
+} df11_device_options;
+
+/** Initialises a df11_device_options: every field but struct_size is 0 or NULL. */
+#define DF11_DEVICE_OPTIONS_INIT { sizeof(df11_device_options), 0, 0, NULL }
+
+/** A device. Begin with DF11_DEVICE_INFO_INIT. The texts belong to the device. */
+typedef struct df11_device_info {
+    /** sizeof(df11_device_info) */
+    size_t struct_size;
+    /** Its name. */
+    const char *name;
+    /**
+     * The kernels that run: "sm_90" and the like for a binary, "PTX" if the driver compiled them.
+     */
+    const char *kernels;
+    /** The name by which the driver was loaded. */
+    const char *libcuda;
+    /** Its number, as the driver counts. */
+    int32_t ordinal;
+    /** The driver's CUDA version: 12040 is 12.4. */
+    int32_t driver_version;
+    /** Its compute capability: the 9 of 9.0. */
+    uint32_t capability_major;
+    /** The 0 of 9.0. */
+    uint32_t capability_minor;
+    /** Its multiprocessors. */
+    uint32_t multiprocessor_count;
+    /** 0 */
+    uint32_t reserved;
+} df11_device_info;
+
+/** Initialises a df11_device_info: every field but struct_size is 0 or NULL. */
+#define DF11_DEVICE_INFO_INIT { sizeof(df11_device_info), NULL, NULL, NULL, 0, 0, 0, 0, 0, 0 }
+
+/**
+ * An address in device memory: a CUdeviceptr, which is the same type, or a pointer of the CUDA
+ * runtime as a number. 0 is no address.
+ */
+typedef unsigned long long df11_devptr;
+
+/** A stream of yours: a CUstream or a cudaStream_t, which are the same type. */
+typedef struct CUstream_st *df11_stream;
+
+/**
+ * Opens a CUDA device by its number, in its primary context, which is the one that the CUDA runtime
+ * uses. The context is retained until the device and all its residents are freed. The call leaves
+ * the thread's current context as it was.
+ *
+ * Everything that may block is done here: the driver's library is loaded, if it was not (it stays
+ * loaded), and so is every kernel, so that no later call loads anything. A context is loaded to
+ * once, and what was loaded stays until the context ends, because captured graphs may hold it. Do
+ * not call this on a thread that captures. Streams that other threads capture are not disturbed,
+ * but if one of them is of this context and not non-blocking, the device is not opened
+ * (DF11_CAPTURING).
+ *
+ * `options` may be NULL. On success `*out` is the device, to be given to df11_device_free();
+ * otherwise it is NULL.
+ *
+ * Errors: DF11_NO_DRIVER without a driver of CUDA 12.0 (525) or later, or without a device: the
+ * message says what was tried; DF11_INVALID_ARGUMENT for a number that no device has;
+ * DF11_NO_KERNEL for a device older than compute capability 7.5, or one for which the driver takes
+ * none of the kernels; DF11_CAPTURING, DF11_CUDA, DF11_UNSUPPORTED_OPTION.
+ *
+ * Requires: df11_device_options.libcuda and DF11_LIBCUDA name a CUDA driver's library, or nothing
+ * that exists.
+ */
+df11_status df11_device_open(int32_t ordinal,
+                             const df11_device_options *options,
+                             df11_device **out,
+                             df11_error *error);
+
+/**
+ * Opens the device of the context that is current on this thread, in that context, for engines with
+ * contexts of their own. All else is as for df11_device_open(); without a current context the error
+ * is DF11_INVALID_ARGUMENT.
+ *
+ * Requires: The context lives until the device and all its residents are freed, and what
+ * df11_device_open() requires.
+ */
+df11_status df11_device_open_current(const df11_device_options *options,
+                                     df11_device **out,
+                                     df11_error *error);
+
+/**
+ * Frees a device, from any thread. NULL is allowed. Its residents may live on: the device is closed
+ * with the last of them. Work that is running goes on, and graphs that captured decodes stay valid
+ * as long as their context. Nothing is waited for, unless df11_device_open() was the only one to
+ * hold the primary context: CUDA then ends that.
+ *
+ * Requires: No call uses `device` any more.
+ */
+void df11_device_free(df11_device *device);
+
+/**
+ * Describes a device. After an error `*out` is cleared except for its struct_size; if that is wrong,
+ * `*out` is left alone.
+ *
+ * Errors: DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_device_get_info(const df11_device *device,
+                                 df11_device_info *out,
+                                 df11_error *error);
+
+/* ============================================================================================== */
+/* 8. CUDA: images in host memory                                                                 */
+/* ============================================================================================== */
+
+/** The head of no image has more bytes. */
+#define DF11_IMAGE_HEAD_BYTES_MAX 41216
+
+/** An image. Begin with DF11_IMAGE_INFO_INIT. */
+typedef struct df11_image_info {
+    /** sizeof(df11_image_info) */
+    size_t struct_size;
+    /** Bytes of the whole image. */
+    uint64_t image_bytes;
+    /** Bytes of its head: its first ones, which df11_device_bind_image() needs in host memory. */
+    uint64_t head_bytes;
+    /** Weights of the group. */
+    uint64_t element_count;
+    /** Tensors of the group. */
+    uint64_t tensor_count;
+} df11_image_info;
+
+/** Initialises a df11_image_info: every field but struct_size is 0 or NULL. */
+#define DF11_IMAGE_INFO_INIT { sizeof(df11_image_info), 0, 0, 0, 0 }
+
+/**
+ * Writes the image of a group to host memory: df11_group_info.image_bytes bytes, which a CUDA
+ * device can decode once they are in its memory, at an address that is a multiple of 256. An image
+ * holds no address: it may be kept, sent and moved. Its bytes depend on the group alone. No CUDA is
+ * needed. Every code is walked, so that what was written decodes.
+ *
+ * `dst` is a buffer of `dst_bytes` bytes that you provide, with any alignment (64 is fastest),
+ * pinned or not; nothing is read from it. One thread works: df11_model_write_image_part() is for
+ * callers who have several. The call allocates less than 100 KiB, and less than 1 MB with
+ * DF11_OPEN_READ.
+ *
+ * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL;
+ * DF11_CORRUPT if the codes contradict the tables, the positions or the gaps at which blocks begin;
+ * DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_IO with DF11_OPEN_READ; DF11_OUT_OF_MEMORY.
+ * After an error that is the file's, the first 256 bytes are zeros: no image.
+ *
+ * Requires: Nobody else uses `dst` during the call.
+ */
+df11_status df11_model_write_image(const df11_model *model,
+                                   uint64_t group,
+                                   void *dst,
+                                   size_t dst_bytes,
+                                   df11_error *error);
+
+/**
+ * Writes one of `part_count` parts of an image: `part` is 0, 1, … `part_count` - 1. It is for
+ * callers with threads of their own, each of which takes a part. All parts go to the same `dst` of
+ * `dst_bytes` bytes, in any order or at once, and no two write the same byte. The bytes are those of
+ * df11_model_write_image(), for any number of parts. Part 0 writes the head.
+ *
+ * If any part fails, there is no image, whatever the others wrote: look at every result before you
+ * use the image. (A part that fails clears its share of the index, so that a decode that is started
+ * all the same reports DF11_CORRUPT.)
+ *
+ * Errors: as for df11_model_write_image(); DF11_INVALID_ARGUMENT for a part that is not below
+ * `part_count`.
+ *
+ * Requires: Nobody but calls for other parts uses `dst` during the call.
+ */
+df11_status df11_model_write_image_part(const df11_model *model,
+                                        uint64_t group,
+                                        void *dst,
+                                        size_t dst_bytes,
+                                        uint32_t part,
+                                        uint32_t part_count,
+                                        df11_error *error);
+
+/**
+ * Describes an image by its head: `head_bytes` of its first bytes in host memory, as for
+ * df11_device_bind_image(). No CUDA call is made. After an error `*out` is cleared except for its
+ * struct_size; if that is wrong, `*out` is left alone.
+ *
+ * Errors: DF11_INVALID_FORMAT if the bytes are no image's, DF11_UNSUPPORTED_FORMAT for an image of
+ * another version, DF11_CORRUPT for a head that is damaged or cut short; DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_image_get_info(const void *head,
+                                size_t head_bytes,
+                                df11_image_info *out,
+                                df11_error *error);
+
+/* ============================================================================================== */
+/* 9. CUDA: residents, which are images on a device                                               */
+/* ============================================================================================== */
+
+/**
+ * An image on a device, ready to be decoded. It never changes: any number of threads may use it at
+ * once. It owns no device memory.
+ */
+typedef struct df11_resident df11_resident;
+
+/** A resident. Begin with DF11_RESIDENT_INFO_INIT. */
+typedef struct df11_resident_info {
+    /** sizeof(df11_resident_info) */
+    size_t struct_size;
+    /** The address of the image in device memory. */
+    df11_devptr image;
+    /** Bytes of the whole image. */
+    uint64_t image_bytes;
+    /** Weights of the group. */
+    uint64_t element_count;
+    /** Tensors of the group. */
+    uint64_t tensor_count;
+    /** For each tensor the weights of the group up to its end. They belong to the resident. */
+    const uint64_t *tensor_ends;
+} df11_resident_info;
+
+/** Initialises a df11_resident_info: every field but struct_size is 0 or NULL. */
+#define DF11_RESIDENT_INFO_INIT { sizeof(df11_resident_info), 0, 0, 0, 0, NULL }
+
+/**
+ * Makes a group's image in device memory that you provide: `image_bytes` bytes at `d_image`, at
+ * least df11_group_info.image_bytes, at a multiple of 256. Copies and kernels are put into `stream`;
+ * work that you put there afterwards may use the image. The bytes are those of
+ * df11_model_write_image(). No device memory is allocated, and no host memory is pinned.
+ *
+ * Host memory: the bytes are copied from where the file is mapped (or from the memory of
+ * df11_model_open_memory()), so that model and resident must not be freed before the stream has
+ * executed the upload. From pageable memory CUDA copies at its own pace, and the call returns when
+ * it has read most of it; df11_device_upload_staged() goes through pinned memory. With
+ * DF11_OPEN_READ the call allocates 2 MiB to read to, and waits until the stream has executed the
+ * last copy.
+ *
+ * The file's gaps and positions are compared with its codes on the device. If they disagree,
+ * decoding the image reports DF11_CORRUPT in d_status.
+ *
+ * On success `*out` is the resident, to be given to df11_resident_free(); otherwise it is NULL.
+ *
+ * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
+ * DF11_MISALIGNED; DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_DEFAULT_STREAM;
+ * DF11_WRONG_DEVICE for a stream of another context; DF11_CAPTURING, because an upload cannot be
+ * captured; DF11_CUDA; DF11_IO and DF11_CORRUPT with DF11_OPEN_READ. After the last three, parts of
+ * the work may be in the stream: keep `d_image` and the model until it has executed them.
+ *
+ * Requires: The device memory stays until the resident is freed, its decodes are done and no
+ * captured graph that uses it will be launched. Model and resident stay until the stream has
+ * executed the upload.
+ */
+df11_status df11_device_upload(df11_device *device,
+                               const df11_model *model,
+                               uint64_t group,
+                               df11_devptr d_image,
+                               size_t image_bytes,
+                               df11_stream stream,
+                               df11_resident **out,
+                               df11_error *error);
+
+/**
+ * Uploads as df11_device_upload() does, through `staging_bytes` bytes of host memory that you
+ * provide at `staging`: at least 4,096; some MiB are sensible. It should be pinned
+ * (cuMemHostAlloc, cudaMallocHost). The file's bytes are copied to one half of it while the device
+ * copies from the other, so that the call waits for the stream whenever both are full: the stream
+ * must not wait for something that the calling thread does later. The model may be freed when this
+ * returns.
+ *
+ * Errors: as for df11_device_upload(); DF11_BUFFER_TOO_SMALL and DF11_INVALID_ARGUMENT for the
+ * staging memory too.
+ *
+ * Requires: The device memory stays until the resident is freed, its decodes are done and no
+ * captured graph that uses it will be launched. The resident and the staging memory stay, and
+ * nobody else uses the latter, until the stream has executed the upload.
+ */
+df11_status df11_device_upload_staged(df11_device *device,
+                                      const df11_model *model,
+                                      uint64_t group,
+                                      df11_devptr d_image,
+                                      size_t image_bytes,
+                                      df11_stream stream,
+                                      void *staging,
+                                      size_t staging_bytes,
+                                      df11_resident **out,
+                                      df11_error *error);
+
+/**
+ * Takes an image that is on the device, or that will be when the streams of its decodes get there:
+ * one that you copied from what df11_model_write_image() wrote, or moved. It has `image_bytes` bytes
+ * at `d_image`, at least df11_group_info.image_bytes, at a multiple of 256. No CUDA call is made; the
+ * model may be freed when this returns. On success `*out` is the resident, to be given to
+ * df11_resident_free(); otherwise it is NULL.
+ *
+ * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
+ * DF11_MISALIGNED; DF11_UNSUPPORTED_FORMAT where image_bytes is 0.
+ *
+ * Requires: The device memory stays until the resident is freed, its decodes are done and no
+ * captured graph that uses it will be launched.
+ */
+df11_status df11_device_bind(df11_device *device,
+                             const df11_model *model,
+                             uint64_t group,
+                             df11_devptr d_image,
+                             size_t image_bytes,
+                             df11_resident **out,
+                             df11_error *error);
+
+/**
+ * Takes an image as df11_device_bind() does, without the model. `head` are the image's first bytes
+ * in host memory, `head_bytes` of them: at least as many as its head has
+ * (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any, and so is a whole
+ * image). They are read during the call only, and checked as hostile; a checksum finds damage. The
+ * whole image, head and all, has `image_bytes` bytes at `d_image`, at least
+ * df11_image_info.image_bytes, which df11_image_get_info() reads from the same head.
+ *
+ * Errors: DF11_INVALID_FORMAT if the bytes are no image's, DF11_UNSUPPORTED_FORMAT for an image of
+ * another version, DF11_CORRUPT for a head that is damaged or cut short; DF11_INVALID_ARGUMENT,
+ * DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED.
+ *
+ * Requires: The device memory stays until the resident is freed, its decodes are done and no
+ * captured graph that uses it will be launched.
+ */
+df11_status df11_device_bind_image(df11_device *device,
+                                   const void *head,
+                                   size_t head_bytes,
+                                   df11_devptr d_image,
+                                   size_t image_bytes,
+                                   df11_resident **out,
+                                   df11_error *error);
+
+/**
+ * Describes a resident. After an error `*out` is cleared except for its struct_size; if that is
+ * wrong, `*out` is left alone.
+ *
+ * Errors: DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_resident_get_info(const df11_resident *resident,
+                                   df11_resident_info *out,
+                                   df11_error *error);
+
+/**
+ * Frees a resident, from any thread. NULL is allowed. No device memory is touched or freed, nothing
+ * is waited for, and decodes that are in streams or graphs go on.
+ *
+ * Requires: No call uses `resident` any more, and no stream still has to execute its upload.
+ */
+void df11_resident_free(df11_resident *resident);
+
+/* ============================================================================================== */
+/* 10. CUDA: decode on a stream                                                                   */
+/* ============================================================================================== */
+
+/**
+ * Decodes a whole group on the device, to `dst_bytes` bytes of device memory at `d_dst`: at least
+ * 2 * element_count bytes, an address that is a multiple of 2 (16 is fastest). Work is put into
+ * `stream`, and the call returns before it is done.
+ *
+ * Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call may
+ * be captured in a graph. It may be made from any thread, whatever context is current there, and
+ * that context stays current. `stream` belongs to the device's context, and is not NULL (see
+ * DF11_DEVICE_ALLOW_DEFAULT_STREAM).
+ *
+ * `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, that you have set
+ * to 0. It is raised to DF11_CORRUPT if the image contradicts itself (the file was damaged, or its
+ * gaps and positions are wrong), and otherwise left alone. The content of the destination is then
+ * undefined. Nothing outside it is ever written.
+ *
+ * Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
+ * DF11_MISALIGNED, DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA
+ * (the driver refused the launch; a failure of earlier work in the same context shows here too),
+ * DF11_CAPTURING (the stream's capture was broken before).
+ *
+ * Requires: `stream` is a stream. Image, destination and status word are device memory of its
+ * context until it has executed the work, and each time that a graph which captured the call is
+ * launched. Nobody writes the image or uses the destination meanwhile.
+ */
+df11_status df11_resident_decompress(const df11_resident *resident,
+                                     df11_devptr d_dst,
+                                     size_t dst_bytes,
+                                     df11_devptr d_status,
+                                     df11_stream stream,
+                                     df11_error *error);
+
+/**
+ * Decodes `count` weights of a group, from its weight `first` on (both in elements), to `dst_bytes`
+ * bytes of device memory at `d_dst`: exactly 2 * count bytes are written. All else is as for
+ * df11_resident_decompress(). A count of 0 does nothing.
+ *
+ * Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for a range outside the group.
+ *
+ * Requires: What df11_resident_decompress() requires.
+ */
+df11_status df11_resident_decompress_range(const df11_resident *resident,
+                                           uint64_t first,
+                                           uint64_t count,
+                                           df11_devptr d_dst,
+                                           size_t dst_bytes,
+                                           df11_devptr d_status,
+                                           df11_stream stream,
+                                           df11_error *error);
+
+/**
+ * Decodes each tensor of a group to a destination of its own: tensor i, in the order of their
+ * weights, to `dst_bytes[i]` bytes of device memory at `d_dsts[i]`. `count` is the group's
+ * tensor_count. A destination of 0 leaves its tensor out. One launch does up to 32 tensors;
+ * destinations that follow each other without a gap count as one. Both lists are in host memory and
+ * are read during the call only. All else is as for df11_resident_decompress().
+ *
+ * Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for another count. If a group has
+ * more than 32 tensors and the driver refuses a launch that is not the first, the earlier ones are
+ * in the stream; the message says so.
+ *
+ * Requires: What df11_resident_decompress() requires; no two destinations overlap.
+ */
+df11_status df11_resident_decompress_tensors(const df11_resident *resident,
+                                             const df11_devptr *d_dsts,
+                                             const size_t *dst_bytes,
+                                             size_t count,
+                                             df11_devptr d_status,
+                                             df11_stream stream,
+                                             df11_error *error);
+
+/**
+ * Decodes `count` whole groups: resident i to `dst_bytes[i]` bytes of device memory at `d_dsts[i]`.
+ * All lists are in host memory and are read during the call only. The residents may come from
+ * several device handles, but belong to one context. One launch does up to 32 groups. `d_statuses`
+ * is 0, or the address of `count` uint32_t in device memory, one for each group. All else is as for
+ * df11_resident_decompress(). A count of 0 does nothing.
+ *
+ * Errors: as for df11_resident_decompress(); DF11_WRONG_DEVICE for residents of several contexts. If
+ * there are more than 32 groups and the driver refuses a launch that is not the first, the earlier
+ * ones are in the stream; the message says so.
+ *
+ * Requires: What df11_resident_decompress() requires; no two destinations overlap.
+ */
+df11_status df11_resident_decompress_batch(const df11_resident *const *residents,
+                                           const df11_devptr *d_dsts,
+                                           const size_t *dst_bytes,
+                                           size_t count,
+                                           df11_devptr d_statuses,
+                                           df11_stream stream,
+                                           df11_error *error);
+
+/* ============================================================================================== */
+/* 11. WRITE: models, presets, groups in memory                                                   */
+/* ============================================================================================== */
+
+/** Do not decode each group from its file to compare it before the file gets its name. */
+#define DF11_COMPRESS_NO_VERIFY 1
+
+/**
+ * Resume what an interrupted run of the same source and options has left; begin, if there is
+ * nothing. The bytes are those of a run without an interruption. If nothing of a model is missing,
+ * every bit is compared with the source, and what belongs to it (config.json, tokenizers) is written
+ * if it is not there; if it was changed, that is an error.
+ */
+#define DF11_COMPRESS_RESUME 2
+
+/**
+ * Make it an error (DF11_UNSUPPORTED_FORMAT) if something that the patterns ask for cannot be
+ * compressed. Without it such a group's tensors stay plain, and df11_left_fn is called.
+ */
+#define DF11_COMPRESS_STRICT 4
+
+/**
+ * Write the SHA-256 of every tensor to the files' metadata under "df11.sha256", for
+ * df11_verify_model(). The reference compressor writes none.
+ */
+#define DF11_COMPRESS_HASHES 8
+
+/**
+ * Write the shapes of compressed tensors to the files' metadata under "df11.shapes", for
+ * df11_tensor_info. The reference compressor writes none.
+ */
+#define DF11_COMPRESS_SHAPES 16
+
+/**
+ * Write one file: `dst`, if it ends in .safetensors, else model.safetensors
+ * (diffusion_pytorch_model.safetensors for diffusers) in the folder `dst`.
+ */
+#define DF11_COMPRESS_SINGLE_FILE 32
+
+/**
+ * Write a folder of one file per group, even if `dst` ends in .safetensors. With neither of the two,
+ * `dst` is one file if it ends so, else such a folder.
+ */
+#define DF11_COMPRESS_FOLDER 64
+
+/**
+ * Called for each tensor that the patterns ask for and that stays as it was: `user` as given, the
+ * tensor's name, the name of the group that it would have been in (which stays plain as a whole),
+ * and the reason. All texts are UTF-8, end in a zero byte and are valid during the call only; escape
+ * them before you print them. It runs on the thread that called df11_compress_model() or
+ * df11_merge_model(), after the work, and must not unwind.
+ */
+typedef void (*df11_left_fn)(void *user, const char *tensor, const char *group, const char *reason);
+
+/** The result of a run in numbers. Begin with DF11_COMPRESS_REPORT_INIT. */
+typedef struct df11_compress_report {
+    /** sizeof(df11_compress_report) */
+    size_t struct_size;
+    /** Groups in the files that there are now; of a part, those of the part. */
+    uint64_t groups;
+    /** Weights in them. */
+    uint64_t weights;
+    /** Bytes of those weights before, 2 each. */
+    uint64_t weight_bytes;
+    /** Bytes of the groups' six members. */
+    uint64_t packed_bytes;
+    /** Bytes of all tensors of the source. */
+    uint64_t source_bytes;
+    /** Bytes of the .safetensors files that there are now; of a part, those of the part. */
+    uint64_t written_bytes;
+    /** Groups that an earlier run had written. */
+    uint64_t resumed;
+    /**
+     * Tensors that stay plain although the patterns ask for them: as many as df11_left_fn is called
+     * for.
+     */
+    uint64_t left_count;
+    /** Heads that are not stored, because they are tied to the embedding and equal to it. */
+    uint64_t dropped_count;
+    /** Patterns that no module matches. */
+    uint64_t unmatched_count;
+    /** 1 if the model is complete; 0 after a part, until df11_merge_model(). */
+    uint64_t complete;
+    /**
+     * The name of the preset that gave the groups; NULL if it was a pattern_json. The text is static.
+     */
+    const char *preset;
+} df11_compress_report;
+
+/** Initialises a df11_compress_report: every field but struct_size is 0 or NULL. */
+#define DF11_COMPRESS_REPORT_INIT \
+    { sizeof(df11_compress_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL }
+
+/** How to compress. Begin with DF11_COMPRESS_OPTIONS_INIT. */
+typedef struct df11_compress_options {
+    /** sizeof(df11_compress_options) */
+    size_t struct_size;
+    /**
+     * Threads that work, the calling one among them; 0 means 1. One more writes files. They end
+     * before the call returns, and the bytes written do not depend on their number.
+     */
+    uint32_t threads;
+    /** DF11_COMPRESS_* joined by | */
+    uint32_t flags;
+    /**
+     * The most bytes of memory to work in, 5 MiB for each thread; 0 means 512 MiB. Fewer threads
+     * work if it is not enough, and one always does. The memory of headers and of lists of tensors
+     * comes on top.
+     */
+    uint64_t memory_bytes;
+    /**
+     * NULL, or the name of a preset: the groups of a published model, see df11_preset_get_info().
+     */
+    const char *preset;
+    /**
+     * NULL, or the groups: the JSON text of a pattern_dict, or of a config.json that has one in its
+     * dfloat11_config. It excludes `preset`. With neither, the preset is chosen by the source's
+     * config.json and its tensors' names.
+     */
+    const char *pattern_json;
+    /**
+     * The part of the groups to write, 1 to `part_count`: other processes or machines write the
+     * others to the same folder, with the same options, and then one calls df11_merge_model().
+     */
+    uint32_t part;
+    /** The number of parts, at most 100000. 0 and 0 mean the whole model, as 1 and 1 do. */
+    uint32_t part_count;
+    /** NULL, or a progress that counts and can cancel the call. */
+    df11_progress *progress;
+    /**
+     * NULL, or a callback that is told of the progress. It may be given together with `progress`.
+     */
+    df11_progress_fn callback;
+    /** The `user` of `callback`. */
+    void *callback_user;
+    /** NULL, or a callback that is told of tensors that stay plain. */
+    df11_left_fn left;
+    /** The `user` of `left`. */
+    void *left_user;
+    /** NULL, or where to write the numbers. */
+    df11_compress_report *report;
+} df11_compress_options;
+
+/** Initialises a df11_compress_options: every field but struct_size is 0 or NULL. */
+#define DF11_COMPRESS_OPTIONS_INIT \
+    { sizeof(df11_compress_options), 0, 0, 0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL }
+
+/**
+ * Compresses a model. `src` is a folder in Hugging Face layout, of any number of .safetensors files,
+ * or one such file. `dst` is a new or empty folder, or a file, which is replaced when everything is
+ * done and not before. Nothing of the source is changed, and every byte of a group is as the
+ * reference compressor (dfloat11 0.5.0) writes it.
+ *
+ * A folder gets one file per group, a file for the rest, the source's config.json with
+ * dfloat11_config in it, and the source's other files. A single file gets its config.json next to
+ * it. `options` may be NULL. Groups are processed a piece at a time and are never in memory as a
+ * whole. Files get their names when they are complete and, unless told otherwise, verified.
+ *
+ * df11_model_open() does not take what a run that fails or is cancelled leaves for a model. If such
+ * a run has completed something, DF11_COMPRESS_RESUME resumes it. While a run works, any other run
+ * to the same place is refused with DF11_BUSY (except for other parts), if the file system can lock
+ * files.
+ *
+ * Errors: DF11_EXISTS for a `dst` that is not empty; DF11_UNFINISHED for one that an earlier run has
+ * left unfinished; DF11_BUSY for one that another run writes to; DF11_INVALID_ARGUMENT for patterns
+ * that do not fit, no preset that fits, and a source that is compressed already; DF11_NOT_FOUND (no
+ * such preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that
+ * failed its verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT;
+ * DF11_UNSUPPORTED_OPTION, DF11_IO (which also says that a thread could not be started),
+ * DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and `left` is not
+ * called.
+ *
+ * Requires: The progress and the callbacks of the options can be used, each with its `user`, until
+ * the call returns.
+ */
+df11_status df11_compress_model(const char *src,
+                                const char *dst,
+                                const df11_compress_options *options,
+                                df11_error *error);
+
+/**
+ * Completes a folder whose parts are all finished: writes what belongs to no group, config.json and
+ * the files that go with it, and checks that nothing is missing. `options` are those of the parts;
+ * `part`, `part_count` and DF11_COMPRESS_RESUME do not matter. The report is the whole model's, and
+ * `left` is called for what all parts have left.
+ *
+ * Errors: as for df11_compress_model(); DF11_INVALID_ARGUMENT if a part is not finished or `dst` was
+ * not begun.
+ *
+ * Requires: What df11_compress_model() requires.
+ */
+df11_status df11_merge_model(const char *src,
+                             const char *dst,
+                             const df11_compress_options *options,
+                             df11_error *error);
+
+/** A preset. Begin with DF11_PRESET_INFO_INIT. */
+typedef struct df11_preset_info {
+    /** sizeof(df11_preset_info) */
+    size_t struct_size;
+    /** Its name, for df11_compress_options.preset. The text is static. */
+    const char *name;
+    /** Its pattern_dict, as JSON. The text is static. */
+    const char *pattern_json;
+} df11_preset_info;
+
+/** Initialises a df11_preset_info: every field but struct_size is 0 or NULL. */
+#define DF11_PRESET_INFO_INIT { sizeof(df11_preset_info), NULL, NULL }
+
+/** Returns the number of presets. */
+uint64_t df11_preset_count(void);
+
+/**
+ * Describes the preset of that number, from 0. After an error `*out` is cleared except for its
+ * struct_size; if that is wrong, `*out` is left alone.
+ *
+ * Errors: DF11_NOT_FOUND if there is no such preset; DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_preset_get_info(uint64_t preset, df11_preset_info *out, df11_error *error);
+
+/**
+ * The six members of a compressed group in buffers that you provide, and their sizes in bytes. A
+ * file stores each as a tensor called NAME.luts and so on, where NAME is the module's name; see
+ * DF11_PART_* for what their bytes mean. No address needs an alignment. Begin with
+ * DF11_PACKED_GROUP_INIT.
+ */
+typedef struct df11_packed_group {
+    /** sizeof(df11_packed_group) */
+    size_t struct_size;
+    /** In a file of type U8 and shape (luts_bytes / 256, 256) */
+    void *luts;
+    /** Bytes of `luts` */
+    size_t luts_bytes;
+    /** U8, one dimension */
+    void *encoded_exponent;
+    /** Bytes of `encoded_exponent` */
+    size_t encoded_exponent_bytes;
+    /** U8, one dimension: one byte for each weight */
+    void *sign_mantissa;
+    /** Bytes of `sign_mantissa` */
+    size_t sign_mantissa_bytes;
+    /** U8, one dimension: little-endian uint32, 4 bytes each */
+    void *output_positions;
+    /** Bytes of `output_positions` */
+    size_t output_positions_bytes;
+    /** U8, one dimension */
+    void *gaps;
+    /** Bytes of `gaps` */
+    size_t gaps_bytes;
+    /**
+     * I64, one dimension: little-endian, 8 bytes for each tensor but the last, so none for a single
+     * tensor
+     */
+    void *split_positions;
+    /** Bytes of `split_positions` */
+    size_t split_positions_bytes;
+} df11_packed_group;
+
+/** Initialises a df11_packed_group: every field but struct_size is 0 or NULL. */
+#define DF11_PACKED_GROUP_INIT \
+    { sizeof(df11_packed_group), NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0 }
+
+/**
+ * Compresses a group in memory: the weights of its tensors one after the other, in the order of the
+ * pattern's list, encoded byte for byte as the reference compressor does.
+ *
+ * `tensors` are the addresses of `tensor_count` tensors, 1 to 1024, and `element_counts` the number
+ * of weights in each, bf16 bits in the processor's byte order; all together at most 4294967295. Each
+ * address is aligned to 2 bytes; a tensor of no weights may be NULL. `threads` threads work, the
+ * calling one among them; 0 means 1. They end before the call returns, and the bytes do not depend
+ * on their number. The call allocates some 3 KiB for each tensor and for every 262144 weights of it,
+ * and less than 4 MiB for each thread. Weights are read twice.
+ *
+ * `io` gives the buffer for each member, its address and the bytes that it holds, and receives the
+ * bytes that were written. If all six addresses are NULL, the sizes that the members need are set
+ * and nothing is written; the weights are then read once. Otherwise only a member of 0 bytes may be
+ * NULL, such as the split positions of a single tensor.
+ *
+ * Errors: DF11_BUFFER_TOO_SMALL, which sets the sizes that the members need, too, and writes nothing
+ * else; DF11_MISALIGNED; DF11_INVALID_ARGUMENT for all else that is wrong with the arguments, for no
+ * weights at all, and for an exponent of 240 or more (an infinity, a NaN, a magnitude of 2^113 or
+ * more), which the format cannot hold: store such a group's tensors as they are;
+ * DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY. After all but the first the sizes are 0.
+ *
+ * Requires: The weights do not change during the call. The members' buffers overlap neither each
+ * other nor the weights, and nobody else uses them during the call.
+ */
+df11_status df11_compress_group(const void *const *tensors,
+                                const uint64_t *element_counts,
+                                size_t tensor_count,
+                                uint32_t threads,
+                                df11_packed_group *io,
+                                df11_error *error);
+
+/**
+ * Sets the sizes of `out` to the most that a group of these weights can take, whatever they are, and
+ * leaves its addresses alone: buffers of these sizes are enough for df11_compress_group().
+ * `element_counts` are the weights of its `tensor_count` tensors. A group of trained weights takes
+ * about a third of it for `encoded_exponent`.
+ *
+ * Errors: DF11_INVALID_ARGUMENT, for the same counts as in df11_compress_group();
+ * DF11_UNSUPPORTED_OPTION. The sizes are then 0.
+ */
+df11_status df11_compress_bound(const uint64_t *element_counts,
+                                size_t tensor_count,
+                                df11_packed_group *out,
+                                df11_error *error);
+
+/* ============================================================================================== */
+/* 12. VERIFY: whole models                                                                       */
+/* ============================================================================================== */
+
+/** A group whose codes agree with its gaps and positions: nothing is wrong. */
+#define DF11_FINDING_GOOD 1
+
+/** A group whose codes do not. */
+#define DF11_FINDING_BAD 2
+
+/** A tensor whose hash is not the one in the file's metadata. */
+#define DF11_FINDING_HASH 3
+
+/** A tensor that differs from the original's, or that only one of the two models has. */
+#define DF11_FINDING_DIFFERS 4
+
+/**
+ * Something that a person should know, such as a tied lm_head that only one model has: nothing is
+ * wrong.
+ */
+#define DF11_FINDING_NOTE 5
+
+/**
+ * Called for each group, and for each tensor about which there is something to say: `user` as
+ * given, DF11_FINDING_*, the name of the group or tensor, and one sentence about it. Both texts are
+ * UTF-8, end in a zero byte and are valid during the call only; escape them before you print them.
+ * Newer versions may have more kinds. It runs on the thread that called df11_verify_model(), and
+ * must not unwind.
+ */
+typedef void (*df11_finding_fn)(void *user, uint32_t kind, const char *name, const char *text);
+
+/** The result of a verification in numbers. Begin with DF11_VERIFY_REPORT_INIT. */
+typedef struct df11_verify_report {
+    /** sizeof(df11_verify_report) */
+    size_t struct_size;
+    /** Groups whose codes agree with their gaps and positions. */
+    uint64_t groups_good;
+    /** Groups whose codes do not. */
+    uint64_t groups_bad;
+    /** Codes in all groups, one for each weight. */
+    uint64_t code_count;
+    /** Tensors whose hash is the one in the model's metadata. */
+    uint64_t hashes_right;
+    /** Tensors that have another hash, or that cannot be decoded. */
+    uint64_t hashes_wrong;
+    /** Tensors that equal the original's. */
+    uint64_t tensors_equal;
+    /** Tensors that differ from the original's, or that only one of the two models has. */
+    uint64_t tensors_different;
+} df11_verify_report;
+
+/** Initialises a df11_verify_report: every field but struct_size is 0 or NULL. */
+#define DF11_VERIFY_REPORT_INIT { sizeof(df11_verify_report), 0, 0, 0, 0, 0, 0, 0 }
+
+/** How to verify. Begin with DF11_VERIFY_OPTIONS_INIT. */
+typedef struct df11_verify_options {
+    /** sizeof(df11_verify_options) */
+    size_t struct_size;
+    /** Threads to use, the calling one among them; 0 means 1. They end before the call returns. */
+    uint32_t threads;
+    /** DF11_OPEN_ANY_VERSION or 0 */
+    uint32_t flags;
+    /** NULL, or the text of a config.json for the model; see df11_open_options. */
+    const char *config_json;
+    /** NULL, or a progress that counts and can cancel the call. */
+    df11_progress *progress;
+    /**
+     * NULL, or a callback that is told of the progress. It may be given together with `progress`.
+     */
+    df11_progress_fn callback;
+    /** The `user` of `callback`. */
+    void *callback_user;
+    /** NULL, or a callback that is told of the findings. */
+    df11_finding_fn finding;
+    /** The `user` of `finding`. */
+    void *finding_user;
+    /** NULL, or where to write the numbers. */
+    df11_verify_report *report;
+} df11_verify_options;
+
+/** Initialises a df11_verify_options: every field but struct_size is 0 or NULL. */
+#define DF11_VERIFY_OPTIONS_INIT \
+    { sizeof(df11_verify_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
+
+/**
+ * Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, walks every
+ * code of every group, and compares the SHA-256 of each tensor for which the files' metadata has
+ * one (under "df11.sha256"). If there is an original (a folder of any number of files, or one file),
+ * it compares every tensor with it: type, shape where the model knows it, every bit. It continues
+ * after what is wrong, so that everything wrong is found.
+ *
+ * `original` and `options` may be NULL. Files are read piece by piece, never mapped, and the call
+ * takes at most 16 MiB and 2 MiB for each thread, plus the memory of an open model. Of an original
+ * with a model.safetensors.index.json the files that it lists are opened.
+ *
+ * DF11_OK: nothing is wrong. DF11_CORRUPT: something is, and the message is the first such
+ * finding's; or the model cannot be opened because of it. The report is written in both cases. It is
+ * all zeros if the model could not be opened, and after all other errors: DF11_INVALID_FORMAT and
+ * DF11_UNSUPPORTED_FORMAT for the model, DF11_INVALID_ARGUMENT for an original that cannot be used,
+ * DF11_IO, DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
+ *
+ * Requires: The progress and the callbacks of the options can be used, each with its `user`, until
+ * the call returns.
+ */
+df11_status df11_verify_model(const char *model,
+                              const char *original,
+                              const df11_verify_options *options,
+                              df11_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"
-#endif  // __cplusplus
+#endif
 
 #endif  /* DF11_H */

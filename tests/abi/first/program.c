@@ -82,10 +82,10 @@ int main(int argc, char **argv)
             paint(tensor.behind);
             CHECK(df11_model_get_tensor_info(model, t, &tensor.value, &error.value) == DF11_OK && painted(tensor.behind));
             CHECK(tensor.value.group == g && tensor.value.dtype == DF11_DTYPE_BF16 && tensor.value.data == NULL);
-            uint16_t *part = malloc((size_t)tensor.value.bytes + 1);
+            uint16_t *part = malloc((size_t)tensor.value.data_bytes + 1);
             CHECK(part != NULL);
-            CHECK(df11_model_read_tensor(model, t, 0, part, (size_t)tensor.value.bytes, 1, &error.value) == DF11_OK);
-            CHECK(memcmp(part, whole + tensor.value.group_offset, (size_t)tensor.value.bytes) == 0);
+            CHECK(df11_model_read_tensor(model, t, 0, part, (size_t)tensor.value.data_bytes, 1, &error.value) == DF11_OK);
+            CHECK(memcmp(part, whole + tensor.value.group_offset, (size_t)tensor.value.data_bytes) == 0);
             free(part);
         }
         free(whole);
@@ -93,7 +93,7 @@ int main(int argc, char **argv)
         GUARDED(df11_part_info) part = {DF11_PART_INFO_INIT, {0}};
         paint(part.behind);
         CHECK(df11_model_get_group_part(model, g, DF11_PART_ENCODED_EXPONENT, &part.value, &error.value) == DF11_OK);
-        CHECK(painted(part.behind) && part.value.bytes > 0 && part.value.file != NULL);
+        CHECK(painted(part.behind) && part.value.data_bytes > 0 && part.value.file != NULL);
     }
     CHECK(decoded == strtoull(argv[2], NULL, 10));
     CHECK(df11_model_find_tensor(model, "no such tensor", &number, &error.value) == DF11_NOT_FOUND);

@@ -115,7 +115,7 @@ func (m Model) Tensor(number uint64, files Files) (Tensor, *Error) {
 	t := Tensor{
 		Name:        C.GoString(info.name),
 		DType:       uint32(info.dtype),
-		DataBytes:   uint64(info.bytes),
+		DataBytes:   uint64(info.data_bytes),
 		Group:       uint64(info.group),
 		GroupOffset: uint64(info.group_offset),
 		FileOffset:  uint64(info.file_offset),
@@ -179,5 +179,5 @@ func (m Model) GroupPart(group uint64, part uint32) (Part, *Error) {
 	if s := C.df11_model_get_group_part(m.p, C.uint64_t(group), C.uint32_t(part), &info, &e); s != C.DF11_OK {
 		return Part{}, failed(s, &e)
 	}
-	return Part{C.GoString(info.file), uint64(info.file_offset), uint64(info.bytes)}, nil
+	return Part{C.GoString(info.file), uint64(info.file_offset), uint64(info.data_bytes)}, nil
 }

@@ -1,0 +1,199 @@
+//! The groups of a model.
+
+use super::args::{In, Info, Out, Text};
+use super::frame::call;
+use super::model::{MODEL, df11_model, group_of, index};
+use super::status::{df11_error, df11_status};
+use super::structs::Sizeable;
+use crate::error::{Error, Result, shorten};
+use crate::format::{Group, Member, Model};
+use std::ffi::{c_char, c_void};
+
+/// A group. Begin with DF11_GROUP_INFO_INIT.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct df11_group_info {
+    /// sizeof(df11_group_info)
+    pub struct_size: usize,
+    /// The module's full name, such as "model.layers.0". It belongs to the model.
+    pub name: *const c_char,
+    /// The weights in all its tensors, 2 bytes each when decoded.
+    pub element_count: u64,
+    /// The tensors in it.
+    pub tensor_count: u64,
+    /// The number of its first tensor; the others follow, in the order of their weights.
+    pub first_tensor: u64,
+    /// Bytes of its six parts in the files.
+    pub packed_bytes: u64,
+    /// Bytes of its image (df11_model_write_image()), a multiple of 256: about 10.8 bits a weight.
+    /// 0 if the group cannot be decoded on a device, because its tables have more code words than a
+    /// device's. No known compressor writes such groups.
+    pub image_bytes: u64,
+}
+
+// SAFETY: repr(C), begins with its size, no padding (asserted below), zero is a NULL name.
+unsafe impl Sizeable for df11_group_info {
+    const NAME: &'static str = "df11_group_info";
+    const FIRST: usize = 48;
+}
+
+/// The look-up rows, then the row of code lengths: 256 bytes each.
+pub const DF11_PART_LUTS: u32 = 0;
+/// The Huffman-coded exponents.
+pub const DF11_PART_ENCODED_EXPONENT: u32 = 1;
+/// One byte per weight: its sign in bit 7, its mantissa below.
+pub const DF11_PART_SIGN_MANTISSA: u32 = 2;
+/// A little-endian uint32 per block of 4096 code bytes: its first weight; then the number of weights.
+pub const DF11_PART_OUTPUT_POSITIONS: u32 = 3;
+/// Five bits per 8 code bytes: the bit at which the first code that starts there begins.
+pub const DF11_PART_GAPS: u32 = 4;
+/// A little-endian int64 per tensor but the last: the weights up to its end.
+pub const DF11_PART_SPLIT_POSITIONS: u32 = 5;
+
+/// A part of a group in its file. Begin with DF11_PART_INFO_INIT.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct df11_part_info {
+    /// sizeof(df11_part_info)
+    pub struct_size: usize,
+    /// The path of the file, on Unix any bytes; "memory" for a model opened from memory. It belongs
+    /// to the model.
+    pub file: *const c_char,
+    /// The byte of that file at which the part begins.
+    pub file_offset: u64,
+    /// Bytes of the part.
+    pub data_bytes: u64,
+    /// The part in the file's memory, with no alignment; NULL with DF11_OPEN_READ. It belongs to the
+    /// model.
+    pub data: *const c_void,
+}
+
+// SAFETY: repr(C), begins with its size, no padding (asserted below), zeros are NULL pointers.
+unsafe impl Sizeable for df11_part_info {
+    const NAME: &'static str = "df11_part_info";
+    const FIRST: usize = 40;
+}
+
+// Every byte belongs to a field: padding would carry garbage across the ABI.
+const _: () = assert!(size_of::<df11_group_info>() == 56 && size_of::<df11_part_info>() == 40);
+
+/// Describes a group. After an error `*out` is cleared except for its struct_size; if that is wrong,
+/// `*out` is left alone.
+///
+/// Errors: DF11_NOT_FOUND if there is no such group; DF11_INVALID_ARGUMENT.
+///
+/// # Safety
+///
+/// The pointers are as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn df11_model_get_group_info(
+    model: *const df11_model,
+    group: u64,
+    out: *mut df11_group_info,
+    error: *mut df11_error,
+) -> df11_status {
+    // SAFETY: C caller: `model` is NULL or open, `out` is NULL or a struct of its struct_size.
+    unsafe { call(error, || group_info(In::new(model, MODEL), group, Info::new(out))) }
+}
+
+fn group_info(model: In<df11_model>, group: u64, out: Info<df11_group_info>) -> Result<()> {
+    let out = out.clear()?;
+    let handle = model.get()?;
+    let info = group_of(&handle.model, group)?;
+    out.set(&df11_group_info {
+        struct_size: 0,
+        name: handle.group_names[info.number()].as_ptr(),
+        element_count: info.element_count(),
+        tensor_count: info.tensors().len() as u64,
+        first_tensor: info.tensors().next().map_or(0, |tensor| tensor.number() as u64),
+        packed_bytes: info.packed_bytes(),
+        image_bytes: info.image_layout().map_or(0, |layout| layout.image_bytes),
+    })
+}
+
+/// Says where a part of a group (DF11_PART_*) is stored, for programs that read files by themselves.
+/// After an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left
+/// alone.
+///
+/// Errors: DF11_NOT_FOUND if there is no such group or part; DF11_INVALID_ARGUMENT.
+///
+/// # Safety
+///
+/// The pointers are as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn df11_model_get_group_part(
+    model: *const df11_model,
+    group: u64,
+    part: u32,
+    out: *mut df11_part_info,
+    error: *mut df11_error,
+) -> df11_status {
+    // SAFETY: C caller: `model` is NULL or open, `out` is NULL or a struct of its struct_size.
+    unsafe { call(error, || group_part(In::new(model, MODEL), group, part, Info::new(out))) }
+}
+
+fn group_part(model: In<df11_model>, group: u64, part: u32, out: Info<df11_part_info>) -> Result<()> {
+    const PARTS: [Member; 6] = [
+        Member::Luts,
+        Member::EncodedExponent,
+        Member::SignMantissa,
+        Member::OutputPositions,
+        Member::Gaps,
+        Member::SplitPositions,
+    ];
+    let out = out.clear()?;
+    let handle = model.get()?;
+    let group = group_of(&handle.model, group)?;
+    let span = group.data().member(PARTS[index(part.into(), PARTS.len(), "part")?]);
+    out.set(&df11_part_info {
+        struct_size: 0,
+        file: handle.files[span.file].as_ptr(),
+        file_offset: span.offset,
+        data_bytes: span.len,
+        data: handle.data(span),
+    })
+}
+
+/// Finds a group by its full name. `*out` is its number, or 0 after an error.
+///
+/// Errors: DF11_NOT_FOUND; DF11_INVALID_ARGUMENT.
+///
+/// # Safety
+///
+/// The pointers are as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn df11_model_find_group(
+    model: *const df11_model,
+    name: *const c_char,
+    out: *mut u64,
+    error: *mut df11_error,
+) -> df11_status {
+    // SAFETY: C caller: `model` is NULL or open, `name` is NULL or a C string, `out` is NULL or writable.
+    unsafe {
+        call(error, || {
+            let (model, name) = (In::new(model, MODEL), Text::new(name, "the name"));
+            find(model, name, Out::new(out), "group", |model, name| model.find_group(name).map(Group::number))
+        })
+    }
+}
+
+/// Finds a group or a tensor: what both searches share.
+pub(super) fn find(
+    model: In<df11_model>,
+    name: Text,
+    out: Out<u64>,
+    what: &str,
+    search: impl FnOnce(&Model, &str) -> Option<usize>,
+) -> Result<()> {
+    let out = out.clear(0)?;
+    let handle = model.get()?;
+    let name = name.get()?;
+    // No tensor has a name that is not UTF-8.
+    let found = name.to_str().ok().and_then(|name| search(&handle.model, name));
+    let number = found.ok_or_else(|| {
+        let name = shorten(&name.to_string_lossy(), 200);
+        Error::NotFound(format!("the model has no {what} named '{name}'"))
+    })?;
+    out.set(number as u64);
+    Ok(())
+}

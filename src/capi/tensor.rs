@@ -1,0 +1,201 @@
+//! The tensors of a model.
+
+use super::args::{In, Info, Out, Text};
+use super::frame::call;
+use super::group::find;
+use super::model::{MODEL, df11_model, tensor_of};
+use super::status::{df11_error, df11_status};
+use super::structs::Sizeable;
+use crate::error::Result;
+use crate::format::{Data, Tensor};
+use safetensors::Dtype;
+use std::ffi::{c_char, c_void};
+use std::ptr;
+
+/// The `group` of a tensor that is in none.
+pub const DF11_NO_GROUP: u64 = u64::MAX;
+
+/// A type of elements that this version does not know.
+pub const DF11_DTYPE_UNKNOWN: u32 = 0;
+/// bfloat16: the upper half of a float
+pub const DF11_DTYPE_BF16: u32 = 1;
+/// IEEE 754 half
+pub const DF11_DTYPE_F16: u32 = 2;
+/// IEEE 754 single
+pub const DF11_DTYPE_F32: u32 = 3;
+/// IEEE 754 double
+pub const DF11_DTYPE_F64: u32 = 4;
+/// One byte, 0 or 1
+pub const DF11_DTYPE_BOOL: u32 = 5;
+/// uint8_t
+pub const DF11_DTYPE_U8: u32 = 6;
+/// int8_t
+pub const DF11_DTYPE_I8: u32 = 7;
+/// uint16_t
+pub const DF11_DTYPE_U16: u32 = 8;
+/// int16_t
+pub const DF11_DTYPE_I16: u32 = 9;
+/// uint32_t
+pub const DF11_DTYPE_U32: u32 = 10;
+/// int32_t
+pub const DF11_DTYPE_I32: u32 = 11;
+/// uint64_t
+pub const DF11_DTYPE_U64: u32 = 12;
+/// int64_t
+pub const DF11_DTYPE_I64: u32 = 13;
+/// 8-bit float: 5 exponent and 2 mantissa bits
+pub const DF11_DTYPE_F8_E5M2: u32 = 14;
+/// 8-bit float, 4 exponent and 3 mantissa bits
+pub const DF11_DTYPE_F8_E4M3: u32 = 15;
+/// 8-bit scale, exponent only
+pub const DF11_DTYPE_F8_E8M0: u32 = 16;
+/// 4-bit float, two in a byte
+pub const DF11_DTYPE_F4: u32 = 17;
+/// 6-bit float, 2 exponent and 3 mantissa bits
+pub const DF11_DTYPE_F6_E2M3: u32 = 18;
+/// 6-bit float, 3 exponent and 2 mantissa bits
+pub const DF11_DTYPE_F6_E3M2: u32 = 19;
+/// Complex number of two singles
+pub const DF11_DTYPE_C64: u32 = 20;
+/// As F8_E4M3, without infinities and negative zero
+pub const DF11_DTYPE_F8_E4M3FNUZ: u32 = 21;
+/// As F8_E5M2, without infinities and negative zero
+pub const DF11_DTYPE_F8_E5M2FNUZ: u32 = 22;
+
+/// A tensor. Begin with DF11_TENSOR_INFO_INIT.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct df11_tensor_info {
+    /// sizeof(df11_tensor_info)
+    pub struct_size: usize,
+    /// Its full name. It belongs to the model.
+    pub name: *const c_char,
+    /// The type of its elements (DF11_DTYPE_*): DF11_DTYPE_BF16 for every tensor in a group.
+    pub dtype: u32,
+    /// The number of its dimensions. DF11 does not store the shapes of compressed tensors: they have
+    /// one dimension, unless the file's metadata has their shape.
+    pub rank: u32,
+    /// Its `rank` dimensions in elements, the last one contiguous; NULL if there are none. They
+    /// belong to the model.
+    pub shape: *const u64,
+    /// Bytes of its values, decoded.
+    pub data_bytes: u64,
+    /// The number of its group, or DF11_NO_GROUP for a plain tensor.
+    pub group: u64,
+    /// Its first weight in the group, in elements; 0 for a plain tensor.
+    pub group_offset: u64,
+    /// The values of a plain tensor in the file's memory, with no alignment; NULL for a tensor in a
+    /// group, and with DF11_OPEN_READ. They belong to the model.
+    pub data: *const c_void,
+    /// The path of the file that holds the values of a plain tensor, as in df11_part_info, for
+    /// programs that read files by themselves; NULL for a tensor in a group, whose parts
+    /// df11_model_get_group_part() describes. It belongs to the model.
+    pub file: *const c_char,
+    /// The byte of that file at which the values begin.
+    pub file_offset: u64,
+}
+
+// SAFETY: repr(C), begins with its size, no padding (asserted below), zeros are NULL pointers.
+unsafe impl Sizeable for df11_tensor_info {
+    const NAME: &'static str = "df11_tensor_info";
+    const FIRST: usize = 80;
+}
+
+const _: () = assert!(size_of::<df11_tensor_info>() == 80);
+
+/// Describes a tensor. After an error `*out` is cleared except for its struct_size; if that is
+/// wrong, `*out` is left alone.
+///
+/// Errors: DF11_NOT_FOUND if there is no such tensor; DF11_INVALID_ARGUMENT.
+///
+/// # Safety
+///
+/// The pointers are as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn df11_model_get_tensor_info(
+    model: *const df11_model,
+    tensor: u64,
+    out: *mut df11_tensor_info,
+    error: *mut df11_error,
+) -> df11_status {
+    // SAFETY: C caller: `model` is NULL or open, `out` is NULL or a struct of its struct_size.
+    unsafe { call(error, || tensor_info(In::new(model, MODEL), tensor, Info::new(out))) }
+}
+
+fn tensor_info(model: In<df11_model>, tensor: u64, out: Info<df11_tensor_info>) -> Result<()> {
+    let out = out.clear()?;
+    let handle = model.get()?;
+    let info = tensor_of(&handle.model, tensor)?;
+    let mut value = df11_tensor_info {
+        struct_size: 0,
+        name: handle.tensor_names[info.number()].as_ptr(),
+        dtype: dtype_code(info.dtype()),
+        rank: info.shape().len() as u32,
+        shape: if info.shape().is_empty() { ptr::null() } else { info.shape().as_ptr() },
+        data_bytes: info.bytes(),
+        group: DF11_NO_GROUP,
+        group_offset: 0,
+        data: ptr::null(),
+        file: ptr::null(),
+        file_offset: 0,
+    };
+    match info.values() {
+        Data::Packed { group, first } => (value.group, value.group_offset) = (group as u64, first),
+        Data::Plain(span) => {
+            value.data = handle.data(span);
+            (value.file, value.file_offset) = (handle.files[span.file].as_ptr(), span.offset);
+        }
+    }
+    out.set(&value)
+}
+
+/// Finds a tensor by its full name. `*out` is its number, or 0 after an error.
+///
+/// Errors: DF11_NOT_FOUND; DF11_INVALID_ARGUMENT.
+///
+/// # Safety
+///
+/// The pointers are as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn df11_model_find_tensor(
+    model: *const df11_model,
+    name: *const c_char,
+    out: *mut u64,
+    error: *mut df11_error,
+) -> df11_status {
+    // SAFETY: C caller: `model` is NULL or open, `name` is NULL or a C string, `out` is NULL or writable.
+    unsafe {
+        call(error, || {
+            let (model, name) = (In::new(model, MODEL), Text::new(name, "the name"));
+            find(model, name, Out::new(out), "tensor", |model, name| model.find_tensor(name).map(Tensor::number))
+        })
+    }
+}
+
+fn dtype_code(dtype: Dtype) -> u32 {
+    match dtype {
+        Dtype::BF16 => DF11_DTYPE_BF16,
+        Dtype::F16 => DF11_DTYPE_F16,
+        Dtype::F32 => DF11_DTYPE_F32,
+        Dtype::F64 => DF11_DTYPE_F64,
+        Dtype::BOOL => DF11_DTYPE_BOOL,
+        Dtype::U8 => DF11_DTYPE_U8,
+        Dtype::I8 => DF11_DTYPE_I8,
+        Dtype::U16 => DF11_DTYPE_U16,
+        Dtype::I16 => DF11_DTYPE_I16,
+        Dtype::U32 => DF11_DTYPE_U32,
+        Dtype::I32 => DF11_DTYPE_I32,
+        Dtype::U64 => DF11_DTYPE_U64,
+        Dtype::I64 => DF11_DTYPE_I64,
+        Dtype::F8_E5M2 => DF11_DTYPE_F8_E5M2,
+        Dtype::F8_E4M3 => DF11_DTYPE_F8_E4M3,
+        Dtype::F8_E8M0 => DF11_DTYPE_F8_E8M0,
+        Dtype::F4 => DF11_DTYPE_F4,
+        Dtype::F6_E2M3 => DF11_DTYPE_F6_E2M3,
+        Dtype::F6_E3M2 => DF11_DTYPE_F6_E3M2,
+        Dtype::C64 => DF11_DTYPE_C64,
+        Dtype::F8_E4M3FNUZ => DF11_DTYPE_F8_E4M3FNUZ,
+        Dtype::F8_E5M2FNUZ => DF11_DTYPE_F8_E5M2FNUZ,
+        _ => DF11_DTYPE_UNKNOWN,
+    }
+}
