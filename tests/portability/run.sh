@@ -23,7 +23,7 @@ unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET RUSTC_WRAPPER RUSTC_W
 # A folder of its own: the compiler may be another one than that of the other tests.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/portability
 # Nothing is built twice here, and nobody debugs what is built.
-export CARGO_INCREMENTAL=0 CARGO_PROFILE_TEST_DEBUG=0
+export CARGO_INCREMENTAL=0 CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_DEV_DEBUG=0
 
 skipped=0
 . tests/count.sh
@@ -170,7 +170,7 @@ check() { # TARGET
         export RUSTC_BOOTSTRAP=1
     fi
     export RUSTC
-    cargo check --locked --profile test --features cli,cudarc --target "$1" "${std[@]}"
+    cargo check --locked --lib --bins --features cli,cudarc --target "$1" "${std[@]}"
 }
 compiles() { # TARGET: without a warning about our own code
     check "$1" 2>&1 | tee "$scratch/compiling"
