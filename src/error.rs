@@ -1,11 +1,11 @@
-//! Errors: one enum, one status number and one sentence each. This file knows nothing of files, codes or devices.
+//! Errors: one enum, with one status number and one sentence for each variant.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What this crate's fallible functions return.
+/// The result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Calls a macro with the one list of statuses: the variant of [`Status`], its number, and its name in the C ABI. Whatever is
@@ -76,7 +76,7 @@ macro_rules! define_status {
         }
 
         impl Status {
-            /// Every status, for tables and tests.
+            /// All statuses.
             pub const ALL: [Status; [$($code),*].len()] = [$(Status::$variant),*];
 
             /// Returns the name in the C ABI without its prefix `DF11_`.
@@ -109,20 +109,20 @@ impl fmt::Display for Status {
     }
 }
 
-/// Where in a model something is wrong. Each part may be unknown.
+/// The place of a fault in a model. Each part may be unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Place {
-    /// The file, as the caller would name it.
+    /// The file, as the caller named it.
     pub file: Option<String>,
     /// The tensor, or the group, by its full name.
     pub tensor: Option<String>,
-    /// The byte of the file.
+    /// The byte in the file.
     pub offset: Option<u64>,
 }
 
 impl Place {
-    /// A place in a file of that name.
+    /// Returns a place in the file of that name.
     pub fn file(name: impl Into<String>) -> Self {
         Place { file: Some(name.into()), ..Place::default() }
     }
@@ -132,27 +132,26 @@ impl Place {
         Place::file(path.display().to_string())
     }
 
-    /// The same place, at a tensor.
+    /// Adds the tensor.
     pub fn tensor(mut self, name: impl Into<String>) -> Self {
         self.tensor = Some(name.into());
         self
     }
 
-    /// The same place, at a byte of the file.
+    /// Adds the byte in the file.
     pub fn at(mut self, offset: u64) -> Self {
         self.offset = Some(offset);
         self
     }
 
-    /// As it stands behind a sentence, where anything is known.
-    fn behind(&self) -> String {
+    /// Formats the place as ` [tensor … in … at byte …]`, or as nothing if nothing is known.
+    fn suffix(&self) -> String {
         if *self == Place::default() { String::new() } else { format!(" [{self}]") }
     }
 }
 
-/// Names and texts come from the file, so they are as long and as odd as an attacker likes: control characters are escaped,
-/// and the middle is left out, so that all parts of a message fit a `df11_error` and none of them steers a terminal.
-/// `most` counts bytes.
+/// Escapes control characters of a text, and leaves out its middle if it has more than `most` bytes. Names and texts come from
+/// files, where an attacker chooses them: all parts of a message must fit a `df11_error`, and none may control a terminal.
 pub(crate) fn shorten(text: &str, most: usize) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     let clean: String = text.chars().map(escape).collect();
@@ -189,7 +188,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Everything that can go wrong. The text names the file, the tensor and the byte wherever they are known.
+/// An error. Its text names the file, the tensor and the byte wherever they are known.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -199,30 +198,30 @@ pub enum Error {
     /// No group or tensor of that name or number.
     #[error("{0}")]
     NotFound(String),
-    /// Memory of the caller's is too small; both in bytes.
+    /// A buffer of the caller is too small.
     #[error("{what} holds {given} bytes, and {needed} are needed")]
     #[non_exhaustive]
     BufferTooSmall {
-        /// Which memory.
+        /// The buffer.
         what: Cow<'static, str>,
-        /// Bytes that the result takes.
+        /// The bytes that the result takes.
         needed: u64,
-        /// Bytes that the caller gave.
+        /// The bytes that the caller gave.
         given: u64,
     },
     /// An address is not a multiple of what the function asks.
     #[error("{what} is not aligned to {to} bytes")]
     #[non_exhaustive]
     Misaligned {
-        /// Which address.
+        /// The address.
         what: Cow<'static, str>,
         /// The alignment in bytes.
         to: usize,
     },
-    /// A file is there already, and is to be kept.
+    /// A file exists already and must be kept.
     #[error("'{}' is there already", shorten_path(_0))]
     Exists(PathBuf),
-    /// An earlier run has left something unfinished, and going on with that was not asked for.
+    /// An earlier run left unfinished work, and resuming was not requested.
     #[error("{0}")]
     Unfinished(String),
     /// Another process is writing there.
@@ -234,40 +233,40 @@ pub enum Error {
     /// The caller cancelled.
     #[error("cancelled")]
     Cancelled,
-    /// The operating system said no.
+    /// The operating system refused.
     #[error("cannot {action} '{}': {source}", shorten_path(path))]
     #[non_exhaustive]
     Io {
-        /// What was tried, as a verb.
+        /// The action that failed, as a verb.
         action: &'static str,
-        /// On which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Not a safetensors file, or not a DF11 model.
-    #[error("{reason}{}", place.behind())]
+    #[error("{reason}{}", place.suffix())]
     #[non_exhaustive]
     InvalidFormat {
-        /// What is wrong.
+        /// The fault.
         reason: String,
         /// Where.
         place: Place,
     },
     /// A DF11 model of a kind that cannot be decoded.
-    #[error("{reason}{}", place.behind())]
+    #[error("{reason}{}", place.suffix())]
     #[non_exhaustive]
     UnsupportedFormat {
-        /// What is not supported.
+        /// The property that is not supported.
         reason: String,
         /// Where.
         place: Place,
     },
     /// Parts of the model contradict each other.
-    #[error("{reason}{}", place.behind())]
+    #[error("{reason}{}", place.suffix())]
     #[non_exhaustive]
     Corrupt {
-        /// What is wrong.
+        /// The fault.
         reason: String,
         /// Where.
         place: Place,
@@ -281,7 +280,7 @@ pub enum Error {
     #[error("no usable CUDA driver: {reason}")]
     #[non_exhaustive]
     NoDriver {
-        /// What was tried, and what came of it.
+        /// Everything that was tried, with its result.
         reason: String,
         /// The `CUresult` of the driver that was found, or 0.
         code: i32,
@@ -290,12 +289,12 @@ pub enum Error {
     #[error("no kernel for this device: {reason}")]
     #[non_exhaustive]
     NoKernel {
-        /// What was tried, and what came of it.
+        /// Everything that was tried, with its result.
         reason: String,
         /// The `CUresult` of the last kernels that were tried, or 0.
         code: i32,
     },
-    /// A CUDA call failed. Codes are numbers, for drivers have codes that this library has never heard of.
+    /// A CUDA call failed. The code is a number because newer drivers have codes that this library does not know.
     #[error("{call} failed: {text} ({code})")]
     #[non_exhaustive]
     Cuda {
@@ -303,14 +302,14 @@ pub enum Error {
         call: &'static str,
         /// Its `CUresult`.
         code: i32,
-        /// What the driver calls that code.
+        /// The driver's name for that code.
         text: String,
     },
     /// Not allowed while a stream is being captured.
     #[error("{reason}")]
     #[non_exhaustive]
     Capturing {
-        /// What is being captured, or which call was refused.
+        /// The capture, or the call that was refused.
         reason: String,
         /// The `CUresult` of the call that was refused, or 0.
         code: i32,
@@ -318,13 +317,13 @@ pub enum Error {
     /// A handle of another device or context.
     #[error("{0}")]
     WrongDevice(String),
-    /// Memory could not be had.
+    /// Memory could not be allocated.
     #[error("out of memory: {bytes} bytes for {what}")]
     #[non_exhaustive]
     OutOfMemory {
-        /// How much.
+        /// The bytes wanted.
         bytes: u64,
-        /// For what.
+        /// Their purpose.
         what: &'static str,
     },
     /// A bug in this library.
@@ -333,7 +332,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The class of this error.
+    /// Returns the class of this error.
     pub fn status(&self) -> Status {
         match self {
             Error::InvalidArgument(_) => Status::InvalidArgument,
@@ -360,7 +359,7 @@ impl Error {
         }
     }
 
-    /// The number that the system below gave: an `errno`, a `CUresult`, or 0.
+    /// Returns the number that the system gave: an `errno`, a `CUresult`, or 0.
     pub fn native_code(&self) -> i32 {
         match self {
             Error::Io { source, .. } => source.raw_os_error().unwrap_or(0),
@@ -389,8 +388,8 @@ impl Error {
     }
 }
 
-/// Makes a buffer at least `len` long, where there is memory; it keeps what it has. For every buffer whose size a file or a
-/// caller decides: the standard library's own ways end the process where there is none.
+/// Makes a buffer at least `len` long and keeps its content. Fails if there is no memory, where the standard library would end
+/// the process: for every buffer whose size a file or a caller decides.
 pub(crate) fn grow<T: Copy>(buffer: &mut Vec<T>, len: usize, value: T, what: &'static str) -> Result<()> {
     if buffer.len() < len {
         let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);

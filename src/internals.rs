@@ -1,5 +1,4 @@
-//! What this repository's tests, benchmarks and fuzz targets need and users must not: no item here is promised to be there
-//! in the next version.
+//! Items for this repository's tests, benchmarks and fuzz targets. None of them is promised to exist in the next version.
 
 /// The C ABI, as Rust functions.
 #[cfg(all(feature = "cuda", feature = "writer"))]
@@ -7,7 +6,7 @@ pub mod capi {
     pub use crate::capi::*;
 }
 
-/// What is below the public CUDA types.
+/// The modules below the public CUDA types.
 #[cfg(feature = "cuda")]
 pub mod cuda {
     pub use crate::cuda::*;

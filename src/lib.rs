@@ -2,7 +2,7 @@
 //!
 //! DFloat11 (DF11) keeps a bf16 weight's sign and mantissa as they are and Huffman-codes its exponent: about 10.9 bits
 //! instead of 16, and every bit comes back. This crate opens DF11 models (a folder, a single file, bytes in memory),
-//! checks them as hostile input, and decodes any range of weights on the CPU with as many threads as the caller gives.
+//! checks them as hostile input, and decodes any range of weights on the CPU with as many threads as you give it.
 //! The same functions are exported to C; `include/df11.h` is the C manual.
 //!
 //! ```no_run
@@ -21,7 +21,7 @@
 //! - [`verify`]: everything that can be verified of a whole model;
 //! - [`writer`]: whole models compressed, as `df11 compress` does;
 //! - [`encode`]: one group in memory, compressed to memory;
-//! - [`cuda`]: groups on a CUDA device, decoded on streams of yours;
+//! - [`cuda`]: groups on a CUDA device, decoded on your streams;
 //! - [`Progress`]: how far a long call is, and the switch that ends it.
 
 //! # Crate features

@@ -1,4 +1,4 @@
-//! How far a long call is, for others to see, and the switch by which they end it.
+//! The progress of a long call, which other threads can read, and the switch that cancels it.
 
 use crate::error::{Error, Result};
 use std::fmt;
@@ -6,107 +6,105 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
-/// Called now and then with the progress; `false` cancels.
+/// Called with the progress from time to time; `false` cancels.
 type Callback = Box<dyn Fn(&Progress) -> bool + Send + Sync>;
 
-/// The progress of one long call. Any thread may ask for it while the call runs, and any thread may cancel it.
+/// The progress of one long call. Any thread may read it while the call runs, and any thread may cancel the call.
 ///
-/// A call resets it when it begins, but not the switch: what was cancelled before it began ends at once.
+/// A call resets the counts when it begins, but not the switch: a call that was cancelled before it began ends at once.
 #[derive(Default)]
 pub struct Progress {
     counts: Arc<Counts>,
     callback: Option<Callback>,
-    /// When the callback ran last. Held while it runs, so that it never runs twice at a time.
+    /// The time of the last callback. Locked while the callback runs, so that it never runs twice at a time.
     last: Mutex<Option<Instant>>,
 }
 
-/// What is counted, and the switch.
+/// The counts and the switch.
 #[derive(Default)]
 struct Counts {
-    /// Bytes of work in all; 0 until the call knows.
+    /// All bytes of work; 0 until the call knows.
     total: AtomicU64,
     done: AtomicU64,
     cancelled: AtomicBool,
 }
 
-/// The callback runs no more often than this.
+/// The shortest time between two callbacks.
 const EVERY: Duration = Duration::from_millis(50);
 
 impl Progress {
-    /// Nothing done, of nothing.
+    /// Returns a progress with no callback.
     pub fn new() -> Progress {
         Progress::default()
     }
 
-    /// The same with a callback, which cancels by returning `false`. It runs on whatever thread of the call has just done
-    /// something: at the beginning, when it is known how much there is to do, at the end, in between at most twenty times a
-    /// second, never twice at a time.
+    /// Returns a progress with a callback, which cancels the call by returning `false`. It runs on any thread of the call: when
+    /// the amount of work is known, at the end, and in between at most twenty times a second; never twice at a time.
     pub fn with_callback(callback: impl Fn(&Progress) -> bool + Send + Sync + 'static) -> Progress {
         Progress { callback: Some(Box::new(callback)), ..Progress::default() }
     }
 
-    /// The same callback, and the counts and the switch of another, which then says how far the call is that is given
-    /// this one, and cancels it.
+    /// Keeps this callback, but counts into `other` and is cancelled by it.
     pub fn shared_with(self, other: &Progress) -> Progress {
         Progress { counts: other.counts.clone(), ..self }
     }
 
-    /// Bytes of work in all; 0 until that is known.
+    /// Returns all bytes of work; 0 until that is known.
     pub fn total(&self) -> u64 {
         self.counts.total.load(Ordering::Relaxed)
     }
 
-    /// Bytes of work done.
+    /// Returns the bytes of work done.
     pub fn done(&self) -> u64 {
         self.counts.done.load(Ordering::Relaxed)
     }
 
-    /// Ends the call as soon as it looks: it returns `Cancelled`. There is no way back.
+    /// Cancels the call, which returns `Cancelled` soon. This cannot be undone.
     pub fn cancel(&self) {
         self.counts.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Whether somebody cancelled.
+    /// Tells whether the call was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.counts.cancelled.load(Ordering::Relaxed)
     }
 
-    /// A call of that many bytes of work begins; 0 if that is not known yet.
+    /// Begins a call of that many bytes of work; 0 if that is not known yet.
     pub(crate) fn begin(&self, total: u64) {
         self.reset();
         self.counts.total.store(total, Ordering::Relaxed);
         self.tell(true);
     }
 
-    /// Nothing done, of nothing, and nobody is told.
+    /// Resets the counts, without a callback.
     pub(crate) fn reset(&self) {
         self.counts.done.store(0, Ordering::Relaxed);
         self.counts.total.store(0, Ordering::Relaxed);
     }
 
-    /// So many bytes more are done.
+    /// Counts bytes as done.
     pub(crate) fn advance(&self, bytes: u64) {
         self.counts.done.fetch_add(bytes, Ordering::Relaxed);
         self.tell(false);
     }
 
-    /// So many bytes are done by now, counted or not: where a part of the work was left out.
+    /// Raises the bytes done to `done`, where a part of the work was left out and not counted.
     pub(crate) fn reach(&self, done: u64) {
         self.counts.done.fetch_max(done, Ordering::Relaxed);
         self.tell(false);
     }
 
-    /// So many bytes that were counted have to be done again.
+    /// Takes back bytes that have to be done again.
     pub(crate) fn set_back(&self, bytes: u64) {
         self.counts.done.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// All is done: the callback hears of it.
+    /// Tells the callback that the call is at its end.
     pub(crate) fn finish(&self) {
         self.tell(true);
     }
 
-    /// Fails if somebody cancelled.
+    /// Fails if the call was cancelled.
     pub(crate) fn check(&self) -> Result<()> {
         if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
@@ -116,7 +114,7 @@ impl Progress {
         let mut last = match self.last.try_lock() {
             Ok(last) => last,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // Another thread is telling it right now.
+            // Another thread is in the callback.
             Err(TryLockError::WouldBlock) => return,
         };
         if now || last.is_none_or(|at| at.elapsed() >= EVERY) {

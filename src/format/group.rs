@@ -40,7 +40,7 @@ impl Member {
 /// Tensors of a group at most. The largest published group has 157 (BAGEL's vision model).
 pub(crate) const MOST_TENSORS: u64 = 1024;
 
-/// What a model knows of a compressed group.
+/// A compressed group, as a model keeps it.
 pub(crate) struct GroupData {
     name: String,
     /// Its tensors in the model's list.
@@ -56,32 +56,32 @@ pub(crate) struct GroupData {
 }
 
 impl GroupData {
-    /// The module's full name, such as `model.layers.0`.
+    /// Returns the module's full name, such as `model.layers.0`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Weights in all its tensors.
+    /// Returns the number of weights in all its tensors.
     pub fn element_count(&self) -> u64 {
         self.member(Member::SignMantissa).len
     }
 
-    /// Bytes of its six members in the files.
+    /// Returns the bytes of its six members in the files.
     pub fn packed_bytes(&self) -> u64 {
         self.members.iter().map(|m| m.len).sum()
     }
 
-    /// Bits of each exponent's code; 0 where it does not occur.
+    /// Returns the bits of each exponent's code word; 0 where it does not occur.
     pub fn code_lengths(&self) -> &[u8; 256] {
         &self.lengths
     }
 
-    /// Its code words.
+    /// Returns its code words.
     pub fn codes(&self) -> &CodeTable {
         &self.codes
     }
 
-    /// Blocks of which positions are recorded. It can differ by one from the blocks of the stream.
+    /// Returns the number of blocks of which positions are recorded. It can differ by one from the blocks of the stream.
     pub fn block_count(&self) -> usize {
         (self.member(Member::OutputPositions).len / 4) as usize - 1
     }
@@ -95,12 +95,14 @@ impl GroupData {
         self.members[member as usize]
     }
 
-    /// The decoder's table, made at its first use and kept: it costs as much as decoding 25,000 weights.
+    /// Returns the decoder's table. It is made at its first use and kept, because it costs as much as decoding 25,000
+    /// weights.
     pub(crate) fn table(&self) -> &MultiTable {
         self.table.get_or_init(|| MultiTable::new(&self.codes))
     }
 
-    /// The recorded positions, four bytes each. Mapped bytes may change under us, so users must clamp what they read.
+    /// Returns the recorded positions, four bytes each. The C ABI maps files, whose bytes may change, so users must clamp what they
+    /// read.
     pub(crate) fn positions<'a>(&'a self, sources: &'a [Source]) -> &'a [u8] {
         let span = self.member(Member::OutputPositions);
         match &self.positions {
@@ -109,7 +111,7 @@ impl GroupData {
         }
     }
 
-    /// Where a byte of a member lies.
+    /// Returns the place of a byte of a member.
     pub(crate) fn place(&self, sources: &[Source], member: Member, offset: u64) -> Place {
         place(sources, &self.name, self.members[member as usize], member, offset)
     }
@@ -243,7 +245,7 @@ fn check_positions(
             Err((format!("no weights, but {stream} bytes of codes"), 0))
         };
     }
-    // One block fewer: the last code straddles the last border, so up to 31 bits of it lie behind, ending on a byte.
+    // One block fewer: the last code straddles the last border, so up to 31 bits of it follow the border, ending on a byte.
     // One more: nothing but the end of data can start there.
     let straddles = blocks > 0 && k + 1 == blocks && stream as usize - k * BLOCK_BYTES <= 3;
     if k != blocks && !straddles && !(k == blocks + 1 && get(blocks) == n) {
@@ -256,7 +258,7 @@ fn check_positions(
     if let Some(i) = (0..k).find(|&i| get(i) > get(i + 1)) {
         return Err((format!("position {} is {}, less than {} before it", i + 1, get(i + 1), get(i)), i + 1));
     }
-    // The block in which the last weight starts; those behind it must be empty.
+    // The block in which the last weight starts; those after it must be empty.
     let last = (0..k).rfind(|&i| get(i) < n).unwrap_or(0);
     for i in 0..k {
         let (from, to) = (get(i), get(i + 1));

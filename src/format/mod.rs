@@ -8,7 +8,7 @@
 //!
 //! *Container.* `config.json` holds `dfloat11_config`: `version`, `threads_per_block` (\[512\]), `bytes_per_thread` (8)
 //! and `pattern_dict`, which maps regular expressions over module names (full match) to lists of attribute paths. The
-//! reference opens **every** `*.safetensors` of the folder and goes by tensor names alone, so a group's parts may lie in
+//! reference opens **every** `*.safetensors` of the folder and goes by tensor names alone, so a group's parts may be in
 //! different files, and an `*.index.json` lists only the uncompressed rest. A single file may come without a config.
 //!
 //! *Group.* One Huffman-coded run of weights, usually one transformer layer: the weights of the module's attributes,
@@ -33,7 +33,7 @@
 //! *Shapes* of the original matrices are not stored, and neither are checksums. A file's `__metadata__` may carry them
 //! under [`SHAPES_KEY`] and [`HASHES_KEY`]; the reference ignores that.
 //!
-//! # What is checked when a model is opened
+//! # Checks when a model is opened
 //!
 //! Everything that can be told from headers, look-up rows, positions and splits, in time linear in those: types, shapes
 //! and sizes of the members against each other; rows that form a prefix code; positions that rise, and by no more and no

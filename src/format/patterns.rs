@@ -24,10 +24,10 @@ pub struct Pattern {
     attributes: Vec<String>,
 }
 
-/// What is wrong with a `pattern_dict`.
+/// A fault of a `pattern_dict`.
 pub(super) struct PatternFault {
     pub reason: String,
-    /// Whether it may be right, and is only more than this version can do.
+    /// True if it may be valid, and is only more than this version can do.
     pub unsupported: bool,
 }
 

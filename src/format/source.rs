@@ -22,7 +22,7 @@ pub(crate) struct Span {
 /// The safetensors crate's own limit for a header; also ours for config.json.
 pub(crate) const MOST_HEADER_BYTES: u64 = 100_000_000;
 
-/// How the bytes of files are come by.
+/// The way to the bytes of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Read from the file when they are needed.
@@ -39,7 +39,7 @@ enum Bytes {
 
 /// An open safetensors file.
 pub(crate) struct Source {
-    /// As the caller would name it.
+    /// The path as the caller gave it.
     pub name: String,
     path: PathBuf,
     len: u64,
@@ -61,7 +61,7 @@ impl Source {
         Ok(Source { name: path.display().to_string(), path: path.to_owned(), len, bytes })
     }
 
-    /// A file's bytes that lie in memory already.
+    /// Takes the bytes of a file that is in memory already.
     pub fn memory(bytes: Box<dyn AsRef<[u8]> + Send + Sync>) -> Source {
         let len = (*bytes).as_ref().len() as u64;
         Source { name: "memory".into(), path: "memory".into(), len, bytes: Bytes::Shared(bytes) }
@@ -75,12 +75,12 @@ impl Source {
         &self.path
     }
 
-    /// Bytes of the whole file, as it was opened.
+    /// Returns the bytes of the whole file when it was opened.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// The bytes of a span, where they lie in memory. The span must be one of this file's.
+    /// Returns the bytes of a span of this file in place; `None` where the file is read.
     pub fn slice(&self, offset: u64, len: u64) -> Option<&[u8]> {
         let all: &[u8] = match &self.bytes {
             Bytes::Mapped(map) => map,
@@ -90,7 +90,7 @@ impl Source {
         all.get(offset as usize..(offset + len) as usize)
     }
 
-    /// Copies bytes out of the file, wherever they are.
+    /// Copies bytes of the file.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         if let Bytes::File(file) = &self.bytes {
             return read_exact_at(file, offset, buffer).map_err(|e| match e.kind() {
@@ -102,7 +102,7 @@ impl Source {
         }
         let bytes = self
             .slice(offset, buffer.len() as u64)
-            .ok_or_else(|| Error::Internal(format!("bytes {offset} + {} lie outside '{}'", buffer.len(), self.name)))?;
+            .ok_or_else(|| Error::Internal(format!("bytes {offset} + {} are outside '{}'", buffer.len(), self.name)))?;
         buffer.copy_from_slice(bytes);
         Ok(())
     }
@@ -128,7 +128,7 @@ impl Source {
         Ok(&buffer[..len])
     }
 
-    /// Bytes of the file: in place where they lie in memory, else read into the buffer.
+    /// Returns bytes of the file: in place if they are in memory, else read into the buffer.
     pub fn bytes<'a>(&'a self, offset: u64, len: u64, buffer: &'a mut Vec<u8>) -> Result<&'a [u8]> {
         match self.slice(offset, len) {
             Some(bytes) => Ok(bytes),
@@ -136,7 +136,7 @@ impl Source {
         }
     }
 
-    /// Bytes of the file: in place where they lie in memory, else read.
+    /// Returns bytes of the file: in place if they are in memory, else read.
     pub fn view(&self, offset: u64, len: u64) -> Result<Cow<'_, [u8]>> {
         if let Some(bytes) = self.slice(offset, len) {
             return Ok(Cow::Borrowed(bytes));
@@ -191,7 +191,7 @@ impl Source {
     }
 }
 
-/// What a file's header says.
+/// The content of a file's header.
 pub(crate) struct Header {
     pub tensors: Vec<(String, TensorInfo, Span)>,
     /// The text under [`SHAPES_KEY`].
@@ -200,7 +200,7 @@ pub(crate) struct Header {
     pub hashes: Option<String>,
 }
 
-/// Opens a regular file (links are followed). Anything else is refused before it is opened, for opening a pipe waits.
+/// Opens a regular file (links are followed). Anything else is refused before it is opened, because opening a pipe waits.
 pub(crate) fn open_regular(path: &Path) -> Result<File> {
     let open = |e| Error::io("open", path, e);
     if !std::fs::metadata(path).map_err(open)?.is_file() {

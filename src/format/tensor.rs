@@ -1,4 +1,4 @@
-//! What a model knows of a tensor, and what the metadata of its files may say of it.
+//! A tensor as a model keeps it, and the shapes and hashes that the metadata of files may have.
 
 use super::source::{Source, Span};
 use super::{HASHES_KEY, SHAPES_KEY};

@@ -13,8 +13,8 @@ use std::path::Path;
 
 /// A compressed group of an open model: weights that share one Huffman code, usually those of a transformer layer.
 ///
-/// A view: copying it is free, and it lives as long as its model. What the group says of itself was checked when the model
-/// was opened: every size fits every other, the look-up rows form a prefix code, the positions rise as the code's lengths
+/// A view: copying it is free, and it lives as long as its model. The group was checked when the model was
+/// opened: every size fits every other, the look-up rows form a prefix code, the positions rise as the code's lengths
 /// allow.
 #[derive(Clone, Copy)]
 pub struct Group<'m> {

@@ -1,4 +1,4 @@
-//! A group in memory, compressed to memory.
+//! Compresses a group in memory to memory.
 
 use super::encode::{Histogram, Outline, Piece, STRETCH, Scratch, Sink};
 use super::threads;
@@ -75,8 +75,8 @@ pub struct PackedSizes {
 }
 
 impl PackedSizes {
-    /// What a group of so many weights in so many tensors takes at most, whatever the weights are. A group of trained
-    /// weights takes about a third of it for `encoded_exponent`.
+    /// Returns the most bytes that a group of `weights` weights in `tensors` tensors takes, whatever the weights are. A group
+    /// of trained weights takes about a third of it for `encoded_exponent`.
     ///
     /// No Huffman code is longer on average than one of 8 bits for all 241 symbols would be. Where codes are limited to 32
     /// bits the rarest exponents may cost more; what they are in a stream long enough for that is below 1 in 256.
@@ -145,7 +145,7 @@ pub fn compress(tensors: &[&[bf16]], options: &EncodeOptions) -> Result<Packed> 
     Ok(packed)
 }
 
-/// Compresses a group into memory of the caller's, given as the address and the bytes of each member in the order of
+/// Compresses a group into buffers of the caller, given as the address and the bytes of each member in the order of
 /// [`Packed`]. `sizes` is set to what each takes, also where the memory is too small; with `None` nothing else is done.
 ///
 /// # Errors

@@ -101,7 +101,7 @@ impl Group<'_> {
             let data = self.data();
             let result = decode::decode(data.table(), data.codes(), &mut feed, variant, streaming);
             if result.is_err() {
-                // The others need not go on.
+                // The other threads may stop.
                 decoding.next.store(decoding.borders.len(), Ordering::Relaxed);
             }
             result
@@ -185,7 +185,7 @@ impl<'a> Decoding<'a> {
         let positions = group.positions();
         let position = |k: usize| crate::format::position(positions, k);
         let blocks = group.block_count();
-        // The last block that starts at or before the first weight, and the first that starts at or behind the end.
+        // The last block that starts at or before the first weight, and the first that starts at or after the end.
         let (mut low, mut high) = (0, blocks);
         while high - low > 1 {
             let mid = low + (high - low) / 2;
@@ -237,7 +237,7 @@ struct RangeFeed<'a> {
     buffers: [Buffers; MOST_LANES],
 }
 
-/// What a lane reads where files are not in memory.
+/// The buffers of a lane where files are read.
 #[derive(Default)]
 struct Buffers {
     code: Vec<u8>,
@@ -245,7 +245,7 @@ struct Buffers {
 }
 
 // SAFETY: runs point into the model's files or this feed's buffers, which `next` changes for its own lane only; the
-// destinations of two runs never overlap, for the borders rise and each number is given out once.
+// destinations of two runs never overlap, because the borders rise and each number is given out once.
 unsafe impl Feed for RangeFeed<'_> {
     type Error = Error;
 
@@ -286,7 +286,7 @@ unsafe impl Feed for RangeFeed<'_> {
         let (code_at, sign_at) = (code.offset + start, signs.offset + first);
         let code = match code_source.slice(code_at, whole) {
             Some(bytes) => bytes,
-            // A code that starts in the last block may end up to 31 bits behind it, and loads take 8 bytes.
+            // A code that starts in the last block may end up to 31 bits after it, and loads take 8 bytes.
             None => {
                 let len = whole.min(((next_block - block) * BLOCK_BYTES) as u64 + 16);
                 code_source.read_into(code_at, len, &mut buffers.code)?

@@ -22,7 +22,7 @@ pub(crate) trait Sink: Sync {
     fn write(&self, member: Member, offset: u64, bytes: &[u8]) -> Result<()>;
 
     /// Where the sign/mantissa bytes of `count` weights from `first` on can be written directly, if they can: valid for
-    /// writing so many bytes until the sink goes.
+    /// writing `count` bytes as long as the sink lives.
     fn signs(&self, _first: u64, _count: usize) -> Option<*mut u8> {
         None
     }
@@ -31,7 +31,7 @@ pub(crate) trait Sink: Sync {
 /// Counts of exponents.
 pub(crate) type Histogram = [u64; 256];
 
-/// What a group will be, known before a single weight is encoded.
+/// The code, the sizes and the layout of a group, known before a weight is encoded.
 pub(crate) struct Outline {
     /// Made at its first use: its tables are large, and many groups may be outlined before the first is encoded.
     encoder: OnceCell<Encoder>,
@@ -56,7 +56,7 @@ pub(crate) struct Scratch {
     gaps: Vec<u8>,
 }
 
-/// What a stretch leaves to be joined.
+/// The parts of a stretch that are joined with those of its neighbours.
 #[derive(Debug, Default)]
 pub(crate) struct Piece {
     /// Bytes of codes and of gaps that neighbours may have bits of, with their places.
@@ -189,7 +189,7 @@ impl Outline {
         grow(&mut positions, self.blocks() as usize + 1, 0u32, "the positions of a group")?;
         for piece in pieces {
             for (block, &first) in (piece.first_block as usize..).zip(&piece.positions) {
-                // A border on which the codes end has a block behind it only if the end of data starts there.
+                // A border on which the codes end has a block after it only if the end of data starts there.
                 if let Some(position) = positions.get_mut(block) {
                     *position = first;
                 }
@@ -209,7 +209,7 @@ impl Outline {
         }
         write_joined(Member::EncodedExponent, code, sink)?;
 
-        // The first chunk's gap is 0, and so are those behind the last code.
+        // The first chunk's gap is 0, and so are those after the last code.
         let mut gaps: Vec<(u64, u8)> = pieces.iter().flat_map(|p| &p.gaps).copied().collect();
         let all = self.bytes(Member::Gaps);
         let ends = !self.bits.is_multiple_of(8) || self.last_start >= self.bits / CHUNK_BITS * CHUNK_BITS;

@@ -1,4 +1,4 @@
-//! Scoped threads: they end before the call does, and there is no pool.
+//! Scoped threads, which end before the call does. There is no pool.
 
 use crate::error::{Error, Result};
 
@@ -36,7 +36,7 @@ pub(crate) fn run(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Resul
     })
 }
 
-/// What a panic said.
+/// Returns the text of a panic.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".into())

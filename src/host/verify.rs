@@ -38,7 +38,7 @@ impl VerifyOptions {
     }
 }
 
-/// What a finding is about.
+/// The kind of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
@@ -50,22 +50,22 @@ pub enum FindingKind {
     Hash,
     /// A tensor that differs from the original's, or that only one of the two models has.
     Differs,
-    /// What a person should know. Nothing is wrong.
+    /// A remark for people. Nothing is wrong.
     Note,
 }
 
 impl FindingKind {
-    /// Whether something is wrong.
+    /// Tells whether something is wrong.
     pub fn is_wrong(self) -> bool {
         matches!(self, FindingKind::Bad | FindingKind::Hash | FindingKind::Differs)
     }
 }
 
-/// What was found in one group or one tensor.
+/// A finding about one group or one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding<'a> {
-    /// What it is about.
+    /// Its kind.
     pub kind: FindingKind,
     /// The group (`Good`, `Bad`) or the tensor. It comes from a file: escape it before it is printed.
     pub name: &'a str,
@@ -73,7 +73,7 @@ pub struct Finding<'a> {
     pub text: String,
 }
 
-/// What came of a verification, in numbers.
+/// The result of a verification, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verified {
@@ -94,23 +94,23 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// Whether nothing is wrong.
+    /// Tells whether nothing is wrong.
     pub fn is_good(&self) -> bool {
         self.groups_bad == 0 && self.hashes_wrong == 0 && self.tensors_different == 0
     }
 }
 
 /// Verifies a model: walks every code of every group as [`Model::verify`] does, compares the hash of each tensor that
-/// has one ([`Tensor::sha256`]), and, if there is an original, every tensor as [`compare_models`] does. It goes on after
-/// what is wrong: each group and each tensor gives its own finding, told in the calling thread when it is made (hashes:
+/// has one ([`Tensor::sha256`]), and, if there is an original, every tensor as [`compare_models`] does. It continues after
+/// a fault: each group and each tensor gives its own finding, told in the calling thread when it is made (hashes:
 /// when all are compared).
 ///
 /// Memory is at most 16 MiB, and 2 MiB for each thread.
 ///
 /// # Errors
 ///
-/// What is wrong with the model's contents is no error but a finding. `Cancelled`; `Io` and `OutOfMemory`;
-/// `InvalidArgument` if the original cannot be read, for then nothing is known.
+/// A fault in the model's contents is no error but a finding. `Cancelled`; `Io` and `OutOfMemory`;
+/// `InvalidArgument` if the original cannot be read, because then nothing is known.
 pub fn verify_model(
     model: &Model,
     original: Option<&Model>,
@@ -179,7 +179,7 @@ struct Check<'a> {
     progress: &'a Progress,
     finding: &'a mut dyn FnMut(Finding),
     found: Verified,
-    /// Bytes of all that is behind us, whether it was looked at or left out.
+    /// Bytes of all that is done, whether it was compared or left out.
     planned: u64,
 }
 
@@ -188,7 +188,7 @@ impl Check<'_> {
         (self.finding)(Finding { kind, name, text });
     }
 
-    /// So many bytes are behind us, also where a part of them was not looked at.
+    /// Counts bytes as done, also where a part of them was left out.
     fn pass(&mut self, bytes: u64) {
         self.planned = self.planned.saturating_add(bytes);
         self.progress.reach(self.planned);
@@ -236,7 +236,7 @@ impl Check<'_> {
                     }
                 }
             };
-            // The others need not go on.
+            // The other threads may stop.
             work().inspect_err(|_| next.store(tensors.len(), Ordering::Relaxed))
         })?;
         let mut wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -288,7 +288,7 @@ impl Check<'_> {
     }
 }
 
-/// What is wrong with a tensor's hash, in words.
+/// Compares a tensor's hash. Returns the fault in words.
 fn wrong_hash(
     tensor: Tensor,
     buffer: &mut Buffer,
@@ -324,7 +324,7 @@ fn hex(bytes: &[u8]) -> String {
 struct Buffer(Vec<u64>);
 
 impl Buffer {
-    /// Room for so many bytes.
+    /// Allocates at least `bytes` bytes.
     fn new(bytes: usize) -> Result<Buffer> {
         let mut words = Vec::new();
         grow(&mut words, bytes.div_ceil(8), 0, "a part of a tensor")?;
@@ -335,7 +335,7 @@ impl Buffer {
     fn first(&mut self, bytes: u64) -> &mut [u8] {
         let all = self.0.len() * 8;
         let len = bytes.min(all as u64) as usize;
-        // SAFETY: so many bytes are in the words, which may have any value and are not used otherwise meanwhile.
+        // SAFETY: the words have `len` bytes, any value is valid for them, and they are borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), len) }
     }
 }
@@ -349,7 +349,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// What is different between two tensors of one name, in words.
+    /// Returns the difference between two tensors of one name, in words.
     fn difference(&mut self, ours: Tensor, theirs: Tensor) -> Result<Option<String>> {
         let mut found = Vec::new();
         if ours.dtype() != theirs.dtype() {
@@ -416,7 +416,7 @@ impl Work<'_> {
             match self.bits(lone, twin, false) {
                 Ok(None) => return Ok(Some(twin)),
                 Ok(Some(_)) => {}
-                // What cannot be decoded was found and told already, and is equal to nothing.
+                // A tensor that cannot be decoded is a finding already, and equals nothing.
                 Err(Unreadable::Ours(error) | Unreadable::Theirs(error)) if error.status() == Status::Corrupt => {}
                 Err(Unreadable::Ours(error) | Unreadable::Theirs(error)) => return Err(error),
             }
@@ -472,7 +472,7 @@ fn bits(element: &[u8]) -> String {
     format!("0x{digits}")
 }
 
-/// Whether the last parts of a dotted name are these.
+/// Tells whether a dotted name ends with these parts.
 fn ends_in(name: &str, parts: &str) -> bool {
     name.strip_suffix(parts).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }

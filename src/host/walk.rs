@@ -94,7 +94,7 @@ impl<'a> BlockWalk<'a> {
         }
     }
 
-    /// Walks the codes that start in the blocks `from` to `to`, and compares the gap of the block behind them.
+    /// Walks the codes that start in the blocks `from` to `to`, and compares the gap of the block after them.
     pub fn range(&mut self, from: usize, to: usize) -> Result<()> {
         let BlockWalk { sources, group, positions, walker, code_buffer, gap_buffer } = self;
         let (code, gaps) = (group.data().member(Member::EncodedExponent), group.data().member(Member::Gaps));

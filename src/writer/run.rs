@@ -341,11 +341,7 @@ impl<'o> Run<'o> {
         if !self.options.resume || self.options.part != Part::WHOLE {
             return Ok(None);
         }
-        let folder = match Folder::open(&self.files.folder) {
-            Ok(folder) => folder,
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        let Some(folder) = open_if_there(&self.files.folder)? else { return Ok(None) };
         if target::is_marked(&folder) {
             return Ok(None);
         }
@@ -480,6 +476,15 @@ impl<'o> Run<'o> {
     fn names(&self) -> HashSet<OsString> {
         let files = self.files.paths().chain(self.source.carried.iter().map(PathBuf::as_path));
         files.filter_map(Path::file_name).map(OsString::from).chain(["config.json".into()]).collect()
+    }
+}
+
+/// Opens a folder; `None` if there is none.
+fn open_if_there(path: &Path) -> Result<Option<Folder>> {
+    match Folder::open(path) {
+        Ok(folder) => Ok(Some(folder)),
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Runs the fuzz targets over the inputs that fuzzers have left: those that once failed, and the kept corpus. tests/README.md says how
 //! inputs get there.
 
+#[allow(clippy::duplicate_mod, reason = "a package of its own, which has the helpers of the tests, too")]
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 

@@ -203,10 +203,10 @@ static void check_tensors(const group *g, const df11_model *model, CUdeviceptr w
     df11_tensor_info info = DF11_TENSOR_INFO_INIT;
     for (size_t t = 0; t < count; t++) {
         OK(df11_model_get_tensor_info(model, g->info.first_tensor + t, &info, &e_));
-        answers[t] = answer_new(info.bytes, t % 3 == 2 ? 6 : 0);
+        answers[t] = answer_new(info.data_bytes, t % 3 == 2 ? 6 : 0);
         answer_poison(&answers[t], streams[0]);
         addresses[t] = answer_at(&answers[t]);
-        bytes[t] = (size_t)info.bytes;
+        bytes[t] = (size_t)info.data_bytes;
     }
     OK(df11_resident_decompress_tensors(g->resident, addresses, bytes, count, word, streams[0], &e_));
     for (size_t t = 0; t < count; t++) {

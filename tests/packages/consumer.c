@@ -38,10 +38,10 @@ int main(int argc, char **argv)
         df11_tensor_info info = DF11_TENSOR_INFO_INIT;
         if (df11_model_get_tensor_info(model, i, &info, &error) != DF11_OK)
             return fail(&error);
-        unsigned char *bytes = malloc((size_t)info.bytes + 1);
-        if (bytes == NULL || df11_model_read_tensor(model, i, 0, bytes, (size_t)info.bytes, 2, &error) != DF11_OK)
+        unsigned char *bytes = malloc((size_t)info.data_bytes + 1);
+        if (bytes == NULL || df11_model_read_tensor(model, i, 0, bytes, (size_t)info.data_bytes, 2, &error) != DF11_OK)
             return fail(&error);
-        printf("%s %" PRIu64 " %016" PRIx64 "\n", info.name, info.bytes, fnv1a(bytes, (size_t)info.bytes));
+        printf("%s %" PRIu64 " %016" PRIx64 "\n", info.name, info.data_bytes, fnv1a(bytes, (size_t)info.data_bytes));
         free(bytes);
     }
     df11_model_free(model);

@@ -23,7 +23,7 @@ unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET RUSTC_WRAPPER RUSTC_W
 # A folder of its own: the compiler may be another one than that of the other tests.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/portability
 # Nothing is built twice here, and nobody debugs what is built.
-export CARGO_INCREMENTAL=0 CARGO_PROFILE_TEST_DEBUG=0
+export CARGO_INCREMENTAL=0 CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_DEV_DEBUG=0
 
 skipped=0
 . tests/count.sh
@@ -96,6 +96,9 @@ aarch64_environment() {
     export RUSTC
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static -D warnings"
+    # The tests' packages are not optimised, and their frames are larger here: hostile patterns need more than the 2 MiB
+    # that Rust's threads have.
+    export RUST_MIN_STACK=8388608
     # For cargo, and for tests that start their own program again.
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64 DF11_TEST_RUNNER=qemu-aarch64
 }
@@ -167,7 +170,7 @@ check() { # TARGET
         export RUSTC_BOOTSTRAP=1
     fi
     export RUSTC
-    cargo check --locked --profile test --features cli,cudarc --target "$1" "${std[@]}"
+    cargo check --locked --lib --bins --features cli,cudarc --target "$1" "${std[@]}"
 }
 compiles() { # TARGET: without a warning about our own code
     check "$1" 2>&1 | tee "$scratch/compiling"
