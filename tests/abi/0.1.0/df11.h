@@ -451,7 +451,8 @@ uint64_t df11_model_tensor_count(const df11_model *model);
 #define DF11_PART_SIGN_MANTISSA 2
 
 /**
- * A little-endian uint32 per block of 4096 code bytes: its first weight; then the number of weights.
+ * A little-endian uint32 per block of 4096 code bytes: its first weight; then the number of
+ * weights.
  */
 #define DF11_PART_OUTPUT_POSITIONS 3
 
@@ -739,7 +740,8 @@ df11_status df11_model_read_tensor(const df11_model *model,
 #define DF11_DEVICE_ALLOW_DEFAULT_STREAM 1
 
 /**
- * Let the driver compile the kernels' PTX even if there is a binary for the device: to test the PTX.
+ * Let the driver compile the kernels' PTX even if there is a binary for the device: to test the
+ * PTX.
  */
 #define DF11_DEVICE_FORCE_PTX 2
 
@@ -860,8 +862,8 @@ df11_status df11_device_open_current(const df11_device_options *options,
 void df11_device_free(df11_device *device);
 
 /**
- * Describes a device. After an error `*out` is cleared except for its struct_size; if that is wrong,
- * `*out` is left alone.
+ * Describes a device. After an error `*out` is cleared except for its struct_size; if that is
+ * wrong, `*out` is left alone.
  *
  * Errors: DF11_INVALID_ARGUMENT.
  */
@@ -920,8 +922,8 @@ df11_status df11_model_write_image(const df11_model *model,
 /**
  * Writes one of `part_count` parts of an image: `part` is 0, 1, … `part_count` - 1. It is for
  * callers with threads of their own, each of which takes a part. All parts go to the same `dst` of
- * `dst_bytes` bytes, in any order or at once, and no two write the same byte. The bytes are those of
- * df11_model_write_image(), for any number of parts. Part 0 writes the head.
+ * `dst_bytes` bytes, in any order or at once, and no two write the same byte. The bytes are those
+ * of df11_model_write_image(), for any number of parts. Part 0 writes the head.
  *
  * If any part fails, there is no image, whatever the others wrote: look at every result before you
  * use the image. (A part that fails clears its share of the index, so that a decode that is started
@@ -984,8 +986,8 @@ typedef struct df11_resident_info {
 
 /**
  * Makes a group's image in device memory that you provide: `image_bytes` bytes at `d_image`, at
- * least df11_group_info.image_bytes, at a multiple of 256. Copies and kernels are put into `stream`;
- * work that you put there afterwards may use the image. The bytes are those of
+ * least df11_group_info.image_bytes, at a multiple of 256. Copies and kernels are put into
+ * `stream`; work that you put there afterwards may use the image. The bytes are those of
  * df11_model_write_image(). No device memory is allocated, and no host memory is pinned.
  *
  * Host memory: the bytes are copied from where the file is mapped (or from the memory of
@@ -1047,10 +1049,10 @@ df11_status df11_device_upload_staged(df11_device *device,
 
 /**
  * Takes an image that is on the device, or that will be when the streams of its decodes get there:
- * one that you copied from what df11_model_write_image() wrote, or moved. It has `image_bytes` bytes
- * at `d_image`, at least df11_group_info.image_bytes, at a multiple of 256. No CUDA call is made; the
- * model may be freed when this returns. On success `*out` is the resident, to be given to
- * df11_resident_free(); otherwise it is NULL.
+ * one that you copied from what df11_model_write_image() wrote, or moved. It has `image_bytes`
+ * bytes at `d_image`, at least df11_group_info.image_bytes, at a multiple of 256. No CUDA call is
+ * made; the model may be freed when this returns. On success `*out` is the resident, to be given
+ * to df11_resident_free(); otherwise it is NULL.
  *
  * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
  * DF11_MISALIGNED; DF11_UNSUPPORTED_FORMAT where image_bytes is 0.
@@ -1116,15 +1118,15 @@ void df11_resident_free(df11_resident *resident);
  * 2 * element_count bytes, an address that is a multiple of 2 (16 is fastest). Work is put into
  * `stream`, and the call returns before it is done.
  *
- * Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call may
- * be captured in a graph. It may be made from any thread, whatever context is current there, and
- * that context stays current. `stream` belongs to the device's context, and is not NULL (see
+ * Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call
+ * may be captured in a graph. It may be made from any thread, whatever context is current there,
+ * and that context stays current. `stream` belongs to the device's context, and is not NULL (see
  * DF11_DEVICE_ALLOW_DEFAULT_STREAM).
  *
- * `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, that you have set
- * to 0. It is raised to DF11_CORRUPT if the image contradicts itself (the file was damaged, or its
- * gaps and positions are wrong), and otherwise left alone. The content of the destination is then
- * undefined. Nothing outside it is ever written.
+ * `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, that you have
+ * set to 0. It is raised to DF11_CORRUPT if the image contradicts itself (the file was damaged, or
+ * its gaps and positions are wrong), and otherwise left alone. The content of the destination is
+ * then undefined. Nothing outside it is ever written.
  *
  * Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
  * DF11_MISALIGNED, DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA
@@ -1167,9 +1169,9 @@ df11_status df11_resident_decompress_range(const df11_resident *resident,
  * destinations that follow each other without a gap count as one. Both lists are in host memory and
  * are read during the call only. All else is as for df11_resident_decompress().
  *
- * Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for another count. If a group has
- * more than 32 tensors and the driver refuses a launch that is not the first, the earlier ones are
- * in the stream; the message says so.
+ * Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for another count. If a group
+ * has more than 32 tensors and the driver refuses a launch that is not the first, the earlier ones
+ * are in the stream; the message says so.
  *
  * Requires: What df11_resident_decompress() requires; no two destinations overlap.
  */
@@ -1188,9 +1190,9 @@ df11_status df11_resident_decompress_tensors(const df11_resident *resident,
  * is 0, or the address of `count` uint32_t in device memory, one for each group. All else is as for
  * df11_resident_decompress(). A count of 0 does nothing.
  *
- * Errors: as for df11_resident_decompress(); DF11_WRONG_DEVICE for residents of several contexts. If
- * there are more than 32 groups and the driver refuses a launch that is not the first, the earlier
- * ones are in the stream; the message says so.
+ * Errors: as for df11_resident_decompress(); DF11_WRONG_DEVICE for residents of several contexts.
+ * If there are more than 32 groups and the driver refuses a launch that is not the first, the
+ * earlier ones are in the stream; the message says so.
  *
  * Requires: What df11_resident_decompress() requires; no two destinations overlap.
  */
@@ -1212,8 +1214,8 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
 /**
  * Resume what an interrupted run of the same source and options has left; begin, if there is
  * nothing. The bytes are those of a run without an interruption. If nothing of a model is missing,
- * every bit is compared with the source, and what belongs to it (config.json, tokenizers) is written
- * if it is not there; if it was changed, that is an error.
+ * every bit is compared with the source, and what belongs to it (config.json, tokenizers) is
+ * written if it is not there; if it was changed, that is an error.
  */
 #define DF11_COMPRESS_RESUME 2
 
@@ -1242,16 +1244,16 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
 #define DF11_COMPRESS_SINGLE_FILE 32
 
 /**
- * Write a folder of one file per group, even if `dst` ends in .safetensors. With neither of the two,
- * `dst` is one file if it ends so, else such a folder.
+ * Write a folder of one file per group, even if `dst` ends in .safetensors. With neither of the
+ * two, `dst` is one file if it ends so, else such a folder.
  */
 #define DF11_COMPRESS_FOLDER 64
 
 /**
  * Called for each tensor that the patterns ask for and that stays as it was: `user` as given, the
  * tensor's name, the name of the group that it would have been in (which stays plain as a whole),
- * and the reason. All texts are UTF-8, end in a zero byte and are valid during the call only; escape
- * them before you print them. It runs on the thread that called df11_compress_model() or
+ * and the reason. All texts are UTF-8, end in a zero byte and are valid during the call only;
+ * escape them before you print them. It runs on the thread that called df11_compress_model() or
  * df11_merge_model(), after the work, and must not unwind.
  */
 typedef void (*df11_left_fn)(void *user, const char *tensor, const char *group, const char *reason);
@@ -1286,7 +1288,8 @@ typedef struct df11_compress_report {
     /** 1 if the model is complete; 0 after a part, until df11_merge_model(). */
     uint64_t complete;
     /**
-     * The name of the preset that gave the groups; NULL if it was a pattern_json. The text is static.
+     * The name of the preset that gave the groups; NULL if it was a pattern_json. The text is
+     * static.
      */
     const char *preset;
 } df11_compress_report;
@@ -1350,10 +1353,10 @@ typedef struct df11_compress_options {
     { sizeof(df11_compress_options), 0, 0, 0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /**
- * Compresses a model. `src` is a folder in Hugging Face layout, of any number of .safetensors files,
- * or one such file. `dst` is a new or empty folder, or a file, which is replaced when everything is
- * done and not before. Nothing of the source is changed, and every byte of a group is as the
- * reference compressor (dfloat11 0.5.0) writes it.
+ * Compresses a model. `src` is a folder in Hugging Face layout, of any number of .safetensors
+ * files, or one such file. `dst` is a new or empty folder, or a file, which is replaced when
+ * everything is done and not before. Nothing of the source is changed, and every byte of a group
+ * is as the reference compressor (dfloat11 0.5.0) writes it.
  *
  * A folder gets one file per group, a file for the rest, the source's config.json with
  * dfloat11_config in it, and the source's other files. A single file gets its config.json next to
@@ -1365,11 +1368,11 @@ typedef struct df11_compress_options {
  * to the same place is refused with DF11_BUSY (except for other parts), if the file system can lock
  * files.
  *
- * Errors: DF11_EXISTS for a `dst` that is not empty; DF11_UNFINISHED for one that an earlier run has
- * left unfinished; DF11_BUSY for one that another run writes to; DF11_INVALID_ARGUMENT for patterns
- * that do not fit, no preset that fits, and a source that is compressed already; DF11_NOT_FOUND (no
- * such preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that
- * failed its verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT;
+ * Errors: DF11_EXISTS for a `dst` that is not empty; DF11_UNFINISHED for one that an earlier run
+ * has left unfinished; DF11_BUSY for one that another run writes to; DF11_INVALID_ARGUMENT for
+ * patterns that do not fit, no preset that fits, and a source that is compressed already;
+ * DF11_NOT_FOUND (no such preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a
+ * written group that failed its verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT;
  * DF11_UNSUPPORTED_OPTION, DF11_IO (which also says that a thread could not be started),
  * DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and `left` is not
  * called.
@@ -1388,8 +1391,8 @@ df11_status df11_compress_model(const char *src,
  * `part`, `part_count` and DF11_COMPRESS_RESUME do not matter. The report is the whole model's, and
  * `left` is called for what all parts have left.
  *
- * Errors: as for df11_compress_model(); DF11_INVALID_ARGUMENT if a part is not finished or `dst` was
- * not begun.
+ * Errors: as for df11_compress_model(); DF11_INVALID_ARGUMENT if a part is not finished or `dst`
+ * was not begun.
  *
  * Requires: What df11_compress_model() requires.
  */
@@ -1468,23 +1471,23 @@ typedef struct df11_packed_group {
  * Compresses a group in memory: the weights of its tensors one after the other, in the order of the
  * pattern's list, encoded byte for byte as the reference compressor does.
  *
- * `tensors` are the addresses of `tensor_count` tensors, 1 to 1024, and `element_counts` the number
- * of weights in each, bf16 bits in the processor's byte order; all together at most 4294967295. Each
- * address is aligned to 2 bytes; a tensor of no weights may be NULL. `threads` threads work, the
- * calling one among them; 0 means 1. They end before the call returns, and the bytes do not depend
- * on their number. The call allocates some 3 KiB for each tensor and for every 262144 weights of it,
- * and less than 4 MiB for each thread. Weights are read twice.
+ * `tensors` are the addresses of `tensor_count` tensors, 1 to 1024, and `element_counts` the
+ * number of weights in each, bf16 bits in the processor's byte order; all together at most
+ * 4294967295. Each address is aligned to 2 bytes; a tensor of no weights may be NULL. `threads`
+ * threads work, the calling one among them; 0 means 1. They end before the call returns, and the
+ * bytes do not depend on their number. The call allocates some 3 KiB for each tensor and for every
+ * 262144 weights of it, and less than 4 MiB for each thread. Weights are read twice.
  *
  * `io` gives the buffer for each member, its address and the bytes that it holds, and receives the
  * bytes that were written. If all six addresses are NULL, the sizes that the members need are set
  * and nothing is written; the weights are then read once. Otherwise only a member of 0 bytes may be
  * NULL, such as the split positions of a single tensor.
  *
- * Errors: DF11_BUFFER_TOO_SMALL, which sets the sizes that the members need, too, and writes nothing
- * else; DF11_MISALIGNED; DF11_INVALID_ARGUMENT for all else that is wrong with the arguments, for no
- * weights at all, and for an exponent of 240 or more (an infinity, a NaN, a magnitude of 2^113 or
- * more), which the format cannot hold: store such a group's tensors as they are;
- * DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY. After all but the first the sizes are 0.
+ * Errors: DF11_BUFFER_TOO_SMALL, which sets the sizes that the members need, too, and writes
+ * nothing else; DF11_MISALIGNED; DF11_INVALID_ARGUMENT for all else that is wrong with the
+ * arguments, for no weights at all, and for an exponent of 240 or more (an infinity, a NaN, a
+ * magnitude of 2^113 or more), which the format cannot hold: store such a group's tensors as they
+ * are; DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY. After all but the first the sizes are 0.
  *
  * Requires: The weights do not change during the call. The members' buffers overlap neither each
  * other nor the weights, and nobody else uses them during the call.
@@ -1497,8 +1500,8 @@ df11_status df11_compress_group(const void *const *tensors,
                                 df11_error *error);
 
 /**
- * Sets the sizes of `out` to the most that a group of these weights can take, whatever they are, and
- * leaves its addresses alone: buffers of these sizes are enough for df11_compress_group().
+ * Sets the sizes of `out` to the most that a group of these weights can take, whatever they are,
+ * and leaves its addresses alone: buffers of these sizes are enough for df11_compress_group().
  * `element_counts` are the weights of its `tensor_count` tensors. A group of trained weights takes
  * about a third of it for `encoded_exponent`.
  *
@@ -1597,19 +1600,19 @@ typedef struct df11_verify_options {
 /**
  * Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, walks every
  * code of every group, and compares the SHA-256 of each tensor for which the files' metadata has
- * one (under "df11.sha256"). If there is an original (a folder of any number of files, or one file),
- * it compares every tensor with it: type, shape where the model knows it, every bit. It continues
- * after what is wrong, so that everything wrong is found.
+ * one (under "df11.sha256"). If there is an original (a folder of any number of files, or one
+ * file), it compares every tensor with it: type, shape where the model knows it, every bit. It
+ * continues after what is wrong, so that everything wrong is found.
  *
  * `original` and `options` may be NULL. Files are read piece by piece, never mapped, and the call
  * takes at most 16 MiB and 2 MiB for each thread, plus the memory of an open model. Of an original
  * with a model.safetensors.index.json the files that it lists are opened.
  *
  * DF11_OK: nothing is wrong. DF11_CORRUPT: something is, and the message is the first such
- * finding's; or the model cannot be opened because of it. The report is written in both cases. It is
- * all zeros if the model could not be opened, and after all other errors: DF11_INVALID_FORMAT and
- * DF11_UNSUPPORTED_FORMAT for the model, DF11_INVALID_ARGUMENT for an original that cannot be used,
- * DF11_IO, DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
+ * finding's; or the model cannot be opened because of it. The report is written in both cases. It
+ * is all zeros if the model could not be opened, and after all other errors: DF11_INVALID_FORMAT
+ * and DF11_UNSUPPORTED_FORMAT for the model, DF11_INVALID_ARGUMENT for an original that cannot be
+ * used, DF11_IO, DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
  *
  * Requires: The progress and the callbacks of the options can be used, each with its `user`, until
  * the call returns.
