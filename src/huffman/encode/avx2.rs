@@ -53,7 +53,7 @@ impl NarrowTable {
 ///
 /// # Safety
 ///
-/// As that, and the processor has the features.
+/// As [`Encoder::batches`], and the processor has the features.
 #[target_feature(enable = "bmi1,bmi2,avx2,lzcnt,movbe")]
 pub(super) unsafe fn batches(
     encoder: &Encoder,

@@ -81,7 +81,7 @@ const EVEN_BACKWARDS: [u8; 64] = {
 ///
 /// # Safety
 ///
-/// As that, and the processor has the features.
+/// As [`Encoder::batches`], and the processor has the features.
 #[target_feature(enable = "bmi1,bmi2,avx2,lzcnt,movbe,avx512f,avx512bw,avx512vbmi,avx512vbmi2")]
 pub(super) unsafe fn batches(
     encoder: &Encoder,

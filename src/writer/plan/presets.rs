@@ -8,7 +8,7 @@
 //! - the example of the DFloat11 project's own compressor, for FLUX.1.
 //!
 //! The order of a list decides the compressed bytes. Presets with the same groups are kept apart where releases spell
-//! their patterns differently, for config.json has that spelling, and so that each family has a name.
+//! their patterns differently, because config.json has that spelling, and so that each family has a name.
 
 use super::{Patterns, Plan, SourceTensor, Table, is_tied, survey};
 use crate::error::{Error, Result, shorten};
