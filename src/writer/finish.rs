@@ -183,7 +183,7 @@ impl Finish<'_> {
         let config = self.run.config_place();
         let before = config.write(&self.run.config)?;
         for out in unnamed {
-            let Err(error) = out.commit() else { continue };
+            let Err(error) = out.commit(!self.keep) else { continue };
             // What is there under the name stays, and is read with what it was read with.
             if let Err(error) = config.restore(before) {
                 log::warn!("the config of a file that has not got its name stays: {error}");

@@ -467,7 +467,11 @@ pub(crate) fn unmark(folder: &Folder, names: &HashSet<OsString>) -> Result<()> {
         |to: &str| names.contains(OsStr::new(to)) || ["df11-job-", "df11-probe-"].iter().any(|s| to.starts_with(s));
     let temporaries = hidden(folder, |name| written_as(name).is_some_and(ours))?;
     for name in temporaries.iter().map(|name| &name[..]).chain([marker]) {
-        folder.remove(name).map_err(|e| Error::io("remove", folder.path().join(name), e))?;
+        match folder.remove(name) {
+            // Another process has removed its own.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && name != marker => {}
+            removed => removed.map_err(|e| Error::io("remove", folder.path().join(name), e))?,
+        }
     }
     folder.sync();
     remove_ledgers(folder);
