@@ -225,6 +225,35 @@ fn what_appears_at_the_last_moment_is_not_replaced() {
     assert!(kept > 0, "nothing appeared in time");
 }
 
+/// A run that finds its file being written, by what is not a run and has no ledger, leaves that alone.
+#[test]
+fn a_file_that_another_writes_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    write_source(&source, 1);
+    for (layout, to) in [(Layout::ByName, "x.safetensors"), (Layout::SingleFile, "out/model.safetensors")] {
+        let file = folder.path().join(to);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let other = writer::NewFile::create(&file, 5).unwrap();
+        other.write_at(0, b"other").unwrap();
+        let to = if layout == Layout::ByName { &file } else { file.parent().unwrap() };
+        for resume in [false, true] {
+            let error = compress(&source, to, &options(layout).resume(resume)).unwrap_err();
+            assert_eq!(error.status(), Status::Busy, "{error}");
+        }
+        other.commit(false).unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"other");
+        assert_eq!(
+            std::fs::read_dir(file.parent().unwrap())
+                .unwrap()
+                .filter(|e| { e.as_ref().unwrap().file_name().to_str().unwrap().starts_with('.') })
+                .count(),
+            0,
+            "{to:?}"
+        );
+    }
+}
+
 /// What is replaced decides who may write to the new file only if it is this user's own, and never as whom that runs.
 #[test]
 fn what_another_user_has_put_there_does_not_open_the_model() {

@@ -11,6 +11,7 @@
 //! A run holds the lock of its ledger from the beginning to its end. If it fails before anything is done, all that it has made is
 //! removed again, before the lock is released.
 
+use super::file::remove_left;
 use super::ledger::{Ledger, Record, SUFFIX};
 use super::{Entry, Folder, Locked, NewFolders, limit_of_file_size, lock, unique_temporary, written_as};
 use crate::error::{Error, Place, Result, shorten};
@@ -85,10 +86,10 @@ struct Undo {
 
 impl Undo {
     fn run(&mut self) {
-        // What others have put under its name stays.
-        let own =
-            |name: &OsString| self.folder.open_existing(name).and_then(|file| self.folder.check_own(&file)).is_ok();
-        for name in self.temporary.take().filter(own).into_iter().chain(self.names.drain(..)) {
+        if let Some(name) = self.temporary.take() {
+            remove_left(&Entry { folder: self.folder.clone(), name });
+        }
+        for name in self.names.drain(..) {
             let _ = self.folder.remove(&name);
         }
         if let Some(made) = self.made.take() {

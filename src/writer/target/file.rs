@@ -223,6 +223,14 @@ fn left_behind(temporary: &Entry) -> io::Result<Option<Locked>> {
     lock_written(temporary, file)
 }
 
+/// Removes what a run has left under a temporary name. What somebody else has put there stays, and so does what another process
+/// is writing: it need not be a run, so that no ledger is locked.
+pub(super) fn remove_left(temporary: &Entry) {
+    if let Ok(Some(Locked::Yes(_left))) = left_behind(temporary) {
+        let _ = temporary.remove();
+    }
+}
+
 /// Locks a file that is written. Not on Windows, where nobody, this process included, can read what is locked.
 fn lock_written(temporary: &Entry, file: File) -> io::Result<Option<Locked>> {
     if cfg!(windows) { Ok(Some(Locked::Yes(file))) } else { lock_open(temporary, file) }
