@@ -35,8 +35,7 @@ macro_rules! statuses {
             Unfinished = 9, DF11_UNFINISHED;
             /// Another process is writing there.
             Busy = 10, DF11_BUSY;
-            /// The operating system refused to open, read, map or write, or to start a thread;
-            /// native_code is its errno.
+            /// The operating system refused to open, read, map or write; native_code is its errno.
             Io = 100, DF11_IO;
             /// The file is no safetensors file, or it is no DF11 model.
             InvalidFormat = 101, DF11_INVALID_FORMAT;

@@ -161,14 +161,13 @@ const _: () = {
 /// to the same place is refused with DF11_BUSY (except for other parts), if the file system can lock
 /// files.
 ///
-/// Errors: DF11_EXISTS for a `dst` that is not empty; DF11_UNFINISHED for one that an earlier run
-/// has left unfinished; DF11_BUSY for one that another run writes to; DF11_INVALID_ARGUMENT for
-/// patterns that do not fit, no preset that fits, and a source that is compressed already;
-/// DF11_NOT_FOUND (no such preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a
-/// written group that failed its verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT;
-/// DF11_UNSUPPORTED_OPTION, DF11_IO (which also says that a thread could not be started),
-/// DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and `left` is not
-/// called.
+/// Errors: DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY for one
+/// that another run writes to; DF11_INVALID_ARGUMENT for a folder that is not empty, patterns that
+/// do not fit, no preset that fits, and a source that is compressed already; DF11_NOT_FOUND (no
+/// such preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that
+/// failed its verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT;
+/// DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
+/// report is all zeros, and `left` is not called.
 ///
 /// # Safety
 ///

@@ -378,7 +378,7 @@ fn the_example_in_c_reads_a_tensor() {
     let (libraries, (folder, expected)) = (library(), with_model());
     let snippet = of_readme("c");
     let before = "int main(void) {";
-    let behind = "fwrite(weights, 1, info.bytes, stdout); return error.status; }";
+    let behind = "fwrite(weights, 1, info.data_bytes, stdout); return error.status; }";
     std::fs::write(folder.path().join("example.c"), wrapped(&snippet, before, behind)).unwrap();
     run(compiler(false)
         .current_dir(folder.path())

@@ -83,11 +83,11 @@
  *
  * THREADS
  *   A model never changes once it is open. Any number of threads may use it at once, without locks.
- *   The same holds for devices and residents. Threads that a call starts end before it returns; if
- *   none can be started, decoding and verifying work on with those that there are. There is no
- *   pool, no signal handler, no exit handler and no thread-local state: errors go into a struct
- *   that you provide. A call that makes a CUDA context current makes the thread's own current again
- *   before it returns.
+ *   The same holds for devices and residents. Threads that a call starts end before it returns;
+ *   where the system starts fewer than you ask for, the call works with those that there are. There
+ *   is no pool, no signal handler, no exit handler and no thread-local state: errors go into a
+ *   struct that you provide. A call that makes a CUDA context current makes the thread's own
+ *   current again before it returns.
  *
  * STREAMS
  *   df11_resident_decompress() and its variants only launch: they allocate nothing, wait for
@@ -213,10 +213,7 @@ typedef struct df11_error {
 /** Another process is writing there. */
 #define DF11_BUSY 10
 
-/**
- * The operating system refused to open, read, map or write, or to start a thread;
- * native_code is its errno.
- */
+/** The operating system refused to open, read, map or write; native_code is its errno. */
 #define DF11_IO 100
 
 /** The file is no safetensors file, or it is no DF11 model. */
@@ -1368,14 +1365,13 @@ typedef struct df11_compress_options {
  * to the same place is refused with DF11_BUSY (except for other parts), if the file system can lock
  * files.
  *
- * Errors: DF11_EXISTS for a `dst` that is not empty; DF11_UNFINISHED for one that an earlier run
- * has left unfinished; DF11_BUSY for one that another run writes to; DF11_INVALID_ARGUMENT for
- * patterns that do not fit, no preset that fits, and a source that is compressed already;
- * DF11_NOT_FOUND (no such preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a
- * written group that failed its verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT;
- * DF11_UNSUPPORTED_OPTION, DF11_IO (which also says that a thread could not be started),
- * DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and `left` is not
- * called.
+ * Errors: DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY for one
+ * that another run writes to; DF11_INVALID_ARGUMENT for a folder that is not empty, patterns that
+ * do not fit, no preset that fits, and a source that is compressed already; DF11_NOT_FOUND (no
+ * such preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that
+ * failed its verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT;
+ * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
+ * report is all zeros, and `left` is not called.
  *
  * Requires: The progress and the callbacks of the options can be used, each with its `user`, until
  * the call returns.
