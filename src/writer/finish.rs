@@ -183,7 +183,7 @@ impl Finish<'_> {
         let config = self.run.config_place();
         let before = config.write(&self.run.config)?;
         for out in unnamed {
-            let Err(error) = out.commit() else { continue };
+            let Err(error) = out.commit(!self.keep) else { continue };
             // The file that has the name stays, and must be read with the config that it had.
             if let Err(error) = config.restore(before) {
                 log::warn!("the config of a file that has not got its name stays: {error}");

@@ -280,7 +280,7 @@ impl<'o> Run<'o> {
             Some(file) if !self.files.own_folder() => {
                 let temporary = target::temporary(file).file_name().unwrap_or_default().to_owned();
                 let ledger = self.files.ledger(self.options.part);
-                format!("remove '{}' and '{}' beside it", name(&ledger), name(&temporary))
+                format!("remove '{}' and '{}' in the same folder", name(&ledger), name(&temporary))
             }
             Some(_) => format!("remove the folder '{}'", shorten_path(&self.files.folder)),
             None => "remove it".to_owned(),

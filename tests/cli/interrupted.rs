@@ -135,7 +135,12 @@ fn ctrl_c() {
                 let ran = Ran::of(child.wait_with_output().unwrap());
                 if ran.code == 2 && (groups > 0) == marker.exists() {
                     ran.bad(2, &["interrupted"]);
-                    assert_eq!(ran.err.contains("the same command with --resume resumes it"), groups > 0, "{}", ran.err);
+                    assert_eq!(
+                        ran.err.contains("the same command with --resume resumes it"),
+                        groups > 0,
+                        "{}",
+                        ran.err
+                    );
                     return true;
                 }
                 // It was faster than this test: once more.

@@ -11,6 +11,7 @@
 //! A run holds the lock of its ledger from the beginning to its end. If it fails before anything is done, all that it has made is
 //! removed again, before the lock is released.
 
+use super::file::remove_left;
 use super::ledger::{Ledger, Record, SUFFIX};
 use super::{Entry, Folder, Locked, NewFolders, limit_of_file_size, lock, unique_temporary, written_as};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
@@ -85,10 +86,10 @@ struct Undo {
 
 impl Undo {
     fn run(&mut self) {
-        // A file that others have put under its name stays.
-        let own =
-            |name: &OsString| self.folder.open_existing(name).and_then(|file| self.folder.check_own(&file)).is_ok();
-        for name in self.temporary.take().filter(own).into_iter().chain(self.names.drain(..)) {
+        if let Some(name) = self.temporary.take() {
+            remove_left(&Entry { folder: self.folder.clone(), name });
+        }
+        for name in self.names.drain(..) {
             let _ = self.folder.remove(&name);
         }
         if let Some(made) = self.made.take() {
@@ -467,7 +468,11 @@ pub(crate) fn unmark(folder: &Folder, names: &HashSet<OsString>) -> Result<()> {
         |to: &str| names.contains(OsStr::new(to)) || ["df11-job-", "df11-probe-"].iter().any(|s| to.starts_with(s));
     let temporaries = hidden(folder, |name| written_as(name).is_some_and(ours))?;
     for name in temporaries.iter().map(|name| &name[..]).chain([marker]) {
-        folder.remove(name).map_err(|e| Error::io("remove", folder.path().join(name), e))?;
+        match folder.remove(name) {
+            // Another process has removed its own.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && name != marker => {}
+            removed => removed.map_err(|e| Error::io("remove", folder.path().join(name), e))?,
+        }
     }
     folder.sync();
     remove_ledgers(folder);

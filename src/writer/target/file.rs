@@ -133,17 +133,16 @@ impl PartialFile {
         self.file.sync_data().map_err(|e| self.failure(e))
     }
 
-    /// Returns whether something has the name that this file will have.
-    pub fn would_replace(&self) -> bool {
-        self.to.folder.has(&self.to.name)
-    }
-
-    /// Brings the file to the disk and gives it its name.
-    pub fn commit(&self) -> Result<()> {
+    /// Brings the file to the disk and gives it its name, unless `replace` is false and something has the name.
+    ///
+    /// # Errors
+    ///
+    /// `Exists`, `Io`: what had the name still has it.
+    pub fn commit(&self, replace: bool) -> Result<()> {
         self.file.sync_all().map_err(|e| self.failure(e))?;
         // A file that takes another's place is no more open to others than that was.
         #[cfg(unix)]
-        if let Some(mode) = self.to.folder.mode(&self.to.name) {
+        if let Some(mode) = self.to.folder.mode_in_place_of(&self.to.name, &self.file).map_err(|e| self.failure(e))? {
             let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
             self.file.set_permissions(permissions).map_err(|e| self.failure(e))?;
         }
@@ -153,7 +152,13 @@ impl PartialFile {
         if !is_named(&self.temporary.name)? {
             return Err(taken());
         }
-        folder.rename(&self.temporary.name, &self.to.name).map_err(fail)?;
+        let (from, to) = (&self.temporary.name, &self.to.name);
+        match if replace { folder.rename(from, to) } else { folder.rename_new(from, to) } {
+            Err(e) if !replace && e.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(Error::Exists(self.to.path()));
+            }
+            renamed => renamed.map_err(fail)?,
+        }
         self.remove.store(false, Ordering::Relaxed);
         if !is_named(&self.to.name)? {
             return Err(taken());
@@ -180,7 +185,7 @@ impl Drop for PartialFile {
 fn new_mode(to: &Entry) -> u32 {
     #[cfg(unix)]
     if let Some(mode) = to.folder.mode(&to.name) {
-        return mode & 0o777 | 0o600;
+        return mode & 0o666 | 0o600;
     }
     let _ = to;
     0o666
@@ -216,6 +221,14 @@ fn left_behind(temporary: &Entry) -> io::Result<Option<Locked>> {
     let file = temporary.folder.open_existing(&temporary.name)?;
     temporary.folder.check_own(&file)?;
     lock_written(temporary, file)
+}
+
+/// Removes what a run has left under a temporary name. What somebody else has put there stays, and so does what another process
+/// is writing: it need not be a run, so that no ledger is locked.
+pub(super) fn remove_left(temporary: &Entry) {
+    if let Ok(Some(Locked::Yes(_left))) = left_behind(temporary) {
+        let _ = temporary.remove();
+    }
 }
 
 /// Locks a file that is written. Not on Windows, where nobody, this process included, can read what is locked.
@@ -266,10 +279,7 @@ impl NewFile {
     ///
     /// `Exists`, `Io`: what had the name still has it.
     pub fn commit(self, replace: bool) -> Result<()> {
-        if !replace && self.0.would_replace() {
-            return Err(Error::Exists(self.0.to.path()));
-        }
-        self.0.commit()
+        self.0.commit(replace)
     }
 }
 
@@ -282,7 +292,7 @@ fn being_written(path: &Path) -> Error {
 pub(crate) fn write_file(to: &Entry, bytes: &[u8]) -> Result<()> {
     let file = create_soon(to, bytes.len() as u64)?;
     file.write_at(0, bytes)?;
-    file.commit()
+    file.commit(true)
 }
 
 /// Begins a file that nobody writes for long.
@@ -317,10 +327,7 @@ pub(crate) fn copy_file(from: &Path, to: &Entry, progress: &Progress) -> Result<
         at += piece.len() as u64;
         rest -= piece.len() as u64;
     }
-    if file.would_replace() {
-        return Err(Error::Exists(to.path()));
-    }
-    file.commit()
+    file.commit(false)
 }
 
 /// Returns whether a file has the same bytes as another.
@@ -453,7 +460,7 @@ mod tests {
             let file = PartialFile::create(&Entry::at(&to).unwrap(), 3, Leftover::Removed).unwrap();
             assert_eq!(mode(file.temporary()), meanwhile);
             file.write_at(0, b"new").unwrap();
-            file.commit().unwrap();
+            file.commit(true).unwrap();
             assert_eq!((mode(&to), std::fs::read(&to).unwrap()), (before, b"new".to_vec()));
         }
     }
@@ -478,7 +485,7 @@ mod tests {
             let second = PartialFile::create(&to, 3, Leftover::Removed).unwrap();
             assert!(second.temporary() == left && !second.starts_with(b"one"));
             second.write_at(0, b"two").unwrap();
-            second.commit().unwrap();
+            second.commit(true).unwrap();
             assert_eq!(std::fs::read(folder.path().join(&name)).unwrap(), b"two");
             std::fs::remove_file(folder.path().join(&name)).unwrap();
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -494,7 +501,7 @@ mod tests {
         let temporary = file.temporary().to_owned();
         std::fs::remove_file(&temporary).unwrap();
         std::fs::write(&temporary, "else").unwrap();
-        let error = file.commit().unwrap_err();
+        let error = file.commit(true).unwrap_err();
         assert!(error.to_string().contains("something else in its place"), "{error}");
         drop(file);
         assert!(!to.exists() && std::fs::read(&temporary).unwrap() == b"else");

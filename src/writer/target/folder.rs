@@ -212,8 +212,23 @@ mod unix {
         /// Returns the permissions of the regular file of a name.
         #[allow(clippy::unnecessary_cast, reason = "the type is another one on other systems")]
         pub fn mode(&self, name: &OsStr) -> Option<u32> {
+            self.owner_and_mode(name).map(|(_, mode)| mode)
+        }
+
+        #[allow(clippy::unnecessary_cast, reason = "the type is another one on other systems")]
+        fn owner_and_mode(&self, name: &OsStr) -> Option<(u32, u32)> {
             let status = self.status(name).ok()??;
-            (status.st_mode & libc::S_IFMT == libc::S_IFREG).then_some(status.st_mode as u32 & 0o7777)
+            let regular = status.st_mode & libc::S_IFMT == libc::S_IFREG;
+            regular.then_some((status.st_uid as u32, status.st_mode as u32 & 0o777))
+        }
+
+        /// Returns the permissions that a new file gets when it takes the place of the regular file of a name, if there is one.
+        /// They are those of the old file. If that belongs to another user, they are no more than the new file has already:
+        /// whoever can put a file there must not decide who may write to the new one.
+        pub fn mode_in_place_of(&self, name: &OsStr, new: &File) -> io::Result<Option<u32>> {
+            let Some((owner, mode)) = self.owner_and_mode(name) else { return Ok(None) };
+            let new = new.metadata()?;
+            Ok(Some(if owner == new.uid() { mode } else { mode & new.mode() }))
         }
 
         /// Returns whether an open file still has its name.
@@ -229,6 +244,24 @@ mod unix {
             let (from, to, folder) = (text(from)?, text(to)?, self.file.as_raw_fd());
             // SAFETY: the descriptor is open, and the texts end in zero bytes and live as long as the call.
             done(unsafe { libc::renameat(folder, from.as_ptr(), folder, to.as_ptr()) })
+        }
+
+        /// Renames within the folder, unless something has the name (`AlreadyExists`). Where the system or the file system cannot
+        /// do that in one step, something that appears at that very moment is replaced.
+        pub fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+            #[cfg(target_os = "linux")]
+            {
+                let (from, to, folder) = (text(from)?, text(to)?, self.file.as_raw_fd());
+                let (from, to) = (from.as_ptr(), to.as_ptr());
+                let call = libc::SYS_renameat2;
+                // SAFETY: as above. The call by its number, because not every C library has it.
+                let result = unsafe { libc::syscall(call, folder, from, folder, to, libc::RENAME_NOREPLACE) };
+                match done(result as libc::c_int) {
+                    Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => {}
+                    renamed => return renamed,
+                }
+            }
+            if self.has(to) { Err(io::ErrorKind::AlreadyExists.into()) } else { self.rename(from, to) }
         }
 
         /// Gives a file a second name, unless something has that.
@@ -370,6 +403,12 @@ mod other {
         /// Renames within the folder, over whatever has the name.
         pub fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
             std::fs::rename(self.path.join(from), self.path.join(to))
+        }
+
+        /// Renames within the folder, unless something has the name (`AlreadyExists`). Something that appears at that very moment
+        /// is replaced.
+        pub fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+            if self.has(to) { Err(io::ErrorKind::AlreadyExists.into()) } else { self.rename(from, to) }
         }
 
         /// Gives a file a second name, unless something has that.

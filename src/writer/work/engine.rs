@@ -278,7 +278,7 @@ impl<'a> Engine<'a> {
             lock(&self.unnamed).push(out);
             return Ok(());
         }
-        out.commit()?;
+        out.commit(true)?;
         let Some(ledger) = self.ledger else { return Ok(()) };
         // The file itself says that its groups are done, so the note need not be on the disk.
         spec.groups.iter().try_for_each(|&g| ledger.group(&self.groups[g].spec.name, false))?;
