@@ -6,6 +6,7 @@ use crate::{Failure, interrupt};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::{Level, LevelFilter};
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Writes to standard output, at once. A reader that has gone (`| head`) is not an error: it has seen what it wanted.
@@ -19,9 +20,14 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes the line of an error.
+/// Writes the line of an error, once per process: when a signal arrives, its handler and the work that it ends both have one.
 pub fn complain(text: &str) {
-    say(&format!("df11: error: {}\n", clean(text)));
+    static SAID: Mutex<bool> = Mutex::new(false);
+    // The lock is held until the line is written, because the handler ends the process right after this.
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if !std::mem::replace(&mut said, true) {
+        say(&format!("df11: error: {}\n", clean(text)));
+    }
 }
 
 /// Writes clap's message about a wrong command line. It begins with `error: `, and has lines of advice.
