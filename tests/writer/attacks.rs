@@ -10,6 +10,7 @@ use df11::writer::{self, CompressOptions, Layout, Part, Patterns, Report};
 use df11::{Dtype, Error, Progress, Status};
 use std::collections::BTreeMap;
 use std::fs::Permissions;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -192,6 +193,104 @@ fn an_open_descriptor_does_not_reach_the_model() {
         assert!(
             std::fs::read(&to).unwrap() == before && to.metadata().unwrap().ino() != attacker.metadata().unwrap().ino()
         );
+    }
+}
+
+/// A file that comes to be there at the last moment stays, unless it may be replaced.
+#[test]
+fn what_appears_at_the_last_moment_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut kept = 0;
+    for i in 0..1000 {
+        let to = folder.path().join(i.to_string());
+        let new = writer::NewFile::create(&to, 4).unwrap();
+        new.write_at(0, b"ours").unwrap();
+        let (committed, theirs) = std::thread::scope(|scope| {
+            let ours = scope.spawn(|| new.commit(false));
+            // At different moments of the other's work.
+            (0..i * 20).for_each(|n| _ = std::hint::black_box(n));
+            let theirs = std::fs::File::create_new(&to).and_then(|mut file| file.write_all(b"them"));
+            (ours.join().unwrap(), theirs)
+        });
+        match (committed, theirs) {
+            (Ok(()), Err(_)) => assert_eq!(std::fs::read(&to).unwrap(), b"ours"),
+            (Err(Error::Exists(_)), Ok(())) => {
+                assert_eq!(std::fs::read(&to).unwrap(), b"them");
+                kept += 1;
+            }
+            both => panic!("round {i}: {both:?}"),
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), i + 1);
+    }
+    assert!(kept > 0, "nothing appeared in time");
+}
+
+/// A run that finds its file being written, by what is not a run and has no ledger, leaves that alone.
+#[test]
+fn a_file_that_another_writes_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    write_source(&source, 1);
+    for (layout, to) in [(Layout::ByName, "x.safetensors"), (Layout::SingleFile, "out/model.safetensors")] {
+        let file = folder.path().join(to);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let other = writer::NewFile::create(&file, 5).unwrap();
+        other.write_at(0, b"other").unwrap();
+        let to = if layout == Layout::ByName { &file } else { file.parent().unwrap() };
+        for resume in [false, true] {
+            let error = compress(&source, to, &options(layout).resume(resume)).unwrap_err();
+            assert_eq!(error.status(), Status::Busy, "{error}");
+        }
+        other.commit(false).unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"other");
+        assert_eq!(
+            std::fs::read_dir(file.parent().unwrap())
+                .unwrap()
+                .filter(|e| { e.as_ref().unwrap().file_name().to_str().unwrap().starts_with('.') })
+                .count(),
+            0,
+            "{to:?}"
+        );
+    }
+}
+
+/// What is replaced decides who may write to the new file only if it is this user's own, and never as whom that runs.
+#[test]
+fn what_another_user_has_put_there_does_not_open_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    write_source(&source, 1);
+    let usual = folder.path().join("usual");
+    std::fs::write(&usual, "").unwrap();
+    let usual = usual.metadata().unwrap().mode();
+    // SAFETY: it cannot fail and touches no memory.
+    let root = unsafe { libc::geteuid() } == 0;
+    for (i, (foreign, before, after)) in [
+        (false, 0o100666, 0o100666),
+        (false, 0o106755, 0o100755),
+        (true, 0o100666, usual),
+        (true, 0o104777, usual),
+        (true, 0o100400, 0o100400),
+    ]
+    .into_iter()
+    .enumerate()
+    .filter(|(_, (foreign, ..))| root || !foreign)
+    {
+        let at = folder.path().join(i.to_string());
+        let (to, config) = (at.join("x.safetensors"), at.join("x.config.json"));
+        std::fs::create_dir(&at).unwrap();
+        for there in [&to, &config] {
+            std::fs::write(there, "{}").unwrap();
+            if foreign {
+                chown(there, Some(65534), Some(65534)).unwrap();
+            }
+            std::fs::set_permissions(there, Permissions::from_mode(before)).unwrap();
+        }
+        compress(&source, &to, &options(Layout::ByName)).unwrap();
+        for there in [&to, &config] {
+            let meta = there.metadata().unwrap();
+            assert_eq!((meta.mode(), meta.len() > 2), (after, true), "{there:?}, {before:o}, foreign: {foreign}");
+        }
     }
 }
 

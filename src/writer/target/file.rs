@@ -1,13 +1,13 @@
 //! Files that get their names when they are complete.
 //!
-//! A file is written beside its place as `.NAME.df11-tmp`, a name that no loader takes, brought to the disk, and renamed.
+//! A file is written in its folder as `.NAME.df11-tmp`, a name that no loader takes, brought to the disk, and renamed.
 //! While it is written it is locked. What a killed process has left under that name is removed, or resumed if that is asked
 //! for, by the next process that writes the same file. A file that is dropped before it has its name is removed, unless it is
 //! to be resumed.
 
 use super::folder::Entry;
 use super::lock::{Locked, lock_open};
-use crate::error::{Error, Result, grow, shorten};
+use crate::error::{Error, Result, grow, shorten_path};
 use crate::format::{open_regular, read_exact_at};
 use crate::progress::Progress;
 use std::ffi::{OsStr, OsString};
@@ -25,10 +25,10 @@ pub(crate) const SUFFIX: &str = ".df11-tmp";
 pub(crate) struct PartialFile {
     file: File,
     temporary: Entry,
-    /// Where the temporary file is.
+    /// The path of the temporary file.
     path: PathBuf,
     to: Entry,
-    /// Whether it is removed when it is dropped.
+    /// True if it is removed when it is dropped.
     remove: AtomicBool,
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn written_as(name: &str) -> Option<&str> {
     name.strip_prefix('.')?.strip_suffix(SUFFIX)
 }
 
-/// What becomes of a file that a killed process has left under the temporary name, and of this one if it is dropped unfinished.
+/// The treatment of a file that a killed process has left under the temporary name, and of this one if it is dropped unfinished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leftover {
     /// The one is removed, and so is the other.
@@ -97,7 +97,7 @@ impl PartialFile {
         Ok(partial)
     }
 
-    /// The unfinished file's name.
+    /// Returns the unfinished file's path.
     pub fn temporary(&self) -> &Path {
         &self.path
     }
@@ -108,7 +108,7 @@ impl PartialFile {
         within.and_then(|()| write_all_at(&self.file, offset, bytes)).map_err(|e| self.failure(e))
     }
 
-    /// Whether it begins with these bytes.
+    /// Returns whether it begins with these bytes.
     pub fn starts_with(&self, bytes: &[u8]) -> bool {
         let mut there = vec![0; bytes.len()];
         read_exact_at(&self.file, 0, &mut there).is_ok() && there == bytes
@@ -123,7 +123,7 @@ impl PartialFile {
         #[cfg(target_os = "linux")]
         {
             use std::os::fd::AsRawFd;
-            // SAFETY: the descriptor is open, and the call touches no memory of ours. That it fails harms nothing.
+            // SAFETY: the descriptor is open, and the call accesses no memory of this process. That it fails harms nothing.
             unsafe { libc::sync_file_range(self.file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
         }
     }
@@ -133,17 +133,16 @@ impl PartialFile {
         self.file.sync_data().map_err(|e| self.failure(e))
     }
 
-    /// Whether something has the name that this file will have.
-    pub fn would_replace(&self) -> bool {
-        self.to.folder.has(&self.to.name)
-    }
-
-    /// Brings the file to the disk and gives it its name.
-    pub fn commit(&self) -> Result<()> {
+    /// Brings the file to the disk and gives it its name, unless `replace` is false and something has the name.
+    ///
+    /// # Errors
+    ///
+    /// `Exists`, `Io`: what had the name still has it.
+    pub fn commit(&self, replace: bool) -> Result<()> {
         self.file.sync_all().map_err(|e| self.failure(e))?;
         // A file that takes another's place is no more open to others than that was.
         #[cfg(unix)]
-        if let Some(mode) = self.to.folder.mode(&self.to.name) {
+        if let Some(mode) = self.to.folder.mode_in_place_of(&self.to.name, &self.file).map_err(|e| self.failure(e))? {
             let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
             self.file.set_permissions(permissions).map_err(|e| self.failure(e))?;
         }
@@ -153,7 +152,13 @@ impl PartialFile {
         if !is_named(&self.temporary.name)? {
             return Err(taken());
         }
-        folder.rename(&self.temporary.name, &self.to.name).map_err(fail)?;
+        let (from, to) = (&self.temporary.name, &self.to.name);
+        match if replace { folder.rename(from, to) } else { folder.rename_new(from, to) } {
+            Err(e) if !replace && e.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(Error::Exists(self.to.path()));
+            }
+            renamed => renamed.map_err(fail)?,
+        }
         self.remove.store(false, Ordering::Relaxed);
         if !is_named(&self.to.name)? {
             return Err(taken());
@@ -168,7 +173,7 @@ impl Drop for PartialFile {
         if !self.remove.load(Ordering::Relaxed) {
             return;
         }
-        // What somebody else has put there is not removed.
+        // A file that somebody else has put there is not removed.
         let named = self.temporary.folder.is_named(&self.file, &self.temporary.name);
         if named.is_ok_and(|named| named) && self.temporary.remove().is_err() {
             log::warn!("the unfinished file '{}' could not be removed", self.path.display());
@@ -176,11 +181,11 @@ impl Drop for PartialFile {
     }
 }
 
-/// The permissions of a new file: from the beginning on it is no more open to others than what it will replace.
+/// Returns the permissions of a new file: from the beginning on it is no more open to others than the file that it will replace.
 fn new_mode(to: &Entry) -> u32 {
     #[cfg(unix)]
     if let Some(mode) = to.folder.mode(&to.name) {
-        return mode & 0o777 | 0o600;
+        return mode & 0o666 | 0o600;
     }
     let _ = to;
     0o666
@@ -218,6 +223,14 @@ fn left_behind(temporary: &Entry) -> io::Result<Option<Locked>> {
     lock_written(temporary, file)
 }
 
+/// Removes what a run has left under a temporary name. What somebody else has put there stays, and so does what another process
+/// is writing: it need not be a run, so that no ledger is locked.
+pub(super) fn remove_left(temporary: &Entry) {
+    if let Ok(Some(Locked::Yes(_left))) = left_behind(temporary) {
+        let _ = temporary.remove();
+    }
+}
+
 /// Locks a file that is written. Not on Windows, where nobody, this process included, can read what is locked.
 fn lock_written(temporary: &Entry, file: File) -> io::Result<Option<Locked>> {
     if cfg!(windows) { Ok(Some(Locked::Yes(file))) } else { lock_open(temporary, file) }
@@ -225,9 +238,9 @@ fn lock_written(temporary: &Entry, file: File) -> io::Result<Option<Locked>> {
 
 /// A new file that appears under its name only when it is complete.
 ///
-/// It is written beside its place under another name, brought to the disk, and renamed. Dropped before that it is removed. What a
-/// killed process has left of the same file is removed by the next one that writes it; of two at a time, the second hears of the
-/// first ([`Error::Busy`]).
+/// It is written in its folder under another name, brought to the disk, and renamed. If it is dropped before that, it
+/// is removed. What a killed process has left of the same file is removed by the next one that writes it. Of two processes at a
+/// time, the second fails with [`Error::Busy`].
 #[derive(Debug)]
 pub struct NewFile(PartialFile);
 
@@ -266,23 +279,20 @@ impl NewFile {
     ///
     /// `Exists`, `Io`: what had the name still has it.
     pub fn commit(self, replace: bool) -> Result<()> {
-        if !replace && self.0.would_replace() {
-            return Err(Error::Exists(self.0.to.path()));
-        }
-        self.0.commit()
+        self.0.commit(replace)
     }
 }
 
-/// Another process writes a file.
+/// Returns the error of a file that another process is writing.
 fn being_written(path: &Path) -> Error {
-    Error::Busy(format!("another process is writing '{}'", shorten(&path.display().to_string(), 200)))
+    Error::Busy(format!("another process is writing '{}'", shorten_path(path)))
 }
 
 /// Writes a whole small file. If another process writes it, this waits for a moment.
 pub(crate) fn write_file(to: &Entry, bytes: &[u8]) -> Result<()> {
     let file = create_soon(to, bytes.len() as u64)?;
     file.write_at(0, bytes)?;
-    file.commit()
+    file.commit(true)
 }
 
 /// Begins a file that nobody writes for long.
@@ -317,13 +327,10 @@ pub(crate) fn copy_file(from: &Path, to: &Entry, progress: &Progress) -> Result<
         at += piece.len() as u64;
         rest -= piece.len() as u64;
     }
-    if file.would_replace() {
-        return Err(Error::Exists(to.path()));
-    }
-    file.commit()
+    file.commit(false)
 }
 
-/// Whether a file has the same bytes as another.
+/// Returns whether a file has the same bytes as another.
 pub(crate) fn is_copy(from: &Path, to: &Entry, progress: &Progress) -> Result<bool> {
     let path = to.path();
     let copy = to.folder.open_to_read(&to.name).map_err(|e| Error::io("open", &path, e))?;
@@ -350,7 +357,7 @@ pub(crate) fn is_copy(from: &Path, to: &Entry, progress: &Progress) -> Result<bo
     Ok(true)
 }
 
-/// Fails as a write that ends behind the process's limit on the size of files does (EFBIG). The system would also send SIGXFSZ,
+/// Fails like a write that ends after the process's limit on the size of files (EFBIG). The system would also send SIGXFSZ,
 /// which ends the process unless it is ignored; whether it is, is the program's decision and not this library's, so the limit is
 /// looked at before every call that may make a file larger.
 #[cfg(unix)]
@@ -389,8 +396,8 @@ fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()
     Ok(())
 }
 
-/// Asks for so many bytes of the disk for a file, so that one that is too full is known before the work and not after it.
-/// Where the file system cannot tell, writing will.
+/// Reserves that many bytes on the disk for a file, so that a full disk is known before the work and not after it.
+/// If the file system cannot tell, writing will.
 ///
 /// # Errors
 ///
@@ -403,7 +410,7 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     if len == 0 {
         return Ok(());
     }
-    // What it has already need not be found again.
+    // The bytes that it has already need not be reserved again.
     let more = bytes.saturating_sub(file.metadata()?.blocks().saturating_mul(512));
     // Asked first, because reserving more than there is may take all there is before it fails, and others would find the
     // disk full for that while.
@@ -414,7 +421,7 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     if known && more > disk.f_bavail.saturating_mul(disk.f_frsize) {
         return Err(io::Error::from_raw_os_error(libc::ENOSPC));
     }
-    // SAFETY: the descriptor is open, and the call touches no memory of ours.
+    // SAFETY: the descriptor is open, and the call accesses no memory of this process.
     if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) } == 0 {
         return Ok(());
     }
@@ -426,7 +433,7 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Asks for so many bytes of the disk for a file. This system has no way to.
+/// Does nothing: this system has no way to reserve room on the disk.
 ///
 /// # Errors
 ///
@@ -453,7 +460,7 @@ mod tests {
             let file = PartialFile::create(&Entry::at(&to).unwrap(), 3, Leftover::Removed).unwrap();
             assert_eq!(mode(file.temporary()), meanwhile);
             file.write_at(0, b"new").unwrap();
-            file.commit().unwrap();
+            file.commit(true).unwrap();
             assert_eq!((mode(&to), std::fs::read(&to).unwrap()), (before, b"new".to_vec()));
         }
     }
@@ -478,7 +485,7 @@ mod tests {
             let second = PartialFile::create(&to, 3, Leftover::Removed).unwrap();
             assert!(second.temporary() == left && !second.starts_with(b"one"));
             second.write_at(0, b"two").unwrap();
-            second.commit().unwrap();
+            second.commit(true).unwrap();
             assert_eq!(std::fs::read(folder.path().join(&name)).unwrap(), b"two");
             std::fs::remove_file(folder.path().join(&name)).unwrap();
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -494,7 +501,7 @@ mod tests {
         let temporary = file.temporary().to_owned();
         std::fs::remove_file(&temporary).unwrap();
         std::fs::write(&temporary, "else").unwrap();
-        let error = file.commit().unwrap_err();
+        let error = file.commit(true).unwrap_err();
         assert!(error.to_string().contains("something else in its place"), "{error}");
         drop(file);
         assert!(!to.exists() && std::fs::read(&temporary).unwrap() == b"else");

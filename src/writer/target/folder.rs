@@ -70,12 +70,12 @@ impl Entry {
         name.ok_or_else(|| Error::Internal(format!("'{}' is not the name of a file below a folder", path.display())))
     }
 
-    /// The same folder with another name.
+    /// Returns an entry of the same folder with another name.
     pub fn beside(&self, name: impl Into<OsString>) -> Entry {
         Entry { folder: self.folder.clone(), name: name.into() }
     }
 
-    /// The whole path, for messages and for reading.
+    /// Returns the whole path, for messages and for reading.
     pub fn path(&self) -> PathBuf {
         self.folder.path.join(&self.name)
     }
@@ -86,7 +86,7 @@ impl Entry {
     }
 }
 
-/// The folders of a relative path, outermost first.
+/// Returns the folders of a relative path, outermost first.
 fn folders_of(path: &Path) -> impl Iterator<Item = &OsStr> {
     path.parent().into_iter().flat_map(Path::components).map(|c| c.as_os_str())
 }
@@ -184,7 +184,7 @@ mod unix {
             Ok(Folder { path: self.path.join(name), file })
         }
 
-        /// What has a name, itself and not what it may lead to; `None` if nothing has.
+        /// Returns the status of what has a name, itself and not what it may lead to; `None` if nothing has the name.
         fn status(&self, name: &OsStr) -> io::Result<Option<libc::stat>> {
             let text = text(name)?;
             // SAFETY: all zeros are a value of this plain struct.
@@ -199,12 +199,12 @@ mod unix {
             }
         }
 
-        /// Whether anything has a name, be it a link that leads nowhere.
+        /// Returns whether anything has a name, be it a link that leads nowhere.
         pub fn has(&self, name: &OsStr) -> bool {
             self.status(name).is_ok_and(|status| status.is_some())
         }
 
-        /// Whether a regular file has a name.
+        /// Returns whether a regular file has a name.
         pub fn is_file(&self, name: &OsStr) -> bool {
             self.mode(name).is_some()
         }
@@ -212,11 +212,26 @@ mod unix {
         /// Returns the permissions of the regular file of a name.
         #[allow(clippy::unnecessary_cast, reason = "the type is another one on other systems")]
         pub fn mode(&self, name: &OsStr) -> Option<u32> {
-            let status = self.status(name).ok()??;
-            (status.st_mode & libc::S_IFMT == libc::S_IFREG).then_some(status.st_mode as u32 & 0o7777)
+            self.owner_and_mode(name).map(|(_, mode)| mode)
         }
 
-        /// Whether an open file still has its name.
+        #[allow(clippy::unnecessary_cast, reason = "the type is another one on other systems")]
+        fn owner_and_mode(&self, name: &OsStr) -> Option<(u32, u32)> {
+            let status = self.status(name).ok()??;
+            let regular = status.st_mode & libc::S_IFMT == libc::S_IFREG;
+            regular.then_some((status.st_uid as u32, status.st_mode as u32 & 0o777))
+        }
+
+        /// Returns the permissions that a new file gets when it takes the place of the regular file of a name, if there is one.
+        /// They are those of the old file. If that belongs to another user, they are no more than the new file has already:
+        /// whoever can put a file there must not decide who may write to the new one.
+        pub fn mode_in_place_of(&self, name: &OsStr, new: &File) -> io::Result<Option<u32>> {
+            let Some((owner, mode)) = self.owner_and_mode(name) else { return Ok(None) };
+            let new = new.metadata()?;
+            Ok(Some(if owner == new.uid() { mode } else { mode & new.mode() }))
+        }
+
+        /// Returns whether an open file still has its name.
         #[allow(clippy::unnecessary_cast, reason = "the type is another one on other systems")]
         pub fn is_named(&self, file: &File, name: &OsStr) -> io::Result<bool> {
             let open = file.metadata()?;
@@ -231,31 +246,50 @@ mod unix {
             done(unsafe { libc::renameat(folder, from.as_ptr(), folder, to.as_ptr()) })
         }
 
+        /// Renames within the folder, unless something has the name (`AlreadyExists`). Where the system or the file system cannot
+        /// do that in one step, something that appears at that very moment is replaced.
+        pub fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+            #[cfg(target_os = "linux")]
+            {
+                let (from, to, folder) = (text(from)?, text(to)?, self.file.as_raw_fd());
+                let (from, to) = (from.as_ptr(), to.as_ptr());
+                let call = libc::SYS_renameat2;
+                // SAFETY: the descriptor is open, and the texts end in zero bytes and live as long as the call. It is made by its
+                // number, because not every C library has it.
+                let result = unsafe { libc::syscall(call, folder, from, folder, to, libc::RENAME_NOREPLACE) };
+                match done(result as libc::c_int) {
+                    Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => {}
+                    renamed => return renamed,
+                }
+            }
+            if self.has(to) { Err(io::ErrorKind::AlreadyExists.into()) } else { self.rename(from, to) }
+        }
+
         /// Gives a file a second name, unless something has that.
         pub fn link(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
             let (from, to, folder) = (text(from)?, text(to)?, self.file.as_raw_fd());
-            // SAFETY: as above.
+            // SAFETY: the descriptor is open, and the texts end in zero bytes and live as long as the call.
             done(unsafe { libc::linkat(folder, from.as_ptr(), folder, to.as_ptr(), 0) })
         }
 
         /// Removes a file, or a link.
         pub fn remove(&self, name: &OsStr) -> io::Result<()> {
             let name = text(name)?;
-            // SAFETY: as above.
+            // SAFETY: the descriptor is open, and the text ends in a zero byte and lives as long as the call.
             done(unsafe { libc::unlinkat(self.file.as_raw_fd(), name.as_ptr(), 0) })
         }
 
         /// Removes an empty folder.
         pub fn remove_folder(&self, name: &OsStr) -> io::Result<()> {
             let name = text(name)?;
-            // SAFETY: as above.
+            // SAFETY: the descriptor is open, and the text ends in a zero byte and lives as long as the call.
             done(unsafe { libc::unlinkat(self.file.as_raw_fd(), name.as_ptr(), libc::AT_REMOVEDIR) })
         }
 
         /// Makes a folder in this one.
         pub fn make(&self, name: &OsStr) -> io::Result<()> {
             let name = text(name)?;
-            // SAFETY: as above.
+            // SAFETY: the descriptor is open, and the text ends in a zero byte and lives as long as the call.
             done(unsafe { libc::mkdirat(self.file.as_raw_fd(), name.as_ptr(), 0o777) })
         }
 
@@ -289,7 +323,7 @@ mod unix {
             Ok(())
         }
 
-        /// What a file of this process in this folder looks like, if one can be made.
+        /// Returns the metadata of a file that this process makes in this folder, if it can make one.
         fn probe(&self) -> Option<std::fs::Metadata> {
             let name = super::super::file::unique_temporary("probe");
             let file = self.create_new(&name, 0o666).ok()?;
@@ -352,17 +386,17 @@ mod other {
             Ok(())
         }
 
-        /// Whether anything has a name, be it a link that leads nowhere.
+        /// Returns whether anything has a name, be it a link that leads nowhere.
         pub fn has(&self, name: &OsStr) -> bool {
             self.path.join(name).symlink_metadata().is_ok()
         }
 
-        /// Whether a regular file has a name.
+        /// Returns whether a regular file has a name.
         pub fn is_file(&self, name: &OsStr) -> bool {
             self.path.join(name).symlink_metadata().is_ok_and(|meta| meta.is_file())
         }
 
-        /// Whether an open file still has its name. Here, it cannot lose it while it is open.
+        /// Returns whether an open file still has its name. Here, it cannot lose it while it is open.
         pub fn is_named(&self, _file: &File, _name: &OsStr) -> io::Result<bool> {
             Ok(true)
         }
@@ -370,6 +404,12 @@ mod other {
         /// Renames within the folder, over whatever has the name.
         pub fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
             std::fs::rename(self.path.join(from), self.path.join(to))
+        }
+
+        /// Renames within the folder, unless something has the name (`AlreadyExists`). Something that appears at that very moment
+        /// is replaced.
+        pub fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+            if self.has(to) { Err(io::ErrorKind::AlreadyExists.into()) } else { self.rename(from, to) }
         }
 
         /// Gives a file a second name, unless something has that.
