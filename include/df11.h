@@ -807,7 +807,7 @@ typedef struct df11_device_info {
  */
 typedef unsigned long long df11_devptr;
 
-/** A stream of yours: a CUstream or a cudaStream_t, which are the same type. */
+/** Your stream: a CUstream or a cudaStream_t, which are the same type. */
 typedef struct CUstream_st *df11_stream;
 
 /**

@@ -126,7 +126,7 @@ impl Place {
         Place { file: Some(name.into()), ..Place::default() }
     }
 
-    /// A place in the file of that path.
+    /// Returns a place in the file of that path.
     pub(crate) fn of(path: &Path) -> Self {
         Place::file(path.display().to_string())
     }
@@ -164,7 +164,7 @@ pub(crate) fn shorten(text: &str, most: usize) -> String {
     format!("{}{middle}{}", &clean[..head], &clean[tail..])
 }
 
-/// A path as messages show it.
+/// Formats a path as messages show it.
 pub(crate) fn shorten_path(path: &Path) -> String {
     shorten(&path.display().to_string(), 200)
 }

@@ -41,7 +41,7 @@ pub mod cuda {
 pub mod format {
     pub use crate::format::*;
 
-    /// The code words of a group.
+    /// Returns the code words of a group.
     pub fn codes<'m>(group: crate::Group<'m>) -> &'m crate::huffman::code::CodeTable {
         group.data().codes()
     }

@@ -45,7 +45,7 @@ func TestTheLibrarysLog(t *testing.T) {
 	defer df11.SetLogger(nil)
 	l := &lines{level: slog.LevelDebug}
 	df11.SetLogger(slog.New(l))
-	// The config.json beside the file is not JSON: it is ignored, with a warning.
+	// The config.json next to the file is not JSON: it is ignored, with a warning.
 	folder := t.TempDir()
 	file, err := os.ReadFile(modelOf("tiny") + "/model.safetensors")
 	if err != nil {

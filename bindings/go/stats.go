@@ -32,7 +32,7 @@ type StatsSnapshot struct {
 	ErrorsCaller, ErrorsFile, ErrorsDevice, ErrorsLibrary uint64
 }
 
-// count holds the counters behind StatsSnapshot, with the same meaning.
+// count holds the counters of StatsSnapshot, with the same meaning.
 var count struct {
 	modelsOpened, modelsOpen, modelBytesOpen              atomic.Uint64
 	hostDecodes, hostBytes                                atomic.Uint64

@@ -10,7 +10,7 @@ target=${1:-$(rustc -vV | sed -n 's/^host: //p')}
 cargo tree --locked --edges normal,no-proc-macro --features cli --target "$target" --prefix none --format '{p}|{l}' |
     sed 's/ (\*)$//; s/ (proc-macro)//' | LC_ALL=C sort -u | grep -v '^libdf11 ' >"$scratch/packages"
 
-echo "libdf11 and its tool have these packages linked into them, beside Rust's standard library (Apache-2.0 OR MIT,"
+echo "libdf11 and its tool have these packages linked into them, besides Rust's standard library (Apache-2.0 OR MIT,"
 echo "copyright the Rust Project Developers, https://www.rust-lang.org). Their notices follow."
 echo
 while IFS='|' read -r package licence; do

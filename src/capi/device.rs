@@ -19,7 +19,7 @@ pub struct CUstream_st {
     _private: [u8; 0],
 }
 
-/// A stream of yours: a CUstream or a cudaStream_t, which are the same type.
+/// Your stream: a CUstream or a cudaStream_t, which are the same type.
 pub type df11_stream = *mut CUstream_st;
 
 /// Returns the stream that a C caller names.

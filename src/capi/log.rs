@@ -34,7 +34,7 @@ struct Receiver {
 
 // SAFETY: C caller: the callback and its `user` may be used from any thread ("Requires:" of df11_log_set).
 unsafe impl Send for Receiver {}
-// SAFETY: as above.
+// SAFETY: C caller: several threads may call the callback at once ("Requires:" of df11_log_set).
 unsafe impl Sync for Receiver {}
 
 static RECEIVER: RwLock<Option<Receiver>> = RwLock::new(None);

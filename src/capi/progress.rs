@@ -88,7 +88,7 @@ struct Callback {
 
 // SAFETY: C caller: the callback may be called with its `user` from any thread (df11_progress_fn).
 unsafe impl Send for Callback {}
-// SAFETY: as above.
+// SAFETY: C caller: several threads may call the callback with its `user` at once (df11_progress_fn).
 unsafe impl Sync for Callback {}
 
 impl Callback {

@@ -59,7 +59,8 @@ impl Resident {
     /// `stream` must be a stream. Destination, status and image must be memory of its context until it has executed the
     /// decode, and nobody else may write the image or use the destination meanwhile.
     pub unsafe fn decompress(&self, dst: DevicePtr, dst_bytes: u64, status: DevicePtr, stream: Stream) -> Result<()> {
-        // SAFETY: this function requires what that one does.
+        // SAFETY: the caller gave a stream, and memory of its context for the destination, the status and the image; nobody else
+        // writes the image or uses the destination until the stream has executed the decode.
         unsafe { self.decompress_range(0, self.layout.weights, dst, dst_bytes, status, stream) }
     }
 
@@ -202,7 +203,8 @@ pub unsafe fn decompress_batch(
         let reason = format!("{dsts} destinations and {sizes} sizes for {} groups", residents.len());
         return Err(Error::InvalidArgument(reason));
     }
-    // SAFETY: this function requires what that one does, and the lists are equally long.
+    // SAFETY: the caller gave a stream, and memory of its context for the destinations, the statuses and the images, which nobody
+    // else writes or uses until the stream has executed the decode; no two destinations overlap, and the lists are equally long.
     unsafe { decompress_batch_of(|i| residents[i], dsts, dst_bytes, statuses, stream) }
 }
 

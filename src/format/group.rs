@@ -8,6 +8,7 @@ use crate::huffman::{BLOCK_BITS, BLOCK_BYTES, GAP_BYTES_PER_BLOCK, rows};
 use once_cell::sync::OnceCell;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// The members of a group, in the order of [`Member`].
@@ -50,7 +51,7 @@ pub(crate) struct GroupData {
     cuts: Vec<u64>,
     codes: CodeTable,
     lengths: [u8; 256],
-    /// Where the file is not in memory, its positions are: four bytes for some 12,400 weights.
+    /// The positions, if the file is not in memory: four bytes for some 12,400 weights.
     positions: Option<Vec<u8>>,
     table: OnceCell<Box<MultiTable>>,
 }
@@ -116,91 +117,153 @@ impl GroupData {
         place(sources, &self.name, self.members[member as usize], member, offset)
     }
 
-    /// Checks the six members of the group NAME against each other.
+    /// Checks the six members of the group `name` against each other.
     pub(crate) fn check(sources: &[Source], name: &str, infos: [&(TensorInfo, Span); 6]) -> Result<GroupData> {
-        let members = infos.map(|(_, span)| *span);
-        let at = |member: Member, offset: u64| place(sources, name, members[member as usize], member, offset);
-        let bytes = |member: Member| {
-            let span = members[member as usize];
-            sources[span.file].view(span.offset, span.len)
-        };
-        let len = |member: Member| members[member as usize].len;
-        use Member::*;
+        let members = Members { sources, name, infos };
+        members.check_types()?;
+        // Sizes come first in each of these: nothing is read that is larger than it can rightly be.
+        let (codes, lengths) = members.read_code()?;
+        members.check_sizes()?;
+        let positions = members.read_positions(&codes)?;
+        let cuts = members.read_cuts()?;
+        Ok(GroupData {
+            name: name.into(),
+            tensors: 0..0,
+            members: infos.map(|(_, span)| *span),
+            cuts,
+            codes,
+            lengths,
+            positions,
+            table: OnceCell::new(),
+        })
+    }
+}
 
+/// The members of a group that is being checked.
+struct Members<'a> {
+    sources: &'a [Source],
+    name: &'a str,
+    infos: [&'a (TensorInfo, Span); 6],
+}
+
+impl<'a> Members<'a> {
+    fn span(&self, member: Member) -> Span {
+        self.infos[member as usize].1
+    }
+
+    fn len(&self, member: Member) -> u64 {
+        self.span(member).len
+    }
+
+    fn source(&self, member: Member) -> &'a Source {
+        &self.sources[self.span(member).file]
+    }
+
+    fn bytes(&self, member: Member) -> Result<Cow<'a, [u8]>> {
+        self.source(member).view(self.span(member).offset, self.len(member))
+    }
+
+    fn at(&self, member: Member, offset: u64) -> Place {
+        place(self.sources, self.name, self.span(member), member, offset)
+    }
+
+    /// Returns the weights of the group.
+    fn weights(&self) -> u64 {
+        self.len(Member::SignMantissa)
+    }
+
+    /// Checks the type and the number of dimensions of each member.
+    fn check_types(&self) -> Result<()> {
         for member in Member::ALL {
-            let (info, _) = infos[member as usize];
-            let dtype = if member == SplitPositions { Dtype::I64 } else { Dtype::U8 };
-            let dims = if member == Luts { 2 } else { 1 };
+            let (info, _) = self.infos[member as usize];
+            let dtype = if member == Member::SplitPositions { Dtype::I64 } else { Dtype::U8 };
+            let dims = if member == Member::Luts { 2 } else { 1 };
             if info.dtype != dtype || info.shape.len() != dims {
                 let reason = format!("is {} {:?}, not {dtype} of {dims} dimension(s)", info.dtype, info.shape);
-                return Err(Error::invalid(at(member, 0), reason));
+                return Err(Error::invalid(self.at(member, 0), reason));
             }
         }
+        Ok(())
+    }
 
-        // The code. Sizes come first in what follows: nothing is read that is larger than it can rightly be.
-        let shape = &infos[Luts as usize].0.shape;
+    /// Reads the code from its look-up tables. Returns it with the bits of each exponent's code word.
+    fn read_code(&self) -> Result<(CodeTable, [u8; 256])> {
+        let shape = &self.infos[Member::Luts as usize].0.shape;
         if shape[1] != rows::ROW {
-            return Err(Error::corrupt(at(Luts, 0), format!("has the shape {shape:?}, not [rows, 256]")));
+            let reason = format!("has the shape {shape:?}, not [rows, 256]");
+            return Err(Error::corrupt(self.at(Member::Luts, 0), reason));
         }
         let refuse = |fault: rows::RowFault| {
-            let place = at(Luts, fault.offset as u64);
+            let place = self.at(Member::Luts, fault.offset as u64);
             if fault.unsupported {
                 Error::unsupported(place, fault.reason)
             } else {
                 Error::corrupt(place, fault.reason)
             }
         };
-        rows::check_size(len(Luts)).map_err(refuse)?;
-        let luts = bytes(Luts)?;
+        rows::check_size(self.len(Member::Luts)).map_err(refuse)?;
+        let luts = self.bytes(Member::Luts)?;
         let codes = rows::read(&luts).map_err(refuse)?;
         let mut lengths = [0; 256];
         lengths.copy_from_slice(&luts[luts.len() - 256..]);
+        Ok((codes, lengths))
+    }
 
-        // The sizes.
-        let n = len(SignMantissa);
+    /// Checks the numbers of weights, gaps and positions against the bytes of codes.
+    fn check_sizes(&self) -> Result<()> {
+        use Member::{EncodedExponent, Gaps, OutputPositions, SignMantissa};
+        let n = self.weights();
         if n > u32::MAX as u64 {
             let reason = format!("has {n} weights: positions are 32 bits wide, so 4294967295 are the most");
-            return Err(Error::corrupt(at(SignMantissa, 0), reason));
+            return Err(Error::corrupt(self.at(SignMantissa, 0), reason));
         }
-        let stream = len(EncodedExponent);
+        let stream = self.len(EncodedExponent);
         let blocks = stream.div_ceil(BLOCK_BYTES as u64);
         let gaps = blocks * GAP_BYTES_PER_BLOCK as u64;
-        if len(Gaps) != gaps {
-            let reason = format!("has {} bytes, and {stream} bytes of codes take {gaps}", len(Gaps));
-            return Err(Error::corrupt(at(Gaps, 0), reason));
+        if self.len(Gaps) != gaps {
+            let reason = format!("has {} bytes, and {stream} bytes of codes take {gaps}", self.len(Gaps));
+            return Err(Error::corrupt(self.at(Gaps, 0), reason));
         }
-        if len(OutputPositions) > 4 * (blocks + 2) {
-            let reason = format!("has {} positions for {blocks} blocks of codes", len(OutputPositions) / 4);
-            return Err(Error::corrupt(at(OutputPositions, len(OutputPositions) - 4), reason));
+        let positions = self.len(OutputPositions);
+        if positions > 4 * (blocks + 2) {
+            let reason = format!("has {} positions for {blocks} blocks of codes", positions / 4);
+            return Err(Error::corrupt(self.at(OutputPositions, positions - 4), reason));
         }
-        let positions = bytes(OutputPositions)?;
-        check_positions(&positions, n, stream, &codes)
-            .map_err(|(reason, index)| Error::corrupt(at(OutputPositions, 4 * index as u64), reason))?;
-        let in_memory = sources[members[OutputPositions as usize].file].slice(0, 0).is_some();
-        let positions = (!in_memory).then(|| positions.into_owned());
+        Ok(())
+    }
 
-        // The tensors.
-        if len(SplitPositions) / 8 >= MOST_TENSORS {
-            let reason =
-                format!("cuts the group into {} tensors: {MOST_TENSORS} are the most", len(SplitPositions) / 8 + 1);
-            return Err(Error::corrupt(at(SplitPositions, 0), reason));
+    /// Checks the positions. Returns them if the file is not in memory.
+    fn read_positions(&self, codes: &CodeTable) -> Result<Option<Vec<u8>>> {
+        let member = Member::OutputPositions;
+        let positions = self.bytes(member)?;
+        check_positions(&positions, self.weights(), self.len(Member::EncodedExponent), codes)
+            .map_err(|(reason, index)| Error::corrupt(self.at(member, 4 * index as u64), reason))?;
+        let in_memory = self.source(member).slice(0, 0).is_some();
+        Ok((!in_memory).then(|| positions.into_owned()))
+    }
+
+    /// Returns the elements before each tensor, then all of them.
+    fn read_cuts(&self) -> Result<Vec<u64>> {
+        let member = Member::SplitPositions;
+        let (n, count) = (self.weights(), self.len(member) / 8);
+        if count >= MOST_TENSORS {
+            let reason = format!("cuts the group into {} tensors: {MOST_TENSORS} are the most", count + 1);
+            return Err(Error::corrupt(self.at(member, 0), reason));
         }
         let mut cuts = vec![0u64];
-        for (i, value) in bytes(SplitPositions)?.chunks_exact(8).enumerate() {
+        for (i, value) in self.bytes(member)?.chunks_exact(8).enumerate() {
             let value = i64::from_le_bytes(value.try_into().unwrap_or_default());
             let before = cuts[i];
             match u64::try_from(value) {
                 Ok(value) if (before..=n).contains(&value) => cuts.push(value),
                 _ => {
                     let reason = format!("cut {i} is {value}, outside {before} to {n}");
-                    return Err(Error::corrupt(at(SplitPositions, 8 * i as u64), reason));
+                    return Err(Error::corrupt(self.at(member, 8 * i as u64), reason));
                 }
             }
         }
         cuts.push(n);
-
-        let table = OnceCell::new();
-        Ok(GroupData { name: name.into(), tensors: 0..0, members, cuts, codes, lengths, positions, table })
+        Ok(cuts)
     }
 }
 
@@ -208,7 +271,7 @@ fn place(sources: &[Source], group: &str, span: Span, member: Member, offset: u6
     sources[span.file].place().tensor(format!("{group}.{}", MEMBERS[member as usize])).at(span.offset + offset)
 }
 
-/// Position k of a list of little-endian u32.
+/// Returns position k of a list of little-endian u32.
 #[inline]
 pub(crate) fn position(positions: &[u8], k: usize) -> u64 {
     match positions.get(4 * k..4 * k + 4) {

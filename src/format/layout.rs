@@ -23,7 +23,7 @@ pub struct LayoutTensor {
     pub bytes: u64,
 }
 
-/// Where everything goes in a file to be written.
+/// The header of a file to be written, and the place of each tensor in it.
 #[derive(Debug, Clone)]
 pub struct FileLayout {
     header: Vec<u8>,
@@ -66,17 +66,17 @@ impl FileLayout {
         Ok(FileLayout { bytes: start + end, tensors: placed, header })
     }
 
-    /// The header with its length before it.
+    /// Returns the header with its length before it.
     pub fn header(&self) -> &[u8] {
         &self.header
     }
 
-    /// The tensors in the order of their bytes, each with its first byte in the file.
+    /// Returns the tensors in the order of their bytes, each with its first byte in the file.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = (&LayoutTensor, u64)> {
         self.tensors.iter().map(|(tensor, at)| (tensor, *at))
     }
 
-    /// Bytes of the whole file.
+    /// Returns the bytes of the whole file.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -13,7 +13,7 @@ use safetensors::tensor::TensorInfo;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-/// How to open a model.
+/// Options to open a model.
 ///
 /// ```
 /// let options = df11::OpenOptions::new().verify(true).threads(8);
@@ -21,11 +21,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct OpenOptions {
-    /// Whether to walk every code of every group, as [`Model::verify`] does.
+    /// True to walk every code of every group, as [`Model::verify`] does.
     pub verify: bool,
     /// The threads for that, the calling one among them; 0 means 1.
     pub threads: usize,
-    /// Whether to accept a `dfloat11_config.version` that this library does not know.
+    /// True to accept a `dfloat11_config.version` that this library does not know.
     pub any_version: bool,
     /// The text of a config.json to use instead of the model's own: for a file that comes without one, so that the tensors
     /// in groups get their names.

@@ -61,7 +61,7 @@ impl Patterns {
         Self::from_value(&value)
     }
 
-    /// [`Patterns::parse`] of JSON that is parsed.
+    /// Does what [`Patterns::parse`] does for JSON that is parsed already.
     pub(crate) fn from_value(json: &Value) -> Result<Patterns> {
         let dict = json.get("dfloat11_config").map_or(Some(json), |config| config.get("pattern_dict"));
         let Some(dict) = dict.and_then(Value::as_object) else {
@@ -116,7 +116,7 @@ impl Patterns {
         self.to_value().to_string()
     }
 
-    /// [`Patterns::to_json`], not yet a text.
+    /// Returns the pattern_dict as a JSON value, in the same order and spelling.
     pub(crate) fn to_value(&self) -> Value {
         let entry = |p: &Pattern| (p.text.clone(), Value::from(p.attributes.clone()));
         Value::Object(self.entries.iter().map(entry).collect::<Map<_, _>>())
@@ -133,9 +133,9 @@ impl Patterns {
     }
 }
 
-/// Python's `re.fullmatch`, except that `\d` and `\w` mean ASCII only: names of modules are identifiers and numbers, and the
-/// tables of Unicode would make a small pattern large. The pattern is tried alone first, so that no stray bracket can
-/// close ours.
+/// Compiles a pattern to match like Python's `re.fullmatch`, except that `\d` and `\w` mean ASCII only: names of modules are
+/// identifiers and numbers, and the tables of Unicode would make a small pattern large. The pattern is tried alone first, so
+/// that no stray bracket of it can close the group around it.
 ///
 /// Python's possessive `\d++`, which a published model ends a pattern with, is read as `(?:\d+)+` here. At the end of a
 /// full match that is the same: nothing follows for which it could give a digit back.

@@ -15,7 +15,7 @@ pub(crate) struct Span {
     pub(crate) file: usize,
     /// The first byte, from the start of the file.
     pub offset: u64,
-    /// How many bytes.
+    /// The number of bytes.
     pub len: u64,
 }
 
@@ -113,7 +113,7 @@ impl Source {
         if let Bytes::File(file) = &self.bytes {
             use std::os::fd::AsRawFd;
             let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) else { return };
-            // SAFETY: the descriptor is open, and the call touches no memory of ours.
+            // SAFETY: the descriptor is open, and the call accesses no memory of this process.
             unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_WILLNEED) };
         }
         #[cfg(not(target_os = "linux"))]

@@ -187,12 +187,12 @@ impl<'m> Group<'m> {
         self.data
     }
 
-    /// The place of a byte of one of its members.
+    /// Returns the place of a byte of one of its members.
     pub(crate) fn place(self, member: Member, offset: u64) -> Place {
         self.data.place(&self.model.sources, member, offset)
     }
 
-    /// The recorded positions, four bytes each.
+    /// Returns the recorded positions, four bytes each.
     pub(crate) fn positions(self) -> &'m [u8] {
         self.data.positions(&self.model.sources)
     }

@@ -11,7 +11,7 @@ use half::slice::HalfFloatSliceExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How to encode.
+/// Options to encode.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct EncodeOptions {
@@ -104,12 +104,12 @@ impl PackedSizes {
         }
     }
 
-    /// In the order of [`Member`].
+    /// Returns the sizes in the order of [`Member`].
     pub(crate) fn each(&self) -> [u64; 6] {
         [self.luts, self.encoded_exponent, self.sign_mantissa, self.output_positions, self.gaps, self.split_positions]
     }
 
-    /// All together.
+    /// Returns their sum.
     pub fn total(&self) -> u64 {
         self.each().iter().sum()
     }
@@ -154,7 +154,7 @@ pub fn compress(tensors: &[&[bf16]], options: &EncodeOptions) -> Result<Packed> 
 ///
 /// # Safety
 ///
-/// So many bytes can be written at each address, by any thread.
+/// As many bytes as given can be written at each address, by any thread.
 pub unsafe fn compress_raw(
     tensors: &[&[u16]],
     members: Option<[(*mut u8, u64); 6]>,
@@ -168,7 +168,7 @@ pub unsafe fn compress_raw(
     if let Some((needed, given)) = pairs.find(|(needed, given)| needed > given) {
         return Err(Error::BufferTooSmall { what: "a member's memory".into(), needed, given });
     }
-    // SAFETY: by the caller's promise, and all are large enough.
+    // SAFETY: the bytes at each address can be written by any thread, and there are at least as many as its member has.
     unsafe { packing.run(members.map(|(at, _)| at)) }
 }
 
@@ -177,7 +177,7 @@ struct Part<'a> {
     weights: &'a [u16],
     /// The first weight's number in the group.
     first: u64,
-    /// Where its codes begin.
+    /// The bit at which its codes begin.
     start_bit: u64,
     histogram: Box<Histogram>,
 }

@@ -13,7 +13,7 @@ use crate::huffman::{BLOCK_BITS, BLOCK_BYTES, GAP_BYTES_PER_BLOCK};
 use half::bf16;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How to decode.
+/// Options to decode.
 ///
 /// ```
 /// let options = df11::DecodeOptions::new().threads(8);
@@ -73,7 +73,7 @@ impl Group<'_> {
         unsafe { self.decompress_raw(first, dst.len() as u64, dst.as_mut_ptr().cast(), options) }
     }
 
-    /// [`Group::decompress`] into memory that need not be initialised.
+    /// Decodes like [`Group::decompress`], into memory that need not be initialised.
     ///
     /// # Safety
     ///
@@ -121,7 +121,7 @@ impl Tensor<'_> {
         unsafe { self.read_raw(offset, dst.as_mut_ptr(), dst.len(), options) }
     }
 
-    /// [`Tensor::read`] into memory that need not be initialised.
+    /// Reads like [`Tensor::read`], into memory that need not be initialised.
     ///
     /// # Safety
     ///
@@ -138,11 +138,11 @@ impl Tensor<'_> {
         match self.values() {
             Data::Plain(_) => {
                 if let Some(part) = self.data().and_then(|all| all.get(offset as usize..)?.get(..bytes)) {
-                    // SAFETY: `dst` holds so many bytes, and is the caller's memory, so not the file's.
+                    // SAFETY: `dst` has room for `bytes` bytes, and is the caller's memory, so not the file's.
                     unsafe { dst.copy_from_nonoverlapping(part.as_ptr(), bytes) };
                     return Ok(());
                 }
-                // SAFETY: `dst` holds so many bytes. They are written once before a slice is made of them.
+                // SAFETY: `dst` has room for `bytes` bytes. They are written once before a slice is made of them.
                 let dst = unsafe {
                     dst.write_bytes(0, bytes);
                     std::slice::from_raw_parts_mut(dst, bytes)
@@ -156,7 +156,7 @@ impl Tensor<'_> {
                     return Err(Error::Misaligned { what: "the destination".into(), to: 2 });
                 }
                 let group = self.group().ok_or_else(|| Error::Internal("a tensor of no group".into()))?;
-                // SAFETY: `dst` holds so many bytes, and is aligned.
+                // SAFETY: `dst` has room for `bytes` bytes, and is aligned.
                 unsafe { group.decompress_raw(self.group_offset() + offset / 2, bytes as u64 / 2, dst, options) }
             }
         }
@@ -170,7 +170,7 @@ struct Decoding<'a> {
     first: u64,
     end: u64,
     dst: *mut u16,
-    /// Where runs begin and end: a block, and the weight that starts there. Taken from the positions once, so that a
+    /// The borders of runs: a block, and the weight that starts there. Taken from the positions once, so that a
     /// file that changes while it is mapped cannot make two runs overlap.
     borders: Vec<(usize, u64)>,
     next: AtomicUsize,
@@ -216,7 +216,7 @@ impl<'a> Decoding<'a> {
         Ok(Decoding { group, first, end, dst, borders, next: AtomicUsize::new(0) })
     }
 
-    /// The bit of its block at which a block's first code starts: the gap of its first chunk, the top 5 bits of a byte.
+    /// Returns the bit of its block at which a block's first code starts: the gap of its first chunk, the top 5 bits of a byte.
     fn gap(&self, block: usize) -> Result<usize> {
         let gaps = self.group.data().member(Member::Gaps);
         let mut byte = [0];

@@ -16,13 +16,13 @@ use once_cell::sync::OnceCell;
 pub(crate) const STRETCH: usize = 1 << 18;
 const CHUNK_BITS: u64 = CHUNK_BYTES as u64 * 8;
 
-/// Where a group's members go.
+/// The destination of a group's members.
 pub(crate) trait Sink: Sync {
     /// Writes bytes of a member, from its byte `offset` on. Each byte is written once, by any thread.
     fn write(&self, member: Member, offset: u64, bytes: &[u8]) -> Result<()>;
 
-    /// Where the sign/mantissa bytes of `count` weights from `first` on can be written directly, if they can: valid for
-    /// writing `count` bytes as long as the sink lives.
+    /// Returns the address to which the sign/mantissa bytes of `count` weights from `first` on can be written directly, if
+    /// there is one: valid for writing `count` bytes as long as the sink lives.
     fn signs(&self, _first: u64, _count: usize) -> Option<*mut u8> {
         None
     }
@@ -68,8 +68,8 @@ pub(crate) struct Piece {
 }
 
 impl Outline {
-    /// `counts` holds the elements of each tensor, `last_exponent` is that of the last weight. `None` where an exponent of
-    /// 240 or more occurs, or there is no weight at all.
+    /// Makes the outline. `counts` holds the elements of each tensor, `last_exponent` is that of the last weight. Returns
+    /// `None` if an exponent of 240 or more occurs, or if there is no weight at all.
     pub fn new(counts: &[u64], histogram: &Histogram, last_exponent: u8, variant: Variant) -> Option<Outline> {
         let book = Codebook::new(histogram)?;
         let bits = book.bits(histogram)?;
@@ -94,12 +94,12 @@ impl Outline {
         })
     }
 
-    /// Bits that the codes of a stretch take; `None` if a weight has no code.
+    /// Returns the bits that the codes of a stretch take; `None` if a weight has no code.
     pub fn bits_of(&self, histogram: &Histogram) -> Option<u64> {
         self.book.bits(histogram)
     }
 
-    /// Why the code is not simply Huffman's, if it is not.
+    /// Returns the reason why the code is not simply Huffman's, if it is not.
     pub fn limited(&self) -> Option<Limit> {
         self.book.limited()
     }
@@ -108,13 +108,13 @@ impl Outline {
         self.bits.div_ceil(8)
     }
 
-    /// Blocks in which a code starts, the end of data's among them: it is there only if it has bits to fill.
+    /// Returns the number of blocks in which a code starts, the end of data's among them: it is there only if it has bits to fill.
     fn blocks(&self) -> u64 {
         let last = if self.bits.is_multiple_of(8) { self.last_start } else { self.bits };
         last / BLOCK_BITS as u64 + 1
     }
 
-    /// Bytes of a member.
+    /// Returns the bytes of a member.
     pub fn bytes(&self, member: Member) -> u64 {
         match member {
             Member::Luts => self.luts.len() as u64,

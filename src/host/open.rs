@@ -1,4 +1,4 @@
-//! The public ways to open a model. Its headers are checked by [`crate::format`]; its codes are walked here if that is asked for.
+//! The public ways to open a model. Its headers are checked by [`crate::format`]; its codes are walked here on request.
 
 use crate::error::{Error, Result, Status};
 use crate::format::{Access, Model, OpenOptions};
@@ -6,7 +6,7 @@ use crate::progress::Progress;
 use std::path::Path;
 
 impl Model {
-    /// Opens a folder with `*.safetensors`, or one such file. A `config.json` is looked for in the folder, or beside the file,
+    /// Opens a folder with `*.safetensors`, or one such file. A `config.json` is looked for in the folder, or next to the file,
     /// where `NAME.config.json` of a `NAME.safetensors` comes first. Files with names that begin with a dot are left out.
     ///
     /// Headers, tables and positions are read and checked, which takes milliseconds. Weights are read from the files when they
@@ -21,8 +21,8 @@ impl Model {
         Self::open_watched(path.as_ref(), options, Access::Read, &progress)?.verified(options, &progress)
     }
 
-    /// [`Model::open`] with the files mapped into memory: weights are decoded from the system's cache without a copy, and plain
-    /// tensors and [`parts`](crate::Group::parts) of groups have their bytes in place.
+    /// Opens like [`Model::open`], with the files mapped into memory: weights are decoded from the system's cache
+    /// without a copy, and plain tensors and [`parts`](crate::Group::parts) of groups have their bytes in place.
     ///
     /// # Errors
     ///

@@ -17,7 +17,7 @@ const PIECE_BYTES: usize = 8 << 20;
 /// Bytes of a tensor that a thread hashes at a time.
 const HASHED_BYTES: usize = 1 << 20;
 
-/// How to verify a model.
+/// Options to verify a model.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct VerifyOptions {
@@ -153,22 +153,22 @@ pub fn compare_models(
     Ok(check.found)
 }
 
-/// Sizes of files that do not exist may add up to more than there are numbers.
+/// Adds sizes without overflow: those that files claim may add up to more than 2^64.
 fn sum(bytes: impl IntoIterator<Item = u64>) -> u64 {
     bytes.into_iter().fold(0, u64::saturating_add)
 }
 
-/// The tensors that have a hash.
+/// Returns the tensors that have a hash.
 fn hashed(model: &Model) -> impl Iterator<Item = Tensor<'_>> {
     model.tensors().filter(|t| t.sha256().is_some())
 }
 
-/// The tensors of a model that another has too, each with that one.
+/// Returns the tensors of a model that another has too, each with that one.
 fn pairs<'m>(model: &'m Model, other: &'m Model) -> impl Iterator<Item = (Tensor<'m>, Tensor<'m>)> {
     model.tensors().filter_map(|t| Some((t, other.find_tensor(t.name())?)))
 }
 
-/// Bytes to compare, one side counted.
+/// Returns the bytes to compare, one side counted.
 fn compared_bytes(model: &Model, original: &Model) -> u64 {
     sum(pairs(model, original).map(|(ours, _)| ours.bytes()))
 }
@@ -331,7 +331,7 @@ impl Buffer {
         Ok(Buffer(words))
     }
 
-    /// So many bytes of it, or all.
+    /// Returns its first `bytes` bytes, or all of them.
     fn first(&mut self, bytes: u64) -> &mut [u8] {
         let all = self.0.len() * 8;
         let len = bytes.min(all as u64) as usize;
@@ -404,7 +404,7 @@ impl Work<'_> {
         Ok(found)
     }
 
-    /// The embedding of the same model that a lone `lm_head.weight` is equal to, if that explains why it is alone.
+    /// Returns the embedding of the same model that a lone `lm_head.weight` is equal to, if that explains why it is alone.
     fn tied_to<'m>(&mut self, lone: Tensor<'m>) -> Result<Option<Tensor<'m>>> {
         if !ends_in(lone.name(), "lm_head.weight") {
             return Ok(None);
@@ -425,20 +425,20 @@ impl Work<'_> {
     }
 }
 
-/// Why two tensors could not be compared.
+/// The side on which a comparison failed, with the error.
 enum Unreadable {
     Ours(Error),
     Theirs(Error),
 }
 
-/// Where two tensors differ.
+/// The difference between two tensors.
 struct Differing {
     /// The first such element.
     element: u64,
     /// Its bits on both sides.
     ours: String,
     theirs: String,
-    /// How many elements differ.
+    /// The number of elements that differ.
     count: u64,
 }
 
@@ -457,7 +457,7 @@ impl Differing {
     }
 }
 
-/// Bytes of an element; 1 where several share a byte.
+/// Returns the bytes of an element; 1 if several share a byte.
 fn element_bytes(tensor: Tensor) -> usize {
     (tensor.dtype().bitsize() / 8).max(1)
 }
@@ -466,7 +466,7 @@ fn elements(tensor: Tensor) -> u64 {
     tensor.shape().iter().product()
 }
 
-/// The bits of an element as a number: its bytes are little-endian.
+/// Formats the bits of an element as a number: its bytes are little-endian.
 fn bits(element: &[u8]) -> String {
     let digits: String = element.iter().rev().map(|b| format!("{b:02x}")).collect();
     format!("0x{digits}")
@@ -477,7 +477,7 @@ fn ends_in(name: &str, parts: &str) -> bool {
     name.strip_suffix(parts).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
-/// A number with its thousands apart: `1,234,567`.
+/// Formats a number with separated thousands: `1,234,567`.
 fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);

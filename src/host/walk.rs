@@ -24,7 +24,7 @@ impl Group<'_> {
 }
 
 impl Model {
-    /// [`Group::verify`] of every group, one after the other, up to the first that is wrong.
+    /// Does what [`Group::verify`] does for every group, one after the other, up to the first that is wrong.
     ///
     /// # Errors
     ///
@@ -45,7 +45,7 @@ impl Model {
     }
 }
 
-/// [`Group::verify`], counting two bytes of progress for each weight.
+/// Does what [`Group::verify`] does, and counts two bytes of progress for each weight.
 pub(super) fn walk(group: Group, threads: usize, progress: &Progress) -> Result<()> {
     let blocks = blocks_of(group);
     let next = AtomicUsize::new(0);
@@ -65,7 +65,7 @@ pub(super) fn walk(group: Group, threads: usize, progress: &Progress) -> Result<
     })
 }
 
-/// Blocks of a group that can be walked.
+/// Returns the number of blocks of a group that can be walked.
 pub(crate) fn blocks_of(group: Group) -> usize {
     let code = group.data().member(Member::EncodedExponent);
     (code.len as usize).div_ceil(BLOCK_BYTES).min(group.block_count())
@@ -110,7 +110,7 @@ impl<'a> BlockWalk<'a> {
             sources[gaps.file].bytes(gaps.offset + gap_start, gap_len.min(gaps.len - gap_start), gap_buffer)?;
         for block in from..to {
             let first = position(positions, block);
-            // Behind the last weight there is nothing to walk.
+            // After the last weight there is nothing to walk.
             let Some(weights) = position(positions, block + 1).checked_sub(first).filter(|_| first < n) else {
                 continue;
             };

@@ -63,7 +63,8 @@ macro_rules! routines_with {
                 codes: &CodeTable,
                 iterations: usize,
             ) -> bool {
-                // SAFETY: this function requires what that one does.
+                // SAFETY: each lane has code and staging for the iterations, the pending pointers are valid and not into these,
+                // and the processor has the features.
                 unsafe { super::burst::<$merge<STREAM>, R>(regs, waiting, table, codes, iterations) }
             }
             /// # Safety
@@ -71,7 +72,7 @@ macro_rules! routines_with {
             /// As [`Pending::merge`], and the processor has the features.
             #[target_feature(enable = $features)]
             unsafe fn merge<const STREAM: bool>(pending: &mut Pending) {
-                // SAFETY: this function requires what that one does, and all of its units are there.
+                // SAFETY: all of its units are pending, its pointers are valid for them, and the processor has the features.
                 unsafe { pending.merge::<$merge<STREAM>>(pending.units) }
             }
             Routines {
@@ -226,7 +227,7 @@ pub enum Fault {
     Changed,
     /// The run ends at another bit than the one at which the next begins.
     End {
-        /// Where it ended.
+        /// The bit at which it ended.
         bit: usize,
     },
 }
@@ -293,7 +294,7 @@ impl Routines<FEWER_LANES> {
         ///
         /// As [`Pending::merge`].
         unsafe fn merge<M: Merge>(pending: &mut Pending) {
-            // SAFETY: this function requires what that one does, and all of its units are there.
+            // SAFETY: all of its units are pending, its pointers are valid for them, and the processor can run M.
             unsafe { pending.merge::<M>(pending.units) }
         }
         Routines { burst_all: burst::<M, _>, burst_one: burst::<M, 1>, merge: merge::<M>, streaming }

@@ -551,7 +551,7 @@ impl BitWriter {
         if step.m == 0 {
             return None;
         }
-        // SAFETY: this function requires what `put` does.
+        // SAFETY: there is room for the step's bits and a word after them, and a gap for each of those words and one more.
         unsafe { self.put(step) };
         Some(())
     }

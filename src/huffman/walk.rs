@@ -66,7 +66,7 @@ pub enum Mismatch {
     },
     /// The last code ends after the stream's end, or at least a whole byte before it.
     End {
-        /// Where it ends, counted from the block's start.
+        /// The bit at which it ends, counted from the block's start.
         bit: usize,
     },
 }

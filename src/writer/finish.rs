@@ -1,4 +1,4 @@
-//! The end of a run: what goes beside the groups, the check that nothing is missing, and the order in which names appear.
+//! The end of a run: the files that go with the groups, the check that nothing is missing, and the order in which names appear.
 //!
 //! 1. Tensors that are in no group's file.
 //! 2. The files that go with the model.
@@ -14,7 +14,7 @@ use super::run::Run;
 use super::target::{self, Entry, Folder, Ledger, LeftGroup, PartialFile, differs};
 use super::work::{self, FileSpec, Order};
 use super::{Report, target::copy_file};
-use crate::error::{Error, Place, Result, shorten};
+use crate::error::{Error, Place, Result, shorten_path};
 use crate::format::Model;
 use crate::progress::Progress;
 use safetensors::Dtype;
@@ -28,7 +28,7 @@ pub(super) struct Finish<'a> {
     pub folder: &'a Arc<Folder>,
     /// The run's ledger, if it has one.
     pub ledger: Option<&'a Ledger>,
-    /// Whether a file of the destination's name must not be replaced.
+    /// True if a file of the destination's name must not be replaced.
     pub keep: bool,
 }
 
@@ -89,7 +89,7 @@ impl Finish<'_> {
             if matches!(&error, Error::Io { source, .. } if !missing(source)) {
                 return error;
             }
-            let place = Place::file(file.path.display().to_string()).tensor(name);
+            let place = Place::of(&file.path).tensor(name);
             Error::invalid(place, "the file of a group is missing or damaged: remove it, and do its part again")
         })
     }
@@ -164,7 +164,7 @@ impl Finish<'_> {
         let is_dropped = |number: usize| run.dropped.iter().any(|&(head, _)| head == number);
         for (number, tensor) in run.source.model.tensors().enumerate() {
             if !is_dropped(number) && there.get(tensor.name()) != Some(&(tensor.dtype(), tensor.bytes())) {
-                let place = Place::file(run.files.folder.display().to_string()).tensor(tensor.name());
+                let place = Place::of(&run.files.folder).tensor(tensor.name());
                 return Err(Error::corrupt(place, "the written model lacks this tensor of the source"));
             }
         }
@@ -184,7 +184,7 @@ impl Finish<'_> {
         let before = config.write(&self.run.config)?;
         for out in unnamed {
             let Err(error) = out.commit(!self.keep) else { continue };
-            // What is there under the name stays, and is read with what it was read with.
+            // The file that has the name stays, and must be read with the config that it had.
             if let Err(error) = config.restore(before) {
                 log::warn!("the config of a file that has not got its name stays: {error}");
             }
@@ -205,7 +205,7 @@ fn copy_below(from: &Path, folder: &Arc<Folder>, file: &Path, progress: &Progres
         // Not every file system tells README.md from readme.md.
         Error::Exists(to) => Error::InvalidArgument(format!(
             "'{}' has come to be there: there, two names of the source are one, or another process writes to it",
-            shorten(&to.display().to_string(), 200)
+            shorten_path(&to)
         )),
         error => error,
     })

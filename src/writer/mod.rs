@@ -6,7 +6,7 @@
 //! - `target`: the destination: the claim to it, the ledger of what is done, files that get their names when they are complete;
 //! - `work`: groups are counted, encoded and verified, in bounded memory, on many threads;
 //! - `run`: a run from its beginning to its end;
-//! - `finish`: what goes beside the groups, and the order in which names appear.
+//! - `finish`: the files that go with the groups, and the order in which names appear.
 //!
 //! # Where things go
 //!
@@ -15,7 +15,7 @@
 //! config.json is written with `dfloat11_config` in it, and every other file of the source's folder is copied, except weights in
 //! other formats.
 //!
-//! *A single file* has all tensors, and config.json is beside it.
+//! *A single file* has all tensors, and config.json is in the same folder.
 //!
 //! In both, the order inside a file is the safetensors package's own.
 //!
@@ -54,7 +54,7 @@ pub enum Layout {
     SingleFile,
 }
 
-/// How to compress a model.
+/// Options to compress a model.
 ///
 /// ```
 /// use df11::writer::{CompressOptions, Layout};
@@ -240,13 +240,13 @@ pub struct Report {
     pub carried: Vec<PathBuf>,
     /// Files of the source's folder that were not: weights in other formats, or of other models.
     pub left_behind: Vec<PathBuf>,
-    /// Whether the model is complete. One that is written in parts is not before [`merge`].
+    /// True if the model is complete. A model that is written in parts is completed by [`merge`].
     pub complete: bool,
 }
 
 /// Compresses a model: `source` is a folder in Hugging Face layout or a `.safetensors` file. Nothing of it is changed.
 ///
-/// What an interrupted run leaves is not taken for a model by any reader. [`CompressOptions::resume`] resumes it, and the result
+/// No reader takes what an interrupted run leaves for a model. [`CompressOptions::resume`] resumes it, and the result
 /// has the same bytes.
 ///
 /// # Errors

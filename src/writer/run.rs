@@ -1,4 +1,4 @@
-//! A run: what is asked for, what is claimed, what is worked on, and what came of it.
+//! A run: the request, the claim to the destination, the work, and the report.
 
 use super::finish::Finish;
 use super::plan::{self, Files, Part, Plan, SourceTensor, config, presets};
@@ -6,7 +6,7 @@ use super::source::Source;
 use super::target::{self, Answer, Claim, Completion, ConfigPlace, Folder, LeftGroup, PartialFile, Record, Request};
 use super::work::{self, FileSpec, GroupSpec, Made, Order, Settings, Unfit};
 use super::{CompressOptions, DEFAULT_MEMORY, LeftPlain, Report};
-use crate::error::{Error, Place, Result, shorten};
+use crate::error::{Error, Place, Result, shorten, shorten_path};
 use crate::format::{Model, Tensor, read_text};
 use crate::host::{self, VerifyOptions};
 use crate::huffman::encode::Variant;
@@ -18,7 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What is to be done.
+/// A run: all that is known before the destination is claimed.
 pub(super) struct Run<'o> {
     pub options: &'o CompressOptions,
     pub source: Source,
@@ -30,7 +30,7 @@ pub(super) struct Run<'o> {
     pub files: Files,
     /// Tied heads that are not stored, with their embeddings.
     pub dropped: Vec<(usize, usize)>,
-    /// What is written, for those who resume it: source, patterns, options.
+    /// The identity of what is written (source, patterns, options): only the same is resumed.
     job: Value,
 }
 
@@ -50,7 +50,7 @@ impl<'o> Run<'o> {
             return Err(Error::InvalidArgument(format!(
                 "the patterns make no group of '{}': there is nothing to compress (they match whole names of modules, such as \
                  model.layers.0, and attributes are written without .weight)",
-                shorten(&source.display().to_string(), 200)
+                shorten_path(source)
             )));
         }
         if let (true, Some(left)) = (options.strict, plan.left.first()) {
@@ -110,7 +110,7 @@ impl<'o> Run<'o> {
             return Ok(report);
         }
         let claim = self.claim()?;
-        // What was to be replaced when the run began may be; what has come since may not.
+        // A file that was to be replaced when the run began may be replaced; one that has appeared since may not.
         let keep = self.options.keep_existing && !claim.replaces;
         if keep {
             self.refuse_existing()?;
@@ -198,7 +198,7 @@ impl<'o> Run<'o> {
             if record.head("job") != Some(&self.job) || !record.finished {
                 return Err(Error::InvalidArgument(format!(
                     "part {number} of {count} is not finished in '{}'",
-                    shorten(&self.files.folder.display().to_string(), 200)
+                    shorten_path(&self.files.folder)
                 )));
             }
             left.extend(record.left);
@@ -229,7 +229,7 @@ impl<'o> Run<'o> {
             shared: options.part.count > 1,
             own_folder: files.own_folder(),
             temporary: files.single().map(|file| target::temporary(file).file_name().unwrap_or_default().to_owned()),
-            // What is to be replaced is there when the run begins; what comes later is not meant.
+            // Only a file that is there when the run begins is to be replaced, not one that appears later.
             replaces: !options.keep_existing && self.existing().is_some(),
             resume: options.resume,
         };
@@ -250,7 +250,7 @@ impl<'o> Run<'o> {
         if target::is_marked(folder) { Ok(Some(completion)) } else { Err(self.busy()) }
     }
 
-    /// The model is complete: removes what is there only while it is not.
+    /// Removes the files that exist only while the model is not complete.
     fn release(&self, claim: &Claim) -> Result<()> {
         if self.files.named_one_by_one() {
             return target::unmark(&claim.folder, &self.names());
@@ -265,7 +265,7 @@ impl<'o> Run<'o> {
 
     fn busy(&self) -> Error {
         let (path, part) = self.files.subject(self.options.part);
-        let shown = shorten(&path.display().to_string(), 200);
+        let shown = shorten_path(path);
         Error::Busy(match part {
             None => format!("another process is writing to '{shown}'"),
             Some(Part { number, count }) => format!("another process is writing part {number} of {count} to '{shown}'"),
@@ -274,15 +274,15 @@ impl<'o> Run<'o> {
 
     fn unfinished(&self) -> Error {
         let (path, part) = self.files.subject(self.options.part);
-        let shown = shorten(&path.display().to_string(), 200);
+        let shown = shorten_path(path);
         let name = |name: &OsString| shorten(&name.to_string_lossy(), 120);
         let remove = match self.files.single() {
             Some(file) if !self.files.own_folder() => {
                 let temporary = target::temporary(file).file_name().unwrap_or_default().to_owned();
                 let ledger = self.files.ledger(self.options.part);
-                format!("remove '{}' and '{}' beside it", name(&ledger), name(&temporary))
+                format!("remove '{}' and '{}' in the same folder", name(&ledger), name(&temporary))
             }
-            Some(_) => format!("remove the folder '{}'", shorten(&self.files.folder.display().to_string(), 200)),
+            Some(_) => format!("remove the folder '{}'", shorten_path(&self.files.folder)),
             None => "remove it".to_owned(),
         };
         Error::Unfinished(match part {
@@ -297,7 +297,7 @@ impl<'o> Run<'o> {
         self.files.folder.join(self.files.ledger(self.options.part)).is_file()
     }
 
-    /// The file, or the config that readers would take for its own, if it is there already.
+    /// Returns the file, or the config that readers would take for its own, if it is there already.
     fn existing(&self) -> Option<PathBuf> {
         let file = self.files.single()?;
         let own = file.with_extension("config.json");
@@ -313,7 +313,7 @@ impl<'o> Run<'o> {
         self.existing().map_or(Ok(()), |there| Err(Error::Exists(there)))
     }
 
-    /// What an earlier run without `strict` has left plain is an error with it, as it is in this one.
+    /// Fails with `strict` if an earlier run without it has left a group plain.
     fn refuse_left(&self, left: &[LeftGroup]) -> Result<()> {
         match left.first() {
             Some(left) if self.options.strict => {
@@ -345,23 +345,35 @@ impl<'o> Run<'o> {
         if target::is_marked(&folder) {
             return Ok(None);
         }
-        if let Some(file) = self.files.single() {
-            if target::is_busy(&folder, &self.files.ledger(Part::WHOLE)) {
-                return Err(self.busy());
-            }
-            // A run that was ended after the file had its name leaves a ledger without a file to resume.
-            if self.has_ledger() && target::temporary(file).exists() {
-                return Ok(None);
-            }
+        if self.resumes_single(&folder)? {
+            return Ok(None);
         }
         let report = self.already_complete(&Arc::new(folder), progress)?;
-        if report.is_some() && self.files.single().is_some() && self.has_ledger() {
-            let ledger = self.files.folder.join(self.files.ledger(Part::WHOLE));
-            if let Err(error) = std::fs::remove_file(&ledger) {
-                log::warn!("the file is complete, and its ledger '{}' is left: {error}", ledger.display());
-            }
+        if report.is_some() {
+            self.remove_ledger_of_single();
         }
         Ok(report)
+    }
+
+    /// Returns whether the single file is unfinished and can be resumed. A run that was ended after the file had its name leaves
+    /// a ledger without a file to resume.
+    fn resumes_single(&self, folder: &Folder) -> Result<bool> {
+        let Some(file) = self.files.single() else { return Ok(false) };
+        if target::is_busy(folder, &self.files.ledger(Part::WHOLE)) {
+            return Err(self.busy());
+        }
+        Ok(self.has_ledger() && target::temporary(file).exists())
+    }
+
+    /// Removes the ledger that is left of a complete single file, if there is one.
+    fn remove_ledger_of_single(&self) {
+        if self.files.single().is_none() || !self.has_ledger() {
+            return;
+        }
+        let ledger = self.files.folder.join(self.files.ledger(Part::WHOLE));
+        if let Err(error) = std::fs::remove_file(&ledger) {
+            log::warn!("the file is complete, and its ledger '{}' is left: {error}", ledger.display());
+        }
     }
 
     /// Names and sizes do not tell one training from the next, so every bit is compared.
@@ -391,7 +403,7 @@ impl<'o> Run<'o> {
             Err(error) if is_no_answer(&error) => return Err(error),
             Err(_) => return Ok(None),
         };
-        // What is asked for and was not then would have to be written.
+        // Hashes and shapes that were not asked for then would have to be written.
         let lacks = |t: Tensor| {
             let shape = || self.source.model.find_tensor(t.name()).map(Tensor::shape);
             self.options.hashes && t.sha256().is_none() || self.options.shapes && shape() != Some(t.shape())
@@ -407,8 +419,8 @@ impl<'o> Run<'o> {
         }
     }
 
-    /// Beside tensors that are all there: what a run writes last. What is missing is written; what is different was changed since,
-    /// here or in the source, and is not replaced unasked.
+    /// Completes the files that a run writes last, when all tensors are there. Missing files are written. A file that differs was
+    /// changed since, here or in the source, and is not replaced unasked.
     fn complete_what_goes_with_it(&self, finish: &Finish, progress: &Progress) -> Result<Vec<PathBuf>> {
         let config = ConfigPlace { replaces: false, ..self.config_place() };
         let missing = finish.refuse_changed(progress)?;
@@ -507,7 +519,7 @@ fn choose(
     }
 }
 
-/// Whether it was not found out what a model is, rather than that it is a bad one.
+/// Returns whether an error leaves open whether the model is good.
 fn is_no_answer(error: &Error) -> bool {
     matches!(error, Error::Cancelled | Error::Io { .. } | Error::OutOfMemory { .. } | Error::Internal(_))
 }

@@ -1,6 +1,6 @@
 //! The source: which files of a folder hold the model, and which go with it as they are.
 
-use crate::error::{Error, Place, Result, shorten};
+use crate::error::{Error, Place, Result, shorten, shorten_path};
 use crate::format::{INDEX, MAIN, Model, listed, read_text, safetensors_of};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The endings of files with weights in other formats. They are not copied, because the model would be there twice.
 const WEIGHTS: [&str; 11] =
     ["safetensors", "pt", "pth", "ckpt", "gguf", "ggml", "onnx", "h5", "msgpack", "mlmodel", "tflite"];
-/// How the names of such files begin that end in `.bin`, as other files do, too.
+/// The beginnings of the names of such files that end in `.bin`, an ending that other files have too.
 const WEIGHTS_BIN: [&str; 4] = ["pytorch_model", "diffusion_pytorch_model", "adapter_model", "model"];
 
 /// A model to be compressed.
@@ -35,7 +35,7 @@ fn read_config(path: &Path) -> Result<Option<String>> {
     /// Published ones have some 10 kB. Nested deeply, a text grows a hundredfold by the reference's indentation.
     const MOST: usize = 1 << 20;
     let Some(text) = read_text(path)? else { return Ok(None) };
-    let invalid = |reason: &str| Error::invalid(Place::file(path.display().to_string()), reason);
+    let invalid = |reason: &str| Error::invalid(Place::of(path), reason);
     if text.len() > MOST {
         return Err(invalid("the config is larger than 1 MiB"));
     }
@@ -52,7 +52,7 @@ impl Source {
     fn open_file(path: &Path) -> Result<Source> {
         let model = Model::open_files(&[path.to_owned()], None)?;
         plain_only(&model, path)?;
-        // A config beside a file may be its own. It helps to choose a preset, and is not carried over.
+        // A config in the same folder may be the file's own. It helps to choose a preset, and is not carried over.
         let beside = read_config(&path.with_file_name("config.json")).ok().flatten();
         let parsed = beside.and_then(|text| serde_json::from_str(&text).ok());
         let (carried, left_behind) = (Vec::new(), Vec::new());
@@ -65,14 +65,14 @@ impl Source {
         left_behind.retain(|file| !files.contains(&path.join(file)));
         let config_path = path.join("config.json");
         let config = read_config(&config_path)?;
-        let config_place = Place::file(config_path.display().to_string());
+        let config_place = Place::of(&config_path);
         let parse = |text: &String| {
             serde_json::from_str::<Value>(text)
                 .map_err(|e| Error::invalid(config_place.clone(), format!("the config is not valid JSON: {e}")))
         };
         let parsed = config.as_ref().map(parse).transpose()?;
         if parsed.as_ref().is_some_and(|config| config.get("dfloat11_config").is_some()) {
-            // Its groups may be in files of their own, beside the one that would be taken for the whole model.
+            // Its groups may be in other files than the one that would be taken for the whole model.
             for file in safetensors_of(path)? {
                 Model::open_files(&[file], None).map_or(Ok(()), |model| no_groups(&model, path))?;
             }
@@ -121,7 +121,7 @@ impl Source {
 
 fn plain_only(model: &Model, path: &Path) -> Result<()> {
     if model.tensors().len() == 0 {
-        return Err(Error::InvalidArgument(format!("'{}' has no tensors", shorten(&path.display().to_string(), 200))));
+        return Err(Error::InvalidArgument(format!("'{}' has no tensors", shorten_path(path))));
     }
     no_groups(model, path)
 }
@@ -131,7 +131,7 @@ fn no_groups(model: &Model, path: &Path) -> Result<()> {
         None => Ok(()),
         Some(group) => Err(Error::InvalidArgument(format!(
             "'{}' is compressed already: it has the group '{}'",
-            shorten(&path.display().to_string(), 200),
+            shorten_path(path),
             shorten(group.name(), 80)
         ))),
     }
@@ -166,7 +166,7 @@ fn list(root: &Path, below: &Path, carried: &mut Vec<PathBuf>, left: &mut Vec<Pa
     Ok(())
 }
 
-/// What a file of the source's folder is, by its name.
+/// The role of a file of the source's folder, by its name.
 enum Role {
     /// The index of the model.
     MainIndex,

@@ -75,7 +75,7 @@ fn compressing_goes_on_when_there_is_room(out: &str, layout: &[&str]) {
                 had_no_room(&ran, &at, &below);
                 is_no_model(&out, &at);
                 let goes_on = left_something(&below, &at);
-                assert_eq!(ran.err.contains("--resume goes on"), goes_on, "{at}: {}", ran.err);
+                assert_eq!(ran.err.contains("--resume resumes it"), goes_on, "{at}: {}", ran.err);
                 went_on += u32::from(goes_on);
                 // A folder's files that are not complete take no room from those that will be.
                 let left = models::tree(&below);
@@ -122,7 +122,7 @@ fn a_file_that_is_to_be_replaced() {
     let room = disk("thin", counts["bytes"] * 9 / 10);
     let (ran, _) = faulty.run(&mut compress(&source, &out, &["--force"]), &below, room);
     had_no_room(&ran, "nine tenths of the room", &below);
-    assert!(ran.err.contains("--resume goes on"), "{}", ran.err);
+    assert!(ran.err.contains("--resume resumes it"), "{}", ran.err);
     assert_eq!(std::fs::read(&out).unwrap(), b"older");
     Ran::of(compress(&source, &out, &["--resume"]).output().unwrap()).good();
     assert!(std::fs::read(&out).unwrap() == whole);
@@ -264,7 +264,7 @@ fn a_disk_that_is_full() {
         let err = read(name);
         let one_line = err.lines().count() == 1 && err.starts_with("df11: error: cannot write");
         assert!(one_line && err.contains(file) && err.contains("No space left"), "{err}");
-        assert_eq!(err.contains("--resume goes on"), name == "folder", "{err}");
+        assert_eq!(err.contains("--resume resumes it"), name == "folder", "{err}");
     }
     assert_eq!(read("one.list"), "others\n");
     assert_eq!(read("decoded.list"), "others\nout\n");

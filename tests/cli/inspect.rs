@@ -34,7 +34,7 @@ linear.bias                                             1  BF16        [48]     
 norm.bias                                               1  BF16        [64]                   128 B
 norm.weight                                             1  BF16        [64]                   128 B
 
-A number instead of a [shape]: so many weights, whose dimensions are not in the file.
+A number instead of a [shape]: the weights of a tensor whose dimensions are not in the file.
 ";
 
 #[test]

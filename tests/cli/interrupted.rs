@@ -54,7 +54,7 @@ fn is_refused(out: &Path) {
     }
 }
 
-/// Kills it again and again, and goes on each time: in the end there are the bytes of a run that nobody killed.
+/// Kills it again and again, and resumes each time: in the end there are the bytes of a run that nobody killed.
 fn killed_again_and_again(out: &str) {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");
@@ -135,7 +135,12 @@ fn ctrl_c() {
                 let ran = Ran::of(child.wait_with_output().unwrap());
                 if ran.code == 2 && (groups > 0) == marker.exists() {
                     ran.bad(2, &["interrupted"]);
-                    assert_eq!(ran.err.contains("the same command with --resume goes on"), groups > 0, "{}", ran.err);
+                    assert_eq!(
+                        ran.err.contains("the same command with --resume resumes it"),
+                        groups > 0,
+                        "{}",
+                        ran.err
+                    );
                     return true;
                 }
                 // It was faster than this test: once more.
@@ -159,7 +164,7 @@ fn ctrl_c() {
                     &[
                         "unfinished",
                         "an earlier run: resume it, or remove ",
-                        ". The same command with --resume goes on",
+                        ". The same command with --resume resumes it",
                     ],
                 );
             }
@@ -243,7 +248,7 @@ fn a_file_that_may_not_grow() {
     };
     for more in [&[][..], &["--resume"]] {
         limited(&out, more)
-            .bad(2, &["cannot write", "model_layers_3.safetensors", "File too large", "--resume goes on"]);
+            .bad(2, &["cannot write", "model_layers_3.safetensors", "File too large", "--resume resumes it"]);
         let there = list(&out);
         assert!(there.contains(&"lm_head.safetensors".into()), "{there:?}");
         assert!(!there.iter().any(|name| name.ends_with(".df11-tmp") || name == "config.json"), "{there:?}");
@@ -259,7 +264,7 @@ fn a_file_that_may_not_grow() {
     assert_eq!(list(dir.path()), before);
 }
 
-/// A merge has no room for the rest of the model: it says so, and the same command goes on.
+/// A merge has no room for the rest of the model: it says so, and the same command resumes it.
 #[test]
 fn a_merge_that_has_no_room() {
     let dir = tempfile::tempdir().unwrap();
@@ -275,7 +280,7 @@ fn a_merge_that_has_no_room() {
     let mut command = Command::new("sh");
     command.args(["-c", r#"ulimit -f 2000 && exec "$0" "$@""#, env!("CARGO_BIN_EXE_df11"), "merge"]);
     let ran = Ran::of(command.arg(&source).arg("-o").arg(&out).output().unwrap());
-    ran.bad(2, &["cannot write", "model.safetensors", "File too large", "stays: the same command goes on"]);
+    ran.bad(2, &["cannot write", "model.safetensors", "File too large", "stays: the same command resumes it"]);
     models::same(&models::tree(&out), &before);
     is_refused(&out);
     run_on("merge", &source, &["-o", out.to_str().unwrap()]).good();

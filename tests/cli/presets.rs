@@ -11,7 +11,7 @@ fn the_table_is_a_page_wide_and_names_all() {
     let text = run(["presets"]).good();
     assert!(text.starts_with("NAME ") && text.lines().all(|l| l.chars().count() <= 100), "{text}");
     for preset in Preset::all() {
-        let line = |l: &str| l.split_whitespace().take(2).eq([preset.name(), preset.layout().name()]);
+        let line = |l: &str| l.split_whitespace().take(2).eq([preset.name(), preset.naming().name()]);
         assert_eq!(text.lines().filter(|l| line(l)).count(), 1, "{}", preset.name());
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let models = preset.models().join(", ");
@@ -28,7 +28,7 @@ fn the_json_has_everything() {
     for (entry, preset) in list.iter().zip(Preset::all()) {
         assert_eq!(
             (entry["name"].as_str(), entry["layout"].as_str()),
-            (Some(preset.name()), Some(preset.layout().name()))
+            (Some(preset.name()), Some(preset.naming().name()))
         );
         assert_eq!(entry["models"].as_array().unwrap().len(), preset.models().len());
         assert_eq!(entry["patterns"].to_string(), preset.patterns().to_json());

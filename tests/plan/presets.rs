@@ -1,7 +1,7 @@
 //! The presets: that each is whole, and is chosen for the models that it is meant for.
 
 use df11::internals::writer::plan::{SourceTensor, is_tied, plan};
-use df11::internals::writer::presets::{Layout, Preset, choose};
+use df11::internals::writer::presets::{Naming, Preset, choose};
 use df11::writer::Patterns;
 use df11::{Dtype, Status};
 use serde_json::{Value, json};
@@ -98,10 +98,10 @@ fn sample(preset: &Preset) -> Table {
 }
 
 fn config(preset: &Preset) -> Option<Value> {
-    match preset.layout() {
-        Layout::Transformers => Some(json!({"model_type": preset.model_types().first(), "architectures": ["X"]})),
-        Layout::Diffusers => Some(json!({"_class_name": "X", "_diffusers_version": "0.35.0"})),
-        Layout::Comfyui => None,
+    match preset.naming() {
+        Naming::Transformers => Some(json!({"model_type": preset.model_types().first(), "architectures": ["X"]})),
+        Naming::Diffusers => Some(json!({"_class_name": "X", "_diffusers_version": "0.35.0"})),
+        Naming::Comfyui => None,
     }
 }
 
@@ -113,7 +113,7 @@ fn preset(name: &str) -> &'static Preset {
 fn the_table_is_whole() {
     let all = Preset::all();
     assert_eq!(all.len(), 38);
-    assert_eq!(Layout::ALL.map(|l| all.iter().filter(|p| p.layout() == l).count()), [10, 10, 18]);
+    assert_eq!(Naming::ALL.map(|l| all.iter().filter(|p| p.naming() == l).count()), [10, 10, 18]);
     let mut names: Vec<&String> = all.iter().flat_map(|p| p.aliases()).collect();
     let own: Vec<String> = all.iter().map(|p| p.name().to_owned()).collect();
     names.extend(&own);
@@ -122,7 +122,7 @@ fn the_table_is_whole() {
     for preset in all {
         assert!(!preset.models().is_empty() && !preset.evidence().is_empty(), "{}", preset.name());
         assert!(preset.name().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
-        let suffix = preset.name().ends_with(preset.layout().name()) || preset.layout() == Layout::Transformers;
+        let suffix = preset.name().ends_with(preset.naming().name()) || preset.naming() == Naming::Transformers;
         assert!(suffix || preset.name() == "flux-diffusers-unescaped", "{}", preset.name());
         // A text between brackets in presets.json is what config.json will have.
         let text = preset.patterns().to_json();

@@ -367,21 +367,21 @@ fn a_file_in_somebodys_folder_does_not_become_the_folders_model() {
         std::fs::write(from.path().join(name), text).unwrap();
     }
     let (to, card) = (folder.path().join("model.safetensors"), folder.path().join("card.md"));
-    let journal = folder.path().join(".model.safetensors.df11-job");
+    let ledger = folder.path().join(".model.safetensors.df11-job");
     std::fs::write(&card, "mine").unwrap();
     begin(from.path(), &to, &options());
     // And what a run that was killed before its first group leaves.
-    let text = std::fs::read_to_string(&journal).unwrap();
+    let text = std::fs::read_to_string(&ledger).unwrap();
     let head = text.lines().next().unwrap().to_owned() + "\n";
     for text in [&text, &head] {
-        std::fs::write(&journal, text).unwrap();
+        std::fs::write(&ledger, text).unwrap();
         for resume in [false, true] {
             let single = options().layout(Layout::SingleFile).resume(resume);
             let error = run(from.path(), folder.path(), &single).unwrap_err();
             let said = error.to_string();
             assert!(matches!(error, Error::InvalidArgument(_)) && !said.contains("the folder"), "{said}");
             assert_eq!(std::fs::read_to_string(&card).unwrap(), "mine");
-            assert_eq!(&std::fs::read_to_string(&journal).unwrap(), text);
+            assert_eq!(&std::fs::read_to_string(&ledger).unwrap(), text);
         }
     }
     run(from.path(), &to, &options().resume(true)).unwrap();
@@ -400,17 +400,17 @@ fn a_failure_removes_what_the_run_has_written() {
     let to = folder.path().join("out");
     let single = options().layout(Layout::SingleFile).keep_existing(true);
     let resume = single.clone().resume(true);
-    let journal = to.join(".model.safetensors.df11-job");
+    let ledger = to.join(".model.safetensors.df11-job");
     run_with(from.path(), &to, &single, {
-        let (journal, kept) = (journal.clone(), folder.path().join("journal"));
-        move || assert!(std::fs::copy(&journal, &kept).unwrap() > 0)
+        let (ledger, kept) = (ledger.clone(), folder.path().join("ledger"));
+        move || assert!(std::fs::copy(&ledger, &kept).unwrap() > 0)
     })
     .unwrap();
     // As after a kill before the first group, with something of somebody's own.
     for name in ["model.safetensors", "config.json", "a.md"] {
         std::fs::remove_file(to.join(name)).unwrap();
     }
-    std::fs::copy(folder.path().join("journal"), &journal).unwrap();
+    std::fs::copy(folder.path().join("ledger"), &ledger).unwrap();
     let error = run(from.path(), &to, &single).unwrap_err();
     assert!(matches!(error, Error::Unfinished(_)), "{error}");
     std::fs::write(to.join("model.safetensors"), "mine").unwrap();

@@ -125,7 +125,7 @@ fn parse_part(text: &str) -> Result<Part, String> {
     Part::parse(text).map_err(|e| e.to_string())
 }
 
-/// `512M` and the like. Letters are powers of 1024.
+/// Parses a size such as `512M`. The letters are powers of 1024.
 fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
@@ -180,7 +180,7 @@ fn run(
     drop(bar);
     let report = result.map_err(|error| match (interrupt::check(), error.status()) {
         (Err(interrupted), Status::Cancelled) => advise(interrupted, args, again),
-        // What failed for a reason that may pass.
+        // The reason may pass: a full disk, too little memory.
         (_, Status::Cancelled | Status::Io | Status::OutOfMemory) => advise(error.into(), args, again),
         (_, Status::UnsupportedFormat) => Failure::cannot(error),
         _ => error.into(),
@@ -197,7 +197,7 @@ fn run(
 fn advise(failure: Failure, args: &ModelArgs, again: &str) -> Failure {
     match failure {
         Failure::Cannot(text) if writer::is_unfinished(&args.output) => {
-            Failure::Cannot(format!("{text}; what is finished stays: {again} goes on"))
+            Failure::Cannot(format!("{text}; what is finished stays: {again} resumes it"))
         }
         other => other,
     }

@@ -146,7 +146,7 @@ fn stream(
         let writer = std::thread::Builder::new()
             .spawn_scoped(scope, move || write(file, start, &full, &give_back))
             .map_err(|e| Failure::cannot(format!("cannot start a thread: {e}")))?;
-        // Ends by itself if the writer has gone, whose error is then the one to tell.
+        // This ends by itself if the writer has ended, whose error is then the one to report.
         let filled = fill(tensors, &empty, send, options, progress);
         let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         written.map_err(Failure::from).and(filled)

@@ -1,4 +1,4 @@
-//! How often each exponent occurs: decodes groups piece by piece and counts.
+//! Histograms of exponents: groups are decoded piece by piece and counted.
 
 use crate::Failure;
 use crate::interrupt;
@@ -8,10 +8,10 @@ use half::bf16;
 
 /// Weights decoded at a time: 8 MiB.
 const PIECE: usize = 4 << 20;
-/// Weights that are worth a thread to count them.
+/// The least number of weights of a thread, if there are several.
 const WORTH_A_THREAD: usize = 1 << 18;
 
-/// How often each exponent occurs in a group, and how long its code is.
+/// The number of occurrences of each exponent in a group, and the lengths of its codes.
 pub struct GroupHistogram {
     /// By exponent.
     pub counts: [u64; 256],
@@ -20,18 +20,18 @@ pub struct GroupHistogram {
 }
 
 impl GroupHistogram {
-    /// Its weights.
+    /// Returns the number of weights.
     pub fn weights(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Bits that its exponents take by their frequencies: no code that treats each exponent alone can do with fewer.
+    /// Returns the entropy of its exponents in bits: the fewest that a code of one word per exponent can take.
     pub fn entropy_bits(&self) -> f64 {
         let all = self.weights() as f64;
         self.counts.iter().filter(|&&n| n > 0).map(|&n| -(n as f64) * (n as f64 / all).log2()).sum()
     }
 
-    /// Bits that its codes take.
+    /// Returns the bits that its codes take.
     pub fn code_bits(&self) -> u64 {
         self.counts.iter().zip(self.lengths).map(|(&n, len)| n * u64::from(len)).sum()
     }
@@ -78,14 +78,14 @@ fn add(counts: &mut [u64; 256], weights: &[bf16], threads: usize) {
         for thread in spawned {
             merge(match thread {
                 Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                // A thread that could not be had is done without.
+                // The thread could not be started: this one does its work.
                 Err(piece) => exponents(piece),
             });
         }
     });
 }
 
-/// Counts on one thread. Four tables in turn: two equal exponents in a row would otherwise wait for each other.
+/// Counts on one thread, in four tables in turn, because two equal exponents in a row would wait for each other in one table.
 fn exponents(weights: &[bf16]) -> [u64; 256] {
     let mut tables = [[0u64; 256]; 4];
     let (fours, rest) = weights.as_chunks::<4>();

@@ -156,7 +156,7 @@ fn groups(out: &mut String, groups: &[GroupSummary], all: bool) {
     }
 }
 
-/// The shortest and the longest code of groups of equal size, and the mean by use.
+/// Formats the shortest and the longest code of groups of equal size, and the mean by use.
 fn code_bits(all: impl Iterator<Item = CodeBits> + Clone) -> String {
     let shortest = all.clone().filter_map(|c| c.shortest).min();
     let longest = all.clone().filter_map(|c| c.longest).max();
@@ -188,7 +188,7 @@ fn tensors(out: &mut String, tensors: &[TensorSummary], all: bool) {
         );
     }
     if tensors.iter().any(|t| !t.shape_known) {
-        line!(out, "\nA number instead of a [shape]: so many weights, whose dimensions are not in the file.");
+        line!(out, "\nA number instead of a [shape]: the weights of a tensor whose dimensions are not in the file.");
     }
 }
 

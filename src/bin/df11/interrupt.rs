@@ -1,6 +1,6 @@
 //! Ctrl-C, and its relatives SIGTERM and SIGHUP.
 //!
-//! While a file is being written, the signal only sets a flag. Loops check it and return, and what was half-written is removed on the
+//! While a file is being written, the signal only sets a flag. Loops check it and return, and the unfinished file is removed on the
 //! way. At all other times there is nothing to clean up, and the process ends at once.
 
 use crate::{Failure, terminal};
@@ -8,7 +8,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-/// Whether there is a file to remove.
+/// True while there is a file to remove.
 static HELD: AtomicBool = AtomicBool::new(false);
 
 const TEXT: &str = "interrupted";
@@ -57,7 +57,7 @@ impl Drop for Hold {
     }
 }
 
-/// What the package for Ctrl-C does not do.
+/// Signals that were ignored before, which the package for Ctrl-C does not respect.
 #[cfg(unix)]
 mod signals {
     use libc::c_int;
@@ -78,7 +78,7 @@ mod signals {
     /// exceeds the limit on the size of files (`ulimit -f`) is an error like any other and does not end the process.
     pub fn ignore(signals: &[c_int]) {
         for &signal in signals.iter().chain(&[libc::SIGXFSZ]) {
-            // SAFETY: ignoring a signal runs no code of ours.
+            // SAFETY: an ignored signal runs no code of this process.
             unsafe { libc::signal(signal, libc::SIG_IGN) };
         }
     }

@@ -1,19 +1,19 @@
-//! Names that differ in their numbers only, folded into one: `model.layers.[0-35].mlp.up_proj.weight`.
+//! Folding of names that differ only in numbers into one name: `model.layers.[0-35].mlp.up_proj.weight`.
 //!
-//! A model of 126 layers has a thousand tensors, and a person wants to see the nine kinds of them.
+//! A model of 126 layers has a thousand tensors of nine kinds, and a person wants to see the nine.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Things of one kind.
+/// Items of one kind.
 pub struct Kind<T> {
     /// The common name.
     pub name: String,
-    /// The things, in their order.
+    /// The items, in their order.
     pub members: Vec<T>,
 }
 
-/// Puts things together whose names differ in numbers only and whose other properties (`key`) are equal. Kinds come in
+/// Groups items whose names differ only in numbers and whose other properties (`key`) are equal. Kinds come in
 /// the order of their first members.
 pub fn fold<'n, T: Copy, K: Hash + Eq>(
     things: impl IntoIterator<Item = T>,
@@ -38,27 +38,27 @@ pub fn fold<'n, T: Copy, K: Hash + Eq>(
         .collect()
 }
 
-/// A name cut into texts and numbers, in turn; a text comes first, and it may be empty.
+/// Splits a name into texts and numbers, in turn. The first part is a text, which may be empty.
 fn parts(name: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let (mut rest, mut digits) = (name, false);
     loop {
         let end = rest.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(rest.len());
-        let (part, behind) = rest.split_at(end);
+        let (part, after) = rest.split_at(end);
         parts.push(part);
-        if behind.is_empty() {
+        if after.is_empty() {
             return parts;
         }
-        (rest, digits) = (behind, !digits);
+        (rest, digits) = (after, !digits);
     }
 }
 
-/// The name without its numbers. A zero byte stands for each: no tensor's name has one.
+/// Returns the name with a zero byte for each number. No tensor's name contains a zero byte.
 fn skeleton(name: &str) -> String {
     parts(name).iter().enumerate().map(|(i, part)| if i % 2 == 0 { part } else { "\0" }).collect()
 }
 
-/// The common name of names of one skeleton: a number that is always the same as it is, numbers without a hole as a
+/// Returns the common name of names of one skeleton: a number that is always the same as it is, numbers without a gap as a
 /// range, any others as a star.
 fn common(names: &[&str]) -> String {
     let all: Vec<Vec<&str>> = names.iter().map(|name| parts(name)).collect();
@@ -78,7 +78,7 @@ fn common(names: &[&str]) -> String {
     out
 }
 
-/// The ends of numbers that leave nothing between them out.
+/// Returns the least and the greatest number, if every number between them occurs.
 fn range(mut numbers: Vec<u64>) -> Option<(u64, u64)> {
     numbers.sort_unstable();
     numbers.dedup();

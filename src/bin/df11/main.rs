@@ -57,7 +57,7 @@ enum Command {
     Presets(presets::PresetsArgs),
 }
 
-/// How much is said. Every subcommand takes it.
+/// The options for the amount of output, which every subcommand takes.
 #[derive(Args)]
 pub(crate) struct Verbosity {
     /// Say more on standard error; twice for everything
@@ -68,7 +68,7 @@ pub(crate) struct Verbosity {
     quiet: bool,
 }
 
-/// How a model is read, for the subcommands that read one.
+/// The options of the subcommands that read a model.
 #[derive(Args)]
 pub(crate) struct Reading {
     /// Use this config.json instead of the model's own: for a single file that comes without one, so that the tensors
@@ -121,7 +121,7 @@ impl Reading {
         })
     }
 
-    /// The config given on the command line.
+    /// Returns the config given on the command line.
     pub fn config(&self) -> Option<&Path> {
         self.config.as_deref()
     }
@@ -137,12 +137,12 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// The model is bad, or differs.
+    /// Returns the failure of a model that is bad, or differs.
     pub fn bad(text: impl Display) -> Failure {
         Failure::Bad(text.to_string())
     }
 
-    /// It could not be done.
+    /// Returns the failure of what could not be done.
     pub fn cannot(text: impl Display) -> Failure {
         Failure::Cannot(text.to_string())
     }
@@ -159,7 +159,7 @@ impl Failure {
 fn advice(error: &df11::Error) -> &'static str {
     match error {
         df11::Error::Exists(_) => ": replace it (--force), or write elsewhere",
-        df11::Error::Unfinished(_) => ". The same command with --resume goes on",
+        df11::Error::Unfinished(_) => ". The same command with --resume resumes it",
         _ => "",
     }
 }

@@ -1,7 +1,7 @@
 //! The file that `df11 decompress` writes.
 //!
-//! The library writes it beside its place under a name made of its own ([`NewFile`]), brings it to the disk, and renames it. Here
-//! is what the tool decides: what may be replaced, and that a signal ends nothing before the unfinished file is removed.
+//! The library writes it to the same folder under a temporary name ([`NewFile`]), brings it to the disk, and renames it. Here
+//! is what the tool decides: which files may be replaced, and that a signal ends nothing before the unfinished file is removed.
 
 use crate::{Failure, interrupt, terminal};
 use df11::Error;
@@ -21,15 +21,15 @@ pub struct Output {
 
 /// A file being written.
 pub struct OutputFile {
-    /// Before the hold in the order of fields: it is removed before a signal may end the process by itself again.
+    /// Declared before the hold, so that the file is removed before a signal may end the process again.
     file: NewFile,
     output: Output,
     _hold: interrupt::Hold,
 }
 
 impl Output {
-    /// Fails now rather than at the end if the name cannot be had, if it is that of one of the `inputs`, however it is written,
-    /// or, unless it may `replace` one, of any file.
+    /// Fails now rather than at the end if the name cannot be used, if it names one of the `inputs`, however it is written,
+    /// or, unless `replace` is true, if it names any file.
     pub fn new<'a>(to: &Path, replace: bool, inputs: impl IntoIterator<Item = &'a Path>) -> Result<Output, Failure> {
         let shown = to.display();
         let refuse = |reason: &str| Failure::cannot(format!("cannot write '{shown}': {reason}"));
@@ -91,7 +91,7 @@ impl Output {
 }
 
 impl OutputFile {
-    /// The file, to be written.
+    /// Returns the file, to be written.
     pub fn file(&self) -> &NewFile {
         &self.file
     }
@@ -101,7 +101,7 @@ impl OutputFile {
         let OutputFile { file, output, _hold } = self;
         file.sync()?;
         interrupt::check()?;
-        // Whether the name is still free is looked at once more, because the work may have taken hours.
+        // This checks once more that the name is free, because the work may have taken hours.
         file.commit(output.replace).map_err(|error| output.failure(&error))
     }
 }
@@ -126,14 +126,14 @@ fn check_existing<'a>(
     if replace { Ok(()) } else { Err(THERE.into()) }
 }
 
-/// Whether an input is the file at `path`, reached by whatever name.
+/// Returns whether an input is the file at `path`, reached by whatever name.
 #[cfg(unix)]
 fn is_same(_path: &Path, meta: &Metadata, input: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(input).is_ok_and(|m| (m.dev(), m.ino()) == (meta.dev(), meta.ino()))
 }
 
-/// Whether an input is the file at `path`, reached by whatever name.
+/// Returns whether an input is the file at `path`, reached by whatever name.
 #[cfg(not(unix))]
 fn is_same(path: &Path, _meta: &Metadata, input: &Path) -> bool {
     matches!((path.canonicalize(), input.canonicalize()), (Ok(a), Ok(b)) if a == b)

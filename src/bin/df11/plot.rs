@@ -1,7 +1,7 @@
 //! The picture that `df11 inspect --plot` draws: how often each exponent occurs, and how long its code is.
 //!
-//! Both go on one scale. A code that treats each exponent alone is best where an exponent of share p has −log2 p bits,
-//! so the left axis (share, logarithmic) and the right axis (bits) are the same axis with two sets of labels: a dot on
+//! Both are on one scale. A code of one word per exponent is best if an exponent of share p has −log2 p bits,
+//! so the left axis (share, logarithmic) and the right axis (bits) are the same axis with two sets of labels. A dot on
 //! the end of its bar is a code of exactly the right length, a dot above it is too short, one below too long.
 //!
 //! The file is a self-contained SVG: no scripts, no style sheets, no fonts of its own. A title, a description and a
@@ -47,7 +47,7 @@ pub fn run(
     if weights == 0 {
         return Err(Failure::cannot("there is nothing to draw: no weights are compressed"));
     }
-    // The file first: where it cannot be written is known before the work and not after it.
+    // The file is created first, so that a failure to create it is known before the work and not after it.
     let output = Output::new(to, true, model.files().map(|f| f.file))?.begin(0)?;
     let progress = Progress::new("counting", 2 * weights, quiet);
     let histograms = histogram::count(groups, threads, &progress)?;
@@ -89,7 +89,7 @@ fn columns(histograms: &[GroupHistogram]) -> Vec<Column> {
     (0..256).filter_map(column).collect()
 }
 
-/// The whole file.
+/// Returns the whole file.
 fn svg(name: &str, histograms: &[GroupHistogram]) -> String {
     let columns = columns(histograms);
     let weights: u64 = columns.iter().map(|c| c.count).sum();
@@ -194,7 +194,7 @@ fn legend(out: &mut String, ranges: bool) {
     );
 }
 
-/// The two vertical axes, which are one: shares to the left, bits to the right.
+/// Draws the two vertical axes, which are one scale: shares to the left, bits to the right.
 fn grid(out: &mut String, deepest: f64, y: impl Fn(f64) -> f64) {
     let _ = writeln!(out, r#"<g stroke="{FAINT}" stroke-width="1">"#);
     let decades = || (0..).map(|k| (k, f64::from(k) * 10f64.log2())).take_while(|&(_, bits)| bits <= deepest);
@@ -230,7 +230,7 @@ fn grid(out: &mut String, deepest: f64, y: impl Fn(f64) -> f64) {
     );
 }
 
-/// The horizontal axis: the exponent as it is stored, and the magnitude that it stands for.
+/// Draws the horizontal axis: the exponent as it is stored, and the magnitude that it stands for.
 fn exponent_axis(out: &mut String, first: usize, last: usize, middle: impl Fn(usize) -> f64) {
     let every = match last - first {
         0..=15 => 1,
@@ -269,7 +269,7 @@ fn magnitude(exponent: usize) -> String {
     }
 }
 
-/// A tenth of a tenth, k times.
+/// Formats 10^−k.
 fn decade(k: u32) -> String {
     if k == 0 { "1".into() } else { format!("10{}", superscript(-(k as i32))) }
 }
@@ -293,7 +293,7 @@ fn superscript(number: i32) -> String {
     number.to_string().chars().map(raise).collect()
 }
 
-/// A text between tags. Control characters were escaped before; two more characters can be in no XML at all.
+/// Escapes a text between tags. Control characters were escaped before; two more characters are not allowed in XML.
 fn escape(text: &str) -> String {
     let text = text.replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}");
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")

@@ -1,4 +1,4 @@
-//! `df11 presets`: which patterns the tool knows by name.
+//! `df11 presets`: the patterns that the tool knows by name.
 
 use crate::Failure;
 use crate::terminal::print;
@@ -32,7 +32,7 @@ pub fn run(args: &PresetsArgs) -> Result<(), Failure> {
     }
 }
 
-/// The pattern_dict of a preset.
+/// Returns the pattern_dict of a preset.
 fn patterns(preset: &Preset) -> Value {
     serde_json::from_str(&preset.patterns().to_json()).unwrap_or_default()
 }
@@ -44,7 +44,7 @@ fn all() -> Value {
             "name": p.name(),
             "aliases": p.aliases(),
             "models": p.models(),
-            "layout": p.layout().name(),
+            "layout": p.naming().name(),
             "model_types": p.model_types(),
             "patterns": patterns(p),
             "evidence": p.evidence(),
@@ -61,7 +61,7 @@ fn table() -> String {
     for preset in Preset::all() {
         let mut names = preset.models().to_vec();
         names.extend(preset.aliases().iter().map(|alias| format!("[{alias}]")));
-        let (mut name, mut layout) = (preset.name(), preset.layout().name());
+        let (mut name, mut layout) = (preset.name(), preset.naming().name());
         for line in lines(&names, MODELS) {
             // A string takes any text.
             let _ = writeln!(out, "{name:<25} {layout:<13} {line}");

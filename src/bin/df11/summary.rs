@@ -96,13 +96,13 @@ pub struct Members<T> {
     pub sign_mantissa: T,
     /// The code words.
     pub codes: T,
-    /// Where the first code of each chunk starts.
+    /// The bit at which the first code of each chunk starts.
     pub gaps: T,
     /// The first weight of each block.
     pub positions: T,
     /// Look-up rows and code lengths.
     pub luts: T,
-    /// Where the weights are cut into tensors.
+    /// The elements at which the weights are cut into tensors.
     pub splits: T,
     /// All of it.
     pub total: T,
@@ -128,7 +128,7 @@ impl Members<u64> {
         self.total += other.total;
     }
 
-    /// The same in bits per weight.
+    /// Returns the same in bits per weight.
     pub fn per_weight(&self, weights: u64) -> Option<Members<f64>> {
         let bits = |bytes: u64| 8.0 * bytes as f64 / weights as f64;
         (weights > 0).then(|| Members {
@@ -170,7 +170,7 @@ impl Summary {
         Summary { schema: 1, path: path.display().to_string(), config_version, files, groups, tensors, totals }
     }
 
-    /// The text that `--json` prints.
+    /// Returns the text that `--json` prints.
     pub fn json(&self) -> Result<String, Failure> {
         let text = serde_json::to_string_pretty(self);
         text.map(|t| t + "\n").map_err(|e| Failure::cannot(format!("cannot write the JSON: {e}")))

@@ -6,6 +6,7 @@ use crate::{Failure, interrupt};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::{Level, LevelFilter};
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Writes to standard output, at once. A reader that has gone (`| head`) is not an error: it has seen what it wanted.
@@ -19,9 +20,14 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes the line of an error.
+/// Writes the line of an error, once per process: when a signal arrives, its handler and the work that it ends both have one.
 pub fn complain(text: &str) {
-    say(&format!("df11: error: {}\n", clean(text)));
+    static SAID: Mutex<bool> = Mutex::new(false);
+    // The lock is held until the line is written, because the handler ends the process right after this.
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if !std::mem::replace(&mut said, true) {
+        say(&format!("df11: error: {}\n", clean(text)));
+    }
 }
 
 /// Writes clap's message about a wrong command line. It begins with `error: `, and has lines of advice.
@@ -115,8 +121,8 @@ impl Drop for Progress {
     }
 }
 
-/// A text that cannot steer a terminal: names come from files that anyone may have written. Control characters and
-/// those that turn the direction of writing are escaped.
+/// Escapes control characters and those that change the direction of writing, so that a text cannot control a terminal: names
+/// come from files that anyone may have written.
 pub fn clean(text: &str) -> String {
     let steers = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut out = String::with_capacity(text.len());
@@ -139,14 +145,14 @@ pub fn fit(name: &str, width: usize) -> String {
     chars[..head].iter().copied().chain(GAP.chars()).chain(tail.iter().copied()).collect()
 }
 
-/// Bytes with four digits and a decimal prefix, as shops and model hubs count them: `15.73 MB`.
+/// Formats bytes with four digits and a decimal prefix, as shops and model hubs count them: `15.73 MB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if count < 1000 {
         return format!("{count} B");
     }
     let (mut value, mut unit) = (count as f64 / 1000.0, 0);
-    // What would be rounded up to 1000 belongs to the next unit.
+    // A value that would be rounded up to 1000 belongs to the next unit.
     while value >= 999.95 && unit + 1 < UNITS.len() {
         value /= 1000.0;
         unit += 1;
@@ -155,13 +161,13 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
-/// How long something took, as a part of a sentence; nothing where it took no time worth telling.
+/// Formats a duration as the end of a sentence. Returns nothing below a tenth of a second.
 pub fn took(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     if seconds < 0.1 { String::new() } else { format!(" in {seconds:.1} s") }
 }
 
-/// A number with its thousands apart: `1,234,567`.
+/// Formats a number with separated thousands: `1,234,567`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
@@ -174,7 +180,7 @@ pub fn thousands(number: u64) -> String {
     out
 }
 
-/// A number and its noun: `1 group`, `2 groups`.
+/// Formats a number and its noun: `1 group`, `2 groups`.
 pub fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
 }

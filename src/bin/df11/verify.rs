@@ -1,4 +1,4 @@
-//! `df11 verify`: is a model what it says, and is it what it was made from?
+//! `df11 verify`: checks that a model is consistent, and that it is equal to its original.
 
 use crate::terminal::{Progress, clean, counted, fit, thousands, took};
 use crate::{Failure, Reading, Threads, interrupt};
@@ -89,7 +89,7 @@ impl<'a> Findings<'a> {
 /// Runs the subcommand.
 pub fn run(args: &VerifyArgs, quiet: bool) -> Result<(), Failure> {
     let model = args.reading.open(&args.model)?;
-    // Before the codes are walked, so that a wrong path is not found out minutes later.
+    // The original is opened before the codes are walked, so that a wrong path is reported at once.
     let original = args.against.as_ref().map(|path| args.reading.open_original(path)).transpose()?;
     let options = VerifyOptions::new().threads(args.threads.count());
     let mut parts = verify(&model, &options, quiet)?;
@@ -103,7 +103,7 @@ fn counted_bad(all: u64, noun: &str, what: &str) -> String {
     format!("{} {} {what}", counted(all, noun), if all == 1 { "is" } else { "are" })
 }
 
-/// English has its own ways.
+/// Formats a number of hashes, whose plural is irregular.
 fn counted_hashes(number: u64) -> String {
     format!("{} hash{}", thousands(number), if number == 1 { "" } else { "es" })
 }

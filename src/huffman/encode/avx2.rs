@@ -53,7 +53,7 @@ impl NarrowTable {
 ///
 /// # Safety
 ///
-/// As that, and the processor has the features.
+/// As [`Encoder::batches`], and the processor has the features.
 #[target_feature(enable = "bmi1,bmi2,avx2,lzcnt,movbe")]
 pub(super) unsafe fn batches(
     encoder: &Encoder,
@@ -61,7 +61,7 @@ pub(super) unsafe fn batches(
     signs: *mut u8,
     out: &mut Stretch,
 ) -> Result<u64, NoCode> {
-    // SAFETY: this function requires what that one does, and AVX2.
+    // SAFETY: `signs` has room for a byte a weight, `out` for 32 bits a weight and three words, and the processor has AVX2.
     unsafe {
         match (encoder.per_step, &encoder.narrow) {
             (8, Some(_)) => encoder.batches::<Avx2Steps<8>>(weights, signs, out),
@@ -196,7 +196,7 @@ impl<const N: usize> Avx2Steps<N> {
     /// As [`Self::store`].
     #[inline(always)]
     unsafe fn one(steps: &mut Steps, number: usize, x: Four) -> __m256i {
-        // SAFETY: this function requires what `store` does.
+        // SAFETY: `steps` has four steps from `number`, and the processor has AVX2.
         unsafe { Self::store(steps, number, _mm256_sllv_epi64(x.c, x.above), _mm256_sllv_epi64(x.m, x.above), x.l) }
     }
 
@@ -207,7 +207,7 @@ impl<const N: usize> Avx2Steps<N> {
     /// As [`Self::store`].
     #[inline(always)]
     unsafe fn both(steps: &mut Steps, number: usize, x: Four, y: Four) -> __m256i {
-        // SAFETY: this function requires what `store` does.
+        // SAFETY: `steps` has four steps from `number`, and the processor has AVX2.
         unsafe {
             let bits = _mm256_sub_epi64(_mm256_set1_epi64x(64), _mm256_add_epi64(x.above, x.below));
             let (xc, xm) = (_mm256_sllv_epi64(x.c, x.above), _mm256_sllv_epi64(x.m, x.above));

@@ -81,7 +81,7 @@ const EVEN_BACKWARDS: [u8; 64] = {
 ///
 /// # Safety
 ///
-/// As that, and the processor has the features.
+/// As [`Encoder::batches`], and the processor has the features.
 #[target_feature(enable = "bmi1,bmi2,avx2,lzcnt,movbe,avx512f,avx512bw,avx512vbmi,avx512vbmi2")]
 pub(super) unsafe fn batches(
     encoder: &Encoder,
@@ -92,7 +92,7 @@ pub(super) unsafe fn batches(
 ) -> Result<u64, NoCode> {
     // Streaming stores take whole aligned lines.
     let streaming = streaming && signs.addr().is_multiple_of(64);
-    // SAFETY: this function requires what that one does, and AVX-512.
+    // SAFETY: `signs` has room for a byte a weight, `out` for 32 bits a weight and three words, and the processor has AVX-512.
     let placed = unsafe {
         match (encoder.per_step, encoder.wide.has_zero(), streaming) {
             (8, false, false) => encoder.batches::<Avx512Steps<8, false, false>>(weights, signs, out),

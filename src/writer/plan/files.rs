@@ -15,11 +15,11 @@ pub(crate) struct FilePlan {
     pub groups: Vec<usize>,
     /// Tensors of the source that are copied.
     pub plain: Vec<usize>,
-    /// What its header says beside tensors.
+    /// The metadata of its header.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// What a model becomes.
+/// The files that a model becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// A folder of one file per group.
@@ -86,12 +86,13 @@ impl Files {
         Files { kind, folder, files, rest: Some(rest) }
     }
 
-    /// Whether each file gets its name as soon as it is complete. Otherwise the model is one file, which gets it at the very end.
+    /// Returns whether each file gets its name as soon as it is complete. Otherwise the model is one file, which gets its name
+    /// at the very end.
     pub fn named_one_by_one(&self) -> bool {
         self.kind == Kind::PerGroup
     }
 
-    /// Whether the folder is the model's own: then what goes with the model is written to it, too.
+    /// Returns whether the folder is the model's own: then what goes with the model is written to it, too.
     pub fn own_folder(&self) -> bool {
         self.kind != Kind::Alone
     }

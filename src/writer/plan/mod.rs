@@ -69,7 +69,7 @@ pub struct PlannedGroup {
     pub members: Vec<usize>,
     /// The number of the pattern.
     pub pattern: usize,
-    /// Whether this is the head of a tied model, made from the embedding's tensor. The tensor may also be in a group of its own;
+    /// True if this is the head of a tied model, made from the embedding's tensor. The tensor may also be in a group of its own;
     /// if it is not, it is also stored as it is.
     pub tied: bool,
 }
@@ -316,7 +316,7 @@ fn tie(table: &Table<'_, '_>, patterns: &Patterns, pair: &Pair, found: &mut Vec<
     free.then_some(Dropped { tensor: head, embedding: pair.embedding })
 }
 
-/// Returns as sentences which groups cannot be beside others, or beside tensors of the model.
+/// Returns as sentences which groups are in conflict with others, or with tensors of the model.
 fn clashes(table: &Table<'_, '_>, found: &[PlannedGroup]) -> Vec<String> {
     let mut problems = Vec::new();
     let names: HashSet<&str> = found.iter().map(|g| &g.name[..]).collect();

@@ -41,7 +41,7 @@ impl Part {
         )))
     }
 
-    /// Whether the file of that number is this part's.
+    /// Returns whether the file of that number is this part's.
     pub(crate) fn has(self, number: usize) -> bool {
         number % self.count as usize == self.number as usize - 1
     }

@@ -8,7 +8,7 @@
 //! - the example of the DFloat11 project's own compressor, for FLUX.1.
 //!
 //! The order of a list decides the compressed bytes. Presets with the same groups are kept apart where releases spell
-//! their patterns differently, for config.json has that spelling, and so that each family has a name.
+//! their patterns differently, because config.json has that spelling, and so that each family has a name.
 
 use super::{Patterns, Plan, SourceTensor, Table, is_tied, survey};
 use crate::error::{Error, Result, shorten};
@@ -20,7 +20,7 @@ use std::sync::LazyLock;
 
 /// The names that a model's tensors have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Layout {
+pub enum Naming {
     /// Those of the library transformers.
     Transformers,
     /// Those of the library diffusers.
@@ -29,34 +29,34 @@ pub enum Layout {
     Comfyui,
 }
 
-impl Layout {
+impl Naming {
     /// All of them.
-    pub const ALL: [Layout; 3] = [Layout::Transformers, Layout::Diffusers, Layout::Comfyui];
+    pub const ALL: [Naming; 3] = [Naming::Transformers, Naming::Diffusers, Naming::Comfyui];
 
-    /// The name, as it is in the table of presets.
+    /// Returns the name, as it is in the table of presets.
     pub fn name(self) -> &'static str {
         match self {
-            Layout::Transformers => "transformers",
-            Layout::Diffusers => "diffusers",
-            Layout::Comfyui => "comfyui",
+            Naming::Transformers => "transformers",
+            Naming::Diffusers => "diffusers",
+            Naming::Comfyui => "comfyui",
         }
     }
 
-    /// What a model's config.json says. Files for ComfyUI come without one.
-    fn of(config: Option<&Value>) -> Option<Layout> {
-        let Some(config) = config else { return Some(Layout::Comfyui) };
+    /// Returns the naming that a model's config.json implies. Files for ComfyUI come without one.
+    fn of(config: Option<&Value>) -> Option<Naming> {
+        let Some(config) = config else { return Some(Naming::Comfyui) };
         let has = |key| config.get(key).is_some();
         if has("_class_name") || has("_diffusers_version") {
-            Some(Layout::Diffusers)
+            Some(Naming::Diffusers)
         } else if has("model_type") || has("architectures") {
-            Some(Layout::Transformers)
+            Some(Naming::Transformers)
         } else {
             None
         }
     }
 }
 
-impl fmt::Display for Layout {
+impl fmt::Display for Naming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -68,7 +68,7 @@ pub struct Preset {
     name: String,
     aliases: Vec<String>,
     models: Vec<String>,
-    layout: Layout,
+    naming: Naming,
     model_types: Vec<String>,
     patterns: Patterns,
     evidence: String,
@@ -76,7 +76,7 @@ pub struct Preset {
 }
 
 impl Preset {
-    /// All presets.
+    /// Returns all presets.
     pub fn all() -> &'static [Preset] {
         static ALL: LazyLock<Vec<Preset>> = LazyLock::new(|| {
             parse(include_str!("presets.json"))
@@ -85,7 +85,7 @@ impl Preset {
         &ALL
     }
 
-    /// The preset of that name or alias.
+    /// Returns the preset of that name or alias.
     ///
     /// # Errors
     ///
@@ -108,37 +108,37 @@ impl Preset {
         &self.name
     }
 
-    /// Other names that [`Preset::find`] knows it by.
+    /// Returns other names by which [`Preset::find`] knows it.
     pub fn aliases(&self) -> &[String] {
         &self.aliases
     }
 
-    /// Models that were published with it.
+    /// Returns models that were published with it.
     pub fn models(&self) -> &[String] {
         &self.models
     }
 
-    /// The names that it expects.
-    pub fn layout(&self) -> Layout {
-        self.layout
+    /// Returns the names that it expects.
+    pub fn naming(&self) -> Naming {
+        self.naming
     }
 
-    /// The `model_type`s of config.json for which it is taken before others with the same groups.
+    /// Returns the `model_type`s of config.json for which it is preferred to others with the same groups.
     pub fn model_types(&self) -> &[String] {
         &self.model_types
     }
 
-    /// The patterns.
+    /// Returns the patterns.
     pub fn patterns(&self) -> &Patterns {
         &self.patterns
     }
 
-    /// Where its facts come from.
+    /// Returns the sources of its facts.
     pub fn evidence(&self) -> &str {
         &self.evidence
     }
 
-    /// What to know before it is used.
+    /// Returns what a user must know before it is used.
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()
     }
@@ -164,9 +164,9 @@ fn parse(text: &str) -> Result<Vec<Preset>> {
             name: need("name")?,
             aliases: list("aliases")?,
             models: list("models")?,
-            layout: Layout::ALL
+            naming: Naming::ALL
                 .into_iter()
-                .find(|l| l.name() == layout)
+                .find(|n| n.name() == layout)
                 .ok_or_else(|| internal(format!("the layout {layout}")))?,
             model_types: list("model_types")?,
             patterns: Patterns::from_value(entry.get("patterns").unwrap_or(&Value::Null))?,
@@ -239,7 +239,7 @@ impl Fits {
             let counted = tensors.filter(|tensor| !pair.contains(tensor));
             counted.fold(0u64, |sum, tensor| sum.saturating_add(table.tensors[tensor].bf16_bytes()))
         };
-        let layout = Layout::of(config);
+        let naming = Naming::of(config);
         let model_type = config.and_then(|c| c.get("model_type")).and_then(Value::as_str);
         let mut fits: Vec<Fit> = Preset::all()
             .iter()
@@ -256,7 +256,7 @@ impl Fits {
                 fit.covered,
                 !twice,
                 Reverse(fit.plan.unmatched_patterns.len()),
-                Some(fit.preset.layout) == layout,
+                Some(fit.preset.naming) == naming,
                 fit.preset.model_types.iter().any(|t| Some(&t[..]) == model_type),
             ))
         });
@@ -314,7 +314,7 @@ fn misnamed(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> Option<Stri
         }
     }
     for (prefix, instead) in SPELLINGS.into_iter().filter(|(p, _)| begins(p)) {
-        // What begins otherwise is part of the model, too, as its head may be.
+        // Tensors whose names begin otherwise are part of the model, too, as its head may be.
         let rename =
             |name: &str| Some(name.strip_prefix(prefix).map_or(name.to_owned(), |rest| format!("{instead}{rest}")));
         if let Some(preset) = fitting(config, tensors, rename) {

@@ -14,7 +14,7 @@
 use super::file::remove_left;
 use super::ledger::{Ledger, Record, SUFFIX};
 use super::{Entry, Folder, Locked, NewFolders, limit_of_file_size, lock, unique_temporary, written_as};
-use crate::error::{Error, Place, Result, shorten};
+use crate::error::{Error, Place, Result, shorten, shorten_path};
 use crate::format::{UNFINISHED, read_text};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -24,36 +24,36 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-/// How the names of a folder's ledgers and locks begin.
+/// The beginning of the names of a folder's ledgers and locks.
 const PART: &str = ".df11-part-";
 /// The lock of whoever completes a folder.
 const END: &str = ".df11-part-end.lock";
 
-/// What a run wants to write, and how.
+/// The request of a run to write to a destination.
 pub(crate) struct Request<'a> {
     /// The folder that is written to.
     pub folder: &'a Path,
     /// The name of the run's ledger in it.
     pub ledger: OsString,
-    /// What is written: source, patterns, options. Only the same job is resumed.
+    /// The job: source, patterns, options. Only the same job is resumed.
     pub job: &'a Value,
-    /// What distinguishes this run from others that write the same job.
+    /// The manner in which the job is written, which distinguishes runs that write the same job.
     pub manner: &'a str,
-    /// Whether the folder gets a marker, so that no reader takes it for a model.
+    /// True if the folder gets a marker, so that no reader takes it for a model.
     pub marked: bool,
-    /// Whether other processes write other parts of the same folder.
+    /// True if other processes write other parts of the same folder.
     pub shared: bool,
-    /// Whether the folder is the model's alone: it must be empty when the run begins.
+    /// True if the folder is the model's alone: it must be empty when the run begins.
     pub own_folder: bool,
     /// The unfinished file, if it stays after a failure so that it can be resumed.
     pub temporary: Option<OsString>,
-    /// Whether a file that is there may be replaced.
+    /// True if a file that is there may be replaced.
     pub replaces: bool,
-    /// Whether to resume what an earlier run has left.
+    /// True to resume what an earlier run has left.
     pub resume: bool,
 }
 
-/// What came of a request.
+/// The answer to a request.
 pub(crate) enum Answer {
     /// Another process is writing there.
     Busy,
@@ -69,12 +69,12 @@ pub(crate) enum Answer {
 pub(crate) struct Claim {
     pub folder: Arc<Folder>,
     pub ledger: Ledger,
-    /// Whether a file that is there may be replaced.
+    /// True if a file that is there may be replaced.
     pub replaces: bool,
     undo: Undo,
 }
 
-/// What a run has made, and is removed if it fails before anything is done.
+/// The files and folders that a run has made, which are removed if it fails before anything is done.
 struct Undo {
     folder: Arc<Folder>,
     /// The marker and the ledger.
@@ -131,7 +131,7 @@ pub(crate) fn claim(request: &Request) -> Result<Answer> {
             return Ok(Answer::Fresh(claim));
         }
         Ok(Answer::Resumed(_)) => {}
-        // Others may go on with what is there: folders that are not empty stay.
+        // Other runs may use what is there: folders that are not empty stay.
         _ => made.remove(),
     }
     answer
@@ -237,7 +237,7 @@ impl<'a> Asked<'a> {
         if is_marked(&self.folder) {
             return Err(Error::InvalidArgument(format!(
                 "the folder '{}' is being written as one file per group, or was and is unfinished",
-                shorten(&request.folder.display().to_string(), 200)
+                shorten_path(request.folder)
             )));
         }
         // Before anything is written. Once more when nobody else can.
@@ -279,7 +279,7 @@ impl<'a> Asked<'a> {
         if request.resume { self.resume(file, record).map(Answer::Resumed) } else { Ok(Answer::Unfinished) }
     }
 
-    /// Whether a ledger says something that is not thrown away.
+    /// Returns whether a ledger says something that is not thrown away.
     ///
     /// # Errors
     ///
@@ -291,7 +291,7 @@ impl<'a> Asked<'a> {
             // In a folder that has just been begun, or of another job, it is what a run that was killed at its very end has left.
             return Ok(!new && same);
         }
-        // What is on the disk is not thrown away unasked; and in a folder that is the model's, more than the file may be there.
+        // Nothing on the disk is thrown away unasked; and in a folder that is the model's, more than the file may be there.
         let something = request.resume || !record.is_empty() || request.own_folder;
         if record.head.is_none() || !something {
             return Ok(false);
@@ -333,7 +333,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Whether another process has locked the ledger of a name.
+/// Returns whether another process has locked the ledger of a name.
 pub(crate) fn is_busy(folder: &Folder, ledger: &OsStr) -> bool {
     let locked = folder.open_to_read(ledger).map(|file| file.try_lock());
     matches!(locked, Ok(Err(std::fs::TryLockError::WouldBlock)))
@@ -365,7 +365,7 @@ impl Drop for Completion {
     }
 }
 
-/// Whether a folder is marked as unfinished.
+/// Returns whether a folder is marked as unfinished.
 pub(crate) fn is_marked(folder: &Folder) -> bool {
     folder.has(OsStr::new(UNFINISHED))
 }
@@ -376,7 +376,7 @@ pub(crate) fn check_marker(folder: &Path, job: &Value) -> Result<()> {
     let Some(there) = read_marker(&marker)? else {
         return Err(Error::InvalidArgument(format!(
             "'{}' is not there: nothing is being written here",
-            shorten(&marker.display().to_string(), 200)
+            shorten_path(&marker)
         )));
     };
     match difference(&there, job) {
@@ -394,7 +394,7 @@ pub(crate) fn parts_of(folder: &Path) -> Result<Option<u32>> {
 fn read_marker(marker: &Path) -> Result<Option<Value>> {
     let Some(text) = read_text(marker)? else { return Ok(None) };
     serde_json::from_slice(&text).map(Some).map_err(|e| {
-        let place = Place::file(marker.display().to_string());
+        let place = Place::of(marker);
         Error::invalid(place, format!("this is not what an unfinished run leaves: {e}"))
     })
 }
@@ -413,7 +413,7 @@ fn difference(there: &Value, job: &Value) -> Option<String> {
 }
 
 fn begun_otherwise(what: &str, note: &Path) -> Error {
-    let place = Place::file(note.display().to_string());
+    let place = Place::of(note);
     Error::InvalidArgument(format!(
         "the unfinished output was begun {what}: resume it in the same way, or remove it [{place}]"
     ))
@@ -430,7 +430,7 @@ fn must_be_empty(folder: &Path, own: Option<&OsStr>) -> Result<()> {
         if !shown.starts_with('.') || shown == UNFINISHED || of_a_file {
             return Err(Error::InvalidArgument(format!(
                 "the folder '{}' is not empty: it has '{}'",
-                shorten(&folder.display().to_string(), 200),
+                shorten_path(folder),
                 shorten(&shown, 80)
             )));
         }

@@ -1,13 +1,13 @@
 //! Files that get their names when they are complete.
 //!
-//! A file is written beside its place as `.NAME.df11-tmp`, a name that no loader takes, brought to the disk, and renamed.
+//! A file is written in its folder as `.NAME.df11-tmp`, a name that no loader takes, brought to the disk, and renamed.
 //! While it is written it is locked. What a killed process has left under that name is removed, or resumed if that is asked
 //! for, by the next process that writes the same file. A file that is dropped before it has its name is removed, unless it is
 //! to be resumed.
 
 use super::folder::Entry;
 use super::lock::{Locked, lock_open};
-use crate::error::{Error, Result, grow, shorten};
+use crate::error::{Error, Result, grow, shorten_path};
 use crate::format::{open_regular, read_exact_at};
 use crate::progress::Progress;
 use std::ffi::{OsStr, OsString};
@@ -25,10 +25,10 @@ pub(crate) const SUFFIX: &str = ".df11-tmp";
 pub(crate) struct PartialFile {
     file: File,
     temporary: Entry,
-    /// Where the temporary file is.
+    /// The path of the temporary file.
     path: PathBuf,
     to: Entry,
-    /// Whether it is removed when it is dropped.
+    /// True if it is removed when it is dropped.
     remove: AtomicBool,
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn written_as(name: &str) -> Option<&str> {
     name.strip_prefix('.')?.strip_suffix(SUFFIX)
 }
 
-/// What becomes of a file that a killed process has left under the temporary name, and of this one if it is dropped unfinished.
+/// The treatment of a file that a killed process has left under the temporary name, and of this one if it is dropped unfinished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leftover {
     /// The one is removed, and so is the other.
@@ -97,7 +97,7 @@ impl PartialFile {
         Ok(partial)
     }
 
-    /// The unfinished file's name.
+    /// Returns the unfinished file's path.
     pub fn temporary(&self) -> &Path {
         &self.path
     }
@@ -108,7 +108,7 @@ impl PartialFile {
         within.and_then(|()| write_all_at(&self.file, offset, bytes)).map_err(|e| self.failure(e))
     }
 
-    /// Whether it begins with these bytes.
+    /// Returns whether it begins with these bytes.
     pub fn starts_with(&self, bytes: &[u8]) -> bool {
         let mut there = vec![0; bytes.len()];
         read_exact_at(&self.file, 0, &mut there).is_ok() && there == bytes
@@ -123,7 +123,7 @@ impl PartialFile {
         #[cfg(target_os = "linux")]
         {
             use std::os::fd::AsRawFd;
-            // SAFETY: the descriptor is open, and the call touches no memory of ours. That it fails harms nothing.
+            // SAFETY: the descriptor is open, and the call accesses no memory of this process. That it fails harms nothing.
             unsafe { libc::sync_file_range(self.file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
         }
     }
@@ -173,7 +173,7 @@ impl Drop for PartialFile {
         if !self.remove.load(Ordering::Relaxed) {
             return;
         }
-        // What somebody else has put there is not removed.
+        // A file that somebody else has put there is not removed.
         let named = self.temporary.folder.is_named(&self.file, &self.temporary.name);
         if named.is_ok_and(|named| named) && self.temporary.remove().is_err() {
             log::warn!("the unfinished file '{}' could not be removed", self.path.display());
@@ -181,7 +181,7 @@ impl Drop for PartialFile {
     }
 }
 
-/// The permissions of a new file: from the beginning on it is no more open to others than what it will replace.
+/// Returns the permissions of a new file: from the beginning on it is no more open to others than the file that it will replace.
 fn new_mode(to: &Entry) -> u32 {
     #[cfg(unix)]
     if let Some(mode) = to.folder.mode(&to.name) {
@@ -238,9 +238,9 @@ fn lock_written(temporary: &Entry, file: File) -> io::Result<Option<Locked>> {
 
 /// A new file that appears under its name only when it is complete.
 ///
-/// It is written beside its place under another name, brought to the disk, and renamed. Dropped before that it is removed. What a
-/// killed process has left of the same file is removed by the next one that writes it; of two at a time, the second hears of the
-/// first ([`Error::Busy`]).
+/// It is written in its folder under another name, brought to the disk, and renamed. If it is dropped before that, it
+/// is removed. What a killed process has left of the same file is removed by the next one that writes it. Of two processes at a
+/// time, the second fails with [`Error::Busy`].
 #[derive(Debug)]
 pub struct NewFile(PartialFile);
 
@@ -283,9 +283,9 @@ impl NewFile {
     }
 }
 
-/// Another process writes a file.
+/// Returns the error of a file that another process is writing.
 fn being_written(path: &Path) -> Error {
-    Error::Busy(format!("another process is writing '{}'", shorten(&path.display().to_string(), 200)))
+    Error::Busy(format!("another process is writing '{}'", shorten_path(path)))
 }
 
 /// Writes a whole small file. If another process writes it, this waits for a moment.
@@ -330,7 +330,7 @@ pub(crate) fn copy_file(from: &Path, to: &Entry, progress: &Progress) -> Result<
     file.commit(false)
 }
 
-/// Whether a file has the same bytes as another.
+/// Returns whether a file has the same bytes as another.
 pub(crate) fn is_copy(from: &Path, to: &Entry, progress: &Progress) -> Result<bool> {
     let path = to.path();
     let copy = to.folder.open_to_read(&to.name).map_err(|e| Error::io("open", &path, e))?;
@@ -357,7 +357,7 @@ pub(crate) fn is_copy(from: &Path, to: &Entry, progress: &Progress) -> Result<bo
     Ok(true)
 }
 
-/// Fails as a write that ends behind the process's limit on the size of files does (EFBIG). The system would also send SIGXFSZ,
+/// Fails like a write that ends after the process's limit on the size of files (EFBIG). The system would also send SIGXFSZ,
 /// which ends the process unless it is ignored; whether it is, is the program's decision and not this library's, so the limit is
 /// looked at before every call that may make a file larger.
 #[cfg(unix)]
@@ -396,8 +396,8 @@ fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()
     Ok(())
 }
 
-/// Asks for so many bytes of the disk for a file, so that one that is too full is known before the work and not after it.
-/// Where the file system cannot tell, writing will.
+/// Reserves that many bytes on the disk for a file, so that a full disk is known before the work and not after it.
+/// If the file system cannot tell, writing will.
 ///
 /// # Errors
 ///
@@ -410,7 +410,7 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     if len == 0 {
         return Ok(());
     }
-    // What it has already need not be found again.
+    // The bytes that it has already need not be reserved again.
     let more = bytes.saturating_sub(file.metadata()?.blocks().saturating_mul(512));
     // Asked first, because reserving more than there is may take all there is before it fails, and others would find the
     // disk full for that while.
@@ -421,7 +421,7 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     if known && more > disk.f_bavail.saturating_mul(disk.f_frsize) {
         return Err(io::Error::from_raw_os_error(libc::ENOSPC));
     }
-    // SAFETY: the descriptor is open, and the call touches no memory of ours.
+    // SAFETY: the descriptor is open, and the call accesses no memory of this process.
     if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) } == 0 {
         return Ok(());
     }
@@ -433,7 +433,7 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Asks for so many bytes of the disk for a file. This system has no way to.
+/// Does nothing: this system has no way to reserve room on the disk.
 ///
 /// # Errors
 ///

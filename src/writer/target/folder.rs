@@ -70,12 +70,12 @@ impl Entry {
         name.ok_or_else(|| Error::Internal(format!("'{}' is not the name of a file below a folder", path.display())))
     }
 
-    /// The same folder with another name.
+    /// Returns an entry of the same folder with another name.
     pub fn beside(&self, name: impl Into<OsString>) -> Entry {
         Entry { folder: self.folder.clone(), name: name.into() }
     }
 
-    /// The whole path, for messages and for reading.
+    /// Returns the whole path, for messages and for reading.
     pub fn path(&self) -> PathBuf {
         self.folder.path.join(&self.name)
     }
@@ -86,7 +86,7 @@ impl Entry {
     }
 }
 
-/// The folders of a relative path, outermost first.
+/// Returns the folders of a relative path, outermost first.
 fn folders_of(path: &Path) -> impl Iterator<Item = &OsStr> {
     path.parent().into_iter().flat_map(Path::components).map(|c| c.as_os_str())
 }
@@ -184,7 +184,7 @@ mod unix {
             Ok(Folder { path: self.path.join(name), file })
         }
 
-        /// What has a name, itself and not what it may lead to; `None` if nothing has.
+        /// Returns the status of what has a name, itself and not what it may lead to; `None` if nothing has the name.
         fn status(&self, name: &OsStr) -> io::Result<Option<libc::stat>> {
             let text = text(name)?;
             // SAFETY: all zeros are a value of this plain struct.
@@ -199,12 +199,12 @@ mod unix {
             }
         }
 
-        /// Whether anything has a name, be it a link that leads nowhere.
+        /// Returns whether anything has a name, be it a link that leads nowhere.
         pub fn has(&self, name: &OsStr) -> bool {
             self.status(name).is_ok_and(|status| status.is_some())
         }
 
-        /// Whether a regular file has a name.
+        /// Returns whether a regular file has a name.
         pub fn is_file(&self, name: &OsStr) -> bool {
             self.mode(name).is_some()
         }
@@ -231,7 +231,7 @@ mod unix {
             Ok(Some(if owner == new.uid() { mode } else { mode & new.mode() }))
         }
 
-        /// Whether an open file still has its name.
+        /// Returns whether an open file still has its name.
         #[allow(clippy::unnecessary_cast, reason = "the type is another one on other systems")]
         pub fn is_named(&self, file: &File, name: &OsStr) -> io::Result<bool> {
             let open = file.metadata()?;
@@ -267,28 +267,28 @@ mod unix {
         /// Gives a file a second name, unless something has that.
         pub fn link(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
             let (from, to, folder) = (text(from)?, text(to)?, self.file.as_raw_fd());
-            // SAFETY: as above.
+            // SAFETY: the descriptor is open, and the texts end in zero bytes and live as long as the call.
             done(unsafe { libc::linkat(folder, from.as_ptr(), folder, to.as_ptr(), 0) })
         }
 
         /// Removes a file, or a link.
         pub fn remove(&self, name: &OsStr) -> io::Result<()> {
             let name = text(name)?;
-            // SAFETY: as above.
+            // SAFETY: the descriptor is open, and the text ends in a zero byte and lives as long as the call.
             done(unsafe { libc::unlinkat(self.file.as_raw_fd(), name.as_ptr(), 0) })
         }
 
         /// Removes an empty folder.
         pub fn remove_folder(&self, name: &OsStr) -> io::Result<()> {
             let name = text(name)?;
-            // SAFETY: as above.
+            // SAFETY: the descriptor is open, and the text ends in a zero byte and lives as long as the call.
             done(unsafe { libc::unlinkat(self.file.as_raw_fd(), name.as_ptr(), libc::AT_REMOVEDIR) })
         }
 
         /// Makes a folder in this one.
         pub fn make(&self, name: &OsStr) -> io::Result<()> {
             let name = text(name)?;
-            // SAFETY: as above.
+            // SAFETY: the descriptor is open, and the text ends in a zero byte and lives as long as the call.
             done(unsafe { libc::mkdirat(self.file.as_raw_fd(), name.as_ptr(), 0o777) })
         }
 
@@ -322,7 +322,7 @@ mod unix {
             Ok(())
         }
 
-        /// What a file of this process in this folder looks like, if one can be made.
+        /// Returns the metadata of a file that this process makes in this folder, if it can make one.
         fn probe(&self) -> Option<std::fs::Metadata> {
             let name = super::super::file::unique_temporary("probe");
             let file = self.create_new(&name, 0o666).ok()?;
@@ -385,17 +385,17 @@ mod other {
             Ok(())
         }
 
-        /// Whether anything has a name, be it a link that leads nowhere.
+        /// Returns whether anything has a name, be it a link that leads nowhere.
         pub fn has(&self, name: &OsStr) -> bool {
             self.path.join(name).symlink_metadata().is_ok()
         }
 
-        /// Whether a regular file has a name.
+        /// Returns whether a regular file has a name.
         pub fn is_file(&self, name: &OsStr) -> bool {
             self.path.join(name).symlink_metadata().is_ok_and(|meta| meta.is_file())
         }
 
-        /// Whether an open file still has its name. Here, it cannot lose it while it is open.
+        /// Returns whether an open file still has its name. Here, it cannot lose it while it is open.
         pub fn is_named(&self, _file: &File, _name: &OsStr) -> io::Result<bool> {
             Ok(true)
         }

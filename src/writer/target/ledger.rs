@@ -35,7 +35,7 @@ pub(crate) struct LeftGroup {
     pub reason: String,
 }
 
-/// What a ledger says.
+/// The content of a ledger.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     /// The first line, if there is a whole one.
@@ -63,7 +63,7 @@ impl Record {
             if record.head.is_none() {
                 let head = json.filter(|json| json.get("job").is_some() && json.get("manner").is_some());
                 record.head = Some(head.ok_or_else(|| {
-                    let place = Place::file(path.display().to_string());
+                    let place = Place::of(path);
                     Error::invalid(place, "this is not what an unfinished run leaves: remove it to begin anew")
                 })?);
             } else if json.is_none_or(|json| !record.add(&json, &mut left)) {
@@ -101,7 +101,7 @@ impl Record {
         Record::parse(&String::from_utf8_lossy(&text), path)
     }
 
-    /// Whether nothing is done yet.
+    /// Returns whether nothing is done yet.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty() && self.files == 0
     }
@@ -118,9 +118,9 @@ pub(crate) struct Ledger {
     file: Mutex<File>,
     /// Groups that an earlier run has noted.
     earlier: HashSet<String>,
-    /// Whether nothing is done yet.
+    /// True if nothing is done yet.
     empty: AtomicBool,
-    /// Whether files that go with the model are there.
+    /// True if files that go with the model are there.
     files: AtomicBool,
 }
 
@@ -160,12 +160,12 @@ impl Ledger {
         if sync { file.sync_data().map_err(fail) } else { Ok(()) }
     }
 
-    /// Whether an earlier run has noted a group.
+    /// Returns whether an earlier run has noted a group.
     pub fn has(&self, group: &str) -> bool {
         self.earlier.contains(group)
     }
 
-    /// Whether an earlier run has noted any group.
+    /// Returns whether an earlier run has noted any group.
     pub fn has_any(&self) -> bool {
         !self.earlier.is_empty()
     }
@@ -204,7 +204,7 @@ impl Ledger {
         self.append(&json!({ "finished": true }), true)
     }
 
-    /// Whether nothing is done yet.
+    /// Returns whether nothing is done yet.
     pub fn is_empty(&self) -> bool {
         self.empty.load(Ordering::Relaxed)
     }

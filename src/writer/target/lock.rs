@@ -4,7 +4,7 @@ use super::Entry;
 use std::fs::{File, TryLockError};
 use std::io;
 
-/// What came of an attempt to lock a file.
+/// The result of an attempt to lock a file.
 pub(crate) enum Locked {
     /// The lock is held as long as the file is open.
     Yes(File),

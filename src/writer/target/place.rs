@@ -1,7 +1,7 @@
 //! Where a model may be written, and where its config goes.
 
 use super::{Entry, temporary, write_file};
-use crate::error::{Error, Result, shorten};
+use crate::error::{Error, Result, shorten_path};
 use crate::format::read_text;
 use std::path::{Component, Path, PathBuf};
 
@@ -14,7 +14,7 @@ pub(crate) fn check<'a>(
     mut files: impl Iterator<Item = &'a Path>,
 ) -> Result<()> {
     let refuse = |reason: &str| {
-        let shown = shorten(&file.unwrap_or(folder).display().to_string(), 200);
+        let shown = shorten_path(file.unwrap_or(folder));
         Err(Error::InvalidArgument(format!("cannot write to '{shown}': {reason}")))
     };
     if folder.exists() && !folder.is_dir() {
@@ -54,18 +54,18 @@ fn where_it_leads(path: &Path) -> Option<PathBuf> {
 /// The config of a model at the destination.
 pub(crate) struct ConfigPlace {
     pub path: PathBuf,
-    /// Whether one that says something else may be replaced.
+    /// True if one that says something else may be replaced.
     pub replaces: bool,
 }
 
 impl ConfigPlace {
-    /// The config of a folder.
+    /// Returns the place of a folder's config.
     pub fn in_folder(folder: &Path) -> ConfigPlace {
         ConfigPlace { path: folder.join("config.json"), replaces: false }
     }
 
-    /// The config of a file that stands alone: beside it, unless something else has that place, or readers would not look there
-    /// because an earlier file of that name has its own.
+    /// Returns the place of the config of a file that stands alone: `config.json` in the same folder, or `NAME.config.json`
+    /// if another model's config is there, or if an earlier file of that name has its own, where readers look first.
     pub fn beside(file: &Path, text: &str) -> ConfigPlace {
         let usual = file.with_file_name("config.json");
         let own = file.with_extension("config.json");
@@ -116,16 +116,16 @@ impl ConfigPlace {
         }
     }
 
-    /// Whether nothing is there.
+    /// Returns whether nothing is there.
     pub fn is_missing(&self) -> bool {
         self.path.symlink_metadata().is_err()
     }
 }
 
-/// Something beside the tensors is not what goes with this source.
+/// Returns the error of a file next to the tensors that is not the one that goes with this source.
 pub(crate) fn differs(file: &Path) -> Error {
     Error::InvalidArgument(format!(
         "'{}' is not what this run would write: remove it to have it written",
-        shorten(&file.display().to_string(), 200)
+        shorten_path(file)
     ))
 }

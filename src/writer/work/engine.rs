@@ -51,7 +51,7 @@ pub(super) fn run(order: &Order, files: Vec<FileSpec>) -> Result<Made> {
     }
 }
 
-/// What the finisher hears.
+/// A message to the finisher.
 pub(super) enum Message {
     /// A group's bytes are written: begin to bring them to the disk.
     Written(Arc<PartialFile>),
@@ -61,7 +61,7 @@ pub(super) enum Message {
     File(Arc<PartialFile>, usize),
 }
 
-/// What all threads share.
+/// The state that all threads share.
 pub(super) struct Engine<'a> {
     pub model: &'a Model,
     pub settings: &'a Settings,
@@ -140,7 +140,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// A thread's work: tasks until there are no more, or one fails. The error is kept with the tasks.
+    /// Does a thread's work: tasks until there are no more, or one fails. The error is kept with the tasks.
     fn work(&self) -> Result<()> {
         let mut memory = Memory::default();
         loop {
@@ -191,7 +191,7 @@ impl<'a> Engine<'a> {
         if nothing_unknown { self.lay_out(file) } else { Ok(()) }
     }
 
-    /// One thing more is known of a file.
+    /// Notes that one thing more is known of a file.
     pub(super) fn known(&self, file: usize) -> Result<()> {
         if self.files[file].unknown.fetch_sub(1, Ordering::AcqRel) == 1 { self.lay_out(file) } else { Ok(()) }
     }
@@ -240,7 +240,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// The finisher: brings files to the disk and gives them their names.
+    /// Runs the finisher: brings files to the disk and gives them their names.
     fn finish_files(&self, messages: &Receiver<Message>) -> Result<()> {
         for message in messages {
             if let Err(error) = self.finish(message) {
@@ -268,7 +268,7 @@ impl<'a> Engine<'a> {
     }
 
     fn finish_file(&self, out: Arc<PartialFile>, spec: &FileSpec) -> Result<()> {
-        // What was cancelled in the last moment is not completed.
+        // Work that was cancelled in the last moment is not completed.
         self.progress.check()?;
         if self.tasks.has_failed() {
             return Err(Error::Cancelled);

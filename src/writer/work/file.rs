@@ -21,7 +21,7 @@ pub(super) struct Writing {
     out: Out,
 }
 
-/// Where a file's bytes are.
+/// The place of a file's bytes.
 #[derive(Clone)]
 pub(super) enum Out {
     /// In a file that is written.
@@ -31,7 +31,7 @@ pub(super) enum Out {
 }
 
 impl Engine<'_> {
-    /// Everything is known of a file: it is laid out, and the rest of its work begins.
+    /// Lays out a file of which everything is known, and begins the rest of its work.
     pub(super) fn lay_out(&self, number: usize) -> Result<()> {
         let file = &self.files[number];
         let spec = &file.spec;
@@ -63,7 +63,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Returns what a file's header says beside tensors.
+    /// Returns the metadata of a file's header.
     fn metadata(&self, file: &OutFile, fit: &[SizedGroup], plain: &[usize]) -> BTreeMap<String, String> {
         let mut metadata = file.spec.metadata.clone();
         let packed = || fit.iter().flat_map(|group| &self.groups[group.number].spec.tensors);
@@ -164,7 +164,7 @@ impl Engine<'_> {
         self.one_less(number)
     }
 
-    /// One thing less to do before a file is complete.
+    /// Notes that there is one thing less to do before a file is complete.
     pub(super) fn one_less(&self, number: usize) -> Result<()> {
         let file = &self.files[number];
         if file.left.fetch_sub(1, Ordering::AcqRel) > 1 {
@@ -177,7 +177,7 @@ impl Engine<'_> {
         }
     }
 
-    /// All of a complete file of an earlier run was compared with the source.
+    /// Ends the comparison of a complete file of an earlier run with the source.
     fn compared(&self, number: usize, laid_out: &Arc<LaidOut>) -> Result<()> {
         let file = &self.files[number];
         let groups = || laid_out.groups.iter().map(|(g, _)| &self.groups[*g]);

@@ -26,20 +26,20 @@ pub(super) struct Group<'a> {
     starts: Vec<(usize, u64)>,
     /// Tasks of the present kind that are not done.
     pub left: AtomicUsize,
-    /// Whether what is verified is what an earlier run has left.
+    /// True if what is verified is what an earlier run has left.
     taken_over: AtomicBool,
-    /// Whether that differs from the source.
+    /// True if that differs from the source.
     stale: AtomicBool,
     pub live: Mutex<Live>,
 }
 
-/// What a group holds while it is worked on.
+/// The state of a group while it is worked on.
 #[derive(Default)]
 pub(super) struct Live {
     counts: Vec<Option<Box<[u32; 256]>>>,
     last: u8,
     pub outline: Option<Arc<Outline>>,
-    /// Where each stretch's codes begin, and where the last one's end.
+    /// The bits at which each stretch's codes begin, and the one at which the last one's end.
     bits: Arc<Vec<u64>>,
     pieces: Vec<Piece>,
     pub sink: Option<Arc<FileSink>>,
@@ -152,7 +152,7 @@ impl Engine<'_> {
         if group.left.fetch_sub(1, Ordering::AcqRel) == 1 { self.counted(number) } else { Ok(()) }
     }
 
-    /// All of a group is counted.
+    /// Ends the counting of a group.
     fn counted(&self, number: usize) -> Result<()> {
         let group = &self.groups[number];
         let mut live = lock(&group.live);
@@ -180,7 +180,7 @@ impl Engine<'_> {
         self.known(group.file)
     }
 
-    /// A group has exponents that DF11 cannot hold.
+    /// Leaves a group plain that has exponents that DF11 cannot hold, or fails if the run is strict.
     fn is_unfit(&self, number: usize, counts: &[Option<Box<[u32; 256]>>], all: &[u64; 256]) -> Result<()> {
         let group = &self.groups[number];
         let above = |counts: &[u32; 256]| counts[FIRST_POINTER as usize..].iter().any(|&n| n > 0);
@@ -292,7 +292,8 @@ impl Engine<'_> {
         }
     }
 
-    /// A group is written, and verified if that was asked for; or what an earlier run has left of it was compared.
+    /// Ends the work on a group that is written, and verified if that was asked for, or whose members of an earlier run were
+    /// compared with the source.
     fn group_done(&self, number: usize) -> Result<()> {
         let group = &self.groups[number];
         let file = &self.files[group.file];
@@ -320,7 +321,7 @@ impl Engine<'_> {
     }
 }
 
-/// Whether an error says that what was read is wrong, rather than that it could not be read.
+/// Returns whether an error says that what was read is wrong, rather than that it could not be read.
 pub(super) fn is_bad(error: &Error) -> bool {
     matches!(error, Error::Corrupt { .. } | Error::InvalidFormat { .. } | Error::UnsupportedFormat { .. })
 }

@@ -1,4 +1,4 @@
-//! What is where in a file: a function of its groups' sizes and its plain tensors alone.
+//! The layout of a file: a function of its groups' sizes and its plain tensors alone.
 
 use super::PIECE;
 use crate::error::Result;

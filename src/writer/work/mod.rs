@@ -43,10 +43,10 @@ use std::sync::Arc;
 
 /// Bytes of a plain tensor copied or hashed at a time.
 const PIECE: usize = 1 << 20;
-/// What a thread needs for its buffers, in bytes, with codes of the worst length; and the whole beside them.
+/// The memory of a thread in bytes: its buffers, with codes of the worst length, and its share of everything else.
 pub(super) const THREAD_BYTES: u64 = 5 << 20;
 
-/// How to work.
+/// The settings of the work.
 pub(super) struct Settings {
     pub threads: usize,
     pub verify: bool,
@@ -70,12 +70,12 @@ pub(super) struct FileSpec {
     pub groups: Vec<usize>,
     /// Tensors of the source that are copied.
     pub plain: Vec<usize>,
-    /// What its header says beside tensors.
+    /// The metadata of its header.
     pub metadata: BTreeMap<String, String>,
-    /// Whether it gets its name as soon as it is complete. Otherwise it is brought to the disk, each of its groups is noted in the
+    /// True if it gets its name as soon as it is complete. Otherwise it is brought to the disk, each of its groups is noted in the
     /// ledger, and the caller gives it its name.
     pub named: bool,
-    /// Whether what an earlier run has left of it is taken over.
+    /// True if what an earlier run has left of it is taken over.
     pub resume: bool,
 }
 
@@ -88,17 +88,17 @@ pub(super) struct Unfit {
     pub reason: String,
 }
 
-/// What came of the work.
+/// The result of the work.
 pub(super) struct Made {
     /// Groups that DF11 cannot hold. A named file that has no other group is not made; in any other, their tensors are plain.
     pub unfit: Vec<Unfit>,
-    /// How many groups of an earlier run were taken over.
+    /// The number of groups of an earlier run that were taken over.
     pub resumed: u64,
     /// The files that have no name yet: complete, and on the disk.
     pub unnamed: Vec<Arc<PartialFile>>,
 }
 
-/// What the files are made of, and where that is noted.
+/// The work to be done: the source, the groups, and the ledger.
 pub(super) struct Order<'a> {
     pub model: &'a Model,
     pub groups: &'a [GroupSpec],

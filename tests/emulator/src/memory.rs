@@ -10,12 +10,12 @@ use std::sync::{Arc, RwLock};
 
 /// Bytes of guard before and after every block, and the alignment of every block.
 pub const GUARD: u64 = 4096;
-/// What the guards are filled with.
+/// The byte that guards are filled with.
 const GUARD_BYTE: u8 = 0x5C;
-/// What fresh memory is filled with: nobody may count on zeros.
+/// The byte that fresh memory is filled with: nobody may count on zeros.
 const FRESH_BYTE: u8 = 0xA5;
 
-/// What a range is, as the driver's calls name it.
+/// The kind of a range, as the driver's calls name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Allocated on the device.
@@ -30,7 +30,7 @@ pub enum Kind {
     ModuleGlobal,
 }
 
-/// What an access does.
+/// The direction of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// It reads.
@@ -47,9 +47,9 @@ pub struct Range {
     pub start: u64,
     /// Its length in bytes, at least 1.
     pub bytes: u64,
-    /// What it is.
+    /// The kind of its memory.
     pub kind: Kind,
-    /// Whose it is: a mark of the driver's, such as a context's number.
+    /// Its owner: a number of the driver's, such as a context's.
     pub owner: u64,
     /// Kernels and copies may not write to it.
     pub read_only: bool,
@@ -90,7 +90,7 @@ struct Block {
 // SAFETY: the block is a piece of memory that nothing in this type reads or writes while it is shared, but for the guards,
 // which nobody else may touch.
 unsafe impl Send for Block {}
-// SAFETY: as above.
+// SAFETY: through a shared block nothing is written, and only the guards, which nobody else may touch, are read.
 unsafe impl Sync for Block {}
 
 impl Block {
@@ -134,7 +134,7 @@ impl Drop for Block {
     }
 }
 
-/// Why an access may not happen.
+/// The reason why an access is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessError {
     /// Not inside one live range. `near` says what is next to it.
@@ -184,7 +184,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// No memory at all.
+    /// Returns a memory without ranges.
     pub fn new() -> Memory {
         Memory::default()
     }
@@ -224,7 +224,7 @@ impl Memory {
         find(&ranges, address, 1).map(|at| ranges[at].clone())
     }
 
-    /// All ranges of this moment.
+    /// Returns all ranges of this moment.
     pub fn snapshot(&self) -> Ranges {
         self.ranges.read().unwrap().clone()
     }
@@ -253,7 +253,7 @@ pub(crate) fn find(ranges: &[Range], address: u64, bytes: u64) -> Option<usize> 
     ranges[at].contains(address, bytes).then_some(at)
 }
 
-/// [`Memory::check`] on a snapshot; returns the range's index (0 for an access of no bytes).
+/// Does what [`Memory::check`] does, on a snapshot. Returns the range's index (0 for an access of no bytes).
 pub(crate) fn check(
     ranges: &[Range],
     address: u64,

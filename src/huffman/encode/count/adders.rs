@@ -130,7 +130,7 @@ impl<R: Register> Counter<'_, R> {
         }
     }
 
-    /// A block of lines.
+    /// Adds a block of lines.
     ///
     /// # Safety
     ///

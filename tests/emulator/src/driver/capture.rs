@@ -1,5 +1,5 @@
-//! What stream capture allows and what it breaks, and how captured work becomes nodes. The entry points of streams and
-//! graphs are in `stream` and `graph`.
+//! Stream capture: the calls that it allows, those that break it, and the nodes that captured work becomes. The entry points
+//! of streams and graphs are in `stream` and `graph`.
 //!
 //! Rules, after the CUDA programming guide's chapter on stream capture and the driver API's reference:
 //! - work in a capturing stream becomes a node after the stream's *frontier*, the nodes that its next one depends on;
@@ -236,7 +236,7 @@ impl Call {
         Ok(())
     }
 
-    /// [`Call::submit`] of work that a graph cannot hold: refused in a capture, which it breaks.
+    /// Does what [`Call::submit`] does for work that a graph cannot hold: in a capture it is refused, and breaks the capture.
     pub fn submit_uncapturable(&mut self, stream: usize, work: Work) -> Result {
         if self.capturing(stream) {
             let id = self.streams[&stream].capture;

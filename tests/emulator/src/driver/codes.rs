@@ -5,7 +5,7 @@
 
 use std::ffi::CStr;
 
-/// What an entry point ends with: nothing, or the code that it returns.
+/// The result of an entry point: nothing, or the code that it returns.
 pub type Result<T = (), E = i32> = std::result::Result<T, E>;
 
 macro_rules! codes {

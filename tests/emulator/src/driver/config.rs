@@ -34,14 +34,14 @@ pub const KEYS: [&str; 21] = [
     "fail",
 ];
 
-/// What is posed. Everything may be changed at any time; what was made before keeps what it was made with.
+/// The settings of the emulator. Everything may be changed at any time; objects keep the settings that they were made with.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The driver's CUDA version, as `cuDriverGetVersion` says it: 12000 is 12.0, that is driver 525.
     pub driver: i32,
     /// Compute capabilities as 10 · major + minor, one per device; the last serves all further devices.
     pub cc: Vec<i32>,
-    /// How many devices there are.
+    /// The number of devices.
     pub devices: i32,
     /// Bytes of device memory of each device.
     pub memory: u64,
@@ -61,15 +61,15 @@ pub struct Config {
     pub memory_pools: bool,
     /// True if work runs when it is queued, instead of when something waits for it.
     pub eager: bool,
-    /// Where not 0: work of other streams runs at random synchronisation points, chosen by this seed.
+    /// If not 0, work of other streams runs at random synchronisation points, chosen by this seed.
     pub seed: u64,
-    /// How kernels run: host threads, search for races, most instructions of a block.
+    /// The options by which kernels run: host threads, search for races, most instructions of a block.
     pub options: Options,
     /// True if every call is written to standard error.
     pub trace: bool,
     /// A file to which each launch is appended as one line of JSON.
     pub launches: Option<PathBuf>,
-    /// Where the leak report goes at exit: `stderr`, or a file.
+    /// The destination of the leak report at exit: `stderr`, or a file.
     pub leaks: Option<PathBuf>,
     /// The exit status of a process that leaked; 0 leaves the status as it is.
     pub leak_exit: i32,

@@ -101,7 +101,7 @@ entries! {
         }
     }
 
-    /// How many devices are posed.
+    /// Returns the number of devices that the settings give.
     Init fn cuDeviceGetCount(call, count: *mut i32) {
         put(count, call.config.devices)
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::codes::*;
 use super::state::{DONE, Handle, Order, STATE, State, Stream};
 
-/// What an entry point needs before it can do anything.
+/// The state that an entry point needs before it can do anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// Nothing at all.
@@ -26,11 +26,11 @@ pub enum Need {
     Release,
 }
 
-/// What the thread remembers: its stack of contexts, and the epoch in which it holds good.
+/// The state of a thread: its stack of contexts, and the epoch in which that is valid.
 struct Thread {
     epoch: u64,
     stack: Vec<usize>,
-    /// How the thread treats calls that a capture forbids (`cuThreadExchangeStreamCaptureMode`).
+    /// The thread's mode for calls that a capture forbids (`cuThreadExchangeStreamCaptureMode`).
     mode: u32,
 }
 
@@ -122,7 +122,7 @@ impl Call {
         self.thread(|thread| std::mem::replace(&mut thread.mode, mode))
     }
 
-    /// How this thread treats calls that a capture forbids.
+    /// Returns this thread's mode for calls that a capture forbids.
     pub fn mode(&self) -> u32 {
         self.thread(|thread| thread.mode)
     }
@@ -137,7 +137,7 @@ impl Call {
         self.living(self.top())
     }
 
-    /// That context, if it lives.
+    /// Returns that context, if it lives.
     pub fn living(&self, context: usize) -> Result<usize> {
         match self.contexts.get(&context) {
             None => Err(INVALID_CONTEXT),
@@ -162,7 +162,7 @@ impl Call {
         Ok(handle)
     }
 
-    /// [`Call::stream`] without a look at pending errors.
+    /// Does what [`Call::stream`] does, without a look at pending errors.
     pub fn stream_even_if_poisoned(&mut self, stream: usize) -> Result<usize> {
         match stream {
             0 if !self.twin => Ok(self.contexts[&self.current()?].legacy),
@@ -259,7 +259,7 @@ pub unsafe fn put<T>(place: *mut T, value: T) -> Result {
     Ok(())
 }
 
-/// [`put`] for results that the caller may not want.
+/// Does what [`put`] does, for results that the caller may not want.
 ///
 /// # Safety
 /// As [`put`].

@@ -10,7 +10,7 @@ use super::entry::{Call, entries, put, put_if};
 use super::module::Entry;
 use super::work::{KernelWork, Work};
 
-/// What a launch asks for, as the caller wrote it.
+/// The shape of a launch, as the caller gave it.
 struct Shape {
     grid: [u32; 3],
     block: [u32; 3],
@@ -18,7 +18,7 @@ struct Shape {
 }
 
 impl Shape {
-    /// INVALID_VALUE for what no device takes, or the function was not told it would be asked.
+    /// Fails with INVALID_VALUE for a shape that no device takes, or that the function was not prepared for.
     fn check(&self, entry: &Entry) -> Result {
         let threads = self.block.iter().map(|&n| u64::from(n)).product::<u64>();
         let most = entry.function.max_threads().unwrap_or(1024).min(1024);
@@ -165,7 +165,7 @@ entries! {
         call.launch(function, Shape { grid, block, shared_bytes }, stream, params, extra)
     }
 
-    /// How many blocks of a function fit a multiprocessor.
+    /// Returns the number of blocks of a function that fit a multiprocessor.
     Context fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
         call, blocks: *mut i32, function: usize, block: i32, dynamic: usize,
     ) {

@@ -22,7 +22,7 @@ impl State {
             ranges.push(owner.memory.free(address));
         }
         if ranges.into_iter().flatten().any(|range| !range.guards_intact()) {
-            let text = format!("the host wrote beside the {} bytes at {address:#x}", allocation.bytes);
+            let text = format!("the host wrote outside the {} bytes at {address:#x}", allocation.bytes);
             self.poison(allocation.context, ILLEGAL_ADDRESS, text);
         }
     }
@@ -34,7 +34,7 @@ impl Call {
         self.allocations.insert(address, Allocation { bytes, context, kind, freeing: false, id, flags });
     }
 
-    /// Memory of the current context's device.
+    /// Allocates memory of the current context's device.
     fn alloc(&mut self, bytes: usize, kind: Kind, context: usize) -> Result<u64> {
         if bytes == 0 {
             return Err(INVALID_VALUE);

@@ -37,7 +37,7 @@ pub(super) struct Entry {
     name: std::ffi::CString,
 }
 
-/// What an image turned out to be.
+/// The kind of an image, once it was looked at.
 enum Image<'a> {
     Ptx(&'a str),
     /// A cubin for that compute capability; of the ELF ABI 8 or newer?
@@ -141,7 +141,7 @@ impl Call {
         Ok(handle)
     }
 
-    /// [`Call::load`] that tells standard error what was wrong, and gives back the code alone.
+    /// Does what [`Call::load`] does, writes the fault to standard error, and returns the code alone.
     unsafe fn load_and_tell(&mut self, image: *const c_void) -> Result<usize> {
         // SAFETY: the caller's own contract.
         unsafe { self.load(image) }.map_err(|(code, text)| {
@@ -280,7 +280,7 @@ entries! {
         put(function, handle)
     }
 
-    /// How many functions a module has.
+    /// Returns the number of functions of a module.
     Context fn cuModuleGetFunctionCount(call, count: *mut u32, module: usize) {
         let loaded = call.modules.get(&module).ok_or(INVALID_HANDLE)?;
         put(count, loaded.module.functions().count() as u32)

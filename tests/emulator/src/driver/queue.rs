@@ -74,7 +74,7 @@ impl State {
         self.ops.iter().filter(|(_, op)| op.context == context).map(|(&number, _)| number).collect()
     }
 
-    /// All that must run before the goals have ended, the goals included.
+    /// Returns all that must run before the goals have ended, the goals included.
     fn needed(&self, goals: &[u64]) -> BTreeSet<u64> {
         let mut needed = BTreeSet::new();
         let mut open: Vec<u64> = goals.to_vec();
@@ -88,7 +88,7 @@ impl State {
         needed
     }
 
-    /// Where `seed` asks for it: other work that happens to run now as well.
+    /// Adds other work that happens to run now as well, if `seed` asks for it.
     fn by_chance(&mut self, goals: &mut Vec<u64>) {
         if self.config.seed == 0 {
             return;
@@ -132,13 +132,13 @@ impl Call {
         self.advance(goals, true);
     }
 
-    /// [`Call::drive`] of all work of a context.
+    /// Does what [`Call::drive`] does, for all work of a context.
     pub fn drive_context(&mut self, context: usize) {
         let all = self.pending_in(context);
         self.drive(&all);
     }
 
-    /// [`Call::drive`] that never waits: for another thread, or for a host function, which it only starts.
+    /// Does what [`Call::drive`] does, but never waits for another thread or for a host function, which it only starts.
     pub fn poke(&mut self, goals: &[u64]) {
         self.advance(goals, false);
     }
@@ -180,7 +180,7 @@ impl Call {
         }
     }
 
-    /// After work was queued: runs it at once where the emulator was told so.
+    /// Runs work that was just queued at once, if the settings ask for that.
     pub fn queued(&mut self, op: u64) {
         if self.config.eager {
             self.drive(&[op]);
@@ -204,7 +204,7 @@ fn start_host_function(number: u64, context: usize, function: usize, user: usize
         // SAFETY: `function` came from a caller of cuLaunchHostFunc as a pointer to a function of this type, with
         // `user`.
         let function: unsafe extern "C" fn(usize) = unsafe { std::mem::transmute(function) };
-        // SAFETY: as above.
+        // SAFETY: `user` is the pointer that the same caller gave for this function, which runs once.
         unsafe { function(user) };
         Call::internal().end(number, context, Ok(Done::Nothing));
     };

@@ -20,7 +20,7 @@ pub struct Record {
     pub counts: Counts,
 }
 
-/// Each count of a launch, with its name in queries and in JSON.
+/// Returns each count of a launch, with its name in queries and in JSON.
 pub fn named(counts: &Counts) -> [(&'static str, u64); 12] {
     [
         ("instructions", counts.thread_instructions),
@@ -39,7 +39,7 @@ pub fn named(counts: &Counts) -> [(&'static str, u64); 12] {
 }
 
 impl Record {
-    /// One line of JSON.
+    /// Formats one line of JSON.
     pub fn json(&self) -> String {
         let Record { kernel, grid, block, shared_bytes, stream, counts } = self;
         // A kernel's name is a C identifier: nothing in it needs escaping.
@@ -65,7 +65,7 @@ pub fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-/// What can be live, in the order of the report.
+/// The kinds of objects that can be live, in the order of the report.
 pub const LIVE: [&str; 12] = [
     "retains",
     "contexts",
@@ -112,8 +112,9 @@ impl State {
         } as u64)
     }
 
-    /// All that is live, or was ended by its context's end: what a careful program has none of. Modules are no leak then:
-    /// they may not be unloaded while a graph has their functions, so that libraries keep them for as long as the context.
+    /// Returns the number of objects that are live, or were ended by their context's end: a careful program has
+    /// none. Modules are no leak then: they may not be unloaded while a graph has their functions, so that libraries keep
+    /// them for as long as the context.
     pub fn leaked(&self) -> u64 {
         let abandoned = self.abandoned.iter().filter(|(what, _)| **what != "modules").map(|(_, count)| count);
         LIVE.iter().filter_map(|what| self.live(what)).sum::<u64>() + abandoned.sum::<u64>()

@@ -14,7 +14,7 @@ use super::report::Record;
 use crate::memory::{Kind, Memory};
 use crate::ptx::Counts;
 
-/// What a handle stands for. Handles are addresses that no process has mapped, and are never given out twice.
+/// The object of a handle. Handles are addresses that no process has mapped, and are never given out twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handle {
     Context = 1,
@@ -37,7 +37,7 @@ pub struct Context {
     pub flags: u32,
     pub primary: bool,
     pub alive: bool,
-    /// What its kernels may touch.
+    /// The memory that its kernels may touch.
     pub memory: Arc<Memory>,
     /// The handle of its legacy default stream.
     pub legacy: usize,
@@ -60,7 +60,7 @@ pub struct Primary {
     pub flags: u32,
 }
 
-/// How a stream is ordered with the legacy default stream.
+/// The order of a stream with respect to the legacy default stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// It is the legacy default stream.
@@ -148,7 +148,7 @@ pub struct State {
     pub last_ptx: Option<Arc<str>>,
     /// Functions that were loaded by their first launch, instead of before.
     pub lazy_loads: u64,
-    /// What contexts took with them that nobody had freed, by kind.
+    /// The objects that nobody had freed when their contexts ended, by kind.
     pub abandoned: BTreeMap<&'static str, u64>,
 }
 
@@ -192,7 +192,7 @@ impl State {
         state
     }
 
-    /// Back to the beginning, as if the process had just loaded the library. Only for a moment at which no other thread
+    /// Resets everything, as if the process had just loaded the library. Only for a moment at which no other thread
     /// is inside a call.
     pub fn reset(&mut self) {
         *self = State::new(self.epoch + 1);

@@ -51,7 +51,7 @@ pub struct KernelWork {
     pub stream: usize,
 }
 
-/// What an operation leaves to be noted.
+/// The effect of an operation, to be noted.
 pub enum Done {
     Nothing,
     Recorded(usize),
@@ -72,7 +72,7 @@ pub enum Job {
 type Failure = (i32, String);
 
 impl Work {
-    /// Takes what the work needs out of the state; a failure where its memory or module has gone.
+    /// Takes what the work needs out of the state; a failure if its memory or module does not exist any more.
     pub fn prepare(self, state: &State, context: usize) -> Result<Job, Failure> {
         Ok(match self {
             Work::Join => Job::Note(Done::Nothing),

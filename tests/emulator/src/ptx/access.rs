@@ -141,7 +141,7 @@ impl Env<'_> {
         Ok(())
     }
 
-    /// Generic addresses by their spaces.
+    /// Splits generic addresses by their spaces.
     fn split(&self, addresses: &Addresses) -> Vec<(Space, Addresses)> {
         let mut parts = Vec::new();
         for (space, base) in [
@@ -159,7 +159,7 @@ impl Env<'_> {
         parts
     }
 
-    /// Local memory, parameters, and generic addresses.
+    /// Loads from local memory, parameters, and generic addresses.
     #[inline(never)]
     fn load_other(&mut self, warp: &mut Warp, ins: &Ins, addresses: &Addresses) -> Done {
         match ins.space {

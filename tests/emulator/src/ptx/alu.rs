@@ -105,7 +105,7 @@ fn mask_of(ty: Ty) -> u64 {
     low(ty.bits())
 }
 
-/// That many low bits.
+/// Returns a mask of that many low bits.
 fn low(bits: u32) -> u64 {
     if bits >= 64 { u64::MAX } else { (1 << bits) - 1 }
 }
@@ -155,7 +155,7 @@ fn mul_hi(a: u64, b: u64, ty: Ty) -> u64 {
     }
 }
 
-/// All 48 bits of a product of 24 bits each.
+/// Returns all 48 bits of a product of 24 bits each.
 fn mul24(a: u64, b: u64, signed: bool) -> u64 {
     let part = |value: u64| {
         let value = value as u32 & 0xff_ffff;
@@ -169,7 +169,7 @@ fn funnel(amount: u64, clamp: u8) -> u32 {
     if clamp == 1 { (amount as u32).min(32) } else { amount as u32 & 31 }
 }
 
-/// Any function of three bits, by its table.
+/// Calculates any function of three bits, by its table.
 #[inline(always)]
 pub(super) fn lop3(a: u32, b: u32, c: u32, table: u64) -> u32 {
     // Each pair of the table's bits, by c; then the pairs by b, then by a.
@@ -307,7 +307,7 @@ fn convert(ins: &Ins, a: u64) -> u64 {
     ins.to.extend(value) & low(ins.mode.into())
 }
 
-/// Arithmetic with a carry: the result and the new carry.
+/// Calculates with a carry: returns the result and the new carry.
 pub(super) fn with_carry(ins: &Ins, [a, b, c]: [u64; 3], carry_in: bool) -> (u64, bool) {
     use super::ir::carry::*;
     let bits = ins.ty.bits();

@@ -30,7 +30,7 @@ struct Barrier {
     last_threads: u32,
 }
 
-/// What the warps of a block share, and what they count.
+/// The state that the warps of a block share, with their counts.
 pub(super) struct Env<'a> {
     pub(super) function: &'a Inner,
     pub(super) code: &'a Code,
@@ -125,7 +125,7 @@ impl<'a> Env<'a> {
         Ok(())
     }
 
-    /// The next instruction is about to run; what the last one moved is its own.
+    /// Begins an instruction in the counts by line: what was moved since the last call was the last one's.
     #[inline(never)]
     pub(super) fn mark(&mut self, pc: usize, active: u32) {
         let Some(profile) = &mut self.profile else { return };
@@ -170,7 +170,7 @@ impl<'a> Env<'a> {
         Ok(true)
     }
 
-    /// All lanes that live are at barriers: the warp comes to it as a whole, or not at all.
+    /// Brings a warp to a barrier when all of its live lanes are at barriers: as a whole, or not at all.
     pub(super) fn arrive(&mut self, warp: &mut Warp) -> Result<(), Box<Fault>> {
         let code = self.code;
         let first = warp.at_barrier.trailing_zeros() as usize;
@@ -247,7 +247,7 @@ impl<'a> Env<'a> {
         Ok(held)
     }
 
-    /// The barrier has opened.
+    /// Releases a warp from a barrier that has opened, with its result.
     fn release(&mut self, warp: &mut Warp, held: Held) {
         let barrier = &self.barriers[held.barrier];
         for lane in ones(warp.at_barrier) {
@@ -265,7 +265,7 @@ impl<'a> Env<'a> {
         warp.release();
     }
 
-    /// Every warp waits at a barrier that will not open.
+    /// Returns the fault of a block of which every warp waits at a barrier that will not open.
     fn deadlock(&self, warps: &[Warp]) -> Box<Fault> {
         let exited: Vec<_> = warps.iter().filter(|warp| warp.live == 0).map(|warp| warp.index).collect();
         let warp = warps.iter().find(|warp| warp.live != 0).expect("some warp has not ended");
@@ -331,7 +331,7 @@ impl<'a> Env<'a> {
         self.fault(warp, ins, lanes, FaultKind::UninitialisedRegister, None, what)
     }
 
-    /// Some source of an operation on registers was never written: which?
+    /// Fails if a source of an operation on registers was never written.
     #[cold]
     #[inline(never)]
     pub(super) fn undefined(&self, warp: &Warp, ins: &Ins, exec: u32) -> Result<(), Box<Fault>> {

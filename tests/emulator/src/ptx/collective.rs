@@ -72,7 +72,7 @@ impl Env<'_> {
         Ok(())
     }
 
-    /// Nobody can run, and lanes wait for others.
+    /// Returns the fault of a warp of which no lane can run and some wait for others.
     #[cold]
     pub(super) fn stuck(&self, warp: &Warp) -> Box<Fault> {
         let lane = warp.waiting.trailing_zeros() as usize;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
-/// What a launch did. All counts are of executed instructions, over all blocks.
+/// The counts of a launch. All are of executed instructions, over all blocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Instructions times the lanes that reached them, lanes included whose predicate held them back.
@@ -35,7 +35,7 @@ pub struct Counts {
     pub lines: BTreeMap<u32, LineCounts>,
 }
 
-/// What one line of the text did.
+/// The counts of one line of the text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LineCounts {
     /// Issues of warps.

@@ -29,16 +29,16 @@ pub enum FaultKind {
     Trap,
 }
 
-/// What a kernel did wrong, and where.
+/// The fault of a kernel, and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What sort of thing.
+    /// The kind of fault.
     pub kind: FaultKind,
     /// The kernel's name.
     pub kernel: String,
     /// The line in the PTX text, from 1; 0 when no instruction is to blame.
     pub line: u32,
-    /// That line's instruction.
+    /// The instruction of that line.
     pub instruction: String,
     /// The block's index in the grid.
     pub block: [u32; 3],
@@ -46,7 +46,7 @@ pub struct Fault {
     pub thread: [u32; 3],
     /// The address, where there is one.
     pub address: Option<u64>,
-    /// What happened, in words.
+    /// A description of the fault.
     pub what: String,
 }
 

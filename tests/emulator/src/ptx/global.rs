@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 type Done = Result<(), Box<Fault>>;
 
-/// Distinct sectors that the lanes touch. An aligned access of up to 32 bytes is in one.
+/// Returns the number of distinct sectors that the lanes touch. An aligned access of up to 32 bytes is in one.
 #[inline(always)]
 fn sectors(addresses: &Addresses) -> u64 {
     let (mut count, mut ascending) = (1, true);

@@ -61,7 +61,7 @@ impl Ty {
     }
 }
 
-/// What an instruction does. Each says what its slots `r` and its `sub` are; `d` is the result.
+/// The operation of an instruction. Each says what its slots `r` and its `sub` are; `d` is the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Op {
     /// d, a

@@ -214,7 +214,7 @@ pub(super) fn number(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Do
     }
 }
 
-/// `setp` and `set`.
+/// Runs `setp` and `set`.
 #[inline(always)]
 fn compare(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Done {
     use super::ir::compare::*;
@@ -286,7 +286,7 @@ fn compare(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Done {
     Ok(())
 }
 
-/// Everything that is rare, one lane at a time.
+/// Runs all rare instructions, one lane at a time.
 #[inline(never)]
 fn slow(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Done {
     let code = env.code;

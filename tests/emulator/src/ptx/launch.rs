@@ -7,7 +7,7 @@ use crate::memory::{Memory, Range};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How a launch runs; nothing here changes the result of a kernel that is right.
+/// The options of a launch; none changes the result of a kernel that is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Threads of the host that run blocks, at least 1. Blocks start in order whatever their number.
@@ -22,7 +22,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// One thread, a search for races, 2^28 instructions a block, no counts by line.
+    /// Returns one thread, a search for races, 2^28 instructions a block, no counts by line.
     fn default() -> Options {
         Options { threads: 1, races: true, budget: 1 << 28, profile: false }
     }
@@ -40,9 +40,9 @@ pub struct Launch<'a> {
     pub shared_bytes: u32,
     /// The parameters' bytes, laid out as [`Function::parameters`] says.
     pub params: &'a [u8],
-    /// What the kernel may touch besides its module's variables.
+    /// The memory that the kernel may touch besides its module's variables.
     pub memory: &'a Memory,
-    /// How it runs.
+    /// The options by which it runs.
     pub options: Options,
 }
 
@@ -145,7 +145,7 @@ impl Launch<'_> {
         })
     }
 
-    /// Live memory and the module's variables, each once.
+    /// Returns live memory and the module's variables, each once.
     fn ranges(&self) -> Vec<Range> {
         let mut ranges = self.memory.snapshot().to_vec();
         let variables = self.function.inner.variables.snapshot();

@@ -9,7 +9,7 @@ pub(super) struct Token<'a> {
     pub(super) kind: Kind<'a>,
 }
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind<'a> {
     /// A name, a directive, an opcode with its modifiers, a register: letters, digits and `_ $ % .`.
@@ -24,7 +24,7 @@ pub(super) enum Kind<'a> {
     Mark(u8),
 }
 
-/// All tokens of a text; comments and white space go.
+/// Returns all tokens of a text, without comments and white space.
 pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, ParseError> {
     let bytes = text.as_bytes();
     let mut tokens = Vec::with_capacity(bytes.len() / 4);

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 /// Drivers before 12.1, and devices before sm_70, take no more.
 const MOST_PARAMETER_BYTES: u64 = 4096;
 
-/// What a name stands for.
+/// The meaning of a name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Symbol {
     /// A register of that many bits.
@@ -22,14 +22,14 @@ pub(super) enum Symbol {
     Memory(Space, u64),
 }
 
-/// What lowering one kernel gives.
+/// The result of lowering one kernel.
 pub(super) struct Lowered {
     pub(super) code: Code,
     /// Offset and bytes of every parameter.
     pub(super) parameters: Vec<(u32, u32)>,
     pub(super) parameter_bytes: u32,
     pub(super) shared_bytes: u32,
-    /// Where dynamic shared memory begins.
+    /// The offset at which dynamic shared memory begins.
     pub(super) dynamic_base: u32,
     pub(super) local_bytes: u32,
 }
@@ -211,7 +211,7 @@ impl<'a, 't> Lower<'a, 't> {
         self.fixups.push(Fixup { scope: self.scope, name, line, place });
     }
 
-    /// The branch at `ins` goes to that label.
+    /// Directs the branch at `ins` to that label.
     pub(super) fn branch_to(&mut self, ins: usize, name: &'a str, line: u32) {
         self.want_label(name, line, Place::Instruction(ins));
     }
@@ -346,7 +346,7 @@ impl<'a, 't> Lower<'a, 't> {
         Err(error(line, &format!("{name} is not declared, or not supported")))
     }
 
-    /// `%r7` of `%r<10>`.
+    /// Resolves a numbered register, such as `%r7` of `%r<10>`.
     fn numbered(&self, name: &str) -> Option<Symbol> {
         let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
         (1..=digits).find_map(|digits| {

@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// Why a text cannot be read. `line` counts from 1.
+/// The reason why a text cannot be read. `line` counts from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError {
     /// The line.
     pub line: u32,
-    /// What is wrong; an instruction that is not supported is named.
+    /// The fault in words; an instruction that is not supported is named.
     pub what: String,
 }
 
@@ -87,7 +87,7 @@ impl Module {
         self.functions.get(name)
     }
 
-    /// All kernels, by name.
+    /// Returns all kernels, by name.
     pub fn functions(&self) -> impl Iterator<Item = &Function> {
         self.functions.values()
     }
@@ -104,7 +104,7 @@ pub struct Function {
     pub(super) inner: Arc<Inner>,
 }
 
-/// What the copies of a [`Function`] share.
+/// The state that the copies of a [`Function`] share.
 pub(super) struct Inner {
     pub(super) name: String,
     source: Arc<str>,
@@ -135,7 +135,7 @@ impl Function {
         &self.inner.name
     }
 
-    /// Offset and size of each parameter in the launch's parameter bytes: natural alignment, in order.
+    /// Returns offset and size of each parameter in the launch's parameter bytes: natural alignment, in order.
     pub fn parameters(&self) -> &[(u32, u32)] {
         &self.inner.parameters
     }
@@ -155,7 +155,7 @@ impl Function {
         self.inner.local_bytes
     }
 
-    /// Virtual registers that it declares; what a real compiler makes of them is another number.
+    /// Returns the number of virtual registers that it declares; a real compiler uses another number.
     pub fn registers(&self) -> u32 {
         self.inner.registers
     }

@@ -9,7 +9,7 @@ use super::warp::ones;
 /// Nobody.
 const NOBODY: u8 = u8::MAX;
 
-/// Who wrote last.
+/// The last write to a byte.
 #[derive(Clone, Copy)]
 struct Write {
     tick: u32,
@@ -18,7 +18,7 @@ struct Write {
     atomic: bool,
 }
 
-/// Which lanes of a warp read last.
+/// The lanes of a warp that read last.
 #[derive(Clone, Copy)]
 struct Reads {
     tick: u32,
@@ -37,7 +37,7 @@ const FRESH: Byte = Byte {
     reads: [Reads { tick: 0, lanes: 0, warp: NOBODY }; 2],
 };
 
-/// What a warp knows. A warp's tick counts its synchronisations; an access carries the tick that it was made at.
+/// The knowledge of a warp. A warp's tick counts its synchronisations; an access carries the tick at which it was made.
 struct Clock {
     tick: u32,
     /// Accesses of this warp's lanes before this tick are known to all of them.
@@ -48,7 +48,7 @@ struct Clock {
     warps: Vec<u32>,
 }
 
-/// How an access touches memory.
+/// The manner in which an access touches memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Touch {
     Read,
@@ -65,7 +65,7 @@ pub(super) struct Race {
     pub(super) other_wrote: bool,
 }
 
-/// What is known of a block's shared memory.
+/// The accesses that are known of a block's shared memory.
 pub(super) struct Races {
     bytes: Vec<Byte>,
     clocks: Vec<Clock>,
@@ -77,13 +77,13 @@ impl Races {
         Races { bytes: vec![FRESH; bytes], clocks: (0..warps).map(clock).collect() }
     }
 
-    /// A new block: all that the one before did is done.
+    /// Begins a new block: all accesses of the one before are over.
     pub(super) fn begin(&mut self) {
         let warps: Vec<_> = (0..self.clocks.len()).collect();
         self.block_sync(&warps);
     }
 
-    /// `bar.warp.sync` of these lanes; `live` are all there are.
+    /// Notes a `bar.warp.sync` of these lanes; `live` are all that live.
     pub(super) fn warp_sync(&mut self, warp: usize, mask: u32, live: u32) {
         let clock = &mut self.clocks[warp];
         clock.tick += 1;
@@ -105,7 +105,7 @@ impl Races {
         }
     }
 
-    /// A barrier that these warps passed together.
+    /// Notes a barrier that these warps passed together.
     pub(super) fn block_sync(&mut self, warps: &[usize]) {
         let mut joined = vec![0; self.clocks.len()];
         for &warp in warps {
@@ -124,7 +124,7 @@ impl Races {
         }
     }
 
-    /// An access of a warp's lanes, in their order.
+    /// Notes an access of a warp's lanes, in their order.
     pub(super) fn access(
         &mut self,
         warp: usize,

@@ -6,7 +6,7 @@ use super::ir::{Ins, NONE, Op};
 use super::lanes::number;
 use super::warp::{Warp, ones};
 
-/// Why a warp stopped running.
+/// The reason why a warp stopped running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     Exited,
@@ -42,7 +42,7 @@ pub(super) fn run(warp: &mut Warp, env: &mut Env, turn: u64) -> Result<Stop, Box
             return unsafe { avx512(warp, env, turn) };
         }
         if has_avx2 {
-            // SAFETY: as above.
+            // SAFETY: the host has every feature that `avx2` asks for.
             return unsafe { avx2(warp, env, turn) };
         }
     }

@@ -10,7 +10,7 @@ use super::warp::{Warp, ones};
 
 type Done = Result<(), Box<Fault>>;
 
-/// What the count of bank conflicts works with.
+/// The working memory of the count of bank conflicts.
 #[derive(Clone, Default)]
 pub(super) struct Banks {
     words: [[u32; 32]; 32],

@@ -91,7 +91,7 @@ impl<'a> Parser<'a, '_> {
         true
     }
 
-    /// Something at the level of the module.
+    /// Parses an item at the level of the module.
     fn item(&mut self, text: &mut Text<'a>) -> Result<(), ParseError> {
         if self.skip_line_directive() {
             return Ok(());
@@ -189,7 +189,7 @@ impl<'a> Parser<'a, '_> {
         Ok(Some(FunctionText { line, name, entry, results, params, limits, body }))
     }
 
-    /// `( .param … , … )`.
+    /// Parses `( .param … , … )`.
     fn params(&mut self) -> Result<Vec<VariableText<'a>>, ParseError> {
         self.expect(b'(')?;
         let mut params = Vec::new();
@@ -215,7 +215,7 @@ impl<'a> Parser<'a, '_> {
         Ok(all)
     }
 
-    /// Space, attributes, type and name of one variable.
+    /// Parses space, attributes, type and name of one variable.
     fn variable(&mut self, external: bool) -> Result<VariableText<'a>, ParseError> {
         let line = self.line();
         let space = self.word()?;

@@ -9,7 +9,7 @@ use super::ir::{CONST, Code, Lanes, NONE, Slot, Special, WIDE};
 /// Index part of a slot.
 const INDEX: u16 = !(CONST | WIDE);
 
-/// Where a block's barrier holds a warp.
+/// The barrier of a block at which a warp waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     pub(super) barrier: usize,
@@ -41,7 +41,7 @@ pub(super) struct Warp {
     pub(super) at_barrier: u32,
     /// The lowest instruction of a parked lane.
     pub(super) limit: u32,
-    /// Where the lanes outside the group are.
+    /// The instruction of each lane outside the group.
     pub(super) lane_pc: [u32; 32],
     /// The mask that each waiting lane gave.
     pub(super) wait_mask: [u32; 32],
@@ -51,7 +51,7 @@ pub(super) struct Warp {
     pub(super) local_written: Vec<u8>,
 }
 
-/// What special registers hold in a block.
+/// The values of special registers in a block.
 pub(super) struct Geometry {
     pub(super) grid: [u32; 3],
     pub(super) block: [u32; 3],
@@ -102,7 +102,7 @@ impl Warp {
         }
     }
 
-    /// Back to the kernel's first instruction, as a warp of that block.
+    /// Resets the warp to the kernel's first instruction, as a warp of that block.
     pub(super) fn begin(&mut self, code: &Code, geometry: &Geometry) {
         self.defined32.fill(0);
         self.defined64.fill(0);
@@ -260,7 +260,7 @@ impl Warp {
         true
     }
 
-    /// Those of the lanes that are at that instruction.
+    /// Returns those of the lanes that are at that instruction.
     pub(super) fn at(&self, lanes: u32, pc: u32) -> u32 {
         ones(lanes).filter(|&lane| self.lane_pc[lane] == pc).fold(0, |mask, lane| mask | 1 << lane)
     }

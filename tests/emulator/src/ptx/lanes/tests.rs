@@ -4,7 +4,7 @@ use super::super::warp::Geometry;
 use super::super::{Module, Options};
 use super::*;
 
-/// Every operation that has a fast form, in all types that it has.
+/// Returns a kernel with every operation that has a fast form, in all types that it has.
 fn kernel() -> String {
     let mut text = String::from(".version 8.0\n.target sm_75\n.address_size 64\n.entry k() {\n.reg .b16 %h<4>; ");
     text += ".reg .b32 %r<5>; .reg .b64 %d<5>; .reg .pred %p<6>;\n";

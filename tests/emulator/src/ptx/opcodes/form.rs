@@ -43,7 +43,7 @@ impl<'a> Form<'a, '_> {
         Ok(self.any_type()?.0)
     }
 
-    /// As above, but no floats.
+    /// Returns the type, which must not be a floating-point one.
     pub(super) fn int_type(&mut self) -> Result<Ty, ParseError> {
         match self.any_type()? {
             (ty, false) => Ok(ty),
@@ -51,7 +51,7 @@ impl<'a> Form<'a, '_> {
         }
     }
 
-    /// No modifier may be left, and the operands are as many.
+    /// Fails if a modifier is left, or if the number of operands is another one.
     pub(super) fn done(&self, operands: usize) -> Result<(), ParseError> {
         if let Some(left) = self.modifiers.first() {
             return self.fail(&format!(".{left} is not supported"));

@@ -86,7 +86,7 @@ impl<'a> Lower<'a, '_> {
                 }
                 let base = if ins.space == Space::Generic { Lower::window(of) } else { 0 };
                 if ins.space != Space::Generic && ins.space != of {
-                    return form.fail(&format!("{name} lies in another space"));
+                    return form.fail(&format!("{name} is in another space"));
                 }
                 ins.r[5] = self.constant(address.wrapping_add(offset as u64).wrapping_add(base), true);
             }

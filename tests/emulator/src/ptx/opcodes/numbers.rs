@@ -19,7 +19,7 @@ fn flag(is: bool, bit: u8) -> u8 {
 }
 
 impl<'a> Lower<'a, '_> {
-    /// d, then sources all of the type.
+    /// Parses d, then sources that are all of the type.
     pub(super) fn simple(
         &mut self,
         form: &mut Form<'a, '_>,
@@ -253,7 +253,7 @@ impl<'a> Lower<'a, '_> {
         }
     }
 
-    /// d, a, b, c of 32 bits.
+    /// Parses d, a, b, c of 32 bits.
     pub(super) fn three(&mut self, form: &Form<'a, '_>, mut ins: Ins) -> Result<(), ParseError> {
         if let Some(left) = form.modifiers.first() {
             return form.fail(&format!(".{left} is not supported"));
