@@ -254,7 +254,8 @@ mod unix {
                 let (from, to, folder) = (text(from)?, text(to)?, self.file.as_raw_fd());
                 let (from, to) = (from.as_ptr(), to.as_ptr());
                 let call = libc::SYS_renameat2;
-                // SAFETY: as above. The call by its number, because not every C library has it.
+                // SAFETY: the descriptor is open, and the texts end in zero bytes and live as long as the call. It is made by its
+                // number, because not every C library has it.
                 let result = unsafe { libc::syscall(call, folder, from, folder, to, libc::RENAME_NOREPLACE) };
                 match done(result as libc::c_int) {
                     Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => {}
