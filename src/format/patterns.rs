@@ -142,18 +142,39 @@ impl Patterns {
 /// full match that is the same: nothing follows for which it could give a digit back.
 fn full_match(pattern: &str) -> std::result::Result<Regex, String> {
     const MOST: usize = 64 << 10;
-    let build = |p: &str| {
-        let built = RegexBuilder::new(p).unicode(false).size_limit(MOST).dfa_size_limit(MOST).build();
+    /// The deepest nesting, in which a sequence and a choice are levels, too. The compiler of patterns calls itself for each, on
+    /// the caller's stack. Published patterns have a few.
+    const DEEPEST: u32 = 32;
+    let build = |p: &str, deepest| {
+        let mut builder = RegexBuilder::new(p);
+        let built = builder.unicode(false).size_limit(MOST).dfa_size_limit(MOST).nest_limit(deepest).build();
         // The crate's text spans lines and draws a marker; its last line says what is wrong.
         built.map_err(|e| e.to_string().lines().last().unwrap_or_default().trim().to_owned())
     };
-    build(pattern)?;
-    build(&format!(r"\A(?:{pattern})\z"))
+    build(pattern, DEEPEST)?;
+    build(&format!(r"\A(?:{pattern})\z"), DEEPEST + 2)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A pattern from a file does not decide how much of the caller's stack is used.
+    #[test]
+    fn deeply_nested_patterns_are_refused() {
+        for (begin, middle, end, levels) in
+            [("(", "a", ")", 1), ("(?:", "a", ")*", 2), ("(a|b", "c", "|d)+", 4), ("[a", "b", "c]", 2)]
+        {
+            let nested = |depth: usize| full_match(&(begin.repeat(depth) + middle + &end.repeat(depth)));
+            assert!(nested(28 / levels).is_ok(), "{begin}");
+            for depth in [33, 100, 1000] {
+                assert!(
+                    nested(depth).is_err_and(|reason| reason.contains("maximum number of nested")),
+                    "{begin} {depth}"
+                );
+            }
+        }
+    }
 
     /// As ACE-Step's published release spells it.
     #[test]

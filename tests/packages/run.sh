@@ -63,6 +63,15 @@ c_and_cpp() { # COMPILER SOURCE STANDARD
     [ -z "$(needs "$out")" ]
     says "$out"
 }
+stacks() { # what the header says of the stack that a call needs, also where a config is nested as deeply as it may be
+    local out=$scratch/program deep=$scratch/deep runs=$scratch/runs
+    rm -rf "$deep" "$runs"
+    mkdir "$deep" "$runs"
+    # shellcheck disable=SC2046 # words
+    "$cc" -std=c11 "${warnings[@]}" tests/c/stack.c -o "$out" $(flags df11) -lpthread "-Wl,-rpath,$LIB"
+    python3 "$here/nested.py" "$root/tests/data/golden/tiny/model" "$deep" >"$scratch/nested"
+    xargs "$out" "$root/tests/data/golden" "$runs" <"$scratch/nested"
+}
 wholly_static() {
     local out=$scratch/program kind
     for kind in -static -static-pie; do
@@ -177,6 +186,7 @@ installed() {
     [ -n "${DF11_PREFIX:-}" ] || { rm -rf "$tree" && t "make install" make install "PREFIX=$tree"; }
     t "the tree is right" bindings/packages/check.sh "$tree"
     consumers installed "$tree" "$tree/lib"
+    t "the stack of every call" stacks
     t "C, static as a whole" wholly_static
     t "the archive in a shared library" embedded
     t "two archives made by Rust in one program" two_archives
