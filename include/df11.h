@@ -88,7 +88,7 @@
  *   is no pool, no signal handler, no exit handler and no thread-local state: errors go into a
  *   struct that you provide. A call that makes a CUDA context current makes the thread's own
  *   current again before it returns.
- *   Every call works on a thread with a stack of 128 KiB, whatever is in the files; what your
+ *   Every call works on a thread with a stack of 64 KiB, whatever is in the files; what your
  *   callbacks and the CUDA driver need comes on top.
  *
  * STREAMS

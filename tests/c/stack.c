@@ -12,7 +12,7 @@
 #include <sys/mman.h>
 
 /* What the header promises. */
-#define STACK (128 << 10)
+#define STACK (64 << 10)
 /* What a thread gets here, so that a call that needs more is measured and does not end the program. */
 #define ROOM (1 << 20)
 #define PAINT 0xa5
