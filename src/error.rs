@@ -398,6 +398,15 @@ pub(crate) fn grow<T: Copy>(buffer: &mut Vec<T>, len: usize, value: T, what: &'s
     Ok(())
 }
 
+/// Makes a table of `N` entries on the heap. It never is on the stack, which a caller may have made small. Fails if there is
+/// no memory.
+pub(crate) fn boxed<T: Copy, const N: usize>(value: T, what: &'static str) -> Result<Box<[T; N]>> {
+    let mut table = Vec::new();
+    grow(&mut table, N, value, what)?;
+    let Ok(table) = table.into_boxed_slice().try_into() else { unreachable!("it has N entries") };
+    Ok(table)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

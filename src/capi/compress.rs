@@ -271,10 +271,8 @@ impl CompressArgs<'_> {
             (false, false) => Layout::ByName,
         };
         let parse = |text: String| {
-            let json = serde_json::from_str(&text).map_err(|e| {
-                Error::InvalidArgument(format!("df11_compress_options.pattern_json is not valid JSON: {e}"))
-            })?;
-            Patterns::from_value(&json)
+            Patterns::parse(&text)
+                .map_err(|e| Error::InvalidArgument(format!("df11_compress_options.pattern_json: {e}")))
         };
         Ok(CompressOptions {
             threads: options.threads as usize,

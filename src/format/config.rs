@@ -1,5 +1,6 @@
 //! `config.json`: the version of the compressor, and which modules are groups.
 
+use super::json;
 use super::patterns::{PatternFault, Patterns};
 use crate::error::{Error, Place, Result};
 use serde_json::Value;
@@ -23,10 +24,9 @@ impl Config {
     }
 
     /// Reads a config.json: `None` if it has no `dfloat11_config`.
-    pub(crate) fn parse(json: &[u8], place: &Place, any_version: bool) -> Result<Option<Config>> {
+    pub(crate) fn parse(text: &[u8], place: &Place, any_version: bool) -> Result<Option<Config>> {
         let invalid = |reason: String| Error::invalid(place.clone(), reason);
-        let whole: Value =
-            serde_json::from_slice(json).map_err(|e| invalid(format!("the config is not valid JSON: {e}")))?;
+        let whole: Value = json::parse(text).map_err(|e| invalid(format!("the config is not valid JSON: {e}")))?;
         let Some(config) = whole.get("dfloat11_config") else { return Ok(None) };
         let Some(config) = config.as_object() else {
             return Err(invalid("dfloat11_config is not an object".into()));

@@ -4,6 +4,7 @@
 //! model often hold the same weights twice, in shards with an index and once more in one file of another name, so of those only
 //! the files that the index lists are opened.
 
+use super::json;
 use super::source::{MOST_HEADER_BYTES, open_regular};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
 use serde_json::Value;
@@ -117,8 +118,7 @@ pub(super) fn check_index(folder: &Path, has: impl Fn(&str) -> bool) -> Result<(
 fn read_index(index: &Path) -> Result<Option<Vec<(String, String)>>> {
     let Some(text) = read_text(index)? else { return Ok(None) };
     let invalid = |reason: String| Error::invalid(Place::of(index), reason);
-    let json: Value =
-        serde_json::from_slice(&text).map_err(|e| invalid(format!("the index is not valid JSON: {e}")))?;
+    let json: Value = json::parse(&text).map_err(|e| invalid(format!("the index is not valid JSON: {e}")))?;
     let map = json.get("weight_map").and_then(Value::as_object).filter(|map| !map.is_empty());
     let map = map.ok_or_else(|| invalid("the index has no weight_map".into()))?;
     let entry = |(name, file): (&String, &Value)| Some((name.clone(), file.as_str()?.to_owned()));

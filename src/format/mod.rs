@@ -43,6 +43,7 @@
 mod config;
 mod files;
 mod group;
+mod json;
 mod layout;
 mod model;
 mod names;

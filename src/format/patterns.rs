@@ -1,6 +1,7 @@
 //! A `pattern_dict`: which modules are groups, and what their tensors are called. Configs of models are read with it, and models
 //! are compressed by it.
 
+use super::json;
 use crate::error::{Error, Result, shorten};
 use regex::bytes::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
@@ -56,8 +57,8 @@ impl Patterns {
     ///
     /// `InvalidArgument`, if the text is neither, a pattern cannot be used, or a list has more than 1024 attributes or one of
     /// them twice.
-    pub fn parse(json: &str) -> Result<Patterns> {
-        let value = serde_json::from_str(json).map_err(|e| Self::invalid(format!("it is not valid JSON: {e}")))?;
+    pub fn parse(text: &str) -> Result<Patterns> {
+        let value = json::parse(text.as_bytes()).map_err(|e| Self::invalid(format!("it is not valid JSON: {e}")))?;
         Self::from_value(&value)
     }
 

@@ -1,6 +1,6 @@
 //! One safetensors file: mapped, read piece by piece, or given in memory.
 
-use super::{HASHES_KEY, SHAPES_KEY};
+use super::{HASHES_KEY, SHAPES_KEY, json};
 use crate::error::{Error, Place, Result, grow};
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -164,7 +164,7 @@ impl Source {
         let header = self.view(8, size)?;
         // `SafeTensors::read_metadata` wants the whole file as a slice, which reading piece by piece has not; its own
         // deserialiser makes the same checks (offsets without holes or overlaps, sizes equal to type times shape).
-        let metadata: Metadata = serde_json::from_slice(&header)
+        let metadata: Metadata = json::parse(&header)
             .map_err(|e| Error::invalid(self.place().at(8), format!("the safetensors header is not valid: {e}")))?;
         let start = 8 + size;
         // The header may describe more than 64 bits can count.

@@ -1,7 +1,7 @@
 //! A tensor as a model keeps it, and the shapes and hashes that the metadata of files may have.
 
 use super::source::{Source, Span};
-use super::{HASHES_KEY, SHAPES_KEY};
+use super::{HASHES_KEY, SHAPES_KEY, json};
 use crate::error::{Error, Place, Result, shorten};
 use safetensors::Dtype;
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ impl Metadata {
     /// Adds what the header of file `number` has under [`SHAPES_KEY`] and [`HASHES_KEY`].
     pub fn add(&mut self, shapes: Option<String>, hashes: Option<String>, number: usize, place: &Place) -> Result<()> {
         if let Some(text) = &shapes {
-            let parsed: HashMap<String, Vec<u64>> = serde_json::from_str(text)
+            let parsed: HashMap<String, Vec<u64>> = json::parse(text.as_bytes())
                 .map_err(|e| Error::invalid(place.clone(), format!("the metadata '{SHAPES_KEY}' is not valid: {e}")))?;
             self.shapes.extend(parsed.into_iter().map(|(name, shape)| (name, (shape, number))));
         }
@@ -73,7 +73,7 @@ impl Metadata {
 fn read_hashes(text: &str, place: &Place, hashes: &mut HashMap<String, [u8; 32]>) -> Result<()> {
     let invalid =
         |reason: String| Error::invalid(place.clone(), format!("the metadata '{HASHES_KEY}' is not valid: {reason}"));
-    let parsed: HashMap<String, String> = serde_json::from_str(text).map_err(|e| invalid(e.to_string()))?;
+    let parsed: HashMap<String, String> = json::parse(text.as_bytes()).map_err(invalid)?;
     for (name, digits) in parsed {
         let Some(hash) = hash_of(&digits) else {
             let (name, digits) = (shorten(&name, 80), shorten(&digits, 80));

@@ -54,7 +54,7 @@ pub use count::count;
 
 use super::codebook::Codebook;
 use super::{BLOCK_BITS, CHUNK_BYTES};
-use crate::error::{self, grow};
+use crate::error::{self, boxed, grow};
 
 /// Weights of a batch.
 const BATCH: usize = 128;
@@ -178,7 +178,7 @@ pub struct Encoder {
     /// Weights of a step: 8 or 16.
     per_step: usize,
     /// The step of each single exponent; m = 0 where it has no code.
-    single: [Step; 256],
+    single: Box<[Step; 256]>,
     #[cfg(target_arch = "x86_64")]
     wide: avx512::WideTable,
     /// The table of the AVX2 variant, if its sixteen entries hold nearly all weights.
@@ -273,10 +273,11 @@ impl Encoder {
     /// If this processor lacks `variant`.
     pub fn new(book: &Codebook, histogram: &[u64; 256], variant: Variant) -> error::Result<Encoder> {
         assert!(variant.is_available(), "this processor cannot run the {} variant", variant.name());
-        let single: [Step; 256] = std::array::from_fn(|e| match book.word(e as u8) {
-            word if word.len == 0 => Step { c: 0, m: 0 },
-            word => Step { c: (word.bits as u64) << 32, m: 1 << (64 - word.len as u32) | word.len as u64 },
-        });
+        let mut single = boxed(Step { c: 0, m: 0 }, "the table of codes")?;
+        for word in book.words() {
+            single[word.symbol as usize] =
+                Step { c: (word.bits as u64) << 32, m: 1 << (64 - word.len as u32) | word.len as u64 };
+        }
         #[cfg(target_arch = "x86_64")]
         let wide = avx512::WideTable::new(book);
         #[cfg(target_arch = "x86_64")]

@@ -45,7 +45,7 @@
 use super::code::CodeTable;
 use super::table::{first_symbols, whole_codes};
 use super::{BLOCK_BITS, MAX_CODE_BITS, window};
-use crate::error::{Result, grow};
+use crate::error::{Result, boxed};
 
 /// Weights from one mark to the next.
 pub const WEIGHTS_PER_MARK: u64 = 104;
@@ -156,18 +156,12 @@ pub trait Visitor {
 /// Walks runs with one code table.
 pub struct Marker<'a> {
     codes: &'a CodeTable,
-    /// One element, in memory that was allocated as a vector: that allocation can fail without ending the process.
-    tables: Box<[MarkTables; 1]>,
-}
-
-/// The whole codes that each window begins with.
-#[derive(Clone, Copy)]
-struct MarkTables {
-    /// The addition of the window's codes to a point, or [`LONG`] if the first code is longer, or none begins so.
-    many: [u32; WINDOWS],
-    /// The bit at which each of the window's codes begins, four bits each, the first one lowest; the place after the
+    /// For each window, the addition of its whole codes to a point, or [`LONG`] if the first code is longer, or none begins
+    /// so.
+    many: Box<[u32; WINDOWS]>,
+    /// The bit at which each of a window's whole codes begins, four bits each, the first one lowest; the place after the
     /// last whole code counts.
-    places: [u64; WINDOWS],
+    places: Box<[u64; WINDOWS]>,
 }
 
 /// The last point before each mark of a burst.
@@ -181,10 +175,8 @@ impl<'a> Marker<'a> {
     /// `OutOfMemory`.
     pub fn new(codes: &'a CodeTable) -> Result<Self> {
         let first = first_symbols::<WINDOWS>(codes);
-        let mut tables = Vec::new();
-        grow(&mut tables, 1, MarkTables { many: [0; _], places: [0; _] }, "the tables of a walk")?;
-        let MarkTables { many, places } = &mut tables[0];
-        for (window, (many, places)) in many.iter_mut().zip(places).enumerate() {
+        let mut tables = (boxed(0u32, "the tables of a walk")?, boxed(0u64, "the tables of a walk")?);
+        for (window, (many, places)) in tables.0.iter_mut().zip(tables.1.iter_mut()).enumerate() {
             let (mut used, mut count) = (0, 0);
             // The first code begins at bit 0, and every other one where the one before ends.
             for (_, end) in whole_codes(&first, window) {
@@ -194,8 +186,8 @@ impl<'a> Marker<'a> {
             }
             *many = if count == 0 { LONG } else { count * ONE - used };
         }
-        let Ok(tables) = tables.into_boxed_slice().try_into() else { unreachable!("there is one") };
-        Ok(Marker { codes, tables })
+        let (many, places) = tables;
+        Ok(Marker { codes, many, places })
     }
 
     /// Walks runs side by side; those of no blocks are left out. Returns whether nothing is wrong: all bits are codes,
@@ -281,7 +273,7 @@ impl<'a> Marker<'a> {
             }
             for _ in 0..LOOKUPS_PER_ROUND {
                 for l in 0..RUNS {
-                    steps[l] = steps[l].wrapping_add(self.tables[0].many[cut::<BEXTR>(words[l], steps[l])]);
+                    steps[l] = steps[l].wrapping_add(self.many[cut::<BEXTR>(words[l], steps[l])]);
                 }
             }
             for l in 0..RUNS {
@@ -310,10 +302,10 @@ impl<'a> Marker<'a> {
     /// Returns the length of the code that a window of 32 bits begins with.
     fn length(&self, window: u32) -> Option<u32> {
         let short = (window >> (32 - MARK_WINDOW)) as usize;
-        match self.tables[0].many[short] {
+        match self.many[short] {
             LONG => self.codes.first(window).map(|code| code.len as u32),
             // The place where the second code begins.
-            _ => Some((self.tables[0].places[short] >> 4 & 15) as u32),
+            _ => Some((self.places[short] >> 4 & 15) as u32),
         }
     }
 
@@ -383,14 +375,14 @@ impl<'a> Marker<'a> {
         let mut here = points.map(|point| (point & !BITS) + (point & 7) + SHIFTED);
         for _ in 0..LOOKUPS_PER_ROUND {
             for i in 0..TOGETHER {
-                let next = here[i].wrapping_add(self.tables[0].many[cut::<BEXTR>(words[i], here[i])]);
+                let next = here[i].wrapping_add(self.many[cut::<BEXTR>(words[i], here[i])]);
                 here[i] = std::hint::select_unpredictable(next < after[i], next, here[i]);
             }
         }
         std::array::from_fn(|i| {
             // Whole codes of the window before this one: none after the last look-up, where there may be a long code.
             let codes = (after[i] - ONE - (here[i] & !(ONE - 1))) >> 16;
-            let place = self.tables[0].places[cut::<BEXTR>(words[i], here[i])] >> ((4 * codes) & 63) & 15;
+            let place = self.places[cut::<BEXTR>(words[i], here[i])] >> ((4 * codes) & 63) & 15;
             (bits(points[i]) & !7) + (SHIFTED + 7 - (here[i] & (ONE - 1))) + place as u32
         })
     }
@@ -400,7 +392,7 @@ impl<'a> Marker<'a> {
     fn code_at(&self, code: &[u8], mut point: u32, border: u32) -> Option<u32> {
         while bits(point) < border {
             let window = window(code, bits(point) as usize);
-            let many = self.tables[0].many[(window >> (32 - MARK_WINDOW)) as usize];
+            let many = self.many[(window >> (32 - MARK_WINDOW)) as usize];
             let next = point.wrapping_add(many);
             point = if many != LONG && bits(next) <= border { next } else { point + ONE - self.length(window)? };
         }
