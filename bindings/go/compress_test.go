@@ -196,10 +196,12 @@ func TestCompressRefuses(t *testing.T) {
 
 // The end of the context ends the call in the middle. Finished groups stay, and the next call resumes.
 func TestCompressCancelled(t *testing.T) {
+	// Progress is called 20 times a second at most, so the work must take several times as long.
+	const groups = 96
 	tensors := map[string]stored{}
 	for name, s := range safetensors(t, originalOf("block")) {
 		rest, ok := strings.CutPrefix(name, "model.layers.0.")
-		for i := 0; ok && i < 24; i++ {
+		for i := 0; ok && i < groups; i++ {
 			tensors[fmt.Sprintf("model.layers.%d.%s", i, rest)] = s
 		}
 	}
@@ -229,7 +231,7 @@ func TestCompressCancelled(t *testing.T) {
 	}
 	o.Resume = true
 	report, err = df11.CompressModel(ctx, source, to, &o)
-	if err != nil || !report.Complete || report.Groups != 24 || report.Resumed == 0 || report.Resumed == 24 {
+	if err != nil || !report.Complete || report.Groups != groups || report.Resumed == 0 || report.Resumed == groups {
 		t.Fatalf("%+v: %v", report, err)
 	}
 	if _, err := df11.VerifyModel(ctx, to, source, nil); err != nil {
