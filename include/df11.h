@@ -102,11 +102,11 @@
  *   Every fallible function returns a df11_status and takes a df11_error * last, which may be NULL.
  *   The message names the file, the tensor and the byte. After an error all outputs are NULL or 0.
  *   Nothing is printed, and nothing exits, aborts or unwinds: a bug inside becomes DF11_INTERNAL.
- *   These cannot be caught: a mapped file that another process cuts short (SIGBUS; DF11_OPEN_READ
- *   avoids mapping); a process that has no memory left at all for small allocations, which Rust's
- *   runtime ends; and the limit RLIMIT_FSIZE, which ends a process that writes a larger file with
- *   SIGXFSZ unless the signal is ignored. What a model can make the library allocate is bounded by
- *   its headers, tables and positions.
+ *   Two things cannot be caught: a mapped file that another process cuts short (SIGBUS;
+ *   DF11_OPEN_READ avoids mapping), and a process that has no memory left at all for small
+ *   allocations, which Rust's runtime ends. A write past RLIMIT_FSIZE is an error (EFBIG) and no
+ *   signal. What a model can make the library allocate is bounded by its headers, tables and
+ *   positions.
  *
  * TRUST
  *   A model is a download. df11_model_open() checks everything that can be told without decoding.
