@@ -68,7 +68,7 @@ bench:
 
 # include/df11.h from src/capi.
 header:
-	DF11_BLESS=1 $(CARGO) test --locked --test sources header
+	DF11_BLESS=1 $(CARGO) test --locked --test sources the_committed_header_is_the_generated_one
 
 # kernels/prebuilt from the kernels' sources, by the pinned compiler, which is installed into target/. No CUDA toolkit.
 kernels:
