@@ -1389,8 +1389,8 @@ df11_status df11_compress_model(const char *src,
  * `part`, `part_count` and DF11_COMPRESS_RESUME do not matter. The report is the whole model's, and
  * `left` is called for what all parts have left.
  *
- * The source must be the same for all parts. Its headers, sizes and samples of its bytes are compared
- * with those that the parts saw; df11_verify_model() with the original compares every bit.
+ * The source must be the same for all parts. Its headers, sizes and samples of its bytes are
+ * compared with those that the parts saw; df11_verify_model() with the original compares every bit.
  *
  * Errors: as for df11_compress_model(); DF11_INVALID_ARGUMENT if a part is not finished or `dst`
  * was not begun.
