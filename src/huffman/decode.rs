@@ -43,8 +43,10 @@
 //! file says that the next run begins. Each iteration gives at least one exponent, so no input makes it loop.
 
 use super::code::CodeTable;
-use super::table::{MOST_PER_LOOKUP, MultiTable, WINDOW};
-use super::{fence, join, window};
+use super::fence;
+use super::table::{MOST_PER_LOOKUP, MultiTable};
+use burst::{Burst, Merge, Pending, PortableMerge, Registers, be64, burst};
+use lane::{Lane, Stages, finish, flush, locate};
 
 /// Defines `routines()`: functions that are compiled for processors with some features, which [`Variant::is_available`]
 /// checks. BMI's three-operand shifts alone save some 10 % of the instructions.
@@ -89,6 +91,8 @@ macro_rules! routines_with {
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod burst;
+mod lane;
 #[cfg(target_arch = "x86_64")]
 mod sse2;
 
@@ -106,12 +110,6 @@ const MOST_EXPONENTS: usize = LOOKUPS_PER_REFILL * MOST_PER_LOOKUP + 1;
 const MOST_BYTES: usize = 11;
 /// Weights that are merged at a time: one cache line of bf16.
 const UNIT: usize = 32;
-/// Units that are merged in an iteration. On real models five lanes give 2.9 of them.
-const UNITS_PER_ITERATION: usize = 3;
-/// The bytes ahead of a merge at which sign/mantissa bytes are prefetched: a burst's worth. The lanes are many short
-/// streams, too many for the hardware prefetcher.
-#[cfg(target_arch = "x86_64")]
-const AHEAD: usize = 800;
 /// Bytes of a staging buffer: a burst's exponents, the rest of the previous one (less than two units), slack for the
 /// 8-byte stores. 21 cache lines, an odd number, so that the lanes' buffers fall into different cache sets.
 const STAGE: usize = 1344;
@@ -398,142 +396,6 @@ fn locate_in(lanes: &[Lane], codes: &CodeTable) -> Option<(Run, Fault)> {
     found.or(first.map(|run| (run, Fault::Changed)))
 }
 
-/// Two staging buffers for each of L lanes. They are only used through pointers, because [`Pending`] points into them.
-#[repr(align(64))]
-struct Stages<const L: usize>([[[u8; STAGE]; 2]; L]);
-
-/// A run being decoded.
-struct Lane {
-    run: Option<Run>,
-    /// The lane's two staging buffers, one after the other.
-    stages: *mut u8,
-    /// The buffer that is being filled, 0 or 1.
-    filling: usize,
-    /// The bit of the code at which the next code begins.
-    at: usize,
-    /// Exponents in the buffer that is being filled, from [`TOP`] downwards.
-    staged: usize,
-    /// Weights to drop before the next that is written.
-    skip: usize,
-    /// Weights that are written, or pending.
-    done: usize,
-}
-
-impl Lane {
-    fn idle(stages: *mut u8) -> Self {
-        Lane { run: None, stages, filling: 0, at: 0, staged: 0, skip: 0, done: 0 }
-    }
-
-    fn begin(&mut self, run: Run) {
-        (self.at, self.staged, self.skip, self.done) = (run.start_bit, 0, run.skip, 0);
-        self.run = Some(run);
-    }
-
-    /// Returns the place of the first exponent in the buffer that is being filled.
-    fn top(&self) -> *mut u8 {
-        self.stages.wrapping_add(self.filling * STAGE + TOP)
-    }
-
-    /// Returns how many iterations can neither leave the code nor decode more than what is left.
-    fn room(&self, run: &Run) -> usize {
-        let left = self.skip + run.count - self.done - self.staged;
-        let bytes = run.code_bytes.saturating_sub(self.at >> 3).saturating_sub(8);
-        BURST.min(left / MOST_EXPONENTS).min(bytes / MOST_BYTES)
-    }
-}
-
-/// Staged exponents that wait to be merged and written.
-#[derive(Clone, Copy)]
-struct Pending {
-    dst: *mut u16,
-    /// The first exponent; the others are below it.
-    exps: *const u8,
-    sm: *const u8,
-    units: usize,
-}
-
-impl Pending {
-    const NONE: Pending = Pending { dst: std::ptr::null_mut(), exps: std::ptr::null(), sm: std::ptr::null(), units: 0 };
-
-    /// Merges and writes the next `units` units.
-    ///
-    /// # Safety
-    ///
-    /// As many are pending, the pointers are valid for them, and the processor can run M.
-    #[inline(always)]
-    unsafe fn merge<M: Merge>(&mut self, units: usize) {
-        for i in 0..units {
-            let at = UNIT * i;
-            // SAFETY: unit `i` is pending, so the pointers are valid for it.
-            unsafe { M::merge(self.dst.wrapping_add(at), self.exps.wrapping_sub(at), self.sm.wrapping_add(at)) };
-        }
-        self.dst = self.dst.wrapping_add(UNIT * units);
-        self.exps = self.exps.wrapping_sub(UNIT * units);
-        self.sm = self.sm.wrapping_add(UNIT * units);
-        self.units -= units;
-    }
-
-    /// Prefetches the bytes that the merges of the next burst read.
-    #[inline(always)]
-    fn prefetch(&self) {
-        #[cfg(target_arch = "x86_64")]
-        for line in [AHEAD, AHEAD + 64] {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: any address may be prefetched; it is not accessed.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.sm.wrapping_add(line).cast()) };
-        }
-    }
-}
-
-/// A way to merge a unit of weights: `(s << 8 | s) & 0x807f | e << 7` on 16-bit lanes, which is [`join`].
-trait Merge {
-    /// Joins 32 exponents, the first at `exps` and the others below it, with 32 sign/mantissa bytes, and writes them.
-    ///
-    /// # Safety
-    ///
-    /// The pointers are valid for that, and the processor has what the merge needs. `dst` is aligned to 64 bytes if the
-    /// routines are streaming ones.
-    unsafe fn merge(dst: *mut u16, exps: *const u8, sm: *const u8);
-}
-
-/// Without intrinsics.
-struct PortableMerge;
-
-impl Merge for PortableMerge {
-    #[inline(always)]
-    unsafe fn merge(dst: *mut u16, exps: *const u8, sm: *const u8) {
-        // By value, so that the compiler need not ask whether they overlap, and vectorises.
-        // SAFETY: 32 bytes can be read from `exps` downwards and from `sm` upwards.
-        let (exps, sm) = unsafe { (exps.sub(UNIT - 1).cast::<[u8; UNIT]>().read(), sm.cast::<[u8; UNIT]>().read()) };
-        let merged: [u16; UNIT] = std::array::from_fn(|i| join(exps[UNIT - 1 - i], sm[i]));
-        // SAFETY: 32 weights can be written at `dst`, which is aligned to a weight.
-        unsafe { dst.cast::<[u16; UNIT]>().write(merged) };
-    }
-}
-
-/// Joins n staged exponents, the first at `exps` and the others below it, with n sign/mantissa bytes.
-///
-/// # Safety
-///
-/// n bytes can be read from `exps` downwards and from `sm` upwards, and n weights can be written at `dst`.
-#[inline(always)]
-unsafe fn merge_one_by_one(dst: *mut u16, exps: *const u8, sm: *const u8, n: usize) {
-    for i in 0..n {
-        // SAFETY: `i` is below n, for which all three pointers are valid.
-        unsafe { *dst.add(i) = join(*exps.sub(i), *sm.add(i)) };
-    }
-}
-
-/// The state that a burst keeps in registers for each of its lanes: the code's next bytes, the bits loaded from them
-/// with a sentinel after them, and the place below the last staged exponent.
-struct Registers<const R: usize> {
-    ip: [*const u8; R],
-    bits: [u64; R],
-    op: [*mut u8; R],
-}
-
-type Burst<const R: usize> = unsafe fn(&mut Registers<R>, &mut [Pending], &MultiTable, &CodeTable, usize) -> bool;
-
 /// Loads R lanes, runs a burst, and takes their progress back. Slot i works on lane `source[i]`. With all lanes, a slot
 /// whose own lane it is not only shadows it. Returns false if some lane met bits that begin no code.
 ///
@@ -571,188 +433,4 @@ unsafe fn burst_lanes<const R: usize>(
         lane.staged = lane.top() as usize - regs.op[slot] as usize;
     }
     ok
-}
-
-/// Runs `iterations` of five look-ups and a refill on each of R lanes, and as many merges as there are units for.
-/// Returns false if bits were met that begin no code.
-///
-/// # Safety
-///
-/// In each lane 11 · `iterations` + 8 bytes of code are ahead of `ip`, and 31 · `iterations` + 8 bytes of staging below
-/// `op`, itself included; the pointers in `pending` are valid and not into those bytes. The processor has what M needs.
-#[inline(always)]
-unsafe fn burst<M: Merge, const R: usize>(
-    regs: &mut Registers<R>,
-    pending: &mut [Pending],
-    table: &MultiTable,
-    codes: &CodeTable,
-    iterations: usize,
-) -> bool {
-    let (mut ip, mut bits, mut op) = (regs.ip, regs.bits, regs.op);
-    let entries = table.entries.as_ptr();
-    let (mut ok, mut merging) = (true, 0);
-    for _ in 0..iterations {
-        let from = &mut pending[merging];
-        if from.units >= UNITS_PER_ITERATION {
-            from.prefetch();
-            // SAFETY: as many units are pending.
-            unsafe { from.merge::<M>(UNITS_PER_ITERATION) };
-        } else if merging + 1 < pending.len() {
-            merging += 1;
-        }
-        let mut last = [0u64; R];
-        for _ in 0..LOOKUPS_PER_REFILL {
-            for l in 0..R {
-                // SAFETY: WINDOW bits index a table of 2^WINDOW entries; the store is within the staging buffer.
-                let entry = unsafe {
-                    let entry = *entries.add((bits[l] >> (64 - WINDOW)) as usize);
-                    op[l].sub(7).cast::<u64>().write_unaligned(entry);
-                    entry
-                };
-                bits[l] <<= entry & 63;
-                op[l] = op[l].wrapping_sub((entry >> 8 & 255) as usize);
-                last[l] = entry;
-            }
-        }
-        for l in 0..R {
-            // SAFETY: an iteration advances by at most 11 bytes, and 8 more may be read after them.
-            unsafe { refill(&mut ip[l], &mut bits[l]) };
-            if last[l] & 255 == 0 {
-                let (symbol, len, found) = long_code(codes, (bits[l] >> 32) as u32);
-                ok &= found;
-                bits[l] <<= len;
-                // SAFETY: the one exponent and the long code's bits are counted in what an iteration may take.
-                unsafe {
-                    *op[l] = symbol;
-                    refill(&mut ip[l], &mut bits[l]);
-                }
-                op[l] = op[l].wrapping_sub(1);
-            }
-        }
-    }
-    (regs.ip, regs.bits, regs.op) = (ip, bits, op);
-    ok
-}
-
-/// Steps over the whole bytes that were used up and loads again: at least 56 bits, with the sentinel after them.
-///
-/// # Safety
-///
-/// 8 bytes can be read after the used ones.
-#[inline(always)]
-unsafe fn refill(ip: &mut *const u8, bits: &mut u64) {
-    let used = bits.trailing_zeros();
-    *ip = ip.wrapping_add((used >> 3) as usize);
-    // SAFETY: the used bytes are passed, and 8 more can be read.
-    *bits = (unsafe { be64(*ip) } | 1) << (used & 7);
-}
-
-/// # Safety
-///
-/// 8 bytes can be read at `p`.
-#[inline(always)]
-unsafe fn be64(p: *const u8) -> u64 {
-    // SAFETY: 8 bytes can be read at `p`, with any alignment.
-    u64::from_be(unsafe { p.cast::<u64>().read_unaligned() })
-}
-
-/// Finds the code that a window begins with, where it is too long for the table. Bits that begin none advance by one
-/// bit, so that a burst always ends; what it staged is never written out.
-#[cold]
-#[inline(never)]
-fn long_code(codes: &CodeTable, window: u32) -> (u8, u32, bool) {
-    codes.first(window).map_or((0, 1, false), |c| (c.symbol, c.len as u32, true))
-}
-
-/// Drops what is to be dropped, returns the whole units that are staged, and switches to the other buffer, which starts
-/// with the rest of this one. What was pending from the other buffer must have been merged.
-///
-/// # Safety
-///
-/// The run's pointers are valid and no more is staged than the run has weights left.
-unsafe fn flush(lane: &mut Lane, run: &Run, streaming: bool) -> Pending {
-    let dropped = lane.skip.min(lane.staged);
-    lane.skip -= dropped;
-    let have = lane.staged - dropped;
-    let first = lane.top().wrapping_sub(dropped).cast_const();
-    let (dst, sm) = (run.dst.wrapping_add(lane.done), run.sign_mantissa.wrapping_add(lane.done));
-    // Streaming stores take whole cache lines: weights before the next line are written one by one.
-    let head = if streaming { dst.align_offset(64) } else { 0 };
-    let mut pending = Pending::NONE;
-    let mut taken = 0;
-    if have >= head + UNIT {
-        // SAFETY: `have` exponents are staged from `first` downwards, and as many weights of the run are not yet
-        // written.
-        unsafe { merge_one_by_one(dst, first, sm, head) };
-        let units = (have - head) / UNIT;
-        pending =
-            Pending { dst: dst.wrapping_add(head), exps: first.wrapping_sub(head), sm: sm.wrapping_add(head), units };
-        taken = head + units * UNIT;
-    }
-    lane.done += taken;
-    lane.staged = have - taken;
-    lane.filling ^= 1;
-    // SAFETY: less than two units are left below `first - taken`; both buffers have room for them below their tops.
-    unsafe {
-        let from = first.wrapping_sub(taken + lane.staged).wrapping_add(1);
-        let to = lane.top().wrapping_sub(lane.staged).wrapping_add(1);
-        std::ptr::copy_nonoverlapping(from, to, lane.staged);
-    }
-    pending
-}
-
-/// Decodes the rest of a run one code at a time and checks where it ends.
-///
-/// # Safety
-///
-/// The run's pointers are valid, what is pending belongs to the run, and the processor can run the routines.
-unsafe fn finish<const L: usize>(
-    lane: &mut Lane,
-    run: &Run,
-    pending: &mut Pending,
-    codes: &CodeTable,
-    routines: &Routines<L>,
-) -> Result<(), Fault> {
-    let dropped = lane.skip.min(lane.staged);
-    let staged = lane.staged - dropped;
-    // SAFETY: all that is pending, and what is staged from the top downwards, is in the run.
-    unsafe {
-        (routines.merge)(pending);
-        let first = lane.top().wrapping_sub(dropped);
-        merge_one_by_one(run.dst.add(lane.done), first, run.sign_mantissa.add(lane.done), staged);
-    }
-    let decoded = run.skip - lane.skip + dropped + lane.done + staged;
-    // SAFETY: the run has `code_bytes` bytes of code.
-    let code = unsafe { std::slice::from_raw_parts(run.code, run.code_bytes) };
-    let mut at = lane.at;
-    for weight in decoded..run.skip + run.count {
-        let symbol = next_code(code, codes, &mut at, weight)?;
-        if weight >= run.skip {
-            let i = weight - run.skip;
-            // SAFETY: i is below the run's count.
-            unsafe { *run.dst.add(i) = join(symbol, *run.sign_mantissa.add(i)) };
-        }
-    }
-    if at < run.end_bits.0 || at > run.end_bits.1 { Err(Fault::End { bit: at }) } else { Ok(()) }
-}
-
-/// Walks a run again from its start to find its first fault, if it has one: after a burst it is only known that some
-/// run does.
-#[cold]
-fn locate(run: &Run, codes: &CodeTable) -> Option<Fault> {
-    // SAFETY: the feed keeps the run's pointers valid while a lane has the run.
-    let code = unsafe { std::slice::from_raw_parts(run.code, run.code_bytes) };
-    let mut bit = run.start_bit;
-    (0..run.skip + run.count).find_map(|weight| next_code(code, codes, &mut bit, weight).err())
-}
-
-/// Returns the symbol of the code at `bit`, and moves `bit` past it.
-fn next_code(code: &[u8], codes: &CodeTable, bit: &mut usize, weight: usize) -> Result<u8, Fault> {
-    let found = codes.first(window(code, *bit)).ok_or(Fault::NoCode { bit: *bit, weight })?;
-    let end = *bit + found.len as usize;
-    if end > code.len() * 8 {
-        return Err(Fault::Short { bit: *bit, weight });
-    }
-    *bit = end;
-    Ok(found.symbol)
 }
