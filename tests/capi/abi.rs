@@ -12,7 +12,8 @@ use std::process::Command;
 use support::programs::{WARNINGS, built, compiler, library, run};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-/// The release that must stay compatible: a folder of tests/abi.
+/// The first and the last release, whose programs must go on to run: folders of tests/abi.
+const FIRST: &str = "0.1.0";
 const LAST: &str = "0.1.0";
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -152,9 +153,10 @@ fn breaks(before: &str, after: &str) -> Option<String> {
 #[test]
 fn programs_of_the_last_release_fit_the_library() {
     let header = read("include/df11.h");
-    assert_eq!(breaks(&read(format!("tests/abi/{LAST}/df11.h")), &header), None);
     // What the first programs know is still there too.
-    assert_eq!(breaks(&read("tests/abi/first/df11.h"), &header), None);
+    for release in [LAST, FIRST] {
+        assert_eq!(breaks(&read(format!("tests/abi/{release}/df11.h")), &header), None, "{release}");
+    }
 }
 
 /// Each kind of change that breaks programs is found, and those that do not are let through.
@@ -196,7 +198,8 @@ fn a_program_of_the_first_header_runs_with_the_library() {
         .sum();
     run(compiler(false)
         .current_dir(ROOT)
-        .args(["-std=c11", "-g", "-O1", "-Itests/abi/first", "tests/abi/first/program.c", "-o"])
+        .args(["-std=c11", "-g", "-O1"])
+        .args([format!("-Itests/abi/{FIRST}"), format!("tests/abi/{FIRST}/program.c"), "-o".into()])
         .arg(&program)
         .args(WARNINGS)
         .arg("-L")
