@@ -39,7 +39,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `UnsupportedFormat` ([`ImageLayout::of`]), `InvalidArgument`, `BufferTooSmall`, `Misaligned`.
+    /// `UnsupportedFormat` ([`ImageLayout::of`]), `InvalidArgument`, `BufferTooSmall`, `Misaligned`.
     ///
     /// # Safety
     ///

@@ -447,6 +447,37 @@ fn lies_are_found() {
     assert!(found > 10, "{found} of 40");
 }
 
+/// A part whose codes are more than its positions say does not write the index of the next part, which another thread may be
+/// writing at the same time.
+#[test]
+fn a_part_with_too_many_codes_keeps_to_itself() {
+    let good = encoder::encode(&weights::trained_like(300_000, 5), &[]);
+    let model = |e: &Encoded| {
+        let file = encoder::safetensors(&encoder::group_tensors("g", e), None);
+        Model::from_bytes(file, &OpenOptions::default()).unwrap()
+    };
+    let blocks = ImageLayout::of(model(&good).group(0).unwrap()).unwrap().blocks() as usize;
+    for part in 0..3 {
+        let (border, mut e) = (blocks * (part + 1) / 4, good.clone());
+        let mut positions = files::positions(&e.output_positions);
+        positions[border] -= 1000;
+        let next = positions[border] as usize;
+        e.output_positions = positions.iter().flat_map(|p| p.to_le_bytes()).collect();
+        let model = model(&e);
+        let group = model.group(0).unwrap();
+        let layout = ImageLayout::of(group).unwrap();
+        let mut memory = vec![CANARY; layout.image_bytes as usize];
+        // SAFETY: the memory is as large as is said.
+        let result = unsafe { group.write_image_part(memory.as_mut_ptr(), layout.image_bytes, part as u64, 4) };
+        assert_eq!(result.unwrap_err().status(), Status::Corrupt, "part {part}");
+        // What is after the part's last lane and tile, up to the last of the group.
+        for (section, bytes, weights) in [(layout.lanes, 2, 104), (layout.starts, 4, 104 * 32)] {
+            let [from, to] = [next, 300_000].map(|n: usize| section as usize + bytes * n.div_ceil(weights));
+            assert!(memory[from..to].iter().all(|&b| b == CANARY), "part {part}");
+        }
+    }
+}
+
 /// Every file that must be refused and opens all the same: an image is refused where decoding is.
 #[test]
 fn hostile_files_that_open() {

@@ -112,6 +112,8 @@ struct ImageWriter<'a> {
     dst: *mut u8,
     /// The number of blocks to walk.
     blocks: usize,
+    /// The positions of the group's blocks, which also say where parts end.
+    positions: &'a [u8],
 }
 
 // SAFETY: threads write through `dst` in disjoint parts, and everything else is only read.
@@ -124,7 +126,7 @@ impl<'a> ImageWriter<'a> {
         if dst_bytes < needed {
             return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: dst_bytes });
         }
-        Ok(ImageWriter { group, head, dst, blocks: blocks_of(group) })
+        Ok(ImageWriter { group, head, dst, blocks: blocks_of(group), positions: group.positions() })
     }
 
     /// Writes bytes of the image.
@@ -170,7 +172,7 @@ impl<'a> ImageWriter<'a> {
             self.zero(layout.code + layout.code_bytes, layout.signs);
             self.zero(layout.signs + layout.weights, layout.image_bytes);
         }
-        let mut writer = PartWriter::new(self).inspect_err(|_| self.spoil(from, to))?;
+        let mut writer = PartWriter::new(self, to).inspect_err(|_| self.spoil(from, to))?;
         let step = if self.group.model().mapped() { BATCH_BLOCKS } else { BATCH_BLOCKS_READ };
         for batch in (from..to).step_by(step) {
             let end = (batch + step).min(to);
@@ -183,12 +185,16 @@ impl<'a> ImageWriter<'a> {
         Ok(())
     }
 
+    /// Returns the first weight of a block; after the last block, the number of weights.
+    fn weight(&self, block: usize) -> u64 {
+        let weights = self.head.layout().weights;
+        if block == self.blocks { weights } else { position(self.positions, block).min(weights) }
+    }
+
     /// Writes zeros over the index of a part.
     fn spoil(&self, from: usize, to: usize) {
         let layout = self.head.layout();
-        let positions = self.group.positions();
-        let weight = |block| position(positions, block).min(layout.weights);
-        let (from, to) = (weight(from), weight(to).max(weight(from)));
+        let (from, to) = (self.weight(from), self.weight(to).max(self.weight(from)));
         self.zero(layout.lanes + 2 * from.div_ceil(LANE_WEIGHTS), layout.lanes + 2 * to.div_ceil(LANE_WEIGHTS));
         self.zero(layout.starts + 4 * from.div_ceil(TILE_WEIGHTS), layout.starts + 4 * to.div_ceil(TILE_WEIGHTS));
     }
@@ -197,7 +203,8 @@ impl<'a> ImageWriter<'a> {
 /// The writer of one part, with the buffers of its thread.
 struct PartWriter<'a> {
     image: &'a ImageWriter<'a>,
-    positions: &'a [u8],
+    /// The first lane of the next part.
+    lanes: u64,
     marker: Marker<'a>,
     code_buffer: Vec<u8>,
     gap_buffer: Vec<u8>,
@@ -205,10 +212,11 @@ struct PartWriter<'a> {
 }
 
 impl<'a> PartWriter<'a> {
-    fn new(image: &'a ImageWriter<'a>) -> Result<Self> {
+    /// Makes the writer of a part that ends before the block `to`.
+    fn new(image: &'a ImageWriter<'a>, to: usize) -> Result<Self> {
         Ok(PartWriter {
             image,
-            positions: image.group.positions(),
+            lanes: image.weight(to).div_ceil(LANE_WEIGHTS),
             marker: Marker::new(image.group.data().codes())?,
             code_buffer: Vec::new(),
             gap_buffer: Vec::new(),
@@ -219,7 +227,8 @@ impl<'a> PartWriter<'a> {
     /// Writes the index of `blocks`, the codes from their first byte to the byte `code_end`, and the signs and
     /// mantissas of `weights`.
     fn batch(&mut self, blocks: Range<usize>, code_end: u64, weights: Range<u64>) -> Result<()> {
-        let PartWriter { image, positions, marker, code_buffer, gap_buffer, sign_buffer } = self;
+        let PartWriter { image, lanes, marker, code_buffer, gap_buffer, sign_buffer } = self;
+        let positions = image.positions;
         let Range { start: from, end: to } = blocks;
         let (group, sources, layout) = (image.group, image.group.model().sources(), image.head.layout());
         let (code, gaps) = (group.data().member(Member::EncodedExponent), group.data().member(Member::Gaps));
@@ -251,7 +260,7 @@ impl<'a> PartWriter<'a> {
             positions,
             last,
             gap,
-            lanes: n.div_ceil(LANE_WEIGHTS),
+            lanes: *lanes,
             lane_starts: image.dst.wrapping_add(layout.lanes as usize).cast(),
             tile_starts: image.dst.wrapping_add(layout.starts as usize).cast(),
         };
@@ -289,7 +298,7 @@ struct Index<'a, G> {
     last: Option<usize>,
     /// The recorded gap of a block's first chunk.
     gap: G,
-    /// The number of lanes that have weights, and the sections of lanes and starts.
+    /// The first lane that is not this part's, and the sections of lanes and starts.
     lanes: u64,
     lane_starts: *mut u16,
     tile_starts: *mut u32,
@@ -299,11 +308,11 @@ impl<G: Fn(usize) -> Option<usize>> Visitor for Index<'_, G> {
     #[inline(always)]
     fn mark(&mut self, lane: u64, bit: u64) {
         if lane >= self.lanes {
-            // Only if positions have changed since the model was opened, which the walk will find out.
+            // There are more codes than the positions say. The walk finds that out at the next border.
             return;
         }
-        // SAFETY: the image has `lanes` lanes, and a start for each of their tiles; this part writes this lane's
-        // entries alone.
+        // SAFETY: the image has this lane, and a start for its tile. The weights of this part begin with the first weight of
+        // its first block, and lanes from `lanes` on are the next part's: no other part writes these entries.
         unsafe {
             self.lane_starts.add(lane as usize).write_unaligned(bit as u16);
             if lane.is_multiple_of(TILE_LANES) {
