@@ -340,8 +340,6 @@ impl Encoder {
         // SAFETY: `out` has room for 32 bits a weight, as asserted, and `signs` for a byte a weight; `new` asserted
         // that the processor has what the variant needs.
         let placed = unsafe {
-            #[cfg(not(target_arch = "x86_64"))]
-            let _ = streaming;
             match self.variant {
                 #[cfg(target_arch = "x86_64")]
                 Variant::Avx2 => avx2::batches(self, weights, signs, out),
