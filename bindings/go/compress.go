@@ -30,6 +30,9 @@ type CompressOptions struct {
 	Resume bool
 	// NoVerify skips decoding and comparing each group before its file gets its name.
 	NoVerify bool
+	// KeepExisting returns [ErrExists] instead of replacing a single file or its own config. A folder that is not empty is never
+	// written to.
+	KeepExisting bool
 	// Strict makes it an error if a tensor that the patterns ask for cannot be compressed.
 	Strict bool
 	// Hashes writes the SHA-256 of every tensor to the files, and Shapes the shapes of compressed tensors. The
@@ -142,6 +145,7 @@ func compress(ctx context.Context, op string, merge bool, src, dst string, o *Co
 		bit uint32
 	}{
 		{o.SingleFile, cdf11.CompressSingleFile}, {o.Resume, cdf11.CompressResume}, {o.NoVerify, cdf11.CompressNoVerify},
+		{o.KeepExisting, cdf11.CompressKeepExisting},
 		{o.Strict, cdf11.CompressStrict}, {o.Hashes, cdf11.CompressHashes}, {o.Shapes, cdf11.CompressShapes},
 	} {
 		if flag.is {

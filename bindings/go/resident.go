@@ -89,7 +89,7 @@ func (r *Resident) DecompressRange(first, count uint64, dst uintptr, dstBytes ui
 		return errClosed(op, "resident")
 	}
 	defer r.leave()
-	return r.launched(1, count, result(op, r.c.DecompressRange(first, count, dst, dstBytes, status, stream)))
+	return r.launched(min(1, count), count, result(op, r.c.DecompressRange(first, count, dst, dstBytes, status, stream)))
 }
 
 // DecompressTensors decodes each tensor of the group to its own destination: tensor i, in the order of their weights,
@@ -107,7 +107,7 @@ func (r *Resident) DecompressTensors(dsts []uintptr, dstBytes []uint64, status, 
 	err := result(op, r.c.DecompressTensors(dsts, dstBytes, status, stream))
 	var tensors, weights, start uint64
 	for i, end := range r.c.info.TensorEnds {
-		if i < len(dsts) && dsts[i] != 0 {
+		if i < len(dsts) && dsts[i] != 0 && end > start {
 			tensors, weights = tensors+1, weights+end-start
 		}
 		start = end

@@ -10,13 +10,14 @@ import "unsafe"
 
 // Flags of a compression.
 const (
-	CompressNoVerify   = C.DF11_COMPRESS_NO_VERIFY
-	CompressResume     = C.DF11_COMPRESS_RESUME
-	CompressStrict     = C.DF11_COMPRESS_STRICT
-	CompressHashes     = C.DF11_COMPRESS_HASHES
-	CompressShapes     = C.DF11_COMPRESS_SHAPES
-	CompressSingleFile = C.DF11_COMPRESS_SINGLE_FILE
-	CompressFolder     = C.DF11_COMPRESS_FOLDER
+	CompressNoVerify     = C.DF11_COMPRESS_NO_VERIFY
+	CompressKeepExisting = C.DF11_COMPRESS_KEEP_EXISTING
+	CompressResume       = C.DF11_COMPRESS_RESUME
+	CompressStrict       = C.DF11_COMPRESS_STRICT
+	CompressHashes       = C.DF11_COMPRESS_HASHES
+	CompressShapes       = C.DF11_COMPRESS_SHAPES
+	CompressSingleFile   = C.DF11_COMPRESS_SINGLE_FILE
+	CompressFolder       = C.DF11_COMPRESS_FOLDER
 )
 
 // Compressing is a df11_compress_options. No string may contain a zero byte. An empty preset means none, and so do nil
