@@ -62,9 +62,10 @@
  *   noun: df11_compress_model(). Pointers to device memory begin with d_.
  *
  * SIZES
- *   Names say the unit: *_count, first and group_offset count elements (weights); *_bytes, offset
- *   and file_offset count bytes. All are 64 bits wide, except sizes of your buffers (size_t). A
- *   decoded weight has 2 bytes: bf16 in the processor's byte order.
+ *   Names say the unit: count, element_count, first and group_offset count elements (weights);
+ *   *_bytes, offset and file_offset count bytes; any other *_count counts what it is called after.
+ *   All are 64 bits wide, except sizes of your buffers (size_t). A decoded weight has 2 bytes: bf16
+ *   in the processor's byte order.
  *
  * REQUIREMENTS
  *   A pointer is NULL, where that is allowed, or points to what the text says: a handle that was
@@ -75,8 +76,8 @@
  *
  * OWNERSHIP
  *   You own every buffer that you pass, and the library keeps no pointer to it after the call.
- *   There are two exceptions: the bytes given to df11_model_open_memory(), and what an upload
- *   copies from while its stream runs. What the library returns by pointer (names, shapes, data,
+ *   The exceptions are the bytes given to df11_model_open_memory(), what an upload copies from while
+ *   its stream runs, the device memory of a resident, and the `user` of df11_log_set(). What the library returns by pointer (names, shapes, data,
  *   file paths) belongs to the model, the device or the resident that was asked, and lives as long.
  *   Names come from the file: UTF-8 without a zero byte, but otherwise anything, control characters
  *   too. Escape them before you print them.
@@ -85,8 +86,8 @@
  *   A model never changes once it is open. Any number of threads may use it at once, without locks.
  *   The same holds for devices and residents. Threads that a call starts end before it returns;
  *   where the system starts fewer than you ask for, the call works with those that there are. There
- *   is no pool, no signal handler, no exit handler and no thread-local state: errors go into a
- *   struct that you provide. A call that makes a CUDA context current makes the thread's own
+ *   is no pool, no signal handler, no exit handler and no state of a thread that you could see:
+ *   errors go into a struct that you provide. A call that makes a CUDA context current makes the thread's own
  *   current again before it returns.
  *   Every call works on a thread with a stack of 64 KiB, whatever is in the files; what your
  *   callbacks and the CUDA driver need comes on top.
@@ -105,8 +106,8 @@
  *   Two things cannot be caught: a mapped file that another process cuts short (SIGBUS;
  *   DF11_OPEN_READ avoids mapping), and a process that has no memory left at all for small
  *   allocations, which Rust's runtime ends. A write past RLIMIT_FSIZE is an error (EFBIG) and no
- *   signal. What a model can make the library allocate is bounded by its headers, tables and
- *   positions.
+ *   signal. What a model can make the library allocate is bounded by its headers, tables, positions
+ *   and config; a config.json can take 36 times its size.
  *
  * TRUST
  *   A model is a download. df11_model_open() checks everything that can be told without decoding.
@@ -115,7 +116,7 @@
  *   hash: a change that leaves valid codes gives other weights, and a range of a damaged group may
  *   decode without an error. df11_verify_model() compares hashes if the files have some, and every
  *   bit if there is an original. On a device, too, nothing outside the image is read and nothing
- *   outside the destination is written, whatever file or image say; d_status tells what is wrong.
+ *   outside the destination is written, whatever file or image say; d_status tells what a kernel notices.
  *
  * STRUCTS
  *   Options and infos begin with struct_size. Initialise them with their _INIT macro, so that old
@@ -335,7 +336,8 @@ void df11_progress_get(const df11_progress *progress, uint64_t *done, uint64_t *
 
 /**
  * Cancels the call that the progress was given to, from any thread: the call returns DF11_CANCELLED
- * soon. A call that begins later returns it at once. Cancelling cannot be undone. NULL is allowed.
+ * soon, except while df11_model_open() matches names with the patterns of a config. A call that
+ * begins later returns it at once. Cancelling cannot be undone. NULL is allowed.
  */
 void df11_progress_cancel(df11_progress *progress);
 
@@ -390,8 +392,9 @@ typedef struct df11_open_options {
  * Opens a model: a folder in Hugging Face layout, or one .safetensors file. Of a folder every
  * *.safetensors file is opened, whatever an index lists. The config is config.json in the folder or
  * next to the file; NAME.config.json next to NAME.safetensors comes before it. Headers, tables and
- * positions are read and checked, but no weights, so that this takes milliseconds and copies
- * nothing. A folder or file without compressed groups opens too, as a model of plain tensors.
+ * positions are read and checked, but no weights, so that this copies nothing and takes
+ * milliseconds for the models that compressors write. (A config with hostile patterns can make it
+ * take minutes: SECURITY.md.) A folder or file without compressed groups opens too, as a model of plain tensors.
  *
  * `path` is UTF-8 (on Unix any bytes) and ends in a zero byte. `options` may be NULL. On success
  * `*out` is the model, to be given to df11_model_free(); otherwise it is NULL.
@@ -1123,9 +1126,10 @@ void df11_resident_free(df11_resident *resident);
  * DF11_DEVICE_ALLOW_DEFAULT_STREAM).
  *
  * `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, that you have
- * set to 0. It is raised to DF11_CORRUPT if the image contradicts itself (the file was damaged, or
- * its gaps and positions are wrong), and otherwise left alone. The content of the destination is
- * then undefined. Nothing outside it is ever written.
+ * set to 0. It is raised to DF11_CORRUPT if the kernel notices that the image contradicts itself
+ * (the file was damaged, or its gaps and positions are wrong), and otherwise left alone. The
+ * content of the destination is then undefined. Nothing outside it is ever written. A lane that
+ * ends up to ten bits late goes unnoticed: verify a model from elsewhere before you decode it here.
  *
  * Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
  * DF11_MISALIGNED, DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA
@@ -1249,6 +1253,12 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
 #define DF11_COMPRESS_FOLDER 64
 
 /**
+ * Return DF11_EXISTS instead of replacing a single file `dst` or its own config. Without it they
+ * are replaced. A folder `dst` that is not empty is never written to, with or without it.
+ */
+#define DF11_COMPRESS_KEEP_EXISTING 128
+
+/**
  * Called for each tensor that the patterns ask for and that stays as it was: `user` as given, the
  * tensor's name, the name of the group that it would have been in (which stays plain as a whole),
  * and the reason. All texts are UTF-8, end in a zero byte and are valid during the call only;
@@ -1367,10 +1377,11 @@ typedef struct df11_compress_options {
  * to the same place is refused with DF11_BUSY (except for other parts), if the file system can lock
  * files.
  *
- * Errors: DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY for one
- * that another run writes to; DF11_INVALID_ARGUMENT for a folder that is not empty, patterns that
- * do not fit, no preset that fits, and a source that is compressed already; DF11_NOT_FOUND (no
- * such preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that
+ * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_COMPRESS_KEEP_EXISTING for a
+ * file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY
+ * for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun with another
+ * source or other options, for what was changed in it, patterns that do not fit, no preset that
+ * fits, and a source that is compressed already; DF11_NOT_FOUND (no such preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that
  * failed its verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT;
  * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
  * report is all zeros, and `left` is not called.

@@ -220,6 +220,15 @@ pub enum Error {
     /// A file exists already and must be kept.
     #[error("'{}' is there already", shorten_path(_0))]
     Exists(PathBuf),
+    /// A folder that must be empty is not.
+    #[error("the folder '{}' is not empty: it has '{}'", shorten_path(folder), shorten(name, 80))]
+    #[non_exhaustive]
+    NotEmpty {
+        /// The folder.
+        folder: PathBuf,
+        /// The name of something in it.
+        name: String,
+    },
     /// An earlier run left unfinished work, and resuming was not requested.
     #[error("{0}")]
     Unfinished(String),
@@ -335,7 +344,7 @@ impl Error {
     pub fn status(&self) -> Status {
         match self {
             Error::InvalidArgument(_) => Status::InvalidArgument,
-            Error::Exists(_) => Status::Exists,
+            Error::Exists(_) | Error::NotEmpty { .. } => Status::Exists,
             Error::Unfinished(_) => Status::Unfinished,
             Error::Busy(_) => Status::Busy,
             Error::NotFound(_) => Status::NotFound,

@@ -37,6 +37,9 @@ pub const DF11_COMPRESS_SINGLE_FILE: u32 = 32;
 /// Write a folder of one file per group, even if `dst` ends in .safetensors. With neither of the
 /// two, `dst` is one file if it ends so, else such a folder.
 pub const DF11_COMPRESS_FOLDER: u32 = 64;
+/// Return DF11_EXISTS instead of replacing a single file `dst` or its own config. Without it they
+/// are replaced. A folder `dst` that is not empty is never written to, with or without it.
+pub const DF11_COMPRESS_KEEP_EXISTING: u32 = 128;
 
 const FLAGS: u32 = DF11_COMPRESS_NO_VERIFY
     | DF11_COMPRESS_RESUME
@@ -44,7 +47,8 @@ const FLAGS: u32 = DF11_COMPRESS_NO_VERIFY
     | DF11_COMPRESS_HASHES
     | DF11_COMPRESS_SHAPES
     | DF11_COMPRESS_SINGLE_FILE
-    | DF11_COMPRESS_FOLDER;
+    | DF11_COMPRESS_FOLDER
+    | DF11_COMPRESS_KEEP_EXISTING;
 
 /// Called for each tensor that the patterns ask for and that stays as it was: `user` as given, the
 /// tensor's name, the name of the group that it would have been in (which stays plain as a whole),
@@ -161,10 +165,11 @@ const _: () = {
 /// to the same place is refused with DF11_BUSY (except for other parts), if the file system can lock
 /// files.
 ///
-/// Errors: DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY for one
-/// that another run writes to; DF11_INVALID_ARGUMENT for a folder that is not empty, patterns that
-/// do not fit, no preset that fits, and a source that is compressed already; DF11_NOT_FOUND (no
-/// such preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that
+/// Errors: DF11_EXISTS for a folder that is not empty, and with DF11_COMPRESS_KEEP_EXISTING for a
+/// file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY
+/// for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun with another
+/// source or other options, for what was changed in it, patterns that do not fit, no preset that
+/// fits, and a source that is compressed already; DF11_NOT_FOUND (no such preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that
 /// failed its verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT;
 /// DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
 /// report is all zeros, and `left` is not called.
@@ -258,11 +263,7 @@ impl CompressArgs<'_> {
     /// Returns what the writer is told to do.
     fn settings(&self) -> Result<CompressOptions> {
         let options = &self.known;
-        let unknown = options.flags & !FLAGS;
-        if unknown != 0 {
-            let reason = format!("df11_compress_options.flags has unknown bits: {unknown:#x}");
-            return Err(Error::UnsupportedOption(reason));
-        }
+        structs::check_flags::<df11_compress_options>(options.flags, FLAGS)?;
         let has = |flag| options.flags & flag != 0;
         let layout = match (has(DF11_COMPRESS_SINGLE_FILE), has(DF11_COMPRESS_FOLDER)) {
             (true, true) => {
@@ -288,7 +289,7 @@ impl CompressArgs<'_> {
                 (number, count) => Part { number, count },
             },
             resume: has(DF11_COMPRESS_RESUME),
-            keep_existing: false,
+            keep_existing: has(DF11_COMPRESS_KEEP_EXISTING),
             verify: !has(DF11_COMPRESS_NO_VERIFY),
             strict: has(DF11_COMPRESS_STRICT),
             hashes: has(DF11_COMPRESS_HASHES),

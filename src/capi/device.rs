@@ -183,12 +183,10 @@ impl DeviceArgs<'_> {
 
     fn options(self) -> Result<DeviceOptions> {
         self.given?;
-        let unknown = self.flags & !(DF11_DEVICE_ALLOW_DEFAULT_STREAM | DF11_DEVICE_FORCE_PTX);
-        if unknown != 0 || self.reserved != 0 {
-            let reason = format!(
-                "df11_device_options.flags has unknown bits: {unknown:#x}, or reserved is not 0: {}",
-                self.reserved
-            );
+        let flags = DF11_DEVICE_ALLOW_DEFAULT_STREAM | DF11_DEVICE_FORCE_PTX;
+        structs::check_flags::<df11_device_options>(self.flags, flags)?;
+        if self.reserved != 0 {
+            let reason = format!("df11_device_options.reserved is {} and must be 0", self.reserved);
             return Err(Error::UnsupportedOption(reason));
         }
         let mut wanted = DeviceOptions::default();

@@ -39,7 +39,8 @@ pub unsafe extern "C" fn df11_model_decompress(
     error: *mut df11_error,
 ) -> df11_status {
     // SAFETY: C caller: `model` is NULL or open, and `dst_bytes` bytes at `dst` are this call's. `weights` returns an
-    // aligned address only if `count` weights fit there.
+    // aligned address with room for `count` weights; for a range outside the group it may have less, and `decompress_raw`
+    // refuses that before it writes.
     unsafe {
         call(error, || {
             let group = group_of(&In::new(model, MODEL).get()?.model, group)?;

@@ -84,6 +84,8 @@ pub unsafe extern "C" fn df11_log_set(callback: df11_log_fn, max_level: i32, use
         _ => log::LevelFilter::Trace,
     };
     let receiver = callback.filter(|_| level != log::LevelFilter::Off).map(|callback| Receiver { callback, user });
+    // Both under one lock, so that of two calls at once one sets both.
+    let mut current = RECEIVER.write().unwrap_or_else(PoisonError::into_inner);
     log::set_max_level(if receiver.is_some() { level } else { log::LevelFilter::Off });
-    *RECEIVER.write().unwrap_or_else(PoisonError::into_inner) = receiver;
+    *current = receiver;
 }

@@ -13,7 +13,8 @@
 //!
 //! Conventions: names are C names, so that a C and a Rust reader see the same. Every fallible function returns a
 //! `df11_status` and takes an optional `df11_error *` last. It consists of a shell, which turns what C gives into argument
-//! types inside one unsafe block, and of a body, which is safe; [`frame::call`] turns the body's error or panic into a
+//! types inside one unsafe block, and of a body, which is safe. Where the Rust function is unsafe itself (raw destinations,
+//! work on a device) the shell calls it. [`frame::call`] turns the error or panic into a
 //! status. Nothing unwinds into C, and nothing is printed.
 #![allow(non_camel_case_types)]
 

@@ -71,8 +71,9 @@ pub(super) const MODEL: &str = "the model";
 /// Opens a model: a folder in Hugging Face layout, or one .safetensors file. Of a folder every
 /// *.safetensors file is opened, whatever an index lists. The config is config.json in the folder or
 /// next to the file; NAME.config.json next to NAME.safetensors comes before it. Headers, tables and
-/// positions are read and checked, but no weights, so that this takes milliseconds and copies
-/// nothing. A folder or file without compressed groups opens too, as a model of plain tensors.
+/// positions are read and checked, but no weights, so that this copies nothing and takes
+/// milliseconds for the models that compressors write. (A config with hostile patterns can make it
+/// take minutes: SECURITY.md.) A folder or file without compressed groups opens too, as a model of plain tensors.
 ///
 /// `path` is UTF-8 (on Unix any bytes) and ends in a zero byte. `options` may be NULL. On success
 /// `*out` is the model, to be given to df11_model_free(); otherwise it is NULL.
@@ -168,11 +169,8 @@ fn open(
     let OpenArgs { known, progress, .. } = args;
     let (mut options, mut access) = (OpenOptions::default(), Access::Map);
     if let Some((given, config)) = known? {
-        let unknown = given.flags & !(DF11_OPEN_VERIFY | DF11_OPEN_READ | DF11_OPEN_ANY_VERSION);
-        if unknown != 0 {
-            let reason = format!("df11_open_options.flags has unknown bits: {unknown:#x}");
-            return Err(Error::UnsupportedOption(reason));
-        }
+        let flags = DF11_OPEN_VERIFY | DF11_OPEN_READ | DF11_OPEN_ANY_VERSION;
+        structs::check_flags::<df11_open_options>(given.flags, flags)?;
         options = OpenOptions {
             verify: given.flags & DF11_OPEN_VERIFY != 0,
             threads: given.threads as usize,

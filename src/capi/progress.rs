@@ -67,7 +67,8 @@ pub unsafe extern "C" fn df11_progress_get(progress: *const df11_progress, done:
 }
 
 /// Cancels the call that the progress was given to, from any thread: the call returns DF11_CANCELLED
-/// soon. A call that begins later returns it at once. Cancelling cannot be undone. NULL is allowed.
+/// soon, except while df11_model_open() matches names with the patterns of a config. A call that
+/// begins later returns it at once. Cancelling cannot be undone. NULL is allowed.
 ///
 /// # Safety
 ///
@@ -88,7 +89,7 @@ struct Callback {
 
 // SAFETY: C caller: the callback may be called with its `user` from any thread (df11_progress_fn).
 unsafe impl Send for Callback {}
-// SAFETY: C caller: several threads may call the callback with its `user` at once (df11_progress_fn).
+// SAFETY: `Progress` calls it under a lock, so that two threads never call it at once.
 unsafe impl Sync for Callback {}
 
 impl Callback {

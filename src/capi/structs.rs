@@ -80,6 +80,14 @@ pub(super) unsafe fn refuse_unknown<T: Sizeable>(at: *const T) -> Result<()> {
     Ok(())
 }
 
+/// Fails if flags of options have a bit that this library does not know.
+pub(super) fn check_flags<T: Sizeable>(flags: u32, known: u32) -> Result<()> {
+    match flags & !known {
+        0 => Ok(()),
+        unknown => Err(Error::UnsupportedOption(format!("{}.flags has unknown bits: {unknown:#x}", T::NAME))),
+    }
+}
+
 /// Checks a struct that will be filled in, and clears all of it but its size.
 ///
 /// # Safety

@@ -170,11 +170,7 @@ fn verify(model: Text, original: Text, args: VerifyArgs) -> Result<()> {
     }
     args.refuse_unknown()?;
     let VerifyArgs { known, config, progress, findings, report, .. } = args;
-    let unknown = known.flags & !DF11_OPEN_ANY_VERSION;
-    if unknown != 0 {
-        let reason = format!("df11_verify_options.flags has unknown bits: {unknown:#x}");
-        return Err(Error::UnsupportedOption(reason));
-    }
+    structs::check_flags::<df11_verify_options>(known.flags, DF11_OPEN_ANY_VERSION)?;
     let open = OpenOptions {
         any_version: known.flags & DF11_OPEN_ANY_VERSION != 0,
         config: config.copy()?,

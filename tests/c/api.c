@@ -684,8 +684,14 @@ static void writing(void)
         snprintf(name, sizeof name, "sharded/model/%s.safetensors", shards[i]);
         same_file(path, under(golden, name));
     }
-    CHECK(df11_compress_model(source, to, &options, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_compress_model(source, to, &options, &error) == DF11_EXISTS);
     CHECK(strstr(error.message, "not empty") != NULL && report.groups == 0 && report.preset == NULL);
+    options.flags = DF11_COMPRESS_SINGLE_FILE | DF11_COMPRESS_KEEP_EXISTING;
+    WORKS(df11_compress_model(source, join(to, scratch, "kept.safetensors"), &options, &error));
+    CHECK(df11_compress_model(source, to, &options, &error) == DF11_EXISTS && report.groups == 0);
+    options.flags = DF11_COMPRESS_SINGLE_FILE;
+    WORKS(df11_compress_model(source, to, &options, &error));
+    options.flags = 0;
     for (number = 0; number < df11_preset_count(); number++) {
         df11_preset_info preset = DF11_PRESET_INFO_INIT;
         CHECK(df11_preset_get_info(number, &preset, NULL) == DF11_OK);

@@ -20,6 +20,9 @@
 static const char *golden, *scratch;
 static char path[4096], other[4096];
 static unsigned too_much;
+/* The bytes of a model of one file. */
+static unsigned char whole[4 << 20];
+static size_t whole_bytes;
 
 static const char *under(char *to, const char *folder, const char *name)
 {
@@ -120,6 +123,45 @@ static void *fails(void *argument)
     uint64_t number;
     CHECK(df11_model_find_group(d->model, "no such group", &number, &error) == DF11_NOT_FOUND);
     CHECK(df11_model_open("/nowhere", NULL, &(df11_model *){NULL}, &error) == DF11_IO);
+    return NULL;
+}
+
+static void ignore_lines(void *user, int32_t level, const char *message, size_t length)
+{
+    (void)user, (void)level, (void)message, (void)length;
+}
+
+/* Everything else that needs no driver. What a driver takes of the stack is its own; the calls on devices are made to fail
+ * at their last check before it. */
+static void *looks(void *argument)
+{
+    struct decoding *d = argument;
+    df11_error error;
+    df11_part_info part = DF11_PART_INFO_INIT;
+    df11_progress *progress;
+    df11_device_options options = DF11_DEVICE_OPTIONS_INIT;
+    df11_device *device;
+    df11_resident *resident;
+    df11_model *opened;
+    uint64_t done, total;
+    df11_log_set(ignore_lines, DF11_LOG_TRACE, NULL);
+    for (uint32_t number = DF11_PART_LUTS; number <= DF11_PART_GAPS; number++)
+        CHECK(df11_model_get_group_part(d->model, 0, number, &part, &error) == DF11_OK);
+    CHECK(df11_model_group_count(d->model) > 0 && df11_version_number() > 0 && df11_version_string() && df11_status_name(0));
+    CHECK(df11_model_open_memory(whole, whole_bytes, NULL, &opened, &error) == DF11_OK);
+    df11_model_free(opened);
+    CHECK(df11_progress_new(&progress, &error) == DF11_OK);
+    df11_progress_cancel(progress);
+    df11_progress_get(progress, &done, &total);
+    df11_progress_free(progress);
+    options.libcuda = "/nowhere/libcuda.so.1";
+    CHECK(df11_device_open(0, &options, &device, &error) == DF11_NO_DRIVER);
+    CHECK(df11_device_open_current(&options, &device, &error) == DF11_NO_DRIVER);
+    CHECK(df11_device_bind_image(NULL, whole, whole_bytes, 256, whole_bytes, &resident, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_resident_decompress(NULL, 0, 0, 0, NULL, &error) == DF11_INVALID_ARGUMENT);
+    df11_resident_free(NULL);
+    df11_device_free(NULL);
+    df11_log_set(NULL, DF11_LOG_OFF, NULL);
     return NULL;
 }
 
@@ -226,6 +268,9 @@ int main(int argc, char **argv)
         measure("df11_model_read_tensor", reads, &d);
         measure("df11_compress_group", compresses_group, &d);
     }
+    FILE *file = fopen(under(other, golden, "block/model/model.safetensors"), "rb");
+    CHECK(file != NULL && (whole_bytes = fread(whole, 1, sizeof whole, file)) > 0 && feof(file) && fclose(file) == 0);
+    measure("calls that look, and those of devices up to the driver", looks, &d);
     measure("calls that fail", fails, &d);
     measure("df11_model_write_image", writes_image, &d);
 

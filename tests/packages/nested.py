@@ -9,7 +9,7 @@ import sys
 
 # What is nested, in a regular expression or in JSON: its beginning, its middle, its end.
 REGEX = [("(", "a", ")"), ("(?:", "a", ")*"), ("(a|b", "c", "|d)+"), ("[a", "b", "c]"), ("(?i:a[b-d]{2,3}|", "é", "){0,2}")]
-DEPTHS = [10, 30, 60, 80, 100, 124, 127, 200, 249, 1000]
+DEPTHS = [10, 28, 29, 30, 31, 32, 60, 80, 100, 124, 127, 200, 249, 1000]
 
 model, folder = sys.argv[1:]
 with open(os.path.join(model, "config.json")) as file:
