@@ -154,7 +154,8 @@ pub fn compress(tensors: &[&[bf16]], options: &EncodeOptions) -> Result<Packed> 
 ///
 /// # Safety
 ///
-/// As many bytes as given can be written at each address, by any thread.
+/// As many bytes as given can be written at each address, by any thread, and nobody else uses them during the call. They overlap
+/// neither each other nor the weights.
 pub unsafe fn compress_raw(
     tensors: &[&[u16]],
     members: Option<[(*mut u8, u64); 6]>,

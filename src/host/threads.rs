@@ -9,6 +9,11 @@ pub(crate) const NAME: &str = "df11";
 /// who depend on the crate, keeps every intermediate value there: 256 KiB have been too few for it.
 const STACK_BYTES: usize = if cfg!(df11_unoptimised) { 4 << 20 } else { 256 << 10 };
 
+/// Returns the builder of every thread that this library starts.
+pub(crate) fn builder() -> std::thread::Builder {
+    std::thread::Builder::new().name(NAME.into()).stack_size(STACK_BYTES)
+}
+
 /// Runs `work` on that many threads, the calling one among them, and returns the first error. A thread that cannot be
 /// started is done without: `work` must take its tasks from a common supply.
 pub(crate) fn run(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
@@ -18,8 +23,7 @@ pub(crate) fn run(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Resul
     std::thread::scope(|scope| {
         let mut others = Vec::with_capacity(threads - 1);
         for _ in 1..threads {
-            let builder = std::thread::Builder::new().name(NAME.into()).stack_size(STACK_BYTES);
-            match builder.spawn_scoped(scope, &work) {
+            match builder().spawn_scoped(scope, &work) {
                 Ok(thread) => others.push(thread),
                 Err(error) => {
                     log::warn!("a thread could not be started ({error}): {} do the work", others.len() + 1);

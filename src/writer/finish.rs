@@ -11,8 +11,8 @@
 
 use super::plan::FilePlan;
 use super::run::Run;
-use super::target::{self, Entry, Folder, Ledger, LeftGroup, PartialFile, differs};
-use super::work::{self, FileSpec, Order};
+use super::target::{self, ConfigPlace, Entry, Folder, Ledger, LeftGroup, PartialFile, differs};
+use super::work::{self, FileSpec, Order, remove};
 use super::{Report, target::copy_file};
 use crate::error::{Error, Place, Result, shorten_path};
 use crate::format::Model;
@@ -65,7 +65,8 @@ impl Finish<'_> {
         }
         let plain = self.run.files.plain_of(&self.run.plan.groups, is_left);
         if plain.is_empty() {
-            return Ok(());
+            // An earlier run may have made the file from another source. A tensor of it would then be in the model twice.
+            return remove(&rest.path);
         }
         let file = FileSpec {
             path: rest.path.clone(),
@@ -180,8 +181,7 @@ impl Finish<'_> {
             // Once more, because the work may have taken hours.
             self.run.refuse_existing()?;
         }
-        let config = self.run.config_place();
-        let before = config.write(&self.run.config)?;
+        let (config, before) = self.write_config()?;
         for out in unnamed {
             let Err(error) = out.commit(!self.keep) else { continue };
             // The file that has the name stays, and must be read with the config that it had.
@@ -191,6 +191,19 @@ impl Finish<'_> {
             return Err(error);
         }
         Ok(())
+    }
+
+    /// Writes the config. Returns its place, and what was there before. If that of another file has come to be at its place since
+    /// it was looked at, this one goes to the place next to that.
+    fn write_config(&self) -> Result<(ConfigPlace, Option<Vec<u8>>)> {
+        let write = || {
+            let config = self.run.config_place();
+            config.write(&self.run.config).map(|before| (config, before))
+        };
+        match write() {
+            Err(Error::Exists(_)) => write(),
+            written => written,
+        }
     }
 }
 

@@ -266,6 +266,9 @@ pub fn compress(source: &Path, destination: &Path, options: &CompressOptions, pr
 /// Completes a model whose parts are all finished: writes what belongs to no group, config.json and the files that go with
 /// it, and checks that nothing is missing. `options` are those of the parts, with any `part` and `resume`.
 ///
+/// The source must be the same for all parts. Its headers, sizes and samples of its bytes are compared with those that the parts
+/// saw; `verify` with the original compares every bit.
+///
 /// # Errors
 ///
 /// As [`compress`]; `InvalidArgument` if a part is not finished.
@@ -280,9 +283,7 @@ pub fn merge(source: &Path, destination: &Path, options: &CompressOptions, progr
 /// Tells whether a destination has something that an interrupted run has left, and that [`CompressOptions::resume`] resumes. Not
 /// whether it is the same job: a run says that when it begins.
 pub fn is_unfinished(destination: &Path) -> bool {
-    if destination.extension().is_some_and(|e| e == "safetensors") {
-        let ledger = target::ledger_of_file(destination.file_name().unwrap_or_default());
-        return destination.with_file_name(ledger).is_file();
-    }
-    target::has_unfinished(destination)
+    // As a folder, whatever it is called, and as a single file.
+    let ledger = target::ledger_of_file(destination.file_name().unwrap_or_default());
+    target::has_unfinished(destination) || destination.with_file_name(ledger).is_file()
 }

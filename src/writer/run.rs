@@ -3,7 +3,9 @@
 use super::finish::Finish;
 use super::plan::{self, Files, Part, Plan, SourceTensor, config, presets};
 use super::source::Source;
-use super::target::{self, Answer, Claim, Completion, ConfigPlace, Folder, LeftGroup, PartialFile, Record, Request};
+use super::target::{
+    self, Answer, Claim, Completion, ConfigPlace, Entry, Folder, LeftGroup, Locked, PartialFile, Record, Request,
+};
 use super::work::{self, FileSpec, GroupSpec, Made, Order, Settings, Unfit};
 use super::{CompressOptions, DEFAULT_MEMORY, LeftPlain, Report};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
@@ -371,8 +373,16 @@ impl<'o> Run<'o> {
             return;
         }
         let ledger = self.files.folder.join(self.files.ledger(Part::WHOLE));
-        if let Err(error) = std::fs::remove_file(&ledger) {
-            log::warn!("the file is complete, and its ledger '{}' is left: {error}", ledger.display());
+        let removed = Entry::at(&ledger).and_then(|entry| {
+            // While it is locked. If another run has it by now, it is that run's.
+            match target::lock_existing(&entry) {
+                Ok(Some(Locked::Yes(_held))) => entry.remove(),
+                other => other.map(drop),
+            }
+            .map_err(|e| Error::io("remove", &ledger, e))
+        });
+        if let Err(error) = removed {
+            log::warn!("the file is complete, and its ledger is left: {error}");
         }
     }
 

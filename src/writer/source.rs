@@ -94,8 +94,8 @@ impl Source {
     }
 
     /// Returns what identifies the source: names and sizes of its files, and a hash of their headers and of samples of their bytes. A
-    /// run is resumed only if all are as they were. That finds out early what is another model; the groups of an earlier run are
-    /// compared with the source anyway. (Times would differ between machines that have a copy each.)
+    /// run is resumed only if all are as they were. That finds out early what is another model; a run that resumes
+    /// compares the groups of an earlier one with the source anyway, and a merge does not. (Times would differ between machines that have a copy each.)
     pub fn identity(&self) -> Result<Value> {
         const SAMPLES: u64 = 64;
         const SAMPLE_BYTES: u64 = 4096;

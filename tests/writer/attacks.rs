@@ -13,7 +13,7 @@ use std::fs::Permissions;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+
 use support::files::{self, Stored};
 use support::weights;
 
@@ -63,7 +63,7 @@ const FOLDER: &str = "DF11_TEST_ATTACKED";
 
 /// Runs a task in a process of its own, which must not end by a signal. Returns what it printed.
 fn in_a_process(task: &str, folder: &Path) -> String {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = support::alone::this_program();
     command.args(["--exact", "attacks::child", "--nocapture", "--test-threads", "1"]);
     let output = command.env(TASK, task).env(FOLDER, folder).output().unwrap();
     assert!(output.status.success(), "{task}: {output:?}");
@@ -180,13 +180,15 @@ fn what_others_have_put_there_is_not_adopted() {
 fn an_open_descriptor_does_not_reach_the_model() {
     use std::os::unix::fs::FileExt;
     let folder = tempfile::tempdir().unwrap();
-    let (source, to) = (folder.path().join("source"), folder.path().join("out.safetensors"));
+    let source = folder.path().join("source");
     write_source(&source, 1);
-    let temporary = folder.path().join(".out.safetensors.df11-tmp");
-    let attacker = std::fs::File::options().create_new(true).read(true).write(true).open(&temporary).unwrap();
-    // By its permissions it is this user's alone, as what a killed run has left.
-    std::fs::set_permissions(&temporary, Permissions::from_mode(0o600)).unwrap();
     for resume in [false, true] {
+        let place = folder.path().join(resume.to_string());
+        std::fs::create_dir(&place).unwrap();
+        let (to, temporary) = (place.join("out.safetensors"), place.join(".out.safetensors.df11-tmp"));
+        let attacker = std::fs::File::options().create_new(true).read(true).write(true).open(&temporary).unwrap();
+        // By its permissions it is this user's alone, as what a killed run has left.
+        std::fs::set_permissions(&temporary, Permissions::from_mode(0o600)).unwrap();
         compress(&source, &to, &options(Layout::ByName).resume(resume)).unwrap();
         let before = std::fs::read(&to).unwrap();
         attacker.write_all_at(&[0xff; 64], before.len() as u64 / 2).unwrap();
@@ -377,6 +379,63 @@ fn a_resumed_model_is_that_of_one_source() {
                 };
                 assert_eq!(report.resumed, 2 - changed, "{layout:?}, {tensor}");
             }
+        }
+    }
+}
+
+/// A group stays plain at first, and can be compressed when the run is resumed, because its source was repaired. Its tensor is
+/// then in the group's file alone.
+#[test]
+fn a_tensor_is_not_left_in_the_file_of_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    let layers: Vec<Stored> = (0..2)
+        .map(|layer| bf16(&format!("layers.{layer}.a.weight"), &weights::gaussian(640_000, 0.02, layer)))
+        .collect();
+    std::fs::create_dir(&source).unwrap();
+    let file = source.join("model.safetensors");
+    std::fs::write(&file, files::file(&layers)).unwrap();
+    let good = std::fs::read(&file).unwrap();
+    let (mut bad, at) = (good.clone(), unseen(&file, "layers.0.a.weight"));
+    bad[at..at + 2].copy_from_slice(&0x7f80u16.to_le_bytes());
+    std::fs::write(&file, bad).unwrap();
+    // Everything but the config is done.
+    std::fs::create_dir_all(out.join(".config.json.df11-tmp")).unwrap();
+    compress(&source, &out, &options(Layout::Folder)).unwrap_err();
+    std::fs::remove_dir(out.join(".config.json.df11-tmp")).unwrap();
+    assert!(out.join("model.safetensors").is_file() && !out.join("layers_0.safetensors").exists());
+
+    std::fs::write(&file, good).unwrap();
+    assert!(compress(&source, &out, &options(Layout::Folder).resume(true)).unwrap().complete);
+    let model = df11::Model::open(&out, &df11::OpenOptions::default()).unwrap();
+    assert_eq!((model.groups().count(), model.tensors().count()), (2, 2));
+    assert!(!out.join("model.safetensors").exists());
+}
+
+/// Two files with different configs come to one folder at the same time. Each is read with its own.
+#[test]
+fn two_files_of_one_folder_keep_their_configs() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source.safetensors");
+    std::fs::write(&source, files::file(&[bf16("layers.0.a.weight", &weights::gaussian(6400, 0.02, 1))])).unwrap();
+    for round in 0..60 {
+        let to = folder.path().join(round.to_string());
+        std::fs::create_dir(&to).unwrap();
+        let together = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            for (name, patterns) in [("x", r#"{"layers\\.\\d+": ["a"]}"#), ("y", r#"{"layers\\.0\\.a": []}"#)] {
+                let (source, to, together) = (&source, &to, &together);
+                scope.spawn(move || {
+                    let options = CompressOptions::new().patterns(Patterns::parse(patterns).unwrap()).threads(1);
+                    together.wait();
+                    compress(source, &to.join(name).with_extension("safetensors"), &options).unwrap();
+                });
+            }
+        });
+        for name in ["x.safetensors", "y.safetensors"] {
+            let model = df11::Model::open(to.join(name), &df11::OpenOptions::default()).unwrap();
+            let found = model.find_tensor("layers.0.a.weight").and_then(|tensor| tensor.group());
+            assert!(found.is_some(), "round {round}: {name} is read with the config of the other");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which files are written. Here, and only here, a folder of one file per group and a single file are different things.
+//! Which files are written, under which names: a folder of one file per group, or a single file.
 
 use super::{Part, Plan, PlannedGroup, SourceTensor, place};
 use crate::writer::Layout;

@@ -14,7 +14,7 @@
 use super::file::remove_left;
 use super::ledger::{Ledger, Record, SUFFIX};
 use super::{Entry, Folder, Locked, NewFolders, limit_of_file_size, lock, unique_temporary, written_as};
-use crate::error::{Error, Place, Result, shorten, shorten_path};
+use crate::error::{Error, Place, Result, shorten_path};
 use crate::format::{UNFINISHED, read_text};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -189,7 +189,7 @@ impl<'a> Asked<'a> {
             }
             Ok(Answer::Resumed(_)) => {}
             _ => {
-                // While it is locked. One that this call has created says nothing.
+                // While it is locked. One that this call has created, or could not begin anew, says nothing.
                 if undo {
                     let _ = self.folder.remove(OsStr::new(UNFINISHED));
                 }
@@ -310,7 +310,7 @@ impl<'a> Asked<'a> {
             must_be_empty(request.folder, Some(&request.ledger))?;
         }
         let head = json!({ "job": request.job, "manner": request.manner, "replaces": request.replaces });
-        let ledger = Ledger::begin(self.ledger.clone(), file, &head).inspect_err(|_| _ = self.ledger.remove())?;
+        let ledger = Ledger::begin(self.ledger.clone(), file, &head)?;
         Ok(Claim { folder: self.folder.clone(), ledger, replaces: request.replaces, undo: self.undo(true) })
     }
 
@@ -428,11 +428,7 @@ fn must_be_empty(folder: &Path, own: Option<&OsStr>) -> Result<()> {
         let shown = name.to_string_lossy();
         let of_a_file = shown.ends_with(SUFFIX) && !shown.starts_with(PART) && Some(&name[..]) != own;
         if !shown.starts_with('.') || shown == UNFINISHED || of_a_file {
-            return Err(Error::InvalidArgument(format!(
-                "the folder '{}' is not empty: it has '{}'",
-                shorten_path(folder),
-                shorten(&shown, 80)
-            )));
+            return Err(Error::NotEmpty { folder: folder.to_owned(), name: shown.into_owned() });
         }
     }
     Ok(())

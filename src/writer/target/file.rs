@@ -6,7 +6,7 @@
 //! to be resumed.
 
 use super::folder::Entry;
-use super::lock::{Locked, lock_open};
+use super::lock::{Locked, existing, lock_open, open_locked};
 use crate::error::{Error, Result, grow, shorten_path};
 use crate::format::{open_regular, read_exact_at};
 use crate::progress::Progress;
@@ -88,7 +88,8 @@ impl PartialFile {
         let temporary = to.beside(temporary_name(&to.name));
         let path = temporary.path();
         let resume = leftover == Leftover::Resumed;
-        let file = open_locked(&temporary, new_mode(to), resume).map_err(|e| Error::io("create", &path, e))?;
+        let file =
+            open_locked(&temporary, new_mode(to), resume, lock_written).map_err(|e| Error::io("create", &path, e))?;
         let Locked::Yes(file) = file else { return Err(being_written(&to.path())) };
         let remove = AtomicBool::new(leftover == Leftover::Removed);
         let partial = PartialFile { file, temporary, path, to: to.clone(), remove };
@@ -191,42 +192,10 @@ fn new_mode(to: &Entry) -> u32 {
     0o666
 }
 
-/// Creates and locks the file of a temporary name. One that is there and that no process has locked is what a killed process has
-/// left: with `keep` it is opened as it is, otherwise it is removed first.
-fn open_locked(temporary: &Entry, mode: u32, keep: bool) -> io::Result<Locked> {
-    loop {
-        match temporary.folder.create_new(&temporary.name, mode) {
-            Ok(file) => match lock_written(temporary, file)? {
-                Some(Locked::Yes(file)) => return Ok(Locked::Yes(file)),
-                // Another process took it for one that was left, and will create its own.
-                Some(Locked::Busy) | None => continue,
-            },
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e),
-        }
-        match left_behind(temporary) {
-            Ok(Some(Locked::Yes(file))) if keep => return Ok(Locked::Yes(file)),
-            // While it is locked: whoever opened it meanwhile finds that it has no name any more.
-            Ok(Some(Locked::Yes(_left))) => temporary.remove()?,
-            Ok(Some(Locked::Busy)) => return Ok(Locked::Busy),
-            Ok(None) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
-    }
-}
-
-/// Opens and locks what a killed process has left.
-fn left_behind(temporary: &Entry) -> io::Result<Option<Locked>> {
-    let file = temporary.folder.open_existing(&temporary.name)?;
-    temporary.folder.check_own(&file)?;
-    lock_written(temporary, file)
-}
-
 /// Removes what a run has left under a temporary name. What somebody else has put there stays, and so does what another process
 /// is writing: it need not be a run, so that no ledger is locked.
 pub(super) fn remove_left(temporary: &Entry) {
-    if let Ok(Some(Locked::Yes(_left))) = left_behind(temporary) {
+    if let Ok(Some(Locked::Yes(_left))) = existing(temporary, lock_written) {
         let _ = temporary.remove();
     }
 }
@@ -277,7 +246,7 @@ impl NewFile {
     ///
     /// # Errors
     ///
-    /// `Exists`, `Io`: what had the name still has it.
+    /// `Exists`, `Io`.
     pub fn commit(self, replace: bool) -> Result<()> {
         self.0.commit(replace)
     }
@@ -289,10 +258,14 @@ fn being_written(path: &Path) -> Error {
 }
 
 /// Writes a whole small file. If another process writes it, this waits for a moment.
-pub(crate) fn write_file(to: &Entry, bytes: &[u8]) -> Result<()> {
+///
+/// # Errors
+///
+/// `Exists` if something has the name and `replace` is false.
+pub(crate) fn write_file(to: &Entry, bytes: &[u8], replace: bool) -> Result<()> {
     let file = create_soon(to, bytes.len() as u64)?;
     file.write_at(0, bytes)?;
-    file.commit(true)
+    file.commit(replace)
 }
 
 /// Begins a file that nobody writes for long.

@@ -210,7 +210,6 @@ mod unix {
         }
 
         /// Returns the permissions of the regular file of a name.
-        #[allow(clippy::unnecessary_cast, reason = "the type is another one on other systems")]
         pub fn mode(&self, name: &OsStr) -> Option<u32> {
             self.owner_and_mode(name).map(|(_, mode)| mode)
         }

@@ -132,14 +132,17 @@ impl Ledger {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Begins a ledger anew. Its file is locked.
+    /// Begins a ledger anew. Its file is locked. After an error it is empty.
     pub fn begin(entry: Entry, mut file: File, head: &Value) -> Result<Ledger> {
         file.set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .map_err(|e| Error::io("write", entry.path(), e))?;
         let (file, empty, files) = (Mutex::new(file), AtomicBool::new(true), AtomicBool::new(false));
         let ledger = Ledger { entry, file, earlier: HashSet::new(), empty, files };
-        ledger.append(head, true)?;
+        if let Err(error) = ledger.append(head, true) {
+            let _ = ledger.file.into_inner().unwrap_or_else(PoisonError::into_inner).set_len(0);
+            return Err(error);
+        }
         Ok(ledger)
     }
 

@@ -12,46 +12,65 @@ pub(crate) enum Locked {
     Busy,
 }
 
-/// Opens a file, or creates it, and locks it.
-///
-/// If the file was unlinked between open and lock this begins again: other processes would lock a new file. Not every file
-/// system can lock, and none must.
+/// A way to lock an open file. It returns `None` if the file has lost its name.
+pub(super) type Lock = fn(&Entry, File) -> io::Result<Option<Locked>>;
+
+/// Opens the notes of a run, or creates them, and locks them. Not every file system can lock, and none must.
 pub(crate) fn lock(entry: &Entry) -> io::Result<Locked> {
     /// Notes are never to be written by others.
     const MODE: u32 = 0o644;
+    open_locked(entry, MODE, true, lock_open)
+}
+
+/// Creates and locks a file. One that is there and that no process has locked is what an earlier process has left: with `keep` it
+/// is opened as it is, otherwise it is removed first.
+///
+/// If the file was unlinked between open and lock this begins again: other processes would lock a new file.
+///
+/// # Errors
+///
+/// `PermissionDenied` for a file that is not this user's alone.
+pub(super) fn open_locked(entry: &Entry, mode: u32, keep: bool, lock: Lock) -> io::Result<Locked> {
     loop {
-        match lock_existing(entry) {
-            Ok(Some(locked)) => return Ok(locked),
-            Ok(None) => continue,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        match entry.folder.create_new(&entry.name, mode) {
+            Ok(file) => match lock(entry, file)? {
+                Some(Locked::Yes(file)) => return Ok(Locked::Yes(file)),
+                // Another process took it for one that was left.
+                Some(Locked::Busy) | None => continue,
+            },
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(e),
         }
-        match entry.folder.create_new(&entry.name, MODE) {
-            Ok(file) => {
-                if let Some(locked) = lock_open(entry, file)? {
-                    return Ok(locked);
-                }
-            }
-            // Another process was faster.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        match existing(entry, lock) {
+            Ok(Some(Locked::Yes(file))) if keep => return Ok(Locked::Yes(file)),
+            // While it is locked: whoever opened it meanwhile finds that it has no name any more.
+            Ok(Some(Locked::Yes(_left))) => entry.remove()?,
+            Ok(Some(Locked::Busy)) => return Ok(Locked::Busy),
+            Ok(None) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
     }
 }
 
-/// Opens a file that is there and locks it. Returns `None` if it lost its name meanwhile.
+/// Opens the notes of a run and locks them. Returns `None` if they lost their name meanwhile.
 ///
 /// # Errors
 ///
 /// `NotFound`; `PermissionDenied` for a file that is not this user's alone.
 pub(crate) fn lock_existing(entry: &Entry) -> io::Result<Option<Locked>> {
+    existing(entry, lock_open)
+}
+
+/// Opens and locks a file that is there.
+pub(super) fn existing(entry: &Entry, lock: Lock) -> io::Result<Option<Locked>> {
     let file = entry.folder.open_existing(&entry.name)?;
     entry.folder.check_own(&file)?;
-    lock_open(entry, file)
+    lock(entry, file)
 }
 
 /// Locks an open file. Returns `None` if it has lost its name.
-pub(crate) fn lock_open(entry: &Entry, file: File) -> io::Result<Option<Locked>> {
+pub(super) fn lock_open(entry: &Entry, file: File) -> io::Result<Option<Locked>> {
     if let Err(TryLockError::WouldBlock) = file.try_lock() {
         return Ok(Some(Locked::Busy));
     }

@@ -12,8 +12,8 @@
 //! - a new file is created exclusively, never adopted;
 //! - a file that is resumed, locked or appended to must belong to this user, have one name, and not be writable by others
 //!   ([`Folder::check_own`]);
-//! - nothing is truncated or removed before its lock is held;
-//! - no link below the destination is followed ([`Entry::below`]). Links that lead to the destination itself are the
+//! - nothing is truncated or removed before its lock is held, except what is left of the parts of a folder that is complete;
+//! - nothing is written through a link below the destination ([`Entry::below`]). Links that lead to the destination itself are the
 //!   caller's and are followed.
 
 mod claim;
@@ -33,5 +33,5 @@ pub(crate) use file::{
 };
 pub(crate) use folder::{Entry, Folder, NewFolders};
 pub(crate) use ledger::{Ledger, LeftGroup, Record};
-pub(crate) use lock::{Locked, lock};
+pub(crate) use lock::{Locked, lock, lock_existing};
 pub(crate) use place::{ConfigPlace, check as check_place, differs};

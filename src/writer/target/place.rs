@@ -97,13 +97,14 @@ impl ConfigPlace {
     ///
     /// # Errors
     ///
-    /// `InvalidArgument` if it says something else and may not be replaced.
+    /// `InvalidArgument` if it says something else and may not be replaced; `Exists` if it was missing and another process has
+    /// written one meanwhile, which stays.
     pub fn write(&self, text: &str) -> Result<Option<Vec<u8>>> {
         let before = read_text(&self.path)?;
         match &before {
             Some(there) if !self.replaces && there == text.as_bytes() => {}
             Some(_) if !self.replaces => return Err(differs(&self.path)),
-            _ => write_file(&Entry::at(&self.path)?, text.as_bytes())?,
+            _ => write_file(&Entry::at(&self.path)?, text.as_bytes(), before.is_some())?,
         }
         Ok(before)
     }
@@ -111,7 +112,7 @@ impl ConfigPlace {
     /// Restores what was there before.
     pub fn restore(&self, before: Option<Vec<u8>>) -> Result<()> {
         match before {
-            Some(text) => write_file(&Entry::at(&self.path)?, &text),
+            Some(text) => write_file(&Entry::at(&self.path)?, &text, true),
             None => std::fs::remove_file(&self.path).map_err(|e| Error::io("remove", &self.path, e)),
         }
     }

@@ -7,7 +7,7 @@ use super::{FileSpec, GroupSpec, Made, Order, PIECE, PartialFile, Settings, Unfi
 use crate::error::{Error, Result, grow};
 use crate::format::Model;
 use crate::host::encode::Scratch;
-use crate::host::{panic_text, run_threads};
+use crate::host::{panic_text, run_threads, thread_builder};
 use crate::progress::Progress;
 use crate::writer::target::Ledger;
 use sha2::{Digest, Sha256};
@@ -26,8 +26,8 @@ pub(super) fn run(order: &Order, files: Vec<FileSpec>) -> Result<Made> {
     let (send, receive) = sync_channel(WAITING_FILES);
     let work = || run_threads(order.settings.threads, || engine.work());
     std::thread::scope(|scope| {
-        let (engine, finisher) = (&engine, std::thread::Builder::new().name(crate::host::THREAD_NAME.into()));
-        match finisher.spawn_scoped(scope, move || engine.finish_files(&receive)) {
+        let engine = &engine;
+        match thread_builder().spawn_scoped(scope, move || engine.finish_files(&receive)) {
             Ok(finisher) => {
                 *lock(&engine.send) = Some(send);
                 let worked = work();

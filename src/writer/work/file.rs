@@ -230,7 +230,7 @@ fn find(path: &Path, laid_out: &LaidOut) -> Result<Option<File>> {
 }
 
 /// Removes a file, if it is there.
-fn remove(path: &Path) -> Result<()> {
+pub(crate) fn remove(path: &Path) -> Result<()> {
     match Entry::at(path)?.remove() {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
         _ => Ok(()),

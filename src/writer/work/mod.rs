@@ -32,6 +32,8 @@ mod group;
 mod lay_out;
 mod tasks;
 
+pub(super) use file::remove;
+
 use super::target::{Ledger, PartialFile};
 use crate::error::Result;
 use crate::format::Model;
