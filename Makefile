@@ -55,7 +55,7 @@ test-ggml:
 	[ -n "$$DF11_PREFIX" ] || $(MAKE) install PREFIX=$(CURDIR)/target/stage
 	examples/ggml/test.sh
 
-# What takes too long for that, or a nightly toolchain: ThreadSanitizer, Miri, every fault, ten minutes of traffic. Some half
+# What takes too long for that, or a nightly toolchain: ThreadSanitizer, Miri, every fault, ten minutes of traffic. About
 # an hour: tests/README.md.
 test-deep:
 	tests/deep.sh
