@@ -169,10 +169,11 @@ const _: () = {
 /// file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY
 /// for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun with another
 /// source or other options, for what was changed in it, patterns that do not fit, no preset that
-/// fits, and a source that is compressed already; DF11_NOT_FOUND (no such preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that
-/// failed its verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT;
-/// DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
-/// report is all zeros, and `left` is not called.
+/// fits, and a source that is compressed already; DF11_NOT_FOUND (no such preset);
+/// DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that failed its
+/// verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION,
+/// DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and
+/// `left` is not called.
 ///
 /// # Safety
 ///

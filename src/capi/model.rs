@@ -73,7 +73,8 @@ pub(super) const MODEL: &str = "the model";
 /// next to the file; NAME.config.json next to NAME.safetensors comes before it. Headers, tables and
 /// positions are read and checked, but no weights, so that this copies nothing and takes
 /// milliseconds for the models that compressors write. (A config with hostile patterns can make it
-/// take minutes: SECURITY.md.) A folder or file without compressed groups opens too, as a model of plain tensors.
+/// take minutes: SECURITY.md.) A folder or file without compressed groups opens too, as a model of
+/// plain tensors.
 ///
 /// `path` is UTF-8 (on Unix any bytes) and ends in a zero byte. `options` may be NULL. On success
 /// `*out` is the model, to be given to df11_model_free(); otherwise it is NULL.

@@ -76,9 +76,10 @@
  *
  * OWNERSHIP
  *   You own every buffer that you pass, and the library keeps no pointer to it after the call.
- *   The exceptions are the bytes given to df11_model_open_memory(), what an upload copies from while
- *   its stream runs, the device memory of a resident, and the `user` of df11_log_set(). What the library returns by pointer (names, shapes, data,
- *   file paths) belongs to the model, the device or the resident that was asked, and lives as long.
+ *   The exceptions are the bytes given to df11_model_open_memory(), what an upload copies from
+ *   while its stream runs, the device memory of a resident, and the `user` of df11_log_set(). What
+ *   the library returns by pointer (names, shapes, data, file paths) belongs to the model, the
+ *   device or the resident that was asked, and lives as long.
  *   Names come from the file: UTF-8 without a zero byte, but otherwise anything, control characters
  *   too. Escape them before you print them.
  *
@@ -87,8 +88,8 @@
  *   The same holds for devices and residents. Threads that a call starts end before it returns;
  *   where the system starts fewer than you ask for, the call works with those that there are. There
  *   is no pool, no signal handler, no exit handler and no state of a thread that you could see:
- *   errors go into a struct that you provide. A call that makes a CUDA context current makes the thread's own
- *   current again before it returns.
+ *   errors go into a struct that you provide. A call that makes a CUDA context current makes the
+ *   thread's own current again before it returns.
  *   Every call works on a thread with a stack of 64 KiB, whatever is in the files; what your
  *   callbacks and the CUDA driver need comes on top.
  *
@@ -116,7 +117,8 @@
  *   hash: a change that leaves valid codes gives other weights, and a range of a damaged group may
  *   decode without an error. df11_verify_model() compares hashes if the files have some, and every
  *   bit if there is an original. On a device, too, nothing outside the image is read and nothing
- *   outside the destination is written, whatever file or image say; d_status tells what a kernel notices.
+ *   outside the destination is written, whatever file or image say; d_status tells what a kernel
+ *   notices.
  *
  * STRUCTS
  *   Options and infos begin with struct_size. Initialise them with their _INIT macro, so that old
@@ -394,7 +396,8 @@ typedef struct df11_open_options {
  * next to the file; NAME.config.json next to NAME.safetensors comes before it. Headers, tables and
  * positions are read and checked, but no weights, so that this copies nothing and takes
  * milliseconds for the models that compressors write. (A config with hostile patterns can make it
- * take minutes: SECURITY.md.) A folder or file without compressed groups opens too, as a model of plain tensors.
+ * take minutes: SECURITY.md.) A folder or file without compressed groups opens too, as a model of
+ * plain tensors.
  *
  * `path` is UTF-8 (on Unix any bytes) and ends in a zero byte. `options` may be NULL. On success
  * `*out` is the model, to be given to df11_model_free(); otherwise it is NULL.
@@ -1381,10 +1384,11 @@ typedef struct df11_compress_options {
  * file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY
  * for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun with another
  * source or other options, for what was changed in it, patterns that do not fit, no preset that
- * fits, and a source that is compressed already; DF11_NOT_FOUND (no such preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that
- * failed its verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT;
- * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
- * report is all zeros, and `left` is not called.
+ * fits, and a source that is compressed already; DF11_NOT_FOUND (no such preset);
+ * DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that failed its
+ * verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION,
+ * DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and
+ * `left` is not called.
  *
  * Requires: The progress and the callbacks of the options can be used, each with its `user`, until
  * the call returns.
