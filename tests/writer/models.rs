@@ -480,11 +480,12 @@ fn memory_does_not_grow_with_the_model() {
 #[test]
 fn destinations_that_would_harm_are_refused() {
     let from = source(&layers(1, 50, true), None);
-    let refused = |to: &Path, layout, part: &str| {
+    let refused_as = |status, to: &Path, layout, part: &str| {
         let error = run(from.path(), to, &options(layer_patterns()).layout(layout)).unwrap_err();
-        assert_eq!(error.status(), Status::InvalidArgument, "{error}");
+        assert_eq!(error.status(), status, "{error}");
         assert!(error.to_string().contains(part), "{error}");
     };
+    let refused = |to: &Path, layout, part: &str| refused_as(Status::InvalidArgument, to, layout, part);
     let before = files(from.path());
     refused(from.path(), Layout::Folder, "source's folder");
     refused(&from.path().join("a/b"), Layout::Folder, "source's folder");
@@ -493,8 +494,8 @@ fn destinations_that_would_harm_are_refused() {
     refused(&from.path().join("../").join(from.path().file_name().unwrap()), Layout::Folder, "source's folder");
     let other = tempfile::tempdir().unwrap();
     std::fs::write(other.path().join("precious.txt"), "x").unwrap();
-    refused(other.path(), Layout::Folder, "'precious.txt'");
-    refused(other.path(), Layout::SingleFile, "'precious.txt'");
+    refused_as(Status::Exists, other.path(), Layout::Folder, "'precious.txt'");
+    refused_as(Status::Exists, other.path(), Layout::SingleFile, "'precious.txt'");
     refused(&other.path().join("precious.txt"), Layout::Folder, "not a folder");
     // The source itself, as a file.
     let file = from.path().join("model.safetensors");
