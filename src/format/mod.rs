@@ -42,6 +42,7 @@
 
 mod config;
 mod files;
+mod foreign;
 mod group;
 mod json;
 mod layout;
