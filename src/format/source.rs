@@ -1,6 +1,6 @@
 //! One safetensors file: mapped, read piece by piece, or given in memory.
 
-use super::{HASHES_KEY, SHAPES_KEY, foreign, json};
+use super::{GROUPS_KEY, HASHES_KEY, SHAPES_KEY, foreign, json};
 use crate::error::{Error, Place, Result, grow};
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -204,7 +204,7 @@ impl Source {
             .collect();
         tensors.sort_unstable_by(|a, b| (a.2.offset, &a.0).cmp(&(b.2.offset, &b.0)));
         let text = |key| metadata.metadata().as_ref().and_then(|m| m.get(key)).cloned();
-        Ok(Header { tensors, shapes: text(SHAPES_KEY), hashes: text(HASHES_KEY) })
+        Ok(Header { tensors, shapes: text(SHAPES_KEY), hashes: text(HASHES_KEY), groups: text(GROUPS_KEY) })
     }
 }
 
@@ -215,6 +215,8 @@ pub(crate) struct Header {
     pub shapes: Option<String>,
     /// The text under [`HASHES_KEY`].
     pub hashes: Option<String>,
+    /// The text under [`GROUPS_KEY`].
+    pub groups: Option<String>,
 }
 
 /// Opens a regular file (links are followed). Anything else is refused before it is opened, because opening a pipe waits.
