@@ -240,7 +240,7 @@ fn drop_tied(
         .collect();
     let Some(pair) = plan::tied_pair(config, &all) else { return Ok(()) };
     let (head, embedding) = (model.tensor_at(pair.tensor), model.tensor_at(pair.embedding));
-    if head.group().is_some() && host::are_equal(head, embedding, threads, progress)? {
+    if head.location().is_none() && host::are_equal(head, embedding, threads, progress)? {
         tensors.retain(|tensor| tensor.number() != head.number());
         report.dropped.push((head.name().to_owned(), embedding.name().to_owned()));
     }
