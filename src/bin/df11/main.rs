@@ -114,7 +114,7 @@ impl Reading {
             .map_err(|e| Failure::cannot(format!("the original cannot be used: {e}{}", advice::after(&e))))
     }
 
-    fn options(&self) -> Result<OpenOptions, Failure> {
+    pub fn options(&self) -> Result<OpenOptions, Failure> {
         let read = |path: &PathBuf| {
             std::fs::read_to_string(path)
                 .map_err(|e| Failure::cannot(format!("cannot read the config '{}': {e}", path.display())))
@@ -124,11 +124,6 @@ impl Reading {
             Some(config) => options.config(config),
             None => options,
         })
-    }
-
-    /// Returns the config given on the command line.
-    pub fn config(&self) -> Option<&Path> {
-        self.config.as_deref()
     }
 }
 
