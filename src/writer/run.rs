@@ -40,16 +40,7 @@ impl<'o> Run<'o> {
     pub fn new(source: &Path, destination: &Path, options: &'o CompressOptions) -> Result<Run<'o>> {
         options.part.check()?;
         let input = Source::open(source)?;
-        let table: Vec<SourceTensor> = input
-            .model
-            .tensors()
-            .map(|t| SourceTensor {
-                name: t.name(),
-                dtype: t.dtype(),
-                elements: t.shape().iter().product(),
-                shape: t.shape(),
-            })
-            .collect();
+        let table: Vec<SourceTensor> = input.model.tensors().map(SourceTensor::from).collect();
         let wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;
         let Grouping { patterns, origin, plan } = plan::grouping(input.parsed.as_ref(), &table, wanted)?;
         if plan.groups.is_empty() && plan.left.is_empty() {
@@ -239,6 +230,7 @@ impl<'o> Run<'o> {
             // Only a file that is there when the run begins is to be replaced, not one that appears later.
             replaces: !options.keep_existing && self.existing().is_some(),
             resume: options.resume,
+            restart: false,
         };
         match target::claim(&request)? {
             Answer::Fresh(claim) | Answer::Resumed(claim) => Ok(claim),
@@ -525,17 +517,7 @@ fn dropped(model: &Model, plan: &Plan) -> Result<Vec<(usize, usize)>> {
     let mut equal = Vec::new();
     for head in &plan.dropped {
         let (a, b) = (model.tensor_at(head.tensor), model.tensor_at(head.embedding));
-        let (mut x, mut y) = (vec![0; 1 << 20], vec![0; 1 << 20]);
-        let mut at = 0;
-        let mut same = a.bytes() == b.bytes();
-        while same && at < a.bytes() {
-            let len = (a.bytes() - at).min(x.len() as u64) as usize;
-            a.read_plain(at, &mut x[..len])?;
-            b.read_plain(at, &mut y[..len])?;
-            same = x[..len] == y[..len];
-            at += len as u64;
-        }
-        if same {
+        if host::are_equal(a, b, 1, &Progress::new())? {
             equal.push((head.tensor, head.embedding));
         } else {
             log::warn!("'{}' is said to be tied, and differs from '{}': it is stored", a.name(), b.name());

@@ -22,12 +22,12 @@ mod part;
 pub(crate) mod presets;
 
 pub use choice::{AUTOMATIC, Grouping, Origin, Wanted, grouping};
-pub(crate) use files::{FilePlan, Files};
+pub(crate) use files::{FilePlan, Files, is_file};
 pub use part::Part;
 
 use crate::error::{Error, Result, shorten};
 pub use crate::format::{Pattern, Patterns};
-use crate::format::{member_of, natural};
+use crate::format::{Tensor, member_of, natural};
 use safetensors::Dtype;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -43,6 +43,13 @@ pub struct SourceTensor<'a> {
     pub elements: u64,
     /// Its dimensions. Only what groups automatically looks at them.
     pub shape: &'a [u64],
+}
+
+impl<'m> From<Tensor<'m>> for SourceTensor<'m> {
+    fn from(tensor: Tensor<'m>) -> SourceTensor<'m> {
+        let (name, dtype, shape) = (tensor.name(), tensor.dtype(), tensor.shape());
+        SourceTensor { name, dtype, elements: shape.iter().product(), shape }
+    }
 }
 
 impl SourceTensor<'_> {
@@ -143,6 +150,16 @@ pub fn is_tied(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> bool {
         let index = tensors.iter().enumerate().map(|(i, t)| (t.name, i)).collect();
         Pair::find(tensors, &index).is_some_and(|pair| pair.head.is_none())
     })
+}
+
+/// Returns the head and the embedding of a model that is said to be tied and has both.
+pub(crate) fn tied_pair(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> Option<Dropped> {
+    if !is_tied(config, tensors) {
+        return None;
+    }
+    let index = tensors.iter().enumerate().map(|(i, t)| (t.name, i)).collect();
+    let pair = Pair::find(tensors, &index)?;
+    Some(Dropped { tensor: pair.head?, embedding: pair.embedding })
 }
 
 /// Places groups and tensors in files as the reference does: a group's file is named like its module, with `_` for `.`, and
