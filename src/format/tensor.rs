@@ -1,20 +1,22 @@
 //! A tensor as a model keeps it, and the shapes and hashes that the metadata of files may have.
 
+use super::header::Dimensions;
+use super::json::{self, Fault};
 use super::source::{Source, Span};
-use super::{HASHES_KEY, SHAPES_KEY, json};
-use crate::error::{Error, Place, Result, shorten};
+use super::{HASHES_KEY, SHAPES_KEY};
+use crate::error::{Error, Result, shorten};
+use crate::progress::Progress;
 use safetensors::Dtype;
-use std::collections::HashMap;
 
 /// A tensor of the original model.
 pub(crate) struct TensorData {
     pub name: String,
     pub dtype: Dtype,
-    pub shape: Vec<u64>,
+    pub shape: Box<[u64]>,
     pub data: Data,
     /// Bytes of its values, decoded.
     pub bytes: u64,
-    pub sha256: Option<[u8; 32]>,
+    pub sha256: Option<Box<[u8; 32]>>,
 }
 
 /// The place of a tensor's values.
@@ -31,55 +33,67 @@ pub(crate) enum Data {
     },
 }
 
-/// Shapes and hashes of tensors, from the `__metadata__` of all files.
-#[derive(Default)]
-pub(super) struct Metadata {
-    /// Each with the number of its file.
-    shapes: HashMap<String, (Vec<u64>, usize)>,
-    hashes: HashMap<String, [u8; 32]>,
+/// The texts in a file's metadata that say something about tensors.
+pub(super) struct Notes {
+    /// The number of the file.
+    pub file: usize,
+    /// The text under [`SHAPES_KEY`].
+    pub shapes: Option<String>,
+    /// The text under [`HASHES_KEY`].
+    pub hashes: Option<String>,
 }
 
-impl Metadata {
-    /// Adds what the header of file `number` has under [`SHAPES_KEY`] and [`HASHES_KEY`].
-    pub fn add(&mut self, shapes: Option<String>, hashes: Option<String>, number: usize, place: &Place) -> Result<()> {
-        if let Some(text) = &shapes {
-            let parsed: HashMap<String, Vec<u64>> = json::parse(text.as_bytes())
-                .map_err(|e| Error::invalid(place.clone(), format!("the metadata '{SHAPES_KEY}' is not valid: {e}")))?;
-            self.shapes.extend(parsed.into_iter().map(|(name, shape)| (name, (shape, number))));
-        }
-        if let Some(text) = &hashes {
-            read_hashes(text, place, &mut self.hashes)?;
-        }
-        Ok(())
-    }
-
-    /// Returns the shape of a tensor of `count` weights in a group: one dimension, if no file says which.
-    pub fn shape(&mut self, name: &str, count: u64, sources: &[Source]) -> Result<Vec<u64>> {
-        let Some((shape, file)) = self.shapes.remove(name) else { return Ok(vec![count]) };
-        if shape.iter().try_fold(1u64, |p, &d| p.checked_mul(d)) != Some(count) {
-            let reason = format!("the metadata gives the shape {shape:?}, and there are {count} weights");
-            return Err(Error::corrupt(sources[file].place().tensor(name), reason));
-        }
-        Ok(shape)
-    }
-
-    /// Returns the hash of a tensor, if a file has one.
-    pub fn hash(&self, name: &str) -> Option<[u8; 32]> {
-        self.hashes.get(name).copied()
-    }
-}
-
-/// Reads the hashes of a file's metadata.
-fn read_hashes(text: &str, place: &Place, hashes: &mut HashMap<String, [u8; 32]>) -> Result<()> {
-    let invalid =
-        |reason: String| Error::invalid(place.clone(), format!("the metadata '{HASHES_KEY}' is not valid: {reason}"));
-    let parsed: HashMap<String, String> = json::parse(text.as_bytes()).map_err(invalid)?;
-    for (name, digits) in parsed {
-        let Some(hash) = hash_of(&digits) else {
-            let (name, digits) = (shorten(&name, 80), shorten(&digits, 80));
-            return Err(invalid(format!("'{digits}' of '{name}' is not 64 hexadecimal digits")));
-        };
-        hashes.insert(name, hash);
+/// Gives tensors the shapes and hashes that the notes have for them. `find` returns the number of a tensor. Notes on tensors that are not
+/// there are left out, and so are shapes of plain ones, which have their own.
+pub(super) fn annotate(
+    tensors: &mut [TensorData],
+    find: impl Fn(&[TensorData], &str) -> Option<usize>,
+    notes: &[Notes],
+    sources: &[Source],
+    progress: &Progress,
+) -> Result<()> {
+    let mut has_shape = vec![false; tensors.len()];
+    for Notes { file, shapes, hashes } in notes {
+        let place = || sources[*file].place();
+        let invalid =
+            |key| move |reason| Error::invalid(place(), format!("the metadata '{key}' is not valid: {reason}"));
+        let text = shapes.as_deref().unwrap_or("{}");
+        json::each(text.as_bytes(), |name, shape| {
+            progress.check().map_err(Fault::Is)?;
+            let Dimensions(shape) = json::parse(shape.get().as_bytes())?;
+            let Some(number) = find(tensors, &name) else { return Ok(()) };
+            let tensor = &mut tensors[number];
+            let Data::Packed { .. } = tensor.data else { return Ok(()) };
+            if std::mem::replace(&mut has_shape[number], true) && *tensor.shape != *shape {
+                let reason =
+                    format!("the metadata of two files has shapes of this tensor: {:?} and {shape:?}", tensor.shape);
+                return Err(Fault::Is(Error::corrupt(place().tensor(name), reason)));
+            }
+            let count = tensor.bytes / 2;
+            if shape.iter().try_fold(1u64, |p, &d| p.checked_mul(d)) != Some(count) {
+                let reason = format!("the metadata gives the shape {shape:?}, and there are {count} weights");
+                return Err(Fault::Is(Error::corrupt(place().tensor(name), reason)));
+            }
+            tensor.shape = shape.into();
+            Ok(())
+        })
+        .map_err(|fault| fault.or(invalid(SHAPES_KEY)))?;
+        let text = hashes.as_deref().unwrap_or("{}");
+        json::each(text.as_bytes(), |name, digits| {
+            progress.check().map_err(Fault::Is)?;
+            let digits: String = json::parse(digits.get().as_bytes())?;
+            let Some(hash) = hash_of(&digits) else {
+                let (name, digits) = (shorten(&name, 80), shorten(&digits, 80));
+                return Err(Fault::Json(format!("'{digits}' of '{name}' is not 64 hexadecimal digits")));
+            };
+            let Some(number) = find(tensors, &name) else { return Ok(()) };
+            if tensors[number].sha256.replace(Box::new(hash)).is_some_and(|other| *other != hash) {
+                let reason = "the metadata of two files has hashes of this tensor, which differ";
+                return Err(Fault::Is(Error::corrupt(place().tensor(name), reason)));
+            }
+            Ok(())
+        })
+        .map_err(|fault| fault.or(invalid(HASHES_KEY)))?;
     }
     Ok(())
 }
