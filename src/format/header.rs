@@ -3,7 +3,7 @@
 //! has more dimensions than any framework has, and a caller who gives up is noticed.
 
 use super::json::{self, Seen};
-use super::{HASHES_KEY, SHAPES_KEY};
+use super::{GROUPS_KEY, HASHES_KEY, SHAPES_KEY};
 use crate::error::{Result, shorten};
 use crate::progress::Progress;
 use safetensors::Dtype;
@@ -16,7 +16,7 @@ use std::fmt;
 pub(super) const MOST_DIMENSIONS: usize = 64;
 
 /// The keys of the metadata that are kept.
-const KEPT: [&str; 2] = [SHAPES_KEY, HASHES_KEY];
+const KEPT: [&str; 3] = [SHAPES_KEY, HASHES_KEY, GROUPS_KEY];
 
 /// A tensor as a header describes it.
 #[derive(Debug, Clone)]

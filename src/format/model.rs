@@ -1,10 +1,11 @@
 //! A model: all files together, their groups and their tensors, checked against each other.
 
 use super::config::Config;
-use super::group::{GroupData, MEMBERS, Member};
-use super::names::{MOST_NAME_BYTES, check_name, member_of, names_of, natural};
-use super::source::{Access, Source, Span, Stored};
-use super::tensor::{Data, Notes, TensorData, annotate};
+use super::group::{GroupData, MEMBERS};
+use super::names::{check_name, member_of, natural};
+use super::runs::{Packed, check_listed, file_of, packed_tensors};
+use super::source::{Access, Contents, Source, Span, Stored};
+use super::tensor::{Data, Notes, RunData, TensorData, annotate, listed_groups};
 use super::{files, header};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
 use crate::progress::Progress;
@@ -74,6 +75,8 @@ pub struct Model {
     pub(super) config: Option<Config>,
     pub(super) groups: Vec<GroupData>,
     pub(super) tensors: Vec<TensorData>,
+    /// The runs of the tensors in groups, those of each together.
+    pub(super) runs: Vec<RunData>,
     /// The numbers of the tensors in the order of their names.
     pub(super) by_name: Vec<u32>,
 }
@@ -159,7 +162,8 @@ impl Model {
     fn of_group(source: Source, group: &str, members: [&Stored; 6]) -> Result<Model> {
         let group = GroupData::check(std::slice::from_ref(&source), group, members)?;
         let (sources, groups) = (vec![source], vec![group]);
-        Ok(Model { sources, config: None, groups, tensors: Vec::new(), by_name: Vec::new() })
+        let (tensors, runs, by_name) = Default::default();
+        Ok(Model { sources, config: None, groups, tensors, runs, by_name })
     }
 
     /// Opens the bytes of one safetensors file.
@@ -185,7 +189,10 @@ impl Model {
         let bases = bases_of(&entries, progress)?;
         let mut groups = check_groups(&sources, &bases, progress)?;
         drop(bases);
-        let mut tensors = packed_tensors(&sources, &mut groups, config.as_ref(), progress)?;
+        let find = |name: &str| groups.binary_search_by(|group| natural(group.name(), name)).ok();
+        let lists = listed_groups(find, &notes, &sources, progress)?;
+        let Packed { mut tensors, runs, listed } =
+            packed_tensors(&sources, &mut groups, config.as_ref(), lists, progress)?;
         let packed = tensors.len();
         for (name, stored) in entries {
             progress.check()?;
@@ -197,10 +204,12 @@ impl Model {
             }
         }
         header::sort(&mut tensors[packed..], |a, b| natural(&a.name, &b.name), progress)?;
-        let by_name = number_names(&sources, &groups, &tensors, progress)?;
-        annotate(&mut tensors, |tensors, name| number_of(tensors, &by_name, name), &notes, &sources, progress)?;
+        let by_name = number_names(&sources, &groups, &tensors, &runs, progress)?;
+        let find = |tensors: &[TensorData], name: &str| number_of(tensors, &by_name, name);
+        annotate(&mut tensors, find, &listed, &notes, &sources, progress)?;
+        check_listed(&listed, &tensors, &runs, &groups, &sources)?;
         log::debug!("opened {} file(s): {} groups, {} tensors", sources.len(), groups.len(), tensors.len());
-        Ok(Model { sources, config, groups, tensors, by_name })
+        Ok(Model { sources, config, groups, tensors, runs, by_name })
     }
 }
 
@@ -265,8 +274,9 @@ fn read_headers(sources: &[Source], progress: &Progress) -> Result<(BTreeMap<Str
                 return Err(Error::unsupported(source.place(), reason));
             }
         }
-        if header.shapes.is_some() || header.hashes.is_some() {
-            notes.push(Notes { file, shapes: header.shapes, hashes: header.hashes });
+        let Contents { shapes, hashes, groups, .. } = header;
+        if shapes.is_some() || hashes.is_some() || groups.is_some() {
+            notes.push(Notes { file, shapes, hashes, groups });
         }
     }
     Ok((entries, notes))
@@ -304,57 +314,21 @@ fn check_groups(sources: &[Source], bases: &Bases<'_>, progress: &Progress) -> R
     Ok(groups)
 }
 
-/// Lists the tensors of each group in the order of their weights. Names of tensors in groups are not in the files, so the
-/// length of all together is bounded here.
-fn packed_tensors(
-    sources: &[Source],
-    groups: &mut [GroupData],
-    config: Option<&Config>,
-    progress: &Progress,
-) -> Result<Vec<TensorData>> {
-    let mut tensors = Vec::new();
-    let mut name_bytes = 0;
-    for (number, group) in groups.iter_mut().enumerate() {
-        progress.check()?;
-        let from = tensors.len();
-        let place = || group.place(sources, Member::SplitPositions, 0);
-        let names =
-            names_of(group.name(), group.cuts().len() - 1, config).map_err(|reason| Error::invalid(place(), reason))?;
-        for (name, cut) in names.into_iter().zip(group.cuts().windows(2)) {
-            check_name(&name).map_err(|reason| Error::invalid(place(), format!("{reason}: '{name}'")))?;
-            name_bytes += name.len();
-            if name_bytes > MOST_NAME_BYTES {
-                let reason = format!("the names of the tensors in groups take more than {MOST_NAME_BYTES} bytes");
-                return Err(Error::unsupported(place(), reason));
-            }
-            let (first, count) = (cut[0], cut[1] - cut[0]);
-            let data = Data::Packed { group: number, first };
-            // One dimension, if no file says which.
-            let shape = [count].into();
-            tensors.push(TensorData { name, dtype: Dtype::BF16, shape, data, bytes: 2 * count, sha256: None });
-        }
-        group.tensors = from..tensors.len();
-    }
-    Ok(tensors)
-}
-
 /// Returns the numbers of the tensors in the order of their names. Fails if two have the same name.
 fn number_names(
     sources: &[Source],
     groups: &[GroupData],
     tensors: &[TensorData],
+    runs: &[RunData],
     progress: &Progress,
 ) -> Result<Vec<u32>> {
     let mut numbers: Vec<u32> = (0..tensors.len() as u32).collect();
     let name = |number: u32| &tensors[number as usize].name;
     header::sort(&mut numbers, |&a, &b| (name(a), a).cmp(&(name(b), b)), progress)?;
     if let Some(&[other, this]) = numbers.windows(2).find(|pair| name(pair[0]) == name(pair[1])) {
-        let file = |number: u32| match tensors[number as usize].data {
-            Data::Plain(span) => &sources[span.file].name,
-            Data::Packed { group, .. } => &sources[groups[group].member(Member::Luts).file].name,
-        };
-        let reason = format!("two tensors have this name: the other is in '{}'", file(other));
-        return Err(Error::invalid(Place::file(file(this)).tensor(name(this)), reason));
+        let file = |number: u32| file_of(&tensors[number as usize], runs, groups, sources);
+        let reason = format!("two tensors have this name: the other is in '{}'", file(other).name);
+        return Err(Error::invalid(file(this).place().tensor(name(this)), reason));
     }
     Ok(numbers)
 }

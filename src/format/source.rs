@@ -1,5 +1,6 @@
 //! One safetensors file: mapped, read piece by piece, or given in memory.
 
+use super::foreign;
 use super::header::{Fault, Header, Info};
 use crate::error::{Error, Place, Result, grow};
 use crate::progress::Progress;
@@ -149,44 +150,61 @@ impl Source {
 
     /// Reads and checks the header: each tensor with its type, shape and bytes, in the order of the file.
     pub fn header(&self, number: usize, progress: &Progress) -> Result<Contents> {
-        let invalid = |reason: String| Error::invalid(self.place(), reason);
-        if self.len < 8 {
-            return Err(invalid(format!("not a safetensors file: {} bytes are too few for a header", self.len)));
+        let mut head = [0; foreign::HEAD_BYTES];
+        let head = &mut head[..self.len.min(foreign::HEAD_BYTES as u64) as usize];
+        self.read_at(0, head)?;
+        let Some((size, rest)) = head.split_first_chunk() else {
+            let reason = match self.len {
+                0 => "the file is empty: its download has not begun, or its disk was full".into(),
+                len => format!("not a safetensors file: {len} bytes are too few for a header"),
+            };
+            return Err(Error::not_a_model(self.place(), reason));
+        };
+        let size = u64::from_le_bytes(*size);
+        let begins = rest.trim_ascii_start().starts_with(b"{");
+        let refuse = |place, reason| match foreign::kind(head) {
+            Some(kind) if !begins => Error::not_a_model(self.place(), kind),
+            _ => Error::invalid(place, reason),
+        };
+        if size > self.len - 8 {
+            let has = self.len;
+            let reason =
+                format!("not a whole safetensors file: the header should have {size} bytes, and the file has {has}");
+            return Err(refuse(self.place(), reason));
         }
-        let mut size = [0; 8];
-        self.read_at(0, &mut size)?;
-        let size = u64::from_le_bytes(size);
-        if size > MOST_HEADER_BYTES || size > self.len - 8 {
-            return Err(invalid(format!(
-                "not a whole safetensors file: the header should have {size} bytes, and the file has {}",
-                self.len
-            )));
+        if size > MOST_HEADER_BYTES {
+            let reason = format!(
+                "the header has {size} bytes, and {MOST_HEADER_BYTES} are the most that the safetensors package and this \
+                 library read: write the model to several files"
+            );
+            return Err(refuse(self.place(), reason));
         }
         let header = Header::parse(&self.view(8, size)?, progress).map_err(|fault| match fault {
             Fault::Cancelled => Error::Cancelled,
             Fault::Invalid(reason, tensor) => {
                 let mut place = self.place().at(8);
                 place.tensor = tensor;
-                Error::invalid(place, format!("the safetensors header is not valid: {reason}"))
+                refuse(place, format!("the safetensors header is not valid: {reason}"))
             }
         })?;
         let start = 8 + size;
         // The header may describe more than 64 bits can count.
         if header.data_bytes.checked_add(start) != Some(self.len) {
-            return Err(invalid(format!(
+            let reason = format!(
                 "the file has {} bytes, but its header describes {start} + {}: it is {}",
                 self.len,
                 header.data_bytes,
                 if self.len - start < header.data_bytes { "cut short" } else { "too long" }
-            )));
+            );
+            return Err(Error::invalid(self.place(), reason));
         }
         let stored = |(name, info): (String, Info)| {
             let (from, to) = info.offsets;
             let span = Span { file: number, offset: start + from, len: to - from };
             (name, Stored { dtype: info.dtype, shape: info.shape, span })
         };
-        let [shapes, hashes] = header.kept;
-        Ok(Contents { tensors: header.tensors.into_iter().map(stored).collect(), shapes, hashes })
+        let [shapes, hashes, groups] = header.kept;
+        Ok(Contents { tensors: header.tensors.into_iter().map(stored).collect(), shapes, hashes, groups })
     }
 }
 
@@ -206,6 +224,8 @@ pub(crate) struct Contents {
     pub shapes: Option<String>,
     /// The text under [`HASHES_KEY`](super::HASHES_KEY).
     pub hashes: Option<String>,
+    /// The text under [`GROUPS_KEY`](super::GROUPS_KEY).
+    pub groups: Option<String>,
 }
 
 /// Opens a regular file (links are followed). Anything else is refused before it is opened, because opening a pipe waits.
