@@ -6,7 +6,7 @@ use super::select::select;
 use super::shards::distribute;
 use super::{SingleFile, refuse_existing};
 use crate::error::{Error, Result, shorten_path};
-use crate::format::{Access, LayoutTensor, Model, OpenOptions, Tensor, config_text};
+use crate::format::{Access, LayoutTensor, Model, OpenOptions, Tensor, config_text, of_python};
 use crate::host;
 use crate::progress::Progress;
 use crate::writer::plan::{self, SourceTensor, config, is_file};
