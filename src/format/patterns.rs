@@ -195,7 +195,7 @@ impl<'de> Deserialize<'de> for List {
 
 /// The work that compiling all patterns of a dict may take, in transitions of their automata times states that each of them may
 /// have to look at. Published dicts take 2 million at most.
-const MOST_WORK: usize = 200_000_000;
+const MOST_WORK: usize = 100_000_000;
 /// The same for one pattern. It takes less than a tenth of a second, in which nothing can be cancelled.
 const MOST_PATTERN_WORK: usize = 20_000_000;
 /// The bytes that one pattern may take while it is compiled.

@@ -96,9 +96,9 @@ pub(super) fn annotate(
             let tensor = &mut tensors[number];
             let Data::Packed { .. } = tensor.data else { return Ok(()) };
             if std::mem::replace(&mut has_shape[number], true) && *tensor.shape != *shape {
-                let reason =
-                    format!("the metadata of two files has shapes of this tensor: {:?} and {shape:?}", tensor.shape);
-                return Err(Fault::Is(Error::corrupt(place().tensor(name), reason)));
+                let known = &tensor.shape;
+                let reason = format!("the metadata gives the shape {shape:?}, and that of another file {known:?}");
+                return Err(Fault::Is(Error::invalid(place().tensor(name), reason)));
             }
             let count = shape.iter().try_fold(1u64, |p, &d| p.checked_mul(d)).filter(|&count| count <= u64::MAX / 2);
             let refuse = |reason| Err(Fault::Is(Error::corrupt(place().tensor(&*name), reason)));
@@ -128,7 +128,7 @@ pub(super) fn annotate(
             let Some(number) = find(tensors, &name) else { return Ok(()) };
             if tensors[number].sha256.replace(Box::new(hash)).is_some_and(|other| *other != hash) {
                 let reason = "the metadata of two files has hashes of this tensor, which differ";
-                return Err(Fault::Is(Error::corrupt(place().tensor(name), reason)));
+                return Err(Fault::Is(Error::invalid(place().tensor(name), reason)));
             }
             Ok(())
         })

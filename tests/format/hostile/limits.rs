@@ -9,14 +9,23 @@ use df11::{Model, OpenOptions, Status};
 use super::support::{alloc, alone::alone, encoder, files};
 use super::{base, file, members};
 
+/// Returns the processor time that this process has taken.
+fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the struct lives as long as the call.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) }, 0);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// Runs a call, and asserts that it takes no longer and no more memory than this.
 fn within<T>(limit: Duration, most_bytes: usize, work: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
+    let (start, busy) = (Instant::now(), processor_time());
     let (result, taken) = alloc::taken(work);
-    let took = start.elapsed();
+    let (took, busy) = (start.elapsed(), processor_time() - busy);
     // An emulator of another processor may take many times as long.
     let limit = if std::env::var_os("DF11_TEST_RUNNER").is_some() { limit * 20 } else { limit };
-    assert!(took <= limit, "{took:?}");
+    // Other programs may take the processor meanwhile, but a call that waits is seen, too.
+    assert!(busy <= limit && took <= 5 * limit, "{busy:?} in {took:?}");
     assert!(taken.peak <= most_bytes, "{taken:?}");
     result
 }
@@ -134,7 +143,7 @@ fn a_large_header_costs_a_few_times_its_size() {
         (0..160_000).map(entry).collect::<Vec<_>>().join(",")
     };
     let metadata = |key: &str, text: String| format!(r#""__metadata__":{{"{key}":{}}}"#, serde_json::Value::from(text));
-    let entries = |value: &str| (0..900_000).map(|i| format!(r#""{i}":{value}"#)).collect::<Vec<_>>().join(",");
+    let entries = |value: &str| (0..700_000).map(|i| format!(r#""{i}":{value}"#)).collect::<Vec<_>>().join(",");
     let hash = format!(r#""{}""#, "0".repeat(64));
     let headers = [
         ("tensors", tensors(|i| format!("{i}"))),
@@ -158,7 +167,7 @@ fn a_large_header_costs_a_few_times_its_size() {
     for (what, header) in headers {
         let file = files::raw(&format!("{{{header}}}"), &[]);
         let bytes = file.len();
-        assert!((7_000_000..12_000_000).contains(&bytes), "{what}: {bytes}");
+        assert!((7_000_000..13_000_000).contains(&bytes), "{what}: {bytes}");
         // The bytes of the file themselves are not counted.
         drop(within(OPENS_IN, 8 * bytes, || Model::from_bytes(file, &OpenOptions::new())));
     }
