@@ -19,6 +19,7 @@ mod histogram;
 mod inspect;
 mod interrupt;
 mod kinds;
+mod manual;
 mod output;
 mod plot;
 mod presets;
@@ -56,6 +57,8 @@ enum Command {
     Decompress(decompress::DecompressArgs),
     Verify(verify::VerifyArgs),
     Presets(presets::PresetsArgs),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
 }
 
 /// The options for the amount of output, which every subcommand takes.
@@ -202,5 +205,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Decompress(args) => decompress::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
         Command::Presets(args) => presets::run(args),
+        Command::Completions(args) => manual::completions(args),
+        Command::Man(args) => manual::man(args),
     }
 }
