@@ -150,6 +150,22 @@ impl Source {
         Ok(Cow::Owned(buffer))
     }
 
+    /// Returns the text of the header: in place if it is in memory, else read into the buffer, piece by piece.
+    fn header_text<'a>(&'a self, size: u64, buffer: &'a mut Vec<u8>, progress: &Progress) -> Result<&'a [u8]> {
+        const PIECE: usize = 4 << 20;
+        if let Some(text) = self.slice(8, size) {
+            return Ok(text);
+        }
+        grow(buffer, size as usize, 0, "a file's header")?;
+        let mut at = 8;
+        for piece in buffer[..size as usize].chunks_mut(PIECE) {
+            progress.check()?;
+            self.read_at(at, piece)?;
+            at += piece.len() as u64;
+        }
+        Ok(&buffer[..size as usize])
+    }
+
     /// Reads and checks the header: each tensor with its type, shape and bytes, in the order of the file.
     pub fn header(&self, number: usize, progress: &Progress) -> Result<Contents> {
         let mut head = [0; foreign::HEAD_BYTES];
@@ -181,14 +197,16 @@ impl Source {
             );
             return Err(refuse(self.place(), reason));
         }
-        let header = Header::parse(&self.view(8, size)?, progress).map_err(|fault| match fault {
-            Fault::Cancelled => Error::Cancelled,
-            Fault::Invalid(reason, tensor) => {
-                let mut place = self.place().at(8);
-                place.tensor = tensor;
-                refuse(place, format!("the safetensors header is not valid: {reason}"))
-            }
-        })?;
+        let mut buffer = Vec::new();
+        let header =
+            Header::parse(self.header_text(size, &mut buffer, progress)?, progress).map_err(|fault| match fault {
+                Fault::Cancelled => Error::Cancelled,
+                Fault::Invalid(reason, tensor) => {
+                    let mut place = self.place().at(8);
+                    place.tensor = tensor;
+                    refuse(place, format!("the safetensors header is not valid: {reason}"))
+                }
+            })?;
         let start = 8 + size;
         // The header may describe more than 64 bits can count.
         if header.data_bytes.checked_add(start) != Some(self.len) {

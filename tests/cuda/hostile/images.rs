@@ -256,7 +256,7 @@ fn single_changed_bytes_of_codes_are_reported_as_the_rule_says() {
     }
     emulator.assert_no_fault();
     println!("{wrong} wrong decodes, {silent} not reported, {contradicted} of these with a lane that ends late");
-    // Codes fall in step again soon, so most lanes end where they should. What the documents say: nine in ten, and one in five.
+    // Codes fall in step again soon, so most lanes end where they should. What the documents say: eight in ten, and two of these ten.
     assert!(wrong > 2_000 && 70 * wrong < 100 * silent && 100 * silent < 97 * wrong, "{wrong} {silent}");
     assert!(100 * contradicted < 30 * wrong, "{wrong} {contradicted}");
 }
