@@ -64,6 +64,12 @@ impl Patterns {
 
     /// Does what [`Patterns::parse`] does for JSON that is parsed already.
     pub(crate) fn from_value(json: &Value) -> Result<Patterns> {
+        let is_config = |key: &&str| json.get(key).is_some();
+        if json.get("dfloat11_config").is_none() && ["model_type", "architectures", "_class_name"].iter().any(is_config)
+        {
+            let reason = "it is the config.json of a model that is not compressed, which has no dfloat11_config";
+            return Err(Self::invalid(reason.into()));
+        }
         let dict = json.get("dfloat11_config").map_or(Some(json), |config| config.get("pattern_dict"));
         let Some(dict) = dict.and_then(Value::as_object) else {
             let reason = "it is not an object, nor a config.json with dfloat11_config.pattern_dict";

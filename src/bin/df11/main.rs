@@ -93,6 +93,14 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
+    /// Fails if a number was given to a command that decodes nothing this time.
+    pub fn unused(&self, unless: &str) -> Result<(), Failure> {
+        match self.count {
+            Some(_) => Err(Failure::cannot(format!("--threads does nothing without {unless}: leave it out"))),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the number that was asked for, or that of the processors that this process may use.
     pub fn count(&self) -> usize {
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
