@@ -5,6 +5,7 @@ use crate::error::{Error, Place, Result, grow};
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -146,8 +147,8 @@ impl Source {
         Ok(Cow::Owned(buffer))
     }
 
-    /// Reads and checks the header: each tensor with its type, shape and bytes, in the order of the file.
-    pub fn header(&self, number: usize) -> Result<Header> {
+    /// Reads and checks the header. Returns it, and the first byte of the tensors.
+    fn read_header(&self) -> Result<(Metadata, u64)> {
         let mut head = [0; foreign::HEAD_BYTES];
         let head = &mut head[..self.len.min(foreign::HEAD_BYTES as u64) as usize];
         self.read_at(0, head)?;
@@ -193,6 +194,18 @@ impl Source {
             );
             return Err(Error::invalid(self.place(), reason));
         }
+        Ok((metadata, start))
+    }
+
+    /// Reads all metadata of the header.
+    pub fn metadata(&self) -> Result<BTreeMap<String, String>> {
+        let (header, _) = self.read_header()?;
+        Ok(header.metadata().iter().flatten().map(|(key, text)| (key.clone(), text.clone())).collect())
+    }
+
+    /// Reads and checks the header: each tensor with its type, shape and bytes, in the order of the file.
+    pub fn header(&self, number: usize) -> Result<Header> {
+        let (metadata, start) = self.read_header()?;
         let mut tensors: Vec<(String, TensorInfo, Span)> = metadata
             .tensors()
             .into_iter()

@@ -22,6 +22,7 @@ mod kinds;
 mod output;
 mod plot;
 mod presets;
+mod repack;
 mod summary;
 mod terminal;
 mod verify;
@@ -55,6 +56,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Decompress(decompress::DecompressArgs),
     Verify(verify::VerifyArgs),
+    Repack(repack::RepackArgs),
     Presets(presets::PresetsArgs),
 }
 
@@ -201,6 +203,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(args, quiet),
         Command::Decompress(args) => decompress::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
+        Command::Repack(args) => repack::run(args, quiet),
         Command::Presets(args) => presets::run(args),
     }
 }
