@@ -19,6 +19,7 @@ mod histogram;
 mod inspect;
 mod interrupt;
 mod kinds;
+mod manual;
 mod output;
 mod plot;
 mod presets;
@@ -58,6 +59,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     Repack(repack::RepackArgs),
     Presets(presets::PresetsArgs),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
 }
 
 /// The options for the amount of output, which every subcommand takes.
@@ -205,5 +208,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(args, quiet),
         Command::Repack(args) => repack::run(args, quiet),
         Command::Presets(args) => presets::run(args),
+        Command::Completions(args) => manual::completions(args),
+        Command::Man(args) => manual::man(args),
     }
 }

@@ -110,16 +110,13 @@ pub fn repack(source: &Path, destination: &Path, options: &RepackOptions, progre
     let config = config_text(source, &options.open)?;
     let parsed = config.as_ref().and_then(|text| serde_json::from_str(text).ok());
     let owners = Owners::new(&model);
-    let table: Vec<SourceTensor> = model
-        .tensors()
-        .map(|t| SourceTensor { name: t.name(), dtype: t.dtype(), elements: t.shape().iter().product() })
-        .collect();
+    let table: Vec<SourceTensor> = model.tensors().map(SourceTensor::from).collect();
     let plain: Vec<usize> = model.tensors().filter(|t| t.location().is_some()).map(Tensor::number).collect();
     let main = main_file(&model, parsed.as_ref());
     let files = Files::new(destination, options.layout, main, &table, &owners.plan(&plain), &plain);
     check_destination(&files.folder, files.single(), source, &model)?;
 
-    let stored = Stored::read(&model)?;
+    let stored = Stored::read(&model, progress)?;
     let planned: Vec<&FilePlan> = files.files.iter().chain(&files.rest).collect();
     let metadata = stored.metadata(&model, &owners, &planned);
     let mut out = Vec::with_capacity(planned.len());
@@ -212,13 +209,12 @@ struct Stored {
 }
 
 impl Stored {
-    fn read(model: &Model) -> Result<Stored> {
+    fn read(model: &Model, progress: &Progress) -> Result<Stored> {
         let mut stored = Stored { tensors: HashMap::new(), metadata: Vec::new() };
         for (number, source) in model.sources().iter().enumerate() {
-            for (name, info, span) in source.header(number)?.tensors {
-                let shape = info.shape.iter().map(|&d| d as u64).collect();
-                let tensor = LayoutTensor { name: name.clone(), dtype: info.dtype, shape, bytes: span.len };
-                stored.tensors.insert(name, (tensor, span));
+            for (name, there) in source.header(number, progress)?.tensors {
+                let (dtype, shape, bytes) = (there.dtype, there.shape.into_vec(), there.span.len);
+                stored.tensors.insert(name.clone(), (LayoutTensor { name, dtype, shape, bytes }, there.span));
             }
             stored.metadata.push(source.metadata()?);
         }
