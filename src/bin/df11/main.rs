@@ -23,6 +23,7 @@ mod manual;
 mod output;
 mod plot;
 mod presets;
+mod repack;
 mod summary;
 mod terminal;
 mod verify;
@@ -56,6 +57,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Decompress(decompress::DecompressArgs),
     Verify(verify::VerifyArgs),
+    Repack(repack::RepackArgs),
     Presets(presets::PresetsArgs),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -212,6 +214,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(args, quiet),
         Command::Decompress(args) => decompress::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
+        Command::Repack(args) => repack::run(args, quiet),
         Command::Presets(args) => presets::run(args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
