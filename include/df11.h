@@ -120,7 +120,7 @@
  *   not verified may decode without an error, to other weights than the whole group gives. df11_verify_model() compares hashes if the files have some, and every
  *   bit if there is an original. On a device, too, nothing outside the image is read and nothing
  *   outside the destination is written, whatever file or image say; d_status tells what a kernel
- *   notices, which is gross damage: of single changed bytes among the codes nine in ten go unseen.
+ *   notices, which is gross damage: of single changed bytes among the codes eight in ten go unseen.
  *
  * STRUCTS
  *   Options and infos begin with struct_size. Initialise them with their _INIT macro, so that old
@@ -1139,7 +1139,7 @@ void df11_resident_free(df11_resident *resident);
  * content of the destination is then undefined. Nothing outside it is ever written. What is compared
  * is where each run of 104 weights ends: damage after which the codes fall into step again before
  * that, or end up to ten bits late, goes unnoticed. Of single changed bytes among the codes that is
- * nine in ten. Verify a model from elsewhere before you decode it here.
+ * eight in ten. Verify a model from elsewhere before you decode it here.
  *
  * Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
  * DF11_MISALIGNED, DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA
