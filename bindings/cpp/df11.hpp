@@ -1160,7 +1160,7 @@ inline df11_decompress_report decompress_model(Text src, Text dst, const Decompr
     c.report = &report;
     const df11_status status = df11_decompress_model(src.c_str(), dst.c_str(), &c, &error);
     callbacks.rethrow();
-    detail::check(status, error);
+    check(status, error);
     return report;
 }
 
@@ -1179,7 +1179,7 @@ inline df11_repack_report repack_model(Text src, Text dst, const RepackOptions &
     c.report = &report;
     const df11_status status = df11_repack_model(src.c_str(), dst.c_str(), &c, &error);
     callbacks.rethrow();
-    detail::check(status, error);
+    check(status, error);
     return report;
 }
 

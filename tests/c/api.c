@@ -844,7 +844,7 @@ static void rewriting(void)
     struct watch told = {-1, 0, 0};
     df11_error error;
     join(source, golden, "sharded/original.safetensors");
-    join(packed, scratch, "packed");
+    join(packed, scratch, "way_packed");
     compress.flags = DF11_COMPRESS_SHAPES | DF11_COMPRESS_HASHES;
     WORKS(df11_compress_model(source, packed, &compress, &error));
     verify.report = &verified;
@@ -855,14 +855,14 @@ static void rewriting(void)
     options.callback_user = &told;
     options.threads = 2;
     options.shard_bytes = 200000;
-    WORKS(df11_decompress_model(packed, join(to, scratch, "back"), &options, &error));
+    WORKS(df11_decompress_model(packed, join(to, scratch, "way_back"), &options, &error));
     CHECK(report.struct_size == sizeof report && report.tensor_count == 21 && report.flat_count == 0);
     CHECK(report.file_count > 1 && report.dropped_count == 0 && told.done == told.total && told.total > 0);
     join(path, to, "model.safetensors.index.json");
     free(read_text(path));
     CHECK(df11_verify_model(packed, to, &verify, &error) == DF11_OK && verified.tensors_equal == 21);
     CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_EXISTS && report.tensor_count == 0);
-    WORKS(df11_decompress_model(packed, join(to, scratch, "back.safetensors"), NULL, &error));
+    WORKS(df11_decompress_model(packed, join(to, scratch, "way_back.safetensors"), NULL, &error));
     options.flags = DF11_DECOMPRESS_KEEP_EXISTING;
     CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_EXISTS);
 
@@ -871,10 +871,10 @@ static void rewriting(void)
     options.tensor_count = 2;
     options.groups = groups;
     options.group_count = 1;
-    WORKS(df11_decompress_model(packed, join(to, scratch, "some"), &options, &error));
+    WORKS(df11_decompress_model(packed, join(to, scratch, "way_some"), &options, &error));
     CHECK(report.tensor_count == 9);
     options.groups = names;
-    CHECK(df11_decompress_model(packed, join(to, scratch, "none"), &options, &error) == DF11_NOT_FOUND);
+    CHECK(df11_decompress_model(packed, join(to, scratch, "way_none"), &options, &error) == DF11_NOT_FOUND);
     CHECK(strstr(error.message, "'model.norm.weight' is a tensor") != NULL && report.tensor_count == 0);
     options.groups = NULL;
     CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_INVALID_ARGUMENT);
@@ -893,17 +893,17 @@ static void rewriting(void)
     CHECK(df11_decompress_model(packed, packed, NULL, &error) == DF11_INVALID_ARGUMENT);
 
     repack.threads = 3;
-    WORKS(df11_repack_model(packed, join(to, scratch, "one.safetensors"), &repack, &error));
+    WORKS(df11_repack_model(packed, join(to, scratch, "way_one.safetensors"), &repack, &error));
     CHECK(repacked.struct_size == sizeof repacked && repacked.group_count == 4 && repacked.plain_count == 5);
     CHECK(repacked.file_count == 1 && repacked.written_bytes > 0);
     repack.flags = DF11_REPACK_KEEP_EXISTING;
     CHECK(df11_repack_model(packed, to, &repack, &error) == DF11_EXISTS && repacked.group_count == 0);
     repack.flags = DF11_REPACK_FOLDER;
-    WORKS(df11_repack_model(to, join(path, scratch, "repacked"), &repack, &error));
+    WORKS(df11_repack_model(to, join(path, scratch, "way_repacked"), &repack, &error));
     CHECK(repacked.file_count == 5);
-    same_file(join(to, scratch, "repacked/model_layers_1.safetensors"), join(path, packed, "model_layers_1.safetensors"));
+    same_file(join(to, scratch, "way_repacked/model_layers_1.safetensors"), join(path, packed, "model_layers_1.safetensors"));
     repack.flags |= DF11_REPACK_SINGLE_FILE;
-    CHECK(df11_repack_model(packed, join(to, scratch, "none"), &repack, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_repack_model(packed, join(to, scratch, "way_none"), &repack, &error) == DF11_INVALID_ARGUMENT);
     repack.flags = 1u << 31;
     CHECK(df11_repack_model(packed, to, &repack, &error) == DF11_UNSUPPORTED_OPTION);
     CHECK(df11_repack_model(source, to, NULL, &error) == DF11_INVALID_ARGUMENT);
