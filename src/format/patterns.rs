@@ -66,6 +66,11 @@ impl Patterns {
     pub fn parse(text: &str) -> Result<Patterns> {
         let text = json::of_python(text.as_bytes());
         let invalid_json = |e| Self::invalid(format!("it is not valid JSON: {e}"));
+        let neither =
+            || Self::invalid("it is not an object, nor a config.json with dfloat11_config.pattern_dict".into());
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return Err(json::parse::<IgnoredAny>(&text).map_or_else(invalid_json, |_| neither()));
+        }
         let keys = ["dfloat11_config", "pattern_dict", "model_type", "architectures", "_class_name"];
         let [config, dict, of_plain @ ..] = json::fields(&text, keys).map_err(invalid_json)?;
         if config.is_none() && of_plain.iter().any(Option::is_some) {
@@ -80,10 +85,7 @@ impl Patterns {
                 None => std::str::from_utf8(&text).ok(),
             },
         };
-        let Some(dict) = dict.filter(|dict| dict.trim_ascii_start().starts_with('{')) else {
-            let reason = "it is not an object, nor a config.json with dfloat11_config.pattern_dict";
-            return Err(Self::invalid(reason.into()));
-        };
+        let dict = dict.filter(|dict| dict.trim_ascii_start().starts_with('{')).ok_or_else(neither)?;
         let patterns = Self::read(dict, &Progress::new(), |_, reason| Self::invalid(reason))?;
         if patterns.entries.is_empty() {
             return Err(Self::invalid("it has no pattern".into()));
