@@ -82,6 +82,7 @@
 #include <memory>
 #include <optional>
 #include <string_view>
+#include <vector>
 #include <type_traits>
 #include <utility>
 
@@ -96,6 +97,7 @@
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 #endif
 
 // Marks constructors whose object is useless unless it is kept. C++17 allows [[nodiscard]] on functions and classes
@@ -295,7 +297,7 @@ class Tensor {
   public:
     /// Describes the tensor with that number. If there is none, all fields are zero and the name is empty.
     Tensor(const df11_model *model, std::uint64_t index) noexcept
-        : index_(index), info_(detail::sized<df11_tensor_info>()) {
+        : model_(model), index_(index), info_(detail::sized<df11_tensor_info>()) {
         if (df11_model_get_tensor_info(model, index, &info_, nullptr) != DF11_OK) info_.group = DF11_NO_GROUP;
     }
 
@@ -324,8 +326,24 @@ class Tensor {
     }
     /// Returns the C struct, which also names the file of a plain tensor.
     const df11_tensor_info &info() const noexcept { return info_; }
+    /// Copies or decodes all its values to `dst`, which holds at least data_bytes() bytes: df11_model_read_tensor(). For a
+    /// tensor in a group `dst` is aligned to 2. `threads` threads work; 0 means 1. Model::try_read_tensor() reads a part.
+    [[nodiscard]] df11_status try_read(Bytes dst, std::uint32_t threads = 1,
+                                       df11_error *error = nullptr) const noexcept {
+        if (dst.size() < info_.data_bytes) return detail::refuse(error, "dst is smaller than the tensor");
+        return df11_model_read_tensor(model_, index_, 0, dst.data(), static_cast<std::size_t>(info_.data_bytes), threads,
+                                      error);
+    }
+#ifdef DF11_HPP_EXCEPTIONS
+    /// Copies or decodes all its values: see try_read().
+    void read(Bytes dst, std::uint32_t threads = 1) const {
+        df11_error error;
+        check(try_read(dst, threads, &error), error);
+    }
+#endif
 
   private:
+    const df11_model *model_;
     std::uint64_t index_;
     df11_tensor_info info_;
 };
@@ -430,6 +448,19 @@ class Group {
     std::uint64_t image_bytes() const noexcept { return info_.image_bytes; }
     /// Returns its tensors, in the order of their weights.
     Tensors tensors() const noexcept { return {model_, info_.first_tensor, info_.tensor_count}; }
+    /// Decodes all its weights to `dst`, which holds at least data_bytes() bytes and is aligned to 2:
+    /// df11_model_decompress(). `threads` threads work; 0 means 1. Model::try_decompress() decodes a range.
+    [[nodiscard]] df11_status try_decompress(Bytes dst, std::uint32_t threads = 1,
+                                             df11_error *error = nullptr) const noexcept {
+        return df11_model_decompress(model_, index_, 0, info_.element_count, dst.data(), dst.size(), threads, error);
+    }
+#ifdef DF11_HPP_EXCEPTIONS
+    /// Decodes all its weights: see try_decompress().
+    void decompress(Bytes dst, std::uint32_t threads = 1) const {
+        df11_error error;
+        check(try_decompress(dst, threads, &error), error);
+    }
+#endif
     /// Returns the C struct.
     const df11_group_info &info() const noexcept { return info_; }
 
@@ -1094,6 +1125,26 @@ inline df11_compress_report write(decltype(df11_compress_model) *call, Text src,
     return result;
 }
 
+/// A preset: the groups of a published model. Both texts are static.
+struct Preset {
+    /// Its name, for CompressOptions::preset.
+    const char *name;
+    /// Its pattern_dict as JSON, which can be changed and given as CompressOptions::pattern_json.
+    const char *pattern_json;
+};
+
+/// Returns all presets, in the order in which they are tried: df11_preset_get_info().
+inline std::vector<Preset> presets() {
+    std::vector<Preset> all;
+    for (std::uint64_t i = 0; i < df11_preset_count(); ++i) {
+        df11_error error;
+        auto info = detail::sized<df11_preset_info>();
+        check(df11_preset_get_info(i, &info, &error), error);
+        all.push_back({info.name, info.pattern_json});
+    }
+    return all;
+}
+
 /// Compresses a folder or a file, or one part of it: df11_compress_model().
 inline df11_compress_report compress_model(Text src, Text dst, const CompressOptions &options = {}) {
     return detail::write(df11_compress_model, src, dst, options);
@@ -1102,6 +1153,84 @@ inline df11_compress_report compress_model(Text src, Text dst, const CompressOpt
 /// Completes a folder whose parts are all finished: df11_merge_model().
 inline df11_compress_report merge_model(Text src, Text dst, const CompressOptions &options = {}) {
     return detail::write(df11_merge_model, src, dst, options);
+}
+
+/// Options for decompress_model().
+struct DecompressOptions {
+    /// Threads to use, including the calling one; 0 means 1.
+    std::uint32_t threads = 0;
+    /// DF11_DECOMPRESS_* joined by |
+    std::uint32_t flags = 0;
+    /// The upper limit of the tensors of one file in a folder, in bytes; 0 means 5 GB.
+    std::uint64_t shard_bytes = 0;
+    /// NULL, or the text of a config.json for the model.
+    const char *config_json = nullptr;
+    /// The names of the tensors that are written, and of groups whose tensors are. Without either, all are.
+    std::vector<std::string> tensors, groups;
+    /// NULL, or a progress that counts the call's work and can cancel it.
+    const Progress *progress = nullptr;
+    /// Empty, or a function that is called with the progress.
+    ProgressFunction on_progress;
+};
+
+/// Options for repack_model().
+struct RepackOptions {
+    /// Threads to use, including the calling one; 0 means 1.
+    std::uint32_t threads = 0;
+    /// DF11_REPACK_* joined by |
+    std::uint32_t flags = 0;
+    /// NULL, or the text of a config.json for the model, which is written for it too.
+    const char *config_json = nullptr;
+    /// NULL, or a progress that counts the call's work and can cancel it.
+    const Progress *progress = nullptr;
+    /// Empty, or a function that is called with the progress.
+    ProgressFunction on_progress;
+};
+
+/// Turns a model back into plain safetensors, a folder as models are published or one file: df11_decompress_model().
+inline df11_decompress_report decompress_model(Text src, Text dst, const DecompressOptions &options = {}) {
+    df11_error error;
+    auto report = detail::sized<df11_decompress_report>();
+    detail::Callbacks callbacks(options.on_progress);
+    std::vector<const char *> tensors, groups;
+    for (const auto &name : options.tensors) tensors.push_back(name.c_str());
+    for (const auto &name : options.groups) groups.push_back(name.c_str());
+    auto c = detail::sized<df11_decompress_options>();
+    c.threads = options.threads;
+    c.flags = options.flags;
+    c.shard_bytes = options.shard_bytes;
+    c.config_json = options.config_json;
+    c.tensors = tensors.data();
+    c.tensor_count = tensors.size();
+    c.groups = groups.data();
+    c.group_count = groups.size();
+    c.progress = options.progress != nullptr ? options.progress->get() : nullptr;
+    c.callback = detail::Callbacks::progress;
+    c.callback_user = &callbacks;
+    c.report = &report;
+    const df11_status status = df11_decompress_model(src.c_str(), dst.c_str(), &c, &error);
+    callbacks.rethrow();
+    check(status, error);
+    return report;
+}
+
+/// Writes a compressed model in other files, a folder as one file and back: df11_repack_model().
+inline df11_repack_report repack_model(Text src, Text dst, const RepackOptions &options = {}) {
+    df11_error error;
+    auto report = detail::sized<df11_repack_report>();
+    detail::Callbacks callbacks(options.on_progress);
+    auto c = detail::sized<df11_repack_options>();
+    c.threads = options.threads;
+    c.flags = options.flags;
+    c.config_json = options.config_json;
+    c.progress = options.progress != nullptr ? options.progress->get() : nullptr;
+    c.callback = detail::Callbacks::progress;
+    c.callback_user = &callbacks;
+    c.report = &report;
+    const df11_status status = df11_repack_model(src.c_str(), dst.c_str(), &c, &error);
+    callbacks.rethrow();
+    check(status, error);
+    return report;
 }
 
 /// Sends the library's log to a function for its lifetime. There is one log for the process: the newest Log receives

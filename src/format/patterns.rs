@@ -5,14 +5,16 @@ use super::json::{self, Fault};
 use crate::error::{Error, Result, shorten};
 use crate::progress::Progress;
 use regex_automata::dfa::{Automaton as _, StartKind, dense};
-use regex_automata::nfa::thompson::{self, WhichCaptures};
+use regex_automata::nfa::thompson::{self, NFA, WhichCaptures};
 use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input};
+use regex_syntax::hir::Hir;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 /// The most patterns of a config. Published ones have 26 at most.
 pub(crate) const MOST_PATTERNS: usize = 256;
@@ -30,7 +32,9 @@ pub struct Patterns {
 #[derive(Debug, Clone)]
 pub struct Pattern {
     text: String,
-    automaton: Automaton,
+    /// How every name begins that it matches: most names are refused by this alone.
+    head: String,
+    automaton: Arc<Automaton>,
     attributes: Vec<String>,
 }
 
@@ -47,6 +51,9 @@ impl Pattern {
 
     /// Tells whether this matches the whole name of a module.
     pub fn matches(&self, module: &str) -> bool {
+        if !module.starts_with(&self.head) {
+            return false;
+        }
         let input = Input::new(module).anchored(Anchored::Yes).earliest(true);
         // The automaton knows every byte, so no search gives up.
         self.automaton.try_search_fwd(&input).is_ok_and(|found| found.is_some())
@@ -64,7 +71,17 @@ impl Patterns {
     pub fn parse(text: &str) -> Result<Patterns> {
         let text = json::of_python(text.as_bytes());
         let invalid_json = |e| Self::invalid(format!("it is not valid JSON: {e}"));
-        let [config, dict] = json::fields(&text, ["dfloat11_config", "pattern_dict"]).map_err(invalid_json)?;
+        let neither =
+            || Self::invalid("it is not an object, nor a config.json with dfloat11_config.pattern_dict".into());
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return Err(json::parse::<IgnoredAny>(&text).map_or_else(invalid_json, |_| neither()));
+        }
+        let keys = ["dfloat11_config", "pattern_dict", "model_type", "architectures", "_class_name"];
+        let [config, dict, of_plain @ ..] = json::fields(&text, keys).map_err(invalid_json)?;
+        if config.is_none() && of_plain.iter().any(Option::is_some) {
+            let reason = "it is the config.json of a model that is not compressed, which has no dfloat11_config";
+            return Err(Self::invalid(reason.into()));
+        }
         let dict = match config {
             Some(config) => json::fields(config.as_bytes(), ["pattern_dict"]).map_err(invalid_json)?[0],
             // A pattern may be spelled so. Its value would be a list.
@@ -73,10 +90,7 @@ impl Patterns {
                 None => std::str::from_utf8(&text).ok(),
             },
         };
-        let Some(dict) = dict.filter(|dict| dict.trim_ascii_start().starts_with('{')) else {
-            let reason = "it is not an object, nor a config.json with dfloat11_config.pattern_dict";
-            return Err(Self::invalid(reason.into()));
-        };
+        let dict = dict.filter(|dict| dict.trim_ascii_start().starts_with('{')).ok_or_else(neither)?;
         let patterns = Self::read(dict, &Progress::new(), |_, reason| Self::invalid(reason))?;
         if patterns.entries.is_empty() {
             return Err(Self::invalid("it has no pattern".into()));
@@ -128,7 +142,7 @@ impl Patterns {
             }
             let automaton = full_match(&text, &mut budget)
                 .map_err(|e| refuse(true, format!("the pattern '{}' cannot be used: {e}", shown())))?;
-            entries.push(Pattern { text: text.into_owned(), automaton, attributes });
+            entries.push(Pattern { head: head_of(&text), text: text.into_owned(), automaton, attributes });
             Ok(())
         })
         .map_err(|fault| fault.or(|reason| refuse(false, format!("pattern_dict is not valid: {reason}"))))?;
@@ -155,6 +169,30 @@ impl Patterns {
     pub fn find(&self, module: &str) -> Option<usize> {
         self.entries.iter().position(|p| p.matches(module))
     }
+}
+
+/// Returns a text that every match of a pattern begins with: what stands before its first operator.
+fn head_of(pattern: &str) -> String {
+    let (mut head, mut chars) = (String::new(), pattern.chars().peekable());
+    if pattern.contains('|') {
+        return head;
+    }
+    while let Some(c) = chars.next() {
+        let c = match c {
+            '\\' => match chars.next() {
+                Some(c) if c.is_ascii_punctuation() => c,
+                _ => break,
+            },
+            '.' | '+' | '*' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '^' | '$' => break,
+            c => c,
+        };
+        // The character is optional, or is repeated.
+        if matches!(chars.peek(), Some('?' | '*' | '+' | '{')) {
+            break;
+        }
+        head.push(c);
+    }
+    head
 }
 
 /// The texts of a list, as many as a group can have tensors.
@@ -223,49 +261,80 @@ type Automaton = dense::DFA<Vec<u32>>;
 ///
 /// Python's possessive `\d++`, which a published model ends a pattern with, is read as `(?:\d+)+` here. At the end of a
 /// full match that is the same: nothing follows for which it could give a digit back.
-fn full_match(pattern: &str, budget: &mut Budget) -> std::result::Result<Automaton, String> {
+fn full_match(pattern: &str, budget: &mut Budget) -> std::result::Result<Arc<Automaton>, String> {
     /// The deepest nesting, in which a sequence and a choice are levels, too. The compiler of patterns calls itself for each, on
     /// the caller's stack. Published patterns have a few.
     const DEEPEST: u32 = 32;
     if pattern.len() > MOST_TEXT {
         return Err(format!("it has {} bytes: {MOST_TEXT} are the most", pattern.len()));
     }
-    let parse = |p: &str, deepest| {
-        let config = syntax::Config::new().unicode(false).utf8(false).nest_limit(deepest);
-        // The crate's text spans lines and draws a marker; its last line says what is wrong.
-        let words = |e: regex_syntax::Error| e.to_string().lines().last().unwrap_or_default().trim().to_owned();
-        syntax::parse_with(p, &config).map_err(words)
-    };
-    parse(pattern, DEEPEST)?;
-    let whole = parse(&format!(r"\A(?:{pattern})\z"), DEEPEST + 2)?;
-    let too_large =
-        || format!("it is too complicated: its automaton exceeds the size limit of {MOST_AUTOMATON_BYTES} bytes");
-    let config =
-        thompson::Config::new().which_captures(WhichCaptures::None).utf8(false).nfa_size_limit(Some(MOST_BYTES));
-    let nfa = thompson::Compiler::new().configure(config).build_from_hir(&whole).map_err(|_| too_large())?;
+    parsed(pattern, DEEPEST)?;
+    let nfa = compiled(&parsed(&format!(r"\A(?:{pattern})\z"), DEEPEST + 2)?).ok_or_else(too_large)?;
     let states = nfa.states().len().max(1);
     let transition_bytes = size_of::<u32>();
     let limit = (budget.work.min(MOST_PATTERN_WORK) / states * transition_bytes).min(budget.bytes);
+    let automaton = determinized(&nfa, limit.min(MOST_AUTOMATON_BYTES)).ok_or_else(|| match limit {
+        MOST_AUTOMATON_BYTES.. => too_large(),
+        _ => "it is too complicated, or all patterns together are".to_owned(),
+    })?;
+    let bytes = automaton.memory_usage();
+    budget.work = budget.work.saturating_sub(bytes / transition_bytes * states);
+    budget.bytes = budget.bytes.saturating_sub(bytes);
+    Ok(automaton)
+}
+
+fn too_large() -> String {
+    format!("it is too complicated: its automaton exceeds the size limit of {MOST_AUTOMATON_BYTES} bytes")
+}
+
+// The steps are not inlined, so that the stack needs room for one of them at a time.
+
+#[inline(never)]
+fn parsed(pattern: &str, deepest: u32) -> std::result::Result<Hir, String> {
+    let config = syntax::Config::new().unicode(false).utf8(false).nest_limit(deepest);
+    // The crate's text spans lines and draws a marker; its last line says what is wrong.
+    let words = |e: regex_syntax::Error| e.to_string().lines().last().unwrap_or_default().trim().to_owned();
+    syntax::parse_with(pattern, &config).map_err(words)
+}
+
+/// Returns `None` if it would be too large.
+#[inline(never)]
+fn compiled(pattern: &Hir) -> Option<NFA> {
+    let config = thompson::Config::new().which_captures(WhichCaptures::None).utf8(false);
+    thompson::Compiler::new().configure(config.nfa_size_limit(Some(MOST_BYTES))).build_from_hir(pattern).ok()
+}
+
+/// Returns `None` if it would be too large.
+#[inline(never)]
+fn determinized(pattern: &NFA, most_bytes: usize) -> Option<Arc<Automaton>> {
     let config = dense::Config::new()
         .start_kind(StartKind::Anchored)
         .accelerate(false)
-        .dfa_size_limit(Some(limit.min(MOST_AUTOMATON_BYTES)))
+        .dfa_size_limit(Some(most_bytes))
         .determinize_size_limit(Some(MOST_AUTOMATON_BYTES));
-    let automaton = dense::Builder::new().configure(config).build_from_nfa(&nfa).map_err(|_| match limit {
-        MOST_AUTOMATON_BYTES.. => too_large(),
-        _ => "it is too complicated, or all patterns together are".to_owned(),
-    });
-    if let Ok(automaton) = &automaton {
-        let bytes = automaton.memory_usage();
-        budget.work = budget.work.saturating_sub(bytes / transition_bytes * states);
-        budget.bytes = budget.bytes.saturating_sub(bytes);
-    }
-    automaton
+    dense::Builder::new().configure(config).build_from_nfa(pattern).ok().map(Arc::new)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_match_begins_with_the_head() {
+        for (pattern, head) in [
+            (r"model\.layers\.\d+", "model.layers."),
+            ("model.layers", "model"),
+            ("ab?c", "a"),
+            ("ab{0}", "a"),
+            ("ab+", "a"),
+            ("a|b", ""),
+            ("(?i)ab", ""),
+            (r"\Aab", ""),
+            ("lm_head", "lm_head"),
+        ] {
+            assert_eq!(head_of(pattern), head, "{pattern}");
+        }
+    }
 
     /// A pattern from a file does not decide how much of the caller's stack is used.
     #[test]

@@ -36,7 +36,9 @@ pub(crate) use plan::presets;
 pub use crate::format::{FileLayout, LayoutTensor, Pattern, Patterns};
 pub use plan::presets::Preset;
 pub use plan::{AUTOMATIC, Part};
-pub use rewrite::{DEFAULT_SHARD_BYTES, DecompressOptions, DecompressReport, decompress};
+pub use rewrite::{
+    DEFAULT_SHARD_BYTES, DecompressOptions, DecompressReport, RepackOptions, RepackReport, decompress, repack,
+};
 pub use target::NewFile;
 
 use crate::error::Result;
@@ -263,7 +265,7 @@ pub struct Report {
 pub fn compress(source: &Path, destination: &Path, options: &CompressOptions, progress: &Progress) -> Result<Report> {
     progress.begin(0);
     progress.check()?;
-    Run::new(source, destination, options)?.compress(progress)
+    Run::new(source, destination, options, progress)?.compress(progress)
 }
 
 /// Completes a model whose parts are all finished: writes what belongs to no group, config.json and the files that go with
@@ -280,7 +282,7 @@ pub fn merge(source: &Path, destination: &Path, options: &CompressOptions, progr
     progress.check()?;
     let parts = target::parts_of(destination)?.unwrap_or(1);
     let options = CompressOptions { part: Part { number: 1, count: parts }, resume: true, ..options.clone() };
-    Run::new(source, destination, &options)?.merge(progress)
+    Run::new(source, destination, &options, progress)?.merge(progress)
 }
 
 /// The patterns for a model, and what they make of it.
@@ -306,7 +308,7 @@ pub struct PatternChoice {
 ///
 /// Those of [`compress`] for the source and the preset.
 pub fn patterns_for(source: &Path, preset: Option<&str>) -> Result<PatternChoice> {
-    let source = source::Source::open(source)?;
+    let source = source::Source::open(source, &Progress::new())?;
     let table: Vec<plan::SourceTensor> = source.model.tensors().map(plan::SourceTensor::from).collect();
     let grouping = plan::grouping(source.parsed.as_ref(), &table, plan::Wanted::of(preset, None)?)?;
     let plan = &grouping.plan;

@@ -27,7 +27,8 @@ fn files_of_other_kinds_are_named() {
         (b"GGUF\x03\0\0\0\x10\0\0\0\0\0\0\0", ["a GGUF file", "bf16 *.safetensors"]),
         (b"PK\x03\x04\0\0\x08\x08\0\0archive/data.pkl", ["a zip archive, as PyTorch", "save_file()"]),
         (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", ["a pickle, as PyTorch", "save_file()"]),
-        (b"Invalid username or password.", ["a text", "'Invalid username or password.'"]),
+        (b"Invalid username or password.", ["a text, such as a server's message", "download the file again"]),
+        (b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0", ["not a safetensors file", "does not begin with a header"]),
         (&[0; 4096], ["begins with zeros", "download it again"]),
         (b"", ["the file is empty", "download"]),
     ] {
@@ -94,7 +95,7 @@ fn a_name_of_the_hub_is_not_a_path() {
 
 #[test]
 fn an_output_without_its_option() {
-    for command in ["compress", "decompress", "merge"] {
+    for command in ["compress", "decompress", "merge", "repack"] {
         let ran = run([command, "in", "out"]);
         assert_eq!(ran.code, 2);
         for part in ["unexpected argument 'out'", &format!("'df11 {command} ... -o out'")] {
@@ -118,4 +119,18 @@ fn force_does_not_replace_a_folder() {
     models::write_source(&source, &models::qwen3(3, 2048), 1);
     run_on("compress", source, &["-f", "-o", out.to_str().unwrap()])
         .bad(2, &["is not empty", "'mine'", "a new or empty folder", "--force"]);
+}
+
+#[test]
+fn a_config_without_patterns() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.json");
+    for text in [
+        r#"{"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 4096}"#,
+        r#"{"_class_name": "FluxTransformer2DModel", "num_layers": 19}"#,
+    ] {
+        std::fs::write(&config, text).unwrap();
+        run(["compress", "in", "-o", "out", "--pattern", config.to_str().unwrap()])
+            .bad(2, &["config.json", "not compressed", "no dfloat11_config", "`df11 presets NAME`"]);
+    }
 }

@@ -664,7 +664,7 @@ fn what_cannot_be_in_a_group_is_left() {
     );
     // More than 1024 tensors: by the blocks inside.
     assert_eq!(groups("l.{0-2}.e.{0-511}.{a,b} 64x64").len(), 3);
-    assert_eq!(groups("l.{0,1,2}.e.{0-512}.{a,b} 64x64\nl.{0-2}.q.{x,y} 64x64").len(), 3 * 514);
+    assert_eq!(groups("l.{0,1,2}.e.{0-512}.{a,b} 64x64\nl.{0-2}.q.{x,y} 256x64").len(), 3 * 514);
     // A matrix with others inside it, and the other way round.
     assert_eq!(groups("m 512x512\nm.lora.a 64x64"), ["m: m.weight"]);
     assert_eq!(groups("m.0 64x64\nm.0.lora.a 512x512"), ["m.0: m.0.lora.a.weight"]);
@@ -701,7 +701,8 @@ fn a_tied_matrix_is_grouped_once() {
 #[test]
 fn random_trees_of_modules() {
     let mut random = Random::new(15);
-    for round in 0..300 {
+    let rounds = std::env::var("DF11_ROUNDS").map_or(1, |n| n.parse::<u64>().expect("DF11_ROUNDS is a number"));
+    for round in 0..300 * rounds {
         let mut names = HashSet::new();
         let mut rows: Vec<Row> = Vec::new();
         for _ in 0..random.below(60) + 1 {
@@ -759,5 +760,4 @@ fn many_tensors_are_planned_at_once() {
     });
     let fastest = fastest.min().unwrap_or_default();
     assert!(fastest < Duration::from_secs(4), "{fastest:?}");
-    println!("{fastest:?}");
 }

@@ -23,6 +23,7 @@ mod manual;
 mod output;
 mod plot;
 mod presets;
+mod repack;
 mod summary;
 mod terminal;
 mod verify;
@@ -56,6 +57,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Decompress(decompress::DecompressArgs),
     Verify(verify::VerifyArgs),
+    Repack(repack::RepackArgs),
     Presets(presets::PresetsArgs),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -93,6 +95,14 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
+    /// Fails if a number was given to a command that decodes nothing this time.
+    pub fn unused(&self, unless: &str) -> Result<(), Failure> {
+        match self.count {
+            Some(_) => Err(Failure::cannot(format!("--threads does nothing without {unless}: leave it out"))),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the number that was asked for, or that of the processors that this process may use.
     pub fn count(&self) -> usize {
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -194,16 +204,33 @@ fn main() -> ExitCode {
     }
 }
 
+/// Raises the soft limit on open files to the hard one. The library needs few at a time, but reads faster if it need not open each
+/// again.
+#[cfg(unix)]
+fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct lives as long as the calls. If they fail, the limit stays as it is.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}
+
 fn run(cli: &Cli) -> Result<(), Failure> {
     let quiet = cli.verbosity.quiet;
     terminal::log_to_stderr(cli.verbosity.verbose, quiet);
     interrupt::install()?;
+    #[cfg(unix)]
+    raise_file_limit();
     match &cli.command {
         Command::Compress(args) => compress::compress(args, quiet),
         Command::Merge(args) => compress::merge(args, quiet),
         Command::Inspect(args) => inspect::run(args, quiet),
         Command::Decompress(args) => decompress::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
+        Command::Repack(args) => repack::run(args, quiet),
         Command::Presets(args) => presets::run(args, quiet),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),

@@ -20,7 +20,7 @@
 
 use super::presets::Preset;
 use super::{MOST_WEIGHTS, Patterns, SourceTensor, Table};
-use crate::format::{MOST_PATTERNS, MOST_TENSORS, member_of, natural};
+use crate::format::{MOST_PATTERNS, MOST_TENSORS, natural};
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 use std::cmp::Reverse;
@@ -36,7 +36,7 @@ const NEGLIGIBLE: u64 = 1000;
 /// grouped a second time.
 pub(super) fn patterns(table: &Table<'_, '_>, tied: bool) -> Option<Patterns> {
     let tree = Tree::new(table.tensors, &eligible(table, tied));
-    let taken = table.tensors.iter().filter_map(|t| Some(member_of(t.name)?.0)).collect();
+    let taken = table.like_members.iter().map(|(group, _)| *group).collect();
     spell(table, tree.groups(&taken))
 }
 
@@ -60,7 +60,7 @@ fn eligible(table: &Table<'_, '_>, tied: bool) -> Vec<usize> {
         let spared = tensor.elements < SMALL || tensor.shape.len() > 2;
         !(spared && kinds[&template(tensor.name).0] < total / NEGLIGIBLE)
     });
-    found.sort_by(|&a, &b| natural(tensors[a].name, tensors[b].name));
+    found.sort_unstable_by(|&a, &b| natural(tensors[a].name, tensors[b].name));
     found
 }
 
