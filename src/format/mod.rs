@@ -30,7 +30,8 @@
 //! on a byte, there is one position more or fewer than ⌈B/4096⌉ + 1; the gap of a chunk in which no weight starts means
 //! nothing.
 //!
-//! *Shapes* of the original matrices are not stored, and neither are checksums. A file's `__metadata__` may carry them
+//! *Shapes* of the original matrices are not stored (`shapes` derives them where they are certain), and neither are
+//! checksums. A file's `__metadata__` may carry them
 //! under [`SHAPES_KEY`] and [`HASHES_KEY`]; the reference ignores that.
 //!
 //! # Checks when a model is opened
@@ -48,6 +49,7 @@ mod layout;
 mod model;
 mod names;
 mod patterns;
+mod shapes;
 mod source;
 mod tensor;
 mod view;
@@ -63,6 +65,7 @@ pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
 pub(crate) use names::{member_of, natural};
 pub(crate) use source::{Access, Source, Span, open_regular, read_exact_at};
 pub(crate) use tensor::Data;
+pub use tensor::ShapeSource;
 
 /// The key in a file's `__metadata__` under which shapes of compressed tensors may be kept: a JSON object from tensor
 /// names to lists of dimensions. It is this project's addition; the reference neither writes nor reads it.

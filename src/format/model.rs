@@ -4,8 +4,9 @@ use super::config::Config;
 use super::files;
 use super::group::{GroupData, MEMBERS, Member};
 use super::names::{MOST_NAME_BYTES, check_name, member_of, names_of, natural};
+use super::shapes::{self, Given};
 use super::source::{Access, Source, Span};
-use super::tensor::{Data, Metadata, TensorData};
+use super::tensor::{Data, Metadata, ShapeSource, TensorData};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
 use crate::progress::Progress;
 use safetensors::Dtype;
@@ -30,6 +31,16 @@ pub struct OpenOptions {
     /// The text of a config.json to use instead of the model's own: for a file that comes without one, so that the tensors
     /// in groups get their names.
     pub config: Option<String>,
+    /// A folder or file that has the shapes of tensors in groups which the model's files do not say: the original or other
+    /// `*.safetensors`, of which only the headers are read and need be there, or a `.json` file as [`OpenOptions::shapes`]
+    /// takes it. Names that the model lacks are ignored.
+    pub shapes_from: Option<PathBuf>,
+    /// The same as a JSON text: an object from names of tensors to lists of dimensions, as `df11.shapes` is. It comes before
+    /// `shapes_from`.
+    pub shapes: Option<String>,
+    /// True to leave the shapes that nobody says unknown, even those that follow from the config and the plain tensors with
+    /// certainty.
+    pub no_derived_shapes: bool,
 }
 
 impl OpenOptions {
@@ -61,6 +72,25 @@ impl OpenOptions {
         self.config = Some(text.into());
         self
     }
+
+    /// Sets the folder or file that has the shapes which the model's files do not say. See
+    /// [`shapes_from`](OpenOptions#structfield.shapes_from).
+    pub fn shapes_from(mut self, path: impl Into<PathBuf>) -> Self {
+        self.shapes_from = Some(path.into());
+        self
+    }
+
+    /// Sets the JSON text of such shapes. See [`shapes`](OpenOptions#structfield.shapes).
+    pub fn shapes(mut self, text: impl Into<String>) -> Self {
+        self.shapes = Some(text.into());
+        self
+    }
+
+    /// Sets whether to leave shapes unknown that can only be derived.
+    pub fn no_derived_shapes(mut self, leave: bool) -> Self {
+        self.no_derived_shapes = leave;
+        self
+    }
 }
 
 /// An open DF11 model. It is immutable: any number of threads may use it.
@@ -68,11 +98,51 @@ impl OpenOptions {
 /// A folder or file of plain safetensors is a model with no groups.
 pub struct Model {
     pub(super) sources: Vec<Source>,
-    pub(super) config: Option<Config>,
+    pub(super) config: ConfigFile,
     pub(super) groups: Vec<GroupData>,
     pub(super) tensors: Vec<TensorData>,
     pub(super) group_names: HashMap<String, usize>,
     pub(super) tensor_names: HashMap<String, usize>,
+}
+
+/// A config.json.
+#[derive(Default)]
+pub(super) struct ConfigFile {
+    /// All of it.
+    pub text: Option<String>,
+    /// What it says of groups.
+    pub parsed: Option<Config>,
+}
+
+impl ConfigFile {
+    fn parse(text: Vec<u8>, place: &Place, any_version: bool) -> Result<ConfigFile> {
+        let parsed = Config::parse(&text, place, any_version)?;
+        // A text that is valid JSON is UTF-8.
+        Ok(ConfigFile { text: String::from_utf8(text).ok(), parsed })
+    }
+}
+
+/// Where the shapes of tensors in groups come from, if not from the model's files.
+struct Shapes {
+    given: Given,
+    derive: bool,
+}
+
+impl Shapes {
+    fn new(options: &OpenOptions) -> Result<Shapes> {
+        let given = Given::read(options.shapes_from.as_deref(), options.shapes.as_deref())?;
+        Ok(Shapes { given, derive: !options.no_derived_shapes })
+    }
+
+    /// Only the model's own.
+    fn stored() -> Shapes {
+        Shapes { given: Given::default(), derive: false }
+    }
+
+    /// Those that follow from the model, too.
+    fn derived() -> Shapes {
+        Shapes { derive: true, ..Shapes::stored() }
+    }
 }
 
 /// A stored tensor: what its header says, and its place.
@@ -95,7 +165,7 @@ impl Model {
             Some(text) => given_config(text, options.any_version)?,
             None => stored_config(&found.config, !found.is_folder, options.any_version)?,
         };
-        Self::of_files(&found.files, config, access, progress)
+        Self::of_files(&found.files, config, Shapes::new(options)?, access, progress)
     }
 
     /// Opens an uncompressed model to be read: the files that the index of a folder lists, if it has one, of which none may
@@ -104,10 +174,10 @@ impl Model {
     pub(crate) fn open_original_watched(path: &Path, progress: &Progress) -> Result<Model> {
         let found = files::find(path)?;
         let config = stored_config(&found.config, !found.is_folder, true)?;
-        if !found.is_folder || config.is_some() {
-            return Self::of_files(&found.files, config, Access::Read, progress);
+        if !found.is_folder || config.parsed.is_some() {
+            return Self::of_files(&found.files, config, Shapes::derived(), Access::Read, progress);
         }
-        let model = Self::of_files(&files::listed(path)?, None, Access::Read, progress)?;
+        let model = Self::of_files(&files::listed(path)?, config, Shapes::stored(), Access::Read, progress)?;
         files::check_index(path, |name| model.tensor_names.contains_key(name))?;
         Ok(model)
     }
@@ -115,7 +185,7 @@ impl Model {
     /// Opens the files of an uncompressed model to be read, as a folder's index lists them, and fails if the index lists a
     /// tensor that they lack.
     pub(crate) fn open_listed(folder: &Path, files: &[PathBuf]) -> Result<Model> {
-        let model = Self::of_files(files, None, Access::Read, &Progress::new())?;
+        let model = Self::of_files(files, ConfigFile::default(), Shapes::stored(), Access::Read, &Progress::new())?;
         files::check_index(folder, |name| model.tensor_names.contains_key(name))?;
         Ok(model)
     }
@@ -123,10 +193,10 @@ impl Model {
     /// Opens these files, and no others, to be read, with the text of a config if there is one.
     pub(crate) fn open_files(files: &[PathBuf], config: Option<&str>) -> Result<Model> {
         let config = match config {
-            Some(text) => Config::parse(text.as_bytes(), &Place::file("config.json"), true)?,
-            None => None,
+            Some(text) => ConfigFile::parse(text.into(), &Place::file("config.json"), true)?,
+            None => ConfigFile::default(),
         };
-        Self::of_files(files, config, Access::Read, &Progress::new())
+        Self::of_files(files, config, Shapes::stored(), Access::Read, &Progress::new())
     }
 
     /// Opens one group of a file, to be read: all else in it may be unfinished.
@@ -161,28 +231,42 @@ impl Model {
         let group = GroupData::check(std::slice::from_ref(&source), group, members)?;
         let group_names = [(group.name().to_owned(), 0)].into();
         let (sources, groups) = (vec![source], vec![group]);
-        Ok(Model { sources, config: None, groups, tensors: Vec::new(), group_names, tensor_names: HashMap::new() })
+        Ok(Model {
+            sources,
+            config: ConfigFile::default(),
+            groups,
+            tensors: Vec::new(),
+            group_names,
+            tensor_names: HashMap::new(),
+        })
     }
 
     /// Opens the bytes of one safetensors file.
     pub(crate) fn of_bytes(bytes: Box<dyn AsRef<[u8]> + Send + Sync>, options: &OpenOptions) -> Result<Model> {
         let config = match &options.config {
             Some(text) => given_config(text, options.any_version)?,
-            None => None,
+            None => ConfigFile::default(),
         };
-        Self::build(vec![Source::memory(bytes)], config, &Progress::new())
+        Self::build(vec![Source::memory(bytes)], config, Shapes::new(options)?, &Progress::new())
     }
 
-    fn of_files(files: &[PathBuf], config: Option<Config>, access: Access, progress: &Progress) -> Result<Model> {
+    fn of_files(
+        files: &[PathBuf],
+        config: ConfigFile,
+        shapes: Shapes,
+        access: Access,
+        progress: &Progress,
+    ) -> Result<Model> {
         let source = |file: &PathBuf| progress.check().and_then(|()| Source::open(file, access));
-        Self::build(files.iter().map(source).collect::<Result<_>>()?, config, progress)
+        Self::build(files.iter().map(source).collect::<Result<_>>()?, config, shapes, progress)
     }
 
-    fn build(sources: Vec<Source>, config: Option<Config>, progress: &Progress) -> Result<Model> {
+    fn build(sources: Vec<Source>, config: ConfigFile, mut shapes: Shapes, progress: &Progress) -> Result<Model> {
         let (entries, mut metadata) = read_headers(&sources, progress)?;
         let bases = bases_of(&entries);
         let mut groups = check_groups(&sources, &bases, progress)?;
-        let mut tensors = packed_tensors(&sources, &mut groups, config.as_ref(), &mut metadata)?;
+        let mut tensors =
+            packed_tensors(&sources, &mut groups, config.parsed.as_ref(), &mut metadata, &mut shapes.given)?;
         let packed = |name: &str| member_of(name).is_some_and(|(base, _)| bases.contains_key(base));
         let mut plain: Vec<_> = entries.iter().filter(|(name, _)| !packed(name)).collect();
         plain.sort_by(|a, b| natural(a.0, b.0));
@@ -190,11 +274,15 @@ impl Model {
             name: name.clone(),
             dtype: info.dtype,
             shape: info.shape.iter().map(|&d| d as u64).collect(),
+            shape_from: ShapeSource::Stored,
             data: Data::Plain(*span),
             bytes: span.len,
             sha256: metadata.hash(name),
         }));
         let tensor_names = number_names(&sources, &groups, &tensors)?;
+        if shapes.derive {
+            shapes::derive(&mut tensors, &tensor_names, config.text.as_deref().map(str::as_bytes));
+        }
         let group_names = groups.iter().enumerate().map(|(i, g)| (g.name().to_owned(), i)).collect();
         log::debug!("opened {} file(s): {} groups, {} tensors", sources.len(), groups.len(), tensors.len());
         Ok(Model { sources, config, groups, tensors, group_names, tensor_names })
@@ -213,18 +301,18 @@ impl std::fmt::Debug for Model {
 }
 
 /// Reads a config that the caller gave as a text.
-fn given_config(text: &str, any_version: bool) -> Result<Option<Config>> {
-    Config::parse(text.as_bytes(), &Place::file("the caller's config"), any_version)
+fn given_config(text: &str, any_version: bool) -> Result<ConfigFile> {
+    ConfigFile::parse(text.into(), &Place::file("the caller's config"), any_version)
 }
 
 /// Reads the config at a path, if it is there. Beside a single file it may be of another model, so there a file that is no
 /// JSON is ignored.
-fn stored_config(path: &Path, beside_file: bool, any_version: bool) -> Result<Option<Config>> {
-    let Some(json) = files::read_text(path)? else { return Ok(None) };
-    match Config::parse(&json, &Place::of(path), any_version) {
+fn stored_config(path: &Path, beside_file: bool, any_version: bool) -> Result<ConfigFile> {
+    let Some(json) = files::read_text(path)? else { return Ok(ConfigFile::default()) };
+    match ConfigFile::parse(json, &Place::of(path), any_version) {
         Err(Error::InvalidFormat { reason, .. }) if beside_file => {
             log::warn!("'{}' is ignored: {reason}", shorten_path(path));
-            Ok(None)
+            Ok(ConfigFile::default())
         }
         parsed => parsed,
     }
@@ -287,6 +375,7 @@ fn packed_tensors(
     groups: &mut [GroupData],
     config: Option<&Config>,
     metadata: &mut Metadata,
+    given: &mut Given,
 ) -> Result<Vec<TensorData>> {
     let mut tensors = Vec::new();
     let mut name_bytes = 0;
@@ -303,10 +392,16 @@ fn packed_tensors(
                 return Err(Error::unsupported(place(), reason));
             }
             let (first, count) = (cut[0], cut[1] - cut[0]);
-            let shape = metadata.shape(&name, count, sources)?;
+            let (shape, shape_from) = if let Some(shape) = metadata.shape(&name, count, sources)? {
+                (shape, ShapeSource::Stored)
+            } else if let Some(shape) = given.shape(&name, count)? {
+                (shape, ShapeSource::Given)
+            } else {
+                (vec![count], ShapeSource::Unknown)
+            };
             let sha256 = metadata.hash(&name);
             let data = Data::Packed { group: number, first };
-            tensors.push(TensorData { name, dtype: Dtype::BF16, shape, data, bytes: 2 * count, sha256 });
+            tensors.push(TensorData { name, dtype: Dtype::BF16, shape, shape_from, data, bytes: 2 * count, sha256 });
         }
         group.tensors = from..tensors.len();
     }

@@ -148,6 +148,15 @@ impl Source {
 
     /// Reads and checks the header: each tensor with its type, shape and bytes, in the order of the file.
     pub fn header(&self, number: usize) -> Result<Header> {
+        self.read_header(number, true)
+    }
+
+    /// Does what [`Source::header`] does for a file of which no more than the header may be there.
+    pub fn header_alone(&self, number: usize) -> Result<Header> {
+        self.read_header(number, false)
+    }
+
+    fn read_header(&self, number: usize, whole: bool) -> Result<Header> {
         let invalid = |reason: String| Error::invalid(self.place(), reason);
         if self.len < 8 {
             return Err(invalid(format!("not a safetensors file: {} bytes are too few for a header", self.len)));
@@ -168,7 +177,7 @@ impl Source {
             .map_err(|e| Error::invalid(self.place().at(8), format!("the safetensors header is not valid: {e}")))?;
         let start = 8 + size;
         // The header may describe more than 64 bits can count.
-        if (metadata.data_len() as u64).checked_add(start) != Some(self.len) {
+        if whole && (metadata.data_len() as u64).checked_add(start) != Some(self.len) {
             return Err(invalid(format!(
                 "the file has {} bytes, but its header describes {start} + {}: it is {}",
                 self.len,

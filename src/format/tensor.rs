@@ -11,10 +11,26 @@ pub(crate) struct TensorData {
     pub name: String,
     pub dtype: Dtype,
     pub shape: Vec<u64>,
+    pub shape_from: ShapeSource,
     pub data: Data,
     /// Bytes of its values, decoded.
     pub bytes: u64,
     pub sha256: Option<[u8; 32]>,
+}
+
+/// Where the dimensions of a tensor come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ShapeSource {
+    /// Nothing says them: the one dimension is the number of weights.
+    Unknown,
+    /// The model's files: the header for a plain tensor, the metadata `df11.shapes` for one in a group.
+    Stored,
+    /// The caller: [`OpenOptions::shapes_from`](crate::OpenOptions::shapes_from) or
+    /// [`OpenOptions::shapes`](crate::OpenOptions::shapes).
+    Given,
+    /// The config and the plain tensors, from which they follow with certainty.
+    Derived,
 }
 
 /// The place of a tensor's values.
@@ -43,9 +59,7 @@ impl Metadata {
     /// Adds what the header of file `number` has under [`SHAPES_KEY`] and [`HASHES_KEY`].
     pub fn add(&mut self, shapes: Option<String>, hashes: Option<String>, number: usize, place: &Place) -> Result<()> {
         if let Some(text) = &shapes {
-            let parsed: HashMap<String, Vec<u64>> = json::parse(text.as_bytes())
-                .map_err(|e| Error::invalid(place.clone(), format!("the metadata '{SHAPES_KEY}' is not valid: {e}")))?;
-            self.shapes.extend(parsed.into_iter().map(|(name, shape)| (name, (shape, number))));
+            self.shapes.extend(shapes_of(text, place)?.into_iter().map(|(name, shape)| (name, (shape, number))));
         }
         if let Some(text) = &hashes {
             read_hashes(text, place, &mut self.hashes)?;
@@ -53,20 +67,26 @@ impl Metadata {
         Ok(())
     }
 
-    /// Returns the shape of a tensor of `count` weights in a group: one dimension, if no file says which.
-    pub fn shape(&mut self, name: &str, count: u64, sources: &[Source]) -> Result<Vec<u64>> {
-        let Some((shape, file)) = self.shapes.remove(name) else { return Ok(vec![count]) };
+    /// Returns the shape of a tensor of `count` weights in a group, if a file says it.
+    pub fn shape(&mut self, name: &str, count: u64, sources: &[Source]) -> Result<Option<Vec<u64>>> {
+        let Some((shape, file)) = self.shapes.remove(name) else { return Ok(None) };
         if shape.iter().try_fold(1u64, |p, &d| p.checked_mul(d)) != Some(count) {
             let reason = format!("the metadata gives the shape {shape:?}, and there are {count} weights");
             return Err(Error::corrupt(sources[file].place().tensor(name), reason));
         }
-        Ok(shape)
+        Ok(Some(shape))
     }
 
     /// Returns the hash of a tensor, if a file has one.
     pub fn hash(&self, name: &str) -> Option<[u8; 32]> {
         self.hashes.get(name).copied()
     }
+}
+
+/// Reads the shapes of a file's metadata.
+pub(super) fn shapes_of(text: &str, place: &Place) -> Result<HashMap<String, Vec<u64>>> {
+    json::parse(text.as_bytes())
+        .map_err(|e| Error::invalid(place.clone(), format!("the metadata '{SHAPES_KEY}' is not valid: {e}")))
 }
 
 /// Reads the hashes of a file's metadata.

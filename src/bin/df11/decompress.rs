@@ -22,9 +22,9 @@ const SYNC_BYTES: u64 = 256 << 20;
 
 /// Turns a model back into one plain safetensors file, bit for bit
 ///
-/// All tensors get their original names, the compressed ones as BF16. Their shapes are those that the model's metadata
-/// gives; DF11 itself does not store them, and without metadata such a tensor has one dimension. OUT has its name when it
-/// is complete, and not before.
+/// All tensors get their original names, the compressed ones as BF16. DF11 does not store their shapes. They are those that
+/// the model's metadata gives, those of --shapes-from, and those that follow from the config and the plain tensors with
+/// certainty; a tensor whose shape nothing says has one dimension. OUT has its name when it is complete, and not before.
 #[derive(clap::Args)]
 pub struct DecompressArgs {
     /// A folder with *.safetensors files, or one such file
@@ -67,8 +67,11 @@ pub fn run(args: &DecompressArgs, quiet: bool) -> Result<(), Failure> {
         format!("{}: {count}, {}{}\n", clean(&args.output.display().to_string()), bytes(size), took(start.elapsed()));
     let flat = tensors.iter().filter(|t| !t.shape_known()).count() as u64;
     if flat > 0 {
-        let (have, dimension) = if flat == 1 { ("has", "its shape is") } else { ("have", "their shapes are") };
-        text += &format!("{} {have} one dimension: {dimension} not in the model\n", counted(flat, "tensor"));
+        let (have, shapes) = if flat == 1 { ("has", "its shape is") } else { ("have", "their shapes are") };
+        text += &format!(
+            "{} {have} one dimension: {shapes} not in the model (--shapes-from ORIGINAL takes them from the original's headers)\n",
+            counted(flat, "tensor")
+        );
     }
     print(&text)
 }
