@@ -99,6 +99,10 @@ struct Facts<'a> {
     norms: HashMap<&'a str, Norms>,
     /// Norms after all blocks, by the module that holds them.
     finals: HashMap<&'a str, Norms>,
+    /// All norms of the blocks of a list, by the module that holds it.
+    towers: HashMap<&'a str, Norms>,
+    /// True if the only matrices outside blocks are embeddings of a vocabulary and heads.
+    plain_stream: bool,
     /// Blocks in which something is called a convolution, or has three and more dimensions.
     convolutional: HashSet<&'a str>,
 }
@@ -107,23 +111,32 @@ impl<'a> Facts<'a> {
     fn new(tensors: &'a [TensorData], numbers: &'a HashMap<String, usize>, config: Option<&[u8]>) -> Self {
         let parts = config.map(Parts::read).unwrap_or_default();
         let (mut norms, mut finals) = (HashMap::<_, Norms>::new(), HashMap::<_, Norms>::new());
-        let mut convolutional = HashSet::new();
+        let mut towers = HashMap::<_, Norms>::new();
+        let (mut convolutional, mut plain_stream) = (HashSet::new(), true);
         for tensor in tensors.iter().filter(|t| t.name.len() <= MOST_NAME) {
             if let (Some(module), Data::Plain(_), [len]) =
                 (tensor.name.strip_suffix(".weight"), tensor.data, &tensor.shape[..])
             {
                 let (parent, leaf) = module.rsplit_once('.').unwrap_or(("", module));
-                for (leaves, all) in [(names::BLOCK_NORMS, &mut norms), (names::FINAL_NORMS, &mut finals)] {
-                    if leaves.contains(&leaf) {
-                        all.entry(parent).or_default().add(*len);
+                if names::BLOCK_NORMS.contains(&leaf) {
+                    norms.entry(parent).or_default().add(*len);
+                    if let Some(tower) = tower_of(parent) {
+                        towers.entry(tower).or_default().add(*len);
                     }
                 }
+                if names::FINAL_NORMS.contains(&leaf) {
+                    finals.entry(parent).or_default().add(*len);
+                }
+            } else if tower_of(&tensor.name).is_none() {
+                let module = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);
+                let leaf = module.rsplit('.').next().unwrap_or(module);
+                plain_stream &= names::USUAL_VOCABULARIES.contains(&leaf);
             }
             if tensor.shape.len() > 2 || tensor.name.contains("conv") || tensor.name.ends_with(".running_mean") {
                 convolutional.extend(blocks_around(&tensor.name));
             }
         }
-        Facts { tensors, numbers, parts, norms, finals, convolutional }
+        Facts { tensors, numbers, parts, norms, finals, towers, plain_stream, convolutional }
     }
 
     /// Returns the shape of a tensor without one, if it is certain.
@@ -611,18 +624,21 @@ impl<'a> Facts<'a> {
         if found.is_some() || known || !names::USUAL_VOCABULARIES.contains(&leaf) {
             return found;
         }
-        // A config that leaves the size of the vocabulary to its class. The final norm is next to the head, and the embedding
-        // starts the stream that the final norm ends.
+        // Without the size of the vocabulary: the final norm is next to the head, and the embedding starts the stream that it
+        // ends. The config says as much, or the blocks do, where there is no matrix in between.
         let towers = if names::HEADS.contains(&leaf) { names::TOWERS } else { &[""] };
         let join = |tower: &&str| match (parent, *tower) {
             ("", tower) => tower.to_owned(),
             (parent, "") => parent.to_owned(),
             (parent, tower) => format!("{parent}.{tower}"),
         };
-        let mut norms = towers.iter().map(join).filter_map(|tower| self.finals.get(&tower[..]));
-        let (norm, None) = (norms.next()?, norms.next()) else { return None };
-        let Width::Certain(h) = self.weigh(norm, None) else { return None };
-        Some([exact(n, h.into())?, h.into()])
+        let mut norms = towers.iter().map(join).filter_map(|tower| Some((self.finals.get(&tower[..])?, tower)));
+        let (Some((norm, tower)), None) = (norms.next(), norms.next()) else { return None };
+        let of_blocks = self.towers.get(&tower[..]).filter(|norms| norms.count >= 2 && self.plain_stream);
+        match (self.weigh(norm, of_blocks), of_blocks.is_some() || self.parts.has_width()) {
+            (Width::Certain(h), true) => Some([exact(n, h.into())?, h.into()]),
+            _ => None,
+        }
     }
 }
 

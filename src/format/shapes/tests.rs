@@ -39,7 +39,7 @@ impl Table {
             let n: u64 = shape.iter().product();
             let span = Span { file: 0, offset: 0, len: 2 * n };
             let (shape, shape_from, data) = match packed {
-                true => (vec![n], ShapeSource::Unknown, Data::Packed { group: 0, first: 0 }),
+                true => (vec![n], ShapeSource::Unknown, Data::Packed { first_run: 0, run_count: 1 }),
                 false => (shape.clone(), ShapeSource::Stored, Data::Plain(span)),
             };
             TensorData { name: name.clone(), dtype: Dtype::BF16, shape, shape_from, data, bytes: 2 * n, sha256: None }
@@ -130,7 +130,10 @@ fn llamas_and_their_kin_are_derived_whole() {
     let bias: &[(&str, &[u64])] = &[("q_proj.bias", &[4096]), ("k_proj.bias", &[1024]), ("v_proj.bias", &[1024])];
     llama(4096, 4096, 1024, 14336, 128256).plain("model.layers.1.self_attn.", bias).check(LLAMA_8B, &[]);
     // Without a config, the two norms of a block, the final norm and the other matrices are left.
-    llama(4096, 4096, 1024, 14336, 128256).check("", &["lm_head", "model.embed_tokens"]);
+    llama(4096, 4096, 1024, 14336, 128256).check("", &[]);
+    // Another matrix outside blocks may be one between the embedding and the stream.
+    let table = llama(4096, 4096, 1024, 14336, 128256).packed("model.", &[("project_in", &[4096, 4096])]);
+    table.check("", &["lm_head", "model.embed_tokens", "model.project_in"]);
 }
 
 #[test]
