@@ -112,7 +112,7 @@ fn pieces_come_to_their_places() {
 #[test]
 fn shapes_are_derived_or_given() {
     let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("out");
+    let out = dir.path().join("out.safetensors");
     for (name, given) in [("block", false), ("sharded", false), ("edge", true)] {
         let bytes = std::fs::read(golden::path(name).join("original.safetensors")).unwrap();
         let header = dir.path().join("header.safetensors");
