@@ -31,9 +31,11 @@ mod names;
 #[cfg(test)]
 mod tests;
 
+use super::model::OpenOptions;
 use super::tensor::{Data, ShapeSource, TensorData};
+use crate::error::Result;
+use crate::progress::Progress;
 use config::{Part, Parts};
-pub(super) use given::Given;
 use names::{ATTENTIONS, Attention, MLPS, Mlp};
 use safetensors::Dtype;
 use std::collections::{HashMap, HashSet};
@@ -47,19 +49,63 @@ const MOST_LEVELS: usize = 4;
 /// A dimension, as numbers of a config make them: a product of hostile numbers may exceed 64 bits.
 type Size = u128;
 
-/// Derives the shapes of the tensors in groups that have none, as far as they are certain. `numbers` maps names to places in
-/// `tensors`; `config` is the text of config.json.
-pub(super) fn derive(tensors: &mut [TensorData], numbers: &HashMap<String, usize>, config: Option<&[u8]>) {
-    if tensors.iter().all(|t| t.shape_from != ShapeSource::Unknown) {
-        return;
+/// Where the shapes of tensors in groups come from, if not from the model's files.
+pub(super) enum Shapes<'o> {
+    /// From nowhere.
+    Stored,
+    /// From the config and the plain tensors, as far as they are certain.
+    Derived,
+    /// From what the caller says, and then perhaps from the config and the plain tensors.
+    Options(&'o OpenOptions),
+}
+
+impl<'o> Shapes<'o> {
+    /// What a caller asks for.
+    pub fn of(options: &'o OpenOptions) -> Self {
+        Shapes::Options(options)
     }
-    let facts = Facts::new(tensors, numbers, config);
-    let found: Vec<(usize, [u64; 2])> =
-        facts.tensors.iter().enumerate().filter_map(|(i, t)| Some((i, facts.shape_of(t)?))).collect();
+
+    /// Gives tensors in groups that have no shape one, if there is one. `find` returns the number of a tensor; `config` is the text of
+    /// config.json.
+    pub fn complete(
+        self,
+        tensors: &mut [TensorData],
+        find: impl Fn(&[TensorData], &str) -> Option<usize>,
+        config: Option<&str>,
+        progress: &Progress,
+    ) -> Result<()> {
+        let derives = match self {
+            Shapes::Stored => false,
+            Shapes::Derived => true,
+            Shapes::Options(options) => {
+                let mut given = given::Given { tensors, find, progress };
+                options.shapes_from.as_deref().map(|path| given.take_path(path)).transpose()?;
+                options.shapes.as_deref().map(|list| given.take_list(list)).transpose()?;
+                !options.no_derived_shapes
+            }
+        };
+        if derives { derive(tensors, config, progress) } else { Ok(()) }
+    }
+}
+
+/// Derives the shapes of the tensors in groups that have none, as far as they are certain.
+fn derive(tensors: &mut [TensorData], config: Option<&str>, progress: &Progress) -> Result<()> {
+    if tensors.iter().all(|t| t.shape_from != ShapeSource::Unknown) {
+        return Ok(());
+    }
+    let facts = Facts::new(tensors, config, progress)?;
+    let mut found = Vec::new();
+    for (i, tensor) in facts.tensors.iter().enumerate() {
+        progress.check()?;
+        if let Some(shape) = facts.shape_of(tensor) {
+            found.push((i, shape));
+        }
+    }
     log::debug!("derived the shapes of {} tensors", found.len());
     for (i, shape) in found {
-        (tensors[i].shape, tensors[i].shape_from) = (shape.to_vec(), ShapeSource::Derived);
+        (tensors[i].shape, tensors[i].shape_from) = (shape.into(), ShapeSource::Derived);
     }
+    Ok(())
 }
 
 /// The lengths of the norms of a block.
@@ -93,7 +139,8 @@ type Shape = Option<[Size; 2]>;
 
 struct Facts<'a> {
     tensors: &'a [TensorData],
-    numbers: &'a HashMap<String, usize>,
+    /// The numbers of tensors by their names, but for names that are longer than any model's.
+    numbers: HashMap<&'a str, u32>,
     parts: Parts,
     /// Norms of blocks, by the block.
     norms: HashMap<&'a str, Norms>,
@@ -108,12 +155,15 @@ struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    fn new(tensors: &'a [TensorData], numbers: &'a HashMap<String, usize>, config: Option<&[u8]>) -> Self {
+    fn new(tensors: &'a [TensorData], config: Option<&str>, progress: &Progress) -> Result<Self> {
         let parts = config.map(Parts::read).unwrap_or_default();
         let (mut norms, mut finals) = (HashMap::<_, Norms>::new(), HashMap::<_, Norms>::new());
         let mut towers = HashMap::<_, Norms>::new();
         let (mut convolutional, mut plain_stream) = (HashSet::new(), true);
-        for tensor in tensors.iter().filter(|t| t.name.len() <= MOST_NAME) {
+        let mut numbers = HashMap::new();
+        for (number, tensor) in tensors.iter().enumerate().filter(|(_, t)| t.name.len() <= MOST_NAME) {
+            progress.check()?;
+            numbers.insert(&tensor.name[..], number as u32);
             if let (Some(module), Data::Plain(_), [len]) =
                 (tensor.name.strip_suffix(".weight"), tensor.data, &tensor.shape[..])
             {
@@ -136,7 +186,7 @@ impl<'a> Facts<'a> {
                 convolutional.extend(blocks_around(&tensor.name));
             }
         }
-        Facts { tensors, numbers, parts, norms, finals, towers, plain_stream, convolutional }
+        Ok(Facts { tensors, numbers, parts, norms, finals, towers, plain_stream, convolutional })
     }
 
     /// Returns the shape of a tensor without one, if it is certain.
@@ -182,7 +232,7 @@ impl<'a> Facts<'a> {
     }
 
     fn get(&self, name: &str) -> Option<&TensorData> {
-        self.numbers.get(name).map(|&i| &self.tensors[i])
+        self.numbers.get(name).map(|&i| &self.tensors[i as usize])
     }
 
     /// Finds the width of the residual stream that the module `scope` (an attention, an MLP) reads and writes, and the block

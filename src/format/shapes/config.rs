@@ -70,8 +70,8 @@ pub(super) struct Part(Vec<(&'static str, u64)>);
 
 impl Parts {
     /// Reads a config.json; no parts if it is none.
-    pub fn read(text: &[u8]) -> Parts {
-        match json::parse(text) {
+    pub fn read(text: &str) -> Parts {
+        match json::parse(&json::of_python(text.as_bytes())) {
             Ok(Node::Object(parts)) => Parts(parts),
             _ => Parts::default(),
         }

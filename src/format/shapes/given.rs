@@ -1,85 +1,95 @@
 //! Shapes that the caller gives: of the original's files, or of a list.
 
+use super::super::header::Dimensions;
+use super::super::json::{self, Fault};
 use super::super::source::{Access, Source};
-use super::super::tensor::shapes_of;
-use super::super::{files, json};
+use super::super::tensor::{Data, ShapeSource, TensorData};
+use super::super::{SHAPES_KEY, files};
 use crate::error::{Error, Place, Result, shorten};
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use std::collections::HashMap;
+use crate::progress::Progress;
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 use std::path::Path;
 
-/// Shapes by the names of tensors.
-#[derive(Default)]
-pub(in crate::format) struct Given(HashMap<String, Vec<u64>>);
+/// The tensors that take shapes. `find` returns the number of one.
+pub(super) struct Given<'a, F> {
+    pub tensors: &'a mut [TensorData],
+    pub find: F,
+    pub progress: &'a Progress,
+}
 
-impl Given {
-    /// Reads the shapes of a folder, a safetensors file or a list in JSON, and of a list that is a text. Of safetensors files
-    /// only the headers are read, so no more of them need be there. The text comes before the path.
-    pub fn read(path: Option<&Path>, list: Option<&str>) -> Result<Given> {
-        let mut given = Given::default();
-        path.map(|path| given.add_path(path)).transpose().map_err(|e| e.into_argument("the shapes cannot be used"))?;
-        if let Some(text) = list {
-            given
-                .add_list(text.as_bytes())
-                .map_err(|reason| Error::InvalidArgument(format!("the list of shapes cannot be used: {reason}")))?;
-        }
-        Ok(given)
+impl<F: Fn(&[TensorData], &str) -> Option<usize>> Given<'_, F> {
+    /// Takes the shapes of a folder, a safetensors file or a list in JSON. Of safetensors files only the headers are read, so
+    /// no more of them need be there.
+    pub fn take_path(&mut self, path: &Path) -> Result<()> {
+        self.take_files(path).map_err(|e| e.into_argument("the shapes cannot be used"))
     }
 
-    fn add_path(&mut self, path: &Path) -> Result<()> {
+    /// Takes the shapes of a list. They come before those that are given already.
+    pub fn take_list(&mut self, list: &str) -> Result<()> {
+        let invalid = |reason| Error::InvalidArgument(format!("the list of shapes cannot be used: {reason}"));
+        self.take_json(list.as_bytes(), true).map_err(|fault| fault.or(invalid))
+    }
+
+    fn take_files(&mut self, path: &Path) -> Result<()> {
         if std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?.is_dir() {
-            return files::safetensors_of(path)?.iter().try_for_each(|file| self.add_file(file));
+            return files::safetensors_of(path)?.iter().try_for_each(|file| self.take_file(file));
         }
         if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
-            return self.add_file(path);
+            return self.take_file(path);
         }
         let text = files::read_text(path)?.unwrap_or_default();
-        self.add_list(&text).map_err(|reason| Error::invalid(Place::of(path), reason))
+        self.take_json(&text, false).map_err(|fault| fault.or(|reason| Error::invalid(Place::of(path), reason)))
     }
 
-    /// Adds the shapes of a file's header, and those that its metadata has of tensors in groups.
-    fn add_file(&mut self, path: &Path) -> Result<()> {
+    /// Takes the shapes of a file's header, and those that its metadata has of tensors in groups.
+    fn take_file(&mut self, path: &Path) -> Result<()> {
+        self.progress.check()?;
         let source = Source::open(path, Access::Read)?;
-        let header = source.header_alone(0)?;
-        let stored =
-            header.tensors.into_iter().map(|(name, info, _)| (name, info.shape.iter().map(|&d| d as u64).collect()));
-        let packed = header.shapes.map(|text| shapes_of(&text, &source.place())).transpose()?.unwrap_or_default();
-        for (name, shape) in stored.chain(packed) {
-            let twice = self.0.get(&name).is_some_and(|before| *before != shape);
-            if twice {
-                return Err(Error::invalid(source.place().tensor(name), "two files give this tensor different shapes"));
-            }
-            self.0.insert(name, shape);
+        let header = source.header_alone(0, self.progress)?;
+        for (name, stored) in header.tensors {
+            self.take(&name, &stored.shape, false)?;
         }
-        Ok(())
+        let invalid =
+            |reason| Error::invalid(source.place(), format!("the metadata '{SHAPES_KEY}' is not valid: {reason}"));
+        let text = header.shapes.as_deref().unwrap_or("{}");
+        self.take_json(text.as_bytes(), false).map_err(|fault| fault.or(invalid))
     }
 
-    /// Adds a list: a JSON object from names to lists of dimensions, or to objects that have these as `shape`, as the header
-    /// of a safetensors file is. The error is the reason.
-    fn add_list(&mut self, text: &[u8]) -> std::result::Result<(), String> {
-        let list: HashMap<String, Entry> = json::parse(text)?;
-        for (name, entry) in list {
-            match entry {
-                Entry::Shape(shape) => _ = self.0.insert(name, shape),
-                Entry::Other if name == "__metadata__" => {}
-                Entry::Other => return Err(format!("'{}' has no list of dimensions", shorten(&name, 80))),
+    /// Takes the shapes of a JSON object from names to lists of dimensions, or to objects that have these as `shape`, as the header
+    /// of a safetensors file is.
+    fn take_json(&mut self, text: &[u8], replaces: bool) -> std::result::Result<(), Fault> {
+        json::each(text, |name, value| {
+            self.progress.check().map_err(Fault::Is)?;
+            match json::parse(value.get().as_bytes())? {
+                Entry::Shape(shape) => self.take(&name, &shape, replaces).map_err(Fault::Is),
+                Entry::Other if name == "__metadata__" => Ok(()),
+                Entry::Other => Err(Fault::Json(format!("'{}' has no list of dimensions", shorten(&name, 80)))),
             }
-        }
-        Ok(())
+        })
     }
 
-    /// Returns the shape given for a tensor of `count` weights.
-    pub fn shape(&mut self, name: &str, count: u64) -> Result<Option<Vec<u64>>> {
-        let Some(shape) = self.0.remove(name) else { return Ok(None) };
+    /// Takes a shape, if the tensor is there, in a group, and has no shape in the model's files.
+    fn take(&mut self, name: &str, shape: &[u64], replaces: bool) -> Result<()> {
+        let Some(number) = (self.find)(self.tensors, name) else { return Ok(()) };
+        let tensor = &mut self.tensors[number];
+        let open = matches!(tensor.shape_from, ShapeSource::Unknown | ShapeSource::Given);
+        if !open || matches!(tensor.data, Data::Plain(_)) {
+            return Ok(());
+        }
+        let refuse = |reason: String| {
+            let name = shorten(name, 80);
+            Err(Error::InvalidArgument(format!("the shape {shape:?} is given for tensor '{name}', {reason}")))
+        };
+        let count = tensor.bytes / 2;
         if shape.iter().try_fold(1u64, |p, &d| p.checked_mul(d)) != Some(count) {
-            let reason = format!(
-                "the shape {shape:?} is given for tensor '{}', which has {count} weights: it is another model's",
-                shorten(name, 80)
-            );
-            return Err(Error::InvalidArgument(reason));
+            return refuse(format!("which has {count} weights: it is another model's"));
         }
-        Ok(Some(shape))
+        if tensor.shape_from == ShapeSource::Given && !replaces && *tensor.shape != *shape {
+            return refuse(format!("and another file gives {:?}", tensor.shape));
+        }
+        (tensor.shape, tensor.shape_from) = (shape.into(), ShapeSource::Given);
+        Ok(())
     }
 }
 
@@ -104,23 +114,23 @@ impl<'de> Visitor<'de> for EntryVisitor {
         f.write_str("a list of dimensions")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Entry, A::Error> {
-        let mut shape = Vec::new();
-        while let Some(dimension) = list.next_element()? {
-            shape.push(dimension);
-        }
-        Ok(Entry::Shape(shape))
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> std::result::Result<Entry, A::Error> {
+        let list = serde::de::value::SeqAccessDeserializer::new(list);
+        Dimensions::deserialize(list).map(|Dimensions(shape)| Entry::Shape(shape))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Entry, A::Error> {
-        let mut shape = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if key == "shape" {
-                shape = Some(map.next_value()?);
-            } else {
+        let mut entry = Entry::Other;
+        while let Some(json::Key(key)) = map.next_key()? {
+            if key != "shape" {
                 map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let Dimensions(shape) = map.next_value()?;
+            if let Entry::Shape(_) = std::mem::replace(&mut entry, Entry::Shape(shape)) {
+                return Err(A::Error::duplicate_field("shape"));
             }
         }
-        Ok(shape.map_or(Entry::Other, Entry::Shape))
+        Ok(entry)
     }
 }

@@ -42,12 +42,19 @@ impl Table {
                 true => (vec![n], ShapeSource::Unknown, Data::Packed { first_run: 0, run_count: 1 }),
                 false => (shape.clone(), ShapeSource::Stored, Data::Plain(span)),
             };
-            TensorData { name: name.clone(), dtype: Dtype::BF16, shape, shape_from, data, bytes: 2 * n, sha256: None }
+            TensorData {
+                name: name.clone(),
+                dtype: Dtype::BF16,
+                shape: shape.into(),
+                shape_from,
+                data,
+                bytes: 2 * n,
+                sha256: None,
+            }
         };
         let mut tensors: Vec<TensorData> = self.0.iter().map(tensor).collect();
-        let numbers = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-        derive(&mut tensors, &numbers, (!config.is_empty()).then_some(config.as_bytes()));
-        let found = |t: TensorData| (t.shape_from == ShapeSource::Derived).then_some(t.shape);
+        derive(&mut tensors, (!config.is_empty()).then_some(config), &Progress::new()).unwrap();
+        let found = |t: TensorData| (t.shape_from == ShapeSource::Derived).then(|| t.shape.to_vec());
         let packed = self.0.iter().zip(tensors).filter(|(entry, _)| entry.2);
         packed.map(|(entry, tensor)| (&entry.0[..], found(tensor))).collect()
     }

@@ -110,8 +110,8 @@ fn shapes_that_cannot_be_used_are_refused() {
         ("short.safetensors", &b"\x09\0\0\0\0\0\0\0{}"[..]),
         ("index.json", br#"{"weight_map": {"a": "b"}}"#),
         ("none.json", b"[1, 2]"),
-        ("a/1.safetensors", &files::file(&[Stored::new("x", df11::Dtype::U8, &[2, 1], vec![0, 0])])),
-        ("a/2.safetensors", &files::file(&[Stored::new("x", df11::Dtype::U8, &[1, 2], vec![0, 0])])),
+        ("a/1.safetensors", &files::file(&[Stored::new("linear.weight", df11::Dtype::U8, &[48, 64], vec![0; 3072])])),
+        ("a/2.safetensors", &files::file(&[Stored::new("linear.weight", df11::Dtype::U8, &[64, 48], vec![0; 3072])])),
     ] {
         std::fs::create_dir_all(path(name).parent().unwrap()).unwrap();
         std::fs::write(path(name), bytes).unwrap();
@@ -122,7 +122,7 @@ fn shapes_that_cannot_be_used_are_refused() {
         (OpenOptions::new().shapes_from(path("short.safetensors")), "not a whole safetensors file"),
         (OpenOptions::new().shapes_from(path("index.json")), "'weight_map' has no list of dimensions"),
         (OpenOptions::new().shapes_from(path("none.json")), "none.json"),
-        (OpenOptions::new().shapes_from(path("a")), "different shapes"),
+        (OpenOptions::new().shapes_from(path("a")), "another file gives [48, 64]"),
         (OpenOptions::new().shapes_from(path("empty")), "no *.safetensors"),
         (
             given(r#"{"linear.weight": [48, 63]}"#),
