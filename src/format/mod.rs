@@ -63,6 +63,7 @@ mod view;
 pub use config::Config;
 pub use layout::{FileLayout, LayoutTensor};
 pub use model::{Model, OpenOptions};
+pub(crate) use patterns::MOST_PATTERNS;
 pub use patterns::{Pattern, Patterns};
 pub use view::{Group, GroupPart, Location, Run, Tensor};
 

@@ -21,7 +21,7 @@ const MOST_ATTRIBUTES: usize = 16 << 10;
 
 /// A `pattern_dict`: regular expressions over names of modules (full match), each with the attribute paths whose weights
 /// make a group, in the order of the config. A module belongs to the first pattern that matches its whole name.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Patterns {
     entries: Vec<Pattern>,
 }

@@ -234,10 +234,7 @@ fn drop_tied(
     report: &mut DecompressReport,
     progress: &Progress,
 ) -> Result<()> {
-    let all: Vec<SourceTensor> = model
-        .tensors()
-        .map(|t| SourceTensor { name: t.name(), dtype: t.dtype(), elements: t.shape().iter().product() })
-        .collect();
+    let all: Vec<SourceTensor> = model.tensors().map(SourceTensor::from).collect();
     let Some(pair) = plan::tied_pair(config, &all) else { return Ok(()) };
     let (head, embedding) = (model.tensor_at(pair.tensor), model.tensor_at(pair.embedding));
     if head.location().is_none() && host::are_equal(head, embedding, threads, progress)? {

@@ -1360,8 +1360,8 @@ typedef struct df11_compress_report {
     /** 1 if the model is complete; 0 after a part, until df11_merge_model(). */
     uint64_t complete;
     /**
-     * The name of the preset that gave the groups; NULL if it was a pattern_json. The text is
-     * static.
+     * The name of the preset that gave the groups, or "automatic"; NULL if it was a pattern_json.
+     * The text is static.
      */
     const char *preset;
 } df11_compress_report;
@@ -1389,12 +1389,13 @@ typedef struct df11_compress_options {
     uint64_t memory_bytes;
     /**
      * NULL, or the name of a preset: the groups of a published model, see df11_preset_get_info().
+     * "automatic" names the groups that are made from the table of tensors alone.
      */
     const char *preset;
     /**
      * NULL, or the groups: the JSON text of a pattern_dict, or of a config.json that has one in its
-     * dfloat11_config. It excludes `preset`. With neither, the preset is chosen by the source's
-     * config.json and its tensors' names.
+     * dfloat11_config. It excludes `preset`. With neither, a preset is chosen by the source's
+     * config.json and its tensors, or automatic groups if they cover clearly more of the model.
      */
     const char *pattern_json;
     /**
@@ -1443,8 +1444,8 @@ typedef struct df11_compress_options {
  * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_COMPRESS_KEEP_EXISTING for a
  * file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY
  * for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun with another
- * source or other options, for what was changed in it, patterns that do not fit, no preset that
- * fits, and a source that is compressed already; DF11_NOT_FOUND (no such preset);
+ * source or other options, for what was changed in it, patterns that do not fit, and a source that
+ * has no bf16 weights or is compressed already; DF11_NOT_FOUND (no such preset);
  * DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that failed its
  * verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION,
  * DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and
