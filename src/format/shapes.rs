@@ -38,13 +38,19 @@ use crate::progress::Progress;
 use config::{Part, Parts};
 use names::{ATTENTIONS, Attention, MLPS, Mlp};
 use safetensors::Dtype;
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 /// Names that are longer, or have more parts, are not looked at: no model has such.
 const MOST_NAME: usize = 256;
 const MOST_PARTS: usize = 24;
+/// Blocks within blocks.
+const MOST_BLOCKS: usize = 8;
 /// Levels above an attention or an MLP at which the norms of its block may be.
 const MOST_LEVELS: usize = 4;
+
+/// Steps of work after which no more shapes are derived. The largest models take a tenth of that.
+const MOST_STEPS: u64 = 50_000_000;
 
 /// A dimension, as numbers of a config make them: a product of hostile numbers may exceed 64 bits.
 type Size = u128;
@@ -148,8 +154,12 @@ struct Facts<'a> {
     finals: HashMap<&'a str, Norms>,
     /// All norms of the blocks of a list, by the module that holds it.
     towers: HashMap<&'a str, Norms>,
+    /// The lengths of norms that agree with those beside them.
+    normed: HashSet<u64>,
     /// True if the only matrices outside blocks are embeddings of a vocabulary and heads.
     plain_stream: bool,
+    /// The steps of work that have been done: what a config and names make of a few megabytes is bounded.
+    steps: Cell<u64>,
     /// Blocks in which something is called a convolution, or has three and more dimensions.
     convolutional: HashSet<&'a str>,
 }
@@ -186,7 +196,20 @@ impl<'a> Facts<'a> {
                 convolutional.extend(blocks_around(&tensor.name));
             }
         }
-        Ok(Facts { tensors, numbers, parts, norms, finals, towers, plain_stream, convolutional })
+        let agreed = norms.values().chain(finals.values()).filter(|norms| !norms.differ);
+        let normed = agreed.map(|norms| norms.len).collect();
+        Ok(Facts {
+            tensors,
+            numbers,
+            parts,
+            norms,
+            finals,
+            towers,
+            normed,
+            plain_stream,
+            steps: Cell::new(0),
+            convolutional,
+        })
     }
 
     /// Returns the shape of a tensor without one, if it is certain.
@@ -198,7 +221,7 @@ impl<'a> Facts<'a> {
             && module.split('.').count() <= MOST_PARTS
             && !holds_all_experts(module);
         let n = tensor.bytes / 2;
-        if !looked_at || n == 0 {
+        if !looked_at || n == 0 || self.steps.get() > MOST_STEPS {
             return None;
         }
         let derived = self.by_bias(module, n).and(|| self.by_width(module, n)).found()?;
@@ -256,7 +279,7 @@ impl<'a> Facts<'a> {
         let contradicted = norms.differ
             || h < 2
             || after_all.is_some_and(|f| f.differ || f.len != h)
-            || self.parts.has_width() && self.parts.of_width(h).next().is_none();
+            || self.parts.has_width() && self.parts.of_width(h.into()).next().is_none();
         let votes = norms.count.min(2) + usize::from(after_all.is_some()) + usize::from(self.parts.has_width());
         if !contradicted && votes >= 2 { Width::Certain(h) } else { Width::Doubtful }
     }
@@ -345,8 +368,13 @@ impl<'a> Facts<'a> {
 
     /// Returns the parts of the config that have this width.
     fn parts_of(&self, h: Size) -> impl Iterator<Item = &Part> + Clone {
-        let h = u64::try_from(h).unwrap_or(0);
+        self.spend(self.parts.all().len());
         self.parts.of_width(h)
+    }
+
+    /// Counts steps of work. Real models take a few for each tensor.
+    fn spend(&self, steps: usize) {
+        self.steps.set(self.steps.get() + steps as u64);
     }
 
     /// Tells whether the norms of the block that `scope` is in are certain of its width, and nothing there is a convolution: the
@@ -396,10 +424,11 @@ impl<'a> Facts<'a> {
 
     /// Returns the head dimensions that an attention of `heads` heads may have by this part of the config.
     fn head_dims(&self, part: &Part, heads: Size, h: Size, scope: &str) -> Vec<Size> {
-        let mut dims = part.head_dims();
+        let mut dims = part.head_dims.clone();
         if dims.is_empty() && heads > 0 && h.is_multiple_of(heads) {
             dims.push(h / heads);
         }
+        self.spend(16 + dims.len() * part.key_heads.len());
         dims.extend(
             names::QK_NORMS.iter().filter_map(|norm| self.length(&format!("{scope}.{norm}.weight"))).map(Size::from),
         );
@@ -409,10 +438,10 @@ impl<'a> Facts<'a> {
     /// Tells whether an inner width is heads × head dimension, by the config.
     fn is_heads(&self, inner: Size, h: Size, scope: &str, values: bool) -> bool {
         self.parts_of(h).any(|part| {
-            part.heads().any(|heads| {
+            part.heads.iter().any(|&heads| {
                 let mut dims = self.head_dims(part, heads, h, scope);
                 if values {
-                    dims.extend(part.all("v_head_dim"));
+                    dims.extend(&part.value_dims);
                 }
                 dims.iter().any(|&d| heads.checked_mul(d) == Some(inner))
             })
@@ -421,7 +450,7 @@ impl<'a> Facts<'a> {
 
     /// Tells whether the config has heads for this width, so that they must fit.
     fn has_heads(&self, h: Size) -> bool {
-        self.parts_of(h).any(|part| part.heads().next().is_some())
+        self.parts_of(h).any(|part| !part.heads.is_empty())
     }
 
     fn query(&self, names: &Attention, scope: &'a str, n: Size, h: Size) -> Option<Size> {
@@ -442,9 +471,9 @@ impl<'a> Facts<'a> {
     /// Tells whether a width is key-value heads × head dimension, by the config.
     fn is_key(&self, width: Size, h: Size, scope: &str) -> bool {
         self.parts_of(h).any(|part| {
-            part.heads().any(|heads| {
+            part.heads.iter().any(|&heads| {
                 let dims = self.head_dims(part, heads, h, scope);
-                part.key_heads().any(|kv| dims.iter().any(|&d| kv.checked_mul(d) == Some(width)))
+                part.key_heads.iter().any(|kv| dims.iter().any(|&d| kv.checked_mul(d) == Some(width)))
             })
         })
     }
@@ -482,13 +511,14 @@ impl<'a> Facts<'a> {
         let out = names.out.iter().find_map(|leaf| self.count(scope, leaf)).map(Size::from);
         if self.has_heads(h) {
             let fits = self.parts_of(h).any(|part| {
-                part.heads().any(|heads| {
+                part.heads.iter().any(|&heads| {
                     let mut dims = self.head_dims(part, heads, h, scope);
                     dims.extend(out.and_then(|n| exact(exact(n, h)?, heads)));
-                    let kv: Vec<Size> = part.key_heads().collect();
-                    let kv = if kv.is_empty() { vec![heads] } else { kv };
-                    let all = |kv: Size| kv.checked_mul(2)?.checked_add(heads);
-                    kv.iter().any(|&kv| dims.iter().any(|&d| all(kv).and_then(|a| a.checked_mul(d)) == Some(rows)))
+                    part.key_heads.iter().any(|&kv| {
+                        // Two 64-bit numbers at most, thrice.
+                        let all = heads + 2 * kv;
+                        dims.iter().any(|&d| all.checked_mul(d) == Some(rows))
+                    })
                 })
             });
             return fits.then_some(rows);
@@ -517,13 +547,13 @@ impl<'a> Facts<'a> {
             return None;
         }
         let expert = scope.split('.').any(|part| part.contains("expert"));
-        if expert && self.parts.any("moe_latent_size") {
+        if expert && self.parts.all().any(|part| part.latent_experts) {
             return None;
         }
         let other = exact(n, h)?;
         let mut known = false;
         for part in self.parts_of(h) {
-            for inner in part.inner_widths() {
+            for &inner in &part.inner_widths {
                 known = true;
                 if times.unwrap_or(&[1]).iter().any(|&t| inner.checked_mul(t) == Some(other)) {
                     return Some(other);
@@ -545,16 +575,13 @@ impl<'a> Facts<'a> {
     /// The low-rank matrices of multi-head latent attention, between which there are norms.
     fn latent_attention(&self, module: &'a str, n: Size) -> Shape {
         let norm = |scope: &str, leaf: &str| self.length(&format!("{scope}.{leaf}.weight")).map(Size::from);
-        let heads_of = |scope: &'a str, second: &str| {
-            let mut all = Vec::new();
-            for part in self.widths(scope).into_iter().flat_map(|h| self.parts_of(h)) {
-                for heads in part.heads() {
-                    let first = part.all("qk_nope_head_dim");
-                    let dims = first.flat_map(|a| part.all(second).filter_map(move |b| a.checked_add(b)));
-                    all.extend(dims.filter_map(|d| heads.checked_mul(d)));
-                }
-            }
-            all
+        let is_heads = |scope: &'a str, rows: Size, second: fn(&Part) -> &[Size]| {
+            self.widths(scope).into_iter().flat_map(|h| self.parts_of(h)).any(|part| {
+                part.heads.iter().any(|heads| {
+                    let dims = part.nope_dims.iter().flat_map(|nope| second(part).iter().map(move |b| nope + b));
+                    dims.map(|d| heads.checked_mul(d)).any(|all| all == Some(rows))
+                })
+            })
         };
         if let Some(scope) = scope_of(module, "q_a_proj") {
             let rank = norm(scope, "q_a_layernorm")?;
@@ -564,21 +591,21 @@ impl<'a> Facts<'a> {
             let rank = norm(scope, "kv_a_layernorm")?;
             let rule = |h| {
                 let rows = exact(n, h)?;
-                let ropes = self.parts_of(h).flat_map(|part| part.all("qk_rope_head_dim"));
-                ropes.map(|rope| rope.checked_add(rank)).any(|sum| sum == Some(rows)).then_some(rows)
+                let mut ropes = self.parts_of(h).flat_map(|part| &part.rope_dims);
+                ropes.any(|rope| rope + rank == rows).then_some(rows)
             };
             return self.one_width(scope, rule, true);
         }
-        for (leaf, before, second) in
-            [("q_b_proj", "q_a_layernorm", "qk_rope_head_dim"), ("kv_b_proj", "kv_a_layernorm", "v_head_dim")]
-        {
-            if let Some(scope) = scope_of(module, leaf) {
-                let rank = norm(scope, before)?;
-                let rows = exact(n, rank)?;
-                return heads_of(scope, second).contains(&rows).then_some([rows, rank]);
-            }
-        }
-        None
+        let second: [(&str, &str, fn(&Part) -> &[Size]); 2] = [
+            ("q_b_proj", "q_a_layernorm", |part| &part.rope_dims),
+            ("kv_b_proj", "kv_a_layernorm", |part| &part.value_dims),
+        ];
+        second.into_iter().find_map(|(leaf, before, dims)| {
+            let scope = scope_of(module, leaf)?;
+            let rank = norm(scope, before)?;
+            let rows = exact(n, rank)?;
+            is_heads(scope, rows, dims).then_some([rows, rank])
+        })
     }
 
     /// Gated delta networks, whose sizes are in the config.
@@ -590,16 +617,14 @@ impl<'a> Facts<'a> {
         let rule = |h: Size| {
             let other = exact(n, h)?;
             let fits = |part: &Part| {
-                let size = |key| part.all(key).next();
-                let (kh, vh) = (size("linear_num_key_heads")?, size("linear_num_value_heads")?);
-                let keys = kh.checked_mul(size("linear_key_head_dim")?)?;
-                let values = vh.checked_mul(size("linear_value_head_dim")?)?;
+                let [key_heads, value_heads, key_dim, value_dim] = part.delta?;
+                let (keys, values) = (key_heads.checked_mul(key_dim)?, value_heads.checked_mul(value_dim)?);
                 match leaf {
                     "in_proj_qkvz" => keys.checked_add(values)?.checked_mul(2),
                     "in_proj_qkv" => keys.checked_mul(2)?.checked_add(values),
                     "in_proj_z" | "out_proj" => Some(values),
-                    "in_proj_ba" => vh.checked_mul(2),
-                    "in_proj_b" | "in_proj_a" => Some(vh),
+                    "in_proj_ba" => value_heads.checked_mul(2),
+                    "in_proj_b" | "in_proj_a" => Some(value_heads),
                     _ => None,
                 }
             };
@@ -640,7 +665,7 @@ impl<'a> Facts<'a> {
         let scope = names::ROUTERS.iter().find(|suffix| ends_with(module, suffix)).and(module.rsplit_once('.'))?.0;
         let rule = |h| {
             let experts = exact(n, h)?;
-            self.parts_of(h).any(|part| part.experts().any(|e| e == experts)).then_some(experts)
+            self.parts_of(h).any(|part| part.experts.contains(&experts)).then_some(experts)
         };
         self.one_width(scope, rule, true)
     }
@@ -648,18 +673,17 @@ impl<'a> Facts<'a> {
     /// Embeddings of a vocabulary, and heads.
     fn vocabulary(&self, module: &'a str, n: Size) -> Shape {
         let (parent, leaf) = module.rsplit_once('.').unwrap_or(("", module));
-        if !names::EMBEDDINGS.contains(&leaf) && !names::HEADS.contains(&leaf) || self.parts.narrow_embeddings() {
+        let narrow = self.parts.all().any(|part| part.narrow_embeddings);
+        if !names::EMBEDDINGS.contains(&leaf) && !names::HEADS.contains(&leaf) || narrow {
             return None;
         }
-        let normed = |h: Size| {
-            let mut norms = self.finals.values().chain(self.norms.values()).peekable();
-            norms.peek().is_none() || norms.any(|norms| !norms.differ && Size::from(norms.len) == h)
-        };
+        let normed = |h: Size| self.normed.is_empty() || u64::try_from(h).is_ok_and(|h| self.normed.contains(&h));
         let mut found: Shape = None;
         let mut known = false;
         for part in self.parts.all() {
-            for h in part.widths().filter(|&h| normed(h)) {
-                for words in part.vocabularies() {
+            for &h in part.widths.iter().filter(|&&h| normed(h)) {
+                self.spend(part.vocabularies.len());
+                for &words in &part.vocabularies {
                     known = true;
                     if words.checked_mul(h) != Some(n) {
                         continue;
@@ -745,6 +769,7 @@ fn blocks_around(path: &str) -> impl Iterator<Item = &str> {
         at += part.len() + 1;
         is_number(part).then(|| &path[..at - 1])
     });
+    let numbered = numbered.take(MOST_BLOCKS);
     let none = !path.split('.').any(is_number);
     numbered.chain(none.then_some(""))
 }

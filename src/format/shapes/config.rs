@@ -8,9 +8,9 @@ use super::Size;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
-/// Objects that are kept, and numbers of a list: no config has so many.
-const MOST_PARTS: usize = 64;
-const MOST_NUMBERS: usize = 256;
+/// Objects with known keys that are kept, and numbers of each: no config has so many.
+const MOST_OBJECTS: usize = 16;
+const MOST_NUMBERS: usize = 64;
 
 /// Keys of the width of the residual stream.
 const WIDTHS: &[&str] = &["hidden_size", "d_model", "n_embd", "dim", "embed_dim", "model_dim"];
@@ -45,18 +45,11 @@ const INNER_WIDTHS: &[&str] = &[
 const EXPERTS: &[&str] =
     &["num_experts", "num_local_experts", "n_routed_experts", "num_routed_experts", "moe_num_experts"];
 const VOCABULARIES: &[&str] = &["vocab_size", "padded_vocab_size"];
-const OTHERS: &[&str] = &[
-    "n_shared_experts",
-    "num_shared_experts",
-    "moe_latent_size",
-    "v_head_dim",
-    "qk_nope_head_dim",
-    "qk_rope_head_dim",
-    "linear_num_key_heads",
-    "linear_num_value_heads",
-    "linear_key_head_dim",
-    "linear_value_head_dim",
-];
+const SHARED_EXPERTS: &[&str] = &["n_shared_experts", "num_shared_experts"];
+const OTHERS: &[&str] = &["moe_latent_size", "v_head_dim", "qk_nope_head_dim", "qk_rope_head_dim"];
+/// The sizes of a gated delta network.
+const DELTA: [&str; 4] =
+    ["linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim"];
 /// Keys by which an embedding may be narrower than the residual stream.
 const NARROW: &[&str] = &["embedding_size", "word_embed_proj_dim", "embedding_hidden_size"];
 
@@ -64,119 +57,137 @@ const NARROW: &[&str] = &["embedding_size", "word_embed_proj_dim", "embedding_hi
 #[derive(Default)]
 pub(super) struct Parts(Vec<Part>);
 
-/// One object of a config: the numbers under known keys.
+/// The sizes in one object of a config: for each kind those that it may be, most often one or none.
 #[derive(Default)]
-pub(super) struct Part(Vec<(&'static str, u64)>);
+pub(super) struct Part {
+    /// The width of the residual stream.
+    pub widths: Vec<Size>,
+    /// Heads of queries, and of keys and values.
+    pub heads: Vec<Size>,
+    pub key_heads: Vec<Size>,
+    /// Dimensions of a head, and of its values if these have another.
+    pub head_dims: Vec<Size>,
+    pub value_dims: Vec<Size>,
+    /// The part of a head's dimensions that is rotated, and the rest of it.
+    pub rope_dims: Vec<Size>,
+    pub nope_dims: Vec<Size>,
+    /// Inner widths of MLPs and experts.
+    pub inner_widths: Vec<Size>,
+    pub experts: Vec<Size>,
+    pub vocabularies: Vec<Size>,
+    /// The sizes of a gated delta network: key and value heads, and their dimensions.
+    pub delta: Option<[Size; 4]>,
+    /// True if experts work in a narrower stream.
+    pub latent_experts: bool,
+    /// True if embeddings may be narrower than the residual stream.
+    pub narrow_embeddings: bool,
+}
 
 impl Parts {
     /// Reads a config.json; no parts if it is none.
     pub fn read(text: &str) -> Parts {
         match json::parse(&json::of_python(text.as_bytes())) {
-            Ok(Node::Object(parts)) => Parts(parts),
+            Ok(Node::Object(objects)) => Parts(objects.iter().map(Part::new).collect()),
             _ => Parts::default(),
         }
     }
 
-    pub fn all(&self) -> impl Iterator<Item = &Part> {
+    pub fn all(&self) -> impl ExactSizeIterator<Item = &Part> {
         self.0.iter()
     }
 
     /// Tells whether any part has a width.
     pub fn has_width(&self) -> bool {
-        self.0.iter().any(|part| part.widths().next().is_some())
+        self.0.iter().any(|part| !part.widths.is_empty())
     }
 
     /// Returns the widths of all parts.
     pub fn widths(&self) -> Vec<Size> {
-        let mut all: Vec<Size> = self.0.iter().flat_map(Part::widths).collect();
+        let mut all: Vec<Size> = self.0.iter().flat_map(|part| part.widths.iter().copied()).collect();
         all.sort_unstable();
         all.dedup();
         all
     }
 
     /// Returns the parts of this width.
-    pub fn of_width(&self, h: u64) -> impl Iterator<Item = &Part> + Clone {
-        self.0.iter().filter(move |part| part.widths().any(|width| width == Size::from(h)))
-    }
-
-    /// Tells whether a part has this key.
-    pub fn any(&self, key: &str) -> bool {
-        self.0.iter().any(|part| part.all(key).next().is_some())
-    }
-
-    /// Tells whether embeddings may be narrower than the residual stream.
-    pub fn narrow_embeddings(&self) -> bool {
-        NARROW.iter().any(|key| self.any(key))
+    pub fn of_width(&self, h: Size) -> impl Iterator<Item = &Part> + Clone {
+        self.0.iter().filter(move |part| part.widths.contains(&h))
     }
 }
 
 impl Part {
-    /// Returns the numbers of a key: one, or those of a list. Zeros are left out.
-    pub fn all<'p>(&'p self, key: &str) -> impl Iterator<Item = Size> + Clone + use<'p> {
-        let known = known(key);
-        self.0.iter().filter(move |(k, v)| Some(*k) == known && *v > 0).map(|&(_, v)| v.into())
+    fn new(object: &Object) -> Part {
+        let of = |keys: &[&str]| {
+            let found = object.0.iter().filter(|(key, value)| keys.contains(key) && *value > 0);
+            found.map(|&(_, value)| Size::from(value)).collect::<Vec<_>>()
+        };
+        let one = |key: &str| of(&[key]).first().copied();
+        let products = |a: &[Size], b: &[Size]| a.iter().flat_map(|a| b.iter().map(move |b| a * b)).collect::<Vec<_>>();
+        let (heads, (rope_dims, nope_dims)) = (of(HEADS), (of(&["qk_rope_head_dim"]), of(&["qk_nope_head_dim"])));
+        let mut widths = of(WIDTHS);
+        if widths.is_empty() {
+            // As diffusers says it.
+            widths = heads.iter().zip(of(&["attention_head_dim"])).map(|(heads, dim)| heads * dim).collect();
+        }
+        let mut head_dims = of(HEAD_DIMS);
+        head_dims.extend(rope_dims.iter().zip(&nope_dims).map(|(rope, nope)| rope + nope));
+        let mut inner_widths = of(INNER_WIDTHS);
+        inner_widths.extend(products(&of(&["moe_intermediate_size"]), &of(SHARED_EXPERTS)));
+        let key_heads = of(KEY_HEADS);
+        let delta = DELTA.map(one);
+        Part {
+            widths,
+            key_heads: if key_heads.is_empty() { heads.clone() } else { key_heads },
+            heads,
+            head_dims,
+            value_dims: of(&["v_head_dim"]),
+            rope_dims,
+            nope_dims,
+            inner_widths,
+            experts: of(EXPERTS),
+            vocabularies: of(VOCABULARIES),
+            delta: delta.iter().all(Option::is_some).then(|| delta.map(Option::unwrap_or_default)),
+            latent_experts: one("moe_latent_size").is_some(),
+            narrow_embeddings: !of(NARROW).is_empty(),
+        }
     }
+}
 
-    fn of<'p>(&'p self, keys: &'static [&'static str]) -> impl Iterator<Item = Size> + Clone + use<'p> {
-        self.0.iter().filter(move |(key, value)| keys.contains(key) && *value > 0).map(|&(_, value)| value.into())
-    }
+/// One object of a config: the numbers under known keys, each once.
+#[derive(Default)]
+struct Object(Vec<(&'static str, u64)>);
 
-    /// Returns the widths of the residual stream; diffusers has heads × head dimension instead.
-    pub fn widths(&self) -> impl Iterator<Item = Size> + Clone {
-        let said = self.of(WIDTHS);
-        let of_heads = self.heads().zip(self.all("attention_head_dim")).map(|(heads, dim)| heads * dim);
-        let no = said.clone().next().is_none();
-        said.chain(of_heads.filter(move |_| no))
-    }
-
-    pub fn heads(&self) -> impl Iterator<Item = Size> + Clone {
-        self.of(HEADS)
-    }
-
-    /// Returns the numbers of key-value heads.
-    pub fn key_heads(&self) -> impl Iterator<Item = Size> + Clone {
-        let said = self.of(KEY_HEADS);
-        let no = said.clone().next().is_none();
-        said.chain(self.heads().filter(move |_| no))
-    }
-
-    /// Returns the head dimensions that are said.
-    pub fn head_dims(&self) -> Vec<Size> {
-        let ropes = self.all("qk_rope_head_dim");
-        let latent = self.all("qk_nope_head_dim").flat_map(|nope| ropes.clone().map(move |rope| nope + rope));
-        self.of(HEAD_DIMS).chain(latent).collect()
-    }
-
-    /// Returns the inner widths of MLPs and experts.
-    pub fn inner_widths(&self) -> impl Iterator<Item = Size> {
-        let shared = self.of(&["n_shared_experts", "num_shared_experts"]);
-        let of_shared = self.all("moe_intermediate_size").flat_map(move |i| shared.clone().map(move |n| i * n));
-        self.of(INNER_WIDTHS).chain(of_shared)
-    }
-
-    pub fn experts(&self) -> impl Iterator<Item = Size> {
-        self.of(EXPERTS)
-    }
-
-    pub fn vocabularies(&self) -> impl Iterator<Item = Size> {
-        self.of(VOCABULARIES)
+impl Object {
+    fn add(&mut self, key: &'static str, number: u64) {
+        if self.0.len() < MOST_NUMBERS && !self.0.contains(&(key, number)) {
+            self.0.push((key, number));
+        }
     }
 }
 
 /// Returns a known key as it is kept.
 fn known(key: &str) -> Option<&'static str> {
-    [WIDTHS, HEADS, KEY_HEADS, HEAD_DIMS, INNER_WIDTHS, EXPERTS, VOCABULARIES, OTHERS, NARROW]
-        .iter()
-        .flat_map(|keys| keys.iter())
-        .find(|&&k| k == key)
-        .copied()
+    let all = [
+        WIDTHS,
+        HEADS,
+        KEY_HEADS,
+        HEAD_DIMS,
+        INNER_WIDTHS,
+        EXPERTS,
+        VOCABULARIES,
+        SHARED_EXPERTS,
+        OTHERS,
+        &DELTA,
+        NARROW,
+    ];
+    all.iter().flat_map(|keys| keys.iter()).find(|&&k| k == key).copied()
 }
 
 /// A value of a config, as far as it has sizes.
 enum Node {
     Numbers(Vec<u64>),
-    /// The object's own numbers, then those of the objects in it.
-    Object(Vec<Part>),
+    /// The object's own numbers, then those of the objects in it that have any.
+    Object(Vec<Object>),
     Other,
 }
 
@@ -222,17 +233,17 @@ impl<'de> Visitor<'de> for NodeVisitor {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
         let mut numbers = Vec::new();
         while let Some(node) = list.next_element()? {
-            match node {
-                Node::Numbers(more) if numbers.len() < MOST_NUMBERS => numbers.extend(more),
-                _ => {}
+            if let Node::Numbers(more) = node {
+                let new = more.into_iter().filter(|n| !numbers.contains(n)).collect::<Vec<_>>();
+                numbers.extend(new);
+                numbers.truncate(MOST_NUMBERS);
             }
         }
-        numbers.truncate(MOST_NUMBERS);
         Ok(Node::Numbers(numbers))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-        let mut parts = vec![Part::default()];
+        let mut objects = vec![Object::default()];
         while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             // Patterns are no sizes, and there may be many of them.
             if key == "dfloat11_config" {
@@ -242,17 +253,16 @@ impl<'de> Visitor<'de> for NodeVisitor {
             match map.next_value()? {
                 Node::Numbers(numbers) => {
                     if let Some(key) = known(&key) {
-                        parts[0].0.extend(numbers.into_iter().map(|n| (key, n)));
-                        parts[0].0.truncate(MOST_NUMBERS);
+                        numbers.into_iter().for_each(|n| objects[0].add(key, n));
                     }
                 }
                 Node::Object(more) => {
-                    parts.extend(more);
-                    parts.truncate(MOST_PARTS);
+                    objects.extend(more.into_iter().filter(|object| !object.0.is_empty()));
+                    objects.truncate(MOST_OBJECTS);
                 }
                 Node::Other => {}
             }
         }
-        Ok(Node::Object(parts))
+        Ok(Node::Object(objects))
     }
 }
