@@ -22,8 +22,8 @@ pub const DF11_OPEN_VERIFY: u32 = 1;
 pub const DF11_OPEN_READ: u32 = 2;
 /// Accept a version of the compressor that this library does not know.
 pub const DF11_OPEN_ANY_VERSION: u32 = 4;
-/// Leave shapes unknown that nobody says, even those that follow from the config and the plain tensors
-/// with certainty (DF11_SHAPE_DERIVED).
+/// Leave shapes unknown that nobody says, even those that follow from the config and the plain
+/// tensors with certainty (DF11_SHAPE_DERIVED).
 pub const DF11_OPEN_NO_DERIVED_SHAPES: u32 = 8;
 
 /// How to open a model. Begin with DF11_OPEN_OPTIONS_INIT.
@@ -43,13 +43,13 @@ pub struct df11_open_options {
     /// NULL, or a progress that counts the bytes of DF11_OPEN_VERIFY (two for each weight) and can
     /// cancel the call at any time.
     pub progress: *mut df11_progress,
-    /// NULL, or the path of a folder or file that has the shapes of tensors in groups which the model's
-    /// files do not say: the original or other .safetensors files, of which only the headers are read
-    /// and need be there, or a .json file of the kind that `shapes_json` is. Names that the model lacks
-    /// are ignored. It is read during the call only.
+    /// NULL, or the path of a folder or file that has the shapes of tensors in groups which the
+    /// model's files do not say: the original or other .safetensors files, of which only the headers
+    /// are read and need be there, or a .json file of the kind that `shapes_json` is. Names that the
+    /// model lacks are ignored. It is read during the call only.
     pub shapes_from: *const c_char,
-    /// NULL, or the same as a text in UTF-8 that a zero byte ends: a JSON object from names of tensors to
-    /// lists of dimensions, as {"lm_head.weight": [151936, 4096]}. It comes before `shapes_from`.
+    /// NULL, or the same as a text in UTF-8 that a zero byte ends: a JSON object from names of tensors
+    /// to lists of dimensions, as {"lm_head.weight": [151936, 4096]}. It comes before `shapes_from`.
     pub shapes_json: *const c_char,
 }
 
@@ -267,9 +267,9 @@ pub unsafe extern "C" fn df11_model_tensor_count(model: *const df11_model) -> u6
 }
 
 /// Returns the whole text of the config.json that the model was opened with, its own or the one in
-/// df11_open_options; NULL if there is none, and for NULL. It ends in a zero byte, belongs to the model,
-/// and has keys that this library does not read, such as hidden_size. `*text_bytes`, which may be NULL,
-/// is its size without the zero byte, or 0.
+/// df11_open_options; NULL if there is none, and for NULL. It ends in a zero byte, belongs to the
+/// model, and has keys that this library does not read. `*text_bytes` is its size without the zero
+/// byte, or 0; `text_bytes` may be NULL.
 ///
 /// # Safety
 ///

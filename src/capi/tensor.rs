@@ -102,8 +102,8 @@ pub struct df11_tensor_info {
     pub file: *const c_char,
     /// The byte of that file at which the values begin.
     pub file_offset: u64,
-    /// Where its dimensions come from (DF11_SHAPE_*). DF11_SHAPE_UNKNOWN is 0: it then has one dimension,
-    /// its number of weights.
+    /// Where its dimensions come from (DF11_SHAPE_*). DF11_SHAPE_UNKNOWN is 0: it then has one
+    /// dimension, its number of weights.
     pub shape_known: u32,
     /// 0
     pub reserved: u32,
@@ -204,9 +204,9 @@ pub extern "C" fn df11_dtype_name(dtype: u32) -> *const c_char {
     names.map_or(c"UNKNOWN", |(_, _, name)| name).as_ptr()
 }
 
-/// Returns the bytes of an element of a type (DF11_DTYPE_*); 0 for DF11_DTYPE_UNKNOWN, any other number,
-/// and the types whose elements are smaller than a byte or no whole number of bytes: the `data_bytes`
-/// of such a tensor say how many it has.
+/// Returns the bytes of an element of a type (DF11_DTYPE_*); 0 for DF11_DTYPE_UNKNOWN, any other
+/// number, and the types whose elements are no whole number of bytes: the `data_bytes` of such a
+/// tensor say how many it has.
 #[unsafe(no_mangle)]
 pub extern "C" fn df11_dtype_bytes(dtype: u32) -> usize {
     let known = DTYPES.iter().find(|(code, ..)| *code == dtype).map(|(_, dtype, _)| dtype.bitsize());

@@ -584,3 +584,28 @@ fn hostile_configs_end_without_shapes() {
         .biased("", &[(&deep, &[64, 64]), (&long, &[64, 64]), ("", &[4, 4]), ("q_proj", &[1, 1])])
         .check_none("");
 }
+
+/// Of the modules that published models compress, with biases: which are not known to be matrices.
+#[test]
+fn modules_of_the_presets_are_known() {
+    let presets: serde_json::Value = serde_json::from_str(include_str!("../../writer/plan/presets.json")).unwrap();
+    let (mut known, mut unknown) = (0, std::collections::BTreeSet::new());
+    for preset in presets.as_array().unwrap() {
+        for (pattern, list) in preset["patterns"].as_object().into_iter().flatten() {
+            let group = pattern.replace("\\d++", "0").replace("\\d+", "0").replace('\\', "").replace("[12]", "1");
+            let group = group.split("([").next().unwrap().to_owned() + if group.contains("([") { "0" } else { "" };
+            let paths = list.as_array().unwrap().iter().map(|path| format!("{group}.{}", path.as_str().unwrap()));
+            let modules: Vec<String> =
+                if list == &serde_json::json!([]) { vec![group.clone()] } else { paths.collect() };
+            for module in modules {
+                let derived = Table::default().biased("", &[(&module, &[96, 64])]).check_true("");
+                known += derived;
+                if derived == 0 {
+                    unknown.insert(module.replace(|c: char| c.is_ascii_digit(), "0"));
+                }
+            }
+        }
+    }
+    let unknown: Vec<&str> = unknown.iter().map(|name| &name[..]).collect();
+    assert_eq!((known, &unknown[..]), (0, &[][..]));
+}
