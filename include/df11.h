@@ -368,8 +368,8 @@ void df11_progress_cancel(df11_progress *progress);
 #define DF11_OPEN_ANY_VERSION 4
 
 /**
- * Leave shapes unknown that nobody says, even those that follow from the config and the plain tensors
- * with certainty (DF11_SHAPE_DERIVED).
+ * Leave shapes unknown that nobody says, even those that follow from the config and the plain
+ * tensors with certainty (DF11_SHAPE_DERIVED).
  */
 #define DF11_OPEN_NO_DERIVED_SHAPES 8
 
@@ -396,15 +396,15 @@ typedef struct df11_open_options {
      */
     df11_progress *progress;
     /**
-     * NULL, or the path of a folder or file that has the shapes of tensors in groups which the model's
-     * files do not say: the original or other .safetensors files, of which only the headers are read
-     * and need be there, or a .json file of the kind that `shapes_json` is. Names that the model lacks
-     * are ignored. It is read during the call only.
+     * NULL, or the path of a folder or file that has the shapes of tensors in groups which the
+     * model's files do not say: the original or other .safetensors files, of which only the headers
+     * are read and need be there, or a .json file of the kind that `shapes_json` is. Names that the
+     * model lacks are ignored. It is read during the call only.
      */
     const char *shapes_from;
     /**
-     * NULL, or the same as a text in UTF-8 that a zero byte ends: a JSON object from names of tensors to
-     * lists of dimensions, as {"lm_head.weight": [151936, 4096]}. It comes before `shapes_from`.
+     * NULL, or the same as a text in UTF-8 that a zero byte ends: a JSON object from names of tensors
+     * to lists of dimensions, as {"lm_head.weight": [151936, 4096]}. It comes before `shapes_from`.
      */
     const char *shapes_json;
 } df11_open_options;
@@ -470,12 +470,11 @@ uint64_t df11_model_tensor_count(const df11_model *model);
 
 /**
  * Returns the whole text of the config.json that the model was opened with, its own or the one in
- * df11_open_options; NULL if there is none, and for NULL. It ends in a zero byte, belongs to the model,
- * and has keys that this library does not read, such as hidden_size. `*text_bytes`, which may be NULL,
- * is its size without the zero byte, or 0.
+ * df11_open_options; NULL if there is none, and for NULL. It ends in a zero byte, belongs to the
+ * model, and has keys that this library does not read. `*text_bytes` is its size without the zero
+ * byte, or 0; `text_bytes` may be NULL.
  */
-const char *df11_model_config_text(const df11_model *model,
-                                   uint64_t *text_bytes);
+const char *df11_model_config_text(const df11_model *model, uint64_t *text_bytes);
 
 /** The look-up rows, then the row of code lengths: 256 bytes each. */
 #define DF11_PART_LUTS 0
@@ -702,8 +701,8 @@ typedef struct df11_tensor_info {
     /** The byte of that file at which the values begin. */
     uint64_t file_offset;
     /**
-     * Where its dimensions come from (DF11_SHAPE_*). DF11_SHAPE_UNKNOWN is 0: it then has one dimension,
-     * its number of weights.
+     * Where its dimensions come from (DF11_SHAPE_*). DF11_SHAPE_UNKNOWN is 0: it then has one
+     * dimension, its number of weights.
      */
     uint32_t shape_known;
     /** 0 */
@@ -742,9 +741,9 @@ df11_status df11_model_find_tensor(const df11_model *model,
 const char *df11_dtype_name(uint32_t dtype);
 
 /**
- * Returns the bytes of an element of a type (DF11_DTYPE_*); 0 for DF11_DTYPE_UNKNOWN, any other number,
- * and the types whose elements are smaller than a byte or no whole number of bytes: the `data_bytes`
- * of such a tensor say how many it has.
+ * Returns the bytes of an element of a type (DF11_DTYPE_*); 0 for DF11_DTYPE_UNKNOWN, any other
+ * number, and the types whose elements are no whole number of bytes: the `data_bytes` of such a
+ * tensor say how many it has.
  */
 size_t df11_dtype_bytes(uint32_t dtype);
 

@@ -316,8 +316,8 @@ impl<'a> Facts<'a> {
         names::BIASED.iter().any(|suffix| ends_with(module, suffix))
             || names::BIASED_UNLESS_CONVOLUTIONAL.iter().any(in_block)
             || names::BIASED_IN.iter().any(|(list, name)| {
-                *name == leaf
-                    && parent.rsplit_once('.').is_some_and(|(l, number)| is_number(number) && ends_with(l, list))
+                let block = scope_of(module, name).and_then(|block| block.rsplit_once('.'));
+                block.is_some_and(|(blocks, number)| is_number(number) && ends_with(blocks, list))
             })
             || matches!(leaf, "fc1" | "fc2") && self.count(parent, "self_attn.q_proj").is_some()
     }
