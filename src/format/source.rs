@@ -190,9 +190,13 @@ impl Source {
             return Err(Error::not_a_model(self.place(), reason));
         };
         let size = u64::from_le_bytes(*size);
-        let begins = rest.trim_ascii_start().starts_with(b"{");
+        let rest = rest.trim_ascii_start();
+        let begins = rest.is_empty() || rest.starts_with(b"{");
         let refuse = |place, reason| match foreign::kind(head) {
             Some(kind) if !begins => Error::not_a_model(self.place(), kind),
+            None if !begins && size > self.len - 8 => {
+                Error::not_a_model(self.place(), "not a safetensors file: it does not begin with a header")
+            }
             _ => Error::invalid(place, reason),
         };
         if size > self.len - 8 {
