@@ -192,5 +192,5 @@ int main(void)
     size_t infos = group.struct_size + tensor.struct_size + part.struct_size + report.struct_size;
     if (writing != 96 + 104 + 24 + 104)
         return 1;
-    return options.struct_size + verify.struct_size + infos == 32 + 72 + 56 + 80 + 40 + 64 ? 0 : 1;
+    return options.struct_size + verify.struct_size + infos == 48 + 72 + 56 + 88 + 40 + 64 ? 0 : 1;
 }
