@@ -125,12 +125,12 @@ c_program() { # COMPILER ARCHIVE...: every function, as tests/bindings/c.rs has 
 }
 tool() { # on a model that the reference compressor wrote
     local block=tests/data/golden/block df11="$runner $built/df11"
-    rm -rf "$scratch"/{one.safetensors,again.safetensors,original,damaged} "$scratch"/*.config.json
+    rm -rf "$scratch"/{one,again,original}.safetensors "$scratch/damaged" "$scratch"/*.config.json
     $df11 compress "$block/original.safetensors" --pattern "$block/model/config.json" -o "$scratch/one.safetensors"
     cmp "$scratch/one.safetensors" "$block/model/model.safetensors"
     $df11 verify "$block/model" --against "$block/original.safetensors"
-    $df11 decompress "$block/model" -o "$scratch/original"
-    $df11 compress "$scratch/original" --pattern "$block/model/config.json" -o "$scratch/again.safetensors"
+    $df11 decompress "$block/model" -o "$scratch/original.safetensors"
+    $df11 compress "$scratch/original.safetensors" --pattern "$block/model/config.json" -o "$scratch/again.safetensors"
     cmp "$scratch/again.safetensors" "$block/model/model.safetensors"
     $df11 inspect "$block/model"
     # A model with a byte changed must not pass.
