@@ -204,7 +204,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let (Failure::Bad(text) | Failure::Cannot(text)) = &failure;
-            terminal::complain(text);
+            terminal::complain(&advice::spelled(text));
             failure.exit_code()
         }
     }
