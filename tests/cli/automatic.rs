@@ -67,8 +67,9 @@ fn models_without_a_preset_come_back() {
     ] {
         let source = dir.path().join(name);
         write(&source, config, tensors);
-        for out in ["out", "out.safetensors"] {
-            let out = dir.path().join(format!("{name}-{out}"));
+        let alone = dir.path().join(format!("{name}-alone"));
+        std::fs::create_dir(&alone).unwrap();
+        for out in [dir.path().join(format!("{name}-out")), alone.join("out.safetensors")] {
             let json: Value = serde_json::from_str(&compress(&source, &out, &["--json"]).good()).unwrap();
             assert_eq!((&json["preset"], &json["groups"]), (&"automatic".into(), &groups.into()), "{name}");
             run_on("verify", &out, &["--against", source.to_str().unwrap()]).good();
