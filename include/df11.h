@@ -117,10 +117,11 @@
  *   df11_model_decompress() never reads or writes outside its buffers, whatever the codes say, and
  *   reports codes that contradict the tables. DF11_OPEN_VERIFY walks every code. None of this is a
  *   hash: a change that leaves valid codes gives other weights. A range of a damaged group that was
- *   not verified may decode without an error, to other weights than the whole group gives. df11_verify_model() compares hashes if the files have some, and every
- *   bit if there is an original. On a device, too, nothing outside the image is read and nothing
- *   outside the destination is written, whatever file or image say; d_status tells what a kernel
- *   notices, which is gross damage: of single changed bytes among the codes eight in ten go unseen.
+ *   not verified may decode without an error, to other weights than the whole group gives.
+ *   df11_verify_model() compares hashes if the files have some, and every bit if there is an
+ *   original. On a device, too, nothing outside the image is read and nothing outside the
+ *   destination is written, whatever file or image say; d_status tells what a kernel notices, which
+ *   is gross damage: of single changed bytes among the codes eight in ten go unseen.
  *
  * STRUCTS
  *   Options and infos begin with struct_size. Initialise them with their _INIT macro, so that old
