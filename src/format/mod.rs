@@ -40,6 +40,7 @@
 //! less in each block than the code's lengths allow. No code word is looked at, and no hash
 //! is compared: that is [`crate::host::verify_model`].
 
+mod complete;
 mod config;
 mod files;
 mod group;
@@ -52,13 +53,15 @@ mod source;
 mod tensor;
 mod view;
 
+pub use complete::Missing;
 pub use config::Config;
 pub use layout::{FileLayout, LayoutTensor};
 pub use model::{Model, OpenOptions};
 pub use patterns::{Pattern, Patterns};
 pub use view::{Group, GroupPart, Location, Tensor};
 
-pub(crate) use files::{INDEX, MAIN, UNFINISHED, listed, read_text, safetensors_of};
+pub(crate) use complete::{Found, LACKS_KEY, ends as missing_ends, find as find_missing};
+pub(crate) use files::{MAIN, UNFINISHED, is_index, listed, read_text, safetensors_of};
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
 pub(crate) use names::{member_of, natural};
 pub(crate) use source::{Access, Source, Span, open_regular, read_exact_at};

@@ -1,7 +1,7 @@
 //! A model: all files together, their groups and their tensors, checked against each other.
 
 use super::config::Config;
-use super::files;
+use super::files::{self, Index};
 use super::group::{GroupData, MEMBERS, Member};
 use super::names::{MOST_NAME_BYTES, check_name, member_of, names_of, natural};
 use super::source::{Access, Source, Span};
@@ -68,6 +68,8 @@ impl OpenOptions {
 /// A folder or file of plain safetensors is a model with no groups.
 pub struct Model {
     pub(super) sources: Vec<Source>,
+    /// The folder that was opened; `None` if it was not one.
+    pub(super) folder: Option<PathBuf>,
     pub(super) config: Option<Config>,
     pub(super) groups: Vec<GroupData>,
     pub(super) tensors: Vec<TensorData>,
@@ -95,7 +97,7 @@ impl Model {
             Some(text) => given_config(text, options.any_version)?,
             None => stored_config(&found.config, !found.is_folder, options.any_version)?,
         };
-        Self::of_files(&found.files, config, access, progress)
+        Self::of_files(&found.files, Some(path).filter(|_| found.is_folder), config, access, progress)
     }
 
     /// Opens an uncompressed model to be read: the files that the index of a folder lists, if it has one, of which none may
@@ -105,19 +107,20 @@ impl Model {
         let found = files::find(path)?;
         let config = stored_config(&found.config, !found.is_folder, true)?;
         if !found.is_folder || config.is_some() {
-            return Self::of_files(&found.files, config, Access::Read, progress);
+            let folder = Some(path).filter(|_| found.is_folder);
+            return Self::of_files(&found.files, folder, config, Access::Read, progress);
         }
-        let model = Self::of_files(&files::listed(path)?, None, Access::Read, progress)?;
-        files::check_index(path, |name| model.tensor_names.contains_key(name))?;
+        let listed = files::listed(path)?;
+        let model = Self::of_files(&listed.files, Some(path), None, Access::Read, progress)?;
+        if let Some(index) = &listed.index {
+            index.check(path, |name| model.tensor_names.contains_key(name))?;
+        }
         Ok(model)
     }
 
-    /// Opens the files of an uncompressed model to be read, as a folder's index lists them, and fails if the index lists a
-    /// tensor that they lack.
+    /// Opens files of a folder with an uncompressed model, to be read.
     pub(crate) fn open_listed(folder: &Path, files: &[PathBuf]) -> Result<Model> {
-        let model = Self::of_files(files, None, Access::Read, &Progress::new())?;
-        files::check_index(folder, |name| model.tensor_names.contains_key(name))?;
-        Ok(model)
+        Self::of_files(files, Some(folder), None, Access::Read, &Progress::new())
     }
 
     /// Opens these files, and no others, to be read, with the text of a config if there is one.
@@ -126,7 +129,7 @@ impl Model {
             Some(text) => Config::parse(text.as_bytes(), &Place::file("config.json"), true)?,
             None => None,
         };
-        Self::of_files(files, config, Access::Read, &Progress::new())
+        Self::of_files(files, None, config, Access::Read, &Progress::new())
     }
 
     /// Opens one group of a file, to be read: all else in it may be unfinished.
@@ -161,7 +164,8 @@ impl Model {
         let group = GroupData::check(std::slice::from_ref(&source), group, members)?;
         let group_names = [(group.name().to_owned(), 0)].into();
         let (sources, groups) = (vec![source], vec![group]);
-        Ok(Model { sources, config: None, groups, tensors: Vec::new(), group_names, tensor_names: HashMap::new() })
+        let (config, folder, tensors, tensor_names) = (None, None, Vec::new(), HashMap::new());
+        Ok(Model { sources, folder, config, groups, tensors, group_names, tensor_names })
     }
 
     /// Opens the bytes of one safetensors file.
@@ -170,16 +174,27 @@ impl Model {
             Some(text) => given_config(text, options.any_version)?,
             None => None,
         };
-        Self::build(vec![Source::memory(bytes)], config, &Progress::new())
+        Self::build(vec![Source::memory(bytes)], None, config, &Progress::new())
     }
 
-    fn of_files(files: &[PathBuf], config: Option<Config>, access: Access, progress: &Progress) -> Result<Model> {
+    fn of_files(
+        files: &[PathBuf],
+        folder: Option<&Path>,
+        config: Option<Config>,
+        access: Access,
+        progress: &Progress,
+    ) -> Result<Model> {
         let source = |file: &PathBuf| progress.check().and_then(|()| Source::open(file, access));
-        Self::build(files.iter().map(source).collect::<Result<_>>()?, config, progress)
+        Self::build(files.iter().map(source).collect::<Result<_>>()?, folder, config, progress)
     }
 
-    fn build(sources: Vec<Source>, config: Option<Config>, progress: &Progress) -> Result<Model> {
-        let (entries, mut metadata) = read_headers(&sources, progress)?;
+    fn build(
+        sources: Vec<Source>,
+        folder: Option<&Path>,
+        config: Option<Config>,
+        progress: &Progress,
+    ) -> Result<Model> {
+        let (entries, mut metadata) = read_headers(&sources, folder, progress)?;
         let bases = bases_of(&entries);
         let mut groups = check_groups(&sources, &bases, progress)?;
         let mut tensors = packed_tensors(&sources, &mut groups, config.as_ref(), &mut metadata)?;
@@ -197,7 +212,8 @@ impl Model {
         let tensor_names = number_names(&sources, &groups, &tensors)?;
         let group_names = groups.iter().enumerate().map(|(i, g)| (g.name().to_owned(), i)).collect();
         log::debug!("opened {} file(s): {} groups, {} tensors", sources.len(), groups.len(), tensors.len());
-        Ok(Model { sources, config, groups, tensors, group_names, tensor_names })
+        let folder = folder.map(Path::to_owned);
+        Ok(Model { sources, folder, config, groups, tensors, group_names, tensor_names })
     }
 }
 
@@ -230,18 +246,42 @@ fn stored_config(path: &Path, beside_file: bool, any_version: bool) -> Result<Op
     }
 }
 
-/// Reads the header of every file: each stored tensor by its name, and the metadata.
-fn read_headers(sources: &[Source], progress: &Progress) -> Result<(BTreeMap<String, Entry>, Metadata)> {
+/// Reads the header of every file: each stored tensor by its name, and the metadata. If two files have a tensor, the one counts that
+/// the index of the folder names.
+fn read_headers(
+    sources: &[Source],
+    folder: Option<&Path>,
+    progress: &Progress,
+) -> Result<(BTreeMap<String, Entry>, Metadata)> {
     let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
     let mut metadata = Metadata::default();
+    // Read when it is needed for the first time.
+    let mut index: Option<Option<Index>> = None;
     for (number, source) in sources.iter().enumerate() {
         progress.check()?;
         let header = source.header(number)?;
         for (name, info, span) in header.tensors {
             check_name(&name).map_err(|reason| Error::invalid(source.place().tensor(&name), reason))?;
-            if let Some((_, other)) = entries.insert(name.clone(), (info, span)) {
-                let reason = format!("two files have this tensor: the other is '{}'", sources[other.file].name);
-                return Err(Error::invalid(source.place().tensor(name), reason));
+            let Some((_, other)) = entries.get(&name) else {
+                entries.insert(name, (info, span));
+                continue;
+            };
+            let other = &sources[other.file];
+            if index.is_none() {
+                index = Some(folder.map_or(Ok(None), files::chosen_index)?);
+            }
+            let named = index.iter().flatten().find_map(|index| index.map.get(&name));
+            let is_in = |source: &Source| named.is_some_and(|named| source.path().ends_with(named));
+            match (is_in(source), is_in(other)) {
+                (true, false) => _ = entries.insert(name, (info, span)),
+                (false, true) => {}
+                _ => {
+                    let reason = format!(
+                        "two files have this tensor, and no index says which counts: '{}' is the other",
+                        other.name
+                    );
+                    return Err(Error::invalid(source.place().tensor(name), reason));
+                }
             }
         }
         metadata.add(header.shapes, header.hashes, number, &source.place())?;

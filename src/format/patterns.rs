@@ -50,6 +50,11 @@ impl Pattern {
 }
 
 impl Patterns {
+    /// Returns the pattern_dict that has no pattern: of a model that is stored as it is.
+    pub(crate) fn none() -> Patterns {
+        Patterns { entries: Vec::new() }
+    }
+
     /// Parses a pattern_dict to compress by: the JSON text of one, or of a config.json with one under
     /// `dfloat11_config.pattern_dict`.
     ///
