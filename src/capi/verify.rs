@@ -30,7 +30,7 @@ pub const DF11_FINDING_MISSING: u32 = 6;
 
 /// Accept a model that lacks files, tensors or layers: there are no DF11_FINDING_MISSING.
 pub const DF11_VERIFY_INCOMPLETE: u32 = 256;
-/// Accept a model that has no group, which nobody compressed.
+/// Accept a model that has no group, which nobody compressed, also without an original.
 pub const DF11_VERIFY_ALLOW_PLAIN: u32 = 512;
 
 const FLAGS: u32 = DF11_OPEN_ANY_VERSION | DF11_VERIFY_INCOMPLETE | DF11_VERIFY_ALLOW_PLAIN;
@@ -122,7 +122,7 @@ const _: () = assert!(size_of::<df11_verify_report>() == 72 && size_of::<df11_ve
 /// DF11_OK: nothing is wrong. DF11_CORRUPT: something is, and the message is the first such
 /// finding's; or the model cannot be opened because of it. The report is written in both cases. It
 /// is all zeros if the model could not be opened, and after all other errors: DF11_INVALID_FORMAT
-/// and DF11_UNSUPPORTED_FORMAT for the model, also one without a group, DF11_INVALID_ARGUMENT for an original that cannot be
+/// and DF11_UNSUPPORTED_FORMAT for the model, and for one without a group if there is no original, DF11_INVALID_ARGUMENT for an original that cannot be
 /// used, DF11_IO, DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
 ///
 /// # Safety

@@ -25,7 +25,7 @@ pub struct VerifyOptions {
     pub threads: usize,
     /// True to accept a model that lacks something ([`Model::missing`]).
     pub incomplete: bool,
-    /// True to accept a model that has no group, which nobody compressed.
+    /// True to accept a model that has no group, which nobody compressed, without an original.
     pub allow_plain: bool,
 }
 
@@ -130,8 +130,8 @@ impl Verified {
 /// # Errors
 ///
 /// A fault in the model's contents is no error but a finding. `Cancelled`; `Io` and `OutOfMemory`;
-/// `InvalidArgument` if the original cannot be read, because then nothing is known; `InvalidFormat` for a model without a group,
-/// unless [`allow_plain`](VerifyOptions::allow_plain) is set.
+/// `InvalidArgument` if the original cannot be read, because then nothing is known; `InvalidFormat` if there is no original and no
+/// group, so that there is nothing to verify, unless [`allow_plain`](VerifyOptions::allow_plain) is set.
 pub fn verify_model(
     model: &Model,
     original: Option<&Model>,
@@ -146,7 +146,7 @@ pub fn verify_model(
         Check { threads: options.threads.max(1), progress, finding, found: Verified::default(), planned: 0 };
     progress.begin(sum([walked(model), hashed(model), compared]));
     progress.check()?;
-    if model.group(0).is_none() && !options.allow_plain {
+    if model.group(0).is_none() && original.is_none() && !options.allow_plain {
         let place = model.files().next().map_or(Place::default(), |file| Place::of(file.file));
         let reason = "no tensor is in a group: this is no DF11 model, or nothing of it was compressed";
         return Err(Error::invalid(place, reason));
@@ -461,6 +461,28 @@ impl Work<'_> {
         }
         Ok(None)
     }
+}
+
+/// Tells whether two tensors have the same type and the same bits.
+#[cfg(feature = "writer")]
+pub(crate) fn are_equal(a: Tensor, b: Tensor, threads: usize, progress: &Progress) -> Result<bool> {
+    if (a.dtype(), a.bytes()) != (b.dtype(), b.bytes()) {
+        return Ok(false);
+    }
+    let options = DecodeOptions::new().threads(threads);
+    let (mut x, mut y) = (Buffer::new(PIECE_BYTES)?, Buffer::new(PIECE_BYTES)?);
+    let mut at = 0;
+    while at < a.bytes() {
+        progress.check()?;
+        let (x, y) = (x.first(a.bytes() - at), y.first(a.bytes() - at));
+        a.read(at, x, &options)?;
+        b.read(at, y, &options)?;
+        if x != y {
+            return Ok(false);
+        }
+        at += x.len() as u64;
+    }
+    Ok(true)
 }
 
 /// The side on which a comparison failed, with the error.

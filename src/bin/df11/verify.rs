@@ -1,6 +1,6 @@
 //! `df11 verify`: checks that a model is consistent, and that it is equal to its original.
 
-use crate::terminal::{Progress, clean, counted, fit, thousands, took};
+use crate::terminal::{Progress, clean, counted, fit, thousands, took, wrong};
 use crate::{Failure, Reading, Threads, interrupt};
 use df11::verify::{self, Finding, FindingKind, Verified, VerifyOptions};
 use df11::{Error, Model};
@@ -25,7 +25,7 @@ pub struct VerifyArgs {
     /// Accept a model that lacks files, tensors or layers
     #[arg(long)]
     incomplete: bool,
-    /// Accept a model of which nothing is compressed
+    /// Accept a model of which nothing is compressed, also without --against
     #[arg(long)]
     allow_plain: bool,
     #[command(flatten)]
@@ -70,7 +70,9 @@ impl<'a> Findings<'a> {
             FindingKind::Missing => "MISSING",
             _ => "note",
         };
-        self.print(&format!("{label:<8} {}\n", clean(&text)), work);
+        let padded = format!("{label:<8}");
+        let label = if kind.is_wrong() { wrong(&padded) } else { padded };
+        self.print(&format!("{label} {}\n", clean(&text)), work);
         if kind.is_wrong() {
             let kinds = [FindingKind::Bad, FindingKind::Hash, FindingKind::Missing];
             let which = kinds.iter().position(|&k| k == kind).unwrap_or(3);
@@ -101,7 +103,7 @@ pub fn run(args: &VerifyArgs, quiet: bool) -> Result<(), Failure> {
     // The original is opened before the codes are walked, so that a wrong path is reported at once.
     let original = args.against.as_ref().map(|path| args.reading.open_original(path)).transpose()?;
     let options =
-        VerifyOptions::new().threads(args.threads.count()).incomplete(args.incomplete).allow_plain(args.allow_plain);
+        VerifyOptions::new().threads(args.threads.count()).incomplete(args.incomplete).allow_plain(args.allow_plain || original.is_some());
     let mut parts = verify(&model, &options, quiet)?;
     if let Some(original) = &original {
         parts.extend(compare(&model, original, &options, quiet)?);
