@@ -69,9 +69,9 @@ impl Model {
     pub fn missing(&self) -> Result<Vec<Missing>> {
         let Some(folder) = &self.folder else { return Ok(Vec::new()) };
         let path = folder.join("config.json");
-        let config: Option<Value> = match files::read_text(&path)? {
+        let config: Option<Value> = match files::read_config(&path)? {
             Some(text) => Some(
-                json::parse(&text)
+                json::parse(&json::of_python(&text))
                     .map_err(|e| Error::invalid(Place::of(&path), format!("the config is not valid JSON: {e}")))?,
             ),
             None => None,
@@ -119,12 +119,16 @@ pub(crate) fn find(
     blocks(model, &counts, whole, &mut found);
     if let Some(patterns) = patterns {
         let has = |module: &str| {
-            let weight = || model.tensor_names.contains_key(&format!("{module}.weight"));
-            model.group_names.contains_key(module) || weight()
+            let weight = || has_tensor(model, &format!("{module}.weight"));
+            model.find_group(module).is_some() || weight()
         };
         if whole { &mut found.doubts } else { &mut found.missing }.extend(ends(patterns, config, has));
     }
     Ok(found)
+}
+
+fn has_tensor(model: &Model, name: &str) -> bool {
+    model.find_tensor(name).is_some()
 }
 
 /// Returns whether a model is one file that is not the file of one group.
@@ -224,7 +228,7 @@ fn listed(model: &Model, index: &Index, missing: &mut Vec<Missing>) {
     let at = shorten(&index.name(), 50);
     let mut files: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
     for (tensor, file) in &index.map {
-        if !model.tensor_names.contains_key(tensor) {
+        if !has_tensor(model, tensor) {
             files.entry(file).or_insert((0, tensor)).0 += 1;
         }
     }
@@ -250,7 +254,7 @@ fn names_of_files(model: &Model) -> HashSet<String> {
 fn listed_rest(model: &Model, folder: &Path, missing: &mut Vec<Missing>) -> Result<()> {
     let opened = names_of_files(model);
     for index in files::indexes(folder)? {
-        let has = |tensor: &String| model.tensor_names.contains_key(tensor);
+        let has = |tensor: &String| has_tensor(model, tensor);
         let any_file = index.map.values().any(|file| opened.contains(file));
         if any_file || !index.map.keys().any(has) {
             listed(model, &index, missing);

@@ -48,6 +48,7 @@ mod config;
 mod files;
 mod foreign;
 mod group;
+mod header;
 mod json;
 mod layout;
 mod model;
@@ -62,15 +63,22 @@ pub use complete::Missing;
 pub use config::Config;
 pub use layout::{FileLayout, LayoutTensor};
 pub use model::{Model, OpenOptions};
+pub(crate) use patterns::MOST_PATTERNS;
 pub use patterns::{Pattern, Patterns};
 pub use view::{Group, GroupPart, Location, Run, Tensor};
 
 pub(crate) use complete::{Found, LACKS_KEY, ends as missing_ends, find as find_missing};
-pub(crate) use files::{INDEX, MAIN, UNFINISHED, config_text, is_index, listed, read_text, safetensors_of};
+pub(crate) use files::{
+    INDEX, MAIN, UNFINISHED, config_text, is_index, listed, read_config, read_text, safetensors_of,
+};
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
+pub(crate) use json::of_python;
 pub(crate) use names::{member_of, natural};
 pub(crate) use source::{Access, Source, Span, open_regular, read_exact_at};
 pub(crate) use tensor::Data;
+
+#[cfg(feature = "writer")]
+pub(crate) use {config::MOST_CONFIG_BYTES, json::Seen, json::no_number};
 
 /// The key in a file's `__metadata__` under which shapes of compressed tensors may be kept: a JSON object from tensor
 /// names to lists of dimensions. It is this project's addition; the reference neither writes nor reads it.
@@ -80,6 +88,11 @@ pub const SHAPES_KEY: &str = "df11.shapes";
 /// plain, to the SHA-256 of their little-endian values, decoded, as 64 hexadecimal digits in lower case. It is this
 /// project's addition too.
 pub const HASHES_KEY: &str = "df11.sha256";
+
+/// Tells whether a key of a file's `__metadata__` is an addition of this project's.
+pub(crate) fn of_this_library(key: &str) -> bool {
+    key.starts_with("df11.")
+}
 
 /// The key in a file's `__metadata__` under which the weights of groups may be named: a JSON object from names of groups to
 /// lists of runs, each a tensor's full name and the number of the run's first element in that tensor. It is this

@@ -1,7 +1,7 @@
 //! A run: the request, the claim to the destination, the work, and the report.
 
 use super::finish::Finish;
-use super::plan::{self, Files, Part, Patterns, Plan, SourceTensor, config, presets};
+use super::plan::{self, Files, Grouping, Origin, Part, Patterns, Plan, SourceTensor, config};
 use super::source::Source;
 use super::target::{
     self, Answer, Claim, Completion, ConfigPlace, Entry, Folder, LeftGroup, Locked, PartialFile, Record, Request,
@@ -9,7 +9,7 @@ use super::target::{
 use super::work::{self, FileSpec, GroupSpec, Made, Order, Settings, Unfit};
 use super::{CompressOptions, Coverage, DEFAULT_MEMORY, LeftPlain, Report, SideFile};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
-use crate::format::{Missing, Model, Tensor, missing_ends, read_text};
+use crate::format::{Missing, Model, Tensor, missing_ends};
 use crate::host::{self, VerifyOptions};
 use crate::huffman::encode::Variant;
 use crate::progress::Progress;
@@ -47,10 +47,20 @@ impl<'o> Run<'o> {
             return Err(incomplete(source, first, input.found.missing.len()));
         }
         let table = table(&input.model);
-        let (patterns, preset) = choose(options, &input, &table)?;
-        let tied = plan::is_tied(input.parsed.as_ref(), &table);
-        let plan = plan::plan(&table, &patterns, tied)?;
-        if plan.groups.is_empty() && plan.left.is_empty() && !options.allow_plain {
+        let mut wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;
+        let none = Patterns::default();
+        if let (plan::Wanted::Best | plan::Wanted::Automatic, Some(reason)) = (wanted, no_bf16(&input, &table)) {
+            if !options.allow_plain {
+                return Err(nothing(source, &reason));
+            }
+            wanted = plan::Wanted::Patterns(&none);
+        }
+        let Grouping { patterns, origin, plan } = plan::grouping(input.parsed.as_ref(), &table, wanted)?;
+        let is_empty = plan.groups.is_empty() && plan.left.is_empty() && !options.allow_plain;
+        if is_empty && matches!(origin, Origin::Automatic) {
+            return Err(nothing(source, "no bf16 matrix is as large as the tables of a group"));
+        }
+        if is_empty {
             return Err(Error::InvalidArgument(format!(
                 "the patterns make no group of '{}': there is nothing to compress (they match whole names of modules, such as \
                  model.layers.0, and attributes are written without .weight)",
@@ -93,6 +103,7 @@ impl<'o> Run<'o> {
             "shapes": options.shapes,
         });
         let groups = groups.collect();
+        let preset = origin.name().map(str::to_owned);
         Ok(Run { options, config, preset, groups, files, dropped, job, plan, lacks, source: input })
     }
 
@@ -321,14 +332,7 @@ impl<'o> Run<'o> {
 
     /// Returns the file, or the config that readers would take for its own, if it is there already.
     fn existing(&self) -> Option<PathBuf> {
-        let file = self.files.single()?;
-        let own = file.with_extension("config.json");
-        let is_other = || read_text(&own).is_ok_and(|there| there.is_none_or(|there| there != self.config.as_bytes()));
-        match file.symlink_metadata() {
-            Ok(_) => Some(file.to_owned()),
-            Err(_) if !self.files.own_folder() && own.symlink_metadata().is_ok() && is_other() => Some(own),
-            Err(_) => None,
-        }
+        target::existing(self.files.single()?, (!self.files.own_folder()).then_some(&self.config))
     }
 
     pub fn refuse_existing(&self) -> Result<()> {
@@ -547,8 +551,7 @@ impl<'o> Run<'o> {
 
 /// Returns the table of a model's tensors.
 fn table(model: &Model) -> Vec<SourceTensor<'_>> {
-    let elements = |t: Tensor| t.shape().iter().product();
-    model.tensors().map(|t| SourceTensor { name: t.name(), dtype: t.dtype(), elements: elements(t) }).collect()
+    model.tensors().map(SourceTensor::from).collect()
 }
 
 /// Returns the error for a source that lacks things.
@@ -571,28 +574,6 @@ fn open_if_there(path: &Path) -> Result<Option<Folder>> {
         Ok(folder) => Ok(Some(folder)),
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// Returns the patterns, and the preset whose they are if it is one.
-fn choose(options: &CompressOptions, source: &Source, table: &[SourceTensor]) -> Result<(Patterns, Option<String>)> {
-    match (&options.patterns, &options.preset) {
-        (Some(_), Some(_)) => {
-            Err(Error::InvalidArgument("a preset and patterns are given: one of them decides".into()))
-        }
-        (Some(patterns), None) => Ok((patterns.clone(), None)),
-        (None, Some(name)) => Ok((presets::Preset::find(name)?.patterns().clone(), Some(name.clone()))),
-        (None, None) => {
-            if let Some(reason) = no_bf16(source, table) {
-                return if options.allow_plain {
-                    Ok((Patterns::none(), None))
-                } else {
-                    Err(nothing(&source.path, &reason))
-                };
-            }
-            let preset = presets::choose(source.parsed.as_ref(), table)?;
-            Ok((preset.patterns().clone(), Some(preset.name().to_owned())))
-        }
     }
 }
 

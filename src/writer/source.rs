@@ -3,7 +3,7 @@
 use super::SideFile;
 use super::roles::{Role, role};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
-use crate::format::{Found, MAIN, Model, find_missing, listed, read_text, safetensors_of};
+use crate::format::{self, Found, MAIN, Model, find_missing, listed, safetensors_of};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
@@ -35,7 +35,7 @@ pub(crate) struct Source {
 fn read_config(path: &Path) -> Result<Option<String>> {
     /// Published ones have some 10 kB. Nested deeply, a text grows a hundredfold by the reference's indentation.
     const MOST: usize = 1 << 20;
-    let Some(text) = read_text(path)? else { return Ok(None) };
+    let Some(text) = format::read_config(path)? else { return Ok(None) };
     let invalid = |reason: &str| Error::invalid(Place::of(path), reason);
     if text.len() > MOST {
         return Err(invalid("the config is larger than 1 MiB"));
@@ -55,7 +55,7 @@ impl Source {
         plain_only(&model, path)?;
         // A config in the same folder may be the file's own. It helps to choose a preset, and is not carried over.
         let beside = read_config(&path.with_file_name("config.json")).ok().flatten();
-        let parsed = beside.and_then(|text| serde_json::from_str(&text).ok());
+        let parsed = beside.and_then(|text| serde_json::from_slice(&format::of_python(text.as_bytes())).ok());
         let (carried, left_behind) = (Vec::new(), Vec::new());
         let found = find_missing(&model, None, None, parsed.as_ref(), None)?;
         let config_place = Place::default();
@@ -69,7 +69,7 @@ impl Source {
         let config = read_config(&config_path)?;
         let config_place = Place::of(&config_path);
         let parse = |text: &String| {
-            serde_json::from_str::<Value>(text)
+            serde_json::from_slice::<Value>(&format::of_python(text.as_bytes()))
                 .map_err(|e| Error::invalid(config_place.clone(), format!("the config is not valid JSON: {e}")))
         };
         let parsed = config.as_ref().map(parse).transpose()?;
@@ -137,12 +137,18 @@ pub(super) fn main_file(model: &Model, config: Option<&Value>) -> &'static str {
 }
 
 /// Lists the files of a model's folder, by their paths below it: those that go with the model, and those that do not.
-pub(super) fn companions(model: &Model, folder: &Path) -> Result<(Vec<SideFile>, Vec<SideFile>)> {
+fn companions(model: &Model, folder: &Path) -> Result<(Vec<SideFile>, Vec<SideFile>)> {
     let (mut carried, mut left_behind) = (Vec::new(), Vec::new());
     list(folder, Path::new(""), false, &mut carried, &mut left_behind)?;
     let own: HashSet<&Path> = model.files().map(|file| file.file).collect();
     left_behind.retain(|file| !own.contains(&*folder.join(&file.path)));
     Ok((carried, left_behind))
+}
+
+/// Returns the paths of what [`companions`] returns.
+pub(super) fn companion_paths(model: &Model, folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let paths = |files: Vec<SideFile>| files.into_iter().map(|file| file.path).collect();
+    companions(model, folder).map(|(carried, left_behind)| (paths(carried), paths(left_behind)))
 }
 
 fn plain_only(model: &Model, path: &Path) -> Result<()> {

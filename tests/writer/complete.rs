@@ -78,11 +78,7 @@ fn what_is_absent_is_found() {
         // By the numbers in names of files.
         (&[(&one, layers([0, 1])), (&three, blocks("model.layers", [2]))], Value::Null, &shard(2, 3)),
         (&[("x-00000-of-00002.safetensors", layers([0]))], Value::Null, "x-00001-of-00002.safetensors"),
-        (
-            &[("d.bf16-00001-of-00002.safetensors", layers([0]))],
-            Value::Null,
-            "d.bf16-00002-of-00002.safetensors",
-        ),
+        (&[("d.bf16-00001-of-00002.safetensors", layers([0]))], Value::Null, "d.bf16-00002-of-00002.safetensors"),
         (&[("m-1-of-2.bf16.safetensors", layers([0]))], Value::Null, "m-2-of-2.bf16.safetensors"),
         // By a gap that config.json confirms, in whatever files; at the beginning, too.
         (&[("model.safetensors", layers([0, 1, 2, 4]))], count(5), "model.layers.3"),
@@ -113,7 +109,10 @@ fn what_is_absent_is_found() {
             "model.vision_tower.encoder.layers.1 to 2",
         ),
         (
-            &[("a.safetensors", blocks("model.decoder.layers", 0..2)), ("b.safetensors", blocks("model.encoder.layers", 0..4))],
+            &[
+                ("a.safetensors", blocks("model.decoder.layers", 0..2)),
+                ("b.safetensors", blocks("model.encoder.layers", 0..4)),
+            ],
             json!({ "num_hidden_layers": 4, "encoder_layers": 4, "decoder_layers": 3 }),
             "model.decoder.layers.2",
         ),
@@ -160,9 +159,15 @@ fn there_is_no_false_alarm() {
         (two(codec), json!({ "num_hidden_layers": 8 })),
         (two(adapter.collect()), Value::Null),
         // Blocks that have nothing in common.
-        (two(join(&[blocks("net", [0, 1]), names(&["net.3.a.weight", "net.4.b.weight", "net.5.c.weight"])])), Value::Null),
+        (
+            two(join(&[blocks("net", [0, 1]), names(&["net.3.a.weight", "net.4.b.weight", "net.5.c.weight"])])),
+            Value::Null,
+        ),
         // More layers than config.json counts, and experts in some of the layers.
-        (two(join(&[layers(0..5), experts(1), experts(4)])), json!({ "num_hidden_layers": 4, "n_routed_experts": 256 })),
+        (
+            two(join(&[layers(0..5), experts(1), experts(4)])),
+            json!({ "num_hidden_layers": 4, "n_routed_experts": 256 }),
+        ),
         // As many layers as it counts, under other numbers.
         (two(layers([0, 1, 2, 4])), count(4)),
         // The encoder is the longer one, and the decoder has no count of its own.
@@ -177,7 +182,10 @@ fn there_is_no_false_alarm() {
         (two(names(&["encoder.albert_layer_groups.0.albert_layers.0.ffn.weight"])), count(12)),
         // A file that is whole, of a model that somebody has made smaller.
         (one(layers(0..2)), count(6)),
-        (one(blocks("transformer_blocks", 0..6)), json!({ "_class_name": "X", "num_layers": 28, "num_single_layers": 3 })),
+        (
+            one(blocks("transformer_blocks", 0..6)),
+            json!({ "_class_name": "X", "num_layers": 28, "num_single_layers": 3 }),
+        ),
         (one(layers([0, 1, 2, 4])), Value::Null),
         // All that the names count.
         (vec![("m-00001-of-00002.safetensors", layers(0..1)), ("m-00002-of-00002.safetensors", vec![])], count(1)),
@@ -272,7 +280,10 @@ fn the_index_decides() {
     map.push(("gone.weight".into(), b));
     write(&map);
     let error = compress("gone").unwrap_err();
-    assert!(error.status() == Status::InvalidFormat && error.to_string().contains("'gone.weight' is absent"), "{error}");
+    assert!(
+        error.status() == Status::InvalidFormat && error.to_string().contains("'gone.weight' is absent"),
+        "{error}"
+    );
     map.pop();
 
     // One that both have, with other bits: the index names the file. Without it nothing decides.
@@ -331,7 +342,8 @@ fn nothing_in_groups_is_an_error() {
 
             let report = compress(&options.allow_plain(true)).unwrap();
             assert!(report.complete && report.groups == 0 && report.coverage.grouped_bf16_bytes == 0, "{report:?}");
-            let (model, original) = (Model::open(&out, &OpenOptions::new()).unwrap(), Model::open_original(from.path()).unwrap());
+            let (model, original) =
+                (Model::open(&out, &OpenOptions::new()).unwrap(), Model::open_original(from.path()).unwrap());
             let verify = |original, options: &VerifyOptions| {
                 verify::verify_model(&model, original, options, &Progress::new(), &mut |_| {})
             };

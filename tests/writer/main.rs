@@ -5,6 +5,7 @@ mod complete;
 mod destinations;
 mod disk;
 mod models;
+mod rewrite;
 #[path = "../support/mod.rs"]
 mod support;
 mod verify;

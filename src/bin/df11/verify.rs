@@ -102,8 +102,10 @@ pub fn run(args: &VerifyArgs, quiet: bool) -> Result<(), Failure> {
     let model = args.reading.open(&args.model)?;
     // The original is opened before the codes are walked, so that a wrong path is reported at once.
     let original = args.against.as_ref().map(|path| args.reading.open_original(path)).transpose()?;
-    let options =
-        VerifyOptions::new().threads(args.threads.count()).incomplete(args.incomplete).allow_plain(args.allow_plain || original.is_some());
+    let options = VerifyOptions::new()
+        .threads(args.threads.count())
+        .incomplete(args.incomplete)
+        .allow_plain(args.allow_plain || original.is_some());
     let mut parts = verify(&model, &options, quiet)?;
     if let Some(original) = &original {
         parts.extend(compare(&model, original, &options, quiet)?);

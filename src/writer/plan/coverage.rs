@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, HashSet};
 
 /// The most tensors that [`StaysPlain::largest`] names.
 const NAMED: usize = 5;
-/// The weights of a tensor below which its compressed form takes about as many bytes: tables and a header of their own outweigh
-/// the three bits in ten that are saved.
-const SMALL_WEIGHTS: u64 = 4096;
+/// The weights below which a matrix takes about as many bytes in a group: tables and a header of its own outweigh what is saved.
+const SMALL_MATRIX: u64 = 4096;
+/// The same for a vector. Automatic groups have none, whatever its size.
+const SMALL_VECTOR: u64 = 1 << 16;
 
 /// The reason why a tensor is stored as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,7 +127,7 @@ impl Coverage {
 fn unasked(tensor: &SourceTensor<'_>) -> PlainReason {
     if tensor.dtype != Dtype::BF16 {
         PlainReason::OtherType
-    } else if tensor.elements < SMALL_WEIGHTS {
+    } else if tensor.elements < if tensor.shape.len() > 1 { SMALL_MATRIX } else { SMALL_VECTOR } {
         PlainReason::TooSmall
     } else if !tensor.name.ends_with(".weight") {
         // Patterns name modules, and a module's tensor is its `.weight`.
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn every_tensor_is_counted_once_with_its_reason() {
-        let tensor = |name, dtype, elements| SourceTensor { name, dtype, elements };
+        let tensor = |name, dtype, elements| SourceTensor { name, dtype, shape: &[100, 100], elements };
         let table = [
             tensor("l.0.a.weight", Dtype::BF16, 10_000),
             tensor("l.0.norm.weight", Dtype::BF16, 64),

@@ -4,15 +4,14 @@ use super::copy::{self, OutFile, Values};
 use super::folder::Content;
 use super::select::select;
 use super::shards::distribute;
-use super::{SingleFile, refuse_existing};
+use super::{SingleFile, check_destination};
 use crate::error::{Error, Result, shorten_path};
-use crate::format::{Access, LayoutTensor, Model, OpenOptions, Tensor, config_text};
+use crate::format::{Access, LayoutTensor, Model, OpenOptions, Tensor, config_text, of_python};
 use crate::host;
 use crate::progress::Progress;
-use crate::writer::SideFile;
 use crate::writer::plan::{self, SourceTensor, config, is_file};
-use crate::writer::source::{companions, main_file};
-use crate::writer::target::check_place;
+use crate::writer::source::{companion_paths, main_file};
+use crate::writer::target::refuse_existing;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -153,7 +152,7 @@ pub fn decompress(
     }
     let single = is_file(destination).then_some(destination);
     let folder = if single.is_some() { destination.parent().unwrap_or(Path::new("")) } else { destination };
-    check_place(folder, single, source, model.files().map(|f| f.file))?;
+    check_destination(folder, single, source, &model)?;
     let mut tensors = select(&model, &options.tensors, &options.groups)?;
     let config = config_text(source, &options.open)?;
     let parsed: Option<Value> = config.as_ref().and_then(|text| serde_json::from_str(text).ok());
@@ -172,7 +171,7 @@ pub fn decompress(
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     if let Some(to) = single {
         if options.keep_existing {
-            refuse_existing(to)?;
+            refuse_existing(to, None)?;
         }
         let file = out_file(to.to_owned(), tensors, &metadata)?;
         (report.files, report.written_bytes) = (1, file.layout.bytes());
@@ -191,9 +190,7 @@ pub fn decompress(
     report.files = files.len() as u64;
     report.written_bytes = files.iter().map(|file| file.layout.bytes()).sum();
     if source.is_dir() {
-        let paths = |files: Vec<SideFile>| files.into_iter().map(|file| file.path).collect();
-        let (carried, left_behind) = companions(&model, source)?;
-        (report.carried, report.left_behind) = (paths(carried), paths(left_behind));
+        (report.carried, report.left_behind) = companion_paths(&model, source)?;
     }
     let mut texts = Vec::new();
     texts.extend(shards.index.as_ref().map(|(name, text)| (&name[..], text.clone())));
@@ -212,7 +209,7 @@ fn plain_config(text: String) -> Option<(String, u64)> {
         Some((_, 0)) => None,
         Some((rest, keys)) => Some((rest, keys as u64)),
         None => {
-            let parsed: Option<Value> = serde_json::from_str(&text).ok();
+            let parsed: Option<Value> = serde_json::from_slice(&of_python(text.as_bytes())).ok();
             let keys = parsed.as_ref().and_then(Value::as_object).map_or(1, |object| object.len() as u64);
             Some((text, keys))
         }
@@ -237,10 +234,7 @@ fn drop_tied(
     report: &mut DecompressReport,
     progress: &Progress,
 ) -> Result<()> {
-    let all: Vec<SourceTensor> = model
-        .tensors()
-        .map(|t| SourceTensor { name: t.name(), dtype: t.dtype(), elements: t.shape().iter().product() })
-        .collect();
+    let all: Vec<SourceTensor> = model.tensors().map(SourceTensor::from).collect();
     let Some(pair) = plan::tied_pair(config, &all) else { return Ok(()) };
     let (head, embedding) = (model.tensor_at(pair.tensor), model.tensor_at(pair.embedding));
     if head.location().is_none() && host::are_equal(head, embedding, threads, progress)? {

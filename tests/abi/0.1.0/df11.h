@@ -35,10 +35,11 @@
  *                                 several groups at once
  *   df11_resident_free(), df11_device_free()
  *
- *   df11_verify_model() and df11_compress_model() are standalone: they take paths, and open and
- *   close what they need. Several processes may each write a part of a model; df11_merge_model()
- *   then completes it. These calls may take minutes and report to a df11_progress, which any thread
- *   may read (df11_progress_get()) and cancel; so does df11_model_open() with DF11_OPEN_VERIFY.
+ *   df11_verify_model(), df11_compress_model(), df11_decompress_model() and df11_repack_model() are
+ *   standalone: they take paths, and open and close what they need. Several processes may each
+ *   compress a part of a model; df11_merge_model() then completes it. These calls may take minutes
+ *   and report to a df11_progress, which any thread may read (df11_progress_get()) and cancel; so
+ *   does df11_model_open() with DF11_OPEN_VERIFY.
  *   df11_compress_group() compresses weights in memory, for programs with files of their own:
  *   df11_compress_bound(), or a first call without buffers, says how much memory it needs.
  *
@@ -382,7 +383,7 @@ typedef struct df11_open_options {
     const char *config_json;
     /**
      * NULL, or a progress that counts the bytes of DF11_OPEN_VERIFY (two for each weight) and can
-     * cancel the call: between files, and at any time while codes are walked.
+     * cancel the call at any time.
      */
     df11_progress *progress;
 } df11_open_options;
@@ -395,8 +396,8 @@ typedef struct df11_open_options {
  * *.safetensors file is opened, whatever an index lists. The config is config.json in the folder or
  * next to the file; NAME.config.json next to NAME.safetensors comes before it. Headers, tables and
  * positions are read and checked, but no weights, so that this copies nothing and takes
- * milliseconds for the models that compressors write. (A config with hostile patterns can make it
- * take minutes: SECURITY.md.) A folder or file without compressed groups opens too, as a model of
+ * milliseconds for the models that compressors write, and at most two seconds and 200 MB for any
+ * files of less than 10 MB. A folder or file without compressed groups opens too, as a model of
  * plain tensors.
  *
  * `path` is UTF-8 (on Unix any bytes) and ends in a zero byte. `options` may be NULL. On success
@@ -1313,8 +1314,8 @@ typedef struct df11_compress_report {
     /** 1 if the model is complete; 0 after a part, until df11_merge_model(). */
     uint64_t complete;
     /**
-     * The name of the preset that gave the groups; NULL if it was a pattern_json. The text is
-     * static.
+     * The name of the preset that gave the groups, or "automatic"; NULL if it was a pattern_json.
+     * The text is static.
      */
     const char *preset;
     /**
@@ -1375,12 +1376,13 @@ typedef struct df11_compress_options {
     uint64_t memory_bytes;
     /**
      * NULL, or the name of a preset: the groups of a published model, see df11_preset_get_info().
+     * "automatic" names the groups that are made from the table of tensors alone.
      */
     const char *preset;
     /**
      * NULL, or the groups: the JSON text of a pattern_dict, or of a config.json that has one in its
-     * dfloat11_config. It excludes `preset`. With neither, the preset is chosen by the source's
-     * config.json and its tensors' names.
+     * dfloat11_config. It excludes `preset`. With neither, a preset is chosen by the source's
+     * config.json and its tensors, or automatic groups if they cover clearly more of the model.
      */
     const char *pattern_json;
     /**
@@ -1430,8 +1432,8 @@ typedef struct df11_compress_options {
  * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_COMPRESS_KEEP_EXISTING for a
  * file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY
  * for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun with another
- * source or other options, for what was changed in it, patterns that do not fit, no preset that
- * fits, and a source that is compressed already; DF11_NOT_FOUND (no such preset);
+ * source or other options, for what was changed in it, patterns that do not fit, and a source that
+ * has no bf16 weights or is compressed already; DF11_NOT_FOUND (no such preset);
  * DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that failed its
  * verification; DF11_INVALID_FORMAT for a source that lacks something, too, unless
  * DF11_COMPRESS_INCOMPLETE is set; DF11_UNSUPPORTED_FORMAT if nothing can be compressed, unless
@@ -1464,6 +1466,217 @@ df11_status df11_merge_model(const char *src,
                              const char *dst,
                              const df11_compress_options *options,
                              df11_error *error);
+
+/**
+ * Write tensors whose shapes are not known to a folder with one dimension. Without it they are an
+ * error. In a single file they have one dimension in any case.
+ */
+#define DF11_DECOMPRESS_FLAT 1
+
+/**
+ * Return DF11_EXISTS instead of replacing a single file `dst`. Without it the file is replaced. A
+ * folder `dst` that is not empty is never written to, with or without it.
+ */
+#define DF11_DECOMPRESS_KEEP_EXISTING 2
+
+/**
+ * Accept a model whose config names a version of the compressor that this library does not know.
+ */
+#define DF11_DECOMPRESS_ANY_VERSION 4
+
+/**
+ * Write one file: `dst`, if it ends in .safetensors, else model.safetensors
+ * (diffusion_pytorch_model.safetensors for diffusers) in the folder `dst`.
+ */
+#define DF11_REPACK_SINGLE_FILE 1
+
+/**
+ * Write a folder of one file per group, even if `dst` ends in .safetensors. With neither of the
+ * two, `dst` is one file if it ends so, else such a folder.
+ */
+#define DF11_REPACK_FOLDER 2
+
+/**
+ * Return DF11_EXISTS instead of replacing a single file `dst` or its own config. Without it they
+ * are replaced. A folder `dst` that is not empty is never written to, with or without it.
+ */
+#define DF11_REPACK_KEEP_EXISTING 4
+
+/**
+ * Accept a model whose config names a version of the compressor that this library does not know.
+ */
+#define DF11_REPACK_ANY_VERSION 8
+
+/** The result of decompressing a model in numbers. Begin with DF11_DECOMPRESS_REPORT_INIT. */
+typedef struct df11_decompress_report {
+    /** sizeof(df11_decompress_report) */
+    size_t struct_size;
+    /** Tensors that were written. */
+    uint64_t tensor_count;
+    /** Those of them that have one dimension because their shapes are not known. */
+    uint64_t flat_count;
+    /** Files of tensors. */
+    uint64_t file_count;
+    /** Bytes of these files. */
+    uint64_t written_bytes;
+    /** Heads that are not stored, because they are tied to the embedding and equal to it. */
+    uint64_t dropped_count;
+    /**
+     * Keys of the config.json that was written, without dfloat11_config; 0 if there is none.
+     * Published models of diffusers have one, model_type: programs that load such a model need the
+     * config.json of the original.
+     */
+    uint64_t config_key_count;
+} df11_decompress_report;
+
+/** Initialises a df11_decompress_report: every field but struct_size is 0 or NULL. */
+#define DF11_DECOMPRESS_REPORT_INIT { sizeof(df11_decompress_report), 0, 0, 0, 0, 0, 0 }
+
+/** How to decompress a model. Begin with DF11_DECOMPRESS_OPTIONS_INIT. */
+typedef struct df11_decompress_options {
+    /** sizeof(df11_decompress_options) */
+    size_t struct_size;
+    /**
+     * Threads that work, the calling one among them; 0 means 1, and more than 128 do not help. One
+     * more writes files. They end before the call returns, and each works in some 3 MiB of memory.
+     */
+    uint32_t threads;
+    /** DF11_DECOMPRESS_* joined by | */
+    uint32_t flags;
+    /**
+     * The most bytes of the tensors of one file in a folder; 0 means 5 000 000 000. A tensor that
+     * is larger has a file of its own.
+     */
+    uint64_t shard_bytes;
+    /** NULL, or the text of a config.json for the model; see df11_open_options. */
+    const char *config_json;
+    /**
+     * The names of `tensor_count` tensors that are written. If that and `group_count` are 0, all
+     * are.
+     */
+    const char *const *tensors;
+    /** The number of `tensors`. */
+    size_t tensor_count;
+    /** The names of `group_count` groups whose tensors are written. */
+    const char *const *groups;
+    /** The number of `groups`. */
+    size_t group_count;
+    /** NULL, or a progress that counts and can cancel the call. */
+    df11_progress *progress;
+    /**
+     * NULL, or a callback that is told of the progress. It may be given together with `progress`.
+     */
+    df11_progress_fn callback;
+    /** The `user` of `callback`. */
+    void *callback_user;
+    /** NULL, or where to write the numbers. */
+    df11_decompress_report *report;
+} df11_decompress_options;
+
+/** Initialises a df11_decompress_options: every field but struct_size is 0 or NULL. */
+#define DF11_DECOMPRESS_OPTIONS_INIT \
+    { sizeof(df11_decompress_options), 0, 0, 0, NULL, NULL, 0, NULL, 0, NULL, NULL, NULL, NULL }
+
+/** The result of repacking a model in numbers. Begin with DF11_REPACK_REPORT_INIT. */
+typedef struct df11_repack_report {
+    /** sizeof(df11_repack_report) */
+    size_t struct_size;
+    /** Groups that were copied. */
+    uint64_t group_count;
+    /** Tensors in no group that were copied. */
+    uint64_t plain_count;
+    /** Files of tensors. */
+    uint64_t file_count;
+    /** Bytes of these files. */
+    uint64_t written_bytes;
+} df11_repack_report;
+
+/** Initialises a df11_repack_report: every field but struct_size is 0 or NULL. */
+#define DF11_REPACK_REPORT_INIT { sizeof(df11_repack_report), 0, 0, 0, 0 }
+
+/** How to repack a model. Begin with DF11_REPACK_OPTIONS_INIT. */
+typedef struct df11_repack_options {
+    /** sizeof(df11_repack_options) */
+    size_t struct_size;
+    /**
+     * Threads that work, the calling one among them; 0 means 1. One more writes files. They end
+     * before the call returns.
+     */
+    uint32_t threads;
+    /** DF11_REPACK_* joined by | */
+    uint32_t flags;
+    /**
+     * NULL, or the text of a config.json for the model, which is written for it too; see
+     * df11_open_options.
+     */
+    const char *config_json;
+    /** NULL, or a progress that counts and can cancel the call. */
+    df11_progress *progress;
+    /**
+     * NULL, or a callback that is told of the progress. It may be given together with `progress`.
+     */
+    df11_progress_fn callback;
+    /** The `user` of `callback`. */
+    void *callback_user;
+    /** NULL, or where to write the numbers. */
+    df11_repack_report *report;
+} df11_repack_options;
+
+/** Initialises a df11_repack_options: every field but struct_size is 0 or NULL. */
+#define DF11_REPACK_OPTIONS_INIT { sizeof(df11_repack_options), 0, 0, NULL, NULL, NULL, NULL, NULL }
+
+/**
+ * Decompresses a model to plain safetensors, bit for bit. `src` is a model, a folder or a file;
+ * nothing of it is changed. If `dst` ends in .safetensors, it becomes one file of all tensors, which
+ * is replaced when everything is done and not before. Otherwise it becomes a folder as models are
+ * published, which is new or empty: files of tensors, in shards with an index if there is more than
+ * one, config.json without dfloat11_config, and all other files of the folder `src`. A head that is
+ * tied to the embedding and equal to it is not stored, as in the original.
+ *
+ * `options` may be NULL. Tensors are processed a piece at a time and are never in memory as a whole.
+ * df11_model_open() refuses the folder until all of it is there, and config.json comes last. A
+ * failure leaves nothing; what a killed process has left is removed by the next call for the same
+ * `dst`.
+ *
+ * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_DECOMPRESS_KEEP_EXISTING for a
+ * file that exists; DF11_BUSY for a `dst` that another call writes to; DF11_NOT_FOUND for the name
+ * of a tensor or group that is not there; DF11_INVALID_ARGUMENT for shapes that are not known
+ * without DF11_DECOMPRESS_FLAT, and for a `dst` that is part of `src` or of an unfinished
+ * compression; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
+ * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report
+ * is all zeros.
+ *
+ * Requires: The progress and the callback of the options can be used, the latter with its `user`,
+ * until the call returns.
+ */
+df11_status df11_decompress_model(const char *src,
+                                  const char *dst,
+                                  const df11_decompress_options *options,
+                                  df11_error *error);
+
+/**
+ * Writes a compressed model in other files, placed as df11_compress_model() places them: a folder
+ * as one file, and back. Nothing is decoded: groups and plain tensors keep their bytes, and shapes,
+ * hashes and names that the files' metadata has are kept. config.json is copied: next to a single
+ * file, or to a folder with all other files of the folder `src`. Nothing of `src` is changed.
+ *
+ * `options` may be NULL. `dst` appears when it is complete, and is undone after a failure, as by
+ * df11_decompress_model().
+ *
+ * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_REPACK_KEEP_EXISTING for a file
+ * that exists; DF11_BUSY for a `dst` that another call writes to; DF11_INVALID_ARGUMENT for a model
+ * that is not compressed, and for a `dst` that is part of `src` or of an unfinished compression;
+ * DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
+ * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report
+ * is all zeros.
+ *
+ * Requires: The progress and the callback of the options can be used, the latter with its `user`,
+ * until the call returns.
+ */
+df11_status df11_repack_model(const char *src,
+                              const char *dst,
+                              const df11_repack_options *options,
+                              df11_error *error);
 
 /** A preset. Begin with DF11_PRESET_INFO_INIT. */
 typedef struct df11_preset_info {
@@ -1608,7 +1821,7 @@ df11_status df11_compress_bound(const uint64_t *element_counts,
 /** Accept a model that lacks files, tensors or layers: there are no DF11_FINDING_MISSING. */
 #define DF11_VERIFY_INCOMPLETE 256
 
-/** Accept a model that has no group, which nobody compressed. */
+/** Accept a model that has no group, which nobody compressed, also without an original. */
 #define DF11_VERIFY_ALLOW_PLAIN 512
 
 /**
@@ -1693,7 +1906,7 @@ typedef struct df11_verify_options {
  * DF11_OK: nothing is wrong. DF11_CORRUPT: something is, and the message is the first such
  * finding's; or the model cannot be opened because of it. The report is written in both cases. It
  * is all zeros if the model could not be opened, and after all other errors: DF11_INVALID_FORMAT
- * and DF11_UNSUPPORTED_FORMAT for the model, also one without a group, DF11_INVALID_ARGUMENT for an original that cannot be
+ * and DF11_UNSUPPORTED_FORMAT for the model, and for one without a group if there is no original, DF11_INVALID_ARGUMENT for an original that cannot be
  * used, DF11_IO, DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
  *
  * Requires: The progress and the callbacks of the options can be used, each with its `user`, until
