@@ -24,6 +24,7 @@ use super::model::Model;
 use super::patterns::Patterns;
 use super::tensor::Data;
 use crate::error::{Error, Place, Result, shorten};
+use crate::progress::Progress;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
@@ -67,6 +68,11 @@ impl Model {
     ///
     /// `Io` and `InvalidFormat` if the folder, config.json or an index cannot be read.
     pub fn missing(&self) -> Result<Vec<Missing>> {
+        self.missing_watched(&Progress::new())
+    }
+
+    /// Does the same, and can be cancelled.
+    pub(crate) fn missing_watched(&self, progress: &Progress) -> Result<Vec<Missing>> {
         let Some(folder) = &self.folder else { return Ok(Vec::new()) };
         let path = folder.join("config.json");
         let config: Option<Value> = match files::read_config(&path)? {
@@ -79,7 +85,7 @@ impl Model {
         let index = if self.groups.is_empty() { files::chosen_index(folder)? } else { None };
         let patterns = self.config.as_ref().map(|config| config.patterns());
         let known = config.as_ref().map(lacks).unwrap_or_default();
-        let mut missing = find(self, Some(folder), index.as_ref(), config.as_ref(), patterns)?.missing;
+        let mut missing = find(self, Some(folder), index.as_ref(), config.as_ref(), patterns, progress)?.missing;
         missing.retain(|missing| !known.contains(&missing.name[..]));
         Ok(missing)
     }
@@ -99,6 +105,7 @@ pub(crate) fn find(
     index: Option<&Index>,
     config: Option<&Value>,
     patterns: Option<&Patterns>,
+    progress: &Progress,
 ) -> Result<Found> {
     let mut found = Found::default();
     numbered_files(model, &mut found.missing);
@@ -116,7 +123,7 @@ pub(crate) fn find(
     let counts = config.map(Counts::of).unwrap_or_default();
     // A model of which no file can be absent.
     let whole = found.missing.is_empty() && (listed_whole || is_one_file(model));
-    blocks(model, &counts, whole, &mut found);
+    blocks(model, &counts, whole, progress, &mut found)?;
     if let Some(patterns) = patterns {
         let has = |module: &str| {
             let weight = || has_tensor(model, &format!("{module}.weight"));
@@ -437,9 +444,10 @@ impl Blocks<'_> {
 }
 
 /// Collects the blocks of a model by their parents.
-fn collect(model: &Model) -> BTreeMap<&str, Blocks<'_>> {
+fn collect<'m>(model: &'m Model, progress: &Progress) -> Result<BTreeMap<&'m str, Blocks<'m>>> {
     let mut parents: BTreeMap<&str, Blocks> = BTreeMap::new();
     for tensor in &model.tensors {
+        progress.check()?;
         let name = &tensor.name[..];
         let convolution = matches!(tensor.data, Data::Plain(_)) && tensor.shape.len() > 3;
         let mut from = 0;
@@ -460,15 +468,16 @@ fn collect(model: &Model) -> BTreeMap<&str, Blocks<'_>> {
             blocks.convolution |= convolution;
         }
     }
-    parents
+    Ok(parents)
 }
 
 /// Looks for blocks that are absent.
-fn blocks(model: &Model, counts: &Counts, whole: bool, found: &mut Found) {
-    let parents = collect(model);
+fn blocks(model: &Model, counts: &Counts, whole: bool, progress: &Progress, found: &mut Found) -> Result<()> {
+    let parents = collect(model, progress)?;
     // Of a stack without a gap the end is compared: config.json speaks of the longest one of its kind.
     let mut longest: BTreeMap<Stack, (&str, u32)> = BTreeMap::new();
     for (parent, blocks) in &parents {
+        progress.check()?;
         let stack = stack_of(parent, counts.diffusers);
         let (end, there) = (u64::from(blocks.highest()) + 1, blocks.blocks.len() as u64);
         if stack != Stack::Other && stack != Stack::Experts {
@@ -529,6 +538,7 @@ fn blocks(model: &Model, counts: &Counts, whole: bool, found: &mut Found) {
         );
         if whole { &mut found.doubts } else { &mut found.missing }.push(Missing { name, reason });
     }
+    Ok(())
 }
 
 /// Returns the general counts, for an encoder or decoder without one of its own.

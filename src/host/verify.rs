@@ -225,7 +225,7 @@ impl Check<'_> {
 
     /// Tells what the model lacks.
     fn look_for_missing(&mut self, model: &Model) -> Result<()> {
-        for missing in model.missing()? {
+        for missing in model.missing_watched(self.progress)? {
             self.found.missing += 1;
             self.tell(FindingKind::Missing, &missing.name, missing.reason);
         }

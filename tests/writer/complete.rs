@@ -306,7 +306,7 @@ fn the_index_decides() {
     }
     std::fs::remove_file(folder.path().join(index)).unwrap();
     let error = compress("none").unwrap_err();
-    assert!(error.to_string().contains("no index says which counts"), "{error}");
+    assert!(error.to_string().contains("no index decides"), "{error}");
     // A file that the index lists, and a file that it does not.
     write(&map);
     std::fs::remove_file(folder.path().join(a)).unwrap();
