@@ -83,7 +83,7 @@ impl Model {
             None => None,
         };
         let index = if self.groups.is_empty() { files::chosen_index(folder)? } else { None };
-        let patterns = self.config.as_ref().map(|config| config.patterns());
+        let patterns = self.config.parsed.as_ref().map(|config| config.patterns());
         let known = config.as_ref().map(lacks).unwrap_or_default();
         let mut missing = find(self, Some(folder), index.as_ref(), config.as_ref(), patterns, progress)?.missing;
         missing.retain(|missing| !known.contains(&missing.name[..]));
