@@ -55,7 +55,7 @@ fn odd_dicts_are_refused() {
         (json!([]), "not an object"),
         (json!({}), "has no pattern"),
         (many, "more than 256 patterns"),
-        (json!({"model_type": "llama"}), "['model_type'] is not a list of texts"),
+        (json!({"model_type": "llama"}), "a model that is not compressed"),
         (json!({"dfloat11_config": {"version": "0.5.0"}}), "dfloat11_config.pattern_dict"),
         (json!({"pattern_dict": {"a": "b"}}), "['a'] is not a list of texts"),
         (json!({"a": [1]}), "['a'] is not a list of texts"),
