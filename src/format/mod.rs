@@ -30,7 +30,8 @@
 //! on a byte, there is one position more or fewer than ⌈B/4096⌉ + 1; the gap of a chunk in which no weight starts means
 //! nothing.
 //!
-//! *Shapes* of the original matrices are not stored, and neither are checksums. A file's `__metadata__` may carry them
+//! *Shapes* of the original matrices are not stored (`shapes` derives them where they are certain), and neither are
+//! checksums. A file's `__metadata__` may carry them
 //! under [`SHAPES_KEY`] and [`HASHES_KEY`]; the reference ignores that.
 //!
 //! *Runs* are an extension: what the weights of a group are called may be said under [`GROUPS_KEY`], by full names of
@@ -43,6 +44,7 @@
 //! less in each block than the code's lengths allow. No code word is looked at, and no hash
 //! is compared: that is [`crate::host::verify_model`].
 
+mod complete;
 mod config;
 mod files;
 mod foreign;
@@ -55,10 +57,12 @@ mod names;
 mod patterns;
 mod reader;
 mod runs;
+mod shapes;
 mod source;
 mod tensor;
 mod view;
 
+pub use complete::Missing;
 pub use config::Config;
 pub use layout::{FileLayout, LayoutTensor};
 pub use model::{Model, OpenOptions};
@@ -66,12 +70,16 @@ pub(crate) use patterns::MOST_PATTERNS;
 pub use patterns::{Pattern, Patterns};
 pub use view::{Group, GroupPart, Location, Run, Tensor};
 
-pub(crate) use files::{INDEX, MAIN, UNFINISHED, config_text, listed, read_config, read_text, safetensors_of};
+pub(crate) use complete::{Found, LACKS_KEY, ends as missing_ends, find as find_missing};
+pub(crate) use files::{
+    INDEX, MAIN, UNFINISHED, config_text, is_index, listed, read_config, read_text, safetensors_of,
+};
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
 pub(crate) use json::of_python;
 pub(crate) use names::{member_of, natural};
 pub(crate) use source::{Access, Source, Span, open_regular, read_exact_at};
 pub(crate) use tensor::Data;
+pub use tensor::ShapeSource;
 
 #[cfg(feature = "writer")]
 pub(crate) use {config::MOST_CONFIG_BYTES, json::Seen, json::no_number};
