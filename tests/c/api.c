@@ -642,6 +642,7 @@ static void writing(void)
     df11_model *model;
     uint64_t done, total, number;
     char *config;
+    const char *llama;
     CHECK(df11_progress_new(&progress, NULL) == DF11_OK);
     options.report = &report;
     verify.report = &verified;
@@ -712,6 +713,16 @@ static void writing(void)
     CHECK(df11_model_get_tensor_info(model, number, &info, NULL) == DF11_OK && info.group != DF11_NO_GROUP);
     CHECK(info.rank == 2 && info.shape[0] == 256 && info.shape[1] == 128 && info.shape_known == DF11_SHAPE_STORED);
     df11_model_free(model);
+
+    /* By automatic groups, which for these names are those of the preset, in the same order. */
+    llama = options.preset;
+    options.preset = "automatic";
+    options.flags = DF11_COMPRESS_FOLDER;
+    WORKS(df11_compress_model(source, join(to, scratch, "automatic"), &options, &error));
+    CHECK(strcmp(report.preset, "automatic") == 0 && report.groups == 4);
+    join(path, scratch, "automatic/model_layers_0.safetensors");
+    same_file(path, under(golden, "sharded/model/model_layers_0.safetensors"));
+    options.preset = llama;
 
     /* One file by its name. Going on with what is complete finds it so; a run that is cancelled replaces nothing. */
     join(source, golden, "block/original.safetensors");

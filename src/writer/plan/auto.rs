@@ -9,8 +9,8 @@
 //! 2. The outermost block of a name is the group. If it has too many weights or members for a group, it is divided at the blocks inside
 //!    it (experts); what is beside those is grouped by the largest modules that have no blocks inside.
 //! 3. A block that is mostly made of other blocks is looked through if it is no layer: if it has more than half of the model
-//!    (`0.model.layers.3`), or if the blocks inside it have four matrices and more (`down_blocks.1.attentions.0.transformer_blocks.2`;
-//!    an expert has two or three).
+//!    (`0.model.layers.3`), or if the blocks inside it have more than four matrices (`down_blocks.1.attentions.0.transformer_blocks.2`;
+//!    an expert has two or three, a part of a T5 block three or four).
 //! 4. A matrix outside of blocks is a group of its own, with an empty list.
 //! 5. Groups with the same list whose names differ in numbers only share a pattern, which matches exactly these modules of the
 //!    model. So the order of the patterns does not matter, and kinds of layers that alternate get a pattern each.
@@ -195,7 +195,7 @@ impl<'n> Tree<'n> {
     fn is_no_layer(&self, module: &Module<'n>) -> bool {
         let most = module.block_weights.saturating_mul(2) > module.weights;
         let whole_model = module.weights.saturating_mul(2) > self.modules[0].weights;
-        most && (whole_model || module.block_count >= 4 * module.blocks)
+        most && (whole_model || module.block_count > 4 * module.blocks)
     }
 
     /// Returns the attribute paths of all matrices inside a module.
