@@ -117,7 +117,7 @@ fn what_is_absent_is_an_error_of_the_tool() {
         if !index {
             std::fs::remove_file(source.join("model.safetensors.index.json")).unwrap();
         }
-        compress(&source, &out, &[]).bad(1, &[SHARD, "absent", "option incomplete"]);
+        compress(&source, &out, &[]).bad(1, &[SHARD, "absent", "--incomplete"]);
         run_on("inspect", &source, &[]).bad(1, &[SHARD]);
     }
     compress(&source.join("model-00001-of-00003.safetensors"), &out, &[]).bad(1, &["give the whole folder"]);
