@@ -1306,7 +1306,8 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
 
 /**
  * Write the shapes of compressed tensors to the files' metadata under "df11.shapes", for
- * df11_tensor_info. The reference compressor writes none.
+ * df11_tensor_info. The reference compressor writes none. For automatic groups, which no other
+ * program writes, they are always written.
  */
 #define DF11_COMPRESS_SHAPES 16
 
