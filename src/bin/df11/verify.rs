@@ -12,7 +12,7 @@ use std::time::Instant;
 /// The structure is checked when the model is opened, and an error there ends the work. Then every code of every group is
 /// walked, and the recorded gaps and positions are compared with where codes really start. Where the model's metadata has
 /// hashes of its tensors, they are compared with those of the decoded values. Damage that keeps all of that true is seen
-/// only by --against, which compares all tensors by name: type, shape (where the model knows it) and every bit. All that
+/// only by --against, which compares all tensors by name: type, shape (where the model says it) and every bit. All that
 /// is wrong is listed on standard output.
 #[derive(clap::Args)]
 pub struct VerifyArgs {
