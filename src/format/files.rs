@@ -41,6 +41,11 @@ pub(super) fn find(path: &Path) -> Result<Found> {
     Ok(Found { files: safetensors_of(path)?, config: path.join("config.json"), is_folder })
 }
 
+/// Reads the config of the model at `path`. Returns `None` if there is none.
+pub(crate) fn config_at(path: &Path) -> Result<Option<Vec<u8>>> {
+    read_text(&find(path)?.config)
+}
+
 /// Lists the safetensors files of a folder, by name. Names that begin with a dot are left out, as Python's `glob` does.
 pub(crate) fn safetensors_of(folder: &Path) -> Result<Vec<PathBuf>> {
     let fail = |e| Error::io("list", folder, e);

@@ -40,11 +40,7 @@ impl<'o> Run<'o> {
     pub fn new(source: &Path, destination: &Path, options: &'o CompressOptions) -> Result<Run<'o>> {
         options.part.check()?;
         let input = Source::open(source)?;
-        let table: Vec<SourceTensor> = input
-            .model
-            .tensors()
-            .map(|t| SourceTensor { name: t.name(), dtype: t.dtype(), elements: t.shape().iter().product() })
-            .collect();
+        let table = table(&input);
         let (patterns, preset) = choose(options, &input, &table)?;
         let tied = plan::is_tied(input.parsed.as_ref(), &table);
         let plan = plan::plan(&table, &patterns, tied)?;
@@ -510,8 +506,14 @@ fn open_if_there(path: &Path) -> Result<Option<Folder>> {
     }
 }
 
+/// Returns the table of a source's tensors.
+pub(super) fn table(source: &Source) -> Vec<SourceTensor<'_>> {
+    let tensor = |t| SourceTensor { name: Tensor::name(t), dtype: t.dtype(), elements: t.shape().iter().product() };
+    source.model.tensors().map(tensor).collect()
+}
+
 /// Returns the patterns, and the preset whose they are if it is one.
-fn choose(
+pub(super) fn choose(
     options: &CompressOptions,
     source: &Source,
     table: &[SourceTensor],

@@ -12,6 +12,7 @@ mod inspect;
 mod interrupted;
 mod models;
 mod parts;
+mod plan;
 mod presets;
 #[cfg(unix)]
 mod process;

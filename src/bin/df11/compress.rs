@@ -114,7 +114,8 @@ impl ModelArgs {
     }
 }
 
-fn read_patterns(path: &Path) -> Result<Patterns, Failure> {
+/// Reads the patterns of a file.
+pub fn read_patterns(path: &Path) -> Result<Patterns, Failure> {
     let named =
         |e: &dyn std::fmt::Display| Failure::cannot(format!("cannot use the patterns of '{}': {e}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| named(&e))?;

@@ -19,6 +19,7 @@ mod inspect;
 mod interrupt;
 mod kinds;
 mod output;
+mod plan;
 mod plot;
 mod presets;
 mod summary;
@@ -51,6 +52,7 @@ struct Cli {
 enum Command {
     Compress(compress::CompressArgs),
     Merge(compress::MergeArgs),
+    Plan(plan::PlanArgs),
     Inspect(inspect::InspectArgs),
     Decompress(decompress::DecompressArgs),
     Verify(verify::VerifyArgs),
@@ -206,6 +208,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Compress(args) => compress::compress(args, quiet),
         Command::Merge(args) => compress::merge(args, quiet),
+        Command::Plan(args) => plan::run(args, quiet),
         Command::Inspect(args) => inspect::run(args, quiet),
         Command::Decompress(args) => decompress::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),

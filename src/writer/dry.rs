@@ -1,0 +1,49 @@
+//! A run without a destination: what would be written, from headers alone.
+
+use super::plan::{self, Files, Plan, SourceTensor};
+use super::run;
+use super::source::Source;
+use super::work;
+use super::{CompressOptions, Layout};
+use crate::error::Result;
+use std::path::{Path, PathBuf};
+
+/// What a run would begin with.
+pub(crate) struct Dry {
+    pub source: Source,
+    pub plan: Plan,
+    /// The preset whose patterns these are, if they are one's.
+    pub preset: Option<String>,
+}
+
+impl Dry {
+    /// Opens a source and plans its groups, as [`super::compress`] does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`super::compress`] for the source, the patterns and the preset.
+    pub fn new(source: &Path, options: &CompressOptions) -> Result<Dry> {
+        let input = Source::open(source)?;
+        let table = run::table(&input);
+        let (patterns, preset) = run::choose(options, &input, &table)?;
+        let tied = plan::is_tied(input.parsed.as_ref(), &table);
+        let plan = plan::plan(&table, &patterns, tied)?;
+        drop(table);
+        Ok(Dry { source: input, plan, preset })
+    }
+
+    /// Returns the files of a folder, with their bytes. `plain` are the tensors that are stored as they are, `sizes` the bytes of each
+    /// group's members.
+    pub fn files(&self, plain: &[usize], sizes: &[[u64; 6]]) -> Result<Vec<(PathBuf, u64)>> {
+        let table: Vec<SourceTensor> = run::table(&self.source);
+        let main = self.source.main_file();
+        let files = Files::new(Path::new(""), Layout::Folder, main, &table, &self.plan, plain);
+        let bytes = |file: &plan::FilePlan| {
+            let groups: Vec<(&str, [u64; 6])> =
+                file.groups.iter().map(|&g| (&self.plan.groups[g].name[..], sizes[g])).collect();
+            let bytes = work::file_bytes(&self.source.model, &groups, &file.plain, &file.metadata)?;
+            Ok((PathBuf::from(file.path.file_name().unwrap_or_default()), bytes))
+        };
+        files.files.iter().chain(&files.rest).map(bytes).collect()
+    }
+}
