@@ -252,7 +252,16 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
-    /// Not a safetensors file, or not a DF11 model.
+    /// No safetensors at all: a file or folder of another kind. Its status is that of `InvalidFormat`.
+    #[error("{reason}{}", place.suffix())]
+    #[non_exhaustive]
+    NotAModel {
+        /// The kind of file that it is, and what helps.
+        reason: String,
+        /// Where.
+        place: Place,
+    },
+    /// A safetensors file, or a DF11 model, that is not valid.
     #[error("{reason}{}", place.suffix())]
     #[non_exhaustive]
     InvalidFormat {
@@ -353,7 +362,7 @@ impl Error {
             Error::UnsupportedOption(_) => Status::UnsupportedOption,
             Error::Cancelled => Status::Cancelled,
             Error::Io { .. } => Status::Io,
-            Error::InvalidFormat { .. } => Status::InvalidFormat,
+            Error::NotAModel { .. } | Error::InvalidFormat { .. } => Status::InvalidFormat,
             Error::UnsupportedFormat { .. } => Status::UnsupportedFormat,
             Error::Corrupt { .. } => Status::Corrupt,
             Error::DefaultStream => Status::DefaultStream,
@@ -381,6 +390,10 @@ impl Error {
 
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
         Error::Io { action, path: path.as_ref().to_owned(), source }
+    }
+
+    pub(crate) fn not_a_model(place: Place, reason: impl Into<String>) -> Self {
+        Error::NotAModel { reason: shorten(&reason.into(), 220), place }
     }
 
     pub(crate) fn invalid(place: Place, reason: impl Into<String>) -> Self {

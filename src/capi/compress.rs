@@ -321,13 +321,13 @@ fn run(
 }
 
 /// The callback for tensors that stay plain, and its `user`.
-struct Left {
-    function: df11_left_fn,
-    user: *mut c_void,
+pub(super) struct Left {
+    pub function: df11_left_fn,
+    pub user: *mut c_void,
 }
 
 impl Left {
-    fn tell(&self, left: &[LeftPlain]) {
+    pub fn tell(&self, left: &[LeftPlain]) {
         let Some(function) = self.function else { return };
         for left in left {
             let [tensor, group, reason] = [&left.tensor, &left.group, &left.reason].map(|text| c_text(text));

@@ -140,7 +140,10 @@ fn tensor_info(model: In<df11_model>, tensor: u64, out: Info<df11_tensor_info>) 
         file_offset: 0,
     };
     match info.values() {
-        Data::Packed { group, first } => (value.group, value.group_offset) = (group as u64, first),
+        Data::Packed { .. } => {
+            value.group = info.group().map_or(DF11_NO_GROUP, |group| group.number() as u64);
+            value.group_offset = info.group_offset();
+        }
         Data::Plain(span) => {
             value.data = handle.data(span);
             (value.file, value.file_offset) = (handle.files[span.file].as_ptr(), span.offset);

@@ -4,8 +4,8 @@
 //! model often hold the same weights twice, in shards with an index and once more in one file of another name, so of those only
 //! the files that the index lists are opened.
 
-use super::json;
 use super::source::{MOST_HEADER_BYTES, open_regular};
+use super::{foreign, json};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
 use serde_json::Value;
 use std::io::Read;
@@ -58,7 +58,7 @@ pub(crate) fn safetensors_of(folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     if files.is_empty() {
-        return Err(Error::invalid(Place::of(folder), "the folder has no *.safetensors"));
+        return Err(Error::not_a_model(Place::of(folder), foreign::instead_of_safetensors(folder)));
     }
     files.sort();
     Ok(files)

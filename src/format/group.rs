@@ -9,7 +9,6 @@ use once_cell::sync::OnceCell;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use std::borrow::Cow;
-use std::ops::Range;
 
 /// The members of a group, in the order of [`Member`].
 pub(crate) const MEMBERS: [&str; 6] =
@@ -44,8 +43,10 @@ pub(crate) const MOST_TENSORS: u64 = 1024;
 /// A compressed group, as a model keeps it.
 pub(crate) struct GroupData {
     name: String,
-    /// Its tensors in the model's list.
-    pub(crate) tensors: Range<usize>,
+    /// The numbers of its runs in the model's list, in the order of its weights.
+    pub(crate) runs: Vec<u32>,
+    /// True if a file's metadata names its tensors: no other program finds them.
+    pub(crate) extended: bool,
     members: [Span; 6],
     /// Elements before each tensor, then all of them.
     cuts: Vec<u64>,
@@ -128,7 +129,8 @@ impl GroupData {
         let cuts = members.read_cuts()?;
         Ok(GroupData {
             name: name.into(),
-            tensors: 0..0,
+            runs: Vec::new(),
+            extended: false,
             members: infos.map(|(_, span)| *span),
             cuts,
             codes,

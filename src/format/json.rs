@@ -1,6 +1,8 @@
 //! JSON from files and callers, parsed on a stack of a bounded size.
 
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use std::fmt;
+use std::marker::PhantomData;
 
 /// Levels of objects and lists that a text may have. A config.json of a published model has fewer than 10. The parser
 /// calls itself for each level, so this bounds the stack that a file can make it use.
@@ -12,6 +14,31 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, String>
         return Err(format!("it is nested more than {MOST_LEVELS} levels deep"));
     }
     serde_json::from_slice(text).map_err(|e| e.to_string())
+}
+
+/// The entries of a JSON object in their order, equal keys included: whoever takes them decides what becomes of those.
+pub(crate) struct Entries<V>(pub Vec<(String, V)>);
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object<V>(PhantomData<V>);
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Object<V> {
+            type Value = Entries<V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<V>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Object(PhantomData))
+    }
 }
 
 /// Returns the most levels that are open at once. Brackets inside strings do not count. The answer holds for every text

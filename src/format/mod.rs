@@ -33,6 +33,9 @@
 //! *Shapes* of the original matrices are not stored, and neither are checksums. A file's `__metadata__` may carry them
 //! under [`SHAPES_KEY`] and [`HASHES_KEY`]; the reference ignores that.
 //!
+//! *Runs* are an extension: what the weights of a group are called may be said under [`GROUPS_KEY`], by full names of
+//! tensors, of which each may be in several groups. Every tensor in groups is kept as a list of runs, most as one run.
+//!
 //! # Checks when a model is opened
 //!
 //! Everything that can be told from headers, look-up rows, positions and splits, in time linear in those: types, shapes
@@ -42,12 +45,14 @@
 
 mod config;
 mod files;
+mod foreign;
 mod group;
 mod json;
 mod layout;
 mod model;
 mod names;
 mod patterns;
+mod runs;
 mod source;
 mod tensor;
 mod view;
@@ -56,7 +61,7 @@ pub use config::Config;
 pub use layout::{FileLayout, LayoutTensor};
 pub use model::{Model, OpenOptions};
 pub use patterns::{Pattern, Patterns};
-pub use view::{Group, GroupPart, Location, Tensor};
+pub use view::{Group, GroupPart, Location, Run, Tensor};
 
 pub(crate) use files::{INDEX, MAIN, UNFINISHED, config_at, listed, read_text, safetensors_of};
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
@@ -72,3 +77,8 @@ pub const SHAPES_KEY: &str = "df11.shapes";
 /// plain, to the SHA-256 of their little-endian values, decoded, as 64 hexadecimal digits in lower case. It is this
 /// project's addition too.
 pub const HASHES_KEY: &str = "df11.sha256";
+
+/// The key in a file's `__metadata__` under which the weights of groups may be named: a JSON object from names of groups to
+/// lists of runs, each a tensor's full name and the number of the run's first element in that tensor. It is this
+/// project's extension of the format: see docs/format.md, "Groups with names and runs".
+pub const GROUPS_KEY: &str = "df11.groups";

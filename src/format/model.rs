@@ -2,10 +2,11 @@
 
 use super::config::Config;
 use super::files;
-use super::group::{GroupData, MEMBERS, Member};
-use super::names::{MOST_NAME_BYTES, check_name, member_of, names_of, natural};
+use super::group::{GroupData, MEMBERS};
+use super::names::{check_name, member_of, natural};
+use super::runs::{Packed, file_of, packed_tensors};
 use super::source::{Access, Source, Span};
-use super::tensor::{Data, Metadata, TensorData};
+use super::tensor::{Data, Metadata, RunData, TensorData};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
 use crate::progress::Progress;
 use safetensors::Dtype;
@@ -71,6 +72,8 @@ pub struct Model {
     pub(super) config: Option<Config>,
     pub(super) groups: Vec<GroupData>,
     pub(super) tensors: Vec<TensorData>,
+    /// The runs of the tensors in groups, those of each together.
+    pub(super) runs: Vec<RunData>,
     pub(super) group_names: HashMap<String, usize>,
     pub(super) tensor_names: HashMap<String, usize>,
 }
@@ -161,7 +164,8 @@ impl Model {
         let group = GroupData::check(std::slice::from_ref(&source), group, members)?;
         let group_names = [(group.name().to_owned(), 0)].into();
         let (sources, groups) = (vec![source], vec![group]);
-        Ok(Model { sources, config: None, groups, tensors: Vec::new(), group_names, tensor_names: HashMap::new() })
+        let (tensors, runs, tensor_names) = Default::default();
+        Ok(Model { sources, config: None, groups, tensors, runs, group_names, tensor_names })
     }
 
     /// Opens the bytes of one safetensors file.
@@ -182,7 +186,7 @@ impl Model {
         let (entries, mut metadata) = read_headers(&sources, progress)?;
         let bases = bases_of(&entries);
         let mut groups = check_groups(&sources, &bases, progress)?;
-        let mut tensors = packed_tensors(&sources, &mut groups, config.as_ref(), &mut metadata)?;
+        let Packed { mut tensors, runs } = packed_tensors(&sources, &mut groups, config.as_ref(), &mut metadata)?;
         let packed = |name: &str| member_of(name).is_some_and(|(base, _)| bases.contains_key(base));
         let mut plain: Vec<_> = entries.iter().filter(|(name, _)| !packed(name)).collect();
         plain.sort_by(|a, b| natural(a.0, b.0));
@@ -194,10 +198,10 @@ impl Model {
             bytes: span.len,
             sha256: metadata.hash(name),
         }));
-        let tensor_names = number_names(&sources, &groups, &tensors)?;
+        let tensor_names = number_names(&sources, &groups, &tensors, &runs)?;
         let group_names = groups.iter().enumerate().map(|(i, g)| (g.name().to_owned(), i)).collect();
         log::debug!("opened {} file(s): {} groups, {} tensors", sources.len(), groups.len(), tensors.len());
-        Ok(Model { sources, config, groups, tensors, group_names, tensor_names })
+        Ok(Model { sources, config, groups, tensors, runs, group_names, tensor_names })
     }
 }
 
@@ -237,6 +241,7 @@ fn read_headers(sources: &[Source], progress: &Progress) -> Result<(BTreeMap<Str
     for (number, source) in sources.iter().enumerate() {
         progress.check()?;
         let header = source.header(number)?;
+        metadata.add(&header, number, &source.place())?;
         for (name, info, span) in header.tensors {
             check_name(&name).map_err(|reason| Error::invalid(source.place().tensor(&name), reason))?;
             if let Some((_, other)) = entries.insert(name.clone(), (info, span)) {
@@ -244,7 +249,6 @@ fn read_headers(sources: &[Source], progress: &Progress) -> Result<(BTreeMap<Str
                 return Err(Error::invalid(source.place().tensor(name), reason));
             }
         }
-        metadata.add(header.shapes, header.hashes, number, &source.place())?;
     }
     Ok((entries, metadata))
 }
@@ -280,50 +284,19 @@ fn check_groups(sources: &[Source], bases: &Bases<'_>, progress: &Progress) -> R
     Ok(groups)
 }
 
-/// Lists the tensors of each group in the order of their weights. Names of tensors in groups are not in the files, so the
-/// length of all together is bounded here.
-fn packed_tensors(
-    sources: &[Source],
-    groups: &mut [GroupData],
-    config: Option<&Config>,
-    metadata: &mut Metadata,
-) -> Result<Vec<TensorData>> {
-    let mut tensors = Vec::new();
-    let mut name_bytes = 0;
-    for (number, group) in groups.iter_mut().enumerate() {
-        let from = tensors.len();
-        let place = || group.place(sources, Member::SplitPositions, 0);
-        let names =
-            names_of(group.name(), group.cuts().len() - 1, config).map_err(|reason| Error::invalid(place(), reason))?;
-        for (name, cut) in names.into_iter().zip(group.cuts().windows(2)) {
-            check_name(&name).map_err(|reason| Error::invalid(place(), format!("{reason}: '{name}'")))?;
-            name_bytes += name.len();
-            if name_bytes > MOST_NAME_BYTES {
-                let reason = format!("the names of the tensors in groups take more than {MOST_NAME_BYTES} bytes");
-                return Err(Error::unsupported(place(), reason));
-            }
-            let (first, count) = (cut[0], cut[1] - cut[0]);
-            let shape = metadata.shape(&name, count, sources)?;
-            let sha256 = metadata.hash(&name);
-            let data = Data::Packed { group: number, first };
-            tensors.push(TensorData { name, dtype: Dtype::BF16, shape, data, bytes: 2 * count, sha256 });
-        }
-        group.tensors = from..tensors.len();
-    }
-    Ok(tensors)
-}
-
 /// Maps each tensor's name to its number. Fails if two have the same name.
-fn number_names(sources: &[Source], groups: &[GroupData], tensors: &[TensorData]) -> Result<HashMap<String, usize>> {
+fn number_names(
+    sources: &[Source],
+    groups: &[GroupData],
+    tensors: &[TensorData],
+    runs: &[RunData],
+) -> Result<HashMap<String, usize>> {
     let mut numbers = HashMap::with_capacity(tensors.len());
     for (i, tensor) in tensors.iter().enumerate() {
         if let Some(other) = numbers.insert(tensor.name.clone(), i) {
-            let file = |i: usize| match tensors[i].data {
-                Data::Plain(span) => &sources[span.file].name,
-                Data::Packed { group, .. } => &sources[groups[group].member(Member::Luts).file].name,
-            };
-            let reason = format!("two tensors have this name: the other is in '{}'", file(other));
-            return Err(Error::invalid(Place::file(file(i)).tensor(&tensor.name), reason));
+            let other = file_of(&tensors[other], runs, groups, sources);
+            let reason = format!("two tensors have this name: the other is in '{}'", other.name);
+            return Err(Error::invalid(file_of(tensor, runs, groups, sources).place().tensor(&tensor.name), reason));
         }
     }
     Ok(numbers)

@@ -5,7 +5,7 @@ use super::config::Config;
 use super::group::{GroupData, MEMBERS, Member};
 use super::model::Model;
 use super::source::{Source, Span};
-use super::tensor::{Data, TensorData};
+use super::tensor::{Data, RunData, TensorData};
 use crate::error::{Error, Place, Result, shorten};
 use safetensors::Dtype;
 use std::fmt;
@@ -31,6 +31,16 @@ pub struct Tensor<'m> {
     model: &'m Model,
     number: usize,
     data: &'m TensorData,
+}
+
+/// Consecutive elements of a tensor that are consecutive weights of a group.
+///
+/// A tensor in a group by the reference's format is one run. A group whose tensors a file's metadata names may hold runs
+/// of larger tensors: then a tensor has several, in several groups.
+#[derive(Clone, Copy)]
+pub struct Run<'m> {
+    model: &'m Model,
+    data: &'m RunData,
 }
 
 /// A run of bytes in a file, for readers that bring their own input.
@@ -104,6 +114,12 @@ impl Model {
         all.map(move |(i, data)| Tensor { model: self, number: from + i, data })
     }
 
+    /// Tells whether a group of the model is an extension of the format ([`Group::is_extended`]), so that programs that know
+    /// only DF11 do not find all weights.
+    pub fn is_extended(&self) -> bool {
+        self.groups().any(Group::is_extended)
+    }
+
     /// Returns the model's config, if it has one.
     pub fn config(&self) -> Option<&Config> {
         self.config.as_ref()
@@ -112,6 +128,10 @@ impl Model {
     /// Returns the files of the model, whole.
     pub fn files(&self) -> impl ExactSizeIterator<Item = Location<'_>> + DoubleEndedIterator + Clone {
         self.sources.iter().map(|source| Location { file: source.path(), offset: 0, bytes: source.len() })
+    }
+
+    fn run(&self, number: usize) -> Run<'_> {
+        Run { model: self, data: &self.runs[number] }
     }
 
     fn locate(&self, span: Span) -> Location<'_> {
@@ -154,9 +174,21 @@ impl<'m> Group<'m> {
         self.data.element_count()
     }
 
-    /// Returns its tensors in the order of their weights.
+    /// Returns its tensors in the order of their weights. Of a tensor that is in several groups it may hold a part only:
+    /// [`Group::runs`] says which.
     pub fn tensors(self) -> impl ExactSizeIterator<Item = Tensor<'m>> + DoubleEndedIterator + Clone {
-        self.model.tensors_from(self.data.tensors.start, self.data.tensors.end)
+        self.runs().map(Run::tensor)
+    }
+
+    /// Returns the runs of tensors that are its weights, in their order. There are as many as [`Group::tensors`].
+    pub fn runs(self) -> impl ExactSizeIterator<Item = Run<'m>> + DoubleEndedIterator + Clone {
+        self.data.runs.iter().map(move |&run| self.model.run(run as usize))
+    }
+
+    /// Tells whether a file's metadata names its tensors, which is an extension of the format: programs that know only
+    /// DF11 do not find its weights.
+    pub fn is_extended(self) -> bool {
+        self.data.extended
     }
 
     /// Returns the bytes that its six parts take in the files.
@@ -235,19 +267,36 @@ impl<'m> Tensor<'m> {
         self.data.bytes
     }
 
-    /// Returns the group that it is in; `None` for a plain tensor.
+    /// Returns the group that its first element is in; `None` for a plain tensor. If it has several runs, others of its
+    /// elements are in other groups.
     pub fn group(self) -> Option<Group<'m>> {
+        self.runs().next().map(Run::group)
+    }
+
+    /// Returns the number of weights of that group before its first; 0 for a plain tensor.
+    pub fn group_offset(self) -> u64 {
+        self.runs().next().map_or(0, Run::group_offset)
+    }
+
+    /// Returns the runs of its elements in groups, in their order: one for a tensor that is whole in a group, none for a
+    /// plain tensor.
+    pub fn runs(self) -> impl ExactSizeIterator<Item = Run<'m>> + DoubleEndedIterator + Clone {
+        (0..self.run_count()).map(move |number| self.run(number))
+    }
+
+    /// Returns the number of its runs.
+    pub(crate) fn run_count(self) -> usize {
         match self.data.data {
-            Data::Plain(_) => None,
-            Data::Packed { group, .. } => self.model.group(group),
+            Data::Plain(_) => 0,
+            Data::Packed { run_count, .. } => run_count,
         }
     }
 
-    /// Returns the number of weights of the group before its first; 0 for a plain tensor.
-    pub fn group_offset(self) -> u64 {
+    /// Returns one of its runs. Panics for a number that it does not have.
+    pub(crate) fn run(self, number: usize) -> Run<'m> {
         match self.data.data {
-            Data::Plain(_) => 0,
-            Data::Packed { first, .. } => first,
+            Data::Packed { first_run, run_count } if number < run_count => self.model.run(first_run + number),
+            _ => panic!("a tensor of {} runs has no run {number}", self.run_count()),
         }
     }
 
@@ -307,6 +356,46 @@ impl<'m> Tensor<'m> {
             let offset = offset.min(span.len);
             self.model.sources[span.file].read_ahead(span.offset + offset, len.min(span.len - offset));
         }
+    }
+}
+
+impl<'m> Run<'m> {
+    /// Returns the tensor.
+    pub fn tensor(self) -> Tensor<'m> {
+        self.model.tensor_at(self.data.tensor)
+    }
+
+    /// Returns the number of the tensor's elements before the run.
+    pub fn tensor_offset(self) -> u64 {
+        self.data.tensor_offset
+    }
+
+    /// Returns the group.
+    pub fn group(self) -> Group<'m> {
+        let number = self.data.group;
+        Group { model: self.model, number, data: &self.model.groups[number] }
+    }
+
+    /// Returns the number of the group's weights before the run.
+    pub fn group_offset(self) -> u64 {
+        self.data.group_offset
+    }
+
+    /// Returns the number of elements.
+    pub fn element_count(self) -> u64 {
+        self.data.count
+    }
+}
+
+impl fmt::Debug for Run<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run")
+            .field("tensor", &self.tensor().name())
+            .field("tensor_offset", &self.tensor_offset())
+            .field("group", &self.group().name())
+            .field("group_offset", &self.group_offset())
+            .field("element_count", &self.element_count())
+            .finish()
     }
 }
 

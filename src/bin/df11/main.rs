@@ -7,11 +7,12 @@
 //! |---|---|
 //! | 0 | done, and nothing is wrong |
 //! | 1 | the model is bad, or differs from the original |
-//! | 2 | it could not be done: usage, input and output, interrupted |
+//! | 2 | it could not be done: usage, input and output, no model there, interrupted |
 //!
 //! Results go to standard output. An error is one line on standard error, `df11: error: …`. A reader of standard output
 //! that goes away (`df11 inspect MODEL | head`) ends nothing: the exit code of `verify` still tells what it found.
 
+mod advice;
 mod compress;
 mod decompress;
 mod histogram;
@@ -38,7 +39,7 @@ use std::process::ExitCode;
 /// MODEL is a folder with *.safetensors files and a config.json, or one .safetensors file.
 ///
 /// Exit codes: 0 done, and nothing is wrong; 1 the model is bad, or differs from the original; 2 it could not be done
-/// (usage, input and output, interrupted). Nothing half-written is left behind after an error or Ctrl-C.
+/// (usage, input and output, no model there, interrupted). Nothing half-written is left behind after an error or Ctrl-C.
 #[derive(Parser)]
 #[command(name = "df11", version)]
 struct Cli {
@@ -108,7 +109,8 @@ impl Reading {
     /// Opens what the model is compared with. A config given on the command line is not meant for it, and if it is bad,
     /// that says nothing about the model.
     pub fn open_original(&self, path: &Path) -> Result<Model, Failure> {
-        Model::open_original(path).map_err(|e| Failure::cannot(format!("the original cannot be used: {e}")))
+        Model::open_original(path)
+            .map_err(|e| Failure::cannot(format!("the original cannot be used: {e}{}", advice::after(&e))))
     }
 
     fn options(&self) -> Result<OpenOptions, Failure> {
@@ -157,32 +159,27 @@ impl Failure {
     }
 }
 
-/// Returns which option of this tool helps. The library has no options of these names and cannot say it.
-fn advice(error: &df11::Error) -> &'static str {
-    match error {
-        df11::Error::Exists(_) => ": replace it (--force), or write elsewhere",
-        df11::Error::Unfinished(_) => ". The same command with --resume resumes it",
-        _ => "",
-    }
-}
-
 impl From<df11::Error> for Failure {
     fn from(error: df11::Error) -> Failure {
-        match error.status() {
-            Status::InvalidFormat | Status::UnsupportedFormat | Status::Corrupt => Failure::bad(error),
-            _ => Failure::cannot(format!("{error}{}", advice(&error))),
+        let bad = matches!(error.status(), Status::InvalidFormat | Status::UnsupportedFormat | Status::Corrupt);
+        // What is no model at all cannot be a bad one.
+        if bad && !matches!(error, df11::Error::NotAModel { .. }) {
+            return Failure::bad(error);
         }
+        Failure::cannot(format!("{error}{}", advice::after(&error)))
     }
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let args: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand || !error.use_stderr() => {
             error.exit()
         }
-        Err(error) => {
-            terminal::explain(&error.to_string());
+        Err(mut error) => {
+            advice::on_usage(&mut error, &args);
+            terminal::explain(&error);
             return ExitCode::from(2);
         }
     };

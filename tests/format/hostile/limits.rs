@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use df11::internals::format::GROUPS_KEY;
 use df11::{Model, OpenOptions, Status};
 
 use super::support::{alloc, alone::alone, encoder, files};
@@ -64,6 +65,20 @@ fn names_that_multiply_are_bounded_for_one_group_and_for_all() {
     let error = open(with_cuts(6, 1_000)).unwrap_err();
     assert_eq!(error.status(), Status::UnsupportedFormat);
     assert!(error.to_string().contains("names of the tensors in groups"), "{error}");
+}
+
+#[test]
+fn runs_are_bounded() {
+    alone!();
+    // 8 MB of them.
+    let list = |runs: usize| format!(r#"{{"layer": [{}]}}"#, vec![r#"["",0]"#; runs].join(","));
+    let file = |runs| encoder::safetensors(&members(&base()), Some(&[(GROUPS_KEY.to_owned(), list(runs))]));
+    let options = OpenOptions::default();
+    for (runs, says) in [(1 << 20, "lists 1048576 runs for this group"), ((1 << 20) + 1, "more than 1048576 runs")] {
+        let file = file(runs);
+        let error = within(Duration::from_secs(3), 150 << 20, || Model::from_bytes(file, &options)).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    }
 }
 
 /// Writes a file of the small group in which one member is a hole of this many bytes.

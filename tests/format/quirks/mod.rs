@@ -5,6 +5,7 @@ mod codes;
 mod configs;
 mod containers;
 mod cost;
+mod runs;
 use crate::support;
 
 use std::collections::HashMap;
