@@ -1,4 +1,8 @@
-//! Which tensors are compressed together: groups, files and presets. Nothing is read or written here.
+//! Which tensors are compressed together: groups, files and presets; and what is said of a model before it is compressed.
 
+mod cache;
 mod groups;
+mod model;
 mod presets;
+#[path = "../support/mod.rs"]
+mod support;
