@@ -110,9 +110,9 @@ fn hybrids_count_layers_that_attend() {
         let cache = known(&tensors, &config);
         assert_eq!((cache.cached_layers, cache.elements_per_token), (2, 2 * 2 * 128));
     }
-    let wrong = with(config(8), json!({ "layer_types": ["full_attention"; 8] }));
+    let wrong = with(config(8), json!({ "layer_types": vec!["full_attention"; 8] }));
     unknown(&tensors, &wrong, "'model.language_model.layers.0' attends");
-    let strange = with(config(8), json!({ "layer_types": ["of another kind"; 8] }));
+    let strange = with(config(8), json!({ "layer_types": vec!["of another kind"; 8] }));
     unknown(&tensors, &strange, "of another kind");
     let short = with(config(8), json!({ "layer_types": kinds }));
     unknown(&tensors, &short, "another number");
@@ -149,7 +149,7 @@ fn the_tensors_decide_where_layers_differ() {
     {
         tensor.shape[0] = 512;
     }
-    let different = with(config(4), json!({ "layer_types": ["full_attention"; 4] }));
+    let different = with(config(4), json!({ "layer_types": vec!["full_attention"; 4] }));
     let plan = plan(&tensors, &different);
     let cache = plan.cache().unwrap();
     assert_eq!((cache.elements_per_token, cache.heads), (3 * 256 + 1024, None));
