@@ -229,6 +229,20 @@ pub enum Error {
         /// The name of something in it.
         name: String,
     },
+    /// The shapes of compressed tensors are needed and not known.
+    #[error(
+        "the shapes of {count} compressed tensors are not known, such as that of '{}' with {weights} weights",
+        shorten(tensor, 80)
+    )]
+    #[non_exhaustive]
+    ShapesUnknown {
+        /// The number of these tensors.
+        count: u64,
+        /// The name of one of them.
+        tensor: String,
+        /// Its number of weights.
+        weights: u64,
+    },
     /// An earlier run left unfinished work, and resuming was not requested.
     #[error("{0}")]
     Unfinished(String),
@@ -352,7 +366,7 @@ impl Error {
     /// Returns the class of this error.
     pub fn status(&self) -> Status {
         match self {
-            Error::InvalidArgument(_) => Status::InvalidArgument,
+            Error::InvalidArgument(_) | Error::ShapesUnknown { .. } => Status::InvalidArgument,
             Error::Exists(_) | Error::NotEmpty { .. } => Status::Exists,
             Error::Unfinished(_) => Status::Unfinished,
             Error::Busy(_) => Status::Busy,

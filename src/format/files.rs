@@ -4,6 +4,7 @@
 //! model often hold the same weights twice, in shards with an index and once more in one file of another name, so of those only
 //! the files that the index lists are opened.
 
+use super::model::OpenOptions;
 use super::source::{MOST_HEADER_BYTES, open_regular};
 use super::{foreign, json};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
@@ -41,9 +42,18 @@ pub(super) fn find(path: &Path) -> Result<Found> {
     Ok(Found { files: safetensors_of(path)?, config: path.join("config.json"), is_folder })
 }
 
-/// Reads the config of the model at `path`. Returns `None` if there is none.
-pub(crate) fn config_at(path: &Path) -> Result<Option<Vec<u8>>> {
-    read_text(&find(path)?.config)
+/// Returns the text of the config that a model is opened with; `None` if there is none. What is next to a single file may be another
+/// model's, unless it says that it is of a compressed one.
+pub(crate) fn config_text(path: &Path, options: &OpenOptions) -> Result<Option<String>> {
+    if let Some(text) = &options.config {
+        return Ok(Some(text.clone()));
+    }
+    let found = find(path)?;
+    let Some(text) = read_text(&found.config)? else { return Ok(None) };
+    let text =
+        String::from_utf8(text).map_err(|_| Error::invalid(Place::of(&found.config), "the config is not UTF-8"))?;
+    let ours = || json::parse::<Value>(text.as_bytes()).is_ok_and(|config| config.get("dfloat11_config").is_some());
+    Ok(if found.is_folder || ours() { Some(text) } else { None })
 }
 
 /// Lists the safetensors files of a folder, by name. Names that begin with a dot are left out, as Python's `glob` does.

@@ -7,7 +7,8 @@
 //! - `work`: groups are counted, encoded and verified, in bounded memory, on many threads;
 //! - `dry`: what a run would write, without one;
 //! - `run`: a run from its beginning to its end;
-//! - `finish`: the files that go with the groups, and the order in which names appear.
+//! - `finish`: the files that go with the groups, and the order in which names appear;
+//! - `rewrite`: models decompressed, or packed into other files.
 //!
 //! # Where things go
 //!
@@ -26,6 +27,7 @@
 pub(crate) mod dry;
 mod finish;
 pub(crate) mod plan;
+mod rewrite;
 mod run;
 mod source;
 pub(crate) mod target;
@@ -36,6 +38,7 @@ pub(crate) use plan::presets;
 pub use crate::format::{FileLayout, LayoutTensor, Pattern, Patterns};
 pub use plan::Part;
 pub use plan::presets::Preset;
+pub use rewrite::{DEFAULT_SHARD_BYTES, DecompressOptions, DecompressReport, decompress};
 pub use target::NewFile;
 
 use crate::error::Result;

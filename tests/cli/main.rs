@@ -12,6 +12,7 @@ mod inspect;
 mod interrupted;
 #[cfg(target_os = "linux")]
 mod looks;
+mod manual;
 mod messages;
 mod models;
 mod parts;

@@ -19,6 +19,7 @@ mod histogram;
 mod inspect;
 mod interrupt;
 mod kinds;
+mod manual;
 mod output;
 mod plan;
 mod plot;
@@ -58,6 +59,8 @@ enum Command {
     Decompress(decompress::DecompressArgs),
     Verify(verify::VerifyArgs),
     Presets(presets::PresetsArgs),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
 }
 
 /// The options for the amount of output, which every subcommand takes.
@@ -113,7 +116,7 @@ impl Reading {
             .map_err(|e| Failure::cannot(format!("the original cannot be used: {e}{}", advice::after(&e))))
     }
 
-    fn options(&self) -> Result<OpenOptions, Failure> {
+    pub fn options(&self) -> Result<OpenOptions, Failure> {
         let read = |path: &PathBuf| {
             std::fs::read_to_string(path)
                 .map_err(|e| Failure::cannot(format!("cannot read the config '{}': {e}", path.display())))
@@ -123,11 +126,6 @@ impl Reading {
             Some(config) => options.config(config),
             None => options,
         })
-    }
-
-    /// Returns the config given on the command line.
-    pub fn config(&self) -> Option<&Path> {
-        self.config.as_deref()
     }
 }
 
@@ -210,5 +208,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Decompress(args) => decompress::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
         Command::Presets(args) => presets::run(args),
+        Command::Completions(args) => manual::completions(args),
+        Command::Man(args) => manual::man(args),
     }
 }
