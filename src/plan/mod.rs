@@ -52,7 +52,7 @@ use std::path::{Path, PathBuf};
 pub struct PlanOptions {
     /// The groups; `None` takes those of `preset`. A DF11 model has its own.
     pub patterns: Option<Patterns>,
-    /// The name of a preset; `None` chooses the groups as [`crate::writer::compress`] does.
+    /// The name of a preset, or `automatic`; `None` chooses the groups as [`crate::writer::compress`] does.
     pub preset: Option<String>,
     /// True to count some weights of each kind of group, instead of assuming how well they compress.
     pub sample: bool,
@@ -148,7 +148,7 @@ pub struct FilePlan {
 #[derive(Debug)]
 pub struct ModelPlan {
     compressed: bool,
-    preset: Option<String>,
+    preset: Option<&'static str>,
     groups: Vec<GroupPlan>,
     plain: Vec<PlainPlan>,
     left: Vec<LeftPlain>,
@@ -232,7 +232,7 @@ impl ModelPlan {
         let files = dry.files(&stored, &groups.iter().map(|g| g.packed.each()).collect::<Vec<_>>())?;
         Ok(ModelPlan {
             compressed: false,
-            preset: dry.preset.clone(),
+            preset: dry.grouping,
             left: dry.plan.left.iter().flat_map(left).collect(),
             dropped: dry.plan.dropped.iter().map(|d| (name(d.tensor), name(d.embedding))).collect(),
             unmatched_patterns: dry.plan.unmatched_patterns.clone(),
@@ -291,9 +291,10 @@ impl ModelPlan {
         self.compressed
     }
 
-    /// Returns the preset whose groups these are, if they are one's.
-    pub fn preset(&self) -> Option<&str> {
-        self.preset.as_deref()
+    /// Returns the name of the preset whose groups these are, or `automatic`; `None` for groups of the options, and for those that a
+    /// DF11 model has.
+    pub fn preset(&self) -> Option<&'static str> {
+        self.preset
     }
 
     /// Returns the groups, in the natural order of their names.

@@ -1,7 +1,6 @@
 //! A run without a destination: what would be written, from headers alone.
 
-use super::plan::{self, Files, Plan, SourceTensor};
-use super::run;
+use super::plan::{self, Files, Grouping, Plan, SourceTensor};
 use super::source::Source;
 use super::work;
 use super::{CompressOptions, Layout};
@@ -12,8 +11,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Dry {
     pub source: Source,
     pub plan: Plan,
-    /// The preset whose patterns these are, if they are one's.
-    pub preset: Option<String>,
+    /// The name of the preset whose patterns these are, or `automatic`; `None` for those of the options.
+    pub grouping: Option<&'static str>,
 }
 
 impl Dry {
@@ -24,18 +23,17 @@ impl Dry {
     /// Those of [`super::compress`] for the source, the patterns and the preset.
     pub fn new(source: &Path, options: &CompressOptions) -> Result<Dry> {
         let input = Source::open(source)?;
-        let table = run::table(&input);
-        let (patterns, preset) = run::choose(options, &input, &table)?;
-        let tied = plan::is_tied(input.parsed.as_ref(), &table);
-        let plan = plan::plan(&table, &patterns, tied)?;
+        let table: Vec<SourceTensor> = input.model.tensors().map(SourceTensor::from).collect();
+        let wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;
+        let Grouping { origin, plan, .. } = plan::grouping(input.parsed.as_ref(), &table, wanted)?;
         drop(table);
-        Ok(Dry { source: input, plan, preset })
+        Ok(Dry { source: input, plan, grouping: origin.name() })
     }
 
     /// Returns the files of a folder, with their bytes. `plain` are the tensors that are stored as they are, `sizes` the bytes of each
     /// group's members.
     pub fn files(&self, plain: &[usize], sizes: &[[u64; 6]]) -> Result<Vec<(PathBuf, u64)>> {
-        let table: Vec<SourceTensor> = run::table(&self.source);
+        let table: Vec<SourceTensor> = self.source.model.tensors().map(SourceTensor::from).collect();
         let main = self.source.main_file();
         let files = Files::new(Path::new(""), Layout::Folder, main, &table, &self.plan, plain);
         let bytes = |file: &plan::FilePlan| {

@@ -1,7 +1,7 @@
 //! A run: the request, the claim to the destination, the work, and the report.
 
 use super::finish::Finish;
-use super::plan::{self, Files, Part, Plan, SourceTensor, config, presets};
+use super::plan::{self, Files, Grouping, Part, Plan, SourceTensor, config};
 use super::source::Source;
 use super::target::{
     self, Answer, Claim, Completion, ConfigPlace, Entry, Folder, LeftGroup, Locked, PartialFile, Record, Request,
@@ -40,10 +40,9 @@ impl<'o> Run<'o> {
     pub fn new(source: &Path, destination: &Path, options: &'o CompressOptions) -> Result<Run<'o>> {
         options.part.check()?;
         let input = Source::open(source)?;
-        let table = table(&input);
-        let (patterns, preset) = choose(options, &input, &table)?;
-        let tied = plan::is_tied(input.parsed.as_ref(), &table);
-        let plan = plan::plan(&table, &patterns, tied)?;
+        let table: Vec<SourceTensor> = input.model.tensors().map(SourceTensor::from).collect();
+        let wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;
+        let Grouping { patterns, origin, plan } = plan::grouping(input.parsed.as_ref(), &table, wanted)?;
         if plan.groups.is_empty() && plan.left.is_empty() {
             return Err(Error::InvalidArgument(format!(
                 "the patterns make no group of '{}': there is nothing to compress (they match whole names of modules, such as \
@@ -74,6 +73,7 @@ impl<'o> Run<'o> {
             "shapes": options.shapes,
         });
         let groups = groups.collect();
+        let preset = origin.name().map(str::to_owned);
         Ok(Run { options, config, preset, groups, files, dropped, job, plan, source: input })
     }
 
@@ -504,31 +504,6 @@ fn open_if_there(path: &Path) -> Result<Option<Folder>> {
         Ok(folder) => Ok(Some(folder)),
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// Returns the table of a source's tensors.
-pub(super) fn table(source: &Source) -> Vec<SourceTensor<'_>> {
-    let tensor = |t| SourceTensor { name: Tensor::name(t), dtype: t.dtype(), elements: t.shape().iter().product() };
-    source.model.tensors().map(tensor).collect()
-}
-
-/// Returns the patterns, and the preset whose they are if it is one.
-pub(super) fn choose(
-    options: &CompressOptions,
-    source: &Source,
-    table: &[SourceTensor],
-) -> Result<(plan::Patterns, Option<String>)> {
-    match (&options.patterns, &options.preset) {
-        (Some(_), Some(_)) => {
-            Err(Error::InvalidArgument("a preset and patterns are given: one of them decides".into()))
-        }
-        (Some(patterns), None) => Ok((patterns.clone(), None)),
-        (None, Some(name)) => Ok((presets::Preset::find(name)?.patterns().clone(), Some(name.clone()))),
-        (None, None) => {
-            let preset = presets::choose(source.parsed.as_ref(), table)?;
-            Ok((preset.patterns().clone(), Some(preset.name().to_owned())))
-        }
     }
 }
 

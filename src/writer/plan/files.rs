@@ -168,7 +168,7 @@ mod tests {
     use safetensors::Dtype;
 
     fn files(destination: &str, layout: Layout) -> Files {
-        let tensor = |name| SourceTensor { name, dtype: Dtype::BF16, elements: 64 };
+        let tensor = |name| SourceTensor { name, dtype: Dtype::BF16, elements: 64, shape: &[8, 8] };
         let table = ["l.0.a.weight", "l.0.norm.weight", "l.1.a.weight", "x.weight"].map(tensor);
         let patterns = Patterns::from_value(&serde_json::json!({ r"l\.\d": ["a"] })).unwrap();
         let plan = plan(&table, &patterns, false).unwrap();
