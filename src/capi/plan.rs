@@ -91,7 +91,8 @@ pub struct df11_plan_info {
     pub cached_layers: u64,
     /// Tensors that stay plain although the patterns ask for them: as many as `left` is called for.
     pub left_count: u64,
-    /// The name of the preset that gives the groups; NULL if none does. The text is static.
+    /// The name of the preset that gives the groups, or "automatic"; NULL for those of a
+    /// pattern_json, and for a model that is compressed already. The text is static.
     pub preset: *const c_char,
     /// Why the size of the KV cache is not known; NULL if it is. The text is the plan's.
     pub cache_unknown: *const c_char,

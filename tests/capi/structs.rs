@@ -182,7 +182,7 @@ fn every_struct_of_every_age() {
     assert_eq!(tried, structs_of_the_header(), "the structs that were tried, and those of the header");
 }
 
-fn planning(path: *const c_char) {
+fn planning(path: *const std::ffi::c_char) {
     let planned = |at: *const df11_plan_options| {
         let mut plan = null_mut();
         let status = unsafe { df11_plan_model(path, at, &mut plan, null_mut()) };

@@ -18,7 +18,7 @@ plain tensors                                   352 B        352 B  100.00 %
 all                                          6.496 kB     5.518 kB   84.94 %
 
 GROUP                                  count tensors    weights each     stored     bits     images
-linear                                     1       1           3,072   5.166 kB   13.453   21.50 kB
+linear                                     1       1           3,072   5.166 kB   13.453   21.76 kB
 
 PLAIN TENSOR                                               count  type       all of them
 linear.bias                                                    1  BF16              96 B
@@ -26,9 +26,9 @@ norm.bias                                                      1  BF16          
 norm.weight                                                    1  BF16             128 B
 
 MEMORY PER DEVICE              images        plain      scratch          all         bf16
-1 device                     21.50 kB        352 B     12.29 kB     34.14 kB     6.496 kB
-2 devices, by layers         21.50 kB        224 B     12.29 kB     34.02 kB     6.240 kB
-2 devices, by rows           39.42 kB        352 B     6.144 kB     45.92 kB     3.424 kB
+1 device                     21.76 kB        352 B     12.29 kB     34.40 kB     6.496 kB
+2 devices, by layers         21.76 kB         96 B     12.29 kB     34.14 kB     6.240 kB
+2 devices, by rows           19.71 kB        352 B     6.144 kB     26.21 kB     3.424 kB
 
 KV CACHE unknown: config.json does not say how many layers there are (num_hidden_layers)
 ";
@@ -92,7 +92,9 @@ fn the_json_adds_up() {
             let room = |share: &Value| {
                 let total = ["images", "plain", "scratch"].map(|part| number(&share[part])).iter().sum::<u64>();
                 assert_eq!(total, number(&share["total"]));
-                48_000_000_000u64.checked_sub(total).map(|free| free / number(&share["cache_bytes_per_token"]))
+                // A device with the head alone has no cache.
+                let bytes = number(&share["cache_bytes_per_token"]);
+                48_000_000_000u64.checked_sub(total).map(|free| free.checked_div(bytes).unwrap_or(u64::MAX))
             };
             shares.as_array().unwrap().iter().map(room).min().unwrap()
         };
@@ -114,7 +116,6 @@ fn large_layouts_take_no_time() {
     let experts = tempfile::tempdir().unwrap();
     write_experts(experts.path());
     for (model, groups) in [(folder.path(), 128), (experts.path(), 1)] {
-        let start = std::time::Instant::now();
         let child = df11().arg("plan").arg(model).arg("--json").stdout(std::process::Stdio::piped()).spawn().unwrap();
         let pid = child.id() as i32;
         let mut out = String::new();
@@ -126,7 +127,9 @@ fn large_layouts_take_no_time() {
             assert_eq!(status, 0, "{out}");
             usage
         };
-        let took = start.elapsed().as_secs_f64();
+        // Of processor time: other tests run meanwhile.
+        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+        let took = seconds(usage.ru_utime) + seconds(usage.ru_stime);
         assert!(took < 3.0, "{took} s");
         assert!(usage.ru_maxrss < 100_000, "{} kB", usage.ru_maxrss);
         let plan: Value = serde_json::from_str(&out).unwrap();
@@ -172,8 +175,8 @@ fn wrong_arguments_are_told() {
     run(["plan", "no such model"]).bad(2, &["no such model"]);
     run_on("plan", golden::path("sharded/original.safetensors"), &["--preset", "lama"]).bad(2, &["did you mean"]);
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("model.safetensors"), "no header").unwrap();
-    run_on("plan", folder.path(), &[]).bad(1, &["model.safetensors"]);
+    std::fs::write(folder.path().join("model.safetensors"), b"\x02\0\0\0\0\0\0\0xx").unwrap();
+    run_on("plan", folder.path(), &[]).bad(1, &["header is not valid", "model.safetensors"]);
 }
 
 /// The paper's figures that docs/plan.md compares with: gigabytes before and after, and the ratio in percent.

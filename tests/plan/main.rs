@@ -1,8 +1,4 @@
-//! Which tensors are compressed together: groups, files and presets; and what is said of a model before it is compressed.
+//! Which tensors are compressed together: groups, files and presets. Nothing is read or written here.
 
-mod cache;
 mod groups;
-mod model;
 mod presets;
-#[path = "../support/mod.rs"]
-mod support;

@@ -4,6 +4,8 @@ mod attacks;
 mod destinations;
 mod disk;
 mod models;
+mod plan_cache;
+mod plans;
 #[path = "../support/mod.rs"]
 mod support;
 mod verify;

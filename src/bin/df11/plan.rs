@@ -39,7 +39,7 @@ const NAMED: usize = 20;
 pub struct PlanArgs {
     /// A folder in Hugging Face layout or one .safetensors file, compressed or not
     model: PathBuf,
-    /// Take the groups of this preset [default: as `df11 compress` chooses them]
+    /// Take the groups of this preset, or `automatic` ones [default: as `df11 compress` chooses them]
     #[arg(long, value_name = "NAME", conflicts_with = "pattern")]
     preset: Option<String>,
     /// Take the groups of this file: a pattern_dict as JSON, or any config.json that has one
@@ -180,7 +180,11 @@ impl Report<'_> {
         line!(out, "{}", clean(&self.args.model.display().to_string()));
         let groups = counted(plan.groups().len() as u64, "group");
         let files = counted(plan.files().len() as u64, "file");
-        let preset = plan.preset().map_or(String::new(), |name| format!(", preset {name}"));
+        let preset = match plan.preset() {
+            Some("automatic") => ", grouped automatically".into(),
+            Some(name) => format!(", preset {name}"),
+            None => String::new(),
+        };
         let verb = if plan.is_compressed() { "has" } else { "would have" };
         line!(out, "{verb} {groups} in {files} of {}{preset}", bytes(self.written()));
         match basis_of(plan.groups()) {
@@ -307,18 +311,14 @@ impl Report<'_> {
             Ok(cache) => cache,
             Err(reason) => return line!(out, "\nKV CACHE unknown: {}", clean(reason)),
         };
-        let mut text = format!(
-            "{} bytes for each token: {} of {}",
-            thousands(self.plan.cache_bytes_per_token().unwrap_or(0)),
-            thousands(cache.cached_layers),
-            counted(cache.layers, "layer")
-        );
+        line!(out, "\nKV CACHE {} bytes for each token", thousands(self.plan.cache_bytes_per_token().unwrap_or(0)));
+        let mut text = format!("{} of {}", thousands(cache.cached_layers), counted(cache.layers, "layer"));
         match cache.heads {
             _ if cache.latent => text += ", latent attention",
             Some(heads) => text += &format!(", {} of keys and values", counted(heads, "head")),
             None => {}
         }
-        line!(out, "\nKV CACHE {text}, {} for a number", counted(u64::from(self.plan.cache_number_bytes()), "byte"));
+        line!(out, "{text}, {} for a number", counted(u64::from(self.plan.cache_number_bytes()), "byte"));
         if cache.windowed_layers > 0 {
             let window = cache.window.map_or(String::new(), |tokens| format!(" of {}", counted(tokens, "token")));
             let layers = counted(cache.windowed_layers, "layer");
@@ -343,15 +343,26 @@ impl Report<'_> {
                 let _ = write!(columns, " {:>10} {:>10}", "DF11", "bf16");
             }
             line!(out, "\n{titles}\n{columns}");
+            let mut holding = MEMORIES.len();
             for memory in MEMORIES {
                 let mut row = format!("{:<9}", gigabytes(memory));
+                let mut fits = false;
                 for &count in &counts {
                     let tokens = self.tokens(memory, count, split)?;
+                    fits |= tokens.is_none_or(|t| t.compressed.is_some() || t.bf16.is_some());
                     let of = |tokens: Option<u64>| tokens.map_or("-".into(), short);
                     let (df11, bf16) = tokens.map_or(("?".into(), "?".into()), |t| (of(t.compressed), of(t.bf16)));
                     let _ = write!(row, " {df11:>10} {bf16:>10}");
                 }
-                line!(out, "{row}");
+                // Nobody wants to read that a model of 800 GB does not fit 16.
+                if fits {
+                    line!(out, "{row}");
+                } else {
+                    holding -= 1;
+                }
+            }
+            if holding == 0 {
+                line!(out, "none of the usual devices, of 16 GB to 192 GB, holds the weights");
             }
         }
         line!(out, "\n-: the weights do not fit.  ?: heads cannot be split so.");
