@@ -35,10 +35,11 @@
  *                                 several groups at once
  *   df11_resident_free(), df11_device_free()
  *
- *   df11_verify_model() and df11_compress_model() are standalone: they take paths, and open and
- *   close what they need. Several processes may each write a part of a model; df11_merge_model()
- *   then completes it. These calls may take minutes and report to a df11_progress, which any thread
- *   may read (df11_progress_get()) and cancel; so does df11_model_open() with DF11_OPEN_VERIFY.
+ *   df11_verify_model(), df11_compress_model(), df11_decompress_model() and df11_repack_model() are
+ *   standalone: they take paths, and open and close what they need. Several processes may each
+ *   compress a part of a model; df11_merge_model() then completes it. These calls may take minutes
+ *   and report to a df11_progress, which any thread may read (df11_progress_get()) and cancel; so
+ *   does df11_model_open() with DF11_OPEN_VERIFY.
  *   df11_compress_group() compresses weights in memory, for programs with files of their own:
  *   df11_compress_bound(), or a first call without buffers, says how much memory it needs.
  *
@@ -1211,7 +1212,7 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
                                            df11_error *error);
 
 /* ============================================================================================== */
-/* 11. WRITE: models, plans of models, presets, groups in memory                                  */
+/* 11. WRITE: models, presets, groups in memory                                                   */
 /* ============================================================================================== */
 
 /** Do not decode each group from its file to compare it before the file gets its name. */
@@ -1419,220 +1420,215 @@ df11_status df11_merge_model(const char *src,
                              df11_error *error);
 
 /**
- * Count some weights of each kind of group. Without it no weight is read, and 2.662 bits are
- * assumed for the code of an exponent.
+ * Write tensors whose shapes are not known to a folder with one dimension. Without it they are an
+ * error. In a single file they have one dimension in any case.
  */
-#define DF11_PLAN_SAMPLE 1
+#define DF11_DECOMPRESS_FLAT 1
 
-/** Each device has some of the layers. */
-#define DF11_SPLIT_LAYERS 0
+/**
+ * Return DF11_EXISTS instead of replacing a single file `dst`. Without it the file is replaced. A
+ * folder `dst` that is not empty is never written to, with or without it.
+ */
+#define DF11_DECOMPRESS_KEEP_EXISTING 2
 
-/** Each device has an equal part of every matrix. */
-#define DF11_SPLIT_ROWS 1
+/**
+ * Accept a model whose config names a version of the compressor that this library does not know.
+ */
+#define DF11_DECOMPRESS_ANY_VERSION 4
 
-/** A number that is not known, or tokens next to weights that do not fit themselves. */
-#define DF11_PLAN_NONE UINT64_MAX
+/**
+ * Write one file: `dst`, if it ends in .safetensors, else model.safetensors
+ * (diffusion_pytorch_model.safetensors for diffusers) in the folder `dst`.
+ */
+#define DF11_REPACK_SINGLE_FILE 1
 
-/** What a model becomes and needs. It never changes: any number of threads may use it at once. */
-typedef struct df11_plan df11_plan;
+/**
+ * Write a folder of one file per group, even if `dst` ends in .safetensors. With neither of the
+ * two, `dst` is one file if it ends so, else such a folder.
+ */
+#define DF11_REPACK_FOLDER 2
 
-/** How to plan. Begin with DF11_PLAN_OPTIONS_INIT. */
-typedef struct df11_plan_options {
-    /** sizeof(df11_plan_options) */
+/**
+ * Return DF11_EXISTS instead of replacing a single file `dst` or its own config. Without it they
+ * are replaced. A folder `dst` that is not empty is never written to, with or without it.
+ */
+#define DF11_REPACK_KEEP_EXISTING 4
+
+/**
+ * Accept a model whose config names a version of the compressor that this library does not know.
+ */
+#define DF11_REPACK_ANY_VERSION 8
+
+/** The result of decompressing a model in numbers. Begin with DF11_DECOMPRESS_REPORT_INIT. */
+typedef struct df11_decompress_report {
+    /** sizeof(df11_decompress_report) */
     size_t struct_size;
-    /** DF11_PLAN_SAMPLE or 0 */
-    uint32_t flags;
-    /** Buffers for decoded weights, each as large as the largest group; 0 means 2. */
-    uint32_t slots;
-    /** Bytes of a number in the KV cache, at most 8; 0 means 2, as bf16 has. */
-    uint64_t cache_number_bytes;
-    /** As in df11_compress_options. A model that is compressed already has its own groups. */
-    const char *preset;
-    /** As in df11_compress_options. */
-    const char *pattern_json;
-    /** NULL, or a progress that can cancel the call. */
-    df11_progress *progress;
-    /** NULL, or a callback that is told of tensors that stay plain, before the call returns. */
-    df11_left_fn left;
-    /** The `user` of `left`. */
-    void *left_user;
-} df11_plan_options;
-
-/** Initialises a df11_plan_options: every field but struct_size is 0 or NULL. */
-#define DF11_PLAN_OPTIONS_INIT { sizeof(df11_plan_options), 0, 0, 0, NULL, NULL, NULL, NULL, NULL }
-
-/** A plan in numbers. Begin with DF11_PLAN_INFO_INIT. */
-typedef struct df11_plan_info {
-    /** sizeof(df11_plan_info) */
-    size_t struct_size;
-    /**
-     * 1 if the model is compressed already, so that all sizes are exact; 0 if they are estimates.
-     */
-    uint64_t exact;
-    /** Groups. */
-    uint64_t group_count;
-    /** Weights in them. */
-    uint64_t element_count;
-    /** Bytes of the groups' six members. */
-    uint64_t packed_bytes;
-    /** Bytes of all images. */
-    uint64_t image_bytes;
-    /** Bytes of the tensors that are stored as they are. */
-    uint64_t plain_bytes;
-    /** Bytes of all tensors, not compressed. */
-    uint64_t original_bytes;
-    /** The .safetensors files of a folder. */
+    /** Tensors that were written. */
+    uint64_t tensor_count;
+    /** Those of them that have one dimension because their shapes are not known. */
+    uint64_t flat_count;
+    /** Files of tensors. */
     uint64_t file_count;
     /** Bytes of these files. */
     uint64_t written_bytes;
-    /** Weights of the largest group. */
-    uint64_t largest_group_elements;
-    /** Bytes of all buffers for decoded weights on one device. */
-    uint64_t scratch_bytes;
+    /** Heads that are not stored, because they are tied to the embedding and equal to it. */
+    uint64_t dropped_count;
     /**
-     * Bytes of the KV cache for each token, in all layers; DF11_PLAN_NONE if they are not known.
+     * Keys of the config.json that was written, without dfloat11_config; 0 if there is none.
+     * Published models of diffusers have one, model_type: programs that load such a model need the
+     * config.json of the original.
      */
-    uint64_t cache_bytes_per_token;
-    /** Layers that have a cache; 0 if that is not known. */
-    uint64_t cached_layers;
+    uint64_t config_key_count;
+} df11_decompress_report;
+
+/** Initialises a df11_decompress_report: every field but struct_size is 0 or NULL. */
+#define DF11_DECOMPRESS_REPORT_INIT { sizeof(df11_decompress_report), 0, 0, 0, 0, 0, 0 }
+
+/** How to decompress a model. Begin with DF11_DECOMPRESS_OPTIONS_INIT. */
+typedef struct df11_decompress_options {
+    /** sizeof(df11_decompress_options) */
+    size_t struct_size;
     /**
-     * Tensors that stay plain although the patterns ask for them: as many as `left` is called for.
+     * Threads that work, the calling one among them; 0 means 1, and more than 128 do not help. One
+     * more writes files. They end before the call returns, and each works in some 3 MiB of memory.
      */
-    uint64_t left_count;
-    /** The name of the preset that gives the groups; NULL if none does. The text is static. */
-    const char *preset;
-    /** Why the size of the KV cache is not known; NULL if it is. The text is the plan's. */
-    const char *cache_unknown;
-} df11_plan_info;
+    uint32_t threads;
+    /** DF11_DECOMPRESS_* joined by | */
+    uint32_t flags;
+    /**
+     * The most bytes of the tensors of one file in a folder; 0 means 5 000 000 000. A tensor that
+     * is larger has a file of its own.
+     */
+    uint64_t shard_bytes;
+    /** NULL, or the text of a config.json for the model; see df11_open_options. */
+    const char *config_json;
+    /**
+     * The names of `tensor_count` tensors that are written. If that and `group_count` are 0, all
+     * are.
+     */
+    const char *const *tensors;
+    /** The number of `tensors`. */
+    size_t tensor_count;
+    /** The names of `group_count` groups whose tensors are written. */
+    const char *const *groups;
+    /** The number of `groups`. */
+    size_t group_count;
+    /** NULL, or a progress that counts and can cancel the call. */
+    df11_progress *progress;
+    /**
+     * NULL, or a callback that is told of the progress. It may be given together with `progress`.
+     */
+    df11_progress_fn callback;
+    /** The `user` of `callback`. */
+    void *callback_user;
+    /** NULL, or where to write the numbers. */
+    df11_decompress_report *report;
+} df11_decompress_options;
 
-/** Initialises a df11_plan_info: every field but struct_size is 0 or NULL. */
-#define DF11_PLAN_INFO_INIT \
-    { sizeof(df11_plan_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL }
+/** Initialises a df11_decompress_options: every field but struct_size is 0 or NULL. */
+#define DF11_DECOMPRESS_OPTIONS_INIT \
+    { sizeof(df11_decompress_options), 0, 0, 0, NULL, NULL, 0, NULL, 0, NULL, NULL, NULL, NULL }
 
-/** A group of a plan. Begin with DF11_PLAN_GROUP_INFO_INIT. */
-typedef struct df11_plan_group_info {
-    /** sizeof(df11_plan_group_info) */
+/** The result of repacking a model in numbers. Begin with DF11_REPACK_REPORT_INIT. */
+typedef struct df11_repack_report {
+    /** sizeof(df11_repack_report) */
     size_t struct_size;
-    /** The module's full name. The text is the plan's. */
-    const char *name;
-    /** The weights in all its tensors. Decoded, they take 2 bytes each. */
-    uint64_t element_count;
-    /** Its tensors. */
-    uint64_t tensor_count;
-    /** Bytes of its six members in the file. */
-    uint64_t packed_bytes;
-    /** Bytes of its image on a device. */
-    uint64_t image_bytes;
-    /** 1 if these are exact, 0 if they are estimates. */
-    uint64_t exact;
-} df11_plan_group_info;
+    /** Groups that were copied. */
+    uint64_t group_count;
+    /** Tensors in no group that were copied. */
+    uint64_t plain_count;
+    /** Files of tensors. */
+    uint64_t file_count;
+    /** Bytes of these files. */
+    uint64_t written_bytes;
+} df11_repack_report;
 
-/** Initialises a df11_plan_group_info: every field but struct_size is 0 or NULL. */
-#define DF11_PLAN_GROUP_INFO_INIT { sizeof(df11_plan_group_info), NULL, 0, 0, 0, 0, 0 }
+/** Initialises a df11_repack_report: every field but struct_size is 0 or NULL. */
+#define DF11_REPACK_REPORT_INIT { sizeof(df11_repack_report), 0, 0, 0, 0 }
 
-/** The part of a model that is on one device. Begin with DF11_PLAN_SHARE_INFO_INIT. */
-typedef struct df11_plan_share_info {
-    /** sizeof(df11_plan_share_info) */
+/** How to repack a model. Begin with DF11_REPACK_OPTIONS_INIT. */
+typedef struct df11_repack_options {
+    /** sizeof(df11_repack_options) */
     size_t struct_size;
-    /** Bytes of images. */
-    uint64_t image_bytes;
-    /** Bytes of tensors that are stored as they are. */
-    uint64_t plain_bytes;
-    /** Bytes of the buffers for decoded weights. */
-    uint64_t scratch_bytes;
-    /** All of these. */
-    uint64_t total_bytes;
-    /** Bytes of the KV cache for each token; DF11_PLAN_NONE if they are not known. */
-    uint64_t cache_bytes_per_token;
-    /** Bytes of the device of this number if the same model is not compressed. */
-    uint64_t bf16_bytes;
-} df11_plan_share_info;
+    /**
+     * Threads that work, the calling one among them; 0 means 1. One more writes files. They end
+     * before the call returns.
+     */
+    uint32_t threads;
+    /** DF11_REPACK_* joined by | */
+    uint32_t flags;
+    /**
+     * NULL, or the text of a config.json for the model, which is written for it too; see
+     * df11_open_options.
+     */
+    const char *config_json;
+    /** NULL, or a progress that counts and can cancel the call. */
+    df11_progress *progress;
+    /**
+     * NULL, or a callback that is told of the progress. It may be given together with `progress`.
+     */
+    df11_progress_fn callback;
+    /** The `user` of `callback`. */
+    void *callback_user;
+    /** NULL, or where to write the numbers. */
+    df11_repack_report *report;
+} df11_repack_options;
 
-/** Initialises a df11_plan_share_info: every field but struct_size is 0 or NULL. */
-#define DF11_PLAN_SHARE_INFO_INIT { sizeof(df11_plan_share_info), 0, 0, 0, 0, 0, 0 }
+/** Initialises a df11_repack_options: every field but struct_size is 0 or NULL. */
+#define DF11_REPACK_OPTIONS_INIT { sizeof(df11_repack_options), 0, 0, NULL, NULL, NULL, NULL, NULL }
 
 /**
- * Plans a model, without writing anything: a folder or a file, compressed or not. Headers and
- * config.json are read, and weights only with DF11_PLAN_SAMPLE, so that this takes seconds for the
- * largest models. `options` may be NULL. On success `*out` is the plan, to be given to
- * df11_plan_free(); otherwise it is NULL.
+ * Decompresses a model to plain safetensors, bit for bit. `src` is a model, a folder or a file;
+ * nothing of it is changed. If `dst` ends in .safetensors, it becomes one file of all tensors, which
+ * is replaced when everything is done and not before. Otherwise it becomes a folder as models are
+ * published, which is new or empty: files of tensors, in shards with an index if there is more than
+ * one, config.json without dfloat11_config, and all other files of the folder `src`. A head that is
+ * tied to the embedding and equal to it is not stored, as in the original.
  *
- * The groups are those that df11_compress_model() would make, or those of a compressed model, whose
- * sizes are exact. What is not counted: activations, and what an engine and the driver take for
- * themselves.
+ * `options` may be NULL. Tensors are processed a piece at a time and are never in memory as a whole.
+ * df11_model_open() refuses the folder until all of it is there, and config.json comes last. A
+ * failure leaves nothing; what a killed process has left is removed by the next call for the same
+ * `dst`.
  *
- * Errors: those of df11_compress_model() for its source, its patterns and its preset, and those of
- * df11_model_open(); DF11_INVALID_ARGUMENT for options that are out of range, and for groups that
- * are named for a compressed model; DF11_CANCELLED.
+ * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_DECOMPRESS_KEEP_EXISTING for a
+ * file that exists; DF11_BUSY for a `dst` that another call writes to; DF11_NOT_FOUND for the name
+ * of a tensor or group that is not there; DF11_INVALID_ARGUMENT for shapes that are not known
+ * without DF11_DECOMPRESS_FLAT, and for a `dst` that is part of `src` or of an unfinished
+ * compression; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
+ * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report
+ * is all zeros.
  *
  * Requires: The progress and the callback of the options can be used, the latter with its `user`,
  * until the call returns.
  */
-df11_status df11_plan_model(const char *path,
-                            const df11_plan_options *options,
-                            df11_plan **out,
-                            df11_error *error);
+df11_status df11_decompress_model(const char *src,
+                                  const char *dst,
+                                  const df11_decompress_options *options,
+                                  df11_error *error);
 
 /**
- * Frees a plan, from any thread. NULL is allowed. Its texts go with it.
+ * Writes a compressed model in other files, placed as df11_compress_model() places them: a folder
+ * as one file, and back. Nothing is decoded: groups and plain tensors keep their bytes, and shapes,
+ * hashes and names that the files' metadata has are kept. config.json is copied: next to a single
+ * file, or to a folder with all other files of the folder `src`. Nothing of `src` is changed.
  *
- * Requires: No call uses `plan` any more.
- */
-void df11_plan_free(df11_plan *plan);
-
-/**
- * Describes a plan. After an error `*out` is cleared except for its struct_size; if that is wrong,
- * `*out` is left alone.
+ * `options` may be NULL. `dst` appears when it is complete, and is undone after a failure, as by
+ * df11_decompress_model().
  *
- * Errors: DF11_INVALID_ARGUMENT.
- */
-df11_status df11_plan_get_info(const df11_plan *plan, df11_plan_info *out, df11_error *error);
-
-/**
- * Describes the group of that number, from 0, in the natural order of their names. After an error
- * `*out` is as after df11_plan_get_info().
+ * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_REPACK_KEEP_EXISTING for a file
+ * that exists; DF11_BUSY for a `dst` that another call writes to; DF11_INVALID_ARGUMENT for a model
+ * that is not compressed, and for a `dst` that is part of `src` or of an unfinished compression;
+ * DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
+ * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report
+ * is all zeros.
  *
- * Errors: DF11_NOT_FOUND if there is no such group; DF11_INVALID_ARGUMENT.
+ * Requires: The progress and the callback of the options can be used, the latter with its `user`,
+ * until the call returns.
  */
-df11_status df11_plan_get_group_info(const df11_plan *plan,
-                                     uint64_t group,
-                                     df11_plan_group_info *out,
-                                     df11_error *error);
-
-/**
- * Describes what device number `device` of `device_count` holds, from 0, if the model is split by
- * layers (DF11_SPLIT_LAYERS) or by rows (DF11_SPLIT_ROWS). By layers, those of one device follow
- * one another, and the device that holds most holds as little as possible; by rows, all devices
- * hold as much, and what is said of them is an estimate. After an error `*out` is as after
- * df11_plan_get_info().
- *
- * Errors: DF11_NOT_FOUND if there is no such device; DF11_UNSUPPORTED_OPTION for another split;
- * DF11_INVALID_ARGUMENT, also for no device or more than 1024.
- */
-df11_status df11_plan_get_share_info(const df11_plan *plan,
-                                     uint32_t split,
-                                     uint32_t device_count,
-                                     uint32_t device,
-                                     df11_plan_share_info *out,
-                                     df11_error *error);
-
-/**
- * Counts the tokens whose KV cache fits next to the weights, on `device_count` devices of
- * `device_memory_bytes` bytes each. `*tokens` are those next to the compressed model,
- * `*bf16_tokens` those next to the same model not compressed; DF11_PLAN_NONE if the weights
- * themselves do not fit. Either may be NULL. After an error both are DF11_PLAN_NONE.
- *
- * Errors: DF11_NOT_FOUND, with the reason, if the size of the cache is not known, or if its heads
- * cannot be split so; DF11_UNSUPPORTED_OPTION for another split; DF11_INVALID_ARGUMENT, also for no
- * device or more than 1024.
- */
-df11_status df11_plan_count_tokens(const df11_plan *plan,
-                                   uint32_t split,
-                                   uint32_t device_count,
-                                   uint64_t device_memory_bytes,
-                                   uint64_t *tokens,
-                                   uint64_t *bf16_tokens,
-                                   df11_error *error);
+df11_status df11_repack_model(const char *src,
+                              const char *dst,
+                              const df11_repack_options *options,
+                              df11_error *error);
 
 /** A preset. Begin with DF11_PRESET_INFO_INIT. */
 typedef struct df11_preset_info {

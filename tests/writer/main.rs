@@ -6,6 +6,7 @@ mod disk;
 mod models;
 mod plan_cache;
 mod plans;
+mod rewrite;
 #[path = "../support/mod.rs"]
 mod support;
 mod verify;
