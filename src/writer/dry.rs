@@ -42,6 +42,8 @@ impl Dry {
             let bytes = work::file_bytes(&self.source.model, &groups, &file.plain, &file.metadata)?;
             Ok((PathBuf::from(file.path.file_name().unwrap_or_default()), bytes))
         };
-        files.files.iter().chain(&files.rest).map(bytes).collect()
+        // A rest of no tensors is not written.
+        let rest = files.rest.iter().filter(|rest| !rest.plain.is_empty());
+        files.files.iter().chain(rest).map(bytes).collect()
     }
 }

@@ -55,7 +55,7 @@ fn lines_are_short() {
         &["--devices", "1,16,256,512,1024", "--kv-bytes", "1"],
         &["--device-memory", "80GB,79.6GiB,100TB", "--devices", "1,1024"],
     ] {
-        for model in [folder.path(), &golden::model("sharded"), &golden::model("edge")] {
+        for model in [folder.path(), &golden::model("sharded"), &golden::model("block")] {
             let text = run_on("plan", model, more).good();
             let widest = text.lines().skip(1).map(|line| line.chars().count()).max();
             assert!(widest <= Some(100), "{text}");
