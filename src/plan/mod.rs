@@ -191,7 +191,7 @@ impl ModelPlan {
             preset: options.preset.clone(),
             ..CompressOptions::default()
         };
-        match Dry::new(path.as_ref(), &groups) {
+        match Dry::new(path.as_ref(), &groups, progress) {
             Ok(dry) => Self::of_plain(&dry, options, progress),
             // It may be compressed already. If it is, that is no mistake here.
             Err(error @ Error::InvalidArgument(_)) => {

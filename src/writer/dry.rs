@@ -5,6 +5,7 @@ use super::source::Source;
 use super::work;
 use super::{CompressOptions, Layout};
 use crate::error::Result;
+use crate::progress::Progress;
 use std::path::{Path, PathBuf};
 
 /// What a run would begin with.
@@ -21,8 +22,8 @@ impl Dry {
     /// # Errors
     ///
     /// Those of [`super::compress`] for the source, the patterns and the preset.
-    pub fn new(source: &Path, options: &CompressOptions) -> Result<Dry> {
-        let input = Source::open(source)?;
+    pub fn new(source: &Path, options: &CompressOptions, progress: &Progress) -> Result<Dry> {
+        let input = Source::open(source, progress)?;
         let table: Vec<SourceTensor> = input.model.tensors().map(SourceTensor::from).collect();
         let wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;
         let Grouping { origin, plan, .. } = plan::grouping(input.parsed.as_ref(), &table, wanted)?;
