@@ -272,7 +272,7 @@ fn a_file_larger_than_any_disk() {
     // The second one is of several files, of which the first would fit.
     write_hollows(&dir.path().join("many.safetensors"), BYTES >> 26);
     for (model, out, more) in
-        [("m", "out.safetensors", &[][..]), ("m", "out", &[]), ("many", "out", &["--shard-bytes", "64MiB"])]
+        [("m", "out.safetensors", &[][..]), ("m", "out", &[]), ("many", "out", &["--shard-bytes", "1GiB"])]
     {
         let (model, out) = (dir.path().join(model).with_extension("safetensors"), dir.path().join(out));
         let start = Instant::now();
