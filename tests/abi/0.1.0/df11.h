@@ -404,8 +404,9 @@ typedef struct df11_open_options {
      */
     const char *shapes_from;
     /**
-     * NULL, or the same as a text in UTF-8 that a zero byte ends: a JSON object from names of tensors
-     * to lists of dimensions, as {"lm_head.weight": [151936, 4096]}. It comes before `shapes_from`.
+     * NULL, or the same as a text in UTF-8 that a zero byte ends: a JSON object from names of
+     * tensors to lists of dimensions, as {"lm_head.weight": [151936, 4096]}. It comes before
+     * `shapes_from`.
      */
     const char *shapes_json;
 } df11_open_options;
