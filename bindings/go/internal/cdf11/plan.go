@@ -22,10 +22,10 @@ const PlanNone = C.DF11_PLAN_NONE
 
 // Planning is a df11_plan_options. No string may contain a zero byte. An empty preset means none, and so do nil patterns.
 type Planning struct {
-	Flags, Slots      uint32
-	CacheNumberBytes  uint64
-	Preset            string
-	Patterns          []byte
+	Flags, Slots     uint32
+	CacheNumberBytes uint64
+	Preset           string
+	Patterns         []byte
 }
 
 // Plan is a df11_plan.
