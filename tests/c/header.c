@@ -59,7 +59,7 @@ ASSERT(offsetof(df11_part_info, file_offset) == 16);
 ASSERT(offsetof(df11_part_info, data_bytes) == 24);
 ASSERT(offsetof(df11_part_info, data) == 32);
 
-ASSERT(sizeof(df11_verify_report) == 64);
+ASSERT(sizeof(df11_verify_report) == 72);
 ASSERT(offsetof(df11_verify_report, struct_size) == 0);
 ASSERT(offsetof(df11_verify_report, groups_good) == 8);
 ASSERT(offsetof(df11_verify_report, groups_bad) == 16);
@@ -68,6 +68,7 @@ ASSERT(offsetof(df11_verify_report, hashes_right) == 32);
 ASSERT(offsetof(df11_verify_report, hashes_wrong) == 40);
 ASSERT(offsetof(df11_verify_report, tensors_equal) == 48);
 ASSERT(offsetof(df11_verify_report, tensors_different) == 56);
+ASSERT(offsetof(df11_verify_report, missing_count) == 64);
 
 ASSERT(sizeof(df11_decompress_report) == 56);
 ASSERT(offsetof(df11_decompress_report, struct_size) == 0);
@@ -122,7 +123,7 @@ ASSERT(offsetof(df11_verify_options, finding) == 48);
 ASSERT(offsetof(df11_verify_options, finding_user) == 56);
 ASSERT(offsetof(df11_verify_options, report) == 64);
 
-ASSERT(sizeof(df11_compress_report) == 104);
+ASSERT(sizeof(df11_compress_report) == 200);
 ASSERT(offsetof(df11_compress_report, struct_size) == 0);
 ASSERT(offsetof(df11_compress_report, groups) == 8);
 ASSERT(offsetof(df11_compress_report, weights) == 16);
@@ -136,6 +137,18 @@ ASSERT(offsetof(df11_compress_report, dropped_count) == 72);
 ASSERT(offsetof(df11_compress_report, unmatched_count) == 80);
 ASSERT(offsetof(df11_compress_report, complete) == 88);
 ASSERT(offsetof(df11_compress_report, preset) == 96);
+ASSERT(offsetof(df11_compress_report, bf16_bytes) == 104);
+ASSERT(offsetof(df11_compress_report, grouped_bf16_bytes) == 112);
+ASSERT(offsetof(df11_compress_report, unasked_bf16_bytes) == 120);
+ASSERT(offsetof(df11_compress_report, small_bf16_bytes) == 128);
+ASSERT(offsetof(df11_compress_report, mixed_bf16_bytes) == 136);
+ASSERT(offsetof(df11_compress_report, unfit_bf16_bytes) == 144);
+ASSERT(offsetof(df11_compress_report, unnamed_bf16_bytes) == 152);
+ASSERT(offsetof(df11_compress_report, carried_count) == 160);
+ASSERT(offsetof(df11_compress_report, carried_bytes) == 168);
+ASSERT(offsetof(df11_compress_report, left_behind_count) == 176);
+ASSERT(offsetof(df11_compress_report, left_behind_bytes) == 184);
+ASSERT(offsetof(df11_compress_report, missing_count) == 192);
 
 ASSERT(sizeof(df11_compress_options) == 96);
 ASSERT(offsetof(df11_compress_options, struct_size) == 0);
