@@ -325,6 +325,48 @@ pub fn merge(source: &Path, destination: &Path, options: &CompressOptions, progr
     Run::new(source, destination, &options, progress)?.merge(progress)
 }
 
+/// The patterns for a model, and what they make of it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PatternChoice {
+    /// The patterns. None at all, if no pattern can name anything of the model.
+    pub patterns: Patterns,
+    /// The name of the preset that has them, or [`AUTOMATIC`].
+    pub name: &'static str,
+    /// Groups that they make.
+    pub groups: u64,
+    /// Bytes of the model's bf16 tensors, without the head if it is tied and need not be stored.
+    pub bf16_bytes: u64,
+    /// How many of them are in groups.
+    pub grouped_bf16_bytes: u64,
+}
+
+/// Returns the patterns by which [`compress`] would compress a model: those of `preset`, a name or [`AUTOMATIC`], or the best. Only
+/// headers and config.json are read.
+///
+/// # Errors
+///
+/// Those of [`compress`] for the source and the preset.
+pub fn patterns_for(source: &Path, preset: Option<&str>) -> Result<PatternChoice> {
+    let source = source::Source::open(source, &Progress::new())?;
+    let table: Vec<plan::SourceTensor> = source.model.tensors().map(plan::SourceTensor::from).collect();
+    let grouping = plan::grouping(source.parsed.as_ref(), &table, plan::Wanted::of(preset, None)?)?;
+    let plan = &grouping.plan;
+    let mut counted = vec![true; table.len()];
+    plan.dropped.iter().for_each(|dropped| counted[dropped.tensor] = false);
+    let bytes = |tensors: &mut dyn Iterator<Item = usize>| tensors.map(|t| table[t].bf16_bytes()).sum();
+    let bf16_bytes = bytes(&mut (0..table.len()).filter(|&t| counted[t]));
+    let mut grouped = vec![false; table.len()];
+    plan.groups.iter().flat_map(|g| &g.members).for_each(|&member| grouped[member] = true);
+    Ok(PatternChoice {
+        name: grouping.origin.name().unwrap_or_default(),
+        groups: plan.groups.len() as u64,
+        bf16_bytes,
+        grouped_bf16_bytes: bytes(&mut (0..table.len()).filter(|&t| grouped[t])),
+        patterns: grouping.patterns,
+    })
+}
+
 /// Tells whether a destination has something that an interrupted run has left, and that [`CompressOptions::resume`] resumes. Not
 /// whether it is the same job: a run says that when it begins.
 pub fn is_unfinished(destination: &Path) -> bool {

@@ -1,6 +1,7 @@
 //! The tool `df11`, run as its users run it: what it prints, what it writes, what it leaves, and its exit codes.
 #![cfg(feature = "cli")]
 
+mod automatic;
 mod compress;
 mod decompress;
 #[cfg(target_os = "linux")]

@@ -80,7 +80,8 @@ struct ModelArgs {
     /// The folder to write, which is new or empty, or a new file whose name ends in .safetensors
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// Take the groups of this preset (`df11 presets` lists them) [default: chosen by config.json and the tensors' names]
+    /// Take the groups of this preset (`df11 presets` lists them), or `automatic` ones, which are made of the tensors' names and
+    /// shapes [default: the preset that suits the model, or automatic groups if they cover clearly more of it]
     #[arg(long, value_name = "NAME", conflicts_with = "pattern")]
     preset: Option<String>,
     /// Take the groups of this file: a pattern_dict as JSON, or any config.json that has one. `df11 presets NAME` prints one to

@@ -240,7 +240,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Decompress(args) => decompress::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
         Command::Repack(args) => repack::run(args, quiet),
-        Command::Presets(args) => presets::run(args),
+        Command::Presets(args) => presets::run(args, quiet),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
     }
