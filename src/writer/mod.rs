@@ -5,6 +5,7 @@
 //! - `plan`: which tensors make which group, in which file they go, and what config.json says; it reads and writes nothing;
 //! - `target`: the destination: the claim to it, the ledger of what is done, files that get their names when they are complete;
 //! - `work`: groups are counted, encoded and verified, in bounded memory, on many threads;
+//! - `dry`: what a run would write, without one;
 //! - `run`: a run from its beginning to its end;
 //! - `finish`: the files that go with the groups, and the order in which names appear;
 //! - `rewrite`: models decompressed, or packed into other files.
@@ -23,6 +24,7 @@
 //! Where the reference fails or writes what cannot be read, this does not follow it: see [`crate::huffman::codebook`] and
 //! [`crate::huffman::rows::write`] for tables, and [`LeftPlain`] for what stays as it is.
 
+pub(crate) mod dry;
 mod finish;
 pub(crate) mod plan;
 mod rewrite;
@@ -104,7 +106,8 @@ pub struct CompressOptions {
     pub incomplete: bool,
     /// Write SHA-256 of every tensor to the files' metadata ([`crate::format::HASHES_KEY`]).
     pub hashes: bool,
-    /// Write the shapes of compressed tensors to the files' metadata ([`crate::format::SHAPES_KEY`]).
+    /// Write the shapes of compressed tensors to the files' metadata ([`crate::format::SHAPES_KEY`]). With automatic groups,
+    /// which no other program writes, they are always written.
     pub shapes: bool,
 }
 

@@ -17,6 +17,7 @@ mod manual;
 mod messages;
 mod models;
 mod parts;
+mod plan;
 mod presets;
 #[cfg(unix)]
 mod process;
@@ -24,6 +25,7 @@ mod process;
 mod schedulers;
 #[path = "../support/mod.rs"]
 mod support;
+mod told;
 mod verify;
 
 use std::ffi::OsStr;

@@ -5,6 +5,8 @@ mod complete;
 mod destinations;
 mod disk;
 mod models;
+mod plan_cache;
+mod plans;
 mod rewrite;
 #[path = "../support/mod.rs"]
 mod support;

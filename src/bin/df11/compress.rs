@@ -104,8 +104,8 @@ struct ModelArgs {
     /// Write SHA-256 of every tensor to the files, which `df11 verify` then checks; the reference writes none
     #[arg(long)]
     hashes: bool,
-    /// Write the shapes of compressed tensors to the files. The reference writes none, and without them `df11 decompress`
-    /// gives such tensors one dimension
+    /// Write the shapes of compressed tensors to the files. The reference writes none, and not all of them follow from the
+    /// model. With automatic groups, which the reference does not make, they are always written
     #[arg(long)]
     shapes: bool,
 }
@@ -127,7 +127,8 @@ impl ModelArgs {
     }
 }
 
-fn read_patterns(path: &Path) -> Result<Patterns, Failure> {
+/// Reads the patterns of a file.
+pub fn read_patterns(path: &Path) -> Result<Patterns, Failure> {
     let named =
         |e: &dyn std::fmt::Display| Failure::cannot(format!("cannot use the patterns of '{}': {e}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| named(&e))?;
