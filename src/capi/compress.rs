@@ -41,6 +41,12 @@ pub const DF11_COMPRESS_FOLDER: u32 = 64;
 /// are replaced. A folder `dst` that is not empty is never written to, with or without it.
 pub const DF11_COMPRESS_KEEP_EXISTING: u32 = 128;
 
+/// Leave plain what the reference's format cannot name or hold: experts in one tensor whose name does
+/// not end in .weight, and tensors of 2^32 weights. Without it, and with neither a preset nor a
+/// pattern_json, they become groups by an extension of the format that only this library reads; see
+/// df11_group_info.extended.
+pub const DF11_COMPRESS_REFERENCE_ONLY: u32 = 256;
+
 const FLAGS: u32 = DF11_COMPRESS_NO_VERIFY
     | DF11_COMPRESS_RESUME
     | DF11_COMPRESS_STRICT
@@ -48,7 +54,8 @@ const FLAGS: u32 = DF11_COMPRESS_NO_VERIFY
     | DF11_COMPRESS_SHAPES
     | DF11_COMPRESS_SINGLE_FILE
     | DF11_COMPRESS_FOLDER
-    | DF11_COMPRESS_KEEP_EXISTING;
+    | DF11_COMPRESS_KEEP_EXISTING
+    | DF11_COMPRESS_REFERENCE_ONLY;
 
 /// Called for each tensor that the patterns ask for and that stays as it was: `user` as given, the
 /// tensor's name, the name of the group that it would have been in (which stays plain as a whole),
@@ -90,12 +97,15 @@ pub struct df11_compress_report {
     /// The name of the preset that gave the groups; NULL if it was a pattern_json. The text is
     /// static.
     pub preset: *const c_char,
+    /// Those of the groups that are an extension of the format: programs that know only DF11 do not
+    /// find their weights.
+    pub extended_groups: u64,
 }
 
 // SAFETY: repr(C), begins with its size, no padding (asserted below), all zeros are numbers and a NULL text.
 unsafe impl Sizeable for df11_compress_report {
     const NAME: &'static str = "df11_compress_report";
-    const FIRST: usize = 104;
+    const FIRST: usize = 112;
 }
 
 /// How to compress. Begin with DF11_COMPRESS_OPTIONS_INIT.
@@ -145,7 +155,7 @@ unsafe impl Sizeable for df11_compress_options {
 }
 
 const _: () = {
-    assert!(size_of::<df11_compress_report>() == 104 && size_of::<df11_compress_options>() == 96);
+    assert!(size_of::<df11_compress_report>() == 112 && size_of::<df11_compress_options>() == 96);
     // What the comment of `memory_bytes` says.
     assert!(writer::DEFAULT_MEMORY == 512 << 20);
 };
@@ -295,6 +305,8 @@ impl CompressArgs<'_> {
             strict: has(DF11_COMPRESS_STRICT),
             hashes: has(DF11_COMPRESS_HASHES),
             shapes: has(DF11_COMPRESS_SHAPES),
+            reference_only: has(DF11_COMPRESS_REFERENCE_ONLY),
+            run_sizes: writer::RunSizes::default(),
         })
     }
 }
@@ -353,5 +365,6 @@ fn report_of(report: &Report) -> Result<df11_compress_report> {
         unmatched_count: report.unmatched_patterns.len() as u64,
         complete: report.complete.into(),
         preset: preset.map_or(ptr::null(), |name| name.as_ptr()),
+        extended_groups: report.extended_groups,
     })
 }

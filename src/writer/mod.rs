@@ -33,6 +33,8 @@ pub(crate) use plan::presets;
 
 pub use crate::format::{FileLayout, LayoutTensor, Pattern, Patterns};
 pub use plan::Part;
+#[doc(hidden)]
+pub use plan::RunSizes;
 pub use plan::presets::Preset;
 pub use target::NewFile;
 
@@ -94,6 +96,12 @@ pub struct CompressOptions {
     pub hashes: bool,
     /// Write the shapes of compressed tensors to the files' metadata ([`crate::format::SHAPES_KEY`]).
     pub shapes: bool,
+    /// Leave plain what the reference's format cannot name or hold, instead of writing it by an extension of the format that
+    /// only this library reads: experts in one tensor without `.weight`, tensors of 2^32 weights. With `patterns` or `preset`
+    /// that is always so.
+    pub reference_only: bool,
+    #[doc(hidden)]
+    pub run_sizes: RunSizes,
 }
 
 impl Default for CompressOptions {
@@ -111,6 +119,8 @@ impl Default for CompressOptions {
             strict: false,
             hashes: false,
             shapes: false,
+            reference_only: false,
+            run_sizes: RunSizes::default(),
         }
     }
 }
@@ -192,6 +202,20 @@ impl CompressOptions {
         self.shapes = shapes;
         self
     }
+
+    /// Sets whether to leave plain what only an extension of the format could hold, so that every program that reads DF11 reads
+    /// the whole model.
+    pub fn reference_only(mut self, reference_only: bool) -> Self {
+        self.reference_only = reference_only;
+        self
+    }
+
+    /// Sets where tensors are cut into runs: for tests, which have no tensors of gigabytes.
+    #[doc(hidden)]
+    pub fn run_sizes(mut self, sizes: RunSizes) -> Self {
+        self.run_sizes = sizes;
+        self
+    }
 }
 
 /// Memory to work in, if nothing else is said: 512 MiB, which is enough for 100 threads.
@@ -218,6 +242,8 @@ pub struct Report {
     pub preset: Option<String>,
     /// Groups written, including those of an earlier run.
     pub groups: u64,
+    /// Those of them that are an extension of the format: programs that know only DF11 do not find their weights.
+    pub extended_groups: u64,
     /// Weights in them.
     pub weights: u64,
     /// Bytes of those weights before compression, 2 each.

@@ -6,7 +6,7 @@ use super::source::Source;
 use super::target::{
     self, Answer, Claim, Completion, ConfigPlace, Entry, Folder, LeftGroup, Locked, PartialFile, Record, Request,
 };
-use super::work::{self, FileSpec, GroupSpec, Made, Order, Settings, Unfit};
+use super::work::{self, FileSpec, GroupSpec, Made, Order, Segment, Settings, Unfit};
 use super::{CompressOptions, DEFAULT_MEMORY, LeftPlain, Report};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
 use crate::format::{Model, Tensor, read_text};
@@ -43,12 +43,20 @@ impl<'o> Run<'o> {
         let table: Vec<SourceTensor> = input
             .model
             .tensors()
-            .map(|t| SourceTensor { name: t.name(), dtype: t.dtype(), elements: t.shape().iter().product() })
+            .map(|t| SourceTensor {
+                name: t.name(),
+                dtype: t.dtype(),
+                elements: t.shape().iter().product(),
+                shape: t.shape(),
+            })
             .collect();
         let (patterns, preset) = choose(options, &input, &table)?;
         let tied = plan::is_tied(input.parsed.as_ref(), &table);
-        let plan = plan::plan(&table, &patterns, tied)?;
-        if plan.groups.is_empty() && plan.left.is_empty() {
+        let mut plan = plan::plan(&table, &patterns, tied)?;
+        if options.patterns.is_none() && options.preset.is_none() && !options.reference_only {
+            plan::extend(&mut plan, &table, &options.run_sizes);
+        }
+        if plan.group_count() == 0 && plan.left.is_empty() {
             return Err(Error::InvalidArgument(format!(
                 "the patterns make no group of '{}': there is nothing to compress (they match whole names of modules, such as \
                  model.layers.0, and attributes are written without .weight)",
@@ -67,8 +75,8 @@ impl<'o> Run<'o> {
         if files.single().is_some() && options.part.count > 1 {
             return Err(Error::InvalidArgument("a single file cannot be written in parts: write a folder".into()));
         }
-        let groups = plan.groups.iter().map(|g| GroupSpec { name: g.name.clone(), tensors: g.members.clone() });
         let config = config::merged(input.config.as_deref(), &input.config_place, &patterns.to_value())?;
+        let runs = plan.in_runs.iter().map(|planned| json!([planned.tensor, planned.runs.len()])).collect::<Vec<_>>();
         let job = json!({
             "version": 2,
             "source": input.identity()?,
@@ -76,8 +84,9 @@ impl<'o> Run<'o> {
             "parts": options.part.count,
             "hashes": options.hashes,
             "shapes": options.shapes,
+            "runs": runs,
         });
-        let groups = groups.collect();
+        let groups = group_specs(&plan, &table);
         Ok(Run { options, config, preset, groups, files, dropped, job, plan, source: input })
     }
 
@@ -162,7 +171,7 @@ impl<'o> Run<'o> {
     /// Writes all groups of this part.
     fn work(&self, claim: &Claim, progress: &Progress) -> Result<Made> {
         let mine = self.mine();
-        let packed = |groups: &[usize]| groups.iter().map(|&g| self.bytes(&self.groups[g].tensors)).sum::<u64>();
+        let packed = |groups: &[usize]| groups.iter().map(|&g| 2 * self.groups[g].weights()).sum::<u64>();
         let total: u64 = mine.clone().map(|file| packed(&file.groups) + self.bytes(&file.plain)).sum();
         progress.begin(total + if self.options.part == Part::WHOLE { self.rest_bytes() } else { 0 });
         let spec = |file: &plan::FilePlan| FileSpec {
@@ -482,10 +491,14 @@ impl<'o> Run<'o> {
     /// Returns the tensors of groups that stay plain.
     fn left_plain(&self, left: &[LeftGroup]) -> Vec<LeftPlain> {
         let groups: HashMap<&str, &GroupSpec> = self.groups.iter().map(|g| (&g.name[..], g)).collect();
-        let mut plain = Vec::new();
+        let (mut plain, mut in_runs) = (Vec::new(), HashSet::new());
         for left in left {
-            let tensors = groups.get(&left.group[..]).into_iter().flat_map(|g| &g.tensors);
-            plain.extend(tensors.map(|&t| LeftPlain {
+            let Some(group) = groups.get(&left.group[..]) else { continue };
+            // All runs of a tensor are left together, and it is named once.
+            if group.run_of().is_some_and(|tensor| !in_runs.insert(tensor)) {
+                continue;
+            }
+            plain.extend(group.tensors().map(|t| LeftPlain {
                 tensor: self.source.model.tensor_at(t).name().to_owned(),
                 group: left.group.clone(),
                 reason: left.reason.clone(),
@@ -499,6 +512,23 @@ impl<'o> Run<'o> {
         let files = self.files.paths().chain(self.source.carried.iter().map(PathBuf::as_path));
         files.filter_map(Path::file_name).map(OsString::from).chain(["config.json".into()]).collect()
     }
+}
+
+/// Returns the groups of a plan, by their numbers.
+fn group_specs(plan: &Plan, table: &[SourceTensor]) -> Vec<GroupSpec> {
+    let whole = |&tensor: &usize| Segment { tensor, first: 0, count: table[tensor].elements };
+    let group = |g: &plan::PlannedGroup| GroupSpec {
+        name: g.name.clone(),
+        segments: g.members.iter().map(whole).collect(),
+        is_run: false,
+    };
+    let runs = plan.in_runs.iter().flat_map(|planned| planned.runs.iter().map(move |run| (planned.tensor, run)));
+    let run = |(tensor, run): (usize, &plan::PlannedRun)| GroupSpec {
+        name: run.group.clone(),
+        segments: vec![Segment { tensor, first: run.first, count: run.count }],
+        is_run: true,
+    };
+    plan.groups.iter().map(group).chain(runs.map(run)).collect()
 }
 
 /// Opens a folder; `None` if there is none.
