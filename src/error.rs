@@ -229,6 +229,20 @@ pub enum Error {
         /// The name of something in it.
         name: String,
     },
+    /// The shapes of compressed tensors are needed and not known.
+    #[error(
+        "the shapes of {count} compressed tensors are not known, such as that of '{}' with {weights} weights",
+        shorten(tensor, 80)
+    )]
+    #[non_exhaustive]
+    ShapesUnknown {
+        /// The number of these tensors.
+        count: u64,
+        /// The name of one of them.
+        tensor: String,
+        /// Its number of weights.
+        weights: u64,
+    },
     /// An earlier run left unfinished work, and resuming was not requested.
     #[error("{0}")]
     Unfinished(String),
@@ -252,7 +266,16 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
-    /// Not a safetensors file, or not a DF11 model.
+    /// No safetensors at all: a file or folder of another kind. Its status is that of `InvalidFormat`.
+    #[error("{reason}{}", place.suffix())]
+    #[non_exhaustive]
+    NotAModel {
+        /// The kind of file that it is, and what helps.
+        reason: String,
+        /// Where.
+        place: Place,
+    },
+    /// A safetensors file, or a DF11 model, that is not valid.
     #[error("{reason}{}", place.suffix())]
     #[non_exhaustive]
     InvalidFormat {
@@ -343,7 +366,7 @@ impl Error {
     /// Returns the class of this error.
     pub fn status(&self) -> Status {
         match self {
-            Error::InvalidArgument(_) => Status::InvalidArgument,
+            Error::InvalidArgument(_) | Error::ShapesUnknown { .. } => Status::InvalidArgument,
             Error::Exists(_) | Error::NotEmpty { .. } => Status::Exists,
             Error::Unfinished(_) => Status::Unfinished,
             Error::Busy(_) => Status::Busy,
@@ -353,7 +376,7 @@ impl Error {
             Error::UnsupportedOption(_) => Status::UnsupportedOption,
             Error::Cancelled => Status::Cancelled,
             Error::Io { .. } => Status::Io,
-            Error::InvalidFormat { .. } => Status::InvalidFormat,
+            Error::NotAModel { .. } | Error::InvalidFormat { .. } => Status::InvalidFormat,
             Error::UnsupportedFormat { .. } => Status::UnsupportedFormat,
             Error::Corrupt { .. } => Status::Corrupt,
             Error::DefaultStream => Status::DefaultStream,
@@ -381,6 +404,10 @@ impl Error {
 
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
         Error::Io { action, path: path.as_ref().to_owned(), source }
+    }
+
+    pub(crate) fn not_a_model(place: Place, reason: impl Into<String>) -> Self {
+        Error::NotAModel { reason: shorten(&reason.into(), 220), place }
     }
 
     pub(crate) fn invalid(place: Place, reason: impl Into<String>) -> Self {

@@ -4,8 +4,9 @@
 //! model often hold the same weights twice, in shards with an index and once more in one file of another name, so of those only
 //! the files that the index lists are opened.
 
-use super::json;
+use super::model::OpenOptions;
 use super::source::{MOST_HEADER_BYTES, open_regular};
+use super::{foreign, json};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
 use serde_json::Value;
 use std::io::Read;
@@ -41,6 +42,20 @@ pub(super) fn find(path: &Path) -> Result<Found> {
     Ok(Found { files: safetensors_of(path)?, config: path.join("config.json"), is_folder })
 }
 
+/// Returns the text of the config that a model is opened with; `None` if there is none. What is next to a single file may be another
+/// model's, unless it says that it is of a compressed one.
+pub(crate) fn config_text(path: &Path, options: &OpenOptions) -> Result<Option<String>> {
+    if let Some(text) = &options.config {
+        return Ok(Some(text.clone()));
+    }
+    let found = find(path)?;
+    let Some(text) = read_text(&found.config)? else { return Ok(None) };
+    let text =
+        String::from_utf8(text).map_err(|_| Error::invalid(Place::of(&found.config), "the config is not UTF-8"))?;
+    let ours = || json::parse::<Value>(text.as_bytes()).is_ok_and(|config| config.get("dfloat11_config").is_some());
+    Ok(if found.is_folder || ours() { Some(text) } else { None })
+}
+
 /// Lists the safetensors files of a folder, by name. Names that begin with a dot are left out, as Python's `glob` does.
 pub(crate) fn safetensors_of(folder: &Path) -> Result<Vec<PathBuf>> {
     let fail = |e| Error::io("list", folder, e);
@@ -53,7 +68,7 @@ pub(crate) fn safetensors_of(folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     if files.is_empty() {
-        return Err(Error::invalid(Place::of(folder), "the folder has no *.safetensors"));
+        return Err(Error::not_a_model(Place::of(folder), foreign::instead_of_safetensors(folder)));
     }
     files.sort();
     Ok(files)

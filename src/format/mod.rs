@@ -45,6 +45,7 @@
 
 mod config;
 mod files;
+mod foreign;
 mod group;
 mod json;
 mod layout;
@@ -62,7 +63,7 @@ pub use model::{Model, OpenOptions};
 pub use patterns::{Pattern, Patterns};
 pub use view::{Group, GroupPart, Location, Run, Tensor};
 
-pub(crate) use files::{INDEX, MAIN, UNFINISHED, listed, read_text, safetensors_of};
+pub(crate) use files::{INDEX, MAIN, UNFINISHED, config_text, listed, read_text, safetensors_of};
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
 pub(crate) use names::{member_of, natural};
 pub(crate) use source::{Access, Source, Span, open_regular, read_exact_at};

@@ -1,6 +1,6 @@
 //! One safetensors file: mapped, read piece by piece, or given in memory.
 
-use super::{GROUPS_KEY, HASHES_KEY, SHAPES_KEY, json};
+use super::{GROUPS_KEY, HASHES_KEY, SHAPES_KEY, foreign, json};
 use crate::error::{Error, Place, Result, grow};
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -148,33 +148,50 @@ impl Source {
 
     /// Reads and checks the header: each tensor with its type, shape and bytes, in the order of the file.
     pub fn header(&self, number: usize) -> Result<Header> {
-        let invalid = |reason: String| Error::invalid(self.place(), reason);
-        if self.len < 8 {
-            return Err(invalid(format!("not a safetensors file: {} bytes are too few for a header", self.len)));
+        let mut head = [0; foreign::HEAD_BYTES];
+        let head = &mut head[..self.len.min(foreign::HEAD_BYTES as u64) as usize];
+        self.read_at(0, head)?;
+        let Some((size, rest)) = head.split_first_chunk() else {
+            let reason = match self.len {
+                0 => "the file is empty: its download has not begun, or its disk was full".into(),
+                len => format!("not a safetensors file: {len} bytes are too few for a header"),
+            };
+            return Err(Error::not_a_model(self.place(), reason));
+        };
+        let size = u64::from_le_bytes(*size);
+        let begins = rest.trim_ascii_start().starts_with(b"{");
+        let refuse = |place, reason| match foreign::kind(head) {
+            Some(kind) if !begins => Error::not_a_model(self.place(), kind),
+            _ => Error::invalid(place, reason),
+        };
+        if size > self.len - 8 {
+            let has = self.len;
+            let reason =
+                format!("not a whole safetensors file: the header should have {size} bytes, and the file has {has}");
+            return Err(refuse(self.place(), reason));
         }
-        let mut size = [0; 8];
-        self.read_at(0, &mut size)?;
-        let size = u64::from_le_bytes(size);
-        if size > MOST_HEADER_BYTES || size > self.len - 8 {
-            return Err(invalid(format!(
-                "not a whole safetensors file: the header should have {size} bytes, and the file has {}",
-                self.len
-            )));
+        if size > MOST_HEADER_BYTES {
+            let reason = format!(
+                "the header has {size} bytes, and {MOST_HEADER_BYTES} are the most that the safetensors package and this \
+                 library read: write the model to several files"
+            );
+            return Err(refuse(self.place(), reason));
         }
         let header = self.view(8, size)?;
         // `SafeTensors::read_metadata` wants the whole file as a slice, which reading piece by piece has not; its own
         // deserialiser makes the same checks (offsets without holes or overlaps, sizes equal to type times shape).
         let metadata: Metadata = json::parse(&header)
-            .map_err(|e| Error::invalid(self.place().at(8), format!("the safetensors header is not valid: {e}")))?;
+            .map_err(|e| refuse(self.place().at(8), format!("the safetensors header is not valid: {e}")))?;
         let start = 8 + size;
         // The header may describe more than 64 bits can count.
         if (metadata.data_len() as u64).checked_add(start) != Some(self.len) {
-            return Err(invalid(format!(
+            let reason = format!(
                 "the file has {} bytes, but its header describes {start} + {}: it is {}",
                 self.len,
                 metadata.data_len(),
                 if self.len - start < metadata.data_len() as u64 { "cut short" } else { "too long" }
-            )));
+            );
+            return Err(Error::invalid(self.place(), reason));
         }
         let mut tensors: Vec<(String, TensorInfo, Span)> = metadata
             .tensors()

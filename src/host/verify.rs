@@ -425,6 +425,28 @@ impl Work<'_> {
     }
 }
 
+/// Tells whether two tensors have the same type and the same bits.
+#[cfg(feature = "writer")]
+pub(crate) fn are_equal(a: Tensor, b: Tensor, threads: usize, progress: &Progress) -> Result<bool> {
+    if (a.dtype(), a.bytes()) != (b.dtype(), b.bytes()) {
+        return Ok(false);
+    }
+    let options = DecodeOptions::new().threads(threads);
+    let (mut x, mut y) = (Buffer::new(PIECE_BYTES)?, Buffer::new(PIECE_BYTES)?);
+    let mut at = 0;
+    while at < a.bytes() {
+        progress.check()?;
+        let (x, y) = (x.first(a.bytes() - at), y.first(a.bytes() - at));
+        a.read(at, x, &options)?;
+        b.read(at, y, &options)?;
+        if x != y {
+            return Ok(false);
+        }
+        at += x.len() as u64;
+    }
+    Ok(true)
+}
+
 /// The side on which a comparison failed, with the error.
 enum Unreadable {
     Ours(Error),

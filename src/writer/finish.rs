@@ -209,7 +209,7 @@ impl Finish<'_> {
 }
 
 /// Copies a file to a path below a folder. A failure leaves no folder that was made for it.
-fn copy_below(from: &Path, folder: &Arc<Folder>, file: &Path, progress: &Progress) -> Result<()> {
+pub(super) fn copy_below(from: &Path, folder: &Arc<Folder>, file: &Path, progress: &Progress) -> Result<()> {
     let mut made = Vec::new();
     let copied = Entry::make_below(folder, file, &mut made).and_then(|to| copy_file(from, &to, progress));
     if copied.is_err() {

@@ -6,7 +6,8 @@
 //! - `target`: the destination: the claim to it, the ledger of what is done, files that get their names when they are complete;
 //! - `work`: groups are counted, encoded and verified, in bounded memory, on many threads;
 //! - `run`: a run from its beginning to its end;
-//! - `finish`: the files that go with the groups, and the order in which names appear.
+//! - `finish`: the files that go with the groups, and the order in which names appear;
+//! - `rewrite`: models decompressed, or packed into other files.
 //!
 //! # Where things go
 //!
@@ -24,6 +25,7 @@
 
 mod finish;
 pub(crate) mod plan;
+mod rewrite;
 mod run;
 mod source;
 pub(crate) mod target;
@@ -36,6 +38,7 @@ pub use plan::Part;
 #[doc(hidden)]
 pub use plan::RunSizes;
 pub use plan::presets::Preset;
+pub use rewrite::{DEFAULT_SHARD_BYTES, DecompressOptions, DecompressReport, decompress};
 pub use target::NewFile;
 
 use crate::error::Result;

@@ -243,6 +243,7 @@ impl<'o> Run<'o> {
             // Only a file that is there when the run begins is to be replaced, not one that appears later.
             replaces: !options.keep_existing && self.existing().is_some(),
             resume: options.resume,
+            restart: false,
         };
         match target::claim(&request)? {
             Answer::Fresh(claim) | Answer::Resumed(claim) => Ok(claim),
@@ -569,17 +570,7 @@ fn dropped(model: &Model, plan: &Plan) -> Result<Vec<(usize, usize)>> {
     let mut equal = Vec::new();
     for head in &plan.dropped {
         let (a, b) = (model.tensor_at(head.tensor), model.tensor_at(head.embedding));
-        let (mut x, mut y) = (vec![0; 1 << 20], vec![0; 1 << 20]);
-        let mut at = 0;
-        let mut same = a.bytes() == b.bytes();
-        while same && at < a.bytes() {
-            let len = (a.bytes() - at).min(x.len() as u64) as usize;
-            a.read_plain(at, &mut x[..len])?;
-            b.read_plain(at, &mut y[..len])?;
-            same = x[..len] == y[..len];
-            at += len as u64;
-        }
-        if same {
+        if host::are_equal(a, b, 1, &Progress::new())? {
             equal.push((head.tensor, head.embedding));
         } else {
             log::warn!("'{}' is said to be tied, and differs from '{}': it is stored", a.name(), b.name());

@@ -60,9 +60,7 @@ impl Source {
     }
 
     fn open_folder(path: &Path) -> Result<Source> {
-        let (files, mut carried, mut left_behind) = (listed(path)?, Vec::new(), Vec::new());
-        list(path, Path::new(""), &mut carried, &mut left_behind)?;
-        left_behind.retain(|file| !files.contains(&path.join(file)));
+        let files = listed(path)?;
         let config_path = path.join("config.json");
         let config = read_config(&config_path)?;
         let config_place = Place::of(&config_path);
@@ -79,18 +77,13 @@ impl Source {
         }
         let model = Model::open_listed(path, &files)?;
         plain_only(&model, path)?;
+        let (carried, left_behind) = companions(&model, path)?;
         Ok(Source { model, config, config_place, parsed, carried, left_behind, folder: Some(path.to_owned()) })
     }
 
     /// Returns the name of a model's only file, to which the tensors of no group's module go.
     pub fn main_file(&self) -> &'static str {
-        let diffusers = self.parsed.as_ref().is_some_and(|c| c.get("_class_name").is_some());
-        let named = || {
-            self.model
-                .files()
-                .any(|f| f.file.file_name().is_some_and(|n| n.to_string_lossy().starts_with("diffusion_pytorch_model")))
-        };
-        if diffusers || named() { MAIN[1] } else { MAIN[0] }
+        main_file(&self.model, self.parsed.as_ref())
     }
 
     /// Returns what identifies the source: names and sizes of its files, and a hash of their headers and of samples of their bytes. A
@@ -117,6 +110,24 @@ impl Source {
         }
         Ok(files.into())
     }
+}
+
+/// Returns the name of a model's only file: diffusers' if it is one of theirs, by its config or the names of its files.
+pub(super) fn main_file(model: &Model, config: Option<&Value>) -> &'static str {
+    let diffusers = config.is_some_and(|config| config.get("_class_name").is_some());
+    let named = || {
+        let mut names = model.files().filter_map(|f| f.file.file_name());
+        names.any(|name| name.to_string_lossy().starts_with("diffusion_pytorch_model"))
+    };
+    if diffusers || named() { MAIN[1] } else { MAIN[0] }
+}
+
+/// Lists the files of a model's folder, by their paths below it: those that go with the model, and those that do not.
+pub(super) fn companions(model: &Model, folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let (mut carried, mut left_behind) = (Vec::new(), Vec::new());
+    list(folder, Path::new(""), &mut carried, &mut left_behind)?;
+    left_behind.retain(|file| !model.files().any(|f| f.file == folder.join(file)));
+    Ok((carried, left_behind))
 }
 
 fn plain_only(model: &Model, path: &Path) -> Result<()> {

@@ -224,7 +224,7 @@ fn sources_that_cannot_be_used() {
         let file = std::fs::File::options().write(true).open(s.join(SHARD)).unwrap();
         file.set_len(file.metadata().unwrap().len() - 100).unwrap();
     });
-    case(1, &[SHARD], &|s| std::fs::write(s.join(SHARD), "no tensors at all").unwrap());
+    case(2, &[SHARD], &|s| std::fs::write(s.join(SHARD), "no tensors at all").unwrap());
     case(1, &[INDEX, SHARD, "not in the folder"], &|s| std::fs::remove_file(s.join(SHARD)).unwrap());
     case(1, &[INDEX, "'lm_head.bias'", SHARD], &|s| replace(s.join(INDEX), "lm_head.weight", "lm_head.bias"));
     case(1, &[INDEX, "../x.safetensors"], &|s| replace(s.join(INDEX), SHARD, "../x.safetensors"));
@@ -241,7 +241,7 @@ fn sources_that_cannot_be_used() {
         files::copy(&golden::model("sharded"), s);
     });
     // Weights of PyTorch's own are code that runs when it is opened.
-    case(1, &["no *.safetensors"], &|s| {
+    case(2, &["no *.safetensors", "PyTorch's weights ('pytorch_model.bin')"], &|s| {
         std::fs::remove_file(s.join(INDEX)).unwrap();
         std::fs::rename(s.join(SHARD), s.join("pytorch_model.bin")).unwrap();
     });

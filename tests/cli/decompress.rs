@@ -56,9 +56,11 @@ fn shapes_come_from_the_metadata() {
     let dir = tempfile::tempdir().unwrap();
     let weights = weights::gaussian(240, 0.02, 5);
     let shapes = r#"{"layers.0.a.weight": [2, 5, 12], "layers.0.b.weight": [120, 1], "gone": [7]}"#;
-    models::write_small(dir.path(), &weights, Some(shapes));
-    let (out, again) = (dir.path().join("out.bin"), dir.path().join("again.bin"));
-    let text = run_on("decompress", dir.path(), &["-o", out.to_str().unwrap()]).good();
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    models::write_small(&model, &weights, Some(shapes));
+    let (out, again) = (dir.path().join("out.safetensors"), dir.path().join("again.safetensors"));
+    let text = run_on("decompress", &model, &["-o", out.to_str().unwrap()]).good();
     assert_eq!(text.lines().count(), 1, "no tensor without a shape: {text}");
     let bytes = std::fs::read(&out).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -72,9 +74,9 @@ fn shapes_come_from_the_metadata() {
     assert!(std::fs::read(&again).unwrap() == bytes);
 }
 
-/// Tensors larger than the tool's buffers, and odd ones behind them.
+/// Tensors larger than the pieces that threads take, and odd ones after them.
 #[test]
-fn buffers_go_round() {
+fn pieces_come_to_their_places() {
     let dir = tempfile::tempdir().unwrap();
     let mut tensors = Vec::new();
     let mut all = Vec::new();
@@ -93,7 +95,8 @@ fn buffers_go_round() {
     }
     std::fs::write(dir.path().join("m.safetensors"), write_file(&tensors, None)).unwrap();
     std::fs::write(dir.path().join("config.json"), files::config("0.5.0", r#"{"layers\\.\\d+": ["a", "b"]}"#)).unwrap();
-    let out = dir.path().join("out");
+    let to = tempfile::tempdir().unwrap();
+    let out = to.path().join("out.safetensors");
     let text = run_on("decompress", dir.path(), &["-o", out.to_str().unwrap(), "--threads", "2"]).good();
     assert!(text.contains("24 tensors") && text.contains("20 tensors have one dimension"), "{text}");
     let bytes = std::fs::read(&out).unwrap();
@@ -144,32 +147,38 @@ fn some_names_are_refused() {
         }
         assert!((std::fs::read(&own).unwrap(), list(&model)) == before, "{}", to.display());
     };
-    refused(&own, "a file of the model");
-    refused(&model.join("config.json"), "a file of the model");
-    refused(&dir.path().join("model/../model/model.safetensors"), "a file of the model");
-    // The config that a single file is read with, by either of its names.
-    let beside = model.join("model.config.json");
-    std::fs::copy(model.join("config.json"), &beside).unwrap();
-    run_on("decompress", &own, &["--force", "-o", beside.to_str().unwrap()]).bad(2, &["a file of the model"]);
-    std::fs::remove_file(&beside).unwrap();
-    refused(&dir.path().join("no/out"), "No such file");
-    refused(&own.join("out"), "Not a directory");
-    refused(&model, "it is a folder");
-    refused(Path::new("/"), "not the name of a file");
+    for same in [&own, &dir.path().join("model/../model/model.safetensors")] {
+        run_on("decompress", &model, &["--force", "-o", same.to_str().unwrap()]).bad(2, &["in the source's folder"]);
+        run_on("decompress", &own, &["--force", "-o", same.to_str().unwrap()]).bad(2, &["it is the source"]);
+    }
+    refused(&model.join("config.json"), "it is not a folder");
+    refused(&dir.path().join("no/out.safetensors"), "No such file");
+    refused(Path::new("-"), "standard output");
+    assert!(!Path::new("-").exists());
+    // Folders: the model's own, one in it, and one that has something in it.
+    for (given, part) in [(&model, "in the source's folder"), (&own, "is not empty")] {
+        run_on("decompress", given, &["--flat", "-o", model.to_str().unwrap()]).bad(2, &[part]);
+        assert!((std::fs::read(&own).unwrap(), list(&model)) == before);
+    }
+    let below = model.join("below");
+    run_on("decompress", &model, &["--flat", "-o", below.to_str().unwrap()]).bad(2, &["in the source's folder"]);
     #[cfg(unix)]
     {
-        let (hard, soft, lost) = (dir.path().join("hard"), dir.path().join("soft"), dir.path().join("lost"));
+        let [hard, soft, lost] =
+            ["hard", "soft", "lost"].map(|name| dir.path().join(name).with_extension("safetensors"));
         std::fs::hard_link(&own, &hard).unwrap();
         std::os::unix::fs::symlink(&own, &soft).unwrap();
         std::os::unix::fs::symlink("nowhere", &lost).unwrap();
-        refused(&hard, "a file of the model");
-        refused(&soft, "a file of the model");
+        // A link is the file that it leads to; replacing one of two names of a file changes the other one's in nothing.
+        refused(&hard, "is there already");
+        run_on("decompress", &own, &["--force", "-o", soft.to_str().unwrap()]).bad(2, &["it is the source"]);
+        run_on("decompress", &model, &["--force", "-o", soft.to_str().unwrap()]).bad(2, &["in the source's folder"]);
         refused(&lost, "leads nowhere");
-        refused(Path::new("/dev/null"), "not a regular file");
+        refused(Path::new("/dev/null"), "it is not a folder");
     }
     // The next to open the folder would take it for a part of the model.
     let new = model.join("new.safetensors");
-    run_on("decompress", &model, &["-o", new.to_str().unwrap()]).bad(2, &["taken for a part of the model"]);
+    run_on("decompress", &model, &["-o", new.to_str().unwrap()]).bad(2, &["taken for a part of it"]);
     assert_eq!(list(&model), before.1);
 }
 
@@ -180,9 +189,9 @@ fn links_and_permissions_are_as_usual() {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;
     let dir = tempfile::tempdir().unwrap();
-    let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+    let (target, link) = (dir.path().join("target.safetensors"), dir.path().join("link.safetensors"));
     std::fs::write(&target, "older").unwrap();
-    std::os::unix::fs::symlink("target", &link).unwrap();
+    std::os::unix::fs::symlink("target.safetensors", &link).unwrap();
     let write = |mask: libc::mode_t, to: &Path| {
         let mut command = df11();
         command.arg("decompress").arg(golden::model("tiny")).arg("--force").arg("-o").arg(to);
@@ -203,17 +212,21 @@ fn links_and_permissions_are_as_usual() {
             assert!(link.is_symlink());
             assert_eq!(bits(&target), old);
         }
-        let new = dir.path().join("new");
+        let new = dir.path().join("new.safetensors");
         write(mask, &new);
         assert_eq!(bits(&new), mode);
         std::fs::remove_file(&new).unwrap();
         assert_eq!(Model::open(&target, &OpenOptions::default()).unwrap().tensors().len(), 4);
     }
     // A file name alone is one in the current folder.
-    let output =
-        df11().current_dir(dir.path()).arg("decompress").arg(golden::model("tiny")).args(["-o", "here"]).output();
+    let output = df11()
+        .current_dir(dir.path())
+        .arg("decompress")
+        .arg(golden::model("tiny"))
+        .args(["-o", "here.safetensors"])
+        .output();
     Ran::of(output.unwrap()).good();
-    assert_eq!(list(dir.path()), ["here", "link", "target"]);
+    assert_eq!(list(dir.path()), ["here.safetensors", "link.safetensors", "target.safetensors"]);
 }
 
 /// A folder that nothing can be written to is known before the work.
@@ -228,7 +241,7 @@ fn a_folder_that_is_read_only() {
     if folder.is_dir() {
         let out = folder.join("out.safetensors");
         let ran = run_on("decompress", golden::model("tiny"), &["-o", out.to_str().unwrap()]);
-        ran.bad(2, &["the folder", folder.to_str().unwrap()]);
+        ran.bad(2, &["cannot create", folder.to_str().unwrap()]);
         assert!(!out.exists());
     }
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();

@@ -10,6 +10,10 @@ mod full;
 mod inspect;
 #[cfg(unix)]
 mod interrupted;
+#[cfg(target_os = "linux")]
+mod looks;
+mod manual;
+mod messages;
 mod models;
 mod parts;
 mod presets;
@@ -147,18 +151,20 @@ fn wrong_usage_is_2() {
 }
 
 #[test]
-fn what_is_not_there_is_2_and_what_is_no_model_is_1() {
+fn what_is_no_model_is_2_and_a_bad_one_is_1() {
     let dir = tempfile::tempdir().unwrap();
     let (out, file) = (dir.path().join("out.safetensors"), dir.path().join("x.safetensors"));
-    std::fs::write(&file, b"eight bytes and some").unwrap();
     let out_args: &[&str] = &["-o", out.to_str().unwrap()];
     for (command, more) in [("inspect", &[][..]), ("decompress", out_args), ("verify", &[])] {
         run_on(command, "no/such/model", more).bad(2, &["'no/such/model'", "No such file"]);
-        run_on(command, &file, more).bad(1, &["x.safetensors", "safetensors file"]);
+        std::fs::write(&file, b"eight bytes and some").unwrap();
+        run_on(command, &file, more).bad(2, &["x.safetensors", "not a safetensors file"]);
+        std::fs::write(&file, b"\x40\0\0\0\0\0\0\0{\"a\":").unwrap();
+        run_on(command, &file, more).bad(1, &["x.safetensors", "not a whole safetensors file"]);
         run_on(command, &file, &[more, &["--config", "no/such/config"]].concat()).bad(2, &["no/such/config"]);
         assert_eq!(list(dir.path()), ["x.safetensors"], "{command}");
     }
-    run_on("inspect", tempfile::tempdir().unwrap(), &[]).bad(1, &["no *.safetensors"]);
+    run_on("inspect", tempfile::tempdir().unwrap(), &[]).bad(2, &["no *.safetensors"]);
 }
 
 /// An unknown version is refused, and accepted on request; a config given by hand takes the place of the model's.

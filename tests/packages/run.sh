@@ -171,6 +171,23 @@ two_archives_as_cargo_makes_them() {
 tool() {
     [ "$("$TREE/bin/df11" --version)" = "df11 $version" ]
     "$TREE/bin/df11" verify "$golden/model" --against "$golden/original.safetensors"
+    # Completions that the shells read, and a manual page for each command.
+    local share=$TREE/share commands command page zsh
+    commands=$("$TREE/bin/df11" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p' | grep -v '^help$')
+    # shellcheck disable=SC2016 # the other shell expands that
+    env -i bash --norc -ec 'source "$1"; complete -p df11; COMP_WORDS=(df11 ver) COMP_CWORD=1; _df11 df11 ver df11
+        [ "${COMPREPLY[*]}" = verify ]' - "$share/bash-completion/completions/df11"
+    zsh=$(echo "$share"/zsh/*/_df11)
+    grep -q '^#compdef df11' "$zsh"
+    ! command -v zsh >/dev/null || zsh -n "$zsh"
+    ! command -v fish >/dev/null || fish --no-execute "$share/fish/vendor_completions.d/df11.fish"
+    for command in '' $commands; do
+        page=$(echo "$share/man/man1/df11${command:+-$command}.1"*)
+        case $page in *.gz) gzip -dc "$page" ;; *) cat "$page" ;; esac >"$scratch/page"
+        grep -q '^\.SH SYNOPSIS' "$scratch/page"
+        ! command -v groff >/dev/null || [ -z "$(groff -man -Tutf8 -ww -z "$scratch/page" 2>&1)" ]
+        [ -z "$command" ] || grep -q "complete .*-a \"$command\"" "$share/fish/vendor_completions.d/df11.fish"
+    done
 }
 consumers() { # LABEL TREE LIB
     TREE=$2 LIB=$3

@@ -7,17 +7,19 @@
 //! |---|---|
 //! | 0 | done, and nothing is wrong |
 //! | 1 | the model is bad, or differs from the original |
-//! | 2 | it could not be done: usage, input and output, interrupted |
+//! | 2 | it could not be done: usage, input and output, no model there, interrupted |
 //!
 //! Results go to standard output. An error is one line on standard error, `df11: error: …`. A reader of standard output
 //! that goes away (`df11 inspect MODEL | head`) ends nothing: the exit code of `verify` still tells what it found.
 
+mod advice;
 mod compress;
 mod decompress;
 mod histogram;
 mod inspect;
 mod interrupt;
 mod kinds;
+mod manual;
 mod output;
 mod plot;
 mod presets;
@@ -37,7 +39,7 @@ use std::process::ExitCode;
 /// MODEL is a folder with *.safetensors files and a config.json, or one .safetensors file.
 ///
 /// Exit codes: 0 done, and nothing is wrong; 1 the model is bad, or differs from the original; 2 it could not be done
-/// (usage, input and output, interrupted). Nothing half-written is left behind after an error or Ctrl-C.
+/// (usage, input and output, no model there, interrupted). Nothing half-written is left behind after an error or Ctrl-C.
 #[derive(Parser)]
 #[command(name = "df11", version)]
 struct Cli {
@@ -55,6 +57,8 @@ enum Command {
     Decompress(decompress::DecompressArgs),
     Verify(verify::VerifyArgs),
     Presets(presets::PresetsArgs),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
 }
 
 /// The options for the amount of output, which every subcommand takes.
@@ -106,10 +110,11 @@ impl Reading {
     /// Opens what the model is compared with. A config given on the command line is not meant for it, and if it is bad,
     /// that says nothing about the model.
     pub fn open_original(&self, path: &Path) -> Result<Model, Failure> {
-        Model::open_original(path).map_err(|e| Failure::cannot(format!("the original cannot be used: {e}")))
+        Model::open_original(path)
+            .map_err(|e| Failure::cannot(format!("the original cannot be used: {e}{}", advice::after(&e))))
     }
 
-    fn options(&self) -> Result<OpenOptions, Failure> {
+    pub fn options(&self) -> Result<OpenOptions, Failure> {
         let read = |path: &PathBuf| {
             std::fs::read_to_string(path)
                 .map_err(|e| Failure::cannot(format!("cannot read the config '{}': {e}", path.display())))
@@ -119,11 +124,6 @@ impl Reading {
             Some(config) => options.config(config),
             None => options,
         })
-    }
-
-    /// Returns the config given on the command line.
-    pub fn config(&self) -> Option<&Path> {
-        self.config.as_deref()
     }
 }
 
@@ -155,32 +155,27 @@ impl Failure {
     }
 }
 
-/// Returns which option of this tool helps. The library has no options of these names and cannot say it.
-fn advice(error: &df11::Error) -> &'static str {
-    match error {
-        df11::Error::Exists(_) => ": replace it (--force), or write elsewhere",
-        df11::Error::Unfinished(_) => ". The same command with --resume resumes it",
-        _ => "",
-    }
-}
-
 impl From<df11::Error> for Failure {
     fn from(error: df11::Error) -> Failure {
-        match error.status() {
-            Status::InvalidFormat | Status::UnsupportedFormat | Status::Corrupt => Failure::bad(error),
-            _ => Failure::cannot(format!("{error}{}", advice(&error))),
+        let bad = matches!(error.status(), Status::InvalidFormat | Status::UnsupportedFormat | Status::Corrupt);
+        // What is no model at all cannot be a bad one.
+        if bad && !matches!(error, df11::Error::NotAModel { .. }) {
+            return Failure::bad(error);
         }
+        Failure::cannot(format!("{error}{}", advice::after(&error)))
     }
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let args: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand || !error.use_stderr() => {
             error.exit()
         }
-        Err(error) => {
-            terminal::explain(&error.to_string());
+        Err(mut error) => {
+            advice::on_usage(&mut error, &args);
+            terminal::explain(&error);
             return ExitCode::from(2);
         }
     };
@@ -210,5 +205,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Decompress(args) => decompress::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
         Command::Presets(args) => presets::run(args),
+        Command::Completions(args) => manual::completions(args),
+        Command::Man(args) => manual::man(args),
     }
 }

@@ -1,6 +1,6 @@
 //! `df11 verify`: checks that a model is consistent, and that it is equal to its original.
 
-use crate::terminal::{Progress, clean, counted, fit, thousands, took};
+use crate::terminal::{Progress, clean, counted, fit, thousands, took, wrong};
 use crate::{Failure, Reading, Threads, interrupt};
 use df11::verify::{self, Finding, FindingKind, Verified, VerifyOptions};
 use df11::{Error, Model};
@@ -62,7 +62,9 @@ impl<'a> Findings<'a> {
             FindingKind::Differs => "DIFFERS",
             _ => "note",
         };
-        self.print(&format!("{label:<8} {}\n", clean(&text)), work);
+        let padded = format!("{label:<8}");
+        let label = if kind.is_wrong() { wrong(&padded) } else { padded };
+        self.print(&format!("{label} {}\n", clean(&text)), work);
         if kind.is_wrong() {
             let which = [FindingKind::Bad, FindingKind::Hash].iter().position(|&k| k == kind).unwrap_or(2);
             self.first[which].get_or_insert(text);

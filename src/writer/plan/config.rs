@@ -2,6 +2,8 @@
 //! without a config.json it is `dfloat11_config` alone, in its own order.
 //!
 //! Numbers stay as they are spelled in the source: `1e-06` must not become `0.000001` or `1e-6`.
+//!
+//! And the way back: a config without `dfloat11_config`, in which all else is as it was, byte for byte.
 
 use crate::error::{Error, Place, Result};
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -10,6 +12,8 @@ use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::fmt;
 
+/// The key that is added to a config, and taken out of it.
+const KEY: &str = "dfloat11_config";
 /// The version of the reference whose files are written, to the byte.
 const VERSION: &str = "0.5.0";
 
@@ -31,18 +35,113 @@ pub(crate) fn merged(source: Option<&str>, place: &Place, pattern_dict: &Value) 
     let mut out = String::new();
     match source {
         None => {
-            let whole = format!("{{\"dfloat11_config\":{ours}}}");
+            let whole = format!("{{\"{KEY}\":{ours}}}");
             print(serde_json::from_str(&whole).map_err(invalid)?, false, 0, &mut out).map_err(invalid)?;
         }
         Some(text) => {
             let Object(mut entries) = serde_json::from_str(text).map_err(invalid)?;
-            entries.retain(|(key, _)| key != "dfloat11_config");
+            entries.retain(|(key, _)| key != KEY);
             let ours: &RawValue = serde_json::from_str(&ours).map_err(invalid)?;
-            entries.push(("dfloat11_config".into(), ours));
+            entries.push((KEY.into(), ours));
             print_object(entries, true, 0, &mut out).map_err(invalid)?;
             out.push('\n');
         }
     }
+    Ok(out)
+}
+
+/// Returns a config's text without `dfloat11_config`, and the number of keys that are left. Nothing else of the text changes.
+/// Returns `None` if the text is no object with that key.
+pub(crate) fn without(text: &str) -> Option<(String, usize)> {
+    let entries = spans(text)?;
+    let ours = entries.iter().position(|entry| entry.key == KEY)?;
+    let cut = match (ours.checked_sub(1), entries.get(ours + 1)) {
+        (_, Some(next)) => entries[ours].from..next.from,
+        (Some(before), None) => entries[before].to..entries[ours].to,
+        (None, None) => entries[ours].from..entries[ours].to,
+    };
+    let mut rest = text.to_owned();
+    rest.replace_range(cut, "");
+    Some((rest, entries.len() - 1))
+}
+
+/// An entry of a JSON object, and its place in the text: from its key to the end of its value.
+struct Entry {
+    key: String,
+    from: usize,
+    to: usize,
+}
+
+/// Finds the entries of a text that is a JSON object, as Python reads it: values may have NaN and Infinity in them, and are not
+/// looked at. Returns `None` if it is none.
+fn spans(text: &str) -> Option<Vec<Entry>> {
+    let bytes = text.as_bytes();
+    let space = |mut at: usize| {
+        while bytes.get(at).is_some_and(u8::is_ascii_whitespace) {
+            at += 1;
+        }
+        at
+    };
+    // Returns the end of the text that begins at a quotation mark.
+    let end_of_text = |from: usize| {
+        let mut at = from + 1;
+        while *bytes.get(at)? != b'"' {
+            at += if bytes[at] == b'\\' { 2 } else { 1 };
+        }
+        Some(at + 1)
+    };
+    // Returns the end of the value that begins here: its first comma or closing bracket that is not inside of it.
+    let end_of_value = |from: usize| {
+        let (mut at, mut depth) = (from, 0usize);
+        let mut end = from;
+        loop {
+            match *bytes.get(at)? {
+                b'"' => at = end_of_text(at)? - 1,
+                b'{' | b'[' => depth += 1,
+                b',' if depth == 0 => return Some(end),
+                b'}' | b']' if depth == 0 => return Some(end),
+                b'}' | b']' => depth -= 1,
+                _ => {}
+            }
+            at += 1;
+            if !bytes[at - 1].is_ascii_whitespace() {
+                end = at;
+            }
+        }
+    };
+    // Editors on Windows begin a file with a byte order mark.
+    let mut at = space(if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 });
+    if bytes.get(at) != Some(&b'{') {
+        return None;
+    }
+    let mut entries = Vec::new();
+    at = space(at + 1);
+    while bytes.get(at) == Some(&b'"') {
+        let (from, end) = (at, end_of_text(at)?);
+        let key = serde_json::from_str(text.get(from..end)?).ok()?;
+        let colon = space(end);
+        if bytes.get(colon) != Some(&b':') {
+            return None;
+        }
+        let to = end_of_value(space(colon + 1))?;
+        entries.push(Entry { key, from, to });
+        at = space(to);
+        match bytes.get(at) {
+            Some(b',') => at = space(at + 1),
+            Some(b'}') => return Some(entries),
+            _ => return None,
+        }
+    }
+    (bytes.get(at) == Some(&b'}')).then_some(entries)
+}
+
+/// Returns what Python's `json.dumps(…, indent=2, sort_keys=True)` writes, and the end of a line.
+pub(crate) fn pretty(value: &Value) -> Result<String> {
+    let fail = |e: serde_json::Error| Error::Internal(format!("a value is no JSON: {e}"));
+    let mut out = String::new();
+    let raw: Box<RawValue> = serde_json::value::to_raw_value(value).map_err(fail)?;
+    print(&raw, true, 0, &mut out).map_err(fail)?;
+    out.push('\n');
     Ok(out)
 }
 
@@ -169,6 +268,31 @@ mod tests {
                     \"z\": 10000000000000000000000\n}\n";
         assert_eq!(text, want);
         assert!(merged(Some("[1]"), &Place::file("c"), &Value::Null).is_err());
+    }
+
+    #[test]
+    fn a_config_comes_back_byte_for_byte() {
+        let source =
+            "{\n  \"a\": 1e-06,\n  \"b\": [\n    NaN,\n    \"}\\\"\"\n  ],\n  \"f\": Infinity,\n  \"z\": {}\n}\n";
+        for (at, key) in ["\"a\"", "\"b\"", "\"f\"", "\"z\""].iter().enumerate() {
+            let ours = format!("\"dfloat11_config\": {{\n \"x\": [\"{{\", {{}}]\n  }},\n  {key}");
+            assert_eq!(without(&source.replacen(key, &ours, 1)), Some((source.to_owned(), 4)), "{at}");
+        }
+        let last = source.replace("{}\n}", "{},\n  \"dfloat11_config\": null\n}");
+        assert_eq!(without(&last), Some((source.to_owned(), 4)));
+        assert_eq!(without(&format!("\u{feff}{last}")), Some((format!("\u{feff}{source}"), 4)));
+        // As published with models of diffusers.
+        let two = "{\"dfloat11_config\": {\"version\": \"0.2.0\"}, \"model_type\": \"llama\"}";
+        assert_eq!(without(two), Some(("{\"model_type\": \"llama\"}".to_owned(), 1)));
+        assert_eq!(without("{ \"dfloat11_config\": 1 }"), Some(("{  }".to_owned(), 0)));
+        assert_eq!(without("{\"dfloat11\\u005fconfig\": 1}"), Some(("{}".to_owned(), 0)));
+        for none in ["", "{", "[1]", "{}", source, "{\"dfloat11_config\"", "{\"dfloat11_config\": {", "{\"a\": \"\\"] {
+            assert_eq!(without(none), None, "{none}");
+        }
+        assert_eq!(
+            pretty(&serde_json::json!({"b": {"d": 1, "c": []}, "a": "é"})).unwrap(),
+            "{\n  \"a\": \"\\u00e9\",\n  \"b\": {\n    \"c\": [],\n    \"d\": 1\n  }\n}\n"
+        );
     }
 
     #[test]

@@ -157,10 +157,14 @@ impl Files {
     }
 }
 
+/// Returns whether a destination is one file, by its name; otherwise it is a folder.
+pub(crate) fn is_file(destination: &Path) -> bool {
+    destination.extension().is_some_and(|e| e == "safetensors")
+}
+
 /// Returns what a destination becomes, and the path of the file if it is one.
 fn kind_of(destination: &Path, layout: Layout, main: &str) -> (Kind, PathBuf) {
-    let is_file = destination.extension().is_some_and(|e| e == "safetensors");
-    match (layout, is_file) {
+    match (layout, is_file(destination)) {
         (Layout::Folder, _) | (Layout::ByName, false) => (Kind::PerGroup, destination.to_owned()),
         (Layout::SingleFile, false) => (Kind::InFolder, destination.join(main)),
         (Layout::ByName | Layout::SingleFile, true) => (Kind::Alone, destination.to_owned()),

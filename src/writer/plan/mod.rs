@@ -19,7 +19,7 @@ mod part;
 pub(crate) mod presets;
 mod runs;
 
-pub(crate) use files::{FilePlan, Files};
+pub(crate) use files::{FilePlan, Files, is_file};
 pub use part::Part;
 pub use runs::{PlannedRun, PlannedTensor, RunSizes, extend};
 
@@ -152,6 +152,16 @@ pub fn is_tied(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> bool {
         let index = tensors.iter().enumerate().map(|(i, t)| (t.name, i)).collect();
         Pair::find(tensors, &index).is_some_and(|pair| pair.head.is_none())
     })
+}
+
+/// Returns the head and the embedding of a model that is said to be tied and has both.
+pub(crate) fn tied_pair(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> Option<Dropped> {
+    if !is_tied(config, tensors) {
+        return None;
+    }
+    let index = tensors.iter().enumerate().map(|(i, t)| (t.name, i)).collect();
+    let pair = Pair::find(tensors, &index)?;
+    Some(Dropped { tensor: pair.head?, embedding: pair.embedding })
 }
 
 /// Places groups and tensors in files as the reference does: a group's file is named like its module, with `_` for `.`, and

@@ -24,8 +24,8 @@ mod lock;
 mod place;
 
 pub(crate) use claim::{
-    Answer, Claim, Completion, Request, check_marker, claim, has_unfinished, is_busy, is_marked, ledger_of_file,
-    ledger_of_part, ledgers, parts_of, remove_ledgers, unmark,
+    Answer, Claim, Completion, RESTARTED, Request, check_marker, claim, has_unfinished, is_busy, is_marked,
+    ledger_of_file, ledger_of_part, ledgers, parts_of, remove_ledgers, remove_named, unmark,
 };
 pub use file::NewFile;
 pub(crate) use file::{

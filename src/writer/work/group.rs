@@ -6,7 +6,7 @@ use super::file::Out;
 use super::lay_out::{Places, members};
 use super::tasks::Kind;
 use super::{GroupSpec, PartialFile, Segment, Unfit};
-use crate::error::{Error, Place, Result, grow, shorten};
+use crate::error::{Error, Place, Result, Status, grow, shorten};
 use crate::format::{Member, Model};
 use crate::host::encode::{Outline, Piece, STRETCH, Sink};
 use crate::huffman::encode::{count, exponent};
@@ -324,5 +324,5 @@ impl Engine<'_> {
 
 /// Returns whether an error says that what was read is wrong, rather than that it could not be read.
 pub(super) fn is_bad(error: &Error) -> bool {
-    matches!(error, Error::Corrupt { .. } | Error::InvalidFormat { .. } | Error::UnsupportedFormat { .. })
+    matches!(error.status(), Status::Corrupt | Status::InvalidFormat | Status::UnsupportedFormat)
 }

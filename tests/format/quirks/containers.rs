@@ -275,5 +275,5 @@ fn the_largest_header() {
     };
     assert_eq!(with(100_000_000).unwrap().tensors().len(), 1);
     let error = with(100_000_001).unwrap_err().to_string();
-    assert!(error.contains("should have 100000001 bytes"), "{error}");
+    assert!(error.contains("has 100000001 bytes, and 100000000 are the most"), "{error}");
 }

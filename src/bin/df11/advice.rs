@@ -1,0 +1,97 @@
+//! What a person can type after a failure. The library has no options and no command line, so only the tool can say it.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use df11::Error;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Component, Path};
+
+/// Returns what to type after an error of the library, as the end of its sentence.
+pub fn after(error: &Error) -> String {
+    match error {
+        Error::Exists(_) => ": replace it (--force), or write elsewhere".into(),
+        Error::NotEmpty { .. } => {
+            ": write to a new or empty folder (--force replaces a single file, never a folder)".into()
+        }
+        Error::Unfinished(_) => ". The same command with --resume resumes it".into(),
+        Error::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            download(path).unwrap_or_default()
+        }
+        _ => String::new(),
+    }
+}
+
+/// Returns how to download a model whose name or address on the Hugging Face Hub was given in place of a path.
+fn download(path: &Path) -> Option<String> {
+    let text = path.to_str()?;
+    let address =
+        ["https://huggingface.co/", "https://hf.co/", "hf://"].iter().find_map(|site| text.strip_prefix(site));
+    let mut parts = address.unwrap_or(text).split('/');
+    let (owner, name) = (parts.next()?, parts.next()?);
+    let valid = |part: &str| {
+        let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(known)
+    };
+    // A folder of the owner's name means that a path was meant.
+    let mut is_path = || parts.next().is_some() || name.ends_with(".safetensors") || Path::new(owner).exists();
+    if !valid(owner) || !valid(name) || address.is_none() && is_path() {
+        return None;
+    }
+    Some(format!(
+        "; if it is a model of the Hugging Face Hub, download it: hf download {owner}/{name} --local-dir {name}"
+    ))
+}
+
+/// Adds a tip to what clap says about a wrong command line.
+pub fn on_usage(error: &mut clap::Error, args: &[OsString]) {
+    let tip = match (error.kind(), error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidSubcommand)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(extra)), _) => output(extra, args),
+        (ErrorKind::InvalidSubcommand, _, Some(ContextValue::String(command))) => subcommand(command),
+        _ => None,
+    };
+    if let Some(tip) = tip {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+}
+
+/// Returns the tip for `df11 compress IN OUT`.
+fn output(extra: &str, args: &[OsString]) -> Option<String> {
+    let command =
+        args.get(1..)?.iter().find_map(|a| a.to_str().filter(|a| ["compress", "merge", "decompress"].contains(a)))?;
+    let named = args.iter().any(|a| a.to_str().is_some_and(|a| a.starts_with("-o") || a.starts_with("--output")));
+    let positional = !extra.starts_with('-') && !named;
+    positional.then(|| format!("the output is named by -o: 'df11 {command} ... -o {extra}'"))
+}
+
+/// Returns the tip for `df11 MODEL`.
+fn subcommand(given: &str) -> Option<String> {
+    let path = Path::new(given);
+    let is_path = path.exists() || path.components().filter(|c| matches!(c, Component::Normal(_))).count() > 1;
+    is_path.then(|| format!("'df11 inspect {given}' shows a model; 'df11 --help' lists the commands"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_hub_are_told_from_paths() {
+        let hint = |path: &str| download(Path::new(path));
+        for path in ["Qwen/Qwen3-8B", "https://huggingface.co/Qwen/Qwen3-8B/tree/main", "hf://Qwen/Qwen3-8B"] {
+            assert!(hint(path).unwrap().ends_with("hf download Qwen/Qwen3-8B --local-dir Qwen3-8B"), "{path}");
+        }
+        for path in [
+            "model",
+            "./Qwen/Qwen3-8B",
+            "/Qwen/Qwen3-8B",
+            "a/b/c",
+            "../b",
+            "a/x.safetensors",
+            "a/b c",
+            "src/nothing",
+            "a/",
+        ] {
+            assert_eq!(hint(path), None, "{path}");
+        }
+    }
+}
