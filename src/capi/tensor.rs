@@ -1,13 +1,13 @@
 //! The tensors of a model.
 
-use super::args::{In, Info, Out, Text};
+use super::args::{Cleared, In, Info, Out, Text};
 use super::frame::call;
 use super::group::find;
-use super::model::{MODEL, df11_model, tensor_of};
+use super::model::{MODEL, df11_model, index, tensor_of};
 use super::status::{df11_error, df11_status};
 use super::structs::Sizeable;
-use crate::error::Result;
-use crate::format::{Data, Tensor};
+use crate::error::{Error, Result};
+use crate::format::{Data, Run, Tensor};
 use safetensors::Dtype;
 use std::ffi::{c_char, c_void};
 use std::ptr;
@@ -80,9 +80,10 @@ pub struct df11_tensor_info {
     pub shape: *const u64,
     /// Bytes of its values, decoded.
     pub data_bytes: u64,
-    /// The number of its group, or DF11_NO_GROUP for a plain tensor.
+    /// The number of the group that its first element is in, or DF11_NO_GROUP for a plain tensor. If
+    /// `run_count` is above 1, others of its elements are in other groups.
     pub group: u64,
-    /// Its first weight in the group, in elements; 0 for a plain tensor.
+    /// Its first weight in that group, in elements; 0 for a plain tensor.
     pub group_offset: u64,
     /// The values of a plain tensor in the file's memory, with no alignment; NULL for a tensor in a
     /// group, and with DF11_OPEN_READ. They belong to the model.
@@ -93,15 +94,43 @@ pub struct df11_tensor_info {
     pub file: *const c_char,
     /// The byte of that file at which the values begin.
     pub file_offset: u64,
+    /// The number of its runs (df11_run_info): 0 for a plain tensor, 1 for one that is whole in a group.
+    /// Only groups by the extension of the format have tensors of several.
+    pub run_count: u64,
 }
 
 // SAFETY: repr(C), begins with its size, no padding (asserted below), zeros are NULL pointers.
 unsafe impl Sizeable for df11_tensor_info {
     const NAME: &'static str = "df11_tensor_info";
-    const FIRST: usize = 80;
+    const FIRST: usize = 88;
 }
 
-const _: () = assert!(size_of::<df11_tensor_info>() == 80);
+/// A run: elements of a tensor, one after the other, that are weights of a group, one after the other.
+/// Begin with DF11_RUN_INFO_INIT.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct df11_run_info {
+    /// sizeof(df11_run_info)
+    pub struct_size: usize,
+    /// The number of the tensor.
+    pub tensor: u64,
+    /// The tensor's elements before the run.
+    pub tensor_offset: u64,
+    /// The number of the group.
+    pub group: u64,
+    /// The group's weights before the run.
+    pub group_offset: u64,
+    /// Elements of the run.
+    pub element_count: u64,
+}
+
+// SAFETY: repr(C), begins with its size, no padding (asserted below), all zeros are numbers.
+unsafe impl Sizeable for df11_run_info {
+    const NAME: &'static str = "df11_run_info";
+    const FIRST: usize = 48;
+}
+
+const _: () = assert!(size_of::<df11_tensor_info>() == 88 && size_of::<df11_run_info>() == 48);
 
 /// Describes a tensor. After an error `*out` is cleared except for its struct_size; if that is
 /// wrong, `*out` is left alone.
@@ -138,6 +167,7 @@ fn tensor_info(model: In<df11_model>, tensor: u64, out: Info<df11_tensor_info>) 
         data: ptr::null(),
         file: ptr::null(),
         file_offset: 0,
+        run_count: info.runs().len() as u64,
     };
     match info.values() {
         Data::Packed { .. } => {
@@ -150,6 +180,52 @@ fn tensor_info(model: In<df11_model>, tensor: u64, out: Info<df11_tensor_info>) 
         }
     }
     out.set(&value)
+}
+
+/// Describes a run of a tensor: number `run` of its `run_count`, in the order of its elements. So a
+/// tensor in several groups is found in all of them; df11_model_read_tensor() does that by itself.
+/// After an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left
+/// alone.
+///
+/// Errors: DF11_NOT_FOUND if there is no such tensor or run; DF11_INVALID_ARGUMENT.
+///
+/// # Safety
+///
+/// The pointers are as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn df11_model_get_tensor_run(
+    model: *const df11_model,
+    tensor: u64,
+    run: u64,
+    out: *mut df11_run_info,
+    error: *mut df11_error,
+) -> df11_status {
+    // SAFETY: C caller: `model` is NULL or open, `out` is NULL or a struct of its struct_size.
+    unsafe { call(error, || tensor_run(In::new(model, MODEL), tensor, run, Info::new(out))) }
+}
+
+fn tensor_run(model: In<df11_model>, tensor: u64, run: u64, out: Info<df11_run_info>) -> Result<()> {
+    let out = out.clear()?;
+    let runs = tensor_of(&model.get()?.model, tensor)?.runs();
+    set_run(runs, run, out)
+}
+
+/// Describes a run of a list, by its number.
+pub(super) fn set_run<'m>(
+    mut runs: impl ExactSizeIterator<Item = Run<'m>>,
+    number: u64,
+    out: Cleared<'_, df11_run_info>,
+) -> Result<()> {
+    let number = index(number, runs.len(), "run")?;
+    let run = runs.nth(number).ok_or_else(|| Error::Internal("a run that is not there".into()))?;
+    out.set(&df11_run_info {
+        struct_size: 0,
+        tensor: run.tensor().number() as u64,
+        tensor_offset: run.tensor_offset(),
+        group: run.group().number() as u64,
+        group_offset: run.group_offset(),
+        element_count: run.element_count(),
+    })
 }
 
 /// Finds a tensor by its full name. `*out` is its number, or 0 after an error.

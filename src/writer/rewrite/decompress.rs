@@ -236,7 +236,12 @@ fn drop_tied(
 ) -> Result<()> {
     let all: Vec<SourceTensor> = model
         .tensors()
-        .map(|t| SourceTensor { name: t.name(), dtype: t.dtype(), elements: t.shape().iter().product() })
+        .map(|t| SourceTensor {
+            name: t.name(),
+            dtype: t.dtype(),
+            elements: t.shape().iter().product(),
+            shape: t.shape(),
+        })
         .collect();
     let Some(pair) = plan::tied_pair(config, &all) else { return Ok(()) };
     let (head, embedding) = (model.tensor_at(pair.tensor), model.tensor_at(pair.embedding));
