@@ -382,7 +382,7 @@ typedef struct df11_open_options {
     const char *config_json;
     /**
      * NULL, or a progress that counts the bytes of DF11_OPEN_VERIFY (two for each weight) and can
-     * cancel the call: between files, and at any time while codes are walked.
+     * cancel the call at any time.
      */
     df11_progress *progress;
 } df11_open_options;
@@ -395,8 +395,8 @@ typedef struct df11_open_options {
  * *.safetensors file is opened, whatever an index lists. The config is config.json in the folder or
  * next to the file; NAME.config.json next to NAME.safetensors comes before it. Headers, tables and
  * positions are read and checked, but no weights, so that this copies nothing and takes
- * milliseconds for the models that compressors write. (A config with hostile patterns can make it
- * take minutes: SECURITY.md.) A folder or file without compressed groups opens too, as a model of
+ * milliseconds for the models that compressors write, and at most two seconds and 200 MB for any
+ * files of less than 10 MB. A folder or file without compressed groups opens too, as a model of
  * plain tensors.
  *
  * `path` is UTF-8 (on Unix any bytes) and ends in a zero byte. `options` may be NULL. On success
@@ -1380,8 +1380,8 @@ typedef struct df11_compress_report {
     /** 1 if the model is complete; 0 after a part, until df11_merge_model(). */
     uint64_t complete;
     /**
-     * The name of the preset that gave the groups; NULL if it was a pattern_json. The text is
-     * static.
+     * The name of the preset that gave the groups, or "automatic"; NULL if it was a pattern_json.
+     * The text is static.
      */
     const char *preset;
     /**
@@ -1414,12 +1414,13 @@ typedef struct df11_compress_options {
     uint64_t memory_bytes;
     /**
      * NULL, or the name of a preset: the groups of a published model, see df11_preset_get_info().
+     * "automatic" names the groups that are made from the table of tensors alone.
      */
     const char *preset;
     /**
      * NULL, or the groups: the JSON text of a pattern_dict, or of a config.json that has one in its
-     * dfloat11_config. It excludes `preset`. With neither, the preset is chosen by the source's
-     * config.json and its tensors' names.
+     * dfloat11_config. It excludes `preset`. With neither, a preset is chosen by the source's
+     * config.json and its tensors, or automatic groups if they cover clearly more of the model.
      */
     const char *pattern_json;
     /**
@@ -1468,8 +1469,8 @@ typedef struct df11_compress_options {
  * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_COMPRESS_KEEP_EXISTING for a
  * file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY
  * for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun with another
- * source or other options, for what was changed in it, patterns that do not fit, no preset that
- * fits, and a source that is compressed already; DF11_NOT_FOUND (no such preset);
+ * source or other options, for what was changed in it, patterns that do not fit, and a source that
+ * has no bf16 weights or is compressed already; DF11_NOT_FOUND (no such preset);
  * DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that failed its
  * verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION,
  * DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and

@@ -94,8 +94,8 @@ pub struct df11_compress_report {
     pub unmatched_count: u64,
     /// 1 if the model is complete; 0 after a part, until df11_merge_model().
     pub complete: u64,
-    /// The name of the preset that gave the groups; NULL if it was a pattern_json. The text is
-    /// static.
+    /// The name of the preset that gave the groups, or "automatic"; NULL if it was a pattern_json.
+    /// The text is static.
     pub preset: *const c_char,
     /// Those of the groups that are an extension of the format: programs that know only DF11 do not
     /// find their weights.
@@ -124,10 +124,11 @@ pub struct df11_compress_options {
     /// comes on top.
     pub memory_bytes: u64,
     /// NULL, or the name of a preset: the groups of a published model, see df11_preset_get_info().
+    /// "automatic" names the groups that are made from the table of tensors alone.
     pub preset: *const c_char,
     /// NULL, or the groups: the JSON text of a pattern_dict, or of a config.json that has one in its
-    /// dfloat11_config. It excludes `preset`. With neither, the preset is chosen by the source's
-    /// config.json and its tensors' names.
+    /// dfloat11_config. It excludes `preset`. With neither, a preset is chosen by the source's
+    /// config.json and its tensors, or automatic groups if they cover clearly more of the model.
     pub pattern_json: *const c_char,
     /// The part of the groups to write, 1 to `part_count`: other processes or machines write the
     /// others to the same folder, with the same options, and then one calls df11_merge_model().
@@ -178,8 +179,8 @@ const _: () = {
 /// Errors: DF11_EXISTS for a folder that is not empty, and with DF11_COMPRESS_KEEP_EXISTING for a
 /// file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY
 /// for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun with another
-/// source or other options, for what was changed in it, patterns that do not fit, no preset that
-/// fits, and a source that is compressed already; DF11_NOT_FOUND (no such preset);
+/// source or other options, for what was changed in it, patterns that do not fit, and a source that
+/// has no bf16 weights or is compressed already; DF11_NOT_FOUND (no such preset);
 /// DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that failed its
 /// verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION,
 /// DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and

@@ -4,11 +4,11 @@
 //! model often hold the same weights twice, in shards with an index and once more in one file of another name, so of those only
 //! the files that the index lists are opened.
 
+use super::config::MOST_CONFIG_BYTES;
 use super::model::OpenOptions;
 use super::source::{MOST_HEADER_BYTES, open_regular};
 use super::{foreign, json};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
-use serde_json::Value;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
@@ -49,10 +49,14 @@ pub(crate) fn config_text(path: &Path, options: &OpenOptions) -> Result<Option<S
         return Ok(Some(text.clone()));
     }
     let found = find(path)?;
-    let Some(text) = read_text(&found.config)? else { return Ok(None) };
+    let Some(text) = read_config(&found.config)? else { return Ok(None) };
     let text =
         String::from_utf8(text).map_err(|_| Error::invalid(Place::of(&found.config), "the config is not UTF-8"))?;
-    let ours = || json::parse::<Value>(text.as_bytes()).is_ok_and(|config| config.get("dfloat11_config").is_some());
+    let ours = || {
+        let found =
+            json::fields(&json::of_python(text.as_bytes()), ["dfloat11_config"]).map(|[config]| config.is_some());
+        found == Ok(true)
+    };
     Ok(if found.is_folder || ours() { Some(text) } else { None })
 }
 
@@ -133,24 +137,45 @@ pub(super) fn check_index(folder: &Path, has: impl Fn(&str) -> bool) -> Result<(
 fn read_index(index: &Path) -> Result<Option<Vec<(String, String)>>> {
     let Some(text) = read_text(index)? else { return Ok(None) };
     let invalid = |reason: String| Error::invalid(Place::of(index), reason);
-    let json: Value = json::parse(&text).map_err(|e| invalid(format!("the index is not valid JSON: {e}")))?;
-    let map = json.get("weight_map").and_then(Value::as_object).filter(|map| !map.is_empty());
-    let map = map.ok_or_else(|| invalid("the index has no weight_map".into()))?;
-    let entry = |(name, file): (&String, &Value)| Some((name.clone(), file.as_str()?.to_owned()));
-    let all: Option<Vec<_>> = map.iter().map(entry).collect();
-    all.map(Some).ok_or_else(|| invalid("the index's weight_map names something that is no file".into()))
+    let not_json = |e| invalid(format!("the index is not valid JSON: {e}"));
+    let text = json::of_python(&text);
+    let [map] = json::fields(&text, ["weight_map"]).map_err(not_json)?;
+    let map = map.filter(|map| map.starts_with('{')).ok_or_else(|| invalid("the index has no weight_map".into()))?;
+    let mut files = Vec::new();
+    json::each(map.as_bytes(), |name, file| match json::parse(file.get().as_bytes()) {
+        Ok(file) => {
+            files.push((name.into_owned(), file));
+            Ok(())
+        }
+        Err(_) => Err("its weight_map names something that is no file".to_owned()),
+    })
+    .map_err(|reason| invalid(format!("the index is not valid: {reason}")))?;
+    match files.is_empty() {
+        true => Err(invalid("the index has no weight_map".into())),
+        false => Ok(Some(files)),
+    }
 }
 
-/// Reads a config.json or an index. Returns `None` if there is no such file.
+/// Reads a config.json. Returns `None` if there is no such file.
+pub(crate) fn read_config(path: &Path) -> Result<Option<Vec<u8>>> {
+    read_at_most(path, MOST_CONFIG_BYTES, "4 MB, which no config.json has")
+}
+
+/// Reads an index, or a file of notes. Returns `None` if there is no such file.
 pub(crate) fn read_text(path: &Path) -> Result<Option<Vec<u8>>> {
+    read_at_most(path, MOST_HEADER_BYTES, "100 MB")
+}
+
+fn read_at_most(path: &Path, most: u64, words: &str) -> Result<Option<Vec<u8>>> {
     if !path.try_exists().map_err(|e| Error::io("open", path, e))? {
         return Ok(None);
     }
-    let mut json = Vec::new();
     let file = open_regular(path)?;
-    file.take(MOST_HEADER_BYTES + 1).read_to_end(&mut json).map_err(|e| Error::io("read", path, e))?;
-    if json.len() as u64 > MOST_HEADER_BYTES {
-        return Err(Error::invalid(Place::of(path), "the file is larger than 100 MB"));
+    let bytes = file.metadata().map_err(|e| Error::io("read", path, e))?.len().min(most);
+    let mut text = Vec::with_capacity(bytes as usize + 1);
+    file.take(most + 1).read_to_end(&mut text).map_err(|e| Error::io("read", path, e))?;
+    if text.len() as u64 > most {
+        return Err(Error::invalid(Place::of(path), format!("the file is larger than {words}")));
     }
-    Ok(Some(json))
+    Ok(Some(text))
 }

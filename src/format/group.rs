@@ -1,13 +1,12 @@
 //! A compressed group: its six members, checked against each other.
 
-use super::source::{Source, Span};
+use super::source::{Source, Span, Stored};
 use crate::error::{Error, Place, Result};
 use crate::huffman::code::CodeTable;
 use crate::huffman::table::MultiTable;
 use crate::huffman::{BLOCK_BITS, BLOCK_BYTES, GAP_BYTES_PER_BLOCK, rows};
 use once_cell::sync::OnceCell;
 use safetensors::Dtype;
-use safetensors::tensor::TensorInfo;
 use std::borrow::Cow;
 
 /// The members of a group, in the order of [`Member`].
@@ -119,7 +118,7 @@ impl GroupData {
     }
 
     /// Checks the six members of the group `name` against each other.
-    pub(crate) fn check(sources: &[Source], name: &str, infos: [&(TensorInfo, Span); 6]) -> Result<GroupData> {
+    pub(crate) fn check(sources: &[Source], name: &str, infos: [&Stored; 6]) -> Result<GroupData> {
         let members = Members { sources, name, infos };
         members.check_types()?;
         // Sizes come first in each of these: nothing is read that is larger than it can rightly be.
@@ -131,7 +130,7 @@ impl GroupData {
             name: name.into(),
             runs: Vec::new(),
             extended: false,
-            members: infos.map(|(_, span)| *span),
+            members: infos.map(|stored| stored.span),
             cuts,
             codes,
             lengths,
@@ -145,12 +144,12 @@ impl GroupData {
 struct Members<'a> {
     sources: &'a [Source],
     name: &'a str,
-    infos: [&'a (TensorInfo, Span); 6],
+    infos: [&'a Stored; 6],
 }
 
 impl<'a> Members<'a> {
     fn span(&self, member: Member) -> Span {
-        self.infos[member as usize].1
+        self.infos[member as usize].span
     }
 
     fn len(&self, member: Member) -> u64 {
@@ -177,7 +176,7 @@ impl<'a> Members<'a> {
     /// Checks the type and the number of dimensions of each member.
     fn check_types(&self) -> Result<()> {
         for member in Member::ALL {
-            let (info, _) = self.infos[member as usize];
+            let info = self.infos[member as usize];
             let dtype = if member == Member::SplitPositions { Dtype::I64 } else { Dtype::U8 };
             let dims = if member == Member::Luts { 2 } else { 1 };
             if info.dtype != dtype || info.shape.len() != dims {
@@ -190,8 +189,8 @@ impl<'a> Members<'a> {
 
     /// Reads the code from its look-up tables. Returns it with the bits of each exponent's code word.
     fn read_code(&self) -> Result<(CodeTable, [u8; 256])> {
-        let shape = &self.infos[Member::Luts as usize].0.shape;
-        if shape[1] != rows::ROW {
+        let shape = &self.infos[Member::Luts as usize].shape;
+        if shape[1] != rows::ROW as u64 {
             let reason = format!("has the shape {shape:?}, not [rows, 256]");
             return Err(Error::corrupt(self.at(Member::Luts, 0), reason));
         }

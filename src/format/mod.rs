@@ -47,6 +47,7 @@ mod config;
 mod files;
 mod foreign;
 mod group;
+mod header;
 mod json;
 mod layout;
 mod model;
@@ -60,14 +61,19 @@ mod view;
 pub use config::Config;
 pub use layout::{FileLayout, LayoutTensor};
 pub use model::{Model, OpenOptions};
+pub(crate) use patterns::MOST_PATTERNS;
 pub use patterns::{Pattern, Patterns};
 pub use view::{Group, GroupPart, Location, Run, Tensor};
 
-pub(crate) use files::{INDEX, MAIN, UNFINISHED, config_text, listed, read_text, safetensors_of};
+pub(crate) use files::{INDEX, MAIN, UNFINISHED, config_text, listed, read_config, read_text, safetensors_of};
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
+pub(crate) use json::of_python;
 pub(crate) use names::{member_of, natural};
 pub(crate) use source::{Access, Source, Span, open_regular, read_exact_at};
 pub(crate) use tensor::Data;
+
+#[cfg(feature = "writer")]
+pub(crate) use {config::MOST_CONFIG_BYTES, json::Seen, json::no_number};
 
 /// The key in a file's `__metadata__` under which shapes of compressed tensors may be kept: a JSON object from tensor
 /// names to lists of dimensions. It is this project's addition; the reference neither writes nor reads it.

@@ -1,18 +1,21 @@
 //! A model: all files together, their groups and their tensors, checked against each other.
 
 use super::config::Config;
-use super::files;
 use super::group::{GroupData, MEMBERS};
 use super::names::{check_name, member_of, natural};
-use super::runs::{Packed, file_of, packed_tensors};
-use super::source::{Access, Source, Span};
-use super::tensor::{Data, Metadata, RunData, TensorData};
+use super::runs::{Packed, check_listed, file_of, packed_tensors};
+use super::source::{Access, Contents, Source, Span, Stored};
+use super::tensor::{Data, Notes, RunData, TensorData, annotate, listed_groups};
+use super::{files, header};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
 use crate::progress::Progress;
 use safetensors::Dtype;
-use safetensors::tensor::TensorInfo;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
+
+/// The most tensors that the files of a model may store. One with a group for each expert of the largest models has 300,000.
+const MOST_TENSORS: usize = 1 << 20;
 
 /// Options to open a model.
 ///
@@ -74,15 +77,12 @@ pub struct Model {
     pub(super) tensors: Vec<TensorData>,
     /// The runs of the tensors in groups, those of each together.
     pub(super) runs: Vec<RunData>,
-    pub(super) group_names: HashMap<String, usize>,
-    pub(super) tensor_names: HashMap<String, usize>,
+    /// The numbers of the tensors in the order of their names.
+    pub(super) by_name: Vec<u32>,
 }
 
-/// A stored tensor: what its header says, and its place.
-type Entry = (TensorInfo, Span);
-
 /// The six members of a group by its name, as far as they are there.
-type Bases<'e> = BTreeMap<&'e str, [Option<&'e Entry>; 6]>;
+type Bases<'e> = BTreeMap<&'e str, [Option<&'e Stored>; 6]>;
 
 impl Model {
     /// Opens a folder or a file, as `Model::open` does without verifying. It can be cancelled between files, and counts
@@ -95,8 +95,8 @@ impl Model {
     ) -> Result<Model> {
         let found = files::find(path)?;
         let config = match &options.config {
-            Some(text) => given_config(text, options.any_version)?,
-            None => stored_config(&found.config, !found.is_folder, options.any_version)?,
+            Some(text) => given_config(text, options.any_version, progress)?,
+            None => stored_config(&found.config, !found.is_folder, options.any_version, progress)?,
         };
         Self::of_files(&found.files, config, access, progress)
     }
@@ -106,12 +106,12 @@ impl Model {
     /// folder with a `dfloat11_config` is opened as a compressed one, because its index lists only a part of it.
     pub(crate) fn open_original_watched(path: &Path, progress: &Progress) -> Result<Model> {
         let found = files::find(path)?;
-        let config = stored_config(&found.config, !found.is_folder, true)?;
+        let config = stored_config(&found.config, !found.is_folder, true, progress)?;
         if !found.is_folder || config.is_some() {
             return Self::of_files(&found.files, config, Access::Read, progress);
         }
         let model = Self::of_files(&files::listed(path)?, None, Access::Read, progress)?;
-        files::check_index(path, |name| model.tensor_names.contains_key(name))?;
+        files::check_index(path, |name| model.find_tensor(name).is_some())?;
         Ok(model)
     }
 
@@ -119,14 +119,14 @@ impl Model {
     /// tensor that they lack.
     pub(crate) fn open_listed(folder: &Path, files: &[PathBuf]) -> Result<Model> {
         let model = Self::of_files(files, None, Access::Read, &Progress::new())?;
-        files::check_index(folder, |name| model.tensor_names.contains_key(name))?;
+        files::check_index(folder, |name| model.find_tensor(name).is_some())?;
         Ok(model)
     }
 
     /// Opens these files, and no others, to be read, with the text of a config if there is one.
     pub(crate) fn open_files(files: &[PathBuf], config: Option<&str>) -> Result<Model> {
         let config = match config {
-            Some(text) => Config::parse(text.as_bytes(), &Place::file("config.json"), true)?,
+            Some(text) => Config::parse(text.as_bytes(), &Place::file("config.json"), true, &Progress::new())?,
             None => None,
         };
         Self::of_files(files, config, Access::Read, &Progress::new())
@@ -135,12 +135,12 @@ impl Model {
     /// Opens one group of a file, to be read: all else in it may be unfinished.
     pub(crate) fn open_group(file: &Path, group: &str) -> Result<Model> {
         let source = Source::open(file, Access::Read)?;
-        let mut members: [Option<Entry>; 6] = Default::default();
-        for (name, info, span) in source.header(0)?.tensors {
+        let mut members: [Option<Stored>; 6] = Default::default();
+        for (name, stored) in source.header(0, &Progress::new())?.tensors {
             if let Some((base, member)) = member_of(&name)
                 && base == group
             {
-                members[member] = Some((info, span));
+                members[member] = Some(stored);
             }
         }
         let members = members.each_ref().map(Option::as_ref);
@@ -153,28 +153,30 @@ impl Model {
     /// The same for one whose members are known: type, shape, first byte in the file and bytes of each.
     pub(crate) fn open_members(file: &Path, group: &str, members: &[(Dtype, Vec<u64>, u64, u64); 6]) -> Result<Model> {
         let members = members.each_ref().map(|(dtype, shape, offset, len)| {
-            let shape = shape.iter().map(|&d| d as usize).collect();
-            let data_offsets = (*offset as usize, (offset + len) as usize);
-            (TensorInfo { dtype: *dtype, shape, data_offsets }, Span { file: 0, offset: *offset, len: *len })
+            let span = Span { file: 0, offset: *offset, len: *len };
+            Stored { dtype: *dtype, shape: shape[..].into(), span }
         });
         Self::of_group(Source::open(file, Access::Read)?, group, members.each_ref())
     }
 
-    fn of_group(source: Source, group: &str, members: [&Entry; 6]) -> Result<Model> {
+    fn of_group(source: Source, group: &str, members: [&Stored; 6]) -> Result<Model> {
         let group = GroupData::check(std::slice::from_ref(&source), group, members)?;
-        let group_names = [(group.name().to_owned(), 0)].into();
         let (sources, groups) = (vec![source], vec![group]);
-        let (tensors, runs, tensor_names) = Default::default();
-        Ok(Model { sources, config: None, groups, tensors, runs, group_names, tensor_names })
+        let (tensors, runs, by_name) = Default::default();
+        Ok(Model { sources, config: None, groups, tensors, runs, by_name })
     }
 
     /// Opens the bytes of one safetensors file.
-    pub(crate) fn of_bytes(bytes: Box<dyn AsRef<[u8]> + Send + Sync>, options: &OpenOptions) -> Result<Model> {
+    pub(crate) fn of_bytes(
+        bytes: Box<dyn AsRef<[u8]> + Send + Sync>,
+        options: &OpenOptions,
+        progress: &Progress,
+    ) -> Result<Model> {
         let config = match &options.config {
-            Some(text) => given_config(text, options.any_version)?,
+            Some(text) => given_config(text, options.any_version, progress)?,
             None => None,
         };
-        Self::build(vec![Source::memory(bytes)], config, &Progress::new())
+        Self::build(vec![Source::memory(bytes)], config, progress)
     }
 
     fn of_files(files: &[PathBuf], config: Option<Config>, access: Access, progress: &Progress) -> Result<Model> {
@@ -183,26 +185,38 @@ impl Model {
     }
 
     fn build(sources: Vec<Source>, config: Option<Config>, progress: &Progress) -> Result<Model> {
-        let (entries, mut metadata) = read_headers(&sources, progress)?;
-        let bases = bases_of(&entries);
+        let (entries, notes) = read_headers(&sources, progress)?;
+        let bases = bases_of(&entries, progress)?;
         let mut groups = check_groups(&sources, &bases, progress)?;
-        let Packed { mut tensors, runs } = packed_tensors(&sources, &mut groups, config.as_ref(), &mut metadata)?;
-        let packed = |name: &str| member_of(name).is_some_and(|(base, _)| bases.contains_key(base));
-        let mut plain: Vec<_> = entries.iter().filter(|(name, _)| !packed(name)).collect();
-        plain.sort_by(|a, b| natural(a.0, b.0));
-        tensors.extend(plain.into_iter().map(|(name, (info, span))| TensorData {
-            name: name.clone(),
-            dtype: info.dtype,
-            shape: info.shape.iter().map(|&d| d as u64).collect(),
-            data: Data::Plain(*span),
-            bytes: span.len,
-            sha256: metadata.hash(name),
-        }));
-        let tensor_names = number_names(&sources, &groups, &tensors, &runs)?;
-        let group_names = groups.iter().enumerate().map(|(i, g)| (g.name().to_owned(), i)).collect();
+        drop(bases);
+        let find = |name: &str| groups.binary_search_by(|group| natural(group.name(), name)).ok();
+        let lists = listed_groups(find, &notes, &sources, progress)?;
+        let Packed { mut tensors, runs, listed } =
+            packed_tensors(&sources, &mut groups, config.as_ref(), lists, progress)?;
+        let packed = tensors.len();
+        for (name, stored) in entries {
+            progress.check()?;
+            let in_group = |(base, _)| groups.binary_search_by(|group| natural(group.name(), base)).is_ok();
+            if !member_of(&name).is_some_and(in_group) {
+                let Stored { dtype, shape, span } = stored;
+                let bytes = span.len;
+                tensors.push(TensorData { name, dtype, shape, data: Data::Plain(span), bytes, sha256: None });
+            }
+        }
+        header::sort(&mut tensors[packed..], |a, b| natural(&a.name, &b.name), progress)?;
+        let by_name = number_names(&sources, &groups, &tensors, &runs, progress)?;
+        let find = |tensors: &[TensorData], name: &str| number_of(tensors, &by_name, name);
+        annotate(&mut tensors, find, &listed, &notes, &sources, progress)?;
+        check_listed(&listed, &tensors, &runs, &groups, &sources)?;
         log::debug!("opened {} file(s): {} groups, {} tensors", sources.len(), groups.len(), tensors.len());
-        Ok(Model { sources, config, groups, tensors, runs, group_names, tensor_names })
+        Ok(Model { sources, config, groups, tensors, runs, by_name })
     }
+}
+
+/// Returns the number of the tensor of a name, given the numbers in the order of names.
+pub(super) fn number_of(tensors: &[TensorData], by_name: &[u32], name: &str) -> Option<usize> {
+    let found = by_name.binary_search_by(|&number| tensors[number as usize].name[..].cmp(name)).ok()?;
+    Some(by_name[found] as usize)
 }
 
 impl std::fmt::Debug for Model {
@@ -217,15 +231,15 @@ impl std::fmt::Debug for Model {
 }
 
 /// Reads a config that the caller gave as a text.
-fn given_config(text: &str, any_version: bool) -> Result<Option<Config>> {
-    Config::parse(text.as_bytes(), &Place::file("the caller's config"), any_version)
+fn given_config(text: &str, any_version: bool, progress: &Progress) -> Result<Option<Config>> {
+    Config::parse(text.as_bytes(), &Place::file("the caller's config"), any_version, progress)
 }
 
 /// Reads the config at a path, if it is there. Beside a single file it may be of another model, so there a file that is no
 /// JSON is ignored.
-fn stored_config(path: &Path, beside_file: bool, any_version: bool) -> Result<Option<Config>> {
-    let Some(json) = files::read_text(path)? else { return Ok(None) };
-    match Config::parse(&json, &Place::of(path), any_version) {
+fn stored_config(path: &Path, beside_file: bool, any_version: bool, progress: &Progress) -> Result<Option<Config>> {
+    let parse = |text: Vec<u8>| Config::parse(&text, &Place::of(path), any_version, progress);
+    match files::read_config(path).and_then(|text| text.map_or(Ok(None), parse)) {
         Err(Error::InvalidFormat { reason, .. }) if beside_file => {
             log::warn!("'{}' is ignored: {reason}", shorten_path(path));
             Ok(None)
@@ -234,36 +248,52 @@ fn stored_config(path: &Path, beside_file: bool, any_version: bool) -> Result<Op
     }
 }
 
-/// Reads the header of every file: each stored tensor by its name, and the metadata.
-fn read_headers(sources: &[Source], progress: &Progress) -> Result<(BTreeMap<String, Entry>, Metadata)> {
-    let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
-    let mut metadata = Metadata::default();
-    for (number, source) in sources.iter().enumerate() {
+/// Reads the header of every file: each stored tensor by its name, and the notes on tensors.
+fn read_headers(sources: &[Source], progress: &Progress) -> Result<(BTreeMap<String, Stored>, Vec<Notes>)> {
+    let mut entries: BTreeMap<String, Stored> = BTreeMap::new();
+    let mut notes = Vec::new();
+    for (file, source) in sources.iter().enumerate() {
         progress.check()?;
-        let header = source.header(number)?;
-        metadata.add(&header, number, &source.place())?;
-        for (name, info, span) in header.tensors {
-            check_name(&name).map_err(|reason| Error::invalid(source.place().tensor(&name), reason))?;
-            if let Some((_, other)) = entries.insert(name.clone(), (info, span)) {
-                let reason = format!("two files have this tensor: the other is '{}'", sources[other.file].name);
-                return Err(Error::invalid(source.place().tensor(name), reason));
+        let header = source.header(file, progress)?;
+        for (name, stored) in header.tensors {
+            progress.check()?;
+            let at = || source.place().tensor(&name);
+            check_name(&name).map_err(|reason| Error::invalid(at(), reason))?;
+            match entries.entry(name) {
+                Entry::Vacant(entry) => _ = entry.insert(stored),
+                Entry::Occupied(other) => {
+                    let reason = match other.get().span.file {
+                        same if same == file => "the header has this name twice".into(),
+                        other => format!("two files have this tensor: the other is '{}'", sources[other].name),
+                    };
+                    return Err(Error::invalid(source.place().tensor(other.key()), reason));
+                }
+            }
+            if entries.len() > MOST_TENSORS {
+                let reason = format!("the model has more than {MOST_TENSORS} tensors");
+                return Err(Error::unsupported(source.place(), reason));
             }
         }
+        let Contents { shapes, hashes, groups, .. } = header;
+        if shapes.is_some() || hashes.is_some() || groups.is_some() {
+            notes.push(Notes { file, shapes, hashes, groups });
+        }
     }
-    Ok((entries, metadata))
+    Ok((entries, notes))
 }
 
 /// Finds the groups by the names of their members.
-fn bases_of(entries: &BTreeMap<String, Entry>) -> Bases<'_> {
+fn bases_of<'e>(entries: &'e BTreeMap<String, Stored>, progress: &Progress) -> Result<Bases<'e>> {
     let mut bases = Bases::new();
-    for (name, entry) in entries {
+    for (name, stored) in entries {
+        progress.check()?;
         if let Some((base, member)) = member_of(name) {
-            bases.entry(base).or_default()[member] = Some(entry);
+            bases.entry(base).or_default()[member] = Some(stored);
         }
     }
     // A tensor may be called `x.gaps` and be what it says. Two names of six are no accident.
     bases.retain(|_, members| members.iter().flatten().count() >= 2);
-    bases
+    Ok(bases)
 }
 
 /// Checks each group, and sorts them.
@@ -271,7 +301,7 @@ fn check_groups(sources: &[Source], bases: &Bases<'_>, progress: &Progress) -> R
     let mut groups = Vec::with_capacity(bases.len());
     for (base, members) in bases {
         if let Some(missing) = members.iter().position(Option::is_none) {
-            let file = members.iter().flatten().next().map_or(0, |(_, span)| span.file);
+            let file = members.iter().flatten().next().map_or(0, |stored| stored.span.file);
             let place = sources[file].place().tensor(format!("{base}.{}", MEMBERS[missing]));
             let reason = format!("the group '{}' lacks one of its six members", shorten(base, 80));
             return Err(Error::invalid(place, reason));
@@ -280,29 +310,30 @@ fn check_groups(sources: &[Source], bases: &Bases<'_>, progress: &Progress) -> R
         progress.check()?;
         groups.push(GroupData::check(sources, base, members)?);
     }
-    groups.sort_by(|a, b| natural(a.name(), b.name()));
+    header::sort(&mut groups, |a, b| natural(a.name(), b.name()), progress)?;
     Ok(groups)
 }
 
-/// Maps each tensor's name to its number. Fails if two have the same name.
+/// Returns the numbers of the tensors in the order of their names. Fails if two have the same name.
 fn number_names(
     sources: &[Source],
     groups: &[GroupData],
     tensors: &[TensorData],
     runs: &[RunData],
-) -> Result<HashMap<String, usize>> {
-    let mut numbers = HashMap::with_capacity(tensors.len());
-    for (i, tensor) in tensors.iter().enumerate() {
-        if let Some(other) = numbers.insert(tensor.name.clone(), i) {
-            let other = file_of(&tensors[other], runs, groups, sources);
-            let reason = format!("two tensors have this name: the other is in '{}'", other.name);
-            return Err(Error::invalid(file_of(tensor, runs, groups, sources).place().tensor(&tensor.name), reason));
-        }
+    progress: &Progress,
+) -> Result<Vec<u32>> {
+    let mut numbers: Vec<u32> = (0..tensors.len() as u32).collect();
+    let name = |number: u32| &tensors[number as usize].name;
+    header::sort(&mut numbers, |&a, &b| (name(a), a).cmp(&(name(b), b)), progress)?;
+    if let Some(&[other, this]) = numbers.windows(2).find(|pair| name(pair[0]) == name(pair[1])) {
+        let file = |number: u32| file_of(&tensors[number as usize], runs, groups, sources);
+        let reason = format!("two tensors have this name: the other is in '{}'", file(other).name);
+        return Err(Error::invalid(file(this).place().tensor(name(this)), reason));
     }
     Ok(numbers)
 }
 
-fn all<'a>(members: &[Option<&'a Entry>; 6]) -> Option<[&'a Entry; 6]> {
+fn all<'a>(members: &[Option<&'a Stored>; 6]) -> Option<[&'a Stored; 6]> {
     let [Some(a), Some(b), Some(c), Some(d), Some(e), Some(f)] = *members else { return None };
     Some([a, b, c, d, e, f])
 }

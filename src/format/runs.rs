@@ -3,20 +3,23 @@
 //! By the format of the reference a group holds whole tensors, each one run. A group that a file's metadata lists
 //! ([`GROUPS_KEY`](super::GROUPS_KEY)) holds whatever runs the list names, and a tensor may have its runs in many groups.
 
-use super::GROUPS_KEY;
 use super::config::Config;
 use super::group::{GroupData, Member};
 use super::names::{MOST_NAME_BYTES, check_name, names_of};
 use super::source::Source;
-use super::tensor::{Data, ListedGroup, Metadata, RunData, TensorData};
+use super::tensor::{Data, ListedGroup, RunData, TensorData};
+use super::{GROUPS_KEY, header};
 use crate::error::{Error, Result, shorten};
+use crate::progress::Progress;
 use safetensors::Dtype;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The tensors that are in groups, and their runs: those of each tensor together, in the order of its elements.
 pub(super) struct Packed {
     pub tensors: Vec<TensorData>,
     pub runs: Vec<RunData>,
+    /// The numbers of the tensors that lists of groups name, and the file of the first such list.
+    pub listed: BTreeMap<usize, usize>,
 }
 
 /// Finds out what the weights of each group are. Tensors are in the order in which the groups name them first. Names of
@@ -25,13 +28,14 @@ pub(super) fn packed_tensors(
     sources: &[Source],
     groups: &mut [GroupData],
     config: Option<&Config>,
-    metadata: &mut Metadata,
+    mut lists: BTreeMap<usize, ListedGroup>,
+    progress: &Progress,
 ) -> Result<Packed> {
-    let mut lists = std::mem::take(&mut metadata.groups);
     let mut building =
-        Building { sources, metadata, tensors: Vec::new(), runs: Vec::new(), listed: HashMap::new(), name_bytes: 0 };
+        Building { sources, tensors: Vec::new(), runs: Vec::new(), listed: HashMap::new(), name_bytes: 0 };
     for (number, group) in groups.iter_mut().enumerate() {
-        match lists.remove(group.name()) {
+        progress.check()?;
+        match lists.remove(&number) {
             Some(list) => {
                 group.extended = true;
                 building.add_listed(number, group, list)?;
@@ -39,17 +43,12 @@ pub(super) fn packed_tensors(
             None => building.add_whole(number, group, config)?,
         }
     }
-    if let Some((name, list)) = lists.into_iter().min_by(|a, b| a.0.cmp(&b.0)) {
-        let reason = format!("the metadata '{GROUPS_KEY}' lists this group, and the model does not have it");
-        return Err(Error::invalid(sources[list.file].place().tensor(name), reason));
-    }
-    building.finish(groups)
+    building.finish(groups, progress)
 }
 
 /// What is known after some of the groups.
 struct Building<'a> {
     sources: &'a [Source],
-    metadata: &'a mut Metadata,
     tensors: Vec<TensorData>,
     /// In the order of the groups.
     runs: Vec<RunData>,
@@ -67,8 +66,8 @@ impl Building<'_> {
         for (name, cut) in names.into_iter().zip(group.cuts().windows(2)) {
             let (group_offset, count) = (cut[0], cut[1] - cut[0]);
             self.check_name(&name, group)?;
-            let shape = self.metadata.shape(&name, count, self.sources)?;
-            let tensor = self.add_tensor(name, shape, count);
+            // One dimension, if no file says which.
+            let tensor = self.add_tensor(name, [count].into(), count);
             self.runs.push(RunData { tensor, tensor_offset: 0, group: number, group_offset, count });
         }
         Ok(())
@@ -102,26 +101,16 @@ impl Building<'_> {
     /// Adds a tensor that a list names for the first time.
     fn add_listed_tensor(&mut self, name: String, group: &GroupData, file: usize) -> Result<usize> {
         self.check_name(&name, group)?;
-        let place = self.sources[file].place().tensor(&name);
-        let Some((shape, count)) = self.metadata.listed_shape(&name) else {
-            let reason = format!("the metadata '{GROUPS_KEY}' names this tensor, and no file's 'df11.shapes' has it");
-            return Err(Error::invalid(place, reason));
-        };
-        let Some(count) = count else {
-            let reason = format!("the metadata gives the shape {shape:?}, which has too many elements");
-            return Err(Error::corrupt(place, reason));
-        };
-        let shape = shape.to_vec();
-        let tensor = self.add_tensor(name.clone(), shape, count);
+        // Its shape, and so its size, is known when the shapes of all files are.
+        let tensor = self.add_tensor(name.clone(), [].into(), 0);
         self.listed.insert(name, (tensor, file));
         Ok(tensor)
     }
 
-    fn add_tensor(&mut self, name: String, shape: Vec<u64>, count: u64) -> usize {
-        let sha256 = self.metadata.hash(&name);
+    fn add_tensor(&mut self, name: String, shape: Box<[u64]>, count: u64) -> usize {
         // Where its runs are is known when all groups are.
         let data = Data::Packed { first_run: 0, run_count: 0 };
-        self.tensors.push(TensorData { name, dtype: Dtype::BF16, shape, data, bytes: 2 * count, sha256 });
+        self.tensors.push(TensorData { name, dtype: Dtype::BF16, shape, data, bytes: 2 * count, sha256: None });
         self.tensors.len() - 1
     }
 
@@ -136,30 +125,43 @@ impl Building<'_> {
         Ok(())
     }
 
-    /// Brings the runs of each tensor together, and checks that those of a listed one are all of it.
-    fn finish(self, groups: &mut [GroupData]) -> Result<Packed> {
-        let Building { sources, mut tensors, mut runs, listed, .. } = self;
-        runs.sort_by_key(|run| (run.tensor, run.tensor_offset));
+    /// Brings the runs of each tensor together.
+    fn finish(self, groups: &mut [GroupData], progress: &Progress) -> Result<Packed> {
+        let Building { mut tensors, mut runs, listed, .. } = self;
+        let key = |run: &RunData| (run.tensor, run.tensor_offset);
+        header::sort(&mut runs, |a, b| key(a).cmp(&key(b)), progress)?;
         let mut rest = &runs[..];
         let mut first_run = 0;
         for (number, tensor) in tensors.iter_mut().enumerate() {
             let run_count = rest.iter().take_while(|run| run.tensor == number).count();
             tensor.data = Data::Packed { first_run, run_count };
-            let (own, others) = rest.split_at(run_count);
-            if let Some(&(_, file)) = listed.get(&tensor.name).filter(|(listed, _)| *listed == number) {
-                check_runs(own, tensor.bytes / 2, groups)
-                    .map_err(|reason| Error::corrupt(sources[file].place().tensor(&tensor.name), reason))?;
-            }
             first_run += run_count;
-            rest = others;
+            rest = &rest[run_count..];
         }
         for (number, run) in runs.iter().enumerate() {
             groups[run.group].runs.push(number as u32);
         }
         // Equal offsets are those of empty tensors, which keep their order.
         groups.iter_mut().for_each(|group| group.runs.sort_by_key(|&run| runs[run as usize].group_offset));
-        Ok(Packed { tensors, runs })
+        Ok(Packed { tensors, runs, listed: listed.into_values().collect() })
     }
+}
+
+/// Checks that the runs of each tensor that lists of groups name are all of it.
+pub(super) fn check_listed(
+    listed: &BTreeMap<usize, usize>,
+    tensors: &[TensorData],
+    runs: &[RunData],
+    groups: &[GroupData],
+    sources: &[Source],
+) -> Result<()> {
+    for (&number, &file) in listed {
+        let tensor = &tensors[number];
+        let Data::Packed { first_run, run_count } = tensor.data else { continue };
+        check_runs(&runs[first_run..][..run_count], tensor.bytes / 2, groups)
+            .map_err(|reason| Error::corrupt(sources[file].place().tensor(&tensor.name), reason))?;
+    }
+    Ok(())
 }
 
 /// Checks that runs in the order of their first elements are the `count` elements of a tensor, each once. Returns what is

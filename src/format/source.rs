@@ -1,9 +1,11 @@
 //! One safetensors file: mapped, read piece by piece, or given in memory.
 
-use super::{GROUPS_KEY, HASHES_KEY, SHAPES_KEY, foreign, json};
+use super::foreign;
+use super::header::{Fault, Header, Info};
 use crate::error::{Error, Place, Result, grow};
+use crate::progress::Progress;
 use memmap2::Mmap;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::Dtype;
 use std::borrow::Cow;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -19,7 +21,7 @@ pub(crate) struct Span {
     pub len: u64,
 }
 
-/// The safetensors crate's own limit for a header; also ours for config.json.
+/// The safetensors crate's own limit for a header; also ours for an index.
 pub(crate) const MOST_HEADER_BYTES: u64 = 100_000_000;
 
 /// The way to the bytes of files.
@@ -147,7 +149,7 @@ impl Source {
     }
 
     /// Reads and checks the header: each tensor with its type, shape and bytes, in the order of the file.
-    pub fn header(&self, number: usize) -> Result<Header> {
+    pub fn header(&self, number: usize, progress: &Progress) -> Result<Contents> {
         let mut head = [0; foreign::HEAD_BYTES];
         let head = &mut head[..self.len.min(foreign::HEAD_BYTES as u64) as usize];
         self.read_at(0, head)?;
@@ -177,45 +179,52 @@ impl Source {
             );
             return Err(refuse(self.place(), reason));
         }
-        let header = self.view(8, size)?;
-        // `SafeTensors::read_metadata` wants the whole file as a slice, which reading piece by piece has not; its own
-        // deserialiser makes the same checks (offsets without holes or overlaps, sizes equal to type times shape).
-        let metadata: Metadata = json::parse(&header)
-            .map_err(|e| refuse(self.place().at(8), format!("the safetensors header is not valid: {e}")))?;
+        let header = Header::parse(&self.view(8, size)?, progress).map_err(|fault| match fault {
+            Fault::Cancelled => Error::Cancelled,
+            Fault::Invalid(reason, tensor) => {
+                let mut place = self.place().at(8);
+                place.tensor = tensor;
+                refuse(place, format!("the safetensors header is not valid: {reason}"))
+            }
+        })?;
         let start = 8 + size;
         // The header may describe more than 64 bits can count.
-        if (metadata.data_len() as u64).checked_add(start) != Some(self.len) {
+        if header.data_bytes.checked_add(start) != Some(self.len) {
             let reason = format!(
                 "the file has {} bytes, but its header describes {start} + {}: it is {}",
                 self.len,
-                metadata.data_len(),
-                if self.len - start < metadata.data_len() as u64 { "cut short" } else { "too long" }
+                header.data_bytes,
+                if self.len - start < header.data_bytes { "cut short" } else { "too long" }
             );
             return Err(Error::invalid(self.place(), reason));
         }
-        let mut tensors: Vec<(String, TensorInfo, Span)> = metadata
-            .tensors()
-            .into_iter()
-            .map(|(name, info)| {
-                let (from, to) = info.data_offsets;
-                let span = Span { file: number, offset: start + from as u64, len: (to - from) as u64 };
-                (name, info.clone(), span)
-            })
-            .collect();
-        tensors.sort_unstable_by(|a, b| (a.2.offset, &a.0).cmp(&(b.2.offset, &b.0)));
-        let text = |key| metadata.metadata().as_ref().and_then(|m| m.get(key)).cloned();
-        Ok(Header { tensors, shapes: text(SHAPES_KEY), hashes: text(HASHES_KEY), groups: text(GROUPS_KEY) })
+        let stored = |(name, info): (String, Info)| {
+            let (from, to) = info.offsets;
+            let span = Span { file: number, offset: start + from, len: to - from };
+            (name, Stored { dtype: info.dtype, shape: info.shape, span })
+        };
+        let [shapes, hashes, groups] = header.kept;
+        Ok(Contents { tensors: header.tensors.into_iter().map(stored).collect(), shapes, hashes, groups })
     }
 }
 
+/// A stored tensor: its type, its shape and its place.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    pub dtype: Dtype,
+    pub shape: Box<[u64]>,
+    pub span: Span,
+}
+
 /// The content of a file's header.
-pub(crate) struct Header {
-    pub tensors: Vec<(String, TensorInfo, Span)>,
-    /// The text under [`SHAPES_KEY`].
+pub(crate) struct Contents {
+    /// The tensors in the order of their bytes.
+    pub tensors: Vec<(String, Stored)>,
+    /// The text under [`SHAPES_KEY`](super::SHAPES_KEY).
     pub shapes: Option<String>,
-    /// The text under [`HASHES_KEY`].
+    /// The text under [`HASHES_KEY`](super::HASHES_KEY).
     pub hashes: Option<String>,
-    /// The text under [`GROUPS_KEY`].
+    /// The text under [`GROUPS_KEY`](super::GROUPS_KEY).
     pub groups: Option<String>,
 }
 

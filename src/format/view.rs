@@ -3,7 +3,8 @@
 
 use super::config::Config;
 use super::group::{GroupData, MEMBERS, Member};
-use super::model::Model;
+use super::model::{Model, number_of};
+use super::names::natural;
 use super::source::{Source, Span};
 use super::tensor::{Data, RunData, TensorData};
 use crate::error::{Error, Place, Result, shorten};
@@ -81,7 +82,8 @@ impl Model {
 
     /// Returns the group of that name.
     pub fn find_group(&self, name: &str) -> Option<Group<'_>> {
-        self.group_names.get(name).and_then(|&number| self.group(number))
+        let number = self.groups.binary_search_by(|group| natural(group.name(), name)).ok()?;
+        self.group(number)
     }
 
     /// Returns the tensors: those of the first group in the order of their weights, those of the next, and so on, each by the
@@ -97,7 +99,7 @@ impl Model {
 
     /// Returns the tensor of that name.
     pub fn find_tensor(&self, name: &str) -> Option<Tensor<'_>> {
-        self.tensor_names.get(name).and_then(|&number| self.tensor(number))
+        self.tensor(number_of(&self.tensors, &self.by_name, name)?)
     }
 
     /// Returns the tensor of a number that this model has given out. Panics for any other.
@@ -320,7 +322,7 @@ impl<'m> Tensor<'m> {
     /// Returns the SHA-256 of its decoded values, if the file's metadata has it under `df11.sha256`. Opening a model compares
     /// it with nothing.
     pub fn sha256(self) -> Option<&'m [u8; 32]> {
-        self.data.sha256.as_ref()
+        self.data.sha256.as_deref()
     }
 
     pub(crate) fn values(self) -> Data {

@@ -62,7 +62,8 @@ impl Model {
     ///
     /// As [`Model::open`].
     pub fn from_bytes(bytes: impl AsRef<[u8]> + Send + Sync + 'static, options: &OpenOptions) -> Result<Model> {
-        Self::of_bytes(Box::new(bytes), options)?.verified(options, &Progress::new())
+        let progress = Progress::new();
+        Self::of_bytes(Box::new(bytes), options, &progress)?.verified(options, &progress)
     }
 
     /// Walks the codes, if the options ask for that.

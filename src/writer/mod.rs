@@ -34,10 +34,10 @@ mod work;
 pub(crate) use plan::presets;
 
 pub use crate::format::{FileLayout, LayoutTensor, Pattern, Patterns};
-pub use plan::Part;
 #[doc(hidden)]
 pub use plan::RunSizes;
 pub use plan::presets::Preset;
+pub use plan::{AUTOMATIC, Part};
 pub use rewrite::{DEFAULT_SHARD_BYTES, DecompressOptions, DecompressReport, decompress};
 pub use target::NewFile;
 
@@ -76,7 +76,7 @@ pub struct CompressOptions {
     pub memory: u64,
     /// The groups; `None` takes those of `preset`.
     pub patterns: Option<Patterns>,
-    /// The name of a preset; `None` chooses one by config.json and the tensors' names.
+    /// The name of a preset, or [`AUTOMATIC`]; `None` chooses the best by config.json and the tensors.
     pub preset: Option<String>,
     /// The files that are written.
     pub layout: Layout,
@@ -241,7 +241,7 @@ pub struct LeftPlain {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// The preset whose patterns were used, if it was one.
+    /// The name of the preset whose patterns were used, or [`AUTOMATIC`]; `None` if patterns were given.
     pub preset: Option<String>,
     /// Groups written, including those of an earlier run.
     pub groups: u64,

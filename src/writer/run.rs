@@ -1,7 +1,7 @@
 //! A run: the request, the claim to the destination, the work, and the report.
 
 use super::finish::Finish;
-use super::plan::{self, Files, Part, Plan, SourceTensor, config, presets};
+use super::plan::{self, Files, Grouping, Part, Plan, SourceTensor, config};
 use super::source::Source;
 use super::target::{
     self, Answer, Claim, Completion, ConfigPlace, Entry, Folder, LeftGroup, Locked, PartialFile, Record, Request,
@@ -40,20 +40,10 @@ impl<'o> Run<'o> {
     pub fn new(source: &Path, destination: &Path, options: &'o CompressOptions) -> Result<Run<'o>> {
         options.part.check()?;
         let input = Source::open(source)?;
-        let table: Vec<SourceTensor> = input
-            .model
-            .tensors()
-            .map(|t| SourceTensor {
-                name: t.name(),
-                dtype: t.dtype(),
-                elements: t.shape().iter().product(),
-                shape: t.shape(),
-            })
-            .collect();
-        let (patterns, preset) = choose(options, &input, &table)?;
-        let tied = plan::is_tied(input.parsed.as_ref(), &table);
-        let mut plan = plan::plan(&table, &patterns, tied)?;
-        if options.patterns.is_none() && options.preset.is_none() && !options.reference_only {
+        let table: Vec<SourceTensor> = input.model.tensors().map(SourceTensor::from).collect();
+        let wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;
+        let Grouping { patterns, origin, mut plan } = plan::grouping(input.parsed.as_ref(), &table, wanted)?;
+        if wanted.is_free() && !options.reference_only {
             plan::extend(&mut plan, &table, &options.run_sizes);
         }
         if plan.group_count() == 0 && plan.left.is_empty() {
@@ -87,6 +77,7 @@ impl<'o> Run<'o> {
             "runs": runs,
         });
         let groups = group_specs(&plan, &table);
+        let preset = origin.name().map(str::to_owned);
         Ok(Run { options, config, preset, groups, files, dropped, job, plan, source: input })
     }
 
@@ -538,25 +529,6 @@ fn open_if_there(path: &Path) -> Result<Option<Folder>> {
         Ok(folder) => Ok(Some(folder)),
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// Returns the patterns, and the preset whose they are if it is one.
-fn choose(
-    options: &CompressOptions,
-    source: &Source,
-    table: &[SourceTensor],
-) -> Result<(plan::Patterns, Option<String>)> {
-    match (&options.patterns, &options.preset) {
-        (Some(_), Some(_)) => {
-            Err(Error::InvalidArgument("a preset and patterns are given: one of them decides".into()))
-        }
-        (Some(patterns), None) => Ok((patterns.clone(), None)),
-        (None, Some(name)) => Ok((presets::Preset::find(name)?.patterns().clone(), Some(name.clone()))),
-        (None, None) => {
-            let preset = presets::choose(source.parsed.as_ref(), table)?;
-            Ok((preset.patterns().clone(), Some(preset.name().to_owned())))
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The source: which files of a folder hold the model, and which go with it as they are.
 
 use crate::error::{Error, Place, Result, shorten, shorten_path};
-use crate::format::{INDEX, MAIN, Model, listed, read_text, safetensors_of};
+use crate::format::{self, INDEX, MAIN, Model, listed, safetensors_of};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub(crate) struct Source {
 fn read_config(path: &Path) -> Result<Option<String>> {
     /// Published ones have some 10 kB. Nested deeply, a text grows a hundredfold by the reference's indentation.
     const MOST: usize = 1 << 20;
-    let Some(text) = read_text(path)? else { return Ok(None) };
+    let Some(text) = format::read_config(path)? else { return Ok(None) };
     let invalid = |reason: &str| Error::invalid(Place::of(path), reason);
     if text.len() > MOST {
         return Err(invalid("the config is larger than 1 MiB"));
@@ -54,7 +54,7 @@ impl Source {
         plain_only(&model, path)?;
         // A config in the same folder may be the file's own. It helps to choose a preset, and is not carried over.
         let beside = read_config(&path.with_file_name("config.json")).ok().flatten();
-        let parsed = beside.and_then(|text| serde_json::from_str(&text).ok());
+        let parsed = beside.and_then(|text| serde_json::from_slice(&format::of_python(text.as_bytes())).ok());
         let (carried, left_behind) = (Vec::new(), Vec::new());
         Ok(Source { model, config: None, config_place: Place::default(), parsed, carried, left_behind, folder: None })
     }
@@ -65,7 +65,7 @@ impl Source {
         let config = read_config(&config_path)?;
         let config_place = Place::of(&config_path);
         let parse = |text: &String| {
-            serde_json::from_str::<Value>(text)
+            serde_json::from_slice::<Value>(&format::of_python(text.as_bytes()))
                 .map_err(|e| Error::invalid(config_place.clone(), format!("the config is not valid JSON: {e}")))
         };
         let parsed = config.as_ref().map(parse).transpose()?;

@@ -80,6 +80,33 @@ proptest! {
         try_bytes(files::raw(&format!("{{{}}}", parts.join(",")), &[0; 255]), None);
     }
 
+    /// Headers that fit their files, and almost fit them.
+    #[test]
+    fn the_safetensors_package_refuses_the_same_headers(
+        tensors in vec(("[a-d]", "(U8|I8|BF16|F32|F4|F8_E8M0)", vec(0u64..4, 0..3), 0u64..40), 0..5),
+        shifted in any::<bool>(),
+        metadata in prop_oneof![Just(""), Just(r#""__metadata__":{"a":"b"}"#), Just(r#""__metadata__":null"#), Just(r#""__metadata__":{"a":1}"#)],
+    ) {
+        let (mut at, mut parts) = (0u64, Vec::new());
+        for (name, dtype, shape, slip) in &tensors {
+            let bits = match &dtype[..] { "F4" => 4, "BF16" => 16, "F32" => 32, _ => 8 };
+            let bytes = shape.iter().product::<u64>() * bits / 8;
+            // One in forty begins late.
+            let from = at + (shifted && *slip == 0) as u64;
+            parts.push(format!(r#""{name}":{{"shape":{shape:?},"dtype":"{dtype}","x":[],"data_offsets":[{from},{}]}}"#, from + bytes));
+            at = from + bytes;
+        }
+        let mut names: Vec<_> = tensors.iter().map(|t| &t.0).collect();
+        names.sort();
+        names.dedup();
+        let distinct = names.len() == tensors.len();
+        parts.extend((!metadata.is_empty()).then(|| metadata.to_owned()));
+        let file = files::raw(&format!("{{{}}}", parts.join(",")), &vec![0; at as usize]);
+        let theirs = safetensors::SafeTensors::read_metadata(&file).is_ok() && distinct;
+        let ours = Model::from_bytes(file, &OpenOptions::new());
+        prop_assert_eq!(ours.is_ok(), theirs, "{:?}", ours.err());
+    }
+
     #[test]
     fn any_bytes_as_a_config(bytes in vec(any::<u8>(), 0..300)) {
         if let Ok(text) = String::from_utf8(bytes) {

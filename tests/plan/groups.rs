@@ -5,7 +5,7 @@ use df11::{Dtype, Status};
 use serde_json::{Value, json};
 
 fn bf16(name: &str) -> SourceTensor<'_> {
-    SourceTensor { name, dtype: Dtype::BF16, elements: 100 }
+    SourceTensor { name, dtype: Dtype::BF16, elements: 100, shape: &[10, 10] }
 }
 
 fn patterns(json: Value) -> Patterns {
@@ -129,7 +129,7 @@ fn sources_that_cannot_be() {
 /// A group that cannot be is left as a whole, with the tensor that is to blame.
 #[test]
 fn what_cannot_be_compressed_is_left_whole() {
-    let of = |dtype, elements| SourceTensor { name: "m.b.weight", dtype, elements };
+    let of = |dtype, elements| SourceTensor { dtype, elements, ..bf16("m.b.weight") };
     for (second, part) in [
         (of(Dtype::F32, 100), "'m.b.weight' is F32"),
         (of(Dtype::F8_E4M3, 100), "'m.b.weight' is F8_E4M3"),

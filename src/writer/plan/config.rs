@@ -6,10 +6,10 @@
 //! And the way back: a config without `dfloat11_config`, in which all else is as it was, byte for byte.
 
 use crate::error::{Error, Place, Result};
+use crate::format::{MOST_CONFIG_BYTES, Seen, no_number, of_python};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use std::collections::HashMap;
 use std::fmt;
 
 /// The key that is added to a config, and taken out of it.
@@ -32,22 +32,29 @@ pub(crate) fn merged(source: Option<&str>, place: &Place, pattern_dict: &Value) 
     });
     let invalid = |e: serde_json::Error| Error::invalid(place.clone(), format!("the config cannot be merged: {e}"));
     let ours = ours.to_string();
-    let mut out = String::new();
+    let mut printer = Printer { source: "", base: 0, sort: false, out: String::new() };
     match source {
         None => {
             let whole = format!("{{\"{KEY}\":{ours}}}");
-            print(serde_json::from_str(&whole).map_err(invalid)?, false, 0, &mut out).map_err(invalid)?;
+            printer.print(serde_json::from_str(&whole).map_err(invalid)?, 0).map_err(invalid)?;
         }
         Some(text) => {
-            let Object(mut entries) = serde_json::from_str(text).map_err(invalid)?;
+            let blanked = of_python(text.as_bytes());
+            let Object(mut entries) = serde_json::from_slice(&blanked).map_err(invalid)?;
             entries.retain(|(key, _)| key != KEY);
             let ours: &RawValue = serde_json::from_str(&ours).map_err(invalid)?;
             entries.push((KEY.into(), ours));
-            print_object(entries, true, 0, &mut out).map_err(invalid)?;
-            out.push('\n');
+            (printer.source, printer.base, printer.sort) = (text, blanked.as_ptr().addr(), true);
+            printer.print_object(entries, 0).map_err(invalid)?;
+            printer.out.push('\n');
         }
     }
-    Ok(out)
+    let bytes = printer.out.len() as u64;
+    if bytes > MOST_CONFIG_BYTES {
+        let reason = format!("the config would have {bytes} bytes: {MOST_CONFIG_BYTES} are the most");
+        return Err(Error::invalid(place.clone(), reason));
+    }
+    Ok(printer.out)
 }
 
 /// Returns a config's text without `dfloat11_config`, and the number of keys that are left. Nothing else of the text changes.
@@ -138,11 +145,11 @@ fn spans(text: &str) -> Option<Vec<Entry>> {
 /// Returns what Python's `json.dumps(…, indent=2, sort_keys=True)` writes, and the end of a line.
 pub(crate) fn pretty(value: &Value) -> Result<String> {
     let fail = |e: serde_json::Error| Error::Internal(format!("a value is no JSON: {e}"));
-    let mut out = String::new();
     let raw: Box<RawValue> = serde_json::value::to_raw_value(value).map_err(fail)?;
-    print(&raw, true, 0, &mut out).map_err(fail)?;
-    out.push('\n');
-    Ok(out)
+    let mut printer = Printer { source: "", base: 0, sort: true, out: String::new() };
+    printer.print(&raw, 0).map_err(fail)?;
+    printer.out.push('\n');
+    Ok(printer.out)
 }
 
 /// A JSON object in the order of its keys, with the text of each value.
@@ -159,17 +166,10 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Object<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Object<'de>, A::Error> {
-                let mut entries: Vec<(String, &RawValue)> = Vec::new();
-                let mut places = HashMap::new();
+                let (mut entries, mut seen) = (Vec::new(), Seen::default());
                 while let Some((key, value)) = map.next_entry::<String, &RawValue>()? {
-                    // Of two equal keys Python takes the last value, at the first one's place.
-                    match places.insert(key.clone(), entries.len()) {
-                        None => entries.push((key, value)),
-                        Some(first) => {
-                            entries[first].1 = value;
-                            places.insert(key, first);
-                        }
-                    }
+                    seen.add(&key)?;
+                    entries.push((key, value));
                 }
                 Ok(Object(entries))
             }
@@ -178,60 +178,76 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Object<'a> {
     }
 }
 
-fn indent(depth: usize, out: &mut String) {
-    out.push('\n');
-    (0..depth).for_each(|_| out.push_str("  "));
-}
-
-/// Writes what Python's `json.dumps(…, indent=2)` writes, with `sort_keys` or without.
-fn print(value: &RawValue, sort: bool, depth: usize, out: &mut String) -> serde_json::Result<()> {
-    let text = value.get();
-    match text.as_bytes().first() {
-        Some(b'{') => {
-            let Object(entries) = serde_json::from_str(text)?;
-            print_object(entries, sort, depth, out)?;
-        }
-        Some(b'[') => {
-            let items: Vec<&RawValue> = serde_json::from_str(text)?;
-            out.push('[');
-            for (i, item) in items.iter().enumerate() {
-                out.push_str(if i > 0 { "," } else { "" });
-                indent(depth + 1, out);
-                print(item, sort, depth + 1, out)?;
-            }
-            if !items.is_empty() {
-                indent(depth, out);
-            }
-            out.push(']');
-        }
-        Some(b'"') => print_text(&serde_json::from_str::<String>(text)?, out),
-        _ => out.push_str(text),
-    }
-    Ok(())
-}
-
-fn print_object(
-    mut entries: Vec<(String, &RawValue)>,
+/// Writes what Python's `json.dumps(…, indent=2)` writes.
+struct Printer<'a> {
+    /// The text that the values are from.
+    source: &'a str,
+    /// The address of its copy in which the values are.
+    base: usize,
+    /// Python's `sort_keys`.
     sort: bool,
-    depth: usize,
-    out: &mut String,
-) -> serde_json::Result<()> {
-    if sort {
-        entries.sort_by(|a, b| a.0.cmp(&b.0));
+    out: String,
+}
+
+impl Printer<'_> {
+    fn indent(&mut self, depth: usize) {
+        self.out.push('\n');
+        (0..depth).for_each(|_| self.out.push_str("  "));
     }
-    out.push('{');
-    for (i, (key, value)) in entries.iter().enumerate() {
-        out.push_str(if i > 0 { "," } else { "" });
-        indent(depth + 1, out);
-        print_text(key, out);
-        out.push_str(": ");
-        print(value, sort, depth + 1, out)?;
+
+    fn print(&mut self, value: &RawValue, depth: usize) -> serde_json::Result<()> {
+        let text = value.get();
+        match text.as_bytes().first() {
+            Some(b'{') => {
+                let Object(entries) = serde_json::from_str(text)?;
+                self.print_object(entries, depth)?;
+            }
+            Some(b'[') => {
+                let items: Vec<&RawValue> = serde_json::from_str(text)?;
+                self.out.push('[');
+                for (i, item) in items.iter().enumerate() {
+                    self.out.push_str(if i > 0 { "," } else { "" });
+                    self.indent(depth + 1);
+                    self.print(item, depth + 1)?;
+                }
+                if !items.is_empty() {
+                    self.indent(depth);
+                }
+                self.out.push(']');
+            }
+            Some(b'"') => match self.no_number(text) {
+                Some(token) => self.out.push_str(token),
+                None => print_text(&serde_json::from_str::<String>(text)?, &mut self.out),
+            },
+            _ => self.out.push_str(text),
+        }
+        Ok(())
     }
-    if !entries.is_empty() {
-        indent(depth, out);
+
+    /// Returns what Python calls a number, if an empty text stands in its place: see [`of_python`].
+    fn no_number(&self, text: &str) -> Option<&'static str> {
+        let at = text.as_ptr().addr().checked_sub(self.base)?;
+        no_number(self.source.as_bytes().get(at..)?)
     }
-    out.push('}');
-    Ok(())
+
+    fn print_object(&mut self, mut entries: Vec<(String, &RawValue)>, depth: usize) -> serde_json::Result<()> {
+        if self.sort {
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+        }
+        self.out.push('{');
+        for (i, (key, value)) in entries.iter().enumerate() {
+            self.out.push_str(if i > 0 { "," } else { "" });
+            self.indent(depth + 1);
+            print_text(key, &mut self.out);
+            self.out.push_str(": ");
+            self.print(value, depth + 1)?;
+        }
+        if !entries.is_empty() {
+            self.indent(depth);
+        }
+        self.out.push('}');
+        Ok(())
+    }
 }
 
 /// Writes a text in ASCII, as Python does.
@@ -260,14 +276,40 @@ mod tests {
     #[test]
     fn numbers_and_texts_are_spelled_as_before() {
         let source =
-            r#"{"z": 1e-06, "b": [], "a": {"y": [1.0, null], "x": "é\n\u0041𝄞"}, "z": 10000000000000000000000}"#;
+            r#"{"z": 1e-06, "n": 10000000000000000000000, "b": [], "a": {"y": [1.0, null], "x": "é\n\u0041𝄞"}}"#;
         let text = merged(Some(source), &Place::file("c"), &serde_json::json!({"m": []})).unwrap();
         let want = "{\n  \"a\": {\n    \"x\": \"\\u00e9\\nA\\ud834\\udd1e\",\n    \"y\": [\n      1.0,\n      null\n    ]\n  },\n  \
                     \"b\": [],\n  \"dfloat11_config\": {\n    \"bytes_per_thread\": 8,\n    \"pattern_dict\": {\n      \
                     \"m\": []\n    },\n    \"threads_per_block\": [\n      512\n    ],\n    \"version\": \"0.5.0\"\n  },\n  \
-                    \"z\": 10000000000000000000000\n}\n";
+                    \"n\": 10000000000000000000000,\n  \"z\": 1e-06\n}\n";
         assert_eq!(text, want);
         assert!(merged(Some("[1]"), &Place::file("c"), &Value::Null).is_err());
+    }
+
+    /// What Python's `json.dumps(json.loads(text), indent=2, sort_keys=True)` gives.
+    #[test]
+    fn numbers_that_are_none_stay_as_python_writes_them() {
+        let source =
+            "\u{feff}{\"z\": [0.0, Infinity, \"Infinity\", \"\"], \"a\": {\"y\": -Infinity,\"x\":NaN}, \"b\": \"\"}";
+        let text = merged(Some(source), &Place::file("c"), &serde_json::json!({"m": []})).unwrap();
+        let a = "{\n  \"a\": {\n    \"x\": NaN,\n    \"y\": -Infinity\n  },\n  \"b\": \"\",\n";
+        let z = "  \"z\": [\n    0.0,\n    Infinity,\n    \"Infinity\",\n    \"\"\n  ]\n}\n";
+        assert!(text.starts_with(a) && text.ends_with(z), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_a_config_is_refused() {
+        for (text, reason) in [
+            (r#"{"a": 1, "\u0061": 2}"#, "'a' twice"),
+            (r#"{"x": {"a": 1, "a": 2}}"#, "'a' twice"),
+            (
+                &format!(r#"{{"a": {}{}}}"#, "[".repeat(20) + &"0,".repeat(100_000), "0".to_owned() + &"]".repeat(20)),
+                "bytes",
+            ),
+        ] {
+            let error = merged(Some(text), &Place::file("c"), &serde_json::json!({"m": []})).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
     }
 
     #[test]

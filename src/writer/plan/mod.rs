@@ -8,24 +8,29 @@
 //!
 //! - this file: groups, and which tensors go with which;
 //! - `presets`: the pattern_dicts of published models;
+//! - `auto`: pattern_dicts for all others, from their tables of tensors;
+//! - `choice`: which of these a model is compressed by;
 //! - `runs`: tensors that the reference's format cannot name or hold, in groups of their own;
 //! - `files`: the files, of a folder or a single one;
 //! - `part`: the parts that share a model;
 //! - `config`: the text of config.json.
 
+mod auto;
+mod choice;
 pub(crate) mod config;
 mod files;
 mod part;
 pub(crate) mod presets;
 mod runs;
 
+pub use choice::{AUTOMATIC, Grouping, Origin, Wanted, grouping};
 pub(crate) use files::{FilePlan, Files, is_file};
 pub use part::Part;
 pub use runs::{PlannedRun, PlannedTensor, RunSizes, extend};
 
 use crate::error::{Error, Result, shorten};
 pub use crate::format::{Pattern, Patterns};
-use crate::format::{member_of, natural};
+use crate::format::{Tensor, member_of, natural};
 use safetensors::Dtype;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -41,6 +46,13 @@ pub struct SourceTensor<'a> {
     pub elements: u64,
     /// Its dimensions. Only what groups automatically looks at them.
     pub shape: &'a [u64],
+}
+
+impl<'m> From<Tensor<'m>> for SourceTensor<'m> {
+    fn from(tensor: Tensor<'m>) -> SourceTensor<'m> {
+        let (name, dtype, shape) = (tensor.name(), tensor.dtype(), tensor.shape());
+        SourceTensor { name, dtype, elements: shape.iter().product(), shape }
+    }
 }
 
 impl SourceTensor<'_> {
@@ -281,6 +293,12 @@ impl Pair {
         let head = heads.iter().find_map(|h| index.get(&format!("{h}.weight")[..]).copied());
         Some(Pair { embedding, head, heads })
     }
+
+    /// Returns the head's tensor, if it is stored and may have the embedding's values.
+    fn head_like_embedding(&self, tensors: &[SourceTensor<'_>]) -> Option<usize> {
+        let (head, embedding) = (tensors[self.head?], tensors[self.embedding]);
+        ((head.dtype, head.elements) == (embedding.dtype, embedding.elements)).then_some(self.head?)
+    }
 }
 
 /// A plan, and its problems.
@@ -335,17 +353,16 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
 /// Adds the head of a tied model to the groups if it is not stored and a pattern asks for it. Returns it if it is stored and may be
 /// dropped.
 fn tie(table: &Table<'_, '_>, patterns: &Patterns, pair: &Pair, found: &mut Vec<PlannedGroup>) -> Option<Dropped> {
-    let Some(head) = pair.head else {
+    if pair.head.is_none() {
         let for_matrix = |&pattern: &usize| patterns.entries()[pattern].attributes().is_empty();
         let find = |name: &'_ String| Some((name.clone(), patterns.find(name).filter(for_matrix)?));
         let (name, pattern) = pair.heads.iter().find_map(find)?;
         found.push(PlannedGroup { name, members: vec![pair.embedding], pattern, tied: true });
         return None;
-    };
-    let (a, b) = (table.tensors[head], table.tensors[pair.embedding]);
-    let alike = (a.dtype, a.elements) == (b.dtype, b.elements);
+    }
+    let head = pair.head_like_embedding(table.tensors)?;
     let in_group = |tensor: usize| found.iter().any(|g| g.members.contains(&tensor));
-    let free = alike && !in_group(head) && !in_group(pair.embedding);
+    let free = !in_group(head) && !in_group(pair.embedding);
     free.then_some(Dropped { tensor: head, embedding: pair.embedding })
 }
 

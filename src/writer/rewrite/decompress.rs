@@ -6,7 +6,7 @@ use super::select::select;
 use super::shards::distribute;
 use super::{SingleFile, refuse_existing};
 use crate::error::{Error, Result, shorten_path};
-use crate::format::{Access, LayoutTensor, Model, OpenOptions, Tensor, config_text};
+use crate::format::{Access, LayoutTensor, Model, OpenOptions, Tensor, config_text, of_python};
 use crate::host;
 use crate::progress::Progress;
 use crate::writer::plan::{self, SourceTensor, config, is_file};
@@ -209,7 +209,7 @@ fn plain_config(text: String) -> Option<(String, u64)> {
         Some((_, 0)) => None,
         Some((rest, keys)) => Some((rest, keys as u64)),
         None => {
-            let parsed: Option<Value> = serde_json::from_str(&text).ok();
+            let parsed: Option<Value> = serde_json::from_slice(&of_python(text.as_bytes())).ok();
             let keys = parsed.as_ref().and_then(Value::as_object).map_or(1, |object| object.len() as u64);
             Some((text, keys))
         }
@@ -234,15 +234,7 @@ fn drop_tied(
     report: &mut DecompressReport,
     progress: &Progress,
 ) -> Result<()> {
-    let all: Vec<SourceTensor> = model
-        .tensors()
-        .map(|t| SourceTensor {
-            name: t.name(),
-            dtype: t.dtype(),
-            elements: t.shape().iter().product(),
-            shape: t.shape(),
-        })
-        .collect();
+    let all: Vec<SourceTensor> = model.tensors().map(SourceTensor::from).collect();
     let Some(pair) = plan::tied_pair(config, &all) else { return Ok(()) };
     let (head, embedding) = (model.tensor_at(pair.tensor), model.tensor_at(pair.embedding));
     if head.location().is_none() && host::are_equal(head, embedding, threads, progress)? {

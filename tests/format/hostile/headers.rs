@@ -29,6 +29,13 @@ pub fn containers() -> Vec<Case> {
             format!(r#""t{i}":{{"dtype":"U8","shape":[{eighth}],"data_offsets":[{from},{to}]}}"#)
         })
         .collect();
+    let twice_named = |name, names: [&str; 2], at: [[u64; 2]; 2]| {
+        let [a, b] = [0, 1].map(|i| {
+            let (name, [from, to]) = (names[i], at[i]);
+            format!(r#""{name}":{{"dtype":"U8","shape":[{}],"data_offsets":[{from},{to}]}}"#, to - from)
+        });
+        invalid(name, plain(&format!("{{{a},{b}}}"))).says(&["the header has this name twice"]).names("w")
+    };
     let header =
         |name, text: &str| invalid(name, plain(text)).says(&["the safetensors header is not valid", "at byte 8]"]);
     vec![
@@ -70,6 +77,17 @@ pub fn containers() -> Vec<Case> {
         invalid("offsets_beyond_the_file", two([0, 4], [4, 1 << 40])).says(&["cut short"]),
         // Their end, counted from the start of the file, does not fit 64 bits.
         invalid("offsets_near_2_64", plain(&format!("{{{}}}", near_2_64.join(",")))),
+        twice_named("name_twice", ["w", "w"], [[0, 4], [0, 4]]),
+        twice_named("name_twice_of_which_one_is_escaped", ["w", r"\u0077"], [[0, 4], [0, 4]]),
+        // The first entry alone would leave a hole, or the last would.
+        twice_named("name_twice_in_two_places", ["w", "w"], [[0, 2], [2, 4]]),
+        twice_named("name_twice_of_which_one_is_empty", ["w", "w"], [[0, 0], [0, 4]]),
+        header("dtype_twice", r#"{"a":{"dtype":"F32","dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#)
+            .says(&["duplicate field `dtype`"]),
+        header("metadata_twice", r#"{"__metadata__":{},"__metadata__":{"a":"b"}}"#).says(&["'__metadata__' twice"]),
+        header("metadata_with_a_key_twice", r#"{"__metadata__":{"k":"a","\u006b":"b"}}"#).says(&["'k' twice"]),
+        header("shape_of_65_dimensions", &tensor(&format!(r#""shape":[4{}],"data_offsets":[0,4]"#, ",1".repeat(64))))
+            .says(&["more than 64 dimensions"]),
         invalid("name_with_a_zero_byte", plain(r#"{"a\u0000b":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#))
             .says(&["contains a zero byte"])
             .names(r"a\u{0}b"),
@@ -179,6 +197,16 @@ pub fn groups() -> Vec<Case> {
         shapes("shapes_negative", r#"{"layer.part_0": [-4, -4]}"#, Status::InvalidFormat).says(&[SHAPES_KEY]),
         shapes("shapes_of_texts", r#"{"layer.part_0": ["4", "4"]}"#, Status::InvalidFormat).says(&[SHAPES_KEY]),
         shapes("shapes_nested_deeply", &"[".repeat(3_000), Status::InvalidFormat).says(&[SHAPES_KEY, "32 levels"]),
+        shapes(
+            "shapes_with_a_name_twice",
+            r#"{"layer.part_0": [4, 4], "layer.part_\u0030": [2, 8]}"#,
+            Status::InvalidFormat,
+        )
+        .says(&[SHAPES_KEY, "'layer.part_0' twice"]),
+        shapes("shapes_of_65_dimensions", &format!(r#"{{"x": [4{}]}}"#, ",1".repeat(64)), Status::InvalidFormat)
+            .says(&[SHAPES_KEY, "more than 64 dimensions"]),
+        hashes("hashes_with_a_name_twice", &format!(r#"{{"x": "{}", "x": "{}"}}"#, "0".repeat(64), "1".repeat(64)))
+            .says(&["'x' twice"]),
         hashes("hashes_no_json", "[]").says(&["not valid"]),
         hashes("hashes_of_numbers", r#"{"layer.part_0": [1, 2]}"#),
         hashes("hash_too_short", &format!(r#"{{"layer.part_0": "{}"}}"#, "a".repeat(63)))
@@ -249,6 +277,21 @@ pub fn configs() -> Vec<Case> {
         config("pattern_dict_is_a_list", r#"{"pattern_dict": []}"#, InvalidFormat).says(&["pattern_dict"]),
         config("pattern_of_a_text", r#"{"pattern_dict": {"a": "b"}}"#, InvalidFormat).says(&["list of texts"]),
         config("pattern_of_numbers", r#"{"pattern_dict": {"a": ["b", 1]}}"#, InvalidFormat).says(&["list of texts"]),
+        whole("config_with_a_key_twice", br#"{"a": 1, "\u0061": 2, "dfloat11_config": {}}"#.to_vec())
+            .says(&["'a' twice"]),
+        whole("config_with_a_key_twice_far_inside", br#"{"x": [{"y": {"a": 1, "a": 1}}]}"#.to_vec())
+            .says(&["'a' twice"]),
+        config("version_twice", r#"{"version": "0.5.0", "version": "0.2.0", "pattern_dict": {}}"#, InvalidFormat)
+            .says(&["'version' twice"]),
+        config("pattern_twice", r#"{"pattern_dict": {"a": ["b"], "\u0061": ["c"]}}"#, InvalidFormat)
+            .says(&["'a' twice"]),
+        config(
+            "pattern_with_a_list_of_1025",
+            &format!(r#"{{"pattern_dict": {{"a": ["b"{}]}}}}"#, r#","b""#.repeat(1024)),
+            UnsupportedFormat,
+        )
+        .says(&["longer than 1024"]),
+        pattern("pattern_whose_automaton_is_too_large", "(a|b)*a(a|b){20}").says(&["too complicated"]),
         pattern("pattern_unclosed", "(a"),
         pattern("pattern_closes_ours", "a)|(?:b"),
         pattern("pattern_looks_ahead", "(?=a)b"),
