@@ -16,6 +16,9 @@
 //! config.json is written with `dfloat11_config` in it, and every other file of the source's folder is copied, except weights in
 //! other formats.
 //!
+//! A tensor that the reference's format cannot name or hold has a file of its own, named after it, with all of its groups: each is
+//! a run of its elements (docs/format.md, "Groups with names and runs").
+//!
 //! *A single file* has all tensors, and config.json is in the same folder.
 //!
 //! In both, the order inside a file is the safetensors package's own.

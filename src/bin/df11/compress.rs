@@ -54,8 +54,8 @@ pub struct CompressArgs {
 
 /// Completes a model that was compressed in parts
 ///
-/// Takes the SOURCE and OUT of the parts, and of their options those that decide the bytes: --preset, --pattern, --hashes and
-/// --shapes. Checks that all parts are finished and that nothing is missing, and writes
+/// Takes the SOURCE and OUT of the parts, and of their options those that decide the bytes: --preset, --pattern, --hashes,
+/// --shapes and --reference-only. Checks that all parts are finished and that nothing is missing, and writes
 /// what belongs to no group, config.json, and the files that go with the model.
 #[derive(clap::Args)]
 pub struct MergeArgs {
@@ -97,6 +97,10 @@ struct ModelArgs {
     /// gives such tensors one dimension
     #[arg(long)]
     shapes: bool,
+    /// Leave plain what the reference's format cannot name or hold (experts in one tensor without .weight, tensors of 2^32
+    /// weights), instead of writing it by an extension that only libdf11 reads. --preset NAME and --pattern do so anyway
+    #[arg(long)]
+    reference_only: bool,
 }
 
 impl ModelArgs {
@@ -106,7 +110,8 @@ impl ModelArgs {
             .layout(if self.single_file { Layout::SingleFile } else { Layout::ByName })
             .strict(self.strict)
             .hashes(self.hashes)
-            .shapes(self.shapes);
+            .shapes(self.shapes)
+            .reference_only(self.reference_only);
         Ok(match &self.preset {
             Some(name) => options.preset(name),
             None => options,

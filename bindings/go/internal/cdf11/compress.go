@@ -10,14 +10,15 @@ import "unsafe"
 
 // Flags of a compression.
 const (
-	CompressNoVerify     = C.DF11_COMPRESS_NO_VERIFY
-	CompressKeepExisting = C.DF11_COMPRESS_KEEP_EXISTING
-	CompressResume       = C.DF11_COMPRESS_RESUME
-	CompressStrict       = C.DF11_COMPRESS_STRICT
-	CompressHashes       = C.DF11_COMPRESS_HASHES
-	CompressShapes       = C.DF11_COMPRESS_SHAPES
-	CompressSingleFile   = C.DF11_COMPRESS_SINGLE_FILE
-	CompressFolder       = C.DF11_COMPRESS_FOLDER
+	CompressNoVerify      = C.DF11_COMPRESS_NO_VERIFY
+	CompressKeepExisting  = C.DF11_COMPRESS_KEEP_EXISTING
+	CompressResume        = C.DF11_COMPRESS_RESUME
+	CompressStrict        = C.DF11_COMPRESS_STRICT
+	CompressHashes        = C.DF11_COMPRESS_HASHES
+	CompressShapes        = C.DF11_COMPRESS_SHAPES
+	CompressSingleFile    = C.DF11_COMPRESS_SINGLE_FILE
+	CompressFolder        = C.DF11_COMPRESS_FOLDER
+	CompressReferenceOnly = C.DF11_COMPRESS_REFERENCE_ONLY
 )
 
 // Compressing is a df11_compress_options. No string may contain a zero byte. An empty preset means none, and so do nil
@@ -38,7 +39,7 @@ type Compressed struct {
 	Complete                                                                                          bool
 	Preset                                                                                            string
 	Left                                                                                              []Left
-	LeftLost                                                                                          uint64
+	LeftLost, Extended                                                                                uint64
 }
 
 // Compress is df11_compress_model, or df11_merge_model.
@@ -76,6 +77,7 @@ func Compress(merge bool, src, dst string, o *Compressing, progress Progress) (C
 		Unmatched:    uint64(r.unmatched_count),
 		Complete:     r.complete != 0,
 		LeftLost:     uint64(n.lost),
+		Extended:     uint64(r.extended_groups),
 	}
 	if r.preset != nil {
 		out.Preset = C.GoString(r.preset)
