@@ -35,10 +35,11 @@
  *                                 several groups at once
  *   df11_resident_free(), df11_device_free()
  *
- *   df11_verify_model() and df11_compress_model() are standalone: they take paths, and open and
- *   close what they need. Several processes may each write a part of a model; df11_merge_model()
- *   then completes it. These calls may take minutes and report to a df11_progress, which any thread
- *   may read (df11_progress_get()) and cancel; so does df11_model_open() with DF11_OPEN_VERIFY.
+ *   df11_verify_model(), df11_compress_model(), df11_decompress_model() and df11_repack_model() are
+ *   standalone: they take paths, and open and close what they need. Several processes may each
+ *   compress a part of a model; df11_merge_model() then completes it. These calls may take minutes
+ *   and report to a df11_progress, which any thread may read (df11_progress_get()) and cancel; so
+ *   does df11_model_open() with DF11_OPEN_VERIFY.
  *   df11_compress_group() compresses weights in memory, for programs with files of their own:
  *   df11_compress_bound(), or a first call without buffers, says how much memory it needs.
  *
@@ -1502,6 +1503,217 @@ df11_status df11_merge_model(const char *src,
                              const char *dst,
                              const df11_compress_options *options,
                              df11_error *error);
+
+/**
+ * Write tensors whose shapes are not known to a folder with one dimension. Without it they are an
+ * error. In a single file they have one dimension in any case.
+ */
+#define DF11_DECOMPRESS_FLAT 1
+
+/**
+ * Return DF11_EXISTS instead of replacing a single file `dst`. Without it the file is replaced. A
+ * folder `dst` that is not empty is never written to, with or without it.
+ */
+#define DF11_DECOMPRESS_KEEP_EXISTING 2
+
+/**
+ * Accept a model whose config names a version of the compressor that this library does not know.
+ */
+#define DF11_DECOMPRESS_ANY_VERSION 4
+
+/**
+ * Write one file: `dst`, if it ends in .safetensors, else model.safetensors
+ * (diffusion_pytorch_model.safetensors for diffusers) in the folder `dst`.
+ */
+#define DF11_REPACK_SINGLE_FILE 1
+
+/**
+ * Write a folder of one file per group, even if `dst` ends in .safetensors. With neither of the
+ * two, `dst` is one file if it ends so, else such a folder.
+ */
+#define DF11_REPACK_FOLDER 2
+
+/**
+ * Return DF11_EXISTS instead of replacing a single file `dst` or its own config. Without it they
+ * are replaced. A folder `dst` that is not empty is never written to, with or without it.
+ */
+#define DF11_REPACK_KEEP_EXISTING 4
+
+/**
+ * Accept a model whose config names a version of the compressor that this library does not know.
+ */
+#define DF11_REPACK_ANY_VERSION 8
+
+/** The result of decompressing a model in numbers. Begin with DF11_DECOMPRESS_REPORT_INIT. */
+typedef struct df11_decompress_report {
+    /** sizeof(df11_decompress_report) */
+    size_t struct_size;
+    /** Tensors that were written. */
+    uint64_t tensor_count;
+    /** Those of them that have one dimension because their shapes are not known. */
+    uint64_t flat_count;
+    /** Files of tensors. */
+    uint64_t file_count;
+    /** Bytes of these files. */
+    uint64_t written_bytes;
+    /** Heads that are not stored, because they are tied to the embedding and equal to it. */
+    uint64_t dropped_count;
+    /**
+     * Keys of the config.json that was written, without dfloat11_config; 0 if there is none.
+     * Published models of diffusers have one, model_type: programs that load such a model need the
+     * config.json of the original.
+     */
+    uint64_t config_key_count;
+} df11_decompress_report;
+
+/** Initialises a df11_decompress_report: every field but struct_size is 0 or NULL. */
+#define DF11_DECOMPRESS_REPORT_INIT { sizeof(df11_decompress_report), 0, 0, 0, 0, 0, 0 }
+
+/** How to decompress a model. Begin with DF11_DECOMPRESS_OPTIONS_INIT. */
+typedef struct df11_decompress_options {
+    /** sizeof(df11_decompress_options) */
+    size_t struct_size;
+    /**
+     * Threads that work, the calling one among them; 0 means 1, and more than 128 do not help. One
+     * more writes files. They end before the call returns, and each works in some 3 MiB of memory.
+     */
+    uint32_t threads;
+    /** DF11_DECOMPRESS_* joined by | */
+    uint32_t flags;
+    /**
+     * The most bytes of the tensors of one file in a folder; 0 means 5 000 000 000. A tensor that
+     * is larger has a file of its own.
+     */
+    uint64_t shard_bytes;
+    /** NULL, or the text of a config.json for the model; see df11_open_options. */
+    const char *config_json;
+    /**
+     * The names of `tensor_count` tensors that are written. If that and `group_count` are 0, all
+     * are.
+     */
+    const char *const *tensors;
+    /** The number of `tensors`. */
+    size_t tensor_count;
+    /** The names of `group_count` groups whose tensors are written. */
+    const char *const *groups;
+    /** The number of `groups`. */
+    size_t group_count;
+    /** NULL, or a progress that counts and can cancel the call. */
+    df11_progress *progress;
+    /**
+     * NULL, or a callback that is told of the progress. It may be given together with `progress`.
+     */
+    df11_progress_fn callback;
+    /** The `user` of `callback`. */
+    void *callback_user;
+    /** NULL, or where to write the numbers. */
+    df11_decompress_report *report;
+} df11_decompress_options;
+
+/** Initialises a df11_decompress_options: every field but struct_size is 0 or NULL. */
+#define DF11_DECOMPRESS_OPTIONS_INIT \
+    { sizeof(df11_decompress_options), 0, 0, 0, NULL, NULL, 0, NULL, 0, NULL, NULL, NULL, NULL }
+
+/** The result of repacking a model in numbers. Begin with DF11_REPACK_REPORT_INIT. */
+typedef struct df11_repack_report {
+    /** sizeof(df11_repack_report) */
+    size_t struct_size;
+    /** Groups that were copied. */
+    uint64_t group_count;
+    /** Tensors in no group that were copied. */
+    uint64_t plain_count;
+    /** Files of tensors. */
+    uint64_t file_count;
+    /** Bytes of these files. */
+    uint64_t written_bytes;
+} df11_repack_report;
+
+/** Initialises a df11_repack_report: every field but struct_size is 0 or NULL. */
+#define DF11_REPACK_REPORT_INIT { sizeof(df11_repack_report), 0, 0, 0, 0 }
+
+/** How to repack a model. Begin with DF11_REPACK_OPTIONS_INIT. */
+typedef struct df11_repack_options {
+    /** sizeof(df11_repack_options) */
+    size_t struct_size;
+    /**
+     * Threads that work, the calling one among them; 0 means 1. One more writes files. They end
+     * before the call returns.
+     */
+    uint32_t threads;
+    /** DF11_REPACK_* joined by | */
+    uint32_t flags;
+    /**
+     * NULL, or the text of a config.json for the model, which is written for it too; see
+     * df11_open_options.
+     */
+    const char *config_json;
+    /** NULL, or a progress that counts and can cancel the call. */
+    df11_progress *progress;
+    /**
+     * NULL, or a callback that is told of the progress. It may be given together with `progress`.
+     */
+    df11_progress_fn callback;
+    /** The `user` of `callback`. */
+    void *callback_user;
+    /** NULL, or where to write the numbers. */
+    df11_repack_report *report;
+} df11_repack_options;
+
+/** Initialises a df11_repack_options: every field but struct_size is 0 or NULL. */
+#define DF11_REPACK_OPTIONS_INIT { sizeof(df11_repack_options), 0, 0, NULL, NULL, NULL, NULL, NULL }
+
+/**
+ * Decompresses a model to plain safetensors, bit for bit. `src` is a model, a folder or a file;
+ * nothing of it is changed. If `dst` ends in .safetensors, it becomes one file of all tensors, which
+ * is replaced when everything is done and not before. Otherwise it becomes a folder as models are
+ * published, which is new or empty: files of tensors, in shards with an index if there is more than
+ * one, config.json without dfloat11_config, and all other files of the folder `src`. A head that is
+ * tied to the embedding and equal to it is not stored, as in the original.
+ *
+ * `options` may be NULL. Tensors are processed a piece at a time and are never in memory as a whole.
+ * df11_model_open() refuses the folder until all of it is there, and config.json comes last. A
+ * failure leaves nothing; what a killed process has left is removed by the next call for the same
+ * `dst`.
+ *
+ * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_DECOMPRESS_KEEP_EXISTING for a
+ * file that exists; DF11_BUSY for a `dst` that another call writes to; DF11_NOT_FOUND for the name
+ * of a tensor or group that is not there; DF11_INVALID_ARGUMENT for shapes that are not known
+ * without DF11_DECOMPRESS_FLAT, and for a `dst` that is part of `src` or of an unfinished
+ * compression; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
+ * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report
+ * is all zeros.
+ *
+ * Requires: The progress and the callback of the options can be used, the latter with its `user`,
+ * until the call returns.
+ */
+df11_status df11_decompress_model(const char *src,
+                                  const char *dst,
+                                  const df11_decompress_options *options,
+                                  df11_error *error);
+
+/**
+ * Writes a compressed model in other files, placed as df11_compress_model() places them: a folder
+ * as one file, and back. Nothing is decoded: groups and plain tensors keep their bytes, and shapes,
+ * hashes and names that the files' metadata has are kept. config.json is copied: next to a single
+ * file, or to a folder with all other files of the folder `src`. Nothing of `src` is changed.
+ *
+ * `options` may be NULL. `dst` appears when it is complete, and is undone after a failure, as by
+ * df11_decompress_model().
+ *
+ * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_REPACK_KEEP_EXISTING for a file
+ * that exists; DF11_BUSY for a `dst` that another call writes to; DF11_INVALID_ARGUMENT for a model
+ * that is not compressed, and for a `dst` that is part of `src` or of an unfinished compression;
+ * DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
+ * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report
+ * is all zeros.
+ *
+ * Requires: The progress and the callback of the options can be used, the latter with its `user`,
+ * until the call returns.
+ */
+df11_status df11_repack_model(const char *src,
+                              const char *dst,
+                              const df11_repack_options *options,
+                              df11_error *error);
 
 /** A preset. Begin with DF11_PRESET_INFO_INIT. */
 typedef struct df11_preset_info {

@@ -96,6 +96,7 @@
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 #endif
 
 // Marks constructors whose object is useless unless it is kept. C++17 allows [[nodiscard]] on functions and classes
@@ -333,6 +334,21 @@ class Tensor {
     }
     /// Returns the C struct, which also names the file of a plain tensor.
     const df11_tensor_info &info() const noexcept { return info_; }
+    /// Copies or decodes all its values to `dst`, which holds at least data_bytes() bytes: df11_model_read_tensor(). For a
+    /// tensor in a group `dst` is aligned to 2. `threads` threads work; 0 means 1. Model::try_read_tensor() reads a part.
+    [[nodiscard]] df11_status try_read(Bytes dst, std::uint32_t threads = 1,
+                                       df11_error *error = nullptr) const noexcept {
+        if (dst.size() < info_.data_bytes) return detail::refuse(error, "dst is smaller than the tensor");
+        return df11_model_read_tensor(model_, index_, 0, dst.data(), static_cast<std::size_t>(info_.data_bytes), threads,
+                                      error);
+    }
+#ifdef DF11_HPP_EXCEPTIONS
+    /// Copies or decodes all its values: see try_read().
+    void read(Bytes dst, std::uint32_t threads = 1) const {
+        df11_error error;
+        check(try_read(dst, threads, &error), error);
+    }
+#endif
 
   private:
     const df11_model *model_;
@@ -453,6 +469,19 @@ class Group {
     }
     /// Returns whether it is an extension of the format: programs that know only DF11 do not find its weights.
     bool extended() const noexcept { return info_.extended != 0; }
+    /// Decodes all its weights to `dst`, which holds at least data_bytes() bytes and is aligned to 2:
+    /// df11_model_decompress(). `threads` threads work; 0 means 1. Model::try_decompress() decodes a range.
+    [[nodiscard]] df11_status try_decompress(Bytes dst, std::uint32_t threads = 1,
+                                             df11_error *error = nullptr) const noexcept {
+        return df11_model_decompress(model_, index_, 0, info_.element_count, dst.data(), dst.size(), threads, error);
+    }
+#ifdef DF11_HPP_EXCEPTIONS
+    /// Decodes all its weights: see try_decompress().
+    void decompress(Bytes dst, std::uint32_t threads = 1) const {
+        df11_error error;
+        check(try_decompress(dst, threads, &error), error);
+    }
+#endif
     /// Returns the C struct.
     const df11_group_info &info() const noexcept { return info_; }
 
@@ -1115,6 +1144,26 @@ inline df11_compress_report write(decltype(df11_compress_model) *call, Text src,
     if (result.status != DF11_CORRUPT) check(result.status, error);
     if (!result.good()) result.message = error.message;
     return result;
+}
+
+/// A preset: the groups of a published model. Both texts are static.
+struct Preset {
+    /// Its name, for CompressOptions::preset.
+    const char *name;
+    /// Its pattern_dict as JSON, which can be changed and given as CompressOptions::pattern_json.
+    const char *pattern_json;
+};
+
+/// Returns all presets, in the order in which they are tried: df11_preset_get_info().
+inline std::vector<Preset> presets() {
+    std::vector<Preset> all;
+    for (std::uint64_t i = 0; i < df11_preset_count(); ++i) {
+        df11_error error;
+        auto info = detail::sized<df11_preset_info>();
+        check(df11_preset_get_info(i, &info, &error), error);
+        all.push_back({info.name, info.pattern_json});
+    }
+    return all;
 }
 
 /// Compresses a folder or a file, or one part of it: df11_compress_model().

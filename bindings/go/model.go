@@ -382,6 +382,25 @@ func (m *Model) ReadTensor(tensor int, offset uint64, dst []byte, threads int) e
 	return decoded(len(dst), result(op, m.c.ReadTensor(uint64(tensor), offset, dst, n)))
 }
 
+// ReadTensorBF16 copies or decodes len(dst) weights of a tensor whose type is [DTypeBF16], from its weight first on. The
+// tensor may be plain or in a group, and every tensor in a group has this type. For a tensor of another type the error is
+// [ErrInvalidArgument]: see [Model.ReadTensor]. Everything else is as for [Model.Decompress].
+func (m *Model) ReadTensorBF16(tensor int, first uint64, dst []BF16, threads int) error {
+	const op = "read tensor"
+	n, err := m.begin(op, "tensor", tensor, threads)
+	if err != nil {
+		return err
+	}
+	defer m.leave()
+	if tensor < len(m.tensors) && m.tensors[tensor].DType != DTypeBF16 {
+		return invalid(op, "the tensor %q is of type %v, not BF16", shortened(m.tensors[tensor].Name), m.tensors[tensor].DType)
+	}
+	if first > 1<<63-1 {
+		return invalid(op, "there is no weight %d", first)
+	}
+	return decoded(2*len(dst), result(op, m.c.ReadTensor(uint64(tensor), 2*first, inBytes(dst), n)))
+}
+
 // WriteImage writes the image of a group to dst, which holds at least [GroupInfo.ImageBytes] bytes. An image is the
 // form that a CUDA device decodes from its memory. It contains no addresses, so it may be stored, sent and moved. No
 // CUDA driver is needed. Every code is checked, so a written image decodes without an error. After an error of the file
@@ -453,6 +472,11 @@ func threads(op string, n int) (uint32, error) {
 // bits converts weights to their bits, without a copy.
 func bits(w []BF16) []uint16 { return unsafe.Slice((*uint16)(unsafe.SliceData(w)), len(w)) }
 
+// inBytes converts weights to their bytes, without a copy.
+func inBytes(w []BF16) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(w))), 2*len(w))
+}
+
 func noZero(op, what, text string) error {
 	if i := strings.IndexByte(text, 0); i >= 0 {
 		return invalid(op, "the %s has a zero byte at %d", what, i)
@@ -461,10 +485,15 @@ func noZero(op, what, text string) error {
 }
 
 func notFound(op, what, name string) error {
+	// Not counted as a failed call: a program may look for optional tensors.
+	return &Error{Status: ErrNotFound, Message: fmt.Sprintf("there is no %s named %q", what, shortened(name)), Op: op}
+}
+
+// shortened returns a name of a length that a message can have.
+func shortened(name string) string {
 	const most = 80
 	if len(name) > most {
 		name = name[:most] + "…"
 	}
-	// Not counted as a failed call: a program may look for optional tensors.
-	return &Error{Status: ErrNotFound, Message: fmt.Sprintf("there is no %s named %q", what, name), Op: op}
+	return name
 }

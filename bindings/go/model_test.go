@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"errors"
@@ -44,6 +45,7 @@ func TestGoldenModels(t *testing.T) {
 							t.Fatalf("%q with %d threads: %v", info.Name, threads, err)
 						}
 					}
+					readWeights(t, m, info, want.bytes)
 				}
 				groups(t, m, original)
 			})
@@ -113,6 +115,29 @@ func TestRuns(t *testing.T) {
 	}
 	if _, err := m.GroupRuns(99); !errors.Is(err, df11.ErrNotFound) {
 		t.Fatal(err)
+	}
+}
+
+// readWeights reads a tensor as bf16, whole and in ranges, or is refused if it is of another type.
+func readWeights(t *testing.T, m *df11.Model, info df11.TensorInfo, want []byte) {
+	all := make([]df11.BF16, info.Elements)
+	err := m.ReadTensorBF16(info.Index, 0, all, 2)
+	if info.DType != df11.DTypeBF16 {
+		if !errors.Is(err, df11.ErrInvalidArgument) || !strings.Contains(err.Error(), "is of type "+info.DType.String()) {
+			t.Fatalf("%q: %v", info.Name, err)
+		}
+		return
+	}
+	if err != nil || !bytes.Equal(bytesOf(all), want) {
+		t.Fatalf("%q: %v", info.Name, err)
+	}
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 5 {
+		first := random.Uint64N(info.Elements + 1)
+		part := make([]df11.BF16, random.Uint64N(info.Elements-first+1))
+		if err := m.ReadTensorBF16(info.Index, first, part, 1); err != nil || !bytes.Equal(bytesOf(part), want[2*first:][:2*len(part)]) {
+			t.Fatalf("%q: %d from %d: %v", info.Name, len(part), first, err)
+		}
 	}
 }
 
@@ -212,6 +237,12 @@ func TestEdgesOfRanges(t *testing.T) {
 		"read plain at the largest":     {m.ReadTensor(plain, most, odd, 1), df11.ErrInvalidArgument},
 		"read no such tensor":           {m.ReadTensor(len(m.Tensors()), 0, odd, 1), df11.ErrNotFound},
 		"read tensor -1":                {m.ReadTensor(-1, 0, odd, 1), df11.ErrNotFound},
+		"read no weights":               {m.ReadTensorBF16(packed, 0, nil, 1), nil},
+		"read weights from the end":     {m.ReadTensorBF16(packed, m.Tensors()[packed].Elements, one, 1), df11.ErrInvalidArgument},
+		"read weights that wrap to 0":   {m.ReadTensorBF16(packed, 1<<63, one, 1), df11.ErrInvalidArgument},
+		"read weights at the largest":   {m.ReadTensorBF16(plain, most, one, 1), df11.ErrInvalidArgument},
+		"read weights of no tensor":     {m.ReadTensorBF16(len(m.Tensors()), 0, one, 1), df11.ErrNotFound},
+		"read weights of tensor -1":     {m.ReadTensorBF16(-1, 0, one, 1), df11.ErrNotFound},
 		"read with -1 threads":          {m.ReadTensor(plain, 0, odd, -1), df11.ErrInvalidArgument},
 		"write an image to nothing":     {m.WriteImage(0, nil), df11.ErrInvalidArgument},
 		"write an image to too little":  {m.WriteImage(0, make([]byte, group.ImageBytes-1)), df11.ErrBufferTooSmall},

@@ -84,6 +84,11 @@ pub const SHAPES_KEY: &str = "df11.shapes";
 /// project's addition too.
 pub const HASHES_KEY: &str = "df11.sha256";
 
+/// Tells whether a key of a file's `__metadata__` is an addition of this project's.
+pub(crate) fn of_this_library(key: &str) -> bool {
+    key.starts_with("df11.")
+}
+
 /// The key in a file's `__metadata__` under which the weights of groups may be named: a JSON object from names of groups to
 /// lists of runs, each a tensor's full name and the number of the run's first element in that tensor. It is this
 /// project's extension of the format: see docs/format.md, "Groups with names and runs".

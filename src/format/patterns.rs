@@ -64,7 +64,12 @@ impl Patterns {
     pub fn parse(text: &str) -> Result<Patterns> {
         let text = json::of_python(text.as_bytes());
         let invalid_json = |e| Self::invalid(format!("it is not valid JSON: {e}"));
-        let [config, dict] = json::fields(&text, ["dfloat11_config", "pattern_dict"]).map_err(invalid_json)?;
+        let keys = ["dfloat11_config", "pattern_dict", "model_type", "architectures", "_class_name"];
+        let [config, dict, of_plain @ ..] = json::fields(&text, keys).map_err(invalid_json)?;
+        if config.is_none() && of_plain.iter().any(Option::is_some) {
+            let reason = "it is the config.json of a model that is not compressed, which has no dfloat11_config";
+            return Err(Self::invalid(reason.into()));
+        }
         let dict = match config {
             Some(config) => json::fields(config.as_bytes(), ["pattern_dict"]).map_err(invalid_json)?[0],
             // A pattern may be spelled so. Its value would be a list.

@@ -6,7 +6,9 @@ use crate::error::{Error, Place, Result, grow};
 use crate::progress::Progress;
 use memmap2::Mmap;
 use safetensors::Dtype;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -205,6 +207,21 @@ impl Source {
         };
         let [shapes, hashes, groups] = header.kept;
         Ok(Contents { tensors: header.tensors.into_iter().map(stored).collect(), shapes, hashes, groups })
+    }
+
+    /// Reads all metadata of the header, which was read and checked before.
+    pub fn metadata(&self) -> Result<BTreeMap<String, String>> {
+        let mut size = [0; 8];
+        self.read_at(0, &mut size)?;
+        let size = u64::from_le_bytes(size);
+        if size > MOST_HEADER_BYTES || size > self.len - 8 {
+            return Err(Error::corrupt(self.place(), "the header has changed since the file was opened"));
+        }
+        let text = self.view(8, size)?;
+        let invalid = |e| Error::invalid(self.place().at(8), format!("the safetensors header is not valid: {e}"));
+        let entries: BTreeMap<String, &RawValue> = serde_json::from_slice(&text).map_err(invalid)?;
+        let metadata = entries.get("__metadata__").map(|raw| serde_json::from_str(raw.get()).map_err(invalid));
+        Ok(metadata.transpose()?.unwrap_or_default())
     }
 }
 

@@ -11,7 +11,7 @@
 
 use super::plan::FilePlan;
 use super::run::Run;
-use super::target::{self, ConfigPlace, Entry, Folder, Ledger, LeftGroup, PartialFile, differs};
+use super::target::{self, Entry, Folder, Ledger, LeftGroup, PartialFile, commit_with_config, differs};
 use super::work::{self, FileSpec, Order, remove};
 use super::{Report, target::copy_file};
 use crate::error::{Error, Place, Result, shorten_path};
@@ -174,37 +174,12 @@ impl Finish<'_> {
     }
 
     /// Writes the config and gives the files their names.
-    ///
-    /// The config comes at the last moment, because one that is to be replaced would be read with it; but before the file has its
-    /// name, because without it that would look finished.
     fn name(&self, unnamed: &[Arc<PartialFile>]) -> Result<()> {
         if self.keep && !unnamed.is_empty() {
             // Once more, because the work may have taken hours.
             self.run.refuse_existing()?;
         }
-        let (config, before) = self.write_config()?;
-        for out in unnamed {
-            let Err(error) = out.commit(!self.keep) else { continue };
-            // The file that has the name stays, and must be read with the config that it had.
-            if let Err(error) = config.restore(before) {
-                log::warn!("the config of a file that has not got its name stays: {error}");
-            }
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    /// Writes the config. Returns its place, and what was there before. If that of another file has come to be at its place since
-    /// it was looked at, this one goes to the place next to that.
-    fn write_config(&self) -> Result<(ConfigPlace, Option<Vec<u8>>)> {
-        let write = || {
-            let config = self.run.config_place();
-            config.write(&self.run.config).map(|before| (config, before))
-        };
-        match write() {
-            Err(Error::Exists(_)) => write(),
-            written => written,
-        }
+        commit_with_config(unnamed, Some((&self.run.config, || self.run.config_place())), !self.keep)
     }
 }
 

@@ -41,7 +41,9 @@ pub use crate::format::{FileLayout, LayoutTensor, Pattern, Patterns};
 pub use plan::RunSizes;
 pub use plan::presets::Preset;
 pub use plan::{AUTOMATIC, Part};
-pub use rewrite::{DEFAULT_SHARD_BYTES, DecompressOptions, DecompressReport, decompress};
+pub use rewrite::{
+    DEFAULT_SHARD_BYTES, DecompressOptions, DecompressReport, RepackOptions, RepackReport, decompress, repack,
+};
 pub use target::NewFile;
 
 use crate::error::Result;

@@ -9,7 +9,7 @@ use super::target::{
 use super::work::{self, FileSpec, GroupSpec, Made, Order, Segment, Settings, Unfit};
 use super::{CompressOptions, DEFAULT_MEMORY, LeftPlain, Report};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
-use crate::format::{Model, Tensor, read_text};
+use crate::format::{Model, Tensor};
 use crate::host::{self, VerifyOptions};
 use crate::huffman::encode::Variant;
 use crate::progress::Progress;
@@ -302,14 +302,7 @@ impl<'o> Run<'o> {
 
     /// Returns the file, or the config that readers would take for its own, if it is there already.
     fn existing(&self) -> Option<PathBuf> {
-        let file = self.files.single()?;
-        let own = file.with_extension("config.json");
-        let is_other = || read_text(&own).is_ok_and(|there| there.is_none_or(|there| there != self.config.as_bytes()));
-        match file.symlink_metadata() {
-            Ok(_) => Some(file.to_owned()),
-            Err(_) if !self.files.own_folder() && own.symlink_metadata().is_ok() && is_other() => Some(own),
-            Err(_) => None,
-        }
+        target::existing(self.files.single()?, (!self.files.own_folder()).then_some(&self.config))
     }
 
     pub fn refuse_existing(&self) -> Result<()> {

@@ -404,8 +404,8 @@ fn the_example_in_go_reads_a_tensor() {
     let go_mod = format!("module example\ngo 1.24\nrequire {module} v0.0.0\nreplace {module} => {ROOT}/bindings/go\n");
     std::fs::write(folder.path().join("go.mod"), go_mod).unwrap();
     let program = format!(
-        "package main\nimport (\n\"context\"\n\"os\"\ndf11 \"{module}\"\n)\nfunc main() {{\nctx := context.Background()\n{}\n\
-         if err != nil {{ panic(err) }}\nos.Stdout.Write(weights)\n}}\n",
+        "package main\nimport (\n\"context\"\n\"encoding/binary\"\n\"os\"\ndf11 \"{module}\"\n)\nfunc main() {{\nctx := context.Background()\n{}\n\
+         if err != nil {{ panic(err) }}\nbinary.Write(os.Stdout, binary.LittleEndian, weights)\n}}\n",
         of_readme("go").text
     );
     std::fs::write(folder.path().join("main.go"), program).unwrap();

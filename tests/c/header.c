@@ -75,6 +75,47 @@ ASSERT(offsetof(df11_verify_report, hashes_wrong) == 40);
 ASSERT(offsetof(df11_verify_report, tensors_equal) == 48);
 ASSERT(offsetof(df11_verify_report, tensors_different) == 56);
 
+ASSERT(sizeof(df11_decompress_report) == 56);
+ASSERT(offsetof(df11_decompress_report, struct_size) == 0);
+ASSERT(offsetof(df11_decompress_report, tensor_count) == 8);
+ASSERT(offsetof(df11_decompress_report, flat_count) == 16);
+ASSERT(offsetof(df11_decompress_report, file_count) == 24);
+ASSERT(offsetof(df11_decompress_report, written_bytes) == 32);
+ASSERT(offsetof(df11_decompress_report, dropped_count) == 40);
+ASSERT(offsetof(df11_decompress_report, config_key_count) == 48);
+
+ASSERT(sizeof(df11_decompress_options) == 96);
+ASSERT(offsetof(df11_decompress_options, struct_size) == 0);
+ASSERT(offsetof(df11_decompress_options, threads) == 8);
+ASSERT(offsetof(df11_decompress_options, flags) == 12);
+ASSERT(offsetof(df11_decompress_options, shard_bytes) == 16);
+ASSERT(offsetof(df11_decompress_options, config_json) == 24);
+ASSERT(offsetof(df11_decompress_options, tensors) == 32);
+ASSERT(offsetof(df11_decompress_options, tensor_count) == 40);
+ASSERT(offsetof(df11_decompress_options, groups) == 48);
+ASSERT(offsetof(df11_decompress_options, group_count) == 56);
+ASSERT(offsetof(df11_decompress_options, progress) == 64);
+ASSERT(offsetof(df11_decompress_options, callback) == 72);
+ASSERT(offsetof(df11_decompress_options, callback_user) == 80);
+ASSERT(offsetof(df11_decompress_options, report) == 88);
+
+ASSERT(sizeof(df11_repack_report) == 40);
+ASSERT(offsetof(df11_repack_report, struct_size) == 0);
+ASSERT(offsetof(df11_repack_report, group_count) == 8);
+ASSERT(offsetof(df11_repack_report, plain_count) == 16);
+ASSERT(offsetof(df11_repack_report, file_count) == 24);
+ASSERT(offsetof(df11_repack_report, written_bytes) == 32);
+
+ASSERT(sizeof(df11_repack_options) == 56);
+ASSERT(offsetof(df11_repack_options, struct_size) == 0);
+ASSERT(offsetof(df11_repack_options, threads) == 8);
+ASSERT(offsetof(df11_repack_options, flags) == 12);
+ASSERT(offsetof(df11_repack_options, config_json) == 16);
+ASSERT(offsetof(df11_repack_options, progress) == 24);
+ASSERT(offsetof(df11_repack_options, callback) == 32);
+ASSERT(offsetof(df11_repack_options, callback_user) == 40);
+ASSERT(offsetof(df11_repack_options, report) == 48);
+
 ASSERT(sizeof(df11_verify_options) == 72);
 ASSERT(offsetof(df11_verify_options, struct_size) == 0);
 ASSERT(offsetof(df11_verify_options, threads) == 8);

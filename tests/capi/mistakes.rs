@@ -290,6 +290,16 @@ fn writer_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
             let (src, dst) = (unless(n, "src", t.source.as_ptr()), unless(n, "dst", to.as_ptr()));
             (df11_merge_model(src, dst, unless(n, "options", &options), error), true)
         }),
+        row("df11_decompress_model", &[("src", BAD), ("dst", BAD), ("options", GOOD)], |n, error| unsafe {
+            let (options, to) = (init::<df11_decompress_options>(), t.new_path());
+            let (src, dst) = (unless(n, "src", t.source.as_ptr()), unless(n, "dst", to.as_ptr()));
+            (df11_decompress_model(src, dst, unless(n, "options", &options), error), true)
+        }),
+        row("df11_repack_model", &[("src", BAD), ("dst", BAD), ("options", GOOD)], |n, error| unsafe {
+            let (options, to) = (init::<df11_repack_options>(), t.new_path());
+            let (src, dst) = (unless(n, "src", t.path.as_ptr()), unless(n, "dst", to.as_ptr()));
+            (df11_repack_model(src, dst, unless(n, "options", &options), error), true)
+        }),
         row("df11_preset_count", &[], |_, _| (0, df11_preset_count() > 0)),
         row("df11_preset_get_info", &[("out", BAD)], |n, error| unsafe {
             let mut out: df11_preset_info = init();

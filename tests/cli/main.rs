@@ -126,12 +126,13 @@ fn help_and_version_are_good() {
 
 #[test]
 fn wrong_usage_is_2() {
-    let wrong: [&[&str]; 13] = [
+    let wrong: [&[&str]; 14] = [
         // Options of which the command would make no use.
         &["compress", "model", "-o", "out", "--any-version"],
         &["compress", "model", "-o", "out", "--config", "config.json"],
         &["merge", "model", "-o", "out", "--any-version"],
         &["presets", "--config", "config.json"],
+        &["inspect", "model", "--threads", "2"],
         &[],
         &["explode"],
         &["inspect"],

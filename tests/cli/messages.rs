@@ -119,3 +119,17 @@ fn force_does_not_replace_a_folder() {
     run_on("compress", source, &["-f", "-o", out.to_str().unwrap()])
         .bad(2, &["is not empty", "'mine'", "a new or empty folder", "--force"]);
 }
+
+#[test]
+fn a_config_without_patterns() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.json");
+    for text in [
+        r#"{"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 4096}"#,
+        r#"{"_class_name": "FluxTransformer2DModel", "num_layers": 19}"#,
+    ] {
+        std::fs::write(&config, text).unwrap();
+        run(["compress", "in", "-o", "out", "--pattern", config.to_str().unwrap()])
+            .bad(2, &["config.json", "not compressed", "no dfloat11_config", "`df11 presets NAME`"]);
+    }
+}

@@ -248,6 +248,20 @@ void decoding() {
     std::vector<unsigned char> raw(2 * want.size());
     model.decompress(0, 0, want.size(), {raw.data(), raw.size()});
     CHECK(std::memcmp(raw.data(), want.data(), raw.size()) == 0);
+    // From the group and from the tensor themselves.
+    std::fill(got.begin(), got.end(), std::uint16_t{0x5555});
+    group.decompress(got, 2);
+    CHECK(std::equal(want.begin(), want.end(), got.begin()) && got.back() == 0x5555);
+    const df11::Tensor second = model.groups()[2].tensors()[1];
+    std::vector<std::uint16_t> weights(second.data_bytes() / 2 + 1, 0x5555), same(second.data_bytes() / 2);
+    second.read(weights);
+    model.read_tensor(second.index(), 0, same);
+    CHECK(second.group_offset() > 0 && std::equal(same.begin(), same.end(), weights.begin()));
+    CHECK(weights.back() == 0x5555);
+    CHECK(failure([&] { group.decompress(some); }).status() == DF11_BUFFER_TOO_SMALL);
+    CHECK(failure([&] { second.read({weights.data(), 2}); }).status() == DF11_INVALID_ARGUMENT);
+    CHECK(group.try_decompress(got) == DF11_OK && second.try_read(weights) == DF11_OK);
+    CHECK(df11::Group(nullptr, 0).try_decompress(got) == DF11_INVALID_ARGUMENT);
 #if __cplusplus >= 202002L
     model.decompress(0, 3, 10, std::span(got).first(10));
     CHECK(std::equal(got.begin(), got.begin() + 10, want.begin() + 3));
@@ -380,6 +394,16 @@ void writing() {
     CHECK(report.complete == 1 && report.groups == 4 && report.preset != nullptr && left == report.left_count &&
           calls >= 2);
     CHECK(df11::verify_model(scratch / "whole", source).good());
+    // The preset that was chosen is one of the list, and its patterns give the same groups.
+    const std::vector<df11::Preset> presets = df11::presets();
+    CHECK(presets.size() == df11_preset_count());
+    const auto chosen = std::find_if(presets.begin(), presets.end(), [&](const df11::Preset &preset) {
+        return std::strcmp(preset.name, report.preset) == 0;
+    });
+    CHECK(chosen != presets.end());
+    df11::CompressOptions by_hand;
+    by_hand.pattern_json = chosen->pattern_json;
+    CHECK(df11::compress_model(source, scratch / "by_hand", by_hand).groups == report.groups);
     // In parts, and merged.
     df11::CompressOptions part = options;
     part.part_count = 2;

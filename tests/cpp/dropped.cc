@@ -26,6 +26,8 @@ void calls_of_an_engine(df11::Model &model, df11::Device &device, df11::Resident
     resident.try_decompress_tensors({}, {}, 0, nullptr);                         // dropped
     df11::Resident::try_decompress_batch({}, {}, {}, 0, nullptr);                // dropped
     df11::try_image_get_info(image, bytes);                                      // dropped
+    model.groups()[0].try_decompress(bytes);                                     // dropped
+    model.tensors()[0].try_read(bytes);                                          // dropped
     resident.release();                                                          // dropped
     (void)resident.try_decompress(0, 0, 0, nullptr);
     progress.cancel();
@@ -52,6 +54,8 @@ void calls_that_throw(df11::Model &model, df11::Device &device) {
     // Calls that throw have no result that must be used.
     model.decompress(0, bytes);
     model.read_tensor(0, 0, bytes);
+    model.groups()[0].decompress(bytes);
+    model.tensors()[0].read(bytes);
     df11::compress_model("model", "other");
 }
 #endif

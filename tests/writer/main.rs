@@ -4,6 +4,7 @@ mod attacks;
 mod destinations;
 mod disk;
 mod models;
+mod rewrite;
 mod runs;
 #[path = "../support/mod.rs"]
 mod support;

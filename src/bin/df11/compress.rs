@@ -123,7 +123,7 @@ fn read_patterns(path: &Path) -> Result<Patterns, Failure> {
     let named =
         |e: &dyn std::fmt::Display| Failure::cannot(format!("cannot use the patterns of '{}': {e}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| named(&e))?;
-    Patterns::parse(&text).map_err(|e| named(&e))
+    Patterns::parse(&text).map_err(|e| named(&format!("{e} (`df11 presets NAME` prints patterns to begin with)")))
 }
 
 fn parse_part(text: &str) -> Result<Part, String> {

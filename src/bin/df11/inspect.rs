@@ -44,6 +44,9 @@ pub struct InspectArgs {
 
 /// Runs the subcommand.
 pub fn run(args: &InspectArgs, quiet: bool) -> Result<(), Failure> {
+    if args.plot.is_none() {
+        args.threads.unused("--plot")?;
+    }
     let model = args.reading.open(&args.model)?;
     let summary = Summary::new(&args.model, &model);
     // The picture first: if it cannot be drawn, nothing but the reason is printed.

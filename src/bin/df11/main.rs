@@ -23,6 +23,7 @@ mod manual;
 mod output;
 mod plot;
 mod presets;
+mod repack;
 mod summary;
 mod terminal;
 mod verify;
@@ -56,6 +57,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Decompress(decompress::DecompressArgs),
     Verify(verify::VerifyArgs),
+    Repack(repack::RepackArgs),
     Presets(presets::PresetsArgs),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -93,6 +95,14 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
+    /// Fails if a number was given to a command that decodes nothing this time.
+    pub fn unused(&self, unless: &str) -> Result<(), Failure> {
+        match self.count {
+            Some(_) => Err(Failure::cannot(format!("--threads does nothing without {unless}: leave it out"))),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the number that was asked for, or that of the processors that this process may use.
     pub fn count(&self) -> usize {
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -204,6 +214,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(args, quiet),
         Command::Decompress(args) => decompress::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
+        Command::Repack(args) => repack::run(args, quiet),
         Command::Presets(args) => presets::run(args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),

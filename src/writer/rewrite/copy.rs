@@ -31,7 +31,6 @@ pub(super) enum Values {
     /// They are those of the tensor of this number, decoded if it is in a group.
     Decoded(usize),
     /// They are in a file of the model, as they are.
-    #[allow(dead_code, reason = "repack, which comes next, copies them")]
     Stored(Span),
 }
 

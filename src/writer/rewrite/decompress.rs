@@ -4,14 +4,14 @@ use super::copy::{self, OutFile, Values};
 use super::folder::Content;
 use super::select::select;
 use super::shards::distribute;
-use super::{SingleFile, refuse_existing};
+use super::{SingleFile, check_destination};
 use crate::error::{Error, Result, shorten_path};
 use crate::format::{Access, LayoutTensor, Model, OpenOptions, Tensor, config_text, of_python};
 use crate::host;
 use crate::progress::Progress;
 use crate::writer::plan::{self, SourceTensor, config, is_file};
 use crate::writer::source::{companions, main_file};
-use crate::writer::target::check_place;
+use crate::writer::target::refuse_existing;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -152,7 +152,7 @@ pub fn decompress(
     }
     let single = is_file(destination).then_some(destination);
     let folder = if single.is_some() { destination.parent().unwrap_or(Path::new("")) } else { destination };
-    check_place(folder, single, source, model.files().map(|f| f.file))?;
+    check_destination(folder, single, source, &model)?;
     let mut tensors = select(&model, &options.tensors, &options.groups)?;
     let config = config_text(source, &options.open)?;
     let parsed: Option<Value> = config.as_ref().and_then(|text| serde_json::from_str(text).ok());
@@ -171,7 +171,7 @@ pub fn decompress(
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     if let Some(to) = single {
         if options.keep_existing {
-            refuse_existing(to)?;
+            refuse_existing(to, None)?;
         }
         let file = out_file(to.to_owned(), tensors, &metadata)?;
         (report.files, report.written_bytes) = (1, file.layout.bytes());

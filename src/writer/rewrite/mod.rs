@@ -5,7 +5,7 @@
 //! - `copy`: the work, on many threads;
 //! - `folder`: a folder, which is marked as unfinished until all of it is there;
 //! - `shards`: which tensor goes to which file of a decompressed model, and its index;
-//! - `select`: which tensors are wanted.
+//! - `select`: which tensors of a model are decompressed.
 //!
 //! Nothing of an interrupted run is resumed, because to compare what it has left takes as long as to write it again. A failure
 //! leaves nothing, and what a killed process has left is removed by the next one that writes to the same place.
@@ -13,13 +13,16 @@
 mod copy;
 mod decompress;
 mod folder;
+mod repack;
 mod select;
 mod shards;
 
 pub use decompress::{DEFAULT_SHARD_BYTES, DecompressOptions, DecompressReport, decompress};
+pub use repack::{RepackOptions, RepackReport, repack};
 
 use crate::error::{Error, Result, shorten_path};
-use crate::writer::target::{Entry, Leftover, PartialFile};
+use crate::format::Model;
+use crate::writer::target::{Entry, Leftover, PartialFile, check_place};
 use copy::{OutFile, Sink};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,13 +57,9 @@ impl Sink for SingleFile<'_> {
     }
 }
 
-/// Fails if a file has a name already.
-fn refuse_existing(file: &Path) -> Result<()> {
-    match file.symlink_metadata() {
-        Ok(_) => Err(Error::Exists(file.to_owned())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io("open", file, e)),
-    }
+/// Fails if writing to a destination would do harm. `single` is the file if it is one.
+fn check_destination(folder: &Path, single: Option<&Path>, source: &Path, model: &Model) -> Result<()> {
+    check_place(folder, single, source, model.files().map(|f| f.file))
 }
 
 /// Returns the error of a folder that another process is writing to.

@@ -34,4 +34,4 @@ pub(crate) use file::{
 pub(crate) use folder::{Entry, Folder, NewFolders};
 pub(crate) use ledger::{Ledger, LeftGroup, Record};
 pub(crate) use lock::{Locked, lock, lock_existing};
-pub(crate) use place::{ConfigPlace, check as check_place, differs};
+pub(crate) use place::{ConfigPlace, check as check_place, commit_with_config, differs, existing, refuse_existing};
