@@ -66,6 +66,11 @@ pub fn extend(plan: &mut Plan, tensors: &[SourceTensor<'_>], sizes: &RunSizes) {
     let weights = |members: &[usize]| members.iter().fold(0u64, |sum, &m| sum.saturating_add(tensors[m].elements));
     let bf16 = |members: &[usize]| members.iter().all(|&m| tensors[m].dtype == Dtype::BF16);
     let is_unheld = |members: &[usize]| weights(members) >= sizes.unheld && bf16(members);
+    // The limit of the format has kept them out already; a smaller one, of a test, does it here.
+    for group in plan.groups.extract_if(.., |group| !group.tied && is_unheld(&group.members)) {
+        plan.plain.extend(&group.members);
+    }
+    plan.plain.sort_unstable();
     let of_unheld: HashSet<usize> = plan
         .left
         .iter()
