@@ -83,7 +83,7 @@ pub mod writer;
 #[doc(hidden)]
 pub mod internals;
 
-pub use error::{Error, Place, Result, Status};
+pub use error::{Error, Place, Result, Status, escape};
 pub use format::{Config, Group, GroupPart, Location, Model, OpenOptions, Run, Tensor};
 pub use half::bf16;
 pub use host::DecodeOptions;

@@ -82,6 +82,7 @@
 #include <memory>
 #include <optional>
 #include <string_view>
+#include <vector>
 #include <type_traits>
 #include <utility>
 
@@ -1174,6 +1175,84 @@ inline df11_compress_report compress_model(Text src, Text dst, const CompressOpt
 /// Completes a folder whose parts are all finished: df11_merge_model().
 inline df11_compress_report merge_model(Text src, Text dst, const CompressOptions &options = {}) {
     return detail::write(df11_merge_model, src, dst, options);
+}
+
+/// Options for decompress_model().
+struct DecompressOptions {
+    /// Threads to use, including the calling one; 0 means 1.
+    std::uint32_t threads = 0;
+    /// DF11_DECOMPRESS_* joined by |
+    std::uint32_t flags = 0;
+    /// The upper limit of the tensors of one file in a folder, in bytes; 0 means 5 GB.
+    std::uint64_t shard_bytes = 0;
+    /// NULL, or the text of a config.json for the model.
+    const char *config_json = nullptr;
+    /// The names of the tensors that are written, and of groups whose tensors are. Without either, all are.
+    std::vector<std::string> tensors, groups;
+    /// NULL, or a progress that counts the call's work and can cancel it.
+    const Progress *progress = nullptr;
+    /// Empty, or a function that is called with the progress.
+    ProgressFunction on_progress;
+};
+
+/// Options for repack_model().
+struct RepackOptions {
+    /// Threads to use, including the calling one; 0 means 1.
+    std::uint32_t threads = 0;
+    /// DF11_REPACK_* joined by |
+    std::uint32_t flags = 0;
+    /// NULL, or the text of a config.json for the model, which is written for it too.
+    const char *config_json = nullptr;
+    /// NULL, or a progress that counts the call's work and can cancel it.
+    const Progress *progress = nullptr;
+    /// Empty, or a function that is called with the progress.
+    ProgressFunction on_progress;
+};
+
+/// Turns a model back into plain safetensors, a folder as models are published or one file: df11_decompress_model().
+inline df11_decompress_report decompress_model(Text src, Text dst, const DecompressOptions &options = {}) {
+    df11_error error;
+    auto report = detail::sized<df11_decompress_report>();
+    detail::Callbacks callbacks(options.on_progress);
+    std::vector<const char *> tensors, groups;
+    for (const auto &name : options.tensors) tensors.push_back(name.c_str());
+    for (const auto &name : options.groups) groups.push_back(name.c_str());
+    auto c = detail::sized<df11_decompress_options>();
+    c.threads = options.threads;
+    c.flags = options.flags;
+    c.shard_bytes = options.shard_bytes;
+    c.config_json = options.config_json;
+    c.tensors = tensors.data();
+    c.tensor_count = tensors.size();
+    c.groups = groups.data();
+    c.group_count = groups.size();
+    c.progress = options.progress != nullptr ? options.progress->get() : nullptr;
+    c.callback = detail::Callbacks::progress;
+    c.callback_user = &callbacks;
+    c.report = &report;
+    const df11_status status = df11_decompress_model(src.c_str(), dst.c_str(), &c, &error);
+    callbacks.rethrow();
+    check(status, error);
+    return report;
+}
+
+/// Writes a compressed model in other files, a folder as one file and back: df11_repack_model().
+inline df11_repack_report repack_model(Text src, Text dst, const RepackOptions &options = {}) {
+    df11_error error;
+    auto report = detail::sized<df11_repack_report>();
+    detail::Callbacks callbacks(options.on_progress);
+    auto c = detail::sized<df11_repack_options>();
+    c.threads = options.threads;
+    c.flags = options.flags;
+    c.config_json = options.config_json;
+    c.progress = options.progress != nullptr ? options.progress->get() : nullptr;
+    c.callback = detail::Callbacks::progress;
+    c.callback_user = &callbacks;
+    c.report = &report;
+    const df11_status status = df11_repack_model(src.c_str(), dst.c_str(), &c, &error);
+    callbacks.rethrow();
+    check(status, error);
+    return report;
 }
 
 /// Sends the library's log to a function for its lifetime. There is one log for the process: the newest Log receives

@@ -18,7 +18,9 @@ use std::ptr;
 pub const DF11_OPEN_VERIFY: u32 = 1;
 /// Read the files piece by piece instead of mapping them. A mapped file that another process cuts
 /// short ends this process with SIGBUS; a file that is read gives an error. `data` pointers are then
-/// NULL, and one descriptor for each file stays open.
+/// NULL. Files are opened when they are read; at most 128 are kept open, or a quarter of the soft
+/// limit on descriptors, for all models together. A file that has another device, inode, size or
+/// time when it is opened again is DF11_CORRUPT. Give this where mapping fails, too.
 pub const DF11_OPEN_READ: u32 = 2;
 /// Accept a version of the compressor that this library does not know.
 pub const DF11_OPEN_ANY_VERSION: u32 = 4;

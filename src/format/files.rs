@@ -172,7 +172,9 @@ fn read_at_most(path: &Path, most: u64, words: &str) -> Result<Option<Vec<u8>>> 
     }
     let file = open_regular(path)?;
     let bytes = file.metadata().map_err(|e| Error::io("read", path, e))?.len().min(most);
-    let mut text = Vec::with_capacity(bytes as usize + 1);
+    let mut text = Vec::new();
+    // Without this it would be doubled again and again, up to twice its size. If there is no room, reading says so.
+    let _ = text.try_reserve_exact(bytes as usize + 1);
     file.take(most + 1).read_to_end(&mut text).map_err(|e| Error::io("read", path, e))?;
     if text.len() as u64 > most {
         return Err(Error::invalid(Place::of(path), format!("the file is larger than {words}")));

@@ -15,8 +15,8 @@ use std::fmt;
 /// The most dimensions of a tensor: as many as PyTorch and NumPy have.
 pub(super) const MOST_DIMENSIONS: usize = 64;
 
-/// The keys of the metadata that are kept.
-const KEPT: [&str; 3] = [SHAPES_KEY, HASHES_KEY, GROUPS_KEY];
+/// The keys of the metadata that are kept. The last two are what df11pack (another compressor) stamps files with that are not DF11.
+const KEPT: [&str; 5] = [SHAPES_KEY, HASHES_KEY, GROUPS_KEY, "df11pack_index", "df11pack_luts"];
 
 /// A tensor as a header describes it.
 #[derive(Debug, Clone)]

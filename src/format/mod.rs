@@ -53,6 +53,7 @@ mod layout;
 mod model;
 mod names;
 mod patterns;
+mod reader;
 mod runs;
 mod source;
 mod tensor;

@@ -117,19 +117,19 @@ impl Model {
 
     /// Opens the files of an uncompressed model to be read, as a folder's index lists them, and fails if the index lists a
     /// tensor that they lack.
-    pub(crate) fn open_listed(folder: &Path, files: &[PathBuf]) -> Result<Model> {
-        let model = Self::of_files(files, None, Access::Read, &Progress::new())?;
+    pub(crate) fn open_listed(folder: &Path, files: &[PathBuf], progress: &Progress) -> Result<Model> {
+        let model = Self::of_files(files, None, Access::Read, progress)?;
         files::check_index(folder, |name| model.find_tensor(name).is_some())?;
         Ok(model)
     }
 
     /// Opens these files, and no others, to be read, with the text of a config if there is one.
-    pub(crate) fn open_files(files: &[PathBuf], config: Option<&str>) -> Result<Model> {
+    pub(crate) fn open_files(files: &[PathBuf], config: Option<&str>, progress: &Progress) -> Result<Model> {
         let config = match config {
-            Some(text) => Config::parse(text.as_bytes(), &Place::file("config.json"), true, &Progress::new())?,
+            Some(text) => Config::parse(text.as_bytes(), &Place::file("config.json"), true, progress)?,
             None => None,
         };
-        Self::of_files(files, config, Access::Read, &Progress::new())
+        Self::of_files(files, config, Access::Read, progress)
     }
 
     /// Opens one group of a file, to be read: all else in it may be unfinished.
@@ -187,7 +187,8 @@ impl Model {
     fn build(sources: Vec<Source>, config: Option<Config>, progress: &Progress) -> Result<Model> {
         let (entries, notes) = read_headers(&sources, progress)?;
         let bases = bases_of(&entries, progress)?;
-        let mut groups = check_groups(&sources, &bases, progress)?;
+        let mut groups =
+            check_groups(&sources, &bases, progress).map_err(|error| name_variant(error, &notes, &sources))?;
         drop(bases);
         let find = |name: &str| groups.binary_search_by(|group| natural(group.name(), name)).ok();
         let lists = listed_groups(find, &notes, &sources, progress)?;
@@ -274,9 +275,9 @@ fn read_headers(sources: &[Source], progress: &Progress) -> Result<(BTreeMap<Str
                 return Err(Error::unsupported(source.place(), reason));
             }
         }
-        let Contents { shapes, hashes, groups, .. } = header;
-        if shapes.is_some() || hashes.is_some() || groups.is_some() {
-            notes.push(Notes { file, shapes, hashes, groups });
+        let Contents { shapes, hashes, groups, variant, .. } = header;
+        if [&shapes, &hashes, &groups, &variant].iter().any(|note| note.is_some()) {
+            notes.push(Notes { file, shapes, hashes, groups, variant });
         }
     }
     Ok((entries, notes))
@@ -294,6 +295,20 @@ fn bases_of<'e>(entries: &'e BTreeMap<String, Stored>, progress: &Progress) -> R
     // A tensor may be called `x.gaps` and be what it says. Two names of six are no accident.
     bases.retain(|_, members| members.iter().flatten().count() >= 2);
     Ok(bases)
+}
+
+/// Names df11pack's variant of the format, if the file that a fault is in is stamped with one.
+fn name_variant(error: Error, notes: &[Notes], sources: &[Source]) -> Error {
+    let (Error::InvalidFormat { reason, place } | Error::Corrupt { reason, place }) = &error else { return error };
+    let in_file = |note: &&Notes| place.file.as_ref() == Some(&sources[note.file].name);
+    match notes.iter().filter(in_file).find_map(|note| note.variant.as_ref()) {
+        Some(stamp) => {
+            let reason =
+                format!("a variant of df11pack ({stamp}), which is not DF11: only df11pack reads it ({reason})");
+            Error::unsupported(place.clone(), reason)
+        }
+        None => error,
+    }
 }
 
 /// Checks each group, and sorts them.

@@ -70,6 +70,8 @@ pub(super) struct Notes {
     pub hashes: Option<String>,
     /// The text under [`GROUPS_KEY`].
     pub groups: Option<String>,
+    /// The stamp of df11pack's variants of the format.
+    pub variant: Option<String>,
 }
 
 /// Gives tensors the shapes and hashes that the notes have for them. `find` returns the number of a tensor. Notes on tensors that are not

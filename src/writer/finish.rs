@@ -46,9 +46,10 @@ impl Finish<'_> {
         let there = match unnamed {
             [] => {
                 let groups = self.run.files.files.iter().filter(|file| !file.groups.iter().all(|&g| is_left(g)));
-                self.measure(&mut report, groups.chain(&self.run.files.rest).map(|file| file.path.as_path()))?
+                let files = groups.chain(&self.run.files.rest).map(|file| file.path.as_path());
+                self.measure(&mut report, files, progress)?
             }
-            unnamed => self.measure(&mut report, unnamed.iter().map(|out| out.temporary()))?,
+            unnamed => self.measure(&mut report, unnamed.iter().map(|out| out.temporary()), progress)?,
         };
         self.check_whole(&there)?;
         progress.check()?;
@@ -143,10 +144,11 @@ impl Finish<'_> {
         &self,
         report: &mut Report,
         files: impl Iterator<Item = &'p Path>,
+        progress: &Progress,
     ) -> Result<HashMap<String, (Dtype, u64)>> {
         let mut there = HashMap::new();
         for file in files.filter(|f| f.is_file()) {
-            let model = Model::open_files(&[file.to_path_buf()], Some(&self.run.config))?;
+            let model = Model::open_files(&[file.to_path_buf()], Some(&self.run.config), progress)?;
             for group in model.groups() {
                 report.groups += 1;
                 report.weights += group.element_count();

@@ -294,7 +294,7 @@ pub struct Report {
 pub fn compress(source: &Path, destination: &Path, options: &CompressOptions, progress: &Progress) -> Result<Report> {
     progress.begin(0);
     progress.check()?;
-    Run::new(source, destination, options)?.compress(progress)
+    Run::new(source, destination, options, progress)?.compress(progress)
 }
 
 /// Completes a model whose parts are all finished: writes what belongs to no group, config.json and the files that go with
@@ -311,7 +311,7 @@ pub fn merge(source: &Path, destination: &Path, options: &CompressOptions, progr
     progress.check()?;
     let parts = target::parts_of(destination)?.unwrap_or(1);
     let options = CompressOptions { part: Part { number: 1, count: parts }, resume: true, ..options.clone() };
-    Run::new(source, destination, &options)?.merge(progress)
+    Run::new(source, destination, &options, progress)?.merge(progress)
 }
 
 /// Tells whether a destination has something that an interrupted run has left, and that [`CompressOptions::resume`] resumes. Not

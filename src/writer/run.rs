@@ -37,9 +37,14 @@ pub(super) struct Run<'o> {
 }
 
 impl<'o> Run<'o> {
-    pub fn new(source: &Path, destination: &Path, options: &'o CompressOptions) -> Result<Run<'o>> {
+    pub fn new(
+        source: &Path,
+        destination: &Path,
+        options: &'o CompressOptions,
+        progress: &Progress,
+    ) -> Result<Run<'o>> {
         options.part.check()?;
-        let input = Source::open(source)?;
+        let input = Source::open(source, progress)?;
         let table: Vec<SourceTensor> = input.model.tensors().map(SourceTensor::from).collect();
         let wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;
         let Grouping { patterns, origin, mut plan } = plan::grouping(input.parsed.as_ref(), &table, wanted)?;
@@ -57,7 +62,7 @@ impl<'o> Run<'o> {
             let place = Place::default().tensor(&left.group);
             return Err(Error::unsupported(place, format!("the group cannot be compressed: {}", left.reason)));
         }
-        let dropped = dropped(&input.model, &plan)?;
+        let dropped = dropped(&input.model, &plan, progress)?;
         let is_dropped = |t: &usize| dropped.iter().any(|(head, _)| head == t);
         let plain: Vec<usize> = plan.plain.iter().copied().filter(|t| !is_dropped(t)).collect();
         let files = Files::new(destination, options.layout, input.main_file(), &table, &plan, &plain);
@@ -69,7 +74,7 @@ impl<'o> Run<'o> {
         let runs = plan.in_runs.iter().map(|planned| json!([planned.tensor, planned.runs.len()])).collect::<Vec<_>>();
         let job = json!({
             "version": 2,
-            "source": input.identity()?,
+            "source": input.identity(progress)?,
             "patterns": patterns.to_value(),
             "parts": options.part.count,
             "hashes": options.hashes,
@@ -129,7 +134,7 @@ impl<'o> Run<'o> {
             self.complete(&claim, &finish, &left, &unnamed, progress)?
         } else {
             let mut report = self.report(&left);
-            finish.measure(&mut report, self.mine().map(|file| file.path.as_path()))?;
+            finish.measure(&mut report, self.mine().map(|file| file.path.as_path()), progress)?;
             report
         };
         progress.finish();
@@ -401,8 +406,8 @@ impl<'o> Run<'o> {
     /// Returns the model at the destination, if it is whole and has what is asked for.
     fn complete_model(&self, finish: &Finish, report: &mut Report, progress: &Progress) -> Result<Option<Model>> {
         let paths: Vec<PathBuf> = self.files.paths().filter(|f| f.is_file()).map(Path::to_path_buf).collect();
-        let whole = finish.measure(report, self.files.paths()).and_then(|there| finish.check_whole(&there));
-        let model = match whole.and_then(|()| Model::open_files(&paths, Some(&self.config))) {
+        let whole = finish.measure(report, self.files.paths(), progress).and_then(|there| finish.check_whole(&there));
+        let model = match whole.and_then(|()| Model::open_files(&paths, Some(&self.config), progress)) {
             Ok(model) => model,
             Err(error) if is_no_answer(&error) => return Err(error),
             Err(_) => return Ok(None),
@@ -531,11 +536,11 @@ fn is_no_answer(error: &Error) -> bool {
 }
 
 /// Returns the heads that may be dropped and are indeed equal to their embeddings.
-fn dropped(model: &Model, plan: &Plan) -> Result<Vec<(usize, usize)>> {
+fn dropped(model: &Model, plan: &Plan, progress: &Progress) -> Result<Vec<(usize, usize)>> {
     let mut equal = Vec::new();
     for head in &plan.dropped {
         let (a, b) = (model.tensor_at(head.tensor), model.tensor_at(head.embedding));
-        if host::are_equal(a, b, 1, &Progress::new())? {
+        if host::are_equal(a, b, 1, progress)? {
             equal.push((head.tensor, head.embedding));
         } else {
             log::warn!("'{}' is said to be tied, and differs from '{}': it is stored", a.name(), b.name());

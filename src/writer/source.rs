@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Place, Result, shorten, shorten_path};
 use crate::format::{self, INDEX, MAIN, Model, listed, safetensors_of};
+use crate::progress::Progress;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -44,13 +45,13 @@ fn read_config(path: &Path) -> Result<Option<String>> {
 
 impl Source {
     /// Opens a folder or a single `.safetensors` file.
-    pub fn open(path: &Path) -> Result<Source> {
+    pub fn open(path: &Path, progress: &Progress) -> Result<Source> {
         let meta = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?;
-        if meta.is_dir() { Source::open_folder(path) } else { Source::open_file(path) }
+        if meta.is_dir() { Source::open_folder(path, progress) } else { Source::open_file(path, progress) }
     }
 
-    fn open_file(path: &Path) -> Result<Source> {
-        let model = Model::open_files(&[path.to_owned()], None)?;
+    fn open_file(path: &Path, progress: &Progress) -> Result<Source> {
+        let model = Model::open_files(&[path.to_owned()], None, progress)?;
         plain_only(&model, path)?;
         // A config in the same folder may be the file's own. It helps to choose a preset, and is not carried over.
         let beside = read_config(&path.with_file_name("config.json")).ok().flatten();
@@ -59,7 +60,7 @@ impl Source {
         Ok(Source { model, config: None, config_place: Place::default(), parsed, carried, left_behind, folder: None })
     }
 
-    fn open_folder(path: &Path) -> Result<Source> {
+    fn open_folder(path: &Path, progress: &Progress) -> Result<Source> {
         let files = listed(path)?;
         let config_path = path.join("config.json");
         let config = read_config(&config_path)?;
@@ -72,10 +73,14 @@ impl Source {
         if parsed.as_ref().is_some_and(|config| config.get("dfloat11_config").is_some()) {
             // Its groups may be in other files than the one that would be taken for the whole model.
             for file in safetensors_of(path)? {
-                Model::open_files(&[file], None).map_or(Ok(()), |model| no_groups(&model, path))?;
+                match Model::open_files(&[file], None, progress) {
+                    Ok(model) => no_groups(&model, path)?,
+                    Err(Error::Cancelled) => return Err(Error::Cancelled),
+                    Err(_) => {}
+                }
             }
         }
-        let model = Model::open_listed(path, &files)?;
+        let model = Model::open_listed(path, &files, progress)?;
         plain_only(&model, path)?;
         let (carried, left_behind) = companions(&model, path)?;
         Ok(Source { model, config, config_place, parsed, carried, left_behind, folder: Some(path.to_owned()) })
@@ -89,11 +94,12 @@ impl Source {
     /// Returns what identifies the source: names and sizes of its files, and a hash of their headers and of samples of their bytes. A
     /// run is resumed only if all are as they were. That finds out early what is another model; a run that resumes
     /// compares the groups of an earlier one with the source anyway, and a merge does not. (Times would differ between machines that have a copy each.)
-    pub fn identity(&self) -> Result<Value> {
+    pub fn identity(&self, progress: &Progress) -> Result<Value> {
         const SAMPLES: u64 = 64;
         const SAMPLE_BYTES: u64 = 4096;
         let mut files = Vec::new();
         for source in self.model.sources() {
+            progress.check()?;
             let mut size = [0; 8];
             source.read_at(0, &mut size)?;
             let mut buffer = Vec::new();

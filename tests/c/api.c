@@ -885,6 +885,87 @@ static void writing_what_does_not_fit(void)
     CHECK(left[0] == 1 && left[1] == 1 && report.left_count == 0 && strstr(error.message, "b.weight") != NULL);
 }
 
+/* A model decompressed to a folder and to a file, and repacked to both. */
+static void rewriting(void)
+{
+    static const char *const names[] = {"model.norm.weight", "lm_head.weight"}, *const groups[] = {"model.layers.1"};
+    char source[4096], packed[4096], to[4096], path[4096];
+    df11_compress_options compress = DF11_COMPRESS_OPTIONS_INIT;
+    df11_decompress_options options = DF11_DECOMPRESS_OPTIONS_INIT;
+    df11_decompress_report report = DF11_DECOMPRESS_REPORT_INIT;
+    df11_repack_options repack = DF11_REPACK_OPTIONS_INIT;
+    df11_repack_report repacked = DF11_REPACK_REPORT_INIT;
+    df11_verify_options verify = DF11_VERIFY_OPTIONS_INIT;
+    df11_verify_report verified = DF11_VERIFY_REPORT_INIT;
+    struct watch told = {-1, 0, 0};
+    df11_error error;
+    join(source, golden, "sharded/original.safetensors");
+    join(packed, scratch, "way_packed");
+    compress.flags = DF11_COMPRESS_SHAPES | DF11_COMPRESS_HASHES;
+    WORKS(df11_compress_model(source, packed, &compress, &error));
+    verify.report = &verified;
+    options.report = &report;
+    repack.report = &repacked;
+
+    options.callback = watch;
+    options.callback_user = &told;
+    options.threads = 2;
+    options.shard_bytes = 200000;
+    WORKS(df11_decompress_model(packed, join(to, scratch, "way_back"), &options, &error));
+    CHECK(report.struct_size == sizeof report && report.tensor_count == 21 && report.flat_count == 0);
+    CHECK(report.file_count > 1 && report.dropped_count == 0 && told.done == told.total && told.total > 0);
+    join(path, to, "model.safetensors.index.json");
+    free(read_text(path));
+    CHECK(df11_verify_model(packed, to, &verify, &error) == DF11_OK && verified.tensors_equal == 21);
+    CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_EXISTS && report.tensor_count == 0);
+    WORKS(df11_decompress_model(packed, join(to, scratch, "way_back.safetensors"), NULL, &error));
+    options.flags = DF11_DECOMPRESS_KEEP_EXISTING;
+    CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_EXISTS);
+
+    options.flags = 0;
+    options.tensors = names;
+    options.tensor_count = 2;
+    options.groups = groups;
+    options.group_count = 1;
+    WORKS(df11_decompress_model(packed, join(to, scratch, "way_some"), &options, &error));
+    CHECK(report.tensor_count == 9);
+    options.groups = names;
+    CHECK(df11_decompress_model(packed, join(to, scratch, "way_none"), &options, &error) == DF11_NOT_FOUND);
+    CHECK(strstr(error.message, "'model.norm.weight' is a tensor") != NULL && report.tensor_count == 0);
+    options.groups = NULL;
+    CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(strstr(error.message, "df11_decompress_options.groups is NULL") != NULL);
+    options.group_count = 0;
+    options.tensors = (const char *const[]){NULL};
+    options.tensor_count = 1;
+    CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_INVALID_ARGUMENT);
+    options.tensor_count = 0;
+    options.flags = 1u << 31;
+    CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_UNSUPPORTED_OPTION);
+    options.flags = 0;
+    told = (struct watch){1, 0, 0};
+    CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_CANCELLED);
+    CHECK(df11_decompress_model(under(hostile, "file_empty.safetensors"), to, NULL, &error) == DF11_INVALID_FORMAT);
+    CHECK(df11_decompress_model(packed, packed, NULL, &error) == DF11_INVALID_ARGUMENT);
+
+    repack.threads = 3;
+    WORKS(df11_repack_model(packed, join(to, scratch, "way_one.safetensors"), &repack, &error));
+    CHECK(repacked.struct_size == sizeof repacked && repacked.group_count == 4 && repacked.plain_count == 5);
+    CHECK(repacked.file_count == 1 && repacked.written_bytes > 0);
+    repack.flags = DF11_REPACK_KEEP_EXISTING;
+    CHECK(df11_repack_model(packed, to, &repack, &error) == DF11_EXISTS && repacked.group_count == 0);
+    repack.flags = DF11_REPACK_FOLDER;
+    WORKS(df11_repack_model(to, join(path, scratch, "way_repacked"), &repack, &error));
+    CHECK(repacked.file_count == 5);
+    same_file(join(to, scratch, "way_repacked/model_layers_1.safetensors"), join(path, packed, "model_layers_1.safetensors"));
+    repack.flags |= DF11_REPACK_SINGLE_FILE;
+    CHECK(df11_repack_model(packed, join(to, scratch, "way_none"), &repack, &error) == DF11_INVALID_ARGUMENT);
+    repack.flags = 1u << 31;
+    CHECK(df11_repack_model(packed, to, &repack, &error) == DF11_UNSUPPORTED_OPTION);
+    CHECK(df11_repack_model(source, to, NULL, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(strstr(error.message, "is not compressed") != NULL);
+}
+
 static void mistakes_of_writers(void)
 {
     char source[4096], to[4096];
@@ -1139,6 +1220,7 @@ int main(int argc, char **argv)
     presets();
     writing();
     writing_in_parts();
+    rewriting();
     writing_what_does_not_fit();
     mistakes_of_writers();
     packing();

@@ -181,6 +181,7 @@ fn every_struct_of_every_age() {
     devices(model);
 
     verifying_and_writing();
+    rewriting();
     packing();
     unsafe { df11_model_free(model) };
     let tried = TRIED.with_borrow(|tried| tried.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>());
@@ -286,6 +287,52 @@ fn verifying_and_writing() {
     };
     assert_eq!(with_size(&value, 104, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
     assert_eq!(numbers.groups, 0, "an error, and the report of before");
+}
+
+/// Options and reports of models in another form.
+fn rewriting() {
+    let (scratch, made) = (tempfile::tempdir().unwrap(), std::cell::Cell::new(0));
+    let model = text(&golden::model("tiny"));
+    let nowhere = CString::new("/nowhere/at all").unwrap();
+    let to = || {
+        made.set(made.get() + 1);
+        text(&scratch.path().join(made.get().to_string()))
+    };
+    let decompress = |at: *const df11_decompress_options| unsafe {
+        df11_decompress_model(model.as_ptr(), to().as_ptr(), at, null_mut())
+    };
+    let flat = df11_decompress_options { flags: DF11_DECOMPRESS_FLAT, ..init() };
+    options(flat, 96, |at| decompress(at));
+    let report = |path: &CString, report| {
+        let options = df11_decompress_options { report, ..flat };
+        unsafe { df11_decompress_model(path.as_ptr(), to().as_ptr(), &options, null_mut()) }
+    };
+    filled(56, |at| report(&model, at), |at| report(&nowhere, at));
+    let mut numbers = df11_decompress_report { tensor_count: 7, ..init() };
+    let value = df11_decompress_options { report: &mut numbers, ..flat };
+    let unknown = |at: *mut df11_decompress_options| unsafe {
+        at.cast::<u8>().add(size_of::<df11_decompress_options>()).write(1);
+        decompress(at)
+    };
+    assert_eq!(with_size(&value, 104, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
+    assert_eq!(numbers.tensor_count, 0, "an error, and the report of before");
+
+    let repack =
+        |at: *const df11_repack_options| unsafe { df11_repack_model(model.as_ptr(), to().as_ptr(), at, null_mut()) };
+    options(init(), 56, |at: *mut df11_repack_options| repack(at));
+    let report = |path: &CString, report| {
+        let options = df11_repack_options { report, ..init() };
+        unsafe { df11_repack_model(path.as_ptr(), to().as_ptr(), &options, null_mut()) }
+    };
+    filled(40, |at| report(&model, at), |at| report(&nowhere, at));
+    let mut numbers = df11_repack_report { group_count: 7, ..init() };
+    let value = df11_repack_options { report: &mut numbers, ..init() };
+    let unknown = |at: *mut df11_repack_options| unsafe {
+        at.cast::<u8>().add(size_of::<df11_repack_options>()).write(1);
+        repack(at)
+    };
+    assert_eq!(with_size(&value, 64, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
+    assert_eq!(numbers.group_count, 0, "an error, and the report of before");
 }
 
 /// The struct that is both read and filled in.

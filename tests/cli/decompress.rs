@@ -132,6 +132,59 @@ fn an_older_file_is_replaced_or_kept() {
     assert_eq!(Model::open(&out, &OpenOptions::default()).unwrap().tensors().len(), 4);
 }
 
+/// A folder as it is published, with the files that go with the model; what is selected; what is said if it cannot be.
+#[test]
+fn a_folder_is_written_by_default() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, packed, out) = (dir.path().join("source"), dir.path().join("packed"), dir.path().join("out"));
+    models::write_source(&source, &models::qwen3(2, 4096), 2);
+    std::fs::write(source.join("tokenizer.json"), "{}").unwrap();
+    let compress = |more: &[&str]| {
+        let _ = std::fs::remove_dir_all(&packed);
+        run_on("compress", &source, &[&["-q", "-o", packed.to_str().unwrap()], more].concat()).good();
+    };
+    let back = |more: &[&str]| run_on("decompress", &packed, &[&["-o", out.to_str().unwrap()], more].concat());
+    compress(&["--shapes"]);
+    let text = back(&["--shard-bytes", "60KB"]).good();
+    assert!(text.contains(" tensors, ") && text.contains(" files") && text.lines().count() == 1, "{text}");
+    assert_eq!(std::fs::read_to_string(out.join("tokenizer.json")).unwrap(), "{}");
+    run_on("verify", &packed, &["-q", "--against", out.to_str().unwrap()]).good();
+    let config = |folder: &Path| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap()
+    };
+    assert_eq!(config(&out), config(&source));
+    back(&[]).bad(2, &["is not empty"]);
+    std::fs::remove_dir_all(&out).unwrap();
+
+    let text =
+        back(&["--tensor", "lm_head.weight", "--group", "model.layers.0", "--tensor", "model.norm.weight"]).good();
+    assert!(text.contains(": 9 tensors, "), "{text}");
+    std::fs::remove_dir_all(&out).unwrap();
+    back(&["--tensor", "lm_heat.weight"]).bad(2, &["no tensor 'lm_heat.weight'", "nearest name is 'lm_head.weight'"]);
+    back(&["--group", "layers.0"]).bad(2, &["no group 'layers.0'", "nearest name is 'model.layers.0'"]);
+    assert_eq!(run_on("decompress", &packed, &["-o", "x", "--shard-bytes", "5XB"]).code, 2);
+    assert!(!out.exists());
+}
+
+/// A folder becomes one file and a folder again, the same to the byte; and says what it copied.
+#[test]
+fn a_model_is_repacked_to_a_file_and_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = golden::model("sharded");
+    let (file, folder) = (dir.path().join("one.safetensors"), dir.path().join("folder"));
+    let text = run_on("repack", &model, &["-o", file.to_str().unwrap()]).good();
+    assert!(text.contains("4 groups and 5 plain tensors, "), "{text}");
+    run_on("repack", &model, &["-o", file.to_str().unwrap()]).bad(2, &["is there already", "--force"]);
+    run_on("repack", &model, &["-f", "-q", "-o", file.to_str().unwrap()]).good();
+    run_on("repack", &file, &["-q", "-o", folder.to_str().unwrap()]).good();
+    let mut theirs = models::tree(&model);
+    theirs.remove(Path::new("generation_config.json"));
+    models::same(&models::tree(&folder), &theirs);
+    run_on("repack", &folder, &["-o", "-"]).bad(2, &["standard output"]);
+    let original = golden::path("sharded").join("original.safetensors");
+    run_on("repack", &original, &["-o", dir.path().join("x").to_str().unwrap()]).bad(2, &["is not compressed"]);
+}
+
 /// Names that cannot be written, or should not be.
 #[test]
 fn some_names_are_refused() {

@@ -27,7 +27,8 @@ fn files_of_other_kinds_are_named() {
         (b"GGUF\x03\0\0\0\x10\0\0\0\0\0\0\0", ["a GGUF file", "bf16 *.safetensors"]),
         (b"PK\x03\x04\0\0\x08\x08\0\0archive/data.pkl", ["a zip archive, as PyTorch", "save_file()"]),
         (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", ["a pickle, as PyTorch", "save_file()"]),
-        (b"Invalid username or password.", ["a text", "'Invalid username or password.'"]),
+        (b"Invalid username or password.", ["a text, such as a server's message", "download the file again"]),
+        (b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0", ["not a safetensors file", "does not begin with a header"]),
         (&[0; 4096], ["begins with zeros", "download it again"]),
         (b"", ["the file is empty", "download"]),
     ] {
@@ -94,7 +95,7 @@ fn a_name_of_the_hub_is_not_a_path() {
 
 #[test]
 fn an_output_without_its_option() {
-    for command in ["compress", "decompress", "merge"] {
+    for command in ["compress", "decompress", "merge", "repack"] {
         let ran = run([command, "in", "out"]);
         assert_eq!(ran.code, 2);
         for part in ["unexpected argument 'out'", &format!("'df11 {command} ... -o out'")] {

@@ -421,6 +421,27 @@ void writing() {
     CHECK(throws_on([&] { (void)df11::compress_model(source, scratch / "thrown", options); }));
     options.on_progress = [](std::uint64_t, std::uint64_t) { return false; };
     CHECK(failure([&] { (void)df11::compress_model(source, scratch / "cancelled", options); }).status() == DF11_CANCELLED);
+    // And back, to a folder in several files; then as one file, and as a folder again.
+    df11::DecompressOptions back;
+    back.threads = 2;
+    back.shard_bytes = 1000000;
+    back.flags = DF11_DECOMPRESS_FLAT;
+    back.on_progress = [&](std::uint64_t, std::uint64_t) { return ++calls > 0; };
+    const df11_decompress_report plain = df11::decompress_model(scratch / "whole", scratch / "plain", back);
+    CHECK(plain.tensor_count == 21 && plain.file_count > 1);
+    CHECK(df11::verify_model(scratch / "whole", scratch / "plain").report.tensors_equal == 21);
+    back.tensors = {"model.norm.weight"};
+    back.groups = {"lm_head"};
+    CHECK(df11::decompress_model(scratch / "whole", scratch / "some.safetensors", back).tensor_count == 2);
+    back.on_progress = [](std::uint64_t, std::uint64_t) -> bool { throw Thrown("progress"); };
+    CHECK(throws_on([&] { (void)df11::decompress_model(scratch / "whole", scratch / "thrown", back); }));
+    df11::RepackOptions pack;
+    pack.threads = 2;
+    CHECK(df11::repack_model(scratch / "whole", scratch / "one.safetensors", pack).file_count == 1);
+    pack.flags = DF11_REPACK_FOLDER;
+    CHECK(df11::repack_model(scratch / "one.safetensors", scratch / "folder", pack).group_count == 4);
+    CHECK(df11::verify_model(scratch / "folder", source).good());
+    CHECK(failure([&] { (void)df11::repack_model(source, scratch / "none"); }).status() == DF11_INVALID_ARGUMENT);
     // A float32 tensor cannot be compressed: the callback is called, and its exception arrives.
     std::string header = R"({"w.weight":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})";
     std::string file(8, 0);

@@ -1,5 +1,7 @@
 //! What a person can type after a failure. The library has no options and no command line, so only the tool can say it.
 
+use crate::Cli;
+use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use df11::Error;
 use std::ffi::OsString;
@@ -24,8 +26,8 @@ pub fn after(error: &Error) -> String {
 /// Returns how to download a model whose name or address on the Hugging Face Hub was given in place of a path.
 fn download(path: &Path) -> Option<String> {
     let text = path.to_str()?;
-    let address =
-        ["https://huggingface.co/", "https://hf.co/", "hf://"].iter().find_map(|site| text.strip_prefix(site));
+    let site = text.trim_start_matches("https://").trim_start_matches("http://");
+    let address = ["huggingface.co/", "hf.co/", "hf://"].iter().find_map(|start| site.strip_prefix(start));
     let mut parts = address.unwrap_or(text).split('/');
     let (owner, name) = (parts.next()?, parts.next()?);
     let valid = |part: &str| {
@@ -56,11 +58,12 @@ pub fn on_usage(error: &mut clap::Error, args: &[OsString]) {
 
 /// Returns the tip for `df11 compress IN OUT`.
 fn output(extra: &str, args: &[OsString]) -> Option<String> {
-    let command =
-        args.get(1..)?.iter().find_map(|a| a.to_str().filter(|a| ["compress", "merge", "decompress"].contains(a)))?;
+    let all = Cli::command();
+    let command = args.iter().skip(1).find_map(|arg| all.find_subcommand(arg))?;
+    let takes_output = command.get_arguments().any(|arg| arg.get_id() == "output");
     let named = args.iter().any(|a| a.to_str().is_some_and(|a| a.starts_with("-o") || a.starts_with("--output")));
-    let positional = !extra.starts_with('-') && !named;
-    positional.then(|| format!("the output is named by -o: 'df11 {command} ... -o {extra}'"))
+    let forgotten = takes_output && !named && !extra.starts_with('-');
+    forgotten.then(|| format!("the output is named by -o: 'df11 {} ... -o {extra}'", command.get_name()))
 }
 
 /// Returns the tip for `df11 MODEL`.
@@ -77,7 +80,12 @@ mod tests {
     #[test]
     fn names_of_the_hub_are_told_from_paths() {
         let hint = |path: &str| download(Path::new(path));
-        for path in ["Qwen/Qwen3-8B", "https://huggingface.co/Qwen/Qwen3-8B/tree/main", "hf://Qwen/Qwen3-8B"] {
+        for path in [
+            "Qwen/Qwen3-8B",
+            "https://huggingface.co/Qwen/Qwen3-8B/tree/main",
+            "hf.co/Qwen/Qwen3-8B",
+            "hf://Qwen/Qwen3-8B",
+        ] {
             assert!(hint(path).unwrap().ends_with("hf download Qwen/Qwen3-8B --local-dir Qwen3-8B"), "{path}");
         }
         for path in [
@@ -90,6 +98,8 @@ mod tests {
             "a/b c",
             "src/nothing",
             "a/",
+            "hf.co/x",
+            "http://x/y",
         ] {
             assert_eq!(hint(path), None, "{path}");
         }

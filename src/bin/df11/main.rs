@@ -204,10 +204,26 @@ fn main() -> ExitCode {
     }
 }
 
+/// Raises the soft limit on open files to the hard one. The library needs few at a time, but reads faster if it need not open each
+/// again.
+#[cfg(unix)]
+fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct lives as long as the calls. If they fail, the limit stays as it is.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}
+
 fn run(cli: &Cli) -> Result<(), Failure> {
     let quiet = cli.verbosity.quiet;
     terminal::log_to_stderr(cli.verbosity.verbose, quiet);
     interrupt::install()?;
+    #[cfg(unix)]
+    raise_file_limit();
     match &cli.command {
         Command::Compress(args) => compress::compress(args, quiet),
         Command::Merge(args) => compress::merge(args, quiet),

@@ -194,15 +194,9 @@ impl Drop for Progress {
     }
 }
 
-/// Escapes control characters and those that change the direction of writing, so that a text cannot control a terminal: names
-/// come from files that anyone may have written.
+/// Escapes a text so that it cannot control a terminal, and so that all of it is seen.
 pub fn clean(text: &str) -> String {
-    let steers = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if steers(c) { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out
+    df11::escape(text)
 }
 
 /// Returns a clean name of limited length. If it is longer, its middle is left out, because names differ at their ends.

@@ -155,7 +155,8 @@ pub fn decompress(
     check_destination(folder, single, source, &model)?;
     let mut tensors = select(&model, &options.tensors, &options.groups)?;
     let config = config_text(source, &options.open)?;
-    let parsed: Option<Value> = config.as_ref().and_then(|text| serde_json::from_str(text).ok());
+    let parsed: Option<Value> =
+        config.as_ref().and_then(|text| serde_json::from_slice(&of_python(text.as_bytes())).ok());
     let mut report = DecompressReport::default();
     if options.tensors.is_empty() && options.groups.is_empty() {
         drop_tied(&model, &mut tensors, parsed.as_ref(), options.threads, &mut report, progress)?;

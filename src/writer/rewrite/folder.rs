@@ -125,7 +125,12 @@ impl Sink for Made<'_> {
     fn complete(&self, file: &OutFile, out: Arc<PartialFile>) -> Result<()> {
         out.sync()?;
         self.naming(&file.path)?;
-        out.commit(false)
+        let named = out.commit(false);
+        if let Err(Error::Exists(_)) = named {
+            // What has come to be there since it was looked for is not this run's to remove.
+            self.names.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| *path != file.path);
+        }
+        named
     }
 }
 

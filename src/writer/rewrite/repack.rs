@@ -5,7 +5,8 @@ use super::folder::Content;
 use super::{SingleFile, check_destination};
 use crate::error::{Error, Result, shorten_path};
 use crate::format::{
-    Access, GROUPS_KEY, LayoutTensor, MEMBERS, Model, OpenOptions, Span, Tensor, config_text, of_this_library,
+    Access, GROUPS_KEY, LayoutTensor, MEMBERS, Model, OpenOptions, Span, Tensor, config_text, of_python,
+    of_this_library,
 };
 use crate::progress::Progress;
 use crate::writer::Layout;
@@ -108,7 +109,7 @@ pub fn repack(source: &Path, destination: &Path, options: &RepackOptions, progre
         return Err(Error::InvalidArgument(reason));
     }
     let config = config_text(source, &options.open)?;
-    let parsed = config.as_ref().and_then(|text| serde_json::from_str(text).ok());
+    let parsed = config.as_ref().and_then(|text| serde_json::from_slice(&of_python(text.as_bytes())).ok());
     let owners = Owners::new(&model);
     let table: Vec<SourceTensor> = model.tensors().map(SourceTensor::from).collect();
     let plain: Vec<usize> = model.tensors().filter(|t| t.location().is_some()).map(Tensor::number).collect();

@@ -175,7 +175,7 @@ impl<'a> Asked<'a> {
             Mark::Refused(answer) => return Ok(answer),
         };
         // A marker that parts share is not one part's to remove.
-        let undo = (new || self.request.restart) && self.request.marked && !self.request.shared;
+        let undo = new && self.request.marked && !self.request.shared;
         let mut file = match lock(&self.ledger) {
             Ok(Locked::Yes(file)) => file,
             Ok(Locked::Busy) => return Ok(Answer::Busy),
@@ -189,7 +189,7 @@ impl<'a> Asked<'a> {
         let mut answer = self.begin_locked(&mut file, new);
         match &mut answer {
             Ok(Answer::Fresh(claim)) => {
-                if undo {
+                if undo || self.request.restart {
                     claim.undo.names.insert(0, UNFINISHED.into());
                 }
             }
@@ -320,7 +320,12 @@ impl<'a> Asked<'a> {
                 remove_left(&Entry { folder: self.folder.clone(), name });
             }
             record.files.iter().try_for_each(|path| remove_named(&self.folder, Path::new(path)))?;
-            has_nothing(self.request.folder, |_, shown| !shown.starts_with('.'))?;
+            if let Err(error) = has_nothing(self.request.folder, |_, shown| !shown.starts_with('.')) {
+                // Of the earlier run nothing is left, so nothing is unfinished.
+                let _ = self.folder.remove(OsStr::new(UNFINISHED));
+                let _ = self.ledger.remove();
+                return Err(error);
+            }
         }
         self.begin_anew(file)
     }

@@ -109,17 +109,18 @@
  *   DF11_OPEN_READ avoids mapping), and a process that has no memory left at all for small
  *   allocations, which Rust's runtime ends. A write past RLIMIT_FSIZE is an error (EFBIG) and no
  *   signal. What a model can make the library allocate is bounded by its headers, tables, positions
- *   and config; a config.json can take 36 times its size.
+ *   and config: a header takes at most eight times its size, a config.json (of at most 4 MB) four
+ *   times. Any files of less than 10 MB are opened or refused within 200 MB and two seconds.
  *
  * TRUST
  *   A model is a download. df11_model_open() checks everything that can be told without decoding.
  *   df11_model_decompress() never reads or writes outside its buffers, whatever the codes say, and
  *   reports codes that contradict the tables. DF11_OPEN_VERIFY walks every code. None of this is a
- *   hash: a change that leaves valid codes gives other weights, and a range of a damaged group may
- *   decode without an error. df11_verify_model() compares hashes if the files have some, and every
+ *   hash: a change that leaves valid codes gives other weights. A range of a damaged group that was
+ *   not verified may decode without an error, to other weights than the whole group gives. df11_verify_model() compares hashes if the files have some, and every
  *   bit if there is an original. On a device, too, nothing outside the image is read and nothing
  *   outside the destination is written, whatever file or image say; d_status tells what a kernel
- *   notices.
+ *   notices, which is gross damage: of single changed bytes among the codes eight in ten go unseen.
  *
  * STRUCTS
  *   Options and infos begin with struct_size. Initialise them with their _INIT macro, so that old
@@ -357,7 +358,9 @@ void df11_progress_cancel(df11_progress *progress);
 /**
  * Read the files piece by piece instead of mapping them. A mapped file that another process cuts
  * short ends this process with SIGBUS; a file that is read gives an error. `data` pointers are then
- * NULL, and one descriptor for each file stays open.
+ * NULL. Files are opened when they are read; at most 128 are kept open, or a quarter of the soft
+ * limit on descriptors, for all models together. A file that has another device, inode, size or
+ * time when it is opened again is DF11_CORRUPT. Give this where mapping fails, too.
  */
 #define DF11_OPEN_READ 2
 
@@ -842,8 +845,9 @@ typedef struct df11_device_options {
     uint32_t reserved;
     /**
      * The path or name of the CUDA driver's library, ended by a zero byte. NULL means the library
-     * that the environment variable DF11_LIBCUDA names, or else the system's (libcuda.so.1). It is
-     * read during the call only.
+     * that the environment variable DF11_LIBCUDA names, or else the system's (libcuda.so.1). The
+     * variable is ignored in programs with more privileges than their caller (set-user-ID, file
+     * capabilities). The text is read during the call only.
      */
     const char *libcuda;
 } df11_device_options;
@@ -1204,8 +1208,10 @@ void df11_resident_free(df11_resident *resident);
  * `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, that you have
  * set to 0. It is raised to DF11_CORRUPT if the kernel notices that the image contradicts itself
  * (the file was damaged, or its gaps and positions are wrong), and otherwise left alone. The
- * content of the destination is then undefined. Nothing outside it is ever written. A lane that
- * ends up to ten bits late goes unnoticed: verify a model from elsewhere before you decode it here.
+ * content of the destination is then undefined. Nothing outside it is ever written. What is compared
+ * is where each run of 104 weights ends: damage after which the codes fall into step again before
+ * that, or end up to ten bits late, goes unnoticed. Of single changed bytes among the codes that is
+ * eight in ten. Verify a model from elsewhere before you decode it here.
  *
  * Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
  * DF11_MISALIGNED, DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA

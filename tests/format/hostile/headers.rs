@@ -5,8 +5,8 @@ use df11::internals::format::SHAPES_KEY;
 
 use super::support::encoder;
 use super::{
-    Case, Files, Step, base, config, corrupt, file, folder, hashes, invalid, members, named, plain, retyped, shapes,
-    spoilt, tensor, two_rows,
+    Case, Files, Step, base, config, corrupt, file, folder, hashes, invalid, members, named, open_fails, plain,
+    retyped, shapes, spoilt, tensor, two_rows,
 };
 
 pub fn containers() -> Vec<Case> {
@@ -135,6 +135,16 @@ pub fn groups() -> Vec<Case> {
         let name_of = format!("layer.{member}");
         let file = retyped(|tensors| tensors.retain(|(name, ..)| *name != name_of));
         all.push(invalid(name, file).says(&["lacks one of its six members", "'layer'"]).names(&name_of));
+    }
+    for (name, key, value) in
+        [("df11pack_idx8", "df11pack_index", "idx8"), ("df11pack_luts", "df11pack_luts", "correct")]
+    {
+        // In place of gaps and positions it has an index of its own.
+        let mut tensors = members(&base());
+        tensors.retain(|(name, ..)| !name.ends_with("gaps") && !name.ends_with("output_positions"));
+        let file = encoder::safetensors(&tensors, Some(&[(key.to_owned(), value.to_owned())]));
+        let says = format!("a variant of df11pack ({key} = {value}), which is not DF11");
+        all.push(open_fails(name, file, Status::UnsupportedFormat).says(&[&says, "lacks one of its six members"]));
     }
     let retype = |name, member: &str, dtype: &'static str, shape: fn(u64) -> Vec<u64>| {
         let file = retyped(|tensors| {

@@ -298,6 +298,46 @@ func (p Progress) Get() (done, total uint64) { return }
 // Cancel is df11_progress_cancel.
 func (p Progress) Cancel() {}
 
+// Flags of decompressing and repacking a model.
+const (
+	DecompressFlat         = 1
+	DecompressKeepExisting = 2
+	DecompressAnyVersion   = 4
+	RepackSingleFile       = 1
+	RepackKeepExisting     = 4
+	RepackAnyVersion       = 8
+)
+
+// Decompressing is a df11_decompress_options. No string may contain a zero byte. A nil config means none.
+type Decompressing struct {
+	Threads, Flags  uint32
+	ShardBytes      uint64
+	Config          []byte
+	Tensors, Groups []string
+}
+
+// Decompressed is a df11_decompress_report.
+type Decompressed struct {
+	Tensors, Flat, Files, WrittenBytes, Dropped, ConfigKeys uint64
+}
+
+// DecompressModel is df11_decompress_model.
+func DecompressModel(src, dst string, o *Decompressing, progress Progress) (_ Decompressed, e *Error) {
+	e = missing
+	return
+}
+
+// Repacked is a df11_repack_report.
+type Repacked struct {
+	Groups, Plain, Files, WrittenBytes uint64
+}
+
+// RepackModel is df11_repack_model. No string may contain a zero byte. A nil config means none.
+func RepackModel(src, dst string, threads, flags uint32, config []byte, progress Progress) (_ Repacked, e *Error) {
+	e = missing
+	return
+}
+
 // Kinds of findings.
 const (
 	FindingGood    = 1

@@ -58,6 +58,21 @@ df11_status df11go_compress(int merge, const char *src, const char *dst, const d
                             df11_progress *progress, df11_compress_report *report, df11go_notes *lefts,
                             df11_error *error);
 
+/* The fields of a df11_decompress_options that Go sets. */
+typedef struct {
+    uint32_t threads, flags;
+    uint64_t shard_bytes;
+    char *config_json;
+    char **tensors;
+    size_t tensor_count;
+    char **groups;
+    size_t group_count;
+} df11go_decompressing;
+df11_status df11go_decompress_model(const char *src, const char *dst, const df11go_decompressing *how,
+                                    df11_progress *progress, df11_decompress_report *report, df11_error *error);
+df11_status df11go_repack_model(const char *src, const char *dst, uint32_t threads, uint32_t flags, const char *config,
+                                df11_progress *progress, df11_repack_report *report, df11_error *error);
+
 /* The library's log, which is kept until Go takes it: see log.c. */
 typedef struct {
     int32_t level;
