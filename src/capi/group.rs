@@ -1,13 +1,12 @@
 //! The groups of a model.
 
-use super::args::{In, Info, Out, Text};
+use super::args::{Cleared, In, Info, Out, Text};
 use super::frame::call;
 use super::model::{MODEL, df11_model, group_of, index};
 use super::status::{df11_error, df11_status};
 use super::structs::Sizeable;
-use super::tensor::{df11_run_info, set_run};
 use crate::error::{Error, Result, shorten};
-use crate::format::{Group, Member, Model, Tensor};
+use crate::format::{Group, Member, Model, Run, Tensor};
 use std::ffi::{c_char, c_void};
 
 /// A group. Begin with DF11_GROUP_INFO_INIT.
@@ -84,8 +83,34 @@ unsafe impl Sizeable for df11_part_info {
     const FIRST: usize = 40;
 }
 
+/// A run: elements of a tensor, one after the other, that are weights of a group, one after the other.
+/// Begin with DF11_RUN_INFO_INIT.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct df11_run_info {
+    /// sizeof(df11_run_info)
+    pub struct_size: usize,
+    /// The number of the tensor.
+    pub tensor: u64,
+    /// The tensor's elements before the run.
+    pub tensor_offset: u64,
+    /// The number of the group.
+    pub group: u64,
+    /// The group's weights before the run.
+    pub group_offset: u64,
+    /// Elements of the run.
+    pub element_count: u64,
+}
+
+// SAFETY: repr(C), begins with its size, no padding (asserted below), all zeros are numbers.
+unsafe impl Sizeable for df11_run_info {
+    const NAME: &'static str = "df11_run_info";
+    const FIRST: usize = 48;
+}
+
 // Every byte belongs to a field: padding would carry garbage across the ABI.
 const _: () = assert!(size_of::<df11_group_info>() == 64 && size_of::<df11_part_info>() == 40);
+const _: () = assert!(size_of::<df11_run_info>() == 48);
 
 /// Describes a group. After an error `*out` is cleared except for its struct_size; if that is wrong,
 /// `*out` is left alone.
@@ -195,6 +220,24 @@ fn group_part(model: In<df11_model>, group: u64, part: u32, out: Info<df11_part_
         file_offset: span.offset,
         data_bytes: span.len,
         data: handle.data(span),
+    })
+}
+
+/// Describes a run of a list, by its number.
+pub(super) fn set_run<'m>(
+    mut runs: impl ExactSizeIterator<Item = Run<'m>>,
+    number: u64,
+    out: Cleared<'_, df11_run_info>,
+) -> Result<()> {
+    let number = index(number, runs.len(), "run")?;
+    let run = runs.nth(number).ok_or_else(|| Error::Internal("a run that is not there".into()))?;
+    out.set(&df11_run_info {
+        struct_size: 0,
+        tensor: run.tensor().number() as u64,
+        tensor_offset: run.tensor_offset(),
+        group: run.group().number() as u64,
+        group_offset: run.group_offset(),
+        element_count: run.element_count(),
     })
 }
 

@@ -1,13 +1,13 @@
 //! The tensors of a model.
 
-use super::args::{Cleared, In, Info, Out, Text};
+use super::args::{In, Info, Out, Text};
 use super::frame::call;
-use super::group::find;
-use super::model::{MODEL, df11_model, index, tensor_of};
+use super::group::{df11_run_info, find, set_run};
+use super::model::{MODEL, df11_model, tensor_of};
 use super::status::{df11_error, df11_status};
 use super::structs::Sizeable;
-use crate::error::{Error, Result};
-use crate::format::{Data, Run, Tensor};
+use crate::error::Result;
+use crate::format::{Data, Tensor};
 use safetensors::Dtype;
 use std::ffi::{c_char, c_void};
 use std::ptr;
@@ -105,32 +105,7 @@ unsafe impl Sizeable for df11_tensor_info {
     const FIRST: usize = 88;
 }
 
-/// A run: elements of a tensor, one after the other, that are weights of a group, one after the other.
-/// Begin with DF11_RUN_INFO_INIT.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct df11_run_info {
-    /// sizeof(df11_run_info)
-    pub struct_size: usize,
-    /// The number of the tensor.
-    pub tensor: u64,
-    /// The tensor's elements before the run.
-    pub tensor_offset: u64,
-    /// The number of the group.
-    pub group: u64,
-    /// The group's weights before the run.
-    pub group_offset: u64,
-    /// Elements of the run.
-    pub element_count: u64,
-}
-
-// SAFETY: repr(C), begins with its size, no padding (asserted below), all zeros are numbers.
-unsafe impl Sizeable for df11_run_info {
-    const NAME: &'static str = "df11_run_info";
-    const FIRST: usize = 48;
-}
-
-const _: () = assert!(size_of::<df11_tensor_info>() == 88 && size_of::<df11_run_info>() == 48);
+const _: () = assert!(size_of::<df11_tensor_info>() == 88);
 
 /// Describes a tensor. After an error `*out` is cleared except for its struct_size; if that is
 /// wrong, `*out` is left alone.
@@ -208,24 +183,6 @@ fn tensor_run(model: In<df11_model>, tensor: u64, run: u64, out: Info<df11_run_i
     let out = out.clear()?;
     let runs = tensor_of(&model.get()?.model, tensor)?.runs();
     set_run(runs, run, out)
-}
-
-/// Describes a run of a list, by its number.
-pub(super) fn set_run<'m>(
-    mut runs: impl ExactSizeIterator<Item = Run<'m>>,
-    number: u64,
-    out: Cleared<'_, df11_run_info>,
-) -> Result<()> {
-    let number = index(number, runs.len(), "run")?;
-    let run = runs.nth(number).ok_or_else(|| Error::Internal("a run that is not there".into()))?;
-    out.set(&df11_run_info {
-        struct_size: 0,
-        tensor: run.tensor().number() as u64,
-        tensor_offset: run.tensor_offset(),
-        group: run.group().number() as u64,
-        group_offset: run.group_offset(),
-        element_count: run.element_count(),
-    })
 }
 
 /// Finds a tensor by its full name. `*out` is its number, or 0 after an error.
