@@ -511,6 +511,28 @@ typedef struct df11_group_info {
 /** Initialises a df11_group_info: every field but struct_size is 0 or NULL. */
 #define DF11_GROUP_INFO_INIT { sizeof(df11_group_info), NULL, 0, 0, 0, 0, 0, 0 }
 
+/**
+ * A run: elements of a tensor, one after the other, that are weights of a group, one after the other.
+ * Begin with DF11_RUN_INFO_INIT.
+ */
+typedef struct df11_run_info {
+    /** sizeof(df11_run_info) */
+    size_t struct_size;
+    /** The number of the tensor. */
+    uint64_t tensor;
+    /** The tensor's elements before the run. */
+    uint64_t tensor_offset;
+    /** The number of the group. */
+    uint64_t group;
+    /** The group's weights before the run. */
+    uint64_t group_offset;
+    /** Elements of the run. */
+    uint64_t element_count;
+} df11_run_info;
+
+/** Initialises a df11_run_info: every field but struct_size is 0 or NULL. */
+#define DF11_RUN_INFO_INIT { sizeof(df11_run_info), 0, 0, 0, 0, 0 }
+
 /** A part of a group in its file. Begin with DF11_PART_INFO_INIT. */
 typedef struct df11_part_info {
     /** sizeof(df11_part_info) */
@@ -702,28 +724,6 @@ typedef struct df11_tensor_info {
 /** Initialises a df11_tensor_info: every field but struct_size is 0 or NULL. */
 #define DF11_TENSOR_INFO_INIT \
     { sizeof(df11_tensor_info), NULL, 0, 0, NULL, 0, 0, 0, NULL, NULL, 0, 0 }
-
-/**
- * A run: elements of a tensor, one after the other, that are weights of a group, one after the other.
- * Begin with DF11_RUN_INFO_INIT.
- */
-typedef struct df11_run_info {
-    /** sizeof(df11_run_info) */
-    size_t struct_size;
-    /** The number of the tensor. */
-    uint64_t tensor;
-    /** The tensor's elements before the run. */
-    uint64_t tensor_offset;
-    /** The number of the group. */
-    uint64_t group;
-    /** The group's weights before the run. */
-    uint64_t group_offset;
-    /** Elements of the run. */
-    uint64_t element_count;
-} df11_run_info;
-
-/** Initialises a df11_run_info: every field but struct_size is 0 or NULL. */
-#define DF11_RUN_INFO_INIT { sizeof(df11_run_info), 0, 0, 0, 0, 0 }
 
 /**
  * Describes a tensor. After an error `*out` is cleared except for its struct_size; if that is
