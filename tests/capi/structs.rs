@@ -165,7 +165,7 @@ fn every_struct_of_every_age() {
     filled(64, group_info(1), group_info(99));
     let tensor_info =
         |tensor| move |at: *mut df11_tensor_info| unsafe { df11_model_get_tensor_info(model, tensor, at, null_mut()) };
-    filled(88, tensor_info(1), tensor_info(u64::MAX));
+    filled(96, tensor_info(1), tensor_info(u64::MAX));
     let tensor_run =
         |run| move |at: *mut df11_run_info| unsafe { df11_model_get_tensor_run(model, 1, run, at, null_mut()) };
     filled(48, tensor_run(0), tensor_run(1));

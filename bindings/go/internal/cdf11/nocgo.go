@@ -33,14 +33,15 @@ func StatusName(status int32) (_ string) { return }
 
 // Flags of a compression.
 const (
-	CompressNoVerify     = 1
-	CompressKeepExisting = 128
-	CompressResume       = 2
-	CompressStrict       = 4
-	CompressHashes       = 8
-	CompressShapes       = 16
-	CompressSingleFile   = 32
-	CompressFolder       = 64
+	CompressNoVerify      = 1
+	CompressKeepExisting  = 128
+	CompressResume        = 2
+	CompressStrict        = 4
+	CompressHashes        = 8
+	CompressShapes        = 16
+	CompressSingleFile    = 32
+	CompressFolder        = 64
+	CompressReferenceOnly = 256
 )
 
 // Compressing is a df11_compress_options. No string may contain a zero byte. An empty preset means none, and so do nil
@@ -61,7 +62,7 @@ type Compressed struct {
 	Complete                                                                                          bool
 	Preset                                                                                            string
 	Left                                                                                              []Left
-	LeftLost                                                                                          uint64
+	LeftLost, Extended                                                                                uint64
 }
 
 // Compress is df11_compress_model, or df11_merge_model.
@@ -197,23 +198,32 @@ const (
 	OpenVerify     = 1
 	OpenRead       = 2
 	OpenAnyVersion = 4
+	// OpenNoDerivedShapes leaves shapes unknown that can only be derived.
+	OpenNoDerivedShapes = 8
 )
 
 // Model is a df11_model.
 type Model struct{ p *byte }
 
-// Open is df11_model_open. path and config must not contain a zero byte; a nil config means none.
-func Open(path string, flags, threads uint32, config []byte, progress Progress) (_ Model, e *Error) {
-	e = missing
-	return
+// Opening is what a df11_open_options says. Its texts must not contain a zero byte; nil means none.
+type Opening struct {
+	Flags, Threads             uint32
+	Config, ShapesFrom, Shapes []byte
+	Progress                   Progress
 }
+
+// Open is df11_model_open. path must not contain a zero byte.
+func Open(path string, o Opening) (_ Model, e *Error) { e = missing; return }
 
 // OpenMemory is df11_model_open_memory. The memory must stay in place, unchanged, until the model is freed: pin Go
 // memory.
-func OpenMemory(data []byte, flags, threads uint32, config []byte, progress Progress) (_ Model, e *Error) {
-	e = missing
-	return
-}
+func OpenMemory(data []byte, o Opening) (_ Model, e *Error) { e = missing; return }
+
+// ConfigText is df11_model_config_text.
+func (m Model) ConfigText() (_ string) { return }
+
+// DTypeBytes is df11_dtype_bytes.
+func DTypeBytes(dtype uint32) (_ int) { return }
 
 // Free is df11_model_free.
 func (m Model) Free() {}
@@ -228,10 +238,14 @@ func (m Model) Tensors() (_ uint64) { return }
 type Group struct {
 	Name                                               string
 	Elements, Tensors, FirstTensor, Packed, ImageBytes uint64
+	Extended                                           bool
 }
 
 // Group is df11_model_get_group_info.
 func (m Model) Group(number uint64) (_ Group, e *Error) { e = missing; return }
+
+// NoTensor is the first tensor of a group whose tensors have no consecutive numbers.
+const NoTensor uint64 = 1<<64 - 1
 
 // NoGroup is the group of a tensor that is in no group.
 const NoGroup uint64 = 1<<64 - 1
@@ -245,6 +259,8 @@ type Tensor struct {
 	Group, GroupOffset uint64
 	File               string
 	FileOffset         uint64
+	ShapeKnown         uint32
+	Runs               uint64
 }
 
 // Files caches the paths that Tensor has seen, so that the tensors of a file share one string.
@@ -252,6 +268,15 @@ type Files map[*byte]string
 
 // Tensor is df11_model_get_tensor_info.
 func (m Model) Tensor(number uint64, files Files) (_ Tensor, e *Error) { e = missing; return }
+
+// Run is a df11_run_info.
+type Run struct{ Tensor, TensorOffset, Group, GroupOffset, Elements uint64 }
+
+// TensorRun is df11_model_get_tensor_run.
+func (m Model) TensorRun(tensor, run uint64) (_ Run, e *Error) { e = missing; return }
+
+// GroupRun is df11_model_get_group_run.
+func (m Model) GroupRun(group, run uint64) (_ Run, e *Error) { e = missing; return }
 
 // Decompress is df11_model_decompress.
 func (m Model) Decompress(group, first uint64, dst []uint16, threads uint32) (e *Error) {
