@@ -1014,7 +1014,7 @@ using ProgressFunction = std::function<bool(std::uint64_t done, std::uint64_t to
 struct VerifyOptions {
     /// Threads to use, including the calling one; 0 means 1.
     std::uint32_t threads = 0;
-    /// DF11_OPEN_ANY_VERSION or 0
+    /// DF11_OPEN_ANY_VERSION, DF11_VERIFY_INCOMPLETE and DF11_VERIFY_ALLOW_PLAIN joined by |, or 0
     std::uint32_t flags = 0;
     /// NULL, or the text of a config.json that replaces the model's own.
     const char *config_json = nullptr;

@@ -1,7 +1,7 @@
 //! Writes models: plain safetensors in, DF11 files out. Every byte of every DF11 tensor is what the reference compressor
 //! (dfloat11 0.5.0) writes.
 //!
-//! - `source`: which files are the model, and which go with it;
+//! - `source`: which files are the model, and what it lacks; `roles`: what the files beside it are;
 //! - `plan`: which tensors make which group, in which file they go, and what config.json says; it reads and writes nothing;
 //! - `target`: the destination: the claim to it, the ledger of what is done, files that get their names when they are complete;
 //! - `work`: groups are counted, encoded and verified, in bounded memory, on many threads;
@@ -14,7 +14,7 @@
 //! *A folder* has one file per group. It is named after the module, with `_` for dots, and also holds every other tensor of that
 //! module. All other tensors are in `model.safetensors` (`diffusion_pytorch_model.safetensors` for diffusers). The source's
 //! config.json is written with `dfloat11_config` in it, and every other file of the source's folder is copied, except weights in
-//! other formats.
+//! other formats, states of a training and downloads that have not ended.
 //!
 //! A tensor that the reference's format cannot name or hold has a file of its own, named after it, with all of its groups: each is
 //! a run of its elements (docs/format.md, "Groups with names and runs").
@@ -29,6 +29,7 @@
 mod finish;
 pub(crate) mod plan;
 mod rewrite;
+mod roles;
 mod run;
 mod source;
 pub(crate) mod target;
@@ -40,13 +41,14 @@ pub use crate::format::{FileLayout, LayoutTensor, Pattern, Patterns};
 #[doc(hidden)]
 pub use plan::RunSizes;
 pub use plan::presets::Preset;
-pub use plan::{AUTOMATIC, Part};
+pub use plan::{AUTOMATIC, Coverage, Part, PlainReason, StaysPlain};
 pub use rewrite::{
     DEFAULT_SHARD_BYTES, DecompressOptions, DecompressReport, RepackOptions, RepackReport, decompress, repack,
 };
 pub use target::NewFile;
 
 use crate::error::Result;
+use crate::format::Missing;
 use crate::progress::Progress;
 use run::Run;
 use std::path::{Path, PathBuf};
@@ -100,6 +102,11 @@ pub struct CompressOptions {
     pub verify: bool,
     /// Fail if something that the patterns ask for cannot be compressed.
     pub strict: bool,
+    /// Write a copy of a source of which nothing can be compressed, instead of failing.
+    pub allow_plain: bool,
+    /// Compress a source that lacks files, tensors or layers ([`Model::missing`](crate::Model::missing)), instead of failing. What it
+    /// lacks is noted in config.json, and is not reported of the compressed model.
+    pub incomplete: bool,
     /// Write SHA-256 of every tensor to the files' metadata ([`crate::format::HASHES_KEY`]).
     pub hashes: bool,
     /// Write the shapes of compressed tensors to the files' metadata ([`crate::format::SHAPES_KEY`]).
@@ -125,6 +132,8 @@ impl Default for CompressOptions {
             keep_existing: false,
             verify: true,
             strict: false,
+            allow_plain: false,
+            incomplete: false,
             hashes: false,
             shapes: false,
             reference_only: false,
@@ -199,6 +208,18 @@ impl CompressOptions {
         self
     }
 
+    /// Sets whether to write a copy of a source of which nothing can be compressed.
+    pub fn allow_plain(mut self, allow_plain: bool) -> Self {
+        self.allow_plain = allow_plain;
+        self
+    }
+
+    /// Sets whether to compress a source that lacks something.
+    pub fn incomplete(mut self, incomplete: bool) -> Self {
+        self.incomplete = incomplete;
+        self
+    }
+
     /// Sets whether to write the SHA-256 of every tensor to the files' metadata.
     pub fn hashes(mut self, hashes: bool) -> Self {
         self.hashes = hashes;
@@ -242,6 +263,16 @@ pub struct LeftPlain {
     pub reason: String,
 }
 
+/// A file of the source's folder that is not the model.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct SideFile {
+    /// Its path below the folder.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
 /// The result of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -264,16 +295,21 @@ pub struct Report {
     pub written_bytes: u64,
     /// Groups of an earlier run that were taken over.
     pub resumed: u64,
-    /// Tensors that could not be compressed.
+    /// What share of the bf16 bytes is in groups, and what stays plain and why: all of it, also what nobody asked for.
+    pub coverage: Coverage,
+    /// Tensors that the patterns ask for and that could not be compressed.
     pub left: Vec<LeftPlain>,
     /// Tied heads that were not stored, each with the embedding that it is equal to.
     pub dropped: Vec<(String, String)>,
     /// Patterns that no module matches.
     pub unmatched_patterns: Vec<String>,
-    /// Files of the source's folder that were copied as they are.
-    pub carried: Vec<PathBuf>,
-    /// Files of the source's folder that were not: weights in other formats, or of other models.
-    pub left_behind: Vec<PathBuf>,
+    /// Files of the source's folder that were copied as they are: tokenizers, code, licences.
+    pub carried: Vec<SideFile>,
+    /// Files of the source's folder that were not: weights in other formats or of other models, states of a training, and
+    /// downloads that have not ended.
+    pub left_behind: Vec<SideFile>,
+    /// What the source lacks, and config.json now says so.
+    pub missing: Vec<Missing>,
     /// True if the model is complete. A model that is written in parts is completed by [`merge`].
     pub complete: bool,
 }
@@ -288,8 +324,10 @@ pub struct Report {
 /// - `InvalidArgument` for what the caller can change;
 /// - `Exists`, `Unfinished` and `Busy` for what is at the destination already: a file, what an interrupted run has left, another
 ///   process that writes there;
-/// - `InvalidFormat` and `Corrupt` for what is wrong with the source;
-/// - `UnsupportedFormat` if something cannot be compressed and `strict` is set;
+/// - `InvalidFormat` and `Corrupt` for what is wrong with the source, and if it lacks something without
+///   [`incomplete`](CompressOptions::incomplete);
+/// - `UnsupportedFormat` if nothing can be compressed without [`allow_plain`](CompressOptions::allow_plain), or if something cannot
+///   and `strict` is set;
 /// - `Io`, `OutOfMemory`; `Cancelled` by `progress`.
 pub fn compress(source: &Path, destination: &Path, options: &CompressOptions, progress: &Progress) -> Result<Report> {
     progress.begin(0);

@@ -534,6 +534,7 @@ static void verifying(void)
     df11_verify_options options = DF11_VERIFY_OPTIONS_INIT;
     df11_verify_report report = DF11_VERIFY_REPORT_INIT;
     uint64_t done = 1, total = 1;
+    df11_model *opened = (df11_model *)&error;
 
     CHECK(df11_progress_new(NULL, &error) == DF11_INVALID_ARGUMENT);
     CHECK(df11_progress_new(&progress, &error) == DF11_OK && progress != NULL);
@@ -580,6 +581,9 @@ static void verifying(void)
     CHECK(df11_verify_model(under(hostile, "positions_falling.safetensors"), NULL, &options, &error) == DF11_CORRUPT);
     CHECK(report.groups_bad == 0 && report.code_count == 0 && report.struct_size == sizeof report);
     CHECK(df11_verify_model(under(hostile, "file_empty.safetensors"), NULL, &options, &error) == DF11_INVALID_FORMAT);
+    /* What the file is, and what to do. */
+    CHECK(df11_model_open(under(hostile, "file_git_lfs_pointer.safetensors"), NULL, &opened, &error) == DF11_INVALID_FORMAT);
+    CHECK(opened == NULL && strstr(error.message, "git lfs pull") != NULL);
     CHECK(df11_verify_model(model, under(hostile, "file_empty.safetensors"), &options, &error) == DF11_INVALID_ARGUMENT);
     CHECK(strstr(error.message, "the original cannot be used") != NULL);
     CHECK(df11_verify_model(under(golden, "none"), NULL, &options, &error) == DF11_IO && error.native_code == ENOENT);
@@ -1092,7 +1096,7 @@ static void mistakes_of_writers(void)
 
     /* None of them has left a trace. */
     CHECK(df11_model_open(to, NULL, &model, &error) == DF11_IO && error.native_code == ENOENT);
-    CHECK(df11_compress_model(source, to, NULL, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_compress_model(under(golden, "tiny/model"), to, NULL, &error) == DF11_INVALID_ARGUMENT);
     CHECK(df11_model_open(to, NULL, &model, &error) == DF11_IO && error.native_code == ENOENT);
 }
 

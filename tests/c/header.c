@@ -69,7 +69,7 @@ ASSERT(offsetof(df11_part_info, file_offset) == 16);
 ASSERT(offsetof(df11_part_info, data_bytes) == 24);
 ASSERT(offsetof(df11_part_info, data) == 32);
 
-ASSERT(sizeof(df11_verify_report) == 64);
+ASSERT(sizeof(df11_verify_report) == 72);
 ASSERT(offsetof(df11_verify_report, struct_size) == 0);
 ASSERT(offsetof(df11_verify_report, groups_good) == 8);
 ASSERT(offsetof(df11_verify_report, groups_bad) == 16);
@@ -78,6 +78,7 @@ ASSERT(offsetof(df11_verify_report, hashes_right) == 32);
 ASSERT(offsetof(df11_verify_report, hashes_wrong) == 40);
 ASSERT(offsetof(df11_verify_report, tensors_equal) == 48);
 ASSERT(offsetof(df11_verify_report, tensors_different) == 56);
+ASSERT(offsetof(df11_verify_report, missing_count) == 64);
 
 ASSERT(sizeof(df11_decompress_report) == 56);
 ASSERT(offsetof(df11_decompress_report, struct_size) == 0);
@@ -132,7 +133,7 @@ ASSERT(offsetof(df11_verify_options, finding) == 48);
 ASSERT(offsetof(df11_verify_options, finding_user) == 56);
 ASSERT(offsetof(df11_verify_options, report) == 64);
 
-ASSERT(sizeof(df11_compress_report) == 112);
+ASSERT(sizeof(df11_compress_report) == 208);
 ASSERT(offsetof(df11_compress_report, struct_size) == 0);
 ASSERT(offsetof(df11_compress_report, groups) == 8);
 ASSERT(offsetof(df11_compress_report, weights) == 16);
@@ -146,7 +147,19 @@ ASSERT(offsetof(df11_compress_report, dropped_count) == 72);
 ASSERT(offsetof(df11_compress_report, unmatched_count) == 80);
 ASSERT(offsetof(df11_compress_report, complete) == 88);
 ASSERT(offsetof(df11_compress_report, preset) == 96);
-ASSERT(offsetof(df11_compress_report, extended_groups) == 104);
+ASSERT(offsetof(df11_compress_report, bf16_bytes) == 104);
+ASSERT(offsetof(df11_compress_report, grouped_bf16_bytes) == 112);
+ASSERT(offsetof(df11_compress_report, unasked_bf16_bytes) == 120);
+ASSERT(offsetof(df11_compress_report, small_bf16_bytes) == 128);
+ASSERT(offsetof(df11_compress_report, mixed_bf16_bytes) == 136);
+ASSERT(offsetof(df11_compress_report, unfit_bf16_bytes) == 144);
+ASSERT(offsetof(df11_compress_report, unnamed_bf16_bytes) == 152);
+ASSERT(offsetof(df11_compress_report, carried_count) == 160);
+ASSERT(offsetof(df11_compress_report, carried_bytes) == 168);
+ASSERT(offsetof(df11_compress_report, left_behind_count) == 176);
+ASSERT(offsetof(df11_compress_report, left_behind_bytes) == 184);
+ASSERT(offsetof(df11_compress_report, missing_count) == 192);
+ASSERT(offsetof(df11_compress_report, extended_groups) == 200);
 
 ASSERT(sizeof(df11_compress_options) == 96);
 ASSERT(offsetof(df11_compress_options, struct_size) == 0);
@@ -202,7 +215,7 @@ int main(void)
     df11_packed_group packed = DF11_PACKED_GROUP_INIT;
     size_t writing = compress.struct_size + written.struct_size + preset.struct_size + packed.struct_size;
     size_t infos = group.struct_size + tensor.struct_size + part.struct_size + run.struct_size + report.struct_size;
-    if (writing != 96 + 112 + 24 + 104)
+    if (writing != 96 + 208 + 24 + 104)
         return 1;
     return options.struct_size + verify.struct_size + infos == 48 + 72 + 64 + 96 + 40 + 48 + 64 ? 0 : 1;
 }

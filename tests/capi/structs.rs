@@ -270,7 +270,7 @@ fn verifying_and_writing() {
     let report = |patterns: *const std::ffi::c_char, report| {
         compress(&df11_compress_options { pattern_json: patterns, report, ..init() })
     };
-    filled(112, |at| report(value.pattern_json, at), |at| report(c"no JSON".as_ptr(), at));
+    filled(208, |at| report(value.pattern_json, at), |at| report(c"no JSON".as_ptr(), at));
     let mut numbers = df11_compress_report { groups: 7, ..init() };
     let value = df11_compress_options { report: &mut numbers, ..value };
     let unknown = |at: *mut df11_compress_options| unsafe {

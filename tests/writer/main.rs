@@ -1,6 +1,7 @@
 //! Whole models written and verified: their bytes, where they are written, and what the file system does meanwhile.
 
 mod attacks;
+mod complete;
 mod destinations;
 mod disk;
 mod models;

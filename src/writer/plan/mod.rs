@@ -11,6 +11,7 @@
 //! - `auto`: pattern_dicts for all others, from their tables of tensors;
 //! - `choice`: which of these a model is compressed by;
 //! - `runs`: tensors that the reference's format cannot name or hold, in groups of their own;
+//! - `coverage`: what share of the model is in groups, and why the rest is not;
 //! - `files`: the files, of a folder or a single one;
 //! - `part`: the parts that share a model;
 //! - `config`: the text of config.json.
@@ -18,12 +19,14 @@
 mod auto;
 mod choice;
 pub(crate) mod config;
+mod coverage;
 mod files;
 mod part;
 pub(crate) mod presets;
 mod runs;
 
 pub use choice::{AUTOMATIC, Grouping, Origin, Wanted, grouping};
+pub use coverage::{Coverage, PlainReason, StaysPlain};
 pub(crate) use files::{FilePlan, Files, is_file};
 pub use part::Part;
 pub use runs::{PlannedRun, PlannedTensor, RunSizes, extend};
@@ -44,7 +47,7 @@ pub struct SourceTensor<'a> {
     pub dtype: Dtype,
     /// The number of its elements.
     pub elements: u64,
-    /// Its dimensions. Only what groups automatically looks at them.
+    /// Its dimensions. Only automatic grouping and the reasons why tensors stay plain depend on them.
     pub shape: &'a [u64],
 }
 
@@ -56,6 +59,12 @@ impl<'m> From<Tensor<'m>> for SourceTensor<'m> {
 }
 
 impl SourceTensor<'_> {
+    /// Returns how many bytes its elements take.
+    pub(crate) fn bytes(&self) -> u64 {
+        let bits = self.dtype.bitsize() as u128 * u128::from(self.elements);
+        u64::try_from(bits / 8).unwrap_or(u64::MAX)
+    }
+
     /// Returns how many bytes could be compressed: none if it is not bf16.
     pub(crate) fn bf16_bytes(&self) -> u64 {
         if self.dtype == Dtype::BF16 { self.elements.saturating_mul(2) } else { 0 }
@@ -110,6 +119,8 @@ pub struct Left {
     pub group: String,
     /// The reason, with the name of the tensor that causes it.
     pub reason: String,
+    /// The kind of that reason.
+    pub why: PlainReason,
 }
 
 /// A head that need not be stored, because it is tied: the reference does not store it.
@@ -335,7 +346,7 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
     for group in found {
         match obstacle(table.tensors, &group.members) {
             None => groups.push(group),
-            Some(reason) => left.push(Left { tensors: group.members, group: group.name, reason }),
+            Some((why, reason)) => left.push(Left { tensors: group.members, group: group.name, reason, why }),
         }
     }
     let mut is_plain = vec![true; table.tensors.len()];
@@ -414,23 +425,24 @@ fn members(table: &Table<'_, '_>, module: &str, pattern: &Pattern) -> std::resul
 }
 
 /// Returns why tensors cannot be a group, if they cannot.
-fn obstacle(tensors: &[SourceTensor<'_>], members: &[usize]) -> Option<String> {
+fn obstacle(tensors: &[SourceTensor<'_>], members: &[usize]) -> Option<(PlainReason, String)> {
     if let Some(other) = members.iter().map(|&m| &tensors[m]).find(|t| t.dtype != Dtype::BF16) {
-        return Some(format!(
-            "the tensor '{}' is {:?}, and only BF16 is compressed",
-            shorten(other.name, 80),
-            other.dtype
-        ));
+        let name = shorten(other.name, 80);
+        let reason = format!("the tensor '{name}' is {:?}, and only BF16 is compressed", other.dtype);
+        return Some((PlainReason::OtherType, reason));
     }
     let weights = members.iter().fold(0u64, |sum, &m| sum.saturating_add(tensors[m].elements));
     let largest = members.iter().map(|&m| &tensors[m]).max_by_key(|t| t.elements)?;
     match weights {
-        0 => Some(format!("the tensor '{}' has no weights", shorten(largest.name, 80))),
-        n if n >= MOST_WEIGHTS => Some(format!(
-            "it has {n} weights, {} of them in the tensor '{}', and a group must have fewer than {MOST_WEIGHTS}",
-            largest.elements,
-            shorten(largest.name, 80)
-        )),
+        0 => Some((PlainReason::TooSmall, format!("the tensor '{}' has no weights", shorten(largest.name, 80)))),
+        n if n >= MOST_WEIGHTS => {
+            let reason = format!(
+                "it has {n} weights, {} of them in the tensor '{}', and a group must have fewer than {MOST_WEIGHTS}",
+                largest.elements,
+                shorten(largest.name, 80)
+            );
+            Some((PlainReason::Format, reason))
+        }
         _ => None,
     }
 }

@@ -1267,10 +1267,10 @@ void df11_resident_free(df11_resident *resident);
  * `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, that you have
  * set to 0. It is raised to DF11_CORRUPT if the kernel notices that the image contradicts itself
  * (the file was damaged, or its gaps and positions are wrong), and otherwise left alone. The
- * content of the destination is then undefined. Nothing outside it is ever written. What is compared
- * is where each run of 104 weights ends: damage after which the codes fall into step again before
- * that, or end up to ten bits late, goes unnoticed. Of single changed bytes among the codes that is
- * eight in ten. Verify a model from elsewhere before you decode it here.
+ * content of the destination is then undefined. Nothing outside it is ever written. What is
+ * compared is where each run of 104 weights ends: damage after which the codes fall into step again
+ * before that, or end up to ten bits late, goes unnoticed. Of single changed bytes among the codes
+ * that is eight in ten. Verify a model from elsewhere before you decode it here.
  *
  * Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
  * DF11_MISALIGNED, DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA
@@ -1400,12 +1400,25 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
 #define DF11_COMPRESS_KEEP_EXISTING 128
 
 /**
+ * Write a plain copy of a source of which nothing can be compressed. Without it that is an error
+ * (DF11_UNSUPPORTED_FORMAT), and nothing is written.
+ */
+#define DF11_COMPRESS_ALLOW_PLAIN 256
+
+/**
+ * Compress a source that lacks files, tensors or layers, as a download that was interrupted leaves
+ * it. Without it that is an error (DF11_INVALID_FORMAT). What is absent is noted in config.json, and
+ * df11_verify_model() does not report it.
+ */
+#define DF11_COMPRESS_INCOMPLETE 512
+
+/**
  * Leave plain what the reference's format cannot name or hold: experts in one tensor whose name does
  * not end in .weight, and tensors of 2^32 weights. Without it, and with neither a preset nor a
  * pattern_json, they become groups by an extension of the format that only this library reads; see
  * df11_group_info.extended.
  */
-#define DF11_COMPRESS_REFERENCE_ONLY 256
+#define DF11_COMPRESS_REFERENCE_ONLY 1024
 
 /**
  * Called for each tensor that the patterns ask for and that stays as it was: `user` as given, the
@@ -1451,6 +1464,39 @@ typedef struct df11_compress_report {
      */
     const char *preset;
     /**
+     * Bytes of all bf16 tensors of the source, without heads that are not stored. What of them is
+     * not in groups stays plain for one of the reasons below; each of those counts bf16 bytes.
+     */
+    uint64_t bf16_bytes;
+    /** Bytes of the bf16 tensors in groups, each counted once. */
+    uint64_t grouped_bf16_bytes;
+    /** Bytes for which no pattern asks. */
+    uint64_t unasked_bf16_bytes;
+    /** Bytes of tensors that are too small for a group to pay. */
+    uint64_t small_bf16_bytes;
+    /** Bytes of tensors whose group has a tensor of another type. */
+    uint64_t mixed_bf16_bytes;
+    /** Bytes of tensors whose group has an infinity, a NaN, or a magnitude of 2^113 and more. */
+    uint64_t unfit_bf16_bytes;
+    /** Bytes of tensors that the reference's format cannot name or hold. */
+    uint64_t unnamed_bf16_bytes;
+    /** Files beside the source's weights that were copied: tokenizers, code, licences. */
+    uint64_t carried_count;
+    /** Bytes of those files. */
+    uint64_t carried_bytes;
+    /**
+     * Files beside the source's weights that were not copied: weights in other formats, states of a
+     * training, downloads that have not ended.
+     */
+    uint64_t left_behind_count;
+    /** Bytes of those files. */
+    uint64_t left_behind_bytes;
+    /**
+     * Things that the source lacks, with DF11_COMPRESS_INCOMPLETE, and those that config.json speaks
+     * of and that cannot have got lost.
+     */
+    uint64_t missing_count;
+    /**
      * Those of the groups that are an extension of the format: programs that know only DF11 do not
      * find their weights.
      */
@@ -1459,7 +1505,7 @@ typedef struct df11_compress_report {
 
 /** Initialises a df11_compress_report: every field but struct_size is 0 or NULL. */
 #define DF11_COMPRESS_REPORT_INIT \
-    { sizeof(df11_compress_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0 }
+    { sizeof(df11_compress_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** How to compress. Begin with DF11_COMPRESS_OPTIONS_INIT. */
 typedef struct df11_compress_options {
@@ -1523,7 +1569,8 @@ typedef struct df11_compress_options {
  * is as the reference compressor (dfloat11 0.5.0) writes it.
  *
  * A folder gets one file per group, a file for the rest, the source's config.json with
- * dfloat11_config in it, and the source's other files. A single file gets its config.json next to
+ * dfloat11_config in it, and the source's other files, except weights in other formats, states of a
+ * training, and downloads that have not ended. A single file gets its config.json next to
  * it. `options` may be NULL. Groups are processed a piece at a time and are never in memory as a
  * whole. Files get their names when they are complete and, unless told otherwise, verified.
  *
@@ -1538,8 +1585,9 @@ typedef struct df11_compress_options {
  * source or other options, for what was changed in it, patterns that do not fit, and a source that
  * has no bf16 weights or is compressed already; DF11_NOT_FOUND (no such preset);
  * DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that failed its
- * verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION,
- * DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and
+ * verification; DF11_INVALID_FORMAT for a source that lacks something, too, unless
+ * DF11_COMPRESS_INCOMPLETE is set; DF11_UNSUPPORTED_FORMAT if nothing can be compressed, unless
+ * DF11_COMPRESS_ALLOW_PLAIN is set, and with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and
  * `left` is not called.
  *
  * Requires: The progress and the callbacks of the options can be used, each with its `user`, until
@@ -1915,6 +1963,18 @@ df11_status df11_compress_bound(const uint64_t *element_counts,
 #define DF11_FINDING_NOTE 5
 
 /**
+ * Something that the model lacks: the name is that of a file, a tensor or a layer, or of several
+ * (`model.layers.3 to 5`).
+ */
+#define DF11_FINDING_MISSING 6
+
+/** Accept a model that lacks files, tensors or layers: there are no DF11_FINDING_MISSING. */
+#define DF11_VERIFY_INCOMPLETE 256
+
+/** Accept a model that has no group, which nobody compressed, also without an original. */
+#define DF11_VERIFY_ALLOW_PLAIN 512
+
+/**
  * Called for each group, and for each tensor about which there is something to say: `user` as
  * given, DF11_FINDING_*, the name of the group or tensor, and one sentence about it. Both texts are
  * UTF-8, end in a zero byte and are valid during the call only; escape them before you print them.
@@ -1941,10 +2001,12 @@ typedef struct df11_verify_report {
     uint64_t tensors_equal;
     /** Tensors that differ from the original's, or that only one of the two models has. */
     uint64_t tensors_different;
+    /** Files, tensors and layers that the model lacks, several in a row counted once. */
+    uint64_t missing_count;
 } df11_verify_report;
 
 /** Initialises a df11_verify_report: every field but struct_size is 0 or NULL. */
-#define DF11_VERIFY_REPORT_INIT { sizeof(df11_verify_report), 0, 0, 0, 0, 0, 0, 0 }
+#define DF11_VERIFY_REPORT_INIT { sizeof(df11_verify_report), 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** How to verify. Begin with DF11_VERIFY_OPTIONS_INIT. */
 typedef struct df11_verify_options {
@@ -1952,7 +2014,9 @@ typedef struct df11_verify_options {
     size_t struct_size;
     /** Threads to use, the calling one among them; 0 means 1. They end before the call returns. */
     uint32_t threads;
-    /** DF11_OPEN_ANY_VERSION or 0 */
+    /**
+     * DF11_OPEN_ANY_VERSION, DF11_VERIFY_INCOMPLETE and DF11_VERIFY_ALLOW_PLAIN joined by |, or 0
+     */
     uint32_t flags;
     /** NULL, or the text of a config.json for the model; see df11_open_options. */
     const char *config_json;
@@ -1977,8 +2041,10 @@ typedef struct df11_verify_options {
     { sizeof(df11_verify_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /**
- * Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, walks every
- * code of every group, and compares the SHA-256 of each tensor for which the files' metadata has
+ * Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, and looks for
+ * what is absent from a folder: files whose names have numbers (-00002-of-00003) or that an index
+ * lists, layers between others, and layers of which config.json says that they are there. Not all
+ * that is absent shows. It walks every code of every group, and compares the SHA-256 of each tensor for which the files' metadata has
  * one (under "df11.sha256"). If there is an original (a folder of any number of files, or one
  * file), it compares every tensor with it: type, shape where the model knows it, every bit. It
  * continues after what is wrong, so that everything wrong is found.
@@ -1990,7 +2056,7 @@ typedef struct df11_verify_options {
  * DF11_OK: nothing is wrong. DF11_CORRUPT: something is, and the message is the first such
  * finding's; or the model cannot be opened because of it. The report is written in both cases. It
  * is all zeros if the model could not be opened, and after all other errors: DF11_INVALID_FORMAT
- * and DF11_UNSUPPORTED_FORMAT for the model, DF11_INVALID_ARGUMENT for an original that cannot be
+ * and DF11_UNSUPPORTED_FORMAT for the model, and for one without a group if there is no original, DF11_INVALID_ARGUMENT for an original that cannot be
  * used, DF11_IO, DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
  *
  * Requires: The progress and the callbacks of the options can be used, each with its `user`, until
