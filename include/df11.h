@@ -404,8 +404,9 @@ typedef struct df11_open_options {
      */
     const char *shapes_from;
     /**
-     * NULL, or the same as a text in UTF-8 that a zero byte ends: a JSON object from names of tensors
-     * to lists of dimensions, as {"lm_head.weight": [151936, 4096]}. It comes before `shapes_from`.
+     * NULL, or the same as a text in UTF-8 that a zero byte ends: a JSON object from names of
+     * tensors to lists of dimensions, as {"lm_head.weight": [151936, 4096]}. It comes before
+     * `shapes_from`.
      */
     const char *shapes_json;
 } df11_open_options;
@@ -1349,7 +1350,7 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
                                            df11_error *error);
 
 /* ============================================================================================== */
-/* 11. WRITE: models, presets, groups in memory                                                   */
+/* 11. WRITE: models, plans of models, presets, groups in memory                                  */
 /* ============================================================================================== */
 
 /** Do not decode each group from its file to compare it before the file gets its name. */
@@ -1377,7 +1378,8 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
 
 /**
  * Write the shapes of compressed tensors to the files' metadata under "df11.shapes", for
- * df11_tensor_info. The reference compressor writes none.
+ * df11_tensor_info. The reference compressor writes none. For automatic groups, which no other
+ * program writes, they are always written.
  */
 #define DF11_COMPRESS_SHAPES 16
 
@@ -1616,6 +1618,225 @@ df11_status df11_merge_model(const char *src,
                              const char *dst,
                              const df11_compress_options *options,
                              df11_error *error);
+
+/**
+ * Count some weights of each kind of group. Without it no weight is read, and 2.662 bits are
+ * assumed for the code of an exponent.
+ */
+#define DF11_PLAN_SAMPLE 1
+
+/** Each device has some of the layers. */
+#define DF11_SPLIT_LAYERS 0
+
+/** Each device has an equal part of every matrix. */
+#define DF11_SPLIT_ROWS 1
+
+/** A number that is not known, or tokens next to weights that do not fit themselves. */
+#define DF11_PLAN_NONE UINT64_MAX
+
+/** What a model becomes and needs. It never changes: any number of threads may use it at once. */
+typedef struct df11_plan df11_plan;
+
+/** How to plan. Begin with DF11_PLAN_OPTIONS_INIT. */
+typedef struct df11_plan_options {
+    /** sizeof(df11_plan_options) */
+    size_t struct_size;
+    /** DF11_PLAN_SAMPLE or 0 */
+    uint32_t flags;
+    /** Buffers for decoded weights, each as large as the largest group; 0 means 2. */
+    uint32_t slots;
+    /** Bytes of a number in the KV cache, at most 8; 0 means 2, as bf16 has. */
+    uint64_t cache_number_bytes;
+    /** As in df11_compress_options. A model that is compressed already has its own groups. */
+    const char *preset;
+    /** As in df11_compress_options. */
+    const char *pattern_json;
+    /** NULL, or a progress that can cancel the call. */
+    df11_progress *progress;
+    /** NULL, or a callback that is told of tensors that stay plain, before the call returns. */
+    df11_left_fn left;
+    /** The `user` of `left`. */
+    void *left_user;
+} df11_plan_options;
+
+/** Initialises a df11_plan_options: every field but struct_size is 0 or NULL. */
+#define DF11_PLAN_OPTIONS_INIT { sizeof(df11_plan_options), 0, 0, 0, NULL, NULL, NULL, NULL, NULL }
+
+/** A plan in numbers. Begin with DF11_PLAN_INFO_INIT. */
+typedef struct df11_plan_info {
+    /** sizeof(df11_plan_info) */
+    size_t struct_size;
+    /**
+     * 1 if the model is compressed already, so that all sizes are exact; 0 if they are estimates.
+     */
+    uint64_t exact;
+    /** Groups. */
+    uint64_t group_count;
+    /** Weights in them. */
+    uint64_t element_count;
+    /** Bytes of the groups' six members. */
+    uint64_t packed_bytes;
+    /** Bytes of all images. */
+    uint64_t image_bytes;
+    /** Bytes of the tensors that are stored as they are. */
+    uint64_t plain_bytes;
+    /** Bytes of all tensors, not compressed. */
+    uint64_t original_bytes;
+    /** The .safetensors files of a folder. */
+    uint64_t file_count;
+    /** Bytes of these files. */
+    uint64_t written_bytes;
+    /** Weights of the largest group. */
+    uint64_t largest_group_elements;
+    /** Bytes of all buffers for decoded weights on one device. */
+    uint64_t scratch_bytes;
+    /**
+     * Bytes of the KV cache for each token, in all layers; DF11_PLAN_NONE if they are not known.
+     */
+    uint64_t cache_bytes_per_token;
+    /** Layers that have a cache; 0 if that is not known. */
+    uint64_t cached_layers;
+    /**
+     * Tensors that stay plain although the patterns ask for them: as many as `left` is called for.
+     */
+    uint64_t left_count;
+    /**
+     * The name of the preset that gives the groups, or "automatic"; NULL for those of a
+     * pattern_json, and for a model that is compressed already. The text is static.
+     */
+    const char *preset;
+    /** Why the size of the KV cache is not known; NULL if it is. The text is the plan's. */
+    const char *cache_unknown;
+} df11_plan_info;
+
+/** Initialises a df11_plan_info: every field but struct_size is 0 or NULL. */
+#define DF11_PLAN_INFO_INIT \
+    { sizeof(df11_plan_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL }
+
+/** A group of a plan. Begin with DF11_PLAN_GROUP_INFO_INIT. */
+typedef struct df11_plan_group_info {
+    /** sizeof(df11_plan_group_info) */
+    size_t struct_size;
+    /** The module's full name. The text is the plan's. */
+    const char *name;
+    /** The weights in all its tensors. Decoded, they take 2 bytes each. */
+    uint64_t element_count;
+    /** Its tensors. */
+    uint64_t tensor_count;
+    /** Bytes of its six members in the file. */
+    uint64_t packed_bytes;
+    /** Bytes of its image on a device. */
+    uint64_t image_bytes;
+    /** 1 if these are exact, 0 if they are estimates. */
+    uint64_t exact;
+} df11_plan_group_info;
+
+/** Initialises a df11_plan_group_info: every field but struct_size is 0 or NULL. */
+#define DF11_PLAN_GROUP_INFO_INIT { sizeof(df11_plan_group_info), NULL, 0, 0, 0, 0, 0 }
+
+/** The part of a model that is on one device. Begin with DF11_PLAN_SHARE_INFO_INIT. */
+typedef struct df11_plan_share_info {
+    /** sizeof(df11_plan_share_info) */
+    size_t struct_size;
+    /** Bytes of images. */
+    uint64_t image_bytes;
+    /** Bytes of tensors that are stored as they are. */
+    uint64_t plain_bytes;
+    /** Bytes of the buffers for decoded weights. */
+    uint64_t scratch_bytes;
+    /** All of these. */
+    uint64_t total_bytes;
+    /** Bytes of the KV cache for each token; DF11_PLAN_NONE if they are not known. */
+    uint64_t cache_bytes_per_token;
+    /** Bytes of the device of this number if the same model is not compressed. */
+    uint64_t bf16_bytes;
+} df11_plan_share_info;
+
+/** Initialises a df11_plan_share_info: every field but struct_size is 0 or NULL. */
+#define DF11_PLAN_SHARE_INFO_INIT { sizeof(df11_plan_share_info), 0, 0, 0, 0, 0, 0 }
+
+/**
+ * Plans a model, without writing anything: a folder or a file, compressed or not. Headers and
+ * config.json are read, and weights only with DF11_PLAN_SAMPLE, so that this takes seconds for the
+ * largest models. `options` may be NULL. On success `*out` is the plan, to be given to
+ * df11_plan_free(); otherwise it is NULL.
+ *
+ * The groups are those that df11_compress_model() would make, or those of a compressed model, whose
+ * sizes are exact. What is not counted: activations, and what an engine and the driver take for
+ * themselves.
+ *
+ * Errors: those of df11_compress_model() for its source, its patterns and its preset, and those of
+ * df11_model_open(); DF11_INVALID_ARGUMENT for options that are out of range, and for groups that
+ * are named for a compressed model; DF11_CANCELLED.
+ *
+ * Requires: The progress and the callback of the options can be used, the latter with its `user`,
+ * until the call returns.
+ */
+df11_status df11_plan_model(const char *path,
+                            const df11_plan_options *options,
+                            df11_plan **out,
+                            df11_error *error);
+
+/**
+ * Frees a plan, from any thread. NULL is allowed. Its texts go with it.
+ *
+ * Requires: No call uses `plan` any more.
+ */
+void df11_plan_free(df11_plan *plan);
+
+/**
+ * Describes a plan. After an error `*out` is cleared except for its struct_size; if that is wrong,
+ * `*out` is left alone.
+ *
+ * Errors: DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_plan_get_info(const df11_plan *plan, df11_plan_info *out, df11_error *error);
+
+/**
+ * Describes the group of that number, from 0, in the natural order of their names. After an error
+ * `*out` is as after df11_plan_get_info().
+ *
+ * Errors: DF11_NOT_FOUND if there is no such group; DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_plan_get_group_info(const df11_plan *plan,
+                                     uint64_t group,
+                                     df11_plan_group_info *out,
+                                     df11_error *error);
+
+/**
+ * Describes what device number `device` of `device_count` holds, from 0, if the model is split by
+ * layers (DF11_SPLIT_LAYERS) or by rows (DF11_SPLIT_ROWS). By layers, those of one device follow
+ * one another, and the device that holds most holds as little as possible; by rows, all devices
+ * hold as much, and what is said of them is an estimate. After an error `*out` is as after
+ * df11_plan_get_info().
+ *
+ * Errors: DF11_NOT_FOUND if there is no such device; DF11_UNSUPPORTED_OPTION for another split;
+ * DF11_INVALID_ARGUMENT, also for no device or more than 1024.
+ */
+df11_status df11_plan_get_share_info(const df11_plan *plan,
+                                     uint32_t split,
+                                     uint32_t device_count,
+                                     uint32_t device,
+                                     df11_plan_share_info *out,
+                                     df11_error *error);
+
+/**
+ * Counts the tokens whose KV cache fits next to the weights, on `device_count` devices of
+ * `device_memory_bytes` bytes each. `*tokens` are those next to the compressed model,
+ * `*bf16_tokens` those next to the same model not compressed; DF11_PLAN_NONE if the weights
+ * themselves do not fit. Either may be NULL. After an error both are DF11_PLAN_NONE.
+ *
+ * Errors: DF11_NOT_FOUND, with the reason, if the size of the cache is not known, or if its heads
+ * cannot be split so; DF11_UNSUPPORTED_OPTION for another split; DF11_INVALID_ARGUMENT, also for no
+ * device or more than 1024.
+ */
+df11_status df11_plan_count_tokens(const df11_plan *plan,
+                                   uint32_t split,
+                                   uint32_t device_count,
+                                   uint64_t device_memory_bytes,
+                                   uint64_t *tokens,
+                                   uint64_t *bf16_tokens,
+                                   df11_error *error);
 
 /**
  * Write tensors whose shapes are not known to a folder with one dimension. Without it they are an
@@ -2046,7 +2267,7 @@ typedef struct df11_verify_options {
  * lists, layers between others, and layers of which config.json says that they are there. Not all
  * that is absent shows. It walks every code of every group, and compares the SHA-256 of each tensor for which the files' metadata has
  * one (under "df11.sha256"). If there is an original (a folder of any number of files, or one
- * file), it compares every tensor with it: type, shape where the model knows it, every bit. It
+ * file), it compares every tensor with it: type, shape where the model says it, every bit. It
  * continues after what is wrong, so that everything wrong is found.
  *
  * `original` and `options` may be NULL. Files are read piece by piece, never mapped, and the call

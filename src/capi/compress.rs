@@ -29,7 +29,8 @@ pub const DF11_COMPRESS_STRICT: u32 = 4;
 /// df11_verify_model(). The reference compressor writes none.
 pub const DF11_COMPRESS_HASHES: u32 = 8;
 /// Write the shapes of compressed tensors to the files' metadata under "df11.shapes", for
-/// df11_tensor_info. The reference compressor writes none.
+/// df11_tensor_info. The reference compressor writes none. For automatic groups, which no other
+/// program writes, they are always written.
 pub const DF11_COMPRESS_SHAPES: u32 = 16;
 /// Write one file: `dst`, if it ends in .safetensors, else model.safetensors
 /// (diffusion_pytorch_model.safetensors for diffusers) in the folder `dst`.
@@ -374,13 +375,13 @@ fn run(
 }
 
 /// The callback for tensors that stay plain, and its `user`.
-struct Left {
-    function: df11_left_fn,
-    user: *mut c_void,
+pub(super) struct Left {
+    pub function: df11_left_fn,
+    pub user: *mut c_void,
 }
 
 impl Left {
-    fn tell(&self, left: &[LeftPlain]) {
+    pub fn tell(&self, left: &[LeftPlain]) {
         let Some(function) = self.function else { return };
         for left in left {
             let [tensor, group, reason] = [&left.tensor, &left.group, &left.reason].map(|text| c_text(text));

@@ -5,6 +5,7 @@
 //! - `plan`: which tensors make which group, in which file they go, and what config.json says; it reads and writes nothing;
 //! - `target`: the destination: the claim to it, the ledger of what is done, files that get their names when they are complete;
 //! - `work`: groups are counted, encoded and verified, in bounded memory, on many threads;
+//! - `dry`: what a run would write, without one;
 //! - `run`: a run from its beginning to its end;
 //! - `finish`: the files that go with the groups, and the order in which names appear;
 //! - `rewrite`: models decompressed, or packed into other files.
@@ -26,6 +27,7 @@
 //! Where the reference fails or writes what cannot be read, this does not follow it: see [`crate::huffman::codebook`] and
 //! [`crate::huffman::rows::write`] for tables, and [`LeftPlain`] for what stays as it is.
 
+pub(crate) mod dry;
 mod finish;
 pub(crate) mod plan;
 mod rewrite;
@@ -109,7 +111,8 @@ pub struct CompressOptions {
     pub incomplete: bool,
     /// Write SHA-256 of every tensor to the files' metadata ([`crate::format::HASHES_KEY`]).
     pub hashes: bool,
-    /// Write the shapes of compressed tensors to the files' metadata ([`crate::format::SHAPES_KEY`]).
+    /// Write the shapes of compressed tensors to the files' metadata ([`crate::format::SHAPES_KEY`]). With automatic groups,
+    /// which no other program writes, they are always written.
     pub shapes: bool,
     /// Leave plain what the reference's format cannot name or hold, instead of writing it by an extension of the format that
     /// only this library reads: experts in one tensor without `.weight`, tensors of 2^32 weights. With `patterns` or `preset`
@@ -350,6 +353,48 @@ pub fn merge(source: &Path, destination: &Path, options: &CompressOptions, progr
     let parts = target::parts_of(destination)?.unwrap_or(1);
     let options = CompressOptions { part: Part { number: 1, count: parts }, resume: true, ..options.clone() };
     Run::new(source, destination, &options, progress)?.merge(progress)
+}
+
+/// The patterns for a model, and what they make of it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PatternChoice {
+    /// The patterns. None at all, if no pattern can name anything of the model.
+    pub patterns: Patterns,
+    /// The name of the preset that has them, or [`AUTOMATIC`].
+    pub name: &'static str,
+    /// Groups that they make.
+    pub groups: u64,
+    /// Bytes of the model's bf16 tensors, without the head if it is tied and need not be stored.
+    pub bf16_bytes: u64,
+    /// How many of them are in groups.
+    pub grouped_bf16_bytes: u64,
+}
+
+/// Returns the patterns by which [`compress`] would compress a model: those of `preset`, a name or [`AUTOMATIC`], or the best. Only
+/// headers and config.json are read.
+///
+/// # Errors
+///
+/// Those of [`compress`] for the source and the preset.
+pub fn patterns_for(source: &Path, preset: Option<&str>) -> Result<PatternChoice> {
+    let source = source::Source::open(source, &Progress::new())?;
+    let table: Vec<plan::SourceTensor> = source.model.tensors().map(plan::SourceTensor::from).collect();
+    let grouping = plan::grouping(source.parsed.as_ref(), &table, plan::Wanted::of(preset, None)?)?;
+    let plan = &grouping.plan;
+    let mut counted = vec![true; table.len()];
+    plan.dropped.iter().for_each(|dropped| counted[dropped.tensor] = false);
+    let bytes = |tensors: &mut dyn Iterator<Item = usize>| tensors.map(|t| table[t].bf16_bytes()).sum();
+    let bf16_bytes = bytes(&mut (0..table.len()).filter(|&t| counted[t]));
+    let mut grouped = vec![false; table.len()];
+    plan.groups.iter().flat_map(|g| &g.members).for_each(|&member| grouped[member] = true);
+    Ok(PatternChoice {
+        name: grouping.origin.name().unwrap_or_default(),
+        groups: plan.groups.len() as u64,
+        bf16_bytes,
+        grouped_bf16_bytes: bytes(&mut (0..table.len()).filter(|&t| grouped[t])),
+        patterns: grouping.patterns,
+    })
 }
 
 /// Tells whether a destination has something that an interrupted run has left, and that [`CompressOptions::resume`] resumes. Not

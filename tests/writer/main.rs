@@ -5,6 +5,8 @@ mod complete;
 mod destinations;
 mod disk;
 mod models;
+mod plan_cache;
+mod plans;
 mod rewrite;
 mod runs;
 #[path = "../support/mod.rs"]

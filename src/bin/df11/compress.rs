@@ -80,7 +80,8 @@ struct ModelArgs {
     /// The folder to write, which is new or empty, or a new file whose name ends in .safetensors
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// Take the groups of this preset (`df11 presets` lists them) [default: chosen by config.json and the tensors' names]
+    /// Take the groups of this preset (`df11 presets` lists them), or `automatic` ones, which are made of the tensors' names and
+    /// shapes [default: the preset that suits the model, or automatic groups if they cover clearly more of it]
     #[arg(long, value_name = "NAME", conflicts_with = "pattern")]
     preset: Option<String>,
     /// Take the groups of this file: a pattern_dict as JSON, or any config.json that has one. `df11 presets NAME` prints one to
@@ -103,8 +104,8 @@ struct ModelArgs {
     /// Write SHA-256 of every tensor to the files, which `df11 verify` then checks; the reference writes none
     #[arg(long)]
     hashes: bool,
-    /// Write the shapes of compressed tensors to the files. The reference writes none, and without them `df11 decompress`
-    /// gives such tensors one dimension
+    /// Write the shapes of compressed tensors to the files. The reference writes none, and not all of them follow from the
+    /// model. With automatic groups, which the reference does not make, they are always written
     #[arg(long)]
     shapes: bool,
     /// Leave plain what the reference's format cannot name or hold (experts in one tensor without .weight, tensors of 2^32
@@ -131,7 +132,8 @@ impl ModelArgs {
     }
 }
 
-fn read_patterns(path: &Path) -> Result<Patterns, Failure> {
+/// Reads the patterns of a file.
+pub fn read_patterns(path: &Path) -> Result<Patterns, Failure> {
     let named =
         |e: &dyn std::fmt::Display| Failure::cannot(format!("cannot use the patterns of '{}': {e}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| named(&e))?;

@@ -36,7 +36,7 @@ pub use crate::format::{Pattern, Patterns};
 use crate::format::{Tensor, member_of, natural};
 use safetensors::Dtype;
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 /// A tensor of the model to be compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,6 +236,8 @@ pub(crate) struct Table<'t, 'n> {
     pub tensors: &'t [SourceTensor<'n>],
     index: HashMap<&'n str, usize>,
     modules: Vec<&'n str>,
+    /// Tensors that are called as a member of a group would be: the group and the tensor.
+    like_members: Vec<(&'n str, &'n str)>,
     /// The embedding and its head.
     pub pair: Option<Pair>,
 }
@@ -243,7 +245,7 @@ pub(crate) struct Table<'t, 'n> {
 impl<'t, 'n> Table<'t, 'n> {
     pub fn new(tensors: &'t [SourceTensor<'n>]) -> Result<Table<'t, 'n>> {
         let mut index = HashMap::with_capacity(tensors.len());
-        let mut packed = HashSet::new();
+        let (mut packed, mut like_members) = (HashSet::new(), Vec::new());
         for (i, tensor) in tensors.iter().enumerate() {
             if index.insert(tensor.name, i).is_some() {
                 return Err(Error::InvalidArgument(format!(
@@ -252,20 +254,24 @@ impl<'t, 'n> Table<'t, 'n> {
                 )));
             }
             // A model with two of the six members of a group is opened as one with that group, so it is one here.
-            if let Some((base, _)) = member_of(tensor.name)
-                && !packed.insert(base)
-            {
+            let Some((base, _)) = member_of(tensor.name) else { continue };
+            like_members.push((base, tensor.name));
+            if !packed.insert(base) {
                 return Err(Error::InvalidArgument(format!(
                     "the model is compressed already: '{}' is a group",
                     shorten(base, 80)
                 )));
             }
         }
-        let modules: BTreeSet<&str> = tensors.iter().flat_map(|t| modules_of(t.name)).collect();
-        let mut modules: Vec<&str> = modules.into_iter().collect();
-        modules.sort_by(|a, b| natural(a, b));
+        // The modules around one that is known are known, too.
+        let mut known = HashSet::new();
+        let mut modules: Vec<&str> = tensors
+            .iter()
+            .flat_map(|t| modules_of(t.name).take_while(|module| known.insert(*module)).collect::<Vec<_>>())
+            .collect();
+        modules.sort_unstable_by(|a, b| natural(a, b));
         let pair = Pair::find(tensors, &index);
-        Ok(Table { tensors, index, modules, pair })
+        Ok(Table { tensors, index, modules, like_members, pair })
     }
 
     fn find(&self, module: &str, attribute: &str) -> Option<usize> {
@@ -388,7 +394,7 @@ fn clashes(table: &Table<'_, '_>, found: &[PlannedGroup]) -> Vec<String> {
             problems.push(format!("the patterns make a group of '{outer}' and another of '{inner}' within it"));
         }
     }
-    for (base, name) in table.tensors.iter().filter_map(|t| Some((member_of(t.name)?.0, t.name))) {
+    for (base, name) in table.like_members.iter().copied() {
         if names.contains(base) {
             let (base, name) = (shorten(base, 80), shorten(name, 80));
             problems
