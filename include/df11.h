@@ -1307,7 +1307,8 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
 
 /**
  * Write the shapes of compressed tensors to the files' metadata under "df11.shapes", for
- * df11_tensor_info. The reference compressor writes none.
+ * df11_tensor_info. The reference compressor writes none. For automatic groups, which no other
+ * program writes, they are always written.
  */
 #define DF11_COMPRESS_SHAPES 16
 
@@ -2182,7 +2183,7 @@ typedef struct df11_verify_options {
  * lists, layers between others, and layers of which config.json says that they are there. Not all
  * that is absent shows. It walks every code of every group, and compares the SHA-256 of each tensor for which the files' metadata has
  * one (under "df11.sha256"). If there is an original (a folder of any number of files, or one
- * file), it compares every tensor with it: type, shape where the model knows it, every bit. It
+ * file), it compares every tensor with it: type, shape where the model says it, every bit. It
  * continues after what is wrong, so that everything wrong is found.
  *
  * `original` and `options` may be NULL. Files are read piece by piece, never mapped, and the call

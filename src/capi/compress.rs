@@ -29,7 +29,8 @@ pub const DF11_COMPRESS_STRICT: u32 = 4;
 /// df11_verify_model(). The reference compressor writes none.
 pub const DF11_COMPRESS_HASHES: u32 = 8;
 /// Write the shapes of compressed tensors to the files' metadata under "df11.shapes", for
-/// df11_tensor_info. The reference compressor writes none.
+/// df11_tensor_info. The reference compressor writes none. For automatic groups, which no other
+/// program writes, they are always written.
 pub const DF11_COMPRESS_SHAPES: u32 = 16;
 /// Write one file: `dst`, if it ends in .safetensors, else model.safetensors
 /// (diffusion_pytorch_model.safetensors for diffusers) in the folder `dst`.

@@ -106,7 +106,8 @@ pub struct CompressOptions {
     pub incomplete: bool,
     /// Write SHA-256 of every tensor to the files' metadata ([`crate::format::HASHES_KEY`]).
     pub hashes: bool,
-    /// Write the shapes of compressed tensors to the files' metadata ([`crate::format::SHAPES_KEY`]).
+    /// Write the shapes of compressed tensors to the files' metadata ([`crate::format::SHAPES_KEY`]). With automatic groups,
+    /// which no other program writes, they are always written.
     pub shapes: bool,
 }
 

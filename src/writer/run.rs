@@ -28,6 +28,8 @@ pub(super) struct Run<'o> {
     /// The text of config.json.
     pub config: String,
     preset: Option<String>,
+    /// True if shapes are written: if they are asked for, and for automatic groups, of which no other program has the bytes.
+    shapes: bool,
     pub plan: Plan,
     pub groups: Vec<GroupSpec>,
     pub files: Files,
@@ -99,17 +101,18 @@ impl<'o> Run<'o> {
         }
         let names: Vec<&str> = lacks.iter().map(|lack| &lack.name[..]).collect();
         let config = config::merged(input.config.as_deref(), &input.config_place, &patterns.to_value(), &names)?;
+        let shapes = options.shapes || matches!(origin, plan::Origin::Automatic);
         let job = json!({
             "version": 2,
             "source": input.identity(progress)?,
             "patterns": patterns.to_value(),
             "parts": options.part.count,
             "hashes": options.hashes,
-            "shapes": options.shapes,
+            "shapes": shapes,
         });
         let groups = groups.collect();
         let preset = origin.name().map(str::to_owned);
-        Ok(Run { options, config, preset, groups, files, dropped, job, plan, lacks, source: input })
+        Ok(Run { options, config, preset, shapes, groups, files, dropped, job, plan, lacks, source: input })
     }
 
     pub fn settings(&self) -> Settings {
@@ -123,7 +126,7 @@ impl<'o> Run<'o> {
             threads: self.options.threads.clamp(1, most.min(1024)),
             verify: self.options.verify,
             hashes: self.options.hashes,
-            shapes: self.options.shapes,
+            shapes: self.shapes,
             strict: self.options.strict,
             variant: Variant::best(),
         }
@@ -461,7 +464,7 @@ impl<'o> Run<'o> {
         let lacks = |t: Tensor| {
             let shape = || self.source.model.find_tensor(t.name()).map(Tensor::shape);
             self.options.hashes && t.sha256().is_none()
-                || self.options.shapes && !(t.shape_known() && shape() == Some(t.shape()))
+                || self.shapes && !(t.shape_known() && shape() == Some(t.shape()))
         };
         if model.tensors().any(lacks) {
             return Ok(None);

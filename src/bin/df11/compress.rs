@@ -104,8 +104,8 @@ struct ModelArgs {
     /// Write SHA-256 of every tensor to the files, which `df11 verify` then checks; the reference writes none
     #[arg(long)]
     hashes: bool,
-    /// Write the shapes of compressed tensors to the files. The reference writes none, and without them `df11 decompress`
-    /// gives such tensors one dimension
+    /// Write the shapes of compressed tensors to the files. The reference writes none, and not all of them follow from the
+    /// model. With automatic groups, which the reference does not make, they are always written
     #[arg(long)]
     shapes: bool,
 }
