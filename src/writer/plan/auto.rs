@@ -304,14 +304,17 @@ fn compile<'e>(entries: impl IntoIterator<Item = (&'e String, &'e Value)>) -> Op
 /// The regular expression for each number of a template.
 type Holes = Vec<String>;
 
+/// The numbers in the names of some modules.
+type Numbers<'s> = BTreeSet<Vec<&'s str>>;
+
 /// Returns regular expressions for the numbers of these modules that match none of the others of `all`. Each has one for each number of
 /// a name, so it matches every combination: there are several where not all combinations are wanted.
-fn products(wanted: &BTreeSet<Vec<&str>>, all: &BTreeSet<Vec<&str>>) -> Vec<Holes> {
+fn products(wanted: &Numbers, all: &Numbers) -> Vec<Holes> {
     /// A set of modules to be matched, of all that the holes so far match.
     struct Open<'s> {
         holes: Holes,
-        wanted: BTreeSet<Vec<&'s str>>,
-        all: BTreeSet<Vec<&'s str>>,
+        wanted: Numbers<'s>,
+        all: Numbers<'s>,
     }
     let mut done = Vec::new();
     let mut open = vec![Open { holes: Vec::new(), wanted: wanted.clone(), all: all.clone() }];
@@ -324,7 +327,7 @@ fn products(wanted: &BTreeSet<Vec<&str>>, all: &BTreeSet<Vec<&str>>) -> Vec<Hole
             continue;
         }
         // By the first number: what is wanted of the others, and which there are.
-        let mut tails: BTreeMap<&str, (BTreeSet<Vec<&str>>, BTreeSet<Vec<&str>>)> = BTreeMap::new();
+        let mut tails: BTreeMap<&str, (Numbers, Numbers)> = BTreeMap::new();
         for (set, is_wanted) in [(&wanted, true), (&all, false)] {
             for numbers in set {
                 let Some((first, rest)) = numbers.split_first() else { continue };
@@ -332,7 +335,7 @@ fn products(wanted: &BTreeSet<Vec<&str>>, all: &BTreeSet<Vec<&str>>) -> Vec<Hole
                 (if is_wanted { &mut tail.0 } else { &mut tail.1 }).insert(rest.to_vec());
             }
         }
-        let mut alike: BTreeMap<_, (BTreeSet<&str>, BTreeSet<Vec<&str>>)> = BTreeMap::new();
+        let mut alike: BTreeMap<_, (BTreeSet<&str>, Numbers)> = BTreeMap::new();
         for (first, (wanted, all)) in tails {
             if !wanted.is_empty() {
                 // Those that have all of theirs can share `\d+`.
