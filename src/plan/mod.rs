@@ -37,7 +37,7 @@ use crate::format::{Access, Model, OpenOptions, config_text};
 use crate::host::PackedSizes;
 use crate::progress::Progress;
 use crate::writer::dry::Dry;
-use crate::writer::{CompressOptions, LeftPlain, Patterns};
+use crate::writer::{CompressOptions, Coverage, LeftPlain, Patterns};
 use devices::{Unit, units};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,8 @@ pub struct PlanOptions {
     pub preset: Option<String>,
     /// True to count some weights of each kind of group, instead of assuming how well they compress.
     pub sample: bool,
+    /// True to plan what is there of a source that lacks something.
+    pub incomplete: bool,
     /// Buffers for decoded weights, each as large as the largest group; 0 means [`DEFAULT_SLOTS`].
     pub slots: u32,
     /// Bytes of a number in the KV cache; 0 means 2, as bf16 has.
@@ -86,6 +88,12 @@ impl PlanOptions {
     /// Sets whether some weights are counted.
     pub fn sample(mut self, sample: bool) -> Self {
         self.sample = sample;
+        self
+    }
+
+    /// Sets whether to plan what is there of a source that lacks something.
+    pub fn incomplete(mut self, incomplete: bool) -> Self {
+        self.incomplete = incomplete;
         self
     }
 
@@ -151,6 +159,7 @@ pub struct ModelPlan {
     preset: Option<&'static str>,
     groups: Vec<GroupPlan>,
     plain: Vec<PlainPlan>,
+    coverage: Option<Coverage>,
     left: Vec<LeftPlain>,
     dropped: Vec<(String, String)>,
     unmatched_patterns: Vec<String>,
@@ -189,6 +198,7 @@ impl ModelPlan {
         let groups = CompressOptions {
             patterns: options.patterns.clone(),
             preset: options.preset.clone(),
+            incomplete: options.incomplete,
             ..CompressOptions::default()
         };
         match Dry::new(path.as_ref(), &groups, progress) {
@@ -233,6 +243,7 @@ impl ModelPlan {
         Ok(ModelPlan {
             compressed: false,
             preset: dry.grouping,
+            coverage: Some(dry.coverage.clone()),
             left: dry.plan.left.iter().flat_map(left).collect(),
             dropped: dry.plan.dropped.iter().map(|d| (name(d.tensor), name(d.embedding))).collect(),
             unmatched_patterns: dry.plan.unmatched_patterns.clone(),
@@ -275,6 +286,7 @@ impl ModelPlan {
             units: units(&groups, &plain, cache.as_ref().ok()),
             groups,
             plain,
+            coverage: None,
             left: Vec::new(),
             dropped: Vec::new(),
             unmatched_patterns: Vec::new(),
@@ -305,6 +317,11 @@ impl ModelPlan {
     /// Returns the tensors that are stored as they are.
     pub fn plain(&self) -> &[PlainPlan] {
         &self.plain
+    }
+
+    /// Returns what share of the model is in groups, and why the rest stays plain; `None` for a DF11 model.
+    pub fn coverage(&self) -> Option<&Coverage> {
+        self.coverage.as_ref()
     }
 
     /// Returns the tensors among them that the patterns ask for and that cannot be compressed. Infinities and NaN are seen only

@@ -1,17 +1,21 @@
 //! A run without a destination: what would be written, from headers alone.
 
-use super::plan::{self, Files, Grouping, Plan, SourceTensor};
+use super::plan::{self, Files, Grouping, Plan, Wanted};
+use super::run;
 use super::source::Source;
 use super::work;
-use super::{CompressOptions, Layout};
+use super::{CompressOptions, Coverage, Layout};
 use crate::error::Result;
 use crate::progress::Progress;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// What a run would begin with.
 pub(crate) struct Dry {
     pub source: Source,
     pub plan: Plan,
+    /// What share of the model is in the groups, and what stays plain.
+    pub coverage: Coverage,
     /// The name of the preset whose patterns these are, or `automatic`; `None` for those of the options.
     pub grouping: Option<&'static str>,
 }
@@ -24,17 +28,25 @@ impl Dry {
     /// Those of [`super::compress`] for the source, the patterns and the preset.
     pub fn new(source: &Path, options: &CompressOptions, progress: &Progress) -> Result<Dry> {
         let input = Source::open(source, progress)?;
-        let table: Vec<SourceTensor> = input.model.tensors().map(SourceTensor::from).collect();
+        if let (false, [first, ..]) = (options.incomplete, &input.found.missing[..]) {
+            return Err(run::incomplete(source, first, input.found.missing.len()));
+        }
+        let table = run::table(&input.model);
         let wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;
+        if let (Wanted::Best | Wanted::Automatic, Some(reason)) = (wanted, run::no_bf16(&input, &table)) {
+            return Err(run::nothing(source, &reason));
+        }
         let Grouping { origin, plan, .. } = plan::grouping(input.parsed.as_ref(), &table, wanted)?;
+        let dropped = plan.dropped.iter().map(|dropped| dropped.tensor).collect();
+        let coverage = Coverage::new(&table, &plan, &HashSet::new(), &dropped);
         drop(table);
-        Ok(Dry { source: input, plan, grouping: origin.name() })
+        Ok(Dry { source: input, plan, coverage, grouping: origin.name() })
     }
 
     /// Returns the files of a folder, with their bytes. `plain` are the tensors that are stored as they are, `sizes` the bytes of each
     /// group's members.
     pub fn files(&self, plain: &[usize], sizes: &[[u64; 6]]) -> Result<Vec<(PathBuf, u64)>> {
-        let table: Vec<SourceTensor> = self.source.model.tensors().map(SourceTensor::from).collect();
+        let table = run::table(&self.source.model);
         let main = self.source.main_file();
         let files = Files::new(Path::new(""), Layout::Folder, main, &table, &self.plan, plain);
         let bytes = |file: &plan::FilePlan| {
