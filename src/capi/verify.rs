@@ -112,7 +112,7 @@ const _: () = assert!(size_of::<df11_verify_report>() == 72 && size_of::<df11_ve
 /// lists, layers between others, and layers of which config.json says that they are there. Not all
 /// that is absent shows. It walks every code of every group, and compares the SHA-256 of each tensor for which the files' metadata has
 /// one (under "df11.sha256"). If there is an original (a folder of any number of files, or one
-/// file), it compares every tensor with it: type, shape where the model knows it, every bit. It
+/// file), it compares every tensor with it: type, shape where the model says it, every bit. It
 /// continues after what is wrong, so that everything wrong is found.
 ///
 /// `original` and `options` may be NULL. Files are read piece by piece, never mapped, and the call

@@ -6,7 +6,7 @@
 use super::open::unusable;
 use super::{DecodeOptions, threads, walk};
 use crate::error::{Error, Place, Result, Status, grow};
-use crate::format::{Model, Tensor};
+use crate::format::{Model, ShapeSource, Tensor};
 use crate::progress::Progress;
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -164,7 +164,7 @@ pub fn verify_model(
 }
 
 /// Compares every tensor of a model with that of the same name in another, which may be a folder of any number of files:
-/// type, shape (where both models know it), number of elements, and every bit. That one side lacks an `lm_head.weight`
+/// type, shape (where the files or the caller say both), number of elements, and every bit. That one side lacks an `lm_head.weight`
 /// which is equal to the embedding is only noted. Memory, errors and findings as for [`verify_model`].
 pub fn compare_models(
     model: &Model,
@@ -394,7 +394,9 @@ impl Work<'_> {
             found.push(format!("it is {}, and {} in the original", ours.dtype(), theirs.dtype()));
         }
         let shapes = (ours.shape(), theirs.shape());
-        if shapes.0 != shapes.1 && ours.shape_known() && theirs.shape_known() {
+        // A shape that was derived is not the model's own, and says nothing against its weights.
+        let says = |t: Tensor| matches!(t.shape_source(), ShapeSource::Stored | ShapeSource::Given);
+        if shapes.0 != shapes.1 && says(ours) && says(theirs) {
             found.push(format!("its shape is {:?}, and {:?} in the original", shapes.0, shapes.1));
         }
         let elements = (elements(ours), elements(theirs));

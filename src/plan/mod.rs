@@ -33,7 +33,7 @@ pub use estimate::{ASSUMED_CODE_BITS, Basis};
 
 use crate::cuda::ImageLayout;
 use crate::error::{Error, Result};
-use crate::format::{Access, Model, OpenOptions, config_text};
+use crate::format::{Access, Model, OpenOptions, config_text, of_python};
 use crate::host::PackedSizes;
 use crate::progress::Progress;
 use crate::writer::dry::Dry;
@@ -267,7 +267,7 @@ impl ModelPlan {
         let groups = model.groups().map(group).collect::<Result<Vec<_>>>()?;
         let plain = model.tensors().filter(|t| t.group().is_none()).map(plain_of).collect();
         let config = config_text(path, &OpenOptions::new())?;
-        let config = config.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        let config = config.and_then(|text| serde_json::from_slice::<Value>(&of_python(text.as_bytes())).ok());
         let files = model.files().map(|f| FilePlan { path: f.file.to_owned(), bytes: f.bytes }).collect();
         Ok(ModelPlan { compressed: true, files, ..Self::of_parts(model, config.as_ref(), groups, plain, options) })
     }

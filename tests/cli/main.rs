@@ -25,6 +25,7 @@ mod process;
 mod schedulers;
 #[path = "../support/mod.rs"]
 mod support;
+mod told;
 mod verify;
 
 use std::ffi::OsStr;

@@ -13,7 +13,7 @@ use std::time::Instant;
 /// far as numbers in names, an index and config.json show it: files, tensors, layers. Then every code of every group is
 /// walked, and the recorded gaps and positions are compared with where codes really start. Where the model's metadata has
 /// hashes of its tensors, they are compared with those of the decoded values. Damage that keeps all of that true is seen
-/// only by --against, which compares all tensors by name: type, shape (where the model knows it) and every bit. All that
+/// only by --against, which compares all tensors by name: type, shape (where the model says it) and every bit. All that
 /// is wrong is listed on standard output.
 #[derive(clap::Args)]
 pub struct VerifyArgs {
