@@ -124,6 +124,8 @@ pub struct GroupPlan {
     pub packed: PackedSizes,
     /// The layout of its image on a device.
     pub image: ImageLayout,
+    /// True if only programs that know an extension of the format find its weights: docs/format.md says which.
+    pub extended: bool,
     /// Where the sizes are from.
     pub basis: Basis,
 }
@@ -222,13 +224,12 @@ impl ModelPlan {
     fn of_plain(dry: &Dry, options: &PlanOptions, progress: &Progress) -> Result<ModelPlan> {
         let model = &dry.source.model;
         let codes = match options.sample {
-            true => estimate::sample(model, &dry.plan.groups, progress)?,
-            false => vec![None; dry.plan.groups.len()],
+            true => estimate::sample(model, &dry.groups, progress)?,
+            false => vec![None; dry.groups.len()],
         };
-        let mut groups = Vec::with_capacity(dry.plan.groups.len());
-        for (group, code) in dry.plan.groups.iter().zip(codes) {
-            let counts: Vec<u64> = group.members.iter().map(|&t| model.tensor_at(t).bytes() / 2).collect();
-            groups.push(estimate::group(&group.name, &counts, code.as_ref())?);
+        let mut groups = Vec::with_capacity(dry.groups.len());
+        for (group, code) in dry.groups.iter().zip(codes) {
+            groups.push(estimate::group(group, code.as_ref())?);
         }
         let is_dropped = |t: &usize| dry.plan.dropped.iter().any(|d| d.tensor == *t);
         let stored: Vec<usize> = dry.plan.plain.iter().copied().filter(|t| !is_dropped(t)).collect();
@@ -261,6 +262,7 @@ impl ModelPlan {
                 element_count: g.element_count(),
                 packed: PackedSizes::of_group(g),
                 image: ImageLayout::of(g)?,
+                extended: g.is_extended(),
                 basis: Basis::Exact,
             })
         };

@@ -567,7 +567,7 @@ impl<'o> Run<'o> {
 }
 
 /// Returns the groups of a plan, by their numbers.
-fn group_specs(plan: &Plan, table: &[SourceTensor]) -> Vec<GroupSpec> {
+pub(super) fn group_specs(plan: &Plan, table: &[SourceTensor]) -> Vec<GroupSpec> {
     let whole = |&tensor: &usize| Segment { tensor, first: 0, count: table[tensor].elements };
     let group = |g: &plan::PlannedGroup| GroupSpec {
         name: g.name.clone(),

@@ -28,7 +28,7 @@ const NAMED: usize = 20;
 /// not compressed. Not counted are activations and what the engine and the driver take for themselves: give less than the device has.
 ///
 /// The object that --json prints has the keys: schema (1), path, compressed, basis (exact, sampled or assumed), preset, groups[]
-/// {name, tensors, weights, stored, bits_per_weight, image_bytes, basis}, plain[] {name, dtype, shape, bytes}, grouped_share (of
+/// {name, tensors, weights, stored, bits_per_weight, image_bytes, extended, basis}, plain[] {name, dtype, shape, bytes}, grouped_share (of
 /// the bf16 bytes), stays_plain[] {reason, tensors, bytes, bf16_bytes, largest[] {tensor, bytes}}, left[] {tensor, group, reason},
 /// dropped[] {tensor, equal_to}, unmatched_patterns[], files[] {path, bytes}, totals {groups, files, weights, bf16, stored, plain,
 /// original, written, images, slots, scratch}, cache {layers, cached_layers, windowed_layers, window, heads, latent, number_bytes,
@@ -192,6 +192,11 @@ impl Report<'_> {
         };
         let verb = if plan.is_compressed() { "has" } else { "would have" };
         line!(out, "{verb} {groups} in {files} of {}{preset}", bytes(self.written()));
+        let extended = plan.groups().iter().filter(|group| group.extended).count();
+        if extended > 0 {
+            let groups = counted(extended as u64, "group");
+            line!(out, "needs libdf11: the reference's format cannot name or hold {groups}");
+        }
         match basis_of(plan.groups()) {
             "exact" => line!(out, "sizes are exact"),
             "sampled" => line!(out, "sizes are estimates: some weights of each kind of group were counted"),
@@ -413,6 +418,7 @@ impl Report<'_> {
                 "stored": stored(&g.packed),
                 "bits_per_weight": bits,
                 "image_bytes": g.image.image_bytes,
+                "extended": g.extended,
                 "basis": basis_of(std::slice::from_ref(g)),
             })
         };
