@@ -241,6 +241,7 @@ impl ModelPlan {
             l.tensors.iter().map(each).collect::<Vec<_>>()
         };
         let files = dry.files(&stored, &groups.iter().map(|g| g.packed.each()).collect::<Vec<_>>())?;
+        groups.sort_by(|a, b| natural(&a.name, &b.name));
         Ok(ModelPlan {
             compressed: false,
             preset: dry.grouping,
