@@ -1625,6 +1625,11 @@ df11_status df11_merge_model(const char *src,
  */
 #define DF11_PLAN_SAMPLE 1
 
+/**
+ * Plan what is there of a source that lacks something, as DF11_COMPRESS_INCOMPLETE compresses it.
+ */
+#define DF11_PLAN_INCOMPLETE 2
+
 /** Each device has some of the layers. */
 #define DF11_SPLIT_LAYERS 0
 
@@ -1641,7 +1646,7 @@ typedef struct df11_plan df11_plan;
 typedef struct df11_plan_options {
     /** sizeof(df11_plan_options) */
     size_t struct_size;
-    /** DF11_PLAN_SAMPLE or 0 */
+    /** DF11_PLAN_* joined by | */
     uint32_t flags;
     /** Buffers for decoded weights, each as large as the largest group; 0 means 2. */
     uint32_t slots;

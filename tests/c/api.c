@@ -785,7 +785,7 @@ static void planning(void)
     options.cache_number_bytes = 9;
     CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_INVALID_ARGUMENT);
     options.cache_number_bytes = 0;
-    options.flags = 2;
+    options.flags = 4;
     CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_UNSUPPORTED_OPTION);
     options.flags = 0;
     CHECK(df11_progress_new(&options.progress, NULL) == DF11_OK);
