@@ -39,7 +39,7 @@ pub struct df11_group_info {
 // SAFETY: repr(C), begins with its size, no padding (asserted below), zero is a NULL name.
 unsafe impl Sizeable for df11_group_info {
     const NAME: &'static str = "df11_group_info";
-    const FIRST: usize = 64;
+    const FIRST: usize = 48;
 }
 
 /// The `first_tensor` of a group whose tensors do not follow each other.
