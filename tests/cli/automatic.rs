@@ -74,12 +74,14 @@ fn models_without_a_preset_come_back() {
             assert_eq!((&json["preset"], &json["groups"]), (&"automatic".into(), &groups.into()), "{name}");
             run_on("verify", &out, &["--against", source.to_str().unwrap()]).good();
         }
-        // By name, and by the patterns that are printed for it: the same bytes.
+        // By name, and by the patterns that are printed for it: the same bytes. Shapes are written unasked with automatic groups only.
         let printed = run(["presets", "--for", source.to_str().unwrap(), "--quiet"]).good();
         let file = dir.path().join("patterns.json");
         std::fs::write(&file, &printed).unwrap();
         let reference = models::tree(&dir.path().join(format!("{name}-out")));
-        for (out, more) in [("named", ["--preset", "auto"]), ("given", ["--pattern", file.to_str().unwrap()])] {
+        for (out, more) in
+            [("named", ["--preset", "auto", "--shapes"]), ("given", ["--pattern", file.to_str().unwrap(), "--shapes"])]
+        {
             let out = dir.path().join(format!("{name}-{out}"));
             compress(&source, &out, &more).good();
             models::same(&models::tree(&out), &reference);
