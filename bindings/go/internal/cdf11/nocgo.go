@@ -41,6 +41,8 @@ const (
 	CompressShapes       = 16
 	CompressSingleFile   = 32
 	CompressFolder       = 64
+	CompressAllowPlain   = 256
+	CompressIncomplete   = 512
 )
 
 // Compressing is a df11_compress_options. No string may contain a zero byte. An empty preset means none, and so do nil
@@ -62,6 +64,9 @@ type Compressed struct {
 	Preset                                                                                            string
 	Left                                                                                              []Left
 	LeftLost                                                                                          uint64
+	// Bytes of bf16 tensors: all, those in groups, and the others by the reasons why they are not.
+	BF16, Grouped, Unasked, Small, Mixed, Unfit, Unnamed        uint64
+	Carried, CarriedBytes, LeftBehind, LeftBehindBytes, Missing uint64
 }
 
 // Compress is df11_compress_model, or df11_merge_model.
@@ -419,6 +424,13 @@ const (
 	FindingHash    = 3
 	FindingDiffers = 4
 	FindingNote    = 5
+	FindingMissing = 6
+)
+
+// Flags of a verification.
+const (
+	VerifyIncomplete = 256
+	VerifyAllowPlain = 512
 )
 
 // Finding holds the arguments of a df11_finding_fn.
@@ -429,9 +441,9 @@ type Finding struct {
 
 // Report is a df11_verify_report.
 type Report struct {
-	GroupsGood, GroupsBad, Codes, HashesRight, HashesWrong, TensorsEqual, TensorsDifferent uint64
-	Findings                                                                               []Finding
-	FindingsLost                                                                           uint64
+	GroupsGood, GroupsBad, Codes, HashesRight, HashesWrong, TensorsEqual, TensorsDifferent, Missing uint64
+	Findings                                                                                        []Finding
+	FindingsLost                                                                                    uint64
 }
 
 // Verify is df11_verify_model. No string may contain a zero byte. An empty original means none.
