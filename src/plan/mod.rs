@@ -33,11 +33,11 @@ pub use estimate::{ASSUMED_CODE_BITS, Basis};
 
 use crate::cuda::ImageLayout;
 use crate::error::{Error, Result};
-use crate::format::{Access, Model, OpenOptions, config_text};
+use crate::format::{Access, Model, OpenOptions, config_text, natural, of_python};
 use crate::host::PackedSizes;
 use crate::progress::Progress;
 use crate::writer::dry::Dry;
-use crate::writer::{CompressOptions, LeftPlain, Patterns};
+use crate::writer::{CompressOptions, Coverage, LeftPlain, Patterns};
 use devices::{Unit, units};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,8 @@ pub struct PlanOptions {
     pub preset: Option<String>,
     /// True to count some weights of each kind of group, instead of assuming how well they compress.
     pub sample: bool,
+    /// True to plan what is there of a source that lacks something.
+    pub incomplete: bool,
     /// Buffers for decoded weights, each as large as the largest group; 0 means [`DEFAULT_SLOTS`].
     pub slots: u32,
     /// Bytes of a number in the KV cache; 0 means 2, as bf16 has.
@@ -89,6 +91,12 @@ impl PlanOptions {
         self
     }
 
+    /// Sets whether to plan what is there of a source that lacks something.
+    pub fn incomplete(mut self, incomplete: bool) -> Self {
+        self.incomplete = incomplete;
+        self
+    }
+
     /// Sets the buffers for decoded weights.
     pub fn slots(mut self, slots: u32) -> Self {
         self.slots = slots;
@@ -116,6 +124,8 @@ pub struct GroupPlan {
     pub packed: PackedSizes,
     /// The layout of its image on a device.
     pub image: ImageLayout,
+    /// True if only programs that know an extension of the format find its weights: docs/format.md says which.
+    pub extended: bool,
     /// Where the sizes are from.
     pub basis: Basis,
 }
@@ -151,6 +161,7 @@ pub struct ModelPlan {
     preset: Option<&'static str>,
     groups: Vec<GroupPlan>,
     plain: Vec<PlainPlan>,
+    coverage: Option<Coverage>,
     left: Vec<LeftPlain>,
     dropped: Vec<(String, String)>,
     unmatched_patterns: Vec<String>,
@@ -189,6 +200,7 @@ impl ModelPlan {
         let groups = CompressOptions {
             patterns: options.patterns.clone(),
             preset: options.preset.clone(),
+            incomplete: options.incomplete,
             ..CompressOptions::default()
         };
         match Dry::new(path.as_ref(), &groups, progress) {
@@ -212,13 +224,12 @@ impl ModelPlan {
     fn of_plain(dry: &Dry, options: &PlanOptions, progress: &Progress) -> Result<ModelPlan> {
         let model = &dry.source.model;
         let codes = match options.sample {
-            true => estimate::sample(model, &dry.plan.groups, progress)?,
-            false => vec![None; dry.plan.groups.len()],
+            true => estimate::sample(model, &dry.groups, progress)?,
+            false => vec![None; dry.groups.len()],
         };
-        let mut groups = Vec::with_capacity(dry.plan.groups.len());
-        for (group, code) in dry.plan.groups.iter().zip(codes) {
-            let counts: Vec<u64> = group.members.iter().map(|&t| model.tensor_at(t).bytes() / 2).collect();
-            groups.push(estimate::group(&group.name, &counts, code.as_ref())?);
+        let mut groups = Vec::with_capacity(dry.groups.len());
+        for (group, code) in dry.groups.iter().zip(codes) {
+            groups.push(estimate::group(group, code.as_ref())?);
         }
         let is_dropped = |t: &usize| dry.plan.dropped.iter().any(|d| d.tensor == *t);
         let stored: Vec<usize> = dry.plan.plain.iter().copied().filter(|t| !is_dropped(t)).collect();
@@ -230,9 +241,11 @@ impl ModelPlan {
             l.tensors.iter().map(each).collect::<Vec<_>>()
         };
         let files = dry.files(&stored, &groups.iter().map(|g| g.packed.each()).collect::<Vec<_>>())?;
+        groups.sort_by(|a, b| natural(&a.name, &b.name));
         Ok(ModelPlan {
             compressed: false,
             preset: dry.grouping,
+            coverage: Some(dry.coverage.clone()),
             left: dry.plan.left.iter().flat_map(left).collect(),
             dropped: dry.plan.dropped.iter().map(|d| (name(d.tensor), name(d.embedding))).collect(),
             unmatched_patterns: dry.plan.unmatched_patterns.clone(),
@@ -250,13 +263,14 @@ impl ModelPlan {
                 element_count: g.element_count(),
                 packed: PackedSizes::of_group(g),
                 image: ImageLayout::of(g)?,
+                extended: g.is_extended(),
                 basis: Basis::Exact,
             })
         };
         let groups = model.groups().map(group).collect::<Result<Vec<_>>>()?;
         let plain = model.tensors().filter(|t| t.group().is_none()).map(plain_of).collect();
         let config = config_text(path, &OpenOptions::new())?;
-        let config = config.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        let config = config.and_then(|text| serde_json::from_slice::<Value>(&of_python(text.as_bytes())).ok());
         let files = model.files().map(|f| FilePlan { path: f.file.to_owned(), bytes: f.bytes }).collect();
         Ok(ModelPlan { compressed: true, files, ..Self::of_parts(model, config.as_ref(), groups, plain, options) })
     }
@@ -275,6 +289,7 @@ impl ModelPlan {
             units: units(&groups, &plain, cache.as_ref().ok()),
             groups,
             plain,
+            coverage: None,
             left: Vec::new(),
             dropped: Vec::new(),
             unmatched_patterns: Vec::new(),
@@ -305,6 +320,11 @@ impl ModelPlan {
     /// Returns the tensors that are stored as they are.
     pub fn plain(&self) -> &[PlainPlan] {
         &self.plain
+    }
+
+    /// Returns what share of the model is in groups, and why the rest stays plain; `None` for a DF11 model.
+    pub fn coverage(&self) -> Option<&Coverage> {
+        self.coverage.as_ref()
     }
 
     /// Returns the tensors among them that the patterns ask for and that cannot be compressed. Infinities and NaN are seen only

@@ -33,16 +33,17 @@ func StatusName(status int32) (_ string) { return }
 
 // Flags of a compression.
 const (
-	CompressNoVerify     = 1
-	CompressKeepExisting = 128
-	CompressResume       = 2
-	CompressStrict       = 4
-	CompressHashes       = 8
-	CompressShapes       = 16
-	CompressSingleFile   = 32
-	CompressFolder       = 64
-	CompressAllowPlain   = 256
-	CompressIncomplete   = 512
+	CompressNoVerify      = 1
+	CompressKeepExisting  = 128
+	CompressResume        = 2
+	CompressStrict        = 4
+	CompressHashes        = 8
+	CompressShapes        = 16
+	CompressSingleFile    = 32
+	CompressFolder        = 64
+	CompressAllowPlain    = 256
+	CompressIncomplete    = 512
+	CompressReferenceOnly = 1024
 )
 
 // Compressing is a df11_compress_options. No string may contain a zero byte. An empty preset means none, and so do nil
@@ -63,7 +64,7 @@ type Compressed struct {
 	Complete                                                                                          bool
 	Preset                                                                                            string
 	Left                                                                                              []Left
-	LeftLost                                                                                          uint64
+	LeftLost, Extended                                                                                uint64
 	// Bytes of bf16 tensors: all, those in groups, and the others by the reasons why they are not.
 	BF16, Grouped, Unasked, Small, Mixed, Unfit, Unnamed        uint64
 	Carried, CarriedBytes, LeftBehind, LeftBehindBytes, Missing uint64
@@ -242,10 +243,14 @@ func (m Model) Tensors() (_ uint64) { return }
 type Group struct {
 	Name                                               string
 	Elements, Tensors, FirstTensor, Packed, ImageBytes uint64
+	Extended                                           bool
 }
 
 // Group is df11_model_get_group_info.
 func (m Model) Group(number uint64) (_ Group, e *Error) { e = missing; return }
+
+// NoTensor is the first tensor of a group whose tensors have no consecutive numbers.
+const NoTensor uint64 = 1<<64 - 1
 
 // NoGroup is the group of a tensor that is in no group.
 const NoGroup uint64 = 1<<64 - 1
@@ -260,6 +265,7 @@ type Tensor struct {
 	File               string
 	FileOffset         uint64
 	ShapeKnown         uint32
+	Runs               uint64
 }
 
 // Files caches the paths that Tensor has seen, so that the tensors of a file share one string.
@@ -267,6 +273,15 @@ type Files map[*byte]string
 
 // Tensor is df11_model_get_tensor_info.
 func (m Model) Tensor(number uint64, files Files) (_ Tensor, e *Error) { e = missing; return }
+
+// Run is a df11_run_info.
+type Run struct{ Tensor, TensorOffset, Group, GroupOffset, Elements uint64 }
+
+// TensorRun is df11_model_get_tensor_run.
+func (m Model) TensorRun(tensor, run uint64) (_ Run, e *Error) { e = missing; return }
+
+// GroupRun is df11_model_get_group_run.
+func (m Model) GroupRun(group, run uint64) (_ Run, e *Error) { e = missing; return }
 
 // Decompress is df11_model_decompress.
 func (m Model) Decompress(group, first uint64, dst []uint16, threads uint32) (e *Error) {
@@ -298,8 +313,11 @@ type Part struct {
 // GroupPart is df11_model_get_group_part.
 func (m Model) GroupPart(group uint64, part uint32) (_ Part, e *Error) { e = missing; return }
 
-// PlanSample counts some weights.
-const PlanSample = 1
+// Flags of a plan.
+const (
+	PlanSample     = 1
+	PlanIncomplete = 2
+)
 
 // Ways to split a model.
 const (
