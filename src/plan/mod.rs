@@ -33,7 +33,7 @@ pub use estimate::{ASSUMED_CODE_BITS, Basis};
 
 use crate::cuda::ImageLayout;
 use crate::error::{Error, Result};
-use crate::format::{Access, Model, OpenOptions, config_text, of_python};
+use crate::format::{Access, Model, OpenOptions, config_text, natural, of_python};
 use crate::host::PackedSizes;
 use crate::progress::Progress;
 use crate::writer::dry::Dry;
