@@ -446,6 +446,17 @@ impl Error {
         Error::Io { action, path: path.as_ref().to_owned(), source }
     }
 
+    /// Turns what is wrong with a file that is not the model into the caller's mistake: it says nothing about the model, so it
+    /// must not look as if it did. `what` is the beginning of the sentence.
+    pub(crate) fn into_argument(self, what: &str) -> Error {
+        match self.status() {
+            Status::InvalidFormat | Status::UnsupportedFormat | Status::Corrupt => {
+                Error::InvalidArgument(format!("{what}: {self}"))
+            }
+            _ => self,
+        }
+    }
+
     pub(crate) fn not_a_model(place: Place, reason: impl Into<String>) -> Self {
         Error::NotAModel { reason: shorten(&reason.into(), 220), place }
     }

@@ -84,7 +84,7 @@ pub mod writer;
 pub mod internals;
 
 pub use error::{Error, Place, Result, Status, escape};
-pub use format::{Config, Group, GroupPart, Location, Model, OpenOptions, Run, Tensor};
+pub use format::{Config, Group, GroupPart, Location, Model, OpenOptions, Run, ShapeSource, Tensor};
 pub use half::bf16;
 pub use host::DecodeOptions;
 pub use progress::Progress;

@@ -47,7 +47,7 @@ llama() {
 }
 
 # AArch64 under qemu-user, all that runs there; macOS; targets that must be refused.
-portability() { step tests/portability/run.sh aarch64-all others; }
+portability() { step tests/portability/run.sh aarch64-all musl others; }
 
 [ $# -gt 0 ] || set -- thread miri faults scale soak supply llama portability
 for part in "$@"; do

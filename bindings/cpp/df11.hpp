@@ -292,6 +292,12 @@ inline df11_devptr device_address(const void *pointer) noexcept { return reinter
 // What is in a model
 // ---------------------------------------------------------------------------------------------------------------------
 
+/// Returns the name of a type (DF11_DTYPE_*) as safetensors files spell it, such as "BF16".
+inline std::string_view dtype_name(std::uint32_t dtype) noexcept { return df11_dtype_name(dtype); }
+
+/// Returns the bytes of an element of a type (DF11_DTYPE_*); 0 if they are no whole number, or the type is unknown.
+inline std::size_t dtype_bytes(std::uint32_t dtype) noexcept { return df11_dtype_bytes(dtype); }
+
 /// The description of a tensor: a copy of its df11_tensor_info. Texts, shape and data belong to the model.
 class Tensor {
   public:
@@ -307,9 +313,13 @@ class Tensor {
     std::string_view name() const noexcept { return info_.name != nullptr ? info_.name : ""; }
     /// Returns the type of its elements: DF11_DTYPE_*.
     std::uint32_t dtype() const noexcept { return info_.dtype; }
-    /// Returns its dimensions in elements, the last one contiguous. A compressed tensor whose file does not store the
-    /// shape has one dimension.
+    /// Returns its dimensions in elements, the last one contiguous. A compressed tensor whose shape is not known has one
+    /// dimension.
     Span<const std::uint64_t> shape() const noexcept { return {info_.shape, info_.rank}; }
+    /// Tells whether its dimensions are known.
+    bool shape_known() const noexcept { return info_.shape_known != DF11_SHAPE_UNKNOWN; }
+    /// Returns where its dimensions come from: DF11_SHAPE_*.
+    std::uint32_t shape_source() const noexcept { return info_.shape_known; }
     /// Returns the size of its decoded values in bytes.
     std::uint64_t data_bytes() const noexcept { return info_.data_bytes; }
     /// Returns the number of its group, or no value for a plain tensor.
@@ -551,6 +561,11 @@ struct OpenOptions {
     const char *config_json = nullptr;
     /// NULL, or a progress that counts the bytes of DF11_OPEN_VERIFY, two for each weight, and can cancel the call.
     const Progress *progress = nullptr;
+    /// NULL, or a folder or file with the shapes that the model's files do not say: see df11_open_options. It is read
+    /// during the call only.
+    const char *shapes_from = nullptr;
+    /// NULL, or a JSON object from names of tensors to lists of dimensions. It is read during the call only.
+    const char *shapes_json = nullptr;
 
     /// Returns the same options as a C struct.
     df11_open_options c() const noexcept {
@@ -559,6 +574,8 @@ struct OpenOptions {
         out.threads = threads;
         out.config_json = config_json;
         out.progress = progress != nullptr ? progress->get() : nullptr;
+        out.shapes_from = shapes_from;
+        out.shapes_json = shapes_json;
         return out;
     }
 };
@@ -608,11 +625,19 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
         if (df11_model_find_tensor(get(), name.c_str(), &index, nullptr) != DF11_OK) return std::nullopt;
         return Tensor(get(), index);
     }
+    /// Returns the whole text of the config.json that the model was opened with, followed by a zero byte; empty if there
+    /// is none. It belongs to the model.
+    [[nodiscard]] std::string_view config_text() const & noexcept {
+        std::uint64_t bytes = 0;
+        const char *text = df11_model_config_text(get(), &bytes);
+        return {text != nullptr ? text : "", static_cast<std::size_t>(bytes)};
+    }
     // On a temporary they would outlive the model: `for (auto group : Model::open(path).groups())`.
     Groups groups() const && = delete;
     Tensors tensors() const && = delete;
     std::optional<Group> find_group(Text name) const && = delete;
     std::optional<Tensor> find_tensor(Text name) const && = delete;
+    std::string_view config_text() const && = delete;
 
     /// Describes where a part of a group is stored (DF11_PART_*). Texts and data belong to the model. After an error
     /// `out` is cleared.

@@ -36,6 +36,15 @@ type Options struct {
 	// Config is the text of a config.json that replaces the model's own, for a file that has none. Its pattern_dict
 	// gives the names of the tensors inside a group.
 	Config []byte
+	// ShapesFrom is the path of a folder or file that has the shapes of tensors in groups which the model's files do not
+	// say: the original or other .safetensors files, of which only the headers are read and need be there, or a .json
+	// file as Shapes is. Names that the model lacks are ignored.
+	ShapesFrom string
+	// Shapes is a JSON object from names of tensors to lists of dimensions. It comes before ShapesFrom.
+	Shapes []byte
+	// NoDerivedShapes leaves shapes unknown that nobody says, even those that follow from the config and the plain
+	// tensors with certainty.
+	NoDerivedShapes bool
 	// Progress, if set, is called with the number of verified bytes: at the beginning, about twenty times a second, and
 	// at the end, on the goroutine that called Open. The total is 0 until it is known, and without Verify.
 	Progress func(done, total uint64)
@@ -69,9 +78,11 @@ type TensorInfo struct {
 	Index int
 	// DType is the type of its elements: [DTypeBF16] for every tensor in a group.
 	DType DType
-	// Shape holds its dimensions, the last one contiguous. DF11 does not store the shapes of compressed tensors: they
-	// have one dimension, unless the file's metadata contains their shape. Do not change it.
+	// Shape holds its dimensions, the last one contiguous. DF11 does not store the shapes of compressed tensors: one
+	// whose shape is not known has one dimension. Do not change it.
 	Shape []uint64
+	// ShapeSource tells where Shape comes from, or that it is not known.
+	ShapeSource ShapeSource
 	// Group is the number of its group, or -1 for a plain tensor.
 	Group int
 	// GroupOffset is the position of its first weight in the group, in elements; 0 for a plain tensor.
@@ -86,12 +97,27 @@ type TensorInfo struct {
 	FileOffset uint64
 }
 
+// ShapeSource tells where the dimensions of a tensor come from.
+type ShapeSource uint32
+
+// The sources of shapes.
+const (
+	ShapeUnknown ShapeSource = iota // nothing says the dimensions: the only one is the number of weights
+	ShapeStored                     // the model's files
+	ShapeGiven                      // [Options]
+	ShapeDerived                    // the config and the plain tensors, from which they follow with certainty
+)
+
+// Known tells whether the dimensions are known.
+func (s ShapeSource) Known() bool { return s != ShapeUnknown }
+
 // Model is an open model. It is immutable, and any number of goroutines may use it at once.
 type Model struct {
 	handle
 	c       *modelHandle
 	cleanup runtime.Cleanup
 
+	config  string
 	groups  []GroupInfo
 	tensors []TensorInfo
 	byName  map[string]int // tensors
@@ -129,11 +155,11 @@ func OpenMemory(ctx context.Context, data []byte, o *Options) (*Model, error) {
 	if o == nil {
 		o = &Options{}
 	}
-	return openWith(ctx, o, func(c *modelHandle, flags, threads uint32, progress cdf11.Progress) (e *cdf11.Error) {
+	return openWith(ctx, o, func(c *modelHandle, how cdf11.Opening) (e *cdf11.Error) {
 		if len(data) > 0 {
 			c.pinned.Pin(unsafe.SliceData(data))
 		}
-		c.Model, e = cdf11.OpenMemory(data, flags, threads, o.Config, progress)
+		c.Model, e = cdf11.OpenMemory(data, how)
 		return e
 	})
 }
@@ -142,34 +168,45 @@ func open(ctx context.Context, path string, o *Options) (*Model, error) {
 	if err := noZero("open", "path", path); err != nil {
 		return nil, err
 	}
-	return openWith(ctx, o, func(c *modelHandle, flags, threads uint32, progress cdf11.Progress) (e *cdf11.Error) {
-		c.Model, e = cdf11.Open(path, flags, threads, o.Config, progress)
+	return openWith(ctx, o, func(c *modelHandle, how cdf11.Opening) (e *cdf11.Error) {
+		c.Model, e = cdf11.Open(path, how)
 		return e
 	})
 }
 
 func openWith(ctx context.Context, o *Options,
-	call func(c *modelHandle, flags, threads uint32, progress cdf11.Progress) *cdf11.Error) (*Model, error) {
+	call func(c *modelHandle, how cdf11.Opening) *cdf11.Error) (*Model, error) {
 	threads, err := threads("open", o.Threads)
 	if err != nil {
 		return nil, err
 	}
-	if err := noZero("open", "config", string(o.Config)); err != nil {
-		return nil, err
+	for what, text := range map[string]string{
+		"config": string(o.Config), "path of the shapes": o.ShapesFrom, "list of shapes": string(o.Shapes),
+	} {
+		if err := noZero("open", what, text); err != nil {
+			return nil, err
+		}
 	}
-	var flags uint32
+	how := cdf11.Opening{Threads: threads, Config: o.Config, Shapes: o.Shapes}
+	if o.ShapesFrom != "" {
+		how.ShapesFrom = []byte(o.ShapesFrom)
+	}
 	if o.Verify {
-		flags |= cdf11.OpenVerify
+		how.Flags |= cdf11.OpenVerify
 	}
 	if o.NoMap {
-		flags |= cdf11.OpenRead
+		how.Flags |= cdf11.OpenRead
 	}
 	if o.AnyVersion {
-		flags |= cdf11.OpenAnyVersion
+		how.Flags |= cdf11.OpenAnyVersion
+	}
+	if o.NoDerivedShapes {
+		how.Flags |= cdf11.OpenNoDerivedShapes
 	}
 	c := newModelHandle()
 	err = watch(ctx, "open", o.Progress, func(progress cdf11.Progress) *cdf11.Error {
-		return call(c, flags, threads, progress)
+		how.Progress = progress
+		return call(c, how)
 	}, c.release)
 	if err != nil {
 		c.release() // there is no model, but its memory may be pinned
@@ -198,6 +235,7 @@ func openWith(ctx context.Context, o *Options,
 // describe copies the descriptions of all groups and tensors, so that no later call needs C for them or keeps a C
 // string.
 func (m *Model) describe() error {
+	m.config = m.c.ConfigText()
 	groups, tensors := m.c.Groups(), m.c.Tensors()
 	m.groups, m.tensors = make([]GroupInfo, groups), make([]TensorInfo, tensors)
 	m.byGroup, m.byName = make(map[string]int, groups), make(map[string]int, tensors)
@@ -234,6 +272,7 @@ func (m *Model) describe() error {
 			DataBytes:   t.DataBytes,
 			File:        t.File,
 			FileOffset:  t.FileOffset,
+			ShapeSource: ShapeSource(t.ShapeKnown),
 		}
 		if t.Group != cdf11.NoGroup {
 			info.Group = int(t.Group)
@@ -259,6 +298,10 @@ func (m *Model) Close() error {
 	runtime.KeepAlive(m)
 	return nil
 }
+
+// ConfigText returns the whole text of the config.json that the model was opened with, its own or the one in [Options],
+// or "" if there is none. It has keys that this package does not read, such as hidden_size.
+func (m *Model) ConfigText() string { return m.config }
 
 // Groups returns the model's groups by their numbers, in the natural order of their names. The slice belongs to the
 // model: do not change it. Like all descriptions, it stays valid after the model is closed.

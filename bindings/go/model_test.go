@@ -31,7 +31,9 @@ func TestGoldenModels(t *testing.T) {
 					if !ok || info.Index != i || info.DataBytes != uint64(len(want.bytes)) || info.DType.String() != want.DType {
 						t.Fatalf("%+v, and in the original %v %v", info, want.DType, want.Shape)
 					}
-					if (info.Group < 0) != (info.File != "") || info.Group < 0 && !slices.Equal(info.Shape, want.Shape) {
+					if (info.Group < 0) != (info.File != "") ||
+						info.ShapeSource.Known() && !slices.Equal(info.Shape, want.Shape) ||
+						(info.Group < 0) != (info.ShapeSource == df11.ShapeStored) || info.DType.Bytes() == 0 {
 						t.Fatalf("%+v, and in the original %v", info, want.Shape)
 					}
 					found, err := m.FindTensor(info.Name)
@@ -274,5 +276,46 @@ func TestInfosOutliveTheModel(t *testing.T) {
 	}
 	if _, err := m.GroupPart(0, df11.PartGaps); !errors.Is(err, fs.ErrClosed) {
 		t.Fatal(err)
+	}
+}
+
+// Shapes come from the caller, or from the config and the plain tensors; the config's text is kept.
+func TestShapes(t *testing.T) {
+	config, err := os.ReadFile(modelOf("sharded") + "/config.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources := func(name string, o *df11.Options) map[df11.ShapeSource]int {
+		m := open(t, modelOf(name), o)
+		if name == "sharded" && m.ConfigText() != string(config) {
+			t.Errorf("another config: %q", m.ConfigText())
+		}
+		count := map[df11.ShapeSource]int{}
+		for _, info := range m.Tensors() {
+			if info.Group >= 0 {
+				count[info.ShapeSource]++
+			}
+		}
+		return count
+	}
+	list := []byte(`{"linear.weight": [64, 48]}`)
+	for _, c := range []struct {
+		model string
+		o     df11.Options
+		want  df11.ShapeSource
+	}{
+		{"sharded", df11.Options{}, df11.ShapeDerived},
+		{"sharded", df11.Options{NoDerivedShapes: true}, df11.ShapeUnknown},
+		{"edge", df11.Options{ShapesFrom: originalOf("edge")}, df11.ShapeGiven},
+		{"tiny", df11.Options{Shapes: list}, df11.ShapeGiven},
+	} {
+		if count := sources(c.model, &c.o); len(count) != 1 || count[c.want] == 0 {
+			t.Errorf("%+v: %v", c, count)
+		}
+	}
+	for _, o := range []*df11.Options{{Shapes: []byte(`{"linear.weight": [64, 49]}`)}, {Shapes: []byte("\x00")}, {ShapesFrom: "\x00"}} {
+		if _, err := df11.Open(ctx, modelOf("tiny"), o); !errors.Is(err, df11.ErrInvalidArgument) {
+			t.Error(err)
+		}
 	}
 }

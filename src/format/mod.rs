@@ -30,7 +30,8 @@
 //! on a byte, there is one position more or fewer than ⌈B/4096⌉ + 1; the gap of a chunk in which no weight starts means
 //! nothing.
 //!
-//! *Shapes* of the original matrices are not stored, and neither are checksums. A file's `__metadata__` may carry them
+//! *Shapes* of the original matrices are not stored (`shapes` derives them where they are certain), and neither are
+//! checksums. A file's `__metadata__` may carry them
 //! under [`SHAPES_KEY`] and [`HASHES_KEY`]; the reference ignores that.
 //!
 //! *Runs* are an extension: what the weights of a group are called may be said under [`GROUPS_KEY`], by full names of
@@ -55,6 +56,7 @@ mod names;
 mod patterns;
 mod reader;
 mod runs;
+mod shapes;
 mod source;
 mod tensor;
 mod view;
@@ -72,6 +74,7 @@ pub(crate) use json::of_python;
 pub(crate) use names::{member_of, natural};
 pub(crate) use source::{Access, Source, Span, open_regular, read_exact_at};
 pub(crate) use tensor::Data;
+pub use tensor::ShapeSource;
 
 #[cfg(feature = "writer")]
 pub(crate) use {config::MOST_CONFIG_BYTES, json::Seen, json::no_number};

@@ -4,8 +4,9 @@ use super::config::Config;
 use super::group::{GroupData, MEMBERS};
 use super::names::{check_name, member_of, natural};
 use super::runs::{Packed, check_listed, file_of, packed_tensors};
+use super::shapes::Shapes;
 use super::source::{Access, Contents, Source, Span, Stored};
-use super::tensor::{Data, Notes, RunData, TensorData, annotate, listed_groups};
+use super::tensor::{Data, Notes, RunData, ShapeSource, TensorData, annotate, listed_groups};
 use super::{files, header};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
 use crate::progress::Progress;
@@ -34,6 +35,16 @@ pub struct OpenOptions {
     /// The text of a config.json to use instead of the model's own: for a file that comes without one, so that the tensors
     /// in groups get their names.
     pub config: Option<String>,
+    /// A folder or file that has the shapes of tensors in groups which the model's files do not say: the original or other
+    /// `*.safetensors`, of which only the headers are read and need be there, or a `.json` file as [`OpenOptions::shapes`]
+    /// takes it. Names that the model lacks are ignored.
+    pub shapes_from: Option<PathBuf>,
+    /// The same as a JSON text: an object from names of tensors to lists of dimensions, as `df11.shapes` is. It comes before
+    /// `shapes_from`.
+    pub shapes: Option<String>,
+    /// True to leave the shapes that nobody says unknown, even those that follow from the config and the plain tensors with
+    /// certainty.
+    pub no_derived_shapes: bool,
 }
 
 impl OpenOptions {
@@ -65,6 +76,25 @@ impl OpenOptions {
         self.config = Some(text.into());
         self
     }
+
+    /// Sets the folder or file that has the shapes which the model's files do not say. See
+    /// [`shapes_from`](OpenOptions#structfield.shapes_from).
+    pub fn shapes_from(mut self, path: impl Into<PathBuf>) -> Self {
+        self.shapes_from = Some(path.into());
+        self
+    }
+
+    /// Sets the JSON text of such shapes. See [`shapes`](OpenOptions#structfield.shapes).
+    pub fn shapes(mut self, text: impl Into<String>) -> Self {
+        self.shapes = Some(text.into());
+        self
+    }
+
+    /// Sets whether to leave shapes unknown that can only be derived.
+    pub fn no_derived_shapes(mut self, leave: bool) -> Self {
+        self.no_derived_shapes = leave;
+        self
+    }
 }
 
 /// An open DF11 model. It is immutable: any number of threads may use it.
@@ -72,13 +102,30 @@ impl OpenOptions {
 /// A folder or file of plain safetensors is a model with no groups.
 pub struct Model {
     pub(super) sources: Vec<Source>,
-    pub(super) config: Option<Config>,
+    pub(super) config: ConfigFile,
     pub(super) groups: Vec<GroupData>,
     pub(super) tensors: Vec<TensorData>,
     /// The runs of the tensors in groups, those of each together.
     pub(super) runs: Vec<RunData>,
     /// The numbers of the tensors in the order of their names.
     pub(super) by_name: Vec<u32>,
+}
+
+/// A config.json.
+#[derive(Default)]
+pub(super) struct ConfigFile {
+    /// All of it.
+    pub text: Option<String>,
+    /// What it says of groups.
+    pub parsed: Option<Config>,
+}
+
+impl ConfigFile {
+    fn parse(text: Vec<u8>, place: &Place, any_version: bool, progress: &Progress) -> Result<ConfigFile> {
+        let parsed = Config::parse(&text, place, any_version, progress)?;
+        // A text that is valid JSON is UTF-8.
+        Ok(ConfigFile { text: String::from_utf8(text).ok(), parsed })
+    }
 }
 
 /// The six members of a group by its name, as far as they are there.
@@ -98,7 +145,7 @@ impl Model {
             Some(text) => given_config(text, options.any_version, progress)?,
             None => stored_config(&found.config, !found.is_folder, options.any_version, progress)?,
         };
-        Self::of_files(&found.files, config, access, progress)
+        Self::of_files(&found.files, config, Shapes::of(options), access, progress)
     }
 
     /// Opens an uncompressed model to be read: the files that the index of a folder lists, if it has one, of which none may
@@ -107,10 +154,10 @@ impl Model {
     pub(crate) fn open_original_watched(path: &Path, progress: &Progress) -> Result<Model> {
         let found = files::find(path)?;
         let config = stored_config(&found.config, !found.is_folder, true, progress)?;
-        if !found.is_folder || config.is_some() {
-            return Self::of_files(&found.files, config, Access::Read, progress);
+        if !found.is_folder || config.parsed.is_some() {
+            return Self::of_files(&found.files, config, Shapes::Derived, Access::Read, progress);
         }
-        let model = Self::of_files(&files::listed(path)?, None, Access::Read, progress)?;
+        let model = Self::of_files(&files::listed(path)?, config, Shapes::Stored, Access::Read, progress)?;
         files::check_index(path, |name| model.find_tensor(name).is_some())?;
         Ok(model)
     }
@@ -118,7 +165,7 @@ impl Model {
     /// Opens the files of an uncompressed model to be read, as a folder's index lists them, and fails if the index lists a
     /// tensor that they lack.
     pub(crate) fn open_listed(folder: &Path, files: &[PathBuf], progress: &Progress) -> Result<Model> {
-        let model = Self::of_files(files, None, Access::Read, progress)?;
+        let model = Self::of_files(files, ConfigFile::default(), Shapes::Stored, Access::Read, progress)?;
         files::check_index(folder, |name| model.find_tensor(name).is_some())?;
         Ok(model)
     }
@@ -126,10 +173,10 @@ impl Model {
     /// Opens these files, and no others, to be read, with the text of a config if there is one.
     pub(crate) fn open_files(files: &[PathBuf], config: Option<&str>, progress: &Progress) -> Result<Model> {
         let config = match config {
-            Some(text) => Config::parse(text.as_bytes(), &Place::file("config.json"), true, progress)?,
-            None => None,
+            Some(text) => ConfigFile::parse(text.into(), &Place::file("config.json"), true, progress)?,
+            None => ConfigFile::default(),
         };
-        Self::of_files(files, config, Access::Read, progress)
+        Self::of_files(files, config, Shapes::Stored, Access::Read, progress)
     }
 
     /// Opens one group of a file, to be read: all else in it may be unfinished.
@@ -162,8 +209,8 @@ impl Model {
     fn of_group(source: Source, group: &str, members: [&Stored; 6]) -> Result<Model> {
         let group = GroupData::check(std::slice::from_ref(&source), group, members)?;
         let (sources, groups) = (vec![source], vec![group]);
-        let (tensors, runs, by_name) = Default::default();
-        Ok(Model { sources, config: None, groups, tensors, runs, by_name })
+        let (tensors, runs, by_name, config) = Default::default();
+        Ok(Model { sources, config, groups, tensors, runs, by_name })
     }
 
     /// Opens the bytes of one safetensors file.
@@ -174,17 +221,23 @@ impl Model {
     ) -> Result<Model> {
         let config = match &options.config {
             Some(text) => given_config(text, options.any_version, progress)?,
-            None => None,
+            None => ConfigFile::default(),
         };
-        Self::build(vec![Source::memory(bytes)], config, progress)
+        Self::build(vec![Source::memory(bytes)], config, Shapes::of(options), progress)
     }
 
-    fn of_files(files: &[PathBuf], config: Option<Config>, access: Access, progress: &Progress) -> Result<Model> {
+    fn of_files(
+        files: &[PathBuf],
+        config: ConfigFile,
+        shapes: Shapes,
+        access: Access,
+        progress: &Progress,
+    ) -> Result<Model> {
         let source = |file: &PathBuf| progress.check().and_then(|()| Source::open(file, access));
-        Self::build(files.iter().map(source).collect::<Result<_>>()?, config, progress)
+        Self::build(files.iter().map(source).collect::<Result<_>>()?, config, shapes, progress)
     }
 
-    fn build(sources: Vec<Source>, config: Option<Config>, progress: &Progress) -> Result<Model> {
+    fn build(sources: Vec<Source>, config: ConfigFile, shapes: Shapes, progress: &Progress) -> Result<Model> {
         let (entries, notes) = read_headers(&sources, progress)?;
         let bases = bases_of(&entries, progress)?;
         let mut groups =
@@ -193,7 +246,7 @@ impl Model {
         let find = |name: &str| groups.binary_search_by(|group| natural(group.name(), name)).ok();
         let lists = listed_groups(find, &notes, &sources, progress)?;
         let Packed { mut tensors, runs, listed } =
-            packed_tensors(&sources, &mut groups, config.as_ref(), lists, progress)?;
+            packed_tensors(&sources, &mut groups, config.parsed.as_ref(), lists, progress)?;
         let packed = tensors.len();
         for (name, stored) in entries {
             progress.check()?;
@@ -201,7 +254,8 @@ impl Model {
             if !member_of(&name).is_some_and(in_group) {
                 let Stored { dtype, shape, span } = stored;
                 let bytes = span.len;
-                tensors.push(TensorData { name, dtype, shape, data: Data::Plain(span), bytes, sha256: None });
+                let (data, shape_from) = (Data::Plain(span), ShapeSource::Stored);
+                tensors.push(TensorData { name, dtype, shape, shape_from, data, bytes, sha256: None });
             }
         }
         header::sort(&mut tensors[packed..], |a, b| natural(&a.name, &b.name), progress)?;
@@ -209,6 +263,7 @@ impl Model {
         let find = |tensors: &[TensorData], name: &str| number_of(tensors, &by_name, name);
         annotate(&mut tensors, find, &listed, &notes, &sources, progress)?;
         check_listed(&listed, &tensors, &runs, &groups, &sources)?;
+        shapes.complete(&mut tensors, find, config.text.as_deref(), progress)?;
         log::debug!("opened {} file(s): {} groups, {} tensors", sources.len(), groups.len(), tensors.len());
         Ok(Model { sources, config, groups, tensors, runs, by_name })
     }
@@ -232,18 +287,18 @@ impl std::fmt::Debug for Model {
 }
 
 /// Reads a config that the caller gave as a text.
-fn given_config(text: &str, any_version: bool, progress: &Progress) -> Result<Option<Config>> {
-    Config::parse(text.as_bytes(), &Place::file("the caller's config"), any_version, progress)
+fn given_config(text: &str, any_version: bool, progress: &Progress) -> Result<ConfigFile> {
+    ConfigFile::parse(text.into(), &Place::file("the caller's config"), any_version, progress)
 }
 
 /// Reads the config at a path, if it is there. Beside a single file it may be of another model, so there a file that is no
 /// JSON is ignored.
-fn stored_config(path: &Path, beside_file: bool, any_version: bool, progress: &Progress) -> Result<Option<Config>> {
-    let parse = |text: Vec<u8>| Config::parse(&text, &Place::of(path), any_version, progress);
-    match files::read_config(path).and_then(|text| text.map_or(Ok(None), parse)) {
+fn stored_config(path: &Path, beside_file: bool, any_version: bool, progress: &Progress) -> Result<ConfigFile> {
+    let parse = |text: Vec<u8>| ConfigFile::parse(text, &Place::of(path), any_version, progress);
+    match files::read_config(path).and_then(|text| text.map_or_else(|| Ok(ConfigFile::default()), parse)) {
         Err(Error::InvalidFormat { reason, .. }) if beside_file => {
             log::warn!("'{}' is ignored: {reason}", shorten_path(path));
-            Ok(None)
+            Ok(ConfigFile::default())
         }
         parsed => parsed,
     }

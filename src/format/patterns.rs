@@ -5,14 +5,16 @@ use super::json::{self, Fault};
 use crate::error::{Error, Result, shorten};
 use crate::progress::Progress;
 use regex_automata::dfa::{Automaton as _, StartKind, dense};
-use regex_automata::nfa::thompson::{self, WhichCaptures};
+use regex_automata::nfa::thompson::{self, NFA, WhichCaptures};
 use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input};
+use regex_syntax::hir::Hir;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 /// The most patterns of a config. Published ones have 26 at most.
 pub(crate) const MOST_PATTERNS: usize = 256;
@@ -30,7 +32,7 @@ pub struct Patterns {
 #[derive(Debug, Clone)]
 pub struct Pattern {
     text: String,
-    automaton: Automaton,
+    automaton: Arc<Automaton>,
     attributes: Vec<String>,
 }
 
@@ -64,6 +66,11 @@ impl Patterns {
     pub fn parse(text: &str) -> Result<Patterns> {
         let text = json::of_python(text.as_bytes());
         let invalid_json = |e| Self::invalid(format!("it is not valid JSON: {e}"));
+        let neither =
+            || Self::invalid("it is not an object, nor a config.json with dfloat11_config.pattern_dict".into());
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return Err(json::parse::<IgnoredAny>(&text).map_or_else(invalid_json, |_| neither()));
+        }
         let keys = ["dfloat11_config", "pattern_dict", "model_type", "architectures", "_class_name"];
         let [config, dict, of_plain @ ..] = json::fields(&text, keys).map_err(invalid_json)?;
         if config.is_none() && of_plain.iter().any(Option::is_some) {
@@ -78,10 +85,7 @@ impl Patterns {
                 None => std::str::from_utf8(&text).ok(),
             },
         };
-        let Some(dict) = dict.filter(|dict| dict.trim_ascii_start().starts_with('{')) else {
-            let reason = "it is not an object, nor a config.json with dfloat11_config.pattern_dict";
-            return Err(Self::invalid(reason.into()));
-        };
+        let dict = dict.filter(|dict| dict.trim_ascii_start().starts_with('{')).ok_or_else(neither)?;
         let patterns = Self::read(dict, &Progress::new(), |_, reason| Self::invalid(reason))?;
         if patterns.entries.is_empty() {
             return Err(Self::invalid("it has no pattern".into()));
@@ -228,44 +232,58 @@ type Automaton = dense::DFA<Vec<u32>>;
 ///
 /// Python's possessive `\d++`, which a published model ends a pattern with, is read as `(?:\d+)+` here. At the end of a
 /// full match that is the same: nothing follows for which it could give a digit back.
-fn full_match(pattern: &str, budget: &mut Budget) -> std::result::Result<Automaton, String> {
+fn full_match(pattern: &str, budget: &mut Budget) -> std::result::Result<Arc<Automaton>, String> {
     /// The deepest nesting, in which a sequence and a choice are levels, too. The compiler of patterns calls itself for each, on
     /// the caller's stack. Published patterns have a few.
     const DEEPEST: u32 = 32;
     if pattern.len() > MOST_TEXT {
         return Err(format!("it has {} bytes: {MOST_TEXT} are the most", pattern.len()));
     }
-    let parse = |p: &str, deepest| {
-        let config = syntax::Config::new().unicode(false).utf8(false).nest_limit(deepest);
-        // The crate's text spans lines and draws a marker; its last line says what is wrong.
-        let words = |e: regex_syntax::Error| e.to_string().lines().last().unwrap_or_default().trim().to_owned();
-        syntax::parse_with(p, &config).map_err(words)
-    };
-    parse(pattern, DEEPEST)?;
-    let whole = parse(&format!(r"\A(?:{pattern})\z"), DEEPEST + 2)?;
-    let too_large =
-        || format!("it is too complicated: its automaton exceeds the size limit of {MOST_AUTOMATON_BYTES} bytes");
-    let config =
-        thompson::Config::new().which_captures(WhichCaptures::None).utf8(false).nfa_size_limit(Some(MOST_BYTES));
-    let nfa = thompson::Compiler::new().configure(config).build_from_hir(&whole).map_err(|_| too_large())?;
+    parsed(pattern, DEEPEST)?;
+    let nfa = compiled(&parsed(&format!(r"\A(?:{pattern})\z"), DEEPEST + 2)?).ok_or_else(too_large)?;
     let states = nfa.states().len().max(1);
     let transition_bytes = size_of::<u32>();
     let limit = (budget.work.min(MOST_PATTERN_WORK) / states * transition_bytes).min(budget.bytes);
+    let automaton = determinized(&nfa, limit.min(MOST_AUTOMATON_BYTES)).ok_or_else(|| match limit {
+        MOST_AUTOMATON_BYTES.. => too_large(),
+        _ => "it is too complicated, or all patterns together are".to_owned(),
+    })?;
+    let bytes = automaton.memory_usage();
+    budget.work = budget.work.saturating_sub(bytes / transition_bytes * states);
+    budget.bytes = budget.bytes.saturating_sub(bytes);
+    Ok(automaton)
+}
+
+fn too_large() -> String {
+    format!("it is too complicated: its automaton exceeds the size limit of {MOST_AUTOMATON_BYTES} bytes")
+}
+
+// The steps are not inlined, so that the stack needs room for one of them at a time.
+
+#[inline(never)]
+fn parsed(pattern: &str, deepest: u32) -> std::result::Result<Hir, String> {
+    let config = syntax::Config::new().unicode(false).utf8(false).nest_limit(deepest);
+    // The crate's text spans lines and draws a marker; its last line says what is wrong.
+    let words = |e: regex_syntax::Error| e.to_string().lines().last().unwrap_or_default().trim().to_owned();
+    syntax::parse_with(pattern, &config).map_err(words)
+}
+
+/// Returns `None` if it would be too large.
+#[inline(never)]
+fn compiled(pattern: &Hir) -> Option<NFA> {
+    let config = thompson::Config::new().which_captures(WhichCaptures::None).utf8(false);
+    thompson::Compiler::new().configure(config.nfa_size_limit(Some(MOST_BYTES))).build_from_hir(pattern).ok()
+}
+
+/// Returns `None` if it would be too large.
+#[inline(never)]
+fn determinized(pattern: &NFA, most_bytes: usize) -> Option<Arc<Automaton>> {
     let config = dense::Config::new()
         .start_kind(StartKind::Anchored)
         .accelerate(false)
-        .dfa_size_limit(Some(limit.min(MOST_AUTOMATON_BYTES)))
+        .dfa_size_limit(Some(most_bytes))
         .determinize_size_limit(Some(MOST_AUTOMATON_BYTES));
-    let automaton = dense::Builder::new().configure(config).build_from_nfa(&nfa).map_err(|_| match limit {
-        MOST_AUTOMATON_BYTES.. => too_large(),
-        _ => "it is too complicated, or all patterns together are".to_owned(),
-    });
-    if let Ok(automaton) = &automaton {
-        let bytes = automaton.memory_usage();
-        budget.work = budget.work.saturating_sub(bytes / transition_bytes * states);
-        budget.bytes = budget.bytes.saturating_sub(bytes);
-    }
-    automaton
+    dense::Builder::new().configure(config).build_from_nfa(pattern).ok().map(Arc::new)
 }
 
 #[cfg(test)]

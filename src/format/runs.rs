@@ -7,7 +7,7 @@ use super::config::Config;
 use super::group::{GroupData, Member};
 use super::names::{MOST_NAME_BYTES, check_name, names_of};
 use super::source::Source;
-use super::tensor::{Data, ListedGroup, RunData, TensorData};
+use super::tensor::{Data, ListedGroup, RunData, ShapeSource, TensorData};
 use super::{GROUPS_KEY, header};
 use crate::error::{Error, Result, shorten};
 use crate::progress::Progress;
@@ -110,7 +110,15 @@ impl Building<'_> {
     fn add_tensor(&mut self, name: String, shape: Box<[u64]>, count: u64) -> usize {
         // Where its runs are is known when all groups are.
         let data = Data::Packed { first_run: 0, run_count: 0 };
-        self.tensors.push(TensorData { name, dtype: Dtype::BF16, shape, data, bytes: 2 * count, sha256: None });
+        self.tensors.push(TensorData {
+            name,
+            dtype: Dtype::BF16,
+            shape,
+            shape_from: ShapeSource::Unknown,
+            data,
+            bytes: 2 * count,
+            sha256: None,
+        });
         self.tensors.len() - 1
     }
 

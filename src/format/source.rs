@@ -170,6 +170,15 @@ impl Source {
 
     /// Reads and checks the header: each tensor with its type, shape and bytes, in the order of the file.
     pub fn header(&self, number: usize, progress: &Progress) -> Result<Contents> {
+        self.read_header(number, true, progress)
+    }
+
+    /// Does what [`Source::header`] does for a file of which no more than the header may be there.
+    pub fn header_alone(&self, number: usize, progress: &Progress) -> Result<Contents> {
+        self.read_header(number, false, progress)
+    }
+
+    fn read_header(&self, number: usize, whole: bool, progress: &Progress) -> Result<Contents> {
         let mut head = [0; foreign::HEAD_BYTES];
         let head = &mut head[..self.len.min(foreign::HEAD_BYTES as u64) as usize];
         self.read_at(0, head)?;
@@ -215,7 +224,7 @@ impl Source {
             })?;
         let start = 8 + size;
         // The header may describe more than 64 bits can count.
-        if header.data_bytes.checked_add(start) != Some(self.len) {
+        if whole && header.data_bytes.checked_add(start) != Some(self.len) {
             let reason = format!(
                 "the file has {} bytes, but its header describes {start} + {}: it is {}",
                 self.len,

@@ -14,10 +14,26 @@ pub(crate) struct TensorData {
     pub name: String,
     pub dtype: Dtype,
     pub shape: Box<[u64]>,
+    pub shape_from: ShapeSource,
     pub data: Data,
     /// Bytes of its values, decoded.
     pub bytes: u64,
     pub sha256: Option<Box<[u8; 32]>>,
+}
+
+/// Where the dimensions of a tensor come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ShapeSource {
+    /// Nothing says them: the one dimension is the number of weights.
+    Unknown,
+    /// The model's files: the header for a plain tensor, the metadata `df11.shapes` for one in a group.
+    Stored,
+    /// The caller: [`OpenOptions::shapes_from`](crate::OpenOptions::shapes_from) or
+    /// [`OpenOptions::shapes`](crate::OpenOptions::shapes).
+    Given,
+    /// The config and the plain tensors, from which they follow with certainty.
+    Derived,
 }
 
 /// The place of a tensor's values.
@@ -115,7 +131,7 @@ pub(super) fn annotate(
                     return refuse(format!("the metadata gives the shape {shape:?}, and there are {weights} weights"));
                 }
             }
-            tensor.shape = shape.into();
+            (tensor.shape, tensor.shape_from) = (shape.into(), ShapeSource::Stored);
             Ok(())
         })
         .map_err(|fault| fault.or(invalid(SHAPES_KEY)))?;

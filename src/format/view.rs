@@ -6,7 +6,7 @@ use super::group::{GroupData, MEMBERS, Member};
 use super::model::{Model, number_of};
 use super::names::natural;
 use super::source::{Source, Span};
-use super::tensor::{Data, RunData, TensorData};
+use super::tensor::{Data, RunData, ShapeSource, TensorData};
 use crate::error::{Error, Place, Result, shorten};
 use safetensors::Dtype;
 use std::fmt;
@@ -124,7 +124,13 @@ impl Model {
 
     /// Returns the model's config, if it has one.
     pub fn config(&self) -> Option<&Config> {
-        self.config.as_ref()
+        self.config.parsed.as_ref()
+    }
+
+    /// Returns the whole text of the config.json that the model was opened with, its own or the one in
+    /// [`OpenOptions`](crate::OpenOptions); `None` if there is none.
+    pub fn config_text(&self) -> Option<&str> {
+        self.config.text.as_deref()
     }
 
     /// Returns the files of the model, whole.
@@ -253,15 +259,20 @@ impl<'m> Tensor<'m> {
         self.data.dtype
     }
 
-    /// Returns its dimensions. DF11 does not store those of compressed tensors: such a tensor has one dimension, unless the
-    /// file's metadata has its shape under `df11.shapes`.
+    /// Returns its dimensions. DF11 does not store those of compressed tensors: [`Tensor::shape_source`] says where they come
+    /// from. A tensor whose dimensions are unknown has one, its number of weights.
     pub fn shape(self) -> &'m [u64] {
         &self.data.shape
     }
 
-    /// Tells whether its dimensions are its own. One dimension of a tensor in a group means that no file says which.
+    /// Tells whether its dimensions are its own.
     pub fn shape_known(self) -> bool {
-        matches!(self.data.data, Data::Plain(_)) || self.data.shape.len() != 1
+        self.shape_source() != ShapeSource::Unknown
+    }
+
+    /// Returns where its dimensions come from.
+    pub fn shape_source(self) -> ShapeSource {
+        self.data.shape_from
     }
 
     /// Returns the bytes of its values, decoded.

@@ -411,7 +411,8 @@ impl<'o> Run<'o> {
         // Hashes and shapes that were not asked for then would have to be written.
         let lacks = |t: Tensor| {
             let shape = || self.source.model.find_tensor(t.name()).map(Tensor::shape);
-            self.options.hashes && t.sha256().is_none() || self.options.shapes && shape() != Some(t.shape())
+            self.options.hashes && t.sha256().is_none()
+                || self.options.shapes && !(t.shape_known() && shape() == Some(t.shape()))
         };
         if model.tensors().any(lacks) {
             return Ok(None);

@@ -19,12 +19,14 @@ ASSERT(offsetof(df11_error, status) == 0);
 ASSERT(offsetof(df11_error, native_code) == 4);
 ASSERT(offsetof(df11_error, message) == 8);
 
-ASSERT(sizeof(df11_open_options) == 32);
+ASSERT(sizeof(df11_open_options) == 48);
 ASSERT(offsetof(df11_open_options, struct_size) == 0);
 ASSERT(offsetof(df11_open_options, flags) == 8);
 ASSERT(offsetof(df11_open_options, threads) == 12);
 ASSERT(offsetof(df11_open_options, config_json) == 16);
 ASSERT(offsetof(df11_open_options, progress) == 24);
+ASSERT(offsetof(df11_open_options, shapes_from) == 32);
+ASSERT(offsetof(df11_open_options, shapes_json) == 40);
 
 ASSERT(sizeof(df11_group_info) == 56);
 ASSERT(offsetof(df11_group_info, struct_size) == 0);
@@ -35,7 +37,7 @@ ASSERT(offsetof(df11_group_info, first_tensor) == 32);
 ASSERT(offsetof(df11_group_info, packed_bytes) == 40);
 ASSERT(offsetof(df11_group_info, image_bytes) == 48);
 
-ASSERT(sizeof(df11_tensor_info) == 80);
+ASSERT(sizeof(df11_tensor_info) == 88);
 ASSERT(offsetof(df11_tensor_info, struct_size) == 0);
 ASSERT(offsetof(df11_tensor_info, name) == 8);
 ASSERT(offsetof(df11_tensor_info, dtype) == 16);
@@ -47,6 +49,8 @@ ASSERT(offsetof(df11_tensor_info, group_offset) == 48);
 ASSERT(offsetof(df11_tensor_info, data) == 56);
 ASSERT(offsetof(df11_tensor_info, file) == 64);
 ASSERT(offsetof(df11_tensor_info, file_offset) == 72);
+ASSERT(offsetof(df11_tensor_info, shape_known) == 80);
+ASSERT(offsetof(df11_tensor_info, reserved) == 84);
 
 ASSERT(sizeof(df11_part_info) == 40);
 ASSERT(offsetof(df11_part_info, struct_size) == 0);
@@ -188,5 +192,5 @@ int main(void)
     size_t infos = group.struct_size + tensor.struct_size + part.struct_size + report.struct_size;
     if (writing != 96 + 104 + 24 + 104)
         return 1;
-    return options.struct_size + verify.struct_size + infos == 32 + 72 + 56 + 80 + 40 + 64 ? 0 : 1;
+    return options.struct_size + verify.struct_size + infos == 48 + 72 + 56 + 88 + 40 + 64 ? 0 : 1;
 }

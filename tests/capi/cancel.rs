@@ -143,7 +143,7 @@ fn source(folder: &Path) {
 }
 
 #[test]
-fn compressing_and_verifying_are_cancelled_at_any_time() {
+fn compressing_verifying_and_rewriting_are_cancelled_at_any_time() {
     alone!();
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("source"), folder.path().join("model"));
@@ -174,6 +174,17 @@ fn compressing_and_verifying_are_cancelled_at_any_time() {
                 unsafe { df11_verify_model(model.as_ptr(), against, &options, error) }
             });
         }
+        let other = folder.path().join("other");
+        ends_soon_whenever_it_is_cancelled("decompress", threads, |progress, error| {
+            let _ = std::fs::remove_dir_all(&other);
+            let options = df11_decompress_options { flags: DF11_DECOMPRESS_FLAT, threads, progress, ..init() };
+            unsafe { df11_decompress_model(model.as_ptr(), text(&other).as_ptr(), &options, error) }
+        });
+        ends_soon_whenever_it_is_cancelled("repack", threads, |progress, error| {
+            let _ = std::fs::remove_dir_all(&other);
+            let options = df11_repack_options { threads, progress, ..init() };
+            unsafe { df11_repack_model(model.as_ptr(), text(&other).as_ptr(), &options, error) }
+        });
         ends_soon_whenever_it_is_cancelled("open and verify", threads, |progress, error| {
             let options = df11_open_options { flags: DF11_OPEN_VERIFY, threads, progress, ..init() };
             let mut opened = null_mut();

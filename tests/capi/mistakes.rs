@@ -161,6 +161,14 @@ fn host_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
         row("df11_model_group_count", &[("model", GOOD)], |n, _| unsafe {
             (0, (df11_model_group_count(unless(n, "model", t.model)) == 0) == (n == "model"))
         }),
+        row("df11_model_config_text", &[("model", GOOD), ("text_bytes", GOOD)], |n, _| unsafe {
+            let mut bytes = 7;
+            let text = df11_model_config_text(unless(n, "model", t.model), unless(n, "text_bytes", &mut bytes));
+            let size = if n == "text_bytes" { 7 } else { bytes };
+            (0, text.is_null() == (n == "model") && (size == 0) == (n == "model"))
+        }),
+        row("df11_dtype_name", &[], |_, _| (0, !df11_dtype_name(1).is_null())),
+        row("df11_dtype_bytes", &[], |_, _| (0, df11_dtype_bytes(1) == 2)),
         row("df11_model_tensor_count", &[("model", GOOD)], |n, _| unsafe {
             (0, (df11_model_tensor_count(unless(n, "model", t.model)) == 0) == (n == "model"))
         }),

@@ -22,7 +22,8 @@ fn every_golden_model_comes_back() {
         for more in [&[][..], &["--threads", "1"], &["--threads", "7"]] {
             let more = [&["-f", "-o", out.to_str().unwrap()], more].concat();
             let text = run_on("decompress", golden::model(name), &more).good();
-            assert!(text.contains("out.safetensors: ") && text.contains("not in the model"), "{text}");
+            let flat = name.starts_with("edge");
+            assert!(text.contains("out.safetensors: ") && text.contains("--shapes-from") == flat, "{text}");
 
             let bytes = std::fs::read(&out).unwrap();
             let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -99,11 +100,46 @@ fn pieces_come_to_their_places() {
     let out = to.path().join("out.safetensors");
     let text = run_on("decompress", dir.path(), &["-o", out.to_str().unwrap(), "--threads", "2"]).good();
     assert!(text.contains("24 tensors") && text.contains("20 tensors have one dimension"), "{text}");
+    assert!(text.contains("--shapes-from ORIGINAL"), "{text}");
     let bytes = std::fs::read(&out).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(file.len(), all.len());
     for (name, data) in &all {
         assert!(file.tensor(name).unwrap().data() == data, "{name}");
+    }
+}
+
+/// Shapes that follow from the model are in the file, and those that only the original's header says.
+#[test]
+fn shapes_are_derived_or_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.safetensors");
+    for (name, given) in [("block", false), ("sharded", false), ("edge", true)] {
+        let bytes = std::fs::read(golden::path(name).join("original.safetensors")).unwrap();
+        let header = dir.path().join("header.safetensors");
+        std::fs::write(&header, &bytes[..8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize]).unwrap();
+        let header = header.to_str().unwrap();
+        let more = if given { &["--shapes-from", header][..] } else { &[] };
+        let text =
+            run_on("decompress", golden::model(name), &[&["-f", "-o", out.to_str().unwrap()], more].concat()).good();
+        assert_eq!(text.lines().count(), 1, "no tensor without a shape: {text}");
+        let bytes = std::fs::read(&out).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        for (tensor, want) in golden::expected(name) {
+            let shape: Vec<u64> = file.tensor(&tensor).unwrap().shape().iter().map(|&d| d as u64).collect();
+            assert_eq!(shape, want.shape, "{name}: {tensor}");
+        }
+        let json = run_on("inspect", golden::model(name), &[&["--json"], more].concat()).good();
+        assert_eq!(json.contains("\"given\""), given);
+    }
+    let other = golden::path("block").join("original.safetensors");
+    let args = ["--shapes-from", other.to_str().unwrap(), "-o", out.to_str().unwrap(), "-f"];
+    run_on("decompress", golden::model("sharded"), &args).bad(2, &["another model's"]);
+    let list = dir.path().join("list.json");
+    std::fs::write(&list, r#"{"linear.weight": [64, 49]}"#).unwrap();
+    for command in ["inspect", "verify"] {
+        let args = ["--shapes-from", list.to_str().unwrap()];
+        run_on(command, golden::model("tiny"), &args).bad(2, &["[64, 49]", "'linear.weight'", "another model's"]);
     }
 }
 

@@ -154,11 +154,18 @@ void ranges() {
             CHECK(df11_model_get_tensor_info(model.get(), tensor.index(), &want, nullptr) == DF11_OK);
             CHECK(std::memcmp(&want, &tensor.info(), sizeof want) == 0 && tensor.name() == want.name);
             CHECK(tensor.shape().size() == want.rank && tensor.shape().data() == want.shape);
+            CHECK(tensor.shape_source() == want.shape_known && tensor.shape_known() == (want.shape_known != 0));
+            CHECK(df11::dtype_name(tensor.dtype()) == df11_dtype_name(want.dtype));
+            CHECK(df11::dtype_bytes(tensor.dtype()) > 0);
             const auto found = model.find_tensor(want.name);
             CHECK(found && found->index() == tensor.index());
             if (!tensor.group()) CHECK(tensor.data().data() == want.data && tensor.data().size() == want.data_bytes);
         }
         CHECK(!model.find_group("no such group") && !model.find_tensor(nullptr));
+
+        std::uint64_t config_bytes = 0;
+        const char *config = df11_model_config_text(model.get(), &config_bytes);
+        CHECK(model.config_text().data() == config && model.config_text().size() == config_bytes);
 
         // Iterators work with the standard's algorithms.
         auto begin = groups.begin();
@@ -180,7 +187,7 @@ void ranges() {
         const df11::Group none = groups[groups.size()];
         CHECK(none.name().empty() && none.element_count() == 0 && none.tensors().empty());
         const df11::Tensor nothing = model.tensors()[model.tensors().size()];
-        CHECK(nothing.name().empty() && !nothing.group() && nothing.shape().empty());
+        CHECK(nothing.name().empty() && !nothing.group() && nothing.shape().empty() && !nothing.shape_known());
 #if __cplusplus >= 202002L
         static_assert(std::random_access_iterator<df11::Groups::iterator> &&
                       std::ranges::random_access_range<df11::Tensors>);

@@ -35,7 +35,8 @@ fn a_dict_is_read_from_either_place_and_given_back() {
     let text = r#"{"z":[],"a\\.\\d++":["q.k","b"],"b.c":["x"]}"#;
     let dict: Value = serde_json::from_str(text).unwrap();
     let whole = json!({"model_type": "x", "dfloat11_config": {"version": "0.5.0", "pattern_dict": dict}});
-    for json in [&dict, &whole] {
+    let alone = json!({"pattern_dict": dict});
+    for json in [&dict, &alone, &whole] {
         assert_eq!(Patterns::parse(&json.to_string()).unwrap().to_json(), text);
     }
     let read = patterns(dict);
@@ -53,9 +54,10 @@ fn odd_dicts_are_refused() {
     for (dict, part) in [
         (json!([]), "not an object"),
         (json!({}), "has no pattern"),
-        (many, "257 patterns"),
+        (many, "more than 256 patterns"),
         (json!({"model_type": "llama"}), "['model_type'] is not a list of texts"),
         (json!({"dfloat11_config": {"version": "0.5.0"}}), "dfloat11_config.pattern_dict"),
+        (json!({"pattern_dict": {"a": "b"}}), "['a'] is not a list of texts"),
         (json!({"a": [1]}), "['a'] is not a list of texts"),
         (json!({"a": ["b", "c", "b"]}), "'b' twice"),
         (json!({"a(": []}), "unclosed"),

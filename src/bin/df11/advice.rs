@@ -23,6 +23,19 @@ pub fn after(error: &Error) -> String {
     }
 }
 
+/// Spells the options that a sentence of the library names as this tool's: `the option strict` becomes `--strict`.
+pub fn spelled(text: &str) -> String {
+    let mut all: Vec<String> = Cli::command()
+        .get_subcommands()
+        .flat_map(|command| {
+            command.get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    // `--shapes-from` before `--shapes`.
+    all.sort_unstable_by_key(|name| std::cmp::Reverse(name.len()));
+    all.iter().fold(text.to_owned(), |text, name| text.replace(&format!("the option {name}"), &format!("--{name}")))
+}
+
 /// Returns how to download a model whose name or address on the Hugging Face Hub was given in place of a path.
 fn download(path: &Path) -> Option<String> {
     let text = path.to_str()?;
@@ -76,6 +89,15 @@ fn subcommand(given: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_are_spelled_as_they_are_typed() {
+        assert_eq!(
+            spelled("write it with the option single-file, or the option force"),
+            "write it with --single-file, or --force"
+        );
+        assert_eq!(spelled("the option is not known"), "the option is not known");
+    }
 
     #[test]
     fn names_of_the_hub_are_told_from_paths() {

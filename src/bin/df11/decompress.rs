@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 /// tokenizers and all other files of MODEL. If it ends in .safetensors, it is one file of all tensors. All tensors get their
 /// original names, the compressed ones as BF16. It has its name when it is complete, and not before.
 ///
-/// DF11 does not store the shapes of compressed tensors. If MODEL does not say them either, a folder needs --flat, and in one file
-/// such tensors have one dimension.
+/// DF11 does not store the shapes of compressed tensors. They are those that MODEL's metadata gives, those of --shapes-from,
+/// and those that follow from config.json and the plain tensors with certainty. If some are unknown, a folder needs --flat,
+/// and in one file such tensors have one dimension.
 #[derive(clap::Args)]
 pub struct DecompressArgs {
     /// A folder with *.safetensors files, or one such file
@@ -104,7 +105,9 @@ pub fn destination(output: &Path) -> Result<PathBuf, Failure> {
 fn failure(error: Error) -> Failure {
     match error {
         Error::ShapesUnknown { .. } => {
-            Failure::cannot(format!("{error}: accept one dimension (--flat), or write one file.safetensors"))
+            let remedy =
+                "take them from the original's headers (--shapes-from ORIGINAL), or accept one dimension (--flat)";
+            Failure::cannot(format!("{error}: {remedy}"))
         }
         Error::NotFound(_) => Failure::cannot(format!("{error} (`df11 inspect --all` lists all)")),
         _ => error.into(),
@@ -120,9 +123,11 @@ fn summary(report: &DecompressReport, out: &Path, time: Duration) -> String {
     let (count, size) = (counted(report.tensors, "tensor"), bytes(report.written_bytes));
     let mut text = format!("{}: {count}, {size}{files}{}\n", clean(&out.display().to_string()), took(time));
     if report.flat > 0 {
-        let (have, dimension) = if report.flat == 1 { ("has", "its shape is") } else { ("have", "their shapes are") };
+        let (have, shapes) = if report.flat == 1 { ("has", "its shape is") } else { ("have", "their shapes are") };
         let count = counted(report.flat, "tensor");
-        text += &format!("{count} {have} one dimension: {dimension} not in the model\n");
+        text += &format!(
+            "{count} {have} one dimension: {shapes} not known (--shapes-from ORIGINAL takes them from its headers)\n"
+        );
     }
     for (head, embedding) in &report.dropped {
         text += &format!("tied       '{}' is equal to '{}' and is not stored\n", clean(head), clean(embedding));

@@ -15,10 +15,11 @@ use std::path::PathBuf;
 ///
 /// The object that --json prints has the keys: schema (1), path, config_version, files[] {path, bytes}, groups[] {name,
 /// tensors[], weights, blocks, stored, bits_per_weight, code_bits {shortest, longest, mean}, code_lengths {exponent:
-/// bits}}, tensors[] {name, dtype, shape, shape_known, bytes, group}, totals {files, groups, tensors, weights, stored,
-/// bits_per_weight, bf16, plain, decoded, file_bytes}. Here stored (in bytes) and bits_per_weight are objects with the
+/// bits}}, tensors[] {name, dtype, shape, shape_known, shape_source, bytes, group}, totals {files, groups, tensors, weights,
+/// stored, bits_per_weight, bf16, plain, decoded, file_bytes}. Here stored (in bytes) and bits_per_weight are objects with the
 /// keys sign_mantissa, codes, gaps, positions, luts, splits, total. Keys are added, never renamed; what cannot be said is
-/// null; shape_known is false where a file does not hold the dimensions of a compressed tensor.
+/// null; shape_known is false where nothing says the dimensions of a compressed tensor, and shape_source is stored (in
+/// the files), given (--shapes-from), derived (from the config and the plain tensors, where it is certain) or null.
 #[derive(clap::Args)]
 pub struct InspectArgs {
     /// A folder with *.safetensors files, or one such file
@@ -191,7 +192,8 @@ fn tensors(out: &mut String, tensors: &[TensorSummary], all: bool) {
         );
     }
     if tensors.iter().any(|t| !t.shape_known) {
-        line!(out, "\nA number instead of a [shape]: the weights of a tensor whose dimensions are not in the file.");
+        line!(out, "\nA number instead of a [shape]: the weights of a tensor whose dimensions are not in the model.");
+        line!(out, "--shapes-from ORIGINAL takes them from the original, of which only the headers are needed.");
     }
 }
 

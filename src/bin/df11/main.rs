@@ -84,6 +84,11 @@ pub(crate) struct Reading {
     /// Accept a model that says it was written by an unknown version of the compressor
     #[arg(long)]
     any_version: bool,
+    /// Take the shapes that the model's files do not say from PATH: the original (a folder with *.safetensors files, or one
+    /// such file), of which only the headers are read and need be there, or a .json file with an object from names of
+    /// tensors to lists of dimensions
+    #[arg(long, value_name = "PATH")]
+    shapes_from: Option<PathBuf>,
 }
 
 /// The number of threads, for the subcommands that decode.
@@ -129,7 +134,8 @@ impl Reading {
             std::fs::read_to_string(path)
                 .map_err(|e| Failure::cannot(format!("cannot read the config '{}': {e}", path.display())))
         };
-        let options = OpenOptions::new().any_version(self.any_version);
+        let mut options = OpenOptions::new().any_version(self.any_version);
+        options.shapes_from.clone_from(&self.shapes_from);
         Ok(match self.config.as_ref().map(read).transpose()? {
             Some(config) => options.config(config),
             None => options,
@@ -198,7 +204,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let (Failure::Bad(text) | Failure::Cannot(text)) = &failure;
-            terminal::complain(text);
+            terminal::complain(&advice::spelled(text));
             failure.exit_code()
         }
     }

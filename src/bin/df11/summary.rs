@@ -14,16 +14,17 @@
 //!                 stored {sign_mantissa, codes, gaps, positions, luts, splits, total},
 //!                 bits_per_weight {the same keys} or null,
 //!                 code_bits {shortest, longest, mean}, code_lengths {exponent: bits}
-//! tensors[]       name, dtype, shape, shape_known, bytes (decoded), group (name) or null
+//! tensors[]       name, dtype, shape, shape_known, shape_source ("stored", "given", "derived" or null),
+//!                 bytes (decoded), group (name) or null
 //! totals          files, groups, tensors, weights (in groups), stored {the same keys, of all groups},
 //!                 bits_per_weight {the same keys} or null, bf16 (bytes of the groups' weights, decoded),
 //!                 plain (bytes of all tensors outside groups), decoded (bf16 + plain), file_bytes
 //! ```
 //!
-//! `shape_known` is false for a tensor in a group whose shape is not in the file: its shape is then its one length.
+//! `shape_known` is false for a tensor in a group whose shape nothing says: its shape is then its one length.
 
 use crate::Failure;
-use df11::{Group, Location, Model, Tensor};
+use df11::{Group, Location, Model, ShapeSource, Tensor};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -67,6 +68,7 @@ pub struct TensorSummary {
     pub dtype: String,
     pub shape: Vec<u64>,
     pub shape_known: bool,
+    pub shape_source: Option<&'static str>,
     pub bytes: u64,
     pub group: Option<String>,
     /// Which of its group's tensors it is.
@@ -221,6 +223,12 @@ impl TensorSummary {
             dtype: tensor.dtype().to_string(),
             shape: tensor.shape().to_vec(),
             shape_known: tensor.shape_known(),
+            shape_source: match tensor.shape_source() {
+                ShapeSource::Stored => Some("stored"),
+                ShapeSource::Given => Some("given"),
+                ShapeSource::Derived => Some("derived"),
+                _ => None,
+            },
             bytes: tensor.bytes(),
             group: group.map(|g| g.name().to_owned()),
             place_in_group: group.and_then(|g| Some(tensor.number() - g.tensors().next()?.number())),

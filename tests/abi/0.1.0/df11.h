@@ -117,10 +117,11 @@
  *   df11_model_decompress() never reads or writes outside its buffers, whatever the codes say, and
  *   reports codes that contradict the tables. DF11_OPEN_VERIFY walks every code. None of this is a
  *   hash: a change that leaves valid codes gives other weights. A range of a damaged group that was
- *   not verified may decode without an error, to other weights than the whole group gives. df11_verify_model() compares hashes if the files have some, and every
- *   bit if there is an original. On a device, too, nothing outside the image is read and nothing
- *   outside the destination is written, whatever file or image say; d_status tells what a kernel
- *   notices, which is gross damage: of single changed bytes among the codes eight in ten go unseen.
+ *   not verified may decode without an error, to other weights than the whole group gives.
+ *   df11_verify_model() compares hashes if the files have some, and every bit if there is an
+ *   original. On a device, too, nothing outside the image is read and nothing outside the
+ *   destination is written, whatever file or image say; d_status tells what a kernel notices, which
+ *   is gross damage: of single changed bytes among the codes eight in ten go unseen.
  *
  * STRUCTS
  *   Options and infos begin with struct_size. Initialise them with their _INIT macro, so that old
@@ -367,6 +368,12 @@ void df11_progress_cancel(df11_progress *progress);
 /** Accept a version of the compressor that this library does not know. */
 #define DF11_OPEN_ANY_VERSION 4
 
+/**
+ * Leave shapes unknown that nobody says, even those that follow from the config and the plain
+ * tensors with certainty (DF11_SHAPE_DERIVED).
+ */
+#define DF11_OPEN_NO_DERIVED_SHAPES 8
+
 /** An open model. It never changes: any number of threads may use it at once. */
 typedef struct df11_model df11_model;
 
@@ -389,10 +396,22 @@ typedef struct df11_open_options {
      * cancel the call at any time.
      */
     df11_progress *progress;
+    /**
+     * NULL, or the path of a folder or file that has the shapes of tensors in groups which the
+     * model's files do not say: the original or other .safetensors files, of which only the headers
+     * are read and need be there, or a .json file of the kind that `shapes_json` is. Names that the
+     * model lacks are ignored. It is read during the call only.
+     */
+    const char *shapes_from;
+    /**
+     * NULL, or the same as a text in UTF-8 that a zero byte ends: a JSON object from names of tensors
+     * to lists of dimensions, as {"lm_head.weight": [151936, 4096]}. It comes before `shapes_from`.
+     */
+    const char *shapes_json;
 } df11_open_options;
 
 /** Initialises a df11_open_options: every field but struct_size is 0 or NULL. */
-#define DF11_OPEN_OPTIONS_INIT { sizeof(df11_open_options), 0, 0, NULL, NULL }
+#define DF11_OPEN_OPTIONS_INIT { sizeof(df11_open_options), 0, 0, NULL, NULL, NULL, NULL }
 
 /**
  * Opens a model: a folder in Hugging Face layout, or one .safetensors file. Of a folder every
@@ -449,6 +468,14 @@ uint64_t df11_model_group_count(const df11_model *model);
  * order of their weights, those of group 1, and so on; then the plain ones.
  */
 uint64_t df11_model_tensor_count(const df11_model *model);
+
+/**
+ * Returns the whole text of the config.json that the model was opened with, its own or the one in
+ * df11_open_options; NULL if there is none, and for NULL. It ends in a zero byte, belongs to the
+ * model, and has keys that this library does not read. `*text_bytes` is its size without the zero
+ * byte, or 0; `text_bytes` may be NULL.
+ */
+const char *df11_model_config_text(const df11_model *model, uint64_t *text_bytes);
 
 /** The look-up rows, then the row of code lengths: 256 bytes each. */
 #define DF11_PART_LUTS 0
@@ -625,6 +652,18 @@ df11_status df11_model_find_group(const df11_model *model,
 /** As F8_E5M2, without infinities and negative zero */
 #define DF11_DTYPE_F8_E5M2FNUZ 22
 
+/** Nothing says the tensor's dimensions: its one dimension is its number of weights. */
+#define DF11_SHAPE_UNKNOWN 0
+
+/** The dimensions are in the model's files, as for every plain tensor. */
+#define DF11_SHAPE_STORED 1
+
+/** The dimensions are those that df11_open_options gives. */
+#define DF11_SHAPE_GIVEN 2
+
+/** The dimensions follow from the config and the plain tensors with certainty. */
+#define DF11_SHAPE_DERIVED 3
+
 /** A tensor. Begin with DF11_TENSOR_INFO_INIT. */
 typedef struct df11_tensor_info {
     /** sizeof(df11_tensor_info) */
@@ -634,8 +673,8 @@ typedef struct df11_tensor_info {
     /** The type of its elements (DF11_DTYPE_*): DF11_DTYPE_BF16 for every tensor in a group. */
     uint32_t dtype;
     /**
-     * The number of its dimensions. DF11 does not store the shapes of compressed tensors: they have
-     * one dimension, unless the file's metadata has their shape.
+     * The number of its dimensions. DF11 does not store the shapes of compressed tensors: see
+     * `shape_known`.
      */
     uint32_t rank;
     /**
@@ -662,10 +701,18 @@ typedef struct df11_tensor_info {
     const char *file;
     /** The byte of that file at which the values begin. */
     uint64_t file_offset;
+    /**
+     * Where its dimensions come from (DF11_SHAPE_*). DF11_SHAPE_UNKNOWN is 0: it then has one
+     * dimension, its number of weights.
+     */
+    uint32_t shape_known;
+    /** 0 */
+    uint32_t reserved;
 } df11_tensor_info;
 
 /** Initialises a df11_tensor_info: every field but struct_size is 0 or NULL. */
-#define DF11_TENSOR_INFO_INIT { sizeof(df11_tensor_info), NULL, 0, 0, NULL, 0, 0, 0, NULL, NULL, 0 }
+#define DF11_TENSOR_INFO_INIT \
+    { sizeof(df11_tensor_info), NULL, 0, 0, NULL, 0, 0, 0, NULL, NULL, 0, 0, 0 }
 
 /**
  * Describes a tensor. After an error `*out` is cleared except for its struct_size; if that is
@@ -687,6 +734,19 @@ df11_status df11_model_find_tensor(const df11_model *model,
                                    const char *name,
                                    uint64_t *out,
                                    df11_error *error);
+
+/**
+ * Returns the name of a type of elements (DF11_DTYPE_*) as safetensors files spell it, such as
+ * "BF16"; "UNKNOWN" for any other number. The text is static.
+ */
+const char *df11_dtype_name(uint32_t dtype);
+
+/**
+ * Returns the bytes of an element of a type (DF11_DTYPE_*); 0 for DF11_DTYPE_UNKNOWN, any other
+ * number, and the types whose elements are no whole number of bytes: the `data_bytes` of such a
+ * tensor say how many it has.
+ */
+size_t df11_dtype_bytes(uint32_t dtype);
 
 /* ============================================================================================== */
 /* 6. CPU: decode                                                                                 */

@@ -6,6 +6,7 @@ mod configs;
 mod containers;
 mod cost;
 mod runs;
+mod shapes;
 use crate::support;
 
 use std::collections::HashMap;

@@ -28,33 +28,69 @@ const (
 	OpenVerify     = C.DF11_OPEN_VERIFY
 	OpenRead       = C.DF11_OPEN_READ
 	OpenAnyVersion = C.DF11_OPEN_ANY_VERSION
+	// OpenNoDerivedShapes leaves shapes unknown that can only be derived.
+	OpenNoDerivedShapes = C.DF11_OPEN_NO_DERIVED_SHAPES
 )
 
 // Model is a df11_model.
 type Model struct{ p *C.df11_model }
 
-// Open is df11_model_open. path and config must not contain a zero byte; a nil config means none.
-func Open(path string, flags, threads uint32, config []byte, progress Progress) (Model, *Error) {
-	cpath, cconfig := C.CString(path), text(config)
+// Opening is what a df11_open_options says. Its texts must not contain a zero byte; nil means none.
+type Opening struct {
+	Flags, Threads             uint32
+	Config, ShapesFrom, Shapes []byte
+	Progress                   Progress
+}
+
+// c copies the options to C memory, because Go memory must not hold pointers for C. The caller frees it by the function.
+func (o Opening) c() (*C.df11go_opening, func()) {
+	how := (*C.df11go_opening)(C.calloc(1, C.sizeof_df11go_opening))
+	how.flags, how.threads = C.uint32_t(o.Flags), C.uint32_t(o.Threads)
+	how.config, how.shapes_from, how.shapes = text(o.Config), text(o.ShapesFrom), text(o.Shapes)
+	return how, func() {
+		free(how.config)
+		free(how.shapes_from)
+		free(how.shapes)
+		C.free(unsafe.Pointer(how))
+	}
+}
+
+// Open is df11_model_open. path must not contain a zero byte.
+func Open(path string, o Opening) (Model, *Error) {
+	cpath := C.CString(path)
 	defer free(cpath)
-	defer free(cconfig)
+	how, done := o.c()
+	defer done()
 	var m Model
 	var e C.df11_error
-	s := C.df11go_open(cpath, C.uint32_t(flags), C.uint32_t(threads), cconfig, progress.p, &m.p, &e)
+	s := C.df11go_open(cpath, how, o.Progress.p, &m.p, &e)
 	return m, failed(s, &e)
 }
 
 // OpenMemory is df11_model_open_memory. The memory must stay in place, unchanged, until the model is freed: pin Go
 // memory.
-func OpenMemory(data []byte, flags, threads uint32, config []byte, progress Progress) (Model, *Error) {
-	cconfig := text(config)
-	defer free(cconfig)
+func OpenMemory(data []byte, o Opening) (Model, *Error) {
+	how, done := o.c()
+	defer done()
 	var m Model
 	var e C.df11_error
 	s := C.df11go_open_memory(C.uintptr_t(uintptr(unsafe.Pointer(unsafe.SliceData(data)))), C.size_t(len(data)),
-		C.uint32_t(flags), C.uint32_t(threads), cconfig, progress.p, &m.p, &e)
+		how, o.Progress.p, &m.p, &e)
 	return m, failed(s, &e)
 }
+
+// ConfigText is df11_model_config_text.
+func (m Model) ConfigText() string {
+	var n C.uint64_t
+	text := C.df11_model_config_text(m.p, &n)
+	if text == nil {
+		return ""
+	}
+	return string(unsafe.Slice((*byte)(unsafe.Pointer(text)), int(n)))
+}
+
+// DTypeBytes is df11_dtype_bytes.
+func DTypeBytes(dtype uint32) int { return int(C.df11_dtype_bytes(C.uint32_t(dtype))) }
 
 // Free is df11_model_free.
 func (m Model) Free() { C.df11_model_free(m.p) }
@@ -100,6 +136,7 @@ type Tensor struct {
 	Group, GroupOffset uint64
 	File               string
 	FileOffset         uint64
+	ShapeKnown         uint32
 }
 
 // Files caches the paths that Tensor has seen, so that the tensors of a file share one string.
@@ -119,6 +156,7 @@ func (m Model) Tensor(number uint64, files Files) (Tensor, *Error) {
 		Group:       uint64(info.group),
 		GroupOffset: uint64(info.group_offset),
 		FileOffset:  uint64(info.file_offset),
+		ShapeKnown:  uint32(info.shape_known),
 	}
 	if info.rank > 0 {
 		t.Shape = append(t.Shape, unsafe.Slice((*uint64)(info.shape), info.rank)...)

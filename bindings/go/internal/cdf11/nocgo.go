@@ -197,23 +197,32 @@ const (
 	OpenVerify     = 1
 	OpenRead       = 2
 	OpenAnyVersion = 4
+	// OpenNoDerivedShapes leaves shapes unknown that can only be derived.
+	OpenNoDerivedShapes = 8
 )
 
 // Model is a df11_model.
 type Model struct{ p *byte }
 
-// Open is df11_model_open. path and config must not contain a zero byte; a nil config means none.
-func Open(path string, flags, threads uint32, config []byte, progress Progress) (_ Model, e *Error) {
-	e = missing
-	return
+// Opening is what a df11_open_options says. Its texts must not contain a zero byte; nil means none.
+type Opening struct {
+	Flags, Threads             uint32
+	Config, ShapesFrom, Shapes []byte
+	Progress                   Progress
 }
+
+// Open is df11_model_open. path must not contain a zero byte.
+func Open(path string, o Opening) (_ Model, e *Error) { e = missing; return }
 
 // OpenMemory is df11_model_open_memory. The memory must stay in place, unchanged, until the model is freed: pin Go
 // memory.
-func OpenMemory(data []byte, flags, threads uint32, config []byte, progress Progress) (_ Model, e *Error) {
-	e = missing
-	return
-}
+func OpenMemory(data []byte, o Opening) (_ Model, e *Error) { e = missing; return }
+
+// ConfigText is df11_model_config_text.
+func (m Model) ConfigText() (_ string) { return }
+
+// DTypeBytes is df11_dtype_bytes.
+func DTypeBytes(dtype uint32) (_ int) { return }
 
 // Free is df11_model_free.
 func (m Model) Free() {}
@@ -245,6 +254,7 @@ type Tensor struct {
 	Group, GroupOffset uint64
 	File               string
 	FileOffset         uint64
+	ShapeKnown         uint32
 }
 
 // Files caches the paths that Tensor has seen, so that the tensors of a file share one string.

@@ -11,26 +11,35 @@
 #error "this version of the Go package is for libdf11 0.1"
 #endif
 
-static inline df11_status df11go_open(const char *path, uint32_t flags, uint32_t threads, const char *config,
-                                      df11_progress *progress, df11_model **out, df11_error *error)
+/* The fields of a df11_open_options that Go sets. */
+typedef struct {
+    uint32_t flags, threads;
+    char *config, *shapes_from, *shapes;
+} df11go_opening;
+
+static inline df11_open_options df11go_open_options(const df11go_opening *how, df11_progress *progress)
 {
     df11_open_options options = DF11_OPEN_OPTIONS_INIT;
-    options.flags = flags;
-    options.threads = threads;
-    options.config_json = config;
+    options.flags = how->flags;
+    options.threads = how->threads;
+    options.config_json = how->config;
+    options.shapes_from = how->shapes_from;
+    options.shapes_json = how->shapes;
     options.progress = progress;
+    return options;
+}
+
+static inline df11_status df11go_open(const char *path, const df11go_opening *how, df11_progress *progress,
+                                      df11_model **out, df11_error *error)
+{
+    df11_open_options options = df11go_open_options(how, progress);
     return df11_model_open(path, &options, out, error);
 }
 
-static inline df11_status df11go_open_memory(uintptr_t data, size_t data_bytes, uint32_t flags, uint32_t threads,
-                                             const char *config, df11_progress *progress, df11_model **out,
-                                             df11_error *error)
+static inline df11_status df11go_open_memory(uintptr_t data, size_t data_bytes, const df11go_opening *how,
+                                             df11_progress *progress, df11_model **out, df11_error *error)
 {
-    df11_open_options options = DF11_OPEN_OPTIONS_INIT;
-    options.flags = flags;
-    options.threads = threads;
-    options.config_json = config;
-    options.progress = progress;
+    df11_open_options options = df11go_open_options(how, progress);
     return df11_model_open_memory((const void *)data, data_bytes, &options, out, error);
 }
 
