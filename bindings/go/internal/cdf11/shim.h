@@ -71,7 +71,7 @@ df11_status df11go_compress(int merge, const char *src, const char *dst, const d
 typedef struct {
     uint32_t threads, flags;
     uint64_t shard_bytes;
-    char *config_json;
+    char *config_json, *shapes_from, *shapes_json;
     char **tensors;
     size_t tensor_count;
     char **groups;
