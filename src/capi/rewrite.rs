@@ -167,13 +167,13 @@ const _: () = {
 };
 
 /// Decompresses a model to plain safetensors, bit for bit. `src` is a model, a folder or a file;
-/// nothing of it is changed. If `dst` ends in .safetensors, it becomes one file of all tensors, which
-/// is replaced when everything is done and not before. Otherwise it becomes a folder as models are
-/// published, which is new or empty: files of tensors, in shards with an index if there is more than
-/// one, config.json without dfloat11_config, and all other files of the folder `src`. A head that is
-/// tied to the embedding and equal to it is not stored, as in the original.
+/// nothing of it is changed. If `dst` ends in .safetensors, it becomes one file of all tensors. An
+/// existing file is replaced when everything is done and not before. Otherwise it becomes a folder as
+/// models are published, which is new or empty: files of tensors, in shards with an index if there is
+/// more than one, config.json without dfloat11_config, and all other files of the folder `src`. A
+/// head that is tied to the embedding and equal to it is not stored, as in the original.
 ///
-/// `options` may be NULL. Tensors are processed a piece at a time and are never in memory as a whole.
+/// `options` may be NULL. Tensors are processed a piece at a time and are never in memory whole.
 /// df11_model_open() refuses the folder until all of it is there, and config.json comes last. A
 /// failure leaves nothing; what a killed process has left is removed by the next call for the same
 /// `dst`.
@@ -183,8 +183,8 @@ const _: () = {
 /// of a tensor or group that is not there; DF11_INVALID_ARGUMENT for shapes that are not known
 /// without DF11_DECOMPRESS_FLAT, and for a `dst` that is part of `src` or of an unfinished
 /// compression; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
-/// DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report
-/// is all zeros.
+/// DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
+/// report is all zeros.
 ///
 /// # Safety
 ///
@@ -218,8 +218,8 @@ pub unsafe extern "C" fn df11_decompress_model(
 /// that exists; DF11_BUSY for a `dst` that another call writes to; DF11_INVALID_ARGUMENT for a model
 /// that is not compressed, and for a `dst` that is part of `src` or of an unfinished compression;
 /// DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
-/// DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report
-/// is all zeros.
+/// DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
+/// report is all zeros.
 ///
 /// # Safety
 ///

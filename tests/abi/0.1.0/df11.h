@@ -1487,7 +1487,8 @@ df11_status df11_merge_model(const char *src,
 
 /**
  * Write tensors whose shapes are not known to a folder with one dimension. Without it they are an
- * error. In a single file they have one dimension in any case.
+ * error. In a single file they have one dimension in any case. df11_decompress_options.shapes_from
+ * makes them known.
  */
 #define DF11_DECOMPRESS_FLAT 1
 
@@ -1569,6 +1570,13 @@ typedef struct df11_decompress_options {
     /** NULL, or the text of a config.json for the model; see df11_open_options. */
     const char *config_json;
     /**
+     * NULL, or the path of a folder or file that has the shapes which the model's files do not say;
+     * see df11_open_options.
+     */
+    const char *shapes_from;
+    /** NULL, or the same as a JSON text; see df11_open_options. */
+    const char *shapes_json;
+    /**
      * The names of `tensor_count` tensors that are written. If that and `group_count` are 0, all
      * are.
      */
@@ -1593,7 +1601,7 @@ typedef struct df11_decompress_options {
 
 /** Initialises a df11_decompress_options: every field but struct_size is 0 or NULL. */
 #define DF11_DECOMPRESS_OPTIONS_INIT \
-    { sizeof(df11_decompress_options), 0, 0, 0, NULL, NULL, 0, NULL, 0, NULL, NULL, NULL, NULL }
+    { sizeof(df11_decompress_options), 0, 0, 0, NULL, NULL, NULL, NULL, 0, NULL, 0, NULL, NULL, NULL, NULL }
 
 /** The result of repacking a model in numbers. Begin with DF11_REPACK_REPORT_INIT. */
 typedef struct df11_repack_report {
