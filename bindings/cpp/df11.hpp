@@ -23,11 +23,11 @@
  * NAMES
  *   A C function becomes a member of the class of its handle: df11_model_read_tensor() is Model::read_tensor(),
  *   df11_resident_decompress_batch() is the static Resident::decompress_batch(), df11_verify_model() is
- *   df11::verify_model(). Exceptions: Progress::create() and Progress::amount() are df11_progress_new() and
+ *   df11::verify_model(), df11_plan_model() is the static Plan::model(). Exceptions: Progress::create() and Progress::amount() are df11_progress_new() and
  *   df11_progress_get(); groups(), tensors() and Log are ranges and an owner over several C functions.
  *
  * OWNERSHIP
- *   Model, Device, Resident and Progress are move-only RAII handles of the size of a pointer. Each owns one C handle. A
+ *   Model, Device, Resident, Plan and Progress are move-only RAII handles of the size of a pointer. Each owns one C handle. A
  *   default-constructed or moved-from object is empty: calls on it fail with DF11_INVALID_ARGUMENT. get() returns the C
  *   handle for calls of df11.h, release() gives it up, and a constructor such as Model(handle) takes one over. Group,
  *   Tensor and everything that they return (names, shapes, data) point into the model and stay valid as long as it
@@ -969,12 +969,114 @@ class Device : public detail::Owner<df11_device, df11_device_free> {
 }
 #endif
 
+// ---------------------------------------------------------------------------------------------------------------------
+// Plans: sizes and memory, before anything is written
+// ---------------------------------------------------------------------------------------------------------------------
+
+/// Options for planning a model. In C++20: `{.flags = DF11_PLAN_SAMPLE, .slots = 1}`.
+struct PlanOptions {
+    /// DF11_PLAN_SAMPLE or 0
+    std::uint32_t flags = 0;
+    /// Buffers for decoded weights; 0 means 2.
+    std::uint32_t slots = 0;
+    /// Bytes of a number in the KV cache; 0 means 2.
+    std::uint64_t cache_number_bytes = 0;
+    /// NULL, or the name of a preset.
+    const char *preset = nullptr;
+    /// NULL, or the groups as JSON: a pattern_dict, or a config.json that contains one. Not together with `preset`.
+    const char *pattern_json = nullptr;
+    /// NULL, or a progress that can cancel the call.
+    const Progress *progress = nullptr;
+
+    /// Returns the same options as a C struct.
+    df11_plan_options c() const noexcept {
+        auto out = detail::sized<df11_plan_options>();
+        out.flags = flags;
+        out.slots = slots;
+        out.cache_number_bytes = cache_number_bytes;
+        out.preset = preset;
+        out.pattern_json = pattern_json;
+        out.progress = progress != nullptr ? progress->get() : nullptr;
+        return out;
+    }
+};
+
+/// What a model becomes and needs. Texts of its infos belong to the plan.
+class Plan : public detail::Owner<df11_plan, df11_plan_free> {
+  public:
+    /// Tokens of KV cache that fit.
+    struct Tokens {
+        /// Next to the compressed model; empty if that does not fit itself.
+        std::optional<std::uint64_t> compressed;
+        /// Next to the same model not compressed; empty if that does not fit.
+        std::optional<std::uint64_t> bf16;
+    };
+
+    /// Makes an empty one.
+    Plan() noexcept = default;
+    /// Takes over a handle from C.
+    explicit Plan(df11_plan *handle) noexcept : Owner(handle) {}
+
+    /// Plans a model, compressed or not: df11_plan_model().
+    [[nodiscard]] static df11_status try_model(Plan &out, Text path, const PlanOptions &options = {},
+                                               df11_error *error = nullptr) noexcept {
+        const df11_plan_options c = options.c();
+        df11_plan *handle = nullptr;
+        const df11_status status = df11_plan_model(path.c_str(), &c, &handle, error);
+        out = Plan(handle);
+        return status;
+    }
+
+    /// Describes the plan; all zeros if this is empty.
+    df11_plan_info get_info() const noexcept {
+        auto out = detail::sized<df11_plan_info>();
+        (void)df11_plan_get_info(get(), &out, nullptr);
+        return out;
+    }
+
+#ifdef DF11_HPP_EXCEPTIONS
+    /// Plans a model, compressed or not.
+    [[nodiscard]] static Plan model(Text path, const PlanOptions &options = {}) {
+        df11_error error;
+        Plan plan;
+        check(try_model(plan, path, options, &error), error);
+        return plan;
+    }
+    /// Describes a group: df11_plan_get_group_info().
+    df11_plan_group_info get_group_info(std::uint64_t group) const {
+        df11_error error;
+        auto out = detail::sized<df11_plan_group_info>();
+        check(df11_plan_get_group_info(get(), group, &out, &error), error);
+        return out;
+    }
+    /// Describes what a device holds if the model is split by DF11_SPLIT_LAYERS or DF11_SPLIT_ROWS:
+    /// df11_plan_get_share_info().
+    df11_plan_share_info get_share_info(std::uint32_t split, std::uint32_t device_count, std::uint32_t device) const {
+        df11_error error;
+        auto out = detail::sized<df11_plan_share_info>();
+        check(df11_plan_get_share_info(get(), split, device_count, device, &out, &error), error);
+        return out;
+    }
+    /// Counts the tokens of KV cache that fit: df11_plan_count_tokens().
+    Tokens count_tokens(std::uint32_t split, std::uint32_t device_count, std::uint64_t device_memory_bytes) const {
+        df11_error error;
+        std::uint64_t tokens = 0, bf16 = 0;
+        check(df11_plan_count_tokens(get(), split, device_count, device_memory_bytes, &tokens, &bf16, &error), error);
+        Tokens out;
+        if (tokens != DF11_PLAN_NONE) out.compressed = tokens;
+        if (bf16 != DF11_PLAN_NONE) out.bf16 = bf16;
+        return out;
+    }
+#endif
+};
+
 // A C++ handle has the size of a C handle.
 static_assert(sizeof(Model) == sizeof(void *) && sizeof(Device) == sizeof(void *));
 static_assert(sizeof(Resident) == sizeof(void *) && sizeof(Progress) == sizeof(void *));
 static_assert(!std::is_copy_constructible_v<Model> && std::is_nothrow_move_constructible_v<Model>);
 static_assert(!std::is_copy_constructible_v<Device> && std::is_nothrow_move_constructible_v<Device>);
 static_assert(!std::is_copy_constructible_v<Resident> && std::is_nothrow_move_constructible_v<Resident>);
+static_assert(sizeof(Plan) == sizeof(void *) && !std::is_copy_constructible_v<Plan>);
 static_assert(!std::is_copy_constructible_v<Progress> && std::is_nothrow_move_constructible_v<Progress>);
 
 #ifdef DF11_HPP_EXCEPTIONS
@@ -992,7 +1094,7 @@ using ProgressFunction = std::function<bool(std::uint64_t done, std::uint64_t to
 struct VerifyOptions {
     /// Threads to use, including the calling one; 0 means 1.
     std::uint32_t threads = 0;
-    /// DF11_OPEN_ANY_VERSION or 0
+    /// DF11_OPEN_ANY_VERSION, DF11_VERIFY_INCOMPLETE and DF11_VERIFY_ALLOW_PLAIN joined by |, or 0
     std::uint32_t flags = 0;
     /// NULL, or the text of a config.json that replaces the model's own.
     const char *config_json = nullptr;

@@ -8,7 +8,7 @@
 //! - [`model`], [`group`], [`tensor`]: open and look;
 //! - [`host`]: decode on the CPU;
 //! - [`device`], [`image`], [`resident`], [`decompress`]: CUDA;
-//! - [`compress`], [`preset`], [`pack`]: write;
+//! - [`compress`], [`plan`], [`preset`], [`pack`]: write;
 //! - [`verify`].
 //!
 //! Conventions: names are C names, so that a C and a Rust reader see the same. Every fallible function returns a
@@ -29,6 +29,7 @@ mod image;
 mod log;
 mod model;
 mod pack;
+mod plan;
 mod preset;
 mod progress;
 mod resident;
@@ -48,6 +49,7 @@ pub use image::*;
 pub use log::*;
 pub use model::*;
 pub use pack::*;
+pub use plan::*;
 pub use preset::*;
 pub use progress::*;
 pub use resident::*;

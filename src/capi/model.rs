@@ -50,8 +50,9 @@ pub struct df11_open_options {
     /// are read and need be there, or a .json file of the kind that `shapes_json` is. Names that the
     /// model lacks are ignored. It is read during the call only.
     pub shapes_from: *const c_char,
-    /// NULL, or the same as a text in UTF-8 that a zero byte ends: a JSON object from names of tensors
-    /// to lists of dimensions, as {"lm_head.weight": [151936, 4096]}. It comes before `shapes_from`.
+    /// NULL, or the same as a text in UTF-8 that a zero byte ends: a JSON object from names of
+    /// tensors to lists of dimensions, as {"lm_head.weight": [151936, 4096]}. It comes before
+    /// `shapes_from`.
     pub shapes_json: *const c_char,
 }
 

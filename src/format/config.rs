@@ -27,6 +27,10 @@ impl Config {
         self.patterns.find(group).map(|number| self.patterns.entries()[number].attributes())
     }
 
+    pub(crate) fn patterns(&self) -> &Patterns {
+        &self.patterns
+    }
+
     /// Reads a config.json: `None` if it has no `dfloat11_config`. All else in it is skipped.
     pub(crate) fn parse(text: &[u8], place: &Place, any_version: bool, progress: &Progress) -> Result<Option<Config>> {
         let invalid = |reason: String| Error::invalid(place.clone(), reason);

@@ -9,6 +9,7 @@ use super::model::OpenOptions;
 use super::source::{MOST_HEADER_BYTES, open_regular};
 use super::{foreign, json};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
@@ -78,36 +79,74 @@ pub(crate) fn safetensors_of(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Lists the safetensors files that hold an uncompressed model: those of the index, else the one of the usual name, else all.
-pub(crate) fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
-    for main in MAIN {
-        let index = folder.join(format!("{main}{INDEX}"));
-        if let Some(map) = read_index(&index)? {
-            let mut files: Vec<&str> = map.iter().map(|(_, file)| &file[..]).collect();
-            files.sort_unstable();
-            files.dedup();
-            let path = |file: &str| {
-                let plain = Path::new(file).components().all(|c| matches!(c, Component::Normal(_)));
-                if !plain {
-                    let reason =
-                        format!("the index lists '{}', which is not one of this folder's files", shorten(file, 80));
-                    return Err(Error::invalid(Place::of(&index), reason));
-                }
-                let path = folder.join(file);
-                if !path.is_file() {
-                    let reason = format!("the index lists '{}', which is not in the folder", shorten(file, 80));
-                    return Err(Error::invalid(Place::of(&index), reason));
-                }
-                Ok(path)
-            };
-            return files.into_iter().map(path).collect();
+/// An index: which tensors are in which files.
+pub(crate) struct Index {
+    pub path: PathBuf,
+    /// The file of each tensor, by its name in the folder.
+    pub map: BTreeMap<String, String>,
+}
+
+impl Index {
+    /// Returns the name of the index itself.
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Returns the names of the files that it lists.
+    pub fn files(&self) -> BTreeSet<&str> {
+        self.map.values().map(|file| &file[..]).collect()
+    }
+
+    fn has_any_file(&self, folder: &Path) -> bool {
+        self.files().into_iter().any(|file| folder.join(file).is_file())
+    }
+
+    /// Fails if a model lacks a tensor that is listed.
+    pub fn check(&self, folder: &Path, has: impl Fn(&str) -> bool) -> Result<()> {
+        let Some((name, file)) = self.map.iter().find(|(name, _)| !has(name)) else { return Ok(()) };
+        let (place, shown) = (Place::of(&self.path), shorten(file, 80));
+        if folder.join(file).is_file() {
+            let reason = format!("the index lists a tensor that '{shown}' does not have");
+            return Err(Error::invalid(place.tensor(name), reason));
         }
+        Err(Error::invalid(place, format!("the index lists '{shown}', which is not in the folder")))
+    }
+}
+
+/// The safetensors files that hold an uncompressed model, and the index that lists them, if they were found by one.
+pub(crate) struct Listed {
+    pub files: Vec<PathBuf>,
+    pub index: Option<Index>,
+}
+
+/// Lists the safetensors files that hold an uncompressed model: those of the index that are there, else the one of the usual name,
+/// else all.
+///
+/// # Errors
+///
+/// `InvalidFormat` if the index lists files elsewhere, or none that is there.
+pub(crate) fn listed(folder: &Path) -> Result<Listed> {
+    if let Some(index) = chosen_index(folder)? {
+        let mut files = Vec::new();
+        for file in index.files() {
+            let plain = Path::new(file).components().all(|c| matches!(c, Component::Normal(_)));
+            if !plain {
+                let reason =
+                    format!("the index lists '{}', which is not one of this folder's files", shorten(file, 80));
+                return Err(Error::invalid(Place::of(&index.path), reason));
+            }
+            files.extend(Some(folder.join(file)).filter(|path| path.is_file()));
+        }
+        if files.is_empty() {
+            index.check(folder, |_| false)?;
+        }
+        return Ok(Listed { files, index: Some(index) });
     }
     let all = safetensors_of(folder);
     for main in MAIN {
         let file = folder.join(main);
         if file.is_file() {
-            return Ok(vec![file]);
+            return Ok(Listed { files: vec![file], index: None });
         }
     }
     if all.is_err() && folder.join("model_index.json").is_file() {
@@ -116,35 +155,69 @@ pub(crate) fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
             shorten_path(folder)
         )));
     }
-    all
+    Ok(Listed { files: all?, index: None })
 }
 
-/// Fails if the index lists a tensor that the model lacks: a download may have stopped half-way.
-pub(super) fn check_index(folder: &Path, has: impl Fn(&str) -> bool) -> Result<()> {
-    for main in MAIN {
-        let index = folder.join(format!("{main}{INDEX}"));
-        for (name, file) in read_index(&index)?.into_iter().flatten() {
-            if !has(&name) {
-                let reason = format!("the index lists a tensor that '{}' does not have", shorten(&file, 80));
-                return Err(Error::invalid(Place::of(&index).tensor(name), reason));
-            }
+/// Returns the index of an uncompressed model's folder: the one of the usual name, if any of its files is there, or if there is no
+/// other; else, without a file of the usual name, another one with such files. diffusers' variants have others, such as
+/// `diffusion_pytorch_model.safetensors.index.bf16.json`.
+pub(crate) fn chosen_index(folder: &Path) -> Result<Option<Index>> {
+    let is_usual = |index: &Index| MAIN.iter().any(|main| index.name().strip_suffix(INDEX) == Some(main));
+    let (mut usual, mut others): (Vec<Index>, Vec<Index>) = indexes(folder)?.into_iter().partition(is_usual);
+    let whole = MAIN.iter().any(|main| folder.join(main).is_file());
+    if let Some(number) = usual.iter().position(|index| index.has_any_file(folder)) {
+        return Ok(Some(usual.swap_remove(number)));
+    }
+    match others.iter().position(|index| index.has_any_file(folder)) {
+        Some(number) if !whole => Ok(Some(others.swap_remove(number))),
+        _ => Ok(usual.into_iter().next()),
+    }
+}
+
+/// Tells whether a file's name is that of an index of safetensors files: `NAME.safetensors.index.json`, or
+/// `NAME.safetensors.index.VARIANT.json`.
+pub(crate) fn is_index(name: &str) -> bool {
+    name.ends_with(".json") && name.contains(".safetensors.index.")
+}
+
+/// Reads the indexes in a folder, those of the usual names first.
+pub(super) fn indexes(folder: &Path) -> Result<Vec<Index>> {
+    let fail = |e| Error::io("list", folder, e);
+    let usual = MAIN.map(|main| format!("{main}{INDEX}"));
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
+        if is_index(&name) && !name.starts_with('.') {
+            names.push((usual.iter().position(|usual| *usual == name).unwrap_or(usual.len()), name));
         }
     }
-    Ok(())
+    names.sort();
+    let mut found = Vec::new();
+    for (rank, name) in names {
+        match read_index(&folder.join(&name)) {
+            Ok(index) => found.extend(index),
+            // Nobody may ever have looked into that of a variant.
+            Err(error @ Error::InvalidFormat { .. }) if rank == usual.len() => {
+                log::warn!("an index is ignored: {error}")
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
-/// Reads an index: tensors and their files. Returns `None` if there is no such file.
-fn read_index(index: &Path) -> Result<Option<Vec<(String, String)>>> {
-    let Some(text) = read_text(index)? else { return Ok(None) };
-    let invalid = |reason: String| Error::invalid(Place::of(index), reason);
+/// Reads an index. Returns `None` if there is no such file.
+fn read_index(path: &Path) -> Result<Option<Index>> {
+    let Some(text) = read_text(path)? else { return Ok(None) };
+    let invalid = |reason: String| Error::invalid(Place::of(path), reason);
     let not_json = |e| invalid(format!("the index is not valid JSON: {e}"));
     let text = json::of_python(&text);
     let [map] = json::fields(&text, ["weight_map"]).map_err(not_json)?;
     let map = map.filter(|map| map.starts_with('{')).ok_or_else(|| invalid("the index has no weight_map".into()))?;
-    let mut files = Vec::new();
+    let mut files = BTreeMap::new();
     json::each(map.as_bytes(), |name, file| match json::parse(file.get().as_bytes()) {
         Ok(file) => {
-            files.push((name.into_owned(), file));
+            files.insert(name.into_owned(), file);
             Ok(())
         }
         Err(_) => Err("its weight_map names something that is no file".to_owned()),
@@ -152,7 +225,7 @@ fn read_index(index: &Path) -> Result<Option<Vec<(String, String)>>> {
     .map_err(|reason| invalid(format!("the index is not valid: {reason}")))?;
     match files.is_empty() {
         true => Err(invalid("the index has no weight_map".into())),
-        false => Ok(Some(files)),
+        false => Ok(Some(Index { path: path.to_owned(), map: files })),
     }
 }
 

@@ -44,6 +44,7 @@
 //! less in each block than the code's lengths allow. No code word is looked at, and no hash
 //! is compared: that is [`crate::host::verify_model`].
 
+mod complete;
 mod config;
 mod files;
 mod foreign;
@@ -61,6 +62,7 @@ mod source;
 mod tensor;
 mod view;
 
+pub use complete::Missing;
 pub use config::Config;
 pub use layout::{FileLayout, LayoutTensor};
 pub use model::{Model, OpenOptions};
@@ -68,7 +70,10 @@ pub(crate) use patterns::MOST_PATTERNS;
 pub use patterns::{Pattern, Patterns};
 pub use view::{Group, GroupPart, Location, Run, Tensor};
 
-pub(crate) use files::{INDEX, MAIN, UNFINISHED, config_text, listed, read_config, read_text, safetensors_of};
+pub(crate) use complete::{Found, LACKS_KEY, ends as missing_ends, find as find_missing};
+pub(crate) use files::{
+    INDEX, MAIN, UNFINISHED, config_text, is_index, listed, read_config, read_text, safetensors_of,
+};
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
 pub(crate) use json::of_python;
 pub(crate) use names::{member_of, natural};

@@ -1,6 +1,7 @@
 //! A model: all files together, their groups and their tensors, checked against each other.
 
 use super::config::Config;
+use super::files::Index;
 use super::group::{GroupData, MEMBERS};
 use super::names::{check_name, member_of, natural};
 use super::runs::{Packed, check_listed, file_of, packed_tensors};
@@ -102,6 +103,8 @@ impl OpenOptions {
 /// A folder or file of plain safetensors is a model with no groups.
 pub struct Model {
     pub(super) sources: Vec<Source>,
+    /// The folder that was opened; `None` if it was not one.
+    pub(super) folder: Option<PathBuf>,
     pub(super) config: ConfigFile,
     pub(super) groups: Vec<GroupData>,
     pub(super) tensors: Vec<TensorData>,
@@ -145,7 +148,8 @@ impl Model {
             Some(text) => given_config(text, options.any_version, progress)?,
             None => stored_config(&found.config, !found.is_folder, options.any_version, progress)?,
         };
-        Self::of_files(&found.files, config, Shapes::of(options), access, progress)
+        let folder = Some(path).filter(|_| found.is_folder);
+        Self::of_files(&found.files, folder, config, Shapes::of(options), access, progress)
     }
 
     /// Opens an uncompressed model to be read: the files that the index of a folder lists, if it has one, of which none may
@@ -155,19 +159,21 @@ impl Model {
         let found = files::find(path)?;
         let config = stored_config(&found.config, !found.is_folder, true, progress)?;
         if !found.is_folder || config.parsed.is_some() {
-            return Self::of_files(&found.files, config, Shapes::Derived, Access::Read, progress);
+            let folder = Some(path).filter(|_| found.is_folder);
+            return Self::of_files(&found.files, folder, config, Shapes::Derived, Access::Read, progress);
         }
-        let model = Self::of_files(&files::listed(path)?, config, Shapes::Stored, Access::Read, progress)?;
-        files::check_index(path, |name| model.find_tensor(name).is_some())?;
+        let listed = files::listed(path)?;
+        let model = Self::of_files(&listed.files, Some(path), config, Shapes::Stored, Access::Read, progress)?;
+        if let Some(index) = &listed.index {
+            index.check(path, |name| model.find_tensor(name).is_some())?;
+        }
         Ok(model)
     }
 
-    /// Opens the files of an uncompressed model to be read, as a folder's index lists them, and fails if the index lists a
-    /// tensor that they lack.
+    /// Opens files of a folder with an uncompressed model, to be read.
     pub(crate) fn open_listed(folder: &Path, files: &[PathBuf], progress: &Progress) -> Result<Model> {
-        let model = Self::of_files(files, ConfigFile::default(), Shapes::Stored, Access::Read, progress)?;
-        files::check_index(folder, |name| model.find_tensor(name).is_some())?;
-        Ok(model)
+        let config = ConfigFile::default();
+        Self::of_files(files, Some(folder), config, Shapes::Stored, Access::Read, progress)
     }
 
     /// Opens these files, and no others, to be read, with the text of a config if there is one.
@@ -176,7 +182,7 @@ impl Model {
             Some(text) => ConfigFile::parse(text.into(), &Place::file("config.json"), true, progress)?,
             None => ConfigFile::default(),
         };
-        Self::of_files(files, config, Shapes::Stored, Access::Read, progress)
+        Self::of_files(files, None, config, Shapes::Stored, Access::Read, progress)
     }
 
     /// Opens one group of a file, to be read: all else in it may be unfinished.
@@ -210,7 +216,7 @@ impl Model {
         let group = GroupData::check(std::slice::from_ref(&source), group, members)?;
         let (sources, groups) = (vec![source], vec![group]);
         let (tensors, runs, by_name, config) = Default::default();
-        Ok(Model { sources, config, groups, tensors, runs, by_name })
+        Ok(Model { sources, folder: None, config, groups, tensors, runs, by_name })
     }
 
     /// Opens the bytes of one safetensors file.
@@ -223,22 +229,29 @@ impl Model {
             Some(text) => given_config(text, options.any_version, progress)?,
             None => ConfigFile::default(),
         };
-        Self::build(vec![Source::memory(bytes)], config, Shapes::of(options), progress)
+        Self::build(vec![Source::memory(bytes)], None, config, Shapes::of(options), progress)
     }
 
     fn of_files(
         files: &[PathBuf],
+        folder: Option<&Path>,
         config: ConfigFile,
         shapes: Shapes,
         access: Access,
         progress: &Progress,
     ) -> Result<Model> {
         let source = |file: &PathBuf| progress.check().and_then(|()| Source::open(file, access));
-        Self::build(files.iter().map(source).collect::<Result<_>>()?, config, shapes, progress)
+        Self::build(files.iter().map(source).collect::<Result<_>>()?, folder, config, shapes, progress)
     }
 
-    fn build(sources: Vec<Source>, config: ConfigFile, shapes: Shapes, progress: &Progress) -> Result<Model> {
-        let (entries, notes) = read_headers(&sources, progress)?;
+    fn build(
+        sources: Vec<Source>,
+        folder: Option<&Path>,
+        config: ConfigFile,
+        shapes: Shapes,
+        progress: &Progress,
+    ) -> Result<Model> {
+        let (entries, notes) = read_headers(&sources, folder, progress)?;
         let bases = bases_of(&entries, progress)?;
         let mut groups =
             check_groups(&sources, &bases, progress).map_err(|error| name_variant(error, &notes, &sources))?;
@@ -265,7 +278,8 @@ impl Model {
         check_listed(&listed, &tensors, &runs, &groups, &sources)?;
         shapes.complete(&mut tensors, find, config.text.as_deref(), progress)?;
         log::debug!("opened {} file(s): {} groups, {} tensors", sources.len(), groups.len(), tensors.len());
-        Ok(Model { sources, config, groups, tensors, runs, by_name })
+        let folder = folder.map(Path::to_owned);
+        Ok(Model { sources, folder, config, groups, tensors, runs, by_name })
     }
 }
 
@@ -304,10 +318,17 @@ fn stored_config(path: &Path, beside_file: bool, any_version: bool, progress: &P
     }
 }
 
-/// Reads the header of every file: each stored tensor by its name, and the notes on tensors.
-fn read_headers(sources: &[Source], progress: &Progress) -> Result<(BTreeMap<String, Stored>, Vec<Notes>)> {
+/// Reads the header of every file: each stored tensor by its name, and the notes on tensors. If two files have a tensor, the one
+/// counts that the index of the folder names.
+fn read_headers(
+    sources: &[Source],
+    folder: Option<&Path>,
+    progress: &Progress,
+) -> Result<(BTreeMap<String, Stored>, Vec<Notes>)> {
     let mut entries: BTreeMap<String, Stored> = BTreeMap::new();
     let mut notes = Vec::new();
+    // Read when it is needed for the first time.
+    let mut index: Option<Option<Index>> = None;
     for (file, source) in sources.iter().enumerate() {
         progress.check()?;
         let header = source.header(file, progress)?;
@@ -317,12 +338,27 @@ fn read_headers(sources: &[Source], progress: &Progress) -> Result<(BTreeMap<Str
             check_name(&name).map_err(|reason| Error::invalid(at(), reason))?;
             match entries.entry(name) {
                 Entry::Vacant(entry) => _ = entry.insert(stored),
-                Entry::Occupied(other) => {
-                    let reason = match other.get().span.file {
-                        same if same == file => "the header has this name twice".into(),
-                        other => format!("two files have this tensor: the other is '{}'", sources[other].name),
-                    };
-                    return Err(Error::invalid(source.place().tensor(other.key()), reason));
+                Entry::Occupied(mut other) => {
+                    let place = source.place().tensor(other.key());
+                    if other.get().span.file == file {
+                        return Err(Error::invalid(place, "the header has this name twice"));
+                    }
+                    let first = &sources[other.get().span.file];
+                    if index.is_none() {
+                        index = Some(folder.map_or(Ok(None), files::chosen_index)?);
+                    }
+                    let named = index.iter().flatten().find_map(|index| index.map.get(other.key()));
+                    let is_in = |source: &Source| named.is_some_and(|named| source.path().ends_with(named));
+                    match (is_in(source), is_in(first)) {
+                        (true, false) => _ = other.insert(stored),
+                        (false, true) => {}
+                        _ => {
+                            let first = shorten(&first.name, 100);
+                            let reason =
+                                format!("two files have this tensor: the other is '{first}', and no index decides");
+                            return Err(Error::invalid(place, reason));
+                        }
+                    }
                 }
             }
             if entries.len() > MOST_TENSORS {

@@ -32,6 +32,8 @@ pub struct Patterns {
 #[derive(Debug, Clone)]
 pub struct Pattern {
     text: String,
+    /// How every name begins that it matches: most names are refused by this alone.
+    head: String,
     automaton: Arc<Automaton>,
     attributes: Vec<String>,
 }
@@ -49,6 +51,9 @@ impl Pattern {
 
     /// Tells whether this matches the whole name of a module.
     pub fn matches(&self, module: &str) -> bool {
+        if !module.starts_with(&self.head) {
+            return false;
+        }
         let input = Input::new(module).anchored(Anchored::Yes).earliest(true);
         // The automaton knows every byte, so no search gives up.
         self.automaton.try_search_fwd(&input).is_ok_and(|found| found.is_some())
@@ -137,7 +142,7 @@ impl Patterns {
             }
             let automaton = full_match(&text, &mut budget)
                 .map_err(|e| refuse(true, format!("the pattern '{}' cannot be used: {e}", shown())))?;
-            entries.push(Pattern { text: text.into_owned(), automaton, attributes });
+            entries.push(Pattern { head: head_of(&text), text: text.into_owned(), automaton, attributes });
             Ok(())
         })
         .map_err(|fault| fault.or(|reason| refuse(false, format!("pattern_dict is not valid: {reason}"))))?;
@@ -164,6 +169,30 @@ impl Patterns {
     pub fn find(&self, module: &str) -> Option<usize> {
         self.entries.iter().position(|p| p.matches(module))
     }
+}
+
+/// Returns a text that every match of a pattern begins with: what stands before its first operator.
+fn head_of(pattern: &str) -> String {
+    let (mut head, mut chars) = (String::new(), pattern.chars().peekable());
+    if pattern.contains('|') {
+        return head;
+    }
+    while let Some(c) = chars.next() {
+        let c = match c {
+            '\\' => match chars.next() {
+                Some(c) if c.is_ascii_punctuation() => c,
+                _ => break,
+            },
+            '.' | '+' | '*' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '^' | '$' => break,
+            c => c,
+        };
+        // The character is optional, or is repeated.
+        if matches!(chars.peek(), Some('?' | '*' | '+' | '{')) {
+            break;
+        }
+        head.push(c);
+    }
+    head
 }
 
 /// The texts of a list, as many as a group can have tensors.
@@ -289,6 +318,23 @@ fn determinized(pattern: &NFA, most_bytes: usize) -> Option<Arc<Automaton>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_match_begins_with_the_head() {
+        for (pattern, head) in [
+            (r"model\.layers\.\d+", "model.layers."),
+            ("model.layers", "model"),
+            ("ab?c", "a"),
+            ("ab{0}", "a"),
+            ("ab+", "a"),
+            ("a|b", ""),
+            ("(?i)ab", ""),
+            (r"\Aab", ""),
+            ("lm_head", "lm_head"),
+        ] {
+            assert_eq!(head_of(pattern), head, "{pattern}");
+        }
+    }
 
     /// A pattern from a file does not decide how much of the caller's stack is used.
     #[test]

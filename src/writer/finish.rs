@@ -13,7 +13,7 @@ use super::plan::FilePlan;
 use super::run::Run;
 use super::target::{self, Entry, Folder, Ledger, LeftGroup, PartialFile, commit_with_config, differs};
 use super::work::{self, FileSpec, Order, remove};
-use super::{Report, target::copy_file};
+use super::{Report, SideFile, target::copy_file};
 use crate::error::{Error, Place, Result, shorten_path};
 use crate::format::Model;
 use crate::progress::Progress;
@@ -37,11 +37,12 @@ impl Finish<'_> {
     pub fn run(&self, left: &[LeftGroup], unnamed: &[Arc<PartialFile>], progress: &Progress) -> Result<Report> {
         let names: HashSet<&str> = left.iter().map(|left| &left.group[..]).collect();
         let is_left = |g: usize| names.contains(&self.run.groups[g].name[..]);
+        if left.len() == self.run.groups.len() {
+            self.run.refuse_plain(left)?;
+            log::warn!("nothing could be compressed: the model is a copy of its source");
+        }
         self.write_rest(is_left, progress)?;
         let mut report = self.run.report(left);
-        if left.len() == self.run.groups.len() {
-            log::warn!("no group could be compressed: the model is a copy of its source");
-        }
         report.carried = self.carry(progress)?;
         let there = match unnamed {
             [] => {
@@ -103,7 +104,7 @@ impl Finish<'_> {
             .folder
             .iter()
             .filter(move |_| own)
-            .flat_map(|folder| source.carried.iter().map(move |f| (folder, f)));
+            .flat_map(|folder| source.carried.iter().map(move |f| (folder, &f.path)));
         files.map(|(folder, file)| (folder.join(file), file.as_path()))
     }
 
@@ -126,7 +127,7 @@ impl Finish<'_> {
     }
 
     /// Copies what goes with the model and is not there. Returns all that goes with it.
-    pub fn carry(&self, progress: &Progress) -> Result<Vec<PathBuf>> {
+    pub fn carry(&self, progress: &Progress) -> Result<Vec<SideFile>> {
         if !self.run.files.own_folder() {
             return Ok(Vec::new());
         }

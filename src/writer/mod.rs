@@ -1,10 +1,11 @@
 //! Writes models: plain safetensors in, DF11 files out. Every byte of every DF11 tensor is what the reference compressor
 //! (dfloat11 0.5.0) writes.
 //!
-//! - `source`: which files are the model, and which go with it;
+//! - `source`: which files are the model, and what it lacks; `roles`: what the files beside it are;
 //! - `plan`: which tensors make which group, in which file they go, and what config.json says; it reads and writes nothing;
 //! - `target`: the destination: the claim to it, the ledger of what is done, files that get their names when they are complete;
 //! - `work`: groups are counted, encoded and verified, in bounded memory, on many threads;
+//! - `dry`: what a run would write, without one;
 //! - `run`: a run from its beginning to its end;
 //! - `finish`: the files that go with the groups, and the order in which names appear;
 //! - `rewrite`: models decompressed, or packed into other files.
@@ -14,7 +15,7 @@
 //! *A folder* has one file per group. It is named after the module, with `_` for dots, and also holds every other tensor of that
 //! module. All other tensors are in `model.safetensors` (`diffusion_pytorch_model.safetensors` for diffusers). The source's
 //! config.json is written with `dfloat11_config` in it, and every other file of the source's folder is copied, except weights in
-//! other formats.
+//! other formats, states of a training and downloads that have not ended.
 //!
 //! *A single file* has all tensors, and config.json is in the same folder.
 //!
@@ -23,9 +24,11 @@
 //! Where the reference fails or writes what cannot be read, this does not follow it: see [`crate::huffman::codebook`] and
 //! [`crate::huffman::rows::write`] for tables, and [`LeftPlain`] for what stays as it is.
 
+pub(crate) mod dry;
 mod finish;
 pub(crate) mod plan;
 mod rewrite;
+mod roles;
 mod run;
 mod source;
 pub(crate) mod target;
@@ -35,13 +38,14 @@ pub(crate) use plan::presets;
 
 pub use crate::format::{FileLayout, LayoutTensor, Pattern, Patterns};
 pub use plan::presets::Preset;
-pub use plan::{AUTOMATIC, Part};
+pub use plan::{AUTOMATIC, Coverage, Part, PlainReason, StaysPlain};
 pub use rewrite::{
     DEFAULT_SHARD_BYTES, DecompressOptions, DecompressReport, RepackOptions, RepackReport, decompress, repack,
 };
 pub use target::NewFile;
 
 use crate::error::Result;
+use crate::format::Missing;
 use crate::progress::Progress;
 use run::Run;
 use std::path::{Path, PathBuf};
@@ -95,9 +99,15 @@ pub struct CompressOptions {
     pub verify: bool,
     /// Fail if something that the patterns ask for cannot be compressed.
     pub strict: bool,
+    /// Write a copy of a source of which nothing can be compressed, instead of failing.
+    pub allow_plain: bool,
+    /// Compress a source that lacks files, tensors or layers ([`Model::missing`](crate::Model::missing)), instead of failing. What it
+    /// lacks is noted in config.json, and is not reported of the compressed model.
+    pub incomplete: bool,
     /// Write SHA-256 of every tensor to the files' metadata ([`crate::format::HASHES_KEY`]).
     pub hashes: bool,
-    /// Write the shapes of compressed tensors to the files' metadata ([`crate::format::SHAPES_KEY`]).
+    /// Write the shapes of compressed tensors to the files' metadata ([`crate::format::SHAPES_KEY`]). With automatic groups,
+    /// which no other program writes, they are always written.
     pub shapes: bool,
 }
 
@@ -114,6 +124,8 @@ impl Default for CompressOptions {
             keep_existing: false,
             verify: true,
             strict: false,
+            allow_plain: false,
+            incomplete: false,
             hashes: false,
             shapes: false,
         }
@@ -186,6 +198,18 @@ impl CompressOptions {
         self
     }
 
+    /// Sets whether to write a copy of a source of which nothing can be compressed.
+    pub fn allow_plain(mut self, allow_plain: bool) -> Self {
+        self.allow_plain = allow_plain;
+        self
+    }
+
+    /// Sets whether to compress a source that lacks something.
+    pub fn incomplete(mut self, incomplete: bool) -> Self {
+        self.incomplete = incomplete;
+        self
+    }
+
     /// Sets whether to write the SHA-256 of every tensor to the files' metadata.
     pub fn hashes(mut self, hashes: bool) -> Self {
         self.hashes = hashes;
@@ -215,6 +239,16 @@ pub struct LeftPlain {
     pub reason: String,
 }
 
+/// A file of the source's folder that is not the model.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct SideFile {
+    /// Its path below the folder.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
 /// The result of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -235,16 +269,21 @@ pub struct Report {
     pub written_bytes: u64,
     /// Groups of an earlier run that were taken over.
     pub resumed: u64,
-    /// Tensors that could not be compressed.
+    /// What share of the bf16 bytes is in groups, and what stays plain and why: all of it, also what nobody asked for.
+    pub coverage: Coverage,
+    /// Tensors that the patterns ask for and that could not be compressed.
     pub left: Vec<LeftPlain>,
     /// Tied heads that were not stored, each with the embedding that it is equal to.
     pub dropped: Vec<(String, String)>,
     /// Patterns that no module matches.
     pub unmatched_patterns: Vec<String>,
-    /// Files of the source's folder that were copied as they are.
-    pub carried: Vec<PathBuf>,
-    /// Files of the source's folder that were not: weights in other formats, or of other models.
-    pub left_behind: Vec<PathBuf>,
+    /// Files of the source's folder that were copied as they are: tokenizers, code, licences.
+    pub carried: Vec<SideFile>,
+    /// Files of the source's folder that were not: weights in other formats or of other models, states of a training, and
+    /// downloads that have not ended.
+    pub left_behind: Vec<SideFile>,
+    /// What the source lacks, and config.json now says so.
+    pub missing: Vec<Missing>,
     /// True if the model is complete. A model that is written in parts is completed by [`merge`].
     pub complete: bool,
 }
@@ -259,8 +298,10 @@ pub struct Report {
 /// - `InvalidArgument` for what the caller can change;
 /// - `Exists`, `Unfinished` and `Busy` for what is at the destination already: a file, what an interrupted run has left, another
 ///   process that writes there;
-/// - `InvalidFormat` and `Corrupt` for what is wrong with the source;
-/// - `UnsupportedFormat` if something cannot be compressed and `strict` is set;
+/// - `InvalidFormat` and `Corrupt` for what is wrong with the source, and if it lacks something without
+///   [`incomplete`](CompressOptions::incomplete);
+/// - `UnsupportedFormat` if nothing can be compressed without [`allow_plain`](CompressOptions::allow_plain), or if something cannot
+///   and `strict` is set;
 /// - `Io`, `OutOfMemory`; `Cancelled` by `progress`.
 pub fn compress(source: &Path, destination: &Path, options: &CompressOptions, progress: &Progress) -> Result<Report> {
     progress.begin(0);
@@ -283,6 +324,48 @@ pub fn merge(source: &Path, destination: &Path, options: &CompressOptions, progr
     let parts = target::parts_of(destination)?.unwrap_or(1);
     let options = CompressOptions { part: Part { number: 1, count: parts }, resume: true, ..options.clone() };
     Run::new(source, destination, &options, progress)?.merge(progress)
+}
+
+/// The patterns for a model, and what they make of it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PatternChoice {
+    /// The patterns. None at all, if no pattern can name anything of the model.
+    pub patterns: Patterns,
+    /// The name of the preset that has them, or [`AUTOMATIC`].
+    pub name: &'static str,
+    /// Groups that they make.
+    pub groups: u64,
+    /// Bytes of the model's bf16 tensors, without the head if it is tied and need not be stored.
+    pub bf16_bytes: u64,
+    /// How many of them are in groups.
+    pub grouped_bf16_bytes: u64,
+}
+
+/// Returns the patterns by which [`compress`] would compress a model: those of `preset`, a name or [`AUTOMATIC`], or the best. Only
+/// headers and config.json are read.
+///
+/// # Errors
+///
+/// Those of [`compress`] for the source and the preset.
+pub fn patterns_for(source: &Path, preset: Option<&str>) -> Result<PatternChoice> {
+    let source = source::Source::open(source, &Progress::new())?;
+    let table: Vec<plan::SourceTensor> = source.model.tensors().map(plan::SourceTensor::from).collect();
+    let grouping = plan::grouping(source.parsed.as_ref(), &table, plan::Wanted::of(preset, None)?)?;
+    let plan = &grouping.plan;
+    let mut counted = vec![true; table.len()];
+    plan.dropped.iter().for_each(|dropped| counted[dropped.tensor] = false);
+    let bytes = |tensors: &mut dyn Iterator<Item = usize>| tensors.map(|t| table[t].bf16_bytes()).sum();
+    let bf16_bytes = bytes(&mut (0..table.len()).filter(|&t| counted[t]));
+    let mut grouped = vec![false; table.len()];
+    plan.groups.iter().flat_map(|g| &g.members).for_each(|&member| grouped[member] = true);
+    Ok(PatternChoice {
+        name: grouping.origin.name().unwrap_or_default(),
+        groups: plan.groups.len() as u64,
+        bf16_bytes,
+        grouped_bf16_bytes: bytes(&mut (0..table.len()).filter(|&t| grouped[t])),
+        patterns: grouping.patterns,
+    })
 }
 
 /// Tells whether a destination has something that an interrupted run has left, and that [`CompressOptions::resume`] resumes. Not

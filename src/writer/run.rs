@@ -1,20 +1,21 @@
 //! A run: the request, the claim to the destination, the work, and the report.
 
 use super::finish::Finish;
-use super::plan::{self, Files, Grouping, Part, Plan, SourceTensor, config};
+use super::plan::{self, Files, Grouping, Origin, Part, Patterns, Plan, SourceTensor, config};
 use super::source::Source;
 use super::target::{
     self, Answer, Claim, Completion, ConfigPlace, Entry, Folder, LeftGroup, Locked, PartialFile, Record, Request,
 };
 use super::work::{self, FileSpec, GroupSpec, Made, Order, Settings, Unfit};
-use super::{CompressOptions, DEFAULT_MEMORY, LeftPlain, Report};
+use super::{CompressOptions, Coverage, DEFAULT_MEMORY, LeftPlain, Report, SideFile};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
-use crate::format::{Model, Tensor};
+use crate::format::{Missing, Model, Tensor, missing_ends};
 use crate::host::{self, VerifyOptions};
 use crate::huffman::encode::Variant;
 use crate::progress::Progress;
+use safetensors::Dtype;
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,11 +28,15 @@ pub(super) struct Run<'o> {
     /// The text of config.json.
     pub config: String,
     preset: Option<String>,
+    /// True if shapes are written: if they are asked for, and for automatic groups, of which no other program has the bytes.
+    shapes: bool,
     pub plan: Plan,
     pub groups: Vec<GroupSpec>,
     pub files: Files,
     /// Tied heads that are not stored, with their embeddings.
     pub dropped: Vec<(usize, usize)>,
+    /// What the source lacks, as far as the config says so.
+    lacks: Vec<Missing>,
     /// The identity of what is written (source, patterns, options): only the same is resumed.
     job: Value,
 }
@@ -45,10 +50,24 @@ impl<'o> Run<'o> {
     ) -> Result<Run<'o>> {
         options.part.check()?;
         let input = Source::open(source, progress)?;
-        let table: Vec<SourceTensor> = input.model.tensors().map(SourceTensor::from).collect();
-        let wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;
+        if let (false, [first, ..]) = (options.incomplete, &input.found.missing[..]) {
+            return Err(incomplete(source, first, input.found.missing.len()));
+        }
+        let table = table(&input.model);
+        let mut wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;
+        let none = Patterns::default();
+        if let (plan::Wanted::Best | plan::Wanted::Automatic, Some(reason)) = (wanted, no_bf16(&input, &table)) {
+            if !options.allow_plain {
+                return Err(nothing(source, &reason));
+            }
+            wanted = plan::Wanted::Patterns(&none);
+        }
         let Grouping { patterns, origin, plan } = plan::grouping(input.parsed.as_ref(), &table, wanted)?;
-        if plan.groups.is_empty() && plan.left.is_empty() {
+        let is_empty = plan.groups.is_empty() && plan.left.is_empty() && !options.allow_plain;
+        if is_empty && matches!(origin, Origin::Automatic) {
+            return Err(nothing(source, "no bf16 matrix is as large as the tables of a group"));
+        }
+        if is_empty {
             return Err(Error::InvalidArgument(format!(
                 "the patterns make no group of '{}': there is nothing to compress (they match whole names of modules, such as \
                  model.layers.0, and attributes are written without .weight)",
@@ -59,6 +78,9 @@ impl<'o> Run<'o> {
             let place = Place::default().tensor(&left.group);
             return Err(Error::unsupported(place, format!("the group cannot be compressed: {}", left.reason)));
         }
+        if let (true, false, Some(left)) = (plan.groups.is_empty(), options.allow_plain, plan.left.first()) {
+            return Err(nothing(source, &left.reason));
+        }
         let dropped = dropped(&input.model, &plan, progress)?;
         let is_dropped = |t: &usize| dropped.iter().any(|(head, _)| head == t);
         let plain: Vec<usize> = plan.plain.iter().copied().filter(|t| !is_dropped(t)).collect();
@@ -68,18 +90,29 @@ impl<'o> Run<'o> {
             return Err(Error::InvalidArgument("a single file cannot be written in parts: write a folder".into()));
         }
         let groups = plan.groups.iter().map(|g| GroupSpec { name: g.name.clone(), tensors: g.members.clone() });
-        let config = config::merged(input.config.as_deref(), &input.config_place, &patterns.to_value())?;
+        let mut lacks: Vec<Missing> = input.found.missing.iter().chain(&input.found.doubts).cloned().collect();
+        lacks.extend(missing_ends(&patterns, input.parsed.as_ref(), |module| {
+            let is_group =
+                plan.groups.iter().map(|g| &g.name).chain(plan.left.iter().map(|l| &l.group)).any(|g| g == module);
+            is_group || input.model.find_tensor(&format!("{module}.weight")).is_some()
+        }));
+        for lack in &lacks {
+            log::warn!("the source seems to lack something: {}", lack.reason);
+        }
+        let names: Vec<&str> = lacks.iter().map(|lack| &lack.name[..]).collect();
+        let config = config::merged(input.config.as_deref(), &input.config_place, &patterns.to_value(), &names)?;
+        let shapes = options.shapes || matches!(origin, plan::Origin::Automatic);
         let job = json!({
             "version": 2,
             "source": input.identity(progress)?,
             "patterns": patterns.to_value(),
             "parts": options.part.count,
             "hashes": options.hashes,
-            "shapes": options.shapes,
+            "shapes": shapes,
         });
         let groups = groups.collect();
         let preset = origin.name().map(str::to_owned);
-        Ok(Run { options, config, preset, groups, files, dropped, job, plan, source: input })
+        Ok(Run { options, config, preset, shapes, groups, files, dropped, job, plan, lacks, source: input })
     }
 
     pub fn settings(&self) -> Settings {
@@ -93,7 +126,7 @@ impl<'o> Run<'o> {
             threads: self.options.threads.clamp(1, most.min(1024)),
             verify: self.options.verify,
             hashes: self.options.hashes,
-            shapes: self.options.shapes,
+            shapes: self.shapes,
             strict: self.options.strict,
             variant: Variant::best(),
         }
@@ -123,6 +156,10 @@ impl<'o> Run<'o> {
         finish.refuse_changed(progress)?;
         let Made { unfit, resumed, unnamed } = self.work(&claim, progress)?;
         let left = self.left_groups(unfit);
+        if self.options.part == Part::WHOLE && left.len() == self.groups.len() {
+            // While nothing is noted: whatever was begun is removed.
+            self.refuse_plain(&left)?;
+        }
         if self.files.named_one_by_one() {
             claim.ledger.finish(&left)?;
         }
@@ -321,6 +358,21 @@ impl<'o> Run<'o> {
         }
     }
 
+    /// Fails if no group is to be written, and that was not asked for.
+    pub fn refuse_plain(&self, left: &[LeftGroup]) -> Result<()> {
+        let reason = match (left.first(), self.plan.left.first()) {
+            _ if self.options.allow_plain => return Ok(()),
+            (Some(first), _) => format!(
+                "each of {} groups has an infinity, a NaN or a value of 2^113 and more, as in '{}'",
+                left.len(),
+                shorten(&first.tensor, 60)
+            ),
+            (None, Some(left)) => left.reason.clone(),
+            (None, None) => return Ok(()),
+        };
+        Err(nothing(&self.source.path, &reason))
+    }
+
     fn left_groups(&self, unfit: Vec<Unfit>) -> Vec<LeftGroup> {
         let left = |unfit: Unfit| LeftGroup {
             group: self.groups[unfit.group].name.clone(),
@@ -412,12 +464,13 @@ impl<'o> Run<'o> {
         let lacks = |t: Tensor| {
             let shape = || self.source.model.find_tensor(t.name()).map(Tensor::shape);
             self.options.hashes && t.sha256().is_none()
-                || self.options.shapes && !(t.shape_known() && shape() == Some(t.shape()))
+                || self.shapes && !(t.shape_known() && shape() == Some(t.shape()))
         };
         if model.tensors().any(lacks) {
             return Ok(None);
         }
-        let options = VerifyOptions::new().threads(self.options.threads);
+        // The source lacks the same, and may be of one kind with what was compressed of it.
+        let options = VerifyOptions::new().threads(self.options.threads).incomplete(true).allow_plain(true);
         match host::verify_model(&model, Some(&self.source.model), &options, progress, &mut |_| {}) {
             Err(error) if is_no_answer(&error) => Err(error),
             Ok(verified) if verified.is_good() => Ok(Some(model)),
@@ -427,7 +480,7 @@ impl<'o> Run<'o> {
 
     /// Completes the files that a run writes last, when all tensors are there. Missing files are written. A file that differs was
     /// changed since, here or in the source, and is not replaced unasked.
-    fn complete_what_goes_with_it(&self, finish: &Finish, progress: &Progress) -> Result<Vec<PathBuf>> {
+    fn complete_what_goes_with_it(&self, finish: &Finish, progress: &Progress) -> Result<Vec<SideFile>> {
         let config = ConfigPlace { replaces: false, ..self.config_place() };
         let missing = finish.refuse_changed(progress)?;
         let notes = self.files.named_one_by_one() && !target::ledgers(finish.folder)?.is_empty();
@@ -460,6 +513,8 @@ impl<'o> Run<'o> {
             dropped: self.dropped.iter().map(|&(head, embedding)| (name(head), name(embedding))).collect(),
             unmatched_patterns: self.plan.unmatched_patterns.clone(),
             left_behind: self.source.left_behind.clone(),
+            coverage: self.coverage(left),
+            missing: self.lacks.clone(),
             ..Report::default()
         };
         for left in &self.plan.left {
@@ -473,6 +528,12 @@ impl<'o> Run<'o> {
             log::info!("tensor '{tensor}' of group '{group}' is left plain: {}", left.reason);
         }
         report
+    }
+
+    fn coverage(&self, left: &[LeftGroup]) -> Coverage {
+        let unfit = left.iter().map(|left| &left.group[..]).collect();
+        let dropped = self.dropped.iter().map(|&(head, _)| head).collect();
+        Coverage::new(&table(&self.source.model), &self.plan, &unfit, &dropped)
     }
 
     /// Returns the tensors of groups that stay plain.
@@ -492,9 +553,28 @@ impl<'o> Run<'o> {
 
     /// Returns the names of the files that are written.
     fn names(&self) -> HashSet<OsString> {
-        let files = self.files.paths().chain(self.source.carried.iter().map(PathBuf::as_path));
+        let files = self.files.paths().chain(self.source.carried.iter().map(|file| file.path.as_path()));
         files.filter_map(Path::file_name).map(OsString::from).chain(["config.json".into()]).collect()
     }
+}
+
+/// Returns the table of a model's tensors.
+fn table(model: &Model) -> Vec<SourceTensor<'_>> {
+    model.tensors().map(SourceTensor::from).collect()
+}
+
+/// Returns the error for a source that lacks things.
+fn incomplete(source: &Path, first: &Missing, count: usize) -> Error {
+    let more = if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
+    let remedy = if source.is_dir() { "" } else { "give the whole folder, or " };
+    let reason = format!("{}{more}: {remedy}compress what is there with the option incomplete", first.reason);
+    Error::invalid(Place::of(source), reason)
+}
+
+/// Returns the error for a source of which nothing can be compressed.
+fn nothing(source: &Path, reason: &str) -> Error {
+    let reason = format!("nothing can be compressed: {reason} (the option allow-plain writes a copy)");
+    Error::unsupported(Place::of(source), reason)
 }
 
 /// Opens a folder; `None` if there is none.
@@ -504,6 +584,28 @@ fn open_if_there(path: &Path) -> Result<Option<Folder>> {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Returns why nothing of a model can be compressed, if it has no bf16 weights.
+fn no_bf16(source: &Source, table: &[SourceTensor]) -> Option<String> {
+    if table.iter().any(|tensor| tensor.bf16_bytes() > 0) {
+        return None;
+    }
+    let mut types: BTreeMap<Dtype, u64> = BTreeMap::new();
+    for tensor in table {
+        let bytes = types.entry(tensor.dtype).or_default();
+        *bytes = bytes.saturating_add(tensor.bytes());
+    }
+    let (most, _) = types.into_iter().max_by_key(|&(dtype, bytes)| (bytes, dtype))?;
+    let instead = match &source.bf16_variants()[..] {
+        [] if most == Dtype::F32 || most == Dtype::F16 => "; convert it to bf16 first".to_owned(),
+        [] => String::new(),
+        [one] => format!("; '{}' beside it is bf16: give that file", shorten(one, 80)),
+        [one, ..] => {
+            format!("; '{}' and others beside it are bf16: give a folder with those and their index", shorten(one, 60))
+        }
+    };
+    Some(format!("the weights are {most:?}, and only bf16 is compressed{instead}"))
 }
 
 /// Returns whether an error leaves open whether the model is good.

@@ -1,17 +1,14 @@
 //! The source: which files of a folder hold the model, and which go with it as they are.
 
+use super::SideFile;
+use super::roles::{Role, role};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
-use crate::format::{self, INDEX, MAIN, Model, listed, safetensors_of};
+use crate::format::{self, Found, MAIN, Model, find_missing, listed, safetensors_of};
 use crate::progress::Progress;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-
-/// The endings of files with weights in other formats. They are not copied, because the model would be there twice.
-const WEIGHTS: [&str; 11] =
-    ["safetensors", "pt", "pth", "ckpt", "gguf", "ggml", "onnx", "h5", "msgpack", "mlmodel", "tflite"];
-/// The beginnings of the names of such files that end in `.bin`, an ending that other files have too.
-const WEIGHTS_BIN: [&str; 4] = ["pytorch_model", "diffusion_pytorch_model", "adapter_model", "model"];
 
 /// A model to be compressed.
 pub(crate) struct Source {
@@ -23,12 +20,16 @@ pub(crate) struct Source {
     pub config_place: Place,
     /// The same, parsed.
     pub parsed: Option<Value>,
-    /// The files of the folder that are copied as they are: paths below it.
-    pub carried: Vec<PathBuf>,
+    /// The files of the folder that are copied as they are.
+    pub carried: Vec<SideFile>,
     /// The files of the folder that are not copied.
-    pub left_behind: Vec<PathBuf>,
+    pub left_behind: Vec<SideFile>,
+    /// What it lacks.
+    pub found: Found,
     /// The folder itself; `None` for a single file.
     pub folder: Option<PathBuf>,
+    /// The folder or the file.
+    pub path: PathBuf,
 }
 
 /// Returns the text of a config.json that is to be merged; `None` if there is none.
@@ -57,11 +58,14 @@ impl Source {
         let beside = read_config(&path.with_file_name("config.json")).ok().flatten();
         let parsed = beside.and_then(|text| serde_json::from_slice(&format::of_python(text.as_bytes())).ok());
         let (carried, left_behind) = (Vec::new(), Vec::new());
-        Ok(Source { model, config: None, config_place: Place::default(), parsed, carried, left_behind, folder: None })
+        let found = find_missing(&model, None, None, parsed.as_ref(), None, progress)?;
+        let config_place = Place::default();
+        let path = path.to_owned();
+        Ok(Source { model, config: None, config_place, parsed, carried, left_behind, found, folder: None, path })
     }
 
     fn open_folder(path: &Path, progress: &Progress) -> Result<Source> {
-        let files = listed(path)?;
+        let listed = listed(path)?;
         let config_path = path.join("config.json");
         let config = read_config(&config_path)?;
         let config_place = Place::of(&config_path);
@@ -80,10 +84,20 @@ impl Source {
                 }
             }
         }
-        let model = Model::open_listed(path, &files, progress)?;
+        let model = Model::open_listed(path, &listed.files, progress)?;
         plain_only(&model, path)?;
+        let found = find_missing(&model, Some(path), listed.index.as_ref(), parsed.as_ref(), None, progress)?;
         let (carried, left_behind) = companions(&model, path)?;
-        Ok(Source { model, config, config_place, parsed, carried, left_behind, folder: Some(path.to_owned()) })
+        let (folder, path) = (Some(path.to_owned()), path.to_owned());
+        Ok(Source { model, config, config_place, parsed, carried, left_behind, found, folder, path })
+    }
+
+    /// Returns the names of files beside the model's that are a bf16 variant of it by their names, as diffusers and transformers
+    /// have them.
+    pub fn bf16_variants(&self) -> Vec<String> {
+        let is_variant = |name: &str| name.contains(".bf16.") || name.contains(".bf16-");
+        let left = self.left_behind.iter().filter_map(|file| file.path.to_str().map(str::to_owned));
+        left.filter(|name| name.ends_with(".safetensors") && !name.contains('/') && is_variant(name)).collect()
     }
 
     /// Returns the name of a model's only file, to which the tensors of no group's module go.
@@ -129,11 +143,18 @@ pub(super) fn main_file(model: &Model, config: Option<&Value>) -> &'static str {
 }
 
 /// Lists the files of a model's folder, by their paths below it: those that go with the model, and those that do not.
-pub(super) fn companions(model: &Model, folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+fn companions(model: &Model, folder: &Path) -> Result<(Vec<SideFile>, Vec<SideFile>)> {
     let (mut carried, mut left_behind) = (Vec::new(), Vec::new());
-    list(folder, Path::new(""), &mut carried, &mut left_behind)?;
-    left_behind.retain(|file| !model.files().any(|f| f.file == folder.join(file)));
+    list(folder, Path::new(""), false, &mut carried, &mut left_behind)?;
+    let own: HashSet<&Path> = model.files().map(|file| file.file).collect();
+    left_behind.retain(|file| !own.contains(&*folder.join(&file.path)));
     Ok((carried, left_behind))
+}
+
+/// Returns the paths of what [`companions`] returns.
+pub(super) fn companion_paths(model: &Model, folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let paths = |files: Vec<SideFile>| files.into_iter().map(|file| file.path).collect();
+    companions(model, folder).map(|(carried, left_behind)| (paths(carried), paths(left_behind)))
 }
 
 fn plain_only(model: &Model, path: &Path) -> Result<()> {
@@ -154,9 +175,15 @@ fn no_groups(model: &Model, path: &Path) -> Result<()> {
     }
 }
 
-/// Lists all files below a folder: those that are copied, and those that are not. Hidden ones are in neither list, nor are links to
-/// folders.
-fn list(root: &Path, below: &Path, carried: &mut Vec<PathBuf>, left: &mut Vec<PathBuf>) -> Result<()> {
+/// Lists all files below a folder: those that are copied, and those that are not, as all are with `left`. Hidden ones are in neither
+/// list, nor are links to folders.
+fn list(
+    root: &Path,
+    below: &Path,
+    left: bool,
+    carried: &mut Vec<SideFile>,
+    left_behind: &mut Vec<SideFile>,
+) -> Result<()> {
     let folder = root.join(below);
     let fail = |e| Error::io("list", &folder, e);
     let mut names: Vec<_> =
@@ -168,41 +195,26 @@ fn list(root: &Path, below: &Path, carried: &mut Vec<PathBuf>, left: &mut Vec<Pa
         if name.starts_with('.') || path == Path::new("config.json") {
             continue;
         }
+        let role = role(&name);
+        let left = left || role == Role::OtherWeights;
         if entry.file_type().map_err(fail)?.is_dir() {
-            list(root, &path, carried, left)?;
+            list(root, &path, left, carried, left_behind)?;
             continue;
         }
-        match role(&name) {
+        let meta = std::fs::metadata(root.join(&path)).ok();
+        let file = |path| SideFile { path, bytes: meta.as_ref().map_or(0, std::fs::Metadata::len) };
+        match role {
             // It lists shards that the new model does not have.
-            Role::MainIndex => {}
-            Role::OtherWeights => left.push(path),
-            Role::Other if root.join(&path).is_file() => carried.push(path),
-            Role::Other => {}
+            Role::Index => {}
+            _ if left => left_behind.push(file(path)),
+            Role::Download => {
+                let shown = shorten_path(&path);
+                log::warn!("'{shown}' in the source's folder is a download that has not ended, and is not copied");
+                left_behind.push(file(path));
+            }
+            _ if meta.as_ref().is_some_and(std::fs::Metadata::is_file) => carried.push(file(path)),
+            _ => {}
         }
     }
     Ok(())
-}
-
-/// The role of a file of the source's folder, by its name.
-enum Role {
-    /// The index of the model.
-    MainIndex,
-    /// Weights, or an index of them. Those of the model are known by then.
-    OtherWeights,
-    Other,
-}
-
-fn role(name: &str) -> Role {
-    let is_weights = match Path::new(name).extension() {
-        Some(e) if e == "bin" => WEIGHTS_BIN.iter().any(|start| name.starts_with(start)),
-        Some(e) => WEIGHTS.iter().any(|w| e.eq_ignore_ascii_case(w)),
-        None => false,
-    };
-    if MAIN.iter().any(|main| name.strip_suffix(INDEX) == Some(main)) {
-        Role::MainIndex
-    } else if is_weights || name.ends_with(INDEX) {
-        Role::OtherWeights
-    } else {
-        Role::Other
-    }
 }

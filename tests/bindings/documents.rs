@@ -470,7 +470,7 @@ fn every_option_of_the_tool_is_described() {
         words.filter(|w| w.starts_with("--") && !w.starts_with("---") && w.len() > 2).map(str::to_owned).collect()
     };
     let mut there = BTreeSet::new();
-    for command in ["compress", "merge", "inspect", "decompress", "repack", "verify", "presets"] {
+    for command in ["plan", "compress", "merge", "inspect", "decompress", "repack", "verify", "presets"] {
         let help = run(Command::new(env!("CARGO_BIN_EXE_df11")).args([command, "--help"])).stdout;
         there.extend(options(std::str::from_utf8(&help).unwrap()));
     }

@@ -477,6 +477,7 @@ static void verifying(void)
     df11_verify_options options = DF11_VERIFY_OPTIONS_INIT;
     df11_verify_report report = DF11_VERIFY_REPORT_INIT;
     uint64_t done = 1, total = 1;
+    df11_model *opened = (df11_model *)&error;
 
     CHECK(df11_progress_new(NULL, &error) == DF11_INVALID_ARGUMENT);
     CHECK(df11_progress_new(&progress, &error) == DF11_OK && progress != NULL);
@@ -523,6 +524,9 @@ static void verifying(void)
     CHECK(df11_verify_model(under(hostile, "positions_falling.safetensors"), NULL, &options, &error) == DF11_CORRUPT);
     CHECK(report.groups_bad == 0 && report.code_count == 0 && report.struct_size == sizeof report);
     CHECK(df11_verify_model(under(hostile, "file_empty.safetensors"), NULL, &options, &error) == DF11_INVALID_FORMAT);
+    /* What the file is, and what to do. */
+    CHECK(df11_model_open(under(hostile, "file_git_lfs_pointer.safetensors"), NULL, &opened, &error) == DF11_INVALID_FORMAT);
+    CHECK(opened == NULL && strstr(error.message, "git lfs pull") != NULL);
     CHECK(df11_verify_model(model, under(hostile, "file_empty.safetensors"), &options, &error) == DF11_INVALID_ARGUMENT);
     CHECK(strstr(error.message, "the original cannot be used") != NULL);
     CHECK(df11_verify_model(under(golden, "none"), NULL, &options, &error) == DF11_IO && error.native_code == ENOENT);
@@ -619,6 +623,129 @@ static void presets(void)
     CHECK(df11_preset_get_info(df11_preset_count(), &info, &error) == DF11_NOT_FOUND && info.name == NULL);
     CHECK(df11_preset_get_info(UINT64_MAX, &info, NULL) == DF11_NOT_FOUND && info.pattern_json == NULL);
     CHECK(df11_preset_get_info(0, NULL, &error) == DF11_INVALID_ARGUMENT);
+}
+
+static void count_plain(void *user, const char *tensor, const char *group, const char *reason)
+{
+    CHECK(strcmp(tensor, "w.weight") == 0 && strcmp(group, "w") == 0 && strstr(reason, "F32") != NULL);
+    ++*(uint64_t *)user;
+}
+
+/* A file of one float32 tensor, w.weight, of four elements. */
+static void write_f32(const char *path)
+{
+    static const char header[] = "{\"w.weight\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}";
+    unsigned char file[8 + sizeof header - 1 + 16] = {sizeof header - 1};
+    FILE *out = fopen(path, "wb");
+    memcpy(file + 8, header, sizeof header - 1);
+    CHECK(out != NULL && fwrite(file, sizeof file, 1, out) == 1 && fclose(out) == 0);
+}
+
+/* A plan of a model that is there is what the model says; one of its original is near it. */
+static void planning(void)
+{
+    char compressed[4096], original[4096], path[4096];
+    df11_plan_options options = DF11_PLAN_OPTIONS_INIT;
+    df11_plan_info exact = DF11_PLAN_INFO_INIT, near = DF11_PLAN_INFO_INIT;
+    df11_plan_group_info planned = DF11_PLAN_GROUP_INFO_INIT;
+    df11_plan_share_info share = DF11_PLAN_SHARE_INFO_INIT;
+    df11_group_info group = DF11_GROUP_INFO_INIT;
+    uint64_t packed = 0, images = 0, tokens, bf16, left = 0, bytes = 0;
+    df11_model *model;
+    df11_plan *plan;
+    df11_error error;
+
+    WORKS(df11_plan_model(join(compressed, golden, "sharded/model"), NULL, &plan, &error));
+    WORKS(df11_plan_get_info(plan, &exact, &error));
+    WORKS(df11_model_open(compressed, NULL, &model, &error));
+    CHECK(exact.struct_size == sizeof exact && exact.exact == 1 && exact.preset == NULL && exact.file_count == 5);
+    CHECK(exact.group_count == df11_model_group_count(model) && exact.left_count == 0);
+    for (uint64_t i = 0; i < exact.group_count; i++) {
+        WORKS(df11_model_get_group_info(model, i, &group, &error));
+        WORKS(df11_plan_get_group_info(plan, i, &planned, &error));
+        CHECK(strcmp(planned.name, group.name) == 0 && planned.element_count == group.element_count);
+        CHECK(planned.packed_bytes == group.packed_bytes && planned.image_bytes == group.image_bytes);
+        CHECK(planned.tensor_count == group.tensor_count && planned.exact == 1);
+        packed += group.packed_bytes;
+        images += group.image_bytes;
+    }
+    CHECK(exact.packed_bytes == packed && exact.image_bytes == images);
+    CHECK(exact.scratch_bytes == 4 * exact.largest_group_elements);
+    CHECK(df11_plan_get_group_info(plan, exact.group_count, &planned, &error) == DF11_NOT_FOUND);
+
+    /* Two layers of two heads of 32 numbers, keys and values, in bf16. */
+    CHECK(exact.cache_bytes_per_token == 2 * 2 * 32 * 2 * 2 && exact.cached_layers == 2 && exact.cache_unknown == NULL);
+    WORKS(df11_plan_get_share_info(plan, DF11_SPLIT_LAYERS, 1, 0, &share, &error));
+    CHECK(share.image_bytes == images && share.plain_bytes == exact.plain_bytes);
+    CHECK(share.scratch_bytes == exact.scratch_bytes && share.bf16_bytes == exact.original_bytes);
+    CHECK(share.total_bytes == images + share.plain_bytes + share.scratch_bytes);
+    WORKS(df11_plan_count_tokens(plan, DF11_SPLIT_LAYERS, 1, share.total_bytes + 5119, &tokens, &bf16, &error));
+    CHECK(tokens == 9);
+    WORKS(df11_plan_count_tokens(plan, DF11_SPLIT_ROWS, 1, share.bf16_bytes + 512, NULL, &bf16, &error));
+    CHECK(bf16 == 1);
+    WORKS(df11_plan_count_tokens(plan, DF11_SPLIT_LAYERS, 1, images, &tokens, NULL, &error));
+    CHECK(tokens == DF11_PLAN_NONE);
+    for (uint32_t i = 0; i < 3; i++) {
+        WORKS(df11_plan_get_share_info(plan, DF11_SPLIT_LAYERS, 3, i, &share, &error));
+        bytes += share.image_bytes + share.plain_bytes;
+    }
+    CHECK(bytes == images + exact.plain_bytes);
+    CHECK(df11_plan_get_share_info(plan, DF11_SPLIT_LAYERS, 3, 3, &share, &error) == DF11_NOT_FOUND);
+    CHECK(df11_plan_get_share_info(plan, DF11_SPLIT_ROWS, 0, 0, &share, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_plan_get_share_info(plan, 2, 1, 0, &share, &error) == DF11_UNSUPPORTED_OPTION);
+    CHECK(df11_plan_count_tokens(plan, 7, 1, 1, &tokens, &bf16, &error) == DF11_UNSUPPORTED_OPTION);
+    CHECK(df11_plan_count_tokens(plan, DF11_SPLIT_ROWS, 3, 1 << 30, &tokens, &bf16, &error) == DF11_NOT_FOUND);
+    CHECK(tokens == DF11_PLAN_NONE && bf16 == DF11_PLAN_NONE && strstr(error.message, "3 devices") != NULL);
+    df11_plan_free(plan);
+    df11_model_free(model);
+
+    /* Its original, with all weights of these small groups counted. */
+    join(original, golden, "sharded/original.safetensors");
+    options.flags = DF11_PLAN_SAMPLE;
+    options.slots = 1;
+    options.preset = "llama";
+    options.cache_number_bytes = 1;
+    WORKS(df11_plan_model(original, &options, &plan, &error));
+    WORKS(df11_plan_get_info(plan, &near, &error));
+    CHECK(near.exact == 0 && strcmp(near.preset, "llama") == 0 && near.group_count == exact.group_count);
+    CHECK(near.element_count == exact.element_count && near.file_count == exact.file_count);
+    CHECK(near.packed_bytes > exact.packed_bytes * 99 / 100 && near.packed_bytes < exact.packed_bytes * 101 / 100);
+    CHECK(near.scratch_bytes == 2 * near.largest_group_elements);
+    CHECK(near.cache_bytes_per_token == DF11_PLAN_NONE && strstr(near.cache_unknown, "config.json") != NULL);
+    CHECK(df11_plan_count_tokens(plan, DF11_SPLIT_LAYERS, 1, UINT64_MAX, &tokens, &bf16, &error) == DF11_NOT_FOUND);
+    CHECK(strcmp(error.message, near.cache_unknown) == 0);
+    df11_plan_free(plan);
+
+    /* What cannot be planned. */
+    CHECK(df11_plan_model(compressed, &options, &plan, &error) == DF11_INVALID_ARGUMENT && plan == NULL);
+    options.preset = "no such preset";
+    CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_NOT_FOUND && plan == NULL);
+    options.preset = NULL;
+    CHECK(df11_plan_model(join(path, golden, "nothing"), &options, &plan, &error) == DF11_IO && plan == NULL);
+    options.slots = 65;
+    CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_INVALID_ARGUMENT);
+    options.slots = 0;
+    options.cache_number_bytes = 9;
+    CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_INVALID_ARGUMENT);
+    options.cache_number_bytes = 0;
+    options.flags = 2;
+    CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_UNSUPPORTED_OPTION);
+    options.flags = 0;
+    CHECK(df11_progress_new(&options.progress, NULL) == DF11_OK);
+    df11_progress_cancel(options.progress);
+    CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_CANCELLED);
+    df11_progress_free(options.progress);
+    options.progress = NULL;
+
+    /* A tensor of another type stays plain. */
+    write_f32(join(path, scratch, "plan-f32.safetensors"));
+    options.pattern_json = "{\"w\": []}";
+    options.left = count_plain;
+    options.left_user = &left;
+    WORKS(df11_plan_model(path, &options, &plan, &error));
+    WORKS(df11_plan_get_info(plan, &near, &error));
+    CHECK(near.left_count == 1 && left == 1 && near.group_count == 0 && near.plain_bytes == 16);
+    df11_plan_free(plan);
 }
 
 /* Models of the reference compressor, from their originals: the same files. */
@@ -1047,7 +1174,7 @@ static void mistakes_of_writers(void)
 
     /* None of them has left a trace. */
     CHECK(df11_model_open(to, NULL, &model, &error) == DF11_IO && error.native_code == ENOENT);
-    CHECK(df11_compress_model(source, to, NULL, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_compress_model(under(golden, "tiny/model"), to, NULL, &error) == DF11_INVALID_ARGUMENT);
     CHECK(df11_model_open(to, NULL, &model, &error) == DF11_IO && error.native_code == ENOENT);
 }
 
@@ -1227,6 +1354,7 @@ int main(int argc, char **argv)
     threads();
     verifying();
     presets();
+    planning();
     writing();
     writing_in_parts();
     shapes_and_types();

@@ -59,7 +59,7 @@ ASSERT(offsetof(df11_part_info, file_offset) == 16);
 ASSERT(offsetof(df11_part_info, data_bytes) == 24);
 ASSERT(offsetof(df11_part_info, data) == 32);
 
-ASSERT(sizeof(df11_verify_report) == 64);
+ASSERT(sizeof(df11_verify_report) == 72);
 ASSERT(offsetof(df11_verify_report, struct_size) == 0);
 ASSERT(offsetof(df11_verify_report, groups_good) == 8);
 ASSERT(offsetof(df11_verify_report, groups_bad) == 16);
@@ -68,6 +68,7 @@ ASSERT(offsetof(df11_verify_report, hashes_right) == 32);
 ASSERT(offsetof(df11_verify_report, hashes_wrong) == 40);
 ASSERT(offsetof(df11_verify_report, tensors_equal) == 48);
 ASSERT(offsetof(df11_verify_report, tensors_different) == 56);
+ASSERT(offsetof(df11_verify_report, missing_count) == 64);
 
 ASSERT(sizeof(df11_decompress_report) == 56);
 ASSERT(offsetof(df11_decompress_report, struct_size) == 0);
@@ -124,7 +125,7 @@ ASSERT(offsetof(df11_verify_options, finding) == 48);
 ASSERT(offsetof(df11_verify_options, finding_user) == 56);
 ASSERT(offsetof(df11_verify_options, report) == 64);
 
-ASSERT(sizeof(df11_compress_report) == 104);
+ASSERT(sizeof(df11_compress_report) == 200);
 ASSERT(offsetof(df11_compress_report, struct_size) == 0);
 ASSERT(offsetof(df11_compress_report, groups) == 8);
 ASSERT(offsetof(df11_compress_report, weights) == 16);
@@ -138,6 +139,18 @@ ASSERT(offsetof(df11_compress_report, dropped_count) == 72);
 ASSERT(offsetof(df11_compress_report, unmatched_count) == 80);
 ASSERT(offsetof(df11_compress_report, complete) == 88);
 ASSERT(offsetof(df11_compress_report, preset) == 96);
+ASSERT(offsetof(df11_compress_report, bf16_bytes) == 104);
+ASSERT(offsetof(df11_compress_report, grouped_bf16_bytes) == 112);
+ASSERT(offsetof(df11_compress_report, unasked_bf16_bytes) == 120);
+ASSERT(offsetof(df11_compress_report, small_bf16_bytes) == 128);
+ASSERT(offsetof(df11_compress_report, mixed_bf16_bytes) == 136);
+ASSERT(offsetof(df11_compress_report, unfit_bf16_bytes) == 144);
+ASSERT(offsetof(df11_compress_report, unnamed_bf16_bytes) == 152);
+ASSERT(offsetof(df11_compress_report, carried_count) == 160);
+ASSERT(offsetof(df11_compress_report, carried_bytes) == 168);
+ASSERT(offsetof(df11_compress_report, left_behind_count) == 176);
+ASSERT(offsetof(df11_compress_report, left_behind_bytes) == 184);
+ASSERT(offsetof(df11_compress_report, missing_count) == 192);
 
 ASSERT(sizeof(df11_compress_options) == 96);
 ASSERT(offsetof(df11_compress_options, struct_size) == 0);
@@ -154,6 +167,54 @@ ASSERT(offsetof(df11_compress_options, callback_user) == 64);
 ASSERT(offsetof(df11_compress_options, left) == 72);
 ASSERT(offsetof(df11_compress_options, left_user) == 80);
 ASSERT(offsetof(df11_compress_options, report) == 88);
+
+ASSERT(sizeof(df11_plan_options) == 64);
+ASSERT(offsetof(df11_plan_options, struct_size) == 0);
+ASSERT(offsetof(df11_plan_options, flags) == 8);
+ASSERT(offsetof(df11_plan_options, slots) == 12);
+ASSERT(offsetof(df11_plan_options, cache_number_bytes) == 16);
+ASSERT(offsetof(df11_plan_options, preset) == 24);
+ASSERT(offsetof(df11_plan_options, pattern_json) == 32);
+ASSERT(offsetof(df11_plan_options, progress) == 40);
+ASSERT(offsetof(df11_plan_options, left) == 48);
+ASSERT(offsetof(df11_plan_options, left_user) == 56);
+
+ASSERT(sizeof(df11_plan_info) == 136);
+ASSERT(offsetof(df11_plan_info, struct_size) == 0);
+ASSERT(offsetof(df11_plan_info, exact) == 8);
+ASSERT(offsetof(df11_plan_info, group_count) == 16);
+ASSERT(offsetof(df11_plan_info, element_count) == 24);
+ASSERT(offsetof(df11_plan_info, packed_bytes) == 32);
+ASSERT(offsetof(df11_plan_info, image_bytes) == 40);
+ASSERT(offsetof(df11_plan_info, plain_bytes) == 48);
+ASSERT(offsetof(df11_plan_info, original_bytes) == 56);
+ASSERT(offsetof(df11_plan_info, file_count) == 64);
+ASSERT(offsetof(df11_plan_info, written_bytes) == 72);
+ASSERT(offsetof(df11_plan_info, largest_group_elements) == 80);
+ASSERT(offsetof(df11_plan_info, scratch_bytes) == 88);
+ASSERT(offsetof(df11_plan_info, cache_bytes_per_token) == 96);
+ASSERT(offsetof(df11_plan_info, cached_layers) == 104);
+ASSERT(offsetof(df11_plan_info, left_count) == 112);
+ASSERT(offsetof(df11_plan_info, preset) == 120);
+ASSERT(offsetof(df11_plan_info, cache_unknown) == 128);
+
+ASSERT(sizeof(df11_plan_group_info) == 56);
+ASSERT(offsetof(df11_plan_group_info, struct_size) == 0);
+ASSERT(offsetof(df11_plan_group_info, name) == 8);
+ASSERT(offsetof(df11_plan_group_info, element_count) == 16);
+ASSERT(offsetof(df11_plan_group_info, tensor_count) == 24);
+ASSERT(offsetof(df11_plan_group_info, packed_bytes) == 32);
+ASSERT(offsetof(df11_plan_group_info, image_bytes) == 40);
+ASSERT(offsetof(df11_plan_group_info, exact) == 48);
+
+ASSERT(sizeof(df11_plan_share_info) == 56);
+ASSERT(offsetof(df11_plan_share_info, struct_size) == 0);
+ASSERT(offsetof(df11_plan_share_info, image_bytes) == 8);
+ASSERT(offsetof(df11_plan_share_info, plain_bytes) == 16);
+ASSERT(offsetof(df11_plan_share_info, scratch_bytes) == 24);
+ASSERT(offsetof(df11_plan_share_info, total_bytes) == 32);
+ASSERT(offsetof(df11_plan_share_info, cache_bytes_per_token) == 40);
+ASSERT(offsetof(df11_plan_share_info, bf16_bytes) == 48);
 
 ASSERT(sizeof(df11_preset_info) == 24);
 ASSERT(offsetof(df11_preset_info, struct_size) == 0);
@@ -189,10 +250,16 @@ int main(void)
     df11_compress_options compress = DF11_COMPRESS_OPTIONS_INIT;
     df11_compress_report written = DF11_COMPRESS_REPORT_INIT;
     df11_preset_info preset = DF11_PRESET_INFO_INIT;
+    df11_plan_options planning = DF11_PLAN_OPTIONS_INIT;
+    df11_plan_info plan = DF11_PLAN_INFO_INIT;
+    df11_plan_group_info planned = DF11_PLAN_GROUP_INFO_INIT;
+    df11_plan_share_info share = DF11_PLAN_SHARE_INFO_INIT;
     df11_packed_group packed = DF11_PACKED_GROUP_INIT;
     size_t writing = compress.struct_size + written.struct_size + preset.struct_size + packed.struct_size;
     size_t infos = group.struct_size + tensor.struct_size + part.struct_size + report.struct_size;
     if (writing != 96 + 104 + 24 + 104)
+        return 1;
+    if (planning.struct_size + plan.struct_size + planned.struct_size + share.struct_size != 64 + 136 + 56 + 56)
         return 1;
     return options.struct_size + verify.struct_size + infos == 48 + 72 + 56 + 88 + 40 + 64 ? 0 : 1;
 }

@@ -85,6 +85,14 @@ impl Things<'_> {
         to
     }
 
+    /// A plan of the model.
+    fn plan(&self) -> *mut df11_plan {
+        let mut plan = null_mut();
+        // SAFETY: a text that lives.
+        assert_eq!(unsafe { df11_plan_model(self.path.as_ptr(), null(), &mut plan, null_mut()) }, 0);
+        plan
+    }
+
     /// A model that a call gave, if it is what it has to be.
     fn opened(&self, status: df11_status, model: *mut df11_model) -> Outcome {
         // SAFETY: NULL or a model of nobody else's.
@@ -281,6 +289,48 @@ fn writer_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
             let (options, to) = (init::<df11_compress_options>(), t.parts());
             let (src, dst) = (unless(n, "src", t.source.as_ptr()), unless(n, "dst", to.as_ptr()));
             (df11_merge_model(src, dst, unless(n, "options", &options), error), true)
+        }),
+        row("df11_plan_model", &[("path", BAD), ("options", GOOD), ("out", BAD)], |n, error| unsafe {
+            let (options, mut plan) = (init::<df11_plan_options>(), null_mut::<df11_plan>().wrapping_byte_add(64));
+            let (path, out) = (unless(n, "path", t.source.as_ptr()), unless(n, "out", &raw mut plan));
+            let status = df11_plan_model(path, unless(n, "options", &options), out, error);
+            let right = n == "out" || (status == 0) != plan.is_null();
+            df11_plan_free(if n == "out" { null_mut() } else { plan });
+            (status, right)
+        }),
+        row("df11_plan_free", &[("plan", GOOD)], |n, _| unsafe {
+            if n == "plan" {
+                df11_plan_free(null_mut());
+            }
+            (0, true)
+        }),
+        row("df11_plan_get_info", &[("plan", BAD), ("out", BAD)], |n, error| unsafe {
+            let (plan, mut out) = (t.plan(), df11_plan_info { group_count: 77, ..init() });
+            let status = df11_plan_get_info(unless(n, "plan", plan), unless(n, "out", &raw mut out), error);
+            df11_plan_free(plan);
+            (status, n == "out" || (status == 0) == (out.group_count > 0) && out.group_count != 77)
+        }),
+        row("df11_plan_get_group_info", &[("plan", BAD), ("out", BAD)], |n, error| unsafe {
+            let (plan, mut out) = (t.plan(), df11_plan_group_info { element_count: 77, ..init() });
+            let status = df11_plan_get_group_info(unless(n, "plan", plan), 0, unless(n, "out", &raw mut out), error);
+            df11_plan_free(plan);
+            (status, n == "out" || (status == 0) == (out.element_count > 0) && out.element_count != 77)
+        }),
+        row("df11_plan_get_share_info", &[("plan", BAD), ("out", BAD)], |n, error| unsafe {
+            let (plan, mut out) = (t.plan(), df11_plan_share_info { total_bytes: 77, ..init() });
+            let (from, to) = (unless(n, "plan", plan), unless(n, "out", &raw mut out));
+            let status = df11_plan_get_share_info(from, DF11_SPLIT_LAYERS, 2, 1, to, error);
+            df11_plan_free(plan);
+            (status, n == "out" || (status == 0) == (out.total_bytes > 0) && out.total_bytes != 77)
+        }),
+        row("df11_plan_count_tokens", &[("plan", BAD), ("tokens", GOOD), ("bf16_tokens", GOOD)], |n, error| unsafe {
+            let (plan, mut tokens, mut bf16) = (t.plan(), 77, 77);
+            let (to_tokens, to_bf16) = (unless(n, "tokens", &raw mut tokens), unless(n, "bf16_tokens", &raw mut bf16));
+            let from = unless(n, "plan", plan);
+            let status = df11_plan_count_tokens(from, DF11_SPLIT_ROWS, 1, 1 << 40, to_tokens, to_bf16, error);
+            df11_plan_free(plan);
+            let right = |value: u64| value != 77 && (status == 0) == (value != DF11_PLAN_NONE);
+            (status, (n == "tokens" || right(tokens)) && (n == "bf16_tokens" || right(bf16)))
         }),
         row("df11_decompress_model", &[("src", BAD), ("dst", BAD), ("options", GOOD)], |n, error| unsafe {
             let (options, to) = (init::<df11_decompress_options>(), t.new_path());

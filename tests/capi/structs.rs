@@ -174,12 +174,41 @@ fn every_struct_of_every_age() {
 
     devices(model);
 
+    planning(path);
     verifying_and_writing();
     rewriting();
     packing();
     unsafe { df11_model_free(model) };
     let tried = TRIED.with_borrow(|tried| tried.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>());
     assert_eq!(tried, structs_of_the_header(), "the structs that were tried, and those of the header");
+}
+
+fn planning(path: *const std::ffi::c_char) {
+    let planned = |at: *const df11_plan_options| {
+        let mut plan = null_mut();
+        let status = unsafe { df11_plan_model(path, at, &mut plan, null_mut()) };
+        (status, plan)
+    };
+    options(init(), 64, |at: *mut df11_plan_options| {
+        let (status, plan) = planned(at);
+        unsafe { df11_plan_free(plan) };
+        status
+    });
+    let (status, plan) = planned(null());
+    assert_eq!(status, 0);
+    let nothing = null::<df11_plan>();
+    let info = |plan| move |at: *mut df11_plan_info| unsafe { df11_plan_get_info(plan, at, null_mut()) };
+    filled(136, info(plan.cast_const()), info(nothing));
+    let group =
+        |group| move |at: *mut df11_plan_group_info| unsafe { df11_plan_get_group_info(plan, group, at, null_mut()) };
+    filled(56, group(1), group(99));
+    let share = |device| {
+        move |at: *mut df11_plan_share_info| unsafe {
+            df11_plan_get_share_info(plan, DF11_SPLIT_LAYERS, 2, device, at, null_mut())
+        }
+    };
+    filled(56, share(1), share(2));
+    unsafe { df11_plan_free(plan) };
 }
 
 fn devices(model: *mut df11_model) {

@@ -143,6 +143,28 @@ fn shapes_are_derived_or_given() {
     }
 }
 
+/// A model of no known kind keeps its shapes without being asked: nothing else could say them.
+#[test]
+fn automatic_groups_come_with_shapes() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = weights::gaussian(3 * 64 * 96, 0.02, 9);
+    let matrix = |i: usize, shape: &[usize]| {
+        let data = bytemuck::cast_slice(&weights[i * 6144..][..6144]).to_vec();
+        Stored::new(&format!("blocks.{i}.strange.weight"), Dtype::BF16, shape, data)
+    };
+    let stored = [matrix(0, &[64, 96]), matrix(1, &[64, 96]), matrix(2, &[4, 24, 64])];
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("model.safetensors"), files::file(&stored)).unwrap();
+    run_on("compress", path("model.safetensors"), &["-o", &path("packed")]).good();
+    run_on("decompress", path("packed"), &["-o", &path("back")]).good();
+    let bytes = std::fs::read(path("back/model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    for tensor in &stored {
+        let view = file.tensor(&tensor.name).unwrap();
+        assert!(view.shape() == tensor.shape && view.data() == tensor.data, "{}", tensor.name);
+    }
+}
+
 /// An older file is replaced on request alone, when the new one is there, and stays as it was when there is none.
 #[test]
 fn an_older_file_is_replaced_or_kept() {

@@ -1,6 +1,7 @@
 //! The tool `df11`, run as its users run it: what it prints, what it writes, what it leaves, and its exit codes.
 #![cfg(feature = "cli")]
 
+mod automatic;
 mod compress;
 mod decompress;
 #[cfg(target_os = "linux")]
@@ -16,6 +17,7 @@ mod manual;
 mod messages;
 mod models;
 mod parts;
+mod plan;
 mod presets;
 #[cfg(unix)]
 mod process;
@@ -23,6 +25,7 @@ mod process;
 mod schedulers;
 #[path = "../support/mod.rs"]
 mod support;
+mod told;
 mod verify;
 
 use std::ffi::OsStr;

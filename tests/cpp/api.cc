@@ -357,6 +357,37 @@ void verifying() {
     CHECK(throws_on([&] { (void)df11::verify_model(golden / "block/model", nullptr, no); }) && told == 1);
 }
 
+void planning() {
+    const df11::Plan plan = df11::Plan::model(golden / "sharded/model");
+    const df11::Model model = df11::Model::open(golden / "sharded/model");
+    const df11_plan_info info = plan.get_info();
+    CHECK(info.exact == 1 && info.group_count == model.groups().size() && info.cache_unknown == nullptr);
+    for (const df11::Group &group : model.groups()) {
+        const df11_plan_group_info planned = plan.get_group_info(group.index());
+        CHECK(planned.name == group.name() && planned.image_bytes == group.image_bytes());
+    }
+    const df11_plan_share_info share = plan.get_share_info(DF11_SPLIT_LAYERS, 1, 0);
+    CHECK(share.image_bytes == info.image_bytes && share.bf16_bytes == info.original_bytes);
+    df11::Plan::Tokens tokens = plan.count_tokens(DF11_SPLIT_LAYERS, 1, info.image_bytes);
+    CHECK(!tokens.compressed && !tokens.bf16);
+    tokens = plan.count_tokens(DF11_SPLIT_ROWS, 2, share.total_bytes);
+    CHECK(tokens.compressed && tokens.bf16 && *tokens.compressed > 0);
+    CHECK(failure([&] { (void)plan.get_group_info(99); }).status() == DF11_NOT_FOUND);
+    CHECK(failure([&] { (void)plan.get_share_info(DF11_SPLIT_ROWS, 0, 0); }).status() == DF11_INVALID_ARGUMENT);
+    CHECK(failure([&] { (void)plan.count_tokens(9, 1, 1); }).status() == DF11_UNSUPPORTED_OPTION);
+
+    df11::PlanOptions options;
+    options.flags = DF11_PLAN_SAMPLE;
+    options.slots = 3;
+    options.preset = "llama";
+    df11::Plan near;
+    CHECK(df11::Plan::try_model(near, golden / "sharded/original.safetensors", options) == DF11_OK);
+    CHECK(near.get_info().exact == 0 && near.get_info().scratch_bytes == 6 * info.largest_group_elements);
+    CHECK(near.get_info().cache_bytes_per_token == DF11_PLAN_NONE && near.get_info().cache_unknown != nullptr);
+    CHECK(df11::Plan::try_model(near, golden / "nothing", options) == DF11_IO && near.get() == nullptr);
+    CHECK(failure([&] { (void)df11::Plan::model(golden / "nothing"); }).status() == DF11_IO);
+}
+
 void writing() {
     const fs::path source = golden / "block/original.safetensors";
     df11::CompressOptions options;
@@ -492,6 +523,7 @@ int main(int argc, char **argv) {
     decoding();
     images();
     verifying();
+    planning();
     writing();
     logging();
     std::printf("%u checks passed\n", checks_passed);

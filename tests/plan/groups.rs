@@ -1,6 +1,6 @@
 //! What goes into which group, and in which file.
 
-use df11::internals::writer::plan::{Dropped, Left, Patterns, Plan, SourceTensor, is_tied, place, plan};
+use df11::internals::writer::plan::{Dropped, Left, Patterns, PlainReason, Plan, SourceTensor, is_tied, place, plan};
 use df11::{Dtype, Status};
 use serde_json::{Value, json};
 
@@ -55,7 +55,7 @@ fn odd_dicts_are_refused() {
         (json!([]), "not an object"),
         (json!({}), "has no pattern"),
         (many, "more than 256 patterns"),
-        (json!({"model_type": "llama"}), "['model_type'] is not a list of texts"),
+        (json!({"model_type": "llama"}), "a model that is not compressed"),
         (json!({"dfloat11_config": {"version": "0.5.0"}}), "dfloat11_config.pattern_dict"),
         (json!({"pattern_dict": {"a": "b"}}), "['a'] is not a list of texts"),
         (json!({"a": [1]}), "['a'] is not a list of texts"),
@@ -132,17 +132,18 @@ fn sources_that_cannot_be() {
 #[test]
 fn what_cannot_be_compressed_is_left_whole() {
     let of = |dtype, elements| SourceTensor { dtype, elements, ..bf16("m.b.weight") };
-    for (second, part) in [
-        (of(Dtype::F32, 100), "'m.b.weight' is F32"),
-        (of(Dtype::F8_E4M3, 100), "'m.b.weight' is F8_E4M3"),
-        (of(Dtype::BF16, (1 << 32) - 100), "4294967296 weights, 4294967196 of them in the tensor 'm.b.weight'"),
-        (of(Dtype::BF16, u64::MAX), "'m.b.weight'"),
+    let too_many = "4294967296 weights, 4294967196 of them in the tensor 'm.b.weight'";
+    for (second, kind, part) in [
+        (of(Dtype::F32, 100), PlainReason::OtherType, "'m.b.weight' is F32"),
+        (of(Dtype::F8_E4M3, 100), PlainReason::OtherType, "'m.b.weight' is F8_E4M3"),
+        (of(Dtype::BF16, (1 << 32) - 100), PlainReason::Format, too_many),
+        (of(Dtype::BF16, u64::MAX), PlainReason::Format, "'m.b.weight'"),
     ] {
         let tensors = [bf16("m.a.weight"), second, bf16("n.weight")];
         let plan = plan(&tensors, &patterns(json!({"m": ["b", "a"], "n": []})), false).unwrap();
-        let [Left { tensors: left, group, reason }] = &plan.left[..] else { panic!("{plan:?}") };
+        let [Left { tensors: left, group, reason, why }] = &plan.left[..] else { panic!("{plan:?}") };
         assert_eq!((&left[..], &group[..], plan.groups.len(), &plan.plain[..]), (&[1, 0][..], "m", 1, &[0, 1][..]));
-        assert!(reason.contains(part), "{reason}");
+        assert!(*why == kind && reason.contains(part), "{reason}");
         assert!(plan.unmatched_patterns.is_empty());
     }
     let none = SourceTensor { elements: 0, ..bf16("n.weight") };

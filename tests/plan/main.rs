@@ -1,4 +1,7 @@
 //! Which tensors are compressed together: groups, files and presets. Nothing is read or written here.
 
+mod families;
 mod groups;
 mod presets;
+#[path = "../support/weights.rs"]
+mod weights;

@@ -22,7 +22,7 @@ const CHAPTERS: [(&str, &[&str]); 12] = [
     ("CUDA: images in host memory", &["image"]),
     ("CUDA: residents, which are images on a device", &["resident"]),
     ("CUDA: decode on a stream", &["decompress"]),
-    ("WRITE: models, presets, groups in memory", &["compress", "rewrite", "preset", "pack"]),
+    ("WRITE: models, plans of models, presets, groups in memory", &["compress", "plan", "rewrite", "preset", "pack"]),
     ("VERIFY: whole models", &["verify"]),
 ];
 

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 /// The object that --json prints has the keys: schema (1), path, config_version, files[] {path, bytes}, groups[] {name,
 /// tensors[], weights, blocks, stored, bits_per_weight, code_bits {shortest, longest, mean}, code_lengths {exponent:
 /// bits}}, tensors[] {name, dtype, shape, shape_known, shape_source, bytes, group}, totals {files, groups, tensors, weights,
-/// stored, bits_per_weight, bf16, plain, decoded, file_bytes}. Here stored (in bytes) and bits_per_weight are objects with the
+/// stored, bits_per_weight, bf16, plain, decoded, file_bytes}, missing[] {name, reason}. Here stored (in bytes) and bits_per_weight are objects with the
 /// keys sign_mantissa, codes, gaps, positions, luts, splits, total. Keys are added, never renamed; what cannot be said is
 /// null; shape_known is false where nothing says the dimensions of a compressed tensor, and shape_source is stored (in
 /// the files), given (--shapes-from), derived (from the config and the plain tensors, where it is certain) or null.
@@ -37,6 +37,9 @@ pub struct InspectArgs {
     /// Draw one group only
     #[arg(long, value_name = "NAME", requires = "plot")]
     group: Option<String>,
+    /// Accept a model that lacks files, tensors or layers. Without this it is shown, and the exit code is 1
+    #[arg(long)]
+    incomplete: bool,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
@@ -49,12 +52,27 @@ pub fn run(args: &InspectArgs, quiet: bool) -> Result<(), Failure> {
         args.threads.unused("--plot")?;
     }
     let model = args.reading.open(&args.model)?;
-    let summary = Summary::new(&args.model, &model);
+    let summary = Summary::new(&args.model, &model)?;
     // The picture first: if it cannot be drawn, nothing but the reason is printed.
     if let Some(to) = &args.plot {
         plot::run(&model, &args.model, args.group.as_deref(), to, args.threads.count(), quiet)?;
     }
-    print(&if args.json { summary.json()? } else { text(&summary, args.all) })
+    print(&if args.json { summary.json()? } else { text(&summary, args.all) })?;
+    match summary.missing.first() {
+        Some(first) if !args.incomplete => {
+            let more = summary.missing.len() - 1;
+            let more = if more > 0 { format!(" (and {})", counted(more as u64, "such line")) } else { String::new() };
+            Err(Failure::bad(format!("the model is incomplete{more}: {}", first.reason)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Appends a line to a string, which cannot fail. There are no spaces after the last column.
+macro_rules! line {
+    ($out:expr, $($arg:tt)*) => {{
+        let _ = writeln!($out, "{}", format!($($arg)*).trim_end());
+    }};
 }
 
 /// Formats the summary for people: at most 100 columns, except for the path.
@@ -69,14 +87,11 @@ fn text(summary: &Summary, all: bool) -> String {
         groups(&mut out, &summary.groups, all);
     }
     tensors(&mut out, &summary.tensors, all);
+    if !summary.missing.is_empty() {
+        line!(out, "\nMISSING");
+        summary.missing.iter().for_each(|missing| line!(out, "{}", crate::terminal::clean(&missing.reason)));
+    }
     out
-}
-
-/// Appends a line to a string, which cannot fail. There are no spaces after the last column.
-macro_rules! line {
-    ($out:expr, $($arg:tt)*) => {{
-        let _ = writeln!($out, "{}", format!($($arg)*).trim_end());
-    }};
 }
 
 fn head(out: &mut String, summary: &Summary) {

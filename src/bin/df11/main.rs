@@ -21,6 +21,7 @@ mod interrupt;
 mod kinds;
 mod manual;
 mod output;
+mod plan;
 mod plot;
 mod presets;
 mod repack;
@@ -54,6 +55,7 @@ struct Cli {
 enum Command {
     Compress(compress::CompressArgs),
     Merge(compress::MergeArgs),
+    Plan(plan::PlanArgs),
     Inspect(inspect::InspectArgs),
     Decompress(decompress::DecompressArgs),
     Verify(verify::VerifyArgs),
@@ -233,11 +235,12 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Compress(args) => compress::compress(args, quiet),
         Command::Merge(args) => compress::merge(args, quiet),
+        Command::Plan(args) => plan::run(args, quiet),
         Command::Inspect(args) => inspect::run(args, quiet),
         Command::Decompress(args) => decompress::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
         Command::Repack(args) => repack::run(args, quiet),
-        Command::Presets(args) => presets::run(args),
+        Command::Presets(args) => presets::run(args, quiet),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
     }

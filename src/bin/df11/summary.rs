@@ -19,6 +19,7 @@
 //! totals          files, groups, tensors, weights (in groups), stored {the same keys, of all groups},
 //!                 bits_per_weight {the same keys} or null, bf16 (bytes of the groups' weights, decoded),
 //!                 plain (bytes of all tensors outside groups), decoded (bf16 + plain), file_bytes
+//! missing[]       name, reason: what the model lacks, as far as that is known
 //! ```
 //!
 //! `shape_known` is false for a tensor in a group whose shape nothing says: its shape is then its one length.
@@ -39,6 +40,14 @@ pub struct Summary {
     pub groups: Vec<GroupSummary>,
     pub tensors: Vec<TensorSummary>,
     pub totals: Totals,
+    pub missing: Vec<Absent>,
+}
+
+/// A thing that the model lacks.
+#[derive(Serialize)]
+pub struct Absent {
+    name: String,
+    pub reason: String,
 }
 
 /// A file of the model.
@@ -147,7 +156,7 @@ impl Members<u64> {
 
 impl Summary {
     /// Looks at an open model.
-    pub fn new(path: &Path, model: &Model) -> Summary {
+    pub fn new(path: &Path, model: &Model) -> Result<Summary, Failure> {
         let file = |f: Location| FileSummary { path: f.file.display().to_string(), bytes: f.bytes };
         let files: Vec<FileSummary> = model.files().map(file).collect();
         let groups: Vec<GroupSummary> = model.groups().map(GroupSummary::new).collect();
@@ -169,7 +178,10 @@ impl Summary {
             file_bytes: files.iter().map(|f| f.bytes).sum(),
         };
         let config_version = model.config().map(|c| c.version().to_owned()).filter(|v| !v.is_empty());
-        Summary { schema: 1, path: path.display().to_string(), config_version, files, groups, tensors, totals }
+        let absent = |missing: df11::Missing| Absent { name: missing.name, reason: missing.reason };
+        let missing = model.missing()?.into_iter().map(absent).collect();
+        let path = path.display().to_string();
+        Ok(Summary { schema: 1, path, config_version, files, groups, tensors, totals, missing })
     }
 
     /// Returns the text that `--json` prints.

@@ -42,6 +42,11 @@ pub fn complain(text: &str) {
     }
 }
 
+/// Writes a line about a result to standard error.
+pub fn note(text: &str) {
+    say(&format!("df11: {}\n", clean(text)));
+}
+
 /// Writes clap's message about a wrong command line. It begins with `error: `, and has lines of advice.
 pub fn explain(error: &clap::Error) {
     let text = error.render();

@@ -8,7 +8,9 @@
 //!    three dimensions and more (convolutions), which the reference's loader cannot give back to their modules.
 //! 2. The outermost block of a name is the group. If it has too many weights or members for a group, it is divided at the blocks inside
 //!    it (experts); what is beside those is grouped by the largest modules that have no blocks inside.
-//! 3. A block that holds most of the model in blocks of its own (`0.model.layers.3`) is no layer, and is looked through.
+//! 3. A block that is mostly made of other blocks is looked through if it is no layer: if it has more than half of the model
+//!    (`0.model.layers.3`), or if the blocks inside it have four matrices and more (`down_blocks.1.attentions.0.transformer_blocks.2`;
+//!    an expert has two or three).
 //! 4. A matrix outside of blocks is a group of its own, with an empty list.
 //! 5. Groups with the same list whose names differ in numbers only share a pattern, which matches exactly these modules of the
 //!    model. So the order of the patterns does not matter, and kinds of layers that alternate get a pattern each.
@@ -18,9 +20,10 @@
 
 use super::presets::Preset;
 use super::{MOST_WEIGHTS, Patterns, SourceTensor, Table};
-use crate::format::{MOST_PATTERNS, MOST_TENSORS, member_of, natural};
+use crate::format::{MOST_PATTERNS, MOST_TENSORS, natural};
 use safetensors::Dtype;
 use serde_json::{Map, Value};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::LazyLock;
 
@@ -33,7 +36,7 @@ const NEGLIGIBLE: u64 = 1000;
 /// grouped a second time.
 pub(super) fn patterns(table: &Table<'_, '_>, tied: bool) -> Option<Patterns> {
     let tree = Tree::new(table.tensors, &eligible(table, tied));
-    let taken = table.tensors.iter().filter_map(|t| Some(member_of(t.name)?.0)).collect();
+    let taken = table.like_members.iter().map(|(group, _)| *group).collect();
     spell(table, tree.groups(&taken))
 }
 
@@ -57,7 +60,7 @@ fn eligible(table: &Table<'_, '_>, tied: bool) -> Vec<usize> {
         let spared = tensor.elements < SMALL || tensor.shape.len() > 2;
         !(spared && kinds[&template(tensor.name).0] < total / NEGLIGIBLE)
     });
-    found.sort_by(|&a, &b| natural(tensors[a].name, tensors[b].name));
+    found.sort_unstable_by(|&a, &b| natural(tensors[a].name, tensors[b].name));
     found
 }
 
@@ -110,8 +113,10 @@ struct Module<'n> {
     /// The weights and the number of the matrices inside it.
     weights: u64,
     count: u64,
-    /// Weights inside it that are in blocks.
-    in_blocks: u64,
+    /// The outermost blocks inside it: how many, and the weights and the number of their matrices.
+    blocks: u64,
+    block_weights: u64,
+    block_count: u64,
     /// True if a module inside it is numbered.
     has_numbered: bool,
 }
@@ -138,15 +143,21 @@ impl<'n> Tree<'n> {
             modules[outer].own = Some(tensor.elements);
         }
         for i in (1..modules.len()).rev() {
-            let Module { numbered, parent, own, weights, count, in_blocks, has_numbered, .. } = modules[i];
-            let all = weights.saturating_add(own.unwrap_or(0));
-            // A number that has nothing inside it counts the parts of a sequence, and not blocks.
-            let block = numbered && count > 0;
-            let outer = &mut modules[parent];
+            let module = std::mem::take(&mut modules[i]);
+            let all = module.weights.saturating_add(module.own.unwrap_or(0));
+            let outer = &mut modules[module.parent];
             outer.weights = outer.weights.saturating_add(all);
-            outer.count += count + u64::from(own.is_some());
-            outer.in_blocks = outer.in_blocks.saturating_add(if block { all } else { in_blocks });
-            outer.has_numbered |= numbered || has_numbered;
+            outer.count += module.count + u64::from(module.own.is_some());
+            outer.has_numbered |= module.numbered || module.has_numbered;
+            // A number that has nothing inside it counts the parts of a sequence, and not blocks.
+            let inner = match module.numbered && module.count > 0 {
+                true => (1, all, module.count),
+                false => (module.blocks, module.block_weights, module.block_count),
+            };
+            outer.blocks += inner.0;
+            outer.block_weights = outer.block_weights.saturating_add(inner.1);
+            outer.block_count += inner.2;
+            modules[i] = module;
         }
         Tree { modules }
     }
@@ -167,10 +178,7 @@ impl<'n> Tree<'n> {
                 continue;
             }
             let fits = free && module.weights < MOST_WEIGHTS && module.count <= MOST_TENSORS;
-            let looked_through = module.numbered
-                && !divided
-                && module.weights.saturating_mul(4) > self.modules[0].weights
-                && module.in_blocks.saturating_mul(2) > module.weights;
+            let looked_through = module.numbered && !divided && self.is_no_layer(module);
             let whole = if module.numbered { !looked_through } else { divided && !module.has_numbered };
             if whole && fits {
                 let attributes = self.inside(number);
@@ -181,6 +189,13 @@ impl<'n> Tree<'n> {
             }
         }
         found
+    }
+
+    /// Tells whether a block is more than a layer.
+    fn is_no_layer(&self, module: &Module<'n>) -> bool {
+        let most = module.block_weights.saturating_mul(2) > module.weights;
+        let whole_model = module.weights.saturating_mul(2) > self.modules[0].weights;
+        most && (whole_model || module.block_count >= 4 * module.blocks)
     }
 
     /// Returns the attribute paths of all matrices inside a module.
@@ -242,7 +257,7 @@ fn spell(table: &Table<'_, '_>, found: Vec<Found<'_>>) -> Option<Patterns> {
             all.insert(numbers);
         }
     }
-    let mut entries: Vec<(String, Value, u64)> = Vec::new();
+    let mut entries: Vec<Entry> = Vec::new();
     for kind in &kinds {
         let mut sorted = kind.attributes.clone();
         sorted.sort_unstable();
@@ -251,13 +266,33 @@ fn spell(table: &Table<'_, '_>, found: Vec<Found<'_>>) -> Option<Patterns> {
             entries.push((fill(&kind.template, &holes), list.clone(), kind.weights));
         }
     }
-    // What is worth least is left out if it is too much for a pattern_dict, or if no pattern can be made of a name.
-    entries.retain(|(text, ..)| compile([(text, &Value::Array(Vec::new()))]).is_some());
-    let mut by_weights: Vec<u64> = entries.iter().map(|(.., weights)| *weights).collect();
-    by_weights.sort_unstable_by(|a, b| b.cmp(a));
-    let least = by_weights.get(MOST_PATTERNS - 1).copied().unwrap_or(0);
-    entries.retain(|(.., weights)| *weights >= least);
+    entries.sort_by_key(|(.., weights)| Reverse(*weights));
     entries.truncate(MOST_PATTERNS);
+    if let Some(patterns) = in_order(entries.clone()) {
+        return Some(patterns);
+    }
+    // Some names cannot be patterns. And together they may be too much for a pattern_dict: then what is worth least is left out.
+    entries.retain(|(text, ..)| compile([(text, &Value::Array(Vec::new()))]).is_some());
+    let fitting = partition_point(entries.len(), |count| in_order(entries[..count].to_vec()).is_some());
+    in_order(entries[..fitting].to_vec())
+}
+
+/// Returns the largest count, up to `most`, of which something is true that is true of all smaller ones.
+fn partition_point(most: usize, is_true: impl Fn(usize) -> bool) -> usize {
+    let (mut good, mut bad) = (0, most + 1);
+    while bad - good > 1 {
+        let middle = good.midpoint(bad);
+        if is_true(middle) { good = middle } else { bad = middle }
+    }
+    good
+}
+
+/// A pattern, its list, and the weights that its groups have.
+type Entry = (String, Value, u64);
+
+/// Returns patterns in the natural order of their texts.
+fn in_order(mut entries: Vec<Entry>) -> Option<Patterns> {
+    entries.sort_by(|a, b| natural(&a.0, &b.0));
     compile(entries.iter().map(|(text, list, _)| (text, list)))
 }
 
@@ -336,8 +371,8 @@ fn number_set(numbers: &BTreeSet<&str>) -> String {
     let parts = starts.into_iter().map(|(len, starts, digits)| {
         let start = match len {
             0 => String::new(),
-            1 => class(&starts.iter().flat_map(|s| s.bytes()).collect()),
-            _ if starts.len() == 1 => starts.into_iter().collect(),
+            // They have a digit less each time. Numbers as long as nobody counts would go deep.
+            1..=9 => number_set(&starts),
             _ => format!("(?:{})", starts.into_iter().collect::<Vec<_>>().join("|")),
         };
         start + &class(&digits)

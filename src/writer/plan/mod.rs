@@ -10,6 +10,7 @@
 //! - `presets`: the pattern_dicts of published models;
 //! - `auto`: pattern_dicts for all others, from their tables of tensors;
 //! - `choice`: which of these a model is compressed by;
+//! - `coverage`: what share of the model is in groups, and why the rest is not;
 //! - `files`: the files, of a folder or a single one;
 //! - `part`: the parts that share a model;
 //! - `config`: the text of config.json.
@@ -17,11 +18,13 @@
 mod auto;
 mod choice;
 pub(crate) mod config;
+mod coverage;
 mod files;
 mod part;
 pub(crate) mod presets;
 
 pub use choice::{AUTOMATIC, Grouping, Origin, Wanted, grouping};
+pub use coverage::{Coverage, PlainReason, StaysPlain};
 pub(crate) use files::{FilePlan, Files, is_file};
 pub use part::Part;
 
@@ -30,7 +33,7 @@ pub use crate::format::{Pattern, Patterns};
 use crate::format::{Tensor, member_of, natural};
 use safetensors::Dtype;
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 /// A tensor of the model to be compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +44,7 @@ pub struct SourceTensor<'a> {
     pub dtype: Dtype,
     /// The number of its elements.
     pub elements: u64,
-    /// Its dimensions. Only what groups automatically looks at them.
+    /// Its dimensions. Only automatic grouping and the reasons why tensors stay plain depend on them.
     pub shape: &'a [u64],
 }
 
@@ -53,6 +56,12 @@ impl<'m> From<Tensor<'m>> for SourceTensor<'m> {
 }
 
 impl SourceTensor<'_> {
+    /// Returns how many bytes its elements take.
+    pub(crate) fn bytes(&self) -> u64 {
+        let bits = self.dtype.bitsize() as u128 * u128::from(self.elements);
+        u64::try_from(bits / 8).unwrap_or(u64::MAX)
+    }
+
     /// Returns how many bytes could be compressed: none if it is not bf16.
     pub(crate) fn bf16_bytes(&self) -> u64 {
         if self.dtype == Dtype::BF16 { self.elements.saturating_mul(2) } else { 0 }
@@ -98,6 +107,8 @@ pub struct Left {
     pub group: String,
     /// The reason, with the name of the tensor that causes it.
     pub reason: String,
+    /// The kind of that reason.
+    pub why: PlainReason,
 }
 
 /// A head that need not be stored, because it is tied: the reference does not store it.
@@ -207,6 +218,8 @@ pub(crate) struct Table<'t, 'n> {
     pub tensors: &'t [SourceTensor<'n>],
     index: HashMap<&'n str, usize>,
     modules: Vec<&'n str>,
+    /// Tensors that are called as a member of a group would be: the group and the tensor.
+    like_members: Vec<(&'n str, &'n str)>,
     /// The embedding and its head.
     pub pair: Option<Pair>,
 }
@@ -214,7 +227,7 @@ pub(crate) struct Table<'t, 'n> {
 impl<'t, 'n> Table<'t, 'n> {
     pub fn new(tensors: &'t [SourceTensor<'n>]) -> Result<Table<'t, 'n>> {
         let mut index = HashMap::with_capacity(tensors.len());
-        let mut packed = HashSet::new();
+        let (mut packed, mut like_members) = (HashSet::new(), Vec::new());
         for (i, tensor) in tensors.iter().enumerate() {
             if index.insert(tensor.name, i).is_some() {
                 return Err(Error::InvalidArgument(format!(
@@ -223,20 +236,24 @@ impl<'t, 'n> Table<'t, 'n> {
                 )));
             }
             // A model with two of the six members of a group is opened as one with that group, so it is one here.
-            if let Some((base, _)) = member_of(tensor.name)
-                && !packed.insert(base)
-            {
+            let Some((base, _)) = member_of(tensor.name) else { continue };
+            like_members.push((base, tensor.name));
+            if !packed.insert(base) {
                 return Err(Error::InvalidArgument(format!(
                     "the model is compressed already: '{}' is a group",
                     shorten(base, 80)
                 )));
             }
         }
-        let modules: BTreeSet<&str> = tensors.iter().flat_map(|t| modules_of(t.name)).collect();
-        let mut modules: Vec<&str> = modules.into_iter().collect();
-        modules.sort_by(|a, b| natural(a, b));
+        // The modules around one that is known are known, too.
+        let mut known = HashSet::new();
+        let mut modules: Vec<&str> = tensors
+            .iter()
+            .flat_map(|t| modules_of(t.name).take_while(|module| known.insert(*module)).collect::<Vec<_>>())
+            .collect();
+        modules.sort_unstable_by(|a, b| natural(a, b));
         let pair = Pair::find(tensors, &index);
-        Ok(Table { tensors, index, modules, pair })
+        Ok(Table { tensors, index, modules, like_members, pair })
     }
 
     fn find(&self, module: &str, attribute: &str) -> Option<usize> {
@@ -317,7 +334,7 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
     for group in found {
         match obstacle(table.tensors, &group.members) {
             None => groups.push(group),
-            Some(reason) => left.push(Left { tensors: group.members, group: group.name, reason }),
+            Some((why, reason)) => left.push(Left { tensors: group.members, group: group.name, reason, why }),
         }
     }
     let mut is_plain = vec![true; table.tensors.len()];
@@ -356,7 +373,7 @@ fn clashes(table: &Table<'_, '_>, found: &[PlannedGroup]) -> Vec<String> {
             problems.push(format!("the patterns make a group of '{outer}' and another of '{inner}' within it"));
         }
     }
-    for (base, name) in table.tensors.iter().filter_map(|t| Some((member_of(t.name)?.0, t.name))) {
+    for (base, name) in table.like_members.iter().copied() {
         if names.contains(base) {
             let (base, name) = (shorten(base, 80), shorten(name, 80));
             problems
@@ -393,23 +410,24 @@ fn members(table: &Table<'_, '_>, module: &str, pattern: &Pattern) -> std::resul
 }
 
 /// Returns why tensors cannot be a group, if they cannot.
-fn obstacle(tensors: &[SourceTensor<'_>], members: &[usize]) -> Option<String> {
+fn obstacle(tensors: &[SourceTensor<'_>], members: &[usize]) -> Option<(PlainReason, String)> {
     if let Some(other) = members.iter().map(|&m| &tensors[m]).find(|t| t.dtype != Dtype::BF16) {
-        return Some(format!(
-            "the tensor '{}' is {:?}, and only BF16 is compressed",
-            shorten(other.name, 80),
-            other.dtype
-        ));
+        let name = shorten(other.name, 80);
+        let reason = format!("the tensor '{name}' is {:?}, and only BF16 is compressed", other.dtype);
+        return Some((PlainReason::OtherType, reason));
     }
     let weights = members.iter().fold(0u64, |sum, &m| sum.saturating_add(tensors[m].elements));
     let largest = members.iter().map(|&m| &tensors[m]).max_by_key(|t| t.elements)?;
     match weights {
-        0 => Some(format!("the tensor '{}' has no weights", shorten(largest.name, 80))),
-        n if n >= MOST_WEIGHTS => Some(format!(
-            "it has {n} weights, {} of them in the tensor '{}', and a group must have fewer than {MOST_WEIGHTS}",
-            largest.elements,
-            shorten(largest.name, 80)
-        )),
+        0 => Some((PlainReason::TooSmall, format!("the tensor '{}' has no weights", shorten(largest.name, 80)))),
+        n if n >= MOST_WEIGHTS => {
+            let reason = format!(
+                "it has {n} weights, {} of them in the tensor '{}', and a group must have fewer than {MOST_WEIGHTS}",
+                largest.elements,
+                shorten(largest.name, 80)
+            );
+            Some((PlainReason::Format, reason))
+        }
         _ => None,
     }
 }

@@ -10,7 +10,7 @@ use crate::format::{Access, LayoutTensor, Model, OpenOptions, Tensor, config_tex
 use crate::host;
 use crate::progress::Progress;
 use crate::writer::plan::{self, SourceTensor, config, is_file};
-use crate::writer::source::{companions, main_file};
+use crate::writer::source::{companion_paths, main_file};
 use crate::writer::target::refuse_existing;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -191,7 +191,7 @@ pub fn decompress(
     report.files = files.len() as u64;
     report.written_bytes = files.iter().map(|file| file.layout.bytes()).sum();
     if source.is_dir() {
-        (report.carried, report.left_behind) = companions(&model, source)?;
+        (report.carried, report.left_behind) = companion_paths(&model, source)?;
     }
     let mut texts = Vec::new();
     texts.extend(shards.index.as_ref().map(|(name, text)| (&name[..], text.clone())));

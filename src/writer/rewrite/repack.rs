@@ -11,7 +11,7 @@ use crate::format::{
 use crate::progress::Progress;
 use crate::writer::Layout;
 use crate::writer::plan::{FilePlan, Files, Plan, PlannedGroup, SourceTensor};
-use crate::writer::source::{companions, main_file};
+use crate::writer::source::{companion_paths, main_file};
 use crate::writer::target::{ConfigPlace, commit_with_config, refuse_existing};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
@@ -152,7 +152,7 @@ pub fn repack(source: &Path, destination: &Path, options: &RepackOptions, progre
         return Ok(report);
     }
     if source.is_dir() {
-        (report.carried, report.left_behind) = companions(&model, source)?;
+        (report.carried, report.left_behind) = companion_paths(&model, source)?;
     }
     let carried = source.is_dir().then_some((source, &report.carried[..]));
     let texts = config.map(|text| ("config.json", text)).into_iter().collect();

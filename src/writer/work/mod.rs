@@ -33,6 +33,7 @@ mod lay_out;
 mod tasks;
 
 pub(super) use file::remove;
+pub(super) use lay_out::file_bytes;
 
 use super::target::{Ledger, PartialFile};
 use crate::error::Result;

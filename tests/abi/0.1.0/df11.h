@@ -404,8 +404,9 @@ typedef struct df11_open_options {
      */
     const char *shapes_from;
     /**
-     * NULL, or the same as a text in UTF-8 that a zero byte ends: a JSON object from names of tensors
-     * to lists of dimensions, as {"lm_head.weight": [151936, 4096]}. It comes before `shapes_from`.
+     * NULL, or the same as a text in UTF-8 that a zero byte ends: a JSON object from names of
+     * tensors to lists of dimensions, as {"lm_head.weight": [151936, 4096]}. It comes before
+     * `shapes_from`.
      */
     const char *shapes_json;
 } df11_open_options;
@@ -1196,10 +1197,10 @@ void df11_resident_free(df11_resident *resident);
  * `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, that you have
  * set to 0. It is raised to DF11_CORRUPT if the kernel notices that the image contradicts itself
  * (the file was damaged, or its gaps and positions are wrong), and otherwise left alone. The
- * content of the destination is then undefined. Nothing outside it is ever written. What is compared
- * is where each run of 104 weights ends: damage after which the codes fall into step again before
- * that, or end up to ten bits late, goes unnoticed. Of single changed bytes among the codes that is
- * eight in ten. Verify a model from elsewhere before you decode it here.
+ * content of the destination is then undefined. Nothing outside it is ever written. What is
+ * compared is where each run of 104 weights ends: damage after which the codes fall into step again
+ * before that, or end up to ten bits late, goes unnoticed. Of single changed bytes among the codes
+ * that is eight in ten. Verify a model from elsewhere before you decode it here.
  *
  * Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
  * DF11_MISALIGNED, DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA
@@ -1278,7 +1279,7 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
                                            df11_error *error);
 
 /* ============================================================================================== */
-/* 11. WRITE: models, presets, groups in memory                                                   */
+/* 11. WRITE: models, plans of models, presets, groups in memory                                  */
 /* ============================================================================================== */
 
 /** Do not decode each group from its file to compare it before the file gets its name. */
@@ -1306,7 +1307,8 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
 
 /**
  * Write the shapes of compressed tensors to the files' metadata under "df11.shapes", for
- * df11_tensor_info. The reference compressor writes none.
+ * df11_tensor_info. The reference compressor writes none. For automatic groups, which no other
+ * program writes, they are always written.
  */
 #define DF11_COMPRESS_SHAPES 16
 
@@ -1327,6 +1329,19 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
  * are replaced. A folder `dst` that is not empty is never written to, with or without it.
  */
 #define DF11_COMPRESS_KEEP_EXISTING 128
+
+/**
+ * Write a plain copy of a source of which nothing can be compressed. Without it that is an error
+ * (DF11_UNSUPPORTED_FORMAT), and nothing is written.
+ */
+#define DF11_COMPRESS_ALLOW_PLAIN 256
+
+/**
+ * Compress a source that lacks files, tensors or layers, as a download that was interrupted leaves
+ * it. Without it that is an error (DF11_INVALID_FORMAT). What is absent is noted in config.json, and
+ * df11_verify_model() does not report it.
+ */
+#define DF11_COMPRESS_INCOMPLETE 512
 
 /**
  * Called for each tensor that the patterns ask for and that stays as it was: `user` as given, the
@@ -1371,11 +1386,44 @@ typedef struct df11_compress_report {
      * The text is static.
      */
     const char *preset;
+    /**
+     * Bytes of all bf16 tensors of the source, without heads that are not stored. What of them is
+     * not in groups stays plain for one of the reasons below; each of those counts bf16 bytes.
+     */
+    uint64_t bf16_bytes;
+    /** Bytes of the bf16 tensors in groups, each counted once. */
+    uint64_t grouped_bf16_bytes;
+    /** Bytes for which no pattern asks. */
+    uint64_t unasked_bf16_bytes;
+    /** Bytes of tensors that are too small for a group to pay. */
+    uint64_t small_bf16_bytes;
+    /** Bytes of tensors whose group has a tensor of another type. */
+    uint64_t mixed_bf16_bytes;
+    /** Bytes of tensors whose group has an infinity, a NaN, or a magnitude of 2^113 and more. */
+    uint64_t unfit_bf16_bytes;
+    /** Bytes of tensors that the reference's format cannot name or hold. */
+    uint64_t unnamed_bf16_bytes;
+    /** Files beside the source's weights that were copied: tokenizers, code, licences. */
+    uint64_t carried_count;
+    /** Bytes of those files. */
+    uint64_t carried_bytes;
+    /**
+     * Files beside the source's weights that were not copied: weights in other formats, states of a
+     * training, downloads that have not ended.
+     */
+    uint64_t left_behind_count;
+    /** Bytes of those files. */
+    uint64_t left_behind_bytes;
+    /**
+     * Things that the source lacks, with DF11_COMPRESS_INCOMPLETE, and those that config.json speaks
+     * of and that cannot have got lost.
+     */
+    uint64_t missing_count;
 } df11_compress_report;
 
 /** Initialises a df11_compress_report: every field but struct_size is 0 or NULL. */
 #define DF11_COMPRESS_REPORT_INIT \
-    { sizeof(df11_compress_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL }
+    { sizeof(df11_compress_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** How to compress. Begin with DF11_COMPRESS_OPTIONS_INIT. */
 typedef struct df11_compress_options {
@@ -1439,7 +1487,8 @@ typedef struct df11_compress_options {
  * is as the reference compressor (dfloat11 0.5.0) writes it.
  *
  * A folder gets one file per group, a file for the rest, the source's config.json with
- * dfloat11_config in it, and the source's other files. A single file gets its config.json next to
+ * dfloat11_config in it, and the source's other files, except weights in other formats, states of a
+ * training, and downloads that have not ended. A single file gets its config.json next to
  * it. `options` may be NULL. Groups are processed a piece at a time and are never in memory as a
  * whole. Files get their names when they are complete and, unless told otherwise, verified.
  *
@@ -1454,8 +1503,9 @@ typedef struct df11_compress_options {
  * source or other options, for what was changed in it, patterns that do not fit, and a source that
  * has no bf16 weights or is compressed already; DF11_NOT_FOUND (no such preset);
  * DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that failed its
- * verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION,
- * DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and
+ * verification; DF11_INVALID_FORMAT for a source that lacks something, too, unless
+ * DF11_COMPRESS_INCOMPLETE is set; DF11_UNSUPPORTED_FORMAT if nothing can be compressed, unless
+ * DF11_COMPRESS_ALLOW_PLAIN is set, and with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and
  * `left` is not called.
  *
  * Requires: The progress and the callbacks of the options can be used, each with its `user`, until
@@ -1484,6 +1534,225 @@ df11_status df11_merge_model(const char *src,
                              const char *dst,
                              const df11_compress_options *options,
                              df11_error *error);
+
+/**
+ * Count some weights of each kind of group. Without it no weight is read, and 2.662 bits are
+ * assumed for the code of an exponent.
+ */
+#define DF11_PLAN_SAMPLE 1
+
+/** Each device has some of the layers. */
+#define DF11_SPLIT_LAYERS 0
+
+/** Each device has an equal part of every matrix. */
+#define DF11_SPLIT_ROWS 1
+
+/** A number that is not known, or tokens next to weights that do not fit themselves. */
+#define DF11_PLAN_NONE UINT64_MAX
+
+/** What a model becomes and needs. It never changes: any number of threads may use it at once. */
+typedef struct df11_plan df11_plan;
+
+/** How to plan. Begin with DF11_PLAN_OPTIONS_INIT. */
+typedef struct df11_plan_options {
+    /** sizeof(df11_plan_options) */
+    size_t struct_size;
+    /** DF11_PLAN_SAMPLE or 0 */
+    uint32_t flags;
+    /** Buffers for decoded weights, each as large as the largest group; 0 means 2. */
+    uint32_t slots;
+    /** Bytes of a number in the KV cache, at most 8; 0 means 2, as bf16 has. */
+    uint64_t cache_number_bytes;
+    /** As in df11_compress_options. A model that is compressed already has its own groups. */
+    const char *preset;
+    /** As in df11_compress_options. */
+    const char *pattern_json;
+    /** NULL, or a progress that can cancel the call. */
+    df11_progress *progress;
+    /** NULL, or a callback that is told of tensors that stay plain, before the call returns. */
+    df11_left_fn left;
+    /** The `user` of `left`. */
+    void *left_user;
+} df11_plan_options;
+
+/** Initialises a df11_plan_options: every field but struct_size is 0 or NULL. */
+#define DF11_PLAN_OPTIONS_INIT { sizeof(df11_plan_options), 0, 0, 0, NULL, NULL, NULL, NULL, NULL }
+
+/** A plan in numbers. Begin with DF11_PLAN_INFO_INIT. */
+typedef struct df11_plan_info {
+    /** sizeof(df11_plan_info) */
+    size_t struct_size;
+    /**
+     * 1 if the model is compressed already, so that all sizes are exact; 0 if they are estimates.
+     */
+    uint64_t exact;
+    /** Groups. */
+    uint64_t group_count;
+    /** Weights in them. */
+    uint64_t element_count;
+    /** Bytes of the groups' six members. */
+    uint64_t packed_bytes;
+    /** Bytes of all images. */
+    uint64_t image_bytes;
+    /** Bytes of the tensors that are stored as they are. */
+    uint64_t plain_bytes;
+    /** Bytes of all tensors, not compressed. */
+    uint64_t original_bytes;
+    /** The .safetensors files of a folder. */
+    uint64_t file_count;
+    /** Bytes of these files. */
+    uint64_t written_bytes;
+    /** Weights of the largest group. */
+    uint64_t largest_group_elements;
+    /** Bytes of all buffers for decoded weights on one device. */
+    uint64_t scratch_bytes;
+    /**
+     * Bytes of the KV cache for each token, in all layers; DF11_PLAN_NONE if they are not known.
+     */
+    uint64_t cache_bytes_per_token;
+    /** Layers that have a cache; 0 if that is not known. */
+    uint64_t cached_layers;
+    /**
+     * Tensors that stay plain although the patterns ask for them: as many as `left` is called for.
+     */
+    uint64_t left_count;
+    /**
+     * The name of the preset that gives the groups, or "automatic"; NULL for those of a
+     * pattern_json, and for a model that is compressed already. The text is static.
+     */
+    const char *preset;
+    /** Why the size of the KV cache is not known; NULL if it is. The text is the plan's. */
+    const char *cache_unknown;
+} df11_plan_info;
+
+/** Initialises a df11_plan_info: every field but struct_size is 0 or NULL. */
+#define DF11_PLAN_INFO_INIT \
+    { sizeof(df11_plan_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL }
+
+/** A group of a plan. Begin with DF11_PLAN_GROUP_INFO_INIT. */
+typedef struct df11_plan_group_info {
+    /** sizeof(df11_plan_group_info) */
+    size_t struct_size;
+    /** The module's full name. The text is the plan's. */
+    const char *name;
+    /** The weights in all its tensors. Decoded, they take 2 bytes each. */
+    uint64_t element_count;
+    /** Its tensors. */
+    uint64_t tensor_count;
+    /** Bytes of its six members in the file. */
+    uint64_t packed_bytes;
+    /** Bytes of its image on a device. */
+    uint64_t image_bytes;
+    /** 1 if these are exact, 0 if they are estimates. */
+    uint64_t exact;
+} df11_plan_group_info;
+
+/** Initialises a df11_plan_group_info: every field but struct_size is 0 or NULL. */
+#define DF11_PLAN_GROUP_INFO_INIT { sizeof(df11_plan_group_info), NULL, 0, 0, 0, 0, 0 }
+
+/** The part of a model that is on one device. Begin with DF11_PLAN_SHARE_INFO_INIT. */
+typedef struct df11_plan_share_info {
+    /** sizeof(df11_plan_share_info) */
+    size_t struct_size;
+    /** Bytes of images. */
+    uint64_t image_bytes;
+    /** Bytes of tensors that are stored as they are. */
+    uint64_t plain_bytes;
+    /** Bytes of the buffers for decoded weights. */
+    uint64_t scratch_bytes;
+    /** All of these. */
+    uint64_t total_bytes;
+    /** Bytes of the KV cache for each token; DF11_PLAN_NONE if they are not known. */
+    uint64_t cache_bytes_per_token;
+    /** Bytes of the device of this number if the same model is not compressed. */
+    uint64_t bf16_bytes;
+} df11_plan_share_info;
+
+/** Initialises a df11_plan_share_info: every field but struct_size is 0 or NULL. */
+#define DF11_PLAN_SHARE_INFO_INIT { sizeof(df11_plan_share_info), 0, 0, 0, 0, 0, 0 }
+
+/**
+ * Plans a model, without writing anything: a folder or a file, compressed or not. Headers and
+ * config.json are read, and weights only with DF11_PLAN_SAMPLE, so that this takes seconds for the
+ * largest models. `options` may be NULL. On success `*out` is the plan, to be given to
+ * df11_plan_free(); otherwise it is NULL.
+ *
+ * The groups are those that df11_compress_model() would make, or those of a compressed model, whose
+ * sizes are exact. What is not counted: activations, and what an engine and the driver take for
+ * themselves.
+ *
+ * Errors: those of df11_compress_model() for its source, its patterns and its preset, and those of
+ * df11_model_open(); DF11_INVALID_ARGUMENT for options that are out of range, and for groups that
+ * are named for a compressed model; DF11_CANCELLED.
+ *
+ * Requires: The progress and the callback of the options can be used, the latter with its `user`,
+ * until the call returns.
+ */
+df11_status df11_plan_model(const char *path,
+                            const df11_plan_options *options,
+                            df11_plan **out,
+                            df11_error *error);
+
+/**
+ * Frees a plan, from any thread. NULL is allowed. Its texts go with it.
+ *
+ * Requires: No call uses `plan` any more.
+ */
+void df11_plan_free(df11_plan *plan);
+
+/**
+ * Describes a plan. After an error `*out` is cleared except for its struct_size; if that is wrong,
+ * `*out` is left alone.
+ *
+ * Errors: DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_plan_get_info(const df11_plan *plan, df11_plan_info *out, df11_error *error);
+
+/**
+ * Describes the group of that number, from 0, in the natural order of their names. After an error
+ * `*out` is as after df11_plan_get_info().
+ *
+ * Errors: DF11_NOT_FOUND if there is no such group; DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_plan_get_group_info(const df11_plan *plan,
+                                     uint64_t group,
+                                     df11_plan_group_info *out,
+                                     df11_error *error);
+
+/**
+ * Describes what device number `device` of `device_count` holds, from 0, if the model is split by
+ * layers (DF11_SPLIT_LAYERS) or by rows (DF11_SPLIT_ROWS). By layers, those of one device follow
+ * one another, and the device that holds most holds as little as possible; by rows, all devices
+ * hold as much, and what is said of them is an estimate. After an error `*out` is as after
+ * df11_plan_get_info().
+ *
+ * Errors: DF11_NOT_FOUND if there is no such device; DF11_UNSUPPORTED_OPTION for another split;
+ * DF11_INVALID_ARGUMENT, also for no device or more than 1024.
+ */
+df11_status df11_plan_get_share_info(const df11_plan *plan,
+                                     uint32_t split,
+                                     uint32_t device_count,
+                                     uint32_t device,
+                                     df11_plan_share_info *out,
+                                     df11_error *error);
+
+/**
+ * Counts the tokens whose KV cache fits next to the weights, on `device_count` devices of
+ * `device_memory_bytes` bytes each. `*tokens` are those next to the compressed model,
+ * `*bf16_tokens` those next to the same model not compressed; DF11_PLAN_NONE if the weights
+ * themselves do not fit. Either may be NULL. After an error both are DF11_PLAN_NONE.
+ *
+ * Errors: DF11_NOT_FOUND, with the reason, if the size of the cache is not known, or if its heads
+ * cannot be split so; DF11_UNSUPPORTED_OPTION for another split; DF11_INVALID_ARGUMENT, also for no
+ * device or more than 1024.
+ */
+df11_status df11_plan_count_tokens(const df11_plan *plan,
+                                   uint32_t split,
+                                   uint32_t device_count,
+                                   uint64_t device_memory_bytes,
+                                   uint64_t *tokens,
+                                   uint64_t *bf16_tokens,
+                                   df11_error *error);
 
 /**
  * Write tensors whose shapes are not known to a folder with one dimension. Without it they are an
@@ -1839,6 +2108,18 @@ df11_status df11_compress_bound(const uint64_t *element_counts,
 #define DF11_FINDING_NOTE 5
 
 /**
+ * Something that the model lacks: the name is that of a file, a tensor or a layer, or of several
+ * (`model.layers.3 to 5`).
+ */
+#define DF11_FINDING_MISSING 6
+
+/** Accept a model that lacks files, tensors or layers: there are no DF11_FINDING_MISSING. */
+#define DF11_VERIFY_INCOMPLETE 256
+
+/** Accept a model that has no group, which nobody compressed, also without an original. */
+#define DF11_VERIFY_ALLOW_PLAIN 512
+
+/**
  * Called for each group, and for each tensor about which there is something to say: `user` as
  * given, DF11_FINDING_*, the name of the group or tensor, and one sentence about it. Both texts are
  * UTF-8, end in a zero byte and are valid during the call only; escape them before you print them.
@@ -1865,10 +2146,12 @@ typedef struct df11_verify_report {
     uint64_t tensors_equal;
     /** Tensors that differ from the original's, or that only one of the two models has. */
     uint64_t tensors_different;
+    /** Files, tensors and layers that the model lacks, several in a row counted once. */
+    uint64_t missing_count;
 } df11_verify_report;
 
 /** Initialises a df11_verify_report: every field but struct_size is 0 or NULL. */
-#define DF11_VERIFY_REPORT_INIT { sizeof(df11_verify_report), 0, 0, 0, 0, 0, 0, 0 }
+#define DF11_VERIFY_REPORT_INIT { sizeof(df11_verify_report), 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** How to verify. Begin with DF11_VERIFY_OPTIONS_INIT. */
 typedef struct df11_verify_options {
@@ -1876,7 +2159,9 @@ typedef struct df11_verify_options {
     size_t struct_size;
     /** Threads to use, the calling one among them; 0 means 1. They end before the call returns. */
     uint32_t threads;
-    /** DF11_OPEN_ANY_VERSION or 0 */
+    /**
+     * DF11_OPEN_ANY_VERSION, DF11_VERIFY_INCOMPLETE and DF11_VERIFY_ALLOW_PLAIN joined by |, or 0
+     */
     uint32_t flags;
     /** NULL, or the text of a config.json for the model; see df11_open_options. */
     const char *config_json;
@@ -1901,10 +2186,12 @@ typedef struct df11_verify_options {
     { sizeof(df11_verify_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /**
- * Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, walks every
- * code of every group, and compares the SHA-256 of each tensor for which the files' metadata has
+ * Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, and looks for
+ * what is absent from a folder: files whose names have numbers (-00002-of-00003) or that an index
+ * lists, layers between others, and layers of which config.json says that they are there. Not all
+ * that is absent shows. It walks every code of every group, and compares the SHA-256 of each tensor for which the files' metadata has
  * one (under "df11.sha256"). If there is an original (a folder of any number of files, or one
- * file), it compares every tensor with it: type, shape where the model knows it, every bit. It
+ * file), it compares every tensor with it: type, shape where the model says it, every bit. It
  * continues after what is wrong, so that everything wrong is found.
  *
  * `original` and `options` may be NULL. Files are read piece by piece, never mapped, and the call
@@ -1914,7 +2201,7 @@ typedef struct df11_verify_options {
  * DF11_OK: nothing is wrong. DF11_CORRUPT: something is, and the message is the first such
  * finding's; or the model cannot be opened because of it. The report is written in both cases. It
  * is all zeros if the model could not be opened, and after all other errors: DF11_INVALID_FORMAT
- * and DF11_UNSUPPORTED_FORMAT for the model, DF11_INVALID_ARGUMENT for an original that cannot be
+ * and DF11_UNSUPPORTED_FORMAT for the model, and for one without a group if there is no original, DF11_INVALID_ARGUMENT for an original that cannot be
  * used, DF11_IO, DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
  *
  * Requires: The progress and the callbacks of the options can be used, each with its `user`, until

@@ -40,6 +40,19 @@ pub fn containers() -> Vec<Case> {
         |name, text: &str| invalid(name, plain(text)).says(&["the safetensors header is not valid", "at byte 8]"]);
     vec![
         invalid("file_empty", vec![]).says(&["the file is empty"]),
+        // Files of other kinds, under the name of a model.
+        invalid(
+            "file_git_lfs_pointer",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff\nsize 5368709120\n"
+                .to_vec(),
+        )
+        .says(&["a Git LFS pointer", "`git lfs pull`"]),
+        invalid("file_web_page", b"<!DOCTYPE html><html><head><title>401</title></head></html>".to_vec())
+            .says(&["a web page"]),
+        invalid("file_gguf", b"GGUF\x03\0\0\0\x10\0\0\0\0\0\0\0".to_vec()).says(&["a GGUF file"]),
+        invalid("file_zip", b"PK\x03\x04\0\0\x08\x08\0\0archive/data.pkl".to_vec()).says(&["a zip archive", "PyTorch"]),
+        invalid("file_pickle", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.".to_vec()).says(&["a pickle", "PyTorch"]),
+        invalid("file_of_zeros", vec![0; 64]).says(&["begins with zeros"]),
         invalid("file_of_seven_bytes", vec![2, 0, 0, 0, 0, 0, 0]).says(&["7 bytes are too few for a header"]),
         invalid("header_size_2_64", sized(u64::MAX)).says(&["should have 18446744073709551615 bytes"]),
         invalid("header_size_2_63", sized(1 << 63)).says(&["should have 9223372036854775808 bytes"]),

@@ -293,6 +293,70 @@ type Part struct {
 // GroupPart is df11_model_get_group_part.
 func (m Model) GroupPart(group uint64, part uint32) (_ Part, e *Error) { e = missing; return }
 
+// PlanSample counts some weights.
+const PlanSample = 1
+
+// Ways to split a model.
+const (
+	SplitLayers = 0
+	SplitRows   = 1
+)
+
+// PlanNone is a number that is not known, or tokens next to weights that do not fit.
+const PlanNone = 1<<64 - 1
+
+// Planning is a df11_plan_options. No string may contain a zero byte. An empty preset means none, and so do nil patterns.
+type Planning struct {
+	Flags, Slots     uint32
+	CacheNumberBytes uint64
+	Preset           string
+	Patterns         []byte
+}
+
+// Plan is a df11_plan.
+type Plan struct{ p *byte }
+
+// NewPlan is df11_plan_model.
+func NewPlan(path string, o *Planning, progress Progress) (_ Plan, e *Error) { e = missing; return }
+
+// Free is df11_plan_free.
+func (p Plan) Free() {}
+
+// PlanInfo is a df11_plan_info.
+type PlanInfo struct {
+	Exact                                                                    bool
+	Groups, Elements, PackedBytes, ImageBytes, PlainBytes, OriginalBytes     uint64
+	Files, WrittenBytes, LargestGroup, ScratchBytes, CacheBytes, CacheLayers uint64
+	Left                                                                     uint64
+	Preset, CacheUnknown                                                     string
+}
+
+// Info is df11_plan_get_info.
+func (p Plan) Info() (_ PlanInfo, e *Error) { e = missing; return }
+
+// PlanGroup is a df11_plan_group_info.
+type PlanGroup struct {
+	Name                                       string
+	Elements, Tensors, PackedBytes, ImageBytes uint64
+}
+
+// Group is df11_plan_get_group_info.
+func (p Plan) Group(number uint64) (_ PlanGroup, e *Error) { e = missing; return }
+
+// PlanShare is a df11_plan_share_info.
+type PlanShare struct {
+	ImageBytes, PlainBytes, ScratchBytes, TotalBytes, CacheBytes, BF16Bytes uint64
+}
+
+// Share is df11_plan_get_share_info.
+func (p Plan) Share(split, devices, device uint32) (_ PlanShare, e *Error) { e = missing; return }
+
+// Tokens is df11_plan_count_tokens.
+func (p Plan) Tokens(split, devices uint32, memory uint64) (tokens, bf16 uint64, err *Error) {
+	err = missing
+	return
+}
+
 // Progress is a df11_progress. The zero value is NULL.
 type Progress struct{ p *byte }
 

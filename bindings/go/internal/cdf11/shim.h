@@ -67,6 +67,25 @@ df11_status df11go_compress(int merge, const char *src, const char *dst, const d
                             df11_progress *progress, df11_compress_report *report, df11go_notes *lefts,
                             df11_error *error);
 
+/* The fields of a df11_plan_options that Go sets. */
+typedef struct {
+    uint32_t flags, slots;
+    uint64_t cache_number_bytes;
+    char *preset, *pattern_json;
+} df11go_planning;
+static inline df11_status df11go_plan(const char *path, const df11go_planning *how, df11_progress *progress,
+                                      df11_plan **out, df11_error *error)
+{
+    df11_plan_options options = DF11_PLAN_OPTIONS_INIT;
+    options.flags = how->flags;
+    options.slots = how->slots;
+    options.cache_number_bytes = how->cache_number_bytes;
+    options.preset = how->preset;
+    options.pattern_json = how->pattern_json;
+    options.progress = progress;
+    return df11_plan_model(path, &options, out, error);
+}
+
 /* The fields of a df11_decompress_options that Go sets. */
 typedef struct {
     uint32_t threads, flags;
