@@ -167,11 +167,12 @@ const _: () = {
 };
 
 /// Decompresses a model to plain safetensors, bit for bit. `src` is a model, a folder or a file;
-/// nothing of it is changed. If `dst` ends in .safetensors, it becomes one file of all tensors. An
-/// existing file is replaced when everything is done and not before. Otherwise it becomes a folder as
-/// models are published, which is new or empty: files of tensors, in shards with an index if there is
-/// more than one, config.json without dfloat11_config, and all other files of the folder `src`. A
-/// head that is tied to the embedding and equal to it is not stored, as in the original.
+/// nothing of it is changed. If `dst` ends in .safetensors, it becomes one file of all tensors.
+/// An existing file is replaced when everything is done and not before. Otherwise it becomes a
+/// folder as models are published, which is new or empty: files of tensors, in shards with an
+/// index if there is more than one, config.json without dfloat11_config, and all other files of
+/// the folder `src`. A head that is tied to the embedding and equal to it is not stored, as in
+/// the original.
 ///
 /// `options` may be NULL. Tensors are processed a piece at a time and are never in memory whole.
 /// df11_model_open() refuses the folder until all of it is there, and config.json comes last. A
