@@ -466,7 +466,8 @@ uint64_t df11_model_group_count(const df11_model *model);
 
 /**
  * Returns the number of tensors; 0 for NULL. Tensors are numbered from 0: those of group 0 in the
- * order of their weights, those of group 1, and so on; then the plain ones.
+ * order of their weights, those of group 1, and so on, each by the first group that has a part of it;
+ * then the plain ones.
  */
 uint64_t df11_model_tensor_count(const df11_model *model);
 
@@ -477,6 +478,9 @@ uint64_t df11_model_tensor_count(const df11_model *model);
  * byte, or 0; `text_bytes` may be NULL.
  */
 const char *df11_model_config_text(const df11_model *model, uint64_t *text_bytes);
+
+/** The `first_tensor` of a group whose tensors do not follow each other. */
+#define DF11_NO_TENSOR UINT64_MAX
 
 /** The look-up rows, then the row of code lengths: 256 bytes each. */
 #define DF11_PART_LUTS 0
@@ -507,9 +511,15 @@ typedef struct df11_group_info {
     const char *name;
     /** The weights in all its tensors, 2 bytes each when decoded. */
     uint64_t element_count;
-    /** The tensors in it. */
+    /**
+     * The tensors in it. By the extension of the format it may hold runs of larger tensors: each counts.
+     */
     uint64_t tensor_count;
-    /** The number of its first tensor; the others follow, in the order of their weights. */
+    /**
+     * The number of its first tensor; the others follow, in the order of their weights. DF11_NO_TENSOR
+     * if they do not, because runs of them are in other groups too; df11_model_get_group_run() has the
+     * tensor of each in any case.
+     */
     uint64_t first_tensor;
     /** Bytes of its six parts in the files. */
     uint64_t packed_bytes;
@@ -519,10 +529,37 @@ typedef struct df11_group_info {
      * device's. No known compressor writes such groups.
      */
     uint64_t image_bytes;
+    /**
+     * 1 if it is an extension of the format, whose tensors the file's metadata names ("df11.groups"):
+     * programs that know only DF11 do not find its weights. Otherwise 0.
+     */
+    uint64_t extended;
 } df11_group_info;
 
 /** Initialises a df11_group_info: every field but struct_size is 0 or NULL. */
-#define DF11_GROUP_INFO_INIT { sizeof(df11_group_info), NULL, 0, 0, 0, 0, 0 }
+#define DF11_GROUP_INFO_INIT { sizeof(df11_group_info), NULL, 0, 0, 0, 0, 0, 0 }
+
+/**
+ * A run: elements of a tensor, one after the other, that are weights of a group, one after the other.
+ * Begin with DF11_RUN_INFO_INIT.
+ */
+typedef struct df11_run_info {
+    /** sizeof(df11_run_info) */
+    size_t struct_size;
+    /** The number of the tensor. */
+    uint64_t tensor;
+    /** The tensor's elements before the run. */
+    uint64_t tensor_offset;
+    /** The number of the group. */
+    uint64_t group;
+    /** The group's weights before the run. */
+    uint64_t group_offset;
+    /** Elements of the run. */
+    uint64_t element_count;
+} df11_run_info;
+
+/** Initialises a df11_run_info: every field but struct_size is 0 or NULL. */
+#define DF11_RUN_INFO_INIT { sizeof(df11_run_info), 0, 0, 0, 0, 0 }
 
 /** A part of a group in its file. Begin with DF11_PART_INFO_INIT. */
 typedef struct df11_part_info {
@@ -557,6 +594,18 @@ df11_status df11_model_get_group_info(const df11_model *model,
                                       uint64_t group,
                                       df11_group_info *out,
                                       df11_error *error);
+
+/**
+ * Describes a run of a group: number `run` of its `tensor_count`, in the order of its weights. After
+ * an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left alone.
+ *
+ * Errors: DF11_NOT_FOUND if there is no such group or run; DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_model_get_group_run(const df11_model *model,
+                                     uint64_t group,
+                                     uint64_t run,
+                                     df11_run_info *out,
+                                     df11_error *error);
 
 /**
  * Says where a part of a group (DF11_PART_*) is stored, for programs that read files by themselves.
@@ -685,9 +734,12 @@ typedef struct df11_tensor_info {
     const uint64_t *shape;
     /** Bytes of its values, decoded. */
     uint64_t data_bytes;
-    /** The number of its group, or DF11_NO_GROUP for a plain tensor. */
+    /**
+     * The number of the group that its first element is in, or DF11_NO_GROUP for a plain tensor. If
+     * `run_count` is above 1, others of its elements are in other groups.
+     */
     uint64_t group;
-    /** Its first weight in the group, in elements; 0 for a plain tensor. */
+    /** Its first weight in that group, in elements; 0 for a plain tensor. */
     uint64_t group_offset;
     /**
      * The values of a plain tensor in the file's memory, with no alignment; NULL for a tensor in a
@@ -709,11 +761,16 @@ typedef struct df11_tensor_info {
     uint32_t shape_known;
     /** 0 */
     uint32_t reserved;
+    /**
+     * The number of its runs (df11_run_info): 0 for a plain tensor, 1 for one that is whole in a group.
+     * Only groups by the extension of the format have tensors of several.
+     */
+    uint64_t run_count;
 } df11_tensor_info;
 
 /** Initialises a df11_tensor_info: every field but struct_size is 0 or NULL. */
 #define DF11_TENSOR_INFO_INIT \
-    { sizeof(df11_tensor_info), NULL, 0, 0, NULL, 0, 0, 0, NULL, NULL, 0, 0, 0 }
+    { sizeof(df11_tensor_info), NULL, 0, 0, NULL, 0, 0, 0, NULL, NULL, 0, 0, 0, 0 }
 
 /**
  * Describes a tensor. After an error `*out` is cleared except for its struct_size; if that is
@@ -725,6 +782,20 @@ df11_status df11_model_get_tensor_info(const df11_model *model,
                                        uint64_t tensor,
                                        df11_tensor_info *out,
                                        df11_error *error);
+
+/**
+ * Describes a run of a tensor: number `run` of its `run_count`, in the order of its elements. So a
+ * tensor in several groups is found in all of them; df11_model_read_tensor() does that by itself.
+ * After an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left
+ * alone.
+ *
+ * Errors: DF11_NOT_FOUND if there is no such tensor or run; DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_model_get_tensor_run(const df11_model *model,
+                                      uint64_t tensor,
+                                      uint64_t run,
+                                      df11_run_info *out,
+                                      df11_error *error);
 
 /**
  * Finds a tensor by its full name. `*out` is its number, or 0 after an error.
@@ -1344,6 +1415,14 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
 #define DF11_COMPRESS_INCOMPLETE 512
 
 /**
+ * Leave plain what the reference's format cannot name or hold: experts in one tensor whose name does
+ * not end in .weight, and tensors of 2^32 weights. Without it, and with neither a preset nor a
+ * pattern_json, they become groups by an extension of the format that only this library reads; see
+ * df11_group_info.extended.
+ */
+#define DF11_COMPRESS_REFERENCE_ONLY 1024
+
+/**
  * Called for each tensor that the patterns ask for and that stays as it was: `user` as given, the
  * tensor's name, the name of the group that it would have been in (which stays plain as a whole),
  * and the reason. All texts are UTF-8, end in a zero byte and are valid during the call only;
@@ -1419,12 +1498,17 @@ typedef struct df11_compress_report {
      * of and that cannot have got lost.
      */
     uint64_t missing_count;
+    /**
+     * Those of the groups that are an extension of the format: programs that know only DF11 do not
+     * find their weights.
+     */
+    uint64_t extended_groups;
 } df11_compress_report;
 
 /** Initialises a df11_compress_report: every field but struct_size is 0 or NULL. */
 #define DF11_COMPRESS_REPORT_INIT \
     { sizeof(df11_compress_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, \
-    0, 0, 0, 0 }
+    0, 0, 0, 0, 0 }
 
 /** How to compress. Begin with DF11_COMPRESS_OPTIONS_INIT. */
 typedef struct df11_compress_options {

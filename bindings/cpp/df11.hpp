@@ -322,12 +322,21 @@ class Tensor {
     std::uint32_t shape_source() const noexcept { return info_.shape_known; }
     /// Returns the size of its decoded values in bytes.
     std::uint64_t data_bytes() const noexcept { return info_.data_bytes; }
-    /// Returns the number of its group, or no value for a plain tensor.
+    /// Returns the number of the group that its first element is in, or no value for a plain tensor. If it has several
+    /// runs, others of its elements are in other groups.
     std::optional<std::uint64_t> group() const noexcept {
         return info_.group != DF11_NO_GROUP ? std::optional<std::uint64_t>(info_.group) : std::nullopt;
     }
-    /// Returns the position of its first weight in its group, in elements; 0 for a plain tensor.
+    /// Returns the position of its first weight in that group, in elements; 0 for a plain tensor.
     std::uint64_t group_offset() const noexcept { return info_.group_offset; }
+    /// Returns the number of its runs: 0 for a plain tensor, 1 for one that is whole in a group.
+    std::uint64_t run_count() const noexcept { return info_.run_count; }
+    /// Describes its run `run`, which must be below run_count(): df11_model_get_tensor_run().
+    df11_run_info run(std::uint64_t run) const noexcept {
+        auto info = detail::sized<df11_run_info>();
+        (void)df11_model_get_tensor_run(model_, index_, run, &info, nullptr);
+        return info;
+    }
     /// Returns the values of a plain tensor in the mapped file, without any alignment. The span is empty for a tensor
     /// in a group, and with DF11_OPEN_READ.
     Span<const unsigned char> data() const noexcept {
@@ -456,8 +465,21 @@ class Group {
     std::uint64_t packed_bytes() const noexcept { return info_.packed_bytes; }
     /// Returns the size of its image in bytes; 0 if no image can hold it.
     std::uint64_t image_bytes() const noexcept { return info_.image_bytes; }
-    /// Returns its tensors, in the order of their weights.
-    Tensors tensors() const noexcept { return {model_, info_.first_tensor, info_.tensor_count}; }
+    /// Returns its tensors, in the order of their weights. Of a tensor that is in several groups it has a part only. The
+    /// range is empty if the tensors do not follow each other in the model; run() has the tensor of each in any case.
+    Tensors tensors() const noexcept {
+        return {model_, info_.first_tensor, info_.first_tensor != DF11_NO_TENSOR ? info_.tensor_count : 0};
+    }
+    /// Returns the number of its runs: of its tensors, unless it has parts of them only.
+    std::uint64_t run_count() const noexcept { return info_.tensor_count; }
+    /// Describes its run `run`, which must be below run_count(), in the order of its weights: df11_model_get_group_run().
+    df11_run_info run(std::uint64_t run) const noexcept {
+        auto info = detail::sized<df11_run_info>();
+        (void)df11_model_get_group_run(model_, index_, run, &info, nullptr);
+        return info;
+    }
+    /// Returns whether it is an extension of the format: programs that know only DF11 do not find its weights.
+    bool extended() const noexcept { return info_.extended != 0; }
     /// Decodes all its weights to `dst`, which holds at least data_bytes() bytes and is aligned to 2:
     /// df11_model_decompress(). `threads` threads work; 0 means 1. Model::try_decompress() decodes a range.
     [[nodiscard]] df11_status try_decompress(Bytes dst, std::uint32_t threads = 1,
@@ -611,7 +633,7 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
     /// Returns all groups, numbered from 0.
     Groups groups() const & noexcept { return {get(), 0, df11_model_group_count(get())}; }
     /// Returns all tensors, numbered from 0: those of group 0 in the order of their weights, those of group 1 and so
-    /// on, then the plain ones.
+    /// on, each by the first group that has a part of it, then the plain ones.
     Tensors tensors() const & noexcept { return {get(), 0, df11_model_tensor_count(get())}; }
     /// Returns the group with that full name, if there is one.
     [[nodiscard]] std::optional<Group> find_group(Text name) const & noexcept {

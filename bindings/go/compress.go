@@ -42,6 +42,10 @@ type CompressOptions struct {
 	// Hashes writes the SHA-256 of every tensor to the files, and Shapes the shapes of compressed tensors. The
 	// reference compressor writes neither.
 	Hashes, Shapes bool
+	// ReferenceOnly leaves plain what the reference's format cannot name or hold: experts in one tensor whose name does
+	// not end in .weight, and tensors of 2^32 weights. Without it, and with neither Preset nor Patterns, they become groups
+	// by an extension of the format that only this library reads.
+	ReferenceOnly bool
 	// Progress, if set, is called with the number of bytes that are done: at the beginning, about twenty times a
 	// second, and at the end, on the calling goroutine. The total is 0 until it is known.
 	Progress func(done, total uint64)
@@ -53,6 +57,8 @@ type CompressOptions struct {
 type CompressReport struct {
 	// Groups is the number of groups in the files that exist now, and Weights the number of weights in them.
 	Groups, Weights uint64
+	// ExtendedGroups is the number of those groups that are an extension of the format.
+	ExtendedGroups uint64
 	// WeightBytes is the size of those weights before, PackedBytes the size of the groups.
 	WeightBytes, PackedBytes uint64
 	// SourceBytes is the size of all tensors of the source, WrittenBytes the size of the files that exist now.
@@ -180,6 +186,7 @@ func compress(ctx context.Context, op string, merge bool, src, dst string, o *Co
 		{o.KeepExisting, cdf11.CompressKeepExisting},
 		{o.AllowPlain, cdf11.CompressAllowPlain}, {o.Incomplete, cdf11.CompressIncomplete},
 		{o.Strict, cdf11.CompressStrict}, {o.Hashes, cdf11.CompressHashes}, {o.Shapes, cdf11.CompressShapes},
+		{o.ReferenceOnly, cdf11.CompressReferenceOnly},
 	} {
 		if flag.is {
 			how.Flags |= flag.bit
@@ -194,18 +201,19 @@ func compress(ctx context.Context, op string, merge bool, src, dst string, o *Co
 		return CompressReport{}, err
 	}
 	report := CompressReport{
-		Groups:       r.Groups,
-		Weights:      r.Weights,
-		WeightBytes:  r.WeightBytes,
-		PackedBytes:  r.PackedBytes,
-		SourceBytes:  r.SourceBytes,
-		WrittenBytes: r.WrittenBytes,
-		Resumed:      r.Resumed,
-		Dropped:      r.Dropped,
-		Unmatched:    r.Unmatched,
-		Complete:     r.Complete,
-		Preset:       r.Preset,
-		LeftLost:     r.LeftLost,
+		ExtendedGroups: r.Extended,
+		Groups:         r.Groups,
+		Weights:        r.Weights,
+		WeightBytes:    r.WeightBytes,
+		PackedBytes:    r.PackedBytes,
+		SourceBytes:    r.SourceBytes,
+		WrittenBytes:   r.WrittenBytes,
+		Resumed:        r.Resumed,
+		Dropped:        r.Dropped,
+		Unmatched:      r.Unmatched,
+		Complete:       r.Complete,
+		Preset:         r.Preset,
+		LeftLost:       r.LeftLost,
 
 		BF16:            BF16Bytes{r.BF16, r.Grouped, r.Unasked, r.Small, r.Mixed, r.Unfit, r.Unnamed},
 		Carried:         r.Carried,

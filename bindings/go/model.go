@@ -62,12 +62,27 @@ type GroupInfo struct {
 	// Elements is the number of weights in all its tensors. Each takes 2 bytes when decoded.
 	Elements uint64
 	// FirstTensor is the number of its first tensor, and Tensors how many it has. They have consecutive numbers, in the
-	// order of their weights.
+	// order of their weights. FirstTensor is -1 if they do not, because parts of them are in other groups too; then
+	// [Model.GroupRuns] has the tensor of each, and in any other case too.
 	FirstTensor, Tensors int
 	// PackedBytes is the size of the group in the files.
 	PackedBytes uint64
 	// ImageBytes is the size of its image (see [Model.WriteImage]), or 0 if no image can hold it.
 	ImageBytes uint64
+	// Extended is true for a group by an extension of the format: programs that know only DF11 do not find its weights.
+	Extended bool
+}
+
+// Run describes consecutive elements of a tensor that are consecutive weights of a group.
+type Run struct {
+	// Tensor is the number of the tensor, and TensorOffset the number of its elements before the run.
+	Tensor       int
+	TensorOffset uint64
+	// Group is the number of the group, and GroupOffset the number of its weights before the run.
+	Group       int
+	GroupOffset uint64
+	// Elements is the number of elements.
+	Elements uint64
 }
 
 // TensorInfo describes a tensor.
@@ -83,10 +98,13 @@ type TensorInfo struct {
 	Shape []uint64
 	// ShapeSource tells where Shape comes from, or that it is not known.
 	ShapeSource ShapeSource
-	// Group is the number of its group, or -1 for a plain tensor.
+	// Group is the number of the group that its first element is in, or -1 for a plain tensor. If Runs is above 1, others
+	// of its elements are in other groups: see [Model.TensorRuns].
 	Group int
-	// GroupOffset is the position of its first weight in the group, in elements; 0 for a plain tensor.
+	// GroupOffset is the position of its first weight in that group, in elements; 0 for a plain tensor.
 	GroupOffset uint64
+	// Runs is the number of its runs: 0 for a plain tensor, 1 for one that is whole in a group.
+	Runs int
 	// Elements is the product of its dimensions.
 	Elements uint64
 	// DataBytes is the size of its decoded values in bytes.
@@ -252,6 +270,10 @@ func (m *Model) describe() error {
 			Tensors:     int(g.Tensors),
 			PackedBytes: g.Packed,
 			ImageBytes:  g.ImageBytes,
+			Extended:    g.Extended,
+		}
+		if g.FirstTensor == cdf11.NoTensor {
+			m.groups[i].FirstTensor = -1
 		}
 		m.byGroup[g.Name] = i
 	}
@@ -268,6 +290,7 @@ func (m *Model) describe() error {
 			Shape:       t.Shape,
 			Group:       -1,
 			GroupOffset: t.GroupOffset,
+			Runs:        int(t.Runs),
 			Elements:    1,
 			DataBytes:   t.DataBytes,
 			File:        t.File,
@@ -308,7 +331,7 @@ func (m *Model) ConfigText() string { return m.config }
 func (m *Model) Groups() []GroupInfo { return m.groups }
 
 // Tensors returns the model's tensors by their numbers: those of group 0 in the order of their weights, those of group
-// 1 and so on, then the plain ones. The slice belongs to the model: do not change it.
+// 1 and so on, each by the first group that has a part of it, then the plain ones. The slice belongs to the model: do not change it.
 func (m *Model) Tensors() []TensorInfo { return m.tensors }
 
 // FindGroup finds a group by its full name.
@@ -325,6 +348,49 @@ func (m *Model) FindTensor(name string) (TensorInfo, error) {
 		return m.tensors[i], nil
 	}
 	return TensorInfo{}, notFound("find tensor", "tensor", name)
+}
+
+// TensorRuns returns the runs of a tensor in groups, in the order of its elements: none for a plain tensor, one for a
+// tensor that is whole in a group. [Model.ReadTensor] needs none of this; decoding on a device does, where a tensor is in
+// several groups.
+func (m *Model) TensorRuns(tensor int) ([]Run, error) {
+	const op = "tensor runs"
+	if _, err := m.begin(op, "tensor", tensor, 0); err != nil {
+		return nil, err
+	}
+	defer m.leave()
+	count := 1 // of a tensor that is not there, which the library says
+	if tensor < len(m.tensors) {
+		count = m.tensors[tensor].Runs
+	}
+	return runs(op, count, func(run uint64) (cdf11.Run, *cdf11.Error) { return m.c.TensorRun(uint64(tensor), run) })
+}
+
+// GroupRuns returns the runs of a group, in the order of its weights: one for each of its tensors.
+func (m *Model) GroupRuns(group int) ([]Run, error) {
+	const op = "group runs"
+	if _, err := m.begin(op, "group", group, 0); err != nil {
+		return nil, err
+	}
+	defer m.leave()
+	count := 1
+	if group < len(m.groups) {
+		count = m.groups[group].Tensors
+	}
+	return runs(op, count, func(run uint64) (cdf11.Run, *cdf11.Error) { return m.c.GroupRun(uint64(group), run) })
+}
+
+// runs collects count runs.
+func runs(op string, count int, get func(run uint64) (cdf11.Run, *cdf11.Error)) ([]Run, error) {
+	all := make([]Run, count)
+	for i := range all {
+		r, e := get(uint64(i))
+		if e != nil {
+			return nil, result(op, e)
+		}
+		all[i] = Run{int(r.Tensor), r.TensorOffset, int(r.Group), r.GroupOffset, r.Elements}
+	}
+	return all, nil
 }
 
 // Decompress decodes len(dst) weights of a group on the CPU, from its weight first on, directly into dst.

@@ -55,6 +55,71 @@ func TestGoldenModels(t *testing.T) {
 	}
 }
 
+// Tensors in several groups: runs say where each element is, on both sides, and reading a tensor needs none of them.
+func TestRuns(t *testing.T) {
+	original := safetensors(t, "../../tests/data/extension/original.safetensors")
+	m := open(t, "../../tests/data/extension/model", nil)
+	extended, several := 0, 0
+	for i, g := range m.Groups() {
+		runs, err := m.GroupRuns(i)
+		if err != nil || len(runs) != g.Tensors {
+			t.Fatal(runs, err)
+		}
+		var weights uint64
+		for j, run := range runs {
+			if run.Group != i || run.GroupOffset != weights || g.FirstTensor >= 0 && run.Tensor != g.FirstTensor+j {
+				t.Fatalf("%+v", run)
+			}
+			weights += run.Elements
+		}
+		if weights != g.Elements {
+			t.Fatalf("%d of %d weights", weights, g.Elements)
+		}
+		if g.Extended {
+			extended++
+		}
+	}
+	for i, info := range m.Tensors() {
+		runs, err := m.TensorRuns(i)
+		if err != nil || len(runs) != info.Runs || (len(runs) == 0) != (info.Group < 0) {
+			t.Fatal(runs, err)
+		}
+		want, got := original[info.Name].bytes, make([]byte, info.DataBytes)
+		if err := m.ReadTensor(i, 0, got, 2); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("%q: %v", info.Name, err)
+		}
+		var elements uint64
+		for _, run := range runs {
+			weights := make([]df11.BF16, run.Elements)
+			if err := m.Decompress(run.Group, run.GroupOffset, weights, 1); err != nil {
+				t.Fatal(err)
+			}
+			for k, weight := range weights {
+				at := 2 * (elements + uint64(k))
+				if uint16(weight) != uint16(want[at])|uint16(want[at+1])<<8 {
+					t.Fatalf("%q: element %d", info.Name, elements+uint64(k))
+				}
+			}
+			if run.Tensor != i || run.TensorOffset != elements {
+				t.Fatalf("%+v", run)
+			}
+			elements += run.Elements
+		}
+		if len(runs) > 1 {
+			several++
+		}
+	}
+	if extended != 5 || several != 2 {
+		t.Fatal(extended, several)
+	}
+	if _, err := m.TensorRuns(99); !errors.Is(err, df11.ErrNotFound) {
+		t.Fatal(err)
+	}
+	if _, err := m.GroupRuns(99); !errors.Is(err, df11.ErrNotFound) {
+		t.Fatal(err)
+	}
+}
+
 // readWeights reads a tensor as bf16, whole and in ranges, or is refused if it is of another type.
 func readWeights(t *testing.T, m *df11.Model, info df11.TensorInfo, want []byte) {
 	all := make([]df11.BF16, info.Elements)

@@ -49,6 +49,12 @@ pub const DF11_COMPRESS_ALLOW_PLAIN: u32 = 256;
 /// df11_verify_model() does not report it.
 pub const DF11_COMPRESS_INCOMPLETE: u32 = 512;
 
+/// Leave plain what the reference's format cannot name or hold: experts in one tensor whose name does
+/// not end in .weight, and tensors of 2^32 weights. Without it, and with neither a preset nor a
+/// pattern_json, they become groups by an extension of the format that only this library reads; see
+/// df11_group_info.extended.
+pub const DF11_COMPRESS_REFERENCE_ONLY: u32 = 1024;
+
 const FLAGS: u32 = DF11_COMPRESS_NO_VERIFY
     | DF11_COMPRESS_RESUME
     | DF11_COMPRESS_STRICT
@@ -58,7 +64,8 @@ const FLAGS: u32 = DF11_COMPRESS_NO_VERIFY
     | DF11_COMPRESS_FOLDER
     | DF11_COMPRESS_KEEP_EXISTING
     | DF11_COMPRESS_ALLOW_PLAIN
-    | DF11_COMPRESS_INCOMPLETE;
+    | DF11_COMPRESS_INCOMPLETE
+    | DF11_COMPRESS_REFERENCE_ONLY;
 
 /// Called for each tensor that the patterns ask for and that stays as it was: `user` as given, the
 /// tensor's name, the name of the group that it would have been in (which stays plain as a whole),
@@ -127,12 +134,15 @@ pub struct df11_compress_report {
     /// Things that the source lacks, with DF11_COMPRESS_INCOMPLETE, and those that config.json speaks
     /// of and that cannot have got lost.
     pub missing_count: u64,
+    /// Those of the groups that are an extension of the format: programs that know only DF11 do not
+    /// find their weights.
+    pub extended_groups: u64,
 }
 
 // SAFETY: repr(C), begins with its size, no padding (asserted below), all zeros are numbers and a NULL text.
 unsafe impl Sizeable for df11_compress_report {
     const NAME: &'static str = "df11_compress_report";
-    const FIRST: usize = 200;
+    const FIRST: usize = 208;
 }
 
 /// How to compress. Begin with DF11_COMPRESS_OPTIONS_INIT.
@@ -183,7 +193,7 @@ unsafe impl Sizeable for df11_compress_options {
 }
 
 const _: () = {
-    assert!(size_of::<df11_compress_report>() == 200 && size_of::<df11_compress_options>() == 96);
+    assert!(size_of::<df11_compress_report>() == 208 && size_of::<df11_compress_options>() == 96);
     // What the comment of `memory_bytes` says.
     assert!(writer::DEFAULT_MEMORY == 512 << 20);
 };
@@ -337,6 +347,8 @@ impl CompressArgs<'_> {
             incomplete: has(DF11_COMPRESS_INCOMPLETE),
             hashes: has(DF11_COMPRESS_HASHES),
             shapes: has(DF11_COMPRESS_SHAPES),
+            reference_only: has(DF11_COMPRESS_REFERENCE_ONLY),
+            run_sizes: writer::RunSizes::default(),
         })
     }
 }
@@ -409,5 +421,6 @@ fn report_of(report: &Report) -> Result<df11_compress_report> {
         left_behind_count: report.left_behind.len() as u64,
         left_behind_bytes: sum(&report.left_behind),
         missing_count: report.missing.len() as u64,
+        extended_groups: report.extended_groups,
     })
 }

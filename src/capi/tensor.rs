@@ -2,7 +2,7 @@
 
 use super::args::{In, Info, Out, Text};
 use super::frame::call;
-use super::group::find;
+use super::group::{df11_run_info, find, set_run};
 use super::model::{MODEL, df11_model, tensor_of};
 use super::status::{df11_error, df11_status};
 use super::structs::Sizeable;
@@ -89,9 +89,10 @@ pub struct df11_tensor_info {
     pub shape: *const u64,
     /// Bytes of its values, decoded.
     pub data_bytes: u64,
-    /// The number of its group, or DF11_NO_GROUP for a plain tensor.
+    /// The number of the group that its first element is in, or DF11_NO_GROUP for a plain tensor. If
+    /// `run_count` is above 1, others of its elements are in other groups.
     pub group: u64,
-    /// Its first weight in the group, in elements; 0 for a plain tensor.
+    /// Its first weight in that group, in elements; 0 for a plain tensor.
     pub group_offset: u64,
     /// The values of a plain tensor in the file's memory, with no alignment; NULL for a tensor in a
     /// group, and with DF11_OPEN_READ. They belong to the model.
@@ -107,15 +108,18 @@ pub struct df11_tensor_info {
     pub shape_known: u32,
     /// 0
     pub reserved: u32,
+    /// The number of its runs (df11_run_info): 0 for a plain tensor, 1 for one that is whole in a group.
+    /// Only groups by the extension of the format have tensors of several.
+    pub run_count: u64,
 }
 
 // SAFETY: repr(C), begins with its size, no padding (asserted below), zeros are NULL pointers.
 unsafe impl Sizeable for df11_tensor_info {
     const NAME: &'static str = "df11_tensor_info";
-    const FIRST: usize = 80;
+    const FIRST: usize = 96;
 }
 
-const _: () = assert!(size_of::<df11_tensor_info>() == 88);
+const _: () = assert!(size_of::<df11_tensor_info>() == 96);
 
 /// Describes a tensor. After an error `*out` is cleared except for its struct_size; if that is
 /// wrong, `*out` is left alone.
@@ -159,6 +163,7 @@ fn tensor_info(model: In<df11_model>, tensor: u64, out: Info<df11_tensor_info>) 
             ShapeSource::Unknown => DF11_SHAPE_UNKNOWN,
         },
         reserved: 0,
+        run_count: info.runs().len() as u64,
     };
     match info.values() {
         Data::Packed { .. } => {
@@ -171,6 +176,34 @@ fn tensor_info(model: In<df11_model>, tensor: u64, out: Info<df11_tensor_info>) 
         }
     }
     out.set(&value)
+}
+
+/// Describes a run of a tensor: number `run` of its `run_count`, in the order of its elements. So a
+/// tensor in several groups is found in all of them; df11_model_read_tensor() does that by itself.
+/// After an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left
+/// alone.
+///
+/// Errors: DF11_NOT_FOUND if there is no such tensor or run; DF11_INVALID_ARGUMENT.
+///
+/// # Safety
+///
+/// The pointers are as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn df11_model_get_tensor_run(
+    model: *const df11_model,
+    tensor: u64,
+    run: u64,
+    out: *mut df11_run_info,
+    error: *mut df11_error,
+) -> df11_status {
+    // SAFETY: C caller: `model` is NULL or open, `out` is NULL or a struct of its struct_size.
+    unsafe { call(error, || tensor_run(In::new(model, MODEL), tensor, run, Info::new(out))) }
+}
+
+fn tensor_run(model: In<df11_model>, tensor: u64, run: u64, out: Info<df11_run_info>) -> Result<()> {
+    let out = out.clear()?;
+    let runs = tensor_of(&model.get()?.model, tensor)?.runs();
+    set_run(runs, run, out)
 }
 
 /// Finds a tensor by its full name. `*out` is its number, or 0 after an error.

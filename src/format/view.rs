@@ -86,8 +86,8 @@ impl Model {
         self.group(number)
     }
 
-    /// Returns the tensors: those of the first group in the order of their weights, those of the next, and so on; then the
-    /// plain ones by name.
+    /// Returns the tensors: those of the first group in the order of their weights, those of the next, and so on, each by the
+    /// first group that has a part of it; then the plain ones by name.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = Tensor<'_>> + DoubleEndedIterator + Clone {
         self.tensors_from(0, self.tensors.len())
     }

@@ -33,10 +33,11 @@ pub use estimate::{ASSUMED_CODE_BITS, Basis};
 
 use crate::cuda::ImageLayout;
 use crate::error::{Error, Result};
-use crate::format::{Access, Model, OpenOptions, config_text};
+use crate::format::{Access, Model, OpenOptions, config_text, natural, of_python};
 use crate::host::PackedSizes;
 use crate::progress::Progress;
 use crate::writer::dry::Dry;
+use crate::writer::plan::{PlannedGroup, PlannedTensor};
 use crate::writer::{CompressOptions, LeftPlain, Patterns};
 use devices::{Unit, units};
 use serde_json::Value;
@@ -211,14 +212,31 @@ impl ModelPlan {
     /// Plans a model that is not compressed yet.
     fn of_plain(dry: &Dry, options: &PlanOptions, progress: &Progress) -> Result<ModelPlan> {
         let model = &dry.source.model;
-        let codes = match options.sample {
-            true => estimate::sample(model, &dry.plan.groups, progress)?,
-            false => vec![None; dry.plan.groups.len()],
+        // A tensor in runs is sampled as a whole.
+        let whole = |planned: &PlannedTensor| PlannedGroup {
+            name: model.tensor_at(planned.tensor).name().to_owned(),
+            members: vec![planned.tensor],
+            pattern: 0,
+            tied: false,
         };
-        let mut groups = Vec::with_capacity(dry.plan.groups.len());
-        for (group, code) in dry.plan.groups.iter().zip(codes) {
+        let (named, in_runs) = (&dry.plan.groups, &dry.plan.in_runs);
+        let mut codes = match options.sample {
+            true => {
+                let all: Vec<_> = named.iter().cloned().chain(in_runs.iter().map(whole)).collect();
+                estimate::sample(model, &all, progress)?
+            }
+            false => vec![None; named.len() + in_runs.len()],
+        };
+        let of_runs = codes.split_off(named.len());
+        let mut groups = Vec::with_capacity(dry.plan.group_count());
+        for (group, code) in named.iter().zip(codes) {
             let counts: Vec<u64> = group.members.iter().map(|&t| model.tensor_at(t).bytes() / 2).collect();
             groups.push(estimate::group(&group.name, &counts, code.as_ref())?);
+        }
+        for (planned, code) in in_runs.iter().zip(of_runs) {
+            for run in &planned.runs {
+                groups.push(estimate::group(&run.group, &[run.count], code.as_ref())?);
+            }
         }
         let is_dropped = |t: &usize| dry.plan.dropped.iter().any(|d| d.tensor == *t);
         let stored: Vec<usize> = dry.plan.plain.iter().copied().filter(|t| !is_dropped(t)).collect();
@@ -230,6 +248,7 @@ impl ModelPlan {
             l.tensors.iter().map(each).collect::<Vec<_>>()
         };
         let files = dry.files(&stored, &groups.iter().map(|g| g.packed.each()).collect::<Vec<_>>())?;
+        groups.sort_by(|a, b| natural(&a.name, &b.name));
         Ok(ModelPlan {
             compressed: false,
             preset: dry.grouping,
@@ -256,7 +275,7 @@ impl ModelPlan {
         let groups = model.groups().map(group).collect::<Result<Vec<_>>>()?;
         let plain = model.tensors().filter(|t| t.group().is_none()).map(plain_of).collect();
         let config = config_text(path, &OpenOptions::new())?;
-        let config = config.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        let config = config.and_then(|text| serde_json::from_slice::<Value>(&of_python(text.as_bytes())).ok());
         let files = model.files().map(|f| FilePlan { path: f.file.to_owned(), bytes: f.bytes }).collect();
         Ok(ModelPlan { compressed: true, files, ..Self::of_parts(model, config.as_ref(), groups, plain, options) })
     }

@@ -26,7 +26,10 @@ impl Dry {
         let input = Source::open(source, progress)?;
         let table: Vec<SourceTensor> = input.model.tensors().map(SourceTensor::from).collect();
         let wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;
-        let Grouping { origin, plan, .. } = plan::grouping(input.parsed.as_ref(), &table, wanted)?;
+        let Grouping { origin, mut plan, .. } = plan::grouping(input.parsed.as_ref(), &table, wanted)?;
+        if wanted.is_free() && !options.reference_only {
+            plan::extend(&mut plan, &table, &options.run_sizes);
+        }
         drop(table);
         Ok(Dry { source: input, plan, grouping: origin.name() })
     }
@@ -37,9 +40,10 @@ impl Dry {
         let table: Vec<SourceTensor> = self.source.model.tensors().map(SourceTensor::from).collect();
         let main = self.source.main_file();
         let files = Files::new(Path::new(""), Layout::Folder, main, &table, &self.plan, plain);
+        let runs = self.plan.in_runs.iter().flat_map(|planned| &planned.runs).map(|run| &run.group[..]);
+        let names: Vec<&str> = self.plan.groups.iter().map(|g| &g.name[..]).chain(runs).collect();
         let bytes = |file: &plan::FilePlan| {
-            let groups: Vec<(&str, [u64; 6])> =
-                file.groups.iter().map(|&g| (&self.plan.groups[g].name[..], sizes[g])).collect();
+            let groups: Vec<(&str, [u64; 6])> = file.groups.iter().map(|&g| (names[g], sizes[g])).collect();
             let bytes = work::file_bytes(&self.source.model, &groups, &file.plain, &file.metadata)?;
             Ok((PathBuf::from(file.path.file_name().unwrap_or_default()), bytes))
         };

@@ -65,7 +65,7 @@ impl Finish<'_> {
         for file in &self.run.files.files {
             file.groups.iter().filter(|&&g| !is_left(g)).try_for_each(|&g| self.check_group(file, g))?;
         }
-        let plain = self.run.files.plain_of(&self.run.plan.groups, is_left);
+        let plain = self.run.files.plain_of(&self.run.plan, is_left);
         if plain.is_empty() {
             // An earlier run may have made the file from another source. A tensor of it would then be in the model twice.
             return remove(&rest.path);
@@ -154,6 +154,7 @@ impl Finish<'_> {
                 report.groups += 1;
                 report.weights += group.element_count();
                 report.packed_bytes += group.packed_bytes();
+                report.extended_groups += u64::from(group.is_extended());
             }
             report.written_bytes += model.files().map(|f| f.bytes).sum::<u64>();
             there.extend(model.tensors().map(|t| (t.name().to_owned(), (t.dtype(), t.bytes()))));

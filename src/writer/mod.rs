@@ -17,6 +17,9 @@
 //! config.json is written with `dfloat11_config` in it, and every other file of the source's folder is copied, except weights in
 //! other formats, states of a training and downloads that have not ended.
 //!
+//! A tensor that the reference's format cannot name or hold has a file of its own, named after it, with all of its groups: each is
+//! a run of its elements (docs/format.md, "Groups with names and runs").
+//!
 //! *A single file* has all tensors, and config.json is in the same folder.
 //!
 //! In both, the order inside a file is the safetensors package's own.
@@ -37,6 +40,8 @@ mod work;
 pub(crate) use plan::presets;
 
 pub use crate::format::{FileLayout, LayoutTensor, Pattern, Patterns};
+#[doc(hidden)]
+pub use plan::RunSizes;
 pub use plan::presets::Preset;
 pub use plan::{AUTOMATIC, Coverage, Part, PlainReason, StaysPlain};
 pub use rewrite::{
@@ -109,6 +114,12 @@ pub struct CompressOptions {
     /// Write the shapes of compressed tensors to the files' metadata ([`crate::format::SHAPES_KEY`]). With automatic groups,
     /// which no other program writes, they are always written.
     pub shapes: bool,
+    /// Leave plain what the reference's format cannot name or hold, instead of writing it by an extension of the format that
+    /// only this library reads: experts in one tensor without `.weight`, tensors of 2^32 weights. With `patterns` or `preset`
+    /// that is always so.
+    pub reference_only: bool,
+    #[doc(hidden)]
+    pub run_sizes: RunSizes,
 }
 
 impl Default for CompressOptions {
@@ -128,6 +139,8 @@ impl Default for CompressOptions {
             incomplete: false,
             hashes: false,
             shapes: false,
+            reference_only: false,
+            run_sizes: RunSizes::default(),
         }
     }
 }
@@ -221,6 +234,20 @@ impl CompressOptions {
         self.shapes = shapes;
         self
     }
+
+    /// Sets whether to leave plain what only an extension of the format could hold, so that every program that reads DF11 reads
+    /// the whole model.
+    pub fn reference_only(mut self, reference_only: bool) -> Self {
+        self.reference_only = reference_only;
+        self
+    }
+
+    /// Sets where tensors are cut into runs: for tests, which have no tensors of gigabytes.
+    #[doc(hidden)]
+    pub fn run_sizes(mut self, sizes: RunSizes) -> Self {
+        self.run_sizes = sizes;
+        self
+    }
 }
 
 /// Memory to work in, if nothing else is said: 512 MiB, which is enough for 100 threads.
@@ -257,6 +284,8 @@ pub struct Report {
     pub preset: Option<String>,
     /// Groups written, including those of an earlier run.
     pub groups: u64,
+    /// Those of them that are an extension of the format: programs that know only DF11 do not find their weights.
+    pub extended_groups: u64,
     /// Weights in them.
     pub weights: u64,
     /// Bytes of those weights before compression, 2 each.

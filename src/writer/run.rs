@@ -6,7 +6,7 @@ use super::source::Source;
 use super::target::{
     self, Answer, Claim, Completion, ConfigPlace, Entry, Folder, LeftGroup, Locked, PartialFile, Record, Request,
 };
-use super::work::{self, FileSpec, GroupSpec, Made, Order, Settings, Unfit};
+use super::work::{self, FileSpec, GroupSpec, Made, Order, Segment, Settings, Unfit};
 use super::{CompressOptions, Coverage, DEFAULT_MEMORY, LeftPlain, Report, SideFile};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
 use crate::format::{Missing, Model, Tensor, missing_ends};
@@ -62,8 +62,11 @@ impl<'o> Run<'o> {
             }
             wanted = plan::Wanted::Patterns(&none);
         }
-        let Grouping { patterns, origin, plan } = plan::grouping(input.parsed.as_ref(), &table, wanted)?;
-        let is_empty = plan.groups.is_empty() && plan.left.is_empty() && !options.allow_plain;
+        let Grouping { patterns, origin, mut plan } = plan::grouping(input.parsed.as_ref(), &table, wanted)?;
+        if wanted.is_free() && !options.reference_only {
+            plan::extend(&mut plan, &table, &options.run_sizes);
+        }
+        let is_empty = plan.group_count() == 0 && plan.left.is_empty() && !options.allow_plain;
         if is_empty && matches!(origin, Origin::Automatic) {
             return Err(nothing(source, "no bf16 matrix is as large as the tables of a group"));
         }
@@ -89,7 +92,6 @@ impl<'o> Run<'o> {
         if files.single().is_some() && options.part.count > 1 {
             return Err(Error::InvalidArgument("a single file cannot be written in parts: write a folder".into()));
         }
-        let groups = plan.groups.iter().map(|g| GroupSpec { name: g.name.clone(), tensors: g.members.clone() });
         let mut lacks: Vec<Missing> = input.found.missing.iter().chain(&input.found.doubts).cloned().collect();
         lacks.extend(missing_ends(&patterns, input.parsed.as_ref(), |module| {
             let is_group =
@@ -101,6 +103,7 @@ impl<'o> Run<'o> {
         }
         let names: Vec<&str> = lacks.iter().map(|lack| &lack.name[..]).collect();
         let config = config::merged(input.config.as_deref(), &input.config_place, &patterns.to_value(), &names)?;
+        let runs = plan.in_runs.iter().map(|planned| json!([planned.tensor, planned.runs.len()])).collect::<Vec<_>>();
         let shapes = options.shapes || matches!(origin, plan::Origin::Automatic);
         let job = json!({
             "version": 2,
@@ -109,8 +112,9 @@ impl<'o> Run<'o> {
             "parts": options.part.count,
             "hashes": options.hashes,
             "shapes": shapes,
+            "runs": runs,
         });
-        let groups = groups.collect();
+        let groups = group_specs(&plan, &table);
         let preset = origin.name().map(str::to_owned);
         Ok(Run { options, config, preset, shapes, groups, files, dropped, job, plan, lacks, source: input })
     }
@@ -200,7 +204,7 @@ impl<'o> Run<'o> {
     /// Writes all groups of this part.
     fn work(&self, claim: &Claim, progress: &Progress) -> Result<Made> {
         let mine = self.mine();
-        let packed = |groups: &[usize]| groups.iter().map(|&g| self.bytes(&self.groups[g].tensors)).sum::<u64>();
+        let packed = |groups: &[usize]| groups.iter().map(|&g| 2 * self.groups[g].weights()).sum::<u64>();
         let total: u64 = mine.clone().map(|file| packed(&file.groups) + self.bytes(&file.plain)).sum();
         progress.begin(total + if self.options.part == Part::WHOLE { self.rest_bytes() } else { 0 });
         let spec = |file: &plan::FilePlan| FileSpec {
@@ -539,10 +543,14 @@ impl<'o> Run<'o> {
     /// Returns the tensors of groups that stay plain.
     fn left_plain(&self, left: &[LeftGroup]) -> Vec<LeftPlain> {
         let groups: HashMap<&str, &GroupSpec> = self.groups.iter().map(|g| (&g.name[..], g)).collect();
-        let mut plain = Vec::new();
+        let (mut plain, mut in_runs) = (Vec::new(), HashSet::new());
         for left in left {
-            let tensors = groups.get(&left.group[..]).into_iter().flat_map(|g| &g.tensors);
-            plain.extend(tensors.map(|&t| LeftPlain {
+            let Some(group) = groups.get(&left.group[..]) else { continue };
+            // All runs of a tensor are left together, and it is named once.
+            if group.run_of().is_some_and(|tensor| !in_runs.insert(tensor)) {
+                continue;
+            }
+            plain.extend(group.tensors().map(|t| LeftPlain {
                 tensor: self.source.model.tensor_at(t).name().to_owned(),
                 group: left.group.clone(),
                 reason: left.reason.clone(),
@@ -556,6 +564,23 @@ impl<'o> Run<'o> {
         let files = self.files.paths().chain(self.source.carried.iter().map(|file| file.path.as_path()));
         files.filter_map(Path::file_name).map(OsString::from).chain(["config.json".into()]).collect()
     }
+}
+
+/// Returns the groups of a plan, by their numbers.
+fn group_specs(plan: &Plan, table: &[SourceTensor]) -> Vec<GroupSpec> {
+    let whole = |&tensor: &usize| Segment { tensor, first: 0, count: table[tensor].elements };
+    let group = |g: &plan::PlannedGroup| GroupSpec {
+        name: g.name.clone(),
+        segments: g.members.iter().map(whole).collect(),
+        is_run: false,
+    };
+    let runs = plan.in_runs.iter().flat_map(|planned| planned.runs.iter().map(move |run| (planned.tensor, run)));
+    let run = |(tensor, run): (usize, &plan::PlannedRun)| GroupSpec {
+        name: run.group.clone(),
+        segments: vec![Segment { tensor, first: run.first, count: run.count }],
+        is_run: true,
+    };
+    plan.groups.iter().map(group).chain(runs.map(run)).collect()
 }
 
 /// Returns the table of a model's tensors.

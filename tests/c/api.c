@@ -136,6 +136,63 @@ static void groups_and_parts(void)
     df11_model_free(model);
 }
 
+/* Groups by the extension of the format: what is said of their runs, and every tensor from them. */
+static void runs(const df11_open_options *options)
+{
+    uint64_t extended = 0, several = 0, scattered = 0;
+    df11_run_info run = DF11_RUN_INFO_INIT;
+    df11_error error;
+    df11_model *original = open_model("../extension/original.safetensors", NULL);
+    df11_model *model = open_model("../extension/model", options);
+    for (uint64_t g = 0; g < df11_model_group_count(model); g++) {
+        df11_group_info group = DF11_GROUP_INFO_INIT;
+        uint64_t weights = 0;
+        CHECK(df11_model_get_group_info(model, g, &group, NULL) == DF11_OK);
+        for (uint64_t r = 0; r < group.tensor_count; r++) {
+            CHECK(df11_model_get_group_run(model, g, r, &run, NULL) == DF11_OK);
+            CHECK(run.group == g && run.group_offset == weights && run.element_count > 0);
+            CHECK(group.first_tensor == DF11_NO_TENSOR || group.first_tensor + r == run.tensor);
+            weights += run.element_count;
+        }
+        CHECK(weights == group.element_count && group.extended <= 1);
+        CHECK(df11_model_get_group_run(model, g, group.tensor_count, &run, &error) == DF11_NOT_FOUND);
+        extended += group.extended;
+        scattered += group.first_tensor == DF11_NO_TENSOR;
+    }
+    for (uint64_t t = 0; t < df11_model_tensor_count(model); t++) {
+        df11_tensor_info ours = DF11_TENSOR_INFO_INIT, theirs = DF11_TENSOR_INFO_INIT;
+        uint64_t other, elements = 0;
+        CHECK(df11_model_get_tensor_info(model, t, &ours, NULL) == DF11_OK);
+        CHECK(df11_model_find_tensor(original, ours.name, &other, NULL) == DF11_OK);
+        CHECK(df11_model_get_tensor_info(original, other, &theirs, NULL) == DF11_OK);
+        CHECK(ours.data_bytes == theirs.data_bytes && theirs.run_count == 0);
+        CHECK((ours.run_count == 0) == (ours.group == DF11_NO_GROUP));
+        uint16_t *got = malloc(ours.data_bytes);
+        CHECK(got != NULL);
+        for (uint64_t r = 0; r < ours.run_count; r++) {
+            CHECK(df11_model_get_tensor_run(model, t, r, &run, NULL) == DF11_OK);
+            CHECK(run.tensor == t && run.tensor_offset == elements);
+            CHECK(r > 0 || (run.group == ours.group && run.group_offset == ours.group_offset));
+            CHECK(df11_model_decompress(model, run.group, run.group_offset, run.element_count, got + elements,
+                                        2 * run.element_count, 1, NULL) == DF11_OK);
+            elements += run.element_count;
+        }
+        CHECK(ours.run_count == 0 || (2 * elements == ours.data_bytes && memcmp(got, theirs.data, ours.data_bytes) == 0));
+        memset(got, 0, ours.data_bytes);
+        CHECK(df11_model_read_tensor(model, t, 2, got, ours.data_bytes - 4, 2, NULL) == DF11_OK);
+        CHECK(memcmp(got, (const char *)theirs.data + 2, ours.data_bytes - 4) == 0);
+        free(got);
+        several += ours.run_count > 1;
+    }
+    CHECK(extended == 5 && several == 2 && scattered == 0);
+    df11_model_free(original);
+    df11_model_free(model);
+    char there[512], plain[512];
+    snprintf(there, sizeof there, "%s", under(golden, "../extension/model"));
+    snprintf(plain, sizeof plain, "%s", under(golden, "../extension/original.safetensors"));
+    CHECK(df11_verify_model(there, plain, NULL, NULL) == DF11_OK);
+}
+
 static void ranges(void)
 {
     df11_model *model = open_model("block/model", NULL);
@@ -1346,6 +1403,8 @@ int main(int argc, char **argv)
     every_tensor(&verify);
     groups_and_parts();
     images();
+    runs(NULL);
+    runs(&read);
     ranges();
     mistakes_and_files();
     opening_watched();

@@ -28,7 +28,7 @@ ASSERT(offsetof(df11_open_options, progress) == 24);
 ASSERT(offsetof(df11_open_options, shapes_from) == 32);
 ASSERT(offsetof(df11_open_options, shapes_json) == 40);
 
-ASSERT(sizeof(df11_group_info) == 56);
+ASSERT(sizeof(df11_group_info) == 64);
 ASSERT(offsetof(df11_group_info, struct_size) == 0);
 ASSERT(offsetof(df11_group_info, name) == 8);
 ASSERT(offsetof(df11_group_info, element_count) == 16);
@@ -36,8 +36,9 @@ ASSERT(offsetof(df11_group_info, tensor_count) == 24);
 ASSERT(offsetof(df11_group_info, first_tensor) == 32);
 ASSERT(offsetof(df11_group_info, packed_bytes) == 40);
 ASSERT(offsetof(df11_group_info, image_bytes) == 48);
+ASSERT(offsetof(df11_group_info, extended) == 56);
 
-ASSERT(sizeof(df11_tensor_info) == 88);
+ASSERT(sizeof(df11_tensor_info) == 96);
 ASSERT(offsetof(df11_tensor_info, struct_size) == 0);
 ASSERT(offsetof(df11_tensor_info, name) == 8);
 ASSERT(offsetof(df11_tensor_info, dtype) == 16);
@@ -51,6 +52,15 @@ ASSERT(offsetof(df11_tensor_info, file) == 64);
 ASSERT(offsetof(df11_tensor_info, file_offset) == 72);
 ASSERT(offsetof(df11_tensor_info, shape_known) == 80);
 ASSERT(offsetof(df11_tensor_info, reserved) == 84);
+ASSERT(offsetof(df11_tensor_info, run_count) == 88);
+
+ASSERT(sizeof(df11_run_info) == 48);
+ASSERT(offsetof(df11_run_info, struct_size) == 0);
+ASSERT(offsetof(df11_run_info, tensor) == 8);
+ASSERT(offsetof(df11_run_info, tensor_offset) == 16);
+ASSERT(offsetof(df11_run_info, group) == 24);
+ASSERT(offsetof(df11_run_info, group_offset) == 32);
+ASSERT(offsetof(df11_run_info, element_count) == 40);
 
 ASSERT(sizeof(df11_part_info) == 40);
 ASSERT(offsetof(df11_part_info, struct_size) == 0);
@@ -125,7 +135,7 @@ ASSERT(offsetof(df11_verify_options, finding) == 48);
 ASSERT(offsetof(df11_verify_options, finding_user) == 56);
 ASSERT(offsetof(df11_verify_options, report) == 64);
 
-ASSERT(sizeof(df11_compress_report) == 200);
+ASSERT(sizeof(df11_compress_report) == 208);
 ASSERT(offsetof(df11_compress_report, struct_size) == 0);
 ASSERT(offsetof(df11_compress_report, groups) == 8);
 ASSERT(offsetof(df11_compress_report, weights) == 16);
@@ -151,6 +161,7 @@ ASSERT(offsetof(df11_compress_report, carried_bytes) == 168);
 ASSERT(offsetof(df11_compress_report, left_behind_count) == 176);
 ASSERT(offsetof(df11_compress_report, left_behind_bytes) == 184);
 ASSERT(offsetof(df11_compress_report, missing_count) == 192);
+ASSERT(offsetof(df11_compress_report, extended_groups) == 200);
 
 ASSERT(sizeof(df11_compress_options) == 96);
 ASSERT(offsetof(df11_compress_options, struct_size) == 0);
@@ -237,7 +248,7 @@ ASSERT(offsetof(df11_packed_group, split_positions) == 88);
 ASSERT(offsetof(df11_packed_group, split_positions_bytes) == 96);
 
 ASSERT(DF11_VERSION_NUMBER == DF11_VERSION_MAJOR * 10000 + DF11_VERSION_MINOR * 100 + DF11_VERSION_PATCH);
-ASSERT(DF11_NO_GROUP == UINT64_MAX);
+ASSERT(DF11_NO_GROUP == UINT64_MAX && DF11_NO_TENSOR == UINT64_MAX);
 
 int main(void)
 {
@@ -245,6 +256,7 @@ int main(void)
     df11_group_info group = DF11_GROUP_INFO_INIT;
     df11_tensor_info tensor = DF11_TENSOR_INFO_INIT;
     df11_part_info part = DF11_PART_INFO_INIT;
+    df11_run_info run = DF11_RUN_INFO_INIT;
     df11_verify_options verify = DF11_VERIFY_OPTIONS_INIT;
     df11_verify_report report = DF11_VERIFY_REPORT_INIT;
     df11_compress_options compress = DF11_COMPRESS_OPTIONS_INIT;
@@ -256,10 +268,10 @@ int main(void)
     df11_plan_share_info share = DF11_PLAN_SHARE_INFO_INIT;
     df11_packed_group packed = DF11_PACKED_GROUP_INIT;
     size_t writing = compress.struct_size + written.struct_size + preset.struct_size + packed.struct_size;
-    size_t infos = group.struct_size + tensor.struct_size + part.struct_size + report.struct_size;
-    if (writing != 96 + 104 + 24 + 104)
+    size_t infos = group.struct_size + tensor.struct_size + part.struct_size + run.struct_size + report.struct_size;
+    if (writing != 96 + 208 + 24 + 104)
         return 1;
     if (planning.struct_size + plan.struct_size + planned.struct_size + share.struct_size != 64 + 136 + 56 + 56)
         return 1;
-    return options.struct_size + verify.struct_size + infos == 48 + 72 + 56 + 88 + 40 + 64 ? 0 : 1;
+    return options.struct_size + verify.struct_size + infos == 48 + 72 + 64 + 96 + 40 + 48 + 64 ? 0 : 1;
 }

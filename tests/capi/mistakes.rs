@@ -204,6 +204,22 @@ fn host_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
             let status = df11_model_get_tensor_info(unless(n, "model", t.model), 0, &mut out, error);
             info(status, out.name)
         }),
+        row("df11_model_get_group_run", &[("model", BAD), ("out", BAD)], |n, error| unsafe {
+            let mut out = df11_run_info { element_count: 7, ..init() };
+            if n == "out" {
+                return (df11_model_get_group_run(t.model, 0, 0, null_mut(), error), true);
+            }
+            let status = df11_model_get_group_run(unless(n, "model", t.model), 0, 0, &mut out, error);
+            (status, (status == 0) == (out.element_count > 7))
+        }),
+        row("df11_model_get_tensor_run", &[("model", BAD), ("out", BAD)], |n, error| unsafe {
+            let mut out = df11_run_info { element_count: 7, ..init() };
+            if n == "out" {
+                return (df11_model_get_tensor_run(t.model, 0, 0, null_mut(), error), true);
+            }
+            let status = df11_model_get_tensor_run(unless(n, "model", t.model), 0, 0, &mut out, error);
+            (status, (status == 0) == (out.element_count > 7))
+        }),
         row("df11_model_find_group", &[("model", BAD), ("name", BAD), ("out", BAD)], |n, error| unsafe {
             let mut out = 77;
             let (model, name) = (unless(n, "model", t.model), unless(n, "name", c"model.layers.1".as_ptr()));
@@ -619,6 +635,13 @@ fn numbers_beyond_the_last() {
                 DF11_NOT_FOUND
             );
             assert_eq!(info.data_bytes, 0);
+            let mut info = df11_run_info { element_count: 7, ..init() };
+            assert_eq!(df11_model_get_group_run(t.model, group, 0, &mut info, &mut error), DF11_NOT_FOUND);
+            assert_eq!(df11_model_get_tensor_run(t.model, tensor, 0, &mut info, &mut error), DF11_NOT_FOUND);
+            let run = 1024u64.saturating_add(beyond);
+            assert_eq!(df11_model_get_group_run(t.model, 0, run, &mut info, &mut error), DF11_NOT_FOUND);
+            assert_eq!(df11_model_get_tensor_run(t.model, 0, run, &mut info, &mut error), DF11_NOT_FOUND);
+            assert_eq!(info.element_count, 0);
             let mut room = vec![0x55u8; t.image_bytes];
             let dst = room.as_mut_ptr().cast();
             assert_eq!(df11_model_decompress(t.model, group, 0, 1, dst, 2, 1, &mut error), DF11_NOT_FOUND);

@@ -162,10 +162,16 @@ fn every_struct_of_every_age() {
     });
     let group_info =
         |group| move |at: *mut df11_group_info| unsafe { df11_model_get_group_info(model, group, at, null_mut()) };
-    filled(48, group_info(1), group_info(99));
+    filled(64, group_info(1), group_info(99));
     let tensor_info =
         |tensor| move |at: *mut df11_tensor_info| unsafe { df11_model_get_tensor_info(model, tensor, at, null_mut()) };
-    filled(80, tensor_info(1), tensor_info(u64::MAX));
+    filled(96, tensor_info(1), tensor_info(u64::MAX));
+    let tensor_run =
+        |run| move |at: *mut df11_run_info| unsafe { df11_model_get_tensor_run(model, 1, run, at, null_mut()) };
+    filled(48, tensor_run(0), tensor_run(1));
+    let group_run =
+        |run| move |at: *mut df11_run_info| unsafe { df11_model_get_group_run(model, 1, run, at, null_mut()) };
+    filled(48, group_run(0), group_run(1024));
     let part_info =
         |part| move |at: *mut df11_part_info| unsafe { df11_model_get_group_part(model, 1, part, at, null_mut()) };
     filled(40, part_info(2), part_info(6));
@@ -293,7 +299,7 @@ fn verifying_and_writing() {
     let report = |patterns: *const std::ffi::c_char, report| {
         compress(&df11_compress_options { pattern_json: patterns, report, ..init() })
     };
-    filled(104, |at| report(value.pattern_json, at), |at| report(c"no JSON".as_ptr(), at));
+    filled(208, |at| report(value.pattern_json, at), |at| report(c"no JSON".as_ptr(), at));
     let mut numbers = df11_compress_report { groups: 7, ..init() };
     let value = df11_compress_options { report: &mut numbers, ..value };
     let unknown = |at: *mut df11_compress_options| unsafe {

@@ -391,6 +391,50 @@ fn a_file_that_is_there_already() {
     compress(&source, &parts, &["-f"]).bad(2, &["is not empty"]);
 }
 
+/// Experts in one tensor without `.weight` are compressed unless somebody wants files for the reference.
+#[test]
+fn fused_experts() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    small(&source, |tensors| {
+        for (layer, name) in [(0, "gate_up_proj"), (0, "down_proj"), (1, "gate_up_proj"), (1, "down_proj")] {
+            let weights = super::support::weights::trained_like(4 * 32 * 64, 7 + layer);
+            let data = bytemuck::cast_slice(&weights).to_vec();
+            tensors.push(Stored::new(
+                &format!("model.layers.{layer}.mlp.experts.{name}"),
+                Dtype::BF16,
+                &[4, 32, 64],
+                data,
+            ));
+        }
+    });
+    let groups = |to: &Path| -> Vec<String> {
+        let text = run_on("inspect", to, &["--json"]).good();
+        let json: Value = serde_json::from_str(&text).unwrap();
+        json["groups"].as_array().unwrap().iter().map(|g| g["name"].as_str().unwrap().to_owned()).collect()
+    };
+    for (name, more, extended) in [
+        ("folder", &[][..], 4),
+        ("one.safetensors", &[], 4),
+        ("reference", &["--reference-only"], 0),
+        ("preset", &["--preset", "qwen3"], 0),
+    ] {
+        let to = dir.path().join(name);
+        compress(&source, &to, more).good();
+        let text = run_on("verify", &to, &["--against", source.to_str().unwrap()]).good();
+        assert!(text.contains("equal"), "{text}");
+        let found = groups(&to).iter().filter(|group| group.ends_with(".run_0")).count();
+        assert_eq!(found, extended, "{name}: {:?}", groups(&to));
+        let out = dir.path().join(format!("{name}.back.safetensors"));
+        run_on("decompress", &to, &["-o", out.to_str().unwrap()]).good();
+        assert!(tensors_of(&out) == tensors_of(&source.join("model-00001-of-00001.safetensors")), "{name}");
+        let bytes = std::fs::read(&out).unwrap();
+        let shape = SafeTensors::deserialize(&bytes).unwrap();
+        let shape = shape.tensor("model.layers.1.mlp.experts.down_proj").unwrap().shape().to_vec();
+        assert_eq!(shape, [4, 32, 64]);
+    }
+}
+
 /// With hashes and shapes a model can be checked without its original, and its tensors keep their dimensions.
 #[test]
 fn hashes_and_shapes() {

@@ -125,6 +125,36 @@ void errors() {
           DF11_UNSUPPORTED_OPTION);
 }
 
+// Tensors and groups of the extension: every run is where both sides say.
+void runs() {
+    const df11::Model model = df11::Model::open(golden / "../extension/model");
+    std::size_t extended = 0, several = 0;
+    for (const df11::Group &group : model.groups()) {
+        std::uint64_t weights = 0;
+        for (std::uint64_t i = 0; i < group.run_count(); i++) {
+            const df11_run_info run = group.run(i);
+            CHECK(run.group == group.index() && run.group_offset == weights);
+            if (!group.tensors().empty()) CHECK(group.tensors()[i].index() == run.tensor);
+            weights += run.element_count;
+        }
+        CHECK(weights == group.element_count());
+        extended += group.extended();
+    }
+    for (const df11::Tensor &tensor : model.tensors()) {
+        std::uint64_t elements = 0;
+        for (std::uint64_t i = 0; i < tensor.run_count(); i++) {
+            const df11_run_info run = tensor.run(i);
+            CHECK(run.tensor == tensor.index() && run.tensor_offset == elements);
+            if (i == 0) CHECK(tensor.group() == run.group && tensor.group_offset() == run.group_offset);
+            elements += run.element_count;
+        }
+        CHECK(tensor.group() ? 2 * elements == tensor.data_bytes() : tensor.run_count() == 0);
+        several += tensor.run_count() > 1;
+    }
+    CHECK(extended == 5 && several == 2);
+    CHECK(model.groups()[99].run_count() == 0 && model.groups()[99].run(0).element_count == 0);
+}
+
 void ranges() {
     for (const char *name : {"tiny", "block", "sharded", "edge"}) {
         const df11::Model model = df11::Model::open(golden / name / "model");
@@ -519,6 +549,7 @@ int main(int argc, char **argv) {
     scratch = argv[3];
     ownership();
     errors();
+    runs();
     ranges();
     decoding();
     images();

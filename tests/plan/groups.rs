@@ -261,7 +261,7 @@ fn files_are_placed_as_the_reference_does() {
     .map(bf16);
     let dict = patterns(json!({"lm_head": [], "model\\.layers\\.\\d+": ["q"]}));
     let made = plan(&tensors, &dict, false).unwrap();
-    let placed = place(&tensors, &made.groups, "model");
+    let placed = place(&tensors, &made, "model");
     assert_eq!(placed.stems, ["lm_head", "model_layers_1", "model_layers_10"]);
     assert_eq!(placed.files, [Some(0), Some(0), Some(1), Some(1), Some(1), Some(2), None, None, None]);
 }
@@ -283,7 +283,7 @@ fn stems_are_distinct_and_harmless() {
     ];
     let tensors = names.map(bf16);
     let made = plan(&tensors, &patterns(json!({"(?s).*": []})), false).unwrap();
-    let stems = place(&tensors, &made.groups, "model").stems;
+    let stems = place(&tensors, &made, "model").stems;
     assert_eq!(stems.len(), names.len());
     for stem in &stems {
         assert!(!stem.contains(['/', '\\', '.', ':', '\n', '\0']) && !stem.is_empty() && stem.len() < 220, "{stem}");

@@ -3,5 +3,6 @@
 mod families;
 mod groups;
 mod presets;
+mod runs;
 #[path = "../support/weights.rs"]
 mod weights;

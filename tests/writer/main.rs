@@ -8,6 +8,7 @@ mod models;
 mod plan_cache;
 mod plans;
 mod rewrite;
+mod runs;
 #[path = "../support/mod.rs"]
 mod support;
 mod verify;

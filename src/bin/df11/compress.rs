@@ -58,8 +58,8 @@ pub struct CompressArgs {
 
 /// Completes a model that was compressed in parts
 ///
-/// Takes the SOURCE and OUT of the parts, and of their options those that decide the bytes: --preset, --pattern, --hashes and
-/// --shapes. Checks that all parts are finished and that nothing is missing, and writes
+/// Takes the SOURCE and OUT of the parts, and of their options those that decide the bytes: --preset, --pattern, --hashes,
+/// --shapes and --reference-only. Checks that all parts are finished and that nothing is missing, and writes
 /// what belongs to no group, config.json, and the files that go with the model.
 #[derive(clap::Args)]
 pub struct MergeArgs {
@@ -108,6 +108,10 @@ struct ModelArgs {
     /// model. With automatic groups, which the reference does not make, they are always written
     #[arg(long)]
     shapes: bool,
+    /// Leave plain what the reference's format cannot name or hold (experts in one tensor without .weight, tensors of 2^32
+    /// weights), instead of writing it by an extension that only libdf11 reads. --preset NAME and --pattern do so anyway
+    #[arg(long)]
+    reference_only: bool,
 }
 
 impl ModelArgs {
@@ -119,7 +123,8 @@ impl ModelArgs {
             .allow_plain(self.allow_plain)
             .incomplete(self.incomplete)
             .hashes(self.hashes)
-            .shapes(self.shapes);
+            .shapes(self.shapes)
+            .reference_only(self.reference_only);
         Ok(match &self.preset {
             Some(name) => options.preset(name),
             None => options,

@@ -243,7 +243,7 @@ impl TensorSummary {
             },
             bytes: tensor.bytes(),
             group: group.map(|g| g.name().to_owned()),
-            place_in_group: group.and_then(|g| Some(tensor.number() - g.tensors().next()?.number())),
+            place_in_group: group.and_then(|g| g.tensors().position(|t| t.number() == tensor.number())),
         }
     }
 }

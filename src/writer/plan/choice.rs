@@ -57,6 +57,12 @@ pub struct Grouping {
 }
 
 impl<'a> Wanted<'a> {
+    /// Tells whether the groups are chosen for the model. Then what no pattern can name or hold may be put into runs:
+    /// [`super::extend`].
+    pub fn is_free(self) -> bool {
+        matches!(self, Wanted::Best | Wanted::Automatic)
+    }
+
     /// Reads options: the name of a preset or `automatic`, or patterns, or neither.
     ///
     /// # Errors

@@ -106,6 +106,11 @@ impl Coverage {
                 }
             }
         }
+        for planned in &plan.in_runs {
+            // All runs of a tensor stay plain if one does.
+            let fits = !planned.runs.iter().any(|run| unfit.contains(&run.group[..]));
+            reasons[planned.tensor] = if fits { None } else { Some(PlainReason::Values) };
+        }
         let mut coverage = Coverage::default();
         let mut plain: BTreeMap<PlainReason, Vec<usize>> = BTreeMap::new();
         for (number, tensor) in tensors.iter().enumerate().filter(|(number, _)| !dropped.contains(number)) {

@@ -10,6 +10,7 @@
 //! - `presets`: the pattern_dicts of published models;
 //! - `auto`: pattern_dicts for all others, from their tables of tensors;
 //! - `choice`: which of these a model is compressed by;
+//! - `runs`: tensors that the reference's format cannot name or hold, in groups of their own;
 //! - `coverage`: what share of the model is in groups, and why the rest is not;
 //! - `files`: the files, of a folder or a single one;
 //! - `part`: the parts that share a model;
@@ -22,11 +23,13 @@ mod coverage;
 mod files;
 mod part;
 pub(crate) mod presets;
+mod runs;
 
 pub use choice::{AUTOMATIC, Grouping, Origin, Wanted, grouping};
 pub use coverage::{Coverage, PlainReason, StaysPlain};
 pub(crate) use files::{FilePlan, Files, is_file};
 pub use part::Part;
+pub use runs::{PlannedRun, PlannedTensor, RunSizes, extend};
 
 use crate::error::{Error, Result, shorten};
 pub use crate::format::{Pattern, Patterns};
@@ -73,6 +76,8 @@ impl SourceTensor<'_> {
 pub struct Plan {
     /// The groups, in the natural order of their names (`layers.2` before `layers.10`).
     pub groups: Vec<PlannedGroup>,
+    /// The tensors that are in groups of their own, by an extension of the format ([`extend`]).
+    pub in_runs: Vec<PlannedTensor>,
     /// Groups that the patterns ask for and that cannot be compressed.
     pub left: Vec<Left>,
     /// The tensors that are stored as they are, in the order of the table, including those of [`Plan::left`] and [`Plan::dropped`].
@@ -81,6 +86,13 @@ pub struct Plan {
     pub dropped: Vec<Dropped>,
     /// The patterns that make no group, in their order.
     pub unmatched_patterns: Vec<String>,
+}
+
+impl Plan {
+    /// Returns the number of groups to be made, those that are runs of tensors among them.
+    pub fn group_count(&self) -> usize {
+        self.groups.len() + self.in_runs.iter().map(|planned| planned.runs.len()).sum::<usize>()
+    }
 }
 
 /// A group to be made.
@@ -125,6 +137,8 @@ pub struct Dropped {
 pub struct Placement {
     /// The stem of each group's file, distinct on file systems that ignore case.
     pub stems: Vec<String>,
+    /// The stem of the file of each tensor in runs.
+    pub stems_of_runs: Vec<String>,
     /// For each tensor the group in whose file it is stored: that of its module, of which it may be a weight, a norm, a bias and so
     /// on. `None` for tensors of the remainder file.
     pub files: Vec<Option<usize>>,
@@ -178,19 +192,23 @@ pub(crate) fn tied_pair(config: Option<&Value>, tensors: &[SourceTensor<'_>]) ->
 ///
 /// The reference lets the groups `a.b` and `a_b` overwrite each other's file. Here the later one's stem gets a number at its
 /// end: loaders ignore file names. Characters that a path cannot have become `_`, and long names are cut.
-pub fn place(tensors: &[SourceTensor<'_>], groups: &[PlannedGroup], remainder: &str) -> Placement {
+///
+/// All runs of a tensor are in one file, which is named like the tensor.
+pub fn place(tensors: &[SourceTensor<'_>], plan: &Plan, remainder: &str) -> Placement {
+    let groups = &plan.groups[..];
     let mut taken = HashSet::from([remainder.to_lowercase()]);
-    let mut stems = Vec::with_capacity(groups.len());
-    for group in groups {
-        let first = stem(&group.name);
+    let mut free_stem = |name: &str| {
+        let first = stem(name);
         let numbered = (2u64..).map(|n| format!("{first}-{n}"));
         // There are infinitely many to choose from, so the default is never used.
         let free = std::iter::once(first.clone()).chain(numbered).find(|s| taken.insert(s.to_lowercase()));
-        stems.push(free.unwrap_or_default());
-    }
+        free.unwrap_or_default()
+    };
+    let stems = groups.iter().map(|group| free_stem(&group.name)).collect();
+    let stems_of_runs = plan.in_runs.iter().map(|planned| free_stem(tensors[planned.tensor].name)).collect();
     let by_name: HashMap<&str, usize> = groups.iter().enumerate().map(|(i, g)| (&g.name[..], i)).collect();
     let owner = |t: &SourceTensor| modules_of(t.name).find_map(|module| by_name.get(module).copied());
-    Placement { stems, files: tensors.iter().map(owner).collect() }
+    Placement { stems, stems_of_runs, files: tensors.iter().map(owner).collect() }
 }
 
 /// Returns the stem of a group's file. File systems allow 255 bytes, and some are left for an ending.
@@ -343,7 +361,10 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
     }
     let plain = (0..table.tensors.len()).filter(|&i| is_plain[i]).collect();
     let dropped = Vec::from_iter(dropped);
-    Survey { plan: Plan { groups, left, plain, dropped, unmatched_patterns: unmatched.collect() }, problems }
+    Survey {
+        plan: Plan { groups, in_runs: Vec::new(), left, plain, dropped, unmatched_patterns: unmatched.collect() },
+        problems,
+    }
 }
 
 /// Adds the head of a tied model to the groups if it is not stored and a pattern asks for it. Returns it if it is stored and may be

@@ -195,6 +195,7 @@ impl Owners {
         let group = |name: &String| PlannedGroup { name: name.clone(), members: Vec::new(), pattern: 0, tied: false };
         Plan {
             groups: self.names.iter().map(group).collect(),
+            in_runs: Vec::new(),
             left: Vec::new(),
             plain: plain.to_vec(),
             dropped: Vec::new(),

@@ -440,6 +440,7 @@ fn difference(there: &Value, job: &Value) -> Option<String> {
         "parts" => format!("in {} parts", there.get(key).and_then(Value::as_u64).unwrap_or_default()),
         "hashes" | "shapes" if there.get(key) == Some(&Value::Bool(true)) => format!("with {key}"),
         "hashes" | "shapes" => format!("without {key}"),
+        "runs" => "with other tensors in runs".to_owned(),
         _ => "by another version".to_owned(),
     })
 }

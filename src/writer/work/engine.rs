@@ -81,6 +81,8 @@ pub(super) struct Engine<'a> {
 /// A file that is made.
 pub(super) struct OutFile {
     pub spec: FileSpec,
+    /// Tensors to be hashed that are in no group with other tensors.
+    hashed: Vec<usize>,
     /// Groups to be counted and tensors to be hashed before the file can be laid out.
     pub unknown: AtomicUsize,
     /// Groups and pieces of plain tensors before it is complete.
@@ -112,17 +114,26 @@ impl<'a> Engine<'a> {
         for (number, file) in files.iter().enumerate() {
             file.groups.iter().for_each(|&g| file_of[g] = number);
         }
-        let group = |(spec, file): (&'a GroupSpec, usize)| Group::new(model, spec, file, settings.hashes);
-        let groups = groups.iter().zip(file_of).map(group).collect();
-        let file = |spec: FileSpec| OutFile {
-            unknown: AtomicUsize::new(spec.groups.len() + if settings.hashes { spec.plain.len() } else { 0 }),
+        let group = |(spec, file): (&'a GroupSpec, usize)| Group::new(spec, file, settings.hashes);
+        let hashed = |spec: &FileSpec| {
+            let mut hashed = spec.plain.clone();
+            hashed.extend(spec.groups.iter().filter_map(|&g| groups[g].run_of()));
+            hashed.sort_unstable();
+            hashed.dedup();
+            if settings.hashes { hashed } else { Vec::new() }
+        };
+        let files = files.into_iter().map(|spec| (hashed(&spec), spec));
+        let file = |(hashed, spec): (Vec<usize>, FileSpec)| OutFile {
+            unknown: AtomicUsize::new(spec.groups.len() + hashed.len()),
+            hashed,
             left: AtomicUsize::new(0),
             stale: AtomicBool::new(false),
             writing: Mutex::default(),
             hashes: Mutex::default(),
             spec,
         };
-        let files: Vec<OutFile> = files.into_iter().map(file).collect();
+        let files: Vec<OutFile> = files.map(file).collect();
+        let groups = groups.iter().zip(file_of).map(group).collect();
         // One more than threads, so that nobody waits while the last tasks of a file are done.
         let tasks = Tasks::new(files.len(), settings.threads + 1);
         Engine {
@@ -167,7 +178,7 @@ impl<'a> Engine<'a> {
         match kind {
             Kind::Count => self.count(target, number, memory),
             Kind::Hash => {
-                self.hash(target, self.files[target].spec.plain[number], memory)?;
+                self.hash(target, self.files[target].hashed[number], memory)?;
                 self.known(target)
             }
             Kind::Encode => self.encode(target, number, memory),
@@ -184,8 +195,9 @@ impl<'a> Engine<'a> {
             let tasks = self.groups[group].left.load(Ordering::Relaxed);
             self.tasks.push(Kind::Count, group, tasks);
         }
-        if self.settings.hashes && !spec.plain.is_empty() {
-            self.tasks.push(Kind::Hash, file, spec.plain.len());
+        let hashed = self.files[file].hashed.len();
+        if hashed > 0 {
+            self.tasks.push(Kind::Hash, file, hashed);
         }
         // Otherwise whoever makes the last thing known does it.
         if nothing_unknown { self.lay_out(file) } else { Ok(()) }

@@ -19,6 +19,10 @@ package cdf11
 // #cgo nocallback df11_model_get_group_info
 // #cgo noescape df11_model_get_tensor_info
 // #cgo nocallback df11_model_get_tensor_info
+// #cgo noescape df11_model_get_tensor_run
+// #cgo nocallback df11_model_get_tensor_run
+// #cgo noescape df11_model_get_group_run
+// #cgo nocallback df11_model_get_group_run
 import "C"
 
 import "unsafe"
@@ -105,6 +109,7 @@ func (m Model) Tensors() uint64 { return uint64(C.df11_model_tensor_count(m.p)) 
 type Group struct {
 	Name                                               string
 	Elements, Tensors, FirstTensor, Packed, ImageBytes uint64
+	Extended                                           bool
 }
 
 // Group is df11_model_get_group_info.
@@ -121,8 +126,12 @@ func (m Model) Group(number uint64) (Group, *Error) {
 		FirstTensor: uint64(info.first_tensor),
 		Packed:      uint64(info.packed_bytes),
 		ImageBytes:  uint64(info.image_bytes),
+		Extended:    info.extended != 0,
 	}, nil
 }
+
+// NoTensor is the first tensor of a group whose tensors have no consecutive numbers.
+const NoTensor uint64 = C.DF11_NO_TENSOR
 
 // NoGroup is the group of a tensor that is in no group.
 const NoGroup uint64 = C.DF11_NO_GROUP
@@ -137,6 +146,7 @@ type Tensor struct {
 	File               string
 	FileOffset         uint64
 	ShapeKnown         uint32
+	Runs               uint64
 }
 
 // Files caches the paths that Tensor has seen, so that the tensors of a file share one string.
@@ -157,6 +167,7 @@ func (m Model) Tensor(number uint64, files Files) (Tensor, *Error) {
 		GroupOffset: uint64(info.group_offset),
 		FileOffset:  uint64(info.file_offset),
 		ShapeKnown:  uint32(info.shape_known),
+		Runs:        uint64(info.run_count),
 	}
 	if info.rank > 0 {
 		t.Shape = append(t.Shape, unsafe.Slice((*uint64)(info.shape), info.rank)...)
@@ -170,6 +181,35 @@ func (m Model) Tensor(number uint64, files Files) (Tensor, *Error) {
 		t.File = file
 	}
 	return t, nil
+}
+
+// Run is a df11_run_info.
+type Run struct{ Tensor, TensorOffset, Group, GroupOffset, Elements uint64 }
+
+// TensorRun is df11_model_get_tensor_run.
+func (m Model) TensorRun(tensor, run uint64) (Run, *Error) {
+	var e C.df11_error
+	info := C.df11_run_info{struct_size: C.sizeof_df11_run_info}
+	s := C.df11_model_get_tensor_run(m.p, C.uint64_t(tensor), C.uint64_t(run), &info, &e)
+	return runOf(&info), failed(s, &e)
+}
+
+// GroupRun is df11_model_get_group_run.
+func (m Model) GroupRun(group, run uint64) (Run, *Error) {
+	var e C.df11_error
+	info := C.df11_run_info{struct_size: C.sizeof_df11_run_info}
+	s := C.df11_model_get_group_run(m.p, C.uint64_t(group), C.uint64_t(run), &info, &e)
+	return runOf(&info), failed(s, &e)
+}
+
+func runOf(info *C.df11_run_info) Run {
+	return Run{
+		Tensor:       uint64(info.tensor),
+		TensorOffset: uint64(info.tensor_offset),
+		Group:        uint64(info.group),
+		GroupOffset:  uint64(info.group_offset),
+		Elements:     uint64(info.element_count),
+	}
 }
 
 // Decompress is df11_model_decompress.

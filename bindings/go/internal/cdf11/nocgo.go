@@ -33,14 +33,17 @@ func StatusName(status int32) (_ string) { return }
 
 // Flags of a compression.
 const (
-	CompressNoVerify     = 1
-	CompressKeepExisting = 128
-	CompressResume       = 2
-	CompressStrict       = 4
-	CompressHashes       = 8
-	CompressShapes       = 16
-	CompressSingleFile   = 32
-	CompressFolder       = 64
+	CompressNoVerify      = 1
+	CompressKeepExisting  = 128
+	CompressResume        = 2
+	CompressStrict        = 4
+	CompressHashes        = 8
+	CompressShapes        = 16
+	CompressSingleFile    = 32
+	CompressFolder        = 64
+	CompressAllowPlain    = 256
+	CompressIncomplete    = 512
+	CompressReferenceOnly = 1024
 )
 
 // Compressing is a df11_compress_options. No string may contain a zero byte. An empty preset means none, and so do nil
@@ -61,7 +64,10 @@ type Compressed struct {
 	Complete                                                                                          bool
 	Preset                                                                                            string
 	Left                                                                                              []Left
-	LeftLost                                                                                          uint64
+	LeftLost, Extended                                                                                uint64
+	// Bytes of bf16 tensors: all, those in groups, and the others by the reasons why they are not.
+	BF16, Grouped, Unasked, Small, Mixed, Unfit, Unnamed        uint64
+	Carried, CarriedBytes, LeftBehind, LeftBehindBytes, Missing uint64
 }
 
 // Compress is df11_compress_model, or df11_merge_model.
@@ -237,10 +243,14 @@ func (m Model) Tensors() (_ uint64) { return }
 type Group struct {
 	Name                                               string
 	Elements, Tensors, FirstTensor, Packed, ImageBytes uint64
+	Extended                                           bool
 }
 
 // Group is df11_model_get_group_info.
 func (m Model) Group(number uint64) (_ Group, e *Error) { e = missing; return }
+
+// NoTensor is the first tensor of a group whose tensors have no consecutive numbers.
+const NoTensor uint64 = 1<<64 - 1
 
 // NoGroup is the group of a tensor that is in no group.
 const NoGroup uint64 = 1<<64 - 1
@@ -255,6 +265,7 @@ type Tensor struct {
 	File               string
 	FileOffset         uint64
 	ShapeKnown         uint32
+	Runs               uint64
 }
 
 // Files caches the paths that Tensor has seen, so that the tensors of a file share one string.
@@ -262,6 +273,15 @@ type Files map[*byte]string
 
 // Tensor is df11_model_get_tensor_info.
 func (m Model) Tensor(number uint64, files Files) (_ Tensor, e *Error) { e = missing; return }
+
+// Run is a df11_run_info.
+type Run struct{ Tensor, TensorOffset, Group, GroupOffset, Elements uint64 }
+
+// TensorRun is df11_model_get_tensor_run.
+func (m Model) TensorRun(tensor, run uint64) (_ Run, e *Error) { e = missing; return }
+
+// GroupRun is df11_model_get_group_run.
+func (m Model) GroupRun(group, run uint64) (_ Run, e *Error) { e = missing; return }
 
 // Decompress is df11_model_decompress.
 func (m Model) Decompress(group, first uint64, dst []uint16, threads uint32) (e *Error) {
@@ -419,6 +439,13 @@ const (
 	FindingHash    = 3
 	FindingDiffers = 4
 	FindingNote    = 5
+	FindingMissing = 6
+)
+
+// Flags of a verification.
+const (
+	VerifyIncomplete = 256
+	VerifyAllowPlain = 512
 )
 
 // Finding holds the arguments of a df11_finding_fn.
@@ -429,9 +456,9 @@ type Finding struct {
 
 // Report is a df11_verify_report.
 type Report struct {
-	GroupsGood, GroupsBad, Codes, HashesRight, HashesWrong, TensorsEqual, TensorsDifferent uint64
-	Findings                                                                               []Finding
-	FindingsLost                                                                           uint64
+	GroupsGood, GroupsBad, Codes, HashesRight, HashesWrong, TensorsEqual, TensorsDifferent, Missing uint64
+	Findings                                                                                        []Finding
+	FindingsLost                                                                                    uint64
 }
 
 // Verify is df11_verify_model. No string may contain a zero byte. An empty original means none.
