@@ -466,8 +466,8 @@ uint64_t df11_model_group_count(const df11_model *model);
 
 /**
  * Returns the number of tensors; 0 for NULL. Tensors are numbered from 0: those of group 0 in the
- * order of their weights, those of group 1, and so on, each by the first group that has a part of it;
- * then the plain ones.
+ * order of their weights, those of group 1, and so on, each by the first group that has a part of
+ * it; then the plain ones.
  */
 uint64_t df11_model_tensor_count(const df11_model *model);
 
@@ -512,13 +512,14 @@ typedef struct df11_group_info {
     /** The weights in all its tensors, 2 bytes each when decoded. */
     uint64_t element_count;
     /**
-     * The tensors in it. By the extension of the format it may hold runs of larger tensors: each counts.
+     * The tensors in it. By the extension of the format it may hold runs of larger tensors: each
+     * counts.
      */
     uint64_t tensor_count;
     /**
-     * The number of its first tensor; the others follow, in the order of their weights. DF11_NO_TENSOR
-     * if they do not, because runs of them are in other groups too; df11_model_get_group_run() has the
-     * tensor of each in any case.
+     * The number of its first tensor; the others follow, in the order of their weights.
+     * DF11_NO_TENSOR if they do not, because runs of them are in other groups too;
+     * df11_model_get_group_run() has the tensor of each in any case.
      */
     uint64_t first_tensor;
     /** Bytes of its six parts in the files. */
@@ -530,8 +531,8 @@ typedef struct df11_group_info {
      */
     uint64_t image_bytes;
     /**
-     * 1 if it is an extension of the format, whose tensors the file's metadata names ("df11.groups"):
-     * programs that know only DF11 do not find its weights. Otherwise 0.
+     * 1 if it is an extension of the format, whose tensors the file's metadata names
+     * ("df11.groups"): programs that know only DF11 do not find its weights. Otherwise 0.
      */
     uint64_t extended;
 } df11_group_info;
@@ -540,8 +541,8 @@ typedef struct df11_group_info {
 #define DF11_GROUP_INFO_INIT { sizeof(df11_group_info), NULL, 0, 0, 0, 0, 0, 0 }
 
 /**
- * A run: elements of a tensor, one after the other, that are weights of a group, one after the other.
- * Begin with DF11_RUN_INFO_INIT.
+ * A run: elements of a tensor, one after the other, that are weights of a group, one after the
+ * other. Begin with DF11_RUN_INFO_INIT.
  */
 typedef struct df11_run_info {
     /** sizeof(df11_run_info) */
@@ -596,8 +597,8 @@ df11_status df11_model_get_group_info(const df11_model *model,
                                       df11_error *error);
 
 /**
- * Describes a run of a group: number `run` of its `tensor_count`, in the order of its weights. After
- * an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left alone.
+ * Describes a run of a group: number `run` of its `tensor_count`, in the order of its weights.
+ * After an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left alone.
  *
  * Errors: DF11_NOT_FOUND if there is no such group or run; DF11_INVALID_ARGUMENT.
  */
@@ -762,8 +763,8 @@ typedef struct df11_tensor_info {
     /** 0 */
     uint32_t reserved;
     /**
-     * The number of its runs (df11_run_info): 0 for a plain tensor, 1 for one that is whole in a group.
-     * Only groups by the extension of the format have tensors of several.
+     * The number of its runs (df11_run_info): 0 for a plain tensor, 1 for one that is whole in a
+     * group. Only groups by the extension of the format have tensors of several.
      */
     uint64_t run_count;
 } df11_tensor_info;
@@ -1415,8 +1416,8 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
 #define DF11_COMPRESS_INCOMPLETE 512
 
 /**
- * Leave plain what the reference's format cannot name or hold: experts in one tensor whose name does
- * not end in .weight, and tensors of 2^32 weights. Without it, and with neither a preset nor a
+ * Leave plain what the reference's format cannot name or hold: experts in one tensor whose name
+ * does not end in .weight, and tensors of 2^32 weights. Without it, and with neither a preset nor a
  * pattern_json, they become groups by an extension of the format that only this library reads; see
  * df11_group_info.extended.
  */
@@ -1627,6 +1628,11 @@ df11_status df11_merge_model(const char *src,
  */
 #define DF11_PLAN_SAMPLE 1
 
+/**
+ * Plan what is there of a source that lacks something, as DF11_COMPRESS_INCOMPLETE compresses it.
+ */
+#define DF11_PLAN_INCOMPLETE 2
+
 /** Each device has some of the layers. */
 #define DF11_SPLIT_LAYERS 0
 
@@ -1643,7 +1649,7 @@ typedef struct df11_plan df11_plan;
 typedef struct df11_plan_options {
     /** sizeof(df11_plan_options) */
     size_t struct_size;
-    /** DF11_PLAN_SAMPLE or 0 */
+    /** DF11_PLAN_* joined by | */
     uint32_t flags;
     /** Buffers for decoded weights, each as large as the largest group; 0 means 2. */
     uint32_t slots;

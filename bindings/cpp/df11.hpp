@@ -997,7 +997,7 @@ class Device : public detail::Owner<df11_device, df11_device_free> {
 
 /// Options for planning a model. In C++20: `{.flags = DF11_PLAN_SAMPLE, .slots = 1}`.
 struct PlanOptions {
-    /// DF11_PLAN_SAMPLE or 0
+    /// DF11_PLAN_* joined by |
     std::uint32_t flags = 0;
     /// Buffers for decoded weights; 0 means 2.
     std::uint32_t slots = 0;

@@ -21,6 +21,8 @@ const (
 type PlanOptions struct {
 	// Sample counts some weights of each kind of group, instead of assuming how well they compress.
 	Sample bool
+	// Incomplete plans what is there of a source that lacks something.
+	Incomplete bool
 	// Slots is the number of buffers for decoded weights, each as large as the largest group; 0 means 2.
 	Slots int
 	// CacheNumberBytes is the size of a number in the KV cache; 0 means 2, as bf16 has.
@@ -115,6 +117,9 @@ func PlanModel(ctx context.Context, path string, o *PlanOptions) (*Plan, error) 
 	}
 	if o.Sample {
 		how.Flags |= cdf11.PlanSample
+	}
+	if o.Incomplete {
+		how.Flags |= cdf11.PlanIncomplete
 	}
 	p := &Plan{}
 	err := watch(ctx, op, nil, func(progress cdf11.Progress) (e *cdf11.Error) {

@@ -49,8 +49,8 @@ pub const DF11_COMPRESS_ALLOW_PLAIN: u32 = 256;
 /// df11_verify_model() does not report it.
 pub const DF11_COMPRESS_INCOMPLETE: u32 = 512;
 
-/// Leave plain what the reference's format cannot name or hold: experts in one tensor whose name does
-/// not end in .weight, and tensors of 2^32 weights. Without it, and with neither a preset nor a
+/// Leave plain what the reference's format cannot name or hold: experts in one tensor whose name
+/// does not end in .weight, and tensors of 2^32 weights. Without it, and with neither a preset nor a
 /// pattern_json, they become groups by an extension of the format that only this library reads; see
 /// df11_group_info.extended.
 pub const DF11_COMPRESS_REFERENCE_ONLY: u32 = 1024;

@@ -19,11 +19,12 @@ pub struct df11_group_info {
     pub name: *const c_char,
     /// The weights in all its tensors, 2 bytes each when decoded.
     pub element_count: u64,
-    /// The tensors in it. By the extension of the format it may hold runs of larger tensors: each counts.
+    /// The tensors in it. By the extension of the format it may hold runs of larger tensors: each
+    /// counts.
     pub tensor_count: u64,
-    /// The number of its first tensor; the others follow, in the order of their weights. DF11_NO_TENSOR
-    /// if they do not, because runs of them are in other groups too; df11_model_get_group_run() has the
-    /// tensor of each in any case.
+    /// The number of its first tensor; the others follow, in the order of their weights.
+    /// DF11_NO_TENSOR if they do not, because runs of them are in other groups too;
+    /// df11_model_get_group_run() has the tensor of each in any case.
     pub first_tensor: u64,
     /// Bytes of its six parts in the files.
     pub packed_bytes: u64,
@@ -31,15 +32,15 @@ pub struct df11_group_info {
     /// 0 if the group cannot be decoded on a device, because its tables have more code words than a
     /// device's. No known compressor writes such groups.
     pub image_bytes: u64,
-    /// 1 if it is an extension of the format, whose tensors the file's metadata names ("df11.groups"):
-    /// programs that know only DF11 do not find its weights. Otherwise 0.
+    /// 1 if it is an extension of the format, whose tensors the file's metadata names
+    /// ("df11.groups"): programs that know only DF11 do not find its weights. Otherwise 0.
     pub extended: u64,
 }
 
 // SAFETY: repr(C), begins with its size, no padding (asserted below), zero is a NULL name.
 unsafe impl Sizeable for df11_group_info {
     const NAME: &'static str = "df11_group_info";
-    const FIRST: usize = 64;
+    const FIRST: usize = 48;
 }
 
 /// The `first_tensor` of a group whose tensors do not follow each other.
@@ -83,8 +84,8 @@ unsafe impl Sizeable for df11_part_info {
     const FIRST: usize = 40;
 }
 
-/// A run: elements of a tensor, one after the other, that are weights of a group, one after the other.
-/// Begin with DF11_RUN_INFO_INIT.
+/// A run: elements of a tensor, one after the other, that are weights of a group, one after the
+/// other. Begin with DF11_RUN_INFO_INIT.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct df11_run_info {
@@ -154,8 +155,8 @@ fn first_tensor(group: Group) -> u64 {
     if follow { first as u64 } else { DF11_NO_TENSOR }
 }
 
-/// Describes a run of a group: number `run` of its `tensor_count`, in the order of its weights. After
-/// an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left alone.
+/// Describes a run of a group: number `run` of its `tensor_count`, in the order of its weights.
+/// After an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left alone.
 ///
 /// Errors: DF11_NOT_FOUND if there is no such group or run; DF11_INVALID_ARGUMENT.
 ///

@@ -258,8 +258,8 @@ pub unsafe extern "C" fn df11_model_group_count(model: *const df11_model) -> u64
 }
 
 /// Returns the number of tensors; 0 for NULL. Tensors are numbered from 0: those of group 0 in the
-/// order of their weights, those of group 1, and so on, each by the first group that has a part of it;
-/// then the plain ones.
+/// order of their weights, those of group 1, and so on, each by the first group that has a part of
+/// it; then the plain ones.
 ///
 /// # Safety
 ///

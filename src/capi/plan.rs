@@ -19,6 +19,9 @@ use std::ptr;
 /// assumed for the code of an exponent.
 pub const DF11_PLAN_SAMPLE: u32 = 1;
 
+/// Plan what is there of a source that lacks something, as DF11_COMPRESS_INCOMPLETE compresses it.
+pub const DF11_PLAN_INCOMPLETE: u32 = 2;
+
 /// Each device has some of the layers.
 pub const DF11_SPLIT_LAYERS: u32 = 0;
 /// Each device has an equal part of every matrix.
@@ -33,7 +36,7 @@ pub const DF11_PLAN_NONE: u64 = u64::MAX;
 pub struct df11_plan_options {
     /// sizeof(df11_plan_options)
     pub struct_size: usize,
-    /// DF11_PLAN_SAMPLE or 0
+    /// DF11_PLAN_* joined by |
     pub flags: u32,
     /// Buffers for decoded weights, each as large as the largest group; 0 means 2.
     pub slots: u32,
@@ -244,7 +247,7 @@ fn plan_model(path: Text, args: PlanArgs, out: Out<*mut df11_plan>) -> Result<()
     args.refuse_unknown()?;
     let PlanArgs { known, preset, pattern_json, progress, left, .. } = args;
     let known = known?;
-    structs::check_flags::<df11_plan_options>(known.flags, DF11_PLAN_SAMPLE)?;
+    structs::check_flags::<df11_plan_options>(known.flags, DF11_PLAN_SAMPLE | DF11_PLAN_INCOMPLETE)?;
     let parse = |text: String| {
         Patterns::parse(&text).map_err(|e| Error::InvalidArgument(format!("df11_plan_options.pattern_json: {e}")))
     };
@@ -252,6 +255,7 @@ fn plan_model(path: Text, args: PlanArgs, out: Out<*mut df11_plan>) -> Result<()
         patterns: pattern_json.copy()?.map(parse).transpose()?,
         preset: preset.copy()?,
         sample: known.flags & DF11_PLAN_SAMPLE != 0,
+        incomplete: known.flags & DF11_PLAN_INCOMPLETE != 0,
         slots: known.slots,
         cache_number_bytes: u32::try_from(known.cache_number_bytes).unwrap_or(u32::MAX),
     };

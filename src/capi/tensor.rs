@@ -108,8 +108,8 @@ pub struct df11_tensor_info {
     pub shape_known: u32,
     /// 0
     pub reserved: u32,
-    /// The number of its runs (df11_run_info): 0 for a plain tensor, 1 for one that is whole in a group.
-    /// Only groups by the extension of the format have tensors of several.
+    /// The number of its runs (df11_run_info): 0 for a plain tensor, 1 for one that is whole in a
+    /// group. Only groups by the extension of the format have tensors of several.
     pub run_count: u64,
 }
 

@@ -10,7 +10,7 @@ use crate::huffman::codebook::Codebook;
 use crate::huffman::encode::{Variant, count};
 use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, rows};
 use crate::progress::Progress;
-use crate::writer::plan::PlannedGroup;
+use crate::writer::dry::DryGroup;
 use std::collections::HashMap;
 
 /// Bits that the code of an exponent takes, if nothing is known of the weights: those of a layer of a published model, which takes
@@ -50,9 +50,9 @@ impl SampledCode {
     }
 }
 
-/// Returns the sizes of a group. `counts` holds the weights of each tensor.
-pub(super) fn group(name: &str, counts: &[u64], code: Option<&SampledCode>) -> Result<GroupPlan> {
-    let weights: u64 = counts.iter().sum();
+/// Returns the sizes of a group.
+pub(super) fn group(group: &DryGroup, code: Option<&SampledCode>) -> Result<GroupPlan> {
+    let (weights, count) = (weights_of(group), group.segments.len());
     let bits = code.map_or(ASSUMED_CODE_BITS, |c| c.bits_per_weight);
     let code_bytes = (weights as f64 * bits / 8.0).ceil() as u64;
     let blocks = code_bytes.div_ceil(BLOCK_BYTES as u64);
@@ -62,19 +62,20 @@ pub(super) fn group(name: &str, counts: &[u64], code: Option<&SampledCode>) -> R
         sign_mantissa: weights,
         output_positions: 4 * (blocks + 1),
         gaps: GAP_BYTES_PER_BLOCK as u64 * blocks,
-        split_positions: 8 * (counts.len() as u64).saturating_sub(1),
+        split_positions: 8 * (count as u64).saturating_sub(1),
     };
-    let image = ImageLayout::estimated(weights, code_bytes, counts.len(), code.map(|c| &c.table));
+    let image = ImageLayout::estimated(weights, code_bytes, count, code.map(|c| &c.table));
     let image = image.ok_or_else(|| {
-        let shown = shorten(name, 80);
-        Error::InvalidArgument(format!("a group of {} tensors and {weights} weights: '{shown}'", counts.len()))
+        let shown = shorten(&group.name, 80);
+        Error::InvalidArgument(format!("a group of {count} tensors and {weights} weights: '{shown}'"))
     })?;
     Ok(GroupPlan {
-        name: name.to_owned(),
-        tensor_count: counts.len() as u64,
+        name: group.name.clone(),
+        tensor_count: count as u64,
         element_count: weights,
         packed,
         image,
+        extended: group.extended,
         basis: if code.is_some() { Basis::Sampled } else { Basis::Assumed },
     })
 }
@@ -87,14 +88,13 @@ const RUN: u64 = 1 << 13;
 
 /// Counts some weights: those of some groups of each kind, which are groups whose names differ in numbers only and that have as many
 /// weights. Returns a code for each group; `None` for one whose weights cannot be compressed, as far as they were seen.
-pub(super) fn sample(model: &Model, groups: &[PlannedGroup], progress: &Progress) -> Result<Vec<Option<SampledCode>>> {
-    let weights = |g: &PlannedGroup| g.members.iter().map(|&t| model.tensor_at(t).bytes() / 2).sum::<u64>();
+pub(super) fn sample(model: &Model, groups: &[DryGroup], progress: &Progress) -> Result<Vec<Option<SampledCode>>> {
     let mut kinds: HashMap<(String, u64), Vec<usize>> = HashMap::new();
     for (number, group) in groups.iter().enumerate() {
         let skeleton = group.name.chars().map(|c| if c.is_ascii_digit() { '0' } else { c });
         let mut name: Vec<char> = skeleton.collect();
         name.dedup_by(|a, b| *a == '0' && *b == '0');
-        kinds.entry((name.into_iter().collect(), weights(group))).or_default().push(number);
+        kinds.entry((name.into_iter().collect(), weights_of(group))).or_default().push(number);
     }
     let mut codes = vec![None; groups.len()];
     let mut buffer = Vec::new();
@@ -116,14 +116,17 @@ pub(super) fn sample(model: &Model, groups: &[PlannedGroup], progress: &Progress
     Ok(codes)
 }
 
+fn weights_of(group: &DryGroup) -> u64 {
+    group.segments.iter().map(|&(_, _, count)| count).sum()
+}
+
 /// Counts runs of a group's weights that are spread evenly over its tensors, and all weights of a small group.
-fn count_some(model: &Model, group: &PlannedGroup, buffer: &mut Vec<u16>, histogram: &mut [u64; 256]) -> Result<()> {
-    let tensors: Vec<_> = group.members.iter().map(|&t| model.tensor_at(t)).collect();
-    let all: u64 = tensors.iter().map(|t| t.bytes() / 2).sum();
+fn count_some(model: &Model, group: &DryGroup, buffer: &mut Vec<u16>, histogram: &mut [u64; 256]) -> Result<()> {
+    let all = weights_of(group);
     let variant = Variant::best();
     grow(buffer, RUN as usize, 0u16, "a sample of weights")?;
-    for tensor in tensors {
-        let weights = tensor.bytes() / 2;
+    for &(tensor, first, weights) in &group.segments {
+        let tensor = model.tensor_at(tensor);
         let share = (u128::from(SAMPLED_WEIGHTS) * u128::from(weights)).div_ceil(u128::from(all.max(1))) as u64;
         let runs = if all <= SAMPLED_WEIGHTS { weights.div_ceil(RUN) } else { share.div_ceil(RUN) };
         for run in 0..runs {
@@ -132,7 +135,7 @@ fn count_some(model: &Model, group: &PlannedGroup, buffer: &mut Vec<u16>, histog
                 false => (u128::from(weights) * u128::from(run) / u128::from(runs)) as u64,
             };
             let run = &mut buffer[..RUN.min(weights - from) as usize];
-            tensor.read_plain(2 * from, bytemuck::cast_slice_mut(run))?;
+            tensor.read_plain(2 * (first + from), bytemuck::cast_slice_mut(run))?;
             count(run, histogram, variant);
         }
     }

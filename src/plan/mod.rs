@@ -37,8 +37,7 @@ use crate::format::{Access, Model, OpenOptions, config_text, natural, of_python}
 use crate::host::PackedSizes;
 use crate::progress::Progress;
 use crate::writer::dry::Dry;
-use crate::writer::plan::{PlannedGroup, PlannedTensor};
-use crate::writer::{CompressOptions, LeftPlain, Patterns};
+use crate::writer::{CompressOptions, Coverage, LeftPlain, Patterns};
 use devices::{Unit, units};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -57,6 +56,8 @@ pub struct PlanOptions {
     pub preset: Option<String>,
     /// True to count some weights of each kind of group, instead of assuming how well they compress.
     pub sample: bool,
+    /// True to plan what is there of a source that lacks something.
+    pub incomplete: bool,
     /// Buffers for decoded weights, each as large as the largest group; 0 means [`DEFAULT_SLOTS`].
     pub slots: u32,
     /// Bytes of a number in the KV cache; 0 means 2, as bf16 has.
@@ -90,6 +91,12 @@ impl PlanOptions {
         self
     }
 
+    /// Sets whether to plan what is there of a source that lacks something.
+    pub fn incomplete(mut self, incomplete: bool) -> Self {
+        self.incomplete = incomplete;
+        self
+    }
+
     /// Sets the buffers for decoded weights.
     pub fn slots(mut self, slots: u32) -> Self {
         self.slots = slots;
@@ -117,6 +124,8 @@ pub struct GroupPlan {
     pub packed: PackedSizes,
     /// The layout of its image on a device.
     pub image: ImageLayout,
+    /// True if only programs that know an extension of the format find its weights: docs/format.md says which.
+    pub extended: bool,
     /// Where the sizes are from.
     pub basis: Basis,
 }
@@ -152,6 +161,7 @@ pub struct ModelPlan {
     preset: Option<&'static str>,
     groups: Vec<GroupPlan>,
     plain: Vec<PlainPlan>,
+    coverage: Option<Coverage>,
     left: Vec<LeftPlain>,
     dropped: Vec<(String, String)>,
     unmatched_patterns: Vec<String>,
@@ -190,6 +200,7 @@ impl ModelPlan {
         let groups = CompressOptions {
             patterns: options.patterns.clone(),
             preset: options.preset.clone(),
+            incomplete: options.incomplete,
             ..CompressOptions::default()
         };
         match Dry::new(path.as_ref(), &groups, progress) {
@@ -212,31 +223,13 @@ impl ModelPlan {
     /// Plans a model that is not compressed yet.
     fn of_plain(dry: &Dry, options: &PlanOptions, progress: &Progress) -> Result<ModelPlan> {
         let model = &dry.source.model;
-        // A tensor in runs is sampled as a whole.
-        let whole = |planned: &PlannedTensor| PlannedGroup {
-            name: model.tensor_at(planned.tensor).name().to_owned(),
-            members: vec![planned.tensor],
-            pattern: 0,
-            tied: false,
+        let codes = match options.sample {
+            true => estimate::sample(model, &dry.groups, progress)?,
+            false => vec![None; dry.groups.len()],
         };
-        let (named, in_runs) = (&dry.plan.groups, &dry.plan.in_runs);
-        let mut codes = match options.sample {
-            true => {
-                let all: Vec<_> = named.iter().cloned().chain(in_runs.iter().map(whole)).collect();
-                estimate::sample(model, &all, progress)?
-            }
-            false => vec![None; named.len() + in_runs.len()],
-        };
-        let of_runs = codes.split_off(named.len());
-        let mut groups = Vec::with_capacity(dry.plan.group_count());
-        for (group, code) in named.iter().zip(codes) {
-            let counts: Vec<u64> = group.members.iter().map(|&t| model.tensor_at(t).bytes() / 2).collect();
-            groups.push(estimate::group(&group.name, &counts, code.as_ref())?);
-        }
-        for (planned, code) in in_runs.iter().zip(of_runs) {
-            for run in &planned.runs {
-                groups.push(estimate::group(&run.group, &[run.count], code.as_ref())?);
-            }
+        let mut groups = Vec::with_capacity(dry.groups.len());
+        for (group, code) in dry.groups.iter().zip(codes) {
+            groups.push(estimate::group(group, code.as_ref())?);
         }
         let is_dropped = |t: &usize| dry.plan.dropped.iter().any(|d| d.tensor == *t);
         let stored: Vec<usize> = dry.plan.plain.iter().copied().filter(|t| !is_dropped(t)).collect();
@@ -252,6 +245,7 @@ impl ModelPlan {
         Ok(ModelPlan {
             compressed: false,
             preset: dry.grouping,
+            coverage: Some(dry.coverage.clone()),
             left: dry.plan.left.iter().flat_map(left).collect(),
             dropped: dry.plan.dropped.iter().map(|d| (name(d.tensor), name(d.embedding))).collect(),
             unmatched_patterns: dry.plan.unmatched_patterns.clone(),
@@ -269,6 +263,7 @@ impl ModelPlan {
                 element_count: g.element_count(),
                 packed: PackedSizes::of_group(g),
                 image: ImageLayout::of(g)?,
+                extended: g.is_extended(),
                 basis: Basis::Exact,
             })
         };
@@ -294,6 +289,7 @@ impl ModelPlan {
             units: units(&groups, &plain, cache.as_ref().ok()),
             groups,
             plain,
+            coverage: None,
             left: Vec::new(),
             dropped: Vec::new(),
             unmatched_patterns: Vec::new(),
@@ -324,6 +320,11 @@ impl ModelPlan {
     /// Returns the tensors that are stored as they are.
     pub fn plain(&self) -> &[PlainPlan] {
         &self.plain
+    }
+
+    /// Returns what share of the model is in groups, and why the rest stays plain; `None` for a DF11 model.
+    pub fn coverage(&self) -> Option<&Coverage> {
+        self.coverage.as_ref()
     }
 
     /// Returns the tensors among them that the patterns ask for and that cannot be compressed. Infinities and NaN are seen only

@@ -567,7 +567,7 @@ impl<'o> Run<'o> {
 }
 
 /// Returns the groups of a plan, by their numbers.
-fn group_specs(plan: &Plan, table: &[SourceTensor]) -> Vec<GroupSpec> {
+pub(super) fn group_specs(plan: &Plan, table: &[SourceTensor]) -> Vec<GroupSpec> {
     let whole = |&tensor: &usize| Segment { tensor, first: 0, count: table[tensor].elements };
     let group = |g: &plan::PlannedGroup| GroupSpec {
         name: g.name.clone(),
@@ -584,12 +584,12 @@ fn group_specs(plan: &Plan, table: &[SourceTensor]) -> Vec<GroupSpec> {
 }
 
 /// Returns the table of a model's tensors.
-fn table(model: &Model) -> Vec<SourceTensor<'_>> {
+pub(super) fn table(model: &Model) -> Vec<SourceTensor<'_>> {
     model.tensors().map(SourceTensor::from).collect()
 }
 
 /// Returns the error for a source that lacks things.
-fn incomplete(source: &Path, first: &Missing, count: usize) -> Error {
+pub(super) fn incomplete(source: &Path, first: &Missing, count: usize) -> Error {
     let more = if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
     let remedy = if source.is_dir() { "" } else { "give the whole folder, or " };
     let reason = format!("{}{more}: {remedy}compress what is there with the option incomplete", first.reason);
@@ -597,7 +597,7 @@ fn incomplete(source: &Path, first: &Missing, count: usize) -> Error {
 }
 
 /// Returns the error for a source of which nothing can be compressed.
-fn nothing(source: &Path, reason: &str) -> Error {
+pub(super) fn nothing(source: &Path, reason: &str) -> Error {
     let reason = format!("nothing can be compressed: {reason} (the option allow-plain writes a copy)");
     Error::unsupported(Place::of(source), reason)
 }
@@ -612,7 +612,7 @@ fn open_if_there(path: &Path) -> Result<Option<Folder>> {
 }
 
 /// Returns why nothing of a model can be compressed, if it has no bf16 weights.
-fn no_bf16(source: &Source, table: &[SourceTensor]) -> Option<String> {
+pub(super) fn no_bf16(source: &Source, table: &[SourceTensor]) -> Option<String> {
     if table.iter().any(|tensor| tensor.bf16_bytes() > 0) {
         return None;
     }

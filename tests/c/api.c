@@ -785,7 +785,7 @@ static void planning(void)
     options.cache_number_bytes = 9;
     CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_INVALID_ARGUMENT);
     options.cache_number_bytes = 0;
-    options.flags = 2;
+    options.flags = 4;
     CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_UNSUPPORTED_OPTION);
     options.flags = 0;
     CHECK(df11_progress_new(&options.progress, NULL) == DF11_OK);
@@ -822,6 +822,7 @@ static void writing(void)
     df11_model *model;
     uint64_t done, total, number;
     char *config;
+    const char *llama;
     CHECK(df11_progress_new(&progress, NULL) == DF11_OK);
     options.report = &report;
     verify.report = &verified;
@@ -892,6 +893,15 @@ static void writing(void)
     CHECK(df11_model_get_tensor_info(model, number, &info, NULL) == DF11_OK && info.group != DF11_NO_GROUP);
     CHECK(info.rank == 2 && info.shape[0] == 256 && info.shape[1] == 128 && info.shape_known == DF11_SHAPE_STORED);
     df11_model_free(model);
+
+    /* By automatic groups, which for these names are those of the preset. */
+    llama = options.preset;
+    options.preset = "automatic";
+    options.flags = DF11_COMPRESS_FOLDER;
+    WORKS(df11_compress_model(source, join(to, scratch, "automatic"), &options, &error));
+    CHECK(strcmp(report.preset, "automatic") == 0 && report.groups == 4);
+    CHECK(df11_verify_model(to, source, &verify, &error) == DF11_OK);
+    options.preset = llama;
 
     /* One file by its name. Going on with what is complete finds it so; a run that is cancelled replaces nothing. */
     join(source, golden, "block/original.safetensors");

@@ -273,5 +273,5 @@ int main(void)
         return 1;
     if (planning.struct_size + plan.struct_size + planned.struct_size + share.struct_size != 64 + 136 + 56 + 56)
         return 1;
-    return options.struct_size + verify.struct_size + infos == 48 + 72 + 64 + 96 + 40 + 48 + 64 ? 0 : 1;
+    return options.struct_size + verify.struct_size + infos == 48 + 72 + 64 + 96 + 40 + 48 + 72 ? 0 : 1;
 }

@@ -162,7 +162,7 @@ fn every_struct_of_every_age() {
     });
     let group_info =
         |group| move |at: *mut df11_group_info| unsafe { df11_model_get_group_info(model, group, at, null_mut()) };
-    filled(64, group_info(1), group_info(99));
+    filled(48, group_info(1), group_info(99));
     let tensor_info =
         |tensor| move |at: *mut df11_tensor_info| unsafe { df11_model_get_tensor_info(model, tensor, at, null_mut()) };
     filled(96, tensor_info(1), tensor_info(u64::MAX));
@@ -274,7 +274,7 @@ fn verifying_and_writing() {
         let options = df11_verify_options { report, ..init() };
         unsafe { df11_verify_model(path.as_ptr(), null(), &options, null_mut()) }
     };
-    filled(64, |at| report(&model, at), |at| report(&nowhere, at));
+    filled(72, |at| report(&model, at), |at| report(&nowhere, at));
     let mut numbers = df11_verify_report { groups_good: 7, ..init() };
     let value = df11_verify_options { report: &mut numbers, ..init() };
     let unknown = |at: *mut df11_verify_options| unsafe {

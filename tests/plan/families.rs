@@ -629,12 +629,12 @@ fn patterns_are_short_and_exact() {
     // Two numbers: all combinations where all are there, and rows of those that are alike where not.
     assert_eq!(
         patterns(
-            "b.{0,1}.s.{0-2}.{k,l,m,n} 64x64
-            b.2.s.{0,2}.{k,l,m,n} 64x64
-            b.2.s.1.{k,l,m,o} 64x64"
+            "b.{0,1}.s.{0-2}.{k,l,m,n,p} 64x64
+            b.2.s.{0,2}.{k,l,m,n,p} 64x64
+            b.2.s.1.{k,l,m,o,p} 64x64"
         ),
-        json!({"b\\.2\\.s\\.1": ["k", "l", "m", "o"], "b\\.2\\.s\\.[02]": ["k", "l", "m", "n"],
-            "b\\.[01]\\.s\\.\\d+": ["k", "l", "m", "n"]})
+        json!({"b\\.2\\.s\\.1": ["k", "l", "m", "o", "p"], "b\\.2\\.s\\.[02]": ["k", "l", "m", "n", "p"],
+            "b\\.[01]\\.s\\.\\d+": ["k", "l", "m", "n", "p"]})
     );
 }
 

@@ -3,7 +3,7 @@
 use crate::terminal::{Progress, bytes, clean, counted, fit, print, thousands, took};
 use crate::{Failure, Threads, interrupt};
 use df11::writer::Patterns;
-use df11::writer::{self, CompressOptions, Layout, Part, PlainReason, Report, SideFile};
+use df11::writer::{self, CompressOptions, Coverage, Layout, Part, PlainReason, Report, SideFile};
 use df11::{Error, Status};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -265,7 +265,7 @@ fn summary(report: &Report, out: &Path, time: Duration) -> String {
     for (head, embedding) in &report.dropped {
         text += &format!("tied       '{}' is equal to '{}' and is not stored\n", clean(head), clean(embedding));
     }
-    coverage(report, &mut text);
+    coverage(&report.coverage, &mut text);
     let mut group = None;
     for left in report.left.iter().take(NAMED) {
         // The reason is that of the group.
@@ -300,8 +300,7 @@ fn files(label: &str, files: &[&SideFile], text: &mut String) {
 }
 
 /// Adds lines about what is in groups and what is not.
-fn coverage(report: &Report, text: &mut String) {
-    let coverage = &report.coverage;
+pub fn coverage(coverage: &Coverage, text: &mut String) {
     if coverage.bf16_bytes > 0 {
         // Rounded down: only all of it is 100 %.
         let percent = (10_000.0 * coverage.share()).floor() / 100.0;
@@ -323,21 +322,23 @@ fn coverage(report: &Report, text: &mut String) {
     }
 }
 
+/// Returns the tensors that stay plain for one reason as JSON.
+pub fn stays_plain(plain: &writer::StaysPlain) -> serde_json::Value {
+    let largest = |(tensor, bytes): &(String, u64)| json!({ "tensor": tensor, "bytes": bytes });
+    json!({
+        "reason": plain.reason.name(),
+        "tensors": plain.tensors,
+        "bytes": plain.bytes,
+        "bf16_bytes": plain.bf16_bytes,
+        "largest": plain.largest.iter().map(largest).collect::<Vec<_>>(),
+    })
+}
+
 fn as_json(report: &Report, time: Duration) -> serde_json::Value {
     let paths = |files: &[SideFile]| files.iter().map(|f| f.path.display().to_string()).collect::<Vec<_>>();
     let sum = |files: &[SideFile]| files.iter().map(|f| f.bytes).sum::<u64>();
     let coverage = &report.coverage;
     let missing = |m: &df11::Missing| json!({ "name": m.name, "reason": m.reason });
-    let largest = |(tensor, bytes): &(String, u64)| json!({ "tensor": tensor, "bytes": bytes });
-    let plain = |p: &writer::StaysPlain| {
-        json!({
-            "reason": p.reason.name(),
-            "tensors": p.tensors,
-            "bytes": p.bytes,
-            "bf16_bytes": p.bf16_bytes,
-            "largest": p.largest.iter().map(largest).collect::<Vec<_>>(),
-        })
-    };
     let left = |l: &writer::LeftPlain| json!({ "tensor": l.tensor, "group": l.group, "reason": l.reason });
     let dropped = |(head, embedding): &(String, String)| json!({ "tensor": head, "equal_to": embedding });
     let bits = (report.weights > 0).then(|| 8.0 * report.packed_bytes as f64 / report.weights as f64);
@@ -359,7 +360,7 @@ fn as_json(report: &Report, time: Duration) -> serde_json::Value {
         "bf16_bytes": coverage.bf16_bytes,
         "grouped_bf16_bytes": coverage.grouped_bf16_bytes,
         "grouped_share": coverage.share(),
-        "plain": coverage.plain.iter().map(plain).collect::<Vec<_>>(),
+        "plain": coverage.plain.iter().map(stays_plain).collect::<Vec<_>>(),
         "missing": report.missing.iter().map(missing).collect::<Vec<_>>(),
         "carried": paths(&report.carried),
         "carried_bytes": sum(&report.carried),

@@ -1,6 +1,6 @@
 //! `df11 plan`: what a model becomes, what memory it takes, and how much context fits next to it.
 
-use crate::compress::read_patterns;
+use crate::compress::{coverage, read_patterns, stays_plain};
 use crate::kinds::{self, Kind};
 use crate::terminal::{Progress, bytes, clean, counted, fit, print, thousands};
 use crate::{Failure, interrupt};
@@ -27,14 +27,15 @@ const NAMED: usize = 20;
 /// holds a part of every matrix. TOKENS are those whose KV cache fits next to that, of all sequences together; bf16 is the same model
 /// not compressed. Not counted are activations and what the engine and the driver take for themselves: give less than the device has.
 ///
-/// The object that --json prints has the keys: schema (1), path, compressed, basis (exact, sampled or assumed), preset, groups[] {name,
-/// tensors, weights, stored, bits_per_weight, image_bytes, basis}, plain[] {name, dtype, shape, bytes}, left[] {tensor, group,
-/// reason}, dropped[] {tensor, equal_to}, unmatched_patterns[], files[] {path, bytes}, totals {groups, files, weights, bf16, stored,
-/// plain, original, written, images, slots, scratch}, cache {layers, cached_layers, windowed_layers, window, heads, latent, number_bytes,
+/// The object that --json prints has the keys: schema (1), path, compressed, basis (exact, sampled or assumed), preset, groups[]
+/// {name, tensors, weights, stored, bits_per_weight, image_bytes, extended, basis}, plain[] {name, dtype, shape, bytes}, grouped_share (of
+/// the bf16 bytes), stays_plain[] {reason, tensors, bytes, bf16_bytes, largest[] {tensor, bytes}}, left[] {tensor, group, reason},
+/// dropped[] {tensor, equal_to}, unmatched_patterns[], files[] {path, bytes}, totals {groups, files, weights, bf16, stored, plain,
+/// original, written, images, slots, scratch}, cache {layers, cached_layers, windowed_layers, window, heads, latent, number_bytes,
 /// bytes_per_token} or null, cache_unknown (the reason, or null), memory[] {devices, split, shares[], bf16_shares[]} where a share
 /// has images, plain, scratch, total, cache_bytes_per_token, first, last, and tokens[] {device_memory, devices, split, df11, bf16}.
-/// Here stored has the keys sign_mantissa, codes, gaps, positions, luts, splits, total; all sizes are in bytes. What does not fit or
-/// is not known is null. Keys are added, never renamed.
+/// Here stored has the keys sign_mantissa, codes, gaps, positions, luts, splits, total; all sizes are in bytes. What does not fit
+/// or is not known is null. Keys are added, never renamed.
 #[derive(clap::Args)]
 pub struct PlanArgs {
     /// A folder in Hugging Face layout or one .safetensors file, compressed or not
@@ -48,6 +49,9 @@ pub struct PlanArgs {
     /// Read some weights of each kind of group, and estimate sizes by them
     #[arg(long)]
     sample: bool,
+    /// Plan what is there of a model that lacks something
+    #[arg(long)]
+    incomplete: bool,
     /// Numbers of devices, at most 1024, such as 1,2,4,8
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 2, 4, 8],
         value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -92,7 +96,8 @@ fn parse_memory(text: &str) -> Result<u64, String> {
 /// Runs the subcommand.
 pub fn run(args: &PlanArgs, quiet: bool) -> Result<(), Failure> {
     let patterns = args.pattern.as_ref().map(|path| read_patterns(path)).transpose()?;
-    let mut options = PlanOptions::new().patterns(patterns).sample(args.sample).slots(args.slots);
+    let mut options = PlanOptions::new().patterns(patterns).sample(args.sample).incomplete(args.incomplete);
+    options = options.slots(args.slots);
     if let Some(name) = &args.preset {
         options = options.preset(name);
     }
@@ -187,6 +192,11 @@ impl Report<'_> {
         };
         let verb = if plan.is_compressed() { "has" } else { "would have" };
         line!(out, "{verb} {groups} in {files} of {}{preset}", bytes(self.written()));
+        let extended = plan.groups().iter().filter(|group| group.extended).count();
+        if extended > 0 {
+            let groups = counted(extended as u64, "group");
+            line!(out, "needs libdf11: the reference's format cannot name or hold {groups}");
+        }
         match basis_of(plan.groups()) {
             "exact" => line!(out, "sizes are exact"),
             "sampled" => line!(out, "sizes are estimates: some weights of each kind of group were counted"),
@@ -249,6 +259,10 @@ impl Report<'_> {
             let all = bytes(kind.members.iter().map(|t| t.bytes).sum());
             let dtype = first.dtype.to_string();
             line!(out, "{:<58} {:>5}  {dtype:<9} {all:>12}", fit(&kind.name, 58), kind.members.len());
+        }
+        if let Some(of) = self.plan.coverage() {
+            out.push('\n');
+            coverage(of, out);
         }
         let left = self.plan.left();
         for left in left.iter().take(NAMED) {
@@ -404,6 +418,7 @@ impl Report<'_> {
                 "stored": stored(&g.packed),
                 "bits_per_weight": bits,
                 "image_bytes": g.image.image_bytes,
+                "extended": g.extended,
                 "basis": basis_of(std::slice::from_ref(g)),
             })
         };
@@ -457,6 +472,8 @@ impl Report<'_> {
             "preset": plan.preset(),
             "groups": plan.groups().iter().map(group).collect::<Vec<_>>(),
             "plain": plan.plain().iter().map(plain).collect::<Vec<_>>(),
+            "grouped_share": plan.coverage().map(|coverage| coverage.share()),
+            "stays_plain": plan.coverage().map(|coverage| coverage.plain.iter().map(stays_plain).collect::<Vec<_>>()),
             "left": plan.left().iter().map(left).collect::<Vec<_>>(),
             "dropped": plan.dropped().iter().map(dropped).collect::<Vec<_>>(),
             "unmatched_patterns": plan.unmatched_patterns(),

@@ -9,8 +9,8 @@
 //! 2. The outermost block of a name is the group. If it has too many weights or members for a group, it is divided at the blocks inside
 //!    it (experts); what is beside those is grouped by the largest modules that have no blocks inside.
 //! 3. A block that is mostly made of other blocks is looked through if it is no layer: if it has more than half of the model
-//!    (`0.model.layers.3`), or if the blocks inside it have four matrices and more (`down_blocks.1.attentions.0.transformer_blocks.2`;
-//!    an expert has two or three).
+//!    (`0.model.layers.3`), or if the blocks inside it have more than four matrices (`down_blocks.1.attentions.0.transformer_blocks.2`;
+//!    an expert has two or three, a part of a T5 block three or four).
 //! 4. A matrix outside of blocks is a group of its own, with an empty list.
 //! 5. Groups with the same list whose names differ in numbers only share a pattern, which matches exactly these modules of the
 //!    model. So the order of the patterns does not matter, and kinds of layers that alternate get a pattern each.
@@ -195,7 +195,7 @@ impl<'n> Tree<'n> {
     fn is_no_layer(&self, module: &Module<'n>) -> bool {
         let most = module.block_weights.saturating_mul(2) > module.weights;
         let whole_model = module.weights.saturating_mul(2) > self.modules[0].weights;
-        most && (whole_model || module.block_count >= 4 * module.blocks)
+        most && (whole_model || module.block_count > 4 * module.blocks)
     }
 
     /// Returns the attribute paths of all matrices inside a module.
@@ -304,14 +304,17 @@ fn compile<'e>(entries: impl IntoIterator<Item = (&'e String, &'e Value)>) -> Op
 /// The regular expression for each number of a template.
 type Holes = Vec<String>;
 
+/// The numbers in the names of some modules.
+type Numbers<'s> = BTreeSet<Vec<&'s str>>;
+
 /// Returns regular expressions for the numbers of these modules that match none of the others of `all`. Each has one for each number of
 /// a name, so it matches every combination: there are several where not all combinations are wanted.
-fn products(wanted: &BTreeSet<Vec<&str>>, all: &BTreeSet<Vec<&str>>) -> Vec<Holes> {
+fn products(wanted: &Numbers, all: &Numbers) -> Vec<Holes> {
     /// A set of modules to be matched, of all that the holes so far match.
     struct Open<'s> {
         holes: Holes,
-        wanted: BTreeSet<Vec<&'s str>>,
-        all: BTreeSet<Vec<&'s str>>,
+        wanted: Numbers<'s>,
+        all: Numbers<'s>,
     }
     let mut done = Vec::new();
     let mut open = vec![Open { holes: Vec::new(), wanted: wanted.clone(), all: all.clone() }];
@@ -324,7 +327,7 @@ fn products(wanted: &BTreeSet<Vec<&str>>, all: &BTreeSet<Vec<&str>>) -> Vec<Hole
             continue;
         }
         // By the first number: what is wanted of the others, and which there are.
-        let mut tails: BTreeMap<&str, (BTreeSet<Vec<&str>>, BTreeSet<Vec<&str>>)> = BTreeMap::new();
+        let mut tails: BTreeMap<&str, (Numbers, Numbers)> = BTreeMap::new();
         for (set, is_wanted) in [(&wanted, true), (&all, false)] {
             for numbers in set {
                 let Some((first, rest)) = numbers.split_first() else { continue };
@@ -332,7 +335,7 @@ fn products(wanted: &BTreeSet<Vec<&str>>, all: &BTreeSet<Vec<&str>>) -> Vec<Hole
                 (if is_wanted { &mut tail.0 } else { &mut tail.1 }).insert(rest.to_vec());
             }
         }
-        let mut alike: BTreeMap<_, (BTreeSet<&str>, BTreeSet<Vec<&str>>)> = BTreeMap::new();
+        let mut alike: BTreeMap<_, (BTreeSet<&str>, Numbers)> = BTreeMap::new();
         for (first, (wanted, all)) in tails {
             if !wanted.is_empty() {
                 // Those that have all of theirs can share `\d+`.

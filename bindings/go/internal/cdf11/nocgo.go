@@ -313,8 +313,11 @@ type Part struct {
 // GroupPart is df11_model_get_group_part.
 func (m Model) GroupPart(group uint64, part uint32) (_ Part, e *Error) { e = missing; return }
 
-// PlanSample counts some weights.
-const PlanSample = 1
+// Flags of a plan.
+const (
+	PlanSample     = 1
+	PlanIncomplete = 2
+)
 
 // Ways to split a model.
 const (

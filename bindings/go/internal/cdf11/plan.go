@@ -8,8 +8,11 @@ import "C"
 
 import "unsafe"
 
-// PlanSample counts some weights.
-const PlanSample = C.DF11_PLAN_SAMPLE
+// Flags of a plan.
+const (
+	PlanSample     = C.DF11_PLAN_SAMPLE
+	PlanIncomplete = C.DF11_PLAN_INCOMPLETE
+)
 
 // Ways to split a model.
 const (
