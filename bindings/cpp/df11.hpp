@@ -1314,6 +1314,10 @@ struct DecompressOptions {
     std::uint64_t shard_bytes = 0;
     /// NULL, or the text of a config.json for the model.
     const char *config_json = nullptr;
+    /// Empty, or the path of a folder or file that has the shapes which the model's files do not say.
+    std::string shapes_from;
+    /// NULL, or the same as a JSON text.
+    const char *shapes_json = nullptr;
     /// The names of the tensors that are written, and of groups whose tensors are. Without either, all are.
     std::vector<std::string> tensors, groups;
     /// NULL, or a progress that counts the call's work and can cancel it.
@@ -1349,6 +1353,8 @@ inline df11_decompress_report decompress_model(Text src, Text dst, const Decompr
     c.flags = options.flags;
     c.shard_bytes = options.shard_bytes;
     c.config_json = options.config_json;
+    c.shapes_from = options.shapes_from.empty() ? nullptr : options.shapes_from.c_str();
+    c.shapes_json = options.shapes_json;
     c.tensors = tensors.data();
     c.tensor_count = tensors.size();
     c.groups = groups.data();

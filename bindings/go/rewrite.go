@@ -23,6 +23,9 @@ type DecompressOptions struct {
 	KeepExisting bool
 	// Config is the text of a config.json to use instead of the model's own.
 	Config []byte
+	// ShapesFrom and Shapes say the shapes that the model's files do not, as those of [Options].
+	ShapesFrom string
+	Shapes     []byte
 	// AnyVersion accepts a model whose config names an unknown version of the compressor.
 	AnyVersion bool
 	// Progress, if set, is called as that of [CompressOptions].
@@ -56,7 +59,8 @@ func DecompressModel(ctx context.Context, src, dst string, o *DecompressOptions)
 		o = &DecompressOptions{}
 	}
 	threads, err := threads(op, o.Threads)
-	texts := []struct{ what, text string }{{"source", src}, {"destination", dst}, {"config", string(o.Config)}}
+	texts := []struct{ what, text string }{{"source", src}, {"destination", dst}, {"config", string(o.Config)},
+		{"path of the shapes", o.ShapesFrom}, {"list of shapes", string(o.Shapes)}}
 	for _, name := range o.Tensors {
 		texts = append(texts, struct{ what, text string }{"name of a tensor", name})
 	}
@@ -71,7 +75,11 @@ func DecompressModel(ctx context.Context, src, dst string, o *DecompressOptions)
 	if err != nil {
 		return DecompressReport{}, err
 	}
-	how := cdf11.Decompressing{Threads: threads, ShardBytes: o.ShardBytes, Config: o.Config, Tensors: o.Tensors, Groups: o.Groups}
+	how := cdf11.Decompressing{Threads: threads, ShardBytes: o.ShardBytes, Config: o.Config, Shapes: o.Shapes,
+		Tensors: o.Tensors, Groups: o.Groups}
+	if o.ShapesFrom != "" {
+		how.ShapesFrom = []byte(o.ShapesFrom)
+	}
 	for _, flag := range []struct {
 		is  bool
 		bit uint32

@@ -12,7 +12,8 @@ use crate::writer::{self, DecompressOptions, Layout, RepackOptions};
 use std::ffi::{c_char, c_void};
 
 /// Write tensors whose shapes are not known to a folder with one dimension. Without it they are an
-/// error. In a single file they have one dimension in any case.
+/// error. In a single file they have one dimension in any case. df11_decompress_options.shapes_from
+/// makes them known.
 pub const DF11_DECOMPRESS_FLAT: u32 = 1;
 /// Return DF11_EXISTS instead of replacing a single file `dst`. Without it the file is replaced. A
 /// folder `dst` that is not empty is never written to, with or without it.
@@ -64,6 +65,11 @@ pub struct df11_decompress_options {
     pub shard_bytes: u64,
     /// NULL, or the text of a config.json for the model; see df11_open_options.
     pub config_json: *const c_char,
+    /// NULL, or the path of a folder or file that has the shapes which the model's files do not say;
+    /// see df11_open_options.
+    pub shapes_from: *const c_char,
+    /// NULL, or the same as a JSON text; see df11_open_options.
+    pub shapes_json: *const c_char,
     /// The names of `tensor_count` tensors that are written. If that and `group_count` are 0, all
     /// are.
     pub tensors: *const *const c_char,
@@ -86,7 +92,7 @@ pub struct df11_decompress_options {
 // SAFETY: repr(C), begins with its size, no padding (asserted below), zeros are NULL pointers and no callbacks.
 unsafe impl Sizeable for df11_decompress_options {
     const NAME: &'static str = "df11_decompress_options";
-    const FIRST: usize = 96;
+    const FIRST: usize = 112;
 }
 
 /// Write one file: `dst`, if it ends in .safetensors, else model.safetensors
@@ -154,20 +160,21 @@ unsafe impl Sizeable for df11_repack_options {
 }
 
 const _: () = {
-    assert!(size_of::<df11_decompress_report>() == 56 && size_of::<df11_decompress_options>() == 96);
+    assert!(size_of::<df11_decompress_report>() == 56 && size_of::<df11_decompress_options>() == 112);
     assert!(size_of::<df11_repack_report>() == 40 && size_of::<df11_repack_options>() == 56);
     // What the comment of `shard_bytes` says.
     assert!(writer::DEFAULT_SHARD_BYTES == 5_000_000_000);
 };
 
 /// Decompresses a model to plain safetensors, bit for bit. `src` is a model, a folder or a file;
-/// nothing of it is changed. If `dst` ends in .safetensors, it becomes one file of all tensors, which
-/// is replaced when everything is done and not before. Otherwise it becomes a folder as models are
-/// published, which is new or empty: files of tensors, in shards with an index if there is more than
-/// one, config.json without dfloat11_config, and all other files of the folder `src`. A head that is
-/// tied to the embedding and equal to it is not stored, as in the original.
+/// nothing of it is changed. If `dst` ends in .safetensors, it becomes one file of all tensors.
+/// An existing file is replaced when everything is done and not before. Otherwise it becomes a
+/// folder as models are published, which is new or empty: files of tensors, in shards with an
+/// index if there is more than one, config.json without dfloat11_config, and all other files of
+/// the folder `src`. A head that is tied to the embedding and equal to it is not stored, as in
+/// the original.
 ///
-/// `options` may be NULL. Tensors are processed a piece at a time and are never in memory as a whole.
+/// `options` may be NULL. Tensors are processed a piece at a time and are never in memory whole.
 /// df11_model_open() refuses the folder until all of it is there, and config.json comes last. A
 /// failure leaves nothing; what a killed process has left is removed by the next call for the same
 /// `dst`.
@@ -177,8 +184,8 @@ const _: () = {
 /// of a tensor or group that is not there; DF11_INVALID_ARGUMENT for shapes that are not known
 /// without DF11_DECOMPRESS_FLAT, and for a `dst` that is part of `src` or of an unfinished
 /// compression; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
-/// DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report
-/// is all zeros.
+/// DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
+/// report is all zeros.
 ///
 /// # Safety
 ///
@@ -212,8 +219,8 @@ pub unsafe extern "C" fn df11_decompress_model(
 /// that exists; DF11_BUSY for a `dst` that another call writes to; DF11_INVALID_ARGUMENT for a model
 /// that is not compressed, and for a `dst` that is part of `src` or of an unfinished compression;
 /// DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
-/// DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report
-/// is all zeros.
+/// DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
+/// report is all zeros.
 ///
 /// # Safety
 ///
@@ -240,6 +247,8 @@ struct DecompressArgs<'a> {
     given: *const df11_decompress_options,
     known: df11_decompress_options,
     config: Text<'a>,
+    shapes_from: Text<'a>,
+    shapes: Text<'a>,
     tensors: Vec<Text<'a>>,
     groups: Vec<Text<'a>>,
     progress: Progress,
@@ -254,16 +263,18 @@ impl DecompressArgs<'_> {
         // SAFETY: C caller: `options` is NULL or a struct of its struct_size. All zeros are the defaults.
         let known = unsafe { structs::read_known(options)?.unwrap_or_else(|| std::mem::zeroed()) };
         // SAFETY: C caller: the struct's pointers are NULL or as described.
-        let (config, tensors, groups, progress, report) = unsafe {
+        let (config, shapes_from, shapes, tensors, groups, progress, report) = unsafe {
             (
                 Text::new(known.config_json, "df11_decompress_options.config_json"),
+                Text::new(known.shapes_from, "df11_decompress_options.shapes_from"),
+                Text::new(known.shapes_json, "df11_decompress_options.shapes_json"),
                 texts(known.tensors, known.tensor_count, "df11_decompress_options.tensors")?,
                 texts(known.groups, known.group_count, "df11_decompress_options.groups")?,
                 progress::of(known.progress, known.callback, known.callback_user),
                 Info::new(known.report),
             )
         };
-        Ok(DecompressArgs { given: options, known, config, tensors, groups, progress, report })
+        Ok(DecompressArgs { given: options, known, config, shapes_from, shapes, tensors, groups, progress, report })
     }
 
     fn refuse_unknown(&self) -> Result<()> {
@@ -306,7 +317,14 @@ fn decompress(src: Text, dst: Text, args: DecompressArgs) -> Result<()> {
     structs::check_flags::<df11_decompress_options>(known.flags, flags)?;
     let options = DecompressOptions {
         threads: known.threads as usize,
-        open: open_options(&args.config, known.flags & DF11_DECOMPRESS_ANY_VERSION != 0)?,
+        open: OpenOptions {
+            shapes_from: match args.shapes_from.is_null() {
+                true => None,
+                false => Some(args.shapes_from.path()?.to_owned()),
+            },
+            shapes: args.shapes.copy()?,
+            ..open_options(&args.config, known.flags & DF11_DECOMPRESS_ANY_VERSION != 0)?
+        },
         tensors: names(&args.tensors)?,
         groups: names(&args.groups)?,
         shard_bytes: known.shard_bytes,

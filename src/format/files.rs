@@ -37,7 +37,7 @@ pub(super) fn find(path: &Path) -> Result<Found> {
         return Ok(Found { files: vec![path.to_owned()], config, is_folder });
     }
     if path.join(UNFINISHED).exists() {
-        let reason = "the folder is the unfinished output of a compression: it must be finished or merged first";
+        let reason = "the folder is unfinished: run the command that writes it once more, or merge its parts";
         return Err(Error::invalid(Place::of(path), reason));
     }
     Ok(Found { files: safetensors_of(path)?, config: path.join("config.json"), is_folder })

@@ -140,6 +140,9 @@ enum Width {
     Doubtful,
 }
 
+/// Returns sizes of a part of the config.
+type Dims = fn(&Part) -> &[Size];
+
 /// The shape that a rule gives: rows and columns.
 type Shape = Option<[Size; 2]>;
 
@@ -575,7 +578,7 @@ impl<'a> Facts<'a> {
     /// The low-rank matrices of multi-head latent attention, between which there are norms.
     fn latent_attention(&self, module: &'a str, n: Size) -> Shape {
         let norm = |scope: &str, leaf: &str| self.length(&format!("{scope}.{leaf}.weight")).map(Size::from);
-        let is_heads = |scope: &'a str, rows: Size, second: fn(&Part) -> &[Size]| {
+        let is_heads = |scope: &'a str, rows: Size, second: Dims| {
             self.widths(scope).into_iter().flat_map(|h| self.parts_of(h)).any(|part| {
                 part.heads.iter().any(|heads| {
                     let dims = part.nope_dims.iter().flat_map(|nope| second(part).iter().map(move |b| nope + b));
@@ -596,16 +599,14 @@ impl<'a> Facts<'a> {
             };
             return self.one_width(scope, rule, true);
         }
-        let second: [(&str, &str, fn(&Part) -> &[Size]); 2] = [
-            ("q_b_proj", "q_a_layernorm", |part| &part.rope_dims),
-            ("kv_b_proj", "kv_a_layernorm", |part| &part.value_dims),
-        ];
-        second.into_iter().find_map(|(leaf, before, dims)| {
+        let second = |leaf, before, dims: Dims| {
             let scope = scope_of(module, leaf)?;
             let rank = norm(scope, before)?;
             let rows = exact(n, rank)?;
             is_heads(scope, rows, dims).then_some([rows, rank])
-        })
+        };
+        second("q_b_proj", "q_a_layernorm", |part| &part.rope_dims)
+            .or_else(|| second("kv_b_proj", "kv_a_layernorm", |part| &part.value_dims))
     }
 
     /// Gated delta networks, whose sizes are in the config.

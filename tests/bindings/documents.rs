@@ -457,7 +457,7 @@ fn the_commands_of_readme_work() {
         header.remove("__metadata__");
         header
     };
-    let written = header(folder.path().join("weights.safetensors"));
+    let written = header(folder.path().join("Qwen3-8B-again/model.safetensors"));
     assert!(written.len() == 21 && written == header(source.join("model.safetensors")), "{written:?}");
 }
 
@@ -470,7 +470,7 @@ fn every_option_of_the_tool_is_described() {
         words.filter(|w| w.starts_with("--") && !w.starts_with("---") && w.len() > 2).map(str::to_owned).collect()
     };
     let mut there = BTreeSet::new();
-    for command in ["plan", "compress", "merge", "inspect", "decompress", "verify", "presets"] {
+    for command in ["plan", "compress", "merge", "inspect", "decompress", "repack", "verify", "presets"] {
         let help = run(Command::new(env!("CARGO_BIN_EXE_df11")).args([command, "--help"])).stdout;
         there.extend(options(std::str::from_utf8(&help).unwrap()));
     }

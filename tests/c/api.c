@@ -1139,6 +1139,18 @@ static void rewriting(void)
     options.flags = 0;
     told = (struct watch){1, 0, 0};
     CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_CANCELLED);
+    /* Shapes that the model does not say, from the original or as a text. */
+    told = (struct watch){-1, 0, 0};
+    CHECK(df11_decompress_model(under(golden, "edge/model"), to, &options, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(strstr(error.message, "the shapes of ") != NULL);
+    join(path, golden, "edge/original.safetensors");
+    options.shapes_from = path;
+    WORKS(df11_decompress_model(under(golden, "edge/model"), join(to, scratch, "way_given"), &options, &error));
+    CHECK(report.flat_count == 0 && report.tensor_count > 0);
+    options.shapes_from = NULL;
+    options.shapes_json = "{\"linear.weight\": [1, 1]}";
+    CHECK(df11_decompress_model(under(golden, "tiny/model"), join(to, scratch, "way_none"), &options, &error) != DF11_OK);
+    options.shapes_json = NULL;
     CHECK(df11_decompress_model(under(hostile, "file_empty.safetensors"), to, NULL, &error) == DF11_INVALID_FORMAT);
     CHECK(df11_decompress_model(packed, packed, NULL, &error) == DF11_INVALID_ARGUMENT);
 

@@ -331,7 +331,7 @@ fn rewriting() {
         df11_decompress_model(model.as_ptr(), to().as_ptr(), at, null_mut())
     };
     let flat = df11_decompress_options { flags: DF11_DECOMPRESS_FLAT, ..init() };
-    options(flat, 96, |at| decompress(at));
+    options(flat, 112, |at| decompress(at));
     let report = |path: &CString, report| {
         let options = df11_decompress_options { report, ..flat };
         unsafe { df11_decompress_model(path.as_ptr(), to().as_ptr(), &options, null_mut()) }
@@ -343,7 +343,7 @@ fn rewriting() {
         at.cast::<u8>().add(size_of::<df11_decompress_options>()).write(1);
         decompress(at)
     };
-    assert_eq!(with_size(&value, 104, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
+    assert_eq!(with_size(&value, 120, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
     assert_eq!(numbers.tensor_count, 0, "an error, and the report of before");
 
     let repack =

@@ -447,7 +447,7 @@ fn hashes_and_shapes() {
         assert!(text.contains("27 hashes right, 0 wrong"), "{text}");
         let text = run_on("inspect", &to, &["--all"]).good();
         let row = |l: &&str| l.starts_with("model.layers.2.mlp.down_proj.weight");
-        assert!(text.lines().find(row).unwrap().contains("[32, 64]"), "{text}");
+        assert!(text.lines().find(row).unwrap().contains("[64, 32]"), "{text}");
     }
     // What the metadata says is said in the header, so that only a longer header tells these files from the others.
     let file = out.join("model_layers_1.safetensors");

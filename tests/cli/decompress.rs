@@ -222,6 +222,17 @@ fn a_folder_is_written_by_default() {
     back(&["--group", "layers.0"]).bad(2, &["no group 'layers.0'", "nearest name is 'model.layers.0'"]);
     assert_eq!(run_on("decompress", &packed, &["-o", "x", "--shard-bytes", "5XB"]).code, 2);
     assert!(!out.exists());
+
+    // What is not copied is named, and so is a config.json that no program can load the model with.
+    std::fs::write(packed.join("pytorch_model.bin"), "pickled").unwrap();
+    let ours = serde_json::json!({ "dfloat11_config": config(&packed)["dfloat11_config"], "model_type": "qwen3" });
+    std::fs::write(packed.join("config.json"), ours.to_string()).unwrap();
+    let text = back(&[]).good();
+    assert!(
+        text.contains("config.json has one key alone") && text.contains("not copied 'pytorch_model.bin'"),
+        "{text}"
+    );
+    assert!(!out.join("pytorch_model.bin").exists());
 }
 
 /// A folder becomes one file and a folder again, the same to the byte; and says what it copied.

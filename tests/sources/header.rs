@@ -288,7 +288,15 @@ fn initialiser(name: &str, before: &str) -> Vec<String> {
     if define.len() + 1 + values.len() <= COLUMNS {
         lines.push(format!("{define} {values}"));
     } else {
-        lines.extend([format!("{define} \\"), format!("    {values}")]);
+        lines.push(format!("{define} \\"));
+        let mut line = String::from("   ");
+        for value in values.split(' ') {
+            if line.len() + 1 + value.len() + 2 > COLUMNS {
+                lines.push(std::mem::replace(&mut line, "   ".into()) + " \\");
+            }
+            line += &format!(" {value}");
+        }
+        lines.push(line);
     }
     lines
 }

@@ -378,6 +378,23 @@ fn what_is_repacked_is_what_compress_writes() {
     }
 }
 
+/// Shapes that the model lacks and the caller has are stored with it.
+#[test]
+fn shapes_that_are_given_are_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let original = golden::path("edge").join("original.safetensors");
+    let open = OpenOptions::new().shapes_from(&original);
+    for to in ["folder", "one.safetensors"] {
+        let to = dir.path().join(to);
+        repack(&golden::model("edge"), &to, &RepackOptions::new().open(open.clone())).unwrap();
+        let model = Model::open(&to, &OpenOptions::new()).unwrap();
+        for (name, want) in golden::expected("edge") {
+            let tensor = model.find_tensor(&name).unwrap();
+            assert!(tensor.shape_known() && tensor.shape() == want.shape, "{name}: {:?}", tensor.shape());
+        }
+    }
+}
+
 /// Published models have the members of a group in several files, and metadata of others' in some of them.
 #[test]
 fn scattered_members_come_together() {

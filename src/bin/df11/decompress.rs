@@ -1,7 +1,7 @@
 //! `df11 decompress`: a model back to plain safetensors, as a folder or as one file.
 
 use crate::output::resolve;
-use crate::terminal::{Progress, bytes, clean, counted, print, took};
+use crate::terminal::{Progress, bytes, clean, counted, print, thousands, took};
 use crate::{Failure, Reading, Threads, interrupt};
 use df11::writer::{self, DecompressOptions, DecompressReport};
 use df11::{Error, Status};
@@ -114,7 +114,11 @@ fn failure(error: Error) -> Failure {
     }
 }
 
+/// The most files that are not copied that are named one by one.
+const NAMED: usize = 20;
+
 fn summary(report: &DecompressReport, out: &Path, time: Duration) -> String {
+    let is_file = out.extension().is_some_and(|e| e == "safetensors");
     let files = if report.files > 1 { format!(" in {} files", report.files) } else { String::new() };
     let (count, size) = (counted(report.tensors, "tensor"), bytes(report.written_bytes));
     let mut text = format!("{}: {count}, {size}{files}{}\n", clean(&out.display().to_string()), took(time));
@@ -127,6 +131,22 @@ fn summary(report: &DecompressReport, out: &Path, time: Duration) -> String {
     }
     for (head, embedding) in &report.dropped {
         text += &format!("tied       '{}' is equal to '{}' and is not stored\n", clean(head), clean(embedding));
+    }
+    if !is_file {
+        let has = match report.config_keys {
+            0 => Some("the model has no config.json of its own"),
+            1 => Some("the model's config.json has one key alone"),
+            _ => None,
+        };
+        if let Some(has) = has {
+            text += &format!("config     {has}: programs that load the folder need that of the original in it\n");
+        }
+    }
+    for file in report.left_behind.iter().take(NAMED) {
+        text += &format!("not copied '{}'\n", clean(&file.display().to_string()));
+    }
+    if report.left_behind.len() > NAMED {
+        text += &format!("           and {} more\n", thousands((report.left_behind.len() - NAMED) as u64));
     }
     text
 }

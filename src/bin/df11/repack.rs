@@ -12,7 +12,7 @@ use std::time::Instant;
 ///
 /// OUT is a new folder with one file per group, config.json and all other files of MODEL; or one file, with config.json beside it, if
 /// its name ends in .safetensors. Nothing is decoded: groups and plain tensors keep their bytes, and shapes, hashes and names
-/// that the files have are kept. It has its name when it is complete, and not before.
+/// that the files have are kept. Shapes that --shapes-from has are added. It has its name when it is complete, and not before.
 #[derive(clap::Args)]
 pub struct RepackArgs {
     /// A folder with *.safetensors files, or one such file

@@ -5,8 +5,8 @@ use super::folder::Content;
 use super::{SingleFile, check_destination};
 use crate::error::{Error, Result, shorten_path};
 use crate::format::{
-    Access, GROUPS_KEY, LayoutTensor, MEMBERS, Model, OpenOptions, Span, Tensor, config_text, of_python,
-    of_this_library,
+    Access, GROUPS_KEY, LayoutTensor, MEMBERS, Model, OpenOptions, SHAPES_KEY, ShapeSource, Span, Tensor, config_text,
+    of_python, of_this_library,
 };
 use crate::progress::Progress;
 use crate::writer::Layout;
@@ -87,7 +87,8 @@ pub struct RepackReport {
 }
 
 /// Writes a compressed model in other files, placed as [`compress`](crate::writer::compress) places them. Nothing is decoded: the
-/// members of groups and the plain tensors have the same bytes, and shapes, hashes and names that the metadata has are kept.
+/// members of groups and the plain tensors have the same bytes, and shapes, hashes and names that the metadata has are kept. Shapes
+/// that the options to open the model give are added.
 /// config.json is copied, to a folder with all other files of the model's folder. Nothing of the model is changed.
 ///
 /// A destination is new or empty, appears when it is complete, and is undone after a failure as by
@@ -260,6 +261,11 @@ impl Stored {
                 // (The word "format" is where the writer puts it.)
                 all[place.rest].insert(key.clone(), text.clone());
             }
+        }
+        for tensor in model.tensors().filter(|t| t.shape_source() == ShapeSource::Given) {
+            let shape = serde_json::value::to_raw_value(tensor.shape());
+            let entries = entries[place.of(tensor.name(), false)].entry(SHAPES_KEY).or_default();
+            entries.extend(shape.ok().map(|shape| (tensor.name().to_owned(), shape)));
         }
         for (file, entries) in all.iter_mut().zip(entries) {
             for (key, entries) in entries {

@@ -1508,7 +1508,8 @@ typedef struct df11_compress_report {
 
 /** Initialises a df11_compress_report: every field but struct_size is 0 or NULL. */
 #define DF11_COMPRESS_REPORT_INIT \
-    { sizeof(df11_compress_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(df11_compress_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, \
+    0, 0, 0, 0, 0 }
 
 /** How to compress. Begin with DF11_COMPRESS_OPTIONS_INIT. */
 typedef struct df11_compress_options {
@@ -1563,7 +1564,8 @@ typedef struct df11_compress_options {
 
 /** Initialises a df11_compress_options: every field but struct_size is 0 or NULL. */
 #define DF11_COMPRESS_OPTIONS_INIT \
-    { sizeof(df11_compress_options), 0, 0, 0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL }
+    { sizeof(df11_compress_options), 0, 0, 0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL \
+    }
 
 /**
  * Compresses a model. `src` is a folder in Hugging Face layout, of any number of .safetensors
@@ -1846,7 +1848,8 @@ df11_status df11_plan_count_tokens(const df11_plan *plan,
 
 /**
  * Write tensors whose shapes are not known to a folder with one dimension. Without it they are an
- * error. In a single file they have one dimension in any case.
+ * error. In a single file they have one dimension in any case. df11_decompress_options.shapes_from
+ * makes them known.
  */
 #define DF11_DECOMPRESS_FLAT 1
 
@@ -1928,6 +1931,13 @@ typedef struct df11_decompress_options {
     /** NULL, or the text of a config.json for the model; see df11_open_options. */
     const char *config_json;
     /**
+     * NULL, or the path of a folder or file that has the shapes which the model's files do not say;
+     * see df11_open_options.
+     */
+    const char *shapes_from;
+    /** NULL, or the same as a JSON text; see df11_open_options. */
+    const char *shapes_json;
+    /**
      * The names of `tensor_count` tensors that are written. If that and `group_count` are 0, all
      * are.
      */
@@ -1952,7 +1962,8 @@ typedef struct df11_decompress_options {
 
 /** Initialises a df11_decompress_options: every field but struct_size is 0 or NULL. */
 #define DF11_DECOMPRESS_OPTIONS_INIT \
-    { sizeof(df11_decompress_options), 0, 0, 0, NULL, NULL, 0, NULL, 0, NULL, NULL, NULL, NULL }
+    { sizeof(df11_decompress_options), 0, 0, 0, NULL, NULL, NULL, NULL, 0, NULL, 0, NULL, NULL, \
+    NULL, NULL }
 
 /** The result of repacking a model in numbers. Begin with DF11_REPACK_REPORT_INIT. */
 typedef struct df11_repack_report {
@@ -2004,13 +2015,14 @@ typedef struct df11_repack_options {
 
 /**
  * Decompresses a model to plain safetensors, bit for bit. `src` is a model, a folder or a file;
- * nothing of it is changed. If `dst` ends in .safetensors, it becomes one file of all tensors, which
- * is replaced when everything is done and not before. Otherwise it becomes a folder as models are
- * published, which is new or empty: files of tensors, in shards with an index if there is more than
- * one, config.json without dfloat11_config, and all other files of the folder `src`. A head that is
- * tied to the embedding and equal to it is not stored, as in the original.
+ * nothing of it is changed. If `dst` ends in .safetensors, it becomes one file of all tensors.
+ * An existing file is replaced when everything is done and not before. Otherwise it becomes a
+ * folder as models are published, which is new or empty: files of tensors, in shards with an
+ * index if there is more than one, config.json without dfloat11_config, and all other files of
+ * the folder `src`. A head that is tied to the embedding and equal to it is not stored, as in
+ * the original.
  *
- * `options` may be NULL. Tensors are processed a piece at a time and are never in memory as a whole.
+ * `options` may be NULL. Tensors are processed a piece at a time and are never in memory whole.
  * df11_model_open() refuses the folder until all of it is there, and config.json comes last. A
  * failure leaves nothing; what a killed process has left is removed by the next call for the same
  * `dst`.
@@ -2020,8 +2032,8 @@ typedef struct df11_repack_options {
  * of a tensor or group that is not there; DF11_INVALID_ARGUMENT for shapes that are not known
  * without DF11_DECOMPRESS_FLAT, and for a `dst` that is part of `src` or of an unfinished
  * compression; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
- * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report
- * is all zeros.
+ * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
+ * report is all zeros.
  *
  * Requires: The progress and the callback of the options can be used, the latter with its `user`,
  * until the call returns.
@@ -2044,8 +2056,8 @@ df11_status df11_decompress_model(const char *src,
  * that exists; DF11_BUSY for a `dst` that another call writes to; DF11_INVALID_ARGUMENT for a model
  * that is not compressed, and for a `dst` that is part of `src` or of an unfinished compression;
  * DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
- * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report
- * is all zeros.
+ * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
+ * report is all zeros.
  *
  * Requires: The progress and the callback of the options can be used, the latter with its `user`,
  * until the call returns.

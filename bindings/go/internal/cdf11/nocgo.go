@@ -405,12 +405,12 @@ const (
 	RepackAnyVersion       = 8
 )
 
-// Decompressing is a df11_decompress_options. No string may contain a zero byte. A nil config means none.
+// Decompressing is a df11_decompress_options. No string may contain a zero byte. A nil config means none, and so do nil shapes.
 type Decompressing struct {
-	Threads, Flags  uint32
-	ShardBytes      uint64
-	Config          []byte
-	Tensors, Groups []string
+	Threads, Flags             uint32
+	ShardBytes                 uint64
+	Config, ShapesFrom, Shapes []byte
+	Tensors, Groups            []string
 }
 
 // Decompressed is a df11_decompress_report.

@@ -10,6 +10,8 @@ df11_status df11go_decompress_model(const char *src, const char *dst, const df11
     options.flags = how->flags;
     options.shard_bytes = how->shard_bytes;
     options.config_json = how->config_json;
+    options.shapes_from = how->shapes_from;
+    options.shapes_json = how->shapes_json;
     options.tensors = (const char *const *)how->tensors;
     options.tensor_count = how->tensor_count;
     options.groups = (const char *const *)how->groups;

@@ -19,12 +19,12 @@ const (
 	RepackAnyVersion       = C.DF11_REPACK_ANY_VERSION
 )
 
-// Decompressing is a df11_decompress_options. No string may contain a zero byte. A nil config means none.
+// Decompressing is a df11_decompress_options. No string may contain a zero byte. A nil config means none, and so do nil shapes.
 type Decompressing struct {
-	Threads, Flags  uint32
-	ShardBytes      uint64
-	Config          []byte
-	Tensors, Groups []string
+	Threads, Flags             uint32
+	ShardBytes                 uint64
+	Config, ShapesFrom, Shapes []byte
+	Tensors, Groups            []string
 }
 
 // Decompressed is a df11_decompress_report.
@@ -53,15 +53,18 @@ func freeNames(at **C.char, count C.size_t) {
 
 // DecompressModel is df11_decompress_model.
 func DecompressModel(src, dst string, o *Decompressing, progress Progress) (Decompressed, *Error) {
-	csrc, cdst, config := C.CString(src), C.CString(dst), text(o.Config)
+	csrc, cdst := C.CString(src), C.CString(dst)
 	defer free(csrc)
 	defer free(cdst)
+	config, shapesFrom, shapes := text(o.Config), text(o.ShapesFrom), text(o.Shapes)
 	defer free(config)
+	defer free(shapesFrom)
+	defer free(shapes)
 	// In C memory, because Go memory must not hold pointers for C.
 	how := (*C.df11go_decompressing)(C.calloc(1, C.sizeof_df11go_decompressing))
 	defer C.free(unsafe.Pointer(how))
 	how.threads, how.flags, how.shard_bytes = C.uint32_t(o.Threads), C.uint32_t(o.Flags), C.uint64_t(o.ShardBytes)
-	how.config_json = config
+	how.config_json, how.shapes_from, how.shapes_json = config, shapesFrom, shapes
 	how.tensors, how.tensor_count = names(o.Tensors)
 	defer freeNames(how.tensors, how.tensor_count)
 	how.groups, how.group_count = names(o.Groups)

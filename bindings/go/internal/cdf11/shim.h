@@ -90,7 +90,7 @@ static inline df11_status df11go_plan(const char *path, const df11go_planning *h
 typedef struct {
     uint32_t threads, flags;
     uint64_t shard_bytes;
-    char *config_json;
+    char *config_json, *shapes_from, *shapes_json;
     char **tensors;
     size_t tensor_count;
     char **groups;
