@@ -109,6 +109,7 @@ fn the_json_adds_up() {
 
 /// The largest models take seconds, and no memory worth mentioning.
 #[cfg(target_os = "linux")]
+#[allow(clippy::zombie_processes, reason = "wait4 waits for the tool, and says what it used")]
 #[test]
 fn large_layouts_take_no_time() {
     let folder = tempfile::tempdir().unwrap();
