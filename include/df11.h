@@ -598,7 +598,8 @@ df11_status df11_model_get_group_info(const df11_model *model,
 
 /**
  * Describes a run of a group: number `run` of its `tensor_count`, in the order of its weights.
- * After an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left alone.
+ * After an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left
+ * alone.
  *
  * Errors: DF11_NOT_FOUND if there is no such group or run; DF11_INVALID_ARGUMENT.
  */
@@ -1409,9 +1410,9 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
 #define DF11_COMPRESS_ALLOW_PLAIN 256
 
 /**
- * Compress a source that lacks files, tensors or layers, as a download that was interrupted leaves
- * it. Without it that is an error (DF11_INVALID_FORMAT). What is absent is noted in config.json, and
- * df11_verify_model() does not report it.
+ * Compress a source that lacks files, tensors or layers, as a download that was interrupted
+ * leaves it. Without it that is an error (DF11_INVALID_FORMAT). What is absent is noted in
+ * config.json, and df11_verify_model() does not report it.
  */
 #define DF11_COMPRESS_INCOMPLETE 512
 
@@ -1495,8 +1496,8 @@ typedef struct df11_compress_report {
     /** Bytes of those files. */
     uint64_t left_behind_bytes;
     /**
-     * Things that the source lacks, with DF11_COMPRESS_INCOMPLETE, and those that config.json speaks
-     * of and that cannot have got lost.
+     * Things that the source lacks, with DF11_COMPRESS_INCOMPLETE, and those that config.json
+     * speaks of and that cannot have got lost.
      */
     uint64_t missing_count;
     /**
@@ -1585,14 +1586,15 @@ typedef struct df11_compress_options {
  * files.
  *
  * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_COMPRESS_KEEP_EXISTING for a
- * file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY
- * for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun with another
- * source or other options, for what was changed in it, patterns that do not fit, and a source that
- * has no bf16 weights or is compressed already; DF11_NOT_FOUND (no such preset);
- * DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that failed its
- * verification; DF11_INVALID_FORMAT for a source that lacks something, too, unless
+ * file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished;
+ * DF11_BUSY for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun
+ * with another source or other options, for what was changed in it, patterns that do not fit,
+ * and a source that has no bf16 weights or is compressed already; DF11_NOT_FOUND (no such
+ * preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that
+ * failed its verification; DF11_INVALID_FORMAT for a source that lacks something, too, unless
  * DF11_COMPRESS_INCOMPLETE is set; DF11_UNSUPPORTED_FORMAT if nothing can be compressed, unless
- * DF11_COMPRESS_ALLOW_PLAIN is set, and with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and
+ * DF11_COMPRESS_ALLOW_PLAIN is set, and with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION,
+ * DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and
  * `left` is not called.
  *
  * Requires: The progress and the callbacks of the options can be used, each with its `user`, until
@@ -2280,23 +2282,25 @@ typedef struct df11_verify_options {
     { sizeof(df11_verify_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /**
- * Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, and looks for
- * what is absent from a folder: files whose names have numbers (-00002-of-00003) or that an index
- * lists, layers between others, and layers of which config.json says that they are there. Not all
- * that is absent shows. It walks every code of every group, and compares the SHA-256 of each tensor for which the files' metadata has
- * one (under "df11.sha256"). If there is an original (a folder of any number of files, or one
- * file), it compares every tensor with it: type, shape where the model says it, every bit. It
- * continues after what is wrong, so that everything wrong is found.
+ * Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, and looks
+ * for what is absent from a folder: files whose names have numbers (-00002-of-00003) or that an
+ * index lists, layers between others, and layers of which config.json says that they are there.
+ * Not all that is absent shows. It walks every code of every group, and compares the SHA-256 of
+ * each tensor for which the files' metadata has one (under "df11.sha256"). If there is an
+ * original (a folder of any number of files, or one file), it compares every tensor with it:
+ * type, shape where the model says it, every bit. It continues after what is wrong, so that
+ * everything wrong is found.
  *
  * `original` and `options` may be NULL. Files are read piece by piece, never mapped, and the call
  * takes at most 16 MiB and 2 MiB for each thread, plus the memory of an open model. Of an original
  * with a model.safetensors.index.json the files that it lists are opened.
  *
  * DF11_OK: nothing is wrong. DF11_CORRUPT: something is, and the message is the first such
- * finding's; or the model cannot be opened because of it. The report is written in both cases. It
- * is all zeros if the model could not be opened, and after all other errors: DF11_INVALID_FORMAT
- * and DF11_UNSUPPORTED_FORMAT for the model, and for one without a group if there is no original, DF11_INVALID_ARGUMENT for an original that cannot be
- * used, DF11_IO, DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
+ * finding's; or the model cannot be opened because of it. The report is written in both cases.
+ * It is all zeros if the model could not be opened, and after all other errors:
+ * DF11_INVALID_FORMAT and DF11_UNSUPPORTED_FORMAT for the model, and for one without a group if
+ * there is no original, DF11_INVALID_ARGUMENT for an original that cannot be used, DF11_IO,
+ * DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
  *
  * Requires: The progress and the callbacks of the options can be used, each with its `user`, until
  * the call returns.

@@ -44,9 +44,9 @@ pub const DF11_COMPRESS_KEEP_EXISTING: u32 = 128;
 /// Write a plain copy of a source of which nothing can be compressed. Without it that is an error
 /// (DF11_UNSUPPORTED_FORMAT), and nothing is written.
 pub const DF11_COMPRESS_ALLOW_PLAIN: u32 = 256;
-/// Compress a source that lacks files, tensors or layers, as a download that was interrupted leaves
-/// it. Without it that is an error (DF11_INVALID_FORMAT). What is absent is noted in config.json, and
-/// df11_verify_model() does not report it.
+/// Compress a source that lacks files, tensors or layers, as a download that was interrupted
+/// leaves it. Without it that is an error (DF11_INVALID_FORMAT). What is absent is noted in
+/// config.json, and df11_verify_model() does not report it.
 pub const DF11_COMPRESS_INCOMPLETE: u32 = 512;
 
 /// Leave plain what the reference's format cannot name or hold: experts in one tensor whose name
@@ -131,8 +131,8 @@ pub struct df11_compress_report {
     pub left_behind_count: u64,
     /// Bytes of those files.
     pub left_behind_bytes: u64,
-    /// Things that the source lacks, with DF11_COMPRESS_INCOMPLETE, and those that config.json speaks
-    /// of and that cannot have got lost.
+    /// Things that the source lacks, with DF11_COMPRESS_INCOMPLETE, and those that config.json
+    /// speaks of and that cannot have got lost.
     pub missing_count: u64,
     /// Those of the groups that are an extension of the format: programs that know only DF11 do not
     /// find their weights.
@@ -215,14 +215,15 @@ const _: () = {
 /// files.
 ///
 /// Errors: DF11_EXISTS for a folder that is not empty, and with DF11_COMPRESS_KEEP_EXISTING for a
-/// file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY
-/// for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun with another
-/// source or other options, for what was changed in it, patterns that do not fit, and a source that
-/// has no bf16 weights or is compressed already; DF11_NOT_FOUND (no such preset);
-/// DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that failed its
-/// verification; DF11_INVALID_FORMAT for a source that lacks something, too, unless
+/// file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished;
+/// DF11_BUSY for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun
+/// with another source or other options, for what was changed in it, patterns that do not fit,
+/// and a source that has no bf16 weights or is compressed already; DF11_NOT_FOUND (no such
+/// preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that
+/// failed its verification; DF11_INVALID_FORMAT for a source that lacks something, too, unless
 /// DF11_COMPRESS_INCOMPLETE is set; DF11_UNSUPPORTED_FORMAT if nothing can be compressed, unless
-/// DF11_COMPRESS_ALLOW_PLAIN is set, and with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and
+/// DF11_COMPRESS_ALLOW_PLAIN is set, and with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION,
+/// DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and
 /// `left` is not called.
 ///
 /// # Safety

@@ -156,7 +156,8 @@ fn first_tensor(group: Group) -> u64 {
 }
 
 /// Describes a run of a group: number `run` of its `tensor_count`, in the order of its weights.
-/// After an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left alone.
+/// After an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left
+/// alone.
 ///
 /// Errors: DF11_NOT_FOUND if there is no such group or run; DF11_INVALID_ARGUMENT.
 ///

@@ -107,23 +107,25 @@ unsafe impl Sizeable for df11_verify_options {
 
 const _: () = assert!(size_of::<df11_verify_report>() == 72 && size_of::<df11_verify_options>() == 72);
 
-/// Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, and looks for
-/// what is absent from a folder: files whose names have numbers (-00002-of-00003) or that an index
-/// lists, layers between others, and layers of which config.json says that they are there. Not all
-/// that is absent shows. It walks every code of every group, and compares the SHA-256 of each tensor for which the files' metadata has
-/// one (under "df11.sha256"). If there is an original (a folder of any number of files, or one
-/// file), it compares every tensor with it: type, shape where the model says it, every bit. It
-/// continues after what is wrong, so that everything wrong is found.
+/// Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, and looks
+/// for what is absent from a folder: files whose names have numbers (-00002-of-00003) or that an
+/// index lists, layers between others, and layers of which config.json says that they are there.
+/// Not all that is absent shows. It walks every code of every group, and compares the SHA-256 of
+/// each tensor for which the files' metadata has one (under "df11.sha256"). If there is an
+/// original (a folder of any number of files, or one file), it compares every tensor with it:
+/// type, shape where the model says it, every bit. It continues after what is wrong, so that
+/// everything wrong is found.
 ///
 /// `original` and `options` may be NULL. Files are read piece by piece, never mapped, and the call
 /// takes at most 16 MiB and 2 MiB for each thread, plus the memory of an open model. Of an original
 /// with a model.safetensors.index.json the files that it lists are opened.
 ///
 /// DF11_OK: nothing is wrong. DF11_CORRUPT: something is, and the message is the first such
-/// finding's; or the model cannot be opened because of it. The report is written in both cases. It
-/// is all zeros if the model could not be opened, and after all other errors: DF11_INVALID_FORMAT
-/// and DF11_UNSUPPORTED_FORMAT for the model, and for one without a group if there is no original, DF11_INVALID_ARGUMENT for an original that cannot be
-/// used, DF11_IO, DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
+/// finding's; or the model cannot be opened because of it. The report is written in both cases.
+/// It is all zeros if the model could not be opened, and after all other errors:
+/// DF11_INVALID_FORMAT and DF11_UNSUPPORTED_FORMAT for the model, and for one without a group if
+/// there is no original, DF11_INVALID_ARGUMENT for an original that cannot be used, DF11_IO,
+/// DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
 ///
 /// # Safety
 ///

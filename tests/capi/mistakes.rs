@@ -171,7 +171,7 @@ fn host_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
         }),
         row("df11_model_config_text", &[("model", GOOD), ("text_bytes", GOOD)], |n, _| unsafe {
             let mut bytes = 7;
-            let text = df11_model_config_text(unless(n, "model", t.model), unless(n, "text_bytes", &mut bytes));
+            let text = df11_model_config_text(unless(n, "model", t.model), unless(n, "text_bytes", &raw mut bytes));
             let size = if n == "text_bytes" { 7 } else { bytes };
             (0, text.is_null() == (n == "model") && (size == 0) == (n == "model"))
         }),

@@ -74,7 +74,8 @@ fn what_is_absent_is_found() {
     let shard = |k: u32, n: u32| format!("model-{k:05}-of-{n:05}.safetensors");
     let (one, three) = (shard(1, 3), shard(3, 3));
     let count = |n: u32| json!({ "num_hidden_layers": n });
-    let cases: [(&[(&str, Vec<String>)], Value, &str); 13] = [
+    type Case<'c> = (&'c [(&'c str, Vec<String>)], Value, &'c str);
+    let cases: [Case; 13] = [
         // By the numbers in names of files.
         (&[(&one, layers([0, 1])), (&three, blocks("model.layers", [2]))], Value::Null, &shard(2, 3)),
         (&[("x-00000-of-00002.safetensors", layers([0]))], Value::Null, "x-00001-of-00002.safetensors"),

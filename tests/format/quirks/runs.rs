@@ -100,7 +100,7 @@ fn the_extension_is_what_is_kept() {
 
 #[test]
 fn the_extension_decodes_to_its_original() {
-    let model = open(&data().join("model"));
+    let model = open(data().join("model"));
     assert!(model.is_extended() && !model.find_group("layers.0").unwrap().is_extended());
     let names: Vec<_> = model.groups().map(|g| g.name()).collect();
     let groups = ["a mixture", "layers.0", "layers.0.experts.down.run_0", "layers.0.experts.up.run_0"];
@@ -127,7 +127,7 @@ fn the_extension_decodes_to_its_original() {
 
 #[test]
 fn runs_say_where_every_element_is() {
-    let model = open(&data().join("model"));
+    let model = open(data().join("model"));
     let options = DecodeOptions::new();
     for tensor in model.tensors() {
         let (mut elements, original) = (0, part(&original(), tensor.name(), 0, tensor.bytes() as usize / 2));
@@ -156,7 +156,7 @@ fn runs_say_where_every_element_is() {
 /// Every range of a tensor is read, whichever runs it is in, by any number of threads.
 #[test]
 fn ranges_go_over_the_borders_of_runs() {
-    let model = open(&data().join("model"));
+    let model = open(data().join("model"));
     let up = model.find_tensor("layers.0.experts.up").unwrap();
     let expected = bytes(&part(&original(), up.name(), 0, 1400));
     let edges = [0, 1, 348, 349, 350, 351, 352, 698, 699, 700, 701, 702, 1399, 1400];
