@@ -85,13 +85,13 @@ pub struct df11_plan_info {
     /// Bytes of these files.
     pub written_bytes: u64,
     /// Weights of the largest group.
-    pub largest_group_elements: u64,
+    pub largest_group_element_count: u64,
     /// Bytes of all buffers for decoded weights on one device.
     pub scratch_bytes: u64,
     /// Bytes of the KV cache for each token, in all layers; DF11_PLAN_NONE if they are not known.
     pub cache_bytes_per_token: u64,
     /// Layers that have a cache; 0 if that is not known.
-    pub cached_layers: u64,
+    pub cached_layer_count: u64,
     /// Tensors that stay plain although the patterns ask for them: as many as `left` is called for.
     pub left_count: u64,
     /// The name of the preset that gives the groups, or "automatic"; NULL for those of a
@@ -314,10 +314,10 @@ fn plan_info(plan: In<df11_plan>, out: Info<df11_plan_info>) -> Result<()> {
         original_bytes: plan.original_bytes(),
         file_count: plan.files().len() as u64,
         written_bytes: plan.files().iter().map(|file| file.bytes).sum(),
-        largest_group_elements: plan.largest_group().map_or(0, |group| group.element_count),
+        largest_group_element_count: plan.largest_group().map_or(0, |group| group.element_count),
         scratch_bytes: plan.scratch_bytes(),
         cache_bytes_per_token: plan.cache_bytes_per_token().unwrap_or(DF11_PLAN_NONE),
-        cached_layers: plan.cache().map_or(0, |cache| cache.cached_layers),
+        cached_layer_count: plan.cache().map_or(0, |cache| cache.cached_layers),
         left_count: plan.left().len() as u64,
         preset: preset.map_or(ptr::null(), |name| name.as_ptr()),
         cache_unknown: cache_unknown.as_ref().map_or(ptr::null(), |text| text.as_ptr()),

@@ -71,6 +71,14 @@ impl Model {
         self.missing_watched(&Progress::new())
     }
 
+    /// Logs a warning of each thing that [`Model::missing`] finds: for calls that work with what is there.
+    pub(crate) fn warn_of_missing(&self) -> Result<()> {
+        for missing in self.missing()? {
+            log::warn!("the model is incomplete: {}", missing.reason);
+        }
+        Ok(())
+    }
+
     /// Does the same, and can be cancelled.
     pub(crate) fn missing_watched(&self, progress: &Progress) -> Result<Vec<Missing>> {
         let Some(folder) = &self.folder else { return Ok(Vec::new()) };

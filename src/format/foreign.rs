@@ -102,7 +102,7 @@ pub(super) fn instead_of_safetensors(folder: &Path) -> String {
         let extension = Path::new(name).extension().map(OsStr::to_ascii_lowercase);
         extension.is_some_and(|extension| endings.iter().any(|&ending| extension == ending))
     };
-    if let Some(index) = names.iter().find(|name| name.to_string_lossy().ends_with(".safetensors.index.json")) {
+    if let Some(index) = names.iter().find(|name| super::files::is_index(&name.to_string_lossy())) {
         return format!("{NONE}, only their index '{}': the download has not ended, so resume it", shown(index));
     }
     for (endings, what, remedy) in OTHER_WEIGHTS {
@@ -126,7 +126,9 @@ pub(super) fn instead_of_safetensors(folder: &Path) -> String {
 
 fn has_safetensors(folder: &Path) -> bool {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|e| e == "safetensors"))
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let weights = |path: &Path| path.extension().is_some_and(|e| e == "safetensors");
+    entries.map(|entry| entry.path()).any(|path| weights(&path) && !hidden(&path))
 }
 
 #[cfg(test)]

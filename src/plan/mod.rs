@@ -214,6 +214,7 @@ impl ModelPlan {
                 if options.patterns.is_some() || options.preset.is_some() {
                     return invalid("the model is compressed already: it has its own groups".into());
                 }
+                model.warn_of_missing()?;
                 Self::of_compressed(&model, path.as_ref(), options)
             }
             Err(error) => Err(error),

@@ -727,11 +727,11 @@ static void planning(void)
         images += group.image_bytes;
     }
     CHECK(exact.packed_bytes == packed && exact.image_bytes == images);
-    CHECK(exact.scratch_bytes == 4 * exact.largest_group_elements);
+    CHECK(exact.scratch_bytes == 4 * exact.largest_group_element_count);
     CHECK(df11_plan_get_group_info(plan, exact.group_count, &planned, &error) == DF11_NOT_FOUND);
 
     /* Two layers of two heads of 32 numbers, keys and values, in bf16. */
-    CHECK(exact.cache_bytes_per_token == 2 * 2 * 32 * 2 * 2 && exact.cached_layers == 2 && exact.cache_unknown == NULL);
+    CHECK(exact.cache_bytes_per_token == 2 * 2 * 32 * 2 * 2 && exact.cached_layer_count == 2 && exact.cache_unknown == NULL);
     WORKS(df11_plan_get_share_info(plan, DF11_SPLIT_LAYERS, 1, 0, &share, &error));
     CHECK(share.image_bytes == images && share.plain_bytes == exact.plain_bytes);
     CHECK(share.scratch_bytes == exact.scratch_bytes && share.bf16_bytes == exact.original_bytes);
@@ -767,7 +767,7 @@ static void planning(void)
     CHECK(near.exact == 0 && strcmp(near.preset, "llama") == 0 && near.group_count == exact.group_count);
     CHECK(near.element_count == exact.element_count && near.file_count == exact.file_count);
     CHECK(near.packed_bytes > exact.packed_bytes * 99 / 100 && near.packed_bytes < exact.packed_bytes * 101 / 100);
-    CHECK(near.scratch_bytes == 2 * near.largest_group_elements);
+    CHECK(near.scratch_bytes == 2 * near.largest_group_element_count);
     CHECK(near.cache_bytes_per_token == DF11_PLAN_NONE && strstr(near.cache_unknown, "config.json") != NULL);
     CHECK(df11_plan_count_tokens(plan, DF11_SPLIT_LAYERS, 1, UINT64_MAX, &tokens, &bf16, &error) == DF11_NOT_FOUND);
     CHECK(strcmp(error.message, near.cache_unknown) == 0);

@@ -420,7 +420,11 @@ fn fused_experts() {
         ("preset", &["--preset", "qwen3"], 0),
     ] {
         let to = dir.path().join(name);
-        compress(&source, &to, more).good();
+        let said = compress(&source, &to, more).good();
+        let shown = run_on("inspect", &to, &[]).good();
+        for text in [said, shown] {
+            assert_eq!(text.contains("needs libdf11"), extended > 0, "{text}");
+        }
         let text = run_on("verify", &to, &["--against", source.to_str().unwrap()]).good();
         assert!(text.contains("equal"), "{text}");
         let found = groups(&to).iter().filter(|group| group.ends_with(".run_0")).count();

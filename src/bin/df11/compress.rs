@@ -1,6 +1,7 @@
 //! `df11 compress` and `df11 merge`: write models.
 
-use crate::terminal::{Progress, bytes, clean, counted, fit, print, thousands, took};
+use crate::decompress::refuse_stdout;
+use crate::terminal::{Progress, bytes, clean, counted, extension, fit, print, thousands, took};
 use crate::{Failure, Threads, interrupt};
 use df11::writer::Patterns;
 use df11::writer::{self, CompressOptions, Coverage, Layout, Part, PlainReason, Report, SideFile};
@@ -18,8 +19,8 @@ const LARGE: u64 = 10_000_000;
 ///
 /// SOURCE is a folder in Hugging Face layout (transformers, or one component of a diffusers pipeline), or one
 /// .safetensors file; nothing in it is changed. OUT is a new folder with one file per group, or one file if its name ends in .safetensors
-/// (see --single-file). What is written equals the reference compressor's output, byte for byte, and every group is decoded
-/// and compared before its file gets its name.
+/// (see --single-file). Groups are written as the reference compressor writes them, byte for byte; --hashes, --shapes and
+/// what only libdf11 reads add to that. Every group is decoded and compared before its file gets its name.
 ///
 /// If it is interrupted (Ctrl-C, a full disk, a power cut), what is finished stays, and --resume resumes it; the result has the
 /// same bytes. No reader takes what is unfinished for a model.
@@ -48,8 +49,8 @@ pub struct CompressArgs {
     /// Decode each group and compare it before its file gets its name; on unless --no-verify is given
     #[arg(long, conflicts_with = "no_verify")]
     verify: bool,
-    /// Print the result as JSON: complete, preset, groups, weights, weight_bytes, packed_bytes, bits_per_weight, source_bytes,
-    /// written_bytes, resumed, seconds, bf16_bytes, grouped_bf16_bytes, grouped_share (0 to 1), plain[] {reason, tensors, bytes,
+    /// Print the result as JSON: complete, preset, groups, extended_groups (those that only libdf11 reads), weights,
+    /// weight_bytes, packed_bytes, bits_per_weight, source_bytes, written_bytes, resumed, seconds, bf16_bytes, grouped_bf16_bytes, grouped_share (0 to 1), plain[] {reason, tensors, bytes,
     /// bf16_bytes, largest[] {tensor, bytes}}, left, dropped, unmatched_patterns, missing[] {name, reason}, carried, carried_bytes,
     /// left_behind, left_behind_bytes. A reason is not_asked_for, too_small, other_type, values or format
     #[arg(long)]
@@ -58,8 +59,8 @@ pub struct CompressArgs {
 
 /// Completes a model that was compressed in parts
 ///
-/// Takes the SOURCE and OUT of the parts, and of their options those that decide the bytes: --preset, --pattern, --hashes,
-/// --shapes and --reference-only. Checks that all parts are finished and that nothing is missing, and writes
+/// Takes the SOURCE and OUT of the parts, and of their options those that decide what is written: --preset, --pattern,
+/// --hashes, --shapes, --reference-only and --incomplete. Checks that all parts are finished and that nothing is missing, and writes
 /// what belongs to no group, config.json, and the files that go with the model.
 #[derive(clap::Args)]
 pub struct MergeArgs {
@@ -109,13 +110,15 @@ struct ModelArgs {
     #[arg(long)]
     shapes: bool,
     /// Leave plain what the reference's format cannot name or hold (experts in one tensor without .weight, tensors of 2^32
-    /// weights), instead of writing it by an extension that only libdf11 reads. --preset NAME and --pattern do so anyway
+    /// weights), instead of writing it by an extension that only libdf11 reads. --pattern and the preset of a published model do so
+    /// anyway
     #[arg(long)]
     reference_only: bool,
 }
 
 impl ModelArgs {
     fn options(&self) -> Result<CompressOptions, Failure> {
+        refuse_stdout(&self.output)?;
         let options = CompressOptions::new()
             .patterns(self.pattern.as_ref().map(|path| read_patterns(path)).transpose()?)
             .layout(if self.single_file { Layout::SingleFile } else { Layout::ByName })
@@ -266,6 +269,9 @@ fn summary(report: &Report, out: &Path, time: Duration) -> String {
         text += &format!("tied       '{}' is equal to '{}' and is not stored\n", clean(head), clean(embedding));
     }
     coverage(&report.coverage, &mut text);
+    if report.extended_groups > 0 {
+        text += &format!("{}\n", extension(report.extended_groups));
+    }
     let mut group = None;
     for left in report.left.iter().take(NAMED) {
         // The reason is that of the group.
@@ -346,6 +352,7 @@ fn as_json(report: &Report, time: Duration) -> serde_json::Value {
         "complete": report.complete,
         "preset": report.preset,
         "groups": report.groups,
+        "extended_groups": report.extended_groups,
         "weights": report.weights,
         "weight_bytes": report.weight_bytes,
         "packed_bytes": report.packed_bytes,

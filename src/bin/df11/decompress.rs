@@ -94,11 +94,17 @@ pub fn run(args: &DecompressArgs, quiet: bool) -> Result<(), Failure> {
 
 /// Returns where to write.
 pub fn destination(output: &Path) -> Result<PathBuf, Failure> {
+    refuse_stdout(output)?;
+    resolve(output)
+}
+
+/// Refuses `-`, which other programs take for standard output.
+pub fn refuse_stdout(output: &Path) -> Result<(), Failure> {
     if output == Path::new("-") {
         let reason = "a model is not written to standard output: name a folder, or a file that ends in .safetensors";
         return Err(Failure::cannot(format!("cannot write '-': {reason}")));
     }
-    resolve(output)
+    Ok(())
 }
 
 /// Says which option helps.

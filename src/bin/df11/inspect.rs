@@ -3,7 +3,7 @@
 use crate::kinds::{self, Kind};
 use crate::plot;
 use crate::summary::{CodeBits, GroupSummary, Members, Summary, TensorSummary};
-use crate::terminal::{bytes, counted, fit, print, thousands};
+use crate::terminal::{bytes, counted, extension, fit, print, thousands};
 use crate::{Failure, Reading, Threads};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 /// tables and positions are read, unless --plot asks for more.
 ///
 /// The object that --json prints has the keys: schema (1), path, config_version, files[] {path, bytes}, groups[] {name,
-/// tensors[], weights, blocks, stored, bits_per_weight, code_bits {shortest, longest, mean}, code_lengths {exponent:
+/// tensors[], extended (only libdf11 reads it), weights, blocks, stored, bits_per_weight, code_bits {shortest, longest, mean}, code_lengths {exponent:
 /// bits}}, tensors[] {name, dtype, shape, shape_known, shape_source, bytes, group}, totals {files, groups, tensors, weights,
 /// stored, bits_per_weight, bf16, plain, decoded, file_bytes}, missing[] {name, reason}. Here stored (in bytes) and bits_per_weight are objects with the
 /// keys sign_mantissa, codes, gaps, positions, luts, splits, total. Keys are added, never renamed; what cannot be said is
@@ -110,6 +110,10 @@ fn head(out: &mut String, summary: &Summary) {
         counted(summary.files.len() as u64, "file"),
         bytes(totals.file_bytes),
     );
+    let extended = summary.groups.iter().filter(|group| group.extended).count();
+    if extended > 0 {
+        line!(out, "{}", extension(extended as u64));
+    }
 }
 
 fn sizes(out: &mut String, summary: &Summary) {

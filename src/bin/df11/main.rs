@@ -40,8 +40,8 @@ use std::process::ExitCode;
 ///
 /// MODEL is a folder with *.safetensors files and a config.json, or one .safetensors file.
 ///
-/// Exit codes: 0 done, and nothing is wrong; 1 the model is bad, or differs from the original; 2 it could not be done
-/// (usage, input and output, no model there, interrupted). Nothing half-written is left behind after an error or Ctrl-C.
+/// Exit codes: 0 done, and nothing is wrong; 1 the model is bad or incomplete, differs from the original, or nothing of it can
+/// be compressed; 2 it could not be done (usage, input and output, no model there, interrupted). Nothing half-written is left behind after an error or Ctrl-C.
 #[derive(Parser)]
 #[command(name = "df11", version)]
 struct Cli {

@@ -2,7 +2,7 @@
 
 use crate::compress::{coverage, read_patterns, stays_plain};
 use crate::kinds::{self, Kind};
-use crate::terminal::{Progress, bytes, clean, counted, fit, print, thousands};
+use crate::terminal::{Progress, bytes, clean, counted, extension, fit, print, thousands};
 use crate::{Failure, interrupt};
 use df11::Error;
 use df11::encode::PackedSizes;
@@ -194,8 +194,7 @@ impl Report<'_> {
         line!(out, "{verb} {groups} in {files} of {}{preset}", bytes(self.written()));
         let extended = plan.groups().iter().filter(|group| group.extended).count();
         if extended > 0 {
-            let groups = counted(extended as u64, "group");
-            line!(out, "needs libdf11: the reference's format cannot name or hold {groups}");
+            line!(out, "{}", extension(extended as u64));
         }
         match basis_of(plan.groups()) {
             "exact" => line!(out, "sizes are exact"),

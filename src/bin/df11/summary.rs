@@ -10,7 +10,7 @@
 //! path            MODEL as it was given
 //! config_version  dfloat11_config.version, or null
 //! files[]         path, bytes
-//! groups[]        name, tensors[] (names), weights, blocks (of 4,096 bytes of codes),
+//! groups[]        name, tensors[] (names), extended (true if only libdf11 reads it), weights, blocks (of 4,096 bytes of codes),
 //!                 stored {sign_mantissa, codes, gaps, positions, luts, splits, total},
 //!                 bits_per_weight {the same keys} or null,
 //!                 code_bits {shortest, longest, mean}, code_lengths {exponent: bits}
@@ -62,6 +62,7 @@ pub struct FileSummary {
 pub struct GroupSummary {
     pub name: String,
     pub tensors: Vec<String>,
+    pub extended: bool,
     pub weights: u64,
     blocks: u64,
     pub stored: Members<u64>,
@@ -212,6 +213,7 @@ impl GroupSummary {
         GroupSummary {
             name: group.name().to_owned(),
             tensors: group.tensors().map(|t| t.name().to_owned()).collect(),
+            extended: group.is_extended(),
             weights,
             blocks: group.block_count() as u64,
             stored,

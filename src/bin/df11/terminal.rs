@@ -257,6 +257,11 @@ pub fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
+/// Says that a model has groups that only this library reads.
+pub fn extension(groups: u64) -> String {
+    format!("needs libdf11: the reference's format cannot name or hold {}", counted(groups, "group"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

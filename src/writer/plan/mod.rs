@@ -217,9 +217,11 @@ fn stem(group: &str) -> String {
     let safe =
         |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '+' | '=' | '@' | '[' | ']' | '(' | ')' | ',' | ' ');
     let mut stem: String = group.chars().map(|c| if safe(c) { c } else { '_' }).collect();
-    // A name that begins with it would be an option to most programs.
+    // A name that begins with it would be an option to most programs, and one without a stem is hidden.
     if stem.starts_with('-') {
         stem.replace_range(..1, "_");
+    } else if stem.is_empty() {
+        stem.push('_');
     }
     stem.truncate((0..=MOST).rfind(|&i| stem.is_char_boundary(i)).unwrap_or(0));
     stem

@@ -147,6 +147,7 @@ pub fn decompress(
     progress.check()?;
     let model =
         Model::open_watched(source, &options.open, Access::Read, progress)?.verified(&options.open, progress)?;
+    model.warn_of_missing()?;
     if model.tensors().len() == 0 {
         return Err(Error::InvalidArgument(format!("'{}' has no tensors", shorten_path(source))));
     }

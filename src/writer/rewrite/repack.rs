@@ -105,6 +105,7 @@ pub fn repack(source: &Path, destination: &Path, options: &RepackOptions, progre
     progress.check()?;
     let model =
         Model::open_watched(source, &options.open, Access::Read, progress)?.verified(&options.open, progress)?;
+    model.warn_of_missing()?;
     if model.groups().len() == 0 {
         let reason = format!("'{}' is not compressed: there is nothing to repack", shorten_path(source));
         return Err(Error::InvalidArgument(reason));

@@ -80,7 +80,7 @@
  *   The exceptions are the bytes given to df11_model_open_memory(), what an upload copies from
  *   while its stream runs, the device memory of a resident, and the `user` of df11_log_set(). What
  *   the library returns by pointer (names, shapes, data, file paths) belongs to the model, the
- *   device or the resident that was asked, and lives as long.
+ *   plan, the device or the resident that was asked, and lives as long.
  *   Names come from the file: UTF-8 without a zero byte, but otherwise anything, control characters
  *   too. Escape them before you print them.
  *
@@ -103,7 +103,8 @@
  *
  * ERRORS
  *   Every fallible function returns a df11_status and takes a df11_error * last, which may be NULL.
- *   The message names the file, the tensor and the byte. After an error all outputs are NULL or 0.
+ *   The message names the file, the tensor and the byte. After an error all outputs are NULL or 0
+ *   (numbers of tokens are DF11_PLAN_NONE).
  *   Nothing is printed, and nothing exits, aborts or unwinds: a bug inside becomes DF11_INTERNAL.
  *   Two things cannot be caught: a mapped file that another process cuts short (SIGBUS;
  *   DF11_OPEN_READ avoids mapping), and a process that has no memory left at all for small
@@ -1697,7 +1698,7 @@ typedef struct df11_plan_info {
     /** Bytes of these files. */
     uint64_t written_bytes;
     /** Weights of the largest group. */
-    uint64_t largest_group_elements;
+    uint64_t largest_group_element_count;
     /** Bytes of all buffers for decoded weights on one device. */
     uint64_t scratch_bytes;
     /**
@@ -1705,7 +1706,7 @@ typedef struct df11_plan_info {
      */
     uint64_t cache_bytes_per_token;
     /** Layers that have a cache; 0 if that is not known. */
-    uint64_t cached_layers;
+    uint64_t cached_layer_count;
     /**
      * Tensors that stay plain although the patterns ask for them: as many as `left` is called for.
      */

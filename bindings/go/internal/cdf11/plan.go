@@ -83,10 +83,10 @@ func (p Plan) Info() (PlanInfo, *Error) {
 		OriginalBytes: uint64(i.original_bytes),
 		Files:         uint64(i.file_count),
 		WrittenBytes:  uint64(i.written_bytes),
-		LargestGroup:  uint64(i.largest_group_elements),
+		LargestGroup:  uint64(i.largest_group_element_count),
 		ScratchBytes:  uint64(i.scratch_bytes),
 		CacheBytes:    uint64(i.cache_bytes_per_token),
-		CacheLayers:   uint64(i.cached_layers),
+		CacheLayers:   uint64(i.cached_layer_count),
 		Left:          uint64(i.left_count),
 	}
 	if i.preset != nil {
