@@ -16,7 +16,8 @@
 //! - Fewer blocks than it says are a lack only where files can be absent: not in a model of one file, nor in one of which all
 //!   files of its index are there. Somebody has made such a model smaller, and config.json was left. That is a [`Found::doubts`].
 //!
-//! What a model lacked when it was compressed stands under `lacks` in `dfloat11_config`, and is not reported again.
+//! What a model lacked when it was compressed stands under `lacks` in `dfloat11_config`, and is not reported again. A model with
+//! automatic groups has the number of its tensors there, too: of such a model any file that is lost is missed.
 
 use super::files::{self, Index};
 use super::json;
@@ -32,6 +33,8 @@ use std::path::Path;
 /// The key under `dfloat11_config` with the names of what the source lacked: a list of texts. This project's addition; the reference
 /// ignores it.
 pub(crate) const LACKS_KEY: &str = "lacks";
+/// The key in `dfloat11_config` of how many tensors a compressed model has.
+pub(crate) const TENSORS_KEY: &str = "tensors";
 
 /// The most numbers in a name that are looked at. Three are usual: layer, expert, and a part of it.
 const MOST_LEVELS: usize = 4;
@@ -101,8 +104,19 @@ impl Model {
 
 /// Returns what a config says that the source lacked.
 fn lacks(config: &Value) -> HashSet<&str> {
-    let list = config.get("dfloat11_config").and_then(|c| c.get(LACKS_KEY)).and_then(Value::as_array);
+    let list = ours(config, LACKS_KEY).and_then(Value::as_array);
     list.into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+fn ours<'c>(config: &'c Value, key: &str) -> Option<&'c Value> {
+    config.get("dfloat11_config").and_then(|c| c.get(key))
+}
+
+/// Compares the number of tensors with the one in the config of a compressed model.
+fn counted(model: &Model, config: &Value) -> Option<Missing> {
+    let (said, there) = (ours(config, TENSORS_KEY)?.as_u64()?, model.tensors.len() as u64);
+    let reason = format!("config.json says that the model has {said} tensors, and {there} are there");
+    (!model.groups.is_empty() && there < said).then(|| Missing { name: "tensors".into(), reason })
 }
 
 /// Looks for what a model lacks. `folder` is where it was opened, unless that was a file; `index` is the one that it was opened by;
@@ -128,6 +142,7 @@ pub(crate) fn find(
         (Some(folder), None) if !model.groups.is_empty() => listed_rest(model, folder, &mut found.missing)?,
         _ => {}
     }
+    found.missing.extend(config.and_then(|config| counted(model, config)));
     let counts = config.map(Counts::of).unwrap_or_default();
     // A model of which no file can be absent.
     let whole = found.missing.is_empty() && (listed_whole || is_one_file(model));

@@ -158,8 +158,8 @@ pub(crate) fn listed(folder: &Path) -> Result<Listed> {
     Ok(Listed { files: all?, index: None })
 }
 
-/// Returns the index of an uncompressed model's folder: the one of the usual name, if any of its files is there, or if there is
-/// neither another nor a whole file; else, without a file of the usual name, another one with such files. diffusers' variants have others, such as
+/// Returns the index of an uncompressed model's folder: the one of the usual name, if any of its files is there, or if there is no
+/// other; else, without a file of the usual name, another one with such files. diffusers' variants have others, such as
 /// `diffusion_pytorch_model.safetensors.index.bf16.json`.
 pub(crate) fn chosen_index(folder: &Path) -> Result<Option<Index>> {
     let is_usual = |index: &Index| MAIN.iter().any(|main| index.name().strip_suffix(INDEX) == Some(main));
@@ -170,14 +170,6 @@ pub(crate) fn chosen_index(folder: &Path) -> Result<Option<Index>> {
     }
     match others.iter().position(|index| index.has_any_file(folder)) {
         Some(number) if !whole => Ok(Some(others.swap_remove(number))),
-        // What an earlier save has left: transformers takes the whole file, too.
-        _ if whole => {
-            if let Some(stale) = usual.first() {
-                let file = shorten_path(&stale.path);
-                log::warn!("'{file}' lists files of which none is there: the file with the whole model is taken");
-            }
-            Ok(None)
-        }
         _ => Ok(usual.into_iter().next()),
     }
 }

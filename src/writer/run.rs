@@ -102,9 +102,15 @@ impl<'o> Run<'o> {
             log::warn!("the source seems to lack something: {}", lack.reason);
         }
         let names: Vec<&str> = lacks.iter().map(|lack| &lack.name[..]).collect();
-        let config = config::merged(input.config.as_deref(), &input.config_place, &patterns.to_value(), &names)?;
+        // With automatic groups or runs, so that a file that is lost later is missed. Other configs are the reference's.
+        let automatic = matches!(origin, plan::Origin::Automatic);
+        let twice = plan.groups.iter().filter(|group| group.tied).count();
+        let counted = automatic || !plan.in_runs.is_empty();
+        let tensors = counted.then(|| (input.model.tensors().len() - dropped.len() + twice) as u64);
+        let place = &input.config_place;
+        let config = config::merged(input.config.as_deref(), place, &patterns.to_value(), &names, tensors)?;
         let runs = plan.in_runs.iter().map(|planned| json!([planned.tensor, planned.runs.len()])).collect::<Vec<_>>();
-        let shapes = options.shapes || matches!(origin, plan::Origin::Automatic);
+        let shapes = options.shapes || automatic;
         let job = json!({
             "version": 2,
             "source": input.identity(progress)?,

@@ -437,6 +437,19 @@ fn fused_experts() {
         let shape = shape.tensor("model.layers.1.mlp.experts.down_proj").unwrap().shape().to_vec();
         assert_eq!(shape, [4, 32, 64]);
     }
+    // Whichever file is lost, the model does not verify: also one of experts, whose layer is still there.
+    let folder = dir.path().join("folder");
+    let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let weights: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "safetensors")).collect();
+    assert!(weights.len() >= 6, "{weights:?}");
+    for file in weights {
+        let away = dir.path().join("away");
+        std::fs::rename(&file, &away).unwrap();
+        let ran = run_on("verify", &folder, &[]);
+        assert!(ran.code == 1 && ran.out.contains("config.json says"), "{file:?}: {} {}", ran.out, ran.err);
+        std::fs::rename(&away, &file).unwrap();
+    }
+    run_on("verify", &folder, &[]).good();
 }
 
 /// With hashes and shapes a model can be checked without its original, and its tensors keep their dimensions.

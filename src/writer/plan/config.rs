@@ -6,7 +6,7 @@
 //! And the way back: a config without `dfloat11_config`, in which all else is as it was, byte for byte.
 
 use crate::error::{Error, Place, Result};
-use crate::format::{LACKS_KEY, MOST_CONFIG_BYTES, Seen, no_number, of_python};
+use crate::format::{LACKS_KEY, MOST_CONFIG_BYTES, Seen, TENSORS_KEY, no_number, of_python};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -18,13 +18,19 @@ const KEY: &str = "dfloat11_config";
 const VERSION: &str = "0.5.0";
 
 /// Returns the text of config.json for a model whose groups are made by these patterns. `source` is the text of the source's
-/// config.json, if it has one; `lacks` are the names of what the source lacks. The reference knows no such list, and there is none
-/// if it is empty.
+/// config.json, if it has one; `lacks` are the names of what the source lacks, and `tensors` is how many tensors the model has. The
+/// reference knows neither, and there is no list if it is empty.
 ///
 /// # Errors
 ///
 /// `InvalidFormat` if the source's is not a JSON object.
-pub(crate) fn merged(source: Option<&str>, place: &Place, pattern_dict: &Value, lacks: &[&str]) -> Result<String> {
+pub(crate) fn merged(
+    source: Option<&str>,
+    place: &Place,
+    pattern_dict: &Value,
+    lacks: &[&str],
+    tensors: Option<u64>,
+) -> Result<String> {
     let mut ours = serde_json::json!({
         "version": VERSION,
         "threads_per_block": [512],
@@ -33,6 +39,9 @@ pub(crate) fn merged(source: Option<&str>, place: &Place, pattern_dict: &Value, 
     });
     if !lacks.is_empty() {
         ours[LACKS_KEY] = lacks.into();
+    }
+    if let Some(tensors) = tensors {
+        ours[TENSORS_KEY] = tensors.into();
     }
     let invalid = |e: serde_json::Error| Error::invalid(place.clone(), format!("the config cannot be merged: {e}"));
     let ours = ours.to_string();
@@ -281,13 +290,13 @@ mod tests {
     fn numbers_and_texts_are_spelled_as_before() {
         let source =
             r#"{"z": 1e-06, "n": 10000000000000000000000, "b": [], "a": {"y": [1.0, null], "x": "é\n\u0041𝄞"}}"#;
-        let text = merged(Some(source), &Place::file("c"), &serde_json::json!({"m": []}), &[]).unwrap();
+        let text = merged(Some(source), &Place::file("c"), &serde_json::json!({"m": []}), &[], None).unwrap();
         let want = "{\n  \"a\": {\n    \"x\": \"\\u00e9\\nA\\ud834\\udd1e\",\n    \"y\": [\n      1.0,\n      null\n    ]\n  },\n  \
                     \"b\": [],\n  \"dfloat11_config\": {\n    \"bytes_per_thread\": 8,\n    \"pattern_dict\": {\n      \
                     \"m\": []\n    },\n    \"threads_per_block\": [\n      512\n    ],\n    \"version\": \"0.5.0\"\n  },\n  \
                     \"n\": 10000000000000000000000,\n  \"z\": 1e-06\n}\n";
         assert_eq!(text, want);
-        assert!(merged(Some("[1]"), &Place::file("c"), &Value::Null, &[]).is_err());
+        assert!(merged(Some("[1]"), &Place::file("c"), &Value::Null, &[], None).is_err());
     }
 
     /// What Python's `json.dumps(json.loads(text), indent=2, sort_keys=True)` gives.
@@ -295,7 +304,7 @@ mod tests {
     fn numbers_that_are_none_stay_as_python_writes_them() {
         let source =
             "\u{feff}{\"z\": [0.0, Infinity, \"Infinity\", \"\"], \"a\": {\"y\": -Infinity,\"x\":NaN}, \"b\": \"\"}";
-        let text = merged(Some(source), &Place::file("c"), &serde_json::json!({"m": []}), &[]).unwrap();
+        let text = merged(Some(source), &Place::file("c"), &serde_json::json!({"m": []}), &[], None).unwrap();
         let a = "{\n  \"a\": {\n    \"x\": NaN,\n    \"y\": -Infinity\n  },\n  \"b\": \"\",\n";
         let z = "  \"z\": [\n    0.0,\n    Infinity,\n    \"Infinity\",\n    \"\"\n  ]\n}\n";
         assert!(text.starts_with(a) && text.ends_with(z), "{text}");
@@ -311,8 +320,9 @@ mod tests {
                 "bytes",
             ),
         ] {
-            let error =
-                merged(Some(text), &Place::file("c"), &serde_json::json!({"m": []}), &[]).unwrap_err().to_string();
+            let error = merged(Some(text), &Place::file("c"), &serde_json::json!({"m": []}), &[], None)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(reason), "{error}");
         }
     }
@@ -344,7 +354,7 @@ mod tests {
 
     #[test]
     fn without_a_source_the_order_is_the_references() {
-        let text = merged(None, &Place::file("c"), &serde_json::json!({"linear": []}), &[]).unwrap();
+        let text = merged(None, &Place::file("c"), &serde_json::json!({"linear": []}), &[], None).unwrap();
         let keys = ["version", "threads_per_block", "bytes_per_thread", "pattern_dict"];
         let places: Vec<usize> = keys.iter().map(|k| text.find(k).unwrap()).collect();
         assert!(places.is_sorted() && text.ends_with("\"linear\": []\n    }\n  }\n}"), "{text}");

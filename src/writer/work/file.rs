@@ -67,6 +67,11 @@ impl Engine<'_> {
 
     /// Leaves all runs of a tensor plain if one of them is unfit, because no tensor is in groups in parts.
     fn leave_whole_tensors(&self, groups: &[usize]) {
+        // All runs of a tensor are in one file. Whatever else stays plain need not be looked through for each file.
+        let is_unfit_run = |&g: &usize| self.groups[g].spec.is_run && lock(&self.groups[g].live).outline.is_none();
+        if !groups.iter().any(is_unfit_run) {
+            return;
+        }
         let unfit: HashMap<usize, Unfit> = lock(&self.unfit)
             .iter()
             .filter_map(|unfit| Some((self.groups[unfit.group].spec.run_of()?, unfit.clone())))
