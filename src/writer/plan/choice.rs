@@ -83,7 +83,7 @@ impl<'a> Wanted<'a> {
 
 /// Returns the groups of a model, from its config.json, if it has one, and its tensors.
 ///
-/// Of [`Wanted::Best`], a preset is taken if it covers nearly as much as automatic groups do: see [`Fits::best`].
+/// Of [`Wanted::Best`], a preset is taken if it covers nearly as much as automatic groups do: see `Fits::best`.
 ///
 /// # Errors
 ///
