@@ -53,11 +53,11 @@ pub struct PlanArgs {
     #[arg(long)]
     incomplete: bool,
     /// Numbers of devices, at most 1024, such as 1,2,4,8
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 2, 4, 8],
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 2, 4, 8],
         value_parser = clap::value_parser!(u32).range(1..=1024))]
     devices: Vec<u32>,
     /// Memory of a device, such as 80GB or 79.6GiB, or several sizes with commas [default: usual ones from 16GB to 192GB]
-    #[arg(long, value_name = "BYTES,…", value_delimiter = ',', value_parser = parse_memory)]
+    #[arg(long, value_name = "BYTES,...", value_delimiter = ',', value_parser = parse_memory)]
     device_memory: Vec<u64>,
     /// Buffers for decoded weights: one is decoded to while another is multiplied with
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
