@@ -20,8 +20,10 @@
 //! automatic groups has the number of its tensors there, too: of such a model any file that is lost is missed.
 
 use super::files::{self, Index};
+use super::foreign::DOWNLOADS;
 use super::json;
 use super::model::Model;
+use super::names::is_number;
 use super::patterns::Patterns;
 use super::tensor::Data;
 use crate::error::{Error, Place, Result, shorten};
@@ -242,8 +244,7 @@ fn downloads(model: &Model, folder: Option<&Path>, by_index: bool, missing: &mut
         let Some((file, ending)) = name.rsplit_once('.') else { continue };
         let begun = match ending {
             "aria2" => opened.contains(file) || all_files,
-            "incomplete" | "part" | "partial" | "crdownload" => all_files && !opened.contains(file),
-            _ => false,
+            ending => DOWNLOADS.contains(&ending) && all_files && !opened.contains(file),
         };
         if begun && file.ends_with(".safetensors") {
             let reason = format!("'{}' is absent or half there: '{}' says so", shorten(file, 60), shorten(&name, 60));
@@ -395,7 +396,7 @@ fn stack_of(parent: &str, diffusers: bool) -> Stack {
             _ => Stack::Other,
         };
     }
-    if !matches!(last, "layers" | "layer" | "h" | "blocks" | "block") || parts.iter().any(|part| is_number(part)) {
+    if !matches!(last, "layers" | "layer" | "h" | "blocks" | "block") || parts.iter().any(|part| is_block(part)) {
         return Stack::Other;
     }
     if has(&["vision", "visual", "image", "vpm", "vit"]) {
@@ -412,8 +413,9 @@ fn stack_of(parent: &str, diffusers: bool) -> Stack {
     }
 }
 
-fn is_number(part: &str) -> bool {
-    !part.is_empty() && part.len() <= 6 && part.bytes().all(|b| b.is_ascii_digit())
+/// Tells whether a part of a name is a number that blocks may have: not a hash or a date.
+fn is_block(part: &str) -> bool {
+    part.len() <= 6 && is_number(part)
 }
 
 /// Blocks with numbers under one parent.
@@ -478,7 +480,7 @@ fn collect<'m>(model: &'m Model, progress: &Progress) -> Result<BTreeMap<&'m str
         for part in name.split('.') {
             let (start, end) = (from, from + part.len());
             from = end + 1;
-            if start == 0 || end >= name.len() || !is_number(part) {
+            if start == 0 || end >= name.len() || !is_block(part) {
                 continue;
             }
             levels += 1;

@@ -88,8 +88,11 @@ const OTHER_WEIGHTS: [(&[&str], &str, &str); 4] = [
         "weights of another format",
         "take the model's *.safetensors",
     ),
-    (&["incomplete", "part", "aria2", "crdownload"], "a download that has not ended", "resume the download"),
+    (&DOWNLOADS, "a download that has not ended", "resume the download"),
 ];
+
+/// The endings that programs give to the names of downloads that have not ended.
+pub(crate) const DOWNLOADS: [&str; 6] = ["incomplete", "part", "partial", "aria2", "crdownload", "download"];
 
 /// Says in a sentence what a folder has that has no `*.safetensors`, and what helps.
 pub(super) fn instead_of_safetensors(folder: &Path) -> String {

@@ -74,9 +74,11 @@ pub(crate) use complete::{Found, LACKS_KEY, TENSORS_KEY, ends as missing_ends, f
 pub(crate) use files::{
     INDEX, MAIN, UNFINISHED, config_text, is_index, listed, read_config, read_text, safetensors_of,
 };
+#[cfg(feature = "writer")]
+pub(crate) use foreign::DOWNLOADS;
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
 pub(crate) use json::of_python;
-pub(crate) use names::{member_of, natural};
+pub(crate) use names::{ends_with, is_number, member_of, natural};
 pub(crate) use source::{Access, Source, Span, open_regular, read_exact_at};
 pub(crate) use tensor::Data;
 pub use tensor::ShapeSource;

@@ -46,6 +46,16 @@ pub(super) fn names_of(group: &str, count: usize, config: Option<&Config>) -> st
     }
 }
 
+/// Tells whether a part of a name is a number, as those of blocks are.
+pub(crate) fn is_number(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit())
+}
+
+/// Tells whether a dotted name ends in these parts.
+pub(crate) fn ends_with(name: &str, parts: &str) -> bool {
+    name.strip_suffix(parts).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
 /// Compares names with the numbers in them taken as numbers; names that only differ in leading zeros by their bytes.
 pub(crate) fn natural(a: &str, b: &str) -> Ordering {
     let digits = |s: &[u8]| s.iter().take_while(|c| c.is_ascii_digit()).count();

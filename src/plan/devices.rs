@@ -8,7 +8,7 @@
 use super::{GroupPlan, KvCache, ModelPlan, PlainPlan};
 use crate::cuda::ImageLayout;
 use crate::error::{Error, Result};
-use crate::format::natural;
+use crate::format::{is_number, natural};
 use std::collections::HashMap;
 
 /// The most devices.
@@ -86,7 +86,7 @@ pub(super) fn block_of(name: &str) -> Option<&str> {
     for part in name.split('.') {
         let start = end;
         end += part.len();
-        if start > 0 && !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) {
+        if start > 0 && is_number(part) {
             return Some(&name[..end]);
         }
         end += 1;

@@ -1,7 +1,7 @@
 //! What the files beside a model are, by their names: some go with it (tokenizers, code, licences), others are weights once more, in
 //! other formats, or what a training or a download has left. Those are as large as the model or larger, and are not copied.
 
-use crate::format::is_index;
+use crate::format::{DOWNLOADS, is_index};
 use std::path::Path;
 
 /// The endings of files with weights, or with states of a training.
@@ -42,8 +42,6 @@ const WEIGHTS: [&str; 33] = [
     "pte",
     "orbax",
 ];
-/// The endings of downloads that have not ended.
-const DOWNLOADS: [&str; 6] = ["incomplete", "part", "partial", "aria2", "crdownload", "download"];
 /// Folders with the same model for other programs.
 const FOLDERS: [&str; 5] = ["onnx", "openvino", "coreml", "tflite", "gguf"];
 /// Words in names of `.bin` files that are no weights: vocabularies.

@@ -3,6 +3,9 @@
 
 use super::super::source::Span;
 use super::*;
+use crate::format::tensor::Data;
+use safetensors::Dtype;
+use std::collections::HashMap;
 
 /// The tensors of a model: name, shape, and whether it is in a group.
 #[derive(Clone, Default)]

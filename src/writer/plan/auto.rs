@@ -20,7 +20,7 @@
 
 use super::presets::Preset;
 use super::{MOST_WEIGHTS, Patterns, SourceTensor, Table};
-use crate::format::{MOST_PATTERNS, MOST_TENSORS, natural};
+use crate::format::{MOST_PATTERNS, MOST_TENSORS, is_number, natural};
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 use std::cmp::Reverse;
@@ -67,10 +67,6 @@ fn eligible(table: &Table<'_, '_>, tied: bool) -> Vec<usize> {
 /// Returns the module of a weight.
 fn module_of(tensor: &str) -> Option<&str> {
     tensor.strip_suffix(".weight").filter(|module| !module.is_empty())
-}
-
-fn is_number(component: &str) -> bool {
-    !component.is_empty() && component.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Returns a name with a zero byte, which no name has, in the place of each number, and the numbers.
