@@ -4,16 +4,16 @@
 //! Threads take pieces of tensors in the order of the files, read or decode each one alone, and write it at its place. So all of
 //! them work on one file or two at a time. One more thread brings files to the disk, because that is waiting and nothing else.
 
-use crate::error::{Error, Result, grow};
+use crate::error::{Result, grow};
 use crate::format::{FileLayout, LayoutTensor, Model, Span};
-use crate::host::{DecodeOptions, panic_text, run_threads, thread_builder};
+use crate::host::{DecodeOptions, run_threads};
 use crate::progress::Progress;
+use crate::writer::finisher::{Finisher, lock};
 use crate::writer::target::PartialFile;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Bytes of a tensor that a thread reads at a time: 85 blocks of a usual group, of which the first is decoded from its beginning.
 const PIECE: usize = 2 << 20;
@@ -79,27 +79,18 @@ pub(super) fn run(
     threads: usize,
     progress: &Progress,
 ) -> Result<()> {
-    let (next, failed, send) = (Mutex::default(), AtomicBool::new(false), Mutex::new(None));
-    let copying = Copying { model, files, sink, progress, next, failed, send };
-    let (sender, receiver) = sync_channel(WAITING);
+    let (next, failed, finisher) = (Mutex::default(), AtomicBool::new(false), Finisher::new());
+    let copying = Copying { model, files, sink, progress, next, failed, finisher };
+    let finish = |message| {
+        copying.finish(message).inspect_err(|_| {
+            // The others end.
+            copying.failed.store(true, Ordering::Relaxed);
+        })
+    };
     let work = || run_threads(threads.clamp(1, MOST_THREADS), || copying.work());
-    std::thread::scope(|scope| {
-        let copying = &copying;
-        match thread_builder().spawn_scoped(scope, move || copying.finish_files(&receiver)) {
-            Ok(finisher) => {
-                *lock(&copying.send) = Some(sender);
-                let worked = work();
-                *lock(&copying.send) = None;
-                let finished = finisher.join().unwrap_or_else(|panic| Err(Error::Internal(panic_text(&*panic))));
-                // A worker that was told to end returns no error: that of the finisher is the cause.
-                finished.and(worked)
-            }
-            Err(error) => {
-                log::warn!("a thread could not be started ({error}): those that work bring the files to the disk, too");
-                work()
-            }
-        }
-    })
+    let (worked, finished) = copying.finisher.run(WAITING, finish, work);
+    // A worker that was told to end returns no error: that of the finisher is the cause.
+    finished.and(worked)
 }
 
 /// A file being written.
@@ -149,12 +140,7 @@ struct Copying<'a> {
     next: Mutex<Next>,
     /// True if a thread has an error: the others end.
     failed: AtomicBool,
-    /// To the finisher. `None` if there is none, or nothing more comes.
-    send: Mutex<Option<SyncSender<Message>>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    finisher: Finisher<Message>,
 }
 
 impl Copying<'_> {
@@ -191,7 +177,7 @@ impl Copying<'_> {
                     new
                 }
             };
-            if let Some((tensor, at)) = file.layout.tensors().nth(next.tensor) {
+            if let Some((tensor, at)) = file.layout.tensor(next.tensor) {
                 let (from, rest) = (next.from, tensor.bytes - next.from);
                 if rest == 0 {
                     (next.tensor, next.from) = (next.tensor + 1, 0);
@@ -231,28 +217,7 @@ impl Copying<'_> {
 
     /// Tells the finisher something, or does what it would do, if there is none.
     fn tell(&self, message: Message) -> Result<()> {
-        let send = lock(&self.send).clone();
-        match send {
-            // If the finisher has gone, it has left its error.
-            Some(send) => {
-                let _ = send.send(message);
-                Ok(())
-            }
-            None => self.finish(message),
-        }
-    }
-
-    /// Runs the finisher.
-    fn finish_files(&self, messages: &Receiver<Message>) -> Result<()> {
-        for message in messages {
-            if let Err(error) = self.finish(message) {
-                self.failed.store(true, Ordering::Relaxed);
-                // Senders must not wait for somebody who has gone.
-                messages.iter().for_each(drop);
-                return Err(error);
-            }
-        }
-        Ok(())
+        self.finisher.tell(message, |message| self.finish(message))
     }
 
     fn finish(&self, message: Message) -> Result<()> {

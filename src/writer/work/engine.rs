@@ -7,15 +7,16 @@ use super::{FileSpec, GroupSpec, Made, Order, PIECE, PartialFile, Settings, Unfi
 use crate::error::{Error, Result, grow};
 use crate::format::Model;
 use crate::host::encode::Scratch;
-use crate::host::{panic_text, run_threads, thread_builder};
+use crate::host::{hex, panic_text, run_threads};
 use crate::progress::Progress;
+use crate::writer::finisher::Finisher;
+pub(super) use crate::writer::finisher::lock;
 use crate::writer::target::Ledger;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Files that may wait for the disk.
 const WAITING_FILES: usize = 4;
@@ -23,27 +24,18 @@ const WAITING_FILES: usize = 4;
 /// Makes files.
 pub(super) fn run(order: &Order, files: Vec<FileSpec>) -> Result<Made> {
     let engine = Engine::new(order, files);
-    let (send, receive) = sync_channel(WAITING_FILES);
-    let work = || run_threads(order.settings.threads, || engine.work());
-    std::thread::scope(|scope| {
-        let engine = &engine;
-        match thread_builder().spawn_scoped(scope, move || engine.finish_files(&receive)) {
-            Ok(finisher) => {
-                *lock(&engine.send) = Some(send);
-                let worked = work();
-                *lock(&engine.send) = None;
-                let finished = finisher.join().unwrap_or_else(|panic| Err(Error::Internal(panic_text(&*panic))));
-                worked.and(finished)
-            }
-            Err(error) => {
-                log::warn!("a thread could not be started ({error}): those that work bring the files to the disk, too");
-                work()
-            }
-        }
-    })?;
+    let finish = |message| {
+        engine.finish(message).map_err(|error| {
+            engine.tasks.fail(error);
+            Error::Cancelled
+        })
+    };
+    let (worked, finished) =
+        engine.finisher.run(WAITING_FILES, finish, || run_threads(order.settings.threads, || engine.work()));
+    // What failed first is what is told.
     match engine.tasks.take_error() {
         Some(error) => Err(error),
-        None => Ok(Made {
+        None => worked.and(finished).map(|()| Made {
             unfit: engine.unfit.into_inner().unwrap_or_else(PoisonError::into_inner),
             resumed: engine.resumed.into_inner(),
             unnamed: engine.unnamed.into_inner().unwrap_or_else(PoisonError::into_inner),
@@ -74,8 +66,7 @@ pub(super) struct Engine<'a> {
     pub resumed: AtomicU64,
     unnamed: Mutex<Vec<Arc<PartialFile>>>,
     pub tasks: Tasks,
-    /// To the finisher. `None` if there is none, or nothing more comes.
-    send: Mutex<Option<SyncSender<Message>>>,
+    finisher: Finisher<Message>,
 }
 
 /// A file that is made.
@@ -101,10 +92,6 @@ pub(super) struct Memory {
     pub bytes: Vec<u8>,
     pub encode: Scratch,
     pub decoded: Vec<u16>,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<'a> Engine<'a> {
@@ -147,7 +134,7 @@ impl<'a> Engine<'a> {
             resumed: AtomicU64::new(0),
             unnamed: Mutex::default(),
             tasks,
-            send: Mutex::default(),
+            finisher: Finisher::new(),
         }
     }
 
@@ -233,36 +220,15 @@ impl<'a> Engine<'a> {
             hash.update(&*piece);
             at += piece.len() as u64;
         }
-        let text: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        lock(&self.files[file].hashes).insert(tensor, text);
+        lock(&self.files[file].hashes).insert(tensor, hex(&hash.finalize()));
         Ok(())
     }
 
     /// Tells the finisher something, or does what it would do, if there is none.
     pub(super) fn tell(&self, message: Message) {
-        let send = lock(&self.send).clone();
-        match send {
-            // If the finisher has gone, it has left its error.
-            Some(send) => _ = send.send(message),
-            None => {
-                if let Err(error) = self.finish(message) {
-                    self.tasks.fail(error);
-                }
-            }
+        if let Err(error) = self.finisher.tell(message, |message| self.finish(message)) {
+            self.tasks.fail(error);
         }
-    }
-
-    /// Runs the finisher: brings files to the disk and gives them their names.
-    fn finish_files(&self, messages: &Receiver<Message>) -> Result<()> {
-        for message in messages {
-            if let Err(error) = self.finish(message) {
-                self.tasks.fail(error);
-                // Senders must not wait for somebody who has gone.
-                messages.iter().for_each(drop);
-                return Ok(());
-            }
-        }
-        Ok(())
     }
 
     fn finish(&self, message: Message) -> Result<()> {
