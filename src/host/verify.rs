@@ -6,7 +6,7 @@
 use super::open::unusable;
 use super::{DecodeOptions, threads, walk};
 use crate::error::{Error, Place, Result, Status, grow};
-use crate::format::{Model, ShapeSource, Tensor};
+use crate::format::{Model, ShapeSource, Tensor, ends_with};
 use crate::progress::Progress;
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -354,7 +354,8 @@ fn wrong_hash(
     Ok((found != *recorded).then(differs))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Formats bytes as hexadecimal digits, as hashes are written.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
@@ -446,11 +447,11 @@ impl Work<'_> {
 
     /// Returns the embedding of the same model that a lone `lm_head.weight` is equal to, if that explains why it is alone.
     fn tied_to<'m>(&mut self, lone: Tensor<'m>) -> Result<Option<Tensor<'m>>> {
-        if !ends_in(lone.name(), "lm_head.weight") {
+        if !ends_with(lone.name(), "lm_head.weight") {
             return Ok(None);
         }
         let alike = |t: &Tensor| {
-            ends_in(t.name(), "embed_tokens.weight") && t.dtype() == lone.dtype() && t.bytes() == lone.bytes()
+            ends_with(t.name(), "embed_tokens.weight") && t.dtype() == lone.dtype() && t.bytes() == lone.bytes()
         };
         for twin in lone.model().tensors().filter(alike) {
             match self.bits(lone, twin, false) {
@@ -532,11 +533,6 @@ fn elements(tensor: Tensor) -> u64 {
 fn bits(element: &[u8]) -> String {
     let digits: String = element.iter().rev().map(|b| format!("{b:02x}")).collect();
     format!("0x{digits}")
-}
-
-/// Tells whether a dotted name ends with these parts.
-fn ends_in(name: &str, parts: &str) -> bool {
-    name.strip_suffix(parts).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
 /// Formats a number with separated thousands: `1,234,567`.

@@ -47,7 +47,7 @@ impl Dry {
         if let (Wanted::Best | Wanted::Automatic, Some(reason)) = (wanted, run::no_bf16(&input, &table)) {
             return Err(run::nothing(source, &reason));
         }
-        let Grouping { origin, mut plan, .. } = plan::grouping(input.parsed.as_ref(), &table, wanted)?;
+        let Grouping { origin, mut plan, .. } = input.grouping(&table, wanted, progress)?;
         if wanted.is_free() && !options.reference_only {
             plan::extend(&mut plan, &table, &options.run_sizes);
         }

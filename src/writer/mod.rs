@@ -8,6 +8,7 @@
 //! - `dry`: what a run would write, without one;
 //! - `run`: a run from its beginning to its end;
 //! - `finish`: the files that go with the groups, and the order in which names appear;
+//! - `finisher`: the thread that brings files to the disk while others work;
 //! - `rewrite`: models decompressed, or packed into other files.
 //!
 //! # Where things go
@@ -29,6 +30,7 @@
 
 pub(crate) mod dry;
 mod finish;
+mod finisher;
 pub(crate) mod plan;
 mod rewrite;
 mod roles;
@@ -378,9 +380,10 @@ pub struct PatternChoice {
 ///
 /// Those of [`compress`] for the source and the preset.
 pub fn patterns_for(source: &Path, preset: Option<&str>) -> Result<PatternChoice> {
-    let source = source::Source::open(source, &Progress::new())?;
+    let progress = Progress::new();
+    let source = source::Source::open(source, &progress)?;
     let table: Vec<plan::SourceTensor> = source.model.tensors().map(plan::SourceTensor::from).collect();
-    let grouping = plan::grouping(source.parsed.as_ref(), &table, plan::Wanted::of(preset, None)?)?;
+    let grouping = source.grouping(&table, plan::Wanted::of(preset, None)?, &progress)?;
     let plan = &grouping.plan;
     let mut counted = vec![true; table.len()];
     plan.dropped.iter().for_each(|dropped| counted[dropped.tensor] = false);

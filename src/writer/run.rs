@@ -62,7 +62,7 @@ impl<'o> Run<'o> {
             }
             wanted = plan::Wanted::Patterns(&none);
         }
-        let Grouping { patterns, origin, mut plan } = plan::grouping(input.parsed.as_ref(), &table, wanted)?;
+        let Grouping { patterns, origin, mut plan } = input.grouping(&table, wanted, progress)?;
         if wanted.is_free() && !options.reference_only {
             plan::extend(&mut plan, &table, &options.run_sizes);
         }
@@ -84,7 +84,8 @@ impl<'o> Run<'o> {
         if let (true, false, Some(left)) = (plan.groups.is_empty(), options.allow_plain, plan.left.first()) {
             return Err(nothing(source, &left.reason));
         }
-        let dropped = dropped(&input.model, &plan, progress)?;
+        // The source has compared them.
+        let dropped: Vec<_> = plan.dropped.iter().map(|head| (head.tensor, head.embedding)).collect();
         let is_dropped = |t: &usize| dropped.iter().any(|(head, _)| head == t);
         let plain: Vec<usize> = plan.plain.iter().copied().filter(|t| !is_dropped(t)).collect();
         let files = Files::new(destination, options.layout, input.main_file(), &table, &plan, &plain);
@@ -642,18 +643,4 @@ pub(super) fn no_bf16(source: &Source, table: &[SourceTensor]) -> Option<String>
 /// Returns whether an error leaves open whether the model is good.
 fn is_no_answer(error: &Error) -> bool {
     matches!(error, Error::Cancelled | Error::Io { .. } | Error::OutOfMemory { .. } | Error::Internal(_))
-}
-
-/// Returns the heads that may be dropped and are indeed equal to their embeddings.
-fn dropped(model: &Model, plan: &Plan, progress: &Progress) -> Result<Vec<(usize, usize)>> {
-    let mut equal = Vec::new();
-    for head in &plan.dropped {
-        let (a, b) = (model.tensor_at(head.tensor), model.tensor_at(head.embedding));
-        if host::are_equal(a, b, 1, progress)? {
-            equal.push((head.tensor, head.embedding));
-        } else {
-            log::warn!("'{}' is said to be tied, and differs from '{}': it is stored", a.name(), b.name());
-        }
-    }
-    Ok(equal)
 }

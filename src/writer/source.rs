@@ -1,9 +1,11 @@
 //! The source: which files of a folder hold the model, and which go with it as they are.
 
 use super::SideFile;
+use super::plan::{self, Grouping, SourceTensor, Wanted};
 use super::roles::{Role, role};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
 use crate::format::{self, Found, MAIN, Model, find_missing, listed, safetensors_of};
+use crate::host::{are_equal, hex};
 use crate::progress::Progress;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -100,6 +102,22 @@ impl Source {
         left.filter(|name| name.ends_with(".safetensors") && !name.contains('/') && is_variant(name)).collect()
     }
 
+    /// Returns the groups of the source, as [`plan::grouping`] does. A head that is stored and said to be tied is compared with the
+    /// embedding: if they differ, the model is not tied, whatever config.json says.
+    pub fn grouping(&self, table: &[SourceTensor<'_>], wanted: Wanted<'_>, progress: &Progress) -> Result<Grouping> {
+        let config = self.parsed.as_ref();
+        let mut tied = plan::is_tied(config, table);
+        if let Some(pair) = plan::tied_pair(config, table) {
+            let (head, embedding) = (self.model.tensor_at(pair.tensor), self.model.tensor_at(pair.embedding));
+            tied = are_equal(head, embedding, 1, progress)?;
+            if !tied {
+                let (head, embedding) = (shorten(head.name(), 80), shorten(embedding.name(), 80));
+                log::warn!("'{head}' is said to be tied, and differs from '{embedding}': it is stored");
+            }
+        }
+        plan::grouping_if(tied, config, table, wanted)
+    }
+
     /// Returns the name of a model's only file, to which the tensors of no group's module go.
     pub fn main_file(&self) -> &'static str {
         main_file(&self.model, self.parsed.as_ref())
@@ -124,7 +142,7 @@ impl Source {
                 let at = start + (rest as u128 * i as u128 / SAMPLES as u128) as u64;
                 hash.update(source.read_into(at, SAMPLE_BYTES.min(source.len() - at), &mut buffer)?);
             }
-            let hash: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+            let hash = hex(&hash.finalize());
             let name = source.path().file_name().map(|n| n.to_string_lossy().into_owned());
             files.push(json!([name, source.len(), hash]));
         }

@@ -100,6 +100,38 @@ fn models_without_a_preset_come_back() {
     }
 }
 
+/// A head that is stored decides whether a model is tied: config.json may say so, and the bits not.
+#[test]
+fn a_head_that_differs_is_not_tied() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tensors = models::qwen3(2, 16_384);
+    for (name, equal, preset) in [("different", false, "qwen3"), ("equal", true, "qwen3-tied")] {
+        if equal {
+            let embedding = models::find(&mut tensors, "model.embed_tokens.weight").data.clone();
+            models::find(&mut tensors, "lm_head.weight").data = embedding;
+        }
+        let source = dir.path().join(name);
+        models::write_source(&source, &tensors, 2);
+        std::fs::write(source.join("config.json"), r#"{"model_type": "qwen3", "tie_word_embeddings": true}"#).unwrap();
+        let out = dir.path().join(format!("{name}-out"));
+        let ran = compress(&source, &out, &["--json"]);
+        assert_eq!(
+            (ran.code, ran.err.contains("differs from 'model.embed_tokens.weight'")),
+            (0, !equal),
+            "{}",
+            ran.err
+        );
+        let json: Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!((&json["preset"], json["dropped"].as_array().unwrap().len()), (&preset.into(), usize::from(equal)));
+        assert!(equal || json["grouped_share"].as_f64().unwrap() > 0.98, "{json:#}");
+        run_on("verify", &out, &["--against", source.to_str().unwrap()]).good();
+        let plan: Value = serde_json::from_str(&run_on("plan", &source, &["--json"]).out).unwrap();
+        assert_eq!(plan["preset"], preset);
+        let ran = run(["presets", "--for", source.to_str().unwrap()]);
+        assert!(ran.code == 0 && ran.err.contains(&format!("preset {preset}:")), "{}", ran.err);
+    }
+}
+
 /// The patterns that would be used are printed, and where they come from is said beside.
 #[test]
 fn the_patterns_for_a_model_are_printed() {

@@ -89,8 +89,17 @@ impl<'a> Wanted<'a> {
 ///
 /// `InvalidArgument`: the model has nothing to compress, or patterns do not fit it as [`super::plan`] says.
 pub fn grouping(config: Option<&Value>, tensors: &[SourceTensor<'_>], wanted: Wanted<'_>) -> Result<Grouping> {
+    grouping_if(is_tied(config, tensors), config, tensors, wanted)
+}
+
+/// Does the same for a model of which it is known whether it is tied.
+pub(crate) fn grouping_if(
+    tied: bool,
+    config: Option<&Value>,
+    tensors: &[SourceTensor<'_>],
+    wanted: Wanted<'_>,
+) -> Result<Grouping> {
     let table = Table::new(tensors)?;
-    let tied = is_tied(config, tensors);
     let planned = |patterns: &Patterns| {
         let survey = survey(&table, patterns, tied);
         survey.problems.into_iter().next().map_or(Ok(survey.plan), |problem| Err(Error::InvalidArgument(problem)))

@@ -92,67 +92,20 @@ struct Entry {
     to: usize,
 }
 
-/// Finds the entries of a text that is a JSON object, as Python reads it: values may have NaN and Infinity in them, and are not
-/// looked at. Returns `None` if it is none.
+/// Finds the entries of a text that is a JSON object, as Python reads it. Returns `None` if it is none.
 fn spans(text: &str) -> Option<Vec<Entry>> {
-    let bytes = text.as_bytes();
-    let space = |mut at: usize| {
-        while bytes.get(at).is_some_and(u8::is_ascii_whitespace) {
-            at += 1;
-        }
-        at
+    let blanked = of_python(text.as_bytes());
+    let Object(object) = serde_json::from_slice(&blanked).ok()?;
+    let mut end = 0;
+    let entry = |(key, value): (String, &RawValue)| {
+        let value_at = value.get().as_ptr().addr() - blanked.as_ptr().addr();
+        // Before a key there are brackets, commas and spaces.
+        let from = end + blanked[end..].iter().position(|&byte| byte == b'"')?;
+        // What is no number in JSON has a shorter text in its place.
+        end = value_at + no_number(&text.as_bytes()[value_at..]).map_or(value.get().len(), str::len);
+        Some(Entry { key, from, to: end })
     };
-    // Returns the end of the text that begins at a quotation mark.
-    let end_of_text = |from: usize| {
-        let mut at = from + 1;
-        while *bytes.get(at)? != b'"' {
-            at += if bytes[at] == b'\\' { 2 } else { 1 };
-        }
-        Some(at + 1)
-    };
-    // Returns the end of the value that begins here: its first comma or closing bracket that is not inside of it.
-    let end_of_value = |from: usize| {
-        let (mut at, mut depth) = (from, 0usize);
-        let mut end = from;
-        loop {
-            match *bytes.get(at)? {
-                b'"' => at = end_of_text(at)? - 1,
-                b'{' | b'[' => depth += 1,
-                b',' if depth == 0 => return Some(end),
-                b'}' | b']' if depth == 0 => return Some(end),
-                b'}' | b']' => depth -= 1,
-                _ => {}
-            }
-            at += 1;
-            if !bytes[at - 1].is_ascii_whitespace() {
-                end = at;
-            }
-        }
-    };
-    // Editors on Windows begin a file with a byte order mark.
-    let mut at = space(if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 });
-    if bytes.get(at) != Some(&b'{') {
-        return None;
-    }
-    let mut entries = Vec::new();
-    at = space(at + 1);
-    while bytes.get(at) == Some(&b'"') {
-        let (from, end) = (at, end_of_text(at)?);
-        let key = serde_json::from_str(text.get(from..end)?).ok()?;
-        let colon = space(end);
-        if bytes.get(colon) != Some(&b':') {
-            return None;
-        }
-        let to = end_of_value(space(colon + 1))?;
-        entries.push(Entry { key, from, to });
-        at = space(to);
-        match bytes.get(at) {
-            Some(b',') => at = space(at + 1),
-            Some(b'}') => return Some(entries),
-            _ => return None,
-        }
-    }
-    (bytes.get(at) == Some(&b'}')).then_some(entries)
+    object.into_iter().map(entry).collect()
 }
 
 /// Returns what Python's `json.dumps(…, indent=2, sort_keys=True)` writes, and the end of a line.

@@ -25,6 +25,7 @@ mod part;
 pub(crate) mod presets;
 mod runs;
 
+pub(crate) use choice::grouping_if;
 pub use choice::{AUTOMATIC, Grouping, Origin, Wanted, grouping};
 pub use coverage::{Coverage, PlainReason, StaysPlain};
 pub(crate) use files::{FilePlan, Files, is_file};
