@@ -1,6 +1,7 @@
 //! `df11 compress` and `df11 merge`: write models.
 
 use crate::decompress::refuse_stdout;
+use crate::size;
 use crate::terminal::{Progress, bytes, clean, counted, extension, fit, print, thousands, took};
 use crate::{Failure, Threads, interrupt};
 use df11::writer::Patterns;
@@ -149,17 +150,7 @@ fn parse_part(text: &str) -> Result<Part, String> {
 
 /// Parses a size such as `512M`. The letters are powers of 1024.
 fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => return Err(format!("'{}' is no unit: K, M, G and T are", &text[digits.len()..])),
-    };
-    let number: u64 = digits.trim().parse().map_err(|_| "write it as a number with a unit, such as 512M".to_owned())?;
-    let bytes = number.checked_mul(1 << shift).ok_or("that is more than 2^64 bytes")?;
+    let bytes = size::whole(text, "512M")?;
     const LEAST: u64 = 16 << 20;
     if bytes < LEAST { Err("at least 16M are needed".into()) } else { Ok(bytes) }
 }

@@ -1,6 +1,7 @@
 //! `df11 decompress`: a model back to plain safetensors, as a folder or as one file.
 
 use crate::output::resolve;
+use crate::size;
 use crate::terminal::{Progress, bytes, clean, counted, print, thousands, took};
 use crate::{Failure, Reading, Threads, interrupt};
 use df11::writer::{self, DecompressOptions, DecompressReport};
@@ -45,25 +46,11 @@ pub struct DecompressArgs {
     reading: Reading,
 }
 
-/// Parses a size such as `500MB`, as the packages of Hugging Face do: MB and its like are powers of 1000, MiB of 1024.
+/// Parses the bytes of a file.
 fn parse_shard_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: u64 = match &text[digits.len()..].to_ascii_lowercase()[..] {
-        "" | "b" => 1,
-        "k" | "kb" => 1000,
-        "m" | "mb" => 1000 * 1000,
-        "g" | "gb" => 1000 * 1000 * 1000,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        _ => return Err(format!("'{}' is no unit: KB, MB, GB, KiB, MiB and GiB are", &text[digits.len()..])),
-    };
-    let number: u64 =
-        digits.trim().parse().map_err(|_| "write it as a number with a unit, such as 500MB".to_owned())?;
-    match number.checked_mul(unit) {
-        None => Err("that is more than 2^64 bytes".into()),
-        Some(0) => Err("a file must have room for something".into()),
-        Some(bytes) => Ok(bytes),
+    match size::whole(text, "500MB")? {
+        0 => Err("a file must have room for something".into()),
+        bytes => Ok(bytes),
     }
 }
 

@@ -3,9 +3,8 @@
 use crate::kinds::{self, Kind};
 use crate::plot;
 use crate::summary::{CodeBits, GroupSummary, Members, Summary, TensorSummary};
-use crate::terminal::{bytes, counted, extension, fit, print, thousands};
+use crate::terminal::{bytes, counted, extension, fit, line, print, thousands};
 use crate::{Failure, Reading, Threads};
-use std::fmt::Write;
 use std::path::PathBuf;
 
 /// Shows a model's groups, tensors, sizes and where its bits go
@@ -66,13 +65,6 @@ pub fn run(args: &InspectArgs, quiet: bool) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
-}
-
-/// Appends a line to a string, which cannot fail. There are no spaces after the last column.
-macro_rules! line {
-    ($out:expr, $($arg:tt)*) => {{
-        let _ = writeln!($out, "{}", format!($($arg)*).trim_end());
-    }};
 }
 
 /// Formats the summary for people: at most 100 columns, except for the path.

@@ -25,6 +25,7 @@ mod plan;
 mod plot;
 mod presets;
 mod repack;
+mod size;
 mod summary;
 mod terminal;
 mod verify;

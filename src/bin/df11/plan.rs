@@ -2,7 +2,8 @@
 
 use crate::compress::{coverage, read_patterns, stays_plain};
 use crate::kinds::{self, Kind};
-use crate::terminal::{Progress, bytes, clean, counted, extension, fit, print, thousands};
+use crate::size;
+use crate::terminal::{Progress, bytes, clean, counted, extension, fit, line, print, thousands};
 use crate::{Failure, interrupt};
 use df11::Error;
 use df11::encode::PackedSizes;
@@ -75,21 +76,13 @@ pub struct PlanArgs {
 
 /// Parses the memory of a device: a number, which may have a fraction, and a unit.
 fn parse_memory(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "tb" => 1e12,
-        "mib" => f64::from(1 << 20),
-        "gib" => f64::from(1 << 30),
-        "tib" => (1u64 << 40) as f64,
-        other => {
-            return Err(format!("'{other}' is no unit: MB, GB and TB are powers of 1000, MiB, GiB and TiB of 1024"));
-        }
-    };
-    let number = digits.trim().parse::<f64>().ok().filter(|n| n.is_finite() && *n > 0.0);
-    let bytes = number.ok_or("write it as a number with a unit, such as 80GB")? * unit;
+    let (number, unit) = size::split(text)?;
+    // A device that is sold with 80 GB has that many, or 80 GiB: G alone would leave it open.
+    if text.ends_with(|c: char| c.is_ascii_alphabetic() && !c.eq_ignore_ascii_case(&'b')) {
+        return Err("write MB, GB and TB for powers of 1000, or MiB, GiB and TiB for powers of 1024".into());
+    }
+    let number = number.parse::<f64>().ok().filter(|n| n.is_finite() && *n > 0.0);
+    let bytes = number.ok_or("write it as a number with a unit, such as 80GB")? * unit as f64;
     if bytes < 9e18 { Ok(bytes as u64) } else { Err("that is more than any device has".into()) }
 }
 
@@ -113,13 +106,6 @@ pub fn run(args: &PlanArgs, quiet: bool) -> Result<(), Failure> {
 struct Report<'a> {
     args: &'a PlanArgs,
     plan: &'a ModelPlan,
-}
-
-/// Appends a line to a string, which cannot fail. There are no spaces after the last column.
-macro_rules! line {
-    ($out:expr, $($arg:tt)*) => {{
-        let _ = writeln!($out, "{}", format!($($arg)*).trim_end());
-    }};
 }
 
 fn share(part: u64, whole: u64) -> String {

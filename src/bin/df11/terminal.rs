@@ -257,6 +257,15 @@ pub fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
+/// Appends a line to a string, which cannot fail. There are no spaces after the last column.
+macro_rules! line {
+    ($out:expr, $($arg:tt)*) => {{
+        use std::fmt::Write as _;
+        let _ = writeln!($out, "{}", format!($($arg)*).trim_end());
+    }};
+}
+pub(crate) use line;
+
 /// Says that a model has groups that only this library reads.
 pub fn extension(groups: u64) -> String {
     format!("needs libdf11: the reference's format cannot name or hold {}", counted(groups, "group"))
