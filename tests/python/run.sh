@@ -69,24 +69,7 @@ llama() {
             >/dev/null
     fi
     environment llama /usr/bin/python3 --system-site-packages
-    mkdir -p "$work/fetch/src"
-    touch "$work/fetch/src/lib.rs"
-    cat >"$work/fetch/Cargo.toml" <<END
-[package]
-name = "fetch"
-version = "0.0.0"
-edition = "2021"
-publish = false
-[dependencies]
-llama-cpp-sys-2 = "=$llama_version"
-[workspace]
-END
-    cargo fetch --quiet --manifest-path "$work/fetch/Cargo.toml"
-    grep -q "^checksum = \"$llama_sum\"" "$work/fetch/Cargo.lock" || { echo "llama-cpp-sys-2 is not what it was" >&2; exit 2; }
-    converter=$(cargo metadata --quiet --format-version 1 --offline --manifest-path "$work/fetch/Cargo.toml" | python3 -c '
-import json, os, sys
-packages = {package["name"]: package for package in json.load(sys.stdin)["packages"]}
-print(os.path.dirname(packages["llama-cpp-sys-2"]["manifest_path"]) + "/llama.cpp/convert_hf_to_gguf.py")')
+    converter=$(examples/ggml/llama.sh "$llama_version" "$llama_sum" "$work/fetch")/convert_hf_to_gguf.py
     local python=$work/llama/bin/python
     t "a model and its tokenizer" "$python" "$here/make_llama.py" "$scratch/original/model"
     t "the converter reads the original" convert "$python" original
