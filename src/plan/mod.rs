@@ -68,7 +68,7 @@ pub struct PlanOptions {
 pub const DEFAULT_SLOTS: u32 = 2;
 
 impl PlanOptions {
-    /// Returns the defaults: groups as `compress` chooses them, nothing read but headers, two slots, a cache of bf16.
+    /// Returns the defaults: groups as `compress` chooses them, nothing read but headers and a head that is said to be tied, two slots, a cache of bf16.
     pub fn new() -> PlanOptions {
         PlanOptions::default()
     }
@@ -334,8 +334,7 @@ impl ModelPlan {
         &self.left
     }
 
-    /// Returns heads that are not stored because they are tied, each with its embedding: as headers say. [`crate::writer::compress`]
-    /// compares their bytes, and stores a head that differs.
+    /// Returns heads that are not stored because they are tied, each with its embedding, to which it is equal.
     pub fn dropped(&self) -> &[(String, String)] {
         &self.dropped
     }

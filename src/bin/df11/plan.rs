@@ -20,7 +20,8 @@ const NAMED: usize = 20;
 
 /// Shows what a model becomes and what memory it takes, without compressing it
 ///
-/// Only headers and config.json are read, so that this takes seconds for the largest models. Of a DF11 model all sizes are exact. Of
+/// Only headers and config.json are read, so that this takes seconds for the largest models. (A head that is stored although
+/// config.json says that it is tied is compared with the embedding.) Of a DF11 model all sizes are exact. Of
 /// a plain one they are estimates: 2.662 bits are assumed for the code of an exponent, or measured on some weights with --sample.
 ///
 /// MEMORY PER DEVICE is what the weights take: images of the groups, plain tensors, and scratch, which is --slots buffers for the
