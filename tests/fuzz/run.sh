@@ -30,8 +30,10 @@ bin=target/fuzz/$host/fuzz
 # Inputs to begin with, beside the kept corpus: what tests/data has.
 seeds=target/fuzz/seeds
 mkdir -p "$seeds"/{open_file,open_folder,config,group,encode,image}
-cp tests/data/hostile/*.safetensors tests/data/golden/tiny/model/*.safetensors \
-    tests/data/extension/model/*.safetensors "$seeds/open_file/"
+cp tests/data/hostile/*.safetensors tests/data/golden/tiny/model/*.safetensors "$seeds/open_file/"
+for file in tests/data/extension/model/*.safetensors; do # named as those of other models are
+    cp "$file" "$seeds/open_file/extension-$(basename "$file")"
+done
 for config in tests/data/golden/*/model/config.json; do
     cp "$config" "$seeds/config/$(basename "$(dirname "$(dirname "$config")")").json"
 done
