@@ -1632,7 +1632,8 @@ df11_status df11_merge_model(const char *src,
 #define DF11_PLAN_SAMPLE 1
 
 /**
- * Plan what is there of a source that lacks something, as DF11_COMPRESS_INCOMPLETE compresses it.
+ * Plan what is there of a model, plain or DF11, that lacks something. Without it such a model is
+ * refused, as df11_compress_model() refuses it.
  */
 #define DF11_PLAN_INCOMPLETE 2
 
@@ -1892,6 +1893,12 @@ df11_status df11_plan_count_tokens(const df11_plan *plan,
 #define DF11_DECOMPRESS_ANY_VERSION 4
 
 /**
+ * Decompress what is there of a model that lacks files, tensors or layers. Without it such a model
+ * is refused; one of which some tensors or groups are chosen never is.
+ */
+#define DF11_DECOMPRESS_INCOMPLETE 8
+
+/**
  * Write one file: `dst`, if it ends in .safetensors, else model.safetensors
  * (diffusion_pytorch_model.safetensors for diffusers) in the folder `dst`.
  */
@@ -1913,6 +1920,12 @@ df11_status df11_plan_count_tokens(const df11_plan *plan,
  * Accept a model whose config names a version of the compressor that this library does not know.
  */
 #define DF11_REPACK_ANY_VERSION 8
+
+/**
+ * Repack what is there of a model that lacks files, tensors or layers. Without it such a model is
+ * refused.
+ */
+#define DF11_REPACK_INCOMPLETE 16
 
 /** The result of decompressing a model in numbers. Begin with DF11_DECOMPRESS_REPORT_INIT. */
 typedef struct df11_decompress_report {
@@ -2066,7 +2079,8 @@ typedef struct df11_repack_options {
  * file that exists; DF11_BUSY for a `dst` that another call writes to; DF11_NOT_FOUND for the name
  * of a tensor or group that is not there; DF11_INVALID_ARGUMENT for shapes that are not known
  * without DF11_DECOMPRESS_FLAT, and for a `dst` that is part of `src` or of an unfinished
- * compression; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
+ * compression; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model, the
+ * first also for one that lacks something without DF11_DECOMPRESS_INCOMPLETE;
  * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
  * report is all zeros.
  *
@@ -2090,9 +2104,9 @@ df11_status df11_decompress_model(const char *src,
  * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_REPACK_KEEP_EXISTING for a file
  * that exists; DF11_BUSY for a `dst` that another call writes to; DF11_INVALID_ARGUMENT for a model
  * that is not compressed, and for a `dst` that is part of `src` or of an unfinished compression;
- * DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
- * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
- * report is all zeros.
+ * DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model, the first also for
+ * one that lacks something without DF11_REPACK_INCOMPLETE; DF11_UNSUPPORTED_OPTION, DF11_IO,
+ * DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros.
  *
  * Requires: The progress and the callback of the options can be used, the latter with its `user`,
  * until the call returns.

@@ -21,7 +21,7 @@ const (
 type PlanOptions struct {
 	// Sample counts some weights of each kind of group, instead of assuming how well they compress.
 	Sample bool
-	// Incomplete plans what is there of a source that lacks something.
+	// Incomplete plans what is there of a model that lacks something. Without it such a model is refused.
 	Incomplete bool
 	// Slots is the number of buffers for decoded weights, each as large as the largest group; 0 means 2.
 	Slots int

@@ -28,6 +28,9 @@ type DecompressOptions struct {
 	Shapes     []byte
 	// AnyVersion accepts a model whose config names an unknown version of the compressor.
 	AnyVersion bool
+	// Incomplete writes what is there of a model that lacks files, tensors or layers. Without it such a model is refused,
+	// unless Tensors or Groups choose some of it.
+	Incomplete bool
 	// Progress, if set, is called as that of [CompressOptions].
 	Progress func(done, total uint64)
 }
@@ -82,7 +85,7 @@ func DecompressModel(ctx context.Context, src, dst string, o *DecompressOptions)
 		bit uint32
 	}{
 		{o.Flat, cdf11.DecompressFlat}, {o.KeepExisting, cdf11.DecompressKeepExisting},
-		{o.AnyVersion, cdf11.DecompressAnyVersion},
+		{o.AnyVersion, cdf11.DecompressAnyVersion}, {o.Incomplete, cdf11.DecompressIncomplete},
 	} {
 		if flag.is {
 			how.Flags |= flag.bit
@@ -116,6 +119,8 @@ type RepackOptions struct {
 	Shapes     []byte
 	// AnyVersion accepts a model whose config names an unknown version of the compressor.
 	AnyVersion bool
+	// Incomplete repacks what is there of a model that lacks files, tensors or layers. Without it such a model is refused.
+	Incomplete bool
 	// Progress, if set, is called as that of [CompressOptions].
 	Progress func(done, total uint64)
 }
@@ -152,7 +157,7 @@ func RepackModel(ctx context.Context, src, dst string, o *RepackOptions) (Repack
 		bit uint32
 	}{
 		{o.SingleFile, cdf11.RepackSingleFile}, {o.KeepExisting, cdf11.RepackKeepExisting},
-		{o.AnyVersion, cdf11.RepackAnyVersion},
+		{o.AnyVersion, cdf11.RepackAnyVersion}, {o.Incomplete, cdf11.RepackIncomplete},
 	} {
 		if flag.is {
 			how.Flags |= flag.bit

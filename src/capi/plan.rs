@@ -19,7 +19,8 @@ use std::ptr;
 /// assumed for the code of an exponent.
 pub const DF11_PLAN_SAMPLE: u32 = 1;
 
-/// Plan what is there of a source that lacks something, as DF11_COMPRESS_INCOMPLETE compresses it.
+/// Plan what is there of a model, plain or DF11, that lacks something. Without it such a model is
+/// refused, as df11_compress_model() refuses it.
 pub const DF11_PLAN_INCOMPLETE: u32 = 2;
 
 /// Accept a compressed model whose config names a version of the compressor that this library does

@@ -20,6 +20,9 @@ pub const DF11_DECOMPRESS_FLAT: u32 = 1;
 pub const DF11_DECOMPRESS_KEEP_EXISTING: u32 = 2;
 /// Accept a model whose config names a version of the compressor that this library does not know.
 pub const DF11_DECOMPRESS_ANY_VERSION: u32 = 4;
+/// Decompress what is there of a model that lacks files, tensors or layers. Without it such a model
+/// is refused; one of which some tensors or groups are chosen never is.
+pub const DF11_DECOMPRESS_INCOMPLETE: u32 = 8;
 
 /// The result of decompressing a model in numbers. Begin with DF11_DECOMPRESS_REPORT_INIT.
 #[repr(C)]
@@ -106,6 +109,9 @@ pub const DF11_REPACK_FOLDER: u32 = 2;
 pub const DF11_REPACK_KEEP_EXISTING: u32 = 4;
 /// Accept a model whose config names a version of the compressor that this library does not know.
 pub const DF11_REPACK_ANY_VERSION: u32 = 8;
+/// Repack what is there of a model that lacks files, tensors or layers. Without it such a model is
+/// refused.
+pub const DF11_REPACK_INCOMPLETE: u32 = 16;
 
 /// The result of repacking a model in numbers. Begin with DF11_REPACK_REPORT_INIT.
 #[repr(C)]
@@ -188,7 +194,8 @@ const _: () = {
 /// file that exists; DF11_BUSY for a `dst` that another call writes to; DF11_NOT_FOUND for the name
 /// of a tensor or group that is not there; DF11_INVALID_ARGUMENT for shapes that are not known
 /// without DF11_DECOMPRESS_FLAT, and for a `dst` that is part of `src` or of an unfinished
-/// compression; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
+/// compression; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model, the
+/// first also for one that lacks something without DF11_DECOMPRESS_INCOMPLETE;
 /// DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
 /// report is all zeros.
 ///
@@ -223,9 +230,9 @@ pub unsafe extern "C" fn df11_decompress_model(
 /// Errors: DF11_EXISTS for a folder that is not empty, and with DF11_REPACK_KEEP_EXISTING for a file
 /// that exists; DF11_BUSY for a `dst` that another call writes to; DF11_INVALID_ARGUMENT for a model
 /// that is not compressed, and for a `dst` that is part of `src` or of an unfinished compression;
-/// DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
-/// DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
-/// report is all zeros.
+/// DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model, the first also for
+/// one that lacks something without DF11_REPACK_INCOMPLETE; DF11_UNSUPPORTED_OPTION, DF11_IO,
+/// DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros.
 ///
 /// # Safety
 ///
@@ -316,7 +323,8 @@ fn decompress(src: Text, dst: Text, args: DecompressArgs) -> Result<()> {
     }
     args.refuse_unknown()?;
     let (src, dst, known) = (src.path()?, dst.path()?, &args.known);
-    let flags = DF11_DECOMPRESS_FLAT | DF11_DECOMPRESS_KEEP_EXISTING | DF11_DECOMPRESS_ANY_VERSION;
+    let flags =
+        DF11_DECOMPRESS_FLAT | DF11_DECOMPRESS_KEEP_EXISTING | DF11_DECOMPRESS_ANY_VERSION | DF11_DECOMPRESS_INCOMPLETE;
     structs::check_flags::<df11_decompress_options>(known.flags, flags)?;
     let options = DecompressOptions {
         threads: known.threads as usize,
@@ -326,6 +334,7 @@ fn decompress(src: Text, dst: Text, args: DecompressArgs) -> Result<()> {
         shard_bytes: known.shard_bytes,
         flat: known.flags & DF11_DECOMPRESS_FLAT != 0,
         keep_existing: known.flags & DF11_DECOMPRESS_KEEP_EXISTING != 0,
+        incomplete: known.flags & DF11_DECOMPRESS_INCOMPLETE != 0,
     };
     let report = writer::decompress(src, dst, &options, &args.progress)?;
     if !args.report.is_null() {
@@ -389,7 +398,11 @@ fn repack(src: Text, dst: Text, args: RepackArgs) -> Result<()> {
     }
     args.refuse_unknown()?;
     let (src, dst, known) = (src.path()?, dst.path()?, &args.known);
-    let flags = DF11_REPACK_SINGLE_FILE | DF11_REPACK_FOLDER | DF11_REPACK_KEEP_EXISTING | DF11_REPACK_ANY_VERSION;
+    let flags = DF11_REPACK_SINGLE_FILE
+        | DF11_REPACK_FOLDER
+        | DF11_REPACK_KEEP_EXISTING
+        | DF11_REPACK_ANY_VERSION
+        | DF11_REPACK_INCOMPLETE;
     structs::check_flags::<df11_repack_options>(known.flags, flags)?;
     let has = |flag| known.flags & flag != 0;
     let options = RepackOptions {
@@ -405,6 +418,7 @@ fn repack(src: Text, dst: Text, args: RepackArgs) -> Result<()> {
             (false, false) => Layout::ByName,
         },
         keep_existing: has(DF11_REPACK_KEEP_EXISTING),
+        incomplete: has(DF11_REPACK_INCOMPLETE),
     };
     let report = writer::repack(src, dst, &options, &args.progress)?;
     if !args.report.is_null() {

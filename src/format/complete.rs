@@ -76,9 +76,13 @@ impl Model {
         self.missing_watched(&Progress::new())
     }
 
-    /// Logs a warning of each thing that [`Model::missing`] finds: for calls that work with what is there.
-    pub(crate) fn warn_of_missing(&self) -> Result<()> {
-        for missing in self.missing()? {
+    /// Fails if the model lacks something: `verb` is what the caller was about to do. With `accept` it warns instead.
+    pub(crate) fn require_whole(&self, source: &Path, verb: &str, accept: bool, progress: &Progress) -> Result<()> {
+        let missing = self.missing_watched(progress)?;
+        if !accept {
+            return refuse(source, verb, &missing);
+        }
+        for missing in missing {
             log::warn!("the model is incomplete: {}", missing.reason);
         }
         Ok(())
@@ -102,6 +106,15 @@ impl Model {
         missing.retain(|missing| !known.contains(&missing.name[..]));
         Ok(missing)
     }
+}
+
+/// Fails if something is missing, with what it is, and with what helps the caller, who was about to do what `verb` says.
+pub(crate) fn refuse(source: &Path, verb: &str, missing: &[Missing]) -> Result<()> {
+    let Some(first) = missing.first() else { return Ok(()) };
+    let more = if missing.len() > 1 { format!(", and {} more", missing.len() - 1) } else { String::new() };
+    let remedy = if source.is_dir() { "complete the download" } else { "give the whole folder" };
+    let reason = format!("{}{more}: {remedy}, or {verb} what is there with the option incomplete", first.reason);
+    Err(Error::invalid(Place::of(source), reason))
 }
 
 /// Returns what a config says that the source lacked.

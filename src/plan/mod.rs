@@ -58,7 +58,7 @@ pub struct PlanOptions {
     pub open: OpenOptions,
     /// True to count some weights of each kind of group, instead of assuming how well they compress.
     pub sample: bool,
-    /// True to plan what is there of a source that lacks something.
+    /// True to plan what is there of a model that lacks something.
     pub incomplete: bool,
     /// Buffers for decoded weights, each as large as the largest group; 0 means [`DEFAULT_SLOTS`].
     pub slots: u32,
@@ -99,7 +99,7 @@ impl PlanOptions {
         self
     }
 
-    /// Sets whether to plan what is there of a source that lacks something.
+    /// Sets whether to plan what is there of a model that lacks something.
     pub fn incomplete(mut self, incomplete: bool) -> Self {
         self.incomplete = incomplete;
         self
@@ -230,7 +230,7 @@ impl ModelPlan {
                 if options.patterns.is_some() || options.preset.is_some() {
                     return invalid("the model is compressed already: it has its own groups".into());
                 }
-                model.warn_of_missing()?;
+                model.require_whole(path.as_ref(), "plan", options.incomplete, progress)?;
                 Self::of_compressed(&model, path.as_ref(), options)
             }
             Err(error) => Err(error),

@@ -9,7 +9,7 @@ use super::target::{
 use super::work::{self, FileSpec, GroupSpec, Made, Order, Segment, Settings, Unfit};
 use super::{CompressOptions, Coverage, DEFAULT_MEMORY, LeftPlain, Report, SideFile};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
-use crate::format::{Missing, Model, Tensor, missing_ends};
+use crate::format::{Missing, Model, Tensor, missing_ends, refuse_missing};
 use crate::host::{self, VerifyOptions};
 use crate::huffman::encode::Variant;
 use crate::progress::Progress;
@@ -50,8 +50,8 @@ impl<'o> Run<'o> {
     ) -> Result<Run<'o>> {
         options.part.check()?;
         let input = Source::open(source, progress)?;
-        if let (false, [first, ..]) = (options.incomplete, &input.found.missing[..]) {
-            return Err(incomplete(source, first, input.found.missing.len()));
+        if !options.incomplete {
+            refuse_missing(source, "compress", &input.found.missing)?;
         }
         let table = table(&input.model);
         let mut wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;
@@ -593,14 +593,6 @@ pub(super) fn group_specs(plan: &Plan, table: &[SourceTensor]) -> Vec<GroupSpec>
 /// Returns the table of a model's tensors.
 pub(super) fn table(model: &Model) -> Vec<SourceTensor<'_>> {
     model.tensors().map(SourceTensor::from).collect()
-}
-
-/// Returns the error for a source that lacks things.
-pub(super) fn incomplete(source: &Path, first: &Missing, count: usize) -> Error {
-    let more = if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
-    let remedy = if source.is_dir() { "" } else { "give the whole folder, or " };
-    let reason = format!("{}{more}: {remedy}compress what is there with the option incomplete", first.reason);
-    Error::invalid(Place::of(source), reason)
 }
 
 /// Returns the error for a source of which nothing can be compressed.

@@ -1308,6 +1308,8 @@ static void rewriting(void)
     df11_repack_report repacked = DF11_REPACK_REPORT_INIT;
     df11_verify_options verify = DF11_VERIFY_OPTIONS_INIT;
     df11_verify_report verified = DF11_VERIFY_REPORT_INIT;
+    df11_plan_options plan = DF11_PLAN_OPTIONS_INIT;
+    df11_plan *planned = NULL;
     struct watch told = {-1, 0, 0};
     df11_error error;
     join(source, golden, "sharded/original.safetensors");
@@ -1387,6 +1389,27 @@ static void rewriting(void)
     CHECK(df11_repack_model(packed, to, &repack, &error) == DF11_UNSUPPORTED_OPTION);
     CHECK(df11_repack_model(source, to, NULL, &error) == DF11_INVALID_ARGUMENT);
     CHECK(strstr(error.message, "is not compressed") != NULL);
+
+    /* What lacks a file is refused by both, and by a plan. */
+    CHECK(remove(join(path, packed, "model_embed_tokens.safetensors")) == 0);
+    options = (df11_decompress_options)DF11_DECOMPRESS_OPTIONS_INIT;
+    repack.flags = 0;
+    CHECK(df11_decompress_model(packed, join(to, scratch, "way_less"), NULL, &error) == DF11_INVALID_FORMAT);
+    CHECK(strstr(error.message, "'model.embed_tokens' is absent") != NULL);
+    CHECK(strstr(error.message, "the option incomplete") != NULL);
+    CHECK(df11_repack_model(packed, to, &repack, &error) == DF11_INVALID_FORMAT);
+    CHECK(df11_plan_model(packed, &plan, &planned, &error) == DF11_INVALID_FORMAT && planned == NULL);
+    plan.flags = DF11_PLAN_INCOMPLETE;
+    WORKS(df11_plan_model(packed, &plan, &planned, &error));
+    df11_plan_free(planned);
+    repack.flags = DF11_REPACK_INCOMPLETE;
+    WORKS(df11_repack_model(packed, to, &repack, &error));
+    options.flags = DF11_DECOMPRESS_INCOMPLETE;
+    WORKS(df11_decompress_model(packed, join(to, scratch, "way_less_plain"), &options, &error));
+    options.flags = 0;
+    options.groups = groups;
+    options.group_count = 1;
+    WORKS(df11_decompress_model(packed, join(to, scratch, "way_less_some"), &options, &error));
 }
 
 static void mistakes_of_writers(void)

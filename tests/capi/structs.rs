@@ -281,10 +281,10 @@ fn verifying_and_writing() {
         at.cast::<u8>().add(size_of::<df11_verify_options>()).write(1);
         verify(at)
     };
-    assert_eq!(with_size(&value, 80, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
+    assert_eq!(with_size(&value, 96, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
     assert_eq!(numbers.groups_good, 0, "an error, and the report of before");
     numbers.groups_good = 7;
-    assert_eq!(with_size(&value, 71, 0, |at| verify(at)).0, DF11_INVALID_ARGUMENT);
+    assert_eq!(with_size(&value, 87, 0, |at| verify(at)).0, DF11_INVALID_ARGUMENT);
     assert_eq!(numbers.groups_good, 7, "a struct of no size is read");
 
     let (scratch, made) = (tempfile::tempdir().unwrap(), std::cell::Cell::new(0));
@@ -360,7 +360,7 @@ fn rewriting() {
         at.cast::<u8>().add(size_of::<df11_repack_options>()).write(1);
         repack(at)
     };
-    assert_eq!(with_size(&value, 64, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
+    assert_eq!(with_size(&value, 80, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
     assert_eq!(numbers.group_count, 0, "an error, and the report of before");
 }
 

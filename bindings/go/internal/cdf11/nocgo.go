@@ -403,9 +403,11 @@ const (
 	DecompressFlat         = 1
 	DecompressKeepExisting = 2
 	DecompressAnyVersion   = 4
+	DecompressIncomplete   = 8
 	RepackSingleFile       = 1
 	RepackKeepExisting     = 4
 	RepackAnyVersion       = 8
+	RepackIncomplete       = 16
 )
 
 // Decompressing is a df11_decompress_options. No string may contain a zero byte. A nil config means none, and so do nil shapes.

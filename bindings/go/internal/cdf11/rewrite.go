@@ -14,9 +14,11 @@ const (
 	DecompressFlat         = C.DF11_DECOMPRESS_FLAT
 	DecompressKeepExisting = C.DF11_DECOMPRESS_KEEP_EXISTING
 	DecompressAnyVersion   = C.DF11_DECOMPRESS_ANY_VERSION
+	DecompressIncomplete   = C.DF11_DECOMPRESS_INCOMPLETE
 	RepackSingleFile       = C.DF11_REPACK_SINGLE_FILE
 	RepackKeepExisting     = C.DF11_REPACK_KEEP_EXISTING
 	RepackAnyVersion       = C.DF11_REPACK_ANY_VERSION
+	RepackIncomplete       = C.DF11_REPACK_INCOMPLETE
 )
 
 // Decompressing is a df11_decompress_options. No string may contain a zero byte. A nil config means none, and so do nil shapes.
