@@ -1637,6 +1637,12 @@ df11_status df11_merge_model(const char *src,
  */
 #define DF11_PLAN_INCOMPLETE 2
 
+/**
+ * Accept a compressed model whose config names a version of the compressor that this library does
+ * not know.
+ */
+#define DF11_PLAN_ANY_VERSION 4
+
 /** Each device has some of the layers. */
 #define DF11_SPLIT_LAYERS 0
 
@@ -1663,6 +1669,18 @@ typedef struct df11_plan_options {
     const char *preset;
     /** As in df11_compress_options. */
     const char *pattern_json;
+    /**
+     * NULL, or the text of a config.json for a model that is compressed already; see
+     * df11_open_options.
+     */
+    const char *config_json;
+    /**
+     * NULL, or the path of a folder or file that has the shapes which the files of a compressed
+     * model do not say; see df11_open_options. The size of the KV cache may depend on them.
+     */
+    const char *shapes_from;
+    /** NULL, or the same as a JSON text; see df11_open_options. */
+    const char *shapes_json;
     /** NULL, or a progress that can cancel the call. */
     df11_progress *progress;
     /** NULL, or a callback that is told of tensors that stay plain, before the call returns. */
@@ -1672,7 +1690,8 @@ typedef struct df11_plan_options {
 } df11_plan_options;
 
 /** Initialises a df11_plan_options: every field but struct_size is 0 or NULL. */
-#define DF11_PLAN_OPTIONS_INIT { sizeof(df11_plan_options), 0, 0, 0, NULL, NULL, NULL, NULL, NULL }
+#define DF11_PLAN_OPTIONS_INIT \
+    { sizeof(df11_plan_options), 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /** A plan in numbers. Begin with DF11_PLAN_INFO_INIT. */
 typedef struct df11_plan_info {
@@ -1741,10 +1760,14 @@ typedef struct df11_plan_group_info {
     uint64_t image_bytes;
     /** 1 if these are exact, 0 if they are estimates. */
     uint64_t exact;
+    /**
+     * 1 if the group is, or will be, an extension of the format; see df11_group_info. Otherwise 0.
+     */
+    uint64_t extended;
 } df11_plan_group_info;
 
 /** Initialises a df11_plan_group_info: every field but struct_size is 0 or NULL. */
-#define DF11_PLAN_GROUP_INFO_INIT { sizeof(df11_plan_group_info), NULL, 0, 0, 0, 0, 0 }
+#define DF11_PLAN_GROUP_INFO_INIT { sizeof(df11_plan_group_info), NULL, 0, 0, 0, 0, 0, 0 }
 
 /** The part of a model that is on one device. Begin with DF11_PLAN_SHARE_INFO_INIT. */
 typedef struct df11_plan_share_info {
@@ -1778,8 +1801,9 @@ typedef struct df11_plan_share_info {
  * themselves.
  *
  * Errors: those of df11_compress_model() for its source, its patterns and its preset, and those of
- * df11_model_open(); DF11_INVALID_ARGUMENT for options that are out of range, and for groups that
- * are named for a compressed model; DF11_CANCELLED.
+ * df11_model_open(); DF11_INVALID_ARGUMENT for options that are out of range, for groups that are
+ * named for a compressed model, and for a config or shapes that are given for one that is not
+ * compressed; DF11_CANCELLED.
  *
  * Requires: The progress and the callback of the options can be used, the latter with its `user`,
  * until the call returns.
@@ -2014,6 +2038,13 @@ typedef struct df11_repack_options {
      * df11_open_options.
      */
     const char *config_json;
+    /**
+     * NULL, or the path of a folder or file that has the shapes which the model's files do not say;
+     * see df11_open_options. They are written, too.
+     */
+    const char *shapes_from;
+    /** NULL, or the same as a JSON text; see df11_open_options. */
+    const char *shapes_json;
     /** NULL, or a progress that counts and can cancel the call. */
     df11_progress *progress;
     /**
@@ -2027,7 +2058,8 @@ typedef struct df11_repack_options {
 } df11_repack_options;
 
 /** Initialises a df11_repack_options: every field but struct_size is 0 or NULL. */
-#define DF11_REPACK_OPTIONS_INIT { sizeof(df11_repack_options), 0, 0, NULL, NULL, NULL, NULL, NULL }
+#define DF11_REPACK_OPTIONS_INIT \
+    { sizeof(df11_repack_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /**
  * Decompresses a model to plain safetensors, bit for bit. `src` is a model, a folder or a file;
@@ -2276,6 +2308,14 @@ typedef struct df11_verify_options {
     uint32_t flags;
     /** NULL, or the text of a config.json for the model; see df11_open_options. */
     const char *config_json;
+    /**
+     * NULL, or the path of a folder or file that has the shapes which the model's files do not say;
+     * see df11_open_options. They are compared
+     * with the original's.
+     */
+    const char *shapes_from;
+    /** NULL, or the same as a JSON text; see df11_open_options. */
+    const char *shapes_json;
     /** NULL, or a progress that counts and can cancel the call. */
     df11_progress *progress;
     /**
@@ -2294,7 +2334,7 @@ typedef struct df11_verify_options {
 
 /** Initialises a df11_verify_options: every field but struct_size is 0 or NULL. */
 #define DF11_VERIFY_OPTIONS_INIT \
-    { sizeof(df11_verify_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
+    { sizeof(df11_verify_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /**
  * Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, and looks

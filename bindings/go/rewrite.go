@@ -79,10 +79,7 @@ func DecompressModel(ctx context.Context, src, dst string, o *DecompressOptions)
 		return DecompressReport{}, err
 	}
 	how := cdf11.Decompressing{Threads: threads, ShardBytes: o.ShardBytes, Config: o.Config, Shapes: o.Shapes,
-		Tensors: o.Tensors, Groups: o.Groups}
-	if o.ShapesFrom != "" {
-		how.ShapesFrom = []byte(o.ShapesFrom)
-	}
+		ShapesFrom: given(o.ShapesFrom), Tensors: o.Tensors, Groups: o.Groups}
 	for _, flag := range []struct {
 		is  bool
 		bit uint32
@@ -117,6 +114,9 @@ type RepackOptions struct {
 	KeepExisting bool
 	// Config is the text of a config.json to use instead of the model's own. It is written, too.
 	Config []byte
+	// ShapesFrom and Shapes say the shapes that the model's files do not, as those of [Options]. They are written, too.
+	ShapesFrom string
+	Shapes     []byte
 	// AnyVersion accepts a model whose config names an unknown version of the compressor.
 	AnyVersion bool
 	// Incomplete repacks what is there of a model that lacks files, tensors or layers. Without it such a model is refused.
@@ -142,7 +142,8 @@ func RepackModel(ctx context.Context, src, dst string, o *RepackOptions) (Repack
 		o = &RepackOptions{}
 	}
 	threads, err := threads(op, o.Threads)
-	for _, text := range []struct{ what, text string }{{"source", src}, {"destination", dst}, {"config", string(o.Config)}} {
+	for _, text := range []struct{ what, text string }{{"source", src}, {"destination", dst}, {"config", string(o.Config)},
+		{"path of the shapes", o.ShapesFrom}, {"list of shapes", string(o.Shapes)}} {
 		if err == nil {
 			err = noZero(op, text.what, text.text)
 		}
@@ -150,7 +151,7 @@ func RepackModel(ctx context.Context, src, dst string, o *RepackOptions) (Repack
 	if err != nil {
 		return RepackReport{}, err
 	}
-	var flags uint32
+	how := cdf11.Reading{Threads: threads, Config: o.Config, ShapesFrom: given(o.ShapesFrom), Shapes: o.Shapes}
 	for _, flag := range []struct {
 		is  bool
 		bit uint32
@@ -159,12 +160,12 @@ func RepackModel(ctx context.Context, src, dst string, o *RepackOptions) (Repack
 		{o.AnyVersion, cdf11.RepackAnyVersion}, {o.Incomplete, cdf11.RepackIncomplete},
 	} {
 		if flag.is {
-			flags |= flag.bit
+			how.Flags |= flag.bit
 		}
 	}
 	var r cdf11.Repacked
 	err = watch(ctx, op, o.Progress, func(progress cdf11.Progress) (e *cdf11.Error) {
-		r, e = cdf11.RepackModel(src, dst, threads, flags, o.Config, progress)
+		r, e = cdf11.RepackModel(src, dst, &how, progress)
 		return e
 	}, func() {})
 	if err != nil {

@@ -208,12 +208,13 @@ pub(super) fn indexes(folder: &Path) -> Result<Vec<Index>> {
 
 /// Reads an index. Returns `None` if there is no such file.
 fn read_index(path: &Path) -> Result<Option<Index>> {
-    let Some(text) = read_text(path)? else { return Ok(None) };
+    let Some(stored) = read_text(path)? else { return Ok(None) };
     let invalid = |reason: String| Error::invalid(Place::of(path), reason);
     let not_json = |e| invalid(format!("the index is not valid JSON: {e}"));
-    let text = json::of_python(&text);
+    let text = json::of_python(&stored);
     let [map] = json::fields(&text, ["weight_map"]).map_err(not_json)?;
     let map = map.filter(|map| map.starts_with('{')).ok_or_else(|| invalid("the index has no weight_map".into()))?;
+    json::check_names(&stored, &text, map).map_err(|e| invalid(format!("the index is not valid: {e}")))?;
     let mut files = BTreeMap::new();
     json::each(map.as_bytes(), |name, file| match json::parse(file.get().as_bytes()) {
         Ok(file) => {
