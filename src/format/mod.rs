@@ -71,7 +71,7 @@ pub use patterns::{Pattern, Patterns};
 pub use view::{Group, GroupPart, Location, Run, Tensor};
 
 pub(crate) use complete::{
-    Found, LACKS_KEY, TENSORS_KEY, ends as missing_ends, find as find_missing, refuse as refuse_missing,
+    Found, LACKS_KEY, TENSORS_KEY, ends as missing_ends, find as find_missing, no_rest, refuse as refuse_missing,
 };
 pub(crate) use files::{
     INDEX, MAIN, UNFINISHED, config_text, is_index, listed, read_config, read_text, safetensors_of,
