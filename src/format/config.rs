@@ -79,7 +79,8 @@ impl Config {
         let Some(dict) = dict.filter(|dict| dict.starts_with('{')) else {
             return Err(invalid("dfloat11_config has no pattern_dict, or it is not an object".into()));
         };
-        json::check_names(stored, &text, dict).map_err(|e| invalid(format!("pattern_dict cannot be used: {e}")))?;
+        json::check_names(json::stored(stored, &text, dict))
+            .map_err(|e| invalid(format!("pattern_dict cannot be used: {e}")))?;
         let refuse = |too_much, reason| if too_much { unsupported(reason) } else { invalid(reason) };
         Ok(Some(Config { version, patterns: Patterns::read(dict, progress, refuse)? }))
     }

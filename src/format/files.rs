@@ -215,7 +215,8 @@ fn read_index(path: &Path) -> Result<Option<Index>> {
     let text = json::of_python(&stored);
     let [map] = json::fields(&text, ["weight_map"]).map_err(not_json)?;
     let map = map.filter(|map| map.starts_with('{')).ok_or_else(|| invalid("the index has no weight_map".into()))?;
-    json::check_names(&stored, &text, map).map_err(|e| invalid(format!("the index is not valid: {e}")))?;
+    json::check_names(json::stored(&stored, &text, map))
+        .map_err(|e| invalid(format!("the index is not valid: {e}")))?;
     let mut files = BTreeMap::new();
     json::each(map.as_bytes(), |name, file| match json::parse(file.get().as_bytes()) {
         Ok(file) => {

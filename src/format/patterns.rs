@@ -93,7 +93,7 @@ impl Patterns {
             },
         };
         let dict = dict.filter(|dict| dict.trim_ascii_start().starts_with('{')).ok_or_else(neither)?;
-        json::check_names(given, &text, dict).map_err(Self::invalid)?;
+        json::check_names(json::stored(given, &text, dict)).map_err(Self::invalid)?;
         let patterns = Self::read(dict, &Progress::new(), |_, reason| Self::invalid(reason))?;
         if patterns.entries.is_empty() {
             return Err(Self::invalid("it has no pattern".into()));
