@@ -86,7 +86,7 @@ pub(crate) use tensor::Data;
 pub use tensor::ShapeSource;
 
 #[cfg(feature = "writer")]
-pub(crate) use {config::MOST_CONFIG_BYTES, json::Seen, json::no_number};
+pub(crate) use {config::MOST_CONFIG_BYTES, json::Seen, json::no_number, shapes::misderived};
 
 /// The key in a file's `__metadata__` under which shapes of compressed tensors may be kept: a JSON object from tensor
 /// names to lists of dimensions. It is this project's addition; the reference neither writes nor reads it.
