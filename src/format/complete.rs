@@ -29,6 +29,7 @@ mod kin;
 mod rest;
 
 use super::files::{self, Index};
+use super::foreign::not_json;
 use super::json;
 use super::model::Model;
 use super::patterns::Patterns;
@@ -99,7 +100,7 @@ impl Model {
         let config: Option<Value> = match files::read_config(&path)? {
             Some(text) => Some(
                 json::parse(&json::of_python(&text))
-                    .map_err(|e| Error::invalid(Place::of(&path), format!("the config is not valid JSON: {e}")))?,
+                    .map_err(|e| Error::invalid(Place::of(&path), not_json("the config", &text, e)))?,
             ),
             None => None,
         };
@@ -283,7 +284,9 @@ fn listed(model: &Model, index: &Index, missing: &mut Vec<Missing>) {
             let (tensor, name) = (shorten(one, 60), one.to_owned());
             Missing { name, reason: format!("'{tensor}' is absent: '{at}' lists it, in '{shown}'") }
         } else {
-            let reason = format!("'{shown}' is absent: '{at}' lists it, with {tensors} of the tensors");
+            let link = index.path.with_file_name(file).is_symlink();
+            let gone = if link { "a link that leads nowhere" } else { "absent" };
+            let reason = format!("'{shown}' is {gone}: '{at}' lists it, with {tensors} of the tensors");
             Missing { name: file.to_owned(), reason }
         });
     }

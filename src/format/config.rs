@@ -1,7 +1,7 @@
 //! `config.json`: the version of the compressor, and which modules are groups.
 
-use super::json;
 use super::patterns::Patterns;
+use super::{foreign, json};
 use crate::error::{Error, Place, Result, shorten};
 use crate::progress::Progress;
 use serde::de::IgnoredAny;
@@ -38,8 +38,8 @@ impl Config {
         if text.len() as u64 > MOST_CONFIG_BYTES {
             return Err(invalid(format!("the config has {} bytes: {MOST_CONFIG_BYTES} are the most", text.len())));
         }
-        let not_json = |e| invalid(format!("the config is not valid JSON: {e}"));
         let stored = text;
+        let not_json = |e| invalid(foreign::not_json("the config", stored, e));
         let text = json::of_python(stored);
         if text.trim_ascii_start().first() != Some(&b'{') {
             // Whatever it is, it has no dfloat11_config.

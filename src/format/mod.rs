@@ -77,7 +77,7 @@ pub(crate) use files::{
     INDEX, MAIN, UNFINISHED, config_text, is_index, listed, read_config, read_text, safetensors_of,
 };
 #[cfg(feature = "writer")]
-pub(crate) use foreign::DOWNLOADS;
+pub(crate) use foreign::{DOWNLOADS, not_json};
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
 pub(crate) use json::of_python;
 pub(crate) use names::{ends_with, is_number, member_of, natural};

@@ -1,6 +1,7 @@
 //! A `pattern_dict`: which modules are groups, and what their tensors are called. Configs of models are read with it, and models
 //! are compressed by it.
 
+use super::foreign;
 use super::json::{self, Fault};
 use crate::error::{Error, Result, shorten};
 use crate::progress::Progress;
@@ -71,7 +72,7 @@ impl Patterns {
     pub fn parse(text: &str) -> Result<Patterns> {
         let given = text.as_bytes();
         let text = json::of_python(given);
-        let invalid_json = |e| Self::invalid(format!("it is not valid JSON: {e}"));
+        let invalid_json = |e| Self::invalid(foreign::not_json("it", given, e));
         let neither =
             || Self::invalid("it is not an object, nor a config.json with dfloat11_config.pattern_dict".into());
         if text.trim_ascii_start().first() != Some(&b'{') {

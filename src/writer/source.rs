@@ -4,7 +4,7 @@ use super::SideFile;
 use super::plan::{self, Grouping, SourceTensor, Wanted};
 use super::roles::{Role, role};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
-use crate::format::{self, Found, MAIN, Model, find_missing, listed, safetensors_of};
+use crate::format::{self, Found, MAIN, Model, find_missing, listed, not_json, safetensors_of};
 use crate::host::{are_equal, hex};
 use crate::progress::Progress;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ fn read_config(path: &Path) -> Result<Option<String>> {
 impl Source {
     /// Opens a folder or a single `.safetensors` file.
     pub fn open(path: &Path, progress: &Progress) -> Result<Source> {
-        let meta = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?;
+        let meta = std::fs::metadata(path).map_err(|e| Error::opening(path, e))?;
         if meta.is_dir() { Source::open_folder(path, progress) } else { Source::open_file(path, progress) }
     }
 
@@ -73,7 +73,7 @@ impl Source {
         let config_place = Place::of(&config_path);
         let parse = |text: &String| {
             serde_json::from_slice::<Value>(&format::of_python(text.as_bytes()))
-                .map_err(|e| Error::invalid(config_place.clone(), format!("the config is not valid JSON: {e}")))
+                .map_err(|e| Error::invalid(config_place.clone(), not_json("the config", text.as_bytes(), e)))
         };
         let parsed = config.as_ref().map(parse).transpose()?;
         if parsed.as_ref().is_some_and(|config| config.get("dfloat11_config").is_some()) {

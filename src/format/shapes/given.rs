@@ -30,7 +30,7 @@ impl<F: Fn(&[TensorData], &str) -> Option<usize>> Given<'_, F> {
     }
 
     fn take_files(&mut self, path: &Path) -> Result<()> {
-        if std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?.is_dir() {
+        if std::fs::metadata(path).map_err(|e| Error::opening(path, e))?.is_dir() {
             return files::safetensors_of(path)?.iter().try_for_each(|file| self.take_file(file));
         }
         if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
