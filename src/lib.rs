@@ -81,6 +81,8 @@ mod huffman;
 #[cfg(all(feature = "cuda", feature = "writer"))]
 pub mod plan;
 mod progress;
+#[cfg(feature = "verify")]
+mod thousands;
 #[cfg(feature = "writer")]
 pub mod writer;
 
