@@ -76,6 +76,7 @@ mod format;
 mod host;
 #[allow(missing_debug_implementations, reason = "no user has one of them")]
 mod huffman;
+pub mod matrix;
 mod progress;
 #[cfg(feature = "writer")]
 pub mod writer;
