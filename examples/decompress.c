@@ -197,9 +197,28 @@ static int measure(const decoder *d, const df11_model *model)
     return 0;
 }
 
+/* Decodes a run of a tensor on the device, and copies it to its place in the tensor's values. */
+static int read_run(const decoder *d, const df11_model *model, uint64_t tensor, uint64_t number, char *values)
+{
+    df11_error error;
+    df11_run_info run = DF11_RUN_INFO_INIT;
+    if (df11_model_get_tensor_run(model, tensor, number, &run, &error) == DF11_OK) {
+        size_t bytes = 2 * (size_t)run.element_count;
+        if (df11_resident_decompress_range(d->residents[run.group], run.group_offset, run.element_count, d->output,
+                                           bytes, d->status, d->stream, &error) == DF11_OK) {
+            if (!device_wait(d))
+                return 0;
+            CUDA(cuMemcpyDtoH(values + 2 * run.tensor_offset, d->output, bytes));
+            return 1;
+        }
+    }
+    fprintf(stderr, "decompress: %s\n", error.message);
+    return 0;
+}
+
 /*
- * Reads a whole tensor. If `d` has a device, a compressed tensor is decoded there, as a range of its group. Returns
- * NULL after an error, which it prints.
+ * Reads a whole tensor. If `d` has a device, a compressed tensor is decoded there: most are a range of one group, and
+ * larger ones a run in each of several. Returns NULL after an error, which it prints.
  */
 static void *read_tensor(const decoder *d, const df11_model *model, uint64_t tensor, df11_tensor_info *info)
 {
@@ -215,12 +234,12 @@ static void *read_tensor(const decoder *d, const df11_model *model, uint64_t ten
         if (d->device == NULL || info->group == DF11_NO_GROUP) {
             if (df11_model_read_tensor(model, tensor, 0, values, bytes, d->threads, &error) == DF11_OK)
                 return values;
-        } else if (df11_resident_decompress_range(d->residents[info->group], info->group_offset, bytes / 2, d->output,
-                                                  bytes, d->status, d->stream, &error) == DF11_OK) {
-            if (device_wait(d)) {
-                CUDA(cuMemcpyDtoH(values, d->output, bytes));
+        } else {
+            uint64_t run = 0;
+            while (run < info->run_count && read_run(d, model, tensor, run, values))
+                run++;
+            if (run == info->run_count)
                 return values;
-            }
             free(values);
             return NULL;
         }

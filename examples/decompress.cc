@@ -89,12 +89,16 @@ class OnDevice {
         residents_[group.index()].decompress(output_->get(), static_cast<std::size_t>(group.data_bytes()),
                                              status_.get(), cuda_.stream());
     }
-    // Reads a compressed tensor, which is a range of its group.
+    // Reads a compressed tensor: most are a range of one group, and larger ones a run in each of several.
     void read(const df11::Tensor &tensor, std::vector<unsigned char> &values) const {
-        residents_[*tensor.group()].decompress_range(tensor.group_offset(), tensor.data_bytes() / 2, output_->get(),
-                                                     values.size(), status_.get(), cuda_.stream());
-        wait();
-        CUDA(cuMemcpyDtoH(values.data(), output_->get(), values.size()));
+        for (std::uint64_t i = 0; i < tensor.run_count(); i++) {
+            const df11_run_info run = tensor.run(i);
+            const std::size_t bytes = 2 * static_cast<std::size_t>(run.element_count);
+            residents_[run.group].decompress_range(run.group_offset, run.element_count, output_->get(), bytes,
+                                                   status_.get(), cuda_.stream());
+            wait();
+            CUDA(cuMemcpyDtoH(values.data() + 2 * run.tensor_offset, output_->get(), bytes));
+        }
     }
     // Waits for the device, and throws if a kernel has found an error.
     void wait() const {

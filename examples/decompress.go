@@ -252,19 +252,28 @@ func (d *decoder) measure() error {
 	return nil
 }
 
-// read reads a whole tensor. If there is a device, a compressed tensor is decoded there, as a range of its group.
+// read reads a whole tensor. If there is a device, a compressed tensor is decoded there: most are a range of one group,
+// and larger ones a run in each of several.
 func (d *decoder) read(t df11.TensorInfo) ([]byte, error) {
 	values := make([]byte, t.DataBytes)
 	if d.gpu == nil || t.Group < 0 {
 		return values, d.model.ReadTensor(t.Index, 0, values, d.threads)
 	}
 	g := d.gpu
-	err := g.residents[t.Group].DecompressRange(t.GroupOffset, t.Elements, g.output, t.DataBytes, g.status, g.stream)
-	if err == nil {
-		err = g.wait()
-	}
-	if err == nil && len(values) > 0 {
-		C.memory_read(unsafe.Pointer(&values[0]), C.uintptr_t(g.output), C.size_t(len(values)))
+	runs, err := d.model.TensorRuns(t.Index)
+	for _, run := range runs {
+		part := values[2*run.TensorOffset:][:2*run.Elements]
+		resident := g.residents[run.Group]
+		err = resident.DecompressRange(run.GroupOffset, run.Elements, g.output, uint64(len(part)), g.status, g.stream)
+		if err == nil {
+			err = g.wait()
+		}
+		if err != nil {
+			break
+		}
+		if len(part) > 0 {
+			C.memory_read(unsafe.Pointer(&part[0]), C.uintptr_t(g.output), C.size_t(len(part)))
+		}
 	}
 	return values, err
 }

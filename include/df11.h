@@ -35,10 +35,11 @@
  *                                 several groups at once
  *   df11_resident_free(), df11_device_free()
  *
- *   df11_verify_model() and df11_compress_model() are standalone: they take paths, and open and
- *   close what they need. Several processes may each write a part of a model; df11_merge_model()
- *   then completes it. These calls may take minutes and report to a df11_progress, which any thread
- *   may read (df11_progress_get()) and cancel; so does df11_model_open() with DF11_OPEN_VERIFY.
+ *   df11_verify_model(), df11_compress_model(), df11_decompress_model() and df11_repack_model() are
+ *   standalone: they take paths, and open and close what they need. Several processes may each
+ *   compress a part of a model; df11_merge_model() then completes it. These calls may take minutes
+ *   and report to a df11_progress, which any thread may read (df11_progress_get()) and cancel; so
+ *   does df11_model_open() with DF11_OPEN_VERIFY.
  *   df11_compress_group() compresses weights in memory, for programs with files of their own:
  *   df11_compress_bound(), or a first call without buffers, says how much memory it needs.
  *
@@ -79,7 +80,7 @@
  *   The exceptions are the bytes given to df11_model_open_memory(), what an upload copies from
  *   while its stream runs, the device memory of a resident, and the `user` of df11_log_set(). What
  *   the library returns by pointer (names, shapes, data, file paths) belongs to the model, the
- *   device or the resident that was asked, and lives as long.
+ *   plan, the device or the resident that was asked, and lives as long.
  *   Names come from the file: UTF-8 without a zero byte, but otherwise anything, control characters
  *   too. Escape them before you print them.
  *
@@ -102,23 +103,26 @@
  *
  * ERRORS
  *   Every fallible function returns a df11_status and takes a df11_error * last, which may be NULL.
- *   The message names the file, the tensor and the byte. After an error all outputs are NULL or 0.
+ *   The message names the file, the tensor and the byte. After an error all outputs are NULL or 0
+ *   (numbers of tokens are DF11_PLAN_NONE).
  *   Nothing is printed, and nothing exits, aborts or unwinds: a bug inside becomes DF11_INTERNAL.
  *   Two things cannot be caught: a mapped file that another process cuts short (SIGBUS;
  *   DF11_OPEN_READ avoids mapping), and a process that has no memory left at all for small
  *   allocations, which Rust's runtime ends. A write past RLIMIT_FSIZE is an error (EFBIG) and no
  *   signal. What a model can make the library allocate is bounded by its headers, tables, positions
- *   and config; a config.json can take 36 times its size.
+ *   and config: a header takes at most eight times its size, a config.json (of at most 4 MB) four
+ *   times. Any files of less than 10 MB are opened or refused within 200 MB and two seconds.
  *
  * TRUST
  *   A model is a download. df11_model_open() checks everything that can be told without decoding.
  *   df11_model_decompress() never reads or writes outside its buffers, whatever the codes say, and
  *   reports codes that contradict the tables. DF11_OPEN_VERIFY walks every code. None of this is a
- *   hash: a change that leaves valid codes gives other weights, and a range of a damaged group may
- *   decode without an error. df11_verify_model() compares hashes if the files have some, and every
- *   bit if there is an original. On a device, too, nothing outside the image is read and nothing
- *   outside the destination is written, whatever file or image say; d_status tells what a kernel
- *   notices.
+ *   hash: a change that leaves valid codes gives other weights. A range of a damaged group that was
+ *   not verified may decode without an error, to other weights than the whole group gives.
+ *   df11_verify_model() compares hashes if the files have some, and every bit if there is an
+ *   original. On a device, too, nothing outside the image is read and nothing outside the
+ *   destination is written, whatever file or image say; d_status tells what a kernel notices, which
+ *   is gross damage: of single changed bytes among the codes eight in ten go unseen.
  *
  * STRUCTS
  *   Options and infos begin with struct_size. Initialise them with their _INIT macro, so that old
@@ -356,12 +360,20 @@ void df11_progress_cancel(df11_progress *progress);
 /**
  * Read the files piece by piece instead of mapping them. A mapped file that another process cuts
  * short ends this process with SIGBUS; a file that is read gives an error. `data` pointers are then
- * NULL, and one descriptor for each file stays open.
+ * NULL. Files are opened when they are read; at most 128 are kept open, or a quarter of the soft
+ * limit on descriptors, for all models together. A file that has another device, inode, size or
+ * time when it is opened again is DF11_CORRUPT. Give this where mapping fails, too.
  */
 #define DF11_OPEN_READ 2
 
 /** Accept a version of the compressor that this library does not know. */
 #define DF11_OPEN_ANY_VERSION 4
+
+/**
+ * Leave shapes unknown that nobody says, even those that follow from the config and the plain
+ * tensors with certainty (DF11_SHAPE_DERIVED).
+ */
+#define DF11_OPEN_NO_DERIVED_SHAPES 8
 
 /** An open model. It never changes: any number of threads may use it at once. */
 typedef struct df11_model df11_model;
@@ -382,21 +394,34 @@ typedef struct df11_open_options {
     const char *config_json;
     /**
      * NULL, or a progress that counts the bytes of DF11_OPEN_VERIFY (two for each weight) and can
-     * cancel the call: between files, and at any time while codes are walked.
+     * cancel the call at any time.
      */
     df11_progress *progress;
+    /**
+     * NULL, or the path of a folder or file that has the shapes of tensors in groups which the
+     * model's files do not say: the original or other .safetensors files, of which only the headers
+     * are read and need be there, or a .json file of the kind that `shapes_json` is. Names that the
+     * model lacks are ignored. It is read during the call only.
+     */
+    const char *shapes_from;
+    /**
+     * NULL, or the same as a text in UTF-8 that a zero byte ends: a JSON object from names of
+     * tensors to lists of dimensions, as {"lm_head.weight": [151936, 4096]}. It comes before
+     * `shapes_from`.
+     */
+    const char *shapes_json;
 } df11_open_options;
 
 /** Initialises a df11_open_options: every field but struct_size is 0 or NULL. */
-#define DF11_OPEN_OPTIONS_INIT { sizeof(df11_open_options), 0, 0, NULL, NULL }
+#define DF11_OPEN_OPTIONS_INIT { sizeof(df11_open_options), 0, 0, NULL, NULL, NULL, NULL }
 
 /**
  * Opens a model: a folder in Hugging Face layout, or one .safetensors file. Of a folder every
  * *.safetensors file is opened, whatever an index lists. The config is config.json in the folder or
  * next to the file; NAME.config.json next to NAME.safetensors comes before it. Headers, tables and
  * positions are read and checked, but no weights, so that this copies nothing and takes
- * milliseconds for the models that compressors write. (A config with hostile patterns can make it
- * take minutes: SECURITY.md.) A folder or file without compressed groups opens too, as a model of
+ * milliseconds for the models that compressors write, and at most two seconds and 200 MB for any
+ * files of less than 10 MB. A folder or file without compressed groups opens too, as a model of
  * plain tensors.
  *
  * `path` is UTF-8 (on Unix any bytes) and ends in a zero byte. `options` may be NULL. On success
@@ -442,9 +467,21 @@ uint64_t df11_model_group_count(const df11_model *model);
 
 /**
  * Returns the number of tensors; 0 for NULL. Tensors are numbered from 0: those of group 0 in the
- * order of their weights, those of group 1, and so on; then the plain ones.
+ * order of their weights, those of group 1, and so on, each by the first group that has a part of
+ * it; then the plain ones.
  */
 uint64_t df11_model_tensor_count(const df11_model *model);
+
+/**
+ * Returns the whole text of the config.json that the model was opened with, its own or the one in
+ * df11_open_options; NULL if there is none, and for NULL. It ends in a zero byte, belongs to the
+ * model, and has keys that this library does not read. `*text_bytes` is its size without the zero
+ * byte, or 0; `text_bytes` may be NULL.
+ */
+const char *df11_model_config_text(const df11_model *model, uint64_t *text_bytes);
+
+/** The `first_tensor` of a group whose tensors do not follow each other. */
+#define DF11_NO_TENSOR UINT64_MAX
 
 /** The look-up rows, then the row of code lengths: 256 bytes each. */
 #define DF11_PART_LUTS 0
@@ -475,9 +512,16 @@ typedef struct df11_group_info {
     const char *name;
     /** The weights in all its tensors, 2 bytes each when decoded. */
     uint64_t element_count;
-    /** The tensors in it. */
+    /**
+     * The tensors in it. By the extension of the format it may hold runs of larger tensors: each
+     * counts.
+     */
     uint64_t tensor_count;
-    /** The number of its first tensor; the others follow, in the order of their weights. */
+    /**
+     * The number of its first tensor; the others follow, in the order of their weights.
+     * DF11_NO_TENSOR if they do not, because runs of them are in other groups too;
+     * df11_model_get_group_run() has the tensor of each in any case.
+     */
     uint64_t first_tensor;
     /** Bytes of its six parts in the files. */
     uint64_t packed_bytes;
@@ -487,10 +531,37 @@ typedef struct df11_group_info {
      * device's. No known compressor writes such groups.
      */
     uint64_t image_bytes;
+    /**
+     * 1 if it is an extension of the format, whose tensors the file's metadata names
+     * ("df11.groups"): programs that know only DF11 do not find its weights. Otherwise 0.
+     */
+    uint64_t extended;
 } df11_group_info;
 
 /** Initialises a df11_group_info: every field but struct_size is 0 or NULL. */
-#define DF11_GROUP_INFO_INIT { sizeof(df11_group_info), NULL, 0, 0, 0, 0, 0 }
+#define DF11_GROUP_INFO_INIT { sizeof(df11_group_info), NULL, 0, 0, 0, 0, 0, 0 }
+
+/**
+ * A run: elements of a tensor, one after the other, that are weights of a group, one after the
+ * other. Begin with DF11_RUN_INFO_INIT.
+ */
+typedef struct df11_run_info {
+    /** sizeof(df11_run_info) */
+    size_t struct_size;
+    /** The number of the tensor. */
+    uint64_t tensor;
+    /** The tensor's elements before the run. */
+    uint64_t tensor_offset;
+    /** The number of the group. */
+    uint64_t group;
+    /** The group's weights before the run. */
+    uint64_t group_offset;
+    /** Elements of the run. */
+    uint64_t element_count;
+} df11_run_info;
+
+/** Initialises a df11_run_info: every field but struct_size is 0 or NULL. */
+#define DF11_RUN_INFO_INIT { sizeof(df11_run_info), 0, 0, 0, 0, 0 }
 
 /** A part of a group in its file. Begin with DF11_PART_INFO_INIT. */
 typedef struct df11_part_info {
@@ -525,6 +596,19 @@ df11_status df11_model_get_group_info(const df11_model *model,
                                       uint64_t group,
                                       df11_group_info *out,
                                       df11_error *error);
+
+/**
+ * Describes a run of a group: number `run` of its `tensor_count`, in the order of its weights.
+ * After an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left
+ * alone.
+ *
+ * Errors: DF11_NOT_FOUND if there is no such group or run; DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_model_get_group_run(const df11_model *model,
+                                     uint64_t group,
+                                     uint64_t run,
+                                     df11_run_info *out,
+                                     df11_error *error);
 
 /**
  * Says where a part of a group (DF11_PART_*) is stored, for programs that read files by themselves.
@@ -621,6 +705,18 @@ df11_status df11_model_find_group(const df11_model *model,
 /** As F8_E5M2, without infinities and negative zero */
 #define DF11_DTYPE_F8_E5M2FNUZ 22
 
+/** Nothing says the tensor's dimensions: its one dimension is its number of weights. */
+#define DF11_SHAPE_UNKNOWN 0
+
+/** The dimensions are in the model's files, as for every plain tensor. */
+#define DF11_SHAPE_STORED 1
+
+/** The dimensions are those that df11_open_options gives. */
+#define DF11_SHAPE_GIVEN 2
+
+/** The dimensions follow from the config and the plain tensors with certainty. */
+#define DF11_SHAPE_DERIVED 3
+
 /** A tensor. Begin with DF11_TENSOR_INFO_INIT. */
 typedef struct df11_tensor_info {
     /** sizeof(df11_tensor_info) */
@@ -630,8 +726,8 @@ typedef struct df11_tensor_info {
     /** The type of its elements (DF11_DTYPE_*): DF11_DTYPE_BF16 for every tensor in a group. */
     uint32_t dtype;
     /**
-     * The number of its dimensions. DF11 does not store the shapes of compressed tensors: they have
-     * one dimension, unless the file's metadata has their shape.
+     * The number of its dimensions. DF11 does not store the shapes of compressed tensors: see
+     * `shape_known`.
      */
     uint32_t rank;
     /**
@@ -641,9 +737,12 @@ typedef struct df11_tensor_info {
     const uint64_t *shape;
     /** Bytes of its values, decoded. */
     uint64_t data_bytes;
-    /** The number of its group, or DF11_NO_GROUP for a plain tensor. */
+    /**
+     * The number of the group that its first element is in, or DF11_NO_GROUP for a plain tensor. If
+     * `run_count` is above 1, others of its elements are in other groups.
+     */
     uint64_t group;
-    /** Its first weight in the group, in elements; 0 for a plain tensor. */
+    /** Its first weight in that group, in elements; 0 for a plain tensor. */
     uint64_t group_offset;
     /**
      * The values of a plain tensor in the file's memory, with no alignment; NULL for a tensor in a
@@ -658,10 +757,23 @@ typedef struct df11_tensor_info {
     const char *file;
     /** The byte of that file at which the values begin. */
     uint64_t file_offset;
+    /**
+     * Where its dimensions come from (DF11_SHAPE_*). DF11_SHAPE_UNKNOWN is 0: it then has one
+     * dimension, its number of weights.
+     */
+    uint32_t shape_known;
+    /** 0 */
+    uint32_t reserved;
+    /**
+     * The number of its runs (df11_run_info): 0 for a plain tensor, 1 for one that is whole in a
+     * group. Only groups by the extension of the format have tensors of several.
+     */
+    uint64_t run_count;
 } df11_tensor_info;
 
 /** Initialises a df11_tensor_info: every field but struct_size is 0 or NULL. */
-#define DF11_TENSOR_INFO_INIT { sizeof(df11_tensor_info), NULL, 0, 0, NULL, 0, 0, 0, NULL, NULL, 0 }
+#define DF11_TENSOR_INFO_INIT \
+    { sizeof(df11_tensor_info), NULL, 0, 0, NULL, 0, 0, 0, NULL, NULL, 0, 0, 0, 0 }
 
 /**
  * Describes a tensor. After an error `*out` is cleared except for its struct_size; if that is
@@ -675,6 +787,20 @@ df11_status df11_model_get_tensor_info(const df11_model *model,
                                        df11_error *error);
 
 /**
+ * Describes a run of a tensor: number `run` of its `run_count`, in the order of its elements. So a
+ * tensor in several groups is found in all of them; df11_model_read_tensor() does that by itself.
+ * After an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left
+ * alone.
+ *
+ * Errors: DF11_NOT_FOUND if there is no such tensor or run; DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_model_get_tensor_run(const df11_model *model,
+                                      uint64_t tensor,
+                                      uint64_t run,
+                                      df11_run_info *out,
+                                      df11_error *error);
+
+/**
  * Finds a tensor by its full name. `*out` is its number, or 0 after an error.
  *
  * Errors: DF11_NOT_FOUND; DF11_INVALID_ARGUMENT.
@@ -683,6 +809,19 @@ df11_status df11_model_find_tensor(const df11_model *model,
                                    const char *name,
                                    uint64_t *out,
                                    df11_error *error);
+
+/**
+ * Returns the name of a type of elements (DF11_DTYPE_*) as safetensors files spell it, such as
+ * "BF16"; "UNKNOWN" for any other number. The text is static.
+ */
+const char *df11_dtype_name(uint32_t dtype);
+
+/**
+ * Returns the bytes of an element of a type (DF11_DTYPE_*); 0 for DF11_DTYPE_UNKNOWN, any other
+ * number, and the types whose elements are no whole number of bytes: the `data_bytes` of such a
+ * tensor say how many it has.
+ */
+size_t df11_dtype_bytes(uint32_t dtype);
 
 /* ============================================================================================== */
 /* 6. CPU: decode                                                                                 */
@@ -769,8 +908,9 @@ typedef struct df11_device_options {
     uint32_t reserved;
     /**
      * The path or name of the CUDA driver's library, ended by a zero byte. NULL means the library
-     * that the environment variable DF11_LIBCUDA names, or else the system's (libcuda.so.1). It is
-     * read during the call only.
+     * that the environment variable DF11_LIBCUDA names, or else the system's (libcuda.so.1). The
+     * variable is ignored in programs with more privileges than their caller (set-user-ID, file
+     * capabilities). The text is read during the call only.
      */
     const char *libcuda;
 } df11_device_options;
@@ -1131,8 +1271,10 @@ void df11_resident_free(df11_resident *resident);
  * `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, that you have
  * set to 0. It is raised to DF11_CORRUPT if the kernel notices that the image contradicts itself
  * (the file was damaged, or its gaps and positions are wrong), and otherwise left alone. The
- * content of the destination is then undefined. Nothing outside it is ever written. A lane that
- * ends up to ten bits late goes unnoticed: verify a model from elsewhere before you decode it here.
+ * content of the destination is then undefined. Nothing outside it is ever written. What is
+ * compared is where each run of 104 weights ends: damage after which the codes fall into step again
+ * before that, or end up to ten bits late, goes unnoticed. Of single changed bytes among the codes
+ * that is eight in ten. Verify a model from elsewhere before you decode it here.
  *
  * Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
  * DF11_MISALIGNED, DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA
@@ -1211,7 +1353,7 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
                                            df11_error *error);
 
 /* ============================================================================================== */
-/* 11. WRITE: models, presets, groups in memory                                                   */
+/* 11. WRITE: models, plans of models, presets, groups in memory                                  */
 /* ============================================================================================== */
 
 /** Do not decode each group from its file to compare it before the file gets its name. */
@@ -1239,7 +1381,8 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
 
 /**
  * Write the shapes of compressed tensors to the files' metadata under "df11.shapes", for
- * df11_tensor_info. The reference compressor writes none.
+ * df11_tensor_info. The reference compressor writes none. For automatic groups, which no other
+ * program writes, they are always written.
  */
 #define DF11_COMPRESS_SHAPES 16
 
@@ -1260,6 +1403,27 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
  * are replaced. A folder `dst` that is not empty is never written to, with or without it.
  */
 #define DF11_COMPRESS_KEEP_EXISTING 128
+
+/**
+ * Write a plain copy of a source of which nothing can be compressed. Without it that is an error
+ * (DF11_UNSUPPORTED_FORMAT), and nothing is written.
+ */
+#define DF11_COMPRESS_ALLOW_PLAIN 256
+
+/**
+ * Compress a source that lacks files, tensors or layers, as a download that was interrupted
+ * leaves it. Without it that is an error (DF11_INVALID_FORMAT). What is absent is noted in
+ * config.json, and df11_verify_model() does not report it.
+ */
+#define DF11_COMPRESS_INCOMPLETE 512
+
+/**
+ * Leave plain what the reference's format cannot name or hold: experts in one tensor whose name
+ * does not end in .weight, and tensors of 2^32 weights. Without it, and with neither a preset nor a
+ * pattern_json, they become groups by an extension of the format that only this library reads; see
+ * df11_group_info.extended.
+ */
+#define DF11_COMPRESS_REFERENCE_ONLY 1024
 
 /**
  * Called for each tensor that the patterns ask for and that stays as it was: `user` as given, the
@@ -1300,15 +1464,54 @@ typedef struct df11_compress_report {
     /** 1 if the model is complete; 0 after a part, until df11_merge_model(). */
     uint64_t complete;
     /**
-     * The name of the preset that gave the groups; NULL if it was a pattern_json. The text is
-     * static.
+     * The name of the preset that gave the groups, or "automatic"; NULL if it was a pattern_json.
+     * The text is static.
      */
     const char *preset;
+    /**
+     * Bytes of all bf16 tensors of the source, without heads that are not stored. What of them is
+     * not in groups stays plain for one of the reasons below; each of those counts bf16 bytes.
+     */
+    uint64_t bf16_bytes;
+    /** Bytes of the bf16 tensors in groups, each counted once. */
+    uint64_t grouped_bf16_bytes;
+    /** Bytes for which no pattern asks. */
+    uint64_t unasked_bf16_bytes;
+    /** Bytes of tensors that are too small for a group to pay. */
+    uint64_t small_bf16_bytes;
+    /** Bytes of tensors whose group has a tensor of another type. */
+    uint64_t mixed_bf16_bytes;
+    /** Bytes of tensors whose group has an infinity, a NaN, or a magnitude of 2^113 and more. */
+    uint64_t unfit_bf16_bytes;
+    /** Bytes of tensors that the reference's format cannot name or hold. */
+    uint64_t unnamed_bf16_bytes;
+    /** Files beside the source's weights that were copied: tokenizers, code, licences. */
+    uint64_t carried_count;
+    /** Bytes of those files. */
+    uint64_t carried_bytes;
+    /**
+     * Files beside the source's weights that were not copied: weights in other formats, states of a
+     * training, downloads that have not ended.
+     */
+    uint64_t left_behind_count;
+    /** Bytes of those files. */
+    uint64_t left_behind_bytes;
+    /**
+     * Things that the source lacks, with DF11_COMPRESS_INCOMPLETE, and those that config.json
+     * speaks of and that cannot have got lost.
+     */
+    uint64_t missing_count;
+    /**
+     * Those of the groups that are an extension of the format: programs that know only DF11 do not
+     * find their weights.
+     */
+    uint64_t extended_groups;
 } df11_compress_report;
 
 /** Initialises a df11_compress_report: every field but struct_size is 0 or NULL. */
 #define DF11_COMPRESS_REPORT_INIT \
-    { sizeof(df11_compress_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL }
+    { sizeof(df11_compress_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, \
+    0, 0, 0, 0, 0 }
 
 /** How to compress. Begin with DF11_COMPRESS_OPTIONS_INIT. */
 typedef struct df11_compress_options {
@@ -1329,12 +1532,13 @@ typedef struct df11_compress_options {
     uint64_t memory_bytes;
     /**
      * NULL, or the name of a preset: the groups of a published model, see df11_preset_get_info().
+     * "automatic" names the groups that are made from the table of tensors alone.
      */
     const char *preset;
     /**
      * NULL, or the groups: the JSON text of a pattern_dict, or of a config.json that has one in its
-     * dfloat11_config. It excludes `preset`. With neither, the preset is chosen by the source's
-     * config.json and its tensors' names.
+     * dfloat11_config. It excludes `preset`. With neither, a preset is chosen by the source's
+     * config.json and its tensors, or automatic groups if they cover clearly more of the model.
      */
     const char *pattern_json;
     /**
@@ -1362,7 +1566,8 @@ typedef struct df11_compress_options {
 
 /** Initialises a df11_compress_options: every field but struct_size is 0 or NULL. */
 #define DF11_COMPRESS_OPTIONS_INIT \
-    { sizeof(df11_compress_options), 0, 0, 0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL }
+    { sizeof(df11_compress_options), 0, 0, 0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL \
+    }
 
 /**
  * Compresses a model. `src` is a folder in Hugging Face layout, of any number of .safetensors
@@ -1371,7 +1576,8 @@ typedef struct df11_compress_options {
  * is as the reference compressor (dfloat11 0.5.0) writes it.
  *
  * A folder gets one file per group, a file for the rest, the source's config.json with
- * dfloat11_config in it, and the source's other files. A single file gets its config.json next to
+ * dfloat11_config in it, and the source's other files, except weights in other formats, states of a
+ * training, and downloads that have not ended. A single file gets its config.json next to
  * it. `options` may be NULL. Groups are processed a piece at a time and are never in memory as a
  * whole. Files get their names when they are complete and, unless told otherwise, verified.
  *
@@ -1381,12 +1587,14 @@ typedef struct df11_compress_options {
  * files.
  *
  * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_COMPRESS_KEEP_EXISTING for a
- * file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY
- * for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun with another
- * source or other options, for what was changed in it, patterns that do not fit, no preset that
- * fits, and a source that is compressed already; DF11_NOT_FOUND (no such preset);
- * DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that failed its
- * verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION,
+ * file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished;
+ * DF11_BUSY for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun
+ * with another source or other options, for what was changed in it, patterns that do not fit,
+ * and a source that has no bf16 weights or is compressed already; DF11_NOT_FOUND (no such
+ * preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that
+ * failed its verification; DF11_INVALID_FORMAT for a source that lacks something, too, unless
+ * DF11_COMPRESS_INCOMPLETE is set; DF11_UNSUPPORTED_FORMAT if nothing can be compressed, unless
+ * DF11_COMPRESS_ALLOW_PLAIN is set, and with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION,
  * DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and
  * `left` is not called.
  *
@@ -1416,6 +1624,451 @@ df11_status df11_merge_model(const char *src,
                              const char *dst,
                              const df11_compress_options *options,
                              df11_error *error);
+
+/**
+ * Count some weights of each kind of group. Without it no weight is read, and 2.662 bits are
+ * assumed for the code of an exponent.
+ */
+#define DF11_PLAN_SAMPLE 1
+
+/**
+ * Plan what is there of a source that lacks something, as DF11_COMPRESS_INCOMPLETE compresses it.
+ */
+#define DF11_PLAN_INCOMPLETE 2
+
+/** Each device has some of the layers. */
+#define DF11_SPLIT_LAYERS 0
+
+/** Each device has an equal part of every matrix. */
+#define DF11_SPLIT_ROWS 1
+
+/** A number that is not known, or tokens next to weights that do not fit themselves. */
+#define DF11_PLAN_NONE UINT64_MAX
+
+/** What a model becomes and needs. It never changes: any number of threads may use it at once. */
+typedef struct df11_plan df11_plan;
+
+/** How to plan. Begin with DF11_PLAN_OPTIONS_INIT. */
+typedef struct df11_plan_options {
+    /** sizeof(df11_plan_options) */
+    size_t struct_size;
+    /** DF11_PLAN_* joined by | */
+    uint32_t flags;
+    /** Buffers for decoded weights, each as large as the largest group; 0 means 2. */
+    uint32_t slots;
+    /** Bytes of a number in the KV cache, at most 8; 0 means 2, as bf16 has. */
+    uint64_t cache_number_bytes;
+    /** As in df11_compress_options. A model that is compressed already has its own groups. */
+    const char *preset;
+    /** As in df11_compress_options. */
+    const char *pattern_json;
+    /** NULL, or a progress that can cancel the call. */
+    df11_progress *progress;
+    /** NULL, or a callback that is told of tensors that stay plain, before the call returns. */
+    df11_left_fn left;
+    /** The `user` of `left`. */
+    void *left_user;
+} df11_plan_options;
+
+/** Initialises a df11_plan_options: every field but struct_size is 0 or NULL. */
+#define DF11_PLAN_OPTIONS_INIT { sizeof(df11_plan_options), 0, 0, 0, NULL, NULL, NULL, NULL, NULL }
+
+/** A plan in numbers. Begin with DF11_PLAN_INFO_INIT. */
+typedef struct df11_plan_info {
+    /** sizeof(df11_plan_info) */
+    size_t struct_size;
+    /**
+     * 1 if the model is compressed already, so that all sizes are exact; 0 if they are estimates.
+     */
+    uint64_t exact;
+    /** Groups. */
+    uint64_t group_count;
+    /** Weights in them. */
+    uint64_t element_count;
+    /** Bytes of the groups' six members. */
+    uint64_t packed_bytes;
+    /** Bytes of all images. */
+    uint64_t image_bytes;
+    /** Bytes of the tensors that are stored as they are. */
+    uint64_t plain_bytes;
+    /** Bytes of all tensors, not compressed. */
+    uint64_t original_bytes;
+    /** The .safetensors files of a folder. */
+    uint64_t file_count;
+    /** Bytes of these files. */
+    uint64_t written_bytes;
+    /** Weights of the largest group. */
+    uint64_t largest_group_element_count;
+    /** Bytes of all buffers for decoded weights on one device. */
+    uint64_t scratch_bytes;
+    /**
+     * Bytes of the KV cache for each token, in all layers; DF11_PLAN_NONE if they are not known.
+     */
+    uint64_t cache_bytes_per_token;
+    /** Layers that have a cache; 0 if that is not known. */
+    uint64_t cached_layer_count;
+    /**
+     * Tensors that stay plain although the patterns ask for them: as many as `left` is called for.
+     */
+    uint64_t left_count;
+    /**
+     * The name of the preset that gives the groups, or "automatic"; NULL for those of a
+     * pattern_json, and for a model that is compressed already. The text is static.
+     */
+    const char *preset;
+    /** Why the size of the KV cache is not known; NULL if it is. The text is the plan's. */
+    const char *cache_unknown;
+} df11_plan_info;
+
+/** Initialises a df11_plan_info: every field but struct_size is 0 or NULL. */
+#define DF11_PLAN_INFO_INIT \
+    { sizeof(df11_plan_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL }
+
+/** A group of a plan. Begin with DF11_PLAN_GROUP_INFO_INIT. */
+typedef struct df11_plan_group_info {
+    /** sizeof(df11_plan_group_info) */
+    size_t struct_size;
+    /** The module's full name. The text is the plan's. */
+    const char *name;
+    /** The weights in all its tensors. Decoded, they take 2 bytes each. */
+    uint64_t element_count;
+    /** Its tensors. */
+    uint64_t tensor_count;
+    /** Bytes of its six members in the file. */
+    uint64_t packed_bytes;
+    /** Bytes of its image on a device. */
+    uint64_t image_bytes;
+    /** 1 if these are exact, 0 if they are estimates. */
+    uint64_t exact;
+} df11_plan_group_info;
+
+/** Initialises a df11_plan_group_info: every field but struct_size is 0 or NULL. */
+#define DF11_PLAN_GROUP_INFO_INIT { sizeof(df11_plan_group_info), NULL, 0, 0, 0, 0, 0 }
+
+/** The part of a model that is on one device. Begin with DF11_PLAN_SHARE_INFO_INIT. */
+typedef struct df11_plan_share_info {
+    /** sizeof(df11_plan_share_info) */
+    size_t struct_size;
+    /** Bytes of images. */
+    uint64_t image_bytes;
+    /** Bytes of tensors that are stored as they are. */
+    uint64_t plain_bytes;
+    /** Bytes of the buffers for decoded weights. */
+    uint64_t scratch_bytes;
+    /** All of these. */
+    uint64_t total_bytes;
+    /** Bytes of the KV cache for each token; DF11_PLAN_NONE if they are not known. */
+    uint64_t cache_bytes_per_token;
+    /** Bytes of the device of this number if the same model is not compressed. */
+    uint64_t bf16_bytes;
+} df11_plan_share_info;
+
+/** Initialises a df11_plan_share_info: every field but struct_size is 0 or NULL. */
+#define DF11_PLAN_SHARE_INFO_INIT { sizeof(df11_plan_share_info), 0, 0, 0, 0, 0, 0 }
+
+/**
+ * Plans a model, without writing anything: a folder or a file, compressed or not. Headers and
+ * config.json are read, and weights only with DF11_PLAN_SAMPLE, so that this takes seconds for the
+ * largest models. `options` may be NULL. On success `*out` is the plan, to be given to
+ * df11_plan_free(); otherwise it is NULL.
+ *
+ * The groups are those that df11_compress_model() would make, or those of a compressed model, whose
+ * sizes are exact. What is not counted: activations, and what an engine and the driver take for
+ * themselves.
+ *
+ * Errors: those of df11_compress_model() for its source, its patterns and its preset, and those of
+ * df11_model_open(); DF11_INVALID_ARGUMENT for options that are out of range, and for groups that
+ * are named for a compressed model; DF11_CANCELLED.
+ *
+ * Requires: The progress and the callback of the options can be used, the latter with its `user`,
+ * until the call returns.
+ */
+df11_status df11_plan_model(const char *path,
+                            const df11_plan_options *options,
+                            df11_plan **out,
+                            df11_error *error);
+
+/**
+ * Frees a plan, from any thread. NULL is allowed. Its texts go with it.
+ *
+ * Requires: No call uses `plan` any more.
+ */
+void df11_plan_free(df11_plan *plan);
+
+/**
+ * Describes a plan. After an error `*out` is cleared except for its struct_size; if that is wrong,
+ * `*out` is left alone.
+ *
+ * Errors: DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_plan_get_info(const df11_plan *plan, df11_plan_info *out, df11_error *error);
+
+/**
+ * Describes the group of that number, from 0, in the natural order of their names. After an error
+ * `*out` is as after df11_plan_get_info().
+ *
+ * Errors: DF11_NOT_FOUND if there is no such group; DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_plan_get_group_info(const df11_plan *plan,
+                                     uint64_t group,
+                                     df11_plan_group_info *out,
+                                     df11_error *error);
+
+/**
+ * Describes what device number `device` of `device_count` holds, from 0, if the model is split by
+ * layers (DF11_SPLIT_LAYERS) or by rows (DF11_SPLIT_ROWS). By layers, those of one device follow
+ * one another, and the device that holds most holds as little as possible; by rows, all devices
+ * hold as much, and what is said of them is an estimate. After an error `*out` is as after
+ * df11_plan_get_info().
+ *
+ * Errors: DF11_NOT_FOUND if there is no such device; DF11_UNSUPPORTED_OPTION for another split;
+ * DF11_INVALID_ARGUMENT, also for no device or more than 1024.
+ */
+df11_status df11_plan_get_share_info(const df11_plan *plan,
+                                     uint32_t split,
+                                     uint32_t device_count,
+                                     uint32_t device,
+                                     df11_plan_share_info *out,
+                                     df11_error *error);
+
+/**
+ * Counts the tokens whose KV cache fits next to the weights, on `device_count` devices of
+ * `device_memory_bytes` bytes each. `*tokens` are those next to the compressed model,
+ * `*bf16_tokens` those next to the same model not compressed; DF11_PLAN_NONE if the weights
+ * themselves do not fit. Either may be NULL. After an error both are DF11_PLAN_NONE.
+ *
+ * Errors: DF11_NOT_FOUND, with the reason, if the size of the cache is not known, or if its heads
+ * cannot be split so; DF11_UNSUPPORTED_OPTION for another split; DF11_INVALID_ARGUMENT, also for no
+ * device or more than 1024.
+ */
+df11_status df11_plan_count_tokens(const df11_plan *plan,
+                                   uint32_t split,
+                                   uint32_t device_count,
+                                   uint64_t device_memory_bytes,
+                                   uint64_t *tokens,
+                                   uint64_t *bf16_tokens,
+                                   df11_error *error);
+
+/**
+ * Write tensors whose shapes are not known to a folder with one dimension. Without it they are an
+ * error. In a single file they have one dimension in any case. df11_decompress_options.shapes_from
+ * makes them known.
+ */
+#define DF11_DECOMPRESS_FLAT 1
+
+/**
+ * Return DF11_EXISTS instead of replacing a single file `dst`. Without it the file is replaced. A
+ * folder `dst` that is not empty is never written to, with or without it.
+ */
+#define DF11_DECOMPRESS_KEEP_EXISTING 2
+
+/**
+ * Accept a model whose config names a version of the compressor that this library does not know.
+ */
+#define DF11_DECOMPRESS_ANY_VERSION 4
+
+/**
+ * Write one file: `dst`, if it ends in .safetensors, else model.safetensors
+ * (diffusion_pytorch_model.safetensors for diffusers) in the folder `dst`.
+ */
+#define DF11_REPACK_SINGLE_FILE 1
+
+/**
+ * Write a folder of one file per group, even if `dst` ends in .safetensors. With neither of the
+ * two, `dst` is one file if it ends so, else such a folder.
+ */
+#define DF11_REPACK_FOLDER 2
+
+/**
+ * Return DF11_EXISTS instead of replacing a single file `dst` or its own config. Without it they
+ * are replaced. A folder `dst` that is not empty is never written to, with or without it.
+ */
+#define DF11_REPACK_KEEP_EXISTING 4
+
+/**
+ * Accept a model whose config names a version of the compressor that this library does not know.
+ */
+#define DF11_REPACK_ANY_VERSION 8
+
+/** The result of decompressing a model in numbers. Begin with DF11_DECOMPRESS_REPORT_INIT. */
+typedef struct df11_decompress_report {
+    /** sizeof(df11_decompress_report) */
+    size_t struct_size;
+    /** Tensors that were written. */
+    uint64_t tensor_count;
+    /** Those of them that have one dimension because their shapes are not known. */
+    uint64_t flat_count;
+    /** Files of tensors. */
+    uint64_t file_count;
+    /** Bytes of these files. */
+    uint64_t written_bytes;
+    /** Heads that are not stored, because they are tied to the embedding and equal to it. */
+    uint64_t dropped_count;
+    /**
+     * Keys of the config.json that was written, without dfloat11_config; 0 if there is none.
+     * Published models of diffusers have one, model_type: programs that load such a model need the
+     * config.json of the original.
+     */
+    uint64_t config_key_count;
+} df11_decompress_report;
+
+/** Initialises a df11_decompress_report: every field but struct_size is 0 or NULL. */
+#define DF11_DECOMPRESS_REPORT_INIT { sizeof(df11_decompress_report), 0, 0, 0, 0, 0, 0 }
+
+/** How to decompress a model. Begin with DF11_DECOMPRESS_OPTIONS_INIT. */
+typedef struct df11_decompress_options {
+    /** sizeof(df11_decompress_options) */
+    size_t struct_size;
+    /**
+     * Threads that work, the calling one among them; 0 means 1, and more than 128 do not help. One
+     * more writes files. They end before the call returns, and each works in some 3 MiB of memory.
+     */
+    uint32_t threads;
+    /** DF11_DECOMPRESS_* joined by | */
+    uint32_t flags;
+    /**
+     * The most bytes of the tensors of one file in a folder; 0 means 5 000 000 000. A tensor that
+     * is larger has a file of its own.
+     */
+    uint64_t shard_bytes;
+    /** NULL, or the text of a config.json for the model; see df11_open_options. */
+    const char *config_json;
+    /**
+     * NULL, or the path of a folder or file that has the shapes which the model's files do not say;
+     * see df11_open_options.
+     */
+    const char *shapes_from;
+    /** NULL, or the same as a JSON text; see df11_open_options. */
+    const char *shapes_json;
+    /**
+     * The names of `tensor_count` tensors that are written. If that and `group_count` are 0, all
+     * are.
+     */
+    const char *const *tensors;
+    /** The number of `tensors`. */
+    size_t tensor_count;
+    /** The names of `group_count` groups whose tensors are written. */
+    const char *const *groups;
+    /** The number of `groups`. */
+    size_t group_count;
+    /** NULL, or a progress that counts and can cancel the call. */
+    df11_progress *progress;
+    /**
+     * NULL, or a callback that is told of the progress. It may be given together with `progress`.
+     */
+    df11_progress_fn callback;
+    /** The `user` of `callback`. */
+    void *callback_user;
+    /** NULL, or where to write the numbers. */
+    df11_decompress_report *report;
+} df11_decompress_options;
+
+/** Initialises a df11_decompress_options: every field but struct_size is 0 or NULL. */
+#define DF11_DECOMPRESS_OPTIONS_INIT \
+    { sizeof(df11_decompress_options), 0, 0, 0, NULL, NULL, NULL, NULL, 0, NULL, 0, NULL, NULL, \
+    NULL, NULL }
+
+/** The result of repacking a model in numbers. Begin with DF11_REPACK_REPORT_INIT. */
+typedef struct df11_repack_report {
+    /** sizeof(df11_repack_report) */
+    size_t struct_size;
+    /** Groups that were copied. */
+    uint64_t group_count;
+    /** Tensors in no group that were copied. */
+    uint64_t plain_count;
+    /** Files of tensors. */
+    uint64_t file_count;
+    /** Bytes of these files. */
+    uint64_t written_bytes;
+} df11_repack_report;
+
+/** Initialises a df11_repack_report: every field but struct_size is 0 or NULL. */
+#define DF11_REPACK_REPORT_INIT { sizeof(df11_repack_report), 0, 0, 0, 0 }
+
+/** How to repack a model. Begin with DF11_REPACK_OPTIONS_INIT. */
+typedef struct df11_repack_options {
+    /** sizeof(df11_repack_options) */
+    size_t struct_size;
+    /**
+     * Threads that work, the calling one among them; 0 means 1. One more writes files. They end
+     * before the call returns.
+     */
+    uint32_t threads;
+    /** DF11_REPACK_* joined by | */
+    uint32_t flags;
+    /**
+     * NULL, or the text of a config.json for the model, which is written for it too; see
+     * df11_open_options.
+     */
+    const char *config_json;
+    /** NULL, or a progress that counts and can cancel the call. */
+    df11_progress *progress;
+    /**
+     * NULL, or a callback that is told of the progress. It may be given together with `progress`.
+     */
+    df11_progress_fn callback;
+    /** The `user` of `callback`. */
+    void *callback_user;
+    /** NULL, or where to write the numbers. */
+    df11_repack_report *report;
+} df11_repack_options;
+
+/** Initialises a df11_repack_options: every field but struct_size is 0 or NULL. */
+#define DF11_REPACK_OPTIONS_INIT { sizeof(df11_repack_options), 0, 0, NULL, NULL, NULL, NULL, NULL }
+
+/**
+ * Decompresses a model to plain safetensors, bit for bit. `src` is a model, a folder or a file;
+ * nothing of it is changed. If `dst` ends in .safetensors, it becomes one file of all tensors.
+ * An existing file is replaced when everything is done and not before. Otherwise it becomes a
+ * folder as models are published, which is new or empty: files of tensors, in shards with an
+ * index if there is more than one, config.json without dfloat11_config, and all other files of
+ * the folder `src`. A head that is tied to the embedding and equal to it is not stored, as in
+ * the original.
+ *
+ * `options` may be NULL. Tensors are processed a piece at a time and are never in memory whole.
+ * df11_model_open() refuses the folder until all of it is there, and config.json comes last. A
+ * failure leaves nothing; what a killed process has left is removed by the next call for the same
+ * `dst`.
+ *
+ * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_DECOMPRESS_KEEP_EXISTING for a
+ * file that exists; DF11_BUSY for a `dst` that another call writes to; DF11_NOT_FOUND for the name
+ * of a tensor or group that is not there; DF11_INVALID_ARGUMENT for shapes that are not known
+ * without DF11_DECOMPRESS_FLAT, and for a `dst` that is part of `src` or of an unfinished
+ * compression; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
+ * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
+ * report is all zeros.
+ *
+ * Requires: The progress and the callback of the options can be used, the latter with its `user`,
+ * until the call returns.
+ */
+df11_status df11_decompress_model(const char *src,
+                                  const char *dst,
+                                  const df11_decompress_options *options,
+                                  df11_error *error);
+
+/**
+ * Writes a compressed model in other files, placed as df11_compress_model() places them: a folder
+ * as one file, and back. Nothing is decoded: groups and plain tensors keep their bytes, and shapes,
+ * hashes and names that the files' metadata has are kept. config.json is copied: next to a single
+ * file, or to a folder with all other files of the folder `src`. Nothing of `src` is changed.
+ *
+ * `options` may be NULL. `dst` appears when it is complete, and is undone after a failure, as by
+ * df11_decompress_model().
+ *
+ * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_REPACK_KEEP_EXISTING for a file
+ * that exists; DF11_BUSY for a `dst` that another call writes to; DF11_INVALID_ARGUMENT for a model
+ * that is not compressed, and for a `dst` that is part of `src` or of an unfinished compression;
+ * DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
+ * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
+ * report is all zeros.
+ *
+ * Requires: The progress and the callback of the options can be used, the latter with its `user`,
+ * until the call returns.
+ */
+df11_status df11_repack_model(const char *src,
+                              const char *dst,
+                              const df11_repack_options *options,
+                              df11_error *error);
 
 /** A preset. Begin with DF11_PRESET_INFO_INIT. */
 typedef struct df11_preset_info {
@@ -1552,6 +2205,18 @@ df11_status df11_compress_bound(const uint64_t *element_counts,
 #define DF11_FINDING_NOTE 5
 
 /**
+ * Something that the model lacks: the name is that of a file, a tensor or a layer, or of several
+ * (`model.layers.3 to 5`).
+ */
+#define DF11_FINDING_MISSING 6
+
+/** Accept a model that lacks files, tensors or layers: there are no DF11_FINDING_MISSING. */
+#define DF11_VERIFY_INCOMPLETE 256
+
+/** Accept a model that has no group, which nobody compressed, also without an original. */
+#define DF11_VERIFY_ALLOW_PLAIN 512
+
+/**
  * Called for each group, and for each tensor about which there is something to say: `user` as
  * given, DF11_FINDING_*, the name of the group or tensor, and one sentence about it. Both texts are
  * UTF-8, end in a zero byte and are valid during the call only; escape them before you print them.
@@ -1578,10 +2243,12 @@ typedef struct df11_verify_report {
     uint64_t tensors_equal;
     /** Tensors that differ from the original's, or that only one of the two models has. */
     uint64_t tensors_different;
+    /** Files, tensors and layers that the model lacks, several in a row counted once. */
+    uint64_t missing_count;
 } df11_verify_report;
 
 /** Initialises a df11_verify_report: every field but struct_size is 0 or NULL. */
-#define DF11_VERIFY_REPORT_INIT { sizeof(df11_verify_report), 0, 0, 0, 0, 0, 0, 0 }
+#define DF11_VERIFY_REPORT_INIT { sizeof(df11_verify_report), 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** How to verify. Begin with DF11_VERIFY_OPTIONS_INIT. */
 typedef struct df11_verify_options {
@@ -1589,7 +2256,9 @@ typedef struct df11_verify_options {
     size_t struct_size;
     /** Threads to use, the calling one among them; 0 means 1. They end before the call returns. */
     uint32_t threads;
-    /** DF11_OPEN_ANY_VERSION or 0 */
+    /**
+     * DF11_OPEN_ANY_VERSION, DF11_VERIFY_INCOMPLETE and DF11_VERIFY_ALLOW_PLAIN joined by |, or 0
+     */
     uint32_t flags;
     /** NULL, or the text of a config.json for the model; see df11_open_options. */
     const char *config_json;
@@ -1614,21 +2283,25 @@ typedef struct df11_verify_options {
     { sizeof(df11_verify_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /**
- * Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, walks every
- * code of every group, and compares the SHA-256 of each tensor for which the files' metadata has
- * one (under "df11.sha256"). If there is an original (a folder of any number of files, or one
- * file), it compares every tensor with it: type, shape where the model knows it, every bit. It
- * continues after what is wrong, so that everything wrong is found.
+ * Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, and looks
+ * for what is absent from a folder: files whose names have numbers (-00002-of-00003) or that an
+ * index lists, layers between others, and layers of which config.json says that they are there.
+ * Not all that is absent shows. It walks every code of every group, and compares the SHA-256 of
+ * each tensor for which the files' metadata has one (under "df11.sha256"). If there is an
+ * original (a folder of any number of files, or one file), it compares every tensor with it:
+ * type, shape where the model says it, every bit. It continues after what is wrong, so that
+ * everything wrong is found.
  *
  * `original` and `options` may be NULL. Files are read piece by piece, never mapped, and the call
  * takes at most 16 MiB and 2 MiB for each thread, plus the memory of an open model. Of an original
  * with a model.safetensors.index.json the files that it lists are opened.
  *
  * DF11_OK: nothing is wrong. DF11_CORRUPT: something is, and the message is the first such
- * finding's; or the model cannot be opened because of it. The report is written in both cases. It
- * is all zeros if the model could not be opened, and after all other errors: DF11_INVALID_FORMAT
- * and DF11_UNSUPPORTED_FORMAT for the model, DF11_INVALID_ARGUMENT for an original that cannot be
- * used, DF11_IO, DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
+ * finding's; or the model cannot be opened because of it. The report is written in both cases.
+ * It is all zeros if the model could not be opened, and after all other errors:
+ * DF11_INVALID_FORMAT and DF11_UNSUPPORTED_FORMAT for the model, and for one without a group if
+ * there is no original, DF11_INVALID_ARGUMENT for an original that cannot be used, DF11_IO,
+ * DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
  *
  * Requires: The progress and the callbacks of the options can be used, each with its `user`, until
  * the call returns.

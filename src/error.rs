@@ -149,11 +149,51 @@ impl Place {
     }
 }
 
-/// Escapes control characters of a text, and leaves out its middle if it has more than `most` bytes. Names and texts come from
+/// Escapes the characters of a text that control a terminal, change the direction of writing or cannot be seen: names come from
+/// files that anyone may have written, and two of them should not look alike.
+///
+/// ```
+/// assert_eq!(df11::escape("a\u{1b}[2J\u{200b}b"), r"a\u{1b}[2J\u{200b}b");
+/// assert_eq!(df11::escape("层.\"é\""), "层.\"é\"");
+/// ```
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_hidden(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+/// Tells whether a character cannot be seen, or does something else than to be seen.
+fn is_hidden(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_control();
+    }
+    // Those that Unicode says to ignore where they cannot be shown, and one that is blank, as far as their categories do not tell.
+    let ignored = matches!(c,
+        '\u{34f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{2800}'
+        | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{e0100}'..='\u{e01ef}');
+    // The standard library knows what is printable: no control or format character, no separator, nothing private or unassigned. The
+    // first letter keeps it from escaping an accent for being the first.
+    let mut after_a = [0; 5];
+    after_a[0] = b'a';
+    let bytes = 1 + c.encode_utf8(&mut after_a[1..]).len();
+    let printable = std::str::from_utf8(&after_a[..bytes]).is_ok_and(|text| text.escape_debug().nth(2).is_none());
+    ignored || !printable
+}
+
+/// Returns what to do where an action fails, if there is something.
+fn instead_of(action: &str) -> &'static str {
+    match action {
+        "map" => ": DF11_OPEN_READ, in Rust Model::open(), reads the file instead",
+        _ => "",
+    }
+}
+
+/// Escapes a text ([`escape`]), and leaves out its middle if it has more than `most` bytes. Names and texts come from
 /// files, where an attacker chooses them: all parts of a message must fit a `df11_error`, and none may control a terminal.
 pub(crate) fn shorten(text: &str, most: usize) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    let clean: String = text.chars().map(escape).collect();
+    let clean = escape(text);
     if clean.len() <= most {
         return clean;
     }
@@ -229,6 +269,20 @@ pub enum Error {
         /// The name of something in it.
         name: String,
     },
+    /// The shapes of compressed tensors are needed and not known.
+    #[error(
+        "the shapes of {count} compressed tensors are not known, such as that of '{}' with {weights} weights",
+        shorten(tensor, 80)
+    )]
+    #[non_exhaustive]
+    ShapesUnknown {
+        /// The number of these tensors.
+        count: u64,
+        /// The name of one of them.
+        tensor: String,
+        /// Its number of weights.
+        weights: u64,
+    },
     /// An earlier run left unfinished work, and resuming was not requested.
     #[error("{0}")]
     Unfinished(String),
@@ -242,7 +296,7 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
     /// The operating system refused.
-    #[error("cannot {action} '{}': {source}", shorten_path(path))]
+    #[error("cannot {action} '{}': {source}{}", shorten_path(path), instead_of(action))]
     #[non_exhaustive]
     Io {
         /// The action that failed, as a verb.
@@ -252,7 +306,16 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
-    /// Not a safetensors file, or not a DF11 model.
+    /// No safetensors at all: a file or folder of another kind. Its status is that of `InvalidFormat`.
+    #[error("{reason}{}", place.suffix())]
+    #[non_exhaustive]
+    NotAModel {
+        /// The kind of file that it is, and what helps.
+        reason: String,
+        /// Where.
+        place: Place,
+    },
+    /// A safetensors file, or a DF11 model, that is not valid.
     #[error("{reason}{}", place.suffix())]
     #[non_exhaustive]
     InvalidFormat {
@@ -343,7 +406,7 @@ impl Error {
     /// Returns the class of this error.
     pub fn status(&self) -> Status {
         match self {
-            Error::InvalidArgument(_) => Status::InvalidArgument,
+            Error::InvalidArgument(_) | Error::ShapesUnknown { .. } => Status::InvalidArgument,
             Error::Exists(_) | Error::NotEmpty { .. } => Status::Exists,
             Error::Unfinished(_) => Status::Unfinished,
             Error::Busy(_) => Status::Busy,
@@ -353,7 +416,7 @@ impl Error {
             Error::UnsupportedOption(_) => Status::UnsupportedOption,
             Error::Cancelled => Status::Cancelled,
             Error::Io { .. } => Status::Io,
-            Error::InvalidFormat { .. } => Status::InvalidFormat,
+            Error::NotAModel { .. } | Error::InvalidFormat { .. } => Status::InvalidFormat,
             Error::UnsupportedFormat { .. } => Status::UnsupportedFormat,
             Error::Corrupt { .. } => Status::Corrupt,
             Error::DefaultStream => Status::DefaultStream,
@@ -381,6 +444,21 @@ impl Error {
 
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
         Error::Io { action, path: path.as_ref().to_owned(), source }
+    }
+
+    /// Turns what is wrong with a file that is not the model into the caller's mistake: it says nothing about the model, so it
+    /// must not look as if it did. `what` is the beginning of the sentence.
+    pub(crate) fn into_argument(self, what: &str) -> Error {
+        match self.status() {
+            Status::InvalidFormat | Status::UnsupportedFormat | Status::Corrupt => {
+                Error::InvalidArgument(format!("{what}: {self}"))
+            }
+            _ => self,
+        }
+    }
+
+    pub(crate) fn not_a_model(place: Place, reason: impl Into<String>) -> Self {
+        Error::NotAModel { reason: shorten(&reason.into(), 220), place }
     }
 
     pub(crate) fn invalid(place: Place, reason: impl Into<String>) -> Self {
@@ -431,6 +509,39 @@ mod tests {
 
     #[test]
     fn a_place_is_named_whole_but_bounded() {
+        for hidden in [
+            "\0",
+            "\u{1b}",
+            "\u{9b}",
+            "\u{7f}",
+            "\u{ad}",
+            "\u{34f}",
+            "\u{61c}",
+            "\u{200b}",
+            "\u{200f}",
+            "\u{2028}",
+            "\u{202e}",
+            "\u{2060}",
+            "\u{2069}",
+            "\u{3164}",
+            "\u{feff}",
+            "\u{fe0f}",
+            "\u{fff9}",
+            "\u{a0}",
+            "\u{3000}",
+            "\u{e000}",
+            "\u{378}",
+            "\u{e0041}",
+            "\u{e0100}",
+            "\n",
+        ] {
+            let text = escape(&format!("a{hidden}b"));
+            assert!(text.is_ascii() && text.len() > 3 && text.starts_with("a\\"), "{text}");
+        }
+        for seen in ["layers.0.mlp", "'a' \"b\" \\c", "é e\u{301} 层 レイヤ हिन्दी عربي 𝄞 😀 …"]
+        {
+            assert_eq!(escape(seen), seen);
+        }
         let place = Place::file("a/b.safetensors").tensor("x.luts").at(7);
         assert_eq!(place.to_string(), "tensor 'x.luts' in 'a/b.safetensors' at byte 7");
         let long = Place::file("f".repeat(9000)).tensor("\n\u{1b}[2J".repeat(900)).at(u64::MAX);

@@ -20,6 +20,7 @@
 //! - [`Model`] opens a model, and gives out its [`Group`]s and [`Tensor`]s, which decode themselves;
 //! - [`verify`]: everything that can be verified of a whole model;
 //! - [`writer`]: whole models compressed, as `df11 compress` does;
+//! - [`plan`]: what a model becomes and what memory it takes, from headers alone;
 //! - [`encode`]: one group in memory, compressed to memory;
 //! - [`cuda`]: groups on a CUDA device, decoded on your streams;
 //! - [`Progress`]: how far a long call is, and the switch that ends it.
@@ -54,6 +55,7 @@
 // | host | whole groups on the CPU: ranges, threads, verification, encoding | format, huffman, progress |
 // | cuda | groups on a CUDA device: images, kernels, launches on the caller's stream | format, host, huffman |
 // | writer | whole models out: presets, plans, files | host, format, huffman, progress |
+// | plan | what a model becomes and needs, from headers alone | writer, cuda, host, format, huffman, progress |
 // | capi | the C ABI: only marshalling | all of the above |
 // | internals | re-exports for tests and benches, hidden from users | all of the above |
 //
@@ -77,6 +79,8 @@ mod host;
 #[allow(missing_debug_implementations, reason = "no user has one of them")]
 mod huffman;
 pub mod matrix;
+#[cfg(all(feature = "cuda", feature = "writer"))]
+pub mod plan;
 mod progress;
 #[cfg(feature = "writer")]
 pub mod writer;
@@ -84,8 +88,8 @@ pub mod writer;
 #[doc(hidden)]
 pub mod internals;
 
-pub use error::{Error, Place, Result, Status};
-pub use format::{Config, Group, GroupPart, Location, Model, OpenOptions, Tensor};
+pub use error::{Error, Place, Result, Status, escape};
+pub use format::{Config, Group, GroupPart, Location, Missing, Model, OpenOptions, Run, ShapeSource, Tensor};
 pub use half::bf16;
 pub use host::DecodeOptions;
 pub use progress::Progress;

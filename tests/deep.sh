@@ -40,14 +40,20 @@ soak() {
 # Lowest versions, the packed crate, releases from two folders, advisories. It counts what cannot run on this machine.
 supply() { step tests/supply/run.sh deep; }
 
-# AArch64 under qemu-user, all that runs there; macOS; targets that must be refused.
-portability() { step tests/portability/run.sh aarch64-all others; }
+# The converter of llama.cpp makes the same of a decompressed model as of its original.
+llama() {
+    [ -n "${DF11_PREFIX:-}" ] || { export DF11_PREFIX=$PWD/target/stage; step make install PREFIX="$DF11_PREFIX"; }
+    step tests/python/run.sh llama
+}
 
-[ $# -gt 0 ] || set -- thread miri faults scale soak supply portability
+# AArch64 under qemu-user, all that runs there; macOS; targets that must be refused.
+portability() { step tests/portability/run.sh aarch64-all musl others; }
+
+[ $# -gt 0 ] || set -- thread miri faults scale soak supply llama portability
 for part in "$@"; do
     case "$part" in
-        thread | miri | faults | scale | soak | supply | portability) (set -e; "$part") ;;
-        *) echo "usage: tests/deep.sh [thread] [miri] [faults] [scale] [soak] [supply] [portability]" >&2; exit 2 ;;
+        thread | miri | faults | scale | soak | supply | llama | portability) (set -e; "$part") ;;
+        *) echo "usage: tests/deep.sh [thread] [miri] [faults] [scale] [soak] [supply] [llama] [portability]" >&2; exit 2 ;;
     esac
 done
 echo "== all passed"

@@ -23,11 +23,11 @@
  * NAMES
  *   A C function becomes a member of the class of its handle: df11_model_read_tensor() is Model::read_tensor(),
  *   df11_resident_decompress_batch() is the static Resident::decompress_batch(), df11_verify_model() is
- *   df11::verify_model(). Exceptions: Progress::create() and Progress::amount() are df11_progress_new() and
+ *   df11::verify_model(), df11_plan_model() is the static Plan::model(). Exceptions: Progress::create() and Progress::amount() are df11_progress_new() and
  *   df11_progress_get(); groups(), tensors() and Log are ranges and an owner over several C functions.
  *
  * OWNERSHIP
- *   Model, Device, Resident and Progress are move-only RAII handles of the size of a pointer. Each owns one C handle. A
+ *   Model, Device, Resident, Plan and Progress are move-only RAII handles of the size of a pointer. Each owns one C handle. A
  *   default-constructed or moved-from object is empty: calls on it fail with DF11_INVALID_ARGUMENT. get() returns the C
  *   handle for calls of df11.h, release() gives it up, and a constructor such as Model(handle) takes one over. Group,
  *   Tensor and everything that they return (names, shapes, data) point into the model and stay valid as long as it
@@ -82,6 +82,7 @@
 #include <memory>
 #include <optional>
 #include <string_view>
+#include <vector>
 #include <type_traits>
 #include <utility>
 
@@ -96,6 +97,7 @@
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 #endif
 
 // Marks constructors whose object is useless unless it is kept. C++17 allows [[nodiscard]] on functions and classes
@@ -290,12 +292,18 @@ inline df11_devptr device_address(const void *pointer) noexcept { return reinter
 // What is in a model
 // ---------------------------------------------------------------------------------------------------------------------
 
+/// Returns the name of a type (DF11_DTYPE_*) as safetensors files spell it, such as "BF16".
+inline std::string_view dtype_name(std::uint32_t dtype) noexcept { return df11_dtype_name(dtype); }
+
+/// Returns the bytes of an element of a type (DF11_DTYPE_*); 0 if they are no whole number, or the type is unknown.
+inline std::size_t dtype_bytes(std::uint32_t dtype) noexcept { return df11_dtype_bytes(dtype); }
+
 /// The description of a tensor: a copy of its df11_tensor_info. Texts, shape and data belong to the model.
 class Tensor {
   public:
     /// Describes the tensor with that number. If there is none, all fields are zero and the name is empty.
     Tensor(const df11_model *model, std::uint64_t index) noexcept
-        : index_(index), info_(detail::sized<df11_tensor_info>()) {
+        : model_(model), index_(index), info_(detail::sized<df11_tensor_info>()) {
         if (df11_model_get_tensor_info(model, index, &info_, nullptr) != DF11_OK) info_.group = DF11_NO_GROUP;
     }
 
@@ -305,17 +313,30 @@ class Tensor {
     std::string_view name() const noexcept { return info_.name != nullptr ? info_.name : ""; }
     /// Returns the type of its elements: DF11_DTYPE_*.
     std::uint32_t dtype() const noexcept { return info_.dtype; }
-    /// Returns its dimensions in elements, the last one contiguous. A compressed tensor whose file does not store the
-    /// shape has one dimension.
+    /// Returns its dimensions in elements, the last one contiguous. A compressed tensor whose shape is not known has one
+    /// dimension.
     Span<const std::uint64_t> shape() const noexcept { return {info_.shape, info_.rank}; }
+    /// Tells whether its dimensions are known.
+    bool shape_known() const noexcept { return info_.shape_known != DF11_SHAPE_UNKNOWN; }
+    /// Returns where its dimensions come from: DF11_SHAPE_*.
+    std::uint32_t shape_source() const noexcept { return info_.shape_known; }
     /// Returns the size of its decoded values in bytes.
     std::uint64_t data_bytes() const noexcept { return info_.data_bytes; }
-    /// Returns the number of its group, or no value for a plain tensor.
+    /// Returns the number of the group that its first element is in, or no value for a plain tensor. If it has several
+    /// runs, others of its elements are in other groups.
     std::optional<std::uint64_t> group() const noexcept {
         return info_.group != DF11_NO_GROUP ? std::optional<std::uint64_t>(info_.group) : std::nullopt;
     }
-    /// Returns the position of its first weight in its group, in elements; 0 for a plain tensor.
+    /// Returns the position of its first weight in that group, in elements; 0 for a plain tensor.
     std::uint64_t group_offset() const noexcept { return info_.group_offset; }
+    /// Returns the number of its runs: 0 for a plain tensor, 1 for one that is whole in a group.
+    std::uint64_t run_count() const noexcept { return info_.run_count; }
+    /// Describes its run `run`, which must be below run_count(): df11_model_get_tensor_run().
+    df11_run_info run(std::uint64_t run) const noexcept {
+        auto info = detail::sized<df11_run_info>();
+        (void)df11_model_get_tensor_run(model_, index_, run, &info, nullptr);
+        return info;
+    }
     /// Returns the values of a plain tensor in the mapped file, without any alignment. The span is empty for a tensor
     /// in a group, and with DF11_OPEN_READ.
     Span<const unsigned char> data() const noexcept {
@@ -324,8 +345,24 @@ class Tensor {
     }
     /// Returns the C struct, which also names the file of a plain tensor.
     const df11_tensor_info &info() const noexcept { return info_; }
+    /// Copies or decodes all its values to `dst`, which holds at least data_bytes() bytes: df11_model_read_tensor(). For a
+    /// tensor in a group `dst` is aligned to 2. `threads` threads work; 0 means 1. Model::try_read_tensor() reads a part.
+    [[nodiscard]] df11_status try_read(Bytes dst, std::uint32_t threads = 1,
+                                       df11_error *error = nullptr) const noexcept {
+        if (dst.size() < info_.data_bytes) return detail::refuse(error, "dst is smaller than the tensor");
+        return df11_model_read_tensor(model_, index_, 0, dst.data(), static_cast<std::size_t>(info_.data_bytes), threads,
+                                      error);
+    }
+#ifdef DF11_HPP_EXCEPTIONS
+    /// Copies or decodes all its values: see try_read().
+    void read(Bytes dst, std::uint32_t threads = 1) const {
+        df11_error error;
+        check(try_read(dst, threads, &error), error);
+    }
+#endif
 
   private:
+    const df11_model *model_;
     std::uint64_t index_;
     df11_tensor_info info_;
 };
@@ -428,8 +465,34 @@ class Group {
     std::uint64_t packed_bytes() const noexcept { return info_.packed_bytes; }
     /// Returns the size of its image in bytes; 0 if no image can hold it.
     std::uint64_t image_bytes() const noexcept { return info_.image_bytes; }
-    /// Returns its tensors, in the order of their weights.
-    Tensors tensors() const noexcept { return {model_, info_.first_tensor, info_.tensor_count}; }
+    /// Returns its tensors, in the order of their weights. Of a tensor that is in several groups it has a part only. The
+    /// range is empty if the tensors do not follow each other in the model; run() has the tensor of each in any case.
+    Tensors tensors() const noexcept {
+        return {model_, info_.first_tensor, info_.first_tensor != DF11_NO_TENSOR ? info_.tensor_count : 0};
+    }
+    /// Returns the number of its runs: of its tensors, unless it has parts of them only.
+    std::uint64_t run_count() const noexcept { return info_.tensor_count; }
+    /// Describes its run `run`, which must be below run_count(), in the order of its weights: df11_model_get_group_run().
+    df11_run_info run(std::uint64_t run) const noexcept {
+        auto info = detail::sized<df11_run_info>();
+        (void)df11_model_get_group_run(model_, index_, run, &info, nullptr);
+        return info;
+    }
+    /// Returns whether it is an extension of the format: programs that know only DF11 do not find its weights.
+    bool extended() const noexcept { return info_.extended != 0; }
+    /// Decodes all its weights to `dst`, which holds at least data_bytes() bytes and is aligned to 2:
+    /// df11_model_decompress(). `threads` threads work; 0 means 1. Model::try_decompress() decodes a range.
+    [[nodiscard]] df11_status try_decompress(Bytes dst, std::uint32_t threads = 1,
+                                             df11_error *error = nullptr) const noexcept {
+        return df11_model_decompress(model_, index_, 0, info_.element_count, dst.data(), dst.size(), threads, error);
+    }
+#ifdef DF11_HPP_EXCEPTIONS
+    /// Decodes all its weights: see try_decompress().
+    void decompress(Bytes dst, std::uint32_t threads = 1) const {
+        df11_error error;
+        check(try_decompress(dst, threads, &error), error);
+    }
+#endif
     /// Returns the C struct.
     const df11_group_info &info() const noexcept { return info_; }
 
@@ -520,6 +583,11 @@ struct OpenOptions {
     const char *config_json = nullptr;
     /// NULL, or a progress that counts the bytes of DF11_OPEN_VERIFY, two for each weight, and can cancel the call.
     const Progress *progress = nullptr;
+    /// NULL, or a folder or file with the shapes that the model's files do not say: see df11_open_options. It is read
+    /// during the call only.
+    const char *shapes_from = nullptr;
+    /// NULL, or a JSON object from names of tensors to lists of dimensions. It is read during the call only.
+    const char *shapes_json = nullptr;
 
     /// Returns the same options as a C struct.
     df11_open_options c() const noexcept {
@@ -528,6 +596,8 @@ struct OpenOptions {
         out.threads = threads;
         out.config_json = config_json;
         out.progress = progress != nullptr ? progress->get() : nullptr;
+        out.shapes_from = shapes_from;
+        out.shapes_json = shapes_json;
         return out;
     }
 };
@@ -563,7 +633,7 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
     /// Returns all groups, numbered from 0.
     Groups groups() const & noexcept { return {get(), 0, df11_model_group_count(get())}; }
     /// Returns all tensors, numbered from 0: those of group 0 in the order of their weights, those of group 1 and so
-    /// on, then the plain ones.
+    /// on, each by the first group that has a part of it, then the plain ones.
     Tensors tensors() const & noexcept { return {get(), 0, df11_model_tensor_count(get())}; }
     /// Returns the group with that full name, if there is one.
     [[nodiscard]] std::optional<Group> find_group(Text name) const & noexcept {
@@ -577,11 +647,19 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
         if (df11_model_find_tensor(get(), name.c_str(), &index, nullptr) != DF11_OK) return std::nullopt;
         return Tensor(get(), index);
     }
+    /// Returns the whole text of the config.json that the model was opened with, followed by a zero byte; empty if there
+    /// is none. It belongs to the model.
+    [[nodiscard]] std::string_view config_text() const & noexcept {
+        std::uint64_t bytes = 0;
+        const char *text = df11_model_config_text(get(), &bytes);
+        return {text != nullptr ? text : "", static_cast<std::size_t>(bytes)};
+    }
     // On a temporary they would outlive the model: `for (auto group : Model::open(path).groups())`.
     Groups groups() const && = delete;
     Tensors tensors() const && = delete;
     std::optional<Group> find_group(Text name) const && = delete;
     std::optional<Tensor> find_tensor(Text name) const && = delete;
+    std::string_view config_text() const && = delete;
 
     /// Describes where a part of a group is stored (DF11_PART_*). Texts and data belong to the model. After an error
     /// `out` is cleared.
@@ -913,12 +991,114 @@ class Device : public detail::Owner<df11_device, df11_device_free> {
 }
 #endif
 
+// ---------------------------------------------------------------------------------------------------------------------
+// Plans: sizes and memory, before anything is written
+// ---------------------------------------------------------------------------------------------------------------------
+
+/// Options for planning a model. In C++20: `{.flags = DF11_PLAN_SAMPLE, .slots = 1}`.
+struct PlanOptions {
+    /// DF11_PLAN_* joined by |
+    std::uint32_t flags = 0;
+    /// Buffers for decoded weights; 0 means 2.
+    std::uint32_t slots = 0;
+    /// Bytes of a number in the KV cache; 0 means 2.
+    std::uint64_t cache_number_bytes = 0;
+    /// NULL, or the name of a preset.
+    const char *preset = nullptr;
+    /// NULL, or the groups as JSON: a pattern_dict, or a config.json that contains one. Not together with `preset`.
+    const char *pattern_json = nullptr;
+    /// NULL, or a progress that can cancel the call.
+    const Progress *progress = nullptr;
+
+    /// Returns the same options as a C struct.
+    df11_plan_options c() const noexcept {
+        auto out = detail::sized<df11_plan_options>();
+        out.flags = flags;
+        out.slots = slots;
+        out.cache_number_bytes = cache_number_bytes;
+        out.preset = preset;
+        out.pattern_json = pattern_json;
+        out.progress = progress != nullptr ? progress->get() : nullptr;
+        return out;
+    }
+};
+
+/// What a model becomes and needs. Texts of its infos belong to the plan.
+class Plan : public detail::Owner<df11_plan, df11_plan_free> {
+  public:
+    /// Tokens of KV cache that fit.
+    struct Tokens {
+        /// Next to the compressed model; empty if that does not fit itself.
+        std::optional<std::uint64_t> compressed;
+        /// Next to the same model not compressed; empty if that does not fit.
+        std::optional<std::uint64_t> bf16;
+    };
+
+    /// Makes an empty one.
+    Plan() noexcept = default;
+    /// Takes over a handle from C.
+    explicit Plan(df11_plan *handle) noexcept : Owner(handle) {}
+
+    /// Plans a model, compressed or not: df11_plan_model().
+    [[nodiscard]] static df11_status try_model(Plan &out, Text path, const PlanOptions &options = {},
+                                               df11_error *error = nullptr) noexcept {
+        const df11_plan_options c = options.c();
+        df11_plan *handle = nullptr;
+        const df11_status status = df11_plan_model(path.c_str(), &c, &handle, error);
+        out = Plan(handle);
+        return status;
+    }
+
+    /// Describes the plan; all zeros if this is empty.
+    df11_plan_info get_info() const noexcept {
+        auto out = detail::sized<df11_plan_info>();
+        (void)df11_plan_get_info(get(), &out, nullptr);
+        return out;
+    }
+
+#ifdef DF11_HPP_EXCEPTIONS
+    /// Plans a model, compressed or not.
+    [[nodiscard]] static Plan model(Text path, const PlanOptions &options = {}) {
+        df11_error error;
+        Plan plan;
+        check(try_model(plan, path, options, &error), error);
+        return plan;
+    }
+    /// Describes a group: df11_plan_get_group_info().
+    df11_plan_group_info get_group_info(std::uint64_t group) const {
+        df11_error error;
+        auto out = detail::sized<df11_plan_group_info>();
+        check(df11_plan_get_group_info(get(), group, &out, &error), error);
+        return out;
+    }
+    /// Describes what a device holds if the model is split by DF11_SPLIT_LAYERS or DF11_SPLIT_ROWS:
+    /// df11_plan_get_share_info().
+    df11_plan_share_info get_share_info(std::uint32_t split, std::uint32_t device_count, std::uint32_t device) const {
+        df11_error error;
+        auto out = detail::sized<df11_plan_share_info>();
+        check(df11_plan_get_share_info(get(), split, device_count, device, &out, &error), error);
+        return out;
+    }
+    /// Counts the tokens of KV cache that fit: df11_plan_count_tokens().
+    Tokens count_tokens(std::uint32_t split, std::uint32_t device_count, std::uint64_t device_memory_bytes) const {
+        df11_error error;
+        std::uint64_t tokens = 0, bf16 = 0;
+        check(df11_plan_count_tokens(get(), split, device_count, device_memory_bytes, &tokens, &bf16, &error), error);
+        Tokens out;
+        if (tokens != DF11_PLAN_NONE) out.compressed = tokens;
+        if (bf16 != DF11_PLAN_NONE) out.bf16 = bf16;
+        return out;
+    }
+#endif
+};
+
 // A C++ handle has the size of a C handle.
 static_assert(sizeof(Model) == sizeof(void *) && sizeof(Device) == sizeof(void *));
 static_assert(sizeof(Resident) == sizeof(void *) && sizeof(Progress) == sizeof(void *));
 static_assert(!std::is_copy_constructible_v<Model> && std::is_nothrow_move_constructible_v<Model>);
 static_assert(!std::is_copy_constructible_v<Device> && std::is_nothrow_move_constructible_v<Device>);
 static_assert(!std::is_copy_constructible_v<Resident> && std::is_nothrow_move_constructible_v<Resident>);
+static_assert(sizeof(Plan) == sizeof(void *) && !std::is_copy_constructible_v<Plan>);
 static_assert(!std::is_copy_constructible_v<Progress> && std::is_nothrow_move_constructible_v<Progress>);
 
 #ifdef DF11_HPP_EXCEPTIONS
@@ -936,7 +1116,7 @@ using ProgressFunction = std::function<bool(std::uint64_t done, std::uint64_t to
 struct VerifyOptions {
     /// Threads to use, including the calling one; 0 means 1.
     std::uint32_t threads = 0;
-    /// DF11_OPEN_ANY_VERSION or 0
+    /// DF11_OPEN_ANY_VERSION, DF11_VERIFY_INCOMPLETE and DF11_VERIFY_ALLOW_PLAIN joined by |, or 0
     std::uint32_t flags = 0;
     /// NULL, or the text of a config.json that replaces the model's own.
     const char *config_json = nullptr;
@@ -1094,6 +1274,26 @@ inline df11_compress_report write(decltype(df11_compress_model) *call, Text src,
     return result;
 }
 
+/// A preset: the groups of a published model. Both texts are static.
+struct Preset {
+    /// Its name, for CompressOptions::preset.
+    const char *name;
+    /// Its pattern_dict as JSON, which can be changed and given as CompressOptions::pattern_json.
+    const char *pattern_json;
+};
+
+/// Returns all presets, in the order in which they are tried: df11_preset_get_info().
+inline std::vector<Preset> presets() {
+    std::vector<Preset> all;
+    for (std::uint64_t i = 0; i < df11_preset_count(); ++i) {
+        df11_error error;
+        auto info = detail::sized<df11_preset_info>();
+        check(df11_preset_get_info(i, &info, &error), error);
+        all.push_back({info.name, info.pattern_json});
+    }
+    return all;
+}
+
 /// Compresses a folder or a file, or one part of it: df11_compress_model().
 inline df11_compress_report compress_model(Text src, Text dst, const CompressOptions &options = {}) {
     return detail::write(df11_compress_model, src, dst, options);
@@ -1102,6 +1302,90 @@ inline df11_compress_report compress_model(Text src, Text dst, const CompressOpt
 /// Completes a folder whose parts are all finished: df11_merge_model().
 inline df11_compress_report merge_model(Text src, Text dst, const CompressOptions &options = {}) {
     return detail::write(df11_merge_model, src, dst, options);
+}
+
+/// Options for decompress_model().
+struct DecompressOptions {
+    /// Threads to use, including the calling one; 0 means 1.
+    std::uint32_t threads = 0;
+    /// DF11_DECOMPRESS_* joined by |
+    std::uint32_t flags = 0;
+    /// The upper limit of the tensors of one file in a folder, in bytes; 0 means 5 GB.
+    std::uint64_t shard_bytes = 0;
+    /// NULL, or the text of a config.json for the model.
+    const char *config_json = nullptr;
+    /// Empty, or the path of a folder or file that has the shapes which the model's files do not say.
+    std::string shapes_from;
+    /// NULL, or the same as a JSON text.
+    const char *shapes_json = nullptr;
+    /// The names of the tensors that are written, and of groups whose tensors are. Without either, all are.
+    std::vector<std::string> tensors, groups;
+    /// NULL, or a progress that counts the call's work and can cancel it.
+    const Progress *progress = nullptr;
+    /// Empty, or a function that is called with the progress.
+    ProgressFunction on_progress;
+};
+
+/// Options for repack_model().
+struct RepackOptions {
+    /// Threads to use, including the calling one; 0 means 1.
+    std::uint32_t threads = 0;
+    /// DF11_REPACK_* joined by |
+    std::uint32_t flags = 0;
+    /// NULL, or the text of a config.json for the model, which is written for it too.
+    const char *config_json = nullptr;
+    /// NULL, or a progress that counts the call's work and can cancel it.
+    const Progress *progress = nullptr;
+    /// Empty, or a function that is called with the progress.
+    ProgressFunction on_progress;
+};
+
+/// Turns a model back into plain safetensors, a folder as models are published or one file: df11_decompress_model().
+inline df11_decompress_report decompress_model(Text src, Text dst, const DecompressOptions &options = {}) {
+    df11_error error;
+    auto report = detail::sized<df11_decompress_report>();
+    detail::Callbacks callbacks(options.on_progress);
+    std::vector<const char *> tensors, groups;
+    for (const auto &name : options.tensors) tensors.push_back(name.c_str());
+    for (const auto &name : options.groups) groups.push_back(name.c_str());
+    auto c = detail::sized<df11_decompress_options>();
+    c.threads = options.threads;
+    c.flags = options.flags;
+    c.shard_bytes = options.shard_bytes;
+    c.config_json = options.config_json;
+    c.shapes_from = options.shapes_from.empty() ? nullptr : options.shapes_from.c_str();
+    c.shapes_json = options.shapes_json;
+    c.tensors = tensors.data();
+    c.tensor_count = tensors.size();
+    c.groups = groups.data();
+    c.group_count = groups.size();
+    c.progress = options.progress != nullptr ? options.progress->get() : nullptr;
+    c.callback = detail::Callbacks::progress;
+    c.callback_user = &callbacks;
+    c.report = &report;
+    const df11_status status = df11_decompress_model(src.c_str(), dst.c_str(), &c, &error);
+    callbacks.rethrow();
+    check(status, error);
+    return report;
+}
+
+/// Writes a compressed model in other files, a folder as one file and back: df11_repack_model().
+inline df11_repack_report repack_model(Text src, Text dst, const RepackOptions &options = {}) {
+    df11_error error;
+    auto report = detail::sized<df11_repack_report>();
+    detail::Callbacks callbacks(options.on_progress);
+    auto c = detail::sized<df11_repack_options>();
+    c.threads = options.threads;
+    c.flags = options.flags;
+    c.config_json = options.config_json;
+    c.progress = options.progress != nullptr ? options.progress->get() : nullptr;
+    c.callback = detail::Callbacks::progress;
+    c.callback_user = &callbacks;
+    c.report = &report;
+    const df11_status status = df11_repack_model(src.c_str(), dst.c_str(), &c, &error);
+    callbacks.rethrow();
+    check(status, error);
+    return report;
 }
 
 /// Sends the library's log to a function for its lifetime. There is one log for the process: the newest Log receives

@@ -35,9 +35,17 @@ type CompressOptions struct {
 	KeepExisting bool
 	// Strict makes it an error if a tensor that the patterns ask for cannot be compressed.
 	Strict bool
+	// AllowPlain writes a plain copy of a source of which nothing can be compressed, instead of failing.
+	AllowPlain bool
+	// Incomplete compresses a source that lacks files, tensors or layers, instead of failing.
+	Incomplete bool
 	// Hashes writes the SHA-256 of every tensor to the files, and Shapes the shapes of compressed tensors. The
 	// reference compressor writes neither.
 	Hashes, Shapes bool
+	// ReferenceOnly leaves plain what the reference's format cannot name or hold: experts in one tensor whose name does
+	// not end in .weight, and tensors of 2^32 weights. Without it, and with neither Preset nor Patterns, they become groups
+	// by an extension of the format that only this library reads.
+	ReferenceOnly bool
 	// Progress, if set, is called with the number of bytes that are done: at the beginning, about twenty times a
 	// second, and at the end, on the calling goroutine. The total is 0 until it is known.
 	Progress func(done, total uint64)
@@ -49,10 +57,22 @@ type CompressOptions struct {
 type CompressReport struct {
 	// Groups is the number of groups in the files that exist now, and Weights the number of weights in them.
 	Groups, Weights uint64
+	// ExtendedGroups is the number of those groups that are an extension of the format.
+	ExtendedGroups uint64
 	// WeightBytes is the size of those weights before, PackedBytes the size of the groups.
 	WeightBytes, PackedBytes uint64
 	// SourceBytes is the size of all tensors of the source, WrittenBytes the size of the files that exist now.
 	SourceBytes, WrittenBytes uint64
+	// BF16 says how many bytes of the source's bf16 tensors are in groups, and why the others are not.
+	BF16 BF16Bytes
+	// Carried is the number of files beside the weights that were copied (tokenizers, code, licences), and LeftBehind the
+	// number of those that were not: weights in other formats, states of a training, downloads that have not ended.
+	Carried, LeftBehind uint64
+	// CarriedBytes and LeftBehindBytes are the sizes of those files.
+	CarriedBytes, LeftBehindBytes uint64
+	// Missing counts what the source lacks. It is not 0 with Incomplete only, or if config.json counts layers that cannot
+	// have got lost.
+	Missing uint64
 	// Resumed is the number of groups that an earlier run had written.
 	Resumed uint64
 	// Dropped is the number of heads that are not stored, because they are tied to the embedding and equal to it.
@@ -67,6 +87,24 @@ type CompressReport struct {
 	Left []Left
 	// LeftLost is the number of further such tensors, which are not in the list: about 16 MiB are kept.
 	LeftLost uint64
+}
+
+// BF16Bytes counts the bytes of a source's bf16 tensors by what has become of them.
+type BF16Bytes struct {
+	// All counts all of them, without tied heads that are not stored.
+	All uint64
+	// Grouped counts those in groups, each tensor once.
+	Grouped uint64
+	// Unasked counts those for which no pattern asks.
+	Unasked uint64
+	// Small counts those that are too small for a group to pay.
+	Small uint64
+	// Mixed counts those whose group has a tensor of another type.
+	Mixed uint64
+	// Unfit counts those whose group has an infinity, a NaN, or a magnitude of 2^113 and more.
+	Unfit uint64
+	// Unnamed counts those that the reference's format cannot name or hold.
+	Unnamed uint64
 }
 
 // Left is a tensor that stays plain: its name, its group's name, and the reason. Names come from the source: quote them
@@ -146,7 +184,9 @@ func compress(ctx context.Context, op string, merge bool, src, dst string, o *Co
 	}{
 		{o.SingleFile, cdf11.CompressSingleFile}, {o.Resume, cdf11.CompressResume}, {o.NoVerify, cdf11.CompressNoVerify},
 		{o.KeepExisting, cdf11.CompressKeepExisting},
+		{o.AllowPlain, cdf11.CompressAllowPlain}, {o.Incomplete, cdf11.CompressIncomplete},
 		{o.Strict, cdf11.CompressStrict}, {o.Hashes, cdf11.CompressHashes}, {o.Shapes, cdf11.CompressShapes},
+		{o.ReferenceOnly, cdf11.CompressReferenceOnly},
 	} {
 		if flag.is {
 			how.Flags |= flag.bit
@@ -161,18 +201,26 @@ func compress(ctx context.Context, op string, merge bool, src, dst string, o *Co
 		return CompressReport{}, err
 	}
 	report := CompressReport{
-		Groups:       r.Groups,
-		Weights:      r.Weights,
-		WeightBytes:  r.WeightBytes,
-		PackedBytes:  r.PackedBytes,
-		SourceBytes:  r.SourceBytes,
-		WrittenBytes: r.WrittenBytes,
-		Resumed:      r.Resumed,
-		Dropped:      r.Dropped,
-		Unmatched:    r.Unmatched,
-		Complete:     r.Complete,
-		Preset:       r.Preset,
-		LeftLost:     r.LeftLost,
+		ExtendedGroups: r.Extended,
+		Groups:         r.Groups,
+		Weights:        r.Weights,
+		WeightBytes:    r.WeightBytes,
+		PackedBytes:    r.PackedBytes,
+		SourceBytes:    r.SourceBytes,
+		WrittenBytes:   r.WrittenBytes,
+		Resumed:        r.Resumed,
+		Dropped:        r.Dropped,
+		Unmatched:      r.Unmatched,
+		Complete:       r.Complete,
+		Preset:         r.Preset,
+		LeftLost:       r.LeftLost,
+
+		BF16:            BF16Bytes{r.BF16, r.Grouped, r.Unasked, r.Small, r.Mixed, r.Unfit, r.Unnamed},
+		Carried:         r.Carried,
+		CarriedBytes:    r.CarriedBytes,
+		LeftBehind:      r.LeftBehind,
+		LeftBehindBytes: r.LeftBehindBytes,
+		Missing:         r.Missing,
 	}
 	for _, left := range r.Left {
 		report.Left = append(report.Left, Left(left))

@@ -67,7 +67,7 @@ func TestCompress(t *testing.T) {
 		}
 		m := open(t, file, nil)
 		want := df11.CompressReport{Groups: uint64(len(m.Groups())), SourceBytes: report.SourceBytes, Complete: true,
-			Unmatched: report.Unmatched, Left: report.Left}
+			Unmatched: report.Unmatched, Left: report.Left, BF16: report.BF16}
 		for _, g := range m.Groups() {
 			want.Weights += g.Elements
 			want.PackedBytes += g.PackedBytes
@@ -78,6 +78,10 @@ func TestCompress(t *testing.T) {
 			t.Fatal(err)
 		}
 		want.WrittenBytes = uint64(len(ours))
+		b := report.BF16
+		if b.Grouped != want.WeightBytes || b.All != b.Grouped+b.Unasked+b.Small+b.Mixed+b.Unfit+b.Unnamed {
+			t.Errorf("%s: %+v", name, b)
+		}
 		if fmt.Sprint(report) != fmt.Sprint(want) || done != total || total < want.WeightBytes || len(report.Left) != 0 {
 			t.Errorf("%s: %+v, and not %+v; %d of %d bytes", name, report, want, done, total)
 		}

@@ -14,7 +14,8 @@ type DeviceOptions struct {
 	// PTX makes the driver compile the kernels' PTX even if there is a binary for the device. It is for tests.
 	PTX bool
 	// LibCUDA is the path or name of the driver library. If it is empty, the environment variable DF11_LIBCUDA names
-	// the library, or else it is the system's.
+	// the library, or else it is the system's. The variable is ignored in programs that have more privileges than their
+	// caller.
 	LibCUDA string
 }
 

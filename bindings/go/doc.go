@@ -13,8 +13,8 @@
 //	if err != nil {
 //		return err
 //	}
-//	values := make([]byte, tensor.DataBytes)
-//	err = model.ReadTensor(tensor.Index, 0, values, runtime.NumCPU())
+//	values := make([]df11.BF16, tensor.Elements)
+//	err = model.ReadTensorBF16(tensor.Index, 0, values, runtime.NumCPU())
 //
 //	group := model.Groups()[0] // or a whole layer
 //	weights := make([]df11.BF16, group.Elements)
@@ -22,7 +22,7 @@
 //
 // Weights are stored in groups, usually one for each transformer layer. A group is decoded as a whole or in any range.
 // A tensor is one weight matrix of the original model, either in a group or plain (not compressed). [Model.ReadTensor]
-// reads any bytes of either kind.
+// reads any bytes of either kind, and [Model.ReadTensorBF16] any weights.
 //
 // # Building
 //
@@ -31,6 +31,13 @@
 // the library:
 //
 //	go build -tags df11_static ./...
+//
+// Such a program needs the C library (libc, libm) of the system and nothing else, so it runs in images that have only
+// glibc.
+//
+// With CGO_ENABLED=0, which is also Go's choice when it builds for another system, the package compiles and cannot work:
+// every call that could returns an error that is [errors.ErrUnsupported]. Programs that use the package only sometimes can
+// so be built everywhere.
 //
 // # Goroutines
 //

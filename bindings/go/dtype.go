@@ -1,6 +1,10 @@
 package df11
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/libdf11/libdf11/bindings/go/internal/cdf11"
+)
 
 // DType is the type of a tensor's elements.
 type DType uint32
@@ -42,3 +46,7 @@ func (d DType) String() string {
 	}
 	return "dtype " + strconv.Itoa(int(d))
 }
+
+// Bytes returns the bytes of an element, or 0 if they are no whole number, as for the types of 4 and 6 bits, or the type
+// is unknown.
+func (d DType) Bytes() int { return cdf11.DTypeBytes(uint32(d)) }

@@ -36,6 +36,15 @@ type Options struct {
 	// Config is the text of a config.json that replaces the model's own, for a file that has none. Its pattern_dict
 	// gives the names of the tensors inside a group.
 	Config []byte
+	// ShapesFrom is the path of a folder or file that has the shapes of tensors in groups which the model's files do not
+	// say: the original or other .safetensors files, of which only the headers are read and need be there, or a .json
+	// file as Shapes is. Names that the model lacks are ignored.
+	ShapesFrom string
+	// Shapes is a JSON object from names of tensors to lists of dimensions. It comes before ShapesFrom.
+	Shapes []byte
+	// NoDerivedShapes leaves shapes unknown that nobody says, even those that follow from the config and the plain
+	// tensors with certainty.
+	NoDerivedShapes bool
 	// Progress, if set, is called with the number of verified bytes: at the beginning, about twenty times a second, and
 	// at the end, on the goroutine that called Open. The total is 0 until it is known, and without Verify.
 	Progress func(done, total uint64)
@@ -53,12 +62,27 @@ type GroupInfo struct {
 	// Elements is the number of weights in all its tensors. Each takes 2 bytes when decoded.
 	Elements uint64
 	// FirstTensor is the number of its first tensor, and Tensors how many it has. They have consecutive numbers, in the
-	// order of their weights.
+	// order of their weights. FirstTensor is -1 if they do not, because parts of them are in other groups too; then
+	// [Model.GroupRuns] has the tensor of each, and in any other case too.
 	FirstTensor, Tensors int
 	// PackedBytes is the size of the group in the files.
 	PackedBytes uint64
 	// ImageBytes is the size of its image (see [Model.WriteImage]), or 0 if no image can hold it.
 	ImageBytes uint64
+	// Extended is true for a group by an extension of the format: programs that know only DF11 do not find its weights.
+	Extended bool
+}
+
+// Run describes consecutive elements of a tensor that are consecutive weights of a group.
+type Run struct {
+	// Tensor is the number of the tensor, and TensorOffset the number of its elements before the run.
+	Tensor       int
+	TensorOffset uint64
+	// Group is the number of the group, and GroupOffset the number of its weights before the run.
+	Group       int
+	GroupOffset uint64
+	// Elements is the number of elements.
+	Elements uint64
 }
 
 // TensorInfo describes a tensor.
@@ -69,13 +93,18 @@ type TensorInfo struct {
 	Index int
 	// DType is the type of its elements: [DTypeBF16] for every tensor in a group.
 	DType DType
-	// Shape holds its dimensions, the last one contiguous. DF11 does not store the shapes of compressed tensors: they
-	// have one dimension, unless the file's metadata contains their shape. Do not change it.
+	// Shape holds its dimensions, the last one contiguous. DF11 does not store the shapes of compressed tensors: one
+	// whose shape is not known has one dimension. Do not change it.
 	Shape []uint64
-	// Group is the number of its group, or -1 for a plain tensor.
+	// ShapeSource tells where Shape comes from, or that it is not known.
+	ShapeSource ShapeSource
+	// Group is the number of the group that its first element is in, or -1 for a plain tensor. If Runs is above 1, others
+	// of its elements are in other groups: see [Model.TensorRuns].
 	Group int
-	// GroupOffset is the position of its first weight in the group, in elements; 0 for a plain tensor.
+	// GroupOffset is the position of its first weight in that group, in elements; 0 for a plain tensor.
 	GroupOffset uint64
+	// Runs is the number of its runs: 0 for a plain tensor, 1 for one that is whole in a group.
+	Runs int
 	// Elements is the product of its dimensions.
 	Elements uint64
 	// DataBytes is the size of its decoded values in bytes.
@@ -86,12 +115,27 @@ type TensorInfo struct {
 	FileOffset uint64
 }
 
+// ShapeSource tells where the dimensions of a tensor come from.
+type ShapeSource uint32
+
+// The sources of shapes.
+const (
+	ShapeUnknown ShapeSource = iota // nothing says the dimensions: the only one is the number of weights
+	ShapeStored                     // the model's files
+	ShapeGiven                      // [Options]
+	ShapeDerived                    // the config and the plain tensors, from which they follow with certainty
+)
+
+// Known tells whether the dimensions are known.
+func (s ShapeSource) Known() bool { return s != ShapeUnknown }
+
 // Model is an open model. It is immutable, and any number of goroutines may use it at once.
 type Model struct {
 	handle
 	c       *modelHandle
 	cleanup runtime.Cleanup
 
+	config  string
 	groups  []GroupInfo
 	tensors []TensorInfo
 	byName  map[string]int // tensors
@@ -129,11 +173,11 @@ func OpenMemory(ctx context.Context, data []byte, o *Options) (*Model, error) {
 	if o == nil {
 		o = &Options{}
 	}
-	return openWith(ctx, o, func(c *modelHandle, flags, threads uint32, progress cdf11.Progress) (e *cdf11.Error) {
+	return openWith(ctx, o, func(c *modelHandle, how cdf11.Opening) (e *cdf11.Error) {
 		if len(data) > 0 {
 			c.pinned.Pin(unsafe.SliceData(data))
 		}
-		c.Model, e = cdf11.OpenMemory(data, flags, threads, o.Config, progress)
+		c.Model, e = cdf11.OpenMemory(data, how)
 		return e
 	})
 }
@@ -142,34 +186,45 @@ func open(ctx context.Context, path string, o *Options) (*Model, error) {
 	if err := noZero("open", "path", path); err != nil {
 		return nil, err
 	}
-	return openWith(ctx, o, func(c *modelHandle, flags, threads uint32, progress cdf11.Progress) (e *cdf11.Error) {
-		c.Model, e = cdf11.Open(path, flags, threads, o.Config, progress)
+	return openWith(ctx, o, func(c *modelHandle, how cdf11.Opening) (e *cdf11.Error) {
+		c.Model, e = cdf11.Open(path, how)
 		return e
 	})
 }
 
 func openWith(ctx context.Context, o *Options,
-	call func(c *modelHandle, flags, threads uint32, progress cdf11.Progress) *cdf11.Error) (*Model, error) {
+	call func(c *modelHandle, how cdf11.Opening) *cdf11.Error) (*Model, error) {
 	threads, err := threads("open", o.Threads)
 	if err != nil {
 		return nil, err
 	}
-	if err := noZero("open", "config", string(o.Config)); err != nil {
-		return nil, err
+	for what, text := range map[string]string{
+		"config": string(o.Config), "path of the shapes": o.ShapesFrom, "list of shapes": string(o.Shapes),
+	} {
+		if err := noZero("open", what, text); err != nil {
+			return nil, err
+		}
 	}
-	var flags uint32
+	how := cdf11.Opening{Threads: threads, Config: o.Config, Shapes: o.Shapes}
+	if o.ShapesFrom != "" {
+		how.ShapesFrom = []byte(o.ShapesFrom)
+	}
 	if o.Verify {
-		flags |= cdf11.OpenVerify
+		how.Flags |= cdf11.OpenVerify
 	}
 	if o.NoMap {
-		flags |= cdf11.OpenRead
+		how.Flags |= cdf11.OpenRead
 	}
 	if o.AnyVersion {
-		flags |= cdf11.OpenAnyVersion
+		how.Flags |= cdf11.OpenAnyVersion
+	}
+	if o.NoDerivedShapes {
+		how.Flags |= cdf11.OpenNoDerivedShapes
 	}
 	c := newModelHandle()
 	err = watch(ctx, "open", o.Progress, func(progress cdf11.Progress) *cdf11.Error {
-		return call(c, flags, threads, progress)
+		how.Progress = progress
+		return call(c, how)
 	}, c.release)
 	if err != nil {
 		c.release() // there is no model, but its memory may be pinned
@@ -198,6 +253,7 @@ func openWith(ctx context.Context, o *Options,
 // describe copies the descriptions of all groups and tensors, so that no later call needs C for them or keeps a C
 // string.
 func (m *Model) describe() error {
+	m.config = m.c.ConfigText()
 	groups, tensors := m.c.Groups(), m.c.Tensors()
 	m.groups, m.tensors = make([]GroupInfo, groups), make([]TensorInfo, tensors)
 	m.byGroup, m.byName = make(map[string]int, groups), make(map[string]int, tensors)
@@ -214,6 +270,10 @@ func (m *Model) describe() error {
 			Tensors:     int(g.Tensors),
 			PackedBytes: g.Packed,
 			ImageBytes:  g.ImageBytes,
+			Extended:    g.Extended,
+		}
+		if g.FirstTensor == cdf11.NoTensor {
+			m.groups[i].FirstTensor = -1
 		}
 		m.byGroup[g.Name] = i
 	}
@@ -230,10 +290,12 @@ func (m *Model) describe() error {
 			Shape:       t.Shape,
 			Group:       -1,
 			GroupOffset: t.GroupOffset,
+			Runs:        int(t.Runs),
 			Elements:    1,
 			DataBytes:   t.DataBytes,
 			File:        t.File,
 			FileOffset:  t.FileOffset,
+			ShapeSource: ShapeSource(t.ShapeKnown),
 		}
 		if t.Group != cdf11.NoGroup {
 			info.Group = int(t.Group)
@@ -260,12 +322,16 @@ func (m *Model) Close() error {
 	return nil
 }
 
+// ConfigText returns the whole text of the config.json that the model was opened with, its own or the one in [Options],
+// or "" if there is none. It has keys that this package does not read, such as hidden_size.
+func (m *Model) ConfigText() string { return m.config }
+
 // Groups returns the model's groups by their numbers, in the natural order of their names. The slice belongs to the
 // model: do not change it. Like all descriptions, it stays valid after the model is closed.
 func (m *Model) Groups() []GroupInfo { return m.groups }
 
 // Tensors returns the model's tensors by their numbers: those of group 0 in the order of their weights, those of group
-// 1 and so on, then the plain ones. The slice belongs to the model: do not change it.
+// 1 and so on, each by the first group that has a part of it, then the plain ones. The slice belongs to the model: do not change it.
 func (m *Model) Tensors() []TensorInfo { return m.tensors }
 
 // FindGroup finds a group by its full name.
@@ -282,6 +348,49 @@ func (m *Model) FindTensor(name string) (TensorInfo, error) {
 		return m.tensors[i], nil
 	}
 	return TensorInfo{}, notFound("find tensor", "tensor", name)
+}
+
+// TensorRuns returns the runs of a tensor in groups, in the order of its elements: none for a plain tensor, one for a
+// tensor that is whole in a group. [Model.ReadTensor] needs none of this; decoding on a device does, where a tensor is in
+// several groups.
+func (m *Model) TensorRuns(tensor int) ([]Run, error) {
+	const op = "tensor runs"
+	if _, err := m.begin(op, "tensor", tensor, 0); err != nil {
+		return nil, err
+	}
+	defer m.leave()
+	count := 1 // of a tensor that is not there, which the library says
+	if tensor < len(m.tensors) {
+		count = m.tensors[tensor].Runs
+	}
+	return runs(op, count, func(run uint64) (cdf11.Run, *cdf11.Error) { return m.c.TensorRun(uint64(tensor), run) })
+}
+
+// GroupRuns returns the runs of a group, in the order of its weights: one for each of its tensors.
+func (m *Model) GroupRuns(group int) ([]Run, error) {
+	const op = "group runs"
+	if _, err := m.begin(op, "group", group, 0); err != nil {
+		return nil, err
+	}
+	defer m.leave()
+	count := 1
+	if group < len(m.groups) {
+		count = m.groups[group].Tensors
+	}
+	return runs(op, count, func(run uint64) (cdf11.Run, *cdf11.Error) { return m.c.GroupRun(uint64(group), run) })
+}
+
+// runs collects count runs.
+func runs(op string, count int, get func(run uint64) (cdf11.Run, *cdf11.Error)) ([]Run, error) {
+	all := make([]Run, count)
+	for i := range all {
+		r, e := get(uint64(i))
+		if e != nil {
+			return nil, result(op, e)
+		}
+		all[i] = Run{int(r.Tensor), r.TensorOffset, int(r.Group), r.GroupOffset, r.Elements}
+	}
+	return all, nil
 }
 
 // Decompress decodes len(dst) weights of a group on the CPU, from its weight first on, directly into dst.
@@ -314,6 +423,25 @@ func (m *Model) ReadTensor(tensor int, offset uint64, dst []byte, threads int) e
 	}
 	defer m.leave()
 	return decoded(len(dst), result(op, m.c.ReadTensor(uint64(tensor), offset, dst, n)))
+}
+
+// ReadTensorBF16 copies or decodes len(dst) weights of a tensor whose type is [DTypeBF16], from its weight first on. The
+// tensor may be plain or in a group, and every tensor in a group has this type. For a tensor of another type the error is
+// [ErrInvalidArgument]: see [Model.ReadTensor]. Everything else is as for [Model.Decompress].
+func (m *Model) ReadTensorBF16(tensor int, first uint64, dst []BF16, threads int) error {
+	const op = "read tensor"
+	n, err := m.begin(op, "tensor", tensor, threads)
+	if err != nil {
+		return err
+	}
+	defer m.leave()
+	if tensor < len(m.tensors) && m.tensors[tensor].DType != DTypeBF16 {
+		return invalid(op, "the tensor %q is of type %v, not BF16", shortened(m.tensors[tensor].Name), m.tensors[tensor].DType)
+	}
+	if first > 1<<63-1 {
+		return invalid(op, "there is no weight %d", first)
+	}
+	return decoded(2*len(dst), result(op, m.c.ReadTensor(uint64(tensor), 2*first, inBytes(dst), n)))
 }
 
 // WriteImage writes the image of a group to dst, which holds at least [GroupInfo.ImageBytes] bytes. An image is the
@@ -387,6 +515,11 @@ func threads(op string, n int) (uint32, error) {
 // bits converts weights to their bits, without a copy.
 func bits(w []BF16) []uint16 { return unsafe.Slice((*uint16)(unsafe.SliceData(w)), len(w)) }
 
+// inBytes converts weights to their bytes, without a copy.
+func inBytes(w []BF16) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(w))), 2*len(w))
+}
+
 func noZero(op, what, text string) error {
 	if i := strings.IndexByte(text, 0); i >= 0 {
 		return invalid(op, "the %s has a zero byte at %d", what, i)
@@ -395,10 +528,15 @@ func noZero(op, what, text string) error {
 }
 
 func notFound(op, what, name string) error {
+	// Not counted as a failed call: a program may look for optional tensors.
+	return &Error{Status: ErrNotFound, Message: fmt.Sprintf("there is no %s named %q", what, shortened(name)), Op: op}
+}
+
+// shortened returns a name of a length that a message can have.
+func shortened(name string) string {
 	const most = 80
 	if len(name) > most {
 		name = name[:most] + "…"
 	}
-	// Not counted as a failed call: a program may look for optional tensors.
-	return &Error{Status: ErrNotFound, Message: fmt.Sprintf("there is no %s named %q", what, name), Op: op}
+	return name
 }

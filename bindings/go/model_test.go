@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"errors"
@@ -30,7 +31,9 @@ func TestGoldenModels(t *testing.T) {
 					if !ok || info.Index != i || info.DataBytes != uint64(len(want.bytes)) || info.DType.String() != want.DType {
 						t.Fatalf("%+v, and in the original %v %v", info, want.DType, want.Shape)
 					}
-					if (info.Group < 0) != (info.File != "") || info.Group < 0 && !slices.Equal(info.Shape, want.Shape) {
+					if (info.Group < 0) != (info.File != "") ||
+						info.ShapeSource.Known() && !slices.Equal(info.Shape, want.Shape) ||
+						(info.Group < 0) != (info.ShapeSource == df11.ShapeStored) || info.DType.Bytes() == 0 {
 						t.Fatalf("%+v, and in the original %v", info, want.Shape)
 					}
 					found, err := m.FindTensor(info.Name)
@@ -44,9 +47,98 @@ func TestGoldenModels(t *testing.T) {
 							t.Fatalf("%q with %d threads: %v", info.Name, threads, err)
 						}
 					}
+					readWeights(t, m, info, want.bytes)
 				}
 				groups(t, m, original)
 			})
+		}
+	}
+}
+
+// Tensors in several groups: runs say where each element is, on both sides, and reading a tensor needs none of them.
+func TestRuns(t *testing.T) {
+	original := safetensors(t, "../../tests/data/extension/original.safetensors")
+	m := open(t, "../../tests/data/extension/model", nil)
+	extended, several := 0, 0
+	for i, g := range m.Groups() {
+		runs, err := m.GroupRuns(i)
+		if err != nil || len(runs) != g.Tensors {
+			t.Fatal(runs, err)
+		}
+		var weights uint64
+		for j, run := range runs {
+			if run.Group != i || run.GroupOffset != weights || g.FirstTensor >= 0 && run.Tensor != g.FirstTensor+j {
+				t.Fatalf("%+v", run)
+			}
+			weights += run.Elements
+		}
+		if weights != g.Elements {
+			t.Fatalf("%d of %d weights", weights, g.Elements)
+		}
+		if g.Extended {
+			extended++
+		}
+	}
+	for i, info := range m.Tensors() {
+		runs, err := m.TensorRuns(i)
+		if err != nil || len(runs) != info.Runs || (len(runs) == 0) != (info.Group < 0) {
+			t.Fatal(runs, err)
+		}
+		want, got := original[info.Name].bytes, make([]byte, info.DataBytes)
+		if err := m.ReadTensor(i, 0, got, 2); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("%q: %v", info.Name, err)
+		}
+		var elements uint64
+		for _, run := range runs {
+			weights := make([]df11.BF16, run.Elements)
+			if err := m.Decompress(run.Group, run.GroupOffset, weights, 1); err != nil {
+				t.Fatal(err)
+			}
+			for k, weight := range weights {
+				at := 2 * (elements + uint64(k))
+				if uint16(weight) != uint16(want[at])|uint16(want[at+1])<<8 {
+					t.Fatalf("%q: element %d", info.Name, elements+uint64(k))
+				}
+			}
+			if run.Tensor != i || run.TensorOffset != elements {
+				t.Fatalf("%+v", run)
+			}
+			elements += run.Elements
+		}
+		if len(runs) > 1 {
+			several++
+		}
+	}
+	if extended != 5 || several != 2 {
+		t.Fatal(extended, several)
+	}
+	if _, err := m.TensorRuns(99); !errors.Is(err, df11.ErrNotFound) {
+		t.Fatal(err)
+	}
+	if _, err := m.GroupRuns(99); !errors.Is(err, df11.ErrNotFound) {
+		t.Fatal(err)
+	}
+}
+
+// readWeights reads a tensor as bf16, whole and in ranges, or is refused if it is of another type.
+func readWeights(t *testing.T, m *df11.Model, info df11.TensorInfo, want []byte) {
+	all := make([]df11.BF16, info.Elements)
+	err := m.ReadTensorBF16(info.Index, 0, all, 2)
+	if info.DType != df11.DTypeBF16 {
+		if !errors.Is(err, df11.ErrInvalidArgument) || !strings.Contains(err.Error(), "is of type "+info.DType.String()) {
+			t.Fatalf("%q: %v", info.Name, err)
+		}
+		return
+	}
+	if err != nil || !bytes.Equal(bytesOf(all), want) {
+		t.Fatalf("%q: %v", info.Name, err)
+	}
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 5 {
+		first := random.Uint64N(info.Elements + 1)
+		part := make([]df11.BF16, random.Uint64N(info.Elements-first+1))
+		if err := m.ReadTensorBF16(info.Index, first, part, 1); err != nil || !bytes.Equal(bytesOf(part), want[2*first:][:2*len(part)]) {
+			t.Fatalf("%q: %d from %d: %v", info.Name, len(part), first, err)
 		}
 	}
 }
@@ -147,6 +239,12 @@ func TestEdgesOfRanges(t *testing.T) {
 		"read plain at the largest":     {m.ReadTensor(plain, most, odd, 1), df11.ErrInvalidArgument},
 		"read no such tensor":           {m.ReadTensor(len(m.Tensors()), 0, odd, 1), df11.ErrNotFound},
 		"read tensor -1":                {m.ReadTensor(-1, 0, odd, 1), df11.ErrNotFound},
+		"read no weights":               {m.ReadTensorBF16(packed, 0, nil, 1), nil},
+		"read weights from the end":     {m.ReadTensorBF16(packed, m.Tensors()[packed].Elements, one, 1), df11.ErrInvalidArgument},
+		"read weights that wrap to 0":   {m.ReadTensorBF16(packed, 1<<63, one, 1), df11.ErrInvalidArgument},
+		"read weights at the largest":   {m.ReadTensorBF16(plain, most, one, 1), df11.ErrInvalidArgument},
+		"read weights of no tensor":     {m.ReadTensorBF16(len(m.Tensors()), 0, one, 1), df11.ErrNotFound},
+		"read weights of tensor -1":     {m.ReadTensorBF16(-1, 0, one, 1), df11.ErrNotFound},
 		"read with -1 threads":          {m.ReadTensor(plain, 0, odd, -1), df11.ErrInvalidArgument},
 		"write an image to nothing":     {m.WriteImage(0, nil), df11.ErrInvalidArgument},
 		"write an image to too little":  {m.WriteImage(0, make([]byte, group.ImageBytes-1)), df11.ErrBufferTooSmall},
@@ -243,5 +341,46 @@ func TestInfosOutliveTheModel(t *testing.T) {
 	}
 	if _, err := m.GroupPart(0, df11.PartGaps); !errors.Is(err, fs.ErrClosed) {
 		t.Fatal(err)
+	}
+}
+
+// Shapes come from the caller, or from the config and the plain tensors; the config's text is kept.
+func TestShapes(t *testing.T) {
+	config, err := os.ReadFile(modelOf("sharded") + "/config.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources := func(name string, o *df11.Options) map[df11.ShapeSource]int {
+		m := open(t, modelOf(name), o)
+		if name == "sharded" && m.ConfigText() != string(config) {
+			t.Errorf("another config: %q", m.ConfigText())
+		}
+		count := map[df11.ShapeSource]int{}
+		for _, info := range m.Tensors() {
+			if info.Group >= 0 {
+				count[info.ShapeSource]++
+			}
+		}
+		return count
+	}
+	list := []byte(`{"linear.weight": [64, 48]}`)
+	for _, c := range []struct {
+		model string
+		o     df11.Options
+		want  df11.ShapeSource
+	}{
+		{"sharded", df11.Options{}, df11.ShapeDerived},
+		{"sharded", df11.Options{NoDerivedShapes: true}, df11.ShapeUnknown},
+		{"edge", df11.Options{ShapesFrom: originalOf("edge")}, df11.ShapeGiven},
+		{"tiny", df11.Options{Shapes: list}, df11.ShapeGiven},
+	} {
+		if count := sources(c.model, &c.o); len(count) != 1 || count[c.want] == 0 {
+			t.Errorf("%+v: %v", c, count)
+		}
+	}
+	for _, o := range []*df11.Options{{Shapes: []byte(`{"linear.weight": [64, 49]}`)}, {Shapes: []byte("\x00")}, {ShapesFrom: "\x00"}} {
+		if _, err := df11.Open(ctx, modelOf("tiny"), o); !errors.Is(err, df11.ErrInvalidArgument) {
+			t.Error(err)
+		}
 	}
 }

@@ -2,8 +2,12 @@ package df11_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -123,6 +127,48 @@ func TestCancelled(t *testing.T) {
 		t.Error(err)
 	}
 	m.Close()
+}
+
+// The end of the context ends opening itself, when nothing is verified, too.
+func TestOpeningIsCancelled(t *testing.T) {
+	var header strings.Builder
+	for i := range 200_000 {
+		fmt.Fprintf(&header, `%c"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}`, "{,"[min(i, 1)], 1_000_000-i)
+	}
+	header.WriteByte('}')
+	path := filepath.Join(t.TempDir(), "model.safetensors")
+	file := append(binary.LittleEndian.AppendUint64(nil, uint64(header.Len())), header.String()...)
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	m, err := df11.Open(ctx, path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := time.Since(start)
+	m.Close()
+	cancelled := 0
+	for part := range 8 {
+		at := whole * time.Duration(part) / 16
+		soon, cancel := context.WithTimeout(ctx, at)
+		start := time.Now()
+		m, err := df11.Open(soon, path, nil)
+		late := time.Since(start) - at
+		cancel()
+		if err == nil {
+			m.Close()
+			continue
+		}
+		cancelled++
+		// A tenth of a second is the promise; other programs may have the processor.
+		if !errors.Is(err, context.DeadlineExceeded) || late > 2*time.Second {
+			t.Errorf("%v, %v after the deadline at %v of %v", err, late, at, whole)
+		}
+	}
+	if cancelled < 3 {
+		t.Errorf("only %d of 8 calls were cancelled before they ended", cancelled)
+	}
 }
 
 // A panic of Progress reaches the caller after the call has ended.

@@ -34,7 +34,8 @@ const (
 	ErrBufferTooSmall Status = 3
 	// ErrMisaligned reports an address that is not aligned as the call requires.
 	ErrMisaligned Status = 4
-	// ErrUnsupportedOption reports an option that the running library, which is older than this package, does not know.
+	// ErrUnsupportedOption reports an option that the running library, which is older than this package, does not know,
+	// or that the program was built without cgo. The latter is also [errors.ErrUnsupported].
 	ErrUnsupportedOption Status = 5
 	// ErrCancelled reports that the context ended. The error is also the context's own: errors.Is(err,
 	// context.Canceled), for example.
@@ -111,7 +112,8 @@ type Error struct {
 	// Op is the call that failed: "open", "decompress", …
 	Op string
 
-	// cause is another error that this one is as well: the context's error of a cancelled call, or fs.ErrClosed.
+	// cause is another error that this one is as well: the context's error of a cancelled call, fs.ErrClosed, or, in a
+	// program that was built without cgo, errors.ErrUnsupported.
 	cause error
 }
 
@@ -121,7 +123,8 @@ func (e *Error) Error() string { return "df11: " + e.Op + ": " + e.Message }
 // Unwrap returns the Status, so that errors.Is(err, df11.ErrCorrupt) works.
 func (e *Error) Unwrap() error { return e.Status }
 
-// Is makes the error equal to the operating system's, the context's, or [io/fs.ErrClosed] as well.
+// Is makes the error equal to the operating system's, the context's, [io/fs.ErrClosed] or [errors.ErrUnsupported] as
+// well.
 func (e *Error) Is(target error) bool {
 	if e.cause != nil && errors.Is(e.cause, target) {
 		return true
@@ -152,7 +155,11 @@ func result(op string, e *cdf11.Error) error {
 	if e == nil {
 		return nil
 	}
-	return failed(&Error{Status: Status(e.Status), NativeCode: e.Native, Message: e.Message, Op: op})
+	failure := &Error{Status: Status(e.Status), NativeCode: e.Native, Message: e.Message, Op: op}
+	if !cdf11.Built {
+		failure.cause = errors.ErrUnsupported
+	}
+	return failed(failure)
 }
 
 // failed counts the error of a call, and returns it.

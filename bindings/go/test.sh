@@ -35,6 +35,13 @@ unformatted=$(gofmt -l . "$root/examples"/*.go)
 for license in LICENSE-APACHE LICENSE-MIT; do cmp "$root/$license" "$license"; done
 step go vet ./...
 step go vet -tags df11_static ./...
+# Without cgo the package compiles on every system, and says at run time what is missing. What it has then is generated from
+# what it has with cgo.
+step go run ./internal/stub -check
+for system in linux/amd64 darwin/arm64 windows/amd64; do
+    CGO_ENABLED=0 GOOS=${system%/*} GOARCH=${system#*/} step go build ./...
+done
+CGO_ENABLED=0 step go test -count=1 ./internal/stub
 GODEBUG=cgocheck=1 step go test -count=1 .
 # The collector runs all the time, and every pointer that reaches C and every memory access of goroutines is checked.
 GOGC=1 GODEBUG=cgocheck=1 GOEXPERIMENT=cgocheck2 step go test -count=1 -race .

@@ -14,6 +14,10 @@ type VerifyOptions struct {
 	Threads int
 	// AnyVersion accepts models of a compressor version that the library does not know.
 	AnyVersion bool
+	// Incomplete accepts a model that lacks files, tensors or layers.
+	Incomplete bool
+	// AllowPlain accepts a model that has no group, which nobody compressed, also without an original.
+	AllowPlain bool
 	// Config is the text of a config.json that replaces the model's own.
 	Config []byte
 	// Progress, if set, is called with the number of bytes that are done: at the beginning, about twenty times a
@@ -35,6 +39,8 @@ type VerifyReport struct {
 	// TensorsEqual counts tensors that equal the original's, TensorsDifferent those that differ and those that only one
 	// of the two models has.
 	TensorsEqual, TensorsDifferent uint64
+	// Missing counts files, tensors and layers that the model lacks, several in a row as one.
+	Missing uint64
 	// Findings has one entry for each group, and for each tensor that needs a remark.
 	Findings []Finding
 	// FindingsLost is the number of further findings, which were dropped: about 16 MiB are kept.
@@ -63,12 +69,15 @@ const (
 	FindingDiffers FindingKind = cdf11.FindingDiffers
 	// FindingNote is a remark, such as a tied lm_head that is in one model only: nothing is wrong.
 	FindingNote FindingKind = cdf11.FindingNote
+	// FindingMissing is a file, a tensor or a layer that the model lacks.
+	FindingMissing FindingKind = cdf11.FindingMissing
 )
 
 // Wrong reports whether something is wrong.
 func (k FindingKind) Wrong() bool { return k != FindingGood && k != FindingNote }
 
-// VerifyModel checks a whole model. It walks every code of every group, and compares the SHA-256 of each tensor whose
+// VerifyModel checks a whole model. It looks for what is absent from a folder: shards, files that an index lists, layers
+// between others, and layers that config.json counts. Not everything that is absent shows. It walks every code of every group, and compares the SHA-256 of each tensor whose
 // hash is in the files' metadata. Unless original is empty, it also compares every tensor with the original's: the
 // type, the shape where the model knows it, and every bit. It continues after a fault, so that it finds all of them.
 // Files are read piece by piece and never mapped, and memory use is bounded for any model.
@@ -113,6 +122,12 @@ func verify(ctx context.Context, path, original string, o *VerifyOptions) (Verif
 	if o.AnyVersion {
 		flags |= cdf11.OpenAnyVersion
 	}
+	if o.Incomplete {
+		flags |= cdf11.VerifyIncomplete
+	}
+	if o.AllowPlain {
+		flags |= cdf11.VerifyAllowPlain
+	}
 	var r cdf11.Report
 	err = watch(ctx, op, o.Progress, func(progress cdf11.Progress) (e *cdf11.Error) {
 		r, e = cdf11.Verify(path, original, threads, flags, o.Config, progress)
@@ -126,6 +141,7 @@ func verify(ctx context.Context, path, original string, o *VerifyOptions) (Verif
 		HashesWrong:      r.HashesWrong,
 		TensorsEqual:     r.TensorsEqual,
 		TensorsDifferent: r.TensorsDifferent,
+		Missing:          r.Missing,
 		FindingsLost:     r.FindingsLost,
 	}
 	if err == nil || errorStatus(err) == ErrCorrupt {

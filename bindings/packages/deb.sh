@@ -29,7 +29,7 @@ cp "$templates/control" "$templates/changelog" "$work/debian/"
 sed -e '/@MIT@/{' -e 'r /dev/stdin' -e 'd' -e '}' "$templates/copyright" >"$work/copyright" \
     < <(tail -n +5 LICENSE-MIT | sed 's/^$/./; s/^/ /')
 bindings/packages/licences.sh >"$work/THIRD-PARTY.txt"
-BUILD=$build PREFIX=/usr LIBDIR=/usr/lib/$triplet PC_PREFIX=/usr DESTDIR=$root/$work/all bindings/packages/install.sh
+BUILD=$build PREFIX=/usr LIBDIR=/usr/lib/$triplet PC_PREFIX=/usr ZSH=/usr/share/zsh/vendor-completions DESTDIR=$root/$work/all bindings/packages/install.sh
 
 # Distributes the files among the packages.
 cd "$work"
@@ -46,7 +46,8 @@ real=$lib/libdf11.so.${version%-*}
 chmod 644 "all/$real" # as Debian has it
 take "$library" "$lib/$soname" "$real"
 take libdf11-dev usr/include "$lib/libdf11.so" "$lib/libdf11.a" "$lib/pkgconfig" "$lib/cmake"
-take df11 usr/bin/df11
+gzip -9n all/usr/share/man/man1/*.1
+take df11 usr/bin/df11 usr/share/man usr/share/{bash-completion,fish,zsh}
 mkdir texts
 mv all/usr/share/doc/libdf11/* texts/
 left=$(find all ! -type d)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs headers, shared and static library, pkg-config and CMake packages, licences and the tool. The script copies what
-# `make build` has built and builds nothing, so it needs no Rust: `make build && sudo bindings/packages/install.sh`.
+# Installs headers, shared and static library, pkg-config and CMake packages, licences, and the tool with its manual pages and
+# completions. The script copies what `make build` has built and builds nothing, so it needs no Rust: `make build && sudo
+# bindings/packages/install.sh`.
 #
 # Environment variables, all optional, with their defaults:
 #     PREFIX            /usr/local
@@ -10,6 +11,8 @@
 #     STRIP             strip; "no" keeps line tables
 #     PC_PREFIX         empty: a fixed prefix for the .pc files, as Debian and cross compilers need it. Without it they find
 #                       their prefix from their own folder, so that the tree can be moved
+#     TOOL              BUILD/df11: a df11 that runs on this machine, which writes its manual pages and completions
+#     ZSH               PREFIX/share/zsh/site-functions: the folder of zsh's completions
 #     CC, LD, OBJCOPY, AR
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -71,6 +74,18 @@ for template in "$packages"/*.cmake.in; do
 done
 
 slim 755 "$build/df11" "$prefix/bin"
+tool=$(realpath -s "${TOOL:-$build/df11}")
+"$tool" man "$scratch/man"
+for page in "$scratch/man"/*.1; do
+    put 644 "$page" "$prefix/share/man/man1"
+done
+completions() { # SHELL FOLDER NAME
+    "$tool" completions "$1" >"$scratch/completions"
+    put 644 "$scratch/completions" "$2" "$3"
+}
+completions bash "$prefix/share/bash-completion/completions" df11
+completions fish "$prefix/share/fish/vendor_completions.d" df11.fish
+completions zsh "${ZSH:-$prefix/share/zsh/site-functions}" _df11
 for text in LICENSE-APACHE LICENSE-MIT README.md CHANGELOG.md; do
     put 644 "$text" "$prefix/share/doc/libdf11"
 done

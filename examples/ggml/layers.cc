@@ -63,8 +63,8 @@ struct Plan {
         }
         const Tensor &head = tensors.front();
         uint64_t t;
-        if (head.name != "output.weight" || !model.find("lm_head.weight", t) || model.tensor(t).group == DF11_NO_GROUP)
-            return;
+        // A head in several groups is read as a plain one is.
+        if (head.name != "output.weight" || !model.find("lm_head.weight", t) || model.tensor(t).run_count != 1) return;
         // Pieces of whole rows, as many as a slot holds, and at least three pieces, so that a small model reuses slots
         // too.
         int64_t rows = std::max<int64_t>(1, std::min(int64_t(slot_bytes / 2) / head.shape[0], (head.shape[1] + 2) / 3));

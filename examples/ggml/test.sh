@@ -24,26 +24,7 @@ need ninja ninja-build
 need python3 python3
 [ -e "$prefix/lib/cmake/df11" ] || { echo "no libdf11 in $prefix: make install PREFIX=$prefix" >&2; exit 2; }
 
-# The sources of llama.cpp come from a crate that contains them. cargo downloads, checks and unpacks it. Nothing of the
-# crate is compiled or run.
-mkdir -p "$work/fetch/src"
-touch "$work/fetch/src/lib.rs"
-cat >"$work/fetch/Cargo.toml" <<EOF
-[package]
-name = "fetch"
-version = "0.0.0"
-edition = "2021"
-publish = false
-[dependencies]
-llama-cpp-sys-2 = "=$llama_version"
-[workspace]
-EOF
-cargo fetch --quiet --manifest-path "$work/fetch/Cargo.toml"
-grep -q "^checksum = \"$llama_sum\"" "$work/fetch/Cargo.lock" || { echo "llama-cpp-sys-2 is not what it was" >&2; exit 2; }
-llama=$(cargo metadata --quiet --format-version 1 --offline --manifest-path "$work/fetch/Cargo.toml" | python3 -c '
-import json, os, sys
-packages = {package["name"]: package for package in json.load(sys.stdin)["packages"]}
-print(os.path.join(os.path.dirname(packages["llama-cpp-sys-2"]["manifest_path"]), "llama.cpp"))')
+llama=$(examples/ggml/llama.sh "$llama_version" "$llama_sum" "$work/fetch")
 
 # Less optimised C++ builds in half the time, and most kernels are in C. No flags are specific to this machine.
 cmake -G Ninja -S examples/ggml -B "$work/build" -DLLAMA_CPP="$llama" -Ddf11_DIR="$prefix/lib/cmake/df11" \

@@ -10,7 +10,7 @@ use super::structs::{self, Sizeable};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::writer::plan::Patterns;
-use crate::writer::{self, CompressOptions, Layout, LeftPlain, Part, Report};
+use crate::writer::{self, CompressOptions, Layout, LeftPlain, Part, PlainReason, Report, SideFile};
 use std::ffi::{c_char, c_void};
 use std::path::Path;
 use std::ptr;
@@ -29,7 +29,8 @@ pub const DF11_COMPRESS_STRICT: u32 = 4;
 /// df11_verify_model(). The reference compressor writes none.
 pub const DF11_COMPRESS_HASHES: u32 = 8;
 /// Write the shapes of compressed tensors to the files' metadata under "df11.shapes", for
-/// df11_tensor_info. The reference compressor writes none.
+/// df11_tensor_info. The reference compressor writes none. For automatic groups, which no other
+/// program writes, they are always written.
 pub const DF11_COMPRESS_SHAPES: u32 = 16;
 /// Write one file: `dst`, if it ends in .safetensors, else model.safetensors
 /// (diffusion_pytorch_model.safetensors for diffusers) in the folder `dst`.
@@ -40,6 +41,19 @@ pub const DF11_COMPRESS_FOLDER: u32 = 64;
 /// Return DF11_EXISTS instead of replacing a single file `dst` or its own config. Without it they
 /// are replaced. A folder `dst` that is not empty is never written to, with or without it.
 pub const DF11_COMPRESS_KEEP_EXISTING: u32 = 128;
+/// Write a plain copy of a source of which nothing can be compressed. Without it that is an error
+/// (DF11_UNSUPPORTED_FORMAT), and nothing is written.
+pub const DF11_COMPRESS_ALLOW_PLAIN: u32 = 256;
+/// Compress a source that lacks files, tensors or layers, as a download that was interrupted
+/// leaves it. Without it that is an error (DF11_INVALID_FORMAT). What is absent is noted in
+/// config.json, and df11_verify_model() does not report it.
+pub const DF11_COMPRESS_INCOMPLETE: u32 = 512;
+
+/// Leave plain what the reference's format cannot name or hold: experts in one tensor whose name
+/// does not end in .weight, and tensors of 2^32 weights. Without it, and with neither a preset nor a
+/// pattern_json, they become groups by an extension of the format that only this library reads; see
+/// df11_group_info.extended.
+pub const DF11_COMPRESS_REFERENCE_ONLY: u32 = 1024;
 
 const FLAGS: u32 = DF11_COMPRESS_NO_VERIFY
     | DF11_COMPRESS_RESUME
@@ -48,7 +62,10 @@ const FLAGS: u32 = DF11_COMPRESS_NO_VERIFY
     | DF11_COMPRESS_SHAPES
     | DF11_COMPRESS_SINGLE_FILE
     | DF11_COMPRESS_FOLDER
-    | DF11_COMPRESS_KEEP_EXISTING;
+    | DF11_COMPRESS_KEEP_EXISTING
+    | DF11_COMPRESS_ALLOW_PLAIN
+    | DF11_COMPRESS_INCOMPLETE
+    | DF11_COMPRESS_REFERENCE_ONLY;
 
 /// Called for each tensor that the patterns ask for and that stays as it was: `user` as given, the
 /// tensor's name, the name of the group that it would have been in (which stays plain as a whole),
@@ -87,15 +104,45 @@ pub struct df11_compress_report {
     pub unmatched_count: u64,
     /// 1 if the model is complete; 0 after a part, until df11_merge_model().
     pub complete: u64,
-    /// The name of the preset that gave the groups; NULL if it was a pattern_json. The text is
-    /// static.
+    /// The name of the preset that gave the groups, or "automatic"; NULL if it was a pattern_json.
+    /// The text is static.
     pub preset: *const c_char,
+    /// Bytes of all bf16 tensors of the source, without heads that are not stored. What of them is
+    /// not in groups stays plain for one of the reasons below; each of those counts bf16 bytes.
+    pub bf16_bytes: u64,
+    /// Bytes of the bf16 tensors in groups, each counted once.
+    pub grouped_bf16_bytes: u64,
+    /// Bytes for which no pattern asks.
+    pub unasked_bf16_bytes: u64,
+    /// Bytes of tensors that are too small for a group to pay.
+    pub small_bf16_bytes: u64,
+    /// Bytes of tensors whose group has a tensor of another type.
+    pub mixed_bf16_bytes: u64,
+    /// Bytes of tensors whose group has an infinity, a NaN, or a magnitude of 2^113 and more.
+    pub unfit_bf16_bytes: u64,
+    /// Bytes of tensors that the reference's format cannot name or hold.
+    pub unnamed_bf16_bytes: u64,
+    /// Files beside the source's weights that were copied: tokenizers, code, licences.
+    pub carried_count: u64,
+    /// Bytes of those files.
+    pub carried_bytes: u64,
+    /// Files beside the source's weights that were not copied: weights in other formats, states of a
+    /// training, downloads that have not ended.
+    pub left_behind_count: u64,
+    /// Bytes of those files.
+    pub left_behind_bytes: u64,
+    /// Things that the source lacks, with DF11_COMPRESS_INCOMPLETE, and those that config.json
+    /// speaks of and that cannot have got lost.
+    pub missing_count: u64,
+    /// Those of the groups that are an extension of the format: programs that know only DF11 do not
+    /// find their weights.
+    pub extended_groups: u64,
 }
 
 // SAFETY: repr(C), begins with its size, no padding (asserted below), all zeros are numbers and a NULL text.
 unsafe impl Sizeable for df11_compress_report {
     const NAME: &'static str = "df11_compress_report";
-    const FIRST: usize = 104;
+    const FIRST: usize = 208;
 }
 
 /// How to compress. Begin with DF11_COMPRESS_OPTIONS_INIT.
@@ -114,10 +161,11 @@ pub struct df11_compress_options {
     /// comes on top.
     pub memory_bytes: u64,
     /// NULL, or the name of a preset: the groups of a published model, see df11_preset_get_info().
+    /// "automatic" names the groups that are made from the table of tensors alone.
     pub preset: *const c_char,
     /// NULL, or the groups: the JSON text of a pattern_dict, or of a config.json that has one in its
-    /// dfloat11_config. It excludes `preset`. With neither, the preset is chosen by the source's
-    /// config.json and its tensors' names.
+    /// dfloat11_config. It excludes `preset`. With neither, a preset is chosen by the source's
+    /// config.json and its tensors, or automatic groups if they cover clearly more of the model.
     pub pattern_json: *const c_char,
     /// The part of the groups to write, 1 to `part_count`: other processes or machines write the
     /// others to the same folder, with the same options, and then one calls df11_merge_model().
@@ -145,7 +193,7 @@ unsafe impl Sizeable for df11_compress_options {
 }
 
 const _: () = {
-    assert!(size_of::<df11_compress_report>() == 104 && size_of::<df11_compress_options>() == 96);
+    assert!(size_of::<df11_compress_report>() == 208 && size_of::<df11_compress_options>() == 96);
     // What the comment of `memory_bytes` says.
     assert!(writer::DEFAULT_MEMORY == 512 << 20);
 };
@@ -156,7 +204,8 @@ const _: () = {
 /// is as the reference compressor (dfloat11 0.5.0) writes it.
 ///
 /// A folder gets one file per group, a file for the rest, the source's config.json with
-/// dfloat11_config in it, and the source's other files. A single file gets its config.json next to
+/// dfloat11_config in it, and the source's other files, except weights in other formats, states of a
+/// training, and downloads that have not ended. A single file gets its config.json next to
 /// it. `options` may be NULL. Groups are processed a piece at a time and are never in memory as a
 /// whole. Files get their names when they are complete and, unless told otherwise, verified.
 ///
@@ -166,12 +215,14 @@ const _: () = {
 /// files.
 ///
 /// Errors: DF11_EXISTS for a folder that is not empty, and with DF11_COMPRESS_KEEP_EXISTING for a
-/// file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished; DF11_BUSY
-/// for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun with another
-/// source or other options, for what was changed in it, patterns that do not fit, no preset that
-/// fits, and a source that is compressed already; DF11_NOT_FOUND (no such preset);
-/// DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that failed its
-/// verification; DF11_UNSUPPORTED_FORMAT with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION,
+/// file that exists; DF11_UNFINISHED for a `dst` that an earlier run has left unfinished;
+/// DF11_BUSY for one that another run writes to; DF11_INVALID_ARGUMENT for one that was begun
+/// with another source or other options, for what was changed in it, patterns that do not fit,
+/// and a source that has no bf16 weights or is compressed already; DF11_NOT_FOUND (no such
+/// preset); DF11_INVALID_FORMAT and DF11_CORRUPT for the source, and for a written group that
+/// failed its verification; DF11_INVALID_FORMAT for a source that lacks something, too, unless
+/// DF11_COMPRESS_INCOMPLETE is set; DF11_UNSUPPORTED_FORMAT if nothing can be compressed, unless
+/// DF11_COMPRESS_ALLOW_PLAIN is set, and with DF11_COMPRESS_STRICT; DF11_UNSUPPORTED_OPTION,
 /// DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros, and
 /// `left` is not called.
 ///
@@ -293,8 +344,12 @@ impl CompressArgs<'_> {
             keep_existing: has(DF11_COMPRESS_KEEP_EXISTING),
             verify: !has(DF11_COMPRESS_NO_VERIFY),
             strict: has(DF11_COMPRESS_STRICT),
+            allow_plain: has(DF11_COMPRESS_ALLOW_PLAIN),
+            incomplete: has(DF11_COMPRESS_INCOMPLETE),
             hashes: has(DF11_COMPRESS_HASHES),
             shapes: has(DF11_COMPRESS_SHAPES),
+            reference_only: has(DF11_COMPRESS_REFERENCE_ONLY),
+            run_sizes: writer::RunSizes::default(),
         })
     }
 }
@@ -321,13 +376,13 @@ fn run(
 }
 
 /// The callback for tensors that stay plain, and its `user`.
-struct Left {
-    function: df11_left_fn,
-    user: *mut c_void,
+pub(super) struct Left {
+    pub function: df11_left_fn,
+    pub user: *mut c_void,
 }
 
 impl Left {
-    fn tell(&self, left: &[LeftPlain]) {
+    pub fn tell(&self, left: &[LeftPlain]) {
         let Some(function) = self.function else { return };
         for left in left {
             let [tensor, group, reason] = [&left.tensor, &left.group, &left.reason].map(|text| c_text(text));
@@ -338,6 +393,8 @@ impl Left {
 }
 
 fn report_of(report: &Report) -> Result<df11_compress_report> {
+    let plain = |reason| report.coverage.plain.iter().find(|p| p.reason == reason).map_or(0, |p| p.bf16_bytes);
+    let sum = |files: &[SideFile]| files.iter().fold(0u64, |sum, file| sum.saturating_add(file.bytes));
     let preset = report.preset.as_deref().map(static_name).transpose()?.flatten();
     Ok(df11_compress_report {
         struct_size: size_of::<df11_compress_report>(),
@@ -353,5 +410,18 @@ fn report_of(report: &Report) -> Result<df11_compress_report> {
         unmatched_count: report.unmatched_patterns.len() as u64,
         complete: report.complete.into(),
         preset: preset.map_or(ptr::null(), |name| name.as_ptr()),
+        bf16_bytes: report.coverage.bf16_bytes,
+        grouped_bf16_bytes: report.coverage.grouped_bf16_bytes,
+        unasked_bf16_bytes: plain(PlainReason::NotAskedFor),
+        small_bf16_bytes: plain(PlainReason::TooSmall),
+        mixed_bf16_bytes: plain(PlainReason::OtherType),
+        unfit_bf16_bytes: plain(PlainReason::Values),
+        unnamed_bf16_bytes: plain(PlainReason::Format),
+        carried_count: report.carried.len() as u64,
+        carried_bytes: sum(&report.carried),
+        left_behind_count: report.left_behind.len() as u64,
+        left_behind_bytes: sum(&report.left_behind),
+        missing_count: report.missing.len() as u64,
+        extended_groups: report.extended_groups,
     })
 }

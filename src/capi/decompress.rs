@@ -21,8 +21,10 @@ use crate::error::{Error, Result};
 /// `d_status` is 0, or the address of a uint32_t in device memory, a multiple of 4, that you have
 /// set to 0. It is raised to DF11_CORRUPT if the kernel notices that the image contradicts itself
 /// (the file was damaged, or its gaps and positions are wrong), and otherwise left alone. The
-/// content of the destination is then undefined. Nothing outside it is ever written. A lane that
-/// ends up to ten bits late goes unnoticed: verify a model from elsewhere before you decode it here.
+/// content of the destination is then undefined. Nothing outside it is ever written. What is
+/// compared is where each run of 104 weights ends: damage after which the codes fall into step again
+/// before that, or end up to ten bits late, goes unnoticed. Of single changed bytes among the codes
+/// that is eight in ten. Verify a model from elsewhere before you decode it here.
 ///
 /// Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
 /// DF11_MISALIGNED, DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA

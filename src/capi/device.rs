@@ -47,8 +47,9 @@ pub struct df11_device_options {
     /// 0
     pub reserved: u32,
     /// The path or name of the CUDA driver's library, ended by a zero byte. NULL means the library
-    /// that the environment variable DF11_LIBCUDA names, or else the system's (libcuda.so.1). It is
-    /// read during the call only.
+    /// that the environment variable DF11_LIBCUDA names, or else the system's (libcuda.so.1). The
+    /// variable is ignored in programs with more privileges than their caller (set-user-ID, file
+    /// capabilities). The text is read during the call only.
     pub libcuda: *const c_char,
 }
 

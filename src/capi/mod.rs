@@ -8,7 +8,7 @@
 //! - [`model`], [`group`], [`tensor`]: open and look;
 //! - [`host`]: decode on the CPU;
 //! - [`device`], [`image`], [`resident`], [`decompress`]: CUDA;
-//! - [`compress`], [`preset`], [`pack`]: write;
+//! - [`compress`], [`plan`], [`preset`], [`pack`]: write;
 //! - [`verify`].
 //!
 //! Conventions: names are C names, so that a C and a Rust reader see the same. Every fallible function returns a
@@ -29,9 +29,11 @@ mod image;
 mod log;
 mod model;
 mod pack;
+mod plan;
 mod preset;
 mod progress;
 mod resident;
+mod rewrite;
 mod status;
 mod structs;
 mod tensor;
@@ -47,9 +49,11 @@ pub use image::*;
 pub use log::*;
 pub use model::*;
 pub use pack::*;
+pub use plan::*;
 pub use preset::*;
 pub use progress::*;
 pub use resident::*;
+pub use rewrite::*;
 pub use status::*;
 pub use tensor::*;
 pub use verify::*;

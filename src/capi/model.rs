@@ -18,10 +18,15 @@ use std::ptr;
 pub const DF11_OPEN_VERIFY: u32 = 1;
 /// Read the files piece by piece instead of mapping them. A mapped file that another process cuts
 /// short ends this process with SIGBUS; a file that is read gives an error. `data` pointers are then
-/// NULL, and one descriptor for each file stays open.
+/// NULL. Files are opened when they are read; at most 128 are kept open, or a quarter of the soft
+/// limit on descriptors, for all models together. A file that has another device, inode, size or
+/// time when it is opened again is DF11_CORRUPT. Give this where mapping fails, too.
 pub const DF11_OPEN_READ: u32 = 2;
 /// Accept a version of the compressor that this library does not know.
 pub const DF11_OPEN_ANY_VERSION: u32 = 4;
+/// Leave shapes unknown that nobody says, even those that follow from the config and the plain
+/// tensors with certainty (DF11_SHAPE_DERIVED).
+pub const DF11_OPEN_NO_DERIVED_SHAPES: u32 = 8;
 
 /// How to open a model. Begin with DF11_OPEN_OPTIONS_INIT.
 #[repr(C)]
@@ -38,8 +43,17 @@ pub struct df11_open_options {
     /// tensors inside a group are called. It is read during the call only.
     pub config_json: *const c_char,
     /// NULL, or a progress that counts the bytes of DF11_OPEN_VERIFY (two for each weight) and can
-    /// cancel the call: between files, and at any time while codes are walked.
+    /// cancel the call at any time.
     pub progress: *mut df11_progress,
+    /// NULL, or the path of a folder or file that has the shapes of tensors in groups which the
+    /// model's files do not say: the original or other .safetensors files, of which only the headers
+    /// are read and need be there, or a .json file of the kind that `shapes_json` is. Names that the
+    /// model lacks are ignored. It is read during the call only.
+    pub shapes_from: *const c_char,
+    /// NULL, or the same as a text in UTF-8 that a zero byte ends: a JSON object from names of
+    /// tensors to lists of dimensions, as {"lm_head.weight": [151936, 4096]}. It comes before
+    /// `shapes_from`.
+    pub shapes_json: *const c_char,
 }
 
 // SAFETY: repr(C), begins with its size, no padding (asserted below), zeros are NULL pointers.
@@ -48,7 +62,7 @@ unsafe impl Sizeable for df11_open_options {
     const FIRST: usize = 24;
 }
 
-const _: () = assert!(size_of::<df11_open_options>() == 32);
+const _: () = assert!(size_of::<df11_open_options>() == 48);
 
 /// An open model. It never changes: any number of threads may use it at once.
 pub struct df11_model {
@@ -56,6 +70,8 @@ pub struct df11_model {
     pub(super) group_names: Vec<CString>,
     pub(super) tensor_names: Vec<CString>,
     pub(super) files: Vec<CString>,
+    /// The text of the config, and a zero byte.
+    pub(super) config: Option<Box<[u8]>>,
 }
 
 impl df11_model {
@@ -72,8 +88,8 @@ pub(super) const MODEL: &str = "the model";
 /// *.safetensors file is opened, whatever an index lists. The config is config.json in the folder or
 /// next to the file; NAME.config.json next to NAME.safetensors comes before it. Headers, tables and
 /// positions are read and checked, but no weights, so that this copies nothing and takes
-/// milliseconds for the models that compressors write. (A config with hostile patterns can make it
-/// take minutes: SECURITY.md.) A folder or file without compressed groups opens too, as a model of
+/// milliseconds for the models that compressors write, and at most two seconds and 200 MB for any
+/// files of less than 10 MB. A folder or file without compressed groups opens too, as a model of
 /// plain tensors.
 ///
 /// `path` is UTF-8 (on Unix any bytes) and ends in a zero byte. `options` may be NULL. On success
@@ -123,15 +139,24 @@ pub unsafe extern "C" fn df11_model_open_memory(
     unsafe {
         call(error, || {
             let data = Bytes::<'static>::new(data, data_bytes, "the data");
-            open(Out::new(out), OpenArgs::new(options), |options, _, _| Model::of_bytes(Box::new(data.get()?), options))
+            open(Out::new(out), OpenArgs::new(options), |options, _, progress| {
+                Model::of_bytes(Box::new(data.get()?), options, progress)
+            })
         })
     }
+}
+
+/// The texts of df11_open_options.
+struct OpenTexts<'a> {
+    config: Text<'a>,
+    shapes_from: Text<'a>,
+    shapes: Text<'a>,
 }
 
 /// What df11_open_options says.
 struct OpenArgs<'a> {
     given: *const df11_open_options,
-    known: Result<Option<(df11_open_options, Text<'a>)>>,
+    known: Result<Option<(df11_open_options, OpenTexts<'a>)>>,
     progress: Progress,
 }
 
@@ -145,9 +170,14 @@ impl OpenArgs<'_> {
         let read = known.as_ref().ok().copied().flatten();
         // SAFETY: C caller: the struct's pointers are NULL or as described.
         let (known, progress) = unsafe {
-            let text = |o: df11_open_options| (o, Text::new(o.config_json, "df11_open_options.config_json"));
+            let texts = |o: df11_open_options| {
+                let config = Text::new(o.config_json, "df11_open_options.config_json");
+                let shapes_from = Text::new(o.shapes_from, "df11_open_options.shapes_from");
+                let shapes = Text::new(o.shapes_json, "df11_open_options.shapes_json");
+                (o, OpenTexts { config, shapes_from, shapes })
+            };
             let handle = read.map_or(ptr::null(), |o| o.progress.cast_const());
-            (known.map(|known| known.map(text)), progress::of(handle, None, ptr::null_mut()))
+            (known.map(|known| known.map(texts)), progress::of(handle, None, ptr::null_mut()))
         };
         OpenArgs { given: options, known, progress }
     }
@@ -169,14 +199,20 @@ fn open(
     args.refuse_unknown()?;
     let OpenArgs { known, progress, .. } = args;
     let (mut options, mut access) = (OpenOptions::default(), Access::Map);
-    if let Some((given, config)) = known? {
-        let flags = DF11_OPEN_VERIFY | DF11_OPEN_READ | DF11_OPEN_ANY_VERSION;
+    if let Some((given, texts)) = known? {
+        let flags = DF11_OPEN_VERIFY | DF11_OPEN_READ | DF11_OPEN_ANY_VERSION | DF11_OPEN_NO_DERIVED_SHAPES;
         structs::check_flags::<df11_open_options>(given.flags, flags)?;
         options = OpenOptions {
             verify: given.flags & DF11_OPEN_VERIFY != 0,
             threads: given.threads as usize,
             any_version: given.flags & DF11_OPEN_ANY_VERSION != 0,
-            config: config.copy()?,
+            config: texts.config.copy()?,
+            shapes_from: match texts.shapes_from.is_null() {
+                true => None,
+                false => Some(texts.shapes_from.path()?.to_owned()),
+            },
+            shapes: texts.shapes.copy()?,
+            no_derived_shapes: given.flags & DF11_OPEN_NO_DERIVED_SHAPES != 0,
         };
         if given.flags & DF11_OPEN_READ != 0 {
             access = Access::Read;
@@ -186,7 +222,9 @@ fn open(
     let model = model(&options, access, &progress)?.verified(&options, &progress)?;
     // Names with zero bytes were refused when the model was opened; a path from a C text has none.
     let text = |s: &[u8]| CString::new(s).map_err(|_| Error::Internal("a name with a zero byte".into()));
+    let ended = |text: &str| [text.as_bytes(), &[0]].concat().into_boxed_slice();
     out.give(df11_model {
+        config: model.config_text().map(ended),
         group_names: model.groups().map(|g| text(g.name().as_bytes())).collect::<Result<_>>()?,
         tensor_names: model.tensors().map(|t| text(t.name().as_bytes())).collect::<Result<_>>()?,
         files: model.files().map(|f| text(&c_bytes(f.file))).collect::<Result<_>>()?,
@@ -220,7 +258,8 @@ pub unsafe extern "C" fn df11_model_group_count(model: *const df11_model) -> u64
 }
 
 /// Returns the number of tensors; 0 for NULL. Tensors are numbered from 0: those of group 0 in the
-/// order of their weights, those of group 1, and so on; then the plain ones.
+/// order of their weights, those of group 1, and so on, each by the first group that has a part of
+/// it; then the plain ones.
 ///
 /// # Safety
 ///
@@ -229,6 +268,23 @@ pub unsafe extern "C" fn df11_model_group_count(model: *const df11_model) -> u64
 pub unsafe extern "C" fn df11_model_tensor_count(model: *const df11_model) -> u64 {
     // SAFETY: C caller: `model` is NULL or open.
     unsafe { In::new(model, MODEL) }.given().map_or(0, |m| m.model.tensors().len() as u64)
+}
+
+/// Returns the whole text of the config.json that the model was opened with, its own or the one in
+/// df11_open_options; NULL if there is none, and for NULL. It ends in a zero byte, belongs to the
+/// model, and has keys that this library does not read. `*text_bytes` is its size without the zero
+/// byte, or 0; `text_bytes` may be NULL.
+///
+/// # Safety
+///
+/// The pointers are as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn df11_model_config_text(model: *const df11_model, text_bytes: *mut u64) -> *const c_char {
+    // SAFETY: C caller: `model` is NULL or open, `text_bytes` is NULL or writable.
+    let (model, text_bytes) = unsafe { (In::new(model, MODEL), Out::new(text_bytes)) };
+    let text = model.given().and_then(|m| m.config.as_deref());
+    text_bytes.offer(text.map_or(0, |text| text.len() as u64 - 1));
+    text.map_or(ptr::null(), |text| text.as_ptr().cast())
 }
 
 /// Returns the group of a number.

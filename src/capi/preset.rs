@@ -41,8 +41,12 @@ static PRESETS: LazyLock<Vec<PresetTexts>> = LazyLock::new(|| {
     Preset::all().iter().map(texts).collect()
 });
 
-/// Returns the name of a preset, which may be given by another of its names, as a static text.
+/// Returns the name of a preset, which may be given by another of its names, or `automatic`, as a static text.
 pub(super) fn static_name(name: &str) -> Result<Option<&'static CStr>> {
+    const AUTOMATIC: &CStr = c"automatic";
+    if name == crate::writer::AUTOMATIC {
+        return Ok(Some(AUTOMATIC));
+    }
     let name = Preset::find(name)?.name();
     let texts = PRESETS.iter().find(|texts| texts.name.as_bytes() == name.as_bytes());
     Ok(texts.map(|texts| texts.name.as_c_str()))

@@ -24,6 +24,17 @@ pub const DF11_FINDING_DIFFERS: u32 = 4;
 /// wrong.
 pub const DF11_FINDING_NOTE: u32 = 5;
 
+/// Something that the model lacks: the name is that of a file, a tensor or a layer, or of several
+/// (`model.layers.3 to 5`).
+pub const DF11_FINDING_MISSING: u32 = 6;
+
+/// Accept a model that lacks files, tensors or layers: there are no DF11_FINDING_MISSING.
+pub const DF11_VERIFY_INCOMPLETE: u32 = 256;
+/// Accept a model that has no group, which nobody compressed, also without an original.
+pub const DF11_VERIFY_ALLOW_PLAIN: u32 = 512;
+
+const FLAGS: u32 = DF11_OPEN_ANY_VERSION | DF11_VERIFY_INCOMPLETE | DF11_VERIFY_ALLOW_PLAIN;
+
 /// Called for each group, and for each tensor about which there is something to say: `user` as
 /// given, DF11_FINDING_*, the name of the group or tensor, and one sentence about it. Both texts are
 /// UTF-8, end in a zero byte and are valid during the call only; escape them before you print them.
@@ -52,12 +63,14 @@ pub struct df11_verify_report {
     pub tensors_equal: u64,
     /// Tensors that differ from the original's, or that only one of the two models has.
     pub tensors_different: u64,
+    /// Files, tensors and layers that the model lacks, several in a row counted once.
+    pub missing_count: u64,
 }
 
 // SAFETY: repr(C), begins with its size, no padding (asserted below), all are numbers.
 unsafe impl Sizeable for df11_verify_report {
     const NAME: &'static str = "df11_verify_report";
-    const FIRST: usize = 64;
+    const FIRST: usize = 72;
 }
 
 /// How to verify. Begin with DF11_VERIFY_OPTIONS_INIT.
@@ -68,7 +81,7 @@ pub struct df11_verify_options {
     pub struct_size: usize,
     /// Threads to use, the calling one among them; 0 means 1. They end before the call returns.
     pub threads: u32,
-    /// DF11_OPEN_ANY_VERSION or 0
+    /// DF11_OPEN_ANY_VERSION, DF11_VERIFY_INCOMPLETE and DF11_VERIFY_ALLOW_PLAIN joined by |, or 0
     pub flags: u32,
     /// NULL, or the text of a config.json for the model; see df11_open_options.
     pub config_json: *const c_char,
@@ -92,23 +105,27 @@ unsafe impl Sizeable for df11_verify_options {
     const FIRST: usize = 72;
 }
 
-const _: () = assert!(size_of::<df11_verify_report>() == 64 && size_of::<df11_verify_options>() == 72);
+const _: () = assert!(size_of::<df11_verify_report>() == 72 && size_of::<df11_verify_options>() == 72);
 
-/// Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, walks every
-/// code of every group, and compares the SHA-256 of each tensor for which the files' metadata has
-/// one (under "df11.sha256"). If there is an original (a folder of any number of files, or one
-/// file), it compares every tensor with it: type, shape where the model knows it, every bit. It
-/// continues after what is wrong, so that everything wrong is found.
+/// Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, and looks
+/// for what is absent from a folder: files whose names have numbers (-00002-of-00003) or that an
+/// index lists, layers between others, and layers of which config.json says that they are there.
+/// Not all that is absent shows. It walks every code of every group, and compares the SHA-256 of
+/// each tensor for which the files' metadata has one (under "df11.sha256"). If there is an
+/// original (a folder of any number of files, or one file), it compares every tensor with it:
+/// type, shape where the model says it, every bit. It continues after what is wrong, so that
+/// everything wrong is found.
 ///
 /// `original` and `options` may be NULL. Files are read piece by piece, never mapped, and the call
 /// takes at most 16 MiB and 2 MiB for each thread, plus the memory of an open model. Of an original
 /// with a model.safetensors.index.json the files that it lists are opened.
 ///
 /// DF11_OK: nothing is wrong. DF11_CORRUPT: something is, and the message is the first such
-/// finding's; or the model cannot be opened because of it. The report is written in both cases. It
-/// is all zeros if the model could not be opened, and after all other errors: DF11_INVALID_FORMAT
-/// and DF11_UNSUPPORTED_FORMAT for the model, DF11_INVALID_ARGUMENT for an original that cannot be
-/// used, DF11_IO, DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
+/// finding's; or the model cannot be opened because of it. The report is written in both cases.
+/// It is all zeros if the model could not be opened, and after all other errors:
+/// DF11_INVALID_FORMAT and DF11_UNSUPPORTED_FORMAT for the model, and for one without a group if
+/// there is no original, DF11_INVALID_ARGUMENT for an original that cannot be used, DF11_IO,
+/// DF11_CANCELLED, DF11_UNSUPPORTED_OPTION, DF11_OUT_OF_MEMORY.
 ///
 /// # Safety
 ///
@@ -170,7 +187,7 @@ fn verify(model: Text, original: Text, args: VerifyArgs) -> Result<()> {
     }
     args.refuse_unknown()?;
     let VerifyArgs { known, config, progress, findings, report, .. } = args;
-    structs::check_flags::<df11_verify_options>(known.flags, DF11_OPEN_ANY_VERSION)?;
+    structs::check_flags::<df11_verify_options>(known.flags, FLAGS)?;
     let open = OpenOptions {
         any_version: known.flags & DF11_OPEN_ANY_VERSION != 0,
         config: config.copy()?,
@@ -184,9 +201,13 @@ fn verify(model: Text, original: Text, args: VerifyArgs) -> Result<()> {
     let open = |path| Model::open_original_watched(path, &progress).map_err(host::unusable);
     let original = original.map(open).transpose()?;
 
-    let threads = VerifyOptions::new().threads(known.threads as usize);
+    let has = |flag| known.flags & flag != 0;
+    let how = VerifyOptions::new()
+        .threads(known.threads as usize)
+        .incomplete(has(DF11_VERIFY_INCOMPLETE))
+        .allow_plain(has(DF11_VERIFY_ALLOW_PLAIN));
     let mut first = None;
-    let verified = host::verify_model(&model, original.as_ref(), &threads, &progress, &mut |finding| {
+    let verified = host::verify_model(&model, original.as_ref(), &how, &progress, &mut |finding| {
         findings.tell(&finding);
         if finding.kind.is_wrong() {
             first.get_or_insert(finding.text);
@@ -214,6 +235,7 @@ impl Findings {
             FindingKind::Hash => DF11_FINDING_HASH,
             FindingKind::Differs => DF11_FINDING_DIFFERS,
             FindingKind::Note => DF11_FINDING_NOTE,
+            FindingKind::Missing => DF11_FINDING_MISSING,
         };
         let (name, text) = (c_text(finding.name), c_text(&finding.text));
         // SAFETY: C caller: the callback and its `user` are valid during the call. The texts live until it returns.
@@ -231,5 +253,6 @@ fn report_of(verified: &Verified) -> df11_verify_report {
         hashes_wrong: verified.hashes_wrong,
         tensors_equal: verified.tensors_equal,
         tensors_different: verified.tensors_different,
+        missing_count: verified.missing,
     }
 }

@@ -167,7 +167,7 @@ pub(crate) fn candidates(given: Option<&Path>) -> Vec<OsString> {
     if let Some(path) = given {
         return vec![path.into()];
     }
-    if let Some(path) = std::env::var_os("DF11_LIBCUDA").filter(|path| !path.is_empty()) {
+    if let Some(path) = variable("DF11_LIBCUDA").filter(|path| !path.is_empty()) {
         return vec![path];
     }
     let names: &[&str] = if cfg!(windows) {
@@ -177,6 +177,20 @@ pub(crate) fn candidates(given: Option<&Path>) -> Vec<OsString> {
         &["libcuda.so.1", "libcuda.so", "/usr/lib/wsl/lib/libcuda.so.1"]
     };
     names.iter().map(OsString::from).collect()
+}
+
+/// Returns an environment variable. Returns `None` in a process that has more privileges than its caller (set-user-ID, file
+/// capabilities): the caller must not decide there what code runs.
+fn variable(name: &str) -> Option<OsString> {
+    // SAFETY: the calls take and change nothing.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let is_privileged = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    // SAFETY: as above.
+    #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+    let is_privileged = unsafe { libc::getuid() != libc::geteuid() || libc::getgid() != libc::getegid() };
+    #[cfg(not(unix))]
+    let is_privileged = false;
+    if is_privileged { None } else { std::env::var_os(name) }
 }
 
 /// Loads a driver, or finds the one of that name that was loaded before. A failure is tried again at the next call.

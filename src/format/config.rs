@@ -1,9 +1,13 @@
 //! `config.json`: the version of the compressor, and which modules are groups.
 
 use super::json;
-use super::patterns::{PatternFault, Patterns};
-use crate::error::{Error, Place, Result};
-use serde_json::Value;
+use super::patterns::Patterns;
+use crate::error::{Error, Place, Result, shorten};
+use crate::progress::Progress;
+use serde::de::IgnoredAny;
+
+/// The bytes of a config.json. Published ones have some 10 kB.
+pub(crate) const MOST_CONFIG_BYTES: u64 = 4_000_000;
 
 /// The part of config.json under `dfloat11_config`.
 #[derive(Debug, Clone)]
@@ -23,48 +27,55 @@ impl Config {
         self.patterns.find(group).map(|number| self.patterns.entries()[number].attributes())
     }
 
-    /// Reads a config.json: `None` if it has no `dfloat11_config`.
-    pub(crate) fn parse(text: &[u8], place: &Place, any_version: bool) -> Result<Option<Config>> {
+    pub(crate) fn patterns(&self) -> &Patterns {
+        &self.patterns
+    }
+
+    /// Reads a config.json: `None` if it has no `dfloat11_config`. All else in it is skipped.
+    pub(crate) fn parse(text: &[u8], place: &Place, any_version: bool, progress: &Progress) -> Result<Option<Config>> {
         let invalid = |reason: String| Error::invalid(place.clone(), reason);
-        let whole: Value = json::parse(text).map_err(|e| invalid(format!("the config is not valid JSON: {e}")))?;
-        let Some(config) = whole.get("dfloat11_config") else { return Ok(None) };
-        let Some(config) = config.as_object() else {
+        let unsupported = |reason: String| Error::unsupported(place.clone(), reason);
+        if text.len() as u64 > MOST_CONFIG_BYTES {
+            return Err(invalid(format!("the config has {} bytes: {MOST_CONFIG_BYTES} are the most", text.len())));
+        }
+        let not_json = |e| invalid(format!("the config is not valid JSON: {e}"));
+        let text = json::of_python(text);
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            // Whatever it is, it has no dfloat11_config.
+            return json::parse::<IgnoredAny>(&text).map(|_| None).map_err(not_json);
+        }
+        let [Some(config)] = json::fields(&text, ["dfloat11_config"]).map_err(not_json)? else { return Ok(None) };
+        if !config.starts_with('{') {
             return Err(invalid("dfloat11_config is not an object".into()));
-        };
-        let version = match config.get("version") {
-            Some(Value::String(version)) => version.clone(),
-            Some(other) => return Err(invalid(format!("dfloat11_config.version is {}, not a text", kind(other)))),
+        }
+        let keys = ["version", "threads_per_block", "bytes_per_thread", "pattern_dict"];
+        let [version, threads, bytes, dict] =
+            json::fields(config.as_bytes(), keys).map_err(|e| not_json(format!("dfloat11_config: {e}")))?;
+        let version = match version.map(|v| json::parse::<String>(v.as_bytes()).map_err(|_| kind(v))) {
+            Some(Ok(version)) => version,
+            Some(Err(other)) => return Err(invalid(format!("dfloat11_config.version is {other}, not a text"))),
             // No published model lacks it. The version alone says nothing that the checks of each group do not.
             None => String::new(),
         };
         if !any_version && !version.is_empty() && !is_known(&version) {
-            let reason = format!("dfloat11_config.version is '{version}': 0.2.0 to 0.5.x are known");
-            return Err(Error::unsupported(place.clone(), reason));
+            let version = shorten(&version, 80);
+            return Err(unsupported(format!("dfloat11_config.version is '{version}': 0.2.0 to 0.5.x are known")));
         }
         // Both are optional here: a single file comes without them, and then the same values hold.
-        let threads = config.get("threads_per_block").and_then(|v| {
-            v.as_array().map_or(v.as_u64(), |a| match &a[..] {
-                [one] => one.as_u64(),
-                _ => None,
-            })
-        });
-        if config.contains_key("threads_per_block") && threads != Some(512) {
-            let reason = format!("threads_per_block is {}: only [512] is known", config["threads_per_block"]);
-            return Err(Error::unsupported(place.clone(), reason));
+        let is = |text: &str, number| json::parse::<u64>(text.as_bytes()) == Ok(number);
+        if let Some(threads) = threads.filter(|t| json::parse(t.as_bytes()) != Ok([512u64]) && !is(t, 512)) {
+            let reason = format!("threads_per_block is {}: only [512] is known", shorten(threads, 80));
+            return Err(unsupported(reason));
         }
-        if config.get("bytes_per_thread").is_some_and(|v| v.as_u64() != Some(8)) {
-            let reason = format!("bytes_per_thread is {}: only 8 is known", config["bytes_per_thread"]);
-            return Err(Error::unsupported(place.clone(), reason));
+        if let Some(bytes) = bytes.filter(|bytes| !is(bytes, 8)) {
+            let reason = format!("bytes_per_thread is {}: only 8 is known", shorten(bytes, 80));
+            return Err(unsupported(reason));
         }
-        let dict = match config.get("pattern_dict") {
-            Some(Value::Object(dict)) => dict,
-            _ => return Err(invalid("dfloat11_config has no pattern_dict, or it is not an object".into())),
+        let Some(dict) = dict.filter(|dict| dict.starts_with('{')) else {
+            return Err(invalid("dfloat11_config has no pattern_dict, or it is not an object".into()));
         };
-        let patterns = Patterns::read(dict).map_err(|PatternFault { reason, unsupported }| match unsupported {
-            true => Error::unsupported(place.clone(), reason),
-            false => invalid(reason),
-        })?;
-        Ok(Some(Config { version, patterns }))
+        let refuse = |too_much, reason| if too_much { unsupported(reason) } else { invalid(reason) };
+        Ok(Some(Config { version, patterns: Patterns::read(dict, progress, refuse)? }))
     }
 }
 
@@ -73,14 +84,15 @@ fn is_known(version: &str) -> bool {
     matches!((parts.next(), parts.next(), parts.next()), (Some(Some(0)), Some(Some(2..=5)), Some(Some(_))))
 }
 
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a truth value",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
+/// Names the kind of a value by the first byte of its text.
+fn kind(value: &str) -> &'static str {
+    match value.as_bytes().first() {
+        Some(b'n') => "null",
+        Some(b't' | b'f') => "a truth value",
+        Some(b'"') => "a text",
+        Some(b'[') => "a list",
+        Some(b'{') => "an object",
+        _ => "a number",
     }
 }
 
@@ -93,6 +105,7 @@ mod tests {
             format!(r#"{{"dfloat11_config": {inner}, "model_type": "llama"}}"#).as_bytes(),
             &Place::file("c"),
             false,
+            &Progress::new(),
         )
     }
 
@@ -127,16 +140,16 @@ mod tests {
             (r#"{"version": "0.5.0", "pattern_dict": {"(?=a)b": []}}"#, "look-around"),
             (r#"{"version": "0.5.0", "pattern_dict": {"((a{999}){999}){999}": []}}"#, "size limit"),
             (r#"{"version": "0.5.0", "pattern_dict": {}, "threads_per_block": [256]}"#, "256"),
-            (r#"{"version": "0.5.0", "pattern_dict": {}, "threads_per_block": [512, 512]}"#, "[512,512]"),
+            (r#"{"version": "0.5.0", "pattern_dict": {}, "threads_per_block": [512, 512]}"#, "[512, 512]"),
             (r#"{"version": "0.5.0", "pattern_dict": {}, "bytes_per_thread": 16}"#, "16"),
         ];
         for (json, part) in refused {
             let text = parse(json).unwrap_err().to_string();
             assert!(text.contains(part) && text.contains("'c'"), "{json}: {text}");
         }
-        assert!(Config::parse(b"{", &Place::file("c"), false).is_err());
-        assert!(Config::parse(b"{}", &Place::file("c"), false).unwrap().is_none());
-        assert!(Config::parse("[".repeat(100_000).as_bytes(), &Place::file("c"), false).is_err());
+        assert!(Config::parse(b"{", &Place::file("c"), false, &Progress::new()).is_err());
+        assert!(Config::parse(b"{}", &Place::file("c"), false, &Progress::new()).unwrap().is_none());
+        assert!(Config::parse("[".repeat(100_000).as_bytes(), &Place::file("c"), false, &Progress::new()).is_err());
     }
 
     #[test]

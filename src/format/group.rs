@@ -1,15 +1,13 @@
 //! A compressed group: its six members, checked against each other.
 
-use super::source::{Source, Span};
+use super::source::{Source, Span, Stored};
 use crate::error::{Error, Place, Result};
 use crate::huffman::code::CodeTable;
 use crate::huffman::table::MultiTable;
 use crate::huffman::{BLOCK_BITS, BLOCK_BYTES, GAP_BYTES_PER_BLOCK, rows};
 use once_cell::sync::OnceCell;
 use safetensors::Dtype;
-use safetensors::tensor::TensorInfo;
 use std::borrow::Cow;
-use std::ops::Range;
 
 /// The members of a group, in the order of [`Member`].
 pub(crate) const MEMBERS: [&str; 6] =
@@ -44,8 +42,10 @@ pub(crate) const MOST_TENSORS: u64 = 1024;
 /// A compressed group, as a model keeps it.
 pub(crate) struct GroupData {
     name: String,
-    /// Its tensors in the model's list.
-    pub(crate) tensors: Range<usize>,
+    /// The numbers of its runs in the model's list, in the order of its weights.
+    pub(crate) runs: Vec<u32>,
+    /// True if a file's metadata names its tensors: no other program finds them.
+    pub(crate) extended: bool,
     members: [Span; 6],
     /// Elements before each tensor, then all of them.
     cuts: Vec<u64>,
@@ -118,7 +118,7 @@ impl GroupData {
     }
 
     /// Checks the six members of the group `name` against each other.
-    pub(crate) fn check(sources: &[Source], name: &str, infos: [&(TensorInfo, Span); 6]) -> Result<GroupData> {
+    pub(crate) fn check(sources: &[Source], name: &str, infos: [&Stored; 6]) -> Result<GroupData> {
         let members = Members { sources, name, infos };
         members.check_types()?;
         // Sizes come first in each of these: nothing is read that is larger than it can rightly be.
@@ -128,8 +128,9 @@ impl GroupData {
         let cuts = members.read_cuts()?;
         Ok(GroupData {
             name: name.into(),
-            tensors: 0..0,
-            members: infos.map(|(_, span)| *span),
+            runs: Vec::new(),
+            extended: false,
+            members: infos.map(|stored| stored.span),
             cuts,
             codes,
             lengths,
@@ -143,12 +144,12 @@ impl GroupData {
 struct Members<'a> {
     sources: &'a [Source],
     name: &'a str,
-    infos: [&'a (TensorInfo, Span); 6],
+    infos: [&'a Stored; 6],
 }
 
 impl<'a> Members<'a> {
     fn span(&self, member: Member) -> Span {
-        self.infos[member as usize].1
+        self.infos[member as usize].span
     }
 
     fn len(&self, member: Member) -> u64 {
@@ -175,7 +176,7 @@ impl<'a> Members<'a> {
     /// Checks the type and the number of dimensions of each member.
     fn check_types(&self) -> Result<()> {
         for member in Member::ALL {
-            let (info, _) = self.infos[member as usize];
+            let info = self.infos[member as usize];
             let dtype = if member == Member::SplitPositions { Dtype::I64 } else { Dtype::U8 };
             let dims = if member == Member::Luts { 2 } else { 1 };
             if info.dtype != dtype || info.shape.len() != dims {
@@ -188,8 +189,8 @@ impl<'a> Members<'a> {
 
     /// Reads the code from its look-up tables. Returns it with the bits of each exponent's code word.
     fn read_code(&self) -> Result<(CodeTable, [u8; 256])> {
-        let shape = &self.infos[Member::Luts as usize].0.shape;
-        if shape[1] != rows::ROW {
+        let shape = &self.infos[Member::Luts as usize].shape;
+        if shape[1] != rows::ROW as u64 {
             let reason = format!("has the shape {shape:?}, not [rows, 256]");
             return Err(Error::corrupt(self.at(Member::Luts, 0), reason));
         }

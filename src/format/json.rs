@@ -1,6 +1,15 @@
-//! JSON from files and callers, parsed on a stack of a bounded size.
+//! JSON from files and callers, parsed on a stack of a bounded size, into no more than the caller asks for. A key that an object
+//! has twice is refused, because readers disagree on which of the two counts.
 
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::marker::PhantomData;
 
 /// Levels of objects and lists that a text may have. A config.json of a published model has fewer than 10. The parser
 /// calls itself for each level, so this bounds the stack that a file can make it use.
@@ -8,38 +17,266 @@ const MOST_LEVELS: usize = 32;
 
 /// Parses a JSON text. The error is a sentence without the place.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, String> {
+    parse_seed(text, PhantomData)
+}
+
+/// Parses a JSON text with what the seed brings.
+pub(crate) fn parse_seed<'a, S: DeserializeSeed<'a>>(text: &'a [u8], seed: S) -> Result<S::Value, String> {
     if levels(text) > MOST_LEVELS {
         return Err(format!("it is nested more than {MOST_LEVELS} levels deep"));
     }
-    serde_json::from_slice(text).map_err(|e| e.to_string())
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let value = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
+    value.map_err(|e| e.to_string())
+}
+
+/// Returns a text as JSON that Python wrote: Python reads and writes `NaN`, `Infinity` and `-Infinity`, which JSON does not have, and
+/// editors put a byte order mark first. Each of those becomes an empty text and blanks of the same length, so that every place
+/// stays where it is; the mark becomes blanks.
+pub(crate) fn of_python(text: &[u8]) -> Cow<'_, [u8]> {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    let mut out = Cow::Borrowed(text);
+    if text.starts_with(MARK) {
+        out.to_mut()[..MARK.len()].fill(b' ');
+    }
+    let mut i = 0;
+    while let Some(&byte) = text.get(i) {
+        match byte {
+            b'"' => i = end_of_string(text, i),
+            b'N' | b'I' | b'-' => match no_number(&text[i..]) {
+                Some(token) => {
+                    let place = &mut out.to_mut()[i..i + token.len()];
+                    place.fill(b' ');
+                    place[..2].fill(b'"');
+                    i += token.len();
+                }
+                None => i += 1,
+            },
+            _ => i += 1,
+        }
+    }
+    out
+}
+
+/// Returns what Python writes for a number that is none, if a text begins with that.
+pub(crate) fn no_number(text: &[u8]) -> Option<&'static str> {
+    ["NaN", "Infinity", "-Infinity"].into_iter().find(|token| text.starts_with(token.as_bytes()))
+}
+
+/// Returns the place after the string that begins at `start`.
+fn end_of_string(text: &[u8], start: usize) -> usize {
+    let mut i = start + 1;
+    while let Some(&byte) = text.get(i) {
+        match byte {
+            b'"' => return i + 1,
+            // The byte after a backslash does not end it.
+            b'\\' => i += 2,
+            _ => i += 1,
+        }
+    }
+    text.len()
 }
 
 /// Returns the most levels that are open at once. Brackets inside strings do not count. The answer holds for every text
 /// that the parser accepts, and up to the place where it refuses another one.
 fn levels(text: &[u8]) -> usize {
     let (mut open, mut most) = (0usize, 0);
-    let mut bytes = text.iter();
-    while let Some(byte) = bytes.next() {
+    let mut i = 0;
+    while let Some(byte) = text.get(i) {
+        i += 1;
         match byte {
             b'{' | b'[' => {
                 open += 1;
                 most = most.max(open);
             }
             b'}' | b']' => open = open.saturating_sub(1),
-            b'"' => {
-                // To the end of the string; the byte after a backslash does not end it.
-                while let Some(byte) = bytes.next() {
-                    match byte {
-                        b'"' => break,
-                        b'\\' => _ = bytes.next(),
-                        _ => {}
-                    }
-                }
-            }
+            b'"' => i = end_of_string(text, i - 1),
             _ => {}
         }
     }
     most
+}
+
+/// The keys of an object that were there already. A hash of each is kept, of 64 bits and with a random key.
+#[derive(Default)]
+pub(crate) struct Seen {
+    hasher: RandomState,
+    hashes: HashSet<u64>,
+}
+
+impl Seen {
+    /// Fails if this key was there already.
+    pub fn add<E: serde::de::Error>(&mut self, key: &str) -> Result<(), E> {
+        if self.hashes.insert(self.hasher.hash_one(key)) {
+            return Ok(());
+        }
+        Err(E::custom(format_args!("it has the key '{}' twice", crate::error::shorten(key, 80))))
+    }
+}
+
+/// A value that is skipped, but for keys that an object in it has twice.
+struct Skipped;
+
+impl<'de> Deserialize<'de> for Skipped {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Skipped, D::Error> {
+        deserializer.deserialize_any(Skipped)
+    }
+}
+
+impl<'de> Visitor<'de> for Skipped {
+    type Value = Skipped;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Skipped, E> {
+        Ok(Skipped)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Skipped, E> {
+        Ok(Skipped)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Skipped, E> {
+        Ok(Skipped)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Skipped, E> {
+        Ok(Skipped)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Skipped, E> {
+        Ok(Skipped)
+    }
+
+    fn visit_unit<E>(self) -> Result<Skipped, E> {
+        Ok(Skipped)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Skipped, A::Error> {
+        while let Some(Skipped) = list.next_element()? {}
+        Ok(Skipped)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Skipped, A::Error> {
+        let mut seen = Seen::default();
+        while let Some(key) = map.next_key::<Key>()?.map(|key| key.0) {
+            seen.add(&key)?;
+            let Skipped = map.next_value()?;
+        }
+        Ok(Skipped)
+    }
+}
+
+/// A fault that is met while an object is read.
+pub(super) enum Fault {
+    /// This error.
+    Is(crate::error::Error),
+    /// The text is not the JSON that it should be, because of this.
+    Json(String),
+}
+
+impl Fault {
+    /// Returns the error, which `make` makes of a sentence.
+    pub fn or(self, make: impl FnOnce(String) -> crate::error::Error) -> crate::error::Error {
+        match self {
+            Fault::Is(error) => error,
+            Fault::Json(reason) => make(reason),
+        }
+    }
+}
+
+impl From<String> for Fault {
+    fn from(reason: String) -> Fault {
+        Fault::Json(reason)
+    }
+}
+
+/// Calls `entry` with the key and the text of each value of an object. Fails if a key is there twice, or if `entry` does: the error is
+/// then what `entry` returned.
+pub(crate) fn each<'a, E: From<String>>(
+    text: &'a [u8],
+    entry: impl FnMut(Cow<'a, str>, &'a RawValue) -> Result<(), E>,
+) -> Result<(), E> {
+    struct Entries<'e, F, E> {
+        entry: F,
+        failed: &'e mut Option<E>,
+    }
+
+    impl<'de, E, F: FnMut(Cow<'de, str>, &'de RawValue) -> Result<(), E>> Visitor<'de> for Entries<'_, F, E> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+            let mut seen = Seen::default();
+            while let Some(Key(key)) = map.next_key()? {
+                seen.add(&key)?;
+                if let Err(error) = (self.entry)(key, map.next_value()?) {
+                    *self.failed = Some(error);
+                    return Err(A::Error::custom("stopped"));
+                }
+            }
+            Ok(())
+        }
+    }
+
+    impl<'de, E, F: FnMut(Cow<'de, str>, &'de RawValue) -> Result<(), E>> DeserializeSeed<'de> for Entries<'_, F, E> {
+        type Value = ();
+
+        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+            deserializer.deserialize_map(self)
+        }
+    }
+
+    let mut failed = None;
+    let parsed = parse_seed(text, Entries { entry, failed: &mut failed });
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(parsed?),
+    }
+}
+
+/// Returns the texts of these values of an object, as far as it has them. Fails if it, or an object in another of its values, has a
+/// key twice.
+pub(crate) fn fields<'a, const N: usize>(text: &'a [u8], keys: [&str; N]) -> Result<[Option<&'a str>; N], String> {
+    let mut found = [None; N];
+    each(text, |key, value| {
+        match keys.iter().position(|k| *k == key) {
+            Some(i) => found[i] = Some(value.get()),
+            None => _ = parse::<Skipped>(value.get().as_bytes())?,
+        }
+        Ok::<(), String>(())
+    })?;
+    Ok(found)
+}
+
+/// A key of an object: borrowed, unless there are escapes in it.
+pub(super) struct Key<'de>(pub Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Key<'de>, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Key<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(text.into()))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Key<'de>, E> {
+                Ok(Key(text.to_owned().into()))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
 }
 
 #[cfg(test)]
@@ -69,5 +306,45 @@ mod tests {
         }
         assert_eq!(levels(br#"["\\", [[]]]"#), 3);
         assert_eq!(levels(br#""an open string [[["#), 0);
+    }
+
+    /// As Python's `json.loads` reads them, and where no number may be, nothing is read that is no JSON.
+    #[test]
+    fn what_python_calls_a_number_is_read() {
+        let read = |text: &str| parse::<Value>(&of_python(text.as_bytes()));
+        for text in [
+            "[0.0, Infinity]",
+            "[-Infinity]",
+            "{\"a\": NaN, \"b\": [-Infinity,NaN ,Infinity]}",
+            "\u{feff}{\"a\": 1}",
+            r#"["\\\"NaN", NaN]"#,
+        ] {
+            let blanked = of_python(text.as_bytes());
+            assert_eq!(blanked.len(), text.len(), "{text}");
+            assert!(read(text).is_ok(), "{text}: {}", String::from_utf8_lossy(&blanked));
+        }
+        for text in ["[-1, -0.5e-7]", r#"{"NaN": "Infinity -Infinity", "a\"NaN": 0}"#] {
+            assert!(matches!(of_python(text.as_bytes()), Cow::Borrowed(_)), "{text}");
+        }
+        for text in ["[nan]", "[Inf]", "[+Infinity]", "[NaN NaN]", "[--Infinity]", "[1NaN]", "[NaN1]", "[\u{feff}1]"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_there_twice_is_refused_wherever_it_is() {
+        for text in [
+            r#"{"a": 1, "a": 2}"#,
+            r#"{"a": 1, "\u0061": 2}"#,
+            r#"{"k": 1, "x": {"b": 0, "c": [{"a": 1, "a": 1}]}}"#,
+            r#"{"k": 1, "k": 1}"#,
+        ] {
+            let error = fields(text.as_bytes(), ["k"]).unwrap_err();
+            assert!(error.contains("' twice"), "{text}: {error}");
+        }
+        let text =
+            br#"{"a": {"a": {"a": 1}}, "k": {"b": 1}, "b": [{"c": 1}, {"c": 2, "d": null, "e": [true, 1.5, "t"]}]}"#;
+        assert_eq!(fields(text, ["k", "z"]), Ok([Some(r#"{"b": 1}"#), None]));
+        assert!(fields(b"[]", ["k"]).is_err_and(|e| e.contains("an object")));
     }
 }

@@ -76,6 +76,12 @@ impl FileLayout {
         self.tensors.iter().map(|(tensor, at)| (tensor, *at))
     }
 
+    /// Returns the tensor of that number, in the order of [`FileLayout::tensors`], and its first byte in the file.
+    #[cfg(feature = "writer")]
+    pub(crate) fn tensor(&self, number: usize) -> Option<(&LayoutTensor, u64)> {
+        self.tensors.get(number).map(|(tensor, at)| (tensor, *at))
+    }
+
     /// Returns the bytes of the whole file.
     pub fn bytes(&self) -> u64 {
         self.bytes

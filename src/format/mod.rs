@@ -30,8 +30,12 @@
 //! on a byte, there is one position more or fewer than ⌈B/4096⌉ + 1; the gap of a chunk in which no weight starts means
 //! nothing.
 //!
-//! *Shapes* of the original matrices are not stored, and neither are checksums. A file's `__metadata__` may carry them
+//! *Shapes* of the original matrices are not stored (`shapes` derives them where they are certain), and neither are
+//! checksums. A file's `__metadata__` may carry them
 //! under [`SHAPES_KEY`] and [`HASHES_KEY`]; the reference ignores that.
+//!
+//! *Runs* are an extension: what the weights of a group are called may be said under [`GROUPS_KEY`], by full names of
+//! tensors, of which each may be in several groups. Every tensor in groups is kept as a list of runs, most as one run.
 //!
 //! # Checks when a model is opened
 //!
@@ -40,29 +44,47 @@
 //! less in each block than the code's lengths allow. No code word is looked at, and no hash
 //! is compared: that is [`crate::host::verify_model`].
 
+mod complete;
 mod config;
 mod files;
+mod foreign;
 mod group;
+mod header;
 mod json;
 mod layout;
 mod model;
 mod names;
 mod patterns;
+mod reader;
+mod runs;
+mod shapes;
 mod source;
 mod tensor;
 mod view;
 
+pub use complete::Missing;
 pub use config::Config;
 pub use layout::{FileLayout, LayoutTensor};
 pub use model::{Model, OpenOptions};
+pub(crate) use patterns::MOST_PATTERNS;
 pub use patterns::{Pattern, Patterns};
-pub use view::{Group, GroupPart, Location, Tensor};
+pub use view::{Group, GroupPart, Location, Run, Tensor};
 
-pub(crate) use files::{INDEX, MAIN, UNFINISHED, listed, read_text, safetensors_of};
+pub(crate) use complete::{Found, LACKS_KEY, TENSORS_KEY, ends as missing_ends, find as find_missing};
+pub(crate) use files::{
+    INDEX, MAIN, UNFINISHED, config_text, is_index, listed, read_config, read_text, safetensors_of,
+};
+#[cfg(feature = "writer")]
+pub(crate) use foreign::DOWNLOADS;
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
-pub(crate) use names::{member_of, natural};
+pub(crate) use json::of_python;
+pub(crate) use names::{ends_with, is_number, member_of, natural};
 pub(crate) use source::{Access, Source, Span, open_regular, read_exact_at};
 pub(crate) use tensor::Data;
+pub use tensor::ShapeSource;
+
+#[cfg(feature = "writer")]
+pub(crate) use {config::MOST_CONFIG_BYTES, json::Seen, json::no_number};
 
 /// The key in a file's `__metadata__` under which shapes of compressed tensors may be kept: a JSON object from tensor
 /// names to lists of dimensions. It is this project's addition; the reference neither writes nor reads it.
@@ -72,3 +94,13 @@ pub const SHAPES_KEY: &str = "df11.shapes";
 /// plain, to the SHA-256 of their little-endian values, decoded, as 64 hexadecimal digits in lower case. It is this
 /// project's addition too.
 pub const HASHES_KEY: &str = "df11.sha256";
+
+/// Tells whether a key of a file's `__metadata__` is an addition of this project's.
+pub(crate) fn of_this_library(key: &str) -> bool {
+    key.starts_with("df11.")
+}
+
+/// The key in a file's `__metadata__` under which the weights of groups may be named: a JSON object from names of groups to
+/// lists of runs, each a tensor's full name and the number of the run's first element in that tensor. It is this
+/// project's extension of the format: see docs/format.md, "Groups with names and runs".
+pub const GROUPS_KEY: &str = "df11.groups";

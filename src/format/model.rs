@@ -1,17 +1,23 @@
 //! A model: all files together, their groups and their tensors, checked against each other.
 
 use super::config::Config;
-use super::files;
-use super::group::{GroupData, MEMBERS, Member};
-use super::names::{MOST_NAME_BYTES, check_name, member_of, names_of, natural};
-use super::source::{Access, Source, Span};
-use super::tensor::{Data, Metadata, TensorData};
+use super::files::Index;
+use super::group::{GroupData, MEMBERS};
+use super::names::{check_name, member_of, natural};
+use super::runs::{Packed, check_listed, file_of, packed_tensors};
+use super::shapes::Shapes;
+use super::source::{Access, Contents, Source, Span, Stored};
+use super::tensor::{Data, Notes, RunData, ShapeSource, TensorData, annotate, listed_groups};
+use super::{files, header};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
 use crate::progress::Progress;
 use safetensors::Dtype;
-use safetensors::tensor::TensorInfo;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
+
+/// The most tensors that the files of a model may store. One with a group for each expert of the largest models has 300,000.
+const MOST_TENSORS: usize = 1 << 20;
 
 /// Options to open a model.
 ///
@@ -30,6 +36,16 @@ pub struct OpenOptions {
     /// The text of a config.json to use instead of the model's own: for a file that comes without one, so that the tensors
     /// in groups get their names.
     pub config: Option<String>,
+    /// A folder or file that has the shapes of tensors in groups which the model's files do not say: the original or other
+    /// `*.safetensors`, of which only the headers are read and need be there, or a `.json` file as [`OpenOptions::shapes`]
+    /// takes it. Names that the model lacks are ignored.
+    pub shapes_from: Option<PathBuf>,
+    /// The same as a JSON text: an object from names of tensors to lists of dimensions, as `df11.shapes` is. It comes before
+    /// `shapes_from`.
+    pub shapes: Option<String>,
+    /// True to leave the shapes that nobody says unknown, even those that follow from the config and the plain tensors with
+    /// certainty.
+    pub no_derived_shapes: bool,
 }
 
 impl OpenOptions {
@@ -61,6 +77,25 @@ impl OpenOptions {
         self.config = Some(text.into());
         self
     }
+
+    /// Sets the folder or file that has the shapes which the model's files do not say. See
+    /// [`shapes_from`](OpenOptions#structfield.shapes_from).
+    pub fn shapes_from(mut self, path: impl Into<PathBuf>) -> Self {
+        self.shapes_from = Some(path.into());
+        self
+    }
+
+    /// Sets the JSON text of such shapes. See [`shapes`](OpenOptions#structfield.shapes).
+    pub fn shapes(mut self, text: impl Into<String>) -> Self {
+        self.shapes = Some(text.into());
+        self
+    }
+
+    /// Sets whether to leave shapes unknown that can only be derived.
+    pub fn no_derived_shapes(mut self, leave: bool) -> Self {
+        self.no_derived_shapes = leave;
+        self
+    }
 }
 
 /// An open DF11 model. It is immutable: any number of threads may use it.
@@ -68,18 +103,36 @@ impl OpenOptions {
 /// A folder or file of plain safetensors is a model with no groups.
 pub struct Model {
     pub(super) sources: Vec<Source>,
-    pub(super) config: Option<Config>,
+    /// The folder that was opened; `None` if it was not one.
+    pub(super) folder: Option<PathBuf>,
+    pub(super) config: ConfigFile,
     pub(super) groups: Vec<GroupData>,
     pub(super) tensors: Vec<TensorData>,
-    pub(super) group_names: HashMap<String, usize>,
-    pub(super) tensor_names: HashMap<String, usize>,
+    /// The runs of the tensors in groups, those of each together.
+    pub(super) runs: Vec<RunData>,
+    /// The numbers of the tensors in the order of their names.
+    pub(super) by_name: Vec<u32>,
 }
 
-/// A stored tensor: what its header says, and its place.
-type Entry = (TensorInfo, Span);
+/// A config.json.
+#[derive(Default)]
+pub(super) struct ConfigFile {
+    /// All of it.
+    pub text: Option<String>,
+    /// What it says of groups.
+    pub parsed: Option<Config>,
+}
+
+impl ConfigFile {
+    fn parse(text: Vec<u8>, place: &Place, any_version: bool, progress: &Progress) -> Result<ConfigFile> {
+        let parsed = Config::parse(&text, place, any_version, progress)?;
+        // A text that is valid JSON is UTF-8.
+        Ok(ConfigFile { text: String::from_utf8(text).ok(), parsed })
+    }
+}
 
 /// The six members of a group by its name, as far as they are there.
-type Bases<'e> = BTreeMap<&'e str, [Option<&'e Entry>; 6]>;
+type Bases<'e> = BTreeMap<&'e str, [Option<&'e Stored>; 6]>;
 
 impl Model {
     /// Opens a folder or a file, as `Model::open` does without verifying. It can be cancelled between files, and counts
@@ -92,10 +145,11 @@ impl Model {
     ) -> Result<Model> {
         let found = files::find(path)?;
         let config = match &options.config {
-            Some(text) => given_config(text, options.any_version)?,
-            None => stored_config(&found.config, !found.is_folder, options.any_version)?,
+            Some(text) => given_config(text, options.any_version, progress)?,
+            None => stored_config(&found.config, !found.is_folder, options.any_version, progress)?,
         };
-        Self::of_files(&found.files, config, access, progress)
+        let folder = Some(path).filter(|_| found.is_folder);
+        Self::of_files(&found.files, folder, config, Shapes::of(options), access, progress)
     }
 
     /// Opens an uncompressed model to be read: the files that the index of a folder lists, if it has one, of which none may
@@ -103,41 +157,43 @@ impl Model {
     /// folder with a `dfloat11_config` is opened as a compressed one, because its index lists only a part of it.
     pub(crate) fn open_original_watched(path: &Path, progress: &Progress) -> Result<Model> {
         let found = files::find(path)?;
-        let config = stored_config(&found.config, !found.is_folder, true)?;
-        if !found.is_folder || config.is_some() {
-            return Self::of_files(&found.files, config, Access::Read, progress);
+        let config = stored_config(&found.config, !found.is_folder, true, progress)?;
+        if !found.is_folder || config.parsed.is_some() {
+            let folder = Some(path).filter(|_| found.is_folder);
+            return Self::of_files(&found.files, folder, config, Shapes::Derived, Access::Read, progress);
         }
-        let model = Self::of_files(&files::listed(path)?, None, Access::Read, progress)?;
-        files::check_index(path, |name| model.tensor_names.contains_key(name))?;
+        let listed = files::listed(path)?;
+        let model = Self::of_files(&listed.files, Some(path), config, Shapes::Stored, Access::Read, progress)?;
+        if let Some(index) = &listed.index {
+            index.check(path, |name| model.find_tensor(name).is_some())?;
+        }
         Ok(model)
     }
 
-    /// Opens the files of an uncompressed model to be read, as a folder's index lists them, and fails if the index lists a
-    /// tensor that they lack.
-    pub(crate) fn open_listed(folder: &Path, files: &[PathBuf]) -> Result<Model> {
-        let model = Self::of_files(files, None, Access::Read, &Progress::new())?;
-        files::check_index(folder, |name| model.tensor_names.contains_key(name))?;
-        Ok(model)
+    /// Opens files of a folder with an uncompressed model, to be read.
+    pub(crate) fn open_listed(folder: &Path, files: &[PathBuf], progress: &Progress) -> Result<Model> {
+        let config = ConfigFile::default();
+        Self::of_files(files, Some(folder), config, Shapes::Stored, Access::Read, progress)
     }
 
     /// Opens these files, and no others, to be read, with the text of a config if there is one.
-    pub(crate) fn open_files(files: &[PathBuf], config: Option<&str>) -> Result<Model> {
+    pub(crate) fn open_files(files: &[PathBuf], config: Option<&str>, progress: &Progress) -> Result<Model> {
         let config = match config {
-            Some(text) => Config::parse(text.as_bytes(), &Place::file("config.json"), true)?,
-            None => None,
+            Some(text) => ConfigFile::parse(text.into(), &Place::file("config.json"), true, progress)?,
+            None => ConfigFile::default(),
         };
-        Self::of_files(files, config, Access::Read, &Progress::new())
+        Self::of_files(files, None, config, Shapes::Stored, Access::Read, progress)
     }
 
     /// Opens one group of a file, to be read: all else in it may be unfinished.
     pub(crate) fn open_group(file: &Path, group: &str) -> Result<Model> {
         let source = Source::open(file, Access::Read)?;
-        let mut members: [Option<Entry>; 6] = Default::default();
-        for (name, info, span) in source.header(0)?.tensors {
+        let mut members: [Option<Stored>; 6] = Default::default();
+        for (name, stored) in source.header(0, &Progress::new())?.tensors {
             if let Some((base, member)) = member_of(&name)
                 && base == group
             {
-                members[member] = Some((info, span));
+                members[member] = Some(stored);
             }
         }
         let members = members.each_ref().map(Option::as_ref);
@@ -150,55 +206,87 @@ impl Model {
     /// The same for one whose members are known: type, shape, first byte in the file and bytes of each.
     pub(crate) fn open_members(file: &Path, group: &str, members: &[(Dtype, Vec<u64>, u64, u64); 6]) -> Result<Model> {
         let members = members.each_ref().map(|(dtype, shape, offset, len)| {
-            let shape = shape.iter().map(|&d| d as usize).collect();
-            let data_offsets = (*offset as usize, (offset + len) as usize);
-            (TensorInfo { dtype: *dtype, shape, data_offsets }, Span { file: 0, offset: *offset, len: *len })
+            let span = Span { file: 0, offset: *offset, len: *len };
+            Stored { dtype: *dtype, shape: shape[..].into(), span }
         });
         Self::of_group(Source::open(file, Access::Read)?, group, members.each_ref())
     }
 
-    fn of_group(source: Source, group: &str, members: [&Entry; 6]) -> Result<Model> {
+    fn of_group(source: Source, group: &str, members: [&Stored; 6]) -> Result<Model> {
         let group = GroupData::check(std::slice::from_ref(&source), group, members)?;
-        let group_names = [(group.name().to_owned(), 0)].into();
         let (sources, groups) = (vec![source], vec![group]);
-        Ok(Model { sources, config: None, groups, tensors: Vec::new(), group_names, tensor_names: HashMap::new() })
+        let (tensors, runs, by_name, config) = Default::default();
+        Ok(Model { sources, folder: None, config, groups, tensors, runs, by_name })
     }
 
     /// Opens the bytes of one safetensors file.
-    pub(crate) fn of_bytes(bytes: Box<dyn AsRef<[u8]> + Send + Sync>, options: &OpenOptions) -> Result<Model> {
+    pub(crate) fn of_bytes(
+        bytes: Box<dyn AsRef<[u8]> + Send + Sync>,
+        options: &OpenOptions,
+        progress: &Progress,
+    ) -> Result<Model> {
         let config = match &options.config {
-            Some(text) => given_config(text, options.any_version)?,
-            None => None,
+            Some(text) => given_config(text, options.any_version, progress)?,
+            None => ConfigFile::default(),
         };
-        Self::build(vec![Source::memory(bytes)], config, &Progress::new())
+        Self::build(vec![Source::memory(bytes)], None, config, Shapes::of(options), progress)
     }
 
-    fn of_files(files: &[PathBuf], config: Option<Config>, access: Access, progress: &Progress) -> Result<Model> {
+    fn of_files(
+        files: &[PathBuf],
+        folder: Option<&Path>,
+        config: ConfigFile,
+        shapes: Shapes,
+        access: Access,
+        progress: &Progress,
+    ) -> Result<Model> {
         let source = |file: &PathBuf| progress.check().and_then(|()| Source::open(file, access));
-        Self::build(files.iter().map(source).collect::<Result<_>>()?, config, progress)
+        Self::build(files.iter().map(source).collect::<Result<_>>()?, folder, config, shapes, progress)
     }
 
-    fn build(sources: Vec<Source>, config: Option<Config>, progress: &Progress) -> Result<Model> {
-        let (entries, mut metadata) = read_headers(&sources, progress)?;
-        let bases = bases_of(&entries);
-        let mut groups = check_groups(&sources, &bases, progress)?;
-        let mut tensors = packed_tensors(&sources, &mut groups, config.as_ref(), &mut metadata)?;
-        let packed = |name: &str| member_of(name).is_some_and(|(base, _)| bases.contains_key(base));
-        let mut plain: Vec<_> = entries.iter().filter(|(name, _)| !packed(name)).collect();
-        plain.sort_by(|a, b| natural(a.0, b.0));
-        tensors.extend(plain.into_iter().map(|(name, (info, span))| TensorData {
-            name: name.clone(),
-            dtype: info.dtype,
-            shape: info.shape.iter().map(|&d| d as u64).collect(),
-            data: Data::Plain(*span),
-            bytes: span.len,
-            sha256: metadata.hash(name),
-        }));
-        let tensor_names = number_names(&sources, &groups, &tensors)?;
-        let group_names = groups.iter().enumerate().map(|(i, g)| (g.name().to_owned(), i)).collect();
+    fn build(
+        sources: Vec<Source>,
+        folder: Option<&Path>,
+        config: ConfigFile,
+        shapes: Shapes,
+        progress: &Progress,
+    ) -> Result<Model> {
+        let (entries, notes) = read_headers(&sources, folder, progress)?;
+        let bases = bases_of(&entries, progress)?;
+        let mut groups =
+            check_groups(&sources, &bases, progress).map_err(|error| name_variant(error, &notes, &sources))?;
+        drop(bases);
+        let find = |name: &str| groups.binary_search_by(|group| natural(group.name(), name)).ok();
+        let lists = listed_groups(find, &notes, &sources, progress)?;
+        let Packed { mut tensors, runs, listed } =
+            packed_tensors(&sources, &mut groups, config.parsed.as_ref(), lists, progress)?;
+        let packed = tensors.len();
+        for (name, stored) in entries {
+            progress.check()?;
+            let in_group = |(base, _)| groups.binary_search_by(|group| natural(group.name(), base)).is_ok();
+            if !member_of(&name).is_some_and(in_group) {
+                let Stored { dtype, shape, span } = stored;
+                let bytes = span.len;
+                let (data, shape_from) = (Data::Plain(span), ShapeSource::Stored);
+                tensors.push(TensorData { name, dtype, shape, shape_from, data, bytes, sha256: None });
+            }
+        }
+        header::sort(&mut tensors[packed..], |a, b| natural(&a.name, &b.name), progress)?;
+        let by_name = number_names(&sources, &groups, &tensors, &runs, progress)?;
+        let find = |tensors: &[TensorData], name: &str| number_of(tensors, &by_name, name);
+        annotate(&mut tensors, find, &listed, &notes, &sources, progress)?;
+        check_listed(&listed, &tensors, &runs, &groups, &sources)?;
+        shapes.complete(&mut tensors, find, config.text.as_deref(), progress)?;
         log::debug!("opened {} file(s): {} groups, {} tensors", sources.len(), groups.len(), tensors.len());
-        Ok(Model { sources, config, groups, tensors, group_names, tensor_names })
+        let folder = folder.map(Path::to_owned);
+        Ok(Model { sources, folder, config, groups, tensors, runs, by_name })
     }
+}
+
+/// Returns the number of the tensor of a name, given the numbers in the order of names.
+pub(super) fn number_of(tensors: &[TensorData], by_name: &[u32], name: &str) -> Option<usize> {
+    let found = by_name.binary_search_by(|&number| tensors[number as usize].name[..].cmp(name)).ok()?;
+    Some(by_name[found] as usize)
 }
 
 impl std::fmt::Debug for Model {
@@ -213,53 +301,105 @@ impl std::fmt::Debug for Model {
 }
 
 /// Reads a config that the caller gave as a text.
-fn given_config(text: &str, any_version: bool) -> Result<Option<Config>> {
-    Config::parse(text.as_bytes(), &Place::file("the caller's config"), any_version)
+fn given_config(text: &str, any_version: bool, progress: &Progress) -> Result<ConfigFile> {
+    ConfigFile::parse(text.into(), &Place::file("the caller's config"), any_version, progress)
 }
 
 /// Reads the config at a path, if it is there. Beside a single file it may be of another model, so there a file that is no
 /// JSON is ignored.
-fn stored_config(path: &Path, beside_file: bool, any_version: bool) -> Result<Option<Config>> {
-    let Some(json) = files::read_text(path)? else { return Ok(None) };
-    match Config::parse(&json, &Place::of(path), any_version) {
+fn stored_config(path: &Path, beside_file: bool, any_version: bool, progress: &Progress) -> Result<ConfigFile> {
+    let parse = |text: Vec<u8>| ConfigFile::parse(text, &Place::of(path), any_version, progress);
+    match files::read_config(path).and_then(|text| text.map_or_else(|| Ok(ConfigFile::default()), parse)) {
         Err(Error::InvalidFormat { reason, .. }) if beside_file => {
             log::warn!("'{}' is ignored: {reason}", shorten_path(path));
-            Ok(None)
+            Ok(ConfigFile::default())
         }
         parsed => parsed,
     }
 }
 
-/// Reads the header of every file: each stored tensor by its name, and the metadata.
-fn read_headers(sources: &[Source], progress: &Progress) -> Result<(BTreeMap<String, Entry>, Metadata)> {
-    let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
-    let mut metadata = Metadata::default();
-    for (number, source) in sources.iter().enumerate() {
+/// Reads the header of every file: each stored tensor by its name, and the notes on tensors. If two files have a tensor, the one
+/// counts that the index of the folder names.
+fn read_headers(
+    sources: &[Source],
+    folder: Option<&Path>,
+    progress: &Progress,
+) -> Result<(BTreeMap<String, Stored>, Vec<Notes>)> {
+    let mut entries: BTreeMap<String, Stored> = BTreeMap::new();
+    let mut notes = Vec::new();
+    // Read when it is needed for the first time.
+    let mut index: Option<Option<Index>> = None;
+    for (file, source) in sources.iter().enumerate() {
         progress.check()?;
-        let header = source.header(number)?;
-        for (name, info, span) in header.tensors {
-            check_name(&name).map_err(|reason| Error::invalid(source.place().tensor(&name), reason))?;
-            if let Some((_, other)) = entries.insert(name.clone(), (info, span)) {
-                let reason = format!("two files have this tensor: the other is '{}'", sources[other.file].name);
-                return Err(Error::invalid(source.place().tensor(name), reason));
+        let header = source.header(file, progress)?;
+        for (name, stored) in header.tensors {
+            progress.check()?;
+            let at = || source.place().tensor(&name);
+            check_name(&name).map_err(|reason| Error::invalid(at(), reason))?;
+            match entries.entry(name) {
+                Entry::Vacant(entry) => _ = entry.insert(stored),
+                Entry::Occupied(mut other) => {
+                    let place = source.place().tensor(other.key());
+                    if other.get().span.file == file {
+                        return Err(Error::invalid(place, "the header has this name twice"));
+                    }
+                    let first = &sources[other.get().span.file];
+                    if index.is_none() {
+                        index = Some(folder.map_or(Ok(None), files::chosen_index)?);
+                    }
+                    let named = index.iter().flatten().find_map(|index| index.map.get(other.key()));
+                    let is_in = |source: &Source| named.is_some_and(|named| source.path().ends_with(named));
+                    match (is_in(source), is_in(first)) {
+                        (true, false) => _ = other.insert(stored),
+                        (false, true) => {}
+                        _ => {
+                            let first = shorten(&first.name, 100);
+                            let reason =
+                                format!("two files have this tensor: the other is '{first}', and no index decides");
+                            return Err(Error::invalid(place, reason));
+                        }
+                    }
+                }
+            }
+            if entries.len() > MOST_TENSORS {
+                let reason = format!("the model has more than {MOST_TENSORS} tensors");
+                return Err(Error::unsupported(source.place(), reason));
             }
         }
-        metadata.add(header.shapes, header.hashes, number, &source.place())?;
+        let Contents { shapes, hashes, groups, variant, .. } = header;
+        if [&shapes, &hashes, &groups, &variant].iter().any(|note| note.is_some()) {
+            notes.push(Notes { file, shapes, hashes, groups, variant });
+        }
     }
-    Ok((entries, metadata))
+    Ok((entries, notes))
 }
 
 /// Finds the groups by the names of their members.
-fn bases_of(entries: &BTreeMap<String, Entry>) -> Bases<'_> {
+fn bases_of<'e>(entries: &'e BTreeMap<String, Stored>, progress: &Progress) -> Result<Bases<'e>> {
     let mut bases = Bases::new();
-    for (name, entry) in entries {
+    for (name, stored) in entries {
+        progress.check()?;
         if let Some((base, member)) = member_of(name) {
-            bases.entry(base).or_default()[member] = Some(entry);
+            bases.entry(base).or_default()[member] = Some(stored);
         }
     }
     // A tensor may be called `x.gaps` and be what it says. Two names of six are no accident.
     bases.retain(|_, members| members.iter().flatten().count() >= 2);
-    bases
+    Ok(bases)
+}
+
+/// Names df11pack's variant of the format, if the file that a fault is in is stamped with one.
+fn name_variant(error: Error, notes: &[Notes], sources: &[Source]) -> Error {
+    let (Error::InvalidFormat { reason, place } | Error::Corrupt { reason, place }) = &error else { return error };
+    let in_file = |note: &&Notes| place.file.as_ref() == Some(&sources[note.file].name);
+    match notes.iter().filter(in_file).find_map(|note| note.variant.as_ref()) {
+        Some(stamp) => {
+            let reason =
+                format!("a variant of df11pack ({stamp}), which is not DF11: only df11pack reads it ({reason})");
+            Error::unsupported(place.clone(), reason)
+        }
+        None => error,
+    }
 }
 
 /// Checks each group, and sorts them.
@@ -267,7 +407,7 @@ fn check_groups(sources: &[Source], bases: &Bases<'_>, progress: &Progress) -> R
     let mut groups = Vec::with_capacity(bases.len());
     for (base, members) in bases {
         if let Some(missing) = members.iter().position(Option::is_none) {
-            let file = members.iter().flatten().next().map_or(0, |(_, span)| span.file);
+            let file = members.iter().flatten().next().map_or(0, |stored| stored.span.file);
             let place = sources[file].place().tensor(format!("{base}.{}", MEMBERS[missing]));
             let reason = format!("the group '{}' lacks one of its six members", shorten(base, 80));
             return Err(Error::invalid(place, reason));
@@ -276,60 +416,30 @@ fn check_groups(sources: &[Source], bases: &Bases<'_>, progress: &Progress) -> R
         progress.check()?;
         groups.push(GroupData::check(sources, base, members)?);
     }
-    groups.sort_by(|a, b| natural(a.name(), b.name()));
+    header::sort(&mut groups, |a, b| natural(a.name(), b.name()), progress)?;
     Ok(groups)
 }
 
-/// Lists the tensors of each group in the order of their weights. Names of tensors in groups are not in the files, so the
-/// length of all together is bounded here.
-fn packed_tensors(
+/// Returns the numbers of the tensors in the order of their names. Fails if two have the same name.
+fn number_names(
     sources: &[Source],
-    groups: &mut [GroupData],
-    config: Option<&Config>,
-    metadata: &mut Metadata,
-) -> Result<Vec<TensorData>> {
-    let mut tensors = Vec::new();
-    let mut name_bytes = 0;
-    for (number, group) in groups.iter_mut().enumerate() {
-        let from = tensors.len();
-        let place = || group.place(sources, Member::SplitPositions, 0);
-        let names =
-            names_of(group.name(), group.cuts().len() - 1, config).map_err(|reason| Error::invalid(place(), reason))?;
-        for (name, cut) in names.into_iter().zip(group.cuts().windows(2)) {
-            check_name(&name).map_err(|reason| Error::invalid(place(), format!("{reason}: '{name}'")))?;
-            name_bytes += name.len();
-            if name_bytes > MOST_NAME_BYTES {
-                let reason = format!("the names of the tensors in groups take more than {MOST_NAME_BYTES} bytes");
-                return Err(Error::unsupported(place(), reason));
-            }
-            let (first, count) = (cut[0], cut[1] - cut[0]);
-            let shape = metadata.shape(&name, count, sources)?;
-            let sha256 = metadata.hash(&name);
-            let data = Data::Packed { group: number, first };
-            tensors.push(TensorData { name, dtype: Dtype::BF16, shape, data, bytes: 2 * count, sha256 });
-        }
-        group.tensors = from..tensors.len();
-    }
-    Ok(tensors)
-}
-
-/// Maps each tensor's name to its number. Fails if two have the same name.
-fn number_names(sources: &[Source], groups: &[GroupData], tensors: &[TensorData]) -> Result<HashMap<String, usize>> {
-    let mut numbers = HashMap::with_capacity(tensors.len());
-    for (i, tensor) in tensors.iter().enumerate() {
-        if let Some(other) = numbers.insert(tensor.name.clone(), i) {
-            let file = |i: usize| match tensors[i].data {
-                Data::Plain(span) => &sources[span.file].name,
-                Data::Packed { group, .. } => &sources[groups[group].member(Member::Luts).file].name,
-            };
-            let reason = format!("two tensors have this name: the other is in '{}'", file(other));
-            return Err(Error::invalid(Place::file(file(i)).tensor(&tensor.name), reason));
-        }
+    groups: &[GroupData],
+    tensors: &[TensorData],
+    runs: &[RunData],
+    progress: &Progress,
+) -> Result<Vec<u32>> {
+    let mut numbers: Vec<u32> = (0..tensors.len() as u32).collect();
+    let name = |number: u32| &tensors[number as usize].name;
+    header::sort(&mut numbers, |&a, &b| (name(a), a).cmp(&(name(b), b)), progress)?;
+    if let Some(&[other, this]) = numbers.windows(2).find(|pair| name(pair[0]) == name(pair[1])) {
+        let file = |number: u32| file_of(&tensors[number as usize], runs, groups, sources);
+        let reason = format!("two tensors have this name: the other is in '{}'", file(other).name);
+        return Err(Error::invalid(file(this).place().tensor(name(this)), reason));
     }
     Ok(numbers)
 }
 
-fn all<'a>(members: &[Option<&'a Entry>; 6]) -> Option<[&'a Entry; 6]> {
+fn all<'a>(members: &[Option<&'a Stored>; 6]) -> Option<[&'a Stored; 6]> {
     let [Some(a), Some(b), Some(c), Some(d), Some(e), Some(f)] = *members else { return None };
     Some([a, b, c, d, e, f])
 }

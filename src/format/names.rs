@@ -46,10 +46,24 @@ pub(super) fn names_of(group: &str, count: usize, config: Option<&Config>) -> st
     }
 }
 
+/// Tells whether a part of a name is a number, as those of blocks are.
+pub(crate) fn is_number(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit())
+}
+
+/// Tells whether a dotted name ends in these parts.
+pub(crate) fn ends_with(name: &str, parts: &str) -> bool {
+    name.strip_suffix(parts).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
 /// Compares names with the numbers in them taken as numbers; names that only differ in leading zeros by their bytes.
 pub(crate) fn natural(a: &str, b: &str) -> Ordering {
     let digits = |s: &[u8]| s.iter().take_while(|c| c.is_ascii_digit()).count();
     let (mut x, mut y) = (a.as_bytes(), b.as_bytes());
+    // What both begin with says nothing, except the digits at its end.
+    let same = x.iter().zip(y).take_while(|(p, q)| p == q).count();
+    let same = x[..same].iter().rposition(|c| !c.is_ascii_digit()).map_or(0, |last| last + 1);
+    (x, y) = (&x[same..], &y[same..]);
     while let (Some(&p), Some(&q)) = (x.first(), y.first()) {
         let (n, m) = (digits(x), digits(y));
         if n > 0 && m > 0 {

@@ -1,10 +1,15 @@
 //! One safetensors file: mapped, read piece by piece, or given in memory.
 
-use super::{HASHES_KEY, SHAPES_KEY, json};
-use crate::error::{Error, Place, Result, grow};
+use super::foreign;
+use super::header::{Fault, Header, Info};
+use super::reader::Reader;
+use crate::error::{Error, Place, Result, grow, shorten};
+use crate::progress::Progress;
 use memmap2::Mmap;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::Dtype;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +24,7 @@ pub(crate) struct Span {
     pub len: u64,
 }
 
-/// The safetensors crate's own limit for a header; also ours for config.json.
+/// The safetensors crate's own limit for a header; also ours for an index.
 pub(crate) const MOST_HEADER_BYTES: u64 = 100_000_000;
 
 /// The way to the bytes of files.
@@ -34,7 +39,7 @@ pub(crate) enum Access {
 enum Bytes {
     Mapped(Mmap),
     Shared(Box<dyn AsRef<[u8]> + Send + Sync>),
-    File(File),
+    File(Reader),
 }
 
 /// An open safetensors file.
@@ -50,13 +55,14 @@ impl Source {
     /// Opens a file.
     pub fn open(path: &Path, access: Access) -> Result<Source> {
         let file = open_regular(path)?;
-        let len = file.metadata().map_err(|e| Error::io("read the size of", path, e))?.len();
+        let meta = file.metadata().map_err(|e| Error::io("read the size of", path, e))?;
+        let len = meta.len();
         let bytes = if access == Access::Map && len > 0 {
             // SAFETY: nobody changes the file while it is mapped: `Access::Map` is that promise, which only unsafe functions
             // (`Model::open_mapped`, the C ABI) make.
             Bytes::Mapped(unsafe { Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?)
         } else {
-            Bytes::File(file)
+            Bytes::File(Reader::new(path, file, &meta))
         };
         Ok(Source { name: path.display().to_string(), path: path.to_owned(), len, bytes })
     }
@@ -92,8 +98,8 @@ impl Source {
 
     /// Copies bytes of the file.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        if let Bytes::File(file) = &self.bytes {
-            return read_exact_at(file, offset, buffer).map_err(|e| match e.kind() {
+        if let Bytes::File(reader) = &self.bytes {
+            return read_exact_at(&*reader.file()?, offset, buffer).map_err(|e| match e.kind() {
                 std::io::ErrorKind::UnexpectedEof => {
                     Error::corrupt(self.place().at(offset), "the file has become shorter since it was opened")
                 }
@@ -110,9 +116,9 @@ impl Source {
     /// Asks the system to read bytes of the file ahead, and does not wait. Where it cannot, reading takes as long as it takes.
     pub fn read_ahead(&self, offset: u64, len: u64) {
         #[cfg(target_os = "linux")]
-        if let Bytes::File(file) = &self.bytes {
+        if let Bytes::File(reader) = &self.bytes {
             use std::os::fd::AsRawFd;
-            let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) else { return };
+            let (Ok(offset), Ok(len), Ok(file)) = (offset.try_into(), len.try_into(), reader.file()) else { return };
             // SAFETY: the descriptor is open, and the call accesses no memory of this process.
             unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_WILLNEED) };
         }
@@ -146,67 +152,150 @@ impl Source {
         Ok(Cow::Owned(buffer))
     }
 
-    /// Reads and checks the header: each tensor with its type, shape and bytes, in the order of the file.
-    pub fn header(&self, number: usize) -> Result<Header> {
-        let invalid = |reason: String| Error::invalid(self.place(), reason);
-        if self.len < 8 {
-            return Err(invalid(format!("not a safetensors file: {} bytes are too few for a header", self.len)));
+    /// Returns the text of the header: in place if it is in memory, else read into the buffer, piece by piece.
+    fn header_text<'a>(&'a self, size: u64, buffer: &'a mut Vec<u8>, progress: &Progress) -> Result<&'a [u8]> {
+        const PIECE: usize = 4 << 20;
+        if let Some(text) = self.slice(8, size) {
+            return Ok(text);
         }
+        grow(buffer, size as usize, 0, "a file's header")?;
+        let mut at = 8;
+        for piece in buffer[..size as usize].chunks_mut(PIECE) {
+            progress.check()?;
+            self.read_at(at, piece)?;
+            at += piece.len() as u64;
+        }
+        Ok(&buffer[..size as usize])
+    }
+
+    /// Reads and checks the header: each tensor with its type, shape and bytes, in the order of the file.
+    pub fn header(&self, number: usize, progress: &Progress) -> Result<Contents> {
+        self.read_header(number, true, progress)
+    }
+
+    /// Does what [`Source::header`] does for a file of which no more than the header may be there.
+    pub fn header_alone(&self, number: usize, progress: &Progress) -> Result<Contents> {
+        self.read_header(number, false, progress)
+    }
+
+    fn read_header(&self, number: usize, whole: bool, progress: &Progress) -> Result<Contents> {
+        let mut head = [0; foreign::HEAD_BYTES];
+        let head = &mut head[..self.len.min(foreign::HEAD_BYTES as u64) as usize];
+        self.read_at(0, head)?;
+        let Some((size, rest)) = head.split_first_chunk() else {
+            let reason = match self.len {
+                0 => "the file is empty: its download has not begun, or its disk was full".into(),
+                len => format!("not a safetensors file: {len} bytes are too few for a header"),
+            };
+            return Err(Error::not_a_model(self.place(), reason));
+        };
+        let size = u64::from_le_bytes(*size);
+        let rest = rest.trim_ascii_start();
+        let begins = rest.is_empty() || rest.starts_with(b"{");
+        let refuse = |place, reason| match foreign::kind(head) {
+            Some(kind) if !begins => Error::not_a_model(self.place(), kind),
+            None if !begins && size > self.len - 8 => {
+                Error::not_a_model(self.place(), "not a safetensors file: it does not begin with a header")
+            }
+            _ => Error::invalid(place, reason),
+        };
+        if size > self.len - 8 {
+            let has = self.len;
+            let reason =
+                format!("not a whole safetensors file: the header should have {size} bytes, and the file has {has}");
+            return Err(refuse(self.place(), reason));
+        }
+        if size > MOST_HEADER_BYTES {
+            let reason = format!(
+                "the header has {size} bytes, and {MOST_HEADER_BYTES} are the most that the safetensors package and this \
+                 library read: write the model to several files"
+            );
+            return Err(refuse(self.place(), reason));
+        }
+        let mut buffer = Vec::new();
+        let header =
+            Header::parse(self.header_text(size, &mut buffer, progress)?, progress).map_err(|fault| match fault {
+                Fault::Cancelled => Error::Cancelled,
+                Fault::Invalid(reason, tensor) => {
+                    let mut place = self.place().at(8);
+                    place.tensor = tensor;
+                    refuse(place, format!("the safetensors header is not valid: {reason}"))
+                }
+            })?;
+        let start = 8 + size;
+        // The header may describe more than 64 bits can count.
+        if whole && header.data_bytes.checked_add(start) != Some(self.len) {
+            let reason = format!(
+                "the file has {} bytes, but its header describes {start} + {}: it is {}",
+                self.len,
+                header.data_bytes,
+                if self.len - start < header.data_bytes { "cut short" } else { "too long" }
+            );
+            return Err(Error::invalid(self.place(), reason));
+        }
+        let stored = |(name, info): (String, Info)| {
+            let (from, to) = info.offsets;
+            let span = Span { file: number, offset: start + from, len: to - from };
+            (name, Stored { dtype: info.dtype, shape: info.shape, span })
+        };
+        let [shapes, hashes, groups, index, luts] = header.kept;
+        let stamps = [("df11pack_index", index), ("df11pack_luts", luts)];
+        let variant = stamps.into_iter().find_map(|(key, value)| Some(format!("{key} = {}", shorten(&value?, 20))));
+        Ok(Contents { tensors: header.tensors.into_iter().map(stored).collect(), shapes, hashes, groups, variant })
+    }
+
+    /// Reads all metadata of the header, which was read and checked before.
+    pub fn metadata(&self) -> Result<BTreeMap<String, String>> {
         let mut size = [0; 8];
         self.read_at(0, &mut size)?;
         let size = u64::from_le_bytes(size);
         if size > MOST_HEADER_BYTES || size > self.len - 8 {
-            return Err(invalid(format!(
-                "not a whole safetensors file: the header should have {size} bytes, and the file has {}",
-                self.len
-            )));
+            return Err(Error::corrupt(self.place(), "the header has changed since the file was opened"));
         }
-        let header = self.view(8, size)?;
-        // `SafeTensors::read_metadata` wants the whole file as a slice, which reading piece by piece has not; its own
-        // deserialiser makes the same checks (offsets without holes or overlaps, sizes equal to type times shape).
-        let metadata: Metadata = json::parse(&header)
-            .map_err(|e| Error::invalid(self.place().at(8), format!("the safetensors header is not valid: {e}")))?;
-        let start = 8 + size;
-        // The header may describe more than 64 bits can count.
-        if (metadata.data_len() as u64).checked_add(start) != Some(self.len) {
-            return Err(invalid(format!(
-                "the file has {} bytes, but its header describes {start} + {}: it is {}",
-                self.len,
-                metadata.data_len(),
-                if self.len - start < metadata.data_len() as u64 { "cut short" } else { "too long" }
-            )));
-        }
-        let mut tensors: Vec<(String, TensorInfo, Span)> = metadata
-            .tensors()
-            .into_iter()
-            .map(|(name, info)| {
-                let (from, to) = info.data_offsets;
-                let span = Span { file: number, offset: start + from as u64, len: (to - from) as u64 };
-                (name, info.clone(), span)
-            })
-            .collect();
-        tensors.sort_unstable_by(|a, b| (a.2.offset, &a.0).cmp(&(b.2.offset, &b.0)));
-        let text = |key| metadata.metadata().as_ref().and_then(|m| m.get(key)).cloned();
-        Ok(Header { tensors, shapes: text(SHAPES_KEY), hashes: text(HASHES_KEY) })
+        let text = self.view(8, size)?;
+        let invalid = |e| Error::invalid(self.place().at(8), format!("the safetensors header is not valid: {e}"));
+        let entries: BTreeMap<String, &RawValue> = serde_json::from_slice(&text).map_err(invalid)?;
+        let metadata = entries.get("__metadata__").map(|raw| serde_json::from_str(raw.get()).map_err(invalid));
+        Ok(metadata.transpose()?.unwrap_or_default())
     }
+}
+
+/// A stored tensor: its type, its shape and its place.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    pub dtype: Dtype,
+    pub shape: Box<[u64]>,
+    pub span: Span,
 }
 
 /// The content of a file's header.
-pub(crate) struct Header {
-    pub tensors: Vec<(String, TensorInfo, Span)>,
-    /// The text under [`SHAPES_KEY`].
+pub(crate) struct Contents {
+    /// The tensors in the order of their bytes.
+    pub tensors: Vec<(String, Stored)>,
+    /// The text under [`SHAPES_KEY`](super::SHAPES_KEY).
     pub shapes: Option<String>,
-    /// The text under [`HASHES_KEY`].
+    /// The text under [`HASHES_KEY`](super::HASHES_KEY).
     pub hashes: Option<String>,
+    /// The text under [`GROUPS_KEY`](super::GROUPS_KEY).
+    pub groups: Option<String>,
+    /// The stamp of df11pack's variants of the format.
+    pub variant: Option<String>,
 }
 
-/// Opens a regular file (links are followed). Anything else is refused before it is opened, because opening a pipe waits.
+/// Opens a regular file (links are followed). Anything else is refused: before it is opened, because opening a device may do
+/// something, and after that, because something else may have taken its place meanwhile. Opening never waits, as it does for a pipe.
 pub(crate) fn open_regular(path: &Path) -> Result<File> {
-    let open = |e| Error::io("open", path, e);
-    if !std::fs::metadata(path).map_err(open)?.is_file() {
-        return Err(open(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
+    let fail = |e| Error::io("open", path, e);
+    let other = || fail(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+    if !std::fs::metadata(path).map_err(fail)?.is_file() {
+        return Err(other());
     }
-    File::open(path).map_err(open)
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK | libc::O_NOCTTY);
+    let file = options.open(path).map_err(fail)?;
+    if file.metadata().map_err(fail)?.is_file() { Ok(file) } else { Err(other()) }
 }
 
 /// Reads bytes of a file from its byte `offset` on, wherever its cursor is.

@@ -3,9 +3,10 @@
 
 use super::config::Config;
 use super::group::{GroupData, MEMBERS, Member};
-use super::model::Model;
+use super::model::{Model, number_of};
+use super::names::natural;
 use super::source::{Source, Span};
-use super::tensor::{Data, TensorData};
+use super::tensor::{Data, RunData, ShapeSource, TensorData};
 use crate::error::{Error, Place, Result, shorten};
 use safetensors::Dtype;
 use std::fmt;
@@ -31,6 +32,16 @@ pub struct Tensor<'m> {
     model: &'m Model,
     number: usize,
     data: &'m TensorData,
+}
+
+/// Consecutive elements of a tensor that are consecutive weights of a group.
+///
+/// A tensor in a group by the reference's format is one run. A group whose tensors a file's metadata names may hold runs
+/// of larger tensors: then a tensor has several, in several groups.
+#[derive(Clone, Copy)]
+pub struct Run<'m> {
+    model: &'m Model,
+    data: &'m RunData,
 }
 
 /// A run of bytes in a file, for readers that bring their own input.
@@ -71,11 +82,12 @@ impl Model {
 
     /// Returns the group of that name.
     pub fn find_group(&self, name: &str) -> Option<Group<'_>> {
-        self.group_names.get(name).and_then(|&number| self.group(number))
+        let number = self.groups.binary_search_by(|group| natural(group.name(), name)).ok()?;
+        self.group(number)
     }
 
-    /// Returns the tensors: those of the first group in the order of their weights, those of the next, and so on; then the
-    /// plain ones by name.
+    /// Returns the tensors: those of the first group in the order of their weights, those of the next, and so on, each by the
+    /// first group that has a part of it; then the plain ones by name.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = Tensor<'_>> + DoubleEndedIterator + Clone {
         self.tensors_from(0, self.tensors.len())
     }
@@ -87,7 +99,7 @@ impl Model {
 
     /// Returns the tensor of that name.
     pub fn find_tensor(&self, name: &str) -> Option<Tensor<'_>> {
-        self.tensor_names.get(name).and_then(|&number| self.tensor(number))
+        self.tensor(number_of(&self.tensors, &self.by_name, name)?)
     }
 
     /// Returns the tensor of a number that this model has given out. Panics for any other.
@@ -104,14 +116,30 @@ impl Model {
         all.map(move |(i, data)| Tensor { model: self, number: from + i, data })
     }
 
+    /// Tells whether a group of the model is an extension of the format ([`Group::is_extended`]), so that programs that know
+    /// only DF11 do not find all weights.
+    pub fn is_extended(&self) -> bool {
+        self.groups().any(Group::is_extended)
+    }
+
     /// Returns the model's config, if it has one.
     pub fn config(&self) -> Option<&Config> {
-        self.config.as_ref()
+        self.config.parsed.as_ref()
+    }
+
+    /// Returns the whole text of the config.json that the model was opened with, its own or the one in
+    /// [`OpenOptions`](crate::OpenOptions); `None` if there is none.
+    pub fn config_text(&self) -> Option<&str> {
+        self.config.text.as_deref()
     }
 
     /// Returns the files of the model, whole.
     pub fn files(&self) -> impl ExactSizeIterator<Item = Location<'_>> + DoubleEndedIterator + Clone {
         self.sources.iter().map(|source| Location { file: source.path(), offset: 0, bytes: source.len() })
+    }
+
+    fn run(&self, number: usize) -> Run<'_> {
+        Run { model: self, data: &self.runs[number] }
     }
 
     fn locate(&self, span: Span) -> Location<'_> {
@@ -154,9 +182,21 @@ impl<'m> Group<'m> {
         self.data.element_count()
     }
 
-    /// Returns its tensors in the order of their weights.
+    /// Returns its tensors in the order of their weights. Of a tensor that is in several groups it may hold a part only:
+    /// [`Group::runs`] says which.
     pub fn tensors(self) -> impl ExactSizeIterator<Item = Tensor<'m>> + DoubleEndedIterator + Clone {
-        self.model.tensors_from(self.data.tensors.start, self.data.tensors.end)
+        self.runs().map(Run::tensor)
+    }
+
+    /// Returns the runs of tensors that are its weights, in their order. There are as many as [`Group::tensors`].
+    pub fn runs(self) -> impl ExactSizeIterator<Item = Run<'m>> + DoubleEndedIterator + Clone {
+        self.data.runs.iter().map(move |&run| self.model.run(run as usize))
+    }
+
+    /// Tells whether a file's metadata names its tensors, which is an extension of the format: programs that know only
+    /// DF11 do not find its weights.
+    pub fn is_extended(self) -> bool {
+        self.data.extended
     }
 
     /// Returns the bytes that its six parts take in the files.
@@ -219,15 +259,20 @@ impl<'m> Tensor<'m> {
         self.data.dtype
     }
 
-    /// Returns its dimensions. DF11 does not store those of compressed tensors: such a tensor has one dimension, unless the
-    /// file's metadata has its shape under `df11.shapes`.
+    /// Returns its dimensions. DF11 does not store those of compressed tensors: [`Tensor::shape_source`] says where they come
+    /// from. A tensor whose dimensions are unknown has one, its number of weights.
     pub fn shape(self) -> &'m [u64] {
         &self.data.shape
     }
 
-    /// Tells whether its dimensions are its own. One dimension of a tensor in a group means that no file says which.
+    /// Tells whether its dimensions are its own.
     pub fn shape_known(self) -> bool {
-        matches!(self.data.data, Data::Plain(_)) || self.data.shape.len() != 1
+        self.shape_source() != ShapeSource::Unknown
+    }
+
+    /// Returns where its dimensions come from.
+    pub fn shape_source(self) -> ShapeSource {
+        self.data.shape_from
     }
 
     /// Returns the bytes of its values, decoded.
@@ -235,19 +280,36 @@ impl<'m> Tensor<'m> {
         self.data.bytes
     }
 
-    /// Returns the group that it is in; `None` for a plain tensor.
+    /// Returns the group that its first element is in; `None` for a plain tensor. If it has several runs, others of its
+    /// elements are in other groups.
     pub fn group(self) -> Option<Group<'m>> {
+        self.runs().next().map(Run::group)
+    }
+
+    /// Returns the number of weights of that group before its first; 0 for a plain tensor.
+    pub fn group_offset(self) -> u64 {
+        self.runs().next().map_or(0, Run::group_offset)
+    }
+
+    /// Returns the runs of its elements in groups, in their order: one for a tensor that is whole in a group, none for a
+    /// plain tensor.
+    pub fn runs(self) -> impl ExactSizeIterator<Item = Run<'m>> + DoubleEndedIterator + Clone {
+        (0..self.run_count()).map(move |number| self.run(number))
+    }
+
+    /// Returns the number of its runs.
+    pub(crate) fn run_count(self) -> usize {
         match self.data.data {
-            Data::Plain(_) => None,
-            Data::Packed { group, .. } => self.model.group(group),
+            Data::Plain(_) => 0,
+            Data::Packed { run_count, .. } => run_count,
         }
     }
 
-    /// Returns the number of weights of the group before its first; 0 for a plain tensor.
-    pub fn group_offset(self) -> u64 {
+    /// Returns one of its runs. Panics for a number that it does not have.
+    pub(crate) fn run(self, number: usize) -> Run<'m> {
         match self.data.data {
-            Data::Plain(_) => 0,
-            Data::Packed { first, .. } => first,
+            Data::Packed { first_run, run_count } if number < run_count => self.model.run(first_run + number),
+            _ => panic!("a tensor of {} runs has no run {number}", self.run_count()),
         }
     }
 
@@ -271,7 +333,7 @@ impl<'m> Tensor<'m> {
     /// Returns the SHA-256 of its decoded values, if the file's metadata has it under `df11.sha256`. Opening a model compares
     /// it with nothing.
     pub fn sha256(self) -> Option<&'m [u8; 32]> {
-        self.data.sha256.as_ref()
+        self.data.sha256.as_deref()
     }
 
     pub(crate) fn values(self) -> Data {
@@ -307,6 +369,46 @@ impl<'m> Tensor<'m> {
             let offset = offset.min(span.len);
             self.model.sources[span.file].read_ahead(span.offset + offset, len.min(span.len - offset));
         }
+    }
+}
+
+impl<'m> Run<'m> {
+    /// Returns the tensor.
+    pub fn tensor(self) -> Tensor<'m> {
+        self.model.tensor_at(self.data.tensor)
+    }
+
+    /// Returns the number of the tensor's elements before the run.
+    pub fn tensor_offset(self) -> u64 {
+        self.data.tensor_offset
+    }
+
+    /// Returns the group.
+    pub fn group(self) -> Group<'m> {
+        let number = self.data.group;
+        Group { model: self.model, number, data: &self.model.groups[number] }
+    }
+
+    /// Returns the number of the group's weights before the run.
+    pub fn group_offset(self) -> u64 {
+        self.data.group_offset
+    }
+
+    /// Returns the number of elements.
+    pub fn element_count(self) -> u64 {
+        self.data.count
+    }
+}
+
+impl fmt::Debug for Run<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run")
+            .field("tensor", &self.tensor().name())
+            .field("tensor_offset", &self.tensor_offset())
+            .field("group", &self.group().name())
+            .field("group_offset", &self.group_offset())
+            .field("element_count", &self.element_count())
+            .finish()
     }
 }
 

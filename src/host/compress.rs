@@ -3,7 +3,7 @@
 use super::encode::{Histogram, Outline, Piece, STRETCH, Scratch, Sink};
 use super::threads;
 use crate::error::{Error, Result, grow};
-use crate::format::{MOST_TENSORS, Member};
+use crate::format::{Group, MOST_TENSORS, Member};
 use crate::huffman::encode::{Variant, count, exponent};
 use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, rows};
 use half::bf16;
@@ -104,9 +104,32 @@ impl PackedSizes {
         }
     }
 
+    /// Returns the sizes of the parts of an opened group.
+    pub(crate) fn of_group(group: Group) -> PackedSizes {
+        let bytes = |member| group.data().member(member).len;
+        PackedSizes {
+            luts: bytes(Member::Luts),
+            encoded_exponent: bytes(Member::EncodedExponent),
+            sign_mantissa: bytes(Member::SignMantissa),
+            output_positions: bytes(Member::OutputPositions),
+            gaps: bytes(Member::Gaps),
+            split_positions: bytes(Member::SplitPositions),
+        }
+    }
+
     /// Returns the sizes in the order of [`Member`].
     pub(crate) fn each(&self) -> [u64; 6] {
         [self.luts, self.encoded_exponent, self.sign_mantissa, self.output_positions, self.gaps, self.split_positions]
+    }
+
+    /// Adds those of another group.
+    pub fn add(&mut self, other: &PackedSizes) {
+        self.luts += other.luts;
+        self.encoded_exponent += other.encoded_exponent;
+        self.sign_mantissa += other.sign_mantissa;
+        self.output_positions += other.output_positions;
+        self.gaps += other.gaps;
+        self.split_positions += other.split_positions;
     }
 
     /// Returns their sum.

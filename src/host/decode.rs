@@ -55,6 +55,8 @@ const STREAMING_BYTES: usize = 4 << 20;
 const RUN_BLOCKS: usize = 64;
 /// Blocks of a run at most where files are read: the lanes' buffers stay below 1 MB even with one-bit codes.
 const RUN_BLOCKS_READ: usize = 4;
+/// Runs of a tensor for each thread from which on each decodes whole ones alone.
+const RUNS_PER_THREAD: usize = 4;
 /// Weights that are worth a thread.
 const WEIGHTS_PER_THREAD: u64 = 1 << 18;
 
@@ -155,10 +157,83 @@ impl Tensor<'_> {
                 if bytes > 0 && !dst.is_aligned() {
                     return Err(Error::Misaligned { what: "the destination".into(), to: 2 });
                 }
-                let group = self.group().ok_or_else(|| Error::Internal("a tensor of no group".into()))?;
                 // SAFETY: `dst` has room for `bytes` bytes, and is aligned.
-                unsafe { group.decompress_raw(self.group_offset() + offset / 2, bytes as u64 / 2, dst, options) }
+                unsafe {
+                    let (first, count) = (offset / 2, bytes as u64 / 2);
+                    match self.run_count() {
+                        1 => self.run(0).group().decompress_raw(self.group_offset() + first, count, dst, options),
+                        _ => Elements { tensor: self, first, end: first + count, dst }.decode(options),
+                    }
+                }
             }
+        }
+    }
+}
+
+/// Elements of a tensor that is in several runs, to be decoded.
+struct Elements<'a> {
+    tensor: Tensor<'a>,
+    first: u64,
+    end: u64,
+    dst: *mut u16,
+}
+
+// SAFETY: `dst` is written by all threads, each for runs of its own.
+unsafe impl Sync for Elements<'_> {}
+
+impl Elements<'_> {
+    /// Decodes all of them.
+    ///
+    /// # Safety
+    ///
+    /// `dst` has room for them, and is aligned to 2 bytes.
+    unsafe fn decode(&self, options: &DecodeOptions) -> Result<()> {
+        let (from, to) = (self.run_of(self.first), self.run_of(self.end.saturating_sub(1)) + 1);
+        let threads = options.threads.max(1);
+        // Where each thread has several runs to itself, it decodes them alone: none then waits for the end of every run.
+        if to - from < RUNS_PER_THREAD * threads {
+            // SAFETY: as the caller promises.
+            return (from..to).try_for_each(|run| unsafe { self.decode_run(run, options) });
+        }
+        let next = AtomicUsize::new(from);
+        let alone = DecodeOptions { threads: 1, ..*options };
+        threads::run(threads, || {
+            loop {
+                let run = next.fetch_add(1, Ordering::Relaxed);
+                if run >= to {
+                    return Ok(());
+                }
+                // SAFETY: as the caller promises; each number is given out once. The other threads may stop after an error.
+                unsafe { self.decode_run(run, &alone) }.inspect_err(|_| next.store(to, Ordering::Relaxed))?;
+            }
+        })
+    }
+
+    /// Returns the number of the run that an element is in.
+    fn run_of(&self, element: u64) -> usize {
+        let (mut from, mut to) = (0, self.tensor.run_count());
+        while to - from > 1 {
+            let mid = from + (to - from) / 2;
+            if self.tensor.run(mid).tensor_offset() <= element { from = mid } else { to = mid }
+        }
+        from
+    }
+
+    /// Decodes those of a run.
+    ///
+    /// # Safety
+    ///
+    /// As [`Elements::decode`].
+    unsafe fn decode_run(&self, number: usize, options: &DecodeOptions) -> Result<()> {
+        let run = self.tensor.run(number);
+        let start = run.tensor_offset();
+        let (from, to) = (self.first.max(start), self.end.min(start + run.element_count()));
+        let count = to.saturating_sub(from);
+        // SAFETY: runs are in the order of their elements and have each once, so `dst` has room for these, which no other
+        // run is decoded to.
+        unsafe {
+            let dst = self.dst.wrapping_add((from - self.first) as usize);
+            run.group().decompress_raw(run.group_offset() + (from - start), count, dst, options)
         }
     }
 }

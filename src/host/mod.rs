@@ -25,6 +25,10 @@ pub use decode::DecodeOptions;
 #[cfg(feature = "verify")]
 pub(crate) use open::unusable;
 pub(crate) use threads::{NAME as THREAD_NAME, builder as thread_builder, panic_text, run as run_threads};
+#[cfg(feature = "writer")]
+pub(crate) use verify::are_equal;
+#[cfg(feature = "verify")]
+pub(crate) use verify::hex;
 #[cfg(feature = "verify")]
 pub use verify::{Finding, FindingKind, Verified, VerifyOptions, compare_models, verify_model};
 pub(crate) use walk::{BlockWalk, blocks_of};

@@ -1,6 +1,6 @@
 //! The public ways to open a model. Its headers are checked by [`crate::format`]; its codes are walked here on request.
 
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result};
 use crate::format::{Access, Model, OpenOptions};
 use crate::progress::Progress;
 use std::path::Path;
@@ -62,7 +62,8 @@ impl Model {
     ///
     /// As [`Model::open`].
     pub fn from_bytes(bytes: impl AsRef<[u8]> + Send + Sync + 'static, options: &OpenOptions) -> Result<Model> {
-        Self::of_bytes(Box::new(bytes), options)?.verified(options, &Progress::new())
+        let progress = Progress::new();
+        Self::of_bytes(Box::new(bytes), options, &progress)?.verified(options, &progress)
     }
 
     /// Walks the codes, if the options ask for that.
@@ -77,10 +78,5 @@ impl Model {
 /// Turns what is wrong with the original into the caller's mistake: it says nothing about the model, so it must not look as
 /// if it did.
 pub(crate) fn unusable(error: Error) -> Error {
-    match error.status() {
-        Status::InvalidFormat | Status::UnsupportedFormat | Status::Corrupt => {
-            Error::InvalidArgument(format!("the original cannot be used: {error}"))
-        }
-        _ => error,
-    }
+    error.into_argument("the original cannot be used")
 }

@@ -5,8 +5,8 @@
 
 use super::open::unusable;
 use super::{DecodeOptions, threads, walk};
-use crate::error::{Error, Result, Status, grow};
-use crate::format::{Model, Tensor};
+use crate::error::{Error, Place, Result, Status, grow};
+use crate::format::{Model, ShapeSource, Tensor, ends_with};
 use crate::progress::Progress;
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +23,10 @@ const HASHED_BYTES: usize = 1 << 20;
 pub struct VerifyOptions {
     /// The threads to use, the calling one among them; 0 means 1. They live for the call only.
     pub threads: usize,
+    /// True to accept a model that lacks something ([`Model::missing`]).
+    pub incomplete: bool,
+    /// True to accept a model that has no group, which nobody compressed, without an original.
+    pub allow_plain: bool,
 }
 
 impl VerifyOptions {
@@ -34,6 +38,18 @@ impl VerifyOptions {
     /// Sets the threads to use, the calling one among them; 0 means 1.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
+        self
+    }
+
+    /// Sets whether to accept a model that lacks something.
+    pub fn incomplete(mut self, incomplete: bool) -> Self {
+        self.incomplete = incomplete;
+        self
+    }
+
+    /// Sets whether to accept a model that has no group.
+    pub fn allow_plain(mut self, allow_plain: bool) -> Self {
+        self.allow_plain = allow_plain;
         self
     }
 }
@@ -52,12 +68,14 @@ pub enum FindingKind {
     Differs,
     /// A remark for people. Nothing is wrong.
     Note,
+    /// A file, tensor or layer that the model lacks.
+    Missing,
 }
 
 impl FindingKind {
     /// Tells whether something is wrong.
     pub fn is_wrong(self) -> bool {
-        matches!(self, FindingKind::Bad | FindingKind::Hash | FindingKind::Differs)
+        !matches!(self, FindingKind::Good | FindingKind::Note)
     }
 }
 
@@ -67,7 +85,7 @@ impl FindingKind {
 pub struct Finding<'a> {
     /// Its kind.
     pub kind: FindingKind,
-    /// The group (`Good`, `Bad`) or the tensor. It comes from a file: escape it before it is printed.
+    /// The group (`Good`, `Bad`), the tensor, or what is absent (`Missing`). It comes from a file: escape it before it is printed.
     pub name: &'a str,
     /// One sentence, with the name in it: escape it too.
     pub text: String,
@@ -91,16 +109,18 @@ pub struct Verified {
     pub tensors_equal: u64,
     /// Tensors that differ from the original's, or that only one of the two models has.
     pub tensors_different: u64,
+    /// Files, tensors and layers that the model lacks.
+    pub missing: u64,
 }
 
 impl Verified {
     /// Tells whether nothing is wrong.
     pub fn is_good(&self) -> bool {
-        self.groups_bad == 0 && self.hashes_wrong == 0 && self.tensors_different == 0
+        [self.groups_bad, self.hashes_wrong, self.tensors_different, self.missing] == [0; 4]
     }
 }
 
-/// Verifies a model: walks every code of every group as [`Model::verify`] does, compares the hash of each tensor that
+/// Verifies a model: looks for what it lacks ([`Model::missing`]), walks every code of every group as [`Model::verify`] does, compares the hash of each tensor that
 /// has one ([`Tensor::sha256`]), and, if there is an original, every tensor as [`compare_models`] does. It continues after
 /// a fault: each group and each tensor gives its own finding, told in the calling thread when it is made (hashes:
 /// when all are compared).
@@ -110,7 +130,8 @@ impl Verified {
 /// # Errors
 ///
 /// A fault in the model's contents is no error but a finding. `Cancelled`; `Io` and `OutOfMemory`;
-/// `InvalidArgument` if the original cannot be read, because then nothing is known.
+/// `InvalidArgument` if the original cannot be read, because then nothing is known; `InvalidFormat` if there is no original and no
+/// group, so that there is nothing to verify, unless [`allow_plain`](VerifyOptions::allow_plain) is set.
 pub fn verify_model(
     model: &Model,
     original: Option<&Model>,
@@ -125,6 +146,14 @@ pub fn verify_model(
         Check { threads: options.threads.max(1), progress, finding, found: Verified::default(), planned: 0 };
     progress.begin(sum([walked(model), hashed(model), compared]));
     progress.check()?;
+    if model.group(0).is_none() && original.is_none() && !options.allow_plain {
+        let place = model.files().next().map_or(Place::default(), |file| Place::of(file.file));
+        let reason = "no tensor is in a group: this is no DF11 model, or nothing of it was compressed";
+        return Err(Error::invalid(place, reason));
+    }
+    if !options.incomplete {
+        check.look_for_missing(model)?;
+    }
     check.walk(model)?;
     check.hash(model)?;
     if let Some(original) = original {
@@ -135,7 +164,7 @@ pub fn verify_model(
 }
 
 /// Compares every tensor of a model with that of the same name in another, which may be a folder of any number of files:
-/// type, shape (where both models know it), number of elements, and every bit. That one side lacks an `lm_head.weight`
+/// type, shape (where the files or the caller say both), number of elements, and every bit. That one side lacks an `lm_head.weight`
 /// which is equal to the embedding is only noted. Memory, errors and findings as for [`verify_model`].
 pub fn compare_models(
     model: &Model,
@@ -192,6 +221,15 @@ impl Check<'_> {
     fn pass(&mut self, bytes: u64) {
         self.planned = self.planned.saturating_add(bytes);
         self.progress.reach(self.planned);
+    }
+
+    /// Tells what the model lacks.
+    fn look_for_missing(&mut self, model: &Model) -> Result<()> {
+        for missing in model.missing_watched(self.progress)? {
+            self.found.missing += 1;
+            self.tell(FindingKind::Missing, &missing.name, missing.reason);
+        }
+        Ok(())
     }
 
     /// Walks every code of every group.
@@ -316,7 +354,8 @@ fn wrong_hash(
     Ok((found != *recorded).then(differs))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Formats bytes as hexadecimal digits, as hashes are written.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
@@ -356,7 +395,9 @@ impl Work<'_> {
             found.push(format!("it is {}, and {} in the original", ours.dtype(), theirs.dtype()));
         }
         let shapes = (ours.shape(), theirs.shape());
-        if shapes.0 != shapes.1 && ours.shape_known() && theirs.shape_known() {
+        // A shape that was derived is not the model's own, and says nothing against its weights.
+        let says = |t: Tensor| matches!(t.shape_source(), ShapeSource::Stored | ShapeSource::Given);
+        if shapes.0 != shapes.1 && says(ours) && says(theirs) {
             found.push(format!("its shape is {:?}, and {:?} in the original", shapes.0, shapes.1));
         }
         let elements = (elements(ours), elements(theirs));
@@ -406,11 +447,11 @@ impl Work<'_> {
 
     /// Returns the embedding of the same model that a lone `lm_head.weight` is equal to, if that explains why it is alone.
     fn tied_to<'m>(&mut self, lone: Tensor<'m>) -> Result<Option<Tensor<'m>>> {
-        if !ends_in(lone.name(), "lm_head.weight") {
+        if !ends_with(lone.name(), "lm_head.weight") {
             return Ok(None);
         }
         let alike = |t: &Tensor| {
-            ends_in(t.name(), "embed_tokens.weight") && t.dtype() == lone.dtype() && t.bytes() == lone.bytes()
+            ends_with(t.name(), "embed_tokens.weight") && t.dtype() == lone.dtype() && t.bytes() == lone.bytes()
         };
         for twin in lone.model().tensors().filter(alike) {
             match self.bits(lone, twin, false) {
@@ -423,6 +464,28 @@ impl Work<'_> {
         }
         Ok(None)
     }
+}
+
+/// Tells whether two tensors have the same type and the same bits.
+#[cfg(feature = "writer")]
+pub(crate) fn are_equal(a: Tensor, b: Tensor, threads: usize, progress: &Progress) -> Result<bool> {
+    if (a.dtype(), a.bytes()) != (b.dtype(), b.bytes()) {
+        return Ok(false);
+    }
+    let options = DecodeOptions::new().threads(threads);
+    let (mut x, mut y) = (Buffer::new(PIECE_BYTES)?, Buffer::new(PIECE_BYTES)?);
+    let mut at = 0;
+    while at < a.bytes() {
+        progress.check()?;
+        let (x, y) = (x.first(a.bytes() - at), y.first(a.bytes() - at));
+        a.read(at, x, &options)?;
+        b.read(at, y, &options)?;
+        if x != y {
+            return Ok(false);
+        }
+        at += x.len() as u64;
+    }
+    Ok(true)
 }
 
 /// The side on which a comparison failed, with the error.
@@ -470,11 +533,6 @@ fn elements(tensor: Tensor) -> u64 {
 fn bits(element: &[u8]) -> String {
     let digits: String = element.iter().rev().map(|b| format!("{b:02x}")).collect();
     format!("0x{digits}")
-}
-
-/// Tells whether a dotted name ends with these parts.
-fn ends_in(name: &str, parts: &str) -> bool {
-    name.strip_suffix(parts).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
 /// Formats a number with separated thousands: `1,234,567`.

@@ -149,8 +149,8 @@ fn limited_tree(histogram: &[u64; 256]) -> ([(u32, u32); SYMBOLS], usize) {
 /// Makes Huffman's code by the reference's tie rule; `None` if a code is longer than 32 bits.
 fn tree(counts: &[u64; 256]) -> Option<[(u32, u32); SYMBOLS]> {
     // Leaves are numbered by their symbols, nodes from SYMBOLS on. parent[i] = (the node above, the bit on the way
-    // down)
-    let mut parent = [(0usize, 0u32); 2 * SYMBOLS];
+    // down). Not on the stack, of which callers may have little.
+    let mut parent = vec![(0usize, 0u32); 2 * SYMBOLS];
     let mut heap = BinaryHeap::with_capacity(SYMBOLS);
     heap.push(Reverse((1u64, END, END as usize)));
     for (exponent, &count) in counts.iter().enumerate().filter(|&(_, &count)| count > 0) {

@@ -11,9 +11,9 @@
 
 use super::plan::FilePlan;
 use super::run::Run;
-use super::target::{self, ConfigPlace, Entry, Folder, Ledger, LeftGroup, PartialFile, differs};
+use super::target::{self, Entry, Folder, Ledger, LeftGroup, PartialFile, commit_with_config, differs};
 use super::work::{self, FileSpec, Order, remove};
-use super::{Report, target::copy_file};
+use super::{Report, SideFile, target::copy_file};
 use crate::error::{Error, Place, Result, shorten_path};
 use crate::format::Model;
 use crate::progress::Progress;
@@ -37,18 +37,20 @@ impl Finish<'_> {
     pub fn run(&self, left: &[LeftGroup], unnamed: &[Arc<PartialFile>], progress: &Progress) -> Result<Report> {
         let names: HashSet<&str> = left.iter().map(|left| &left.group[..]).collect();
         let is_left = |g: usize| names.contains(&self.run.groups[g].name[..]);
+        if left.len() == self.run.groups.len() {
+            self.run.refuse_plain(left)?;
+            log::warn!("nothing could be compressed: the model is a copy of its source");
+        }
         self.write_rest(is_left, progress)?;
         let mut report = self.run.report(left);
-        if left.len() == self.run.groups.len() {
-            log::warn!("no group could be compressed: the model is a copy of its source");
-        }
         report.carried = self.carry(progress)?;
         let there = match unnamed {
             [] => {
                 let groups = self.run.files.files.iter().filter(|file| !file.groups.iter().all(|&g| is_left(g)));
-                self.measure(&mut report, groups.chain(&self.run.files.rest).map(|file| file.path.as_path()))?
+                let files = groups.chain(&self.run.files.rest).map(|file| file.path.as_path());
+                self.measure(&mut report, files, progress)?
             }
-            unnamed => self.measure(&mut report, unnamed.iter().map(|out| out.temporary()))?,
+            unnamed => self.measure(&mut report, unnamed.iter().map(|out| out.temporary()), progress)?,
         };
         self.check_whole(&there)?;
         progress.check()?;
@@ -63,7 +65,7 @@ impl Finish<'_> {
         for file in &self.run.files.files {
             file.groups.iter().filter(|&&g| !is_left(g)).try_for_each(|&g| self.check_group(file, g))?;
         }
-        let plain = self.run.files.plain_of(&self.run.plan.groups, is_left);
+        let plain = self.run.files.plain_of(&self.run.plan, is_left);
         if plain.is_empty() {
             // An earlier run may have made the file from another source. A tensor of it would then be in the model twice.
             return remove(&rest.path);
@@ -102,7 +104,7 @@ impl Finish<'_> {
             .folder
             .iter()
             .filter(move |_| own)
-            .flat_map(|folder| source.carried.iter().map(move |f| (folder, f)));
+            .flat_map(|folder| source.carried.iter().map(move |f| (folder, &f.path)));
         files.map(|(folder, file)| (folder.join(file), file.as_path()))
     }
 
@@ -125,7 +127,7 @@ impl Finish<'_> {
     }
 
     /// Copies what goes with the model and is not there. Returns all that goes with it.
-    pub fn carry(&self, progress: &Progress) -> Result<Vec<PathBuf>> {
+    pub fn carry(&self, progress: &Progress) -> Result<Vec<SideFile>> {
         if !self.run.files.own_folder() {
             return Ok(Vec::new());
         }
@@ -143,14 +145,16 @@ impl Finish<'_> {
         &self,
         report: &mut Report,
         files: impl Iterator<Item = &'p Path>,
+        progress: &Progress,
     ) -> Result<HashMap<String, (Dtype, u64)>> {
         let mut there = HashMap::new();
         for file in files.filter(|f| f.is_file()) {
-            let model = Model::open_files(&[file.to_path_buf()], Some(&self.run.config))?;
+            let model = Model::open_files(&[file.to_path_buf()], Some(&self.run.config), progress)?;
             for group in model.groups() {
                 report.groups += 1;
                 report.weights += group.element_count();
                 report.packed_bytes += group.packed_bytes();
+                report.extended_groups += u64::from(group.is_extended());
             }
             report.written_bytes += model.files().map(|f| f.bytes).sum::<u64>();
             there.extend(model.tensors().map(|t| (t.name().to_owned(), (t.dtype(), t.bytes()))));
@@ -173,42 +177,17 @@ impl Finish<'_> {
     }
 
     /// Writes the config and gives the files their names.
-    ///
-    /// The config comes at the last moment, because one that is to be replaced would be read with it; but before the file has its
-    /// name, because without it that would look finished.
     fn name(&self, unnamed: &[Arc<PartialFile>]) -> Result<()> {
         if self.keep && !unnamed.is_empty() {
             // Once more, because the work may have taken hours.
             self.run.refuse_existing()?;
         }
-        let (config, before) = self.write_config()?;
-        for out in unnamed {
-            let Err(error) = out.commit(!self.keep) else { continue };
-            // The file that has the name stays, and must be read with the config that it had.
-            if let Err(error) = config.restore(before) {
-                log::warn!("the config of a file that has not got its name stays: {error}");
-            }
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    /// Writes the config. Returns its place, and what was there before. If that of another file has come to be at its place since
-    /// it was looked at, this one goes to the place next to that.
-    fn write_config(&self) -> Result<(ConfigPlace, Option<Vec<u8>>)> {
-        let write = || {
-            let config = self.run.config_place();
-            config.write(&self.run.config).map(|before| (config, before))
-        };
-        match write() {
-            Err(Error::Exists(_)) => write(),
-            written => written,
-        }
+        commit_with_config(unnamed, Some((&self.run.config, || self.run.config_place())), !self.keep)
     }
 }
 
 /// Copies a file to a path below a folder. A failure leaves no folder that was made for it.
-fn copy_below(from: &Path, folder: &Arc<Folder>, file: &Path, progress: &Progress) -> Result<()> {
+pub(super) fn copy_below(from: &Path, folder: &Arc<Folder>, file: &Path, progress: &Progress) -> Result<()> {
     let mut made = Vec::new();
     let copied = Entry::make_below(folder, file, &mut made).and_then(|to| copy_file(from, &to, progress));
     if copied.is_err() {

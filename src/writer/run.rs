@@ -1,20 +1,21 @@
 //! A run: the request, the claim to the destination, the work, and the report.
 
 use super::finish::Finish;
-use super::plan::{self, Files, Part, Plan, SourceTensor, config, presets};
+use super::plan::{self, Files, Grouping, Origin, Part, Patterns, Plan, SourceTensor, config};
 use super::source::Source;
 use super::target::{
     self, Answer, Claim, Completion, ConfigPlace, Entry, Folder, LeftGroup, Locked, PartialFile, Record, Request,
 };
-use super::work::{self, FileSpec, GroupSpec, Made, Order, Settings, Unfit};
-use super::{CompressOptions, DEFAULT_MEMORY, LeftPlain, Report};
+use super::work::{self, FileSpec, GroupSpec, Made, Order, Segment, Settings, Unfit};
+use super::{CompressOptions, Coverage, DEFAULT_MEMORY, LeftPlain, Report, SideFile};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
-use crate::format::{Model, Tensor, read_text};
+use crate::format::{Missing, Model, Tensor, missing_ends};
 use crate::host::{self, VerifyOptions};
 use crate::huffman::encode::Variant;
 use crate::progress::Progress;
+use safetensors::Dtype;
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,28 +28,49 @@ pub(super) struct Run<'o> {
     /// The text of config.json.
     pub config: String,
     preset: Option<String>,
+    /// True if shapes are written: if they are asked for, and for automatic groups, of which no other program has the bytes.
+    shapes: bool,
     pub plan: Plan,
     pub groups: Vec<GroupSpec>,
     pub files: Files,
     /// Tied heads that are not stored, with their embeddings.
     pub dropped: Vec<(usize, usize)>,
+    /// What the source lacks, as far as the config says so.
+    lacks: Vec<Missing>,
     /// The identity of what is written (source, patterns, options): only the same is resumed.
     job: Value,
 }
 
 impl<'o> Run<'o> {
-    pub fn new(source: &Path, destination: &Path, options: &'o CompressOptions) -> Result<Run<'o>> {
+    pub fn new(
+        source: &Path,
+        destination: &Path,
+        options: &'o CompressOptions,
+        progress: &Progress,
+    ) -> Result<Run<'o>> {
         options.part.check()?;
-        let input = Source::open(source)?;
-        let table: Vec<SourceTensor> = input
-            .model
-            .tensors()
-            .map(|t| SourceTensor { name: t.name(), dtype: t.dtype(), elements: t.shape().iter().product() })
-            .collect();
-        let (patterns, preset) = choose(options, &input, &table)?;
-        let tied = plan::is_tied(input.parsed.as_ref(), &table);
-        let plan = plan::plan(&table, &patterns, tied)?;
-        if plan.groups.is_empty() && plan.left.is_empty() {
+        let input = Source::open(source, progress)?;
+        if let (false, [first, ..]) = (options.incomplete, &input.found.missing[..]) {
+            return Err(incomplete(source, first, input.found.missing.len()));
+        }
+        let table = table(&input.model);
+        let mut wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;
+        let none = Patterns::default();
+        if let (plan::Wanted::Best | plan::Wanted::Automatic, Some(reason)) = (wanted, no_bf16(&input, &table)) {
+            if !options.allow_plain {
+                return Err(nothing(source, &reason));
+            }
+            wanted = plan::Wanted::Patterns(&none);
+        }
+        let Grouping { patterns, origin, mut plan } = input.grouping(&table, wanted, progress)?;
+        if wanted.is_free() && !options.reference_only {
+            plan::extend(&mut plan, &table, &options.run_sizes);
+        }
+        let is_empty = plan.group_count() == 0 && plan.left.is_empty() && !options.allow_plain;
+        if is_empty && matches!(origin, Origin::Automatic) {
+            return Err(nothing(source, "no bf16 matrix is as large as the tables of a group"));
+        }
+        if is_empty {
             return Err(Error::InvalidArgument(format!(
                 "the patterns make no group of '{}': there is nothing to compress (they match whole names of modules, such as \
                  model.layers.0, and attributes are written without .weight)",
@@ -59,7 +81,11 @@ impl<'o> Run<'o> {
             let place = Place::default().tensor(&left.group);
             return Err(Error::unsupported(place, format!("the group cannot be compressed: {}", left.reason)));
         }
-        let dropped = dropped(&input.model, &plan)?;
+        if let (true, false, Some(left)) = (plan.groups.is_empty(), options.allow_plain, plan.left.first()) {
+            return Err(nothing(source, &left.reason));
+        }
+        // The source has compared them.
+        let dropped: Vec<_> = plan.dropped.iter().map(|head| (head.tensor, head.embedding)).collect();
         let is_dropped = |t: &usize| dropped.iter().any(|(head, _)| head == t);
         let plain: Vec<usize> = plan.plain.iter().copied().filter(|t| !is_dropped(t)).collect();
         let files = Files::new(destination, options.layout, input.main_file(), &table, &plan, &plain);
@@ -67,18 +93,37 @@ impl<'o> Run<'o> {
         if files.single().is_some() && options.part.count > 1 {
             return Err(Error::InvalidArgument("a single file cannot be written in parts: write a folder".into()));
         }
-        let groups = plan.groups.iter().map(|g| GroupSpec { name: g.name.clone(), tensors: g.members.clone() });
-        let config = config::merged(input.config.as_deref(), &input.config_place, &patterns.to_value())?;
+        let mut lacks: Vec<Missing> = input.found.missing.iter().chain(&input.found.doubts).cloned().collect();
+        lacks.extend(missing_ends(&patterns, input.parsed.as_ref(), |module| {
+            let is_group =
+                plan.groups.iter().map(|g| &g.name).chain(plan.left.iter().map(|l| &l.group)).any(|g| g == module);
+            is_group || input.model.find_tensor(&format!("{module}.weight")).is_some()
+        }));
+        for lack in &lacks {
+            log::warn!("the source seems to lack something: {}", lack.reason);
+        }
+        let names: Vec<&str> = lacks.iter().map(|lack| &lack.name[..]).collect();
+        // With automatic groups or runs, so that a file that is lost later is missed. Other configs are the reference's.
+        let automatic = matches!(origin, plan::Origin::Automatic);
+        let twice = plan.groups.iter().filter(|group| group.tied).count();
+        let counted = automatic || !plan.in_runs.is_empty();
+        let tensors = counted.then(|| (input.model.tensors().len() - dropped.len() + twice) as u64);
+        let place = &input.config_place;
+        let config = config::merged(input.config.as_deref(), place, &patterns.to_value(), &names, tensors)?;
+        let runs = plan.in_runs.iter().map(|planned| json!([planned.tensor, planned.runs.len()])).collect::<Vec<_>>();
+        let shapes = options.shapes || automatic;
         let job = json!({
             "version": 2,
-            "source": input.identity()?,
+            "source": input.identity(progress)?,
             "patterns": patterns.to_value(),
             "parts": options.part.count,
             "hashes": options.hashes,
-            "shapes": options.shapes,
+            "shapes": shapes,
+            "runs": runs,
         });
-        let groups = groups.collect();
-        Ok(Run { options, config, preset, groups, files, dropped, job, plan, source: input })
+        let groups = group_specs(&plan, &table);
+        let preset = origin.name().map(str::to_owned);
+        Ok(Run { options, config, preset, shapes, groups, files, dropped, job, plan, lacks, source: input })
     }
 
     pub fn settings(&self) -> Settings {
@@ -92,7 +137,7 @@ impl<'o> Run<'o> {
             threads: self.options.threads.clamp(1, most.min(1024)),
             verify: self.options.verify,
             hashes: self.options.hashes,
-            shapes: self.options.shapes,
+            shapes: self.shapes,
             strict: self.options.strict,
             variant: Variant::best(),
         }
@@ -122,6 +167,10 @@ impl<'o> Run<'o> {
         finish.refuse_changed(progress)?;
         let Made { unfit, resumed, unnamed } = self.work(&claim, progress)?;
         let left = self.left_groups(unfit);
+        if self.options.part == Part::WHOLE && left.len() == self.groups.len() {
+            // While nothing is noted: whatever was begun is removed.
+            self.refuse_plain(&left)?;
+        }
         if self.files.named_one_by_one() {
             claim.ledger.finish(&left)?;
         }
@@ -129,7 +178,7 @@ impl<'o> Run<'o> {
             self.complete(&claim, &finish, &left, &unnamed, progress)?
         } else {
             let mut report = self.report(&left);
-            finish.measure(&mut report, self.mine().map(|file| file.path.as_path()))?;
+            finish.measure(&mut report, self.mine().map(|file| file.path.as_path()), progress)?;
             report
         };
         progress.finish();
@@ -162,7 +211,7 @@ impl<'o> Run<'o> {
     /// Writes all groups of this part.
     fn work(&self, claim: &Claim, progress: &Progress) -> Result<Made> {
         let mine = self.mine();
-        let packed = |groups: &[usize]| groups.iter().map(|&g| self.bytes(&self.groups[g].tensors)).sum::<u64>();
+        let packed = |groups: &[usize]| groups.iter().map(|&g| 2 * self.groups[g].weights()).sum::<u64>();
         let total: u64 = mine.clone().map(|file| packed(&file.groups) + self.bytes(&file.plain)).sum();
         progress.begin(total + if self.options.part == Part::WHOLE { self.rest_bytes() } else { 0 });
         let spec = |file: &plan::FilePlan| FileSpec {
@@ -234,6 +283,7 @@ impl<'o> Run<'o> {
             // Only a file that is there when the run begins is to be replaced, not one that appears later.
             replaces: !options.keep_existing && self.existing().is_some(),
             resume: options.resume,
+            restart: false,
         };
         match target::claim(&request)? {
             Answer::Fresh(claim) | Answer::Resumed(claim) => Ok(claim),
@@ -301,14 +351,7 @@ impl<'o> Run<'o> {
 
     /// Returns the file, or the config that readers would take for its own, if it is there already.
     fn existing(&self) -> Option<PathBuf> {
-        let file = self.files.single()?;
-        let own = file.with_extension("config.json");
-        let is_other = || read_text(&own).is_ok_and(|there| there.is_none_or(|there| there != self.config.as_bytes()));
-        match file.symlink_metadata() {
-            Ok(_) => Some(file.to_owned()),
-            Err(_) if !self.files.own_folder() && own.symlink_metadata().is_ok() && is_other() => Some(own),
-            Err(_) => None,
-        }
+        target::existing(self.files.single()?, (!self.files.own_folder()).then_some(&self.config))
     }
 
     pub fn refuse_existing(&self) -> Result<()> {
@@ -324,6 +367,21 @@ impl<'o> Run<'o> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Fails if no group is to be written, and that was not asked for.
+    pub fn refuse_plain(&self, left: &[LeftGroup]) -> Result<()> {
+        let reason = match (left.first(), self.plan.left.first()) {
+            _ if self.options.allow_plain => return Ok(()),
+            (Some(first), _) => format!(
+                "each of {} groups has an infinity, a NaN or a value of 2^113 and more, as in '{}'",
+                left.len(),
+                shorten(&first.tensor, 60)
+            ),
+            (None, Some(left)) => left.reason.clone(),
+            (None, None) => return Ok(()),
+        };
+        Err(nothing(&self.source.path, &reason))
     }
 
     fn left_groups(&self, unfit: Vec<Unfit>) -> Vec<LeftGroup> {
@@ -407,8 +465,8 @@ impl<'o> Run<'o> {
     /// Returns the model at the destination, if it is whole and has what is asked for.
     fn complete_model(&self, finish: &Finish, report: &mut Report, progress: &Progress) -> Result<Option<Model>> {
         let paths: Vec<PathBuf> = self.files.paths().filter(|f| f.is_file()).map(Path::to_path_buf).collect();
-        let whole = finish.measure(report, self.files.paths()).and_then(|there| finish.check_whole(&there));
-        let model = match whole.and_then(|()| Model::open_files(&paths, Some(&self.config))) {
+        let whole = finish.measure(report, self.files.paths(), progress).and_then(|there| finish.check_whole(&there));
+        let model = match whole.and_then(|()| Model::open_files(&paths, Some(&self.config), progress)) {
             Ok(model) => model,
             Err(error) if is_no_answer(&error) => return Err(error),
             Err(_) => return Ok(None),
@@ -416,12 +474,14 @@ impl<'o> Run<'o> {
         // Hashes and shapes that were not asked for then would have to be written.
         let lacks = |t: Tensor| {
             let shape = || self.source.model.find_tensor(t.name()).map(Tensor::shape);
-            self.options.hashes && t.sha256().is_none() || self.options.shapes && shape() != Some(t.shape())
+            self.options.hashes && t.sha256().is_none()
+                || self.shapes && !(t.shape_known() && shape() == Some(t.shape()))
         };
         if model.tensors().any(lacks) {
             return Ok(None);
         }
-        let options = VerifyOptions::new().threads(self.options.threads);
+        // The source lacks the same, and may be of one kind with what was compressed of it.
+        let options = VerifyOptions::new().threads(self.options.threads).incomplete(true).allow_plain(true);
         match host::verify_model(&model, Some(&self.source.model), &options, progress, &mut |_| {}) {
             Err(error) if is_no_answer(&error) => Err(error),
             Ok(verified) if verified.is_good() => Ok(Some(model)),
@@ -431,7 +491,7 @@ impl<'o> Run<'o> {
 
     /// Completes the files that a run writes last, when all tensors are there. Missing files are written. A file that differs was
     /// changed since, here or in the source, and is not replaced unasked.
-    fn complete_what_goes_with_it(&self, finish: &Finish, progress: &Progress) -> Result<Vec<PathBuf>> {
+    fn complete_what_goes_with_it(&self, finish: &Finish, progress: &Progress) -> Result<Vec<SideFile>> {
         let config = ConfigPlace { replaces: false, ..self.config_place() };
         let missing = finish.refuse_changed(progress)?;
         let notes = self.files.named_one_by_one() && !target::ledgers(finish.folder)?.is_empty();
@@ -464,6 +524,8 @@ impl<'o> Run<'o> {
             dropped: self.dropped.iter().map(|&(head, embedding)| (name(head), name(embedding))).collect(),
             unmatched_patterns: self.plan.unmatched_patterns.clone(),
             left_behind: self.source.left_behind.clone(),
+            coverage: self.coverage(left),
+            missing: self.lacks.clone(),
             ..Report::default()
         };
         for left in &self.plan.left {
@@ -479,13 +541,23 @@ impl<'o> Run<'o> {
         report
     }
 
+    fn coverage(&self, left: &[LeftGroup]) -> Coverage {
+        let unfit = left.iter().map(|left| &left.group[..]).collect();
+        let dropped = self.dropped.iter().map(|&(head, _)| head).collect();
+        Coverage::new(&table(&self.source.model), &self.plan, &unfit, &dropped)
+    }
+
     /// Returns the tensors of groups that stay plain.
     fn left_plain(&self, left: &[LeftGroup]) -> Vec<LeftPlain> {
         let groups: HashMap<&str, &GroupSpec> = self.groups.iter().map(|g| (&g.name[..], g)).collect();
-        let mut plain = Vec::new();
+        let (mut plain, mut in_runs) = (Vec::new(), HashSet::new());
         for left in left {
-            let tensors = groups.get(&left.group[..]).into_iter().flat_map(|g| &g.tensors);
-            plain.extend(tensors.map(|&t| LeftPlain {
+            let Some(group) = groups.get(&left.group[..]) else { continue };
+            // All runs of a tensor are left together, and it is named once.
+            if group.run_of().is_some_and(|tensor| !in_runs.insert(tensor)) {
+                continue;
+            }
+            plain.extend(group.tensors().map(|t| LeftPlain {
                 tensor: self.source.model.tensor_at(t).name().to_owned(),
                 group: left.group.clone(),
                 reason: left.reason.clone(),
@@ -496,9 +568,45 @@ impl<'o> Run<'o> {
 
     /// Returns the names of the files that are written.
     fn names(&self) -> HashSet<OsString> {
-        let files = self.files.paths().chain(self.source.carried.iter().map(PathBuf::as_path));
+        let files = self.files.paths().chain(self.source.carried.iter().map(|file| file.path.as_path()));
         files.filter_map(Path::file_name).map(OsString::from).chain(["config.json".into()]).collect()
     }
+}
+
+/// Returns the groups of a plan, by their numbers.
+pub(super) fn group_specs(plan: &Plan, table: &[SourceTensor]) -> Vec<GroupSpec> {
+    let whole = |&tensor: &usize| Segment { tensor, first: 0, count: table[tensor].elements };
+    let group = |g: &plan::PlannedGroup| GroupSpec {
+        name: g.name.clone(),
+        segments: g.members.iter().map(whole).collect(),
+        is_run: false,
+    };
+    let runs = plan.in_runs.iter().flat_map(|planned| planned.runs.iter().map(move |run| (planned.tensor, run)));
+    let run = |(tensor, run): (usize, &plan::PlannedRun)| GroupSpec {
+        name: run.group.clone(),
+        segments: vec![Segment { tensor, first: run.first, count: run.count }],
+        is_run: true,
+    };
+    plan.groups.iter().map(group).chain(runs.map(run)).collect()
+}
+
+/// Returns the table of a model's tensors.
+pub(super) fn table(model: &Model) -> Vec<SourceTensor<'_>> {
+    model.tensors().map(SourceTensor::from).collect()
+}
+
+/// Returns the error for a source that lacks things.
+pub(super) fn incomplete(source: &Path, first: &Missing, count: usize) -> Error {
+    let more = if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
+    let remedy = if source.is_dir() { "" } else { "give the whole folder, or " };
+    let reason = format!("{}{more}: {remedy}compress what is there with the option incomplete", first.reason);
+    Error::invalid(Place::of(source), reason)
+}
+
+/// Returns the error for a source of which nothing can be compressed.
+pub(super) fn nothing(source: &Path, reason: &str) -> Error {
+    let reason = format!("nothing can be compressed: {reason} (the option allow-plain writes a copy)");
+    Error::unsupported(Place::of(source), reason)
 }
 
 /// Opens a folder; `None` if there is none.
@@ -510,50 +618,29 @@ fn open_if_there(path: &Path) -> Result<Option<Folder>> {
     }
 }
 
-/// Returns the patterns, and the preset whose they are if it is one.
-fn choose(
-    options: &CompressOptions,
-    source: &Source,
-    table: &[SourceTensor],
-) -> Result<(plan::Patterns, Option<String>)> {
-    match (&options.patterns, &options.preset) {
-        (Some(_), Some(_)) => {
-            Err(Error::InvalidArgument("a preset and patterns are given: one of them decides".into()))
-        }
-        (Some(patterns), None) => Ok((patterns.clone(), None)),
-        (None, Some(name)) => Ok((presets::Preset::find(name)?.patterns().clone(), Some(name.clone()))),
-        (None, None) => {
-            let preset = presets::choose(source.parsed.as_ref(), table)?;
-            Ok((preset.patterns().clone(), Some(preset.name().to_owned())))
-        }
+/// Returns why nothing of a model can be compressed, if it has no bf16 weights.
+pub(super) fn no_bf16(source: &Source, table: &[SourceTensor]) -> Option<String> {
+    if table.iter().any(|tensor| tensor.bf16_bytes() > 0) {
+        return None;
     }
+    let mut types: BTreeMap<Dtype, u64> = BTreeMap::new();
+    for tensor in table {
+        let bytes = types.entry(tensor.dtype).or_default();
+        *bytes = bytes.saturating_add(tensor.bytes());
+    }
+    let (most, _) = types.into_iter().max_by_key(|&(dtype, bytes)| (bytes, dtype))?;
+    let instead = match &source.bf16_variants()[..] {
+        [] if most == Dtype::F32 || most == Dtype::F16 => "; convert it to bf16 first".to_owned(),
+        [] => String::new(),
+        [one] => format!("; '{}' beside it is bf16: give that file", shorten(one, 80)),
+        [one, ..] => {
+            format!("; '{}' and others beside it are bf16: give a folder with those and their index", shorten(one, 60))
+        }
+    };
+    Some(format!("the weights are {most:?}, and only bf16 is compressed{instead}"))
 }
 
 /// Returns whether an error leaves open whether the model is good.
 fn is_no_answer(error: &Error) -> bool {
     matches!(error, Error::Cancelled | Error::Io { .. } | Error::OutOfMemory { .. } | Error::Internal(_))
-}
-
-/// Returns the heads that may be dropped and are indeed equal to their embeddings.
-fn dropped(model: &Model, plan: &Plan) -> Result<Vec<(usize, usize)>> {
-    let mut equal = Vec::new();
-    for head in &plan.dropped {
-        let (a, b) = (model.tensor_at(head.tensor), model.tensor_at(head.embedding));
-        let (mut x, mut y) = (vec![0; 1 << 20], vec![0; 1 << 20]);
-        let mut at = 0;
-        let mut same = a.bytes() == b.bytes();
-        while same && at < a.bytes() {
-            let len = (a.bytes() - at).min(x.len() as u64) as usize;
-            a.read_plain(at, &mut x[..len])?;
-            b.read_plain(at, &mut y[..len])?;
-            same = x[..len] == y[..len];
-            at += len as u64;
-        }
-        if same {
-            equal.push((head.tensor, head.embedding));
-        } else {
-            log::warn!("'{}' is said to be tied, and differs from '{}': it is stored", a.name(), b.name());
-        }
-    }
-    Ok(equal)
 }

@@ -404,8 +404,8 @@ fn the_example_in_go_reads_a_tensor() {
     let go_mod = format!("module example\ngo 1.24\nrequire {module} v0.0.0\nreplace {module} => {ROOT}/bindings/go\n");
     std::fs::write(folder.path().join("go.mod"), go_mod).unwrap();
     let program = format!(
-        "package main\nimport (\n\"context\"\n\"os\"\ndf11 \"{module}\"\n)\nfunc main() {{\nctx := context.Background()\n{}\n\
-         if err != nil {{ panic(err) }}\nos.Stdout.Write(weights)\n}}\n",
+        "package main\nimport (\n\"context\"\n\"encoding/binary\"\n\"os\"\ndf11 \"{module}\"\n)\nfunc main() {{\nctx := context.Background()\n{}\n\
+         if err != nil {{ panic(err) }}\nbinary.Write(os.Stdout, binary.LittleEndian, weights)\n}}\n",
         of_readme("go").text
     );
     std::fs::write(folder.path().join("main.go"), program).unwrap();
@@ -457,7 +457,7 @@ fn the_commands_of_readme_work() {
         header.remove("__metadata__");
         header
     };
-    let written = header(folder.path().join("weights.safetensors"));
+    let written = header(folder.path().join("Qwen3-8B-again/model.safetensors"));
     assert!(written.len() == 21 && written == header(source.join("model.safetensors")), "{written:?}");
 }
 
@@ -470,7 +470,7 @@ fn every_option_of_the_tool_is_described() {
         words.filter(|w| w.starts_with("--") && !w.starts_with("---") && w.len() > 2).map(str::to_owned).collect()
     };
     let mut there = BTreeSet::new();
-    for command in ["compress", "merge", "inspect", "decompress", "verify", "presets"] {
+    for command in ["plan", "compress", "merge", "inspect", "decompress", "repack", "verify", "presets"] {
         let help = run(Command::new(env!("CARGO_BIN_EXE_df11")).args([command, "--help"])).stdout;
         there.extend(options(std::str::from_utf8(&help).unwrap()));
     }

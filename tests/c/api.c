@@ -136,6 +136,63 @@ static void groups_and_parts(void)
     df11_model_free(model);
 }
 
+/* Groups by the extension of the format: what is said of their runs, and every tensor from them. */
+static void runs(const df11_open_options *options)
+{
+    uint64_t extended = 0, several = 0, scattered = 0;
+    df11_run_info run = DF11_RUN_INFO_INIT;
+    df11_error error;
+    df11_model *original = open_model("../extension/original.safetensors", NULL);
+    df11_model *model = open_model("../extension/model", options);
+    for (uint64_t g = 0; g < df11_model_group_count(model); g++) {
+        df11_group_info group = DF11_GROUP_INFO_INIT;
+        uint64_t weights = 0;
+        CHECK(df11_model_get_group_info(model, g, &group, NULL) == DF11_OK);
+        for (uint64_t r = 0; r < group.tensor_count; r++) {
+            CHECK(df11_model_get_group_run(model, g, r, &run, NULL) == DF11_OK);
+            CHECK(run.group == g && run.group_offset == weights && run.element_count > 0);
+            CHECK(group.first_tensor == DF11_NO_TENSOR || group.first_tensor + r == run.tensor);
+            weights += run.element_count;
+        }
+        CHECK(weights == group.element_count && group.extended <= 1);
+        CHECK(df11_model_get_group_run(model, g, group.tensor_count, &run, &error) == DF11_NOT_FOUND);
+        extended += group.extended;
+        scattered += group.first_tensor == DF11_NO_TENSOR;
+    }
+    for (uint64_t t = 0; t < df11_model_tensor_count(model); t++) {
+        df11_tensor_info ours = DF11_TENSOR_INFO_INIT, theirs = DF11_TENSOR_INFO_INIT;
+        uint64_t other, elements = 0;
+        CHECK(df11_model_get_tensor_info(model, t, &ours, NULL) == DF11_OK);
+        CHECK(df11_model_find_tensor(original, ours.name, &other, NULL) == DF11_OK);
+        CHECK(df11_model_get_tensor_info(original, other, &theirs, NULL) == DF11_OK);
+        CHECK(ours.data_bytes == theirs.data_bytes && theirs.run_count == 0);
+        CHECK((ours.run_count == 0) == (ours.group == DF11_NO_GROUP));
+        uint16_t *got = malloc(ours.data_bytes);
+        CHECK(got != NULL);
+        for (uint64_t r = 0; r < ours.run_count; r++) {
+            CHECK(df11_model_get_tensor_run(model, t, r, &run, NULL) == DF11_OK);
+            CHECK(run.tensor == t && run.tensor_offset == elements);
+            CHECK(r > 0 || (run.group == ours.group && run.group_offset == ours.group_offset));
+            CHECK(df11_model_decompress(model, run.group, run.group_offset, run.element_count, got + elements,
+                                        2 * run.element_count, 1, NULL) == DF11_OK);
+            elements += run.element_count;
+        }
+        CHECK(ours.run_count == 0 || (2 * elements == ours.data_bytes && memcmp(got, theirs.data, ours.data_bytes) == 0));
+        memset(got, 0, ours.data_bytes);
+        CHECK(df11_model_read_tensor(model, t, 2, got, ours.data_bytes - 4, 2, NULL) == DF11_OK);
+        CHECK(memcmp(got, (const char *)theirs.data + 2, ours.data_bytes - 4) == 0);
+        free(got);
+        several += ours.run_count > 1;
+    }
+    CHECK(extended == 5 && several == 2 && scattered == 0);
+    df11_model_free(original);
+    df11_model_free(model);
+    char there[512], plain[512];
+    snprintf(there, sizeof there, "%s", under(golden, "../extension/model"));
+    snprintf(plain, sizeof plain, "%s", under(golden, "../extension/original.safetensors"));
+    CHECK(df11_verify_model(there, plain, NULL, NULL) == DF11_OK);
+}
+
 static void ranges(void)
 {
     df11_model *model = open_model("block/model", NULL);
@@ -477,6 +534,7 @@ static void verifying(void)
     df11_verify_options options = DF11_VERIFY_OPTIONS_INIT;
     df11_verify_report report = DF11_VERIFY_REPORT_INIT;
     uint64_t done = 1, total = 1;
+    df11_model *opened = (df11_model *)&error;
 
     CHECK(df11_progress_new(NULL, &error) == DF11_INVALID_ARGUMENT);
     CHECK(df11_progress_new(&progress, &error) == DF11_OK && progress != NULL);
@@ -523,6 +581,9 @@ static void verifying(void)
     CHECK(df11_verify_model(under(hostile, "positions_falling.safetensors"), NULL, &options, &error) == DF11_CORRUPT);
     CHECK(report.groups_bad == 0 && report.code_count == 0 && report.struct_size == sizeof report);
     CHECK(df11_verify_model(under(hostile, "file_empty.safetensors"), NULL, &options, &error) == DF11_INVALID_FORMAT);
+    /* What the file is, and what to do. */
+    CHECK(df11_model_open(under(hostile, "file_git_lfs_pointer.safetensors"), NULL, &opened, &error) == DF11_INVALID_FORMAT);
+    CHECK(opened == NULL && strstr(error.message, "git lfs pull") != NULL);
     CHECK(df11_verify_model(model, under(hostile, "file_empty.safetensors"), &options, &error) == DF11_INVALID_ARGUMENT);
     CHECK(strstr(error.message, "the original cannot be used") != NULL);
     CHECK(df11_verify_model(under(golden, "none"), NULL, &options, &error) == DF11_IO && error.native_code == ENOENT);
@@ -621,6 +682,129 @@ static void presets(void)
     CHECK(df11_preset_get_info(0, NULL, &error) == DF11_INVALID_ARGUMENT);
 }
 
+static void count_plain(void *user, const char *tensor, const char *group, const char *reason)
+{
+    CHECK(strcmp(tensor, "w.weight") == 0 && strcmp(group, "w") == 0 && strstr(reason, "F32") != NULL);
+    ++*(uint64_t *)user;
+}
+
+/* A file of one float32 tensor, w.weight, of four elements. */
+static void write_f32(const char *path)
+{
+    static const char header[] = "{\"w.weight\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}";
+    unsigned char file[8 + sizeof header - 1 + 16] = {sizeof header - 1};
+    FILE *out = fopen(path, "wb");
+    memcpy(file + 8, header, sizeof header - 1);
+    CHECK(out != NULL && fwrite(file, sizeof file, 1, out) == 1 && fclose(out) == 0);
+}
+
+/* A plan of a model that is there is what the model says; one of its original is near it. */
+static void planning(void)
+{
+    char compressed[4096], original[4096], path[4096];
+    df11_plan_options options = DF11_PLAN_OPTIONS_INIT;
+    df11_plan_info exact = DF11_PLAN_INFO_INIT, near = DF11_PLAN_INFO_INIT;
+    df11_plan_group_info planned = DF11_PLAN_GROUP_INFO_INIT;
+    df11_plan_share_info share = DF11_PLAN_SHARE_INFO_INIT;
+    df11_group_info group = DF11_GROUP_INFO_INIT;
+    uint64_t packed = 0, images = 0, tokens, bf16, left = 0, bytes = 0;
+    df11_model *model;
+    df11_plan *plan;
+    df11_error error;
+
+    WORKS(df11_plan_model(join(compressed, golden, "sharded/model"), NULL, &plan, &error));
+    WORKS(df11_plan_get_info(plan, &exact, &error));
+    WORKS(df11_model_open(compressed, NULL, &model, &error));
+    CHECK(exact.struct_size == sizeof exact && exact.exact == 1 && exact.preset == NULL && exact.file_count == 5);
+    CHECK(exact.group_count == df11_model_group_count(model) && exact.left_count == 0);
+    for (uint64_t i = 0; i < exact.group_count; i++) {
+        WORKS(df11_model_get_group_info(model, i, &group, &error));
+        WORKS(df11_plan_get_group_info(plan, i, &planned, &error));
+        CHECK(strcmp(planned.name, group.name) == 0 && planned.element_count == group.element_count);
+        CHECK(planned.packed_bytes == group.packed_bytes && planned.image_bytes == group.image_bytes);
+        CHECK(planned.tensor_count == group.tensor_count && planned.exact == 1);
+        packed += group.packed_bytes;
+        images += group.image_bytes;
+    }
+    CHECK(exact.packed_bytes == packed && exact.image_bytes == images);
+    CHECK(exact.scratch_bytes == 4 * exact.largest_group_element_count);
+    CHECK(df11_plan_get_group_info(plan, exact.group_count, &planned, &error) == DF11_NOT_FOUND);
+
+    /* Two layers of two heads of 32 numbers, keys and values, in bf16. */
+    CHECK(exact.cache_bytes_per_token == 2 * 2 * 32 * 2 * 2 && exact.cached_layer_count == 2 && exact.cache_unknown == NULL);
+    WORKS(df11_plan_get_share_info(plan, DF11_SPLIT_LAYERS, 1, 0, &share, &error));
+    CHECK(share.image_bytes == images && share.plain_bytes == exact.plain_bytes);
+    CHECK(share.scratch_bytes == exact.scratch_bytes && share.bf16_bytes == exact.original_bytes);
+    CHECK(share.total_bytes == images + share.plain_bytes + share.scratch_bytes);
+    WORKS(df11_plan_count_tokens(plan, DF11_SPLIT_LAYERS, 1, share.total_bytes + 5119, &tokens, &bf16, &error));
+    CHECK(tokens == 9);
+    WORKS(df11_plan_count_tokens(plan, DF11_SPLIT_ROWS, 1, share.bf16_bytes + 512, NULL, &bf16, &error));
+    CHECK(bf16 == 1);
+    WORKS(df11_plan_count_tokens(plan, DF11_SPLIT_LAYERS, 1, images, &tokens, NULL, &error));
+    CHECK(tokens == DF11_PLAN_NONE);
+    for (uint32_t i = 0; i < 3; i++) {
+        WORKS(df11_plan_get_share_info(plan, DF11_SPLIT_LAYERS, 3, i, &share, &error));
+        bytes += share.image_bytes + share.plain_bytes;
+    }
+    CHECK(bytes == images + exact.plain_bytes);
+    CHECK(df11_plan_get_share_info(plan, DF11_SPLIT_LAYERS, 3, 3, &share, &error) == DF11_NOT_FOUND);
+    CHECK(df11_plan_get_share_info(plan, DF11_SPLIT_ROWS, 0, 0, &share, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_plan_get_share_info(plan, 2, 1, 0, &share, &error) == DF11_UNSUPPORTED_OPTION);
+    CHECK(df11_plan_count_tokens(plan, 7, 1, 1, &tokens, &bf16, &error) == DF11_UNSUPPORTED_OPTION);
+    CHECK(df11_plan_count_tokens(plan, DF11_SPLIT_ROWS, 3, 1 << 30, &tokens, &bf16, &error) == DF11_NOT_FOUND);
+    CHECK(tokens == DF11_PLAN_NONE && bf16 == DF11_PLAN_NONE && strstr(error.message, "3 devices") != NULL);
+    df11_plan_free(plan);
+    df11_model_free(model);
+
+    /* Its original, with all weights of these small groups counted. */
+    join(original, golden, "sharded/original.safetensors");
+    options.flags = DF11_PLAN_SAMPLE;
+    options.slots = 1;
+    options.preset = "llama";
+    options.cache_number_bytes = 1;
+    WORKS(df11_plan_model(original, &options, &plan, &error));
+    WORKS(df11_plan_get_info(plan, &near, &error));
+    CHECK(near.exact == 0 && strcmp(near.preset, "llama") == 0 && near.group_count == exact.group_count);
+    CHECK(near.element_count == exact.element_count && near.file_count == exact.file_count);
+    CHECK(near.packed_bytes > exact.packed_bytes * 99 / 100 && near.packed_bytes < exact.packed_bytes * 101 / 100);
+    CHECK(near.scratch_bytes == 2 * near.largest_group_element_count);
+    CHECK(near.cache_bytes_per_token == DF11_PLAN_NONE && strstr(near.cache_unknown, "config.json") != NULL);
+    CHECK(df11_plan_count_tokens(plan, DF11_SPLIT_LAYERS, 1, UINT64_MAX, &tokens, &bf16, &error) == DF11_NOT_FOUND);
+    CHECK(strcmp(error.message, near.cache_unknown) == 0);
+    df11_plan_free(plan);
+
+    /* What cannot be planned. */
+    CHECK(df11_plan_model(compressed, &options, &plan, &error) == DF11_INVALID_ARGUMENT && plan == NULL);
+    options.preset = "no such preset";
+    CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_NOT_FOUND && plan == NULL);
+    options.preset = NULL;
+    CHECK(df11_plan_model(join(path, golden, "nothing"), &options, &plan, &error) == DF11_IO && plan == NULL);
+    options.slots = 65;
+    CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_INVALID_ARGUMENT);
+    options.slots = 0;
+    options.cache_number_bytes = 9;
+    CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_INVALID_ARGUMENT);
+    options.cache_number_bytes = 0;
+    options.flags = 4;
+    CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_UNSUPPORTED_OPTION);
+    options.flags = 0;
+    CHECK(df11_progress_new(&options.progress, NULL) == DF11_OK);
+    df11_progress_cancel(options.progress);
+    CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_CANCELLED);
+    df11_progress_free(options.progress);
+    options.progress = NULL;
+
+    /* A tensor of another type stays plain. */
+    write_f32(join(path, scratch, "plan-f32.safetensors"));
+    options.pattern_json = "{\"w\": []}";
+    options.left = count_plain;
+    options.left_user = &left;
+    WORKS(df11_plan_model(path, &options, &plan, &error));
+    WORKS(df11_plan_get_info(plan, &near, &error));
+    CHECK(near.left_count == 1 && left == 1 && near.group_count == 0 && near.plain_bytes == 16);
+    df11_plan_free(plan);
+}
+
 /* Models of the reference compressor, from their originals: the same files. */
 static void writing(void)
 {
@@ -638,6 +822,7 @@ static void writing(void)
     df11_model *model;
     uint64_t done, total, number;
     char *config;
+    const char *llama;
     CHECK(df11_progress_new(&progress, NULL) == DF11_OK);
     options.report = &report;
     verify.report = &verified;
@@ -706,8 +891,17 @@ static void writing(void)
     CHECK(df11_model_open(to, NULL, &model, NULL) == DF11_OK);
     CHECK(df11_model_find_tensor(model, "lm_head.weight", &number, NULL) == DF11_OK);
     CHECK(df11_model_get_tensor_info(model, number, &info, NULL) == DF11_OK && info.group != DF11_NO_GROUP);
-    CHECK(info.rank == 2 && info.shape[0] == 256 && info.shape[1] == 128);
+    CHECK(info.rank == 2 && info.shape[0] == 256 && info.shape[1] == 128 && info.shape_known == DF11_SHAPE_STORED);
     df11_model_free(model);
+
+    /* By automatic groups, which for these names are those of the preset. */
+    llama = options.preset;
+    options.preset = "automatic";
+    options.flags = DF11_COMPRESS_FOLDER;
+    WORKS(df11_compress_model(source, join(to, scratch, "automatic"), &options, &error));
+    CHECK(strcmp(report.preset, "automatic") == 0 && report.groups == 4);
+    CHECK(df11_verify_model(to, source, &verify, &error) == DF11_OK);
+    options.preset = llama;
 
     /* One file by its name. Going on with what is complete finds it so; a run that is cancelled replaces nothing. */
     join(source, golden, "block/original.safetensors");
@@ -792,6 +986,62 @@ static void writing_in_parts(void)
     }
 }
 
+/* Where shapes come from, names and sizes of types, and the config's text. */
+static void shapes_and_types(void)
+{
+    static const char list[] = "{\"lm_head.weight\": [128, 256], \"another\": [1]}";
+    char path[4096], original[4096];
+    uint64_t number, bytes = 1;
+    df11_open_options options = DF11_OPEN_OPTIONS_INIT;
+    df11_tensor_info info = DF11_TENSOR_INFO_INIT;
+    df11_model *model;
+    df11_error error;
+    const char *text;
+    unsigned way;
+
+    join(path, golden, "sharded/model");
+    join(original, golden, "sharded/original.safetensors");
+    for (way = 0; way < 4; way++) {
+        static const uint32_t want[] = {DF11_SHAPE_DERIVED, DF11_SHAPE_UNKNOWN, DF11_SHAPE_GIVEN, DF11_SHAPE_GIVEN};
+        options.flags = way == 1 ? DF11_OPEN_NO_DERIVED_SHAPES : 0;
+        options.shapes_from = way >= 2 ? original : NULL;
+        options.shapes_json = way == 3 ? list : NULL; /* it comes first */
+        WORKS(df11_model_open(path, &options, &model, &error));
+        CHECK(df11_model_find_tensor(model, "lm_head.weight", &number, NULL) == DF11_OK);
+        CHECK(df11_model_get_tensor_info(model, number, &info, NULL) == DF11_OK && info.shape_known == want[way]);
+        if (way == 1)
+            CHECK(info.rank == 1 && info.shape[0] == 256 * 128);
+        else
+            CHECK(info.rank == 2 && info.shape[way == 3] == 256 && info.shape[way != 3] == 128);
+        CHECK(df11_model_find_tensor(model, "model.norm.weight", &number, NULL) == DF11_OK);
+        CHECK(df11_model_get_tensor_info(model, number, &info, NULL) == DF11_OK);
+        CHECK(info.shape_known == DF11_SHAPE_STORED && info.reserved == 0);
+        text = df11_model_config_text(model, &bytes);
+        CHECK(text != NULL && strlen(text) == bytes && strstr(text, "\"hidden_size\": 128") != NULL);
+        CHECK(df11_model_config_text(model, NULL) == text);
+        df11_model_free(model);
+    }
+    options.shapes_json = "{\"lm_head.weight\": [128, 257]}";
+    CHECK(df11_model_open(path, &options, &model, &error) == DF11_INVALID_ARGUMENT && model == NULL);
+    CHECK(strstr(error.message, "lm_head.weight") != NULL && strstr(error.message, "32768 weights") != NULL);
+    options.shapes_json = NULL;
+    options.shapes_from = "there is no such file";
+    CHECK(df11_model_open(path, &options, &model, &error) == DF11_IO && model == NULL);
+
+    options.shapes_from = NULL;
+    WORKS(df11_model_open(original, &options, &model, &error));
+    CHECK(df11_model_config_text(model, &bytes) == NULL && bytes == 0);
+    df11_model_free(model);
+    bytes = 1;
+    CHECK(df11_model_config_text(NULL, &bytes) == NULL && bytes == 0);
+
+    CHECK(strcmp(df11_dtype_name(DF11_DTYPE_BF16), "BF16") == 0 && df11_dtype_bytes(DF11_DTYPE_BF16) == 2);
+    CHECK(strcmp(df11_dtype_name(DF11_DTYPE_F8_E4M3FNUZ), "F8_E4M3FNUZ") == 0);
+    CHECK(df11_dtype_bytes(DF11_DTYPE_C64) == 8 && df11_dtype_bytes(DF11_DTYPE_F4) == 0);
+    CHECK(strcmp(df11_dtype_name(DF11_DTYPE_UNKNOWN), "UNKNOWN") == 0 && df11_dtype_bytes(DF11_DTYPE_UNKNOWN) == 0);
+    CHECK(strcmp(df11_dtype_name(12345), "UNKNOWN") == 0 && df11_dtype_bytes(12345) == 0);
+}
+
 static void count_left(void *user, const char *tensor, const char *group, const char *reason)
 {
     unsigned *left = user;
@@ -827,6 +1077,99 @@ static void writing_what_does_not_fit(void)
     options.flags = DF11_COMPRESS_STRICT;
     CHECK(df11_compress_model(source, join(to, scratch, "strict"), &options, &error) == DF11_UNSUPPORTED_FORMAT);
     CHECK(left[0] == 1 && left[1] == 1 && report.left_count == 0 && strstr(error.message, "b.weight") != NULL);
+}
+
+/* A model decompressed to a folder and to a file, and repacked to both. */
+static void rewriting(void)
+{
+    static const char *const names[] = {"model.norm.weight", "lm_head.weight"}, *const groups[] = {"model.layers.1"};
+    char source[4096], packed[4096], to[4096], path[4096];
+    df11_compress_options compress = DF11_COMPRESS_OPTIONS_INIT;
+    df11_decompress_options options = DF11_DECOMPRESS_OPTIONS_INIT;
+    df11_decompress_report report = DF11_DECOMPRESS_REPORT_INIT;
+    df11_repack_options repack = DF11_REPACK_OPTIONS_INIT;
+    df11_repack_report repacked = DF11_REPACK_REPORT_INIT;
+    df11_verify_options verify = DF11_VERIFY_OPTIONS_INIT;
+    df11_verify_report verified = DF11_VERIFY_REPORT_INIT;
+    struct watch told = {-1, 0, 0};
+    df11_error error;
+    join(source, golden, "sharded/original.safetensors");
+    join(packed, scratch, "way_packed");
+    compress.flags = DF11_COMPRESS_SHAPES | DF11_COMPRESS_HASHES;
+    WORKS(df11_compress_model(source, packed, &compress, &error));
+    verify.report = &verified;
+    options.report = &report;
+    repack.report = &repacked;
+
+    options.callback = watch;
+    options.callback_user = &told;
+    options.threads = 2;
+    options.shard_bytes = 200000;
+    WORKS(df11_decompress_model(packed, join(to, scratch, "way_back"), &options, &error));
+    CHECK(report.struct_size == sizeof report && report.tensor_count == 21 && report.flat_count == 0);
+    CHECK(report.file_count > 1 && report.dropped_count == 0 && told.done == told.total && told.total > 0);
+    join(path, to, "model.safetensors.index.json");
+    free(read_text(path));
+    CHECK(df11_verify_model(packed, to, &verify, &error) == DF11_OK && verified.tensors_equal == 21);
+    CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_EXISTS && report.tensor_count == 0);
+    WORKS(df11_decompress_model(packed, join(to, scratch, "way_back.safetensors"), NULL, &error));
+    options.flags = DF11_DECOMPRESS_KEEP_EXISTING;
+    CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_EXISTS);
+
+    options.flags = 0;
+    options.tensors = names;
+    options.tensor_count = 2;
+    options.groups = groups;
+    options.group_count = 1;
+    WORKS(df11_decompress_model(packed, join(to, scratch, "way_some"), &options, &error));
+    CHECK(report.tensor_count == 9);
+    options.groups = names;
+    CHECK(df11_decompress_model(packed, join(to, scratch, "way_none"), &options, &error) == DF11_NOT_FOUND);
+    CHECK(strstr(error.message, "'model.norm.weight' is a tensor") != NULL && report.tensor_count == 0);
+    options.groups = NULL;
+    CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(strstr(error.message, "df11_decompress_options.groups is NULL") != NULL);
+    options.group_count = 0;
+    options.tensors = (const char *const[]){NULL};
+    options.tensor_count = 1;
+    CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_INVALID_ARGUMENT);
+    options.tensor_count = 0;
+    options.flags = 1u << 31;
+    CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_UNSUPPORTED_OPTION);
+    options.flags = 0;
+    told = (struct watch){1, 0, 0};
+    CHECK(df11_decompress_model(packed, to, &options, &error) == DF11_CANCELLED);
+    /* Shapes that the model does not say, from the original or as a text. */
+    told = (struct watch){-1, 0, 0};
+    CHECK(df11_decompress_model(under(golden, "edge/model"), to, &options, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(strstr(error.message, "the shapes of ") != NULL);
+    join(path, golden, "edge/original.safetensors");
+    options.shapes_from = path;
+    WORKS(df11_decompress_model(under(golden, "edge/model"), join(to, scratch, "way_given"), &options, &error));
+    CHECK(report.flat_count == 0 && report.tensor_count > 0);
+    options.shapes_from = NULL;
+    options.shapes_json = "{\"linear.weight\": [1, 1]}";
+    CHECK(df11_decompress_model(under(golden, "tiny/model"), join(to, scratch, "way_none"), &options, &error) != DF11_OK);
+    options.shapes_json = NULL;
+    CHECK(df11_decompress_model(under(hostile, "file_empty.safetensors"), to, NULL, &error) == DF11_INVALID_FORMAT);
+    CHECK(df11_decompress_model(packed, packed, NULL, &error) == DF11_INVALID_ARGUMENT);
+
+    repack.threads = 3;
+    WORKS(df11_repack_model(packed, join(to, scratch, "way_one.safetensors"), &repack, &error));
+    CHECK(repacked.struct_size == sizeof repacked && repacked.group_count == 4 && repacked.plain_count == 5);
+    CHECK(repacked.file_count == 1 && repacked.written_bytes > 0);
+    repack.flags = DF11_REPACK_KEEP_EXISTING;
+    CHECK(df11_repack_model(packed, to, &repack, &error) == DF11_EXISTS && repacked.group_count == 0);
+    repack.flags = DF11_REPACK_FOLDER;
+    WORKS(df11_repack_model(to, join(path, scratch, "way_repacked"), &repack, &error));
+    CHECK(repacked.file_count == 5);
+    same_file(join(to, scratch, "way_repacked/model_layers_1.safetensors"), join(path, packed, "model_layers_1.safetensors"));
+    repack.flags |= DF11_REPACK_SINGLE_FILE;
+    CHECK(df11_repack_model(packed, join(to, scratch, "way_none"), &repack, &error) == DF11_INVALID_ARGUMENT);
+    repack.flags = 1u << 31;
+    CHECK(df11_repack_model(packed, to, &repack, &error) == DF11_UNSUPPORTED_OPTION);
+    CHECK(df11_repack_model(source, to, NULL, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(strstr(error.message, "is not compressed") != NULL);
 }
 
 static void mistakes_of_writers(void)
@@ -868,7 +1211,6 @@ static void mistakes_of_writers(void)
     options.preset = "\xff";
     REFUSED(INVALID_ARGUMENT, "UTF-8");
     options.preset = NULL;
-    REFUSED(INVALID_ARGUMENT, "no preset can be chosen");
     options.pattern_json = "{\"linear\": [";
     REFUSED(INVALID_ARGUMENT, "JSON");
     options.pattern_json = "{\"linear\": 7}";
@@ -899,7 +1241,7 @@ static void mistakes_of_writers(void)
 
     /* None of them has left a trace. */
     CHECK(df11_model_open(to, NULL, &model, &error) == DF11_IO && error.native_code == ENOENT);
-    CHECK(df11_compress_model(source, to, NULL, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_compress_model(under(golden, "tiny/model"), to, NULL, &error) == DF11_INVALID_ARGUMENT);
     CHECK(df11_model_open(to, NULL, &model, &error) == DF11_IO && error.native_code == ENOENT);
 }
 
@@ -1071,6 +1413,8 @@ int main(int argc, char **argv)
     every_tensor(&verify);
     groups_and_parts();
     images();
+    runs(NULL);
+    runs(&read);
     ranges();
     mistakes_and_files();
     opening_watched();
@@ -1079,8 +1423,11 @@ int main(int argc, char **argv)
     threads();
     verifying();
     presets();
+    planning();
     writing();
     writing_in_parts();
+    shapes_and_types();
+    rewriting();
     writing_what_does_not_fit();
     mistakes_of_writers();
     packing();

@@ -19,14 +19,16 @@ ASSERT(offsetof(df11_error, status) == 0);
 ASSERT(offsetof(df11_error, native_code) == 4);
 ASSERT(offsetof(df11_error, message) == 8);
 
-ASSERT(sizeof(df11_open_options) == 32);
+ASSERT(sizeof(df11_open_options) == 48);
 ASSERT(offsetof(df11_open_options, struct_size) == 0);
 ASSERT(offsetof(df11_open_options, flags) == 8);
 ASSERT(offsetof(df11_open_options, threads) == 12);
 ASSERT(offsetof(df11_open_options, config_json) == 16);
 ASSERT(offsetof(df11_open_options, progress) == 24);
+ASSERT(offsetof(df11_open_options, shapes_from) == 32);
+ASSERT(offsetof(df11_open_options, shapes_json) == 40);
 
-ASSERT(sizeof(df11_group_info) == 56);
+ASSERT(sizeof(df11_group_info) == 64);
 ASSERT(offsetof(df11_group_info, struct_size) == 0);
 ASSERT(offsetof(df11_group_info, name) == 8);
 ASSERT(offsetof(df11_group_info, element_count) == 16);
@@ -34,8 +36,9 @@ ASSERT(offsetof(df11_group_info, tensor_count) == 24);
 ASSERT(offsetof(df11_group_info, first_tensor) == 32);
 ASSERT(offsetof(df11_group_info, packed_bytes) == 40);
 ASSERT(offsetof(df11_group_info, image_bytes) == 48);
+ASSERT(offsetof(df11_group_info, extended) == 56);
 
-ASSERT(sizeof(df11_tensor_info) == 80);
+ASSERT(sizeof(df11_tensor_info) == 96);
 ASSERT(offsetof(df11_tensor_info, struct_size) == 0);
 ASSERT(offsetof(df11_tensor_info, name) == 8);
 ASSERT(offsetof(df11_tensor_info, dtype) == 16);
@@ -47,6 +50,17 @@ ASSERT(offsetof(df11_tensor_info, group_offset) == 48);
 ASSERT(offsetof(df11_tensor_info, data) == 56);
 ASSERT(offsetof(df11_tensor_info, file) == 64);
 ASSERT(offsetof(df11_tensor_info, file_offset) == 72);
+ASSERT(offsetof(df11_tensor_info, shape_known) == 80);
+ASSERT(offsetof(df11_tensor_info, reserved) == 84);
+ASSERT(offsetof(df11_tensor_info, run_count) == 88);
+
+ASSERT(sizeof(df11_run_info) == 48);
+ASSERT(offsetof(df11_run_info, struct_size) == 0);
+ASSERT(offsetof(df11_run_info, tensor) == 8);
+ASSERT(offsetof(df11_run_info, tensor_offset) == 16);
+ASSERT(offsetof(df11_run_info, group) == 24);
+ASSERT(offsetof(df11_run_info, group_offset) == 32);
+ASSERT(offsetof(df11_run_info, element_count) == 40);
 
 ASSERT(sizeof(df11_part_info) == 40);
 ASSERT(offsetof(df11_part_info, struct_size) == 0);
@@ -55,7 +69,7 @@ ASSERT(offsetof(df11_part_info, file_offset) == 16);
 ASSERT(offsetof(df11_part_info, data_bytes) == 24);
 ASSERT(offsetof(df11_part_info, data) == 32);
 
-ASSERT(sizeof(df11_verify_report) == 64);
+ASSERT(sizeof(df11_verify_report) == 72);
 ASSERT(offsetof(df11_verify_report, struct_size) == 0);
 ASSERT(offsetof(df11_verify_report, groups_good) == 8);
 ASSERT(offsetof(df11_verify_report, groups_bad) == 16);
@@ -64,6 +78,50 @@ ASSERT(offsetof(df11_verify_report, hashes_right) == 32);
 ASSERT(offsetof(df11_verify_report, hashes_wrong) == 40);
 ASSERT(offsetof(df11_verify_report, tensors_equal) == 48);
 ASSERT(offsetof(df11_verify_report, tensors_different) == 56);
+ASSERT(offsetof(df11_verify_report, missing_count) == 64);
+
+ASSERT(sizeof(df11_decompress_report) == 56);
+ASSERT(offsetof(df11_decompress_report, struct_size) == 0);
+ASSERT(offsetof(df11_decompress_report, tensor_count) == 8);
+ASSERT(offsetof(df11_decompress_report, flat_count) == 16);
+ASSERT(offsetof(df11_decompress_report, file_count) == 24);
+ASSERT(offsetof(df11_decompress_report, written_bytes) == 32);
+ASSERT(offsetof(df11_decompress_report, dropped_count) == 40);
+ASSERT(offsetof(df11_decompress_report, config_key_count) == 48);
+
+ASSERT(sizeof(df11_decompress_options) == 112);
+ASSERT(offsetof(df11_decompress_options, struct_size) == 0);
+ASSERT(offsetof(df11_decompress_options, threads) == 8);
+ASSERT(offsetof(df11_decompress_options, flags) == 12);
+ASSERT(offsetof(df11_decompress_options, shard_bytes) == 16);
+ASSERT(offsetof(df11_decompress_options, config_json) == 24);
+ASSERT(offsetof(df11_decompress_options, shapes_from) == 32);
+ASSERT(offsetof(df11_decompress_options, shapes_json) == 40);
+ASSERT(offsetof(df11_decompress_options, tensors) == 48);
+ASSERT(offsetof(df11_decompress_options, tensor_count) == 56);
+ASSERT(offsetof(df11_decompress_options, groups) == 64);
+ASSERT(offsetof(df11_decompress_options, group_count) == 72);
+ASSERT(offsetof(df11_decompress_options, progress) == 80);
+ASSERT(offsetof(df11_decompress_options, callback) == 88);
+ASSERT(offsetof(df11_decompress_options, callback_user) == 96);
+ASSERT(offsetof(df11_decompress_options, report) == 104);
+
+ASSERT(sizeof(df11_repack_report) == 40);
+ASSERT(offsetof(df11_repack_report, struct_size) == 0);
+ASSERT(offsetof(df11_repack_report, group_count) == 8);
+ASSERT(offsetof(df11_repack_report, plain_count) == 16);
+ASSERT(offsetof(df11_repack_report, file_count) == 24);
+ASSERT(offsetof(df11_repack_report, written_bytes) == 32);
+
+ASSERT(sizeof(df11_repack_options) == 56);
+ASSERT(offsetof(df11_repack_options, struct_size) == 0);
+ASSERT(offsetof(df11_repack_options, threads) == 8);
+ASSERT(offsetof(df11_repack_options, flags) == 12);
+ASSERT(offsetof(df11_repack_options, config_json) == 16);
+ASSERT(offsetof(df11_repack_options, progress) == 24);
+ASSERT(offsetof(df11_repack_options, callback) == 32);
+ASSERT(offsetof(df11_repack_options, callback_user) == 40);
+ASSERT(offsetof(df11_repack_options, report) == 48);
 
 ASSERT(sizeof(df11_verify_options) == 72);
 ASSERT(offsetof(df11_verify_options, struct_size) == 0);
@@ -77,7 +135,7 @@ ASSERT(offsetof(df11_verify_options, finding) == 48);
 ASSERT(offsetof(df11_verify_options, finding_user) == 56);
 ASSERT(offsetof(df11_verify_options, report) == 64);
 
-ASSERT(sizeof(df11_compress_report) == 104);
+ASSERT(sizeof(df11_compress_report) == 208);
 ASSERT(offsetof(df11_compress_report, struct_size) == 0);
 ASSERT(offsetof(df11_compress_report, groups) == 8);
 ASSERT(offsetof(df11_compress_report, weights) == 16);
@@ -91,6 +149,19 @@ ASSERT(offsetof(df11_compress_report, dropped_count) == 72);
 ASSERT(offsetof(df11_compress_report, unmatched_count) == 80);
 ASSERT(offsetof(df11_compress_report, complete) == 88);
 ASSERT(offsetof(df11_compress_report, preset) == 96);
+ASSERT(offsetof(df11_compress_report, bf16_bytes) == 104);
+ASSERT(offsetof(df11_compress_report, grouped_bf16_bytes) == 112);
+ASSERT(offsetof(df11_compress_report, unasked_bf16_bytes) == 120);
+ASSERT(offsetof(df11_compress_report, small_bf16_bytes) == 128);
+ASSERT(offsetof(df11_compress_report, mixed_bf16_bytes) == 136);
+ASSERT(offsetof(df11_compress_report, unfit_bf16_bytes) == 144);
+ASSERT(offsetof(df11_compress_report, unnamed_bf16_bytes) == 152);
+ASSERT(offsetof(df11_compress_report, carried_count) == 160);
+ASSERT(offsetof(df11_compress_report, carried_bytes) == 168);
+ASSERT(offsetof(df11_compress_report, left_behind_count) == 176);
+ASSERT(offsetof(df11_compress_report, left_behind_bytes) == 184);
+ASSERT(offsetof(df11_compress_report, missing_count) == 192);
+ASSERT(offsetof(df11_compress_report, extended_groups) == 200);
 
 ASSERT(sizeof(df11_compress_options) == 96);
 ASSERT(offsetof(df11_compress_options, struct_size) == 0);
@@ -107,6 +178,54 @@ ASSERT(offsetof(df11_compress_options, callback_user) == 64);
 ASSERT(offsetof(df11_compress_options, left) == 72);
 ASSERT(offsetof(df11_compress_options, left_user) == 80);
 ASSERT(offsetof(df11_compress_options, report) == 88);
+
+ASSERT(sizeof(df11_plan_options) == 64);
+ASSERT(offsetof(df11_plan_options, struct_size) == 0);
+ASSERT(offsetof(df11_plan_options, flags) == 8);
+ASSERT(offsetof(df11_plan_options, slots) == 12);
+ASSERT(offsetof(df11_plan_options, cache_number_bytes) == 16);
+ASSERT(offsetof(df11_plan_options, preset) == 24);
+ASSERT(offsetof(df11_plan_options, pattern_json) == 32);
+ASSERT(offsetof(df11_plan_options, progress) == 40);
+ASSERT(offsetof(df11_plan_options, left) == 48);
+ASSERT(offsetof(df11_plan_options, left_user) == 56);
+
+ASSERT(sizeof(df11_plan_info) == 136);
+ASSERT(offsetof(df11_plan_info, struct_size) == 0);
+ASSERT(offsetof(df11_plan_info, exact) == 8);
+ASSERT(offsetof(df11_plan_info, group_count) == 16);
+ASSERT(offsetof(df11_plan_info, element_count) == 24);
+ASSERT(offsetof(df11_plan_info, packed_bytes) == 32);
+ASSERT(offsetof(df11_plan_info, image_bytes) == 40);
+ASSERT(offsetof(df11_plan_info, plain_bytes) == 48);
+ASSERT(offsetof(df11_plan_info, original_bytes) == 56);
+ASSERT(offsetof(df11_plan_info, file_count) == 64);
+ASSERT(offsetof(df11_plan_info, written_bytes) == 72);
+ASSERT(offsetof(df11_plan_info, largest_group_element_count) == 80);
+ASSERT(offsetof(df11_plan_info, scratch_bytes) == 88);
+ASSERT(offsetof(df11_plan_info, cache_bytes_per_token) == 96);
+ASSERT(offsetof(df11_plan_info, cached_layer_count) == 104);
+ASSERT(offsetof(df11_plan_info, left_count) == 112);
+ASSERT(offsetof(df11_plan_info, preset) == 120);
+ASSERT(offsetof(df11_plan_info, cache_unknown) == 128);
+
+ASSERT(sizeof(df11_plan_group_info) == 56);
+ASSERT(offsetof(df11_plan_group_info, struct_size) == 0);
+ASSERT(offsetof(df11_plan_group_info, name) == 8);
+ASSERT(offsetof(df11_plan_group_info, element_count) == 16);
+ASSERT(offsetof(df11_plan_group_info, tensor_count) == 24);
+ASSERT(offsetof(df11_plan_group_info, packed_bytes) == 32);
+ASSERT(offsetof(df11_plan_group_info, image_bytes) == 40);
+ASSERT(offsetof(df11_plan_group_info, exact) == 48);
+
+ASSERT(sizeof(df11_plan_share_info) == 56);
+ASSERT(offsetof(df11_plan_share_info, struct_size) == 0);
+ASSERT(offsetof(df11_plan_share_info, image_bytes) == 8);
+ASSERT(offsetof(df11_plan_share_info, plain_bytes) == 16);
+ASSERT(offsetof(df11_plan_share_info, scratch_bytes) == 24);
+ASSERT(offsetof(df11_plan_share_info, total_bytes) == 32);
+ASSERT(offsetof(df11_plan_share_info, cache_bytes_per_token) == 40);
+ASSERT(offsetof(df11_plan_share_info, bf16_bytes) == 48);
 
 ASSERT(sizeof(df11_preset_info) == 24);
 ASSERT(offsetof(df11_preset_info, struct_size) == 0);
@@ -129,7 +248,7 @@ ASSERT(offsetof(df11_packed_group, split_positions) == 88);
 ASSERT(offsetof(df11_packed_group, split_positions_bytes) == 96);
 
 ASSERT(DF11_VERSION_NUMBER == DF11_VERSION_MAJOR * 10000 + DF11_VERSION_MINOR * 100 + DF11_VERSION_PATCH);
-ASSERT(DF11_NO_GROUP == UINT64_MAX);
+ASSERT(DF11_NO_GROUP == UINT64_MAX && DF11_NO_TENSOR == UINT64_MAX);
 
 int main(void)
 {
@@ -137,15 +256,22 @@ int main(void)
     df11_group_info group = DF11_GROUP_INFO_INIT;
     df11_tensor_info tensor = DF11_TENSOR_INFO_INIT;
     df11_part_info part = DF11_PART_INFO_INIT;
+    df11_run_info run = DF11_RUN_INFO_INIT;
     df11_verify_options verify = DF11_VERIFY_OPTIONS_INIT;
     df11_verify_report report = DF11_VERIFY_REPORT_INIT;
     df11_compress_options compress = DF11_COMPRESS_OPTIONS_INIT;
     df11_compress_report written = DF11_COMPRESS_REPORT_INIT;
     df11_preset_info preset = DF11_PRESET_INFO_INIT;
+    df11_plan_options planning = DF11_PLAN_OPTIONS_INIT;
+    df11_plan_info plan = DF11_PLAN_INFO_INIT;
+    df11_plan_group_info planned = DF11_PLAN_GROUP_INFO_INIT;
+    df11_plan_share_info share = DF11_PLAN_SHARE_INFO_INIT;
     df11_packed_group packed = DF11_PACKED_GROUP_INIT;
     size_t writing = compress.struct_size + written.struct_size + preset.struct_size + packed.struct_size;
-    size_t infos = group.struct_size + tensor.struct_size + part.struct_size + report.struct_size;
-    if (writing != 96 + 104 + 24 + 104)
+    size_t infos = group.struct_size + tensor.struct_size + part.struct_size + run.struct_size + report.struct_size;
+    if (writing != 96 + 208 + 24 + 104)
         return 1;
-    return options.struct_size + verify.struct_size + infos == 32 + 72 + 56 + 80 + 40 + 64 ? 0 : 1;
+    if (planning.struct_size + plan.struct_size + planned.struct_size + share.struct_size != 64 + 136 + 56 + 56)
+        return 1;
+    return options.struct_size + verify.struct_size + infos == 48 + 72 + 64 + 96 + 40 + 48 + 72 ? 0 : 1;
 }

@@ -242,6 +242,26 @@ static void *presets(void *argument)
     return argument;
 }
 
+static void *plans(void *path)
+{
+    df11_plan_options options = DF11_PLAN_OPTIONS_INIT;
+    df11_plan_info info = DF11_PLAN_INFO_INIT;
+    df11_plan_group_info group = DF11_PLAN_GROUP_INFO_INIT;
+    df11_plan_share_info share = DF11_PLAN_SHARE_INFO_INIT;
+    uint64_t tokens;
+    df11_plan *plan;
+    df11_error error;
+    for (options.flags = 0; options.flags <= DF11_PLAN_SAMPLE; options.flags++) {
+        CHECK(df11_plan_model(path, &options, &plan, &error) == DF11_OK);
+        CHECK(df11_plan_get_info(plan, &info, &error) == DF11_OK);
+        CHECK(df11_plan_get_group_info(plan, 0, &group, &error) == DF11_OK);
+        CHECK(df11_plan_get_share_info(plan, DF11_SPLIT_LAYERS, 8, 0, &share, &error) == DF11_OK);
+        (void)df11_plan_count_tokens(plan, DF11_SPLIT_ROWS, 2, 1 << 30, &tokens, NULL, &error);
+        df11_plan_free(plan);
+    }
+    return NULL;
+}
+
 int main(int argc, char **argv)
 {
     df11_error error;
@@ -278,6 +298,8 @@ int main(int argc, char **argv)
     measure("df11_verify_model", verifies, NULL);
     measure("df11_verify_model, with an original", verifies, other);
     measure("df11_preset_get_info", presets, NULL);
+    measure("df11_plan_model", plans, other);
+    measure("df11_plan_model, compressed", plans, path);
     df11_compress_options options = DF11_COMPRESS_OPTIONS_INIT;
     options.threads = 1;
     measure("df11_compress_model", compresses, &options);

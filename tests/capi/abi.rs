@@ -81,7 +81,8 @@ fn hollow(header: &str, folder: &Path, name_of: &str) -> PathBuf {
 fn fields(header: &str, folder: &Path, name_of: &str) -> Vec<(String, String, u64, u64)> {
     let mut asks = String::new();
     let mut inside = None;
-    for line in header.lines() {
+    // Lines of comments may end as declarations do.
+    for line in header.lines().filter(|line| !line.trim_start().starts_with(['*', '/'])) {
         if let Some(of) = line.strip_prefix("typedef struct ").and_then(|rest| rest.strip_suffix(" {")) {
             inside = Some(of);
         } else if let Some(of) = inside.take_if(|_| line.starts_with('}')) {
@@ -181,8 +182,7 @@ fn changes_that_break_programs_are_found() {
     for (what, from, to) in wrong {
         assert!(changed(from, to).is_some(), "{what} was let through");
     }
-    let last = "    uint64_t image_bytes;\n} df11_group_info;";
-    assert_eq!(changed(last, "    uint64_t image_bytes;\n    uint64_t more;\n} df11_group_info;"), None);
+    assert_eq!(changed("\n} df11_group_info;", "\n    uint64_t more;\n} df11_group_info;"), None);
     assert_eq!(changed("void df11_model_free(", "void df11_more(int32_t a);\nvoid df11_model_free("), None);
 }
 

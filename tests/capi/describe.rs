@@ -10,6 +10,7 @@ use crate::support;
 
 use df11::Dtype;
 use df11::internals::capi::*;
+use df11::internals::format::{GROUPS_KEY, SHAPES_KEY};
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -17,7 +18,7 @@ use std::path::Path;
 use std::ptr::{null, null_mut};
 use support::abi::{init, no_error, said, text};
 use support::files::{self, Stored};
-use support::golden;
+use support::{encoder, golden, weights};
 
 /// Opens a model that must open, and closes it when `work` is done.
 fn with_model(path: &Path, options: df11_open_options, work: impl FnOnce(*const df11_model)) {
@@ -111,6 +112,40 @@ fn every_type_has_its_number() {
     }
     // The header's numbers, which programs have in them, do not change.
     assert!(all.iter().all(|(_, number, fixed)| number == fixed));
+}
+
+/// Where tensors of a group do not follow each other in number, nothing says that they do.
+#[test]
+fn tensors_in_several_groups() {
+    let of = |weights: usize| encoder::encode(&weights::gaussian(weights, 0.02, weights as u64), &[weights as u64 / 2]);
+    let groups = [("a", of(20)), ("b", of(30))];
+    let tensors: Vec<_> = groups.iter().flat_map(|(name, e)| encoder::group_tensors(name, e)).collect();
+    let metadata = [
+        (GROUPS_KEY, r#"{"a": [["x", 15], ["y", 0]], "b": [["z", 0], ["x", 0]]}"#),
+        (SHAPES_KEY, r#"{"x": [25], "y": [2, 5], "z": [15]}"#),
+    ];
+    let metadata = metadata.map(|(key, text)| (key.to_owned(), text.to_owned()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    std::fs::write(&path, encoder::safetensors(&tensors, Some(&metadata))).unwrap();
+    with_model(&path, init(), |model| {
+        let group = |group| {
+            let mut info: df11_group_info = init();
+            assert_eq!(unsafe { df11_model_get_group_info(model, group, &mut info, null_mut()) }, DF11_OK);
+            (info.first_tensor, info.tensor_count, info.extended)
+        };
+        assert_eq!([group(0), group(1)], [(0, 2, 1), (DF11_NO_TENSOR, 2, 1)]);
+        let run = |group, run| {
+            let mut info: df11_run_info = init();
+            assert_eq!(unsafe { df11_model_get_group_run(model, group, run, &mut info, null_mut()) }, DF11_OK);
+            (info.tensor, info.tensor_offset, info.group_offset, info.element_count)
+        };
+        assert_eq!([run(0, 0), run(0, 1)], [(0, 15, 0, 10), (1, 0, 10, 10)]);
+        assert_eq!([run(1, 0), run(1, 1)], [(2, 0, 0, 15), (0, 0, 15, 15)]);
+        // Its first element is in the second group.
+        let (_, info) = find(model, "x");
+        assert_eq!((info.group, info.group_offset, info.run_count, info.data_bytes), (1, 15, 2, 50));
+    });
 }
 
 /// A path is any bytes on Unix, and what files are called is told as they were given: a reader can open them.

@@ -3,6 +3,7 @@
 mod abi;
 mod call_memory;
 mod callbacks;
+mod cancel;
 mod describe;
 mod mistakes;
 mod out_of_memory;

@@ -85,6 +85,14 @@ impl Things<'_> {
         to
     }
 
+    /// A plan of the model.
+    fn plan(&self) -> *mut df11_plan {
+        let mut plan = null_mut();
+        // SAFETY: a text that lives.
+        assert_eq!(unsafe { df11_plan_model(self.path.as_ptr(), null(), &mut plan, null_mut()) }, 0);
+        plan
+    }
+
     /// A model that a call gave, if it is what it has to be.
     fn opened(&self, status: df11_status, model: *mut df11_model) -> Outcome {
         // SAFETY: NULL or a model of nobody else's.
@@ -161,6 +169,14 @@ fn host_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
         row("df11_model_group_count", &[("model", GOOD)], |n, _| unsafe {
             (0, (df11_model_group_count(unless(n, "model", t.model)) == 0) == (n == "model"))
         }),
+        row("df11_model_config_text", &[("model", GOOD), ("text_bytes", GOOD)], |n, _| unsafe {
+            let mut bytes = 7;
+            let text = df11_model_config_text(unless(n, "model", t.model), unless(n, "text_bytes", &raw mut bytes));
+            let size = if n == "text_bytes" { 7 } else { bytes };
+            (0, text.is_null() == (n == "model") && (size == 0) == (n == "model"))
+        }),
+        row("df11_dtype_name", &[], |_, _| (0, !df11_dtype_name(1).is_null())),
+        row("df11_dtype_bytes", &[], |_, _| (0, df11_dtype_bytes(1) == 2)),
         row("df11_model_tensor_count", &[("model", GOOD)], |n, _| unsafe {
             (0, (df11_model_tensor_count(unless(n, "model", t.model)) == 0) == (n == "model"))
         }),
@@ -187,6 +203,22 @@ fn host_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
             }
             let status = df11_model_get_tensor_info(unless(n, "model", t.model), 0, &mut out, error);
             info(status, out.name)
+        }),
+        row("df11_model_get_group_run", &[("model", BAD), ("out", BAD)], |n, error| unsafe {
+            let mut out = df11_run_info { element_count: 7, ..init() };
+            if n == "out" {
+                return (df11_model_get_group_run(t.model, 0, 0, null_mut(), error), true);
+            }
+            let status = df11_model_get_group_run(unless(n, "model", t.model), 0, 0, &mut out, error);
+            (status, (status == 0) == (out.element_count > 7))
+        }),
+        row("df11_model_get_tensor_run", &[("model", BAD), ("out", BAD)], |n, error| unsafe {
+            let mut out = df11_run_info { element_count: 7, ..init() };
+            if n == "out" {
+                return (df11_model_get_tensor_run(t.model, 0, 0, null_mut(), error), true);
+            }
+            let status = df11_model_get_tensor_run(unless(n, "model", t.model), 0, 0, &mut out, error);
+            (status, (status == 0) == (out.element_count > 7))
         }),
         row("df11_model_find_group", &[("model", BAD), ("name", BAD), ("out", BAD)], |n, error| unsafe {
             let mut out = 77;
@@ -273,6 +305,58 @@ fn writer_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
             let (options, to) = (init::<df11_compress_options>(), t.parts());
             let (src, dst) = (unless(n, "src", t.source.as_ptr()), unless(n, "dst", to.as_ptr()));
             (df11_merge_model(src, dst, unless(n, "options", &options), error), true)
+        }),
+        row("df11_plan_model", &[("path", BAD), ("options", GOOD), ("out", BAD)], |n, error| unsafe {
+            let (options, mut plan) = (init::<df11_plan_options>(), null_mut::<df11_plan>().wrapping_byte_add(64));
+            let (path, out) = (unless(n, "path", t.source.as_ptr()), unless(n, "out", &raw mut plan));
+            let status = df11_plan_model(path, unless(n, "options", &options), out, error);
+            let right = n == "out" || (status == 0) != plan.is_null();
+            df11_plan_free(if n == "out" { null_mut() } else { plan });
+            (status, right)
+        }),
+        row("df11_plan_free", &[("plan", GOOD)], |n, _| unsafe {
+            if n == "plan" {
+                df11_plan_free(null_mut());
+            }
+            (0, true)
+        }),
+        row("df11_plan_get_info", &[("plan", BAD), ("out", BAD)], |n, error| unsafe {
+            let (plan, mut out) = (t.plan(), df11_plan_info { group_count: 77, ..init() });
+            let status = df11_plan_get_info(unless(n, "plan", plan), unless(n, "out", &raw mut out), error);
+            df11_plan_free(plan);
+            (status, n == "out" || (status == 0) == (out.group_count > 0) && out.group_count != 77)
+        }),
+        row("df11_plan_get_group_info", &[("plan", BAD), ("out", BAD)], |n, error| unsafe {
+            let (plan, mut out) = (t.plan(), df11_plan_group_info { element_count: 77, ..init() });
+            let status = df11_plan_get_group_info(unless(n, "plan", plan), 0, unless(n, "out", &raw mut out), error);
+            df11_plan_free(plan);
+            (status, n == "out" || (status == 0) == (out.element_count > 0) && out.element_count != 77)
+        }),
+        row("df11_plan_get_share_info", &[("plan", BAD), ("out", BAD)], |n, error| unsafe {
+            let (plan, mut out) = (t.plan(), df11_plan_share_info { total_bytes: 77, ..init() });
+            let (from, to) = (unless(n, "plan", plan), unless(n, "out", &raw mut out));
+            let status = df11_plan_get_share_info(from, DF11_SPLIT_LAYERS, 2, 1, to, error);
+            df11_plan_free(plan);
+            (status, n == "out" || (status == 0) == (out.total_bytes > 0) && out.total_bytes != 77)
+        }),
+        row("df11_plan_count_tokens", &[("plan", BAD), ("tokens", GOOD), ("bf16_tokens", GOOD)], |n, error| unsafe {
+            let (plan, mut tokens, mut bf16) = (t.plan(), 77, 77);
+            let (to_tokens, to_bf16) = (unless(n, "tokens", &raw mut tokens), unless(n, "bf16_tokens", &raw mut bf16));
+            let from = unless(n, "plan", plan);
+            let status = df11_plan_count_tokens(from, DF11_SPLIT_ROWS, 1, 1 << 40, to_tokens, to_bf16, error);
+            df11_plan_free(plan);
+            let right = |value: u64| value != 77 && (status == 0) == (value != DF11_PLAN_NONE);
+            (status, (n == "tokens" || right(tokens)) && (n == "bf16_tokens" || right(bf16)))
+        }),
+        row("df11_decompress_model", &[("src", BAD), ("dst", BAD), ("options", GOOD)], |n, error| unsafe {
+            let (options, to) = (init::<df11_decompress_options>(), t.new_path());
+            let (src, dst) = (unless(n, "src", t.source.as_ptr()), unless(n, "dst", to.as_ptr()));
+            (df11_decompress_model(src, dst, unless(n, "options", &options), error), true)
+        }),
+        row("df11_repack_model", &[("src", BAD), ("dst", BAD), ("options", GOOD)], |n, error| unsafe {
+            let (options, to) = (init::<df11_repack_options>(), t.new_path());
+            let (src, dst) = (unless(n, "src", t.path.as_ptr()), unless(n, "dst", to.as_ptr()));
+            (df11_repack_model(src, dst, unless(n, "options", &options), error), true)
         }),
         row("df11_preset_count", &[], |_, _| (0, df11_preset_count() > 0)),
         row("df11_preset_get_info", &[("out", BAD)], |n, error| unsafe {
@@ -551,6 +635,13 @@ fn numbers_beyond_the_last() {
                 DF11_NOT_FOUND
             );
             assert_eq!(info.data_bytes, 0);
+            let mut info = df11_run_info { element_count: 7, ..init() };
+            assert_eq!(df11_model_get_group_run(t.model, group, 0, &mut info, &mut error), DF11_NOT_FOUND);
+            assert_eq!(df11_model_get_tensor_run(t.model, tensor, 0, &mut info, &mut error), DF11_NOT_FOUND);
+            let run = 1024u64.saturating_add(beyond);
+            assert_eq!(df11_model_get_group_run(t.model, 0, run, &mut info, &mut error), DF11_NOT_FOUND);
+            assert_eq!(df11_model_get_tensor_run(t.model, 0, run, &mut info, &mut error), DF11_NOT_FOUND);
+            assert_eq!(info.element_count, 0);
             let mut room = vec![0x55u8; t.image_bytes];
             let dst = room.as_mut_ptr().cast();
             assert_eq!(df11_model_decompress(t.model, group, 0, 1, dst, 2, 1, &mut error), DF11_NOT_FOUND);

@@ -78,6 +78,8 @@ fn open(path: &CString, read: bool) -> *mut df11_model {
         threads: 0,
         config_json: null(),
         progress: null_mut(),
+        shapes_from: std::ptr::null(),
+        shapes_json: std::ptr::null(),
     };
     let mut model = null_mut();
     // SAFETY: a text, options and a place for the model.

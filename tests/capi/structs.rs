@@ -165,7 +165,13 @@ fn every_struct_of_every_age() {
     filled(48, group_info(1), group_info(99));
     let tensor_info =
         |tensor| move |at: *mut df11_tensor_info| unsafe { df11_model_get_tensor_info(model, tensor, at, null_mut()) };
-    filled(80, tensor_info(1), tensor_info(u64::MAX));
+    filled(96, tensor_info(1), tensor_info(u64::MAX));
+    let tensor_run =
+        |run| move |at: *mut df11_run_info| unsafe { df11_model_get_tensor_run(model, 1, run, at, null_mut()) };
+    filled(48, tensor_run(0), tensor_run(1));
+    let group_run =
+        |run| move |at: *mut df11_run_info| unsafe { df11_model_get_group_run(model, 1, run, at, null_mut()) };
+    filled(48, group_run(0), group_run(1024));
     let part_info =
         |part| move |at: *mut df11_part_info| unsafe { df11_model_get_group_part(model, 1, part, at, null_mut()) };
     filled(40, part_info(2), part_info(6));
@@ -174,11 +180,41 @@ fn every_struct_of_every_age() {
 
     devices(model);
 
+    planning(path);
     verifying_and_writing();
+    rewriting();
     packing();
     unsafe { df11_model_free(model) };
     let tried = TRIED.with_borrow(|tried| tried.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>());
     assert_eq!(tried, structs_of_the_header(), "the structs that were tried, and those of the header");
+}
+
+fn planning(path: *const std::ffi::c_char) {
+    let planned = |at: *const df11_plan_options| {
+        let mut plan = null_mut();
+        let status = unsafe { df11_plan_model(path, at, &mut plan, null_mut()) };
+        (status, plan)
+    };
+    options(init(), 64, |at: *mut df11_plan_options| {
+        let (status, plan) = planned(at);
+        unsafe { df11_plan_free(plan) };
+        status
+    });
+    let (status, plan) = planned(null());
+    assert_eq!(status, 0);
+    let nothing = null::<df11_plan>();
+    let info = |plan| move |at: *mut df11_plan_info| unsafe { df11_plan_get_info(plan, at, null_mut()) };
+    filled(136, info(plan.cast_const()), info(nothing));
+    let group =
+        |group| move |at: *mut df11_plan_group_info| unsafe { df11_plan_get_group_info(plan, group, at, null_mut()) };
+    filled(56, group(1), group(99));
+    let share = |device| {
+        move |at: *mut df11_plan_share_info| unsafe {
+            df11_plan_get_share_info(plan, DF11_SPLIT_LAYERS, 2, device, at, null_mut())
+        }
+    };
+    filled(56, share(1), share(2));
+    unsafe { df11_plan_free(plan) };
 }
 
 fn devices(model: *mut df11_model) {
@@ -238,7 +274,7 @@ fn verifying_and_writing() {
         let options = df11_verify_options { report, ..init() };
         unsafe { df11_verify_model(path.as_ptr(), null(), &options, null_mut()) }
     };
-    filled(64, |at| report(&model, at), |at| report(&nowhere, at));
+    filled(72, |at| report(&model, at), |at| report(&nowhere, at));
     let mut numbers = df11_verify_report { groups_good: 7, ..init() };
     let value = df11_verify_options { report: &mut numbers, ..init() };
     let unknown = |at: *mut df11_verify_options| unsafe {
@@ -263,7 +299,7 @@ fn verifying_and_writing() {
     let report = |patterns: *const std::ffi::c_char, report| {
         compress(&df11_compress_options { pattern_json: patterns, report, ..init() })
     };
-    filled(104, |at| report(value.pattern_json, at), |at| report(c"no JSON".as_ptr(), at));
+    filled(208, |at| report(value.pattern_json, at), |at| report(c"no JSON".as_ptr(), at));
     let mut numbers = df11_compress_report { groups: 7, ..init() };
     let value = df11_compress_options { report: &mut numbers, ..value };
     let unknown = |at: *mut df11_compress_options| unsafe {
@@ -280,6 +316,52 @@ fn verifying_and_writing() {
     };
     assert_eq!(with_size(&value, 104, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
     assert_eq!(numbers.groups, 0, "an error, and the report of before");
+}
+
+/// Options and reports of models in another form.
+fn rewriting() {
+    let (scratch, made) = (tempfile::tempdir().unwrap(), std::cell::Cell::new(0));
+    let model = text(&golden::model("tiny"));
+    let nowhere = CString::new("/nowhere/at all").unwrap();
+    let to = || {
+        made.set(made.get() + 1);
+        text(&scratch.path().join(made.get().to_string()))
+    };
+    let decompress = |at: *const df11_decompress_options| unsafe {
+        df11_decompress_model(model.as_ptr(), to().as_ptr(), at, null_mut())
+    };
+    let flat = df11_decompress_options { flags: DF11_DECOMPRESS_FLAT, ..init() };
+    options(flat, 112, |at| decompress(at));
+    let report = |path: &CString, report| {
+        let options = df11_decompress_options { report, ..flat };
+        unsafe { df11_decompress_model(path.as_ptr(), to().as_ptr(), &options, null_mut()) }
+    };
+    filled(56, |at| report(&model, at), |at| report(&nowhere, at));
+    let mut numbers = df11_decompress_report { tensor_count: 7, ..init() };
+    let value = df11_decompress_options { report: &mut numbers, ..flat };
+    let unknown = |at: *mut df11_decompress_options| unsafe {
+        at.cast::<u8>().add(size_of::<df11_decompress_options>()).write(1);
+        decompress(at)
+    };
+    assert_eq!(with_size(&value, 120, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
+    assert_eq!(numbers.tensor_count, 0, "an error, and the report of before");
+
+    let repack =
+        |at: *const df11_repack_options| unsafe { df11_repack_model(model.as_ptr(), to().as_ptr(), at, null_mut()) };
+    options(init(), 56, |at: *mut df11_repack_options| repack(at));
+    let report = |path: &CString, report| {
+        let options = df11_repack_options { report, ..init() };
+        unsafe { df11_repack_model(path.as_ptr(), to().as_ptr(), &options, null_mut()) }
+    };
+    filled(40, |at| report(&model, at), |at| report(&nowhere, at));
+    let mut numbers = df11_repack_report { group_count: 7, ..init() };
+    let value = df11_repack_options { report: &mut numbers, ..init() };
+    let unknown = |at: *mut df11_repack_options| unsafe {
+        at.cast::<u8>().add(size_of::<df11_repack_options>()).write(1);
+        repack(at)
+    };
+    assert_eq!(with_size(&value, 64, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
+    assert_eq!(numbers.group_count, 0, "an error, and the report of before");
 }
 
 /// The struct that is both read and filled in.

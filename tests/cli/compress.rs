@@ -99,7 +99,10 @@ fn a_published_folder() {
     assert!(lines[1].starts_with("groups     147.5 kB became ") && lines[1].ends_with(" bits per weight"), "{text}");
     assert!(lines[2].starts_with("model      147.8 kB became ") && lines[2].ends_with(" %"), "{text}");
     let left: Vec<&&str> = lines.iter().filter(|l| l.starts_with("not copied ")).collect();
-    assert_eq!(left, [&"not copied 'consolidated.safetensors'", &"not copied 'pytorch_model.bin'"], "{text}");
+    let size = std::fs::metadata(source.join("consolidated.safetensors")).unwrap().len() as f64 / 1000.0;
+    let shards = format!("not copied 'consolidated.safetensors', {size:.2} kB");
+    assert_eq!(left, [&&shards[..], &"not copied 'pytorch_model.bin', 5 B"], "{text}");
+    assert!(lines.contains(&"in groups  99.74 % of the bf16 bytes"), "{text}");
     assert!(!text.contains("left plain") && !text.contains("no match"), "{text}");
 
     models::same(&models::tree(&source), &before);
@@ -167,7 +170,10 @@ fn what_cannot_be_compressed_is_left_plain_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let source = dir.path().join("source");
         small(&source, change);
-        let fields = [("folder", &[][..]), ("one.safetensors", &[]), ("single", &["--single-file"])];
+        // Without a name the preset would not be chosen: automatic groups go without the tensor.
+        let named = ["--preset", "qwen3"];
+        let fields =
+            [("folder", &named[..]), ("one.safetensors", &named), ("single", &["--preset", "qwen3", "--single-file"])];
         for (name, more) in fields {
             let out = dir.path().join(name);
             let text = compress(&source, &out, more).good();
@@ -186,13 +192,13 @@ fn what_cannot_be_compressed_is_left_plain_by_name() {
             if name == "folder" && begun.exists() {
                 // Weights are looked at group by group, and groups before it may be done. Without --strict it goes on.
                 assert_eq!(reason, "exponent of 240 or more");
-                compress(&source, &begun, &["--resume"]).good();
+                compress(&source, &begun, &["--preset", "qwen3", "--resume"]).good();
                 models::same(&models::tree(&begun), &models::tree(&out));
                 std::fs::remove_dir_all(&begun).unwrap();
             }
             assert_eq!(list(dir.path()), before, "{}", ran.err);
         }
-        let json = compress(&source, &dir.path().join("json"), &["--json"]).good();
+        let json = compress(&source, &dir.path().join("json"), &["--preset", "qwen3", "--json"]).good();
         let json: Value = serde_json::from_str(&json).unwrap();
         assert_eq!((json["left"].as_array().unwrap().len(), &json["complete"]), (7, &true.into()));
         assert_eq!(json["left"][0]["group"], "model.layers.1");
@@ -224,13 +230,13 @@ fn sources_that_cannot_be_used() {
         let file = std::fs::File::options().write(true).open(s.join(SHARD)).unwrap();
         file.set_len(file.metadata().unwrap().len() - 100).unwrap();
     });
-    case(1, &[SHARD], &|s| std::fs::write(s.join(SHARD), "no tensors at all").unwrap());
+    case(2, &[SHARD], &|s| std::fs::write(s.join(SHARD), "no tensors at all").unwrap());
     case(1, &[INDEX, SHARD, "not in the folder"], &|s| std::fs::remove_file(s.join(SHARD)).unwrap());
     case(1, &[INDEX, "'lm_head.bias'", SHARD], &|s| replace(s.join(INDEX), "lm_head.weight", "lm_head.bias"));
     case(1, &[INDEX, "../x.safetensors"], &|s| replace(s.join(INDEX), SHARD, "../x.safetensors"));
     case(1, &[INDEX, "JSON"], &|s| std::fs::write(s.join(INDEX), "{").unwrap());
     case(1, &["config.json", "JSON"], &|s| std::fs::write(s.join("config.json"), "{").unwrap());
-    case(2, &["no bf16 weights"], &|s| {
+    case(1, &["the weights are F16", "convert it to bf16 first", "allow-plain"], &|s| {
         let mut tensors = models::qwen3(1, 2048);
         tensors.iter_mut().for_each(|t| t.dtype = Dtype::F16);
         models::write_source(s, &tensors, 1);
@@ -241,7 +247,7 @@ fn sources_that_cannot_be_used() {
         files::copy(&golden::model("sharded"), s);
     });
     // Weights of PyTorch's own are code that runs when it is opened.
-    case(1, &["no *.safetensors"], &|s| {
+    case(2, &["no *.safetensors", "PyTorch's weights ('pytorch_model.bin')"], &|s| {
         std::fs::remove_file(s.join(INDEX)).unwrap();
         std::fs::rename(s.join(SHARD), s.join("pytorch_model.bin")).unwrap();
     });
@@ -385,6 +391,67 @@ fn a_file_that_is_there_already() {
     compress(&source, &parts, &["-f"]).bad(2, &["is not empty"]);
 }
 
+/// Experts in one tensor without `.weight` are compressed unless somebody wants files for the reference.
+#[test]
+fn fused_experts() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    small(&source, |tensors| {
+        for (layer, name) in [(0, "gate_up_proj"), (0, "down_proj"), (1, "gate_up_proj"), (1, "down_proj")] {
+            let weights = super::support::weights::trained_like(4 * 32 * 64, 7 + layer);
+            let data = bytemuck::cast_slice(&weights).to_vec();
+            tensors.push(Stored::new(
+                &format!("model.layers.{layer}.mlp.experts.{name}"),
+                Dtype::BF16,
+                &[4, 32, 64],
+                data,
+            ));
+        }
+    });
+    let groups = |to: &Path| -> Vec<String> {
+        let text = run_on("inspect", to, &["--json"]).good();
+        let json: Value = serde_json::from_str(&text).unwrap();
+        json["groups"].as_array().unwrap().iter().map(|g| g["name"].as_str().unwrap().to_owned()).collect()
+    };
+    for (name, more, extended) in [
+        ("folder", &[][..], 4),
+        ("one.safetensors", &[], 4),
+        ("reference", &["--reference-only"], 0),
+        ("preset", &["--preset", "qwen3"], 0),
+    ] {
+        let to = dir.path().join(name);
+        let said = compress(&source, &to, more).good();
+        let shown = run_on("inspect", &to, &[]).good();
+        for text in [said, shown] {
+            assert_eq!(text.contains("needs libdf11"), extended > 0, "{text}");
+        }
+        let text = run_on("verify", &to, &["--against", source.to_str().unwrap()]).good();
+        assert!(text.contains("equal"), "{text}");
+        let found = groups(&to).iter().filter(|group| group.ends_with(".run_0")).count();
+        assert_eq!(found, extended, "{name}: {:?}", groups(&to));
+        let out = dir.path().join(format!("{name}.back.safetensors"));
+        run_on("decompress", &to, &["-o", out.to_str().unwrap()]).good();
+        assert!(tensors_of(&out) == tensors_of(&source.join("model-00001-of-00001.safetensors")), "{name}");
+        let bytes = std::fs::read(&out).unwrap();
+        let shape = SafeTensors::deserialize(&bytes).unwrap();
+        let shape = shape.tensor("model.layers.1.mlp.experts.down_proj").unwrap().shape().to_vec();
+        assert_eq!(shape, [4, 32, 64]);
+    }
+    // Whichever file is lost, the model does not verify: also one of experts, whose layer is still there.
+    let folder = dir.path().join("folder");
+    let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let weights: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "safetensors")).collect();
+    assert!(weights.len() >= 6, "{weights:?}");
+    for file in weights {
+        let away = dir.path().join("away");
+        std::fs::rename(&file, &away).unwrap();
+        let ran = run_on("verify", &folder, &[]);
+        assert!(ran.code == 1 && ran.out.contains("config.json says"), "{file:?}: {} {}", ran.out, ran.err);
+        std::fs::rename(&away, &file).unwrap();
+    }
+    run_on("verify", &folder, &[]).good();
+}
+
 /// With hashes and shapes a model can be checked without its original, and its tensors keep their dimensions.
 #[test]
 fn hashes_and_shapes() {
@@ -397,7 +464,7 @@ fn hashes_and_shapes() {
         assert!(text.contains("27 hashes right, 0 wrong"), "{text}");
         let text = run_on("inspect", &to, &["--all"]).good();
         let row = |l: &&str| l.starts_with("model.layers.2.mlp.down_proj.weight");
-        assert!(text.lines().find(row).unwrap().contains("[32, 64]"), "{text}");
+        assert!(text.lines().find(row).unwrap().contains("[64, 32]"), "{text}");
     }
     // What the metadata says is said in the header, so that only a longer header tells these files from the others.
     let file = out.join("model_layers_1.safetensors");

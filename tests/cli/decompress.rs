@@ -22,7 +22,8 @@ fn every_golden_model_comes_back() {
         for more in [&[][..], &["--threads", "1"], &["--threads", "7"]] {
             let more = [&["-f", "-o", out.to_str().unwrap()], more].concat();
             let text = run_on("decompress", golden::model(name), &more).good();
-            assert!(text.contains("out.safetensors: ") && text.contains("not in the model"), "{text}");
+            let flat = name.starts_with("edge");
+            assert!(text.contains("out.safetensors: ") && text.contains("--shapes-from") == flat, "{text}");
 
             let bytes = std::fs::read(&out).unwrap();
             let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -56,9 +57,11 @@ fn shapes_come_from_the_metadata() {
     let dir = tempfile::tempdir().unwrap();
     let weights = weights::gaussian(240, 0.02, 5);
     let shapes = r#"{"layers.0.a.weight": [2, 5, 12], "layers.0.b.weight": [120, 1], "gone": [7]}"#;
-    models::write_small(dir.path(), &weights, Some(shapes));
-    let (out, again) = (dir.path().join("out.bin"), dir.path().join("again.bin"));
-    let text = run_on("decompress", dir.path(), &["-o", out.to_str().unwrap()]).good();
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    models::write_small(&model, &weights, Some(shapes));
+    let (out, again) = (dir.path().join("out.safetensors"), dir.path().join("again.safetensors"));
+    let text = run_on("decompress", &model, &["-o", out.to_str().unwrap()]).good();
     assert_eq!(text.lines().count(), 1, "no tensor without a shape: {text}");
     let bytes = std::fs::read(&out).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -72,9 +75,9 @@ fn shapes_come_from_the_metadata() {
     assert!(std::fs::read(&again).unwrap() == bytes);
 }
 
-/// Tensors larger than the tool's buffers, and odd ones behind them.
+/// Tensors larger than the pieces that threads take, and odd ones after them.
 #[test]
-fn buffers_go_round() {
+fn pieces_come_to_their_places() {
     let dir = tempfile::tempdir().unwrap();
     let mut tensors = Vec::new();
     let mut all = Vec::new();
@@ -93,14 +96,72 @@ fn buffers_go_round() {
     }
     std::fs::write(dir.path().join("m.safetensors"), write_file(&tensors, None)).unwrap();
     std::fs::write(dir.path().join("config.json"), files::config("0.5.0", r#"{"layers\\.\\d+": ["a", "b"]}"#)).unwrap();
-    let out = dir.path().join("out");
+    let to = tempfile::tempdir().unwrap();
+    let out = to.path().join("out.safetensors");
     let text = run_on("decompress", dir.path(), &["-o", out.to_str().unwrap(), "--threads", "2"]).good();
     assert!(text.contains("24 tensors") && text.contains("20 tensors have one dimension"), "{text}");
+    assert!(text.contains("--shapes-from ORIGINAL"), "{text}");
     let bytes = std::fs::read(&out).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(file.len(), all.len());
     for (name, data) in &all {
         assert!(file.tensor(name).unwrap().data() == data, "{name}");
+    }
+}
+
+/// Shapes that follow from the model are in the file, and those that only the original's header says.
+#[test]
+fn shapes_are_derived_or_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.safetensors");
+    for (name, given) in [("block", false), ("sharded", false), ("edge", true)] {
+        let bytes = std::fs::read(golden::path(name).join("original.safetensors")).unwrap();
+        let header = dir.path().join("header.safetensors");
+        std::fs::write(&header, &bytes[..8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize]).unwrap();
+        let header = header.to_str().unwrap();
+        let more = if given { &["--shapes-from", header][..] } else { &[] };
+        let text =
+            run_on("decompress", golden::model(name), &[&["-f", "-o", out.to_str().unwrap()], more].concat()).good();
+        assert_eq!(text.lines().count(), 1, "no tensor without a shape: {text}");
+        let bytes = std::fs::read(&out).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        for (tensor, want) in golden::expected(name) {
+            let shape: Vec<u64> = file.tensor(&tensor).unwrap().shape().iter().map(|&d| d as u64).collect();
+            assert_eq!(shape, want.shape, "{name}: {tensor}");
+        }
+        let json = run_on("inspect", golden::model(name), &[&["--json"], more].concat()).good();
+        assert_eq!(json.contains("\"given\""), given);
+    }
+    let other = golden::path("block").join("original.safetensors");
+    let args = ["--shapes-from", other.to_str().unwrap(), "-o", out.to_str().unwrap(), "-f"];
+    run_on("decompress", golden::model("sharded"), &args).bad(2, &["another model's"]);
+    let list = dir.path().join("list.json");
+    std::fs::write(&list, r#"{"linear.weight": [64, 49]}"#).unwrap();
+    for command in ["inspect", "verify"] {
+        let args = ["--shapes-from", list.to_str().unwrap()];
+        run_on(command, golden::model("tiny"), &args).bad(2, &["[64, 49]", "'linear.weight'", "another model's"]);
+    }
+}
+
+/// A model of no known kind keeps its shapes without being asked: nothing else could say them.
+#[test]
+fn automatic_groups_come_with_shapes() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = weights::gaussian(3 * 64 * 96, 0.02, 9);
+    let matrix = |i: usize, shape: &[usize]| {
+        let data = bytemuck::cast_slice(&weights[i * 6144..][..6144]).to_vec();
+        Stored::new(&format!("blocks.{i}.strange.weight"), Dtype::BF16, shape, data)
+    };
+    let stored = [matrix(0, &[64, 96]), matrix(1, &[64, 96]), matrix(2, &[4, 24, 64])];
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("model.safetensors"), files::file(&stored)).unwrap();
+    run_on("compress", path("model.safetensors"), &["-o", &path("packed")]).good();
+    run_on("decompress", path("packed"), &["-o", &path("back")]).good();
+    let bytes = std::fs::read(path("back/model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    for tensor in &stored {
+        let view = file.tensor(&tensor.name).unwrap();
+        assert!(view.shape() == tensor.shape && view.data() == tensor.data, "{}", tensor.name);
     }
 }
 
@@ -129,6 +190,70 @@ fn an_older_file_is_replaced_or_kept() {
     assert_eq!(Model::open(&out, &OpenOptions::default()).unwrap().tensors().len(), 4);
 }
 
+/// A folder as it is published, with the files that go with the model; what is selected; what is said if it cannot be.
+#[test]
+fn a_folder_is_written_by_default() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, packed, out) = (dir.path().join("source"), dir.path().join("packed"), dir.path().join("out"));
+    models::write_source(&source, &models::qwen3(2, 4096), 2);
+    std::fs::write(source.join("tokenizer.json"), "{}").unwrap();
+    let compress = |more: &[&str]| {
+        let _ = std::fs::remove_dir_all(&packed);
+        run_on("compress", &source, &[&["-q", "-o", packed.to_str().unwrap()], more].concat()).good();
+    };
+    let back = |more: &[&str]| run_on("decompress", &packed, &[&["-o", out.to_str().unwrap()], more].concat());
+    compress(&["--shapes"]);
+    let text = back(&["--shard-bytes", "60KB"]).good();
+    assert!(text.contains(" tensors, ") && text.contains(" files") && text.lines().count() == 1, "{text}");
+    assert_eq!(std::fs::read_to_string(out.join("tokenizer.json")).unwrap(), "{}");
+    run_on("verify", &packed, &["-q", "--against", out.to_str().unwrap()]).good();
+    let config = |folder: &Path| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap()
+    };
+    assert_eq!(config(&out), config(&source));
+    back(&[]).bad(2, &["is not empty"]);
+    std::fs::remove_dir_all(&out).unwrap();
+
+    let text =
+        back(&["--tensor", "lm_head.weight", "--group", "model.layers.0", "--tensor", "model.norm.weight"]).good();
+    assert!(text.contains(": 9 tensors, "), "{text}");
+    std::fs::remove_dir_all(&out).unwrap();
+    back(&["--tensor", "lm_heat.weight"]).bad(2, &["no tensor 'lm_heat.weight'", "nearest name is 'lm_head.weight'"]);
+    back(&["--group", "layers.0"]).bad(2, &["no group 'layers.0'", "nearest name is 'model.layers.0'"]);
+    assert_eq!(run_on("decompress", &packed, &["-o", "x", "--shard-bytes", "5XB"]).code, 2);
+    assert!(!out.exists());
+
+    // What is not copied is named, and so is a config.json that no program can load the model with.
+    std::fs::write(packed.join("pytorch_model.bin"), "pickled").unwrap();
+    let ours = serde_json::json!({ "dfloat11_config": config(&packed)["dfloat11_config"], "model_type": "qwen3" });
+    std::fs::write(packed.join("config.json"), ours.to_string()).unwrap();
+    let text = back(&[]).good();
+    assert!(
+        text.contains("config.json has one key alone") && text.contains("not copied 'pytorch_model.bin'"),
+        "{text}"
+    );
+    assert!(!out.join("pytorch_model.bin").exists());
+}
+
+/// A folder becomes one file and a folder again, the same to the byte; and says what it copied.
+#[test]
+fn a_model_is_repacked_to_a_file_and_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = golden::model("sharded");
+    let (file, folder) = (dir.path().join("one.safetensors"), dir.path().join("folder"));
+    let text = run_on("repack", &model, &["-o", file.to_str().unwrap()]).good();
+    assert!(text.contains("4 groups and 5 plain tensors, "), "{text}");
+    run_on("repack", &model, &["-o", file.to_str().unwrap()]).bad(2, &["is there already", "--force"]);
+    run_on("repack", &model, &["-f", "-q", "-o", file.to_str().unwrap()]).good();
+    run_on("repack", &file, &["-q", "-o", folder.to_str().unwrap()]).good();
+    let mut theirs = models::tree(&model);
+    theirs.remove(Path::new("generation_config.json"));
+    models::same(&models::tree(&folder), &theirs);
+    run_on("repack", &folder, &["-o", "-"]).bad(2, &["standard output"]);
+    let original = golden::path("sharded").join("original.safetensors");
+    run_on("repack", &original, &["-o", dir.path().join("x").to_str().unwrap()]).bad(2, &["is not compressed"]);
+}
+
 /// Names that cannot be written, or should not be.
 #[test]
 fn some_names_are_refused() {
@@ -144,32 +269,38 @@ fn some_names_are_refused() {
         }
         assert!((std::fs::read(&own).unwrap(), list(&model)) == before, "{}", to.display());
     };
-    refused(&own, "a file of the model");
-    refused(&model.join("config.json"), "a file of the model");
-    refused(&dir.path().join("model/../model/model.safetensors"), "a file of the model");
-    // The config that a single file is read with, by either of its names.
-    let beside = model.join("model.config.json");
-    std::fs::copy(model.join("config.json"), &beside).unwrap();
-    run_on("decompress", &own, &["--force", "-o", beside.to_str().unwrap()]).bad(2, &["a file of the model"]);
-    std::fs::remove_file(&beside).unwrap();
-    refused(&dir.path().join("no/out"), "No such file");
-    refused(&own.join("out"), "Not a directory");
-    refused(&model, "it is a folder");
-    refused(Path::new("/"), "not the name of a file");
+    for same in [&own, &dir.path().join("model/../model/model.safetensors")] {
+        run_on("decompress", &model, &["--force", "-o", same.to_str().unwrap()]).bad(2, &["in the source's folder"]);
+        run_on("decompress", &own, &["--force", "-o", same.to_str().unwrap()]).bad(2, &["it is the source"]);
+    }
+    refused(&model.join("config.json"), "it is not a folder");
+    refused(&dir.path().join("no/out.safetensors"), "No such file");
+    refused(Path::new("-"), "standard output");
+    assert!(!Path::new("-").exists());
+    // Folders: the model's own, one in it, and one that has something in it.
+    for (given, part) in [(&model, "in the source's folder"), (&own, "is not empty")] {
+        run_on("decompress", given, &["--flat", "-o", model.to_str().unwrap()]).bad(2, &[part]);
+        assert!((std::fs::read(&own).unwrap(), list(&model)) == before);
+    }
+    let below = model.join("below");
+    run_on("decompress", &model, &["--flat", "-o", below.to_str().unwrap()]).bad(2, &["in the source's folder"]);
     #[cfg(unix)]
     {
-        let (hard, soft, lost) = (dir.path().join("hard"), dir.path().join("soft"), dir.path().join("lost"));
+        let [hard, soft, lost] =
+            ["hard", "soft", "lost"].map(|name| dir.path().join(name).with_extension("safetensors"));
         std::fs::hard_link(&own, &hard).unwrap();
         std::os::unix::fs::symlink(&own, &soft).unwrap();
         std::os::unix::fs::symlink("nowhere", &lost).unwrap();
-        refused(&hard, "a file of the model");
-        refused(&soft, "a file of the model");
+        // A link is the file that it leads to; replacing one of two names of a file changes the other one's in nothing.
+        refused(&hard, "is there already");
+        run_on("decompress", &own, &["--force", "-o", soft.to_str().unwrap()]).bad(2, &["it is the source"]);
+        run_on("decompress", &model, &["--force", "-o", soft.to_str().unwrap()]).bad(2, &["in the source's folder"]);
         refused(&lost, "leads nowhere");
-        refused(Path::new("/dev/null"), "not a regular file");
+        refused(Path::new("/dev/null"), "it is not a folder");
     }
     // The next to open the folder would take it for a part of the model.
     let new = model.join("new.safetensors");
-    run_on("decompress", &model, &["-o", new.to_str().unwrap()]).bad(2, &["taken for a part of the model"]);
+    run_on("decompress", &model, &["-o", new.to_str().unwrap()]).bad(2, &["taken for a part of it"]);
     assert_eq!(list(&model), before.1);
 }
 
@@ -180,9 +311,9 @@ fn links_and_permissions_are_as_usual() {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;
     let dir = tempfile::tempdir().unwrap();
-    let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+    let (target, link) = (dir.path().join("target.safetensors"), dir.path().join("link.safetensors"));
     std::fs::write(&target, "older").unwrap();
-    std::os::unix::fs::symlink("target", &link).unwrap();
+    std::os::unix::fs::symlink("target.safetensors", &link).unwrap();
     let write = |mask: libc::mode_t, to: &Path| {
         let mut command = df11();
         command.arg("decompress").arg(golden::model("tiny")).arg("--force").arg("-o").arg(to);
@@ -203,17 +334,21 @@ fn links_and_permissions_are_as_usual() {
             assert!(link.is_symlink());
             assert_eq!(bits(&target), old);
         }
-        let new = dir.path().join("new");
+        let new = dir.path().join("new.safetensors");
         write(mask, &new);
         assert_eq!(bits(&new), mode);
         std::fs::remove_file(&new).unwrap();
         assert_eq!(Model::open(&target, &OpenOptions::default()).unwrap().tensors().len(), 4);
     }
     // A file name alone is one in the current folder.
-    let output =
-        df11().current_dir(dir.path()).arg("decompress").arg(golden::model("tiny")).args(["-o", "here"]).output();
+    let output = df11()
+        .current_dir(dir.path())
+        .arg("decompress")
+        .arg(golden::model("tiny"))
+        .args(["-o", "here.safetensors"])
+        .output();
     Ran::of(output.unwrap()).good();
-    assert_eq!(list(dir.path()), ["here", "link", "target"]);
+    assert_eq!(list(dir.path()), ["here.safetensors", "link.safetensors", "target.safetensors"]);
 }
 
 /// A folder that nothing can be written to is known before the work.
@@ -228,7 +363,7 @@ fn a_folder_that_is_read_only() {
     if folder.is_dir() {
         let out = folder.join("out.safetensors");
         let ran = run_on("decompress", golden::model("tiny"), &["-o", out.to_str().unwrap()]);
-        ran.bad(2, &["the folder", folder.to_str().unwrap()]);
+        ran.bad(2, &["cannot create", folder.to_str().unwrap()]);
         assert!(!out.exists());
     }
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();

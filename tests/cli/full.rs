@@ -224,6 +224,9 @@ fn a_disk_that_is_full() {
         full inspect "$DISK/out" 2> "$KEPT/inspect" && exit 9
         full decompress "$DECODED" -o "$DISK/decoded.safetensors" 2> "$KEPT/decoded" && exit 9
         ls -A "$DISK" > "$KEPT/decoded.list"
+        full decompress "$DECODED" -o "$DISK/back" --flat --shard-bytes 1MB 2> "$KEPT/back" && exit 9
+        full repack "$DECODED" -o "$DISK/back" 2> "$KEPT/repacked" && exit 9
+        ls -A "$DISK" > "$KEPT/back.list"
         rm "$DISK/others"
         "$DF11" compress "$SOURCE" -o "$DISK/out" --resume
         cp -r "$DISK/out" "$KEPT/out"
@@ -258,9 +261,13 @@ fn a_disk_that_is_full() {
     let out = Ran::of(command.env("SOURCE", &source).env("KEPT", &kept).output().unwrap()).good();
     assert!(out.contains("resumed "), "{out}");
     let read = |name: &str| std::fs::read_to_string(kept.join(name)).unwrap();
-    for (name, file) in
-        [("one", "one.safetensors"), ("folder", "out/model_layers_"), ("decoded", "decoded.safetensors")]
-    {
+    for (name, file) in [
+        ("one", "one.safetensors"),
+        ("folder", "out/model_layers_"),
+        ("decoded", "decoded.safetensors"),
+        ("back", "back/model-00001-of-"),
+        ("repacked", "back/"),
+    ] {
         let err = read(name);
         let one_line = err.lines().count() == 1 && err.starts_with("df11: error: cannot write");
         assert!(one_line && err.contains(file) && err.contains("No space left"), "{err}");
@@ -268,6 +275,7 @@ fn a_disk_that_is_full() {
     }
     assert_eq!(read("one.list"), "others\n");
     assert_eq!(read("decoded.list"), "others\nout\n");
+    assert_eq!(read("back.list"), "others\nout\n");
     let left = read("folder.list");
     assert!(left.contains("lm_head.safetensors\n") && !left.contains("tmp") && !left.contains("config"), "{left}");
     models::same(&models::tree(&kept.join("out")), &models::tree(&whole));

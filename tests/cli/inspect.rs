@@ -29,12 +29,10 @@ GROUP                             count tensors    weights each     stored     b
 linear                                1       1           3,072   5.166 kB   13.453  2-12, mean 2.60
 
 TENSOR                                              count  stored as   shape each           decoded
-linear.weight                                           1  DF11        3,072               6.144 kB
+linear.weight                                           1  DF11        [48, 64]            6.144 kB
 linear.bias                                             1  BF16        [48]                    96 B
 norm.bias                                               1  BF16        [64]                   128 B
 norm.weight                                             1  BF16        [64]                   128 B
-
-A number instead of a [shape]: the weights of a tensor whose dimensions are not in the file.
 ";
 
 #[test]
@@ -139,7 +137,12 @@ fn the_json_adds_up() {
         for (tensor, have) in tensors.iter().zip(model.tensors()) {
             let shape: Vec<u64> = tensor["shape"].as_array().unwrap().iter().map(number).collect();
             assert_eq!((tensor["name"].as_str(), &shape[..]), (Some(have.name()), have.shape()));
-            assert_eq!(tensor["shape_known"], tensor["group"].is_null());
+            assert_eq!(tensor["shape_known"], have.shape_known());
+            let source = match tensor["group"].is_null() {
+                true => Some("stored"),
+                false => have.shape_known().then_some("derived"),
+            };
+            assert_eq!(tensor["shape_source"].as_str(), source);
         }
     }
 }

@@ -298,17 +298,8 @@ fn memory_does_not_grow_with_the_model() {
         models::write_source(&source, &models::qwen3(38, matrix), 3);
         let mut command = df11();
         command.arg("compress").arg(&source).arg("-o").arg(dir.path().join(out)).args(["--threads", "2", "-q"]);
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let status = format!("/proc/{}/status", child.id());
-        let mut most = 0;
-        // The system's count of the highest so far is gone with the process; what wait4 tells has the parent's in it.
-        while child.try_wait().unwrap().is_none() {
-            let text = std::fs::read_to_string(&status).unwrap_or_default();
-            let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-            let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
-            most = most.max(kib.unwrap_or(0) << 10);
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let most = super::support::programs::peak_of(child.id());
         Ran::of(child.wait_with_output().unwrap()).good();
         most
     };

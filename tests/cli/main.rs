@@ -1,6 +1,7 @@
 //! The tool `df11`, run as its users run it: what it prints, what it writes, what it leaves, and its exit codes.
 #![cfg(feature = "cli")]
 
+mod automatic;
 mod compress;
 mod decompress;
 #[cfg(target_os = "linux")]
@@ -10,8 +11,13 @@ mod full;
 mod inspect;
 #[cfg(unix)]
 mod interrupted;
+#[cfg(target_os = "linux")]
+mod looks;
+mod manual;
+mod messages;
 mod models;
 mod parts;
+mod plan;
 mod presets;
 #[cfg(unix)]
 mod process;
@@ -19,6 +25,7 @@ mod process;
 mod schedulers;
 #[path = "../support/mod.rs"]
 mod support;
+mod told;
 mod verify;
 
 use std::ffi::OsStr;
@@ -122,12 +129,13 @@ fn help_and_version_are_good() {
 
 #[test]
 fn wrong_usage_is_2() {
-    let wrong: [&[&str]; 13] = [
+    let wrong: [&[&str]; 14] = [
         // Options of which the command would make no use.
         &["compress", "model", "-o", "out", "--any-version"],
         &["compress", "model", "-o", "out", "--config", "config.json"],
         &["merge", "model", "-o", "out", "--any-version"],
         &["presets", "--config", "config.json"],
+        &["inspect", "model", "--threads", "2"],
         &[],
         &["explode"],
         &["inspect"],
@@ -147,18 +155,20 @@ fn wrong_usage_is_2() {
 }
 
 #[test]
-fn what_is_not_there_is_2_and_what_is_no_model_is_1() {
+fn what_is_no_model_is_2_and_a_bad_one_is_1() {
     let dir = tempfile::tempdir().unwrap();
     let (out, file) = (dir.path().join("out.safetensors"), dir.path().join("x.safetensors"));
-    std::fs::write(&file, b"eight bytes and some").unwrap();
     let out_args: &[&str] = &["-o", out.to_str().unwrap()];
     for (command, more) in [("inspect", &[][..]), ("decompress", out_args), ("verify", &[])] {
         run_on(command, "no/such/model", more).bad(2, &["'no/such/model'", "No such file"]);
-        run_on(command, &file, more).bad(1, &["x.safetensors", "safetensors file"]);
+        std::fs::write(&file, b"eight bytes and some").unwrap();
+        run_on(command, &file, more).bad(2, &["x.safetensors", "not a safetensors file"]);
+        std::fs::write(&file, b"\x40\0\0\0\0\0\0\0{\"a\":").unwrap();
+        run_on(command, &file, more).bad(1, &["x.safetensors", "not a whole safetensors file"]);
         run_on(command, &file, &[more, &["--config", "no/such/config"]].concat()).bad(2, &["no/such/config"]);
         assert_eq!(list(dir.path()), ["x.safetensors"], "{command}");
     }
-    run_on("inspect", tempfile::tempdir().unwrap(), &[]).bad(1, &["no *.safetensors"]);
+    run_on("inspect", tempfile::tempdir().unwrap(), &[]).bad(2, &["no *.safetensors"]);
 }
 
 /// An unknown version is refused, and accepted on request; a config given by hand takes the place of the model's.

@@ -66,7 +66,9 @@ pub fn qwen3(layers: usize, matrix: usize) -> Vec<Stored> {
     let mut tensor = |name: String, count: usize| {
         at = (at + 617) % (pool.len() - count);
         let data = bytemuck::cast_slice(&pool[at..at + count]).to_vec();
-        let shape = [count / 64, 64];
+        // What writes the residual stream is [width, inner], as it is in true models.
+        let writes = name.contains("o_proj") || name.contains("down_proj");
+        let shape = if writes { [64, count / 64] } else { [count / 64, 64] };
         Stored::new(&name, Dtype::BF16, if count == 64 { &[64] } else { &shape }, data)
     };
     let ends = ["model.embed_tokens", "lm_head"].map(|name| tensor(format!("{name}.weight"), 2 * matrix));

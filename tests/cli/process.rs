@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::support::golden;
+use super::support::{files, golden};
 use super::{Ran, df11, list, models};
 
 /// Long enough for a slow machine; reached only by a failure.
@@ -100,6 +100,89 @@ fn a_killed_decompress_leaves_nothing_for_long() {
     assert_eq!(list(&folder), ["out.safetensors"]);
 }
 
+/// A model of so many tensors of 64 MiB that take no room on the disk.
+fn write_hollows(file: &Path, count: u64) {
+    const BYTES: u64 = 64 << 20;
+    let tensor = |i: u64| {
+        let (from, to) = (i * BYTES, (i + 1) * BYTES);
+        format!(r#""t{i}":{{"dtype":"U8","shape":[{BYTES}],"data_offsets":[{from},{to}]}}"#)
+    };
+    let header = format!("{{{}}}", (0..count).map(tensor).collect::<Vec<_>>().join(","));
+    std::fs::write(file, files::raw(&header, &[])).unwrap();
+    let bytes = 8 + header.len() as u64 + count * BYTES;
+    std::fs::File::options().write(true).open(file).unwrap().set_len(bytes).unwrap();
+}
+
+/// Begins to decompress to a folder, and stops the process when some of its files have their names and others do not.
+fn half_a_folder(model: &Path, out: &Path) -> Child {
+    for _ in 0..10 {
+        let mut command = df11();
+        command.arg("decompress").arg(model).arg("-o").arg(out).args(["--shard-bytes", "64MiB", "--threads", "1"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let start = Instant::now();
+        let named = || out.is_dir() && list(out).iter().any(|name| name.starts_with("model-"));
+        while !named() {
+            if start.elapsed() > PATIENCE {
+                signal(&child, libc::SIGKILL);
+                panic!("it never began: {:?}", child.wait_with_output());
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        signal(&child, libc::SIGSTOP);
+        if out.join(".df11-job.json").exists() {
+            return child;
+        }
+        // It was faster than this test: once more.
+        signal(&child, libc::SIGCONT);
+        assert!(child.wait_with_output().unwrap().status.success());
+        std::fs::remove_dir_all(out).unwrap();
+    }
+    panic!("it was always done before it could be stopped");
+}
+
+/// A folder that is half-written is no model, and nobody else writes there. Ctrl-C leaves nothing of it, and what a killed process
+/// has left is gone when the next one has written there, whatever the sizes of its files.
+#[test]
+fn half_a_folder_is_nobodys_for_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, out) = (dir.path().join("m.safetensors"), dir.path().join("new/out"));
+    write_hollows(&model, 8);
+    let decompress =
+        |more: &[&str]| Ran::of(df11().arg("decompress").arg(&model).arg("-o").arg(&out).args(more).output().unwrap());
+    let child = half_a_folder(&model, &out);
+    decompress(&[]).bad(2, &["another process is writing", "out"]);
+    assert_eq!(Ran::of(df11().arg("inspect").arg(&out).output().unwrap()).code, 1, "it is taken for a model");
+    signal(&child, libc::SIGINT);
+    signal(&child, libc::SIGCONT);
+    let output = child.wait_with_output().unwrap();
+    if !output.status.success() {
+        Ran::of(output).bad(2, &["interrupted"]);
+        assert_eq!(list(dir.path()), ["m.safetensors"]);
+    }
+    let _ = std::fs::remove_dir_all(&out);
+
+    let child = half_a_folder(&model, &out);
+    signal(&child, libc::SIGKILL);
+    child.wait_with_output().unwrap();
+    let left = list(&out);
+    assert!(
+        left.iter().any(|name| name.starts_with("model-")) && left.contains(&".df11-job.json".to_owned()),
+        "{left:?}"
+    );
+    // What is not the killed process's stays, and is in the way.
+    std::fs::write(out.join("notes"), "mine").unwrap();
+    decompress(&[]).bad(2, &["is not empty", "'notes'"]);
+    assert_eq!(list(&out), ["notes"], "all else was the killed process's");
+    std::fs::remove_file(out.join("notes")).unwrap();
+
+    let child = half_a_folder(&model, &out);
+    signal(&child, libc::SIGKILL);
+    child.wait_with_output().unwrap();
+    decompress(&["--shard-bytes", "256MiB"]).good();
+    let names = [1, 2].map(|i| format!("model-{i:05}-of-00002.safetensors"));
+    assert_eq!(list(&out), [&names[0][..], &names[1], "model.safetensors.index.json"]);
+}
+
 /// Whoever starts the tool may have signals ignored (`nohup` does): then they are.
 #[test]
 fn signals_that_are_ignored_stay_so() {
@@ -150,7 +233,7 @@ fn no_room_for_the_file() {
         if !folder.is_dir() {
             continue;
         }
-        let out = folder.join(format!("df11-test-{}", std::process::id()));
+        let out = folder.join(format!("df11-test-{}.safetensors", std::process::id()));
         let mut command = Command::new("sh");
         command.args(["-c", script, env!("CARGO_BIN_EXE_df11"), "decompress"]).arg(golden::model("block"));
         Ran::of(command.arg("-o").arg(&out).output().unwrap()).bad(2, &["cannot write", "File too large"]);
@@ -186,11 +269,17 @@ fn a_file_larger_than_any_disk() {
     }
     let model = dir.path().join("m.safetensors");
     models::write_hollow(&model, BYTES);
-    let out = dir.path().join("out");
-    let start = Instant::now();
-    let ran = Ran::of(df11().arg("decompress").arg(&model).arg("-o").arg(&out).output().unwrap());
-    ran.bad(2, &["cannot write", "No space left"]);
-    assert!(start.elapsed() < PATIENCE && list(dir.path()) == ["m.safetensors"]);
+    // The second one is of several files, of which the first would fit.
+    write_hollows(&dir.path().join("many.safetensors"), BYTES >> 26);
+    for (model, out, more) in
+        [("m", "out.safetensors", &[][..]), ("m", "out", &[]), ("many", "out", &["--shard-bytes", "1GiB"])]
+    {
+        let (model, out) = (dir.path().join(model).with_extension("safetensors"), dir.path().join(out));
+        let start = Instant::now();
+        let ran = Ran::of(df11().arg("decompress").arg(&model).arg("-o").arg(&out).args(more).output().unwrap());
+        ran.bad(2, &["cannot write", "No space left"]);
+        assert!(start.elapsed() < PATIENCE && list(dir.path()) == ["m.safetensors", "many.safetensors"]);
+    }
 }
 
 /// A reader that has seen enough ends nothing, and the exit code still tells what was found.

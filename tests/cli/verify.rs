@@ -33,7 +33,6 @@ fn every_golden_model_is_good() {
     let original = golden::path("tiny/original.safetensors");
     against(&golden::model("tiny"), &golden::model("tiny"), &[]).good();
     against(&original, &golden::model("tiny"), &[]).good();
-    assert!(run_on("verify", &original, &[]).good().starts_with("0 groups good, 0 bad"));
 }
 
 /// One bit of a mantissa: nothing in the model contradicts it, and the comparison finds it.

@@ -125,6 +125,36 @@ void errors() {
           DF11_UNSUPPORTED_OPTION);
 }
 
+// Tensors and groups of the extension: every run is where both sides say.
+void runs() {
+    const df11::Model model = df11::Model::open(golden / "../extension/model");
+    std::size_t extended = 0, several = 0;
+    for (const df11::Group &group : model.groups()) {
+        std::uint64_t weights = 0;
+        for (std::uint64_t i = 0; i < group.run_count(); i++) {
+            const df11_run_info run = group.run(i);
+            CHECK(run.group == group.index() && run.group_offset == weights);
+            if (!group.tensors().empty()) CHECK(group.tensors()[i].index() == run.tensor);
+            weights += run.element_count;
+        }
+        CHECK(weights == group.element_count());
+        extended += group.extended();
+    }
+    for (const df11::Tensor &tensor : model.tensors()) {
+        std::uint64_t elements = 0;
+        for (std::uint64_t i = 0; i < tensor.run_count(); i++) {
+            const df11_run_info run = tensor.run(i);
+            CHECK(run.tensor == tensor.index() && run.tensor_offset == elements);
+            if (i == 0) CHECK(tensor.group() == run.group && tensor.group_offset() == run.group_offset);
+            elements += run.element_count;
+        }
+        CHECK(tensor.group() ? 2 * elements == tensor.data_bytes() : tensor.run_count() == 0);
+        several += tensor.run_count() > 1;
+    }
+    CHECK(extended == 5 && several == 2);
+    CHECK(model.groups()[99].run_count() == 0 && model.groups()[99].run(0).element_count == 0);
+}
+
 void ranges() {
     for (const char *name : {"tiny", "block", "sharded", "edge"}) {
         const df11::Model model = df11::Model::open(golden / name / "model");
@@ -154,11 +184,18 @@ void ranges() {
             CHECK(df11_model_get_tensor_info(model.get(), tensor.index(), &want, nullptr) == DF11_OK);
             CHECK(std::memcmp(&want, &tensor.info(), sizeof want) == 0 && tensor.name() == want.name);
             CHECK(tensor.shape().size() == want.rank && tensor.shape().data() == want.shape);
+            CHECK(tensor.shape_source() == want.shape_known && tensor.shape_known() == (want.shape_known != 0));
+            CHECK(df11::dtype_name(tensor.dtype()) == df11_dtype_name(want.dtype));
+            CHECK(df11::dtype_bytes(tensor.dtype()) > 0);
             const auto found = model.find_tensor(want.name);
             CHECK(found && found->index() == tensor.index());
             if (!tensor.group()) CHECK(tensor.data().data() == want.data && tensor.data().size() == want.data_bytes);
         }
         CHECK(!model.find_group("no such group") && !model.find_tensor(nullptr));
+
+        std::uint64_t config_bytes = 0;
+        const char *config = df11_model_config_text(model.get(), &config_bytes);
+        CHECK(model.config_text().data() == config && model.config_text().size() == config_bytes);
 
         // Iterators work with the standard's algorithms.
         auto begin = groups.begin();
@@ -180,7 +217,7 @@ void ranges() {
         const df11::Group none = groups[groups.size()];
         CHECK(none.name().empty() && none.element_count() == 0 && none.tensors().empty());
         const df11::Tensor nothing = model.tensors()[model.tensors().size()];
-        CHECK(nothing.name().empty() && !nothing.group() && nothing.shape().empty());
+        CHECK(nothing.name().empty() && !nothing.group() && nothing.shape().empty() && !nothing.shape_known());
 #if __cplusplus >= 202002L
         static_assert(std::random_access_iterator<df11::Groups::iterator> &&
                       std::ranges::random_access_range<df11::Tensors>);
@@ -218,6 +255,20 @@ void decoding() {
     std::vector<unsigned char> raw(2 * want.size());
     model.decompress(0, 0, want.size(), {raw.data(), raw.size()});
     CHECK(std::memcmp(raw.data(), want.data(), raw.size()) == 0);
+    // From the group and from the tensor themselves.
+    std::fill(got.begin(), got.end(), std::uint16_t{0x5555});
+    group.decompress(got, 2);
+    CHECK(std::equal(want.begin(), want.end(), got.begin()) && got.back() == 0x5555);
+    const df11::Tensor second = model.groups()[2].tensors()[1];
+    std::vector<std::uint16_t> weights(second.data_bytes() / 2 + 1, 0x5555), same(second.data_bytes() / 2);
+    second.read(weights);
+    model.read_tensor(second.index(), 0, same);
+    CHECK(second.group_offset() > 0 && std::equal(same.begin(), same.end(), weights.begin()));
+    CHECK(weights.back() == 0x5555);
+    CHECK(failure([&] { group.decompress(some); }).status() == DF11_BUFFER_TOO_SMALL);
+    CHECK(failure([&] { second.read({weights.data(), 2}); }).status() == DF11_INVALID_ARGUMENT);
+    CHECK(group.try_decompress(got) == DF11_OK && second.try_read(weights) == DF11_OK);
+    CHECK(df11::Group(nullptr, 0).try_decompress(got) == DF11_INVALID_ARGUMENT);
 #if __cplusplus >= 202002L
     model.decompress(0, 3, 10, std::span(got).first(10));
     CHECK(std::equal(got.begin(), got.begin() + 10, want.begin() + 3));
@@ -336,6 +387,37 @@ void verifying() {
     CHECK(throws_on([&] { (void)df11::verify_model(golden / "block/model", nullptr, no); }) && told == 1);
 }
 
+void planning() {
+    const df11::Plan plan = df11::Plan::model(golden / "sharded/model");
+    const df11::Model model = df11::Model::open(golden / "sharded/model");
+    const df11_plan_info info = plan.get_info();
+    CHECK(info.exact == 1 && info.group_count == model.groups().size() && info.cache_unknown == nullptr);
+    for (const df11::Group &group : model.groups()) {
+        const df11_plan_group_info planned = plan.get_group_info(group.index());
+        CHECK(planned.name == group.name() && planned.image_bytes == group.image_bytes());
+    }
+    const df11_plan_share_info share = plan.get_share_info(DF11_SPLIT_LAYERS, 1, 0);
+    CHECK(share.image_bytes == info.image_bytes && share.bf16_bytes == info.original_bytes);
+    df11::Plan::Tokens tokens = plan.count_tokens(DF11_SPLIT_LAYERS, 1, info.image_bytes);
+    CHECK(!tokens.compressed && !tokens.bf16);
+    tokens = plan.count_tokens(DF11_SPLIT_ROWS, 2, share.total_bytes);
+    CHECK(tokens.compressed && tokens.bf16 && *tokens.compressed > 0);
+    CHECK(failure([&] { (void)plan.get_group_info(99); }).status() == DF11_NOT_FOUND);
+    CHECK(failure([&] { (void)plan.get_share_info(DF11_SPLIT_ROWS, 0, 0); }).status() == DF11_INVALID_ARGUMENT);
+    CHECK(failure([&] { (void)plan.count_tokens(9, 1, 1); }).status() == DF11_UNSUPPORTED_OPTION);
+
+    df11::PlanOptions options;
+    options.flags = DF11_PLAN_SAMPLE;
+    options.slots = 3;
+    options.preset = "llama";
+    df11::Plan near;
+    CHECK(df11::Plan::try_model(near, golden / "sharded/original.safetensors", options) == DF11_OK);
+    CHECK(near.get_info().exact == 0 && near.get_info().scratch_bytes == 6 * info.largest_group_element_count);
+    CHECK(near.get_info().cache_bytes_per_token == DF11_PLAN_NONE && near.get_info().cache_unknown != nullptr);
+    CHECK(df11::Plan::try_model(near, golden / "nothing", options) == DF11_IO && near.get() == nullptr);
+    CHECK(failure([&] { (void)df11::Plan::model(golden / "nothing"); }).status() == DF11_IO);
+}
+
 void writing() {
     const fs::path source = golden / "block/original.safetensors";
     df11::CompressOptions options;
@@ -350,6 +432,16 @@ void writing() {
     CHECK(report.complete == 1 && report.groups == 4 && report.preset != nullptr && left == report.left_count &&
           calls >= 2);
     CHECK(df11::verify_model(scratch / "whole", source).good());
+    // The preset that was chosen is one of the list, and its patterns give the same groups.
+    const std::vector<df11::Preset> presets = df11::presets();
+    CHECK(presets.size() == df11_preset_count());
+    const auto chosen = std::find_if(presets.begin(), presets.end(), [&](const df11::Preset &preset) {
+        return std::strcmp(preset.name, report.preset) == 0;
+    });
+    CHECK(chosen != presets.end());
+    df11::CompressOptions by_hand;
+    by_hand.pattern_json = chosen->pattern_json;
+    CHECK(df11::compress_model(source, scratch / "by_hand", by_hand).groups == report.groups);
     // In parts, and merged.
     df11::CompressOptions part = options;
     part.part_count = 2;
@@ -367,6 +459,27 @@ void writing() {
     CHECK(throws_on([&] { (void)df11::compress_model(source, scratch / "thrown", options); }));
     options.on_progress = [](std::uint64_t, std::uint64_t) { return false; };
     CHECK(failure([&] { (void)df11::compress_model(source, scratch / "cancelled", options); }).status() == DF11_CANCELLED);
+    // And back, to a folder in several files; then as one file, and as a folder again.
+    df11::DecompressOptions back;
+    back.threads = 2;
+    back.shard_bytes = 1000000;
+    back.flags = DF11_DECOMPRESS_FLAT;
+    back.on_progress = [&](std::uint64_t, std::uint64_t) { return ++calls > 0; };
+    const df11_decompress_report plain = df11::decompress_model(scratch / "whole", scratch / "plain", back);
+    CHECK(plain.tensor_count == 21 && plain.file_count > 1);
+    CHECK(df11::verify_model(scratch / "whole", scratch / "plain").report.tensors_equal == 21);
+    back.tensors = {"model.norm.weight"};
+    back.groups = {"lm_head"};
+    CHECK(df11::decompress_model(scratch / "whole", scratch / "some.safetensors", back).tensor_count == 2);
+    back.on_progress = [](std::uint64_t, std::uint64_t) -> bool { throw Thrown("progress"); };
+    CHECK(throws_on([&] { (void)df11::decompress_model(scratch / "whole", scratch / "thrown", back); }));
+    df11::RepackOptions pack;
+    pack.threads = 2;
+    CHECK(df11::repack_model(scratch / "whole", scratch / "one.safetensors", pack).file_count == 1);
+    pack.flags = DF11_REPACK_FOLDER;
+    CHECK(df11::repack_model(scratch / "one.safetensors", scratch / "folder", pack).group_count == 4);
+    CHECK(df11::verify_model(scratch / "folder", source).good());
+    CHECK(failure([&] { (void)df11::repack_model(source, scratch / "none"); }).status() == DF11_INVALID_ARGUMENT);
     // A float32 tensor cannot be compressed: the callback is called, and its exception arrives.
     std::string header = R"({"w.weight":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})";
     std::string file(8, 0);
@@ -376,6 +489,7 @@ void writing() {
     CHECK(out != nullptr && std::fwrite(file.data(), 1, file.size(), out) == file.size() && std::fclose(out) == 0);
     df11::CompressOptions strange;
     strange.pattern_json = R"({"w": []})";
+    strange.flags = DF11_COMPRESS_ALLOW_PLAIN;
     unsigned told = 0;
     strange.on_left = [&](std::string_view tensor, std::string_view, std::string_view) {
         told += tensor == "w.weight";
@@ -436,10 +550,12 @@ int main(int argc, char **argv) {
     scratch = argv[3];
     ownership();
     errors();
+    runs();
     ranges();
     decoding();
     images();
     verifying();
+    planning();
     writing();
     logging();
     std::printf("%u checks passed\n", checks_passed);

@@ -4,6 +4,7 @@
 void calls_of_an_engine(df11::Model &model, df11::Device &device, df11::Resident &resident, df11::Progress &progress) {
     unsigned char bytes[16] = {};
     df11_part_info part;
+    df11::Plan plan;
     df11_image_info image;
     df11::Model::try_open(model, "model");                                       // dropped
     df11::Model::try_open_memory(model, bytes);                                  // dropped
@@ -15,6 +16,7 @@ void calls_of_an_engine(df11::Model &model, df11::Device &device, df11::Resident
     model.find_group("model.layers.0");                                          // dropped
     model.find_tensor("lm_head.weight");                                         // dropped
     df11::Progress::try_create(progress);                                        // dropped
+    df11::Plan::try_model(plan, "model");                                        // dropped
     df11::Device::try_open(device, 0);                                           // dropped
     df11::Device::try_open_current(device);                                      // dropped
     device.try_upload(resident, model, 0, 0, 0, nullptr);                        // dropped
@@ -26,6 +28,8 @@ void calls_of_an_engine(df11::Model &model, df11::Device &device, df11::Resident
     resident.try_decompress_tensors({}, {}, 0, nullptr);                         // dropped
     df11::Resident::try_decompress_batch({}, {}, {}, 0, nullptr);                // dropped
     df11::try_image_get_info(image, bytes);                                      // dropped
+    model.groups()[0].try_decompress(bytes);                                     // dropped
+    model.tensors()[0].try_read(bytes);                                          // dropped
     resident.release();                                                          // dropped
     (void)resident.try_decompress(0, 0, 0, nullptr);
     progress.cancel();
@@ -38,6 +42,7 @@ void calls_that_throw(df11::Model &model, df11::Device &device) {
     df11::Model::open_memory(bytes);                                             // dropped
     df11::Device::open(0);                                                       // dropped
     df11::Device::open_current();                                                // dropped
+    df11::Plan::model("model");                                                  // dropped
     df11::Progress::create();                                                    // dropped
     df11::verify_model("model");                                                 // dropped
     df11::image_get_info(bytes);                                                 // dropped
@@ -52,6 +57,8 @@ void calls_that_throw(df11::Model &model, df11::Device &device) {
     // Calls that throw have no result that must be used.
     model.decompress(0, bytes);
     model.read_tensor(0, 0, bytes);
+    model.groups()[0].decompress(bytes);
+    model.tensors()[0].read(bytes);
     df11::compress_model("model", "other");
 }
 #endif

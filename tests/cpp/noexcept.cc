@@ -28,6 +28,7 @@ int main(int argc, char **argv) {
         CHECK(df11_model_decompress(other.get(), group.index(), 0, want.size(), want.data(), 2 * want.size(), 1,
                                    nullptr) == 0);
         CHECK(got == want);
+        CHECK(group.try_decompress(got) == DF11_OK && got == want);
         CHECK(other.try_decompress(group.index(), 1, got.size(), got, 2, &error) == DF11_INVALID_ARGUMENT);
     }
     df11::Device device;

@@ -301,3 +301,57 @@ fn one_driver_by_two_names_is_one() {
     }
     emulator.assert_no_fault();
 }
+
+/// Set in the processes that `a_privileged_program_ignores_the_variable` starts.
+const SAY: &str = "DF11_TEST_SAY";
+
+/// Opens a device with the default options. Prints whether this process has more privileges than its caller, and the message.
+/// Does nothing in a run of all tests.
+#[test]
+fn what_the_variable_names() {
+    if std::env::var_os(SAY).is_none() {
+        return;
+    }
+    // SAFETY: the call takes and changes nothing.
+    let is_privileged = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    let message = Device::open(0, &DeviceOptions::default()).err().map(|error| error.to_string()).unwrap_or_default();
+    println!("privileged: {is_privileged}, message: {message}");
+}
+
+/// In a set-user-ID program the caller's environment must not decide what code runs.
+#[test]
+fn a_privileged_program_ignores_the_variable() {
+    use std::os::unix::fs::PermissionsExt;
+    const NAMED: &str = "/nonexistent/libcuda.so.1";
+    let say = |program: &Path| {
+        let mut command = Command::new(program);
+        let test = "driver::what_the_variable_names";
+        command
+            .args([test, "--exact", "--nocapture"])
+            .env(SAY, "1")
+            .env("DF11_LIBCUDA", NAMED)
+            .env_remove("RUST_BACKTRACE");
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.contains("privileged: "), "{said}");
+        said
+    };
+    let program = std::env::current_exe().unwrap();
+    assert!(say(&program).contains(NAMED), "the variable is not looked at");
+    // SAFETY: the call takes and changes nothing.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("not root: no program with other privileges can be made");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("program");
+    std::fs::copy(&program, &copy).unwrap();
+    std::os::unix::fs::chown(&copy, Some(65534), None).unwrap();
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o4755)).unwrap();
+    let said = say(&copy);
+    if said.contains("privileged: false") {
+        println!("the folder for temporary files has no set-user-ID programs");
+        return;
+    }
+    assert!(!said.contains(NAMED), "{said}");
+}

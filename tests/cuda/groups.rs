@@ -73,6 +73,43 @@ fn generated_groups_of_every_kind_are_exact() {
     emulator.assert_no_fault();
 }
 
+/// Tensors in several groups: their runs are ranges and tensors of the residents, and every element comes back.
+#[test]
+fn runs_of_tensors_are_decoded_where_they_are() {
+    let emulator = Emulator::new();
+    let engine = emulator.engine(0);
+    let (device, stream) = (emulator.open(0), engine.stream());
+    let model = Model::open("tests/data/extension/model", &OpenOptions::default()).unwrap();
+    let residents: Vec<_> =
+        (0..model.groups().len()).map(|group| upload(&engine, &device, &model, group, stream)).collect();
+    let mut several = 0;
+    for tensor in model.tensors().filter(|t| t.group().is_some()) {
+        let mut want = vec![0; tensor.bytes() as usize];
+        tensor.read(0, &mut want, &df11::DecodeOptions::new()).unwrap();
+        let (ranges, tensors) = (Target::new(&engine, tensor.bytes(), 0), Target::new(&engine, tensor.bytes(), 2));
+        for run in tensor.runs() {
+            let resident = &residents[run.group().number()].1;
+            let (at, bytes) = (2 * run.tensor_offset(), 2 * run.element_count());
+            let number = run.group().runs().position(|r| r.tensor().number() == tensor.number()).unwrap();
+            let mut dsts = vec![0; resident.ends().len()];
+            let mut sizes = vec![0; dsts.len()];
+            (dsts[number], sizes[number]) = (tensors.dst + at, bytes);
+            // SAFETY: all memory lives until the stream was waited for.
+            unsafe {
+                let (first, count) = (run.group_offset(), run.element_count());
+                resident.decompress_range(first, count, ranges.dst + at, bytes, 0, stream).unwrap();
+                resident.decompress_tensors(&dsts, &sizes, 0, stream).unwrap();
+            }
+        }
+        engine.synchronise(stream);
+        assert!(ranges.take(&engine) == want && tensors.take(&engine) == want, "{}", tensor.name());
+        several += u32::from(tensor.runs().len() > 1);
+    }
+    assert_eq!(several, 2);
+    residents.into_iter().for_each(|(at, _)| engine.free(at));
+    emulator.assert_no_fault();
+}
+
 /// More tensors than one launch takes, some of them empty.
 #[test]
 fn a_group_of_many_tensors_takes_several_launches() {

@@ -9,7 +9,8 @@ use df11::internals::capi::{
     df11_model_open_memory, df11_resident_free,
 };
 use df11::internals::cuda::{Staging, image};
-use df11::{Model, OpenOptions, Status};
+use df11::plan::{ModelPlan, PlanOptions, Split};
+use df11::{Model, OpenOptions, Progress, Status};
 use std::collections::BTreeMap;
 use std::ptr::{null, null_mut};
 use support::abi::{init, text};
@@ -208,4 +209,35 @@ fn groups_that_no_device_can_decode() {
         assert_eq!(error.status(), Status::UnsupportedFormat, "{error}");
         assert!(error.to_string().contains("4096 code words"), "{error}");
     }
+}
+
+/// A plan's memory is what the device needs: images of just those sizes, and a buffer for the largest group.
+#[test]
+fn a_plan_says_what_a_device_needs() {
+    let plan = ModelPlan::new(golden::model("sharded"), &PlanOptions::new(), &Progress::new()).unwrap();
+    let emulator = Emulator::new();
+    let engine = emulator.engine(0);
+    let (device, stream) = (emulator.open(0), engine.stream());
+    let (model, slot_bytes) = (open(false), plan.scratch_bytes() / u64::from(plan.slots()));
+    let slot = engine.alloc(slot_bytes);
+    let mut images = 0;
+    for (group, planned) in model.groups().zip(plan.groups()) {
+        let bytes = planned.image.image_bytes;
+        let at = engine.alloc(bytes);
+        // SAFETY: model and memory live until the stream was waited for.
+        unsafe {
+            let less = device.upload(group, at, bytes - 1, stream, None);
+            assert_eq!(less.unwrap_err().status(), Status::BufferTooSmall);
+            let resident = device.upload(group, at, bytes, stream, None).unwrap();
+            resident.decompress(slot, slot_bytes, 0, stream).unwrap();
+            engine.synchronise(stream);
+        }
+        assert!(engine.read(slot, 2 * group.element_count()) == want(&model, group.number()));
+        images += bytes;
+        engine.free(at);
+    }
+    let share = &plan.devices(1, Split::Layers).unwrap()[0];
+    assert_eq!((share.image_bytes, share.scratch_bytes), (images, 2 * slot_bytes));
+    assert_eq!(Some(slot_bytes), model.groups().map(|g| 2 * g.element_count()).max());
+    emulator.assert_no_fault();
 }

@@ -8,7 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use df11::internals::format::SHAPES_KEY;
+use df11::internals::format::{GROUPS_KEY, SHAPES_KEY};
 use df11::internals::huffman::decode::Variant;
 use df11::internals::huffman::rows;
 use df11::{DecodeOptions, Model, OpenOptions};
@@ -78,6 +78,91 @@ proptest! {
         let mut parts: Vec<String> = tensors.iter().map(entry).collect();
         parts.push(format!(r#""__metadata__":{{"{SHAPES_KEY}":{}}}"#, serde_json::Value::from(shapes)));
         try_bytes(files::raw(&format!("{{{}}}", parts.join(",")), &[0; 255]), None);
+    }
+
+    /// Headers that fit their files, and almost fit them.
+    #[test]
+    fn the_safetensors_package_refuses_the_same_headers(
+        tensors in vec(("[a-d]", "(U8|I8|BF16|F32|F4|F8_E8M0)", vec(0u64..4, 0..3), 0u64..40), 0..5),
+        shifted in any::<bool>(),
+        metadata in prop_oneof![Just(""), Just(r#""__metadata__":{"a":"b"}"#), Just(r#""__metadata__":null"#), Just(r#""__metadata__":{"a":1}"#)],
+    ) {
+        let (mut at, mut parts) = (0u64, Vec::new());
+        for (name, dtype, shape, slip) in &tensors {
+            let bits = match &dtype[..] { "F4" => 4, "BF16" => 16, "F32" => 32, _ => 8 };
+            let bytes = shape.iter().product::<u64>() * bits / 8;
+            // One in forty begins late.
+            let from = at + (shifted && *slip == 0) as u64;
+            parts.push(format!(r#""{name}":{{"shape":{shape:?},"dtype":"{dtype}","x":[],"data_offsets":[{from},{}]}}"#, from + bytes));
+            at = from + bytes;
+        }
+        let mut names: Vec<_> = tensors.iter().map(|t| &t.0).collect();
+        names.sort();
+        names.dedup();
+        let distinct = names.len() == tensors.len();
+        parts.extend((!metadata.is_empty()).then(|| metadata.to_owned()));
+        let file = files::raw(&format!("{{{}}}", parts.join(",")), &vec![0; at as usize]);
+        let theirs = safetensors::SafeTensors::read_metadata(&file).is_ok() && distinct;
+        let ours = Model::from_bytes(file, &OpenOptions::new());
+        prop_assert_eq!(ours.is_ok(), theirs, "{:?}", ours.err());
+    }
+
+    /// Lists of runs open if, and only if, the runs of each tensor are all its elements, each once.
+    #[test]
+    fn any_lists_of_runs(
+        names in vec("[a-c]", 4),
+        order in Just([0, 1, 2, 3]).prop_shuffle(),
+        firsts in vec(0u64..30, 4),
+        good in 0..4u8,
+        shapes in vec(0u64..60, 3),
+    ) {
+        const COUNTS: [u64; 4] = [10, 15, 5, 10];
+        static GROUPS: std::sync::LazyLock<Vec<encoder::Tensor>> = std::sync::LazyLock::new(|| {
+            let group = |name, weights, split| {
+                encoder::group_tensors(name, &encoder::encode(&weights::gaussian(weights, 0.02, 1), &[split]))
+            };
+            [group("x", 25, 10), group("y", 15, 5)].concat()
+        });
+        // Good ones begin where the run before them ends, in any order of the groups; some are spoilt in one place.
+        let mut ends = std::collections::BTreeMap::new();
+        let mut starts = [0; 4];
+        for run in order {
+            let end = ends.entry(&names[run][..]).or_insert(0u64);
+            starts[run] = *end;
+            *end += COUNTS[run];
+        }
+        let mut sizes = ["a", "b", "c"].map(|name| ends.get(name).copied().unwrap_or(1));
+        match good {
+            0 => starts.copy_from_slice(&firsts),
+            1 => starts[order[0]] = firsts[0],
+            2 => sizes.copy_from_slice(&shapes),
+            _ => {}
+        }
+        let run = |i: usize| serde_json::json!([names[i], starts[i]]);
+        let lists = serde_json::json!({ "x": [run(0), run(1)], "y": [run(2), run(3)] });
+        let metadata = [
+            (GROUPS_KEY.to_owned(), lists.to_string()),
+            (SHAPES_KEY.to_owned(), serde_json::json!({ "a": [sizes[0]], "b": [1, sizes[1]], "c": [sizes[2]] }).to_string()),
+        ];
+        let whole = ["a", "b", "c"].iter().zip(sizes).all(|(name, size)| {
+            let mut has: Vec<u64> =
+                (0..4).filter(|&i| names[i] == *name).flat_map(|i| starts[i]..starts[i] + COUNTS[i]).collect();
+            has.sort_unstable();
+            has.is_empty() || has.into_iter().eq(0..size)
+        });
+        let model = Model::from_bytes(encoder::safetensors(&GROUPS, Some(&metadata)), &OpenOptions::new());
+        prop_assert_eq!(model.is_ok(), whole, "{:?}", model.err());
+        if let Ok(model) = model {
+            check::exercise(&model, 2).unwrap();
+        }
+    }
+
+    #[test]
+    fn any_text_as_lists_of_runs(text in r#"[{}\[\]",:a-c0-9 ]{0,60}"#) {
+        let group = encoder::group_tensors("a", &encoder::encode(&weights::gaussian(20, 0.02, 1), &[4]));
+        let metadata = [(GROUPS_KEY, text), (SHAPES_KEY, r#"{"b": [4], "c": [16]}"#.to_owned())];
+        let metadata = metadata.map(|(key, text)| (key.to_owned(), text));
+        try_bytes(encoder::safetensors(&group, Some(&metadata)), None);
     }
 
     #[test]

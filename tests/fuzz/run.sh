@@ -31,10 +31,13 @@ bin=target/fuzz/$host/fuzz
 seeds=target/fuzz/seeds
 mkdir -p "$seeds"/{open_file,open_folder,config,group,encode,image}
 cp tests/data/hostile/*.safetensors tests/data/golden/tiny/model/*.safetensors "$seeds/open_file/"
+for file in tests/data/extension/model/*.safetensors; do # named as those of other models are
+    cp "$file" "$seeds/open_file/extension-$(basename "$file")"
+done
 for config in tests/data/golden/*/model/config.json; do
     cp "$config" "$seeds/config/$(basename "$(dirname "$(dirname "$config")")").json"
 done
-python3 - "$seeds/open_folder" tests/data/golden/tiny/model tests/data/hostile/*/ <<'PYTHON'
+python3 - "$seeds/open_folder" tests/data/golden/tiny/model tests/data/extension/model tests/data/hostile/*/ <<'PYTHON'
 import pathlib, struct, sys
 names = ["config.json", "model.safetensors", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
          "model.safetensors.index.json", "lm_head.safetensors", "notes.txt", "model.safetensors.part"]

@@ -141,6 +141,49 @@ by_go() {
     [ -z "$(needs "$out")" ]
     says "$out"
 }
+# Programs that contain the library, in a system that has glibc and nothing else, as small images do.
+glibc_only() {
+    local system=$scratch/glibc out=$scratch/program file jail own
+    if unshare -r chroot / true 2>/dev/null; then
+        jail=(unshare -r chroot "$system")
+    else # tests/run.sh is root in a container
+        jail=(chroot "$system")
+    fi
+    # shellcheck disable=SC2046 # words
+    "$cc" "${warnings[@]}" "$here/consumer.c" -o "$out" $(flags df11-static)
+    rm -rf "$system"
+    for file in "$(readelf -lW "$out" | sed -n 's/.*program interpreter: \(.*\)\]/\1/p')" \
+        "$(cc -print-file-name=libc.so.6)" "$(cc -print-file-name=libm.so.6)" \
+        "$(cc -print-file-name=libpthread.so.0)" "$(cc -print-file-name=libdl.so.2)"; do
+        file=$(realpath -s "$file")
+        install -D "$file" "$system$file"
+    done
+    mkdir -p "$system$golden"
+    cp -r "$golden/model" "$system$golden/"
+    confined() { # PROGRAM ARGUMENT...: runs a copy of the program inside
+        cp "$1" "$system/program"
+        shift
+        "${jail[@]}" /program "$@"
+    }
+    says confined "$out"
+    # C++ needs its own library inside, too.
+    # shellcheck disable=SC2046
+    "$cxx" -static-libstdc++ "${warnings[@]}" "$here/consumer.cc" -o "$out" $(flags df11-static)
+    says confined "$out"
+    rm -rf "$scratch/cmake"
+    cmake -S "$here/cmake" -B "$scratch/cmake" -DLANGUAGES="C;CXX" -DCMAKE_PREFIX_PATH="$TREE" -DWANTED="$version"
+    cmake --build "$scratch/cmake" --target c_df11_static
+    says confined "$scratch/cmake/c_df11_static"
+    own=$(bindings/go/flags.sh "$TREE" "$LIB")
+    PKG_CONFIG_PATH=$LIB/pkgconfig GOFLAGS="-mod=readonly $own" GOWORK=off CGO_ENABLED=1 \
+        PATH=$(bindings/go/toolchain.sh):$PATH go build -C "$here/go" -tags df11_static -o "$out" .
+    says confined "$out"
+    # Without the option a program does not start there; otherwise the above would show nothing.
+    # shellcheck disable=SC2046
+    "$cc" "${warnings[@]}" "$here/consumer.c" -o "$out" $(flags df11-static | sed 's/-static-libgcc//')
+    fails confined "$out" "$golden/model"
+    grep -q 'libgcc_s.so.1' "$scratch/failing"
+}
 two_archives() {
     local out=$scratch/two other whole kind
     local all='-Wl,--whole-archive' some='-Wl,--no-whole-archive'
@@ -171,6 +214,23 @@ two_archives_as_cargo_makes_them() {
 tool() {
     [ "$("$TREE/bin/df11" --version)" = "df11 $version" ]
     "$TREE/bin/df11" verify "$golden/model" --against "$golden/original.safetensors"
+    # Completions that the shells read, and a manual page for each command.
+    local share=$TREE/share commands command page zsh
+    commands=$("$TREE/bin/df11" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p' | grep -v '^help$')
+    # shellcheck disable=SC2016 # the other shell expands that
+    env -i bash --norc -ec 'source "$1"; complete -p df11; COMP_WORDS=(df11 ver) COMP_CWORD=1; _df11 df11 ver df11
+        [ "${COMPREPLY[*]}" = verify ]' - "$share/bash-completion/completions/df11"
+    zsh=$(echo "$share"/zsh/*/_df11)
+    grep -q '^#compdef df11' "$zsh"
+    ! command -v zsh >/dev/null || zsh -n "$zsh"
+    ! command -v fish >/dev/null || fish --no-execute "$share/fish/vendor_completions.d/df11.fish"
+    for command in '' $commands; do
+        page=$(echo "$share/man/man1/df11${command:+-$command}.1"*)
+        case $page in *.gz) gzip -dc "$page" ;; *) cat "$page" ;; esac >"$scratch/page"
+        grep -q '^\.SH SYNOPSIS' "$scratch/page"
+        ! command -v groff >/dev/null || [ -z "$(groff -man -Tutf8 -ww -z "$scratch/page" 2>&1)" ]
+        [ -z "$command" ] || grep -q "complete .*-a \"$command\"" "$share/fish/vendor_completions.d/df11.fish"
+    done
 }
 consumers() { # LABEL TREE LIB
     TREE=$2 LIB=$3
@@ -189,6 +249,7 @@ installed() {
     t "the stack of every call" stacks
     t "C, static as a whole" wholly_static
     t "the archive in a shared library" embedded
+    t "C, C++, CMake and Go in a system with glibc only" glibc_only
     t "two archives made by Rust in one program" two_archives
     t "as cargo makes them they clash" two_archives_as_cargo_makes_them
     t "C and C++ by FetchContent" by_fetchcontent
@@ -231,6 +292,7 @@ dist() {
     consumers dist "$scratch/$name" "$scratch/$name/lib"
     t "dist: C, static as a whole" wholly_static
     t "dist: two archives made by Rust in one program" two_archives
+    t "dist: C, C++, CMake and Go in a system with glibc only" glibc_only
     t "dist: the tool" tool
     t "dist: the notices of what is linked in" grep -q '^safetensors [0-9.]*: Apache-2.0' "$scratch/$name/share/doc/libdf11/THIRD-PARTY.txt"
 }

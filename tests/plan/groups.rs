@@ -1,11 +1,11 @@
 //! What goes into which group, and in which file.
 
-use df11::internals::writer::plan::{Dropped, Left, Patterns, Plan, SourceTensor, is_tied, place, plan};
+use df11::internals::writer::plan::{Dropped, Left, Patterns, PlainReason, Plan, SourceTensor, is_tied, place, plan};
 use df11::{Dtype, Status};
 use serde_json::{Value, json};
 
 fn bf16(name: &str) -> SourceTensor<'_> {
-    SourceTensor { name, dtype: Dtype::BF16, elements: 100 }
+    SourceTensor { name, dtype: Dtype::BF16, elements: 100, shape: &[10, 10] }
 }
 
 fn patterns(json: Value) -> Patterns {
@@ -35,7 +35,8 @@ fn a_dict_is_read_from_either_place_and_given_back() {
     let text = r#"{"z":[],"a\\.\\d++":["q.k","b"],"b.c":["x"]}"#;
     let dict: Value = serde_json::from_str(text).unwrap();
     let whole = json!({"model_type": "x", "dfloat11_config": {"version": "0.5.0", "pattern_dict": dict}});
-    for json in [&dict, &whole] {
+    let alone = json!({"pattern_dict": dict});
+    for json in [&dict, &alone, &whole] {
         assert_eq!(Patterns::parse(&json.to_string()).unwrap().to_json(), text);
     }
     let read = patterns(dict);
@@ -53,9 +54,10 @@ fn odd_dicts_are_refused() {
     for (dict, part) in [
         (json!([]), "not an object"),
         (json!({}), "has no pattern"),
-        (many, "257 patterns"),
-        (json!({"model_type": "llama"}), "['model_type'] is not a list of texts"),
+        (many, "more than 256 patterns"),
+        (json!({"model_type": "llama"}), "a model that is not compressed"),
         (json!({"dfloat11_config": {"version": "0.5.0"}}), "dfloat11_config.pattern_dict"),
+        (json!({"pattern_dict": {"a": "b"}}), "['a'] is not a list of texts"),
         (json!({"a": [1]}), "['a'] is not a list of texts"),
         (json!({"a": ["b", "c", "b"]}), "'b' twice"),
         (json!({"a(": []}), "unclosed"),
@@ -129,18 +131,19 @@ fn sources_that_cannot_be() {
 /// A group that cannot be is left as a whole, with the tensor that is to blame.
 #[test]
 fn what_cannot_be_compressed_is_left_whole() {
-    let of = |dtype, elements| SourceTensor { name: "m.b.weight", dtype, elements };
-    for (second, part) in [
-        (of(Dtype::F32, 100), "'m.b.weight' is F32"),
-        (of(Dtype::F8_E4M3, 100), "'m.b.weight' is F8_E4M3"),
-        (of(Dtype::BF16, (1 << 32) - 100), "4294967296 weights, 4294967196 of them in the tensor 'm.b.weight'"),
-        (of(Dtype::BF16, u64::MAX), "'m.b.weight'"),
+    let of = |dtype, elements| SourceTensor { dtype, elements, ..bf16("m.b.weight") };
+    let too_many = "4294967296 weights, 4294967196 of them in the tensor 'm.b.weight'";
+    for (second, kind, part) in [
+        (of(Dtype::F32, 100), PlainReason::OtherType, "'m.b.weight' is F32"),
+        (of(Dtype::F8_E4M3, 100), PlainReason::OtherType, "'m.b.weight' is F8_E4M3"),
+        (of(Dtype::BF16, (1 << 32) - 100), PlainReason::Format, too_many),
+        (of(Dtype::BF16, u64::MAX), PlainReason::Format, "'m.b.weight'"),
     ] {
         let tensors = [bf16("m.a.weight"), second, bf16("n.weight")];
         let plan = plan(&tensors, &patterns(json!({"m": ["b", "a"], "n": []})), false).unwrap();
-        let [Left { tensors: left, group, reason }] = &plan.left[..] else { panic!("{plan:?}") };
+        let [Left { tensors: left, group, reason, why }] = &plan.left[..] else { panic!("{plan:?}") };
         assert_eq!((&left[..], &group[..], plan.groups.len(), &plan.plain[..]), (&[1, 0][..], "m", 1, &[0, 1][..]));
-        assert!(reason.contains(part), "{reason}");
+        assert!(*why == kind && reason.contains(part), "{reason}");
         assert!(plan.unmatched_patterns.is_empty());
     }
     let none = SourceTensor { elements: 0, ..bf16("n.weight") };
@@ -258,7 +261,7 @@ fn files_are_placed_as_the_reference_does() {
     .map(bf16);
     let dict = patterns(json!({"lm_head": [], "model\\.layers\\.\\d+": ["q"]}));
     let made = plan(&tensors, &dict, false).unwrap();
-    let placed = place(&tensors, &made.groups, "model");
+    let placed = place(&tensors, &made, "model");
     assert_eq!(placed.stems, ["lm_head", "model_layers_1", "model_layers_10"]);
     assert_eq!(placed.files, [Some(0), Some(0), Some(1), Some(1), Some(1), Some(2), None, None, None]);
 }
@@ -280,7 +283,7 @@ fn stems_are_distinct_and_harmless() {
     ];
     let tensors = names.map(bf16);
     let made = plan(&tensors, &patterns(json!({"(?s).*": []})), false).unwrap();
-    let stems = place(&tensors, &made.groups, "model").stems;
+    let stems = place(&tensors, &made, "model").stems;
     assert_eq!(stems.len(), names.len());
     for stem in &stems {
         assert!(!stem.contains(['/', '\\', '.', ':', '\n', '\0']) && !stem.is_empty() && stem.len() < 220, "{stem}");

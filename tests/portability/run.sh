@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Builds and tests libdf11 for platforms that this machine is not.
 #
-#     tests/portability/run.sh [aarch64 | aarch64-all | windows | others]...     without arguments: aarch64 windows
+#     tests/portability/run.sh [aarch64 | aarch64-all | musl | windows | others]...     without arguments: aarch64 windows
 #
 #     aarch64        builds the library and the tool for AArch64, and runs under qemu-user: the codec's tests (golden
 #                    models, every decoder and encoder against the naive ones), tests/c/api.c, and the tool
 #     aarch64-all    also the unit tests and the tests of decoding, the format, hostile files and the writer
+#     musl           builds the archive and the tool for x86-64 Linux with musl, and runs tests/c/api.c and the tool
 #     windows        compiles the library and the tool for Windows, without linking; nothing is run
 #     others         the same for macOS; big-endian and 32-bit targets must be refused
 #
@@ -87,6 +88,7 @@ compiler_for() { # TARGET
 
 triple=aarch64-unknown-linux-gnu
 built=$CARGO_TARGET_DIR/$triple/debug
+runner=qemu-aarch64
 
 # The programs are linked statically: under Debian 12's qemu 7.2 every dynamic program, even one of three lines in C,
 # hangs in pthread_create.
@@ -113,20 +115,22 @@ aarch64_needs() { # PART
 cargo_test() { # ARGUMENTS
     cargo test --locked --features cli --target "$triple" "$@"
 }
-c_program() { # every function, as tests/bindings/c.rs has it
-    aarch64-linux-gnu-gcc -static -std=c11 -O1 -Wall -Wextra -Wpedantic -Werror -Iinclude tests/c/api.c \
-        "$built/deps/libdf11.a" -lpthread -ldl -lm -o "$scratch/api"
+c_program() { # COMPILER ARCHIVE...: every function, as tests/bindings/c.rs has it
+    "$1" -static -std=c11 -O1 -Wall -Wextra -Wpedantic -Werror -Iinclude tests/c/api.c \
+        "${@:2}" -lpthread -ldl -lm -o "$scratch/api"
+    rm -rf "$scratch/api.files"
     mkdir "$scratch/api.files"
-    qemu-aarch64 "$scratch/api" tests/data/golden tests/data/hostile "$scratch/api.files" | tee "$scratch/said"
+    $runner "$scratch/api" tests/data/golden tests/data/hostile "$scratch/api.files" | tee "$scratch/said"
     grep -q 'checks passed' "$scratch/said"
 }
 tool() { # on a model that the reference compressor wrote
-    local block=tests/data/golden/block df11="qemu-aarch64 $built/df11"
+    local block=tests/data/golden/block df11="$runner $built/df11"
+    rm -rf "$scratch"/{one,again,original}.safetensors "$scratch/damaged" "$scratch"/*.config.json
     $df11 compress "$block/original.safetensors" --pattern "$block/model/config.json" -o "$scratch/one.safetensors"
     cmp "$scratch/one.safetensors" "$block/model/model.safetensors"
     $df11 verify "$block/model" --against "$block/original.safetensors"
-    $df11 decompress "$block/model" -o "$scratch/original"
-    $df11 compress "$scratch/original" --pattern "$block/model/config.json" -o "$scratch/again.safetensors"
+    $df11 decompress "$block/model" -o "$scratch/original.safetensors"
+    $df11 compress "$scratch/original.safetensors" --pattern "$block/model/config.json" -o "$scratch/again.safetensors"
     cmp "$scratch/again.safetensors" "$block/model/model.safetensors"
     $df11 inspect "$block/model"
     # A model with a byte changed must not pass.
@@ -143,7 +147,7 @@ aarch64() { # PART
     aarch64_environment
     t "$1: it is built" cargo_test --no-run --test codec
     t "$1: codec" cargo_test --test codec
-    t "$1: C, static as a whole" c_program
+    t "$1: C, static as a whole" c_program aarch64-linux-gnu-gcc "$built/deps/libdf11.a"
     t "$1: the tool" tool
 }
 aarch64_all() { # PART
@@ -155,6 +159,26 @@ aarch64_all() { # PART
     done
     # A static program cannot load a library, such as the emulated driver.
     t "$1: unit tests" cargo_test --lib --bins -- --skip cuda::driver::
+}
+
+# musl ---------------------------------------------------------------------------------------------------------------
+
+# Static programs, as they run in images of Alpine. There is no shared library for this target, and no CUDA driver for musl.
+musl() {
+    local triple=x86_64-unknown-linux-musl built=$CARGO_TARGET_DIR/x86_64-unknown-linux-musl/debug runner='' unwinder
+    [ "$(uname -m)" = x86_64 ] || { skip "musl: this machine is not x86-64" && return; }
+    have musl "musl-tools musl-gcc" || return 0
+    unset RUSTC
+    rustup target add "$triple" >/dev/null 2>&1 || true
+    [ -n "$(compiler_for "$triple")" ] || { skip "musl: missing rustup target add $triple" && return; }
+    RUSTC=$(compiler_for "$triple")
+    export RUSTC
+    # That of Debian's GCC is for glibc.
+    unwinder=$("$RUSTC" --print sysroot)/lib/rustlib/$triple/lib/self-contained/libunwind.a
+    t "musl: it is built" cargo build --locked --features cli --target "$triple"
+    t "musl: C, static as a whole" c_program musl-gcc "$built/libdf11.a" "$unwinder"
+    t "musl: the tool" tool
+    unset RUSTC
 }
 
 # What is compiled only ------------------------------------------------------------------------------------------------
@@ -218,8 +242,8 @@ for part in "$@"; do
             aarch64_all AArch64
         fi
         ;;
-    windows | others) "$part" ;;
-    *) echo "usage: tests/portability/run.sh [aarch64 | aarch64-all | windows | others]..." >&2 && exit 2 ;;
+    musl | windows | others) "$part" ;;
+    *) echo "usage: tests/portability/run.sh [aarch64 | aarch64-all | musl | windows | others]..." >&2 && exit 2 ;;
     esac
 done
 echo "$passed passed, $failed failed, $skipped skipped"

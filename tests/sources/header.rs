@@ -22,7 +22,7 @@ const CHAPTERS: [(&str, &[&str]); 12] = [
     ("CUDA: images in host memory", &["image"]),
     ("CUDA: residents, which are images on a device", &["resident"]),
     ("CUDA: decode on a stream", &["decompress"]),
-    ("WRITE: models, presets, groups in memory", &["compress", "preset", "pack"]),
+    ("WRITE: models, plans of models, presets, groups in memory", &["compress", "plan", "rewrite", "preset", "pack"]),
     ("VERIFY: whole models", &["verify"]),
 ];
 
@@ -288,7 +288,15 @@ fn initialiser(name: &str, before: &str) -> Vec<String> {
     if define.len() + 1 + values.len() <= COLUMNS {
         lines.push(format!("{define} {values}"));
     } else {
-        lines.extend([format!("{define} \\"), format!("    {values}")]);
+        lines.push(format!("{define} \\"));
+        let mut line = String::from("   ");
+        for value in values.split(' ') {
+            if line.len() + 1 + value.len() + 2 > COLUMNS {
+                lines.push(std::mem::replace(&mut line, "   ".into()) + " \\");
+            }
+            line += &format!(" {value}");
+        }
+        lines.push(line);
     }
     lines
 }

@@ -16,6 +16,7 @@ pub mod guarded;
 pub mod mutate;
 #[cfg(target_os = "linux")]
 pub mod programs;
+pub mod sparse;
 #[cfg(target_os = "linux")]
 pub mod target;
 #[cfg(target_os = "linux")]

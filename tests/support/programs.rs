@@ -26,6 +26,23 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
+/// Waits for the end of a process, which must be a child that nobody has waited for, and returns the most bytes of memory that it
+/// had. The system's count of the highest so far is gone with the process; what wait4 tells has the parent's in it.
+pub fn peak_of(pid: u32) -> u64 {
+    let mut most = 0;
+    loop {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let ended = text.is_empty() || text.lines().any(|line| line.starts_with("State:") && line.contains('Z'));
+        let kib =
+            text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<u64>().ok());
+        most = most.max(kib.unwrap_or(0) << 10);
+        if ended {
+            return most;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
 /// Returns the folder in which cargo has put the library that these tests were built with: target/<profile>/deps. (The library one
 /// level up is what `cargo build` made last, which may be older.)
 pub fn built() -> PathBuf {

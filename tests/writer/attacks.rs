@@ -555,7 +555,7 @@ fn time_is_linear_where_all_groups_stay_plain() {
 fn plain_groups(folder: &Path, groups: usize) {
     let patterns = Patterns::parse(r#"{"l\\.\\d+": ["a"]}"#).unwrap();
     for to in ["out", "out.safetensors"] {
-        let options = CompressOptions::new().patterns(patterns.clone());
+        let options = CompressOptions::new().patterns(patterns.clone()).allow_plain(true);
         let report = compress(&folder.join("source.safetensors"), &folder.join(to), &options).unwrap();
         assert_eq!((report.left.len(), report.groups), (groups, 0));
     }

@@ -19,6 +19,7 @@ type Model interface {
 	Groups() []df11.GroupInfo
 	Tensors() []df11.TensorInfo
 	GroupPart(group int, part df11.Part) (df11.PartInfo, error)
+	TensorRuns(tensor int) ([]df11.Run, error)
 	ReadTensor(tensor int, offset uint64, dst []byte, threads int) error
 	Close() error
 }

@@ -75,6 +75,9 @@ func newDigests(stop context.Context, m Model, f files, log *slog.Logger, metric
 // etag returns the strong entity tag of a tensor's bytes. It fails if ctx ends, or if the files cannot be read or have
 // changed.
 func (d *digests) etag(ctx context.Context, t *df11.TensorInfo) (string, error) {
+	if t.Runs > 1 {
+		return d.ofRuns(ctx, t)
+	}
 	var content sum
 	var err error
 	if t.Group < 0 {
@@ -94,6 +97,26 @@ func (d *digests) etag(ctx context.Context, t *df11.TensorInfo) (string, error) 
 	h.Write(content[:])
 	number(h, 2*t.GroupOffset)
 	number(h, t.DataBytes)
+	return `"` + base64.RawURLEncoding.EncodeToString(h.Sum(nil)) + `"`, nil
+}
+
+// ofRuns returns the entity tag of a tensor that is in several groups.
+func (d *digests) ofRuns(ctx context.Context, t *df11.TensorInfo) (string, error) {
+	runs, err := d.model.TensorRuns(t.Index)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	h.Write([]byte("df11 tensor of several groups 1\x00"))
+	for _, run := range runs {
+		content, err := d.get(ctx, &d.groups[run.Group], func() (sum, error) { return d.group(run.Group, nil) })
+		if err != nil {
+			return "", err
+		}
+		h.Write(content[:])
+		number(h, run.GroupOffset)
+		number(h, run.Elements)
+	}
 	return `"` + base64.RawURLEncoding.EncodeToString(h.Sum(nil)) + `"`, nil
 }
 

@@ -73,6 +73,9 @@ func (f *fake) GroupPart(group int, part df11.Part) (df11.PartInfo, error) {
 	return df11.PartInfo{File: f.parts, FileOffset: 0, DataBytes: 32}, nil
 }
 
+// TensorRuns is called for tensors in several groups only.
+func (f *fake) TensorRuns(tensor int) ([]df11.Run, error) { return nil, df11.ErrNotFound }
+
 func (f *fake) ReadTensor(tensor int, offset uint64, dst []byte, threads int) error {
 	f.reads.Add(1)
 	if f.closed.Load() > 0 {

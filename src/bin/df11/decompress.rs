@@ -1,210 +1,161 @@
-//! `df11 decompress`: a model back to one plain safetensors file.
-//!
-//! This thread fills buffers with the tensors in the order of the file, and decodes with as many threads as it is given. A second
-//! thread writes the buffers and gives them back. So decoding and writing overlap, and memory is two buffers and the decoder's
-//! scratch, however large the model is.
+//! `df11 decompress`: a model back to plain safetensors, as a folder or as one file.
 
-use crate::output::{Output, OutputFile};
-use crate::terminal::{Progress, bytes, clean, counted, print, took};
+use crate::output::resolve;
+use crate::size;
+use crate::terminal::{Progress, bytes, clean, counted, print, thousands, took};
 use crate::{Failure, Reading, Threads, interrupt};
-use df11::writer::{FileLayout, LayoutTensor, NewFile};
-use df11::{DecodeOptions, Model, Tensor};
+use df11::writer::{self, DecompressOptions, DecompressReport};
+use df11::{Error, Status};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Bytes of one buffer, which is large enough to keep 32 threads busy.
-const BUFFER_BYTES: usize = 16 << 20;
-const BUFFERS: usize = 2;
-/// Bytes after which what was written is brought to the disk. Otherwise the end could take minutes during which the bar stands still
-/// and Ctrl-C does nothing.
-const SYNC_BYTES: u64 = 256 << 20;
-
-/// Turns a model back into one plain safetensors file, bit for bit
+/// Turns a model back into plain safetensors, bit for bit
 ///
-/// All tensors get their original names, the compressed ones as BF16. Their shapes are those that the model's metadata
-/// gives; DF11 itself does not store them, and without metadata such a tensor has one dimension. OUT has its name when it
-/// is complete, and not before.
+/// OUT is a new folder as models are published: files of at most 5 GB with an index, config.json without dfloat11_config,
+/// tokenizers and all other files of MODEL. If it ends in .safetensors, it is one file of all tensors. All tensors get their
+/// original names, the compressed ones as BF16. It has its name when it is complete, and not before.
+///
+/// DF11 does not store the shapes of compressed tensors. They are those that MODEL's metadata gives, those of --shapes-from,
+/// and those that follow from config.json and the plain tensors with certainty. If some are unknown, a folder needs --flat,
+/// and in one file such tensors have one dimension.
 #[derive(clap::Args)]
 pub struct DecompressArgs {
     /// A folder with *.safetensors files, or one such file
     model: PathBuf,
-    /// The file to write, which is a new one
-    #[arg(short, long, value_name = "OUT.safetensors")]
+    /// The folder to write, which is new or empty, or a file whose name ends in .safetensors
+    #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// Replace OUT if it is there already, when the new file is complete
+    /// Replace OUT if it is a file that is there already, when the new one is complete; a folder is never replaced
     #[arg(short, long)]
     force: bool,
+    /// Put at most so many bytes of tensors into one file of a folder, such as 500MB or 2GiB
+    #[arg(long, value_name = "BYTES", default_value = "5GB", value_parser = parse_shard_bytes)]
+    shard_bytes: u64,
+    /// Write tensors whose shapes are not known to a folder with one dimension
+    #[arg(long)]
+    flat: bool,
+    /// Write this tensor; may be given more than once
+    #[arg(long = "tensor", value_name = "NAME")]
+    tensors: Vec<String>,
+    /// Write the tensors of this group; may be given more than once
+    #[arg(long = "group", value_name = "NAME")]
+    groups: Vec<String>,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
     reading: Reading,
 }
 
+/// Parses the bytes of a file.
+fn parse_shard_bytes(text: &str) -> Result<u64, String> {
+    match size::whole(text, "500MB")? {
+        0 => Err("a file must have room for something".into()),
+        bytes => Ok(bytes),
+    }
+}
+
 /// Runs the subcommand.
 pub fn run(args: &DecompressArgs, quiet: bool) -> Result<(), Failure> {
     let start = Instant::now();
-    let model = args.reading.open(&args.model)?;
-    let (layout, tensors) = lay_out(&model)?;
-    let beside = config_beside(&args.model);
-    let inputs = model.files().map(|f| f.file).chain(args.reading.config()).chain(beside.iter().map(PathBuf::as_path));
-    let output = Output::new(&args.output, args.force, inputs)?;
-    if would_join(&args.output, &args.model) {
-        let reason = "would be taken for a part of the model, whose folder it is in: write it elsewhere";
-        return Err(Failure::cannot(format!("'{}' {reason}", clean(&args.output.display().to_string()))));
-    }
-    let output = output.begin(layout.bytes())?;
-    let progress = Progress::new("decompressing", data_bytes(&layout), quiet);
-    let options = DecodeOptions::new().threads(args.threads.count());
-    stream(&layout, &tensors, &output, &options, &progress)?;
-    output.commit()?;
-    drop(progress);
-    if quiet {
-        return Ok(());
-    }
-    let (count, size) = (counted(tensors.len() as u64, "tensor"), layout.bytes());
-    let mut text =
-        format!("{}: {count}, {}{}\n", clean(&args.output.display().to_string()), bytes(size), took(start.elapsed()));
-    let flat = tensors.iter().filter(|t| !t.shape_known()).count() as u64;
-    if flat > 0 {
-        let (have, dimension) = if flat == 1 { ("has", "its shape is") } else { ("have", "their shapes are") };
-        text += &format!("{} {have} one dimension: {dimension} not in the model\n", counted(flat, "tensor"));
-    }
-    print(&text)
+    let to = destination(&args.output)?;
+    let options = DecompressOptions::new()
+        .threads(args.threads.count())
+        .open(args.reading.options()?)
+        .tensors(&args.tensors)
+        .groups(&args.groups)
+        .shard_bytes(args.shard_bytes)
+        .flat(args.flat)
+        .keep_existing(!args.force);
+    // The library removes what is unfinished when it is told to end.
+    let hold = interrupt::hold()?;
+    let bar = Progress::new("decompressing", 0, quiet);
+    let result = writer::decompress(&args.model, &to, &options, &bar.of_library());
+    drop(bar);
+    let report = result.map_err(|error| match (interrupt::check(), error.status()) {
+        (Err(interrupted), Status::Cancelled) => interrupted,
+        _ => failure(error),
+    })?;
+    drop(hold);
+    if quiet { Ok(()) } else { print(&summary(&report, &args.output, start.elapsed())) }
 }
 
-/// Returns where a model's config may be.
-fn config_beside(model: &Path) -> Vec<PathBuf> {
-    if model.is_dir() {
-        vec![model.join("config.json")]
-    } else {
-        vec![model.with_file_name("config.json"), model.with_extension("config.json")]
-    }
+/// Returns where to write.
+pub fn destination(output: &Path) -> Result<PathBuf, Failure> {
+    refuse_stdout(output)?;
+    resolve(output)
 }
 
-/// Tells whether a model that is a folder would be opened with this file the next time.
-fn would_join(output: &Path, model: &Path) -> bool {
-    let folder = output.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
-    let same = || Some(folder?.canonicalize().ok()? == model.canonicalize().ok()?);
-    output.extension().is_some_and(|e| e == "safetensors") && model.is_dir() && same() == Some(true)
-}
-
-/// Lays the file out. Returns the layout, and every tensor of the model in the order of their bytes.
-fn lay_out(model: &Model) -> Result<(FileLayout, Vec<Tensor<'_>>), Failure> {
-    let tensor = |t: Tensor| LayoutTensor {
-        name: t.name().to_owned(),
-        dtype: t.dtype(),
-        shape: t.shape().to_vec(),
-        bytes: t.bytes(),
-    };
-    // Without this word some versions of transformers refuse a file.
-    let format = [("format".to_owned(), "pt".to_owned())].into();
-    let layout = FileLayout::new(model.tensors().map(tensor).collect(), &format)?;
-    let by_name = |(t, _): (&LayoutTensor, u64)| model.find_tensor(&t.name);
-    let tensors = layout.tensors().filter_map(by_name).collect();
-    Ok((layout, tensors))
-}
-
-fn data_bytes(layout: &FileLayout) -> u64 {
-    layout.bytes() - layout.header().len() as u64
-}
-
-/// A buffer, and how many of its bytes are filled. It consists of words, so that bf16 values in it are aligned.
-struct Buffer {
-    words: Vec<u64>,
-    filled: usize,
-}
-
-impl Buffer {
-    fn bytes(&mut self) -> &mut [u8] {
-        bytemuck::cast_slice_mut(&mut self.words)
-    }
-}
-
-/// Writes the whole file.
-fn stream(
-    layout: &FileLayout,
-    tensors: &[Tensor],
-    output: &OutputFile,
-    options: &DecodeOptions,
-    progress: &Progress,
-) -> Result<(), Failure> {
-    let file = output.file();
-    file.write_at(0, layout.header())?;
-    let start = layout.header().len() as u64;
-    let size = data_bytes(layout).min(BUFFER_BYTES as u64) as usize;
-    let (give_back, empty) = channel();
-    for _ in 0..BUFFERS {
-        let mut words = Vec::new();
-        words.try_reserve_exact(size.div_ceil(8)).map_err(|_| Failure::cannot("out of memory for the buffers"))?;
-        words.resize(size.div_ceil(8), 0);
-        // Cannot fail: the other end is in this function.
-        let _ = give_back.send(Buffer { words, filled: 0 });
-    }
-    let (send, full) = sync_channel(BUFFERS);
-    std::thread::scope(|scope| {
-        let writer = std::thread::Builder::new()
-            .spawn_scoped(scope, move || write(file, start, &full, &give_back))
-            .map_err(|e| Failure::cannot(format!("cannot start a thread: {e}")))?;
-        // This ends by itself if the writer has ended, whose error is then the one to report.
-        let filled = fill(tensors, &empty, send, options, progress);
-        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        written.map_err(Failure::from).and(filled)
-    })
-}
-
-/// Writes buffers one after the other from a byte of the file on, as they come, until no more can come.
-fn write(file: &NewFile, mut at: u64, full: &Receiver<Buffer>, give_back: &Sender<Buffer>) -> df11::Result<()> {
-    let mut unsynced = 0;
-    while let Ok(mut buffer) = full.recv() {
-        let filled = buffer.filled;
-        file.write_at(at, &buffer.bytes()[..filled])?;
-        at += filled as u64;
-        unsynced += filled as u64;
-        if unsynced >= SYNC_BYTES {
-            file.sync()?;
-            unsynced = 0;
-        }
-        buffer.filled = 0;
-        // Nobody waits for it when all is filled.
-        let _ = give_back.send(buffer);
+/// Refuses `-`, which other programs take for standard output.
+pub fn refuse_stdout(output: &Path) -> Result<(), Failure> {
+    if output == Path::new("-") {
+        let reason = "a model is not written to standard output: name a folder, or a file that ends in .safetensors";
+        return Err(Failure::cannot(format!("cannot write '-': {reason}")));
     }
     Ok(())
 }
 
-/// Fills buffers with the tensors' bytes and sends them off.
-fn fill(
-    tensors: &[Tensor],
-    empty: &Receiver<Buffer>,
-    send: SyncSender<Buffer>,
-    options: &DecodeOptions,
-    progress: &Progress,
-) -> Result<(), Failure> {
-    let Ok(mut buffer) = empty.recv() else { return Ok(()) };
-    for tensor in tensors {
-        let mut done = 0;
-        while done < tensor.bytes() {
-            interrupt::check()?;
-            let filled = buffer.filled;
-            let room = buffer.bytes().get_mut(filled..).unwrap_or_default();
-            let len = (tensor.bytes() - done).min(room.len() as u64) as usize;
-            // The widest types come first, so the end of a buffer, which is a multiple of 8, never cuts a weight in two.
-            tensor.read(done, &mut room[..len], options)?;
-            buffer.filled += len;
-            done += len as u64;
-            if buffer.filled == buffer.bytes().len() {
-                progress.advance(buffer.filled as u64);
-                if send.send(buffer).is_err() {
-                    return Ok(());
-                }
-                match empty.recv() {
-                    Ok(next) => buffer = next,
-                    Err(_) => return Ok(()),
-                }
-            }
+/// Says which option helps.
+fn failure(error: Error) -> Failure {
+    match error {
+        Error::ShapesUnknown { .. } => {
+            let remedy =
+                "take them from the original's headers (--shapes-from ORIGINAL), or accept one dimension (--flat)";
+            Failure::cannot(format!("{error}: {remedy}"))
+        }
+        Error::NotFound(_) => Failure::cannot(format!("{error} (`df11 inspect --all` lists all)")),
+        _ => error.into(),
+    }
+}
+
+/// The most files that are not copied that are named one by one.
+const NAMED: usize = 20;
+
+fn summary(report: &DecompressReport, out: &Path, time: Duration) -> String {
+    let is_file = out.extension().is_some_and(|e| e == "safetensors");
+    let files = if report.files > 1 { format!(" in {} files", report.files) } else { String::new() };
+    let (count, size) = (counted(report.tensors, "tensor"), bytes(report.written_bytes));
+    let mut text = format!("{}: {count}, {size}{files}{}\n", clean(&out.display().to_string()), took(time));
+    if report.flat > 0 {
+        let (have, shapes) = if report.flat == 1 { ("has", "its shape is") } else { ("have", "their shapes are") };
+        let count = counted(report.flat, "tensor");
+        text += &format!(
+            "{count} {have} one dimension: {shapes} not known (--shapes-from ORIGINAL takes them from its headers)\n"
+        );
+    }
+    for (head, embedding) in &report.dropped {
+        text += &format!("tied       '{}' is equal to '{}' and is not stored\n", clean(head), clean(embedding));
+    }
+    if !is_file {
+        let has = match report.config_keys {
+            0 => Some("the model has no config.json of its own"),
+            1 => Some("the model's config.json has one key alone"),
+            _ => None,
+        };
+        if let Some(has) = has {
+            text += &format!("config     {has}: programs that load the folder need that of the original in it\n");
         }
     }
-    progress.advance(buffer.filled as u64);
-    let _ = send.send(buffer);
-    Ok(())
+    for file in report.left_behind.iter().take(NAMED) {
+        text += &format!("not copied '{}'\n", clean(&file.display().to_string()));
+    }
+    if report.left_behind.len() > NAMED {
+        text += &format!("           and {} more\n", thousands((report.left_behind.len() - NAMED) as u64));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_files_are_those_of_hugging_face() {
+        assert_eq!(parse_shard_bytes("5GB"), Ok(5_000_000_000));
+        assert_eq!(parse_shard_bytes("500mb"), Ok(500_000_000));
+        assert_eq!(parse_shard_bytes("2GiB"), Ok(2 << 30));
+        assert_eq!(parse_shard_bytes("100"), Ok(100));
+        for bad in ["", "0", "M", "12X", "-1G", "99999999999GB", "1.5G"] {
+            assert!(parse_shard_bytes(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -3,9 +3,8 @@
 use crate::kinds::{self, Kind};
 use crate::plot;
 use crate::summary::{CodeBits, GroupSummary, Members, Summary, TensorSummary};
-use crate::terminal::{bytes, counted, fit, print, thousands};
+use crate::terminal::{bytes, counted, extension, fit, line, print, thousands};
 use crate::{Failure, Reading, Threads};
-use std::fmt::Write;
 use std::path::PathBuf;
 
 /// Shows a model's groups, tensors, sizes and where its bits go
@@ -14,11 +13,12 @@ use std::path::PathBuf;
 /// tables and positions are read, unless --plot asks for more.
 ///
 /// The object that --json prints has the keys: schema (1), path, config_version, files[] {path, bytes}, groups[] {name,
-/// tensors[], weights, blocks, stored, bits_per_weight, code_bits {shortest, longest, mean}, code_lengths {exponent:
-/// bits}}, tensors[] {name, dtype, shape, shape_known, bytes, group}, totals {files, groups, tensors, weights, stored,
-/// bits_per_weight, bf16, plain, decoded, file_bytes}. Here stored (in bytes) and bits_per_weight are objects with the
+/// tensors[], extended (only libdf11 reads it), weights, blocks, stored, bits_per_weight, code_bits {shortest, longest, mean}, code_lengths {exponent:
+/// bits}}, tensors[] {name, dtype, shape, shape_known, shape_source, bytes, group}, totals {files, groups, tensors, weights,
+/// stored, bits_per_weight, bf16, plain, decoded, file_bytes}, missing[] {name, reason}. Here stored (in bytes) and bits_per_weight are objects with the
 /// keys sign_mantissa, codes, gaps, positions, luts, splits, total. Keys are added, never renamed; what cannot be said is
-/// null; shape_known is false where a file does not hold the dimensions of a compressed tensor.
+/// null; shape_known is false where nothing says the dimensions of a compressed tensor, and shape_source is stored (in
+/// the files), given (--shapes-from), derived (from the config and the plain tensors, where it is certain) or null.
 #[derive(clap::Args)]
 pub struct InspectArgs {
     /// A folder with *.safetensors files, or one such file
@@ -36,6 +36,9 @@ pub struct InspectArgs {
     /// Draw one group only
     #[arg(long, value_name = "NAME", requires = "plot")]
     group: Option<String>,
+    /// Accept a model that lacks files, tensors or layers. Without this it is shown, and the exit code is 1
+    #[arg(long)]
+    incomplete: bool,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
@@ -44,13 +47,24 @@ pub struct InspectArgs {
 
 /// Runs the subcommand.
 pub fn run(args: &InspectArgs, quiet: bool) -> Result<(), Failure> {
+    if args.plot.is_none() {
+        args.threads.unused("--plot")?;
+    }
     let model = args.reading.open(&args.model)?;
-    let summary = Summary::new(&args.model, &model);
+    let summary = Summary::new(&args.model, &model)?;
     // The picture first: if it cannot be drawn, nothing but the reason is printed.
     if let Some(to) = &args.plot {
         plot::run(&model, &args.model, args.group.as_deref(), to, args.threads.count(), quiet)?;
     }
-    print(&if args.json { summary.json()? } else { text(&summary, args.all) })
+    print(&if args.json { summary.json()? } else { text(&summary, args.all) })?;
+    match summary.missing.first() {
+        Some(first) if !args.incomplete => {
+            let more = summary.missing.len() - 1;
+            let more = if more > 0 { format!(" (and {})", counted(more as u64, "such line")) } else { String::new() };
+            Err(Failure::bad(format!("the model is incomplete{more}: {}", first.reason)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Formats the summary for people: at most 100 columns, except for the path.
@@ -65,14 +79,11 @@ fn text(summary: &Summary, all: bool) -> String {
         groups(&mut out, &summary.groups, all);
     }
     tensors(&mut out, &summary.tensors, all);
+    if !summary.missing.is_empty() {
+        line!(out, "\nMISSING");
+        summary.missing.iter().for_each(|missing| line!(out, "{}", crate::terminal::clean(&missing.reason)));
+    }
     out
-}
-
-/// Appends a line to a string, which cannot fail. There are no spaces after the last column.
-macro_rules! line {
-    ($out:expr, $($arg:tt)*) => {{
-        let _ = writeln!($out, "{}", format!($($arg)*).trim_end());
-    }};
 }
 
 fn head(out: &mut String, summary: &Summary) {
@@ -91,6 +102,10 @@ fn head(out: &mut String, summary: &Summary) {
         counted(summary.files.len() as u64, "file"),
         bytes(totals.file_bytes),
     );
+    let extended = summary.groups.iter().filter(|group| group.extended).count();
+    if extended > 0 {
+        line!(out, "{}", extension(extended as u64));
+    }
 }
 
 fn sizes(out: &mut String, summary: &Summary) {
@@ -188,7 +203,8 @@ fn tensors(out: &mut String, tensors: &[TensorSummary], all: bool) {
         );
     }
     if tensors.iter().any(|t| !t.shape_known) {
-        line!(out, "\nA number instead of a [shape]: the weights of a tensor whose dimensions are not in the file.");
+        line!(out, "\nA number instead of a [shape]: the weights of a tensor whose dimensions are not in the model.");
+        line!(out, "--shapes-from ORIGINAL takes them from the original, of which only the headers are needed.");
     }
 }
 

@@ -7,20 +7,25 @@
 //! |---|---|
 //! | 0 | done, and nothing is wrong |
 //! | 1 | the model is bad, or differs from the original |
-//! | 2 | it could not be done: usage, input and output, interrupted |
+//! | 2 | it could not be done: usage, input and output, no model there, interrupted |
 //!
 //! Results go to standard output. An error is one line on standard error, `df11: error: …`. A reader of standard output
 //! that goes away (`df11 inspect MODEL | head`) ends nothing: the exit code of `verify` still tells what it found.
 
+mod advice;
 mod compress;
 mod decompress;
 mod histogram;
 mod inspect;
 mod interrupt;
 mod kinds;
+mod manual;
 mod output;
+mod plan;
 mod plot;
 mod presets;
+mod repack;
+mod size;
 mod summary;
 mod terminal;
 mod verify;
@@ -36,8 +41,8 @@ use std::process::ExitCode;
 ///
 /// MODEL is a folder with *.safetensors files and a config.json, or one .safetensors file.
 ///
-/// Exit codes: 0 done, and nothing is wrong; 1 the model is bad, or differs from the original; 2 it could not be done
-/// (usage, input and output, interrupted). Nothing half-written is left behind after an error or Ctrl-C.
+/// Exit codes: 0 done, and nothing is wrong; 1 the model is bad or incomplete, differs from the original, or nothing of it can
+/// be compressed; 2 it could not be done (usage, input and output, no model there, interrupted). Nothing half-written is left behind after an error or Ctrl-C.
 #[derive(Parser)]
 #[command(name = "df11", version)]
 struct Cli {
@@ -51,10 +56,14 @@ struct Cli {
 enum Command {
     Compress(compress::CompressArgs),
     Merge(compress::MergeArgs),
+    Plan(plan::PlanArgs),
     Inspect(inspect::InspectArgs),
     Decompress(decompress::DecompressArgs),
     Verify(verify::VerifyArgs),
+    Repack(repack::RepackArgs),
     Presets(presets::PresetsArgs),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
 }
 
 /// The options for the amount of output, which every subcommand takes.
@@ -78,6 +87,11 @@ pub(crate) struct Reading {
     /// Accept a model that says it was written by an unknown version of the compressor
     #[arg(long)]
     any_version: bool,
+    /// Take the shapes that the model's files do not say from PATH: the original (a folder with *.safetensors files, or one
+    /// such file), of which only the headers are read and need be there, or a .json file with an object from names of
+    /// tensors to lists of dimensions
+    #[arg(long, value_name = "PATH")]
+    shapes_from: Option<PathBuf>,
 }
 
 /// The number of threads, for the subcommands that decode.
@@ -89,6 +103,14 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
+    /// Fails if a number was given to a command that decodes nothing this time.
+    pub fn unused(&self, unless: &str) -> Result<(), Failure> {
+        match self.count {
+            Some(_) => Err(Failure::cannot(format!("--threads does nothing without {unless}: leave it out"))),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the number that was asked for, or that of the processors that this process may use.
     pub fn count(&self) -> usize {
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -106,24 +128,21 @@ impl Reading {
     /// Opens what the model is compared with. A config given on the command line is not meant for it, and if it is bad,
     /// that says nothing about the model.
     pub fn open_original(&self, path: &Path) -> Result<Model, Failure> {
-        Model::open_original(path).map_err(|e| Failure::cannot(format!("the original cannot be used: {e}")))
+        Model::open_original(path)
+            .map_err(|e| Failure::cannot(format!("the original cannot be used: {e}{}", advice::after(&e))))
     }
 
-    fn options(&self) -> Result<OpenOptions, Failure> {
+    pub fn options(&self) -> Result<OpenOptions, Failure> {
         let read = |path: &PathBuf| {
             std::fs::read_to_string(path)
                 .map_err(|e| Failure::cannot(format!("cannot read the config '{}': {e}", path.display())))
         };
-        let options = OpenOptions::new().any_version(self.any_version);
+        let mut options = OpenOptions::new().any_version(self.any_version);
+        options.shapes_from.clone_from(&self.shapes_from);
         Ok(match self.config.as_ref().map(read).transpose()? {
             Some(config) => options.config(config),
             None => options,
         })
-    }
-
-    /// Returns the config given on the command line.
-    pub fn config(&self) -> Option<&Path> {
-        self.config.as_deref()
     }
 }
 
@@ -155,32 +174,27 @@ impl Failure {
     }
 }
 
-/// Returns which option of this tool helps. The library has no options of these names and cannot say it.
-fn advice(error: &df11::Error) -> &'static str {
-    match error {
-        df11::Error::Exists(_) => ": replace it (--force), or write elsewhere",
-        df11::Error::Unfinished(_) => ". The same command with --resume resumes it",
-        _ => "",
-    }
-}
-
 impl From<df11::Error> for Failure {
     fn from(error: df11::Error) -> Failure {
-        match error.status() {
-            Status::InvalidFormat | Status::UnsupportedFormat | Status::Corrupt => Failure::bad(error),
-            _ => Failure::cannot(format!("{error}{}", advice(&error))),
+        let bad = matches!(error.status(), Status::InvalidFormat | Status::UnsupportedFormat | Status::Corrupt);
+        // What is no model at all cannot be a bad one.
+        if bad && !matches!(error, df11::Error::NotAModel { .. }) {
+            return Failure::bad(error);
         }
+        Failure::cannot(format!("{error}{}", advice::after(&error)))
     }
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let args: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand || !error.use_stderr() => {
             error.exit()
         }
-        Err(error) => {
-            terminal::explain(&error.to_string());
+        Err(mut error) => {
+            advice::on_usage(&mut error, &args);
+            terminal::explain(&error);
             return ExitCode::from(2);
         }
     };
@@ -193,8 +207,22 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let (Failure::Bad(text) | Failure::Cannot(text)) = &failure;
-            terminal::complain(text);
+            terminal::complain(&advice::spelled(text));
             failure.exit_code()
+        }
+    }
+}
+
+/// Raises the soft limit on open files to the hard one. The library needs few at a time, but reads faster if it need not open each
+/// again.
+#[cfg(unix)]
+fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct lives as long as the calls. If they fail, the limit stays as it is.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
         }
     }
 }
@@ -203,12 +231,18 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     let quiet = cli.verbosity.quiet;
     terminal::log_to_stderr(cli.verbosity.verbose, quiet);
     interrupt::install()?;
+    #[cfg(unix)]
+    raise_file_limit();
     match &cli.command {
         Command::Compress(args) => compress::compress(args, quiet),
         Command::Merge(args) => compress::merge(args, quiet),
+        Command::Plan(args) => plan::run(args, quiet),
         Command::Inspect(args) => inspect::run(args, quiet),
         Command::Decompress(args) => decompress::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
-        Command::Presets(args) => presets::run(args),
+        Command::Repack(args) => repack::run(args, quiet),
+        Command::Presets(args) => presets::run(args, quiet),
+        Command::Completions(args) => manual::completions(args),
+        Command::Man(args) => manual::man(args),
     }
 }

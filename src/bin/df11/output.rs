@@ -1,4 +1,4 @@
-//! The file that `df11 decompress` writes.
+//! A file that the tool writes itself: a drawing.
 //!
 //! The library writes it to the same folder under a temporary name ([`NewFile`]), brings it to the disk, and renames it. Here
 //! is what the tool decides: which files may be replaced, and that a signal ends nothing before the unfinished file is removed.
@@ -10,41 +10,29 @@ use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The reason why a name is refused.
-const THERE: &str = "it is there already: replace it (--force), or write elsewhere";
-
 /// A name that may be written to.
 pub struct Output {
     to: PathBuf,
-    replace: bool,
 }
 
 /// A file being written.
 pub struct OutputFile {
     /// Declared before the hold, so that the file is removed before a signal may end the process again.
     file: NewFile,
-    output: Output,
     _hold: interrupt::Hold,
 }
 
 impl Output {
-    /// Fails now rather than at the end if the name cannot be used, if it names one of the `inputs`, however it is written,
-    /// or, unless `replace` is true, if it names any file.
-    pub fn new<'a>(to: &Path, replace: bool, inputs: impl IntoIterator<Item = &'a Path>) -> Result<Output, Failure> {
+    /// Fails now rather than at the end if the name cannot be used, or if it names one of the `inputs`, however it is written.
+    pub fn new<'a>(to: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<Output, Failure> {
         let shown = to.display();
         let refuse = |reason: &str| Failure::cannot(format!("cannot write '{shown}': {reason}"));
-        // The file that a link leads to is replaced, not the link.
-        let to = match std::fs::symlink_metadata(to) {
-            Ok(meta) if meta.is_symlink() => {
-                to.canonicalize().map_err(|e| refuse(&format!("it is a link that leads nowhere: {e}")))?
-            }
-            _ => to.to_owned(),
-        };
+        let to = resolve(to)?;
         if to.file_name().is_none() {
             return Err(refuse("this is not the name of a file"));
         }
         match std::fs::metadata(&to) {
-            Ok(meta) => check_existing(&to, &meta, replace, inputs).map_err(|reason| refuse(&reason))?,
+            Ok(meta) => check_existing(&to, &meta, inputs).map_err(|reason| refuse(&reason))?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(refuse(&e.to_string())),
         }
@@ -59,7 +47,7 @@ impl Output {
             Ok(_) => return Err(in_folder(&"it is not a folder")),
             Err(e) => return Err(in_folder(&e)),
         }
-        Ok(Output { to, replace })
+        Ok(Output { to })
     }
 
     /// Begins the file. Room on the disk is reserved for `bytes` bytes, so that a disk that is too full is known before the work;
@@ -77,16 +65,9 @@ impl Output {
                 let (shown, folder) = (self.to.display(), folder.display());
                 Failure::cannot(format!("cannot write '{shown}': the folder '{folder}': {source}"))
             }
-            error => self.failure(&error),
-        })?;
-        Ok(OutputFile { file, output: self, _hold: hold })
-    }
-
-    fn failure(&self, error: &Error) -> Failure {
-        match error {
-            Error::Exists(_) => Failure::cannot(format!("cannot write '{}': {THERE}", self.to.display())),
             error => Failure::cannot(error),
-        }
+        })?;
+        Ok(OutputFile { file, _hold: hold })
     }
 }
 
@@ -98,21 +79,24 @@ impl OutputFile {
 
     /// Brings the file to the disk and gives it its name.
     pub fn commit(self) -> Result<(), Failure> {
-        let OutputFile { file, output, _hold } = self;
+        let OutputFile { file, _hold } = self;
         file.sync()?;
         interrupt::check()?;
-        // This checks once more that the name is free, because the work may have taken hours.
-        file.commit(output.replace).map_err(|error| output.failure(&error))
+        file.commit(true).map_err(Failure::cannot)
+    }
+}
+
+/// Returns where to write: the file that a link leads to is replaced, not the link.
+pub fn resolve(to: &Path) -> Result<PathBuf, Failure> {
+    let refuse = |e| Failure::cannot(format!("cannot write '{}': it is a link that leads nowhere: {e}", to.display()));
+    match std::fs::symlink_metadata(to) {
+        Ok(meta) if meta.is_symlink() => to.canonicalize().map_err(refuse),
+        _ => Ok(to.to_owned()),
     }
 }
 
 /// Fails, with the reason, if what is there may not be replaced.
-fn check_existing<'a>(
-    to: &Path,
-    meta: &Metadata,
-    replace: bool,
-    inputs: impl IntoIterator<Item = &'a Path>,
-) -> Result<(), String> {
+fn check_existing<'a>(to: &Path, meta: &Metadata, inputs: impl IntoIterator<Item = &'a Path>) -> Result<(), String> {
     if meta.is_dir() {
         return Err("it is a folder".into());
     }
@@ -123,7 +107,7 @@ fn check_existing<'a>(
     if let Some(same) = inputs.into_iter().find(|&input| is_same(to, meta, input)) {
         return Err(format!("it is a file of the model, '{}'", same.display()));
     }
-    if replace { Ok(()) } else { Err(THERE.into()) }
+    Ok(())
 }
 
 /// Returns whether an input is the file at `path`, reached by whatever name.

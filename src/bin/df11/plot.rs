@@ -48,7 +48,7 @@ pub fn run(
         return Err(Failure::cannot("there is nothing to draw: no weights are compressed"));
     }
     // The file is created first, so that a failure to create it is known before the work and not after it.
-    let output = Output::new(to, true, model.files().map(|f| f.file))?.begin(0)?;
+    let output = Output::new(to, model.files().map(|f| f.file))?.begin(0)?;
     let progress = Progress::new("counting", 2 * weights, quiet);
     let histograms = histogram::count(groups, threads, &progress)?;
     drop(progress);

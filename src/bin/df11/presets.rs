@@ -1,40 +1,69 @@
 //! `df11 presets`: the patterns that the tool knows by name.
 
 use crate::Failure;
-use crate::terminal::print;
-use df11::writer::Preset;
+use crate::terminal::{counted, note, print};
+use df11::writer::{self, AUTOMATIC, Patterns, Preset};
 use serde_json::{Value, json};
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 /// Lists the groupings of published models, or prints one as patterns
 ///
 /// A preset says which tensors are compressed together: a pattern_dict as in the dfloat11_config of a model's config.json.
-/// With NAME its pattern_dict is printed as JSON, to be changed and given to --pattern.
+/// With NAME its pattern_dict is printed as JSON, to be changed and given to --pattern. With --for the patterns are printed that
+/// `df11 compress` would use for a model: those of a preset, or automatic ones, which are made of the names, types and shapes of its
+/// tensors; which of the two, and how much of the model they cover, is said on standard error.
 ///
 /// The object that --json prints has the keys: schema (1), presets[] {name, aliases[], models[], layout, model_types[],
 /// patterns {regular expression: attribute paths[]}, evidence, note}. The note may be null. Keys are added, never renamed.
 #[derive(clap::Args)]
 pub struct PresetsArgs {
-    /// Print the patterns of this preset
+    /// Print the patterns of this preset, or, with --for, `automatic` ones
     #[arg(value_name = "NAME")]
     name: Option<String>,
+    /// Print the patterns that `df11 compress` would use for this model, a folder or a .safetensors file
+    #[arg(long = "for", value_name = "MODEL", conflicts_with = "json")]
+    model: Option<PathBuf>,
     /// Print one JSON object with all presets instead (see --help for its keys)
     #[arg(long, conflicts_with = "name")]
     json: bool,
 }
 
 /// Runs the subcommand.
-pub fn run(args: &PresetsArgs) -> Result<(), Failure> {
-    match &args.name {
-        Some(name) => print(&format!("{:#}\n", patterns(Preset::find(name)?))),
-        None if args.json => print(&format!("{:#}\n", all())),
-        None => print(&table()),
+pub fn run(args: &PresetsArgs, quiet: bool) -> Result<(), Failure> {
+    match (&args.model, args.name.as_deref()) {
+        (Some(model), name) => for_model(model, name, quiet),
+        (None, Some(AUTOMATIC | "auto")) => Err(Failure::cannot(
+            "automatic patterns are made for a model: name it, as in `df11 presets --for MODEL automatic`",
+        )),
+        (None, Some(name)) => print(&pretty(Preset::find(name)?.patterns())),
+        (None, None) if args.json => print(&format!("{:#}\n", all())),
+        (None, None) => print(&table()),
     }
 }
 
-/// Returns the pattern_dict of a preset.
-fn patterns(preset: &Preset) -> Value {
-    serde_json::from_str(&preset.patterns().to_json()).unwrap_or_default()
+/// Prints the patterns for a model, and says on standard error where they come from.
+fn for_model(model: &Path, name: Option<&str>, quiet: bool) -> Result<(), Failure> {
+    let choice = writer::patterns_for(model, name)?;
+    if choice.patterns.entries().is_empty() {
+        return Err(Failure::cannot(format!(
+            "no pattern can name a matrix of '{}': there is none in bf16 whose name ends in '.weight'",
+            model.display()
+        )));
+    }
+    if !quiet {
+        let kind = if choice.name == AUTOMATIC { "" } else { "preset " };
+        let share = 100.0 * choice.grouped_bf16_bytes as f64 / choice.bf16_bytes.max(1) as f64;
+        let groups = counted(choice.groups, "group");
+        note(&format!("{kind}{}: {groups}, {share:.1} % of the bf16 bytes", choice.name));
+    }
+    print(&pretty(&choice.patterns))
+}
+
+/// Returns a pattern_dict as JSON on lines of its own.
+fn pretty(patterns: &Patterns) -> String {
+    let value: Value = serde_json::from_str(&patterns.to_json()).unwrap_or_default();
+    format!("{value:#}\n")
 }
 
 /// Returns everything as JSON.
@@ -46,7 +75,7 @@ fn all() -> Value {
             "models": p.models(),
             "layout": p.naming().name(),
             "model_types": p.model_types(),
-            "patterns": patterns(p),
+            "patterns": serde_json::from_str::<Value>(&p.patterns().to_json()).unwrap_or_default(),
             "evidence": p.evidence(),
             "note": p.note(),
         })
@@ -69,6 +98,7 @@ fn table() -> String {
         }
     }
     out.push_str("\n[In brackets]: other names of the preset. `df11 presets NAME` prints its patterns.\n");
+    out.push_str("`df11 presets --for MODEL` prints those that `df11 compress` would use.\n");
     out
 }
 

@@ -10,20 +10,22 @@
 //! path            MODEL as it was given
 //! config_version  dfloat11_config.version, or null
 //! files[]         path, bytes
-//! groups[]        name, tensors[] (names), weights, blocks (of 4,096 bytes of codes),
+//! groups[]        name, tensors[] (names), extended (true if only libdf11 reads it), weights, blocks (of 4,096 bytes of codes),
 //!                 stored {sign_mantissa, codes, gaps, positions, luts, splits, total},
 //!                 bits_per_weight {the same keys} or null,
 //!                 code_bits {shortest, longest, mean}, code_lengths {exponent: bits}
-//! tensors[]       name, dtype, shape, shape_known, bytes (decoded), group (name) or null
+//! tensors[]       name, dtype, shape, shape_known, shape_source ("stored", "given", "derived" or null),
+//!                 bytes (decoded), group (name) or null
 //! totals          files, groups, tensors, weights (in groups), stored {the same keys, of all groups},
 //!                 bits_per_weight {the same keys} or null, bf16 (bytes of the groups' weights, decoded),
 //!                 plain (bytes of all tensors outside groups), decoded (bf16 + plain), file_bytes
+//! missing[]       name, reason: what the model lacks, as far as that is known
 //! ```
 //!
-//! `shape_known` is false for a tensor in a group whose shape is not in the file: its shape is then its one length.
+//! `shape_known` is false for a tensor in a group whose shape nothing says: its shape is then its one length.
 
 use crate::Failure;
-use df11::{Group, Location, Model, Tensor};
+use df11::{Group, Location, Model, ShapeSource, Tensor};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,6 +40,14 @@ pub struct Summary {
     pub groups: Vec<GroupSummary>,
     pub tensors: Vec<TensorSummary>,
     pub totals: Totals,
+    pub missing: Vec<Absent>,
+}
+
+/// A thing that the model lacks.
+#[derive(Serialize)]
+pub struct Absent {
+    name: String,
+    pub reason: String,
 }
 
 /// A file of the model.
@@ -52,6 +62,7 @@ pub struct FileSummary {
 pub struct GroupSummary {
     pub name: String,
     pub tensors: Vec<String>,
+    pub extended: bool,
     pub weights: u64,
     blocks: u64,
     pub stored: Members<u64>,
@@ -67,6 +78,7 @@ pub struct TensorSummary {
     pub dtype: String,
     pub shape: Vec<u64>,
     pub shape_known: bool,
+    pub shape_source: Option<&'static str>,
     pub bytes: u64,
     pub group: Option<String>,
     /// Which of its group's tensors it is.
@@ -145,7 +157,7 @@ impl Members<u64> {
 
 impl Summary {
     /// Looks at an open model.
-    pub fn new(path: &Path, model: &Model) -> Summary {
+    pub fn new(path: &Path, model: &Model) -> Result<Summary, Failure> {
         let file = |f: Location| FileSummary { path: f.file.display().to_string(), bytes: f.bytes };
         let files: Vec<FileSummary> = model.files().map(file).collect();
         let groups: Vec<GroupSummary> = model.groups().map(GroupSummary::new).collect();
@@ -167,7 +179,10 @@ impl Summary {
             file_bytes: files.iter().map(|f| f.bytes).sum(),
         };
         let config_version = model.config().map(|c| c.version().to_owned()).filter(|v| !v.is_empty());
-        Summary { schema: 1, path: path.display().to_string(), config_version, files, groups, tensors, totals }
+        let absent = |missing: df11::Missing| Absent { name: missing.name, reason: missing.reason };
+        let missing = model.missing()?.into_iter().map(absent).collect();
+        let path = path.display().to_string();
+        Ok(Summary { schema: 1, path, config_version, files, groups, tensors, totals, missing })
     }
 
     /// Returns the text that `--json` prints.
@@ -198,6 +213,7 @@ impl GroupSummary {
         GroupSummary {
             name: group.name().to_owned(),
             tensors: group.tensors().map(|t| t.name().to_owned()).collect(),
+            extended: group.is_extended(),
             weights,
             blocks: group.block_count() as u64,
             stored,
@@ -221,9 +237,15 @@ impl TensorSummary {
             dtype: tensor.dtype().to_string(),
             shape: tensor.shape().to_vec(),
             shape_known: tensor.shape_known(),
+            shape_source: match tensor.shape_source() {
+                ShapeSource::Stored => Some("stored"),
+                ShapeSource::Given => Some("given"),
+                ShapeSource::Derived => Some("derived"),
+                _ => None,
+            },
             bytes: tensor.bytes(),
             group: group.map(|g| g.name().to_owned()),
-            place_in_group: group.and_then(|g| Some(tensor.number() - g.tensors().next()?.number())),
+            place_in_group: group.and_then(|g| g.tensors().position(|t| t.number() == tensor.number())),
         }
     }
 }

@@ -1,13 +1,25 @@
-//! The output for people: lines on the two streams, the progress bar, numbers and names.
+//! The output for people: lines on the two streams, colours, the progress bar, numbers and names.
 //!
 //! Nothing here panics when a stream is closed: `print!` and `eprintln!` would.
+//!
+//! A terminal shows errors in red and warnings in yellow. `NO_COLOR`, `CLICOLOR=0` and `TERM=dumb` turn colours off, and
+//! `CLICOLOR_FORCE` turns them on for files and pipes, too.
 
 use crate::{Failure, interrupt};
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::{Level, LevelFilter};
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+/// The colour of errors, and of what is wrong in a model.
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+/// The colour of warnings.
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 
 /// Writes to standard output, at once. A reader that has gone (`| head`) is not an error: it has seen what it wanted.
 pub fn print(text: &str) -> Result<(), Failure> {
@@ -26,13 +38,33 @@ pub fn complain(text: &str) {
     // The lock is held until the line is written, because the handler ends the process right after this.
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     if !std::mem::replace(&mut said, true) {
-        say(&format!("df11: error: {}\n", clean(text)));
+        say(&format!("df11: {} {}\n", paint("error:", ERROR, &std::io::stderr()), clean(text)));
     }
 }
 
+/// Writes a line about a result to standard error.
+pub fn note(text: &str) {
+    say(&format!("df11: {}\n", clean(text)));
+}
+
 /// Writes clap's message about a wrong command line. It begins with `error: `, and has lines of advice.
-pub fn explain(text: &str) {
+pub fn explain(error: &clap::Error) {
+    let text = error.render();
+    let text = if has_colours(&std::io::stderr()) { text.ansi().to_string() } else { text.to_string() };
     say(&format!("df11: {text}"));
+}
+
+/// Returns a word of the results, such as `BAD`, in the colour of errors where standard output shows colours.
+pub fn wrong(word: &str) -> String {
+    paint(word, ERROR, &std::io::stdout())
+}
+
+fn paint(text: &str, style: Style, stream: &impl RawStream) -> String {
+    if has_colours(stream) { format!("{style}{text}{style:#}") } else { text.to_owned() }
+}
+
+fn has_colours(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
 }
 
 /// Writes to standard error in one piece, so that lines of several processes do not mix. Nobody can be told if it fails.
@@ -51,35 +83,79 @@ pub fn log_to_stderr(verbose: u8, quiet: bool) {
     env_logger::Builder::new()
         .filter_level(most)
         .format(|out, record| {
+            let stderr = std::io::stderr();
             let level = match record.level() {
-                Level::Error => "error",
-                Level::Warn => "warning",
-                Level::Info => "info",
-                Level::Debug | Level::Trace => "debug",
+                Level::Error => paint("error:", ERROR, &stderr),
+                Level::Warn => paint("warning:", WARNING, &stderr),
+                Level::Info => "info:".into(),
+                Level::Debug | Level::Trace => "debug:".into(),
             };
-            writeln!(out, "df11: {level}: {}", clean(&record.args().to_string()))
+            writeln!(out, "df11: {level} {}", clean(&record.args().to_string()))
         })
         .init();
 }
 
+/// What a progress bar shows, the most telling first, and the columns that this takes besides the message and the bar itself. The
+/// message goes first where there is no room: whoever typed the command knows it.
+const TEMPLATES: [(&str, usize); 5] = [
+    (
+        "{msg} {wide_bar} {percent:>3} %  {decimal_bytes} of {decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left",
+        58,
+    ),
+    ("{wide_bar} {percent:>3} %  {decimal_bytes} of {decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left", 57),
+    ("{wide_bar} {percent:>3} %  {decimal_bytes_per_sec}  {eta} left", 31),
+    ("{wide_bar} {percent:>3} %  {eta} left", 17),
+    ("{percent:>3} %  {eta}", 11),
+];
+
+/// Returns the number of the first template that fits a line of so many columns, with this message; the last one if none does.
+fn template_for(columns: usize, message: &str) -> usize {
+    const BAR: usize = 8;
+    let takes = |(template, rest): &(&str, usize)| {
+        let shown = |key: &str, columns| if template.contains(key) { columns } else { 0 };
+        rest + shown("{msg}", message.len()) + shown("{wide_bar}", BAR)
+    };
+    TEMPLATES.iter().position(|template| takes(template) <= columns).unwrap_or(TEMPLATES.len() - 1)
+}
+
+/// A bar of indicatif's, and what is needed to fit it into the terminal, which can become narrower and wider.
+#[derive(Clone)]
+struct Bar {
+    bar: ProgressBar,
+    message: &'static str,
+    /// The number of the template that it has.
+    template: Arc<AtomicUsize>,
+}
+
+impl Bar {
+    fn new(message: &'static str, bytes: u64) -> Bar {
+        let target = if bytes > 0 { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(bytes), target).with_message(message);
+        let bar = Bar { bar, message, template: Arc::new(AtomicUsize::new(usize::MAX)) };
+        bar.fit();
+        bar
+    }
+
+    /// Chooses what is shown by the width of the terminal.
+    fn fit(&self) {
+        let columns = terminal_size::terminal_size_of(std::io::stderr()).map_or(80, |(width, _)| width.0.into());
+        let number = template_for(columns, self.message);
+        if self.template.swap(number, Ordering::Relaxed) == number {
+            return;
+        }
+        if let Ok(style) = ProgressStyle::with_template(TEMPLATES[number].0) {
+            self.bar.set_style(style);
+        }
+    }
+}
+
 /// A progress bar on standard error, where that is a terminal; else nothing.
-pub struct Progress(Option<ProgressBar>);
+pub struct Progress(Option<Bar>);
 
 impl Progress {
     /// Starts a bar for that many bytes. One for 0 bytes is not seen until it is known how many there are.
     pub fn new(what: &'static str, bytes: u64, quiet: bool) -> Progress {
-        if quiet || !std::io::stderr().is_terminal() {
-            return Progress(None);
-        }
-        let target = if bytes > 0 { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(bytes), target);
-        let template = "{msg} {wide_bar} {percent:>3} %  {decimal_bytes} of {decimal_total_bytes}  \
-                        {decimal_bytes_per_sec}  {eta} left";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        bar.set_message(what);
-        Progress(Some(bar))
+        Progress((!quiet && std::io::stderr().is_terminal()).then(|| Bar::new(what, bytes)))
     }
 
     /// Returns the progress for a call of the library: it moves the bar, and cancels the call when the process is interrupted.
@@ -87,11 +163,12 @@ impl Progress {
         let bar = self.0.clone();
         df11::Progress::with_callback(move |progress| {
             if let Some(bar) = bar.as_ref().filter(|_| progress.total() > 0) {
-                bar.set_length(progress.total());
-                if bar.is_hidden() {
-                    bar.set_draw_target(ProgressDrawTarget::stderr());
+                bar.fit();
+                bar.bar.set_length(progress.total());
+                if bar.bar.is_hidden() {
+                    bar.bar.set_draw_target(ProgressDrawTarget::stderr());
                 }
-                bar.set_position(progress.done());
+                bar.bar.set_position(progress.done());
             }
             interrupt::check().is_ok()
         })
@@ -100,14 +177,15 @@ impl Progress {
     /// Adds bytes that are done.
     pub fn advance(&self, bytes: u64) {
         if let Some(bar) = &self.0 {
-            bar.inc(bytes);
+            bar.fit();
+            bar.bar.inc(bytes);
         }
     }
 
     /// Writes to standard output while the bar is out of the way.
     pub fn print(&self, text: &str) -> Result<(), Failure> {
         match &self.0 {
-            Some(bar) => bar.suspend(|| print(text)),
+            Some(bar) => bar.bar.suspend(|| print(text)),
             None => print(text),
         }
     }
@@ -116,20 +194,14 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
+            bar.bar.finish_and_clear();
         }
     }
 }
 
-/// Escapes control characters and those that change the direction of writing, so that a text cannot control a terminal: names
-/// come from files that anyone may have written.
+/// Escapes a text so that it cannot control a terminal, and so that all of it is seen.
 pub fn clean(text: &str) -> String {
-    let steers = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if steers(c) { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out
+    df11::escape(text)
 }
 
 /// Returns a clean name of limited length. If it is longer, its middle is left out, because names differ at their ends.
@@ -183,6 +255,20 @@ pub fn thousands(number: u64) -> String {
 /// Formats a number and its noun: `1 group`, `2 groups`.
 pub fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
+}
+
+/// Appends a line to a string, which cannot fail. There are no spaces after the last column.
+macro_rules! line {
+    ($out:expr, $($arg:tt)*) => {{
+        use std::fmt::Write as _;
+        let _ = writeln!($out, "{}", format!($($arg)*).trim_end());
+    }};
+}
+pub(crate) use line;
+
+/// Says that a model has groups that only this library reads.
+pub fn extension(groups: u64) -> String {
+    format!("needs libdf11: the reference's format cannot name or hold {}", counted(groups, "group"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `df11 verify`: checks that a model is consistent, and that it is equal to its original.
 
-use crate::terminal::{Progress, clean, counted, fit, thousands, took};
+use crate::terminal::{Progress, clean, counted, fit, thousands, took, wrong};
 use crate::{Failure, Reading, Threads, interrupt};
 use df11::verify::{self, Finding, FindingKind, Verified, VerifyOptions};
 use df11::{Error, Model};
@@ -9,10 +9,11 @@ use std::time::Instant;
 
 /// Checks a model: its structure, every code and its hashes; with --against, every bit
 ///
-/// The structure is checked when the model is opened, and an error there ends the work. Then every code of every group is
+/// The structure is checked when the model is opened, and an error there ends the work. Then it is looked for what is absent, as
+/// far as numbers in names, an index and config.json show it: files, tensors, layers. Then every code of every group is
 /// walked, and the recorded gaps and positions are compared with where codes really start. Where the model's metadata has
 /// hashes of its tensors, they are compared with those of the decoded values. Damage that keeps all of that true is seen
-/// only by --against, which compares all tensors by name: type, shape (where the model knows it) and every bit. All that
+/// only by --against, which compares all tensors by name: type, shape (where the model says it) and every bit. All that
 /// is wrong is listed on standard output.
 #[derive(clap::Args)]
 pub struct VerifyArgs {
@@ -21,6 +22,12 @@ pub struct VerifyArgs {
     /// The uncompressed original: a folder with *.safetensors files, or one such file
     #[arg(long, value_name = "ORIGINAL")]
     against: Option<PathBuf>,
+    /// Accept a model that lacks files, tensors or layers
+    #[arg(long)]
+    incomplete: bool,
+    /// Accept a model of which nothing is compressed, also without --against
+    #[arg(long)]
+    allow_plain: bool,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
@@ -32,8 +39,8 @@ struct Findings<'a> {
     model: &'a Model,
     progress: &'a Progress,
     quiet: bool,
-    /// The first group, hash and difference that are wrong.
-    first: [Option<String>; 3],
+    /// The first group, hash, absence and difference that are wrong.
+    first: [Option<String>; 4],
     /// The time at which the last group was walked.
     walked: Option<Instant>,
     /// The error of standard output, if there was one.
@@ -42,7 +49,7 @@ struct Findings<'a> {
 
 impl<'a> Findings<'a> {
     fn new(model: &'a Model, progress: &'a Progress, quiet: bool) -> Self {
-        Findings { model, progress, quiet, first: [const { None }; 3], walked: None, failure: None }
+        Findings { model, progress, quiet, first: [const { None }; 4], walked: None, failure: None }
     }
 
     /// Prints a finding. If that fails the library's work ends.
@@ -60,11 +67,15 @@ impl<'a> Findings<'a> {
             }
             FindingKind::Bad | FindingKind::Hash => "BAD",
             FindingKind::Differs => "DIFFERS",
+            FindingKind::Missing => "MISSING",
             _ => "note",
         };
-        self.print(&format!("{label:<8} {}\n", clean(&text)), work);
+        let padded = format!("{label:<8}");
+        let label = if kind.is_wrong() { wrong(&padded) } else { padded };
+        self.print(&format!("{label} {}\n", clean(&text)), work);
         if kind.is_wrong() {
-            let which = [FindingKind::Bad, FindingKind::Hash].iter().position(|&k| k == kind).unwrap_or(2);
+            let kinds = [FindingKind::Bad, FindingKind::Hash, FindingKind::Missing];
+            let which = kinds.iter().position(|&k| k == kind).unwrap_or(3);
             self.first[which].get_or_insert(text);
         }
     }
@@ -91,7 +102,10 @@ pub fn run(args: &VerifyArgs, quiet: bool) -> Result<(), Failure> {
     let model = args.reading.open(&args.model)?;
     // The original is opened before the codes are walked, so that a wrong path is reported at once.
     let original = args.against.as_ref().map(|path| args.reading.open_original(path)).transpose()?;
-    let options = VerifyOptions::new().threads(args.threads.count());
+    let options = VerifyOptions::new()
+        .threads(args.threads.count())
+        .incomplete(args.incomplete)
+        .allow_plain(args.allow_plain || original.is_some());
     let mut parts = verify(&model, &options, quiet)?;
     if let Some(original) = &original {
         parts.extend(compare(&model, original, &options, quiet)?);
@@ -132,8 +146,13 @@ fn verify(model: &Model, options: &VerifyOptions, quiet: bool) -> Result<Vec<Str
             bar.print(&format!("{right} right, {wrong} wrong; compared{}\n", took(walked.elapsed())))?;
         }
     }
-    let [group, hash, _] = findings.first;
+    let [group, hash, missing, _] = findings.first;
     let mut parts = Vec::new();
+    if let Some(first) = missing {
+        let more =
+            if found.missing > 1 { format!(" ({} such lines)", thousands(found.missing)) } else { String::new() };
+        parts.push(format!("the model is incomplete{more}: {first}"));
+    }
     if let Some(first) = group {
         let groups = counted_bad(found.groups_good + found.groups_bad, "group", "damaged");
         parts.push(format!("{} of {groups}: {first}", found.groups_bad));

@@ -18,6 +18,7 @@ use super::device_table::{DeviceTable, Shape};
 use super::*;
 use crate::error::{Error, Result, shorten};
 use crate::format::{Group, MOST_TENSORS, Member};
+use crate::huffman::code::CodeTable;
 use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, MAX_CODE_BITS};
 use sha2::{Digest, Sha256};
 
@@ -107,6 +108,33 @@ impl ImageLayout {
             table_bytes: shape.bytes(),
         };
         ImageLayout::new(sizes).ok_or_else(|| Error::Internal(format!("no layout for {sizes:?}")))
+    }
+
+    /// Returns the layout that a group would have whose codes take that many bytes; `None` if no group has such sizes. Without a
+    /// code the table is as large as that of a layer of a published model.
+    pub(crate) fn estimated(
+        weights: u64,
+        code_bytes: u64,
+        tensors: usize,
+        codes: Option<&CodeTable>,
+    ) -> Option<ImageLayout> {
+        const OF_A_LAYER: Shape = Shape { second_bits: 7, tables: 4 };
+        let shape = codes.map_or(Some(OF_A_LAYER), Shape::of)?;
+        ImageLayout::new(Sizes {
+            weights,
+            code_bytes,
+            tensors: u32::try_from(tensors).ok()?,
+            longest: codes.map_or(MAX_CODE_BITS, CodeTable::longest),
+            second_bits: shape.second_bits,
+            table_bytes: shape.bytes(),
+        })
+    }
+
+    /// Returns the layout that an equal part of a group would have, one of `count`; `None` if no group has such sizes.
+    pub(crate) fn of_share(whole: &ImageLayout, count: u64) -> Option<ImageLayout> {
+        let &ImageLayout { weights, code_bytes, tensors, longest, second_bits, table_bytes, .. } = whole;
+        let (weights, code_bytes) = (weights.div_ceil(count), code_bytes.div_ceil(count));
+        ImageLayout::new(Sizes { weights, code_bytes, tensors, longest, second_bits, table_bytes })
     }
 
     /// Returns the layout for sizes; `None` if no group has such sizes.

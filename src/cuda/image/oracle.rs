@@ -13,6 +13,8 @@ pub struct Decoded {
     /// judges almost the same before it reports `DF11_CORRUPT` in `d_status`: it checks whole tiles, does not check
     /// where the group's last lane ends, and lets a lane end up to ten bits late.
     pub good: bool,
+    /// For each lane that was decoded, but the last one of the group: the bits by which it ends after the next one begins.
+    pub slips: Vec<i64>,
 }
 
 /// Decodes `count` weights of an image in host memory, from its weight `first`.
@@ -36,11 +38,14 @@ pub fn decode(image: &[u8], first: u64, count: u64) -> Result<Decoded> {
     }
     let state = &image[STATE_OFFSET as usize..][..4];
     let reader = Reader { image, layout, head };
-    let mut decoded = Decoded { weights: Vec::with_capacity(count as usize), good: state == [0; 4] };
+    let mut decoded = Decoded { weights: Vec::with_capacity(count as usize), good: state == [0; 4], slips: Vec::new() };
     let end = first + count;
     for lane in first / LANE_WEIGHTS..end.div_ceil(LANE_WEIGHTS) {
         let weights = lane * LANE_WEIGHTS..layout.weights.min((lane + 1) * LANE_WEIGHTS);
         let (exponents, lane_end) = reader.lane(lane, (weights.end - weights.start) as usize);
+        if weights.end < layout.weights {
+            decoded.slips.push(lane_end as i64 - reader.bit(lane + 1) as i64);
+        }
         decoded.good &= reader.fits(lane, exponents.len() as u64 - (weights.end - weights.start), lane_end);
         for (weight, exponent) in weights.zip(exponents) {
             if (first..end).contains(&weight) {

@@ -2,48 +2,120 @@
 //! without a config.json it is `dfloat11_config` alone, in its own order.
 //!
 //! Numbers stay as they are spelled in the source: `1e-06` must not become `0.000001` or `1e-6`.
+//!
+//! And the way back: a config without `dfloat11_config`, in which all else is as it was, byte for byte.
 
 use crate::error::{Error, Place, Result};
+use crate::format::{LACKS_KEY, MOST_CONFIG_BYTES, Seen, TENSORS_KEY, no_number, of_python};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use std::collections::HashMap;
 use std::fmt;
 
+/// The key that is added to a config, and taken out of it.
+const KEY: &str = "dfloat11_config";
 /// The version of the reference whose files are written, to the byte.
 const VERSION: &str = "0.5.0";
 
 /// Returns the text of config.json for a model whose groups are made by these patterns. `source` is the text of the source's
-/// config.json, if it has one.
+/// config.json, if it has one; `lacks` are the names of what the source lacks, and `tensors` is how many tensors the model has. The
+/// reference knows neither, and there is no list if it is empty.
 ///
 /// # Errors
 ///
 /// `InvalidFormat` if the source's is not a JSON object.
-pub(crate) fn merged(source: Option<&str>, place: &Place, pattern_dict: &Value) -> Result<String> {
-    let ours = serde_json::json!({
+pub(crate) fn merged(
+    source: Option<&str>,
+    place: &Place,
+    pattern_dict: &Value,
+    lacks: &[&str],
+    tensors: Option<u64>,
+) -> Result<String> {
+    let mut ours = serde_json::json!({
         "version": VERSION,
         "threads_per_block": [512],
         "bytes_per_thread": 8,
         "pattern_dict": pattern_dict,
     });
+    if !lacks.is_empty() {
+        ours[LACKS_KEY] = lacks.into();
+    }
+    if let Some(tensors) = tensors {
+        ours[TENSORS_KEY] = tensors.into();
+    }
     let invalid = |e: serde_json::Error| Error::invalid(place.clone(), format!("the config cannot be merged: {e}"));
     let ours = ours.to_string();
-    let mut out = String::new();
+    let mut printer = Printer { source: "", base: 0, sort: false, out: String::new() };
     match source {
         None => {
-            let whole = format!("{{\"dfloat11_config\":{ours}}}");
-            print(serde_json::from_str(&whole).map_err(invalid)?, false, 0, &mut out).map_err(invalid)?;
+            let whole = format!("{{\"{KEY}\":{ours}}}");
+            printer.print(serde_json::from_str(&whole).map_err(invalid)?, 0).map_err(invalid)?;
         }
         Some(text) => {
-            let Object(mut entries) = serde_json::from_str(text).map_err(invalid)?;
-            entries.retain(|(key, _)| key != "dfloat11_config");
+            let blanked = of_python(text.as_bytes());
+            let Object(mut entries) = serde_json::from_slice(&blanked).map_err(invalid)?;
+            entries.retain(|(key, _)| key != KEY);
             let ours: &RawValue = serde_json::from_str(&ours).map_err(invalid)?;
-            entries.push(("dfloat11_config".into(), ours));
-            print_object(entries, true, 0, &mut out).map_err(invalid)?;
-            out.push('\n');
+            entries.push((KEY.into(), ours));
+            (printer.source, printer.base, printer.sort) = (text, blanked.as_ptr().addr(), true);
+            printer.print_object(entries, 0).map_err(invalid)?;
+            printer.out.push('\n');
         }
     }
-    Ok(out)
+    let bytes = printer.out.len() as u64;
+    if bytes > MOST_CONFIG_BYTES {
+        let reason = format!("the config would have {bytes} bytes: {MOST_CONFIG_BYTES} are the most");
+        return Err(Error::invalid(place.clone(), reason));
+    }
+    Ok(printer.out)
+}
+
+/// Returns a config's text without `dfloat11_config`, and the number of keys that are left. Nothing else of the text changes.
+/// Returns `None` if the text is no object with that key.
+pub(crate) fn without(text: &str) -> Option<(String, usize)> {
+    let entries = spans(text)?;
+    let ours = entries.iter().position(|entry| entry.key == KEY)?;
+    let cut = match (ours.checked_sub(1), entries.get(ours + 1)) {
+        (_, Some(next)) => entries[ours].from..next.from,
+        (Some(before), None) => entries[before].to..entries[ours].to,
+        (None, None) => entries[ours].from..entries[ours].to,
+    };
+    let mut rest = text.to_owned();
+    rest.replace_range(cut, "");
+    Some((rest, entries.len() - 1))
+}
+
+/// An entry of a JSON object, and its place in the text: from its key to the end of its value.
+struct Entry {
+    key: String,
+    from: usize,
+    to: usize,
+}
+
+/// Finds the entries of a text that is a JSON object, as Python reads it. Returns `None` if it is none.
+fn spans(text: &str) -> Option<Vec<Entry>> {
+    let blanked = of_python(text.as_bytes());
+    let Object(object) = serde_json::from_slice(&blanked).ok()?;
+    let mut end = 0;
+    let entry = |(key, value): (String, &RawValue)| {
+        let value_at = value.get().as_ptr().addr() - blanked.as_ptr().addr();
+        // Before a key there are brackets, commas and spaces.
+        let from = end + blanked[end..].iter().position(|&byte| byte == b'"')?;
+        // What is no number in JSON has a shorter text in its place.
+        end = value_at + no_number(&text.as_bytes()[value_at..]).map_or(value.get().len(), str::len);
+        Some(Entry { key, from, to: end })
+    };
+    object.into_iter().map(entry).collect()
+}
+
+/// Returns what Python's `json.dumps(…, indent=2, sort_keys=True)` writes, and the end of a line.
+pub(crate) fn pretty(value: &Value) -> Result<String> {
+    let fail = |e: serde_json::Error| Error::Internal(format!("a value is no JSON: {e}"));
+    let raw: Box<RawValue> = serde_json::value::to_raw_value(value).map_err(fail)?;
+    let mut printer = Printer { source: "", base: 0, sort: true, out: String::new() };
+    printer.print(&raw, 0).map_err(fail)?;
+    printer.out.push('\n');
+    Ok(printer.out)
 }
 
 /// A JSON object in the order of its keys, with the text of each value.
@@ -60,17 +132,10 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Object<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Object<'de>, A::Error> {
-                let mut entries: Vec<(String, &RawValue)> = Vec::new();
-                let mut places = HashMap::new();
+                let (mut entries, mut seen) = (Vec::new(), Seen::default());
                 while let Some((key, value)) = map.next_entry::<String, &RawValue>()? {
-                    // Of two equal keys Python takes the last value, at the first one's place.
-                    match places.insert(key.clone(), entries.len()) {
-                        None => entries.push((key, value)),
-                        Some(first) => {
-                            entries[first].1 = value;
-                            places.insert(key, first);
-                        }
-                    }
+                    seen.add(&key)?;
+                    entries.push((key, value));
                 }
                 Ok(Object(entries))
             }
@@ -79,60 +144,76 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Object<'a> {
     }
 }
 
-fn indent(depth: usize, out: &mut String) {
-    out.push('\n');
-    (0..depth).for_each(|_| out.push_str("  "));
-}
-
-/// Writes what Python's `json.dumps(…, indent=2)` writes, with `sort_keys` or without.
-fn print(value: &RawValue, sort: bool, depth: usize, out: &mut String) -> serde_json::Result<()> {
-    let text = value.get();
-    match text.as_bytes().first() {
-        Some(b'{') => {
-            let Object(entries) = serde_json::from_str(text)?;
-            print_object(entries, sort, depth, out)?;
-        }
-        Some(b'[') => {
-            let items: Vec<&RawValue> = serde_json::from_str(text)?;
-            out.push('[');
-            for (i, item) in items.iter().enumerate() {
-                out.push_str(if i > 0 { "," } else { "" });
-                indent(depth + 1, out);
-                print(item, sort, depth + 1, out)?;
-            }
-            if !items.is_empty() {
-                indent(depth, out);
-            }
-            out.push(']');
-        }
-        Some(b'"') => print_text(&serde_json::from_str::<String>(text)?, out),
-        _ => out.push_str(text),
-    }
-    Ok(())
-}
-
-fn print_object(
-    mut entries: Vec<(String, &RawValue)>,
+/// Writes what Python's `json.dumps(…, indent=2)` writes.
+struct Printer<'a> {
+    /// The text that the values are from.
+    source: &'a str,
+    /// The address of its copy in which the values are.
+    base: usize,
+    /// Python's `sort_keys`.
     sort: bool,
-    depth: usize,
-    out: &mut String,
-) -> serde_json::Result<()> {
-    if sort {
-        entries.sort_by(|a, b| a.0.cmp(&b.0));
+    out: String,
+}
+
+impl Printer<'_> {
+    fn indent(&mut self, depth: usize) {
+        self.out.push('\n');
+        (0..depth).for_each(|_| self.out.push_str("  "));
     }
-    out.push('{');
-    for (i, (key, value)) in entries.iter().enumerate() {
-        out.push_str(if i > 0 { "," } else { "" });
-        indent(depth + 1, out);
-        print_text(key, out);
-        out.push_str(": ");
-        print(value, sort, depth + 1, out)?;
+
+    fn print(&mut self, value: &RawValue, depth: usize) -> serde_json::Result<()> {
+        let text = value.get();
+        match text.as_bytes().first() {
+            Some(b'{') => {
+                let Object(entries) = serde_json::from_str(text)?;
+                self.print_object(entries, depth)?;
+            }
+            Some(b'[') => {
+                let items: Vec<&RawValue> = serde_json::from_str(text)?;
+                self.out.push('[');
+                for (i, item) in items.iter().enumerate() {
+                    self.out.push_str(if i > 0 { "," } else { "" });
+                    self.indent(depth + 1);
+                    self.print(item, depth + 1)?;
+                }
+                if !items.is_empty() {
+                    self.indent(depth);
+                }
+                self.out.push(']');
+            }
+            Some(b'"') => match self.no_number(text) {
+                Some(token) => self.out.push_str(token),
+                None => print_text(&serde_json::from_str::<String>(text)?, &mut self.out),
+            },
+            _ => self.out.push_str(text),
+        }
+        Ok(())
     }
-    if !entries.is_empty() {
-        indent(depth, out);
+
+    /// Returns what Python calls a number, if an empty text stands in its place: see [`of_python`].
+    fn no_number(&self, text: &str) -> Option<&'static str> {
+        let at = text.as_ptr().addr().checked_sub(self.base)?;
+        no_number(self.source.as_bytes().get(at..)?)
     }
-    out.push('}');
-    Ok(())
+
+    fn print_object(&mut self, mut entries: Vec<(String, &RawValue)>, depth: usize) -> serde_json::Result<()> {
+        if self.sort {
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+        }
+        self.out.push('{');
+        for (i, (key, value)) in entries.iter().enumerate() {
+            self.out.push_str(if i > 0 { "," } else { "" });
+            self.indent(depth + 1);
+            print_text(key, &mut self.out);
+            self.out.push_str(": ");
+            self.print(value, depth + 1)?;
+        }
+        if !entries.is_empty() {
+            self.indent(depth);
+        }
+        self.out.push('}');
+        Ok(())
+    }
 }
 
 /// Writes a text in ASCII, as Python does.
@@ -161,19 +242,72 @@ mod tests {
     #[test]
     fn numbers_and_texts_are_spelled_as_before() {
         let source =
-            r#"{"z": 1e-06, "b": [], "a": {"y": [1.0, null], "x": "é\n\u0041𝄞"}, "z": 10000000000000000000000}"#;
-        let text = merged(Some(source), &Place::file("c"), &serde_json::json!({"m": []})).unwrap();
+            r#"{"z": 1e-06, "n": 10000000000000000000000, "b": [], "a": {"y": [1.0, null], "x": "é\n\u0041𝄞"}}"#;
+        let text = merged(Some(source), &Place::file("c"), &serde_json::json!({"m": []}), &[], None).unwrap();
         let want = "{\n  \"a\": {\n    \"x\": \"\\u00e9\\nA\\ud834\\udd1e\",\n    \"y\": [\n      1.0,\n      null\n    ]\n  },\n  \
                     \"b\": [],\n  \"dfloat11_config\": {\n    \"bytes_per_thread\": 8,\n    \"pattern_dict\": {\n      \
                     \"m\": []\n    },\n    \"threads_per_block\": [\n      512\n    ],\n    \"version\": \"0.5.0\"\n  },\n  \
-                    \"z\": 10000000000000000000000\n}\n";
+                    \"n\": 10000000000000000000000,\n  \"z\": 1e-06\n}\n";
         assert_eq!(text, want);
-        assert!(merged(Some("[1]"), &Place::file("c"), &Value::Null).is_err());
+        assert!(merged(Some("[1]"), &Place::file("c"), &Value::Null, &[], None).is_err());
+    }
+
+    /// What Python's `json.dumps(json.loads(text), indent=2, sort_keys=True)` gives.
+    #[test]
+    fn numbers_that_are_none_stay_as_python_writes_them() {
+        let source =
+            "\u{feff}{\"z\": [0.0, Infinity, \"Infinity\", \"\"], \"a\": {\"y\": -Infinity,\"x\":NaN}, \"b\": \"\"}";
+        let text = merged(Some(source), &Place::file("c"), &serde_json::json!({"m": []}), &[], None).unwrap();
+        let a = "{\n  \"a\": {\n    \"x\": NaN,\n    \"y\": -Infinity\n  },\n  \"b\": \"\",\n";
+        let z = "  \"z\": [\n    0.0,\n    Infinity,\n    \"Infinity\",\n    \"\"\n  ]\n}\n";
+        assert!(text.starts_with(a) && text.ends_with(z), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_a_config_is_refused() {
+        for (text, reason) in [
+            (r#"{"a": 1, "\u0061": 2}"#, "'a' twice"),
+            (r#"{"x": {"a": 1, "a": 2}}"#, "'a' twice"),
+            (
+                &format!(r#"{{"a": {}{}}}"#, "[".repeat(20) + &"0,".repeat(100_000), "0".to_owned() + &"]".repeat(20)),
+                "bytes",
+            ),
+        ] {
+            let error = merged(Some(text), &Place::file("c"), &serde_json::json!({"m": []}), &[], None)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_config_comes_back_byte_for_byte() {
+        let source =
+            "{\n  \"a\": 1e-06,\n  \"b\": [\n    NaN,\n    \"}\\\"\"\n  ],\n  \"f\": Infinity,\n  \"z\": {}\n}\n";
+        for (at, key) in ["\"a\"", "\"b\"", "\"f\"", "\"z\""].iter().enumerate() {
+            let ours = format!("\"dfloat11_config\": {{\n \"x\": [\"{{\", {{}}]\n  }},\n  {key}");
+            assert_eq!(without(&source.replacen(key, &ours, 1)), Some((source.to_owned(), 4)), "{at}");
+        }
+        let last = source.replace("{}\n}", "{},\n  \"dfloat11_config\": null\n}");
+        assert_eq!(without(&last), Some((source.to_owned(), 4)));
+        assert_eq!(without(&format!("\u{feff}{last}")), Some((format!("\u{feff}{source}"), 4)));
+        // As published with models of diffusers.
+        let two = "{\"dfloat11_config\": {\"version\": \"0.2.0\"}, \"model_type\": \"llama\"}";
+        assert_eq!(without(two), Some(("{\"model_type\": \"llama\"}".to_owned(), 1)));
+        assert_eq!(without("{ \"dfloat11_config\": 1 }"), Some(("{  }".to_owned(), 0)));
+        assert_eq!(without("{\"dfloat11\\u005fconfig\": 1}"), Some(("{}".to_owned(), 0)));
+        for none in ["", "{", "[1]", "{}", source, "{\"dfloat11_config\"", "{\"dfloat11_config\": {", "{\"a\": \"\\"] {
+            assert_eq!(without(none), None, "{none}");
+        }
+        assert_eq!(
+            pretty(&serde_json::json!({"b": {"d": 1, "c": []}, "a": "é"})).unwrap(),
+            "{\n  \"a\": \"\\u00e9\",\n  \"b\": {\n    \"c\": [],\n    \"d\": 1\n  }\n}\n"
+        );
     }
 
     #[test]
     fn without_a_source_the_order_is_the_references() {
-        let text = merged(None, &Place::file("c"), &serde_json::json!({"linear": []})).unwrap();
+        let text = merged(None, &Place::file("c"), &serde_json::json!({"linear": []}), &[], None).unwrap();
         let keys = ["version", "threads_per_block", "bytes_per_thread", "pattern_dict"];
         let places: Vec<usize> = keys.iter().map(|k| text.find(k).unwrap()).collect();
         assert!(places.is_sorted() && text.ends_with("\"linear\": []\n    }\n  }\n}"), "{text}");

@@ -1,6 +1,6 @@
 //! Which files are written, under which names: a folder of one file per group, or a single file.
 
-use super::{Part, Plan, PlannedGroup, SourceTensor, place};
+use super::{Part, Plan, SourceTensor, place};
 use crate::writer::Layout;
 use crate::writer::target::{ledger_of_file, ledger_of_part};
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FilePlan {
     pub path: PathBuf,
-    /// Numbers of its groups.
+    /// Numbers of its groups: those of the plan, then the runs of all tensors in runs.
     pub groups: Vec<usize>,
     /// Tensors of the source that are copied.
     pub plain: Vec<usize>,
@@ -58,7 +58,7 @@ impl Files {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let folder = folder.to_owned();
         let stem = main.trim_end_matches(".safetensors");
-        let placement = place(table, &plan.groups, stem);
+        let placement = place(table, plan, stem);
         let mut beside = vec![Vec::new(); plan.groups.len()];
         let mut rest = Vec::new();
         for &tensor in plain {
@@ -69,7 +69,7 @@ impl Files {
         }
         if kind != Kind::PerGroup {
             let plain = beside.into_iter().flatten().chain(rest).collect();
-            let groups = (0..plan.groups.len()).collect();
+            let groups = (0..plan.group_count()).collect();
             let file = FilePlan { path, groups, plain, metadata: BTreeMap::new() };
             return Files { kind, folder, files: vec![file], rest: None };
         }
@@ -79,7 +79,14 @@ impl Files {
             plain,
             metadata: BTreeMap::new(),
         };
-        let files = placement.stems.into_iter().zip(beside).enumerate().map(file).collect();
+        let mut files: Vec<FilePlan> = placement.stems.into_iter().zip(beside).enumerate().map(file).collect();
+        let mut next = plan.groups.len();
+        for (planned, stem) in plan.in_runs.iter().zip(placement.stems_of_runs) {
+            let groups = (next..next + planned.runs.len()).collect();
+            next += planned.runs.len();
+            let path = folder.join(format!("{stem}.safetensors"));
+            files.push(FilePlan { path, groups, plain: Vec::new(), metadata: BTreeMap::new() });
+        }
         // Without this word some versions of transformers refuse a file.
         let metadata = [("format".to_owned(), "pt".to_owned())].into();
         let rest = FilePlan { path: folder.join(main), groups: Vec::new(), plain: rest, metadata };
@@ -130,11 +137,18 @@ impl Files {
     }
 
     /// Returns the tensors that go to the rest if these groups cannot be compressed.
-    pub fn plain_of(&self, plan: &[PlannedGroup], left: impl Fn(usize) -> bool) -> Vec<usize> {
+    pub fn plain_of(&self, plan: &Plan, left: impl Fn(usize) -> bool) -> Vec<usize> {
         let mut plain: Vec<usize> = self.rest.iter().flat_map(|rest| rest.plain.iter().copied()).collect();
+        let runs: Vec<usize> = plan.in_runs.iter().flat_map(|p| p.runs.iter().map(|_| p.tensor)).collect();
         for file in self.files.iter().filter(|file| file.groups.iter().all(|&g| left(g))) {
-            // A tied head's tensor is the embedding's, which may be stored already.
-            plain.extend(file.groups.iter().filter(|&&g| !plan[g].tied).flat_map(|&g| &plan[g].members));
+            for &g in &file.groups {
+                match plan.groups.get(g) {
+                    Some(group) if !group.tied => plain.extend(&group.members),
+                    // A tied head's tensor is the embedding's, which may be stored already.
+                    Some(_) => {}
+                    None => plain.push(runs[g - plan.groups.len()]),
+                }
+            }
             plain.extend(&file.plain);
         }
         plain.sort_unstable();
@@ -143,10 +157,14 @@ impl Files {
     }
 }
 
+/// Returns whether a destination is one file, by its name; otherwise it is a folder.
+pub(crate) fn is_file(destination: &Path) -> bool {
+    destination.extension().is_some_and(|e| e == "safetensors")
+}
+
 /// Returns what a destination becomes, and the path of the file if it is one.
 fn kind_of(destination: &Path, layout: Layout, main: &str) -> (Kind, PathBuf) {
-    let is_file = destination.extension().is_some_and(|e| e == "safetensors");
-    match (layout, is_file) {
+    match (layout, is_file(destination)) {
         (Layout::Folder, _) | (Layout::ByName, false) => (Kind::PerGroup, destination.to_owned()),
         (Layout::SingleFile, false) => (Kind::InFolder, destination.join(main)),
         (Layout::ByName | Layout::SingleFile, true) => (Kind::Alone, destination.to_owned()),
@@ -159,16 +177,25 @@ fn name(path: &Path) -> &OsStr {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Patterns, plan};
+    use super::super::{Patterns, PlannedRun, PlannedTensor};
     use super::*;
     use safetensors::Dtype;
 
-    fn files(destination: &str, layout: Layout) -> Files {
-        let tensor = |name| SourceTensor { name, dtype: Dtype::BF16, elements: 64 };
-        let table = ["l.0.a.weight", "l.0.norm.weight", "l.1.a.weight", "x.weight"].map(tensor);
+    const fn tensor(name: &str) -> SourceTensor<'_> {
+        SourceTensor { name, dtype: Dtype::BF16, elements: 64, shape: &[8, 8] }
+    }
+
+    static TABLE: [SourceTensor; 4] =
+        [tensor("l.0.a.weight"), tensor("l.0.norm.weight"), tensor("l.1.a.weight"), tensor("x.weight")];
+
+    fn plan() -> Plan {
         let patterns = Patterns::from_value(&serde_json::json!({ r"l\.\d": ["a"] })).unwrap();
-        let plan = plan(&table, &patterns, false).unwrap();
-        Files::new(Path::new(destination), layout, "model.safetensors", &table, &plan, &plan.plain)
+        super::super::plan(&TABLE, &patterns, false).unwrap()
+    }
+
+    fn files(destination: &str, layout: Layout) -> Files {
+        let plan = plan();
+        Files::new(Path::new(destination), layout, "model.safetensors", &TABLE, &plan, &plan.plain)
     }
 
     #[test]
@@ -180,13 +207,23 @@ mod tests {
         assert_eq!((rest.path.to_str().unwrap(), &rest.plain[..]), ("out/model.safetensors", &[3][..]));
         assert!(files.single().is_none() && files.own_folder() && files.named_one_by_one());
         assert_eq!(files.ledger(Part { number: 2, count: 3 }), ".df11-part-2-of-3.df11-job");
-        let tensors = [(0, vec![0]), (1, vec![2])].map(|(pattern, members)| PlannedGroup {
-            name: String::new(),
-            members,
-            pattern,
-            tied: false,
-        });
-        assert_eq!(files.plain_of(&tensors, |g| g == 0), [0, 1, 3]);
+        assert_eq!(files.plain_of(&plan(), |g| g == 0), [0, 1, 3]);
+    }
+
+    #[test]
+    fn all_runs_of_a_tensor_are_in_one_file() {
+        let run = |group: &str, first| PlannedRun { group: group.into(), first, count: 32 };
+        let mut plan = plan();
+        plan.in_runs = vec![PlannedTensor { tensor: 3, runs: vec![run("x.run_0", 0), run("x.run_1", 32)] }];
+        plan.plain = vec![1];
+        let make = |layout| Files::new(Path::new("out"), layout, "model.safetensors", &TABLE, &plan, &plan.plain);
+        let files = make(Layout::Folder);
+        let file = &files.files[2];
+        assert_eq!((file.path.to_str().unwrap(), &file.groups[..]), ("out/x_weight.safetensors", &[2, 3][..]));
+        assert!(files.rest.as_ref().unwrap().plain.is_empty());
+        assert_eq!(files.plain_of(&plan, |g| g >= 2), [3]);
+        assert!(files.plain_of(&plan, |g| g == 2).is_empty());
+        assert_eq!(make(Layout::SingleFile).files[0].groups, [0, 1, 2, 3]);
     }
 
     #[test]

@@ -8,24 +8,36 @@
 //!
 //! - this file: groups, and which tensors go with which;
 //! - `presets`: the pattern_dicts of published models;
+//! - `auto`: pattern_dicts for all others, from their tables of tensors;
+//! - `choice`: which of these a model is compressed by;
+//! - `runs`: tensors that the reference's format cannot name or hold, in groups of their own;
+//! - `coverage`: what share of the model is in groups, and why the rest is not;
 //! - `files`: the files, of a folder or a single one;
 //! - `part`: the parts that share a model;
 //! - `config`: the text of config.json.
 
+mod auto;
+mod choice;
 pub(crate) mod config;
+mod coverage;
 mod files;
 mod part;
 pub(crate) mod presets;
+mod runs;
 
-pub(crate) use files::{FilePlan, Files};
+pub(crate) use choice::grouping_if;
+pub use choice::{AUTOMATIC, Grouping, Origin, Wanted, grouping};
+pub use coverage::{Coverage, PlainReason, StaysPlain};
+pub(crate) use files::{FilePlan, Files, is_file};
 pub use part::Part;
+pub use runs::{PlannedRun, PlannedTensor, RunSizes, extend};
 
 use crate::error::{Error, Result, shorten};
 pub use crate::format::{Pattern, Patterns};
-use crate::format::{member_of, natural};
+use crate::format::{Tensor, member_of, natural};
 use safetensors::Dtype;
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 /// A tensor of the model to be compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +48,24 @@ pub struct SourceTensor<'a> {
     pub dtype: Dtype,
     /// The number of its elements.
     pub elements: u64,
+    /// Its dimensions. Only automatic grouping and the reasons why tensors stay plain depend on them.
+    pub shape: &'a [u64],
+}
+
+impl<'m> From<Tensor<'m>> for SourceTensor<'m> {
+    fn from(tensor: Tensor<'m>) -> SourceTensor<'m> {
+        let (name, dtype, shape) = (tensor.name(), tensor.dtype(), tensor.shape());
+        SourceTensor { name, dtype, elements: shape.iter().product(), shape }
+    }
 }
 
 impl SourceTensor<'_> {
+    /// Returns how many bytes its elements take.
+    pub(crate) fn bytes(&self) -> u64 {
+        let bits = self.dtype.bitsize() as u128 * u128::from(self.elements);
+        u64::try_from(bits / 8).unwrap_or(u64::MAX)
+    }
+
     /// Returns how many bytes could be compressed: none if it is not bf16.
     pub(crate) fn bf16_bytes(&self) -> u64 {
         if self.dtype == Dtype::BF16 { self.elements.saturating_mul(2) } else { 0 }
@@ -50,6 +77,8 @@ impl SourceTensor<'_> {
 pub struct Plan {
     /// The groups, in the natural order of their names (`layers.2` before `layers.10`).
     pub groups: Vec<PlannedGroup>,
+    /// The tensors that are in groups of their own, by an extension of the format ([`extend`]).
+    pub in_runs: Vec<PlannedTensor>,
     /// Groups that the patterns ask for and that cannot be compressed.
     pub left: Vec<Left>,
     /// The tensors that are stored as they are, in the order of the table, including those of [`Plan::left`] and [`Plan::dropped`].
@@ -58,6 +87,13 @@ pub struct Plan {
     pub dropped: Vec<Dropped>,
     /// The patterns that make no group, in their order.
     pub unmatched_patterns: Vec<String>,
+}
+
+impl Plan {
+    /// Returns the number of groups to be made, those that are runs of tensors among them.
+    pub fn group_count(&self) -> usize {
+        self.groups.len() + self.in_runs.iter().map(|planned| planned.runs.len()).sum::<usize>()
+    }
 }
 
 /// A group to be made.
@@ -84,6 +120,8 @@ pub struct Left {
     pub group: String,
     /// The reason, with the name of the tensor that causes it.
     pub reason: String,
+    /// The kind of that reason.
+    pub why: PlainReason,
 }
 
 /// A head that need not be stored, because it is tied: the reference does not store it.
@@ -100,6 +138,8 @@ pub struct Dropped {
 pub struct Placement {
     /// The stem of each group's file, distinct on file systems that ignore case.
     pub stems: Vec<String>,
+    /// The stem of the file of each tensor in runs.
+    pub stems_of_runs: Vec<String>,
     /// For each tensor the group in whose file it is stored: that of its module, of which it may be a weight, a norm, a bias and so
     /// on. `None` for tensors of the remainder file.
     pub files: Vec<Option<usize>>,
@@ -138,24 +178,38 @@ pub fn is_tied(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> bool {
     })
 }
 
+/// Returns the head and the embedding of a model that is said to be tied and has both.
+pub(crate) fn tied_pair(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> Option<Dropped> {
+    if !is_tied(config, tensors) {
+        return None;
+    }
+    let index = tensors.iter().enumerate().map(|(i, t)| (t.name, i)).collect();
+    let pair = Pair::find(tensors, &index)?;
+    Some(Dropped { tensor: pair.head?, embedding: pair.embedding })
+}
+
 /// Places groups and tensors in files as the reference does: a group's file is named like its module, with `_` for `.`, and
 /// holds every other tensor of the module, too; all the rest goes to the remainder file, whose stem is given.
 ///
 /// The reference lets the groups `a.b` and `a_b` overwrite each other's file. Here the later one's stem gets a number at its
 /// end: loaders ignore file names. Characters that a path cannot have become `_`, and long names are cut.
-pub fn place(tensors: &[SourceTensor<'_>], groups: &[PlannedGroup], remainder: &str) -> Placement {
+///
+/// All runs of a tensor are in one file, which is named like the tensor.
+pub fn place(tensors: &[SourceTensor<'_>], plan: &Plan, remainder: &str) -> Placement {
+    let groups = &plan.groups[..];
     let mut taken = HashSet::from([remainder.to_lowercase()]);
-    let mut stems = Vec::with_capacity(groups.len());
-    for group in groups {
-        let first = stem(&group.name);
+    let mut free_stem = |name: &str| {
+        let first = stem(name);
         let numbered = (2u64..).map(|n| format!("{first}-{n}"));
         // There are infinitely many to choose from, so the default is never used.
         let free = std::iter::once(first.clone()).chain(numbered).find(|s| taken.insert(s.to_lowercase()));
-        stems.push(free.unwrap_or_default());
-    }
+        free.unwrap_or_default()
+    };
+    let stems = groups.iter().map(|group| free_stem(&group.name)).collect();
+    let stems_of_runs = plan.in_runs.iter().map(|planned| free_stem(tensors[planned.tensor].name)).collect();
     let by_name: HashMap<&str, usize> = groups.iter().enumerate().map(|(i, g)| (&g.name[..], i)).collect();
     let owner = |t: &SourceTensor| modules_of(t.name).find_map(|module| by_name.get(module).copied());
-    Placement { stems, files: tensors.iter().map(owner).collect() }
+    Placement { stems, stems_of_runs, files: tensors.iter().map(owner).collect() }
 }
 
 /// Returns the stem of a group's file. File systems allow 255 bytes, and some are left for an ending.
@@ -164,9 +218,11 @@ fn stem(group: &str) -> String {
     let safe =
         |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '+' | '=' | '@' | '[' | ']' | '(' | ')' | ',' | ' ');
     let mut stem: String = group.chars().map(|c| if safe(c) { c } else { '_' }).collect();
-    // A name that begins with it would be an option to most programs.
+    // A name that begins with it would be an option to most programs, and one without a stem is hidden.
     if stem.starts_with('-') {
         stem.replace_range(..1, "_");
+    } else if stem.is_empty() {
+        stem.push('_');
     }
     stem.truncate((0..=MOST).rfind(|&i| stem.is_char_boundary(i)).unwrap_or(0));
     stem
@@ -183,6 +239,8 @@ pub(crate) struct Table<'t, 'n> {
     pub tensors: &'t [SourceTensor<'n>],
     index: HashMap<&'n str, usize>,
     modules: Vec<&'n str>,
+    /// Tensors that are called as a member of a group would be: the group and the tensor.
+    like_members: Vec<(&'n str, &'n str)>,
     /// The embedding and its head.
     pub pair: Option<Pair>,
 }
@@ -190,7 +248,7 @@ pub(crate) struct Table<'t, 'n> {
 impl<'t, 'n> Table<'t, 'n> {
     pub fn new(tensors: &'t [SourceTensor<'n>]) -> Result<Table<'t, 'n>> {
         let mut index = HashMap::with_capacity(tensors.len());
-        let mut packed = HashSet::new();
+        let (mut packed, mut like_members) = (HashSet::new(), Vec::new());
         for (i, tensor) in tensors.iter().enumerate() {
             if index.insert(tensor.name, i).is_some() {
                 return Err(Error::InvalidArgument(format!(
@@ -199,20 +257,24 @@ impl<'t, 'n> Table<'t, 'n> {
                 )));
             }
             // A model with two of the six members of a group is opened as one with that group, so it is one here.
-            if let Some((base, _)) = member_of(tensor.name)
-                && !packed.insert(base)
-            {
+            let Some((base, _)) = member_of(tensor.name) else { continue };
+            like_members.push((base, tensor.name));
+            if !packed.insert(base) {
                 return Err(Error::InvalidArgument(format!(
                     "the model is compressed already: '{}' is a group",
                     shorten(base, 80)
                 )));
             }
         }
-        let modules: BTreeSet<&str> = tensors.iter().flat_map(|t| modules_of(t.name)).collect();
-        let mut modules: Vec<&str> = modules.into_iter().collect();
-        modules.sort_by(|a, b| natural(a, b));
+        // The modules around one that is known are known, too.
+        let mut known = HashSet::new();
+        let mut modules: Vec<&str> = tensors
+            .iter()
+            .flat_map(|t| modules_of(t.name).take_while(|module| known.insert(*module)).collect::<Vec<_>>())
+            .collect();
+        modules.sort_unstable_by(|a, b| natural(a, b));
         let pair = Pair::find(tensors, &index);
-        Ok(Table { tensors, index, modules, pair })
+        Ok(Table { tensors, index, modules, like_members, pair })
     }
 
     fn find(&self, module: &str, attribute: &str) -> Option<usize> {
@@ -251,6 +313,12 @@ impl Pair {
         let head = heads.iter().find_map(|h| index.get(&format!("{h}.weight")[..]).copied());
         Some(Pair { embedding, head, heads })
     }
+
+    /// Returns the head's tensor, if it is stored and may have the embedding's values.
+    fn head_like_embedding(&self, tensors: &[SourceTensor<'_>]) -> Option<usize> {
+        let (head, embedding) = (tensors[self.head?], tensors[self.embedding]);
+        ((head.dtype, head.elements) == (embedding.dtype, embedding.elements)).then_some(self.head?)
+    }
 }
 
 /// A plan, and its problems.
@@ -287,7 +355,7 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
     for group in found {
         match obstacle(table.tensors, &group.members) {
             None => groups.push(group),
-            Some(reason) => left.push(Left { tensors: group.members, group: group.name, reason }),
+            Some((why, reason)) => left.push(Left { tensors: group.members, group: group.name, reason, why }),
         }
     }
     let mut is_plain = vec![true; table.tensors.len()];
@@ -296,23 +364,25 @@ pub(crate) fn survey(table: &Table<'_, '_>, patterns: &Patterns, tied: bool) -> 
     }
     let plain = (0..table.tensors.len()).filter(|&i| is_plain[i]).collect();
     let dropped = Vec::from_iter(dropped);
-    Survey { plan: Plan { groups, left, plain, dropped, unmatched_patterns: unmatched.collect() }, problems }
+    Survey {
+        plan: Plan { groups, in_runs: Vec::new(), left, plain, dropped, unmatched_patterns: unmatched.collect() },
+        problems,
+    }
 }
 
 /// Adds the head of a tied model to the groups if it is not stored and a pattern asks for it. Returns it if it is stored and may be
 /// dropped.
 fn tie(table: &Table<'_, '_>, patterns: &Patterns, pair: &Pair, found: &mut Vec<PlannedGroup>) -> Option<Dropped> {
-    let Some(head) = pair.head else {
+    if pair.head.is_none() {
         let for_matrix = |&pattern: &usize| patterns.entries()[pattern].attributes().is_empty();
         let find = |name: &'_ String| Some((name.clone(), patterns.find(name).filter(for_matrix)?));
         let (name, pattern) = pair.heads.iter().find_map(find)?;
         found.push(PlannedGroup { name, members: vec![pair.embedding], pattern, tied: true });
         return None;
-    };
-    let (a, b) = (table.tensors[head], table.tensors[pair.embedding]);
-    let alike = (a.dtype, a.elements) == (b.dtype, b.elements);
+    }
+    let head = pair.head_like_embedding(table.tensors)?;
     let in_group = |tensor: usize| found.iter().any(|g| g.members.contains(&tensor));
-    let free = alike && !in_group(head) && !in_group(pair.embedding);
+    let free = !in_group(head) && !in_group(pair.embedding);
     free.then_some(Dropped { tensor: head, embedding: pair.embedding })
 }
 
@@ -327,7 +397,7 @@ fn clashes(table: &Table<'_, '_>, found: &[PlannedGroup]) -> Vec<String> {
             problems.push(format!("the patterns make a group of '{outer}' and another of '{inner}' within it"));
         }
     }
-    for (base, name) in table.tensors.iter().filter_map(|t| Some((member_of(t.name)?.0, t.name))) {
+    for (base, name) in table.like_members.iter().copied() {
         if names.contains(base) {
             let (base, name) = (shorten(base, 80), shorten(name, 80));
             problems
@@ -364,23 +434,24 @@ fn members(table: &Table<'_, '_>, module: &str, pattern: &Pattern) -> std::resul
 }
 
 /// Returns why tensors cannot be a group, if they cannot.
-fn obstacle(tensors: &[SourceTensor<'_>], members: &[usize]) -> Option<String> {
+fn obstacle(tensors: &[SourceTensor<'_>], members: &[usize]) -> Option<(PlainReason, String)> {
     if let Some(other) = members.iter().map(|&m| &tensors[m]).find(|t| t.dtype != Dtype::BF16) {
-        return Some(format!(
-            "the tensor '{}' is {:?}, and only BF16 is compressed",
-            shorten(other.name, 80),
-            other.dtype
-        ));
+        let name = shorten(other.name, 80);
+        let reason = format!("the tensor '{name}' is {:?}, and only BF16 is compressed", other.dtype);
+        return Some((PlainReason::OtherType, reason));
     }
     let weights = members.iter().fold(0u64, |sum, &m| sum.saturating_add(tensors[m].elements));
     let largest = members.iter().map(|&m| &tensors[m]).max_by_key(|t| t.elements)?;
     match weights {
-        0 => Some(format!("the tensor '{}' has no weights", shorten(largest.name, 80))),
-        n if n >= MOST_WEIGHTS => Some(format!(
-            "it has {n} weights, {} of them in the tensor '{}', and a group must have fewer than {MOST_WEIGHTS}",
-            largest.elements,
-            shorten(largest.name, 80)
-        )),
+        0 => Some((PlainReason::TooSmall, format!("the tensor '{}' has no weights", shorten(largest.name, 80)))),
+        n if n >= MOST_WEIGHTS => {
+            let reason = format!(
+                "it has {n} weights, {} of them in the tensor '{}', and a group must have fewer than {MOST_WEIGHTS}",
+                largest.elements,
+                shorten(largest.name, 80)
+            );
+            Some((PlainReason::Format, reason))
+        }
         _ => None,
     }
 }

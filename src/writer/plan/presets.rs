@@ -10,7 +10,7 @@
 //! The order of a list decides the compressed bytes. Presets with the same groups are kept apart where releases spell
 //! their patterns differently, because config.json has that spelling, and so that each family has a name.
 
-use super::{Patterns, Plan, SourceTensor, Table, is_tied, survey};
+use super::{Patterns, Plan, Survey, Table, survey};
 use crate::error::{Error, Result, shorten};
 use serde_json::Value;
 use std::cmp::Reverse;
@@ -71,6 +71,10 @@ pub struct Preset {
     naming: Naming,
     model_types: Vec<String>,
     patterns: Patterns,
+    /// Modules that published models leave plain beside these groups, if all are known.
+    leaves: Option<Patterns>,
+    /// True if published models store the matrix of a tied pair twice.
+    tied_twice: bool,
     evidence: String,
     note: Option<String>,
 }
@@ -170,6 +174,8 @@ fn parse(text: &str) -> Result<Vec<Preset>> {
                 .ok_or_else(|| internal(format!("the layout {layout}")))?,
             model_types: list("model_types")?,
             patterns: Patterns::from_value(entry.get("patterns").unwrap_or(&Value::Null))?,
+            leaves: entry.get("leaves").map(|_| leaves(list("leaves")?)).transpose()?,
+            tied_twice: entry.get("tied_twice").and_then(Value::as_bool).unwrap_or(false),
             evidence: need("evidence")?,
             note: text("note"),
         })
@@ -177,168 +183,101 @@ fn parse(text: &str) -> Result<Vec<Preset>> {
     whole.iter().map(preset).collect()
 }
 
-/// Chooses the preset for a model from its config.json, if it has one, and its tensors: the one whose patterns cover the
-/// most bf16 bytes, of those that every module they match is complete for. Among presets that cover the same the one wins
-///
-/// 1. that leaves the embedding and the head of a tied model alone: the reference would store that matrix twice;
-/// 2. with the fewest patterns that match nothing;
-/// 3. of the layout that the config speaks of (no config: ComfyUI's);
-/// 4. for the config's `model_type`;
-/// 5. that comes first.
-///
-/// # Errors
-///
-/// `InvalidArgument`, if no preset covers half of the bytes: what was meant to be compressed is then somewhere else. The
-/// bytes of a tied model's embedding do not count. The message names the best presets and what they cover.
-pub fn choose(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> Result<&'static Preset> {
-    let fits = Fits::new(config, tensors)?;
-    if let Some(best) = fits.best() {
-        return Ok(best);
+/// Returns patterns for the names of modules.
+fn leaves(modules: Vec<String>) -> Result<Patterns> {
+    match &modules[..] {
+        [] => Ok(Patterns::default()),
+        some => Patterns::from_value(&some.iter().map(|m| (m.clone(), Value::Array(Vec::new()))).collect()),
     }
-    let refuse = |reason: &str| Err(Error::InvalidArgument(format!("no preset can be chosen: {reason}")));
-    if config.and_then(|c| c.get("_class_name")).and_then(Value::as_str).is_some_and(|c| c.ends_with("Pipeline")) {
-        return refuse("this is a pipeline; each model in it is compressed by itself, mostly that in 'transformer'");
-    }
-    if tensors.iter().all(|t| t.bf16_bytes() == 0) {
-        return refuse("the model has no bf16 weights, and nothing else is compressed; convert it to bf16 first");
-    }
-    if let Some(hint) = misnamed(config, tensors) {
-        return refuse(&hint);
-    }
-    let mut reason = match &fits.candidates()[..] {
-        [] => "none matches this model's tensors".to_owned(),
-        some => format!("the best are {}", some.join("; ")),
-    };
-    reason.push_str(". Name one with the option preset, or give patterns with the option pattern");
-    refuse(&reason)
 }
 
 /// The fit of each preset to a model, the best first.
-struct Fits {
+pub(super) struct Fits<'t, 'n> {
+    table: &'t Table<'t, 'n>,
     fits: Vec<Fit>,
-    /// The bytes that could be covered.
-    bytes: u64,
+    /// The tensors of a tied pair, which count for no preset: the smaller the model, the more of it that is, and published ones leave it.
+    pair: HashSet<usize>,
 }
 
 /// The fit of one preset.
 struct Fit {
     preset: &'static Preset,
     covered: u64,
-    plan: Plan,
-    problem: Option<String>,
+    /// True if the matrix of a tied pair is stored twice.
+    twice: bool,
+    problem: bool,
 }
 
-impl Fits {
-    fn new(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> Result<Fits> {
-        let table = Table::new(tensors)?;
-        let tied = is_tied(config, tensors);
-        // A tied matrix counts for no preset: the smaller the model, the more of it that is, and published ones leave it.
+impl<'t, 'n> Fits<'t, 'n> {
+    /// Finds out how each preset fits a model. Of those that every module they match is complete for, the best covers the most bf16
+    /// bytes. Among presets that cover the same the one wins
+    ///
+    /// 1. that leaves the embedding and the head of a tied model alone: the reference would store that matrix twice;
+    /// 2. with the fewest patterns that match nothing;
+    /// 3. of the layout that the config speaks of (no config: ComfyUI's);
+    /// 4. for the config's `model_type`;
+    /// 5. that comes first.
+    pub fn new(config: Option<&Value>, table: &'t Table<'t, 'n>, tied: bool) -> Fits<'t, 'n> {
         let pair = table.pair.as_ref().filter(|_| tied);
         let pair: HashSet<usize> = pair.map_or(HashSet::new(), |p| p.head.into_iter().chain([p.embedding]).collect());
-        let sum = |tensors: &mut dyn Iterator<Item = usize>| {
-            let counted = tensors.filter(|tensor| !pair.contains(tensor));
-            counted.fold(0u64, |sum, tensor| sum.saturating_add(table.tensors[tensor].bf16_bytes()))
-        };
         let naming = Naming::of(config);
         let model_type = config.and_then(|c| c.get("model_type")).and_then(Value::as_str);
-        let mut fits: Vec<Fit> = Preset::all()
+        let mut fits = Fits { table, fits: Vec::new(), pair };
+        let mut sorted: Vec<_> = Preset::all()
             .iter()
             .map(|preset| {
-                let survey = survey(&table, &preset.patterns, tied);
-                let covered = sum(&mut survey.plan.groups.iter().flat_map(|g| g.members.iter().copied()));
-                Fit { preset, covered, plan: survey.plan, problem: survey.problems.into_iter().next() }
+                let Survey { plan, problems } = survey(table, &preset.patterns, tied);
+                let covered = fits.covered(&plan);
+                let members = || plan.groups.iter().flat_map(|g| &g.members);
+                let touched = members().any(|m| fits.pair.contains(m));
+                let order = Reverse((
+                    problems.is_empty(),
+                    covered,
+                    !touched,
+                    Reverse(plan.unmatched_patterns.len()),
+                    Some(preset.naming) == naming,
+                    preset.model_types.iter().any(|t| Some(&t[..]) == model_type),
+                ));
+                let twice = plan.groups.iter().any(|g| g.tied);
+                (order, Fit { preset, covered, twice, problem: !problems.is_empty() })
             })
             .collect();
-        fits.sort_by_cached_key(|fit| {
-            let twice = fit.plan.groups.iter().any(|g| g.members.iter().any(|m| pair.contains(m)));
-            Reverse((
-                fit.problem.is_none(),
-                fit.covered,
-                !twice,
-                Reverse(fit.plan.unmatched_patterns.len()),
-                Some(fit.preset.naming) == naming,
-                fit.preset.model_types.iter().any(|t| Some(&t[..]) == model_type),
-            ))
-        });
-        Ok(Fits { fits, bytes: sum(&mut (0..tensors.len())) })
+        sorted.sort_by_key(|(order, _)| *order);
+        fits.fits = sorted.into_iter().map(|(_, fit)| fit).collect();
+        fits
     }
 
-    /// Returns the preset to choose.
-    fn best(&self) -> Option<&'static Preset> {
-        let best = self.fits.first()?;
-        (best.problem.is_none() && best.covered > 0 && best.covered >= self.bytes.div_ceil(2)).then_some(best.preset)
+    /// Returns the bf16 bytes in a plan's groups.
+    fn covered(&self, plan: &Plan) -> u64 {
+        self.sum(plan.groups.iter().flat_map(|g| &g.members).copied())
     }
 
-    /// Describes at most three presets that were not chosen: how much each covers, and its problem. Presets with the same groups count
-    /// as one.
-    fn candidates(&self) -> Vec<String> {
-        let some = self.fits.iter().any(|f| f.covered > 0);
-        let worth = |f: &&Fit| f.covered > 0 || !some && f.problem.is_some();
-        let mut by_share: Vec<&Fit> = self.fits.iter().filter(worth).collect();
-        by_share.sort_by_key(|fit| Reverse((fit.covered, fit.problem.is_none())));
-        let mut distinct: Vec<&Fit> = Vec::new();
-        for fit in by_share {
-            let effect =
-                |f: &Fit| (f.plan.groups.iter().map(|g| g.members.clone()).collect::<Vec<_>>(), f.problem.is_some());
-            if !distinct.iter().any(|other| effect(other) == effect(fit)) {
-                distinct.push(fit);
-            }
-        }
-        let told = distinct.iter().take(3).map(|fit| {
-            let share = 100.0 * fit.covered as f64 / self.bytes.max(1) as f64;
-            let but = fit.problem.as_ref().map_or(String::new(), |p| format!(", but {p}"));
-            format!("'{}' ({share:.1} % of the bf16 bytes{but})", fit.preset.name)
-        });
-        told.collect()
+    fn sum(&self, tensors: impl Iterator<Item = usize>) -> u64 {
+        let counted = tensors.filter(|tensor| !self.pair.contains(tensor));
+        counted.fold(0, |sum, tensor| sum.saturating_add(self.table.tensors[tensor].bf16_bytes()))
     }
-}
 
-/// Prefixes of names in a checkpoint of several models, or of a training.
-const WRAPPINGS: [&str; 3] = ["model.diffusion_model.", "diffusion_model.", "net."];
-/// Prefixes of names of other versions, and what presets have instead.
-const SPELLINGS: [(&str, &str); 4] =
-    [("model.language_model.", "model."), ("language_model.", ""), ("transformer.", ""), ("", "model.")];
-
-/// Returns advice for a model that a preset would fit if its names began otherwise. The names are not changed here: a loader goes by
-/// them, and whoever compresses knows which ones it wants.
-fn misnamed(config: Option<&Value>, tensors: &[SourceTensor<'_>]) -> Option<String> {
-    // Models of experts have a hundred thousand names, so they are gone through only if that may help.
-    let begins = |prefix: &str| tensors.iter().any(|t| t.name.starts_with(prefix));
-    for prefix in WRAPPINGS.into_iter().filter(|p| begins(p)) {
-        if let Some(preset) = fitting(config, tensors, |name| name.strip_prefix(prefix).map(str::to_owned)) {
-            return Some(format!(
-                "names begin with '{prefix}', as in a checkpoint of several models or of a training. Take that model out \
-                 into a file of its own, without '{prefix}' in the names: preset '{}' fits it then",
-                preset.name
-            ));
-        }
+    /// Returns the preset to choose; `None` if it covers clearly less than automatic groups do, or if it stores the matrix of a tied
+    /// pair twice. Published models are judged by what was published: what a preset is known to leave plain does not count, and those
+    /// that store such a matrix twice are known, too.
+    pub fn best(&self, automatic: &Plan) -> Option<&'static Preset> {
+        /// In hundredths. Of models that no preset was made for, the nearest reach 96 (HunyuanVideo with FLUX.1's names), while
+        /// whatever is published leaves less than 1 beside what it is known to leave.
+        const KNOWN: u128 = 98;
+        /// The same for presets of which nothing is known.
+        const UNKNOWN: u128 = 95;
+        let best = self.fits.first().filter(|fit| !fit.problem && fit.covered > 0)?;
+        let preset = best.preset;
+        let is_left = |&tensor: &usize| {
+            let module = self.table.tensors[tensor].name.trim_end_matches(".weight");
+            preset.leaves.as_ref().is_some_and(|leaves| leaves.find(module).is_some())
+        };
+        let members = automatic.groups.iter().flat_map(|g| &g.members).copied();
+        let least = u128::from(self.sum(members.filter(|tensor| !is_left(tensor))));
+        let least = least * if preset.leaves.is_some() { KNOWN } else { UNKNOWN };
+        let enough = u128::from(best.covered) * 100 >= least && (!best.twice || preset.tied_twice);
+        enough.then_some(preset)
     }
-    for (prefix, instead) in SPELLINGS.into_iter().filter(|(p, _)| begins(p)) {
-        // Tensors whose names begin otherwise are part of the model, too, as its head may be.
-        let rename =
-            |name: &str| Some(name.strip_prefix(prefix).map_or(name.to_owned(), |rest| format!("{instead}{rest}")));
-        if let Some(preset) = fitting(config, tensors, rename) {
-            let name = &preset.name;
-            return Some(format!(
-                "preset '{name}' would fit, if names began with '{instead}' and not with '{prefix}'. Write what \
-                 `df11 presets {name}` prints to a file, change how its patterns begin, and give it with the option pattern"
-            ));
-        }
-    }
-    None
-}
-
-/// Returns the preset for the tensors under other names, without those that get none.
-fn fitting(
-    config: Option<&Value>,
-    tensors: &[SourceTensor<'_>],
-    rename: impl Fn(&str) -> Option<String>,
-) -> Option<&'static Preset> {
-    let names: Vec<Option<String>> = tensors.iter().map(|t| rename(t.name)).collect();
-    let pairs = names.iter().zip(tensors).filter_map(|(name, t)| Some((name.as_deref()?, t)));
-    let tensors: Vec<SourceTensor> = pairs.map(|(name, t)| SourceTensor { name, ..*t }).collect();
-    // Two tensors may have come to the same name. Then this is not what the names mean.
-    Fits::new(config, &tensors).ok()?.best()
 }
 
 /// Returns at most three names of presets that are similar to another name, the most similar first.

@@ -13,7 +13,7 @@
 
 use super::file::remove_left;
 use super::ledger::{Ledger, Record, SUFFIX};
-use super::{Entry, Folder, Locked, NewFolders, limit_of_file_size, lock, unique_temporary, written_as};
+use super::{Entry, Folder, Locked, NewFolders, limit_of_file_size, lock, temporary, unique_temporary, written_as};
 use crate::error::{Error, Place, Result, shorten_path};
 use crate::format::{UNFINISHED, read_text};
 use serde_json::{Value, json};
@@ -26,6 +26,8 @@ use std::sync::Arc;
 
 /// The beginning of the names of a folder's ledgers and locks.
 const PART: &str = ".df11-part-";
+/// The key of a job that is begun anew and not resumed.
+pub(crate) const RESTARTED: &str = "restarted";
 /// The lock of whoever completes a folder.
 const END: &str = ".df11-part-end.lock";
 
@@ -51,6 +53,8 @@ pub(crate) struct Request<'a> {
     pub replaces: bool,
     /// True to resume what an earlier run has left.
     pub resume: bool,
+    /// True to remove what an earlier run of the same job has left, and to leave nothing after a failure.
+    pub restart: bool,
 }
 
 /// The answer to a request.
@@ -72,6 +76,8 @@ pub(crate) struct Claim {
     /// True if a file that is there may be replaced.
     pub replaces: bool,
     undo: Undo,
+    /// True if a failure leaves nothing, whatever is done by then.
+    restart: bool,
 }
 
 /// The files and folders that a run has made, which are removed if it fails before anything is done.
@@ -110,7 +116,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         // The lock is held until this is done.
-        if self.ledger.is_empty() {
+        if self.ledger.is_empty() || self.restart {
             self.undo.run();
         }
     }
@@ -183,7 +189,7 @@ impl<'a> Asked<'a> {
         let mut answer = self.begin_locked(&mut file, new);
         match &mut answer {
             Ok(Answer::Fresh(claim)) => {
-                if undo {
+                if undo || self.request.restart {
                     claim.undo.names.insert(0, UNFINISHED.into());
                 }
             }
@@ -222,7 +228,7 @@ impl<'a> Asked<'a> {
         if self.mark_new()? {
             return Ok(Mark::New);
         }
-        if request.resume || request.shared {
+        if request.resume || request.shared || request.restart {
             return check_marker(request.folder, request.job).map(|()| Mark::Found);
         }
         if is_busy(&self.folder, &request.ledger) {
@@ -273,6 +279,9 @@ impl<'a> Asked<'a> {
         }
         let record = Record::parse(&Ledger::text(&self.ledger, file)?, &self.ledger.path())?;
         let file = file.try_clone().map_err(|e| Error::io("open", self.ledger.path(), e))?;
+        if request.restart {
+            return self.restart(file, &record, new).map(Answer::Fresh);
+        }
         if !self.is_to_be_resumed(&record, new)? {
             return self.begin_anew(file).map(Answer::Fresh);
         }
@@ -304,6 +313,23 @@ impl<'a> Asked<'a> {
         Err(begun_otherwise(&what, &self.ledger.path()))
     }
 
+    /// Removes what an earlier run has left, and begins anew. Whatever else is in the folder stays, and is an error.
+    fn restart(&self, file: File, record: &Record, new: bool) -> Result<Claim> {
+        if !new {
+            for name in hidden(&self.folder, |name| written_as(name).is_some())? {
+                remove_left(&Entry { folder: self.folder.clone(), name });
+            }
+            record.files.iter().try_for_each(|path| remove_named(&self.folder, Path::new(path)))?;
+            if let Err(error) = has_nothing(self.request.folder, |_, shown| !shown.starts_with('.')) {
+                // Of the earlier run nothing is left, so nothing is unfinished.
+                let _ = self.folder.remove(OsStr::new(UNFINISHED));
+                let _ = self.ledger.remove();
+                return Err(error);
+            }
+        }
+        self.begin_anew(file)
+    }
+
     fn begin_anew(&self, file: File) -> Result<Claim> {
         let request = self.request;
         if request.own_folder && !request.marked {
@@ -311,7 +337,8 @@ impl<'a> Asked<'a> {
         }
         let head = json!({ "job": request.job, "manner": request.manner, "replaces": request.replaces });
         let ledger = Ledger::begin(self.ledger.clone(), file, &head)?;
-        Ok(Claim { folder: self.folder.clone(), ledger, replaces: request.replaces, undo: self.undo(true) })
+        let (folder, undo) = (self.folder.clone(), self.undo(true));
+        Ok(Claim { folder, ledger, replaces: request.replaces, undo, restart: request.restart })
     }
 
     fn resume(&self, file: File, record: Record) -> Result<Claim> {
@@ -320,7 +347,7 @@ impl<'a> Asked<'a> {
         let ledger = Ledger::resume(self.ledger.clone(), file, record)?;
         // In a folder of its own, an earlier run may have written more than this one knows of.
         let undo = self.undo(!request.marked && !request.own_folder);
-        Ok(Claim { folder: self.folder.clone(), ledger, replaces, undo })
+        Ok(Claim { folder: self.folder.clone(), ledger, replaces, undo, restart: false })
     }
 
     fn undo(&self, anything: bool) -> Undo {
@@ -401,6 +428,11 @@ fn read_marker(marker: &Path) -> Result<Option<Value>> {
 
 /// Returns what distinguishes the job that was begun from this one, if anything does.
 fn difference(there: &Value, job: &Value) -> Option<String> {
+    match (there.get(RESTARTED), job.get(RESTARTED)) {
+        (None, Some(_)) => return Some("by a compression".to_owned()),
+        (Some(_), None) => return Some("by a run that decompresses or repacks".to_owned()),
+        _ => {}
+    }
     let (key, _) = job.as_object()?.iter().find(|(key, value)| there.get(key) != Some(value))?;
     Some(match &key[..] {
         "source" => "from another source".to_owned(),
@@ -408,6 +440,7 @@ fn difference(there: &Value, job: &Value) -> Option<String> {
         "parts" => format!("in {} parts", there.get(key).and_then(Value::as_u64).unwrap_or_default()),
         "hashes" | "shapes" if there.get(key) == Some(&Value::Bool(true)) => format!("with {key}"),
         "hashes" | "shapes" => format!("without {key}"),
+        "runs" => "with other tensors in runs".to_owned(),
         _ => "by another version".to_owned(),
     })
 }
@@ -422,13 +455,35 @@ fn begun_otherwise(what: &str, note: &Path) -> Error {
 /// Fails if a folder has anything in it except hidden files: another part may be about to say what this run is. An unfinished
 /// single file is not allowed, either, unless its ledger is the run's own: it would become a part of the model.
 fn must_be_empty(folder: &Path, own: Option<&OsStr>) -> Result<()> {
+    let of_a_file =
+        |name: &OsStr, shown: &str| shown.ends_with(SUFFIX) && !shown.starts_with(PART) && Some(name) != own;
+    has_nothing(folder, |name, shown| !shown.starts_with('.') || shown == UNFINISHED || of_a_file(name, shown))
+}
+
+/// Fails if a folder has a file that counts, which is given by its name twice: as it is, and as a text.
+fn has_nothing(folder: &Path, counts: impl Fn(&OsStr, &str) -> bool) -> Result<()> {
     let fail = |e| Error::io("list", folder, e);
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let name = entry.map_err(fail)?.file_name();
         let shown = name.to_string_lossy();
-        let of_a_file = shown.ends_with(SUFFIX) && !shown.starts_with(PART) && Some(&name[..]) != own;
-        if !shown.starts_with('.') || shown == UNFINISHED || of_a_file {
+        if counts(&name, &shown) {
             return Err(Error::NotEmpty { folder: folder.to_owned(), name: shown.into_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file below a folder, what is left under its temporary name, and the folders on the way that are then empty.
+pub(crate) fn remove_named(folder: &Arc<Folder>, path: &Path) -> Result<()> {
+    let Some(entry) = Entry::below(folder, path)? else { return Ok(()) };
+    remove_left(&entry.beside(temporary(path).file_name().unwrap_or_default()));
+    match entry.remove() {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", entry.path(), e)),
+        _ => {}
+    }
+    for above in path.ancestors().skip(1).take_while(|above| !above.as_os_str().is_empty()) {
+        if let Some(entry) = Entry::below(folder, above)? {
+            let _ = entry.folder.remove_folder(&entry.name);
         }
     }
     Ok(())

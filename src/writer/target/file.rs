@@ -119,6 +119,17 @@ impl PartialFile {
         Error::io("write", self.to.path(), error)
     }
 
+    /// Fails if the disk has no room for that many bytes more than it has reserved by now. Nothing is reserved: if others fill the
+    /// disk meanwhile, writing will tell.
+    pub fn check_room(&self, more: u64) -> Result<()> {
+        #[cfg(target_os = "linux")]
+        if room(&self.file).is_some_and(|room| more > room) {
+            return Err(self.failure(io::Error::from_raw_os_error(libc::ENOSPC)));
+        }
+        let _ = more;
+        Ok(())
+    }
+
     /// Asks the system to begin bringing the file to the disk, and does not wait.
     pub fn start_writing(&self) {
         #[cfg(target_os = "linux")]
@@ -387,11 +398,7 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     let more = bytes.saturating_sub(file.metadata()?.blocks().saturating_mul(512));
     // Asked first, because reserving more than there is may take all there is before it fails, and others would find the
     // disk full for that while.
-    // SAFETY: all zeros are a valid value of this plain struct.
-    let mut disk: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: the descriptor is open, and the struct lives as long as the call.
-    let known = unsafe { libc::fstatvfs(file.as_raw_fd(), &mut disk) } == 0 && disk.f_blocks > 0;
-    if known && more > disk.f_bavail.saturating_mul(disk.f_frsize) {
+    if room(file).is_some_and(|room| more > room) {
         return Err(io::Error::from_raw_os_error(libc::ENOSPC));
     }
     // SAFETY: the descriptor is open, and the call accesses no memory of this process.
@@ -404,6 +411,17 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
         // Not every file system can do this, and none must.
         _ => Ok(()),
     }
+}
+
+/// Returns the bytes that are free on the disk of a file, if the file system tells.
+#[cfg(target_os = "linux")]
+fn room(file: &File) -> Option<u64> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: all zeros are a valid value of this plain struct.
+    let mut disk: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, and the struct lives as long as the call.
+    let known = unsafe { libc::fstatvfs(file.as_raw_fd(), &mut disk) } == 0 && disk.f_blocks > 0;
+    known.then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Does nothing: this system has no way to reserve room on the disk.

@@ -41,7 +41,8 @@ pub(crate) struct Record {
     /// The first line, if there is a whole one.
     pub head: Option<Value>,
     groups: HashSet<String>,
-    files: u64,
+    /// Files that go with the model, by their paths below the folder.
+    pub files: Vec<String>,
     /// Groups that stay plain, if `finished` is set.
     pub left: Vec<LeftGroup>,
     pub finished: bool,
@@ -80,8 +81,8 @@ impl Record {
         let text = |key: &str| line.get(key)?.as_str().map(str::to_owned);
         if let Some(group) = text("group") {
             self.groups.insert(group);
-        } else if text("file").is_some() {
-            self.files += 1;
+        } else if let Some(file) = text("file") {
+            self.files.push(file);
         } else if line["void"] == true {
             self.groups.clear();
         } else if let Some(group) = text("left") {
@@ -103,7 +104,7 @@ impl Record {
 
     /// Returns whether nothing is done yet.
     pub fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.files == 0
+        self.groups.is_empty() && self.files.is_empty()
     }
 
     /// Returns the value of a key of the first line.
@@ -151,7 +152,7 @@ impl Ledger {
         file.set_len(record.bytes)
             .and_then(|()| file.seek(SeekFrom::End(0)))
             .map_err(|e| Error::io("write", entry.path(), e))?;
-        let (empty, files) = (AtomicBool::new(record.is_empty()), AtomicBool::new(record.files > 0));
+        let (empty, files) = (AtomicBool::new(record.is_empty()), AtomicBool::new(!record.files.is_empty()));
         Ok(Ledger { entry, file: Mutex::new(file), earlier: record.groups, empty, files })
     }
 
@@ -190,6 +191,11 @@ impl Ledger {
         self.files.store(true, Ordering::Relaxed);
         self.empty.store(false, Ordering::Relaxed);
         self.append(&json!({ "file": path.to_string_lossy() }), false)
+    }
+
+    /// Notes that a file is about to get its name, and brings the note to the disk: whoever finds it after a kill removes the file.
+    pub fn naming(&self, path: &Path) -> Result<()> {
+        self.append(&json!({ "file": path.to_string_lossy() }), true)
     }
 
     /// Notes that the groups noted by an earlier run are on the disk no longer.

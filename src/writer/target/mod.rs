@@ -24,8 +24,8 @@ mod lock;
 mod place;
 
 pub(crate) use claim::{
-    Answer, Claim, Completion, Request, check_marker, claim, has_unfinished, is_busy, is_marked, ledger_of_file,
-    ledger_of_part, ledgers, parts_of, remove_ledgers, unmark,
+    Answer, Claim, Completion, RESTARTED, Request, check_marker, claim, has_unfinished, is_busy, is_marked,
+    ledger_of_file, ledger_of_part, ledgers, parts_of, remove_ledgers, remove_named, unmark,
 };
 pub use file::NewFile;
 pub(crate) use file::{
@@ -34,4 +34,4 @@ pub(crate) use file::{
 pub(crate) use folder::{Entry, Folder, NewFolders};
 pub(crate) use ledger::{Ledger, LeftGroup, Record};
 pub(crate) use lock::{Locked, lock, lock_existing};
-pub(crate) use place::{ConfigPlace, check as check_place, differs};
+pub(crate) use place::{ConfigPlace, check as check_place, commit_with_config, differs, existing, refuse_existing};

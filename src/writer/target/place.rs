@@ -1,9 +1,10 @@
 //! Where a model may be written, and where its config goes.
 
-use super::{Entry, temporary, write_file};
+use super::{Entry, PartialFile, temporary, write_file};
 use crate::error::{Error, Result, shorten_path};
 use crate::format::read_text;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 /// Fails if writing to a destination would do harm: to something that is no folder or file, or to the source. `folder` is what is
 /// written to, and `file` the one file if it is one; `files` are those of the source.
@@ -121,6 +122,54 @@ impl ConfigPlace {
     pub fn is_missing(&self) -> bool {
         self.path.symlink_metadata().is_err()
     }
+}
+
+/// Returns a file that is to be written alone, or the config that readers would take for its own, if it is there already. `config` is
+/// what its config will say.
+pub(crate) fn existing(file: &Path, config: Option<&str>) -> Option<PathBuf> {
+    let own = file.with_extension("config.json");
+    let is_other =
+        |config: &str| read_text(&own).is_ok_and(|there| there.is_none_or(|there| there != config.as_bytes()));
+    match file.symlink_metadata() {
+        Ok(_) => Some(file.to_owned()),
+        Err(_) if config.is_some_and(|config| own.symlink_metadata().is_ok() && is_other(config)) => Some(own),
+        Err(_) => None,
+    }
+}
+
+/// Fails if it is there already.
+pub(crate) fn refuse_existing(file: &Path, config: Option<&str>) -> Result<()> {
+    existing(file, config).map_or(Ok(()), |there| Err(Error::Exists(there)))
+}
+
+/// Writes the config and gives the files their names.
+///
+/// The config comes at the last moment, because one that is to be replaced would be read with it; but before the file has its name,
+/// because without it that would look finished. `config` has its text, and finds its place. If the config of another file has come to
+/// be there since it was looked at, this one goes to the place next to that.
+pub(crate) fn commit_with_config(
+    files: &[Arc<PartialFile>],
+    config: Option<(&str, impl Fn() -> ConfigPlace)>,
+    replace: bool,
+) -> Result<()> {
+    let write = || {
+        let Some((text, place)) = &config else { return Ok(None) };
+        let place = place();
+        place.write(text).map(|before| Some((place, before)))
+    };
+    let written = match write() {
+        Err(Error::Exists(_)) => write()?,
+        written => written?,
+    };
+    for file in files {
+        let Err(error) = file.commit(replace) else { continue };
+        // The file that has the name stays, and must be read with the config that it had.
+        if let Some(Err(error)) = written.map(|(place, before)| place.restore(before)) {
+            log::warn!("the config of a file that has not got its name stays: {error}");
+        }
+        return Err(error);
+    }
+    Ok(())
 }
 
 /// Returns the error of a file next to the tensors that is not the one that goes with this source.

@@ -7,15 +7,16 @@ use super::{FileSpec, GroupSpec, Made, Order, PIECE, PartialFile, Settings, Unfi
 use crate::error::{Error, Result, grow};
 use crate::format::Model;
 use crate::host::encode::Scratch;
-use crate::host::{panic_text, run_threads, thread_builder};
+use crate::host::{hex, panic_text, run_threads};
 use crate::progress::Progress;
+use crate::writer::finisher::Finisher;
+pub(super) use crate::writer::finisher::lock;
 use crate::writer::target::Ledger;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Files that may wait for the disk.
 const WAITING_FILES: usize = 4;
@@ -23,27 +24,18 @@ const WAITING_FILES: usize = 4;
 /// Makes files.
 pub(super) fn run(order: &Order, files: Vec<FileSpec>) -> Result<Made> {
     let engine = Engine::new(order, files);
-    let (send, receive) = sync_channel(WAITING_FILES);
-    let work = || run_threads(order.settings.threads, || engine.work());
-    std::thread::scope(|scope| {
-        let engine = &engine;
-        match thread_builder().spawn_scoped(scope, move || engine.finish_files(&receive)) {
-            Ok(finisher) => {
-                *lock(&engine.send) = Some(send);
-                let worked = work();
-                *lock(&engine.send) = None;
-                let finished = finisher.join().unwrap_or_else(|panic| Err(Error::Internal(panic_text(&*panic))));
-                worked.and(finished)
-            }
-            Err(error) => {
-                log::warn!("a thread could not be started ({error}): those that work bring the files to the disk, too");
-                work()
-            }
-        }
-    })?;
+    let finish = |message| {
+        engine.finish(message).map_err(|error| {
+            engine.tasks.fail(error);
+            Error::Cancelled
+        })
+    };
+    let (worked, finished) =
+        engine.finisher.run(WAITING_FILES, finish, || run_threads(order.settings.threads, || engine.work()));
+    // What failed first is what is told.
     match engine.tasks.take_error() {
         Some(error) => Err(error),
-        None => Ok(Made {
+        None => worked.and(finished).map(|()| Made {
             unfit: engine.unfit.into_inner().unwrap_or_else(PoisonError::into_inner),
             resumed: engine.resumed.into_inner(),
             unnamed: engine.unnamed.into_inner().unwrap_or_else(PoisonError::into_inner),
@@ -74,13 +66,14 @@ pub(super) struct Engine<'a> {
     pub resumed: AtomicU64,
     unnamed: Mutex<Vec<Arc<PartialFile>>>,
     pub tasks: Tasks,
-    /// To the finisher. `None` if there is none, or nothing more comes.
-    send: Mutex<Option<SyncSender<Message>>>,
+    finisher: Finisher<Message>,
 }
 
 /// A file that is made.
 pub(super) struct OutFile {
     pub spec: FileSpec,
+    /// Tensors to be hashed that are in no group with other tensors.
+    hashed: Vec<usize>,
     /// Groups to be counted and tensors to be hashed before the file can be laid out.
     pub unknown: AtomicUsize,
     /// Groups and pieces of plain tensors before it is complete.
@@ -101,10 +94,6 @@ pub(super) struct Memory {
     pub decoded: Vec<u16>,
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl<'a> Engine<'a> {
     fn new(order: &Order<'a>, files: Vec<FileSpec>) -> Engine<'a> {
         let Order { model, groups, ledger, settings, progress } = *order;
@@ -112,17 +101,26 @@ impl<'a> Engine<'a> {
         for (number, file) in files.iter().enumerate() {
             file.groups.iter().for_each(|&g| file_of[g] = number);
         }
-        let group = |(spec, file): (&'a GroupSpec, usize)| Group::new(model, spec, file, settings.hashes);
-        let groups = groups.iter().zip(file_of).map(group).collect();
-        let file = |spec: FileSpec| OutFile {
-            unknown: AtomicUsize::new(spec.groups.len() + if settings.hashes { spec.plain.len() } else { 0 }),
+        let group = |(spec, file): (&'a GroupSpec, usize)| Group::new(spec, file, settings.hashes);
+        let hashed = |spec: &FileSpec| {
+            let mut hashed = spec.plain.clone();
+            hashed.extend(spec.groups.iter().filter_map(|&g| groups[g].run_of()));
+            hashed.sort_unstable();
+            hashed.dedup();
+            if settings.hashes { hashed } else { Vec::new() }
+        };
+        let files = files.into_iter().map(|spec| (hashed(&spec), spec));
+        let file = |(hashed, spec): (Vec<usize>, FileSpec)| OutFile {
+            unknown: AtomicUsize::new(spec.groups.len() + hashed.len()),
+            hashed,
             left: AtomicUsize::new(0),
             stale: AtomicBool::new(false),
             writing: Mutex::default(),
             hashes: Mutex::default(),
             spec,
         };
-        let files: Vec<OutFile> = files.into_iter().map(file).collect();
+        let files: Vec<OutFile> = files.map(file).collect();
+        let groups = groups.iter().zip(file_of).map(group).collect();
         // One more than threads, so that nobody waits while the last tasks of a file are done.
         let tasks = Tasks::new(files.len(), settings.threads + 1);
         Engine {
@@ -136,7 +134,7 @@ impl<'a> Engine<'a> {
             resumed: AtomicU64::new(0),
             unnamed: Mutex::default(),
             tasks,
-            send: Mutex::default(),
+            finisher: Finisher::new(),
         }
     }
 
@@ -167,7 +165,7 @@ impl<'a> Engine<'a> {
         match kind {
             Kind::Count => self.count(target, number, memory),
             Kind::Hash => {
-                self.hash(target, self.files[target].spec.plain[number], memory)?;
+                self.hash(target, self.files[target].hashed[number], memory)?;
                 self.known(target)
             }
             Kind::Encode => self.encode(target, number, memory),
@@ -184,8 +182,9 @@ impl<'a> Engine<'a> {
             let tasks = self.groups[group].left.load(Ordering::Relaxed);
             self.tasks.push(Kind::Count, group, tasks);
         }
-        if self.settings.hashes && !spec.plain.is_empty() {
-            self.tasks.push(Kind::Hash, file, spec.plain.len());
+        let hashed = self.files[file].hashed.len();
+        if hashed > 0 {
+            self.tasks.push(Kind::Hash, file, hashed);
         }
         // Otherwise whoever makes the last thing known does it.
         if nothing_unknown { self.lay_out(file) } else { Ok(()) }
@@ -221,36 +220,15 @@ impl<'a> Engine<'a> {
             hash.update(&*piece);
             at += piece.len() as u64;
         }
-        let text: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        lock(&self.files[file].hashes).insert(tensor, text);
+        lock(&self.files[file].hashes).insert(tensor, hex(&hash.finalize()));
         Ok(())
     }
 
     /// Tells the finisher something, or does what it would do, if there is none.
     pub(super) fn tell(&self, message: Message) {
-        let send = lock(&self.send).clone();
-        match send {
-            // If the finisher has gone, it has left its error.
-            Some(send) => _ = send.send(message),
-            None => {
-                if let Err(error) = self.finish(message) {
-                    self.tasks.fail(error);
-                }
-            }
+        if let Err(error) = self.finisher.tell(message, |message| self.finish(message)) {
+            self.tasks.fail(error);
         }
-    }
-
-    /// Runs the finisher: brings files to the disk and gives them their names.
-    fn finish_files(&self, messages: &Receiver<Message>) -> Result<()> {
-        for message in messages {
-            if let Err(error) = self.finish(message) {
-                self.tasks.fail(error);
-                // Senders must not wait for somebody who has gone.
-                messages.iter().for_each(drop);
-                return Ok(());
-            }
-        }
-        Ok(())
     }
 
     fn finish(&self, message: Message) -> Result<()> {

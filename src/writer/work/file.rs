@@ -4,11 +4,11 @@ use super::engine::{Engine, Memory, Message, OutFile, lock};
 use super::group::{FileSink, Live};
 use super::lay_out::{LaidOut, SizedGroup, lay_out};
 use super::tasks::Kind;
-use super::{PIECE, PartialFile};
+use super::{GroupSpec, PIECE, PartialFile, Segment, Unfit};
 use crate::error::{Error, Result, grow};
-use crate::format::{HASHES_KEY, Member, SHAPES_KEY, read_exact_at};
+use crate::format::{GROUPS_KEY, HASHES_KEY, Member, SHAPES_KEY, read_exact_at};
 use crate::writer::target::{Entry, Leftover};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -35,6 +35,7 @@ impl Engine<'_> {
     pub(super) fn lay_out(&self, number: usize) -> Result<()> {
         let file = &self.files[number];
         let spec = &file.spec;
+        self.leave_whole_tensors(&spec.groups);
         let (mut fit, mut plain) = (Vec::new(), spec.plain.clone());
         for &g in &spec.groups {
             let group = &self.groups[g];
@@ -43,7 +44,8 @@ impl Engine<'_> {
                     let bytes = Member::ALL.map(|member| outline.bytes(member));
                     fit.push(SizedGroup { number: g, name: &group.spec.name, bytes });
                 }
-                None => plain.extend(&group.spec.tensors),
+                None if group.spec.run_of().is_some_and(|tensor| plain.contains(&tensor)) => {}
+                None => plain.extend(group.spec.tensors()),
             }
         }
         if fit.is_empty() && !spec.groups.is_empty() && spec.named {
@@ -63,20 +65,52 @@ impl Engine<'_> {
         }
     }
 
+    /// Leaves all runs of a tensor plain if one of them is unfit, because no tensor is in groups in parts.
+    fn leave_whole_tensors(&self, groups: &[usize]) {
+        // All runs of a tensor are in one file. Whatever else stays plain need not be looked through for each file.
+        let is_unfit_run = |&g: &usize| self.groups[g].spec.is_run && lock(&self.groups[g].live).outline.is_none();
+        if !groups.iter().any(is_unfit_run) {
+            return;
+        }
+        let unfit: HashMap<usize, Unfit> = lock(&self.unfit)
+            .iter()
+            .filter_map(|unfit| Some((self.groups[unfit.group].spec.run_of()?, unfit.clone())))
+            .collect();
+        for &g in groups {
+            let group = &self.groups[g];
+            let Some(of_tensor) = group.spec.run_of().and_then(|tensor| unfit.get(&tensor)) else { continue };
+            if lock(&group.live).outline.take().is_some() {
+                lock(&self.unfit).push(Unfit { group: g, ..of_tensor.clone() });
+                self.progress.set_back(self.whole_share(Kind::Count, group));
+            }
+        }
+    }
+
     /// Returns the metadata of a file's header.
     fn metadata(&self, file: &OutFile, fit: &[SizedGroup], plain: &[usize]) -> BTreeMap<String, String> {
         let mut metadata = file.spec.metadata.clone();
-        let packed = || fit.iter().flat_map(|group| &self.groups[group.number].spec.tensors);
-        let name = |t: &usize| self.model.tensor_at(*t).name().to_owned();
-        if self.settings.shapes && !fit.is_empty() {
+        let specs = || fit.iter().map(|group| self.groups[group.number].spec);
+        let packed = || specs().flat_map(GroupSpec::tensors);
+        let name = |t: usize| self.model.tensor_at(t).name().to_owned();
+        let with_shape = |spec: &&GroupSpec| self.settings.shapes || spec.is_run;
+        if specs().any(|spec| with_shape(&spec)) {
+            let tensors = specs().filter(with_shape).flat_map(GroupSpec::tensors);
             let shapes: BTreeMap<String, &[u64]> =
-                packed().map(|t| (name(t), self.model.tensor_at(*t).shape())).collect();
+                tensors.map(|t| (name(t), self.model.tensor_at(t).shape())).collect();
             metadata.insert(SHAPES_KEY.into(), serde_json::json!(shapes).to_string());
+        }
+        if specs().any(|spec| spec.is_run) {
+            let runs = |spec: &GroupSpec| {
+                let run = |segment: &Segment| (name(segment.tensor), segment.first);
+                (spec.name.clone(), spec.segments.iter().map(run).collect::<Vec<_>>())
+            };
+            let groups: BTreeMap<_, _> = specs().filter(|spec| spec.is_run).map(runs).collect();
+            metadata.insert(GROUPS_KEY.into(), serde_json::json!(groups).to_string());
         }
         if self.settings.hashes {
             let hashes = lock(&file.hashes);
-            let of = |t: &usize| Some((name(t), hashes.get(t)?.clone()));
-            let all: BTreeMap<String, String> = packed().chain(plain).filter_map(of).collect();
+            let of = |t: usize| Some((name(t), hashes.get(&t)?.clone()));
+            let all: BTreeMap<String, String> = packed().chain(plain.iter().copied()).filter_map(of).collect();
             metadata.insert(HASHES_KEY.into(), serde_json::json!(all).to_string());
         }
         metadata

@@ -5,8 +5,8 @@ use super::engine::{Engine, Memory, Message, lock};
 use super::file::Out;
 use super::lay_out::{Places, members};
 use super::tasks::Kind;
-use super::{GroupSpec, PartialFile, Unfit};
-use crate::error::{Error, Place, Result, grow, shorten};
+use super::{GroupSpec, PartialFile, Segment, Unfit};
+use crate::error::{Error, Place, Result, Status, grow, shorten};
 use crate::format::{Member, Model};
 use crate::host::encode::{Outline, Piece, STRETCH, Sink};
 use crate::huffman::encode::{count, exponent};
@@ -22,7 +22,7 @@ const AHEAD: u64 = 8 << 20;
 pub(super) struct Group<'a> {
     pub spec: &'a GroupSpec,
     pub file: usize,
-    /// For each tensor the number of its first stretch and of its first weight, and then the numbers after the last.
+    /// For each segment the number of its first stretch and of its first weight, and then the numbers after the last.
     starts: Vec<(usize, u64)>,
     /// Tasks of the present kind that are not done.
     pub left: AtomicUsize,
@@ -72,16 +72,16 @@ struct Stretch {
 }
 
 impl<'a> Group<'a> {
-    pub fn new(model: &Model, spec: &'a GroupSpec, file: usize, hashes: bool) -> Group<'a> {
+    pub fn new(spec: &'a GroupSpec, file: usize, hashes: bool) -> Group<'a> {
         let (mut stretch, mut weight) = (0, 0);
         let mut starts = vec![(0, 0)];
-        for &tensor in &spec.tensors {
-            let weights = model.tensor_at(tensor).bytes() / 2;
-            stretch += weights.div_ceil(STRETCH as u64) as usize;
-            weight += weights;
+        for segment in &spec.segments {
+            stretch += segment.count.div_ceil(STRETCH as u64) as usize;
+            weight += segment.count;
             starts.push((stretch, weight));
         }
-        let hashed = if hashes { spec.tensors.len() } else { 0 };
+        // A tensor in runs is hashed with its file's plain ones.
+        let hashed = if hashes && !spec.is_run { spec.segments.len() } else { 0 };
         Group {
             spec,
             file,
@@ -94,11 +94,12 @@ impl<'a> Group<'a> {
     }
 
     fn stretch(&self, number: usize) -> Stretch {
-        let tensor = self.starts.partition_point(|&(first, _)| first <= number) - 1;
-        let (first_stretch, first_weight) = self.starts[tensor];
-        let in_tensor = (number - first_stretch) as u64 * STRETCH as u64;
-        let weights = (self.starts[tensor + 1].1 - first_weight - in_tensor).min(STRETCH as u64) as usize;
-        Stretch { tensor: self.spec.tensors[tensor], in_tensor, in_group: first_weight + in_tensor, weights }
+        let segment = self.starts.partition_point(|&(first, _)| first <= number) - 1;
+        let (first_stretch, first_weight) = self.starts[segment];
+        let Segment { tensor, first, count } = self.spec.segments[segment];
+        let in_segment = (number - first_stretch) as u64 * STRETCH as u64;
+        let weights = (count - in_segment).min(STRETCH as u64) as usize;
+        Stretch { tensor, in_tensor: first + in_segment, in_group: first_weight + in_segment, weights }
     }
 
     fn stretches(&self) -> usize {
@@ -129,10 +130,10 @@ impl Engine<'_> {
         let group = &self.groups[number];
         let stretches = group.stretches();
         if let Some(tensor) = task.checked_sub(stretches) {
-            self.hash(group.file, group.spec.tensors[tensor], memory)?;
+            self.hash(group.file, group.spec.segments[tensor].tensor, memory)?;
         } else {
             let stretch = group.stretch(task);
-            if (2 * stretch.in_tensor).is_multiple_of(AHEAD) {
+            if task.is_multiple_of(AHEAD as usize / (2 * STRETCH)) || stretch.in_tensor == 0 {
                 // The disk works while we do, also where one thread does all.
                 self.model.tensor_at(stretch.tensor).read_ahead(2 * stretch.in_tensor, 2 * AHEAD);
             }
@@ -161,7 +162,7 @@ impl Engine<'_> {
         for counts in counts.iter().flatten() {
             all.iter_mut().zip(counts.iter()).for_each(|(sum, &n)| *sum += n as u64);
         }
-        let sizes: Vec<u64> = group.spec.tensors.iter().map(|&t| self.model.tensor_at(t).bytes() / 2).collect();
+        let sizes: Vec<u64> = group.spec.segments.iter().map(|segment| segment.count).collect();
         match Outline::new(&sizes, &all, live.last, self.settings.variant) {
             Some(outline) => {
                 if let Some(limit) = outline.limited() {
@@ -323,5 +324,5 @@ impl Engine<'_> {
 
 /// Returns whether an error says that what was read is wrong, rather than that it could not be read.
 pub(super) fn is_bad(error: &Error) -> bool {
-    matches!(error, Error::Corrupt { .. } | Error::InvalidFormat { .. } | Error::UnsupportedFormat { .. })
+    matches!(error.status(), Status::Corrupt | Status::InvalidFormat | Status::UnsupportedFormat)
 }

@@ -54,6 +54,34 @@ pub(super) fn members(places: &Places) -> [(Dtype, Vec<u64>, u64, u64); 6] {
     })
 }
 
+/// Returns the members of a group as tensors of a file.
+fn group_tensors(name: &str, bytes: [u64; 6]) -> impl Iterator<Item = LayoutTensor> {
+    Member::ALL.into_iter().map(move |member| {
+        let (name, bytes) = (format!("{name}.{}", MEMBERS[member as usize]), bytes[member as usize]);
+        let (dtype, shape) = member_type(member, bytes);
+        LayoutTensor { name, dtype, shape, bytes }
+    })
+}
+
+/// Returns a tensor of the source as one of a file.
+fn plain_tensor(model: &Model, number: usize) -> LayoutTensor {
+    let tensor = model.tensor_at(number);
+    let (name, shape) = (tensor.name().to_owned(), tensor.shape().to_vec());
+    LayoutTensor { name, dtype: tensor.dtype(), shape, bytes: tensor.bytes() }
+}
+
+/// Returns the bytes of a file of these groups, given by names and bytes of members, and plain tensors.
+pub(in crate::writer) fn file_bytes(
+    model: &Model,
+    groups: &[(&str, [u64; 6])],
+    plain: &[usize],
+    metadata: &BTreeMap<String, String>,
+) -> Result<u64> {
+    let groups = groups.iter().flat_map(|&(name, bytes)| group_tensors(name, bytes));
+    let tensors = groups.chain(plain.iter().map(|&number| plain_tensor(model, number))).collect();
+    Ok(FileLayout::new(tensors, metadata)?.bytes())
+}
+
 /// Lays a file out. `plain` are tensors of the source.
 pub(super) fn lay_out(
     model: &Model,
@@ -64,19 +92,14 @@ pub(super) fn lay_out(
     let mut tensors = Vec::with_capacity(6 * groups.len() + plain.len());
     let (mut owners, mut sources) = (HashMap::new(), HashMap::new());
     for (i, group) in groups.iter().enumerate() {
-        for member in Member::ALL {
-            let name = format!("{}.{}", group.name, MEMBERS[member as usize]);
-            let bytes = group.bytes[member as usize];
-            let (dtype, shape) = member_type(member, bytes);
-            owners.insert(name.clone(), (i, member));
-            tensors.push(LayoutTensor { name, dtype, shape, bytes });
+        for (member, tensor) in Member::ALL.into_iter().zip(group_tensors(group.name, group.bytes)) {
+            owners.insert(tensor.name.clone(), (i, member));
+            tensors.push(tensor);
         }
     }
     for &number in plain {
-        let tensor = model.tensor_at(number);
-        sources.insert(tensor.name(), number);
-        let (name, shape) = (tensor.name().to_owned(), tensor.shape().to_vec());
-        tensors.push(LayoutTensor { name, dtype: tensor.dtype(), shape, bytes: tensor.bytes() });
+        sources.insert(model.tensor_at(number).name(), number);
+        tensors.push(plain_tensor(model, number));
     }
     let file = FileLayout::new(tensors, metadata)?;
     let mut places = vec![Places::default(); groups.len()];

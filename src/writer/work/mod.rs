@@ -33,6 +33,7 @@ mod lay_out;
 mod tasks;
 
 pub(super) use file::remove;
+pub(super) use lay_out::file_bytes;
 
 use super::target::{Ledger, PartialFile};
 use crate::error::Result;
@@ -59,10 +60,39 @@ pub(super) struct Settings {
     pub variant: Variant,
 }
 
-/// A group to be made, and of which tensors of the source.
+/// A group to be made, and of which elements of the source.
 pub(super) struct GroupSpec {
     pub name: String,
-    pub tensors: Vec<usize>,
+    pub segments: Vec<Segment>,
+    /// True if it is a run of its only tensor, by the extension of the format. If one run of a tensor cannot be stored,
+    /// the tensor stays plain as a whole.
+    pub is_run: bool,
+}
+
+/// Elements of a tensor of the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub tensor: usize,
+    /// The first of them.
+    pub first: u64,
+    pub count: u64,
+}
+
+impl GroupSpec {
+    /// Returns its tensors in the order of the weights.
+    pub fn tensors(&self) -> impl Iterator<Item = usize> {
+        self.segments.iter().map(|segment| segment.tensor)
+    }
+
+    /// Returns the tensor that it is a run of, if it is one.
+    pub fn run_of(&self) -> Option<usize> {
+        self.segments.first().filter(|_| self.is_run).map(|segment| segment.tensor)
+    }
+
+    /// Returns the number of its weights.
+    pub fn weights(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.count).sum()
+    }
 }
 
 /// A file to be made.

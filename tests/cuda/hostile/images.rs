@@ -119,8 +119,8 @@ fn heads_that_lie_with_the_right_checksum_are_refused_or_harmless() {
 /// Thousands of damaged images, section by section, with a status and without: no access goes astray and every kernel ends. Where
 /// the status stays 0, the weights are those that the oracle decodes from the same bytes.
 ///
-/// The status does not always say what the oracle says: see the last lines. Most of this damage is gross. Of single bytes that
-/// change in the codes alone, more go unreported than these lines would allow.
+/// The status does not always say what the oracle says: see the last lines. Most of this damage is gross;
+/// `single_changed_bytes_of_codes_are_reported_as_the_rule_says` has what is not.
 #[test]
 fn damaged_images_are_reported_or_decode_as_the_oracle_does() {
     let emulator = Emulator::new();
@@ -208,6 +208,57 @@ fn damaged_images_are_reported_or_decode_as_the_oracle_does() {
     // They measure differently whether a lane ends where the next begins; the kernel asks where a tile's code ends, which the
     // oracle does not, but not where the last lane does.
     assert!(agreed > 25 * (missed + early), "{agreed} {missed} {early}");
+}
+
+/// Every byte of the codes of a small group, changed to other values one at a time. The kernel must say exactly what its rule says: a
+/// lane that ends before the next one begins, or more than ten bits after, is reported. Header and SECURITY.md say how much that
+/// leaves unnoticed, and the last lines hold them to it.
+#[test]
+fn single_changed_bytes_of_codes_are_reported_as_the_rule_says() {
+    let emulator = Emulator::new();
+    let engine = emulator.engine(0);
+    let (device, stream) = (emulator.open(0), engine.stream());
+    let status = engine.alloc(4);
+    let mut random = Random::new(31);
+    let model = model_of(&weights::trained_like(4_480, 7), &[]);
+    let (layout, good) = image_of(&model, 0);
+    let n = layout.weights;
+    let intact = image::decode(&good, 0, n).unwrap();
+    assert!(intact.good && intact.slips.iter().all(|&slip| (0..=10).contains(&slip)));
+    let (at, dst) = (engine.alloc(layout.image_bytes), engine.alloc(2 * n));
+    // SAFETY: the memory lives as long as the resident.
+    let resident = unsafe { device.bind(model.group(0).unwrap(), at, layout.image_bytes) }.unwrap();
+    engine.write(at, &good);
+    let (mut wrong, mut silent, mut contradicted) = (0, 0, 0);
+    for byte in layout.code..layout.code + layout.code_bytes {
+        for _ in 0..2 {
+            let mut bad = good.clone();
+            bad[byte as usize] ^= 1 + random.below(255) as u8;
+            engine.write(at + byte, &bad[byte as usize..][..1]);
+            engine.fill(status, 0, 4);
+            // SAFETY: all memory lives until the stream was waited for.
+            unsafe { resident.decompress(dst, 2 * n, status, stream) }.unwrap();
+            assert_eq!(engine.wait(stream), 0, "byte {byte}: {}", emulator.text("fault"));
+            engine.write(at + byte, &good[byte as usize..][..1]);
+            let said = engine.read_u32(status);
+            let oracle = image::decode(&bad, 0, n).unwrap();
+            // Lanes are compared modulo 2^16. The last one has no next: it is reported only if it runs out of bits.
+            let slipped = oracle.slips.iter().any(|slip| !(0..=10).contains(&slip.rem_euclid(1 << 16)));
+            let at_the_end = byte + 600 > layout.code + layout.code_bytes;
+            assert!(said == 103 || said == 0 && !slipped, "byte {byte}: a slip is not reported: {:?}", oracle.slips);
+            assert!(said == 0 || slipped || at_the_end, "byte {byte}: {:?} is reported", oracle.slips);
+            let got: Vec<u16> = engine.read(dst, 2 * n).chunks(2).map(|w| u16::from_le_bytes([w[0], w[1]])).collect();
+            assert!(said != 0 || got == oracle.weights, "byte {byte}: weights differ from the oracle's");
+            wrong += (got != intact.weights) as u64;
+            silent += (got != intact.weights && said == 0) as u64;
+            contradicted += (got != intact.weights && said == 0 && !oracle.good) as u64;
+        }
+    }
+    emulator.assert_no_fault();
+    println!("{wrong} wrong decodes, {silent} not reported, {contradicted} of these with a lane that ends late");
+    // Codes fall in step again soon, so most lanes end where they should. What the documents say: eight in ten, and two of these ten.
+    assert!(wrong > 2_000 && 70 * wrong < 100 * silent && 100 * silent < 97 * wrong, "{wrong} {silent}");
+    assert!(100 * contradicted < 30 * wrong, "{wrong} {contradicted}");
 }
 
 /// A file that changes between its opening and the upload, so that positions are what no opening lets pass: the kernel that

@@ -5,8 +5,8 @@ use df11::internals::format::SHAPES_KEY;
 
 use super::support::encoder;
 use super::{
-    Case, Files, Step, base, config, corrupt, file, folder, hashes, invalid, members, named, plain, retyped, shapes,
-    spoilt, tensor, two_rows,
+    Case, Files, Step, base, config, corrupt, file, folder, hashes, invalid, members, named, open_fails, plain,
+    retyped, shapes, spoilt, tensor, two_rows,
 };
 
 pub fn containers() -> Vec<Case> {
@@ -29,10 +29,30 @@ pub fn containers() -> Vec<Case> {
             format!(r#""t{i}":{{"dtype":"U8","shape":[{eighth}],"data_offsets":[{from},{to}]}}"#)
         })
         .collect();
+    let twice_named = |name, names: [&str; 2], at: [[u64; 2]; 2]| {
+        let [a, b] = [0, 1].map(|i| {
+            let (name, [from, to]) = (names[i], at[i]);
+            format!(r#""{name}":{{"dtype":"U8","shape":[{}],"data_offsets":[{from},{to}]}}"#, to - from)
+        });
+        invalid(name, plain(&format!("{{{a},{b}}}"))).says(&["the header has this name twice"]).names("w")
+    };
     let header =
         |name, text: &str| invalid(name, plain(text)).says(&["the safetensors header is not valid", "at byte 8]"]);
     vec![
-        invalid("file_empty", vec![]).says(&["0 bytes are too few for a header"]),
+        invalid("file_empty", vec![]).says(&["the file is empty"]),
+        // Files of other kinds, under the name of a model.
+        invalid(
+            "file_git_lfs_pointer",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff\nsize 5368709120\n"
+                .to_vec(),
+        )
+        .says(&["a Git LFS pointer", "`git lfs pull`"]),
+        invalid("file_web_page", b"<!DOCTYPE html><html><head><title>401</title></head></html>".to_vec())
+            .says(&["a web page"]),
+        invalid("file_gguf", b"GGUF\x03\0\0\0\x10\0\0\0\0\0\0\0".to_vec()).says(&["a GGUF file"]),
+        invalid("file_zip", b"PK\x03\x04\0\0\x08\x08\0\0archive/data.pkl".to_vec()).says(&["a zip archive", "PyTorch"]),
+        invalid("file_pickle", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.".to_vec()).says(&["a pickle", "PyTorch"]),
+        invalid("file_of_zeros", vec![0; 64]).says(&["begins with zeros"]),
         invalid("file_of_seven_bytes", vec![2, 0, 0, 0, 0, 0, 0]).says(&["7 bytes are too few for a header"]),
         invalid("header_size_2_64", sized(u64::MAX)).says(&["should have 18446744073709551615 bytes"]),
         invalid("header_size_2_63", sized(1 << 63)).says(&["should have 9223372036854775808 bytes"]),
@@ -70,6 +90,17 @@ pub fn containers() -> Vec<Case> {
         invalid("offsets_beyond_the_file", two([0, 4], [4, 1 << 40])).says(&["cut short"]),
         // Their end, counted from the start of the file, does not fit 64 bits.
         invalid("offsets_near_2_64", plain(&format!("{{{}}}", near_2_64.join(",")))),
+        twice_named("name_twice", ["w", "w"], [[0, 4], [0, 4]]),
+        twice_named("name_twice_of_which_one_is_escaped", ["w", r"\u0077"], [[0, 4], [0, 4]]),
+        // The first entry alone would leave a hole, or the last would.
+        twice_named("name_twice_in_two_places", ["w", "w"], [[0, 2], [2, 4]]),
+        twice_named("name_twice_of_which_one_is_empty", ["w", "w"], [[0, 0], [0, 4]]),
+        header("dtype_twice", r#"{"a":{"dtype":"F32","dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#)
+            .says(&["duplicate field `dtype`"]),
+        header("metadata_twice", r#"{"__metadata__":{},"__metadata__":{"a":"b"}}"#).says(&["'__metadata__' twice"]),
+        header("metadata_with_a_key_twice", r#"{"__metadata__":{"k":"a","\u006b":"b"}}"#).says(&["'k' twice"]),
+        header("shape_of_65_dimensions", &tensor(&format!(r#""shape":[4{}],"data_offsets":[0,4]"#, ",1".repeat(64))))
+            .says(&["more than 64 dimensions"]),
         invalid("name_with_a_zero_byte", plain(r#"{"a\u0000b":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#))
             .says(&["contains a zero byte"])
             .names(r"a\u{0}b"),
@@ -117,6 +148,16 @@ pub fn groups() -> Vec<Case> {
         let name_of = format!("layer.{member}");
         let file = retyped(|tensors| tensors.retain(|(name, ..)| *name != name_of));
         all.push(invalid(name, file).says(&["lacks one of its six members", "'layer'"]).names(&name_of));
+    }
+    for (name, key, value) in
+        [("df11pack_idx8", "df11pack_index", "idx8"), ("df11pack_luts", "df11pack_luts", "correct")]
+    {
+        // In place of gaps and positions it has an index of its own.
+        let mut tensors = members(&base());
+        tensors.retain(|(name, ..)| !name.ends_with("gaps") && !name.ends_with("output_positions"));
+        let file = encoder::safetensors(&tensors, Some(&[(key.to_owned(), value.to_owned())]));
+        let says = format!("a variant of df11pack ({key} = {value}), which is not DF11");
+        all.push(open_fails(name, file, Status::UnsupportedFormat).says(&[&says, "lacks one of its six members"]));
     }
     let retype = |name, member: &str, dtype: &'static str, shape: fn(u64) -> Vec<u64>| {
         let file = retyped(|tensors| {
@@ -179,6 +220,16 @@ pub fn groups() -> Vec<Case> {
         shapes("shapes_negative", r#"{"layer.part_0": [-4, -4]}"#, Status::InvalidFormat).says(&[SHAPES_KEY]),
         shapes("shapes_of_texts", r#"{"layer.part_0": ["4", "4"]}"#, Status::InvalidFormat).says(&[SHAPES_KEY]),
         shapes("shapes_nested_deeply", &"[".repeat(3_000), Status::InvalidFormat).says(&[SHAPES_KEY, "32 levels"]),
+        shapes(
+            "shapes_with_a_name_twice",
+            r#"{"layer.part_0": [4, 4], "layer.part_\u0030": [2, 8]}"#,
+            Status::InvalidFormat,
+        )
+        .says(&[SHAPES_KEY, "'layer.part_0' twice"]),
+        shapes("shapes_of_65_dimensions", &format!(r#"{{"x": [4{}]}}"#, ",1".repeat(64)), Status::InvalidFormat)
+            .says(&[SHAPES_KEY, "more than 64 dimensions"]),
+        hashes("hashes_with_a_name_twice", &format!(r#"{{"x": "{}", "x": "{}"}}"#, "0".repeat(64), "1".repeat(64)))
+            .says(&["'x' twice"]),
         hashes("hashes_no_json", "[]").says(&["not valid"]),
         hashes("hashes_of_numbers", r#"{"layer.part_0": [1, 2]}"#),
         hashes("hash_too_short", &format!(r#"{{"layer.part_0": "{}"}}"#, "a".repeat(63)))
@@ -249,6 +300,21 @@ pub fn configs() -> Vec<Case> {
         config("pattern_dict_is_a_list", r#"{"pattern_dict": []}"#, InvalidFormat).says(&["pattern_dict"]),
         config("pattern_of_a_text", r#"{"pattern_dict": {"a": "b"}}"#, InvalidFormat).says(&["list of texts"]),
         config("pattern_of_numbers", r#"{"pattern_dict": {"a": ["b", 1]}}"#, InvalidFormat).says(&["list of texts"]),
+        whole("config_with_a_key_twice", br#"{"a": 1, "\u0061": 2, "dfloat11_config": {}}"#.to_vec())
+            .says(&["'a' twice"]),
+        whole("config_with_a_key_twice_far_inside", br#"{"x": [{"y": {"a": 1, "a": 1}}]}"#.to_vec())
+            .says(&["'a' twice"]),
+        config("version_twice", r#"{"version": "0.5.0", "version": "0.2.0", "pattern_dict": {}}"#, InvalidFormat)
+            .says(&["'version' twice"]),
+        config("pattern_twice", r#"{"pattern_dict": {"a": ["b"], "\u0061": ["c"]}}"#, InvalidFormat)
+            .says(&["'a' twice"]),
+        config(
+            "pattern_with_a_list_of_1025",
+            &format!(r#"{{"pattern_dict": {{"a": ["b"{}]}}}}"#, r#","b""#.repeat(1024)),
+            UnsupportedFormat,
+        )
+        .says(&["longer than 1024"]),
+        pattern("pattern_whose_automaton_is_too_large", "(a|b)*a(a|b){20}").says(&["too complicated"]),
         pattern("pattern_unclosed", "(a"),
         pattern("pattern_closes_ours", "a)|(?:b"),
         pattern("pattern_looks_ahead", "(?=a)b"),

@@ -5,6 +5,7 @@ mod changing;
 mod codes;
 mod headers;
 mod limits;
+mod runs;
 use crate::support;
 
 use std::panic::AssertUnwindSafe;
@@ -232,6 +233,7 @@ fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     all.extend(headers::containers());
     all.extend(headers::groups());
+    all.extend(runs::runs());
     all.extend(codes::tables());
     all.extend(codes::positions());
     all.extend(headers::configs());
@@ -354,7 +356,7 @@ fn the_files_are_what_the_list_makes() {
     }
     found.retain(|path| !expected.contains(path));
     assert!(found.is_empty(), "no case makes {found:?}");
-    assert!(total < 300_000, "{total} bytes");
+    assert!(total < 500_000, "{total} bytes");
 }
 
 #[test]

@@ -249,31 +249,3 @@ fn a_name_like_a_members_does_not_make_a_group() {
     let model = Model::from_bytes(files::file(&tensors), &OpenOptions::default()).unwrap();
     assert_eq!((model.groups().len(), model.tensors().len()), (0, 3));
 }
-
-#[test]
-fn only_shapes_of_compressed_tensors_may_be_unknown() {
-    let model = open(golden::model("tiny"));
-    let (mut known, mut unknown) = (0, 0);
-    for tensor in model.tensors() {
-        let plain = tensor.group().is_none();
-        assert_eq!(tensor.shape_known(), plain, "{} {:?}", tensor.name(), tensor.shape());
-        known += u32::from(plain && tensor.shape().len() == 1);
-        unknown += u32::from(!plain && tensor.shape().len() == 1);
-    }
-    assert!(known > 0 && unknown > 0, "{known} and {unknown} of one dimension");
-}
-
-/// A header may be as large as the `safetensors` crate allows, and not a byte larger.
-#[test]
-fn the_largest_header() {
-    let with = |bytes: usize| {
-        let mut file = (bytes as u64).to_le_bytes().to_vec();
-        file.extend(br#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#);
-        file.resize(8 + bytes, b' ');
-        file.extend([1, 2, 3, 4]);
-        Model::from_bytes(file, &OpenOptions::default())
-    };
-    assert_eq!(with(100_000_000).unwrap().tensors().len(), 1);
-    let error = with(100_000_001).unwrap_err().to_string();
-    assert!(error.contains("should have 100000001 bytes"), "{error}");
-}

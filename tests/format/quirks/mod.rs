@@ -5,6 +5,8 @@ mod codes;
 mod configs;
 mod containers;
 mod cost;
+mod runs;
+mod shapes;
 use crate::support;
 
 use std::collections::HashMap;

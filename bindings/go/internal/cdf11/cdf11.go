@@ -3,7 +3,11 @@
 //
 // No C function calls back into Go, and none keeps a Go pointer, except [OpenMemory]. The noescape and nocallback lines
 // tell the compiler so, which then leaves errors and lists on the goroutine's stack.
+//
+// nocgo.go is the package for builds without cgo. It is generated from these files.
 package cdf11
+
+//go:generate go run ../stub
 
 // #include <stdlib.h>
 // #include "shim.h"
@@ -17,6 +21,9 @@ import (
 // Handles, sizes and device addresses are passed without conversion, so size_t and uintptr must have 64 bits.
 var _ [0]struct{} = [unsafe.Sizeof(uintptr(0)) - 8]struct{}{}
 var _ [0]struct{} = [unsafe.Sizeof(C.size_t(0)) - 8]struct{}{}
+
+// Built reports whether the package was built with cgo. Without it, every call fails.
+const Built = true
 
 // Error is a df11_error. nil means success.
 type Error struct {

@@ -10,14 +10,17 @@ import "unsafe"
 
 // Flags of a compression.
 const (
-	CompressNoVerify     = C.DF11_COMPRESS_NO_VERIFY
-	CompressKeepExisting = C.DF11_COMPRESS_KEEP_EXISTING
-	CompressResume       = C.DF11_COMPRESS_RESUME
-	CompressStrict       = C.DF11_COMPRESS_STRICT
-	CompressHashes       = C.DF11_COMPRESS_HASHES
-	CompressShapes       = C.DF11_COMPRESS_SHAPES
-	CompressSingleFile   = C.DF11_COMPRESS_SINGLE_FILE
-	CompressFolder       = C.DF11_COMPRESS_FOLDER
+	CompressNoVerify      = C.DF11_COMPRESS_NO_VERIFY
+	CompressKeepExisting  = C.DF11_COMPRESS_KEEP_EXISTING
+	CompressResume        = C.DF11_COMPRESS_RESUME
+	CompressStrict        = C.DF11_COMPRESS_STRICT
+	CompressHashes        = C.DF11_COMPRESS_HASHES
+	CompressShapes        = C.DF11_COMPRESS_SHAPES
+	CompressSingleFile    = C.DF11_COMPRESS_SINGLE_FILE
+	CompressFolder        = C.DF11_COMPRESS_FOLDER
+	CompressAllowPlain    = C.DF11_COMPRESS_ALLOW_PLAIN
+	CompressIncomplete    = C.DF11_COMPRESS_INCOMPLETE
+	CompressReferenceOnly = C.DF11_COMPRESS_REFERENCE_ONLY
 )
 
 // Compressing is a df11_compress_options. No string may contain a zero byte. An empty preset means none, and so do nil
@@ -38,7 +41,10 @@ type Compressed struct {
 	Complete                                                                                          bool
 	Preset                                                                                            string
 	Left                                                                                              []Left
-	LeftLost                                                                                          uint64
+	LeftLost, Extended                                                                                uint64
+	// Bytes of bf16 tensors: all, those in groups, and the others by the reasons why they are not.
+	BF16, Grouped, Unasked, Small, Mixed, Unfit, Unnamed        uint64
+	Carried, CarriedBytes, LeftBehind, LeftBehindBytes, Missing uint64
 }
 
 // Compress is df11_compress_model, or df11_merge_model.
@@ -76,6 +82,20 @@ func Compress(merge bool, src, dst string, o *Compressing, progress Progress) (C
 		Unmatched:    uint64(r.unmatched_count),
 		Complete:     r.complete != 0,
 		LeftLost:     uint64(n.lost),
+		Extended:     uint64(r.extended_groups),
+
+		BF16:            uint64(r.bf16_bytes),
+		Grouped:         uint64(r.grouped_bf16_bytes),
+		Unasked:         uint64(r.unasked_bf16_bytes),
+		Small:           uint64(r.small_bf16_bytes),
+		Mixed:           uint64(r.mixed_bf16_bytes),
+		Unfit:           uint64(r.unfit_bf16_bytes),
+		Unnamed:         uint64(r.unnamed_bf16_bytes),
+		Carried:         uint64(r.carried_count),
+		CarriedBytes:    uint64(r.carried_bytes),
+		LeftBehind:      uint64(r.left_behind_count),
+		LeftBehindBytes: uint64(r.left_behind_bytes),
+		Missing:         uint64(r.missing_count),
 	}
 	if r.preset != nil {
 		out.Preset = C.GoString(r.preset)

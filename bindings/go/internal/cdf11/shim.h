@@ -11,26 +11,35 @@
 #error "this version of the Go package is for libdf11 0.1"
 #endif
 
-static inline df11_status df11go_open(const char *path, uint32_t flags, uint32_t threads, const char *config,
-                                      df11_progress *progress, df11_model **out, df11_error *error)
+/* The fields of a df11_open_options that Go sets. */
+typedef struct {
+    uint32_t flags, threads;
+    char *config, *shapes_from, *shapes;
+} df11go_opening;
+
+static inline df11_open_options df11go_open_options(const df11go_opening *how, df11_progress *progress)
 {
     df11_open_options options = DF11_OPEN_OPTIONS_INIT;
-    options.flags = flags;
-    options.threads = threads;
-    options.config_json = config;
+    options.flags = how->flags;
+    options.threads = how->threads;
+    options.config_json = how->config;
+    options.shapes_from = how->shapes_from;
+    options.shapes_json = how->shapes;
     options.progress = progress;
+    return options;
+}
+
+static inline df11_status df11go_open(const char *path, const df11go_opening *how, df11_progress *progress,
+                                      df11_model **out, df11_error *error)
+{
+    df11_open_options options = df11go_open_options(how, progress);
     return df11_model_open(path, &options, out, error);
 }
 
-static inline df11_status df11go_open_memory(uintptr_t data, size_t data_bytes, uint32_t flags, uint32_t threads,
-                                             const char *config, df11_progress *progress, df11_model **out,
-                                             df11_error *error)
+static inline df11_status df11go_open_memory(uintptr_t data, size_t data_bytes, const df11go_opening *how,
+                                             df11_progress *progress, df11_model **out, df11_error *error)
 {
-    df11_open_options options = DF11_OPEN_OPTIONS_INIT;
-    options.flags = flags;
-    options.threads = threads;
-    options.config_json = config;
-    options.progress = progress;
+    df11_open_options options = df11go_open_options(how, progress);
     return df11_model_open_memory((const void *)data, data_bytes, &options, out, error);
 }
 
@@ -57,6 +66,40 @@ typedef struct {
 df11_status df11go_compress(int merge, const char *src, const char *dst, const df11go_compressing *how,
                             df11_progress *progress, df11_compress_report *report, df11go_notes *lefts,
                             df11_error *error);
+
+/* The fields of a df11_plan_options that Go sets. */
+typedef struct {
+    uint32_t flags, slots;
+    uint64_t cache_number_bytes;
+    char *preset, *pattern_json;
+} df11go_planning;
+static inline df11_status df11go_plan(const char *path, const df11go_planning *how, df11_progress *progress,
+                                      df11_plan **out, df11_error *error)
+{
+    df11_plan_options options = DF11_PLAN_OPTIONS_INIT;
+    options.flags = how->flags;
+    options.slots = how->slots;
+    options.cache_number_bytes = how->cache_number_bytes;
+    options.preset = how->preset;
+    options.pattern_json = how->pattern_json;
+    options.progress = progress;
+    return df11_plan_model(path, &options, out, error);
+}
+
+/* The fields of a df11_decompress_options that Go sets. */
+typedef struct {
+    uint32_t threads, flags;
+    uint64_t shard_bytes;
+    char *config_json, *shapes_from, *shapes_json;
+    char **tensors;
+    size_t tensor_count;
+    char **groups;
+    size_t group_count;
+} df11go_decompressing;
+df11_status df11go_decompress_model(const char *src, const char *dst, const df11go_decompressing *how,
+                                    df11_progress *progress, df11_decompress_report *report, df11_error *error);
+df11_status df11go_repack_model(const char *src, const char *dst, uint32_t threads, uint32_t flags, const char *config,
+                                df11_progress *progress, df11_repack_report *report, df11_error *error);
 
 /* The library's log, which is kept until Go takes it: see log.c. */
 typedef struct {

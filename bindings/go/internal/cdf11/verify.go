@@ -13,6 +13,13 @@ const (
 	FindingHash    = C.DF11_FINDING_HASH
 	FindingDiffers = C.DF11_FINDING_DIFFERS
 	FindingNote    = C.DF11_FINDING_NOTE
+	FindingMissing = C.DF11_FINDING_MISSING
+)
+
+// Flags of a verification.
+const (
+	VerifyIncomplete = C.DF11_VERIFY_INCOMPLETE
+	VerifyAllowPlain = C.DF11_VERIFY_ALLOW_PLAIN
 )
 
 // Finding holds the arguments of a df11_finding_fn.
@@ -23,9 +30,9 @@ type Finding struct {
 
 // Report is a df11_verify_report.
 type Report struct {
-	GroupsGood, GroupsBad, Codes, HashesRight, HashesWrong, TensorsEqual, TensorsDifferent uint64
-	Findings                                                                               []Finding
-	FindingsLost                                                                           uint64
+	GroupsGood, GroupsBad, Codes, HashesRight, HashesWrong, TensorsEqual, TensorsDifferent, Missing uint64
+	Findings                                                                                        []Finding
+	FindingsLost                                                                                    uint64
 }
 
 // Verify is df11_verify_model. No string may contain a zero byte. An empty original means none.
@@ -50,6 +57,7 @@ func Verify(model, original string, threads, flags uint32, config []byte, progre
 		HashesWrong:      uint64(r.hashes_wrong),
 		TensorsEqual:     uint64(r.tensors_equal),
 		TensorsDifferent: uint64(r.tensors_different),
+		Missing:          uint64(r.missing_count),
 		FindingsLost:     uint64(f.lost),
 	}
 	for _, found := range take(&f) {

@@ -1,0 +1,356 @@
+//! What a model lacks: found where it is certain, and not where names only look like it.
+
+use crate::support;
+
+use df11::verify::{self, FindingKind, VerifyOptions};
+use df11::writer::{self, CompressOptions, Layout, Patterns};
+use df11::{DecodeOptions, Dtype, Model, OpenOptions, Progress, Status};
+use serde_json::{Value, json};
+use std::path::Path;
+use support::files::{self, Stored};
+use support::weights;
+use tempfile::TempDir;
+
+/// A small matrix for each name.
+fn matrices<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Vec<Stored> {
+    let matrix = |name: S| {
+        let weights = weights::trained_like(64 * 64, name.as_ref().len() as u64);
+        Stored::new(name.as_ref(), Dtype::BF16, &[64, 64], bytemuck::cast_slice(&weights).to_vec())
+    };
+    names.into_iter().map(matrix).collect()
+}
+
+/// The names of the tensors of a usual block.
+fn block(parent: &str, number: u32) -> Vec<String> {
+    let parts = ["self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"];
+    parts.iter().map(|part| format!("{parent}.{number}.{part}.weight")).collect()
+}
+
+fn blocks(parent: &str, numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
+    numbers.into_iter().flat_map(|number| block(parent, number)).collect()
+}
+
+/// A folder of files, each with a matrix for each of these names, and a config.
+fn folder(files: &[(&str, Vec<String>)], config: Value) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, tensors) in files {
+        std::fs::write(folder.path().join(name), files::file(&matrices(tensors))).unwrap();
+    }
+    if !config.is_null() {
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    }
+    folder
+}
+
+fn write_index(folder: &Path, name: &str, map: &[(&str, &str)]) {
+    let map: serde_json::Map<String, Value> = map.iter().map(|(t, f)| ((*t).to_owned(), (*f).into())).collect();
+    std::fs::write(folder.join(name), json!({ "weight_map": map }).to_string()).unwrap();
+}
+
+fn missing(folder: &Path) -> Vec<String> {
+    let found = Model::open(folder, &OpenOptions::new()).unwrap().missing().unwrap();
+    for missing in &found {
+        assert!(missing.reason.contains(&missing.name) && missing.reason.len() < 160, "{missing:?}");
+    }
+    found.into_iter().map(|missing| missing.name).collect()
+}
+
+fn options() -> CompressOptions {
+    let attributes = ["self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"];
+    let patterns = json!({ r"model\.layers\.\d+": attributes, r"model\.embed_tokens": [], "lm_head": [] });
+    CompressOptions::new().patterns(Patterns::parse(&patterns.to_string()).unwrap())
+}
+
+/// A model of so many layers, with an embedding and a head.
+fn layers(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
+    let mut names = blocks("model.layers", numbers);
+    names.extend(["model.embed_tokens.weight".into(), "lm_head.weight".into()]);
+    names
+}
+
+/// Each source lacks one thing, by name; the other tensors are whole.
+#[test]
+fn what_is_absent_is_found() {
+    let shard = |k: u32, n: u32| format!("model-{k:05}-of-{n:05}.safetensors");
+    let (one, three) = (shard(1, 3), shard(3, 3));
+    let count = |n: u32| json!({ "num_hidden_layers": n });
+    type Case<'c> = (&'c [(&'c str, Vec<String>)], Value, &'c str);
+    let cases: [Case; 13] = [
+        // By the numbers in names of files.
+        (&[(&one, layers([0, 1])), (&three, blocks("model.layers", [2]))], Value::Null, &shard(2, 3)),
+        (&[("x-00000-of-00002.safetensors", layers([0]))], Value::Null, "x-00001-of-00002.safetensors"),
+        (&[("d.bf16-00001-of-00002.safetensors", layers([0]))], Value::Null, "d.bf16-00002-of-00002.safetensors"),
+        (&[("m-1-of-2.bf16.safetensors", layers([0]))], Value::Null, "m-2-of-2.bf16.safetensors"),
+        // By a gap that config.json confirms, in whatever files; at the beginning, too.
+        (&[("model.safetensors", layers([0, 1, 2, 4]))], count(5), "model.layers.3"),
+        (&[("model.safetensors", layers([2, 3]))], json!({ "text_config": { "n_layers": 4 } }), "model.layers.0 to 1"),
+        (
+            &[("model.safetensors", blocks("transformer_blocks", [0, 3]))],
+            json!({ "_class_name": "X", "num_layers": 4 }),
+            "transformer_blocks.1 to 2",
+        ),
+        // Layers of prediction come after those that are counted.
+        (
+            &[("model.safetensors", layers([0, 1, 3, 4]))],
+            json!({ "num_hidden_layers": 4, "num_nextn_predict_layers": 1 }),
+            "model.layers.2",
+        ),
+        (
+            &[("model.safetensors", blocks("model.layers.0.mlp.experts", [0, 2]))],
+            json!({ "num_local_experts": 3 }),
+            "model.layers.0.mlp.experts.1",
+        ),
+        // By a gap among blocks that are alike.
+        (&[("a.safetensors", layers([0, 1, 2, 4])), ("b.safetensors", vec![])], Value::Null, "model.layers.3"),
+        // By an end that comes too early.
+        (&[("a.safetensors", layers([0, 1])), ("b.safetensors", vec![])], count(3), "model.layers.2"),
+        (
+            &[("a.safetensors", layers([0, 1])), ("b.safetensors", blocks("model.vision_tower.encoder.layers", [0]))],
+            json!({ "num_hidden_layers": 2, "vision_config": { "depth": 3 } }),
+            "model.vision_tower.encoder.layers.1 to 2",
+        ),
+        (
+            &[
+                ("a.safetensors", blocks("model.decoder.layers", 0..2)),
+                ("b.safetensors", blocks("model.encoder.layers", 0..4)),
+            ],
+            json!({ "num_hidden_layers": 4, "encoder_layers": 4, "decoder_layers": 3 }),
+            "model.decoder.layers.2",
+        ),
+    ];
+    for (files, config, name) in cases {
+        let folder = folder(files, config);
+        assert_eq!(missing(folder.path()), [name]);
+        let to = tempfile::tempdir().unwrap();
+        let out = to.path().join("out");
+        let compress = |options: &CompressOptions| writer::compress(folder.path(), &out, options, &Progress::new());
+        let error = compress(&options()).unwrap_err();
+        assert_eq!(error.status(), Status::InvalidFormat, "{error}");
+        assert!(error.to_string().contains(name) && error.to_string().contains("option incomplete"), "{error}");
+        assert!(!out.exists());
+        if name.starts_with("model.layers.") && !name.contains("experts") {
+            // What was absent then is not reported afterwards, but what gets lost then is.
+            let report = compress(&options().incomplete(true)).unwrap();
+            assert_eq!(report.missing.iter().map(|m| &m.name[..]).collect::<Vec<_>>(), [name]);
+            assert_eq!(missing(&out), Vec::<String>::new());
+            std::fs::remove_file(out.join("model_embed_tokens.safetensors")).unwrap();
+            assert_eq!(missing(&out), ["model.embed_tokens"]);
+        }
+    }
+}
+
+/// None of these lacks anything: numbers have gaps for many reasons, and configs count for others.
+#[test]
+fn there_is_no_false_alarm() {
+    let count = |n: u32| json!({ "num_hidden_layers": n });
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let join = |parts: &[Vec<String>]| parts.concat();
+    let two = |tensors: Vec<String>| vec![("a.safetensors", tensors), ("b.safetensors", vec!["other.weight".into()])];
+    let one = |tensors: Vec<String>| vec![("model.safetensors", tensors)];
+    // A convolutional codec: layers without weights lie between.
+    let mut codec = Vec::new();
+    for number in [0, 3, 6, 9] {
+        codec.push(format!("encoder.layers.{number}.conv.weight"));
+        codec.extend([1, 3].map(|inner| format!("encoder.layers.{}.block.{inner}.conv.weight", number + 1)));
+    }
+    let adapter = (1..12).step_by(2).flat_map(|i| ["k", "v", "o"].map(|m| format!("ip_adapter.{i}.to_{m}.weight")));
+    let experts = |layer: u32| blocks(&format!("model.layers.{layer}.mlp.experts"), 0..4);
+    let cases = [
+        (two(names(&["m.0.weight", "m.2.weight", "m.4.weight", "x.mlp.0.weight", "x.mlp.2.weight"])), Value::Null),
+        (two(codec), json!({ "num_hidden_layers": 8 })),
+        (two(adapter.collect()), Value::Null),
+        // Blocks that have nothing in common.
+        (
+            two(join(&[blocks("net", [0, 1]), names(&["net.3.a.weight", "net.4.b.weight", "net.5.c.weight"])])),
+            Value::Null,
+        ),
+        // More layers than config.json counts, and experts in some of the layers.
+        (
+            two(join(&[layers(0..5), experts(1), experts(4)])),
+            json!({ "num_hidden_layers": 4, "n_routed_experts": 256 }),
+        ),
+        // As many layers as it counts, under other numbers.
+        (two(layers([0, 1, 2, 4])), count(4)),
+        // The encoder is the longer one, and the decoder has no count of its own.
+        (two(join(&[blocks("model.encoder.layers", 0..4), blocks("model.decoder.layers", 0..2)])), count(4)),
+        // The last layer of the vision model is left out on purpose.
+        (
+            two(join(&[layers(0..2), blocks("vision_tower.layers", 0..3)])),
+            json!({ "num_hidden_layers": 2, "vision_feature_layer": -2, "vision_config": { "num_hidden_layers": 4 } }),
+        ),
+        // Parts with other names, or configs of their own.
+        (two(join(&[layers(0..3), blocks("mtp.layers", 0..1), blocks("talker.model.layers", 0..2)])), count(3)),
+        (two(names(&["encoder.albert_layer_groups.0.albert_layers.0.ffn.weight"])), count(12)),
+        // A file that is whole, of a model that somebody has made smaller.
+        (one(layers(0..2)), count(6)),
+        (
+            one(blocks("transformer_blocks", 0..6)),
+            json!({ "_class_name": "X", "num_layers": 28, "num_single_layers": 3 }),
+        ),
+        (one(layers([0, 1, 2, 4])), Value::Null),
+        // All that the names count.
+        (vec![("m-00001-of-00002.safetensors", layers(0..1)), ("m-00002-of-00002.safetensors", vec![])], count(1)),
+    ];
+    for (number, (files, config)) in cases.into_iter().enumerate() {
+        let folder = folder(&files, config);
+        assert_eq!(missing(folder.path()), Vec::<String>::new(), "case {number}");
+    }
+}
+
+/// A model in one file that has fewer layers than its config says is compressed, and that is noted: otherwise its folder of many
+/// files would seem to lack them. The config of any other model has no such note.
+#[test]
+fn fewer_layers_than_the_config_says_are_noted() {
+    let to = tempfile::tempdir().unwrap();
+    for (said, lacks) in [(4, json!(["model.layers.4 to 5"])), (6, Value::Null)] {
+        let folder = folder(&[("model.safetensors", layers(0..said))], json!({ "num_hidden_layers": 6 }));
+        for (layout, out) in [(Layout::Folder, "folder"), (Layout::SingleFile, "file")] {
+            let out = to.path().join(format!("{out}{said}"));
+            let report = writer::compress(folder.path(), &out, &options().layout(layout), &Progress::new()).unwrap();
+            assert_eq!(report.missing.is_empty(), lacks.is_null());
+            let config: Value = serde_json::from_slice(&std::fs::read(out.join("config.json")).unwrap()).unwrap();
+            assert_eq!(config["dfloat11_config"]["lacks"], lacks);
+            assert_eq!(missing(&out), Vec::<String>::new());
+        }
+        std::fs::remove_file(to.path().join(format!("folder{said}/model_layers_{}.safetensors", said - 1))).unwrap();
+        let last = if said == 6 { "model.layers.5".into() } else { format!("model.layers.{} to 5", said - 1) };
+        assert_eq!(missing(&to.path().join(format!("folder{said}"))), [last]);
+    }
+}
+
+/// Whichever file of a compressed folder gets lost, verification says so, as far as its name or its tensors' tell.
+#[test]
+fn a_lost_file_is_found_by_verification() {
+    let config = json!({ "num_hidden_layers": 5, "tie_word_embeddings": false });
+    let folder = folder(&[("model.safetensors", layers(0..5))], config);
+    for (file, name) in [
+        ("model_layers_0", "model.layers.0"),
+        ("model_layers_2", "model.layers.2"),
+        ("model_layers_4", "model.layers.4"),
+        ("model_embed_tokens", "model.embed_tokens"),
+        ("lm_head", "lm_head"),
+    ] {
+        let to = tempfile::tempdir().unwrap();
+        writer::compress(folder.path(), to.path(), &options(), &Progress::new()).unwrap();
+        let verify = |options: &VerifyOptions| {
+            let model = Model::open(to.path(), &OpenOptions::new()).unwrap();
+            let mut wrong = Vec::new();
+            let verified = verify::verify_model(&model, None, options, &Progress::new(), &mut |finding| {
+                if finding.kind.is_wrong() {
+                    wrong.push((finding.kind, finding.name.to_owned()));
+                }
+            });
+            (verified.unwrap(), wrong)
+        };
+        assert!(verify(&VerifyOptions::new()).0.is_good());
+        std::fs::remove_file(to.path().join(format!("{file}.safetensors"))).unwrap();
+        let (verified, wrong) = verify(&VerifyOptions::new());
+        assert!(!verified.is_good() && verified.missing == 1, "{verified:?}");
+        assert_eq!(wrong, [(FindingKind::Missing, name.to_owned())]);
+        assert!(verify(&VerifyOptions::new().incomplete(true)).0.is_good());
+    }
+    // A download that still goes on.
+    let to = tempfile::tempdir().unwrap();
+    writer::compress(folder.path(), to.path(), &options(), &Progress::new()).unwrap();
+    std::fs::write(to.path().join("model_layers_3.safetensors.aria2"), "x").unwrap();
+    assert_eq!(missing(to.path()), ["model_layers_3.safetensors"]);
+}
+
+/// An index says which files are the model, whatever it is called, and which of two tensors of one name counts.
+#[test]
+fn the_index_decides() {
+    let (a, b) = ("d.bf16-00001-of-00002.safetensors", "d.bf16-00002-of-00002.safetensors");
+    let index = "d.safetensors.index.bf16.json";
+    let folder = folder(&[(a, layers(0..1)), (b, blocks("model.layers", 1..2))], Value::Null);
+    std::fs::write(folder.path().join("other.safetensors"), files::file(&matrices(["stray.weight"]))).unwrap();
+    let mut map: Vec<(String, &str)> = layers(0..1).into_iter().map(|name| (name, a)).collect();
+    map.extend(blocks("model.layers", 1..2).into_iter().map(|name| (name, b)));
+    let write = |map: &[(String, &str)]| {
+        let map: Vec<(&str, &str)> = map.iter().map(|(name, file)| (&name[..], *file)).collect();
+        write_index(folder.path(), index, &map);
+    };
+    write(&map);
+    let to = tempfile::tempdir().unwrap();
+    let compress = |name: &str| writer::compress(folder.path(), &to.path().join(name), &options(), &Progress::new());
+    let report = compress("whole").unwrap();
+    assert!(report.left_behind.iter().any(|file| file.path == Path::new("other.safetensors")), "{report:?}");
+    // It lists files that the new model has not, so it does not go with it.
+    assert!(!to.path().join("whole").join(index).exists() && report.carried.is_empty());
+
+    // A tensor that the index lists and its file has not.
+    map.push(("gone.weight".into(), b));
+    write(&map);
+    let error = compress("gone").unwrap_err();
+    assert!(
+        error.status() == Status::InvalidFormat && error.to_string().contains("'gone.weight' is absent"),
+        "{error}"
+    );
+    map.pop();
+
+    // One that both have, with other bits: the index names the file. Without it nothing decides.
+    let double = &layers(0..1)[0];
+    let mut both = matrices(blocks("model.layers", 1..2));
+    both.extend(matrices([double]));
+    both.last_mut().unwrap().data[0] ^= 1;
+    std::fs::write(folder.path().join(b), files::file(&both)).unwrap();
+    for (file, is_second) in [(a, false), (b, true)] {
+        map[0].1 = file;
+        write(&map);
+        compress(file).unwrap();
+        let model = Model::open_original(folder.path()).unwrap();
+        let written = Model::open(to.path().join(file), &OpenOptions::new()).unwrap();
+        let equal = verify::verify_model(&written, Some(&model), &VerifyOptions::new(), &Progress::new(), &mut |_| {});
+        assert!(equal.unwrap().is_good());
+        let mut bytes = vec![0; 2 * 64 * 64];
+        written.find_tensor(double).unwrap().read(0, &mut bytes, &DecodeOptions::new()).unwrap();
+        assert_eq!(bytes == both.last().unwrap().data, is_second);
+    }
+    std::fs::remove_file(folder.path().join(index)).unwrap();
+    let error = compress("none").unwrap_err();
+    assert!(error.to_string().contains("no index decides"), "{error}");
+    // A file that the index lists, and a file that it does not.
+    write(&map);
+    std::fs::remove_file(folder.path().join(a)).unwrap();
+    let error = compress("absent").unwrap_err();
+    assert!(error.to_string().contains(&format!("'{a}'")), "{error}");
+}
+
+/// A model is not compressed to nothing, unless that is wanted.
+#[test]
+fn nothing_in_groups_is_an_error() {
+    let names = layers(0..2);
+    let infinite = matrices(&names).into_iter().map(|mut t| {
+        t.data[..2].copy_from_slice(&0x7f80u16.to_le_bytes());
+        t
+    });
+    let other = matrices(&names).into_iter().map(|t| Stored { dtype: Dtype::F16, ..t });
+    for (tensors, reason, automatic) in [
+        (infinite.collect::<Vec<_>>(), "each of 4 groups has an infinity", false),
+        (other.clone().collect(), "is F16", false),
+        (other.collect(), "the weights are F16, and only bf16 is compressed; convert it", true),
+    ] {
+        let from = tempfile::tempdir().unwrap();
+        std::fs::write(from.path().join("model.safetensors"), files::file(&tensors)).unwrap();
+        for layout in [Layout::Folder, Layout::SingleFile] {
+            let to = tempfile::tempdir().unwrap();
+            let options = if automatic { CompressOptions::new() } else { options() }.layout(layout);
+            let out = to.path().join("out");
+            let compress = |options: &CompressOptions| writer::compress(from.path(), &out, options, &Progress::new());
+            let error = compress(&options).unwrap_err();
+            assert_eq!(error.status(), Status::UnsupportedFormat, "{error}");
+            assert!(error.to_string().contains(reason), "{error}");
+            assert_eq!(std::fs::read_dir(to.path()).unwrap().count(), 0, "something was written");
+
+            let report = compress(&options.allow_plain(true)).unwrap();
+            assert!(report.complete && report.groups == 0 && report.coverage.grouped_bf16_bytes == 0, "{report:?}");
+            let (model, original) =
+                (Model::open(&out, &OpenOptions::new()).unwrap(), Model::open_original(from.path()).unwrap());
+            let verify = |original, options: &VerifyOptions| {
+                verify::verify_model(&model, original, options, &Progress::new(), &mut |_| {})
+            };
+            assert_eq!(verify(None, &VerifyOptions::new()).unwrap_err().status(), Status::InvalidFormat);
+            assert!(verify(None, &VerifyOptions::new().allow_plain(true)).unwrap().is_good());
+            assert!(verify(Some(&original), &VerifyOptions::new()).unwrap().is_good());
+        }
+    }
+}
