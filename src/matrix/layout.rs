@@ -20,6 +20,9 @@ pub const ESCAPE: u8 = 15;
 /// Bytes after the last escaped exponent, so that any 64 of them can be loaded at once.
 pub const SLACK: usize = 64;
 
+/// A matrix has fewer weights.
+const MOST_WEIGHTS: u64 = 1 << 48;
+
 const MAGIC: [u8; 8] = *b"DF11MTRX";
 const VERSION: u32 = 1;
 const CHECKED_BYTES: usize = HEAD_BYTES - 8;
@@ -48,13 +51,14 @@ impl Sizes {
     ///
     /// # Errors
     ///
-    /// `InvalidArgument`, if there are no weights, or 2^32 and more: starts of escapes are stored in 32 bits.
+    /// `InvalidArgument`, if there are no weights, or 2^48 and more.
     pub fn new(rows: u64, columns: u64) -> Result<Sizes> {
         let invalid = |reason: &str| Err(Error::InvalidArgument(format!("a matrix of {rows} x {columns}: {reason}")));
         match rows.checked_mul(columns) {
             Some(0) => return invalid("there are no weights"),
-            Some(weights) if weights <= u32::MAX as u64 => {}
-            _ => return invalid("2^32 weights and more are too many: make several of its rows"),
+            // Short rows take up to 128 bytes each: no sum below overflows.
+            Some(weights) if weights < MOST_WEIGHTS => {}
+            _ => return invalid("2^48 weights and more are too many"),
         }
         let blocks = columns.div_ceil(BLOCK as u64);
         let row_bytes = blocks / 2 * UNIT_BYTES as u64 + blocks % 2 * HALF_UNIT_BYTES as u64;
@@ -118,8 +122,8 @@ impl Head {
         }
         let sizes = Sizes::new(u64_at(16), u64_at(24)).map_err(|e| e.to_string())?;
         let escapes = u64_at(32);
-        if escapes > sizes.rows * sizes.columns {
-            return Err(format!("the matrix has {escapes} escaped exponents, more than weights"));
+        if escapes > (sizes.rows * sizes.columns).min(u32::MAX as u64) {
+            return Err(format!("the matrix says that it has {escapes} escaped exponents, and that is too many"));
         }
         let need = sizes.bytes(escapes);
         if u64_at(40) != need || need > bytes {

@@ -6,12 +6,99 @@
 use super::kernel::Variant;
 use super::layout::{BLOCK, ESCAPE, HALF_UNIT_BYTES, Head, SLACK, Sizes, UNIT, UNIT_BYTES, place};
 use super::{ALIGNMENT, Matrix};
-use crate::error::{Error, Result};
-use crate::host::run_threads;
+use crate::error::{Error, Result, shorten};
+use crate::format::Tensor;
+use crate::host::{DecodeOptions, run_threads};
 use crate::progress::Progress;
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
+use safetensors::Dtype;
 use std::cmp::Reverse;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
+
+/// Options to make a matrix.
+///
+/// ```
+/// let options = df11::matrix::MatrixOptions::new().threads(8);
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct MatrixOptions {
+    /// The threads to use, the calling one among them; 0 means 1. They live for the call only.
+    pub threads: usize,
+}
+
+impl MatrixOptions {
+    /// Returns the defaults.
+    pub fn new() -> MatrixOptions {
+        MatrixOptions::default()
+    }
+
+    /// Sets the threads to use, the calling one among them; 0 means 1.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+}
+
+/// Makes a matrix of rows of `columns` bf16 weights, one row after the other, in `dst`, whose first byte is aligned to
+/// [`ALIGNMENT`]. [`super::bound`] bytes are always enough; [`Matrix::data`] then says how many were used. The bytes depend on the
+/// weights alone. Every weight comes back with all its bits, infinities and NaNs too. Each thread allocates less than 3 MB.
+///
+/// # Errors
+///
+/// `InvalidArgument` if the weights are not whole rows, or if there are none; `BufferTooSmall`, with the bytes that are needed;
+/// `Misaligned`; `Cancelled`. After an error `dst` holds anything.
+pub fn write<'d>(
+    weights: &[bf16],
+    columns: u64,
+    dst: &'d mut [u8],
+    options: &MatrixOptions,
+    progress: &Progress,
+) -> Result<Matrix<'d>> {
+    if columns == 0 || !(weights.len() as u64).is_multiple_of(columns) {
+        let reason = format!("{} weights are no whole rows of {columns}", weights.len());
+        return Err(Error::InvalidArgument(reason));
+    }
+    make(&Plain { weights: weights.reinterpret_cast(), columns: columns as usize }, dst, options.threads, progress)
+}
+
+impl Tensor<'_> {
+    /// Makes a matrix of some rows of this tensor, which is seen as rows of `columns` weights, one after the other: a tensor of
+    /// experts (experts, rows, columns) has experts x rows of them. The tensor is decoded in pieces, by all threads, so
+    /// that its weights are never all in memory. Bytes, `dst` and memory are as for [`write`].
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` if the tensor is not of bf16, or has no such rows; those of [`write`]; those of [`Tensor::read`].
+    pub fn write_matrix<'d>(
+        self,
+        columns: u64,
+        rows: Range<u64>,
+        dst: &'d mut [u8],
+        options: &MatrixOptions,
+        progress: &Progress,
+    ) -> Result<Matrix<'d>> {
+        let name = || shorten(self.name(), 80);
+        if self.dtype() != Dtype::BF16 {
+            let reason = format!("tensor '{}' is of {}, and a matrix is made of BF16", name(), self.dtype());
+            return Err(Error::InvalidArgument(reason));
+        }
+        let weights = self.bytes() / 2;
+        if columns == 0 || !weights.is_multiple_of(columns) {
+            let reason = format!("tensor '{}' of {weights} weights has no whole rows of {columns}", name());
+            return Err(Error::InvalidArgument(reason));
+        }
+        if rows.start > rows.end || rows.end > weights / columns {
+            let reason =
+                format!("rows {} to {} are not in tensor '{}' of {}", rows.start, rows.end, name(), weights / columns);
+            return Err(Error::InvalidArgument(reason));
+        }
+        make(&OfTensor { tensor: self, columns, rows }, dst, options.threads, progress)
+    }
+}
 
 /// Rows of bf16 weights.
 pub trait Rows: Sync {
@@ -25,24 +112,64 @@ pub trait Rows: Sync {
     ///
     /// Those of reading or decoding them.
     fn get<'s>(&'s self, first: u64, count: u64, scratch: &'s mut Vec<u16>) -> Result<&'s [u16]>;
-    /// Returns how often each exponent occurs, or about, if that is known without looking at all rows.
-    fn exponents(&self) -> Option<[u64; 256]> {
-        None
+}
+
+/// Rows in memory.
+struct Plain<'w> {
+    weights: &'w [u16],
+    columns: usize,
+}
+
+impl Rows for Plain<'_> {
+    fn rows(&self) -> u64 {
+        (self.weights.len() / self.columns) as u64
+    }
+    fn columns(&self) -> u64 {
+        self.columns as u64
+    }
+    fn get<'s>(&'s self, first: u64, count: u64, _: &'s mut Vec<u16>) -> Result<&'s [u16]> {
+        let at = first as usize * self.columns;
+        Ok(&self.weights[at..at + count as usize * self.columns])
+    }
+}
+
+/// Rows of a model's tensor, plain or compressed.
+struct OfTensor<'m> {
+    tensor: Tensor<'m>,
+    columns: u64,
+    rows: Range<u64>,
+}
+
+impl Rows for OfTensor<'_> {
+    fn rows(&self) -> u64 {
+        self.rows.end - self.rows.start
+    }
+    fn columns(&self) -> u64 {
+        self.columns
+    }
+    fn get<'s>(&'s self, first: u64, count: u64, scratch: &'s mut Vec<u16>) -> Result<&'s [u16]> {
+        let weights = (count * self.columns) as usize;
+        // What was there is written over, so that only growth costs anything.
+        if scratch.len() < weights {
+            scratch.resize(weights, 0);
+        }
+        let some = &mut scratch[..weights];
+        let offset = 2 * (self.rows.start + first) * self.columns;
+        // SAFETY: u16 has no padding and no forbidden values, and the slice is borrowed exclusively.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(some.as_mut_ptr().cast(), 2 * weights) };
+        self.tensor.read(offset, bytes, &DecodeOptions::new())?;
+        Ok(some)
     }
 }
 
 /// Weights of a chunk, or about.
 const CHUNK_WEIGHTS: u64 = 1 << 18;
-/// Weights of the sample that chooses the codes, or about.
-const SAMPLE_WEIGHTS: u64 = 1 << 20;
+/// Pieces of the sample that chooses the codes, and weights of a piece, or about. A frequency of one in a thousand is then known
+/// to a quarter of itself, and the fifteenth exponent of trained weights is rarer: what is chosen wrongly costs a few bytes.
+const SAMPLES: u64 = 16;
+const SAMPLE_WEIGHTS: u64 = 1024;
 
-/// Writes a matrix to `dst`, whose first byte is aligned to [`ALIGNMENT`], and returns it. The bytes do not depend on the number
-/// of threads.
-///
-/// # Errors
-///
-/// `BufferTooSmall`, with the bytes that are needed, if `dst` is too small; [`super::bound`] bytes are always enough.
-/// `Misaligned`; `InvalidArgument` for no weights, or 2^32 and more; those of the rows.
+/// Makes a matrix as [`write`] does, of rows wherever they come from. Errors are those, and those of the rows.
 pub fn make<'d>(rows: &dyn Rows, dst: &'d mut [u8], threads: usize, progress: &Progress) -> Result<Matrix<'d>> {
     let sizes = Sizes::new(rows.rows(), rows.columns())?;
     if !(dst.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
@@ -51,10 +178,7 @@ pub fn make<'d>(rows: &dyn Rows, dst: &'d mut [u8], threads: usize, progress: &P
     if (dst.len() as u64) < sizes.bytes(0) {
         return Err(too_small(&sizes, 0, dst.len()));
     }
-    let exponents = frequent(&match rows.exponents() {
-        Some(counts) => counts,
-        None => sample(rows)?,
-    });
+    let exponents = frequent(&sample(rows)?);
     let mut codes = [ESCAPE; 256];
     (0..15).rev().for_each(|code| codes[exponents[code] as usize] = code as u8);
     let columns = sizes.columns as usize;
@@ -121,6 +245,11 @@ pub fn make<'d>(rows: &dyn Rows, dst: &'d mut [u8], threads: usize, progress: &P
         })
     })?;
     let escapes = turn.into_inner().unwrap_or_else(PoisonError::into_inner).escapes;
+    if escapes > u32::MAX as u64 {
+        let reason =
+            format!("{escapes} weights of the matrix have rare exponents, and 2^32 are too many: take fewer rows");
+        return Err(Error::InvalidArgument(reason));
+    }
     if sizes.bytes(escapes) > bytes {
         return Err(too_small(&sizes, escapes, dst.len()));
     }
@@ -165,14 +294,15 @@ fn frequent(counts: &[u64; 256]) -> [u8; 16] {
     std::array::from_fn(|i| if i < 15 { chosen[i] } else { 0 })
 }
 
-/// Counts the exponents of about a million weights, from all over the matrix.
+/// Counts the exponents of rows from all over the matrix.
 fn sample(rows: &dyn Rows) -> Result<[u64; 256]> {
     let mut counts = [0; 256];
     let mut scratch = Vec::new();
-    let wanted = (SAMPLE_WEIGHTS / rows.columns()).clamp(1, rows.rows());
-    for i in 0..wanted {
-        let row = (i as u128 * rows.rows() as u128 / wanted as u128) as u64;
-        for weight in rows.get(row, 1, &mut scratch)? {
+    let at_once = (SAMPLE_WEIGHTS / rows.columns()).clamp(1, rows.rows());
+    let pieces = SAMPLES.min(rows.rows() / at_once);
+    for i in 0..pieces {
+        let first = i * (rows.rows() - at_once) / (pieces - 1).max(1);
+        for weight in rows.get(first, at_once, &mut scratch)? {
             counts[(weight >> 7 & 255) as usize] += 1;
         }
     }

@@ -34,11 +34,15 @@
 mod kernel;
 mod layout;
 mod make;
+#[doc(hidden)]
 pub mod naive;
 mod product;
 
+#[doc(hidden)]
 pub use kernel::Variant;
 pub use layout::ALIGNMENT;
+pub use make::{MatrixOptions, write};
+#[doc(hidden)]
 pub use make::{Rows, make};
 
 use crate::error::{Error, Result};
@@ -76,6 +80,11 @@ pub enum Order {
 impl Order {
     /// All of them.
     pub const ALL: [Order; 4] = [Order::Lanes, Order::GgmlAvx2, Order::GgmlAvx512, Order::GgmlAvx512Bf16];
+
+    /// Returns whether sums 0 to 15 and 16 to 31 are added up apart.
+    fn apart(self) -> bool {
+        matches!(self, Order::GgmlAvx512 | Order::GgmlAvx512Bf16)
+    }
 }
 
 /// A vector, or several of the same length one after the other.
@@ -109,7 +118,7 @@ impl Input<'_> {
 ///
 /// # Errors
 ///
-/// `InvalidArgument`, if there are no weights, or 2^32 and more.
+/// `InvalidArgument`, if there are no weights, or 2^48 and more.
 pub fn bound(rows: u64, columns: u64) -> Result<u64> {
     Ok(Sizes::new(rows, columns)?.bytes(rows * columns))
 }

@@ -1,58 +1,118 @@
 //! Decoding of rows and products with vectors, in terms of the kernels.
 
 use super::kernel::{Cursor, Kernel, MOST_VECTORS, Steps, Sums, Variant};
-use super::layout::{BLOCK, UNIT};
+use super::layout::{BLOCK, ESCAPE, UNIT, UNIT_BYTES};
 use super::{Input, Matrix, Order};
 use crate::error::{Error, Result};
 use half::bf16;
 use std::ops::Range;
 
-/// The most vectors of a product.
-pub const MOST_COLUMNS_OF_X: usize = 64;
+/// The most vectors that a row is multiplied with while it is in the cache.
+const MOST_AT_ONCE: usize = 64;
+/// Outputs from here on are written past the caches: they would not stay in them, and a store that fetches its line first moves
+/// more memory.
+const STREAMING_BYTES: usize = 4 << 20;
 /// Units that are decoded at a time where several vectors are multiplied with them: 4 KiB of weights stay in the L1 cache.
 const CHUNK: usize = 16;
 
 impl Matrix<'_> {
-    /// Decodes rows: `dst` has room for `rows.len()` times [`Matrix::columns`] weights. It starts no thread and allocates nothing,
-    /// so any threads may decode rows of one matrix at the same time.
+    /// Decodes `dst.len()` weights, from weight `first` of the matrix on: rows are one after the other, so that row r begins at
+    /// weight r · [`Matrix::columns`]. Ranges that begin inside a row first count what is before. It starts no thread and
+    /// allocates nothing, so any threads may decode one matrix at the same time.
     ///
     /// # Errors
     ///
-    /// `InvalidArgument`, if the rows are not in the matrix, or `dst` has another length.
-    pub fn decode_rows(&self, rows: Range<u64>, dst: &mut [bf16]) -> Result<()> {
-        self.decode_rows_by(rows, dst, Variant::best())
+    /// `InvalidArgument`, if the range leaves the matrix.
+    pub fn decompress(&self, first: u64, dst: &mut [bf16]) -> Result<()> {
+        // SAFETY: bf16 is a transparent u16, and the slice is writable.
+        unsafe { self.decompress_raw(first, dst.len() as u64, dst.as_mut_ptr().cast(), Variant::best()) }
     }
 
-    /// Decodes as [`Matrix::decode_rows`] does, by a named variant.
+    /// Decodes like [`Matrix::decompress`], by a named variant, into memory that need not be initialised.
+    ///
+    /// # Safety
+    ///
+    /// `count` weights can be written at `dst`.
     #[doc(hidden)]
-    pub fn decode_rows_by(&self, rows: Range<u64>, dst: &mut [bf16], variant: Variant) -> Result<()> {
-        self.check_rows(&rows)?;
-        let columns = self.columns() as usize;
-        let weights = (rows.end - rows.start) as usize * columns;
-        if dst.len() != weights {
-            let reason =
-                format!("{} rows have {weights} weights, and the destination has {}", rows.end - rows.start, dst.len());
+    pub unsafe fn decompress_raw(&self, first: u64, count: u64, dst: *mut u16, variant: Variant) -> Result<()> {
+        let (columns, weights) = (self.columns(), self.rows() * self.columns());
+        if first.checked_add(count).is_none_or(|end| end > weights) {
+            let reason = format!("weights {first} + {count} are outside the matrix of {weights}");
             return Err(Error::InvalidArgument(reason));
         }
         let kernel = variant.kernel();
-        for (row, dst) in rows.zip(dst.chunks_exact_mut(columns)) {
-            let mut cursor = self.cursor(row);
-            let units = columns / UNIT;
-            let (whole, rest) = dst.split_at_mut(units * UNIT);
-            // SAFETY: the row has these units, `whole` their weights, and the processor can run the variant.
-            unsafe { (kernel.decode)(&mut cursor, units, false, &self.head.exponents, whole.as_mut_ptr().cast()) };
-            if !rest.is_empty() {
-                let last = self.last_unit(kernel, &mut cursor, rest.len());
-                for (to, &from) in rest.iter_mut().zip(&last) {
-                    *to = bf16::from_bits(from);
-                }
+        let streaming = count as usize * 2 >= STREAMING_BYTES;
+        let mut at = first;
+        while at < first + count {
+            let (row, from) = (at / columns, at % columns);
+            let some = (columns - from).min(first + count - at);
+            // SAFETY: these weights of the row go where they belong in `dst`.
+            unsafe {
+                let dst = dst.add((at - first) as usize);
+                self.decode_part(kernel, row, from as usize..(from + some) as usize, dst, streaming);
             }
+            at += some;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if streaming {
+            // What was streamed is there before anything that the caller tells other threads.
+            // SAFETY: every x86-64 processor has the instruction.
+            unsafe { std::arch::x86_64::_mm_sfence() };
         }
         Ok(())
     }
 
+    /// Decodes some columns of a row.
+    ///
+    /// # Safety
+    ///
+    /// They are in the matrix, as many weights can be written at `dst`, and the processor can run the kernel.
+    unsafe fn decode_part(&self, kernel: &Kernel, row: u64, part: Range<usize>, dst: *mut u16, streaming: bool) {
+        let columns = self.columns() as usize;
+        let mut cursor = self.cursor(row);
+        if part.start >= UNIT {
+            self.skip(&mut cursor, row, part.start / UNIT);
+        }
+        let mut at = part.start;
+        while at < part.end {
+            // SAFETY: part.start <= at < part.end, and `dst` has room for the weights from there on.
+            let to = unsafe { dst.add(at - part.start) };
+            let units = (part.end - at) / UNIT;
+            if at.is_multiple_of(UNIT) && units > 0 {
+                let decode = if streaming && to.addr().is_multiple_of(64) { kernel.stream } else { kernel.decode };
+                // SAFETY: the row has these units, and `to` room for their weights.
+                unsafe { decode(&mut cursor, units, false, &self.head.exponents, to) };
+                at += units * UNIT;
+                continue;
+            }
+            let unit = at - at % UNIT;
+            let decoded = self.unit(kernel, &mut cursor, (columns - unit).min(UNIT));
+            let some = part.end.min(unit + UNIT) - at;
+            // SAFETY: `some` weights of the unit are wanted, and `to` has room for them.
+            unsafe { std::ptr::copy_nonoverlapping(decoded[at - unit..].as_ptr(), to, some) };
+            at += some;
+        }
+    }
+
+    /// Moves a cursor past units of its row, and their escapes, which are counted.
+    fn skip(&self, cursor: &mut Cursor, row: u64, units: usize) {
+        let skipped = &self.row_data(row)[..units * UNIT_BYTES];
+        let escapes: usize = skipped
+            .chunks_exact(UNIT_BYTES)
+            .map(|unit| {
+                let codes = unit[2 * BLOCK..].iter();
+                let found =
+                    codes.map(|&c| (c & 15 == ESCAPE) as u8 + (c >> 4 == ESCAPE) as u8).fold(0, u8::wrapping_add);
+                found as usize
+            })
+            .sum();
+        let left = cursor.end.addr() - cursor.escape.addr();
+        cursor.unit = cursor.unit.wrapping_add(skipped.len());
+        cursor.escape = cursor.escape.wrapping_add(escapes.min(left));
+    }
+
     /// Multiplies rows with one or several vectors. `x` has [`Matrix::columns`] elements of each vector, one vector after the
-    /// other, 64 vectors at most. `y` has as many elements as there are rows, for each vector one run: the product of row r and
+    /// other. `y` has as many elements as there are rows, for each vector one run: the product of row r and
     /// vector v becomes `y[v * rows.len() + r - rows.start]`. It starts no thread and allocates nothing.
     ///
     /// # Errors
@@ -76,8 +136,8 @@ impl Matrix<'_> {
         let columns = self.columns() as usize;
         let count = (rows.end - rows.start) as usize;
         let vectors = x.len() / columns;
-        if x.len() % columns != 0 || vectors == 0 || vectors > MOST_COLUMNS_OF_X {
-            let reason = format!("x has {} elements: 1 to {MOST_COLUMNS_OF_X} times {columns} are needed", x.len());
+        if x.len() % columns != 0 || vectors == 0 {
+            let reason = format!("x has {} elements: {columns} are needed, or a multiple of them", x.len());
             return Err(Error::InvalidArgument(reason));
         }
         if y.len() != vectors * count {
@@ -119,9 +179,14 @@ impl Matrix<'_> {
         };
         let product = Product { matrix: self, kernel, steps, order, x };
         for row in rows.clone() {
-            for first in (0..vectors).step_by(MOST_COLUMNS_OF_X) {
-                let at = |v: usize| y.wrapping_add(v * y_stride + (row - rows.start) as usize);
-                let some = first..vectors.min(first + MOST_COLUMNS_OF_X);
+            let at = |v: usize| y.wrapping_add(v * y_stride + (row - rows.start) as usize);
+            if vectors == 1 {
+                // SAFETY: x has this vector, and y a place for its product with this row.
+                unsafe { at(0).write(product.dot(row)) };
+                continue;
+            }
+            for first in (0..vectors).step_by(MOST_AT_ONCE) {
+                let some = first..vectors.min(first + MOST_AT_ONCE);
                 // SAFETY: x has these vectors, and y a place for the product of each with this row.
                 unsafe { product.row(row, some, |v, sum| at(v).write(sum)) };
             }
@@ -143,15 +208,15 @@ impl Matrix<'_> {
         Cursor { unit: self.row_data(row).as_ptr(), escape: at(first), end: at(end) }
     }
 
-    /// Decodes the last unit of a row, of which `columns` are weights. The others are zeros.
-    fn last_unit(&self, kernel: &Kernel, cursor: &mut Cursor, columns: usize) -> [u16; UNIT] {
-        let mut last = [0; UNIT];
+    /// Decodes the unit at the cursor, of which `columns` are weights. The others are zeros.
+    fn unit(&self, kernel: &Kernel, cursor: &mut Cursor, columns: usize) -> [u16; UNIT] {
+        let mut unit = [0; UNIT];
         let whole = columns > BLOCK;
-        // SAFETY: the cursor is at the last unit, which has two blocks if more columns than those of one are left, and the array
-        // takes both; the kernel is for this processor.
-        unsafe { (kernel.decode)(cursor, whole as usize, !whole, &self.head.exponents, last.as_mut_ptr()) };
-        last[columns..].fill(0);
-        last
+        // SAFETY: the cursor is at a unit, which has two blocks if it has more columns than those of one, and the array takes
+        // both; the kernel is for this processor.
+        unsafe { (kernel.decode)(cursor, whole as usize, !whole, &self.head.exponents, unit.as_mut_ptr()) };
+        unit[columns..].fill(0);
+        unit
     }
 }
 
@@ -195,7 +260,30 @@ struct Product<'m> {
 }
 
 impl Product<'_> {
-    /// Multiplies a row with at most [`MOST_COLUMNS_OF_X`] vectors.
+    /// Multiplies a row with the first vector.
+    ///
+    /// # Safety
+    ///
+    /// x has a vector.
+    unsafe fn dot(&self, row: u64) -> f32 {
+        let columns = self.matrix.columns() as usize;
+        let (mut cursor, units) = (self.matrix.cursor(row), columns / UNIT);
+        let left = columns - units * UNIT;
+        let mut sums = Sums::ZERO;
+        let kept = (left > 0).then_some(&mut sums);
+        // SAFETY: the row has these units, and the vector as many elements as they have weights.
+        let total = unsafe {
+            (self.steps.dot)(&mut cursor, units, &self.matrix.head.exponents, self.x.at, self.order.apart(), kept)
+        };
+        if left == 0 {
+            return total as f32;
+        }
+        let last = self.matrix.unit(self.kernel, &mut cursor, left);
+        // SAFETY: the vector has the other elements of the row, too.
+        unsafe { self.end(&last, left, self.x.element(0, units * UNIT), &mut sums) }
+    }
+
+    /// Multiplies a row with at most [`MOST_AT_ONCE`] vectors.
     ///
     /// # Safety
     ///
@@ -203,29 +291,25 @@ impl Product<'_> {
     unsafe fn row(&self, row: u64, vectors: Range<usize>, mut result: impl FnMut(usize, f32)) {
         let columns = self.matrix.columns() as usize;
         let exponents = &self.matrix.head.exponents;
-        let mut cursor = self.matrix.cursor(row);
-        let units = columns / UNIT;
-        let mut sums = [Sums::ZERO; MOST_COLUMNS_OF_X];
-        if vectors.len() == 1 {
-            let x = self.x.element(vectors.start, 0);
-            // SAFETY: the row has these units, and the vector as many elements as they have weights.
-            unsafe { (self.steps.dot)(&mut cursor, units, exponents, x, &mut sums[0]) };
-        } else {
-            let mut weights = [0u16; CHUNK * UNIT];
-            for first in (0..units).step_by(CHUNK) {
-                let some = CHUNK.min(units - first);
-                // SAFETY: the row has these units, and the array room for their weights.
-                unsafe { (self.kernel.decode)(&mut cursor, some, false, exponents, weights.as_mut_ptr()) };
-                // SAFETY: that many weights have been decoded, and each vector has as many elements from there on.
-                unsafe { self.add(&weights[..some * UNIT], first * UNIT, vectors.clone(), &mut sums) };
-            }
+        let (mut cursor, units) = (self.matrix.cursor(row), columns / UNIT);
+        let mut sums = [Sums::ZERO; MOST_AT_ONCE];
+        let mut weights = [0u16; CHUNK * UNIT];
+        for first in (0..units).step_by(CHUNK) {
+            let some = CHUNK.min(units - first);
+            // SAFETY: the row has these units, and the array room for their weights.
+            unsafe { (self.kernel.decode)(&mut cursor, some, false, exponents, weights.as_mut_ptr()) };
+            // SAFETY: that many weights have been decoded, and each vector has as many elements from there on.
+            unsafe { self.add(&weights[..some * UNIT], first * UNIT, vectors.clone(), &mut sums) };
         }
         let left = columns - units * UNIT;
-        let last = if left > 0 { self.matrix.last_unit(self.kernel, &mut cursor, left) } else { [0; UNIT] };
+        let last = if left > 0 { self.matrix.unit(self.kernel, &mut cursor, left) } else { [0; UNIT] };
         for (v, sums) in vectors.zip(&mut sums) {
+            if left == 0 {
+                result(v, sums.total(self.order.apart()) as f32);
+                continue;
+            }
             // SAFETY: the vector has `left` elements from the last unit on.
-            let sum = unsafe { self.end(&last, left, self.x.element(v, units * UNIT), sums) };
-            result(v, sum);
+            result(v, unsafe { self.end(&last, left, self.x.element(v, units * UNIT), sums) });
         }
     }
 
@@ -261,14 +345,7 @@ impl Product<'_> {
             // SAFETY: the unit and the padded copy of x have as many elements, and the kernel is for this processor.
             unsafe { (self.steps.add)(last.as_ptr(), whole / step, &x, std::slice::from_mut(sums)) };
         }
-        let sums = &sums.0;
-        if self.order == Order::Lanes {
-            return halved(sums);
-        }
-        let mut sum = match self.order {
-            Order::GgmlAvx2 => halved(sums) as f64,
-            _ => halved(&sums[..16]) as f64 + halved(&sums[16..]) as f64,
-        };
+        let mut sum = sums.total(self.order.apart());
         let float = |bits: u16| f32::from_bits((bits as u32) << 16);
         for i in whole..left {
             let x = u16::from_le_bytes([padded.0[2 * i], padded.0[2 * i + 1]]);
@@ -281,17 +358,3 @@ impl Product<'_> {
 /// The elements of x that belong to the last unit of a row.
 #[repr(align(64))]
 struct Padded([u8; UNIT * 4]);
-
-/// Adds up at most 32 sums: the second half to the first, until one is left.
-fn halved(sums: &[f32]) -> f32 {
-    let mut all = [0f32; 32];
-    all[..sums.len()].copy_from_slice(sums);
-    let mut n = sums.len();
-    while n > 1 {
-        n /= 2;
-        for i in 0..n {
-            all[i] += all[i + n];
-        }
-    }
-    all[0]
-}

@@ -32,6 +32,11 @@ fn matrix(weights: &[u16], columns: usize, threads: usize) -> Guarded<u8> {
     Guarded::new(&buffer.as_slice()[..used], Side::Back)
 }
 
+fn decompress(matrix: &Matrix, first: u64, dst: &mut [bf16], variant: Variant) -> Result<()> {
+    // SAFETY: the slice is writable.
+    unsafe { matrix.decompress_raw(first, dst.len() as u64, dst.as_mut_ptr().cast(), variant) }
+}
+
 fn variants() -> impl Iterator<Item = Variant> {
     Variant::ALL.into_iter().filter(|v| v.is_available())
 }
@@ -70,9 +75,46 @@ fn every_weight_comes_back() {
             }
             for variant in variants() {
                 let mut out = Guarded::new(&vec![bf16::ZERO; 2 * columns], Side::Back);
-                matrix.decode_rows_by(1..3, out.as_mut_slice(), variant).unwrap();
+                decompress(&matrix, columns as u64, out.as_mut_slice(), variant).unwrap();
                 let bits: Vec<u16> = out.as_slice().iter().map(|w| w.to_bits()).collect();
                 assert!(bits == weights[columns..], "{} {columns} {kind}", variant.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn any_range_comes_back() {
+    let mut random = Random::new(8);
+    for columns in [1, 64, 100, 128, 200, 4160] {
+        let weights = uniform_exponents(columns * 7, 110..=130, columns as u64);
+        let data = matrix(&weights, columns, 1);
+        let matrix = Matrix::new(data.as_slice()).unwrap();
+        for _ in 0..50 {
+            let first = random.below(weights.len() as u64) as usize;
+            let count = random.below((weights.len() - first) as u64 + 1) as usize;
+            for variant in variants() {
+                let mut out = Guarded::new(&vec![bf16::ZERO; count], Side::Back);
+                decompress(&matrix, first as u64, out.as_mut_slice(), variant).unwrap();
+                let bits = out.as_slice().iter().map(|w| w.to_bits());
+                assert!(bits.eq(weights[first..first + count].iter().copied()), "{} {columns} {first}", variant.name());
+            }
+        }
+    }
+}
+
+/// Large outputs go past the caches where rows begin at a cache line, and nowhere else.
+#[test]
+fn large_outputs_come_back() {
+    for columns in [1024, 1000] {
+        let weights = trained_like(columns * 2200, 4);
+        let data = matrix(&weights, columns, 2);
+        let matrix = Matrix::new(data.as_slice()).unwrap();
+        for variant in variants() {
+            for side in [Side::Front, Side::Back] {
+                let mut out = Guarded::new(&vec![bf16::ZERO; weights.len()], side);
+                decompress(&matrix, 0, out.as_mut_slice(), variant).unwrap();
+                assert!(out.as_slice().iter().map(|w| w.to_bits()).eq(weights.iter().copied()), "{}", variant.name());
             }
         }
     }
@@ -189,7 +231,7 @@ fn damaged_bytes_lead_nowhere() {
             let expected: Vec<u16> = (0..4).flat_map(|row| naive::row(&matrix, row)).collect();
             for variant in variants() {
                 let mut out = Guarded::new(&vec![bf16::ZERO; 4 * columns], Side::Back);
-                matrix.decode_rows_by(0..4, out.as_mut_slice(), variant).unwrap();
+                decompress(&matrix, 0, out.as_mut_slice(), variant).unwrap();
                 let found = out.as_slice().iter().map(|w| w.to_bits());
                 assert!(found.eq(expected.iter().copied()), "{} {columns} {round}", variant.name());
                 let mut y = Guarded::new(&[0f32; 8], Side::Back);
@@ -222,7 +264,9 @@ fn what_does_not_fit_is_refused() {
         let result = matrix.multiply(rows.clone(), Input::F32(&x[..x_len]), Order::Lanes, &mut y[..y_len]);
         assert_eq!(result.is_ok(), fits, "{rows:?} {x_len} {y_len}");
     }
-    assert!(matrix.decode_rows(0..1, &mut [bf16::ZERO; 99]).is_err());
-    assert!(bound(0, 5).is_err() && bound(5, 0).is_err() && bound(1 << 16, 1 << 16).is_err());
+    assert!(matrix.decompress(301, &mut [bf16::ZERO; 100]).is_err());
+    assert!(matrix.decompress(u64::MAX, &mut [bf16::ZERO; 1]).is_err());
+    matrix.decompress(400, &mut []).unwrap();
+    assert!(bound(0, 5).is_err() && bound(5, 0).is_err() && bound(1 << 24, 1 << 24).is_err());
     assert!(bound(u64::MAX, u64::MAX).is_err());
 }

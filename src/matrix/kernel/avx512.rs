@@ -1,7 +1,8 @@
 //! AVX-512: 32 weights in a register.
 
+use super::avx2::halved;
 use super::portable::Portable;
-use super::{Cursor, Kernel, Simd, Sums, kernel};
+use super::{Cursor, Kernel, Simd, Sums, halves, kernel};
 use crate::matrix::layout::BLOCK;
 use std::arch::x86_64::*;
 
@@ -49,14 +50,39 @@ unsafe fn block(cursor: &mut Cursor, sm: *const u8, codes: __m512i, table: &Code
     }
 }
 
-/// Returns 32 bf16 as two times 16 f32.
+/// Returns the upper eight sums of 16.
 #[inline(always)]
-unsafe fn floats(bits: __m512i) -> [__m512; 2] {
+unsafe fn upper(sums: __m512) -> __m256 {
     // SAFETY: the processor has AVX-512 F.
-    unsafe {
-        [_mm512_castsi512_si256(bits), _mm512_extracti64x4_epi64::<1>(bits)]
-            .map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))))
-    }
+    unsafe { _mm256_castsi256_ps(_mm512_extracti64x4_epi64::<1>(_mm512_castps_si512(sums))) }
+}
+
+/// Adds the upper eight sums to the lower eight.
+#[inline(always)]
+unsafe fn folded(sums: __m512) -> __m256 {
+    // SAFETY: the processor has AVX-512 F.
+    unsafe { _mm256_add_ps(_mm512_castps512_ps256(sums), upper(sums)) }
+}
+
+/// Returns 16 of 32 bf16 as f32: those of even places.
+#[inline(always)]
+unsafe fn even(bits: __m512i) -> __m512 {
+    // SAFETY: the processor has AVX-512 F.
+    unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)) }
+}
+
+/// Returns 16 of 32 bf16 as f32: those of odd places.
+#[inline(always)]
+unsafe fn odd(bits: __m512i) -> __m512 {
+    // SAFETY: the processor has AVX-512 F.
+    unsafe { _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(0xffff_0000_u32 as i32))) }
+}
+
+/// Returns 16 bf16 as f32, in their order.
+#[inline(always)]
+unsafe fn widened(bits: __m256i) -> __m512 {
+    // SAFETY: the processor has AVX-512 F.
+    unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits))) }
 }
 
 // SAFETY: the kernels' functions are compiled for what they use, and are called where the processor has it.
@@ -67,9 +93,14 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
 
     #[inline(always)]
     unsafe fn codes(exponents: &[u8; 16]) -> Codes {
+        let (upper, lowest) = halves(exponents);
         // SAFETY: arrays of 16 bytes are read, and the processor has AVX-512 F.
-        let broadcast = |table: [u8; 16]| unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())) };
-        Codes { upper: broadcast(exponents.map(|e| e >> 1)), lowest: broadcast(exponents.map(|e| e << 7)) }
+        unsafe {
+            Codes {
+                upper: _mm512_broadcast_i32x4(_mm_loadu_si128(upper.as_ptr().cast())),
+                lowest: _mm512_broadcast_i32x4(_mm_loadu_si128(lowest.as_ptr().cast())),
+            }
+        }
     }
     #[inline(always)]
     unsafe fn unit(cursor: &mut Cursor, codes: &Codes) -> [[__m512i; 2]; 2] {
@@ -125,26 +156,72 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
         }
     }
     #[inline(always)]
-    unsafe fn lanes_f32(mut acc: [__m512; 2], block: [__m512i; 2], half: usize, x: *const f32) -> [__m512; 2] {
-        // SAFETY: 32 elements can be read.
-        unsafe {
-            let w = floats(block[half]);
-            for i in 0..2 {
-                acc[i] = _mm512_fmadd_ps(w[i], _mm512_loadu_ps(x.add(16 * i)), acc[i]);
-            }
+    unsafe fn load_parted(sums: &Sums) -> [__m512; 2] {
+        let mut parted = Sums::ZERO;
+        for (i, &sum) in sums.0.iter().enumerate() {
+            parted.0[i % 2 * 16 + i / 2] = sum;
         }
-        acc
+        // SAFETY: the processor has AVX-512 F.
+        unsafe { Self::load(&parted) }
     }
     #[inline(always)]
-    unsafe fn lanes_bf16(mut acc: [__m512; 2], block: [__m512i; 2], half: usize, x: *const u16) -> [__m512; 2] {
+    unsafe fn store_parted(acc: [__m512; 2], sums: &mut Sums) {
+        let mut parted = Sums::ZERO;
+        // SAFETY: the processor has AVX-512 F.
+        unsafe { Self::store(acc, &mut parted) };
+        for (i, sum) in sums.0.iter_mut().enumerate() {
+            *sum = parted.0[i % 2 * 16 + i / 2];
+        }
+    }
+    #[inline(always)]
+    unsafe fn total(acc: [__m512; 2], apart: bool) -> f64 {
+        // SAFETY: the processor has AVX-512 F.
+        unsafe {
+            if apart {
+                return halved(folded(acc[0])) as f64 + halved(folded(acc[1])) as f64;
+            }
+            halved(folded(_mm512_add_ps(acc[0], acc[1]))) as f64
+        }
+    }
+    #[inline(always)]
+    unsafe fn total_parted(acc: [__m512; 2], apart: bool) -> f64 {
+        // The last two sums are that of even columns and that of odd ones.
+        // SAFETY: the processor has AVX-512 F.
+        unsafe {
+            if apart {
+                let low = halved(_mm512_castps512_ps256(acc[0])) + halved(_mm512_castps512_ps256(acc[1]));
+                return low as f64 + (halved(upper(acc[0])) + halved(upper(acc[1]))) as f64;
+            }
+            (halved(folded(acc[0])) + halved(folded(acc[1]))) as f64
+        }
+    }
+    #[inline(always)]
+    unsafe fn stream_block(block: [__m512i; 2], to: *mut u16) {
+        // SAFETY: 64 weights can be written, and the address is aligned.
+        unsafe {
+            _mm512_stream_si512(to.cast(), block[0]);
+            _mm512_stream_si512(to.add(32).cast(), block[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn lanes_f32(acc: [__m512; 2], block: [__m512i; 2], half: usize, x: *const f32) -> [__m512; 2] {
         // SAFETY: 32 elements can be read.
         unsafe {
-            let (w, x) = (floats(block[half]), floats(_mm512_loadu_si512(x.cast())));
-            for i in 0..2 {
-                acc[i] = _mm512_fmadd_ps(w[i], x[i], acc[i]);
-            }
+            let w = block[half];
+            let (low, high) = (_mm512_castsi512_si256(w), _mm512_extracti64x4_epi64::<1>(w));
+            [
+                _mm512_fmadd_ps(widened(low), _mm512_loadu_ps(x), acc[0]),
+                _mm512_fmadd_ps(widened(high), _mm512_loadu_ps(x.add(16)), acc[1]),
+            ]
         }
-        acc
+    }
+    #[inline(always)]
+    unsafe fn lanes_bf16(acc: [__m512; 2], block: [__m512i; 2], half: usize, x: *const u16) -> [__m512; 2] {
+        // SAFETY: 32 elements can be read.
+        unsafe {
+            let (w, x) = (block[half], _mm512_loadu_si512(x.cast()));
+            [_mm512_fmadd_ps(even(w), even(x), acc[0]), _mm512_fmadd_ps(odd(w), odd(x), acc[1])]
+        }
     }
     #[inline(always)]
     unsafe fn pairs(acc: [__m512; 2], block: [__m512i; 2], x: *const u16) -> [__m512; 2] {
@@ -152,9 +229,10 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe {
             if BF16 {
                 let x = Self::load_block(x);
-                return std::array::from_fn(|i| {
-                    _mm512_dpbf16_ps(acc[i], std::mem::transmute(block[i]), std::mem::transmute(x[i]))
-                });
+                return [
+                    _mm512_dpbf16_ps(acc[0], std::mem::transmute(block[0]), std::mem::transmute(x[0])),
+                    _mm512_dpbf16_ps(acc[1], std::mem::transmute(block[1]), std::mem::transmute(x[1])),
+                ];
             }
             let (mut sums, mut weights) = (Sums::ZERO, [0; BLOCK]);
             Self::store(acc, &mut sums);

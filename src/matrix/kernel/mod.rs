@@ -83,6 +83,18 @@ impl Variant {
     }
 }
 
+/// Adds up sums: the second half to the first, until one is left.
+fn halved<const N: usize>(mut sums: [f32; N]) -> f32 {
+    let mut n = N;
+    while n > 1 {
+        n /= 2;
+        for i in 0..n {
+            sums[i] += sums[i + n];
+        }
+    }
+    sums[0]
+}
+
 /// The sums of one row and one vector.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
@@ -90,6 +102,16 @@ pub(super) struct Sums(pub [f32; 32]);
 
 impl Sums {
     pub const ZERO: Sums = Sums([0.0; 32]);
+
+    /// Adds up all of them, or the first 16 and the others apart, and then both in f64.
+    pub fn total(&self, apart: bool) -> f64 {
+        let Sums(sums) = *self;
+        if !apart {
+            return halved(sums) as f64;
+        }
+        let (low, high) = (std::array::from_fn(|i| sums[i]), std::array::from_fn(|i| sums[16 + i]));
+        halved::<16>(low) as f64 + halved::<16>(high) as f64
+    }
 }
 
 /// The place up to which a row has been decoded. All units before the last one are whole.
@@ -106,10 +128,15 @@ pub(super) struct Cursor {
 /// The most vectors that are multiplied with at once.
 pub(super) const MOST_VECTORS: usize = 4;
 
+/// The type of [`dot`].
+pub(super) type Dot = unsafe fn(&mut Cursor, usize, &[u8; 16], *const u8, bool, Option<&mut Sums>) -> f64;
+/// The type of [`decode`].
+pub(super) type Decode = unsafe fn(&mut Cursor, usize, bool, &[u8; 16], *mut u16);
+
 /// How products are summed up while a row is gone through.
 pub(super) struct Steps {
-    /// Decodes whole units and multiplies each with x.
-    pub dot: unsafe fn(&mut Cursor, usize, &[u8; 16], *const u8, &mut Sums),
+    /// Decodes whole units and multiplies each with x, from sums of zero on.
+    pub dot: Dot,
     /// Multiplies decoded weights with up to [`MOST_VECTORS`] vectors, in steps of 32 or 64 weights.
     pub add: unsafe fn(*const u16, usize, &[*const u8], &mut [Sums]),
     /// Weights of a step of `add`.
@@ -119,7 +146,9 @@ pub(super) struct Steps {
 /// The functions of a variant. `unsafe`, because they take pointers and need a processor.
 pub(super) struct Kernel {
     /// Decodes whole units, and the half one at the end if the flag is set.
-    pub decode: unsafe fn(&mut Cursor, usize, bool, &[u8; 16], *mut u16),
+    pub decode: Decode,
+    /// The same, past the caches: the destination is aligned to 64 bytes.
+    pub stream: Decode,
     /// Fused multiply-adds with x of f32.
     pub lanes_f32: Steps,
     /// Fused multiply-adds with x of bf16.
@@ -148,14 +177,26 @@ pub(super) unsafe trait Simd {
     unsafe fn half(cursor: &mut Cursor, codes: &Self::Codes) -> Self::Block;
     unsafe fn load_block(from: *const u16) -> Self::Block;
     unsafe fn store_block(block: Self::Block, to: *mut u16);
+    /// Stores past the caches. `to` is aligned to 64 bytes. A fence must follow before other threads are told.
+    unsafe fn stream_block(block: Self::Block, to: *mut u16);
+    /// Loads 32 weights, for a step of 32 with `half` 0.
+    unsafe fn load_half(from: *const u16) -> Self::Block;
     unsafe fn load(sums: &Sums) -> Self::Acc;
     unsafe fn store(acc: Self::Acc, sums: &mut Sums);
-    /// Loads 32 weights, as [`Simd::lanes`] takes them.
+    /// Loads sums in the order of [`Simd::lanes_bf16`], which may have those of even columns apart from those of odd ones.
+    unsafe fn load_parted(sums: &Sums) -> Self::Acc;
+    /// Stores sums that are in the order of [`Simd::lanes_bf16`].
+    unsafe fn store_parted(acc: Self::Acc, sums: &mut Sums);
+    /// Adds up sums: all of them, or the first 16 and the others apart, and then both in f64.
+    unsafe fn total(acc: Self::Acc, apart: bool) -> f64;
+    /// Adds up sums that are in the order of [`Simd::lanes_bf16`].
+    unsafe fn total_parted(acc: Self::Acc, apart: bool) -> f64;
+    /// Multiplies one half of the weights with 32 elements of x.
     unsafe fn lanes_f32(acc: Self::Acc, block: Self::Block, half: usize, x: *const f32) -> Self::Acc;
+    /// Multiplies one half of the weights with 32 elements of x.
     unsafe fn lanes_bf16(acc: Self::Acc, block: Self::Block, half: usize, x: *const u16) -> Self::Acc;
-    /// One step of 64.
+    /// Multiplies the weights with 64 elements of x, as `vdpbf16ps` does.
     unsafe fn pairs(acc: Self::Acc, block: Self::Block, x: *const u16) -> Self::Acc;
-    unsafe fn load_half(from: *const u16) -> Self::Block;
     unsafe fn prefetch(at: *const u8);
 }
 
@@ -165,6 +206,24 @@ pub(super) trait Kind {
     const BYTES: usize;
     /// Weights of a step.
     const STEP: usize;
+    /// Loads sums.
+    #[inline(always)]
+    unsafe fn load_sums<S: Simd>(sums: &Sums) -> S::Acc {
+        // SAFETY: the processor can run S.
+        unsafe { S::load(sums) }
+    }
+    /// Stores sums.
+    #[inline(always)]
+    unsafe fn store_sums<S: Simd>(acc: S::Acc, sums: &mut Sums) {
+        // SAFETY: the processor can run S.
+        unsafe { S::store(acc, sums) }
+    }
+    /// Adds up sums.
+    #[inline(always)]
+    unsafe fn total<S: Simd>(acc: S::Acc, apart: bool) -> f64 {
+        // SAFETY: the processor can run S.
+        unsafe { S::total(acc, apart) }
+    }
     /// Multiplies 64 weights with x.
     unsafe fn block<S: Simd>(acc: S::Acc, block: S::Block, x: *const u8) -> S::Acc;
     /// Loads the weights of a step.
@@ -204,6 +263,21 @@ impl Kind for LanesF32 {
 impl Kind for LanesBf16 {
     const BYTES: usize = 2;
     const STEP: usize = 32;
+    #[inline(always)]
+    unsafe fn load_sums<S: Simd>(sums: &Sums) -> S::Acc {
+        // SAFETY: the processor can run S.
+        unsafe { S::load_parted(sums) }
+    }
+    #[inline(always)]
+    unsafe fn store_sums<S: Simd>(acc: S::Acc, sums: &mut Sums) {
+        // SAFETY: the processor can run S.
+        unsafe { S::store_parted(acc, sums) }
+    }
+    #[inline(always)]
+    unsafe fn total<S: Simd>(acc: S::Acc, apart: bool) -> f64 {
+        // SAFETY: the processor can run S.
+        unsafe { S::total_parted(acc, apart) }
+    }
     #[inline(always)]
     unsafe fn block<S: Simd>(acc: S::Acc, block: S::Block, x: *const u8) -> S::Acc {
         // SAFETY: x has 64 elements.
@@ -248,22 +322,57 @@ impl Kind for Pairs {
 /// than its own prefetcher does: tests/bench/README.md has the figures.
 const AHEAD: usize = 6144;
 
-/// Decodes `units` whole units, and a half one if there is.
+/// Fetches the three lines of the unit that is [`AHEAD`] of this one.
+#[inline(always)]
+unsafe fn fetch<S: Simd>(unit: *const u8) {
+    let ahead = unit.wrapping_add(AHEAD);
+    // SAFETY: any address may be fetched.
+    unsafe {
+        S::prefetch(ahead);
+        S::prefetch(ahead.wrapping_add(64));
+        S::prefetch(ahead.wrapping_add(128));
+    }
+}
+
+/// Returns, for each code, the bits of its exponent that go with the sign (the upper seven), and those that go with the
+/// mantissa.
+#[inline(always)]
+fn halves(exponents: &[u8; 16]) -> ([u8; 16], [u8; 16]) {
+    let (mut upper, mut lowest) = ([0; 16], [0; 16]);
+    for (code, &exponent) in exponents.iter().enumerate() {
+        (upper[code], lowest[code]) = (exponent >> 1, exponent << 7);
+    }
+    (upper, lowest)
+}
+
+/// Decodes `units` whole units, and a half one if there is; with `STREAM` past the caches.
 ///
 /// # Safety
 ///
-/// The cursor has them, `to` has room for their weights, and the processor can run S.
+/// The cursor has them, `to` has room for their weights and with `STREAM` is aligned to 64 bytes, and the processor can run S.
 #[inline(always)]
-unsafe fn decode<S: Simd>(cursor: &mut Cursor, units: usize, half: bool, exponents: &[u8; 16], to: *mut u16) {
+unsafe fn decode<S: Simd, const STREAM: bool>(
+    cursor: &mut Cursor,
+    units: usize,
+    half: bool,
+    exponents: &[u8; 16],
+    to: *mut u16,
+) {
     // SAFETY: each unit and each place of `to` is within what the caller gives.
     unsafe {
         let codes = S::codes(exponents);
         let mut at = *cursor;
         for i in 0..units {
-            (0..UNIT_BYTES).step_by(64).for_each(|line| S::prefetch(at.unit.wrapping_add(AHEAD + line)));
+            fetch::<S>(at.unit);
             let [a, b] = S::unit(&mut at, &codes);
-            S::store_block(a, to.add(UNIT * i));
-            S::store_block(b, to.add(UNIT * i + BLOCK));
+            let (first, second) = (to.add(UNIT * i), to.add(UNIT * i + BLOCK));
+            if STREAM {
+                S::stream_block(a, first);
+                S::stream_block(b, second);
+            } else {
+                S::store_block(a, first);
+                S::store_block(b, second);
+            }
             at.unit = at.unit.add(UNIT_BYTES);
         }
         if half {
@@ -275,7 +384,7 @@ unsafe fn decode<S: Simd>(cursor: &mut Cursor, units: usize, half: bool, exponen
     }
 }
 
-/// Decodes `units` whole units and multiplies them with x.
+/// Decodes `units` whole units and multiplies them with x. Returns the sum of all sums, or stores them for more to be added.
 ///
 /// # Safety
 ///
@@ -286,22 +395,29 @@ unsafe fn dot<S: Simd, K: Kind>(
     units: usize,
     exponents: &[u8; 16],
     x: *const u8,
-    sums: &mut Sums,
-) {
+    apart: bool,
+    sums: Option<&mut Sums>,
+) -> f64 {
     // SAFETY: each unit, and each element of x, is within what the caller gives.
     unsafe {
         let codes = S::codes(exponents);
-        let (mut at, mut acc, mut x) = (*cursor, S::load(sums), x);
+        let (mut at, mut acc, mut x) = (*cursor, S::load(&Sums::ZERO), x);
         for _ in 0..units {
-            (0..UNIT_BYTES).step_by(64).for_each(|line| S::prefetch(at.unit.wrapping_add(AHEAD + line)));
+            fetch::<S>(at.unit);
             let [a, b] = S::unit(&mut at, &codes);
             acc = K::block::<S>(acc, a, x);
             acc = K::block::<S>(acc, b, x.add(BLOCK * K::BYTES));
             at.unit = at.unit.add(UNIT_BYTES);
             x = x.add(UNIT * K::BYTES);
         }
-        S::store(acc, sums);
         *cursor = at;
+        match sums {
+            None => K::total::<S>(acc, apart),
+            Some(sums) => {
+                K::store_sums::<S>(acc, sums);
+                0.0
+            }
+        }
     }
 }
 
@@ -314,14 +430,19 @@ unsafe fn dot<S: Simd, K: Kind>(
 unsafe fn add_to<S: Simd, K: Kind, const N: usize>(w: *const u16, steps: usize, x: &[*const u8], sums: &mut [Sums]) {
     // SAFETY: each step is within what the caller gives.
     unsafe {
-        let mut acc: [S::Acc; N] = std::array::from_fn(|i| S::load(&sums[i]));
+        let mut acc = [K::load_sums::<S>(&sums[0]); N];
+        for i in 1..N {
+            acc[i] = K::load_sums::<S>(&sums[i]);
+        }
         for step in 0..steps {
             let block = K::load::<S>(w.add(step * K::STEP));
             for i in 0..N {
                 acc[i] = K::step::<S>(acc[i], block, x[i].add(step * K::STEP * K::BYTES));
             }
         }
-        (0..N).for_each(|i| S::store(acc[i], &mut sums[i]));
+        for i in 0..N {
+            K::store_sums::<S>(acc[i], &mut sums[i]);
+        }
     }
 }
 
@@ -352,17 +473,24 @@ macro_rules! kernel {
             ///
             /// As [`crate::matrix::kernel::decode`].
             $(#[target_feature(enable = $features)])?
-            unsafe fn decode(cursor: &mut Cursor, units: usize, half: bool, exponents: &[u8; 16], to: *mut u16) {
+            unsafe fn decode<const STREAM: bool>(c: &mut Cursor, units: usize, half: bool, exponents: &[u8; 16], to: *mut u16) {
                 // SAFETY: what the caller gives is passed on.
-                unsafe { crate::matrix::kernel::decode::<$simd>(cursor, units, half, exponents, to) }
+                unsafe { crate::matrix::kernel::decode::<$simd, STREAM>(c, units, half, exponents, to) }
             }
             /// # Safety
             ///
             /// As [`crate::matrix::kernel::dot`].
             $(#[target_feature(enable = $features)])?
-            unsafe fn dot<K: Kind>(c: &mut Cursor, units: usize, exponents: &[u8; 16], x: *const u8, sums: &mut Sums) {
+            unsafe fn dot<K: Kind>(
+                c: &mut Cursor,
+                units: usize,
+                exponents: &[u8; 16],
+                x: *const u8,
+                apart: bool,
+                sums: Option<&mut Sums>,
+            ) -> f64 {
                 // SAFETY: what the caller gives is passed on.
-                unsafe { crate::matrix::kernel::dot::<$simd, K>(c, units, exponents, x, sums) }
+                unsafe { crate::matrix::kernel::dot::<$simd, K>(c, units, exponents, x, apart, sums) }
             }
             /// # Safety
             ///
@@ -375,7 +503,13 @@ macro_rules! kernel {
             const fn steps<K: Kind>() -> Steps {
                 Steps { dot: dot::<K>, add: add::<K>, step: K::STEP }
             }
-            Kernel { decode, lanes_f32: steps::<LanesF32>(), lanes_bf16: steps::<LanesBf16>(), pairs: steps::<Pairs>() }
+            Kernel {
+                decode: decode::<false>,
+                stream: decode::<true>,
+                lanes_f32: steps::<LanesF32>(),
+                lanes_bf16: steps::<LanesBf16>(),
+                pairs: steps::<Pairs>(),
+            }
         };
     };
 }

@@ -79,6 +79,27 @@ unsafe impl Simd for Portable {
         *sums = acc;
     }
     #[inline(always)]
+    unsafe fn load_parted(sums: &Sums) -> Sums {
+        *sums
+    }
+    #[inline(always)]
+    unsafe fn store_parted(acc: Sums, sums: &mut Sums) {
+        *sums = acc;
+    }
+    #[inline(always)]
+    unsafe fn total(acc: Sums, apart: bool) -> f64 {
+        acc.total(apart)
+    }
+    #[inline(always)]
+    unsafe fn total_parted(acc: Sums, apart: bool) -> f64 {
+        acc.total(apart)
+    }
+    #[inline(always)]
+    unsafe fn stream_block(block: [u16; BLOCK], to: *mut u16) {
+        // SAFETY: what the caller gives is passed on.
+        unsafe { Self::store_block(block, to) }
+    }
+    #[inline(always)]
     unsafe fn lanes_f32(mut acc: Sums, block: [u16; BLOCK], half: usize, x: *const f32) -> Sums {
         for (i, sum) in acc.0.iter_mut().enumerate() {
             // SAFETY: 32 elements can be read.
