@@ -68,11 +68,11 @@ pub fn write<'d>(
 impl Tensor<'_> {
     /// Makes a matrix of some rows of this tensor, which is seen as rows of `columns` weights, one after the other: a tensor of
     /// experts (experts, rows, columns) has experts x rows of them. The tensor is decoded in pieces, by all threads, so
-    /// that its weights are never all in memory. Bytes, `dst` and memory are as for [`write`].
+    /// that its weights are never all in memory. Bytes, `dst` and memory are as for [`write()`].
     ///
     /// # Errors
     ///
-    /// `InvalidArgument` if the tensor is not of bf16, or has no such rows; those of [`write`]; those of [`Tensor::read`].
+    /// `InvalidArgument` if the tensor is not of bf16, or has no such rows; those of [`write()`]; those of [`Tensor::read`].
     pub fn write_matrix<'d>(
         self,
         columns: u64,
@@ -169,7 +169,7 @@ const CHUNK_WEIGHTS: u64 = 1 << 18;
 const SAMPLES: u64 = 16;
 const SAMPLE_WEIGHTS: u64 = 1024;
 
-/// Makes a matrix as [`write`] does, of rows wherever they come from. Errors are those, and those of the rows.
+/// Makes a matrix as [`write()`] does, of rows wherever they come from. Errors are those, and those of the rows.
 pub fn make<'d>(rows: &dyn Rows, dst: &'d mut [u8], threads: usize, progress: &Progress) -> Result<Matrix<'d>> {
     let sizes = Sizes::new(rows.rows(), rows.columns())?;
     if !(dst.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
@@ -178,6 +178,8 @@ pub fn make<'d>(rows: &dyn Rows, dst: &'d mut [u8], threads: usize, progress: &P
     if (dst.len() as u64) < sizes.bytes(0) {
         return Err(too_small(&sizes, 0, dst.len()));
     }
+    progress.check()?;
+    progress.begin(2 * sizes.rows * sizes.columns);
     let exponents = frequent(&sample(rows)?);
     let mut codes = [ESCAPE; 256];
     (0..15).rev().for_each(|code| codes[exponents[code] as usize] = code as u8);
@@ -210,6 +212,7 @@ pub fn make<'d>(rows: &dyn Rows, dst: &'d mut [u8], threads: usize, progress: &P
                 encode_row(weights, to, &codes, encode, &mut escapes);
                 ends.push(escapes.len() as u64);
             }
+            progress.advance(2 * count * sizes.columns);
             let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
             while turn.chunk < chunk {
                 progress.check()?;
@@ -258,6 +261,7 @@ pub fn make<'d>(rows: &dyn Rows, dst: &'d mut [u8], threads: usize, progress: &P
     dst[starts + 4 * (sizes.rows as usize + 1)..sizes.escapes_at as usize].fill(0);
     let end = (sizes.escapes_at + escapes) as usize;
     dst[end..sizes.bytes(escapes) as usize].fill(0);
+    progress.finish();
     let head = Head { sizes, escapes, exponents };
     let written = head.write();
     dst[..written.len()].copy_from_slice(&written);

@@ -20,7 +20,7 @@
 //! escapes     one byte each, in the order of their places in the row
 //! ```
 //!
-//! Within a block bytes are in the order of [`layout::place`], which is that of the instructions `unpack` and `zip`.
+//! Within a block bytes are in the order of `place`, which is that of the instructions `unpack` and `zip`.
 //!
 //! It is a format of memory: it may be written to a file or shared with other processes of the same library version, and a newer
 //! version may refuse it. Models are stored as DF11.
@@ -44,6 +44,7 @@ pub use layout::ALIGNMENT;
 pub use make::{MatrixOptions, write};
 #[doc(hidden)]
 pub use make::{Rows, make};
+pub(crate) use product::Vectors;
 
 use crate::error::{Error, Result};
 use half::bf16;
