@@ -63,7 +63,7 @@ test-deep:
 # Decoding, encoding and images beside their peers, and whole models beside cp: some ten minutes. Results go to tests/bench/results
 # (cargo runs a benchmark in its own folder).
 bench:
-	for bench in decode encode image model; do \
+	for bench in decode encode image matrix model; do \
 		$(CARGO) bench --locked -p df11-bench --bench $$bench -- --out results || exit; done
 
 # include/df11.h from src/capi.
