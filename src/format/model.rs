@@ -38,7 +38,7 @@ pub struct OpenOptions {
     pub config: Option<String>,
     /// A folder or file that has the shapes of tensors in groups which the model's files do not say: the original or other
     /// `*.safetensors`, of which only the headers are read and need be there, or a `.json` file as [`OpenOptions::shapes`]
-    /// takes it. Names that the model lacks are ignored.
+    /// takes it. Names that the model lacks are ignored, with a warning if it lacks all.
     pub shapes_from: Option<PathBuf>,
     /// The same as a JSON text: an object from names of tensors to lists of dimensions, as `df11.shapes` is. It comes before
     /// `shapes_from`.

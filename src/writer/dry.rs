@@ -53,7 +53,7 @@ impl Dry {
             plan::extend(&mut plan, &table, &options.run_sizes);
         }
         let dropped = plan.dropped.iter().map(|dropped| dropped.tensor).collect();
-        let coverage = Coverage::new(&table, &plan, &HashSet::new(), &dropped);
+        let coverage = Coverage::new(&table, &plan, &options.run_sizes, &HashSet::new(), &dropped);
         let group = |spec: work::GroupSpec| DryGroup {
             segments: spec.segments.iter().map(|s| (s.tensor, s.first, s.count)).collect(),
             extended: spec.is_run,
