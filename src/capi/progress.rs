@@ -12,7 +12,7 @@ use std::ptr;
 /// the call is, and cancel it. It serves one call at a time. A new call begins at 0 again, but a
 /// progress that was cancelled stays cancelled.
 pub struct df11_progress {
-    progress: Progress,
+    pub(super) progress: Progress,
 }
 
 /// Called with the progress of a long call: `user` as given, and the bytes of its work that are done
