@@ -162,7 +162,7 @@ impl Model {
             let folder = Some(path).filter(|_| found.is_folder);
             return Self::of_files(&found.files, folder, config, Shapes::Derived, Access::Read, progress);
         }
-        let listed = files::listed(path)?;
+        let listed = files::listed(path, progress)?;
         let model = Self::of_files(&listed.files, Some(path), config, Shapes::Stored, Access::Read, progress)?;
         if let Some(index) = &listed.index {
             index.check(path, |name| model.find_tensor(name).is_some())?;
@@ -345,7 +345,7 @@ fn read_headers(
                     }
                     let first = &sources[other.get().span.file];
                     if index.is_none() {
-                        index = Some(folder.map_or(Ok(None), files::chosen_index)?);
+                        index = Some(folder.map_or(Ok(None), |folder| files::chosen_index(folder, progress))?);
                     }
                     let named = index.iter().flatten().find_map(|index| index.map.get(other.key()));
                     let is_in = |source: &Source| named.is_some_and(|named| source.path().ends_with(named));

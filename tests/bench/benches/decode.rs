@@ -1,6 +1,6 @@
 //! libdf11's decoder beside a memory copy and its peers. See the package's README.
 
-use df11_bench::bench::{Bench, Contestants};
+use df11_bench::bench::{Bench, Contestants, LAYERS};
 use df11_bench::contest::Contestant;
 use df11_bench::copy::Copy;
 use df11_bench::data::Data;
@@ -30,5 +30,5 @@ fn contestants(data: &Data, threads: usize) -> Result<[Contestants<'_>; 2], Stri
 }
 
 fn main() -> ExitCode {
-    Bench { name: "decode", side: Some(Side::Decompress), contestants }.main()
+    Bench { name: "decode", weights: LAYERS, side: Some(Side::Decompress), contestants }.main()
 }

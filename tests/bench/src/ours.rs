@@ -19,11 +19,17 @@ pub struct Df11 {
 }
 
 impl Df11 {
+    /// The best variant that this processor has, on so many threads.
+    pub fn best(data: &Data, threads: usize) -> Result<Df11, String> {
+        let (model, bytes) = (Arc::new(data::open(&data.packed)?), data::bytes(&data.packed));
+        Ok(Df11 { model, bytes, variant: decode::Variant::best(), threads })
+    }
+
     /// Opens the model once and lists every variant that this processor has on one thread, and the best one on
     /// `cores` threads.
     pub fn all(data: &Data, cores: usize) -> Result<Vec<Df11>, String> {
-        let (model, bytes) = (Arc::new(data::open(&data.packed)?), data::bytes(&data.packed));
-        let with = |variant, threads| Df11 { model: model.clone(), bytes, variant, threads };
+        let best = Df11::best(data, cores)?;
+        let with = |variant, threads| Df11 { model: best.model.clone(), bytes: best.bytes, variant, threads };
         let one = decode::Variant::ALL.into_iter().filter(|v| v.is_available()).map(|v| with(v, 1));
         let many = (cores > 1).then(|| with(decode::Variant::best(), cores));
         Ok(one.chain(many).collect())

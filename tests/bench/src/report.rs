@@ -30,10 +30,10 @@ pub struct Figures {
     pub ns_per_weight: f64,
     /// CPU time of all threads.
     pub cpu_ns_per_weight: f64,
-    /// Speed as a share of the memory copy of as many threads in the same round, by the clock on the wall.
-    pub of_copy: Option<f64>,
+    /// Speed as a share of the peer's with as many threads in the same round, by the clock on the wall.
+    pub of_peer: Option<f64>,
     /// The same by CPU time.
-    pub of_copy_cpu: Option<f64>,
+    pub of_peer_cpu: Option<f64>,
     /// Cores that were at work on average: CPU time by wall time.
     pub busy: f64,
     /// How far the middle half of the samples spreads, as a share of the median.
@@ -48,17 +48,17 @@ impl Case {
         let n = self.weights as f64;
         let wall = median(entry.samples.iter().map(|s| s.wall));
         let cpu = median(entry.samples.iter().map(|s| s.cpu));
-        let copy = self.entries.iter().find(|e| e.name == copy::NAME && e.threads == entry.threads);
+        let peer = self.entries.iter().find(|e| e.name == entry.peer && e.threads == entry.threads);
         let against = |of: fn(&crate::clock::Sample) -> f64| {
-            copy.map(|copy| median(copy.samples.iter().zip(&entry.samples).map(|(c, s)| of(c) / of(s))))
+            peer.map(|peer| median(peer.samples.iter().zip(&entry.samples).map(|(p, s)| of(p) / of(s))))
         };
         let quartile = |share| quantile(entry.samples.iter().map(|s| s.wall), share);
         Figures {
             gb_per_s: 2.0 * n / wall * 1e-9,
             ns_per_weight: wall / n * 1e9,
             cpu_ns_per_weight: cpu / n * 1e9,
-            of_copy: against(|s| s.wall),
-            of_copy_cpu: against(|s| s.cpu),
+            of_peer: against(|s| s.wall),
+            of_peer_cpu: against(|s| s.cpu),
             busy: median(entry.samples.iter().map(|s| s.cpu / s.wall)),
             spread: (quartile(0.75) - quartile(0.25)) / wall,
             bits_per_weight: entry.stored_bytes.map(|bytes| 8.0 * bytes as f64 / n),
@@ -74,22 +74,25 @@ impl Case {
             self.code_bits,
             self.rounds
         );
+        let copies = self.entries.iter().all(|e| e.peer == copy::NAME);
+        let share = if copies { "x copy" } else { "x peer" };
         out += &format!(
             "{:<26} {:>7} {:>7} {:>9} {:>7} {:>9} {:>7} {:>6} {:>7} {:>7}\n",
-            "", "threads", "GB/s", "ns/weight", "x copy", "CPU ns/w", "x copy", "busy", "spread", "bits/w"
+            "", "threads", "GB/s", "ns/weight", share, "CPU ns/w", share, "busy", "spread", "bits/w"
         );
         for entry in &self.entries {
             let f = self.figures(entry);
+            let peer = if copies { String::new() } else { format!("  {}", entry.peer) };
             let optional = |value: Option<f64>, digits| value.map_or("-".into(), |v| format!("{v:.digits$}"));
             out += &format!(
-                "{:<26} {:>7} {:>7.2} {:>9.3} {:>7} {:>9.3} {:>7} {:>6.2} {:>6.1}% {:>7}\n",
+                "{:<26} {:>7} {:>7.2} {:>9.3} {:>7} {:>9.3} {:>7} {:>6.2} {:>6.1}% {:>7}{peer}\n",
                 entry.name,
                 entry.threads,
                 f.gb_per_s,
                 f.ns_per_weight,
-                optional(f.of_copy, 2),
+                optional(f.of_peer, 2),
                 f.cpu_ns_per_weight,
-                optional(f.of_copy_cpu, 2),
+                optional(f.of_peer_cpu, 2),
                 f.busy,
                 100.0 * f.spread,
                 optional(f.bits_per_weight, 3),
@@ -113,8 +116,8 @@ impl Case {
             .map(|entry| {
                 let f = self.figures(entry);
                 json!({
-                    "name": entry.name, "threads": entry.threads, "gb_per_s": f.gb_per_s, "ns_per_weight": f.ns_per_weight,
-                    "cpu_ns_per_weight": f.cpu_ns_per_weight, "of_copy": f.of_copy, "of_copy_cpu": f.of_copy_cpu,
+                    "name": entry.name, "threads": entry.threads, "peer": entry.peer, "gb_per_s": f.gb_per_s, "ns_per_weight": f.ns_per_weight,
+                    "cpu_ns_per_weight": f.cpu_ns_per_weight, "of_peer": f.of_peer, "of_peer_cpu": f.of_peer_cpu,
                     "busy": f.busy, "spread": f.spread, "bits_per_weight": f.bits_per_weight,
                     "gauge_s": entry.gauge.iter().map(|g| g.as_secs_f64()).collect::<Vec<_>>(),
                     "wall_s": entry.samples.iter().map(|s| s.wall).collect::<Vec<_>>(),
@@ -130,7 +133,7 @@ impl Case {
 pub fn head(benchmark: &str, machine: &Machine) -> String {
     let mut out = format!(
         "libdf11 {benchmark} benchmark. GB are 10^9 bytes of bf16. `x copy` is the speed as a share of a memory copy of the\n\
-         bf16 by as many threads in the same round, first by wall time, then by CPU time. `busy` is the number of cores at\n\
+         bf16 by as many threads in the same round, `x peer` as a share of the row that the line ends with, first by wall time, then by CPU time. `busy` is the number of cores at\n\
          work, CPU time by wall time; `spread` is the middle half of the samples. Every answer was compared with the\n\
          original bits.\n\n",
     );
@@ -167,6 +170,7 @@ mod tests {
         let entry = |name: &str, stored, seconds: [f64; 3]| Entry {
             name: name.into(),
             threads: 1,
+            peer: copy::NAME.into(),
             stored_bytes: stored,
             gauge: Vec::new(),
             samples: seconds.iter().map(|&s| Sample { wall: s, cpu: s }).collect(),
@@ -177,7 +181,7 @@ mod tests {
         let case =
             Case { weights: 1_000_000_000, code_bits: 2.6, rounds: 3, gauge: Gauge::new(), entries: vec![copy, ours] };
         let f = case.figures(&case.entries[1]);
-        assert_eq!((f.gb_per_s, f.ns_per_weight, f.of_copy, f.bits_per_weight), (1.0, 2.0, Some(0.5), Some(8.0)));
+        assert_eq!((f.gb_per_s, f.ns_per_weight, f.of_peer, f.bits_per_weight), (1.0, 2.0, Some(0.5), Some(8.0)));
         assert!(case.table().contains("1,000,000,000 weights"));
     }
 }
