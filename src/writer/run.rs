@@ -7,9 +7,9 @@ use super::target::{
     self, Answer, Claim, Completion, ConfigPlace, Entry, Folder, LeftGroup, Locked, PartialFile, Record, Request,
 };
 use super::work::{self, FileSpec, GroupSpec, Made, Order, Segment, Settings, Unfit};
-use super::{CompressOptions, Coverage, DEFAULT_MEMORY, LeftPlain, Report, SideFile};
+use super::{CompressOptions, Coverage, DEFAULT_MEMORY, Layout, LeftPlain, Report, SideFile};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
-use crate::format::{Missing, Model, Tensor, missing_ends};
+use crate::format::{Missing, Model, Tensor, missing_ends, no_rest, refuse_missing};
 use crate::host::{self, VerifyOptions};
 use crate::huffman::encode::Variant;
 use crate::progress::Progress;
@@ -50,8 +50,8 @@ impl<'o> Run<'o> {
     ) -> Result<Run<'o>> {
         options.part.check()?;
         let input = Source::open(source, progress)?;
-        if let (false, [first, ..]) = (options.incomplete, &input.found.missing[..]) {
-            return Err(incomplete(source, first, input.found.missing.len()));
+        if !options.incomplete {
+            refuse_missing(source, "compress", &input.found.missing)?;
         }
         let table = table(&input.model);
         let mut wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;
@@ -99,14 +99,18 @@ impl<'o> Run<'o> {
                 plan.groups.iter().map(|g| &g.name).chain(plan.left.iter().map(|l| &l.group)).any(|g| g == module);
             is_group || input.model.find_tensor(&format!("{module}.weight")).is_some()
         }));
+        // With automatic groups or runs the number of tensors is noted, so that a file that is lost later is missed. Other configs are
+        // the reference's.
+        let automatic = matches!(origin, plan::Origin::Automatic);
+        let counted = automatic || !plan.in_runs.is_empty();
+        if !counted && beside_groups(&table, &plan, &plain) {
+            lacks.extend(no_rest(&input.model, input.parsed.as_ref(), progress)?);
+        }
         for lack in &lacks {
             log::warn!("the source seems to lack something: {}", lack.reason);
         }
         let names: Vec<&str> = lacks.iter().map(|lack| &lack.name[..]).collect();
-        // With automatic groups or runs, so that a file that is lost later is missed. Other configs are the reference's.
-        let automatic = matches!(origin, plan::Origin::Automatic);
         let twice = plan.groups.iter().filter(|group| group.tied).count();
-        let counted = automatic || !plan.in_runs.is_empty();
         let tensors = counted.then(|| (input.model.tensors().len() - dropped.len() + twice) as u64);
         let place = &input.config_place;
         let config = config::merged(input.config.as_deref(), place, &patterns.to_value(), &names, tensors)?;
@@ -595,12 +599,10 @@ pub(super) fn table(model: &Model) -> Vec<SourceTensor<'_>> {
     model.tensors().map(SourceTensor::from).collect()
 }
 
-/// Returns the error for a source that lacks things.
-pub(super) fn incomplete(source: &Path, first: &Missing, count: usize) -> Error {
-    let more = if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
-    let remedy = if source.is_dir() { "" } else { "give the whole folder, or " };
-    let reason = format!("{}{more}: {remedy}compress what is there with the option incomplete", first.reason);
-    Error::invalid(Place::of(source), reason)
+/// Tells whether a folder of these groups would have no file but theirs.
+fn beside_groups(table: &[SourceTensor<'_>], plan: &Plan, plain: &[usize]) -> bool {
+    let files = Files::new(Path::new(""), Layout::Folder, "model.safetensors", table, plan, plain);
+    files.rest.is_none_or(|rest| rest.plain.is_empty())
 }
 
 /// Returns the error for a source of which nothing can be compressed.
