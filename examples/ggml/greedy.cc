@@ -3,16 +3,22 @@
 // (plugin.cc).
 //
 //     greedy [--no-mmap] MODEL.gguf PROMPT [COUNT]        PROMPT is text, or token ids separated by commas
-#include "greedy.h"
+//     greedy [--no-mmap] --bench MODEL.gguf [COUNT]       measures instead; see bench.h
+#include "bench.h"
 
 #include <cstring>
 
 int main(int argc, char **argv) {
-    bool no_mmap = argc > 1 && std::strcmp(argv[1], "--no-mmap") == 0;
-    argv += no_mmap;
-    argc -= no_mmap;
-    if (argc < 3 || argc > 4) {
-        std::fprintf(stderr, "usage: greedy [--no-mmap] MODEL.gguf PROMPT [COUNT]\n");
+    auto option = [&](const char *name) {
+        bool given = argc > 1 && std::strcmp(argv[1], name) == 0;
+        argv += given;
+        argc -= given;
+        return given;
+    };
+    bool no_mmap = option("--no-mmap"), measure = option("--bench");
+    if (argc < 3 - measure || argc > 4 - measure) {
+        std::fprintf(stderr, "usage: greedy [--no-mmap] MODEL.gguf PROMPT [COUNT]\n"
+                             "       greedy [--no-mmap] --bench MODEL.gguf [COUNT]\n");
         return 2;
     }
     llama_log_set(example::quiet, nullptr);
@@ -23,7 +29,10 @@ int main(int argc, char **argv) {
         if (no_mmap) params.load_mode = LLAMA_LOAD_MODE_NONE;
         example::LlamaModel model(llama_model_load_from_file(argv[1], params));
         if (!model) return 1;
-        example::greedy(model.get(), argv[2], argc > 3 ? unsigned(std::atoi(argv[3])) : 16);
+        if (measure)
+            example::bench(model.get(), argc > 2 ? unsigned(std::atoi(argv[2])) : 32);
+        else
+            example::greedy(model.get(), argv[2], argc > 3 ? unsigned(std::atoi(argv[3])) : 16);
     } catch (const std::exception &error) {
         std::fprintf(stderr, "greedy: %s\n", error.what());
         return 1;

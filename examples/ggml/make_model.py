@@ -2,7 +2,7 @@
 """Makes a small Qwen3 model with random weights, which are always the same: a Hugging Face folder, and the metadata and
 vocabulary that llama.cpp's converter would write for it with --vocab-only. Needs Python only.
 
-    make_model.py FOLDER HEAD.gguf [--layers N] [--tied] [--seed N] [--large]
+    make_model.py FOLDER HEAD.gguf [--layers N] [--tied] [--seed N] [--large | --larger]
 """
 
 import argparse
@@ -14,6 +14,7 @@ import struct
 
 EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD = 128, 384, 4, 2, 32
 LARGE = 1024, 3072, 16, 8, 128  # as in Qwen3-0.6B
+LARGER = 2048, 6144, 16, 8, 128  # as in Qwen3-1.7B
 CONTEXT = 256
 EPSILON, ROPE_BASE = 1e-6, 1e6
 MERGES = ["t h", "th e", "i n"]
@@ -158,10 +159,11 @@ def main():
     parser.add_argument("--tied", action="store_true", help="the head is the embedding")
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--large", action="store_true", help="layers of 15.7 million weights instead of 197 thousand")
+    parser.add_argument("--larger", action="store_true", help="layers of 50.3 million weights")
     options = parser.parse_args()
-    if options.large:
+    if options.large or options.larger:
         global EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD
-        EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD = LARGE
+        EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD = LARGER if options.larger else LARGE
     tokens, types = vocabulary()
     write_folder(options.folder, options.layers, options.tied, len(tokens), options.seed)
     write_head(options.head, options.layers, tokens, types)
