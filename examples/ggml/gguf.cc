@@ -4,8 +4,8 @@
 //     df11-gguf --skeleton HEAD.gguf MODEL OUT.gguf    holes in place of compressed weights, for the plug-in (plugin.cc)
 //
 // HEAD.gguf is any GGUF file of the same model, with any quantisation: metadata, vocabulary and small tensors (norms,
-// biases) come from it, and bf16 matrices from MODEL. See find_source() for the architectures. For Qwen3 the output of
-// convert_hf_to_gguf.py --vocab-only is enough. One whole tensor at a time is in memory.
+// biases) come from it, and bf16 matrices from MODEL. See find_source() for the architectures. For Qwen3, Qwen3-MoE and
+// Llama the output of convert_hf_to_gguf.py --vocab-only is enough. One whole tensor at a time is in memory.
 #include "hole.h"
 
 #include <algorithm>
@@ -27,7 +27,7 @@ using File = std::unique_ptr<FILE, Closed>;
 // A tensor of the new file, and where its values come from.
 struct Part {
     Tensor tensor;
-    bool from_model = false;  // `source`, or the DF11 model's tensor of its name (norms of Qwen3)
+    bool from_model = false;  // `source`, or the DF11 model's tensor of its name (norms)
     Source source;
     size_t head_offset = 0;  // in HEAD.gguf, if not from the model
     std::string hole;        // what a skeleton has in its place
@@ -44,7 +44,7 @@ class Writer {
         if (gguf_find_key(head_.get(), "split.count") >= 0 && gguf_get_n_tensors(head_.get()) > 0)
             throw std::runtime_error(head_path_ + " is one of several files: join them with llama-gguf-split --merge");
         if (gguf_get_n_tensors(head_.get()) == 0)
-            add_qwen3();
+            add_from_metadata();
         else
             for (int64_t i = 0; i < gguf_get_n_tensors(head_.get()); i++) add(gguf_get_tensor_name(head_.get(), i));
         if (skeleton_) plan_holes();
@@ -84,7 +84,7 @@ class Writer {
     }
 
   private:
-    void add_qwen3() {
+    void add_from_metadata() {
         for (Tensor &tensor : tensors_of(Shape(head_.get()), model_)) {
             Part part;
             part.from_model = true;

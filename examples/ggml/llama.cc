@@ -174,6 +174,7 @@ void run(const char *head_path, const char *model_path, const char *prompt, unsi
     Gguf head = open_gguf(head_path);
     Model model(model_path);
     Shape shape(head.get());
+    shape.must_be_qwen3();
     std::vector<Tensor> tensors = tensors_of(shape, model);
     // An untied head is always in memory, in the embedding's type.
     if (std::none_of(tensors.begin(), tensors.end(), [](const Tensor &t) { return t.name == "output.weight"; }))

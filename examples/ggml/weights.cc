@@ -84,7 +84,7 @@ const Name layer_names[] = {
     {"attn_q_norm", "self_attn.q_norm"}, {"attn_k_norm", "self_attn.k_norm"},
     {"attn_output", "self_attn.o_proj"}, {"ffn_norm", "post_attention_layernorm"},
     {"ffn_gate", "mlp.gate_proj"},       {"ffn_up", "mlp.up_proj"},
-    {"ffn_down", "mlp.down_proj"},
+    {"ffn_down", "mlp.down_proj"},       {"ffn_gate_inp", "mlp.gate"},
 };
 const Name other_names[] = {
     {"token_embd.weight", "model.embed_tokens.weight"},
@@ -95,17 +95,25 @@ const Name other_names[] = {
 }  // namespace
 
 Shape::Shape(const gguf_context *file) {
-    std::string architecture = gguf_get_val_str(file, key(file, "general.architecture", GGUF_TYPE_STRING));
-    if (architecture != "qwen3") throw std::runtime_error("the examples know qwen3, not " + architecture);
-    layers = u32(file, "qwen3.block_count");
-    embedding = u32(file, "qwen3.embedding_length");
-    feed_forward = u32(file, "qwen3.feed_forward_length");
-    heads = u32(file, "qwen3.attention.head_count");
-    kv_heads = u32(file, "qwen3.attention.head_count_kv");
-    head = u32(file, "qwen3.attention.key_length");
-    norm_epsilon = f32(file, "qwen3.attention.layer_norm_rms_epsilon");
-    rope_base = f32(file, "qwen3.rope.freq_base");
+    architecture = gguf_get_val_str(file, key(file, "general.architecture", GGUF_TYPE_STRING));
+    if (architecture != "qwen3" && architecture != "qwen3moe" && architecture != "llama")
+        throw std::runtime_error("the tensors of " + architecture + " do not follow from its metadata: give a GGUF file " +
+                                 "of the same model that has tensors, with any quantisation");
+    auto size = [&](const char *name) { return u32(file, (architecture + name).c_str()); };
+    layers = size(".block_count");
+    embedding = size(".embedding_length");
+    heads = size(".attention.head_count");
+    kv_heads = size(".attention.head_count_kv");
+    head = size(".attention.key_length");
+    if (architecture == "qwen3moe") experts = size(".expert_count");
+    feed_forward = size(experts > 0 ? ".expert_feed_forward_length" : ".feed_forward_length");
+    norm_epsilon = f32(file, (architecture + ".attention.layer_norm_rms_epsilon").c_str());
+    rope_base = f32(file, (architecture + ".rope.freq_base").c_str());
     vocabulary = int64_t(gguf_get_arr_n(file, key(file, "tokenizer.ggml.tokens", GGUF_TYPE_ARRAY)));
+}
+
+void Shape::must_be_qwen3() const {
+    if (architecture != "qwen3") throw std::runtime_error("this example knows qwen3, not " + architecture);
 }
 
 int64_t Tensor::rows() const {
@@ -147,16 +155,26 @@ std::vector<Tensor> tensors_of(const Shape &s, const Model &model) {
         matrix(blk + "attn_q.weight", s.embedding, s.head * s.heads);
         matrix(blk + "attn_k.weight", s.embedding, s.head * s.kv_heads);
         matrix(blk + "attn_v.weight", s.embedding, s.head * s.kv_heads);
-        norm(blk + "attn_q_norm.weight", s.head);
-        norm(blk + "attn_k_norm.weight", s.head);
+        if (s.architecture != "llama") {
+            norm(blk + "attn_q_norm.weight", s.head);
+            norm(blk + "attn_k_norm.weight", s.head);
+        }
         matrix(blk + "attn_output.weight", s.head * s.heads, s.embedding);
         norm(blk + "ffn_norm.weight", s.embedding);
-        matrix(blk + "ffn_gate.weight", s.embedding, s.feed_forward);
-        matrix(blk + "ffn_up.weight", s.embedding, s.feed_forward);
-        matrix(blk + "ffn_down.weight", s.feed_forward, s.embedding);
+        if (s.experts == 0) {
+            matrix(blk + "ffn_gate.weight", s.embedding, s.feed_forward);
+            matrix(blk + "ffn_up.weight", s.embedding, s.feed_forward);
+            matrix(blk + "ffn_down.weight", s.feed_forward, s.embedding);
+        } else {
+            all.push_back({blk + "ffn_gate_inp.weight", {s.embedding, s.experts}, GGML_TYPE_F32});
+            all.push_back({blk + "ffn_gate_exps.weight", {s.embedding, s.feed_forward, s.experts}, GGML_TYPE_BF16});
+            all.push_back({blk + "ffn_up_exps.weight", {s.embedding, s.feed_forward, s.experts}, GGML_TYPE_BF16});
+            all.push_back({blk + "ffn_down_exps.weight", {s.feed_forward, s.embedding, s.experts}, GGML_TYPE_BF16});
+        }
     }
-    // DF11 does not store shapes, so the number of weights is compared.
+    // DF11 does not store shapes, so the number of weights is compared. That of experts is where they are read.
     for (const Tensor &tensor : all) {
+        if (tensor.shape.size() > 2) continue;
         std::string name = hugging_face_name(tensor.name);
         uint64_t number;
         if (!model.find(name, number)) throw std::runtime_error("the model has no " + name);
@@ -200,8 +218,8 @@ bool find_source(const gguf_context *head_file, const Model &model, const Tensor
             names.push_back("model.layers." + std::to_string(layer) +
                             (is_llama ? ".block_sparse_moe.experts." : ".mlp.experts.") + std::to_string(expert) + "." +
                             (is_llama ? name.mixtral : name.qwen) + ".weight");
-    if (layer >= 0 && part == "ffn_gate_inp.weight")
-        names = {"model.layers." + std::to_string(layer) + (is_llama ? ".block_sparse_moe.gate.weight" : ".mlp.gate.weight")};
+    if (is_llama && part == "ffn_gate_inp.weight")
+        names = {"model.layers." + std::to_string(layer) + ".block_sparse_moe.gate.weight"};
     if (names.empty()) names = {hugging_face_name(tensor.name)};
     if (names[0].empty()) return false;
     // The language models of models of images and text.

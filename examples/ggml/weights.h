@@ -1,8 +1,8 @@
 // The common part of the examples for ggml: a model opened with libdf11, the names and shapes of its tensors in GGUF,
-// and two slots through which weights are streamed. It knows Qwen3 only, and no graphs, contexts or backends.
+// and two slots through which weights are streamed. It knows no graphs, contexts or backends.
 //
-// libdf11 uses the names of Hugging Face. Only this file knows the names of the same tensors in GGUF. Rows keep their
-// order: converters permute those of Q and K for Llama, but not for Qwen3.
+// libdf11 uses the names of Hugging Face. Only this file knows the names of the same tensors in GGUF, and whose rows
+// converters permute.
 #ifndef DF11_EXAMPLE_GGML_WEIGHTS_H
 #define DF11_EXAMPLE_GGML_WEIGHTS_H
 
@@ -55,11 +55,16 @@ class Model {
     std::unique_ptr<df11_model, Freed> model_;
 };
 
-// The sizes of a Qwen3 model, from the metadata of a GGUF file. A file with a vocabulary and no tensors is enough.
+// The sizes of a Qwen3, Qwen3-MoE or Llama model, from the metadata of a GGUF file. A file with a vocabulary and no
+// tensors is enough.
 struct Shape {
+    std::string architecture;
     int64_t layers, embedding, feed_forward, heads, kv_heads, head, vocabulary;
+    int64_t experts = 0;
     float norm_epsilon, rope_base;
     explicit Shape(const gguf_context *head_file);
+    // Throws if it is not Qwen3, the only one whose graph the examples have.
+    void must_be_qwen3() const;
 };
 
 // A tensor in GGUF.
@@ -71,13 +76,13 @@ struct Tensor {
     size_t bytes() const { return ggml_row_size(type, shape[0]) * size_t(rows()); }
 };
 
-// Returns the Hugging Face name of the Qwen3 tensor that is called `name` in GGUF, or an empty string.
+// Returns the Hugging Face name of the tensor that is called `name` in GGUF, or an empty string.
 std::string hugging_face_name(const std::string &name);
 // Returns N for a tensor "blk.N.…", or -1.
 int64_t layer_of(const std::string &name);
 // Returns every tensor of the model, without output.weight if its head is its embedding.
 std::vector<Tensor> tensors_of(const Shape &shape, const Model &model);
-// Reads a tensor in the type that GGUF has for it. The head of a tied model is its embedding.
+// Reads a tensor of Qwen3 in the type that GGUF has for it. The head of a tied model is its embedding.
 void read_tensor(const Model &model, const Tensor &tensor, void *to, unsigned threads);
 
 // The tensors of a DF11 model that a matrix in GGUF consists of: one, or one for each expert, all of bf16.
