@@ -660,7 +660,9 @@ void set(ggml_backend_buffer_t of, ggml_tensor *tensor, const void *data, size_t
             else
                 set_weights(buffer, *weight, tensor, values);
         };
-        if (offset == 0 && bytes == all) {
+        // What comes over a network may begin anywhere.
+        bool is_aligned = reinterpret_cast<uintptr_t>(data) % alignof(uint16_t) == 0;
+        if (offset == 0 && bytes == all && is_aligned) {
             make(data);
             forget(data, bytes);
             return;
