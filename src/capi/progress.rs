@@ -67,8 +67,9 @@ pub unsafe extern "C" fn df11_progress_get(progress: *const df11_progress, done:
 }
 
 /// Cancels the call that the progress was given to, from any thread: the call returns DF11_CANCELLED
-/// soon, except while df11_model_open() matches names with the patterns of a config. A call that
-/// begins later returns it at once. Cancelling cannot be undone. NULL is allowed.
+/// after at most 100 ms of a processor's time for each of its threads, whatever it is at, if the
+/// disk does not keep it waiting. A call that begins later returns it at once. Cancelling cannot be
+/// undone. NULL is allowed.
 ///
 /// # Safety
 ///

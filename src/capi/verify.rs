@@ -119,8 +119,8 @@ const _: () = assert!(size_of::<df11_verify_report>() == 72 && size_of::<df11_ve
 /// Not all that is absent shows. It walks every code of every group, and compares the SHA-256 of
 /// each tensor for which the files' metadata has one (under "df11.sha256"). If there is an
 /// original (a folder of any number of files, or one file), it compares every tensor with it:
-/// type, shape where the model says it, every bit. It continues after what is wrong, so that
-/// everything wrong is found.
+/// type, shape where it is known (DF11_SHAPE_UNKNOWN is the only one that is not), every bit. It
+/// continues after what is wrong, so that everything wrong is found.
 ///
 /// `original` and `options` may be NULL. Files are read piece by piece, never mapped, and the call
 /// takes at most 16 MiB and 2 MiB for each thread, plus the memory of an open model. Of an original

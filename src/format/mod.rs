@@ -77,6 +77,8 @@ pub(crate) use files::{
     INDEX, MAIN, UNFINISHED, config_text, is_index, listed, read_config, read_text, safetensors_of,
 };
 #[cfg(feature = "writer")]
+#[cfg(feature = "writer")]
+pub(crate) use foreign::is_other_weights;
 pub(crate) use foreign::{DOWNLOADS, not_json};
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
 pub(crate) use json::of_python;
@@ -86,7 +88,7 @@ pub(crate) use tensor::Data;
 pub use tensor::ShapeSource;
 
 #[cfg(feature = "writer")]
-pub(crate) use {config::MOST_CONFIG_BYTES, json::Seen, json::no_number};
+pub(crate) use {config::MOST_CONFIG_BYTES, json::Seen, json::no_number, shapes::misderived};
 
 /// The key in a file's `__metadata__` under which shapes of compressed tensors may be kept: a JSON object from tensor
 /// names to lists of dimensions. It is this project's addition; the reference neither writes nor reads it.

@@ -3,6 +3,7 @@
 //! One pass: the exponents of a sample choose the fifteen that get codes, and then rows are encoded where they belong, in chunks,
 //! by all threads. Only the escapes of a chunk must wait for those of the chunk before: how many there are is not known.
 
+#[cfg(target_arch = "x86_64")]
 use super::kernel::Variant;
 use super::layout::{BLOCK, ESCAPE, HALF_UNIT_BYTES, Head, SLACK, Sizes, UNIT, UNIT_BYTES, place};
 use super::{ALIGNMENT, Matrix};

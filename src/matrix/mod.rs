@@ -125,7 +125,7 @@ pub fn bound(rows: u64, columns: u64) -> Result<u64> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Takes bytes that [`make`] has written, wherever they have been since, and checks that no call can be led outside them.
+    /// Takes bytes that [`write()`] has written, wherever they have been since, and checks that no call can be led outside them.
     /// Weights are not checked: other bytes are other weights.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use super::target::{
 use super::work::{self, FileSpec, GroupSpec, Made, Order, Segment, Settings, Unfit};
 use super::{CompressOptions, Coverage, DEFAULT_MEMORY, Layout, LeftPlain, Report, SideFile};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
-use crate::format::{Missing, Model, Tensor, missing_ends, no_rest, refuse_missing};
+use crate::format::{Missing, Model, Tensor, misderived, missing_ends, no_rest, refuse_missing};
 use crate::host::{self, VerifyOptions};
 use crate::huffman::encode::Variant;
 use crate::progress::Progress;
@@ -28,7 +28,8 @@ pub(super) struct Run<'o> {
     /// The text of config.json.
     pub config: String,
     preset: Option<String>,
-    /// True if shapes are written: if they are asked for, and for automatic groups, of which no other program has the bytes.
+    /// True if shapes are written: if they are asked for, for automatic groups, of which no other program has the bytes, and where
+    /// readers would derive others.
     shapes: bool,
     pub plan: Plan,
     pub groups: Vec<GroupSpec>,
@@ -115,7 +116,7 @@ impl<'o> Run<'o> {
         let place = &input.config_place;
         let config = config::merged(input.config.as_deref(), place, &patterns.to_value(), &names, tensors)?;
         let runs = plan.in_runs.iter().map(|planned| json!([planned.tensor, planned.runs.len()])).collect::<Vec<_>>();
-        let shapes = options.shapes || automatic;
+        let shapes = options.shapes || automatic || is_misderived(&input, &plan, &dropped, &config, progress)?;
         let job = json!({
             "version": 2,
             "source": input.identity(progress)?,
@@ -548,7 +549,7 @@ impl<'o> Run<'o> {
     fn coverage(&self, left: &[LeftGroup]) -> Coverage {
         let unfit = left.iter().map(|left| &left.group[..]).collect();
         let dropped = self.dropped.iter().map(|&(head, _)| head).collect();
-        Coverage::new(&table(&self.source.model), &self.plan, &unfit, &dropped)
+        Coverage::new(&table(&self.source.model), &self.plan, &self.options.run_sizes, &unfit, &dropped)
     }
 
     /// Returns the tensors of groups that stay plain.
@@ -597,6 +598,35 @@ pub(super) fn group_specs(plan: &Plan, table: &[SourceTensor]) -> Vec<GroupSpec>
 /// Returns the table of a model's tensors.
 pub(super) fn table(model: &Model) -> Vec<SourceTensor<'_>> {
     model.tensors().map(SourceTensor::from).collect()
+}
+
+/// Tells whether a reader would derive a wrong shape of a tensor in a group: the shapes must then be stored.
+fn is_misderived(
+    input: &Source,
+    plan: &Plan,
+    dropped: &[(usize, usize)],
+    config: &str,
+    progress: &Progress,
+) -> Result<bool> {
+    let packed: HashSet<usize> = plan.groups.iter().flat_map(|group| group.members.iter().copied()).collect();
+    let heads: Vec<(String, usize)> = plan
+        .groups
+        .iter()
+        .filter(|group| group.tied)
+        .flat_map(|group| group.members.iter().map(|&tensor| (format!("{}.weight", group.name), tensor)))
+        .collect();
+    let is_stored = |tensor: usize| dropped.iter().all(|&(head, _)| head != tensor);
+    let is_packed = |tensor: usize| packed.contains(&tensor);
+    let wrong = misderived(&input.model, (is_packed, is_stored), &heads, Some(config), progress)?;
+    let Some(&first) = wrong.first() else { return Ok(false) };
+    let tensor = input.model.tensor_at(first);
+    log::warn!(
+        "the shapes are stored, because those of {} tensors would be derived wrongly, such as that of '{}', which is {:?}",
+        wrong.len(),
+        shorten(tensor.name(), 80),
+        tensor.shape()
+    );
+    Ok(true)
 }
 
 /// Tells whether a folder of these groups would have no file but theirs.

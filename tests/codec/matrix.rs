@@ -1,9 +1,10 @@
 //! Matrices: every variant against the naive one, in memory whose borders are forbidden.
 
+use crate::support::golden;
 use crate::support::guarded::{Guarded, Side};
 use crate::support::weights::{Random, gaussian, trained_like, uniform_exponents, with_zeros};
-use df11::internals::matrix::{Input, Matrix, Order, Rows, Variant, bound, make, naive};
-use df11::{Error, Progress, Result, bf16};
+use df11::internals::matrix::{Input, Matrix, MatrixOptions, Order, Rows, Variant, bound, make, naive};
+use df11::{DecodeOptions, Error, Model, OpenOptions, Progress, Result, bf16};
 
 /// Rows in memory.
 struct Plain<'w> {
@@ -269,4 +270,42 @@ fn what_does_not_fit_is_refused() {
     matrix.decompress(400, &mut []).unwrap();
     assert!(bound(0, 5).is_err() && bound(5, 0).is_err() && bound(1 << 24, 1 << 24).is_err());
     assert!(bound(u64::MAX, u64::MAX).is_err());
+}
+
+/// Tensors of groups, of several runs, and plain ones, whole and in part.
+#[test]
+fn matrices_of_tensors_are_those_of_their_weights() {
+    let mut tensors = 0;
+    for folder in [golden::model("block"), golden::model("edge"), golden::path("../extension/model")] {
+        let model = Model::open(&folder, &OpenOptions::new()).unwrap();
+        for tensor in model.tensors().filter(|t| t.dtype() == df11::Dtype::BF16 && t.bytes() > 2) {
+            let mut bytes = vec![0; tensor.bytes() as usize];
+            tensor.read(0, &mut bytes, &DecodeOptions::new()).unwrap();
+            let weights: Vec<u16> = bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect();
+            let n = weights.len();
+            let columns = (1..=n.min(300)).rev().find(|c| n.is_multiple_of(*c)).unwrap();
+            let rows = n / columns;
+            for rows in [0..rows, rows / 3..rows, rows / 2..rows / 2 + 1] {
+                let expected = matrix(&weights[rows.start * columns..rows.end * columns], columns, 1);
+                let mut buffer = Guarded::new(&vec![0xa5; expected.as_slice().len()], Side::Front);
+                let range = rows.start as u64..rows.end as u64;
+                let (options, progress) = (MatrixOptions::new().threads(2), Progress::new());
+                let made = tensor.write_matrix(columns as u64, range, buffer.as_mut_slice(), &options, &progress);
+                assert!(made.unwrap().data() == expected.as_slice(), "{} {rows:?}", tensor.name());
+                assert_eq!(progress.done(), 2 * (rows.len() * columns) as u64);
+                tensors += 1;
+            }
+            let more = rows as u64 + 1;
+            let (options, progress, mut none) = (MatrixOptions::new(), Progress::new(), [0; 0]);
+            let refused = |columns, rows: std::ops::Range<u64>, none: &mut [u8]| {
+                let error = tensor.write_matrix(columns, rows, none, &options, &progress).unwrap_err();
+                assert!(matches!(error, Error::InvalidArgument(_)) && error.to_string().contains("tensor"), "{error}");
+            };
+            refused(columns as u64, 0..more, &mut none);
+            refused(columns as u64, more..1, &mut none);
+            refused(n as u64 + 1, 0..1, &mut none);
+            refused(0, 0..1, &mut none);
+        }
+    }
+    assert!(tensors > 60, "{tensors}");
 }

@@ -7,6 +7,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 use super::layout::{BLOCK, HALF_UNIT_BYTES, UNIT, UNIT_BYTES};
@@ -23,11 +25,14 @@ pub enum Variant {
     Avx512,
     /// The same with BF16 (Intel since Sapphire Rapids, AMD since Zen 4).
     Avx512Bf16,
+    /// NEON (every AArch64 processor).
+    Neon,
 }
 
 impl Variant {
     /// Every variant of every architecture, slowest first.
-    pub const ALL: [Variant; 4] = [Variant::Portable, Variant::Avx2, Variant::Avx512, Variant::Avx512Bf16];
+    pub const ALL: [Variant; 5] =
+        [Variant::Portable, Variant::Avx2, Variant::Avx512, Variant::Avx512Bf16, Variant::Neon];
 
     /// Returns whether this processor can run it.
     pub fn is_available(self) -> bool {
@@ -44,7 +49,8 @@ impl Variant {
             }
             #[cfg(target_arch = "x86_64")]
             Variant::Avx512Bf16 => Variant::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Variant::Neon => true,
             _ => false,
         }
     }
@@ -61,6 +67,7 @@ impl Variant {
             Variant::Avx2 => "avx2",
             Variant::Avx512 => "avx512",
             Variant::Avx512Bf16 => "avx512bf16",
+            Variant::Neon => "neon",
         }
     }
 
@@ -78,6 +85,8 @@ impl Variant {
             Variant::Avx512 => &avx512::KERNEL,
             #[cfg(target_arch = "x86_64")]
             Variant::Avx512Bf16 => &avx512::KERNEL_BF16,
+            #[cfg(target_arch = "aarch64")]
+            Variant::Neon => &neon::KERNEL,
             _ => &portable::KERNEL,
         }
     }

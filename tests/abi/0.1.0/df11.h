@@ -350,8 +350,9 @@ void df11_progress_get(const df11_progress *progress, uint64_t *done, uint64_t *
 
 /**
  * Cancels the call that the progress was given to, from any thread: the call returns DF11_CANCELLED
- * soon, except while df11_model_open() matches names with the patterns of a config. A call that
- * begins later returns it at once. Cancelling cannot be undone. NULL is allowed.
+ * after at most 100 ms of a processor's time for each of its threads, whatever it is at, if the
+ * disk does not keep it waiting. A call that begins later returns it at once. Cancelling cannot be
+ * undone. NULL is allowed.
  */
 void df11_progress_cancel(df11_progress *progress);
 
@@ -845,6 +846,10 @@ size_t df11_dtype_bytes(uint32_t dtype);
  * each group, and less than 1 MB for each thread while it runs. Calls from several threads may
  * overlap, on one group too.
  *
+ * The call has no options, so that it costs nothing, and takes no progress. To be able to stop in
+ * between, decode several ranges: those of 2^24 weights take a core some 20 ms each, and are as
+ * fast as the whole.
+ *
  * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT (a range outside the group),
  * DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED; DF11_CORRUPT if the codes contradict the tables or a file
  * has become shorter; DF11_IO with DF11_OPEN_READ. After the last two the content of `dst` is
@@ -1269,7 +1274,7 @@ typedef struct df11_image_info {
  *
  * `dst` is a buffer of `dst_bytes` bytes that you provide, with any alignment (64 is fastest),
  * pinned or not; nothing is read from it. One thread works: df11_model_write_image_part() is for
- * callers who have several. The call allocates less than 100 KiB, and less than 1 MB with
+ * callers who have several, or who want to be able to stop between two parts. The call allocates less than 100 KiB, and less than 1 MB with
  * DF11_OPEN_READ.
  *
  * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL;
@@ -2564,8 +2569,8 @@ typedef struct df11_verify_options {
  * Not all that is absent shows. It walks every code of every group, and compares the SHA-256 of
  * each tensor for which the files' metadata has one (under "df11.sha256"). If there is an
  * original (a folder of any number of files, or one file), it compares every tensor with it:
- * type, shape where the model says it, every bit. It continues after what is wrong, so that
- * everything wrong is found.
+ * type, shape where it is known (DF11_SHAPE_UNKNOWN is the only one that is not), every bit. It
+ * continues after what is wrong, so that everything wrong is found.
  *
  * `original` and `options` may be NULL. Files are read piece by piece, never mapped, and the call
  * takes at most 16 MiB and 2 MiB for each thread, plus the memory of an open model. Of an original
