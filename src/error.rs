@@ -182,10 +182,16 @@ fn is_hidden(c: char) -> bool {
     ignored || !printable
 }
 
+/// The action that fails where a link leads nowhere.
+const FOLLOW: &str = "follow the link";
+
 /// Returns what to do where an action fails, if there is something.
 fn instead_of(action: &str) -> &'static str {
     match action {
         "map" => ": DF11_OPEN_READ, in Rust Model::open(), reads the file instead",
+        FOLLOW => {
+            ": what it leads to was moved or removed, as by cleaning a cache of downloads, so download the model again"
+        }
         _ => "",
     }
 }
@@ -444,6 +450,13 @@ impl Error {
 
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
         Error::Io { action, path: path.as_ref().to_owned(), source }
+    }
+
+    /// Returns the error of a file or folder that cannot be opened. A link that leads nowhere is told from a name that is not there.
+    pub(crate) fn opening(path: &Path, source: io::Error) -> Self {
+        let is_link = || std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_symlink());
+        let gone = source.kind() == io::ErrorKind::NotFound && is_link();
+        Error::io(if gone { FOLLOW } else { "open" }, path, source)
     }
 
     /// Turns what is wrong with a file that is not the model into the caller's mistake: it says nothing about the model, so it

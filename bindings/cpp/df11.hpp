@@ -1007,6 +1007,12 @@ struct PlanOptions {
     const char *preset = nullptr;
     /// NULL, or the groups as JSON: a pattern_dict, or a config.json that contains one. Not together with `preset`.
     const char *pattern_json = nullptr;
+    /// NULL, or the text of a config.json for a model that is compressed already.
+    const char *config_json = nullptr;
+    /// NULL, or the path of a folder or file that has the shapes which the files of a compressed model do not say.
+    const char *shapes_from = nullptr;
+    /// NULL, or the same as a JSON text.
+    const char *shapes_json = nullptr;
     /// NULL, or a progress that can cancel the call.
     const Progress *progress = nullptr;
 
@@ -1018,6 +1024,9 @@ struct PlanOptions {
         out.cache_number_bytes = cache_number_bytes;
         out.preset = preset;
         out.pattern_json = pattern_json;
+        out.config_json = config_json;
+        out.shapes_from = shapes_from;
+        out.shapes_json = shapes_json;
         out.progress = progress != nullptr ? progress->get() : nullptr;
         return out;
     }
@@ -1120,6 +1129,10 @@ struct VerifyOptions {
     std::uint32_t flags = 0;
     /// NULL, or the text of a config.json that replaces the model's own.
     const char *config_json = nullptr;
+    /// Empty, or the path of a folder or file that has the shapes which the model's files do not say.
+    std::string shapes_from;
+    /// NULL, or the same as a JSON text.
+    const char *shapes_json = nullptr;
     /// NULL, or a progress that counts the call's work and can cancel it.
     const Progress *progress = nullptr;
     /// Empty, or a function that is called with the progress.
@@ -1261,6 +1274,8 @@ inline df11_compress_report write(decltype(df11_compress_model) *call, Text src,
     c.threads = options.threads;
     c.flags = options.flags;
     c.config_json = options.config_json;
+    c.shapes_from = options.shapes_from.empty() ? nullptr : options.shapes_from.c_str();
+    c.shapes_json = options.shapes_json;
     c.progress = options.progress != nullptr ? options.progress->get() : nullptr;
     c.callback = detail::Callbacks::progress;
     c.callback_user = static_cast<detail::Callbacks *>(&callbacks);
@@ -1334,6 +1349,10 @@ struct RepackOptions {
     std::uint32_t flags = 0;
     /// NULL, or the text of a config.json for the model, which is written for it too.
     const char *config_json = nullptr;
+    /// Empty, or the path of a folder or file that has the shapes which the model's files do not say.
+    std::string shapes_from;
+    /// NULL, or the same as a JSON text.
+    const char *shapes_json = nullptr;
     /// NULL, or a progress that counts the call's work and can cancel it.
     const Progress *progress = nullptr;
     /// Empty, or a function that is called with the progress.
@@ -1378,6 +1397,8 @@ inline df11_repack_report repack_model(Text src, Text dst, const RepackOptions &
     c.threads = options.threads;
     c.flags = options.flags;
     c.config_json = options.config_json;
+    c.shapes_from = options.shapes_from.empty() ? nullptr : options.shapes_from.c_str();
+    c.shapes_json = options.shapes_json;
     c.progress = options.progress != nullptr ? options.progress->get() : nullptr;
     c.callback = detail::Callbacks::progress;
     c.callback_user = &callbacks;

@@ -205,10 +205,7 @@ func openWith(ctx context.Context, o *Options,
 			return nil, err
 		}
 	}
-	how := cdf11.Opening{Threads: threads, Config: o.Config, Shapes: o.Shapes}
-	if o.ShapesFrom != "" {
-		how.ShapesFrom = []byte(o.ShapesFrom)
-	}
+	how := cdf11.Opening{Threads: threads, Config: o.Config, ShapesFrom: given(o.ShapesFrom), Shapes: o.Shapes}
 	if o.Verify {
 		how.Flags |= cdf11.OpenVerify
 	}
@@ -539,4 +536,12 @@ func shortened(name string) string {
 		name = name[:most] + "…"
 	}
 	return name
+}
+
+// given returns an optional string as the package cdf11 takes it: nil for none.
+func given(s string) []byte {
+	if s == "" {
+		return nil
+	}
+	return []byte(s)
 }

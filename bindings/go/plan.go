@@ -21,7 +21,7 @@ const (
 type PlanOptions struct {
 	// Sample counts some weights of each kind of group, instead of assuming how well they compress.
 	Sample bool
-	// Incomplete plans what is there of a source that lacks something.
+	// Incomplete plans what is there of a model that lacks something. Without it such a model is refused.
 	Incomplete bool
 	// Slots is the number of buffers for decoded weights, each as large as the largest group; 0 means 2.
 	Slots int
@@ -30,6 +30,11 @@ type PlanOptions struct {
 	// Preset and Patterns are as in [CompressOptions]. A model that is compressed already has its own groups.
 	Preset   string
 	Patterns []byte
+	// Config, ShapesFrom, Shapes and AnyVersion are as in [Options], for a model that is compressed already.
+	Config     []byte
+	ShapesFrom string
+	Shapes     []byte
+	AnyVersion bool
 }
 
 // PlanGroup is a group of a plan.
@@ -40,6 +45,8 @@ type PlanGroup struct {
 	Elements, Tensors uint64
 	// PackedBytes is the size of its six members in the file, ImageBytes that of its image on a device.
 	PackedBytes, ImageBytes uint64
+	// Extended reports whether the group is, or will be, an extension of the format, as in [GroupInfo].
+	Extended bool
 }
 
 // PlanShare is the part of a model that is on one device.
@@ -101,6 +108,7 @@ func PlanModel(ctx context.Context, path string, o *PlanOptions) (*Plan, error) 
 	const op = "plan"
 	for _, text := range []struct{ what, text string }{
 		{"path", path}, {"preset", o.Preset}, {"text of the patterns", string(o.Patterns)},
+		{"config", string(o.Config)}, {"path of the shapes", o.ShapesFrom}, {"list of shapes", string(o.Shapes)},
 	} {
 		if err := noZero(op, text.what, text.text); err != nil {
 			return nil, err
@@ -114,12 +122,18 @@ func PlanModel(ctx context.Context, path string, o *PlanOptions) (*Plan, error) 
 		CacheNumberBytes: uint64(o.CacheNumberBytes),
 		Preset:           o.Preset,
 		Patterns:         o.Patterns,
+		Config:           o.Config,
+		ShapesFrom:       given(o.ShapesFrom),
+		Shapes:           o.Shapes,
 	}
 	if o.Sample {
 		how.Flags |= cdf11.PlanSample
 	}
 	if o.Incomplete {
 		how.Flags |= cdf11.PlanIncomplete
+	}
+	if o.AnyVersion {
+		how.Flags |= cdf11.PlanAnyVersion
 	}
 	p := &Plan{}
 	err := watch(ctx, op, nil, func(progress cdf11.Progress) (e *cdf11.Error) {

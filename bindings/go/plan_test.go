@@ -95,6 +95,42 @@ func TestPlanOfAnOriginal(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// What is given of a compressed model, and what its groups need.
+	config := []byte(`{"dfloat11_config": {"version": "9.5.0", "pattern_dict": {}}}`)
+	for name, other := range map[string]struct {
+		path   string
+		o      df11.PlanOptions
+		status df11.Status
+	}{
+		"a version":       {modelOf("edge"), df11.PlanOptions{Config: config}, df11.ErrUnsupportedFormat},
+		"of the original": {originalOf("edge"), df11.PlanOptions{Config: config, AnyVersion: true}, df11.ErrInvalidArgument},
+		"shapes":          {modelOf("edge"), df11.PlanOptions{Shapes: []byte(`{"blocks.0.ff.net.0.weight": [1, 1]}`)}, df11.ErrInvalidArgument},
+		"no shapes":       {modelOf("edge"), df11.PlanOptions{ShapesFrom: golden + "nothing"}, df11.ErrIO},
+	} {
+		if _, err := df11.PlanModel(ctx, other.path, &other.o); !errors.Is(err, other.status) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	o = df11.PlanOptions{Config: config, AnyVersion: true}
+	if p, err = df11.PlanModel(ctx, modelOf("edge"), &o); err != nil || !p.Exact || p.Groups[0].Extended {
+		t.Fatalf("%+v: %v", p, err)
+	}
+	o = df11.PlanOptions{ShapesFrom: originalOf("edge")}
+	if _, err = df11.PlanModel(ctx, modelOf("edge"), &o); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = df11.PlanModel(ctx, golden+"../extension/model", nil); err != nil {
+		t.Fatal(err)
+	}
+	extended := 0
+	for _, g := range p.Groups {
+		if g.Extended {
+			extended++
+		}
+	}
+	if extended != 5 {
+		t.Fatalf("%d of %d groups are an extension", extended, len(p.Groups))
+	}
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
 	if _, err := df11.PlanModel(ended, originalOf("sharded"), nil); !errors.Is(err, context.Canceled) {

@@ -28,6 +28,9 @@ type DecompressOptions struct {
 	Shapes     []byte
 	// AnyVersion accepts a model whose config names an unknown version of the compressor.
 	AnyVersion bool
+	// Incomplete writes what is there of a model that lacks files, tensors or layers. Without it such a model is refused,
+	// unless Tensors or Groups choose some of it.
+	Incomplete bool
 	// Progress, if set, is called as that of [CompressOptions].
 	Progress func(done, total uint64)
 }
@@ -76,16 +79,13 @@ func DecompressModel(ctx context.Context, src, dst string, o *DecompressOptions)
 		return DecompressReport{}, err
 	}
 	how := cdf11.Decompressing{Threads: threads, ShardBytes: o.ShardBytes, Config: o.Config, Shapes: o.Shapes,
-		Tensors: o.Tensors, Groups: o.Groups}
-	if o.ShapesFrom != "" {
-		how.ShapesFrom = []byte(o.ShapesFrom)
-	}
+		ShapesFrom: given(o.ShapesFrom), Tensors: o.Tensors, Groups: o.Groups}
 	for _, flag := range []struct {
 		is  bool
 		bit uint32
 	}{
 		{o.Flat, cdf11.DecompressFlat}, {o.KeepExisting, cdf11.DecompressKeepExisting},
-		{o.AnyVersion, cdf11.DecompressAnyVersion},
+		{o.AnyVersion, cdf11.DecompressAnyVersion}, {o.Incomplete, cdf11.DecompressIncomplete},
 	} {
 		if flag.is {
 			how.Flags |= flag.bit
@@ -114,8 +114,13 @@ type RepackOptions struct {
 	KeepExisting bool
 	// Config is the text of a config.json to use instead of the model's own. It is written, too.
 	Config []byte
+	// ShapesFrom and Shapes say the shapes that the model's files do not, as those of [Options]. They are written, too.
+	ShapesFrom string
+	Shapes     []byte
 	// AnyVersion accepts a model whose config names an unknown version of the compressor.
 	AnyVersion bool
+	// Incomplete repacks what is there of a model that lacks files, tensors or layers. Without it such a model is refused.
+	Incomplete bool
 	// Progress, if set, is called as that of [CompressOptions].
 	Progress func(done, total uint64)
 }
@@ -137,7 +142,8 @@ func RepackModel(ctx context.Context, src, dst string, o *RepackOptions) (Repack
 		o = &RepackOptions{}
 	}
 	threads, err := threads(op, o.Threads)
-	for _, text := range []struct{ what, text string }{{"source", src}, {"destination", dst}, {"config", string(o.Config)}} {
+	for _, text := range []struct{ what, text string }{{"source", src}, {"destination", dst}, {"config", string(o.Config)},
+		{"path of the shapes", o.ShapesFrom}, {"list of shapes", string(o.Shapes)}} {
 		if err == nil {
 			err = noZero(op, text.what, text.text)
 		}
@@ -145,21 +151,21 @@ func RepackModel(ctx context.Context, src, dst string, o *RepackOptions) (Repack
 	if err != nil {
 		return RepackReport{}, err
 	}
-	var flags uint32
+	how := cdf11.Reading{Threads: threads, Config: o.Config, ShapesFrom: given(o.ShapesFrom), Shapes: o.Shapes}
 	for _, flag := range []struct {
 		is  bool
 		bit uint32
 	}{
 		{o.SingleFile, cdf11.RepackSingleFile}, {o.KeepExisting, cdf11.RepackKeepExisting},
-		{o.AnyVersion, cdf11.RepackAnyVersion},
+		{o.AnyVersion, cdf11.RepackAnyVersion}, {o.Incomplete, cdf11.RepackIncomplete},
 	} {
 		if flag.is {
-			flags |= flag.bit
+			how.Flags |= flag.bit
 		}
 	}
 	var r cdf11.Repacked
 	err = watch(ctx, op, o.Progress, func(progress cdf11.Progress) (e *cdf11.Error) {
-		r, e = cdf11.RepackModel(src, dst, threads, flags, o.Config, progress)
+		r, e = cdf11.RepackModel(src, dst, &how, progress)
 		return e
 	}, func() {})
 	if err != nil {

@@ -84,6 +84,31 @@ func TestRepackModel(t *testing.T) {
 		t.Fatalf("%+v: %v", report, err)
 	}
 	sameFiles(t, tree(t, again), tree(t, packed))
+
+	// Shapes that are given are written, and compared.
+	shaped := filepath.Join(t.TempDir(), "shaped.safetensors")
+	how := df11.RepackOptions{ShapesFrom: originalOf("edge")}
+	if _, err := df11.RepackModel(ctx, modelOf("edge"), shaped, &how); err != nil {
+		t.Fatal(err)
+	}
+	for _, tensor := range open(t, shaped, &df11.Options{NoDerivedShapes: true}).Tensors() {
+		if tensor.ShapeSource != df11.ShapeStored {
+			t.Fatalf("%+v", tensor)
+		}
+	}
+	list := df11.VerifyOptions{ShapesFrom: originalOf("edge")}
+	if _, err := df11.VerifyModel(ctx, modelOf("edge"), originalOf("edge"), &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, shapes := range [][]byte{[]byte(`{"blocks.0.ff.net.0.weight": [1, 1]}`), []byte("\x00")} {
+		how.Shapes, list.Shapes = shapes, shapes
+		if _, err := df11.RepackModel(ctx, modelOf("edge"), again+"3", &how); !errors.Is(err, df11.ErrInvalidArgument) {
+			t.Fatal(err)
+		}
+		if _, err := df11.VerifyModel(ctx, modelOf("edge"), "", &list); !errors.Is(err, df11.ErrInvalidArgument) {
+			t.Fatal(err)
+		}
+	}
 	if _, err := df11.RepackModel(ctx, originalOf("block"), again+"2", nil); !errors.Is(err, df11.ErrInvalidArgument) {
 		t.Fatal(err)
 	}

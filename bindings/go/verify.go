@@ -20,6 +20,10 @@ type VerifyOptions struct {
 	AllowPlain bool
 	// Config is the text of a config.json that replaces the model's own.
 	Config []byte
+	// ShapesFrom and Shapes say the shapes that the model's files do not, as those of [Options]. They are compared with the
+	// original's.
+	ShapesFrom string
+	Shapes     []byte
 	// Progress, if set, is called with the number of bytes that are done: at the beginning, about twenty times a
 	// second, and at the end, on the goroutine that called VerifyModel. The total is 0 until it is known.
 	Progress func(done, total uint64)
@@ -110,7 +114,8 @@ func VerifyModel(ctx context.Context, path, original string, o *VerifyOptions) (
 func verify(ctx context.Context, path, original string, o *VerifyOptions) (VerifyReport, error) {
 	const op = "verify"
 	threads, err := threads(op, o.Threads)
-	for _, text := range []struct{ what, text string }{{"path", path}, {"original", original}, {"config", string(o.Config)}} {
+	for _, text := range []struct{ what, text string }{{"path", path}, {"original", original}, {"config", string(o.Config)},
+		{"path of the shapes", o.ShapesFrom}, {"list of shapes", string(o.Shapes)}} {
 		if err == nil {
 			err = noZero(op, text.what, text.text)
 		}
@@ -118,19 +123,19 @@ func verify(ctx context.Context, path, original string, o *VerifyOptions) (Verif
 	if err != nil {
 		return VerifyReport{}, err
 	}
-	var flags uint32
+	how := cdf11.Reading{Threads: threads, Config: o.Config, ShapesFrom: given(o.ShapesFrom), Shapes: o.Shapes}
 	if o.AnyVersion {
-		flags |= cdf11.OpenAnyVersion
+		how.Flags |= cdf11.OpenAnyVersion
 	}
 	if o.Incomplete {
-		flags |= cdf11.VerifyIncomplete
+		how.Flags |= cdf11.VerifyIncomplete
 	}
 	if o.AllowPlain {
-		flags |= cdf11.VerifyAllowPlain
+		how.Flags |= cdf11.VerifyAllowPlain
 	}
 	var r cdf11.Report
 	err = watch(ctx, op, o.Progress, func(progress cdf11.Progress) (e *cdf11.Error) {
-		r, e = cdf11.Verify(path, original, threads, flags, o.Config, progress)
+		r, e = cdf11.Verify(path, original, &how, progress)
 		return e
 	}, func() {})
 	report := VerifyReport{

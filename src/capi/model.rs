@@ -146,11 +146,42 @@ pub unsafe extern "C" fn df11_model_open_memory(
     }
 }
 
-/// The texts of df11_open_options.
-struct OpenTexts<'a> {
+/// The three texts by which options say how a model is read: `config_json`, `shapes_from` and `shapes_json`.
+pub(super) struct OpenTexts<'a> {
     config: Text<'a>,
     shapes_from: Text<'a>,
     shapes: Text<'a>,
+}
+
+impl OpenTexts<'_> {
+    /// # Safety
+    ///
+    /// Each of `texts` is NULL or ends in a zero byte, and nobody changes it during `'a`.
+    pub unsafe fn new(texts: [*const c_char; 3], names: [&'static str; 3]) -> Self {
+        let [config, shapes_from, shapes] = texts;
+        // SAFETY: C caller: each is NULL or a C string.
+        unsafe {
+            OpenTexts {
+                config: Text::new(config, names[0]),
+                shapes_from: Text::new(shapes_from, names[1]),
+                shapes: Text::new(shapes, names[2]),
+            }
+        }
+    }
+
+    /// Returns how the model is opened.
+    pub fn options(&self, any_version: bool) -> Result<OpenOptions> {
+        Ok(OpenOptions {
+            any_version,
+            config: self.config.copy()?,
+            shapes_from: match self.shapes_from.is_null() {
+                true => None,
+                false => Some(self.shapes_from.path()?.to_owned()),
+            },
+            shapes: self.shapes.copy()?,
+            ..OpenOptions::default()
+        })
+    }
 }
 
 /// What df11_open_options says.
@@ -171,10 +202,11 @@ impl OpenArgs<'_> {
         // SAFETY: C caller: the struct's pointers are NULL or as described.
         let (known, progress) = unsafe {
             let texts = |o: df11_open_options| {
-                let config = Text::new(o.config_json, "df11_open_options.config_json");
-                let shapes_from = Text::new(o.shapes_from, "df11_open_options.shapes_from");
-                let shapes = Text::new(o.shapes_json, "df11_open_options.shapes_json");
-                (o, OpenTexts { config, shapes_from, shapes })
+                let texts = OpenTexts::new(
+                    [o.config_json, o.shapes_from, o.shapes_json],
+                    ["df11_open_options.config_json", "df11_open_options.shapes_from", "df11_open_options.shapes_json"],
+                );
+                (o, texts)
             };
             let handle = read.map_or(ptr::null(), |o| o.progress.cast_const());
             (known.map(|known| known.map(texts)), progress::of(handle, None, ptr::null_mut()))
@@ -205,14 +237,8 @@ fn open(
         options = OpenOptions {
             verify: given.flags & DF11_OPEN_VERIFY != 0,
             threads: given.threads as usize,
-            any_version: given.flags & DF11_OPEN_ANY_VERSION != 0,
-            config: texts.config.copy()?,
-            shapes_from: match texts.shapes_from.is_null() {
-                true => None,
-                false => Some(texts.shapes_from.path()?.to_owned()),
-            },
-            shapes: texts.shapes.copy()?,
             no_derived_shapes: given.flags & DF11_OPEN_NO_DERIVED_SHAPES != 0,
+            ..texts.options(given.flags & DF11_OPEN_ANY_VERSION != 0)?
         };
         if given.flags & DF11_OPEN_READ != 0 {
             access = Access::Read;

@@ -3,7 +3,7 @@
 use super::args::{In, Info, Out, Owned, Text};
 use super::compress::{Left, df11_left_fn};
 use super::frame::{call, quietly};
-use super::model::{c_text, index};
+use super::model::{OpenTexts, c_text, index};
 use super::preset::static_name;
 use super::progress::{self, df11_progress};
 use super::status::{df11_error, df11_status};
@@ -19,8 +19,13 @@ use std::ptr;
 /// assumed for the code of an exponent.
 pub const DF11_PLAN_SAMPLE: u32 = 1;
 
-/// Plan what is there of a source that lacks something, as DF11_COMPRESS_INCOMPLETE compresses it.
+/// Plan what is there of a model, plain or DF11, that lacks something. Without it such a model is
+/// refused, as df11_compress_model() refuses it.
 pub const DF11_PLAN_INCOMPLETE: u32 = 2;
+
+/// Accept a compressed model whose config names a version of the compressor that this library does
+/// not know.
+pub const DF11_PLAN_ANY_VERSION: u32 = 4;
 
 /// Each device has some of the layers.
 pub const DF11_SPLIT_LAYERS: u32 = 0;
@@ -46,6 +51,14 @@ pub struct df11_plan_options {
     pub preset: *const c_char,
     /// As in df11_compress_options.
     pub pattern_json: *const c_char,
+    /// NULL, or the text of a config.json for a model that is compressed already; see
+    /// df11_open_options.
+    pub config_json: *const c_char,
+    /// NULL, or the path of a folder or file that has the shapes which the files of a compressed
+    /// model do not say; see df11_open_options. The size of the KV cache may depend on them.
+    pub shapes_from: *const c_char,
+    /// NULL, or the same as a JSON text; see df11_open_options.
+    pub shapes_json: *const c_char,
     /// NULL, or a progress that can cancel the call.
     pub progress: *mut df11_progress,
     /// NULL, or a callback that is told of tensors that stay plain, before the call returns.
@@ -57,7 +70,7 @@ pub struct df11_plan_options {
 // SAFETY: repr(C), begins with its size, no padding (asserted below), zeros are NULL pointers and no callback.
 unsafe impl Sizeable for df11_plan_options {
     const NAME: &'static str = "df11_plan_options";
-    const FIRST: usize = 64;
+    const FIRST: usize = 88;
 }
 
 /// A plan in numbers. Begin with DF11_PLAN_INFO_INIT.
@@ -125,12 +138,14 @@ pub struct df11_plan_group_info {
     pub image_bytes: u64,
     /// 1 if these are exact, 0 if they are estimates.
     pub exact: u64,
+    /// 1 if the group is, or will be, an extension of the format; see df11_group_info. Otherwise 0.
+    pub extended: u64,
 }
 
 // SAFETY: repr(C), begins with its size, no padding (asserted below), all zeros are numbers and a NULL text.
 unsafe impl Sizeable for df11_plan_group_info {
     const NAME: &'static str = "df11_plan_group_info";
-    const FIRST: usize = 56;
+    const FIRST: usize = 64;
 }
 
 /// The part of a model that is on one device. Begin with DF11_PLAN_SHARE_INFO_INIT.
@@ -160,8 +175,8 @@ unsafe impl Sizeable for df11_plan_share_info {
 }
 
 const _: () = {
-    assert!(size_of::<df11_plan_options>() == 64 && size_of::<df11_plan_info>() == 136);
-    assert!(size_of::<df11_plan_group_info>() == 56 && size_of::<df11_plan_share_info>() == 56);
+    assert!(size_of::<df11_plan_options>() == 88 && size_of::<df11_plan_info>() == 136);
+    assert!(size_of::<df11_plan_group_info>() == 64 && size_of::<df11_plan_share_info>() == 56);
     // What the comment of DF11_PLAN_SAMPLE says.
     assert!(crate::plan::ASSUMED_CODE_BITS == 2.662 && crate::plan::DEFAULT_SLOTS == 2);
 };
@@ -186,8 +201,9 @@ const PLAN: &str = "the plan";
 /// themselves.
 ///
 /// Errors: those of df11_compress_model() for its source, its patterns and its preset, and those of
-/// df11_model_open(); DF11_INVALID_ARGUMENT for options that are out of range, and for groups that
-/// are named for a compressed model; DF11_CANCELLED.
+/// df11_model_open(); DF11_INVALID_ARGUMENT for options that are out of range, for groups that are
+/// named for a compressed model, and for a config or shapes that are given for one that is not
+/// compressed; DF11_CANCELLED.
 ///
 /// # Safety
 ///
@@ -210,6 +226,7 @@ struct PlanArgs<'a> {
     known: Result<df11_plan_options>,
     preset: Text<'a>,
     pattern_json: Text<'a>,
+    open: OpenTexts<'a>,
     progress: Progress,
     left: Left,
 }
@@ -225,15 +242,19 @@ impl PlanArgs<'_> {
         let text = |of: fn(&df11_plan_options) -> *const c_char| read.map_or(ptr::null(), of);
         let handle = read.map_or(ptr::null(), |o| o.progress.cast_const());
         // SAFETY: C caller: the struct's pointers are NULL or as described.
-        let (preset, pattern_json, progress) = unsafe {
+        let (preset, pattern_json, open, progress) = unsafe {
             (
                 Text::new(text(|o| o.preset), "df11_plan_options.preset"),
                 Text::new(text(|o| o.pattern_json), "df11_plan_options.pattern_json"),
+                OpenTexts::new(
+                    [text(|o| o.config_json), text(|o| o.shapes_from), text(|o| o.shapes_json)],
+                    ["df11_plan_options.config_json", "df11_plan_options.shapes_from", "df11_plan_options.shapes_json"],
+                ),
                 progress::of(handle, None, ptr::null_mut()),
             )
         };
         let left = Left { function: read.and_then(|o| o.left), user: read.map_or(ptr::null_mut(), |o| o.left_user) };
-        PlanArgs { given: options, known, preset, pattern_json, progress, left }
+        PlanArgs { given: options, known, preset, pattern_json, open, progress, left }
     }
 
     fn refuse_unknown(&self) -> Result<()> {
@@ -245,15 +266,17 @@ impl PlanArgs<'_> {
 fn plan_model(path: Text, args: PlanArgs, out: Out<*mut df11_plan>) -> Result<()> {
     let out = out.clear(ptr::null_mut())?;
     args.refuse_unknown()?;
-    let PlanArgs { known, preset, pattern_json, progress, left, .. } = args;
+    let PlanArgs { known, preset, pattern_json, open, progress, left, .. } = args;
     let known = known?;
-    structs::check_flags::<df11_plan_options>(known.flags, DF11_PLAN_SAMPLE | DF11_PLAN_INCOMPLETE)?;
+    let flags = DF11_PLAN_SAMPLE | DF11_PLAN_INCOMPLETE | DF11_PLAN_ANY_VERSION;
+    structs::check_flags::<df11_plan_options>(known.flags, flags)?;
     let parse = |text: String| {
         Patterns::parse(&text).map_err(|e| Error::InvalidArgument(format!("df11_plan_options.pattern_json: {e}")))
     };
     let options = PlanOptions {
         patterns: pattern_json.copy()?.map(parse).transpose()?,
         preset: preset.copy()?,
+        open: open.options(known.flags & DF11_PLAN_ANY_VERSION != 0)?,
         sample: known.flags & DF11_PLAN_SAMPLE != 0,
         incomplete: known.flags & DF11_PLAN_INCOMPLETE != 0,
         slots: known.slots,
@@ -347,7 +370,7 @@ fn group_info(plan: In<df11_plan>, group: u64, out: Info<df11_plan_group_info>) 
     let out = out.clear()?;
     let df11_plan { plan, group_names, .. } = plan.get()?;
     let number = index(group, plan.groups().len(), "group")?;
-    let GroupPlan { tensor_count, element_count, packed, image, basis, .. } = &plan.groups()[number];
+    let GroupPlan { tensor_count, element_count, packed, image, basis, extended, .. } = &plan.groups()[number];
     out.set(&df11_plan_group_info {
         struct_size: 0,
         name: group_names[number].as_ptr(),
@@ -356,6 +379,7 @@ fn group_info(plan: In<df11_plan>, group: u64, out: Info<df11_plan_group_info>) 
         packed_bytes: packed.total(),
         image_bytes: image.image_bytes,
         exact: (*basis == Basis::Exact).into(),
+        extended: (*extended).into(),
     })
 }
 

@@ -2,11 +2,11 @@
 
 use super::args::{Info, List, Text};
 use super::frame::call;
+use super::model::OpenTexts;
 use super::progress::{self, df11_progress, df11_progress_fn};
 use super::status::{df11_error, df11_status};
 use super::structs::{self, Sizeable};
 use crate::error::{Error, Result};
-use crate::format::OpenOptions;
 use crate::progress::Progress;
 use crate::writer::{self, DecompressOptions, Layout, RepackOptions};
 use std::ffi::{c_char, c_void};
@@ -20,6 +20,9 @@ pub const DF11_DECOMPRESS_FLAT: u32 = 1;
 pub const DF11_DECOMPRESS_KEEP_EXISTING: u32 = 2;
 /// Accept a model whose config names a version of the compressor that this library does not know.
 pub const DF11_DECOMPRESS_ANY_VERSION: u32 = 4;
+/// Decompress what is there of a model that lacks files, tensors or layers. Without it such a model
+/// is refused; one of which some tensors or groups are chosen never is.
+pub const DF11_DECOMPRESS_INCOMPLETE: u32 = 8;
 
 /// The result of decompressing a model in numbers. Begin with DF11_DECOMPRESS_REPORT_INIT.
 #[repr(C)]
@@ -106,6 +109,9 @@ pub const DF11_REPACK_FOLDER: u32 = 2;
 pub const DF11_REPACK_KEEP_EXISTING: u32 = 4;
 /// Accept a model whose config names a version of the compressor that this library does not know.
 pub const DF11_REPACK_ANY_VERSION: u32 = 8;
+/// Repack what is there of a model that lacks files, tensors or layers. Without it such a model is
+/// refused.
+pub const DF11_REPACK_INCOMPLETE: u32 = 16;
 
 /// The result of repacking a model in numbers. Begin with DF11_REPACK_REPORT_INIT.
 #[repr(C)]
@@ -143,6 +149,11 @@ pub struct df11_repack_options {
     /// NULL, or the text of a config.json for the model, which is written for it too; see
     /// df11_open_options.
     pub config_json: *const c_char,
+    /// NULL, or the path of a folder or file that has the shapes which the model's files do not say;
+    /// see df11_open_options. They are written, too.
+    pub shapes_from: *const c_char,
+    /// NULL, or the same as a JSON text; see df11_open_options.
+    pub shapes_json: *const c_char,
     /// NULL, or a progress that counts and can cancel the call.
     pub progress: *mut df11_progress,
     /// NULL, or a callback that is told of the progress. It may be given together with `progress`.
@@ -156,12 +167,12 @@ pub struct df11_repack_options {
 // SAFETY: repr(C), begins with its size, no padding (asserted below), zeros are NULL pointers and no callbacks.
 unsafe impl Sizeable for df11_repack_options {
     const NAME: &'static str = "df11_repack_options";
-    const FIRST: usize = 56;
+    const FIRST: usize = 72;
 }
 
 const _: () = {
     assert!(size_of::<df11_decompress_report>() == 56 && size_of::<df11_decompress_options>() == 112);
-    assert!(size_of::<df11_repack_report>() == 40 && size_of::<df11_repack_options>() == 56);
+    assert!(size_of::<df11_repack_report>() == 40 && size_of::<df11_repack_options>() == 72);
     // What the comment of `shard_bytes` says.
     assert!(writer::DEFAULT_SHARD_BYTES == 5_000_000_000);
 };
@@ -183,7 +194,8 @@ const _: () = {
 /// file that exists; DF11_BUSY for a `dst` that another call writes to; DF11_NOT_FOUND for the name
 /// of a tensor or group that is not there; DF11_INVALID_ARGUMENT for shapes that are not known
 /// without DF11_DECOMPRESS_FLAT, and for a `dst` that is part of `src` or of an unfinished
-/// compression; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
+/// compression; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model, the
+/// first also for one that lacks something without DF11_DECOMPRESS_INCOMPLETE;
 /// DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
 /// report is all zeros.
 ///
@@ -218,9 +230,9 @@ pub unsafe extern "C" fn df11_decompress_model(
 /// Errors: DF11_EXISTS for a folder that is not empty, and with DF11_REPACK_KEEP_EXISTING for a file
 /// that exists; DF11_BUSY for a `dst` that another call writes to; DF11_INVALID_ARGUMENT for a model
 /// that is not compressed, and for a `dst` that is part of `src` or of an unfinished compression;
-/// DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
-/// DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
-/// report is all zeros.
+/// DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model, the first also for
+/// one that lacks something without DF11_REPACK_INCOMPLETE; DF11_UNSUPPORTED_OPTION, DF11_IO,
+/// DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros.
 ///
 /// # Safety
 ///
@@ -246,9 +258,7 @@ pub unsafe extern "C" fn df11_repack_model(
 struct DecompressArgs<'a> {
     given: *const df11_decompress_options,
     known: df11_decompress_options,
-    config: Text<'a>,
-    shapes_from: Text<'a>,
-    shapes: Text<'a>,
+    open: OpenTexts<'a>,
     tensors: Vec<Text<'a>>,
     groups: Vec<Text<'a>>,
     progress: Progress,
@@ -263,18 +273,23 @@ impl DecompressArgs<'_> {
         // SAFETY: C caller: `options` is NULL or a struct of its struct_size. All zeros are the defaults.
         let known = unsafe { structs::read_known(options)?.unwrap_or_else(|| std::mem::zeroed()) };
         // SAFETY: C caller: the struct's pointers are NULL or as described.
-        let (config, shapes_from, shapes, tensors, groups, progress, report) = unsafe {
+        let (open, tensors, groups, progress, report) = unsafe {
             (
-                Text::new(known.config_json, "df11_decompress_options.config_json"),
-                Text::new(known.shapes_from, "df11_decompress_options.shapes_from"),
-                Text::new(known.shapes_json, "df11_decompress_options.shapes_json"),
+                OpenTexts::new(
+                    [known.config_json, known.shapes_from, known.shapes_json],
+                    [
+                        "df11_decompress_options.config_json",
+                        "df11_decompress_options.shapes_from",
+                        "df11_decompress_options.shapes_json",
+                    ],
+                ),
                 texts(known.tensors, known.tensor_count, "df11_decompress_options.tensors")?,
                 texts(known.groups, known.group_count, "df11_decompress_options.groups")?,
                 progress::of(known.progress, known.callback, known.callback_user),
                 Info::new(known.report),
             )
         };
-        Ok(DecompressArgs { given: options, known, config, shapes_from, shapes, tensors, groups, progress, report })
+        Ok(DecompressArgs { given: options, known, open, tensors, groups, progress, report })
     }
 
     fn refuse_unknown(&self) -> Result<()> {
@@ -300,11 +315,6 @@ fn names(texts: &[Text]) -> Result<Vec<String>> {
     texts.iter().map(|text| text.get().and(text.copy()).map(Option::unwrap_or_default)).collect()
 }
 
-/// Returns how a model is opened.
-fn open_options(config: &Text, any_version: bool) -> Result<OpenOptions> {
-    Ok(OpenOptions { any_version, config: config.copy()?, ..OpenOptions::default() })
-}
-
 fn decompress(src: Text, dst: Text, args: DecompressArgs) -> Result<()> {
     // The handle may still hold what an earlier call counted, even if this call's arguments are refused.
     args.progress.reset();
@@ -313,23 +323,18 @@ fn decompress(src: Text, dst: Text, args: DecompressArgs) -> Result<()> {
     }
     args.refuse_unknown()?;
     let (src, dst, known) = (src.path()?, dst.path()?, &args.known);
-    let flags = DF11_DECOMPRESS_FLAT | DF11_DECOMPRESS_KEEP_EXISTING | DF11_DECOMPRESS_ANY_VERSION;
+    let flags =
+        DF11_DECOMPRESS_FLAT | DF11_DECOMPRESS_KEEP_EXISTING | DF11_DECOMPRESS_ANY_VERSION | DF11_DECOMPRESS_INCOMPLETE;
     structs::check_flags::<df11_decompress_options>(known.flags, flags)?;
     let options = DecompressOptions {
         threads: known.threads as usize,
-        open: OpenOptions {
-            shapes_from: match args.shapes_from.is_null() {
-                true => None,
-                false => Some(args.shapes_from.path()?.to_owned()),
-            },
-            shapes: args.shapes.copy()?,
-            ..open_options(&args.config, known.flags & DF11_DECOMPRESS_ANY_VERSION != 0)?
-        },
+        open: args.open.options(known.flags & DF11_DECOMPRESS_ANY_VERSION != 0)?,
         tensors: names(&args.tensors)?,
         groups: names(&args.groups)?,
         shard_bytes: known.shard_bytes,
         flat: known.flags & DF11_DECOMPRESS_FLAT != 0,
         keep_existing: known.flags & DF11_DECOMPRESS_KEEP_EXISTING != 0,
+        incomplete: known.flags & DF11_DECOMPRESS_INCOMPLETE != 0,
     };
     let report = writer::decompress(src, dst, &options, &args.progress)?;
     if !args.report.is_null() {
@@ -350,7 +355,7 @@ fn decompress(src: Text, dst: Text, args: DecompressArgs) -> Result<()> {
 struct RepackArgs<'a> {
     given: *const df11_repack_options,
     known: df11_repack_options,
-    config: Text<'a>,
+    open: OpenTexts<'a>,
     progress: Progress,
     report: Info<'a, df11_repack_report>,
 }
@@ -363,14 +368,21 @@ impl RepackArgs<'_> {
         // SAFETY: C caller: `options` is NULL or a struct of its struct_size. All zeros are the defaults.
         let known = unsafe { structs::read_known(options)?.unwrap_or_else(|| std::mem::zeroed()) };
         // SAFETY: C caller: the struct's pointers are NULL or as described.
-        let (config, progress, report) = unsafe {
+        let (open, progress, report) = unsafe {
             (
-                Text::new(known.config_json, "df11_repack_options.config_json"),
+                OpenTexts::new(
+                    [known.config_json, known.shapes_from, known.shapes_json],
+                    [
+                        "df11_repack_options.config_json",
+                        "df11_repack_options.shapes_from",
+                        "df11_repack_options.shapes_json",
+                    ],
+                ),
                 progress::of(known.progress, known.callback, known.callback_user),
                 Info::new(known.report),
             )
         };
-        Ok(RepackArgs { given: options, known, config, progress, report })
+        Ok(RepackArgs { given: options, known, open, progress, report })
     }
 
     fn refuse_unknown(&self) -> Result<()> {
@@ -386,12 +398,16 @@ fn repack(src: Text, dst: Text, args: RepackArgs) -> Result<()> {
     }
     args.refuse_unknown()?;
     let (src, dst, known) = (src.path()?, dst.path()?, &args.known);
-    let flags = DF11_REPACK_SINGLE_FILE | DF11_REPACK_FOLDER | DF11_REPACK_KEEP_EXISTING | DF11_REPACK_ANY_VERSION;
+    let flags = DF11_REPACK_SINGLE_FILE
+        | DF11_REPACK_FOLDER
+        | DF11_REPACK_KEEP_EXISTING
+        | DF11_REPACK_ANY_VERSION
+        | DF11_REPACK_INCOMPLETE;
     structs::check_flags::<df11_repack_options>(known.flags, flags)?;
     let has = |flag| known.flags & flag != 0;
     let options = RepackOptions {
         threads: known.threads as usize,
-        open: open_options(&args.config, has(DF11_REPACK_ANY_VERSION))?,
+        open: args.open.options(has(DF11_REPACK_ANY_VERSION))?,
         layout: match (has(DF11_REPACK_SINGLE_FILE), has(DF11_REPACK_FOLDER)) {
             (true, true) => {
                 let reason = "DF11_REPACK_SINGLE_FILE and DF11_REPACK_FOLDER exclude each other";
@@ -402,6 +418,7 @@ fn repack(src: Text, dst: Text, args: RepackArgs) -> Result<()> {
             (false, false) => Layout::ByName,
         },
         keep_existing: has(DF11_REPACK_KEEP_EXISTING),
+        incomplete: has(DF11_REPACK_INCOMPLETE),
     };
     let report = writer::repack(src, dst, &options, &args.progress)?;
     if !args.report.is_null() {

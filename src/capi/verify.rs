@@ -2,12 +2,12 @@
 
 use super::args::{Info, Text};
 use super::frame::call;
-use super::model::{DF11_OPEN_ANY_VERSION, c_text};
+use super::model::{DF11_OPEN_ANY_VERSION, OpenTexts, c_text};
 use super::progress::{self, df11_progress, df11_progress_fn};
 use super::status::{df11_error, df11_status};
 use super::structs::{self, Sizeable};
 use crate::error::{Error, Place, Result};
-use crate::format::{Access, Model, OpenOptions};
+use crate::format::{Access, Model};
 use crate::host::{self, Finding, FindingKind, Verified, VerifyOptions};
 use crate::progress::Progress;
 use std::ffi::{c_char, c_void};
@@ -85,6 +85,12 @@ pub struct df11_verify_options {
     pub flags: u32,
     /// NULL, or the text of a config.json for the model; see df11_open_options.
     pub config_json: *const c_char,
+    /// NULL, or the path of a folder or file that has the shapes which the model's files do not say;
+    /// see df11_open_options. They are compared
+    /// with the original's.
+    pub shapes_from: *const c_char,
+    /// NULL, or the same as a JSON text; see df11_open_options.
+    pub shapes_json: *const c_char,
     /// NULL, or a progress that counts and can cancel the call.
     pub progress: *mut df11_progress,
     /// NULL, or a callback that is told of the progress. It may be given together with `progress`.
@@ -102,10 +108,10 @@ pub struct df11_verify_options {
 // SAFETY: repr(C), begins with its size, no padding (asserted below), zeros are NULL pointers and no callbacks.
 unsafe impl Sizeable for df11_verify_options {
     const NAME: &'static str = "df11_verify_options";
-    const FIRST: usize = 72;
+    const FIRST: usize = 88;
 }
 
-const _: () = assert!(size_of::<df11_verify_report>() == 72 && size_of::<df11_verify_options>() == 72);
+const _: () = assert!(size_of::<df11_verify_report>() == 72 && size_of::<df11_verify_options>() == 88);
 
 /// Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, and looks
 /// for what is absent from a folder: files whose names have numbers (-00002-of-00003) or that an
@@ -113,8 +119,8 @@ const _: () = assert!(size_of::<df11_verify_report>() == 72 && size_of::<df11_ve
 /// Not all that is absent shows. It walks every code of every group, and compares the SHA-256 of
 /// each tensor for which the files' metadata has one (under "df11.sha256"). If there is an
 /// original (a folder of any number of files, or one file), it compares every tensor with it:
-/// type, shape where the model says it, every bit. It continues after what is wrong, so that
-/// everything wrong is found.
+/// type, shape where it is known (DF11_SHAPE_UNKNOWN is the only one that is not), every bit. It
+/// continues after what is wrong, so that everything wrong is found.
 ///
 /// `original` and `options` may be NULL. Files are read piece by piece, never mapped, and the call
 /// takes at most 16 MiB and 2 MiB for each thread, plus the memory of an open model. Of an original
@@ -148,7 +154,7 @@ pub unsafe extern "C" fn df11_verify_model(
 struct VerifyArgs<'a> {
     given: *const df11_verify_options,
     known: df11_verify_options,
-    config: Text<'a>,
+    open: OpenTexts<'a>,
     progress: Progress,
     findings: Findings,
     report: Info<'a, df11_verify_report>,
@@ -162,15 +168,22 @@ impl VerifyArgs<'_> {
         // SAFETY: C caller: `options` is NULL or a struct of its struct_size. All zeros are the defaults.
         let known = unsafe { structs::read_known(options)?.unwrap_or_else(|| std::mem::zeroed()) };
         // SAFETY: C caller: the struct's pointers are NULL or as described.
-        let (config, progress, report) = unsafe {
+        let (open, progress, report) = unsafe {
             (
-                Text::new(known.config_json, "df11_verify_options.config_json"),
+                OpenTexts::new(
+                    [known.config_json, known.shapes_from, known.shapes_json],
+                    [
+                        "df11_verify_options.config_json",
+                        "df11_verify_options.shapes_from",
+                        "df11_verify_options.shapes_json",
+                    ],
+                ),
                 progress::of(known.progress, known.callback, known.callback_user),
                 Info::new(known.report),
             )
         };
         let findings = Findings { function: known.finding, user: known.finding_user };
-        Ok(VerifyArgs { given: options, known, config, progress, findings, report })
+        Ok(VerifyArgs { given: options, known, open, progress, findings, report })
     }
 
     fn refuse_unknown(&self) -> Result<()> {
@@ -186,13 +199,9 @@ fn verify(model: Text, original: Text, args: VerifyArgs) -> Result<()> {
         args.report.clear()?;
     }
     args.refuse_unknown()?;
-    let VerifyArgs { known, config, progress, findings, report, .. } = args;
+    let VerifyArgs { known, open, progress, findings, report, .. } = args;
     structs::check_flags::<df11_verify_options>(known.flags, FLAGS)?;
-    let open = OpenOptions {
-        any_version: known.flags & DF11_OPEN_ANY_VERSION != 0,
-        config: config.copy()?,
-        ..OpenOptions::default()
-    };
+    let open = open.options(known.flags & DF11_OPEN_ANY_VERSION != 0)?;
     let path = model.path()?;
     let original = if original.is_null() { None } else { Some(original.path()?) };
     progress.check()?;

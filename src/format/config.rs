@@ -1,7 +1,7 @@
 //! `config.json`: the version of the compressor, and which modules are groups.
 
-use super::json;
 use super::patterns::Patterns;
+use super::{foreign, json};
 use crate::error::{Error, Place, Result, shorten};
 use crate::progress::Progress;
 use serde::de::IgnoredAny;
@@ -38,8 +38,9 @@ impl Config {
         if text.len() as u64 > MOST_CONFIG_BYTES {
             return Err(invalid(format!("the config has {} bytes: {MOST_CONFIG_BYTES} are the most", text.len())));
         }
-        let not_json = |e| invalid(format!("the config is not valid JSON: {e}"));
-        let text = json::of_python(text);
+        let stored = text;
+        let not_json = |e| invalid(foreign::not_json("the config", stored, e));
+        let text = json::of_python(stored);
         if text.trim_ascii_start().first() != Some(&b'{') {
             // Whatever it is, it has no dfloat11_config.
             return json::parse::<IgnoredAny>(&text).map(|_| None).map_err(not_json);
@@ -51,7 +52,11 @@ impl Config {
         let keys = ["version", "threads_per_block", "bytes_per_thread", "pattern_dict"];
         let [version, threads, bytes, dict] =
             json::fields(config.as_bytes(), keys).map_err(|e| not_json(format!("dfloat11_config: {e}")))?;
-        let version = match version.map(|v| json::parse::<String>(v.as_bytes()).map_err(|_| kind(v))) {
+        let parse = |v: &str| match json::stored(stored, &text, v).first() {
+            Some(b'"') => json::parse::<String>(v.as_bytes()).map_err(|_| kind(v)),
+            _ => Err(if v.starts_with('"') { "a number" } else { kind(v) }),
+        };
+        let version = match version.map(parse) {
             Some(Ok(version)) => version,
             Some(Err(other)) => return Err(invalid(format!("dfloat11_config.version is {other}, not a text"))),
             // No published model lacks it. The version alone says nothing that the checks of each group do not.
@@ -74,6 +79,8 @@ impl Config {
         let Some(dict) = dict.filter(|dict| dict.starts_with('{')) else {
             return Err(invalid("dfloat11_config has no pattern_dict, or it is not an object".into()));
         };
+        json::check_names(json::stored(stored, &text, dict))
+            .map_err(|e| invalid(format!("pattern_dict cannot be used: {e}")))?;
         let refuse = |too_much, reason| if too_much { unsupported(reason) } else { invalid(reason) };
         Ok(Some(Config { version, patterns: Patterns::read(dict, progress, refuse)? }))
     }
@@ -139,6 +146,9 @@ mod tests {
             (r#"{"version": "0.5.0", "pattern_dict": {"a)|(b": []}}"#, "unopened"),
             (r#"{"version": "0.5.0", "pattern_dict": {"(?=a)b": []}}"#, "look-around"),
             (r#"{"version": "0.5.0", "pattern_dict": {"((a{999}){999}){999}": []}}"#, "size limit"),
+            (r#"{"version": "0.5.0", "pattern_dict": {"a\ud800": []}}"#, "\\ud800 is half a character"),
+            (r#"{"version": "0.5.0", "pattern_dict": {"a": ["\udfff"]}}"#, "\\udfff is half a character"),
+            (r#"{"version": 1e400, "pattern_dict": {}}"#, "a number, not a text"),
             (r#"{"version": "0.5.0", "pattern_dict": {}, "threads_per_block": [256]}"#, "256"),
             (r#"{"version": "0.5.0", "pattern_dict": {}, "threads_per_block": [512, 512]}"#, "[512, 512]"),
             (r#"{"version": "0.5.0", "pattern_dict": {}, "bytes_per_thread": 16}"#, "16"),

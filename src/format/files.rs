@@ -10,7 +10,7 @@ use super::source::{MOST_HEADER_BYTES, open_regular};
 use super::{foreign, json};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Component, Path, PathBuf};
 
 /// A file that is in a folder until this library has finished writing a model to it. Such a folder is refused.
@@ -29,7 +29,7 @@ pub(super) struct Found {
 
 /// Finds the files of a model: all `*.safetensors` of a folder, or the one file.
 pub(super) fn find(path: &Path) -> Result<Found> {
-    let is_folder = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?.is_dir();
+    let is_folder = std::fs::metadata(path).map_err(|e| Error::opening(path, e))?.is_dir();
     if !is_folder {
         // NAME.config.json comes first, because a config.json may be another file's.
         let own = path.with_extension("config.json");
@@ -208,12 +208,15 @@ pub(super) fn indexes(folder: &Path) -> Result<Vec<Index>> {
 
 /// Reads an index. Returns `None` if there is no such file.
 fn read_index(path: &Path) -> Result<Option<Index>> {
-    let Some(text) = read_text(path)? else { return Ok(None) };
+    refuse_broken_link(path)?;
+    let Some(stored) = read_text(path)? else { return Ok(None) };
     let invalid = |reason: String| Error::invalid(Place::of(path), reason);
-    let not_json = |e| invalid(format!("the index is not valid JSON: {e}"));
-    let text = json::of_python(&text);
+    let not_json = |e| invalid(foreign::not_json("the index", &stored, e));
+    let text = json::of_python(&stored);
     let [map] = json::fields(&text, ["weight_map"]).map_err(not_json)?;
     let map = map.filter(|map| map.starts_with('{')).ok_or_else(|| invalid("the index has no weight_map".into()))?;
+    json::check_names(json::stored(&stored, &text, map))
+        .map_err(|e| invalid(format!("the index is not valid: {e}")))?;
     let mut files = BTreeMap::new();
     json::each(map.as_bytes(), |name, file| match json::parse(file.get().as_bytes()) {
         Ok(file) => {
@@ -231,7 +234,16 @@ fn read_index(path: &Path) -> Result<Option<Index>> {
 
 /// Reads a config.json. Returns `None` if there is no such file.
 pub(crate) fn read_config(path: &Path) -> Result<Option<Vec<u8>>> {
+    refuse_broken_link(path)?;
     read_at_most(path, MOST_CONFIG_BYTES, "4 MB, which no config.json has")
+}
+
+/// Fails if a link is there that leads nowhere: the file was there once.
+fn refuse_broken_link(path: &Path) -> Result<()> {
+    match std::fs::metadata(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound && path.is_symlink() => Err(Error::opening(path, e)),
+        _ => Ok(()),
+    }
 }
 
 /// Reads an index, or a file of notes. Returns `None` if there is no such file.

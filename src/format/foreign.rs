@@ -1,9 +1,11 @@
-//! Files and folders that hold no safetensors: what they hold in place of that, and how a person gets to a model.
+//! Files and folders that hold no safetensors, and files that hold no JSON: what they hold in place of that, and how a person gets to
+//! a model.
 //!
 //! Nothing here decides whether something is a model. It is asked for the words after that has failed.
 
 use crate::error::shorten;
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::path::Path;
 
 /// Bytes of the beginning of a file that [`kind`] looks at. They are enough for a pointer of Git LFS.
@@ -39,10 +41,39 @@ pub(super) fn kind(head: &[u8]) -> Option<String> {
         }
     }
     if head.iter().all(|&b| b == 0) {
-        return Some("the file begins with zeros: its download has not ended, so download it again".into());
+        return Some(ZEROS.into());
     }
-    text(head).map(kind_of_text)
+    let text = text(head)?;
+    if let Some((what, remedy)) = answer(text) {
+        return Some(format!("not a safetensors file but {what}: {remedy}"));
+    }
+    if text.starts_with(['{', '[']) {
+        return Some("not a safetensors file but JSON: give the folder that it is in, or a *.safetensors".into());
+    }
+    // It is not quoted: a link may lead to a file that whoever reads the message may not read.
+    let reason =
+        "not a safetensors file but a text, such as a server's message: look at it, and download the file again";
+    Some(reason.into())
 }
+
+/// Says why a text is no JSON: what it is in place of that, with what helps, if that is known, or else the parser's `error`. `what` is
+/// the beginning of the sentence, such as "the config".
+pub(crate) fn not_json(what: &str, text: &[u8], error: impl Display) -> String {
+    let head = &text[..text.len().min(HEAD_BYTES)];
+    if text.trim_ascii().is_empty() {
+        return format!("{what} is empty: its download has not begun, or the disk was full, so download it again");
+    }
+    if head.iter().all(|&b| b == 0) {
+        return format!("{what} is not JSON: {ZEROS}");
+    }
+    match self::text(head).and_then(answer) {
+        Some((what_else, remedy)) => format!("{what} is not JSON but {what_else}: {remedy}"),
+        None => format!("{what} is not valid JSON: {error}"),
+    }
+}
+
+/// What is said of a file of which no byte has come.
+const ZEROS: &str = "the file begins with zeros: its download has not ended, so download it again";
 
 /// Returns the beginning of a file if it is a text, without a byte order mark and white space. Its last character may be cut off.
 fn text(head: &[u8]) -> Option<&str> {
@@ -56,23 +87,16 @@ fn text(head: &[u8]) -> Option<&str> {
     (readable && !text.is_empty()).then_some(text)
 }
 
-fn kind_of_text(text: &str) -> String {
+/// Tells what a server, or Git, gives in place of a file, and what helps.
+fn answer(text: &str) -> Option<(&'static str, &'static str)> {
     let begins = |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
     if begins("version https://git-lfs.") || begins("version http://git-media.") || text.contains("\noid sha256:") {
-        return "not a safetensors file but a Git LFS pointer to one: `git lfs pull` in its folder fetches it".into();
+        return Some(("a Git LFS pointer to one", "`git lfs pull` in its folder fetches the file"));
     }
     if begins("<!doctype html") || begins("<html") || text.contains("<head>") {
-        return "not a safetensors file but a web page: download the file itself, with `hf download` for example"
-            .into();
+        return Some(("a web page", "download the file itself, with `hf download` for example"));
     }
-    if begins("<?xml") {
-        return "not a safetensors file but XML, a server's answer to a download that failed: download it again".into();
-    }
-    if begins("{") || begins("[") {
-        return "not a safetensors file but JSON: give the folder that it is in, or a *.safetensors".into();
-    }
-    // It is not quoted: a link may lead to a file that whoever reads the message may not read.
-    "not a safetensors file but a text, such as a server's message: look at it, and download the file again".into()
+    begins("<?xml").then_some(("XML, a server's answer to a download that failed", "download it again"))
 }
 
 /// The kinds of weights that [`instead_of_safetensors`] looks for, by the endings of their names, with the remedy.
@@ -162,6 +186,20 @@ mod tests {
         ] {
             let said = kind(head).unwrap();
             assert!(said.contains(expected) && said.len() <= 220, "{said}");
+        }
+        for (text, expected) in [
+            (&b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"[..], "`git lfs pull`"),
+            (b"\xef\xbb\xbf\n <!DOCTYPE HTML>", "but a web page: download"),
+            (b"<?xml version='1.0'?><Error>", "but XML"),
+            (b" \n", "is empty"),
+            (b"", "is empty"),
+            (&[0; 4096], "zeros"),
+            (b"{\"a\": <html", "is not valid JSON: the error"),
+            (b"nonsense", "is not valid JSON: the error"),
+            (b"\xff", "is not valid JSON: the error"),
+        ] {
+            let said = not_json("the config", text, "the error");
+            assert!(said.starts_with("the config is ") && said.contains(expected) && said.len() <= 220, "{said}");
         }
         // A character that the end of the head cuts off, and one that is none.
         for head in ["entr\u{e9}".as_bytes(), &"entr\u{e9}".as_bytes()[..5]] {

@@ -27,12 +27,17 @@ pub(crate) fn parse_seed<'a, S: DeserializeSeed<'a>>(text: &'a [u8], seed: S) ->
     }
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
-    value.map_err(|e| e.to_string())
+    // The parser's own words for half a character are about something else.
+    value.map_err(|e| check_names(text).err().unwrap_or_else(|| e.to_string()))
 }
 
-/// Returns a text as JSON that Python wrote: Python reads and writes `NaN`, `Infinity` and `-Infinity`, which JSON does not have, and
-/// editors put a byte order mark first. Each of those becomes an empty text and blanks of the same length, so that every place
-/// stays where it is; the mark becomes blanks.
+/// Returns what Python reads as JSON as the parser here reads it. Every place stays where it is.
+///
+/// - `NaN`, `Infinity` and `-Infinity`, which JSON does not have, and numbers that a double does not hold, as `1e400`, become empty
+///   texts and blanks.
+/// - Escapes of half a character, as `\ud800`, become those of characters for private use. A text with them has no meaning to this
+///   library; where it would be a name, [`check_names`] refuses it.
+/// - The byte order mark, which editors put first, becomes blanks.
 pub(crate) fn of_python(text: &[u8]) -> Cow<'_, [u8]> {
     const MARK: &[u8] = b"\xef\xbb\xbf";
     let mut out = Cow::Borrowed(text);
@@ -42,15 +47,26 @@ pub(crate) fn of_python(text: &[u8]) -> Cow<'_, [u8]> {
     let mut i = 0;
     while let Some(&byte) = text.get(i) {
         match byte {
-            b'"' => i = end_of_string(text, i),
-            b'N' | b'I' | b'-' => match no_number(&text[i..]) {
+            b'"' => {
+                let end = end_of_string(text, i);
+                for half in halves(&text[i..end]) {
+                    // U+D800 to U+DFFF become U+E000 to U+E7FF, in the same order.
+                    let [first, second] = [i + half + 2, i + half + 3];
+                    let digit = char::from(text[second]).to_digit(16).unwrap_or_default() as u8;
+                    let out = out.to_mut();
+                    (out[first], out[second]) = (b'e', b'0' + (digit & 7));
+                }
+                i = end;
+            }
+            b'N' | b'I' | b'-' | b'0'..=b'9' => match no_number(&text[i..]) {
                 Some(token) => {
                     let place = &mut out.to_mut()[i..i + token.len()];
                     place.fill(b' ');
                     place[..2].fill(b'"');
                     i += token.len();
                 }
-                None => i += 1,
+                // What follows the first digit is no number of its own.
+                None => i += number(&text[i..]).map_or(1, str::len),
             },
             _ => i += 1,
         }
@@ -58,9 +74,90 @@ pub(crate) fn of_python(text: &[u8]) -> Cow<'_, [u8]> {
     out
 }
 
-/// Returns what Python writes for a number that is none, if a text begins with that.
-pub(crate) fn no_number(text: &[u8]) -> Option<&'static str> {
-    ["NaN", "Infinity", "-Infinity"].into_iter().find(|token| text.starts_with(token.as_bytes()))
+/// Returns what Python reads as a number and [`of_python`] replaces, if a text begins with that.
+pub(crate) fn no_number(text: &[u8]) -> Option<&str> {
+    if let Some(token) = ["NaN", "Infinity", "-Infinity"].into_iter().find(|token| text.starts_with(token.as_bytes())) {
+        return Some(token);
+    }
+    // Parsers differ in how they round the last ones below infinity.
+    const LARGE: f64 = 1e308;
+    let number = number(text)?;
+    let may_be_large = number.len() > 300 || number.contains(['e', 'E']);
+    (may_be_large && number.parse::<f64>().is_ok_and(|value| value.abs() >= LARGE)).then_some(number)
+}
+
+/// Returns the number that a text begins with, as JSON spells numbers.
+fn number(text: &[u8]) -> Option<&str> {
+    let digits = |from: usize| text[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let at = |place: usize, bytes: &[u8]| text.get(place).is_some_and(|byte| bytes.contains(byte));
+    let mut end = usize::from(at(0, b"-"));
+    end += match text.get(end)? {
+        b'0' => 1,
+        b'1'..=b'9' => digits(end),
+        _ => return None,
+    };
+    if at(end, b".") && at(end + 1, b"0123456789") {
+        end += 1 + digits(end + 1);
+    }
+    if at(end, b"eE") {
+        let sign = usize::from(at(end + 1, b"+-"));
+        if at(end + 1 + sign, b"0123456789") {
+            end += 1 + sign + digits(end + 1 + sign);
+        }
+    }
+    std::str::from_utf8(&text[..end]).ok()
+}
+
+/// Returns the places in a string, with its quotes, of escapes of half a character: a UTF-16 surrogate without the other.
+fn halves(string: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    let unit = |at: usize| match string.get(at..at + 6) {
+        Some([b'\\', b'u', digits @ ..]) => {
+            std::str::from_utf8(digits).ok().and_then(|digits| u16::from_str_radix(digits, 16).ok())
+        }
+        _ => None,
+    };
+    let mut i = 0;
+    std::iter::from_fn(move || {
+        while let Some(&byte) = string.get(i) {
+            let at = i;
+            let (step, half) = match unit(at) {
+                _ if byte != b'\\' => (1, false),
+                Some(0xd800..=0xdbff) if matches!(unit(at + 6), Some(0xdc00..=0xdfff)) => (12, false),
+                Some(0xd800..=0xdfff) => (6, true),
+                // The byte after a backslash begins no escape.
+                _ => (2, false),
+            };
+            i += step;
+            if half {
+                return Some(at);
+            }
+        }
+        None
+    })
+}
+
+/// Returns a part of a text as it was before [`of_python`]. `read` is what that has returned for `text`, and `part` a part of it.
+pub(super) fn stored<'t>(text: &'t [u8], read: &[u8], part: &str) -> &'t [u8] {
+    let from = part.as_ptr().addr().wrapping_sub(read.as_ptr().addr());
+    text.get(from..from.saturating_add(part.len())).unwrap_or_default()
+}
+
+/// Fails if there is half a character in a JSON text of names.
+pub(super) fn check_names(text: &[u8]) -> Result<(), String> {
+    let mut i = 0;
+    while let Some(&byte) = text.get(i) {
+        if byte != b'"' {
+            i += 1;
+            continue;
+        }
+        let end = end_of_string(text, i);
+        if let Some(half) = halves(&text[i..end]).next() {
+            let escape = String::from_utf8_lossy(&text[i + half..i + half + 6]).into_owned();
+            return Err(format!("{escape} is half a character, which no text can have"));
+        }
+        i = end;
+    }
+    Ok(())
 }
 
 /// Returns the place after the string that begins at `start`.
@@ -323,11 +420,71 @@ mod tests {
             assert_eq!(blanked.len(), text.len(), "{text}");
             assert!(read(text).is_ok(), "{text}: {}", String::from_utf8_lossy(&blanked));
         }
-        for text in ["[-1, -0.5e-7]", r#"{"NaN": "Infinity -Infinity", "a\"NaN": 0}"#] {
+        for text in [
+            "[-1, -0.5e-7, 1e307, 1e-400, 0e99999999999999999999]",
+            &format!("[0.{}1e350, 1e-99999999999999999999]", "0".repeat(100)),
+            r#"{"NaN": "Infinity -Infinity 1e400", "a\"NaN": 0}"#,
+            r#"["\ud834\udd1e", "\\ud800", "\\\\udc00"]"#,
+        ] {
             assert!(matches!(of_python(text.as_bytes()), Cow::Borrowed(_)), "{text}");
+            assert!(read(text).is_ok(), "{text}");
         }
-        for text in ["[nan]", "[Inf]", "[+Infinity]", "[NaN NaN]", "[--Infinity]", "[1NaN]", "[NaN1]", "[\u{feff}1]"] {
+        for text in [
+            "[nan]",
+            "[Inf]",
+            "[+Infinity]",
+            "[NaN NaN]",
+            "[--Infinity]",
+            "[1NaN]",
+            "[NaN1]",
+            "[\u{feff}1]",
+            "[01e400]",
+            "[1e400.5]",
+            "[1e]",
+            "[1.e400]",
+            "[-]",
+            "[1e400 1e400]",
+        ] {
             assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_no_double_holds_are_read_as_texts() {
+        let digits = "9".repeat(400);
+        for number in ["1e400", "-1E+400", "1.7976931348623159e308", "0.1e401", "1e99999999999999999999", &digits] {
+            let text = format!("[{number}, 1, {{\"a\": {number}}}]");
+            let read = of_python(text.as_bytes());
+            let value = parse::<Value>(&read).unwrap();
+            assert_eq!(value, serde_json::json!(["", 1, {"a": ""}]), "{number}");
+            assert_eq!(no_number(text[1..].as_bytes()), Some(number));
+        }
+    }
+
+    /// As Python reads them: a pair is a character, and what has no partner stands for itself.
+    #[test]
+    fn half_a_character_is_read_and_is_no_name() {
+        for (text, read) in [
+            (r#""\ud800""#, "\u{e000}"),
+            (r#""\uDFFFx""#, "\u{e7ff}x"),
+            (r#""\ud800\ud834\udd1e\udc00""#, "\u{e000}\u{1d11e}\u{e400}"),
+            (r#""\\\ud8ab\n""#, "\\\u{e0ab}\n"),
+        ] {
+            let whole = format!("{{\"a\": [], \"b\": {text}}}");
+            let python = of_python(whole.as_bytes());
+            let [a, b] = fields(&python, ["a", "b"]).unwrap().map(Option::unwrap);
+            assert_eq!(parse::<String>(b.as_bytes()).unwrap(), read, "{text}");
+            assert_eq!(check_names(stored(whole.as_bytes(), &python, a)), Ok(()));
+            let refused = check_names(stored(whole.as_bytes(), &python, b)).unwrap_err();
+            assert!(refused.contains("is half a character") && refused.starts_with("\\u"), "{refused}");
+        }
+        // Two of them are two keys, and what is no escape stays an error.
+        assert!(fields(&of_python(br#"{"\ud800": 1, "\ud801": 2}"#), ["a"]).is_ok());
+        for text in [r#""\ud80""#, r#""\ud8zz""#, r#""\ud800"#, r#""\"#] {
+            assert!(parse::<Value>(&of_python(text.as_bytes())).is_err(), "{text}");
+        }
+        for text in [r#""\ud834\udd1e""#, r#""\ue000""#, r#""\\ud800""#, "[\"\", 1]", "\"\\"] {
+            assert_eq!(check_names(text.as_bytes()), Ok(()), "{text}");
         }
     }
 

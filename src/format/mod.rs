@@ -70,12 +70,14 @@ pub(crate) use patterns::MOST_PATTERNS;
 pub use patterns::{Pattern, Patterns};
 pub use view::{Group, GroupPart, Location, Run, Tensor};
 
-pub(crate) use complete::{Found, LACKS_KEY, TENSORS_KEY, ends as missing_ends, find as find_missing};
+pub(crate) use complete::{
+    Found, LACKS_KEY, TENSORS_KEY, ends as missing_ends, find as find_missing, no_rest, refuse as refuse_missing,
+};
 pub(crate) use files::{
     INDEX, MAIN, UNFINISHED, config_text, is_index, listed, read_config, read_text, safetensors_of,
 };
 #[cfg(feature = "writer")]
-pub(crate) use foreign::DOWNLOADS;
+pub(crate) use foreign::{DOWNLOADS, not_json};
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
 pub(crate) use json::of_python;
 pub(crate) use names::{ends_with, is_number, member_of, natural};
@@ -84,7 +86,7 @@ pub(crate) use tensor::Data;
 pub use tensor::ShapeSource;
 
 #[cfg(feature = "writer")]
-pub(crate) use {config::MOST_CONFIG_BYTES, json::Seen, json::no_number};
+pub(crate) use {config::MOST_CONFIG_BYTES, json::Seen, json::no_number, shapes::misderived};
 
 /// The key in a file's `__metadata__` under which shapes of compressed tensors may be kept: a JSON object from tensor
 /// names to lists of dimensions. It is this project's addition; the reference neither writes nor reads it.

@@ -1,6 +1,7 @@
 //! A `pattern_dict`: which modules are groups, and what their tensors are called. Configs of models are read with it, and models
 //! are compressed by it.
 
+use super::foreign;
 use super::json::{self, Fault};
 use crate::error::{Error, Result, shorten};
 use crate::progress::Progress;
@@ -69,8 +70,9 @@ impl Patterns {
     /// `InvalidArgument`, if the text is none of these, a pattern cannot be used, or a list has more than 1024 attributes or one of
     /// them twice.
     pub fn parse(text: &str) -> Result<Patterns> {
-        let text = json::of_python(text.as_bytes());
-        let invalid_json = |e| Self::invalid(format!("it is not valid JSON: {e}"));
+        let given = text.as_bytes();
+        let text = json::of_python(given);
+        let invalid_json = |e| Self::invalid(foreign::not_json("it", given, e));
         let neither =
             || Self::invalid("it is not an object, nor a config.json with dfloat11_config.pattern_dict".into());
         if text.trim_ascii_start().first() != Some(&b'{') {
@@ -91,6 +93,7 @@ impl Patterns {
             },
         };
         let dict = dict.filter(|dict| dict.trim_ascii_start().starts_with('{')).ok_or_else(neither)?;
+        json::check_names(json::stored(given, &text, dict)).map_err(Self::invalid)?;
         let patterns = Self::read(dict, &Progress::new(), |_, reason| Self::invalid(reason))?;
         if patterns.entries.is_empty() {
             return Err(Self::invalid("it has no pattern".into()));
@@ -356,6 +359,14 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// What Python reads and a name cannot be is refused in the patterns alone.
+    #[test]
+    fn half_a_character_is_no_pattern() {
+        let half = Patterns::parse(r#"{"pattern_dict": {"a\ud800": []}, "\ud800": 1e400}"#).unwrap_err().to_string();
+        assert!(half.contains("\\ud800 is half a character"), "{half}");
+        assert!(Patterns::parse(r#"{"pattern_dict": {"a": []}, "\ud800": 1e400}"#).is_ok());
     }
 
     /// As ACE-Step's published release spells it.

@@ -39,8 +39,8 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use super::model::OpenOptions;
-use super::tensor::{ShapeSource, TensorData};
+use super::model::{Model, OpenOptions};
+use super::tensor::{Data, ShapeSource, TensorData};
 use crate::error::Result;
 use crate::progress::Progress;
 use facts::Facts;
@@ -96,6 +96,42 @@ impl<'o> Shapes<'o> {
         };
         if derives { derive(tensors, config, progress) } else { Ok(()) }
     }
+}
+
+/// Returns the numbers of the tensors of a model without groups whose shapes would be derived, and wrongly, if those that `is_packed`
+/// names were in groups. Derived shapes are certain for the architectures that the names are known from; somebody may have given the
+/// names to transposed matrices. `is_stored` tells which tensors there are, and `more` has those that there are besides, in groups: the
+/// name of each and the number of the tensor that it is equal to.
+#[cfg(feature = "writer")]
+pub(crate) fn misderived(
+    model: &Model,
+    (is_packed, is_stored): (impl Fn(usize) -> bool, impl Fn(usize) -> bool),
+    more: &[(String, usize)],
+    config: Option<&str>,
+    progress: &Progress,
+) -> Result<Vec<usize>> {
+    let as_written = |number: usize, name: &str, packed: bool| {
+        let tensor = &model.tensors[number];
+        TensorData {
+            name: name.to_owned(),
+            dtype: tensor.dtype,
+            shape: if packed { [tensor.bytes / 2].into() } else { tensor.shape.clone() },
+            shape_from: if packed { ShapeSource::Unknown } else { ShapeSource::Stored },
+            data: if packed { Data::Packed { first_run: 0, run_count: 1 } } else { tensor.data },
+            bytes: tensor.bytes,
+            sha256: None,
+        }
+    };
+    let mut numbers: Vec<usize> = (0..model.tensors.len()).filter(|&number| is_stored(number)).collect();
+    let of = |&number: &usize| as_written(number, &model.tensors[number].name, is_packed(number));
+    let mut tensors: Vec<TensorData> = numbers.iter().map(of).collect();
+    tensors.extend(more.iter().map(|(name, number)| as_written(*number, name, true)));
+    numbers.extend(more.iter().map(|(_, number)| number));
+    derive(&mut tensors, config, progress)?;
+    let wrong = |(tensor, number): &(&TensorData, usize)| {
+        tensor.shape_from == ShapeSource::Derived && tensor.shape != model.tensors[*number].shape
+    };
+    Ok(tensors.iter().zip(numbers).filter(wrong).map(|(_, number)| number).collect())
 }
 
 /// Derives the shapes of the tensors in groups that have none, as far as they are certain.

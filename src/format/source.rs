@@ -285,7 +285,7 @@ pub(crate) struct Contents {
 /// Opens a regular file (links are followed). Anything else is refused: before it is opened, because opening a device may do
 /// something, and after that, because something else may have taken its place meanwhile. Opening never waits, as it does for a pipe.
 pub(crate) fn open_regular(path: &Path) -> Result<File> {
-    let fail = |e| Error::io("open", path, e);
+    let fail = |e| Error::opening(path, e);
     let other = || fail(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
     if !std::fs::metadata(path).map_err(fail)?.is_file() {
         return Err(other());

@@ -164,7 +164,7 @@ pub fn verify_model(
 }
 
 /// Compares every tensor of a model with that of the same name in another, which may be a folder of any number of files:
-/// type, shape (where the files or the caller say both), number of elements, and every bit. That one side lacks an `lm_head.weight`
+/// type, shape (where it is known of both, and not only derived of the original), number of elements, and every bit. That one side lacks an `lm_head.weight`
 /// which is equal to the embedding is only noted. Memory, errors and findings as for [`verify_model`].
 pub fn compare_models(
     model: &Model,
@@ -395,10 +395,17 @@ impl Work<'_> {
             found.push(format!("it is {}, and {} in the original", ours.dtype(), theirs.dtype()));
         }
         let shapes = (ours.shape(), theirs.shape());
-        // A shape that was derived is not the model's own, and says nothing against its weights.
+        // A shape that was derived for the original says nothing against the model's.
         let says = |t: Tensor| matches!(t.shape_source(), ShapeSource::Stored | ShapeSource::Given);
-        if shapes.0 != shapes.1 && says(ours) && says(theirs) {
-            found.push(format!("its shape is {:?}, and {:?} in the original", shapes.0, shapes.1));
+        let [a, b] = [shapes.0, shapes.1].map(|shape| format!("{shape:?}"));
+        match ours.shape_source() {
+            _ if shapes.0 == shapes.1 || !says(theirs) => {}
+            ShapeSource::Unknown => {}
+            ShapeSource::Derived => found.push(format!(
+                "its shape follows from the config and the plain tensors as {a}, and is {b} in the original: take it from there \
+                 (the option shapes-from)"
+            )),
+            ShapeSource::Stored | ShapeSource::Given => found.push(format!("its shape is {a}, and {b} in the original")),
         }
         let elements = (elements(ours), elements(theirs));
         if elements.0 != elements.1 {

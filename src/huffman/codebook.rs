@@ -19,8 +19,8 @@ use std::fmt;
 /// The code of an encoder: a word for each exponent that occurs, and one for the end of the data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Codebook {
-    /// The words by exponent; the length is 0 where it does not occur.
-    words: [Code; 256],
+    /// The words by exponent; the length is 0 where it does not occur. On the heap, because callers may have little stack.
+    words: Box<[Code]>,
     end: Code,
     limit: Option<Limit>,
 }
@@ -56,8 +56,10 @@ impl fmt::Display for Limit {
 /// An exponent plus 1, or [`END`], so that the end of data compares below every exponent.
 type Symbol = u16;
 const END: Symbol = 0;
-/// Code lengths by [`Symbol`]; 0 for those that do not occur.
+/// The number of symbols.
 const SYMBOLS: usize = 257;
+/// The right-aligned bits and the length of each symbol's code, by [`Symbol`]; the length is 0 for those that do not occur.
+type Words = Box<[(u32, u32)]>;
 
 impl Codebook {
     /// Makes the code of a histogram: how often each exponent occurs. Returns `None` if an exponent of 240 or more
@@ -80,13 +82,13 @@ impl Codebook {
         })
     }
 
-    fn from_words(words: &[(u32, u32); SYMBOLS], limit: Option<Limit>) -> Codebook {
+    fn from_words(words: &[(u32, u32)], limit: Option<Limit>) -> Codebook {
         let code = |symbol: usize, (bits, len): (u32, u32)| {
             let bits = if len == 0 { 0 } else { bits << (32 - len) };
             Code { bits, len: len as u8, symbol: symbol as u8 }
         };
-        let exponents = std::array::from_fn(|e| code(e, words[e + 1]));
-        Codebook { words: exponents, end: code(0, words[END as usize]), limit }
+        let exponents = words[1..].iter().enumerate().map(|(e, &word)| code(e, word));
+        Codebook { words: exponents.collect(), end: code(0, words[END as usize]), limit }
     }
 
     /// Returns the word of an exponent; its length is 0 if the exponent does not occur.
@@ -128,9 +130,8 @@ impl Codebook {
     }
 }
 
-/// Returns the right-aligned bits and the length of each symbol's code, and how many counts were changed so that no
-/// code is longer than 32 bits.
-fn limited_tree(histogram: &[u64; 256]) -> ([(u32, u32); SYMBOLS], usize) {
+/// Returns the code of a histogram, and how many counts were changed so that no word is longer than 32 bits.
+fn limited_tree(histogram: &[u64; 256]) -> (Words, usize) {
     if let Some(words) = tree(histogram) {
         return (words, 0);
     }
@@ -147,7 +148,7 @@ fn limited_tree(histogram: &[u64; 256]) -> ([(u32, u32); SYMBOLS], usize) {
 }
 
 /// Makes Huffman's code by the reference's tie rule; `None` if a code is longer than 32 bits.
-fn tree(counts: &[u64; 256]) -> Option<[(u32, u32); SYMBOLS]> {
+fn tree(counts: &[u64; 256]) -> Option<Words> {
     // Leaves are numbered by their symbols, nodes from SYMBOLS on. parent[i] = (the node above, the bit on the way
     // down). Not on the stack, of which callers may have little.
     let mut parent = vec![(0usize, 0u32); 2 * SYMBOLS];
@@ -167,7 +168,7 @@ fn tree(counts: &[u64; 256]) -> Option<[(u32, u32); SYMBOLS]> {
         }
         heap.push(Reverse((x + y, first, root)));
     }
-    let mut words = [(0, 0); SYMBOLS];
+    let mut words = vec![(0, 0); SYMBOLS];
     for leaf in leaves {
         let (mut at, mut bits, mut len) = (leaf, 0u32, 0);
         while at != root {
@@ -181,12 +182,12 @@ fn tree(counts: &[u64; 256]) -> Option<[(u32, u32); SYMBOLS]> {
         }
         words[leaf] = (bits, len);
     }
-    Some(words)
+    Some(words.into())
 }
 
 /// Returns the lengths of the best code in which none is longer than `most` bits, by symbol. Coins of denominations
 /// 2^-1 to 2^-most are packed in pairs, and a symbol's length is how many of its coins the cheapest packages use.
-fn package_merge(histogram: &[u64; 256], most: u32) -> [u32; SYMBOLS] {
+fn package_merge(histogram: &[u64; 256], most: u32) -> Vec<u32> {
     let mut coins: Vec<(u64, Vec<Symbol>)> = vec![(1, vec![END])];
     coins.extend((0..256).filter(|&e| histogram[e] > 0).map(|e| (histogram[e], vec![e as Symbol + 1])));
     coins.sort_by_key(|(count, _)| *count);
@@ -197,7 +198,7 @@ fn package_merge(histogram: &[u64; 256], most: u32) -> [u32; SYMBOLS] {
         merged.sort_by_key(|(count, _)| *count);
         packages = merged;
     }
-    let mut lengths = [0; SYMBOLS];
+    let mut lengths = vec![0; SYMBOLS];
     for (_, symbols) in &packages[..2 * (coins.len() - 1)] {
         symbols.iter().for_each(|&s| lengths[s as usize] += 1);
     }
@@ -206,10 +207,10 @@ fn package_merge(histogram: &[u64; 256], most: u32) -> [u32; SYMBOLS] {
 
 /// Makes the code of given lengths that counts upwards: short words first, then small exponents, the end of data last
 /// among its equals. So long words share their first bits, and there are few rows.
-fn canonical(lengths: &[u32; SYMBOLS]) -> [(u32, u32); SYMBOLS] {
+fn canonical(lengths: &[u32]) -> Words {
     let mut order: Vec<usize> = (0..SYMBOLS).filter(|&s| lengths[s] > 0).collect();
     order.sort_by_key(|&s| (lengths[s], s == END as usize, s));
-    let mut words = [(0, 0); SYMBOLS];
+    let mut words = vec![(0, 0); SYMBOLS];
     let (mut next, mut last) = (0u64, 0);
     for symbol in order {
         let len = lengths[symbol];
@@ -218,7 +219,7 @@ fn canonical(lengths: &[u32; SYMBOLS]) -> [(u32, u32); SYMBOLS] {
         words[symbol] = (next as u32, len);
         next += 1;
     }
-    words
+    words.into()
 }
 
 #[cfg(test)]

@@ -135,11 +135,11 @@ impl ShortTable {
 }
 
 /// Returns, for each window of as many bits as `SIZE` has numbers for, the first exponent and its code's length; length
-/// 0 where the code is longer.
-pub(crate) fn first_symbols<const SIZE: usize>(codes: &CodeTable) -> [(u8, u8); SIZE] {
+/// 0 where the code is longer. They are on the heap, because callers may have little stack.
+pub(crate) fn first_symbols<const SIZE: usize>(codes: &CodeTable) -> Box<[(u8, u8); SIZE]> {
     const { assert!(SIZE.is_power_of_two() && SIZE < 1 << 32) };
     let window = SIZE.ilog2();
-    let mut first = [(0, 0); SIZE];
+    let Ok(mut first) = <Box<[_; SIZE]>>::try_from(vec![(0, 0); SIZE]) else { unreachable!("it has SIZE entries") };
     for c in codes.codes().iter().filter(|c| c.len as u32 <= window) {
         let from = (c.bits >> (32 - window)) as usize;
         first[from..from + (1 << (window - c.len as u32))].fill((c.symbol, c.len));

@@ -74,7 +74,7 @@ pub enum Mismatch {
 /// Walks blocks with one code table.
 pub struct Walker<'a> {
     codes: &'a CodeTable,
-    first: [(u8, u8); 1 << WINDOW],
+    first: Box<[(u8, u8); 1 << WINDOW]>,
     /// The whole codes that each window begins with:
     ///
     /// ```text

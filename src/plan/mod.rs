@@ -54,9 +54,11 @@ pub struct PlanOptions {
     pub patterns: Option<Patterns>,
     /// The name of a preset, or `automatic`; `None` chooses the groups as [`crate::writer::compress`] does.
     pub preset: Option<String>,
+    /// How a DF11 model is opened. A config and shapes are for such a model only.
+    pub open: OpenOptions,
     /// True to count some weights of each kind of group, instead of assuming how well they compress.
     pub sample: bool,
-    /// True to plan what is there of a source that lacks something.
+    /// True to plan what is there of a model that lacks something.
     pub incomplete: bool,
     /// Buffers for decoded weights, each as large as the largest group; 0 means [`DEFAULT_SLOTS`].
     pub slots: u32,
@@ -85,13 +87,19 @@ impl PlanOptions {
         self
     }
 
+    /// Sets how a DF11 model is opened.
+    pub fn open(mut self, open: OpenOptions) -> Self {
+        self.open = open;
+        self
+    }
+
     /// Sets whether some weights are counted.
     pub fn sample(mut self, sample: bool) -> Self {
         self.sample = sample;
         self
     }
 
-    /// Sets whether to plan what is there of a source that lacks something.
+    /// Sets whether to plan what is there of a model that lacks something.
     pub fn incomplete(mut self, incomplete: bool) -> Self {
         self.incomplete = incomplete;
         self
@@ -185,7 +193,8 @@ impl ModelPlan {
     /// # Errors
     ///
     /// Those of [`crate::writer::compress`] for the source and its groups, and those of [`Model::open`] for a DF11 model;
-    /// `InvalidArgument` for options that are out of range, or that name groups for a DF11 model, which has its own.
+    /// `InvalidArgument` for options that are out of range, that name groups for a DF11 model, which has its own, or that
+    /// have a config or shapes for a model that is no DF11 model.
     pub fn new(path: impl AsRef<Path>, options: &PlanOptions, progress: &Progress) -> Result<ModelPlan> {
         progress.begin(0);
         progress.check()?;
@@ -204,17 +213,24 @@ impl ModelPlan {
             ..CompressOptions::default()
         };
         match Dry::new(path.as_ref(), &groups, progress) {
+            Ok(_) if options.open.config.is_some() => {
+                invalid("the model is not compressed: a config is given for a compressed one only".into())
+            }
+            Ok(_) if options.open.shapes_from.is_some() || options.open.shapes.is_some() => {
+                invalid("the model is not compressed: its files say its shapes".into())
+            }
             Ok(dry) => Self::of_plain(&dry, options, progress),
             // It may be compressed already. If it is, that is no mistake here.
             Err(error @ Error::InvalidArgument(_)) => {
-                let model = Model::open_watched(path.as_ref(), &OpenOptions::new(), Access::Read, progress)?;
+                let model = Model::open_watched(path.as_ref(), &options.open, Access::Read, progress)?;
+                let model = model.verified(&options.open, progress)?;
                 if model.groups().len() == 0 {
                     return Err(error);
                 }
                 if options.patterns.is_some() || options.preset.is_some() {
                     return invalid("the model is compressed already: it has its own groups".into());
                 }
-                model.warn_of_missing()?;
+                model.require_whole(path.as_ref(), "plan", options.incomplete, progress)?;
                 Self::of_compressed(&model, path.as_ref(), options)
             }
             Err(error) => Err(error),
@@ -270,7 +286,7 @@ impl ModelPlan {
         };
         let groups = model.groups().map(group).collect::<Result<Vec<_>>>()?;
         let plain = model.tensors().filter(|t| t.group().is_none()).map(plain_of).collect();
-        let config = config_text(path, &OpenOptions::new())?;
+        let config = config_text(path, &options.open)?;
         let config = config.and_then(|text| serde_json::from_slice::<Value>(&of_python(text.as_bytes())).ok());
         let files = model.files().map(|f| FilePlan { path: f.file.to_owned(), bytes: f.bytes }).collect();
         Ok(ModelPlan { compressed: true, files, ..Self::of_parts(model, config.as_ref(), groups, plain, options) })

@@ -6,6 +6,7 @@ use super::source::Source;
 use super::work;
 use super::{CompressOptions, Coverage, Layout};
 use crate::error::Result;
+use crate::format::refuse_missing;
 use crate::progress::Progress;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -39,8 +40,8 @@ impl Dry {
     /// Those of [`super::compress`] for the source, the patterns and the preset.
     pub fn new(source: &Path, options: &CompressOptions, progress: &Progress) -> Result<Dry> {
         let input = Source::open(source, progress)?;
-        if let (false, [first, ..]) = (options.incomplete, &input.found.missing[..]) {
-            return Err(run::incomplete(source, first, input.found.missing.len()));
+        if !options.incomplete {
+            refuse_missing(source, "plan", &input.found.missing)?;
         }
         let table = run::table(&input.model);
         let wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;

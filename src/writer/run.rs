@@ -7,9 +7,9 @@ use super::target::{
     self, Answer, Claim, Completion, ConfigPlace, Entry, Folder, LeftGroup, Locked, PartialFile, Record, Request,
 };
 use super::work::{self, FileSpec, GroupSpec, Made, Order, Segment, Settings, Unfit};
-use super::{CompressOptions, Coverage, DEFAULT_MEMORY, LeftPlain, Report, SideFile};
+use super::{CompressOptions, Coverage, DEFAULT_MEMORY, Layout, LeftPlain, Report, SideFile};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
-use crate::format::{Missing, Model, Tensor, missing_ends};
+use crate::format::{Missing, Model, Tensor, misderived, missing_ends, no_rest, refuse_missing};
 use crate::host::{self, VerifyOptions};
 use crate::huffman::encode::Variant;
 use crate::progress::Progress;
@@ -28,7 +28,8 @@ pub(super) struct Run<'o> {
     /// The text of config.json.
     pub config: String,
     preset: Option<String>,
-    /// True if shapes are written: if they are asked for, and for automatic groups, of which no other program has the bytes.
+    /// True if shapes are written: if they are asked for, for automatic groups, of which no other program has the bytes, and where
+    /// readers would derive others.
     shapes: bool,
     pub plan: Plan,
     pub groups: Vec<GroupSpec>,
@@ -50,8 +51,8 @@ impl<'o> Run<'o> {
     ) -> Result<Run<'o>> {
         options.part.check()?;
         let input = Source::open(source, progress)?;
-        if let (false, [first, ..]) = (options.incomplete, &input.found.missing[..]) {
-            return Err(incomplete(source, first, input.found.missing.len()));
+        if !options.incomplete {
+            refuse_missing(source, "compress", &input.found.missing)?;
         }
         let table = table(&input.model);
         let mut wanted = plan::Wanted::of(options.preset.as_deref(), options.patterns.as_ref())?;
@@ -99,19 +100,23 @@ impl<'o> Run<'o> {
                 plan.groups.iter().map(|g| &g.name).chain(plan.left.iter().map(|l| &l.group)).any(|g| g == module);
             is_group || input.model.find_tensor(&format!("{module}.weight")).is_some()
         }));
+        // With automatic groups or runs the number of tensors is noted, so that a file that is lost later is missed. Other configs are
+        // the reference's.
+        let automatic = matches!(origin, plan::Origin::Automatic);
+        let counted = automatic || !plan.in_runs.is_empty();
+        if !counted && beside_groups(&table, &plan, &plain) {
+            lacks.extend(no_rest(&input.model, input.parsed.as_ref(), progress)?);
+        }
         for lack in &lacks {
             log::warn!("the source seems to lack something: {}", lack.reason);
         }
         let names: Vec<&str> = lacks.iter().map(|lack| &lack.name[..]).collect();
-        // With automatic groups or runs, so that a file that is lost later is missed. Other configs are the reference's.
-        let automatic = matches!(origin, plan::Origin::Automatic);
         let twice = plan.groups.iter().filter(|group| group.tied).count();
-        let counted = automatic || !plan.in_runs.is_empty();
         let tensors = counted.then(|| (input.model.tensors().len() - dropped.len() + twice) as u64);
         let place = &input.config_place;
         let config = config::merged(input.config.as_deref(), place, &patterns.to_value(), &names, tensors)?;
         let runs = plan.in_runs.iter().map(|planned| json!([planned.tensor, planned.runs.len()])).collect::<Vec<_>>();
-        let shapes = options.shapes || automatic;
+        let shapes = options.shapes || automatic || is_misderived(&input, &plan, &dropped, &config, progress)?;
         let job = json!({
             "version": 2,
             "source": input.identity(progress)?,
@@ -595,12 +600,39 @@ pub(super) fn table(model: &Model) -> Vec<SourceTensor<'_>> {
     model.tensors().map(SourceTensor::from).collect()
 }
 
-/// Returns the error for a source that lacks things.
-pub(super) fn incomplete(source: &Path, first: &Missing, count: usize) -> Error {
-    let more = if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
-    let remedy = if source.is_dir() { "" } else { "give the whole folder, or " };
-    let reason = format!("{}{more}: {remedy}compress what is there with the option incomplete", first.reason);
-    Error::invalid(Place::of(source), reason)
+/// Tells whether a reader would derive a wrong shape of a tensor in a group: the shapes must then be stored.
+fn is_misderived(
+    input: &Source,
+    plan: &Plan,
+    dropped: &[(usize, usize)],
+    config: &str,
+    progress: &Progress,
+) -> Result<bool> {
+    let packed: HashSet<usize> = plan.groups.iter().flat_map(|group| group.members.iter().copied()).collect();
+    let heads: Vec<(String, usize)> = plan
+        .groups
+        .iter()
+        .filter(|group| group.tied)
+        .flat_map(|group| group.members.iter().map(|&tensor| (format!("{}.weight", group.name), tensor)))
+        .collect();
+    let is_stored = |tensor: usize| dropped.iter().all(|&(head, _)| head != tensor);
+    let is_packed = |tensor: usize| packed.contains(&tensor);
+    let wrong = misderived(&input.model, (is_packed, is_stored), &heads, Some(config), progress)?;
+    let Some(&first) = wrong.first() else { return Ok(false) };
+    let tensor = input.model.tensor_at(first);
+    log::warn!(
+        "the shapes are stored, because those of {} tensors would be derived wrongly, such as that of '{}', which is {:?}",
+        wrong.len(),
+        shorten(tensor.name(), 80),
+        tensor.shape()
+    );
+    Ok(true)
+}
+
+/// Tells whether a folder of these groups would have no file but theirs.
+fn beside_groups(table: &[SourceTensor<'_>], plan: &Plan, plain: &[usize]) -> bool {
+    let files = Files::new(Path::new(""), Layout::Folder, "model.safetensors", table, plan, plain);
+    files.rest.is_none_or(|rest| rest.plain.is_empty())
 }
 
 /// Returns the error for a source of which nothing can be compressed.

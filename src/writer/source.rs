@@ -4,7 +4,7 @@ use super::SideFile;
 use super::plan::{self, Grouping, SourceTensor, Wanted};
 use super::roles::{Role, role};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
-use crate::format::{self, Found, MAIN, Model, find_missing, listed, safetensors_of};
+use crate::format::{self, Found, MAIN, Model, find_missing, listed, not_json, safetensors_of};
 use crate::host::{are_equal, hex};
 use crate::progress::Progress;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ fn read_config(path: &Path) -> Result<Option<String>> {
 impl Source {
     /// Opens a folder or a single `.safetensors` file.
     pub fn open(path: &Path, progress: &Progress) -> Result<Source> {
-        let meta = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?;
+        let meta = std::fs::metadata(path).map_err(|e| Error::opening(path, e))?;
         if meta.is_dir() { Source::open_folder(path, progress) } else { Source::open_file(path, progress) }
     }
 
@@ -73,7 +73,7 @@ impl Source {
         let config_place = Place::of(&config_path);
         let parse = |text: &String| {
             serde_json::from_slice::<Value>(&format::of_python(text.as_bytes()))
-                .map_err(|e| Error::invalid(config_place.clone(), format!("the config is not valid JSON: {e}")))
+                .map_err(|e| Error::invalid(config_place.clone(), not_json("the config", text.as_bytes(), e)))
         };
         let parsed = config.as_ref().map(parse).transpose()?;
         if parsed.as_ref().is_some_and(|config| config.get("dfloat11_config").is_some()) {
@@ -88,6 +88,7 @@ impl Source {
         }
         let model = Model::open_listed(path, &listed.files, progress)?;
         plain_only(&model, path)?;
+        no_groups_beside(&model, path, progress)?;
         let found = find_missing(&model, Some(path), listed.index.as_ref(), parsed.as_ref(), None, progress)?;
         let (carried, left_behind) = companions(&model, path)?;
         let (folder, path) = (Some(path.to_owned()), path.to_owned());
@@ -191,6 +192,32 @@ fn no_groups(model: &Model, path: &Path) -> Result<()> {
             shorten(group.name(), 80)
         ))),
     }
+}
+
+/// Fails if another file of the folder has a group of which the model has no tensor: without a config, the file with the rest of a
+/// compressed model looks like a whole model. A compressed copy beside a model has groups whose tensors the model has.
+fn no_groups_beside(model: &Model, path: &Path, progress: &Progress) -> Result<()> {
+    let own: HashSet<&Path> = model.files().map(|file| file.file).collect();
+    let mut names: Vec<&str> = Vec::new();
+    for file in safetensors_of(path)?.into_iter().filter(|file| !own.contains(&**file)) {
+        let other = match Model::open_files(&[file], None, progress) {
+            Ok(other) => other,
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            // It is not the model's, and what is wrong with it harms nobody.
+            Err(_) => continue,
+        };
+        let Some(group) = other.group(0) else { continue };
+        if names.is_empty() {
+            names.extend(model.tensors().map(|tensor| tensor.name()));
+            names.sort_unstable();
+        }
+        let inside = format!("{}.", group.name());
+        let first = names.partition_point(|name| *name < &inside[..]);
+        if !names.get(first).is_some_and(|name| name.starts_with(&inside)) {
+            return no_groups(&other, path);
+        }
+    }
+    Ok(())
 }
 
 /// Lists all files below a folder: those that are copied, and those that are not, as all are with `left`. Hidden ones are in neither

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const char *golden, *hostile, *scratch;
 
@@ -494,14 +495,14 @@ static void threads(void)
 
 /* How often each kind of finding was told, and the last text of what is wrong. */
 struct findings {
-    unsigned kinds[DF11_FINDING_NOTE + 1];
+    unsigned kinds[DF11_FINDING_MISSING + 1];
     char text[1024];
 };
 
 static void count_findings(void *user, uint32_t kind, const char *name, const char *text)
 {
     struct findings *findings = user;
-    CHECK(kind >= DF11_FINDING_GOOD && kind <= DF11_FINDING_NOTE && name[0] != 0 && strstr(text, name) != NULL);
+    CHECK(kind >= DF11_FINDING_GOOD && kind <= DF11_FINDING_MISSING && name[0] != 0 && strstr(text, name) != NULL);
     findings->kinds[kind]++;
     if (kind == DF11_FINDING_BAD || kind == DF11_FINDING_DIFFERS)
         snprintf(findings->text, sizeof findings->text, "%s", text);
@@ -722,7 +723,7 @@ static void planning(void)
         WORKS(df11_plan_get_group_info(plan, i, &planned, &error));
         CHECK(strcmp(planned.name, group.name) == 0 && planned.element_count == group.element_count);
         CHECK(planned.packed_bytes == group.packed_bytes && planned.image_bytes == group.image_bytes);
-        CHECK(planned.tensor_count == group.tensor_count && planned.exact == 1);
+        CHECK(planned.tensor_count == group.tensor_count && planned.exact == 1 && planned.extended == 0);
         packed += group.packed_bytes;
         images += group.image_bytes;
     }
@@ -785,7 +786,7 @@ static void planning(void)
     options.cache_number_bytes = 9;
     CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_INVALID_ARGUMENT);
     options.cache_number_bytes = 0;
-    options.flags = 4;
+    options.flags = 8;
     CHECK(df11_plan_model(original, &options, &plan, &error) == DF11_UNSUPPORTED_OPTION);
     options.flags = 0;
     CHECK(df11_progress_new(&options.progress, NULL) == DF11_OK);
@@ -1073,10 +1074,226 @@ static void writing_what_does_not_fit(void)
     WORKS(df11_compress_model(source, join(to, scratch, "unfit"), &options, &error));
     CHECK(left[0] == 1 && left[1] == 1 && report.left_count == 2 && report.groups == 1 && report.weights == 3);
     CHECK(report.unmatched_count == 1 && report.dropped_count == 0 && report.complete == 1);
+    CHECK(report.bf16_bytes == 10 && report.unfit_bf16_bytes == 4 && report.mixed_bf16_bytes == 0);
     CHECK(df11_verify_model(to, source, NULL, &error) == DF11_OK);
     options.flags = DF11_COMPRESS_STRICT;
     CHECK(df11_compress_model(source, join(to, scratch, "strict"), &options, &error) == DF11_UNSUPPORTED_FORMAT);
     CHECK(left[0] == 1 && left[1] == 1 && report.left_count == 0 && strstr(error.message, "b.weight") != NULL);
+}
+
+/* Writes a file, of a text or other bytes. */
+static void write_file(const char *path, const void *data, size_t bytes)
+{
+    FILE *file = fopen(path, "wb");
+    CHECK(file != NULL && fwrite(data, 1, bytes, file) == bytes && fclose(file) == 0);
+}
+
+/* Writes a folder as an interrupted download leaves it: the first of two files, in which a layer is, experts in one tensor that
+ * DF11 cannot name, a vector and an F32. Beside them a tokenizer, and weights in two other formats. */
+static void write_source(char *folder)
+{
+    static const char header[] =
+        "{\"norm.weight\":{\"dtype\":\"BF16\",\"shape\":[64],\"data_offsets\":[0,128]},"
+        "\"layers.0.scale.weight\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[128,144]},"
+        "\"layers.0.attn.weight\":{\"dtype\":\"BF16\",\"shape\":[128,128],\"data_offsets\":[144,32912]},"
+        "\"layers.0.experts.gate_up_proj\":{\"dtype\":\"BF16\",\"shape\":[2,64,128],\"data_offsets\":[32912,65680]}}";
+    uint64_t size = sizeof header - 1;
+    unsigned char *file = malloc(8 + size + 65680);
+    char path[4096];
+    CHECK(file != NULL && mkdir(join(folder, scratch, "source"), 0700) == 0);
+    memcpy(file, &size, 8);
+    memcpy(file + 8, header, size);
+    memset(file + 8 + size, 0, 144);
+    for (size_t i = 0; i < (65680 - 144) / 2; i++) {
+        uint16_t weight = (uint16_t)((i & 1) << 15 | (0x78 + i % 7) << 7 | i * 37 % 128);
+        memcpy(file + 8 + size + 144 + 2 * i, &weight, 2);
+    }
+    write_file(join(path, scratch, "source/model-00001-of-00002.safetensors"), file, 8 + size + 65680);
+    free(file);
+    write_file(join(path, scratch, "source/config.json"), "{\"num_hidden_layers\": 1}", 24);
+    write_file(join(path, scratch, "source/tokenizer.json"), "{}", 2);
+    write_file(join(path, scratch, "source/optimizer.bin"), "weights", 7);
+    write_file(join(path, scratch, "source/model.onnx"), "more of them", 12);
+}
+
+/* What is absent, what belongs to a model and what does not, and what the reference's format cannot hold. */
+static void writing_what_is_there(void)
+{
+    char source[4096], to[4096], path[4096];
+    df11_compress_options options = DF11_COMPRESS_OPTIONS_INIT;
+    df11_compress_report report = DF11_COMPRESS_REPORT_INIT;
+    df11_verify_options verify = DF11_VERIFY_OPTIONS_INIT;
+    df11_verify_report verified = DF11_VERIFY_REPORT_INIT;
+    df11_plan_options planning = DF11_PLAN_OPTIONS_INIT;
+    df11_plan_info planned = DF11_PLAN_INFO_INIT;
+    df11_plan_group_info group = DF11_PLAN_GROUP_INFO_INIT;
+    struct findings findings = {{0}, ""};
+    uint64_t extended = 0;
+    df11_plan *plan;
+    df11_error error;
+    write_source(source);
+    options.report = &report;
+    verify.report = &verified;
+    verify.finding = count_findings;
+    verify.finding_user = &findings;
+
+    /* The second file is absent. */
+    join(to, scratch, "there");
+    CHECK(df11_compress_model(source, to, &options, &error) == DF11_INVALID_FORMAT);
+    CHECK(strstr(error.message, "model-00002-of-00002.safetensors") != NULL && report.missing_count == 0);
+    CHECK(df11_plan_model(source, &planning, &plan, &error) == DF11_INVALID_FORMAT && plan == NULL);
+    options.flags = DF11_COMPRESS_INCOMPLETE;
+    WORKS(df11_compress_model(source, to, &options, &error));
+    CHECK(report.missing_count == 1 && report.complete == 1 && strcmp(report.preset, "automatic") == 0);
+    CHECK(report.bf16_bytes == 128 + 2 * 32768 && report.grouped_bf16_bytes == 2 * 32768);
+    CHECK(report.small_bf16_bytes == 128 && report.unasked_bf16_bytes == 0 && report.unnamed_bf16_bytes == 0);
+    CHECK(report.mixed_bf16_bytes == 0 && report.unfit_bf16_bytes == 0 && report.left_count == 0);
+    CHECK(report.carried_count == 1 && report.carried_bytes == 2);
+    CHECK(report.left_behind_count == 2 && report.left_behind_bytes == 7 + 12);
+    CHECK(report.extended_groups > 0 && report.extended_groups < report.groups);
+
+    /* The config says so, so that it is no finding; that a file is absent which was there is one. */
+    WORKS(df11_verify_model(to, NULL, &verify, &error));
+    CHECK(verified.missing_count == 0 && findings.kinds[DF11_FINDING_MISSING] == 0);
+    CHECK(remove(join(path, scratch, "there/layers_0.safetensors")) == 0);
+    CHECK(df11_verify_model(to, NULL, &verify, &error) == DF11_CORRUPT);
+    CHECK(verified.missing_count > 0 && findings.kinds[DF11_FINDING_MISSING] == verified.missing_count);
+    CHECK(strstr(error.message, "layers.0") != NULL || strstr(error.message, "tensors") != NULL);
+    verify.flags = DF11_VERIFY_INCOMPLETE;
+    WORKS(df11_verify_model(to, NULL, &verify, &error));
+    CHECK(verified.missing_count == 0 && verified.groups_good > 0);
+
+    /* A plan of it says the same of its groups. */
+    planning.flags = DF11_PLAN_INCOMPLETE;
+    WORKS(df11_plan_model(source, &planning, &plan, &error));
+    WORKS(df11_plan_get_info(plan, &planned, &error));
+    CHECK(planned.group_count == report.groups && planned.exact == 0);
+    for (uint64_t i = 0; i < planned.group_count; i++) {
+        WORKS(df11_plan_get_group_info(plan, i, &group, &error));
+        CHECK(group.struct_size == sizeof group && group.extended <= 1 && group.exact == 0);
+        extended += group.extended;
+    }
+    CHECK(extended == report.extended_groups);
+    df11_plan_free(plan);
+
+    /* Without the extension the experts stay plain. */
+    options.flags = DF11_COMPRESS_INCOMPLETE | DF11_COMPRESS_REFERENCE_ONLY;
+    WORKS(df11_compress_model(source, join(to, scratch, "there_plainly"), &options, &error));
+    CHECK(report.extended_groups == 0 && report.groups == 1 && report.grouped_bf16_bytes == 32768);
+    CHECK(report.unnamed_bf16_bytes == 32768 && report.small_bf16_bytes == 128);
+
+    /* A pattern that asks for less, and a group of two types. */
+    options.pattern_json = "{\"norm\": [], \"layers.0\": [\"attn\", \"scale\"]}";
+    WORKS(df11_compress_model(source, join(to, scratch, "there_little"), &options, &error));
+    CHECK(report.grouped_bf16_bytes == 128 && report.mixed_bf16_bytes == 32768 && report.unnamed_bf16_bytes == 32768);
+    CHECK(report.left_count == 2 && report.preset == NULL);
+    options.pattern_json = "{\"norm\": []}";
+    WORKS(df11_compress_model(source, join(to, scratch, "there_less"), &options, &error));
+    CHECK(report.grouped_bf16_bytes == 128 && report.unasked_bf16_bytes == 32768 && report.mixed_bf16_bytes == 0);
+
+    /* Nothing that can be compressed. */
+    write_f32(join(source, scratch, "only-f32.safetensors"));
+    options.pattern_json = NULL;
+    options.flags = 0;
+    join(to, scratch, "there_nothing");
+    CHECK(df11_compress_model(source, to, &options, &error) == DF11_UNSUPPORTED_FORMAT);
+    CHECK(strstr(error.message, "F32") != NULL && report.groups == 0);
+    options.flags = DF11_COMPRESS_ALLOW_PLAIN;
+    WORKS(df11_compress_model(source, to, &options, &error));
+    CHECK(report.groups == 0 && report.complete == 1 && report.bf16_bytes == 0 && report.written_bytes > 16);
+    verify.flags = 0;
+    CHECK(df11_verify_model(to, NULL, &verify, &error) == DF11_INVALID_FORMAT);
+    WORKS(df11_verify_model(to, source, &verify, &error));
+    CHECK(verified.tensors_equal == 1);
+    verify.flags = DF11_VERIFY_ALLOW_PLAIN;
+    WORKS(df11_verify_model(to, NULL, &verify, &error));
+}
+
+/* The config and the shapes that every call on a compressed model takes, and a version that is not known. */
+static void reading_as_told(void)
+{
+    static const char wrong[] = "{\"lm_head.weight\": [128, 256]}";
+    char model[4096], original[4096], to[4096], path[4096];
+    df11_plan_options plan = DF11_PLAN_OPTIONS_INIT;
+    df11_plan_info planned = DF11_PLAN_INFO_INIT;
+    df11_verify_options verify = DF11_VERIFY_OPTIONS_INIT;
+    df11_repack_options repack = DF11_REPACK_OPTIONS_INIT;
+    df11_decompress_options decompress = DF11_DECOMPRESS_OPTIONS_INIT;
+    df11_open_options open = DF11_OPEN_OPTIONS_INIT;
+    df11_tensor_info info = DF11_TENSOR_INFO_INIT;
+    df11_model *opened;
+    df11_plan *handle;
+    uint64_t number;
+    df11_error error;
+    char *config, *version;
+    join(model, golden, "sharded/model");
+    join(original, golden, "sharded/original.safetensors");
+    config = read_text(join(path, golden, "sharded/model/config.json"));
+    version = strstr(config, "\"0.5.0\"");
+    CHECK(version != NULL);
+    memcpy(version, "\"9.5.0\"", 7);
+
+    plan.config_json = verify.config_json = repack.config_json = decompress.config_json = config;
+    CHECK(df11_plan_model(model, &plan, &handle, &error) == DF11_UNSUPPORTED_FORMAT && handle == NULL);
+    CHECK(strstr(error.message, "9.5.0") != NULL);
+    CHECK(df11_verify_model(model, NULL, &verify, &error) == DF11_UNSUPPORTED_FORMAT);
+    CHECK(df11_repack_model(model, join(to, scratch, "told"), &repack, &error) == DF11_UNSUPPORTED_FORMAT);
+    CHECK(df11_decompress_model(model, to, &decompress, &error) == DF11_UNSUPPORTED_FORMAT);
+    plan.flags = DF11_PLAN_ANY_VERSION;
+    verify.flags = DF11_OPEN_ANY_VERSION;
+    repack.flags = DF11_REPACK_ANY_VERSION;
+    decompress.flags = DF11_DECOMPRESS_ANY_VERSION;
+    WORKS(df11_plan_model(model, &plan, &handle, &error));
+    WORKS(df11_plan_get_info(handle, &planned, &error));
+    CHECK(planned.exact == 1 && planned.cached_layer_count == 2);
+    df11_plan_free(handle);
+    WORKS(df11_verify_model(model, original, &verify, &error));
+    WORKS(df11_decompress_model(model, join(to, scratch, "told_plain"), &decompress, &error));
+    WORKS(df11_repack_model(model, join(to, scratch, "told"), &repack, &error));
+    CHECK(df11_model_open(to, NULL, &opened, &error) == DF11_UNSUPPORTED_FORMAT); /* the config is written */
+    /* Another config that the numbers of the cache follow: it has one layer more. */
+    CHECK((version = strstr(config, "\"num_hidden_layers\": 2")) != NULL);
+    version[strlen("\"num_hidden_layers\": ")] = '3';
+    WORKS(df11_plan_model(model, &plan, &handle, &error));
+    WORKS(df11_plan_get_info(handle, &planned, &error));
+    CHECK(planned.cache_unknown != NULL);
+    df11_plan_free(handle);
+    CHECK(df11_plan_model(original, &plan, &handle, &error) == DF11_INVALID_ARGUMENT && handle == NULL);
+    CHECK(strstr(error.message, "not compressed") != NULL);
+    plan.config_json = verify.config_json = repack.config_json = NULL;
+    free(config);
+
+    /* Shapes are compared with the original's, and written to repacked files. */
+    verify.shapes_from = original;
+    WORKS(df11_verify_model(model, original, &verify, &error));
+    verify.shapes_json = wrong;
+    CHECK(df11_verify_model(model, original, &verify, &error) == DF11_CORRUPT);
+    CHECK(strstr(error.message, "lm_head.weight") != NULL);
+    repack.shapes_from = original;
+    repack.shapes_json = wrong;
+    WORKS(df11_repack_model(model, join(to, scratch, "told_shapes"), &repack, &error));
+    open.flags = DF11_OPEN_NO_DERIVED_SHAPES;
+    WORKS(df11_model_open(to, &open, &opened, &error));
+    CHECK(df11_model_find_tensor(opened, "lm_head.weight", &number, NULL) == DF11_OK);
+    CHECK(df11_model_get_tensor_info(opened, number, &info, NULL) == DF11_OK);
+    CHECK(info.shape_known == DF11_SHAPE_STORED && info.rank == 2 && info.shape[0] == 128);
+    CHECK(df11_model_find_tensor(opened, "model.layers.1.mlp.up_proj.weight", &number, NULL) == DF11_OK);
+    CHECK(df11_model_get_tensor_info(opened, number, &info, NULL) == DF11_OK);
+    CHECK(info.shape_known == DF11_SHAPE_STORED && info.rank == 2 && info.shape[1] == 128);
+    df11_model_free(opened);
+    plan.shapes_from = original;
+    WORKS(df11_plan_model(model, &plan, &handle, &error));
+    df11_plan_free(handle);
+    CHECK(df11_plan_model(original, &plan, &handle, &error) == DF11_INVALID_ARGUMENT && handle == NULL);
+    plan.shapes_from = NULL;
+    plan.shapes_json = verify.shapes_json = repack.shapes_json = "{\"lm_head.weight\": [128, 257]}";
+    CHECK(df11_plan_model(model, &plan, &handle, &error) == DF11_INVALID_ARGUMENT && handle == NULL);
+    CHECK(df11_verify_model(model, NULL, &verify, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_repack_model(model, join(to, scratch, "told_none"), &repack, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(strstr(error.message, "lm_head.weight") != NULL);
+    repack.shapes_json = NULL;
+    repack.shapes_from = "there is no such file";
+    CHECK(df11_repack_model(model, to, &repack, &error) == DF11_IO && error.native_code == ENOENT);
 }
 
 /* A model decompressed to a folder and to a file, and repacked to both. */
@@ -1091,6 +1308,8 @@ static void rewriting(void)
     df11_repack_report repacked = DF11_REPACK_REPORT_INIT;
     df11_verify_options verify = DF11_VERIFY_OPTIONS_INIT;
     df11_verify_report verified = DF11_VERIFY_REPORT_INIT;
+    df11_plan_options plan = DF11_PLAN_OPTIONS_INIT;
+    df11_plan *planned = NULL;
     struct watch told = {-1, 0, 0};
     df11_error error;
     join(source, golden, "sharded/original.safetensors");
@@ -1170,6 +1389,27 @@ static void rewriting(void)
     CHECK(df11_repack_model(packed, to, &repack, &error) == DF11_UNSUPPORTED_OPTION);
     CHECK(df11_repack_model(source, to, NULL, &error) == DF11_INVALID_ARGUMENT);
     CHECK(strstr(error.message, "is not compressed") != NULL);
+
+    /* What lacks a file is refused by both, and by a plan. */
+    CHECK(remove(join(path, packed, "model_embed_tokens.safetensors")) == 0);
+    options = (df11_decompress_options)DF11_DECOMPRESS_OPTIONS_INIT;
+    repack.flags = 0;
+    CHECK(df11_decompress_model(packed, join(to, scratch, "way_less"), NULL, &error) == DF11_INVALID_FORMAT);
+    CHECK(strstr(error.message, "'model.embed_tokens' is absent") != NULL);
+    CHECK(strstr(error.message, "the option incomplete") != NULL);
+    CHECK(df11_repack_model(packed, to, &repack, &error) == DF11_INVALID_FORMAT);
+    CHECK(df11_plan_model(packed, &plan, &planned, &error) == DF11_INVALID_FORMAT && planned == NULL);
+    plan.flags = DF11_PLAN_INCOMPLETE;
+    WORKS(df11_plan_model(packed, &plan, &planned, &error));
+    df11_plan_free(planned);
+    repack.flags = DF11_REPACK_INCOMPLETE;
+    WORKS(df11_repack_model(packed, to, &repack, &error));
+    options.flags = DF11_DECOMPRESS_INCOMPLETE;
+    WORKS(df11_decompress_model(packed, join(to, scratch, "way_less_plain"), &options, &error));
+    options.flags = 0;
+    options.groups = groups;
+    options.group_count = 1;
+    WORKS(df11_decompress_model(packed, join(to, scratch, "way_less_some"), &options, &error));
 }
 
 static void mistakes_of_writers(void)
@@ -1429,6 +1669,8 @@ int main(int argc, char **argv)
     shapes_and_types();
     rewriting();
     writing_what_does_not_fit();
+    writing_what_is_there();
+    reading_as_told();
     mistakes_of_writers();
     packing();
     mistakes_of_packers();

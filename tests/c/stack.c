@@ -11,8 +11,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* What the header promises. */
+/* What the header promises, and what of it is kept for other compilers and other settings of them. */
 #define STACK (64 << 10)
+#define SPARE (12 << 10)
 /* What a thread gets here, so that a call that needs more is measured and does not end the program. */
 #define ROOM (1 << 20)
 #define PAINT 0xa5
@@ -53,8 +54,8 @@ static void measure(const char *what, void *(*call)(void *), void *argument)
     size_t used = used_by(call, argument);
     printf("%7zu bytes of stack: %s\n", used, what);
     CHECK(used > 1000);
-    if (used > STACK) {
-        fprintf(stderr, "%s needs %zu bytes of stack\n", what, used);
+    if (used > STACK - SPARE) {
+        fprintf(stderr, "%s needs %zu bytes of stack, of %d\n", what, used, STACK - SPARE);
         too_much++;
     }
 }
@@ -262,6 +263,28 @@ static void *plans(void *path)
     return NULL;
 }
 
+/* Writes what the calls before have compressed in other forms: run 0 is a folder. */
+static void *rewrites(void *argument)
+{
+    df11_decompress_options decompress = DF11_DECOMPRESS_OPTIONS_INIT;
+    df11_repack_options repack = DF11_REPACK_OPTIONS_INIT;
+    df11_error error;
+    char src[4096], dst[4096];
+    static unsigned runs;
+    decompress.threads = repack.threads = *(uint32_t *)argument;
+    CHECK(snprintf(src, sizeof src, "%s/0", scratch) > 0);
+    for (int single = 0; single < 2; single++) {
+        CHECK(snprintf(dst, sizeof dst, "%s/again%u%s", scratch, runs++, single ? ".safetensors" : "") > 0);
+        if (df11_repack_model(src, dst, &repack, &error) != DF11_OK)
+            fprintf(stderr, "%s\n", error.message);
+        CHECK(error.status == DF11_OK);
+        CHECK(snprintf(dst, sizeof dst, "%s/plain%u%s", scratch, runs++, single ? ".safetensors" : "") > 0);
+        decompress.flags = DF11_DECOMPRESS_FLAT;
+        CHECK(df11_decompress_model(src, dst, &decompress, &error) == DF11_OK);
+    }
+    return NULL;
+}
+
 int main(int argc, char **argv)
 {
     df11_error error;
@@ -310,6 +333,8 @@ int main(int argc, char **argv)
     options.part = 1;
     options.part_count = 2;
     measure("df11_merge_model", compresses, &options);
+    for (uint32_t threads = 1; threads <= 3; threads += 2)
+        measure("df11_repack_model and df11_decompress_model", rewrites, &threads);
     CHECK(too_much == 0);
     printf("%u checks passed\n", checks_passed);
     return 0;

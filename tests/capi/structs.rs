@@ -195,7 +195,7 @@ fn planning(path: *const std::ffi::c_char) {
         let status = unsafe { df11_plan_model(path, at, &mut plan, null_mut()) };
         (status, plan)
     };
-    options(init(), 64, |at: *mut df11_plan_options| {
+    options(init(), 88, |at: *mut df11_plan_options| {
         let (status, plan) = planned(at);
         unsafe { df11_plan_free(plan) };
         status
@@ -207,7 +207,7 @@ fn planning(path: *const std::ffi::c_char) {
     filled(136, info(plan.cast_const()), info(nothing));
     let group =
         |group| move |at: *mut df11_plan_group_info| unsafe { df11_plan_get_group_info(plan, group, at, null_mut()) };
-    filled(56, group(1), group(99));
+    filled(64, group(1), group(99));
     let share = |device| {
         move |at: *mut df11_plan_share_info| unsafe {
             df11_plan_get_share_info(plan, DF11_SPLIT_LAYERS, 2, device, at, null_mut())
@@ -268,7 +268,7 @@ fn devices(model: *mut df11_model) {
 fn verifying_and_writing() {
     let model = text(&golden::model("tiny"));
     let verify = |at: *const df11_verify_options| unsafe { df11_verify_model(model.as_ptr(), null(), at, null_mut()) };
-    options(init(), 72, |at: *mut df11_verify_options| verify(at));
+    options(init(), 88, |at: *mut df11_verify_options| verify(at));
     let nowhere = CString::new("/nowhere/at all").unwrap();
     let report = |path: &CString, report| {
         let options = df11_verify_options { report, ..init() };
@@ -281,10 +281,10 @@ fn verifying_and_writing() {
         at.cast::<u8>().add(size_of::<df11_verify_options>()).write(1);
         verify(at)
     };
-    assert_eq!(with_size(&value, 80, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
+    assert_eq!(with_size(&value, 96, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
     assert_eq!(numbers.groups_good, 0, "an error, and the report of before");
     numbers.groups_good = 7;
-    assert_eq!(with_size(&value, 71, 0, |at| verify(at)).0, DF11_INVALID_ARGUMENT);
+    assert_eq!(with_size(&value, 87, 0, |at| verify(at)).0, DF11_INVALID_ARGUMENT);
     assert_eq!(numbers.groups_good, 7, "a struct of no size is read");
 
     let (scratch, made) = (tempfile::tempdir().unwrap(), std::cell::Cell::new(0));
@@ -348,7 +348,7 @@ fn rewriting() {
 
     let repack =
         |at: *const df11_repack_options| unsafe { df11_repack_model(model.as_ptr(), to().as_ptr(), at, null_mut()) };
-    options(init(), 56, |at: *mut df11_repack_options| repack(at));
+    options(init(), 72, |at: *mut df11_repack_options| repack(at));
     let report = |path: &CString, report| {
         let options = df11_repack_options { report, ..init() };
         unsafe { df11_repack_model(path.as_ptr(), to().as_ptr(), &options, null_mut()) }
@@ -360,7 +360,7 @@ fn rewriting() {
         at.cast::<u8>().add(size_of::<df11_repack_options>()).write(1);
         repack(at)
     };
-    assert_eq!(with_size(&value, 64, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
+    assert_eq!(with_size(&value, 80, 0, unknown).0, DF11_UNSUPPORTED_OPTION);
     assert_eq!(numbers.group_count, 0, "an error, and the report of before");
 }
 

@@ -40,6 +40,63 @@ fn files_of_other_kinds_are_named() {
     }
 }
 
+/// Files of other kinds under the names of a config and of an index.
+#[test]
+fn what_is_no_json_is_named() {
+    let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 5368709120\n";
+    let dir = tempfile::tempdir().unwrap();
+    models::write_hollow(&dir.path().join("model.safetensors"), 16);
+    let patterns = dir.path().join("patterns.json");
+    for (content, parts) in [
+        (lfs, ["not JSON but a Git LFS pointer", "`git lfs pull`"]),
+        ("<!DOCTYPE html><html><head><title>401</title>", ["not JSON but a web page", "`hf download`"]),
+        ("", ["is empty", "download it again"]),
+        ("\0\0\0\0", ["begins with zeros", "download it again"]),
+        ("{\"a\": ", ["not valid JSON", "EOF"]),
+    ] {
+        let config = dir.path().join("config.json");
+        std::fs::write(&config, content).unwrap();
+        on_each(dir.path(), |ran| ran.bad(1, &["the config is ", parts[0], parts[1], "config.json"]));
+        std::fs::remove_file(&config).unwrap();
+        let index = dir.path().join("model.safetensors.index.json");
+        std::fs::write(&index, content).unwrap();
+        for command in ["inspect", "compress"] {
+            let more = if command == "compress" { &["-o", "never"][..] } else { &[] };
+            run_on(command, dir.path(), more).bad(1, &["the index is ", parts[0], parts[1], "index.json"]);
+        }
+        std::fs::remove_file(&index).unwrap();
+        std::fs::write(&patterns, content).unwrap();
+        let given = ["--pattern", patterns.to_str().unwrap()];
+        run_on("plan", dir.path(), &given).bad(2, &["it is ", parts[0], parts[1], "patterns.json"]);
+    }
+}
+
+/// A folder of links, as the Hub's cache is, of which a file was removed.
+#[cfg(unix)]
+#[test]
+fn a_link_that_leads_nowhere_is_named() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("models--some--Model-8B/snapshots/0123abcd");
+    std::fs::create_dir_all(&model).unwrap();
+    let parts = ["cannot follow the link", "No such file", "download the model again", "hf download some/Model-8B"];
+    symlink("../../blobs/0123", model.join("model.safetensors")).unwrap();
+    on_each(&model, |ran| ran.bad(2, &[&parts[..], &["model.safetensors"]].concat()));
+    on_each(&model.join("model.safetensors"), |ran| ran.bad(2, &parts));
+    std::fs::remove_file(model.join("model.safetensors")).unwrap();
+    models::write_hollow(&model.join("model.safetensors"), 16);
+    symlink("../../blobs/4567", model.join("config.json")).unwrap();
+    on_each(&model, |ran| ran.bad(2, &[&parts[..], &["config.json"]].concat()));
+    std::fs::remove_file(model.join("config.json")).unwrap();
+    // One that an index lists is absent.
+    symlink("../../blobs/89ab", model.join("model-00001-of-00002.safetensors")).unwrap();
+    std::fs::rename(model.join("model.safetensors"), model.join("model-00002-of-00002.safetensors")).unwrap();
+    let map = r#"{"weight_map": {"x": "model-00001-of-00002.safetensors", "y": "model-00002-of-00002.safetensors"}}"#;
+    std::fs::write(model.join("model.safetensors.index.json"), map).unwrap();
+    let listed = "'model-00001-of-00002.safetensors' is";
+    run_on("plan", &model, &[]).bad(1, &[listed, "with --incomplete"]);
+}
+
 #[test]
 fn folders_without_safetensors_say_what_they_have() {
     for (name, parts) in [

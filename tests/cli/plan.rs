@@ -258,6 +258,44 @@ fn sizes(folder: &Path) -> String {
     out
 }
 
+/// A compressed model is read as the other commands read it: a config for files that have none, and a version that is not known.
+/// A plain model has its own.
+#[test]
+fn a_compressed_model_is_read_as_told() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(golden::model("sharded")).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.extension().is_some_and(|e| e == "safetensors") {
+            std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    // Its tensors have no names then, of which the tool warns.
+    let nameless = run_on("plan", folder.path(), &["--json"]);
+    assert_eq!((nameless.code, nameless.err.contains("no config names")), (0, true), "{}", nameless.err);
+    assert_eq!(serde_json::from_str::<Value>(&nameless.out).unwrap()["cache"], Value::Null);
+    let config = golden::model("sharded").join("config.json");
+    let told = json_of(folder.path(), &["--config", config.to_str().unwrap()]);
+    assert_eq!(told, {
+        let mut own = json_of(&golden::model("sharded"), &[]);
+        own["path"] = told["path"].clone();
+        for (file, told) in own["files"].as_array_mut().unwrap().iter_mut().zip(told["files"].as_array().unwrap()) {
+            assert_eq!(file["bytes"], told["bytes"]);
+            file["path"] = told["path"].clone();
+        }
+        own
+    });
+    let newer = folder.path().join("newer.json");
+    std::fs::write(&newer, std::fs::read_to_string(&config).unwrap().replace("0.5.0", "9.5.0")).unwrap();
+    let newer = ["--config", newer.to_str().unwrap()];
+    run_on("plan", folder.path(), &newer).bad(1, &["9.5.0"]);
+    assert_eq!(json_of(folder.path(), &[&newer[..], &["--any-version"]].concat())["cache"], told["cache"]);
+    let original = golden::path("sharded/original.safetensors");
+    let shapes = ["--shapes-from", original.to_str().unwrap()];
+    assert_eq!(json_of(&golden::model("sharded"), &shapes)["cache"], told["cache"]);
+    for more in [&newer, &shapes] {
+        run_on("plan", &original, more).bad(2, &["the model is not compressed"]);
+    }
+}
+
 /// The ratios between which the paper's longer contexts are.
 const LONGER: [f64; 2] = [5.3, 13.17];
 

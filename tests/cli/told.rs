@@ -105,6 +105,21 @@ fn what_is_absent_is_an_error_of_the_tool() {
         assert!(ran.out.contains("MISSING") && ran.out.contains("'model.layers.3'"), "{}", ran.out);
         run_on(command, &out, &["--incomplete"]).good();
     }
+    for (number, command) in ["decompress", "repack", "plan"].into_iter().enumerate() {
+        let to = dir.path().join(format!("to{number}"));
+        let to: &[&str] = if command == "plan" { &[] } else { &["-o", to.to_str().unwrap()] };
+        let remedy = format!("{command} what is there with --incomplete");
+        run_on(command, &out, to).bad(1, &["'model.layers.3' is absent", &remedy]);
+        assert_eq!(list(dir.path()), ["out", "source"]);
+        run_on(command, &out, &[to, &["--incomplete", "-q"]].concat()).good();
+        if let Some(to) = to.get(1) {
+            std::fs::remove_dir_all(to).unwrap();
+        }
+    }
+    // What is chosen is there.
+    let part = dir.path().join("part.safetensors");
+    run_on("decompress", &out, &["--group", "model.layers.2", "-o", part.to_str().unwrap()]).good();
+    std::fs::remove_file(part).unwrap();
     let json = run_on("inspect", &out, &["--json", "--incomplete"]).good();
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["missing"][0]["name"], "model.layers.3");
@@ -117,7 +132,9 @@ fn what_is_absent_is_an_error_of_the_tool() {
         if !index {
             std::fs::remove_file(source.join("model.safetensors.index.json")).unwrap();
         }
-        compress(&source, &out, &[]).bad(1, &[SHARD, "absent", "--incomplete"]);
+        compress(&source, &out, &[]).bad(1, &[SHARD, "absent", "compress what is there with --incomplete"]);
+        run_on("plan", &source, &[]).bad(1, &[SHARD, "absent", "plan what is there with --incomplete"]);
+        run_on("plan", &source, &["--incomplete", "-q"]).good();
         run_on("inspect", &source, &[]).bad(1, &[SHARD]);
     }
     compress(&source.join("model-00001-of-00003.safetensors"), &out, &[]).bad(1, &["give the whole folder"]);

@@ -148,6 +148,39 @@ fn shapes_from_the_metadata_count() {
         .bad(1, &["'layers.0.b.weight': its shape is [2, 16], and [8, 4] in the original"]);
 }
 
+/// Names of published models for matrices that are transposed: a shape that is derived is compared, and is not left to be derived if
+/// it would be wrong. Where it is right nothing is stored, as the reference stores nothing.
+#[test]
+fn shapes_that_would_be_derived_wrongly_are_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (usual, transposed) = (dir.path().join("usual"), dir.path().join("transposed"));
+    let mut tensors = models::qwen3(3, 12_800);
+    models::write_source(&usual, &tensors, 1);
+    tensors.iter_mut().for_each(|t| t.shape.reverse());
+    models::write_source(&transposed, &tensors, 1);
+    for (source, other, stores) in [(&usual, &transposed, false), (&transposed, &usual, true)] {
+        let to = tempfile::tempdir().unwrap();
+        let (out, back) = (to.path().join("df11"), to.path().join("back"));
+        let (out_text, back_text) = (out.to_str().unwrap(), back.to_str().unwrap());
+        let ran = run_on("compress", source, &["--preset", "qwen3", "-o", out_text]);
+        assert!(ran.code == 0 && ran.err.contains("the shapes are stored") == stores, "{}", ran.err);
+        let files = models::tree(&out);
+        let has = |bytes: &Vec<u8>| bytes.windows(11).any(|w| w == b"df11.shapes");
+        assert_eq!(files.values().filter(|bytes| has(bytes)).count(), if stores { 5 } else { 0 });
+        against(&out, source, &[]).good();
+        let how =
+            if stores { "its shape is [" } else { "its shape follows from the config and the plain tensors as [" };
+        let all = format!("differs from the original in {} tensors", 3 * 7 + 2);
+        against(&out, other, &[]).bad(1, &[how, "in the original", &all]);
+        if !stores {
+            let remedy = ["--shapes-from", other.to_str().unwrap()];
+            against(&out, other, &remedy).good();
+        }
+        run_on("decompress", &out, &["-o", back_text, "-q"]).good();
+        against(&back, source, &[]).good();
+    }
+}
+
 /// Hashes of the metadata have a line of their own, and those that are wrong are listed.
 #[test]
 fn hashes_from_the_metadata() {

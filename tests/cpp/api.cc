@@ -416,6 +416,26 @@ void planning() {
     CHECK(near.get_info().cache_bytes_per_token == DF11_PLAN_NONE && near.get_info().cache_unknown != nullptr);
     CHECK(df11::Plan::try_model(near, golden / "nothing", options) == DF11_IO && near.get() == nullptr);
     CHECK(failure([&] { (void)df11::Plan::model(golden / "nothing"); }).status() == DF11_IO);
+
+    // What a group needs, and what is given of a compressed model.
+    const df11::Plan wide = df11::Plan::model(golden / "../extension/model");
+    std::uint64_t extended = 0;
+    for (std::uint64_t i = 0; i < wide.get_info().group_count; ++i) extended += wide.get_group_info(i).extended;
+    CHECK(extended == 5 && plan.get_group_info(0).extended == 0);
+    options = df11::PlanOptions();
+    options.config_json = "{}";
+    CHECK(df11::Plan::model(golden / "edge/model", options).get_info().exact == 1);
+    CHECK(df11::Plan::try_model(near, golden / "edge/original.safetensors", options) == DF11_INVALID_ARGUMENT);
+    options.config_json = R"({"dfloat11_config": {"version": "9.5.0", "pattern_dict": {}}})";
+    CHECK(df11::Plan::try_model(near, golden / "edge/model", options) == DF11_UNSUPPORTED_FORMAT);
+    options.flags = DF11_PLAN_ANY_VERSION;
+    CHECK(df11::Plan::try_model(near, golden / "edge/model", options) == DF11_OK);
+    const std::string original = (golden / "sharded/original.safetensors").string();
+    options = df11::PlanOptions();
+    options.shapes_from = original.c_str();
+    CHECK(df11::Plan::try_model(near, golden / "sharded/model", options) == DF11_OK);
+    options.shapes_json = R"({"lm_head.weight": [1, 1]})";
+    CHECK(df11::Plan::try_model(near, golden / "sharded/model", options) == DF11_INVALID_ARGUMENT);
 }
 
 void writing() {
@@ -479,6 +499,23 @@ void writing() {
     pack.flags = DF11_REPACK_FOLDER;
     CHECK(df11::repack_model(scratch / "one.safetensors", scratch / "folder", pack).group_count == 4);
     CHECK(df11::verify_model(scratch / "folder", source).good());
+    // Shapes that are given are compared, and written.
+    df11::VerifyOptions check;
+    check.shapes_from = source.string();
+    CHECK(df11::verify_model(golden / "block/model", source, check).good());
+    check.shapes_json = R"({"lm_head.weight": [1, 1]})";
+    CHECK(failure([&] { (void)df11::verify_model(golden / "block/model", source, check); }).status() ==
+          DF11_INVALID_ARGUMENT);
+    pack = df11::RepackOptions();
+    pack.shapes_from = source.string();
+    CHECK(df11::repack_model(golden / "block/model", scratch / "shaped.safetensors", pack).file_count == 1);
+    df11::OpenOptions stored;
+    stored.flags = DF11_OPEN_NO_DERIVED_SHAPES;
+    const df11::Model shaped = df11::Model::open(scratch / "shaped.safetensors", stored);
+    for (const df11::Tensor &tensor : shaped.tensors()) CHECK(tensor.shape_source() == DF11_SHAPE_STORED);
+    pack.shapes_json = check.shapes_json;
+    CHECK(failure([&] { (void)df11::repack_model(golden / "block/model", scratch / "none", pack); }).status() ==
+          DF11_INVALID_ARGUMENT);
     CHECK(failure([&] { (void)df11::repack_model(source, scratch / "none"); }).status() == DF11_INVALID_ARGUMENT);
     // A float32 tensor cannot be compressed: the callback is called, and its exception arrives.
     std::string header = R"({"w.weight":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})";

@@ -197,24 +197,290 @@ fn there_is_no_false_alarm() {
     }
 }
 
-/// A model in one file that has fewer layers than its config says is compressed, and that is noted: otherwise its folder of many
-/// files would seem to lack them. The config of any other model has no such note.
+/// A model in one file that has fewer layers than its config says is compressed when that is wanted, and it is noted: otherwise its
+/// folder of many files would seem to lack them. The config of any other model has no such note. One that has half of them or fewer
+/// was made smaller, and needs no option.
 #[test]
 fn fewer_layers_than_the_config_says_are_noted() {
     let to = tempfile::tempdir().unwrap();
-    for (said, lacks) in [(4, json!(["model.layers.4 to 5"])), (6, Value::Null)] {
-        let folder = folder(&[("model.safetensors", layers(0..said))], json!({ "num_hidden_layers": 6 }));
+    for (there, lacks) in [(4, json!(["model.layers.4 to 5"])), (3, json!(["model.layers.3 to 5"])), (6, Value::Null)] {
+        let folder = folder(&[("model.safetensors", layers(0..there))], json!({ "num_hidden_layers": 6 }));
+        assert_eq!(missing(folder.path()).is_empty(), there != 4);
         for (layout, out) in [(Layout::Folder, "folder"), (Layout::SingleFile, "file")] {
-            let out = to.path().join(format!("{out}{said}"));
-            let report = writer::compress(folder.path(), &out, &options().layout(layout), &Progress::new()).unwrap();
+            let out = to.path().join(format!("{out}{there}"));
+            let run = |incomplete| {
+                let options = options().layout(layout).incomplete(incomplete);
+                writer::compress(folder.path(), &out, &options, &Progress::new())
+            };
+            let report = match run(false) {
+                Err(error) => {
+                    assert!(there == 4 && error.to_string().contains("'model.layers.4 to 5' is absent"), "{error}");
+                    run(true).unwrap()
+                }
+                Ok(report) => report,
+            };
             assert_eq!(report.missing.is_empty(), lacks.is_null());
             let config: Value = serde_json::from_slice(&std::fs::read(out.join("config.json")).unwrap()).unwrap();
             assert_eq!(config["dfloat11_config"]["lacks"], lacks);
             assert_eq!(missing(&out), Vec::<String>::new());
         }
-        std::fs::remove_file(to.path().join(format!("folder{said}/model_layers_{}.safetensors", said - 1))).unwrap();
-        let last = if said == 6 { "model.layers.5".into() } else { format!("model.layers.{} to 5", said - 1) };
-        assert_eq!(missing(&to.path().join(format!("folder{said}"))), [last]);
+        std::fs::remove_file(to.path().join(format!("folder{there}/model_layers_{}.safetensors", there - 1))).unwrap();
+        let last = if there == 6 { "model.layers.5".into() } else { format!("model.layers.{} to 5", there - 1) };
+        assert_eq!(missing(&to.path().join(format!("folder{there}"))), [last]);
+    }
+}
+
+/// Names without some of them.
+fn without(mut names: Vec<String>, absent: &[&str]) -> Vec<String> {
+    for name in absent {
+        let number = names.iter().position(|there| there == name).unwrap_or_else(|| panic!("no '{name}'"));
+        names.remove(number);
+    }
+    names
+}
+
+/// A block of another kind of names.
+fn named(parent: &str, numbers: impl IntoIterator<Item = u32>, parts: &[&str]) -> Vec<String> {
+    let block = |number| parts.iter().map(move |part| format!("{parent}.{number}.{part}.weight"));
+    numbers.into_iter().flat_map(block).collect()
+}
+
+const EXPERT: [&str; 3] = ["w1", "w2", "w3"];
+
+/// The experts of layers, as many as `counts` says.
+fn experts(counts: &[u32]) -> Vec<String> {
+    let layer = |(layer, &count): (usize, &u32)| named(&format!("model.layers.{layer}.mlp.experts"), 0..count, &EXPERT);
+    [layers(0..counts.len() as u32), counts.iter().enumerate().flat_map(layer).collect()].concat()
+}
+
+/// A matrix that all kin of a block have, and experts that all kin of a layer have: in one file, where none can be lost alone.
+#[test]
+fn what_one_block_lacks_is_found() {
+    let count = |n: u32| json!({ "num_local_experts": n });
+    let gated = ["attn.to_q", "attn.to_v", "attn.to_out.0", "ff.net.0.proj", "ff.net.2"];
+    let cases: [(Vec<String>, Value, &[&str]); 13] = [
+        (
+            without(layers(0..9), &["model.layers.7.mlp.up_proj.weight"]),
+            Value::Null,
+            &["model.layers.7.mlp.up_proj.weight"],
+        ),
+        (
+            without(layers(0..4), &["model.layers.3.mlp.down_proj.weight"]),
+            Value::Null,
+            &["model.layers.3.mlp.down_proj.weight"],
+        ),
+        (
+            without(layers(0..9), &["model.layers.2.self_attn.o_proj.weight", "model.layers.5.mlp.up_proj.weight"]),
+            Value::Null,
+            &["model.layers.5.mlp.up_proj.weight", "model.layers.2.self_attn.o_proj.weight"],
+        ),
+        (
+            without(named("transformer_blocks", 0..5, &gated), &["transformer_blocks.1.ff.net.2.weight"]),
+            json!({ "_class_name": "X" }),
+            &["transformer_blocks.1.ff.net.2.weight"],
+        ),
+        (without(named("h", 0..4, &["attn.q", "fc1", "fc2"]), &["h.0.fc1.weight"]), Value::Null, &["h.0.fc1.weight"]),
+        // A bias is not a matrix.
+        (
+            [
+                without(layers(0..4), &["model.layers.1.mlp.up_proj.weight"]),
+                vec!["model.layers.1.mlp.up_proj.bias".into()],
+            ]
+            .concat(),
+            Value::Null,
+            &["model.layers.1.mlp.up_proj.weight"],
+        ),
+        // Of the first expert, and of the last.
+        (
+            without(experts(&[4, 4]), &["model.layers.0.mlp.experts.0.w3.weight"]),
+            Value::Null,
+            &["model.layers.0.mlp.experts.0.w3.weight"],
+        ),
+        (
+            without(experts(&[4, 4]), &["model.layers.1.mlp.experts.3.w2.weight"]),
+            count(4),
+            &["model.layers.1.mlp.experts.3.w2.weight"],
+        ),
+        // Experts, by the other layers and by the config.
+        (experts(&[4, 4, 3, 4]), Value::Null, &["model.layers.2.mlp.experts.3"]),
+        (experts(&[4, 4, 4, 1]), count(4), &["model.layers.3.mlp.experts.1 to 3"]),
+        (
+            experts(&[3, 3]),
+            json!({ "text_config": { "num_experts": 4 } }),
+            &["model.layers.0.mlp.experts.3", "model.layers.1.mlp.experts.3"],
+        ),
+        (
+            experts(&[5]),
+            json!({ "n_routed_experts": 8, "num_experts_per_tok": 2 }),
+            &["model.layers.0.mlp.experts.5 to 7"],
+        ),
+        // The last layer, in one file.
+        (layers(0..5), json!({ "num_hidden_layers": 6 }), &["model.layers.5"]),
+    ];
+    for (names, config, expected) in cases {
+        let folder = folder(&[("model.safetensors", names)], config);
+        assert_eq!(missing(folder.path()), expected);
+        let out = folder.path().join("out");
+        let error = writer::compress(folder.path(), &out, &CompressOptions::new(), &Progress::new()).unwrap_err();
+        assert!(error.to_string().contains(&format!("'{}' is absent", expected[0])), "{error}");
+        assert!(!out.exists());
+    }
+}
+
+/// Blocks of one stack differ for good reasons, and configs count in their own ways.
+#[test]
+fn kin_may_differ() {
+    let some = |parent: &str, blocks: &[(u32, &[&str])]| {
+        blocks.iter().flat_map(|&(number, parts)| named(parent, [number], parts)).collect::<Vec<_>>()
+    };
+    let repeat = |parent: &str, numbers: std::ops::Range<u32>, parts: &[&str]| named(parent, numbers, parts);
+    let join = |parts: &[Vec<String>]| parts.concat();
+    let qkvo = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"];
+    let gated = ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"];
+    let joint =
+        ["x.attn.qkv", "x.attn.proj", "context.attn.qkv", "context.attn.proj", "context.mlp.fc1", "context.mlp.fc2"];
+    let mamba = ["mixer.in_proj", "mixer.out_proj"];
+    let cases: [(Vec<String>, Value); 16] = [
+        // Values that are the keys, and layers that use the keys and values of others.
+        (without(repeat("l", 0..8, &qkvo), &["l.5.self_attn.v_proj.weight"]), Value::Null),
+        (
+            without(repeat("l", 0..8, &qkvo), &["l.5.self_attn.v_proj.weight", "l.5.self_attn.k_proj.weight"]),
+            Value::Null,
+        ),
+        // One layer of linear attention has no gate.
+        (
+            join(&[
+                repeat("l", 0..4, &["attention.dense", "attention.g_proj"]),
+                some("l", &[(4, &["attention.dense"])]),
+            ]),
+            Value::Null,
+        ),
+        // The last block does not write the context.
+        (join(&[repeat("j", 0..6, &joint), some("j", &[(6, &joint[..3])])]), Value::Null),
+        // Blocks of three kinds under one name.
+        (
+            join(&[
+                repeat("l", 0..4, &mamba),
+                some("l", &[(4, &["mixer.up_proj", "mixer.down_proj"]), (5, &["mixer.q_proj", "mixer.o_proj"])]),
+            ]),
+            json!({ "num_hidden_layers": 6 }),
+        ),
+        // A dense layer among experts, and a block without an MLP.
+        (join(&[repeat("l", 1..6, &["mlp.gate", "mlp.shared.up_proj"]), repeat("l", 0..1, &gated)]), Value::Null),
+        (join(&[repeat("l", 0..5, &qkvo), repeat("l", 0..4, &gated)]), Value::Null),
+        // The first MLP has no gate.
+        (without(repeat("l", 0..5, &gated), &["l.0.mlp.gate_proj.weight"]), Value::Null),
+        // One matrix has another form.
+        (
+            join(&[
+                without(repeat("l", 0..5, &gated), &["l.2.mlp.up_proj.weight"]),
+                vec!["l.2.mlp.up_proj.qweight".into()],
+            ]),
+            Value::Null,
+        ),
+        // Too few to tell.
+        (without(repeat("l", 0..3, &gated), &["l.1.mlp.up_proj.weight"]), Value::Null),
+        // Experts of text and of pictures, of which the last layer has none; pruned ones; numbers that differ everywhere.
+        (experts(&[8, 8, 8, 4]), json!({ "moe_num_experts": [4, 4] })),
+        (experts(&[4, 4]), json!({ "num_experts": 8 })),
+        (experts(&[4, 7, 8, 5]), json!({ "num_experts": 8 })),
+        (
+            experts(&[6, 6]),
+            json!({ "num_experts": 8, "talker_config": { "num_experts": 8 }, "text_config": { "num_experts": 6 } }),
+        ),
+        // Layers in two stacks, and layers that are shared.
+        (
+            join(&[blocks("model.self_decoder.layers", 0..4), blocks("model.cross_decoder.layers", 0..2)]),
+            json!({ "num_hidden_layers": 6 }),
+        ),
+        (layers(0..5), json!({ "num_hidden_layers": 6, "layer_sharing": true })),
+    ];
+    for (number, (names, config)) in cases.into_iter().enumerate() {
+        let folder = folder(&[("model.safetensors", names)], config);
+        assert_eq!(missing(folder.path()), Vec::<String>::new(), "case {number}");
+        let to = tempfile::tempdir().unwrap();
+        let out = to.path().join("out");
+        let options = CompressOptions::new().allow_plain(true);
+        writer::compress(folder.path(), &out, &options, &Progress::new()).unwrap();
+        assert_eq!(missing(&out), Vec::<String>::new(), "case {number}, compressed");
+    }
+}
+
+/// A norm, or another vector.
+fn vector(name: &str) -> Stored {
+    Stored::new(name, Dtype::BF16, &[64], vec![0; 128])
+}
+
+/// The file of what belongs to no group is missed where something in the model says that there was one. Where the source had nothing
+/// for it, that is noted.
+#[test]
+fn the_file_beside_the_groups_is_missed() {
+    let norms = (0..3).map(|l| vector(&format!("model.layers.{l}.input_layernorm.weight")));
+    let llama: Vec<Stored> = matrices(layers(0..3)).into_iter().chain(norms).collect();
+    let single = matrices(named("transformer_blocks", 0..3, &["attn.to_q", "attn.to_out.0"]));
+    let patterns = json!({ r"transformer_blocks\.\d+": ["attn.to_q", "attn.to_out.0"] });
+    let of_blocks = CompressOptions::new().patterns(Patterns::parse(&patterns.to_string()).unwrap());
+    let cases = [
+        (llama, "model.norm.weight", options(), json!({ "num_hidden_layers": 3 }), "model.safetensors"),
+        (single, "x_embedder.bias", of_blocks, json!({ "_class_name": "X" }), "diffusion_pytorch_model.safetensors"),
+    ];
+    for (tensors, rest, options, config, name) in cases {
+        for has_rest in [true, false] {
+            let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let more = has_rest.then(|| vector(rest));
+            let all: Vec<Stored> = tensors.iter().cloned().chain(more).collect();
+            std::fs::write(from.path().join(name), files::file(&all)).unwrap();
+            std::fs::write(from.path().join("config.json"), config.to_string()).unwrap();
+            let out = to.path().join("out");
+            let report = writer::compress(from.path(), &out, &options, &Progress::new()).unwrap();
+            let noted: Vec<&str> = report.missing.iter().map(|missing| &missing.name[..]).collect();
+            assert_eq!(noted, if has_rest { vec![] } else { vec![name] });
+            assert_eq!(missing(&out), Vec::<String>::new());
+            if has_rest {
+                std::fs::remove_file(out.join(name)).unwrap();
+                assert_eq!(missing(&out), [name]);
+            }
+        }
+    }
+}
+
+/// The tools of the Hub keep what they have of a file in a hidden folder until it is whole.
+#[test]
+fn a_download_of_the_hub_that_has_not_ended() {
+    const LATER: &str = "model_layers_3.safetensors";
+    let (etag, other) = ("a".repeat(64), "b".repeat(64));
+    let hub = Path::new(".cache/huggingface/download");
+    let begun = |names: &[String], metadata: &[(&str, &str)], inside: bool| {
+        let above = tempfile::tempdir().unwrap();
+        let model = if inside { above.path().join("transformer") } else { above.path().to_owned() };
+        let cache = if inside { above.path().join(hub).join("transformer") } else { above.path().join(hub) };
+        std::fs::create_dir_all(&cache).unwrap();
+        std::fs::create_dir_all(&model).unwrap();
+        std::fs::write(model.join("a.safetensors"), files::file(&matrices(["x.weight"]))).unwrap();
+        for name in names {
+            std::fs::write(cache.join(name), "").unwrap();
+        }
+        for (name, etag) in metadata {
+            std::fs::write(cache.join(format!("{name}.metadata")), format!("commit\n{etag}\n1.5\n")).unwrap();
+        }
+        missing(&model)
+    };
+    let hashed = format!("hash=.{etag}.incomplete");
+    let lock = |name: &str| format!("{name}.lock");
+    for inside in [false, true] {
+        assert_eq!(begun(&[format!("{LATER}.{etag}.incomplete")], &[], inside), [LATER]);
+        assert_eq!(
+            begun(&[hashed.clone(), lock(LATER), lock("a.safetensors")], &[("a.safetensors", &other)], inside),
+            [LATER]
+        );
+        assert_eq!(begun(std::slice::from_ref(&hashed), &[], inside), [hub.to_str().unwrap()]);
+        // Of a file that is there by now, of a small one, of no weights, or of none.
+        let nothing = Vec::<String>::new();
+        assert_eq!(begun(std::slice::from_ref(&hashed), &[("a.safetensors", &etag)], inside), nothing);
+        assert_eq!(begun(&[format!("a.safetensors.{etag}.incomplete")], &[], inside), nothing);
+        assert_eq!(begun(&[format!("hash=.{}.incomplete", "c".repeat(40))], &[], inside), nothing);
+        assert_eq!(begun(&[hashed.clone(), lock("pytorch_model.bin")], &[], inside), nothing);
+        assert_eq!(begun(&[lock(LATER)], &[], inside), nothing);
     }
 }
 
@@ -313,6 +579,26 @@ fn the_index_decides() {
     std::fs::remove_file(folder.path().join(a)).unwrap();
     let error = compress("absent").unwrap_err();
     assert!(error.to_string().contains(&format!("'{a}'")), "{error}");
+}
+
+/// One file with all weights beside an index and its shards is another copy, or another model: the index decides. An index of another
+/// name does not.
+#[test]
+fn a_whole_file_beside_shards_is_not_the_model() {
+    let (main, shard) = ("model.safetensors", "model-00001-of-00001.safetensors");
+    let folder = folder(&[(main, layers(0..3)), (shard, layers(0..2))], Value::Null);
+    let map: Vec<(String, &str)> = layers(0..2).into_iter().map(|name| (name, shard)).collect();
+    let map: Vec<(&str, &str)> = map.iter().map(|(name, file)| (&name[..], *file)).collect();
+    for (index, count, other) in
+        [("model.safetensors.index.json", 2, main), ("model.safetensors.index.fp16.json", 3, shard)]
+    {
+        write_index(folder.path(), index, &map);
+        let to = tempfile::tempdir().unwrap();
+        let report = writer::compress(folder.path(), to.path(), &options(), &Progress::new()).unwrap();
+        assert!(report.groups == 2 + count && report.missing.is_empty(), "{report:?}");
+        assert_eq!(report.left_behind.iter().map(|file| &file.path).collect::<Vec<_>>(), [Path::new(other)]);
+        std::fs::remove_file(folder.path().join(index)).unwrap();
+    }
 }
 
 /// A model is not compressed to nothing, unless that is wanted.

@@ -524,6 +524,18 @@ fn sources_that_are_not_what_they_should_be() {
     };
     refused(Path::new("no/such/model"), Status::Io, "no/such/model");
     refused(&golden::model("block"), Status::InvalidArgument, "compressed already");
+    // Without its config, the file with the rest of it looks like a model. Beside a model it is only a copy.
+    let folder = tempfile::tempdir().unwrap();
+    for (name, file) in files(&golden::model("sharded"))
+        .into_iter()
+        .filter(|(name, _)| name.extension().is_some_and(|e| e == "safetensors"))
+    {
+        std::fs::write(folder.path().join(name), file).unwrap();
+    }
+    refused(folder.path(), Status::InvalidArgument, "compressed already: it has the group 'lm_head'");
+    std::fs::copy(golden::path("sharded/original.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let parent = tempfile::tempdir().unwrap();
+    run(folder.path(), &parent.path().join("out"), &options(layer_patterns())).unwrap();
     let folder = tempfile::tempdir().unwrap();
     refused(folder.path(), Status::InvalidFormat, "no *.safetensors");
     std::fs::write(folder.path().join("model_index.json"), "{}").unwrap();

@@ -11,7 +11,9 @@ fn plan(tensors: &[Hollow], config: &Value) -> ModelPlan {
     let folder = tempfile::tempdir().unwrap();
     sparse::write(folder.path(), tensors, config);
     let none = Patterns::parse(r#"{"nothing": []}"#).unwrap();
-    ModelPlan::new(folder.path(), &PlanOptions::new().patterns(none), &Progress::new()).unwrap()
+    // Some configs say more layers than there are.
+    let options = PlanOptions::new().patterns(none).incomplete(true);
+    ModelPlan::new(folder.path(), &options, &Progress::new()).unwrap()
 }
 
 #[track_caller]

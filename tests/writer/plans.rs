@@ -202,6 +202,13 @@ fn options_that_make_no_sense_are_refused() {
     assert!(refused(&PlanOptions::new().preset("llama")).contains("has its own groups"));
     assert!(refused(&PlanOptions::new().slots(65)).contains("65 slots"));
     assert!(refused(&PlanOptions::new().cache_number_bytes(9)).contains("9 bytes"));
+    let verified = PlanOptions::new().open(OpenOptions::new().verify(true));
+    assert!(plan(&model, &verified).is_ok());
+    for open in [OpenOptions::new().config("{}"), OpenOptions::new().shapes("{}"), OpenOptions::new().shapes_from(".")]
+    {
+        let error = plan(&golden::path("tiny/original.safetensors"), &PlanOptions::new().open(open)).unwrap_err();
+        assert!(matches!(&error, Error::InvalidArgument(reason) if reason.contains("not compressed")), "{error}");
+    }
     let plan = plan(&model, &PlanOptions::new()).unwrap();
     for count in [0, 1025] {
         assert!(plan.devices(count, Split::Rows).unwrap_err().to_string().contains("1 to 1024"));

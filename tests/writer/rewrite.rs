@@ -5,7 +5,7 @@ use crate::support;
 use df11::internals::format::{HASHES_KEY, SHAPES_KEY};
 use df11::internals::writer::plan::Patterns;
 use df11::writer::{self, CompressOptions, DecompressOptions, DecompressReport, Layout, RepackOptions, RepackReport};
-use df11::{Dtype, Error, Model, OpenOptions, Progress, Status};
+use df11::{Dtype, Error, Model, OpenOptions, Progress, ShapeSource, Status};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -466,4 +466,27 @@ fn a_repacked_file_replaces_another_on_request_alone() {
     let error = repack(&plain, &dir.path().join("out"), &keep).unwrap_err();
     assert!(error.to_string().contains("is not compressed"), "{error}");
     assert!(!dir.path().join("out").exists());
+}
+
+/// Python reads numbers that no double holds, and halves of characters, which JSON's parsers refuse elsewhere. The config is used
+/// for all else that it says, and comes back as it is spelled.
+#[test]
+fn a_config_that_only_python_reads_is_kept() {
+    let odd = r#""odd": [1e400, -Infinity, NaN], "\ud800": "\udfff \ud834\udd1e", "model_type": "llama"}"#;
+    let (from, parent) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::copy(golden::path("sharded/original.safetensors"), from.path().join("model.safetensors")).unwrap();
+    let config = std::fs::read_to_string(golden::model("sharded").join("config.json")).unwrap();
+    let config = config.replacen("\"model_type\": \"llama\"", &odd[..odd.len() - 1], 1);
+    std::fs::write(from.path().join("config.json"), &config).unwrap();
+    let (packed, plain) = (parent.path().join("packed"), parent.path().join("plain"));
+    let report = writer::compress(from.path(), &packed, &CompressOptions::new(), &Progress::new()).unwrap();
+    assert_eq!(report.preset.as_deref(), Some("llama"), "by its model_type");
+    let model = Model::open(&packed, &OpenOptions::new()).unwrap();
+    assert!(model.tensors().all(|t| t.shape_source() != ShapeSource::Unknown), "by the config's sizes");
+    decompress(&packed, &plain, &DecompressOptions::new()).unwrap();
+    for folder in [&packed, &plain] {
+        let written = std::fs::read_to_string(folder.join("config.json")).unwrap();
+        let odd = "\"odd\": [\n    1e400,\n    -Infinity,\n    NaN\n  ],\n";
+        assert!(written.contains(odd) && written.contains("\"\\ud800\": \"\\udfff \\ud834\\udd1e\""), "{written}");
+    }
 }

@@ -36,9 +36,14 @@ pub fn spelled(text: &str) -> String {
     all.iter().fold(text.to_owned(), |text, name| text.replace(&format!("the option {name}"), &format!("--{name}")))
 }
 
-/// Returns how to download a model whose name or address on the Hugging Face Hub was given in place of a path.
+/// Returns how to download a model whose name or address on the Hugging Face Hub was given in place of a path, or of whose files in the
+/// Hub's cache one is gone.
 fn download(path: &Path) -> Option<String> {
     let text = path.to_str()?;
+    let cached = path.components().find_map(|part| part.as_os_str().to_str()?.strip_prefix("models--"));
+    if let Some((owner, name)) = cached.and_then(|cached| cached.split_once("--")).filter(|_| path.is_symlink()) {
+        return Some(format!(": hf download {owner}/{name}"));
+    }
     let site = text.trim_start_matches("https://").trim_start_matches("http://");
     let address = ["huggingface.co/", "hf.co/", "hf://"].iter().find_map(|start| site.strip_prefix(start));
     let mut parts = address.unwrap_or(text).split('/');

@@ -40,6 +40,9 @@ pub struct DecompressArgs {
     /// Write the tensors of this group; may be given more than once
     #[arg(long = "group", value_name = "NAME")]
     groups: Vec<String>,
+    /// Decompress what is there of a model that lacks files, tensors or layers. Without this such a model is refused (with --tensor or --group none is)
+    #[arg(long)]
+    incomplete: bool,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
@@ -65,7 +68,8 @@ pub fn run(args: &DecompressArgs, quiet: bool) -> Result<(), Failure> {
         .groups(&args.groups)
         .shard_bytes(args.shard_bytes)
         .flat(args.flat)
-        .keep_existing(!args.force);
+        .keep_existing(!args.force)
+        .incomplete(args.incomplete);
     // The library removes what is unfinished when it is told to end.
     let hold = interrupt::hold()?;
     let bar = Progress::new("decompressing", 0, quiet);

@@ -4,7 +4,7 @@ use crate::compress::{coverage, read_patterns, stays_plain};
 use crate::kinds::{self, Kind};
 use crate::size;
 use crate::terminal::{Progress, bytes, clean, counted, extension, fit, line, print, thousands};
-use crate::{Failure, interrupt};
+use crate::{Failure, Reading, interrupt};
 use df11::Error;
 use df11::encode::PackedSizes;
 use df11::plan::{ASSUMED_CODE_BITS, Basis, DeviceShare, GroupPlan, ModelPlan, PlainPlan, PlanOptions, Split, Tokens};
@@ -48,6 +48,8 @@ pub struct PlanArgs {
     /// Take the groups of this file: a pattern_dict as JSON, or any config.json that has one
     #[arg(long, value_name = "FILE")]
     pattern: Option<PathBuf>,
+    #[command(flatten)]
+    reading: Reading,
     /// Read some weights of each kind of group, and estimate sizes by them
     #[arg(long)]
     sample: bool,
@@ -91,7 +93,7 @@ fn parse_memory(text: &str) -> Result<u64, String> {
 pub fn run(args: &PlanArgs, quiet: bool) -> Result<(), Failure> {
     let patterns = args.pattern.as_ref().map(|path| read_patterns(path)).transpose()?;
     let mut options = PlanOptions::new().patterns(patterns).sample(args.sample).incomplete(args.incomplete);
-    options = options.slots(args.slots);
+    options = options.slots(args.slots).open(args.reading.options()?);
     if let Some(name) = &args.preset {
         options = options.preset(name);
     }

@@ -26,6 +26,9 @@ pub struct RepackArgs {
     /// Replace OUT if it is a file that is there already, when the new one is complete; a folder is never replaced
     #[arg(short, long)]
     force: bool,
+    /// Repack what is there of a model that lacks files, tensors or layers. Without this such a model is refused
+    #[arg(long)]
+    incomplete: bool,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
@@ -40,7 +43,8 @@ pub fn run(args: &RepackArgs, quiet: bool) -> Result<(), Failure> {
         .threads(args.threads.count())
         .open(args.reading.options()?)
         .layout(if args.single_file { Layout::SingleFile } else { Layout::ByName })
-        .keep_existing(!args.force);
+        .keep_existing(!args.force)
+        .incomplete(args.incomplete);
     // The library removes what is unfinished when it is told to end.
     let hold = interrupt::hold()?;
     let bar = Progress::new("repacking", 0, quiet);

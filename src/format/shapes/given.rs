@@ -7,8 +7,6 @@ use super::super::tensor::{Data, ShapeSource, TensorData};
 use super::super::{SHAPES_KEY, files};
 use crate::error::{Error, Place, Result, shorten};
 use crate::progress::Progress;
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use std::fmt;
 use std::path::Path;
 
 /// The tensors that take shapes. `find` returns the number of one.
@@ -32,7 +30,7 @@ impl<F: Fn(&[TensorData], &str) -> Option<usize>> Given<'_, F> {
     }
 
     fn take_files(&mut self, path: &Path) -> Result<()> {
-        if std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?.is_dir() {
+        if std::fs::metadata(path).map_err(|e| Error::opening(path, e))?.is_dir() {
             return files::safetensors_of(path)?.iter().try_for_each(|file| self.take_file(file));
         }
         if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
@@ -61,10 +59,17 @@ impl<F: Fn(&[TensorData], &str) -> Option<usize>> Given<'_, F> {
     fn take_json(&mut self, text: &[u8], replaces: bool) -> std::result::Result<(), Fault> {
         json::each(text, |name, value| {
             self.progress.check().map_err(Fault::Is)?;
-            match json::parse(value.get().as_bytes())? {
-                Entry::Shape(shape) => self.take(&name, &shape, replaces).map_err(Fault::Is),
-                Entry::Other if name == "__metadata__" => Ok(()),
-                Entry::Other => Err(Fault::Json(format!("'{}' has no list of dimensions", shorten(&name, 80)))),
+            let shape = match value.get() {
+                entry if entry.starts_with('{') => json::fields(entry.as_bytes(), ["shape"])?[0],
+                list => Some(list),
+            };
+            match shape {
+                Some(shape) => {
+                    let Dimensions(shape) = json::parse(shape.as_bytes())?;
+                    self.take(&name, &shape, replaces).map_err(Fault::Is)
+                }
+                None if name == "__metadata__" => Ok(()),
+                None => Err(Fault::Json(format!("'{}' has no list of dimensions", shorten(&name, 80)))),
             }
         })
     }
@@ -90,47 +95,5 @@ impl<F: Fn(&[TensorData], &str) -> Option<usize>> Given<'_, F> {
         }
         (tensor.shape, tensor.shape_from) = (shape.into(), ShapeSource::Given);
         Ok(())
-    }
-}
-
-/// What a list says of a tensor.
-enum Entry {
-    Shape(Vec<u64>),
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Entry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Entry, D::Error> {
-        deserializer.deserialize_any(EntryVisitor)
-    }
-}
-
-struct EntryVisitor;
-
-impl<'de> Visitor<'de> for EntryVisitor {
-    type Value = Entry;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a list of dimensions")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> std::result::Result<Entry, A::Error> {
-        let list = serde::de::value::SeqAccessDeserializer::new(list);
-        Dimensions::deserialize(list).map(|Dimensions(shape)| Entry::Shape(shape))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Entry, A::Error> {
-        let mut entry = Entry::Other;
-        while let Some(json::Key(key)) = map.next_key()? {
-            if key != "shape" {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            }
-            let Dimensions(shape) = map.next_value()?;
-            if let Entry::Shape(_) = std::mem::replace(&mut entry, Entry::Shape(shape)) {
-                return Err(A::Error::duplicate_field("shape"));
-            }
-        }
-        Ok(entry)
     }
 }

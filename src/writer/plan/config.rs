@@ -7,7 +7,7 @@
 
 use crate::error::{Error, Place, Result};
 use crate::format::{LACKS_KEY, MOST_CONFIG_BYTES, Seen, TENSORS_KEY, no_number, of_python};
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::fmt;
@@ -44,19 +44,18 @@ pub(crate) fn merged(
         ours[TENSORS_KEY] = tensors.into();
     }
     let invalid = |e: serde_json::Error| Error::invalid(place.clone(), format!("the config cannot be merged: {e}"));
-    let ours = ours.to_string();
+    let added = format!("{{\"{KEY}\":{ours}}}");
     let mut printer = Printer { source: "", base: 0, sort: false, out: String::new() };
     match source {
         None => {
-            let whole = format!("{{\"{KEY}\":{ours}}}");
-            printer.print(serde_json::from_str(&whole).map_err(invalid)?, 0).map_err(invalid)?;
+            printer.print(serde_json::from_str(&added).map_err(invalid)?, 0).map_err(invalid)?;
         }
         Some(text) => {
             let blanked = of_python(text.as_bytes());
             let Object(mut entries) = serde_json::from_slice(&blanked).map_err(invalid)?;
-            entries.retain(|(key, _)| key != KEY);
-            let ours: &RawValue = serde_json::from_str(&ours).map_err(invalid)?;
-            entries.push((KEY.into(), ours));
+            entries.retain(|entry| entry.key != KEY);
+            let Object(added) = serde_json::from_str(&added).map_err(invalid)?;
+            entries.extend(added);
             (printer.source, printer.base, printer.sort) = (text, blanked.as_ptr().addr(), true);
             printer.print_object(entries, 0).map_err(invalid)?;
             printer.out.push('\n');
@@ -85,27 +84,25 @@ pub(crate) fn without(text: &str) -> Option<(String, usize)> {
     Some((rest, entries.len() - 1))
 }
 
-/// An entry of a JSON object, and its place in the text: from its key to the end of its value.
-struct Entry {
+/// The place of an entry of a JSON object in the text: from its key to the end of its value.
+struct Span {
     key: String,
     from: usize,
     to: usize,
 }
 
 /// Finds the entries of a text that is a JSON object, as Python reads it. Returns `None` if it is none.
-fn spans(text: &str) -> Option<Vec<Entry>> {
+fn spans(text: &str) -> Option<Vec<Span>> {
     let blanked = of_python(text.as_bytes());
     let Object(object) = serde_json::from_slice(&blanked).ok()?;
-    let mut end = 0;
-    let entry = |(key, value): (String, &RawValue)| {
-        let value_at = value.get().as_ptr().addr() - blanked.as_ptr().addr();
-        // Before a key there are brackets, commas and spaces.
-        let from = end + blanked[end..].iter().position(|&byte| byte == b'"')?;
+    let at = |value: &RawValue| value.get().as_ptr().addr() - blanked.as_ptr().addr();
+    let span = |entry: Entry| {
+        let value_at = at(entry.value);
         // What is no number in JSON has a shorter text in its place.
-        end = value_at + no_number(&text.as_bytes()[value_at..]).map_or(value.get().len(), str::len);
-        Some(Entry { key, from, to: end })
+        let bytes = no_number(&text.as_bytes()[value_at..]).map_or(entry.value.get().len(), str::len);
+        Span { from: at(entry.spelled), key: entry.key, to: value_at + bytes }
     };
-    object.into_iter().map(entry).collect()
+    Some(object.into_iter().map(span).collect())
 }
 
 /// Returns what Python's `json.dumps(…, indent=2, sort_keys=True)` writes, and the end of a line.
@@ -118,8 +115,16 @@ pub(crate) fn pretty(value: &Value) -> Result<String> {
     Ok(printer.out)
 }
 
-/// A JSON object in the order of its keys, with the text of each value.
-struct Object<'a>(Vec<(String, &'a RawValue)>);
+/// An entry of a JSON object.
+struct Entry<'a> {
+    key: String,
+    /// The key as it is spelled.
+    spelled: &'a RawValue,
+    value: &'a RawValue,
+}
+
+/// The entries of a JSON object, in their order.
+struct Object<'a>(Vec<Entry<'a>>);
 
 impl<'de: 'a, 'a> serde::Deserialize<'de> for Object<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -133,9 +138,10 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Object<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Object<'de>, A::Error> {
                 let (mut entries, mut seen) = (Vec::new(), Seen::default());
-                while let Some((key, value)) = map.next_entry::<String, &RawValue>()? {
+                while let Some((spelled, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+                    let key: String = serde_json::from_str(spelled.get()).map_err(A::Error::custom)?;
                     seen.add(&key)?;
-                    entries.push((key, value));
+                    entries.push(Entry { key, spelled, value });
                 }
                 Ok(Object(entries))
             }
@@ -181,32 +187,36 @@ impl Printer<'_> {
                 }
                 self.out.push(']');
             }
-            Some(b'"') => match self.no_number(text) {
-                Some(token) => self.out.push_str(token),
-                None => print_text(&serde_json::from_str::<String>(text)?, &mut self.out),
-            },
+            Some(b'"') => self.print_text(text),
             _ => self.out.push_str(text),
         }
         Ok(())
     }
 
-    /// Returns what Python calls a number, if an empty text stands in its place: see [`of_python`].
-    fn no_number(&self, text: &str) -> Option<&'static str> {
-        let at = text.as_ptr().addr().checked_sub(self.base)?;
-        no_number(self.source.as_bytes().get(at..)?)
+    /// Writes a text, or what Python calls a number and [`of_python`] has replaced.
+    fn print_text(&mut self, text: &str) {
+        let at = text.as_ptr().addr().checked_sub(self.base);
+        match at.and_then(|at| self.source.get(at..)) {
+            Some(stored) => match no_number(stored.as_bytes()) {
+                Some(token) => self.out.push_str(token),
+                // Escapes may be others in it, and as many bytes.
+                None => print_escaped(&stored[..text.len()], &mut self.out),
+            },
+            None => print_escaped(text, &mut self.out),
+        }
     }
 
-    fn print_object(&mut self, mut entries: Vec<(String, &RawValue)>, depth: usize) -> serde_json::Result<()> {
+    fn print_object(&mut self, mut entries: Vec<Entry>, depth: usize) -> serde_json::Result<()> {
         if self.sort {
-            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            entries.sort_by(|a, b| a.key.cmp(&b.key));
         }
         self.out.push('{');
-        for (i, (key, value)) in entries.iter().enumerate() {
+        for (i, entry) in entries.iter().enumerate() {
             self.out.push_str(if i > 0 { "," } else { "" });
             self.indent(depth + 1);
-            print_text(key, &mut self.out);
+            self.print_text(entry.spelled.get());
             self.out.push_str(": ");
-            self.print(value, depth + 1)?;
+            self.print(entry.value, depth + 1)?;
         }
         if !entries.is_empty() {
             self.indent(depth);
@@ -216,10 +226,30 @@ impl Printer<'_> {
     }
 }
 
-/// Writes a text in ASCII, as Python does.
-fn print_text(text: &str, out: &mut String) {
+/// Writes a JSON text in ASCII, as Python does. Half a character, which only an escape can spell, stays one.
+fn print_escaped(text: &str, out: &mut String) {
     out.push('"');
-    for c in text.chars() {
+    let mut rest = text.get(1..text.len() - 1).unwrap_or_default().chars();
+    while let Some(first) = rest.next() {
+        let c = match (first, if first == '\\' { rest.next() } else { None }) {
+            ('\\', Some('b')) => '\u{8}',
+            ('\\', Some('f')) => '\u{c}',
+            ('\\', Some('n')) => '\n',
+            ('\\', Some('r')) => '\r',
+            ('\\', Some('t')) => '\t',
+            ('\\', Some('u')) => {
+                let digits = rest.by_ref().take(4).filter_map(|digit| digit.to_digit(16));
+                let unit = digits.fold(0, |unit, digit| unit << 4 | digit);
+                let Some(c) = char::from_u32(unit) else {
+                    out.push_str(&format!("\\u{unit:04x}"));
+                    continue;
+                };
+                c
+            }
+            // A quote, a slash or a backslash.
+            ('\\', Some(itself)) => itself,
+            (c, _) => c,
+        };
         match c {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
@@ -261,6 +291,21 @@ mod tests {
         let a = "{\n  \"a\": {\n    \"x\": NaN,\n    \"y\": -Infinity\n  },\n  \"b\": \"\",\n";
         let z = "  \"z\": [\n    0.0,\n    Infinity,\n    \"Infinity\",\n    \"\"\n  ]\n}\n";
         assert!(text.starts_with(a) && text.ends_with(z), "{text}");
+    }
+
+    /// As Python reads and writes them, except for the spelling of numbers.
+    #[test]
+    fn what_no_double_and_no_text_holds_stays_as_it_is_spelled() {
+        let source = r#"{"z": [1e400, -1E400, "\ud800\u0041\"\/"], "\uDFFFk": {"\ud834\udd1e": "\uD834\n", "a": 1e5}}"#;
+        let text = merged(Some(source), &Place::file("c"), &serde_json::json!({"m": []}), &[], None).unwrap();
+        let z = "  \"z\": [\n    1e400,\n    -1E400,\n    \"\\ud800A\\\"/\"\n  ],\n";
+        let k = "  \"\\udfffk\": {\n    \"a\": 1e5,\n    \"\\ud834\\udd1e\": \"\\ud834\\n\"\n  }\n}\n";
+        assert!(text.ends_with(&format!("{z}{k}")), "{text}");
+        // And the way back, byte for byte.
+        let ours = source.replacen('{', "{\"dfloat11_config\": {\"pattern_dict\": {}}, ", 1);
+        assert_eq!(without(&ours), Some((source.to_owned(), 2)));
+        let last = format!("{}, \"dfloat11_config\": 1e400}}", &source[..source.len() - 1]);
+        assert_eq!(without(&last), Some((source.to_owned(), 2)));
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub struct DecompressOptions {
     /// Fail with [`Error::Exists`](crate::Error::Exists) instead of replacing a file. A folder that is not empty is never written
     /// to.
     pub keep_existing: bool,
+    /// Accept a model that lacks files, tensors or layers, and write what is there. Without it such a model is refused; one of
+    /// which `tensors` or `groups` are chosen never is.
+    pub incomplete: bool,
 }
 
 impl DecompressOptions {
@@ -95,6 +98,12 @@ impl DecompressOptions {
         self.keep_existing = keep_existing;
         self
     }
+
+    /// Sets whether a model that lacks something is accepted.
+    pub fn incomplete(mut self, incomplete: bool) -> Self {
+        self.incomplete = incomplete;
+        self
+    }
 }
 
 /// The result of decompressing a model.
@@ -135,7 +144,8 @@ pub struct DecompressReport {
 /// - `ShapesUnknown` if the shapes of compressed tensors are not known and `flat` is not set;
 /// - `NotFound` for the name of a tensor or group that is not there;
 /// - `InvalidArgument` for what the caller can change;
-/// - `InvalidFormat`, `UnsupportedFormat` and `Corrupt` for what is wrong with the model;
+/// - `InvalidFormat`, `UnsupportedFormat` and `Corrupt` for what is wrong with the model, the first also if it lacks something, unless
+///   `incomplete` is set;
 /// - `Io`, `OutOfMemory`; `Cancelled` by `progress`.
 pub fn decompress(
     source: &Path,
@@ -147,7 +157,11 @@ pub fn decompress(
     progress.check()?;
     let model =
         Model::open_watched(source, &options.open, Access::Read, progress)?.verified(&options.open, progress)?;
-    model.warn_of_missing()?;
+    let all = options.tensors.is_empty() && options.groups.is_empty();
+    // What was chosen is there, or it is not found.
+    if all {
+        model.require_whole(source, "decompress", options.incomplete, progress)?;
+    }
     if model.tensors().len() == 0 {
         return Err(Error::InvalidArgument(format!("'{}' has no tensors", shorten_path(source))));
     }
@@ -159,7 +173,7 @@ pub fn decompress(
     let parsed: Option<Value> =
         config.as_ref().and_then(|text| serde_json::from_slice(&of_python(text.as_bytes())).ok());
     let mut report = DecompressReport::default();
-    if options.tensors.is_empty() && options.groups.is_empty() {
+    if all {
         drop_tied(&model, &mut tensors, parsed.as_ref(), options.threads, &mut report, progress)?;
     }
     let unknown: Vec<Tensor> = tensors.iter().copied().filter(|t| !t.shape_known()).collect();

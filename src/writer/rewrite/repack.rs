@@ -35,6 +35,8 @@ pub struct RepackOptions {
     /// Fail with [`Error::Exists`](crate::Error::Exists) instead of replacing a single file or its own config. A folder that is not
     /// empty is never written to.
     pub keep_existing: bool,
+    /// Accept a model that lacks files, tensors or layers, and write what is there. Without it such a model is refused.
+    pub incomplete: bool,
 }
 
 impl RepackOptions {
@@ -64,6 +66,12 @@ impl RepackOptions {
     /// Sets whether to fail instead of replacing a file.
     pub fn keep_existing(mut self, keep_existing: bool) -> Self {
         self.keep_existing = keep_existing;
+        self
+    }
+
+    /// Sets whether a model that lacks something is accepted.
+    pub fn incomplete(mut self, incomplete: bool) -> Self {
+        self.incomplete = incomplete;
         self
     }
 }
@@ -98,14 +106,15 @@ pub struct RepackReport {
 ///
 /// - `Exists` and `Busy` for what is at the destination already;
 /// - `InvalidArgument` for what the caller can change, such as a model that is not compressed;
-/// - `InvalidFormat`, `UnsupportedFormat` and `Corrupt` for what is wrong with the model;
+/// - `InvalidFormat`, `UnsupportedFormat` and `Corrupt` for what is wrong with the model, the first also if it lacks something, unless
+///   `incomplete` is set;
 /// - `Io`, `OutOfMemory`; `Cancelled` by `progress`.
 pub fn repack(source: &Path, destination: &Path, options: &RepackOptions, progress: &Progress) -> Result<RepackReport> {
     progress.begin(0);
     progress.check()?;
     let model =
         Model::open_watched(source, &options.open, Access::Read, progress)?.verified(&options.open, progress)?;
-    model.warn_of_missing()?;
+    model.require_whole(source, "repack", options.incomplete, progress)?;
     if model.groups().len() == 0 {
         let reason = format!("'{}' is not compressed: there is nothing to repack", shorten_path(source));
         return Err(Error::InvalidArgument(reason));

@@ -161,6 +161,7 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// Does a task. None of those is inlined, so that only the frame of one is on the stack, of which callers may have little.
     fn task(&self, Task { kind, target, number }: Task, memory: &mut Memory) -> Result<()> {
         match kind {
             Kind::Count => self.count(target, number, memory),
@@ -175,6 +176,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Begins a file: whatever must be known of it is found out.
+    #[inline(never)]
     fn begin(&self, file: usize) -> Result<()> {
         let spec = &self.files[file].spec;
         let nothing_unknown = self.files[file].unknown.load(Ordering::Acquire) == 0;
@@ -208,6 +210,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Hashes a tensor of a file.
+    #[inline(never)]
     pub(super) fn hash(&self, file: usize, tensor: usize, memory: &mut Memory) -> Result<()> {
         let source = self.model.tensor_at(tensor);
         grow(&mut memory.bytes, PIECE, 0, "a part of a file")?;

@@ -32,6 +32,7 @@ pub(super) enum Out {
 
 impl Engine<'_> {
     /// Lays out a file of which everything is known, and begins the rest of its work.
+    #[inline(never)]
     pub(super) fn lay_out(&self, number: usize) -> Result<()> {
         let file = &self.files[number];
         let spec = &file.spec;
@@ -175,6 +176,7 @@ impl Engine<'_> {
     }
 
     /// Copies a piece of a plain tensor, or compares it.
+    #[inline(never)]
     pub(super) fn copy(&self, number: usize, task: usize, memory: &mut Memory) -> Result<()> {
         let file = &self.files[number];
         let Some(writing) = lock(&file.writing).clone() else {

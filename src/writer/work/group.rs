@@ -126,6 +126,7 @@ impl Engine<'_> {
     }
 
     /// Counts a stretch, or hashes a tensor: the tasks after those of all stretches.
+    #[inline(never)]
     pub(super) fn count(&self, number: usize, task: usize, memory: &mut Memory) -> Result<()> {
         let group = &self.groups[number];
         let stretches = group.stretches();
@@ -154,6 +155,7 @@ impl Engine<'_> {
     }
 
     /// Ends the counting of a group.
+    #[inline(never)]
     fn counted(&self, number: usize) -> Result<()> {
         let group = &self.groups[number];
         let mut live = lock(&group.live);
@@ -211,6 +213,7 @@ impl Engine<'_> {
         self.tasks.push(Kind::Encode, number, group.stretches());
     }
 
+    #[inline(never)]
     pub(super) fn encode(&self, number: usize, task: usize, memory: &mut Memory) -> Result<()> {
         let group = &self.groups[number];
         let stretch = group.stretch(task);
@@ -250,6 +253,7 @@ impl Engine<'_> {
         Ok(())
     }
 
+    #[inline(never)]
     pub(super) fn verify(&self, number: usize, task: usize, memory: &mut Memory) -> Result<()> {
         let group = &self.groups[number];
         let stretch = group.stretch(task);

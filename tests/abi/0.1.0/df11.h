@@ -1632,9 +1632,16 @@ df11_status df11_merge_model(const char *src,
 #define DF11_PLAN_SAMPLE 1
 
 /**
- * Plan what is there of a source that lacks something, as DF11_COMPRESS_INCOMPLETE compresses it.
+ * Plan what is there of a model, plain or DF11, that lacks something. Without it such a model is
+ * refused, as df11_compress_model() refuses it.
  */
 #define DF11_PLAN_INCOMPLETE 2
+
+/**
+ * Accept a compressed model whose config names a version of the compressor that this library does
+ * not know.
+ */
+#define DF11_PLAN_ANY_VERSION 4
 
 /** Each device has some of the layers. */
 #define DF11_SPLIT_LAYERS 0
@@ -1662,6 +1669,18 @@ typedef struct df11_plan_options {
     const char *preset;
     /** As in df11_compress_options. */
     const char *pattern_json;
+    /**
+     * NULL, or the text of a config.json for a model that is compressed already; see
+     * df11_open_options.
+     */
+    const char *config_json;
+    /**
+     * NULL, or the path of a folder or file that has the shapes which the files of a compressed
+     * model do not say; see df11_open_options. The size of the KV cache may depend on them.
+     */
+    const char *shapes_from;
+    /** NULL, or the same as a JSON text; see df11_open_options. */
+    const char *shapes_json;
     /** NULL, or a progress that can cancel the call. */
     df11_progress *progress;
     /** NULL, or a callback that is told of tensors that stay plain, before the call returns. */
@@ -1671,7 +1690,8 @@ typedef struct df11_plan_options {
 } df11_plan_options;
 
 /** Initialises a df11_plan_options: every field but struct_size is 0 or NULL. */
-#define DF11_PLAN_OPTIONS_INIT { sizeof(df11_plan_options), 0, 0, 0, NULL, NULL, NULL, NULL, NULL }
+#define DF11_PLAN_OPTIONS_INIT \
+    { sizeof(df11_plan_options), 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /** A plan in numbers. Begin with DF11_PLAN_INFO_INIT. */
 typedef struct df11_plan_info {
@@ -1740,10 +1760,14 @@ typedef struct df11_plan_group_info {
     uint64_t image_bytes;
     /** 1 if these are exact, 0 if they are estimates. */
     uint64_t exact;
+    /**
+     * 1 if the group is, or will be, an extension of the format; see df11_group_info. Otherwise 0.
+     */
+    uint64_t extended;
 } df11_plan_group_info;
 
 /** Initialises a df11_plan_group_info: every field but struct_size is 0 or NULL. */
-#define DF11_PLAN_GROUP_INFO_INIT { sizeof(df11_plan_group_info), NULL, 0, 0, 0, 0, 0 }
+#define DF11_PLAN_GROUP_INFO_INIT { sizeof(df11_plan_group_info), NULL, 0, 0, 0, 0, 0, 0 }
 
 /** The part of a model that is on one device. Begin with DF11_PLAN_SHARE_INFO_INIT. */
 typedef struct df11_plan_share_info {
@@ -1777,8 +1801,9 @@ typedef struct df11_plan_share_info {
  * themselves.
  *
  * Errors: those of df11_compress_model() for its source, its patterns and its preset, and those of
- * df11_model_open(); DF11_INVALID_ARGUMENT for options that are out of range, and for groups that
- * are named for a compressed model; DF11_CANCELLED.
+ * df11_model_open(); DF11_INVALID_ARGUMENT for options that are out of range, for groups that are
+ * named for a compressed model, and for a config or shapes that are given for one that is not
+ * compressed; DF11_CANCELLED.
  *
  * Requires: The progress and the callback of the options can be used, the latter with its `user`,
  * until the call returns.
@@ -1868,6 +1893,12 @@ df11_status df11_plan_count_tokens(const df11_plan *plan,
 #define DF11_DECOMPRESS_ANY_VERSION 4
 
 /**
+ * Decompress what is there of a model that lacks files, tensors or layers. Without it such a model
+ * is refused; one of which some tensors or groups are chosen never is.
+ */
+#define DF11_DECOMPRESS_INCOMPLETE 8
+
+/**
  * Write one file: `dst`, if it ends in .safetensors, else model.safetensors
  * (diffusion_pytorch_model.safetensors for diffusers) in the folder `dst`.
  */
@@ -1889,6 +1920,12 @@ df11_status df11_plan_count_tokens(const df11_plan *plan,
  * Accept a model whose config names a version of the compressor that this library does not know.
  */
 #define DF11_REPACK_ANY_VERSION 8
+
+/**
+ * Repack what is there of a model that lacks files, tensors or layers. Without it such a model is
+ * refused.
+ */
+#define DF11_REPACK_INCOMPLETE 16
 
 /** The result of decompressing a model in numbers. Begin with DF11_DECOMPRESS_REPORT_INIT. */
 typedef struct df11_decompress_report {
@@ -2001,6 +2038,13 @@ typedef struct df11_repack_options {
      * df11_open_options.
      */
     const char *config_json;
+    /**
+     * NULL, or the path of a folder or file that has the shapes which the model's files do not say;
+     * see df11_open_options. They are written, too.
+     */
+    const char *shapes_from;
+    /** NULL, or the same as a JSON text; see df11_open_options. */
+    const char *shapes_json;
     /** NULL, or a progress that counts and can cancel the call. */
     df11_progress *progress;
     /**
@@ -2014,7 +2058,8 @@ typedef struct df11_repack_options {
 } df11_repack_options;
 
 /** Initialises a df11_repack_options: every field but struct_size is 0 or NULL. */
-#define DF11_REPACK_OPTIONS_INIT { sizeof(df11_repack_options), 0, 0, NULL, NULL, NULL, NULL, NULL }
+#define DF11_REPACK_OPTIONS_INIT \
+    { sizeof(df11_repack_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /**
  * Decompresses a model to plain safetensors, bit for bit. `src` is a model, a folder or a file;
@@ -2034,7 +2079,8 @@ typedef struct df11_repack_options {
  * file that exists; DF11_BUSY for a `dst` that another call writes to; DF11_NOT_FOUND for the name
  * of a tensor or group that is not there; DF11_INVALID_ARGUMENT for shapes that are not known
  * without DF11_DECOMPRESS_FLAT, and for a `dst` that is part of `src` or of an unfinished
- * compression; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
+ * compression; DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model, the
+ * first also for one that lacks something without DF11_DECOMPRESS_INCOMPLETE;
  * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
  * report is all zeros.
  *
@@ -2058,9 +2104,9 @@ df11_status df11_decompress_model(const char *src,
  * Errors: DF11_EXISTS for a folder that is not empty, and with DF11_REPACK_KEEP_EXISTING for a file
  * that exists; DF11_BUSY for a `dst` that another call writes to; DF11_INVALID_ARGUMENT for a model
  * that is not compressed, and for a `dst` that is part of `src` or of an unfinished compression;
- * DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model;
- * DF11_UNSUPPORTED_OPTION, DF11_IO, DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the
- * report is all zeros.
+ * DF11_INVALID_FORMAT, DF11_UNSUPPORTED_FORMAT and DF11_CORRUPT for the model, the first also for
+ * one that lacks something without DF11_REPACK_INCOMPLETE; DF11_UNSUPPORTED_OPTION, DF11_IO,
+ * DF11_CANCELLED, DF11_OUT_OF_MEMORY. After all of them the report is all zeros.
  *
  * Requires: The progress and the callback of the options can be used, the latter with its `user`,
  * until the call returns.
@@ -2262,6 +2308,14 @@ typedef struct df11_verify_options {
     uint32_t flags;
     /** NULL, or the text of a config.json for the model; see df11_open_options. */
     const char *config_json;
+    /**
+     * NULL, or the path of a folder or file that has the shapes which the model's files do not say;
+     * see df11_open_options. They are compared
+     * with the original's.
+     */
+    const char *shapes_from;
+    /** NULL, or the same as a JSON text; see df11_open_options. */
+    const char *shapes_json;
     /** NULL, or a progress that counts and can cancel the call. */
     df11_progress *progress;
     /**
@@ -2280,7 +2334,7 @@ typedef struct df11_verify_options {
 
 /** Initialises a df11_verify_options: every field but struct_size is 0 or NULL. */
 #define DF11_VERIFY_OPTIONS_INIT \
-    { sizeof(df11_verify_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
+    { sizeof(df11_verify_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /**
  * Verifies a whole model, a folder or a file. It opens it as df11_model_open() does, and looks
@@ -2289,8 +2343,8 @@ typedef struct df11_verify_options {
  * Not all that is absent shows. It walks every code of every group, and compares the SHA-256 of
  * each tensor for which the files' metadata has one (under "df11.sha256"). If there is an
  * original (a folder of any number of files, or one file), it compares every tensor with it:
- * type, shape where the model says it, every bit. It continues after what is wrong, so that
- * everything wrong is found.
+ * type, shape where it is known (DF11_SHAPE_UNKNOWN is the only one that is not), every bit. It
+ * continues after what is wrong, so that everything wrong is found.
  *
  * `original` and `options` may be NULL. Files are read piece by piece, never mapped, and the call
  * takes at most 16 MiB and 2 MiB for each thread, plus the memory of an open model. Of an original

@@ -133,6 +133,13 @@ fn shapes_that_cannot_be_used_are_refused() {
         (given(r#"{"linear.weight": [-48, -64]}"#), "cannot be used"),
         (given(r#"{"linear.weight": 3072}"#), "cannot be used"),
         (given(r#"{"linear.weight": {}}"#), "no list of dimensions"),
+        (given(r#"{"linear.weight": "48, 64"}"#), "cannot be used"),
+        (given(r#"{"linear.weight": {"shape": [48, 64], "shape": [48, 64]}}"#), "the key 'shape' twice"),
+        (given(r#"{"linear.weight": {"shape": [48, 64], "dtype": "U8", "dtype": "I8"}}"#), "the key 'dtype' twice"),
+        (given(r#"{"linear.weight": {"shape": [48, 64], "x": [{"a": 1, "a": 2}]}}"#), "the key 'a' twice"),
+        (given(r#"{"__metadata__": {"format": "pt", "format": "pt"}}"#), "the key 'format' twice"),
+        (given(r#"{"linear.weight": [48, 64], "linear.weight": [48, 64]}"#), "the key 'linear.weight' twice"),
+        (given(r#"{"\ud800": [48, 64]}"#), "\\ud800 is half a character"),
         (given("{"), "cannot be used"),
     ];
     for (options, part) in cases {

@@ -317,6 +317,7 @@ func (m Model) GroupPart(group uint64, part uint32) (_ Part, e *Error) { e = mis
 const (
 	PlanSample     = 1
 	PlanIncomplete = 2
+	PlanAnyVersion = 4
 )
 
 // Ways to split a model.
@@ -328,12 +329,13 @@ const (
 // PlanNone is a number that is not known, or tokens next to weights that do not fit.
 const PlanNone = 1<<64 - 1
 
-// Planning is a df11_plan_options. No string may contain a zero byte. An empty preset means none, and so do nil patterns.
+// Planning is a df11_plan_options. No string may contain a zero byte. An empty preset means none, and so do nil
+// texts.
 type Planning struct {
-	Flags, Slots     uint32
-	CacheNumberBytes uint64
-	Preset           string
-	Patterns         []byte
+	Flags, Slots                         uint32
+	CacheNumberBytes                     uint64
+	Preset                               string
+	Patterns, Config, ShapesFrom, Shapes []byte
 }
 
 // Plan is a df11_plan.
@@ -361,6 +363,7 @@ func (p Plan) Info() (_ PlanInfo, e *Error) { e = missing; return }
 type PlanGroup struct {
 	Name                                       string
 	Elements, Tensors, PackedBytes, ImageBytes uint64
+	Extended                                   bool
 }
 
 // Group is df11_plan_get_group_info.
@@ -400,9 +403,11 @@ const (
 	DecompressFlat         = 1
 	DecompressKeepExisting = 2
 	DecompressAnyVersion   = 4
+	DecompressIncomplete   = 8
 	RepackSingleFile       = 1
 	RepackKeepExisting     = 4
 	RepackAnyVersion       = 8
+	RepackIncomplete       = 16
 )
 
 // Decompressing is a df11_decompress_options. No string may contain a zero byte. A nil config means none, and so do nil shapes.
@@ -429,8 +434,8 @@ type Repacked struct {
 	Groups, Plain, Files, WrittenBytes uint64
 }
 
-// RepackModel is df11_repack_model. No string may contain a zero byte. A nil config means none.
-func RepackModel(src, dst string, threads, flags uint32, config []byte, progress Progress) (_ Repacked, e *Error) {
+// RepackModel is df11_repack_model. No string may contain a zero byte.
+func RepackModel(src, dst string, o *Reading, progress Progress) (_ Repacked, e *Error) {
 	e = missing
 	return
 }
@@ -451,6 +456,13 @@ const (
 	VerifyAllowPlain = 512
 )
 
+// Reading has the fields of a df11_verify_options or a df11_repack_options that say how a model is read. No text may contain a
+// zero byte. A nil text means none.
+type Reading struct {
+	Threads, Flags             uint32
+	Config, ShapesFrom, Shapes []byte
+}
+
 // Finding holds the arguments of a df11_finding_fn.
 type Finding struct {
 	Kind       uint32
@@ -465,7 +477,7 @@ type Report struct {
 }
 
 // Verify is df11_verify_model. No string may contain a zero byte. An empty original means none.
-func Verify(model, original string, threads, flags uint32, config []byte, progress Progress) (_ Report, e *Error) {
+func Verify(model, original string, o *Reading, progress Progress) (_ Report, e *Error) {
 	e = missing
 	return
 }

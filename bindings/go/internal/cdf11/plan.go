@@ -12,6 +12,7 @@ import "unsafe"
 const (
 	PlanSample     = C.DF11_PLAN_SAMPLE
 	PlanIncomplete = C.DF11_PLAN_INCOMPLETE
+	PlanAnyVersion = C.DF11_PLAN_ANY_VERSION
 )
 
 // Ways to split a model.
@@ -23,12 +24,13 @@ const (
 // PlanNone is a number that is not known, or tokens next to weights that do not fit.
 const PlanNone = C.DF11_PLAN_NONE
 
-// Planning is a df11_plan_options. No string may contain a zero byte. An empty preset means none, and so do nil patterns.
+// Planning is a df11_plan_options. No string may contain a zero byte. An empty preset means none, and so do nil
+// texts.
 type Planning struct {
-	Flags, Slots     uint32
-	CacheNumberBytes uint64
-	Preset           string
-	Patterns         []byte
+	Flags, Slots                         uint32
+	CacheNumberBytes                     uint64
+	Preset                               string
+	Patterns, Config, ShapesFrom, Shapes []byte
 }
 
 // Plan is a df11_plan.
@@ -37,13 +39,18 @@ type Plan struct{ p *C.df11_plan }
 // NewPlan is df11_plan_model.
 func NewPlan(path string, o *Planning, progress Progress) (Plan, *Error) {
 	cpath, cpatterns := C.CString(path), text(o.Patterns)
+	config, shapesFrom, shapes := text(o.Config), text(o.ShapesFrom), text(o.Shapes)
 	defer free(cpath)
 	defer free(cpatterns)
+	defer free(config)
+	defer free(shapesFrom)
+	defer free(shapes)
 	// In C memory, because Go memory must not hold pointers for C.
 	how := (*C.df11go_planning)(C.calloc(1, C.sizeof_df11go_planning))
 	defer C.free(unsafe.Pointer(how))
 	how.flags, how.slots = C.uint32_t(o.Flags), C.uint32_t(o.Slots)
 	how.cache_number_bytes, how.pattern_json = C.uint64_t(o.CacheNumberBytes), cpatterns
+	how.config_json, how.shapes_from, how.shapes_json = config, shapesFrom, shapes
 	if o.Preset != "" {
 		how.preset = C.CString(o.Preset)
 		defer free(how.preset)
@@ -102,6 +109,7 @@ func (p Plan) Info() (PlanInfo, *Error) {
 type PlanGroup struct {
 	Name                                       string
 	Elements, Tensors, PackedBytes, ImageBytes uint64
+	Extended                                   bool
 }
 
 // Group is df11_plan_get_group_info.
@@ -117,6 +125,7 @@ func (p Plan) Group(number uint64) (PlanGroup, *Error) {
 		Tensors:     uint64(i.tensor_count),
 		PackedBytes: uint64(i.packed_bytes),
 		ImageBytes:  uint64(i.image_bytes),
+		Extended:    i.extended != 0,
 	}, nil
 }
 

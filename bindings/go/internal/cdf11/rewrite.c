@@ -23,14 +23,16 @@ df11_status df11go_decompress_model(const char *src, const char *dst, const df11
     return status;
 }
 
-df11_status df11go_repack_model(const char *src, const char *dst, uint32_t threads, uint32_t flags, const char *config,
-                                df11_progress *progress, df11_repack_report *report, df11_error *error)
+df11_status df11go_repack_model(const char *src, const char *dst, const df11go_reading *how, df11_progress *progress,
+                                df11_repack_report *report, df11_error *error)
 {
     df11_repack_report numbers = DF11_REPACK_REPORT_INIT;
     df11_repack_options options = DF11_REPACK_OPTIONS_INIT;
-    options.threads = threads;
-    options.flags = flags;
-    options.config_json = config;
+    options.threads = how->threads;
+    options.flags = how->flags;
+    options.config_json = how->config_json;
+    options.shapes_from = how->shapes_from;
+    options.shapes_json = how->shapes_json;
     options.progress = progress;
     options.report = &numbers;
     df11_status status = df11_repack_model(src, dst, &options, error);

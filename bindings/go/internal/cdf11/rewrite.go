@@ -14,9 +14,11 @@ const (
 	DecompressFlat         = C.DF11_DECOMPRESS_FLAT
 	DecompressKeepExisting = C.DF11_DECOMPRESS_KEEP_EXISTING
 	DecompressAnyVersion   = C.DF11_DECOMPRESS_ANY_VERSION
+	DecompressIncomplete   = C.DF11_DECOMPRESS_INCOMPLETE
 	RepackSingleFile       = C.DF11_REPACK_SINGLE_FILE
 	RepackKeepExisting     = C.DF11_REPACK_KEEP_EXISTING
 	RepackAnyVersion       = C.DF11_REPACK_ANY_VERSION
+	RepackIncomplete       = C.DF11_REPACK_INCOMPLETE
 )
 
 // Decompressing is a df11_decompress_options. No string may contain a zero byte. A nil config means none, and so do nil shapes.
@@ -87,15 +89,15 @@ type Repacked struct {
 	Groups, Plain, Files, WrittenBytes uint64
 }
 
-// RepackModel is df11_repack_model. No string may contain a zero byte. A nil config means none.
-func RepackModel(src, dst string, threads, flags uint32, config []byte, progress Progress) (Repacked, *Error) {
-	csrc, cdst, cconfig := C.CString(src), C.CString(dst), text(config)
+// RepackModel is df11_repack_model. No string may contain a zero byte.
+func RepackModel(src, dst string, o *Reading, progress Progress) (Repacked, *Error) {
+	csrc, cdst, how := C.CString(src), C.CString(dst), o.c()
 	defer free(csrc)
 	defer free(cdst)
-	defer free(cconfig)
+	defer freeReading(how)
 	var e C.df11_error
 	var r C.df11_repack_report
-	s := C.df11go_repack_model(csrc, cdst, C.uint32_t(threads), C.uint32_t(flags), cconfig, progress.p, &r, &e)
+	s := C.df11go_repack_model(csrc, cdst, how, progress.p, &r, &e)
 	return Repacked{
 		Groups:       uint64(r.group_count),
 		Plain:        uint64(r.plain_count),

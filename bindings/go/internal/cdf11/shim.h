@@ -54,8 +54,13 @@ typedef struct {
 } df11go_notes;
 void df11go_note_down(df11go_notes *all, uint32_t kind, const char *first, const char *second, const char *third);
 
-df11_status df11go_verify(const char *model, const char *original, uint32_t threads, uint32_t flags, const char *config,
-                          df11_progress *progress, df11_verify_report *report, df11go_notes *findings, df11_error *error);
+/* The fields of a df11_verify_options, and of a df11_repack_options, that Go sets. */
+typedef struct {
+    uint32_t threads, flags;
+    char *config_json, *shapes_from, *shapes_json;
+} df11go_reading;
+df11_status df11go_verify(const char *model, const char *original, const df11go_reading *how, df11_progress *progress,
+                          df11_verify_report *report, df11go_notes *findings, df11_error *error);
 
 /* The fields of a df11_compress_options that Go sets. */
 typedef struct {
@@ -71,7 +76,7 @@ df11_status df11go_compress(int merge, const char *src, const char *dst, const d
 typedef struct {
     uint32_t flags, slots;
     uint64_t cache_number_bytes;
-    char *preset, *pattern_json;
+    char *preset, *pattern_json, *config_json, *shapes_from, *shapes_json;
 } df11go_planning;
 static inline df11_status df11go_plan(const char *path, const df11go_planning *how, df11_progress *progress,
                                       df11_plan **out, df11_error *error)
@@ -82,6 +87,9 @@ static inline df11_status df11go_plan(const char *path, const df11go_planning *h
     options.cache_number_bytes = how->cache_number_bytes;
     options.preset = how->preset;
     options.pattern_json = how->pattern_json;
+    options.config_json = how->config_json;
+    options.shapes_from = how->shapes_from;
+    options.shapes_json = how->shapes_json;
     options.progress = progress;
     return df11_plan_model(path, &options, out, error);
 }
@@ -98,8 +106,8 @@ typedef struct {
 } df11go_decompressing;
 df11_status df11go_decompress_model(const char *src, const char *dst, const df11go_decompressing *how,
                                     df11_progress *progress, df11_decompress_report *report, df11_error *error);
-df11_status df11go_repack_model(const char *src, const char *dst, uint32_t threads, uint32_t flags, const char *config,
-                                df11_progress *progress, df11_repack_report *report, df11_error *error);
+df11_status df11go_repack_model(const char *src, const char *dst, const df11go_reading *how, df11_progress *progress,
+                                df11_repack_report *report, df11_error *error);
 
 /* The library's log, which is kept until Go takes it: see log.c. */
 typedef struct {

@@ -6,6 +6,8 @@ package cdf11
 // #cgo nocallback df11go_verify
 import "C"
 
+import "unsafe"
+
 // Kinds of findings.
 const (
 	FindingGood    = C.DF11_FINDING_GOOD
@@ -22,6 +24,28 @@ const (
 	VerifyAllowPlain = C.DF11_VERIFY_ALLOW_PLAIN
 )
 
+// Reading has the fields of a df11_verify_options or a df11_repack_options that say how a model is read. No text may contain a
+// zero byte. A nil text means none.
+type Reading struct {
+	Threads, Flags             uint32
+	Config, ShapesFrom, Shapes []byte
+}
+
+// c copies it to C memory, because Go memory must not hold pointers for C. The caller frees it by freeReading.
+func (r *Reading) c() *C.df11go_reading {
+	how := (*C.df11go_reading)(C.calloc(1, C.sizeof_df11go_reading))
+	how.threads, how.flags = C.uint32_t(r.Threads), C.uint32_t(r.Flags)
+	how.config_json, how.shapes_from, how.shapes_json = text(r.Config), text(r.ShapesFrom), text(r.Shapes)
+	return how
+}
+
+func freeReading(how *C.df11go_reading) {
+	free(how.config_json)
+	free(how.shapes_from)
+	free(how.shapes_json)
+	C.free(unsafe.Pointer(how))
+}
+
 // Finding holds the arguments of a df11_finding_fn.
 type Finding struct {
 	Kind       uint32
@@ -36,10 +60,10 @@ type Report struct {
 }
 
 // Verify is df11_verify_model. No string may contain a zero byte. An empty original means none.
-func Verify(model, original string, threads, flags uint32, config []byte, progress Progress) (Report, *Error) {
-	cmodel, cconfig := C.CString(model), text(config)
+func Verify(model, original string, o *Reading, progress Progress) (Report, *Error) {
+	cmodel, how := C.CString(model), o.c()
 	defer free(cmodel)
-	defer free(cconfig)
+	defer freeReading(how)
 	var coriginal *C.char
 	if original != "" {
 		coriginal = C.CString(original)
@@ -48,7 +72,7 @@ func Verify(model, original string, threads, flags uint32, config []byte, progre
 	var e C.df11_error
 	var r C.df11_verify_report
 	var f C.df11go_notes
-	s := C.df11go_verify(cmodel, coriginal, C.uint32_t(threads), C.uint32_t(flags), cconfig, progress.p, &r, &f, &e)
+	s := C.df11go_verify(cmodel, coriginal, how, progress.p, &r, &f, &e)
 	out := Report{
 		GroupsGood:       uint64(r.groups_good),
 		GroupsBad:        uint64(r.groups_bad),
