@@ -6,7 +6,7 @@
 //! the eight lanes of a vector in one instruction, how many of these bits are whole codes. Which exponents they are need
 //! not be known to go on; the windows are recorded and looked up later, 64 in one instruction.
 //!
-//! So many lanes come from the gaps: each lane has a stretch of 32 chunks or fewer, and a *batch* is the 32 stretches that
+//! So many lanes come from the gaps: each lane has a stretch of 24 chunks or fewer, and a *batch* is the 32 stretches that
 //! follow each other. Where a stretch's weights go is known once those before it are counted, so a batch is done in turn:
 //!
 //! ```text
@@ -69,12 +69,12 @@ const WIDTH: usize = 8;
 const LANES: usize = VECTORS * WIDTH;
 /// Windows of a round.
 const STEPS: usize = 8;
-/// Rounds of a batch at most. Lanes of 32 chunks of real models take 41 on average.
-const ROUNDS: usize = 56;
+/// Rounds of a batch at most. Lanes of 24 chunks of real models take 31 on average.
+const ROUNDS: usize = 40;
 /// Chunks of a lane at most.
-const MOST_CHUNKS: usize = 32;
-/// Bytes of staged exponents. A batch of real models has 24,800.
-const STAGE: usize = 28 << 10;
+const MOST_CHUNKS: usize = 24;
+/// Bytes of staged exponents. A batch of real models has 18,600.
+const STAGE: usize = 20 << 10;
 /// Codes of a batch that the tables do not have, at most.
 const MOST_RARE: usize = 64;
 /// Weights that are merged at a time: two cache lines of bf16.

@@ -56,6 +56,9 @@ pub struct Buffer {
     len: usize,
 }
 
+/// A page of any kind: large enough to be a huge one.
+const PAGE: usize = 2 << 20;
+
 #[derive(Clone, Copy)]
 #[repr(C, align(4096))]
 struct Page([u16; 2048]);
@@ -70,5 +73,49 @@ impl Buffer {
     pub fn weights(&mut self) -> &mut [u16] {
         // SAFETY: pages are arrays of u16 without gaps, `len` is at most their number, and the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+/// Memory for as many of T, in huge pages, and written once.
+pub struct Huge<T> {
+    /// With room to begin at a huge page.
+    memory: Vec<T>,
+    start: usize,
+    len: usize,
+}
+
+impl<T: Copy> Huge<T> {
+    /// Room for `len` of a value; `None` where the system has no huge pages on request, or does not give any.
+    pub fn new(len: usize, value: T) -> Option<Huge<T>> {
+        let mut memory: Vec<T> = Vec::with_capacity(len + 2 * PAGE / size_of::<T>());
+        let start = memory.as_ptr().align_offset(PAGE);
+        if len * size_of::<T>() < PAGE || !advise(memory.as_mut_ptr().wrapping_add(start).cast(), len * size_of::<T>())
+        {
+            return None;
+        }
+        memory.resize(start + len, value);
+        Some(Huge { memory, start, len })
+    }
+
+    /// All of it.
+    pub fn all(&mut self) -> &mut [T] {
+        &mut self.memory[self.start..][..self.len]
+    }
+
+    /// The same, to read.
+    pub fn get(&self) -> &[T] {
+        &self.memory[self.start..][..self.len]
+    }
+}
+
+/// Asks for huge pages before memory is first written. Returns whether the system promises to try.
+fn advise(start: *mut u8, bytes: usize) -> bool {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the pages are part of an allocation that has nothing in it yet, and advice changes no contents.
+    return unsafe { libc::madvise(start.cast(), bytes.next_multiple_of(PAGE), libc::MADV_HUGEPAGE) == 0 };
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (start, bytes);
+        false
     }
 }

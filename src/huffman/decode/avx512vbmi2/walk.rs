@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Units that are merged in a round. Batches of real models have 9.5 for each.
+/// Units that are merged in a round. Batches of real models have 9.4 for each.
 const UNITS_PER_ROUND: usize = 10;
 /// The most bits by which a round advances a lane, but for codes that the tables do not have.
 const MOST_BITS: usize = (STEPS + 1) * SHORT_WINDOW as usize;
