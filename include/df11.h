@@ -833,9 +833,12 @@ size_t df11_dtype_bytes(uint32_t dtype);
  *
  * `dst` is a buffer that you provide, aligned to 2 bytes (64 is fastest), of `dst_bytes` bytes, at
  * least 2 * count. `threads` threads work, the calling one among them; 0 means 1. They end before
- * the call returns. Fewer work where there is too little to do. The call allocates 16 KiB once for
+ * the call returns. Fewer work where there is too little to do. The call allocates 18 KiB once for
  * each group, and less than 1 MB for each thread while it runs. Calls from several threads may
  * overlap, on one group too.
+ *
+ * A range may begin anywhere. Decoding begins at a gap that the file records near there, so a file
+ * whose gaps are wrong can give other weights; DF11_OPEN_VERIFY finds that.
  *
  * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT (a range outside the group),
  * DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED; DF11_CORRUPT if the codes contradict the tables or a file

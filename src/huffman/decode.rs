@@ -34,6 +34,12 @@
 //! The order of the look-ups and the merging were measured against their absence; the figures are in
 //! `tests/bench/README.md`.
 //!
+//! # Where gaps are known
+//!
+//! A feed may give its runs their gaps. Each chunk then offers a start, and runs are decoded one after the other, by more
+//! lanes than there are blocks: `stretches` does so for ranges of few blocks, and `avx512vbmi2` for all, in vectors. Both
+//! only take what the gaps confirm, and leave the rest of a run to the loop above.
+//!
 //! # What keeps it in bounds
 //!
 //! Nothing inside a burst is tested against a border. Before a burst, `Lane::room` allows only as many iterations as
@@ -146,7 +152,8 @@ pub enum Variant {
     Avx2,
     /// AVX-512 F and BW, with BMI2.
     Avx512,
-    /// AVX-512 with VBMI and VBMI2 (Intel since Ice Lake, AMD since Zen 4).
+    /// AVX-512 with VBMI and VBMI2 (Intel since Ice Lake, AMD since Zen 4). What its vectors do not take, because a code has
+    /// too many prefixes or too few weights are left, [`Variant::Avx512`] decodes.
     Avx512Vbmi2,
 }
 
@@ -185,7 +192,8 @@ impl Variant {
     }
 
     /// Returns the fastest one that this processor can run. The first generations with AVX-512 lower their clock for
-    /// it, and AVX2 was faster there; later ones also have VBMI (Intel since Ice Lake, AMD since Zen 4).
+    /// it, and AVX2 was faster there; later ones also have VBMI (Intel since Ice Lake, AMD since Zen 4), and nearly all of
+    /// those VBMI2.
     pub fn best() -> Variant {
         #[cfg(target_arch = "x86_64")]
         let good = |v: Variant| v != Variant::Avx512 || is_x86_feature_detected!("avx512vbmi");
@@ -432,7 +440,8 @@ impl Routines<FEWER_LANES> {
     }
 }
 
-/// Bursts until no lane has work and the feed has none left.
+/// Bursts until no lane has work and the feed has none left. Its stages are on the stack only while it runs.
+#[inline(never)]
 fn work<F: Feed, const L: usize>(
     table: &MultiTable,
     codes: &CodeTable,

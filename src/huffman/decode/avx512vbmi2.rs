@@ -6,7 +6,7 @@
 //! the eight lanes of a vector in one instruction, how many of these bits are whole codes. Which exponents they are need
 //! not be known to go on; the windows are recorded and looked up later, 64 in one instruction.
 //!
-//! So many lanes come from the gaps: each lane has a stretch of 24 chunks or fewer, and a *batch* is the 32 stretches that
+//! So many lanes come from the gaps: each lane has a stretch of 16 chunks or fewer, and a *batch* is the 32 stretches that
 //! follow each other. Where a stretch's weights go is known once those before it are counted, so a batch is done in turn:
 //!
 //! ```text
@@ -69,14 +69,14 @@ const WIDTH: usize = 8;
 const LANES: usize = VECTORS * WIDTH;
 /// Windows of a round.
 const STEPS: usize = 8;
-/// Rounds of a batch at most. Lanes of 24 chunks of real models take 31 on average.
-const ROUNDS: usize = 40;
+/// Rounds of a batch at most. Lanes of 16 chunks of real models take 21 on average.
+const ROUNDS: usize = 32;
 /// Chunks of a lane at most.
-const MOST_CHUNKS: usize = 24;
-/// Bytes of staged exponents. A batch of real models has 18,600.
-const STAGE: usize = 20 << 10;
+const MOST_CHUNKS: usize = 16;
+/// Bytes of staged exponents. A batch of real models has 12,400.
+const STAGE: usize = 27 << 9;
 /// Codes of a batch that the tables do not have, at most.
-const MOST_RARE: usize = 64;
+const MOST_RARE: usize = 32;
 /// Weights that are merged at a time: two cache lines of bf16.
 const UNIT: usize = 64;
 /// The bytes ahead of a merge at which sign/mantissa bytes are prefetched.
@@ -362,7 +362,7 @@ unsafe fn batches<const STREAM: bool, const MANY: bool>(run: &Run, short: &Short
 /// short.
 fn most_chunks(short: &ShortTable) -> usize {
     let by_rounds = (ROUNDS - 8) * STEPS * short.all_used / (SHORT_WINDOWS * CHUNK_BITS);
-    let by_stage = (STAGE - 2048) * short.all_used / (short.all_codes * CHUNK_BITS * LANES);
+    let by_stage = (STAGE - 1024) * short.all_used / (short.all_codes * CHUNK_BITS * LANES);
     by_rounds.min(by_stage).clamp(1, MOST_CHUNKS)
 }
 
