@@ -38,13 +38,17 @@ sbom:
 deb: build
 	BUILD='$(RELEASE)' bindings/packages/deb.sh
 
-# From C, on a model that the reference compressor wrote: decode it, say how fast, compare it with the original.
+# From C, on a model that the reference compressor wrote: decode it, say how fast, compare it with the original; then
+# multiply with one of its matrices, beside plain bf16.
 demo:
 	$(CARGO) build --release --locked $(FEATURES)
 	ln -sf libdf11.so $(RELEASE)/$(SONAME)
 	$(CC) -std=c11 -O2 -Wall -Wextra -Iinclude examples/decompress.c -o $(RELEASE)/decompress \
 		-L$(RELEASE) -ldf11 -ldl -Wl,-rpath,'$$ORIGIN'
+	$(CC) -std=c11 -O2 -Wall -Wextra -Iinclude examples/multiply.c -o $(RELEASE)/multiply \
+		-L$(RELEASE) -ldf11 -Wl,-rpath,'$$ORIGIN'
 	$(RELEASE)/decompress $(GOLDEN)/model $(GOLDEN)/original.safetensors
+	$(RELEASE)/multiply $(GOLDEN)/model
 
 # Everything that CI runs. tests/run.sh installs what is missing and says what it does.
 test:
@@ -63,7 +67,7 @@ test-deep:
 # Decoding, encoding and images beside their peers, and whole models beside cp: some ten minutes. Results go to tests/bench/results
 # (cargo runs a benchmark in its own folder).
 bench:
-	for bench in decode encode image model; do \
+	for bench in decode encode image matrix model; do \
 		$(CARGO) bench --locked -p df11-bench --bench $$bench -- --out results || exit; done
 
 # include/df11.h from src/capi.

@@ -57,6 +57,11 @@ pub mod huffman {
     pub use crate::huffman::*;
 }
 
+/// Matrices to multiply with.
+pub mod matrix {
+    pub use crate::matrix::*;
+}
+
 /// Plans and presets.
 #[cfg(feature = "writer")]
 pub mod writer {

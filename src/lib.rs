@@ -21,6 +21,7 @@
 //! - [`verify`]: everything that can be verified of a whole model;
 //! - [`writer`]: whole models compressed, as `df11 compress` does;
 //! - [`plan`]: what a model becomes and what memory it takes, from headers alone;
+//! - [`matrix`]: weights to multiply with on the CPU, in less time than bf16;
 //! - [`encode`]: one group in memory, compressed to memory;
 //! - [`cuda`]: groups on a CUDA device, decoded on your streams;
 //! - [`Progress`]: how far a long call is, and the switch that ends it.
@@ -53,6 +54,7 @@
 // | huffman | exponents to bits and back: code tables, the naive decoder, the fast one; knows no files | error |
 // | format | bytes of files to checked views; decodes nothing | huffman's code tables, progress, error |
 // | host | whole groups on the CPU: ranges, threads, verification, encoding | format, huffman, progress |
+// | matrix | bf16 matrices at 12 bits a weight, and products with them | host, format, progress |
 // | cuda | groups on a CUDA device: images, kernels, launches on the caller's stream | format, host, huffman |
 // | writer | whole models out: presets, plans, files | host, format, huffman, progress |
 // | plan | what a model becomes and needs, from headers alone | writer, cuda, host, format, huffman, progress |
@@ -78,9 +80,12 @@ mod format;
 mod host;
 #[allow(missing_debug_implementations, reason = "no user has one of them")]
 mod huffman;
+pub mod matrix;
 #[cfg(all(feature = "cuda", feature = "writer"))]
 pub mod plan;
 mod progress;
+#[cfg(feature = "verify")]
+mod thousands;
 #[cfg(feature = "writer")]
 pub mod writer;
 

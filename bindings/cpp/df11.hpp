@@ -27,7 +27,7 @@
  *   df11_progress_get(); groups(), tensors() and Log are ranges and an owner over several C functions.
  *
  * OWNERSHIP
- *   Model, Device, Resident, Plan and Progress are move-only RAII handles of the size of a pointer. Each owns one C handle. A
+ *   Model, Matrix, Device, Resident, Plan and Progress are move-only RAII handles of the size of a pointer. Each owns one C handle. A
  *   default-constructed or moved-from object is empty: calls on it fail with DF11_INVALID_ARGUMENT. get() returns the C
  *   handle for calls of df11.h, release() gives it up, and a constructor such as Model(handle) takes one over. Group,
  *   Tensor and everything that they return (names, shapes, data) point into the model and stay valid as long as it
@@ -691,6 +691,14 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
                                                    std::uint32_t parts, df11_error *error = nullptr) const noexcept {
         return df11_model_write_image_part(get(), group, dst.data(), dst.size(), part, parts, error);
     }
+    /// Makes a matrix of rows of a bf16 tensor in `dst`, of which it uses `matrix_bytes` bytes: df11_model_write_matrix().
+    [[nodiscard]] df11_status try_write_matrix(std::uint64_t tensor, std::uint64_t column_count, std::uint64_t first_row,
+                                               std::uint64_t row_count, Bytes dst, std::uint64_t &matrix_bytes,
+                                               std::uint32_t threads = 1, const Progress *progress = nullptr,
+                                               df11_error *error = nullptr) const noexcept {
+        return df11_model_write_matrix(get(), tensor, column_count, first_row, row_count, dst.data(), dst.size(), threads,
+                                       progress != nullptr ? progress->get() : nullptr, &matrix_bytes, error);
+    }
 
 #ifdef DF11_HPP_EXCEPTIONS
     /// Opens a folder or one .safetensors file: see try_open().
@@ -741,6 +749,118 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
     void write_image_part(std::uint64_t group, Bytes dst, std::uint32_t part, std::uint32_t parts) const {
         df11_error error;
         check(try_write_image_part(group, dst, part, parts, &error), error);
+    }
+    /// Makes a matrix of rows of a tensor: see try_write_matrix(). Returns the bytes that it uses.
+    std::uint64_t write_matrix(std::uint64_t tensor, std::uint64_t column_count, std::uint64_t first_row,
+                               std::uint64_t row_count, Bytes dst, std::uint32_t threads = 1,
+                               const Progress *progress = nullptr) const {
+        df11_error error;
+        std::uint64_t matrix_bytes = 0;
+        check(try_write_matrix(tensor, column_count, first_row, row_count, dst, matrix_bytes, threads, progress, &error),
+              error);
+        return matrix_bytes;
+    }
+#endif
+};
+
+/// A matrix of bf16 weights at about 12 bits each, to multiply with on the CPU. It is immutable and owns no bytes: the caller
+/// keeps the bytes until it is freed. Any number of threads may use it at once.
+class Matrix : public detail::Owner<df11_matrix, df11_matrix_free> {
+  public:
+    /// Makes an empty one.
+    Matrix() noexcept = default;
+    /// Takes over a handle from C.
+    explicit Matrix(df11_matrix *handle) noexcept : Owner(handle) {}
+
+    /// Says in `matrix_bytes` how many bytes a matrix takes at most: df11_matrix_bound().
+    [[nodiscard]] static df11_status try_bound(std::uint64_t &matrix_bytes, std::uint64_t row_count,
+                                               std::uint64_t column_count, df11_error *error = nullptr) noexcept {
+        return df11_matrix_bound(row_count, column_count, &matrix_bytes, error);
+    }
+    /// Makes a matrix of bf16 rows in `dst`, of which it uses `matrix_bytes` bytes: df11_matrix_write(). `weights` has whole
+    /// rows of `column_count` weights.
+    [[nodiscard]] static df11_status try_write(Span<const std::uint16_t> weights, std::uint64_t column_count, Bytes dst,
+                                               std::uint64_t &matrix_bytes, std::uint32_t threads = 1,
+                                               const Progress *progress = nullptr,
+                                               df11_error *error = nullptr) noexcept {
+        matrix_bytes = 0;
+        if (column_count == 0 || weights.size() % column_count != 0) {
+            return detail::refuse(error, "the weights are no whole rows");
+        }
+        return df11_matrix_write(weights.data(), weights.size() / column_count, column_count, dst.data(), dst.size(),
+                                 threads, progress != nullptr ? progress->get() : nullptr, &matrix_bytes, error);
+    }
+    /// Takes a matrix where it is: df11_matrix_bind().
+    [[nodiscard]] static df11_status try_bind(Matrix &out, ConstBytes data, df11_error *error = nullptr) noexcept {
+        df11_matrix *handle = nullptr;
+        const df11_status status = df11_matrix_bind(data.data(), data.size(), &handle, error);
+        out = Matrix(handle);
+        return status;
+    }
+    /// Decodes `count` weights from weight `first` on: df11_matrix_decompress().
+    [[nodiscard]] df11_status try_decompress(std::uint64_t first, std::uint64_t count, Bytes dst,
+                                             df11_error *error = nullptr) const noexcept {
+        return df11_matrix_decompress(get(), first, count, dst.data(), dst.size(), error);
+    }
+    /// Multiplies `y.size()` rows, from `first_row` on, with one vector of f32: df11_matrix_multiply(). `x` has an element for
+    /// each column.
+    [[nodiscard]] df11_status try_multiply(std::uint64_t first_row, Span<const float> x, Span<float> y,
+                                           df11_error *error = nullptr) const noexcept {
+        if (x.size() != get_info().column_count) return detail::refuse(error, "x has not one element for each column");
+        return df11_matrix_multiply(get(), first_row, y.size(), x.data(), DF11_DTYPE_F32, 0, 1, DF11_ORDER_LANES,
+                                    y.data(), 0, error);
+    }
+    /// Multiplies with one vector of bf16, in an order of sums (DF11_ORDER_*).
+    [[nodiscard]] df11_status try_multiply(std::uint64_t first_row, Span<const std::uint16_t> x, std::uint32_t order,
+                                           Span<float> y, df11_error *error = nullptr) const noexcept {
+        if (x.size() != get_info().column_count) return detail::refuse(error, "x has not one element for each column");
+        return df11_matrix_multiply(get(), first_row, y.size(), x.data(), DF11_DTYPE_BF16, 0, 1, order, y.data(), 0,
+                                    error);
+    }
+    /// Describes the matrix; all zeros if this is empty. df11_matrix_multiply() is the call for several vectors.
+    df11_matrix_info get_info() const noexcept {
+        auto out = detail::sized<df11_matrix_info>();
+        (void)df11_matrix_get_info(get(), &out, nullptr);
+        return out;
+    }
+
+#ifdef DF11_HPP_EXCEPTIONS
+    /// Returns how many bytes a matrix takes at most.
+    [[nodiscard]] static std::uint64_t bound(std::uint64_t row_count, std::uint64_t column_count) {
+        df11_error error;
+        std::uint64_t matrix_bytes = 0;
+        check(try_bound(matrix_bytes, row_count, column_count, &error), error);
+        return matrix_bytes;
+    }
+    /// Makes a matrix of bf16 rows: see try_write(). Returns the bytes that it uses.
+    static std::uint64_t write(Span<const std::uint16_t> weights, std::uint64_t column_count, Bytes dst,
+                               std::uint32_t threads = 1, const Progress *progress = nullptr) {
+        df11_error error;
+        std::uint64_t matrix_bytes = 0;
+        check(try_write(weights, column_count, dst, matrix_bytes, threads, progress, &error), error);
+        return matrix_bytes;
+    }
+    /// Takes a matrix where it is.
+    [[nodiscard]] static Matrix bind(ConstBytes data) {
+        df11_error error;
+        Matrix matrix;
+        check(try_bind(matrix, data, &error), error);
+        return matrix;
+    }
+    /// Decodes weights: see try_decompress().
+    void decompress(std::uint64_t first, std::uint64_t count, Bytes dst) const {
+        df11_error error;
+        check(try_decompress(first, count, dst, &error), error);
+    }
+    /// Multiplies with one vector of f32: see try_multiply().
+    void multiply(std::uint64_t first_row, Span<const float> x, Span<float> y) const {
+        df11_error error;
+        check(try_multiply(first_row, x, y, &error), error);
+    }
+    /// Multiplies with one vector of bf16: see try_multiply().
+    void multiply(std::uint64_t first_row, Span<const std::uint16_t> x, std::uint32_t order, Span<float> y) const {
+        df11_error error;
+        check(try_multiply(first_row, x, order, y, &error), error);
     }
 #endif
 };
@@ -1108,6 +1228,7 @@ static_assert(!std::is_copy_constructible_v<Model> && std::is_nothrow_move_const
 static_assert(!std::is_copy_constructible_v<Device> && std::is_nothrow_move_constructible_v<Device>);
 static_assert(!std::is_copy_constructible_v<Resident> && std::is_nothrow_move_constructible_v<Resident>);
 static_assert(sizeof(Plan) == sizeof(void *) && !std::is_copy_constructible_v<Plan>);
+static_assert(sizeof(Matrix) == sizeof(void *) && !std::is_copy_constructible_v<Matrix>);
 static_assert(!std::is_copy_constructible_v<Progress> && std::is_nothrow_move_constructible_v<Progress>);
 
 #ifdef DF11_HPP_EXCEPTIONS

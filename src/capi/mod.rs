@@ -7,6 +7,7 @@
 //! - [`version`], [`status`], [`log`], [`progress`];
 //! - [`model`], [`group`], [`tensor`]: open and look;
 //! - [`host`]: decode on the CPU;
+//! - [`matrix`]: matrices to multiply with;
 //! - [`device`], [`image`], [`resident`], [`decompress`]: CUDA;
 //! - [`compress`], [`plan`], [`preset`], [`pack`]: write;
 //! - [`verify`].
@@ -27,6 +28,7 @@ mod group;
 mod host;
 mod image;
 mod log;
+mod matrix;
 mod model;
 mod pack;
 mod plan;
@@ -47,6 +49,7 @@ pub use group::*;
 pub use host::*;
 pub use image::*;
 pub use log::*;
+pub use matrix::*;
 pub use model::*;
 pub use pack::*;
 pub use plan::*;

@@ -12,7 +12,7 @@ use std::ptr;
 /// the call is, and cancel it. It serves one call at a time. A new call begins at 0 again, but a
 /// progress that was cancelled stays cancelled.
 pub struct df11_progress {
-    progress: Progress,
+    pub(super) progress: Progress,
 }
 
 /// Called with the progress of a long call: `user` as given, and the bytes of its work that are done
@@ -67,8 +67,9 @@ pub unsafe extern "C" fn df11_progress_get(progress: *const df11_progress, done:
 }
 
 /// Cancels the call that the progress was given to, from any thread: the call returns DF11_CANCELLED
-/// soon, except while df11_model_open() matches names with the patterns of a config. A call that
-/// begins later returns it at once. Cancelling cannot be undone. NULL is allowed.
+/// after at most 100 ms of a processor's time for each of its threads, whatever it is at, if the
+/// disk does not keep it waiting. A call that begins later returns it at once. Cancelling cannot be
+/// undone. NULL is allowed.
 ///
 /// # Safety
 ///

@@ -104,7 +104,7 @@ impl Model {
             ),
             None => None,
         };
-        let index = if self.groups.is_empty() { files::chosen_index(folder)? } else { None };
+        let index = if self.groups.is_empty() { files::chosen_index(folder, progress)? } else { None };
         let patterns = self.config.parsed.as_ref().map(|config| config.patterns());
         let known = config.as_ref().map(lacks).unwrap_or_default();
         let mut missing = find(self, Some(folder), index.as_ref(), config.as_ref(), patterns, progress)?.missing;
@@ -159,7 +159,7 @@ pub(crate) fn find(
             listed(model, index, &mut found.missing);
             listed_whole = found.missing.len() == before;
         }
-        (Some(folder), None) if !model.groups.is_empty() => listed_rest(model, folder, &mut found.missing)?,
+        (Some(folder), None) if !model.groups.is_empty() => listed_rest(model, folder, &mut found.missing, progress)?,
         _ => {}
     }
     found.missing.extend(config.and_then(|config| counted(model, config)));
@@ -298,9 +298,9 @@ fn names_of_files(model: &Model) -> HashSet<String> {
 
 /// Looks for what the indexes in the folder of a compressed model name and the model has not. Its index lists only plain tensors.
 /// One of which no file is there may be the original's, if the model has tensors that it lists.
-fn listed_rest(model: &Model, folder: &Path, missing: &mut Vec<Missing>) -> Result<()> {
+fn listed_rest(model: &Model, folder: &Path, missing: &mut Vec<Missing>, progress: &Progress) -> Result<()> {
     let opened = names_of_files(model);
-    for index in files::indexes(folder)? {
+    for index in files::indexes(folder, progress)? {
         let has = |tensor: &String| has_tensor(model, tensor);
         let any_file = index.map.values().any(|file| opened.contains(file));
         if any_file || !index.map.keys().any(has) {

@@ -5,10 +5,12 @@
 //! the files that the index lists are opened.
 
 use super::config::MOST_CONFIG_BYTES;
+use super::json::Fault;
 use super::model::OpenOptions;
 use super::source::{MOST_HEADER_BYTES, open_regular};
 use super::{foreign, json};
 use crate::error::{Error, Place, Result, shorten, shorten_path};
+use crate::progress::Progress;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read};
 use std::path::{Component, Path, PathBuf};
@@ -125,8 +127,8 @@ pub(crate) struct Listed {
 /// # Errors
 ///
 /// `InvalidFormat` if the index lists files elsewhere, or none that is there.
-pub(crate) fn listed(folder: &Path) -> Result<Listed> {
-    if let Some(index) = chosen_index(folder)? {
+pub(crate) fn listed(folder: &Path, progress: &Progress) -> Result<Listed> {
+    if let Some(index) = chosen_index(folder, progress)? {
         let mut files = Vec::new();
         for file in index.files() {
             let plain = Path::new(file).components().all(|c| matches!(c, Component::Normal(_)));
@@ -161,9 +163,9 @@ pub(crate) fn listed(folder: &Path) -> Result<Listed> {
 /// Returns the index of an uncompressed model's folder: the one of the usual name, if any of its files is there, or if there is no
 /// other; else, without a file of the usual name, another one with such files. diffusers' variants have others, such as
 /// `diffusion_pytorch_model.safetensors.index.bf16.json`.
-pub(crate) fn chosen_index(folder: &Path) -> Result<Option<Index>> {
+pub(crate) fn chosen_index(folder: &Path, progress: &Progress) -> Result<Option<Index>> {
     let is_usual = |index: &Index| MAIN.iter().any(|main| index.name().strip_suffix(INDEX) == Some(main));
-    let (mut usual, mut others): (Vec<Index>, Vec<Index>) = indexes(folder)?.into_iter().partition(is_usual);
+    let (mut usual, mut others): (Vec<Index>, Vec<Index>) = indexes(folder, progress)?.into_iter().partition(is_usual);
     let whole = MAIN.iter().any(|main| folder.join(main).is_file());
     if let Some(number) = usual.iter().position(|index| index.has_any_file(folder)) {
         return Ok(Some(usual.swap_remove(number)));
@@ -181,7 +183,7 @@ pub(crate) fn is_index(name: &str) -> bool {
 }
 
 /// Reads the indexes in a folder, those of the usual names first.
-pub(super) fn indexes(folder: &Path) -> Result<Vec<Index>> {
+pub(super) fn indexes(folder: &Path, progress: &Progress) -> Result<Vec<Index>> {
     let fail = |e| Error::io("list", folder, e);
     let usual = MAIN.map(|main| format!("{main}{INDEX}"));
     let mut names = Vec::new();
@@ -194,7 +196,7 @@ pub(super) fn indexes(folder: &Path) -> Result<Vec<Index>> {
     names.sort();
     let mut found = Vec::new();
     for (rank, name) in names {
-        match read_index(&folder.join(&name)) {
+        match read_index(&folder.join(&name), progress) {
             Ok(index) => found.extend(index),
             // Nobody may ever have looked into that of a variant.
             Err(error @ Error::InvalidFormat { .. }) if rank == usual.len() => {
@@ -207,7 +209,7 @@ pub(super) fn indexes(folder: &Path) -> Result<Vec<Index>> {
 }
 
 /// Reads an index. Returns `None` if there is no such file.
-fn read_index(path: &Path) -> Result<Option<Index>> {
+fn read_index(path: &Path, progress: &Progress) -> Result<Option<Index>> {
     refuse_broken_link(path)?;
     let Some(stored) = read_text(path)? else { return Ok(None) };
     let invalid = |reason: String| Error::invalid(Place::of(path), reason);
@@ -218,14 +220,14 @@ fn read_index(path: &Path) -> Result<Option<Index>> {
     json::check_names(json::stored(&stored, &text, map))
         .map_err(|e| invalid(format!("the index is not valid: {e}")))?;
     let mut files = BTreeMap::new();
-    json::each(map.as_bytes(), |name, file| match json::parse(file.get().as_bytes()) {
-        Ok(file) => {
-            files.insert(name.into_owned(), file);
-            Ok(())
-        }
-        Err(_) => Err("its weight_map names something that is no file".to_owned()),
+    json::each(map.as_bytes(), |name, file| {
+        progress.check().map_err(Fault::Is)?;
+        let file = json::parse(file.get().as_bytes());
+        let file = file.map_err(|_| Fault::Json("its weight_map names something that is no file".into()))?;
+        files.insert(name.into_owned(), file);
+        Ok(())
     })
-    .map_err(|reason| invalid(format!("the index is not valid: {reason}")))?;
+    .map_err(|fault: Fault| fault.or(|reason| invalid(format!("the index is not valid: {reason}"))))?;
     match files.is_empty() {
         true => Err(invalid("the index has no weight_map".into())),
         false => Ok(Some(Index { path: path.to_owned(), map: files })),

@@ -38,7 +38,7 @@ pub struct OpenOptions {
     pub config: Option<String>,
     /// A folder or file that has the shapes of tensors in groups which the model's files do not say: the original or other
     /// `*.safetensors`, of which only the headers are read and need be there, or a `.json` file as [`OpenOptions::shapes`]
-    /// takes it. Names that the model lacks are ignored.
+    /// takes it. Names that the model lacks are ignored, with a warning if it lacks all.
     pub shapes_from: Option<PathBuf>,
     /// The same as a JSON text: an object from names of tensors to lists of dimensions, as `df11.shapes` is. It comes before
     /// `shapes_from`.
@@ -162,7 +162,7 @@ impl Model {
             let folder = Some(path).filter(|_| found.is_folder);
             return Self::of_files(&found.files, folder, config, Shapes::Derived, Access::Read, progress);
         }
-        let listed = files::listed(path)?;
+        let listed = files::listed(path, progress)?;
         let model = Self::of_files(&listed.files, Some(path), config, Shapes::Stored, Access::Read, progress)?;
         if let Some(index) = &listed.index {
             index.check(path, |name| model.find_tensor(name).is_some())?;
@@ -345,7 +345,7 @@ fn read_headers(
                     }
                     let first = &sources[other.get().span.file];
                     if index.is_none() {
-                        index = Some(folder.map_or(Ok(None), files::chosen_index)?);
+                        index = Some(folder.map_or(Ok(None), |folder| files::chosen_index(folder, progress))?);
                     }
                     let named = index.iter().flatten().find_map(|index| index.map.get(other.key()));
                     let is_in = |source: &Source| named.is_some_and(|named| source.path().ends_with(named));

@@ -88,7 +88,7 @@ impl<'o> Shapes<'o> {
             Shapes::Stored => false,
             Shapes::Derived => true,
             Shapes::Options(options) => {
-                let mut given = given::Given { tensors, find, progress };
+                let mut given = given::Given { tensors, find, progress, given: 0, known: 0 };
                 options.shapes_from.as_deref().map(|path| given.take_path(path)).transpose()?;
                 options.shapes.as_deref().map(|list| given.take_list(list)).transpose()?;
                 !options.no_derived_shapes

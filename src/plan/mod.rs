@@ -246,6 +246,7 @@ impl ModelPlan {
         };
         let mut groups = Vec::with_capacity(dry.groups.len());
         for (group, code) in dry.groups.iter().zip(codes) {
+            progress.check()?;
             groups.push(estimate::group(group, code.as_ref())?);
         }
         let is_dropped = |t: &usize| dry.plan.dropped.iter().any(|d| d.tensor == *t);
@@ -257,7 +258,8 @@ impl ModelPlan {
             let each = move |&t: &usize| LeftPlain { tensor: name(t), group: group.clone(), reason: reason.clone() };
             l.tensors.iter().map(each).collect::<Vec<_>>()
         };
-        let files = dry.files(&stored, &groups.iter().map(|g| g.packed.each()).collect::<Vec<_>>())?;
+        let sizes: Vec<_> = groups.iter().map(|g| g.packed.each()).collect();
+        let files = dry.files(&stored, &sizes, progress)?;
         groups.sort_by(|a, b| natural(&a.name, &b.name));
         Ok(ModelPlan {
             compressed: false,

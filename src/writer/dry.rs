@@ -52,8 +52,9 @@ impl Dry {
         if wanted.is_free() && !options.reference_only {
             plan::extend(&mut plan, &table, &options.run_sizes);
         }
+        progress.check()?;
         let dropped = plan.dropped.iter().map(|dropped| dropped.tensor).collect();
-        let coverage = Coverage::new(&table, &plan, &HashSet::new(), &dropped);
+        let coverage = Coverage::new(&table, &plan, &options.run_sizes, &HashSet::new(), &dropped);
         let group = |spec: work::GroupSpec| DryGroup {
             segments: spec.segments.iter().map(|s| (s.tensor, s.first, s.count)).collect(),
             extended: spec.is_run,
@@ -66,11 +67,12 @@ impl Dry {
 
     /// Returns the files of a folder, with their bytes. `plain` are the tensors that are stored as they are, `sizes` the bytes of each
     /// group's members.
-    pub fn files(&self, plain: &[usize], sizes: &[[u64; 6]]) -> Result<Vec<(PathBuf, u64)>> {
+    pub fn files(&self, plain: &[usize], sizes: &[[u64; 6]], progress: &Progress) -> Result<Vec<(PathBuf, u64)>> {
         let table = run::table(&self.source.model);
         let main = self.source.main_file();
         let files = Files::new(Path::new(""), Layout::Folder, main, &table, &self.plan, plain);
         let bytes = |file: &plan::FilePlan| {
+            progress.check()?;
             let groups: Vec<(&str, [u64; 6])> =
                 file.groups.iter().map(|&g| (&self.groups[g].name[..], sizes[g])).collect();
             let bytes = work::file_bytes(&self.source.model, &groups, &file.plain, &file.metadata)?;

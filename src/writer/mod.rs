@@ -367,10 +367,14 @@ pub struct PatternChoice {
     pub name: &'static str,
     /// Groups that they make.
     pub groups: u64,
+    /// Groups that are made besides, of tensors that no pattern can name: only this library reads them (docs/format.md).
+    pub extended_groups: u64,
     /// Bytes of the model's bf16 tensors, without the head if it is tied and need not be stored.
     pub bf16_bytes: u64,
-    /// How many of them are in groups.
+    /// How many of them are in groups of the patterns.
     pub grouped_bf16_bytes: u64,
+    /// How many of them are in the other groups.
+    pub extended_bf16_bytes: u64,
 }
 
 /// Returns the patterns by which [`compress`] would compress a model: those of `preset`, a name or [`AUTOMATIC`], or the best. Only
@@ -383,7 +387,11 @@ pub fn patterns_for(source: &Path, preset: Option<&str>) -> Result<PatternChoice
     let progress = Progress::new();
     let source = source::Source::open(source, &progress)?;
     let table: Vec<plan::SourceTensor> = source.model.tensors().map(plan::SourceTensor::from).collect();
-    let grouping = source.grouping(&table, plan::Wanted::of(preset, None)?, &progress)?;
+    let wanted = plan::Wanted::of(preset, None)?;
+    let mut grouping = source.grouping(&table, wanted, &progress)?;
+    if wanted.is_free() {
+        plan::extend(&mut grouping.plan, &table, &plan::RunSizes::default());
+    }
     let plan = &grouping.plan;
     let mut counted = vec![true; table.len()];
     plan.dropped.iter().for_each(|dropped| counted[dropped.tensor] = false);
@@ -394,8 +402,10 @@ pub fn patterns_for(source: &Path, preset: Option<&str>) -> Result<PatternChoice
     Ok(PatternChoice {
         name: grouping.origin.name().unwrap_or_default(),
         groups: plan.groups.len() as u64,
+        extended_groups: plan.in_runs.iter().map(|planned| planned.runs.len() as u64).sum(),
         bf16_bytes,
         grouped_bf16_bytes: bytes(&mut (0..table.len()).filter(|&t| grouped[t])),
+        extended_bf16_bytes: bytes(&mut plan.in_runs.iter().map(|planned| planned.tensor)),
         patterns: grouping.patterns,
     })
 }

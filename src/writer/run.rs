@@ -549,7 +549,7 @@ impl<'o> Run<'o> {
     fn coverage(&self, left: &[LeftGroup]) -> Coverage {
         let unfit = left.iter().map(|left| &left.group[..]).collect();
         let dropped = self.dropped.iter().map(|&(head, _)| head).collect();
-        Coverage::new(&table(&self.source.model), &self.plan, &unfit, &dropped)
+        Coverage::new(&table(&self.source.model), &self.plan, &self.options.run_sizes, &unfit, &dropped)
     }
 
     /// Returns the tensors of groups that stay plain.

@@ -67,7 +67,7 @@ impl Source {
     }
 
     fn open_folder(path: &Path, progress: &Progress) -> Result<Source> {
-        let listed = listed(path)?;
+        let listed = listed(path, progress)?;
         let config_path = path.join("config.json");
         let config = read_config(&config_path)?;
         let config_place = Place::of(&config_path);
@@ -116,7 +116,7 @@ impl Source {
                 log::warn!("'{head}' is said to be tied, and differs from '{embedding}': it is stored");
             }
         }
-        plan::grouping_if(tied, config, table, wanted)
+        plan::grouping_if(tied, config, table, wanted, progress)
     }
 
     /// Returns the name of a model's only file, to which the tensors of no group's module go.

@@ -63,7 +63,7 @@ def speed(entry, bold):
     """Two cells: gigabytes in a second, and that as a share of the copy of the same run."""
     if entry is None:
         return ["–", "–"]
-    cells = [f"{entry['gb_per_s']:.2f}", f"{entry['of_copy']:.2f}"]
+    cells = [f"{entry['gb_per_s']:.2f}", f"{entry.get('of_peer', entry.get('of_copy')):.2f}"]
     return [f"**{cell}**" for cell in cells] if bold else cells
 
 

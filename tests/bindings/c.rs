@@ -35,7 +35,7 @@ fn build(source: &str, folder: &Path, options: &[&str]) -> PathBuf {
         .args(options)
         .arg("-L")
         .arg(folder)
-        .args(["-ldf11", "-lpthread"])
+        .args(["-ldf11", "-lpthread", "-lm"])
         .arg(format!("-Wl,-rpath,{}", folder.display())));
     program
 }

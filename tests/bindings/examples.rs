@@ -149,6 +149,28 @@ fn decompress_says_the_same_in_every_language() {
 }
 
 #[test]
+fn multiply_compares_both_forms() {
+    let folder = library();
+    let example = native(folder.path(), "multiply", false, false);
+    let multiply =
+        |arguments: &[&str]| Command::new(&example.program).current_dir(ROOT).args(arguments).output().unwrap();
+    let model = "tests/data/golden/block/model";
+    for tensor in [&[model][..], &[model, "model.layers.1.mlp.down_proj.weight"]] {
+        let output = multiply(tensor);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.starts_with("matrix x vector, one thread: "), "{text}");
+        let compares = cfg!(target_arch = "x86_64") && is_x86_feature_detected!("fma");
+        assert_eq!(text.contains("the same sums, bit for bit"), compares, "{text}");
+        assert_eq!(text.lines().count(), 1);
+    }
+    assert_eq!(multiply(&[]).status.code(), Some(2));
+    let output = multiply(&[model, "model.norm.weight"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains("multiply: the columns of model.norm.weight"), "{said}");
+    assert_eq!(multiply(&[model, "nothing"]).status.code(), Some(1));
+}
+
+#[test]
 fn hello_prints_a_tensor_in_every_language() {
     let folder = library();
     let examples = [

@@ -7,6 +7,7 @@
 #include "df11.h"
 
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -1636,6 +1637,85 @@ static void mistakes_of_packers(void)
     CHECK(strstr(error.message, "DF11_PACKED_GROUP_INIT") != NULL);
 }
 
+/* The sum of a row in the order DF11_ORDER_LANES, as the header has it. */
+static float sum_in_lanes(const uint16_t *row, const float *x, size_t columns)
+{
+    float sums[32] = {0};
+    for (size_t k = 0; k < columns; k++) {
+        uint32_t bits = (uint32_t)row[k] << 16;
+        float weight;
+        memcpy(&weight, &bits, sizeof weight);
+        sums[k % 32] = fmaf(weight, x[k], sums[k % 32]);
+    }
+    for (size_t half = 16; half > 0; half /= 2) {
+        for (size_t j = 0; j < half; j++) sums[j] += sums[j + half];
+    }
+    return sums[0];
+}
+
+/* A tensor as a matrix: made, moved, decoded, multiplied. */
+static void matrices(void)
+{
+    df11_model *model = open_model("block/model", NULL);
+    df11_tensor_info info = DF11_TENSOR_INFO_INIT;
+    df11_matrix_info about = DF11_MATRIX_INFO_INIT;
+    df11_matrix *matrix = NULL;
+    df11_error error;
+    uint64_t tensor, most, used, again;
+    CHECK(df11_model_find_tensor(model, "model.layers.0.mlp.down_proj.weight", &tensor, NULL) == DF11_OK);
+    CHECK(df11_model_get_tensor_info(model, tensor, &info, NULL) == DF11_OK && info.rank == 2);
+    uint64_t rows = info.shape[0], columns = info.shape[1], n = rows * columns;
+    uint16_t *weights = malloc(2 * n), *part = malloc(2 * n);
+    float *x = malloc(2 * columns * sizeof *x), *y = malloc(2 * rows * sizeof *y);
+    CHECK(weights != NULL && part != NULL && x != NULL && y != NULL);
+    CHECK(df11_model_read_tensor(model, tensor, 0, weights, 2 * n, 1, NULL) == DF11_OK);
+    CHECK(df11_matrix_bound(rows, columns, &most, &error) == DF11_OK && most > 2 * n);
+    char *memory = aligned_alloc(DF11_MATRIX_ALIGNMENT, most), *other = aligned_alloc(DF11_MATRIX_ALIGNMENT, most);
+    CHECK(memory != NULL && other != NULL);
+    CHECK(df11_model_write_matrix(model, tensor, columns, 0, rows, memory, most, 2, NULL, &used, &error) == DF11_OK);
+    CHECK(used % DF11_MATRIX_ALIGNMENT == 0 && used < 13 * n / 8);
+    CHECK(df11_matrix_write(weights, rows, columns, other, used, 1, NULL, &again, &error) == DF11_OK);
+    CHECK(again == used && memcmp(memory, other, used) == 0);
+    CHECK(df11_matrix_write(weights, rows, columns, other, used - 64, 1, NULL, &again, &error) == DF11_BUFFER_TOO_SMALL);
+    CHECK(again == used);
+    memcpy(other, memory, used);
+    memset(memory, 0, used);
+    CHECK(df11_matrix_bind(other, used, &matrix, &error) == DF11_OK && matrix != NULL);
+    CHECK(df11_matrix_get_info(matrix, &about, &error) == DF11_OK);
+    CHECK(about.row_count == rows && about.column_count == columns && about.matrix_bytes == used);
+    CHECK(df11_matrix_decompress(matrix, 0, n, part, 2 * n, &error) == DF11_OK && memcmp(part, weights, 2 * n) == 0);
+    CHECK(df11_matrix_decompress(matrix, 77, 1000, part, 2000, &error) == DF11_OK);
+    CHECK(memcmp(part, weights + 77, 2000) == 0);
+    for (uint64_t k = 0; k < 2 * columns; k++) x[k] = (float)(k % 17) - 8;
+    CHECK(df11_matrix_multiply(matrix, 0, rows, x, DF11_DTYPE_F32, columns, 2, DF11_ORDER_LANES, y, rows, &error) == DF11_OK);
+    for (uint64_t r = 0; r < rows; r++) {
+        CHECK(y[r] == sum_in_lanes(weights + r * columns, x, columns));
+        CHECK(y[rows + r] == sum_in_lanes(weights + r * columns, x + columns, columns));
+    }
+    /* Rows of one's own, as a thread of an engine has them. */
+    CHECK(df11_matrix_multiply(matrix, rows / 2, 3, x, DF11_DTYPE_F32, 0, 1, DF11_ORDER_LANES, y + rows, 0, &error) == DF11_OK);
+    CHECK(memcmp(y + rows, y + rows / 2, 3 * sizeof *y) == 0);
+    /* What is given counts, and cancels. */
+    df11_progress *progress;
+    uint64_t done, total;
+    CHECK(df11_progress_new(&progress, NULL) == DF11_OK);
+    CHECK(df11_matrix_write(weights, rows, columns, memory, used, 1, progress, &again, &error) == DF11_OK);
+    df11_progress_get(progress, &done, &total);
+    CHECK(done == 2 * n && total == 2 * n);
+    df11_progress_cancel(progress);
+    CHECK(df11_matrix_write(weights, rows, columns, memory, used, 1, progress, &again, &error) == DF11_CANCELLED);
+    CHECK(again == 0);
+    df11_progress_free(progress);
+    df11_matrix_free(matrix);
+    free(weights);
+    free(part);
+    free(x);
+    free(y);
+    free(memory);
+    free(other);
+    df11_model_free(model);
+}
+
 int main(int argc, char **argv)
 {
     df11_open_options read = DF11_OPEN_OPTIONS_INIT, verify = DF11_OPEN_OPTIONS_INIT;
@@ -1656,6 +1736,7 @@ int main(int argc, char **argv)
     runs(NULL);
     runs(&read);
     ranges();
+    matrices();
     mistakes_and_files();
     opening_watched();
     from_memory();

@@ -12,6 +12,7 @@ use std::ptr::{null, null_mut};
 use std::time::{Duration, Instant};
 use support::abi::{init, no_error, said, text};
 use support::alone::alone;
+use support::sparse::{self, Hollow};
 use support::weights::{self, Random};
 use support::{encoder, files};
 
@@ -193,4 +194,62 @@ fn compressing_verifying_and_rewriting_are_cancelled_at_any_time() {
             status
         });
     }
+}
+
+/// A mixture of experts of many tensors, whose groups no preset knows.
+#[test]
+fn planning_is_cancelled_at_any_time() {
+    alone!();
+    let folder = tempfile::tempdir().unwrap();
+    let mut tensors = Vec::new();
+    for layer in 0..48 {
+        for expert in 0..256 {
+            for part in ["a", "b", "c"] {
+                tensors.push(Hollow::bf16(format!("model.layers.{layer}.mlp.{expert}.{part}.weight"), &[256, 256]));
+            }
+        }
+    }
+    sparse::write(folder.path(), &tensors, &serde_json::json!({}));
+    let path = text(folder.path());
+    ends_soon_whenever_it_is_cancelled("plan", 1, |progress, error| {
+        let options = df11_plan_options { flags: DF11_PLAN_SAMPLE, progress, ..init() };
+        let mut plan = null_mut();
+        let status = unsafe { df11_plan_model(path.as_ptr(), &options, &mut plan, error) };
+        unsafe { df11_plan_free(plan) };
+        status
+    });
+}
+
+/// Decoding on the CPU takes no progress. Ranges as the header recommends them take less than the time in which other calls end.
+#[test]
+fn a_caller_may_stop_between_ranges() {
+    alone!();
+    const RANGE: u64 = 1 << 24;
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("w.safetensors"), folder.path().join("model"));
+    let weights = weights::trained_like(2 * RANGE as usize + 12_345, 7);
+    let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
+    let tensor = ("w.weight".to_owned(), "BF16", vec![weights.len() as u64], bytes);
+    std::fs::write(&from, encoder::safetensors(&[tensor], None)).unwrap();
+    let options = df11_compress_options { pattern_json: cr#"{"w": []}"#.as_ptr(), ..init() };
+    let (mut error, mut model) = (no_error(), null_mut());
+    unsafe {
+        let status = df11_compress_model(text(&from).as_ptr(), text(&to).as_ptr(), &options, &mut error);
+        assert_eq!(status, DF11_OK, "{}", said(&error));
+        assert_eq!(df11_model_open(text(&to).as_ptr(), null(), &mut model, &mut error), DF11_OK, "{}", said(&error));
+    }
+    let mut decoded = vec![0u16; weights.len()];
+    let mut first = 0;
+    for range in decoded.chunks_mut(RANGE as usize) {
+        let (before, bytes) = (processor_time(), size_of_val(range));
+        let status = unsafe {
+            df11_model_decompress(model, 0, first, range.len() as u64, range.as_mut_ptr().cast(), bytes, 1, &mut error)
+        };
+        assert_eq!(status, DF11_OK, "{}", said(&error));
+        let worked = processor_time() - before;
+        assert!(worked <= SOON, "{} weights in {worked:?}", range.len());
+        first += range.len() as u64;
+    }
+    unsafe { df11_model_free(model) };
+    assert!(decoded == weights);
 }

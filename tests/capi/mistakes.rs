@@ -56,6 +56,31 @@ struct Things<'a> {
     bytes: usize,
     tensors: usize,
     weights: Vec<u16>,
+    matrix_data: Vec<Line>,
+    matrix: *mut df11_matrix,
+}
+
+/// A cache line, to which a matrix is aligned.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Room for so many bytes, aligned.
+fn lines(bytes: usize) -> Vec<Line> {
+    vec![Line([0; 64]); bytes.div_ceil(64)]
+}
+
+/// Three rows of 64 of these weights as a matrix, which points to the memory.
+fn matrix_of(weights: &[u16]) -> (Vec<Line>, *mut df11_matrix) {
+    let (mut data, mut bytes, mut matrix) = (lines(2000), 0, null_mut());
+    let at = data.as_mut_ptr().cast::<c_void>();
+    // SAFETY: there are so many weights, and the memory stays where it is when the list is moved.
+    unsafe {
+        let status = df11_matrix_write(weights.as_ptr(), 3, 64, at, 2000, 1, null_mut(), &mut bytes, null_mut());
+        assert_eq!((status, bytes > 0), (0, true));
+        assert_eq!(df11_matrix_bind(at, bytes as usize, &mut matrix, null_mut()), 0);
+    }
+    (data, matrix)
 }
 
 impl Things<'_> {
@@ -242,6 +267,74 @@ fn host_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
             let mut room = vec![0u16; 100];
             let (model, dst) = (unless(n, "model", t.model), unless(n, "dst", room.as_mut_ptr().cast()));
             (df11_model_read_tensor(model, 0, 0, dst, 200, 1, error), true)
+        }),
+        row("df11_matrix_bound", &[("matrix_bytes", BAD)], |n, error| unsafe {
+            let mut bytes = 77;
+            let status = df11_matrix_bound(3, 64, unless(n, "matrix_bytes", &raw mut bytes), error);
+            (status, n == "matrix_bytes" || bytes > 100)
+        }),
+        row(
+            "df11_matrix_write",
+            &[("weights", BAD), ("dst", BAD), ("progress", GOOD), ("matrix_bytes", BAD)],
+            |n, error| unsafe {
+                let (mut room, mut bytes) = (lines(2000), 77);
+                let mut progress = null_mut();
+                assert_eq!(df11_progress_new(&mut progress, null_mut()), 0);
+                let (weights, dst) = (unless(n, "weights", t.weights.as_ptr()), room.as_mut_ptr().cast::<c_void>());
+                let (dst, out) = (unless(n, "dst", dst), unless(n, "matrix_bytes", &raw mut bytes));
+                let given = unless(n, "progress", progress);
+                let status = df11_matrix_write(weights, 3, 64, dst, 2000, 1, given, out, error);
+                df11_progress_free(progress);
+                (status, n == "matrix_bytes" || (status == 0) == (bytes > 0) && bytes != 77)
+            },
+        ),
+        row(
+            "df11_model_write_matrix",
+            &[("model", BAD), ("dst", BAD), ("progress", GOOD), ("matrix_bytes", BAD)],
+            |n, error| unsafe {
+                let (mut room, mut bytes) = (lines(2000), 77);
+                let mut progress = null_mut();
+                assert_eq!(df11_progress_new(&mut progress, null_mut()), 0);
+                let (model, dst) = (unless(n, "model", t.model), room.as_mut_ptr().cast::<c_void>());
+                let (dst, out) = (unless(n, "dst", dst), unless(n, "matrix_bytes", &raw mut bytes));
+                let given = unless(n, "progress", progress);
+                let status = df11_model_write_matrix(model, 0, 64, 0, 3, dst, 2000, 1, given, out, error);
+                df11_progress_free(progress);
+                (status, n == "matrix_bytes" || (status == 0) == (bytes > 0) && bytes != 77)
+            },
+        ),
+        row("df11_matrix_bind", &[("data", BAD), ("out", BAD)], |n, error| unsafe {
+            let data = t.matrix_data.as_ptr().cast();
+            let mut matrix = null_mut::<df11_matrix>().wrapping_byte_add(64);
+            let bytes = size_of_val(&t.matrix_data[..]);
+            let status = df11_matrix_bind(unless(n, "data", data), bytes, unless(n, "out", &raw mut matrix), error);
+            if n != "out" {
+                df11_matrix_free(matrix);
+            }
+            (status, n == "out" || (status == 0) != matrix.is_null())
+        }),
+        row("df11_matrix_free", &[("matrix", GOOD)], |n, _| unsafe {
+            if n == "matrix" {
+                df11_matrix_free(null_mut());
+            }
+            (0, true)
+        }),
+        row("df11_matrix_get_info", &[("matrix", BAD), ("out", BAD)], |n, error| unsafe {
+            let mut out = df11_matrix_info { row_count: 77, ..init() };
+            let (matrix, at) = (unless(n, "matrix", t.matrix), unless(n, "out", &raw mut out));
+            let status = df11_matrix_get_info(matrix, at, error);
+            (status, n == "out" || (status == 0) == (out.row_count > 0) && out.row_count != 77)
+        }),
+        row("df11_matrix_decompress", &[("matrix", BAD), ("dst", BAD)], |n, error| unsafe {
+            let mut room = vec![0u16; 100];
+            let (matrix, dst) = (unless(n, "matrix", t.matrix), unless(n, "dst", room.as_mut_ptr().cast()));
+            (df11_matrix_decompress(matrix, 0, 100, dst, 200, error), true)
+        }),
+        row("df11_matrix_multiply", &[("matrix", BAD), ("x", BAD), ("y", BAD)], |n, error| unsafe {
+            let (x, mut y) = ([1f32; 64], [0f32; 3]);
+            let (matrix, x) = (unless(n, "matrix", t.matrix), unless(n, "x", x.as_ptr().cast()));
+            let (kind, y) = (DF11_DTYPE_F32, unless(n, "y", y.as_mut_ptr()));
+            (df11_matrix_multiply(matrix, 0, 3, x, kind, 64, 1, DF11_ORDER_LANES, y, 3, error), true)
         }),
         row("df11_model_write_image", &[("model", BAD), ("dst", BAD)], |n, error| unsafe {
             let mut room = vec![0u8; t.image_bytes];
@@ -549,6 +642,8 @@ fn with_things(work: impl FnOnce(&Things)) {
         assert_eq!(df11_device_bind(device, model, 0, image, image_bytes, &mut resident, null_mut()), 0);
     }
     let bytes = 2 * group.element_count as usize;
+    let weights = support::weights::trained_like(5000, 1);
+    let (matrix_data, matrix) = matrix_of(&weights);
     let things = Things {
         original: text(&golden::path("sharded/original.safetensors")),
         source: text(&golden::path("sharded/original.safetensors")),
@@ -557,7 +652,9 @@ fn with_things(work: impl FnOnce(&Things)) {
         file: std::fs::read(golden::model("tiny").join("model.safetensors")).unwrap(),
         dst: engine.alloc(bytes as u64),
         tensors: group.tensor_count as usize,
-        weights: support::weights::trained_like(5000, 1),
+        weights,
+        matrix_data,
+        matrix,
         engine: &engine,
         path,
         libcuda,
@@ -573,6 +670,7 @@ fn with_things(work: impl FnOnce(&Things)) {
     };
     work(&things);
     unsafe {
+        df11_matrix_free(matrix);
         df11_resident_free(resident);
         df11_device_free(device);
         df11_model_free(model);
@@ -651,6 +749,40 @@ fn numbers_beyond_the_last() {
             let bind = df11_device_bind(t.device, t.model, group, t.image, t.image_bytes, &mut out, &mut error);
             assert!(bind == DF11_NOT_FOUND && out.is_null() && said(&error).contains("no group"), "{}", said(&error));
             assert!(room.iter().all(|&byte| byte == 0x55), "something was written");
+            let (mut data, mut bytes, none) = (lines(2000), 7, null_mut());
+            let to = data.as_mut_ptr().cast();
+            let made = df11_model_write_matrix(t.model, tensor, 64, 0, 1, to, 2000, 1, none, &mut bytes, &mut error);
+            assert_eq!((made, bytes), (DF11_NOT_FOUND, 0));
+            for (first_row, row_count) in [(beyond, u64::MAX), (1 << 40, beyond.saturating_add(1)), (u64::MAX, 1)] {
+                let made = df11_model_write_matrix(
+                    t.model, 0, 64, first_row, row_count, to, 2000, 1, none, &mut bytes, &mut error,
+                );
+                assert_eq!((made, bytes), (DF11_INVALID_ARGUMENT, 0), "{}", said(&error));
+            }
+            for (rows, columns) in [(0, 1), (1, 0), (u64::MAX, beyond.saturating_add(1)), (1 << 40, 1 << 40)] {
+                assert_eq!(df11_matrix_bound(rows, columns, &mut bytes, &mut error), DF11_INVALID_ARGUMENT);
+                let weights = t.weights.as_ptr();
+                let made = df11_matrix_write(weights, rows, columns, to, 2000, 1, none, &mut bytes, &mut error);
+                assert_eq!((made, bytes), (DF11_INVALID_ARGUMENT, 0));
+            }
+            assert!(data.iter().all(|line| line.0 == [0; 64]), "something was written");
+            let (mut room, mut y) = ([0x5555u16; 300], [7f32; 4]);
+            let to = room.as_mut_ptr().cast();
+            let outside = df11_matrix_decompress(t.matrix, 192, beyond.saturating_add(1), to, 600, &mut error);
+            assert_eq!(outside, DF11_INVALID_ARGUMENT);
+            let x = [1f32; 64].as_ptr().cast();
+            for (first, rows, dtype, order) in [
+                (3, beyond.max(1), DF11_DTYPE_F32, DF11_ORDER_LANES),
+                (beyond, u64::MAX, DF11_DTYPE_F32, DF11_ORDER_LANES),
+                (0, 3, 100 + beyond as u32 / 2, DF11_ORDER_LANES),
+                (0, 3, DF11_DTYPE_F32, 4 + beyond as u32 / 2),
+                (0, 3, DF11_DTYPE_F32, DF11_ORDER_GGML_AVX2),
+            ] {
+                let y = y.as_mut_ptr();
+                let refused = df11_matrix_multiply(t.matrix, first, rows, x, dtype, 64, 1, order, y, 3, &mut error);
+                assert_eq!(refused, DF11_INVALID_ARGUMENT, "{first} {rows} {dtype} {order}");
+            }
+            assert!(room == [0x5555; 300] && y == [7.0; 4], "something was written");
         }
         // Half a weight, and a place for one that no weight may have.
         let mut room = [0x55u8; 9];
@@ -662,5 +794,22 @@ fn numbers_beyond_the_last() {
         assert_eq!(df11_model_read_tensor(t.model, 0, 1, even, 2, 1, &mut error), DF11_INVALID_ARGUMENT);
         assert_eq!(df11_model_read_tensor(t.model, 0, 0, even, 3, 1, &mut error), DF11_INVALID_ARGUMENT);
         assert_eq!(room, [0x55; 9]);
+        assert_eq!(df11_matrix_decompress(t.matrix, 0, 1, odd.cast(), 2, &mut error), DF11_MISALIGNED);
+        assert_eq!(df11_matrix_decompress(t.matrix, 0, 3, even, 5, &mut error), DF11_BUFFER_TOO_SMALL);
+        let (data, mut out) = (t.matrix_data.as_ptr().cast::<u8>(), null_mut());
+        assert_eq!(df11_matrix_bind(data.add(1).cast(), 500, &mut out, &mut error), DF11_MISALIGNED);
+        for bytes in [0, 127, 128, 500] {
+            assert_eq!(df11_matrix_bind(data.cast(), bytes, &mut out, &mut error), DF11_INVALID_FORMAT);
+        }
+        let (x, mut y) = ([1f32; 192], [7f32; 9]);
+        let (x, at) = (x.as_ptr().cast(), y.as_mut_ptr());
+        let multiply = |y, stride, error: &mut df11_error| {
+            df11_matrix_multiply(t.matrix, 0, 3, x, DF11_DTYPE_F32, 64, 3, DF11_ORDER_LANES, y, stride, error)
+        };
+        assert_eq!(multiply(at, 2, &mut error), DF11_INVALID_ARGUMENT);
+        assert_eq!(multiply(at.wrapping_byte_add(2), 3, &mut error), DF11_MISALIGNED);
+        assert_eq!(y, [7.0; 9]);
+        assert_eq!(multiply(y.as_mut_ptr(), 3, &mut error), DF11_OK);
+        assert!(out.is_null() && y[..3] == y[3..6] && y[..3] == y[6..]);
     });
 }

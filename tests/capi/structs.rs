@@ -175,6 +175,7 @@ fn every_struct_of_every_age() {
     let part_info =
         |part| move |at: *mut df11_part_info| unsafe { df11_model_get_group_part(model, 1, part, at, null_mut()) };
     filled(40, part_info(2), part_info(6));
+    matrices();
     let preset = |number| move |at: *mut df11_preset_info| unsafe { df11_preset_get_info(number, at, null_mut()) };
     filled(24, preset(3), preset(100_000));
 
@@ -187,6 +188,20 @@ fn every_struct_of_every_age() {
     unsafe { df11_model_free(model) };
     let tried = TRIED.with_borrow(|tried| tried.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>());
     assert_eq!(tried, structs_of_the_header(), "the structs that were tried, and those of the header");
+}
+
+fn matrices() {
+    #[repr(C, align(64))]
+    struct Memory([u8; 4096]);
+    let (mut memory, mut bytes, mut matrix) = (Memory([0; 4096]), 0, null_mut());
+    let (weights, at) = ([0x3f80u16; 192], (&raw mut memory).cast());
+    unsafe {
+        assert_eq!(df11_matrix_write(weights.as_ptr(), 3, 64, at, 4096, 1, null_mut(), &mut bytes, null_mut()), 0);
+        assert_eq!(df11_matrix_bind(at, bytes as usize, &mut matrix, null_mut()), 0);
+    }
+    let info = |matrix| move |at: *mut df11_matrix_info| unsafe { df11_matrix_get_info(matrix, at, null_mut()) };
+    filled(40, info(matrix), info(null_mut()));
+    unsafe { df11_matrix_free(matrix) };
 }
 
 fn planning(path: *const std::ffi::c_char) {

@@ -141,6 +141,13 @@ fn shapes_are_derived_or_given() {
         let args = ["--shapes-from", list.to_str().unwrap()];
         run_on(command, golden::model("tiny"), &args).bad(2, &["[64, 49]", "'linear.weight'", "another model's"]);
     }
+    // Names of another model alone: that is said, and nothing is taken.
+    std::fs::write(&list, r#"{"other.weight": [64, 49]}"#).unwrap();
+    for from in [&list, &golden::path("block").join("original.safetensors")] {
+        let ran = run_on("inspect", golden::model("tiny"), &["--shapes-from", from.to_str().unwrap()]);
+        assert!(ran.code == 0 && ran.err.contains("is of a tensor of this model"), "{}", ran.err);
+        assert!(ran.err.contains(from.file_name().unwrap().to_str().unwrap()), "{}", ran.err);
+    }
 }
 
 /// A model of no known kind keeps its shapes without being asked: nothing else could say them.

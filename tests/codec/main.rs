@@ -2,6 +2,7 @@
 
 mod encode;
 mod golden;
+mod matrix;
 mod naive_encoder;
 #[path = "../support/mod.rs"]
 mod support;

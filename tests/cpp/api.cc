@@ -8,8 +8,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -578,6 +580,40 @@ void logging() {
     CHECK(lines == before);
 }
 
+/// A matrix of a tensor and of its weights, decoded and multiplied.
+void matrices() {
+    const df11::Model model = df11::Model::open(golden / "block/model");
+    const df11::Tensor tensor = *model.find_tensor("model.layers.0.mlp.down_proj.weight");
+    const std::uint64_t rows = tensor.shape()[0], columns = tensor.shape()[1];
+    std::vector<std::uint16_t> weights(rows * columns), back(weights.size());
+    tensor.read(weights);
+    const std::uint64_t most = df11::Matrix::bound(rows, columns);
+    struct Free {
+        void operator()(void *memory) const { std::free(memory); }
+    };
+    const std::unique_ptr<void, Free> one(std::aligned_alloc(DF11_MATRIX_ALIGNMENT, most)),
+        other(std::aligned_alloc(DF11_MATRIX_ALIGNMENT, most));
+    const std::uint64_t used = model.write_matrix(tensor.index(), columns, 0, rows, {one.get(), most}, 2);
+    CHECK(df11::Matrix::write(weights, columns, {other.get(), most}) == used);
+    CHECK(std::memcmp(one.get(), other.get(), used) == 0);
+    const df11::Matrix matrix = df11::Matrix::bind({other.get(), used});
+    CHECK(matrix.get_info().row_count == rows && matrix.get_info().matrix_bytes == used);
+    matrix.decompress(0, back.size(), back);
+    CHECK(back == weights);
+    std::vector<float> x(columns, 1.0F), y(rows), z(3);
+    matrix.multiply(0, x, y);
+    matrix.multiply(5, x, z);
+    CHECK(std::equal(z.begin(), z.end(), y.begin() + 5));
+    std::vector<std::uint16_t> x_bf16(columns, 0x3f80);
+    matrix.multiply(5, x_bf16, DF11_ORDER_LANES, z);
+    CHECK(std::equal(z.begin(), z.end(), y.begin() + 5));
+    x.pop_back();
+    CHECK(failure([&] { matrix.multiply(0, x, y); }).status() == DF11_INVALID_ARGUMENT);
+    CHECK(failure([&] { (void)df11::Matrix::write(x_bf16, 7, {other.get(), most}); }).status() == DF11_INVALID_ARGUMENT);
+    CHECK(failure([&] { (void)df11::Matrix::bind({one.get(), 100}); }).status() == DF11_INVALID_FORMAT);
+    CHECK(failure([&] { df11::Matrix().decompress(0, 1, back); }).status() == DF11_INVALID_ARGUMENT);
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -590,6 +626,7 @@ int main(int argc, char **argv) {
     runs();
     ranges();
     decoding();
+    matrices();
     images();
     verifying();
     planning();

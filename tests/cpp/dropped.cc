@@ -6,6 +6,11 @@ void calls_of_an_engine(df11::Model &model, df11::Device &device, df11::Resident
     df11_part_info part;
     df11::Plan plan;
     df11_image_info image;
+    df11::Matrix matrix;
+    std::uint64_t used;
+    const std::uint16_t halves[1] = {};
+    const float x[1] = {};
+    float y[1];
     df11::Model::try_open(model, "model");                                       // dropped
     df11::Model::try_open_memory(model, bytes);                                  // dropped
     model.try_get_group_part(part, 0, 0);                                        // dropped
@@ -17,6 +22,13 @@ void calls_of_an_engine(df11::Model &model, df11::Device &device, df11::Resident
     model.find_tensor("lm_head.weight");                                         // dropped
     df11::Progress::try_create(progress);                                        // dropped
     df11::Plan::try_model(plan, "model");                                        // dropped
+    model.try_write_matrix(0, 1, 0, 1, bytes, used);                             // dropped
+    df11::Matrix::try_bound(used, 1, 1);                                         // dropped
+    df11::Matrix::try_write(halves, 1, bytes, used);                             // dropped
+    df11::Matrix::try_bind(matrix, bytes);                                       // dropped
+    matrix.try_decompress(0, 1, bytes);                                          // dropped
+    matrix.try_multiply(0, x, y);                                                // dropped
+    matrix.try_multiply(0, halves, 0, y);                                        // dropped
     df11::Device::try_open(device, 0);                                           // dropped
     df11::Device::try_open_current(device);                                      // dropped
     device.try_upload(resident, model, 0, 0, 0, nullptr);                        // dropped
@@ -43,6 +55,8 @@ void calls_that_throw(df11::Model &model, df11::Device &device) {
     df11::Device::open(0);                                                       // dropped
     df11::Device::open_current();                                                // dropped
     df11::Plan::model("model");                                                  // dropped
+    df11::Matrix::bound(1, 1);                                                   // dropped
+    df11::Matrix::bind(bytes);                                                   // dropped
     df11::Progress::create();                                                    // dropped
     df11::verify_model("model");                                                 // dropped
     df11::image_get_info(bytes);                                                 // dropped

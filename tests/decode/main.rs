@@ -12,7 +12,8 @@ mod support;
 use df11::internals::huffman::code::Code;
 use df11::internals::huffman::decode::Variant;
 use df11::internals::huffman::naive;
-use df11::{DecodeOptions, Model, OpenOptions};
+use df11::matrix::{self, Input, MatrixOptions, Order};
+use df11::{DecodeOptions, Model, OpenOptions, Progress};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 use support::alloc::{self, Counting};
@@ -171,3 +172,32 @@ fn decoding_takes_less_than_a_megabyte_per_thread() {
         }
     }
 }
+
+/// Products and decoding of matrices take no memory at all.
+#[test]
+fn products_allocate_nothing() {
+    alone!();
+    let weights: &[bf16] = &weights::trained_like(500 * 300, 3).iter().map(|&w| bf16::from_bits(w)).collect::<Vec<_>>();
+    let mut memory = vec![Line([0; 64]); matrix::bound(500, 300).unwrap() as usize / 64];
+    let (progress, options) = (Progress::new(), MatrixOptions::new());
+    // SAFETY: lines are bytes, borrowed exclusively.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), size_of_val(&memory[..])) };
+    let matrix = matrix::write(weights, 300, bytes, &options, &progress).unwrap();
+    let (x, mut y, mut out) = (vec![1f32; 300 * 70], vec![0f32; 500 * 70], vec![bf16::ZERO; 500 * 300]);
+    for vectors in [1, 3, 70] {
+        let (result, taken) = alloc::taken(|| {
+            matrix.multiply(0..500, Input::F32(&x[..300 * vectors]), Order::Lanes, &mut y[..500 * vectors])
+        });
+        result.unwrap();
+        assert_eq!(taken.total, 0, "{vectors} vectors");
+    }
+    let (result, taken) = alloc::taken(|| matrix.decompress(0, &mut out));
+    result.unwrap();
+    assert_eq!(taken.total, 0);
+    assert!(out == weights);
+}
+
+/// A cache line, to which a matrix is aligned.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);

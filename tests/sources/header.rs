@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 const COLUMNS: usize = 100;
 
 /// The chapters, each with the files that it is made of. What a file uses comes before it.
-const CHAPTERS: [(&str, &[&str]); 12] = [
+const CHAPTERS: [(&str, &[&str]); 13] = [
     ("VERSION", &["version"]),
     ("STATUSES AND ERRORS", &["status"]),
     ("LOG", &["log"]),
     ("PROGRESS: what long calls are given", &["progress"]),
     ("MODELS: open and look", &["model", "group", "tensor"]),
     ("CPU: decode", &["host"]),
+    ("CPU: matrices to multiply with", &["matrix"]),
     ("CUDA: devices", &["device"]),
     ("CUDA: images in host memory", &["image"]),
     ("CUDA: residents, which are images on a device", &["resident"]),

@@ -5,10 +5,10 @@ use super::weights;
 use df11::Dtype;
 use df11::internals::capi::{
     df11_compress_model, df11_compress_options, df11_compress_report, df11_decompress_options, df11_decompress_report,
-    df11_device_info, df11_device_options, df11_error, df11_group_info, df11_image_info, df11_open_options,
-    df11_packed_group, df11_part_info, df11_plan_group_info, df11_plan_info, df11_plan_options, df11_plan_share_info,
-    df11_preset_info, df11_repack_options, df11_repack_report, df11_resident_info, df11_run_info, df11_tensor_info,
-    df11_verify_options, df11_verify_report,
+    df11_device_info, df11_device_options, df11_error, df11_group_info, df11_image_info, df11_matrix_info,
+    df11_open_options, df11_packed_group, df11_part_info, df11_plan_group_info, df11_plan_info, df11_plan_options,
+    df11_plan_share_info, df11_preset_info, df11_repack_options, df11_repack_report, df11_resident_info, df11_run_info,
+    df11_tensor_info, df11_verify_options, df11_verify_report,
 };
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
@@ -58,6 +58,7 @@ sized!(
     df11_device_options,
     df11_device_info,
     df11_image_info,
+    df11_matrix_info,
     df11_resident_info,
 );
 

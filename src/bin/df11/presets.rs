@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// A preset says which tensors are compressed together: a pattern_dict as in the dfloat11_config of a model's config.json.
 /// With NAME its pattern_dict is printed as JSON, to be changed and given to --pattern. With --for the patterns are printed that
 /// `df11 compress` would use for a model: those of a preset, or automatic ones, which are made of the names, types and shapes of its
-/// tensors; which of the two, and how much of the model they cover, is said on standard error.
+/// tensors; which of the two, and how much of the model they cover, is said on standard error, with the groups that no pattern names.
 ///
 /// The object that --json prints has the keys: schema (1), presets[] {name, aliases[], models[], layout, model_types[],
 /// patterns {regular expression: attribute paths[]}, evidence, note}. The note may be null. Keys are added, never renamed.
@@ -46,16 +46,30 @@ pub fn run(args: &PresetsArgs, quiet: bool) -> Result<(), Failure> {
 fn for_model(model: &Path, name: Option<&str>, quiet: bool) -> Result<(), Failure> {
     let choice = writer::patterns_for(model, name)?;
     if choice.patterns.entries().is_empty() {
+        let others = match choice.extended_groups {
+            0 => String::new(),
+            groups => {
+                format!(" ({} without a pattern can be made, which only libdf11 reads)", counted(groups, "group"))
+            }
+        };
         return Err(Failure::cannot(format!(
-            "no pattern can name a matrix of '{}': there is none in bf16 whose name ends in '.weight'",
+            "no pattern can name a matrix of '{}': there is none in bf16 whose name ends in '.weight'{others}",
             model.display()
         )));
     }
     if !quiet {
         let kind = if choice.name == AUTOMATIC { "" } else { "preset " };
-        let share = 100.0 * choice.grouped_bf16_bytes as f64 / choice.bf16_bytes.max(1) as f64;
-        let groups = counted(choice.groups, "group");
-        note(&format!("{kind}{}: {groups}, {share:.1} % of the bf16 bytes", choice.name));
+        let share = |bytes: u64| format!("{:.1} %", 100.0 * bytes as f64 / choice.bf16_bytes.max(1) as f64);
+        let (groups, of_patterns) = (counted(choice.groups, "group"), share(choice.grouped_bf16_bytes));
+        let others = match choice.extended_groups {
+            0 => String::new(),
+            others => format!(
+                "; with {} more that no pattern names and only libdf11 reads {}",
+                counted(others, "group"),
+                share(choice.grouped_bf16_bytes + choice.extended_bf16_bytes)
+            ),
+        };
+        note(&format!("{kind}{}: {groups}, {of_patterns} of the bf16 bytes{others}", choice.name));
     }
     print(&pretty(&choice.patterns))
 }

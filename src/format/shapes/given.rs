@@ -5,7 +5,7 @@ use super::super::json::{self, Fault};
 use super::super::source::{Access, Source};
 use super::super::tensor::{Data, ShapeSource, TensorData};
 use super::super::{SHAPES_KEY, files};
-use crate::error::{Error, Place, Result, shorten};
+use crate::error::{Error, Place, Result, shorten, shorten_path};
 use crate::progress::Progress;
 use std::path::Path;
 
@@ -14,19 +14,37 @@ pub(super) struct Given<'a, F> {
     pub tensors: &'a mut [TensorData],
     pub find: F,
     pub progress: &'a Progress,
+    /// Names that were given, and those of them that the model has.
+    pub given: u64,
+    pub known: u64,
 }
 
 impl<F: Fn(&[TensorData], &str) -> Option<usize>> Given<'_, F> {
     /// Takes the shapes of a folder, a safetensors file or a list in JSON. Of safetensors files only the headers are read, so
     /// no more of them need be there.
     pub fn take_path(&mut self, path: &Path) -> Result<()> {
-        self.take_files(path).map_err(|e| e.into_argument("the shapes cannot be used"))
+        self.take_files(path).map_err(|e| e.into_argument("the shapes cannot be used"))?;
+        self.warn_of_strangers(&format!("those of '{}'", shorten_path(path)));
+        Ok(())
+    }
+
+    /// Warns if shapes were given and none is of the model's tensors.
+    fn warn_of_strangers(&mut self, whose: &str) {
+        if self.given > 0 && self.known == 0 {
+            let given = self.given;
+            log::warn!(
+                "none of the {given} shapes that are given, {whose}, is of a tensor of this model: is it another's?"
+            );
+        }
+        (self.given, self.known) = (0, 0);
     }
 
     /// Takes the shapes of a list. They come before those that are given already.
     pub fn take_list(&mut self, list: &str) -> Result<()> {
         let invalid = |reason| Error::InvalidArgument(format!("the list of shapes cannot be used: {reason}"));
-        self.take_json(list.as_bytes(), true).map_err(|fault| fault.or(invalid))
+        self.take_json(list.as_bytes(), true).map_err(|fault| fault.or(invalid))?;
+        self.warn_of_strangers("in a list");
+        Ok(())
     }
 
     fn take_files(&mut self, path: &Path) -> Result<()> {
@@ -76,7 +94,9 @@ impl<F: Fn(&[TensorData], &str) -> Option<usize>> Given<'_, F> {
 
     /// Takes a shape, if the tensor is there, in a group, and has no shape in the model's files.
     fn take(&mut self, name: &str, shape: &[u64], replaces: bool) -> Result<()> {
+        self.given += 1;
         let Some(number) = (self.find)(self.tensors, name) else { return Ok(()) };
+        self.known += 1;
         let tensor = &mut self.tensors[number];
         let open = matches!(tensor.shape_from, ShapeSource::Unknown | ShapeSource::Given);
         if !open || matches!(tensor.data, Data::Plain(_)) {

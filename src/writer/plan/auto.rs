@@ -20,7 +20,9 @@
 
 use super::presets::Preset;
 use super::{MOST_WEIGHTS, Patterns, SourceTensor, Table};
+use crate::error::Result;
 use crate::format::{MOST_PATTERNS, MOST_TENSORS, is_number, natural};
+use crate::progress::Progress;
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 use std::cmp::Reverse;
@@ -34,10 +36,15 @@ const NEGLIGIBLE: u64 = 1000;
 
 /// Returns the patterns for a model; `None` if it has nothing to group. `tied` says that the head is the embedding: it is then not
 /// grouped a second time.
-pub(super) fn patterns(table: &Table<'_, '_>, tied: bool) -> Option<Patterns> {
-    let tree = Tree::new(table.tensors, &eligible(table, tied));
+pub(super) fn patterns(table: &Table<'_, '_>, tied: bool, progress: &Progress) -> Result<Option<Patterns>> {
+    let members = eligible(table, tied);
+    progress.check()?;
+    let tree = Tree::new(table.tensors, &members);
+    progress.check()?;
     let taken = table.like_members.iter().map(|(group, _)| *group).collect();
-    spell(table, tree.groups(&taken))
+    let groups = tree.groups(&taken);
+    progress.check()?;
+    Ok(spell(table, groups))
 }
 
 /// Returns the tensors that can be members, in the natural order of their names.

@@ -2,6 +2,7 @@
 
 use super::{Dropped, Patterns, Plan, SourceTensor, Table, auto, is_tied, presets, survey};
 use crate::error::{Error, Result};
+use crate::progress::Progress;
 use presets::{Fits, Preset};
 use serde_json::Value;
 
@@ -89,18 +90,20 @@ impl<'a> Wanted<'a> {
 ///
 /// `InvalidArgument`: the model has nothing to compress, or patterns do not fit it as [`super::plan`] says.
 pub fn grouping(config: Option<&Value>, tensors: &[SourceTensor<'_>], wanted: Wanted<'_>) -> Result<Grouping> {
-    grouping_if(is_tied(config, tensors), config, tensors, wanted)
+    grouping_if(is_tied(config, tensors), config, tensors, wanted, &Progress::new())
 }
 
-/// Does the same for a model of which it is known whether it is tied.
+/// Does the same for a model of which it is known whether it is tied, and can be cancelled.
 pub(crate) fn grouping_if(
     tied: bool,
     config: Option<&Value>,
     tensors: &[SourceTensor<'_>],
     wanted: Wanted<'_>,
+    progress: &Progress,
 ) -> Result<Grouping> {
     let table = Table::new(tensors)?;
     let planned = |patterns: &Patterns| {
+        progress.check()?;
         let survey = survey(&table, patterns, tied);
         survey.problems.into_iter().next().map_or(Ok(survey.plan), |problem| Err(Error::InvalidArgument(problem)))
     };
@@ -116,10 +119,10 @@ pub(crate) fn grouping_if(
         Wanted::Preset(preset) => return named(preset),
         Wanted::Best | Wanted::Automatic => refuse_hopeless(config, tensors)?,
     }
-    let patterns = auto::patterns(&table, tied).unwrap_or_default();
+    let patterns = auto::patterns(&table, tied, progress)?.unwrap_or_default();
     let mut plan = planned(&patterns)?;
     if matches!(wanted, Wanted::Best)
-        && let Some(preset) = Fits::new(config, &table, tied).best(&plan)
+        && let Some(preset) = Fits::new(config, &table, tied, progress)?.best(&plan)
     {
         return named(preset);
     }

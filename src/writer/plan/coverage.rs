@@ -1,6 +1,6 @@
 //! What share of a model is in groups, and what stays plain, and why.
 
-use super::{Plan, SourceTensor};
+use super::{Plan, RunSizes, SourceTensor, unnamed};
 use safetensors::Dtype;
 use std::collections::{BTreeMap, HashSet};
 
@@ -86,14 +86,17 @@ impl Coverage {
     }
 
     /// Counts what a plan makes of a model. `unfit` are the names of groups whose values DF11 turned out not to hold, and
-    /// `dropped` the tensors that are not stored at all.
+    /// `dropped` the tensors that are not stored at all. What could be in runs of these `sizes` and is not, the reference cannot
+    /// name or hold.
     pub(crate) fn new(
         tensors: &[SourceTensor<'_>],
         plan: &Plan,
+        sizes: &RunSizes,
         unfit: &HashSet<&str>,
         dropped: &HashSet<usize>,
     ) -> Coverage {
         let mut reasons: Vec<Option<PlainReason>> = tensors.iter().map(|tensor| Some(unasked(tensor))).collect();
+        unnamed(plan, tensors, sizes).into_iter().for_each(|t| reasons[t] = Some(PlainReason::Format));
         for left in &plan.left {
             left.tensors.iter().for_each(|&t| reasons[t] = Some(left.why));
         }
@@ -177,7 +180,8 @@ mod tests {
         ];
         let patterns = Patterns::from_value(&serde_json::json!({ r"l\.\d": ["a"] })).unwrap();
         let plan = plan(&table, &patterns, false).unwrap();
-        let coverage = Coverage::new(&table, &plan, &HashSet::from(["l.2"]), &HashSet::from([9]));
+        let sizes = RunSizes::default();
+        let coverage = Coverage::new(&table, &plan, &sizes, &HashSet::from(["l.2"]), &HashSet::from([9]));
         assert_eq!(coverage.grouped_bf16_bytes, 20_000);
         let plain = coverage.plain.iter().map(|p| (p.reason, p.tensors, p.bytes, p.bf16_bytes));
         let want = [
@@ -192,5 +196,10 @@ mod tests {
         let all: u64 = want.iter().map(|w| w.3).sum();
         assert_eq!(coverage.bf16_bytes, coverage.grouped_bf16_bytes + all);
         assert_eq!(Coverage::default().share(), 0.0);
+        // Experts of a small model are not too small for a run, but without a name.
+        let small = [tensor("l.0.a.weight", Dtype::BF16, 4096), tensor("l.0.experts", Dtype::BF16, 4000)];
+        let plan = super::super::plan(&small, &patterns, false).unwrap();
+        let coverage = Coverage::new(&small, &plan, &sizes, &HashSet::new(), &HashSet::new());
+        assert_eq!(coverage.plain.iter().map(|p| p.reason).collect::<Vec<_>>(), [PlainReason::Format]);
     }
 }

@@ -30,6 +30,7 @@ pub use choice::{AUTOMATIC, Grouping, Origin, Wanted, grouping};
 pub use coverage::{Coverage, PlainReason, StaysPlain};
 pub(crate) use files::{FilePlan, Files, is_file};
 pub use part::Part;
+pub(crate) use runs::unnamed;
 pub use runs::{PlannedRun, PlannedTensor, RunSizes, extend};
 
 use crate::error::{Error, Result, shorten};

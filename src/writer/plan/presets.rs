@@ -12,6 +12,7 @@
 
 use super::{Patterns, Plan, Survey, Table, survey};
 use crate::error::{Error, Result, shorten};
+use crate::progress::Progress;
 use serde_json::Value;
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -217,7 +218,12 @@ impl<'t, 'n> Fits<'t, 'n> {
     /// 3. of the layout that the config speaks of (no config: ComfyUI's);
     /// 4. for the config's `model_type`;
     /// 5. that comes first.
-    pub fn new(config: Option<&Value>, table: &'t Table<'t, 'n>, tied: bool) -> Fits<'t, 'n> {
+    pub fn new(
+        config: Option<&Value>,
+        table: &'t Table<'t, 'n>,
+        tied: bool,
+        progress: &Progress,
+    ) -> Result<Fits<'t, 'n>> {
         let pair = table.pair.as_ref().filter(|_| tied);
         let pair: HashSet<usize> = pair.map_or(HashSet::new(), |p| p.head.into_iter().chain([p.embedding]).collect());
         let naming = Naming::of(config);
@@ -226,6 +232,7 @@ impl<'t, 'n> Fits<'t, 'n> {
         let mut sorted: Vec<_> = Preset::all()
             .iter()
             .map(|preset| {
+                progress.check()?;
                 let Survey { plan, problems } = survey(table, &preset.patterns, tied);
                 let covered = fits.covered(&plan);
                 let members = || plan.groups.iter().flat_map(|g| &g.members);
@@ -239,12 +246,12 @@ impl<'t, 'n> Fits<'t, 'n> {
                     preset.model_types.iter().any(|t| Some(&t[..]) == model_type),
                 ));
                 let twice = plan.groups.iter().any(|g| g.tied);
-                (order, Fit { preset, covered, twice, problem: !problems.is_empty() })
+                Ok((order, Fit { preset, covered, twice, problem: !problems.is_empty() }))
             })
-            .collect();
+            .collect::<Result<_>>()?;
         sorted.sort_by_key(|(order, _)| *order);
         fits.fits = sorted.into_iter().map(|(_, fit)| fit).collect();
-        fits
+        Ok(fits)
     }
 
     /// Returns the bf16 bytes in a plan's groups.

@@ -106,6 +106,13 @@ pub fn extend(plan: &mut Plan, tensors: &[SourceTensor<'_>], sizes: &RunSizes) {
     plan.in_runs = found.into_iter().map(|tensor| cut(tensor, &tensors[tensor], sizes)).collect();
 }
 
+/// Returns the tensors that [`extend`] would put into runs.
+pub(crate) fn unnamed(plan: &Plan, tensors: &[SourceTensor<'_>], sizes: &RunSizes) -> HashSet<usize> {
+    let mut plan = plan.clone();
+    extend(&mut plan, tensors, sizes);
+    plan.in_runs.iter().map(|planned| planned.tensor).collect()
+}
+
 /// Cuts a tensor into runs.
 fn cut(number: usize, tensor: &SourceTensor<'_>, sizes: &RunSizes) -> PlannedTensor {
     let length = run_length(tensor.shape, sizes);

@@ -22,6 +22,14 @@
  *   df11_model_write_image()      writes a group's image to your buffer, without CUDA
  *   df11_model_free()
  *
+ *   A matrix is a tensor in a form that a processor multiplies with: at 12 bits a weight, in your
+ *   memory. Products wait for memory, so they take less time than with bf16, and have its bits.
+ *   df11_model_write_matrix()     makes it of a tensor; df11_matrix_write() of bf16 rows
+ *   df11_matrix_bind()            takes it where it is, in as many processes as you like
+ *   df11_matrix_multiply()        multiplies rows with one or more vectors, on your threads
+ *   df11_matrix_decompress()      decodes any range
+ *   df11_matrix_free()
+ *
  *   On a CUDA device, with your context, your stream and your memory. No CUDA toolkit is needed; a
  *   driver, 525 or later, is needed only when df11_device_open() looks for it.
  *   df11_device_open()            finds the driver and loads the kernels: the last call that may
@@ -59,7 +67,7 @@
  *
  * NAMES
  *   A function that takes a handle first begins with the handle's noun: df11_model_...,
- *   df11_device_..., df11_resident_..., df11_progress_.... A function on paths is a verb and a
+ *   df11_device_..., df11_resident_..., df11_matrix_..., df11_progress_.... A function on paths is a verb and a
  *   noun: df11_compress_model(). Pointers to device memory begin with d_.
  *
  * SIZES
@@ -342,8 +350,9 @@ void df11_progress_get(const df11_progress *progress, uint64_t *done, uint64_t *
 
 /**
  * Cancels the call that the progress was given to, from any thread: the call returns DF11_CANCELLED
- * soon, except while df11_model_open() matches names with the patterns of a config. A call that
- * begins later returns it at once. Cancelling cannot be undone. NULL is allowed.
+ * after at most 100 ms of a processor's time for each of its threads, whatever it is at, if the
+ * disk does not keep it waiting. A call that begins later returns it at once. Cancelling cannot be
+ * undone. NULL is allowed.
  */
 void df11_progress_cancel(df11_progress *progress);
 
@@ -840,6 +849,10 @@ size_t df11_dtype_bytes(uint32_t dtype);
  * A range may begin anywhere. Decoding begins at a gap that the file records near there, so a file
  * whose gaps are wrong can give other weights; DF11_OPEN_VERIFY finds that.
  *
+ * The call has no options, so that it costs nothing, and takes no progress. To be able to stop in
+ * between, decode several ranges: those of 2^24 weights take a core some 20 ms each, and are as
+ * fast as the whole.
+ *
  * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT (a range outside the group),
  * DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED; DF11_CORRUPT if the codes contradict the tables or a file
  * has become shorter; DF11_IO with DF11_OPEN_READ. After the last two the content of `dst` is
@@ -875,7 +888,220 @@ df11_status df11_model_read_tensor(const df11_model *model,
                                    df11_error *error);
 
 /* ============================================================================================== */
-/* 7. CUDA: devices                                                                               */
+/* 7. CPU: matrices to multiply with                                                              */
+/* ============================================================================================== */
+
+/** The first byte of a matrix is at a multiple of this address. */
+#define DF11_MATRIX_ALIGNMENT 64
+
+/**
+ * An order of sums, the same on every processor: 32 sums in f32, where sum j takes the products of
+ * columns j, j + 32, j + 64 and so on, each by a fused multiply-add. Columns that are missing from
+ * the last 32 count as zeros. In the end sum j takes sum j + 16, for each j below 16; then j + 8,
+ * j + 4, j + 2 and j + 1 likewise; sum 0 is the result.
+ */
+#define DF11_ORDER_LANES 0
+
+/**
+ * An order of sums, that of ggml's ggml_vec_dot_bf16() where it is compiled for AVX2 and FMA: as
+ * DF11_ORDER_LANES, except that the columns after the last multiple of 32 are multiplied in f32 and
+ * added in f64. For x of bf16.
+ */
+#define DF11_ORDER_GGML_AVX2 1
+
+/**
+ * An order of sums, that of ggml_vec_dot_bf16() where it is compiled for AVX-512 without BF16: as
+ * DF11_ORDER_GGML_AVX2, except that sums 0 to 15 and sums 16 to 31 are added up apart, and their
+ * results in f64. For x of bf16.
+ */
+#define DF11_ORDER_GGML_AVX512 2
+
+/**
+ * An order of sums, that of ggml_vec_dot_bf16() where it is compiled for AVX-512 with BF16: sum j
+ * takes the products of columns 2j + 1 and 2j (in this order), 2j + 65 and 2j + 64 and so on, as
+ * the instruction vdpbf16ps does it: by fused multiply-adds, with subnormal numbers as zeros. The
+ * 32 sums are added up as in DF11_ORDER_GGML_AVX512; columns after the last multiple of 64 follow
+ * in f64. For x of bf16.
+ */
+#define DF11_ORDER_GGML_AVX512_BF16 3
+
+/**
+ * A matrix of bf16 weights at about 12 bits each, in memory that you provide. Products with it have
+ * the bits of products with plain bf16 rows in the same order of sums, and take less time, because
+ * they wait for fewer bytes. It never changes: any number of threads may use it at once.
+ */
+typedef struct df11_matrix df11_matrix;
+
+/** A matrix. Begin with DF11_MATRIX_INFO_INIT. */
+typedef struct df11_matrix_info {
+    /** sizeof(df11_matrix_info) */
+    size_t struct_size;
+    /** Its rows. */
+    uint64_t row_count;
+    /** Its columns. */
+    uint64_t column_count;
+    /** Bytes of the whole matrix. */
+    uint64_t matrix_bytes;
+    /** Weights whose exponents are rare, and take a byte more. */
+    uint64_t escape_count;
+} df11_matrix_info;
+
+/** Initialises a df11_matrix_info: every field but struct_size is 0 or NULL. */
+#define DF11_MATRIX_INFO_INIT { sizeof(df11_matrix_info), 0, 0, 0, 0 }
+
+/**
+ * Says how many bytes a matrix takes at most: `*matrix_bytes` bytes, two and a half for each weight.
+ * Matrices of trained weights take six tenths of that, which is known once they are made: reserve
+ * address space for the bound (pages that are never written to take no memory), or make the matrix
+ * in one buffer and copy it.
+ *
+ * Errors: DF11_INVALID_ARGUMENT if there are no weights, or 2^48 and more.
+ */
+df11_status df11_matrix_bound(uint64_t row_count,
+                              uint64_t column_count,
+                              uint64_t *matrix_bytes,
+                              df11_error *error);
+
+/**
+ * Makes a matrix of `row_count` rows of `column_count` bf16 weights, one row after the other at
+ * `weights` (aligned to 2 bytes), and writes it to `dst`, a buffer of `dst_bytes` bytes that you
+ * provide, aligned to DF11_MATRIX_ALIGNMENT. `*matrix_bytes` is how many it has used;
+ * df11_matrix_bound() are always enough. Give these bytes to df11_matrix_bind(). They depend on the
+ * weights alone; every weight comes back with all its bits, infinities and NaNs too.
+ *
+ * The bytes hold no address: you may move them, keep them in a file or in shared memory, and bind
+ * them in other processes, with a library of the same version: this is a format of memory, and not
+ * one to exchange models in. `threads` threads work, the calling one among them; 0 means 1. They end
+ * before the call returns. Each allocates less than 3 MB. `progress` is NULL, or cancels the call.
+ *
+ * Errors: DF11_INVALID_ARGUMENT (no weights, or 2^48 and more), DF11_MISALIGNED;
+ * DF11_BUFFER_TOO_SMALL, and then `*matrix_bytes` is the number that is needed, or, if not even the
+ * rows fit, the number without rare exponents; DF11_CANCELLED. After an error `dst` holds no matrix.
+ *
+ * Requires: Nobody else uses `dst` during the call. `weights` and `dst` do not overlap.
+ */
+df11_status df11_matrix_write(const uint16_t *weights,
+                              uint64_t row_count,
+                              uint64_t column_count,
+                              void *dst,
+                              size_t dst_bytes,
+                              uint32_t threads,
+                              df11_progress *progress,
+                              uint64_t *matrix_bytes,
+                              df11_error *error);
+
+/**
+ * Makes a matrix as df11_matrix_write() does, of a bf16 tensor of a model, plain or compressed: of
+ * `row_count` rows from `first_row` on. The tensor is seen as rows of `column_count` weights, one
+ * after the other: one of experts, rows and columns (df11_tensor_info.shape) has experts times rows
+ * of them. It is decoded in pieces by all threads, so that its weights are never all in memory.
+ *
+ * Errors: those of df11_matrix_write(); DF11_NOT_FOUND (no such tensor); DF11_INVALID_ARGUMENT for a
+ * tensor that is not of bf16, is not whole rows of `column_count`, or has no such rows;
+ * DF11_CORRUPT, DF11_IO. After an error `dst` holds no matrix.
+ *
+ * Requires: Nobody else uses `dst` during the call.
+ */
+df11_status df11_model_write_matrix(const df11_model *model,
+                                    uint64_t tensor,
+                                    uint64_t column_count,
+                                    uint64_t first_row,
+                                    uint64_t row_count,
+                                    void *dst,
+                                    size_t dst_bytes,
+                                    uint32_t threads,
+                                    df11_progress *progress,
+                                    uint64_t *matrix_bytes,
+                                    df11_error *error);
+
+/**
+ * Takes a matrix where it is: `data_bytes` bytes at `data`, aligned to DF11_MATRIX_ALIGNMENT, that
+ * df11_matrix_write() or df11_model_write_matrix() has written, wherever they have been since. It
+ * checks that no call can be led outside them. Weights are not checked: other bytes are other
+ * weights. More bytes than the matrix has are allowed.
+ *
+ * On success `*out` is the matrix, to be given to df11_matrix_free(); otherwise it is NULL.
+ *
+ * Errors: DF11_MISALIGNED; DF11_INVALID_FORMAT if the bytes are no matrix of this library's version,
+ * or fewer than it has; DF11_INVALID_ARGUMENT.
+ *
+ * Requires: The bytes stay, and nobody changes them, until the matrix is freed.
+ */
+df11_status df11_matrix_bind(const void *data,
+                             size_t data_bytes,
+                             df11_matrix **out,
+                             df11_error *error);
+
+/**
+ * Frees a matrix, and leaves its bytes alone. NULL is allowed.
+ *
+ * Requires: No call uses `matrix` any more.
+ */
+void df11_matrix_free(df11_matrix *matrix);
+
+/**
+ * Describes a matrix. After an error `*out` is cleared except for its struct_size; if that is
+ * wrong, `*out` is left alone.
+ *
+ * Errors: DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_matrix_get_info(const df11_matrix *matrix,
+                                 df11_matrix_info *out,
+                                 df11_error *error);
+
+/**
+ * Decodes `count` weights from weight `first` on (both in elements), to `dst`: bf16 bits in the
+ * processor's byte order, 2 bytes each. Row r begins at weight r * column_count. The calling thread
+ * works, and nothing is allocated; calls from several threads may overlap. `dst` is a buffer that
+ * you provide, aligned to 2 bytes (64, with rows of a multiple of 32 weights, is fastest), of
+ * `dst_bytes` bytes, at least 2 * count.
+ *
+ * Errors: DF11_INVALID_ARGUMENT (a range outside the matrix), DF11_BUFFER_TOO_SMALL,
+ * DF11_MISALIGNED.
+ *
+ * Requires: Nobody else uses `dst` during the call.
+ */
+df11_status df11_matrix_decompress(const df11_matrix *matrix,
+                                   uint64_t first,
+                                   uint64_t count,
+                                   void *dst,
+                                   size_t dst_bytes,
+                                   df11_error *error);
+
+/**
+ * Multiplies `row_count` rows, from `first_row` on, with `vector_count` vectors x: for each vector v
+ * and each row r, y[v * y_stride + r - first_row] becomes the sum over all columns k of weight (r,
+ * k) times x[v * x_stride + k]. `x_dtype` is DF11_DTYPE_F32 or DF11_DTYPE_BF16; `y` is f32, aligned
+ * to 4 bytes. Both strides are in elements, and mean nothing for one vector. The sums have the order
+ * `order` (DF11_ORDER_*), so that they do not depend on the instructions that the processor has, on
+ * the rows of a call or on the number of vectors: df11_matrix_decompress() and a plain product in
+ * that order give the same bits. (NaNs may differ in their bits.)
+ *
+ * The calling thread works, and nothing is allocated: call it from threads of your own, each with
+ * rows of its own. One vector is the fast case: it waits for memory. Every further vector costs the
+ * arithmetic only; beyond some 64, decode rows to a buffer that stays in the cache, and multiply
+ * them with a kernel for matrices.
+ *
+ * Errors: DF11_INVALID_ARGUMENT (rows outside the matrix, no such type or order, an order of ggml
+ * with x of f32, `y_stride` below `row_count`), DF11_MISALIGNED.
+ *
+ * Requires: x has column_count elements at each multiple of its stride, y has `row_count`. `x` and
+ * `y` do not overlap, and nobody else uses these elements of `y` during the call.
+ */
+df11_status df11_matrix_multiply(const df11_matrix *matrix,
+                                 uint64_t first_row,
+                                 uint64_t row_count,
+                                 const void *x,
+                                 uint32_t x_dtype,
+                                 uint64_t x_stride,
+                                 uint64_t vector_count,
+                                 uint32_t order,
+                                 float *y,
+                                 uint64_t y_stride,
+                                 df11_error *error);
+
+/* ============================================================================================== */
+/* 8. CUDA: devices                                                                               */
 /* ============================================================================================== */
 
 /**
@@ -1020,7 +1246,7 @@ df11_status df11_device_get_info(const df11_device *device,
                                  df11_error *error);
 
 /* ============================================================================================== */
-/* 8. CUDA: images in host memory                                                                 */
+/* 9. CUDA: images in host memory                                                                 */
 /* ============================================================================================== */
 
 /** The head of no image has more bytes. */
@@ -1051,7 +1277,7 @@ typedef struct df11_image_info {
  *
  * `dst` is a buffer of `dst_bytes` bytes that you provide, with any alignment (64 is fastest),
  * pinned or not; nothing is read from it. One thread works: df11_model_write_image_part() is for
- * callers who have several. The call allocates less than 100 KiB, and less than 1 MB with
+ * callers who have several, or who want to be able to stop between two parts. The call allocates less than 100 KiB, and less than 1 MB with
  * DF11_OPEN_READ.
  *
  * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL;
@@ -1104,7 +1330,7 @@ df11_status df11_image_get_info(const void *head,
                                 df11_error *error);
 
 /* ============================================================================================== */
-/* 9. CUDA: residents, which are images on a device                                               */
+/* 10. CUDA: residents, which are images on a device                                              */
 /* ============================================================================================== */
 
 /**
@@ -1258,7 +1484,7 @@ df11_status df11_resident_get_info(const df11_resident *resident,
 void df11_resident_free(df11_resident *resident);
 
 /* ============================================================================================== */
-/* 10. CUDA: decode on a stream                                                                   */
+/* 11. CUDA: decode on a stream                                                                   */
 /* ============================================================================================== */
 
 /**
@@ -1356,7 +1582,7 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
                                            df11_error *error);
 
 /* ============================================================================================== */
-/* 11. WRITE: models, plans of models, presets, groups in memory                                  */
+/* 12. WRITE: models, plans of models, presets, groups in memory                                  */
 /* ============================================================================================== */
 
 /** Do not decode each group from its file to compare it before the file gets its name. */
@@ -2232,7 +2458,7 @@ df11_status df11_compress_bound(const uint64_t *element_counts,
                                 df11_error *error);
 
 /* ============================================================================================== */
-/* 12. VERIFY: whole models                                                                       */
+/* 13. VERIFY: whole models                                                                       */
 /* ============================================================================================== */
 
 /** A group whose codes agree with its gaps and positions: nothing is wrong. */

@@ -1,6 +1,6 @@
 //! libdf11's decoder beside a memory copy and its peers. See the package's README.
 
-use df11_bench::bench::{Bench, Contestants};
+use df11_bench::bench::{Bench, Contestants, LAYERS};
 use df11_bench::contest::Contestant;
 use df11_bench::copy::Copy;
 use df11_bench::data::Data;
@@ -24,7 +24,6 @@ fn contestants(data: &Data, threads: usize) -> Result<[Contestants<'_>; 2], Stri
         }
         Ok(all)
     };
-    let best = single.first().map(Df11::best);
     let mut one = of(1, single)?;
     for level in [1, 3] {
         one.push(Box::new(Zstd::new(&data.original, level)?));
@@ -33,12 +32,12 @@ fn contestants(data: &Data, threads: usize) -> Result<[Contestants<'_>; 2], Stri
     for copy in Copy::both(&data.original, 1) {
         one.extend(InHuge::new(copy, weights).map(|c| Box::new(c) as Box<dyn Contestant>));
     }
-    one.extend(best.and_then(|best| InHuge::new(best, weights)).map(|c| Box::new(c) as Box<dyn Contestant>));
+    one.extend(InHuge::new(Df11::best(data, 1)?, weights).map(|c| Box::new(c) as Box<dyn Contestant>));
     let huf0 = Huf0::new(packed.clone(), Decoder::X2, 1)?;
     one.extend(InHuge::new(huf0, weights).map(|c| Box::new(c) as Box<dyn Contestant>));
     Ok([one, if threads > 1 { of(threads, parallel)? } else { Vec::new() }])
 }
 
 fn main() -> ExitCode {
-    Bench { name: "decode", side: Some(Side::Decompress), contestants }.main()
+    Bench { name: "decode", weights: LAYERS, side: Some(Side::Decompress), contestants }.main()
 }

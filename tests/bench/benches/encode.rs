@@ -1,6 +1,6 @@
 //! libdf11's encoder beside a memory copy and its peers. See the package's README.
 
-use df11_bench::bench::{Bench, Contestants};
+use df11_bench::bench::{Bench, Contestants, LAYERS};
 use df11_bench::contest::Contestant;
 use df11_bench::copy::Copy;
 use df11_bench::data::Data;
@@ -32,5 +32,5 @@ fn of<'a>(data: &'a Data, threads: usize, ours: Vec<Encoder<'a>>) -> Result<Cont
 }
 
 fn main() -> ExitCode {
-    Bench { name: "encode", side: Some(Side::Compress), contestants }.main()
+    Bench { name: "encode", weights: LAYERS, side: Some(Side::Compress), contestants }.main()
 }

@@ -1,6 +1,6 @@
 //! libdf11 writing images of groups, beside a memory copy of the weights. See the package's README.
 
-use df11_bench::bench::{Bench, Contestants};
+use df11_bench::bench::{Bench, Contestants, LAYERS};
 use df11_bench::contest::Contestant;
 use df11_bench::copy::Copy;
 use df11_bench::data::Data;
@@ -19,5 +19,5 @@ fn contestants(data: &Data, threads: usize) -> Result<[Contestants<'_>; 2], Stri
 }
 
 fn main() -> ExitCode {
-    Bench { name: "image", side: None, contestants }.main()
+    Bench { name: "image", weights: LAYERS, side: None, contestants }.main()
 }

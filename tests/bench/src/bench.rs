@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Says how a benchmark is called.
-fn usage(benchmark: &str) -> String {
+fn usage(bench: &Bench) -> String {
+    let benchmark = bench.name;
+    let weights = bench.weights.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     format!(
         "\
 Usage: cargo bench -p df11-bench --bench {benchmark} -- [OPTIONS]
   --quick           small data, 3 rounds, no Python: checks answers and prints
-  --weights N,N,..  sizes of the cases (default 70000000,11700000,147456)
+  --weights N,N,..  sizes of the cases (default {weights})
   --rounds N        rounds per case (default 15)
   --only TEXT,..    only contestants whose name contains a TEXT; copies always run
   --threads N       threads of the parallel rows (default: all cores; 1: no such rows)
@@ -82,10 +84,9 @@ impl Results {
 
 impl Options {
     /// `None` asks for help.
-    fn parse(usage: &str, mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
+    fn parse(bench: &Bench, usage: &str, mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
         let mut options = Options {
             quick: false,
-            // A large layer, a group of a small model, and one whose weights stay in the second-level cache.
             weights: Vec::new(),
             rounds: 0,
             only: Vec::new(),
@@ -113,7 +114,7 @@ impl Options {
         }
         if options.weights.is_empty() {
             let quick = options.quick;
-            options.weights = if quick { vec![4_000_000, 147_456] } else { vec![70_000_000, 11_700_000, 147_456] };
+            options.weights = if quick { vec![4_000_000, 147_456] } else { bench.weights.to_vec() };
         }
         if options.rounds == 0 {
             options.rounds = if options.quick { 3 } else { 15 };
@@ -133,10 +134,15 @@ impl Options {
 /// The contestants of a case.
 pub type Contestants<'a> = Vec<Box<dyn Contestant + 'a>>;
 
+/// A large layer, a group of a small model, and one whose weights stay in the second-level cache.
+pub const LAYERS: &[usize] = &[70_000_000, 11_700_000, 147_456];
+
 /// A contest.
 pub struct Bench {
     /// Its name.
     pub name: &'static str,
+    /// The sizes of its cases.
+    pub weights: &'static [usize],
     /// What the Python packages do in it, if they can do anything of the kind.
     pub side: Option<Side>,
     /// Its contestants but for the Python packages: those on one thread, and, if it is more than one, those on so many. The
@@ -157,8 +163,8 @@ impl Bench {
     }
 
     fn run(&self) -> Result<(), String> {
-        let usage = usage(self.name);
-        let Some(options) = Options::parse(&usage, std::env::args().skip(1))? else {
+        let usage = usage(self);
+        let Some(options) = Options::parse(self, &usage, std::env::args().skip(1))? else {
             println!("{usage}");
             return Ok(());
         };

@@ -5,6 +5,7 @@
 //! or just before or after it ([`Gauge`]), it is taken again, a few times at most; what is noisy even so is counted.
 
 use crate::clock::{self, Cores, Gauge, Sample, Whose};
+use crate::copy;
 use std::time::Duration;
 
 /// Something that turns its stored form of the weights back into bf16, or bf16 into its stored form.
@@ -15,6 +16,11 @@ pub trait Contestant {
     /// How many threads it uses.
     fn threads(&self) -> usize {
         1
+    }
+
+    /// The name of what its speed is a share of, with as many threads, in the same round.
+    fn peer(&self) -> String {
+        copy::NAME.into()
     }
 
     /// Bytes of its stored form, known after [`Contestant::work`] at the latest; `None` if it is no compressor.
@@ -47,6 +53,8 @@ pub struct Entry {
     pub name: String,
     /// [`Contestant::threads`].
     pub threads: usize,
+    /// [`Contestant::peer`].
+    pub peer: String,
     /// [`Contestant::stored_bytes`].
     pub stored_bytes: Option<usize>,
     /// One per round.
@@ -96,6 +104,7 @@ pub fn run(
         entries.push(Entry {
             name: contestant.name(),
             threads: contestant.threads(),
+            peer: contestant.peer(),
             stored_bytes: contestant.stored_bytes(),
             samples: Vec::with_capacity(rounds.count),
             gauge: Vec::with_capacity(rounds.count),

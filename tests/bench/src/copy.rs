@@ -5,8 +5,8 @@
 
 use crate::contest::{Contestant, cut};
 
-/// How the names of copies begin.
-const NAME: &str = "memory copy";
+/// How the names of copies begin, by which ratios find them.
+pub const NAME: &str = "memory copy";
 /// How the names of rows end whose destination is in huge pages.
 pub const HUGE: &str = ", huge pages";
 

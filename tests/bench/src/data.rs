@@ -56,8 +56,8 @@ pub struct Buffer {
     len: usize,
 }
 
-/// A page of any kind: large enough to be a huge one.
-const PAGE: usize = 2 << 20;
+/// Bytes of a huge page.
+pub const HUGE_PAGE: usize = 2 << 20;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(4096))]
@@ -76,46 +76,53 @@ impl Buffer {
     }
 }
 
-/// Memory for as many of T, in huge pages, and written once.
-pub struct Huge<T> {
-    /// With room to begin at a huge page.
-    memory: Vec<T>,
-    start: usize,
-    len: usize,
+/// Bytes aligned to a cache line, in small pages or, if the system has them, in huge ones.
+pub struct Lines {
+    memory: *mut u8,
+    bytes: usize,
 }
 
-impl<T: Copy> Huge<T> {
-    /// Room for `len` of a value; `None` where the system has no huge pages on request, or does not give any.
-    pub fn new(len: usize, value: T) -> Option<Huge<T>> {
-        let mut memory: Vec<T> = Vec::with_capacity(len + 2 * PAGE / size_of::<T>());
-        let start = memory.as_ptr().align_offset(PAGE);
-        if len * size_of::<T>() < PAGE || !advise(memory.as_mut_ptr().wrapping_add(start).cast(), len * size_of::<T>())
-        {
-            return None;
+// SAFETY: the memory is this value's alone.
+unsafe impl Send for Lines {}
+// SAFETY: shared references only read.
+unsafe impl Sync for Lines {}
+
+impl Lines {
+    /// Zeros, whose pages are there.
+    pub fn new(bytes: usize, huge: bool) -> Lines {
+        let bytes = bytes.next_multiple_of(HUGE_PAGE);
+        let layout = std::alloc::Layout::from_size_align(bytes, HUGE_PAGE).expect("no size is too large here");
+        // SAFETY: the size is not 0.
+        let memory = unsafe { std::alloc::alloc(layout) };
+        assert!(!memory.is_null(), "out of memory");
+        #[cfg(target_os = "linux")]
+        // SAFETY: the range is one allocation, aligned to pages; the advice changes no contents.
+        unsafe {
+            libc::madvise(memory.cast(), bytes, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
         }
-        memory.resize(start + len, value);
-        Some(Huge { memory, start, len })
+        let _ = huge;
+        // SAFETY: the bytes were allocated.
+        unsafe { memory.write_bytes(0, bytes) };
+        Lines { memory, bytes }
     }
 
-    /// All of it.
-    pub fn all(&mut self) -> &mut [T] {
-        &mut self.memory[self.start..][..self.len]
+    /// The bytes.
+    pub fn get(&self) -> &[u8] {
+        // SAFETY: all bytes are initialised, and are borrowed as this value is.
+        unsafe { std::slice::from_raw_parts(self.memory, self.bytes) }
     }
 
-    /// The same, to read.
-    pub fn get(&self) -> &[T] {
-        &self.memory[self.start..][..self.len]
+    /// The bytes.
+    pub fn get_mut(&mut self) -> &mut [u8] {
+        // SAFETY: all bytes are initialised, and are borrowed as this value is.
+        unsafe { std::slice::from_raw_parts_mut(self.memory, self.bytes) }
     }
 }
 
-/// Asks for huge pages before memory is first written. Returns whether the system promises to try.
-fn advise(start: *mut u8, bytes: usize) -> bool {
-    #[cfg(target_os = "linux")]
-    // SAFETY: the pages are part of an allocation that has nothing in it yet, and advice changes no contents.
-    return unsafe { libc::madvise(start.cast(), bytes.next_multiple_of(PAGE), libc::MADV_HUGEPAGE) == 0 };
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = (start, bytes);
-        false
+impl Drop for Lines {
+    fn drop(&mut self) {
+        let layout = std::alloc::Layout::from_size_align(self.bytes, HUGE_PAGE).expect("it was one before");
+        // SAFETY: it was allocated with this layout.
+        unsafe { std::alloc::dealloc(self.memory, layout) };
     }
 }

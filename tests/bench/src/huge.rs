@@ -2,18 +2,24 @@
 
 use crate::contest::Contestant;
 use crate::copy::HUGE;
-use crate::data::Huge;
+use crate::data::{HUGE_PAGE, Lines};
 
 /// A contestant that writes to memory of its own, in huge pages.
 pub struct InHuge<C> {
     inner: C,
-    own: Huge<u16>,
+    own: Lines,
+    weights: usize,
 }
 
 impl<C: Contestant> InHuge<C> {
-    /// Gives it memory for so many weights; `None` where the system has none of that kind, or there are too few.
+    /// Gives it memory for so many weights; `None` if they do not fill a page.
     pub fn new(inner: C, weights: usize) -> Option<Self> {
-        Some(InHuge { inner, own: Huge::new(weights, 0x5555)? })
+        (2 * weights >= HUGE_PAGE).then(|| InHuge { inner, own: Lines::new(2 * weights, true), weights })
+    }
+
+    fn own(&mut self) -> &mut [u16] {
+        // SAFETY: any bytes are weights.
+        unsafe { &mut self.own.get_mut().align_to_mut().1[..self.weights] }
     }
 }
 
@@ -31,13 +37,15 @@ impl<C: Contestant> Contestant for InHuge<C> {
     }
 
     fn work(&mut self, _: &mut [u16]) -> Result<(), String> {
-        self.inner.work(self.own.all())
+        // SAFETY: any bytes are weights.
+        let own = unsafe { &mut self.own.get_mut().align_to_mut().1[..self.weights] };
+        self.inner.work(own)
     }
 
     fn answer(&mut self, dst: &mut [u16]) -> Result<(), String> {
-        dst.copy_from_slice(self.own.all());
+        dst.copy_from_slice(self.own());
         // The next time must not find the right weights there already.
-        self.own.all().iter_mut().step_by(1021).for_each(|w| *w = !*w);
+        self.own().iter_mut().step_by(1021).for_each(|w| *w = !*w);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! - [`contest`]: what a contestant is, and rounds in which all of them take turns;
 //! - [`ours`], [`copy`], [`huf0`] (with [`merge`] and [`split`]), [`zstd`], [`huge`], [`python`], [`image`]: the contestants;
 //! - [`bench`](mod@bench): the options of a contest, its cases one after the other, and where results go;
+//! - [`matrix`]: matrices, and products of plain bf16;
 //! - [`model`]: whole models on the disk;
 //! - [`clock`]: wall and CPU time, and staying on one core;
 //! - [`machine`], [`report`]: what was measured on what, as a table and as JSON.
@@ -19,6 +20,7 @@ pub mod huf0;
 pub mod huge;
 pub mod image;
 pub mod machine;
+pub mod matrix;
 pub mod merge;
 pub mod model;
 pub mod ours;

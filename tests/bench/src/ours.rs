@@ -2,7 +2,7 @@
 
 use crate::contest::Contestant;
 use crate::copy::HUGE;
-use crate::data::{self, Data, Huge};
+use crate::data::{self, Data, HUGE_PAGE, Lines};
 use crate::encoder::{self, Encoded};
 use df11::Model;
 use df11::internals::host::{self, DecodeOptions, EncodeOptions, PackedSizes};
@@ -20,16 +20,17 @@ pub struct Df11 {
 }
 
 impl Df11 {
-    /// The best variant on one thread, of a model that is open already.
-    pub fn best(&self) -> Df11 {
-        Df11 { model: self.model.clone(), bytes: self.bytes, variant: decode::Variant::best(), threads: 1 }
+    /// The best variant that this processor has, on so many threads.
+    pub fn best(data: &Data, threads: usize) -> Result<Df11, String> {
+        let (model, bytes) = (Arc::new(data::open(&data.packed)?), data::bytes(&data.packed));
+        Ok(Df11 { model, bytes, variant: decode::Variant::best(), threads })
     }
 
     /// Opens the model once and lists every variant that this processor has on one thread, and the best one on
     /// `cores` threads.
     pub fn all(data: &Data, cores: usize) -> Result<Vec<Df11>, String> {
-        let (model, bytes) = (Arc::new(data::open(&data.packed)?), data::bytes(&data.packed));
-        let with = |variant, threads| Df11 { model: model.clone(), bytes, variant, threads };
+        let best = Df11::best(data, cores)?;
+        let with = |variant, threads| Df11 { model: best.model.clone(), bytes: best.bytes, variant, threads };
         let one = decode::Variant::ALL.into_iter().filter(|v| v.is_available()).map(|v| with(v, 1));
         let many = (cores > 1).then(|| with(decode::Variant::best(), cores));
         Ok(one.chain(many).collect())
@@ -67,36 +68,9 @@ pub struct Encoder<'a> {
     variant: encode::Variant,
     threads: usize,
     /// In the order of [`host::Packed`], as large as it can become, and written before.
-    members: [Memory; 6],
+    members: [Lines; 6],
     sizes: PackedSizes,
     huge: bool,
-}
-
-/// Memory for a member.
-enum Memory {
-    Ordinary(Vec<u8>),
-    Huge(Huge<u8>),
-}
-
-impl Memory {
-    fn new(bytes: usize, huge: bool) -> Memory {
-        let pages = if huge { Huge::new(bytes, 0x55) } else { None };
-        pages.map_or_else(|| Memory::Ordinary(vec![0x55; bytes]), Memory::Huge)
-    }
-
-    fn all(&mut self) -> &mut [u8] {
-        match self {
-            Memory::Ordinary(bytes) => bytes,
-            Memory::Huge(bytes) => bytes.all(),
-        }
-    }
-
-    fn get(&self) -> &[u8] {
-        match self {
-            Memory::Ordinary(bytes) => bytes,
-            Memory::Huge(bytes) => bytes.get(),
-        }
-    }
 }
 
 /// Every variant of the encoder that this processor has.
@@ -106,18 +80,17 @@ fn encoders() -> impl Iterator<Item = encode::Variant> {
 
 impl<'a> Encoder<'a> {
     /// Every variant that this processor has on one thread, the best one on one thread with members in huge pages, if
-    /// there are any and the members are that large, and the best one on `cores` threads.
+    /// signs and mantissas fill a page, and the best one on `cores` threads.
     pub fn all(data: &'a Data, cores: usize) -> Vec<Encoder<'a>> {
         let with = |variant, threads, huge| {
             let PackedSizes { luts, encoded_exponent, sign_mantissa, output_positions, gaps, split_positions } =
                 PackedSizes::bound(data.original.len() as u64, data.tensors().len() as u64);
             let bounds = [luts, encoded_exponent, sign_mantissa, output_positions, gaps, split_positions];
-            let members = bounds.map(|bytes| Memory::new(bytes as usize, huge));
+            let members = bounds.map(|bytes| Lines::new(bytes as usize, huge));
             Encoder { data, variant, threads, members, sizes: PackedSizes::default(), huge }
         };
         let one = encoders().map(|v| with(v, 1, false));
-        let huge = Some(with(encode::Variant::best(), 1, true));
-        let huge = huge.filter(|e| e.members.iter().any(|m| matches!(m, Memory::Huge(_))));
+        let huge = (data.original.len() >= HUGE_PAGE).then(|| with(encode::Variant::best(), 1, true));
         let many = (cores > 1).then(|| with(encode::Variant::best(), cores, false));
         one.chain(huge).chain(many).collect()
     }
@@ -152,7 +125,7 @@ impl Contestant for Encoder<'_> {
     }
 
     fn work(&mut self, _: &mut [u16]) -> Result<(), String> {
-        let members = self.members.each_mut().map(|m| (m.all().as_mut_ptr(), m.get().len() as u64));
+        let members = self.members.each_mut().map(|m| (m.get_mut().as_mut_ptr(), m.get().len() as u64));
         let options = EncodeOptions::new().threads(self.threads).variant(self.variant);
         // SAFETY: each address comes with the size of its memory, which is borrowed exclusively.
         unsafe { host::compress_raw(&self.data.tensors(), Some(members), &mut self.sizes, &options) }
@@ -162,7 +135,7 @@ impl Contestant for Encoder<'_> {
     fn answer(&mut self, dst: &mut [u16]) -> Result<(), String> {
         let packed = self.packed();
         // The next time must not find the right bytes there already.
-        self.members.iter_mut().for_each(|m| m.all().iter_mut().step_by(1021).for_each(|b| *b = !*b));
+        self.members.iter_mut().for_each(|m| m.get_mut().iter_mut().step_by(1021).for_each(|b| *b = !*b));
         if packed != self.data.packed {
             return Err("other bytes than the tests' own encoder writes".into());
         }

@@ -30,11 +30,11 @@ pub struct Figures {
     pub ns_per_weight: f64,
     /// CPU time of all threads.
     pub cpu_ns_per_weight: f64,
-    /// Speed as a share of the faster memory copy in the same round, of those by as many threads and to the same kind of
-    /// pages, by the clock on the wall.
-    pub of_copy: Option<f64>,
+    /// Speed as a share of the peer's with as many threads in the same round, by the clock on the wall. Of copies the
+    /// faster one counts, of those to the same kind of pages.
+    pub of_peer: Option<f64>,
     /// The same by CPU time.
-    pub of_copy_cpu: Option<f64>,
+    pub of_peer_cpu: Option<f64>,
     /// Cores that were at work on average: CPU time by wall time.
     pub busy: f64,
     /// How far the middle half of the samples spreads, as a share of the median.
@@ -49,23 +49,27 @@ impl Case {
         let n = self.weights as f64;
         let wall = median(entry.samples.iter().map(|s| s.wall));
         let cpu = median(entry.samples.iter().map(|s| s.cpu));
-        // The copies of the same kind; in each round the faster one counts.
         let like = |e: &&Entry| {
-            copy::is_copy(&e.name) && e.threads == entry.threads && copy::is_huge(&e.name) == copy::is_huge(&entry.name)
+            e.threads == entry.threads
+                && if entry.peer == copy::NAME {
+                    copy::is_copy(&e.name) && copy::is_huge(&e.name) == copy::is_huge(&entry.name)
+                } else {
+                    e.name == entry.peer
+                }
         };
-        let copies: Vec<&Entry> = self.entries.iter().filter(like).collect();
+        let peers: Vec<&Entry> = self.entries.iter().filter(like).collect();
         let against = |of: fn(&Sample) -> f64| {
-            let fastest = |round: usize| copies.iter().map(|c| of(&c.samples[round])).fold(f64::INFINITY, f64::min);
+            let fastest = |round: usize| peers.iter().map(|p| of(&p.samples[round])).fold(f64::INFINITY, f64::min);
             let ratios = entry.samples.iter().enumerate().map(|(round, s)| fastest(round) / of(s));
-            (!copies.is_empty()).then(|| median(ratios))
+            (!peers.is_empty()).then(|| median(ratios))
         };
         let quartile = |share| quantile(entry.samples.iter().map(|s| s.wall), share);
         Figures {
             gb_per_s: 2.0 * n / wall * 1e-9,
             ns_per_weight: wall / n * 1e9,
             cpu_ns_per_weight: cpu / n * 1e9,
-            of_copy: against(|s| s.wall),
-            of_copy_cpu: against(|s| s.cpu),
+            of_peer: against(|s| s.wall),
+            of_peer_cpu: against(|s| s.cpu),
             busy: median(entry.samples.iter().map(|s| s.cpu / s.wall)),
             spread: (quartile(0.75) - quartile(0.25)) / wall,
             bits_per_weight: entry.stored_bytes.map(|bytes| 8.0 * bytes as f64 / n),
@@ -81,22 +85,25 @@ impl Case {
             self.code_bits,
             self.rounds
         );
+        let copies = self.entries.iter().all(|e| e.peer == copy::NAME);
+        let share = if copies { "x copy" } else { "x peer" };
         out += &format!(
             "{:<34} {:>7} {:>7} {:>9} {:>7} {:>9} {:>7} {:>6} {:>7} {:>7}\n",
-            "", "threads", "GB/s", "ns/weight", "x copy", "CPU ns/w", "x copy", "busy", "spread", "bits/w"
+            "", "threads", "GB/s", "ns/weight", share, "CPU ns/w", share, "busy", "spread", "bits/w"
         );
         for entry in &self.entries {
             let f = self.figures(entry);
+            let peer = if copies { String::new() } else { format!("  {}", entry.peer) };
             let optional = |value: Option<f64>, digits| value.map_or("-".into(), |v| format!("{v:.digits$}"));
             out += &format!(
-                "{:<34} {:>7} {:>7.2} {:>9.3} {:>7} {:>9.3} {:>7} {:>6.2} {:>6.1}% {:>7}\n",
+                "{:<34} {:>7} {:>7.2} {:>9.3} {:>7} {:>9.3} {:>7} {:>6.2} {:>6.1}% {:>7}{peer}\n",
                 entry.name,
                 entry.threads,
                 f.gb_per_s,
                 f.ns_per_weight,
-                optional(f.of_copy, 2),
+                optional(f.of_peer, 2),
                 f.cpu_ns_per_weight,
-                optional(f.of_copy_cpu, 2),
+                optional(f.of_peer_cpu, 2),
                 f.busy,
                 100.0 * f.spread,
                 optional(f.bits_per_weight, 3),
@@ -120,8 +127,8 @@ impl Case {
             .map(|entry| {
                 let f = self.figures(entry);
                 json!({
-                    "name": entry.name, "threads": entry.threads, "gb_per_s": f.gb_per_s, "ns_per_weight": f.ns_per_weight,
-                    "cpu_ns_per_weight": f.cpu_ns_per_weight, "of_copy": f.of_copy, "of_copy_cpu": f.of_copy_cpu,
+                    "name": entry.name, "threads": entry.threads, "peer": entry.peer, "gb_per_s": f.gb_per_s, "ns_per_weight": f.ns_per_weight,
+                    "cpu_ns_per_weight": f.cpu_ns_per_weight, "of_peer": f.of_peer, "of_peer_cpu": f.of_peer_cpu,
                     "busy": f.busy, "spread": f.spread, "bits_per_weight": f.bits_per_weight,
                     "gauge_s": entry.gauge.iter().map(|g| g.as_secs_f64()).collect::<Vec<_>>(),
                     "wall_s": entry.samples.iter().map(|s| s.wall).collect::<Vec<_>>(),
@@ -138,8 +145,9 @@ pub fn head(benchmark: &str, machine: &Machine) -> String {
     let mut out = format!(
         "libdf11 {benchmark} benchmark. GB are 10^9 bytes of bf16. `x copy` is the speed as a share of the faster memory copy\n\
          of the bf16 in the same round, by as many threads and to pages of the same kind, first by wall time, then by CPU\n\
-         time. A streamed copy goes past the caches. `busy` is the number of cores at work, CPU time by wall time; `spread`\n\
-         is the middle half of the samples. Every answer was compared with the original bits.\n\n",
+         time; a streamed copy goes past the caches. `x peer` is a share of the row that the line ends with. `busy` is the\n\
+         number of cores at work, CPU time by wall time; `spread` is the middle half of the samples. Every answer was\n\
+         compared with the original bits.\n\n",
     );
     machine.lines().iter().for_each(|line| out += &format!("{line}\n"));
     out
@@ -173,6 +181,7 @@ mod tests {
         let entry = |name: &str, stored, seconds: [f64; 3]| Entry {
             name: name.into(),
             threads: 1,
+            peer: copy::NAME.into(),
             stored_bytes: stored,
             gauge: Vec::new(),
             samples: seconds.iter().map(|&s| Sample { wall: s, cpu: s }).collect(),
@@ -185,7 +194,7 @@ mod tests {
         entries.push(entry("memory copy, huge pages", None, [0.1; 3]));
         let case = Case { weights: 1_000_000_000, code_bits: 2.6, rounds: 3, gauge: Gauge::new(), entries };
         let f = case.figures(&case.entries[0]);
-        assert_eq!((f.gb_per_s, f.ns_per_weight, f.of_copy, f.bits_per_weight), (1.0, 2.0, Some(0.5), Some(8.0)));
+        assert_eq!((f.gb_per_s, f.ns_per_weight, f.of_peer, f.bits_per_weight), (1.0, 2.0, Some(0.5), Some(8.0)));
         assert!(case.table().contains("1,000,000,000 weights"));
     }
 }

@@ -198,6 +198,65 @@ func LogWaiting() (_ bool) { return }
 // LogTake passes each kept line to emit, and returns the number of lines that were lost for lack of space.
 func LogTake(emit func(level int32, text string)) (lost uint64) { return }
 
+// MatrixAlignment is DF11_MATRIX_ALIGNMENT.
+const MatrixAlignment = 64
+
+// Orders of sums.
+const (
+	OrderLanes          = 0
+	OrderGGMLAVX2       = 1
+	OrderGGMLAVX512     = 2
+	OrderGGMLAVX512BF16 = 3
+)
+
+// Matrix is a df11_matrix.
+type Matrix struct{ p *byte }
+
+// MatrixBound is df11_matrix_bound.
+func MatrixBound(rows, columns uint64) (_ uint64, e *Error) { e = missing; return }
+
+// WriteMatrix is df11_matrix_write. It returns the bytes that are used, or, if dst is too small, needed.
+func WriteMatrix(weights []uint16, rows, columns uint64, dst []byte, threads uint32, progress Progress) (_ uint64, e *Error) {
+	e = missing
+	return
+}
+
+// WriteMatrix is df11_model_write_matrix. It returns the bytes that are used, or, if dst is too small, needed.
+func (m Model) WriteMatrix(tensor, columns, first, rows uint64, dst []byte, threads uint32,
+	progress Progress) (_ uint64, e *Error) {
+	e = missing
+	return
+}
+
+// BindMatrix is df11_matrix_bind. The memory must stay in place, unchanged, until the matrix is freed: pin Go memory.
+func BindMatrix(data []byte) (_ Matrix, e *Error) { e = missing; return }
+
+// Free is df11_matrix_free.
+func (m Matrix) Free() {}
+
+// MatrixInfo is a df11_matrix_info.
+type MatrixInfo struct {
+	Rows, Columns, Bytes, Escapes uint64
+}
+
+// Info is df11_matrix_get_info.
+func (m Matrix) Info() (_ MatrixInfo, e *Error) { e = missing; return }
+
+// Decompress is df11_matrix_decompress.
+func (m Matrix) Decompress(first uint64, dst []uint16) (e *Error) { e = missing; return }
+
+// MultiplyF32 is df11_matrix_multiply with x of f32: vectors and results one after the other.
+func (m Matrix) MultiplyF32(first, rows uint64, x []float32, columns, vectors uint64, order uint32, y []float32) (e *Error) {
+	e = missing
+	return
+}
+
+// MultiplyBF16 is df11_matrix_multiply with x of bf16: vectors and results one after the other.
+func (m Matrix) MultiplyBF16(first, rows uint64, x []uint16, columns, vectors uint64, order uint32, y []float32) (e *Error) {
+	e = missing
+	return
+}
+
 // Flags of Open.
 const (
 	OpenVerify     = 1

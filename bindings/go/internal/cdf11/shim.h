@@ -43,6 +43,11 @@ static inline df11_status df11go_open_memory(uintptr_t data, size_t data_bytes, 
     return df11_model_open_memory((const void *)data, data_bytes, &options, out, error);
 }
 
+static inline df11_status df11go_bind_matrix(uintptr_t data, size_t data_bytes, df11_matrix **out, df11_error *error)
+{
+    return df11_matrix_bind((const void *)data, data_bytes, out, error);
+}
+
 /* The arguments of a call's callbacks, in memory of malloc(): for each a df11go_note, followed by its strings. */
 typedef struct {
     uint32_t kind, bytes[3];
