@@ -84,6 +84,8 @@ pub mod matrix;
 #[cfg(all(feature = "cuda", feature = "writer"))]
 pub mod plan;
 mod progress;
+#[cfg(feature = "verify")]
+mod thousands;
 #[cfg(feature = "writer")]
 pub mod writer;
 

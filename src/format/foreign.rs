@@ -99,21 +99,54 @@ fn answer(text: &str) -> Option<(&'static str, &'static str)> {
     begins("<?xml").then_some(("XML, a server's answer to a download that failed", "download it again"))
 }
 
-/// The kinds of weights that [`instead_of_safetensors`] looks for, by the endings of their names, with the remedy.
-const OTHER_WEIGHTS: [(&[&str], &str, &str); 4] = [
+/// The kinds of weights, or of states of a training, that are no safetensors: the endings of their names, what they are, and the
+/// remedy.
+const OTHER_WEIGHTS: [(&[&str], &str, &str); 3] = [
     (
-        &["bin", "pt", "pth", "ckpt"],
+        &["bin", "pt", "pth", "ckpt", "pkl", "pickle", "ptl", "mar"],
         "PyTorch's weights",
         "convert them: transformers' or diffusers' save_pretrained() writes *.safetensors",
     ),
     (&["gguf"], "GGUF", "DF11 is made from the original model's bf16 *.safetensors"),
     (
-        &["onnx", "h5", "msgpack", "tflite", "ot", "pdparams", "nemo", "distcp", "npz", "keras", "pb"],
+        &[
+            "onnx",
+            "onnx_data",
+            "h5",
+            "keras",
+            "pb",
+            "tflite",
+            "msgpack",
+            "orbax",
+            "ot",
+            "npz",
+            "nemo",
+            "distcp",
+            "pdparams",
+            "pdopt",
+            "pdmodel",
+            "mlmodel",
+            "mlpackage",
+            "mlmodelc",
+            "engine",
+            "trt",
+            "ggml",
+            "llamafile",
+            "task",
+            "litertlm",
+            "pte",
+        ],
         "weights of another format",
         "take the model's *.safetensors",
     ),
-    (&DOWNLOADS, "a download that has not ended", "resume the download"),
 ];
+
+/// Tells whether a file whose name has this ending, in small letters, holds weights in another format, or a state of a training.
+/// Some that end in `bin` do not.
+#[cfg(feature = "writer")]
+pub(crate) fn is_other_weights(ending: &str) -> bool {
+    OTHER_WEIGHTS.iter().any(|(endings, ..)| endings.contains(&ending))
+}
 
 /// The endings that programs give to the names of downloads that have not ended.
 pub(crate) const DOWNLOADS: [&str; 6] = ["incomplete", "part", "partial", "aria2", "crdownload", "download"];
@@ -132,7 +165,8 @@ pub(super) fn instead_of_safetensors(folder: &Path) -> String {
     if let Some(index) = names.iter().find(|name| super::files::is_index(&name.to_string_lossy())) {
         return format!("{NONE}, only their index '{}': the download has not ended, so resume it", shown(index));
     }
-    for (endings, what, remedy) in OTHER_WEIGHTS {
+    let downloads: (&[&str], _, _) = (&DOWNLOADS, "a download that has not ended", "resume the download");
+    for (endings, what, remedy) in OTHER_WEIGHTS.into_iter().chain([downloads]) {
         if let Some(name) = names.iter().find(|name| ends(name, endings)) {
             return format!("{NONE}, but {what} ('{}'): {remedy}", shown(name));
         }

@@ -77,6 +77,8 @@ pub(crate) use files::{
     INDEX, MAIN, UNFINISHED, config_text, is_index, listed, read_config, read_text, safetensors_of,
 };
 #[cfg(feature = "writer")]
+#[cfg(feature = "writer")]
+pub(crate) use foreign::is_other_weights;
 pub(crate) use foreign::{DOWNLOADS, not_json};
 pub(crate) use group::{MEMBERS, MOST_TENSORS, Member, position};
 pub(crate) use json::of_python;

@@ -8,6 +8,7 @@ use super::{DecodeOptions, threads, walk};
 use crate::error::{Error, Place, Result, Status, grow};
 use crate::format::{Model, ShapeSource, Tensor, ends_with};
 use crate::progress::Progress;
+use crate::thousands::thousands;
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -540,17 +541,4 @@ fn elements(tensor: Tensor) -> u64 {
 fn bits(element: &[u8]) -> String {
     let digits: String = element.iter().rev().map(|b| format!("{b:02x}")).collect();
     format!("0x{digits}")
-}
-
-/// Formats a number with separated thousands: `1,234,567`.
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }

@@ -1,47 +1,9 @@
 //! What the files beside a model are, by their names: some go with it (tokenizers, code, licences), others are weights once more, in
 //! other formats, or what a training or a download has left. Those are as large as the model or larger, and are not copied.
 
-use crate::format::{DOWNLOADS, is_index};
+use crate::format::{DOWNLOADS, is_index, is_other_weights};
 use std::path::Path;
 
-/// The endings of files with weights, or with states of a training.
-const WEIGHTS: [&str; 33] = [
-    "safetensors",
-    // PyTorch: pickles, shards of FSDP, traces, NeMo's archives.
-    "pt",
-    "pth",
-    "ckpt",
-    "pkl",
-    "pickle",
-    "distcp",
-    "nemo",
-    "mar",
-    "ptl",
-    // Others.
-    "gguf",
-    "ggml",
-    "onnx",
-    "onnx_data",
-    "h5",
-    "keras",
-    "msgpack",
-    "ot",
-    "npz",
-    "tflite",
-    "mlmodel",
-    "mlpackage",
-    "mlmodelc",
-    "pdparams",
-    "pdopt",
-    "pdmodel",
-    "engine",
-    "trt",
-    "llamafile",
-    "task",
-    "litertlm",
-    "pte",
-    "orbax",
-];
 /// Folders with the same model for other programs.
 const FOLDERS: [&str; 5] = ["onnx", "openvino", "coreml", "tflite", "gguf"];
 /// Words in names of `.bin` files that are no weights: vocabularies.
@@ -63,16 +25,16 @@ pub(super) enum Role {
 pub(super) fn role(name: &str) -> Role {
     let lower = name.to_lowercase();
     let ending = Path::new(&lower).extension().map(|e| e.to_string_lossy().into_owned()).unwrap_or_default();
-    let is_bin = ending == "bin" && !TEXTS.iter().any(|word| lower.contains(word));
+    let is_text = ending == "bin" && TEXTS.iter().any(|word| lower.contains(word));
     // `model.onnx_data_1` and `model.onnx.data` are parts of `model.onnx`.
     let is_part = lower.contains(".onnx_data") || lower.contains(".onnx.data");
     if is_index(name) {
         Role::Index
     } else if DOWNLOADS.contains(&&ending[..]) {
         Role::Download
-    } else if is_bin
+    } else if ending == "safetensors"
+        || is_other_weights(&ending) && !is_text
         || is_part
-        || WEIGHTS.contains(&&ending[..])
         || FOLDERS.contains(&&lower[..])
         || lower.starts_with("openvino_")
         || is_index_of_others(&lower)
@@ -87,7 +49,7 @@ pub(super) fn role(name: &str) -> Role {
 fn is_index_of_others(name: &str) -> bool {
     let Some((stem, tail)) = name.split_once(".index.") else { return false };
     let ending = stem.rsplit_once('.').map_or("", |(_, ending)| ending);
-    tail.ends_with("json") && (ending == "bin" || WEIGHTS.contains(&ending))
+    tail.ends_with("json") && is_other_weights(ending)
 }
 
 #[cfg(test)]
@@ -118,6 +80,7 @@ mod tests {
             "weight.bin",
             "m.mlpackage",
             "rust_model.ot",
+            "saved_model.pb",
             "tf_model.h5",
             "flax_model.msgpack",
             "weights.npz",

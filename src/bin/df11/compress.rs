@@ -2,7 +2,8 @@
 
 use crate::decompress::refuse_stdout;
 use crate::size;
-use crate::terminal::{Progress, bytes, clean, counted, extension, fit, print, thousands, took};
+use crate::terminal::{Progress, bytes, clean, counted, extension, fit, print, share, took};
+use crate::thousands::thousands;
 use crate::{Failure, Threads, interrupt};
 use df11::writer::Patterns;
 use df11::writer::{self, CompressOptions, Coverage, Layout, Part, PlainReason, Report, SideFile};
@@ -216,10 +217,6 @@ fn advise(failure: Failure, args: &ModelArgs, again: &str) -> Failure {
     }
 }
 
-fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
-}
-
 fn summary(report: &Report, out: &Path, time: Duration) -> String {
     let mut text = String::new();
     let preset = report.preset.as_ref().map_or(String::new(), |p| format!(", preset {p}"));
@@ -232,7 +229,7 @@ fn summary(report: &Report, out: &Path, time: Duration) -> String {
     );
     if report.weights > 0 {
         text += &format!(
-            "groups     {} became {}: {:.2} %, {:.3} bits per weight\n",
+            "groups     {} became {}: {}, {:.3} bits per weight\n",
             bytes(report.weight_bytes),
             bytes(report.packed_bytes),
             share(report.packed_bytes, report.weight_bytes),
@@ -241,7 +238,7 @@ fn summary(report: &Report, out: &Path, time: Duration) -> String {
     }
     if report.complete {
         text += &format!(
-            "model      {} became {}: {:.2} %\n",
+            "model      {} became {}: {}\n",
             bytes(report.source_bytes),
             bytes(report.written_bytes),
             share(report.written_bytes, report.source_bytes)
@@ -306,7 +303,7 @@ pub fn coverage(coverage: &Coverage, text: &mut String) {
     for plain in &coverage.plain {
         let of_all = match plain.bf16_bytes {
             0 => String::new(),
-            some => format!(", {:.2} % of the bf16 bytes", share(some, coverage.bf16_bytes)),
+            some => format!(", {} of the bf16 bytes", share(some, coverage.bf16_bytes)),
         };
         let (tensors, size) = (counted(plain.tensors, "tensor"), bytes(plain.bytes));
         *text += &format!("plain      {tensors}, {size}{of_all}: {}\n", plain.reason.text());

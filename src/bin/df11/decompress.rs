@@ -2,7 +2,8 @@
 
 use crate::output::resolve;
 use crate::size;
-use crate::terminal::{Progress, bytes, clean, counted, print, thousands, took};
+use crate::terminal::{Progress, bytes, clean, counted, print, took};
+use crate::thousands::thousands;
 use crate::{Failure, Reading, Threads, interrupt};
 use df11::writer::{self, DecompressOptions, DecompressReport};
 use df11::{Error, Status};

@@ -3,7 +3,8 @@
 use crate::kinds::{self, Kind};
 use crate::plot;
 use crate::summary::{CodeBits, GroupSummary, Members, Summary, TensorSummary};
-use crate::terminal::{bytes, counted, extension, fit, line, print, thousands};
+use crate::terminal::{bytes, counted, extension, fit, line, print, share};
+use crate::thousands::thousands;
 use crate::{Failure, Reading, Threads};
 use std::path::PathBuf;
 
@@ -112,7 +113,7 @@ fn sizes(out: &mut String, summary: &Summary) {
     let totals = &summary.totals;
     line!(out, "\n{:<22} {:>17} {:>12} {:>12} {:>9}", "SIZE", "weights", "decoded", "stored", "ratio");
     let mut row = |what: &str, weights: String, decoded: u64, stored: u64| {
-        let ratio = if decoded == 0 { "-".into() } else { format!("{:.2} %", 100.0 * stored as f64 / decoded as f64) };
+        let ratio = share(stored, decoded);
         line!(out, "{what:<22} {weights:>17} {:>12} {:>12} {ratio:>9}", bytes(decoded), bytes(stored));
     };
     row("in groups", thousands(totals.weights), totals.bf16, totals.stored.total);

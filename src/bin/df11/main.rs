@@ -28,6 +28,8 @@ mod repack;
 mod size;
 mod summary;
 mod terminal;
+#[path = "../../thousands.rs"]
+mod thousands;
 mod verify;
 
 use clap::error::ErrorKind;

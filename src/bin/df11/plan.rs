@@ -3,7 +3,8 @@
 use crate::compress::{coverage, read_patterns, stays_plain};
 use crate::kinds::{self, Kind};
 use crate::size;
-use crate::terminal::{Progress, bytes, clean, counted, extension, fit, line, print, thousands};
+use crate::terminal::{Progress, bytes, clean, counted, extension, fit, line, print, share};
+use crate::thousands::thousands;
 use crate::{Failure, Reading, interrupt};
 use df11::Error;
 use df11::encode::PackedSizes;
@@ -109,10 +110,6 @@ pub fn run(args: &PlanArgs, quiet: bool) -> Result<(), Failure> {
 struct Report<'a> {
     args: &'a PlanArgs,
     plan: &'a ModelPlan,
-}
-
-fn share(part: u64, whole: u64) -> String {
-    if whole == 0 { "-".into() } else { format!("{:.2} %", 100.0 * part as f64 / whole as f64) }
 }
 
 fn bits(stored: u64, weights: u64) -> String {

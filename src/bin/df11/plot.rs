@@ -10,7 +10,8 @@
 use crate::Failure;
 use crate::histogram::{self, GroupHistogram};
 use crate::output::Output;
-use crate::terminal::{Progress, counted, fit, thousands};
+use crate::terminal::{Progress, counted, fit};
+use crate::thousands::thousands;
 use df11::{Error, Group, Model};
 use std::fmt::Write as _;
 use std::path::Path;

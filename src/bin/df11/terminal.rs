@@ -5,6 +5,7 @@
 //! A terminal shows errors in red and warnings in yellow. `NO_COLOR`, `CLICOLOR=0` and `TERM=dumb` turn colours off, and
 //! `CLICOLOR_FORCE` turns them on for files and pipes, too.
 
+use crate::thousands::thousands;
 use crate::{Failure, interrupt};
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
@@ -239,17 +240,9 @@ pub fn took(time: Duration) -> String {
     if seconds < 0.1 { String::new() } else { format!(" in {seconds:.1} s") }
 }
 
-/// Formats a number with separated thousands: `1,234,567`.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+/// Formats a part of a whole: `70.12 %`.
+pub fn share(part: u64, whole: u64) -> String {
+    if whole == 0 { "-".into() } else { format!("{:.2} %", 100.0 * part as f64 / whole as f64) }
 }
 
 /// Formats a number and its noun: `1 group`, `2 groups`.

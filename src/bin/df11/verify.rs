@@ -1,6 +1,7 @@
 //! `df11 verify`: checks that a model is consistent, and that it is equal to its original.
 
-use crate::terminal::{Progress, clean, counted, fit, thousands, took, wrong};
+use crate::terminal::{Progress, clean, counted, fit, took, wrong};
+use crate::thousands::thousands;
 use crate::{Failure, Reading, Threads, interrupt};
 use df11::verify::{self, Finding, FindingKind, Verified, VerifyOptions};
 use df11::{Error, Model};
