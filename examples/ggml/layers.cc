@@ -304,6 +304,7 @@ int run(const char *head_path, const char *model_path, std::vector<int32_t> toke
         const char *original_path, Plant plant, bool device) {
     Gguf head = open_gguf(head_path);
     Shape shape(head.get());
+    shape.must_be_qwen3();
     Model model(model_path);
     std::vector<Tensor> tensors = tensors_of(shape, model);
     Plan plan(model, shape, tensors);

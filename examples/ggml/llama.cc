@@ -7,9 +7,9 @@
 // HEAD.gguf is as for df11-gguf. PROMPT is text, or token ids separated by commas. For streaming, libllama puts the
 // layers' matrices into a buffer type of ours (tensor_buft_overrides), which places all of them in the same two slots,
 // and calls back when a layer is computed (cb_eval). This needs ggml-backend-impl.h, version 3 of its interface.
-// --plant MISTAKE makes a mistake for the tests; see weights.h.
+// --bench measures instead of speaking; see bench.h. --plant MISTAKE makes a mistake for the tests; see weights.h.
 #include "ggml-backend-impl.h"
-#include "greedy.h"
+#include "bench.h"
 #include "weights.h"
 
 #include <cstring>
@@ -166,10 +166,15 @@ void set_tensor(ggml_tensor *tensor, void *user) {
     ggml_backend_tensor_set(tensor, values.data(), 0, values.size());
 }
 
+// Without a prompt it measures.
 void run(const char *head_path, const char *model_path, const char *prompt, unsigned count, bool stream, Plant plant) {
+    auto speak = [&](llama_model *model, const Hooks &hooks) {
+        prompt != nullptr ? greedy(model, prompt, count, hooks) : bench(model, count, hooks);
+    };
     Gguf head = open_gguf(head_path);
     Model model(model_path);
     Shape shape(head.get());
+    shape.must_be_qwen3();
     std::vector<Tensor> tensors = tensors_of(shape, model);
     // An untied head is always in memory, in the embedding's type.
     if (std::none_of(tensors.begin(), tensors.end(), [](const Tensor &t) { return t.name == "output.weight"; }))
@@ -186,13 +191,13 @@ void run(const char *head_path, const char *model_path, const char *prompt, unsi
     Source source{model, stream};
     LlamaModel loaded(llama_model_init_from_user(about.get(), set_tensor, &source, params));
     if (!loaded) throw std::runtime_error("libllama did not take the model");
-    if (!stream) return greedy(loaded.get(), prompt, count);
+    if (!stream) return speak(loaded.get(), {});
     struct Stop {
         Streamer *streamer;
         ~Stop() { streamer->stop(); }
     } stop{streamer.get()};
     streamer->start();
-    greedy(loaded.get(), prompt, count, {Streamer::evaluated, streamer.get(), [&] { streamer->rethrow(); }});
+    speak(loaded.get(), {Streamer::evaluated, streamer.get(), [&] { streamer->rethrow(); }});
     streamer->stop();
     streamer->report();
 }
@@ -200,26 +205,30 @@ void run(const char *head_path, const char *model_path, const char *prompt, unsi
 }  // namespace
 
 int main(int argc, char **argv) {
-    bool stream = false;
+    bool stream = false, measure = false;
     Plant plant = Plant::nothing;
     int at = 1;
     try {
         for (; at < argc && std::strncmp(argv[at], "--", 2) == 0; at++) {
             if (std::strcmp(argv[at], "--stream") == 0)
                 stream = true;
+            else if (std::strcmp(argv[at], "--bench") == 0)
+                measure = true;
             else if (std::strcmp(argv[at], "--plant") == 0 && at + 1 < argc)
                 plant = plant_named(argv[++at]);
             else
                 break;
         }
-        if (argc - at < 3 || argc - at > 4) {
-            std::fprintf(stderr, "usage: df11-llama [--stream [--plant MISTAKE]] HEAD.gguf MODEL PROMPT [COUNT]\n");
+        if (argc - at < 3 - measure || argc - at > 4 - measure) {
+            std::fprintf(stderr, "usage: df11-llama [--stream [--plant MISTAKE]] HEAD.gguf MODEL PROMPT [COUNT]\n"
+                                 "       df11-llama --bench [--stream] HEAD.gguf MODEL [COUNT]\n");
             return 2;
         }
         llama_log_set(quiet, nullptr);
         ggml_backend_load_all();
-        run(argv[at], argv[at + 1], argv[at + 2], argc - at > 3 ? unsigned(std::atoi(argv[at + 3])) : 16, stream,
-            plant);
+        int number = at + 3 - measure;
+        run(argv[at], argv[at + 1], measure ? nullptr : argv[at + 2],
+            number < argc ? unsigned(std::atoi(argv[number])) : 16, stream, plant);
     } catch (const std::exception &error) {
         std::fprintf(stderr, "df11-llama: %s\n", error.what());
         return 1;

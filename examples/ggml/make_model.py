@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Makes a small Qwen3 model with random weights, which are always the same: a Hugging Face folder, and the metadata and
+"""Makes a small model with random weights, which are always the same: a Hugging Face folder, and the metadata and
 vocabulary that llama.cpp's converter would write for it with --vocab-only. Needs Python only.
 
-    make_model.py FOLDER HEAD.gguf [--layers N] [--tied] [--seed N] [--large]
+    make_model.py FOLDER HEAD.gguf [--kind KIND] [--layers N] [--tied] [--seed N] [--large | --larger]
 """
 
 import argparse
@@ -12,10 +12,14 @@ import pathlib
 import random
 import struct
 
+KIND = "qwen3"  # or qwen3moe, or llama
+EXPERTS, EXPERTS_USED = 8, 2
 EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD = 128, 384, 4, 2, 32
 LARGE = 1024, 3072, 16, 8, 128  # as in Qwen3-0.6B
+LARGER = 2048, 6144, 16, 8, 128  # as in Qwen3-1.7B
 CONTEXT = 256
 EPSILON, ROPE_BASE = 1e-6, 1e6
+ARCHITECTURES = {"qwen3": "Qwen3ForCausalLM", "qwen3moe": "Qwen3MoeForCausalLM", "llama": "LlamaForCausalLM"}
 MERGES = ["t h", "th e", "i n"]
 
 
@@ -44,12 +48,18 @@ def tensors(layers, tied, vocabulary_size):
         yield name + "self_attn.k_proj.weight", (KV_HEADS * HEAD, EMBEDDING)
         yield name + "self_attn.v_proj.weight", (KV_HEADS * HEAD, EMBEDDING)
         yield name + "self_attn.o_proj.weight", (EMBEDDING, HEADS * HEAD)
-        yield name + "self_attn.q_norm.weight", (HEAD,)
-        yield name + "self_attn.k_norm.weight", (HEAD,)
+        if KIND != "llama":
+            yield name + "self_attn.q_norm.weight", (HEAD,)
+            yield name + "self_attn.k_norm.weight", (HEAD,)
         yield name + "post_attention_layernorm.weight", (EMBEDDING,)
-        yield name + "mlp.gate_proj.weight", (FEED_FORWARD, EMBEDDING)
-        yield name + "mlp.up_proj.weight", (FEED_FORWARD, EMBEDDING)
-        yield name + "mlp.down_proj.weight", (EMBEDDING, FEED_FORWARD)
+        blocks = ["mlp."]
+        if KIND == "qwen3moe":
+            yield name + "mlp.gate.weight", (EXPERTS, EMBEDDING)
+            blocks = [f"mlp.experts.{expert}." for expert in range(EXPERTS)]
+        for block in blocks:
+            yield name + block + "gate_proj.weight", (FEED_FORWARD, EMBEDDING)
+            yield name + block + "up_proj.weight", (FEED_FORWARD, EMBEDDING)
+            yield name + block + "down_proj.weight", (EMBEDDING, FEED_FORWARD)
     yield "model.norm.weight", (EMBEDDING,)
     if not tied:
         yield "lm_head.weight", (vocabulary_size, EMBEDDING)
@@ -97,8 +107,8 @@ def write_folder(folder, layers, tied, vocabulary_size, seed):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"".join(data))
     config = {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
+        "architectures": [ARCHITECTURES[KIND]],
+        "model_type": "qwen3_moe" if KIND == "qwen3moe" else KIND,
         "torch_dtype": "bfloat16",
         "hidden_size": EMBEDDING,
         "intermediate_size": FEED_FORWARD,
@@ -112,6 +122,15 @@ def write_folder(folder, layers, tied, vocabulary_size, seed):
         "rope_theta": ROPE_BASE,
         "tie_word_embeddings": tied,
     }
+    if KIND == "qwen3moe":
+        config |= {
+            "num_experts": EXPERTS,
+            "num_experts_per_tok": EXPERTS_USED,
+            "moe_intermediate_size": FEED_FORWARD,
+            "norm_topk_prob": True,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+        }
     (folder / "config.json").write_text(json.dumps(config, indent=2))
 
 
@@ -126,18 +145,18 @@ def write_head(path, layers, tokens, types):
     i32s = lambda values: struct.pack(f"<IIQ{len(values)}i", 9, 5, len(values), *values)
     end = tokens.index("<|im_end|>")
     pairs = {
-        "general.architecture": string("qwen3"),
-        "general.name": string("small random Qwen3"),
-        "qwen3.block_count": u32(layers),
-        "qwen3.context_length": u32(CONTEXT),
-        "qwen3.embedding_length": u32(EMBEDDING),
-        "qwen3.feed_forward_length": u32(FEED_FORWARD),
-        "qwen3.attention.head_count": u32(HEADS),
-        "qwen3.attention.head_count_kv": u32(KV_HEADS),
-        "qwen3.attention.key_length": u32(HEAD),
-        "qwen3.attention.value_length": u32(HEAD),
-        "qwen3.attention.layer_norm_rms_epsilon": f32(EPSILON),
-        "qwen3.rope.freq_base": f32(ROPE_BASE),
+        "general.architecture": string(KIND),
+        "general.name": string("small random model"),
+        f"{KIND}.block_count": u32(layers),
+        f"{KIND}.context_length": u32(CONTEXT),
+        f"{KIND}.embedding_length": u32(EMBEDDING),
+        f"{KIND}.feed_forward_length": u32(FEED_FORWARD),
+        f"{KIND}.attention.head_count": u32(HEADS),
+        f"{KIND}.attention.head_count_kv": u32(KV_HEADS),
+        f"{KIND}.attention.key_length": u32(HEAD),
+        f"{KIND}.attention.value_length": u32(HEAD),
+        f"{KIND}.attention.layer_norm_rms_epsilon": f32(EPSILON),
+        f"{KIND}.rope.freq_base": f32(ROPE_BASE),
         "tokenizer.ggml.model": string("gpt2"),
         "tokenizer.ggml.pre": string("qwen2"),
         "tokenizer.ggml.tokens": strings(tokens),
@@ -146,6 +165,14 @@ def write_head(path, layers, tokens, types):
         "tokenizer.ggml.eos_token_id": u32(end),
         "tokenizer.ggml.add_bos_token": flag(False),
     }
+    if KIND == "qwen3moe":
+        pairs |= {
+            "qwen3moe.expert_count": u32(EXPERTS),
+            "qwen3moe.expert_used_count": u32(EXPERTS_USED),
+            "qwen3moe.expert_feed_forward_length": u32(FEED_FORWARD),
+        }
+    if KIND == "llama":
+        pairs |= {"llama.rope.dimension_count": u32(HEAD), "llama.vocab_size": u32(len(tokens))}
     body = b"".join(text(key) + value for key, value in pairs.items())
     path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + body)
 
@@ -154,14 +181,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("head", type=pathlib.Path)
+    parser.add_argument("--kind", choices=ARCHITECTURES, default="qwen3")
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--tied", action="store_true", help="the head is the embedding")
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--large", action="store_true", help="layers of 15.7 million weights instead of 197 thousand")
+    parser.add_argument("--larger", action="store_true", help="layers of 50.3 million weights")
     options = parser.parse_args()
-    if options.large:
-        global EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD
-        EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD = LARGE
+    global KIND, FEED_FORWARD
+    KIND = options.kind
+    if KIND == "qwen3moe":
+        FEED_FORWARD //= 3
+    if options.large or options.larger:
+        global EMBEDDING, HEADS, KV_HEADS, HEAD
+        EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD = LARGER if options.larger else LARGE
     tokens, types = vocabulary()
     write_folder(options.folder, options.layers, options.tied, len(tokens), options.seed)
     write_head(options.head, options.layers, tokens, types)

@@ -29,10 +29,10 @@ llama=$(examples/ggml/llama.sh "$llama_version" "$llama_sum" "$work/fetch")
 # Less optimised C++ builds in half the time, and most kernels are in C. No flags are specific to this machine.
 cmake -G Ninja -S examples/ggml -B "$work/build" -DLLAMA_CPP="$llama" -Ddf11_DIR="$prefix/lib/cmake/df11" \
     -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_FLAGS_RELEASE="-O2 -DNDEBUG" -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DNDEBUG" \
-    -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DGGML_CCACHE=OFF -DGGML_LLAMAFILE=OFF -DGGML_CPU_REPACK=OFF \
+    -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DGGML_CCACHE=OFF -DGGML_LLAMAFILE=ON -DGGML_RPC=ON -DGGML_CPU_REPACK=OFF \
     -DLLAMA_ALL_WARNINGS=OFF >"$work/configure.log" 2>&1 || { cat "$work/configure.log" >&2; exit 2; }
 echo "== building ggml, libllama and the examples"
-ninja -C "$work/build" -j "${DF11_JOBS:-2}" layers df11-gguf df11-llama greedy ggml-df11 >"$work/build.log" 2>&1 ||
+ninja -C "$work/build" -j "${DF11_JOBS:-2}" layers df11-gguf df11-llama greedy ggml-df11 rpc >"$work/build.log" 2>&1 ||
     { tail -n 40 "$work/build.log" >&2; exit 2; }
 
 cargo build --quiet --locked -p df11-emulator
@@ -72,6 +72,9 @@ fails_with() { # TEXT COMMAND...: fails with a message that contains the text
 }
 fails_before_it_speaks() { # the same, and makes no tokens
     fails_with "$@" && ! grep '^tokens' fails.log
+}
+with_plugin() { # [OPTION...] MODEL.gguf: a program that does not know DF11, with the plug-in
+    GGML_BACKEND_PATH=$plugin "$bin/greedy" "$@" "$prompt" $count
 }
 prompt="the inn in the thin"
 count=12
@@ -124,15 +127,14 @@ for model in untied tied; do
     "$bin/df11-gguf" --skeleton $m.head.gguf $m-df11 $m.skeleton.gguf
     check "$model, D: a skeleton takes less than half of the disk" \
         test $((2 * $(du -k $m.skeleton.gguf | cut -f1))) -lt "$(du -k $m.gguf | cut -f1)"
-    GGML_BACKEND_PATH=$plugin DF11_MODEL=$m-df11 "$bin/greedy" $m.skeleton.gguf "$prompt" $count >$m.d.txt || true
+    with_plugin $m.gguf >$m.d.txt || true
     check "$model, D: a stock program with the plug-in" same $m.plain.txt $m.d.txt
-    GGML_BACKEND_PATH=$plugin DF11_MODEL=$m-df11 "$bin/greedy" --no-mmap $m.skeleton.gguf "$prompt" $count \
-        >$m.d-read.txt || true
+    with_plugin --no-mmap $m.gguf >$m.d-read.txt || true
     check "$model, D: the same, the file not mapped" same $m.plain.txt $m.d-read.txt
-    GGML_BACKEND_PATH=$plugin DF11_MODEL=$m-df11 "$bin/greedy" $m.gguf "$prompt" $count >$m.d-full.txt || true
-    check "$model, D: the same where the GGUF file has the weights, too" same $m.plain.txt $m.d-full.txt
-    GGML_BACKEND_PATH=$plugin "$bin/greedy" $m.gguf "$prompt" $count >$m.d-none.txt || true
-    check "$model, D: the plug-in without a model stands aside" same $m.plain.txt $m.d-none.txt
+    with_plugin $m.skeleton.gguf >$m.d-skeleton.txt || true
+    check "$model, D: the same with a skeleton" same $m.plain.txt $m.d-skeleton.txt
+    (export DF11_EXAMPLE_THREADS=3 && with_plugin $m.gguf) >$m.d-3.txt || true
+    check "$model, D: the same with three threads" same $m.plain.txt $m.d-3.txt
 
     # Mistakes that must be noticed.
     for mistake in slot decode early; do
@@ -141,11 +143,10 @@ for model in untied tied; do
         "$bin/df11-llama" --stream --plant $mistake $m.head.gguf $m-df11 "$prompt" $count >$m.c-$mistake.txt || true
         check "$model, C: the mistake '$mistake' shows" differs $m.plain.txt $m.c-$mistake.txt
     done
-    DF11_PLANT=decode GGML_BACKEND_PATH=$plugin DF11_MODEL=$m-df11 "$bin/greedy" $m.skeleton.gguf "$prompt" $count \
-        >$m.d-decode.txt || true
+    DF11_PLANT=decode with_plugin $m.gguf >$m.d-decode.txt || true
     check "$model, D: the mistake 'decode' shows" differs $m.plain.txt $m.d-decode.txt
-    "$bin/greedy" $m.skeleton.gguf "$prompt" $count >$m.d-skeleton.txt || true
-    check "$model, D: a skeleton without the plug-in shows" differs $m.plain.txt $m.d-skeleton.txt
+    check "$model, D: a skeleton without the plug-in says nothing" \
+        fails_before_it_speaks "" "$bin/greedy" $m.skeleton.gguf "$prompt" 1
 done
 
 # One layer, which stays in its slot.
@@ -179,12 +180,75 @@ check "C: damage is found" fails_before_it_speaks "model_layers_2.safetensors" \
     "$bin/df11-llama" --stream $m.head.gguf models/damaged-df11 "$prompt" 1
 check "D: damage is found" fails_before_it_speaks "model_layers_2.safetensors" \
     env GGML_BACKEND_PATH=$plugin DF11_MODEL=models/damaged-df11 "$bin/greedy" $m.skeleton.gguf "$prompt" 1
+check "D: a model that is not there is found" fails_before_it_speaks "models/nowhere" \
+    env GGML_BACKEND_PATH=$plugin DF11_MODEL=models/nowhere "$bin/greedy" $m.skeleton.gguf "$prompt" 1
 
 # The GGUF file of one model with the DF11 model of another.
 python3 "$OLDPWD/examples/ggml/make_model.py" models/other models/other.head.gguf --seed 12
 "$prefix/bin/df11" compress models/other -o models/other-df11 >models/other.compress.log
-check "D: another model's GGUF file is refused" fails_with "is not that of DF11_MODEL" \
-    env GGML_BACKEND_PATH=$plugin DF11_MODEL=models/other-df11 "$bin/greedy" models/untied.gguf "$prompt" 1
+check "D: another model is refused" fails_before_it_speaks "for which the skeleton was written" \
+    env GGML_BACKEND_PATH=$plugin DF11_MODEL=models/other-df11 "$bin/greedy" models/untied.skeleton.gguf "$prompt" 1
+
+# Experts, and a family whose rows of Q and K are permuted: the plug-in only, since the others know Qwen3.
+for model in qwen3moe llama; do
+    m=models/$model
+    python3 "$OLDPWD/examples/ggml/make_model.py" $m $m.head.gguf --kind $model --layers 3
+    "$prefix/bin/df11" compress $m -o $m-df11 >$m.compress.log
+    "$bin/df11-gguf" $m.head.gguf $m $m.gguf
+    "$bin/greedy" $m.gguf "$prompt" $count >$m.plain.txt
+    "$bin/df11-gguf" --skeleton $m.head.gguf $m-df11 $m.skeleton.gguf
+    check "$model: its skeleton has holes" grep -aq "DF11 hole" $m.skeleton.gguf
+    for threads in 1 3; do
+        (export DF11_EXAMPLE_THREADS=$threads && with_plugin $m.gguf) >$m.d.txt || true
+        check "$model, D: a stock program with the plug-in, $threads threads" same $m.plain.txt $m.d.txt
+    done
+    with_plugin $m.skeleton.gguf >$m.d-skeleton.txt || true
+    check "$model, D: the same with a skeleton" same $m.plain.txt $m.d-skeleton.txt
+    DF11_PLANT=decode with_plugin $m.gguf >$m.d-decode.txt || true
+    check "$model, D: the mistake 'decode' shows" differs $m.plain.txt $m.d-decode.txt
+done
+check "llama: Q and K are permuted as the converter of llama.cpp does it" python3 - <<'EOF2'
+import json, struct
+
+def tensors_of_safetensors(path):
+    data = open(path, "rb").read()
+    length, = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    return {name: data[8 + length :][slice(*info["data_offsets"])] for name, info in header.items()}
+
+heads = {"q": 4, "k": 2}
+gguf = open("models/llama.gguf", "rb").read()
+for name, values in tensors_of_safetensors("models/llama/model.safetensors").items():
+    part = name.split(".")[-2][0]
+    if not name.endswith(("q_proj.weight", "k_proj.weight")):
+        continue
+    rows = [values[i : i + 256] for i in range(0, len(values), 256)]  # 128 columns
+    half = len(rows) // heads[part] // 2
+    # reshape(heads, 2, half, columns).swapaxes(1, 2), as in LlamaModel.permute()
+    permuted = [rows[(h * 2 + j) * half + i] for h in range(heads[part]) for i in range(half) for j in range(2)]
+    assert b"".join(permuted) in gguf, name
+    assert values not in gguf, name
+EOF2
+
+# A server of ggml's RPC backend with the plug-in, and a client without it.
+m=models/untied
+for device in DF11 CPU; do
+    for mistake in none decode; do
+        port=$((20000 + RANDOM % 20000))
+        DF11_PLANT=$mistake GGML_BACKEND_PATH=$plugin "$bin/rpc" 127.0.0.1:$port $device >rpc.log 2>&1 &
+        server=$!
+        for _ in $(seq 100); do
+            (exec 3<>/dev/tcp/127.0.0.1/$port) 2>/dev/null && break
+            sleep 0.05
+        done
+        DF11_EXAMPLE_RPC=127.0.0.1:$port "$bin/greedy" --rpc $m.gguf "$prompt" $count >$m.rpc-$device-$mistake.txt || true
+        kill $server || true
+        wait $server 2>/dev/null || true
+    done
+    check "RPC: a server's $device device" same $m.plain.txt $m.rpc-$device-none.txt
+done
+check "RPC: weights on the DF11 device are matrices" differs $m.plain.txt $m.rpc-DF11-decode.txt
+check "RPC: those on the CPU device are not" same $m.plain.txt $m.rpc-CPU-decode.txt
 check "A: another model's metadata are refused" fails_with "the model has no model.layers.4." \
     "$bin/df11-llama" models/untied.head.gguf models/tied-df11 "$prompt" 1
 

@@ -3,13 +3,18 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <numeric>
 
 namespace example {
 
-Model::Model(const std::string &path) {
+Model::Model(const std::string &path, uint32_t flags) {
     Error e;
     df11_model *opened = nullptr;
-    e.check(df11_model_open(path.c_str(), nullptr, &opened, &e));
+    df11_open_options options = DF11_OPEN_OPTIONS_INIT;
+    options.flags = flags;
+    e.check(df11_model_open(path.c_str(), &options, &opened, &e));
     model_.reset(opened);
 }
 
@@ -79,7 +84,7 @@ const Name layer_names[] = {
     {"attn_q_norm", "self_attn.q_norm"}, {"attn_k_norm", "self_attn.k_norm"},
     {"attn_output", "self_attn.o_proj"}, {"ffn_norm", "post_attention_layernorm"},
     {"ffn_gate", "mlp.gate_proj"},       {"ffn_up", "mlp.up_proj"},
-    {"ffn_down", "mlp.down_proj"},
+    {"ffn_down", "mlp.down_proj"},       {"ffn_gate_inp", "mlp.gate"},
 };
 const Name other_names[] = {
     {"token_embd.weight", "model.embed_tokens.weight"},
@@ -90,17 +95,29 @@ const Name other_names[] = {
 }  // namespace
 
 Shape::Shape(const gguf_context *file) {
-    std::string architecture = gguf_get_val_str(file, key(file, "general.architecture", GGUF_TYPE_STRING));
-    if (architecture != "qwen3") throw std::runtime_error("the examples know qwen3, not " + architecture);
-    layers = u32(file, "qwen3.block_count");
-    embedding = u32(file, "qwen3.embedding_length");
-    feed_forward = u32(file, "qwen3.feed_forward_length");
-    heads = u32(file, "qwen3.attention.head_count");
-    kv_heads = u32(file, "qwen3.attention.head_count_kv");
-    head = u32(file, "qwen3.attention.key_length");
-    norm_epsilon = f32(file, "qwen3.attention.layer_norm_rms_epsilon");
-    rope_base = f32(file, "qwen3.rope.freq_base");
+    architecture = gguf_get_val_str(file, key(file, "general.architecture", GGUF_TYPE_STRING));
+    if (architecture != "qwen3" && architecture != "qwen3moe" && architecture != "llama")
+        throw std::runtime_error("the tensors of " + architecture + " do not follow from its metadata: give a GGUF file " +
+                                 "of the same model that has tensors, with any quantisation");
+    auto size = [&](const char *name) { return u32(file, (architecture + name).c_str()); };
+    layers = size(".block_count");
+    embedding = size(".embedding_length");
+    heads = size(".attention.head_count");
+    kv_heads = size(".attention.head_count_kv");
+    head = size(".attention.key_length");
+    if (architecture == "qwen3moe") experts = size(".expert_count");
+    feed_forward = size(experts > 0 ? ".expert_feed_forward_length" : ".feed_forward_length");
+    norm_epsilon = f32(file, (architecture + ".attention.layer_norm_rms_epsilon").c_str());
+    rope_base = f32(file, (architecture + ".rope.freq_base").c_str());
     vocabulary = int64_t(gguf_get_arr_n(file, key(file, "tokenizer.ggml.tokens", GGUF_TYPE_ARRAY)));
+}
+
+void Shape::must_be_qwen3() const {
+    if (architecture != "qwen3") throw std::runtime_error("this example knows qwen3, not " + architecture);
+}
+
+int64_t Tensor::rows() const {
+    return std::accumulate(shape.begin() + 1, shape.end(), int64_t(1), std::multiplies<int64_t>());
 }
 
 int64_t layer_of(const std::string &name) {
@@ -138,21 +155,31 @@ std::vector<Tensor> tensors_of(const Shape &s, const Model &model) {
         matrix(blk + "attn_q.weight", s.embedding, s.head * s.heads);
         matrix(blk + "attn_k.weight", s.embedding, s.head * s.kv_heads);
         matrix(blk + "attn_v.weight", s.embedding, s.head * s.kv_heads);
-        norm(blk + "attn_q_norm.weight", s.head);
-        norm(blk + "attn_k_norm.weight", s.head);
+        if (s.architecture != "llama") {
+            norm(blk + "attn_q_norm.weight", s.head);
+            norm(blk + "attn_k_norm.weight", s.head);
+        }
         matrix(blk + "attn_output.weight", s.head * s.heads, s.embedding);
         norm(blk + "ffn_norm.weight", s.embedding);
-        matrix(blk + "ffn_gate.weight", s.embedding, s.feed_forward);
-        matrix(blk + "ffn_up.weight", s.embedding, s.feed_forward);
-        matrix(blk + "ffn_down.weight", s.feed_forward, s.embedding);
+        if (s.experts == 0) {
+            matrix(blk + "ffn_gate.weight", s.embedding, s.feed_forward);
+            matrix(blk + "ffn_up.weight", s.embedding, s.feed_forward);
+            matrix(blk + "ffn_down.weight", s.feed_forward, s.embedding);
+        } else {
+            all.push_back({blk + "ffn_gate_inp.weight", {s.embedding, s.experts}, GGML_TYPE_F32});
+            all.push_back({blk + "ffn_gate_exps.weight", {s.embedding, s.feed_forward, s.experts}, GGML_TYPE_BF16});
+            all.push_back({blk + "ffn_up_exps.weight", {s.embedding, s.feed_forward, s.experts}, GGML_TYPE_BF16});
+            all.push_back({blk + "ffn_down_exps.weight", {s.feed_forward, s.embedding, s.experts}, GGML_TYPE_BF16});
+        }
     }
-    // DF11 does not store shapes, so the number of weights is compared.
+    // DF11 does not store shapes, so the number of weights is compared. That of experts is where they are read.
     for (const Tensor &tensor : all) {
+        if (tensor.shape.size() > 2) continue;
         std::string name = hugging_face_name(tensor.name);
         uint64_t number;
         if (!model.find(name, number)) throw std::runtime_error("the model has no " + name);
         df11_tensor_info info = model.tensor(number);
-        if (info.dtype != DF11_DTYPE_BF16 || info.data_bytes != 2 * uint64_t(tensor.shape[0] * tensor.shape[1]))
+        if (info.dtype != DF11_DTYPE_BF16 || info.data_bytes != 2 * uint64_t(tensor.shape[0] * tensor.rows()))
             throw std::runtime_error(name + " is not bf16 of the size that the GGUF file's metadata asks for");
     }
     return all;
@@ -163,12 +190,80 @@ void read_tensor(const Model &model, const Tensor &tensor, void *to, unsigned th
     bool tied = tensor.name == "output.weight" && !model.find("lm_head.weight", number);
     std::string name = tied ? "model.embed_tokens.weight" : hugging_face_name(tensor.name);
     if (!model.find(name, number)) throw std::runtime_error("the model has no " + name);
-    size_t count = size_t(tensor.shape[0] * tensor.shape[1]);
+    size_t count = size_t(tensor.shape[0] * tensor.rows());
     if (tensor.type == GGML_TYPE_BF16) return model.read(number, 0, to, 2 * count, threads);
     // To F32, which is exact.
     std::vector<ggml_bf16_t> narrow(count);
     model.read(number, 0, narrow.data(), 2 * count, threads);
     ggml_bf16_to_fp32_row(narrow.data(), static_cast<float *>(to), int64_t(count));
+}
+
+bool find_source(const gguf_context *head_file, const Model &model, const Tensor &tensor, Source &source) {
+    std::string architecture = gguf_get_val_str(head_file, key(head_file, "general.architecture", GGUF_TYPE_STRING));
+    static const char *const known[] = {"llama", "qwen2", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3"};
+    if (std::find(std::begin(known), std::end(known), architecture) == std::end(known)) return false;
+    bool is_llama = architecture == "llama";
+    int64_t experts = tensor.shape.size() > 2 ? tensor.shape[2] : 1;
+    int64_t layer = layer_of(tensor.name);
+    std::string part = layer < 0 ? tensor.name : tensor.name.substr(tensor.name.find('.', 4) + 1);
+    struct ExpertName {
+        const char *gguf, *qwen, *mixtral;
+    };
+    static const ExpertName expert_names[] = {{"ffn_gate_exps.weight", "gate_proj", "w1"},
+                                              {"ffn_up_exps.weight", "up_proj", "w3"},
+                                              {"ffn_down_exps.weight", "down_proj", "w2"}};
+    std::vector<std::string> names;
+    for (const ExpertName &name : expert_names)
+        for (int64_t expert = 0; layer >= 0 && part == name.gguf && expert < experts; expert++)
+            names.push_back("model.layers." + std::to_string(layer) +
+                            (is_llama ? ".block_sparse_moe.experts." : ".mlp.experts.") + std::to_string(expert) + "." +
+                            (is_llama ? name.mixtral : name.qwen) + ".weight");
+    if (is_llama && part == "ffn_gate_inp.weight")
+        names = {"model.layers." + std::to_string(layer) + ".block_sparse_moe.gate.weight"};
+    if (names.empty()) names = {hugging_face_name(tensor.name)};
+    if (names[0].empty()) return false;
+    // The language models of models of images and text.
+    source = {};
+    for (const char *prefix : {"model.", "model.language_model.", "language_model.model."}) {
+        for (const std::string &name : names) {
+            std::string whole = name.compare(0, 6, "model.") == 0 ? prefix + name.substr(6) : name;
+            uint64_t number;
+            if (!model.find(whole, number)) break;
+            df11_tensor_info info = model.tensor(number);
+            if (info.dtype != DF11_DTYPE_BF16 || info.data_bytes * names.size() != 2 * uint64_t(tensor.shape[0] * tensor.rows()))
+                throw std::runtime_error(whole + " is not bf16 of the size that the GGUF file has for " + tensor.name);
+            source.tensors.push_back(number);
+        }
+        if (!source.tensors.empty()) break;
+    }
+    if (source.tensors.size() != names.size()) return false;
+    if (is_llama && (part == "attn_q.weight" || part == "attn_k.weight")) {
+        source.permuted_heads = u32(head_file, "llama.attention.head_count");
+        if (part == "attn_k.weight" && gguf_find_key(head_file, "llama.attention.head_count_kv") >= 0)
+            source.permuted_heads = u32(head_file, "llama.attention.head_count_kv");
+    }
+    return true;
+}
+
+void read_source(const Model &model, const Source &source, int64_t rows, void *to, size_t to_bytes, unsigned threads) {
+    unsigned char *at = static_cast<unsigned char *>(to);
+    size_t each = to_bytes / source.tensors.size();
+    for (uint64_t tensor : source.tensors) {
+        if (model.tensor(tensor).data_bytes != each || each * source.tensors.size() != to_bytes)
+            throw std::runtime_error("the DF11 model has it in another size");
+        model.read(tensor, 0, at, each, threads);
+        at += each;
+    }
+    if (source.permuted_heads == 0) return;
+    if (rows <= 0 || rows % (2 * source.permuted_heads) != 0) throw std::runtime_error("its rows cannot be permuted");
+    int64_t half = rows / source.permuted_heads / 2;
+    size_t row_bytes = to_bytes / size_t(rows);
+    std::vector<unsigned char> original(static_cast<unsigned char *>(to), static_cast<unsigned char *>(to) + to_bytes);
+    for (int64_t row = 0; row < rows; row++) {
+        int64_t head = row / (2 * half), i = row % (2 * half) / 2, j = row % 2;
+        std::memcpy(static_cast<unsigned char *>(to) + size_t(row) * row_bytes,
+                    original.data() + size_t(head * 2 * half + j * half + i) * row_bytes, row_bytes);
+    }
 }
 
 Gguf metadata(const gguf_context *head_file, const std::vector<Tensor> &tensors) {
@@ -180,9 +275,7 @@ Gguf metadata(const gguf_context *head_file, const std::vector<Tensor> &tensors)
     gguf_set_val_u32(file.get(), "general.file_type", 32);  // mostly BF16
     Context context(ggml_init({ggml_tensor_overhead() * tensors.size(), nullptr, /*no_alloc*/ true}));
     for (const Tensor &tensor : tensors) {
-        ggml_tensor *t = tensor.type == GGML_TYPE_F32
-                             ? ggml_new_tensor_1d(context.get(), tensor.type, tensor.shape[0])
-                             : ggml_new_tensor_2d(context.get(), tensor.type, tensor.shape[0], tensor.shape[1]);
+        ggml_tensor *t = ggml_new_tensor(context.get(), tensor.type, int(tensor.shape.size()), tensor.shape.data());
         ggml_set_name(t, tensor.name.c_str());
         gguf_add_tensor(file.get(), t);
     }

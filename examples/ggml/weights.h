@@ -1,8 +1,8 @@
 // The common part of the examples for ggml: a model opened with libdf11, the names and shapes of its tensors in GGUF,
-// and two slots through which weights are streamed. It knows Qwen3 only, and no graphs, contexts or backends.
+// and two slots through which weights are streamed. It knows no graphs, contexts or backends.
 //
-// libdf11 uses the names of Hugging Face. Only this file knows the names of the same tensors in GGUF. Rows keep their
-// order: converters permute those of Q and K for Llama, but not for Qwen3.
+// libdf11 uses the names of Hugging Face. Only this file knows the names of the same tensors in GGUF, and whose rows
+// converters permute.
 #ifndef DF11_EXAMPLE_GGML_WEIGHTS_H
 #define DF11_EXAMPLE_GGML_WEIGHTS_H
 
@@ -39,7 +39,8 @@ struct Error : df11_error {
 // A model that libdf11 opens: a DF11 model, or the bf16 folder from which it was made.
 class Model {
   public:
-    explicit Model(const std::string &path);
+    // `flags` are DF11_OPEN_*.
+    explicit Model(const std::string &path, uint32_t flags = 0);
     const df11_model *handle() const { return model_.get(); }
     // Finds the number of a tensor by its Hugging Face name. Returns false if there is none.
     bool find(const std::string &name, uint64_t &tensor) const;
@@ -54,29 +55,49 @@ class Model {
     std::unique_ptr<df11_model, Freed> model_;
 };
 
-// The sizes of a Qwen3 model, from the metadata of a GGUF file. A file with a vocabulary and no tensors is enough.
+// The sizes of a Qwen3, Qwen3-MoE or Llama model, from the metadata of a GGUF file. A file with a vocabulary and no
+// tensors is enough.
 struct Shape {
+    std::string architecture;
     int64_t layers, embedding, feed_forward, heads, kv_heads, head, vocabulary;
+    int64_t experts = 0;
     float norm_epsilon, rope_base;
     explicit Shape(const gguf_context *head_file);
+    // Throws if it is not Qwen3, the only one whose graph the examples have.
+    void must_be_qwen3() const;
 };
 
 // A tensor in GGUF.
 struct Tensor {
-    std::string name;              // in GGUF
-    std::array<int64_t, 2> shape;  // in ggml's order: the contiguous dimension first
-    ggml_type type;                // matrices are BF16, norms F32
-    size_t bytes() const { return ggml_row_size(type, shape[0]) * size_t(shape[1]); }
+    std::string name;            // in GGUF
+    std::vector<int64_t> shape;  // in ggml's order: the contiguous dimension first
+    ggml_type type;              // matrices are BF16, norms F32
+    int64_t rows() const;
+    size_t bytes() const { return ggml_row_size(type, shape[0]) * size_t(rows()); }
 };
 
-// Returns the Hugging Face name of the Qwen3 tensor that is called `name` in GGUF, or an empty string.
+// Returns the Hugging Face name of the tensor that is called `name` in GGUF, or an empty string.
 std::string hugging_face_name(const std::string &name);
 // Returns N for a tensor "blk.N.…", or -1.
 int64_t layer_of(const std::string &name);
 // Returns every tensor of the model, without output.weight if its head is its embedding.
 std::vector<Tensor> tensors_of(const Shape &shape, const Model &model);
-// Reads a tensor in the type that GGUF has for it. The head of a tied model is its embedding.
+// Reads a tensor of Qwen3 in the type that GGUF has for it. The head of a tied model is its embedding.
 void read_tensor(const Model &model, const Tensor &tensor, void *to, unsigned threads);
+
+// The tensors of a DF11 model that a matrix in GGUF consists of: one, or one for each expert, all of bf16.
+struct Source {
+    std::vector<uint64_t> tensors;
+    // 0, or the number of heads whose rows llama.cpp's converter permutes, as it does for Q and K of Llama: row 2 i + j
+    // of a head is row i + j * (rows of a head / 2) in the model.
+    int64_t permuted_heads = 0;
+};
+
+// Finds the source of a matrix in GGUF, by the names that the converter gives to Llama, Mistral, Mixtral, Qwen2, Qwen3,
+// Qwen3-MoE and Gemma, whose architecture and heads the metadata in `head_file` has. Returns false for other tensors.
+bool find_source(const gguf_context *head_file, const Model &model, const Tensor &tensor, Source &source);
+// Reads a source in GGUF's order. `rows` is the second dimension in GGUF.
+void read_source(const Model &model, const Source &source, int64_t rows, void *to, size_t to_bytes, unsigned threads);
 
 // Returns the metadata of `head_file` with the model's tensors, for llama_model_init_from_user() and for a new file.
 Gguf metadata(const gguf_context *head_file, const std::vector<Tensor> &tensors);
