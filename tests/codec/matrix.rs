@@ -272,7 +272,7 @@ fn what_does_not_fit_is_refused() {
         (0..4, 200, 8, true),
         (1..1, 100, 0, true),
         (0..5, 100, 5, false),
-        (3..2, 100, 1, false),
+        (std::ops::Range { start: 3, end: 2 }, 100, 1, false),
         (0..4, 100, 3, false),
         (0..4, 150, 4, false),
         (0..4, 0, 0, false),
