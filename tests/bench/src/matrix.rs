@@ -190,6 +190,13 @@ fn plain_dot(variant: Variant) -> PlainDot {
 mod dots {
     use std::arch::x86_64::*;
 
+    /// The same bits in the type of 32 bf16.
+    #[target_feature(enable = "avx512f")]
+    fn of_bf16(bits: __m512i) -> __m512bh {
+        // SAFETY: both are 64 bytes of any content.
+        unsafe { std::mem::transmute::<__m512i, __m512bh>(bits) }
+    }
+
     /// # Safety
     ///
     /// `n` elements, a multiple of 32, can be read at both, and the processor has AVX2 and FMA.
@@ -247,7 +254,7 @@ mod dots {
                 *sum = unsafe {
                     let w = _mm512_loadu_si512(w.add(at + 32 * i).cast());
                     let x = _mm512_loadu_si512(x.add(at + 32 * i).cast());
-                    _mm512_dpbf16_ps(*sum, std::mem::transmute(w), std::mem::transmute(x))
+                    _mm512_dpbf16_ps(*sum, of_bf16(w), of_bf16(x))
                 };
             }
         }
