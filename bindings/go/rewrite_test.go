@@ -113,3 +113,36 @@ func TestRepackModel(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A model that lacks something is refused, unless that is wanted, or what is there is chosen.
+func TestIncompleteModel(t *testing.T) {
+	packed := filepath.Join(t.TempDir(), "packed")
+	o := as(t, "block")
+	o.Shapes = true
+	if _, err := df11.CompressModel(ctx, originalOf("block"), packed, &o); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(packed, "more.safetensors.aria2"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	group := open(t, packed, nil).Groups()[0].Name
+	for i, incomplete := range []bool{false, true} {
+		to := filepath.Join(t.TempDir(), "to")
+		check := func(what string, err error) {
+			t.Helper()
+			if incomplete != (err == nil) || !incomplete && !errors.Is(err, df11.ErrInvalidFormat) {
+				t.Fatalf("%s, %d: %v", what, i, err)
+			}
+		}
+		_, err := df11.DecompressModel(ctx, packed, to, &df11.DecompressOptions{Incomplete: incomplete})
+		check("decompress", err)
+		_, err = df11.RepackModel(ctx, packed, to+"2", &df11.RepackOptions{Incomplete: incomplete})
+		check("repack", err)
+		_, err = df11.PlanModel(ctx, packed, &df11.PlanOptions{Incomplete: incomplete})
+		check("plan", err)
+	}
+	some := df11.DecompressOptions{Groups: []string{group}}
+	if _, err := df11.DecompressModel(ctx, packed, filepath.Join(t.TempDir(), "some"), &some); err != nil {
+		t.Fatal(err)
+	}
+}

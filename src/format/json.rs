@@ -457,7 +457,7 @@ mod tests {
             let read = of_python(text.as_bytes());
             let value = parse::<Value>(&read).unwrap();
             assert_eq!(value, serde_json::json!(["", 1, {"a": ""}]), "{number}");
-            assert_eq!(no_number(text[1..].as_bytes()), Some(number));
+            assert_eq!(no_number(&text.as_bytes()[1..]), Some(number));
         }
     }
 

@@ -258,7 +258,7 @@ fn experts(counts: &[u32]) -> Vec<String> {
 fn what_one_block_lacks_is_found() {
     let count = |n: u32| json!({ "num_local_experts": n });
     let gated = ["attn.to_q", "attn.to_v", "attn.to_out.0", "ff.net.0.proj", "ff.net.2"];
-    let cases: [(Vec<String>, Value, &[&str]); 13] = [
+    let cases: [(Vec<String>, Value, &[&str]); 14] = [
         (
             without(layers(0..9), &["model.layers.7.mlp.up_proj.weight"]),
             Value::Null,
@@ -289,6 +289,12 @@ fn what_one_block_lacks_is_found() {
             .concat(),
             Value::Null,
             &["model.layers.1.mlp.up_proj.weight"],
+        ),
+        // Keys without which there are values, which no architecture has.
+        (
+            without(named("l", 0..5, &["attn.q_proj", "attn.k_proj", "attn.v_proj"]), &["l.2.attn.k_proj.weight"]),
+            Value::Null,
+            &["l.2.attn.k_proj.weight"],
         ),
         // Of the first expert, and of the last.
         (

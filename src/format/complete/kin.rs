@@ -5,8 +5,8 @@
 //!
 //! - A module of a block, such as its MLP, has some of the matrices that the same module of three times as many other blocks has, and
 //!   at least three, and those that are absent are of no use to leave out: of an MLP ([`MLPS`]) or, inside the stack, the output or the
-//!   query of an attention ([`ATTENTIONS`]) or a gate ([`GATES`]). Another matrix of the same MLP or attention is there. Keys and
-//!   values, and all that has another name, may be absent.
+//!   query of an attention ([`ATTENTIONS`]), its keys beside its values ([`KEYS`]) or a gate ([`GATES`]). Another matrix of the
+//!   same MLP or attention is there. Values, keys and values together, and all that has another name, may be absent.
 //! - A layer has fewer experts than all others, which have as many as config.json says; or than all others, and more than half
 //!   as many.
 //! - All layers have as many experts, and these are fewer than config.json says, and more than half. With fewer somebody
@@ -21,17 +21,19 @@ use std::ops::Bound;
 
 /// The last parts of the names of matrices of an MLP, without which the others are of no use.
 #[rustfmt::skip]
-const MLPS: [&str; 22] = [
+const MLPS: [&str; 24] = [
     "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "fc_in", "fc_out", "c_fc", "w1", "w2", "wi", "wi_0", "net.0.proj", "net.2",
-    "dense_h_to_4h", "dense_4h_to_h", "linear_fc1", "linear_fc2", "linear1", "linear2", "lin1", "lin2",
+    "dense_h_to_4h", "dense_4h_to_h", "linear_fc1", "linear_fc2", "linear1", "linear2", "lin1", "lin2", "ffn.0", "ffn.2",
 ];
-/// The same of an attention: its output, and its queries, alone and together with keys and values. The last block may have neither,
-/// if nobody reads what it writes.
+/// The same of an attention or a state space: its output, and what reads the stream for it, alone and together with keys and values. The
+/// last block may have neither, if nobody reads what it writes.
 #[rustfmt::skip]
-const ATTENTIONS: [&str; 15] = [
-    "o_proj", "out_proj", "wo", "to_out.0", "c_proj", "dense", "proj", "q_proj", "wq", "to_q", "qkv", "qkv_proj", "Wqkv",
-    "query_key_value", "c_attn",
+const ATTENTIONS: [&str; 20] = [
+    "o_proj", "out_proj", "wo", "to_out.0", "c_proj", "dense", "proj", "o", "q_proj", "q_a_proj", "q_b_proj", "wq", "to_q", "q",
+    "qkv", "qkv_proj", "Wqkv", "query_key_value", "c_attn", "in_proj",
 ];
+/// Keys, which are not left out where the values beside them are there.
+const KEYS: [(&str, &str); 4] = [("k_proj", "v_proj"), ("wk", "wv"), ("to_k", "to_v"), ("k", "v")];
 /// Those of a gate, and of what it is multiplied with where the names do not tell which. There are MLPs without one.
 const GATES: [&str; 4] = ["gate_proj", "w3", "wi_1", "v1"];
 
@@ -122,10 +124,17 @@ fn matrices(parent: &str, blocks: &Blocks<'_>, of_experts: bool, missing: &mut V
                 let at_the_end = !of_experts && (number == blocks.lowest() || number == blocks.highest());
                 let tensors = &blocks.blocks[&number];
                 let absent: Vec<&str> = all.difference(few).copied().collect();
+                let has = |scope: &str| {
+                    let mut after = few.range::<str, _>((Bound::Included(scope), Bound::Unbounded));
+                    after.next().is_some_and(|name| name.starts_with(scope))
+                };
+                let has_value = |name: &str, (key, value): (&str, &str)| {
+                    before(name, &[key]).is_some_and(|scope| few.contains(&*format!("{scope}{value}")))
+                };
                 let certain = absent.iter().all(|name| {
                     let inside = || before(name, &ATTENTIONS).or_else(|| before(name, &GATES));
                     let scope = before(name, &MLPS).or_else(|| if at_the_end { None } else { inside() });
-                    scope.is_some_and(|scope| few.iter().any(|name| name.starts_with(scope)))
+                    scope.is_some_and(has) || !at_the_end && KEYS.iter().any(|&pair| has_value(name, pair))
                 });
                 // What has another form there, such as that of a quantized matrix, is not absent.
                 let other = |name: &&str| {
