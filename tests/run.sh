@@ -63,7 +63,7 @@ step tests/supply/items.py target/doc/df11
 step cargo test --locked -p libdf11 -p df11-emulator "${features[@]}"
 # Checks the answers and does not measure; built as the tests are.
 step cargo bench --locked --profile test -p libdf11 -p df11-bench "${features[@]}" \
-    --bench decode --bench encode --bench image --bench matrix --bench model -- --quick
+    --bench decode --bench encode --bench image --bench matrix --bench range --bench model -- --quick
 
 # Everything that is built against an installed tree.
 DF11_PREFIX=${DF11_PREFIX:-$PWD/target/stage}

@@ -29,7 +29,7 @@ address() {
         done
     }
     tests format hostile:: properties:: kept::
-    tests codec golden:: encode::
+    tests codec golden:: encode:: matrix::
     tests decode
     tests writer models::
     tests cuda image:: groups:: uploads::

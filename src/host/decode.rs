@@ -1,15 +1,17 @@
 //! Any range of a group's weights, decoded by any number of threads, from files in memory or read.
 //!
 //! A call cuts the blocks of its range into runs of about equal length, a multiple of the lanes of all threads, and every lane
-//! of every thread takes the next run when it has finished one ([`crate::huffman::decode`]). Nothing is allocated but the list
-//! of runs (16 bytes each), the group's look-up table at its first use (16 KiB, kept with the group) and, where files are read,
-//! each lane's buffers (together below 1 MB per thread).
+//! of every thread takes the next run when it has finished one ([`crate::huffman::decode`]). The first run begins inside a
+//! block, if the range does ([`super::borders`]). Nothing is allocated but the list of runs (16 bytes each), the group's
+//! look-up table at its first use (18 KiB, kept with the group) and, where files are read, each lane's buffers (together
+//! below 1 MB per thread).
 
+use super::borders::{Border, borders};
 use super::threads;
 use crate::error::{Error, Result, shorten};
 use crate::format::{Data, Group, Member, Tensor};
 use crate::huffman::decode::{self, Fault, Feed, MOST_LANES, Run, Variant};
-use crate::huffman::{BLOCK_BITS, BLOCK_BYTES, GAP_BYTES_PER_BLOCK};
+use crate::huffman::{CHUNK_BITS, CHUNK_BYTES, CHUNKS_PER_BLOCK, gap};
 use half::bf16;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -96,7 +98,7 @@ impl Group<'_> {
             return Ok(());
         }
         let threads = (options.threads.max(1) as u64).min(count.div_ceil(WEIGHTS_PER_THREAD)) as usize;
-        let decoding = Decoding::new(self, first, count, dst, threads)?;
+        let decoding = Decoding::new(self, first, count, dst, threads, variant)?;
         let streaming = count as usize * 2 >= STREAMING_BYTES;
         threads::run(threads, || {
             let mut feed = RangeFeed { decoding: &decoding, buffers: std::array::from_fn(|_| Buffers::default()) };
@@ -245,9 +247,10 @@ struct Decoding<'a> {
     first: u64,
     end: u64,
     dst: *mut u16,
-    /// The borders of runs: a block, and the weight that starts there. Taken from the positions once, so that a
-    /// file that changes while it is mapped cannot make two runs overlap.
-    borders: Vec<(usize, u64)>,
+    /// The borders of runs.
+    borders: Vec<Border>,
+    /// True if runs have their gaps.
+    gaps: bool,
     next: AtomicUsize,
 }
 
@@ -255,50 +258,24 @@ struct Decoding<'a> {
 unsafe impl Sync for Decoding<'_> {}
 
 impl<'a> Decoding<'a> {
-    fn new(group: Group<'a>, first: u64, count: u64, dst: *mut u16, threads: usize) -> Result<Self> {
-        let (n, end) = (group.element_count(), first + count);
-        let positions = group.positions();
-        let position = |k: usize| crate::format::position(positions, k);
-        let blocks = group.block_count();
-        // The last block that starts at or before the first weight, and the first that starts at or after the end.
-        let (mut low, mut high) = (0, blocks);
-        while high - low > 1 {
-            let mid = low + (high - low) / 2;
-            if position(mid) <= first { low = mid } else { high = mid }
-        }
-        let from = low;
-        let (mut low, mut high) = (from, blocks);
-        while high - low > 1 {
-            let mid = low + (high - low) / 2;
-            if position(mid) < end { low = mid } else { high = mid }
-        }
-        let to = high;
+    fn new(group: Group<'a>, first: u64, count: u64, dst: *mut u16, threads: usize, variant: Variant) -> Result<Self> {
         let most = if group.model().mapped() { RUN_BLOCKS } else { RUN_BLOCKS_READ };
-        let span = to - from;
+        let gaps = decode::wants_gaps(group.data().table(), variant, count);
+        // The same runs for every variant, so that all find the same faults.
         let lanes = MOST_LANES * threads;
-        let runs = (lanes * span.div_ceil(lanes * most)).min(span);
-        let mut borders = Vec::with_capacity(runs + 1);
-        for i in 0..=runs {
-            let block = from + span * i / runs;
-            let weight = if block == blocks { n } else { position(block) };
-            let rises = borders.last().is_none_or(|&(_, before)| before <= weight);
-            if !rises || weight > n || (i == 0 && weight > first) || (i == runs && weight < end) {
-                let place = group.place(Member::OutputPositions, 4 * block as u64);
-                return Err(Error::corrupt(place, "the positions have changed since the model was opened"));
-            }
-            borders.push((block, weight));
-        }
-        Ok(Decoding { group, first, end, dst, borders, next: AtomicUsize::new(0) })
+        let borders = borders(group, first, count, lanes, most, variant)?;
+        Ok(Decoding { group, first, end: first + count, dst, borders, gaps, next: AtomicUsize::new(0) })
     }
 
-    /// Returns the bit of its block at which a block's first code starts: the gap of its first chunk, the top 5 bits of a byte.
-    fn gap(&self, block: usize) -> Result<usize> {
+    /// Returns the bit of its chunk at which the first code starts: the chunk's gap.
+    fn gap(&self, chunk: usize) -> Result<usize> {
         let gaps = self.group.data().member(Member::Gaps);
-        let mut byte = [0];
-        let sources = self.group.model().sources();
-        sources[gaps.file].read_at(gaps.offset + (block * GAP_BYTES_PER_BLOCK) as u64, &mut byte)?;
-        let gap = (byte[0] >> 3) as usize;
-        if block == 0 && gap != 0 {
+        // Eight gaps are five bytes.
+        let at = (chunk / 8 * 5) as u64;
+        let mut bytes = [0; 5];
+        self.group.model().sources()[gaps.file].read_at(gaps.offset + at, &mut bytes)?;
+        let gap = gap(&bytes, chunk % 8).unwrap_or(0);
+        if chunk == 0 && gap != 0 {
             let place = self.group.place(Member::Gaps, 0);
             return Err(Error::corrupt(place, format!("the first gap is {gap}, not 0")));
         }
@@ -317,6 +294,7 @@ struct RangeFeed<'a> {
 struct Buffers {
     code: Vec<u8>,
     sign_mantissa: Vec<u8>,
+    gaps: Vec<u8>,
 }
 
 // SAFETY: runs point into the model's files or this feed's buffers, which `next` changes for its own lane only; the
@@ -327,43 +305,43 @@ unsafe impl Feed for RangeFeed<'_> {
     fn next(&mut self, lane: usize) -> Result<Option<Run>> {
         let decoding = self.decoding;
         let tag = decoding.next.fetch_add(1, Ordering::Relaxed);
-        let (Some(&(block, from)), Some(&(next_block, to))) =
-            (decoding.borders.get(tag), decoding.borders.get(tag + 1))
-        else {
+        let (Some(&border), Some(&next)) = (decoding.borders.get(tag), decoding.borders.get(tag + 1)) else {
             // Keep the counter from wrapping in a process that asks for ever.
             decoding.next.store(decoding.borders.len(), Ordering::Relaxed);
             return Ok(None);
         };
+        let (from, to) = (border.weight, next.weight);
         let (first, end) = (decoding.first.max(from), decoding.end.min(to).max(decoding.first.max(from)));
-        let (code, signs) = {
+        let [code, signs, gaps] = {
             let data = decoding.group.data();
-            (data.member(Member::EncodedExponent), data.member(Member::SignMantissa))
+            [Member::EncodedExponent, Member::SignMantissa, Member::Gaps].map(|member| data.member(member))
         };
-        let start = (block * BLOCK_BYTES) as u64;
+        let (chunk, chunks) = (border.first_chunk(), next.chunk - border.first_chunk());
+        let start = (chunk * CHUNK_BYTES) as u64;
         // A mapped file may have changed its positions by now.
         let Some(whole) = code.len.checked_sub(start) else {
-            let place = decoding.group.place(Member::OutputPositions, 4 * block as u64);
+            let place = decoding.group.place(Member::OutputPositions, 4 * (chunk / CHUNKS_PER_BLOCK) as u64);
             return Err(Error::corrupt(place, "the positions have changed since the model was opened"));
         };
         let end_bits = if end < to {
-            (0, usize::MAX)
+            Run::ANY_END
         } else if to == decoding.group.element_count() {
             // The last code ends in the last byte; what is left of that is the start of the end-of-data code.
             (whole as usize * 8 - 7, whole as usize * 8)
         } else {
-            let bit = (next_block - block) * BLOCK_BITS + decoding.gap(next_block)?;
+            let bit = chunks * CHUNK_BITS + decoding.gap(next.chunk)?;
             (bit, bit)
         };
 
         let sources = decoding.group.model().sources();
-        let (code_source, sign_source) = (&sources[code.file], &sources[signs.file]);
+        let (code_source, sign_source, gap_source) = (&sources[code.file], &sources[signs.file], &sources[gaps.file]);
         let buffers = &mut self.buffers[lane];
         let (code_at, sign_at) = (code.offset + start, signs.offset + first);
         let code = match code_source.slice(code_at, whole) {
             Some(bytes) => bytes,
-            // A code that starts in the last block may end up to 31 bits after it, and loads take 8 bytes.
+            // A code that starts in the last chunk may end up to 31 bits after it, and loads take 8 bytes.
             None => {
-                let len = whole.min(((next_block - block) * BLOCK_BYTES) as u64 + 16);
+                let len = whole.min((chunks * CHUNK_BYTES) as u64 + 16);
                 code_source.read_into(code_at, len, &mut buffers.code)?
             }
         };
@@ -371,10 +349,18 @@ unsafe impl Feed for RangeFeed<'_> {
             Some(bytes) => bytes,
             None => sign_source.read_into(sign_at, end - first, &mut buffers.sign_mantissa)?,
         };
+        // A range may end long before its last run does: gaps far after it are left out.
+        let wanted = (end - from) * chunks as u64 / (to - from).max(1);
+        let known = (gaps.len / 5 * 8).saturating_sub(chunk as u64);
+        let gap_count = if decoding.gaps { (wanted + wanted / 32 + 16).min(chunks as u64 + 1).min(known) } else { 0 };
+        let (gaps_at, gap_bytes) = (gaps.offset + (chunk / 8 * 5) as u64, (gap_count * 5).div_ceil(8));
+        let gaps = gap_source.bytes(gaps_at, gap_bytes, &mut buffers.gaps)?;
         Ok(Some(Run {
             code: code.as_ptr(),
             code_bytes: code.len(),
-            start_bit: decoding.gap(block)?,
+            start_bit: (border.chunk - chunk) * CHUNK_BITS + decoding.gap(border.chunk)?,
+            gaps: gaps.as_ptr(),
+            gap_count: gap_count as usize,
             skip: (first - from) as usize,
             sign_mantissa: sign_mantissa.as_ptr(),
             dst: decoding.dst.wrapping_add((first - decoding.first) as usize),
@@ -384,9 +370,14 @@ unsafe impl Feed for RangeFeed<'_> {
         }))
     }
 
+    fn has_gaps(&self) -> bool {
+        self.decoding.gaps
+    }
+
     fn fault(&self, run: &Run, fault: Fault) -> Error {
         let decoding = self.decoding;
-        let (block, from) = decoding.borders[run.tag];
+        let border = decoding.borders[run.tag];
+        let from = border.weight;
         let (bit, reason) = match fault {
             Fault::NoCode { bit, weight } => {
                 (bit, format!("weight {} has no code: no exponent's begins so", from + weight as u64))
@@ -397,11 +388,11 @@ unsafe impl Feed for RangeFeed<'_> {
                 bit,
                 format!(
                     "the codes of weights {from} to {} do not end where the next begin",
-                    decoding.borders[run.tag + 1].1
+                    decoding.borders[run.tag + 1].weight
                 ),
             ),
         };
-        let byte = (block * BLOCK_BYTES + bit / 8) as u64;
+        let byte = (border.first_chunk() * CHUNK_BYTES + bit / 8) as u64;
         let place = decoding.group.place(Member::EncodedExponent, byte);
         Error::corrupt(place, reason)
     }

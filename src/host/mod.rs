@@ -1,6 +1,7 @@
 //! Whole groups on the CPU: opened, decoded, verified and encoded, on any number of threads.
 //!
 //! - `open`: the public ways to open a model, and its verification on request;
+//! - `borders`: where the runs of a range begin;
 //! - `decode`: any range of a group's weights, any bytes of a tensor;
 //! - `walk`: every code of one group, compared with its gaps and positions;
 //! - `verify`: everything that can be verified of a whole model;
@@ -8,6 +9,7 @@
 //! - `encode`: a group put together from stretches, wherever its parts go;
 //! - `threads`: the threads of all that.
 
+mod borders;
 #[cfg(feature = "writer")]
 mod compress;
 mod decode;

@@ -34,6 +34,12 @@
 //! The order of the look-ups and the merging were measured against their absence; the figures are in
 //! `tests/bench/README.md`.
 //!
+//! # Where gaps are known
+//!
+//! A feed may give its runs their gaps. Each chunk then offers a start, and runs are decoded one after the other, by more
+//! lanes than there are blocks: `stretches` does so for ranges of few blocks, and `avx512vbmi2` for all, in vectors. Both
+//! only take what the gaps confirm, and leave the rest of a run to the loop above.
+//!
 //! # What keeps it in bounds
 //!
 //! Nothing inside a burst is tested against a border. Before a burst, `Lane::room` allows only as many iterations as
@@ -43,10 +49,13 @@
 //! file says that the next run begins. Each iteration gives at least one exponent, so no input makes it loop.
 
 use super::code::CodeTable;
-use super::fence;
 use super::table::{MOST_PER_LOOKUP, MultiTable};
+use super::{CHUNK_BITS, MAX_CODE_BITS, fence};
 use burst::{Burst, Merge, Pending, PortableMerge, Registers, be64, burst};
 use lane::{Lane, Stages, finish, flush, locate};
+use std::mem::MaybeUninit;
+use std::ops::RangeInclusive;
+use stretches::Stage;
 
 /// Defines `routines()`: functions that are compiled for processors with some features, which [`Variant::is_available`]
 /// checks. BMI's three-operand shifts alone save some 10 % of the instructions.
@@ -81,6 +90,8 @@ macro_rules! routines_with {
                 burst_all: burst::<MOST_LANES, STREAM>,
                 burst_one: burst::<1, STREAM>,
                 merge: merge::<STREAM>,
+                stage: super::stretches::with_bmi2::<true>,
+                ahead: super::stretches::decode,
                 streaming: STREAM,
             }
         }
@@ -91,15 +102,23 @@ macro_rules! routines_with {
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512vbmi2;
 mod burst;
 mod lane;
 #[cfg(target_arch = "x86_64")]
 mod sse2;
+mod stretches;
+
+pub use stretches::{bounds, count};
 
 /// The most runs that one thread decodes at a time.
 pub const MOST_LANES: usize = 5;
 /// The same without BMI2: shifts by a register then need CL, and five lanes' state no longer fits the registers.
 const FEWER_LANES: usize = 4;
+/// Weights of a range for which stretches are faster than lanes: fewer are decoded soonest by one lane, and more have a
+/// block for each lane.
+const FEW_WEIGHTS: RangeInclusive<u64> = 700..=1 << 15;
 /// Look-ups between two refills: 5 · 11 bits are at most the 56 that a refill guarantees.
 const LOOKUPS_PER_REFILL: usize = 5;
 /// Iterations of a burst. More would only make the staging buffers larger, fewer cost more between bursts.
@@ -133,11 +152,15 @@ pub enum Variant {
     Avx2,
     /// AVX-512 F and BW, with BMI2.
     Avx512,
+    /// AVX-512 with VBMI and VBMI2 (Intel since Ice Lake, AMD since Zen 4). What its vectors do not take, because a code has
+    /// too many prefixes or too few weights are left, [`Variant::Avx512`] decodes.
+    Avx512Vbmi2,
 }
 
 impl Variant {
     /// Every variant of every architecture, slowest first.
-    pub const ALL: [Variant; 4] = [Variant::Portable, Variant::Sse2, Variant::Avx2, Variant::Avx512];
+    pub const ALL: [Variant; 5] =
+        [Variant::Portable, Variant::Sse2, Variant::Avx2, Variant::Avx512, Variant::Avx512Vbmi2];
 
     /// Returns whether this processor can run it.
     pub fn is_available(self) -> bool {
@@ -155,13 +178,22 @@ impl Variant {
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
             }
+            #[cfg(target_arch = "x86_64")]
+            Variant::Avx512Vbmi2 => {
+                Variant::Avx512.is_available()
+                    && is_x86_feature_detected!("popcnt")
+                    && is_x86_feature_detected!("lzcnt")
+                    && is_x86_feature_detected!("avx512vbmi")
+                    && is_x86_feature_detected!("avx512vbmi2")
+            }
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
     }
 
     /// Returns the fastest one that this processor can run. The first generations with AVX-512 lower their clock for
-    /// it, and AVX2 was faster there; later ones also have VBMI (Intel since Ice Lake, AMD since Zen 4).
+    /// it, and AVX2 was faster there; later ones also have VBMI (Intel since Ice Lake, AMD since Zen 4), and nearly all of
+    /// those VBMI2.
     pub fn best() -> Variant {
         #[cfg(target_arch = "x86_64")]
         let good = |v: Variant| v != Variant::Avx512 || is_x86_feature_detected!("avx512vbmi");
@@ -177,6 +209,7 @@ impl Variant {
             Variant::Sse2 => "sse2",
             Variant::Avx2 => "avx2",
             Variant::Avx512 => "avx512",
+            Variant::Avx512Vbmi2 => "avx512vbmi2",
         }
     }
 }
@@ -190,6 +223,10 @@ pub struct Run {
     pub code_bytes: usize,
     /// The bit of `code` at which the first code starts.
     pub start_bit: usize,
+    /// The gaps of the chunks of `code`, packed as files have them. They may be wrong.
+    pub gaps: *const u8,
+    /// The number of these gaps: one more than there are chunks in the run, or fewer. Only feeds that say so have any.
+    pub gap_count: usize,
     /// Weights to decode and drop first.
     pub skip: usize,
     /// The sign/mantissa bytes of the weights after the dropped ones: `count` of them.
@@ -198,10 +235,28 @@ pub struct Run {
     pub dst: *mut u16,
     /// Weights to write.
     pub count: usize,
-    /// The first and the last bit at which the code of the last weight may end.
+    /// The first and the last bit at which the code of the last weight may end, or [`Run::ANY_END`].
     pub end_bits: (usize, usize),
     /// The feed's own number for this run.
     pub tag: usize,
+}
+
+impl Run {
+    /// The ends of a run whose last weight's code may end anywhere.
+    pub const ANY_END: (usize, usize) = (0, usize::MAX);
+
+    /// Returns its gaps, and how many of its chunks can be walked: each of them, and the one after, is whole, so that
+    /// a code starts in it, and loads of 8 bytes that begin there stay in the code.
+    ///
+    /// # Safety
+    ///
+    /// The run has the gaps that it says.
+    unsafe fn walkable(&self) -> (&[u8], usize) {
+        // SAFETY: the caller promises.
+        let gaps = unsafe { std::slice::from_raw_parts(self.gaps, (self.gap_count * 5).div_ceil(8)) };
+        let whole = (8 * self.code_bytes).saturating_sub(64 + MAX_CODE_BITS as usize) / CHUNK_BITS;
+        (gaps, self.gap_count.saturating_sub(1).min(whole))
+    }
 }
 
 /// A fault in a bit stream.
@@ -241,6 +296,10 @@ pub unsafe trait Feed {
     type Error;
     /// Returns the next run for a lane, a number below [`MOST_LANES`]; `None` when there is no more.
     fn next(&mut self, lane: usize) -> Result<Option<Run>, Self::Error>;
+    /// Returns whether all runs have gaps. They are then decoded one after the other.
+    fn has_gaps(&self) -> bool {
+        false
+    }
     /// Turns a run's fault into an error.
     fn fault(&self, run: &Run, fault: Fault) -> Self::Error;
 }
@@ -260,19 +319,90 @@ pub fn decode<F: Feed>(
     assert!(variant.is_available(), "this processor cannot run the {} variant", variant.name());
     #[cfg(target_arch = "x86_64")]
     match (variant, streaming) {
-        (Variant::Portable, _) => work(table, codes, feed, &Routines::of::<PortableMerge>(false)),
-        (Variant::Sse2, false) => work(table, codes, feed, &sse2::routines::<false>()),
-        (Variant::Sse2, true) => work(table, codes, feed, &sse2::routines::<true>()),
-        (Variant::Avx2, false) => work(table, codes, feed, &avx2::routines::<false>()),
-        (Variant::Avx2, true) => work(table, codes, feed, &avx2::routines::<true>()),
-        (Variant::Avx512, false) => work(table, codes, feed, &avx512::routines::<false>()),
-        (Variant::Avx512, true) => work(table, codes, feed, &avx512::routines::<true>()),
+        (Variant::Portable, _) => work_with(table, codes, feed, &Routines::of::<PortableMerge>(false)),
+        (Variant::Sse2, false) => work_with(table, codes, feed, &sse2::routines::<false>()),
+        (Variant::Sse2, true) => work_with(table, codes, feed, &sse2::routines::<true>()),
+        (Variant::Avx2, false) => work_with(table, codes, feed, &avx2::routines::<false>()),
+        (Variant::Avx2, true) => work_with(table, codes, feed, &avx2::routines::<true>()),
+        (Variant::Avx512, false) => work_with(table, codes, feed, &avx512::routines::<false>()),
+        (Variant::Avx512, true) => work_with(table, codes, feed, &avx512::routines::<true>()),
+        (Variant::Avx512Vbmi2, false) => work_with(table, codes, feed, &avx512vbmi2::routines::<false>()),
+        (Variant::Avx512Vbmi2, true) => work_with(table, codes, feed, &avx512vbmi2::routines::<true>()),
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = streaming;
-        work(table, codes, feed, &Routines::of::<PortableMerge>(false))
+        work_with(table, codes, feed, &Routines::of::<PortableMerge>(false))
     }
+}
+
+/// Decodes all runs of a feed in lanes; or one after the other, if they have gaps, each as far as those confirm what was
+/// found, and the rest in a lane.
+fn work_with<F: Feed, const L: usize>(
+    table: &MultiTable,
+    codes: &CodeTable,
+    feed: &mut F,
+    routines: &Routines<L>,
+) -> Result<(), F::Error> {
+    if !feed.has_gaps() {
+        return work(table, codes, feed, routines);
+    }
+    while let Some(run) = feed.next(0)? {
+        // SAFETY: the feed keeps the run's pointers valid, and the routines were chosen for this processor.
+        let reached = unsafe { (routines.ahead)(&run, table, codes, routines) };
+        let written = reached.weights.saturating_sub(run.skip);
+        let rest = Run {
+            start_bit: reached.bit,
+            skip: run.skip.saturating_sub(reached.weights),
+            sign_mantissa: run.sign_mantissa.wrapping_add(written),
+            dst: run.dst.wrapping_add(written),
+            count: run.count - written,
+            ..run
+        };
+        work(table, codes, &mut Rest { feed, run, rest: Some(rest), before: reached.weights }, routines)?;
+    }
+    Ok(())
+}
+
+/// How far a run was decoded.
+#[derive(Clone, Copy)]
+struct Reached {
+    /// The bit at which the next code begins; after the last weight of a run that may end anywhere, any bit.
+    bit: usize,
+    /// Weights before it, dropped ones included.
+    weights: usize,
+}
+
+/// Feeds the rest of a run.
+struct Rest<'a, F: Feed> {
+    feed: &'a mut F,
+    run: Run,
+    rest: Option<Run>,
+    /// Weights of the run before the rest.
+    before: usize,
+}
+
+// SAFETY: the rest is a part of the run, and the feed's next run is asked for after it.
+unsafe impl<F: Feed> Feed for Rest<'_, F> {
+    type Error = F::Error;
+
+    fn next(&mut self, _: usize) -> Result<Option<Run>, F::Error> {
+        Ok(self.rest.take())
+    }
+
+    fn fault(&self, _: &Run, fault: Fault) -> F::Error {
+        let fault = match fault {
+            Fault::NoCode { bit, weight } => Fault::NoCode { bit, weight: weight + self.before },
+            Fault::Short { bit, weight } => Fault::Short { bit, weight: weight + self.before },
+            Fault::Changed | Fault::End { .. } => fault,
+        };
+        self.feed.fault(&self.run, fault)
+    }
+}
+
+/// Returns whether a variant decodes a range of so many weights faster if it knows the gaps.
+pub fn wants_gaps(table: &MultiTable, variant: Variant, weights: u64) -> bool {
+    (variant == Variant::Avx512Vbmi2 && table.short.is_some()) || FEW_WEIGHTS.contains(&weights)
 }
 
 /// The functions of one variant, for L lanes.
@@ -281,6 +411,10 @@ struct Routines<const L: usize> {
     burst_one: Burst<1>,
     /// Merges all that is pending.
     merge: unsafe fn(&mut Pending),
+    /// Stages the exponents of stretches.
+    stage: Stage,
+    /// Decodes as much of a run as its gaps confirm.
+    ahead: unsafe fn(&Run, &MultiTable, &CodeTable, &Routines<L>) -> Reached,
     /// True if merges write past the caches: destinations are then aligned to a cache line.
     streaming: bool,
 }
@@ -295,20 +429,28 @@ impl Routines<FEWER_LANES> {
             // SAFETY: all of its units are pending, its pointers are valid for them, and the processor can run M.
             unsafe { pending.merge::<M>(pending.units) }
         }
-        Routines { burst_all: burst::<M, _>, burst_one: burst::<M, 1>, merge: merge::<M>, streaming }
+        Routines {
+            burst_all: burst::<M, _>,
+            burst_one: burst::<M, 1>,
+            merge: merge::<M>,
+            stage: stretches::walk::<true>,
+            ahead: stretches::decode,
+            streaming,
+        }
     }
 }
 
-/// Bursts until no lane has work and the feed has none left.
+/// Bursts until no lane has work and the feed has none left. Its stages are on the stack only while it runs.
+#[inline(never)]
 fn work<F: Feed, const L: usize>(
     table: &MultiTable,
     codes: &CodeTable,
     feed: &mut F,
     routines: &Routines<L>,
 ) -> Result<(), F::Error> {
-    let mut stages = Stages([[[0; STAGE]; 2]; L]);
-    let base = stages.0.as_mut_ptr();
-    let mut lanes: [Lane; L] = std::array::from_fn(|i| Lane::idle(base.wrapping_add(i).cast()));
+    let mut stages = Stages(MaybeUninit::<[[[u8; STAGE]; 2]; L]>::uninit());
+    let base = stages.0.as_mut_ptr().cast::<u8>();
+    let mut lanes: [Lane; L] = std::array::from_fn(|i| Lane::idle(base.wrapping_add(2 * STAGE * i)));
     let mut pending = [Pending::NONE; L];
     let mut dry = false;
     let result = loop {
@@ -320,7 +462,7 @@ fn work<F: Feed, const L: usize>(
         let alone = busy.next().is_none();
         let iterations = lanes.iter().filter_map(|lane| Some(lane.room(lane.run.as_ref()?))).min().unwrap_or(0);
         if iterations == 0 {
-            if let Err((run, fault)) = finish_lanes(&mut lanes, &mut pending, codes, routines) {
+            if let Err((run, fault)) = finish_lanes(&mut lanes, &mut pending, table, codes, routines) {
                 break Err(feed.fault(&run, fault));
             }
             continue;
@@ -372,6 +514,7 @@ fn fill_lanes<F: Feed>(lanes: &mut [Lane], feed: &mut F, dry: &mut bool) -> Resu
 fn finish_lanes<const L: usize>(
     lanes: &mut [Lane; L],
     pending: &mut [Pending; L],
+    table: &MultiTable,
     codes: &CodeTable,
     routines: &Routines<L>,
 ) -> Result<(), (Run, Fault)> {
@@ -380,7 +523,7 @@ fn finish_lanes<const L: usize>(
             && lane.room(&run) == 0
         {
             // SAFETY: the feed keeps the run's pointers valid, and what is pending belongs to the run.
-            unsafe { finish(lane, &run, pending, codes, routines) }.map_err(|fault| (run, fault))?;
+            unsafe { finish(lane, &run, pending, table, codes, routines) }.map_err(|fault| (run, fault))?;
             lane.run = None;
         }
     }

@@ -50,6 +50,16 @@ pub(crate) fn window(code: &[u8], at: usize) -> u32 {
     ((u64::from_be_bytes(bytes) << (at & 7)) >> 32) as u32
 }
 
+/// Returns the gap of a chunk, given the gaps from chunk 0 on as files pack them; `None` if these do not have it.
+#[inline]
+pub(crate) fn gap(gaps: &[u8], chunk: usize) -> Option<usize> {
+    let bit = chunk * 5;
+    let first = *gaps.get(bit / 8)? as usize;
+    // The last gap may end with the last byte.
+    let second = gaps.get(bit / 8 + 1).copied().unwrap_or(0) as usize;
+    Some((first << 8 | second) >> (11 - bit % 8) & 31)
+}
+
 /// Orders what this thread has written past the caches before what it writes from now on. Such stores are ordered with
 /// nothing else, and other threads must see them when a call returns. (Miri knows no such stores.)
 pub(crate) fn fence() {

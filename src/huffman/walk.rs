@@ -15,7 +15,7 @@
 
 use super::code::CodeTable;
 use super::table::{WINDOW, first_symbols, whole_codes};
-use super::{BLOCK_BITS, BLOCK_BYTES, CHUNK_BITS, CHUNK_BYTES, CHUNKS_PER_BLOCK, GAP_BYTES_PER_BLOCK, window};
+use super::{BLOCK_BITS, BLOCK_BYTES, CHUNK_BITS, CHUNK_BYTES, CHUNKS_PER_BLOCK, GAP_BYTES_PER_BLOCK, gap, window};
 
 /// Chunks that are walked side by side.
 const CHUNKS_AT_ONCE: usize = 4;
@@ -191,11 +191,7 @@ impl<'a> Walker<'a> {
     /// As [`Self::block`], one code at a time. It finds what is wrong, and tests compare the other way with it: it is
     /// never made faster.
     pub fn step_by_step(&self, block: &Block) -> Result<usize, Mismatch> {
-        let gap = |chunk: usize| {
-            let bit = chunk * 5;
-            let two = (block.gaps[bit / 8] as usize) << 8 | *block.gaps.get(bit / 8 + 1).unwrap_or(&0) as usize;
-            two >> (11 - bit % 8) & 31
-        };
+        let gap = |chunk: usize| gap(block.gaps, chunk).unwrap_or(0);
         let mut at = gap(0);
         let mut chunk = None;
         let mut weight = 0;

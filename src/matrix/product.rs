@@ -136,7 +136,7 @@ impl Matrix<'_> {
         let columns = self.columns() as usize;
         let count = (rows.end - rows.start) as usize;
         let vectors = x.len() / columns;
-        if x.len() % columns != 0 || vectors == 0 {
+        if !x.len().is_multiple_of(columns) || vectors == 0 {
             let reason = format!("x has {} elements: {columns} are needed, or a multiple of them", x.len());
             return Err(Error::InvalidArgument(reason));
         }
@@ -347,9 +347,10 @@ impl Product<'_> {
         }
         let mut sum = sums.total(self.order.apart());
         let float = |bits: u16| f32::from_bits((bits as u32) << 16);
-        for i in whole..left {
-            let x = u16::from_le_bytes([padded.0[2 * i], padded.0[2 * i + 1]]);
-            sum += (float(last[i]) * float(x)) as f64;
+        // Only orders for x of bf16 come here.
+        let x = padded.0.as_chunks::<2>().0.iter().map(|&x| u16::from_le_bytes(x));
+        for (&w, x) in last.iter().zip(x).take(left).skip(whole) {
+            sum += (float(w) * float(x)) as f64;
         }
         sum as f32
     }

@@ -53,8 +53,9 @@ def largest(run):
 
 
 def best(case, prefix):
-    """The fastest contestant of that name on one thread, or None if the run had none."""
-    entries = [e for e in case["entries"] if e["threads"] == 1 and e["name"].startswith(prefix)]
+    """The fastest contestant of that name on one thread and in ordinary pages, or None if the run had none."""
+    one = [e for e in case["entries"] if e["threads"] == 1 and not e["name"].endswith(", huge pages")]
+    entries = [e for e in one if e["name"].startswith(prefix)]
     return max(entries, key=lambda e: e["gb_per_s"], default=None)
 
 

@@ -102,6 +102,33 @@ static void *decodes(void *argument)
     return NULL;
 }
 
+/* A matrix of a plain or compressed tensor, and all that it can do. */
+static void *multiplies(void *argument)
+{
+    struct decoding *d = argument;
+    enum { ROWS = 32, COLUMNS = 200, VECTORS = 70 };
+    static float x[VECTORS * COLUMNS], y[VECTORS * ROWS];
+    static uint16_t back[ROWS * COLUMNS];
+    df11_matrix_info info = DF11_MATRIX_INFO_INIT;
+    df11_matrix *matrix;
+    df11_error error;
+    uint64_t most, used;
+    CHECK(df11_matrix_bound(ROWS, COLUMNS, &most, &error) == DF11_OK);
+    void *memory = aligned_alloc(DF11_MATRIX_ALIGNMENT, most);
+    CHECK(memory != NULL);
+    CHECK(df11_model_write_matrix(d->model, 0, 64, 0, 4, memory, most, d->threads, NULL, &used, &error) == DF11_OK);
+    CHECK(df11_matrix_write(back, ROWS, COLUMNS, memory, most, d->threads, NULL, &used, &error) == DF11_OK);
+    CHECK(df11_matrix_bind(memory, used, &matrix, &error) == DF11_OK);
+    CHECK(df11_matrix_get_info(matrix, &info, &error) == DF11_OK);
+    CHECK(df11_matrix_decompress(matrix, 3, ROWS * COLUMNS - 3, back, sizeof back, &error) == DF11_OK);
+    for (uint64_t vectors = 1; vectors <= VECTORS; vectors += VECTORS - 1)
+        CHECK(df11_matrix_multiply(matrix, 0, ROWS, x, DF11_DTYPE_F32, COLUMNS, vectors, DF11_ORDER_LANES, y, ROWS,
+                                   &error) == DF11_OK);
+    df11_matrix_free(matrix);
+    free(memory);
+    return NULL;
+}
+
 static void *reads(void *argument)
 {
     struct decoding *d = argument;
@@ -310,6 +337,7 @@ int main(int argc, char **argv)
         measure("df11_model_decompress", decodes, &d);
         measure("df11_model_read_tensor", reads, &d);
         measure("df11_compress_group", compresses_group, &d);
+        measure("df11_matrix_... and df11_model_write_matrix", multiplies, &d);
     }
     FILE *file = fopen(under(other, golden, "block/model/model.safetensors"), "rb");
     CHECK(file != NULL && (whole_bytes = fread(whole, 1, sizeof whole, file)) > 0 && feof(file) && fclose(file) == 0);

@@ -15,6 +15,7 @@ use super::{Case, random_codes, variants};
 struct Trial {
     run: Run,
     _code: Guarded<u8>,
+    _gaps: Guarded<u8>,
     _signs: Guarded<u8>,
     dst: Guarded<u16>,
     lead: usize,
@@ -26,6 +27,7 @@ const CANARY: u16 = 0x5a3c;
 struct Trials<'a> {
     trials: &'a [Trial],
     next: usize,
+    gaps: bool,
 }
 
 // SAFETY: each trial has memory of its own, which outlives the decode.
@@ -36,6 +38,10 @@ unsafe impl Feed for Trials<'_> {
         assert!(lane < MOST_LANES);
         self.next += 1;
         Ok(self.trials.get(self.next - 1).map(|t| t.run))
+    }
+
+    fn has_gaps(&self) -> bool {
+        self.gaps
     }
 
     fn fault(&self, run: &Run, fault: Fault) -> Self::Error {
@@ -74,12 +80,48 @@ fn bytes(codes: &[Code], len: usize, random: &mut Random) -> Vec<u8> {
     }
 }
 
+/// Returns the gaps of the chunks of `code`, as far as codes begin there, packed; some of them wrong. Also returns how many
+/// there are.
+fn gaps(table: &CodeTable, code: &[u8], start_bit: usize, random: &mut Random) -> (Vec<u8>, usize) {
+    let window = |bit: usize| {
+        (0..32).fold(0, |w, i| {
+            let bit = bit + i;
+            w << 1 | code.get(bit / 8).map_or(0, |&byte| byte as u32 >> (7 - bit % 8) & 1)
+        })
+    };
+    let (mut gaps, mut bit) = (Vec::new(), start_bit);
+    while bit < 8 * code.len() {
+        if bit / 64 >= gaps.len() {
+            gaps.push((bit % 64) as u8);
+        }
+        let Some(found) = table.first(window(bit)) else { break };
+        bit += found.len as usize;
+    }
+    if random.below(3) == 0 {
+        for _ in 0..1 + random.below(3) {
+            let at = random.below(gaps.len() as u64 + 1) as usize;
+            gaps.get_mut(at..).into_iter().flatten().take(1).for_each(|gap| *gap = random.below(32) as u8);
+        }
+    }
+    let count = match random.below(3) {
+        0 => random.below(gaps.len() as u64 + 1) as usize,
+        _ => gaps.len(),
+    };
+    let mut packed = vec![0; (5 * count).div_ceil(8)];
+    for bit in (0..5 * count).filter(|bit| gaps[bit / 5] >> (4 - bit % 5) & 1 != 0) {
+        packed[bit / 8] |= 0x80 >> (bit % 8);
+    }
+    (packed, count)
+}
+
 fn trial(tag: usize, codes: &[Code], table: &CodeTable, random: &mut Random) -> Trial {
     let len = match random.below(6) {
         0 => random.below(9) as usize,
         1 => random.below(30) as usize,
         2 | 3 => random.below(300) as usize,
         4 => random.below(3_000) as usize,
+        // Rarely enough for several batches of all lanes.
+        _ if random.below(6) == 0 => random.below(20_000) as usize,
         _ => 0,
     };
     let code = bytes(codes, len, random);
@@ -117,6 +159,8 @@ fn trial(tag: usize, codes: &[Code], table: &CodeTable, random: &mut Random) -> 
     };
     let side = |random: &mut Random| [Side::Front, Side::Back][random.below(2) as usize];
     let lead = random.below(40) as usize;
+    let (gaps, gap_count) = gaps(table, &code, start_bit, random);
+    let gaps = Guarded::new(&gaps, side(random));
     let (code, code_bytes) = (Guarded::new(&code, side(random)), code.len());
     let signs = Guarded::new(&signs[skip..], side(random));
     let dst = Guarded::new(&vec![CANARY; lead + total - skip], side(random));
@@ -124,6 +168,8 @@ fn trial(tag: usize, codes: &[Code], table: &CodeTable, random: &mut Random) -> 
         code: code.as_ptr(),
         code_bytes,
         start_bit,
+        gaps: gaps.as_ptr(),
+        gap_count,
         skip,
         sign_mantissa: signs.as_ptr(),
         dst: dst.as_mut_ptr().wrapping_add(lead),
@@ -131,7 +177,7 @@ fn trial(tag: usize, codes: &[Code], table: &CodeTable, random: &mut Random) -> 
         end_bits,
         tag,
     };
-    Trial { run, _code: code, _signs: signs, dst, lead, want }
+    Trial { run, _code: code, _gaps: gaps, _signs: signs, dst, lead, want }
 }
 
 #[test]
@@ -152,9 +198,10 @@ fn nothing_outside_a_runs_buffers_is_touched() {
         for variant in variants() {
             trials.iter_mut().for_each(|t| t.dst.as_mut_slice().fill(CANARY));
             let streaming = random.below(2) == 0;
-            let mut feed = Trials { trials: &trials, next: 0 };
+            let gaps = random.below(2) == 0;
+            let mut feed = Trials { trials: &trials, next: 0, gaps };
             let result = decode::decode(&multi, &table, &mut feed, variant, streaming);
-            let place = format!("seed {seed}, {}, {count} runs", variant.name());
+            let place = format!("seed {seed}, {}, {count} runs, gaps: {gaps}", variant.name());
             let sound = trials.iter().all(|t| t.want.is_ok());
             match result {
                 Ok(()) => {
@@ -200,6 +247,8 @@ fn a_fault_lies_inside_the_code_even_if_another_run_found_one_first() {
                 code: code.as_ptr(),
                 code_bytes: code.as_slice().len(),
                 start_bit,
+                gaps: std::ptr::dangling(),
+                gap_count: 0,
                 skip: 0,
                 sign_mantissa: signs.as_ptr(),
                 dst: dst.as_mut_ptr(),
@@ -207,12 +256,13 @@ fn a_fault_lies_inside_the_code_even_if_another_run_found_one_first() {
                 end_bits: (0, usize::MAX),
                 tag,
             };
-            Trial { run, _code: code, _signs: signs, dst, lead: 0, want: Err(vec![]) }
+            let gaps = Guarded::new(&[], Side::Back);
+            Trial { run, _code: code, _gaps: gaps, _signs: signs, dst, lead: 0, want: Err(vec![]) }
         };
         let mut bad = vec![0xaa; 1_000];
         bad[100] = 0;
         let trials = [trial(0, &[0xff; 1_000], 1, 4_100), trial(1, &bad, 0, 4_000)];
-        let mut feed = Trials { trials: &trials, next: 0 };
+        let mut feed = Trials { trials: &trials, next: 0, gaps: false };
         let (tag, fault) = decode::decode(&multi, &table, &mut feed, variant, false).unwrap_err();
         let wanted: &[Fault] = match tag {
             0 => &[Fault::Short { bit: 7_999, weight: 3_999 }, Fault::NoCode { bit: 7_999, weight: 3_999 }],

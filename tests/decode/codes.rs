@@ -3,7 +3,7 @@
 use df11::{DecodeOptions, Status};
 use half::bf16;
 
-use super::support::weights::{self};
+use super::support::weights::{self, Random};
 use super::support::{encoder, files};
 use super::{Case, cycle, variants};
 
@@ -108,4 +108,28 @@ fn long_and_short_codes_in_every_mixture() {
         Case::new(format!("random lengths, seed {seed}"), weights, encoded).check(&[1]);
     }
     Case::of("Fibonacci", weights::fibonacci(24, 1)).check(&[1]);
+}
+
+/// The decoder with the table in registers has a place for long codes by the 7 bits that they begin with.
+#[test]
+fn long_codes_after_one_to_five_prefixes() {
+    for prefixes in 0..=5u32 {
+        // Bits that begin a code of up to 7 bits; the others, 1 in 128 for each prefix, begin a longer one.
+        let mut lengths = vec![(100, 2), (101, 2), (102, 3), (103, 4), (104, 5), (105, 5)];
+        lengths.extend((0..8 - prefixes as u8).map(|i| (106 + i, 7)));
+        let long = [8, 9, 10, 12, 13, 14, 14, 15, 16, 18, 24, 24];
+        lengths.extend((0..prefixes as usize * long.len()).map(|i| (120 + i as u8, long[i % long.len()])));
+        let codes = encoder::canonical(&lengths, 24);
+        for (share, n) in [(300, 400_000), (40, 150_000), (2, 60_000)] {
+            let mut random = Random::new(prefixes as u64 * 1000 + share);
+            let weights: Vec<u16> = (0..n)
+                .map(|_| {
+                    let any = if random.below(share) == 0 { lengths.len() } else { 6 };
+                    random.bits() as u16 & 0x807f | (lengths[random.below(any as u64) as usize].0 as u16) << 7
+                })
+                .collect();
+            let encoded = encoder::encode_with_codes(&weights, &[], &codes);
+            Case::new(format!("{prefixes} prefixes, 1 in {share}"), weights, encoded).check(&[1]);
+        }
+    }
 }

@@ -114,3 +114,37 @@ fn damaged_streams_of_many_blocks_give_no_other_weights_than_the_naive_decoder()
         }
     }
 }
+
+#[test]
+fn a_whole_group_decodes_whatever_gaps_inside_its_blocks_say() {
+    let weights = weights::trained_like(300_000, 21);
+    let encoded = encoder::encode(&weights, &[]);
+    let mut random = Random::new(22);
+    for round in 0..check::rounds(12) {
+        let mut encoded = encoded.clone();
+        let chunks = encoded.gaps.len() / 5 * 8;
+        // One gap, some, or all but those at which blocks begin.
+        for _ in 0..[1, 20, 2 * chunks][round as usize % 3] {
+            let chunk = random.below(chunks as u64) as usize;
+            if !chunk.is_multiple_of(512) {
+                files::set_gap(&mut encoded.gaps, chunk, random.below(32) as u8);
+            }
+        }
+        let case = Case::new(format!("round {round}"), weights.clone(), encoded);
+        for model in case.models() {
+            for variant in variants() {
+                let options = DecodeOptions::new().threads(1).variant(variant);
+                case.range(model, 0, weights.len(), 0, &options);
+                // A range may begin with a wrong gap. Then it fails, or has other weights; nothing else happens.
+                for _ in 0..20 {
+                    let first = random.below(weights.len() as u64);
+                    let count = random.below((weights.len() as u64 - first).min(5_000) + 1) as usize;
+                    let mut found = vec![bf16::ZERO; count];
+                    if let Err(error) = model.1.group(0).unwrap().decompress(first, &mut found, &options) {
+                        assert_eq!(error.status(), Status::Corrupt, "round {round}: {error}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -17,7 +17,7 @@ case ${1:-} in
 esac
 shift || true
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(open_file open_folder config group encode image)
+[ ${#targets[@]} -gt 0 ] || targets=(open_file open_folder config group encode image matrix)
 
 host=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=target/fuzz
@@ -29,7 +29,7 @@ bin=target/fuzz/$host/fuzz
 
 # Inputs to begin with, beside the kept corpus: what tests/data has.
 seeds=target/fuzz/seeds
-mkdir -p "$seeds"/{open_file,open_folder,config,group,encode,image}
+mkdir -p "$seeds"/{open_file,open_folder,config,group,encode,image,matrix}
 cp tests/data/hostile/*.safetensors tests/data/golden/tiny/model/*.safetensors "$seeds/open_file/"
 for file in tests/data/extension/model/*.safetensors; do # named as those of other models are
     cp "$file" "$seeds/open_file/extension-$(basename "$file")"
@@ -57,7 +57,7 @@ fuzz() {
     local log=target/fuzz/$target.log status=0 length
     # A recipe is short, but says little before it is complete: long ones from the beginning. A file may grow.
     case $target in
-        group | image) length=(-max_len=600 -len_control=0) ;;
+        group | image | matrix) length=(-max_len=600 -len_control=0) ;;
         encode) length=(-max_len=8192 -len_control=0) ;;
         *) length=(-max_len=65536) ;;
     esac

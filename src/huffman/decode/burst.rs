@@ -173,7 +173,7 @@ pub(super) unsafe fn burst<M: Merge, const R: usize>(
 ///
 /// 8 bytes can be read after the used ones.
 #[inline(always)]
-unsafe fn refill(ip: &mut *const u8, bits: &mut u64) {
+pub(super) unsafe fn refill(ip: &mut *const u8, bits: &mut u64) {
     let used = bits.trailing_zeros();
     *ip = ip.wrapping_add((used >> 3) as usize);
     // SAFETY: the used bytes are passed, and 8 more can be read.

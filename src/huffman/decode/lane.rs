@@ -3,11 +3,14 @@
 use super::burst::{Pending, merge_one_by_one};
 use super::{BURST, Fault, MOST_BYTES, MOST_EXPONENTS, Routines, Run, STAGE, TOP, UNIT};
 use crate::huffman::code::CodeTable;
+use crate::huffman::table::{MultiTable, WINDOW};
 use crate::huffman::{join, window};
+use std::mem::MaybeUninit;
 
-/// Two staging buffers for each of L lanes. They are only used through pointers, because [`Pending`] points into them.
+/// Two staging buffers for each of L lanes. They are only used through pointers, because [`Pending`] points into them,
+/// and nothing is read that was not written before.
 #[repr(align(64))]
-pub(super) struct Stages<const L: usize>(pub [[[u8; STAGE]; 2]; L]);
+pub(super) struct Stages<const L: usize>(pub MaybeUninit<[[[u8; STAGE]; 2]; L]>);
 
 /// A run being decoded.
 pub(super) struct Lane {
@@ -86,7 +89,7 @@ pub(super) unsafe fn flush(lane: &mut Lane, run: &Run, streaming: bool) -> Pendi
     pending
 }
 
-/// Decodes the rest of a run one code at a time and checks where it ends.
+/// Decodes the rest of a run, look-up by look-up and at its end code by code, and checks where it ends.
 ///
 /// # Safety
 ///
@@ -95,6 +98,7 @@ pub(super) unsafe fn finish<const L: usize>(
     lane: &mut Lane,
     run: &Run,
     pending: &mut Pending,
+    table: &MultiTable,
     codes: &CodeTable,
     routines: &Routines<L>,
 ) -> Result<(), Fault> {
@@ -110,12 +114,22 @@ pub(super) unsafe fn finish<const L: usize>(
     // SAFETY: the run has `code_bytes` bytes of code.
     let code = unsafe { std::slice::from_raw_parts(run.code, run.code_bytes) };
     let mut at = lane.at;
-    for weight in decoded..run.skip + run.count {
-        let symbol = next_code(code, codes, &mut at, weight)?;
-        if weight >= run.skip {
-            let i = weight - run.skip;
+    let mut weight = decoded;
+    let put = |weight: usize, symbol| {
+        if let Some(i) = weight.checked_sub(run.skip) {
             // SAFETY: i is below the run's count.
             unsafe { *run.dst.add(i) = join(symbol, *run.sign_mantissa.add(i)) };
+        }
+    };
+    while weight < run.skip + run.count {
+        let entry = table.entries[(window(code, at) >> (32 - WINDOW)) as usize];
+        let (end, count) = (at + (entry & 255) as usize, (entry >> 8 & 255) as usize);
+        if count > 0 && weight + count <= run.skip + run.count && end <= code.len() * 8 {
+            (0..count).for_each(|i| put(weight + i, (entry >> (56 - 8 * i)) as u8));
+            (at, weight) = (end, weight + count);
+        } else {
+            put(weight, next_code(code, codes, &mut at, weight)?);
+            weight += 1;
         }
     }
     if at < run.end_bits.0 || at > run.end_bits.1 { Err(Fault::End { bit: at }) } else { Ok(()) }

@@ -50,6 +50,13 @@ unsafe fn block(cursor: &mut Cursor, sm: *const u8, codes: __m512i, table: &Code
     }
 }
 
+/// Returns the same bits in the type of 32 bf16.
+#[inline(always)]
+unsafe fn of_bf16(bits: __m512i) -> __m512bh {
+    // SAFETY: both are 64 bytes of any content.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(bits) }
+}
+
 /// Returns the upper eight sums of 16.
 #[inline(always)]
 unsafe fn upper(sums: __m512) -> __m256 {
@@ -230,8 +237,8 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
             if BF16 {
                 let x = Self::load_block(x);
                 return [
-                    _mm512_dpbf16_ps(acc[0], std::mem::transmute(block[0]), std::mem::transmute(x[0])),
-                    _mm512_dpbf16_ps(acc[1], std::mem::transmute(block[1]), std::mem::transmute(x[1])),
+                    _mm512_dpbf16_ps(acc[0], of_bf16(block[0]), of_bf16(x[0])),
+                    _mm512_dpbf16_ps(acc[1], of_bf16(block[1]), of_bf16(x[1])),
                 ];
             }
             let (mut sums, mut weights) = (Sums::ZERO, [0; BLOCK]);

@@ -842,9 +842,12 @@ size_t df11_dtype_bytes(uint32_t dtype);
  *
  * `dst` is a buffer that you provide, aligned to 2 bytes (64 is fastest), of `dst_bytes` bytes, at
  * least 2 * count. `threads` threads work, the calling one among them; 0 means 1. They end before
- * the call returns. Fewer work where there is too little to do. The call allocates 16 KiB once for
+ * the call returns. Fewer work where there is too little to do. The call allocates 18 KiB once for
  * each group, and less than 1 MB for each thread while it runs. Calls from several threads may
  * overlap, on one group too.
+ *
+ * A range may begin anywhere. Decoding begins at a gap that the file records near there, so a file
+ * whose gaps are wrong can give other weights; DF11_OPEN_VERIFY finds that.
  *
  * The call has no options, so that it costs nothing, and takes no progress. To be able to stop in
  * between, decode several ranges: those of 2^24 weights take a core some 20 ms each, and are as

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 fn contestants(data: &Data, threads: usize) -> Result<[Contestants<'_>; 2], String> {
     let (parallel, single): (Vec<_>, Vec<_>) = Image::all(data, threads)?.into_iter().partition(|i| i.threads() > 1);
     let of = |threads, ours: Vec<Image>| {
-        let mut all: Contestants = vec![Box::new(Copy::new(&data.original, threads))];
+        let mut all: Contestants = Vec::new();
+        Copy::both(&data.original, threads).into_iter().for_each(|c| all.push(Box::new(c)));
         ours.into_iter().for_each(|i| all.push(Box::new(i)));
         all
     };

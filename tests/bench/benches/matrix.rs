@@ -11,7 +11,8 @@ use std::sync::Arc;
 fn contestants(data: &Data, threads: usize) -> Result<[Contestants<'_>; 2], String> {
     let cases = [Arc::new(Case::new(data, false)?), Arc::new(Case::new(data, true)?)];
     let of = |threads: usize| -> Result<Contestants, String> {
-        let mut all: Contestants = vec![Box::new(Copy::new(&data.original, threads))];
+        let mut all: Contestants = Vec::new();
+        Copy::both(&data.original, threads).into_iter().for_each(|c| all.push(Box::new(c)));
         for case in &cases {
             Product::all(case, threads).into_iter().for_each(|c| all.push(Box::new(c)));
         }

@@ -20,7 +20,7 @@ Usage: cargo bench -p df11-bench --bench {benchmark} -- [OPTIONS]
   --quick           small data, 3 rounds, no Python: checks answers and prints
   --weights N,N,..  sizes of the cases (default {weights})
   --rounds N        rounds per case (default 15)
-  --only TEXT,..    only contestants whose name contains a TEXT; the copy always runs
+  --only TEXT,..    only contestants whose name contains a TEXT; copies always run
   --threads N       threads of the parallel rows (default: all cores; 1: no such rows)
   --python PATH     the Python that may have ZipNN and OpenZL (default python3)
   --json FILE       write every sample to FILE
@@ -127,7 +127,7 @@ impl Options {
 
     fn wants(&self, contestant: &dyn Contestant) -> bool {
         let name = contestant.name();
-        self.only.is_empty() || name == copy::NAME || self.only.iter().any(|text| name.contains(text))
+        self.only.is_empty() || copy::is_copy(&name) || self.only.iter().any(|text| name.contains(text))
     }
 }
 
@@ -146,7 +146,7 @@ pub struct Bench {
     /// What the Python packages do in it, if they can do anything of the kind.
     pub side: Option<Side>,
     /// Its contestants but for the Python packages: those on one thread, and, if it is more than one, those on so many. The
-    /// copy comes first.
+    /// copies come first.
     pub contestants: fn(&Data, usize) -> Result<[Contestants<'_>; 2], String>,
 }
 

@@ -56,6 +56,9 @@ pub struct Buffer {
     len: usize,
 }
 
+/// Bytes of a huge page.
+pub const HUGE_PAGE: usize = 2 << 20;
+
 #[derive(Clone, Copy)]
 #[repr(C, align(4096))]
 struct Page([u16; 2048]);
@@ -70,5 +73,56 @@ impl Buffer {
     pub fn weights(&mut self) -> &mut [u16] {
         // SAFETY: pages are arrays of u16 without gaps, `len` is at most their number, and the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+/// Bytes aligned to a cache line, in small pages or, if the system has them, in huge ones.
+pub struct Lines {
+    memory: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: the memory is this value's alone.
+unsafe impl Send for Lines {}
+// SAFETY: shared references only read.
+unsafe impl Sync for Lines {}
+
+impl Lines {
+    /// Zeros, whose pages are there.
+    pub fn new(bytes: usize, huge: bool) -> Lines {
+        let bytes = bytes.next_multiple_of(HUGE_PAGE);
+        let layout = std::alloc::Layout::from_size_align(bytes, HUGE_PAGE).expect("no size is too large here");
+        // SAFETY: the size is not 0.
+        let memory = unsafe { std::alloc::alloc(layout) };
+        assert!(!memory.is_null(), "out of memory");
+        #[cfg(target_os = "linux")]
+        // SAFETY: the range is one allocation, aligned to pages; the advice changes no contents.
+        unsafe {
+            libc::madvise(memory.cast(), bytes, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
+        }
+        let _ = huge;
+        // SAFETY: the bytes were allocated.
+        unsafe { memory.write_bytes(0, bytes) };
+        Lines { memory, bytes }
+    }
+
+    /// The bytes.
+    pub fn get(&self) -> &[u8] {
+        // SAFETY: all bytes are initialised, and are borrowed as this value is.
+        unsafe { std::slice::from_raw_parts(self.memory, self.bytes) }
+    }
+
+    /// The bytes.
+    pub fn get_mut(&mut self) -> &mut [u8] {
+        // SAFETY: all bytes are initialised, and are borrowed as this value is.
+        unsafe { std::slice::from_raw_parts_mut(self.memory, self.bytes) }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        let layout = std::alloc::Layout::from_size_align(self.bytes, HUGE_PAGE).expect("it was one before");
+        // SAFETY: it was allocated with this layout.
+        unsafe { std::alloc::dealloc(self.memory, layout) };
     }
 }

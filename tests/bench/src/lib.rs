@@ -2,7 +2,7 @@
 //!
 //! - [`data`]: the weights, and a DF11 model of them made by the tests' own encoder;
 //! - [`contest`]: what a contestant is, and rounds in which all of them take turns;
-//! - [`ours`], [`copy`], [`huf0`] (with [`merge`] and [`split`]), [`zstd`], [`python`], [`image`]: the contestants;
+//! - [`ours`], [`copy`], [`huf0`] (with [`merge`] and [`split`]), [`zstd`], [`huge`], [`python`], [`image`]: the contestants;
 //! - [`bench`](mod@bench): the options of a contest, its cases one after the other, and where results go;
 //! - [`matrix`]: matrices, and products of plain bf16;
 //! - [`model`]: whole models on the disk;
@@ -17,6 +17,7 @@ pub mod contest;
 pub mod copy;
 pub mod data;
 pub mod huf0;
+pub mod huge;
 pub mod image;
 pub mod machine;
 pub mod matrix;

@@ -5,7 +5,7 @@
 
 use crate::contest::{Contestant, cut};
 use crate::copy;
-use crate::data::{self, Data};
+use crate::data::{self, Data, Lines};
 use df11::internals::matrix::{Variant, naive};
 use df11::matrix::{self, Input, Matrix, MatrixOptions, Order};
 use df11::{Model, Progress, bf16};
@@ -14,58 +14,6 @@ use std::sync::Arc;
 
 /// Columns of every matrix.
 pub const COLUMNS: usize = 4096;
-
-/// Bytes aligned to a cache line, in small pages or, if the system has them, in huge ones.
-pub struct Lines {
-    memory: *mut u8,
-    bytes: usize,
-}
-
-// SAFETY: the memory is this value's alone.
-unsafe impl Send for Lines {}
-// SAFETY: shared references only read.
-unsafe impl Sync for Lines {}
-
-impl Lines {
-    /// Zeros, whose pages are there.
-    pub fn new(bytes: usize, huge: bool) -> Lines {
-        const HUGE_PAGE: usize = 2 << 20;
-        let bytes = bytes.next_multiple_of(HUGE_PAGE);
-        let layout = std::alloc::Layout::from_size_align(bytes, HUGE_PAGE).expect("no size is too large here");
-        // SAFETY: the size is not 0.
-        let memory = unsafe { std::alloc::alloc(layout) };
-        assert!(!memory.is_null(), "out of memory");
-        #[cfg(target_os = "linux")]
-        // SAFETY: the range is one allocation, aligned to pages; the advice changes no contents.
-        unsafe {
-            libc::madvise(memory.cast(), bytes, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
-        }
-        let _ = huge;
-        // SAFETY: the bytes were allocated.
-        unsafe { memory.write_bytes(0, bytes) };
-        Lines { memory, bytes }
-    }
-
-    /// The bytes.
-    pub fn get(&self) -> &[u8] {
-        // SAFETY: all bytes are initialised, and are borrowed as this value is.
-        unsafe { std::slice::from_raw_parts(self.memory, self.bytes) }
-    }
-
-    /// The bytes.
-    pub fn get_mut(&mut self) -> &mut [u8] {
-        // SAFETY: all bytes are initialised, and are borrowed as this value is.
-        unsafe { std::slice::from_raw_parts_mut(self.memory, self.bytes) }
-    }
-}
-
-impl Drop for Lines {
-    fn drop(&mut self) {
-        let layout = std::alloc::Layout::from_size_align(self.bytes, 2 << 20).expect("it was one before");
-        // SAFETY: it was allocated with this layout.
-        unsafe { std::alloc::dealloc(self.memory, layout) };
-    }
-}
 
 /// A matrix and its plain rows, a vector, and the right products.
 pub struct Case {
@@ -242,6 +190,13 @@ fn plain_dot(variant: Variant) -> PlainDot {
 mod dots {
     use std::arch::x86_64::*;
 
+    /// The same bits in the type of 32 bf16.
+    #[target_feature(enable = "avx512f")]
+    fn of_bf16(bits: __m512i) -> __m512bh {
+        // SAFETY: both are 64 bytes of any content.
+        unsafe { std::mem::transmute::<__m512i, __m512bh>(bits) }
+    }
+
     /// # Safety
     ///
     /// `n` elements, a multiple of 32, can be read at both, and the processor has AVX2 and FMA.
@@ -299,7 +254,7 @@ mod dots {
                 *sum = unsafe {
                     let w = _mm512_loadu_si512(w.add(at + 32 * i).cast());
                     let x = _mm512_loadu_si512(x.add(at + 32 * i).cast());
-                    _mm512_dpbf16_ps(*sum, std::mem::transmute(w), std::mem::transmute(x))
+                    _mm512_dpbf16_ps(*sum, of_bf16(w), of_bf16(x))
                 };
             }
         }

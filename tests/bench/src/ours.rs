@@ -1,7 +1,8 @@
 //! libdf11: its decoder, its encoder, and the encoder's histogram alone.
 
 use crate::contest::Contestant;
-use crate::data::{self, Data};
+use crate::copy::HUGE;
+use crate::data::{self, Data, HUGE_PAGE, Lines};
 use crate::encoder::{self, Encoded};
 use df11::Model;
 use df11::internals::host::{self, DecodeOptions, EncodeOptions, PackedSizes};
@@ -67,8 +68,9 @@ pub struct Encoder<'a> {
     variant: encode::Variant,
     threads: usize,
     /// In the order of [`host::Packed`], as large as it can become, and written before.
-    members: [Vec<u8>; 6],
+    members: [Lines; 6],
     sizes: PackedSizes,
+    huge: bool,
 }
 
 /// Every variant of the encoder that this processor has.
@@ -77,25 +79,27 @@ fn encoders() -> impl Iterator<Item = encode::Variant> {
 }
 
 impl<'a> Encoder<'a> {
-    /// Every variant that this processor has on one thread, and the best one on `cores` threads.
+    /// Every variant that this processor has on one thread, the best one on one thread with members in huge pages, if
+    /// signs and mantissas fill a page, and the best one on `cores` threads.
     pub fn all(data: &'a Data, cores: usize) -> Vec<Encoder<'a>> {
-        let with = |variant, threads| {
+        let with = |variant, threads, huge| {
             let PackedSizes { luts, encoded_exponent, sign_mantissa, output_positions, gaps, split_positions } =
                 PackedSizes::bound(data.original.len() as u64, data.tensors().len() as u64);
             let bounds = [luts, encoded_exponent, sign_mantissa, output_positions, gaps, split_positions];
-            let members = bounds.map(|bytes| vec![0x55; bytes as usize]);
-            Encoder { data, variant, threads, members, sizes: PackedSizes::default() }
+            let members = bounds.map(|bytes| Lines::new(bytes as usize, huge));
+            Encoder { data, variant, threads, members, sizes: PackedSizes::default(), huge }
         };
-        let one = encoders().map(|v| with(v, 1));
-        let many = (cores > 1).then(|| with(encode::Variant::best(), cores));
-        one.chain(many).collect()
+        let one = encoders().map(|v| with(v, 1, false));
+        let huge = (data.original.len() >= HUGE_PAGE).then(|| with(encode::Variant::best(), 1, true));
+        let many = (cores > 1).then(|| with(encode::Variant::best(), cores, false));
+        one.chain(huge).chain(many).collect()
     }
 
     /// What was made, as the tests' own encoder has it.
     fn packed(&self) -> Encoded {
         let PackedSizes { luts, encoded_exponent, sign_mantissa, output_positions, gaps, split_positions } = self.sizes;
         let sizes = [luts, encoded_exponent, sign_mantissa, output_positions, gaps, split_positions];
-        let member = |i: usize| self.members[i][..sizes[i] as usize].to_vec();
+        let member = |i: usize| self.members[i].get()[..sizes[i] as usize].to_vec();
         Encoded {
             luts: member(0),
             encoded_exponent: member(1),
@@ -109,7 +113,7 @@ impl<'a> Encoder<'a> {
 
 impl Contestant for Encoder<'_> {
     fn name(&self) -> String {
-        format!("df11 {}", self.variant.name())
+        format!("df11 {}{}", self.variant.name(), if self.huge { HUGE } else { "" })
     }
 
     fn threads(&self) -> usize {
@@ -121,7 +125,7 @@ impl Contestant for Encoder<'_> {
     }
 
     fn work(&mut self, _: &mut [u16]) -> Result<(), String> {
-        let members = self.members.each_mut().map(|m| (m.as_mut_ptr(), m.len() as u64));
+        let members = self.members.each_mut().map(|m| (m.get_mut().as_mut_ptr(), m.get().len() as u64));
         let options = EncodeOptions::new().threads(self.threads).variant(self.variant);
         // SAFETY: each address comes with the size of its memory, which is borrowed exclusively.
         unsafe { host::compress_raw(&self.data.tensors(), Some(members), &mut self.sizes, &options) }
@@ -131,7 +135,7 @@ impl Contestant for Encoder<'_> {
     fn answer(&mut self, dst: &mut [u16]) -> Result<(), String> {
         let packed = self.packed();
         // The next time must not find the right bytes there already.
-        self.members.iter_mut().for_each(|m| m.iter_mut().step_by(1021).for_each(|b| *b = !*b));
+        self.members.iter_mut().for_each(|m| m.get_mut().iter_mut().step_by(1021).for_each(|b| *b = !*b));
         if packed != self.data.packed {
             return Err("other bytes than the tests' own encoder writes".into());
         }

@@ -1,6 +1,6 @@
 //! Results as a table and as JSON.
 
-use crate::clock::Gauge;
+use crate::clock::{Gauge, Sample};
 use crate::contest::{Entry, median, quantile};
 use crate::copy;
 use crate::machine::Machine;
@@ -30,7 +30,8 @@ pub struct Figures {
     pub ns_per_weight: f64,
     /// CPU time of all threads.
     pub cpu_ns_per_weight: f64,
-    /// Speed as a share of the peer's with as many threads in the same round, by the clock on the wall.
+    /// Speed as a share of the peer's with as many threads in the same round, by the clock on the wall. Of copies the
+    /// faster one counts, of those to the same kind of pages.
     pub of_peer: Option<f64>,
     /// The same by CPU time.
     pub of_peer_cpu: Option<f64>,
@@ -48,9 +49,19 @@ impl Case {
         let n = self.weights as f64;
         let wall = median(entry.samples.iter().map(|s| s.wall));
         let cpu = median(entry.samples.iter().map(|s| s.cpu));
-        let peer = self.entries.iter().find(|e| e.name == entry.peer && e.threads == entry.threads);
-        let against = |of: fn(&crate::clock::Sample) -> f64| {
-            peer.map(|peer| median(peer.samples.iter().zip(&entry.samples).map(|(p, s)| of(p) / of(s))))
+        let like = |e: &&Entry| {
+            e.threads == entry.threads
+                && if entry.peer == copy::NAME {
+                    copy::is_copy(&e.name) && copy::is_huge(&e.name) == copy::is_huge(&entry.name)
+                } else {
+                    e.name == entry.peer
+                }
+        };
+        let peers: Vec<&Entry> = self.entries.iter().filter(like).collect();
+        let against = |of: fn(&Sample) -> f64| {
+            let fastest = |round: usize| peers.iter().map(|p| of(&p.samples[round])).fold(f64::INFINITY, f64::min);
+            let ratios = entry.samples.iter().enumerate().map(|(round, s)| fastest(round) / of(s));
+            (!peers.is_empty()).then(|| median(ratios))
         };
         let quartile = |share| quantile(entry.samples.iter().map(|s| s.wall), share);
         Figures {
@@ -77,7 +88,7 @@ impl Case {
         let copies = self.entries.iter().all(|e| e.peer == copy::NAME);
         let share = if copies { "x copy" } else { "x peer" };
         out += &format!(
-            "{:<26} {:>7} {:>7} {:>9} {:>7} {:>9} {:>7} {:>6} {:>7} {:>7}\n",
+            "{:<34} {:>7} {:>7} {:>9} {:>7} {:>9} {:>7} {:>6} {:>7} {:>7}\n",
             "", "threads", "GB/s", "ns/weight", share, "CPU ns/w", share, "busy", "spread", "bits/w"
         );
         for entry in &self.entries {
@@ -85,7 +96,7 @@ impl Case {
             let peer = if copies { String::new() } else { format!("  {}", entry.peer) };
             let optional = |value: Option<f64>, digits| value.map_or("-".into(), |v| format!("{v:.digits$}"));
             out += &format!(
-                "{:<26} {:>7} {:>7.2} {:>9.3} {:>7} {:>9.3} {:>7} {:>6.2} {:>6.1}% {:>7}{peer}\n",
+                "{:<34} {:>7} {:>7.2} {:>9.3} {:>7} {:>9.3} {:>7} {:>6.2} {:>6.1}% {:>7}{peer}\n",
                 entry.name,
                 entry.threads,
                 f.gb_per_s,
@@ -132,10 +143,11 @@ impl Case {
 /// What heads a report of a contest ([`Case`]): how to read it, and what it was measured on.
 pub fn head(benchmark: &str, machine: &Machine) -> String {
     let mut out = format!(
-        "libdf11 {benchmark} benchmark. GB are 10^9 bytes of bf16. `x copy` is the speed as a share of a memory copy of the\n\
-         bf16 by as many threads in the same round, `x peer` as a share of the row that the line ends with, first by wall time, then by CPU time. `busy` is the number of cores at\n\
-         work, CPU time by wall time; `spread` is the middle half of the samples. Every answer was compared with the\n\
-         original bits.\n\n",
+        "libdf11 {benchmark} benchmark. GB are 10^9 bytes of bf16. `x copy` is the speed as a share of the faster memory copy\n\
+         of the bf16 in the same round, by as many threads and to pages of the same kind, first by wall time, then by CPU\n\
+         time; a streamed copy goes past the caches. `x peer` is a share of the row that the line ends with. `busy` is the\n\
+         number of cores at work, CPU time by wall time; `spread` is the middle half of the samples. Every answer was\n\
+         compared with the original bits.\n\n",
     );
     machine.lines().iter().for_each(|line| out += &format!("{line}\n"));
     out
@@ -163,7 +175,6 @@ fn grouped(n: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Sample;
 
     #[test]
     fn figures_are_medians_and_ratios_are_taken_within_rounds() {
@@ -176,11 +187,13 @@ mod tests {
             samples: seconds.iter().map(|&s| Sample { wall: s, cpu: s }).collect(),
         };
         // The machine was slow in the second round, for both.
-        let copy = entry(copy::NAME, None, [1.0, 10.0, 1.0]);
         let ours = entry("ours", Some(1_000_000_000), [2.0, 20.0, 2.0]);
-        let case =
-            Case { weights: 1_000_000_000, code_bits: 2.6, rounds: 3, gauge: Gauge::new(), entries: vec![copy, ours] };
-        let f = case.figures(&case.entries[1]);
+        let copies = [("memory copy", [3.0, 10.0, 1.0]), ("memory copy, streamed", [1.0, 30.0, 3.0])];
+        let mut entries = vec![ours];
+        entries.extend(copies.map(|(name, seconds)| entry(name, None, seconds)));
+        entries.push(entry("memory copy, huge pages", None, [0.1; 3]));
+        let case = Case { weights: 1_000_000_000, code_bits: 2.6, rounds: 3, gauge: Gauge::new(), entries };
+        let f = case.figures(&case.entries[0]);
         assert_eq!((f.gb_per_s, f.ns_per_weight, f.of_peer, f.bits_per_weight), (1.0, 2.0, Some(0.5), Some(8.0)));
         assert!(case.table().contains("1,000,000,000 weights"));
     }

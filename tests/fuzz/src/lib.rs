@@ -20,7 +20,8 @@ use df11::internals::cuda::image;
 use df11::internals::host::{self, DecodeOptions, EncodeOptions};
 use df11::internals::huffman::codebook::{Codebook, Limit};
 use df11::internals::huffman::encode::Variant;
-use df11::{Model, OpenOptions};
+use df11::internals::matrix::{self, Input, Matrix, MatrixOptions, Order, naive};
+use df11::{Model, OpenOptions, Progress};
 use encoder::Encoded;
 use half::bf16;
 use half::slice::HalfBitsSliceExt;
@@ -32,13 +33,14 @@ use std::sync::LazyLock;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("open_file", open_file),
     ("open_folder", open_folder),
     ("config", config),
     ("group", group),
     ("encode", encode),
     ("image", image),
+    ("matrix", matrix),
 ];
 
 /// The bytes are a file: it is refused, or everything that can be done with it ends in an error or in an answer.
@@ -307,4 +309,97 @@ fn try_image(u: &mut Unstructured) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Memory of exactly so many bytes at a cache line's beginning, so that a sanitizer sees the first byte after it.
+struct Exactly {
+    at: *mut u8,
+    layout: std::alloc::Layout,
+}
+
+impl Exactly {
+    fn of(bytes: &[u8]) -> Exactly {
+        let layout = std::alloc::Layout::from_size_align(bytes.len(), matrix::ALIGNMENT).expect("it is small");
+        assert!(layout.size() > 0);
+        // SAFETY: the size is not 0.
+        let at = unsafe { std::alloc::alloc(layout) };
+        assert!(!at.is_null());
+        // SAFETY: so many bytes can be written there.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len()) };
+        Exactly { at, layout }
+    }
+
+    fn get(&mut self) -> &mut [u8] {
+        // SAFETY: all bytes were written, and are borrowed as this value is.
+        unsafe { std::slice::from_raw_parts_mut(self.at, self.layout.size()) }
+    }
+}
+
+impl Drop for Exactly {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated with this layout.
+        unsafe { std::alloc::dealloc(self.at, self.layout) };
+    }
+}
+
+/// The bytes are weights of a matrix, and say how its bytes are changed, and whether the head's checksum is made to fit as a
+/// liar would. Every variant decodes and multiplies as the naive one, inside the bytes.
+pub fn matrix(data: &[u8]) {
+    let _ = try_matrix(&mut Unstructured::new(data));
+}
+
+fn try_matrix(u: &mut Unstructured) -> Result<()> {
+    let (columns, rows) = (u.int_in_range(1..=400)?, u.int_in_range(1..=6)?);
+    let (some, fits): ([u16; 40], bool) = (u.arbitrary()?, u.arbitrary()?);
+    let weights: Vec<u16> = (0..rows * columns).map(|i| some[i * 7 % 40].wrapping_add((i % 3) as u16)).collect();
+    let most = matrix::bound(rows as u64, columns as u64).expect("there are weights") as usize;
+    let mut room = Exactly::of(&vec![0xa5; most]);
+    let (options, progress) = (MatrixOptions::new(), Progress::new());
+    let made = matrix::write(weights.reinterpret_cast(), columns as u64, room.get(), &options, &progress);
+    let good = made.expect("the bound is enough").data().to_vec();
+    all_agree(&Matrix::new(Exactly::of(&good).get()).expect("it was just made"), Some(&weights));
+
+    let mut parts = [good[..128].to_vec(), good[128..].to_vec()];
+    edit(u, |u| u.int_in_range(0..=1), &mut parts)?;
+    let mut bad = parts.concat();
+    if fits && bad.len() >= 128 {
+        // FNV-1a, as the head has it.
+        let fnv = |sum: u64, &b: &u8| (sum ^ b as u64).wrapping_mul(0x100_0000_01b3);
+        let sum = bad[..120].iter().fold(0xcbf2_9ce4_8422_2325, fnv);
+        bad[120..128].copy_from_slice(&sum.to_le_bytes());
+    }
+    if bad.is_empty() {
+        return Ok(());
+    }
+    if let Ok(matrix) = Matrix::new(Exactly::of(&bad).get()) {
+        all_agree(&matrix, None);
+    }
+    Ok(())
+}
+
+/// Decodes and multiplies by every variant.
+fn all_agree(matrix: &Matrix, weights: Option<&[u16]>) {
+    let (rows, columns) = (matrix.rows(), matrix.columns() as usize);
+    let naive: Vec<u16> = (0..rows).flat_map(|row| naive::row(matrix, row)).collect();
+    assert!(weights.is_none_or(|weights| weights == naive), "other weights come back");
+    let x: Vec<f32> = (0..3 * columns).map(|k| (k % 5) as f32).collect();
+    let bits = |y: f32| if y.is_nan() { u32::MAX } else { y.to_bits() };
+    let product = |v: usize, row: usize| {
+        naive::dot(&naive[row * columns..][..columns], Input::F32(&x[v * columns..][..columns]), Order::Lanes)
+    };
+    let products: Vec<u32> =
+        (0..3).flat_map(|v| (0..rows as usize).map(move |r| (v, r))).map(|(v, r)| bits(product(v, r))).collect();
+    for variant in matrix::Variant::ALL.into_iter().filter(|v| v.is_available()) {
+        let mut decoded = vec![0u16; naive.len()];
+        // SAFETY: there is room for all weights.
+        unsafe { matrix.decompress_raw(0, naive.len() as u64, decoded.as_mut_ptr(), variant) }.expect("all are there");
+        assert!(decoded == naive, "{} and the naive decoder differ", variant.name());
+        for vectors in [1, 3] {
+            let mut y = vec![0f32; vectors * rows as usize];
+            let x = Input::F32(&x[..vectors * columns]);
+            matrix.multiply_by(0..rows, x, Order::Lanes, &mut y, variant).expect("it fits");
+            let found = y.iter().map(|&y| bits(y));
+            assert!(found.eq(products[..y.len()].iter().copied()), "{}: other sums", variant.name());
+        }
+    }
 }
