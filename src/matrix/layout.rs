@@ -33,6 +33,11 @@ pub const fn place(weight: usize) -> usize {
     weight % 32 / 8 * 16 + weight / 32 * 8 + weight % 8
 }
 
+/// Returns the weight of a place: the inverse of [`place`].
+pub const fn weight_at(place: usize) -> usize {
+    place % 16 / 8 * 32 + place / 16 * 8 + place % 8
+}
+
 /// The sizes of a matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {

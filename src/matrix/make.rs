@@ -5,7 +5,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::kernel::Variant;
-use super::layout::{BLOCK, ESCAPE, HALF_UNIT_BYTES, Head, SLACK, Sizes, UNIT, UNIT_BYTES, place};
+use super::layout::{BLOCK, ESCAPE, Head, SLACK, Sizes, UNIT, UNIT_BYTES, place, weight_at};
 use super::{ALIGNMENT, Matrix};
 use crate::error::{Error, Result, shorten};
 use crate::format::Tensor;
@@ -314,31 +314,56 @@ fn sample(rows: &dyn Rows) -> Result<[u64; 256]> {
     Ok(counts)
 }
 
-/// Encodes 64 weights: writes their sign/mantissa bytes and returns their codes, both in the order of places. True if
-/// one of them is an escape.
-type EncodeBlock = unsafe fn(&[u16; BLOCK], &[u8; 256], &mut [u8; BLOCK], &mut [u8; BLOCK]) -> bool;
+/// Encodes whole units: as many bytes are written as they take, and escaped exponents are appended.
+type EncodeUnits = unsafe fn(&[[u16; UNIT]], &[u8; 256], &mut [[u8; UNIT_BYTES]], &mut Vec<u8>);
 
-/// Returns the fastest encoder of blocks that this processor can run.
-fn encoder() -> EncodeBlock {
+/// Returns the fastest encoder of units that this processor can run.
+fn encoder() -> EncodeUnits {
     #[cfg(target_arch = "x86_64")]
     if Variant::Avx512.is_available() && is_x86_feature_detected!("avx512vbmi") {
-        return avx512::encode_block;
+        return avx512::encode_units;
     }
-    encode_block
+    encode_units
 }
 
 /// Encodes without intrinsics. It is safe to call.
-fn encode_block(weights: &[u16; BLOCK], table: &[u8; 256], sm: &mut [u8; BLOCK], codes: &mut [u8; BLOCK]) -> bool {
-    for (w, &bits) in weights.iter().enumerate() {
-        sm[place(w)] = (bits >> 8 & 0x80) as u8 | (bits & 0x7f) as u8;
-        codes[place(w)] = table[(bits >> 7 & 255) as usize];
+fn encode_units(weights: &[[u16; UNIT]], table: &[u8; 256], to: &mut [[u8; UNIT_BYTES]], escapes: &mut Vec<u8>) {
+    for (weights, to) in weights.iter().zip(to) {
+        let (mut codes, mut masks) = ([0u8; UNIT], [0u64; 2]);
+        for (w, &bits) in weights.iter().enumerate() {
+            let (block, at) = (w / BLOCK, place(w % BLOCK));
+            to[block * BLOCK + at] = (bits >> 8 & 0x80) as u8 | (bits & 0x7f) as u8;
+            codes[block * BLOCK + at] = table[(bits >> 7 & 255) as usize];
+        }
+        for at in 0..BLOCK {
+            to[2 * BLOCK + at] = codes[at] | codes[BLOCK + at] << 4;
+        }
+        if codes.contains(&ESCAPE) {
+            for (at, &code) in codes.iter().enumerate() {
+                masks[at / BLOCK] |= ((code == ESCAPE) as u64) << (at % BLOCK);
+            }
+            append_escapes(weights, masks, escapes);
+        }
     }
-    codes.contains(&ESCAPE)
+}
+
+/// Appends the exponents of weights that are escaped: those at the places of the bits.
+#[cold]
+#[inline(never)]
+fn append_escapes(weights: &[u16; UNIT], masks: [u64; 2], escapes: &mut Vec<u8>) {
+    for (weights, mut left) in weights.as_chunks::<BLOCK>().0.iter().zip(masks) {
+        while left != 0 {
+            let at = left.trailing_zeros() as usize;
+            escapes.push((weights[weight_at(at)] >> 7) as u8);
+            left &= left - 1;
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use crate::matrix::layout::{BLOCK, ESCAPE};
+    use super::append_escapes;
+    use crate::matrix::layout::{BLOCK, ESCAPE, UNIT, UNIT_BYTES};
     use std::arch::x86_64::*;
 
     /// Encodes with AVX-512: the 256 codes are in four registers.
@@ -347,76 +372,86 @@ mod avx512 {
     ///
     /// The processor has AVX-512 F, BW and VBMI.
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-    pub unsafe fn encode_block(
-        weights: &[u16; BLOCK],
+    pub unsafe fn encode_units(
+        weights: &[[u16; UNIT]],
         table: &[u8; 256],
-        sm: &mut [u8; BLOCK],
-        codes: &mut [u8; BLOCK],
-    ) -> bool {
-        // SAFETY: 64 weights and 256 codes are read, 64 bytes written.
-        unsafe {
-            let w = [0, 32].map(|at| _mm512_loadu_si512(weights.as_ptr().add(at).cast()));
-            let table: [__m512i; 4] = std::array::from_fn(|i| _mm512_loadu_si512(table.as_ptr().add(64 * i).cast()));
-            // The bytes of even and odd weights are packed so that `unpack` gives them back: within 16 bytes, first half from w[0].
-            let low = _mm512_set1_epi16(0xff);
-            let pack = |a: __m512i, b: __m512i| _mm512_packus_epi16(_mm512_and_si512(a, low), _mm512_and_si512(b, low));
-            let mantissa = _mm512_and_si512(pack(w[0], w[1]), _mm512_set1_epi8(0x7f));
-            let high = pack(_mm512_srli_epi16::<8>(w[0]), _mm512_srli_epi16::<8>(w[1]));
-            let sign = _mm512_and_si512(high, _mm512_set1_epi8(-128));
-            _mm512_storeu_si512(sm.as_mut_ptr().cast(), _mm512_or_si512(mantissa, sign));
-            let e = pack(_mm512_srli_epi16::<7>(w[0]), _mm512_srli_epi16::<7>(w[1]));
-            let first = _mm512_permutex2var_epi8(table[0], e, table[1]);
-            let second = _mm512_permutex2var_epi8(table[2], e, table[3]);
-            let found = _mm512_mask_mov_epi8(first, _mm512_movepi8_mask(e), second);
-            _mm512_storeu_si512(codes.as_mut_ptr().cast(), found);
-            _mm512_cmpeq_epi8_mask(found, _mm512_set1_epi8(ESCAPE as i8)) != 0
+        to: &mut [[u8; UNIT_BYTES]],
+        escapes: &mut Vec<u8>,
+    ) {
+        // SAFETY: 256 codes are read.
+        let table = unsafe {
+            let at = |i: usize| table.as_ptr().add(64 * i).cast();
+            [_mm512_loadu_si512(at(0)), _mm512_loadu_si512(at(1)), _mm512_loadu_si512(at(2)), _mm512_loadu_si512(at(3))]
+        };
+        for (weights, to) in weights.iter().zip(to) {
+            // SAFETY: each block has 64 weights, and `to` the bytes of two blocks and of their codes.
+            unsafe {
+                let to = to.as_mut_ptr();
+                let (first, one) = encode_block(weights.as_ptr(), &table, to);
+                let (second, two) = encode_block(weights.as_ptr().add(BLOCK), &table, to.add(BLOCK));
+                // No code has more than four bits, so that none is moved to the other byte of a pair.
+                let both = _mm512_or_si512(first, _mm512_slli_epi16::<4>(second));
+                _mm512_storeu_si512(to.add(2 * BLOCK).cast(), both);
+                if one | two != 0 {
+                    append_escapes(weights, [one, two], escapes);
+                }
+            }
         }
+    }
+
+    /// Encodes a block: writes its sign/mantissa bytes, and returns its codes and where escapes are.
+    ///
+    /// # Safety
+    ///
+    /// 64 weights can be read, and as many bytes be written.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    unsafe fn encode_block(weights: *const u16, table: &[__m512i; 4], sm: *mut u8) -> (__m512i, u64) {
+        // SAFETY: the caller's memory.
+        let (a, b) = unsafe { (_mm512_loadu_si512(weights.cast()), _mm512_loadu_si512(weights.add(32).cast())) };
+        // The bytes are packed so that `unpack` gives the weights back: in each 16, first eight of a, then eight of b.
+        let low = _mm512_set1_epi16(0xff);
+        let mantissa = _mm512_packus_epi16(_mm512_and_si512(a, low), _mm512_and_si512(b, low));
+        let sign = _mm512_packus_epi16(_mm512_srli_epi16::<8>(a), _mm512_srli_epi16::<8>(b));
+        let (a, b) = (_mm512_srli_epi16::<7>(a), _mm512_srli_epi16::<7>(b));
+        let e = _mm512_packus_epi16(_mm512_and_si512(a, low), _mm512_and_si512(b, low));
+        // 0x7f ? mantissa : sign.
+        let joined = _mm512_ternarylogic_epi64::<0xca>(_mm512_set1_epi8(0x7f), mantissa, sign);
+        // SAFETY: the caller's memory.
+        unsafe { _mm512_storeu_si512(sm.cast(), joined) };
+        let first = _mm512_permutex2var_epi8(table[0], e, table[1]);
+        let second = _mm512_permutex2var_epi8(table[2], e, table[3]);
+        let codes = _mm512_mask_mov_epi8(first, _mm512_movepi8_mask(e), second);
+        (codes, _mm512_cmpeq_epi8_mask(codes, _mm512_set1_epi8(ESCAPE as i8)))
     }
 }
 
 /// Encodes a row, and appends its escaped exponents.
-fn encode_row(weights: &[u16], to: &mut [u8], table: &[u8; 256], encode: EncodeBlock, escapes: &mut Vec<u8>) {
-    let mut codes = [[0; BLOCK]; 2];
+fn encode_row(weights: &[u16], to: &mut [u8], table: &[u8; 256], encode: EncodeUnits, escapes: &mut Vec<u8>) {
+    let (units, rest) = weights.as_chunks::<UNIT>();
+    let (whole, last) = to.split_at_mut(units.len() * UNIT_BYTES);
+    // SAFETY: the encoder was chosen for this processor.
+    unsafe { encode(units, table, whole.as_chunks_mut().0, escapes) };
+    if rest.is_empty() {
+        return;
+    }
     // Places that no weight has are never escapes.
     let pad = (0..=255u16).find(|&e| table[e as usize] != ESCAPE).unwrap_or(0) << 7;
-    for (i, weights) in weights.chunks(UNIT).enumerate() {
-        let to = &mut to[i * UNIT_BYTES..];
-        let blocks = weights.len().div_ceil(BLOCK);
-        for (block, weights) in weights.chunks(BLOCK).enumerate() {
-            let mut padded = [pad; BLOCK];
-            let weights = match weights.first_chunk::<BLOCK>() {
-                Some(whole) => whole,
-                None => {
-                    padded[..weights.len()].copy_from_slice(weights);
-                    &padded
-                }
-            };
-            let Some(sm) = to[block * BLOCK..].first_chunk_mut::<BLOCK>() else { continue };
-            // SAFETY: the encoder was chosen for this processor.
-            if unsafe { encode(weights, table, sm, &mut codes[block]) } {
-                let is_escape = |&at: &usize| codes[block][at] == ESCAPE;
-                let at_place = (0..BLOCK).map(|at| at % 16 / 8 * 32 + at / 16 * 8 + at % 8);
-                let weight_at: [usize; BLOCK] = {
-                    let mut all = [0; BLOCK];
-                    at_place.enumerate().for_each(|(at, w)| all[at] = w);
-                    all
-                };
-                escapes.extend((0..BLOCK).filter(is_escape).map(|at| (weights[weight_at[at]] >> 7) as u8));
-            }
-        }
-        if blocks == 2 {
-            let out = &mut to[2 * BLOCK..UNIT_BYTES];
-            for at in 0..BLOCK {
-                out[at] = codes[0][at] | codes[1][at] << 4;
-            }
-        } else {
-            let out = &mut to[BLOCK..HALF_UNIT_BYTES];
-            for at in 0..BLOCK / 2 {
-                out[at] = codes[0][at] | codes[0][at + BLOCK / 2] << 4;
-            }
-            out[BLOCK / 2..].fill(0);
-        }
+    let (mut padded, mut unit) = ([[pad; UNIT]], [[0; UNIT_BYTES]]);
+    padded[0][..rest.len()].copy_from_slice(rest);
+    // SAFETY: as above.
+    unsafe { encode(&padded, table, &mut unit, escapes) };
+    let [unit] = unit;
+    if rest.len() > BLOCK {
+        last.copy_from_slice(&unit);
+        return;
     }
+    last[..BLOCK].copy_from_slice(&unit[..BLOCK]);
+    let codes = &unit[2 * BLOCK..];
+    for at in 0..BLOCK / 2 {
+        last[BLOCK + at] = codes[at] & 15 | codes[BLOCK / 2 + at] << 4;
+    }
+    last[BLOCK + BLOCK / 2..].fill(0);
 }
 
 const _: () = assert!(SLACK >= BLOCK);
