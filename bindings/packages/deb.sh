@@ -45,7 +45,7 @@ lib=usr/lib/$triplet
 real=$lib/libdf11.so.${version%-*}
 chmod 644 "all/$real" # as Debian has it
 take "$library" "$lib/$soname" "$real"
-take libdf11-dev usr/include "$lib/libdf11.so" "$lib/libdf11.a" "$lib/pkgconfig" "$lib/cmake"
+take libdf11-dev usr/include "$lib/libdf11.so" "$lib/libdf11.a" "$lib/pkgconfig" "$lib/cmake" usr/share/df11
 gzip -9n all/usr/share/man/man1/*.1
 take df11 usr/bin/df11 usr/share/man usr/share/{bash-completion,fish,zsh}
 mkdir texts

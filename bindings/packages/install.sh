@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs headers, shared and static library, pkg-config and CMake packages, licences, and the tool with its manual pages and
-# completions. The script copies what `make build` has built and builds nothing, so it needs no Rust: `make build && sudo
+# Installs headers, shared and static library, pkg-config and CMake packages, licences, the tool with its manual pages and
+# completions, and the sources of the plug-in for llama.cpp. The script copies what `make build` has built and builds nothing, so it needs no Rust: `make build && sudo
 # bindings/packages/install.sh`.
 #
 # Environment variables, all optional, with their defaults:
@@ -86,6 +86,10 @@ completions() { # SHELL FOLDER NAME
 completions bash "$prefix/share/bash-completion/completions" df11
 completions fish "$prefix/share/fish/vendor_completions.d" df11.fish
 completions zsh "${ZSH:-$prefix/share/zsh/site-functions}" _df11
+# As sources, because the plug-in must be built with those of the llama.cpp that loads it.
+for file in examples/ggml/plugin/*; do
+    put 644 "$file" "$prefix/share/df11/llama.cpp"
+done
 for text in LICENSE-APACHE LICENSE-MIT README.md CHANGELOG.md; do
     put 644 "$text" "$prefix/share/doc/libdf11"
 done

@@ -14,11 +14,13 @@ inline double memory_mib(const std::string &key) {
     std::unique_ptr<FILE, int (*)(FILE *)> status(std::fopen("/proc/self/status", "r"), &std::fclose);
     char line[256];
     while (status && std::fgets(line, sizeof(line), status.get()) != nullptr)
-        if (std::string(line).compare(0, key.size() + 1, key + ":") == 0) return std::atof(line + key.size() + 1) / 1024;
+        if (std::string(line).compare(0, key.size() + 1, key + ":") == 0)
+            return std::atof(line + key.size() + 1) / 1024;
     throw std::runtime_error("the system does not say " + key);
 }
 
-// Makes `count` tokens, each from the last, and computes a prompt of 512 tokens, with libllama's defaults. Prints a line.
+// Makes `count` tokens, each from the last, and computes a prompt of 512 tokens, with libllama's defaults. Prints a
+// line.
 inline void bench(llama_model *model, unsigned count, const Hooks &hooks = {}) {
     llama_context_params params = llama_context_default_params();
     params.n_ctx = 1024;

@@ -7,7 +7,7 @@
 #ifndef DF11_EXAMPLE_GGML_DEVICE_H
 #define DF11_EXAMPLE_GGML_DEVICE_H
 
-#include "weights.h"
+#include "slots.h"
 
 namespace example {
 

@@ -9,9 +9,9 @@
 // With it, the same graphs also run on uncompressed weights, and every bit of all logits is compared.
 //
 // --device decodes on the first CUDA device, which then holds the compressed images (device.h), and lets ggml compute
-// on the best backend that it was built with. --plant MISTAKE makes a mistake for the tests; see weights.h.
+// on the best backend that it was built with. --plant MISTAKE makes a mistake for the tests; see slots.h.
 #include "device.h"
-#include "weights.h"
+#include "slots.h"
 
 #include "ggml-alloc.h"
 #include "ggml-backend.h"

@@ -7,10 +7,10 @@
 // HEAD.gguf is as for df11-gguf. PROMPT is text, or token ids separated by commas. For streaming, libllama puts the
 // layers' matrices into a buffer type of ours (tensor_buft_overrides), which places all of them in the same two slots,
 // and calls back when a layer is computed (cb_eval). This needs ggml-backend-impl.h, version 3 of its interface.
-// --bench measures instead of speaking; see bench.h. --plant MISTAKE makes a mistake for the tests; see weights.h.
+// --bench measures instead of speaking; see bench.h. --plant MISTAKE makes a mistake for the tests; see slots.h.
 #include "ggml-backend-impl.h"
 #include "bench.h"
-#include "weights.h"
+#include "slots.h"
 
 #include <cstring>
 #include <exception>

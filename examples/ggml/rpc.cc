@@ -17,9 +17,8 @@ int main(int argc, char **argv) {
         return 1;
     }
     ggml_backend_reg_t rpc = ggml_backend_reg_by_name("RPC");
-    auto start = rpc == nullptr ? nullptr
-                                : reinterpret_cast<void (*)(const char *, const char *, size_t, size_t, ggml_backend_dev_t *)>(
-                                      ggml_backend_reg_get_proc_address(rpc, "ggml_backend_rpc_start_server"));
+    void *found = rpc == nullptr ? nullptr : ggml_backend_reg_get_proc_address(rpc, "ggml_backend_rpc_start_server");
+    auto start = reinterpret_cast<void (*)(const char *, const char *, size_t, size_t, ggml_backend_dev_t *)>(found);
     if (start != nullptr) start(argv[1], nullptr, example::threads_to_use(), 1, &device);
     return 1;  // it ends only if it cannot serve
 }

@@ -32,13 +32,24 @@ cmake -G Ninja -S examples/ggml -B "$work/build" -DLLAMA_CPP="$llama" -Ddf11_DIR
     -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DGGML_CCACHE=OFF -DGGML_LLAMAFILE=ON -DGGML_RPC=ON -DGGML_CPU_REPACK=OFF \
     -DLLAMA_ALL_WARNINGS=OFF >"$work/configure.log" 2>&1 || { cat "$work/configure.log" >&2; exit 2; }
 echo "== building ggml, libllama and the examples"
-ninja -C "$work/build" -j "${DF11_JOBS:-2}" layers df11-gguf df11-llama greedy ggml-df11 rpc >"$work/build.log" 2>&1 ||
+ninja -C "$work/build" -j "${DF11_JOBS:-2}" layers df11-gguf df11-llama greedy rpc >"$work/build.log" 2>&1 ||
     { tail -n 40 "$work/build.log" >&2; exit 2; }
+
+# The plug-in as users build it: from the installed project.
+echo "== building the installed plug-in"
+plugin_project() { # FOLDER [OPTION...]
+    cmake -G Ninja -S "$prefix/share/df11/llama.cpp" -B "$work/$1" -DLLAMA_CPP="$llama" \
+        -DLLAMA_CPP_BUILD="$work/build" -Ddf11_DIR="$prefix/lib/cmake/df11" "${@:2}" >"$work/$1.log" 2>&1 &&
+        ninja -C "$work/$1" >>"$work/$1.log" 2>&1 || { tail -n 40 "$work/$1.log" >&2; exit 2; }
+}
+plugin_project plugin
+plugin_project plugin-old -DDF11_GGML_VERSION=0.25.0
 
 cargo build --quiet --locked -p df11-emulator
 emulator=$(realpath "${CARGO_TARGET_DIR:-target}/debug/libdf11_emulator.so")
 
-bin=$work/build plugin=$work/build/libggml-df11.so
+bin=$work/build plugin=$work/plugin/libggml-df11.so
+export PATH=$work/plugin:$PATH # df11-gguf
 export GGML_NO_BACKTRACE=1
 export DF11_EXAMPLE_THREADS=1 # the models are too small for two
 cd "$work"
@@ -82,6 +93,9 @@ count=12
 check "D: the plug-in exports what ggml looks for, and nothing else" \
     test "$(nm -D --defined-only "$plugin" | awk '$2 == "T" { print $3 }')" = ggml_backend_init
 
+check "D: another version of ggml is refused" fails_with "built for ggml 0.25.0, but this program has ggml 0.26" \
+    env GGML_BACKEND_PATH="$work/plugin-old/libggml-df11.so" "$bin/greedy" models/none.gguf "$prompt" 1
+
 for model in untied tied; do
     options=(--layers 5)
     [ $model = tied ] && options=(--layers 4 --tied)
@@ -90,16 +104,16 @@ for model in untied tied; do
     "$prefix/bin/df11" compress $m -o $m-df11 >$m.compress.log
 
     # The plain model: a GGUF file from the bf16 folder, without any codec.
-    "$bin/df11-gguf" $m.head.gguf $m $m.gguf
+    df11-gguf $m.head.gguf $m $m.gguf
     "$bin/greedy" $m.gguf "$prompt" $count >$m.plain.txt
     ids=$(sed -n 's/^prompt //p' $m.plain.txt)
     check "$model: the plain model says several things" \
         test "$(sed -n 's/^tokens //p' $m.plain.txt | tr , '\n' | sort -u | wc -l)" -ge 3
 
-    "$bin/df11-gguf" $m.head.gguf $m-df11 $m.from-df11.gguf
+    df11-gguf $m.head.gguf $m-df11 $m.from-df11.gguf
     check "$model: a GGUF file from DF11 is that from the original" cmp $m.gguf $m.from-df11.gguf
 
-    "$bin/df11-gguf" $m.gguf $m-df11 $m.from-itself.gguf
+    df11-gguf $m.gguf $m-df11 $m.from-itself.gguf
     check "$model: any GGUF file of the model serves as the head" cmp $m.gguf $m.from-itself.gguf
 
     "$bin/df11-llama" $m.head.gguf $m-df11 "$prompt" $count >$m.a.txt || true
@@ -124,7 +138,7 @@ for model in untied tied; do
     done
     unset DF11_LIBCUDA
 
-    "$bin/df11-gguf" --skeleton $m.head.gguf $m-df11 $m.skeleton.gguf
+    df11-gguf --skeleton $m.head.gguf $m-df11 $m.skeleton.gguf
     check "$model, D: a skeleton takes less than half of the disk" \
         test $((2 * $(du -k $m.skeleton.gguf | cut -f1))) -lt "$(du -k $m.gguf | cut -f1)"
     with_plugin $m.gguf >$m.d.txt || true
@@ -135,6 +149,8 @@ for model in untied tied; do
     check "$model, D: the same with a skeleton" same $m.plain.txt $m.d-skeleton.txt
     (export DF11_EXAMPLE_THREADS=3 && with_plugin $m.gguf) >$m.d-3.txt || true
     check "$model, D: the same with three threads" same $m.plain.txt $m.d-3.txt
+    (export DF11_EXAMPLE_THREADS=2 DF11_PLANT=tiles && with_plugin $m.gguf) >$m.d-tiles.txt || true
+    check "$model, D: the same in small tiles" same $m.plain.txt $m.d-tiles.txt
 
     # Mistakes that must be noticed.
     for mistake in slot decode early; do
@@ -153,7 +169,7 @@ done
 m=models/single
 python3 "$OLDPWD/examples/ggml/make_model.py" $m $m.head.gguf --layers 1 --tied
 "$prefix/bin/df11" compress $m -o $m-df11 >$m.compress.log
-"$bin/df11-gguf" $m.head.gguf $m $m.gguf
+df11-gguf $m.head.gguf $m $m.gguf
 "$bin/greedy" $m.gguf "$prompt" $count >$m.plain.txt
 "$bin/df11-llama" --stream $m.head.gguf $m-df11 "$prompt" $count >$m.c.txt || true
 check "a single layer, C" same $m.plain.txt $m.c.txt
@@ -194,9 +210,9 @@ for model in qwen3moe llama; do
     m=models/$model
     python3 "$OLDPWD/examples/ggml/make_model.py" $m $m.head.gguf --kind $model --layers 3
     "$prefix/bin/df11" compress $m -o $m-df11 >$m.compress.log
-    "$bin/df11-gguf" $m.head.gguf $m $m.gguf
+    df11-gguf $m.head.gguf $m $m.gguf
     "$bin/greedy" $m.gguf "$prompt" $count >$m.plain.txt
-    "$bin/df11-gguf" --skeleton $m.head.gguf $m-df11 $m.skeleton.gguf
+    df11-gguf --skeleton $m.head.gguf $m-df11 $m.skeleton.gguf
     check "$model: its skeleton has holes" grep -aq "DF11 hole" $m.skeleton.gguf
     for threads in 1 3; do
         (export DF11_EXAMPLE_THREADS=$threads && with_plugin $m.gguf) >$m.d.txt || true
@@ -204,6 +220,8 @@ for model in qwen3moe llama; do
     done
     with_plugin $m.skeleton.gguf >$m.d-skeleton.txt || true
     check "$model, D: the same with a skeleton" same $m.plain.txt $m.d-skeleton.txt
+    (export DF11_EXAMPLE_THREADS=2 DF11_PLANT=tiles && with_plugin $m.gguf) >$m.d-tiles.txt || true
+    check "$model, D: the same in small tiles" same $m.plain.txt $m.d-tiles.txt
     DF11_PLANT=decode with_plugin $m.gguf >$m.d-decode.txt || true
     check "$model, D: the mistake 'decode' shows" differs $m.plain.txt $m.d-decode.txt
 done
@@ -241,7 +259,8 @@ for device in DF11 CPU; do
             (exec 3<>/dev/tcp/127.0.0.1/$port) 2>/dev/null && break
             sleep 0.05
         done
-        DF11_EXAMPLE_RPC=127.0.0.1:$port "$bin/greedy" --rpc $m.gguf "$prompt" $count >$m.rpc-$device-$mistake.txt || true
+        DF11_EXAMPLE_RPC=127.0.0.1:$port "$bin/greedy" --rpc $m.gguf "$prompt" $count \
+            >$m.rpc-$device-$mistake.txt || true
         kill $server || true
         wait $server 2>/dev/null || true
     done

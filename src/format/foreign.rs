@@ -61,13 +61,15 @@ pub(super) fn kind(head: &[u8]) -> Option<String> {
 pub(crate) fn not_json(what: &str, text: &[u8], error: impl Display) -> String {
     let head = &text[..text.len().min(HEAD_BYTES)];
     if text.trim_ascii().is_empty() {
-        return format!("{what} is empty: its download has not begun, or the disk was full, so download it again");
+        return format!(
+            "{what} is not valid JSON but empty: its download has not begun, or the disk was full, so download it again"
+        );
     }
     if head.iter().all(|&b| b == 0) {
-        return format!("{what} is not JSON: {ZEROS}");
+        return format!("{what} is not valid JSON: {ZEROS}");
     }
     match self::text(head).and_then(answer) {
-        Some((what_else, remedy)) => format!("{what} is not JSON but {what_else}: {remedy}"),
+        Some((what_else, remedy)) => format!("{what} is not valid JSON but {what_else}: {remedy}"),
         None => format!("{what} is not valid JSON: {error}"),
     }
 }
@@ -225,8 +227,8 @@ mod tests {
             (&b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"[..], "`git lfs pull`"),
             (b"\xef\xbb\xbf\n <!DOCTYPE HTML>", "but a web page: download"),
             (b"<?xml version='1.0'?><Error>", "but XML"),
-            (b" \n", "is empty"),
-            (b"", "is empty"),
+            (b" \n", "not valid JSON but empty"),
+            (b"", "not valid JSON but empty"),
             (&[0; 4096], "zeros"),
             (b"{\"a\": <html", "is not valid JSON: the error"),
             (b"nonsense", "is not valid JSON: the error"),

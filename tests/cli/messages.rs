@@ -48,9 +48,9 @@ fn what_is_no_json_is_named() {
     models::write_hollow(&dir.path().join("model.safetensors"), 16);
     let patterns = dir.path().join("patterns.json");
     for (content, parts) in [
-        (lfs, ["not JSON but a Git LFS pointer", "`git lfs pull`"]),
-        ("<!DOCTYPE html><html><head><title>401</title>", ["not JSON but a web page", "`hf download`"]),
-        ("", ["is empty", "download it again"]),
+        (lfs, ["not valid JSON but a Git LFS pointer", "`git lfs pull`"]),
+        ("<!DOCTYPE html><html><head><title>401</title>", ["not valid JSON but a web page", "`hf download`"]),
+        ("", ["not valid JSON but empty", "download it again"]),
         ("\0\0\0\0", ["begins with zeros", "download it again"]),
         ("{\"a\": ", ["not valid JSON", "EOF"]),
     ] {

@@ -1,5 +1,6 @@
-// A plug-in for programs that run on unmodified ggml, such as llama-cli and llama-server: bf16 weights take 12 bits each
-// in memory, and multiply faster than bf16 where memory is the limit. Results are those of plain bf16, bit for bit.
+// A plug-in for programs that run on unmodified ggml, such as llama-cli and llama-server: bf16 weights take 12 bits
+// each in memory, and multiply faster than bf16 where memory is the limit. Results are those of plain bf16, bit for
+// bit.
 //
 //     GGML_BACKEND_PATH=libggml-df11.so llama-cli -m MODEL.gguf …
 //
@@ -11,11 +12,11 @@
 // A skeleton (df11-gguf --skeleton) has holes in place of weights. A hole says which tensors of a DF11 model belong
 // there; they are read from the folder that it names, or that the variable DF11_MODEL names. See hole.h.
 //
-// One vector is multiplied by df11_matrix_multiply(), in the order of sums of ggml's own kernel, which is found by trying
-// (Ggml::find_order). For more vectors, tiles of rows are decoded, and ggml's own kernel multiplies with them.
+// One vector is multiplied by df11_matrix_multiply(), in the order of sums of ggml's own kernel, which is found by
+// trying (Ggml::find_order). For more vectors, tiles of rows are decoded, and ggml's own kernel multiplies with them.
 //
 // The CPU backend has no public interface for such buffer types: see traits.h in its sources. What is used of it is
-// checked when this is compiled, and the version of ggml when it is loaded. DF11_PLANT makes a mistake for the tests.
+// checked when this is compiled, and the version of ggml when it is loaded.
 #include "ggml-backend-impl.h"
 #include "ggml-cpu.h"
 #include "ggml-cpu/traits.h"
@@ -31,6 +32,7 @@
 #include <new>
 #include <random>
 #include <sys/mman.h>
+#include <tuple>
 #include <type_traits>
 #include <unistd.h>
 
@@ -42,8 +44,8 @@ using namespace example;
 
 // ---- What is used of ggml's CPU backend.
 
-// The classes of traits.h with the same virtual functions. Theirs have destructors in the CPU backend's library, which a
-// program may load without making its symbols global.
+// The classes of traits.h with the same virtual functions. Theirs have destructors in the CPU backend's library, which
+// a program may load without making its symbols global.
 class Traits {
   public:
     virtual ~Traits() = default;
@@ -58,12 +60,14 @@ class ExtraBufferType {
 };
 using TheirTraits = ggml::cpu::tensor_traits;
 using TheirType = ggml::cpu::extra_buffer_type;
-static_assert(std::is_same_v<decltype(&TheirTraits::work_size), bool (TheirTraits::*)(int, const ggml_tensor *, size_t &)>);
+static_assert(std::is_same_v<decltype(&TheirTraits::work_size),
+                             bool (TheirTraits::*)(int, const ggml_tensor *, size_t &)>);
 static_assert(std::is_same_v<decltype(&TheirTraits::compute_forward),
                              bool (TheirTraits::*)(ggml_compute_params *, ggml_tensor *)>);
 static_assert(std::is_same_v<decltype(&TheirType::supports_op),
                              bool (TheirType::*)(ggml_backend_dev_t, const ggml_tensor *)>);
-static_assert(std::is_same_v<decltype(&TheirType::get_tensor_traits), TheirTraits *(TheirType::*)(const ggml_tensor *)>);
+static_assert(std::is_same_v<decltype(&TheirType::get_tensor_traits),
+                             TheirTraits *(TheirType::*)(const ggml_tensor *)>);
 static_assert(sizeof(TheirTraits) == sizeof(Traits) && sizeof(TheirType) == sizeof(ExtraBufferType));
 
 // The order of sums of a kernel that libdf11 does not have.
@@ -153,8 +157,8 @@ uint32_t Ggml::find_order() const {
         df11_error error{};
         uint64_t bytes = 0;
         check(df11_matrix_bound(rows, columns, &bytes, &error), error);
-        std::unique_ptr<void, decltype(&std::free)> memory(std::aligned_alloc(DF11_MATRIX_ALIGNMENT, GGML_PAD(bytes, DF11_MATRIX_ALIGNMENT)),
-                                                           &std::free);
+        std::unique_ptr<void, decltype(&std::free)> memory(
+            std::aligned_alloc(DF11_MATRIX_ALIGNMENT, GGML_PAD(bytes, DF11_MATRIX_ALIGNMENT)), &std::free);
         if (!memory) throw std::bad_alloc();
         check(df11_matrix_write(reinterpret_cast<uint16_t *>(weights.data()), rows, columns, memory.get(), bytes, 1,
                                 nullptr, &bytes, &error),
@@ -188,17 +192,26 @@ auto or_abort(Work work) {
     }
 }
 
+// For the tests, the variable DF11_PLANT names a mistake, or "tiles" for parts of matrices that are as small as can be.
+bool planted(const char *what) {
+    const char *plant = std::getenv("DF11_PLANT");
+    return plant != nullptr && std::strcmp(plant, what) == 0;
+}
+
 constexpr size_t cache_line = 64;
 // What a thread multiplies with one vector before it takes the next part: some 10 microseconds.
 constexpr size_t chunk_bytes = size_t(128) << 10;
-// A tile that all threads decode and then multiply with: it and the next one fit into the processor's cache.
-constexpr size_t tile_bytes = size_t(1) << 20;
+// A tile that all threads decode and then multiply with. It and the next one fit into most caches; each costs some
+// barriers.
+constexpr size_t tile_bytes = size_t(4) << 20;
 
 size_t padded(size_t bytes) { return GGML_PAD(bytes, cache_line); }
 
 // The rows of a matrix that fit into so many bytes, in multiples of 64, on which ggml's choice of a kernel does not
 // depend. y begins at a cache line with each such part.
 int64_t rows_in(size_t bytes, int64_t columns) {
+    static const bool smallest = planted("tiles");
+    if (smallest) return 64;
     return std::max<int64_t>(1, int64_t(bytes / 2) / columns / 64) * 64;
 }
 
@@ -210,7 +223,8 @@ std::pair<int64_t, int64_t> share(int64_t count, int thread, int threads) {
 // The position of a node's vector `row`, counted over all dimensions.
 template <typename Pointer>
 Pointer vector_at(const ggml_tensor *tensor, int64_t row) {
-    int64_t i1 = row % tensor->ne[1], i2 = row / tensor->ne[1] % tensor->ne[2], i3 = row / tensor->ne[1] / tensor->ne[2];
+    int64_t i1 = row % tensor->ne[1], i2 = row / tensor->ne[1] % tensor->ne[2];
+    int64_t i3 = row / tensor->ne[1] / tensor->ne[2];
     return reinterpret_cast<Pointer>(static_cast<char *>(tensor->data) + i1 * tensor->nb[1] + i2 * tensor->nb[2] +
                                      i3 * tensor->nb[3]);
 }
@@ -218,12 +232,15 @@ Pointer vector_at(const ggml_tensor *tensor, int64_t row) {
 // Rounds vectors of f32 to bf16, one after the other, each thread a part. ggml rounds them in the same way.
 void round_vectors(const ggml_compute_params *params, const ggml_tensor *x, ggml_bf16_t *to) {
     int64_t columns = x->ne[0], rows = ggml_nrows(x);
-    auto [first, last] = rows >= params->nth ? share(rows, params->ith, params->nth) : std::pair<int64_t, int64_t>(0, rows);
-    // Few vectors are divided, at cache lines.
-    auto [begin, end] = rows >= params->nth
-                            ? std::pair<int64_t, int64_t>(0, columns)
-                            : share((columns + 31) / 32, params->ith, params->nth);
-    if (rows < params->nth) begin = std::min(columns, 32 * begin), end = std::min(columns, 32 * end);
+    int64_t first = 0, last = rows, begin = 0, end = columns;
+    if (rows >= params->nth) {
+        std::tie(first, last) = share(rows, params->ith, params->nth);
+    } else {
+        // Few vectors are divided, at cache lines.
+        std::tie(begin, end) = share((columns + 31) / 32, params->ith, params->nth);
+        begin = std::min(columns, 32 * begin);
+        end = std::min(columns, 32 * end);
+    }
     for (int64_t row = first; row < last; row++)
         cpu.round(vector_at<const float *>(x, row) + begin, to + row * columns + begin, end - begin);
 }
@@ -294,8 +311,8 @@ class Weight : public Traits {
         return w->view_src != nullptr ? int64_t(w->view_offs / (2 * size_t(w->ne[0]))) : 0;
     }
 
-    // Returns whether ggml's kernel for pairs of vectors computes a node, rather than that for matrices, and libdf11 has
-    // its order of sums. The one for matrices needs two vectors, and rows in multiples of four.
+    // Returns whether ggml's kernel for pairs of vectors computes a node, rather than that for matrices, and libdf11
+    // has its order of sums. The one for matrices needs two vectors, and rows in multiples of four.
     static bool one_by_one(const ggml_tensor *node) {
         return cpu.order != no_order && (node->src[1]->ne[1] == 1 || node->src[0]->ne[1] % 4 != 0);
     }
@@ -413,7 +430,8 @@ class Weight : public Traits {
                    padded(sizeof(Vector) * size_t(ggml_nelements(node->src[2])));
         }
         Experts(const ggml_tensor *node, char *memory)
-            : count(reinterpret_cast<int64_t *>(memory)), all(reinterpret_cast<Expert *>(memory + padded(sizeof(int64_t)))),
+            : count(reinterpret_cast<int64_t *>(memory)),
+              all(reinterpret_cast<Expert *>(memory + padded(sizeof(int64_t)))),
               vectors(reinterpret_cast<Vector *>(memory + padded(sizeof(int64_t)) +
                                                  padded(sizeof(Expert) * size_t(node->src[0]->ne[2])))) {}
 
@@ -461,7 +479,8 @@ class Weight : public Traits {
             cpu.set_chunk(params->threadpool, params->nth);
         }
         cpu.barrier(params->threadpool);
-        for (int64_t chunk = params->ith; chunk < steps * *experts.count; chunk = cpu.add_chunk(params->threadpool, 1)) {
+        int64_t chunks = steps * *experts.count;
+        for (int64_t chunk = params->ith; chunk < chunks; chunk = cpu.add_chunk(params->threadpool, 1)) {
             const Experts::Expert &expert = experts.all[chunk / steps];
             int64_t row = chunk % steps * step, some = std::min(step, rows - row);
             int64_t first = first_row(w) + expert.id * rows + row;
@@ -563,18 +582,13 @@ void forget(const void *data, size_t bytes) {
     }
 }
 
-bool plant_decode() {
-    const char *plant = std::getenv("DF11_PLANT");
-    return plant != nullptr && std::strcmp(plant, "decode") == 0;
-}
-
 void set_weights(Buffer &buffer, Weight &weight, const ggml_tensor *tensor, const void *data) {
     uint64_t columns = uint64_t(tensor->ne[0]), rows = uint64_t(ggml_nrows(tensor));
     buffer.make(weight, [&](void *to, size_t bytes, uint64_t *needed, df11_error *error) {
         df11_status status = df11_matrix_write(static_cast<const uint16_t *>(data), rows, columns, to, bytes,
                                                threads_to_use(), nullptr, needed, error);
         // The sign of a weight, for the tests.
-        if (status == DF11_OK && plant_decode()) static_cast<unsigned char *>(to)[128] ^= 0x80;
+        if (status == DF11_OK && planted("decode")) static_cast<unsigned char *>(to)[128] ^= 0x80;
         return status;
     });
 }
@@ -788,8 +802,9 @@ bool is_ours(const ggml_tensor *tensor) {
     return buffer != nullptr && buffer->buft == &buffer_type;
 }
 
-// ---- A device of the kind that accelerates the CPU. libllama asks those first where a weight is to be, before the GPU's
-// pinned memory and whatever --no-repack says. In libllama it computes nothing: the CPU backend does. An RPC server computes whole graphs with it, and has all its tensors in these buffers.
+// ---- A device of the kind that accelerates the CPU. libllama asks those first where a weight is to be, before the
+// GPU's pinned memory and whatever --no-repack says. In libllama it computes nothing: the CPU backend does. An RPC
+// server computes whole graphs with it, and has all its tensors in these buffers.
 
 ggml_guid guid = {0xdf, 0x11, 0x6c, 0x69, 0x62, 0x64, 0x66, 0x31, 0x31, 0x67, 0x67, 0x6d, 0x6c, 0x00, 0x00, 0x02};
 
@@ -805,7 +820,8 @@ void uncompress_for(const ggml_tensor *node) {
         Weight *weight = Weight::of(source);
         if (weight == nullptr || (source == node->src[0] && supports(node))) continue;
         const ggml_tensor *whole = whole_of(source);
-        if (whole->type == hole_type) throw std::runtime_error(std::string(whole->name) + " is not a matrix to multiply with");
+        if (whole->type == hole_type)
+            throw std::runtime_error(std::string(whole->name) + " is not a matrix to multiply with");
         weight->decode(0, ggml_nbytes(whole) / 2, whole->data);
         buffer_of(whole->buffer).weights.erase(whole->data);
     }
@@ -890,7 +906,8 @@ ggml_backend_reg registry = {
         /* get_device       */ [](ggml_backend_reg_t, size_t) -> ggml_backend_dev_t { return &device; },
         /* get_proc_address */
         [](ggml_backend_reg_t, const char *name) -> void * {
-            return std::strcmp(name, "ggml_backend_set_n_threads") == 0 ? reinterpret_cast<void *>(set_threads) : nullptr;
+            bool known = std::strcmp(name, "ggml_backend_set_n_threads") == 0;
+            return known ? reinterpret_cast<void *>(set_threads) : nullptr;
         },
     },
     nullptr,

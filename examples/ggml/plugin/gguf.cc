@@ -1,7 +1,7 @@
 // Writes a GGUF file for a DF11 model, or for the bf16 folder from which it was made.
 //
 //     df11-gguf HEAD.gguf MODEL OUT.gguf               all weights, in bf16: any llama.cpp can read it
-//     df11-gguf --skeleton HEAD.gguf MODEL OUT.gguf    holes in place of compressed weights, for the plug-in (plugin.cc)
+//     df11-gguf --skeleton HEAD.gguf MODEL OUT.gguf    holes in place of compressed weights, for the plug-in
 //
 // HEAD.gguf is any GGUF file of the same model, with any quantisation: metadata, vocabulary and small tensors (norms,
 // biases) come from it, and bf16 matrices from MODEL. See find_source() for the architectures. For Qwen3, Qwen3-MoE and
@@ -105,8 +105,8 @@ class Writer {
             if (part.from_model)
                 part.tensor.type = GGML_TYPE_BF16;
             else if (ggml_is_quantized(given->type))
-                throw std::runtime_error(std::string(name) + ": this program does not know where it is in a DF11 model; "
-                                         "use df11 decompress and llama.cpp's converter");
+                throw std::runtime_error(std::string(name) + ": this program does not know where it is in a DF11 " +
+                                         "model; use df11 decompress and llama.cpp's converter");
         }
         part.head_offset = gguf_get_data_offset(head_.get()) +
                            gguf_get_tensor_offset(head_.get(), gguf_find_tensor(head_.get(), name));

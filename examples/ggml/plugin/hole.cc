@@ -13,7 +13,8 @@ const char last_line[] = "end\n";
 
 std::string text_of(const Hole &hole, size_t bytes) {
     std::ostringstream text;
-    text << first_line << "model " << hole.model << "\nheads " << hole.permuted_heads << "\nsample " << hole.sample << "\n";
+    text << first_line << "model " << hole.model << "\nheads " << hole.permuted_heads << "\n";
+    text << "sample " << hole.sample << "\n";
     for (const std::string &tensor : hole.tensors) text << "tensor " << tensor << "\n";
     text << last_line;
     return text.str().size() <= bytes ? text.str() : std::string();
@@ -27,7 +28,8 @@ Hole hole_in(const void *data, size_t bytes) {
     Hole hole;
     if (std::getline(text, line) && line + "\n" == first_line) {
         while (std::getline(text, line)) {
-            std::string key = line.substr(0, line.find(' ')), value = line.substr(std::min(line.size(), key.size() + 1));
+            std::string key = line.substr(0, line.find(' '));
+            std::string value = line.substr(std::min(line.size(), key.size() + 1));
             if (key == "model")
                 hole.model = value;
             else if (key == "heads")

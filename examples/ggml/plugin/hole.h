@@ -1,6 +1,6 @@
-// What a skeleton has in place of a weight: a short text that says where the weight is, and then nothing. The tensor has
-// the type I16, which has as many bytes as BF16 and which no kernel of ggml multiplies with. So a skeleton cannot be
-// computed with by accident: not without the plug-in, and not on a device whose weights do not pass through it.
+// What a skeleton has in place of a weight: a short text that says where the weight is, and then nothing. The tensor
+// has the type I16, which has as many bytes as BF16 and which no kernel of ggml multiplies with. So a skeleton cannot
+// be computed with by accident: not without the plug-in, and not on a device whose weights do not pass through it.
 #ifndef DF11_EXAMPLE_GGML_HOLE_H
 #define DF11_EXAMPLE_GGML_HOLE_H
 
