@@ -69,6 +69,13 @@ ASSERT(offsetof(df11_part_info, file_offset) == 16);
 ASSERT(offsetof(df11_part_info, data_bytes) == 24);
 ASSERT(offsetof(df11_part_info, data) == 32);
 
+ASSERT(sizeof(df11_matrix_info) == 40);
+ASSERT(offsetof(df11_matrix_info, struct_size) == 0);
+ASSERT(offsetof(df11_matrix_info, row_count) == 8);
+ASSERT(offsetof(df11_matrix_info, column_count) == 16);
+ASSERT(offsetof(df11_matrix_info, matrix_bytes) == 24);
+ASSERT(offsetof(df11_matrix_info, escape_count) == 32);
+
 ASSERT(sizeof(df11_verify_report) == 72);
 ASSERT(offsetof(df11_verify_report, struct_size) == 0);
 ASSERT(offsetof(df11_verify_report, groups_good) == 8);
@@ -274,12 +281,15 @@ int main(void)
     df11_plan_info plan = DF11_PLAN_INFO_INIT;
     df11_plan_group_info planned = DF11_PLAN_GROUP_INFO_INIT;
     df11_plan_share_info share = DF11_PLAN_SHARE_INFO_INIT;
+    df11_matrix_info matrix = DF11_MATRIX_INFO_INIT;
     df11_packed_group packed = DF11_PACKED_GROUP_INIT;
     size_t writing = compress.struct_size + written.struct_size + preset.struct_size + packed.struct_size;
     size_t infos = group.struct_size + tensor.struct_size + part.struct_size + run.struct_size + report.struct_size;
     if (writing != 96 + 208 + 24 + 104)
         return 1;
-    if (planning.struct_size + plan.struct_size + planned.struct_size + share.struct_size != 64 + 136 + 56 + 56)
+    if (matrix.struct_size != 40)
         return 1;
-    return options.struct_size + verify.struct_size + infos == 48 + 72 + 64 + 96 + 40 + 48 + 72 ? 0 : 1;
+    if (planning.struct_size + plan.struct_size + planned.struct_size + share.struct_size != 88 + 136 + 64 + 56)
+        return 1;
+    return options.struct_size + verify.struct_size + infos == 48 + 88 + 64 + 96 + 40 + 48 + 72 ? 0 : 1;
 }
