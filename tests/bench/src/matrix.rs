@@ -42,7 +42,7 @@ impl Case {
         let mut matrix = Lines::new(matrix_bytes, huge);
         matrix.get_mut()[..matrix_bytes].copy_from_slice(&large.get()[..matrix_bytes]);
         let x = crate::weights::gaussian(COLUMNS, 1.0, 3).into_iter().map(bf16::from_bits).collect();
-        Ok(Case { weights, matrix, matrix_bytes, rows, x, pages: if huge { ", huge pages" } else { "" } })
+        Ok(Case { weights, matrix, matrix_bytes, rows, x, pages: if huge { ", from huge pages" } else { "" } })
     }
 
     fn plain(&self) -> &[u16] {
