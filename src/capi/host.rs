@@ -18,6 +18,10 @@ use std::ptr;
 /// each group, and less than 1 MB for each thread while it runs. Calls from several threads may
 /// overlap, on one group too.
 ///
+/// Large buffers may be written faster in huge pages, which Linux gives on request (madvise() with
+/// MADV_HUGEPAGE, before they are first written). On an AMD EPYC, 140 MB of weights were decoded 8 %
+/// faster, and 28 % while other cores were busy; 23 MB were not.
+///
 /// A range may begin anywhere. Decoding begins at a gap that the file records near there, so a file
 /// whose gaps are wrong can give other weights; DF11_OPEN_VERIFY finds that.
 ///

@@ -44,8 +44,8 @@ const _: () = assert!(size_of::<df11_image_info>() == 40);
 ///
 /// `dst` is a buffer of `dst_bytes` bytes that you provide, with any alignment (64 is fastest),
 /// pinned or not; nothing is read from it. One thread works: df11_model_write_image_part() is for
-/// callers who have several, or who want to be able to stop between two parts. The call allocates less than 100 KiB, and less than 1 MB with
-/// DF11_OPEN_READ.
+/// callers who have several, or who want to be able to stop between two parts. The call allocates
+/// less than 100 KiB, and less than 1 MB with DF11_OPEN_READ.
 ///
 /// Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL;
 /// DF11_CORRUPT if the codes contradict the tables, the positions or the gaps at which blocks begin;

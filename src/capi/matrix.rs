@@ -72,10 +72,10 @@ unsafe impl Sizeable for df11_matrix_info {
 
 const _: () = assert!(size_of::<df11_matrix_info>() == 40);
 
-/// Says how many bytes a matrix takes at most: `*matrix_bytes` bytes, two and a half for each weight.
-/// Matrices of trained weights take six tenths of that, which is known once they are made: reserve
-/// address space for the bound (pages that are never written to take no memory), or make the matrix
-/// in one buffer and copy it.
+/// Says how many bytes a matrix takes at most: `*matrix_bytes` bytes, two and a half for each
+/// weight. Matrices of trained weights take six tenths of that, which is known once they are made:
+/// reserve address space for the bound (pages that are never written to take no memory), or make the
+/// matrix in one buffer and copy it.
 ///
 /// Errors: DF11_INVALID_ARGUMENT if there are no weights, or 2^48 and more.
 ///
@@ -107,12 +107,14 @@ pub unsafe extern "C" fn df11_matrix_bound(
 ///
 /// The bytes hold no address: you may move them, keep them in a file or in shared memory, and bind
 /// them in other processes, with a library of the same version: this is a format of memory, and not
-/// one to exchange models in. `threads` threads work, the calling one among them; 0 means 1. They end
-/// before the call returns. Each allocates less than 3 MB. `progress` is NULL, or cancels the call.
+/// one to exchange models in. `threads` threads work, the calling one among them; 0 means 1. They
+/// end before the call returns. Each allocates less than 3 MB. `progress` is NULL, or cancels the
+/// call.
 ///
 /// Errors: DF11_INVALID_ARGUMENT (no weights, or 2^48 and more), DF11_MISALIGNED;
 /// DF11_BUFFER_TOO_SMALL, and then `*matrix_bytes` is the number that is needed, or, if not even the
-/// rows fit, the number without rare exponents; DF11_CANCELLED. After an error `dst` holds no matrix.
+/// rows fit, the number without rare exponents; DF11_CANCELLED. After an error `dst` holds no
+/// matrix.
 ///
 /// # Safety
 ///
@@ -155,8 +157,8 @@ pub unsafe extern "C" fn df11_matrix_write(
 /// after the other: one of experts, rows and columns (df11_tensor_info.shape) has experts times rows
 /// of them. It is decoded in pieces by all threads, so that its weights are never all in memory.
 ///
-/// Errors: those of df11_matrix_write(); DF11_NOT_FOUND (no such tensor); DF11_INVALID_ARGUMENT for a
-/// tensor that is not of bf16, is not whole rows of `column_count`, or has no such rows;
+/// Errors: those of df11_matrix_write(); DF11_NOT_FOUND (no such tensor); DF11_INVALID_ARGUMENT for
+/// a tensor that is not of bf16, is not whole rows of `column_count`, or has no such rows;
 /// DF11_CORRUPT, DF11_IO. After an error `dst` holds no matrix.
 ///
 /// # Safety
@@ -243,8 +245,8 @@ unsafe fn buffer<'a>(dst: *mut c_void, dst_bytes: usize) -> Result<&'a mut [u8]>
 ///
 /// On success `*out` is the matrix, to be given to df11_matrix_free(); otherwise it is NULL.
 ///
-/// Errors: DF11_MISALIGNED; DF11_INVALID_FORMAT if the bytes are no matrix of this library's version,
-/// or fewer than it has; DF11_INVALID_ARGUMENT.
+/// Errors: DF11_MISALIGNED; DF11_INVALID_FORMAT if the bytes are no matrix of this library's
+/// version, or fewer than it has; DF11_INVALID_ARGUMENT.
 ///
 /// # Safety
 ///
@@ -340,13 +342,13 @@ pub unsafe extern "C" fn df11_matrix_decompress(
     }
 }
 
-/// Multiplies `row_count` rows, from `first_row` on, with `vector_count` vectors x: for each vector v
-/// and each row r, y[v * y_stride + r - first_row] becomes the sum over all columns k of weight (r,
-/// k) times x[v * x_stride + k]. `x_dtype` is DF11_DTYPE_F32 or DF11_DTYPE_BF16; `y` is f32, aligned
-/// to 4 bytes. Both strides are in elements, and mean nothing for one vector. The sums have the order
-/// `order` (DF11_ORDER_*), so that they do not depend on the instructions that the processor has, on
-/// the rows of a call or on the number of vectors: df11_matrix_decompress() and a plain product in
-/// that order give the same bits. (NaNs may differ in their bits.)
+/// Multiplies `row_count` rows, from `first_row` on, with `vector_count` vectors x: for each vector
+/// v and each row r, y[v * y_stride + r - first_row] becomes the sum over all columns k of weight
+/// (r, k) times x[v * x_stride + k]. `x_dtype` is DF11_DTYPE_F32 or DF11_DTYPE_BF16; `y` is f32,
+/// aligned to 4 bytes. Both strides are in elements, and mean nothing for one vector. The sums have
+/// the order `order` (DF11_ORDER_*), so that they do not depend on the instructions that the
+/// processor has, on the rows of a call or on the number of vectors: df11_matrix_decompress() and a
+/// plain product in that order give the same bits. (NaNs may differ in their bits.)
 ///
 /// The calling thread works, and nothing is allocated: call it from threads of your own, each with
 /// rows of its own. One vector is the fast case: it waits for memory. Every further vector costs the

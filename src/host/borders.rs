@@ -63,6 +63,7 @@ pub(super) fn borders(
     let runs = (lanes * span.div_ceil(lanes * most)).min(span);
     let mut borders = Vec::with_capacity(runs + 1);
     let mut inside = Inside { group, variant, code: Vec::new(), gaps: Vec::new() };
+    inside.prefetch_signs(first, count);
     let start = inside.seek(border(from), border(from + 1), first)?;
     borders.push(start);
     borders.extend((1..runs).map(|i| border(from + span * i / runs)));
@@ -112,6 +113,15 @@ impl Inside<'_> {
             chunk = chunk.saturating_sub((weight - first) * chunks / weights);
         }
         Ok(block)
+    }
+
+    /// Asks for the first signs and mantissas of a range, which are needed when its first weight is found.
+    fn prefetch_signs(&self, first: u64, count: u64) {
+        const MOST: u64 = 4096;
+        let signs = self.group.data().member(Member::SignMantissa);
+        if let Some(bytes) = self.group.model().sources()[signs.file].slice(signs.offset + first, count.min(MOST)) {
+            prefetch(bytes);
+        }
     }
 
     /// Returns the chunk of a border, or that of the last whole chunk of the group, if the border is after it.

@@ -352,7 +352,7 @@ unsafe impl Feed for RangeFeed<'_> {
         // A range may end long before its last run does: gaps far after it are left out.
         let wanted = (end - from) * chunks as u64 / (to - from).max(1);
         let known = (gaps.len / 5 * 8).saturating_sub(chunk as u64);
-        let gap_count = if decoding.gaps { (wanted + wanted / 32 + 16).min(chunks as u64 + 1).min(known) } else { 0 };
+        let gap_count = if decoding.gaps { (wanted + wanted / 32 + 5).min(chunks as u64 + 1).min(known) } else { 0 };
         let (gaps_at, gap_bytes) = (gaps.offset + (chunk / 8 * 5) as u64, (gap_count * 5).div_ceil(8));
         let gaps = gap_source.bytes(gaps_at, gap_bytes, &mut buffers.gaps)?;
         Ok(Some(Run {

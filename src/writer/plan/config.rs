@@ -193,22 +193,31 @@ impl Printer<'_> {
         Ok(())
     }
 
+    /// Returns a part of the source that begins with a value, as it was before [`of_python`]; the value itself if it is from
+    /// elsewhere.
+    fn stored<'v>(&'v self, value: &'v str) -> &'v str {
+        let at = value.as_ptr().addr().checked_sub(self.base);
+        let rest = at.and_then(|at| self.source.get(at..));
+        // What has replaced a number is shorter. Escapes of a text may be others, and are as many bytes.
+        rest.map_or(value, |rest| match no_number(rest.as_bytes()) {
+            Some(number) => number,
+            None => &rest[..value.len()],
+        })
+    }
+
     /// Writes a text, or what Python calls a number and [`of_python`] has replaced.
     fn print_text(&mut self, text: &str) {
-        let at = text.as_ptr().addr().checked_sub(self.base);
-        match at.and_then(|at| self.source.get(at..)) {
-            Some(stored) => match no_number(stored.as_bytes()) {
-                Some(token) => self.out.push_str(token),
-                // Escapes may be others in it, and as many bytes.
-                None => print_escaped(&stored[..text.len()], &mut self.out),
-            },
-            None => print_escaped(text, &mut self.out),
+        let (stored, mut printed) = (self.stored(text), String::new());
+        match stored.starts_with('"') {
+            true => print_escaped(stored, &mut printed),
+            false => printed.push_str(stored),
         }
+        self.out.push_str(&printed);
     }
 
     fn print_object(&mut self, mut entries: Vec<Entry>, depth: usize) -> serde_json::Result<()> {
         if self.sort {
-            entries.sort_by(|a, b| a.key.cmp(&b.key));
+            entries.sort_by_cached_key(|entry| code_points(self.stored(entry.spelled.get())));
         }
         self.out.push('{');
         for (i, entry) in entries.iter().enumerate() {
@@ -226,40 +235,52 @@ impl Printer<'_> {
     }
 }
 
-/// Writes a JSON text in ASCII, as Python does. Half a character, which only an escape can spell, stays one.
-fn print_escaped(text: &str, out: &mut String) {
-    out.push('"');
+/// Returns the code points of a JSON text, as Python reads it: half a character, which only an escape can spell, is one.
+fn code_points(text: &str) -> Vec<u32> {
+    let mut points: Vec<u32> = Vec::new();
     let mut rest = text.get(1..text.len() - 1).unwrap_or_default().chars();
     while let Some(first) = rest.next() {
-        let c = match (first, if first == '\\' { rest.next() } else { None }) {
-            ('\\', Some('b')) => '\u{8}',
-            ('\\', Some('f')) => '\u{c}',
-            ('\\', Some('n')) => '\n',
-            ('\\', Some('r')) => '\r',
-            ('\\', Some('t')) => '\t',
+        let point = match (first, if first == '\\' { rest.next() } else { None }) {
+            ('\\', Some('b')) => 8,
+            ('\\', Some('f')) => 12,
+            ('\\', Some('n')) => 10,
+            ('\\', Some('r')) => 13,
+            ('\\', Some('t')) => 9,
             ('\\', Some('u')) => {
                 let digits = rest.by_ref().take(4).filter_map(|digit| digit.to_digit(16));
                 let unit = digits.fold(0, |unit, digit| unit << 4 | digit);
-                let Some(c) = char::from_u32(unit) else {
-                    out.push_str(&format!("\\u{unit:04x}"));
-                    continue;
-                };
-                c
+                match points.last() {
+                    Some(&high @ 0xd800..=0xdbff) if (0xdc00..=0xdfff).contains(&unit) => {
+                        points.pop();
+                        0x10000 + ((high - 0xd800) << 10) + (unit - 0xdc00)
+                    }
+                    _ => unit,
+                }
             }
             // A quote, a slash or a backslash.
-            ('\\', Some(itself)) => itself,
-            (c, _) => c,
+            ('\\', Some(itself)) => itself.into(),
+            (c, _) => c.into(),
         };
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            ' '..='~' => out.push(c),
-            _ => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
+        points.push(point);
+    }
+    points
+}
+
+/// Writes a JSON text in ASCII, as Python does.
+fn print_escaped(text: &str, out: &mut String) {
+    out.push('"');
+    for point in code_points(text) {
+        match char::from_u32(point) {
+            Some('"') => out.push_str("\\\""),
+            Some('\\') => out.push_str("\\\\"),
+            Some('\n') => out.push_str("\\n"),
+            Some('\r') => out.push_str("\\r"),
+            Some('\t') => out.push_str("\\t"),
+            Some('\u{8}') => out.push_str("\\b"),
+            Some('\u{c}') => out.push_str("\\f"),
+            Some(c @ ' '..='~') => out.push(c),
+            Some(c) => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
+            None => out.push_str(&format!("\\u{point:04x}")),
         }
     }
     out.push('"');
@@ -301,6 +322,17 @@ mod tests {
         let z = "  \"z\": [\n    1e400,\n    -1E400,\n    \"\\ud800A\\\"/\"\n  ],\n";
         let k = "  \"\\udfffk\": {\n    \"a\": 1e5,\n    \"\\ud834\\udd1e\": \"\\ud834\\n\"\n  }\n}\n";
         assert!(text.ends_with(&format!("{z}{k}")), "{text}");
+        // In the order of code points, halves before what is for private use.
+        let order = merged(
+            Some(r#"{"\ue000": 1, "\udfff": 2, "\ud834\udd1e": 3}"#),
+            &Place::file("c"),
+            &Value::Null,
+            &[],
+            None,
+        );
+        let order = order.unwrap();
+        let at = |key: &str| order.find(key).unwrap();
+        assert!(at("\\udfff") < at("\\ue000") && at("\\ue000") < at("\\ud834\\udd1e"), "{order}");
         // And the way back, byte for byte.
         let ours = source.replacen('{', "{\"dfloat11_config\": {\"pattern_dict\": {}}, ", 1);
         assert_eq!(without(&ours), Some((source.to_owned(), 2)));
