@@ -2,7 +2,10 @@
 # Measures plain bf16, A, C and D of README.md on generated models of 0.9 and 2.4 GB, in interleaved rounds, with
 # ggml built as llama.cpp's defaults build it. Prints a line for each: medians over the rounds. Needs `make test-ggml`
 # to have run, for libdf11 in target/stage and llama.cpp's sources; 10 GB of memory and 8 GB in target/ggml/bench.
+#
 #     DF11_ROUNDS=3 DF11_BENCH_THREADS="1 2" examples/ggml/bench.sh
+#
+# On a busy machine, processor time says more than the clock, and OMP_WAIT_POLICY=passive keeps threads from spinning.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 work=$PWD/target/ggml/bench build=$PWD/target/ggml/native
@@ -18,7 +21,7 @@ for size in small:--large:28 big:--larger:24; do
     [ -e "$name.gguf" ] && continue
     python3 "$OLDPWD/examples/ggml/make_model.py" "$name" "$name.head.gguf" "$kind" --layers "$layers"
     "$OLDPWD/target/stage/bin/df11" compress --quiet "$name" -o "$name-df11"
-    "$build/df11-gguf" "$name.head.gguf" "$name" "$name.gguf" >/dev/null
+    "$build/plugin/df11-gguf" "$name.head.gguf" "$name" "$name.gguf" >/dev/null
 done
 : >results.txt
 for name in small big; do
@@ -28,8 +31,8 @@ for name in small big; do
             run() { # CONTESTANT COMMAND...
                 echo "$name $1 $("${@:2}" 2>/dev/null)" >>results.txt
             }
-            run plain "$build/greedy" --no-mmap --bench $name.gguf 16
-            run D env GGML_BACKEND_PATH="$build/libggml-df11.so" "$build/greedy" --no-mmap --bench $name.gguf 16
+            run plain "$build/greedy" --bench $name.gguf 16
+            run D env GGML_BACKEND_PATH="$build/plugin/libggml-df11.so" "$build/greedy" --bench $name.gguf 16
             run A "$build/df11-llama" --bench $name.head.gguf $name-df11 16
             run C "$build/df11-llama" --bench --stream $name.head.gguf $name-df11 4
         done

@@ -32,7 +32,7 @@ cmake -G Ninja -S examples/ggml -B "$work/build" -DLLAMA_CPP="$llama" -Ddf11_DIR
     -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DGGML_CCACHE=OFF -DGGML_LLAMAFILE=ON -DGGML_RPC=ON -DGGML_CPU_REPACK=OFF \
     -DLLAMA_ALL_WARNINGS=OFF >"$work/configure.log" 2>&1 || { cat "$work/configure.log" >&2; exit 2; }
 echo "== building ggml, libllama and the examples"
-ninja -C "$work/build" -j "${DF11_JOBS:-2}" layers df11-gguf df11-llama greedy rpc >"$work/build.log" 2>&1 ||
+ninja -C "$work/build" -j "${DF11_JOBS:-2}" layers df11-gguf df11-llama greedy rpc ops >"$work/build.log" 2>&1 ||
     { tail -n 40 "$work/build.log" >&2; exit 2; }
 
 # The plug-in as users build it: from the installed project.
@@ -95,6 +95,13 @@ check "D: the plug-in exports what ggml looks for, and nothing else" \
 
 check "D: another version of ggml is refused" fails_with "built for ggml 0.25.0, but this program has ggml 0.26" \
     env GGML_BACKEND_PATH="$work/plugin-old/libggml-df11.so" "$bin/greedy" models/none.gguf "$prompt" 1
+
+for plant in none tiles; do
+    check "D: products and look-ups in many shapes, parts of matrices: $plant" \
+        env GGML_BACKEND_PATH="$plugin" DF11_PLANT=$plant "$bin/ops"
+done
+check "D: a mistake in them shows" fails_with "the results differ" \
+    env GGML_BACKEND_PATH="$plugin" DF11_PLANT=decode "$bin/ops"
 
 for model in untied tied; do
     options=(--layers 5)
