@@ -329,7 +329,7 @@ impl Kind for Pairs {
 
 /// Bytes ahead of the decoder that are fetched. A core keeps more lines of memory on their way if it is asked for them this early
 /// than its own prefetcher does: tests/bench/README.md has the figures.
-const AHEAD: usize = 6144;
+const AHEAD: usize = 12 << 10;
 
 /// Fetches the three lines of the unit that is [`AHEAD`] of this one.
 #[inline(always)]
