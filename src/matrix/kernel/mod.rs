@@ -327,21 +327,19 @@ impl Kind for Pairs {
     }
 }
 
-/// Bytes ahead that are fetched while a row is multiplied. A core keeps more lines of memory on their way if it is asked for
-/// them this early than its own prefetcher does: docs/matrix.md has what was measured.
-const AHEAD_OF_DOT: usize = 12 << 10;
-/// Bytes ahead that are fetched while rows are decoded, where stores are on their way, too.
-const AHEAD_OF_DECODE: usize = 6 << 10;
+/// Bytes ahead of the decoder that are fetched. A core keeps more lines of memory on their way if it is asked for them this early
+/// than its own prefetcher does: docs/matrix.md says what was measured.
+const AHEAD: usize = 12 << 10;
 
-/// Fetches the three lines of the unit that is so many bytes ahead of this one.
+/// Fetches the three lines of the unit that is [`AHEAD`] of this one.
 #[inline(always)]
-unsafe fn fetch<S: Simd>(unit: *const u8, ahead: usize) {
-    let unit = unit.wrapping_add(ahead);
+unsafe fn fetch<S: Simd>(unit: *const u8) {
+    let ahead = unit.wrapping_add(AHEAD);
     // SAFETY: any address may be fetched.
     unsafe {
-        S::prefetch(unit);
-        S::prefetch(unit.wrapping_add(64));
-        S::prefetch(unit.wrapping_add(128));
+        S::prefetch(ahead);
+        S::prefetch(ahead.wrapping_add(64));
+        S::prefetch(ahead.wrapping_add(128));
     }
 }
 
@@ -374,7 +372,7 @@ unsafe fn decode<S: Simd, const STREAM: bool>(
         let codes = S::codes(exponents);
         let mut at = *cursor;
         for i in 0..units {
-            fetch::<S>(at.unit, AHEAD_OF_DECODE);
+            fetch::<S>(at.unit);
             let [a, b] = S::unit(&mut at, &codes);
             let (first, second) = (to.add(UNIT * i), to.add(UNIT * i + BLOCK));
             if STREAM {
@@ -414,7 +412,7 @@ unsafe fn dot<S: Simd, K: Kind>(
         let codes = S::codes(exponents);
         let (mut at, mut acc, mut x) = (*cursor, S::load(&Sums::ZERO), x);
         for _ in 0..units {
-            fetch::<S>(at.unit, AHEAD_OF_DOT);
+            fetch::<S>(at.unit);
             let [a, b] = S::unit(&mut at, &codes);
             acc = K::block::<S>(acc, a, x);
             acc = K::block::<S>(acc, b, x.add(BLOCK * K::BYTES));
