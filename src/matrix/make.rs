@@ -218,7 +218,7 @@ pub fn make<'d>(rows: &dyn Rows, dst: &'d mut [u8], threads: usize, progress: &P
             while turn.chunk < chunk {
                 progress.check()?;
                 turn = changed.wait_timeout(turn, WAIT).unwrap_or_else(PoisonError::into_inner).0;
-                if next.load(Ordering::Relaxed) == FAILED {
+                if next.load(Ordering::Relaxed) >= FAILED {
                     return Ok(());
                 }
             }
@@ -242,11 +242,10 @@ pub fn make<'d>(rows: &dyn Rows, dst: &'d mut [u8], threads: usize, progress: &P
         }
     };
     run_threads(threads, || {
-        work().inspect_err(|_| {
-            // The others may stop, those that wait for this one too.
-            next.store(FAILED, Ordering::Relaxed);
-            changed.notify_all();
-        })
+        let mut unless_done = Stop { next: &next, changed: &changed, done: false };
+        let result = work();
+        unless_done.done = result.is_ok();
+        result
     })?;
     let escapes = turn.into_inner().unwrap_or_else(PoisonError::into_inner).escapes;
     if escapes > u32::MAX as u64 {
@@ -275,9 +274,25 @@ struct Turn {
     escapes: u64,
 }
 
+/// Stops the other threads, those that wait for this one too, when this one ends without being done: after an error or a panic.
+struct Stop<'a> {
+    next: &'a AtomicU64,
+    changed: &'a Condvar,
+    done: bool,
+}
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.next.store(FAILED, Ordering::Relaxed);
+            self.changed.notify_all();
+        }
+    }
+}
+
 /// How long a thread waits for its turn before it looks whether the call is cancelled.
 const WAIT: std::time::Duration = std::time::Duration::from_millis(20);
-/// The number of the next chunk after an error: there is none.
+/// The number of the next chunk after an error, or a higher one: there is none.
 const FAILED: u64 = u64::MAX / 2;
 
 /// The memory that all threads write to, each to its own rows.

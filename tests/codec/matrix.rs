@@ -324,3 +324,38 @@ fn matrices_of_tensors_are_those_of_their_weights() {
     }
     assert!(tensors > 60, "{tensors}");
 }
+
+/// Rows of which some cannot be had: after an error, and even after a panic, no thread waits for ever.
+#[test]
+fn rows_that_cannot_be_had() {
+    struct Bad(bool);
+    impl Rows for Bad {
+        fn rows(&self) -> u64 {
+            4000
+        }
+        fn columns(&self) -> u64 {
+            1024
+        }
+        fn get<'s>(&'s self, first: u64, count: u64, scratch: &'s mut Vec<u16>) -> Result<&'s [u16]> {
+            // The sample's pieces are small.
+            if count > 16 && first > 1000 {
+                assert!(!self.0, "rows that panic");
+                return Err(Error::InvalidArgument("rows that fail".into()));
+            }
+            scratch.clear();
+            scratch.resize(count as usize * 1024, 0x3f80);
+            Ok(scratch)
+        }
+    }
+    let most = bound(4000, 1024).unwrap() as usize;
+    let mut buffer = Guarded::new(&vec![0; most], Side::Front);
+    for panics in [false, true] {
+        let mut attempt = || make(&Bad(panics), buffer.as_mut_slice(), 3, &Progress::new()).map(|_| ());
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut attempt)) {
+            Ok(result) => {
+                assert!(result.unwrap_err().to_string().contains(if panics { "panic" } else { "rows that fail" }))
+            }
+            Err(_) => assert!(panics),
+        }
+    }
+}
