@@ -171,7 +171,7 @@ func TestCompressRefuses(t *testing.T) {
 		"parts":    {func(o *df11.CompressOptions) { o.Part, o.Parts = 3, 2 }, df11.ErrInvalidArgument, "no part 3 of 2"},
 		"zero":     {func(o *df11.CompressOptions) { o.Patterns = []byte("{}\x00") }, df11.ErrInvalidArgument, "zero byte at 2"},
 		"json":     {func(o *df11.CompressOptions) { o.Patterns = []byte("{") }, df11.ErrInvalidArgument, "JSON"},
-		"empty":    {func(o *df11.CompressOptions) { o.Patterns = []byte{} }, df11.ErrInvalidArgument, "it is empty"},
+		"empty":    {func(o *df11.CompressOptions) { o.Patterns = []byte{} }, df11.ErrInvalidArgument, "not valid JSON but empty"},
 		"both":     {func(o *df11.CompressOptions) { o.Preset = "qwen3" }, df11.ErrInvalidArgument, "one of them decides"},
 		"preset":   {func(o *df11.CompressOptions) { o.Patterns, o.Preset = nil, "qwen-3" }, df11.ErrNotFound, "qwen3"},
 		"a folder": {func(o *df11.CompressOptions) { o.SingleFile, o.Part, o.Parts = true, 1, 2 }, df11.ErrInvalidArgument, "in parts"},
