@@ -850,8 +850,10 @@ size_t df11_dtype_bytes(uint32_t dtype);
  * MADV_HUGEPAGE, before they are first written). On an AMD EPYC, 140 MB of weights were decoded 8 %
  * faster, and 28 % while other cores were busy; 23 MB were not.
  *
- * A range may begin anywhere. Decoding begins at a gap that the file records near there, so a file
- * whose gaps are wrong can give other weights; DF11_OPEN_VERIFY finds that.
+ * A range may begin anywhere. Decoding of fewer than 32,768 weights begins at a gap that the file
+ * records near there, so damage near it can give other weights without an error; larger ranges begin
+ * at a block, whose codes must end where the next one's begin. DF11_OPEN_VERIFY finds all that
+ * contradicts the tables.
  *
  * The call has no options, so that it costs nothing, and takes no progress. To be able to stop in
  * between, decode several ranges: those of 2^24 weights take a core some 20 ms each, and are as

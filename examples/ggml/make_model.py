@@ -136,8 +136,10 @@ def weights(name, shape, rng):
         # Gemma's norms are stored less 1.
         mean = 0 if "bias" in name or KIND.startswith("gemma") else 1
         return bf16(mean + rng.gauss(0, 0.1) for _ in range(count))
-    # The layers' contribution must outweigh the input token, which a tied head would otherwise repeat forever.
-    scale = 0.05 if "embed" in name else 1.5 / shape[1] ** 0.5
+    # The layers' contribution must outweigh the input token, which a tied head would otherwise repeat forever. Gemma
+    # multiplies the embedding, and has norms after each part.
+    embedding = 0.005 if KIND.startswith("gemma") else 0.05
+    scale = embedding if "embed" in name else 1.5 / shape[1] ** 0.5
     if count <= BLOCK:
         return bf16(rng.gauss(0, scale) for _ in range(count))
     # Python is slow, so a large matrix repeats one block of weights, rotated by a random number.

@@ -4,6 +4,9 @@
 //! therefore decode half a block, on average, to drop it. Counting the codes before it is some times faster, because
 //! the gaps let several stretches of them be counted side by side. A stretch that does not end where the next begins
 //! means that a gap is wrong: then the range begins at the block, and decoding finds out what is wrong, if anything is.
+//!
+//! Large ranges begin at the block all the same: that costs them little, and its codes must then end where the next
+//! block's begin, so that damage in the block is found.
 
 use crate::error::{Error, Result};
 use crate::format::{Group, Member, position};
@@ -12,6 +15,9 @@ use crate::huffman::{CHUNK_BYTES, CHUNKS_PER_BLOCK, GAP_BYTES_PER_BLOCK};
 
 /// Weights before a range from which on they are counted instead of decoded.
 const WORTH_COUNTING: u64 = 512;
+
+/// Weights of a range from which on it begins at a block. Half a block is some 6,000 weights.
+const LARGE: u64 = 1 << 15;
 
 /// A place at which a code begins.
 #[derive(Debug, Clone, Copy)]
@@ -63,8 +69,12 @@ pub(super) fn borders(
     let runs = (lanes * span.div_ceil(lanes * most)).min(span);
     let mut borders = Vec::with_capacity(runs + 1);
     let mut inside = Inside { group, variant, code: Vec::new(), gaps: Vec::new() };
-    inside.prefetch_signs(first, count);
-    let start = inside.seek(border(from), border(from + 1), first)?;
+    let start = if count < LARGE {
+        inside.prefetch_signs(first, count);
+        inside.seek(border(from), border(from + 1), first)?
+    } else {
+        border(from)
+    };
     borders.push(start);
     borders.extend((1..runs).map(|i| border(from + span * i / runs)));
     borders.push(border(to));
