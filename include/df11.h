@@ -851,9 +851,9 @@ size_t df11_dtype_bytes(uint32_t dtype);
  * faster, and 28 % while other cores were busy; 23 MB were not.
  *
  * A range may begin anywhere. Decoding of fewer than 32,768 weights begins at a gap that the file
- * records near there, so damage near it can give other weights without an error; larger ranges begin
- * at a block, whose codes must end where the next one's begin. DF11_OPEN_VERIFY finds all that
- * contradicts the tables.
+ * records near there, so damage near it can give other weights without an error. Larger ranges
+ * begin at a block, whose codes must end where those of the next one begin. DF11_OPEN_VERIFY finds
+ * all that contradicts the tables.
  *
  * The call has no options, so that it costs nothing, and takes no progress. To be able to stop in
  * between, decode several ranges: those of 2^24 weights take a core some 20 ms each, and are as

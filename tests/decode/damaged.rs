@@ -148,3 +148,32 @@ fn a_whole_group_decodes_whatever_gaps_inside_its_blocks_say() {
         }
     }
 }
+
+/// A large range that begins inside a damaged block says so, as the whole group does: a tensor is such a range.
+#[test]
+fn large_ranges_find_damage_in_their_first_block() {
+    let case = Case::of("damaged block", weights::trained_like(120_000, 7));
+    let positions = files::positions(&case.encoded.output_positions);
+    let (block, next) = (positions[2] as usize, positions[3] as usize);
+    for at in [2 * 4096 + 500, 2 * 4096 + 2_000, 2 * 4096 + 3_900] {
+        let mut code = case.encoded.encoded_exponent.clone();
+        code[at..at + 64].fill(0);
+        let damaged =
+            Case::new("damaged", case.weights.clone(), Encoded { encoded_exponent: code, ..case.encoded.clone() });
+        for (how, model) in damaged.models() {
+            let group = model.group(0).unwrap();
+            for variant in variants() {
+                let options = DecodeOptions::new().threads(1).variant(variant);
+                let decode = |first: usize, count: usize| {
+                    group.decompress(first as u64, &mut vec![bf16::ZERO; count], &options).map_err(|e| e.status())
+                };
+                assert_eq!(decode(0, 120_000), Err(Status::Corrupt), "{how}, {}: all", variant.name());
+                for tenth in 1..10 {
+                    let first = block + (next - block) * tenth / 10;
+                    let found = decode(first, 40_000);
+                    assert_eq!(found, Err(Status::Corrupt), "{how}, {}, byte {at}, from {first}", variant.name());
+                }
+            }
+        }
+    }
+}
