@@ -639,9 +639,11 @@ static void verifying(void)
 }
 
 /* A path below a folder, in memory of the caller's: several are needed at once. */
+/* The same in memory of the caller's: the result of under() stays as it is, in whatever order arguments are made. */
 static char *join(char *path, const char *folder, const char *name)
 {
-    return strcpy(path, under(folder, name));
+    CHECK((size_t)snprintf(path, 4096, "%s/%s", folder, name) < 4096);
+    return path;
 }
 
 static char *read_text(const char *path)
