@@ -54,7 +54,7 @@
 // | huffman | exponents to bits and back: code tables, the naive decoder, the fast one; knows no files | error |
 // | format | bytes of files to checked views; decodes nothing | huffman's code tables, progress, error |
 // | host | whole groups on the CPU: ranges, threads, verification, encoding | format, huffman, progress |
-// | matrix | bf16 matrices at 12 bits a weight, and products with them | host, format, progress |
+// | matrix | bf16 matrices at 12 bits a weight, and products with them | host, format, huffman, progress |
 // | cuda | groups on a CUDA device: images, kernels, launches on the caller's stream | format, host, huffman |
 // | writer | whole models out: presets, plans, files | host, format, huffman, progress |
 // | plan | what a model becomes and needs, from headers alone | writer, cuda, host, format, huffman, progress |

@@ -175,32 +175,29 @@ func (m *Matrix) Decompress(first uint64, dst []BF16) error {
 // it from several goroutines, each with rows of its own. One vector is the fast case. Only [OrderLanes] is for x of
 // float32.
 func (m *Matrix) Multiply(first uint64, x []float32, order Order, y []float32) error {
-	const op = "multiply"
-	return m.multiply(op, len(x), len(y), func(columns, vectors, rows uint64) *cdf11.Error {
-		return m.c.MultiplyF32(first, rows, x, columns, vectors, uint32(order), y)
-	})
+	return m.multiply(first, unsafe.Pointer(unsafe.SliceData(x)), len(x), false, order, y)
 }
 
 // MultiplyBF16 multiplies as [Matrix.Multiply] does, with x of bf16.
 func (m *Matrix) MultiplyBF16(first uint64, x []BF16, order Order, y []float32) error {
-	const op = "multiply"
-	return m.multiply(op, len(x), len(y), func(columns, vectors, rows uint64) *cdf11.Error {
-		return m.c.MultiplyBF16(first, rows, bits(x), columns, vectors, uint32(order), y)
-	})
+	return m.multiply(first, unsafe.Pointer(unsafe.SliceData(x)), len(x), true, order, y)
 }
 
-func (m *Matrix) multiply(op string, x, y int, call func(columns, vectors, rows uint64) *cdf11.Error) error {
+func (m *Matrix) multiply(first uint64, x unsafe.Pointer, n int, half bool, order Order, y []float32) error {
+	const op = "multiply"
 	if !m.enter() {
 		return errClosed(op, "matrix")
 	}
 	defer m.leave()
 	columns := int(m.c.info.Columns)
-	if x == 0 || x%columns != 0 || y%(x/columns) != 0 {
-		return invalid(op, "x of %d and y of %d elements: x has %d for each vector, and y as many for each", x, y, columns)
+	if n == 0 || n%columns != 0 || len(y)%(n/columns) != 0 {
+		return invalid(op, "x of %d and y of %d elements: x has %d for each vector, and y as many for each",
+			n, len(y), columns)
 	}
-	if y == 0 {
+	if len(y) == 0 {
 		return nil
 	}
-	vectors := x / columns
-	return result(op, call(uint64(columns), uint64(vectors), uint64(y/vectors)))
+	vectors := n / columns
+	return result(op, m.c.Multiply(first, uint64(len(y)/vectors), x, half, uint64(columns), uint64(vectors),
+		uint32(order), y))
 }

@@ -46,7 +46,8 @@ impl MatrixOptions {
 
 /// Makes a matrix of rows of `columns` bf16 weights, one row after the other, in `dst`, whose first byte is aligned to
 /// [`ALIGNMENT`]. [`super::bound`] bytes are always enough; [`Matrix::data`] then says how many were used. The bytes depend on the
-/// weights alone. Every weight comes back with all its bits, infinities and NaNs too. Each thread allocates less than 3 MB.
+/// weights alone. Every weight comes back with all its bits, infinities and NaNs too. Each thread allocates less than 3 MB,
+/// and for rows of more than 2^18 weights 5 bytes more for each of them.
 ///
 /// # Errors
 ///

@@ -1,6 +1,5 @@
 //! AVX2 and FMA: 16 weights in a register.
 
-use super::portable::Portable;
 use super::{Cursor, Kernel, Simd, Sums, halves, kernel};
 use crate::matrix::layout::{BLOCK, ESCAPE};
 use std::arch::x86_64::*;
@@ -282,16 +281,6 @@ unsafe impl Simd for Avx2 {
             }
         }
         acc
-    }
-    #[inline(always)]
-    unsafe fn pairs(acc: [__m256; 4], block: [__m256i; 4], x: *const u16) -> [__m256; 4] {
-        let (mut sums, mut weights) = (Sums::ZERO, [0; BLOCK]);
-        // SAFETY: what the caller gives is passed on.
-        unsafe {
-            Self::store(acc, &mut sums);
-            Self::store_block(block, weights.as_mut_ptr());
-            Self::load(&Portable::pairs(sums, weights, x))
-        }
     }
     #[inline(always)]
     unsafe fn prefetch(at: *const u8) {

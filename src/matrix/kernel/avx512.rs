@@ -1,8 +1,7 @@
 //! AVX-512: 32 weights in a register.
 
 use super::avx2::halved;
-use super::portable::Portable;
-use super::{Cursor, Kernel, Simd, Sums, halves, kernel};
+use super::{Cursor, Kernel, Simd, Sums, halves, kernel, portable};
 use crate::matrix::layout::BLOCK;
 use std::arch::x86_64::*;
 
@@ -241,10 +240,7 @@ unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
                     _mm512_dpbf16_ps(acc[1], of_bf16(block[1]), of_bf16(x[1])),
                 ];
             }
-            let (mut sums, mut weights) = (Sums::ZERO, [0; BLOCK]);
-            Self::store(acc, &mut sums);
-            Self::store_block(block, weights.as_mut_ptr());
-            Self::load(&Portable::pairs(sums, weights, x))
+            portable::pairs_of::<Self>(acc, block, x)
         }
     }
     #[inline(always)]

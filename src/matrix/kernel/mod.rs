@@ -171,7 +171,7 @@ pub(super) struct Kernel {
 /// # Safety
 ///
 /// Every function needs the processor; pointers must be valid for what each one says.
-pub(super) unsafe trait Simd {
+pub(super) unsafe trait Simd: Sized {
     /// The table of exponents.
     type Codes: Copy;
     /// The bits of 64 weights in their order.
@@ -204,8 +204,12 @@ pub(super) unsafe trait Simd {
     unsafe fn lanes_f32(acc: Self::Acc, block: Self::Block, half: usize, x: *const f32) -> Self::Acc;
     /// Multiplies one half of the weights with 32 elements of x.
     unsafe fn lanes_bf16(acc: Self::Acc, block: Self::Block, half: usize, x: *const u16) -> Self::Acc;
-    /// Multiplies the weights with 64 elements of x, as `vdpbf16ps` does.
-    unsafe fn pairs(acc: Self::Acc, block: Self::Block, x: *const u16) -> Self::Acc;
+    /// Multiplies the weights with 64 elements of x, as `vdpbf16ps` does; without vectors, unless there is such an instruction.
+    #[inline(always)]
+    unsafe fn pairs(acc: Self::Acc, block: Self::Block, x: *const u16) -> Self::Acc {
+        // SAFETY: what the caller gives is passed on.
+        unsafe { portable::pairs_of::<Self>(acc, block, x) }
+    }
     unsafe fn prefetch(at: *const u8);
 }
 
@@ -235,8 +239,12 @@ pub(super) trait Kind {
     }
     /// Multiplies 64 weights with x.
     unsafe fn block<S: Simd>(acc: S::Acc, block: S::Block, x: *const u8) -> S::Acc;
-    /// Loads the weights of a step.
-    unsafe fn load<S: Simd>(from: *const u16) -> S::Block;
+    /// Loads the weights of a step of 32.
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const u16) -> S::Block {
+        // SAFETY: 32 weights can be read.
+        unsafe { S::load_half(from) }
+    }
     /// Multiplies the weights of a step with x.
     unsafe fn step<S: Simd>(acc: S::Acc, block: S::Block, x: *const u8) -> S::Acc;
 }
@@ -256,11 +264,6 @@ impl Kind for LanesF32 {
             let acc = S::lanes_f32(acc, block, 0, x.cast());
             S::lanes_f32(acc, block, 1, x.cast::<f32>().add(32))
         }
-    }
-    #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const u16) -> S::Block {
-        // SAFETY: 32 weights can be read.
-        unsafe { S::load_half(from) }
     }
     #[inline(always)]
     unsafe fn step<S: Simd>(acc: S::Acc, block: S::Block, x: *const u8) -> S::Acc {
@@ -294,11 +297,6 @@ impl Kind for LanesBf16 {
             let acc = S::lanes_bf16(acc, block, 0, x.cast());
             S::lanes_bf16(acc, block, 1, x.cast::<u16>().add(32))
         }
-    }
-    #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const u16) -> S::Block {
-        // SAFETY: 32 weights can be read.
-        unsafe { S::load_half(from) }
     }
     #[inline(always)]
     unsafe fn step<S: Simd>(acc: S::Acc, block: S::Block, x: *const u8) -> S::Acc {

@@ -1,6 +1,5 @@
 //! NEON, which every AArch64 processor has: eight weights in a register.
 
-use super::portable::Portable;
 use super::{Cursor, Kernel, Simd, Sums, halves, kernel};
 use crate::matrix::layout::{BLOCK, ESCAPE};
 use std::arch::aarch64::*;
@@ -249,16 +248,6 @@ unsafe impl Simd for Neon {
             }
         }
         acc
-    }
-    #[inline(always)]
-    unsafe fn pairs(acc: [float32x4_t; 8], block: [uint16x8_t; 8], x: *const u16) -> [float32x4_t; 8] {
-        let (mut sums, mut weights) = (Sums::ZERO, [0; BLOCK]);
-        // SAFETY: what the caller gives is passed on.
-        unsafe {
-            Self::store(acc, &mut sums);
-            Self::store_block(block, weights.as_mut_ptr());
-            Self::load(&Portable::pairs(sums, weights, x))
-        }
     }
     #[inline(always)]
     unsafe fn prefetch(at: *const u8) {

@@ -130,6 +130,22 @@ unsafe impl Simd for Portable {
     unsafe fn prefetch(_: *const u8) {}
 }
 
+/// Multiplies 64 weights of another instruction set as [`Portable`] does.
+///
+/// # Safety
+///
+/// 64 elements can be read at `x`, and the processor can run S.
+#[inline(always)]
+pub(super) unsafe fn pairs_of<S: Simd>(acc: S::Acc, block: S::Block, x: *const u16) -> S::Acc {
+    let (mut sums, mut weights) = (Sums::ZERO, [0; BLOCK]);
+    // SAFETY: there is room for all sums and weights, and the caller's elements.
+    unsafe {
+        S::store(acc, &mut sums);
+        S::store_block(block, weights.as_mut_ptr());
+        S::load(&Portable::pairs(sums, weights, x))
+    }
+}
+
 #[inline(always)]
 fn float(bits: u16) -> f32 {
     f32::from_bits((bits as u32) << 16)

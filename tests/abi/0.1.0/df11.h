@@ -978,8 +978,8 @@ df11_status df11_matrix_bound(uint64_t row_count,
  * The bytes hold no address: you may move them, keep them in a file or in shared memory, and bind
  * them in other processes, with a library of the same version: this is a format of memory, and not
  * one to exchange models in. `threads` threads work, the calling one among them; 0 means 1. They
- * end before the call returns. Each allocates less than 3 MB. `progress` is NULL, or cancels the
- * call.
+ * end before the call returns. Each allocates less than 3 MB, and for rows of more than 2^18
+ * weights 5 bytes more for each of them. `progress` is NULL, or counts and cancels the call.
  *
  * Errors: DF11_INVALID_ARGUMENT (no weights, or 2^48 and more), DF11_MISALIGNED;
  * DF11_BUFFER_TOO_SMALL, and then `*matrix_bytes` is the number that is needed, or, if not even the

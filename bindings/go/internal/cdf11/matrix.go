@@ -85,20 +85,15 @@ func (m Matrix) Decompress(first uint64, dst []uint16) *Error {
 	return failed(s, &e)
 }
 
-// MultiplyF32 is df11_matrix_multiply with x of f32: vectors and results one after the other.
-func (m Matrix) MultiplyF32(first, rows uint64, x []float32, columns, vectors uint64, order uint32, y []float32) *Error {
+// Multiply is df11_matrix_multiply: vectors and results one after the other. x are float32 or, with half, bf16.
+func (m Matrix) Multiply(first, rows uint64, x unsafe.Pointer, half bool, columns, vectors uint64, order uint32,
+	y []float32) *Error {
+	dtype := C.uint32_t(C.DF11_DTYPE_F32)
+	if half {
+		dtype = C.DF11_DTYPE_BF16
+	}
 	var e C.df11_error
-	s := C.df11_matrix_multiply(m.p, C.uint64_t(first), C.uint64_t(rows), unsafe.Pointer(unsafe.SliceData(x)),
-		C.DF11_DTYPE_F32, C.uint64_t(columns), C.uint64_t(vectors), C.uint32_t(order), (*C.float)(unsafe.SliceData(y)),
-		C.uint64_t(rows), &e)
-	return failed(s, &e)
-}
-
-// MultiplyBF16 is df11_matrix_multiply with x of bf16: vectors and results one after the other.
-func (m Matrix) MultiplyBF16(first, rows uint64, x []uint16, columns, vectors uint64, order uint32, y []float32) *Error {
-	var e C.df11_error
-	s := C.df11_matrix_multiply(m.p, C.uint64_t(first), C.uint64_t(rows), unsafe.Pointer(unsafe.SliceData(x)),
-		C.DF11_DTYPE_BF16, C.uint64_t(columns), C.uint64_t(vectors), C.uint32_t(order), (*C.float)(unsafe.SliceData(y)),
-		C.uint64_t(rows), &e)
+	s := C.df11_matrix_multiply(m.p, C.uint64_t(first), C.uint64_t(rows), x, dtype, C.uint64_t(columns),
+		C.uint64_t(vectors), C.uint32_t(order), (*C.float)(unsafe.SliceData(y)), C.uint64_t(rows), &e)
 	return failed(s, &e)
 }

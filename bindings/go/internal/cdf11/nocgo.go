@@ -245,14 +245,9 @@ func (m Matrix) Info() (_ MatrixInfo, e *Error) { e = missing; return }
 // Decompress is df11_matrix_decompress.
 func (m Matrix) Decompress(first uint64, dst []uint16) (e *Error) { e = missing; return }
 
-// MultiplyF32 is df11_matrix_multiply with x of f32: vectors and results one after the other.
-func (m Matrix) MultiplyF32(first, rows uint64, x []float32, columns, vectors uint64, order uint32, y []float32) (e *Error) {
-	e = missing
-	return
-}
-
-// MultiplyBF16 is df11_matrix_multiply with x of bf16: vectors and results one after the other.
-func (m Matrix) MultiplyBF16(first, rows uint64, x []uint16, columns, vectors uint64, order uint32, y []float32) (e *Error) {
+// Multiply is df11_matrix_multiply: vectors and results one after the other. x are float32 or, with half, bf16.
+func (m Matrix) Multiply(first, rows uint64, x unsafe.Pointer, half bool, columns, vectors uint64, order uint32,
+	y []float32) (e *Error) {
 	e = missing
 	return
 }
