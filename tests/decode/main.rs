@@ -197,6 +197,30 @@ fn products_allocate_nothing() {
     assert!(out == weights);
 }
 
+/// Making a matrix takes what the header says, also of a compressed tensor in a file that is read, and with long rows.
+#[test]
+fn making_a_matrix_takes_less_than_three_megabytes_per_thread() {
+    alone!();
+    let case = Case::of("matrix", weights::trained_like(3 << 20, 4));
+    let most = matrix::bound(3, 1 << 20).unwrap().max(matrix::bound(3 << 10, 1 << 10).unwrap()) as usize;
+    let mut memory = vec![Line([0; 64]); most / 64];
+    // SAFETY: lines are bytes, borrowed exclusively.
+    let dst = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), size_of_val(&memory[..])) };
+    for (columns, threads) in [(1024u64, 1), (1024, 3), (1 << 20, 1), (1 << 20, 2)] {
+        let (options, progress) = (MatrixOptions::new().threads(threads), Progress::new());
+        let long = if columns > 1 << 18 { 5 * columns as usize } else { 0 };
+        for (how, model) in case.models() {
+            let tensor = model.tensor(0).unwrap();
+            let rows = 0..(3 << 20) / columns;
+            let (result, taken) =
+                alloc::taken(|| tensor.write_matrix(columns, rows, dst, &options, &progress).map(|_| ()));
+            result.unwrap();
+            println!("{how}, rows of {columns}, {threads} threads: {taken:?}");
+            assert!(taken.peak < threads * ((3 << 20) + long), "{how}, rows of {columns}, {threads}: {taken:?}");
+        }
+    }
+}
+
 /// A cache line, to which a matrix is aligned.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
