@@ -1,8 +1,8 @@
 //! Any range of a group's weights, decoded by any number of threads, from files in memory or read.
 //!
 //! A call cuts the blocks of its range into runs of about equal length, a multiple of the lanes of all threads, and every lane
-//! of every thread takes the next run when it has finished one ([`crate::huffman::decode`]). The first run begins inside a
-//! block, if the range does ([`super::borders`]). Nothing is allocated but the list of runs (16 bytes each), the group's
+//! of every thread takes the next run when it has finished one ([`crate::huffman::decode`]). The first run of a small
+//! range begins inside a block, if the range does ([`super::borders`]). Nothing is allocated but the list of runs (16 bytes each), the group's
 //! look-up table at its first use (18 KiB, kept with the group) and, where files are read, each lane's buffers (together
 //! below 1 MB per thread).
 
