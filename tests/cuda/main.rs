@@ -11,6 +11,7 @@ mod hostile;
 mod hot;
 mod image;
 mod image_memory;
+mod ranges;
 mod simt;
 #[path = "../support/mod.rs"]
 mod support;
