@@ -52,7 +52,6 @@ const _: () = assert!(size_of::<df11_image_info>() == 80);
 /// A slice: elements of one of a group's tensors. They are `run_count` runs of `run_elements`
 /// elements each: the first run begins at element `first` of the tensor, every other one
 /// `run_stride` elements after the one before. Rows are one run; columns are one run of each row.
-/// df11_model_get_slices() makes slices of a tensor's dimensions.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct df11_slice {

@@ -59,12 +59,14 @@ mod device_table;
 mod layout;
 mod oracle;
 pub(crate) mod range;
+mod shard;
 mod slice;
 pub(crate) mod write;
 
 pub use device_table::{DeviceTable, WINDOW};
 pub use layout::{Extent, Head, ImageLayout};
 pub use oracle::{Decoded, decode};
+pub use shard::Shard;
 pub use slice::Slice;
 
 /// The first bytes of every image.

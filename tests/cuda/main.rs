@@ -12,6 +12,7 @@ mod hot;
 mod image;
 mod image_memory;
 mod ranges;
+mod shards;
 mod simt;
 #[path = "../support/mod.rs"]
 mod support;

@@ -102,9 +102,12 @@ impl Extent {
         let Extent { first, group_weights, first_tensor, group_tensors, slices } = *self;
         group_weights <= u32::MAX as u64
             && group_tensors <= MOST_TENSORS as u32
-            && first.checked_add(weights).is_some_and(|end| end <= group_weights)
             && match slices {
-                0 => first_tensor.checked_add(tensors).is_some_and(|end| end <= group_tensors),
+                0 => {
+                    first.checked_add(weights).is_some_and(|end| end <= group_weights)
+                        && first_tensor.checked_add(tensors).is_some_and(|end| end <= group_tensors)
+                }
+                // They may overlap, so there may be more weights than in the group.
                 _ => first == 0 && first_tensor == 0 && slices == tensors,
             }
     }

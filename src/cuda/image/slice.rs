@@ -5,7 +5,7 @@ use super::layout::Extent;
 
 /// Elements of one of a group's tensors: `run_count` runs of `run_elements` elements each, of which the first begins at
 /// element `first` of the tensor and each other one `run_stride` elements after the one before. Rows are one run; columns
-/// are a run of each row.
+/// are a run of each row. A slice may be without elements.
 ///
 /// In the head of an image the five numbers are stored in the order of the fields, four bytes each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -29,13 +29,15 @@ impl Slice {
         self.run_elements as u64 * self.run_count as u64
     }
 
-    /// Returns the tensor's elements up to the end of the last run; `None` for a slice without elements, or whose runs
-    /// overlap.
+    /// Returns the tensor's elements up to the end of the last run; `None` if runs overlap.
     pub(super) fn end(&self) -> Option<u64> {
         let Slice { first, run_elements, run_stride, run_count, .. } = *self;
-        let gaps = (run_count as u64).checked_sub(1)?.checked_mul(run_stride as u64)?;
-        (run_elements > 0 && run_stride >= run_elements).then_some(())?;
-        (first as u64).checked_add(gaps)?.checked_add(run_elements as u64)
+        if self.element_count() == 0 {
+            return Some(first as u64);
+        }
+        // Products of 32 bits each, so nothing overflows.
+        let gaps = (run_count as u64 - 1) * run_stride as u64;
+        (run_stride >= run_elements).then(|| (first as u64 + run_elements as u64).saturating_add(gaps))
     }
 
     /// Checks a slice that an image has of its group, as far as the image says how large that is. Returns its elements.

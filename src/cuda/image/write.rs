@@ -4,7 +4,7 @@
 //! gives the batch's share of the index, and copied; and so is the batch's share of the part's signs. Nothing is ever
 //! read from the destination, which may be memory that is slow to read.
 
-use super::copy;
+use super::copy::Target;
 use super::range::Range;
 use super::*;
 use crate::error::{Error, Result, grow};
@@ -118,13 +118,14 @@ impl Group<'_> {
         if part >= parts {
             return Err(Error::InvalidArgument(format!("there is no part {part} of {parts} parts")));
         }
-        let image = ImageWriter::new(Range::whole(self), dst, dst_bytes, false)?;
+        // SAFETY: as the caller promises: a part writes to its own bytes only.
+        let image = unsafe { ImageWriter::new(Range::whole(self), dst, dst_bytes, false)? };
         // Parts beyond the number of blocks are empty: a part smaller than one block would be.
         let most = image.blocks().max(1) as u64;
         let result = if part < most { image.part(part as usize, parts.min(most) as usize) } else { Ok(()) };
         if part == 0 {
             let head = if result.is_ok() { &image.head.bytes()[..] } else { &[0; HEADER_BYTES] };
-            image.put(0, head);
+            image.target.put(0, head);
         }
         result
     }
@@ -136,7 +137,8 @@ impl Group<'_> {
 ///
 /// As [`Group::write_image_raw`].
 unsafe fn write_range(range: Range, dst: *mut u8, dst_bytes: u64, threads: usize) -> Result<()> {
-    let image = ImageWriter::new(range, dst, dst_bytes, false)?;
+    // SAFETY: as the caller promises.
+    let image = unsafe { ImageWriter::new(range, dst, dst_bytes, false)? };
     // More parts than threads, because threads do not always run equally fast.
     let parts = if threads > 1 { (4 * threads).min(image.blocks().max(1)) } else { 1 };
     let next = AtomicUsize::new(0);
@@ -154,7 +156,7 @@ unsafe fn write_range(range: Range, dst: *mut u8, dst_bytes: u64, threads: usize
         Ok(()) => &image.head.bytes()[..],
         Err(_) => &[0; HEADER_BYTES],
     };
-    image.put(0, head);
+    image.target.put(0, head);
     result
 }
 
@@ -167,9 +169,10 @@ pub(crate) fn head_and_index(range: Range) -> Result<(Head, Vec<u8>)> {
     let bytes = range.layout()?.code;
     let mut all: Vec<u8> = Vec::new();
     grow(&mut all, bytes as usize, 0, "the index of an image")?;
-    let image = ImageWriter::new(range, all.as_mut_ptr(), bytes, true)?;
+    // SAFETY: the list has room, and is not used before the writer is done.
+    let image = unsafe { ImageWriter::new(range, all.as_mut_ptr(), bytes, true)? };
     image.part(0, 1)?;
-    image.put(0, &image.head.bytes());
+    image.target.put(0, &image.head.bytes());
     Ok((image.head, all))
 }
 
@@ -177,60 +180,38 @@ pub(crate) fn head_and_index(range: Range) -> Result<(Head, Vec<u8>)> {
 struct ImageWriter<'a> {
     range: Range<'a>,
     head: Head,
-    dst: *mut u8,
-    /// Bytes of the image that are written: all, or those before the codes.
-    end: u64,
+    /// The image, or its bytes before the codes.
+    target: Target,
     /// The positions of the group's blocks, which also say where parts end.
     positions: &'a [u8],
 }
 
-// SAFETY: threads write through `dst` in disjoint parts, and everything else is only read.
-unsafe impl Sync for ImageWriter<'_> {}
-
 impl<'a> ImageWriter<'a> {
     /// Makes the writer of a whole image, or of its head and index only.
-    fn new(range: Range<'a>, dst: *mut u8, dst_bytes: u64, index_only: bool) -> Result<Self> {
+    ///
+    /// # Safety
+    ///
+    /// `dst_bytes` bytes at `dst` can be written by any thread as long as the writer lives, and nobody else uses them.
+    unsafe fn new(range: Range<'a>, dst: *mut u8, dst_bytes: u64, index_only: bool) -> Result<Self> {
         let head = range.head()?;
         let needed = if index_only { head.layout().code } else { head.layout().image_bytes };
         if dst_bytes < needed {
             return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: dst_bytes });
         }
         let positions = range.group.positions();
-        Ok(ImageWriter { range, head, dst, end: needed, positions })
+        // SAFETY: as the caller promises; no more than `dst_bytes` are needed.
+        let target = unsafe { Target::new(dst, needed) };
+        Ok(ImageWriter { range, head, target, positions })
     }
 
     /// Returns whether codes and signs are written too.
     fn is_whole(&self) -> bool {
-        self.end == self.head.layout().image_bytes
+        self.target.bytes() == self.head.layout().image_bytes
     }
 
     /// Returns the number of blocks to walk.
     fn blocks(&self) -> usize {
         self.range.blocks.len()
-    }
-
-    /// Writes bytes of the image.
-    fn put(&self, at: u64, bytes: &[u8]) {
-        assert!(at + bytes.len() as u64 <= self.end);
-        // SAFETY: the image's bytes can be written up to `end`, and these are before it, as asserted.
-        unsafe { self.dst.add(at as usize).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-    }
-
-    /// Writes many bytes of the image.
-    fn put_all(&self, at: u64, bytes: &[u8]) {
-        if self.end < copy::STREAMING_IMAGE_BYTES {
-            return self.put(at, bytes);
-        }
-        assert!(at + bytes.len() as u64 <= self.end);
-        // SAFETY: the image's bytes can be written up to `end`, these are before it, and the source is a file's bytes.
-        unsafe { copy::stream(bytes, self.dst.add(at as usize)) };
-    }
-
-    /// Writes zeros from one byte of the image to another.
-    fn zero(&self, from: u64, to: u64) {
-        assert!(from <= to && to <= self.end);
-        // SAFETY: the image's bytes can be written up to `end`, and these are before it, as asserted.
-        unsafe { self.dst.add(from as usize).write_bytes(0, (to - from) as usize) };
     }
 
     /// Writes everything that belongs to a part, except the head.
@@ -241,17 +222,17 @@ impl<'a> ImageWriter<'a> {
         let (from, to) = (border(part), border(part + 1));
         let signs = share(layout.weights, part)..share(layout.weights, part + 1);
         if part == 0 {
-            self.zero(layout.starts + 4 * (layout.tiles + 1), layout.lanes);
-            self.zero(layout.lanes + 2 * TILE_LANES * layout.tiles, layout.code);
+            self.target.zero(layout.starts + 4 * (layout.tiles + 1), layout.lanes);
+            self.target.zero(layout.lanes + 2 * TILE_LANES * layout.tiles, layout.code);
         }
         if part + 1 == parts {
             let end = layout.code_bytes.div_ceil(UNIT_BYTES) as u32;
-            self.put(layout.starts + 4 * layout.tiles, &end.to_le_bytes());
+            self.target.put(layout.starts + 4 * layout.tiles, &end.to_le_bytes());
             let lanes = layout.weights.div_ceil(LANE_WEIGHTS);
-            self.zero(layout.lanes + 2 * lanes, layout.lanes + 2 * TILE_LANES * layout.tiles);
+            self.target.zero(layout.lanes + 2 * lanes, layout.lanes + 2 * TILE_LANES * layout.tiles);
             if self.is_whole() {
-                self.zero(layout.code + layout.code_bytes, layout.signs);
-                self.zero(layout.signs + layout.weights, layout.image_bytes);
+                self.target.zero(layout.code + layout.code_bytes, layout.signs);
+                self.target.zero(layout.signs + layout.weights, layout.image_bytes);
             }
         }
         let mut writer = PartWriter::new(self, to).inspect_err(|_| self.spoil(from, to))?;
@@ -280,8 +261,9 @@ impl<'a> ImageWriter<'a> {
     fn spoil(&self, from: usize, to: usize) {
         let layout = self.head.layout();
         let (from, to) = (self.weight(from), self.weight(to).max(self.weight(from)));
-        self.zero(layout.lanes + 2 * from.div_ceil(LANE_WEIGHTS), layout.lanes + 2 * to.div_ceil(LANE_WEIGHTS));
-        self.zero(layout.starts + 4 * from.div_ceil(TILE_WEIGHTS), layout.starts + 4 * to.div_ceil(TILE_WEIGHTS));
+        self.target.zero(layout.lanes + 2 * from.div_ceil(LANE_WEIGHTS), layout.lanes + 2 * to.div_ceil(LANE_WEIGHTS));
+        self.target
+            .zero(layout.starts + 4 * from.div_ceil(TILE_WEIGHTS), layout.starts + 4 * to.div_ceil(TILE_WEIGHTS));
     }
 }
 
@@ -342,8 +324,8 @@ impl<'a> PartWriter<'a> {
             before,
             first,
             lanes: *lanes,
-            lane_starts: image.dst.wrapping_add(layout.lanes as usize).cast(),
-            tile_starts: image.dst.wrapping_add(layout.starts as usize).cast(),
+            lane_starts: image.target.address(layout.lanes, layout.code - layout.lanes).cast(),
+            tile_starts: image.target.address(layout.starts, layout.lanes - layout.starts).cast(),
         };
         let runs = std::array::from_fn(|lane| {
             let border = |lane: usize| from + (end - from) * lane / RUNS;
@@ -370,7 +352,7 @@ impl<'a> PartWriter<'a> {
             let copied = code_end.saturating_sub(start).min(codes.len() as u64);
             if copied > skipped {
                 let at = layout.code + start + skipped - range.codes.start;
-                image.put_all(at, &codes[skipped as usize..copied as usize]);
+                image.target.put_all(at, &codes[skipped as usize..copied as usize]);
             }
             self.signs(weights)?;
         }
@@ -392,7 +374,7 @@ impl<'a> PartWriter<'a> {
         }
         let sign_offset = signs.offset + range.weights.start + weights.start;
         let sign_bytes = sources[signs.file].bytes(sign_offset, count, sign_buffer)?;
-        image.put_all(layout.signs + weights.start, sign_bytes);
+        image.target.put_all(layout.signs + weights.start, sign_bytes);
         Ok(())
     }
 }
