@@ -222,7 +222,8 @@ fn bench_measures_what_it_is_asked_for() {
     assert!(!said.contains("  decode ") && !said.contains("  odd ") && !said.contains('{'), "{said}");
 }
 
-/// A kernel whose answer is wrong is named and not timed, and costs no other figure. This one writes nothing.
+/// A kernel whose answer is wrong is named and not timed, and costs no other figure. This one writes nothing. The same goes for one
+/// that the driver does not take.
 #[test]
 fn bench_tells_of_a_wrong_kernel_and_goes_on() {
     let folder = library();
@@ -232,9 +233,12 @@ fn bench_tells_of_a_wrong_kernel_and_goes_on() {
                 .param .u64 signs, .param .u64 positions, .param .u64 gaps, .param .u64 output, .param .u32 tables, \
                 .param .u32 bytes, .param .u32 weights)\n{\nret;\n}\n";
     std::fs::write(&path, idle).unwrap();
-    let (output, figures) = bench(&program, &["--kernel", &format!("idle={}", path.display())]);
+    let (kernel, none) = (format!("idle={}", path.display()), folder.path().join("none.ptx"));
+    std::fs::write(&none, "no kernel").unwrap();
+    let (output, figures) = bench(&program, &["--reference", none.to_str().unwrap(), "--kernel", &kernel]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(stdout(&output).contains("2 answers are wrong"), "{output:?}");
+    assert!(stdout(&output).contains("3 answers or kernels are wrong"), "{output:?}");
+    assert!(stdout(&output).contains("the driver does not take "), "{output:?}");
     let of = |what: &str| figures.iter().filter(|f| f["what"] == what).collect::<Vec<_>>();
     let wrong: Vec<u64> = of("idle").iter().filter_map(|f| f["wrong"].as_u64()).collect();
     assert_eq!(wrong, [20_000, 7_000], "{figures:?}");
