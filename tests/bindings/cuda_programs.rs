@@ -326,7 +326,7 @@ fn a_token_walks_over_many_devices() {
         }
     }
     // Two slots and the images are more than the device has.
-    let error = devices(&program, &model("sharded"), &[], &[("DF11_EMULATOR_MEMORY", "1M")]).unwrap_err();
+    let error = devices(&program, &model("sharded"), &[], &[("DF11_EMULATOR_MEMORY", "100K")]).unwrap_err();
     assert!(error.contains("device 0 has ") && error.contains(" bytes free and needs "), "{error}");
 }
 
@@ -384,4 +384,39 @@ fn a_405b_model_fits_eight_devices_of_80_gb() {
     // Seven devices have no room for it.
     let error = devices(&program, large.path(), &["--sample", "--devices", "6"], &settings).unwrap_err();
     assert!(error.contains("bytes free and needs"), "{error}");
+}
+
+/// Products from chunks, from whole matrices and from bf16, all with the bits that the host calculates.
+#[test]
+fn products_from_chunks_are_those_of_whole_matrices() {
+    let folder = library();
+    let program = build("examples/chunks.cc", folder.path());
+    let right = "products from chunks: right in three launches of one graph; from whole matrices and bf16: right";
+    // A row at a time, chunks that end within a matrix, and a third of the L2, which is more than any of these matrices.
+    for (name, matrices) in [("tiny", 1), ("block", 16), ("sharded", 16), ("edge", 4)] {
+        for chunk in ["1", "20000", "0"] {
+            if name == "block" && chunk == "1" {
+                continue;
+            }
+            let arguments = ["--rounds", "0", "--chunk-bytes", chunk];
+            let said = stdout(&run(on_emulator(&program).arg(model(name)).args(arguments)));
+            assert!(said.contains(right) && said.contains(&format!("{matrices} matrices")), "{name}, {chunk}: {said}");
+        }
+    }
+    // With its measurement, whose times mean nothing here.
+    let said = stdout(&run(on_emulator(&program).arg(model("sharded")).args(["--rounds", "1"])));
+    assert!(said.contains("an L2 of 4194304") && said.contains("times the time of bf16"), "{said}");
+
+    // A product that is wrong in one bit of one weight of eight is found.
+    let source = std::fs::read_to_string("examples/chunks.cc").unwrap();
+    let spoilt = source.replacen("and.b32 %r14, %r13, 0xffff0000;", "and.b32 %r14, %r13, 0xfffe0000;", 1);
+    assert_ne!(spoilt, source, "the example has no such line any more");
+    let path = folder.path().join("spoilt.cc");
+    std::fs::write(&path, spoilt).unwrap();
+    let program = build(path.to_str().unwrap(), folder.path());
+    let output = on_emulator(&program).arg(model("tiny")).args(["--rounds", "0"]).output().unwrap();
+    assert!(output.status.code() == Some(1) && stdout(&output).contains("chunks: WRONG"), "{output:?}");
+    let mut without = Command::new(&program);
+    let output = without.env("DF11_LIBCUDA", "/nonexistent/libcuda.so.1").arg(model("tiny")).output().unwrap();
+    assert!(output.status.code() == Some(77) && stdout(&output).contains("missing: a CUDA device"), "{output:?}");
 }
