@@ -87,6 +87,8 @@ enum {
     CALL(cuModuleUnload, "cuModuleUnload", (CUmodule))                                                                \
     CALL(cuModuleGetFunction, "cuModuleGetFunction", (CUfunction *, CUmodule, const char *name))                      \
     CALL(cuFuncSetAttribute, "cuFuncSetAttribute", (CUfunction, int attribute, int value))                            \
+    CALL(cuOccupancyMaxActiveBlocksPerMultiprocessor, "cuOccupancyMaxActiveBlocksPerMultiprocessor",                  \
+         (int *blocks, CUfunction, int threads, size_t shared_bytes))                                                 \
     CALL(cuLaunchKernel, "cuLaunchKernel",                                                                            \
          (CUfunction, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,          \
           unsigned block_z, unsigned shared_bytes, CUstream, void **parameters, void **extra))
