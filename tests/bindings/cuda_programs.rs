@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use support::engine;
 use support::programs::{WARNINGS, compiler, library, run};
+use support::{hollow, sparse};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const GOLDEN: [&str; 5] = ["block", "edge", "edge_patched", "sharded", "tiny"];
@@ -481,4 +482,123 @@ fn the_bundle_runs_from_another_folder() {
     let said = stdout(&output);
     assert!(output.status.code() == Some(1) && said.contains("benchmark, PTX: left out, 0 seconds"), "{said}");
     report_of(&out);
+}
+
+/// Divides a model among devices, and gives what the program printed or said.
+fn devices(program: &Path, model: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Result<String, String> {
+    let mut command = on_emulator(program);
+    command.env("DF11_EMULATOR_DEVICES", "8").envs(settings.iter().copied());
+    let output = command.arg(model).args(arguments).output().unwrap();
+    if output.status.success() { Ok(stdout(&output)) } else { Err(format!("{output:?}")) }
+}
+
+#[test]
+fn a_token_walks_over_many_devices() {
+    let folder = library();
+    let program = build("examples/devices.cc", folder.path());
+    for (name, groups) in [("tiny", 1), ("sharded", 4), ("edge", 34)] {
+        for (count, seed, peers) in [("1", "1", "0"), ("2", "2", "1"), ("8", "0", "1"), ("64", "3", "0")] {
+            let settings = [("DF11_EMULATOR_SEED", seed), ("DF11_EMULATOR_PEERS", peers)];
+            let said = devices(&program, &model(name), &["--devices", count], &settings).unwrap();
+            assert!(said.contains(&format!("{groups} of {groups} layers right in a walk")), "{said}");
+            let moved =
+                said.contains(&format!("{groups} of {groups} layers right after the first has moved to device"));
+            assert_eq!(moved, count != "1", "{said}");
+            assert_eq!(said.contains("from device to device"), peers == "1" || count == "1", "{said}");
+        }
+    }
+    // Two slots and the images are more than the device has.
+    let error = devices(&program, &model("sharded"), &[], &[("DF11_EMULATOR_MEMORY", "100K")]).unwrap_err();
+    assert!(error.contains("device 0 has ") && error.contains(" bytes free and needs "), "{error}");
+}
+
+/// Each of the three waits is needed: without it there is an order of the streams' work in which something comes out wrong.
+#[test]
+fn devices_need_each_of_their_waits() {
+    let folder = library();
+    let source = std::fs::read_to_string("examples/devices.cc").unwrap();
+    // The host that waits in another order lets other streams run ahead, as devices may.
+    let ahead = source.replace(
+        "        std::vector<unsigned char> activations(activation_bytes());\n",
+        "        std::vector<unsigned char> activations(activation_bytes());\n        for (const auto &device : devices_) {\n            CUDA(cuCtxSetCurrent(device->context));\n            CUDA(cuStreamSynchronize(device->decode));\n        }\n        for (auto device = devices_.rbegin(); device != devices_.rend(); ++device) {\n            CUDA(cuCtxSetCurrent((*device)->context));\n            CUDA(cuStreamSynchronize((*device)->compute));\n        }\n",
+    );
+    assert_ne!(ahead, source, "the example has no such line any more");
+    for (wait, line) in [
+        ("used", "            wait(device.decode, slot.used);\n"),
+        ("done", "                wait(device.compute, at->done);\n"),
+        ("decoded", "            wait(device.compute, slot.decoded);\n"),
+    ] {
+        assert!(ahead.contains(line), "the example has no wait for `{wait}` any more");
+        let path = folder.path().join(format!("without_{wait}.cc"));
+        std::fs::write(&path, ahead.replace(line, "")).unwrap();
+        let program = build(path.to_str().unwrap(), folder.path());
+        let error = devices(&program, &model("edge"), &["--devices", "3"], &[])
+            .expect_err(&format!("everything comes out right without the wait for `{wait}`"));
+        assert!(error.contains("layers right") || error.contains("a device reports CORRUPT"), "{wait}: {error}");
+    }
+    let path = folder.path().join("with_all.cc");
+    std::fs::write(&path, ahead).unwrap();
+    let program = build(path.to_str().unwrap(), folder.path());
+    devices(&program, &model("edge"), &["--devices", "3"], &[]).unwrap();
+}
+
+/// Llama-3.1-405B over eight devices of 80 GB: files and devices are mostly holes, of each layer both ends are decoded.
+#[test]
+fn a_405b_model_fits_eight_devices_of_80_gb() {
+    let folder = library();
+    let program = build("examples/devices.cc", folder.path());
+    let large = tempfile::tempdir().unwrap();
+    hollow::write_model(large.path(), sparse::Dense::named("Llama-3.1-405B"));
+    let settings = [("DF11_EMULATOR_MEMORY", "80G"), ("DF11_EMULATOR_SPARSE", "64M"), ("DF11_EMULATOR_PEERS", "1")];
+    let said = devices(&program, large.path(), &["--sample"], &settings).unwrap();
+    println!("{said}");
+    assert!(
+        said.contains("128 of 128 layers right in a walk over 8 devices, activations from device to device"),
+        "{said}"
+    );
+    assert!(said.contains("128 of 128 layers right after the first has moved to device 7"), "{said}");
+    let images: Vec<f64> = said
+        .lines()
+        .take(8)
+        .map(|line| line.split_once(" GB of images").unwrap().0.rsplit(' ').next().unwrap().parse().unwrap())
+        .collect();
+    assert!(images.iter().all(|&gb| (60.0..75.0).contains(&gb)), "{said}");
+    // Seven devices have no room for it.
+    let error = devices(&program, large.path(), &["--sample", "--devices", "6"], &settings).unwrap_err();
+    assert!(error.contains("bytes free and needs"), "{error}");
+}
+
+/// Products from chunks, from whole matrices and from bf16, all with the bits that the host calculates.
+#[test]
+fn products_from_chunks_are_those_of_whole_matrices() {
+    let folder = library();
+    let program = build("examples/chunks.cc", folder.path());
+    let right = "products from chunks: right in three launches of one graph; from whole matrices and bf16: right";
+    // A row at a time, chunks that end within a matrix, and a third of the L2, which is more than any of these matrices.
+    for (name, matrices) in [("tiny", 1), ("block", 16), ("sharded", 16), ("edge", 4)] {
+        for chunk in ["1", "20000", "0"] {
+            if name == "block" && chunk == "1" {
+                continue;
+            }
+            let arguments = ["--rounds", "0", "--chunk-bytes", chunk];
+            let said = stdout(&run(on_emulator(&program).arg(model(name)).args(arguments)));
+            assert!(said.contains(right) && said.contains(&format!("{matrices} matrices")), "{name}, {chunk}: {said}");
+        }
+    }
+    // With its measurement, whose times mean nothing here.
+    let said = stdout(&run(on_emulator(&program).arg(model("sharded")).args(["--rounds", "1"])));
+    assert!(said.contains("an L2 of 4194304") && said.contains("times the time of bf16"), "{said}");
+
+    // A product that is wrong in one bit of one weight of eight is found.
+    let source = std::fs::read_to_string("examples/chunks.cc").unwrap();
+    let spoilt = source.replacen("and.b32 %r14, %r13, 0xffff0000;", "and.b32 %r14, %r13, 0xfffe0000;", 1);
+    assert_ne!(spoilt, source, "the example has no such line any more");
+    let path = folder.path().join("spoilt.cc");
+    std::fs::write(&path, spoilt).unwrap();
+    let program = build(path.to_str().unwrap(), folder.path());
+    let output = on_emulator(&program).arg(model("tiny")).args(["--rounds", "0"]).output().unwrap();
+    assert!(output.status.code() == Some(1) && stdout(&output).contains("chunks: WRONG"), "{output:?}");
+    let mut without = Command::new(&program);
+    let output = without.env("DF11_LIBCUDA", "/nonexistent/libcuda.so.1").arg(model("tiny")).output().unwrap();
+    assert!(output.status.code() == Some(77) && stdout(&output).contains("missing: a CUDA device"), "{output:?}");
 }
