@@ -2,6 +2,9 @@
 # Builds unmodified ggml and libllama and the examples in this folder against an installed libdf11 (DF11_PREFIX), and
 # runs them on small models. Every way in which DF11's weights reach ggml must give the logits of the plain weights, and
 # planted mistakes must be noticed. Everything is built in target/ggml, where later runs find it.
+#
+# ggml is built for processors with AVX2, or on other machines as it is built there. DF11_GGML_KERNELS=avx512 or
+# avx512_bf16 builds it with those kernels, whose sums have another order.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -26,20 +29,28 @@ need python3 python3
 
 llama=$(examples/ggml/llama.sh "$llama_version" "$llama_sum" "$work/fetch")
 
+kernels=${DF11_GGML_KERNELS:-}
+case $kernels in
+    '') options=() build=build ;;
+    avx512) options=(-DGGML_AVX512=ON) build=build-avx512 ;;
+    avx512_bf16) options=(-DGGML_AVX512=ON -DGGML_AVX512_BF16=ON) build=build-avx512_bf16 ;;
+    *) echo "DF11_GGML_KERNELS is avx512 or avx512_bf16, not $kernels" >&2; exit 2 ;;
+esac
+
 # Less optimised C++ builds in half the time, and most kernels are in C. No flags are specific to this machine.
-cmake -G Ninja -S examples/ggml -B "$work/build" -DLLAMA_CPP="$llama" -Ddf11_DIR="$prefix/lib/cmake/df11" \
-    -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_FLAGS_RELEASE="-O2 -DNDEBUG" -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DNDEBUG" \
+cmake -G Ninja -S examples/ggml -B "$work/$build" -DLLAMA_CPP="$llama" -Ddf11_DIR="$prefix/lib/cmake/df11" \
+    -DCMAKE_BUILD_TYPE=Release "${options[@]}" -DCMAKE_C_FLAGS_RELEASE="-O2 -DNDEBUG" -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DNDEBUG" \
     -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DGGML_CCACHE=OFF -DGGML_LLAMAFILE=ON -DGGML_RPC=ON -DGGML_CPU_REPACK=OFF \
     -DLLAMA_ALL_WARNINGS=OFF >"$work/configure.log" 2>&1 || { cat "$work/configure.log" >&2; exit 2; }
 echo "== building ggml, libllama and the examples"
-ninja -C "$work/build" -j "${DF11_JOBS:-2}" layers df11-gguf df11-llama greedy rpc ops >"$work/build.log" 2>&1 ||
+ninja -C "$work/$build" -j "${DF11_JOBS:-2}" layers df11-gguf df11-llama greedy rpc ops >"$work/build.log" 2>&1 ||
     { tail -n 40 "$work/build.log" >&2; exit 2; }
 
 # The plug-in as users build it: from the installed project.
 echo "== building the installed plug-in"
 plugin_project() { # FOLDER [OPTION...]
     cmake -G Ninja -S "$prefix/share/df11/llama.cpp" -B "$work/$1" -DLLAMA_CPP="$llama" \
-        -DLLAMA_CPP_BUILD="$work/build" -Ddf11_DIR="$prefix/lib/cmake/df11" "${@:2}" >"$work/$1.log" 2>&1 &&
+        -DLLAMA_CPP_BUILD="$work/$build" -Ddf11_DIR="$prefix/lib/cmake/df11" "${@:2}" >"$work/$1.log" 2>&1 &&
         ninja -C "$work/$1" >>"$work/$1.log" 2>&1 || { tail -n 40 "$work/$1.log" >&2; exit 2; }
 }
 plugin_project plugin
@@ -48,7 +59,7 @@ plugin_project plugin-old -DDF11_GGML_VERSION=0.25.0
 cargo build --quiet --locked -p df11-emulator
 emulator=$(realpath "${CARGO_TARGET_DIR:-target}/debug/libdf11_emulator.so")
 
-bin=$work/build plugin=$work/plugin/libggml-df11.so
+bin=$work/$build plugin=$work/plugin/libggml-df11.so
 export PATH=$work/plugin:$PATH # df11-gguf
 export GGML_NO_BACKTRACE=1
 export DF11_EXAMPLE_THREADS=1 # the models are too small for two
@@ -103,6 +114,9 @@ for plant in none tiles; do
 done
 check "D: a mistake in them shows" fails_with "the results differ" \
     env GGML_BACKEND_PATH="$plugin" DF11_PLANT=decode "$bin/ops"
+# It is made where libdf11 adds in ggml's order, so it also shows that the plug-in has found that order.
+[ "$(uname -m)" != x86_64 ] || check "D: a mistake in the sums of libdf11 shows" fails_with "the results differ" \
+    env GGML_BACKEND_PATH="$plugin" DF11_PLANT=sums "$bin/ops"
 
 for model in untied tied; do
     options=(--layers 5)

@@ -332,6 +332,8 @@ class Weight : public Traits {
         check(df11_matrix_multiply(matrix.get(), uint64_t(row), uint64_t(rows), x, DF11_DTYPE_BF16, 0, 1, cpu.order, y,
                                    0, &error),
               error);
+        static const bool wrong = planted("sums");
+        if (wrong) y[0] = -y[0];
     }
 
     void get_rows(const ggml_compute_params *params, ggml_tensor *node) const {
