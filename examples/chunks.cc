@@ -22,6 +22,7 @@
 //         -Wl,-rpath,$PWD/target/release
 #include "df11.hpp"
 #include "driver.h"
+#include "multiply_kernel.h"
 
 #include <algorithm>
 #include <array>
@@ -35,107 +36,6 @@
 
 namespace {
 
-// y[row] = sum of W[row][column] x[column], a warp for each row. Each lane takes eight weights at a time and adds their
-// products in their order; then the lanes' sums are added in pairs, 16 lanes apart, 8, 4, 2, 1. The number of columns is
-// a multiple of 8, and all addresses are multiples of 16.
-const char *const MULTIPLY = R"(
-.version 6.3
-.target sm_75
-.address_size 64
-.visible .entry multiply(.param .u64 weights, .param .u64 x, .param .u64 y, .param .u32 columns, .param .u32 rows)
-{
-.reg .pred %p<4>;
-.reg .b32 %r<32>;
-.reg .f32 %f<20>;
-.reg .b64 %d<12>;
-mov.u32 %r1, %ctaid.x;
-mov.u32 %r2, %ntid.x;
-mov.u32 %r3, %tid.x;
-mad.lo.u32 %r4, %r1, %r2, %r3;
-shr.u32 %r5, %r4, 5;
-and.b32 %r6, %r3, 31;
-ld.param.u32 %r7, [rows];
-setp.ge.u32 %p1, %r5, %r7;
-@%p1 bra DONE;
-ld.param.u32 %r8, [columns];
-ld.param.u64 %d1, [weights];
-ld.param.u64 %d2, [x];
-ld.param.u64 %d3, [y];
-cvta.to.global.u64 %d1, %d1;
-cvta.to.global.u64 %d2, %d2;
-cvta.to.global.u64 %d3, %d3;
-mul.wide.u32 %d4, %r5, %r8;
-shl.b64 %d4, %d4, 1;
-add.s64 %d4, %d1, %d4;
-mov.f32 %f0, 0f00000000;
-shl.b32 %r9, %r6, 3;
-EIGHT:
-setp.ge.u32 %p2, %r9, %r8;
-@%p2 bra SUM;
-mul.wide.u32 %d5, %r9, 2;
-add.s64 %d5, %d4, %d5;
-ld.global.v4.u32 {%r10, %r11, %r12, %r13}, [%d5];
-mul.wide.u32 %d6, %r9, 4;
-add.s64 %d6, %d2, %d6;
-ld.global.v4.f32 {%f1, %f2, %f3, %f4}, [%d6];
-ld.global.v4.f32 {%f5, %f6, %f7, %f8}, [%d6+16];
-shl.b32 %r14, %r10, 16;
-mov.b32 %f9, %r14;
-fma.rn.f32 %f0, %f9, %f1, %f0;
-and.b32 %r14, %r10, 0xffff0000;
-mov.b32 %f9, %r14;
-fma.rn.f32 %f0, %f9, %f2, %f0;
-shl.b32 %r14, %r11, 16;
-mov.b32 %f9, %r14;
-fma.rn.f32 %f0, %f9, %f3, %f0;
-and.b32 %r14, %r11, 0xffff0000;
-mov.b32 %f9, %r14;
-fma.rn.f32 %f0, %f9, %f4, %f0;
-shl.b32 %r14, %r12, 16;
-mov.b32 %f9, %r14;
-fma.rn.f32 %f0, %f9, %f5, %f0;
-and.b32 %r14, %r12, 0xffff0000;
-mov.b32 %f9, %r14;
-fma.rn.f32 %f0, %f9, %f6, %f0;
-shl.b32 %r14, %r13, 16;
-mov.b32 %f9, %r14;
-fma.rn.f32 %f0, %f9, %f7, %f0;
-and.b32 %r14, %r13, 0xffff0000;
-mov.b32 %f9, %r14;
-fma.rn.f32 %f0, %f9, %f8, %f0;
-add.u32 %r9, %r9, 256;
-bra EIGHT;
-SUM:
-mov.b32 %r20, %f0;
-shfl.sync.bfly.b32 %r21, %r20, 16, 31, -1;
-mov.b32 %f10, %r21;
-add.rn.f32 %f0, %f0, %f10;
-mov.b32 %r20, %f0;
-shfl.sync.bfly.b32 %r21, %r20, 8, 31, -1;
-mov.b32 %f10, %r21;
-add.rn.f32 %f0, %f0, %f10;
-mov.b32 %r20, %f0;
-shfl.sync.bfly.b32 %r21, %r20, 4, 31, -1;
-mov.b32 %f10, %r21;
-add.rn.f32 %f0, %f0, %f10;
-mov.b32 %r20, %f0;
-shfl.sync.bfly.b32 %r21, %r20, 2, 31, -1;
-mov.b32 %f10, %r21;
-add.rn.f32 %f0, %f0, %f10;
-mov.b32 %r20, %f0;
-shfl.sync.bfly.b32 %r21, %r20, 1, 31, -1;
-mov.b32 %f10, %r21;
-add.rn.f32 %f0, %f0, %f10;
-setp.ne.u32 %p3, %r6, 0;
-@%p3 bra DONE;
-mul.wide.u32 %d7, %r5, 4;
-add.s64 %d7, %d3, %d7;
-st.global.f32 [%d7], %f0;
-DONE:
-ret;
-}
-)";
-constexpr unsigned WARPS = 4;  // of a block: as many rows
 // The weights after which no more matrices are taken.
 constexpr std::uint64_t MOST_WEIGHTS = std::uint64_t{1} << 28;
 
@@ -201,7 +101,7 @@ class Engine {
         CUDA(cuDeviceGetAttribute(&l2, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, number));
         l2_bytes_ = static_cast<std::size_t>(std::max(l2, 0));
         chunk_bytes_ = chunk_bytes != 0 ? chunk_bytes : l2_bytes_ / 3;
-        CUDA(cuModuleLoadData(&module_, MULTIPLY));
+        CUDA(cuModuleLoadData(&module_, MULTIPLY_PTX));
         CUDA(cuModuleGetFunction(&multiply_, module_, "multiply"));
         // A function that was asked for its attributes or given one is loaded, and a graph may have it.
         CUDA(cuFuncSetAttribute(multiply_, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 0));
@@ -353,8 +253,8 @@ class Engine {
         CUdeviceptr x = device_x(), y = device_y() + 4 * (matrix.y + row);
         auto columns = static_cast<unsigned>(matrix.columns), rows = static_cast<unsigned>(count);
         void *parameters[] = {&weights, &x, &y, &columns, &rows};
-        CUDA(cuLaunchKernel(multiply_, (rows + WARPS - 1) / WARPS, 1, 1, 32 * WARPS, 1, 1, 0, stream_, parameters,
-                            nullptr));
+        CUDA(cuLaunchKernel(multiply_, (rows + MULTIPLY_ROWS - 1) / MULTIPLY_ROWS, 1, 1, 32 * MULTIPLY_ROWS, 1, 1, 0,
+                            stream_, parameters, nullptr));
     }
 
     // Waits, and throws if a kernel has found an error.

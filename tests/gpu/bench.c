@@ -17,6 +17,10 @@
  *     tensors       df11_resident_decompress_tensors: three of them, each to a place of its own
  *     range         df11_resident_decompress_range: all but the first and the last weight
  *     batch         df11_resident_decompress_batch of four groups (two where memory holds no more), per group
+ *     multiply      the weights, as rows of 4,096, times a vector, from bf16 in memory: as without compression
+ *     whole         all of them decoded, then multiplied
+ *     chunks        chunks of a third of the L2 cache decoded, each to the same scratch memory and multiplied from there
+ *                   (these three as graphs, as `graph`; --only chunks names them)
  *     reference     the kernel of the Python package dfloat11, from its decode.ptx, on the file's own arrays
  *     NAME          --kernel: another kernel named `decode` with the reference's parameters, as PTX, cubin or fat binary
  *     pinned        the weights as they were, from pinned host memory: what an engine that offloads would do instead
@@ -32,6 +36,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "driver.h"
 #include "made.h"
+#include "multiply_kernel.h"
 
 #include <time.h>
 
@@ -40,6 +45,9 @@ enum { MOST_SETS = 64, IN_GRAPH = 16, IN_BATCH = 4, ROOM = 256 };
 
 /* A tile of ceiling.ptx: 17 units of 512 bytes in, 25 out. */
 enum { UNIT = 512, UNITS_IN = 17, UNITS_OUT = 25, CEILING_THREADS = 256, MOST_KERNELS = 8 };
+
+/* Weights of a row that is multiplied. */
+enum { COLUMNS = 4096 };
 
 static CUstream stream;
 static int repeats = 40;
@@ -57,7 +65,7 @@ typedef struct {
 static struct {
     df11_device *device;
     size_t cache;
-    CUfunction ceiling;
+    CUfunction ceiling, multiply;
     unsigned ceiling_blocks;
     peer peers[MOST_KERNELS];
     int peer_count;
@@ -75,6 +83,9 @@ typedef struct {
     const peer *peer;
     CUdeviceptr luts, positions, encoded[MOST_SETS], signs[MOST_SETS], gaps[MOST_SETS];
     unsigned peer_shared;
+    /* the weights as rows, which are multiplied; chunk_rows of them go to the scratch memory at a time */
+    uint64_t rows, chunk_rows;
+    CUdeviceptr scratch, x, y;
     /* host memory */
     void *pinned;
     /* bytes a second that the copy and the ceiling move, 0 if unknown */
@@ -165,6 +176,37 @@ static void run_ceiling(const bench *b, int set)
     unsigned tiles = ceiling_tiles(b);
     void *arguments[] = {&source, &target, &tiles};
     CUDA(cuLaunchKernel(machine.ceiling, machine.ceiling_blocks, 1, 1, CEILING_THREADS, 1, 1, 0, stream, arguments, NULL));
+}
+
+/* Multiplies rows of COLUMNS weights, from row `first` on, which are at `weights`. */
+static void multiply(const bench *b, CUdeviceptr weights, uint64_t first, uint64_t count)
+{
+    CUdeviceptr x = b->x, y = b->y + 4 * first;
+    unsigned columns = COLUMNS, rows = (unsigned)count;
+    void *arguments[] = {&weights, &x, &y, &columns, &rows};
+    CUDA(cuLaunchKernel(machine.multiply, (rows + MULTIPLY_ROWS - 1) / MULTIPLY_ROWS, 1, 1, 32 * MULTIPLY_ROWS, 1, 1, 0, stream,
+                        arguments, NULL));
+}
+
+static void run_multiply(const bench *b, int set)
+{
+    multiply(b, b->outputs[set], 0, b->rows);
+}
+
+static void run_whole(const bench *b, int set)
+{
+    run_decode(b, set);
+    multiply(b, b->outputs[set], 0, b->rows);
+}
+
+static void run_chunks(const bench *b, int set)
+{
+    for (uint64_t row = 0; row < b->rows; row += b->chunk_rows) {
+        uint64_t count = b->rows - row < b->chunk_rows ? b->rows - row : b->chunk_rows, weights = count * COLUMNS;
+        OK(df11_resident_decompress_range(b->residents[set], row * COLUMNS, weights, b->scratch, 2 * (size_t)weights, 0, stream,
+                                          &e_));
+        multiply(b, b->scratch, row, count);
+    }
 }
 
 static void run_peer(const bench *b, int set)
@@ -524,6 +566,62 @@ static void measure_graph(bench *b)
     record(b, "graph", seconds, spread, (double)b->bytes, 1, copy, ceiling);
 }
 
+/* All products of the last set, 0xff in each byte where none came out. */
+static uint32_t *products(const bench *b, operation run)
+{
+    uint32_t *y = malloc(4 * (size_t)b->rows);
+    if (y == NULL) {
+        fprintf(stderr, "no memory for %" PRIu64 " products\n", b->rows);
+        exit(1);
+    }
+    CUDA(cuMemsetD8Async(b->y, 0xff, 4 * (size_t)b->rows, stream));
+    run(b, b->sets - 1);
+    CUDA(cuMemcpyDtoHAsync(y, b->y, 4 * (size_t)b->rows, stream));
+    CUDA(cuStreamSynchronize(stream));
+    return y;
+}
+
+/* Products in three ways, which must have the same bits. The decoded weights of all sets are there. */
+static void measure_chunks(bench *b)
+{
+    static const struct {
+        const char *name;
+        operation run;
+    } ways[] = {{"multiply", run_multiply}, {"whole", run_whole}, {"chunks", run_chunks}};
+    float x[COLUMNS];
+    double spread;
+    size_t most = machine.cache / 3 / (2 * COLUMNS);
+    b->rows = b->data->count / COLUMNS;
+    b->chunk_rows = most > 0 ? most : 1;
+    if (b->rows == 0)
+        return;
+    for (int i = 0; i < COLUMNS; i++)
+        x[i] = (float)(i % 19) / 16 - 0.5f;
+    CUDA(cuMemAlloc(&b->scratch, 2 * COLUMNS * (size_t)(b->rows < b->chunk_rows ? b->rows : b->chunk_rows)));
+    CUDA(cuMemAlloc(&b->x, sizeof(x)));
+    CUDA(cuMemAlloc(&b->y, 4 * (size_t)b->rows));
+    CUDA(cuMemcpyHtoD(b->x, x, sizeof(x)));
+    for (int s = 0; s < b->sets; s++)
+        run_decode(b, s);
+    uint32_t *want = products(b, run_multiply);
+    for (size_t i = 0; i < sizeof(ways) / sizeof(*ways); i++) {
+        uint32_t *y = products(b, ways[i].run);
+        int right = memcmp(y, want, 4 * (size_t)b->rows) == 0;
+        free(y);
+        if (right) {
+            double seconds = time_of_graph(b, ways[i].run, &spread);
+            record(b, ways[i].name, seconds, spread, 2.0 * COLUMNS * (double)b->rows, 0, 0, 0);
+        } else {
+            printf("  %-12s the products are wrong\n", ways[i].name);
+            wrong++;
+        }
+    }
+    free(want);
+    CUDA(cuMemFree(b->scratch));
+    CUDA(cuMemFree(b->x));
+    CUDA(cuMemFree(b->y));
+}
+
 /* All figures of one size, those that say the most first. */
 static void measure(uint64_t count)
 {
@@ -560,6 +658,8 @@ static void measure(uint64_t count)
         measure_ours(&b, "tensors", run_tensors, 1);
     if (wanted("batch") && verify(&b, run_batch, "batch", 0, 0, count))
         measure_ours(&b, "batch", run_batch, in_batch(&b));
+    if (wanted("chunks") && right && machine.multiply != NULL)
+        measure_chunks(&b);
     if (wanted("range") && verify(&b, run_range, "range", 0, 1, count - 2))
         measure_ours(&b, "range", run_range, 1);
     if (wanted("odd") && verify(&b, run_odd, "odd", 2, 0, count))
@@ -619,6 +719,24 @@ static CUfunction load_kernel(const char *path, const char *name)
     }
     free(image);
     return function;
+}
+
+/* Loads the kernel that multiplies. A driver that does not take it is named. */
+static void load_multiply(void)
+{
+    CUmodule module;
+    CUresult result = cuModuleLoadData(&module, MULTIPLY_PTX);
+    if (result == 0)
+        result = cuModuleGetFunction(&machine.multiply, module, "multiply");
+    /* A graph may have a function that is loaded, and this loads it. */
+    if (result == 0)
+        result = cuFuncSetAttribute(machine.multiply, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 0);
+    if (result != 0) {
+        printf("the driver does not take the kernel that multiplies: error %d\n", result);
+        fflush(stdout);
+        machine.multiply = NULL;
+        wrong++;
+    }
 }
 
 /* Adds a kernel with the reference's parameters, if it can be loaded. The name ends at its first '='. */
@@ -726,6 +844,8 @@ int main(int argc, char **argv)
             CUDA(cuOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, machine.ceiling, CEILING_THREADS, 0));
         machine.ceiling_blocks = (unsigned)(blocks * multiprocessors);
     }
+    if (wanted("chunks"))
+        load_multiply();
     for (int i = 0; i < kernel_count; i++)
         add_peer(names[i], paths[i]);
     for (const char *at = millions; *at != 0; at += *at == ',') {
