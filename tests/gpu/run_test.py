@@ -164,10 +164,14 @@ class Scheduled(WithFakes):
         figures[1].update(gb_per_s=30.0, of_copy=0.75, of_ceiling=0.9)
         figures[2].update(gb_per_s=10.0)
         figures = [dict(figure, step="benchmark") for figure in figures]
+        for what, seconds in (("multiply", 1e-6), ("whole", 3e-6), ("chunks", 2e-6)):
+            figures.append({"step": "benchmark", "weights": 8, "what": what, "seconds": seconds, "gb_per_s": 1.0})
         figures.append({"step": "NWC", "weights": 8, "what": "NWC, decoding", "seconds": 1, "gb_per_s": 5.0})
         lines = run.table(figures)
         self.assertEqual(lines[1].split(), "benchmark 8 30.0 0.750 0.900 - - 10.0 3.00 -".split())
-        self.assertEqual(lines[2], "NWC, decoding, 8 weights: 5.0 GB/s")
+        self.assertEqual(lines[2], "benchmark, products with 8 weights: 1.0 us from bf16, 3.0 us from a decoded whole, 2.0 us from"
+                                   " chunks in the L2")
+        self.assertEqual(lines[3:], ["NWC, decoding, 8 weights: 5.0 GB/s"])
 
 
 class Planned(WithFakes):
