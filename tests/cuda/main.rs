@@ -11,7 +11,10 @@ mod groups;
 mod hostile;
 mod hot;
 mod image;
+mod image_files;
 mod image_memory;
+mod ranges;
+mod shards;
 mod simt;
 #[path = "../support/mod.rs"]
 mod support;
