@@ -47,6 +47,8 @@ pub struct KernelWork {
     pub block: [u32; 3],
     pub shared_bytes: u32,
     pub params: Vec<u8>,
+    /// It may start before the kernel before it in the stream has ended.
+    pub early: bool,
     /// The stream as the caller named it; for the record.
     pub stream: usize,
 }
@@ -179,7 +181,7 @@ fn run_kernel(kernel: &KernelWork, memory: &Memory, options: Options) -> Result<
         shared_bytes: kernel.shared_bytes,
         params: &kernel.params,
         memory,
-        options,
+        options: Options { early: kernel.early, ..options },
     };
     let counts = launch.run().map_err(|fault| (code(fault.kind), fault.to_string()))?;
     Ok(Done::Ran(Box::new(Record {
@@ -188,6 +190,7 @@ fn run_kernel(kernel: &KernelWork, memory: &Memory, options: Options) -> Result<
         block: kernel.block,
         shared_bytes: kernel.shared_bytes,
         stream: kernel.stream,
+        early: kernel.early,
         counts,
     })))
 }
@@ -203,6 +206,7 @@ fn code(kind: FaultKind) -> i32 {
         | FaultKind::UninitialisedRegister
         | FaultKind::UninitialisedMemory
         | FaultKind::Race
+        | FaultKind::Early
         | FaultKind::Trap => LAUNCH_FAILED,
     }
 }
