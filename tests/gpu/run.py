@@ -152,9 +152,9 @@ class Report:
         """Keeps what the library logs of the driver's answers."""
         needs = re.match(r"(df11_\w+): (-?\d+) registers, (-?\d+) local bytes, shared memory carve-out (-?\d+)$", text)
         blocks = re.match(r"(df11_\w+), tables up to (\d+) bytes: (\d+) warps and (\d+) shared bytes a block, (\d+) blocks a "
-                          r"multiprocessor, (\d+) on (\d+) multiprocessors$", text)
+                          r"multiprocessor, (?:\d+ on )?(\d+) multiprocessors$", text)
         for found, names in ((needs, ("registers", "local_bytes", "carveout")),
-                             (blocks, ("table_bytes", "warps", "shared_bytes", "blocks_a_multiprocessor", "blocks",
+                             (blocks, ("table_bytes", "warps", "shared_bytes", "blocks_a_multiprocessor",
                                        "multiprocessors"))):
             if found:
                 values = dict(zip(names, map(int, found.groups()[1:])))
