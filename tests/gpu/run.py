@@ -59,7 +59,7 @@ class Machine:
         None if it was ended because `limit` seconds were over. No process of the group is left."""
         process = subprocess.Popen(
             [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", env=dict(os.environ, **environment), start_new_session=True)
+            encoding="utf-8", errors="replace", env=dict(os.environ, **environment), start_new_session=True)
         lines, deadline, over = queue.Queue(), self.now() + limit, False
         threading.Thread(target=self.read, args=(process.stdout, lines), daemon=True).start()
         try:
@@ -119,7 +119,7 @@ class Report:
     def __init__(self, out):
         out.mkdir(parents=True, exist_ok=True)
         self.json = out / "gpu.json"
-        self.text = (out / "report.txt").open("w")
+        self.text = (out / "report.txt").open("w", encoding="utf-8")
         self.data = {
             "date": datetime.date.today().isoformat(), "machine": platform.machine(), "complete": False, "steps": [],
             "device": {}, "kernels": [], "clocks": [], "figures": [],
@@ -497,6 +497,7 @@ def main():
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, on_term)
+    sys.stdout.reconfigure(errors="replace")  # whatever tools print, on a terminal that knows ASCII alone
     with tempfile.TemporaryDirectory() as scratch:
         steps, alone, absent = plan(options, pathlib.Path(scratch))
         report = Report(options.out)
