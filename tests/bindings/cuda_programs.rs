@@ -176,7 +176,7 @@ fn bench(program: &Path, arguments: &[&str]) -> (Output, Vec<serde_json::Value>)
 fn bench_has_right_answers() {
     let folder = library();
     let program = build("tests/gpu/bench.c", folder.path());
-    let (output, figures) = bench(&program, &[]);
+    let (output, figures) = bench(&program, &["--reference", "tests/gpu/naive.ptx"]);
     let said = stdout(&output);
     assert!(output.status.success(), "{output:?}");
     assert!(said.contains("7000 weights") && said.contains("host time of a call"), "{said}");
@@ -194,6 +194,7 @@ fn bench_has_right_answers() {
         "chunks",
         "range",
         "odd",
+        "reference",
         "pinned",
         "host time, decode",
         "host time, batch",
@@ -409,7 +410,8 @@ fn the_bundle_runs_from_another_folder() {
             "--large",
             "20000",
         ]);
-        command.args(["--millions", "0.02,0.007", "--repeats", "1"]).args(arguments);
+        command.args(["--millions", "0.02,0.007", "--repeats", "1", "--reference"]);
+        command.arg(Path::new(ROOT).join("tests/gpu/naive.ptx")).args(arguments);
         command.env("PATH", format!("{}:{}", tools.display(), std::env::var("PATH").unwrap()));
         command.env("DF11_LIBCUDA", engine::library());
         command
@@ -452,7 +454,7 @@ fn the_bundle_runs_from_another_folder() {
     assert!(said.contains(" passed, 0 failed, ") && said.contains(", 0 left out"), "{said}");
     assert!(steps.iter().any(|step| step["checks"]["passed"].as_u64() > Some(100)), "{report}");
     // Figures of each benchmark, what the driver says of the kernels, and the clocks.
-    for (step, what) in [("benchmark", "ceiling"), ("benchmark, PTX", "decode"), ("benchmark, k1", "graph")] {
+    for (step, what) in [("benchmark", "reference"), ("benchmark, PTX", "decode"), ("benchmark, k1", "graph")] {
         let found = report["figures"].as_array().unwrap().iter().any(|f| f["step"] == step && f["what"] == what);
         assert!(found, "{step}, {what} in {report}");
         assert!(report["device"][step]["kernels"] == "PTX", "{report}");

@@ -12,6 +12,8 @@ mod hot;
 mod image;
 mod image_files;
 mod image_memory;
+mod ranges;
+mod shards;
 mod simt;
 #[path = "../support/mod.rs"]
 mod support;

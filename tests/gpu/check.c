@@ -163,10 +163,14 @@ static CUdeviceptr answer_at(const answer *a)
     return a->base + GUARD + a->shift;
 }
 
-/* Fills it with what no answer looks like. */
+/* Fills it with what no answer looks like. Memory of the host must not be in use. */
 static void answer_poison(const answer *a, CUstream stream)
 {
-    CUDA(cuMemsetD8Async(a->base, 0xc5, a->bytes + 2 * GUARD + 256, stream));
+    size_t all = a->bytes + 2 * GUARD + 256;
+    if (a->pinned != NULL)
+        memset(a->pinned, 0xc5, all);
+    else
+        CUDA(cuMemsetD8Async(a->base, 0xc5, all, stream));
 }
 
 /* Waits, and compares the answer and what surrounds it. */

@@ -15,6 +15,7 @@ figure, written anew after each. The status is 0 if nothing failed and something
 """
 import argparse
 import datetime
+import hashlib
 import importlib.util
 import json
 import os
@@ -276,6 +277,12 @@ def models(names):
     return [path for path in found if path.parent.name in wanted]
 
 
+def libraries():
+    """The hash of each build of the library in the bundle, so that figures can be traced to it."""
+    paths = {"": HERE / "lib" / "libdf11.so", **{path.parent.name: path for path in (HERE / "lib").glob("*/libdf11.so")}}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(paths.items())}
+
+
 def findable(name):
     try:
         return importlib.util.find_spec(name) is not None
@@ -350,7 +357,7 @@ def plan(options, scratch):
         "ncu", "ncu", [ncu, "--clock-control", "none", "--set", "full", "--kernel-name", "regex:^df11_decode$", "--launch-skip",
                        "2", "--launch-count", "1", bin_ / "bench", "--millions", first, "--repeats", "1", "--only", "decode"],
         30, 90, None if ncu else "ncu, of Nsight Compute"))
-    for library in sorted(path.parent.name for path in (HERE / "lib").glob("*/libdf11.so")):
+    for library in filter(None, libraries()):
         steps.append(Step("sweep", f"benchmark, {library}", [*bench, *few], 12, 60, library=library))
     steps += [
         Step("torch", "PyTorch", [sys.executable, HERE / "torch_check.py", HERE / "lib" / "libdf11.so", *golden], 20, 60,
@@ -486,7 +493,9 @@ def main():
     signal.signal(signal.SIGTERM, on_term)
     with tempfile.TemporaryDirectory() as scratch:
         steps, alone, absent = plan(options, pathlib.Path(scratch))
-        return run_all(Machine(), Report(options.out), options.budget, steps, alone, absent)
+        report = Report(options.out)
+        report.data["libraries"] = libraries()
+        return run_all(Machine(), report, options.budget, steps, alone, absent)
 
 
 if __name__ == "__main__":

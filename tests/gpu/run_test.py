@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import struct
 import subprocess
@@ -187,7 +188,12 @@ class Planned(WithFakes):
     def plan(self, *arguments, package_file=lambda package, pattern: None):
         before, run.package_file = run.package_file, package_file
         argv, sys.argv = sys.argv, ["run.py", *arguments]
-        main, run.run_all = run.run_all, lambda machine, report, budget, steps, alone, absent: (steps, alone, absent, budget)
+
+        def run_all(machine, report, budget, steps, alone, absent):
+            report.text.close()
+            return steps, alone, absent, budget
+
+        main, run.run_all = run.run_all, run_all
         try:
             return run.main()
         finally:
@@ -308,32 +314,30 @@ class RealProcesses(unittest.TestCase):
 
     def test_when_it_is_ended_itself_the_files_are_complete(self):
         with tempfile.TemporaryDirectory() as folder:
-            out = pathlib.Path(folder) / "out"
-            program = f"""
-import signal, sys
-sys.dont_write_bytecode = True
-sys.path.insert(0, {str(HERE)!r})
-import pathlib, run
-run.GRACE = 0.3
-def on_term(number, frame):
-    raise KeyboardInterrupt
-signal.signal(signal.SIGTERM, on_term)
-figure = '{{"what": "decode", "weights": 8, "gb_per_s": 1.0}}'
-hangs = ["bash", "-c", f"echo '{{figure}}'; echo process $$; sleep 1000"]
-steps = [run.Step("a", "a", ["true"], 1, 9), run.Step("b", "b", hangs, 1, 900), run.Step("c", "c", ["true"], 1, 9)]
-sys.exit(run.run_all(run.Machine(), run.Report(pathlib.Path({str(out)!r})), 1000, steps))
-"""
-            process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-            pid = next(int(line.split()[1]) for line in process.stdout if line.startswith("process "))
+            bundle, out = pathlib.Path(folder) / "bundle", pathlib.Path(folder) / "out"
+            for name in ("lib/libdf11.so", "data/tiny/model/x", "bin/check", "bin/bench"):
+                (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+                (bundle / name).write_bytes(b"")
+            shutil.copy(HERE / "run.py", bundle)
+            (bundle / "bin/check").write_text("#!/bin/bash\necho 3 passed, 0 failed\n")
+            figure = '{"what": "decode", "weights": 8, "gb_per_s": 1.0}'
+            (bundle / "bin/bench").write_text(f"#!/bin/bash\necho '{figure}'\necho process $$\nsleep 1000\n")
+            for name in ("check", "bench"):
+                (bundle / "bin" / name).chmod(0o755)
+            # Nothing of this machine takes part.
+            command = [sys.executable, "-I", bundle / "run.py", "--out", out, "--only", "quick,bench,check"]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"PATH": "/usr/bin:/bin"})
+            self.lines = [next(line.split()[1] for line in process.stdout if line.startswith("process "))]
             process.send_signal(signal.SIGTERM)
             process.stdout.read()
             process.stdout.close()
             self.assertEqual(process.wait(20), 1)
-            self.lines = [str(pid)]
             self.none_left()
             data = json.loads((out / "gpu.json").read_text())
-            self.assertEqual([(step["step"], step["result"]) for step in data["steps"]], [("a", "passed"), ("b", "failed")])
-            self.assertEqual(data["figures"][0]["gb_per_s"], 1.0)
+            results = [(step["step"], step["result"]) for step in data["steps"]]
+            self.assertEqual(results, [("quick check", "passed"), ("benchmark", "failed")])
+            self.assertEqual(list(data["libraries"]), [""])
+            self.assertEqual(data["figures"], [dict({"step": "benchmark"}, **json.loads(figure))])
             self.assertIn("1 passed, 1 failed", (out / "report.txt").read_text())
             self.assertEqual(sorted(os.listdir(out)), ["gpu.json", "report.txt"])
 
