@@ -80,6 +80,7 @@ func Compress(merge bool, src, dst string, o *Compressing, progress Progress) (_
 const (
 	AllowDefaultStream = 1
 	DevicePTX          = 2
+	DeviceEarlyStart   = 4
 )
 
 // Device is a df11_device.
@@ -137,7 +138,7 @@ func (d Device) BindImage(head []byte, image uintptr, imageBytes uint64) (_ Resi
 type ImageInfo struct{ ImageBytes, HeadBytes, Elements, Tensors uint64 }
 
 // ImageHeadBytesMax is DF11_IMAGE_HEAD_BYTES_MAX.
-const ImageHeadBytesMax = 41216
+const ImageHeadBytesMax = 61696
 
 // GetImageInfo is df11_image_get_info.
 func GetImageInfo(head []byte) (_ ImageInfo, e *Error) { e = missing; return }
