@@ -150,6 +150,25 @@ fn check_tells_of_a_driver_that_fails() {
     assert!(said.contains("ended early, in: ") && said.trim_end().ends_with(" passed, 1 failed"), "{said}");
 }
 
+/// Whoever ends a check that does not come to an end learns in which kind of check it was.
+#[test]
+fn check_that_is_ended_says_where_it_was() {
+    use std::io::{BufRead, BufReader, Read};
+    let folder = library();
+    let program = build("tests/gpu/check.c", folder.path());
+    let mut command = on_emulator(&program);
+    command.env_remove("DF11_EMULATOR_LEAK_EXIT").args(["--large", "20000000"]).stdout(std::process::Stdio::piped());
+    let mut check = command.spawn().unwrap();
+    let mut output = BufReader::new(check.stdout.take().unwrap());
+    let mut said = String::new();
+    // A signal before the handler is set would tell nothing: the first line comes after it.
+    output.read_line(&mut said).unwrap();
+    run(Command::new("kill").args(["-TERM", &check.id().to_string()]));
+    output.read_to_string(&mut said).unwrap();
+    assert_eq!(check.wait().unwrap().code(), Some(1), "{said}");
+    assert!(said.trim_end().ends_with("ended from outside, in: uploaded image"), "{said}");
+}
+
 #[test]
 fn check_without_a_driver_is_skipped() {
     let folder = library();
