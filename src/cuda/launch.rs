@@ -38,7 +38,16 @@ impl Request<'_> {
     /// Returns the job that a kernel is given for it.
     fn job(&self) -> DecodeJob {
         let &Request { first, count, dst, status, .. } = self;
-        DecodeJob { dst, status, first, count, ..self.resident.template }
+        DecodeJob {
+            dst,
+            status,
+            first,
+            count,
+            end_tile: ((first + count - 1) / TILE_WEIGHTS + 1) as u32,
+            whole_tile: first.div_ceil(TILE_WEIGHTS) as u32,
+            whole_end: ((first + count) / TILE_WEIGHTS) as u32,
+            ..self.resident.template
+        }
     }
 }
 

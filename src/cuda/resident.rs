@@ -111,8 +111,9 @@ impl Resident {
             lanes: image + layout.lanes,
             code: image + layout.code,
             signs: image + layout.signs,
-            code_units: layout.code_units(),
-            tiles: layout.tiles,
+            // At most 2^32 weights have 2^30 units of code, and fewer tiles.
+            code_units: layout.code_units() as u32,
+            tiles: layout.tiles as u32,
             table_bytes: layout.table_bytes,
             ..DecodeJob::default()
         };

@@ -485,6 +485,11 @@ fn the_bundle_runs_from_another_folder() {
         let found = report["figures"].as_array().unwrap().iter().any(|f| f["step"] == step && f["what"] == what);
         assert!(found, "{step}, {what} in {report}");
         assert!(report["device"][step]["kernels"] == "PTX", "{report}");
+        // Each has found its own build of the library.
+        let folder = if step == "benchmark, k1" { "lib/k1/" } else { "lib/" };
+        let expected = bundle.join(folder).join("libdf11.so");
+        let found = report["device"][step]["library"].as_str().unwrap();
+        assert!(found.starts_with(expected.to_str().unwrap()), "{found} instead of {}", expected.display());
     }
     let kernels = report["kernels"].as_array().unwrap();
     assert!(kernels.iter().any(|k| k["function"] == "df11_decode" && k["registers"].as_i64() > Some(0)), "{report}");

@@ -33,7 +33,7 @@
  * With --json every figure is also a line of JSON with the key "what", printed as soon as it is known; so are the device and,
  * as "log", what the library logs about its kernels: registers, local bytes, blocks.
  */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE /* dladdr */
 #include "driver.h"
 #include "made.h"
 #include "multiply_kernel.h"
@@ -833,8 +833,12 @@ int main(int argc, char **argv)
         printf("{\"what\": \"device\", \"device\": ");
         print_text(name);
         printf(", \"capability\": \"%d.%d\", \"multiprocessors\": %d, \"l2_bytes\": %d, \"driver\": %d, \"libdf11\": \"%s\", "
-               "\"kernels\": \"%s\", \"repeats\": %d}\n",
+               "\"kernels\": \"%s\", \"repeats\": %d, \"library\": ",
                major, minor, multiprocessors, cache, version, df11_version_string(), info.kernels, repeats);
+        /* Of several builds beside each other, this is the one that was measured. */
+        Dl_info library;
+        print_text(dladdr(df11_version_string(), &library) != 0 ? library.dli_fname : "");
+        printf("}\n");
     }
     fflush(stdout);
     if (ceiling_path != NULL) {

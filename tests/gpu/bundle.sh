@@ -33,11 +33,11 @@ done
 for program in check bench; do
     # shellcheck disable=SC2016 # the loader expands $ORIGIN
     ${CC:-cc} -std=c11 -O2 -Wall -Wextra -Iinclude -Iexamples -Itests/gpu "tests/gpu/$program.c" -o "$bundle/bin/$program" \
-        -L"$bundle/lib" -ldf11 -Wl,-rpath,'$ORIGIN/../lib' -ldl -lm -pthread
+        -L"$bundle/lib" -ldf11 -Wl,--enable-new-dtags,-rpath,'$ORIGIN/../lib' -ldl -lm -pthread
 done
 # shellcheck disable=SC2016 # as above
 ${CXX:-c++} -std=c++17 -O2 -Wall -Wextra -Iinclude -Ibindings/cpp -Iexamples examples/offload.cc -o "$bundle/bin/offload" \
-    -static-libstdc++ -static-libgcc -L"$bundle/lib" -ldf11 -Wl,-rpath,'$ORIGIN/../lib' -ldl -lpthread
+    -static-libstdc++ -static-libgcc -L"$bundle/lib" -ldf11 -Wl,--enable-new-dtags,-rpath,'$ORIGIN/../lib' -ldl -lpthread
 for golden in tests/data/golden/*/; do
     [ ! -d "$golden/model" ] || { mkdir "$bundle/data/$(basename "$golden")"; cp -r "$golden/model" "$bundle/data/$(basename "$golden")/"; }
 done

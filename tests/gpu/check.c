@@ -176,16 +176,18 @@ static void answer_poison(const answer *a, CUstream stream)
 /* Waits, and compares the answer and what surrounds it. */
 static void answer_check(const answer *a, const void *want, CUstream stream, const char *what, const char *name)
 {
-    size_t all = a->bytes + 2 * GUARD + 256, before = GUARD + a->shift, differ = 0, first = 0;
+    size_t all = a->bytes + 2 * GUARD + 256, before = GUARD + a->shift, end = before + (size_t)a->bytes;
+    size_t differ = 0, first = 0;
     uint8_t *got = allocate(all);
     CUDA(cuStreamSynchronize(stream));
     if (a->pinned != NULL)
         memcpy(got, a->pinned, all);
     else
         CUDA(cuMemcpyDtoH(got, a->base, all));
-    for (size_t i = 0; i < all; i++) {
-        int inside = i >= before && i < before + a->bytes;
-        uint8_t expected = inside ? ((const uint8_t *)want)[i - before] : 0xc5;
+    /* An answer that is right, and may be large, is passed over at once. */
+    int right = memcmp(got + before, want, (size_t)a->bytes) == 0;
+    for (size_t i = 0; i < all; i = right && i + 1 == before ? end : i + 1) {
+        uint8_t expected = i >= before && i < end ? ((const uint8_t *)want)[i - before] : 0xc5;
         if (got[i] != expected && differ++ == 0)
             first = i;
     }
@@ -248,9 +250,10 @@ static int group_load(group *g, const df11_model *model, uint64_t number)
     if (TRY(df11_device_upload(device, model, number, g->image, bytes, streams[0], &g->resident, &e_))) {
         CUDA(cuStreamSynchronize(streams[0]));
         CUDA(cuMemcpyDtoH(by_device, g->image, bytes));
-        for (size_t i = 0; i < bytes; i++)
-            if (by_device[i] != by_host[i] && differ++ == 0)
-                first = i;
+        if (memcmp(by_device, by_host, bytes) != 0)
+            for (size_t i = 0; i < bytes; i++)
+                if (by_device[i] != by_host[i] && differ++ == 0)
+                    first = i;
         CHECK(differ == 0, "%zu of %zu bytes of the image of '%s' differ, the first is byte %zu: %02x on the device, %02x here",
               differ, bytes, g->info.name, first, by_device[first], by_host[first]);
         /* What follows is about decoding: an image that the device got wrong is replaced. */

@@ -59,7 +59,7 @@ class Machine:
         None if it was ended because `limit` seconds were over. No process of the group is left."""
         process = subprocess.Popen(
             [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", env=dict(os.environ, **environment), start_new_session=True)
+            encoding="utf-8", errors="replace", env=dict(os.environ, **environment), start_new_session=True)
         lines, deadline, over = queue.Queue(), self.now() + limit, False
         threading.Thread(target=self.read, args=(process.stdout, lines), daemon=True).start()
         try:
@@ -119,7 +119,7 @@ class Report:
     def __init__(self, out):
         out.mkdir(parents=True, exist_ok=True)
         self.json = out / "gpu.json"
-        self.text = (out / "report.txt").open("w")
+        self.text = (out / "report.txt").open("w", encoding="utf-8")
         self.data = {
             "date": datetime.date.today().isoformat(), "machine": platform.machine(), "complete": False, "steps": [],
             "device": {}, "kernels": [], "clocks": [], "figures": [],
@@ -152,9 +152,9 @@ class Report:
         """Keeps what the library logs of the driver's answers."""
         needs = re.match(r"(df11_\w+): (-?\d+) registers, (-?\d+) local bytes, shared memory carve-out (-?\d+)$", text)
         blocks = re.match(r"(df11_\w+), tables up to (\d+) bytes: (\d+) warps and (\d+) shared bytes a block, (\d+) blocks a "
-                          r"multiprocessor, (\d+) on (\d+) multiprocessors$", text)
+                          r"multiprocessor, (?:\d+ on )?(\d+) multiprocessors$", text)
         for found, names in ((needs, ("registers", "local_bytes", "carveout")),
-                             (blocks, ("table_bytes", "warps", "shared_bytes", "blocks_a_multiprocessor", "blocks",
+                             (blocks, ("table_bytes", "warps", "shared_bytes", "blocks_a_multiprocessor",
                                        "multiprocessors"))):
             if found:
                 values = dict(zip(names, map(int, found.groups()[1:])))
@@ -424,6 +424,12 @@ def table(figures):
     if lines:
         lines.insert(0, "step                             weights     decode   of copy   of ceiling       graph   of ceiling"
                         "  reference GB/s   times  host us")
+    for (step, weights), found in cases.items():
+        times = [found.get(what, {}).get("seconds") for what in ("multiply", "whole", "chunks")]
+        if all(times):
+            plain, whole, chunks = (time_ * 1e6 for time_ in times)
+            lines.append(f"{step}, products with {weights} weights: {plain:.1f} us from bf16, {whole:.1f} us from a decoded whole,"
+                         f" {chunks:.1f} us from chunks in the L2")
     own = ("benchmark",)
     others = [f for f in figures if not f["step"].startswith(own) or f["what"] == "vllm-df11"]
     lines += [f"{f['what']}, {f.get('weights', 0)} weights: {f['gb_per_s']:.1f} GB/s" for f in others if "gb_per_s" in f]
@@ -491,6 +497,7 @@ def main():
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, on_term)
+    sys.stdout.reconfigure(errors="replace")  # whatever tools print, on a terminal that knows ASCII alone
     with tempfile.TemporaryDirectory() as scratch:
         steps, alone, absent = plan(options, pathlib.Path(scratch))
         report = Report(options.out)

@@ -144,7 +144,7 @@ class Scheduled(WithFakes):
     def test_every_figure_is_in_the_file_as_soon_as_it_is_known(self):
         log = ["df11_decode: 78 registers, 0 local bytes, shared memory carve-out -1",
                "df11_decode, tables up to 32768 bytes: 12 warps and 91136 shared bytes a block, 2 blocks a multiprocessor, "
-               "264 on 132 multiprocessors", "loaded the kernels sm_90"]
+               "132 multiprocessors", "loaded the kernels sm_90"]
         lines = ['{"what": "device", "device": "A \\"GPU\\""}'] + [json.dumps({"what": "log", "text": text}) for text in log]
         lines += [SIZE % (8, "copy"), "text {", "{no JSON", SIZE % (8, "decode")]
         self.go([run.Step("bench", "benchmark", ["b"], 20, 60)], {"b": (30, lines, 0)})
@@ -155,7 +155,7 @@ class Scheduled(WithFakes):
         self.assertEqual(self.data["kernels"], [
             {"step": "benchmark", "function": "df11_decode", "registers": 78, "local_bytes": 0, "carveout": -1},
             {"step": "benchmark", "function": "df11_decode", "table_bytes": 32768, "warps": 12, "shared_bytes": 91136,
-             "blocks_a_multiprocessor": 2, "blocks": 264, "multiprocessors": 132}])
+             "blocks_a_multiprocessor": 2, "multiprocessors": 132}])
         self.assertIn("{no JSON", self.said)
         self.assertNotIn('"gb_per_s"', self.said)
 
@@ -164,10 +164,14 @@ class Scheduled(WithFakes):
         figures[1].update(gb_per_s=30.0, of_copy=0.75, of_ceiling=0.9)
         figures[2].update(gb_per_s=10.0)
         figures = [dict(figure, step="benchmark") for figure in figures]
+        for what, seconds in (("multiply", 1e-6), ("whole", 3e-6), ("chunks", 2e-6)):
+            figures.append({"step": "benchmark", "weights": 8, "what": what, "seconds": seconds, "gb_per_s": 1.0})
         figures.append({"step": "NWC", "weights": 8, "what": "NWC, decoding", "seconds": 1, "gb_per_s": 5.0})
         lines = run.table(figures)
         self.assertEqual(lines[1].split(), "benchmark 8 30.0 0.750 0.900 - - 10.0 3.00 -".split())
-        self.assertEqual(lines[2], "NWC, decoding, 8 weights: 5.0 GB/s")
+        self.assertEqual(lines[2], "benchmark, products with 8 weights: 1.0 us from bf16, 3.0 us from a decoded whole, 2.0 us from"
+                                   " chunks in the L2")
+        self.assertEqual(lines[3:], ["NWC, decoding, 8 weights: 5.0 GB/s"])
 
 
 class Planned(WithFakes):
@@ -293,8 +297,8 @@ class RealProcesses(unittest.TestCase):
             time.sleep(0.02)
 
     def test_status_output_and_environment(self):
-        self.assertEqual(self.shell("echo $WORD; echo error >&2; exit 3", 20), 3)
-        self.assertEqual(self.lines, ["here", "error"])
+        self.assertEqual(self.shell("echo $WORD; echo error >&2; printf '\\xb5\\n\\xc2\\xb5s\\n'; exit 3", 20), 3)
+        self.assertEqual(self.lines, ["here", "error", "\ufffd", "\u00b5s"])
 
     def test_a_group_that_ignores_signals_is_ended(self):
         script = "trap '' TERM; (trap '' TERM; echo $BASHPID; while :; do sleep 0.1; done) & echo $$; while :; do sleep 0.1; done"
@@ -319,14 +323,15 @@ class RealProcesses(unittest.TestCase):
                 (bundle / name).parent.mkdir(parents=True, exist_ok=True)
                 (bundle / name).write_bytes(b"")
             shutil.copy(HERE / "run.py", bundle)
-            (bundle / "bin/check").write_text("#!/bin/bash\necho 3 passed, 0 failed\n")
+            (bundle / "bin/check").write_text("#!/bin/bash\necho 12 µs\necho 3 passed, 0 failed\n", encoding="utf-8")
             figure = '{"what": "decode", "weights": 8, "gb_per_s": 1.0}'
             (bundle / "bin/bench").write_text(f"#!/bin/bash\necho '{figure}'\necho process $$\nsleep 1000\n")
             for name in ("check", "bench"):
                 (bundle / "bin" / name).chmod(0o755)
             # Nothing of this machine takes part.
-            command = [sys.executable, "-I", bundle / "run.py", "--out", out, "--only", "quick,bench,check"]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"PATH": "/usr/bin:/bin"})
+            command = [sys.executable, "-s", bundle / "run.py", "--out", out, "--only", "quick,bench,check"]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={
+                "PATH": "/usr/bin:/bin", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
             self.lines = [next(line.split()[1] for line in process.stdout if line.startswith("process "))]
             process.send_signal(signal.SIGTERM)
             process.stdout.read()
@@ -338,7 +343,9 @@ class RealProcesses(unittest.TestCase):
             self.assertEqual(results, [("quick check", "passed"), ("benchmark", "failed")])
             self.assertEqual(list(data["libraries"]), [""])
             self.assertEqual(data["figures"], [dict({"step": "benchmark"}, **json.loads(figure))])
-            self.assertIn("1 passed, 1 failed", (out / "report.txt").read_text())
+            said = (out / "report.txt").read_text(encoding="utf-8")
+            self.assertIn("1 passed, 1 failed", said)
+            self.assertIn("12 µs", said)
             self.assertEqual(sorted(os.listdir(out)), ["gpu.json", "report.txt"])
 
 
