@@ -4,6 +4,8 @@
 
 package cdf11
 
+import "unsafe"
+
 // Built reports whether the package was built with cgo. Without it, every call fails.
 const Built = false
 
