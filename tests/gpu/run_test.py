@@ -20,8 +20,9 @@ import run  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 NAMES = ["quick check", "benchmark", "benchmark, PTX", "ncu", "benchmark, k1", "benchmark, w8", "PyTorch", "check",
-         "check, eager loading", "check, PTX", "nvCOMP", "NWC", "SplitZip", "compute-sanitizer, memcheck",
-         "compute-sanitizer, racecheck", "compute-sanitizer, initcheck", "compute-sanitizer, synccheck", "offload, tiny"]
+         "check, eager loading", "check, beside a capture", "check, PTX", "nvCOMP", "NWC", "SplitZip",
+         "compute-sanitizer, memcheck", "compute-sanitizer, racecheck", "compute-sanitizer, initcheck",
+         "compute-sanitizer, synccheck", "offload, tiny"]
 SIZE = '{"weights": %d, "what": "%s", "seconds": 0.001, "gb_per_s": 2.0}'
 
 
