@@ -23,7 +23,8 @@
  * NAMES
  *   A C function becomes a member of the class of its handle: df11_model_read_tensor() is Model::read_tensor(),
  *   df11_resident_decompress_batch() is the static Resident::decompress_batch(), df11_verify_model() is
- *   df11::verify_model(), df11_plan_model() is the static Plan::model(). Exceptions: Progress::create() and Progress::amount() are df11_progress_new() and
+ *   df11::verify_model(), df11_plan_model() is the static Plan::model() and
+ *   df11_model_make_shard() the static Shard::make(). Exceptions: Progress::create() and Progress::amount() are df11_progress_new() and
  *   df11_progress_get(); groups(), tensors() and Log are ranges and an owner over several C functions.
  *
  * OWNERSHIP
