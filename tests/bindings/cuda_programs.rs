@@ -269,6 +269,33 @@ fn bench_tells_of_a_wrong_kernel_and_goes_on() {
     assert_eq!(of("pinned").len(), 2, "{figures:?}");
 }
 
+/// Every rank of two and of four holds its share, which decodes to slices of the original; three do not divide the heads. Without
+/// a device the same is said, but for that.
+#[test]
+fn ranks_hold_their_shares() {
+    let folder = library();
+    let program = build("examples/shards.c", folder.path());
+    let sharded = model("sharded");
+    let lines = |output: &Output| stdout(output).lines().map(str::to_owned).collect::<Vec<_>>();
+    for (ranks, share) in [("1", 100.0), ("2", 50.0), ("4", 27.0)] {
+        let with = lines(&run(on_emulator(&program).arg(&sharded).args([ranks, "32"])));
+        let none = ("DF11_LIBCUDA", "/nonexistent/libcuda.so.1");
+        let without = lines(&run(Command::new(&program).env(none.0, none.1).arg(&sharded).args([ranks, "32"])));
+        assert_eq!(with.len().to_string(), ranks);
+        for (with, without) in with.iter().zip(&without) {
+            assert!(with.starts_with(without.as_str()) && with.contains(" in 4 images, "), "{with}\n{without}");
+            assert!(with.ends_with(" weights in 16 slices, 16 of them equal to the original"), "{with}");
+            let percent: f64 = with.split(" images, ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+            // Heads of images weigh more in a model as small as this one.
+            assert!(percent >= share && percent < share + 12.0, "{with}");
+        }
+    }
+    let output = on_emulator(&program).arg(&sharded).args(["3", "32"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("cannot be divided evenly among 3 ranks"), "{output:?}");
+    assert_eq!(Command::new(&program).arg(&sharded).output().unwrap().status.code(), Some(2));
+}
+
 #[test]
 fn the_engine_decodes_eagerly_and_in_a_graph() {
     let folder = library();
