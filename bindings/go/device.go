@@ -161,6 +161,18 @@ func (d *Device) UploadStaged(m *Model, group int, image uintptr, imageBytes uin
 	})
 }
 
+// UploadRange makes the image of n of a group's weights in device memory, from weight first on: rows of a tensor, for
+// devices that share the work of a layer. [Model.ImageRangeInfo] says how many bytes it takes. Decoding counts as for the
+// whole group. The host walks the codes and makes the image's index, 0.02 bytes for each weight, which the resident keeps.
+// If staging is not 0, copies go through that host buffer, as with [Device.UploadStaged]; all else is as for
+// [Device.Upload].
+func (d *Device) UploadRange(m *Model, group int, first, n uint64, image uintptr, imageBytes uint64, stream,
+	staging uintptr, stagingBytes uint64) (*Resident, error) {
+	return d.upload("upload", m, group, staging == 0, func() (cdf11.Resident, *cdf11.Error) {
+		return d.c.UploadRange(m.c.Model, uint64(group), first, n, image, imageBytes, stream, staging, stagingBytes)
+	})
+}
+
 // Bind makes a resident of an image that is in device memory, or will be before its decodes execute: a copy of what
 // [Model.WriteImage] wrote, or an image that was moved. imageBytes and the alignment of image are as for
 // [Device.Upload]. No CUDA call is made, and the model may be closed afterwards.

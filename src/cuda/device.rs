@@ -255,8 +255,13 @@ impl Device {
         // SAFETY: the call writes one number.
         driver.check("cuCtxGetDevice", unsafe { (driver.api.context_device)(&mut device) })?;
         check_capability(driver, device)?;
-        // SAFETY: the legacy stream is the current context's.
-        let (regular, _) = unsafe { driver.stream_contexts(Stream::LEGACY)? };
+        // A green context's streams are told to be of a regular one.
+        let regular = if driver.knows_green_contexts() {
+            // SAFETY: the legacy stream is the current context's.
+            unsafe { driver.stream_contexts(Stream::LEGACY)? }.0
+        } else {
+            context
+        };
         // SAFETY: the driver named the device of this context, which the caller keeps alive as long as the device, and a
         // green context keeps its regular one alive.
         unsafe { Self::in_context(driver, regular, context, device, None, options) }

@@ -150,6 +150,15 @@ static inline df11_status df11go_upload_staged(df11_device *device, const df11_m
                                      staging_bytes, out, error);
 }
 
+static inline df11_status df11go_upload_range(df11_device *device, const df11_model *model, uint64_t group,
+                                              uint64_t first, uint64_t count, uint64_t image, size_t image_bytes,
+                                              uintptr_t stream, uintptr_t staging, size_t staging_bytes,
+                                              df11_resident **out, df11_error *error)
+{
+    return df11_device_upload_range(device, model, group, first, count, image, image_bytes, (df11_stream)stream,
+                                    (void *)staging, staging_bytes, out, error);
+}
+
 static inline df11_status df11go_decompress(const df11_resident *resident, uint64_t dst, size_t dst_bytes, uint64_t status,
                                             uintptr_t stream, df11_error *error)
 {
