@@ -65,7 +65,7 @@ fn set(state: &mut State, key: &str, value: &str) -> Result<(), String> {
 
 fn query(state: &State, key: &str) -> Option<u64> {
     let (head, rest) = key.split_once('.').unwrap_or((key, ""));
-    let count = |counts: &crate::ptx::Counts, name: &str| {
+    let count = |counts: &crate::exec::Counts, name: &str| {
         named(counts).into_iter().find(|(known, _)| *known == name).map(|(_, count)| count)
     };
     match (head, rest) {

@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use super::codes::*;
 use super::config::Config;
+use super::disassemble::machine_code;
 use super::entry::{Call, entries, put, put_if};
 use super::state::{Allocation, Handle};
+use crate::code::{Function, Module};
 use crate::memory::Kind;
-use crate::ptx::{Function, Module};
+use crate::ptx;
 
 /// A loaded module.
 pub(super) struct Loaded {
@@ -120,6 +122,13 @@ impl Call {
                 if new && self.config.driver < if sm >= 100 { 12080 } else { 13000 } {
                     return Err((INVALID_IMAGE, format!("a cubin of a newer ABI for sm_{sm}")));
                 }
+                if let Some(program) = self.config.nvdisasm.clone().filter(|_| sm / 10 == cc / 10 && sm <= cc) {
+                    // SAFETY: an ELF file, as its beginning says, by this function's contract.
+                    let module = unsafe { machine_code(&program, image.cast()) };
+                    // No code that lets a library try another image: a test wants this one.
+                    let module = module.map_err(|text| (UNKNOWN, text))?;
+                    return Ok(self.keep_module(context, Module::Machine(module), sm));
+                }
                 let told = self.cubin_ptx.clone().or_else(|| self.last_ptx.clone());
                 if !self.config.accept_cubin || sm / 10 != cc / 10 || sm > cc {
                     return Err((NO_BINARY_FOR_GPU, format!("a cubin for sm_{sm}")));
@@ -131,21 +140,26 @@ impl Call {
             return Err((JIT_COMPILER_NOT_FOUND, "no PTX compiler".into()));
         }
         let target = if compiled { cc } else { accept(&self.config, cc, &text)? };
-        let module = Module::parse(&text).map_err(|error| (INVALID_PTX, error.to_string()))?;
+        let module = ptx::Module::parse(&text).map_err(|error| (INVALID_PTX, error.to_string()))?;
         if !compiled {
             self.last_ptx = Some(text);
         }
+        Ok(self.keep_module(context, Module::Ptx(module), target))
+    }
+
+    /// Gives a module a handle.
+    fn keep_module(&mut self, context: usize, module: Module, target: i32) -> usize {
         let handle = self.handle(Handle::Module);
         let lazy = self.config.lazy;
         self.modules.insert(handle, Loaded { context, module, target, lazy, variables: Vec::new() });
-        Ok(handle)
+        handle
     }
 
     /// Does what [`Call::load`] does, writes the fault to standard error, and returns the code alone.
     unsafe fn load_and_tell(&mut self, image: *const c_void) -> Result<usize> {
         // SAFETY: the caller's own contract.
         unsafe { self.load(image) }.map_err(|(code, text)| {
-            if code == INVALID_PTX {
+            if !text.is_empty() && [INVALID_PTX, UNKNOWN].contains(&code) {
                 eprintln!("df11-emulator: {text}");
             }
             code
@@ -172,7 +186,7 @@ impl Call {
         if let Some((&handle, _)) = self.functions.iter().find(known) {
             return Ok(handle);
         }
-        let (context, function, loaded, target) = (loaded.context, found.clone(), !loaded.lazy, loaded.target);
+        let (context, function, loaded, target) = (loaded.context, found, !loaded.lazy, loaded.target);
         let max_dynamic = (48 << 10) - function.static_shared_bytes() as i32;
         let name = name.to_owned();
         let entry = Entry { module, context, function, max_dynamic, loaded, target, carveout: -1, name };
@@ -283,7 +297,7 @@ entries! {
     /// Returns the number of functions of a module.
     Context fn cuModuleGetFunctionCount(call, count: *mut u32, module: usize) {
         let loaded = call.modules.get(&module).ok_or(INVALID_HANDLE)?;
-        put(count, loaded.module.functions().count() as u32)
+        put(count, loaded.module.function_count() as u32)
     }
 
     /// A variable by its name; it is memory as any other as long as the module is loaded.
@@ -321,8 +335,7 @@ entries! {
             1 => entry.function.static_shared_bytes() as i32,
             2 | 7 => 0,
             3 => entry.function.local_bytes() as i32,
-            // Virtual registers say little about real ones: never more than allow 1,024 threads.
-            4 => entry.function.registers().min(64) as i32,
+            4 => entry.function.registers() as i32,
             5 => entry.target,
             6 => cc,
             8 => entry.max_dynamic,

@@ -11,8 +11,8 @@ use super::inject::Injection;
 use super::module::{Entry, Loaded};
 use super::queue::Op;
 use super::report::Record;
+use crate::exec::Counts;
 use crate::memory::{Kind, Memory};
-use crate::ptx::Counts;
 
 /// The object of a handle. Handles are addresses that no process has mapped, and are never given out twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
