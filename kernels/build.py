@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Compiles the kernels: decode.cu to PTX and cubins in prebuilt/, with a manifest of what they were made from.
 
-    kernels/build.py            writes prebuilt/
-    kernels/build.py --check    builds again and compares every byte; the oldest assembler must accept the PTX
+    kernels/build.py            writes prebuilt/, and the table of registers in README.md
+    kernels/build.py --check    builds again and compares every byte and the table
+
+Both have the PTX assembled by CUDA 12.0 and 13.0, whose assemblers are the compilers of drivers 525 and 580. Both fail
+if a decoding kernel keeps registers in local memory (spills).
 
 The compiler is NVRTC at the version that requirements.txt pins by hash, installed into a virtual environment under
 target/. Its output depends on the sources and nothing else: not on folders, dates, or the machine. No GPU, driver or
@@ -32,7 +35,15 @@ CUBINS = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"]
 # NVRTC 12.9 stamps its PTX with ISA 8.8, which only drivers of CUDA 12.9 and later take. Nothing in it is newer than
 # ISA 8.0, that of CUDA 12.0 (driver 525), which the old assembler vouches for.
 PTX_VERSION = "8.0"
-OLD_TARGETS = ["sm_75", "sm_80", "sm_90"]
+# Where pip puts each assembler, and the architectures that it makes code for.
+ASSEMBLERS = {
+    "12.0": ("cuda_nvcc/bin/ptxas", ["sm_75", "sm_80", "sm_90"]),
+    "13.0": ("cu13/bin/ptxas", ["sm_75", "sm_80", "sm_86", "sm_87", "sm_88", "sm_89", "sm_90", "sm_100", "sm_103",
+                                "sm_110", "sm_120", "sm_121"]),
+}
+KERNELS = ["df11_decode", "df11_decode_many", "df11_index"]
+README = HERE / "README.md"
+TABLE = re.compile(r"(?<=<!-- build.py writes this table -->\n).*?(?=<!-- end -->)", re.S)
 
 
 def install():
@@ -77,40 +88,44 @@ class Compiler:
         self.call(f"nvrtcGet{what}", program, buffer)
         return buffer.raw
 
-    def compile(self, sources, target):
+    def compile(self, sources, target, *options):
+        """What it makes of the sources for a target, and what it says."""
         names = [name for name in sources if name != MAIN]
         array = ctypes.c_char_p * len(names)
         program = ctypes.c_void_p()
         self.call("nvrtcCreateProgram", ctypes.byref(program), sources[MAIN], MAIN.encode(), len(names),
                   array(*[sources[name] for name in names]), array(*[name.encode() for name in names]))
-        options = [f"--gpu-architecture={target}", *OPTIONS]
+        options = [f"--gpu-architecture={target}", *OPTIONS, *options]
         try:
             self.call("nvrtcCompileProgram", program, len(options),
                       (ctypes.c_char_p * len(options))(*[option.encode() for option in options]))
         except RuntimeError as error:
             sys.exit(f"{target}: {error}\n{self.text(program, 'ProgramLog').rstrip(bytes(1)).decode()}")
         log = self.text(program, "ProgramLog").rstrip(b"\0").decode().strip()
-        if log:
-            sys.exit(f"{target}: warnings\n{log}")
         ptx = target.startswith("compute_")
         output = self.text(program, "PTX" if ptx else "CUBIN")
         self.call("nvrtcDestroyProgram", ctypes.byref(program))
         if not ptx:
-            return output
+            return output, log
         output, count = re.subn(rb"(?m)^\.version \d+\.\d+$", b".version " + PTX_VERSION.encode(), output.rstrip(b"\0"))
         if count != 1:
             sys.exit("the PTX has no version")
-        return output
+        return output, log
 
 
 def build():
-    """The contents of every file in prebuilt/, by name."""
+    """The contents of every file in prebuilt/ by name, and what each cubin's kernels need by target."""
     paths = sorted(path for path in HERE.iterdir() if path.suffix in (".cu", ".cuh", ".h"))
     sources = {path.name: path.read_bytes() for path in paths}
     compiler = Compiler(installed("cuda_nvrtc/lib/libnvrtc.so.12"))
-    files = {"decode.ptx": compiler.compile(sources, PTX)}
+    files, needs = {}, {}
+    for name, target in [("decode.ptx", PTX)] + [(f"decode.{target}.cubin", target) for target in CUBINS]:
+        files[name], log = compiler.compile(sources, target)
+        if log:
+            sys.exit(f"{target}: warnings\n{log}")
     for target in CUBINS:
-        files[f"decode.{target}.cubin"] = compiler.compile(sources, target)
+        # Once more, because newer cubins hold the options that they were made with.
+        needs[target] = needed(compiler.compile(sources, target, "--ptxas-options=-v")[1])
     sha256 = lambda contents: hashlib.sha256(contents).hexdigest()
     manifest = {
         "compiler": "NVRTC " + re.search(r"nvrtc-cu12==(\S+)", REQUIREMENTS.read_text()).group(1),
@@ -120,27 +135,47 @@ def build():
         "files": {name: {"bytes": len(files[name]), "sha256": sha256(files[name])} for name in sorted(files)},
     }
     files["manifest.json"] = (json.dumps(manifest, indent=2) + "\n").encode()
-    return files
+    return files, needs
 
 
-def assemble(ptx):
-    """Has the oldest assembler take the PTX, and prints what its kernels need. False if registers were spilled."""
-    clean = True
+def needed(said):
+    """The registers that each kernel needs and the bytes that it spills, from what an assembler says."""
+    found = re.findall(r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
+                       r".*?Used (\d+) registers", said, re.S)
+    needs = {name: (int(registers), max(int(stores), int(loads))) for name, stores, loads, registers in found}
+    if sorted(needs) != KERNELS:
+        sys.exit(f"the assembler does not say what each kernel needs:\n{said}")
+    return needs
+
+
+def assemble(ptx, version):
+    """Has an assembler take the PTX. Returns what the kernels need, by target."""
+    program, targets = ASSEMBLERS[version]
+    needs = {}
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "decode.ptx"
         path.write_bytes(ptx)
-        for target in OLD_TARGETS:
-            said = subprocess.run([installed("cuda_nvcc/bin/ptxas"), "-v", f"-arch={target}", path, "-o", "/dev/null"],
+        for target in targets:
+            said = subprocess.run([installed(program), "-v", f"-arch={target}", path, "-o", "/dev/null"],
                                   capture_output=True, text=True)
             if said.returncode != 0:
-                sys.exit(f"ptxas 12.0 refuses the PTX for {target}:\n{said.stdout}{said.stderr}")
-            kernels = re.findall(r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
-                                 r".*?Used (\d+) registers", said.stderr, re.S)
-            for name, stores, loads, registers in kernels:
-                print(f"ptxas 12.0 {target} {name}: {registers} registers, {stores} + {loads} bytes spilled")
-                clean &= stores == loads == "0"
-            clean &= bool(kernels)
-    return clean
+                sys.exit(f"ptxas {version} refuses the PTX for {target}:\n{said.stdout}{said.stderr}")
+            needs[target] = needed(said.stderr)
+    return needs
+
+
+def table(columns):
+    """The table of README.md, from what kernels need by column and target."""
+    def cell(needs):
+        spills = lambda spilled: f" ({spilled})" if spilled else ""
+        return ", ".join(f"{registers}{spills(spilled)}" for registers, spilled in (needs[name] for name in KERNELS))
+
+    targets = sorted({target for needs in columns.values() for target in needs}, key=lambda target: int(target[3:]))
+    rows = ["| | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    for target in targets:
+        cells = [cell(needs[target]) if target in needs else "-" for needs in columns.values()]
+        rows.append(f"| {target} | " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
 
 
 def main():
@@ -148,7 +183,17 @@ def main():
     arguments.add_argument("--check", action="store_true", help="compare with prebuilt/ instead of writing it")
     check = arguments.parse_args().check
     install()
-    files = build()
+    files, cubins = build()
+    columns = {"cubin": cubins}
+    for version in ASSEMBLERS:
+        columns[f"PTX, ptxas {version}"] = assemble(files["decode.ptx"], version)
+    readme = README.read_text()
+    if len(TABLE.findall(readme)) != 1:
+        sys.exit("README.md has no place for the table of registers")
+    written = TABLE.sub(lambda _: table(columns), readme)
+    spills = [f"{name} spills {spilled} bytes: {heading}, {target}" for heading, by_target in columns.items()
+              for target, needs in by_target.items() for name, (_, spilled) in needs.items()
+              if spilled and name.startswith("df11_decode")]
     if not check:
         PREBUILT.mkdir(exist_ok=True)
         for path in PREBUILT.iterdir():
@@ -156,19 +201,22 @@ def main():
         for name, contents in files.items():
             (PREBUILT / name).write_bytes(contents)
             print(f"wrote prebuilt/{name}, {len(contents)} bytes")
-        return
+        README.write_text(written)
     good = True
-    for name in sorted(files.keys() | {path.name for path in PREBUILT.iterdir()}):
+    for name in sorted(files.keys() | {path.name for path in PREBUILT.iterdir()}) if check else []:
         path = PREBUILT / name
         state = "missing" if not path.exists() else "no output" if name not in files else "same"
         if state == "same" and path.read_bytes() != files[name]:
             state = "DIFFERS"
         print(f"{state:9} prebuilt/{name}")
         good &= state == "same"
-    if not assemble(files["decode.ptx"]):
-        sys.exit("registers were spilled")
+    print(table(columns), end="")
+    if spills:
+        sys.exit("\n".join(spills))
     if not good:
         sys.exit("kernels/prebuilt is not what `make kernels` builds")
+    if check and written != readme:
+        sys.exit("the table of registers in kernels/README.md is not the one above: `make kernels` writes it")
 
 
 main()

@@ -15,11 +15,12 @@
 //     tile   one warp at a time: 32 lanes, TILE = 3,328 weights, about 70 units of code
 //     unit   16 bytes of code
 //
+//     load the first tile's code and index, and where the second one's code is
 //     copy the table into shared memory, taming every entry; barrier of the block                                 (1)
 //     for each tile of this warp:
 //         load the tile's signs (into registers: they are needed last, and take longest)
 //         store its code, loaded while the previous tile was decoded, to shared memory, first byte on top
-//         load the next tile's code and index;  barrier of the warp                                                (2)
+//         load the next tile's code and index, and where the code of the one after it is;  barrier of the warp     (2)
 //         each lane: decode 104 exponents from its bit into its stage, four to a word
 //         does the lane end where the next one begins?  if not, report;  barrier of the warp                       (4)
 //         13 times: 8 staged exponents and 8 signs of 32 lanes -> 512 bytes of bf16
@@ -133,17 +134,25 @@ DF11_INLINE uint2 tame(uint2 entry, u32 within) {
   return bits != 0 ? make_uint2(entry.x, bits << 8 | length) : make_uint2(0, (entry.x & within) << 16 | length);
 }
 
-// Copies the table with the whole block; a barrier must follow. Entries that the image does not have advance by one
-// bit.
+// Copies the table with the whole block; a barrier must follow. Four loads of a thread are under way at once. Entries
+// that the image does not have advance by one bit.
 DF11_INLINE void copy_table(u64 table, u32 table_bytes, u32 to) {
   const uint4* from = (const uint4*)table;
-  u32 size = table_shared(table_bytes), within = size - ENTRY_BYTES, i = threadIdx.x;
-  for (; i < table_bytes / 16; i += blockDim.x) {
-    uint4 two = from[i];
-    uint2 a = tame(make_uint2(two.x, two.y), within), b = tame(make_uint2(two.z, two.w), within);
-    store_shared4(to + i * 16, make_uint4(a.x, a.y, b.x, b.y));
+  u32 size = table_shared(table_bytes), within = size - ENTRY_BYTES, given = table_bytes / 16;
+  for (u32 i = threadIdx.x; i < given; i += 4 * blockDim.x) {
+    uint4 two[4];
+#pragma unroll
+    for (u32 k = 0; k < 4; k++)
+      if (i + k * blockDim.x < given) two[k] = from[i + k * blockDim.x];
+#pragma unroll
+    for (u32 k = 0; k < 4; k++) {
+      u32 at = i + k * blockDim.x;
+      if (at >= given) break;
+      uint2 a = tame(make_uint2(two[k].x, two[k].y), within), b = tame(make_uint2(two[k].z, two[k].w), within);
+      store_shared4(to + at * 16, make_uint4(a.x, a.y, b.x, b.y));
+    }
   }
-  for (; i < size / 16; i += blockDim.x) store_shared4(to + i * 16, make_uint4(0, 1, 0, 1));
+  for (u32 i = given + threadIdx.x; i < size / 16; i += blockDim.x) store_shared4(to + i * 16, make_uint4(0, 1, 0, 1));
 }
 
 // The source of a lane's code words: shared memory, or, in a tile too wide for that, the image itself.
@@ -197,21 +206,29 @@ struct Fit {
   DF11_INLINE bool is(u32 stop) const { return stop != FULL && (bit == FULL || ((stop - bit) & 0xffff) <= OVERRUN); }
 };
 
-// The data of a tile that a lane needs before it decodes: loaded one tile ahead, to hide the latency of memory.
+// The data of a tile that a lane needs before it decodes: loaded one tile ahead, to hide the latency of memory. Where
+// its code is must be known by then, so that is loaded two tiles ahead.
 struct Ahead {
-  u64 unit;                // the start of the tile's code, in units
+  u32 from, to;            // of the tile to load next, the units at which the index starts it and its successor
+  u32 unit;                // the start of the tile's code, in units
   u32 units;               // the number of units that it may read
   u32 lane_bit, next_bit;  // the index's entries of this lane and the next, FULL if there is none
   uint4 v0, v1, v2;        // this lane's share of the code, if it is to be staged
 
-  DF11_INLINE void load(const df11_job& job, u32 tile, u32 lane) {
+  // Loads where the code of a tile is.
+  DF11_INLINE void find(const df11_job& job, u32 tile) {
     const u32* starts = (const u32*)job.starts + tile;
+    from = starts[0];
+    to = starts[1];
+  }
+  // Loads the tile that was found last, and finds the one `stride` tiles after it, unless they are none of the job's.
+  DF11_INLINE void load(const df11_job& job, u32 tile, u32 stride, u32 tiles, u32 lane) {
+    if (tile >= tiles) return;
     const u16* lanes = (const u16*)job.lanes + (u64)tile * 32 + lane;
-    u64 to = (u64)starts[1] + DF11_AHEAD_UNITS;
-    unit = starts[0];
-    if (to > job.code_units) to = job.code_units;
-    if (unit > to) unit = to;
-    units = to - unit < WIDEST ? (u32)(to - unit) : (u32)WIDEST;
+    u64 end = (u64)to + DF11_AHEAD_UNITS;
+    if (end > job.code_units) end = job.code_units;
+    unit = from < end ? from : (u32)end;
+    units = end - unit < WIDEST ? (u32)(end - unit) : (u32)WIDEST;
     lane_bit = lanes[0];
     next_bit = FULL;
     if (((u64)tile * 32 + lane + 1) * LANE < job.weights) next_bit = lanes[1];
@@ -222,10 +239,11 @@ struct Ahead {
       if (lane + 32 < units) v1 = p[32];
       if (lane + 64 < units) v2 = p[64];
     }
+    if (tile + stride < tiles) find(job, tile + stride);
   }
   // Returns the lane's first bit after the tile's first unit; in a wide tile modulo 65,536.
-  DF11_INLINE u32 start() const { return (lane_bit - (u32)unit * 128) & 0xffff; }
-  DF11_INLINE Fit fit() const { return Fit{next_bit == FULL ? FULL : (next_bit - (u32)unit * 128) & 0xffff}; }
+  DF11_INLINE u32 start() const { return (lane_bit - unit * 128) & 0xffff; }
+  DF11_INLINE Fit fit() const { return Fit{next_bit == FULL ? FULL : (next_bit - unit * 128) & 0xffff}; }
   DF11_INLINE void stage(u32 code, u32 lane) const {
     if (lane < units) store_shared4(code + lane * 16, swap_bytes(v0));
     if (lane + 32 < units) store_shared4(code + lane * 16 + 512, swap_bytes(v1));
@@ -240,7 +258,7 @@ DF11_INLINE bool decode_wide(const df11_job& job, const Ahead& t, u32 lane, u32 
   u32 wraps = __ballot_sync(FULL, lane > 0 && start < before);
   start += 65536 * __popc(wraps & (FULL >> (31 - lane)));
   if (out == end) return true;
-  return t.fit().is(decode_lane(Direct{(const u8*)job.code + t.unit * 16}, table, 0, t.units * 4, start, out, end));
+  return t.fit().is(decode_lane(Direct{(const u8*)job.code + (u64)t.unit * 16}, table, 0, t.units * 4, start, out, end));
 }
 
 // Joins eight weights: four words of two bf16 each, from eight staged exponents and eight bytes of sign and mantissa.
@@ -339,9 +357,6 @@ DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
   u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   u32 table = shared_start(), code = table + table_shared(job.table_bytes) + warp * WARP_SHARED;
   u32 stage = code + STAGED_CODE;
-  copy_table(job.table, job.table_bytes, table);
-  DF11_SYNC_BLOCK(1);
-  bool bad = block == 0 && threadIdx.x == 0 && *(const u32*)job.state != 0;
 
   // Tiles are counted in 32 bits: `starts` counts units of 128 bits in 32 bits, which are less than 2^28 tiles of at
   // least a bit a weight. Weights and bytes are counted in 64.
@@ -349,7 +364,13 @@ DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
   // Dealt to blocks before warps: however many tiles are left for a last round, all blocks get about the same number.
   u32 tile = (u32)(job.first / TILE) + warp * job.blocks + block, stride = job.blocks * warps;
   Ahead t;
-  if (tile < tiles) t.load(job, tile, lane);
+  // Before the barrier, so that memory is waited for only twice: where the code is, then code and table together.
+  u32 state = block == 0 && threadIdx.x == 0 ? *(const u32*)job.state : 0;
+  if (tile < tiles) t.find(job, tile);
+  t.load(job, tile, stride, tiles, lane);
+  copy_table(job.table, job.table_bytes, table);
+  DF11_SYNC_BLOCK(1);
+  bool bad = state != 0;
   while (tile < tiles) {
     u64 at = (u64)tile * TILE;
     bool whole = at >= job.first && at + TILE <= job.first + job.count;
@@ -363,7 +384,7 @@ DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
       t.stage(code, lane);
       u32 words = t.units * 4, start = t.start();
       Fit fit = t.fit();
-      if (tile + stride < tiles) t.load(job, tile + stride, lane);
+      t.load(job, tile + stride, stride, tiles, lane);
       DF11_SYNC_WARP(2);
       if (mine + 3 & 4) store_shared(end, 0);  // the other half of a last eight
       if (mine != 0 && !fit.is(decode_lane(Staged{}, table, code, words, start, out, end))) bad = true;
@@ -371,7 +392,7 @@ DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
       DF11_SYNC_WARP(3);
       if (mine + 3 & 4) store_shared(end, 0);
       if (!decode_wide(job, t, lane, table, out, end)) bad = true;
-      if (tile + stride < tiles) t.load(job, tile + stride, lane);
+      t.load(job, tile + stride, stride, tiles, lane);
     }
     DF11_SYNC_WARP(4);
 

@@ -206,6 +206,11 @@ impl Device {
                     let code = (driver.api.function_occupancy)(&mut blocks, kernels.decode, 32 * warps as i32, shared);
                     driver.check("cuOccupancyMaxActiveBlocksPerMultiprocessor", code)?;
                     *capacity = multiprocessors.saturating_mul(blocks.max(1) as u32);
+                    log::debug!(
+                        "df11_decode, tables up to {} bytes: {warps} warps and {shared} shared bytes a block, {blocks} \
+                         blocks a multiprocessor, {capacity} on {multiprocessors} multiprocessors",
+                        policy::table_shared(table_bytes),
+                    );
                 }
                 Ok((kernels, capacity))
             })

@@ -84,8 +84,11 @@ pub(crate) mod attribute {
     pub const CAPABILITY_MAJOR: i32 = 75;
     pub const CAPABILITY_MINOR: i32 = 76;
     pub const MOST_SHARED_BYTES: i32 = 97;
-    /// A function's attribute.
+    /// The attributes of a function, from here on.
+    pub const LOCAL_BYTES: i32 = 3;
+    pub const REGISTERS: i32 = 4;
     pub const DYNAMIC_SHARED_BYTES: i32 = 8;
+    pub const SHARED_CARVEOUT: i32 = 9;
 }
 
 /// `CU_STREAM_CAPTURE_MODE_RELAXED`

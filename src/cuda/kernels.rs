@@ -199,12 +199,38 @@ impl Loading {
                 self.driver.check("cuFuncGetAttribute", code)?;
                 let code = (api.function_set_attribute)(*function, attribute::DYNAMIC_SHARED_BYTES, shared as i32);
                 self.driver.check("cuFuncSetAttribute", code)?;
+                log_needs(self.driver, name, *function);
             }
         }
         std::mem::forget(self);
         let [decode, decode_many, index] = functions;
         Ok(Kernels { decode, decode_many, index, name: name.to_owned() })
     }
+}
+
+/// Logs what the driver says that a function needs: registers and local bytes show what its compiler spilled. An
+/// attribute that it does not tell is -1. Without a log at this level no call is made.
+///
+/// # Safety
+///
+/// The function is loaded, and its context is current.
+unsafe fn log_needs(driver: &Driver, name: &CStr, function: Function) {
+    if !log::log_enabled!(log::Level::Debug) {
+        return;
+    }
+    let attribute = |number| {
+        let mut value = -1;
+        // SAFETY: the function is loaded; the call writes one number.
+        let code = unsafe { (driver.api.function_attribute)(&mut value, number, function) };
+        if code == 0 { value } else { -1 }
+    };
+    log::debug!(
+        "{}: {} registers, {} local bytes, shared memory carve-out {}",
+        name.to_string_lossy(),
+        attribute(attribute::REGISTERS),
+        attribute(attribute::LOCAL_BYTES),
+        attribute(attribute::SHARED_CARVEOUT),
+    );
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! - `run`: a run from its beginning to its end;
 //! - `finish`: the files that go with the groups, and the order in which names appear;
 //! - `finisher`: the thread that brings files to the disk while others work;
-//! - `rewrite`: models decompressed, or packed into other files.
+//! - `rewrite`: models decompressed, packed into other files, or written as images for devices.
 //!
 //! # Where things go
 //!
@@ -49,6 +49,8 @@ pub use plan::{AUTOMATIC, Coverage, Part, PlainReason, StaysPlain};
 pub use rewrite::{
     DEFAULT_SHARD_BYTES, DecompressOptions, DecompressReport, RepackOptions, RepackReport, decompress, repack,
 };
+#[cfg(feature = "cuda")]
+pub use rewrite::{IMAGE_FILE_ALIGNMENT, ImagesOptions, ImagesReport, write_images};
 pub use target::NewFile;
 
 use crate::error::Result;

@@ -302,6 +302,7 @@ fn decompressing_and_verifying_survive_every_fault() {
         ("decompress", &model, "folder", &["--flat", "--shard-bytes", "600KB"][..]),
         ("repack", &single, "repacked", &[]),
         ("repack", &model, "one.safetensors", &[]),
+        ("image", &model, "images", &[]),
     ] {
         let to = below.join(to);
         let command = || {

@@ -8,6 +8,7 @@ mod decompress;
 mod faults;
 #[cfg(target_os = "linux")]
 mod full;
+mod image;
 mod inspect;
 #[cfg(unix)]
 mod interrupted;
@@ -119,6 +120,7 @@ fn help_and_version_are_good() {
         ("verify", "<MODEL>"),
         ("compress", "<SOURCE>"),
         ("merge", "<SOURCE>"),
+        ("image", "<MODEL>"),
     ] {
         assert!(run(["--help"]).good().contains(command));
         assert!(run([command, "--help"]).good().contains(argument), "{command}");

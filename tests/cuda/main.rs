@@ -10,6 +10,7 @@ mod groups;
 mod hostile;
 mod hot;
 mod image;
+mod image_files;
 mod image_memory;
 mod simt;
 #[path = "../support/mod.rs"]

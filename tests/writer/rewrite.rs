@@ -4,7 +4,9 @@ use crate::support;
 
 use df11::internals::format::{HASHES_KEY, SHAPES_KEY};
 use df11::internals::writer::plan::Patterns;
-use df11::writer::{self, CompressOptions, DecompressOptions, DecompressReport, Layout, RepackOptions, RepackReport};
+use df11::writer::{
+    self, CompressOptions, DecompressOptions, DecompressReport, ImagesOptions, Layout, RepackOptions, RepackReport,
+};
 use df11::{Dtype, Error, Model, OpenOptions, Progress, ShapeSource, Status};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -294,7 +296,13 @@ fn what_is_cancelled_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let model = golden::model("sharded");
     let options = DecompressOptions::new().flat(true).shard_bytes(100_000).threads(2);
-    for to in ["to", "to.safetensors"] {
+    type Write<'a> = &'a dyn Fn(&Path, &Progress) -> Result<(), Error>;
+    let decompress = |to: &Path, progress: &Progress| writer::decompress(&model, to, &options, progress).map(|_| ());
+    let images = |to: &Path, progress: &Progress| {
+        writer::write_images(&model, to, &ImagesOptions::new().threads(2), progress).map(|_| ())
+    };
+    let kinds: [(&str, Write); 3] = [("to", &decompress), ("to.safetensors", &decompress), ("images", &images)];
+    for (to, write) in kinds {
         let to = dir.path().join(to);
         for calls in 0.. {
             let left = std::sync::atomic::AtomicUsize::new(calls);
@@ -305,7 +313,7 @@ fn what_is_cancelled_leaves_nothing() {
                 .is_ok()
             };
             let progress = Progress::with_callback(stop);
-            match writer::decompress(&model, &to, &options, &progress) {
+            match write(&to, &progress) {
                 Err(Error::Cancelled) => assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{calls}"),
                 done => {
                     done.unwrap();

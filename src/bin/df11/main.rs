@@ -16,6 +16,7 @@ mod advice;
 mod compress;
 mod decompress;
 mod histogram;
+mod image;
 mod inspect;
 mod interrupt;
 mod kinds;
@@ -63,6 +64,7 @@ enum Command {
     Decompress(decompress::DecompressArgs),
     Verify(verify::VerifyArgs),
     Repack(repack::RepackArgs),
+    Image(image::ImageArgs),
     Presets(presets::PresetsArgs),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -243,6 +245,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Decompress(args) => decompress::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
         Command::Repack(args) => repack::run(args, quiet),
+        Command::Image(args) => image::run(args, quiet),
         Command::Presets(args) => presets::run(args, quiet),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),

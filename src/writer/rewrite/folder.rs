@@ -40,27 +40,8 @@ impl Content<'_> {
     pub fn write(&self, folder: &Path, threads: usize, progress: &Progress) -> Result<()> {
         let total: u64 = self.files.iter().map(OutFile::data_bytes).sum();
         progress.begin(total);
-        let request = Request {
-            folder,
-            ledger: ledger_of_part(1, 1),
-            job: &json!({ "version": 2, RESTARTED: true }),
-            manner: "anew",
-            marked: true,
-            shared: false,
-            own_folder: true,
-            temporary: None,
-            replaces: false,
-            resume: false,
-            restart: true,
-        };
-        let claim = match target::claim(&request)? {
-            Answer::Fresh(claim) => claim,
-            Answer::Busy => return Err(busy(folder)),
-            Answer::Unfinished | Answer::Resumed(_) => {
-                return Err(Error::Internal("a run that begins anew was to be resumed".into()));
-            }
-        };
-        let made = Made { claim: &claim, total, begun: AtomicBool::new(false), names: Mutex::default() };
+        let claim = claim_new(folder)?;
+        let made = Made::new(&claim, total);
         copy::run(self.model, &self.files, &made, threads, progress)?;
         if let Some((from, files)) = self.carried {
             for file in files {
@@ -71,19 +52,45 @@ impl Content<'_> {
         }
         for (name, text) in &self.texts {
             progress.check()?;
-            made.naming(Path::new(name))?;
-            write_file(&Entry { folder: claim.folder.clone(), name: name.into() }, text.as_bytes(), false)?;
+            made.text(name, text)?;
         }
-        target::unmark(&claim.folder, &HashSet::<OsString>::new())?;
-        made.keep();
+        made.complete()?;
         claim.keep();
         progress.finish();
         Ok(())
     }
 }
 
+/// Claims a folder, which is new or empty, for a run that begins anew. Whatever an earlier one has left of this kind is removed.
+///
+/// # Errors
+///
+/// `Exists` if something is there, `Busy` if another process writes there.
+pub(super) fn claim_new(folder: &Path) -> Result<Claim> {
+    let request = Request {
+        folder,
+        ledger: ledger_of_part(1, 1),
+        job: &json!({ "version": 2, RESTARTED: true }),
+        manner: "anew",
+        marked: true,
+        shared: false,
+        own_folder: true,
+        temporary: None,
+        replaces: false,
+        resume: false,
+        restart: true,
+    };
+    match target::claim(&request)? {
+        Answer::Fresh(claim) => Ok(claim),
+        Answer::Busy => Err(busy(folder)),
+        Answer::Unfinished | Answer::Resumed(_) => {
+            Err(Error::Internal("a run that begins anew was to be resumed".into()))
+        }
+    }
+}
+
 /// The files that have their names, which a failure takes away again.
-struct Made<'a> {
+pub(super) struct Made<'a> {
     claim: &'a Claim,
     /// Bytes of all files, roughly.
     total: u64,
@@ -91,9 +98,49 @@ struct Made<'a> {
     names: Mutex<Vec<PathBuf>>,
 }
 
-impl Made<'_> {
+impl<'a> Made<'a> {
+    pub fn new(claim: &'a Claim, total: u64) -> Made<'a> {
+        Made { claim, total, begun: AtomicBool::new(false), names: Mutex::default() }
+    }
+
     fn folder(&self) -> &Arc<Folder> {
         &self.claim.folder
+    }
+
+    /// Begins a file of this name and size.
+    pub fn begin_file(&self, name: &Path, bytes: u64) -> Result<PartialFile> {
+        let to = Entry { folder: self.folder().clone(), name: name.as_os_str().to_owned() };
+        let out = PartialFile::create(&to, bytes, Leftover::Removed)?;
+        // A disk that is too small is known before the work and not after it.
+        if !self.begun.swap(true, Ordering::Relaxed) {
+            out.check_room(self.total.saturating_sub(bytes))?;
+        }
+        Ok(out)
+    }
+
+    /// Brings a file to the disk and gives it its name.
+    pub fn complete_file(&self, name: &Path, out: &PartialFile) -> Result<()> {
+        out.sync()?;
+        self.naming(name)?;
+        let named = out.commit(false);
+        if let Err(Error::Exists(_)) = named {
+            // What has come to be there since it was looked for is not this run's to remove.
+            self.names.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| path != name);
+        }
+        named
+    }
+
+    /// Writes a small file.
+    pub fn text(&self, name: &str, text: &str) -> Result<()> {
+        self.naming(Path::new(name))?;
+        write_file(&Entry { folder: self.folder().clone(), name: name.into() }, text.as_bytes(), false)
+    }
+
+    /// Says that the folder is complete. The files stay from now on.
+    pub fn complete(self) -> Result<()> {
+        target::unmark(self.folder(), &HashSet::<OsString>::new())?;
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
     }
 
     /// Notes a file that is about to get its name. What has the name already is not this run's.
@@ -105,32 +152,15 @@ impl Made<'_> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
         Ok(())
     }
-
-    fn keep(self) {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
 }
 
 impl Sink for Made<'_> {
     fn begin(&self, file: &OutFile) -> Result<PartialFile> {
-        let to = Entry { folder: self.folder().clone(), name: file.path.as_os_str().to_owned() };
-        let out = PartialFile::create(&to, file.layout.bytes(), Leftover::Removed)?;
-        // A disk that is too small is known before the work and not after it.
-        if !self.begun.swap(true, Ordering::Relaxed) {
-            out.check_room(self.total.saturating_sub(file.layout.bytes()))?;
-        }
-        Ok(out)
+        self.begin_file(&file.path, file.layout.bytes())
     }
 
     fn complete(&self, file: &OutFile, out: Arc<PartialFile>) -> Result<()> {
-        out.sync()?;
-        self.naming(&file.path)?;
-        let named = out.commit(false);
-        if let Err(Error::Exists(_)) = named {
-            // What has come to be there since it was looked for is not this run's to remove.
-            self.names.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| *path != file.path);
-        }
-        named
+        self.complete_file(&file.path, &out)
     }
 }
 

@@ -1,9 +1,10 @@
-//! Models in another form: decompressed ([`decompress`]), or packed into other files ([`repack`]).
+//! Models in another form: decompressed ([`decompress`]), packed into other files ([`repack`]), or as images ([`write_images`]).
 //!
-//! Both make files whose tensors come from an open model, and write them in the same way:
+//! The first two make files whose tensors come from an open model, and write them in the same way:
 //!
 //! - `copy`: the work, on many threads;
-//! - `folder`: a folder, which is marked as unfinished until all of it is there;
+//! - `folder`: a folder, which is marked as unfinished until all of it is there; images go to one, too;
+//! - `images`: files that hold what a device decodes, and their index;
 //! - `shards`: which tensor goes to which file of a decompressed model, and its index;
 //! - `select`: which tensors of a model are decompressed.
 //!
@@ -13,11 +14,15 @@
 mod copy;
 mod decompress;
 mod folder;
+#[cfg(feature = "cuda")]
+mod images;
 mod repack;
 mod select;
 mod shards;
 
 pub use decompress::{DEFAULT_SHARD_BYTES, DecompressOptions, DecompressReport, decompress};
+#[cfg(feature = "cuda")]
+pub use images::{IMAGE_FILE_ALIGNMENT, ImagesOptions, ImagesReport, write_images};
 pub use repack::{RepackOptions, RepackReport, repack};
 
 use crate::error::{Error, Result, shorten_path};

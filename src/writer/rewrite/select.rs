@@ -1,7 +1,7 @@
 //! Which tensors are wanted, by their names or those of their groups.
 
 use crate::error::{Error, Result, shorten};
-use crate::format::{Model, Tensor, natural};
+use crate::format::{Group, Model, Tensor, natural};
 use std::collections::BTreeSet;
 
 /// Returns the tensors of these names and of these groups in the natural order of their names; all, if none are given.
@@ -22,15 +22,23 @@ pub(super) fn select<'m>(model: &'m Model, tensors: &[String], groups: &[String]
         wanted.insert(tensor.number());
     }
     for name in groups {
-        let group = model.find_group(name).ok_or_else(|| match model.find_tensor(name) {
-            Some(_) => Error::NotFound(format!("'{}' is a tensor and no group", shorten(name, 80))),
-            None => missing("group", name, model.groups().map(|group| group.name())),
-        })?;
-        wanted.extend(group.tensors().map(Tensor::number));
+        wanted.extend(group(model, name)?.tensors().map(Tensor::number));
     }
     let mut wanted: Vec<Tensor> = wanted.into_iter().map(|number| model.tensor_at(number)).collect();
     wanted.sort_by(|a, b| natural(a.name(), b.name()));
     Ok(wanted)
+}
+
+/// Returns the group of a name.
+///
+/// # Errors
+///
+/// `NotFound` with the name that is most like it.
+pub(super) fn group<'m>(model: &'m Model, name: &str) -> Result<Group<'m>> {
+    model.find_group(name).ok_or_else(|| match model.find_tensor(name) {
+        Some(_) => Error::NotFound(format!("'{}' is a tensor and no group", shorten(name, 80))),
+        None => missing("group", name, model.groups().map(|group| group.name())),
+    })
 }
 
 /// Returns the error of a name that is not there.

@@ -3,6 +3,8 @@
 //! A device address *is* the host address of the bytes, so that an access costs one check and no translation. Every block
 //! that is allocated here is between two guards which belong to no range: one byte beyond either end is a fault, never a
 //! neighbour. It is not an allocator that reuses or limits anything.
+//!
+//! Blocks may be *sparse*: reserved in the address space and zero, so that they take memory only where something was written.
 
 use std::alloc::Layout;
 use std::fmt;
@@ -68,6 +70,11 @@ impl Range {
         address >= self.start && bytes <= self.bytes && address - self.start <= self.bytes - bytes
     }
 
+    /// Returns whether it takes memory only where something was written.
+    pub fn is_sparse(&self) -> bool {
+        self.block.as_ref().is_some_and(|block| block.is_sparse())
+    }
+
     /// Returns whether nobody has written next to it. Always true for registered memory, which has no guards.
     pub fn guards_intact(&self) -> bool {
         self.block.as_ref().is_none_or(|block| block.guards_intact())
@@ -83,8 +90,17 @@ impl fmt::Debug for Range {
 /// The bytes of an allocated range with its guards.
 struct Block {
     base: *mut u8,
-    layout: Layout,
     bytes: u64,
+    backing: Backing,
+}
+
+/// The origin of a block's bytes.
+enum Backing {
+    /// The host's allocator.
+    Heap(Layout),
+    /// Reserved address space; the guards cannot be accessed.
+    #[cfg(target_os = "linux")]
+    Sparse { _until_dropped: sparse::Reserved },
 }
 
 // SAFETY: the block is a piece of memory that nothing in this type reads or writes while it is shared, but for the guards,
@@ -109,14 +125,38 @@ impl Block {
             base.add(guard).write_bytes(FRESH_BYTE, bytes as usize);
             base.add(guard + bytes as usize).write_bytes(GUARD_BYTE, guard);
         }
-        Some(Block { base, layout, bytes })
+        Some(Block { base, bytes, backing: Backing::Heap(layout) })
+    }
+
+    #[cfg(target_os = "linux")]
+    fn new_sparse(bytes: u64) -> Option<Block> {
+        let reserved = sparse::Reserved::new(bytes)?;
+        Some(Block { base: reserved.start(), bytes, backing: Backing::Sparse { _until_dropped: reserved } })
+    }
+
+    /// Elsewhere a block takes all of its memory.
+    #[cfg(not(target_os = "linux"))]
+    fn new_sparse(bytes: u64) -> Option<Block> {
+        Block::new(bytes)
     }
 
     fn start(&self) -> u64 {
-        self.base as u64 + GUARD
+        match self.backing {
+            Backing::Heap(_) => self.base as u64 + GUARD,
+            #[cfg(target_os = "linux")]
+            Backing::Sparse { .. } => self.base as u64,
+        }
+    }
+
+    fn is_sparse(&self) -> bool {
+        !matches!(self.backing, Backing::Heap(_))
     }
 
     fn guards_intact(&self) -> bool {
+        // Who writes to the guards of reserved memory does not live to ask.
+        if self.is_sparse() {
+            return true;
+        }
         let guard = GUARD as usize;
         // SAFETY: both guards are inside the block, and nobody may write to them while this runs; who does has lost already.
         let (before, after) = unsafe {
@@ -129,9 +169,44 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout, freed once.
-        unsafe { std::alloc::dealloc(self.base, self.layout) }
+        match &self.backing {
+            // SAFETY: allocated in `new` with this layout, freed once.
+            Backing::Heap(layout) => unsafe { std::alloc::dealloc(self.base, *layout) },
+            #[cfg(target_os = "linux")]
+            Backing::Sparse { .. } => {}
+        }
     }
+}
+
+/// Copies bytes. Where both ranges are sparse, what was never written in the source becomes a hole in the target.
+///
+/// # Safety
+/// The bytes are inside the ranges if these are given, and else valid for reads or writes; nobody else writes them.
+pub(crate) unsafe fn copy(to: u64, from: u64, bytes: u64, target: Option<&Range>, source: Option<&Range>) {
+    let holes = [target, source].into_iter().all(|range| range.is_some_and(Range::is_sparse));
+    #[cfg(target_os = "linux")]
+    if holes && to.abs_diff(from) >= bytes {
+        // SAFETY: this function's own contract, and the two do not overlap.
+        return unsafe { sparse::copy(to, from, bytes) };
+    }
+    let _ = holes;
+    // SAFETY: this function's own contract. They may overlap.
+    unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes as usize) }
+}
+
+/// Writes zeros; in a sparse range whole pages become holes.
+///
+/// # Safety
+/// The bytes are inside the range if it is given, and else valid for writes; nobody else uses them.
+pub(crate) unsafe fn clear(to: u64, bytes: u64, target: Option<&Range>) {
+    #[cfg(target_os = "linux")]
+    if target.is_some_and(Range::is_sparse) {
+        // SAFETY: this function's own contract.
+        return unsafe { sparse::clear(to, bytes) };
+    }
+    let _ = target;
+    // SAFETY: this function's own contract.
+    unsafe { (to as *mut u8).write_bytes(0, bytes as usize) }
 }
 
 /// The reason why an access is not allowed.
@@ -195,7 +270,20 @@ impl Memory {
         if bytes == 0 {
             return None;
         }
-        let block = Arc::new(Block::new(bytes)?);
+        self.take(Block::new(bytes)?, bytes, kind, owner)
+    }
+
+    /// Allocates that many bytes, all zero, which take memory where they are written. (Not everywhere: elsewhere than on Linux this
+    /// is [`Memory::alloc`].)
+    pub fn alloc_sparse(&self, bytes: u64, kind: Kind, owner: u64) -> Option<u64> {
+        if bytes == 0 {
+            return None;
+        }
+        self.take(Block::new_sparse(bytes)?, bytes, kind, owner)
+    }
+
+    fn take(&self, block: Block, bytes: u64, kind: Kind, owner: u64) -> Option<u64> {
+        let block = Arc::new(block);
         let start = block.start();
         self.insert(Range { start, bytes, kind, owner, read_only: false, block: Some(block) }).then_some(start)
     }
@@ -291,6 +379,9 @@ fn near(ranges: &[Range], address: u64) -> String {
     }
 }
 
+#[cfg(target_os = "linux")]
+mod sparse;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,5 +431,49 @@ mod tests {
         // SAFETY: the guard after the block is memory of this process.
         unsafe { ((a + 10) as *mut u8).write(0) };
         assert!(!memory.free(a).unwrap().guards_intact());
+    }
+
+    /// More than most machines have, of which a few pages are used.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn sparse_blocks_take_memory_where_they_are_written() {
+        let memory = Memory::new();
+        let bytes = 1 << 36;
+        let [a, b] = [0; 2].map(|_| memory.alloc_sparse(bytes, Kind::Device, 0).unwrap());
+        let [ra, rb] = [a, b].map(|at| memory.range_of(at).unwrap());
+        assert!(ra.is_sparse() && ra.guards_intact());
+        let (write, read) = (
+            // SAFETY: these are bytes of the blocks.
+            |at: u64, value: u8| unsafe { (at as *mut u8).write(value) },
+            // SAFETY: as above.
+            |at: u64| unsafe { (at as *const u8).read() },
+        );
+        let marks = [0, 1, 4095, 4096, 1 << 20, (1 << 35) + 12_345, bytes - 1];
+        for (i, mark) in marks.into_iter().enumerate() {
+            write(a + mark, i as u8 + 1);
+        }
+        // What was there before goes where the source has a hole, in the middle of a page, too.
+        for at in [2, 8000, 1 << 30, (1 << 35) + 12_346, bytes - 2] {
+            write(b + at, 99);
+        }
+        // SAFETY: both are whole blocks that nobody else uses.
+        unsafe { copy(b, a, bytes, Some(&rb), Some(&ra)) };
+        for (i, mark) in marks.into_iter().enumerate() {
+            assert_eq!(read(b + mark), i as u8 + 1, "{mark}");
+        }
+        for at in [2, 8000, 1 << 30, (1 << 35) + 12_346, bytes - 2] {
+            assert_eq!(read(b + at), 0, "{at}");
+        }
+        // At an odd distance, where pages do not meet.
+        // SAFETY: inside the blocks, and nobody else uses them.
+        unsafe { copy(b + 77, a, bytes - 77, Some(&rb), Some(&ra)) };
+        for (i, mark) in marks.into_iter().enumerate().filter(|(_, mark)| mark + 77 < bytes) {
+            assert_eq!(read(b + 77 + mark), i as u8 + 1, "{mark}");
+        }
+        assert_eq!((read(b), read(b + 76), read(b + 79)), (1, 0, 0));
+        // SAFETY: as above.
+        unsafe { clear(b + 1, bytes - 1, Some(&rb)) };
+        assert_eq!((read(b), read(b + 77), read(b + bytes - 1)), (1, 0, 0));
+        assert!(memory.free(a).is_some() && memory.alloc_sparse(0, Kind::Device, 0).is_none());
     }
 }

@@ -10,11 +10,13 @@ use crate::exec::Options;
 pub const PREFIX: &str = "DF11_EMULATOR_";
 
 /// Keys that the environment (in capitals, after [`PREFIX`]) and `df11_emulator_control` (as here) both know.
-pub const KEYS: [&str; 22] = [
+pub const KEYS: [&str; 24] = [
     "driver",
     "cc",
     "devices",
     "memory",
+    "sparse",
+    "peers",
     "sms",
     "device_name",
     "missing",
@@ -46,6 +48,10 @@ pub struct Config {
     pub devices: i32,
     /// Bytes of device memory of each device.
     pub memory: u64,
+    /// Bytes from which on an allocation is sparse: zero, and taking memory only where it is written. 0 for never.
+    pub sparse: u64,
+    /// True if devices reach each other's memory.
+    pub peers: bool,
     /// Streaming multiprocessors of each device.
     pub sms: i32,
     /// The name of each device.
@@ -85,6 +91,8 @@ impl Default for Config {
             cc: vec![90],
             devices: 1,
             memory: 8 << 30,
+            sparse: 0,
+            peers: false,
             sms: 4,
             device_name: "DF11 emulated device".into(),
             missing: BTreeSet::new(),
@@ -131,6 +139,8 @@ impl Config {
             }
             "devices" => self.devices = small(0, 64)?,
             "memory" => self.memory = bytes(value).ok_or_else(wrong)?,
+            "sparse" => self.sparse = bytes(value).ok_or_else(wrong)?,
+            "peers" => self.peers = yes()?,
             "sms" => self.sms = small(1, 1024)?,
             "device_name" => self.device_name = value.into(),
             "missing" => {
@@ -217,9 +227,16 @@ mod tests {
         config.set("memory", "3M").unwrap();
         assert_eq!((config.driver, config.cc_of(0), config.cc_of(1), config.cc_of(5)), (12000, 90, 75, 75));
         assert_eq!(config.memory, 3 << 20);
-        for (key, value) in
-            [("cc", "x"), ("cc", ""), ("driver", "12.0"), ("memory", "G"), ("eager", "perhaps"), ("no", "1")]
-        {
+        for (key, value) in [
+            ("cc", "x"),
+            ("cc", ""),
+            ("driver", "12.0"),
+            ("memory", "G"),
+            ("sparse", "-1"),
+            ("peers", "2"),
+            ("eager", "perhaps"),
+            ("no", "1"),
+        ] {
             assert!(config.set(key, value).is_err(), "{key}={value}");
         }
     }

@@ -1,6 +1,6 @@
 //! The entry points of contexts: made, retained, current, ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::codes::*;
@@ -36,6 +36,7 @@ impl Call {
             orphans: Vec::new(),
             sticky: 0,
             limits: LIMITS.iter().enumerate().map(|(at, &value)| (at as u32, value)).collect(),
+            peers: BTreeSet::new(),
             cache_config: 0,
             shared_config: 0,
         };
@@ -68,7 +69,11 @@ impl Call {
             self.forget(address);
             abandoned.push((super::report::kind_name(kind), 1));
         }
+        for other in self.contexts.values_mut() {
+            other.peers.remove(&handle);
+        }
         let context = self.contexts.get_mut(&handle).unwrap();
+        context.peers.clear();
         (context.alive, context.sticky, context.memory) = (false, 0, Arc::default());
         for (kind, count) in abandoned.into_iter().filter(|(kind, count)| *count > 0 && *kind != "variables") {
             *self.abandoned.entry(kind).or_default() += count as u64;
@@ -287,6 +292,24 @@ entries! {
         if !(0..=2).contains(&config) { return Err(INVALID_VALUE) }
         call.contexts.get_mut(&context).unwrap().shared_config = config;
         Ok(())
+    }
+
+    /// Gives the current context access to another's memory, if their devices reach each other. Noted only: kernels touch
+    /// their own context's memory and no other.
+    Context fn cuCtxEnablePeerAccess(call, peer: usize, flags: u32) {
+        if flags != 0 { return Err(INVALID_VALUE) }
+        let (context, peer) = (call.current()?, call.living(peer)?);
+        if call.contexts[&context].device == call.contexts[&peer].device { return Err(INVALID_DEVICE) }
+        if !call.config.peers { return Err(PEER_ACCESS_UNSUPPORTED) }
+        let new = call.contexts.get_mut(&context).unwrap().peers.insert(peer);
+        if new { Ok(()) } else { Err(PEER_ACCESS_ALREADY_ENABLED) }
+    }
+
+    /// Ends that access.
+    Context fn cuCtxDisablePeerAccess(call, peer: usize) {
+        let (context, peer) = (call.current()?, call.living(peer)?);
+        let had = call.contexts.get_mut(&context).unwrap().peers.remove(&peer);
+        if had { Ok(()) } else { Err(PEER_ACCESS_NOT_ENABLED) }
     }
 
     /// 0 and -5.

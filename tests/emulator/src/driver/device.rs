@@ -157,11 +157,10 @@ entries! {
         put(minor, cc % 10)
     }
 
-    /// No device reaches another's memory.
+    /// Whether a device reaches another's memory: all do, if the settings say so. None does its own, as a peer.
     Init fn cuDeviceCanAccessPeer(call, can: *mut i32, device: i32, peer: i32) {
-        call.device(device)?;
-        call.device(peer)?;
-        put(can, 0)
+        let (device, peer) = (call.device(device)?, call.device(peer)?);
+        put(can, i32::from(call.config.peers && device != peer))
     }
 
     /// `0000:BB:00.0`, where BB tells devices apart.

@@ -8,7 +8,7 @@ use super::context::{READ_ONLY, is_host};
 use super::entry::{Call, entries, put, put_if};
 use super::state::{Allocation, State};
 use super::work::{End, Work};
-use crate::memory::Kind;
+use crate::memory::{Kind, Memory};
 
 impl State {
     /// Ends an allocation of any kind, and gives its bytes back.
@@ -34,6 +34,14 @@ impl Call {
         self.allocations.insert(address, Allocation { bytes, context, kind, freeing: false, id, flags });
     }
 
+    /// Takes new bytes from the host, sparse if there are many.
+    fn new_block(&self, memory: &Memory, bytes: usize, kind: Kind, context: usize) -> Result<u64> {
+        let (bytes, owner) = (bytes as u64, context as u64);
+        let sparse = self.config.sparse != 0 && bytes >= self.config.sparse;
+        let new = if sparse { memory.alloc_sparse(bytes, kind, owner) } else { memory.alloc(bytes, kind, owner) };
+        new.ok_or(OUT_OF_MEMORY)
+    }
+
     /// Allocates memory of the current context's device.
     fn alloc(&mut self, bytes: usize, kind: Kind, context: usize) -> Result<u64> {
         if bytes == 0 {
@@ -43,8 +51,7 @@ impl Call {
         if used.checked_add(bytes as u64).is_none_or(|sum| sum > self.config.memory) {
             return Err(OUT_OF_MEMORY);
         }
-        let memory = &self.contexts[&context].memory;
-        let address = memory.alloc(bytes as u64, kind, context as u64).ok_or(OUT_OF_MEMORY)?;
+        let address = self.new_block(&self.contexts[&context].memory, bytes, kind, context)?;
         self.note(address, bytes as u64, kind, context, 0);
         Ok(address)
     }
@@ -64,7 +71,7 @@ impl Call {
         }
         self.unsafe_in_capture()?;
         let context = self.current()?;
-        let address = self.pinned.alloc(bytes as u64, Kind::HostPinned, context as u64).ok_or(OUT_OF_MEMORY)?;
+        let address = self.new_block(&self.pinned, bytes, Kind::HostPinned, context)?;
         for (&handle, other) in self.contexts.iter().filter(|(_, other)| other.alive) {
             other.memory.register(address, bytes as u64, Kind::HostPinned, handle as u64, false);
         }
@@ -89,6 +96,16 @@ impl Call {
         let end = address.checked_add(bytes as u64).ok_or(INVALID_VALUE)?;
         let overlaps = self.allocations.range(..end).next_back().is_some_and(|(at, a)| at + a.bytes > address);
         if overlaps || address == 0 { Err(INVALID_VALUE) } else { Ok(End::Pageable(address)) }
+    }
+
+    /// Returns an end of a copy between devices: memory of that context, or pinned.
+    fn of_context(&self, address: u64, bytes: usize, context: usize) -> Result<End> {
+        let context = self.living(context)?;
+        let end = self.known(address, bytes)?;
+        match self.find(address, bytes as u64) {
+            Some((_, found)) if found.context != context && !is_host(found.kind) => Err(INVALID_VALUE),
+            _ => Ok(end),
+        }
     }
 
     /// Queues a copy. From pageable memory the bytes are taken now; to pageable memory the call waits.
@@ -419,6 +436,23 @@ entries! {
     Context(cuMemcpyDtoDAsync_v2_ptsz) fn cuMemcpyDtoDAsync_v2(call, to: u64, from: u64, bytes: usize, stream: usize) {
         let stream = call.stream(stream)?;
         let (to, from) = (call.known(to, bytes)?, call.known(from, bytes)?);
+        call.copy(to, from, bytes, stream)
+    }
+
+    /// From one context's memory to another's, queued at return.
+    Context(cuMemcpyPeer_ptds) fn cuMemcpyPeer(
+        call, to: u64, to_context: usize, from: u64, from_context: usize, bytes: usize,
+    ) {
+        let (to, from) = (call.of_context(to, bytes, to_context)?, call.of_context(from, bytes, from_context)?);
+        call.copy_now(to, from, bytes)
+    }
+
+    /// From one context's memory to another's, in a stream of any context.
+    Context(cuMemcpyPeerAsync_ptsz) fn cuMemcpyPeerAsync(
+        call, to: u64, to_context: usize, from: u64, from_context: usize, bytes: usize, stream: usize,
+    ) {
+        let stream = call.stream(stream)?;
+        let (to, from) = (call.of_context(to, bytes, to_context)?, call.of_context(from, bytes, from_context)?);
         call.copy(to, from, bytes, stream)
     }
 

@@ -1,7 +1,7 @@
 //! Everything that the emulated driver knows, under one lock, and the handles that it gives out. It decides nothing:
 //! the entry points do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::time::Instant;
 
@@ -48,6 +48,8 @@ pub struct Context {
     /// The error that every call returns from now on; 0 while there is none.
     pub sticky: i32,
     pub limits: BTreeMap<u32, usize>,
+    /// The contexts to whose memory it has been given access: copies go there without the host.
+    pub peers: BTreeSet<usize>,
     pub cache_config: i32,
     pub shared_config: i32,
 }

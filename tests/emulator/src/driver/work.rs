@@ -7,7 +7,7 @@ use super::report::Record;
 use super::state::State;
 use crate::code::Function;
 use crate::exec::{FaultKind, Launch, Options};
-use crate::memory::{Kind, Memory, Range};
+use crate::memory::{self, Kind, Memory, Range};
 
 /// One thing to do. Cheap to copy: graphs keep it and queue a copy at each launch.
 #[derive(Clone)]
@@ -64,9 +64,9 @@ pub enum Done {
 pub enum Job {
     Note(Done),
     Kernel(Arc<KernelWork>, Arc<Memory>, Options),
-    Copy { to: u64, from: u64, bytes: u64, _held: [Option<Range>; 2] },
+    Copy { to: u64, from: u64, bytes: u64, held: [Option<Range>; 2] },
     Write { to: u64, data: Arc<[u8]>, _held: Option<Range> },
-    Set { to: u64, value: u32, width: u32, count: u64, _held: Option<Range> },
+    Set { to: u64, value: u32, width: u32, count: u64, held: Option<Range> },
 }
 
 /// A failure while work runs: what the context returns from then on, and what happened.
@@ -94,15 +94,15 @@ impl Work {
             Work::Copy { to, from, bytes } => {
                 let (to, a) = hold(state, context, to, bytes, "writes")?;
                 let (from, b) = hold(state, context, from, bytes, "reads")?;
-                Job::Copy { to, from, bytes, _held: [a, b] }
+                Job::Copy { to, from, bytes, held: [a, b] }
             }
             Work::Write { to, data } => {
                 let (to, _held) = hold(state, context, End::Known(to), data.len() as u64, "writes")?;
                 Job::Write { to, data, _held }
             }
             Work::Set { to, value, width, count } => {
-                let (to, _held) = hold(state, context, End::Known(to), count * u64::from(width), "writes")?;
-                Job::Set { to, value, width, count, _held }
+                let (to, held) = hold(state, context, End::Known(to), count * u64::from(width), "writes")?;
+                Job::Set { to, value, width, count, held }
             }
         })
     }
@@ -147,14 +147,18 @@ impl Job {
         match self {
             Job::Note(done) => return Ok(done),
             Job::Kernel(kernel, memory, options) => return run_kernel(&kernel, &memory, options),
-            Job::Copy { to, from, bytes, .. } => {
+            Job::Copy { to, from, bytes, held: [target, source] } => {
                 // SAFETY: both ends were checked against what is allocated, and are held; a pageable end is valid by
-                // the contract of the call that queued it. They may overlap.
-                unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes as usize) }
+                // the contract of the call that queued it.
+                unsafe { memory::copy(to, from, bytes, target.as_ref(), source.as_ref()) }
             }
             Job::Write { to, data, .. } => {
                 // SAFETY: the target was checked against what is allocated, and is held.
                 unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to as *mut u8, data.len()) }
+            }
+            Job::Set { to, value: 0, width, count, held } => {
+                // SAFETY: the whole target was checked against what is allocated, and is held.
+                unsafe { memory::clear(to, count * u64::from(width), held.as_ref()) }
             }
             Job::Set { to, value, width, count, .. } => {
                 let bytes = value.to_le_bytes();

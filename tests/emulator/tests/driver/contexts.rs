@@ -339,3 +339,67 @@ fn addresses_tell_what_they_are() {
     ok!(cuPointerGetAttributes(2, [2, 11].as_ptr(), places.as_mut_ptr(), 64));
     assert_eq!((kind, start), (0, 0));
 }
+
+/// Eight devices of more memory than any machine has, each with a context of its own; bytes go from one to the next.
+#[test]
+fn bytes_move_between_devices() {
+    let _turn = fresh(&[("devices", "8"), ("memory", "80G"), ("sparse", "1M"), ("peers", "1")]);
+    ok!(cuInit(0));
+    let contexts: Vec<usize> = (0..8).map(|device| get!(cuDevicePrimaryCtxRetain(device))).collect();
+    let large = 60usize << 30;
+    let mut memory = Vec::new();
+    for &context in &contexts {
+        ok!(cuCtxSetCurrent(context));
+        let (at, mut free, mut total): (u64, _, _) = (get!(cuMemAlloc_v2(large)), 0, 0);
+        ok!(cuMemGetInfo_v2(&mut free, &mut total));
+        assert_eq!((free, total), (20 << 30, 80 << 30));
+        fails!(OUT_OF_MEMORY, cuMemAlloc_v2(&mut 0, free + 1));
+        memory.push(at);
+    }
+    let can: i32 = get!(cuDeviceCanAccessPeer(0, 1));
+    let own: i32 = get!(cuDeviceCanAccessPeer(1, 1));
+    assert_eq!((can, own), (1, 0));
+    ok!(cuCtxSetCurrent(contexts[0]));
+    ok!(cuCtxEnablePeerAccess(contexts[1], 0));
+    fails!(PEER_ACCESS_ALREADY_ENABLED, cuCtxEnablePeerAccess(contexts[1], 0));
+    fails!(INVALID_DEVICE, cuCtxEnablePeerAccess(contexts[0], 0));
+    fails!(INVALID_VALUE, cuCtxEnablePeerAccess(contexts[2], 1));
+    fails!(INVALID_CONTEXT, cuCtxEnablePeerAccess(12345, 0));
+    ok!(cuCtxDisablePeerAccess(contexts[1]));
+    fails!(PEER_ACCESS_NOT_ENABLED, cuCtxDisablePeerAccess(contexts[1]));
+
+    // From device to device, at the end of 60 GB, and nothing before the stream is waited for.
+    let at = large as u64 - 16;
+    let first = words([1, 2, 3, 4]);
+    let stream = stream();
+    ok!(cuMemcpyPeerAsync(memory[0] + at, contexts[0], first, contexts[0], 16, stream));
+    for (from, to) in (0..8).zip(1..8) {
+        ok!(cuMemcpyPeerAsync(memory[to], contexts[to], memory[from], contexts[from], large, stream));
+    }
+    assert_eq!(peek(memory[7] + at), [0; 4]);
+    ok!(cuStreamSynchronize(stream));
+    assert_eq!(peek(memory[7] + at), [1, 2, 3, 4]);
+    ok!(cuMemsetD8_v2(memory[7], 0, large));
+    ok!(cuCtxSynchronize());
+    assert_eq!(peek(memory[7] + at), [0; 4]);
+    ok!(cuMemcpyPeer(memory[7] + 4, contexts[7], first, contexts[0], 16));
+    ok!(cuCtxSynchronize());
+    assert_eq!(peek(memory[7]), [0, 1, 2, 3]);
+
+    // Memory of another context than is said, beyond its end, and in no context.
+    fails!(INVALID_VALUE, cuMemcpyPeerAsync(memory[1], contexts[2], first, contexts[0], 16, stream));
+    fails!(INVALID_VALUE, cuMemcpyPeerAsync(memory[1], contexts[1], first, contexts[3], 16, stream));
+    fails!(INVALID_VALUE, cuMemcpyPeer(memory[1] + large as u64, contexts[1], first, contexts[0], 1));
+    fails!(INVALID_CONTEXT, cuMemcpyPeer(memory[1], 12345, first, contexts[0], 16));
+    ok!(cuDevicePrimaryCtxRelease_v2(7));
+    fails!(CONTEXT_IS_DESTROYED, cuMemcpyPeer(memory[7], contexts[7], first, contexts[0], 16));
+    control("peers", "0");
+    let can: i32 = get!(cuDeviceCanAccessPeer(0, 1));
+    assert_eq!(can, 0);
+    fails!(PEER_ACCESS_UNSUPPORTED, cuCtxEnablePeerAccess(contexts[1], 0));
+    // A copy needs no access: it goes through the host then.
+    ok!(cuMemcpyPeer(memory[1], contexts[1], first, contexts[0], 16));
+    ok!(cuCtxSynchronize());
+    assert_eq!(peek(memory[1]), [1, 2, 3, 4]);
+    assert_eq!(query("faults"), 0);
+}
