@@ -12,6 +12,7 @@ mod hot;
 mod image;
 mod image_files;
 mod image_memory;
+mod machine_code;
 mod simt;
 #[path = "../support/mod.rs"]
 mod support;

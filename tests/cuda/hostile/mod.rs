@@ -3,7 +3,7 @@
 //! early, and many threads while the driver fails.
 #![cfg(target_os = "linux")]
 
-mod images;
+pub(crate) mod images;
 mod places;
 mod programs;
 use crate::support;

@@ -127,6 +127,7 @@ impl Call {
                     let module = unsafe { machine_code(&program, image.cast()) };
                     // No code that lets a library try another image: a test wants this one.
                     let module = module.map_err(|text| (UNKNOWN, text))?;
+                    self.machine_code += 1;
                     return Ok(self.keep_module(context, Module::Machine(module), sm));
                 }
                 let told = self.cubin_ptx.clone().or_else(|| self.last_ptx.clone());

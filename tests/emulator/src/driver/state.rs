@@ -150,6 +150,8 @@ pub struct State {
     pub last_ptx: Option<Arc<str>>,
     /// Functions that were loaded by their first launch, instead of before.
     pub lazy_loads: u64,
+    /// Cubins that were loaded as machine code.
+    pub machine_code: u64,
     /// The objects that nobody had freed when their contexts ended, by kind.
     pub abandoned: BTreeMap<&'static str, u64>,
 }
@@ -188,6 +190,7 @@ impl State {
             cubin_ptx: None,
             last_ptx: None,
             lazy_loads: 0,
+            machine_code: 0,
             abandoned: BTreeMap::new(),
         };
         super::control::read_environment(&mut state);

@@ -58,6 +58,9 @@ impl Worker for Blocks<'_> {
     }
 }
 
+/// Bytes that parameters may take. Compilers read ahead in them, and do not use what is behind the kernel's own.
+const PARAMETER_ROOM: u32 = 4096;
+
 /// Constant bank 0: what the driver puts there, and the parameters.
 struct Bank {
     bytes: Vec<u8>,
@@ -69,8 +72,9 @@ impl Bank {
     fn new(launch: &Launch) -> Bank {
         let function = &launch.function.inner;
         let layout = function.layout;
-        let size = (layout.parameters + launch.function.parameter_bytes()) as usize;
-        let mut bank = Bank { bytes: vec![0; size], known: vec![false; size] };
+        let size = (layout.parameters + PARAMETER_ROOM) as usize;
+        let mut bank = Bank { bytes: vec![0x5c; size], known: vec![false; size] };
+        bank.known[layout.parameters as usize..].fill(true);
         let mut put = |at: u32, bytes: &[u8]| {
             let place = at as usize..at as usize + bytes.len();
             bank.bytes[place.clone()].copy_from_slice(bytes);

@@ -2,7 +2,7 @@
 
 use super::alu::{self, Funnel};
 use super::block::Env;
-use super::ir::{Ins, Op, Special};
+use super::ir::{Ins, Join, Op, Special};
 use super::warp::{Group, Wait, Warp};
 use crate::exec::{Fault, FaultKind, ones};
 
@@ -220,17 +220,25 @@ fn number(warp: &mut Warp, env: &Env, pc: u32, ins: &Ins, exec: u32) -> Done {
             warp.put_wide(ins.dst, exec, &sums);
         }
         Op::Compare { compare, wide: is_wide, signed, join, extended } => {
+            let with = test(warp, 0)?;
+            // Compilers compare what was never written where the other predicate decides.
+            let exec_compared = match join {
+                Join::And => exec & with,
+                Join::Or => exec & !with,
+                Join::Xor => exec,
+            };
             let (mut a, mut b) = ([0i128; 32], [0i128; 32]);
             for (at, values) in [(0, &mut a), (1, &mut b)] {
+                let source = |at: usize| env.number(warp, pc, &ins.src[at], exec_compared);
+                let wide = |at: usize| env.wide(warp, pc, &ins.src[at], exec_compared);
                 *values = match (is_wide, signed) {
-                    (false, false) => source(warp, at)?.map(i128::from),
-                    (false, true) => source(warp, at)?.map(|value| i128::from(value as i32)),
-                    (true, false) => wide(warp, at)?.map(i128::from),
-                    (true, true) => wide(warp, at)?.map(|value| i128::from(value as i64)),
+                    (false, false) => source(at)?.map(i128::from),
+                    (false, true) => source(at)?.map(|value| i128::from(value as i32)),
+                    (true, false) => wide(at)?.map(i128::from),
+                    (true, true) => wide(at)?.map(|value| i128::from(value as i64)),
                 };
             }
-            let with = test(warp, 0)?;
-            let lower = if extended { Some(test(warp, 1)?) } else { None };
+            let lower = if extended { Some(env.test(warp, pc, ins.tests[1], exec_compared)?) } else { None };
             let results = mask(&|lane| {
                 let lower = lower.map(|lower| bit(lower, lane) == 1);
                 alu::compare(compare, a[lane] < b[lane], a[lane] == b[lane], lower)
@@ -273,12 +281,16 @@ fn number(warp: &mut Warp, env: &Env, pc: u32, ins: &Ins, exec: u32) -> Done {
             warp.put(ins.dst, exec, &lane_of(&|lane| alu::permute(a[lane], selectors[lane], c[lane])));
         }
         Op::Select => {
-            let (a, b, test) = (source(warp, 0)?, source(warp, 1)?, test(warp, 0)?);
-            warp.put(ins.dst, exec, &lane_of(&|lane| if bit(test, lane) == 1 { a[lane] } else { b[lane] }));
+            let picked = test(warp, 0)?;
+            let a = env.number(warp, pc, &ins.src[0], exec & picked)?;
+            let b = env.number(warp, pc, &ins.src[1], exec & !picked)?;
+            warp.put(ins.dst, exec, &lane_of(&|lane| if bit(picked, lane) == 1 { a[lane] } else { b[lane] }));
         }
         Op::Select64 => {
-            let (a, b, test) = (wide(warp, 0)?, wide(warp, 1)?, test(warp, 0)?);
-            let of = |lane| if bit(test, lane) == 1 { a[lane] } else { b[lane] };
+            let picked = test(warp, 0)?;
+            let a = env.wide(warp, pc, &ins.src[0], exec & picked)?;
+            let b = env.wide(warp, pc, &ins.src[1], exec & !picked)?;
+            let of = |lane| if bit(picked, lane) == 1 { a[lane] } else { b[lane] };
             warp.put_wide(ins.dst, exec, &std::array::from_fn(of));
         }
         Op::Shift { left, wide, signed, wrap, high } => {
