@@ -14,6 +14,8 @@ mod ir;
 mod listing;
 mod module;
 mod run;
+#[cfg(test)]
+mod tests;
 mod warp;
 
 pub use block::Launch;

@@ -35,8 +35,13 @@ pub struct Module {
 impl Module {
     /// Reads a cubin beside what `nvdisasm` printed of it. What the interpreter does not know is an error, never skipped.
     pub fn parse(cubin: &[u8], listing: &str) -> Result<Module, ParseError> {
+        let cubin = elf::parse(cubin).map_err(|what| ParseError { line: 0, what })?;
+        Module::read(cubin, listing)
+    }
+
+    /// Reads the code of kernels that are described.
+    pub(super) fn read(elf::Cubin { capability, kernels }: elf::Cubin, listing: &str) -> Result<Module, ParseError> {
         let whole = |what| ParseError { line: 0, what };
-        let elf::Cubin { capability, kernels } = elf::parse(cubin).map_err(whole)?;
         let sections = listing::parse(listing)?;
         let mut functions = BTreeMap::new();
         for (name, kernel) in kernels {
