@@ -78,11 +78,12 @@ header:
 kernels:
 	python3 kernels/build.py
 
-# What a machine with a GPU needs to test and measure there: see tests/gpu/README.md.
+# What a machine with a GPU needs to test and measure there: see tests/gpu/README.md. SWEEP="NAME=LIBRARY ..." adds other builds
+# of the library, to be measured beside this one.
 gpu-bundle:
 	$(CARGO) build --release --locked $(FEATURES)
 	mkdir -p target
-	tests/gpu/bundle.sh $(RELEASE)/libdf11.so target/df11-gpu.tar.gz
+	tests/gpu/bundle.sh $(RELEASE)/libdf11.so target/df11-gpu.tar.gz $(SWEEP)
 
 clean:
 	$(CARGO) clean

@@ -49,10 +49,12 @@ enum {
     CALL(cuDeviceGet, "cuDeviceGet", (CUdevice *, int ordinal))                                                       \
     CALL(cuDeviceGetName, "cuDeviceGetName", (char *name, int bytes, CUdevice))                                       \
     CALL(cuDeviceGetAttribute, "cuDeviceGetAttribute", (int *value, int attribute, CUdevice))                         \
+    CALL(cuDeviceCanAccessPeer, "cuDeviceCanAccessPeer", (int *can, CUdevice, CUdevice peer))                         \
     CALL(cuDevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (CUcontext *, CUdevice))                               \
     CALL(cuDevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease_v2", (CUdevice))                                       \
     CALL(cuCtxSetCurrent, "cuCtxSetCurrent", (CUcontext))                                                             \
     CALL(cuCtxGetCurrent, "cuCtxGetCurrent", (CUcontext *))                                                           \
+    CALL(cuCtxEnablePeerAccess, "cuCtxEnablePeerAccess", (CUcontext peer, unsigned flags))                            \
     CALL(cuMemGetInfo, "cuMemGetInfo_v2", (size_t *free, size_t *total))                                              \
     CALL(cuMemAlloc, "cuMemAlloc_v2", (CUdeviceptr *, size_t bytes))                                                  \
     CALL(cuMemFree, "cuMemFree_v2", (CUdeviceptr))                                                                    \
@@ -63,6 +65,8 @@ enum {
     CALL(cuMemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2", (CUdeviceptr, const void *, size_t bytes, CUstream))              \
     CALL(cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2", (void *, CUdeviceptr, size_t bytes, CUstream))                    \
     CALL(cuMemcpyDtoDAsync, "cuMemcpyDtoDAsync_v2", (CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream))       \
+    CALL(cuMemcpyPeerAsync, "cuMemcpyPeerAsync",                                                                      \
+         (CUdeviceptr to, CUcontext of_to, CUdeviceptr from, CUcontext of_from, size_t bytes, CUstream))              \
     CALL(cuMemsetD8Async, "cuMemsetD8Async", (CUdeviceptr, unsigned char value, size_t count, CUstream))              \
     CALL(cuStreamCreate, "cuStreamCreate", (CUstream *, unsigned flags))                                              \
     CALL(cuStreamDestroy, "cuStreamDestroy_v2", (CUstream))                                                           \
@@ -83,6 +87,8 @@ enum {
     CALL(cuModuleUnload, "cuModuleUnload", (CUmodule))                                                                \
     CALL(cuModuleGetFunction, "cuModuleGetFunction", (CUfunction *, CUmodule, const char *name))                      \
     CALL(cuFuncSetAttribute, "cuFuncSetAttribute", (CUfunction, int attribute, int value))                            \
+    CALL(cuOccupancyMaxActiveBlocksPerMultiprocessor, "cuOccupancyMaxActiveBlocksPerMultiprocessor",                  \
+         (int *blocks, CUfunction, int threads, size_t shared_bytes))                                                 \
     CALL(cuLaunchKernel, "cuLaunchKernel",                                                                            \
          (CUfunction, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,          \
           unsigned block_z, unsigned shared_bytes, CUstream, void **parameters, void **extra))

@@ -206,6 +206,16 @@ struct Fit {
   DF11_INLINE bool is(u32 stop) const { return stop != FULL && (bit == FULL || ((stop - bit) & 0xffff) <= OVERRUN); }
 };
 
+// Returns how many weights the group's last tile has.
+DF11_INLINE u32 last_weights(const df11_job& job) { return (u32)job.weights - (job.tiles - 1) * TILE; }
+
+// Returns how many weights of a tile a lane decodes.
+DF11_INLINE u32 lane_weights(const df11_job& job, u32 tile, u32 lane) {
+  if (tile + 1 < job.tiles) return LANE;
+  u32 all = last_weights(job), before = lane * LANE;
+  return before >= all ? 0 : all - before < LANE ? all - before : (u32)LANE;
+}
+
 // The data of a tile that a lane needs before it decodes: loaded one tile ahead, to hide the latency of memory. Where
 // its code is must be known by then, so that is loaded two tiles ahead.
 struct Ahead {
@@ -222,24 +232,22 @@ struct Ahead {
     to = starts[1];
   }
   // Loads the tile that was found last, and finds the one `stride` tiles after it, unless they are none of the job's.
-  DF11_INLINE void load(const df11_job& job, u32 tile, u32 stride, u32 tiles, u32 lane) {
-    if (tile >= tiles) return;
-    const u16* lanes = (const u16*)job.lanes + (u64)tile * 32 + lane;
-    u64 end = (u64)to + DF11_AHEAD_UNITS;
-    if (end > job.code_units) end = job.code_units;
-    unit = from < end ? from : (u32)end;
-    units = end - unit < WIDEST ? (u32)(end - unit) : (u32)WIDEST;
+  DF11_INLINE void load(const df11_job& job, u32 tile, u32 stride, u32 lane) {
+    if (tile >= job.end_tile) return;
+    const u16* lanes = (const u16*)job.lanes + ((u64)tile * 32 + lane);
+    u32 last = job.code_units - DF11_AHEAD_UNITS, end = (to < last ? to : last) + DF11_AHEAD_UNITS;
+    unit = from < end ? from : end;
+    units = end - unit < WIDEST ? end - unit : (u32)WIDEST;
     lane_bit = lanes[0];
     next_bit = FULL;
-    if (((u64)tile * 32 + lane + 1) * LANE < job.weights) next_bit = lanes[1];
+    if (tile + 1 < job.tiles || (lane + 1) * LANE < last_weights(job)) next_bit = lanes[1];
     if (units <= DF11_CODE_UNITS) {
-      const uint4* p = (const uint4*)job.code + unit + lane;
-      v0 = v1 = v2 = make_uint4(0, 0, 0, 0);
+      const uint4* p = (const uint4*)job.code + ((u64)unit + lane);
       if (lane < units) v0 = p[0];
       if (lane + 32 < units) v1 = p[32];
       if (lane + 64 < units) v2 = p[64];
     }
-    if (tile + stride < tiles) find(job, tile + stride);
+    if (tile + stride < job.end_tile) find(job, tile + stride);
   }
   // Returns the lane's first bit after the tile's first unit; in a wide tile modulo 65,536.
   DF11_INLINE u32 start() const { return (lane_bit - unit * 128) & 0xffff; }
@@ -356,59 +364,55 @@ struct Store {
 DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
   u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   u32 table = shared_start(), code = table + table_shared(job.table_bytes) + warp * WARP_SHARED;
+  forget(code);
   u32 stage = code + STAGED_CODE;
 
-  // Tiles are counted in 32 bits: `starts` counts units of 128 bits in 32 bits, which are less than 2^28 tiles of at
-  // least a bit a weight. Weights and bytes are counted in 64.
-  u32 tiles = (u32)((job.first + job.count - 1) / TILE) + 1;
+  // Tiles are counted in 32 bits: a group has at most 2^32 weights. Weights and bytes are counted in 64.
   // Dealt to blocks before warps: however many tiles are left for a last round, all blocks get about the same number.
   u32 tile = (u32)(job.first / TILE) + warp * job.blocks + block, stride = job.blocks * warps;
   Ahead t;
   // Before the barrier, so that memory is waited for only twice: where the code is, then code and table together.
   u32 state = block == 0 && threadIdx.x == 0 ? *(const u32*)job.state : 0;
-  if (tile < tiles) t.find(job, tile);
-  t.load(job, tile, stride, tiles, lane);
+  if (tile < job.end_tile) t.find(job, tile);
+  t.load(job, tile, stride, lane);
   copy_table(job.table, job.table_bytes, table);
   DF11_SYNC_BLOCK(1);
   bool bad = state != 0;
-  while (tile < tiles) {
-    u64 at = (u64)tile * TILE;
-    bool whole = at >= job.first && at + TILE <= job.first + job.count;
+  for (; tile < job.end_tile; tile += stride) {
+    bool whole = tile >= job.whole_tile && tile < job.whole_end;
     uint2 s[EIGHTS];
-    if (whole) load_signs<0>(job.signs + at + lane * 8, s);
-    u32 coded = job.weights - at < TILE ? (u32)(job.weights - at) : (u32)TILE;
-    u32 mine = lane * LANE < coded ? coded - lane * LANE : 0;
-    if (mine > LANE) mine = LANE;
-    u32 out = stage + lane * LANE, end = out + (mine + 3 & ~3u);
+    if (whole) load_signs<0>(job.signs + (u64)tile * TILE + lane * 8, s);
     if (t.units <= DF11_CODE_UNITS) {
       t.stage(code, lane);
       u32 words = t.units * 4, start = t.start();
       Fit fit = t.fit();
-      t.load(job, tile + stride, stride, tiles, lane);
+      t.load(job, tile + stride, stride, lane);
+      u32 mine = lane_weights(job, tile, lane), out = stage + lane * LANE, end = out + (mine + 3 & ~3u);
       DF11_SYNC_WARP(2);
       if (mine + 3 & 4) store_shared(end, 0);  // the other half of a last eight
       if (mine != 0 && !fit.is(decode_lane(Staged{}, table, code, words, start, out, end))) bad = true;
     } else {
+      u32 mine = lane_weights(job, tile, lane), out = stage + lane * LANE, end = out + (mine + 3 & ~3u);
       DF11_SYNC_WARP(3);
       if (mine + 3 & 4) store_shared(end, 0);
       if (!decode_wide(job, t, lane, table, out, end)) bad = true;
-      t.load(job, tile + stride, stride, tiles, lane);
+      t.load(job, tile + stride, stride, lane);
     }
     DF11_SYNC_WARP(4);
 
     forget(tile);  // so that values computed from it are recomputed, not kept in registers while decoding
-    at = (u64)tile * TILE;
-    Store store{stage, lane, (u32)(job.dst / 2 - job.first) & 7, job.signs + at, job.dst + (at - job.first) * 2};
+    Store store{stage, lane, (u32)(job.dst / 2 - job.first) & 7, job.signs + (u64)tile * TILE,
+                job.dst - job.first * 2 + (u64)tile * (TILE * 2)};
     if (whole && store.shift == 0) {
       store.whole(s);
     } else {
+      u64 at = (u64)tile * TILE;
       u32 a = job.first > at ? (u32)(job.first - at) : 0;
       u32 b = job.first + job.count - at < TILE ? (u32)(job.first + job.count - at) : (u32)TILE;
       store.edges(a, b);
       if (whole) store.shifted(s);
       else store.part(a, b);
     }
-    tile += stride;
   }
   if (bad && job.status != 0) atomicMax((u32*)job.status, (u32)DF11_CORRUPT);
 }

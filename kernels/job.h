@@ -20,12 +20,14 @@ struct df11_job {
   u64 lanes;
   u64 code;
   u64 signs;
-  u64 code_units;   // units of 16 bytes in the code section, its padding included
-  u64 tiles;        // of the whole group
+  u32 code_units;   // units of 16 bytes in the code section, its padding included: at least DF11_AHEAD_UNITS
+  u32 tiles;        // of the whole group
+  u32 end_tile;     // the tile after the last one that has weights of the job
+  u32 whole_tile;   // of the tiles whole_tile ... whole_end - 1 the job decodes all weights, of no others
+  u32 whole_end;
   u32 table_bytes;  // a multiple of 16, at most DF11_TABLE_LARGE
   u32 first_block;  // this job is done by the blocks first_block ... first_block + blocks - 1 of the grid
   u32 blocks;
-  u32 reserved;     // 0
 };
 
 // Up to DF11_MOST_JOBS jobs in one launch. Their block ranges follow each other and start at block 0.

@@ -56,7 +56,7 @@
 // | host | whole groups on the CPU: ranges, threads, verification, encoding | format, huffman, progress |
 // | matrix | bf16 matrices at 12 bits a weight, and products with them | host, format, huffman, progress |
 // | cuda | groups on a CUDA device: images, kernels, launches on the caller's stream | format, host, huffman |
-// | writer | whole models out: presets, plans, files | host, format, huffman, progress |
+// | writer | whole models out: presets, plans, files | cuda (for images in files), host, format, huffman, progress |
 // | plan | what a model becomes and needs, from headers alone | writer, cuda, host, format, huffman, progress |
 // | capi | the C ABI: only marshalling | all of the above |
 // | internals | re-exports for tests and benches, hidden from users | all of the above |

@@ -46,14 +46,28 @@ llama() {
     step tests/python/run.sh llama
 }
 
+# The plug-in in a ggml that is built with the AVX-512 kernels, as far as this processor has them.
+ggml() {
+    [ -n "${DF11_PREFIX:-}" ] || { export DF11_PREFIX=$PWD/target/stage; step make install PREFIX="$DF11_PREFIX"; }
+    local kernels flag
+    for kernels in avx512:avx512vl avx512_bf16:avx512_bf16; do
+        flag=${kernels#*:} kernels=${kernels%:*}
+        grep -qw "$flag" /proc/cpuinfo || { echo "missing: a processor with $flag"; continue; }
+        DF11_GGML_KERNELS=$kernels step examples/ggml/test.sh
+    done
+}
+
 # AArch64 under qemu-user, all that runs there; macOS; targets that must be refused.
 portability() { step tests/portability/run.sh aarch64-all musl others; }
 
-[ $# -gt 0 ] || set -- thread miri faults scale soak supply llama portability
+[ $# -gt 0 ] || set -- thread miri faults scale soak supply llama ggml portability
 for part in "$@"; do
     case "$part" in
-        thread | miri | faults | scale | soak | supply | llama | portability) (set -e; "$part") ;;
-        *) echo "usage: tests/deep.sh [thread] [miri] [faults] [scale] [soak] [supply] [llama] [portability]" >&2; exit 2 ;;
+        thread | miri | faults | scale | soak | supply | llama | ggml | portability) (set -e; "$part") ;;
+        *)
+            echo "usage: tests/deep.sh [thread] [miri] [faults] [scale] [soak] [supply] [llama] [ggml] [portability]" >&2
+            exit 2
+            ;;
     esac
 done
 echo "== all passed"

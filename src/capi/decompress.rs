@@ -9,9 +9,9 @@ use crate::cuda::Resident;
 use crate::cuda::launch::decompress_batch_of;
 use crate::error::{Error, Result};
 
-/// Decodes a whole group on the device, to `dst_bytes` bytes of device memory at `d_dst`: at least
-/// 2 * element_count bytes, an address that is a multiple of 2 (16 is fastest). Work is put into
-/// `stream`, and the call returns before it is done.
+/// Decodes all that an image holds, a whole group or a part, to `dst_bytes` bytes of device memory
+/// at `d_dst`: at least 2 * df11_resident_info.element_count bytes, an address that is a multiple
+/// of 2 (16 is fastest). Work is put into `stream`, and the call returns before it is done.
 ///
 /// Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call
 /// may be captured in a graph. It may be made from any thread, whatever context is current there,
@@ -22,9 +22,9 @@ use crate::error::{Error, Result};
 /// set to 0. It is raised to DF11_CORRUPT if the kernel notices that the image contradicts itself
 /// (the file was damaged, or its gaps and positions are wrong), and otherwise left alone. The
 /// content of the destination is then undefined. Nothing outside it is ever written. What is
-/// compared is where each run of 104 weights ends: damage after which the codes fall into step again
-/// before that, or end up to ten bits late, goes unnoticed. Of single changed bytes among the codes
-/// that is eight in ten. Verify a model from elsewhere before you decode it here.
+/// compared is where each run of 104 weights ends: damage after which the codes fall into step
+/// again before that, or end up to ten bits late, goes unnoticed. Of single changed bytes among the
+/// codes that is eight in ten. Verify a model from elsewhere before you decode it here.
 ///
 /// Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
 /// DF11_MISALIGNED, DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA
@@ -55,11 +55,16 @@ pub unsafe extern "C" fn df11_resident_decompress(
     }
 }
 
-/// Decodes `count` weights of a group, from its weight `first` on (both in elements), to `dst_bytes`
-/// bytes of device memory at `d_dst`: exactly 2 * count bytes are written. All else is as for
-/// df11_resident_decompress(). A count of 0 does nothing.
+/// Decodes `count` weights of a group, from its weight `first` on (both in elements), to
+/// `dst_bytes` bytes of device memory at `d_dst`: exactly 2 * count bytes are written. All else is
+/// as for df11_resident_decompress(). A count of 0 does nothing.
 ///
-/// Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for a range outside the group.
+/// `first` is the number of the weight in its group, also if the image holds a range of the group
+/// only: the call is the same for either. Only the weights of slices, which do not follow each
+/// other in the group, are numbered from 0 in the order of the slices.
+///
+/// Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for weights that the image does
+/// not hold: it holds element_count of them, from first_element on (df11_resident_info).
 ///
 /// # Safety
 ///
@@ -85,10 +90,12 @@ pub unsafe extern "C" fn df11_resident_decompress_range(
 }
 
 /// Decodes each tensor of a group to a destination of its own: tensor i, in the order of their
-/// weights, to `dst_bytes[i]` bytes of device memory at `d_dsts[i]`. `count` is the group's
-/// tensor_count. A destination of 0 leaves its tensor out. One launch does up to 32 tensors;
-/// destinations that follow each other without a gap count as one. Both lists are in host memory and
-/// are read during the call only. All else is as for df11_resident_decompress().
+/// weights, to `dst_bytes[i]` bytes of device memory at `d_dsts[i]`. `count` is the resident's
+/// tensor_count. If the image holds a range of the group, destination i is for what it has of
+/// tensor first_tensor + i; if it holds slices, destination i is for slice i. A destination of 0
+/// leaves its tensor out. One launch does up to 32 tensors; destinations that follow each other
+/// without a gap count as one. Both lists are in host memory and are read during the call only. All
+/// else is as for df11_resident_decompress().
 ///
 /// Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for another count. If a group
 /// has more than 32 tensors and the driver refuses a launch that is not the first, the earlier ones
@@ -119,11 +126,11 @@ pub unsafe extern "C" fn df11_resident_decompress_tensors(
     }
 }
 
-/// Decodes `count` whole groups: resident i to `dst_bytes[i]` bytes of device memory at `d_dsts[i]`.
-/// All lists are in host memory and are read during the call only. The residents may come from
-/// several device handles, but belong to one context. One launch does up to 32 groups. `d_statuses`
-/// is 0, or the address of `count` uint32_t in device memory, one for each group. All else is as for
-/// df11_resident_decompress(). A count of 0 does nothing.
+/// Decodes `count` residents, all that each of them holds: resident i to `dst_bytes[i]` bytes of
+/// device memory at `d_dsts[i]`. All lists are in host memory and are read during the call only.
+/// The residents may come from several device handles, but belong to one context. One launch does
+/// up to 32 groups. `d_statuses` is 0, or the address of `count` uint32_t in device memory, one for
+/// each group. All else is as for df11_resident_decompress(). A count of 0 does nothing.
 ///
 /// Errors: as for df11_resident_decompress(); DF11_WRONG_DEVICE for residents of several contexts.
 /// If there are more than 32 groups and the driver refuses a launch that is not the first, the

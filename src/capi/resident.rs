@@ -3,7 +3,7 @@
 use super::args::{Bytes, In, Info, Out, Owned};
 use super::device::{DEVICE, df11_device, df11_devptr, df11_stream, stream_of};
 use super::frame::{call, quietly};
-use super::image::HEAD;
+use super::image::{HEAD, df11_slice};
 use super::model::{MODEL, df11_model, group_of};
 use super::status::{df11_error, df11_status};
 use super::structs::Sizeable;
@@ -31,21 +31,36 @@ pub struct df11_resident_info {
     pub image: df11_devptr,
     /// Bytes of the whole image.
     pub image_bytes: u64,
-    /// Weights of the group.
+    /// Weights that it holds.
     pub element_count: u64,
-    /// Tensors of the group.
+    /// Tensors of which it holds weights; slices, if it has some.
     pub tensor_count: u64,
-    /// For each tensor the weights of the group up to its end. They belong to the resident.
+    /// For each of them the number of the weight after its last one, counted as `first_element` is.
+    /// They belong to the resident.
     pub tensor_ends: *const u64,
+    /// The number of its first weight, as df11_resident_decompress_range() counts them: among those
+    /// of the group, so 0 for a whole group. If it holds slices it is 0: their weights are numbered
+    /// from 0.
+    pub first_element: u64,
+    /// The number of its first tensor among those of the group; 0 if it holds slices.
+    pub first_tensor: u64,
+    /// Weights of the whole group.
+    pub group_element_count: u64,
+    /// Tensors of the whole group.
+    pub group_tensor_count: u64,
+    /// Slices that it holds; 0 for a range and for a whole group.
+    pub slice_count: u64,
+    /// The slices; NULL if there are none. They belong to the resident.
+    pub slices: *const df11_slice,
 }
 
-// SAFETY: repr(C), begins with its size, six words, zero is a NULL pointer.
+// SAFETY: repr(C), begins with its size, twelve words, zeros are NULL pointers.
 unsafe impl Sizeable for df11_resident_info {
     const NAME: &'static str = "df11_resident_info";
-    const FIRST: usize = 48;
+    const FIRST: usize = 96;
 }
 
-const _: () = assert!(size_of::<df11_resident_info>() == 48);
+const _: () = assert!(size_of::<df11_resident_info>() == 96);
 
 /// Makes a group's image in device memory that you provide: `image_bytes` bytes at `d_image`, at
 /// least df11_group_info.image_bytes, at a multiple of 256. Copies and kernels are put into
@@ -67,8 +82,8 @@ const _: () = assert!(size_of::<df11_resident_info>() == 48);
 /// Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
 /// DF11_MISALIGNED; DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_DEFAULT_STREAM;
 /// DF11_WRONG_DEVICE for a stream of another context; DF11_CAPTURING, because an upload cannot be
-/// captured; DF11_CUDA; DF11_IO and DF11_CORRUPT with DF11_OPEN_READ. After the last three, parts of
-/// the work may be in the stream: keep `d_image` and the model until it has executed them.
+/// captured; DF11_CUDA; DF11_IO and DF11_CORRUPT with DF11_OPEN_READ. After the last three, parts
+/// of the work may be in the stream: keep `d_image` and the model until it has executed them.
 ///
 /// # Safety
 ///
@@ -110,8 +125,8 @@ pub unsafe extern "C" fn df11_device_upload(
 /// # Safety
 ///
 /// The device memory stays until the resident is freed, its decodes are done and no captured graph
-/// that uses it will be launched. The resident and the staging memory stay, and nobody else uses the
-/// latter, until the stream has executed the upload.
+/// that uses it will be launched. The resident and the staging memory stay, and nobody else uses
+/// the latter, until the stream has executed the upload.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn df11_device_upload_staged(
     device: *mut df11_device,
@@ -133,6 +148,54 @@ pub unsafe extern "C" fn df11_device_upload_staged(
                 let group = group_of(&In::new(model, MODEL).get()?.model, group)?;
                 let staging = Some(Staging::new(staging, staging_bytes));
                 device.device.upload(group, d_image, image_bytes as u64, stream_of(stream), staging)
+            })
+        })
+    }
+}
+
+/// Makes the image of `count` of a group's weights, from its weight `first` on (both in elements),
+/// in device memory that you provide: `image_bytes` bytes at `d_image`, at least those that
+/// df11_model_get_image_range_info() says, at a multiple of 256. The bytes are those of
+/// df11_model_write_image_range(), which says what such an image is for. Copies are put into
+/// `stream`; work that you put there afterwards may use the image.
+///
+/// The host walks the codes first, on the calling thread, and makes the index of the image, 0.02
+/// bytes for each weight, which is copied with the head from memory that the resident keeps. The
+/// rest is copied as by df11_device_upload(), or, if `staging` is not NULL, as by
+/// df11_device_upload_staged(): then the model may be freed when this returns.
+///
+/// Errors: as for df11_device_upload() and df11_model_write_image_range(). `staging_bytes` counts
+/// only if `staging` is not NULL.
+///
+/// # Safety
+///
+/// The device memory stays until the resident is freed, its decodes are done and no captured graph
+/// that uses it will be launched. The resident and the model (or the staging memory, which nobody
+/// else uses) stay until the stream has executed the upload.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn df11_device_upload_range(
+    device: *mut df11_device,
+    model: *const df11_model,
+    group: u64,
+    first: u64,
+    count: u64,
+    d_image: df11_devptr,
+    image_bytes: usize,
+    stream: df11_stream,
+    staging: *mut c_void,
+    staging_bytes: usize,
+    out: *mut *mut df11_resident,
+    error: *mut df11_error,
+) -> df11_status {
+    // SAFETY: C caller: the handles are NULL or open, `out` is NULL or writable, and the image, the stream and the model
+    // or the staging memory, which is this call's, are there until the stream has executed the upload.
+    unsafe {
+        call(error, || {
+            make(Out::new(out), In::new(device, DEVICE), |device| {
+                let group = group_of(&In::new(model, MODEL).get()?.model, group)?;
+                let staging = (!staging.is_null()).then(|| Staging::new(staging, staging_bytes));
+                let (bytes, stream) = (image_bytes as u64, stream_of(stream));
+                device.device.upload_range(group, first, count, d_image, bytes, stream, staging)
             })
         })
     }
@@ -241,6 +304,7 @@ pub unsafe extern "C" fn df11_resident_get_info(
 fn resident_info(resident: In<df11_resident>, out: Info<df11_resident_info>) -> Result<()> {
     let out = out.clear()?;
     let resident = &resident.get()?.resident;
+    let (extent, slices) = (resident.layout().extent, resident.slices());
     out.set(&df11_resident_info {
         struct_size: 0,
         image: resident.image(),
@@ -248,11 +312,17 @@ fn resident_info(resident: In<df11_resident>, out: Info<df11_resident_info>) -> 
         element_count: resident.layout().weights,
         tensor_count: resident.ends().len() as u64,
         tensor_ends: resident.ends().as_ptr(),
+        first_element: extent.first,
+        first_tensor: extent.first_tensor.into(),
+        group_element_count: extent.group_weights,
+        group_tensor_count: extent.group_tensors.into(),
+        slice_count: slices.len() as u64,
+        slices: if slices.is_empty() { ptr::null() } else { slices.as_ptr().cast() },
     })
 }
 
-/// Frees a resident, from any thread. NULL is allowed. No device memory is touched or freed, nothing
-/// is waited for, and decodes that are in streams or graphs go on.
+/// Frees a resident, from any thread. NULL is allowed. No device memory is touched or freed,
+/// nothing is waited for, and decodes that are in streams or graphs go on.
 ///
 /// # Safety
 ///

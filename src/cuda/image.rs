@@ -33,6 +33,14 @@
 //! The section of signs has room for the group's gaps, padded to [`ALIGNMENT`], and positions even where the weights
 //! are few ([`ImageLayout::parked_positions`]): they are stored there while a device makes the index from them.
 //!
+//! # Parts of groups
+//!
+//! An image may hold a part of its group, and its header says which. A *range* is any of the group's weights that follow
+//! each other: its codes are the file's, from the unit of 16 bytes in which the first one begins, so that the first lane
+//! starts at one of the first 128 bits. *Slices* are weights at equal distances, such as columns of a matrix: their
+//! codes are new, and made with the group's own table. Lanes, tiles and all else count from the image's first weight, so
+//! that decoding is the same.
+//!
 //! # The bit of a lane
 //!
 //! Sixteen bits are enough, because lanes of one tile follow one another. Let `rel(l) = (lanes[32·t + l] −
@@ -50,11 +58,16 @@ mod copy;
 mod device_table;
 mod layout;
 mod oracle;
-mod write;
+pub(crate) mod range;
+mod shard;
+mod slice;
+pub(crate) mod write;
 
 pub use device_table::{DeviceTable, WINDOW};
-pub use layout::{Head, ImageLayout};
+pub use layout::{Extent, Head, ImageLayout};
 pub use oracle::{Decoded, decode};
+pub use shard::Shard;
+pub use slice::Slice;
 
 /// The first bytes of every image.
 pub const IMAGE_MAGIC: [u8; 8] = *b"DF11IMG\0";
@@ -65,7 +78,9 @@ pub const ALIGNMENT: u64 = 256;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 256;
 /// Bytes of the largest head that an image can have.
-pub const MOST_HEAD_BYTES: u64 = 41_216;
+pub const MOST_HEAD_BYTES: u64 = 61_696;
+/// Bytes of a slice in the head.
+pub const SLICE_BYTES: u64 = 20;
 /// Weights that one lane decodes.
 pub const LANE_WEIGHTS: u64 = 104;
 /// Lanes of a tile: a warp.

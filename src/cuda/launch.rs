@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy)]
 struct Request<'a> {
     resident: &'a Resident,
+    /// The first weight, counted from the image's first.
     first: u64,
     count: u64,
     dst: DevicePtr,
@@ -37,12 +38,21 @@ impl Request<'_> {
     /// Returns the job that a kernel is given for it.
     fn job(&self) -> DecodeJob {
         let &Request { first, count, dst, status, .. } = self;
-        DecodeJob { dst, status, first, count, ..self.resident.template }
+        DecodeJob {
+            dst,
+            status,
+            first,
+            count,
+            end_tile: ((first + count - 1) / TILE_WEIGHTS + 1) as u32,
+            whole_tile: first.div_ceil(TILE_WEIGHTS) as u32,
+            whole_end: ((first + count) / TILE_WEIGHTS) as u32,
+            ..self.resident.template
+        }
     }
 }
 
 impl Resident {
-    /// Decodes the whole group to `dst`, which has `dst_bytes` bytes.
+    /// Decodes all that the image holds to `dst`, which has `dst_bytes` bytes.
     ///
     /// The work is stream-ordered: the call returns before it is done. `status` is the device address of a `u32` (a
     /// multiple of 4), or 0 for none. It is raised to 103 (`CORRUPT`) if the image contradicts itself, and never
@@ -61,14 +71,16 @@ impl Resident {
     pub unsafe fn decompress(&self, dst: DevicePtr, dst_bytes: u64, status: DevicePtr, stream: Stream) -> Result<()> {
         // SAFETY: the caller gave a stream, and memory of its context for the destination, the status and the image; nobody else
         // writes the image or uses the destination until the stream has executed the decode.
-        unsafe { self.decompress_range(0, self.layout.weights, dst, dst_bytes, status, stream) }
+        unsafe { self.decompress_range(self.layout.extent.first, self.layout.weights, dst, dst_bytes, status, stream) }
     }
 
-    /// Decodes `count` weights from weight `first`. No other weight's bytes are written, whatever the alignment.
+    /// Decodes `count` weights from weight `first` of the group, whether the image holds all of it or a range: the numbers are
+    /// the same. Only in an image of slices, which has weights from here and there, they count from the image's first one.
+    /// No other weight's bytes are written, whatever the alignment.
     ///
     /// # Errors
     ///
-    /// As [`Resident::decompress`]; `InvalidArgument` for a range that leaves the group.
+    /// As [`Resident::decompress`]; `InvalidArgument` for weights that the image does not hold ([`Resident::elements`]).
     ///
     /// # Safety
     ///
@@ -84,19 +96,19 @@ impl Resident {
     ) -> Result<()> {
         let device = &*self.device.0;
         device.check_null(stream)?;
-        let weights = self.layout.weights;
-        if first.checked_add(count).is_none_or(|end| end > weights) {
-            let reason = format!("weights {first} + {count} are outside the group's {weights}");
-            return Err(Error::InvalidArgument(reason));
+        let held = self.elements();
+        if first < held.start || first.checked_add(count).is_none_or(|end| end > held.end) {
+            return Err(self.outside(first, count));
         }
         self.check(count, dst, dst_bytes, status)?;
+        let first = first - held.start;
         let request = Request { resident: self, first, count, dst, status };
         // SAFETY: the request was checked; the memory and the stream are what the caller must provide.
         unsafe { enqueue(device, std::iter::once(request).filter(|request| request.count > 0), stream) }
     }
 
-    /// Decodes each tensor of the group to its own destination: `dsts[i]` has `dst_bytes[i]` bytes and receives tensor
-    /// `i`, in the order of the group. A destination of 0 leaves its tensor out. Destinations that follow each other
+    /// Decodes each tensor or slice of the image to its own destination: `dsts[i]` has `dst_bytes[i]` bytes and receives
+    /// what the image holds of its tensor `i` ([`Resident::ends`]), in the order of the image. A destination of 0 leaves its tensor out. Destinations that follow each other
     /// without a gap are decoded as one range.
     ///
     /// # Errors
@@ -120,7 +132,8 @@ impl Resident {
             let reason = format!("{} destinations and {} sizes for {tensors} tensors", dsts.len(), dst_bytes.len());
             return Err(Error::InvalidArgument(reason));
         }
-        let range = |i: usize| (if i == 0 { 0 } else { self.ends[i - 1] }, self.ends[i]);
+        let before = self.layout.extent.first;
+        let range = |i: usize| (if i == 0 { 0 } else { self.ends[i - 1] - before }, self.ends[i] - before);
         for (i, (&dst, &dst_bytes)) in dsts.iter().zip(dst_bytes).enumerate() {
             let (from, to) = range(i);
             if dst != 0 {
@@ -143,6 +156,21 @@ impl Resident {
         });
         // SAFETY: the requests were checked; the memory and the stream are what the caller must provide.
         unsafe { enqueue(device, requests, stream) }
+    }
+
+    /// Returns the error for weights that the image does not hold.
+    #[cold]
+    fn outside(&self, first: u64, count: u64) -> Error {
+        let (held, extent) = (self.elements(), self.layout.extent);
+        let holds = match (self.layout.is_whole(), extent.slices) {
+            (true, _) => format!("group's {}", held.end),
+            (false, 0) => {
+                let all = extent.group_weights;
+                format!("image's: it holds weights {} to {} of a group of {all}", held.start, held.end - 1)
+            }
+            (false, slices) => format!("image's {} of {slices} slices, which count from 0", held.end),
+        };
+        Error::InvalidArgument(format!("weights {first} + {count} are outside the {holds}"))
     }
 
     /// Checks the destination of `count` weights, and the status.

@@ -2,6 +2,7 @@
 //!
 //! - `image`: a group's bytes as a device decodes them. It makes no CUDA call: sizes, heads and whole images are made
 //!   and read on any machine;
+//! - `split`: which slices of a tensor each of several ranks holds;
 //! - `driver`: the CUDA driver, loaded at run time;
 //! - `policy`: the constants and structs that host and kernels agree on;
 //! - `kernels`: the kernels, chosen and loaded;
@@ -39,12 +40,14 @@ pub(crate) mod kernels;
 pub(crate) mod launch;
 pub(crate) mod policy;
 pub(crate) mod resident;
+pub(crate) mod split;
 pub(crate) mod upload;
 
 pub use device::{Device, DeviceInfo, DeviceOptions};
 pub use driver::{DevicePtr, Stream};
-pub use image::{Head as ImageHead, ImageLayout};
+pub use image::{Extent as ImageExtent, Head as ImageHead, ImageLayout, Shard, Slice};
 pub use kernels::Choice;
 pub use launch::decompress_batch;
 pub use resident::Resident;
+pub use split::{Segment, SplitRule};
 pub use upload::Staging;

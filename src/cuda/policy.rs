@@ -84,12 +84,14 @@ pub(crate) struct DecodeJob {
     pub lanes: u64,
     pub code: u64,
     pub signs: u64,
-    pub code_units: u64,
-    pub tiles: u64,
+    pub code_units: u32,
+    pub tiles: u32,
+    pub end_tile: u32,
+    pub whole_tile: u32,
+    pub whole_end: u32,
     pub table_bytes: u32,
     pub first_block: u32,
     pub blocks: u32,
-    pub reserved: u32,
 }
 
 /// The parameter of the kernel that decodes several groups: `struct df11_jobs`.
@@ -128,8 +130,8 @@ macro_rules! fields {
 
 /// The fields of `struct df11_job` with their offsets in bytes.
 pub const JOB_FIELDS: &[(&str, usize)] = fields!(
-    DecodeJob: dst, status, first, count, weights, state, table, starts, lanes, code, signs, code_units, tiles, table_bytes,
-    first_block, blocks, reserved
+    DecodeJob: dst, status, first, count, weights, state, table, starts, lanes, code, signs, code_units, tiles, end_tile,
+    whole_tile, whole_end, table_bytes, first_block, blocks
 );
 /// The fields of `struct df11_index_job` with their offsets in bytes.
 pub const INDEX_JOB_FIELDS: &[(&str, usize)] = fields!(

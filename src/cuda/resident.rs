@@ -4,10 +4,11 @@
 
 use super::device::Device;
 use super::driver::DevicePtr;
-use super::image::{ALIGNMENT, Head, ImageLayout, STATE_OFFSET};
+use super::image::{ALIGNMENT, Head, ImageLayout, STATE_OFFSET, Slice};
 use super::policy::DecodeJob;
 use crate::error::{Error, Result};
 use crate::format::Group;
+use std::ops::Range;
 
 /// A group's image on a device, ready to be decoded. Dropping it touches no device memory and waits for nothing:
 /// running decodes continue.
@@ -16,11 +17,13 @@ use crate::format::Group;
 pub struct Resident {
     pub(super) device: Device,
     pub(super) layout: ImageLayout,
+    /// The elements up to the end of each tensor, as decoding counts them.
     pub(super) ends: Box<[u64]>,
-    /// A job for the whole group, without what each call adds: destination, status and range.
+    slices: Box<[Slice]>,
+    /// A job for the whole image, without what each call adds: destination, status and range.
     pub(super) template: DecodeJob,
     /// The bytes that an upload copied from. The driver may read them until the stream has executed the upload.
-    _head: Vec<u8>,
+    _sources: Vec<u8>,
 }
 
 impl std::fmt::Debug for Resident {
@@ -49,7 +52,7 @@ impl Device {
     pub unsafe fn bind(&self, group: Group, image: DevicePtr, image_bytes: u64) -> Result<Resident> {
         let layout = ImageLayout::of(group)?;
         check_image(&layout, image, image_bytes)?;
-        Ok(Resident::new(self, image, layout, &group.data().cuts()[1..], Vec::new()))
+        Ok(Resident::new(self, image, layout, &group.data().cuts()[1..], &[], Vec::new()))
     }
 
     /// As [`Device::bind`], without the model. `head` holds the image's first bytes in host memory, at least
@@ -65,7 +68,7 @@ impl Device {
     pub unsafe fn bind_image(&self, head: &[u8], image: DevicePtr, image_bytes: u64) -> Result<Resident> {
         let head = Head::parse(head)?;
         check_image(head.layout(), image, image_bytes)?;
-        Ok(Resident::new(self, image, *head.layout(), head.ends(), Vec::new()))
+        Ok(Resident::new(self, image, *head.layout(), head.ends(), head.slices(), Vec::new()))
     }
 }
 
@@ -91,7 +94,15 @@ pub(super) fn check_image(layout: &ImageLayout, image: DevicePtr, image_bytes: u
 }
 
 impl Resident {
-    pub(super) fn new(device: &Device, image: DevicePtr, layout: ImageLayout, ends: &[u64], head: Vec<u8>) -> Resident {
+    /// `ends` count from the image's first weight.
+    pub(super) fn new(
+        device: &Device,
+        image: DevicePtr,
+        layout: ImageLayout,
+        ends: &[u64],
+        slices: &[Slice],
+        sources: Vec<u8>,
+    ) -> Resident {
         let template = DecodeJob {
             weights: layout.weights,
             state: image + STATE_OFFSET,
@@ -100,12 +111,14 @@ impl Resident {
             lanes: image + layout.lanes,
             code: image + layout.code,
             signs: image + layout.signs,
-            code_units: layout.code_units(),
-            tiles: layout.tiles,
+            // At most 2^32 weights have 2^30 units of code, and fewer tiles.
+            code_units: layout.code_units() as u32,
+            tiles: layout.tiles as u32,
             table_bytes: layout.table_bytes,
             ..DecodeJob::default()
         };
-        Resident { device: device.clone(), layout, ends: ends.into(), template, _head: head }
+        let ends = ends.iter().map(|end| layout.extent.first + end).collect();
+        Resident { device: device.clone(), layout, ends, slices: slices.into(), template, _sources: sources }
     }
 
     /// Returns the device that the image is on.
@@ -123,8 +136,21 @@ impl Resident {
         &self.layout
     }
 
-    /// Returns the number of weights before the end of each tensor of the group; the last is the number of all.
+    /// Returns the elements that it holds, as decoding counts them: the numbers of the group's weights for a range and for
+    /// a whole group, and from 0 where there are slices.
+    pub fn elements(&self) -> Range<u64> {
+        let first = self.layout.extent.first;
+        first..first + self.layout.weights
+    }
+
+    /// Returns the end of each tensor, or slice, of which it holds elements, counted as [`Resident::elements`] are; the last
+    /// is the end of all. A range's first tensor is number [`Extent::first_tensor`](super::Extent) of the group.
     pub fn ends(&self) -> &[u64] {
         &self.ends
+    }
+
+    /// Returns the slices of its group that it holds; none for a range and for a whole group.
+    pub fn slices(&self) -> &[Slice] {
+        &self.slices
     }
 }

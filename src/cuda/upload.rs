@@ -9,6 +9,9 @@
 //! signs ─► signs           over what was parked, then zeros up to the end
 //! ```
 //!
+//! A range of a group begins inside a block, which that kernel does not know. Its index is made on the host, and copied
+//! with the head from memory that the resident keeps.
+//!
 //! # Host memory
 //!
 //! `cuMemcpyHtoDAsync` reads pinned memory when the stream gets there. Pageable memory it usually copies aside at once,
@@ -17,6 +20,8 @@
 
 use super::device::{Device, Opened};
 use super::driver::{DevicePtr, Driver, OwnEvent, Stream};
+use super::image::range::Range;
+use super::image::write::head_and_index;
 use super::image::{Head, STATE_OFFSET};
 use super::policy::{self, IndexJob};
 use super::resident::{Resident, check_image};
@@ -95,10 +100,43 @@ impl Device {
         let head = Head::of(group)?;
         check_image(head.layout(), image, image_bytes)?;
         self.0.check_null(stream)?;
+        let bytes = head.bytes();
         // SAFETY: the image fits the memory, which the caller keeps with the stream and the staging memory; the
         // resident keeps the head's bytes.
-        let bytes = unsafe { enqueue(&self.0, group, &head, image, stream, staging)? };
-        Ok(Resident::new(self, image, *head.layout(), head.ends(), bytes))
+        let bytes = unsafe { enqueue(&self.0, &Range::whole(group), &head, bytes, image, stream, staging)? };
+        Ok(Resident::new(self, image, *head.layout(), head.ends(), &[], bytes))
+    }
+
+    /// Makes the image of `count` of a group's weights on the device, from weight `first` on, in stream order: as
+    /// [`Device::upload`], except that the host walks the codes and makes the index, 0.02 bytes a weight, which the
+    /// resident keeps. So contradictions between codes and positions are this call's errors.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::upload`] and [`Group::write_image_range`](crate::Group::write_image_range).
+    ///
+    /// # Safety
+    ///
+    /// As [`Device::upload`]. The resident must stay until the stream has executed the upload.
+    // All of them are what `upload` takes, and the range.
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn upload_range(
+        &self,
+        group: Group,
+        first: u64,
+        count: u64,
+        image: DevicePtr,
+        image_bytes: u64,
+        stream: Stream,
+        staging: Option<Staging>,
+    ) -> Result<Resident> {
+        let range = Range::new(group, first, count)?;
+        check_image(&range.layout()?, image, image_bytes)?;
+        self.0.check_null(stream)?;
+        let (head, bytes) = head_and_index(range.clone())?;
+        // SAFETY: as in `upload`; the resident keeps the bytes of head and index.
+        let bytes = unsafe { enqueue(&self.0, &range, &head, bytes, image, stream, staging)? };
+        Ok(Resident::new(self, image, *head.layout(), head.ends(), &[], bytes))
     }
 }
 
@@ -167,37 +205,38 @@ impl Drop for Ring {
 /// One upload, in its context.
 struct Upload<'a> {
     driver: &'static Driver,
-    group: Group<'a>,
+    range: &'a Range<'a>,
     stream: Stream,
     ring: Option<Ring>,
 }
 
-/// Enqueues an upload. Returns the head's bytes, which must stay until the stream has executed it.
+/// Enqueues an upload. `bytes` are the head's, or head and index; they are returned, and must stay until the stream has
+/// executed it.
 ///
 /// # Safety
 ///
 /// As for [`Device::upload`]; the image's address and size were checked.
 unsafe fn enqueue(
     device: &Opened,
-    group: Group,
+    range: &Range,
     head: &Head,
+    bytes: Vec<u8>,
     image: DevicePtr,
     stream: Stream,
     staging: Option<Staging>,
 ) -> Result<Vec<u8>> {
     staging.map_or(Ok(()), Staging::check)?;
     let driver = device.driver;
-    let bytes = head.bytes();
     let mut started = false;
     // SAFETY: the device keeps its context alive, and `stream` is a stream; `all` is called with the context current.
     let result = driver.relaxed(|| unsafe {
         driver.within(device.context, || {
             device.check_stream(stream)?;
             driver.refuse_capture(stream, "an upload")?;
-            let needs = staging.is_some() || !group.model().mapped();
+            let needs = staging.is_some() || !range.group.model().mapped();
             let ring = if needs { Some(Ring::new(driver, staging)?) } else { None };
             started = true;
-            Upload { driver, group, stream, ring }.all(device, head, &bytes, image)
+            Upload { driver, range, stream, ring }.all(device, head, &bytes, image)
         })
     });
     if let Err(error) = result {
@@ -219,19 +258,25 @@ impl Upload<'_> {
         let (gaps, positions) = (image + layout.parked_gaps(), image + layout.parked_positions());
         let code_end = layout.code + layout.code_bytes;
         let signs_end = layout.signs + layout.weights;
+        let has_index = bytes.len() as u64 == layout.code;
+        let Range { weights, codes, .. } = self.range.clone();
         // SAFETY: the layout puts every address and size inside the image; the sizes of members were checked when the
         // model was opened.
         unsafe {
             self.copy(image, bytes)?;
-            self.zero(image + layout.starts, layout.code - layout.starts)?;
-            self.member(Member::EncodedExponent, image + layout.code)?;
-            self.zero(image + code_end, layout.signs - code_end)?;
-            self.member(Member::Gaps, gaps)?;
-            self.member(Member::OutputPositions, positions)?;
-            if layout.blocks() > 0 {
-                self.index(device, head, image)?;
+            if !has_index {
+                self.zero(image + layout.starts, layout.code - layout.starts)?;
             }
-            self.member(Member::SignMantissa, image + layout.signs)?;
+            self.member(Member::EncodedExponent, codes, image + layout.code)?;
+            self.zero(image + code_end, layout.signs - code_end)?;
+            if !has_index {
+                self.whole(Member::Gaps, gaps)?;
+                self.whole(Member::OutputPositions, positions)?;
+                if layout.blocks() > 0 {
+                    self.index(device, head, image)?;
+                }
+            }
+            self.member(Member::SignMantissa, weights, image + layout.signs)?;
             self.zero(image + signs_end, layout.image_bytes - signs_end)
         }
     }
@@ -257,7 +302,7 @@ impl Upload<'_> {
             code_units: layout.code_units(),
             tiles: layout.tiles,
             blocks: layout.blocks(),
-            position_count: self.group.data().member(Member::OutputPositions).len / 4,
+            position_count: self.range.group.data().member(Member::OutputPositions).len / 4,
             table_bytes: layout.table_bytes,
             reserved: 0,
         };
@@ -298,16 +343,27 @@ impl Upload<'_> {
         self.driver.check("cuMemsetD8Async", code)
     }
 
-    /// Copies a part of a group.
+    /// Copies a member of a group.
+    ///
+    /// # Safety
+    ///
+    /// As [`Upload::member`].
+    unsafe fn whole(&mut self, member: Member, to: DevicePtr) -> Result<()> {
+        // SAFETY: as the caller promises.
+        unsafe { self.member(member, 0..self.range.group.data().member(member).len, to) }
+    }
+
+    /// Copies bytes of a member of a group.
     ///
     /// # Safety
     ///
     /// The device memory is there; without a ring, the model stays until the stream has executed the copy.
-    unsafe fn member(&mut self, member: Member, to: DevicePtr) -> Result<()> {
-        let span = self.group.data().member(member);
-        let source = &self.group.model().sources()[span.file];
+    unsafe fn member(&mut self, member: Member, bytes: std::ops::Range<u64>, to: DevicePtr) -> Result<()> {
+        let span = self.range.group.data().member(member);
+        let source = &self.range.group.model().sources()[span.file];
+        let (offset, len) = (span.offset + bytes.start, bytes.end - bytes.start);
         let Some(mut ring) = self.ring.take() else {
-            let Some(bytes) = source.slice(span.offset, span.len) else {
+            let Some(bytes) = source.slice(offset, len) else {
                 return Err(Error::Internal("a file that is not in memory, and no memory to read it to".into()));
             };
             // SAFETY: the destination has room for the part, and the model keeps the bytes.
@@ -315,10 +371,10 @@ impl Upload<'_> {
         };
         let mut copy_all = || -> Result<()> {
             let mut done = 0;
-            while done < span.len {
+            while done < len {
                 let half = ring.next;
-                let bytes = ring.free_half(span.len - done)?;
-                source.read_at(span.offset + done, bytes)?;
+                let bytes = ring.free_half(len - done)?;
+                source.read_at(offset + done, bytes)?;
                 let copied = bytes.len() as u64;
                 let bytes = &raw const *bytes;
                 ring.unmarked = true;

@@ -82,6 +82,19 @@ impl Codebook {
         })
     }
 
+    /// Makes the code of a decoder's table, without an end of data. Of several words for an exponent the shortest is taken.
+    pub fn of_table(table: &CodeTable) -> Codebook {
+        let none = |symbol: usize| Code { bits: 0, len: 0, symbol: symbol as u8 };
+        let mut words: Box<[Code]> = (0..256).map(none).collect();
+        for &code in table.codes() {
+            let word = &mut words[code.symbol as usize];
+            if word.len == 0 || code.len < word.len {
+                *word = code;
+            }
+        }
+        Codebook { words, end: none(0), limit: None }
+    }
+
     fn from_words(words: &[(u32, u32)], limit: Option<Limit>) -> Codebook {
         let code = |symbol: usize, (bits, len): (u32, u32)| {
             let bits = if len == 0 { 0 } else { bits << (32 - len) };
@@ -239,6 +252,21 @@ mod tests {
         assert_eq!((book.end().bits, book.end().len), (0, 1));
         assert_eq!(book.bits(&histogram(&[(127, 9)])), Some(9));
         assert_eq!(book.bits(&histogram(&[(126, 9)])), None);
+    }
+
+    #[test]
+    fn the_code_of_a_table_is_the_code_that_the_table_was_made_of() {
+        let counts = histogram(&[(1, 5), (120, 900), (121, 1000), (122, 3), (200, 1)]);
+        let book = Codebook::new(&counts).unwrap();
+        let again = Codebook::of_table(&book.table());
+        assert!(again.words().eq(book.words()) && again.bits(&counts) == book.bits(&counts));
+        assert_eq!((again.word(7).len, again.end().len), (0, 0));
+        // Leftovers in the rows are words that nobody needs.
+        let mut codes: Vec<Code> = vec![Code { bits: 1 << 31, len: 1, symbol: 9 }, Code { bits: 0, len: 3, symbol: 9 }];
+        let shortest = codes[0];
+        assert_eq!(Codebook::of_table(&CodeTable::new(codes.clone()).unwrap()).word(9), shortest);
+        codes.reverse();
+        assert_eq!(Codebook::of_table(&CodeTable::new(codes).unwrap()).word(9), shortest);
     }
 
     #[test]

@@ -232,6 +232,46 @@ static void ranges(void)
     df11_model_free(model);
 }
 
+/* Images of ranges: all of a group is its image, halves hold what they say, and what is none is refused. */
+static void image_ranges(const df11_model *model, uint64_t g, uint64_t n, const unsigned char *whole, size_t whole_bytes)
+{
+    df11_error error;
+    df11_image_info info = DF11_IMAGE_INFO_INIT, said = DF11_IMAGE_INFO_INIT;
+    unsigned char *image = malloc(whole_bytes + 1);
+    CHECK(image != NULL && n > 1);
+    for (uint32_t threads = 0; threads < 3; threads++) {
+        CHECK(df11_model_get_image_range_info(model, g, 0, n, &info, &error) == DF11_OK);
+        CHECK(info.image_bytes == whole_bytes && info.first_element == 0 && info.group_element_count == n);
+        CHECK(df11_model_write_image_range(model, g, 0, n, image, whole_bytes, threads, &error) == DF11_OK);
+        CHECK(memcmp(image, whole, whole_bytes) == 0);
+        for (uint64_t first = 0; first < n; first += n / 2) {
+            uint64_t count = first + n / 2 > n ? n - first : n / 2;
+            CHECK(df11_model_get_image_range_info(model, g, first, count, &info, &error) == DF11_OK);
+            size_t bytes = (size_t)info.image_bytes;
+            CHECK(bytes <= whole_bytes);
+            image[bytes] = 0x55;
+            CHECK(df11_model_write_image_range(model, g, first, count, image, bytes, threads, &error) == DF11_OK);
+            CHECK(image[bytes] == 0x55 && df11_image_get_info(image, bytes, &said, &error) == DF11_OK);
+            CHECK(memcmp(&said, &info, sizeof said) == 0);
+            CHECK(said.first_element == first && said.element_count == count && said.slice_count == 0);
+            CHECK(said.first_tensor + said.tensor_count <= said.group_tensor_count);
+            CHECK(df11_model_write_image_range(model, g, first, count, image, bytes - 1, threads, &error) ==
+                  DF11_BUFFER_TOO_SMALL);
+        }
+    }
+    const uint64_t none[][2] = {{0, 0}, {n, 1}, {0, n + 1}, {1, n}, {UINT64_MAX, 1}, {1, UINT64_MAX}};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        uint64_t first = none[i][0], count = none[i][1];
+        CHECK(df11_model_get_image_range_info(model, g, first, count, &info, &error) == DF11_INVALID_ARGUMENT);
+        CHECK(info.image_bytes == 0 && info.struct_size == sizeof info);
+        CHECK(df11_model_write_image_range(model, g, first, count, image, whole_bytes, 1, &error) ==
+              DF11_INVALID_ARGUMENT);
+    }
+    CHECK(df11_model_get_image_range_info(model, 1000, 0, 1, &info, &error) == DF11_NOT_FOUND);
+    CHECK(df11_model_write_image_range(model, 1000, 0, 1, image, whole_bytes, 1, &error) == DF11_NOT_FOUND);
+    free(image);
+}
+
 /* Images: the same bytes at once and in parts, with guards around them, and what a program can get wrong. */
 static void images(void)
 {
@@ -264,6 +304,7 @@ static void images(void)
             CHECK(df11_model_write_image(NULL, g, again, bytes, &error) == DF11_INVALID_ARGUMENT);
             CHECK(df11_model_write_image_part(model, g, again, bytes, 3, 3, &error) == DF11_INVALID_ARGUMENT);
             CHECK(df11_model_write_image_part(model, g, again, bytes, 0, 0, &error) == DF11_INVALID_ARGUMENT);
+            image_ranges(model, g, info.element_count, image, bytes);
             size_t same = 0;
             while (same < bytes && again[same] == 0xaa)
                 same++;

@@ -56,6 +56,7 @@ static void no_handles(void)
     CHECK(df11_image_get_info("DF11", 4, &image, NULL) == DF11_INVALID_FORMAT);
     CHECK(df11_device_upload(NULL, NULL, 0, 0, 0, NULL, &resident, NULL) == DF11_INVALID_ARGUMENT && resident == NULL);
     CHECK(df11_device_upload_staged(NULL, NULL, 0, 0, 0, NULL, NULL, 0, &resident, NULL) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_device_upload_range(NULL, NULL, 0, 0, 1, 0, 0, NULL, NULL, 0, &resident, NULL) == DF11_INVALID_ARGUMENT);
     CHECK(df11_device_bind(NULL, NULL, 0, 0, 0, &resident, NULL) == DF11_INVALID_ARGUMENT);
     CHECK(df11_device_bind_image(NULL, NULL, 0, 0, 0, &resident, NULL) == DF11_INVALID_ARGUMENT);
     CHECK(df11_resident_decompress(NULL, 0, 0, 0, NULL, NULL) == DF11_INVALID_ARGUMENT);
@@ -123,6 +124,24 @@ static void one_group(df11_device *device, const df11_model *model, uint64_t num
     same(dst + 2, want, bytes);
     free(dsts);
     free(sizes);
+
+    /* The second half of the group, decoded by the numbers of the group's weights. */
+    uint64_t half = group.element_count / 2, rest = group.element_count - half;
+    OK(df11_model_get_image_range_info(model, number, half, rest, &info, &error));
+    CHECK(cuMemAlloc(&other, (size_t)info.image_bytes) == 0);
+    OK(df11_device_upload_range(device, model, number, half, rest, other, (size_t)info.image_bytes, stream, NULL, 0,
+                                &bound, &error));
+    OK(df11_resident_get_info(bound, &about, &error));
+    CHECK(about.first_element == half && about.element_count == rest && about.slice_count == 0 && about.slices == NULL);
+    CHECK(about.first_tensor == info.first_tensor && about.tensor_ends[about.tensor_count - 1] == half + rest);
+    zero(dst, bytes);
+    OK(df11_resident_decompress_range(bound, half + 1, rest - 1, dst, bytes, status, stream, &error));
+    CHECK(cuStreamSynchronize(stream) == 0 && cuMemcpyDtoH(&word, status, 4) == 0 && word == 0);
+    same(dst, want + 2 * (half + 1), 2 * (size_t)(rest - 1));
+    CHECK(df11_resident_decompress_range(bound, 0, 1, dst, bytes, status, stream, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(strstr(error.message, "it holds weights") != NULL);
+    df11_resident_free(bound);
+    cuMemFree(other);
 
     /* An image that the host wrote and the engine copied, without the model. */
     OK(df11_model_write_image(model, number, host, image_bytes, &error));

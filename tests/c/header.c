@@ -242,6 +242,39 @@ ASSERT(offsetof(df11_plan_share_info, total_bytes) == 32);
 ASSERT(offsetof(df11_plan_share_info, cache_bytes_per_token) == 40);
 ASSERT(offsetof(df11_plan_share_info, bf16_bytes) == 48);
 
+ASSERT(sizeof(df11_image_info) == 80);
+ASSERT(offsetof(df11_image_info, struct_size) == 0);
+ASSERT(offsetof(df11_image_info, image_bytes) == 8);
+ASSERT(offsetof(df11_image_info, head_bytes) == 16);
+ASSERT(offsetof(df11_image_info, element_count) == 24);
+ASSERT(offsetof(df11_image_info, tensor_count) == 32);
+ASSERT(offsetof(df11_image_info, first_element) == 40);
+ASSERT(offsetof(df11_image_info, first_tensor) == 48);
+ASSERT(offsetof(df11_image_info, group_element_count) == 56);
+ASSERT(offsetof(df11_image_info, group_tensor_count) == 64);
+ASSERT(offsetof(df11_image_info, slice_count) == 72);
+
+ASSERT(sizeof(df11_resident_info) == 96);
+ASSERT(offsetof(df11_resident_info, struct_size) == 0);
+ASSERT(offsetof(df11_resident_info, image) == 8);
+ASSERT(offsetof(df11_resident_info, image_bytes) == 16);
+ASSERT(offsetof(df11_resident_info, element_count) == 24);
+ASSERT(offsetof(df11_resident_info, tensor_count) == 32);
+ASSERT(offsetof(df11_resident_info, tensor_ends) == 40);
+ASSERT(offsetof(df11_resident_info, first_element) == 48);
+ASSERT(offsetof(df11_resident_info, first_tensor) == 56);
+ASSERT(offsetof(df11_resident_info, group_element_count) == 64);
+ASSERT(offsetof(df11_resident_info, group_tensor_count) == 72);
+ASSERT(offsetof(df11_resident_info, slice_count) == 80);
+ASSERT(offsetof(df11_resident_info, slices) == 88);
+
+ASSERT(sizeof(df11_slice) == 20);
+ASSERT(offsetof(df11_slice, tensor) == 0);
+ASSERT(offsetof(df11_slice, first) == 4);
+ASSERT(offsetof(df11_slice, run_elements) == 8);
+ASSERT(offsetof(df11_slice, run_stride) == 12);
+ASSERT(offsetof(df11_slice, run_count) == 16);
+
 ASSERT(sizeof(df11_preset_info) == 24);
 ASSERT(offsetof(df11_preset_info, struct_size) == 0);
 ASSERT(offsetof(df11_preset_info, name) == 8);

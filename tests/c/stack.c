@@ -206,6 +206,9 @@ static void *writes_image(void *argument)
     for (uint32_t part = 0; part < 2; part++)
         CHECK(df11_model_write_image_part(d->model, 0, dst, image_bytes, part, 2, &error) == DF11_OK);
     CHECK(df11_image_get_info(dst, image_bytes, &image, &error) == DF11_OK && image.image_bytes == image_bytes);
+    uint64_t count = group.element_count / 2;
+    CHECK(df11_model_get_image_range_info(d->model, 0, 100, count, &image, &error) == DF11_OK);
+    CHECK(df11_model_write_image_range(d->model, 0, 100, count, dst, image_bytes, 2, &error) == DF11_OK);
     free(dst);
     return NULL;
 }

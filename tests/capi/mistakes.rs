@@ -5,8 +5,9 @@
 
 use crate::support;
 
-use df11::cuda::Stream;
+use df11::cuda::{Slice, Stream};
 use df11::internals::capi::*;
+use df11::{Model, OpenOptions, Progress};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_void};
@@ -52,6 +53,7 @@ struct Things<'a> {
     image_bytes: usize,
     other_image: u64,
     host_image: Vec<u8>,
+    slice_image: Vec<u8>,
     dst: u64,
     bytes: usize,
     tensors: usize,
@@ -81,6 +83,16 @@ fn matrix_of(weights: &[u16]) -> (Vec<Line>, *mut df11_matrix) {
         assert_eq!(df11_matrix_bind(at, bytes as usize, &mut matrix, null_mut()), 0);
     }
     (data, matrix)
+}
+
+/// The image of a slice of the model.
+fn slice_image() -> Vec<u8> {
+    let model = Model::open(golden::model("tiny"), &OpenOptions::default()).unwrap();
+    let slice = Slice { tensor: 0, first: 1, run_elements: 3, run_stride: 7, run_count: 5 };
+    let shard = model.group(0).unwrap().shard(&[slice], 1, &Progress::new()).unwrap();
+    let mut image = vec![0; shard.layout().image_bytes as usize];
+    shard.write_image(&mut image, 1, &Progress::new()).unwrap();
+    image
 }
 
 impl Things<'_> {
@@ -346,6 +358,23 @@ fn host_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
             let (model, dst) = (unless(n, "model", t.model), unless(n, "dst", room.as_mut_ptr().cast()));
             (df11_model_write_image_part(model, 0, dst, t.image_bytes, 1, 2, error), true)
         }),
+        row("df11_model_get_image_range_info", &[("model", BAD), ("out", BAD)], |n, error| unsafe {
+            let mut out = df11_image_info { image_bytes: 77, ..init() };
+            let (model, at) = (unless(n, "model", t.model), unless(n, "out", &raw mut out));
+            let status = df11_model_get_image_range_info(model, 0, 3, 500, at, error);
+            (status, n == "out" || (status == 0) == (out.image_bytes > 0) && out.image_bytes != 77)
+        }),
+        row("df11_model_write_image_range", &[("model", BAD), ("dst", BAD)], |n, error| unsafe {
+            let mut room = vec![0u8; t.image_bytes];
+            let (model, dst) = (unless(n, "model", t.model), unless(n, "dst", room.as_mut_ptr().cast()));
+            (df11_model_write_image_range(model, 0, 3, 500, dst, t.image_bytes, 1, error), true)
+        }),
+        row("df11_image_get_slice", &[("head", BAD), ("out", BAD)], |n, error| unsafe {
+            let mut out = df11_slice { tensor: 77, first: 77, run_elements: 77, run_stride: 77, run_count: 77 };
+            let head = unless(n, "head", t.slice_image.as_ptr().cast());
+            let status = df11_image_get_slice(head, t.slice_image.len(), 0, unless(n, "out", &raw mut out), error);
+            (status, n == "out" || (status == 0) == (out.run_count > 0) && out.run_count != 77)
+        }),
         row("df11_image_get_info", &[("head", BAD), ("out", BAD)], |n, error| unsafe {
             let mut out = df11_image_info { image_bytes: 77, ..init() };
             let head = unless(n, "head", t.host_image.as_ptr().cast());
@@ -542,6 +571,22 @@ fn device_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
                 )
             },
         ),
+        row(
+            "df11_device_upload_range",
+            &[("device", BAD), ("model", BAD), ("stream", DF11_DEFAULT_STREAM), ("staging", GOOD), ("out", BAD)],
+            move |n, error| unsafe {
+                let (mut out, (at, bytes)) = (stray(), (t.other_image, t.image_bytes));
+                let (device, model) = (unless(n, "device", t.device), unless(n, "model", t.model));
+                let (stream, mut memory) = (unless(n, "stream", t.stream()), vec![0u8; 8192]);
+                let staging = unless(n, "staging", memory.as_mut_ptr().cast());
+                let to = if n == "out" { null_mut() } else { &raw mut out };
+                let (first, count, half) = (3, 500, 8192);
+                let status = df11_device_upload_range(
+                    device, model, 0, first, count, at, bytes, stream, staging, half, to, error,
+                );
+                if n == "out" { (status, true) } else { t.taken(status, out) }
+            },
+        ),
         row("df11_device_bind", &[("device", BAD), ("model", BAD), ("out", BAD)], move |n, error| unsafe {
             let (mut out, (at, bytes)) = (stray(), (t.image, t.image_bytes));
             let (device, model) = (unless(n, "device", t.device), unless(n, "model", t.model));
@@ -666,6 +711,7 @@ fn with_things(work: impl FnOnce(&Things)) {
         image_bytes,
         other_image,
         host_image,
+        slice_image: slice_image(),
         bytes,
     };
     work(&things);

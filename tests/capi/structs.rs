@@ -268,10 +268,10 @@ fn devices(model: *mut df11_model) {
     let image_info = |bytes| {
         move |at: *mut df11_image_info| unsafe { df11_image_get_info(image.as_ptr().cast(), bytes, at, null_mut()) }
     };
-    filled(40, image_info(bytes), image_info(100));
+    filled(80, image_info(bytes), image_info(100));
     let about =
         |resident| move |at: *mut df11_resident_info| unsafe { df11_resident_get_info(resident, at, null_mut()) };
-    filled(48, about(resident), about(null_mut()));
+    filled(96, about(resident), about(null_mut()));
     unsafe {
         df11_resident_free(resident);
         df11_device_free(device);

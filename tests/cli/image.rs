@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use df11::internals::cuda::image::ImageLayout;
+use df11::internals::cuda::image::{IMAGE_VERSION, ImageLayout};
 use df11::{Model, OpenOptions};
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ fn every_golden_model_as_images() {
         let index = index(&out);
         assert_eq!(
             (&index["df11_images"], &index["image_version"], &index["alignment"]),
-            (&json!(1), &json!(1), &json!(4096))
+            (&json!(1), &json!(IMAGE_VERSION), &json!(4096))
         );
         let entries = index["images"].as_array().unwrap();
         assert_eq!(entries.len(), count);

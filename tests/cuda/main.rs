@@ -13,6 +13,8 @@ mod image;
 mod image_files;
 mod image_memory;
 mod machine_code;
+mod ranges;
+mod shards;
 mod simt;
 #[path = "../support/mod.rs"]
 mod support;

@@ -9,60 +9,16 @@ use crate::support;
 
 use df11::{DecodeOptions, Model, OpenOptions};
 use half::bf16;
-use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use support::alloc;
 use support::alone::alone;
-use support::encoder::{self, Codes, Word};
+use support::encoder::{Codes, Word};
+use support::hollow::write_hollow;
 
 /// Far more than opening takes on a free machine, and far less than reading the files would take.
 const PATIENCE: Duration = Duration::from_secs(100);
-
-/// Writes a file with a group of `weights` weights whose codes are all zero bits, `bits` each. Only the header, the rows and the
-/// positions are written; the rest are holes. Returns the file, and where in it the codes and the signs begin.
-fn write_hollow(path: &Path, name: &str, codes: &Codes, bits: u64, weights: u64) -> (File, u64, u64) {
-    let code_bytes = (weights * bits).div_ceil(8);
-    let blocks = code_bytes.div_ceil(4096);
-    assert!(
-        32_768u64.is_multiple_of(bits) && (weights * bits).is_multiple_of(8),
-        "codes end where blocks and the stream do"
-    );
-    let luts = encoder::luts(codes);
-    let positions: Vec<u8> = (0..blocks)
-        .map(|block| block * 32_768 / bits)
-        .chain([weights])
-        // More than 32 bits can count is refused for that, before the positions are read.
-        .flat_map(|position| u32::try_from(position).unwrap_or(u32::MAX).to_le_bytes())
-        .collect();
-    let gaps = blocks * 512 * 5 / 8;
-    let members = [
-        ("split_positions", "I64", 0),
-        ("luts", "U8", luts.len() as u64),
-        ("output_positions", "U8", positions.len() as u64),
-        ("encoded_exponent", "U8", code_bytes),
-        ("gaps", "U8", gaps),
-        ("sign_mantissa", "U8", weights),
-    ];
-    let (mut entries, mut starts, mut end) = (Vec::new(), Vec::new(), 0);
-    for (member, dtype, bytes) in members {
-        let shape = if member == "luts" { format!("{},256", bytes / 256) } else { bytes.to_string() };
-        let offsets = format!("{end},{}", end + bytes);
-        entries
-            .push(format!(r#""{name}.{member}":{{"dtype":"{dtype}","shape":[{shape}],"data_offsets":[{offsets}]}}"#));
-        starts.push(end);
-        end += bytes;
-    }
-    let header = format!("{{{}}}", entries.join(","));
-    let start = 8 + header.len() as u64;
-    let file = File::create(path).unwrap();
-    file.write_all_at(&support::files::raw(&header, &[]), 0).unwrap();
-    file.set_len(start + end).unwrap();
-    file.write_all_at(&luts, start + starts[1]).unwrap();
-    file.write_all_at(&positions, start + starts[2]).unwrap();
-    (file, start + starts[3], start + starts[5])
-}
 
 /// Returns the weight of this exponent, sign and mantissa.
 fn weight(exponent: u8, sign_mantissa: u8) -> u16 {

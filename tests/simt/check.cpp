@@ -108,8 +108,11 @@ struct Image {
     j.lanes = lanes.at();
     j.code = code.at();
     j.signs = signs.at();
-    j.code_units = code.size / 16;
-    j.tiles = c.tiles;
+    j.code_units = (u32)(code.size / 16);
+    j.tiles = (u32)c.tiles;
+    j.end_tile = (u32)((first + count - 1) / df11::TILE) + 1;
+    j.whole_tile = (u32)((first + df11::TILE - 1) / df11::TILE);
+    j.whole_end = (u32)((first + count) / df11::TILE);
     j.table_bytes = (u32)table.size;
     j.blocks = 1;
     return j;

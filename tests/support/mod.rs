@@ -13,6 +13,8 @@ pub mod files;
 pub mod golden;
 #[cfg(unix)]
 pub mod guarded;
+#[cfg(target_os = "linux")]
+pub mod hollow;
 pub mod mutate;
 #[cfg(target_os = "linux")]
 pub mod programs;

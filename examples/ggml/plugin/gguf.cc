@@ -3,6 +3,8 @@
 //     df11-gguf HEAD.gguf MODEL OUT.gguf               all weights, in bf16: any llama.cpp can read it
 //     df11-gguf --skeleton HEAD.gguf MODEL OUT.gguf    holes in place of compressed weights, for the plug-in
 //
+// A skeleton is two files, OUT-00001-of-00002.gguf and its key, OUT-00002-of-00002.gguf; see hole.h.
+//
 // HEAD.gguf is any GGUF file of the same model, with any quantisation: metadata, vocabulary and small tensors (norms,
 // biases) come from it, and bf16 matrices from MODEL. See find_source() for the architectures. For Qwen3, Qwen3-MoE and
 // Llama the output of convert_hf_to_gguf.py --vocab-only is enough. One whole tensor at a time is in memory.
@@ -50,14 +52,20 @@ class Writer {
         if (skeleton_) plan_holes();
     }
 
-    void write(const char *path) {
+    void write(const std::string &given) {
         std::vector<Tensor> tensors;
         for (const Part &part : parts_) {
             tensors.push_back(part.tensor);
             if (!part.hole.empty()) tensors.back().type = hole_type;
         }
         Gguf out = metadata(head_.get(), tensors);
-        File file(std::fopen(path, "wb"));
+        std::string path = given, key;
+        if (skeleton_) {
+            set_part(out.get(), 0, parts_.size());
+            path = name_of_part(given, 0);
+            key = name_of_part(given, 1);
+        }
+        File file(std::fopen(path.c_str(), "wb"));
         bool good = file != nullptr && gguf_write_to_file_ptr(out.get(), file.get(), /*only_meta*/ true);
         size_t data = gguf_get_meta_size(out.get()), end = data;
         uint64_t left = 0;
@@ -79,11 +87,24 @@ class Writer {
         // The file must also contain a hole at its end.
         good = good && std::fflush(file.get()) == 0 && ftruncate(fileno(file.get()), off_t(end)) == 0;
         if (good) good = std::fclose(file.release()) == 0;
-        if (!good) throw std::runtime_error(std::string("cannot write ") + path);
-        std::printf("%s: %zu tensors, %zu bytes, of which %" PRIu64 " are holes\n", path, parts_.size(), end, left);
+        if (!good) throw std::runtime_error("cannot write " + path);
+        if (skeleton_) {
+            std::filesystem::remove(key);
+            std::filesystem::create_symlink(key_path(), key);
+        }
+        std::printf("%s: %zu tensors, %zu bytes, of which %" PRIu64 " are holes\n", path.c_str(), parts_.size(), end,
+                    left);
+        if (skeleton_) std::printf("%s: its key, a link that only the plug-in can follow\n", key.c_str());
     }
 
   private:
+    static std::string name_of_part(const std::string &given, int part) {
+        std::string stem = given, end = ".gguf";
+        if (stem.size() > end.size() && stem.compare(stem.size() - end.size(), end.size(), end) == 0)
+            stem.resize(stem.size() - end.size());
+        return stem + (part == 0 ? "-00001-of-00002" : "-00002-of-00002") + end;
+    }
+
     void add_from_metadata() {
         for (Tensor &tensor : tensors_of(Shape(head_.get()), model_)) {
             Part part;

@@ -11,6 +11,14 @@ const char first_line[] = "DF11 hole 1\n";
 const char last_line[] = "end\n";
 }  // namespace
 
+std::string key_path() { return "/proc/self/fd/" + std::to_string(key_number); }
+
+void set_part(gguf_context *part, int number, size_t tensors) {
+    gguf_set_val_u16(part, "split.no", uint16_t(number));
+    gguf_set_val_u16(part, "split.count", 2);
+    gguf_set_val_i32(part, "split.tensors.count", int32_t(tensors));
+}
+
 std::string text_of(const Hole &hole, size_t bytes) {
     std::ostringstream text;
     text << first_line << "model " << hole.model << "\nheads " << hole.permuted_heads << "\n";

@@ -10,7 +10,8 @@
 // further splits, and no threads of the plug-in.
 //
 // A skeleton (df11-gguf --skeleton) has holes in place of weights. A hole says which tensors of a DF11 model belong
-// there; they are read from the folder that it names, or that the variable DF11_MODEL names. See hole.h.
+// there; they are read from the folder that it names, or that the variable DF11_MODEL names. Programs without the
+// plug-in cannot open a skeleton, because its second part is missing: keep_key(). See hole.h.
 //
 // One vector is multiplied by df11_matrix_multiply(), in the order of sums of ggml's own kernel, which is found by
 // trying (Ggml::find_order). For more vectors, tiles of rows are decoded, and ggml's own kernel multiplies with them.
@@ -24,9 +25,11 @@
 #include "weights.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <map>
 #include <mutex>
 #include <new>
@@ -329,6 +332,8 @@ class Weight : public Traits {
         check(df11_matrix_multiply(matrix.get(), uint64_t(row), uint64_t(rows), x, DF11_DTYPE_BF16, 0, 1, cpu.order, y,
                                    0, &error),
               error);
+        static const bool wrong = planted("sums");
+        if (wrong) y[0] = -y[0];
     }
 
     void get_rows(const ggml_compute_params *params, ggml_tensor *node) const {
@@ -913,6 +918,23 @@ ggml_backend_reg registry = {
     nullptr,
 };
 
+// Opens the key of skeletons (hole.h) for as long as the process lives.
+void keep_key() {
+    std::string why = "file number " + std::to_string(key_number) + " is in use";
+    Gguf key(gguf_init_empty());
+    set_part(key.get(), 1, 0);
+    std::vector<char> bytes(gguf_get_meta_size(key.get()));
+    gguf_get_meta_data(key.get(), bytes.data());
+    int made = memfd_create("DF11 key", MFD_CLOEXEC);
+    bool written = made >= 0 && write(made, bytes.data(), bytes.size()) == ssize_t(bytes.size());
+    int kept = written ? fcntl(made, F_DUPFD_CLOEXEC, key_number) : -1;
+    if (kept < 0) why = std::strerror(errno);
+    if (made >= 0) close(made);
+    if (kept == key_number) return;
+    if (kept >= 0) close(kept);
+    std::fprintf(stderr, "ggml-df11: skeletons cannot be opened in this process: %s\n", why.c_str());
+}
+
 }  // namespace
 
 // The function that ggml looks for in a library that it loads.
@@ -923,6 +945,7 @@ extern "C" __attribute__((visibility("default"))) ggml_backend_reg_t ggml_backen
         cpu.open();
         cpu.extra_buffer_types().push_back(&buffer_type);
         buffer_type.device = &device;
+        keep_key();
     } catch (const std::exception &error) {
         std::fprintf(stderr, "ggml-df11: %s\n", error.what());
         return nullptr;

@@ -3,13 +3,21 @@
 //! # The header
 //!
 //! ```text
-//!   0  magic "DF11IMG\0"        40 u32 tensors            64 u64 offset of ends       112 u64 offset of signs
-//!   8  u32 version, 1           44 u32 weights of a lane  72 u64 offset of table      120 u64 tiles
-//!  12  u32 head bytes           48 u32 bits of a window   80 u64 offset of starts     128 zeros
-//!  16  u64 image bytes          52 u32 second-level bits  88 u64 offset of lanes      240 u64 checksum
-//!  24  u64 weights              56 u32 bytes of table     96 u64 offset of code       248 u32 state
-//!  32  u64 bytes of codes       60 u32 longest code      104 u64 bytes of code sect.  252 u32 zero
+//!   0  magic "DF11IMG\0"        52 u32 second-level bits  104 u64 bytes of code sect.  148 u32 tensors of the group
+//!   8  u32 version, 1           56 u32 bytes of table     112 u64 offset of signs      152 u32 slices
+//!  12  u32 head bytes           60 u32 longest code       120 u64 tiles                156 zeros
+//!  16  u64 image bytes          64 u64 offset of ends     128 u64 first element        240 u64 checksum
+//!  24  u64 weights              72 u64 offset of table    136 u64 weights of the group 248 u32 state
+//!  32  u64 bytes of codes       80 u64 offset of starts   144 u32 first tensor         252 u32 zero
+//!  40  u32 tensors              88 u64 offset of lanes
+//!  44  u32 weights of a lane    96 u64 offset of code
+//!  48  u32 bits of a window
 //! ```
+//!
+//! Bytes 128 to 155 say which part of its group an image holds ([`Extent`]), and are zeros in the image of a whole
+//! group: the group's weight with which a range begins, the weights of the whole group, the number of the first tensor
+//! of which the range has weights, the number of all tensors, and the number of slices. The first element and the first
+//! tensor are 0 where there are slices.
 //!
 //! The checksum is the first eight bytes of the SHA-256 of the head without checksum and state: bytes 0 to 239, then
 //! all from 256. It detects damage, not malice.
@@ -27,12 +35,14 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImageLayout {
-    /// Weights of the group.
+    /// Weights of the image: those of the group, or of its part.
     pub weights: u64,
-    /// Bytes of `encoded_exponent` in the file.
+    /// Bytes of codes: those of `encoded_exponent` in the file, or those that the part takes.
     pub code_bytes: u64,
-    /// Tensors of the group.
+    /// Tensors of which the image holds weights, or slices.
     pub tensors: u32,
+    /// The part of its group that the image holds.
+    pub extent: Extent,
     /// Bits of the group's longest code; 0 if it has none.
     pub longest: u32,
     /// Bits that a second-level table resolves.
@@ -43,6 +53,8 @@ pub struct ImageLayout {
     pub tiles: u64,
     /// The offset of the ends of tensors.
     pub ends: u64,
+    /// The offset of the slices.
+    pub slices: u64,
     /// The offset of the decoding table.
     pub table: u64,
     /// The offset of the tiles' starts: the end of the head.
@@ -59,15 +71,88 @@ pub struct ImageLayout {
     pub image_bytes: u64,
 }
 
+/// The part of its group that an image holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Extent {
+    /// The group's weight that is the image's first. 0 where there are slices.
+    pub first: u64,
+    /// Weights of the whole group.
+    pub group_weights: u64,
+    /// The group's tensor that is the image's first. 0 where there are slices.
+    pub first_tensor: u32,
+    /// Tensors of the whole group.
+    pub group_tensors: u32,
+    /// The number of slices; 0 for a range and for a whole group.
+    pub slices: u32,
+}
+
+impl Extent {
+    /// Returns whether it is all of a group, whose image has these sizes.
+    fn is_whole(&self, weights: u64, tensors: u32) -> bool {
+        *self == Extent::whole(weights, tensors)
+    }
+
+    pub(super) fn whole(weights: u64, tensors: u32) -> Extent {
+        Extent { first: 0, group_weights: weights, first_tensor: 0, group_tensors: tensors, slices: 0 }
+    }
+
+    /// Returns whether an image of these sizes can hold it.
+    fn is_possible(&self, weights: u64, tensors: u32) -> bool {
+        let Extent { first, group_weights, first_tensor, group_tensors, slices } = *self;
+        group_weights <= u32::MAX as u64
+            && group_tensors <= MOST_TENSORS as u32
+            && match slices {
+                0 => {
+                    first.checked_add(weights).is_some_and(|end| end <= group_weights)
+                        && first_tensor.checked_add(tensors).is_some_and(|end| end <= group_tensors)
+                }
+                // They may overlap, so there may be more weights than in the group.
+                _ => first == 0 && first_tensor == 0 && slices == tensors,
+            }
+    }
+}
+
 /// The numbers that a layout follows from.
 #[derive(Debug, Clone, Copy)]
-struct Sizes {
-    weights: u64,
-    code_bytes: u64,
-    tensors: u32,
-    longest: u32,
-    second_bits: u32,
-    table_bytes: u32,
+pub(super) struct Sizes {
+    pub weights: u64,
+    pub code_bytes: u64,
+    pub tensors: u32,
+    pub extent: Extent,
+    pub longest: u32,
+    pub second_bits: u32,
+    pub table_bytes: u32,
+}
+
+impl Sizes {
+    /// Returns the sizes of the image of a whole group.
+    pub fn of(group: Group) -> Result<Sizes> {
+        let too_many = || Error::UnsupportedFormat {
+            reason: format!(
+                "group '{}' cannot be decoded on a device: its look-up rows hold {} code words",
+                shorten(group.name(), 80),
+                group.data().codes().codes().len()
+            ),
+            place: Default::default(),
+        };
+        let shape = Shape::of(group.data().codes()).ok_or_else(too_many)?;
+        let (weights, tensors) = (group.element_count(), group.data().cuts().len() as u32 - 1);
+        Ok(Sizes {
+            weights,
+            code_bytes: group.data().member(Member::EncodedExponent).len,
+            tensors,
+            extent: Extent::whole(weights, tensors),
+            longest: group.data().codes().longest(),
+            second_bits: shape.second_bits,
+            table_bytes: shape.bytes(),
+        })
+    }
+
+    /// Returns the layout; an error if no group has such sizes.
+    pub fn layout(self) -> Result<ImageLayout> {
+        ImageLayout::new(self).ok_or_else(|| Error::Internal(format!("no layout for {self:?}")))
+    }
 }
 
 /// Returns the next multiple.
@@ -90,24 +175,7 @@ impl ImageLayout {
     /// `UnsupportedFormat` for a code that takes more tables than a device's memory for them holds. No code that gives
     /// each exponent one word does: see [`DeviceTable`].
     pub fn of(group: Group) -> Result<ImageLayout> {
-        let too_many = || Error::UnsupportedFormat {
-            reason: format!(
-                "group '{}' cannot be decoded on a device: its look-up rows hold {} code words",
-                shorten(group.name(), 80),
-                group.data().codes().codes().len()
-            ),
-            place: Default::default(),
-        };
-        let shape = Shape::of(group.data().codes()).ok_or_else(too_many)?;
-        let sizes = Sizes {
-            weights: group.element_count(),
-            code_bytes: group.data().member(Member::EncodedExponent).len,
-            tensors: group.data().cuts().len() as u32 - 1,
-            longest: group.data().codes().longest(),
-            second_bits: shape.second_bits,
-            table_bytes: shape.bytes(),
-        };
-        ImageLayout::new(sizes).ok_or_else(|| Error::Internal(format!("no layout for {sizes:?}")))
+        Sizes::of(group)?.layout()
     }
 
     /// Returns the layout that a group would have whose codes take that many bytes; `None` if no group has such sizes. Without a
@@ -120,10 +188,12 @@ impl ImageLayout {
     ) -> Option<ImageLayout> {
         const OF_A_LAYER: Shape = Shape { second_bits: 7, tables: 4 };
         let shape = codes.map_or(Some(OF_A_LAYER), Shape::of)?;
+        let tensors = u32::try_from(tensors).ok()?;
         ImageLayout::new(Sizes {
             weights,
             code_bytes,
-            tensors: u32::try_from(tensors).ok()?,
+            tensors,
+            extent: Extent::whole(weights, tensors),
             longest: codes.map_or(MAX_CODE_BITS, CodeTable::longest),
             second_bits: shape.second_bits,
             table_bytes: shape.bytes(),
@@ -134,16 +204,20 @@ impl ImageLayout {
     pub(crate) fn of_share(whole: &ImageLayout, count: u64) -> Option<ImageLayout> {
         let &ImageLayout { weights, code_bytes, tensors, longest, second_bits, table_bytes, .. } = whole;
         let (weights, code_bytes) = (weights.div_ceil(count), code_bytes.div_ceil(count));
-        ImageLayout::new(Sizes { weights, code_bytes, tensors, longest, second_bits, table_bytes })
+        let extent = Extent::whole(weights, tensors);
+        ImageLayout::new(Sizes { weights, code_bytes, tensors, extent, longest, second_bits, table_bytes })
     }
 
     /// Returns the layout for sizes; `None` if no group has such sizes.
     fn new(sizes: Sizes) -> Option<ImageLayout> {
-        let Sizes { weights, code_bytes, tensors, longest, second_bits, table_bytes } = sizes;
-        // At most 32 bits a weight, and the bytes that an opened group may have in excess before its codes are walked.
+        let Sizes { weights, code_bytes, tensors, extent, longest, second_bits, table_bytes } = sizes;
+        // At most 32 bits a weight, and the bytes that an opened group may have in excess before its codes are walked; the
+        // codes of a range begin somewhere in a unit.
+        let lead = if extent.first > 0 { UNIT_BYTES } else { 0 };
         let possible = weights <= u32::MAX as u64
-            && code_bytes <= weights * 4 + 8
+            && code_bytes <= weights * 4 + 8 + lead
             && (1..=MOST_TENSORS as u32).contains(&tensors)
+            && extent.is_possible(weights, tensors)
             && longest <= MAX_CODE_BITS
             && Shape::sizes(second_bits).any(|bytes| bytes == table_bytes);
         if !possible {
@@ -152,7 +226,8 @@ impl ImageLayout {
         let section = |from: u64, bytes: u64| up(from.checked_add(bytes)?, ALIGNMENT);
         let tiles = weights.div_ceil(TILE_WEIGHTS);
         let ends = HEADER_BYTES as u64;
-        let table = section(ends, 8 * tensors as u64)?;
+        let slices = section(ends, 8 * tensors as u64)?;
+        let table = section(slices, SLICE_BYTES * extent.slices as u64)?;
         let starts = section(table, table_bytes as u64)?;
         let lanes = section(starts, 4 * (tiles + 1))?;
         let code = section(lanes, 2 * TILE_LANES * tiles)?;
@@ -164,11 +239,13 @@ impl ImageLayout {
             weights,
             code_bytes,
             tensors,
+            extent,
             longest,
             second_bits,
             table_bytes,
             tiles,
             ends,
+            slices,
             table,
             starts,
             lanes,
@@ -177,6 +254,11 @@ impl ImageLayout {
             signs,
             image_bytes,
         })
+    }
+
+    /// Returns whether the image holds all of its group, one weight after the other.
+    pub fn is_whole(&self) -> bool {
+        self.extent.is_whole(self.weights, self.tensors)
     }
 
     /// Returns the bytes of the head: all that is needed to use an image on a device.
@@ -213,6 +295,7 @@ impl ImageLayout {
 pub struct Head {
     layout: ImageLayout,
     ends: Vec<u64>,
+    slices: Vec<Slice>,
     table: DeviceTable,
 }
 
@@ -223,10 +306,15 @@ impl Head {
     ///
     /// As [`ImageLayout::of`].
     pub fn of(group: Group) -> Result<Head> {
-        let layout = ImageLayout::of(group)?;
+        Head::new(group, ImageLayout::of(group)?, group.data().cuts()[1..].to_vec(), Vec::new())
+    }
+
+    /// Makes the head of an image that holds a part of a group: `ends` are those of the image's tensors, counted from its
+    /// first weight.
+    pub(super) fn new(group: Group, layout: ImageLayout, ends: Vec<u64>, slices: Vec<Slice>) -> Result<Head> {
         let table =
             DeviceTable::new(group.data().codes()).ok_or_else(|| Error::Internal("a shape, but no table".into()))?;
-        Ok(Head { layout, ends: group.data().cuts()[1..].to_vec(), table })
+        Ok(Head { layout, ends, slices, table })
     }
 
     /// Reads a head from an image's first bytes, which must hold at least the whole head. They are treated as untrusted
@@ -256,10 +344,22 @@ impl Head {
             let reason = format!("an image of version {}: this library knows version {IMAGE_VERSION}", u32_at(8));
             return Err(Error::unsupported(nowhere(), reason));
         }
+        let (weights, tensors) = (u64_at(24), u32_at(40));
+        let extent = match header[EXTENT_AT..][..EXTENT_BYTES].iter().all(|&byte| byte == 0) {
+            true => Extent::whole(weights, tensors),
+            false => Extent {
+                first: u64_at(128),
+                group_weights: u64_at(136),
+                first_tensor: u32_at(144),
+                group_tensors: u32_at(148),
+                slices: u32_at(152),
+            },
+        };
         let layout = ImageLayout::new(Sizes {
-            weights: u64_at(24),
+            weights,
             code_bytes: u64_at(32),
-            tensors: u32_at(40),
+            tensors,
+            extent,
             longest: u32_at(60),
             second_bits: u32_at(52),
             table_bytes: u32_at(56),
@@ -277,9 +377,11 @@ impl Head {
         }
 
         let section = |from: u64, to: u64| head.get(from as usize..to as usize).unwrap_or_default();
-        let (ends, after_ends) = section(layout.ends, layout.table).split_at(8 * layout.tensors as usize);
+        let (ends, after_ends) = section(layout.ends, layout.slices).split_at(8 * layout.tensors as usize);
+        let (slices, after_slices) =
+            section(layout.slices, layout.table).split_at(SLICE_BYTES as usize * extent.slices as usize);
         let (table, after_table) = section(layout.table, layout.starts).split_at(layout.table_bytes as usize);
-        if after_ends.iter().chain(after_table).any(|&b| b != 0) {
+        if after_ends.iter().chain(after_slices).chain(after_table).any(|&b| b != 0) {
             return Err(corrupt("there are bytes between its sections"));
         }
         let (ends, _) = ends.as_chunks();
@@ -287,9 +389,17 @@ impl Head {
         if !ends.is_sorted() || ends.last() != Some(&layout.weights) {
             return Err(corrupt("its tensors do not end where the weights do"));
         }
+        let slices: Vec<Slice> = slices.as_chunks().0.iter().map(Slice::from_bytes).collect();
+        let mut end = 0;
+        for (slice, &stored) in slices.iter().zip(&ends) {
+            end += slice.check_in_image(&extent).ok_or_else(|| corrupt("a slice leaves its group"))?;
+            if end != stored {
+                return Err(corrupt("its slices do not end where its tensors do"));
+            }
+        }
         let table =
             DeviceTable::parse(table, layout.second_bits).ok_or_else(|| corrupt("its table leads out of itself"))?;
-        Ok(Head { layout, ends, table })
+        Ok(Head { layout, ends, slices, table })
     }
 
     /// Returns the layout.
@@ -297,9 +407,14 @@ impl Head {
         &self.layout
     }
 
-    /// Returns the number of weights before the end of each tensor; the last is the number of all.
+    /// Returns the number of the image's weights before the end of each tensor or slice; the last is the number of all.
     pub fn ends(&self) -> &[u64] {
         &self.ends
+    }
+
+    /// Returns the slices; none for a range and for a whole group.
+    pub fn slices(&self) -> &[Slice] {
+        &self.slices
     }
 
     /// Returns the decoding table.
@@ -315,12 +430,19 @@ impl Head {
         for (to, end) in head[layout.ends as usize..].chunks_exact_mut(8).zip(&self.ends) {
             to.copy_from_slice(&end.to_le_bytes());
         }
+        for (to, slice) in head[layout.slices as usize..].as_chunks_mut().0.iter_mut().zip(&self.slices) {
+            *to = slice.to_bytes();
+        }
         head[layout.table as usize..][..layout.table_bytes as usize].copy_from_slice(self.table.bytes());
         let sum = checksum(&head);
         head[240..248].copy_from_slice(&sum.to_le_bytes());
         head
     }
 }
+
+/// The bytes of the header that say which part of its group an image holds.
+const EXTENT_AT: usize = 128;
+const EXTENT_BYTES: usize = 28;
 
 /// Returns the header of a layout, without its checksum.
 fn header_of(layout: &ImageLayout) -> [u8; HEADER_BYTES] {
@@ -353,6 +475,14 @@ fn header_of(layout: &ImageLayout) -> [u8; HEADER_BYTES] {
     ] {
         header[at..at + 8].copy_from_slice(&value.to_le_bytes());
     }
+    if !layout.is_whole() {
+        let Extent { first, group_weights, first_tensor, group_tensors, slices } = layout.extent;
+        header[128..136].copy_from_slice(&first.to_le_bytes());
+        header[136..144].copy_from_slice(&group_weights.to_le_bytes());
+        for (at, value) in [(144, first_tensor), (148, group_tensors), (152, slices)] {
+            header[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+    }
     header
 }
 
@@ -370,7 +500,15 @@ mod tests {
     use super::*;
 
     const SMALL: Sizes =
-        Sizes { weights: 1, code_bytes: 1, tensors: 1, longest: 1, second_bits: 7, table_bytes: 16384 };
+        Sizes { weights: 1, code_bytes: 1, tensors: 1, extent: WIDE, longest: 1, second_bits: 7, table_bytes: 16384 };
+    /// A group that any weights can be a part of.
+    const WIDE: Extent = Extent {
+        first: 0,
+        group_weights: u32::MAX as u64,
+        first_tensor: 0,
+        group_tensors: MOST_TENSORS as u32,
+        slices: 0,
+    };
 
     #[test]
     fn the_largest_group_has_a_layout_and_impossible_ones_have_none() {
@@ -394,6 +532,14 @@ mod tests {
             Sizes { table_bytes: 0, ..sizes },
             Sizes { table_bytes: 65536, ..sizes },
             Sizes { weights: u64::MAX, code_bytes: u64::MAX, ..sizes },
+            Sizes { extent: Extent { first: 1, ..WIDE }, ..sizes },
+            Sizes { extent: Extent { first: u64::MAX, ..WIDE }, ..sizes },
+            Sizes { extent: Extent { group_weights: weights + 1, ..WIDE }, ..sizes },
+            Sizes { extent: Extent { first_tensor: 1, ..WIDE }, ..sizes },
+            Sizes { extent: Extent { first_tensor: u32::MAX, ..WIDE }, ..sizes },
+            Sizes { extent: Extent { group_tensors: 1025, ..WIDE }, ..sizes },
+            Sizes { extent: Extent { slices: 1023, ..WIDE }, ..sizes },
+            Sizes { weights: 1, code_bytes: 4, extent: Extent { first: 1, slices: 1024, ..WIDE }, ..sizes },
         ] {
             assert_eq!(ImageLayout::new(wrong), None, "{wrong:?}");
         }
@@ -438,7 +584,8 @@ mod tests {
     fn the_largest_head_is_as_large_as_is_said() {
         let tables = (2..=7).flat_map(|bits| Shape::sizes(bits).map(move |bytes| (bits, bytes)));
         let head = |(second_bits, table_bytes)| {
-            let sizes = Sizes { second_bits, table_bytes, tensors: MOST_TENSORS as u32, longest: 32, ..SMALL };
+            let (tensors, extent) = (MOST_TENSORS as u32, Extent { slices: MOST_TENSORS as u32, ..WIDE });
+            let sizes = Sizes { second_bits, table_bytes, tensors, extent, longest: 32, ..SMALL };
             ImageLayout::new(sizes).unwrap().head_bytes()
         };
         assert_eq!(tables.map(head).max(), Some(MOST_HEAD_BYTES));

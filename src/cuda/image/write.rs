@@ -4,18 +4,21 @@
 //! gives the batch's share of the index, and copied; and so is the batch's share of the part's signs. Nothing is ever
 //! read from the destination, which may be memory that is slow to read.
 
-use super::copy;
+use super::copy::Target;
+use super::range::Range;
 use super::*;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, grow};
 use crate::format::{Group, Member, position};
-use crate::host::{BlockWalk, blocks_of, run_threads};
+use crate::host::{BlockWalk, run_threads};
 use crate::huffman::marks::{self, BYTES_AFTER, BlockRun, Marker, RUNS, Visitor};
-use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, fence};
-use std::ops::Range;
+use crate::huffman::{BLOCK_BITS, BLOCK_BYTES, GAP_BYTES_PER_BLOCK, fence};
+use std::ops;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const _: () = assert!(marks::WEIGHTS_PER_MARK == LANE_WEIGHTS);
 
+/// Lanes that all weights of a block fill at most, if each takes a bit.
+const BLOCK_LANES: u64 = (BLOCK_BITS as u64).div_ceil(LANE_WEIGHTS);
 /// Blocks of a batch: sixteen of each of the runs that are walked side by side.
 const BATCH_BLOCKS: usize = 16 * RUNS;
 /// The same where files are read, and buffers are to be small.
@@ -53,26 +56,48 @@ impl Group<'_> {
     ///
     /// `dst_bytes` bytes at `dst` can be written by any thread, and nobody else uses them during the call.
     pub unsafe fn write_image_raw(self, dst: *mut u8, dst_bytes: u64, threads: usize) -> Result<()> {
-        let image = ImageWriter::new(self, dst, dst_bytes)?;
-        // More parts than threads, because threads do not always run equally fast.
-        let parts = if threads > 1 { (4 * threads).min(image.blocks.max(1)) } else { 1 };
-        let next = AtomicUsize::new(0);
-        let result = run_threads(threads.clamp(1, parts), || {
-            loop {
-                let part = next.fetch_add(1, Ordering::Relaxed);
-                if part >= parts {
-                    return Ok(());
-                }
-                // After a failure the other threads take no more parts.
-                image.part(part, parts).inspect_err(|_| next.store(parts, Ordering::Relaxed))?;
-            }
-        });
-        let head = match &result {
-            Ok(()) => &image.head.bytes()[..],
-            Err(_) => &[0; HEADER_BYTES],
-        };
-        image.put(0, head);
-        result
+        // SAFETY: as the caller promises.
+        unsafe { write_range(Range::whole(self), dst, dst_bytes, threads) }
+    }
+
+    /// Returns the layout of the image of `count` of the group's weights, from weight `first` on. The codes of one or two
+    /// blocks are walked, to find the bits at which it begins and ends; all weights of a group are its image.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` for a range that leaves the group or has no weight; `UnsupportedFormat` as for
+    /// [`Group::image_layout`]; `Corrupt` if the codes contradict the positions; `Io` where files are read; `OutOfMemory`.
+    pub fn image_range_layout(self, first: u64, count: u64) -> Result<ImageLayout> {
+        Range::new(self, first, count)?.layout()
+    }
+
+    /// Writes the image of `count` of the group's weights, from weight `first` on, as [`Group::write_image`] writes that of
+    /// all. The image says which weights and tensors it holds. The codes of these weights are walked, and compared with the
+    /// positions and gaps of the blocks in which they begin.
+    ///
+    /// # Errors
+    ///
+    /// As [`Group::image_range_layout`] and [`Group::write_image`].
+    pub fn write_image_range(self, first: u64, count: u64, dst: &mut [u8], threads: usize) -> Result<()> {
+        // SAFETY: the slice can be written, by this call alone.
+        unsafe { self.write_image_range_raw(first, count, dst.as_mut_ptr(), dst.len() as u64, threads) }
+    }
+
+    /// As [`Group::write_image_range`], into memory that need not be initialised.
+    ///
+    /// # Safety
+    ///
+    /// As [`Group::write_image_raw`].
+    pub unsafe fn write_image_range_raw(
+        self,
+        first: u64,
+        count: u64,
+        dst: *mut u8,
+        dst_bytes: u64,
+        threads: usize,
+    ) -> Result<()> {
+        // SAFETY: as the caller promises.
+        unsafe { write_range(Range::new(self, first, count)?, dst, dst_bytes, threads) }
     }
 
     /// Writes one of `parts` parts of an image, for callers with threads of their own: each part is written by one
@@ -93,90 +118,128 @@ impl Group<'_> {
         if part >= parts {
             return Err(Error::InvalidArgument(format!("there is no part {part} of {parts} parts")));
         }
-        let image = ImageWriter::new(self, dst, dst_bytes)?;
+        // SAFETY: as the caller promises: a part writes to its own bytes only.
+        let image = unsafe { ImageWriter::new(Range::whole(self), dst, dst_bytes, false)? };
         // Parts beyond the number of blocks are empty: a part smaller than one block would be.
-        let most = image.blocks.max(1) as u64;
+        let most = image.blocks().max(1) as u64;
         let result = if part < most { image.part(part as usize, parts.min(most) as usize) } else { Ok(()) };
         if part == 0 {
             let head = if result.is_ok() { &image.head.bytes()[..] } else { &[0; HEADER_BYTES] };
-            image.put(0, head);
+            image.target.put(0, head);
         }
         result
     }
 }
 
+/// Writes the image of a range.
+///
+/// # Safety
+///
+/// As [`Group::write_image_raw`].
+unsafe fn write_range(range: Range, dst: *mut u8, dst_bytes: u64, threads: usize) -> Result<()> {
+    // SAFETY: as the caller promises.
+    let image = unsafe { ImageWriter::new(range, dst, dst_bytes, false)? };
+    // More parts than threads, because threads do not always run equally fast.
+    let parts = if threads > 1 { (4 * threads).min(image.blocks().max(1)) } else { 1 };
+    let next = AtomicUsize::new(0);
+    let result = run_threads(threads.clamp(1, parts), || {
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            if part >= parts {
+                return Ok(());
+            }
+            // After a failure the other threads take no more parts.
+            image.part(part, parts).inspect_err(|_| next.store(parts, Ordering::Relaxed))?;
+        }
+    });
+    let head = match &result {
+        Ok(()) => &image.head.bytes()[..],
+        Err(_) => &[0; HEADER_BYTES],
+    };
+    image.target.put(0, head);
+    result
+}
+
+/// Returns the head of a range's image, and its first bytes up to the codes: head and index.
+///
+/// # Errors
+///
+/// As [`Group::write_image_range`].
+pub(crate) fn head_and_index(range: Range) -> Result<(Head, Vec<u8>)> {
+    let bytes = range.layout()?.code;
+    let mut all: Vec<u8> = Vec::new();
+    grow(&mut all, bytes as usize, 0, "the index of an image")?;
+    // SAFETY: the list has room, and is not used before the writer is done.
+    let image = unsafe { ImageWriter::new(range, all.as_mut_ptr(), bytes, true)? };
+    image.part(0, 1)?;
+    image.target.put(0, &image.head.bytes());
+    Ok((image.head, all))
+}
+
 /// A writer of one image, shared by the threads that write its parts.
 struct ImageWriter<'a> {
-    group: Group<'a>,
+    range: Range<'a>,
     head: Head,
-    dst: *mut u8,
-    /// The number of blocks to walk.
-    blocks: usize,
+    /// The image, or its bytes before the codes.
+    target: Target,
     /// The positions of the group's blocks, which also say where parts end.
     positions: &'a [u8],
 }
 
-// SAFETY: threads write through `dst` in disjoint parts, and everything else is only read.
-unsafe impl Sync for ImageWriter<'_> {}
-
 impl<'a> ImageWriter<'a> {
-    fn new(group: Group<'a>, dst: *mut u8, dst_bytes: u64) -> Result<Self> {
-        let head = Head::of(group)?;
-        let needed = head.layout().image_bytes;
+    /// Makes the writer of a whole image, or of its head and index only.
+    ///
+    /// # Safety
+    ///
+    /// `dst_bytes` bytes at `dst` can be written by any thread as long as the writer lives, and nobody else uses them.
+    unsafe fn new(range: Range<'a>, dst: *mut u8, dst_bytes: u64, index_only: bool) -> Result<Self> {
+        let head = range.head()?;
+        let needed = if index_only { head.layout().code } else { head.layout().image_bytes };
         if dst_bytes < needed {
             return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: dst_bytes });
         }
-        Ok(ImageWriter { group, head, dst, blocks: blocks_of(group), positions: group.positions() })
+        let positions = range.group.positions();
+        // SAFETY: as the caller promises; no more than `dst_bytes` are needed.
+        let target = unsafe { Target::new(dst, needed) };
+        Ok(ImageWriter { range, head, target, positions })
     }
 
-    /// Writes bytes of the image.
-    fn put(&self, at: u64, bytes: &[u8]) {
-        assert!(at + bytes.len() as u64 <= self.head.layout().image_bytes);
-        // SAFETY: the image's bytes can all be written, and these are inside it, as asserted.
-        unsafe { self.dst.add(at as usize).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    /// Returns whether codes and signs are written too.
+    fn is_whole(&self) -> bool {
+        self.target.bytes() == self.head.layout().image_bytes
     }
 
-    /// Writes many bytes of the image.
-    fn put_all(&self, at: u64, bytes: &[u8]) {
-        let image_bytes = self.head.layout().image_bytes;
-        if image_bytes < copy::STREAMING_IMAGE_BYTES {
-            return self.put(at, bytes);
-        }
-        assert!(at + bytes.len() as u64 <= image_bytes);
-        // SAFETY: the image's bytes can all be written, these are inside it, and the source is a file's bytes.
-        unsafe { copy::stream(bytes, self.dst.add(at as usize)) };
-    }
-
-    /// Writes zeros from one byte of the image to another.
-    fn zero(&self, from: u64, to: u64) {
-        assert!(from <= to && to <= self.head.layout().image_bytes);
-        // SAFETY: the image's bytes can all be written, and these are inside it, as asserted.
-        unsafe { self.dst.add(from as usize).write_bytes(0, (to - from) as usize) };
+    /// Returns the number of blocks to walk.
+    fn blocks(&self) -> usize {
+        self.range.blocks.len()
     }
 
     /// Writes everything that belongs to a part, except the head.
     fn part(&self, part: usize, parts: usize) -> Result<()> {
         let layout = self.head.layout();
         let share = |all: u64, part: usize| (all as u128 * part as u128 / parts as u128) as u64;
-        let (from, to) = (share(self.blocks as u64, part) as usize, share(self.blocks as u64, part + 1) as usize);
+        let border = |part| self.range.blocks.start + share(self.blocks() as u64, part) as usize;
+        let (from, to) = (border(part), border(part + 1));
         let signs = share(layout.weights, part)..share(layout.weights, part + 1);
         if part == 0 {
-            self.zero(layout.starts + 4 * (layout.tiles + 1), layout.lanes);
-            self.zero(layout.lanes + 2 * TILE_LANES * layout.tiles, layout.code);
+            self.target.zero(layout.starts + 4 * (layout.tiles + 1), layout.lanes);
+            self.target.zero(layout.lanes + 2 * TILE_LANES * layout.tiles, layout.code);
         }
         if part + 1 == parts {
             let end = layout.code_bytes.div_ceil(UNIT_BYTES) as u32;
-            self.put(layout.starts + 4 * layout.tiles, &end.to_le_bytes());
+            self.target.put(layout.starts + 4 * layout.tiles, &end.to_le_bytes());
             let lanes = layout.weights.div_ceil(LANE_WEIGHTS);
-            self.zero(layout.lanes + 2 * lanes, layout.lanes + 2 * TILE_LANES * layout.tiles);
-            self.zero(layout.code + layout.code_bytes, layout.signs);
-            self.zero(layout.signs + layout.weights, layout.image_bytes);
+            self.target.zero(layout.lanes + 2 * lanes, layout.lanes + 2 * TILE_LANES * layout.tiles);
+            if self.is_whole() {
+                self.target.zero(layout.code + layout.code_bytes, layout.signs);
+                self.target.zero(layout.signs + layout.weights, layout.image_bytes);
+            }
         }
         let mut writer = PartWriter::new(self, to).inspect_err(|_| self.spoil(from, to))?;
-        let step = if self.group.model().mapped() { BATCH_BLOCKS } else { BATCH_BLOCKS_READ };
+        let step = if self.range.group.model().mapped() { BATCH_BLOCKS } else { BATCH_BLOCKS_READ };
         for batch in (from..to).step_by(step) {
             let end = (batch + step).min(to);
-            let code_end = if end == self.blocks { layout.code_bytes } else { (end * BLOCK_BYTES) as u64 };
+            let code_end = if end == self.range.blocks.end { self.range.codes.end } else { (end * BLOCK_BYTES) as u64 };
             let done =
                 |block: usize| signs.start + (signs.end - signs.start) * (block - from) as u64 / (to - from) as u64;
             writer.batch(batch..end, code_end, done(batch)..done(end)).inspect_err(|_| self.spoil(from, to))?;
@@ -185,18 +248,22 @@ impl<'a> ImageWriter<'a> {
         Ok(())
     }
 
-    /// Returns the first weight of a block; after the last block, the number of weights.
+    /// Returns the weight of the image with which a block begins; after the last block, the number of weights.
     fn weight(&self, block: usize) -> u64 {
-        let weights = self.head.layout().weights;
-        if block == self.blocks { weights } else { position(self.positions, block).min(weights) }
+        let weights = &self.range.weights;
+        match block == self.range.blocks.end {
+            true => self.range.count(),
+            false => position(self.positions, block).clamp(weights.start, weights.end) - weights.start,
+        }
     }
 
     /// Writes zeros over the index of a part.
     fn spoil(&self, from: usize, to: usize) {
         let layout = self.head.layout();
         let (from, to) = (self.weight(from), self.weight(to).max(self.weight(from)));
-        self.zero(layout.lanes + 2 * from.div_ceil(LANE_WEIGHTS), layout.lanes + 2 * to.div_ceil(LANE_WEIGHTS));
-        self.zero(layout.starts + 4 * from.div_ceil(TILE_WEIGHTS), layout.starts + 4 * to.div_ceil(TILE_WEIGHTS));
+        self.target.zero(layout.lanes + 2 * from.div_ceil(LANE_WEIGHTS), layout.lanes + 2 * to.div_ceil(LANE_WEIGHTS));
+        self.target
+            .zero(layout.starts + 4 * from.div_ceil(TILE_WEIGHTS), layout.starts + 4 * to.div_ceil(TILE_WEIGHTS));
     }
 }
 
@@ -217,7 +284,7 @@ impl<'a> PartWriter<'a> {
         Ok(PartWriter {
             image,
             lanes: image.weight(to).div_ceil(LANE_WEIGHTS),
-            marker: Marker::new(image.group.data().codes())?,
+            marker: Marker::new(image.range.group.data().codes())?,
             code_buffer: Vec::new(),
             gap_buffer: Vec::new(),
             sign_buffer: Vec::new(),
@@ -225,44 +292,40 @@ impl<'a> PartWriter<'a> {
     }
 
     /// Writes the index of `blocks`, the codes from their first byte to the byte `code_end`, and the signs and
-    /// mantissas of `weights`.
-    fn batch(&mut self, blocks: Range<usize>, code_end: u64, weights: Range<u64>) -> Result<()> {
-        let PartWriter { image, lanes, marker, code_buffer, gap_buffer, sign_buffer } = self;
+    /// mantissas of `weights`, which count from the image's first.
+    fn batch(&mut self, blocks: ops::Range<usize>, code_end: u64, weights: ops::Range<u64>) -> Result<()> {
+        let PartWriter { image, lanes, marker, code_buffer, gap_buffer, .. } = self;
         let positions = image.positions;
-        let Range { start: from, end: to } = blocks;
-        let (group, sources, layout) = (image.group, image.group.model().sources(), image.head.layout());
+        let ops::Range { start: from, end: to } = blocks;
+        let (range, layout) = (&image.range, image.head.layout());
+        let (group, sources) = (range.group, range.group.model().sources());
         let (code, gaps) = (group.data().member(Member::EncodedExponent), group.data().member(Member::Gaps));
         let start = (from * BLOCK_BYTES) as u64;
-        let len = (((to - from) * BLOCK_BYTES + BYTES_AFTER) as u64).min(code.len - start);
+        // A range ends at its last code, as a group does, so that no run walks further.
+        let len = (((to - from) * BLOCK_BYTES + BYTES_AFTER) as u64).min(range.codes.end.saturating_sub(start));
         let codes = sources[code.file].bytes(code.offset + start, len, code_buffer)?;
         let gap_start = (from * GAP_BYTES_PER_BLOCK) as u64;
         let gap_len = (((to - from + 1) * GAP_BYTES_PER_BLOCK) as u64).min(gaps.len - gap_start);
         let gap_bytes = sources[gaps.file].bytes(gaps.offset + gap_start, gap_len, gap_buffer)?;
 
-        let signs = group.data().member(Member::SignMantissa);
-        let count = weights.end - weights.start;
-        if !image.group.model().mapped() && sign_buffer.capacity() == 0 {
-            // The shares of batches differ by little; a buffer that grows would take twice as much for a moment.
-            let bytes = count + 64;
-            let out_of_memory = |_| Error::OutOfMemory { bytes, what: "a part of a file" };
-            sign_buffer.try_reserve_exact(bytes as usize).map_err(out_of_memory)?;
-        }
-        let sign_bytes = sources[signs.file].bytes(signs.offset + weights.start, count, sign_buffer)?;
-        let copied = (code_end - start).min(codes.len() as u64) as usize;
-
         // After the last weight there is nothing to walk.
-        let n = layout.weights;
-        let last = (from..to).find(|&block| position(positions, block + 1) == n);
-        let end = last.map_or(to, |last| if position(positions, last) == n { last } else { last + 1 });
+        let (first, n) = (range.weights.start, range.weights.end);
+        let last = (from..to).find(|&block| position(positions, block + 1) >= n);
+        let end = last.map_or(to, |last| if position(positions, last) >= n { last } else { last + 1 });
+        // Lanes before the range's first, so that no weight of its first block has a number below 0.
+        let before = if first == 0 { 0 } else { BLOCK_LANES };
+        let number = |weight: u64| (weight + before * LANE_WEIGHTS).saturating_sub(first);
         let gap = |block: usize| gap_bytes.get((block - from) * GAP_BYTES_PER_BLOCK).map(|&byte| (byte >> 3) as usize);
         let mut index = Index {
             image,
             positions,
             last,
             gap,
+            before,
+            first,
             lanes: *lanes,
-            lane_starts: image.dst.wrapping_add(layout.lanes as usize).cast(),
-            tile_starts: image.dst.wrapping_add(layout.starts as usize).cast(),
+            lane_starts: image.target.address(layout.lanes, layout.code - layout.lanes).cast(),
+            tile_starts: image.target.address(layout.starts, layout.lanes - layout.starts).cast(),
         };
         let runs = std::array::from_fn(|lane| {
             let border = |lane: usize| from + (end - from) * lane / RUNS;
@@ -273,8 +336,8 @@ impl<'a> PartWriter<'a> {
                 block: first,
                 blocks: after - first,
                 gap: gap(first).unwrap_or(0),
-                weight: position(positions, first),
-                end: (after == end && last.is_some()).then_some(n),
+                weight: number(position(positions, first)),
+                end: (after == end && last.is_some()).then_some(number(n)),
             }
         });
         if (from == 0 && gap(0) != Some(0)) || !marker.walk(runs, &mut index) {
@@ -283,9 +346,35 @@ impl<'a> PartWriter<'a> {
             let place = group.place(Member::EncodedExponent, start);
             return Err(Error::corrupt(place, "the codes have changed since the model was opened"));
         }
-        // The codes are in a cache now.
-        image.put_all(layout.code + start, &codes[..copied]);
-        image.put_all(layout.signs + weights.start, sign_bytes);
+        if image.is_whole() {
+            // The codes are in a cache now. A range may begin inside its first block.
+            let skipped = range.codes.start.saturating_sub(start);
+            let copied = code_end.saturating_sub(start).min(codes.len() as u64);
+            if copied > skipped {
+                let at = layout.code + start + skipped - range.codes.start;
+                image.target.put_all(at, &codes[skipped as usize..copied as usize]);
+            }
+            self.signs(weights)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the signs and mantissas of some of the image's weights.
+    fn signs(&mut self, weights: ops::Range<u64>) -> Result<()> {
+        let PartWriter { image, sign_buffer, .. } = self;
+        let (range, layout) = (&image.range, image.head.layout());
+        let (group, sources) = (range.group, range.group.model().sources());
+        let signs = group.data().member(Member::SignMantissa);
+        let count = weights.end - weights.start;
+        if !group.model().mapped() && sign_buffer.capacity() == 0 {
+            // The shares of batches differ by little; a buffer that grows would take twice as much for a moment.
+            let bytes = count + 64;
+            let out_of_memory = |_| Error::OutOfMemory { bytes, what: "a part of a file" };
+            sign_buffer.try_reserve_exact(bytes as usize).map_err(out_of_memory)?;
+        }
+        let sign_offset = signs.offset + range.weights.start + weights.start;
+        let sign_bytes = sources[signs.file].bytes(sign_offset, count, sign_buffer)?;
+        image.target.put_all(layout.signs + weights.start, sign_bytes);
         Ok(())
     }
 }
@@ -298,6 +387,9 @@ struct Index<'a, G> {
     last: Option<usize>,
     /// The recorded gap of a block's first chunk.
     gap: G,
+    /// The walk's lanes before the image's first, and the group's weight with which that one begins.
+    before: u64,
+    first: u64,
     /// The first lane that is not this part's, and the sections of lanes and starts.
     lanes: u64,
     lane_starts: *mut u16,
@@ -306,11 +398,14 @@ struct Index<'a, G> {
 
 impl<G: Fn(usize) -> Option<usize>> Visitor for Index<'_, G> {
     #[inline(always)]
-    fn mark(&mut self, lane: u64, bit: u64) {
+    fn mark(&mut self, number: u64, bit: u64) {
+        // A range may begin inside its first block.
+        let Some(lane) = number.checked_sub(self.before) else { return };
         if lane >= self.lanes {
             // There are more codes than the positions say. The walk finds that out at the next border.
             return;
         }
+        let bit = bit.wrapping_sub(8 * self.image.range.codes.start);
         // SAFETY: the image has this lane, and a start for its tile. The weights of this part begin with the first weight of
         // its first block, and lanes from `lanes` on are the next part's: no other part writes these entries.
         unsafe {
@@ -322,11 +417,12 @@ impl<G: Fn(usize) -> Option<usize>> Visitor for Index<'_, G> {
     }
 
     fn border(&mut self, block: usize, weight: u64, gap: usize) -> bool {
-        weight == position(self.positions, block) && (self.gap)(block) == Some(gap)
+        weight + self.first == position(self.positions, block) + self.before * LANE_WEIGHTS
+            && (self.gap)(block) == Some(gap)
     }
 
     fn end(&mut self, block: usize, bit: u64) -> bool {
         // The last code ends in the last byte.
-        self.last == Some(block) && bit.div_ceil(8) == self.image.head.layout().code_bytes
+        self.last == Some(block) && bit.div_ceil(8) == self.image.range.codes.end
     }
 }

@@ -1258,7 +1258,7 @@ df11_status df11_device_get_info(const df11_device *device,
 /* ============================================================================================== */
 
 /** The head of no image has more bytes. */
-#define DF11_IMAGE_HEAD_BYTES_MAX 41216
+#define DF11_IMAGE_HEAD_BYTES_MAX 61696
 
 /** An image. Begin with DF11_IMAGE_INFO_INIT. */
 typedef struct df11_image_info {
@@ -1268,20 +1268,57 @@ typedef struct df11_image_info {
     uint64_t image_bytes;
     /** Bytes of its head: its first ones, which df11_device_bind_image() needs in host memory. */
     uint64_t head_bytes;
-    /** Weights of the group. */
+    /** Weights that it holds. */
     uint64_t element_count;
-    /** Tensors of the group. */
+    /** Tensors of which it holds weights; slices, if it has some. */
     uint64_t tensor_count;
+    /**
+     * The number of its first weight among those of the group. It holds this one and those that
+     * follow. 0 if it holds slices: their weights are numbered from 0.
+     */
+    uint64_t first_element;
+    /** The number of its first tensor among those of the group; 0 if it holds slices. */
+    uint64_t first_tensor;
+    /** Weights of the whole group. */
+    uint64_t group_element_count;
+    /** Tensors of the whole group. */
+    uint64_t group_tensor_count;
+    /** Slices that it holds; 0 for a range and for a whole group. */
+    uint64_t slice_count;
 } df11_image_info;
 
 /** Initialises a df11_image_info: every field but struct_size is 0 or NULL. */
-#define DF11_IMAGE_INFO_INIT { sizeof(df11_image_info), 0, 0, 0, 0 }
+#define DF11_IMAGE_INFO_INIT { sizeof(df11_image_info), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/**
+ * A slice: elements of one of a group's tensors. They are `run_count` runs of `run_elements`
+ * elements each: the first run begins at element `first` of the tensor, every other one
+ * `run_stride` elements after the one before. Rows are one run; columns are one run of each row.
+ */
+typedef struct df11_slice {
+    /**
+     * The number of the tensor among those of its group: df11_group_info.first_tensor +
+     * this is its number in the model.
+     */
+    uint32_t tensor;
+    /**
+     * The tensor's elements before the first run. If the group has only a run of the tensor
+     * (df11_run_info), they count from there.
+     */
+    uint32_t first;
+    /** Elements of a run. */
+    uint32_t run_elements;
+    /** Elements from the beginning of a run to that of the next: at least those of a run. */
+    uint32_t run_stride;
+    /** The number of runs. */
+    uint32_t run_count;
+} df11_slice;
 
 /**
  * Writes the image of a group to host memory: df11_group_info.image_bytes bytes, which a CUDA
  * device can decode once they are in its memory, at an address that is a multiple of 256. An image
- * holds no address: it may be kept, sent and moved. Its bytes depend on the group alone. No CUDA is
- * needed. Every code is walked, so that what was written decodes.
+ * holds no address: it may be kept, sent and moved. Its bytes depend on the group alone. No CUDA
+ * is needed. Every code is walked, so that what was written decodes.
  *
  * `dst` is a buffer of `dst_bytes` bytes that you provide, with any alignment (64 is fastest),
  * pinned or not; nothing is read from it. One thread works: df11_model_write_image_part() is for
@@ -1289,9 +1326,9 @@ typedef struct df11_image_info {
  * less than 100 KiB, and less than 1 MB with DF11_OPEN_READ.
  *
  * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL;
- * DF11_CORRUPT if the codes contradict the tables, the positions or the gaps at which blocks begin;
- * DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_IO with DF11_OPEN_READ; DF11_OUT_OF_MEMORY.
- * After an error that is the file's, the first 256 bytes are zeros: no image.
+ * DF11_CORRUPT if the codes contradict the tables, the positions or the gaps at which blocks
+ * begin; DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_IO with DF11_OPEN_READ;
+ * DF11_OUT_OF_MEMORY. After an error that is the file's, the first 256 bytes are zeros: no image.
  *
  * Requires: Nobody else uses `dst` during the call.
  */
@@ -1308,8 +1345,8 @@ df11_status df11_model_write_image(const df11_model *model,
  * of df11_model_write_image(), for any number of parts. Part 0 writes the head.
  *
  * If any part fails, there is no image, whatever the others wrote: look at every result before you
- * use the image. (A part that fails clears its share of the index, so that a decode that is started
- * all the same reports DF11_CORRUPT.)
+ * use the image. (A part that fails clears its share of the index, so that a decode that is
+ * started all the same reports DF11_CORRUPT.)
  *
  * Errors: as for df11_model_write_image(); DF11_INVALID_ARGUMENT for a part that is not below
  * `part_count`.
@@ -1325,6 +1362,53 @@ df11_status df11_model_write_image_part(const df11_model *model,
                                         df11_error *error);
 
 /**
+ * Describes the image of `count` of a group's weights, from its weight `first` on (both in
+ * elements), before df11_model_write_image_range() or df11_device_upload_range() makes it:
+ * `image_bytes` is what it takes. The codes of one or two blocks are walked, to find the bits at
+ * which it begins and ends. Of a whole group it is df11_group_info.image_bytes. After an error
+ * `*out` is cleared except for its struct_size; if that is wrong, `*out` is left alone.
+ *
+ * Errors: DF11_NOT_FOUND (no such group); DF11_INVALID_ARGUMENT for weights outside the group, and
+ * for none; DF11_CORRUPT if the codes contradict the positions; DF11_UNSUPPORTED_FORMAT where
+ * df11_group_info.image_bytes is 0; DF11_IO with DF11_OPEN_READ; DF11_OUT_OF_MEMORY.
+ */
+df11_status df11_model_get_image_range_info(const df11_model *model,
+                                            uint64_t group,
+                                            uint64_t first,
+                                            uint64_t count,
+                                            df11_image_info *out,
+                                            df11_error *error);
+
+/**
+ * Writes the image of `count` of a group's weights, from its weight `first` on (both in elements),
+ * as df11_model_write_image() writes that of all: a range of rows of a tensor, a tensor or a few,
+ * or any other. It is for devices that share the work of a layer, and hold a part of it each. Its
+ * head says which weights and tensors it holds. Codes are those of the file, so that of these
+ * parts together no more than a few bytes are held twice.
+ *
+ * Decoding counts as for the whole group: df11_resident_decompress_range() takes the numbers of
+ * the group's weights, and df11_resident_decompress_tensors() one destination for each tensor of
+ * which there are weights, which receives those.
+ *
+ * `dst` is as for df11_model_write_image(); df11_model_get_image_range_info() says how many bytes
+ * are needed. `threads` threads work, the calling one among them; 0 means 1. They end before the
+ * call returns. The codes of these weights are walked, and compared with the positions and gaps of
+ * the blocks in which they begin.
+ *
+ * Errors: as for df11_model_write_image() and df11_model_get_image_range_info().
+ *
+ * Requires: Nobody else uses `dst` during the call.
+ */
+df11_status df11_model_write_image_range(const df11_model *model,
+                                         uint64_t group,
+                                         uint64_t first,
+                                         uint64_t count,
+                                         void *dst,
+                                         size_t dst_bytes,
+                                         uint32_t threads,
+                                         df11_error *error);
+
+/**
  * Describes an image by its head: `head_bytes` of its first bytes in host memory, as for
  * df11_device_bind_image(). No CUDA call is made. After an error `*out` is cleared except for its
  * struct_size; if that is wrong, `*out` is left alone.
@@ -1336,6 +1420,19 @@ df11_status df11_image_get_info(const void *head,
                                 size_t head_bytes,
                                 df11_image_info *out,
                                 df11_error *error);
+
+/**
+ * Returns a slice that an image holds, by its head: slice `slice` of
+ * df11_image_info.slice_count. `head` and `head_bytes` are as for df11_image_get_info(). After an
+ * error `*out` is zeros.
+ *
+ * Errors: as for df11_image_get_info(); DF11_NOT_FOUND if the image has no such slice.
+ */
+df11_status df11_image_get_slice(const void *head,
+                                 size_t head_bytes,
+                                 uint64_t slice,
+                                 df11_slice *out,
+                                 df11_error *error);
 
 /* ============================================================================================== */
 /* 10. CUDA: residents, which are images on a device                                              */
@@ -1355,16 +1452,36 @@ typedef struct df11_resident_info {
     df11_devptr image;
     /** Bytes of the whole image. */
     uint64_t image_bytes;
-    /** Weights of the group. */
+    /** Weights that it holds. */
     uint64_t element_count;
-    /** Tensors of the group. */
+    /** Tensors of which it holds weights; slices, if it has some. */
     uint64_t tensor_count;
-    /** For each tensor the weights of the group up to its end. They belong to the resident. */
+    /**
+     * For each of them the number of the weight after its last one, counted as `first_element` is.
+     * They belong to the resident.
+     */
     const uint64_t *tensor_ends;
+    /**
+     * The number of its first weight, as df11_resident_decompress_range() counts them: among those
+     * of the group, so 0 for a whole group. If it holds slices it is 0: their weights are numbered
+     * from 0.
+     */
+    uint64_t first_element;
+    /** The number of its first tensor among those of the group; 0 if it holds slices. */
+    uint64_t first_tensor;
+    /** Weights of the whole group. */
+    uint64_t group_element_count;
+    /** Tensors of the whole group. */
+    uint64_t group_tensor_count;
+    /** Slices that it holds; 0 for a range and for a whole group. */
+    uint64_t slice_count;
+    /** The slices; NULL if there are none. They belong to the resident. */
+    const df11_slice *slices;
 } df11_resident_info;
 
 /** Initialises a df11_resident_info: every field but struct_size is 0 or NULL. */
-#define DF11_RESIDENT_INFO_INIT { sizeof(df11_resident_info), 0, 0, 0, 0, NULL }
+#define DF11_RESIDENT_INFO_INIT \
+    { sizeof(df11_resident_info), 0, 0, 0, 0, NULL, 0, 0, 0, 0, 0, NULL }
 
 /**
  * Makes a group's image in device memory that you provide: `image_bytes` bytes at `d_image`, at
@@ -1387,8 +1504,8 @@ typedef struct df11_resident_info {
  * Errors: DF11_NOT_FOUND (no such group), DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
  * DF11_MISALIGNED; DF11_UNSUPPORTED_FORMAT where image_bytes is 0; DF11_DEFAULT_STREAM;
  * DF11_WRONG_DEVICE for a stream of another context; DF11_CAPTURING, because an upload cannot be
- * captured; DF11_CUDA; DF11_IO and DF11_CORRUPT with DF11_OPEN_READ. After the last three, parts of
- * the work may be in the stream: keep `d_image` and the model until it has executed them.
+ * captured; DF11_CUDA; DF11_IO and DF11_CORRUPT with DF11_OPEN_READ. After the last three, parts
+ * of the work may be in the stream: keep `d_image` and the model until it has executed them.
  *
  * Requires: The device memory stays until the resident is freed, its decodes are done and no
  * captured graph that uses it will be launched. Model and resident stay until the stream has
@@ -1428,6 +1545,38 @@ df11_status df11_device_upload_staged(df11_device *device,
                                       size_t staging_bytes,
                                       df11_resident **out,
                                       df11_error *error);
+
+/**
+ * Makes the image of `count` of a group's weights, from its weight `first` on (both in elements),
+ * in device memory that you provide: `image_bytes` bytes at `d_image`, at least those that
+ * df11_model_get_image_range_info() says, at a multiple of 256. The bytes are those of
+ * df11_model_write_image_range(), which says what such an image is for. Copies are put into
+ * `stream`; work that you put there afterwards may use the image.
+ *
+ * The host walks the codes first, on the calling thread, and makes the index of the image, 0.02
+ * bytes for each weight, which is copied with the head from memory that the resident keeps. The
+ * rest is copied as by df11_device_upload(), or, if `staging` is not NULL, as by
+ * df11_device_upload_staged(): then the model may be freed when this returns.
+ *
+ * Errors: as for df11_device_upload() and df11_model_write_image_range(). `staging_bytes` counts
+ * only if `staging` is not NULL.
+ *
+ * Requires: The device memory stays until the resident is freed, its decodes are done and no
+ * captured graph that uses it will be launched. The resident and the model (or the staging memory,
+ * which nobody else uses) stay until the stream has executed the upload.
+ */
+df11_status df11_device_upload_range(df11_device *device,
+                                     const df11_model *model,
+                                     uint64_t group,
+                                     uint64_t first,
+                                     uint64_t count,
+                                     df11_devptr d_image,
+                                     size_t image_bytes,
+                                     df11_stream stream,
+                                     void *staging,
+                                     size_t staging_bytes,
+                                     df11_resident **out,
+                                     df11_error *error);
 
 /**
  * Takes an image that is on the device, or that will be when the streams of its decodes get there:
@@ -1484,8 +1633,8 @@ df11_status df11_resident_get_info(const df11_resident *resident,
                                    df11_error *error);
 
 /**
- * Frees a resident, from any thread. NULL is allowed. No device memory is touched or freed, nothing
- * is waited for, and decodes that are in streams or graphs go on.
+ * Frees a resident, from any thread. NULL is allowed. No device memory is touched or freed,
+ * nothing is waited for, and decodes that are in streams or graphs go on.
  *
  * Requires: No call uses `resident` any more, and no stream still has to execute its upload.
  */
@@ -1496,9 +1645,9 @@ void df11_resident_free(df11_resident *resident);
 /* ============================================================================================== */
 
 /**
- * Decodes a whole group on the device, to `dst_bytes` bytes of device memory at `d_dst`: at least
- * 2 * element_count bytes, an address that is a multiple of 2 (16 is fastest). Work is put into
- * `stream`, and the call returns before it is done.
+ * Decodes all that an image holds, a whole group or a part, to `dst_bytes` bytes of device memory
+ * at `d_dst`: at least 2 * df11_resident_info.element_count bytes, an address that is a multiple
+ * of 2 (16 is fastest). Work is put into `stream`, and the call returns before it is done.
  *
  * Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call
  * may be captured in a graph. It may be made from any thread, whatever context is current there,
@@ -1509,9 +1658,9 @@ void df11_resident_free(df11_resident *resident);
  * set to 0. It is raised to DF11_CORRUPT if the kernel notices that the image contradicts itself
  * (the file was damaged, or its gaps and positions are wrong), and otherwise left alone. The
  * content of the destination is then undefined. Nothing outside it is ever written. What is
- * compared is where each run of 104 weights ends: damage after which the codes fall into step again
- * before that, or end up to ten bits late, goes unnoticed. Of single changed bytes among the codes
- * that is eight in ten. Verify a model from elsewhere before you decode it here.
+ * compared is where each run of 104 weights ends: damage after which the codes fall into step
+ * again before that, or end up to ten bits late, goes unnoticed. Of single changed bytes among the
+ * codes that is eight in ten. Verify a model from elsewhere before you decode it here.
  *
  * Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
  * DF11_MISALIGNED, DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA
@@ -1530,11 +1679,16 @@ df11_status df11_resident_decompress(const df11_resident *resident,
                                      df11_error *error);
 
 /**
- * Decodes `count` weights of a group, from its weight `first` on (both in elements), to `dst_bytes`
- * bytes of device memory at `d_dst`: exactly 2 * count bytes are written. All else is as for
- * df11_resident_decompress(). A count of 0 does nothing.
+ * Decodes `count` weights of a group, from its weight `first` on (both in elements), to
+ * `dst_bytes` bytes of device memory at `d_dst`: exactly 2 * count bytes are written. All else is
+ * as for df11_resident_decompress(). A count of 0 does nothing.
  *
- * Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for a range outside the group.
+ * `first` is the number of the weight in its group, also if the image holds a range of the group
+ * only: the call is the same for either. Only the weights of slices, which do not follow each
+ * other in the group, are numbered from 0 in the order of the slices.
+ *
+ * Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for weights that the image does
+ * not hold: it holds element_count of them, from first_element on (df11_resident_info).
  *
  * Requires: What df11_resident_decompress() requires.
  */
@@ -1549,10 +1703,12 @@ df11_status df11_resident_decompress_range(const df11_resident *resident,
 
 /**
  * Decodes each tensor of a group to a destination of its own: tensor i, in the order of their
- * weights, to `dst_bytes[i]` bytes of device memory at `d_dsts[i]`. `count` is the group's
- * tensor_count. A destination of 0 leaves its tensor out. One launch does up to 32 tensors;
- * destinations that follow each other without a gap count as one. Both lists are in host memory and
- * are read during the call only. All else is as for df11_resident_decompress().
+ * weights, to `dst_bytes[i]` bytes of device memory at `d_dsts[i]`. `count` is the resident's
+ * tensor_count. If the image holds a range of the group, destination i is for what it has of
+ * tensor first_tensor + i; if it holds slices, destination i is for slice i. A destination of 0
+ * leaves its tensor out. One launch does up to 32 tensors; destinations that follow each other
+ * without a gap count as one. Both lists are in host memory and are read during the call only. All
+ * else is as for df11_resident_decompress().
  *
  * Errors: as for df11_resident_decompress(); DF11_INVALID_ARGUMENT for another count. If a group
  * has more than 32 tensors and the driver refuses a launch that is not the first, the earlier ones
@@ -1569,11 +1725,11 @@ df11_status df11_resident_decompress_tensors(const df11_resident *resident,
                                              df11_error *error);
 
 /**
- * Decodes `count` whole groups: resident i to `dst_bytes[i]` bytes of device memory at `d_dsts[i]`.
- * All lists are in host memory and are read during the call only. The residents may come from
- * several device handles, but belong to one context. One launch does up to 32 groups. `d_statuses`
- * is 0, or the address of `count` uint32_t in device memory, one for each group. All else is as for
- * df11_resident_decompress(). A count of 0 does nothing.
+ * Decodes `count` residents, all that each of them holds: resident i to `dst_bytes[i]` bytes of
+ * device memory at `d_dsts[i]`. All lists are in host memory and are read during the call only.
+ * The residents may come from several device handles, but belong to one context. One launch does
+ * up to 32 groups. `d_statuses` is 0, or the address of `count` uint32_t in device memory, one for
+ * each group. All else is as for df11_resident_decompress(). A count of 0 does nothing.
  *
  * Errors: as for df11_resident_decompress(); DF11_WRONG_DEVICE for residents of several contexts.
  * If there are more than 32 groups and the driver refuses a launch that is not the first, the

@@ -4,6 +4,7 @@
 #![cfg(target_os = "linux")]
 
 pub(crate) mod images;
+mod parts;
 mod places;
 mod programs;
 use crate::support;
@@ -24,6 +25,15 @@ fn image_of(model: &Model, group: usize) -> (image::ImageLayout, Vec<u8>) {
     let layout = image::ImageLayout::of(model.group(group).unwrap()).unwrap();
     let mut bytes = vec![0; layout.image_bytes as usize];
     model.group(group).unwrap().write_image(&mut bytes, 1).unwrap();
+    (layout, bytes)
+}
+
+/// Writes the image of a range of a group.
+fn range_of(model: &Model, group: usize, first: u64, count: u64) -> (image::ImageLayout, Vec<u8>) {
+    let group = model.group(group).unwrap();
+    let layout = group.image_range_layout(first, count).unwrap();
+    let mut bytes = vec![0; layout.image_bytes as usize];
+    group.write_image_range(first, count, &mut bytes, 1).unwrap();
     (layout, bytes)
 }
 

@@ -15,6 +15,10 @@ pub(super) fn scalar(ins: &Ins, [a, b, c, e]: [u64; 4]) -> u64 {
         Op::Mov => a,
         Op::Add => a.wrapping_add(b),
         Op::Sub => a.wrapping_sub(b),
+        Op::FAdd => float(f32_of(a) + f32_of(b)),
+        Op::FSub => float(f32_of(a) - f32_of(b)),
+        Op::FMul => float(f32_of(a) * f32_of(b)),
+        Op::FFma => float(f32_of(a).mul_add(f32_of(b), f32_of(c))),
         Op::AddSat => saturate(i128::from(x(a) as i64) + i128::from(x(b) as i64), ty),
         Op::SubSat => saturate(i128::from(x(a) as i64) - i128::from(x(b) as i64), ty),
         Op::MulLo => a.wrapping_mul(b),
@@ -98,6 +102,17 @@ pub(super) fn scalar(ins: &Ins, [a, b, c, e]: [u64; 4]) -> u64 {
         other => unreachable!("{other:?} is no operation on numbers"),
     };
     ins.to.extend(result) & mask_of(ins.to)
+}
+
+#[inline(always)]
+pub(super) fn f32_of(bits: u64) -> f32 {
+    f32::from_bits(bits as u32)
+}
+
+/// Returns the bits of a result. A device has one NaN, whatever the operands were.
+#[inline(always)]
+pub(super) fn float(value: f32) -> u64 {
+    if value.is_nan() { 0x7fff_ffff } else { value.to_bits().into() }
 }
 
 /// Returns the bits that a register of this type holds.

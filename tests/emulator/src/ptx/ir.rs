@@ -16,7 +16,7 @@ pub(super) type Slot = u16;
 #[repr(align(64))]
 pub(super) struct Lanes<T>(pub(super) [T; 32]);
 
-/// The type of an operation. Untyped bits count as unsigned, floats as their bits.
+/// The type of an operation. Untyped bits count as unsigned, floats as their bits: the operation says that they are floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ty {
     Pred,
@@ -89,6 +89,12 @@ pub(super) enum Op {
     Xor,
     Shl,
     Shr,
+    /// d, a, b: of 32-bit floats, rounded to the nearest, subnormal numbers as they are
+    FAdd,
+    FSub,
+    FMul,
+    /// d, a, b, c: the same, rounded once
+    FFma,
     /// d, a, b: saturating, 32 bits
     AddSat,
     SubSat,

@@ -62,6 +62,12 @@ pub(super) fn number(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Do
             Ok(())
         }};
     }
+    macro_rules! float {
+        (|$($name:ident = $bits:ident),*| $f:expr) => {{
+            $(let $name = f32::from_bits($bits);)*
+            alu::float($f) as u32
+        }};
+    }
     macro_rules! both_widths {
         (|$a:ident, $b:ident| $f:expr) => {
             match ins.ty {
@@ -78,6 +84,9 @@ pub(super) fn number(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Do
         },
         Op::Add => both_widths!(|a, b| a.wrapping_add(b)),
         Op::Sub => both_widths!(|a, b| a.wrapping_sub(b)),
+        Op::FAdd => two!(get32, get32, put32, u32, |a, b| float!(|x = a, y = b| x + y)),
+        Op::FMul => two!(get32, get32, put32, u32, |a, b| float!(|x = a, y = b| x * y)),
+        Op::FFma => three!(get32, get32, put32, u32, |a, b, c| float!(|x = a, y = b, z = c| x.mul_add(y, z))),
         Op::MulLo => both_widths!(|a, b| a.wrapping_mul(b)),
         Op::And => both_widths!(|a, b| a & b),
         Op::Or => both_widths!(|a, b| a | b),

@@ -28,6 +28,7 @@ impl<'a> Lower<'a, '_> {
             "mov" => self.mov(form, ins),
             "add" | "sub" | "addc" | "subc" => self.add(form, ins, opcode),
             "mul" | "mad" | "madc" | "mul24" | "mad24" => self.multiply(form, ins, opcode),
+            "fma" => self.float(form, ins, Op::FFma, 3),
             "div" => self.simple(form, ins, Op::Div, 2),
             "rem" => self.simple(form, ins, Op::Rem, 2),
             "min" => self.simple(form, ins, Op::Min, 2),

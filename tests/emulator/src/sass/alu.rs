@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(logic(0xfc, a, b, c), a | b);
         assert_eq!(logic(0x3c, a, b, c), a ^ b);
         assert_eq!(logic(0x6a, a, b, c), a & b ^ c);
-        assert_eq!(logic(0xf8, a, b, c), a & b | c);
+        assert_eq!(logic(0xf8, a, b, c), a | b & c);
         assert_eq!(
             (round(16_777_217.0, Rounding::Up), round(16_777_217.0, Rounding::Zero)),
             (16_777_218.0, 16_777_216.0)

@@ -206,6 +206,10 @@ pub(super) enum Op {
     MinMax64 {
         signed: bool,
     },
+    /// `min` or `max` of `a + b` and `c`.
+    AddMinMax {
+        signed: bool,
+    },
     Move,
     Move64,
     Special(Special),

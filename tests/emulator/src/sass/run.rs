@@ -318,8 +318,11 @@ fn number(warp: &mut Warp, env: &Env, pc: u32, ins: &Ins, exec: u32) -> Done {
             warp.put(ins.dst, exec, &sums.map(|sum| sum as u32));
             warp.put_bit(ins.bits[0], exec, mask(&|lane| sums[lane] >> 32 != 0));
         }
-        Op::MinMax { signed } => {
-            let (a, b, least) = (source(warp, 0)?, source(warp, 1)?, test(warp, 0)?);
+        Op::MinMax { signed } | Op::AddMinMax { signed } => {
+            let (mut a, mut b, least) = (source(warp, 0)?, source(warp, 1)?, test(warp, 0)?);
+            if matches!(ins.op, Op::AddMinMax { .. }) {
+                (a, b) = (lane_of(&|lane| a[lane].wrapping_add(b[lane])), source(warp, 2)?);
+            }
             let of = |lane: usize| {
                 let (a, b) = (a[lane], b[lane]);
                 let less = if signed { (a as i32) < b as i32 } else { a < b };

@@ -141,6 +141,7 @@ fn bits_are_moved_and_compared() {
                 ISETP.GT.U64.AND P0, PT, R8, 0x100000004, PT\nSEL R4, R8, 0x63, P0";
     assert_eq!(words(wide), all(|tid| if tid >= 5 { 5 } else { 99 }));
     assert_eq!(words("VIMNMX.U32 R4, PT, PT, R0, 0x7, !PT"), all(|tid| tid.max(7)));
+    assert_eq!(words("MOV R5, 0x3\nVIADDMNMX.U32 R4, R0, -R5, 0x7, PT"), all(|tid| tid.wrapping_sub(3).min(7)));
     assert_eq!(
         words("LDC.64 R6, c[0x2][0x0]\nLDC R5, c[0x2][RZ]\nIMAD.IADD R4, R7, 0x1, R5"),
         all(|_| 0x1122_3344 + 0x5566_7788)
@@ -164,7 +165,8 @@ fn lanes_act_together() {
     assert_eq!(words(votes), all(|_| 0xffff_fff0));
     assert_eq!(words("REDUX.MAX UR6, R0\nUIADD3 UR6, UR6, 0x1, URZ\nMOV R4, UR6"), all(|_| 32));
     assert_eq!(words("ISETP.EQ.U32.AND P0, PT, R0, 0x5, PT\nMOV R4, 0x1\n@P0 R2UR UR7, R0\nMOV R4, UR7"), all(|_| 5));
-    let atomics = "MOV R6, 0x400\nSTS [R6], RZ\nATOMS.MAX RZ, [R6], R0\nLDS R4, [R6]";
+    let atomics =
+        "MOV R6, 0x400\nISETP.EQ.U32.AND P0, PT, R0, RZ, PT\n@P0 STS [R6], RZ\nATOMS.MAX RZ, [R6], R0\nLDS R4, [R6]";
     assert_eq!(words(atomics), all(|_| 31));
     let reductions = "ISETP.NE.U32.AND P0, PT, R0, RZ, PT\nLDC.64 R6, c[0x0][0x210]\n@!P0 STG.E desc[UR4][R6.64], RZ\n\
                       REDG.E.MAX.STRONG.GPU desc[UR4][R6.64], R0\n@P0 STG.E desc[UR4][R2.64], RZ\nLDG.E R4, desc[UR4][R6.64]";

@@ -125,6 +125,39 @@ fn sums_and_products() {
     );
 }
 
+/// IEEE 754 binary32, to the nearest, ties to even, with subnormal numbers.
+#[test]
+fn floats() {
+    table(
+        "
+        add.rn.f32 d, a, b;  => 0x3f800000 0x40000000 => 0x40400000
+        add.rn.f32 d, a, 0f3F800000;  => 0x3f800000 => 0x40000000
+        add.rn.f32 d, a, 1.0; => 0x3f800000 => 0x40000000
+        // 1 + 2^-24 is a tie, which goes to the even one; a bit more does not.
+        add.rn.f32 d, a, b;  => 0x3f800000 0x33800000 => 0x3f800000
+        add.rn.f32 d, a, b;  => 0x3f800001 0x33800000 => 0x3f800002
+        add.rn.f32 d, a, b;  => 0x3f800000 0x33800001 => 0x3f800001
+        // The smallest subnormal number, twice; and a difference that is subnormal.
+        add.rn.f32 d, a, b;  => 1 1 => 2
+        sub.rn.f32 d, a, b;  => 0x00800000 1 => 0x007fffff
+        sub.rn.f32 d, a, b;  => 0x3f800000 0x3f800000 => 0
+        add.rn.f32 d, a, b;  => 0x80000000 0x80000000 => 0x80000000
+        add.rn.f32 d, a, b;  => 0x7f7fffff 0x7f7fffff => 0x7f800000
+        sub.rn.f32 d, a, b;  => 0x7f800000 0x7f800000 => 0x7fffffff
+        add.rn.f32 d, a, b;  => 0xffc12345 0x3f800000 => 0x7fffffff
+        mul.rn.f32 d, a, b;  => 0x40400000 0xc0000000 => 0xc0c00000
+        mul.rn.f32 d, a, b;  => 0x00800000 0x3f000000 => 0x00400000
+        mul.rn.f32 d, a, b;  => 0x00000001 0x3f000000 => 0
+        mul.rn.f32 d, a, b;  => 0x7f800000 0 => 0x7fffffff
+        fma.rn.f32 d, a, b, c; => 0x40400000 0x40000000 0x3f800000 => 0x40e00000
+        // (1 + 2^-23) squared, less 1 + 2^-22: rounded once it is 2^-46, rounded twice it would be 0.
+        fma.rn.f32 d, a, b, c; => 0x3f800001 0x3f800001 0xbf800002 => 0x28800000
+        fma.rn.f32 d, a, b, c; => 0x7f7fffff 0x40000000 0xff7fffff => 0x7f7fffff
+        fma.rn.f32 d, a, b, c; => 0x7f800000 0x3f800000 0xff800000 => 0x7fffffff
+        ",
+    );
+}
+
 #[test]
 fn quotients_extremes_and_signs() {
     table(

@@ -16,7 +16,9 @@ fn error(text: &str, line: u32, words: &str) {
 fn instructions_that_are_not_supported_are_named() {
     for ins in [
         "add.f32 %r1, %r2, %r3",
-        "fma.rn.f32 %r1, %r2, %r3, %r4",
+        "fma.rz.f32 %r1, %r2, %r3, %r4",
+        "add.rn.ftz.f32 %r1, %r2, %r3",
+        "mul.rn.f64 %d1, %d2, %d3",
         "wgmma.fence.sync.aligned",
         "cp.async.ca.shared.global [%r1], [%d1], 16",
         "ld.global.v8.u32 {%r1}, [%d1]",

@@ -47,6 +47,10 @@ fn kernel() -> String {
     for shift in ["l.wrap", "l.clamp", "r.wrap", "r.clamp"] {
         text += &format!("shf.{shift}.b32 %r0, %r1, %r2, %r3;\nshf.{shift}.b32 %r0, %r1, %r2, 32;\n");
     }
+    for op in ["add", "sub", "mul"] {
+        text += &format!("{op}.rn.f32 %r0, %r1, %r2;\n{op}.rn.f32 %r0, %r1, 1.5;\n");
+    }
+    text += "fma.rn.f32 %r0, %r1, %r2, %r3;\n";
     for table in 0..256 {
         text += &format!("lop3.b32 %r0, %r1, %r2, %r3, {table};\n");
     }

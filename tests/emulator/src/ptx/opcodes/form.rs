@@ -28,6 +28,11 @@ impl<'a> Form<'a, '_> {
         names.iter().position(|name| self.take(name))
     }
 
+    /// Returns whether it is about 32-bit floats.
+    pub(super) fn is_f32(&self) -> bool {
+        self.modifiers.contains(&"f32")
+    }
+
     /// Takes the first modifier that is a type; floats only where they are mere bits.
     pub(super) fn any_type(&mut self) -> Result<(Ty, bool), ParseError> {
         for at in 0..self.modifiers.len() {

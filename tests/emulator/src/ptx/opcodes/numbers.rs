@@ -40,6 +40,29 @@ impl<'a> Lower<'a, '_> {
         self.push(ins)
     }
 
+    /// Parses arithmetic on 32-bit floats. The rounding must be said: without it a compiler may make one operation of two.
+    pub(super) fn float(
+        &mut self,
+        form: &mut Form<'a, '_>,
+        ins: Ins,
+        op: Op,
+        sources: usize,
+    ) -> Result<(), ParseError> {
+        if !form.take("f32") {
+            return form.fail("only f32 is supported");
+        }
+        if !form.take("rn") {
+            return form.fail("only .rn is supported, and it must be said");
+        }
+        form.done(1 + sources)?;
+        let mut ins = Ins { op, ty: Ty::U32, to: Ty::U32, ..ins };
+        ins.r[0] = self.dst(form, 0, Ty::U32)?;
+        for at in 1..=sources {
+            ins.r[at] = self.src(form, at, Ty::U32)?;
+        }
+        self.push(ins)
+    }
+
     pub(super) fn count(&mut self, form: &mut Form<'a, '_>, ins: Ins, op: Op) -> Result<(), ParseError> {
         let ty = form.int_type()?;
         form.done(2)?;
@@ -124,6 +147,9 @@ impl<'a> Lower<'a, '_> {
     }
 
     pub(super) fn add(&mut self, form: &mut Form<'a, '_>, mut ins: Ins, opcode: &str) -> Result<(), ParseError> {
+        if form.is_f32() {
+            return self.float(form, ins, if opcode == "add" { Op::FAdd } else { Op::FSub }, 2);
+        }
         let subtract = opcode.starts_with("sub");
         let with_carry = opcode.ends_with('c');
         let (cc, saturate) = (form.take("cc"), form.take("sat"));
@@ -141,6 +167,9 @@ impl<'a> Lower<'a, '_> {
     }
 
     pub(super) fn multiply(&mut self, form: &mut Form<'a, '_>, mut ins: Ins, opcode: &str) -> Result<(), ParseError> {
+        if opcode == "mul" && form.is_f32() {
+            return self.float(form, ins, Op::FMul, 2);
+        }
         let Some(part) = form.one_of(&["lo", "hi", "wide"]) else { return form.fail("neither lo, hi nor wide") };
         let cc = form.take("cc");
         let ty = form.int_type()?;

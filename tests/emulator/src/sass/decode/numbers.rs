@@ -71,7 +71,7 @@ pub(super) fn decode(form: &mut Form) -> Result<bool, ParseError> {
         }
         "SHF" => shift(form)?,
         "LEA" => shift_add(form)?,
-        "IMNMX" | "VIMNMX" => min_max(form)?,
+        "IMNMX" | "VIMNMX" | "VIADDMNMX" => min_max(form)?,
         "MOV" => {
             let count = if form.take("64") { 2 } else { 1 };
             form.dst(count)?;
@@ -295,13 +295,20 @@ fn min_max(form: &mut Form) -> Result<Op, ParseError> {
     form.no_bits()?;
     form.dst(count)?;
     form.no_bits()?;
-    form.src(0, count)?;
-    form.src(1, count)?;
+    let sum = form.name == "VIADDMNMX";
+    for at in 0..if sum { 3 } else { 2 } {
+        form.src(at, count)?;
+    }
     form.test(0)?;
     if form.peek().is_some() {
         form.constant_test(false)?;
     }
-    Ok(if count == 1 { Op::MinMax { signed } } else { Op::MinMax64 { signed } })
+    Ok(match (sum, count) {
+        (true, 1) => Op::AddMinMax { signed },
+        (true, _) => return form.fail("64 bits are not supported"),
+        (_, 1) => Op::MinMax { signed },
+        _ => Op::MinMax64 { signed },
+    })
 }
 
 /// `HFMA2 R, -RZ, RZ, high, low`: how compilers write two constants of 16 bits.
