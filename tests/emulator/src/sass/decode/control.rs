@@ -1,7 +1,7 @@
 //! Instructions that move lanes about, and those that do nothing here.
 
 use super::super::ParseError;
-use super::super::ir::{Op, Place, Source, Test};
+use super::super::ir::{Op, Place, Source, Test, ZERO};
 use super::super::listing::Operand;
 use super::form::Form;
 
@@ -37,7 +37,7 @@ pub(super) fn decode(form: &mut Form) -> Result<bool, ParseError> {
         "BMOV" => {
             let clears = form.take("32") && form.take("CLEAR");
             form.dst(1)?;
-            if !clears || form.ins.dst != super::super::ir::ZERO {
+            if !clears || form.ins.dst != ZERO {
                 return form.fail("only clearing a barrier is supported");
             }
             Op::Forget { barrier: form.barrier()? }

@@ -1,7 +1,7 @@
 //! Loads, stores and atomics.
 
 use super::super::ParseError;
-use super::super::ir::{Access, Fold, Op, Space};
+use super::super::ir::{Access, Fold, Op, Place, Space};
 use super::form::Form;
 
 /// Words that say how long a cache should keep something, or in which order threads see it. Here every access is seen by
@@ -19,7 +19,7 @@ pub(super) fn decode(form: &mut Form) -> Result<bool, ParseError> {
             let bytes = form.one_of(&[("64", 8), ("128", 16)]).unwrap_or(4);
             form.dst(u16::from(bytes) / 4)?;
             form.src(0, 1)?;
-            if !matches!(form.ins.src[0].place, super::super::ir::Place::Constant { .. }) {
+            if !matches!(form.ins.src[0].place, Place::Constant { .. }) {
                 return form.fail("no constant");
             }
             Op::LoadConstant { bytes }

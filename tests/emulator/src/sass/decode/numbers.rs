@@ -2,7 +2,8 @@
 
 use super::super::ParseError;
 use super::super::alu;
-use super::super::ir::{Compare, Fold, Join, Op, Place, Rounding, Source, Special, Test, Vote};
+use super::super::ir::{Compare, Fold, Join, Op, Place, Rounding, Source, Special, TRUE, Test, Vote};
+use super::super::listing::Operand;
 use super::form::Form;
 use crate::exec::Shuffle;
 
@@ -145,7 +146,7 @@ pub(super) fn decode(form: &mut Form) -> Result<bool, ParseError> {
             form.ins.uniform = form.name == "VOTEU";
             let kinds = [("ANY", Vote::Any), ("ALL", Vote::All), ("EQ", Vote::Equal)];
             let Some(kind) = form.one_of(&kinds) else { return form.fail("no kind of vote") };
-            if !matches!(form.peek(), Some(super::super::listing::Operand::Predicate(..))) {
+            if !matches!(form.peek(), Some(Operand::Predicate(..))) {
                 form.dst(1)?;
             }
             form.bits(1)?;
@@ -221,7 +222,7 @@ fn add(form: &mut Form) -> Result<Op, ParseError> {
     if count == 1 {
         return Ok(Op::Add);
     }
-    if carry || form.ins.bits != [super::super::ir::TRUE; 2] {
+    if carry || form.ins.bits != [TRUE; 2] {
         return form.fail("carries of 64 bits are not supported");
     }
     Ok(Op::Add64)
