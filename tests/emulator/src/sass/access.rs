@@ -38,9 +38,11 @@ impl Env<'_> {
         let lanes = if ins.uniform { u32::MAX } else { exec };
         let word = |at: u32| self.constant::<4>(warp, pc, (bank, index, offset + 4 * at), lanes);
         let words: Vec<_> = (0..u32::from(bytes) / 4).map(word).collect::<Result<_, _>>()?;
-        if offset % u32::from(bytes.min(8)) != 0 {
-            let what = format!("{bytes} bytes at {offset:#x} of constant bank {bank}, which is no multiple of that");
-            return Err(self.fault(warp, pc, exec, FaultKind::Misaligned, Some(offset.into()), what));
+        let at = |lane: usize| warp.registers[usize::from(index)][lane].wrapping_add(offset);
+        if let Some(lane) = ones(lanes).find(|&lane| at(lane) % u32::from(bytes) != 0) {
+            let at = at(lane);
+            let what = format!("{bytes} bytes at {at:#x} of constant bank {bank}, which is no multiple of that");
+            return Err(self.fault(warp, pc, 1 << lane, FaultKind::Misaligned, Some(at.into()), what));
         }
         for (slot, word) in (ins.dst..).zip(words).filter(|_| ins.dst != ZERO) {
             warp.put(slot, lanes, &word.map(u32::from_le_bytes));

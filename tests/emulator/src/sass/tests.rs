@@ -234,6 +234,7 @@ fn what_must_not_be_is_a_fault() {
         ("LDC R4, c[0x0][0x100]", FaultKind::UninitialisedMemory),
         ("LDC R4, c[0x2][0x8]", FaultKind::OutOfBounds),
         ("LDC.64 R4, c[0x2][0x4]", FaultKind::OutOfBounds),
+        ("MOV R6, 0x4\nLDC.64 R4, c[0x0][R6+0x210]", FaultKind::Misaligned),
         ("ISETP.LT.U32.AND P0, PT, R0, 0x8, PT\n@P0 SHFL.IDX PT, R4, R0, 0x9, 0x1f", FaultKind::WarpMask),
         ("ISETP.LT.U32.AND P0, PT, R0, 0x8, PT\n@P0 EXIT\nWARPSYNC 0xffffffff", FaultKind::WarpMask),
         (
