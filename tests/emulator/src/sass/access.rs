@@ -39,7 +39,7 @@ impl Env<'_> {
         let word = |at: u32| self.constant::<4>(warp, pc, (bank, index, offset + 4 * at), lanes);
         let words: Vec<_> = (0..u32::from(bytes) / 4).map(word).collect::<Result<_, _>>()?;
         let at = |lane: usize| warp.registers[usize::from(index)][lane].wrapping_add(offset);
-        if let Some(lane) = ones(lanes).find(|&lane| at(lane) % u32::from(bytes) != 0) {
+        if let Some(lane) = ones(lanes).find(|&lane| !at(lane).is_multiple_of(bytes.into())) {
             let at = at(lane);
             let what = format!("{bytes} bytes at {at:#x} of constant bank {bank}, which is no multiple of that");
             return Err(self.fault(warp, pc, 1 << lane, FaultKind::Misaligned, Some(at.into()), what));

@@ -233,7 +233,7 @@ mod tests {
         assert_eq!((whole(2.9, false, Rounding::Zero), whole(-1.0, false, Rounding::Zero)), (2, 0));
         assert_eq!((whole(1e20, false, Rounding::Zero), whole(-1.5, true, Rounding::Down)), (u32::MAX, -2i32 as u32));
         assert_eq!(
-            [half(15.0), half(-0.0), half(5.9604644775390625e-08), half(0.1)],
+            [half(15.0), half(-0.0), half(2f64.powi(-24)), half(0.1)],
             [Some(0x4b80), Some(0x8000), Some(1), None]
         );
     }

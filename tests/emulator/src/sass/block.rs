@@ -311,7 +311,7 @@ impl<'a> Env<'a> {
                 continue;
             }
             let end = at as usize + N;
-            let bad = if at as usize % N.min(8) != 0 {
+            let bad = if !(at as usize).is_multiple_of(N.min(8)) {
                 Some(FaultKind::Misaligned)
             } else if end > bytes.len() {
                 Some(FaultKind::OutOfBounds)

@@ -291,7 +291,7 @@ mod tests {
             ("c[0x0][UR4+0x218]", Operand::Constant(0, Some((File::Uniform, Some(4))), 0x218, plain)),
             ("c[0x0][RZ]", Operand::Constant(0, Some(lanes(None)), 0, plain)),
             ("B3", Operand::Barrier(3)),
-            ("1.175494350822287508e-38", Operand::Float(1.175494350822287508e-38)),
+            ("1.175494350822287508e-38", Operand::Float(1.175_494_350_822_287_5e-38)),
             ("`(.L_x_7)", Operand::Label(".L_x_7")),
             ("SR_TID.X", Operand::Special("SR_TID.X")),
         ] {

@@ -267,8 +267,8 @@ fn number(warp: &mut Warp, env: &Env, pc: u32, ins: &Ins, exec: u32) -> Done {
         }
         Op::LogicBits { tables } => {
             let (a, b, c) = (test(warp, 0)?, test(warp, 1)?, test(warp, 2)?);
-            for at in 0..2 {
-                warp.put_bit(ins.bits[at], exec, alu::logic(tables[at], a, b, c));
+            for (bit, table) in ins.bits.into_iter().zip(tables) {
+                warp.put_bit(bit, exec, alu::logic(table, a, b, c));
             }
         }
         Op::Permute => {
