@@ -56,7 +56,7 @@ fn stdout(output: &Output) -> String {
 fn check_finds_every_golden_model_right() {
     let folder = library();
     let program = build("tests/gpu/check.c", folder.path());
-    let said = stdout(&run(on_emulator(&program).args(GOLDEN.map(model))));
+    let said = stdout(&run(on_emulator(&program).arg("--capture").args(GOLDEN.map(model))));
     for name in GOLDEN {
         assert!(said.contains(model(name).to_str().unwrap()), "{said}");
     }
@@ -435,6 +435,7 @@ fn the_bundle_runs_from_another_folder() {
             "PyTorch",
             "check",
             "check, eager loading",
+            "check, beside a capture",
             "check, PTX",
             "nvCOMP",
             "NWC",

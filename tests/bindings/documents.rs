@@ -230,6 +230,17 @@ fn names_of_the_interface_exist() {
     assert!(count > 60, "{count} names");
 }
 
+/// A merge that was committed with its conflicts compiles where only documents are concerned.
+#[test]
+fn no_conflict_is_left() {
+    for document in all() {
+        for (i, line) in document.text.lines().enumerate() {
+            let is_mark = ["<<<<<<< ", ">>>>>>> "].iter().any(|mark| line.starts_with(mark));
+            assert!(!is_mark, "{}:{}: {line}", document.path.display(), i + 1);
+        }
+    }
+}
+
 #[test]
 fn readme_is_short_and_narrow() {
     let readme = Document::read(Path::new("README.md"));

@@ -172,3 +172,35 @@ fn what_cannot_become_images_leaves_nothing() {
     run_on("inspect", &out, &[]).bad(2, &["no *.safetensors"]);
     assert!(run(["image", "--help"]).good().contains("df11_device_bind_image()"));
 }
+
+/// What a killed process has left is no folder of images, and is gone when the next one has written there.
+#[test]
+#[cfg(unix)]
+fn what_is_killed_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, model, out) = (dir.path().join("source"), dir.path().join("model"), dir.path().join("out"));
+    models::write_source(&source, &models::qwen3(38, 32_000), 3);
+    Ran::of(df11().arg("compress").arg(&source).arg("-o").arg(&model).arg("-q").output().unwrap()).good();
+    let whole = dir.path().join("whole");
+    image(&model, &whole, &[]).good();
+    for attempt in 0.. {
+        assert!(attempt < 20, "it was always done before it could be killed");
+        let mut command = df11();
+        command.arg("image").arg(&model).arg("-o").arg(&out).args(["--threads", "1", "-q"]);
+        let mut child = command.spawn().unwrap();
+        while !out.join("group-00000.image").exists() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_micros(200));
+        }
+        child.kill().unwrap();
+        if !child.wait().unwrap().success() {
+            break;
+        }
+        std::fs::remove_dir_all(&out).unwrap();
+    }
+    let left = list(&out);
+    assert!(left.contains(&".df11-job.json".to_owned()) && !left.contains(&"images.json".to_owned()), "{left:?}");
+    image(&model, &out, &["--group", "model.layers.1"]).good();
+    assert_eq!(list(&out).len(), 2, "{:?}", list(&out));
+    image(&model, &out, &["--force"]).good();
+    models::same(&models::tree(&out), &models::tree(&whole));
+}

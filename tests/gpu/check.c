@@ -2,12 +2,12 @@
  * Decodes models on a CUDA device in every way that the library offers and compares every bit with the CPU's decoding:
  * whole groups, ranges, tensors, batches, inside a captured graph, on two streams at once and on the two default streams;
  * images by upload and by bind, in device memory and in pinned memory of the host; images that were corrupted on their way.
- * The device is opened and the first group uploaded while another thread captures a stream in global mode.
  *
- *     check [--device N] [--ptx] [--quick] [--large WEIGHTS] MODEL...
+ *     check [--device N] [--ptx] [--quick] [--capture] [--large WEIGHTS] MODEL...
  *
  * --ptx takes the library's PTX even where it has machine code for the device. --quick does less of everything, for tools
- * that slow a kernel a hundredfold. --large adds a generated group of that many weights.
+ * that slow a kernel a hundredfold. --capture opens the device, which loads the kernels, and uploads a group while another
+ * thread captures a stream in global mode. --large adds a generated group of that many weights.
  *
  * Runs on a real GPU and, as any program of the driver API does, on a driver that DF11_LIBCUDA names. Prints a line for
  * each model, what of each kind passed and failed, and at last "N passed, N failed". A difference is counted, and the checks
@@ -667,7 +667,7 @@ static void check_again(const char *path, CUdevice cuda_device, const df11_devic
 
 int main(int argc, char **argv)
 {
-    int ordinal = 0, ptx = 0, first = 1, version = 0;
+    int ordinal = 0, ptx = 0, beside_capture = 0, first = 1, version = 0;
     uint64_t large = 0;
     char name[256] = "";
     CUcontext context;
@@ -677,12 +677,14 @@ int main(int argc, char **argv)
             ptx = 1;
         else if (strcmp(argv[first], "--quick") == 0)
             quick = 1;
+        else if (strcmp(argv[first], "--capture") == 0)
+            beside_capture = 1;
         else if (strcmp(argv[first], "--device") == 0 && first + 1 < argc)
             ordinal = atoi(argv[++first]);
         else if (strcmp(argv[first], "--large") == 0 && first + 1 < argc)
             large = strtoull(argv[++first], NULL, 10);
         else {
-            fprintf(stderr, "usage: check [--device N] [--ptx] [--quick] [--large WEIGHTS] MODEL...\n");
+            fprintf(stderr, "usage: check [--device N] [--ptx] [--quick] [--capture] [--large WEIGHTS] MODEL...\n");
             return 2;
         }
     }
@@ -703,7 +705,11 @@ int main(int argc, char **argv)
         options.flags |= DF11_DEVICE_FORCE_PTX;
     signal(SIGTERM, on_term);
     atexit(summarise);
-    open_beside_capture(first < argc ? argv[first] : NULL, context, &options, ordinal);
+    kind = UPLOAD;
+    if (beside_capture)
+        open_beside_capture(first < argc ? argv[first] : NULL, context, &options, ordinal);
+    else
+        OK(df11_device_open(ordinal, &options, &device, &e_));
     df11_device_info info = DF11_DEVICE_INFO_INIT;
     OK(df11_device_get_info(device, &info, &e_));
     printf("libdf11 %s, %s, driver %d.%d, kernels: %s\n", df11_version_string(), name, version / 1000, version % 1000 / 10,

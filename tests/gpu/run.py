@@ -5,7 +5,7 @@
                    [--large WEIGHTS] [--peer-millions N] [--reference decode.ptx] [--kernel NAME=FILE]...
 
 It is part of the bundle that `make gpu-bundle` packs, next to bin/, lib/ and data/, and needs a driver. The keys of its steps,
-in their order: quick, bench, ptx, ncu, sweep, torch, check, eager, check-ptx, peers, sanitize, offload.
+in their order: quick, bench, ptx, ncu, sweep, torch, check, eager, capture, check-ptx, peers, sanitize, offload.
 
 Tools and packages that are not there are named and their steps skipped. A step has a limit of its own and is ended with all
 its processes when that is over; the others go on. A step for which too little of the budget is left is left out, and named.
@@ -59,7 +59,7 @@ class Machine:
         None if it was ended because `limit` seconds were over. No process of the group is left."""
         process = subprocess.Popen(
             [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", env=dict(os.environ, **environment), start_new_session=True)
+            encoding="utf-8", errors="replace", env=dict(os.environ, **environment), start_new_session=True)
         lines, deadline, over = queue.Queue(), self.now() + limit, False
         threading.Thread(target=self.read, args=(process.stdout, lines), daemon=True).start()
         try:
@@ -119,7 +119,7 @@ class Report:
     def __init__(self, out):
         out.mkdir(parents=True, exist_ok=True)
         self.json = out / "gpu.json"
-        self.text = (out / "report.txt").open("w")
+        self.text = (out / "report.txt").open("w", encoding="utf-8")
         self.data = {
             "date": datetime.date.today().isoformat(), "machine": platform.machine(), "complete": False, "steps": [],
             "device": {}, "kernels": [], "clocks": [], "figures": [],
@@ -365,6 +365,8 @@ def plan(options, scratch):
         Step("check", "check", [check, "--large", options.large, *golden], 30, 120),
         Step("eager", "check, eager loading", [check, "--quick", golden[0]], 5, 30,
              environment={"CUDA_MODULE_LOADING": "EAGER"}),
+        # A program of its own, because what it looks for is a driver that waits forever.
+        Step("capture", "check, beside a capture", [check, "--quick", "--capture", golden[0]], 5, 30),
         Step("check-ptx", "check, PTX", [check, "--ptx", *golden], 10, 60),
     ]
     for peer, needs in (("nvCOMP", ("cupy", "nvidia.nvcomp")), ("NWC", ("torch", "nwc")),
@@ -497,6 +499,7 @@ def main():
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, on_term)
+    sys.stdout.reconfigure(errors="replace")  # whatever tools print, on a terminal that knows ASCII alone
     with tempfile.TemporaryDirectory() as scratch:
         steps, alone, absent = plan(options, pathlib.Path(scratch))
         report = Report(options.out)

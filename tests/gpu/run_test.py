@@ -20,8 +20,9 @@ import run  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 NAMES = ["quick check", "benchmark", "benchmark, PTX", "ncu", "benchmark, k1", "benchmark, w8", "PyTorch", "check",
-         "check, eager loading", "check, PTX", "nvCOMP", "NWC", "SplitZip", "compute-sanitizer, memcheck",
-         "compute-sanitizer, racecheck", "compute-sanitizer, initcheck", "compute-sanitizer, synccheck", "offload, tiny"]
+         "check, eager loading", "check, beside a capture", "check, PTX", "nvCOMP", "NWC", "SplitZip",
+         "compute-sanitizer, memcheck", "compute-sanitizer, racecheck", "compute-sanitizer, initcheck",
+         "compute-sanitizer, synccheck", "offload, tiny"]
 SIZE = '{"weights": %d, "what": "%s", "seconds": 0.001, "gb_per_s": 2.0}'
 
 
@@ -297,8 +298,8 @@ class RealProcesses(unittest.TestCase):
             time.sleep(0.02)
 
     def test_status_output_and_environment(self):
-        self.assertEqual(self.shell("echo $WORD; echo error >&2; exit 3", 20), 3)
-        self.assertEqual(self.lines, ["here", "error"])
+        self.assertEqual(self.shell("echo $WORD; echo error >&2; printf '\\xb5\\n\\xc2\\xb5s\\n'; exit 3", 20), 3)
+        self.assertEqual(self.lines, ["here", "error", "\ufffd", "\u00b5s"])
 
     def test_a_group_that_ignores_signals_is_ended(self):
         script = "trap '' TERM; (trap '' TERM; echo $BASHPID; while :; do sleep 0.1; done) & echo $$; while :; do sleep 0.1; done"
@@ -323,14 +324,15 @@ class RealProcesses(unittest.TestCase):
                 (bundle / name).parent.mkdir(parents=True, exist_ok=True)
                 (bundle / name).write_bytes(b"")
             shutil.copy(HERE / "run.py", bundle)
-            (bundle / "bin/check").write_text("#!/bin/bash\necho 3 passed, 0 failed\n")
+            (bundle / "bin/check").write_text("#!/bin/bash\necho 12 µs\necho 3 passed, 0 failed\n", encoding="utf-8")
             figure = '{"what": "decode", "weights": 8, "gb_per_s": 1.0}'
             (bundle / "bin/bench").write_text(f"#!/bin/bash\necho '{figure}'\necho process $$\nsleep 1000\n")
             for name in ("check", "bench"):
                 (bundle / "bin" / name).chmod(0o755)
             # Nothing of this machine takes part.
-            command = [sys.executable, "-I", bundle / "run.py", "--out", out, "--only", "quick,bench,check"]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"PATH": "/usr/bin:/bin"})
+            command = [sys.executable, "-s", bundle / "run.py", "--out", out, "--only", "quick,bench,check"]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={
+                "PATH": "/usr/bin:/bin", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
             self.lines = [next(line.split()[1] for line in process.stdout if line.startswith("process "))]
             process.send_signal(signal.SIGTERM)
             process.stdout.read()
@@ -342,7 +344,9 @@ class RealProcesses(unittest.TestCase):
             self.assertEqual(results, [("quick check", "passed"), ("benchmark", "failed")])
             self.assertEqual(list(data["libraries"]), [""])
             self.assertEqual(data["figures"], [dict({"step": "benchmark"}, **json.loads(figure))])
-            self.assertIn("1 passed, 1 failed", (out / "report.txt").read_text())
+            said = (out / "report.txt").read_text(encoding="utf-8")
+            self.assertIn("1 passed, 1 failed", said)
+            self.assertIn("12 µs", said)
             self.assertEqual(sorted(os.listdir(out)), ["gpu.json", "report.txt"])
 
 

@@ -4,7 +4,7 @@
 
 This is the library as an engine on the CUDA runtime meets it: one process, one primary context, memory of the engine's
 allocator, a current stream that is not the default one. Needs PyTorch with CUDA (without: status 77); cupy, where it is
-there, takes a turn too.
+there, takes a turn too. A difference is counted, and the checks go on.
 """
 import ctypes
 import sys
@@ -52,6 +52,7 @@ def pointer(value):
 
 
 def check(library, path):
+    """Checks every group of a model; returns how many checks passed and failed."""
     model, device = ctypes.c_void_p(), ctypes.c_void_p()
     library.df11_model_open(path.encode(), None, ctypes.byref(model))
     torch.cuda.init()
@@ -59,7 +60,7 @@ def check(library, path):
     count = library.library.df11_model_group_count
     count.restype = ctypes.c_uint64
     stream = torch.cuda.Stream()
-    passed = 0
+    passed = failed = 0
     for number in range(count(model)):
         info = GroupInfo(struct_size=ctypes.sizeof(GroupInfo))
         library.df11_model_get_group_info(model, pointer(number), ctypes.byref(info))
@@ -80,11 +81,14 @@ def check(library, path):
                 ctypes.c_void_p(on.cuda_stream))
 
         def compare(what):
-            nonlocal passed
+            nonlocal passed, failed
             torch.cuda.synchronize()
-            assert torch.equal(output.view(torch.int16).cpu(), want), f"{what} of '{name}' differs"
-            assert status.item() == 0, f"{what} of '{name}': status {status.item()}"
-            passed += 1
+            differ = int((output.view(torch.int16).cpu() != want).sum())
+            if differ == 0 and status.item() == 0:
+                passed += 1
+            else:
+                failed += 1
+                print(f"FAILED {what} of '{name}': {differ} of {weights} weights differ, status {status.item()}", flush=True)
 
         with torch.cuda.stream(stream):
             library.df11_device_upload(
@@ -113,8 +117,8 @@ def check(library, path):
         library.library.df11_resident_free(resident)
     library.library.df11_device_free(device)
     library.library.df11_model_free(model)
-    print(f"{path}: {passed} checks")
-    return passed
+    print(f"{path}: {passed} passed, {failed} failed", flush=True)
+    return passed, failed
 
 
 def new_cupy_stream():
@@ -131,9 +135,10 @@ def main():
         print(f"missing: a CUDA device that PyTorch {torch.__version__} can use")
         return 77
     library = Library(sys.argv[1])
-    passed = sum(check(library, path) for path in sys.argv[2:])
-    print(f"{passed} passed, 0 failed")
-    return 0
+    counts = [check(library, path) for path in sys.argv[2:]]
+    passed, failed = (sum(count[i] for count in counts) for i in range(2))
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

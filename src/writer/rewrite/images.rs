@@ -329,9 +329,10 @@ fn remove_images(folder: &Path, keep: bool) -> Result<()> {
             _ => Ok(()),
         }
     };
-    // Without its index the folder is none of images, whatever is still in it.
-    remove(INDEX)?;
-    images.iter().filter_map(|image| image.get("file")?.as_str()).filter(|name| is_ours(name)).try_for_each(remove)
+    // The index last, so that a process that is killed meanwhile leaves what the next one can remove.
+    let names = images.iter().filter_map(|image| image.get("file")?.as_str());
+    names.filter(|name| is_ours(name)).try_for_each(remove)?;
+    remove(INDEX)
 }
 
 /// Returns whether a name is one that this writer gives: an index that somebody has made may name anything.

@@ -438,7 +438,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn sparse_blocks_take_memory_where_they_are_written() {
         let memory = Memory::new();
-        let bytes = 1 << 36;
+        let bytes = 1 << 32;
         let [a, b] = [0; 2].map(|_| memory.alloc_sparse(bytes, Kind::Device, 0).unwrap());
         let [ra, rb] = [a, b].map(|at| memory.range_of(at).unwrap());
         assert!(ra.is_sparse() && ra.guards_intact());
@@ -448,12 +448,12 @@ mod tests {
             // SAFETY: as above.
             |at: u64| unsafe { (at as *const u8).read() },
         );
-        let marks = [0, 1, 4095, 4096, 1 << 20, (1 << 35) + 12_345, bytes - 1];
+        let marks = [0, 1, 4095, 4096, 1 << 20, (1 << 31) + 12_345, bytes - 1];
         for (i, mark) in marks.into_iter().enumerate() {
             write(a + mark, i as u8 + 1);
         }
         // What was there before goes where the source has a hole, in the middle of a page, too.
-        for at in [2, 8000, 1 << 30, (1 << 35) + 12_346, bytes - 2] {
+        for at in [2, 8000, 1 << 30, (1 << 31) + 12_346, bytes - 2] {
             write(b + at, 99);
         }
         // SAFETY: both are whole blocks that nobody else uses.
@@ -461,7 +461,7 @@ mod tests {
         for (i, mark) in marks.into_iter().enumerate() {
             assert_eq!(read(b + mark), i as u8 + 1, "{mark}");
         }
-        for at in [2, 8000, 1 << 30, (1 << 35) + 12_346, bytes - 2] {
+        for at in [2, 8000, 1 << 30, (1 << 31) + 12_346, bytes - 2] {
             assert_eq!(read(b + at), 0, "{at}");
         }
         // At an odd distance, where pages do not meet.

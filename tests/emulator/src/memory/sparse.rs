@@ -100,7 +100,8 @@ pub(super) unsafe fn clear(to: u64, bytes: u64) {
 pub(super) unsafe fn copy(to: u64, from: u64, bytes: u64) {
     let end = from + bytes;
     let mut at = from;
-    for (next, written) in Runs::new(from, end) {
+    // SAFETY: this function's own contract.
+    for (next, written) in unsafe { Runs::new(from, end) } {
         // SAFETY: a part of the source, and its counterpart.
         unsafe {
             if written {
@@ -115,7 +116,7 @@ pub(super) unsafe fn copy(to: u64, from: u64, bytes: u64) {
 
 /// The runs of pages that were written, and of those that were not: the end of each, and which of the two it is.
 struct Runs {
-    /// What the system knows of the process's pages. Without it all count as written.
+    /// What the system knows of the process's pages. Without it they are looked at, which takes longer.
     map: Option<File>,
     at: u64,
     end: u64,
@@ -125,8 +126,19 @@ struct Runs {
 }
 
 impl Runs {
-    fn new(at: u64, end: u64) -> Runs {
-        Runs { map: File::open("/proc/self/pagemap").ok(), at, end, known: Vec::new(), used: 0 }
+    /// # Safety
+    /// The bytes from `at` to `end` are in a reserved block, for as long as this is used.
+    unsafe fn new(at: u64, end: u64) -> Runs {
+        let mut runs = Runs { map: File::open("/proc/self/pagemap").ok(), at, end, known: Vec::new(), used: 0 };
+        // Where addresses are not the system's own (an emulated processor), it tells of other pages: then it is not asked.
+        let here = std::hint::black_box(Box::new(1u8));
+        let mut entry = [0; 8];
+        let page = &raw const *here as u64 / *PAGE;
+        let read = |map: &File| map.read_exact_at(&mut entry, 8 * page).is_ok();
+        if !runs.map.as_ref().is_some_and(read) || u64::from_le_bytes(entry) >> 62 == 0 {
+            runs.map = None;
+        }
+        runs
     }
 
     /// Returns whether the page of `at` was written.
@@ -137,9 +149,22 @@ impl Runs {
             let count = (self.end.div_ceil(*PAGE) - first).min(MOST) as usize;
             let mut entries = vec![0u8; 8 * count];
             let read = self.map.as_ref().is_some_and(|map| map.read_exact_at(&mut entries, 8 * first).is_ok());
-            // In memory, or swapped out.
-            let bits = |entry: &[u8; 8]| !read || u64::from_le_bytes(*entry) >> 62 != 0;
-            (self.known, self.used) = (entries.as_chunks().0.iter().map(bits).collect(), 0);
+            self.used = 0;
+            self.known = if read {
+                // In memory, or swapped out.
+                entries.as_chunks().0.iter().map(|entry| u64::from_le_bytes(*entry) >> 62 != 0).collect()
+            } else {
+                let bytes = |page: u64| {
+                    let (from, to) = ((page * *PAGE).max(self.at), ((page + 1) * *PAGE).min(self.end));
+                    // SAFETY: a part of the source, which is there for as long as this is used.
+                    unsafe { std::slice::from_raw_parts(from as *const u8, (to - from) as usize) }
+                };
+                let written = |page: u64| {
+                    let (words, rest) = bytes(page).as_chunks::<64>();
+                    words.iter().any(|word| *word != [0; 64]) || rest.iter().any(|&byte| byte != 0)
+                };
+                (first..first + count as u64).map(written).collect()
+            };
         }
         self.known[self.used]
     }

@@ -373,8 +373,10 @@ fn bytes_move_between_devices() {
     let first = words([1, 2, 3, 4]);
     let stream = stream();
     ok!(cuMemcpyPeerAsync(memory[0] + at, contexts[0], first, contexts[0], 16, stream));
+    let (before, bytes) = (large as u64 - (1 << 28), 1 << 28);
     for (from, to) in (0..8).zip(1..8) {
-        ok!(cuMemcpyPeerAsync(memory[to], contexts[to], memory[from], contexts[from], large, stream));
+        let (source, target) = (memory[from] + before, memory[to] + before);
+        ok!(cuMemcpyPeerAsync(target, contexts[to], source, contexts[from], bytes, stream));
     }
     assert_eq!(peek(memory[7] + at), [0; 4]);
     ok!(cuStreamSynchronize(stream));
