@@ -23,11 +23,12 @@
  * NAMES
  *   A C function becomes a member of the class of its handle: df11_model_read_tensor() is Model::read_tensor(),
  *   df11_resident_decompress_batch() is the static Resident::decompress_batch(), df11_verify_model() is
- *   df11::verify_model(), df11_plan_model() is the static Plan::model(). Exceptions: Progress::create() and Progress::amount() are df11_progress_new() and
+ *   df11::verify_model(), df11_plan_model() is the static Plan::model() and
+ *   df11_model_make_shard() the static Shard::make(). Exceptions: Progress::create() and Progress::amount() are df11_progress_new() and
  *   df11_progress_get(); groups(), tensors() and Log are ranges and an owner over several C functions.
  *
  * OWNERSHIP
- *   Model, Matrix, Device, Resident, Plan and Progress are move-only RAII handles of the size of a pointer. Each owns one C handle. A
+ *   Model, Matrix, Shard, Device, Resident, Plan and Progress are move-only RAII handles of the size of a pointer. Each owns one C handle. A
  *   default-constructed or moved-from object is empty: calls on it fail with DF11_INVALID_ARGUMENT. get() returns the C
  *   handle for calls of df11.h, release() gives it up, and a constructor such as Model(handle) takes one over. Group,
  *   Tensor and everything that they return (names, shapes, data) point into the model and stay valid as long as it
@@ -691,6 +692,33 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
                                                    std::uint32_t parts, df11_error *error = nullptr) const noexcept {
         return df11_model_write_image_part(get(), group, dst.data(), dst.size(), part, parts, error);
     }
+    /// Describes the image of `count` of a group's weights from weight `first` on: df11_model_get_image_range_info().
+    /// After an error `out` is cleared.
+    [[nodiscard]] df11_status try_get_image_range_info(df11_image_info &out, std::uint64_t group, std::uint64_t first,
+                                                       std::uint64_t count,
+                                                       df11_error *error = nullptr) const noexcept {
+        out = detail::sized<df11_image_info>();
+        return df11_model_get_image_range_info(get(), group, first, count, &out, error);
+    }
+    /// Writes the image of `count` of a group's weights from weight `first` on: df11_model_write_image_range(). Decoding
+    /// counts as for the whole group.
+    [[nodiscard]] df11_status try_write_image_range(std::uint64_t group, std::uint64_t first, std::uint64_t count,
+                                                    Bytes dst, std::uint32_t threads = 1,
+                                                    df11_error *error = nullptr) const noexcept {
+        return df11_model_write_image_range(get(), group, first, count, dst.data(), dst.size(), threads, error);
+    }
+    /// Makes the slices that a rank holds of a group's tensor: df11_model_get_slices(). `slices` has one for each segment,
+    /// or one if there are no segments.
+    [[nodiscard]] df11_status try_get_slices(Span<df11_slice> slices, std::uint64_t group, std::uint64_t tensor,
+                                             std::uint32_t dimension, Span<const df11_segment> segments,
+                                             std::uint32_t rank, std::uint32_t world,
+                                             df11_error *error = nullptr) const noexcept {
+        if (slices.size() != (segments.empty() ? 1 : segments.size())) {
+            return detail::refuse(error, "there are not as many slices as segments");
+        }
+        return df11_model_get_slices(get(), group, tensor, dimension, segments.data(), segments.size(), rank, world,
+                                     slices.data(), error);
+    }
     /// Makes a matrix of rows of a bf16 tensor in `dst`, of which it uses `matrix_bytes` bytes: df11_model_write_matrix().
     [[nodiscard]] df11_status try_write_matrix(std::uint64_t tensor, std::uint64_t column_count, std::uint64_t first_row,
                                                std::uint64_t row_count, Bytes dst, std::uint64_t &matrix_bytes,
@@ -749,6 +777,29 @@ class Model : public detail::Owner<df11_model, df11_model_free> {
     void write_image_part(std::uint64_t group, Bytes dst, std::uint32_t part, std::uint32_t parts) const {
         df11_error error;
         check(try_write_image_part(group, dst, part, parts, &error), error);
+    }
+    /// Describes the image of a range: see try_get_image_range_info().
+    [[nodiscard]] df11_image_info get_image_range_info(std::uint64_t group, std::uint64_t first,
+                                                       std::uint64_t count) const {
+        df11_error error;
+        df11_image_info out;
+        check(try_get_image_range_info(out, group, first, count, &error), error);
+        return out;
+    }
+    /// Writes the image of a range: see try_write_image_range().
+    void write_image_range(std::uint64_t group, std::uint64_t first, std::uint64_t count, Bytes dst,
+                           std::uint32_t threads = 1) const {
+        df11_error error;
+        check(try_write_image_range(group, first, count, dst, threads, &error), error);
+    }
+    /// Makes the slices that a rank holds: see try_get_slices().
+    [[nodiscard]] std::vector<df11_slice> get_slices(std::uint64_t group, std::uint64_t tensor, std::uint32_t dimension,
+                                                     Span<const df11_segment> segments, std::uint32_t rank,
+                                                     std::uint32_t world) const {
+        df11_error error;
+        std::vector<df11_slice> slices(segments.empty() ? 1 : segments.size());
+        check(try_get_slices(slices, group, tensor, dimension, segments, rank, world, &error), error);
+        return slices;
     }
     /// Makes a matrix of rows of a tensor: see try_write_matrix(). Returns the bytes that it uses.
     std::uint64_t write_matrix(std::uint64_t tensor, std::uint64_t column_count, std::uint64_t first_row,
@@ -865,6 +916,57 @@ class Matrix : public detail::Owner<df11_matrix, df11_matrix_free> {
 #endif
 };
 
+/// Slices of a group, counted: the part of one of several devices. It is immutable; the caller keeps the model until it is
+/// freed. Any number of threads may use it at once.
+class Shard : public detail::Owner<df11_shard, df11_shard_free> {
+  public:
+    /// Makes an empty one.
+    Shard() noexcept = default;
+    /// Takes over a handle from C.
+    explicit Shard(df11_shard *handle) noexcept : Owner(handle) {}
+
+    /// Counts slices of a group: df11_model_make_shard().
+    [[nodiscard]] static df11_status try_make(Shard &out, const Model &model, std::uint64_t group,
+                                              Span<const df11_slice> slices, std::uint32_t threads = 1,
+                                              const Progress *progress = nullptr,
+                                              df11_error *error = nullptr) noexcept {
+        df11_shard *handle = nullptr;
+        const df11_status status =
+            df11_model_make_shard(model.get(), group, slices.data(), slices.size(), threads,
+                                  progress != nullptr ? progress->get() : nullptr, &handle, error);
+        out = Shard(handle);
+        return status;
+    }
+    /// Writes the image, get_image_info().image_bytes bytes, to `dst`: df11_shard_write_image().
+    [[nodiscard]] df11_status try_write_image(Bytes dst, std::uint32_t threads = 1, const Progress *progress = nullptr,
+                                              df11_error *error = nullptr) const noexcept {
+        return df11_shard_write_image(get(), dst.data(), dst.size(), threads,
+                                      progress != nullptr ? progress->get() : nullptr, error);
+    }
+    /// Describes the image; all zeros if this is empty.
+    df11_image_info get_image_info() const noexcept {
+        auto out = detail::sized<df11_image_info>();
+        (void)df11_shard_get_image_info(get(), &out, nullptr);
+        return out;
+    }
+
+#ifdef DF11_HPP_EXCEPTIONS
+    /// Counts slices of a group: see try_make().
+    [[nodiscard]] static Shard make(const Model &model, std::uint64_t group, Span<const df11_slice> slices,
+                                    std::uint32_t threads = 1, const Progress *progress = nullptr) {
+        df11_error error;
+        Shard shard;
+        check(try_make(shard, model, group, slices, threads, progress, &error), error);
+        return shard;
+    }
+    /// Writes the image: see try_write_image().
+    void write_image(Bytes dst, std::uint32_t threads = 1, const Progress *progress = nullptr) const {
+        df11_error error;
+        check(try_write_image(dst, threads, progress, &error), error);
+    }
+#endif
+};
+
 /// An image on a device, ready to be decoded. It is immutable and owns no device memory: the caller keeps the image
 /// until the resident is freed and all its decodes have executed.
 ///
@@ -878,7 +980,7 @@ class Resident : public detail::Owner<df11_resident, df11_resident_free> {
     /// Takes over a handle from C.
     explicit Resident(df11_resident *handle) noexcept : Owner(handle) {}
 
-    /// Describes the resident; all zeros if this is empty. `tensor_ends` belongs to the resident.
+    /// Describes the resident; all zeros if this is empty. `tensor_ends` and `slices` belong to the resident.
     df11_resident_info get_info() const noexcept {
         auto out = detail::sized<df11_resident_info>();
         (void)df11_resident_get_info(get(), &out, nullptr);
@@ -953,6 +1055,9 @@ class Resident : public detail::Owner<df11_resident, df11_resident_free> {
 struct DeviceOptions {
     /// DF11_DEVICE_ALLOW_DEFAULT_STREAM and DF11_DEVICE_* joined by |
     std::uint32_t flags = 0;
+    /// The most multiprocessors whose room the kernels of a call take; 0 for all. It limits how many blocks are launched;
+    /// on which multiprocessors they run is the device's choice.
+    std::uint32_t multiprocessors = 0;
     /// NULL, or the path or name of the CUDA driver library. It is read during the call only.
     const char *libcuda = nullptr;
 
@@ -960,6 +1065,7 @@ struct DeviceOptions {
     df11_device_options c() const noexcept {
         auto out = detail::sized<df11_device_options>();
         out.flags = flags;
+        out.multiprocessors = multiprocessors;
         out.libcuda = libcuda;
         return out;
     }
@@ -1025,6 +1131,18 @@ class Device : public detail::Owner<df11_device, df11_device_free> {
         out = Resident(handle);
         return status;
     }
+    /// Makes the image of `count` of a group's weights from weight `first` on: df11_device_upload_range(). With `staging`
+    /// copies go through that host buffer.
+    [[nodiscard]] df11_status try_upload_range(Resident &out, const Model &model, std::uint64_t group,
+                                               std::uint64_t first, std::uint64_t count, df11_devptr image,
+                                               std::size_t image_bytes, df11_stream stream, Bytes staging = {nullptr, 0},
+                                               df11_error *error = nullptr) const noexcept {
+        df11_resident *handle = nullptr;
+        const df11_status status = df11_device_upload_range(get(), model.get(), group, first, count, image, image_bytes,
+                                                            stream, staging.data(), staging.size(), &handle, error);
+        out = Resident(handle);
+        return status;
+    }
     /// Makes a resident of an image that is in device memory, or will be before its decodes execute:
     /// df11_device_bind(). No CUDA call is made, and the model may be freed afterwards.
     [[nodiscard]] df11_status try_bind(Resident &out, const Model &model, std::uint64_t group, df11_devptr image,
@@ -1076,6 +1194,15 @@ class Device : public detail::Owner<df11_device, df11_device_free> {
         check(try_upload_staged(out, model, group, image, image_bytes, stream, staging, &error), error);
         return out;
     }
+    /// Makes the image of a range in device memory: see try_upload_range().
+    [[nodiscard]] Resident upload_range(const Model &model, std::uint64_t group, std::uint64_t first,
+                                        std::uint64_t count, df11_devptr image, std::size_t image_bytes,
+                                        df11_stream stream, Bytes staging = {nullptr, 0}) const {
+        df11_error error;
+        Resident out;
+        check(try_upload_range(out, model, group, first, count, image, image_bytes, stream, staging, &error), error);
+        return out;
+    }
     /// Makes a resident of an image in device memory: see try_bind().
     [[nodiscard]] Resident bind(const Model &model, std::uint64_t group, df11_devptr image,
                                 std::size_t image_bytes) const {
@@ -1099,6 +1226,19 @@ class Device : public detail::Owner<df11_device, df11_device_free> {
                                                     df11_error *error = nullptr) noexcept {
     out = detail::sized<df11_image_info>();
     return df11_image_get_info(head.data(), head.size(), &out, error);
+}
+
+/// Returns a slice that an image holds, by its first bytes: df11_image_get_slice(). After an error `out` is zeros.
+[[nodiscard]] inline df11_status try_image_get_slice(df11_slice &out, ConstBytes head, std::uint64_t slice,
+                                                     df11_error *error = nullptr) noexcept {
+    return df11_image_get_slice(head.data(), head.size(), slice, &out, error);
+}
+
+/// Says which rows or columns of a segment a rank holds: df11_split_segment(). After an error both are 0.
+[[nodiscard]] inline df11_status try_split_segment(std::uint64_t &first, std::uint64_t &count,
+                                                   const df11_segment &segment, std::uint32_t rank,
+                                                   std::uint32_t world, df11_error *error = nullptr) noexcept {
+    return df11_split_segment(&segment, rank, world, &first, &count, error);
 }
 
 #ifdef DF11_HPP_EXCEPTIONS

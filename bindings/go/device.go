@@ -13,6 +13,10 @@ type DeviceOptions struct {
 	AllowDefaultStream bool
 	// PTX makes the driver compile the kernels' PTX even if there is a binary for the device. It is for tests.
 	PTX bool
+	// Multiprocessors is the most multiprocessors whose room the kernels of a call take, so that the kernels of others
+	// find room beside them; 0 means all. It limits how many blocks are launched; on which multiprocessors they run is
+	// the device's choice.
+	Multiprocessors uint32
 	// LibCUDA is the path or name of the driver library. If it is empty, the environment variable DF11_LIBCUDA names
 	// the library, or else it is the system's. The variable is ignored in programs that have more privileges than their
 	// caller.
@@ -32,7 +36,7 @@ type DeviceInfo struct {
 	Ordinal int
 	// CapabilityMajor and CapabilityMinor are its compute capability.
 	CapabilityMajor, CapabilityMinor int
-	// Multiprocessors is the number of its multiprocessors.
+	// Multiprocessors is the number of its multiprocessors, whatever the options say.
 	Multiprocessors int
 }
 
@@ -83,7 +87,7 @@ func openDevice(ordinal int, current bool, o *DeviceOptions) (*Device, error) {
 	if o.LibCUDA != "" {
 		libcuda = []byte(o.LibCUDA)
 	}
-	c, e := cdf11.OpenDevice(int32(ordinal), current, flags, libcuda)
+	c, e := cdf11.OpenDevice(int32(ordinal), current, flags, o.Multiprocessors, libcuda)
 	if e != nil {
 		return nil, result(op, e)
 	}
@@ -145,6 +149,18 @@ func (d *Device) UploadStaged(m *Model, group int, image uintptr, imageBytes uin
 	stagingBytes uint64) (*Resident, error) {
 	return d.upload("upload", m, group, false, func() (cdf11.Resident, *cdf11.Error) {
 		return d.c.UploadStaged(m.c.Model, uint64(group), image, imageBytes, stream, staging, stagingBytes)
+	})
+}
+
+// UploadRange makes the image of n of a group's weights in device memory, from weight first on: rows of a tensor, for
+// devices that share the work of a layer. [Model.ImageRangeInfo] says how many bytes it takes. Decoding counts as for the
+// whole group. The host walks the codes and makes the image's index, 0.02 bytes for each weight, which the resident keeps.
+// If staging is not 0, copies go through that host buffer, as with [Device.UploadStaged]; all else is as for
+// [Device.Upload].
+func (d *Device) UploadRange(m *Model, group int, first, n uint64, image uintptr, imageBytes uint64, stream,
+	staging uintptr, stagingBytes uint64) (*Resident, error) {
+	return d.upload("upload", m, group, staging == 0, func() (cdf11.Resident, *cdf11.Error) {
+		return d.c.UploadRange(m.c.Model, uint64(group), first, n, image, imageBytes, stream, staging, stagingBytes)
 	})
 }
 

@@ -22,10 +22,20 @@ type ResidentInfo struct {
 	// Image is the address of the image, ImageBytes its size.
 	Image      uintptr
 	ImageBytes uint64
-	// Elements is the number of weights in the group.
+	// Elements is the number of weights that it holds.
 	Elements uint64
-	// TensorEnds holds, for each tensor, the number of weights of the group up to its end.
+	// TensorEnds holds, for each tensor (or slice) of which it holds weights, the number of the weight after the last
+	// one, counted as FirstElement is.
 	TensorEnds []uint64
+	// FirstElement is the number of its first weight, as [Resident.DecompressRange] counts them: among those of the
+	// group, so 0 for a whole group. If it holds slices it is 0: their weights are numbered from 0.
+	FirstElement uint64
+	// FirstTensor is the number of its first tensor among those of the group; 0 if it holds slices.
+	FirstTensor uint64
+	// GroupElements and GroupTensors are the weights and the tensors of the whole group.
+	GroupElements, GroupTensors uint64
+	// Slices are those that it holds, if it holds slices.
+	Slices []Slice
 }
 
 // Close frees the resident. If it was uploaded, close it only after the stream has executed the upload. Close waits for
@@ -63,7 +73,20 @@ func (r *Resident) Info() (ResidentInfo, error) {
 	}
 	defer r.leave()
 	i, e := r.c.Info()
-	return ResidentInfo{i.Image, i.ImageBytes, i.Elements, i.TensorEnds}, result(op, e)
+	info := ResidentInfo{
+		Image:         i.Image,
+		ImageBytes:    i.ImageBytes,
+		Elements:      i.Elements,
+		TensorEnds:    i.TensorEnds,
+		FirstElement:  i.FirstElement,
+		FirstTensor:   i.FirstTensor,
+		GroupElements: i.GroupElements,
+		GroupTensors:  i.GroupTensors,
+	}
+	for _, s := range i.Slices {
+		info.Slices = append(info.Slices, Slice(s))
+	}
+	return info, result(op, e)
 }
 
 // Decompress launches the decoding of the whole group on stream. dst is an address in device memory, a multiple of 2
@@ -81,8 +104,9 @@ func (r *Resident) Decompress(dst uintptr, dstBytes uint64, status, stream uintp
 	return r.launched(1, r.c.info.Elements, result(op, r.c.Decompress(dst, dstBytes, status, stream)))
 }
 
-// DecompressRange decodes count weights of the group, from its weight first on. Exactly 2 * count bytes are written.
-// Everything else is as for [Resident.Decompress].
+// DecompressRange decodes count weights of the group, from its weight first on. Exactly 2 * count bytes are written. The
+// numbers are the same if the resident holds a range of the group only; weights of slices are numbered from 0. Everything
+// else is as for [Resident.Decompress].
 func (r *Resident) DecompressRange(first, count uint64, dst uintptr, dstBytes uint64, status, stream uintptr) error {
 	const op = "decompress range"
 	if !r.enter() {
@@ -92,8 +116,8 @@ func (r *Resident) DecompressRange(first, count uint64, dst uintptr, dstBytes ui
 	return r.launched(min(1, count), count, result(op, r.c.DecompressRange(first, count, dst, dstBytes, status, stream)))
 }
 
-// DecompressTensors decodes each tensor of the group to its own destination: tensor i, in the order of their weights,
-// to dsts[i], which holds dstBytes[i] bytes. A destination of 0 skips its tensor. Everything else is as for
+// DecompressTensors decodes each tensor of the group to its own destination: tensor i, in the order of their weights
+// (of a range, what it holds of tensor FirstTensor + i; of slices, slice i), to dsts[i], which holds dstBytes[i] bytes. A destination of 0 skips its tensor. Everything else is as for
 // [Resident.Decompress].
 func (r *Resident) DecompressTensors(dsts []uintptr, dstBytes []uint64, status, stream uintptr) error {
 	const op = "decompress tensors"
@@ -163,8 +187,15 @@ type ImageInfo struct {
 	// ImageBytes is the size of the image, and HeadBytes the size of its head, the first bytes that [Device.BindImage]
 	// needs.
 	ImageBytes, HeadBytes uint64
-	// Elements is the number of weights in the group, Tensors the number of its tensors.
+	// Elements is the number of weights that it holds, Tensors the number of tensors (or slices) of which it does.
 	Elements, Tensors uint64
+	// FirstElement and FirstTensor are the numbers of its first weight and its first tensor among those of the group; 0
+	// if it holds slices.
+	FirstElement, FirstTensor uint64
+	// GroupElements and GroupTensors are the weights and the tensors of the whole group.
+	GroupElements, GroupTensors uint64
+	// Slices is the number of slices that it holds; 0 for a range and for a whole group.
+	Slices uint64
 }
 
 // ImageHeadBytesMax is the upper limit of the size of an image's head.

@@ -37,7 +37,7 @@ pub struct df11_image_info {
     pub group_element_count: u64,
     /// Tensors of the whole group.
     pub group_tensor_count: u64,
-    /// Slices that it holds; 0 for a range and for a whole group.
+    /// Slices that it holds (df11_shard_write_image()); 0 for a range and for a whole group.
     pub slice_count: u64,
 }
 
@@ -52,6 +52,7 @@ const _: () = assert!(size_of::<df11_image_info>() == 80);
 /// A slice: elements of one of a group's tensors. They are `run_count` runs of `run_elements`
 /// elements each: the first run begins at element `first` of the tensor, every other one
 /// `run_stride` elements after the one before. Rows are one run; columns are one run of each row.
+/// df11_model_get_slices() makes slices of a tensor's dimensions.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct df11_slice {

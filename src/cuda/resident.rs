@@ -144,7 +144,7 @@ impl Resident {
     }
 
     /// Returns the end of each tensor, or slice, of which it holds elements, counted as [`Resident::elements`] are; the last
-    /// is the end of all. A range's first tensor is number [`Extent::first_tensor`](super::Extent) of the group.
+    /// is the end of all. A range's first tensor is number [`Extent::first_tensor`](super::ImageExtent) of the group.
     pub fn ends(&self) -> &[u64] {
         &self.ends
     }

@@ -150,6 +150,25 @@ fn check_tells_of_a_driver_that_fails() {
     assert!(said.contains("ended early, in: ") && said.trim_end().ends_with(" passed, 1 failed"), "{said}");
 }
 
+/// Whoever ends a check that does not come to an end learns in which kind of check it was.
+#[test]
+fn check_that_is_ended_says_where_it_was() {
+    use std::io::{BufRead, BufReader, Read};
+    let folder = library();
+    let program = build("tests/gpu/check.c", folder.path());
+    let mut command = on_emulator(&program);
+    command.env_remove("DF11_EMULATOR_LEAK_EXIT").args(["--large", "20000000"]).stdout(std::process::Stdio::piped());
+    let mut check = command.spawn().unwrap();
+    let mut output = BufReader::new(check.stdout.take().unwrap());
+    let mut said = String::new();
+    // A signal before the handler is set would tell nothing: the first line comes after it.
+    output.read_line(&mut said).unwrap();
+    run(Command::new("kill").args(["-TERM", &check.id().to_string()]));
+    output.read_to_string(&mut said).unwrap();
+    assert_eq!(check.wait().unwrap().code(), Some(1), "{said}");
+    assert!(said.trim_end().ends_with("ended from outside, in: uploaded image"), "{said}");
+}
+
 #[test]
 fn check_without_a_driver_is_skipped() {
     let folder = library();
@@ -248,6 +267,33 @@ fn bench_tells_of_a_wrong_kernel_and_goes_on() {
     let wrong: Vec<u64> = of("idle").iter().filter_map(|f| f["wrong"].as_u64()).collect();
     assert_eq!(wrong, [20_000, 7_000], "{figures:?}");
     assert_eq!(of("pinned").len(), 2, "{figures:?}");
+}
+
+/// Every rank of two and of four holds its share, which decodes to slices of the original; three do not divide the heads. Without
+/// a device the same is said, but for that.
+#[test]
+fn ranks_hold_their_shares() {
+    let folder = library();
+    let program = build("examples/shards.c", folder.path());
+    let sharded = model("sharded");
+    let lines = |output: &Output| stdout(output).lines().map(str::to_owned).collect::<Vec<_>>();
+    for (ranks, share) in [("1", 100.0), ("2", 50.0), ("4", 27.0)] {
+        let with = lines(&run(on_emulator(&program).arg(&sharded).args([ranks, "32"])));
+        let none = ("DF11_LIBCUDA", "/nonexistent/libcuda.so.1");
+        let without = lines(&run(Command::new(&program).env(none.0, none.1).arg(&sharded).args([ranks, "32"])));
+        assert_eq!(with.len().to_string(), ranks);
+        for (with, without) in with.iter().zip(&without) {
+            assert!(with.starts_with(without.as_str()) && with.contains(" in 4 images, "), "{with}\n{without}");
+            assert!(with.ends_with(" weights in 16 slices, 16 of them equal to the original"), "{with}");
+            let percent: f64 = with.split(" images, ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+            // Heads of images weigh more in a model as small as this one.
+            assert!(percent >= share && percent < share + 12.0, "{with}");
+        }
+    }
+    let output = on_emulator(&program).arg(&sharded).args(["3", "32"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("cannot be divided evenly among 3 ranks"), "{output:?}");
+    assert_eq!(Command::new(&program).arg(&sharded).output().unwrap().status.code(), Some(2));
 }
 
 #[test]

@@ -272,6 +272,95 @@ static void image_ranges(const df11_model *model, uint64_t g, uint64_t n, const 
     free(image);
 }
 
+/* Shards: a layer on two ranks by rows and columns, what the image says of its slices, and what is refused. */
+static void shards(void)
+{
+    df11_error error;
+    df11_model *model = open_model("sharded/model", NULL);
+    uint64_t group = 0, first = 77, count = 77;
+    CHECK(df11_model_find_group(model, "model.layers.0", &group, &error) == DF11_OK);
+    df11_group_info info = DF11_GROUP_INFO_INIT;
+    CHECK(df11_model_get_group_info(model, group, &info, &error) == DF11_OK && info.tensor_count == 7);
+    uint64_t sum = 0;
+    for (uint32_t rank = 0; rank < 2; rank++) {
+        df11_slice slices[7];
+        for (uint64_t t = 0; t < 7; t++) {
+            df11_tensor_info tensor = DF11_TENSOR_INFO_INIT;
+            CHECK(df11_model_get_tensor_info(model, info.first_tensor + t, &tensor, &error) == DF11_OK);
+            int columns = strstr(tensor.name, "o_proj") != NULL || strstr(tensor.name, "down_proj") != NULL;
+            int heads = strstr(tensor.name, "self_attn") != NULL;
+            df11_segment segment = {tensor.shape[columns], 32, DF11_SPLIT_EVEN, 0};
+            CHECK(df11_model_get_slices(model, group, t, DF11_DIMENSION_BY_NAME, heads ? &segment : NULL, (size_t)heads,
+                                        rank, 2, &slices[t], &error) == DF11_OK);
+            CHECK(slices[t].tensor == t && (slices[t].run_count > 1) == columns);
+            CHECK((uint64_t)slices[t].run_count * slices[t].run_elements == tensor.data_bytes / 4);
+        }
+        df11_shard *shard = NULL;
+        df11_progress *progress = NULL;
+        df11_image_info image = DF11_IMAGE_INFO_INIT, said = DF11_IMAGE_INFO_INIT;
+        CHECK(df11_progress_new(&progress, &error) == DF11_OK);
+        CHECK(df11_model_make_shard(model, group, slices, 7, 2, progress, &shard, &error) == DF11_OK);
+        CHECK(df11_shard_get_image_info(shard, &image, &error) == DF11_OK);
+        CHECK(image.slice_count == 7 && image.tensor_count == 7 && image.element_count == info.element_count / 2);
+        CHECK(image.group_element_count == info.element_count && image.image_bytes < info.image_bytes);
+        size_t bytes = (size_t)image.image_bytes;
+        unsigned char *one = malloc(bytes + 1), *two = malloc(bytes + 1);
+        CHECK(one != NULL && two != NULL);
+        one[bytes] = 0x55;
+        CHECK(df11_shard_write_image(shard, one, bytes - 1, 1, NULL, &error) == DF11_BUFFER_TOO_SMALL);
+        CHECK(df11_shard_write_image(shard, one, bytes, 1, NULL, &error) == DF11_OK && one[bytes] == 0x55);
+        CHECK(df11_shard_write_image(shard, two, bytes, 4, progress, &error) == DF11_OK);
+        CHECK(memcmp(one, two, bytes) == 0);
+        CHECK(df11_image_get_info(one, bytes, &said, &error) == DF11_OK && memcmp(&said, &image, sizeof said) == 0);
+        for (uint64_t t = 0; t < 7; t++) {
+            df11_slice slice;
+            CHECK(df11_image_get_slice(one, bytes, t, &slice, &error) == DF11_OK);
+            CHECK(memcmp(&slice, &slices[t], sizeof slice) == 0);
+        }
+        df11_slice slice = slices[0];
+        CHECK(df11_image_get_slice(one, bytes, 7, &slice, &error) == DF11_NOT_FOUND && slice.run_count == 0);
+        df11_progress_cancel(progress);
+        CHECK(df11_shard_write_image(shard, one, bytes, 2, progress, &error) == DF11_CANCELLED && one[0] == 0);
+        df11_shard_free(shard);
+        CHECK(df11_model_make_shard(model, group, slices, 7, 2, progress, &shard, &error) == DF11_CANCELLED);
+        CHECK(shard == NULL);
+        slices[3].first = slices[3].run_stride;
+        CHECK(df11_model_make_shard(model, group, slices, 7, 2, NULL, &shard, &error) == DF11_INVALID_ARGUMENT);
+        CHECK(strstr(error.message, "slice 3") != NULL);
+        CHECK(df11_model_make_shard(model, group, NULL, 0, 2, NULL, &shard, &error) == DF11_INVALID_ARGUMENT);
+        CHECK(df11_model_make_shard(model, 1000, slices, 7, 2, NULL, &shard, &error) == DF11_NOT_FOUND);
+        df11_progress_free(progress);
+        sum += bytes;
+        free(one);
+        free(two);
+    }
+    CHECK(sum < info.image_bytes + 3 * 32768);
+
+    df11_slice slice;
+    df11_segment segment = {320, 32, DF11_SPLIT_EVEN, 0};
+    const uint32_t by_name = DF11_DIMENSION_BY_NAME;
+    CHECK(df11_model_get_slices(model, group, 0, by_name, NULL, 0, 0, 2, &slice, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(strstr(error.message, "give segments") != NULL && slice.run_count == 0);
+    CHECK(df11_model_get_slices(model, group, 4, by_name, &segment, 1, 0, 3, &slice, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_model_get_slices(model, group, 4, 2, NULL, 0, 0, 2, &slice, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_model_get_slices(model, group, 4, 0, &segment, 1, 2, 2, &slice, &error) == DF11_INVALID_ARGUMENT);
+    CHECK(df11_model_get_slices(model, group, 7, 0, NULL, 0, 0, 2, &slice, &error) == DF11_NOT_FOUND);
+    CHECK(df11_model_get_slices(model, 1000, 0, 0, NULL, 0, 0, 2, &slice, &error) == DF11_NOT_FOUND);
+    CHECK(df11_split_segment(&segment, 1, 2, &first, &count, &error) == DF11_OK && first == 160 && count == 160);
+    segment.rule = DF11_SPLIT_SPREAD;
+    CHECK(df11_split_segment(&segment, 3, 4, &first, &count, &error) == DF11_OK && first == 256 && count == 64);
+    segment.rule = DF11_SPLIT_REPLICATE;
+    CHECK(df11_split_segment(&segment, 3, 20, &first, &count, &error) == DF11_OK && first == 32 && count == 32);
+    segment.rule = DF11_SPLIT_PAD;
+    CHECK(df11_split_segment(&segment, 3, 4, &first, &count, &error) == DF11_OK && first == 288 && count == 32);
+    segment.rule = 4;
+    CHECK(df11_split_segment(&segment, 0, 2, &first, &count, &error) == DF11_INVALID_ARGUMENT && first + count == 0);
+    segment.rule = DF11_SPLIT_EVEN;
+    segment.reserved = 1;
+    CHECK(df11_split_segment(&segment, 0, 2, &first, &count, &error) == DF11_UNSUPPORTED_OPTION);
+    df11_model_free(model);
+}
+
 /* Images: the same bytes at once and in parts, with guards around them, and what a program can get wrong. */
 static void images(void)
 {
@@ -1776,6 +1865,7 @@ int main(int argc, char **argv)
     every_tensor(&verify);
     groups_and_parts();
     images();
+    shards();
     runs(NULL);
     runs(&read);
     ranges();

@@ -275,6 +275,12 @@ ASSERT(offsetof(df11_slice, run_elements) == 8);
 ASSERT(offsetof(df11_slice, run_stride) == 12);
 ASSERT(offsetof(df11_slice, run_count) == 16);
 
+ASSERT(sizeof(df11_segment) == 24);
+ASSERT(offsetof(df11_segment, extent) == 0);
+ASSERT(offsetof(df11_segment, unit) == 8);
+ASSERT(offsetof(df11_segment, rule) == 16);
+ASSERT(offsetof(df11_segment, reserved) == 20);
+
 ASSERT(sizeof(df11_preset_info) == 24);
 ASSERT(offsetof(df11_preset_info, struct_size) == 0);
 ASSERT(offsetof(df11_preset_info, name) == 8);

@@ -209,6 +209,15 @@ static void *writes_image(void *argument)
     uint64_t count = group.element_count / 2;
     CHECK(df11_model_get_image_range_info(d->model, 0, 100, count, &image, &error) == DF11_OK);
     CHECK(df11_model_write_image_range(d->model, 0, 100, count, dst, image_bytes, 2, &error) == DF11_OK);
+    df11_segment segment = {group.element_count, 1, DF11_SPLIT_SPREAD, 0};
+    df11_slice slice = {0, 1, 5, 9, 3};
+    df11_shard *shard;
+    (void)df11_model_get_slices(d->model, 0, 0, 0, &segment, 1, 0, 2, &slice, &error);
+    slice = (df11_slice){0, 1, 5, 9, 3};
+    CHECK(df11_model_make_shard(d->model, 0, &slice, 1, 2, NULL, &shard, &error) == DF11_OK);
+    CHECK(df11_shard_write_image(shard, dst, image_bytes, 2, NULL, &error) == DF11_OK);
+    CHECK(df11_image_get_slice(dst, image_bytes, 0, &slice, &error) == DF11_OK && slice.run_count == 3);
+    df11_shard_free(shard);
     free(dst);
     return NULL;
 }

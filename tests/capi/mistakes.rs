@@ -5,9 +5,8 @@
 
 use crate::support;
 
-use df11::cuda::{Slice, Stream};
+use df11::cuda::Stream;
 use df11::internals::capi::*;
-use df11::{Model, OpenOptions, Progress};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_void};
@@ -54,6 +53,7 @@ struct Things<'a> {
     other_image: u64,
     host_image: Vec<u8>,
     slice_image: Vec<u8>,
+    shard: *mut df11_shard,
     dst: u64,
     bytes: usize,
     tensors: usize,
@@ -85,14 +85,19 @@ fn matrix_of(weights: &[u16]) -> (Vec<Line>, *mut df11_matrix) {
     (data, matrix)
 }
 
-/// The image of a slice of the model.
-fn slice_image() -> Vec<u8> {
-    let model = Model::open(golden::model("tiny"), &OpenOptions::default()).unwrap();
-    let slice = Slice { tensor: 0, first: 1, run_elements: 3, run_stride: 7, run_count: 5 };
-    let shard = model.group(0).unwrap().shard(&[slice], 1, &Progress::new()).unwrap();
-    let mut image = vec![0; shard.layout().image_bytes as usize];
-    shard.write_image(&mut image, 1, &Progress::new()).unwrap();
-    image
+/// A slice of the model's first tensor as a shard, and its image.
+fn shard_of(model: *mut df11_model) -> (*mut df11_shard, Vec<u8>) {
+    let slice = df11_slice { tensor: 0, first: 1, run_elements: 3, run_stride: 7, run_count: 5 };
+    let (mut shard, mut info) = (null_mut(), init::<df11_image_info>());
+    // SAFETY: the model stays open, and the lists are as long as is said.
+    unsafe {
+        assert_eq!(df11_model_make_shard(model, 0, &slice, 1, 1, null_mut(), &mut shard, null_mut()), 0);
+        assert_eq!(df11_shard_get_image_info(shard, &mut info, null_mut()), 0);
+        let mut image = vec![0; info.image_bytes as usize];
+        let (at, none) = (image.as_mut_ptr().cast(), null_mut());
+        assert_eq!(df11_shard_write_image(shard, at, image.len(), 1, none, null_mut()), 0);
+        (shard, image)
+    }
 }
 
 impl Things<'_> {
@@ -374,6 +379,62 @@ fn host_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
             let head = unless(n, "head", t.slice_image.as_ptr().cast());
             let status = df11_image_get_slice(head, t.slice_image.len(), 0, unless(n, "out", &raw mut out), error);
             (status, n == "out" || (status == 0) == (out.run_count > 0) && out.run_count != 77)
+        }),
+        row("df11_split_segment", &[("segment", BAD), ("first", BAD), ("count", BAD)], |n, error| unsafe {
+            let segment = df11_segment { extent: 8, unit: 2, rule: DF11_SPLIT_EVEN, reserved: 0 };
+            let (mut first, mut count) = (77, 77);
+            let to = (unless(n, "first", &raw mut first), unless(n, "count", &raw mut count));
+            let status = df11_split_segment(unless(n, "segment", &segment), 1, 2, to.0, to.1, error);
+            (status, status == 0 || (n == "first" || first == 0) && (n != "segment" || count == 0))
+        }),
+        row("df11_model_get_slices", &[("model", BAD), ("segments", BAD), ("slices", BAD)], |n, error| unsafe {
+            let segment = df11_segment { extent: 256, unit: 0, rule: DF11_SPLIT_PAD, reserved: 0 };
+            let mut out = df11_slice { tensor: 77, first: 77, run_elements: 77, run_stride: 77, run_count: 77 };
+            let (model, segments) = (unless(n, "model", t.model), unless(n, "segments", &segment));
+            let status =
+                df11_model_get_slices(model, 0, 0, 0, segments, 1, 0, 2, unless(n, "slices", &raw mut out), error);
+            (status, n == "slices" || (status == 0) == (out.run_count > 0) && out.run_count != 77)
+        }),
+        row(
+            "df11_model_make_shard",
+            &[("model", BAD), ("slices", BAD), ("progress", GOOD), ("out", BAD)],
+            |n, error| unsafe {
+                let slice = df11_slice { tensor: 0, first: 1, run_elements: 3, run_stride: 7, run_count: 5 };
+                let (mut out, mut progress) = (null_mut::<df11_shard>().wrapping_byte_add(64), null_mut());
+                df11_progress_new(&mut progress, null_mut());
+                let (model, slices) = (unless(n, "model", t.model), unless(n, "slices", &slice));
+                let to = if n == "out" { null_mut() } else { &raw mut out };
+                let watched = unless(n, "progress", progress);
+                let status = df11_model_make_shard(model, 0, slices, 1, 2, watched, to, error);
+                df11_progress_free(progress);
+                if n == "out" {
+                    return (status, true);
+                }
+                if status == 0 {
+                    df11_shard_free(out);
+                }
+                (status, (status == 0) != out.is_null())
+            },
+        ),
+        row("df11_shard_get_image_info", &[("shard", BAD), ("out", BAD)], |n, error| unsafe {
+            let mut out = df11_image_info { image_bytes: 77, ..init() };
+            let status = df11_shard_get_image_info(unless(n, "shard", t.shard), unless(n, "out", &raw mut out), error);
+            (status, n == "out" || (status == 0) == (out.image_bytes > 0) && out.image_bytes != 77)
+        }),
+        row("df11_shard_write_image", &[("shard", BAD), ("dst", BAD), ("progress", GOOD)], |n, error| unsafe {
+            let (mut room, mut progress) = (vec![0u8; t.slice_image.len()], null_mut());
+            df11_progress_new(&mut progress, null_mut());
+            let (shard, dst) = (unless(n, "shard", t.shard), unless(n, "dst", room.as_mut_ptr().cast()));
+            let watched = unless(n, "progress", progress);
+            let status = df11_shard_write_image(shard, dst, room.len(), 1, watched, error);
+            df11_progress_free(progress);
+            (status, status != 0 || room == t.slice_image)
+        }),
+        row("df11_shard_free", &[("shard", GOOD)], |n, _| unsafe {
+            if n == "shard" {
+                df11_shard_free(null_mut());
+            }
+            (0, true)
         }),
         row("df11_image_get_info", &[("head", BAD), ("out", BAD)], |n, error| unsafe {
             let mut out = df11_image_info { image_bytes: 77, ..init() };
@@ -689,6 +750,7 @@ fn with_things(work: impl FnOnce(&Things)) {
     let bytes = 2 * group.element_count as usize;
     let weights = support::weights::trained_like(5000, 1);
     let (matrix_data, matrix) = matrix_of(&weights);
+    let (shard, slice_image) = shard_of(model);
     let things = Things {
         original: text(&golden::path("sharded/original.safetensors")),
         source: text(&golden::path("sharded/original.safetensors")),
@@ -711,12 +773,14 @@ fn with_things(work: impl FnOnce(&Things)) {
         image_bytes,
         other_image,
         host_image,
-        slice_image: slice_image(),
+        slice_image,
+        shard,
         bytes,
     };
     work(&things);
     unsafe {
         df11_matrix_free(matrix);
+        df11_shard_free(shard);
         df11_resident_free(resident);
         df11_device_free(device);
         df11_model_free(model);

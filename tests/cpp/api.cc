@@ -329,6 +329,38 @@ void images() {
     }
 }
 
+/// Ranges and shards of every tensor, for two ranks: what the oracle of images in Rust says of them is tested there.
+void parts_of_groups() {
+    const df11::Model model = df11::Model::open(golden / "tiny/model");
+    for (const df11::Group &group : model.groups()) {
+        const std::uint64_t g = group.index(), n = group.element_count();
+        const df11_image_info said = model.get_image_range_info(g, 3, n - 5);
+        std::vector<unsigned char> image(said.image_bytes);
+        model.write_image_range(g, 3, n - 5, image, 2);
+        const df11_image_info info = df11::image_get_info(image);
+        CHECK(info.first_element == 3 && info.element_count == n - 5 && info.group_element_count == n);
+        CHECK(failure([&] { model.write_image_range(g, 3, n, image); }).status() == DF11_INVALID_ARGUMENT);
+
+        const df11_slice even = {0, 0, 1, 2, 8}, odd = {0, 1, 1, 2, 8};
+        const std::vector<df11_slice> slices = {odd, even};
+        const df11::Shard shard = df11::Shard::make(model, g, slices, 2);
+        std::vector<unsigned char> other(shard.get_image_info().image_bytes);
+        shard.write_image(other);
+        CHECK(df11::image_get_info(other).slice_count == 2 && df11::image_get_info(other).element_count == 16);
+        df11_slice found;
+        CHECK(df11::try_image_get_slice(found, other, 0) == DF11_OK && found.first == 1 && found.run_count == 8);
+        CHECK(df11::try_image_get_slice(found, other, 2) == DF11_NOT_FOUND && found.run_count == 0);
+        CHECK(failure([&] { (void)df11::Shard::make(model, g, {}); }).status() == DF11_INVALID_ARGUMENT);
+        CHECK(df11::Shard().get_image_info().image_bytes == 0);
+    }
+    std::uint64_t first = 0, count = 0;
+    CHECK(df11::try_split_segment(first, count, {1024, 128, DF11_SPLIT_REPLICATE, 0}, 5, 16) == DF11_OK);
+    CHECK(first == 256 && count == 128);
+    const df11_segment segment = {1, 1, DF11_SPLIT_EVEN, 0};
+    std::vector<df11_slice> two(2);
+    CHECK(model.try_get_slices(two, 0, 0, 0, {&segment, 1}, 0, 1) == DF11_INVALID_ARGUMENT);
+}
+
 void verifying() {
     df11::VerifyOptions options;
     df11::Progress progress = df11::Progress::create();
@@ -628,6 +660,7 @@ int main(int argc, char **argv) {
     decoding();
     matrices();
     images();
+    parts_of_groups();
     verifying();
     planning();
     writing();

@@ -52,6 +52,13 @@ struct Memory {
     ~Memory() { CHECK(cuMemFree(at) == 0); }
 };
 
+/// Returns how many blocks the last launch had, from the emulated driver; 0 from any other.
+std::uint64_t last_blocks() {
+    void *library = dlopen(std::getenv("DF11_LIBCUDA"), RTLD_NOW | RTLD_LOCAL);
+    const auto query = reinterpret_cast<std::uint64_t (*)(const char *)>(dlsym(library, "df11_emulator_query"));
+    return query != nullptr ? query("last.blocks") : 0;
+}
+
 struct Engine {
     CUstream stream = nullptr;
 
@@ -78,11 +85,12 @@ void decodes(const Engine &engine, const df11::Resident &resident, const std::ve
     CHECK(resident.try_decompress(dst.at, bytes, 0, engine.stream) == DF11_OK && engine.has(dst.at, want));
 
     const std::vector<std::uint16_t> tail(want.begin() + 1, want.end());
+    const std::uint64_t first = resident.get_info().first_element;
     engine.clear(dst);
-    resident.decompress_range(1, tail.size(), dst.at, 2 * tail.size(), status.at, engine.stream);
+    resident.decompress_range(first + 1, tail.size(), dst.at, 2 * tail.size(), status.at, engine.stream);
     CHECK(engine.has(dst.at, tail));
     engine.clear(dst);
-    CHECK(resident.try_decompress_range(1, tail.size(), dst.at, bytes, 0, engine.stream) == DF11_OK);
+    CHECK(resident.try_decompress_range(first + 1, tail.size(), dst.at, bytes, 0, engine.stream) == DF11_OK);
     CHECK(engine.has(dst.at, tail));
 
     // Each tensor to its own destination: here one after the other, shifted by two bytes.
@@ -90,13 +98,13 @@ void decodes(const Engine &engine, const df11::Resident &resident, const std::ve
     const df11::Span<const std::uint64_t> ends(info.tensor_ends, static_cast<std::size_t>(info.tensor_count));
     std::vector<df11_devptr> dsts;
     std::vector<std::size_t> sizes;
-    std::uint64_t start = 0;
+    std::uint64_t start = first;
     for (std::uint64_t end : ends) {
-        dsts.push_back(dst.at + 2 + 2 * start);
+        dsts.push_back(dst.at + 2 + 2 * (start - first));
         sizes.push_back(static_cast<std::size_t>(2 * (end - start)));
         start = end;
     }
-    CHECK(start == want.size() && info.element_count == want.size());
+    CHECK(start - first == want.size() && info.element_count == want.size());
     engine.clear(dst);
     resident.decompress_tensors(dsts, sizes, status.at, engine.stream);
     CHECK(engine.has(dst.at + 2, want));
@@ -122,7 +130,7 @@ void decodes(const Engine &engine, const df11::Resident &resident, const std::ve
     // None of these calls allocates.
     const std::size_t before = allocations;
     resident.decompress(dst.at, bytes, status.at, engine.stream);
-    resident.decompress_range(1, tail.size(), dst.at, bytes, status.at, engine.stream);
+    resident.decompress_range(first + 1, tail.size(), dst.at, bytes, status.at, engine.stream);
     resident.decompress_tensors(dsts, sizes, status.at, engine.stream);
     df11::Resident::decompress_batch(residents, both, room, 0, engine.stream);
     CHECK(resident.get_info().element_count == want.size());
@@ -138,7 +146,7 @@ void decodes(const Engine &engine, const df11::Resident &resident, const std::ve
     CHECK(resident.try_decompress(dst.at + 1, bytes, 0, engine.stream, &error) == DF11_MISALIGNED);
     CHECK(error.status == DF11_MISALIGNED && error.message[0] != 0);
     CHECK(failure([&] { resident.decompress(dst.at, bytes, 0, nullptr); }) == DF11_DEFAULT_STREAM);
-    CHECK(failure([&] { resident.decompress_range(1, want.size(), dst.at, bytes, 0, engine.stream); }) ==
+    CHECK(failure([&] { resident.decompress_range(first + 1, want.size(), dst.at, bytes, 0, engine.stream); }) ==
           DF11_INVALID_ARGUMENT);
     const df11::Span<const std::size_t> none;
     CHECK(resident.try_decompress_tensors(dsts, none, 0, engine.stream, &error) == DF11_INVALID_ARGUMENT);
@@ -175,6 +183,12 @@ void group(const Engine &engine, const df11::Device &device, const df11::Model &
         decodes(engine, device.bind(model, g, copied.at, bytes), want);
         df11::Resident last = device.bind_image(host, copied.at, bytes);
         decodes(engine, last, want);
+        const df11_image_info half = model.get_image_range_info(g, want.size() / 2, want.size() - want.size() / 2);
+        const Memory part(half.image_bytes);
+        const df11::Resident rest = device.upload_range(model, g, half.first_element, half.element_count, part.at,
+                                                        half.image_bytes, engine.stream);
+        CHECK(rest.get_info().first_element == want.size() / 2 && rest.get_info().slices == nullptr);
+        decodes(engine, rest, {want.begin() + static_cast<std::ptrdiff_t>(want.size() / 2), want.end()});
         // A failed call empties its output.
         df11_error error;
         CHECK(device.try_bind(last, model, g, copied.at + 8, bytes, &error) == DF11_MISALIGNED && !last);
@@ -231,6 +245,21 @@ int main(int argc, char **argv) {
         CHECK(!device && device.get_info().name == nullptr);
         resident.decompress(dst.at, dst.bytes, 0, nullptr);
         CHECK(cuStreamSynchronize(nullptr) == 0 && engine.has(dst.at, want));
+        // A limit on multiprocessors: two blocks fit one, and four are there.
+        std::uint64_t most = 0, most_limited = 0;
+        for (options.multiprocessors = 0; options.multiprocessors < 2; options.multiprocessors++) {
+            device = df11::Device::open(0, options);
+            for (const df11::Group &g : model.groups()) {
+                const Memory at(static_cast<std::size_t>(g.image_bytes())), to(2 * g.element_count());
+                device.upload(model, g.index(), at.at, at.bytes, engine.stream)
+                    .decompress(to.at, to.bytes, 0, engine.stream);
+                engine.wait();
+                std::uint64_t &seen = options.multiprocessors == 0 ? most : most_limited;
+                seen = std::max(seen, last_blocks());
+            }
+        }
+        CHECK(most <= 8);
+        CHECK(most_limited == std::min<std::uint64_t>(most, 2));
     }
     CHECK(cuStreamDestroy(engine.stream) == 0 && cuCtxSetCurrent(nullptr) == 0 &&
           cuDevicePrimaryCtxRelease(number) == 0);

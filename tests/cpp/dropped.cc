@@ -7,6 +7,8 @@ void calls_of_an_engine(df11::Model &model, df11::Device &device, df11::Resident
     df11::Plan plan;
     df11_image_info image;
     df11::Matrix matrix;
+    df11::Shard shard;
+    df11_slice slice;
     std::uint64_t used;
     const std::uint16_t halves[1] = {};
     const float x[1] = {};
@@ -29,10 +31,18 @@ void calls_of_an_engine(df11::Model &model, df11::Device &device, df11::Resident
     matrix.try_decompress(0, 1, bytes);                                          // dropped
     matrix.try_multiply(0, x, y);                                                // dropped
     matrix.try_multiply(0, halves, 0, y);                                        // dropped
+    model.try_get_image_range_info(image, 0, 0, 1);                              // dropped
+    model.try_write_image_range(0, 0, 1, bytes);                                 // dropped
+    model.try_get_slices({}, 0, 0, 0, {}, 0, 1);                                 // dropped
+    df11::Shard::try_make(shard, model, 0, {});                                  // dropped
+    shard.try_write_image(bytes);                                                // dropped
+    df11::try_image_get_slice(slice, bytes, 0);                                  // dropped
+    df11::try_split_segment(used, used, {1, 1, 0, 0}, 0, 1);                     // dropped
     df11::Device::try_open(device, 0);                                           // dropped
     df11::Device::try_open_current(device);                                      // dropped
     device.try_upload(resident, model, 0, 0, 0, nullptr);                        // dropped
     device.try_upload_staged(resident, model, 0, 0, 0, nullptr, bytes);          // dropped
+    device.try_upload_range(resident, model, 0, 0, 1, 0, 0, nullptr);            // dropped
     device.try_bind(resident, model, 0, 0, 0);                                   // dropped
     device.try_bind_image(resident, bytes, 0, 0);                                // dropped
     resident.try_decompress(0, 0, 0, nullptr);                                   // dropped
@@ -63,6 +73,10 @@ void calls_that_throw(df11::Model &model, df11::Device &device) {
     model.get_group_part(0, 0);                                                  // dropped
     device.upload(model, 0, 0, 0, nullptr);                                      // dropped
     device.upload_staged(model, 0, 0, 0, nullptr, bytes);                        // dropped
+    device.upload_range(model, 0, 0, 1, 0, 0, nullptr);                          // dropped
+    model.get_image_range_info(0, 0, 1);                                         // dropped
+    model.get_slices(0, 0, 0, {}, 0, 1);                                         // dropped
+    df11::Shard::make(model, 0, {});                                             // dropped
     device.bind(model, 0, 0, 0);                                                 // dropped
     device.bind_image(bytes, 0, 0);                                              // dropped
 #if __cplusplus >= 202002L

@@ -1,5 +1,6 @@
 //! Images, devices and kernels, on the emulated CUDA driver and, in `simt`, as C++.
 
+mod contexts;
 mod counts;
 #[cfg(feature = "cudarc")]
 mod cudarc_engine;

@@ -714,6 +714,7 @@ int main(int argc, char **argv)
     OK(df11_device_get_info(device, &info, &e_));
     printf("libdf11 %s, %s, driver %d.%d, kernels: %s\n", df11_version_string(), name, version / 1000, version % 1000 / 10,
            info.kernels);
+    fflush(stdout);
     const char *again = first < argc ? argv[first] : NULL;
     for (; first < argc; first++) {
         df11_model *model;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const COLUMNS: usize = 100;
 
 /// The chapters, each with the files that it is made of. What a file uses comes before it.
-const CHAPTERS: [(&str, &[&str]); 13] = [
+const CHAPTERS: [(&str, &[&str]); 14] = [
     ("VERSION", &["version"]),
     ("STATUSES AND ERRORS", &["status"]),
     ("LOG", &["log"]),
@@ -21,6 +21,7 @@ const CHAPTERS: [(&str, &[&str]); 13] = [
     ("CPU: matrices to multiply with", &["matrix"]),
     ("CUDA: devices", &["device"]),
     ("CUDA: images in host memory", &["image"]),
+    ("CUDA: shards, which are parts of groups for several devices", &["shard"]),
     ("CUDA: residents, which are images on a device", &["resident"]),
     ("CUDA: decode on a stream", &["decompress"]),
     ("WRITE: models, plans of models, presets, groups in memory", &["compress", "plan", "rewrite", "preset", "pack"]),

@@ -42,6 +42,10 @@
  *                                 in your stream; also ranges, one destination per tensor, or
  *                                 several groups at once
  *   df11_resident_free(), df11_device_free()
+ *   Devices that share the work of each layer hold a part of each group. Rows of a matrix are a
+ *   range: df11_model_write_image_range(), df11_device_upload_range(). Columns, or all that a
+ *   device holds of a group in one image, are a *shard*: df11_model_get_slices(),
+ *   df11_model_make_shard(), df11_shard_write_image().
  *
  *   df11_verify_model(), df11_compress_model(), df11_decompress_model() and df11_repack_model() are
  *   standalone: they take paths, and open and close what they need. Several processes may each
@@ -67,8 +71,9 @@
  *
  * NAMES
  *   A function that takes a handle first begins with the handle's noun: df11_model_...,
- *   df11_device_..., df11_resident_..., df11_matrix_..., df11_progress_.... A function on paths is
- *   a verb and a noun: df11_compress_model(). Pointers to device memory begin with d_.
+ *   df11_device_..., df11_resident_..., df11_matrix_..., df11_shard_..., df11_progress_.... A
+ *   function on paths is a verb and a noun: df11_compress_model(). Pointers to device memory begin
+ *   with d_.
  *
  * SIZES
  *   Names say the unit: count, element_count, first and group_offset count elements (weights);
@@ -1141,8 +1146,14 @@ typedef struct df11_device_options {
     size_t struct_size;
     /** DF11_DEVICE_ALLOW_DEFAULT_STREAM and DF11_DEVICE_FORCE_PTX joined by | */
     uint32_t flags;
-    /** 0 */
-    uint32_t reserved;
+    /**
+     * The most multiprocessors whose room the kernels of a call take, so that yours find room
+     * beside them; 0 for all. It limits how many blocks a call launches; on which multiprocessors
+     * they run is the device's choice. Without it, kernels take the room of all multiprocessors of
+     * the device, or in a stream of a green context those of the green context. A batch has the
+     * limit of its first group's device.
+     */
+    uint32_t multiprocessors;
     /**
      * The path or name of the CUDA driver's library, ended by a zero byte. NULL means the library
      * that the environment variable DF11_LIBCUDA names, or else the system's (libcuda.so.1). The
@@ -1175,7 +1186,7 @@ typedef struct df11_device_info {
     uint32_t capability_major;
     /** The 0 of 9.0. */
     uint32_t capability_minor;
-    /** Its multiprocessors. */
+    /** Its multiprocessors, whatever the options say. */
     uint32_t multiprocessor_count;
     /** 0 */
     uint32_t reserved;
@@ -1199,8 +1210,10 @@ typedef struct CUstream_st *df11_stream;
  * the thread's current context as it was.
  *
  * Everything that may block is done here: the driver's library is loaded, if it was not (it stays
- * loaded), and so is every kernel, so that no later call loads anything. A context is loaded to
- * once, and what was loaded stays until the context ends, because captured graphs may hold it. Do
+ * loaded), and so is every kernel, so that no later call loads anything. The kernels are loaded
+ * once in a process and stay loaded, because captured graphs may hold them. (With a driver that
+ * has no cuLibraryLoadData() they are loaded for each device that is opened, and stay until the
+ * context ends.) A device that is integrated (Tegra) always gets PTX, which the driver compiles. Do
  * not call this on a thread that captures. Streams that other threads capture are not disturbed,
  * but if one of them is of this context and not non-blocking, the device is not opened
  * (DF11_CAPTURING).
@@ -1225,6 +1238,11 @@ df11_status df11_device_open(int32_t ordinal,
  * Opens the device of the context that is current on this thread, in that context, for engines with
  * contexts of their own. All else is as for df11_device_open(); without a current context the error
  * is DF11_INVALID_ARGUMENT.
+ *
+ * A green context (see cuCtxFromGreenCtx()) needs a driver of CUDA 12.5. Streams of all green
+ * contexts of that device are then accepted, and those of its primary context, as they are by a
+ * device that df11_device_open() opened. NULL (if allowed) and CU_STREAM_LEGACY are the default
+ * stream of the context that was current.
  *
  * Requires: The context lives until the device and all its residents are freed, and what
  * df11_device_open() requires.
@@ -1283,7 +1301,7 @@ typedef struct df11_image_info {
     uint64_t group_element_count;
     /** Tensors of the whole group. */
     uint64_t group_tensor_count;
-    /** Slices that it holds; 0 for a range and for a whole group. */
+    /** Slices that it holds (df11_shard_write_image()); 0 for a range and for a whole group. */
     uint64_t slice_count;
 } df11_image_info;
 
@@ -1294,6 +1312,7 @@ typedef struct df11_image_info {
  * A slice: elements of one of a group's tensors. They are `run_count` runs of `run_elements`
  * elements each: the first run begins at element `first` of the tensor, every other one
  * `run_stride` elements after the one before. Rows are one run; columns are one run of each row.
+ * df11_model_get_slices() makes slices of a tensor's dimensions.
  */
 typedef struct df11_slice {
     /**
@@ -1435,7 +1454,182 @@ df11_status df11_image_get_slice(const void *head,
                                  df11_error *error);
 
 /* ============================================================================================== */
-/* 10. CUDA: residents, which are images on a device                                              */
+/* 10. CUDA: shards, which are parts of groups for several devices                                */
+/* ============================================================================================== */
+
+/**
+ * Each rank gets as many units. Refused if the units do not divide by the ranks, as vLLM and
+ * Megatron refuse it.
+ */
+#define DF11_SPLIT_EVEN 0
+
+/**
+ * As DF11_SPLIT_EVEN; but where there are more ranks than units, each unit goes to as many ranks
+ * as there are for one, as engines divide heads of keys and values. Refused if the ranks do not
+ * divide by the units then.
+ */
+#define DF11_SPLIT_REPLICATE 1
+
+/** The first ranks get one unit more than the last ones, or as many. */
+#define DF11_SPLIT_SPREAD 2
+
+/**
+ * Each rank gets as many units, rounded up, and the last ones what is left, or nothing, as engines
+ * divide a vocabulary that they pad to a multiple of the ranks. The padding is not in the file.
+ */
+#define DF11_SPLIT_PAD 3
+
+/** The `dimension` of df11_model_get_slices() that follows from the tensor's name. */
+#define DF11_DIMENSION_BY_NAME 4294967295
+
+/**
+ * Slices of a group, counted, so that their image can be written. It never changes: any number of
+ * threads may use it at once.
+ */
+typedef struct df11_shard df11_shard;
+
+/**
+ * Consecutive rows or columns of a tensor that ranks divide alike: all of a dimension, or those of
+ * one of the matrices that a fused tensor joins.
+ */
+typedef struct df11_segment {
+    /** Rows or columns. */
+    uint64_t extent;
+    /** Rows or columns that stay together, such as those of a head. 0 means 1. */
+    uint64_t unit;
+    /** DF11_SPLIT_* */
+    uint32_t rule;
+    /** 0 */
+    uint32_t reserved;
+} df11_segment;
+
+/**
+ * Says which rows or columns of a segment a rank holds: `*count` of them from `*first` on. Ranks
+ * are 0 to `world` - 1. `*count` is 0 only by DF11_SPLIT_SPREAD and DF11_SPLIT_PAD, for ranks that
+ * get nothing. After an error both are 0.
+ *
+ * Errors: DF11_INVALID_ARGUMENT for a rank that is none, an extent that is no whole units (unless
+ * by DF11_SPLIT_PAD), and for what the rule refuses; DF11_UNSUPPORTED_OPTION.
+ */
+df11_status df11_split_segment(const df11_segment *segment,
+                               uint32_t rank,
+                               uint32_t world,
+                               uint64_t *first,
+                               uint64_t *count,
+                               df11_error *error);
+
+/**
+ * Makes the slices that a rank holds of one of a group's tensors, for df11_model_make_shard().
+ * `tensor` is its number among those of the group: the tensor's number in the model is
+ * df11_group_info.first_tensor + this. `dimension` is the one that is divided: 0 for the rows of a
+ * matrix, 1 for its columns. DF11_DIMENSION_BY_NAME takes the one by which tensor parallelism
+ * divides a matrix of this name: rows of q_proj, k_proj, v_proj, gate_proj, up_proj, embeddings
+ * and heads, columns of o_proj and down_proj, and their like (docs/shards.md).
+ *
+ * `segments` are the parts of the dimension that are divided each for itself, `segment_count` of
+ * them, one after the other, and together all of it: one for each matrix that a fused tensor joins
+ * (gate and up; queries, keys and values). NULL and 0 mean one segment that is divided evenly. By
+ * name, matrices that have heads or join several matrices need segments, because units must stay
+ * together. `slices` receives `segment_count` slices, or one if there are no segments, in their
+ * order. One of a share that is empty has no elements, and may be given to
+ * df11_model_make_shard().
+ *
+ * If the group holds only a run of the tensor (experts), the slices are of that run. The shape of
+ * the tensor must be known (df11_tensor_info.shape_known): where no file says it, give it by
+ * df11_open_options. After an error `slices` is zeros, if the numbers could be read.
+ *
+ * Errors: DF11_NOT_FOUND (no such group or tensor, or a name that does not tell);
+ * DF11_INVALID_ARGUMENT for a shape that is not known, a dimension that the tensor does not have,
+ * segments that are not all of it, what df11_split_segment() refuses, and a run that is not whole
+ * in the dimension; DF11_UNSUPPORTED_OPTION.
+ *
+ * Requires: `slices` has room for as many slices as are written.
+ */
+df11_status df11_model_get_slices(const df11_model *model,
+                                  uint64_t group,
+                                  uint64_t tensor,
+                                  uint32_t dimension,
+                                  const df11_segment *segments,
+                                  size_t segment_count,
+                                  uint32_t rank,
+                                  uint32_t world,
+                                  df11_slice *slices,
+                                  df11_error *error);
+
+/**
+ * Counts slices of a group, so that their image can be written: the part of one of several devices
+ * that share the work of a layer. Slices may be columns, rows, whole tensors, or any other
+ * elements at equal distances, in any order, at most 1,024; several may be of one tensor. The
+ * image has them one after the other: slice i is its tensor i. Its codes are new, and made with
+ * the group's own table, so that it takes as many bits a weight as the group. (A range of rows
+ * alone needs no new codes: see df11_model_write_image_range().)
+ *
+ * The weights of the slices, and those between near ones, are decoded a piece at a time; there is
+ * no copy of the whole. `threads` threads work, the calling one among them; 0 means 1. Each
+ * allocates less than 4 MB, and all end before the call returns. `progress` is NULL, or counts and
+ * cancels the call.
+ *
+ * On success `*out` is the shard, to be given to df11_shard_free(); otherwise it is NULL.
+ *
+ * Errors: DF11_NOT_FOUND (no such group); DF11_INVALID_ARGUMENT for a slice that leaves its tensor
+ * or overlaps itself, and for no weights at all, or 2^32 and more; DF11_UNSUPPORTED_FORMAT where
+ * df11_group_info.image_bytes is 0; those of df11_model_decompress(); DF11_OUT_OF_MEMORY,
+ * DF11_CANCELLED.
+ *
+ * Requires: The model stays open until the shard is freed.
+ */
+df11_status df11_model_make_shard(const df11_model *model,
+                                  uint64_t group,
+                                  const df11_slice *slices,
+                                  size_t slice_count,
+                                  uint32_t threads,
+                                  df11_progress *progress,
+                                  df11_shard **out,
+                                  df11_error *error);
+
+/**
+ * Describes the image of a shard: `image_bytes` is what df11_shard_write_image() needs. After an
+ * error `*out` is cleared except for its struct_size; if that is wrong, `*out` is left alone.
+ *
+ * Errors: DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_shard_get_image_info(const df11_shard *shard,
+                                      df11_image_info *out,
+                                      df11_error *error);
+
+/**
+ * Writes the image of a shard to `dst`, a buffer of `dst_bytes` bytes that you provide, with any
+ * alignment, pinned or not; nothing is read from it. Copy it to a device, and give it to
+ * df11_device_bind_image(). The bytes depend on the group and the slices alone. The head says
+ * which slices they are (df11_image_get_slice()). Decoding counts from the image's first weight:
+ * df11_resident_decompress_range() numbers the weights of all slices from 0, and
+ * df11_resident_decompress_tensors() has a destination for each slice.
+ *
+ * `threads` threads work, the calling one among them; 0 means 1. Each allocates less than 4 MB,
+ * and all end before the call returns. `progress` is NULL, or counts and cancels the call.
+ *
+ * Errors: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL; those of df11_model_decompress();
+ * DF11_OUT_OF_MEMORY, DF11_CANCELLED. After an error that is not the buffer's the first 256 bytes
+ * are zeros: no image.
+ *
+ * Requires: Nobody else uses `dst` during the call.
+ */
+df11_status df11_shard_write_image(const df11_shard *shard,
+                                   void *dst,
+                                   size_t dst_bytes,
+                                   uint32_t threads,
+                                   df11_progress *progress,
+                                   df11_error *error);
+
+/**
+ * Frees a shard, from any thread. NULL is allowed. Images that it has written stay.
+ *
+ * Requires: No call uses `shard` any more.
+ */
+void df11_shard_free(df11_shard *shard);
+
+/* ============================================================================================== */
+/* 11. CUDA: residents, which are images on a device                                              */
 /* ============================================================================================== */
 
 /**
@@ -1641,7 +1835,7 @@ df11_status df11_resident_get_info(const df11_resident *resident,
 void df11_resident_free(df11_resident *resident);
 
 /* ============================================================================================== */
-/* 11. CUDA: decode on a stream                                                                   */
+/* 12. CUDA: decode on a stream                                                                   */
 /* ============================================================================================== */
 
 /**
@@ -1746,7 +1940,7 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
                                            df11_error *error);
 
 /* ============================================================================================== */
-/* 12. WRITE: models, plans of models, presets, groups in memory                                  */
+/* 13. WRITE: models, plans of models, presets, groups in memory                                  */
 /* ============================================================================================== */
 
 /** Do not decode each group from its file to compare it before the file gets its name. */
@@ -2622,7 +2816,7 @@ df11_status df11_compress_bound(const uint64_t *element_counts,
                                 df11_error *error);
 
 /* ============================================================================================== */
-/* 13. VERIFY: whole models                                                                       */
+/* 14. VERIFY: whole models                                                                       */
 /* ============================================================================================== */
 
 /** A group whose codes agree with its gaps and positions: nothing is wrong. */

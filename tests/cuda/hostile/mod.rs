@@ -9,8 +9,9 @@ mod places;
 mod programs;
 use crate::support;
 
+use df11::cuda::Slice;
 use df11::internals::cuda::image;
-use df11::{Model, OpenOptions};
+use df11::{Model, OpenOptions, Progress};
 use sha2::{Digest, Sha256};
 use support::encoder::{encode, group_tensors, safetensors};
 
@@ -35,6 +36,18 @@ fn range_of(model: &Model, group: usize, first: u64, count: u64) -> (image::Imag
     let mut bytes = vec![0; layout.image_bytes as usize];
     group.write_image_range(first, count, &mut bytes, 1).unwrap();
     (layout, bytes)
+}
+
+/// Writes the image of two slices of a group: runs of its second tensor, and the first elements of its first.
+fn shard_of(model: &Model, group: usize) -> (image::ImageLayout, Vec<u8>) {
+    let slices = [
+        Slice { tensor: 1, first: 3, run_elements: 12, run_stride: 40, run_count: 100 },
+        Slice { tensor: 0, first: 0, run_elements: 2000, run_stride: 2000, run_count: 1 },
+    ];
+    let shard = model.group(group).unwrap().shard(&slices, 1, &Progress::new()).unwrap();
+    let mut bytes = vec![0; shard.layout().image_bytes as usize];
+    shard.write_image(&mut bytes, 1, &Progress::new()).unwrap();
+    (*shard.layout(), bytes)
 }
 
 /// Gives a head the checksum that fits it, as an attacker can.

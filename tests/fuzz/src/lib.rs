@@ -16,6 +16,7 @@ mod golden;
 mod weights;
 
 use arbitrary::{Result, Unstructured};
+use df11::cuda::Slice;
 use df11::internals::cuda::image;
 use df11::internals::host::{self, DecodeOptions, EncodeOptions};
 use df11::internals::huffman::codebook::{Codebook, Limit};
@@ -286,7 +287,20 @@ static IMAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
         group.write_image_range(first, count, &mut image, 1).expect("a part of a good group has an image");
         image
     };
-    GROUPS.iter().map(image).chain(GROUPS.iter().map(range)).collect()
+    let shard = |e: &Encoded| {
+        let file = encoder::safetensors(&encoder::group_tensors("g", e), None);
+        let model = Model::from_bytes(file, &OpenOptions::default()).expect("a good group opens");
+        let group = model.group(0).unwrap();
+        let (tensor, run) = group.runs().enumerate().max_by_key(|(_, run)| run.element_count()).unwrap();
+        let half = (run.element_count() as u32).div_ceil(2);
+        let every_second = Slice { tensor: tensor as u32, first: 0, run_elements: 1, run_stride: 2, run_count: half };
+        let slices = [every_second, Slice { run_elements: half, run_stride: half, run_count: 1, ..every_second }];
+        let shard = group.shard(&slices, 1, &Progress::new()).expect("good slices");
+        let mut image = vec![0; shard.layout().image_bytes as usize];
+        shard.write_image(&mut image, 1, &Progress::new()).expect("good slices have an image");
+        image
+    };
+    GROUPS.iter().map(image).chain(GROUPS.iter().map(range)).chain(GROUPS.iter().map(shard)).collect()
 });
 
 /// The bytes say how an image is changed, and whether its checksum is made to fit as a liar would: its head is refused, or

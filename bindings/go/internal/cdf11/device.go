@@ -28,7 +28,7 @@ type Device struct{ p *C.df11_device }
 
 // OpenDevice is df11_device_open, or df11_device_open_current. libcuda must not contain a zero byte; nil means the
 // default.
-func OpenDevice(ordinal int32, current bool, flags uint32, libcuda []byte) (Device, *Error) {
+func OpenDevice(ordinal int32, current bool, flags, multiprocessors uint32, libcuda []byte) (Device, *Error) {
 	clib := text(libcuda)
 	defer free(clib)
 	var d Device
@@ -37,7 +37,7 @@ func OpenDevice(ordinal int32, current bool, flags uint32, libcuda []byte) (Devi
 	if current {
 		cur = 1
 	}
-	s := C.df11go_device_open(C.int32_t(ordinal), cur, C.uint32_t(flags), clib, &d.p, &e)
+	s := C.df11go_device_open(C.int32_t(ordinal), cur, C.uint32_t(flags), C.uint32_t(multiprocessors), clib, &d.p, &e)
 	return d, failed(s, &e)
 }
 
@@ -91,6 +91,16 @@ func (d Device) UploadStaged(m Model, group uint64, image uintptr, imageBytes ui
 	return r, failed(s, &e)
 }
 
+// UploadRange is df11_device_upload_range. staging must not be Go memory; 0 means none.
+func (d Device) UploadRange(m Model, group, first, n uint64, image uintptr, imageBytes uint64, stream, staging uintptr,
+	stagingBytes uint64) (Resident, *Error) {
+	var r Resident
+	var e C.df11_error
+	s := C.df11go_upload_range(d.p, m.p, C.uint64_t(group), C.uint64_t(first), C.uint64_t(n), C.uint64_t(image),
+		C.size_t(imageBytes), C.uintptr_t(stream), C.uintptr_t(staging), C.size_t(stagingBytes), &r.p, &e)
+	return r, failed(s, &e)
+}
+
 // Bind is df11_device_bind.
 func (d Device) Bind(m Model, group uint64, image uintptr, imageBytes uint64) (Resident, *Error) {
 	var r Resident
@@ -109,7 +119,24 @@ func (d Device) BindImage(head []byte, image uintptr, imageBytes uint64) (Reside
 }
 
 // ImageInfo is a df11_image_info.
-type ImageInfo struct{ ImageBytes, HeadBytes, Elements, Tensors uint64 }
+type ImageInfo struct {
+	ImageBytes, HeadBytes, Elements, Tensors                       uint64
+	FirstElement, FirstTensor, GroupElements, GroupTensors, Slices uint64
+}
+
+func imageInfo(info *C.df11_image_info) ImageInfo {
+	return ImageInfo{
+		ImageBytes:    uint64(info.image_bytes),
+		HeadBytes:     uint64(info.head_bytes),
+		Elements:      uint64(info.element_count),
+		Tensors:       uint64(info.tensor_count),
+		FirstElement:  uint64(info.first_element),
+		FirstTensor:   uint64(info.first_tensor),
+		GroupElements: uint64(info.group_element_count),
+		GroupTensors:  uint64(info.group_tensor_count),
+		Slices:        uint64(info.slice_count),
+	}
+}
 
 // ImageHeadBytesMax is DF11_IMAGE_HEAD_BYTES_MAX.
 const ImageHeadBytesMax = C.DF11_IMAGE_HEAD_BYTES_MAX
@@ -119,8 +146,7 @@ func GetImageInfo(head []byte) (ImageInfo, *Error) {
 	var e C.df11_error
 	info := C.df11_image_info{struct_size: C.sizeof_df11_image_info}
 	s := C.df11_image_get_info(unsafe.Pointer(unsafe.SliceData(head)), C.size_t(len(head)), &info, &e)
-	return ImageInfo{uint64(info.image_bytes), uint64(info.head_bytes), uint64(info.element_count),
-		uint64(info.tensor_count)}, failed(s, &e)
+	return imageInfo(&info), failed(s, &e)
 }
 
 // Free is df11_resident_free.
@@ -131,6 +157,10 @@ type ResidentInfo struct {
 	Image                uintptr
 	ImageBytes, Elements uint64
 	TensorEnds           []uint64
+
+	FirstElement, FirstTensor, GroupElements, GroupTensors uint64
+
+	Slices []Slice
 }
 
 // Info is df11_resident_get_info.
@@ -144,7 +174,13 @@ func (r Resident) Info() (ResidentInfo, *Error) {
 		Image:      uintptr(info.image),
 		ImageBytes: uint64(info.image_bytes),
 		Elements:   uint64(info.element_count),
+
+		FirstElement:  uint64(info.first_element),
+		FirstTensor:   uint64(info.first_tensor),
+		GroupElements: uint64(info.group_element_count),
+		GroupTensors:  uint64(info.group_tensor_count),
 	}
+	out.Slices = append(out.Slices, unsafe.Slice((*Slice)(unsafe.Pointer(info.slices)), info.slice_count)...)
 	out.TensorEnds = append(out.TensorEnds, unsafe.Slice((*uint64)(info.tensor_ends), info.tensor_count)...)
 	return out, nil
 }

@@ -4,6 +4,8 @@
 
 package cdf11
 
+import "unsafe"
+
 // Built reports whether the package was built with cgo. Without it, every call fails.
 const Built = false
 
@@ -87,7 +89,7 @@ type Device struct{ p *byte }
 
 // OpenDevice is df11_device_open, or df11_device_open_current. libcuda must not contain a zero byte; nil means the
 // default.
-func OpenDevice(ordinal int32, current bool, flags uint32, libcuda []byte) (_ Device, e *Error) {
+func OpenDevice(ordinal int32, current bool, flags, multiprocessors uint32, libcuda []byte) (_ Device, e *Error) {
 	e = missing
 	return
 }
@@ -121,6 +123,13 @@ func (d Device) UploadStaged(m Model, group uint64, image uintptr, imageBytes ui
 	return
 }
 
+// UploadRange is df11_device_upload_range. staging must not be Go memory; 0 means none.
+func (d Device) UploadRange(m Model, group, first, n uint64, image uintptr, imageBytes uint64, stream, staging uintptr,
+	stagingBytes uint64) (_ Resident, e *Error) {
+	e = missing
+	return
+}
+
 // Bind is df11_device_bind.
 func (d Device) Bind(m Model, group uint64, image uintptr, imageBytes uint64) (_ Resident, e *Error) {
 	e = missing
@@ -134,10 +143,13 @@ func (d Device) BindImage(head []byte, image uintptr, imageBytes uint64) (_ Resi
 }
 
 // ImageInfo is a df11_image_info.
-type ImageInfo struct{ ImageBytes, HeadBytes, Elements, Tensors uint64 }
+type ImageInfo struct {
+	ImageBytes, HeadBytes, Elements, Tensors                       uint64
+	FirstElement, FirstTensor, GroupElements, GroupTensors, Slices uint64
+}
 
 // ImageHeadBytesMax is DF11_IMAGE_HEAD_BYTES_MAX.
-const ImageHeadBytesMax = 41216
+const ImageHeadBytesMax = 61696
 
 // GetImageInfo is df11_image_get_info.
 func GetImageInfo(head []byte) (_ ImageInfo, e *Error) { e = missing; return }
@@ -150,6 +162,10 @@ type ResidentInfo struct {
 	Image                uintptr
 	ImageBytes, Elements uint64
 	TensorEnds           []uint64
+
+	FirstElement, FirstTensor, GroupElements, GroupTensors uint64
+
+	Slices []Slice
 }
 
 // Info is df11_resident_get_info.
@@ -493,6 +509,64 @@ func RepackModel(src, dst string, o *Reading, progress Progress) (_ Repacked, e 
 	e = missing
 	return
 }
+
+// Rules of splitting.
+const (
+	SplitEven       = 0
+	SplitReplicate  = 1
+	SplitSpread     = 2
+	SplitPad        = 3
+	DimensionByName = 4294967295
+)
+
+// Slice is a df11_slice, field by field.
+type Slice struct{ Tensor, First, RunElements, RunStride, RunCount uint32 }
+
+// Segment is a df11_segment, field by field.
+type Segment struct {
+	Extent, Unit   uint64
+	Rule, Reserved uint32
+}
+
+// Share is df11_split_segment: the first and the number of rows or columns.
+func (s Segment) Share(rank, world uint32) (first, n uint64, err *Error) { err = missing; return }
+
+// Slices is df11_model_get_slices. out has a slice for each segment, or one.
+func (m Model) Slices(group, tensor uint64, dimension uint32, segments []Segment, rank, world uint32,
+	out []Slice) (e *Error) {
+	e = missing
+	return
+}
+
+// ImageRangeInfo is df11_model_get_image_range_info.
+func (m Model) ImageRangeInfo(group, first, n uint64) (_ ImageInfo, e *Error) { e = missing; return }
+
+// WriteImageRange is df11_model_write_image_range.
+func (m Model) WriteImageRange(group, first, n uint64, dst []byte, threads uint32) (e *Error) {
+	e = missing
+	return
+}
+
+// Shard is a df11_shard.
+type Shard struct{ p *byte }
+
+// MakeShard is df11_model_make_shard. The model must stay open until the shard is freed.
+func (m Model) MakeShard(group uint64, slices []Slice, threads uint32, progress Progress) (_ Shard, e *Error) {
+	e = missing
+	return
+}
+
+// ImageInfo is df11_shard_get_image_info.
+func (h Shard) ImageInfo() (_ ImageInfo, e *Error) { e = missing; return }
+
+// WriteImage is df11_shard_write_image.
+func (h Shard) WriteImage(dst []byte, threads uint32, progress Progress) (e *Error) {
+	e = missing
+	return
+}
+
+// Free is df11_shard_free.
+func (h Shard) Free() {}
 
 // Kinds of findings.
 const (

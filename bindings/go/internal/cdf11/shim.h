@@ -124,11 +124,13 @@ extern uint32_t df11go_log_waiting; /* 1 while there are lines; read atomically 
 void df11go_log_set(int32_t max_level);
 size_t df11go_log_take(char *to, uint64_t *lost);
 
-static inline df11_status df11go_device_open(int32_t ordinal, int current, uint32_t flags, const char *libcuda,
-                                             df11_device **out, df11_error *error)
+static inline df11_status df11go_device_open(int32_t ordinal, int current, uint32_t flags,
+                                             uint32_t multiprocessors, const char *libcuda, df11_device **out,
+                                             df11_error *error)
 {
     df11_device_options options = DF11_DEVICE_OPTIONS_INIT;
     options.flags = flags;
+    options.multiprocessors = multiprocessors;
     options.libcuda = libcuda;
     return current ? df11_device_open_current(&options, out, error) : df11_device_open(ordinal, &options, out, error);
 }
@@ -146,6 +148,15 @@ static inline df11_status df11go_upload_staged(df11_device *device, const df11_m
 {
     return df11_device_upload_staged(device, model, group, image, image_bytes, (df11_stream)stream, (void *)staging,
                                      staging_bytes, out, error);
+}
+
+static inline df11_status df11go_upload_range(df11_device *device, const df11_model *model, uint64_t group,
+                                              uint64_t first, uint64_t count, uint64_t image, size_t image_bytes,
+                                              uintptr_t stream, uintptr_t staging, size_t staging_bytes,
+                                              df11_resident **out, df11_error *error)
+{
+    return df11_device_upload_range(device, model, group, first, count, image, image_bytes, (df11_stream)stream,
+                                    (void *)staging, staging_bytes, out, error);
 }
 
 static inline df11_status df11go_decompress(const df11_resident *resident, uint64_t dst, size_t dst_bytes, uint64_t status,

@@ -99,7 +99,6 @@ func stub(root string) ([]byte, error) {
 	}
 	slices.Sort(paths)
 	var out bytes.Buffer
-	out.WriteString(head)
 	for _, path := range paths {
 		if filepath.Base(path) == name || strings.HasSuffix(path, "_test.go") {
 			continue
@@ -110,7 +109,11 @@ func stub(root string) ([]byte, error) {
 		}
 		out.WriteString(text)
 	}
-	return format.Source(out.Bytes())
+	first := head
+	if bytes.Contains(out.Bytes(), []byte("unsafe.")) {
+		first = strings.Replace(head, "package cdf11\n", "package cdf11\n\nimport \"unsafe\"\n", 1)
+	}
+	return format.Source(append([]byte(first), out.Bytes()...))
 }
 
 // of returns the declarations for one file. src is as for parser.ParseFile.

@@ -10,7 +10,7 @@ use crate::exec::Options;
 pub const PREFIX: &str = "DF11_EMULATOR_";
 
 /// Keys that the environment (in capitals, after [`PREFIX`]) and `df11_emulator_control` (as here) both know.
-pub const KEYS: [&str; 24] = [
+pub const KEYS: [&str; 26] = [
     "driver",
     "cc",
     "devices",
@@ -18,6 +18,8 @@ pub const KEYS: [&str; 24] = [
     "sparse",
     "peers",
     "sms",
+    "context_sms",
+    "integrated",
     "device_name",
     "missing",
     "accept_cubin",
@@ -54,6 +56,10 @@ pub struct Config {
     pub peers: bool,
     /// Streaming multiprocessors of each device.
     pub sms: i32,
+    /// The multiprocessors that a context may use, as with a share of a device under MPS; 0 for all.
+    pub context_sms: i32,
+    /// True if the devices are part of the processor, as Tegra's are.
+    pub integrated: bool,
     /// The name of each device.
     pub device_name: String,
     /// Entry points that `cuGetProcAddress` does not find.
@@ -94,6 +100,8 @@ impl Default for Config {
             sparse: 0,
             peers: false,
             sms: 4,
+            context_sms: 0,
+            integrated: false,
             device_name: "DF11 emulated device".into(),
             missing: BTreeSet::new(),
             accept_cubin: false,
@@ -142,6 +150,8 @@ impl Config {
             "sparse" => self.sparse = bytes(value).ok_or_else(wrong)?,
             "peers" => self.peers = yes()?,
             "sms" => self.sms = small(1, 1024)?,
+            "context_sms" => self.context_sms = small(0, 1024)?,
+            "integrated" => self.integrated = yes()?,
             "device_name" => self.device_name = value.into(),
             "missing" => {
                 self.missing = value.split(',').map(str::trim).filter(|s| !s.is_empty()).map(String::from).collect();

@@ -10,12 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 static READ: Mutex<Vec<(Vec<u8>, sass::Module)>> = Mutex::new(Vec::new());
 
 /// Reads a cubin. The error is a sentence for people.
-///
-/// # Safety
-/// `image` is an ELF file.
-pub(super) unsafe fn machine_code(program: &Path, image: *const u8) -> Result<sass::Module, String> {
-    // SAFETY: an ELF file, by the contract, has as many bytes as its tables say.
-    let cubin = unsafe { std::slice::from_raw_parts(image, sass::bytes_of(image)) };
+pub(super) fn machine_code(program: &Path, cubin: &[u8]) -> Result<sass::Module, String> {
     let mut read = READ.lock().unwrap_or_else(|poison| poison.into_inner());
     if let Some((_, module)) = read.iter().find(|(of, _)| of == cubin) {
         return Ok(module.clone());

@@ -250,21 +250,6 @@ fn functions_are_loaded_at_first_use() {
 }
 
 #[test]
-fn libraries_are_modules() {
-    let (_turn, _) = with_context(&[]);
-    let (text, null) = (CString::new(PTX).unwrap(), std::ptr::null_mut());
-    let mut library = 0;
-    ok!(cuLibraryLoadData(&mut library, text.as_ptr().cast(), std::ptr::null(), null, 0, std::ptr::null(), null, 0));
-    let kernel: usize = get!(cuLibraryGetKernel(library, c"add".as_ptr()));
-    let f: usize = get!(cuKernelGetFunction(kernel));
-    let p = words([0; 4]);
-    assert_eq!(launch_add(f, p, 3, 4, 0), 0);
-    ok!(cuLibraryUnload(library));
-    assert_eq!(peek(p), [3; 4]);
-    fails!(INVALID_HANDLE, cuLibraryUnload(library));
-}
-
-#[test]
 fn occupancy_counts_threads_blocks_and_shared_memory() {
     let (_turn, _) = with_context(&[("cc", "90"), ("sms", "10")]);
     let f = add();
