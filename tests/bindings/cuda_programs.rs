@@ -56,7 +56,9 @@ fn stdout(output: &Output) -> String {
 fn check_finds_every_golden_model_right() {
     let folder = library();
     let program = build("tests/gpu/check.c", folder.path());
-    let said = stdout(&run(on_emulator(&program).arg("--capture").args(GOLDEN.map(model))));
+    let mut command = on_emulator(&program);
+    command.env("DF11_EMULATOR_DRIVER", "12050").env("DF11_EMULATOR_SMS", "16").args(["--capture", "--parts"]);
+    let said = stdout(&run(command.args(GOLDEN.map(model))));
     for name in GOLDEN {
         assert!(said.contains(model(name).to_str().unwrap()), "{said}");
     }
@@ -75,6 +77,8 @@ fn check_finds_every_golden_model_right() {
         "two streams",
         "default streams",
         "pinned host memory",
+        "green context",
+        "limit on multiprocessors",
         "status",
         "corrupted image",
         "second context",
@@ -482,6 +486,7 @@ fn the_bundle_runs_from_another_folder() {
             "check",
             "check, eager loading",
             "check, beside a capture",
+            "check, parts of the device",
             "check, PTX",
             "nvCOMP",
             "NWC",
