@@ -71,7 +71,7 @@ impl<'m> Group<'m> {
         progress.begin(2 * weights);
         run_threads(threads.clamp(1, stretches), || {
             let (mut buffer, mut scratch, mut counts) = (Vec::new(), Vec::new(), boxed(0u64, "counts of exponents")?);
-            let result = each(&next, stretches, |number| {
+            each(&next, stretches, |number| {
                 progress.check()?;
                 let some = source.stretch(number, &mut buffer, &mut scratch)?;
                 counts.fill(0);
@@ -82,8 +82,7 @@ impl<'m> Group<'m> {
                 all.iter_mut().zip(counts.iter()).for_each(|(sum, n)| *sum += n);
                 progress.advance(2 * some.len() as u64);
                 Ok(())
-            });
-            result
+            })
         })?;
         progress.finish();
         let mut bits = Vec::new();
