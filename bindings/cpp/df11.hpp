@@ -1055,6 +1055,9 @@ class Resident : public detail::Owner<df11_resident, df11_resident_free> {
 struct DeviceOptions {
     /// DF11_DEVICE_ALLOW_DEFAULT_STREAM and DF11_DEVICE_* joined by |
     std::uint32_t flags = 0;
+    /// The most multiprocessors whose room the kernels of a call take; 0 for all. It limits how many blocks are launched;
+    /// on which multiprocessors they run is the device's choice.
+    std::uint32_t multiprocessors = 0;
     /// NULL, or the path or name of the CUDA driver library. It is read during the call only.
     const char *libcuda = nullptr;
 
@@ -1062,6 +1065,7 @@ struct DeviceOptions {
     df11_device_options c() const noexcept {
         auto out = detail::sized<df11_device_options>();
         out.flags = flags;
+        out.multiprocessors = multiprocessors;
         out.libcuda = libcuda;
         return out;
     }

@@ -13,6 +13,10 @@ type DeviceOptions struct {
 	AllowDefaultStream bool
 	// PTX makes the driver compile the kernels' PTX even if there is a binary for the device. It is for tests.
 	PTX bool
+	// Multiprocessors is the most multiprocessors whose room the kernels of a call take, so that the kernels of others
+	// find room beside them; 0 means all. It limits how many blocks are launched; on which multiprocessors they run is
+	// the device's choice.
+	Multiprocessors uint32
 	// LibCUDA is the path or name of the driver library. If it is empty, the environment variable DF11_LIBCUDA names
 	// the library, or else it is the system's. The variable is ignored in programs that have more privileges than their
 	// caller.
@@ -32,7 +36,7 @@ type DeviceInfo struct {
 	Ordinal int
 	// CapabilityMajor and CapabilityMinor are its compute capability.
 	CapabilityMajor, CapabilityMinor int
-	// Multiprocessors is the number of its multiprocessors.
+	// Multiprocessors is the number of its multiprocessors, whatever the options say.
 	Multiprocessors int
 }
 
@@ -83,7 +87,7 @@ func openDevice(ordinal int, current bool, o *DeviceOptions) (*Device, error) {
 	if o.LibCUDA != "" {
 		libcuda = []byte(o.LibCUDA)
 	}
-	c, e := cdf11.OpenDevice(int32(ordinal), current, flags, libcuda)
+	c, e := cdf11.OpenDevice(int32(ordinal), current, flags, o.Multiprocessors, libcuda)
 	if e != nil {
 		return nil, result(op, e)
 	}

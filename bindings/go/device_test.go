@@ -256,6 +256,28 @@ func TestDeviceErrors(t *testing.T) {
 	cudatest.Wait(s)
 }
 
+// A limit on multiprocessors is one on blocks: two fit one multiprocessor.
+func TestDeviceMultiprocessors(t *testing.T) {
+	m, s := open(t, modelOf("sharded"), nil), stream(t)
+	g, want := m.Groups()[0], weights(t, m, 0)
+	blocks := func(limit uint32) uint64 {
+		d := device(t, &df11.DeviceOptions{Multiprocessors: limit})
+		dst, status := memory(t, uint64(len(want))), memory(t, 4)
+		cudatest.Put(status, make([]byte, 4))
+		r, err := d.Upload(m, 0, memory(t, g.ImageBytes), g.ImageBytes, s)
+		if err != nil || r.Decompress(dst, uint64(len(want)), status, s) != nil {
+			t.Fatal(err)
+		}
+		cudatest.Wait(s)
+		defer r.Close()
+		same(t, "a limit", s, dst, status, want, 0)
+		return cudatest.LastBlocks()
+	}
+	if all, one := blocks(0), blocks(1); all != 0 && (all <= 2 || one > 2) {
+		t.Errorf("%d blocks, and %d with a limit of one multiprocessor", all, one)
+	}
+}
+
 func TestDeviceOfTheCurrentContext(t *testing.T) {
 	allowed := device(t, &df11.DeviceOptions{AllowDefaultStream: true, PTX: true})
 	if allowed.Info().Kernels != "PTX" {

@@ -6,7 +6,7 @@ use super::model::c_text;
 use super::status::{df11_error, df11_status};
 use super::structs::{self, Sizeable};
 use crate::cuda::{Choice, Device, DeviceOptions, Stream};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use std::ffi::{CString, c_char, c_ulonglong};
 use std::ptr;
 
@@ -44,8 +44,12 @@ pub struct df11_device_options {
     pub struct_size: usize,
     /// DF11_DEVICE_ALLOW_DEFAULT_STREAM and DF11_DEVICE_FORCE_PTX joined by |
     pub flags: u32,
-    /// 0
-    pub reserved: u32,
+    /// The most multiprocessors whose room the kernels of a call take, so that yours find room
+    /// beside them; 0 for all. It limits how many blocks a call launches; on which multiprocessors
+    /// they run is the device's choice. Without it, kernels take the room of all multiprocessors of
+    /// the device, or in a stream of a green context those of the green context. A batch has the
+    /// limit of its first group's device.
+    pub multiprocessors: u32,
     /// The path or name of the CUDA driver's library, ended by a zero byte. NULL means the library
     /// that the environment variable DF11_LIBCUDA names, or else the system's (libcuda.so.1). The
     /// variable is ignored in programs with more privileges than their caller (set-user-ID, file
@@ -91,7 +95,7 @@ pub struct df11_device_info {
     pub capability_major: u32,
     /// The 0 of 9.0.
     pub capability_minor: u32,
-    /// Its multiprocessors.
+    /// Its multiprocessors, whatever the options say.
     pub multiprocessor_count: u32,
     /// 0
     pub reserved: u32,
@@ -110,8 +114,10 @@ const _: () = assert!(size_of::<df11_device_options>() == 24 && size_of::<df11_d
 /// the thread's current context as it was.
 ///
 /// Everything that may block is done here: the driver's library is loaded, if it was not (it stays
-/// loaded), and so is every kernel, so that no later call loads anything. A context is loaded to
-/// once, and what was loaded stays until the context ends, because captured graphs may hold it. Do
+/// loaded), and so is every kernel, so that no later call loads anything. The kernels are loaded
+/// once in a process and stay loaded, because captured graphs may hold them. (With a driver that
+/// has no cuLibraryLoadData() they are loaded for each device that is opened, and stay until the
+/// context ends.) A device that is integrated (Tegra) always gets PTX, which the driver compiles. Do
 /// not call this on a thread that captures. Streams that other threads capture are not disturbed,
 /// but if one of them is of this context and not non-blocking, the device is not opened
 /// (DF11_CAPTURING).
@@ -143,6 +149,11 @@ pub unsafe extern "C" fn df11_device_open(
 /// contexts of their own. All else is as for df11_device_open(); without a current context the error
 /// is DF11_INVALID_ARGUMENT.
 ///
+/// A green context (see cuCtxFromGreenCtx()) needs a driver of CUDA 12.5. Streams of all green
+/// contexts of that device are then accepted, and those of its primary context, as they are by a
+/// device that df11_device_open() opened. NULL (if allowed) and CU_STREAM_LEGACY are the default
+/// stream of the context that was current.
+///
 /// # Safety
 ///
 /// The context lives until the device and all its residents are freed, and what
@@ -160,7 +171,7 @@ pub unsafe extern "C" fn df11_device_open_current(
 /// What df11_device_options says.
 struct DeviceArgs<'a> {
     flags: u32,
-    reserved: u32,
+    multiprocessors: u32,
     libcuda: Text<'a>,
     given: Result<()>,
 }
@@ -176,21 +187,19 @@ impl DeviceArgs<'_> {
             Ok(read) => (read, None),
             Err(error) => (None, Some(error)),
         };
-        let (flags, reserved, libcuda) = read.map_or((0, 0, ptr::null()), |o| (o.flags, o.reserved, o.libcuda));
+        let (flags, multiprocessors, libcuda) =
+            read.map_or((0, 0, ptr::null()), |o| (o.flags, o.multiprocessors, o.libcuda));
         // SAFETY: C caller: the text is NULL or a C string.
         let libcuda = unsafe { Text::new(libcuda, "the path") };
-        DeviceArgs { flags, reserved, libcuda, given: failed.map_or(unknown, Err) }
+        DeviceArgs { flags, multiprocessors, libcuda, given: failed.map_or(unknown, Err) }
     }
 
     fn options(self) -> Result<DeviceOptions> {
         self.given?;
         let flags = DF11_DEVICE_ALLOW_DEFAULT_STREAM | DF11_DEVICE_FORCE_PTX;
         structs::check_flags::<df11_device_options>(self.flags, flags)?;
-        if self.reserved != 0 {
-            let reason = format!("df11_device_options.reserved is {} and must be 0", self.reserved);
-            return Err(Error::UnsupportedOption(reason));
-        }
         let mut wanted = DeviceOptions::default();
+        wanted.multiprocessors = self.multiprocessors;
         wanted.allow_default_stream = self.flags & DF11_DEVICE_ALLOW_DEFAULT_STREAM != 0;
         if self.flags & DF11_DEVICE_FORCE_PTX != 0 {
             wanted.kernels = Choice::Ptx;

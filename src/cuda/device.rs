@@ -1,12 +1,13 @@
 //! Devices: a CUDA context with the kernels loaded in it. Everything that may block is done when a device is opened, so
 //! that decoding ([`super::launch`]) never has to.
 
-use super::driver::{self, Context, Driver, Function, Stream, attribute};
-use super::kernels::{self, Choice, Kernels};
+use super::driver::{self, Context, Driver, Function, GreenContext, Stream, attribute};
+use super::kernels::{self, Choice, Kernels, Target};
 use super::policy;
 use crate::error::{Error, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Options of [`Device::open`] and [`Device::open_current`].
 #[derive(Debug, Clone, Default)]
@@ -18,6 +19,10 @@ pub struct DeviceOptions {
     pub allow_default_stream: bool,
     /// The kernels to load.
     pub kernels: Choice,
+    /// The most multiprocessors whose room the kernels of a call take, 0 for all, so that your own kernels find room beside
+    /// them. It limits how many blocks a call launches; where these run is the device's choice. A batch has the limit
+    /// of its first group's device.
+    pub multiprocessors: u32,
 }
 
 impl DeviceOptions {
@@ -43,6 +48,12 @@ impl DeviceOptions {
         self.kernels = choice;
         self
     }
+
+    /// Sets [`DeviceOptions::multiprocessors`].
+    pub fn multiprocessors(mut self, most: u32) -> Self {
+        self.multiprocessors = most;
+        self
+    }
 }
 
 /// Properties of an open device.
@@ -55,7 +66,7 @@ pub struct DeviceInfo {
     pub name: String,
     /// The compute capability: major, minor.
     pub capability: (u32, u32),
-    /// The number of multiprocessors.
+    /// The number of multiprocessors, whatever the options say.
     pub multiprocessors: u32,
     /// The driver's CUDA version: 12040 is 12.4.
     pub driver_version: i32,
@@ -81,22 +92,69 @@ impl std::fmt::Debug for Device {
 /// The parts of a [`Device`].
 pub(super) struct Opened {
     pub driver: &'static Driver,
+    /// The context of all streams that are accepted.
     pub context: Context,
-    pub kernels: &'static Kernels,
+    /// The context that the device was opened in: the same, or a green context of it. The special streams are its.
+    own: Context,
+    pub kernels: Kernels,
     pub capability: u32,
     /// Bytes of shared memory that a block may have.
     pub most_shared: u32,
     pub allow_default_stream: bool,
-    /// Decoding blocks that the device runs at once, for small and for large tables.
-    capacity: [u32; 2],
+    /// Decoding blocks that a multiprocessor runs at once, for small and for large tables.
+    blocks: [u32; 2],
+    /// The multiprocessors that `context` and `own` may use.
+    multiprocessors: [u32; 2],
+    /// The most multiprocessors of a call.
+    most_multiprocessors: u32,
+    parts: Parts,
     pub info: DeviceInfo,
     _primary: Option<Primary>,
 }
 
-// SAFETY: a context handle may be used from any thread; all other fields are plain data.
+// SAFETY: context and function handles may be used from any thread; all other fields are plain data.
 unsafe impl Send for Opened {}
-// SAFETY: nothing changes after construction, and the driver's entry points may be called from any thread.
+// SAFETY: nothing but atomics changes after construction, and the driver's entry points may be called from any thread.
 unsafe impl Sync for Opened {}
+
+/// How much of a device the kernels of a call may take.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    /// The multiprocessors that they should fill.
+    pub multiprocessors: u32,
+    /// True if the options say so: there are more.
+    pub is_limited: bool,
+}
+
+/// The sizes of green contexts that were met, remembered without a lock. A word holds a green context's number, and in its
+/// lowest [`Parts::COUNT_BITS`] how many multiprocessors it has. What does not fit into a word is not remembered.
+#[derive(Default)]
+struct Parts([AtomicU64; 8]);
+
+impl Parts {
+    const COUNT_BITS: u32 = 16;
+
+    /// Returns the word of a green context. Others may have the same.
+    fn word(&self, id: u64) -> &AtomicU64 {
+        // The upper bits of the product depend on all bits of the number.
+        &self.0[(id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 61) as usize]
+    }
+
+    /// Returns the number of multiprocessors, if it is remembered.
+    #[inline]
+    fn get(&self, id: u64) -> Option<u32> {
+        let word = self.word(id).load(Ordering::Relaxed);
+        let count = word as u32 & ((1 << Self::COUNT_BITS) - 1);
+        (word >> Self::COUNT_BITS == id && count > 0).then_some(count)
+    }
+
+    /// Remembers a number of multiprocessors.
+    fn set(&self, id: u64, count: u32) {
+        if id.leading_zeros() >= Self::COUNT_BITS && count >> Self::COUNT_BITS == 0 {
+            self.word(id).store(id << Self::COUNT_BITS | u64::from(count), Ordering::Relaxed);
+        }
+    }
+}
 
 /// A reference to a device's primary context, released on drop.
 struct Primary {
@@ -150,10 +208,13 @@ impl Device {
         })?;
         let primary = Primary { driver, device };
         // SAFETY: the context is this device's, and `primary` retains it.
-        unsafe { Self::in_context(driver, context, device, Some(primary), options) }
+        unsafe { Self::in_context(driver, context, context, device, Some(primary), options) }
     }
 
     /// Opens the device of the thread's current context, in that context, which you continue to own.
+    ///
+    /// If it is a green context (CUDA 12.5), streams of all green contexts of that device are accepted, and of its primary
+    /// context; the NULL stream and `CU_STREAM_LEGACY` are the default stream of the current one.
     ///
     /// # Errors
     ///
@@ -175,63 +236,83 @@ impl Device {
         // SAFETY: the call writes one number.
         driver.check("cuCtxGetDevice", unsafe { (driver.api.context_device)(&mut device) })?;
         check_capability(driver, device)?;
-        // SAFETY: the driver named the device of this context, which the caller keeps alive as long as the device.
-        unsafe { Self::in_context(driver, context, device, None, options) }
+        // A green context's streams are told to be of a regular one.
+        let regular = if driver.knows_green_contexts() {
+            // SAFETY: the legacy stream is the current context's.
+            unsafe { driver.stream_contexts(Stream::LEGACY)? }.0
+        } else {
+            context
+        };
+        // SAFETY: the driver named the device of this context, which the caller keeps alive as long as the device, and a
+        // green context keeps its regular one alive.
+        unsafe { Self::in_context(driver, regular, context, device, None, options) }
     }
 
+    /// Opens a device in the context `own`, whose regular context is `context`.
+    ///
     /// # Safety
     ///
-    /// The context is of that device, and lives as long as `primary` or, without one, as long as the result.
+    /// The contexts are of that device, and live as long as `primary` or, without one, as long as the result.
     unsafe fn in_context(
         driver: &'static Driver,
         context: Context,
+        own: Context,
         device: i32,
         primary: Option<Primary>,
         options: &DeviceOptions,
     ) -> Result<Device> {
         let capability = check_capability(driver, device)?;
         let most_shared = driver.attribute(device, attribute::MOST_SHARED_BYTES)?.max(0) as u32;
-        let multiprocessors = driver.attribute(device, attribute::MULTIPROCESSORS)?.max(1) as u32;
+        let all = driver.attribute(device, attribute::MULTIPROCESSORS)?.max(1) as u32;
+        let is_integrated = driver.attribute(device, attribute::INTEGRATED)? == 1;
+        let target = Target { device, capability, most_shared, is_integrated };
+        // SAFETY: both contexts live.
+        let multiprocessors = [context, own].map(|of| unsafe { driver.multiprocessors(of) }.unwrap_or(all));
         // SAFETY: the context lives and is current within; NULL is its legacy stream there; the occupancy call writes
         // one number, for a function that is loaded.
-        let (kernels, capacity) = driver.relaxed(|| unsafe {
+        let (kernels, blocks) = driver.relaxed(|| unsafe {
             driver.within(context, || {
                 driver.refuse_capture(Stream::from_raw(std::ptr::null_mut()), "opening a device")?;
-                let kernels = kernels::load(driver, context, capability, most_shared, options.kernels)?;
-                let mut capacity = [0; 2];
-                for (capacity, table_bytes) in capacity.iter_mut().zip([policy::TABLE_SMALL, policy::TABLE_LARGE]) {
+                let kernels = kernels::load(driver, target, options.kernels)?;
+                let mut all_blocks = [0; 2];
+                for (kept, table_bytes) in all_blocks.iter_mut().zip([policy::TABLE_SMALL, policy::TABLE_LARGE]) {
                     let warps = policy::warps(capability, table_bytes, most_shared);
                     let shared = policy::decode_shared(table_bytes, warps) as usize;
                     let mut blocks = 0;
                     let code = (driver.api.function_occupancy)(&mut blocks, kernels.decode, 32 * warps as i32, shared);
                     driver.check("cuOccupancyMaxActiveBlocksPerMultiprocessor", code)?;
-                    *capacity = multiprocessors.saturating_mul(blocks.max(1) as u32);
+                    *kept = blocks.max(1) as u32;
                     log::debug!(
                         "df11_decode, tables up to {} bytes: {warps} warps and {shared} shared bytes a block, {blocks} \
-                         blocks a multiprocessor, {capacity} on {multiprocessors} multiprocessors",
+                         blocks a multiprocessor, {} multiprocessors",
                         policy::table_shared(table_bytes),
+                        multiprocessors[1],
                     );
                 }
-                Ok((kernels, capacity))
+                Ok((kernels, all_blocks))
             })
         })?;
         let info = DeviceInfo {
             ordinal: device,
             name: driver.device_name(device)?,
             capability: (capability / 10, capability % 10),
-            multiprocessors,
+            multiprocessors: all,
             driver_version: driver.version,
             libcuda: driver.name.to_string_lossy().into_owned(),
-            kernels: kernels.name.clone(),
+            kernels: kernels.name.to_owned(),
         };
         Ok(Device(Arc::new(Opened {
             driver,
             context,
+            own,
             kernels,
             capability,
             most_shared,
             allow_default_stream: options.allow_default_stream,
-            capacity,
+            blocks,
+            multiprocessors,
+            most_multiprocessors: if options.multiprocessors == 0 { u32::MAX } else { options.multiprocessors },
+            parts: Parts::default(),
             info,
             _primary: primary,
         })))
@@ -250,31 +331,94 @@ impl Opened {
         if stream.raw().is_null() && !self.allow_default_stream { Err(Error::DefaultStream) } else { Ok(()) }
     }
 
-    /// Refuses streams of other contexts. The three special streams belong to whichever context is current, so they
-    /// always pass.
+    /// Runs `work`, which enqueues in a stream, with the context current that the stream needs. `work` is given the room for
+    /// its kernels. Streams of other contexts are refused. The three special streams belong to whichever context is
+    /// current, so they always pass.
     ///
     /// # Safety
     ///
     /// `stream` is a stream.
     #[inline]
-    pub unsafe fn check_stream(&self, stream: Stream) -> Result<()> {
-        if stream.is_of_any_context() {
-            return Ok(());
+    pub unsafe fn with_stream<T>(&self, stream: Stream, work: impl FnOnce(Room) -> Result<T>) -> Result<T> {
+        let is_special = stream.is_of_any_context();
+        // SAFETY: the device keeps its contexts alive, or whoever opened it there does; `stream` is a stream.
+        unsafe {
+            self.driver.within(if is_special { self.own } else { self.context }, || {
+                let there = if is_special { self.multiprocessors[1] } else { self.multiprocessors_of(stream)? };
+                let most = self.most_multiprocessors;
+                work(Room { multiprocessors: there.min(most), is_limited: most < there })
+            })
         }
-        let mut context = std::ptr::null_mut();
-        // SAFETY: the handle is a stream's; the call writes one handle.
-        let code = unsafe { (self.driver.api.stream_context)(stream.raw(), &mut context) };
-        self.driver.check("cuStreamGetCtx", code)?;
-        if context == self.context {
-            return Ok(());
-        }
-        Err(Error::WrongDevice("the stream belongs to another context than the device".into()))
     }
 
-    /// Returns how many decoding blocks run at once with a table of `table_bytes`.
+    /// Returns how many multiprocessors the kernels of a stream may use. Refuses streams of other contexts.
+    ///
+    /// # Safety
+    ///
+    /// `stream` is a stream, and none of the special ones.
     #[inline]
-    pub fn capacity(&self, table_bytes: u32) -> u32 {
-        self.capacity[usize::from(table_bytes > policy::TABLE_SMALL)]
+    unsafe fn multiprocessors_of(&self, stream: Stream) -> Result<u32> {
+        // SAFETY: the handle is a stream's.
+        let (context, green) = unsafe { self.driver.stream_contexts(stream)? };
+        if context != self.context {
+            return Err(self.other_context());
+        }
+        if green.is_null() {
+            return Ok(self.multiprocessors[0]);
+        }
+        // SAFETY: the stream's green context lives, because the driver has just named it.
+        unsafe { self.part(green) }
+    }
+
+    /// Returns the error for a stream of another context.
+    #[cold]
+    fn other_context(&self) -> Error {
+        let mut reason = "the stream belongs to another context than the device".to_owned();
+        if !self.driver.knows_green_contexts() {
+            reason += ", or to a green context, for which the driver is too old (CUDA 12.5)";
+        }
+        Error::WrongDevice(reason)
+    }
+
+    /// Returns how many multiprocessors a green context has.
+    ///
+    /// # Safety
+    ///
+    /// It lives.
+    unsafe fn part(&self, green: GreenContext) -> Result<u32> {
+        // SAFETY: the green context lives.
+        unsafe {
+            let id = self.driver.green_id(green)?;
+            if let Some(count) = self.parts.get(id) {
+                return Ok(count);
+            }
+            let count = self.driver.green_multiprocessors(green);
+            count.inspect(|&count| self.parts.set(id, count));
+            Ok(count.unwrap_or(self.multiprocessors[0]))
+        }
+    }
+
+    /// Returns how many decoding blocks run at once in that room, with a table of `table_bytes`.
+    #[inline]
+    pub fn capacity(&self, table_bytes: u32, room: Room) -> u32 {
+        room.multiprocessors.saturating_mul(self.blocks[usize::from(table_bytes > policy::TABLE_SMALL)])
+    }
+
+    /// Returns how many tiles each decoding block of a launch in that room should decode ([`policy::tiles_per_block`]).
+    #[inline]
+    pub fn tiles_per_block(
+        &self,
+        tiles: impl Iterator<Item = u64> + Clone,
+        warps: u32,
+        table_bytes: u32,
+        room: Room,
+    ) -> u64 {
+        let capacity = self.capacity(table_bytes, room);
+        if room.is_limited {
+            policy::tiles_per_block_within(tiles, warps, capacity)
+        } else {
+            policy::tiles_per_block(tiles, warps, capacity)
+        }
     }
 
     /// Launches a kernel that takes one parameter.

@@ -6,7 +6,7 @@
 //! The crate cudarc has all entry points, and a Rust engine should use it. Its driver layer (0.19) is not suited to a C
 //! ABI: a missing library or symbol is a panic in whichever call comes first, where here it is a status of
 //! `df11_device_open`; `CUresult` is a Rust enum, so that a code which only newer drivers have (913, say) is undefined
-//! behaviour; the library's path cannot be given; and it owns its contexts, where the caller often owns ours. Thirty
+//! behaviour; the library's path cannot be given; and it owns its contexts, where the caller often owns ours. Some forty
 //! functions are needed. Each of those points is a test in `tests/cuda/driver.rs`.
 //!
 //! # What is trusted
@@ -25,9 +25,14 @@ use std::sync::{Mutex, PoisonError};
 pub type DevicePtr = u64;
 /// A driver's context handle.
 pub(crate) type Context = *mut c_void;
-/// A driver's module handle.
+/// A driver's handle of a green context: some of a device's multiprocessors, with streams of its own, in the device's
+/// primary context.
+pub(crate) type GreenContext = *mut c_void;
+/// A driver's module handle: an image in one context.
 pub(crate) type Module = *mut c_void;
-/// A driver's function handle.
+/// A driver's library handle: an image of no context, which loads itself into each context that needs it.
+pub(crate) type ImageLibrary = *mut c_void;
+/// A driver's function handle, or that of a library's kernel, which the calls for functions take as well.
 pub(crate) type Function = *mut c_void;
 /// A driver's event handle.
 pub(crate) type Event = *mut c_void;
@@ -55,6 +60,9 @@ impl Stream {
         self.0
     }
 
+    /// `CU_STREAM_LEGACY`: the default stream of the current context.
+    pub(crate) const LEGACY: Stream = Stream(std::ptr::without_provenance_mut(1));
+
     /// Returns true for NULL, `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD`: they belong to whichever context is
     /// current.
     pub(crate) fn is_of_any_context(self) -> bool {
@@ -74,6 +82,8 @@ pub(crate) mod code {
     pub const UNSUPPORTED_PTX_VERSION: i32 = 222;
     pub const JIT_COMPILATION_DISABLED: i32 = 223;
     pub const INVALID_SOURCE: i32 = 300;
+    /// The name is not in the image.
+    pub const NOT_FOUND: i32 = 500;
     /// The first and the last of the codes of stream capture.
     pub const CAPTURE: std::ops::RangeInclusive<i32> = 900..=908;
 }
@@ -81,6 +91,7 @@ pub(crate) mod code {
 /// `CUdevice_attribute` and `CUfunction_attribute` numbers.
 pub(crate) mod attribute {
     pub const MULTIPROCESSORS: i32 = 16;
+    pub const INTEGRATED: i32 = 18;
     pub const CAPABILITY_MAJOR: i32 = 75;
     pub const CAPABILITY_MINOR: i32 = 76;
     pub const MOST_SHARED_BYTES: i32 = 97;
@@ -95,32 +106,47 @@ pub(crate) mod attribute {
 const RELAXED: c_int = 2;
 /// `CU_EVENT_DISABLE_TIMING`
 const NO_TIMING: c_uint = 2;
+/// `CU_DEV_RESOURCE_TYPE_SM`
+const SM_RESOURCE: c_int = 1;
+
+/// `CUdevResource_v1` of the type `CU_DEV_RESOURCE_TYPE_SM`, which has had this size and this place of the count since
+/// CUDA 12.4.
+#[repr(C)]
+pub(crate) struct Resource {
+    kind: c_int,
+    internal: [u8; 92],
+    multiprocessors: c_uint,
+    rest: [u8; 36],
+    next: *mut Resource,
+}
+
+const _: () = assert!(cfg!(not(target_pointer_width = "64")) || size_of::<Resource>() == 144);
 
 macro_rules! entry_points {
-    ($($field:ident = $symbol:literal ($($argument:ty),*);)*) => {
-        /// The entry points, each with its signature in `cuda.h` of CUDA 12.0.
-        pub(crate) struct EntryPoints { $(pub $field: unsafe extern "C" fn($($argument),*) -> c_int,)* }
+    ($(#[$doc:meta])* $type:ident; $($field:ident = $symbol:literal ($($argument:ty),*);)*) => {
+        $(#[$doc])*
+        pub(crate) struct $type { $(pub $field: unsafe extern "C" fn($($argument),*) -> c_int,)* }
 
-        impl EntryPoints {
+        impl $type {
+            /// Their names.
+            const NAMES: &[&str] = &[$($symbol),*];
+
             /// Finds all of them; the error is the name of the first that is missing.
             ///
             /// # Safety
             ///
             /// The library's symbols of these names have these signatures, and it is never unloaded.
-            unsafe fn load(library: &Library) -> std::result::Result<EntryPoints, &'static str> {
+            unsafe fn load(library: &Library) -> std::result::Result<$type, &'static str> {
                 // SAFETY: each field's type is the symbol's signature, and the library is never unloaded.
-                unsafe {
-                    Ok(EntryPoints { $($field: *library.get(concat!($symbol, "\0").as_bytes()).map_err(|_| $symbol)?,)* })
-                }
+                unsafe { Ok($type { $($field: *library.get(concat!($symbol, "\0").as_bytes()).map_err(|_| $symbol)?,)* }) }
             }
         }
-
-        /// The names of the entry points, all of which a driver must have.
-        pub const ENTRY_POINTS: &[&str] = &["cuDriverGetVersion", $($symbol),*];
     };
 }
 
 entry_points! {
+    /// The entry points that a driver must have, each with its signature in `cuda.h` of CUDA 12.0.
+    EntryPoints;
     init = "cuInit"(c_uint);
     error_name = "cuGetErrorName"(c_int, *mut *const c_char);
     error_string = "cuGetErrorString"(c_int, *mut *const c_char);
@@ -134,7 +160,6 @@ entry_points! {
     context_pop = "cuCtxPopCurrent_v2"(*mut Context);
     context_current = "cuCtxGetCurrent"(*mut Context);
     context_device = "cuCtxGetDevice"(*mut c_int);
-    context_id = "cuCtxGetId"(Context, *mut u64);
     exchange_capture_mode = "cuThreadExchangeStreamCaptureMode"(*mut c_int);
     stream_context = "cuStreamGetCtx"(*mut c_void, *mut Context);
     stream_capturing = "cuStreamIsCapturing"(*mut c_void, *mut c_int);
@@ -154,9 +179,43 @@ entry_points! {
     event_destroy = "cuEventDestroy_v2"(Event);
 }
 
+entry_points! {
+    /// The entry points of libraries. CUDA 12.0 has them; a driver that does not is given modules instead.
+    LibraryEntryPoints;
+    load_data = "cuLibraryLoadData"(*mut ImageLibrary, *const c_void, *mut c_int, *mut *mut c_void, c_uint, *mut c_int, *mut *mut c_void, c_uint);
+    kernel = "cuLibraryGetKernel"(*mut Function, ImageLibrary, *const c_char);
+    kernel_function = "cuKernelGetFunction"(*mut Function, Function);
+    kernel_set_attribute = "cuKernelSetAttribute"(c_int, c_int, Function, c_int);
+}
+
+entry_points! {
+    /// The entry points of green contexts, of CUDA 12.5. A driver without them refuses streams of green contexts.
+    GreenEntryPoints;
+    stream_contexts = "cuStreamGetCtx_v2"(*mut c_void, *mut Context, *mut GreenContext);
+    context_resource = "cuCtxGetDevResource"(Context, *mut Resource, c_int);
+    green_resource = "cuGreenCtxGetDevResource"(GreenContext, *mut Resource, c_int);
+}
+
+entry_points! {
+    /// The entry point that tells green contexts apart after one has ended, of CUDA 13.0.
+    GreenIdEntryPoints;
+    green_id = "cuGreenCtxGetId"(GreenContext, *mut u64);
+}
+
+/// The names of the entry points that a driver must have.
+pub const ENTRY_POINTS: &[&str] = EntryPoints::NAMES;
+/// The names of the entry points that it may lack, in groups of which it has all or none.
+pub const OPTIONAL_ENTRY_POINTS: [&[&str]; 3] =
+    [LibraryEntryPoints::NAMES, GreenEntryPoints::NAMES, GreenIdEntryPoints::NAMES];
+
 /// A loaded driver. It is never unloaded, because contexts, streams and graphs that others own are in it.
 pub(crate) struct Driver {
     pub api: EntryPoints,
+    pub libraries: Option<LibraryEntryPoints>,
+    /// Only with `libraries`, because a function cannot be relied on to run in a green context: a library's kernel takes
+    /// its context from the stream.
+    green: Option<GreenEntryPoints>,
+    green_ids: Option<GreenIdEntryPoints>,
     /// The name by which it was loaded.
     pub name: OsString,
     /// The version that `cuDriverGetVersion` returns: 12040 is CUDA 12.4.
@@ -164,22 +223,22 @@ pub(crate) struct Driver {
     _library: ManuallyDrop<Library>,
 }
 
+/// The platform's own names of the driver.
+const USUAL_NAMES: &[&str] = if cfg!(windows) {
+    &["nvcuda.dll"]
+} else {
+    // The last is where WSL puts it.
+    &["libcuda.so.1", "libcuda.so", "/usr/lib/wsl/lib/libcuda.so.1"]
+};
+
 /// Returns the names by which a driver is looked for, in order: the caller's, that of the variable `DF11_LIBCUDA`, or
-/// the platform's own.
-pub(crate) fn candidates(given: Option<&Path>) -> Vec<OsString> {
-    if let Some(path) = given {
-        return vec![path.into()];
+/// the platform's own. The second value is true for the latter.
+fn candidates(given: Option<&Path>) -> (Vec<OsString>, bool) {
+    let named = given.map(OsString::from).or_else(|| variable("DF11_LIBCUDA").filter(|path| !path.is_empty()));
+    match named {
+        Some(path) => (vec![path], false),
+        None => (USUAL_NAMES.iter().map(OsString::from).collect(), true),
     }
-    if let Some(path) = variable("DF11_LIBCUDA").filter(|path| !path.is_empty()) {
-        return vec![path];
-    }
-    let names: &[&str] = if cfg!(windows) {
-        &["nvcuda.dll"]
-    } else {
-        // The last is where WSL puts it.
-        &["libcuda.so.1", "libcuda.so", "/usr/lib/wsl/lib/libcuda.so.1"]
-    };
-    names.iter().map(OsString::from).collect()
 }
 
 /// Returns an environment variable. Returns `None` in a process that has more privileges than its caller (set-user-ID, file
@@ -209,10 +268,11 @@ pub(crate) fn load(given: Option<&Path>) -> Result<&'static Driver> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     let mut tried = Vec::new();
     let mut code = 0;
-    for name in candidates(given) {
+    let (names, usual) = candidates(given);
+    for name in names {
         let driver = match loaded.iter().find(|driver| driver.name == name) {
             Some(&driver) => driver,
-            None => match open(&name) {
+            None => match open(&name, usual) {
                 Ok(driver) => {
                     let driver: &'static Driver = Box::leak(Box::new(driver));
                     loaded.push(driver);
@@ -246,17 +306,36 @@ fn show(name: &OsString) -> String {
     format!("'{}'", shorten(&name.to_string_lossy(), 120))
 }
 
-fn open(name: &OsString) -> std::result::Result<Driver, (String, i32)> {
-    // SAFETY: loading runs the library's initialisers. It is the system's driver, or the one that the environment or
-    // `DeviceOptions::libcuda` names as such.
-    #[cfg(unix)]
-    let library = unsafe {
-        use libloading::os::unix::{Library as Unix, RTLD_LOCAL, RTLD_NOW};
-        Unix::open(Some(name), RTLD_NOW | RTLD_LOCAL).map(Library::from)
-    };
-    // SAFETY: the library is a driver: the system's, or the one that the environment or `DeviceOptions::libcuda` names.
-    #[cfg(not(unix))]
-    let library = unsafe { Library::new(name) };
+/// Loads a library. `usual` is true if its name is one of the platform's own for the driver.
+///
+/// # Safety
+///
+/// Loading it runs its initialisers, so it is a driver.
+#[cfg(unix)]
+unsafe fn load_library(name: &OsString, _usual: bool) -> std::result::Result<Library, libloading::Error> {
+    use libloading::os::unix::{Library as Unix, RTLD_LOCAL, RTLD_NOW};
+    // SAFETY: the caller names a driver.
+    unsafe { Unix::open(Some(name), RTLD_NOW | RTLD_LOCAL) }.map(Library::from)
+}
+
+/// Loads a library. `usual` is true if its name is one of the platform's own for the driver: such a name is looked for in the
+/// system's folder only. Otherwise Windows would look into the program's folder first, and whoever can write there, such
+/// as to a folder of downloads, would decide what code runs.
+///
+/// # Safety
+///
+/// Loading it runs its initialisers, so it is a driver.
+#[cfg(windows)]
+unsafe fn load_library(name: &OsString, usual: bool) -> std::result::Result<Library, libloading::Error> {
+    use libloading::os::windows::{LOAD_LIBRARY_SEARCH_SYSTEM32, Library as Windows};
+    let flags = if usual { LOAD_LIBRARY_SEARCH_SYSTEM32 } else { 0 };
+    // SAFETY: the caller names a driver.
+    unsafe { Windows::load_with_flags(name, flags) }.map(Library::from)
+}
+
+fn open(name: &OsString, usual: bool) -> std::result::Result<Driver, (String, i32)> {
+    // SAFETY: it is the system's driver, or the one that the environment or `DeviceOptions::libcuda` names as such.
+    let library = unsafe { load_library(name, usual) };
     // Never unloaded, not even after an error: a driver may have started threads.
     let library = ManuallyDrop::new(library.map_err(|error| {
         let mut text = error.to_string();
@@ -287,10 +366,14 @@ fn open(name: &OsString) -> std::result::Result<Driver, (String, i32)> {
         );
         return Err((reason, 0));
     }
-    // SAFETY: a driver of at least CUDA 12.0 has these signatures, and it stays loaded.
-    let api = unsafe { EntryPoints::load(&library) }.map_err(lacks)?;
+    // SAFETY: a driver of at least CUDA 12.0 has these signatures, whichever of the later ones it has, and it stays loaded.
+    let (api, libraries, green, green_ids) = unsafe {
+        let libraries = LibraryEntryPoints::load(&library).ok();
+        let green = GreenEntryPoints::load(&library).ok().filter(|_| libraries.is_some());
+        (EntryPoints::load(&library).map_err(lacks)?, libraries, green, GreenIdEntryPoints::load(&library).ok())
+    };
     log::debug!("loaded the CUDA driver {}, version {version}", show(name));
-    Ok(Driver { api, name: name.clone(), version, _library: library })
+    Ok(Driver { api, libraries, green, green_ids, name: name.clone(), version, _library: library })
 }
 
 impl Driver {
@@ -420,6 +503,68 @@ impl Driver {
         Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
     }
 
+    /// Returns a stream's context, and the green context that it is of; NULL if it is of none. The context of a green one is
+    /// its device's primary context, but on a driver that is too old to tell it is a handle of its own.
+    ///
+    /// # Safety
+    ///
+    /// `stream` is a stream, or a special one with a context current.
+    #[inline]
+    pub unsafe fn stream_contexts(&self, stream: Stream) -> Result<(Context, GreenContext)> {
+        let (mut context, mut green) = (std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: the handle is a stream's; the calls write one handle or two.
+        let code = unsafe {
+            match &self.green {
+                Some(api) => (api.stream_contexts)(stream.raw(), &mut context, &mut green),
+                None => (self.api.stream_context)(stream.raw(), &mut context),
+            }
+        };
+        self.check("cuStreamGetCtx", code)?;
+        Ok((context, green))
+    }
+
+    /// Returns whether streams of green contexts can be told from others.
+    pub fn knows_green_contexts(&self) -> bool {
+        self.green.is_some()
+    }
+
+    /// Returns how many multiprocessors a context may use; `None` if the driver does not say.
+    ///
+    /// # Safety
+    ///
+    /// The context is this driver's, and it lives.
+    pub unsafe fn multiprocessors(&self, context: Context) -> Option<u32> {
+        let call = self.green.as_ref()?.context_resource;
+        // SAFETY: the context lives.
+        resource(|place| unsafe { call(context, place, SM_RESOURCE) })
+    }
+
+    /// Returns how many multiprocessors a green context has; `None` if the driver does not say.
+    ///
+    /// # Safety
+    ///
+    /// The green context is this driver's, and it lives.
+    pub unsafe fn green_multiprocessors(&self, green: GreenContext) -> Option<u32> {
+        let call = self.green.as_ref()?.green_resource;
+        // SAFETY: the green context lives.
+        resource(|place| unsafe { call(green, place, SM_RESOURCE) })
+    }
+
+    /// Returns a number for a green context that no other has or had, or on a driver that has none the handle, which
+    /// may be used again when it has ended.
+    ///
+    /// # Safety
+    ///
+    /// The green context is this driver's, and it lives.
+    #[inline]
+    pub unsafe fn green_id(&self, green: GreenContext) -> Result<u64> {
+        let Some(api) = &self.green_ids else { return Ok(green.addr() as u64) };
+        let mut id = 0;
+        // SAFETY: the green context lives; the call writes one number.
+        self.check("cuGreenCtxGetId", unsafe { (api.green_id)(green, &mut id) })?;
+        Ok(id)
+    }
+
     /// Refuses a stream that is being captured.
     ///
     /// # Safety
@@ -447,6 +592,14 @@ impl Driver {
         self.check("cuEventCreate", unsafe { (self.api.event_create)(&mut event, NO_TIMING) })?;
         Ok(OwnEvent { driver: self, event })
     }
+}
+
+/// Returns the number of multiprocessors that a call writes into a resource; `None` if it fails.
+fn resource(call: impl FnOnce(*mut Resource) -> c_int) -> Option<u32> {
+    let mut resource =
+        Resource { kind: 0, internal: [0; 92], multiprocessors: 0, rest: [0; 36], next: std::ptr::null_mut() };
+    let code = call(&mut resource);
+    (code == 0 && resource.kind == SM_RESOURCE && resource.multiprocessors > 0).then_some(resource.multiprocessors)
 }
 
 /// An event that this library owns, for the time of one call.

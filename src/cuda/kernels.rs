@@ -4,15 +4,20 @@
 //! library. A cubin serves its own major compute capability from its own minor. Where none fits, or the driver does not
 //! accept the one that does (a CUDA error that concerns the image, such as 209), the driver compiles the PTX.
 //!
-//! Kernels are loaded once for each context and kept until that context ends: `cuModuleUnload` would wait for running
-//! work, and a captured graph needs the kernels that it launches as long as it lives, long after the handle that
-//! captured it was freed. Contexts are identified by `cuCtxGetId`, which no two contexts of a process share, so what
-//! belonged to a destroyed context is never found again.
+//! An image is loaded as a library (`cuLibraryLoadData`), once in a process, and its kernels are of no context: a launch
+//! takes the context from its stream, be it that of another device, of a primary context that was reset and begun anew, or
+//! of a green context. What a context needs is loaded into it when a device is opened there. Libraries are never unloaded,
+//! because a captured graph needs the kernels that it launches as long as it lives, long after the handle that captured it
+//! was freed; nor is one that the driver did not accept for a device, because it may accept it for another.
+//!
+//! A driver that has no libraries is given a module for each device that is opened. It stays until its context ends, for
+//! the same reason, and because `cuModuleUnload` would wait for running work.
 
-use super::driver::{Context, Driver, Function, Module, attribute, code};
+use super::driver::{Driver, Function, ImageLibrary, LibraryEntryPoints, Module, attribute, code};
 use super::policy;
 use crate::error::{Error, Result, shorten};
 use std::ffi::CStr;
+use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
 /// The PTX, with the zero at its end that the driver requires.
@@ -24,9 +29,12 @@ struct Aligned<T: ?Sized>(T);
 
 macro_rules! cubins {
     ($($capability:literal = $file:literal;)*) => {
-        /// The cubins, by compute capability (major · 10 + minor), rising.
-        static CUBINS: &[(u32, &Aligned<[u8]>)] =
-            &[$(($capability, &Aligned(*include_bytes!(concat!("../../kernels/prebuilt/", $file))))),*];
+        /// The cubins, by compute capability (major · 10 + minor), rising, with their names.
+        static CUBINS: &[(u32, &str, &Aligned<[u8]>)] = &[$((
+            $capability,
+            concat!("sm_", $capability),
+            &Aligned(*include_bytes!(concat!("../../kernels/prebuilt/", $file))),
+        )),*];
     };
 }
 
@@ -45,7 +53,7 @@ pub const OLDEST_CAPABILITY: u32 = 75;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Choice {
-    /// The cubin that fits, or else the PTX.
+    /// The cubin that fits, or else the PTX. On a device that is integrated (Tegra) always the PTX.
     #[default]
     Best,
     /// The PTX, which the driver compiles: for tests.
@@ -54,33 +62,47 @@ pub enum Choice {
 
 /// Returns the compute capability of the cubin that fits a device, both as major · 10 + minor.
 pub fn cubin_for(capability: u32) -> Option<u32> {
-    CUBINS.iter().map(|&(of, _)| of).rfind(|&of| of / 10 == capability / 10 && of <= capability)
+    CUBINS.iter().map(|&(of, ..)| of).rfind(|&of| of / 10 == capability / 10 && of <= capability)
 }
 
 /// The kernels' names.
 const NAMES: [&CStr; 3] = [c"df11_decode", c"df11_decode_many", c"df11_index"];
 
-/// The kernels of one context, loaded.
+/// The kernels, loaded: those of a library, or a module's functions.
+#[derive(Clone, Copy)]
 pub(crate) struct Kernels {
     pub decode: Function,
     pub decode_many: Function,
     pub index: Function,
     /// The name of what was loaded: `sm_90`, or `PTX`.
-    pub name: String,
+    pub name: &'static str,
 }
 
-// SAFETY: function handles may be used from any thread.
-unsafe impl Send for Kernels {}
-// SAFETY: the handles are never changed, and may be used from several threads.
-unsafe impl Sync for Kernels {}
+/// The properties of a device that decide which kernels it takes.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    /// The driver's number of the device.
+    pub device: i32,
+    /// Its compute capability, as major · 10 + minor.
+    pub capability: u32,
+    /// Bytes of shared memory that it allows a block.
+    pub most_shared: u32,
+    /// It is part of the processor, as Tegra's are. NVIDIA does not promise that such a device runs the binaries of its
+    /// capability's family.
+    pub is_integrated: bool,
+}
 
-/// The key of loaded kernels: the driver's identity, the context's number, the choice.
-type Key = (usize, u64, Choice);
+impl Target {
+    /// Returns the most dynamic shared bytes that a launch of each of the [`NAMES`] may need.
+    fn shared_bytes(self) -> [i32; 3] {
+        let decode = [policy::TABLE_SMALL, policy::TABLE_LARGE]
+            .map(|table| policy::decode_shared(table, policy::warps(self.capability, table, self.most_shared)));
+        let decode = decode[0].max(decode[1]) as i32;
+        [decode, decode, policy::index_shared(policy::TABLE_LARGE) as i32]
+    }
+}
 
-static LOADED: Mutex<Vec<(Key, &'static Kernels)>> = Mutex::new(Vec::new());
-
-/// Returns the kernels of the current context, and loads them at the first call. Every function is ready to launch with
-/// all the shared memory that it may need. `most_shared` is how many bytes of shared memory the device allows a block.
+/// Loads the kernels into the current context. Every function is ready to launch with all the shared memory that it may need.
 ///
 /// # Errors
 ///
@@ -88,42 +110,25 @@ static LOADED: Mutex<Vec<(Key, &'static Kernels)>> = Mutex::new(Vec::new());
 ///
 /// # Safety
 ///
-/// `context` is alive and the current context.
-pub(crate) unsafe fn load(
-    driver: &'static Driver,
-    context: Context,
-    capability: u32,
-    most_shared: u32,
-    choice: Choice,
-) -> Result<&'static Kernels> {
-    let mut id = 0;
-    // SAFETY: the context is alive; the call writes one number.
-    driver.check("cuCtxGetId", unsafe { (driver.api.context_id)(context, &mut id) })?;
-    let key = (driver.identity(), id, choice);
-    // Held while kernels are loaded: two threads that open the same device load once.
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, kernels)) = loaded.iter().find(|(of, _)| *of == key) {
-        return Ok(kernels);
-    }
-    if capability < OLDEST_CAPABILITY {
-        let (major, minor) = (capability / 10, capability % 10);
-        let reason = format!("its compute capability is {major}.{minor}, and 7.5 is the oldest");
-        return Err(Error::NoKernel { reason, code: 0 });
-    }
-    let cubin = cubin_for(capability).filter(|_| choice == Choice::Best);
-    let cubin = cubin.and_then(|of| CUBINS.iter().find(|(other, _)| *other == of));
-    let images = cubin.map(|(of, bytes)| (format!("sm_{of}"), &bytes.0)).into_iter();
+/// A context of the target's device is current.
+pub(crate) unsafe fn load(driver: &'static Driver, target: Target, choice: Choice) -> Result<Kernels> {
+    let cubin = cubin_for(target.capability).filter(|_| choice == Choice::Best && !target.is_integrated);
+    let cubin = cubin.and_then(|of| CUBINS.iter().find(|(other, ..)| *other == of));
+    let images = cubin.map(|&(_, name, bytes)| (name, &bytes.0)).into_iter();
     let mut tried = Vec::new();
     let mut last = 0;
-    for (name, image) in images.chain([("PTX".to_owned(), PTX.as_bytes())]) {
+    for (name, image) in images.chain([("PTX", PTX.as_bytes())]) {
         // SAFETY: a context is current, and the image is a cubin, or PTX with its zero.
-        match unsafe { Loading::new(driver, image).and_then(|loading| loading.finish(&name, capability, most_shared)) }
-        {
-            Ok(kernels) => {
-                let kernels: &'static Kernels = Box::leak(Box::new(kernels));
+        let loaded = unsafe {
+            match &driver.libraries {
+                Some(api) => from_library(driver, api, target, name, image),
+                None => Loading::new(driver, image).and_then(|loading| loading.finish(target)),
+            }
+        };
+        match loaded {
+            Ok([decode, decode_many, index]) => {
                 log::debug!("loaded the kernels {name}");
-                loaded.push((key, kernels));
-                return Ok(kernels);
+                return Ok(Kernels { decode, decode_many, index, name });
             }
             Err(error) if concerns_image(error.native_code()) => {
                 log::debug!("the kernels {name} are not taken: {error}");
@@ -147,8 +152,81 @@ fn concerns_image(result: i32) -> bool {
         UNSUPPORTED_PTX_VERSION,
         JIT_COMPILATION_DISABLED,
         INVALID_SOURCE,
+        NOT_FOUND,
     ]
     .contains(&result)
+}
+
+/// A library that was loaded: by which driver ([`Driver::identity`]), and which image.
+struct Loaded {
+    driver: usize,
+    name: &'static str,
+    library: ImageLibrary,
+}
+
+// SAFETY: library handles may be used from any thread.
+unsafe impl Send for Loaded {}
+
+/// Returns the library of an image, and loads it at the first call.
+///
+/// # Safety
+///
+/// `image` is a cubin, or PTX that ends with a zero, and `name` is that of no other.
+unsafe fn library_of(
+    driver: &'static Driver,
+    api: &LibraryEntryPoints,
+    name: &'static str,
+    image: &[u8],
+) -> Result<ImageLibrary> {
+    static LOADED: Mutex<Vec<Loaded>> = Mutex::new(Vec::new());
+    // Held while an image is loaded, so that threads which open devices at once load it once. Compiling PTX for a device is
+    // left to its first use, which is outside.
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = loaded.iter().find(|found| found.driver == driver.identity() && found.name == name) {
+        return Ok(found.library);
+    }
+    let mut library = ptr::null_mut();
+    // SAFETY: the image is a cubin or ends with a zero; there are no options; the call writes one handle.
+    let code = unsafe {
+        let (no_options, no_values) = (ptr::null_mut, ptr::null_mut);
+        (api.load_data)(&mut library, image.as_ptr().cast(), no_options(), no_values(), 0, no_options(), no_values(), 0)
+    };
+    driver.check("cuLibraryLoadData", code)?;
+    loaded.push(Loaded { driver: driver.identity(), name, library });
+    Ok(library)
+}
+
+/// Returns the kernels of an image, loaded into the current context. Drivers load lazily, at the first launch, which may
+/// wait and is forbidden in a capture; asking for an attribute loads them now.
+///
+/// # Safety
+///
+/// A context of the target's device is current; `image` and `name` as for [`library_of`].
+unsafe fn from_library(
+    driver: &'static Driver,
+    api: &LibraryEntryPoints,
+    target: Target,
+    name: &'static str,
+    image: &[u8],
+) -> Result<[Function; 3]> {
+    // SAFETY: as the caller promises.
+    let library = unsafe { library_of(driver, api, name, image)? };
+    let mut kernels = [ptr::null_mut(); 3];
+    for ((name, shared), kernel) in NAMES.into_iter().zip(target.shared_bytes()).zip(&mut kernels) {
+        // SAFETY: the library is loaded, the name ends with a zero, and each call writes one value or none.
+        unsafe {
+            driver.check("cuLibraryGetKernel", (api.kernel)(kernel, library, name.as_ptr()))?;
+            // For every context of the device, those of green contexts included.
+            let code = (api.kernel_set_attribute)(attribute::DYNAMIC_SHARED_BYTES, shared, *kernel, target.device);
+            driver.check("cuKernelSetAttribute", code)?;
+            let (mut function, mut most) = (ptr::null_mut(), 0);
+            driver.check("cuKernelGetFunction", (api.kernel_function)(&mut function, *kernel))?;
+            let code = (driver.api.function_attribute)(&mut most, attribute::DYNAMIC_SHARED_BYTES, function);
+            driver.check("cuFuncGetAttribute", code)?;
+            log_needs(driver, name, function);
+        }
+    }
+    Ok(kernels)
 }
 
 /// A module that is unloaded unless everything in it works. None of it has run, so there is nothing to wait for.
@@ -169,27 +247,22 @@ impl Loading {
     ///
     /// A context is current; `image` is a cubin or PTX that ends with a zero.
     unsafe fn new(driver: &'static Driver, image: &[u8]) -> Result<Loading> {
-        let mut module = std::ptr::null_mut();
+        let mut module = ptr::null_mut();
         // SAFETY: a context is current, and the image is a cubin or ends with a zero; the call writes one handle.
         let code = unsafe { (driver.api.module_load)(&mut module, image.as_ptr().cast()) };
         driver.check("cuModuleLoadData", code)?;
         Ok(Loading { driver, module })
     }
 
-    /// Finds the functions. Drivers load lazily, at the first launch, which may wait and is forbidden in a capture.
-    /// Getting and setting attributes loads them now.
+    /// Finds the functions, and loads them as [`from_library`] does.
     ///
     /// # Safety
     ///
-    /// As for `new`.
-    unsafe fn finish(self, name: &str, capability: u32, most_shared: u32) -> Result<Kernels> {
+    /// As for `new`, with a context of the target's device.
+    unsafe fn finish(self, target: Target) -> Result<[Function; 3]> {
         let api = &self.driver.api;
-        let warps = |table_bytes| policy::warps(capability, table_bytes, most_shared);
-        let decode = [policy::TABLE_SMALL, policy::TABLE_LARGE].map(|t| policy::decode_shared(t, warps(t)));
-        let decode = decode[0].max(decode[1]);
-        let shared = [decode, decode, policy::index_shared(policy::TABLE_LARGE)];
-        let mut functions = [std::ptr::null_mut(); 3];
-        for ((name, shared), function) in NAMES.into_iter().zip(shared).zip(&mut functions) {
+        let mut functions = [ptr::null_mut(); 3];
+        for ((name, shared), function) in NAMES.into_iter().zip(target.shared_bytes()).zip(&mut functions) {
             // SAFETY: the module is loaded, the name ends with a zero, and each call writes one value.
             unsafe {
                 let code = (api.module_function)(function, self.module, name.as_ptr());
@@ -197,14 +270,13 @@ impl Loading {
                 let mut most = 0;
                 let code = (api.function_attribute)(&mut most, attribute::DYNAMIC_SHARED_BYTES, *function);
                 self.driver.check("cuFuncGetAttribute", code)?;
-                let code = (api.function_set_attribute)(*function, attribute::DYNAMIC_SHARED_BYTES, shared as i32);
+                let code = (api.function_set_attribute)(*function, attribute::DYNAMIC_SHARED_BYTES, shared);
                 self.driver.check("cuFuncSetAttribute", code)?;
                 log_needs(self.driver, name, *function);
             }
         }
         std::mem::forget(self);
-        let [decode, decode_many, index] = functions;
-        Ok(Kernels { decode, decode_many, index, name: name.to_owned() })
+        Ok(functions)
     }
 }
 
@@ -255,7 +327,7 @@ mod tests {
         ] {
             assert_eq!(cubin_for(capability), want, "{capability}");
         }
-        assert!(CUBINS.iter().all(|(_, bytes)| bytes.0.starts_with(b"\x7fELF")));
+        assert!(CUBINS.iter().all(|(.., bytes)| bytes.0.starts_with(b"\x7fELF")));
         assert!(PTX.ends_with('\0') && PTX.matches('\0').count() == 1);
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! A call checks its arguments, then makes the device's context current, asks the stream for its context, launches, and
 //! makes the thread's own context current again: four calls of the driver for up to 32 tensors or groups, and one more
-//! for each 32 further. The parameters of a launch are on the stack, and the driver copies them.
+//! for each 32 further. For a stream of a green context the driver is also asked for the context's number, and the first time
+//! for its multiprocessors. The parameters of a launch are on the stack, and the driver copies them.
 //!
 //! # Errors
 //!
@@ -11,7 +12,7 @@
 //! with two exceptions that both need a failing driver: where a call takes several launches, a later one may fail, and
 //! the message says how many were made; and restoring the thread's context may fail after everything was launched.
 
-use super::device::Opened;
+use super::device::{Opened, Room};
 use super::driver::{DevicePtr, Stream};
 use super::image::TILE_WEIGHTS;
 use super::policy::{self, DecodeJob, DecodeJobs, MOST_JOBS};
@@ -305,14 +306,13 @@ unsafe fn enqueue<'a>(device: &Opened, requests: impl Iterator<Item = Request<'a
     }
     // SAFETY: the residents keep the device open, and so its context alive, which is current for the launches.
     unsafe {
-        device.driver.within(device.context, || {
-            device.check_stream(stream)?;
+        device.with_stream(stream, |room| {
             let mut launches = 0;
             while let Some(first) = requests.next() {
                 let result = if requests.peek().is_none() && launches == 0 {
-                    launch_one(device, &first, stream)
+                    launch_one(device, &first, room, stream)
                 } else {
-                    launch_many(device, first, &mut requests, stream)
+                    launch_many(device, first, &mut requests, room, stream)
                 };
                 result.map_err(|error| if launches == 0 { error } else { partly(error, launches) })?;
                 launches += 1;
@@ -338,18 +338,18 @@ fn partly(error: Error, launches: u32) -> Error {
 /// # Safety
 ///
 /// As for [`enqueue`], with the context current.
-unsafe fn launch_one(device: &Opened, request: &Request<'_>, stream: Stream) -> Result<()> {
+unsafe fn launch_one(device: &Opened, request: &Request<'_>, room: Room, stream: Stream) -> Result<()> {
     let mut job = request.job();
     let warps = policy::warps(device.capability, job.table_bytes, device.most_shared);
     let tiles = request.tiles();
-    let each = policy::tiles_per_block(std::iter::once(tiles), warps, device.capacity(job.table_bytes));
+    let each = device.tiles_per_block(std::iter::once(tiles), warps, job.table_bytes, room);
     job.blocks = tiles.div_ceil(each) as u32;
     let shared = policy::decode_shared(job.table_bytes, warps);
     // SAFETY: the decode kernel takes a `DecodeJob`, and the job's addresses are the image's sections.
     unsafe { device.launch(device.kernels.decode, job.blocks, 32 * warps, shared, &job, stream) }
 }
 
-/// Launches up to 32 requests.
+/// Launches up to 32 requests: fewer if the room is limited to fewer blocks, because each request has blocks of its own.
 ///
 /// # Safety
 ///
@@ -358,11 +358,13 @@ unsafe fn launch_many<'a>(
     device: &Opened,
     first: Request<'a>,
     more: &mut impl Iterator<Item = Request<'a>>,
+    room: Room,
     stream: Stream,
 ) -> Result<()> {
     let mut jobs = DecodeJobs { count: 0, reserved: 0, job: [DecodeJob::default(); MOST_JOBS] };
     let mut table_bytes = 0;
-    for (job, request) in jobs.job.iter_mut().zip(std::iter::once(first).chain(more)) {
+    let most = if room.is_limited { device.capacity(policy::TABLE_LARGE, room) as usize } else { MOST_JOBS };
+    for (job, request) in jobs.job.iter_mut().take(most).zip(std::iter::once(first).chain(more)) {
         *job = request.job();
         // Tiles for now: blocks can be assigned only when all tiles are known.
         job.blocks = request.tiles() as u32;
@@ -371,7 +373,7 @@ unsafe fn launch_many<'a>(
     }
     let warps = policy::warps(device.capability, table_bytes, device.most_shared);
     let used = &mut jobs.job[..jobs.count as usize];
-    let each = policy::tiles_per_block(used.iter().map(|job| job.blocks as u64), warps, device.capacity(table_bytes));
+    let each = device.tiles_per_block(used.iter().map(|job| job.blocks as u64), warps, table_bytes, room);
     let mut blocks = 0;
     for job in used {
         job.first_block = blocks;

@@ -69,6 +69,16 @@ pub fn tiles_per_block(tiles: impl Iterator<Item = u64> + Clone, warps: u32, cap
     each.max(all.div_ceil(room + 1 - jobs))
 }
 
+/// Returns the same for a launch that must not have more than `capacity` blocks, though more could run at once. It has at
+/// most as many jobs.
+pub fn tiles_per_block_within(tiles: impl Iterator<Item = u64> + Clone, warps: u32, capacity: u32) -> u64 {
+    let each = tiles_per_block(tiles.clone(), warps, capacity);
+    let (jobs, all, blocks) =
+        tiles.fold((0u64, 0, 0), |(jobs, all, blocks), tiles| (jobs + 1, all + tiles, blocks + tiles.div_ceil(each)));
+    let capacity = capacity.max(1) as u64;
+    if blocks <= capacity { each } else { each.max(all.div_ceil(capacity + 1 - jobs.min(capacity))) }
+}
+
 /// The parameter of the decoding kernel: `struct df11_job`. Addresses are device addresses.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

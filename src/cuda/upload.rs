@@ -18,7 +18,7 @@
 //! but a device that can access pageable memory by itself need not. So nothing is assumed: the source of a copy stays
 //! until the stream has executed the copy, and half of the staging memory is written again only when an event says so.
 
-use super::device::{Device, Opened};
+use super::device::{Device, Opened, Room};
 use super::driver::{DevicePtr, Driver, OwnEvent, Stream};
 use super::image::range::Range;
 use super::image::write::head_and_index;
@@ -207,6 +207,7 @@ struct Upload<'a> {
     driver: &'static Driver,
     range: &'a Range<'a>,
     stream: Stream,
+    room: Room,
     ring: Option<Ring>,
 }
 
@@ -228,15 +229,14 @@ unsafe fn enqueue(
     staging.map_or(Ok(()), Staging::check)?;
     let driver = device.driver;
     let mut started = false;
-    // SAFETY: the device keeps its context alive, and `stream` is a stream; `all` is called with the context current.
+    // SAFETY: `stream` is a stream; `all` is called with its context current.
     let result = driver.relaxed(|| unsafe {
-        driver.within(device.context, || {
-            device.check_stream(stream)?;
+        device.with_stream(stream, |room| {
             driver.refuse_capture(stream, "an upload")?;
             let needs = staging.is_some() || !range.group.model().mapped();
             let ring = if needs { Some(Ring::new(driver, staging)?) } else { None };
             started = true;
-            Upload { driver, range, stream, ring }.all(device, head, &bytes, image)
+            Upload { driver, range, stream, room, ring }.all(device, head, &bytes, image)
         })
     });
     if let Err(error) = result {
@@ -307,7 +307,7 @@ impl Upload<'_> {
             reserved: 0,
         };
         // Each block copies the table first, so it should have several blocks of code to walk.
-        let most = device.info.multiprocessors as u64 * 4;
+        let most = u64::from(self.room.multiprocessors) * 4;
         let blocks = layout.blocks().div_ceil(layout.blocks().div_ceil(most)) as u32;
         let shared = policy::index_shared(layout.table_bytes);
         // SAFETY: the index kernel takes an `IndexJob`, and the job's addresses are the image's sections.

@@ -52,6 +52,13 @@ struct Memory {
     ~Memory() { CHECK(cuMemFree(at) == 0); }
 };
 
+/// Returns how many blocks the last launch had, from the emulated driver; 0 from any other.
+std::uint64_t last_blocks() {
+    void *library = dlopen(std::getenv("DF11_LIBCUDA"), RTLD_NOW | RTLD_LOCAL);
+    const auto query = reinterpret_cast<std::uint64_t (*)(const char *)>(dlsym(library, "df11_emulator_query"));
+    return query != nullptr ? query("last.blocks") : 0;
+}
+
 struct Engine {
     CUstream stream = nullptr;
 
@@ -238,6 +245,21 @@ int main(int argc, char **argv) {
         CHECK(!device && device.get_info().name == nullptr);
         resident.decompress(dst.at, dst.bytes, 0, nullptr);
         CHECK(cuStreamSynchronize(nullptr) == 0 && engine.has(dst.at, want));
+        // A limit on multiprocessors: two blocks fit one, and four are there.
+        std::uint64_t most = 0, most_limited = 0;
+        for (options.multiprocessors = 0; options.multiprocessors < 2; options.multiprocessors++) {
+            device = df11::Device::open(0, options);
+            for (const df11::Group &g : model.groups()) {
+                const Memory at(static_cast<std::size_t>(g.image_bytes())), to(2 * g.element_count());
+                device.upload(model, g.index(), at.at, at.bytes, engine.stream)
+                    .decompress(to.at, to.bytes, 0, engine.stream);
+                engine.wait();
+                std::uint64_t &seen = options.multiprocessors == 0 ? most : most_limited;
+                seen = std::max(seen, last_blocks());
+            }
+        }
+        CHECK(most <= 8);
+        CHECK(most_limited == std::min<std::uint64_t>(most, 2));
     }
     CHECK(cuStreamDestroy(engine.stream) == 0 && cuCtxSetCurrent(nullptr) == 0 &&
           cuDevicePrimaryCtxRelease(number) == 0);

@@ -200,7 +200,37 @@ fn cuda_status(_: &str, _: i32) -> Status {
 #[test]
 fn opening_survives_every_failure_of_the_driver() {
     let emulator = Emulator::new();
-    // The context ends with each device, so that each opening loads the kernels.
+    // The context ends with each device, so that each opening loads the kernels into it.
+    let status = |name: &str, _: i32| if name == "cuInit" { Status::NoDriver } else { Status::Cuda };
+    // A driver that does not tell the context's multiprocessors is asked for the device's.
+    let quiet = ["cuDevicePrimaryCtxRelease_v2", "cuThreadExchangeStreamCaptureMode", "cuCtxGetDevResource"];
+    let quiet = [&quiet[..], &["cuGetErrorName", "cuGetErrorString"]].concat();
+    inject(&emulator, "open", &quiet, status, || Device::open(0, &emulator.options()).map(drop));
+    assert_eq!(engine::current(&emulator), 0);
+}
+
+/// An image that was not loaded is loaded by the next opening.
+#[test]
+fn loading_survives_every_failure_of_the_driver() {
+    for (call, images) in [("cuLibraryLoadData@1", 1), ("cuLibraryLoadData@2", 2), ("cuLibraryGetKernel@2", 2)] {
+        for code in [1, 719, 913] {
+            let emulator = Emulator::new();
+            emulator.control("fail", &format!("{call}={code}"));
+            let error = Device::open(0, &emulator.options()).unwrap_err();
+            assert_eq!((error.status(), error.native_code()), (Status::Cuda, code), "{call}: {error}");
+            assert_eq!((emulator.query("live.retains"), engine::current(&emulator)), (0, 0));
+            let before = emulator.query("calls.cuLibraryLoadData");
+            emulator.open(0);
+            assert_eq!(before, images.min(2), "{call}");
+            assert_eq!((emulator.query("live.libraries"), emulator.query("sticky")), (2, 0), "{call}");
+        }
+    }
+}
+
+/// As above, on a driver that has no libraries.
+#[test]
+fn opening_survives_every_failure_of_a_driver_without_libraries() {
+    let emulator = Emulator::lacking(&["cuLibraryLoadData"]);
     let status = |name: &str, _: i32| if name == "cuInit" { Status::NoDriver } else { Status::Cuda };
     let quiet =
         ["cuDevicePrimaryCtxRelease_v2", "cuThreadExchangeStreamCaptureMode", "cuModuleUnload", "cuModuleLoadData"];
@@ -271,7 +301,7 @@ fn decodes_survive_every_failure_of_the_driver() {
             });
         }
         // Nothing is launched when something before the launch fails.
-        for name in ["cuCtxPushCurrent_v2", "cuStreamGetCtx", "cuLaunchKernel"] {
+        for name in ["cuCtxPushCurrent_v2", "cuStreamGetCtx_v2", "cuLaunchKernel"] {
             b.emulator.control("run", "");
             b.emulator.control("clear", "launches");
             b.emulator.control("fail", &format!("{name}@1=719"));

@@ -28,7 +28,7 @@ fn through_c(emulator: &Emulator, image: u64, bytes: u64) -> (*mut df11_model, *
     let options = df11_device_options {
         struct_size: size_of::<df11_device_options>(),
         flags: 0,
-        reserved: 0,
+        multiprocessors: 0,
         libcuda: libcuda.as_ptr(),
     };
     let none = ptr::null_mut();
@@ -63,7 +63,7 @@ fn a_decode_allocates_nothing_and_only_launches() {
     let (many_dsts, many_bytes) = (vec![dst; 33], vec![whole; 33]);
 
     let expect = |launches: u64| -> BTreeMap<String, u64> {
-        [("cuCtxPushCurrent_v2", 1), ("cuStreamGetCtx", 1), ("cuLaunchKernel", launches), ("cuCtxPopCurrent_v2", 1)]
+        [("cuCtxPushCurrent_v2", 1), ("cuStreamGetCtx_v2", 1), ("cuLaunchKernel", launches), ("cuCtxPopCurrent_v2", 1)]
             .map(|(name, count)| (name.to_owned(), count))
             .into()
     };

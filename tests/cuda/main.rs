@@ -1,5 +1,6 @@
 //! Images, devices and kernels, on the emulated CUDA driver and, in `simt`, as C++.
 
+mod contexts;
 mod counts;
 #[cfg(feature = "cudarc")]
 mod cudarc_engine;
@@ -12,6 +13,7 @@ mod hot;
 mod image;
 mod image_files;
 mod image_memory;
+mod machine_code;
 mod ranges;
 mod shards;
 mod simt;

@@ -123,6 +123,13 @@ fn no_launch_has_blocks_left_over() {
         let each = policy::tiles_per_block(jobs.iter().copied(), 12, capacity as u32);
         let blocks: u64 = jobs.iter().map(|tiles| tiles.div_ceil(each)).sum();
         assert!(blocks <= capacity * (2 * jobs.len() as u64).div_ceil(capacity), "{jobs:?}: {blocks} of {capacity}");
+        // Where the limit is the caller's, there is one round, and no block has more to do than it must.
+        let jobs = &jobs[..jobs.len().min(capacity as usize)];
+        let plain = policy::tiles_per_block(jobs.iter().copied(), 12, capacity as u32);
+        let each = policy::tiles_per_block_within(jobs.iter().copied(), 12, capacity as u32);
+        let count = |each: u64| jobs.iter().map(|tiles| tiles.div_ceil(each)).sum::<u64>();
+        assert!(count(each) <= capacity, "{jobs:?}: {} of {capacity}", count(each));
+        assert!(each == plain || count(plain) > capacity, "{jobs:?}: {each} instead of {plain} of {capacity}");
     }
     // A few tiles are spread out, but no block copies a table for fewer than three.
     assert_eq!(policy::tiles_per_block([5].into_iter(), 12, 264), 3);

@@ -20,7 +20,21 @@ pub fn library() -> PathBuf {
     library
 }
 
-/// A driver that runs PTX.
+/// Returns NVIDIA's disassembler, which `kernels/build.py` installs. In CI it must be there.
+fn nvdisasm() -> Option<PathBuf> {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kernels-python/lib");
+    let inside = "site-packages/nvidia/cu13/bin/nvdisasm";
+    let versions = std::fs::read_dir(packages).into_iter().flatten().flatten();
+    let found = versions.map(|version| version.path().join(inside)).find(|path| path.exists());
+    if found.is_none() {
+        println!("not run: nvdisasm is missing; `kernels/build.py --check` installs it on Linux for x86-64");
+        let expected = cfg!(all(target_os = "linux", target_arch = "x86_64")) && std::env::var_os("CI").is_some();
+        assert!(!expected, "nvdisasm is missing");
+    }
+    found
+}
+
+/// A driver that runs PTX, or machine code.
 pub struct Emulator {
     library: Library,
     path: PathBuf,
@@ -28,14 +42,38 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Loads a new copy: a device of compute capability 9.0, and CUDA 12.4.
+    /// Loads a new copy: a device of compute capability 9.0, and a driver that says it is of CUDA 12.4 and has all entry
+    /// points.
     pub fn new() -> Emulator {
+        Emulator::lacking(&[])
+    }
+
+    /// Loads a new copy, a driver of that CUDA version (12040 is 12.4), without the entry points that came later.
+    pub fn of_version(version: i32) -> Emulator {
+        let emulator = Emulator::lacking(&df11_emulator::driver::newer_than(version));
+        emulator.control("driver", &version.to_string());
+        emulator
+    }
+
+    /// Loads a new copy without these entry points.
+    pub fn lacking(symbols: &[&str]) -> Emulator {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("libcuda.so.1");
-        std::fs::copy(library(), &path).unwrap();
+        df11_emulator::driver::without_symbols(&library(), &path, symbols).unwrap();
         // SAFETY: the emulator's initialisers do nothing.
         let library = unsafe { Library::new(&path) }.unwrap();
         Emulator { library, path, _folder: folder }
+    }
+
+    /// Loads a new copy with a device of that compute capability, which runs machine code. None without a disassembler.
+    pub fn machine_code(capability: u32) -> Option<Emulator> {
+        let nvdisasm = nvdisasm()?;
+        let emulator = Emulator::new();
+        // What drivers of CUDA 12.8 brought are cubins for 10.0 and later.
+        emulator.control("driver", "12080");
+        emulator.control("cc", &capability.to_string());
+        emulator.control("nvdisasm", nvdisasm.to_str().unwrap());
+        Some(emulator)
     }
 
     pub fn path(&self) -> &Path {
@@ -183,6 +221,28 @@ impl<'a> Engine<'a> {
         current(self.emulator)
     }
 
+    /// Makes a green context of that many multiprocessors, with a default stream or without.
+    pub fn green(&self, multiprocessors: u32, with_default: bool) -> Green<'a> {
+        // CUdevResource.
+        type Resource = [u64; 18];
+        let (mut all, mut part): (Resource, Resource) = ([0; 18], [0; 18]);
+        let (mut device, mut count, mut description, mut handle, mut context) = (0, 1u32, 0usize, 0usize, 0usize);
+        self.enter();
+        let (emulator, none) = (self.emulator, std::ptr::null_mut());
+        call!(emulator, "cuCtxGetDevice"(*mut i32 = &mut device));
+        call!(emulator, "cuDeviceGetDevResource"(i32 = device, *mut Resource = &mut all, u32 = 1));
+        call!(emulator, "cuDevSmResourceSplitByCount"(
+            *mut Resource = &mut part, *mut u32 = &mut count, *const Resource = &all, *mut Resource = none, u32 = 0,
+            u32 = multiprocessors
+        ));
+        call!(emulator, "cuDevResourceGenerateDesc"(*mut usize = &mut description, *mut Resource = &mut part, u32 = 1));
+        call!(emulator, "cuGreenCtxCreate"(
+            *mut usize = &mut handle, usize = description, i32 = device, u32 = u32::from(with_default)
+        ));
+        call!(emulator, "cuCtxFromGreenCtx"(*mut usize = &mut context, usize = handle));
+        Green { emulator, handle, context }
+    }
+
     pub fn alloc(&self, bytes: u64) -> u64 {
         self.enter();
         let mut address = 0;
@@ -286,6 +346,11 @@ impl<'a> Engine<'a> {
         Stream::from_raw(stream)
     }
 
+    /// Ends the primary context with all that is in it, and begins another that has the same handle.
+    pub fn reset(&self) {
+        call!(self.emulator, "cuDevicePrimaryCtxReset_v2"(i32 = self.primary.expect("a primary context")));
+    }
+
     pub fn destroy(&self, stream: Stream) {
         self.enter();
         call!(self.emulator, "cuStreamDestroy_v2"(*mut c_void = stream.raw()));
@@ -328,6 +393,46 @@ impl<'a> Engine<'a> {
     pub fn destroy_graph(&self, exec: usize) {
         self.enter();
         call!(self.emulator, "cuGraphExecDestroy"(usize = exec));
+    }
+}
+
+/// Some of a device's multiprocessors, in the device's primary context.
+pub struct Green<'a> {
+    emulator: &'a Emulator,
+    handle: usize,
+    /// The handle by which it is used as a context.
+    context: usize,
+}
+
+impl Green<'_> {
+    /// Makes it current on this thread.
+    pub fn enter(&self) {
+        call!(self.emulator, "cuCtxSetCurrent"(usize = self.context));
+    }
+
+    /// Creates a stream as programs did before CUDA 12.5: while it is current.
+    pub fn stream_made_here(&self) -> Stream {
+        self.enter();
+        let mut stream = std::ptr::null_mut();
+        call!(self.emulator, "cuStreamCreate"(*mut *mut c_void = &mut stream, u32 = 1));
+        Stream::from_raw(stream)
+    }
+
+    /// Creates a stream in it.
+    pub fn stream(&self) -> Stream {
+        let mut stream = std::ptr::null_mut();
+        call!(self.emulator, "cuGreenCtxStreamCreate"(
+            *mut *mut c_void = &mut stream, usize = self.handle, u32 = 1, i32 = 0
+        ));
+        Stream::from_raw(stream)
+    }
+}
+
+impl Drop for Green<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            call!(self.emulator, "cuGreenCtxDestroy"(usize = self.handle));
+        }
     }
 }
 

@@ -1146,8 +1146,14 @@ typedef struct df11_device_options {
     size_t struct_size;
     /** DF11_DEVICE_ALLOW_DEFAULT_STREAM and DF11_DEVICE_FORCE_PTX joined by | */
     uint32_t flags;
-    /** 0 */
-    uint32_t reserved;
+    /**
+     * The most multiprocessors whose room the kernels of a call take, so that yours find room
+     * beside them; 0 for all. It limits how many blocks a call launches; on which multiprocessors
+     * they run is the device's choice. Without it, kernels take the room of all multiprocessors of
+     * the device, or in a stream of a green context those of the green context. A batch has the
+     * limit of its first group's device.
+     */
+    uint32_t multiprocessors;
     /**
      * The path or name of the CUDA driver's library, ended by a zero byte. NULL means the library
      * that the environment variable DF11_LIBCUDA names, or else the system's (libcuda.so.1). The
@@ -1180,7 +1186,7 @@ typedef struct df11_device_info {
     uint32_t capability_major;
     /** The 0 of 9.0. */
     uint32_t capability_minor;
-    /** Its multiprocessors. */
+    /** Its multiprocessors, whatever the options say. */
     uint32_t multiprocessor_count;
     /** 0 */
     uint32_t reserved;
@@ -1204,8 +1210,10 @@ typedef struct CUstream_st *df11_stream;
  * the thread's current context as it was.
  *
  * Everything that may block is done here: the driver's library is loaded, if it was not (it stays
- * loaded), and so is every kernel, so that no later call loads anything. A context is loaded to
- * once, and what was loaded stays until the context ends, because captured graphs may hold it. Do
+ * loaded), and so is every kernel, so that no later call loads anything. The kernels are loaded
+ * once in a process and stay loaded, because captured graphs may hold them. (With a driver that
+ * has no cuLibraryLoadData() they are loaded for each device that is opened, and stay until the
+ * context ends.) A device that is integrated (Tegra) always gets PTX, which the driver compiles. Do
  * not call this on a thread that captures. Streams that other threads capture are not disturbed,
  * but if one of them is of this context and not non-blocking, the device is not opened
  * (DF11_CAPTURING).
@@ -1230,6 +1238,11 @@ df11_status df11_device_open(int32_t ordinal,
  * Opens the device of the context that is current on this thread, in that context, for engines with
  * contexts of their own. All else is as for df11_device_open(); without a current context the error
  * is DF11_INVALID_ARGUMENT.
+ *
+ * A green context (see cuCtxFromGreenCtx()) needs a driver of CUDA 12.5. Streams of all green
+ * contexts of that device are then accepted, and those of its primary context, as they are by a
+ * device that df11_device_open() opened. NULL (if allowed) and CU_STREAM_LEGACY are the default
+ * stream of the context that was current.
  *
  * Requires: The context lives until the device and all its residents are freed, and what
  * df11_device_open() requires.

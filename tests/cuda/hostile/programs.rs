@@ -25,14 +25,15 @@ fn many_threads_over_two_drivers_survive_failures() {
         "cuCtxPushCurrent_v2@7=719",
         "cuMemcpyHtoDAsync_v2@5=2",
         "cuLaunchKernel@4=913",
-        "cuModuleLoadData@1=1",
+        "cuLibraryLoadData@1=1",
+        "cuKernelGetFunction@3=1",
         "cuMemAlloc_v2@9=2",
-        "cuStreamGetCtx@3=999",
+        "cuStreamGetCtx_v2@3=999",
         "cuDevicePrimaryCtxRetain@2=100",
         "cuMemsetD8Async@2=1",
-        "cuFuncSetAttribute@1=1",
+        "cuKernelSetAttribute@1=1",
         "cuThreadExchangeStreamCaptureMode@6=4",
-        "cuCtxGetId@1=201",
+        "cuLibraryGetKernel@4=201",
     ];
     let stop = std::sync::atomic::AtomicBool::new(false);
     let done = std::sync::atomic::AtomicU64::new(0);

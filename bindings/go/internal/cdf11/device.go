@@ -28,7 +28,7 @@ type Device struct{ p *C.df11_device }
 
 // OpenDevice is df11_device_open, or df11_device_open_current. libcuda must not contain a zero byte; nil means the
 // default.
-func OpenDevice(ordinal int32, current bool, flags uint32, libcuda []byte) (Device, *Error) {
+func OpenDevice(ordinal int32, current bool, flags, multiprocessors uint32, libcuda []byte) (Device, *Error) {
 	clib := text(libcuda)
 	defer free(clib)
 	var d Device
@@ -37,7 +37,7 @@ func OpenDevice(ordinal int32, current bool, flags uint32, libcuda []byte) (Devi
 	if current {
 		cur = 1
 	}
-	s := C.df11go_device_open(C.int32_t(ordinal), cur, C.uint32_t(flags), clib, &d.p, &e)
+	s := C.df11go_device_open(C.int32_t(ordinal), cur, C.uint32_t(flags), C.uint32_t(multiprocessors), clib, &d.p, &e)
 	return d, failed(s, &e)
 }
 

@@ -89,7 +89,7 @@ type Device struct{ p *byte }
 
 // OpenDevice is df11_device_open, or df11_device_open_current. libcuda must not contain a zero byte; nil means the
 // default.
-func OpenDevice(ordinal int32, current bool, flags uint32, libcuda []byte) (_ Device, e *Error) {
+func OpenDevice(ordinal int32, current bool, flags, multiprocessors uint32, libcuda []byte) (_ Device, e *Error) {
 	e = missing
 	return
 }

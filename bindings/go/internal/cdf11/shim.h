@@ -124,11 +124,13 @@ extern uint32_t df11go_log_waiting; /* 1 while there are lines; read atomically 
 void df11go_log_set(int32_t max_level);
 size_t df11go_log_take(char *to, uint64_t *lost);
 
-static inline df11_status df11go_device_open(int32_t ordinal, int current, uint32_t flags, const char *libcuda,
-                                             df11_device **out, df11_error *error)
+static inline df11_status df11go_device_open(int32_t ordinal, int current, uint32_t flags,
+                                             uint32_t multiprocessors, const char *libcuda, df11_device **out,
+                                             df11_error *error)
 {
     df11_device_options options = DF11_DEVICE_OPTIONS_INIT;
     options.flags = flags;
+    options.multiprocessors = multiprocessors;
     options.libcuda = libcuda;
     return current ? df11_device_open_current(&options, out, error) : df11_device_open(ordinal, &options, out, error);
 }

@@ -72,6 +72,13 @@ static int put(uint64_t p, const void *from, size_t n) { IN_CONTEXT(to_device(p,
 static int get(void *to, uint64_t p, size_t n) { IN_CONTEXT(from_device(to, p, n)) }
 static int pinned(uintptr_t *out, size_t n) { IN_CONTEXT(host_alloc((void **)out, n, 0)) }
 static int unpin(uintptr_t p) { IN_CONTEXT(host_free((void *)p)) }
+// What the emulated driver says of a key; 0 from any other driver.
+static uint64_t emulated(const char *key)
+{
+	uint64_t (*query)(const char *);
+	*(void **)&query = dlsym(library, "df11_emulator_query");
+	return query != NULL ? query(key) : 0;
+}
 static int make_current(int on) { return set_current(on ? context : NULL); }
 */
 import "C"
@@ -146,6 +153,13 @@ func Pinned(bytes uint64) uintptr {
 
 // Unpin frees pinned host memory.
 func Unpin(p uintptr) { must("cuMemFreeHost", C.unpin(C.uintptr_t(p))) }
+
+// LastBlocks returns how many blocks the last launch had on the emulated driver, and 0 on any other.
+func LastBlocks() uint64 {
+	key := C.CString("last.blocks")
+	defer C.free(unsafe.Pointer(key))
+	return uint64(C.emulated(key))
+}
 
 // MakeCurrent makes the device's primary context current on the calling thread, or no context.
 func MakeCurrent(on bool) {

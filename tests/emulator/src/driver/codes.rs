@@ -96,3 +96,11 @@ codes! {
     EXTERNAL_DEVICE = 911 "an async error has occurred in external entity outside of CUDA"
     UNKNOWN = 999 "unknown error"
 }
+
+// Codes of later versions, without a name for the reason above.
+/// The driver's code 914, of CUDA 12.4: no such type of resource.
+pub const INVALID_RESOURCE_TYPE: i32 = 914;
+/// The driver's code 915, of CUDA 12.4: resources that do not go together.
+pub const INVALID_RESOURCE_CONFIGURATION: i32 = 915;
+/// The driver's code 917, of CUDA 12.5: the stream's green context has ended.
+pub const STREAM_DETACHED: i32 = 917;

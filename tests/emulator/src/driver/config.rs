@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::ptx::Options;
+use crate::exec::Options;
 
 /// The prefix of every environment variable that the emulator reads.
 pub const PREFIX: &str = "DF11_EMULATOR_";
 
 /// Keys that the environment (in capitals, after [`PREFIX`]) and `df11_emulator_control` (as here) both know.
-pub const KEYS: [&str; 23] = [
+pub const KEYS: [&str; 26] = [
     "driver",
     "cc",
     "devices",
@@ -18,9 +18,12 @@ pub const KEYS: [&str; 23] = [
     "sparse",
     "peers",
     "sms",
+    "context_sms",
+    "integrated",
     "device_name",
     "missing",
     "accept_cubin",
+    "nvdisasm",
     "jit",
     "module_loading",
     "memory_pools",
@@ -53,12 +56,18 @@ pub struct Config {
     pub peers: bool,
     /// Streaming multiprocessors of each device.
     pub sms: i32,
+    /// The multiprocessors that a context may use, as with a share of a device under MPS; 0 for all.
+    pub context_sms: i32,
+    /// True if the devices are part of the processor, as Tegra's are.
+    pub integrated: bool,
     /// The name of each device.
     pub device_name: String,
     /// Entry points that `cuGetProcAddress` does not find.
     pub missing: BTreeSet<String>,
     /// True if an ELF image is accepted and runs as the PTX that was loaded last, or is named by `cubin_ptx`.
     pub accept_cubin: bool,
+    /// The program that disassembles cubins, `nvdisasm`: cubins that fit are accepted, and their machine code runs.
+    pub nvdisasm: Option<PathBuf>,
     /// True if PTX can be compiled; without, PTX gives JIT_COMPILER_NOT_FOUND.
     pub jit: bool,
     /// True if functions are loaded at first use, as drivers from 12.2 on do by themselves.
@@ -91,9 +100,12 @@ impl Default for Config {
             sparse: 0,
             peers: false,
             sms: 4,
+            context_sms: 0,
+            integrated: false,
             device_name: "DF11 emulated device".into(),
             missing: BTreeSet::new(),
             accept_cubin: false,
+            nvdisasm: None,
             jit: true,
             lazy: true,
             memory_pools: true,
@@ -138,11 +150,14 @@ impl Config {
             "sparse" => self.sparse = bytes(value).ok_or_else(wrong)?,
             "peers" => self.peers = yes()?,
             "sms" => self.sms = small(1, 1024)?,
+            "context_sms" => self.context_sms = small(0, 1024)?,
+            "integrated" => self.integrated = yes()?,
             "device_name" => self.device_name = value.into(),
             "missing" => {
                 self.missing = value.split(',').map(str::trim).filter(|s| !s.is_empty()).map(String::from).collect();
             }
             "accept_cubin" => self.accept_cubin = yes()?,
+            "nvdisasm" => self.nvdisasm = path(),
             "jit" => self.jit = yes()?,
             "module_loading" => {
                 self.lazy = match value.to_ascii_uppercase().as_str() {

@@ -52,15 +52,11 @@ impl Call {
             self.take_capture(id);
         }
         let mut abandoned: Vec<(&'static str, usize)> = Vec::new();
-        let special: Vec<usize> = {
-            let context = &self.contexts[&handle];
-            context.per_thread.values().copied().chain([context.legacy]).collect()
-        };
-        for stream in special {
-            self.streams.remove(&stream);
-        }
+        self.streams.retain(|_, stream| stream.context != handle || !stream.special());
         abandoned.push(("streams", remove(&mut self.streams, |stream| stream.context == handle)));
         abandoned.push(("events", remove(&mut self.events, |event| event.context == handle)));
+        // A library's modules are not the caller's: the library lives on, and loads itself anew where it is needed.
+        remove(&mut self.modules, |module| module.context == handle && module.of_library);
         abandoned.push(("modules", remove(&mut self.modules, |module| module.context == handle)));
         remove(&mut self.functions, |function| function.context == handle);
         let held: Vec<(u64, Kind)> =
@@ -69,6 +65,7 @@ impl Call {
             self.forget(address);
             abandoned.push((super::report::kind_name(kind), 1));
         }
+        self.greens.values_mut().filter(|green| green.primary == handle).for_each(|green| green.alive = false);
         for other in self.contexts.values_mut() {
             other.peers.remove(&handle);
         }
@@ -83,6 +80,32 @@ impl Call {
     fn primary(&mut self, device: i32) -> Result<Primary> {
         self.device(device)?;
         Ok(*self.primaries.entry(device).or_default())
+    }
+
+    /// Retains the device's primary context, makes it if nobody held it, and returns its handle.
+    pub fn retain_primary(&mut self, device: i32) -> Result<usize> {
+        let mut primary = self.primary(device)?;
+        if primary.retains == 0 {
+            primary.handle = self.create_context(device, primary.flags, primary.handle);
+            self.contexts.get_mut(&primary.handle).unwrap().primary = true;
+        }
+        primary.retains += 1;
+        self.primaries.insert(device, primary);
+        Ok(primary.handle)
+    }
+
+    /// Undoes a retain; the last one ends the context.
+    pub fn release_primary(&mut self, device: i32) -> Result {
+        let mut primary = self.primary(device)?;
+        if primary.retains == 0 {
+            return Err(INVALID_CONTEXT);
+        }
+        primary.retains -= 1;
+        self.primaries.insert(device, primary);
+        if primary.retains == 0 {
+            self.destroy_context(primary.handle);
+        }
+        Ok(())
     }
 }
 
@@ -104,24 +127,13 @@ entries! {
     /// The device's primary context, made at the first call; every call is to be undone by a release.
     Init fn cuDevicePrimaryCtxRetain(call, context: *mut usize, device: i32) {
         if context.is_null() { return Err(INVALID_VALUE) }
-        let mut primary = call.primary(device)?;
-        if primary.retains == 0 {
-            primary.handle = call.create_context(device, primary.flags, primary.handle);
-            call.contexts.get_mut(&primary.handle).unwrap().primary = true;
-        }
-        primary.retains += 1;
-        call.primaries.insert(device, primary);
-        put(context, primary.handle)
+        let handle = call.retain_primary(device)?;
+        put(context, handle)
     }
 
     /// Undoes a retain; the last one ends the context.
     Drop fn cuDevicePrimaryCtxRelease_v2(call, device: i32) {
-        let mut primary = call.primary(device)?;
-        if primary.retains == 0 { return Err(INVALID_CONTEXT) }
-        primary.retains -= 1;
-        call.primaries.insert(device, primary);
-        if primary.retains == 0 { call.destroy_context(primary.handle) }
-        Ok(())
+        call.release_primary(device)
     }
 
     /// Ends all that is in the primary context, but not the retains.
@@ -184,7 +196,7 @@ entries! {
 
     /// Makes a context current, over what was.
     Init fn cuCtxPushCurrent_v2(call, context: usize) {
-        let context = call.living(context)?;
+        call.living(context)?;
         call.stack(|stack| stack.push(context));
         Ok(())
     }
@@ -202,7 +214,7 @@ entries! {
             call.stack(|stack| stack.pop());
             return Ok(());
         }
-        let context = call.living(context)?;
+        call.living(context)?;
         call.stack(|stack| { stack.pop(); stack.push(context) });
         Ok(())
     }

@@ -26,6 +26,7 @@ fn attribute(config: &Config, device: i32, attribute: i32) -> i32 {
         14 => 512,                                  // alignment of textures
         15 | 19 | 31 | 41 | 78 | 79 | 80 | 83 => 1, // overlap, mapped host memory, concurrency, unified addressing, ...
         16 => config.sms,
+        18 => i32::from(config.integrated),
         33 => 1 + device, // PCI bus
         36 => 2_000_000,  // memory clock in kHz
         37 => 256,        // bus width

@@ -137,10 +137,10 @@ impl Call {
         self.living(self.top())
     }
 
-    /// Returns that context, if it lives.
+    /// Returns that context, if it lives. A green context stands for its device's primary one.
     pub fn living(&self, context: usize) -> Result<usize> {
         match self.contexts.get(&context) {
-            None => Err(INVALID_CONTEXT),
+            None => self.living_green(context).map(|green| green.primary),
             Some(found) if !found.alive => Err(CONTEXT_IS_DESTROYED),
             Some(_) => Ok(context),
         }
@@ -155,15 +155,27 @@ impl Call {
     }
 
     /// Returns the stream that a caller means: NULL, the legacy and the per-thread stream stand for those of the current
-    /// context. Fails for handles that are none, and for streams of a context with a pending error.
+    /// context. Fails for handles that are none, for streams of a green context that has ended, and for streams of a
+    /// context with a pending error.
     pub fn stream(&mut self, stream: usize) -> Result<usize> {
         let handle = self.stream_even_if_poisoned(stream)?;
+        let green = self.streams[&handle].green;
+        if green != 0 && !self.greens[&green].alive {
+            return Err(STREAM_DETACHED);
+        }
         self.sticky(self.streams[&handle].context)?;
         Ok(handle)
     }
 
     /// Does what [`Call::stream`] does, without a look at pending errors.
     pub fn stream_even_if_poisoned(&mut self, stream: usize) -> Result<usize> {
+        if stream <= 2
+            && let Ok(green) = self.living_green(self.top())
+        {
+            // A green context has a default stream only if it was made with one, and no per-thread stream.
+            let per_thread = stream == 2 || stream == 0 && self.twin;
+            return if per_thread || green.legacy == 0 { Err(INVALID_HANDLE) } else { Ok(green.legacy) };
+        }
         match stream {
             0 if !self.twin => Ok(self.contexts[&self.current()?].legacy),
             1 => Ok(self.contexts[&self.current()?].legacy),
@@ -188,7 +200,8 @@ impl Call {
     pub fn add_stream(&mut self, context: usize, order: Order, priority: i32) -> usize {
         let handle = self.handle(Handle::Stream);
         let (frontier, shown) = (Vec::new(), Vec::new());
-        self.streams.insert(handle, Stream { context, order, priority, last: 0, capture: 0, frontier, shown });
+        self.streams
+            .insert(handle, Stream { context, green: 0, order, priority, last: 0, capture: 0, frontier, shown });
         handle
     }
 
@@ -227,7 +240,7 @@ pub fn enter(name: &'static str, need: Need, twin: bool, body: impl FnOnce(&mut 
             return Err(code);
         }
         call.gate(name, need)?;
-        let context = call.top();
+        let context = call.current().unwrap_or(0);
         body(&mut call)?;
         if let Some(code) = injected {
             return Err(code);

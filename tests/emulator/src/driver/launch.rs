@@ -19,13 +19,13 @@ struct Shape {
 
 impl Shape {
     /// Fails with INVALID_VALUE for a shape that no device takes, or that the function was not prepared for.
-    fn check(&self, entry: &Entry) -> Result {
+    fn check(&self, entry: &Entry, max_dynamic: i32) -> Result {
         let threads = self.block.iter().map(|&n| u64::from(n)).product::<u64>();
         let most = entry.function.max_threads().unwrap_or(1024).min(1024);
         let grid =
             self.grid.contains(&0) || self.grid[0] > i32::MAX as u32 || self.grid[1..].iter().any(|&n| n > 65_535);
         let block = threads == 0 || threads > u64::from(most) || self.block[2] > 64;
-        let shared = i64::from(self.shared_bytes) > i64::from(entry.max_dynamic);
+        let shared = i64::from(self.shared_bytes) > i64::from(max_dynamic);
         if grid || block || shared { Err(INVALID_VALUE) } else { Ok(()) }
     }
 }
@@ -84,7 +84,8 @@ unsafe fn parameters(entry: &Entry, params: *const *const u8, extra: *const usiz
 }
 
 impl Call {
-    /// Queues a launch: function, stream and current context must belong together.
+    /// Queues a launch. Function, stream and current context must belong together, and a stream of a green context to
+    /// that; a library's kernel takes its context from the stream.
     ///
     /// # Safety
     /// As [`parameters`].
@@ -97,12 +98,18 @@ impl Call {
         extra: *const usize,
     ) -> Result {
         let handle = self.stream(stream)?;
-        let context = self.current()?;
+        let (mut function, mut context) = (function, self.current()?);
+        if self.kernels.contains_key(&function) {
+            function = self.function_for_launch(function, handle)?;
+            context = self.streams[&handle].context;
+        } else if self.streams[&handle].green != self.current_green() {
+            return Err(INVALID_HANDLE);
+        }
         let entry = self.functions.get(&function).ok_or(INVALID_HANDLE)?;
         if entry.context != context || self.streams[&handle].context != context {
             return Err(INVALID_HANDLE);
         }
-        shape.check(entry)?;
+        shape.check(entry, self.max_dynamic(entry))?;
         // SAFETY: this function's own contract.
         let params = unsafe { parameters(entry, params, extra) }?;
         let (module, kernel) = (entry.module, entry.function.clone());
@@ -112,8 +119,18 @@ impl Call {
         self.submit(handle, Work::Kernel(Arc::new(work)))
     }
 
+    /// Returns a function, or a library's kernel's function in the current context.
+    fn function_here(&mut self, function: usize) -> Result<usize> {
+        if !self.kernels.contains_key(&function) {
+            return Ok(function);
+        }
+        let context = self.current()?;
+        self.function_of(function, context)
+    }
+
     /// Returns how many blocks a multiprocessor holds at once. Registers are not counted: only a compiler knows them.
-    fn resident_blocks(&self, function: usize, block: i32, dynamic: usize) -> Result<i32> {
+    fn resident_blocks(&mut self, function: usize, block: i32, dynamic: usize) -> Result<i32> {
+        let function = self.function_here(function)?;
         let entry = self.functions.get(&function).ok_or(INVALID_HANDLE)?;
         let device = self.contexts.get(&entry.context).ok_or(INVALID_CONTEXT)?.device;
         let cc = self.config.cc_of(device);
@@ -202,6 +219,7 @@ entries! {
         call, bytes: *mut usize, function: usize, blocks: i32, block: i32,
     ) {
         if blocks < 1 { return Err(INVALID_VALUE) }
+        let function = call.function_here(function)?;
         let entry = call.functions.get(&function).ok_or(INVALID_HANDLE)?;
         let most = (Config::shared_optin(call.config.cc_of(call.contexts[&entry.context].device)) as u32)
             .saturating_sub(entry.function.static_shared_bytes()) as usize;

@@ -15,10 +15,13 @@ mod config;
 mod context;
 mod control;
 mod device;
+mod disassemble;
 mod entry;
 mod graph;
+mod green;
 mod inject;
 mod launch;
+mod library;
 mod memory;
 mod module;
 mod proc;
@@ -36,7 +39,9 @@ pub use context::*;
 pub use control::{df11_emulator_control, df11_emulator_query, df11_emulator_text};
 pub use device::*;
 pub use graph::*;
+pub use green::*;
 pub use launch::*;
+pub use library::*;
 pub use memory::*;
 pub use module::*;
 pub use proc::*;
@@ -50,6 +55,8 @@ static ENTRIES: LazyLock<BTreeMap<&'static str, usize>> = LazyLock::new(|| {
         context::entries(),
         memory::entries(),
         module::entries(),
+        library::entries(),
+        green::entries(),
         launch::entries(),
         stream::entries(),
         graph::entries(),

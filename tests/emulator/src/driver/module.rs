@@ -1,17 +1,20 @@
-//! The entry points of modules, functions and libraries: PTX in, functions out, loaded lazily as drivers do.
+//! The entry points of modules and functions: PTX in, functions out, loaded lazily as drivers do.
 //!
 //! A function counts as loaded once its attributes were read or set, or it was launched; in a module that was loaded
 //! eagerly at once. A first launch that has to load it is counted, and fails in a capture.
 
 use std::ffi::{CStr, c_char, c_void};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::codes::*;
 use super::config::Config;
+use super::disassemble::machine_code;
 use super::entry::{Call, entries, put, put_if};
 use super::state::{Allocation, Handle};
+use crate::code::{Function, Module};
 use crate::memory::Kind;
-use crate::ptx::{Function, Module};
+use crate::{ptx, sass};
 
 /// A loaded module.
 pub(super) struct Loaded {
@@ -20,6 +23,8 @@ pub(super) struct Loaded {
     /// Of the PTX, as 10 · major + minor.
     target: i32,
     lazy: bool,
+    /// True if it is a library's part in this context, and not the caller's.
+    pub of_library: bool,
     /// Variables that callers asked for: they are memory as any other.
     variables: Vec<u64>,
 }
@@ -29,26 +34,36 @@ pub(super) struct Entry {
     pub module: usize,
     pub context: usize,
     pub function: Function,
-    /// The most dynamic shared bytes that a launch may ask for.
-    pub max_dynamic: i32,
+    /// The most dynamic shared bytes that a launch may ask for, if the function was told.
+    max_dynamic: Option<i32>,
+    /// The library's kernel that it is in this context; 0 for a module's own function.
+    pub kernel: usize,
     pub loaded: bool,
     target: i32,
     carveout: i32,
     name: std::ffi::CString,
 }
 
-/// The kind of an image, once it was looked at.
-enum Image<'a> {
-    Ptx(&'a str),
-    /// A cubin for that compute capability; of the ELF ABI 8 or newer?
-    Cubin(i32, bool),
+/// An image, once it was looked at.
+#[derive(Clone)]
+pub(super) enum Image {
+    Ptx(Arc<str>),
+    /// A cubin for that compute capability; of the ELF ABI 8 or newer? And all of it.
+    Cubin(i32, bool, Arc<[u8]>),
+}
+
+/// What runs for an image on a device.
+pub(super) enum Runs {
+    Text(Arc<str>),
+    /// The cubin's machine code, which that program disassembles.
+    Machine(PathBuf, Arc<[u8]>),
 }
 
 /// Looks at an image as far as needed to tell what it is.
 ///
 /// # Safety
 /// `image` is an ELF file or a text with a zero at its end.
-unsafe fn look<'a>(image: *const u8) -> Result<Image<'a>> {
+pub(super) unsafe fn look(image: *const u8) -> Result<Image> {
     if image.is_null() {
         return Err(INVALID_VALUE);
     }
@@ -59,7 +74,10 @@ unsafe fn look<'a>(image: *const u8) -> Result<Image<'a>> {
         let flags = unsafe { image.add(48).cast::<u32>().read_unaligned() };
         // SAFETY: the header has 64 bytes; the ABI's version is at 8. Since version 8 the architecture is the second byte.
         let abi = unsafe { image.add(8).read() };
-        return Ok(Image::Cubin((if abi >= 8 { flags >> 8 } else { flags } & 0xFF) as i32, abi >= 8));
+        let sm = (if abi >= 8 { flags >> 8 } else { flags } & 0xFF) as i32;
+        // SAFETY: an ELF file has as many bytes as its tables say.
+        let bytes = unsafe { std::slice::from_raw_parts(image, sass::bytes_of(image)) };
+        return Ok(Image::Cubin(sm, abi >= 8, bytes.into()));
     }
     if begins(&0xBA55_ED50u32.to_le_bytes()) {
         // A fat binary: nothing here reads them.
@@ -67,7 +85,7 @@ unsafe fn look<'a>(image: *const u8) -> Result<Image<'a>> {
     }
     // SAFETY: no ELF file, so by this function's contract a text.
     let text = unsafe { CStr::from_ptr(image.cast()) };
-    text.to_str().map(Image::Ptx).map_err(|_| INVALID_IMAGE)
+    text.to_str().map(|text| Image::Ptx(text.into())).map_err(|_| INVALID_IMAGE)
 }
 
 /// Returns the value of a directive at the beginning of one of the text's lines.
@@ -111,48 +129,74 @@ impl Call {
         let bare = |code: i32| (code, String::new());
         self.unsafe_in_capture().map_err(bare)?;
         let context = self.current().map_err(bare)?;
-        let cc = self.config.cc_of(self.contexts[&context].device);
         // SAFETY: this function's own contract.
-        let (text, compiled): (Arc<str>, bool) = match unsafe { look(image.cast()) }.map_err(bare)? {
-            Image::Ptx(text) => (text.into(), false),
-            Image::Cubin(sm, new) => {
-                // The ABI that CUDA 12.8 brought for its new architectures, and 13.0 for all.
-                if new && self.config.driver < if sm >= 100 { 12080 } else { 13000 } {
-                    return Err((INVALID_IMAGE, format!("a cubin of a newer ABI for sm_{sm}")));
+        let image = unsafe { look(image.cast()) }.map_err(bare)?;
+        self.load_into(context, &image, false)
+    }
+
+    /// Loads an image into a context. The text says what was wrong.
+    pub fn load_into(&mut self, context: usize, image: &Image, of_library: bool) -> Result<usize, (i32, String)> {
+        let (runs, target) = self.fit(self.contexts[&context].device, image)?;
+        let module = match runs {
+            Runs::Text(text) => {
+                let module = ptx::Module::parse(&text).map_err(|error| (INVALID_PTX, error.to_string()))?;
+                if matches!(image, Image::Ptx(_)) {
+                    self.last_ptx = Some(text);
                 }
-                let told = self.cubin_ptx.clone().or_else(|| self.last_ptx.clone());
-                if !self.config.accept_cubin || sm / 10 != cc / 10 || sm > cc {
-                    return Err((NO_BINARY_FOR_GPU, format!("a cubin for sm_{sm}")));
-                }
-                (told.ok_or((NO_BINARY_FOR_GPU, "a cubin, and no PTX known to run for it".into()))?, true)
+                Module::Ptx(module)
+            }
+            Runs::Machine(program, cubin) => {
+                // No code that lets a library try another image: a test wants this one.
+                let module = machine_code(&program, &cubin).map_err(|text| (UNKNOWN, text))?;
+                self.machine_code += 1;
+                Module::Machine(module)
             }
         };
-        if !compiled && !self.config.jit {
-            return Err((JIT_COMPILER_NOT_FOUND, "no PTX compiler".into()));
-        }
-        let target = if compiled { cc } else { accept(&self.config, cc, &text)? };
-        let module = Module::parse(&text).map_err(|error| (INVALID_PTX, error.to_string()))?;
-        if !compiled {
-            self.last_ptx = Some(text);
-        }
         let handle = self.handle(Handle::Module);
-        let lazy = self.config.lazy;
-        self.modules.insert(handle, Loaded { context, module, target, lazy, variables: Vec::new() });
+        let (lazy, variables) = (self.config.lazy, Vec::new());
+        self.modules.insert(handle, Loaded { context, module, target, lazy, of_library, variables });
         Ok(handle)
+    }
+
+    /// Returns what runs for an image on a device, and the target that it was compiled for. The error's text
+    /// says why the posed driver does not take it there.
+    pub fn fit(&self, device: i32, image: &Image) -> Result<(Runs, i32), (i32, String)> {
+        let cc = self.config.cc_of(device);
+        match image {
+            Image::Ptx(_) if !self.config.jit => Err((JIT_COMPILER_NOT_FOUND, "no PTX compiler".into())),
+            Image::Ptx(text) => accept(&self.config, cc, text).map(|target| (Runs::Text(text.clone()), target)),
+            // The ABI that CUDA 12.8 brought for its new architectures, and 13.0 for all.
+            Image::Cubin(sm, true, _) if self.config.driver < if *sm >= 100 { 12080 } else { 13000 } => {
+                Err((INVALID_IMAGE, format!("a cubin of a newer ABI for sm_{sm}")))
+            }
+            Image::Cubin(sm, _, bytes) => {
+                let fits = sm / 10 == cc / 10 && *sm <= cc;
+                if let Some(program) = self.config.nvdisasm.clone().filter(|_| fits) {
+                    return Ok((Runs::Machine(program, bytes.clone()), *sm));
+                }
+                if !self.config.accept_cubin || !fits {
+                    return Err((NO_BINARY_FOR_GPU, format!("a cubin for sm_{sm}")));
+                }
+                let told = self.cubin_ptx.clone().or_else(|| self.last_ptx.clone());
+                told.map(|text| (Runs::Text(text), cc))
+                    .ok_or((NO_BINARY_FOR_GPU, "a cubin, and no PTX known to run for it".into()))
+            }
+        }
     }
 
     /// Does what [`Call::load`] does, writes the fault to standard error, and returns the code alone.
     unsafe fn load_and_tell(&mut self, image: *const c_void) -> Result<usize> {
         // SAFETY: the caller's own contract.
         unsafe { self.load(image) }.map_err(|(code, text)| {
-            if code == INVALID_PTX {
+            if [INVALID_PTX, UNKNOWN].contains(&code) {
                 eprintln!("df11-emulator: {text}");
             }
             code
         })
     }
 
-    fn unload(&mut self, module: usize) -> Result {
+    /// Waits for the module's context, and unloads it.
+    pub fn unload(&mut self, module: usize) -> Result {
         let context = self.modules.get(&module).ok_or(INVALID_HANDLE)?.context;
         self.unsafe_in_capture()?;
         self.drive_context(context);
@@ -165,20 +209,28 @@ impl Call {
     }
 
     /// Returns the handle of a module's function; the same each time.
-    fn function(&mut self, module: usize, name: &CStr) -> Result<usize> {
+    pub fn function(&mut self, module: usize, name: &CStr) -> Result<usize> {
         let loaded = self.modules.get(&module).ok_or(INVALID_HANDLE)?;
         let found = name.to_str().ok().and_then(|name| loaded.module.function(name)).ok_or(NOT_FOUND)?;
         let known = |(_, entry): &(&usize, &Entry)| entry.module == module && entry.name.as_c_str() == name;
         if let Some((&handle, _)) = self.functions.iter().find(known) {
             return Ok(handle);
         }
-        let (context, function, loaded, target) = (loaded.context, found.clone(), !loaded.lazy, loaded.target);
-        let max_dynamic = (48 << 10) - function.static_shared_bytes() as i32;
+        let (context, function, loaded, target) = (loaded.context, found, !loaded.lazy, loaded.target);
         let name = name.to_owned();
-        let entry = Entry { module, context, function, max_dynamic, loaded, target, carveout: -1, name };
+        let (max_dynamic, kernel, carveout) = (None, 0, -1);
+        let entry = Entry { module, context, function, max_dynamic, kernel, loaded, target, carveout, name };
         let handle = self.handle(Handle::Function);
         self.functions.insert(handle, entry);
         Ok(handle)
+    }
+
+    /// Returns the most dynamic shared bytes that a launch of a function may ask for: what the function was told, or
+    /// the kernel for the device, or the bytes that every device has.
+    pub fn max_dynamic(&self, entry: &Entry) -> i32 {
+        let told = || self.kernels.get(&entry.kernel)?.max_dynamic.get(&self.contexts[&entry.context].device).copied();
+        let all = (48 << 10) - entry.function.static_shared_bytes() as i32;
+        entry.max_dynamic.or_else(told).unwrap_or(all)
     }
 
     /// Loads a function if it is not, which a capture forbids.
@@ -283,7 +335,7 @@ entries! {
     /// Returns the number of functions of a module.
     Context fn cuModuleGetFunctionCount(call, count: *mut u32, module: usize) {
         let loaded = call.modules.get(&module).ok_or(INVALID_HANDLE)?;
-        put(count, loaded.module.functions().count() as u32)
+        put(count, loaded.module.function_count() as u32)
     }
 
     /// A variable by its name; it is memory as any other as long as the module is loaded.
@@ -321,11 +373,10 @@ entries! {
             1 => entry.function.static_shared_bytes() as i32,
             2 | 7 => 0,
             3 => entry.function.local_bytes() as i32,
-            // Virtual registers say little about real ones: never more than allow 1,024 threads.
-            4 => entry.function.registers().min(64) as i32,
+            4 => entry.function.registers() as i32,
             5 => entry.target,
             6 => cc,
-            8 => entry.max_dynamic,
+            8 => call.max_dynamic(entry),
             9 => entry.carveout,
             _ => return Err(INVALID_VALUE),
         })
@@ -339,7 +390,7 @@ entries! {
         let most = Config::shared_optin(call.config.cc_of(device)) - entry.function.static_shared_bytes() as i32;
         let entry = call.functions.get_mut(&function).unwrap();
         match attribute {
-            8 if (0..=most).contains(&value) => entry.max_dynamic = value,
+            8 if (0..=most).contains(&value) => entry.max_dynamic = Some(value),
             9 if (-1..=100).contains(&value) => entry.carveout = value,
             _ => return Err(INVALID_VALUE),
         }
@@ -370,45 +421,5 @@ entries! {
     /// A function's name; it lives as long as the module.
     Context fn cuFuncGetName(call, name: *mut *const c_char, function: usize) {
         put(name, call.functions.get(&function).ok_or(INVALID_HANDLE)?.name.as_ptr())
-    }
-
-    /// A library is a module of the context that is current at the load; that it would load lazily into others is not
-    /// emulated.
-    Context fn cuLibraryLoadData(
-        call, library: *mut usize, image: *const c_void, _jit: *const u32, _jit_values: *mut *mut c_void, _jits: u32,
-        _options: *const u32, _values: *mut *mut c_void, _count: u32,
-    ) {
-        if library.is_null() { return Err(INVALID_VALUE) }
-        let (module, handle) = (call.load_and_tell(image)?, call.handle(Handle::Library));
-        call.libraries.insert(handle, module);
-        put(library, handle)
-    }
-
-    /// Unloads.
-    Release fn cuLibraryUnload(call, library: usize) {
-        let module = *call.libraries.get(&library).ok_or(INVALID_HANDLE)?;
-        call.unload(module)?;
-        call.libraries.remove(&library);
-        Ok(())
-    }
-
-    /// The library's module.
-    Context fn cuLibraryGetModule(call, module: *mut usize, library: usize) {
-        put(module, *call.libraries.get(&library).ok_or(INVALID_HANDLE)?)
-    }
-
-    /// A kernel, which is a function here.
-    Context fn cuLibraryGetKernel(call, kernel: *mut usize, library: usize, name: *const c_char) {
-        if kernel.is_null() || name.is_null() { return Err(INVALID_VALUE) }
-        let module = *call.libraries.get(&library).ok_or(INVALID_HANDLE)?;
-        let handle = call.function(module, CStr::from_ptr(name))?;
-        put(kernel, handle)
-    }
-
-    /// The kernel's function.
-    Context fn cuKernelGetFunction(call, function: *mut usize, kernel: usize) {
-        if !call.functions.contains_key(&kernel) { return Err(INVALID_HANDLE) }
-        put_if(function, kernel);
-        Ok(())
     }
 }

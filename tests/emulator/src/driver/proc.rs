@@ -6,7 +6,7 @@ use super::codes::*;
 use super::entry::{Call, entries, put, put_if};
 
 /// Entry points that came after CUDA 11.0, with the version that brought them: an older driver does not have them.
-const SINCE: [(&str, i32); 22] = [
+const SINCE: &[(&str, i32)] = &[
     ("cuMemAllocAsync", 11020),
     ("cuMemFreeAsync", 11020),
     ("cuMemAllocFromPoolAsync", 11020),
@@ -23,13 +23,38 @@ const SINCE: [(&str, i32); 22] = [
     ("cuGraphInstantiateWithParams", 12000),
     ("cuGraphExecUpdate_v2", 12000),
     ("cuLibraryLoadData", 12000),
+    ("cuLibraryUnload", 12000),
+    ("cuLibraryGetKernel", 12000),
+    ("cuLibraryGetModule", 12000),
+    ("cuKernelGetFunction", 12000),
+    ("cuKernelSetAttribute", 12000),
     ("cuStreamGetId", 12000),
     ("cuCtxGetId", 12000),
     ("cuFuncGetName", 12030),
     ("cuFuncLoad", 12040),
     ("cuFuncIsLoaded", 12040),
     ("cuModuleGetFunctionCount", 12040),
+    ("cuDeviceGetDevResource", 12040),
+    ("cuCtxGetDevResource", 12040),
+    ("cuGreenCtxGetDevResource", 12040),
+    ("cuDevSmResourceSplitByCount", 12040),
+    ("cuDevResourceGenerateDesc", 12040),
+    ("cuGreenCtxCreate", 12040),
+    ("cuGreenCtxDestroy", 12040),
+    ("cuCtxFromGreenCtx", 12040),
+    ("cuGreenCtxStreamCreate", 12050),
+    ("cuStreamGetCtx_v2", 12050),
+    ("cuGreenCtxGetId", 13000),
 ];
+
+/// Returns the entry points that a driver of that CUDA version does not have, with their twins.
+pub fn newer_than(version: i32) -> Vec<&'static str> {
+    let newer = |name: &str| {
+        let bare = name.trim_end_matches("_ptsz").trim_end_matches("_ptds");
+        SINCE.iter().any(|(known, since)| *known == bare && *since > version)
+    };
+    super::names().into_iter().filter(|name| newer(name)).collect()
+}
 
 /// The result of a look-up.
 enum Found {

@@ -6,8 +6,8 @@ use std::sync::Once;
 
 use super::entry::Call;
 use super::state::State;
+use crate::exec::Counts;
 use crate::memory::Kind;
-use crate::ptx::Counts;
 
 /// A launch that ran.
 #[derive(Clone, Debug)]
@@ -65,10 +65,12 @@ pub fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-/// The kinds of objects that can be live, in the order of the report.
-pub const LIVE: [&str; 12] = [
+/// The kinds of objects that can be live, in the order of the report. Libraries are not among them: they are of no context,
+/// and graphs of every context may have their kernels.
+pub const LIVE: [&str; 13] = [
     "retains",
     "contexts",
+    "greens",
     "streams",
     "events",
     "modules",
@@ -103,7 +105,9 @@ impl State {
             "contexts" => self.contexts.values().filter(|context| context.alive && !context.primary).count(),
             "streams" => self.streams.values().filter(|stream| !stream.special()).count(),
             "events" => self.events.len(),
-            "modules" => self.modules.len(),
+            "modules" => self.modules.values().filter(|module| !module.of_library).count(),
+            "libraries" => self.libraries.len(),
+            "greens" => self.greens.values().filter(|green| green.alive).count(),
             "graphs" => self.graphs.len(),
             "execs" => self.execs.len(),
             "captures" => self.captures.len(),

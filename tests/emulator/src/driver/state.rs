@@ -7,12 +7,14 @@ use std::time::Instant;
 
 use super::capture::{Capture, Exec, Graph};
 use super::config::Config;
+use super::green::Green;
 use super::inject::Injection;
+use super::library::{Kernel, Library};
 use super::module::{Entry, Loaded};
 use super::queue::Op;
 use super::report::Record;
+use crate::exec::Counts;
 use crate::memory::{Kind, Memory};
-use crate::ptx::Counts;
 
 /// The object of a handle. Handles are addresses that no process has mapped, and are never given out twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,9 @@ pub enum Handle {
     Node,
     Pool,
     Library,
+    Kernel,
+    Green,
+    Description,
 }
 
 /// A context. Its handle stays known after its end, so that a use of it can be told from nonsense.
@@ -78,6 +83,8 @@ pub enum Order {
 /// A stream.
 pub struct Stream {
     pub context: usize,
+    /// The green context that it is of, 0 for none; `context` is then the primary one.
+    pub green: usize,
     pub order: Order,
     pub priority: i32,
     /// The operation queued last, 0 before the first.
@@ -129,7 +136,12 @@ pub struct State {
     pub events: BTreeMap<usize, Event>,
     pub modules: BTreeMap<usize, Loaded>,
     pub functions: BTreeMap<usize, Entry>,
-    pub libraries: BTreeMap<usize, usize>,
+    pub libraries: BTreeMap<usize, Library>,
+    pub kernels: BTreeMap<usize, Kernel>,
+    /// Green contexts. As contexts they stay known after their end.
+    pub greens: BTreeMap<usize, Green>,
+    /// Descriptions of resources: a device, and how many of its multiprocessors.
+    pub descriptions: BTreeMap<usize, (i32, u32)>,
     pub graphs: BTreeMap<usize, Graph>,
     pub execs: BTreeMap<usize, Exec>,
     pub captures: BTreeMap<u64, Capture>,
@@ -150,6 +162,8 @@ pub struct State {
     pub last_ptx: Option<Arc<str>>,
     /// Functions that were loaded by their first launch, instead of before.
     pub lazy_loads: u64,
+    /// Cubins that were loaded as machine code.
+    pub machine_code: u64,
     /// The objects that nobody had freed when their contexts ended, by kind.
     pub abandoned: BTreeMap<&'static str, u64>,
 }
@@ -171,6 +185,9 @@ impl State {
             modules: BTreeMap::new(),
             functions: BTreeMap::new(),
             libraries: BTreeMap::new(),
+            kernels: BTreeMap::new(),
+            greens: BTreeMap::new(),
+            descriptions: BTreeMap::new(),
             graphs: BTreeMap::new(),
             execs: BTreeMap::new(),
             captures: BTreeMap::new(),
@@ -188,6 +205,7 @@ impl State {
             cubin_ptx: None,
             last_ptx: None,
             lazy_loads: 0,
+            machine_code: 0,
             abandoned: BTreeMap::new(),
         };
         super::control::read_environment(&mut state);

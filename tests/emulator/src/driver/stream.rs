@@ -20,14 +20,19 @@ entries! {
     Context fn cuStreamCreate(call, stream: *mut usize, flags: u32) {
         if stream.is_null() || flags > NON_BLOCKING { return Err(INVALID_VALUE) }
         let (context, order) = (call.current()?, if flags == 0 { Order::Blocking } else { Order::NonBlocking });
-        put(stream, call.add_stream(context, order, 0))
+        let (green, handle) = (call.current_green(), call.add_stream(context, order, 0));
+        call.streams.get_mut(&handle).unwrap().green = green;
+        put(stream, handle)
     }
 
     /// A stream with a priority, which changes nothing here.
     Context fn cuStreamCreateWithPriority(call, stream: *mut usize, flags: u32, priority: i32) {
         if stream.is_null() || flags > NON_BLOCKING { return Err(INVALID_VALUE) }
         let (context, order) = (call.current()?, if flags == 0 { Order::Blocking } else { Order::NonBlocking });
-        put(stream, call.add_stream(context, order, priority.clamp(PRIORITIES.1, PRIORITIES.0)))
+        let (green, priority) = (call.current_green(), priority.clamp(PRIORITIES.1, PRIORITIES.0));
+        let handle = call.add_stream(context, order, priority);
+        call.streams.get_mut(&handle).unwrap().green = green;
+        put(stream, handle)
     }
 
     /// The handle ends; queued work stays queued, as the reference says.
@@ -76,10 +81,12 @@ entries! {
         call.wait_event(stream, event)
     }
 
-    /// The stream's context; a current context is needed for the special streams only.
+    /// The stream's context; a current context is needed for the special streams only. For a stream of a green context
+    /// it is the handle by which that is used as a context.
     Init(cuStreamGetCtx_ptsz) fn cuStreamGetCtx(call, stream: usize, context: *mut usize) {
         let stream = call.stream(stream)?;
-        put(context, call.streams[&stream].context)
+        let found = &call.streams[&stream];
+        put(context, call.greens.get(&found.green).map_or(found.context, |green| green.context))
     }
 
     /// As it was created.

@@ -6,6 +6,8 @@ mod support;
 mod capture;
 mod contexts;
 mod cudarc_engine;
+mod green;
 mod inject;
+mod libraries;
 mod modules;
 mod streams;
