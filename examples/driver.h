@@ -97,6 +97,9 @@ enum {
 CUDA_CALLS(CUDA_POINTER)
 #undef CUDA_POINTER
 
+/* The library that cuda_load() has loaded. It has calls that not every driver has: dlsym() finds them. */
+static void *cuda_library;
+
 /*
  * Loads the driver: `path`, or if that is NULL the one that DF11_LIBCUDA names, or else the system's. Returns 0 if
  * there is none. If `path` was given, it prints why.
@@ -104,7 +107,7 @@ CUDA_CALLS(CUDA_POINTER)
 static inline int cuda_load(const char *path)
 {
     const char *name = path != NULL ? path : getenv("DF11_LIBCUDA");
-    void *library = dlopen(name != NULL && *name != 0 ? name : "libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    void *library = cuda_library = dlopen(name != NULL && *name != 0 ? name : "libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
     if (library == NULL) {
         if (path != NULL)
             fprintf(stderr, "%s\n", dlerror());

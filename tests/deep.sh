@@ -57,15 +57,29 @@ ggml() {
     done
 }
 
+# Everything that is tested on the emulated driver, but how it is found and loads kernels, on the machine code of each cubin.
+machine() {
+    step python3 kernels/build.py --check
+    local capability
+    DF11_EMULATOR_NVDISASM=$(echo "$PWD"/target/kernels-python/lib/python3*/site-packages/nvidia/cu13/bin/nvdisasm)
+    # What drivers of CUDA 12.8 brought are cubins for 10.0 and later.
+    export DF11_EMULATOR_NVDISASM DF11_EMULATOR_DRIVER=12080
+    for capability in 75 80 90 100 120; do
+        echo "== the cubin for $capability"
+        DF11_EMULATOR_CC=$capability some cargo test --locked --test cuda -- \
+            --skip driver:: --skip kernels_are_chosen --skip machine_code --skip simt
+    done
+}
+
 # AArch64 under qemu-user, all that runs there; macOS; targets that must be refused.
 portability() { step tests/portability/run.sh aarch64-all musl others; }
 
-[ $# -gt 0 ] || set -- thread miri faults scale soak supply llama ggml portability
+[ $# -gt 0 ] || set -- thread miri faults scale machine soak supply llama ggml portability
 for part in "$@"; do
     case "$part" in
-        thread | miri | faults | scale | soak | supply | llama | ggml | portability) (set -e; "$part") ;;
+        thread | miri | faults | scale | machine | soak | supply | llama | ggml | portability) (set -e; "$part") ;;
         *)
-            echo "usage: tests/deep.sh [thread] [miri] [faults] [scale] [soak] [supply] [llama] [ggml] [portability]" >&2
+            echo "usage: tests/deep.sh [thread] [miri] [faults] [scale] [machine] [soak] [supply] [llama] [ggml] [portability]" >&2
             exit 2
             ;;
     esac

@@ -60,6 +60,11 @@ each_feature
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps -p libdf11 "${features[@]}"
 # The public interface is what is listed, item by item.
 step tests/supply/items.py target/doc/df11
+# The pinned compiler of the kernels exists for Linux on x86-64; elsewhere only the hashes are compared, by `cargo test`. With it
+# comes the disassembler by which `cargo test` runs the cubins.
+if [ "$(uname -sm)" = "Linux x86_64" ]; then
+    step python3 kernels/build.py --check
+fi
 step cargo test --locked -p libdf11 -p df11-emulator "${features[@]}"
 # Checks the answers and does not measure; built as the tests are.
 step cargo bench --locked --profile test -p libdf11 -p df11-bench "${features[@]}" \
@@ -75,11 +80,6 @@ step tests/python/run.sh safetensors
 # Programs in C, C++, Go and Rust, against the installed tree, the release and the packages.
 step tests/packages/run.sh
 step examples/go-service/test.sh
-
-# The pinned compiler of the kernels exists for Linux on x86-64; elsewhere only the hashes are compared, by `cargo test`.
-if [ "$(uname -sm)" = "Linux x86_64" ]; then
-    step python3 kernels/build.py --check
-fi
 
 step make test-ggml
 

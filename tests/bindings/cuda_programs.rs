@@ -56,7 +56,9 @@ fn stdout(output: &Output) -> String {
 fn check_finds_every_golden_model_right() {
     let folder = library();
     let program = build("tests/gpu/check.c", folder.path());
-    let said = stdout(&run(on_emulator(&program).arg("--capture").args(GOLDEN.map(model))));
+    let mut command = on_emulator(&program);
+    command.env("DF11_EMULATOR_DRIVER", "12050").env("DF11_EMULATOR_SMS", "16").args(["--capture", "--parts"]);
+    let said = stdout(&run(command.args(GOLDEN.map(model))));
     for name in GOLDEN {
         assert!(said.contains(model(name).to_str().unwrap()), "{said}");
     }
@@ -75,6 +77,8 @@ fn check_finds_every_golden_model_right() {
         "two streams",
         "default streams",
         "pinned host memory",
+        "green context",
+        "limit on multiprocessors",
         "status",
         "corrupted image",
         "second context",
@@ -148,6 +152,25 @@ fn check_tells_of_a_driver_that_fails() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("719"), "{output:?}");
     assert!(said.contains("ended early, in: ") && said.trim_end().ends_with(" passed, 1 failed"), "{said}");
+}
+
+/// Whoever ends a check that does not come to an end learns in which kind of check it was.
+#[test]
+fn check_that_is_ended_says_where_it_was() {
+    use std::io::{BufRead, BufReader, Read};
+    let folder = library();
+    let program = build("tests/gpu/check.c", folder.path());
+    let mut command = on_emulator(&program);
+    command.env_remove("DF11_EMULATOR_LEAK_EXIT").args(["--large", "20000000"]).stdout(std::process::Stdio::piped());
+    let mut check = command.spawn().unwrap();
+    let mut output = BufReader::new(check.stdout.take().unwrap());
+    let mut said = String::new();
+    // A signal before the handler is set would tell nothing: the first line comes after it.
+    output.read_line(&mut said).unwrap();
+    run(Command::new("kill").args(["-TERM", &check.id().to_string()]));
+    output.read_to_string(&mut said).unwrap();
+    assert_eq!(check.wait().unwrap().code(), Some(1), "{said}");
+    assert!(said.trim_end().ends_with("ended from outside, in: uploaded image"), "{said}");
 }
 
 #[test]
@@ -463,6 +486,7 @@ fn the_bundle_runs_from_another_folder() {
             "check",
             "check, eager loading",
             "check, beside a capture",
+            "check, parts of the device",
             "check, PTX",
             "nvCOMP",
             "NWC",

@@ -18,7 +18,10 @@ fn open(name: &str) -> Model {
 /// Every group of every golden model, uploaded: the image is what the host writes, and decodes to what the CPU decodes.
 #[test]
 fn every_golden_group_uploads_to_the_hosts_image_and_decodes_whole() {
-    let emulator = Emulator::new();
+    golden_groups(&Emulator::new());
+}
+
+pub(crate) fn golden_groups(emulator: &Emulator) {
     // Here also the order of accesses is looked at: a race between threads is a fault.
     emulator.control("races", "1");
     let engine = emulator.engine(0);
@@ -54,7 +57,10 @@ fn every_golden_group_uploads_to_the_hosts_image_and_decodes_whole() {
 /// Ranges: every border that can be special, and random ones, at every alignment.
 #[test]
 fn any_range_at_any_alignment_is_exact() {
-    let emulator = Emulator::new();
+    ranges(&Emulator::new());
+}
+
+pub(crate) fn ranges(emulator: &Emulator) {
     let engine = emulator.engine(0);
     let (device, stream) = (emulator.open(0), engine.stream());
     let status = engine.alloc(4);
@@ -141,7 +147,10 @@ fn every_tensor_goes_where_it_shall() {
 /// Batches: all groups of all models in one call, then more than one launch takes, with a status each.
 #[test]
 fn batches_decode_every_group_in_few_launches() {
-    let emulator = Emulator::new();
+    batches(&Emulator::new());
+}
+
+pub(crate) fn batches(emulator: &Emulator) {
     let engine = emulator.engine(0);
     let (device, stream) = (emulator.open(0), engine.stream());
     let models: Vec<Model> = ["tiny", "sharded", "edge", "edge_patched"].map(open).into();

@@ -13,6 +13,7 @@ mod hot;
 mod image;
 mod image_files;
 mod image_memory;
+mod machine_code;
 mod ranges;
 mod shards;
 mod simt;

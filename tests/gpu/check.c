@@ -3,11 +3,12 @@
  * whole groups, ranges, tensors, batches, inside a captured graph, on two streams at once and on the two default streams;
  * images by upload and by bind, in device memory and in pinned memory of the host; images that were corrupted on their way.
  *
- *     check [--device N] [--ptx] [--quick] [--capture] [--large WEIGHTS] MODEL...
+ *     check [--device N] [--ptx] [--quick] [--capture] [--parts] [--large WEIGHTS] MODEL...
  *
  * --ptx takes the library's PTX even where it has machine code for the device. --quick does less of everything, for tools
  * that slow a kernel a hundredfold. --capture opens the device, which loads the kernels, and uploads a group while another
- * thread captures a stream in global mode. --large adds a generated group of that many weights.
+ * thread captures a stream in global mode. --parts also decodes in a part of the device: on a stream of a green context, if
+ * the driver has them, and with a limit on multiprocessors. --large adds a generated group of that many weights.
  *
  * Runs on a real GPU and, as any program of the driver API does, on a driver that DF11_LIBCUDA names. Prints a line for
  * each model, what of each kind passed and failed, and at last "N passed, N failed". A difference is counted, and the checks
@@ -37,6 +38,8 @@ enum { GUARD = 4096, MOST_SHOWN = 3 };
     KIND(STREAMS, "two streams")                                                                                      \
     KIND(DEFAULT_STREAMS, "default streams")                                                                          \
     KIND(PINNED, "pinned host memory")                                                                                \
+    KIND(GREEN, "green context")                                                                                      \
+    KIND(LIMIT, "limit on multiprocessors")                                                                           \
     KIND(STATUS, "status")                                                                                            \
     KIND(CORRUPTED, "corrupted image")                                                                                \
     KIND(AGAIN, "second context")
@@ -48,7 +51,10 @@ static const char *const kinds[] = {KINDS(KIND_TEXT)};
 
 static df11_device *device;
 static CUstream streams[2];
-static int quick;
+static int quick, parts;
+static int ordinal;
+static CUdevice cuda_device;
+static df11_device_options options = DF11_DEVICE_OPTIONS_INIT;
 static volatile sig_atomic_t kind; /* of the check that runs */
 static unsigned long passed[KIND_COUNT], failed[KIND_COUNT];
 static int complete;
@@ -451,6 +457,89 @@ static void check_pinned(const group *g, const df11_model *model, uint64_t numbe
     CUDA(cuMemFreeHost(image));
 }
 
+/* CUdevResource, of which the size and these fields are fixed. */
+typedef struct {
+    unsigned type;
+    unsigned char reserved[92];
+    unsigned multiprocessors;
+    unsigned rest[11];
+} resource;
+
+/* On a stream of a green context, which is a part of the device's multiprocessors. */
+static void check_green(const group *g, CUdeviceptr word)
+{
+    CUresult (*get)(CUdevice, resource *, unsigned type);
+    CUresult (*split)(resource *parts, unsigned *count, const resource *all, resource *rest, unsigned flags, unsigned least);
+    CUresult (*describe)(void **description, resource *, unsigned count);
+    CUresult (*create)(void **green, void *description, CUdevice, unsigned flags);
+    CUresult (*create_stream)(CUstream *, void *green, unsigned flags, int priority);
+    CUresult (*destroy)(void *green);
+    const struct {
+        void *pointer;
+        const char *name;
+    } calls[] = {{&get, "cuDeviceGetDevResource"},       {&split, "cuDevSmResourceSplitByCount"},
+                 {&describe, "cuDevResourceGenerateDesc"}, {&create, "cuGreenCtxCreate"},
+                 {&create_stream, "cuGreenCtxStreamCreate"}, {&destroy, "cuGreenCtxDestroy"}};
+    resource all = {0}, part = {0}, rest = {0};
+    unsigned count = 1;
+    void *description, *green = NULL;
+    CUstream stream = NULL;
+    kind = GREEN;
+    for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++) {
+        void *found = dlsym(cuda_library, calls[i].name);
+        if (found == NULL) {
+            printf("green contexts: left out, the driver has no %s\n", calls[i].name);
+            return;
+        }
+        memcpy(calls[i].pointer, &found, sizeof(found));
+    }
+    /* 1: multiprocessors, of which 8 is the least that devices of capability 9.0 give; 1: with a default stream */
+    CUresult result = get(cuda_device, &all, 1);
+    if (result == 0)
+        result = split(&part, &count, &all, &rest, 0, 8);
+    if (result == 0)
+        result = describe(&description, &part, 1);
+    if (result == 0)
+        result = create(&green, description, cuda_device, 1);
+    if (result == 0)
+        result = create_stream(&stream, green, CU_STREAM_NON_BLOCKING, 0);
+    if (result == 0) {
+        uint64_t bytes = 2 * g->info.element_count;
+        answer a = answer_new(bytes, 0);
+        printf("a green context of %u of %u multiprocessors\n", part.multiprocessors, all.multiprocessors);
+        answer_poison(&a, streams[0]);
+        CUDA(cuStreamSynchronize(streams[0]));
+        if (TRY(df11_resident_decompress(g->resident, answer_at(&a), (size_t)bytes, word, stream, &e_)))
+            answer_check(&a, g->want, stream, "in a green context, the whole", g->info.name);
+        answer_free(&a);
+        CUDA(cuStreamDestroy(stream));
+    } else
+        printf("green contexts: left out, the driver makes none of this device: error %d\n", result);
+    if (green != NULL)
+        CUDA(destroy(green));
+}
+
+/* By a device that may take the room of one multiprocessor only. */
+static void check_limit(const group *g, const df11_model *model, uint64_t number, CUdeviceptr word)
+{
+    size_t bytes = 2 * (size_t)g->info.element_count;
+    df11_device_options limited = options;
+    df11_device *small = NULL;
+    df11_resident *resident = NULL;
+    kind = LIMIT;
+    limited.multiprocessors = 1;
+    if (TRY(df11_device_open(ordinal, &limited, &small, &e_)) &&
+        TRY(df11_device_bind(small, model, number, g->image, (size_t)g->info.image_bytes, &resident, &e_))) {
+        answer a = answer_new(bytes, 0);
+        answer_poison(&a, streams[0]);
+        if (TRY(df11_resident_decompress(resident, answer_at(&a), bytes, word, streams[0], &e_)))
+            answer_check(&a, g->want, streams[0], "with a limit, the whole", g->info.name);
+        answer_free(&a);
+    }
+    df11_resident_free(resident);
+    df11_device_free(small);
+}
+
 /* An engine moves the image by itself and binds it: with the model at hand and without. */
 static void check_bind(const group *g, const df11_model *model, uint64_t number, CUdeviceptr word)
 {
@@ -547,6 +636,10 @@ static void check_model(const df11_model *model, const char *name)
         check_streams(&groups[0], word);
         check_default_streams(&groups[0], word);
         check_pinned(&groups[0], model, numbers[0], word);
+        if (parts) {
+            check_green(&groups[0], word);
+            check_limit(&groups[0], model, numbers[0], word);
+        }
         kind = STATUS;
         CHECK(word_read(word, streams[0]) == 0, "a good model's status");
         check_corrupted(&groups[0]);
@@ -594,7 +687,7 @@ static void *capture_meanwhile(void *given)
  * Opens the device and uploads a group while another thread captures a stream in global mode, as an engine does that loads a
  * model beside one that serves: neither may break the capture, and both must work.
  */
-static void open_beside_capture(const char *path, CUcontext context, const df11_device_options *options, int ordinal)
+static void open_beside_capture(const char *path, CUcontext context)
 {
     df11_model *model = NULL;
     df11_group_info info = DF11_GROUP_INFO_INIT;
@@ -615,7 +708,7 @@ static void open_beside_capture(const char *path, CUcontext context, const df11_
         exit(1);
     }
     pthread_barrier_wait(&c.begun);
-    int opened = TRY(df11_device_open(ordinal, options, &device, &e_));
+    int opened = TRY(df11_device_open(ordinal, &options, &device, &e_));
     if (opened)
         CHECK(device != NULL, "the device");
     if (opened && path != NULL && TRY(df11_device_upload(device, model, 0, image, (size_t)info.image_bytes, streams[0],
@@ -633,12 +726,12 @@ static void open_beside_capture(const char *path, CUcontext context, const df11_
     CUDA(cuMemFree(c.memory));
     df11_model_free(model);
     if (!opened)
-        OK(df11_device_open(ordinal, options, &device, &e_));
+        OK(df11_device_open(ordinal, &options, &device, &e_));
 }
 
 /* A context that has ended takes its kernels with it: in the next one of the same device they must be loaded anew, though
  * drivers like to give it the same handle. */
-static void check_again(const char *path, CUdevice cuda_device, const df11_device_options *options, int ordinal)
+static void check_again(const char *path)
 {
     CUcontext context;
     df11_model *model;
@@ -649,7 +742,7 @@ static void check_again(const char *path, CUdevice cuda_device, const df11_devic
     CUDA(cuCtxSetCurrent(context));
     CUDA(cuStreamCreate(&streams[0], CU_STREAM_NON_BLOCKING));
     kind = AGAIN;
-    OK(df11_device_open(ordinal, options, &device, &e_));
+    OK(df11_device_open(ordinal, &options, &device, &e_));
     CUdeviceptr word = word_new();
     if (group_load(&g, model, 0)) {
         check_whole(&g, word);
@@ -667,11 +760,10 @@ static void check_again(const char *path, CUdevice cuda_device, const df11_devic
 
 int main(int argc, char **argv)
 {
-    int ordinal = 0, ptx = 0, beside_capture = 0, first = 1, version = 0;
+    int ptx = 0, beside_capture = 0, first = 1, version = 0;
     uint64_t large = 0;
     char name[256] = "";
     CUcontext context;
-    CUdevice cuda_device;
     for (; first < argc && argv[first][0] == '-'; first++) {
         if (strcmp(argv[first], "--ptx") == 0)
             ptx = 1;
@@ -679,12 +771,14 @@ int main(int argc, char **argv)
             quick = 1;
         else if (strcmp(argv[first], "--capture") == 0)
             beside_capture = 1;
+        else if (strcmp(argv[first], "--parts") == 0)
+            parts = 1;
         else if (strcmp(argv[first], "--device") == 0 && first + 1 < argc)
             ordinal = atoi(argv[++first]);
         else if (strcmp(argv[first], "--large") == 0 && first + 1 < argc)
             large = strtoull(argv[++first], NULL, 10);
         else {
-            fprintf(stderr, "usage: check [--device N] [--ptx] [--quick] [--capture] [--large WEIGHTS] MODEL...\n");
+            fprintf(stderr, "usage: check [--device N] [--ptx] [--quick] [--capture] [--parts] [--large WEIGHTS] MODEL...\n");
             return 2;
         }
     }
@@ -700,20 +794,20 @@ int main(int argc, char **argv)
     for (int s = 0; s < 2; s++)
         CUDA(cuStreamCreate(&streams[s], CU_STREAM_NON_BLOCKING));
 
-    df11_device_options options = DF11_DEVICE_OPTIONS_INIT;
     if (ptx)
         options.flags |= DF11_DEVICE_FORCE_PTX;
     signal(SIGTERM, on_term);
     atexit(summarise);
     kind = UPLOAD;
     if (beside_capture)
-        open_beside_capture(first < argc ? argv[first] : NULL, context, &options, ordinal);
+        open_beside_capture(first < argc ? argv[first] : NULL, context);
     else
         OK(df11_device_open(ordinal, &options, &device, &e_));
     df11_device_info info = DF11_DEVICE_INFO_INIT;
     OK(df11_device_get_info(device, &info, &e_));
     printf("libdf11 %s, %s, driver %d.%d, kernels: %s\n", df11_version_string(), name, version / 1000, version % 1000 / 10,
            info.kernels);
+    fflush(stdout);
     const char *again = first < argc ? argv[first] : NULL;
     for (; first < argc; first++) {
         df11_model *model;
@@ -733,7 +827,7 @@ int main(int argc, char **argv)
         CUDA(cuStreamDestroy(streams[s]));
     CUDA(cuDevicePrimaryCtxRelease(cuda_device));
     if (again != NULL)
-        check_again(again, cuda_device, &options, ordinal);
+        check_again(again);
     complete = 1;
     return sum(failed) > 0;
 }

@@ -5,7 +5,7 @@
                    [--large WEIGHTS] [--peer-millions N] [--reference decode.ptx] [--kernel NAME=FILE]...
 
 It is part of the bundle that `make gpu-bundle` packs, next to bin/, lib/ and data/, and needs a driver. The keys of its steps,
-in their order: quick, bench, ptx, ncu, sweep, torch, check, eager, capture, check-ptx, peers, sanitize, offload.
+in their order: quick, bench, ptx, ncu, sweep, torch, check, eager, capture, parts, check-ptx, peers, sanitize, offload.
 
 Tools and packages that are not there are named and their steps skipped. A step has a limit of its own and is ended with all
 its processes when that is over; the others go on. A step for which too little of the budget is left is left out, and named.
@@ -367,6 +367,7 @@ def plan(options, scratch):
              environment={"CUDA_MODULE_LOADING": "EAGER"}),
         # A program of its own, because what it looks for is a driver that waits forever.
         Step("capture", "check, beside a capture", [check, "--quick", "--capture", golden[0]], 5, 30),
+        Step("parts", "check, parts of the device", [check, "--quick", "--parts", golden[0]], 5, 30),
         Step("check-ptx", "check, PTX", [check, "--ptx", *golden], 10, 60),
     ]
     for peer, needs in (("nvCOMP", ("cupy", "nvidia.nvcomp")), ("NWC", ("torch", "nwc")),
@@ -430,7 +431,7 @@ def table(figures):
         times = [found.get(what, {}).get("seconds") for what in ("multiply", "whole", "chunks")]
         if all(times):
             plain, whole, chunks = (time_ * 1e6 for time_ in times)
-            lines.append(f"{step}, products with {weights} weights: {plain:.1f} us from bf16, {whole:.1f} us from a decoded whole,"
+            lines.append(f"{step}, products with {weights} weights: {plain:.1f} us from bf16, {whole:.1f} us from a whole,"
                          f" {chunks:.1f} us from chunks in the L2")
     own = ("benchmark",)
     others = [f for f in figures if not f["step"].startswith(own) or f["what"] == "vllm-df11"]

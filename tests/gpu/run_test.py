@@ -20,7 +20,8 @@ import run  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 NAMES = ["quick check", "benchmark", "benchmark, PTX", "ncu", "benchmark, k1", "benchmark, w8", "PyTorch", "check",
-         "check, eager loading", "check, beside a capture", "check, PTX", "nvCOMP", "NWC", "SplitZip",
+         "check, eager loading", "check, beside a capture", "check, parts of the device", "check, PTX",
+         "nvCOMP", "NWC", "SplitZip",
          "compute-sanitizer, memcheck", "compute-sanitizer, racecheck", "compute-sanitizer, initcheck",
          "compute-sanitizer, synccheck", "offload, tiny"]
 SIZE = '{"weights": %d, "what": "%s", "seconds": 0.001, "gb_per_s": 2.0}'
@@ -170,7 +171,7 @@ class Scheduled(WithFakes):
         figures.append({"step": "NWC", "weights": 8, "what": "NWC, decoding", "seconds": 1, "gb_per_s": 5.0})
         lines = run.table(figures)
         self.assertEqual(lines[1].split(), "benchmark 8 30.0 0.750 0.900 - - 10.0 3.00 -".split())
-        self.assertEqual(lines[2], "benchmark, products with 8 weights: 1.0 us from bf16, 3.0 us from a decoded whole, 2.0 us from"
+        self.assertEqual(lines[2], "benchmark, products with 8 weights: 1.0 us from bf16, 3.0 us from a whole, 2.0 us from"
                                    " chunks in the L2")
         self.assertEqual(lines[3:], ["NWC, decoding, 8 weights: 5.0 GB/s"])
 

@@ -20,7 +20,21 @@ pub fn library() -> PathBuf {
     library
 }
 
-/// A driver that runs PTX.
+/// Returns NVIDIA's disassembler, which `kernels/build.py` installs. In CI it must be there.
+fn nvdisasm() -> Option<PathBuf> {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kernels-python/lib");
+    let inside = "site-packages/nvidia/cu13/bin/nvdisasm";
+    let versions = std::fs::read_dir(packages).into_iter().flatten().flatten();
+    let found = versions.map(|version| version.path().join(inside)).find(|path| path.exists());
+    if found.is_none() {
+        println!("not run: nvdisasm is missing; `kernels/build.py --check` installs it on Linux for x86-64");
+        let expected = cfg!(all(target_os = "linux", target_arch = "x86_64")) && std::env::var_os("CI").is_some();
+        assert!(!expected, "nvdisasm is missing");
+    }
+    found
+}
+
+/// A driver that runs PTX, or machine code.
 pub struct Emulator {
     library: Library,
     path: PathBuf,
@@ -49,6 +63,17 @@ impl Emulator {
         // SAFETY: the emulator's initialisers do nothing.
         let library = unsafe { Library::new(&path) }.unwrap();
         Emulator { library, path, _folder: folder }
+    }
+
+    /// Loads a new copy with a device of that compute capability, which runs machine code. None without a disassembler.
+    pub fn machine_code(capability: u32) -> Option<Emulator> {
+        let nvdisasm = nvdisasm()?;
+        let emulator = Emulator::new();
+        // What drivers of CUDA 12.8 brought are cubins for 10.0 and later.
+        emulator.control("driver", "12080");
+        emulator.control("cc", &capability.to_string());
+        emulator.control("nvdisasm", nvdisasm.to_str().unwrap());
+        Some(emulator)
     }
 
     pub fn path(&self) -> &Path {

@@ -128,7 +128,10 @@ fn heads_that_lie_with_the_right_checksum_are_refused_or_harmless() {
 /// `single_changed_bytes_of_codes_are_reported_as_the_rule_says` has what is not.
 #[test]
 fn damaged_images_are_reported_or_decode_as_the_oracle_does() {
-    let emulator = Emulator::new();
+    damaged(&Emulator::new(), check::rounds(1_700));
+}
+
+pub(crate) fn damaged(emulator: &Emulator, rounds: u64) {
     let engine = emulator.engine(0);
     let (device, stream) = (emulator.open(0), engine.stream());
     let status = engine.alloc(4);
@@ -149,7 +152,7 @@ fn damaged_images_are_reported_or_decode_as_the_oracle_does() {
         let base = engine.alloc(2 * n + 256);
         // SAFETY: the memory lives as long as the resident.
         let resident = unsafe { device.bind(model.group(0).unwrap(), at, layout.image_bytes) }.unwrap();
-        for round in 0..check::rounds(1_700) {
+        for round in 0..rounds {
             let sections = [layout.table, layout.starts, layout.lanes, layout.code, layout.signs, layout.image_bytes];
             let section = random.below(5) as usize;
             let (from, to) = (sections[section] as usize, sections[section + 1] as usize);

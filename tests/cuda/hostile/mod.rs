@@ -3,7 +3,7 @@
 //! early, and many threads while the driver fails.
 #![cfg(target_os = "linux")]
 
-mod images;
+pub(crate) mod images;
 mod parts;
 mod places;
 mod programs;

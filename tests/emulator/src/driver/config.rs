@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::ptx::Options;
+use crate::exec::Options;
 
 /// The prefix of every environment variable that the emulator reads.
 pub const PREFIX: &str = "DF11_EMULATOR_";
 
 /// Keys that the environment (in capitals, after [`PREFIX`]) and `df11_emulator_control` (as here) both know.
-pub const KEYS: [&str; 25] = [
+pub const KEYS: [&str; 26] = [
     "driver",
     "cc",
     "devices",
@@ -23,6 +23,7 @@ pub const KEYS: [&str; 25] = [
     "device_name",
     "missing",
     "accept_cubin",
+    "nvdisasm",
     "jit",
     "module_loading",
     "memory_pools",
@@ -65,6 +66,8 @@ pub struct Config {
     pub missing: BTreeSet<String>,
     /// True if an ELF image is accepted and runs as the PTX that was loaded last, or is named by `cubin_ptx`.
     pub accept_cubin: bool,
+    /// The program that disassembles cubins, `nvdisasm`: cubins that fit are accepted, and their machine code runs.
+    pub nvdisasm: Option<PathBuf>,
     /// True if PTX can be compiled; without, PTX gives JIT_COMPILER_NOT_FOUND.
     pub jit: bool,
     /// True if functions are loaded at first use, as drivers from 12.2 on do by themselves.
@@ -102,6 +105,7 @@ impl Default for Config {
             device_name: "DF11 emulated device".into(),
             missing: BTreeSet::new(),
             accept_cubin: false,
+            nvdisasm: None,
             jit: true,
             lazy: true,
             memory_pools: true,
@@ -153,6 +157,7 @@ impl Config {
                 self.missing = value.split(',').map(str::trim).filter(|s| !s.is_empty()).map(String::from).collect();
             }
             "accept_cubin" => self.accept_cubin = yes()?,
+            "nvdisasm" => self.nvdisasm = path(),
             "jit" => self.jit = yes()?,
             "module_loading" => {
                 self.lazy = match value.to_ascii_uppercase().as_str() {

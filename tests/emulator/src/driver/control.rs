@@ -65,7 +65,7 @@ fn set(state: &mut State, key: &str, value: &str) -> Result<(), String> {
 
 fn query(state: &State, key: &str) -> Option<u64> {
     let (head, rest) = key.split_once('.').unwrap_or((key, ""));
-    let count = |counts: &crate::ptx::Counts, name: &str| {
+    let count = |counts: &crate::exec::Counts, name: &str| {
         named(counts).into_iter().find(|(known, _)| *known == name).map(|(_, count)| count)
     };
     match (head, rest) {
@@ -80,6 +80,7 @@ fn query(state: &State, key: &str) -> Option<u64> {
         ("leaked", "") => Some(state.leaked()),
         ("pending", "") => Some(state.ops.len() as u64),
         ("lazy_loads", "") => Some(state.lazy_loads),
+        ("machine_code", "") => Some(state.machine_code),
         ("faults", "") => Some(state.faults),
         ("sticky", "") => Some(state.contexts.values().map(|context| context.sticky).max().unwrap_or(0) as u64),
         ("bytes", "") => Some(state.allocations.values().map(|a| a.bytes).sum()),

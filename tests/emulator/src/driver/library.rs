@@ -38,7 +38,7 @@ impl Call {
         let image = found.image.clone();
         self.unsafe_in_capture()?;
         let module = self.load_into(context, &image, true).map_err(|(code, text)| {
-            if code == INVALID_PTX {
+            if [INVALID_PTX, UNKNOWN].contains(&code) {
                 eprintln!("df11-emulator: {text}");
             }
             code

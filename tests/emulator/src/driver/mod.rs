@@ -15,6 +15,7 @@ mod config;
 mod context;
 mod control;
 mod device;
+mod disassemble;
 mod entry;
 mod graph;
 mod green;

@@ -4,14 +4,17 @@
 //! eagerly at once. A first launch that has to load it is counted, and fails in a capture.
 
 use std::ffi::{CStr, c_char, c_void};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::codes::*;
 use super::config::Config;
+use super::disassemble::machine_code;
 use super::entry::{Call, entries, put, put_if};
 use super::state::{Allocation, Handle};
+use crate::code::{Function, Module};
 use crate::memory::Kind;
-use crate::ptx::{Function, Module};
+use crate::{ptx, sass};
 
 /// A loaded module.
 pub(super) struct Loaded {
@@ -45,8 +48,15 @@ pub(super) struct Entry {
 #[derive(Clone)]
 pub(super) enum Image {
     Ptx(Arc<str>),
-    /// A cubin for that compute capability; of the ELF ABI 8 or newer?
-    Cubin(i32, bool),
+    /// A cubin for that compute capability; of the ELF ABI 8 or newer? And all of it.
+    Cubin(i32, bool, Arc<[u8]>),
+}
+
+/// What runs for an image on a device.
+pub(super) enum Runs {
+    Text(Arc<str>),
+    /// The cubin's machine code, which that program disassembles.
+    Machine(PathBuf, Arc<[u8]>),
 }
 
 /// Looks at an image as far as needed to tell what it is.
@@ -64,7 +74,10 @@ pub(super) unsafe fn look(image: *const u8) -> Result<Image> {
         let flags = unsafe { image.add(48).cast::<u32>().read_unaligned() };
         // SAFETY: the header has 64 bytes; the ABI's version is at 8. Since version 8 the architecture is the second byte.
         let abi = unsafe { image.add(8).read() };
-        return Ok(Image::Cubin((if abi >= 8 { flags >> 8 } else { flags } & 0xFF) as i32, abi >= 8));
+        let sm = (if abi >= 8 { flags >> 8 } else { flags } & 0xFF) as i32;
+        // SAFETY: an ELF file has as many bytes as its tables say.
+        let bytes = unsafe { std::slice::from_raw_parts(image, sass::bytes_of(image)) };
+        return Ok(Image::Cubin(sm, abi >= 8, bytes.into()));
     }
     if begins(&0xBA55_ED50u32.to_le_bytes()) {
         // A fat binary: nothing here reads them.
@@ -123,34 +136,50 @@ impl Call {
 
     /// Loads an image into a context. The text says what was wrong.
     pub fn load_into(&mut self, context: usize, image: &Image, of_library: bool) -> Result<usize, (i32, String)> {
-        let (text, target) = self.fit(self.contexts[&context].device, image)?;
-        let module = Module::parse(&text).map_err(|error| (INVALID_PTX, error.to_string()))?;
-        if matches!(image, Image::Ptx(_)) {
-            self.last_ptx = Some(text);
-        }
+        let (runs, target) = self.fit(self.contexts[&context].device, image)?;
+        let module = match runs {
+            Runs::Text(text) => {
+                let module = ptx::Module::parse(&text).map_err(|error| (INVALID_PTX, error.to_string()))?;
+                if matches!(image, Image::Ptx(_)) {
+                    self.last_ptx = Some(text);
+                }
+                Module::Ptx(module)
+            }
+            Runs::Machine(program, cubin) => {
+                // No code that lets a library try another image: a test wants this one.
+                let module = machine_code(&program, &cubin).map_err(|text| (UNKNOWN, text))?;
+                self.machine_code += 1;
+                Module::Machine(module)
+            }
+        };
         let handle = self.handle(Handle::Module);
         let (lazy, variables) = (self.config.lazy, Vec::new());
         self.modules.insert(handle, Loaded { context, module, target, lazy, of_library, variables });
         Ok(handle)
     }
 
-    /// Returns the text that runs for an image on a device, and the target that it was compiled for. The error's text
+    /// Returns what runs for an image on a device, and the target that it was compiled for. The error's text
     /// says why the posed driver does not take it there.
-    pub fn fit(&self, device: i32, image: &Image) -> Result<(Arc<str>, i32), (i32, String)> {
+    pub fn fit(&self, device: i32, image: &Image) -> Result<(Runs, i32), (i32, String)> {
         let cc = self.config.cc_of(device);
         match image {
             Image::Ptx(_) if !self.config.jit => Err((JIT_COMPILER_NOT_FOUND, "no PTX compiler".into())),
-            Image::Ptx(text) => accept(&self.config, cc, text).map(|target| (text.clone(), target)),
+            Image::Ptx(text) => accept(&self.config, cc, text).map(|target| (Runs::Text(text.clone()), target)),
             // The ABI that CUDA 12.8 brought for its new architectures, and 13.0 for all.
-            Image::Cubin(sm, true) if self.config.driver < if *sm >= 100 { 12080 } else { 13000 } => {
+            Image::Cubin(sm, true, _) if self.config.driver < if *sm >= 100 { 12080 } else { 13000 } => {
                 Err((INVALID_IMAGE, format!("a cubin of a newer ABI for sm_{sm}")))
             }
-            Image::Cubin(sm, _) => {
-                if !self.config.accept_cubin || sm / 10 != cc / 10 || *sm > cc {
+            Image::Cubin(sm, _, bytes) => {
+                let fits = sm / 10 == cc / 10 && *sm <= cc;
+                if let Some(program) = self.config.nvdisasm.clone().filter(|_| fits) {
+                    return Ok((Runs::Machine(program, bytes.clone()), *sm));
+                }
+                if !self.config.accept_cubin || !fits {
                     return Err((NO_BINARY_FOR_GPU, format!("a cubin for sm_{sm}")));
                 }
                 let told = self.cubin_ptx.clone().or_else(|| self.last_ptx.clone());
-                told.map(|text| (text, cc)).ok_or((NO_BINARY_FOR_GPU, "a cubin, and no PTX known to run for it".into()))
+                told.map(|text| (Runs::Text(text), cc))
+                    .ok_or((NO_BINARY_FOR_GPU, "a cubin, and no PTX known to run for it".into()))
             }
         }
     }
@@ -159,7 +188,7 @@ impl Call {
     unsafe fn load_and_tell(&mut self, image: *const c_void) -> Result<usize> {
         // SAFETY: the caller's own contract.
         unsafe { self.load(image) }.map_err(|(code, text)| {
-            if code == INVALID_PTX {
+            if [INVALID_PTX, UNKNOWN].contains(&code) {
                 eprintln!("df11-emulator: {text}");
             }
             code
@@ -187,7 +216,7 @@ impl Call {
         if let Some((&handle, _)) = self.functions.iter().find(known) {
             return Ok(handle);
         }
-        let (context, function, loaded, target) = (loaded.context, found.clone(), !loaded.lazy, loaded.target);
+        let (context, function, loaded, target) = (loaded.context, found, !loaded.lazy, loaded.target);
         let name = name.to_owned();
         let (max_dynamic, kernel, carveout) = (None, 0, -1);
         let entry = Entry { module, context, function, max_dynamic, kernel, loaded, target, carveout, name };
@@ -306,7 +335,7 @@ entries! {
     /// Returns the number of functions of a module.
     Context fn cuModuleGetFunctionCount(call, count: *mut u32, module: usize) {
         let loaded = call.modules.get(&module).ok_or(INVALID_HANDLE)?;
-        put(count, loaded.module.functions().count() as u32)
+        put(count, loaded.module.function_count() as u32)
     }
 
     /// A variable by its name; it is memory as any other as long as the module is loaded.
@@ -344,8 +373,7 @@ entries! {
             1 => entry.function.static_shared_bytes() as i32,
             2 | 7 => 0,
             3 => entry.function.local_bytes() as i32,
-            // Virtual registers say little about real ones: never more than allow 1,024 threads.
-            4 => entry.function.registers().min(64) as i32,
+            4 => entry.function.registers() as i32,
             5 => entry.target,
             6 => cc,
             8 => call.max_dynamic(entry),

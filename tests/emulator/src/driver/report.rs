@@ -6,8 +6,8 @@ use std::sync::Once;
 
 use super::entry::Call;
 use super::state::State;
+use crate::exec::Counts;
 use crate::memory::Kind;
-use crate::ptx::Counts;
 
 /// A launch that ran.
 #[derive(Clone, Debug)]

@@ -13,8 +13,8 @@ use super::library::{Kernel, Library};
 use super::module::{Entry, Loaded};
 use super::queue::Op;
 use super::report::Record;
+use crate::exec::Counts;
 use crate::memory::{Kind, Memory};
-use crate::ptx::Counts;
 
 /// The object of a handle. Handles are addresses that no process has mapped, and are never given out twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +162,8 @@ pub struct State {
     pub last_ptx: Option<Arc<str>>,
     /// Functions that were loaded by their first launch, instead of before.
     pub lazy_loads: u64,
+    /// Cubins that were loaded as machine code.
+    pub machine_code: u64,
     /// The objects that nobody had freed when their contexts ended, by kind.
     pub abandoned: BTreeMap<&'static str, u64>,
 }
@@ -203,6 +205,7 @@ impl State {
             cubin_ptx: None,
             last_ptx: None,
             lazy_loads: 0,
+            machine_code: 0,
             abandoned: BTreeMap::new(),
         };
         super::control::read_environment(&mut state);

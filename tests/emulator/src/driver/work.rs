@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::codes::*;
 use super::report::Record;
 use super::state::State;
+use crate::code::Function;
+use crate::exec::{FaultKind, Launch, Options};
 use crate::memory::{self, Kind, Memory, Range};
-use crate::ptx::{FaultKind, Function, Launch, Options};
 
 /// One thing to do. Cheap to copy: graphs keep it and queue a copy at each launch.
 #[derive(Clone)]

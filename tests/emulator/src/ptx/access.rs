@@ -3,51 +3,11 @@
 //! The memories themselves are in `shared` and `global`; local memory and parameters are here.
 
 use super::block::Env;
-use super::fault::{Fault, FaultKind};
 use super::ir::{Ins, NONE, Op, Slot, Space, Ty, WIDE, window};
-use super::warp::{Warp, ones};
+use super::warp::Warp;
+use crate::exec::{Addresses, Fault, FaultKind, ones};
 
 type Done = Result<(), Box<Fault>>;
-
-/// The addresses of an access. Lanes outside `exec` have the address of one inside, so that loops need not ask.
-pub(super) struct Addresses {
-    pub(super) exec: u32,
-    pub(super) at: [u64; 32],
-    /// The least and the greatest, and all of them or-ed.
-    pub(super) least: u64,
-    pub(super) most: u64,
-    pub(super) bits: u64,
-}
-
-impl Addresses {
-    #[inline(always)]
-    fn new(exec: u32, raw: &[u64; 32], offset: u64) -> Addresses {
-        let mut at = [0; 32];
-        if exec == u32::MAX {
-            for lane in 0..32 {
-                at[lane] = raw[lane].wrapping_add(offset);
-            }
-        } else {
-            let first = raw[(exec.trailing_zeros() & 31) as usize];
-            for lane in 0..32 {
-                let value = if exec >> lane & 1 == 1 { raw[lane] } else { first };
-                at[lane] = value.wrapping_add(offset);
-            }
-        }
-        let (mut least, mut most, mut bits) = (u64::MAX, 0, 0);
-        for &address in &at {
-            least = if address < least { address } else { least };
-            most = if address > most { address } else { most };
-            bits |= address;
-        }
-        Addresses { exec, at, least, most, bits }
-    }
-
-    /// Returns the first lane that fulfils a condition.
-    pub(super) fn first(&self, condition: impl Fn(u64) -> bool) -> Option<usize> {
-        ones(self.exec).find(|&lane| condition(self.at[lane]))
-    }
-}
 
 /// Bytes of an access by one lane.
 #[inline(always)]

@@ -1,14 +1,10 @@
 //! A block: its warps by turns, its barriers, and how faults are told.
 
-use super::Options;
-use super::counts::{Counts, LineCounts};
-use super::fault::{Fault, FaultKind};
 use super::ir::{CONST, Code, Ins, NONE, Op, Slot, WIDE};
 use super::module::Inner;
-use super::race::Races;
 use super::run::{Stop, run};
-use super::shared::Banks;
-use super::warp::{Geometry, Held, Warp, ones};
+use super::warp::{Held, Warp};
+use crate::exec::{Banks, Counts, Fault, FaultKind, Geometry, LineCounts, Options, Races, ones};
 use crate::memory::Range;
 
 /// Instructions that a warp issues before another has its turn, so that warps which wait for each other get on.

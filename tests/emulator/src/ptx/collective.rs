@@ -5,9 +5,9 @@
 
 use super::alu;
 use super::block::Env;
-use super::fault::{Fault, FaultKind};
 use super::ir::{Ins, Op, Slot};
-use super::warp::{Warp, ones};
+use super::warp::Warp;
+use crate::exec::{Fault, FaultKind, Shuffle, ones, shuffle};
 
 impl Env<'_> {
     /// Brings a group to an operation of the warp. Returns true if it was done and the group continues, false if the lanes were
@@ -142,9 +142,10 @@ impl Env<'_> {
             }
             _ => {
                 let (values, b, c) = (source(ins.r[2])?, source(ins.r[3])?, source(ins.r[4])?);
+                let mode = Shuffle::ALL[usize::from(ins.sub)];
                 let (mut out, mut inside) = ([0; 32], 0);
                 for lane in ones(lanes) {
-                    let (from, is_inside) = shuffle(ins.sub, lane as u32, b[lane] as u32, c[lane] as u32);
+                    let (from, is_inside) = shuffle(mode, lane as u32, b[lane] as u32, c[lane] as u32);
                     if lanes >> from & 1 == 0 {
                         let what = format!("takes the value of lane {from}, which is not in the mask {lanes:#010x}");
                         return Err(self.fault(warp, ins, 1 << lane, FaultKind::WarpMask, None, what));
@@ -168,20 +169,4 @@ fn mask_slot(ins: &Ins) -> Slot {
         Op::Match => ins.r[3],
         _ => ins.r[2],
     }
-}
-
-/// Returns the lane that a lane's value comes from, and whether it is inside the segment.
-fn shuffle(mode: u8, lane: u32, b: u32, c: u32) -> (u32, bool) {
-    let (b, clamp, segment) = (b & 31, c & 31, c >> 8 & 31);
-    let last = lane & segment | clamp & !segment;
-    let (from, inside) = match mode {
-        1 => (lane.wrapping_sub(b), lane as i32 - b as i32 >= last as i32),
-        2 => (lane + b, lane + b <= last),
-        3 => (lane ^ b, lane ^ b <= last),
-        _ => {
-            let from = lane & segment | b & !segment;
-            (from, from <= last)
-        }
-    };
-    if inside { (from, true) } else { (lane, false) }
 }

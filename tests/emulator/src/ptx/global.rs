@@ -1,41 +1,16 @@
 //! Global and constant memory: every access is checked against the live ranges, and counted in sectors of 32 bytes.
 
-use super::access::{Addresses, bytes_of, deliver};
+use super::access::{bytes_of, deliver};
 use super::alu;
 use super::block::Env;
-use super::fault::{Fault, FaultKind};
 use super::ir::{Ins, NONE, Op, Space, Ty, WIDE};
-use super::warp::{Warp, ones};
+use super::warp::Warp;
+use crate::exec::{Addresses, Fault, FaultKind, ones, sectors};
 use crate::memory::{self, Access, AccessError};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 type Done = Result<(), Box<Fault>>;
-
-/// Returns the number of distinct sectors that the lanes touch. An aligned access of up to 32 bytes is in one.
-#[inline(always)]
-fn sectors(addresses: &Addresses) -> u64 {
-    let (mut count, mut ascending) = (1, true);
-    if addresses.exec == u32::MAX {
-        for lane in 1..32 {
-            let (before, here) = (addresses.at[lane - 1] / 32, addresses.at[lane] / 32);
-            count += u64::from(before != here);
-            ascending &= before <= here;
-        }
-        if ascending {
-            return count;
-        }
-    }
-    let mut all = [0; 32];
-    let mut length = 0;
-    for lane in ones(addresses.exec) {
-        all[length] = addresses.at[lane] / 32;
-        length += 1;
-    }
-    let all = &mut all[..length];
-    all.sort_unstable();
-    1 + all.windows(2).filter(|pair| pair[0] != pair[1]).count() as u64
-}
 
 impl Env<'_> {
     /// Checks an access. After it every lane's address holds that many aligned bytes of live memory.

@@ -3,9 +3,9 @@
 
 use super::alu;
 use super::block::Env;
-use super::fault::{Fault, FaultKind};
 use super::ir::{Ins, NONE, Op, Slot, Ty, WIDE, logic};
-use super::warp::{Warp, ones};
+use super::warp::Warp;
+use crate::exec::{Fault, FaultKind, ones};
 
 type Done = Result<(), Box<Fault>>;
 

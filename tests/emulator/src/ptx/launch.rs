@@ -1,157 +1,55 @@
 //! One launch of a kernel, run to its end.
 
+use super::Function;
 use super::block::Env;
-use super::warp::{Geometry, Warp};
-use super::{Counts, Fault, FaultKind, Function};
-use crate::memory::{Memory, Range};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::module::Inner;
+use super::warp::Warp;
+use crate::exec::{self, Counts, Fault, Worker};
 
-/// The options of a launch; none changes the result of a kernel that is right.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Threads of the host that run blocks, at least 1. Blocks start in order whatever their number.
-    pub threads: usize,
-    /// Also look for races on shared memory. Takes about as long again as the rest. Orders made by flags and fences alone are
-    /// not understood and reported as races.
-    pub races: bool,
-    /// The most instructions that a block's warps may issue together.
-    pub budget: u64,
-    /// Also count by line of the text, see [`Counts::lines`].
-    pub profile: bool,
+/// One launch of a kernel of a PTX text.
+pub type Launch<'a> = exec::Launch<'a, Function>;
+
+/// Runs blocks with warps that launches before it have left, if there are any.
+struct Blocks<'a> {
+    env: Env<'a>,
+    function: &'a Inner,
+    warps: Vec<Warp>,
+    count: usize,
+    budget: u64,
 }
 
-impl Default for Options {
-    /// Returns one thread, a search for races, 2^28 instructions a block, no counts by line.
-    fn default() -> Options {
-        Options { threads: 1, races: true, budget: 1 << 28, profile: false }
+impl Worker for Blocks<'_> {
+    fn block(&mut self, at: [u32; 3]) -> Result<(), Box<Fault>> {
+        self.env.block(&mut self.warps[..self.count], at, self.budget)
     }
-}
 
-/// One launch of a kernel.
-pub struct Launch<'a> {
-    /// The kernel.
-    pub function: &'a Function,
-    /// Blocks in x, y and z.
-    pub grid: [u32; 3],
-    /// Threads of a block in x, y and z; at most 1024 together.
-    pub block: [u32; 3],
-    /// Bytes of dynamic shared memory.
-    pub shared_bytes: u32,
-    /// The parameters' bytes, laid out as [`Function::parameters`] says.
-    pub params: &'a [u8],
-    /// The memory that the kernel may touch besides its module's variables.
-    pub memory: &'a Memory,
-    /// The options by which it runs.
-    pub options: Options,
+    fn finish(mut self) -> Counts {
+        self.env.add_lines();
+        self.function.idle.lock().unwrap().push(self.warps);
+        self.env.counts
+    }
 }
 
 impl Launch<'_> {
     /// Runs every block to its end on the calling thread and its helpers, and returns what was done, or the first fault by
     /// the blocks' order. Memory keeps what was written before the fault.
     pub fn run(&self) -> Result<Counts, Fault> {
-        self.check()?;
-        let ranges = self.ranges();
-        let [x, y, z] = self.grid.map(u64::from);
-        let blocks = x * y * z;
-        let next = AtomicU64::new(0);
-        // The first block with a fault, and the counts of all that went well.
-        let faults: Mutex<Option<(u64, Box<Fault>)>> = Mutex::new(None);
-        let counts = Mutex::new(Counts::default());
-        let stop = AtomicU64::new(u64::MAX);
-        let work = || {
-            let function = &self.function.inner;
-            let total_shared = match self.shared_bytes {
-                0 => function.static_shared_bytes,
-                dynamic => function.dynamic_base + dynamic,
-            };
-            let geometry = Geometry {
-                grid: self.grid,
-                block: self.block,
-                at: [0; 3],
-                dynamic_shared: self.shared_bytes,
-                total_shared,
-            };
+        let function = &self.function.inner;
+        self.check(&function.name, self.function.max_threads(), self.function.parameter_bytes())?;
+        let ranges = self.ranges(&function.variables.snapshot());
+        let total_shared = match self.shared_bytes {
+            0 => function.static_shared_bytes,
+            dynamic => function.dynamic_base + dynamic,
+        };
+        self.blocks(|| {
+            let geometry = self.geometry(total_shared);
             let count = geometry.threads().div_ceil(32);
-            let mut all = function.idle.lock().unwrap().pop().unwrap_or_default();
-            for index in all.len() as u32..count {
-                all.push(Warp::new(index, &function.code, function.local_bytes));
+            let mut warps = function.idle.lock().unwrap().pop().unwrap_or_default();
+            for index in warps.len() as u32..count {
+                warps.push(Warp::new(index, &function.code, function.local_bytes));
             }
-            let warps = &mut all[..count as usize];
-            let mut env = Env::new(function, geometry, &ranges, self.params, &self.options);
-            loop {
-                let block = next.fetch_add(1, Ordering::Relaxed);
-                if block >= blocks || block > stop.load(Ordering::Relaxed) {
-                    break;
-                }
-                let at = [block % x, block / x % y, block / x / y].map(|index| index as u32);
-                if let Err(fault) = env.block(warps, at, self.options.budget) {
-                    stop.fetch_min(block, Ordering::Relaxed);
-                    let mut first = faults.lock().unwrap();
-                    if first.as_ref().is_none_or(|(other, _)| block < *other) {
-                        *first = Some((block, fault));
-                    }
-                    break;
-                }
-            }
-            env.add_lines();
-            *counts.lock().unwrap() += &env.counts;
-            drop(env);
-            function.idle.lock().unwrap().push(all);
-        };
-        let threads = (self.options.threads.max(1) as u64).min(blocks);
-        std::thread::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(work);
-            }
-            work();
-        });
-        match faults.into_inner().unwrap() {
-            Some((_, fault)) => Err(*fault),
-            None => Ok(counts.into_inner().unwrap()),
-        }
-    }
-
-    /// Checks what can be wrong before any thread runs.
-    fn check(&self) -> Result<(), Fault> {
-        let function = self.function;
-        let threads = self.block.iter().map(|&n| u64::from(n)).product::<u64>();
-        let fits = |value: u64, most: u64| (1..=most).contains(&value);
-        let what = if !fits(threads, 1024) || self.block[2] > 64 {
-            format!("a block of {:?} threads", self.block)
-        } else if function.max_threads().is_some_and(|most| threads > most.into()) {
-            format!("a block of {threads} threads; the kernel allows {:?}", function.max_threads())
-        } else if !fits(self.grid[0].into(), i32::MAX as u64)
-            || !fits(self.grid[1].into(), 65535)
-            || !fits(self.grid[2].into(), 65535)
-        {
-            format!("a grid of {:?} blocks", self.grid)
-        } else if self.params.len() < function.parameter_bytes() as usize {
-            format!("{} bytes of parameters, {} are needed", self.params.len(), function.parameter_bytes())
-        } else if self.shared_bytes > 1 << 20 {
-            format!("{} bytes of shared memory", self.shared_bytes)
-        } else {
-            return Ok(());
-        };
-        Err(Fault {
-            kind: FaultKind::Launch,
-            kernel: function.name().into(),
-            line: 0,
-            instruction: String::new(),
-            block: [0; 3],
-            thread: [0; 3],
-            address: None,
-            what,
+            let env = Env::new(function, geometry, &ranges, self.params, &self.options);
+            Blocks { env, function, warps, count: count as usize, budget: self.options.budget }
         })
-    }
-
-    /// Returns live memory and the module's variables, each once.
-    fn ranges(&self) -> Vec<Range> {
-        let mut ranges = self.memory.snapshot().to_vec();
-        let variables = self.function.inner.variables.snapshot();
-        ranges.extend(variables.iter().cloned());
-        ranges.sort_by_key(|range| range.start);
-        ranges.dedup_by_key(|range| range.start);
-        ranges
     }
 }

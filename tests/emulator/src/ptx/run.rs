@@ -1,10 +1,10 @@
 //! A warp at work: the loop over its instructions, and what moves lanes about. Operations on registers are in `lanes`.
 
 use super::block::Env;
-use super::fault::{Fault, FaultKind};
 use super::ir::{Ins, NONE, Op};
 use super::lanes::number;
-use super::warp::{Warp, ones};
+use super::warp::Warp;
+use crate::exec::{Fault, FaultKind, ones};
 
 /// The reason why a warp stopped running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,73 +1,13 @@
-//! Shared memory of a block: bounds, bytes that nobody wrote, races, and how many rounds its banks need.
+//! Shared memory of a block: bounds, bytes that nobody wrote, races.
 
-use super::access::{Addresses, bytes_of, deliver};
+use super::access::{bytes_of, deliver};
 use super::alu;
 use super::block::Env;
-use super::fault::{Fault, FaultKind};
 use super::ir::{Ins, NONE, Ty, WIDE};
-use super::race::Touch;
-use super::warp::{Warp, ones};
+use super::warp::Warp;
+use crate::exec::{Addresses, Fault, FaultKind, Touch, ones};
 
 type Done = Result<(), Box<Fault>>;
-
-/// The working memory of the count of bank conflicts.
-#[derive(Clone, Default)]
-pub(super) struct Banks {
-    words: [[u32; 32]; 32],
-}
-
-impl Banks {
-    /// Rounds for an access of that many bytes by each lane. A round serves one word of each bank, to any number of lanes;
-    /// accesses of 8 bytes go by half warps, of 16 by quarters.
-    #[inline(always)]
-    pub(super) fn wavefronts(&mut self, addresses: &Addresses, bytes: u64) -> u64 {
-        let together = match bytes {
-            0..=4 => 32,
-            8 => 16,
-            _ => 8,
-        };
-        if addresses.exec == u32::MAX {
-            // Neighbours in a row, or all the same: no conflict.
-            let first = addresses.at[0];
-            let (mut row, mut same) = (true, true);
-            for lane in 0..32 {
-                row &= addresses.at[lane] == first.wrapping_add(lane as u64 * bytes);
-                same &= addresses.at[lane] == first;
-            }
-            if row && first.is_multiple_of(4) || same {
-                return 32 / together as u64;
-            }
-        }
-        self.conflicts(addresses, bytes, together)
-    }
-
-    #[inline(always)]
-    fn conflicts(&mut self, addresses: &Addresses, bytes: u64, together: usize) -> u64 {
-        let words = (bytes / 4).max(1) as u32;
-        let part = if together == 32 { u32::MAX } else { (1 << together) - 1 };
-        let mut rounds = 0;
-        for first in (0..32).step_by(together) {
-            let exec = addresses.exec & part << first;
-            let mut counts = [0u8; 32];
-            let mut most = 0;
-            for lane in ones(exec) {
-                let word = (addresses.at[lane] / 4) as u32;
-                for word in word..word + words {
-                    let bank = (word % 32) as usize;
-                    let count = counts[bank];
-                    let seen = &mut self.words[bank];
-                    if !seen[..count as usize].contains(&word) {
-                        seen[count as usize] = word;
-                        counts[bank] = count + 1;
-                        most = most.max(count + 1);
-                    }
-                }
-            }
-            rounds += u64::from(most);
-        }
-        rounds
-    }
-}
 
 impl Env<'_> {
     /// Checks an access and counts it.

@@ -5,6 +5,7 @@
 //! lowest instruction always runs first, and lanes meet again where the paths do.
 
 use super::ir::{CONST, Code, Lanes, NONE, Slot, Special, WIDE};
+use crate::exec::{Geometry, ones};
 
 /// Index part of a slot.
 const INDEX: u16 = !(CONST | WIDE);
@@ -49,28 +50,6 @@ pub(super) struct Warp {
     /// Local memory, lane after lane, and a bit for every byte that was written.
     pub(super) local: Vec<u8>,
     pub(super) local_written: Vec<u8>,
-}
-
-/// The values of special registers in a block.
-pub(super) struct Geometry {
-    pub(super) grid: [u32; 3],
-    pub(super) block: [u32; 3],
-    pub(super) at: [u32; 3],
-    pub(super) dynamic_shared: u32,
-    pub(super) total_shared: u32,
-}
-
-impl Geometry {
-    /// Threads of a block.
-    pub(super) fn threads(&self) -> u32 {
-        self.block.iter().product()
-    }
-
-    /// Returns the coordinates of a thread by its number.
-    pub(super) fn thread(&self, number: u32) -> [u32; 3] {
-        let [x, y, _] = self.block;
-        [number % x, number / x % y, number / x / y]
-    }
 }
 
 impl Warp {
@@ -275,15 +254,6 @@ impl Warp {
         self.held = None;
         self.regroup();
     }
-}
-
-/// Returns the lanes of a mask.
-pub(super) fn ones(mut mask: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let lane = mask.trailing_zeros();
-        mask &= mask.wrapping_sub(1);
-        (lane < 32).then_some(lane as usize)
-    })
 }
 
 #[cfg(test)]

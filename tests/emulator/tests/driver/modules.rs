@@ -90,6 +90,28 @@ fn cubins_are_refused_or_run_as_the_ptx_that_is_told() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+#[test]
+fn cubins_run_as_machine_code_or_not_at_all() {
+    let (_turn, _) = with_context(&[("cc", "90"), ("accept_cubin", "1"), ("nvdisasm", "/nonexistent/nvdisasm")]);
+    let whole = concat!(env!("CARGO_MANIFEST_DIR"), "/../../kernels/prebuilt/decode.sm_");
+    let load = |sm: i32| {
+        let bytes = std::fs::read(format!("{whole}{sm}.cubin")).unwrap();
+        let mut module = 0;
+        code!(cuModuleLoadData(&mut module, bytes.as_ptr().cast()))
+    };
+    let ptx = std::ffi::CString::new(PTX).unwrap();
+    let mut module = 0;
+    ok!(cuModuleLoadData(&mut module, ptx.as_ptr().cast()));
+    // There is no disassembler; and the PTX, which is known, does not stand in for it.
+    assert_eq!(load(90), UNKNOWN);
+    control("nvdisasm", "/bin/true");
+    assert_eq!(load(90), UNKNOWN, "a listing without kernels");
+    assert_eq!(load(80), NO_BINARY_FOR_GPU, "another architecture");
+    control("nvdisasm", "");
+    assert_eq!(load(90), 0);
+    assert_eq!(query("machine_code"), 0);
+}
+
 /// Returns a folder of this test's own.
 fn tempfile() -> std::path::PathBuf {
     let folder = std::env::temp_dir().join(format!("df11-emulator-{}", std::process::id()));

@@ -1,8 +1,8 @@
 //! The fast forms against the plain ones, on numbers of all sizes.
 
-use super::super::warp::Geometry;
 use super::super::{Module, Options};
 use super::*;
+use crate::exec::Geometry;
 
 /// Returns a kernel with every operation that has a fast form, in all types that it has.
 fn kernel() -> String {

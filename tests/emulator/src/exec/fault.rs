@@ -36,7 +36,7 @@ pub struct Fault {
     pub kind: FaultKind,
     /// The kernel's name.
     pub kernel: String,
-    /// The line in the PTX text, from 1; 0 when no instruction is to blame.
+    /// The line in the text, PTX or a listing of machine code, from 1; 0 when no instruction is to blame.
     pub line: u32,
     /// The instruction of that line.
     pub instruction: String,

@@ -31,7 +31,7 @@ pub struct Counts {
     pub collectives: u64,
     /// Blocks that ran.
     pub blocks: u64,
-    /// The same by line of the PTX text, where [`Options::profile`](super::Options) asks for it; else empty.
+    /// The same by line of the text, where [`Options::profile`](super::Options) asks for it; else empty.
     pub lines: BTreeMap<u32, LineCounts>,
 }
 
@@ -59,7 +59,7 @@ impl AddAssign for LineCounts {
 
 impl Counts {
     /// Sectors and rounds so far.
-    pub(super) fn traffic(&self) -> (u64, u64) {
+    pub(crate) fn traffic(&self) -> (u64, u64) {
         (self.global_sectors_read + self.global_sectors_written + self.global_sectors_atomic, self.shared_wavefronts)
     }
 }

@@ -4,7 +4,7 @@
 //! It is no proof. Per byte it knows the last write and the last reads of two warps; it knows nothing of global memory, nor of
 //! orders made by flags and fences, which it reports as races.
 
-use super::warp::ones;
+use super::ones;
 
 /// Nobody.
 const NOBODY: u8 = u8::MAX;
@@ -50,41 +50,41 @@ struct Clock {
 
 /// The manner in which an access touches memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Touch {
+pub(crate) enum Touch {
     Read,
     Write,
     Atomic,
 }
 
 /// Two accesses that race.
-pub(super) struct Race {
-    pub(super) lane: usize,
-    pub(super) address: u64,
+pub(crate) struct Race {
+    pub(crate) lane: usize,
+    pub(crate) address: u64,
     /// The number of the other thread in its block.
-    pub(super) other: u32,
-    pub(super) other_wrote: bool,
+    pub(crate) other: u32,
+    pub(crate) other_wrote: bool,
 }
 
 /// The accesses that are known of a block's shared memory.
-pub(super) struct Races {
+pub(crate) struct Races {
     bytes: Vec<Byte>,
     clocks: Vec<Clock>,
 }
 
 impl Races {
-    pub(super) fn new(bytes: usize, warps: usize) -> Races {
+    pub(crate) fn new(bytes: usize, warps: usize) -> Races {
         let clock = |_| Clock { tick: 1, floor: 0, lanes: Box::new([[0; 32]; 32]), warps: vec![0; warps] };
         Races { bytes: vec![FRESH; bytes], clocks: (0..warps).map(clock).collect() }
     }
 
     /// Begins a new block: all accesses of the one before are over.
-    pub(super) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         let warps: Vec<_> = (0..self.clocks.len()).collect();
         self.block_sync(&warps);
     }
 
     /// Notes a `bar.warp.sync` of these lanes; `live` are all that live.
-    pub(super) fn warp_sync(&mut self, warp: usize, mask: u32, live: u32) {
+    pub(crate) fn warp_sync(&mut self, warp: usize, mask: u32, live: u32) {
         let clock = &mut self.clocks[warp];
         clock.tick += 1;
         if mask & live == live {
@@ -106,7 +106,7 @@ impl Races {
     }
 
     /// Notes a barrier that these warps passed together.
-    pub(super) fn block_sync(&mut self, warps: &[usize]) {
+    pub(crate) fn block_sync(&mut self, warps: &[usize]) {
         let mut joined = vec![0; self.clocks.len()];
         for &warp in warps {
             for (joined, &known) in joined.iter_mut().zip(&self.clocks[warp].warps) {
@@ -125,7 +125,7 @@ impl Races {
     }
 
     /// Notes an access of a warp's lanes, in their order.
-    pub(super) fn access(
+    pub(crate) fn access(
         &mut self,
         warp: usize,
         exec: u32,

@@ -1,0 +1,57 @@
+//! The cubins that the library ships, run as machine code: each instruction as NVIDIA's disassembler names it, every access
+//! checked. The other modules run the PTX that these were made from; here the compiler's work is tested, too.
+//!
+//! `cargo test --test cuda machine_code -- --nocapture` prints what a weight costs. `tests/deep.sh machine` runs all tests of
+//! this program on every cubin.
+#![cfg(target_os = "linux")]
+
+use crate::support::engine::Emulator;
+use crate::{counts, decode, hostile, support::check};
+
+/// Runs a cubin: golden groups are uploaded (`df11_index`) and decoded whole, in ranges and in batches (`df11_decode_many`), to
+/// destinations at every alignment; thousands of damaged images are reported, or decode as the oracle does.
+fn bit_for_bit(capability: u32) {
+    let Some(emulator) = Emulator::machine_code(capability) else { return };
+    decode::golden_groups(&emulator);
+    decode::ranges(&emulator);
+    decode::batches(&emulator);
+    hostile::images::damaged(&emulator, check::rounds(100));
+    assert!(emulator.query("machine_code") > 0, "no cubin was loaded");
+}
+
+#[test]
+fn the_cubin_for_7_5_decodes_bit_for_bit() {
+    bit_for_bit(75);
+}
+
+#[test]
+fn the_cubin_for_8_0_decodes_bit_for_bit() {
+    bit_for_bit(80);
+}
+
+#[test]
+fn the_cubin_for_9_0_decodes_bit_for_bit() {
+    bit_for_bit(90);
+}
+
+#[test]
+fn the_cubin_for_10_0_decodes_bit_for_bit() {
+    bit_for_bit(100);
+}
+
+#[test]
+fn the_cubin_for_12_0_decodes_bit_for_bit() {
+    bit_for_bit(120);
+}
+
+/// What a weight costs in machine code, in all five cubins. `kernels/README.md` has the counts.
+#[test]
+fn machine_code_stays_within_the_bounds() {
+    let model = counts::layer(4_000_000);
+    for capability in [75, 80, 90, 100, 120] {
+        let Some(emulator) = Emulator::machine_code(capability) else { return };
+        let [instructions, _, wavefronts, _] = counts::count(&emulator, &model, 0, &format!("sm_{capability}"));
+        assert!(instructions <= 10.8 && wavefronts <= 3.5, "sm_{capability}: {instructions:.2}, {wavefronts:.2}");
+        assert!(instructions > 5.0 && wavefronts > 1.0, "sm_{capability}: {instructions:.2}, {wavefronts:.2}");
+    }
+}
