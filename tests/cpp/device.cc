@@ -247,8 +247,8 @@ int main(int argc, char **argv) {
         CHECK(!device && device.get_info().name == nullptr);
         resident.decompress(dst.at, dst.bytes, 0, nullptr);
         CHECK(cuStreamSynchronize(nullptr) == 0 && engine.has(dst.at, want));
-        // A limit on multiprocessors: two blocks fit one, and four are there.
         options.flags = 0;
+        // A limit on multiprocessors: three blocks fit one, and four multiprocessors are there.
         std::uint64_t most = 0, most_limited = 0;
         for (options.multiprocessors = 0; options.multiprocessors < 2; options.multiprocessors++) {
             device = df11::Device::open(0, options);
