@@ -216,6 +216,7 @@ fn with_nvidias_own_headers() {
     for std in ["-std=c99", "-std=c11"] {
         compile(&cc, std, "tests/nvidia/engine.c");
     }
+    compile(&cc, "-std=c11", "tests/nvidia/driver.c");
     for compiler in compilers() {
         for std in ["-std=c++17", "-std=c++20"] {
             compile(&compiler, std, "tests/nvidia/engine.cc");

@@ -35,8 +35,8 @@ static void without_a_driver(void)
     options.flags = 64;
     CHECK(df11_device_open(0, &options, &device, &error) == DF11_UNSUPPORTED_OPTION);
     options.flags = 0;
-    options.reserved = 1;
-    CHECK(df11_device_open(0, &options, &device, &error) == DF11_UNSUPPORTED_OPTION);
+    options.multiprocessors = UINT32_MAX;
+    CHECK(df11_device_open(0, &options, &device, &error) == DF11_NO_DRIVER);
     CHECK(df11_device_open(0, NULL, NULL, &error) == DF11_INVALID_ARGUMENT);
     CHECK(df11_device_open(-1, NULL, &device, &error) == DF11_INVALID_ARGUMENT);
 }
