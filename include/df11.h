@@ -1540,8 +1540,8 @@ df11_status df11_split_segment(const df11_segment *segment,
  *
  * Errors: DF11_NOT_FOUND (no such group or tensor, or a name that does not tell);
  * DF11_INVALID_ARGUMENT for a shape that is not known, a dimension that the tensor does not have,
- * segments that are not all of it, what df11_split_segment() refuses, and a run that is not whole
- * in the dimension; DF11_UNSUPPORTED_OPTION.
+ * more than 1,024 segments or some that are not all of it, what df11_split_segment() refuses, and
+ * a run that is not whole in the dimension; DF11_UNSUPPORTED_OPTION.
  *
  * Requires: `slices` has room for as many slices as are written.
  */

@@ -8,6 +8,7 @@ use super::progress::df11_progress;
 use super::status::{df11_error, df11_status};
 use crate::cuda::{Segment, Shard, Slice, SplitRule};
 use crate::error::{Error, Result};
+use crate::format::MOST_TENSORS;
 use crate::progress::Progress;
 use std::ffi::c_void;
 use std::ptr;
@@ -122,8 +123,8 @@ pub unsafe extern "C" fn df11_split_segment(
 ///
 /// Errors: DF11_NOT_FOUND (no such group or tensor, or a name that does not tell);
 /// DF11_INVALID_ARGUMENT for a shape that is not known, a dimension that the tensor does not have,
-/// segments that are not all of it, what df11_split_segment() refuses, and a run that is not whole
-/// in the dimension; DF11_UNSUPPORTED_OPTION.
+/// more than 1,024 segments or some that are not all of it, what df11_split_segment() refuses, and
+/// a run that is not whole in the dimension; DF11_UNSUPPORTED_OPTION.
 ///
 /// # Safety
 ///
@@ -145,6 +146,10 @@ pub unsafe extern "C" fn df11_model_get_slices(
     // slices, or one.
     unsafe {
         call(error, || {
+            if segment_count as u64 > MOST_TENSORS {
+                let reason = format!("{segment_count} segments: an image holds {MOST_TENSORS} slices at most");
+                return Err(Error::InvalidArgument(reason));
+            }
             let outs: Vec<_> = (0..segment_count.max(1)).map(|i| Out::new(slices.wrapping_add(i))).collect();
             let outs: Vec<_> =
                 outs.into_iter().map(|out| out.clear(c_slice(Slice::default()))).collect::<Result<_>>()?;

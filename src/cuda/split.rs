@@ -193,7 +193,7 @@ impl<'m> Group<'m> {
             return invalid(format!("segments of {sum} together, and dimension {dimension} of '{name}' is {extent}"));
         }
         let mut before = 0;
-        let mut slice_of = |segment: &Segment| {
+        let slice_of = |segment: &Segment| {
             let share = segment.share(rank, world).map_err(|error| match error {
                 Error::InvalidArgument(reason) => Error::InvalidArgument(format!("'{name}': {reason}")),
                 other => other,
@@ -202,7 +202,7 @@ impl<'m> Group<'m> {
             before += segment.extent;
             slice(tensor as u32, run, dimension, part)
         };
-        segments.iter().map(|segment| slice_of(segment)).collect()
+        segments.iter().map(slice_of).collect()
     }
 }
 

@@ -4,6 +4,8 @@
 
 use crate::support;
 
+use df11::Progress;
+use df11::cuda::Slice;
 use df11::internals::capi::{df11_compress_group, df11_packed_group};
 use df11::internals::cuda::{Staging, image};
 use std::ffi::c_void;
@@ -19,6 +21,28 @@ fn no_more_than_the_header_says() {
     alone!();
     packing();
     uploading();
+    sharding();
+}
+
+/// Less than 4 MB for each thread, mapped or read, by columns that are near each other and by long runs.
+fn sharding() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let group = encoder::encode(&weights::trained_like(1_500_000, 4), &[]);
+    std::fs::write(&path, encoder::safetensors(&encoder::group_tensors("g", &group), None)).unwrap();
+    let columns = Slice { tensor: 0, first: 100, run_elements: 500, run_stride: 1000, run_count: 1400 };
+    let rows = Slice { tensor: 0, first: 700_001, run_elements: 700_000, run_stride: 700_000, run_count: 1 };
+    for read in [false, true] {
+        let model = support::files::open(&path, read).unwrap();
+        for threads in [1, 3] {
+            let make = || model.group(0).unwrap().shard(&[columns, rows], threads, &Progress::new()).unwrap();
+            let (shard, made) = alloc::taken(make);
+            let mut image = vec![0; shard.layout().image_bytes as usize];
+            let ((), written) = alloc::taken(|| shard.write_image(&mut image, threads, &Progress::new()).unwrap());
+            let most = threads * 4_000_000;
+            assert!(made.peak < most && written.peak < most, "{threads} threads, read: {read}: {made:?}, {written:?}");
+        }
+    }
 }
 
 /// Some 3 KiB for each tensor and each 262144 weights of it, and less than 4 MiB for each thread.

@@ -7,8 +7,9 @@ use crate::support;
 
 use df11::internals::capi::{
     df11_compress_group, df11_compress_model, df11_compress_options, df11_model, df11_model_decompress,
-    df11_model_free, df11_model_open, df11_model_read_tensor, df11_model_write_image, df11_open_options,
-    df11_packed_group, df11_status, df11_verify_model,
+    df11_model_free, df11_model_make_shard, df11_model_open, df11_model_read_tensor, df11_model_write_image,
+    df11_open_options, df11_packed_group, df11_shard_free, df11_shard_write_image, df11_slice, df11_status,
+    df11_verify_model,
 };
 use df11::{Model, OpenOptions, Status};
 use std::ffi::CString;
@@ -121,7 +122,18 @@ fn every_large_allocation_may_fail() {
         let bytes = block.group(0).unwrap().image_layout().unwrap().image_bytes;
         df11_model_write_image(model, 0, image.cast(), bytes as usize, null_mut())
     };
-    let calls: [(&str, &dyn Fn() -> df11_status); 9] = [
+    let shard = |model| unsafe {
+        let slice = df11_slice { tensor: 0, first: 3, run_elements: 40, run_stride: 64, run_count: 100 };
+        let mut shard = null_mut();
+        let status = df11_model_make_shard(model, 0, &slice, 1, 2, null_mut(), &mut shard, null_mut());
+        if status != 0 {
+            return status;
+        }
+        let status = df11_shard_write_image(shard, image.cast(), 8 << 20, 2, null_mut(), null_mut());
+        df11_shard_free(shard);
+        status
+    };
+    let calls: [(&str, &dyn Fn() -> df11_status); 11] = [
         ("open", &|| unsafe {
             let mut model = null_mut();
             let status = df11_model_open(path.as_ptr(), null(), &mut model, null_mut());
@@ -133,6 +145,8 @@ fn every_large_allocation_may_fail() {
         ("read a tensor", &|| unsafe { df11_model_read_tensor(read, 0, 0, room.cast(), 4096, 1, null_mut()) }),
         ("write an image", &|| write_image(mapped)),
         ("write an image of a file that is read", &|| write_image(read)),
+        ("make a shard", &|| shard(mapped)),
+        ("make a shard of a file that is read", &|| shard(read)),
         ("verify", &|| unsafe { df11_verify_model(path.as_ptr(), original.as_ptr(), null(), null_mut()) }),
         ("compress a group", &|| unsafe {
             let at = |i: usize| members[i].as_ptr().cast_mut().cast();

@@ -307,7 +307,7 @@ fn shares_are_what_the_rules_say() {
                         SplitRule::Pad => true,
                         _ if extent % unit != 0 => false,
                         SplitRule::Even => units % w == 0,
-                        SplitRule::Replicate => units % w == 0 || units > 0 && w % units == 0,
+                        SplitRule::Replicate => units % w == 0 || units > 0 && w.is_multiple_of(units),
                         _ => true,
                     };
                     let what = format!("{extent} by {unit}, {rule:?}, {world} ranks: {all:?}");

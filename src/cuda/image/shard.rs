@@ -71,7 +71,7 @@ impl<'m> Group<'m> {
         progress.begin(2 * weights);
         run_threads(threads.clamp(1, stretches), || {
             let (mut buffer, mut scratch, mut counts) = (Vec::new(), Vec::new(), boxed(0u64, "counts of exponents")?);
-            let result = each(&next, stretches, |number| {
+            each(&next, stretches, |number| {
                 progress.check()?;
                 let some = source.stretch(number, &mut buffer, &mut scratch)?;
                 counts.fill(0);
@@ -82,8 +82,7 @@ impl<'m> Group<'m> {
                 all.iter_mut().zip(counts.iter()).for_each(|(sum, n)| *sum += n);
                 progress.advance(2 * some.len() as u64);
                 Ok(())
-            });
-            result
+            })
         })?;
         progress.finish();
         let mut bits = Vec::new();
@@ -156,7 +155,11 @@ impl Shard<'_> {
         let layout = self.layout();
         let encoder = Encoder::new(&self.book, &self.histogram, Variant::best())?;
         let stretches = self.bits.len() - 1;
-        let (next, edges) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let mut edges = Vec::new();
+        let bytes = (2 * stretches * size_of::<(u64, u8)>()) as u64;
+        let out_of_memory = |_| Error::OutOfMemory { bytes, what: "the stretches of a shard" };
+        edges.try_reserve_exact(2 * stretches).map_err(out_of_memory)?;
+        let (next, edges) = (AtomicUsize::new(0), Mutex::new(edges));
         progress.begin(2 * layout.weights);
         run_threads(threads.clamp(1, stretches), || {
             let (mut buffer, mut scratch, mut stretch) = (Vec::new(), Vec::new(), Stretch::default());
@@ -208,17 +211,17 @@ impl Shard<'_> {
             return Err(changed(self.group));
         }
         let (mut at, mut code) = stretch.code();
-        let mut shared = Vec::new();
+        // There is room for two of each stretch.
+        let share = |at: u64, byte: u8| edges.lock().unwrap_or_else(|p| p.into_inner()).push((at, byte));
         if let (true, Some((&byte, rest))) = (!start.is_multiple_of(8), code.split_first()) {
-            shared.push((at, byte));
+            share(at, byte);
             (at, code) = (at + 1, rest);
         }
         if let (true, Some((&byte, rest))) = (!end.is_multiple_of(8), code.split_last()) {
-            shared.push((at + rest.len() as u64, byte));
+            share(at + rest.len() as u64, byte);
             code = rest;
         }
         target.put_all(layout.code + at, code);
-        edges.lock().unwrap_or_else(|p| p.into_inner()).append(&mut shared);
 
         let lengths: [u8; 256] = std::array::from_fn(|e| self.book.word(e as u8).len);
         let (mut bit, lane) = (start, first / LANE_WEIGHTS);
