@@ -57,7 +57,8 @@ ggml() {
     done
 }
 
-# Everything that is tested on the emulated driver, but how it is found and loads kernels, on the machine code of each cubin.
+# Everything that is tested on the emulated driver, but how it is found, loads kernels and divides a device, on the machine code of
+# each cubin.
 machine() {
     step python3 kernels/build.py --check
     local capability
@@ -67,7 +68,8 @@ machine() {
     for capability in 75 80 90 100 120; do
         echo "== the cubin for $capability"
         DF11_EMULATOR_CC=$capability some cargo test --locked --test cuda -- \
-            --skip driver:: --skip kernels_are_chosen --skip machine_code --skip simt
+            --skip contexts:: --skip driver:: --skip kernels_are_chosen --skip loading_survives \
+            --skip machine_code --skip simt
     done
 }
 

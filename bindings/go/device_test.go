@@ -258,6 +258,7 @@ func TestDeviceErrors(t *testing.T) {
 
 // A limit on multiprocessors is one on blocks: three fit one multiprocessor.
 func TestDeviceMultiprocessors(t *testing.T) {
+	device(t, nil) // loads the driver
 	m, s := open(t, modelOf("sharded"), nil), stream(t)
 	large := 0
 	for i, g := range m.Groups() {
