@@ -1131,6 +1131,20 @@ df11_status df11_matrix_multiply(const df11_matrix *matrix,
  */
 #define DF11_DEVICE_FORCE_PTX 2
 
+/**
+ * Let decodes start before the kernel before them in the stream has ended (programmatic dependent
+ * launch). They read the image at once, and wait for that kernel before they write anything. It
+ * saves the time in which a launch begins: of some use for groups of few million weights. It has an
+ * effect on devices of compute capability 9.0 and later with a driver of CUDA 12.3 or later;
+ * elsewhere decodes start when they always do. They can be captured.
+ *
+ * Requires: whenever a decode is put into a stream, the image was complete before the kernel before
+ * it began. An upload ends with a kernel: put something else after it, such as an event that you
+ * wait for, before the first decode. Otherwise a decode may read what is not written yet and give
+ * wrong weights; nothing outside of destination and status is written, whatever it reads.
+ */
+#define DF11_DEVICE_EARLY_START 4
+
 /** What a stream points to. cuda.h and cuda_runtime_api.h declare it by the same name. */
 typedef struct CUstream_st CUstream_st;
 
@@ -1144,7 +1158,10 @@ typedef struct df11_device df11_device;
 typedef struct df11_device_options {
     /** sizeof(df11_device_options) */
     size_t struct_size;
-    /** DF11_DEVICE_ALLOW_DEFAULT_STREAM and DF11_DEVICE_FORCE_PTX joined by | */
+    /**
+     * DF11_DEVICE_ALLOW_DEFAULT_STREAM, DF11_DEVICE_FORCE_PTX and DF11_DEVICE_EARLY_START joined
+     * by |
+     */
     uint32_t flags;
     /**
      * The most multiprocessors whose room the kernels of a call take, so that yours find room

@@ -30,12 +30,13 @@ ENVIRONMENT = HERE.parent / "target" / "kernels-python"
 MAIN = "decode.cu"
 NVRTC = (12, 9)
 OPTIONS = ["--std=c++17"]
-# A cubin serves its major version from its minor on: sm_80 also 8.6, 8.7 and 8.9. The PTX serves all from 7.5 on.
-PTX = "compute_75"
+# A cubin serves its major version from its minor on: sm_80 also 8.6, 8.7 and 8.9. PTX serves all from its version on;
+# that for 9.0 waits for the kernel before, which older devices cannot.
+PTX = {"decode.ptx": "compute_75", "decode.sm_90.ptx": "compute_90"}
+# NVRTC 12.9 stamps its PTX with ISA 8.8, which only drivers of CUDA 12.9 and later take. Nothing in it is newer than ISA
+# 8.0, that of CUDA 12.0 (driver 525), or 8.3, that of 12.3 (driver 545), which the assemblers vouch for.
+PTX_VERSIONS = {"compute_75": "8.0", "compute_90": "8.3"}
 CUBINS = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"]
-# NVRTC 12.9 stamps its PTX with ISA 8.8, which only drivers of CUDA 12.9 and later take. Nothing in it is newer than
-# ISA 8.0, that of CUDA 12.0 (driver 525), which the old assembler vouches for.
-PTX_VERSION = "8.0"
 # Where pip puts each assembler, and the architectures that it makes code for.
 ASSEMBLERS = {
     "12.0": ("cuda_nvcc/bin/ptxas", ["sm_75", "sm_80", "sm_90"]),
@@ -108,7 +109,7 @@ class Compiler:
         self.call("nvrtcDestroyProgram", ctypes.byref(program))
         if not ptx:
             return output, log
-        output, count = re.subn(rb"(?m)^\.version \d+\.\d+$", b".version " + PTX_VERSION.encode(), output.rstrip(b"\0"))
+        output, count = re.subn(rb"(?m)^\.version \d+\.\d+$", b".version " + PTX_VERSIONS[target].encode(), output.rstrip(b"\0"))
         if count != 1:
             sys.exit("the PTX has no version")
         return output, log
@@ -120,7 +121,7 @@ def build():
     sources = {path.name: path.read_bytes() for path in paths}
     compiler = Compiler(installed("cuda_nvrtc/lib/libnvrtc.so.12"))
     files, needs = {}, {}
-    for name, target in [("decode.ptx", PTX)] + [(f"decode.{target}.cubin", target) for target in CUBINS]:
+    for name, target in [*PTX.items()] + [(f"decode.{target}.cubin", target) for target in CUBINS]:
         files[name], log = compiler.compile(sources, target)
         if log:
             sys.exit(f"{target}: warnings\n{log}")
@@ -131,7 +132,7 @@ def build():
     manifest = {
         "compiler": "NVRTC " + re.search(r"nvrtc-cu12==(\S+)", REQUIREMENTS.read_text()).group(1),
         "options": OPTIONS,
-        "ptx": {"target": PTX, "version": PTX_VERSION},
+        "ptx": {name: {"target": target, "version": PTX_VERSIONS[target]} for name, target in PTX.items()},
         "sources": {name: sha256(contents) for name, contents in sources.items()},
         "files": {name: {"bytes": len(files[name]), "sha256": sha256(files[name])} for name in sorted(files)},
     }
@@ -150,8 +151,10 @@ def needed(said, kernels=KERNELS):
 
 
 def assemble(ptx, version, kernels=KERNELS):
-    """Has an assembler take the PTX. Returns what the kernels need, by target."""
+    """Has an assembler take the PTX for each target that it is for. Returns what the kernels need, by target."""
     program, targets = ASSEMBLERS[version]
+    oldest = int(re.search(rb"(?m)^\.target sm_(\d+)", ptx).group(1))
+    targets = [target for target in targets if int(target[3:]) >= oldest]
     needs = {}
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "decode.ptx"
@@ -187,7 +190,11 @@ def main():
     files, cubins = build()
     columns = {"cubin": cubins}
     for version in ASSEMBLERS:
-        columns[f"PTX, ptxas {version}"] = assemble(files["decode.ptx"], version)
+        # Drivers take the newest PTX that the device can run, but every device that it is for must take the older too.
+        columns[f"PTX, ptxas {version}"] = {}
+        for name, target in sorted(PTX.items(), key=lambda item: item[1]):
+            if float(PTX_VERSIONS[target]) <= 8 or version != "12.0":
+                columns[f"PTX, ptxas {version}"] |= assemble(files[name], version)
     readme = README.read_text()
     if len(TABLE.findall(readme)) != 1:
         sys.exit("README.md has no place for the table of registers")

@@ -23,6 +23,7 @@
 //         load the next tile's code and index, and where the code of the one after it is;  barrier of the warp     (2)
 //         each lane: decode 104 exponents from its bit into its stage, four to a word
 //         does the lane end where the next one begins?  if not, report;  barrier of the warp                       (4)
+//         if launched early: wait for the kernel before, once
 //         13 times: 8 staged exponents and 8 signs of 32 lanes -> 512 bytes of bf16
 //
 // # One look-up
@@ -206,13 +207,10 @@ struct Fit {
   DF11_INLINE bool is(u32 stop) const { return stop != FULL && (bit == FULL || ((stop - bit) & 0xffff) <= OVERRUN); }
 };
 
-// Returns how many weights the group's last tile has.
-DF11_INLINE u32 last_weights(const df11_job& job) { return (u32)job.weights - (job.tiles - 1) * TILE; }
-
 // Returns how many weights of a tile a lane decodes.
 DF11_INLINE u32 lane_weights(const df11_job& job, u32 tile, u32 lane) {
   if (tile + 1 < job.tiles) return LANE;
-  u32 all = last_weights(job), before = lane * LANE;
+  u32 all = job.last_weights, before = lane * LANE;
   return before >= all ? 0 : all - before < LANE ? all - before : (u32)LANE;
 }
 
@@ -240,7 +238,7 @@ struct Ahead {
     units = end - unit < WIDEST ? end - unit : (u32)WIDEST;
     lane_bit = lanes[0];
     next_bit = FULL;
-    if (tile + 1 < job.tiles || (lane + 1) * LANE < last_weights(job)) next_bit = lanes[1];
+    if (tile + 1 < job.tiles || (lane + 1) * LANE < job.last_weights) next_bit = lanes[1];
     if (units <= DF11_CODE_UNITS) {
       const uint4* p = (const uint4*)job.code + ((u64)unit + lane);
       if (lane < units) v0 = p[0];
@@ -366,6 +364,8 @@ DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
   u32 table = shared_start(), code = table + table_shared(job.table_bytes) + warp * WARP_SHARED;
   forget(code);
   u32 stage = code + STAGED_CODE;
+  bool waits = (job.flags & DF11_JOB_EARLY) != 0;
+  if (waits) let_next_start();
 
   // Tiles are counted in 32 bits: a group has at most 2^32 weights. Weights and bytes are counted in 64.
   // Dealt to blocks before warps: however many tiles are left for a last round, all blocks get about the same number.
@@ -400,6 +400,8 @@ DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
     }
     DF11_SYNC_WARP(4);
 
+    if (waits) wait_for_previous();
+    waits = false;
     forget(tile);  // so that values computed from it are recomputed, not kept in registers while decoding
     Store store{stage, lane, (u32)(job.dst / 2 - job.first) & 7, job.signs + (u64)tile * TILE,
                 job.dst - job.first * 2 + (u64)tile * (TILE * 2)};
@@ -414,6 +416,8 @@ DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
       else store.part(a, b);
     }
   }
+  // Also without a tile: when this kernel has ended, so has the one before it.
+  if (waits) wait_for_previous();
   if (bad && job.status != 0) atomicMax((u32*)job.status, (u32)DF11_CORRUPT);
 }
 

@@ -12,8 +12,7 @@ typedef unsigned long long u64;
 struct df11_job {
   u64 dst;          // the destination of weight `first`; a multiple of 2
   u64 status;       // of a u32, or 0: raised to CORRUPT if the image contradicts itself, never lowered
-  u64 first, count; // weights of the group; count > 0 and first + count <= weights
-  u64 weights;      // of the whole group
+  u64 first, count; // weights of the group; count > 0
   u64 state;        // of the image's state word
   u64 table;        // the image's sections
   u64 starts;
@@ -22,13 +21,19 @@ struct df11_job {
   u64 signs;
   u32 code_units;   // units of 16 bytes in the code section, its padding included: at least DF11_AHEAD_UNITS
   u32 tiles;        // of the whole group
+  u32 last_weights; // weights of the group's last tile
   u32 end_tile;     // the tile after the last one that has weights of the job
   u32 whole_tile;   // of the tiles whole_tile ... whole_end - 1 the job decodes all weights, of no others
   u32 whole_end;
   u32 table_bytes;  // a multiple of 16, at most DF11_TABLE_LARGE
   u32 first_block;  // this job is done by the blocks first_block ... first_block + blocks - 1 of the grid
   u32 blocks;
+  u32 flags;        // 0, or DF11_JOB_EARLY
 };
+
+// The kernel may start before the one before it in the stream has ended (programmatic dependent launch, 9.0 and later):
+// it reads the image at once, and waits before it writes anything.
+enum { DF11_JOB_EARLY = 1 };
 
 // Up to DF11_MOST_JOBS jobs in one launch. Their block ranges follow each other and start at block 0.
 struct df11_jobs {

@@ -36,6 +36,8 @@ DF11_INLINE void refill_shared(u32 before, u32 after, u32& hi, u32& lo, u32& nex
 template <int OFFSET> DF11_INLINE uint2 load_global2(u64 at) { return *(const uint2*)(at + OFFSET); }
 template <int OFFSET> DF11_INLINE void store_global4(u64 at, uint4 value) { *(uint4*)(at + OFFSET) = value; }
 DF11_INLINE void store_global_half(u64 at, u32 value) { *(u16*)at = (u16)value; }
+DF11_INLINE void let_next_start() {}
+DF11_INLINE void wait_for_previous() {}
 #else
 extern __shared__ uint4 df11_shared[];
 DF11_INLINE u32 shared_start() { return (u32)__cvta_generic_to_shared(df11_shared); }
@@ -101,6 +103,15 @@ template <int OFFSET> DF11_INLINE void store_global4(u64 at, uint4 v) {
 DF11_INLINE void store_global_half(u64 at, u32 v) {
   asm volatile("st.global.u16 [%0], %1;" ::"l"(at), "h"((u16)v) : "memory");
 }
+// Programmatic dependent launch: lets the stream's next kernel start, if it was launched so; and waits until the kernel
+// before has ended and its writes are visible. Older devices have no such launch.
+#if __CUDA_ARCH__ >= 900
+DF11_INLINE void let_next_start() { asm volatile("griddepcontrol.launch_dependents;"); }
+DF11_INLINE void wait_for_previous() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+#else
+DF11_INLINE void let_next_start() {}
+DF11_INLINE void wait_for_previous() {}
+#endif
 #endif
 
 // The stream's first bit is the top one, and its first byte therefore the highest of a word.

@@ -1053,7 +1053,8 @@ class Resident : public detail::Owner<df11_resident, df11_resident_free> {
 
 /// Options for opening a device.
 struct DeviceOptions {
-    /// DF11_DEVICE_ALLOW_DEFAULT_STREAM and DF11_DEVICE_* joined by |
+    /// DF11_DEVICE_ALLOW_DEFAULT_STREAM and other DF11_DEVICE_* joined by |. DF11_DEVICE_EARLY_START requires that every
+    /// image is complete before the kernel before its decode begins.
     std::uint32_t flags = 0;
     /// The most multiprocessors whose room the kernels of a call take; 0 for all. It limits how many blocks are launched;
     /// on which multiprocessors they run is the device's choice.

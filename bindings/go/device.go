@@ -13,6 +13,12 @@ type DeviceOptions struct {
 	AllowDefaultStream bool
 	// PTX makes the driver compile the kernels' PTX even if there is a binary for the device. It is for tests.
 	PTX bool
+	// EarlyStart lets decodes start before the kernel before them in the stream has ended (programmatic dependent
+	// launch): they read the image at once, and wait for that kernel before they write anything. It has an effect on
+	// devices of compute capability 9.0 and later with a driver of CUDA 12.3 or later. It requires of every decode that
+	// the image was complete before the kernel before it began: put something other than a kernel between an upload and
+	// the first decode, such as an event that you wait for. Otherwise a decode may give wrong weights.
+	EarlyStart bool
 	// Multiprocessors is the most multiprocessors whose room the kernels of a call take, so that the kernels of others
 	// find room beside them; 0 means all. It limits how many blocks are launched; on which multiprocessors they run is
 	// the device's choice.
@@ -82,6 +88,9 @@ func openDevice(ordinal int, current bool, o *DeviceOptions) (*Device, error) {
 	}
 	if o.PTX {
 		flags |= cdf11.DevicePTX
+	}
+	if o.EarlyStart {
+		flags |= cdf11.DeviceEarlyStart
 	}
 	var libcuda []byte
 	if o.LibCUDA != "" {

@@ -285,6 +285,28 @@ func TestDeviceMultiprocessors(t *testing.T) {
 	}
 }
 
+// The image is complete before the first decode, and no decode writes before the one before it has ended.
+func TestDeviceEarlyStart(t *testing.T) {
+	m, s := open(t, modelOf("sharded"), nil), stream(t)
+	g, want := m.Groups()[0], weights(t, m, 0)
+	d := device(t, &df11.DeviceOptions{EarlyStart: true})
+	dst, status := memory(t, uint64(len(want))), memory(t, 4)
+	cudatest.Put(status, make([]byte, 4))
+	r, err := d.Upload(m, 0, memory(t, g.ImageBytes), g.ImageBytes, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cudatest.Wait(s)
+	for range 2 {
+		if err := r.Decompress(dst, uint64(len(want)), status, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cudatest.Wait(s)
+	same(t, "early", s, dst, status, want, 0)
+}
+
 func TestDeviceOfTheCurrentContext(t *testing.T) {
 	allowed := device(t, &df11.DeviceOptions{AllowDefaultStream: true, PTX: true})
 	if allowed.Info().Kernels != "PTX" {

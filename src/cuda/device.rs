@@ -1,13 +1,16 @@
 //! Devices: a CUDA context with the kernels loaded in it. Everything that may block is done when a device is opened, so
 //! that decoding ([`super::launch`]) never has to.
 
-use super::driver::{self, Context, Driver, Function, GreenContext, Stream, attribute};
+use super::driver::{self, Context, Driver, Function, GreenContext, LaunchAttribute, LaunchConfig, Stream, attribute};
 use super::kernels::{self, Choice, Kernels, Target};
 use super::policy;
 use crate::error::{Error, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The oldest driver version with which decodes may start early: earlier ones cannot capture that.
+const OLDEST_EARLY_DRIVER: i32 = 12_030;
 
 /// Options of [`Device::open`] and [`Device::open_current`].
 #[derive(Debug, Clone, Default)]
@@ -23,6 +26,14 @@ pub struct DeviceOptions {
     /// them. It limits how many blocks a call launches; where these run is the device's choice. A batch has the limit
     /// of its first group's device.
     pub multiprocessors: u32,
+    /// Let decodes start before the kernel before them in the stream has ended (programmatic dependent launch): they read
+    /// the image at once, and wait for that kernel before they write anything. It has an effect on devices of compute
+    /// capability 9.0 and later with a driver of CUDA 12.3 or later; elsewhere decodes start when they always do.
+    ///
+    /// It requires of every decode that the image was complete before the kernel before it began: put anything but a
+    /// kernel between an upload and the first decode, such as an event that you wait for. Otherwise the decode
+    /// may read what the upload has not written yet, and give wrong weights.
+    pub early_start: bool,
 }
 
 impl DeviceOptions {
@@ -46,6 +57,12 @@ impl DeviceOptions {
     /// Sets [`DeviceOptions::kernels`].
     pub fn kernels(mut self, choice: Choice) -> Self {
         self.kernels = choice;
+        self
+    }
+
+    /// Sets [`DeviceOptions::early_start`].
+    pub fn early_start(mut self, early: bool) -> Self {
+        self.early_start = early;
         self
     }
 
@@ -101,6 +118,8 @@ pub(super) struct Opened {
     /// Bytes of shared memory that a block may have.
     pub most_shared: u32,
     pub allow_default_stream: bool,
+    /// Decodes start before the kernel before them has ended.
+    pub is_early: bool,
     /// Decoding blocks that a multiprocessor runs at once, for small and for large tables.
     blocks: [u32; 2],
     /// The multiprocessors that `context` and `own` may use.
@@ -301,6 +320,7 @@ impl Device {
             libcuda: driver.name.to_string_lossy().into_owned(),
             kernels: kernels.name.to_owned(),
         };
+        let is_early = options.early_start && kernels.can_wait && driver.version >= OLDEST_EARLY_DRIVER;
         Ok(Device(Arc::new(Opened {
             driver,
             context,
@@ -309,6 +329,7 @@ impl Device {
             capability,
             most_shared,
             allow_default_stream: options.allow_default_stream,
+            is_early,
             blocks,
             multiprocessors,
             most_multiprocessors: if options.multiprocessors == 0 { u32::MAX } else { options.multiprocessors },
@@ -421,12 +442,13 @@ impl Opened {
         }
     }
 
-    /// Launches a kernel that takes one parameter.
+    /// Launches a kernel that takes one parameter; if `early`, before the one before it has ended.
     ///
     /// # Safety
     ///
     /// The context is current, `stream` is one of its streams, `function` takes a `T` by value, and the addresses in
-    /// `parameter` are right for it.
+    /// `parameter` are right for it. A kernel that is launched early waits before it writes.
+    #[allow(clippy::too_many_arguments, reason = "those of a launch")]
     pub unsafe fn launch<T>(
         &self,
         function: Function,
@@ -435,8 +457,19 @@ impl Opened {
         shared: u32,
         parameter: &T,
         stream: Stream,
+        early: bool,
     ) -> Result<()> {
         let mut parameters = [(&raw const *parameter).cast_mut().cast()];
+        if early {
+            let attribute = LaunchAttribute::early();
+            let config = LaunchConfig::new(blocks, threads, shared, stream, &attribute);
+            // SAFETY: as below; the driver copies the attribute, too.
+            let code = unsafe {
+                let (list, none) = (parameters.as_mut_ptr(), std::ptr::null_mut());
+                (self.driver.api.launch_with)(&config, function, list, none)
+            };
+            return self.driver.check("cuLaunchKernelEx", code);
+        }
         // SAFETY: the list holds one pointer, to a parameter of the kernel's type; the driver copies it before it
         // returns.
         let code = unsafe {

@@ -122,6 +122,51 @@ pub(crate) struct Resource {
 
 const _: () = assert!(cfg!(not(target_pointer_width = "64")) || size_of::<Resource>() == 144);
 
+/// `CUlaunchAttribute`.
+#[repr(C)]
+pub(crate) struct LaunchAttribute {
+    id: c_int,
+    padding: [u8; 4],
+    value: [u64; 8],
+}
+
+impl LaunchAttribute {
+    /// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`, allowed: the kernel may start before the one before it has
+    /// ended.
+    pub fn early() -> LaunchAttribute {
+        // The value is an int in the first four bytes: devices and hosts are little endian.
+        LaunchAttribute { id: 6, padding: [0; 4], value: [1, 0, 0, 0, 0, 0, 0, 0] }
+    }
+}
+
+/// `CUlaunchConfig`.
+#[repr(C)]
+pub(crate) struct LaunchConfig {
+    grid: [c_uint; 3],
+    block: [c_uint; 3],
+    shared_bytes: c_uint,
+    stream: *mut c_void,
+    attributes: *const LaunchAttribute,
+    attribute_count: c_uint,
+}
+
+impl LaunchConfig {
+    /// Describes a launch of one dimension with one attribute, which must live as long.
+    pub fn new(blocks: u32, threads: u32, shared: u32, stream: Stream, attribute: &LaunchAttribute) -> LaunchConfig {
+        LaunchConfig {
+            grid: [blocks, 1, 1],
+            block: [threads, 1, 1],
+            shared_bytes: shared,
+            stream: stream.raw(),
+            attributes: attribute,
+            attribute_count: 1,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<LaunchAttribute>() == 72);
+const _: () = assert!(cfg!(not(target_pointer_width = "64")) || size_of::<LaunchConfig>() == 56);
+
 macro_rules! entry_points {
     ($(#[$doc:meta])* $type:ident; $($field:ident = $symbol:literal ($($argument:ty),*);)*) => {
         $(#[$doc])*
@@ -170,6 +215,7 @@ entry_points! {
     function_set_attribute = "cuFuncSetAttribute"(Function, c_int, c_int);
     function_occupancy = "cuOccupancyMaxActiveBlocksPerMultiprocessor"(*mut c_int, Function, c_int, usize);
     launch = "cuLaunchKernel"(Function, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, *mut c_void, *mut *mut c_void, *mut *mut c_void);
+    launch_with = "cuLaunchKernelEx"(*const LaunchConfig, Function, *mut *mut c_void, *mut *mut c_void);
     copy_to_device = "cuMemcpyHtoDAsync_v2"(DevicePtr, *const c_void, usize, *mut c_void);
     fill = "cuMemsetD8Async"(DevicePtr, u8, usize, *mut c_void);
 

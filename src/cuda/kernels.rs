@@ -20,8 +20,18 @@ use std::ffi::CStr;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
-/// The PTX, with the zero at its end that the driver requires.
-const PTX: &str = concat!(include_str!("../../kernels/prebuilt/decode.ptx"), "\0");
+macro_rules! ptx {
+    ($file:literal) => {
+        concat!(include_str!(concat!("../../kernels/prebuilt/", $file)), "\0")
+    };
+}
+
+/// The PTX by the oldest compute capability that it is for, falling, with the zero at its end that the driver requires. Only
+/// that for 9.0 can wait for the kernel before; drivers before CUDA 12.3 do not take it.
+static PTX: [(u32, &str); 2] = [(90, ptx!("decode.sm_90.ptx")), (OLDEST_CAPABILITY, ptx!("decode.ptx"))];
+
+/// The oldest compute capability whose kernels can wait for the kernel before.
+const OLDEST_EARLY: u32 = 90;
 
 /// Aligns a cubin, because the driver reads ELF files by words.
 #[repr(C, align(64))]
@@ -76,6 +86,8 @@ pub(crate) struct Kernels {
     pub index: Function,
     /// The name of what was loaded: `sm_90`, or `PTX`.
     pub name: &'static str,
+    /// The kernels can be launched before the one before them has ended: they wait for it where they must.
+    pub can_wait: bool,
 }
 
 /// The properties of a device that decide which kernels it takes.
@@ -114,21 +126,22 @@ impl Target {
 pub(crate) unsafe fn load(driver: &'static Driver, target: Target, choice: Choice) -> Result<Kernels> {
     let cubin = cubin_for(target.capability).filter(|_| choice == Choice::Best && !target.is_integrated);
     let cubin = cubin.and_then(|of| CUBINS.iter().find(|(other, ..)| *other == of));
-    let images = cubin.map(|&(_, name, bytes)| (name, &bytes.0)).into_iter();
+    let cubin = cubin.map(|&(of, name, bytes)| (of, name, &bytes.0));
+    let ptx = PTX.iter().filter(|(of, _)| *of <= target.capability).map(|(of, text)| (*of, "PTX", text.as_bytes()));
     let mut tried = Vec::new();
     let mut last = 0;
-    for (name, image) in images.chain([("PTX", PTX.as_bytes())]) {
+    for (of, name, image) in cubin.into_iter().chain(ptx) {
         // SAFETY: a context is current, and the image is a cubin, or PTX with its zero.
         let loaded = unsafe {
             match &driver.libraries {
-                Some(api) => from_library(driver, api, target, name, image),
+                Some(api) => from_library(driver, api, target, image),
                 None => Loading::new(driver, image).and_then(|loading| loading.finish(target)),
             }
         };
         match loaded {
             Ok([decode, decode_many, index]) => {
                 log::debug!("loaded the kernels {name}");
-                return Ok(Kernels { decode, decode_many, index, name });
+                return Ok(Kernels { decode, decode_many, index, name, can_wait: of >= OLDEST_EARLY });
             }
             Err(error) if concerns_image(error.native_code()) => {
                 log::debug!("the kernels {name} are not taken: {error}");
@@ -157,10 +170,10 @@ fn concerns_image(result: i32) -> bool {
     .contains(&result)
 }
 
-/// A library that was loaded: by which driver ([`Driver::identity`]), and which image.
+/// A library that was loaded: by which driver ([`Driver::identity`]), and from which image, by its address.
 struct Loaded {
     driver: usize,
-    name: &'static str,
+    image: usize,
     library: ImageLibrary,
 }
 
@@ -171,18 +184,15 @@ unsafe impl Send for Loaded {}
 ///
 /// # Safety
 ///
-/// `image` is a cubin, or PTX that ends with a zero, and `name` is that of no other.
-unsafe fn library_of(
-    driver: &'static Driver,
-    api: &LibraryEntryPoints,
-    name: &'static str,
-    image: &[u8],
-) -> Result<ImageLibrary> {
+/// `image` is a cubin, or PTX that ends with a zero.
+unsafe fn library_of(driver: &'static Driver, api: &LibraryEntryPoints, image: &'static [u8]) -> Result<ImageLibrary> {
     static LOADED: Mutex<Vec<Loaded>> = Mutex::new(Vec::new());
     // Held while an image is loaded, so that threads which open devices at once load it once. Compiling PTX for a device is
     // left to its first use, which is outside.
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(found) = loaded.iter().find(|found| found.driver == driver.identity() && found.name == name) {
+    if let Some(found) =
+        loaded.iter().find(|found| found.driver == driver.identity() && found.image == image.as_ptr().addr())
+    {
         return Ok(found.library);
     }
     let mut library = ptr::null_mut();
@@ -192,7 +202,7 @@ unsafe fn library_of(
         (api.load_data)(&mut library, image.as_ptr().cast(), no_options(), no_values(), 0, no_options(), no_values(), 0)
     };
     driver.check("cuLibraryLoadData", code)?;
-    loaded.push(Loaded { driver: driver.identity(), name, library });
+    loaded.push(Loaded { driver: driver.identity(), image: image.as_ptr().addr(), library });
     Ok(library)
 }
 
@@ -201,16 +211,15 @@ unsafe fn library_of(
 ///
 /// # Safety
 ///
-/// A context of the target's device is current; `image` and `name` as for [`library_of`].
+/// A context of the target's device is current; `image` as for [`library_of`].
 unsafe fn from_library(
     driver: &'static Driver,
     api: &LibraryEntryPoints,
     target: Target,
-    name: &'static str,
-    image: &[u8],
+    image: &'static [u8],
 ) -> Result<[Function; 3]> {
     // SAFETY: as the caller promises.
-    let library = unsafe { library_of(driver, api, name, image)? };
+    let library = unsafe { library_of(driver, api, image)? };
     let mut kernels = [ptr::null_mut(); 3];
     for ((name, shared), kernel) in NAMES.into_iter().zip(target.shared_bytes()).zip(&mut kernels) {
         // SAFETY: the library is loaded, the name ends with a zero, and each call writes one value or none.
@@ -328,6 +337,6 @@ mod tests {
             assert_eq!(cubin_for(capability), want, "{capability}");
         }
         assert!(CUBINS.iter().all(|(.., bytes)| bytes.0.starts_with(b"\x7fELF")));
-        assert!(PTX.ends_with('\0') && PTX.matches('\0').count() == 1);
+        assert!(PTX.iter().all(|(_, text)| text.ends_with('\0') && text.matches('\0').count() == 1));
     }
 }

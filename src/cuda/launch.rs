@@ -344,9 +344,15 @@ unsafe fn launch_one(device: &Opened, request: &Request<'_>, room: Room, stream:
     let tiles = request.tiles();
     let each = device.tiles_per_block(std::iter::once(tiles), warps, job.table_bytes, room);
     job.blocks = tiles.div_ceil(each) as u32;
+    job.flags = flags(device);
     let shared = policy::decode_shared(job.table_bytes, warps);
     // SAFETY: the decode kernel takes a `DecodeJob`, and the job's addresses are the image's sections.
-    unsafe { device.launch(device.kernels.decode, job.blocks, 32 * warps, shared, &job, stream) }
+    unsafe { device.launch(device.kernels.decode, job.blocks, 32 * warps, shared, &job, stream, device.is_early) }
+}
+
+/// Returns the flags of a device's jobs.
+fn flags(device: &Opened) -> u32 {
+    if device.is_early { policy::JOB_EARLY } else { 0 }
 }
 
 /// Launches up to 32 requests: fewer if the room is limited to fewer blocks, because each request has blocks of its own.
@@ -378,9 +384,10 @@ unsafe fn launch_many<'a>(
     for job in used {
         job.first_block = blocks;
         job.blocks = (job.blocks as u64).div_ceil(each) as u32;
+        job.flags = flags(device);
         blocks += job.blocks;
     }
     let shared = policy::decode_shared(table_bytes, warps);
     // SAFETY: the kernel takes `DecodeJobs`, and the jobs' addresses are the images' sections.
-    unsafe { device.launch(device.kernels.decode_many, blocks, 32 * warps, shared, &jobs, stream) }
+    unsafe { device.launch(device.kernels.decode_many, blocks, 32 * warps, shared, &jobs, stream, device.is_early) }
 }

@@ -87,7 +87,6 @@ pub(crate) struct DecodeJob {
     pub status: u64,
     pub first: u64,
     pub count: u64,
-    pub weights: u64,
     pub state: u64,
     pub table: u64,
     pub starts: u64,
@@ -96,13 +95,18 @@ pub(crate) struct DecodeJob {
     pub signs: u64,
     pub code_units: u32,
     pub tiles: u32,
+    pub last_weights: u32,
     pub end_tile: u32,
     pub whole_tile: u32,
     pub whole_end: u32,
     pub table_bytes: u32,
     pub first_block: u32,
     pub blocks: u32,
+    pub flags: u32,
 }
+
+/// The flag of a job whose kernel may start before the one before it has ended: `DF11_JOB_EARLY`.
+pub(crate) const JOB_EARLY: u32 = 1;
 
 /// The parameter of the kernel that decodes several groups: `struct df11_jobs`.
 #[repr(C)]
@@ -140,8 +144,8 @@ macro_rules! fields {
 
 /// The fields of `struct df11_job` with their offsets in bytes.
 pub const JOB_FIELDS: &[(&str, usize)] = fields!(
-    DecodeJob: dst, status, first, count, weights, state, table, starts, lanes, code, signs, code_units, tiles, end_tile,
-    whole_tile, whole_end, table_bytes, first_block, blocks
+    DecodeJob: dst, status, first, count, state, table, starts, lanes, code, signs, code_units, tiles, last_weights, end_tile,
+    whole_tile, whole_end, table_bytes, first_block, blocks, flags
 );
 /// The fields of `struct df11_index_job` with their offsets in bytes.
 pub const INDEX_JOB_FIELDS: &[(&str, usize)] = fields!(

@@ -4,7 +4,7 @@
 
 use super::device::Device;
 use super::driver::DevicePtr;
-use super::image::{ALIGNMENT, Head, ImageLayout, STATE_OFFSET, Slice};
+use super::image::{ALIGNMENT, Head, ImageLayout, STATE_OFFSET, Slice, TILE_WEIGHTS};
 use super::policy::DecodeJob;
 use crate::error::{Error, Result};
 use crate::format::Group;
@@ -104,7 +104,6 @@ impl Resident {
         sources: Vec<u8>,
     ) -> Resident {
         let template = DecodeJob {
-            weights: layout.weights,
             state: image + STATE_OFFSET,
             table: image + layout.table,
             starts: image + layout.starts,
@@ -114,6 +113,7 @@ impl Resident {
             // At most 2^32 weights have 2^30 units of code, and fewer tiles.
             code_units: layout.code_units() as u32,
             tiles: layout.tiles as u32,
+            last_weights: (layout.weights - (layout.tiles.max(1) - 1) * TILE_WEIGHTS) as u32,
             table_bytes: layout.table_bytes,
             ..DecodeJob::default()
         };

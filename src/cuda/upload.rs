@@ -311,7 +311,7 @@ impl Upload<'_> {
         let blocks = layout.blocks().div_ceil(layout.blocks().div_ceil(most)) as u32;
         let shared = policy::index_shared(layout.table_bytes);
         // SAFETY: the index kernel takes an `IndexJob`, and the job's addresses are the image's sections.
-        unsafe { device.launch(device.kernels.index, blocks, policy::INDEX_THREADS, shared, &job, self.stream) }
+        unsafe { device.launch(device.kernels.index, blocks, policy::INDEX_THREADS, shared, &job, self.stream, false) }
     }
 
     /// Copies host memory to device memory.

@@ -234,17 +234,20 @@ int main(int argc, char **argv) {
         CHECK(df11::Device::try_open_current(device, nowhere) == DF11_NO_DRIVER && !device);
         // A device that was opened with this flag accepts the NULL stream. A resident outlives its device.
         df11::DeviceOptions options;
-        options.flags = DF11_DEVICE_ALLOW_DEFAULT_STREAM;
+        options.flags = DF11_DEVICE_ALLOW_DEFAULT_STREAM | DF11_DEVICE_EARLY_START;
         device = df11::Device::open(0, options);
         const df11::Group first = model.groups()[0];
         std::vector<std::uint16_t> want(first.element_count());
         model.decompress(0, want);
         const Memory image(static_cast<std::size_t>(first.image_bytes())), dst(2 * want.size());
         const df11::Resident resident = device.upload(model, 0, image.at, image.bytes, nullptr);
+        // The image is complete before the decode, which may start early.
+        CHECK(cuStreamSynchronize(nullptr) == 0);
         device = df11::Device();
         CHECK(!device && device.get_info().name == nullptr);
         resident.decompress(dst.at, dst.bytes, 0, nullptr);
         CHECK(cuStreamSynchronize(nullptr) == 0 && engine.has(dst.at, want));
+        options.flags = 0;
         // A limit on multiprocessors: three blocks fit one, and four multiprocessors are there.
         std::uint64_t most = 0, most_limited = 0;
         for (options.multiprocessors = 0; options.multiprocessors < 2; options.multiprocessors++) {

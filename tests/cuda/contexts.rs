@@ -243,8 +243,9 @@ fn kernels_serve_every_context_that_a_device_is_opened_in() {
         }
         drop(primary);
         assert_eq!((emulator.query("lazy_loads"), emulator.query("live.retains")), (0, 0));
-        // By a driver that has libraries each image was loaded once: two cubins, which are not taken, and the PTX.
-        let loads = if old { 2 * 8 } else { 3 };
+        // By a driver that has libraries each image was loaded once: two cubins, which are not taken, and the PTX of each
+        // of the two devices.
+        let loads = if old { 2 * 8 } else { 4 };
         assert_eq!(emulator.query("calls.cuLibraryLoadData") + emulator.query("calls.cuModuleLoadData"), loads);
         emulator.assert_no_fault();
     }

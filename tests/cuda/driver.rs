@@ -272,6 +272,7 @@ int cuFuncSetAttribute(void *f, int a, int v) { return 0; }
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, void *f, int t, size_t s) { *n = 2; return 0; }
 unsigned stub_blocks;
 int cuLaunchKernel(void *f, unsigned x) { stub_blocks = x; return 0; }
+int cuLaunchKernelEx(const unsigned *config) { stub_blocks = config[0]; return 0; }
 int cuMemcpyHtoDAsync_v2(void) { return 999; }
 int cuMemsetD8Async(void) { return 999; }
 int cuEventCreate(void) { return 999; }

@@ -6,6 +6,7 @@ mod counts;
 mod cudarc_engine;
 mod decode;
 mod driver;
+mod early;
 mod errors;
 mod groups;
 mod hostile;

@@ -101,7 +101,6 @@ struct Image {
     j.status = (u64)status;
     j.first = first;
     j.count = count;
-    j.weights = c.weights;
     j.state = (u64)&state;
     j.table = table.at();
     j.starts = starts.at();
@@ -110,6 +109,7 @@ struct Image {
     j.signs = signs.at();
     j.code_units = (u32)(code.size / 16);
     j.tiles = (u32)c.tiles;
+    j.last_weights = (u32)(c.weights - (c.tiles - 1) * df11::TILE);
     j.end_tile = (u32)((first + count - 1) / df11::TILE) + 1;
     j.whole_tile = (u32)((first + df11::TILE - 1) / df11::TILE);
     j.whole_end = (u32)((first + count) / df11::TILE);

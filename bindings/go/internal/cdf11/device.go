@@ -21,6 +21,7 @@ import "unsafe"
 const (
 	AllowDefaultStream = C.DF11_DEVICE_ALLOW_DEFAULT_STREAM
 	DevicePTX          = C.DF11_DEVICE_FORCE_PTX
+	DeviceEarlyStart   = C.DF11_DEVICE_EARLY_START
 )
 
 // Device is a df11_device.

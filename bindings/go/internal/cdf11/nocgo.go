@@ -82,6 +82,7 @@ func Compress(merge bool, src, dst string, o *Compressing, progress Progress) (_
 const (
 	AllowDefaultStream = 1
 	DevicePTX          = 2
+	DeviceEarlyStart   = 4
 )
 
 // Device is a df11_device.

@@ -95,6 +95,7 @@ fn query(state: &State, key: &str) -> Option<u64> {
                 "grid" => Some(record.grid.iter().map(|&n| u64::from(n)).product()),
                 "block" => Some(record.block.iter().map(|&n| u64::from(n)).product()),
                 "stream" => Some(record.stream as u64),
+                "early" => Some(record.early.into()),
                 name => count(&record.counts, name),
             }
         }

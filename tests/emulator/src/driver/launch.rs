@@ -1,6 +1,5 @@
 //! The entry points that launch kernels, and those that say how many blocks fit.
 
-use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::codes::*;
@@ -15,6 +14,8 @@ struct Shape {
     grid: [u32; 3],
     block: [u32; 3],
     shared_bytes: u32,
+    /// It may start before the kernel before it in the stream has ended.
+    early: bool,
 }
 
 impl Shape {
@@ -114,8 +115,11 @@ impl Call {
         let params = unsafe { parameters(entry, params, extra) }?;
         let (module, kernel) = (entry.module, entry.function.clone());
         self.load_for_launch(function, handle)?;
-        let Shape { grid, block, shared_bytes } = shape;
-        let work = KernelWork { context, module, function: kernel, grid, block, shared_bytes, params, stream };
+        let Shape { grid, block, shared_bytes, early } = shape;
+        if early && self.config.cc_of(self.contexts[&context].device) < 90 {
+            return Err(NOT_SUPPORTED);
+        }
+        let work = KernelWork { context, module, function: kernel, grid, block, shared_bytes, params, early, stream };
         self.submit(handle, Work::Kernel(Arc::new(work)))
     }
 
@@ -158,8 +162,41 @@ pub struct LaunchConfig {
     block: [u32; 3],
     shared_bytes: u32,
     stream: usize,
-    attributes: *const c_void,
+    attributes: *const LaunchAttribute,
     attribute_count: u32,
+}
+
+/// `CUlaunchAttribute`.
+#[repr(C)]
+pub struct LaunchAttribute {
+    id: u32,
+    padding: u32,
+    value: [u64; 8],
+}
+
+/// `CU_LAUNCH_ATTRIBUTE_IGNORE` and `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`.
+const IGNORE: u32 = 0;
+const EARLY: u32 = 6;
+
+/// Returns whether the attributes of a launch let it start before the kernel before it has ended. Others are not supported.
+///
+/// # Safety
+/// The configuration has as many attributes as it says.
+unsafe fn is_early(config: &LaunchConfig) -> Result<bool> {
+    let mut early = false;
+    for at in 0..config.attribute_count as usize {
+        if config.attributes.is_null() {
+            return Err(INVALID_VALUE);
+        }
+        // SAFETY: this function's own contract; callers from C need not align what they point to.
+        let attribute = unsafe { config.attributes.add(at).read_unaligned() };
+        match attribute.id {
+            IGNORE => {}
+            EARLY => early = attribute.value[0] as u32 != 0,
+            _ => return Err(NOT_SUPPORTED),
+        }
+    }
+    Ok(early)
 }
 
 entries! {
@@ -168,18 +205,19 @@ entries! {
         call, function: usize, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32,
         shared_bytes: u32, stream: usize, params: *const *const u8, extra: *const usize,
     ) {
-        let shape = Shape { grid: [grid_x, grid_y, grid_z], block: [block_x, block_y, block_z], shared_bytes };
+        let shape = Shape { grid: [grid_x, grid_y, grid_z], block: [block_x, block_y, block_z], shared_bytes, early: false };
         call.launch(function, shape, stream, params, extra)
     }
 
-    /// The same from a struct; attributes are not supported.
+    /// The same from a struct. Of attributes programmatic stream serialization is supported, from capability 9.0 on.
     Context(cuLaunchKernelEx_ptsz) fn cuLaunchKernelEx(
         call, config: *const LaunchConfig, function: usize, params: *const *const u8, extra: *const usize,
     ) {
         if config.is_null() { return Err(INVALID_VALUE) }
-        let LaunchConfig { grid, block, shared_bytes, stream, attribute_count, .. } = *config;
-        if attribute_count != 0 { return Err(NOT_SUPPORTED) }
-        call.launch(function, Shape { grid, block, shared_bytes }, stream, params, extra)
+        let config = config.read_unaligned();
+        let early = is_early(&config)?;
+        let LaunchConfig { grid, block, shared_bytes, stream, .. } = config;
+        call.launch(function, Shape { grid, block, shared_bytes, early }, stream, params, extra)
     }
 
     /// Returns the number of blocks of a function that fit a multiprocessor.

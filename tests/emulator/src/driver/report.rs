@@ -17,6 +17,7 @@ pub struct Record {
     pub block: [u32; 3],
     pub shared_bytes: u32,
     pub stream: usize,
+    pub early: bool,
     pub counts: Counts,
 }
 
@@ -41,11 +42,11 @@ pub fn named(counts: &Counts) -> [(&'static str, u64); 12] {
 impl Record {
     /// Formats one line of JSON.
     pub fn json(&self) -> String {
-        let Record { kernel, grid, block, shared_bytes, stream, counts } = self;
+        let Record { kernel, grid, block, shared_bytes, stream, early, counts } = self;
         // A kernel's name is a C identifier: nothing in it needs escaping.
         let mut text = format!(
             "{{\"kernel\":\"{kernel}\",\"grid\":{grid:?},\"block\":{block:?},\"shared_bytes\":{shared_bytes},\
-             \"stream\":{stream}"
+             \"stream\":{stream},\"early\":{early}"
         );
         for (name, count) in named(counts) {
             let _ = write!(text, ",\"{name}\":{count}");

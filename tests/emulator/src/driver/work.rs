@@ -48,6 +48,8 @@ pub struct KernelWork {
     pub block: [u32; 3],
     pub shared_bytes: u32,
     pub params: Vec<u8>,
+    /// It may start before the kernel before it in the stream has ended.
+    pub early: bool,
     /// The stream as the caller named it; for the record.
     pub stream: usize,
 }
@@ -180,7 +182,7 @@ fn run_kernel(kernel: &KernelWork, memory: &Memory, options: Options) -> Result<
         shared_bytes: kernel.shared_bytes,
         params: &kernel.params,
         memory,
-        options,
+        options: Options { early: kernel.early, ..options },
     };
     let counts = launch.run().map_err(|fault| (code(fault.kind), fault.to_string()))?;
     Ok(Done::Ran(Box::new(Record {
@@ -189,6 +191,7 @@ fn run_kernel(kernel: &KernelWork, memory: &Memory, options: Options) -> Result<
         block: kernel.block,
         shared_bytes: kernel.shared_bytes,
         stream: kernel.stream,
+        early: kernel.early,
         counts,
     })))
 }
@@ -204,6 +207,7 @@ fn code(kind: FaultKind) -> i32 {
         | FaultKind::UninitialisedRegister
         | FaultKind::UninitialisedMemory
         | FaultKind::Race
+        | FaultKind::Early
         | FaultKind::Trap => LAUNCH_FAILED,
     }
 }

@@ -23,6 +23,9 @@ pub enum FaultKind {
     WarpMask,
     /// Two threads accessed the same bytes of shared memory, at least one wrote, and nothing ordered them.
     Race,
+    /// A thread of a kernel that was launched early wrote to global memory, or ended, before it had waited for the kernel
+    /// before.
+    Early,
     /// More instructions than the budget: an endless loop.
     Budget,
     /// `trap`, a branch index outside its table, or another thing that ends a kernel.

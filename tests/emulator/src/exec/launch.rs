@@ -17,12 +17,15 @@ pub struct Options {
     pub budget: u64,
     /// Also count by line of the text, see [`Counts::lines`].
     pub profile: bool,
+    /// The kernel was launched before the one before it has ended: no thread may write to global memory, or end, before its
+    /// `griddepcontrol.wait`.
+    pub early: bool,
 }
 
 impl Default for Options {
-    /// Returns one thread, a search for races, 2^28 instructions a block, no counts by line.
+    /// Returns one thread, a search for races, 2^28 instructions a block, no counts by line, not early.
     fn default() -> Options {
-        Options { threads: 1, races: true, budget: 1 << 28, profile: false }
+        Options { threads: 1, races: true, budget: 1 << 28, profile: false, early: false }
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) struct Env<'a> {
     /// A bit for every byte that was written.
     pub(super) shared_written: Vec<u8>,
     pub(super) races: Option<Races>,
+    early: bool,
     pub(super) banks: Banks,
     pub(super) counts: Counts,
     /// Counts by instruction, where they are wanted; the instruction that ran last, and the traffic before it.
@@ -66,6 +67,7 @@ impl<'a> Env<'a> {
             params,
             shared: vec![0; shared],
             shared_written: vec![0; shared.div_ceil(8) + 1],
+            early: options.early,
             races: options.races.then(|| Races::new(shared, warps)),
             banks: Banks::default(),
             counts: Counts::default(),
@@ -86,7 +88,7 @@ impl<'a> Env<'a> {
             races.begin();
         }
         for warp in warps.iter_mut() {
-            warp.begin(self.code, &self.geometry);
+            warp.begin(self.code, &self.geometry, self.early);
         }
         let end = self.counts.warp_issues.saturating_add(budget);
         let mut left = warps.len();
@@ -119,6 +121,17 @@ impl<'a> Env<'a> {
         }
         self.counts.blocks += 1;
         Ok(())
+    }
+
+    /// Fails for lanes that have not waited for the kernel before, and must have before what they do.
+    #[inline(always)]
+    pub(super) fn not_early(&self, warp: &Warp, ins: &Ins, exec: u32, does: &str) -> Result<(), Box<Fault>> {
+        let early = warp.early & exec;
+        if early == 0 {
+            return Ok(());
+        }
+        let what = format!("launched before the kernel before has ended, a thread {does} and has not waited for it");
+        Err(self.fault(warp, ins, early, FaultKind::Early, None, what))
     }
 
     /// Begins an instruction in the counts by line: what was moved since the last call was the last one's.

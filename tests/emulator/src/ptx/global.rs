@@ -90,6 +90,7 @@ impl Env<'_> {
 
     #[inline(always)]
     pub(super) fn store_global(&mut self, warp: &mut Warp, ins: &Ins, addresses: &Addresses) -> Done {
+        self.not_early(warp, ins, addresses.exec, "writes")?;
         self.touch_global(warp, ins, addresses, true)?;
         self.counts.global_accesses += 1;
         self.counts.global_sectors_written += sectors(addresses);
@@ -127,6 +128,7 @@ impl Env<'_> {
         addresses: &Addresses,
     ) -> Result<[u64; 32], Box<Fault>> {
         debug_assert_eq!(ins.op, Op::Atom);
+        self.not_early(warp, ins, addresses.exec, "writes")?;
         self.touch_global(warp, ins, addresses, true)?;
         self.counts.global_accesses += 1;
         self.counts.global_sectors_atomic += sectors(addresses);

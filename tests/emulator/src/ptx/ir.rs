@@ -162,6 +162,8 @@ pub(super) enum Op {
     Trap,
     Nop,
     Fence,
+    /// Waits for the kernel before.
+    GridWait,
     /// barrier, threads (or NONE): a block's barrier; `sub`: 1 for one that only arrives, 2 to 4 for the reductions
     /// popc, and, or (d in slot 2, p in slot 3); `mode`: 1 where all lanes must come to the same instruction.
     Bar,

@@ -65,6 +65,12 @@ impl<'a> Lower<'a, '_> {
                 self.push(Ins { op: Op::Fence, ..ins })
             }
             "prefetch" | "prefetchu" | "nanosleep" | "pmevent" => self.push(Ins { op: Op::Nop, ..ins }),
+            "griddepcontrol" => {
+                let kind = form.one_of(&["launch_dependents", "wait"]);
+                let Some(kind) = kind else { return form.fail("this form is not supported") };
+                form.done(0)?;
+                self.push(Ins { op: if kind == 0 { Op::Nop } else { Op::GridWait }, ..ins })
+            }
             "bra" | "brx" | "call" | "ret" | "exit" | "trap" => self.control(form, ins, opcode),
             "bar" | "barrier" => self.barrier(form, ins),
             "shfl" | "vote" | "match" | "redux" | "activemask" => self.warp(form, ins, opcode),

@@ -111,6 +111,7 @@ fn step(warp: &mut Warp, env: &mut Env, turn: u64) -> Result<Stop, Box<Fault>> {
                 }
                 continue;
             }
+            Op::GridWait => warp.early &= !exec,
             Op::Ld => env.load(warp, ins, exec)?,
             Op::St => env.store(warp, ins, exec)?,
             Op::Atom => env.atomic(warp, ins, exec)?,
@@ -127,6 +128,7 @@ fn control(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Result<Optio
     let rest = warp.active & !exec;
     match ins.op {
         Op::Exit => {
+            env.not_early(warp, ins, exec, "ends")?;
             warp.live &= !exec;
             warp.active = rest;
             if rest != 0 {

@@ -36,6 +36,8 @@ pub(super) struct Warp {
     /// Lanes that there are, and those that have not exited.
     pub(super) born: u32,
     pub(super) live: u32,
+    /// Lanes that have not waited yet for the kernel before, and must.
+    pub(super) early: u32,
     /// Lanes that are parked, that wait in an operation of the warp, and at a block's barrier.
     pub(super) parked: u32,
     pub(super) waiting: u32,
@@ -69,6 +71,7 @@ impl Warp {
             pc: 0,
             born: 0,
             live: 0,
+            early: 0,
             parked: 0,
             waiting: 0,
             at_barrier: 0,
@@ -81,8 +84,9 @@ impl Warp {
         }
     }
 
-    /// Resets the warp to the kernel's first instruction, as a warp of that block.
-    pub(super) fn begin(&mut self, code: &Code, geometry: &Geometry) {
+    /// Resets the warp to the kernel's first instruction, as a warp of that block. If `early`, its lanes must wait for the
+    /// kernel before.
+    pub(super) fn begin(&mut self, code: &Code, geometry: &Geometry, early: bool) {
         self.defined32.fill(0);
         self.defined64.fill(0);
         self.defined_p.fill(0);
@@ -91,6 +95,7 @@ impl Warp {
         let lanes = (geometry.threads() - 32 * self.index).min(32);
         self.born = u32::MAX >> (32 - lanes);
         (self.live, self.active, self.pc) = (self.born, self.born, 0);
+        self.early = if early { self.born } else { 0 };
         (self.parked, self.waiting, self.at_barrier, self.limit) = (0, 0, 0, u32::MAX);
         self.held = None;
         for &(special, slot) in &code.specials {
@@ -278,7 +283,7 @@ mod tests {
         let mut warp = Warp::new(1, &code, 0);
         let (grid, at) = ([1; 3], [0; 3]);
         let geometry = Geometry { grid, block: [5, 8, 1], at, dynamic_shared: 0, total_shared: 0 };
-        warp.begin(&code, &geometry);
+        warp.begin(&code, &geometry, false);
         assert_eq!((warp.born, warp.active), (0xff, 0xff));
         assert_eq!(warp.r32[0].0[..8], [6, 6, 6, 7, 7, 7, 7, 7]);
         warp.park(0x0f, 9);

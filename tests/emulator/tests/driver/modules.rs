@@ -189,6 +189,42 @@ fn parameters_come_from_pointers_or_from_one_buffer() {
     assert_eq!(peek(p), [7; 4]);
 }
 
+/// A kernel that may start early must wait before it writes: the one of [`PTX`] does not.
+#[test]
+fn launches_that_start_early_must_wait() {
+    let early = PTX.replace(".target sm_75", ".target sm_90");
+    let waiting = early
+        .replace("    st.global", "    griddepcontrol.launch_dependents;\n    griddepcontrol.wait;\n    st.global");
+    assert_ne!(waiting, early);
+    #[repr(C)]
+    struct Attribute(u32, u32, [u64; 8]);
+    #[repr(C)]
+    struct Config([u32; 7], usize, *const Attribute, u32);
+    for (cc, text, id, launched, ran) in [
+        ("90", &waiting, 6, 0, 0),
+        ("90", &early, 0, 0, 0),
+        ("90", &early, 6, 0, LAUNCH_FAILED),
+        ("90", &waiting, 4, NOT_SUPPORTED, 0),
+        ("75", &PTX.to_owned(), 6, NOT_SUPPORTED, 0),
+    ] {
+        let (_turn, _) = with_context(&[("cc", cc)]);
+        let module = load(text);
+        let (f, p) = (function(module, "add"), words([0; 4]));
+        let attribute = Attribute(id, 0, [1, 0, 0, 0, 0, 0, 0, 0]);
+        let config = Config([1, 1, 1, 4, 1, 1, 0], 0, &attribute, 1);
+        let value = 3u32;
+        let params = [(&raw const p).cast::<u8>(), (&raw const value).cast()];
+        // SAFETY: a configuration with its attribute, and the kernel's parameters.
+        let code = code!(cuLaunchKernelEx((&raw const config).cast(), f, params.as_ptr(), std::ptr::null()));
+        assert_eq!(code, launched, "{cc} {id}");
+        assert_eq!(code!(cuCtxSynchronize()), ran, "{cc} {id}");
+        if (launched, ran) == (0, 0) {
+            assert_eq!(peek(p), [3; 4]);
+            assert_eq!(query(&format!("launch.{}.early", query("launches") - 1)), u64::from(id == 6));
+        }
+    }
+}
+
 #[test]
 fn variables_are_memory_while_their_module_lives() {
     let (_turn, _) = with_context(&[]);

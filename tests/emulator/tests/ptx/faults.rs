@@ -21,6 +21,23 @@ fn setup(threads: u32) -> Setup {
 }
 
 #[test]
+fn early_kernels_wait_before_they_write_or_end() {
+    let early = Setup { out_bytes: 4096, options: Options { early: true, ..Options::default() }, ..setup(64) };
+    let wait = "griddepcontrol.wait;";
+    launch(&kernel(&format!("{wait}\nst.global.u32 [%out], %t;")), &early).unwrap();
+    launch(&kernel(&format!("griddepcontrol.launch_dependents;\nld.global.u8 %r1, [%out];\n{wait}")), &early).unwrap();
+    for (body, line, thread, words) in [
+        ("nanosleep.u32 1;\nst.global.u32 [%out], %t;", 1, 0, "writes"),
+        ("red.global.add.u32 [%out], 1;", 0, 0, "writes"),
+        ("setp.ne.u32 %p1, %t, 37;\n@%p1 griddepcontrol.wait;\nst.global.u32 [%out], %t;", 2, 37, "writes"),
+    ] {
+        expect(fault(body, &early), FaultKind::Early, line, thread, words);
+    }
+    assert_eq!(fault("nanosleep.u32 1;", &early).kind, FaultKind::Early);
+    launch(&kernel("st.global.u32 [%out], %t;"), &Setup { out_bytes: 4096, ..setup(64) }).unwrap();
+}
+
+#[test]
 fn one_byte_beyond_global_memory() {
     let load = |bytes: usize, offset: i64, ty: &str| {
         let body = format!("nanosleep.u32 1;\nld.global.{ty} %r1, [%in+{offset}];");

@@ -88,7 +88,7 @@ fn fast_forms_agree_with_the_plain_ones() {
     let mut compared = 0;
     for round in 0..60 {
         for ins in code.ins.iter().filter(|ins| ins.op != Op::Exit) {
-            warp.begin(code, &geometry());
+            warp.begin(code, &geometry(), false);
             warp.defined32.fill(u32::MAX);
             warp.defined64.fill(u32::MAX);
             warp.defined_p.fill(u32::MAX);
