@@ -111,7 +111,6 @@ enum : u32 {
   PLACE = DF11_WINDOW_BITS + 3,                          // bits of an entry's address in the main table
   MASK = (1u << PLACE) - ENTRY_BYTES,
   STAGED_CODE = 16 * DF11_CODE_UNITS,                    // bytes
-  WARP_SHARED = STAGED_CODE + TILE,
   WIDEST = LANE * 32 * 32 / 128 + 1 + DF11_AHEAD_UNITS,  // units that a tile of a valid image can need
   UNROLL = 4,                                            // look-ups between two checks whether code is left
   OVERRUN = DF11_WINDOW_BITS - 1,                        // excess bits that the last look-up of a lane may take
@@ -120,6 +119,9 @@ enum : u32 {
 static_assert(EIGHTS % 2 == 1, "lanes side by side would store into the same banks of shared memory");
 static_assert(DF11_CODE_UNITS <= 96, "three loads a lane must do");
 static_assert(DF11_TABLE_SMALL == 1 << PLACE && DF11_TABLE_LARGE == 2 << PLACE, "jumps are tamed by a mask");
+
+// Returns the bytes of shared memory for a warp: its code, and exponents of a byte or of a nibble each.
+template <bool NIBBLES> DF11_INLINE constexpr u32 warp_shared() { return STAGED_CODE + (NIBBLES ? TILE / 2 : TILE); }
 
 // Returns the bytes of shared memory for a table.
 DF11_INLINE u32 table_shared(u32 table_bytes) {
@@ -200,11 +202,15 @@ DF11_INLINE u32 decode_lane(const Source& source, u32 table, u32 base, u32 words
   return FULL;
 }
 
+}  // namespace df11
+#include "nibbles.cuh"
+namespace df11 {
+
 // The bit at which a lane must stop: modulo 65,536, or FULL if it is unknown.
 struct Fit {
   u32 bit;
   // Returns whether a lane stopped there, or within the excess of its last look-up.
-  DF11_INLINE bool is(u32 stop) const { return stop != FULL && (bit == FULL || ((stop - bit) & 0xffff) <= OVERRUN); }
+  DF11_INLINE bool is(u32 stop, u32 overrun) const { return stop != FULL && (bit == FULL || ((stop - bit) & 0xffff) <= overrun); }
 };
 
 // Returns how many weights of a tile a lane decodes.
@@ -229,13 +235,17 @@ struct Ahead {
     from = starts[0];
     to = starts[1];
   }
+  // Finds the part of the code section that the tile's lanes may read.
+  DF11_INLINE void limit(const df11_job& job) {
+    u32 last = job.code_units - DF11_AHEAD_UNITS, end = (to < last ? to : last) + DF11_AHEAD_UNITS;
+    unit = from < end ? from : end;
+    units = end - unit < WIDEST ? end - unit : (u32)WIDEST;
+  }
   // Loads the tile that was found last, and finds the one `stride` tiles after it, unless they are none of the job's.
   DF11_INLINE void load(const df11_job& job, u32 tile, u32 stride, u32 lane) {
     if (tile >= job.end_tile) return;
     const u16* lanes = (const u16*)job.lanes + ((u64)tile * 32 + lane);
-    u32 last = job.code_units - DF11_AHEAD_UNITS, end = (to < last ? to : last) + DF11_AHEAD_UNITS;
-    unit = from < end ? from : end;
-    units = end - unit < WIDEST ? end - unit : (u32)WIDEST;
+    limit(job);
     lane_bit = lanes[0];
     next_bit = FULL;
     if (tile + 1 < job.tiles || (lane + 1) * LANE < job.last_weights) next_bit = lanes[1];
@@ -259,12 +269,16 @@ struct Ahead {
 
 // Decodes a lane of a tile whose code does not fit its place in shared memory. Returns false if the image contradicts
 // itself.
-DF11_INLINE bool decode_wide(const df11_job& job, const Ahead& t, u32 lane, u32 table, u32 out, u32 end) {
+template <bool NIBBLES>
+DF11_INLINE bool decode_wide(const df11_job& job, const Ahead& t, u32 lane, u32 table, u32 out, u32 end, u32& rare) {
   u32 start = t.start(), before = __shfl_up_sync(FULL, start, 1);
   u32 wraps = __ballot_sync(FULL, lane > 0 && start < before);
   start += 65536 * __popc(wraps & (FULL >> (31 - lane)));
   if (out == end) return true;
-  return t.fit().is(decode_lane(Direct{(const u8*)job.code + (u64)t.unit * 16}, table, 0, t.units * 4, start, out, end));
+  Direct source{(const u8*)job.code + (u64)t.unit * 16};
+  if (NIBBLES)
+    return t.fit().is(decode_nibbles(job, source, table, 0, t.units * 4, start, out, end, rare), NIBBLE_OVERRUN);
+  return t.fit().is(decode_lane(source, table, 0, t.units * 4, start, out, end), OVERRUN);
 }
 
 // Joins eight weights: four words of two bf16 each, from eight staged exponents and eight bytes of sign and mantissa.
@@ -286,8 +300,8 @@ template <int I> DF11_INLINE void load_signs(u64 from, uint2 (&s)[EIGHTS]) {
 // Selects the eight that begin `shift` (1 to 7) places before `here`. `before` are the eight before `here`.
 struct Slide {
   bool far;      // more than a word of `before` is needed
-  u32 bits;
-  DF11_INLINE explicit Slide(u32 shift) : far(shift > 4), bits((0 - shift & 3) * 8) {}
+  u32 bits, shift;
+  DF11_INLINE explicit Slide(u32 shift) : far(shift > 4), bits((0 - shift & 3) * 8), shift(shift) {}
   DF11_INLINE uint2 exponents(uint2 before, uint2 here) const {
     u32 a = far ? before.x : before.y, b = far ? before.y : here.x, c = far ? here.x : here.y;
     return make_uint2(__funnelshift_l(b, a, bits), __funnelshift_l(c, b, bits));
@@ -298,20 +312,51 @@ struct Slide {
   }
 };
 
+// Staged exponents: a byte each.
+struct Bytes {
+  typedef uint2 Eight;
+  DF11_INLINE explicit Bytes(const df11_job&) {}
+  static DF11_INLINE Eight staged(u32 stage, u32 eight) { return load_shared2(stage + eight * 8); }
+  static DF11_INLINE Eight slide(const Slide& slide, Eight before, Eight here) { return slide.exponents(before, here); }
+  DF11_INLINE uint4 join(Eight e, uint2 signs) const { return join8(e, signs); }
+  DF11_INLINE u32 one(u32 stage, u32 k) const { return load_shared(stage + (k & ~3u)) >> (24 - (k & 3) * 8) & 255; }
+};
+struct Nibbles {
+  typedef u32 Eight;
+  u32 bases;
+  DF11_INLINE explicit Nibbles(const df11_job& job) : bases(nibble_base(job) * 0x01010101u) {}
+  static DF11_INLINE Eight staged(u32 stage, u32 eight) { return load_shared(stage + eight * 4); }
+  static DF11_INLINE Eight slide(const Slide& slide, Eight before, Eight here) {
+    return __funnelshift_r(here, before, slide.shift * 4);
+  }
+  DF11_INLINE uint4 join(Eight e, uint2 signs) const { return join_nibbles(e, signs, bases); }
+  DF11_INLINE u32 one(u32 stage, u32 k) const {
+    return (load_shared(stage + (k >> 3) * 4) >> (28 - (k & 7) * 4) & 15) + (bases & 255);
+  }
+};
+
+template <bool NIBBLES> struct Either { typedef Bytes Form; };
+template <> struct Either<true> { typedef Nibbles Form; };
+
 // Stores a decoded tile, or a part of it. `shift` weights are between a border of the destination's 16-byte grid and
 // the tile's first weight, so the vectors of the grid begin at weights 8 c - shift.
-struct Store {
+template <class Form> struct Store {
+  Form form;
   u32 stage, lane, shift;
   u64 signs;               // of the tile's first weight
   u64 to;                  // where that goes, even if it is not stored
 
-  DF11_INLINE uint2 staged(u32 eight) const { return load_shared2(stage + eight * 8); }
+  DF11_INLINE Store(const df11_job& job, u32 tile, u32 lane, u32 stage)
+      : form(job), stage(stage), lane(lane), shift((u32)(job.dst / 2 - job.first) & 7),
+        signs(job.signs + (u64)tile * TILE), to(job.dst - job.first * 2 + (u64)tile * (TILE * 2)) {}
+
+  DF11_INLINE typename Form::Eight staged(u32 eight) const { return Form::staged(stage, eight); }
 
   // Stores all of it, on the grid: nearly every tile.
   DF11_INLINE void whole(const uint2 (&s)[EIGHTS]) const { each<0>(s); }
   template <int I> DF11_INLINE void each(const uint2 (&s)[EIGHTS]) const {
     if constexpr (I < EIGHTS) {
-      store_global4<I * 512>(to + lane * 16, join8(staged(I * 32 + lane), s[I]));
+      store_global4<I * 512>(to + lane * 16, form.join(staged(I * 32 + lane), s[I]));
       each<I + 1>(s);
     }
   }
@@ -328,8 +373,8 @@ struct Store {
       last = s[i];
       u32 c = i * 32 + lane;
       if (c == 0) continue;
-      uint2 e = slide.exponents(staged(c - 1), staged(c));
-      store_global4<0>(to + c * 16 - shift * 2, join8(e, slide.signs(before, s[i])));
+      typename Form::Eight e = Form::slide(slide, staged(c - 1), staged(c));
+      store_global4<0>(to + c * 16 - shift * 2, form.join(e, slide.signs(before, s[i])));
     }
   }
 
@@ -337,12 +382,13 @@ struct Store {
   DF11_INLINE void part(u32 a, u32 b) const {
     Slide slide(shift);
     for (u32 c = (a + shift + 7) / 8 + lane; c < (b + shift) / 8; c += 32) {
-      uint2 e = staged(c), s = load_global2<0>(signs + c * 8);
+      typename Form::Eight e = staged(c);
+      uint2 s = load_global2<0>(signs + c * 8);
       if (shift != 0) {
-        e = slide.exponents(staged(c - 1), e);
+        e = Form::slide(slide, staged(c - 1), e);
         s = slide.signs(load_global2<-8>(signs + c * 8), s);
       }
-      store_global4<0>(to + c * 16 - shift * 2, join8(e, s));
+      store_global4<0>(to + c * 16 - shift * 2, form.join(e, s));
     }
   }
 
@@ -352,16 +398,67 @@ struct Store {
     if (lane < 8) { if (a + lane + shift < first * 8) k = a + lane; }
     else if (lane < 16 && end >= first) k = end * 8 - shift + lane - 8;
     if (k < b) {
-      u32 e = load_shared(stage + (k & ~3u)) >> (24 - (k & 3) * 8) & 255, s = ((const u8*)signs)[k];
+      u32 e = form.one(stage, k), s = ((const u8*)signs)[k];
       store_global_half(to + k * 2, (s & 0x80) << 8 | e << 7 | (s & 0x7f));
     }
   }
 };
 
+// Returns the first weight of a tile that the job decodes, and the one after the last.
+DF11_INLINE u32 first_of(const df11_job& job, u32 tile) {
+  u64 at = (u64)tile * TILE;
+  return job.first > at ? (u32)(job.first - at) : 0;
+}
+DF11_INLINE u32 end_of(const df11_job& job, u32 tile) {
+  u64 left = job.first + job.count - (u64)tile * TILE;
+  return left < TILE ? (u32)left : (u32)TILE;
+}
+
+// Stores a weight of a tile whose exponent is none of the sixteen.
+DF11_INLINE void store_one(const df11_job& job, u32 tile, u32 k, u32 e) {
+  if (k < first_of(job, tile) || k >= end_of(job, tile)) return;
+  u64 weight = (u64)tile * TILE + k;
+  u32 s = *(const u8*)(job.signs + weight);
+  store_global_half(job.dst + (weight - job.first) * 2, (s & 0x80) << 8 | e << 7 | (s & 0x7f));
+}
+
+// Stores the weights of a lane that no nibble holds. If there are several, the lane is decoded once more, code by code.
+DF11_INLINE void store_rare(const df11_job& job, u32 table, u32 tile, u32 lane, u32 rare) {
+  u32 w = lane * LANE;
+  if (!(rare & RARE_MORE))
+    return store_one(job, tile, w + (lane_weights(job, tile, lane) + 7 & ~7u) - (rare >> 8 & 255), rare & 255);
+  Ahead t;
+  t.find(job, tile);
+  t.limit(job);
+  const u16* lanes = (const u16*)job.lanes + (u64)tile * 32;
+  u32 bit = 0, before = t.unit * 128;
+  for (u32 l = 0; l <= lane; l++) {
+    bit += lanes[l] - before & 0xffff;
+    before = lanes[l];
+  }
+  Direct source{(const u8*)job.code + (u64)t.unit * 16};
+  for (u32 end = w + LANE; w < end && (bit >> 5) + 2 <= t.units * 4;) {
+    u32 at = (bit >> 5) * 4, v = __funnelshift_l(source.word(at + 4), source.word(at), bit);
+    u32 e = load_nibbles((v >> NIBBLE_SHIFT) * 4 + table);
+    if ((e & 0xffff) != 0) {
+      w += e >> 10 & 7;
+      bit += e & 63;
+      continue;
+    }
+    e = rare_entry(job, table, e, v);
+    if ((e >> 24) - nibble_base(job) > 15) store_one(job, tile, w, e >> 24);
+    w++;
+    bit += e >> 16 & 63;
+  }
+}
+
 // Does the work of one block of a job. Warps share only the table; each takes one tile after the other.
+template <bool NIBBLES>
 DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
+  enum : u32 { PER_WORD = NIBBLES ? 8 : 4, LANE_STAGE = LANE / PER_WORD * 4 };
   u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-  u32 table = shared_start(), code = table + table_shared(job.table_bytes) + warp * WARP_SHARED;
+  u32 table = shared_start();
+  u32 code = table + (NIBBLES ? (u32)DF11_TABLE_NIBBLES : table_shared(job.table_bytes)) + warp * warp_shared<NIBBLES>();
   forget(code);
   u32 stage = code + STAGED_CODE;
   bool waits = (job.flags & DF11_JOB_EARLY) != 0;
@@ -375,50 +472,74 @@ DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
   u32 state = block == 0 && threadIdx.x == 0 ? *(const u32*)job.state : 0;
   if (tile < job.end_tile) t.find(job, tile);
   t.load(job, tile, stride, lane);
-  copy_table(job.table, job.table_bytes, table);
+  if (NIBBLES) copy_nibbles(job, table);
+  else copy_table(job.table, job.table_bytes, table);
   DF11_SYNC_BLOCK(1);
   bool bad = state != 0;
   for (; tile < job.end_tile; tile += stride) {
     bool whole = tile >= job.whole_tile && tile < job.whole_end;
     uint2 s[EIGHTS];
+    u32 rare = 0;
     if (whole) load_signs<0>(job.signs + (u64)tile * TILE + lane * 8, s);
     if (t.units <= DF11_CODE_UNITS) {
       t.stage(code, lane);
       u32 words = t.units * 4, start = t.start();
       Fit fit = t.fit();
       t.load(job, tile + stride, stride, lane);
-      u32 mine = lane_weights(job, tile, lane), out = stage + lane * LANE, end = out + (mine + 3 & ~3u);
+      u32 mine = lane_weights(job, tile, lane), out = stage + lane * LANE_STAGE;
+      u32 end = out + (mine + (PER_WORD - 1)) / PER_WORD * 4;
       DF11_SYNC_WARP(2);
-      if (mine + 3 & 4) store_shared(end, 0);  // the other half of a last eight
-      if (mine != 0 && !fit.is(decode_lane(Staged{}, table, code, words, start, out, end))) bad = true;
+      if (!NIBBLES && (mine + 3 & 4)) store_shared(end, 0);  // the other half of a last eight
+      if (mine != 0) {
+        bool good;
+        if (NIBBLES) good = fit.is(decode_nibbles(job, Staged{}, table, code, words, start, out, end, rare), NIBBLE_OVERRUN);
+        else good = fit.is(decode_lane(Staged{}, table, code, words, start, out, end), OVERRUN);
+        if (!good) bad = true;
+      }
     } else {
-      u32 mine = lane_weights(job, tile, lane), out = stage + lane * LANE, end = out + (mine + 3 & ~3u);
+      u32 mine = lane_weights(job, tile, lane), out = stage + lane * LANE_STAGE;
+      u32 end = out + (mine + (PER_WORD - 1)) / PER_WORD * 4;
       DF11_SYNC_WARP(3);
-      if (mine + 3 & 4) store_shared(end, 0);
-      if (!decode_wide(job, t, lane, table, out, end)) bad = true;
+      if (!NIBBLES && (mine + 3 & 4)) store_shared(end, 0);
+      if (!decode_wide<NIBBLES>(job, t, lane, table, out, end, rare)) bad = true;
       t.load(job, tile + stride, stride, lane);
     }
     DF11_SYNC_WARP(4);
 
     if (waits) wait_for_previous();
     waits = false;
-    forget(tile);  // so that values computed from it are recomputed, not kept in registers while decoding
-    Store store{stage, lane, (u32)(job.dst / 2 - job.first) & 7, job.signs + (u64)tile * TILE,
-                job.dst - job.first * 2 + (u64)tile * (TILE * 2)};
+    // So that values computed from these are recomputed, not kept in registers while decoding.
+    forget(tile);
+    if (NIBBLES) forget(code);
+    Store<typename Either<NIBBLES>::Form> store(job, tile, lane, code + STAGED_CODE);
     if (whole && store.shift == 0) {
       store.whole(s);
     } else {
-      u64 at = (u64)tile * TILE;
-      u32 a = job.first > at ? (u32)(job.first - at) : 0;
-      u32 b = job.first + job.count - at < TILE ? (u32)(job.first + job.count - at) : (u32)TILE;
+      u32 a = first_of(job, tile), b = end_of(job, tile);
       store.edges(a, b);
       if (whole) store.shifted(s);
       else store.part(a, b);
+    }
+    if (NIBBLES) {
+      DF11_SYNC_WARP(9);
+      if (rare != 0) {
+        forget(tile);
+        store_rare(job, table, tile, lane, rare);
+      }
     }
   }
   // Also without a tile: when this kernel has ended, so has the one before it.
   if (waits) wait_for_previous();
   if (bad && job.status != 0) atomicMax((u32*)job.status, (u32)DF11_CORRUPT);
+}
+
+// Does the work of one block by the entries that the job asks for. Kernels for devices before 10.0 have one kind: see
+// nibbles.cuh.
+DF11_INLINE void decode_job(const df11_job& job, u32 block) {
+#if DF11_HAS_NIBBLES
+  if (job.flags & DF11_JOB_NIBBLES) return decode_tiles<true>(job, block);
+#endif
+  decode_tiles<false>(job, block);
 }
 
 }  // namespace df11

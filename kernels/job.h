@@ -28,12 +28,17 @@ struct df11_job {
   u32 table_bytes;  // a multiple of 16, at most DF11_TABLE_LARGE
   u32 first_block;  // this job is done by the blocks first_block ... first_block + blocks - 1 of the grid
   u32 blocks;
-  u32 flags;        // 0, or DF11_JOB_EARLY
+  u32 flags;        // of those below
 };
 
 // The kernel may start before the one before it in the stream has ended (programmatic dependent launch, 9.0 and later):
 // it reads the image at once, and waits before it writes anything.
 enum { DF11_JOB_EARLY = 1 };
+
+// The image has a table of nibbles, and is decoded by that: it begins at the next multiple of 256 bytes after the table.
+// Bits 8 to 15 of the flags are then the base of its exponents, 16 to 18 the bits that a second-level table resolves (2
+// to 7), and those from 20 the number of such tables. Only kernels with DF11_HAS_NIBBLES know this.
+enum { DF11_JOB_NIBBLES = 2 };
 
 // Up to DF11_MOST_JOBS jobs in one launch. Their block ranges follow each other and start at block 0.
 struct df11_jobs {

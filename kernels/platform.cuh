@@ -5,6 +5,13 @@
 
 #define DF11_INLINE __device__ __forceinline__
 
+// Only kernels that a device of 10.0 or later can load decode by entries of four bytes.
+#if defined(DF11_SIMT) || __CUDA_ARCH__ >= 1000
+#define DF11_HAS_NIBBLES 1
+#else
+#define DF11_HAS_NIBBLES 0
+#endif
+
 // Every barrier has a number: a test on the shim leaves out one at a time and must fail, so each is necessary.
 #ifdef DF11_SIMT
 #define DF11_SYNC_WARP(number) simt::sync_warp(number)
@@ -23,6 +30,7 @@ DF11_INLINE u32 shared_start() { return 0; }
 DF11_INLINE u32 load_shared(u32 at) { return shared_at<u32>(at); }
 DF11_INLINE uint2 load_shared2(u32 at) { return shared_at<uint2>(at); }
 DF11_INLINE uint2 load_table(u32 at) { return shared_at<uint2>(at); }
+DF11_INLINE u32 load_nibbles(u32 at) { return shared_at<u32>(at); }
 DF11_INLINE void store_shared(u32 at, u32 value) { shared_at<u32>(at) = value; }
 DF11_INLINE void store_shared4(u32 at, uint4 value) { shared_at<uint4>(at) = value; }
 DF11_INLINE void raise_shared(u32 at, u32 value) { atomicMax(&shared_at<u32>(at), value); }
@@ -54,6 +62,11 @@ DF11_INLINE uint2 load_shared2(u32 at) {
 DF11_INLINE uint2 load_table(u32 at) {
   uint2 v;
   asm("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(at));
+  return v;
+}
+DF11_INLINE u32 load_nibbles(u32 at) {
+  u32 v;
+  asm("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at));
   return v;
 }
 DF11_INLINE void store_shared(u32 at, u32 v) { asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(v) : "memory"); }

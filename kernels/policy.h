@@ -5,11 +5,13 @@
 // The shape of an image.
 #define DF11_LANE_WEIGHTS 104
 #define DF11_WINDOW_BITS 11
+#define DF11_NIBBLE_WINDOW_BITS 12
 
 // Shared memory of a decoding block, in bytes: TABLE_SMALL for a table of at most that many bytes, else TABLE_LARGE;
 // and for each warp 16 * CODE_UNITS of code and 32 * LANE_WEIGHTS exponents.
 #define DF11_TABLE_SMALL 16384
 #define DF11_TABLE_LARGE 32768
+#define DF11_TABLE_NIBBLES 20480
 #define DF11_CODE_UNITS 96
 
 // Units of code after a tile's last weight that its lanes may read.

@@ -11,7 +11,7 @@ use std::ffi::c_void;
 use std::mem::offset_of;
 
 /// The head of no image has more bytes.
-pub const DF11_IMAGE_HEAD_BYTES_MAX: u64 = 61696;
+pub const DF11_IMAGE_HEAD_BYTES_MAX: u64 = 82176;
 const _: () = assert!(DF11_IMAGE_HEAD_BYTES_MAX == image::MOST_HEAD_BYTES);
 
 /// An image. Begin with DF11_IMAGE_INFO_INIT.

@@ -3,7 +3,7 @@
 
 use super::driver::{self, Context, Driver, Function, GreenContext, LaunchAttribute, LaunchConfig, Stream, attribute};
 use super::kernels::{self, Choice, Kernels, Target};
-use super::policy;
+use super::policy::{self, Form};
 use crate::error::{Error, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -121,7 +121,7 @@ pub(super) struct Opened {
     /// Decodes start before the kernel before them has ended.
     pub is_early: bool,
     /// Decoding blocks that a multiprocessor runs at once, for small and for large tables.
-    blocks: [u32; 2],
+    blocks: [u32; 3],
     /// The multiprocessors that `context` and `own` may use.
     multiprocessors: [u32; 2],
     /// The most multiprocessors of a call.
@@ -293,18 +293,18 @@ impl Device {
             driver.within(context, || {
                 driver.refuse_capture(Stream::from_raw(std::ptr::null_mut()), "opening a device")?;
                 let kernels = kernels::load(driver, target, options.kernels)?;
-                let mut all_blocks = [0; 2];
-                for (kept, table_bytes) in all_blocks.iter_mut().zip([policy::TABLE_SMALL, policy::TABLE_LARGE]) {
-                    let warps = policy::warps(capability, table_bytes, most_shared);
-                    let shared = policy::decode_shared(table_bytes, warps) as usize;
+                let mut all_blocks = [0; 3];
+                for (kept, form) in all_blocks.iter_mut().zip(Form::ALL) {
+                    let warps = policy::warps(capability, form, most_shared);
+                    let shared = form.decode_shared(warps) as usize;
                     let mut blocks = 0;
                     let code = (driver.api.function_occupancy)(&mut blocks, kernels.decode, 32 * warps as i32, shared);
                     driver.check("cuOccupancyMaxActiveBlocksPerMultiprocessor", code)?;
                     *kept = blocks.max(1) as u32;
                     log::debug!(
-                        "df11_decode, tables up to {} bytes: {warps} warps and {shared} shared bytes a block, {blocks} \
+                        "df11_decode, {form:?}, a table of {} bytes: {warps} warps and {shared} shared bytes a block, {blocks} \
                          blocks a multiprocessor, {} multiprocessors",
-                        policy::table_shared(table_bytes),
+                        form.table_shared(),
                         multiprocessors[1],
                     );
                 }
@@ -421,8 +421,8 @@ impl Opened {
 
     /// Returns how many decoding blocks run at once in that room, with a table of `table_bytes`.
     #[inline]
-    pub fn capacity(&self, table_bytes: u32, room: Room) -> u32 {
-        room.multiprocessors.saturating_mul(self.blocks[usize::from(table_bytes > policy::TABLE_SMALL)])
+    pub fn capacity(&self, form: Form, room: Room) -> u32 {
+        room.multiprocessors.saturating_mul(self.blocks[form as usize])
     }
 
     /// Returns how many tiles each decoding block of a launch in that room should decode ([`policy::tiles_per_block`]).
@@ -431,10 +431,10 @@ impl Opened {
         &self,
         tiles: impl Iterator<Item = u64> + Clone,
         warps: u32,
-        table_bytes: u32,
+        form: Form,
         room: Room,
     ) -> u64 {
-        let capacity = self.capacity(table_bytes, room);
+        let capacity = self.capacity(form, room);
         if room.is_limited {
             policy::tiles_per_block_within(tiles, warps, capacity)
         } else {

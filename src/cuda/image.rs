@@ -16,6 +16,7 @@
 //!         │ header     256                  sizes, offsets and a checksum: see `Head`
 //!   head  │ ends       8 · tensors          u64 each: weights before the end of each tensor; the last is their number
 //!         │ table      ≤ 32,768             what a window of 11 bits begins with: see `DeviceTable`
+//!         │ nibbles    ≤ 20,480             what a window of 12 bits begins with, in most images: see `NibbleTable`
 //! ─────── ├──────────────────────────────────────────────────────────────────────────────────────────────────────────
 //!         │ starts     4 · (tiles + 1)      u32 each: bit / 128 of the tile's first weight; then ⌈code bytes / 16⌉
 //!   body  │ lanes      2 · 32 · tiles       u16 each: the low 16 bits of the bit at which a lane's first weight starts;
@@ -57,6 +58,7 @@
 mod copy;
 mod device_table;
 mod layout;
+mod nibbles;
 mod oracle;
 pub(crate) mod range;
 mod shard;
@@ -65,6 +67,7 @@ pub(crate) mod write;
 
 pub use device_table::{DeviceTable, WINDOW};
 pub use layout::{Extent, Head, ImageLayout};
+pub use nibbles::{MOST_NIBBLE_BYTES, NIBBLE_WINDOW, NibbleShape, NibbleTable};
 pub use oracle::{Decoded, decode};
 pub use shard::Shard;
 pub use slice::Slice;
@@ -78,7 +81,7 @@ pub const ALIGNMENT: u64 = 256;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 256;
 /// Bytes of the largest head that an image can have.
-pub const MOST_HEAD_BYTES: u64 = 61_696;
+pub const MOST_HEAD_BYTES: u64 = 82_176;
 /// Bytes of a slice in the head.
 pub const SLICE_BYTES: u64 = 20;
 /// Weights that one lane decodes.

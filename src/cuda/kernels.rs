@@ -14,7 +14,7 @@
 //! the same reason, and because `cuModuleUnload` would wait for running work.
 
 use super::driver::{Driver, Function, ImageLibrary, LibraryEntryPoints, Module, attribute, code};
-use super::policy;
+use super::policy::{self, Form};
 use crate::error::{Error, Result, shorten};
 use std::ffi::CStr;
 use std::ptr;
@@ -32,6 +32,8 @@ static PTX: [(u32, &str); 2] = [(90, ptx!("decode.sm_90.ptx")), (OLDEST_CAPABILI
 
 /// The oldest compute capability whose kernels can wait for the kernel before.
 const OLDEST_EARLY: u32 = 90;
+/// The oldest compute capability whose kernels decode by tables of nibbles: none of the PTX does.
+const OLDEST_NIBBLES: u32 = 100;
 
 /// Aligns a cubin, because the driver reads ELF files by words.
 #[repr(C, align(64))]
@@ -88,6 +90,8 @@ pub(crate) struct Kernels {
     pub name: &'static str,
     /// The kernels can be launched before the one before them has ended: they wait for it where they must.
     pub can_wait: bool,
+    /// They decode by tables of nibbles, where an image has one.
+    pub has_nibbles: bool,
 }
 
 /// The properties of a device that decide which kernels it takes.
@@ -107,9 +111,9 @@ pub(crate) struct Target {
 impl Target {
     /// Returns the most dynamic shared bytes that a launch of each of the [`NAMES`] may need.
     fn shared_bytes(self) -> [i32; 3] {
-        let decode = [policy::TABLE_SMALL, policy::TABLE_LARGE]
-            .map(|table| policy::decode_shared(table, policy::warps(self.capability, table, self.most_shared)));
-        let decode = decode[0].max(decode[1]) as i32;
+        let decode = Form::ALL
+            .map(|form| form.decode_shared(policy::warps(self.capability, form, self.most_shared)));
+        let decode = decode.into_iter().fold(0, u32::max) as i32;
         [decode, decode, policy::index_shared(policy::TABLE_LARGE) as i32]
     }
 }
@@ -141,7 +145,8 @@ pub(crate) unsafe fn load(driver: &'static Driver, target: Target, choice: Choic
         match loaded {
             Ok([decode, decode_many, index]) => {
                 log::debug!("loaded the kernels {name}");
-                return Ok(Kernels { decode, decode_many, index, name, can_wait: of >= OLDEST_EARLY });
+                let (can_wait, has_nibbles) = (of >= OLDEST_EARLY, of >= OLDEST_NIBBLES);
+                return Ok(Kernels { decode, decode_many, index, name, can_wait, has_nibbles });
             }
             Err(error) if concerns_image(error.native_code()) => {
                 log::debug!("the kernels {name} are not taken: {error}");

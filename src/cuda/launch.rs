@@ -15,7 +15,7 @@
 use super::device::{Opened, Room};
 use super::driver::{DevicePtr, Stream};
 use super::image::TILE_WEIGHTS;
-use super::policy::{self, DecodeJob, DecodeJobs, MOST_JOBS};
+use super::policy::{self, DecodeJob, DecodeJobs, Form, MOST_JOBS};
 use super::resident::Resident;
 use crate::error::{Error, Result};
 
@@ -340,12 +340,13 @@ fn partly(error: Error, launches: u32) -> Error {
 /// As for [`enqueue`], with the context current.
 unsafe fn launch_one(device: &Opened, request: &Request<'_>, room: Room, stream: Stream) -> Result<()> {
     let mut job = request.job();
-    let warps = policy::warps(device.capability, job.table_bytes, device.most_shared);
+    let form = job.form();
+    let warps = policy::warps(device.capability, form, device.most_shared);
     let tiles = request.tiles();
-    let each = device.tiles_per_block(std::iter::once(tiles), warps, job.table_bytes, room);
+    let each = device.tiles_per_block(std::iter::once(tiles), warps, form, room);
     job.blocks = tiles.div_ceil(each) as u32;
-    job.flags = flags(device);
-    let shared = policy::decode_shared(job.table_bytes, warps);
+    job.flags |= flags(device);
+    let shared = form.decode_shared(warps);
     // SAFETY: the decode kernel takes a `DecodeJob`, and the job's addresses are the image's sections.
     unsafe { device.launch(device.kernels.decode, job.blocks, 32 * warps, shared, &job, stream, device.is_early) }
 }
@@ -368,26 +369,26 @@ unsafe fn launch_many<'a>(
     stream: Stream,
 ) -> Result<()> {
     let mut jobs = DecodeJobs { count: 0, reserved: 0, job: [DecodeJob::default(); MOST_JOBS] };
-    let mut table_bytes = 0;
-    let most = if room.is_limited { device.capacity(policy::TABLE_LARGE, room) as usize } else { MOST_JOBS };
+    let mut all = Form::Nibbles;
+    let most = if room.is_limited { device.capacity(Form::Large, room) as usize } else { MOST_JOBS };
     for (job, request) in jobs.job.iter_mut().take(most).zip(std::iter::once(first).chain(more)) {
         *job = request.job();
         // Tiles for now: blocks can be assigned only when all tiles are known.
         job.blocks = request.tiles() as u32;
-        table_bytes = table_bytes.max(job.table_bytes);
+        all = all.max(job.form());
         jobs.count += 1;
     }
-    let warps = policy::warps(device.capability, table_bytes, device.most_shared);
+    let warps = policy::warps(device.capability, all, device.most_shared);
     let used = &mut jobs.job[..jobs.count as usize];
-    let each = device.tiles_per_block(used.iter().map(|job| job.blocks as u64), warps, table_bytes, room);
+    let each = device.tiles_per_block(used.iter().map(|job| job.blocks as u64), warps, all, room);
     let mut blocks = 0;
     for job in used {
         job.first_block = blocks;
         job.blocks = (job.blocks as u64).div_ceil(each) as u32;
-        job.flags = flags(device);
+        job.flags |= flags(device);
         blocks += job.blocks;
     }
-    let shared = policy::decode_shared(table_bytes, warps);
+    let shared = all.decode_shared(warps);
     // SAFETY: the kernel takes `DecodeJobs`, and the jobs' addresses are the images' sections.
     unsafe { device.launch(device.kernels.decode_many, blocks, 32 * warps, shared, &jobs, stream, device.is_early) }
 }

@@ -2,10 +2,14 @@
 //! file mirrors `kernels/policy.h` and `kernels/job.h`, whose comments give the reasons; `tests/sources/policy.rs`
 //! compares them.
 
+use super::image::NibbleShape;
+
 /// Bytes of shared memory for a table of at most as many bytes.
 pub const TABLE_SMALL: u32 = 16384;
 /// Bytes of shared memory for all other tables.
 pub const TABLE_LARGE: u32 = 32768;
+/// Bytes of shared memory for every table of nibbles.
+pub const TABLE_NIBBLES: u32 = super::image::MOST_NIBBLE_BYTES;
 /// Units of 16 bytes of code that a warp stages.
 pub const CODE_UNITS: u32 = 96;
 /// The most jobs of one launch of `df11_decode_many` takes.
@@ -18,28 +22,57 @@ pub const WARPS: [(u32, u32); 7] = [(75, 6), (80, 10), (86, 14), (89, 14), (90, 
 pub const INDEX_THREADS: u32 = 512;
 /// Shared bytes of a block of `df11_index` in addition to its table.
 pub const INDEX_SHARED: u32 = 5248;
-/// Shared bytes of each warp of a decoding block: its code, and the exponents of its lanes.
-pub const WARP_SHARED: u32 = 16 * CODE_UNITS + 32 * super::image::LANE_WEIGHTS as u32;
 
-/// Returns the shared bytes of a table.
-pub fn table_shared(table_bytes: u32) -> u32 {
-    if table_bytes <= TABLE_SMALL { TABLE_SMALL } else { TABLE_LARGE }
+/// What a decoding block needs of shared memory, in rising order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    /// A table of nibbles.
+    Nibbles,
+    /// A table of at most [`TABLE_SMALL`] bytes.
+    Small,
+    /// A table of more.
+    Large,
 }
 
-/// Returns the shared bytes of a decoding block.
-pub fn decode_shared(table_bytes: u32, warps: u32) -> u32 {
-    table_shared(table_bytes) + warps * WARP_SHARED
+impl Form {
+    /// All forms.
+    pub const ALL: [Form; 3] = [Form::Nibbles, Form::Small, Form::Large];
+
+    /// Returns the form of a table of 8-byte entries.
+    pub fn of_table(table_bytes: u32) -> Form {
+        if table_bytes <= TABLE_SMALL { Form::Small } else { Form::Large }
+    }
+
+    /// Returns the shared bytes of the table.
+    pub fn table_shared(self) -> u32 {
+        match self {
+            Form::Nibbles => TABLE_NIBBLES,
+            Form::Small => TABLE_SMALL,
+            Form::Large => TABLE_LARGE,
+        }
+    }
+
+    /// Returns the shared bytes of each warp of a decoding block: its code, and the exponents of its lanes.
+    pub fn warp_shared(self) -> u32 {
+        let exponents = 32 * super::image::LANE_WEIGHTS as u32;
+        16 * CODE_UNITS + if self == Form::Nibbles { exponents / 2 } else { exponents }
+    }
+
+    /// Returns the shared bytes of a decoding block.
+    pub fn decode_shared(self, warps: u32) -> u32 {
+        self.table_shared() + warps * self.warp_shared()
+    }
 }
 
 /// Returns the shared bytes of a block of `df11_index`.
 pub fn index_shared(table_bytes: u32) -> u32 {
-    table_shared(table_bytes) + INDEX_SHARED
+    Form::of_table(table_bytes).table_shared() + INDEX_SHARED
 }
 
 /// Returns the warps of a decoding block on a device whose blocks may have `most_shared` bytes of shared memory.
-pub fn warps(capability: u32, table_bytes: u32, most_shared: u32) -> u32 {
+pub fn warps(capability: u32, form: Form, most_shared: u32) -> u32 {
     let tuned = WARPS.iter().rev().find(|&&(from, _)| from <= capability).map_or(1, |&(_, warps)| warps);
-    let fit = most_shared.saturating_sub(table_shared(table_bytes)) / WARP_SHARED;
+    let fit = most_shared.saturating_sub(form.table_shared()) / form.warp_shared();
     tuned.min(fit).clamp(1, MOST_WARPS)
 }
 
@@ -107,6 +140,26 @@ pub(crate) struct DecodeJob {
 
 /// The flag of a job whose kernel may start before the one before it has ended: `DF11_JOB_EARLY`.
 pub(crate) const JOB_EARLY: u32 = 1;
+/// The flag of a job that is decoded by the image's table of nibbles: `DF11_JOB_NIBBLES`. Its shape is in the bits from
+/// `NIBBLE_BASE_BIT`, `NIBBLE_SECOND_BIT` and `NIBBLE_TABLES_BIT` on.
+const JOB_NIBBLES: u32 = 2;
+const NIBBLE_BASE_BIT: u32 = 8;
+const NIBBLE_SECOND_BIT: u32 = 16;
+const NIBBLE_TABLES_BIT: u32 = 20;
+
+impl DecodeJob {
+    /// Returns the flags of a job that is decoded by a table of nibbles of that shape.
+    pub(crate) fn nibble_flags(shape: NibbleShape) -> u32 {
+        let NibbleShape { base, second_bits, tables, .. } = shape;
+        let shape = (base as u32) << NIBBLE_BASE_BIT | second_bits << NIBBLE_SECOND_BIT | tables << NIBBLE_TABLES_BIT;
+        JOB_NIBBLES | shape
+    }
+
+    /// Returns what its blocks need.
+    pub(crate) fn form(&self) -> Form {
+        if self.flags & JOB_NIBBLES != 0 { Form::Nibbles } else { Form::of_table(self.table_bytes) }
+    }
+}
 
 /// The parameter of the kernel that decodes several groups: `struct df11_jobs`.
 #[repr(C)]

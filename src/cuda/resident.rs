@@ -115,6 +115,7 @@ impl Resident {
             tiles: layout.tiles as u32,
             last_weights: (layout.weights - (layout.tiles.max(1) - 1) * TILE_WEIGHTS) as u32,
             table_bytes: layout.table_bytes,
+            flags: layout.nibble_shape.filter(|_| device.0.kernels.has_nibbles).map_or(0, DecodeJob::nibble_flags),
             ..DecodeJob::default()
         };
         let ends = ends.iter().map(|end| layout.extent.first + end).collect();

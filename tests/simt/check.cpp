@@ -53,7 +53,12 @@ struct Case {
   Bytes table, starts, lanes, code, signs, gaps, positions;
   std::vector<u16> want;
   u64 weights, code_bytes, tiles;
+  u32 table_bytes;
+  u32 nibbles;                 // the flags of a job that is decoded by the table of nibbles; 0 if there is none
 };
+
+// Whether images that have a table of nibbles are decoded by it.
+bool by_nibbles = false;
 
 Case read_case(const char* path) {
   FILE* file = fopen(path, "rb");
@@ -74,7 +79,15 @@ Case read_case(const char* path) {
   c.weights = field(24);
   c.code_bytes = field(32);
   c.tiles = field(120);
-  c.table = part(field(72), (u32)field(56));
+  c.table_bytes = (u32)field(56);
+  u64 tables = c.table_bytes;
+  u32 shape = (u32)field(156), base = shape & 255, second_bits = shape >> 8 & 255, count = shape >> 16;
+  c.nibbles = 0;
+  if (second_bits != 0) {
+    c.nibbles = DF11_JOB_NIBBLES | base << 8 | second_bits << 16 | count << 20;
+    tables = (tables + 255) / 256 * 256 + df11::NIBBLE_MAIN + (count << (second_bits + 2));
+  }
+  c.table = part(field(72), tables);
   c.starts = part(field(80), 4 * (c.tiles + 1));
   c.lanes = part(field(88), 64 * c.tiles);
   c.code = part(field(96), field(104));
@@ -113,12 +126,16 @@ struct Image {
     j.end_tile = (u32)((first + count - 1) / df11::TILE) + 1;
     j.whole_tile = (u32)((first + df11::TILE - 1) / df11::TILE);
     j.whole_end = (u32)((first + count) / df11::TILE);
-    j.table_bytes = (u32)table.size;
+    j.table_bytes = c.table_bytes;
     j.blocks = 1;
+    if (by_nibbles) j.flags = c.nibbles;
     return j;
   }
-  size_t table_shared() const { return df11::table_shared((u32)table.size); }
-  size_t shared(u32 warps) const { return table_shared() + warps * df11::WARP_SHARED; }
+  size_t table_shared() const { return df11::table_shared(c.table_bytes); }
+  size_t shared(u32 warps) const {
+    if (by_nibbles && c.nibbles) return DF11_TABLE_NIBBLES + warps * df11::warp_shared<true>();
+    return table_shared() + warps * df11::warp_shared<false>();
+  }
 
   // False where the kernel reported the image as corrupted.
   bool index(u32 blocks, simt::Order order, u64 seed) {
@@ -136,7 +153,7 @@ struct Image {
     j.tiles = c.tiles;
     j.blocks = (c.code_bytes + 4095) / 4096;
     j.position_count = positions.size / 4;
-    j.table_bytes = (u32)table.size;
+    j.table_bytes = c.table_bytes;
     if (j.blocks == 0) return true;
     if (starts.size) memset((void*)starts.at(), 0, starts.size);
     if (lanes.size) memset((void*)lanes.at(), 0, lanes.size);
@@ -307,6 +324,7 @@ void fuzz(const Case& c, u64 rounds) {
   Random random{c.weights * 31 + c.code_bytes + rounds};
   u64 reported = 0, wrong = 0, told = 0;
   for (u64 round = 0; round < rounds; round++) {
+    by_nibbles = random.below(2);
     Image image(c);
     Block* parts[] = {&image.table, &image.starts, &image.lanes, &image.code, &image.signs, &image.gaps,
                       &image.positions};
@@ -345,7 +363,12 @@ int main(int argc, char** argv) {
     Case c = read_case(argv[i]);
     try {
       if (mode == "fuzz") { if (c.weights) fuzz(c, strtoull(argv[2], nullptr, 10)); }
-      else check(c, mode != "all");
+      else {
+        check(c, mode != "all");
+        by_nibbles = true;
+        if (c.nibbles) check(c, mode != "all");
+        by_nibbles = false;
+      }
     } catch (const simt::Misuse& misuse) {
       fail(c, misuse.what(), 0, c.weights, 0);
     }

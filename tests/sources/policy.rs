@@ -25,6 +25,8 @@ fn every_constant_is_that_of_the_kernels() {
         ("DF11_WINDOW_BITS".to_owned(), image::WINDOW as u64),
         ("DF11_TABLE_SMALL".to_owned(), policy::TABLE_SMALL as u64),
         ("DF11_TABLE_LARGE".to_owned(), policy::TABLE_LARGE as u64),
+        ("DF11_NIBBLE_WINDOW_BITS".to_owned(), image::NIBBLE_WINDOW as u64),
+        ("DF11_TABLE_NIBBLES".to_owned(), policy::TABLE_NIBBLES as u64),
         ("DF11_CODE_UNITS".to_owned(), policy::CODE_UNITS as u64),
         ("DF11_MOST_JOBS".to_owned(), policy::MOST_JOBS as u64),
         ("DF11_MOST_WARPS".to_owned(), policy::MOST_WARPS as u64),
@@ -76,15 +78,16 @@ fn jobs_have_the_fields_of_the_kernels() {
 fn launches_fit_every_device() {
     for (capability, most_shared) in [(75, 64 << 10), (80, 163 << 10), (86, 99 << 10), (90, 227 << 10), (120, 99 << 10)]
     {
-        for table_bytes in [16384, 32768] {
-            let warps = policy::warps(capability, table_bytes, most_shared);
-            let shared = policy::decode_shared(table_bytes, warps);
+        for form in policy::Form::ALL {
+            let warps = policy::warps(capability, form, most_shared);
+            let shared = form.decode_shared(warps);
             assert!(warps >= 1 && shared <= most_shared, "{capability}: {warps} warps, {shared} bytes");
-            assert!(policy::index_shared(table_bytes) <= most_shared);
         }
+        assert!([16384, 32768].into_iter().all(|table_bytes| policy::index_shared(table_bytes) <= most_shared));
     }
-    assert_eq!(policy::warps(87, 0, 1 << 20), policy::warps(86, 0, 1 << 20));
-    assert_eq!(policy::warps(70, 0, 1 << 20), 1);
+    let small = policy::Form::Small;
+    assert_eq!(policy::warps(87, small, 1 << 20), policy::warps(86, small, 1 << 20));
+    assert_eq!(policy::warps(70, small, 1 << 20), 1);
 }
 
 /// A launch has no more blocks than run at once, whatever its jobs: the rest would start when all others are done. And it

@@ -107,7 +107,7 @@ fn tables(codes: &CodeTable, second_bits: u32) -> u32 {
 }
 
 /// The words that begin with a prefix of a stream.
-enum Match {
+pub(super) enum Match {
     /// One word: wholly in the prefix, or the only one that begins so.
     Word(Code),
     /// No word begins so.
@@ -117,7 +117,7 @@ enum Match {
 }
 
 /// Finds the words that begin with a prefix: its bits from the top, zeros below.
-fn begins(codes: &CodeTable, prefix: u32, depth: u32) -> Match {
+pub(super) fn begins(codes: &CodeTable, prefix: u32, depth: u32) -> Match {
     if let Some(code) = codes.first(prefix).filter(|c| c.len as u32 <= depth) {
         return Match::Word(code);
     }

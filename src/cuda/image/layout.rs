@@ -5,13 +5,13 @@
 //! ```text
 //!   0  magic "DF11IMG\0"        52 u32 second-level bits  104 u64 bytes of code sect.  148 u32 tensors of the group
 //!   8  u32 version, 1           56 u32 bytes of table     112 u64 offset of signs      152 u32 slices
-//!  12  u32 head bytes           60 u32 longest code       120 u64 tiles                156 zeros
-//!  16  u64 image bytes          64 u64 offset of ends     128 u64 first element        240 u64 checksum
+//!  12  u32 head bytes           60 u32 longest code       120 u64 tiles                156 table of nibbles
+//!  16  u64 image bytes          64 u64 offset of ends     128 u64 first element        160 zeros
 //!  24  u64 weights              72 u64 offset of table    136 u64 weights of the group 248 u32 state
 //!  32  u64 bytes of codes       80 u64 offset of starts   144 u32 first tensor         252 u32 zero
 //!  40  u32 tensors              88 u64 offset of lanes
 //!  44  u32 weights of a lane    96 u64 offset of code
-//!  48  u32 bits of a window
+//!  48  u32 bits of a window                                                        240 u64 checksum
 //! ```
 //!
 //! Bytes 128 to 155 say which part of its group an image holds ([`Extent`]), and are zeros in the image of a whole
@@ -19,10 +19,14 @@
 //! of which the range has weights, the number of all tensors, and the number of slices. The first element and the first
 //! tensor are 0 where there are slices.
 //!
+//! Bytes 156 to 159 say what shape the table of nibbles has ([`NibbleShape`]): u8 base, u8 second-level bits, u16 tables;
+//! all are zero where there is none.
+//!
 //! The checksum is the first eight bytes of the SHA-256 of the head without checksum and state: bytes 0 to 239, then
 //! all from 256. It detects damage, not malice.
 
 use super::device_table::{DeviceTable, Shape};
+use super::nibbles::{NibbleShape, NibbleTable};
 use super::*;
 use crate::error::{Error, Result, shorten};
 use crate::format::{Group, MOST_TENSORS, Member};
@@ -49,6 +53,8 @@ pub struct ImageLayout {
     pub second_bits: u32,
     /// Bytes of the decoding table: a multiple of 16, at most 32,768.
     pub table_bytes: u32,
+    /// The shape of the table of nibbles; `None` for an image without one.
+    pub nibble_shape: Option<NibbleShape>,
     /// Tiles of 3,328 weights, the last one perhaps not full.
     pub tiles: u64,
     /// The offset of the ends of tensors.
@@ -57,6 +63,8 @@ pub struct ImageLayout {
     pub slices: u64,
     /// The offset of the decoding table.
     pub table: u64,
+    /// The offset of the table of nibbles, if there is one.
+    pub nibbles: u64,
     /// The offset of the tiles' starts: the end of the head.
     pub starts: u64,
     /// The offset of the lanes' starts.
@@ -123,6 +131,7 @@ pub(super) struct Sizes {
     pub longest: u32,
     pub second_bits: u32,
     pub table_bytes: u32,
+    pub nibble_shape: Option<NibbleShape>,
 }
 
 impl Sizes {
@@ -146,6 +155,7 @@ impl Sizes {
             longest: group.data().codes().longest(),
             second_bits: shape.second_bits,
             table_bytes: shape.bytes(),
+            nibble_shape: NibbleShape::of(group.data().codes()),
         })
     }
 
@@ -197,20 +207,21 @@ impl ImageLayout {
             longest: codes.map_or(MAX_CODE_BITS, CodeTable::longest),
             second_bits: shape.second_bits,
             table_bytes: shape.bytes(),
+            nibble_shape: codes.map_or(Some(NibbleShape::OF_A_LAYER), NibbleShape::of),
         })
     }
 
     /// Returns the layout that an equal part of a group would have, one of `count`; `None` if no group has such sizes.
     pub(crate) fn of_share(whole: &ImageLayout, count: u64) -> Option<ImageLayout> {
-        let &ImageLayout { weights, code_bytes, tensors, longest, second_bits, table_bytes, .. } = whole;
+        let &ImageLayout { weights, code_bytes, tensors, longest, second_bits, table_bytes, nibble_shape, .. } = whole;
         let (weights, code_bytes) = (weights.div_ceil(count), code_bytes.div_ceil(count));
         let extent = Extent::whole(weights, tensors);
-        ImageLayout::new(Sizes { weights, code_bytes, tensors, extent, longest, second_bits, table_bytes })
+        ImageLayout::new(Sizes { weights, code_bytes, tensors, extent, longest, second_bits, table_bytes, nibble_shape })
     }
 
     /// Returns the layout for sizes; `None` if no group has such sizes.
     fn new(sizes: Sizes) -> Option<ImageLayout> {
-        let Sizes { weights, code_bytes, tensors, extent, longest, second_bits, table_bytes } = sizes;
+        let Sizes { weights, code_bytes, tensors, extent, longest, second_bits, table_bytes, nibble_shape } = sizes;
         // At most 32 bits a weight, and the bytes that an opened group may have in excess before its codes are walked; the
         // codes of a range begin somewhere in a unit.
         let lead = if extent.first > 0 { UNIT_BYTES } else { 0 };
@@ -219,7 +230,8 @@ impl ImageLayout {
             && (1..=MOST_TENSORS as u32).contains(&tensors)
             && extent.is_possible(weights, tensors)
             && longest <= MAX_CODE_BITS
-            && Shape::sizes(second_bits).any(|bytes| bytes == table_bytes);
+            && Shape::sizes(second_bits).any(|bytes| bytes == table_bytes)
+            && nibble_shape.is_none_or(NibbleShape::is_possible);
         if !possible {
             return None;
         }
@@ -228,7 +240,8 @@ impl ImageLayout {
         let ends = HEADER_BYTES as u64;
         let slices = section(ends, 8 * tensors as u64)?;
         let table = section(slices, SLICE_BYTES * extent.slices as u64)?;
-        let starts = section(table, table_bytes as u64)?;
+        let nibbles = section(table, table_bytes as u64)?;
+        let starts = section(nibbles, nibble_shape.map_or(0, |shape| shape.bytes().into()))?;
         let lanes = section(starts, 4 * (tiles + 1))?;
         let code = section(lanes, 2 * TILE_LANES * tiles)?;
         let code_section_bytes = up(code_bytes, UNIT_BYTES)? + CODE_SLACK;
@@ -243,10 +256,12 @@ impl ImageLayout {
             longest,
             second_bits,
             table_bytes,
+            nibble_shape,
             tiles,
             ends,
             slices,
             table,
+            nibbles,
             starts,
             lanes,
             code,
@@ -297,6 +312,7 @@ pub struct Head {
     ends: Vec<u64>,
     slices: Vec<Slice>,
     table: DeviceTable,
+    nibbles: Option<NibbleTable>,
 }
 
 impl Head {
@@ -314,7 +330,14 @@ impl Head {
     pub(super) fn new(group: Group, layout: ImageLayout, ends: Vec<u64>, slices: Vec<Slice>) -> Result<Head> {
         let table =
             DeviceTable::new(group.data().codes()).ok_or_else(|| Error::Internal("a shape, but no table".into()))?;
-        Ok(Head { layout, ends, slices, table })
+        let nibbles = match layout.nibble_shape {
+            None => None,
+            Some(shape) => Some(
+                NibbleTable::new(group.data().codes(), shape)
+                    .ok_or_else(|| Error::Internal(format!("{shape:?}, but no table of nibbles")))?,
+            ),
+        };
+        Ok(Head { layout, ends, slices, table, nibbles })
     }
 
     /// Reads a head from an image's first bytes, which must hold at least the whole head. They are treated as untrusted
@@ -363,6 +386,7 @@ impl Head {
             longest: u32_at(60),
             second_bits: u32_at(52),
             table_bytes: u32_at(56),
+            nibble_shape: NibbleShape::from_bytes(std::array::from_fn(|i| header[NIBBLES_AT + i])),
         })
         .ok_or_else(|| corrupt("no group has these sizes"))?;
         // One comparison for magic, version, constants, offsets and everything that must be zero.
@@ -380,7 +404,7 @@ impl Head {
         let (ends, after_ends) = section(layout.ends, layout.slices).split_at(8 * layout.tensors as usize);
         let (slices, after_slices) =
             section(layout.slices, layout.table).split_at(SLICE_BYTES as usize * extent.slices as usize);
-        let (table, after_table) = section(layout.table, layout.starts).split_at(layout.table_bytes as usize);
+        let (table, after_table) = section(layout.table, layout.nibbles).split_at(layout.table_bytes as usize);
         if after_ends.iter().chain(after_slices).chain(after_table).any(|&b| b != 0) {
             return Err(corrupt("there are bytes between its sections"));
         }
@@ -399,7 +423,18 @@ impl Head {
         }
         let table =
             DeviceTable::parse(table, layout.second_bits).ok_or_else(|| corrupt("its table leads out of itself"))?;
-        Ok(Head { layout, ends, slices, table })
+        let nibbles = match layout.nibble_shape {
+            None => None,
+            Some(shape) => {
+                let (table, after) = section(layout.nibbles, layout.starts).split_at(shape.bytes() as usize);
+                if after.iter().any(|&b| b != 0) {
+                    return Err(corrupt("there are bytes between its sections"));
+                }
+                let table = NibbleTable::parse(table, shape);
+                Some(table.ok_or_else(|| corrupt("its table of nibbles leads out of itself"))?)
+            }
+        };
+        Ok(Head { layout, ends, slices, table, nibbles })
     }
 
     /// Returns the layout.
@@ -422,6 +457,11 @@ impl Head {
         &self.table
     }
 
+    /// Returns the table of nibbles, if the image has one.
+    pub fn nibbles(&self) -> Option<&NibbleTable> {
+        self.nibbles.as_ref()
+    }
+
     /// Returns the head's bytes, [`ImageLayout::head_bytes`] of them: the first of the image.
     pub fn bytes(&self) -> Vec<u8> {
         let layout = &self.layout;
@@ -434,6 +474,9 @@ impl Head {
             *to = slice.to_bytes();
         }
         head[layout.table as usize..][..layout.table_bytes as usize].copy_from_slice(self.table.bytes());
+        if let Some(nibbles) = &self.nibbles {
+            head[layout.nibbles as usize..][..nibbles.bytes().len()].copy_from_slice(nibbles.bytes());
+        }
         let sum = checksum(&head);
         head[240..248].copy_from_slice(&sum.to_le_bytes());
         head
@@ -443,6 +486,8 @@ impl Head {
 /// The bytes of the header that say which part of its group an image holds.
 const EXTENT_AT: usize = 128;
 const EXTENT_BYTES: usize = 28;
+/// The bytes of the header that hold the shape of the table of nibbles.
+const NIBBLES_AT: usize = 156;
 
 /// Returns the header of a layout, without its checksum.
 fn header_of(layout: &ImageLayout) -> [u8; HEADER_BYTES] {
@@ -475,6 +520,9 @@ fn header_of(layout: &ImageLayout) -> [u8; HEADER_BYTES] {
     ] {
         header[at..at + 8].copy_from_slice(&value.to_le_bytes());
     }
+    if let Some(shape) = layout.nibble_shape {
+        header[NIBBLES_AT..][..4].copy_from_slice(&shape.to_bytes());
+    }
     if !layout.is_whole() {
         let Extent { first, group_weights, first_tensor, group_tensors, slices } = layout.extent;
         header[128..136].copy_from_slice(&first.to_le_bytes());
@@ -500,7 +548,7 @@ mod tests {
     use super::*;
 
     const SMALL: Sizes =
-        Sizes { weights: 1, code_bytes: 1, tensors: 1, extent: WIDE, longest: 1, second_bits: 7, table_bytes: 16384 };
+        Sizes { weights: 1, code_bytes: 1, tensors: 1, extent: WIDE, longest: 1, second_bits: 7, table_bytes: 16384, nibble_shape: None };
     /// A group that any weights can be a part of.
     const WIDE: Extent = Extent {
         first: 0,
