@@ -4,6 +4,7 @@ vocabulary that llama.cpp's converter would write for it with --vocab-only, or t
 Python only.
 
     make_model.py FOLDER HEAD.gguf [--whole] [--kind KIND] [--layers N] [--tied] [--seed N] [--large | --larger]
+                  [--feed-forward N]
 """
 
 import argparse
@@ -294,6 +295,7 @@ def main():
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--large", action="store_true", help="layers of 15.7 million weights instead of 197 thousand")
     parser.add_argument("--larger", action="store_true", help="layers of 50.3 million weights")
+    parser.add_argument("--feed-forward", type=int, help="rows of the feed-forward matrices instead of the usual number")
     options = parser.parse_args()
     global KIND, FEED_FORWARD
     KIND = options.kind
@@ -302,6 +304,7 @@ def main():
     if options.large or options.larger:
         global EMBEDDING, HEADS, KV_HEADS, HEAD
         EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD = LARGER if options.larger else LARGE
+    FEED_FORWARD = options.feed_forward or FEED_FORWARD
     tokens, types = vocabulary()
     made = write_folder(options.folder, options.layers, options.tied, len(tokens), options.seed)
     whole = list(gguf_tensors(made)) if options.whole else []
