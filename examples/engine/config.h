@@ -10,6 +10,7 @@ namespace engine {
 struct Config {
     unsigned hidden, feed_forward, layers, vocabulary;
     unsigned query_heads, key_heads, head;  // heads of queries; of keys and of values; numbers in each
+    unsigned context;                       // that the model is made for
     float epsilon;
     double rope_base;
 
@@ -26,10 +27,11 @@ struct Config {
         hidden = number(json, "hidden_size");
         feed_forward = number(json, "intermediate_size");
         layers = number(json, "num_hidden_layers");
-        vocabulary = number(json, "vocab_size");
+        vocabulary = number(json, "vocab_size", 1 << 24);
         query_heads = number(json, "num_attention_heads");
         key_heads = json.find("num_key_value_heads") ? number(json, "num_key_value_heads") : query_heads;
         head = json.find("head_dim") ? number(json, "head_dim") : hidden / query_heads;
+        context = number(json, "max_position_embeddings", 1u << 30);
         epsilon = std::stof(json.find("rms_norm_eps").value_or("1e-6"));
         const auto base = json.find("rope_theta");
         rope_base = std::stod(base ? *base : json.find("rope_parameters.rope_theta").value_or("10000"));
@@ -47,10 +49,10 @@ struct Config {
   private:
     [[noreturn]] static void refuse(const std::string &why) { throw std::runtime_error("config.json: " + why); }
 
-    static unsigned number(const Json &json, const char *name) {
+    static unsigned number(const Json &json, const char *name, unsigned most = 1 << 17) {
         const auto text = json.find(name);
         const unsigned long value = text ? std::strtoul(text->c_str(), nullptr, 10) : 0;
-        if (value == 0 || value > 1u << 24) refuse(std::string(name) + " is missing, or not from 1 to 2^24");
+        if (value == 0 || value > most) refuse(std::string(name) + " is missing, or not from 1 to " + std::to_string(most));
         return static_cast<unsigned>(value);
     }
 };

@@ -3,6 +3,7 @@
 #ifndef DF11_EXAMPLE_ENGINE_ENGINE_H
 #define DF11_EXAMPLE_ENGINE_ENGINE_H
 
+#include "plain.h"
 #include "resident.h"
 #include "slots.h"
 #include "streamed.h"
@@ -31,7 +32,9 @@ class Engine {
         load_norms();
         load_rotations();
         allocate();
+        if (layout_.plain_head) head_ = std::make_unique<PlainHead>(model, *layout_.plain_head, config, kernels_);
         weights_ = open(device, mode);
+        if (head_) weights_->device_bytes += head_->bytes();
         stream_.synchronise();
         capture();
     }
@@ -162,6 +165,13 @@ class Engine {
             weights_->end(layer);
         }
         norm(delta_.at, last_norm_);
+        head();
+        kernels_.choose(logits_.at, config_.vocabulary, state_.at);
+        CUDA(cuMemcpyDtoHAsync(host_.at, state_.at, sizeof(State), stream_.handle));
+    }
+
+    void head() {
+        if (head_) return head_->multiply(normed_.at, logits_.at);
         std::size_t row = 0;
         for (std::size_t piece = config_.layers; piece < layout_.pieces.size(); piece++) {
             weights_->begin(piece);
@@ -169,8 +179,6 @@ class Engine {
             weights_->end(piece);
             row += layout_.pieces[piece].matrices[0].rows;
         }
-        kernels_.choose(logits_.at, config_.vocabulary, state_.at);
-        CUDA(cuMemcpyDtoHAsync(host_.at, state_.at, sizeof(State), stream_.handle));
     }
 
     void attention(unsigned layer) {
@@ -214,6 +222,7 @@ class Engine {
     Pinned host_;  // the state, then the row of the embedding
     std::vector<Norms> layers_;
     CUdeviceptr last_norm_ = 0;
+    std::unique_ptr<PlainHead> head_;  // if it is not compressed
     std::unique_ptr<Weights> weights_;
     CUgraphExec graph_ = nullptr;
 };

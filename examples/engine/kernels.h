@@ -31,16 +31,20 @@ struct HeadsArgument {
 static_assert(sizeof(MatrixArgument) == 32 && sizeof(ProductsArgument) == 112 && sizeof(HeadsArgument) == 104,
               "the kernels take these sizes");
 
+// The columns of a matrix: for each 512 of them, multiply() needs 64 bytes of shared memory.
+constexpr unsigned MOST_COLUMNS = 1 << 17;
+
 class Kernels {
   public:
-    // The driver compiles the kernels. Every one is loaded here, because none can be loaded during a capture.
+    // The driver compiles the kernels. Every one is loaded here, by giving it an attribute, because none can be loaded
+    // during a capture.
     explicit Kernels(CUstream stream) : stream_(stream) {
         CUDA(cuModuleLoadData(&module_, KERNELS_PTX));
         for (auto [function, name] : {std::pair(&embed_, "embed"), {&add_norm_, "add_norm"}, {&multiply_, "multiply"},
                                       {&count_exponents_, "count_exponents"}, {&heads_, "heads"},
                                       {&attention_, "attention"}, {&swiglu_, "swiglu"}, {&choose_, "choose"}}) {
             CUDA(cuModuleGetFunction(function, module_, name));
-            CUDA(cuFuncSetAttribute(*function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 0));
+            CUDA(cuFuncSetAttribute(*function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, MOST_COLUMNS / 8));
         }
     }
     Kernels(const Kernels &) = delete;

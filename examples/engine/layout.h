@@ -33,18 +33,18 @@ struct Layout {
     std::size_t matrices = 0;   // tensors that are multiplied with
     std::uint64_t largest = 0;  // weights of a piece
     std::uint64_t embedding;    // the number of its tensor
+    // The number of the head's tensor, if that is not compressed. Then the pieces are the layers only.
+    std::optional<std::uint64_t> plain_head;
 
-    // If `split` is set, the head is decoded in pieces that are no larger than a layer. A head that has no tensor of its
-    // own is the embedding.
+    // If `split` is set, the head is decoded in pieces that are no larger than a layer.
     Layout(const df11::Model &model, const Config &config, bool split) {
         const unsigned query = config.query_heads * config.head, key = config.key_heads * config.head;
         for (unsigned layer = 0; layer < config.layers; layer++) {
             const std::string name = "model.layers." + std::to_string(layer) + ".";
-            const df11::Tensor first = tensor(model, name + "self_attn.q_proj.weight", query, config.hidden);
-            const std::uint64_t group = *first.group();
+            const std::uint64_t group = *compressed(model, name + "self_attn.q_proj.weight", query, config.hidden).group();
             Piece piece{group, 0, model.groups()[group].element_count(), {}};
             const auto add = [&](const char *which, unsigned rows, unsigned columns) {
-                const df11::Tensor found = tensor(model, name + which + ".weight", rows, columns);
+                const df11::Tensor found = compressed(model, name + which + ".weight", rows, columns);
                 if (*found.group() != group) throw std::runtime_error(name + which + " is not in the layer's group");
                 piece.matrices.push_back({matrices++, found.group_offset(), rows, columns});
             };
@@ -58,10 +58,14 @@ struct Layout {
             largest = std::max(largest, piece.count);
             pieces.push_back(std::move(piece));
         }
-        const df11::Tensor table = tensor(model, "model.embed_tokens.weight", config.vocabulary, config.hidden);
-        embedding = table.index();
-        const bool own = model.find_tensor("lm_head.weight").has_value();
-        const df11::Tensor head = own ? tensor(model, "lm_head.weight", config.vocabulary, config.hidden) : table;
+        embedding = tensor(model, "model.embed_tokens.weight", config.vocabulary, config.hidden).index();
+        // A head that has no tensor of its own is the embedding.
+        const char *name = model.find_tensor("lm_head.weight") ? "lm_head.weight" : "model.embed_tokens.weight";
+        if (const auto found = tensor(model, name, config.vocabulary, config.hidden); !found.group()) {
+            plain_head = found.index();
+            return;
+        }
+        const df11::Tensor head = compressed(model, name, config.vocabulary, config.hidden);
         const auto most = static_cast<unsigned>(std::min<std::uint64_t>(largest / config.hidden, config.vocabulary));
         const unsigned step = split ? std::max(most, 1u) : config.vocabulary;
         for (unsigned row = 0; row < config.vocabulary; row += step) {
@@ -75,15 +79,21 @@ struct Layout {
     }
 
   private:
-    // Finds a matrix, whole in a group. Its shape follows from the config; files say only how many weights it has.
+    // Finds a matrix. Its shape follows from the config; files may say only how many weights it has.
     static df11::Tensor tensor(const df11::Model &model, const std::string &name, unsigned rows, unsigned columns) {
         const auto found = model.find_tensor(name);
         if (!found) throw std::runtime_error("the model has no " + name);
-        if (found->data_bytes() != std::uint64_t{2} * rows * columns)
-            throw std::runtime_error(name + " has not the size that config.json says");
-        if (!found->group() || found->run_count() != 1 || found->group_offset() % 8 != 0)
-            throw std::runtime_error(name + " is not compressed, or in several groups");
+        if (found->dtype() != DF11_DTYPE_BF16 || found->data_bytes() != std::uint64_t{2} * rows * columns)
+            throw std::runtime_error(name + " is not bf16 of the size that config.json says");
         return *found;
+    }
+
+    // Finds a matrix that is whole in a group.
+    static df11::Tensor compressed(const df11::Model &model, const std::string &name, unsigned rows, unsigned columns) {
+        const df11::Tensor found = tensor(model, name, rows, columns);
+        if (found.run_count() != 1 || found.group_offset() % 8 != 0)
+            throw std::runtime_error(name + " is not compressed, or in several groups");
+        return found;
     }
 };
 

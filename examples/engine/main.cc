@@ -14,6 +14,9 @@ namespace {
 
 using engine::Mode;
 
+constexpr std::pair<Mode, const char *> MODES[] = {
+    {Mode::bf16, "bf16"}, {Mode::decode, "decode"}, {Mode::stream, "stream"}};
+
 struct Options {
     const char *model = nullptr;
     std::string mode = "all";
@@ -47,7 +50,10 @@ bool parse(int count, char **words, Options &options) {
     // The last token of the output goes through no model.
     const auto needed = static_cast<unsigned>(options.prompt.size()) + options.tokens - 1;
     if (options.context == 0) options.context = needed;
-    return options.model != nullptr && !options.prompt.empty() && options.tokens > 0 && options.context >= needed;
+    bool known = options.mode == "all";
+    for (const auto &[mode, name] : MODES) known = known || options.mode == name;
+    return known && options.model != nullptr && !options.prompt.empty() && options.tokens > 0 &&
+           options.context >= needed;
 }
 
 // Times of the emulated driver of libdf11's tests mean nothing.
@@ -73,8 +79,9 @@ std::vector<unsigned> generate(const df11::Model &model, const engine::Config &c
                 engine.cache_bytes(), options.context);
     std::size_t free = 0, total = 0;
     CUDA(cuMemGetInfo(&free, &total));
-    std::printf("%-6s a context of %zu tokens fits into the memory that the device has\n", name,
-                (free + engine.cache_bytes()) / config.position_bytes());
+    const std::size_t fits = (free + engine.cache_bytes()) / config.position_bytes();
+    std::printf("%-6s a context of %zu tokens fits into the device; the model is made for %u\n", name, fits,
+                config.context);
     if (!emulated() && tokens.size() > 1)
         std::printf("%-6s %.2f tokens a second\n", name, static_cast<double>(tokens.size() - 1) / taken.count());
     return tokens;
@@ -97,7 +104,7 @@ int run(const Options &options) {
     try {
         const df11::Device device = df11::Device::open(0);
         std::vector<std::vector<unsigned>> results;
-        for (const auto &[mode, name] : {std::pair(Mode::bf16, "bf16"), {Mode::decode, "decode"}, {Mode::stream, "stream"}}) {
+        for (const auto &[mode, name] : MODES) {
             if (options.mode != "all" && options.mode != name) continue;
             try {
                 results.push_back(generate(model, config, device, mode, name, options));

@@ -18,8 +18,7 @@ class Slots : public Decoded {
   public:
     Slots(const df11::Model &model, const df11::Device &device, const Layout &layout, const Kernels &kernels,
           CUdeviceptr status)
-        : Decoded(layout, kernels), status_(status), slots_{Slot(2 * layout.largest), Slot(2 * layout.largest)} {
-        slot_bytes = 2 * slots_[0].memory.bytes;
+        : Slots(layout, kernels, status) {
         for (const Piece &piece : layout.pieces) {
             images_.emplace_back(image_bytes(model, piece));
             device_bytes += images_.back().bytes;
@@ -43,14 +42,21 @@ class Slots : public Decoded {
     void end(std::size_t piece) override { slots_[piece % 2].used.record(kernels_.stream()); }
 
   protected:
+    // The slots without images.
+    Slots(const Layout &layout, const Kernels &kernels, CUdeviceptr status)
+        : Decoded(layout, kernels), status_(status), slots_{Slot(2 * layout.largest), Slot(2 * layout.largest)} {
+        slot_bytes = 2 * slots_[0].memory.bytes;
+    }
+
     CUdeviceptr address(std::size_t piece) const override { return slots_[piece % 2].memory.at; }
+
+    std::vector<df11::Resident> residents_;
+    Stream decode_;
 
   private:
     CUdeviceptr status_;
     std::array<Slot, 2> slots_;
     std::vector<Memory> images_;
-    std::vector<df11::Resident> residents_;
-    Stream decode_;
 };
 
 }  // namespace engine

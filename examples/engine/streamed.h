@@ -1,6 +1,6 @@
 // All weights in pinned host memory, compressed: for a model that is larger than the device. Each token copies every piece
-// to one of two slots for images, and decodes it to one of two slots for weights. Copies, decodes and products each have a
-// stream, so that they go on at the same time.
+// to one of two slots for images, from where it is decoded to one of two slots for weights. Copies, decodes and products
+// each have a stream, so that they go on at the same time.
 #ifndef DF11_EXAMPLE_ENGINE_STREAMED_H
 #define DF11_EXAMPLE_ENGINE_STREAMED_H
 
@@ -15,15 +15,13 @@ struct ImageSlot {
     explicit ImageSlot(std::size_t bytes) : memory(bytes) {}
 };
 
-class Streamed : public Decoded {
+class Streamed : public Slots {
   public:
     Streamed(const df11::Model &model, const df11::Device &device, const Layout &layout, const Kernels &kernels,
              CUdeviceptr status)
-        : Decoded(layout, kernels),
-          status_(status),
-          image_slots_{ImageSlot(largest_image(model, layout)), ImageSlot(largest_image(model, layout))},
-          slots_{Slot(2 * layout.largest), Slot(2 * layout.largest)} {
-        slot_bytes = 2 * (image_slots_[0].memory.bytes + slots_[0].memory.bytes);
+        : Slots(layout, kernels, status),
+          image_slots_{ImageSlot(largest_image(model, layout)), ImageSlot(largest_image(model, layout))} {
+        slot_bytes += 2 * image_slots_[0].memory.bytes;
         for (const Piece &piece : layout.pieces) {
             const Pinned &image = images_.emplace_back(image_bytes(model, piece));
             write(model, piece, image);
@@ -40,28 +38,18 @@ class Streamed : public Decoded {
     }
 
     void start() override {
+        Slots::start();
         for (const ImageSlot &slot : image_slots_) slot.emptied.record(kernels_.stream());
-        for (const Slot &slot : slots_) slot.used.record(kernels_.stream());
     }
     void begin(std::size_t piece) override {
-        const ImageSlot &image = image_slots_[piece % 2];
-        const Slot &slot = slots_[piece % 2];
-        image.emptied.before(copy_.handle);
-        CUDA(cuMemcpyHtoDAsync(image.memory.at, images_[piece].at, images_[piece].bytes, copy_.handle));
-        image.arrived.record(copy_.handle);
-
-        image.arrived.before(decode_.handle);
-        slot.used.before(decode_.handle);
-        residents_[piece].decompress(slot.memory.at, slot.memory.bytes, status_, decode_.handle);
-        image.emptied.record(decode_.handle);
-        slot.decoded.record(decode_.handle);
-
-        slot.decoded.before(kernels_.stream());
+        const ImageSlot &slot = image_slots_[piece % 2];
+        slot.emptied.before(copy_.handle);
+        CUDA(cuMemcpyHtoDAsync(slot.memory.at, images_[piece].at, images_[piece].bytes, copy_.handle));
+        slot.arrived.record(copy_.handle);
+        slot.arrived.before(decode_.handle);
+        Slots::begin(piece);
+        slot.emptied.record(decode_.handle);
     }
-    void end(std::size_t piece) override { slots_[piece % 2].used.record(kernels_.stream()); }
-
-  protected:
-    CUdeviceptr address(std::size_t piece) const override { return slots_[piece % 2].memory.at; }
 
   private:
     static std::size_t largest_image(const df11::Model &model, const Layout &layout) {
@@ -70,12 +58,9 @@ class Streamed : public Decoded {
         return most;
     }
 
-    CUdeviceptr status_;
     std::array<ImageSlot, 2> image_slots_;
-    std::array<Slot, 2> slots_;
     std::vector<Pinned> images_;
-    std::vector<df11::Resident> residents_;
-    Stream copy_, decode_;
+    Stream copy_;
 };
 
 }  // namespace engine
