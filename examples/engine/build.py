@@ -4,8 +4,9 @@
     examples/engine/build.py            writes kernels_ptx.h
     examples/engine/build.py --check    builds again and compares every byte
 
-The compiler is that of the library's kernels (kernels/build.py), which installs it under target/. Like those, the PTX is
-assembled by CUDA 12.0 and 13.0, and no kernel may keep registers in local memory. Neither is needed to use the example.
+The compiler is that of the library's kernels (kernels/build.py), which installs it under target/. Like those, the PTX
+is assembled by CUDA 12.0 and 13.0, and no kernel may keep registers in local memory. Who only uses the example needs
+neither.
 """
 
 import hashlib

@@ -1,5 +1,5 @@
-// What the engine must know of a model, from its config.json: the shape of Qwen3, or of Llama, which has the same parts
-// without norms of queries and keys. Everything that it does not calculate is refused.
+// What the engine must know of a model, from its config.json: the shape of Qwen3, or of Llama, which has the same
+// parts without norms of queries and keys. Everything that it does not calculate is refused.
 #ifndef DF11_EXAMPLE_ENGINE_CONFIG_H
 #define DF11_EXAMPLE_ENGINE_CONFIG_H
 
@@ -36,7 +36,7 @@ struct Config {
         const auto base = json.find("rope_theta");
         rope_base = std::stod(base ? *base : json.find("rope_parameters.rope_theta").value_or("10000"));
         // What the kernels ask for: 16-byte loads, and a thread for each number of a head.
-        if (hidden % 8 != 0 || feed_forward % 8 != 0) refuse("hidden_size and intermediate_size are not multiples of 8");
+        if (hidden % 8 != 0 || feed_forward % 8 != 0) refuse("hidden_size or intermediate_size is no multiple of 8");
         if (head == 0 || head % 8 != 0 || head > 128) refuse("head_dim is not a multiple of 8 up to 128");
         if (query_heads % key_heads != 0) refuse("the heads of queries are no multiple of those of keys");
     }
@@ -52,7 +52,8 @@ struct Config {
     static unsigned number(const Json &json, const char *name, unsigned most = 1 << 17) {
         const auto text = json.find(name);
         const unsigned long value = text ? std::strtoul(text->c_str(), nullptr, 10) : 0;
-        if (value == 0 || value > most) refuse(std::string(name) + " is missing, or not from 1 to " + std::to_string(most));
+        if (value == 0 || value > most)
+            refuse(std::string(name) + " is missing, or not from 1 to " + std::to_string(most));
         return static_cast<unsigned>(value);
     }
 };

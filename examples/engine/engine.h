@@ -1,5 +1,5 @@
-// The engine: one token after the other goes through the model. A pass is captured in a graph once, whatever the weights
-// are kept in, and launched for each token.
+// The engine: one token after the other goes through the model. A pass is captured in a graph once, whatever the
+// weights are kept in, and launched for each token.
 #ifndef DF11_EXAMPLE_ENGINE_ENGINE_H
 #define DF11_EXAMPLE_ENGINE_ENGINE_H
 
@@ -68,8 +68,8 @@ class Engine {
     std::size_t cache_bytes() const { return cache_.bytes + rotations_.bytes; }
     std::size_t other_bytes() const {
         std::size_t all = state_.bytes + norms_.bytes;
-        for (const Memory *memory : {&row_, &hidden_, &delta_, &normed_, &queries_, &keys_, &values_, &attended_, &gate_,
-                                     &up_, &inner_, &logits_})
+        for (const Memory *memory : {&row_, &hidden_, &delta_, &normed_, &queries_, &keys_, &values_, &attended_,
+                                     &gate_, &up_, &inner_, &logits_})
             all += memory->bytes;
         return all;
     }

@@ -1,5 +1,5 @@
-// The image of a piece: of a whole group, which the device checks while it is uploaded, or of a range of one, of which the
-// host walks the codes first.
+// The image of a piece: of a whole group, which the device checks while it is uploaded, or of a range of one, of
+// which the host walks the codes first.
 #ifndef DF11_EXAMPLE_ENGINE_IMAGES_H
 #define DF11_EXAMPLE_ENGINE_IMAGES_H
 

@@ -1,10 +1,10 @@
-// The kernels of the engine: everything between two products, and the product itself. Numbers are f32, weights and the
-// inputs of products are bf16, which are handled as their bits. Only additions, multiplications, divisions, square roots
-// and fused multiply-adds are used, each rounded once, and the compiler contracts none (-fmad=false): so the same tokens
-// come out on every device. build.py makes kernels_ptx.h of this file.
+// The kernels of the engine: everything between two products, and the product itself. Numbers are f32, weights and
+// the inputs of products are bf16, which are handled as their bits. Only additions, multiplications, divisions,
+// square roots and fused multiply-adds are used, each rounded once, and the compiler contracts none (-fmad=false): so
+// the same tokens come out on every device. build.py makes kernels_ptx.h of this file.
 //
-// Products are sums in a written order, that of df11_linear() at batch 1 (include/df11_experimental.h). So an engine that
-// decodes a matrix and one that multiplies from compressed weights calculate the same bits.
+// Products are sums in a written order, that of df11_linear() at batch 1 (include/df11_experimental.h). So an engine
+// that decodes a matrix and one that multiplies from compressed weights calculate the same bits.
 typedef unsigned short bf16;
 
 // What a pass begins with and ends with, in device memory.
@@ -22,8 +22,8 @@ static __device__ bf16 narrow(float value) {
     return (bf16)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-// Returns e^x for x up to 88; below -86 it is e^-86. It is written out, because the device's own function has other bits
-// on other devices.
+// Returns e^x for x up to 88; below -86 it is e^-86. It is written out, because the device's own function has other
+// bits on other devices.
 static __device__ float exponential(float x) {
     x = fminf(fmaxf(x, -86.0f), 88.0f);
     // The nearest integer to x / ln 2: added to 1.5 * 2^23, a float has no bits for a fraction.
@@ -75,7 +75,8 @@ extern "C" __global__ void __launch_bounds__(256) embed(const bf16 *row, float *
     if (i < count) hidden[i] = wide(row[i]);
 }
 
-// Adds `delta`, unless it is NULL, to the hidden state, and writes the RMS norm of that. One block; `share` is 1 / count.
+// Adds `delta`, unless it is NULL, to the hidden state, and writes the RMS norm of that. One block; `share` is 1 /
+// count.
 extern "C" __global__ void __launch_bounds__(256)
     add_norm(float *hidden, const float *delta, const bf16 *norm, bf16 *out, unsigned count, float share,
              float epsilon) {
@@ -93,9 +94,9 @@ extern "C" __global__ void __launch_bounds__(256)
 // Products
 // ---------------------------------------------------------------------------------------------------------------------
 
-// The order of sums. Of a row, each run of 512 columns is added by four lanes: lane t takes columns 16 t to 16 t + 15 of
-// each of the run's tiles of 64 columns, one after the other. Weights of seldom exponents are taken as 0 at first; they
-// are multiplied after the run, in the order of columns. Then the runs are added, the first one first.
+// The order of sums. Of a row, each run of 512 columns is added by four lanes: lane t takes columns 16 t to 16 t + 15
+// of each of the run's tiles of 64 columns, one after the other. Weights of seldom exponents are taken as 0 at first;
+// they are multiplied after the run, in the order of columns. Then the runs are added, the first one first.
 enum { ROWS = 16, RUN = 512, TILE = 64, TILES = RUN / TILE, WARPS = 8 };
 
 // A matrix of bf16, rows of a multiple of 8 columns, at a multiple of 16 bytes.
@@ -134,12 +135,13 @@ static __device__ void eight(uint4 w, uint4 x, const signed char *usual, float &
     two(w.w, x.w, usual, sum, apart);
 }
 
-// y = W x. A block takes 16 rows, and each of its warps every so many-th run of them: of a tile, lane 4 g + t takes 16
-// columns of rows g and g + 8. Dynamic shared memory holds a sum for each run and row.
+// y = W x. A block takes 16 rows, and each of its warps every so many-th run of them: of a tile, lane 4 g + t takes
+// 16 columns of rows g and g + 8. Dynamic shared memory holds a sum for each run and row.
 extern "C" __global__ void __launch_bounds__(32 * WARPS) multiply(const Products p) {
     extern __shared__ float sums[];
     __shared__ __align__(4) signed char usual[128];
-    __shared__ __align__(8) unsigned short apart[WARPS][TILES][ROWS][TILE / 16];  // a bit for each column of the warp's run
+    // A bit for each weight of the warps' runs that is not usual.
+    __shared__ __align__(8) unsigned short apart[WARPS][TILES][ROWS][TILE / 16];
 
     const Matrix m = blockIdx.y == 0 ? p.matrices[0] : blockIdx.y == 1 ? p.matrices[1] : p.matrices[2];
     const unsigned first = ROWS * blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -219,7 +221,7 @@ extern "C" __global__ void __launch_bounds__(256)
 // Attention
 // ---------------------------------------------------------------------------------------------------------------------
 
-// The keys or values of a layer: for each of its heads, a row of `size` numbers for each position of the context.
+// The heads of a layer. A cache has, for each head, a row of `size` numbers for each position of the context.
 struct Heads {
     float *queries;
     const float *keys, *values;
@@ -231,8 +233,8 @@ struct Heads {
     float share, epsilon;                // 1 / size
 };
 
-// Norms and rotates the heads of queries, in place, and of keys, which go to the cache; and puts the values there. A warp
-// for each head: of queries, then of keys, then of values.
+// Norms and rotates the heads of queries, in place, and of keys, which go to the cache; and puts the values there. A
+// warp for each head: of queries, then of keys, then of values.
 extern "C" __global__ void __launch_bounds__(32) heads(const Heads h) {
     const unsigned position = h.state->position, half = h.size / 2;
     unsigned head = blockIdx.x;
@@ -273,10 +275,10 @@ extern "C" __global__ void __launch_bounds__(32) heads(const Heads h) {
 
 enum { THREADS = 128 };
 
-// Attention of one token, a block for each head of queries. It goes through the positions in chunks of 128: each thread
-// first takes a position and calculates its score, and then a number of the result, to which it adds the values by their
-// weights. When a larger score comes, what was added before is scaled down (online softmax). `size` is at most 128 and a
-// multiple of 8; `sharing` heads of queries have the same keys.
+// Attention of one token, a block for each head of queries. It goes through the positions in chunks of 128: each
+// thread first takes a position and calculates its score, and then a number of the result, to which it adds the
+// values by their weights. When a larger score comes, what was added before is scaled down (online softmax). `size`
+// is at most 128 and a multiple of 8; `sharing` heads of queries have the same keys.
 extern "C" __global__ void __launch_bounds__(THREADS)
     attention(const float *queries, const bf16 *key_cache, const bf16 *value_cache, bf16 *out, const State *state,
               unsigned size, unsigned context, unsigned sharing, float scale) {
@@ -333,8 +335,8 @@ extern "C" __global__ void __launch_bounds__(256)
     if (i < count) out[i] = narrow(gate[i] / (1.0f + exponential(-gate[i])) * up[i]);
 }
 
-// Greedy sampling: the token of the largest logit, of equal ones the first. The pass ends here: the next one is of the
-// position after this. One block of 1024 threads.
+// Greedy sampling: the token of the largest logit, of equal ones the first. The pass ends here: the next one is of
+// the position after this. One block of 1024 threads.
 extern "C" __global__ void __launch_bounds__(1024) choose(const float *logits, unsigned count, State *state) {
     __shared__ float tops[32];
     __shared__ unsigned tokens[32];

@@ -36,8 +36,8 @@ constexpr unsigned MOST_COLUMNS = 1 << 17;
 
 class Kernels {
   public:
-    // The driver compiles the kernels. Every one is loaded here, by giving it an attribute, because none can be loaded
-    // during a capture.
+    // The driver compiles the kernels. Every one is loaded here, by giving it an attribute, because none can be
+    // loaded during a capture.
     explicit Kernels(CUstream stream) : stream_(stream) {
         CUDA(cuModuleLoadData(&module_, KERNELS_PTX));
         for (auto [function, name] : {std::pair(&embed_, "embed"), {&add_norm_, "add_norm"}, {&multiply_, "multiply"},

@@ -41,7 +41,8 @@ struct Layout {
         const unsigned query = config.query_heads * config.head, key = config.key_heads * config.head;
         for (unsigned layer = 0; layer < config.layers; layer++) {
             const std::string name = "model.layers." + std::to_string(layer) + ".";
-            const std::uint64_t group = *compressed(model, name + "self_attn.q_proj.weight", query, config.hidden).group();
+            const df11::Tensor first = compressed(model, name + "self_attn.q_proj.weight", query, config.hidden);
+            const std::uint64_t group = *first.group();
             Piece piece{group, 0, model.groups()[group].element_count(), {}};
             const auto add = [&](const char *which, unsigned rows, unsigned columns) {
                 const df11::Tensor found = compressed(model, name + which + ".weight", rows, columns);

@@ -1,5 +1,5 @@
-// A small inference engine on the CUDA driver API and libdf11. Sends a prompt through a model of Qwen3's shape and prints
-// the tokens that follow, with the weights kept in each of four ways. README.md says what is in which file.
+// A small inference engine on the CUDA driver API and libdf11. Sends a prompt through a model of Qwen3's shape and
+// prints the tokens that follow, with the weights kept in each of four ways. README.md says what is in which file.
 //
 //     engine MODEL [--mode all|bf16|decode|stream] [--prompt ID,ID,...] [--tokens N] [--context N]
 //
@@ -113,7 +113,8 @@ int run(const Options &options) {
                 std::fprintf(stderr, "engine: %s: %s\n", name, error.what());
             }
         }
-        const bool same = std::all_of(results.begin(), results.end(), [&](auto &tokens) { return tokens == results[0]; });
+        const auto equal = [&](const std::vector<unsigned> &tokens) { return tokens == results[0]; };
+        const bool same = std::all_of(results.begin(), results.end(), equal);
         if (results.size() > 1) std::printf("%zu modes, %s tokens\n", results.size(), same ? "the same" : "DIFFERENT");
         result = !results.empty() && same ? 0 : 1;
     } catch (const std::exception &error) {

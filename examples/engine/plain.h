@@ -1,5 +1,5 @@
-// A head that is not compressed. Where the embedding is the head, too, published models leave it as it is: then it stays on
-// the device as bf16, however the layers are kept.
+// A head that is not compressed. Where the embedding is the head, too, published models leave it as it is: then it
+// stays on the device as bf16, however the layers are kept.
 #ifndef DF11_EXAMPLE_ENGINE_PLAIN_H
 #define DF11_EXAMPLE_ENGINE_PLAIN_H
 

@@ -1,4 +1,5 @@
-// All weights on the device as bf16, as in an engine that knows no compression: the most memory, and nothing to wait for.
+// All weights on the device as bf16, as in an engine that knows no compression: the most memory, and nothing to wait
+// for.
 #ifndef DF11_EXAMPLE_ENGINE_RESIDENT_H
 #define DF11_EXAMPLE_ENGINE_RESIDENT_H
 

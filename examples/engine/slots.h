@@ -1,5 +1,5 @@
-// All weights on the device, compressed. Two slots hold decoded pieces: while the compute stream multiplies from one, the
-// decode stream decodes the next piece into the other.
+// All weights on the device, compressed. Two slots hold decoded pieces: while the compute stream multiplies from one,
+// the decode stream decodes the next piece into the other.
 #ifndef DF11_EXAMPLE_ENGINE_SLOTS_H
 #define DF11_EXAMPLE_ENGINE_SLOTS_H
 

@@ -1,6 +1,6 @@
-// All weights in pinned host memory, compressed: for a model that is larger than the device. Each token copies every piece
-// to one of two slots for images, from where it is decoded to one of two slots for weights. Copies, decodes and products
-// each have a stream, so that they go on at the same time.
+// All weights in pinned host memory, compressed: for a model that is larger than the device. Each token copies every
+// piece to one of two slots for images, from where it is decoded to one of two slots for weights. Copies, decodes and
+// products each have a stream, so that they go on at the same time.
 #ifndef DF11_EXAMPLE_ENGINE_STREAMED_H
 #define DF11_EXAMPLE_ENGINE_STREAMED_H
 

@@ -1,4 +1,5 @@
-// What the forward pass sees of the weights. Each way to keep them is a class: resident.h, slots.h, streamed.h, fused.h.
+// What the forward pass sees of the weights. Each way to keep them is a class: resident.h, slots.h, streamed.h,
+// fused.h.
 #ifndef DF11_EXAMPLE_ENGINE_WEIGHTS_H
 #define DF11_EXAMPLE_ENGINE_WEIGHTS_H
 
@@ -30,9 +31,9 @@ class Weights {
 
 // Weights that are multiplied with as bf16, in the order of sums of kernels.cu. Other classes say where they are.
 //
-// To df11_linear() the seven most frequent exponents of a matrix are the usual ones, and it adds other weights later. This
-// class counts exponents when a model is loaded, so that its sums are the same bits. An engine that does not compare the
-// two would leave this out, and add all products in the order of columns.
+// To df11_linear() the seven most frequent exponents of a matrix are the usual ones, and it adds other weights later.
+// This class counts exponents when a model is loaded, so that its sums are the same bits. An engine that does not
+// compare the two would leave this out, and add all products in the order of columns.
 class Decoded : public Weights {
   public:
     Decoded(const Layout &layout, const Kernels &kernels)
@@ -43,8 +44,8 @@ class Decoded : public Weights {
         ProductsArgument products{};
         for (std::size_t i = 0; i < count; i++) {
             const Matrix &matrix = layout_.pieces[piece].matrices[first + i];
-            products.matrices[i] = {address(piece) + 2 * matrix.first, usual_.at + 128 * matrix.number, y[i], matrix.rows,
-                                    0};
+            products.matrices[i] = {address(piece) + 2 * matrix.first, usual_.at + 128 * matrix.number, y[i],
+                                    matrix.rows, 0};
             products.columns = matrix.columns;
         }
         products.x = x;
