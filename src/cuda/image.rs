@@ -58,6 +58,7 @@
 mod copy;
 mod device_table;
 mod layout;
+pub(crate) mod linear;
 mod nibbles;
 mod oracle;
 pub(crate) mod range;
