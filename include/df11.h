@@ -1293,7 +1293,7 @@ df11_status df11_device_get_info(const df11_device *device,
 /* ============================================================================================== */
 
 /** The head of no image has more bytes. */
-#define DF11_IMAGE_HEAD_BYTES_MAX 61696
+#define DF11_IMAGE_HEAD_BYTES_MAX 82176
 
 /** An image. Begin with DF11_IMAGE_INFO_INIT. */
 typedef struct df11_image_info {
@@ -1870,8 +1870,9 @@ void df11_resident_free(df11_resident *resident);
  * (the file was damaged, or its gaps and positions are wrong), and otherwise left alone. The
  * content of the destination is then undefined. Nothing outside it is ever written. What is
  * compared is where each run of 104 weights ends: damage after which the codes fall into step
- * again before that, or end up to ten bits late, goes unnoticed. Of single changed bytes among the
- * codes that is eight in ten. Verify a model from elsewhere before you decode it here.
+ * again before that, or end up to ten bits late (on devices of compute capability 10.0 and later up
+ * to 23 bits early or late), goes unnoticed. Of single changed bytes among the codes that is eight
+ * in ten. Verify a model from elsewhere before you decode it here.
  *
  * Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
  * DF11_MISALIGNED, DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA

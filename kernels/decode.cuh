@@ -1,6 +1,6 @@
 // Decoding: Huffman-coded exponents and bytes of sign and mantissa in, bf16 out. This file is the algorithm; decode.cu
-// has the entry points, index.cuh makes the index that is used here, policy.h has the numbers, platform.cuh what shims
-// must replace.
+// has the entry points, nibbles.cuh a second kind of entries, index.cuh makes the index that is used here, policy.h has
+// the numbers, platform.cuh what shims must replace.
 //
 // # The idea
 //

@@ -36,7 +36,7 @@ struct df11_job {
 enum { DF11_JOB_EARLY = 1 };
 
 // The image has a table of nibbles, and is decoded by that: it begins at the next multiple of 256 bytes after the table.
-// Bits 8 to 15 of the flags are then the base of its exponents, 16 to 18 the bits that a second-level table resolves (2
+// Bits 9 to 16 of the flags are then the base of its exponents, 17 to 19 the bits that a second-level table resolves (2
 // to 7), and those from 20 the number of such tables. Only kernels with DF11_HAS_NIBBLES know this.
 enum { DF11_JOB_NIBBLES = 2 };
 

@@ -1,4 +1,44 @@
-// Decoding by entries of 4 bytes: the form of nearly every image. (prototype)
+// Decoding by entries of four bytes: for devices of 10.0 and later, whose memory is faster than their shared memory, and
+// images that have a table of nibbles, as nearly all have. decode.cuh describes everything else.
+//
+// # Nibbles
+//
+// An exponent is staged as its offset from the job's base, four bits, eight to a word. So an entry has four bytes, and
+// what is stored, staged and loaded again is half as much. Random look-ups of four bytes have fewer conflicts, too.
+//
+//     in the image and in shared memory    [31:16] four nibbles, the first on top    [12:8] 4 count    [4:0] bits taken
+//       rare                               [31:24] exponent    [21:16] bits taken    [15:0] 0
+//       long code                          [31:22] number of a table    [21:0] 0
+//
+// # Two look-ups at once
+//
+// No entry takes more than the 12 bits of its window, so 32 bits of the stream have two of them, and their nibbles fit a
+// word. All that is done once for a look-up in decode.cuh is done here once for two, and no window needs a mask:
+//
+//     f    = (hi:lo) << s                    32 bits of the stream
+//     e1   = table[f >> 20];  e2 = table[(f << e1) >> 20]
+//     j    = the nibbles of e1, then those of e2
+//     word = (acc:j) >> q;  acc = (acc:j) << both.bits
+//     s   += both;  q += both.bits           both = e1 + e2: counts and bits are added where they are
+//     bit 5 of s has changed:  hi = lo, lo = *next++
+//     bit 5 of q has changed:  *out++ = word
+//
+// # What is rare
+//
+// Codes that are longer than the window, and exponents that are none of the sixteen, have entries that give nothing and
+// take nothing. A lane stays where it is, until it looks, every two pairs, whether its last entry was one. Then it
+// takes one code by the rare entry, from the main table or from those after it. If no nibble holds the exponent, it puts
+// any into the stage, and remembers exponent and place. When the tile was stored, it stores that weight once more.
+// A lane with several of these finds them by decoding its codes again, one by one.
+//
+// An image has a table of nibbles only if few codes are rare (src/cuda/image/nibbles.rs): one or two of a layer's tile.
+//
+// # Trust
+//
+// Entries are tamed: what is not rare takes 1 to 12 bits and gives one to four nibbles; rare entries take 1 to 32 bits, or
+// name one of the tables. A walk through these ends when the 32 bits of a code are used up. Every two pairs, and with
+// them one rare code, are at most three words, so a lane checks for three. Its last pair may take up to NIBBLE_OVERRUN =
+// 23 bits more than it needs, where decode.cuh allows 10, so a lane that ends a little early or late may go unnoticed.
 #pragma once
 #include "platform.cuh"
 
@@ -15,8 +55,8 @@ enum : u32 {
 static_assert(2 * DF11_NIBBLE_WINDOW_BITS <= 32, "both windows of a pair are in one word");
 
 // What a job's flags say of the table.
-DF11_INLINE u32 nibble_base(const df11_job& job) { return job.flags >> 8 & 255; }
-DF11_INLINE u32 nibble_second_bits(const df11_job& job) { return job.flags >> 16 & 7; }
+DF11_INLINE u32 nibble_base(const df11_job& job) { return job.flags >> 9 & 255; }
+DF11_INLINE u32 nibble_second_bits(const df11_job& job) { return job.flags >> 17 & 7; }
 DF11_INLINE u32 nibble_tables(const df11_job& job) { return job.flags >> 20; }
 
 // Converts an entry to its form in shared memory: it takes 1 to 12 bits and gives at most four exponents; or it is rare,

@@ -427,13 +427,7 @@ impl Opened {
 
     /// Returns how many tiles each decoding block of a launch in that room should decode ([`policy::tiles_per_block`]).
     #[inline]
-    pub fn tiles_per_block(
-        &self,
-        tiles: impl Iterator<Item = u64> + Clone,
-        warps: u32,
-        form: Form,
-        room: Room,
-    ) -> u64 {
+    pub fn tiles_per_block(&self, tiles: impl Iterator<Item = u64> + Clone, warps: u32, form: Form, room: Room) -> u64 {
         let capacity = self.capacity(form, room);
         if room.is_limited {
             policy::tiles_per_block_within(tiles, warps, capacity)

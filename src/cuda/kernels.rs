@@ -111,8 +111,7 @@ pub(crate) struct Target {
 impl Target {
     /// Returns the most dynamic shared bytes that a launch of each of the [`NAMES`] may need.
     fn shared_bytes(self) -> [i32; 3] {
-        let decode = Form::ALL
-            .map(|form| form.decode_shared(policy::warps(self.capability, form, self.most_shared)));
+        let decode = Form::ALL.map(|form| form.decode_shared(policy::warps(self.capability, form, self.most_shared)));
         let decode = decode.into_iter().fold(0, u32::max) as i32;
         [decode, decode, policy::index_shared(policy::TABLE_LARGE) as i32]
     }

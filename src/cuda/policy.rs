@@ -143,8 +143,8 @@ pub(crate) const JOB_EARLY: u32 = 1;
 /// The flag of a job that is decoded by the image's table of nibbles: `DF11_JOB_NIBBLES`. Its shape is in the bits from
 /// `NIBBLE_BASE_BIT`, `NIBBLE_SECOND_BIT` and `NIBBLE_TABLES_BIT` on.
 const JOB_NIBBLES: u32 = 2;
-const NIBBLE_BASE_BIT: u32 = 8;
-const NIBBLE_SECOND_BIT: u32 = 16;
+const NIBBLE_BASE_BIT: u32 = 9;
+const NIBBLE_SECOND_BIT: u32 = 17;
 const NIBBLE_TABLES_BIT: u32 = 20;
 
 impl DecodeJob {

@@ -44,6 +44,16 @@ fn the_cubin_for_12_0_decodes_bit_for_bit() {
     bit_for_bit(120);
 }
 
+/// As `single_changed_bytes_of_codes_are_reported_as_the_rule_says`, by a table of nibbles: the last pair of look-ups may take up to
+/// 23 bits more than the lane needs.
+#[test]
+fn lanes_by_nibbles_may_end_23_bits_off() {
+    let Some(emulator) = Emulator::machine_code(100) else { return };
+    let (wrong, silent, _) = hostile::images::single_changed_bytes(&emulator, -23..=23, 8);
+    println!("{wrong} wrong decodes, {silent} not reported");
+    assert!(wrong > 250 && 100 * silent < 97 * wrong, "{wrong} {silent}");
+}
+
 /// What a weight costs in machine code, in all five cubins. `kernels/README.md` has the counts.
 #[test]
 fn machine_code_stays_within_the_bounds() {
@@ -51,7 +61,9 @@ fn machine_code_stays_within_the_bounds() {
     for capability in [75, 80, 90, 100, 120] {
         let Some(emulator) = Emulator::machine_code(capability) else { return };
         let [instructions, _, wavefronts, _] = counts::count(&emulator, &model, 0, &format!("sm_{capability}"));
-        assert!(instructions <= 10.8 && wavefronts <= 3.5, "sm_{capability}: {instructions:.2}, {wavefronts:.2}");
+        // From 10.0 on by a table of nibbles.
+        let most = if capability < 100 { (10.8, 3.5) } else { (10.5, 2.2) };
+        assert!(instructions <= most.0 && wavefronts <= most.1, "sm_{capability}: {instructions:.2}, {wavefronts:.2}");
         assert!(instructions > 5.0 && wavefronts > 1.0, "sm_{capability}: {instructions:.2}, {wavefronts:.2}");
     }
 }

@@ -77,6 +77,13 @@ static MADE_UP: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
     // Codes of one bit: blocks of 32,768 weights.
     cases.push(write_encoded("one_bit", &encoder::encode(&weights::one_bit(70_001, 120, 1), &[])));
     cases.push(write_encoded("constant", &encoder::encode(&weights::constant(40_000, 0x3f80), &[])));
+    // Exponents that nibbles do not hold: one in a lane here and there, and many side by side.
+    let mut rare = weights::gaussian(150_000, 0.02, 5);
+    for at in [3, 103, 104, 3_327, 3_328, 20_000, 149_999] {
+        rare[at] = 0x4000;
+    }
+    rare[70_000..70_090].fill(0);
+    cases.push(write_encoded("rare", &encoder::encode(&rare, &[])));
     // Tiles wider than what is staged, and codes of up to 32 bits.
     cases.push(write_encoded("uniform", &encoder::encode(&weights::uniform_exponents(30_000, 0..=239, 2), &[])));
     cases.push(write_encoded("long_codes", &encoder::encode(&weights::fibonacci(24, 3), &[])));
@@ -173,7 +180,7 @@ fn spoilt_images_are_never_left() {
 /// threads.
 fn cases_for_races() -> Vec<PathBuf> {
     let named = |name: &str| MADE_UP.iter().find(|case| case.ends_with(name)).unwrap().clone();
-    vec![named("gaussian_50003"), named("wraps")]
+    vec![named("gaussian_50003"), named("rare"), named("wraps")]
 }
 
 #[test]
@@ -184,7 +191,7 @@ fn no_thread_races_with_another() {
 #[test]
 fn every_barrier_is_needed() {
     let mut numbers = Vec::new();
-    for file in ["platform.cuh", "decode.cuh", "index.cuh", "decode.cu"] {
+    for file in ["platform.cuh", "nibbles.cuh", "decode.cuh", "index.cuh", "decode.cu"] {
         let source = std::fs::read_to_string(Path::new(ROOT).join("kernels").join(file)).unwrap();
         if file != "platform.cuh" {
             assert!(!source.contains("__sync"), "{file} has a barrier without a number");

@@ -84,7 +84,7 @@ Case read_case(const char* path) {
   u32 shape = (u32)field(156), base = shape & 255, second_bits = shape >> 8 & 255, count = shape >> 16;
   c.nibbles = 0;
   if (second_bits != 0) {
-    c.nibbles = DF11_JOB_NIBBLES | base << 8 | second_bits << 16 | count << 20;
+    c.nibbles = DF11_JOB_NIBBLES | base << 9 | second_bits << 17 | count << 20;
     tables = (tables + 255) / 256 * 256 + df11::NIBBLE_MAIN + (count << (second_bits + 2));
   }
   c.table = part(field(72), tables);

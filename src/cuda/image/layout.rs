@@ -216,7 +216,16 @@ impl ImageLayout {
         let &ImageLayout { weights, code_bytes, tensors, longest, second_bits, table_bytes, nibble_shape, .. } = whole;
         let (weights, code_bytes) = (weights.div_ceil(count), code_bytes.div_ceil(count));
         let extent = Extent::whole(weights, tensors);
-        ImageLayout::new(Sizes { weights, code_bytes, tensors, extent, longest, second_bits, table_bytes, nibble_shape })
+        ImageLayout::new(Sizes {
+            weights,
+            code_bytes,
+            tensors,
+            extent,
+            longest,
+            second_bits,
+            table_bytes,
+            nibble_shape,
+        })
     }
 
     /// Returns the layout for sizes; `None` if no group has such sizes.
@@ -547,8 +556,16 @@ pub(super) fn checksum(head: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    const SMALL: Sizes =
-        Sizes { weights: 1, code_bytes: 1, tensors: 1, extent: WIDE, longest: 1, second_bits: 7, table_bytes: 16384, nibble_shape: None };
+    const SMALL: Sizes = Sizes {
+        weights: 1,
+        code_bytes: 1,
+        tensors: 1,
+        extent: WIDE,
+        longest: 1,
+        second_bits: 7,
+        table_bytes: 16384,
+        nibble_shape: None,
+    };
     /// A group that any weights can be a part of.
     const WIDE: Extent = Extent {
         first: 0,
@@ -633,7 +650,8 @@ mod tests {
         let tables = (2..=7).flat_map(|bits| Shape::sizes(bits).map(move |bytes| (bits, bytes)));
         let head = |(second_bits, table_bytes)| {
             let (tensors, extent) = (MOST_TENSORS as u32, Extent { slices: MOST_TENSORS as u32, ..WIDE });
-            let sizes = Sizes { second_bits, table_bytes, tensors, extent, longest: 32, ..SMALL };
+            let nibble_shape = NibbleShape::from_bytes([0, 2, 0, 1]);
+            let sizes = Sizes { second_bits, table_bytes, nibble_shape, tensors, extent, longest: 32, ..SMALL };
             ImageLayout::new(sizes).unwrap().head_bytes()
         };
         assert_eq!(tables.map(head).max(), Some(MOST_HEAD_BYTES));

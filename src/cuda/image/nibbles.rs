@@ -315,7 +315,8 @@ mod tests {
                 assert_eq!(NibbleShape::from_bytes(shape.to_bytes()), Some(shape));
                 for round in 0..20_000 {
                     // Streams that begin with many ones have long codes.
-                    let stream = random() >> 1 | (u64::MAX << 1).rotate_right(round % 40) & (1 << 63) | !0 << (63 - round % 40);
+                    let stream =
+                        random() >> 1 | (u64::MAX << 1).rotate_right(round % 40) & (1 << 63) | !0 << (63 - round % 40);
                     let (found, bits) = look_up(&table, shape, stream);
                     // One more exponent of an entry of 8 bytes may be known.
                     let (mut expected, mut at) = (Vec::new(), 0);
