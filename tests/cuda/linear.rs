@@ -499,3 +499,66 @@ fn spoilt_linear_images_are_never_left() {
     assert!((50..290).contains(&bad), "{bad} of 300 contradict themselves");
     emulator.assert_no_fault();
 }
+
+/// Every cubin makes the host's bytes, and decodes them to the weights.
+#[test]
+fn linear_kernels_of_every_cubin_decode_to_the_bit() {
+    let (model, shapes, all) = odd_model();
+    let plan = model.group(0).unwrap().linear(&shapes, 1, &Progress::new()).unwrap();
+    let (want, bytes, n) = (write(&plan, 1), plan.head().image_bytes(), all.len() as u64);
+    for capability in [75, 80, 90, 100, 120] {
+        let Some(emulator) = Emulator::machine_code(capability) else { return };
+        let engine = emulator.engine(0);
+        let (device, stream) = (emulator.open(0), engine.stream());
+        let (_, source) = upload(&engine, &device, &model, 0, stream);
+        let (image, scratch, status) = (engine.alloc(bytes), engine.alloc(1 << 16), engine.alloc(4));
+        engine.fill(status, 0, 4);
+        // SAFETY: all memory lives until the stream was waited for.
+        let made = unsafe { device.make_linear(&plan, &source, image, bytes, scratch, 1 << 16, stream).unwrap() };
+        engine.synchronise(stream);
+        assert!(engine.read(image, bytes) == want, "sm_{capability}: other bytes");
+        for off in [0, 4, 10] {
+            let target = Target::new(&engine, 2 * n, off);
+            // SAFETY: as above.
+            unsafe { made.decompress(target.dst, 2 * n, status, stream) }.unwrap();
+            engine.synchronise(stream);
+            assert!(words(&target.take(&engine)) == all, "sm_{capability}: at {off}");
+        }
+        assert_eq!(engine.read_u32(status), 0);
+        assert!(emulator.query("machine_code") > 0, "no cubin was loaded");
+        emulator.assert_no_fault();
+    }
+}
+
+/// What a weight costs: instructions, and sectors of memory beside the fewest possible. `kernels/README.md` has the counts.
+#[test]
+fn linear_decodes_stay_within_the_bounds() {
+    let model = made(&weights::trained_like(1 << 20, 11), &[]);
+    let plan = model.group(0).unwrap().linear(&[(256, 4096)], 1, &Progress::new()).unwrap();
+    let (image, n) = (write(&plan, 1), 1u64 << 20);
+    let machines = [75, 80, 90, 100, 120].into_iter().map(|of| (format!("sm_{of}"), Emulator::machine_code(of)));
+    for (name, emulator) in std::iter::once(("PTX".to_owned(), Some(Emulator::new()))).chain(machines) {
+        let Some(emulator) = emulator else { return };
+        // Races are the business of other tests.
+        emulator.control("races", "0");
+        let engine = emulator.engine(0);
+        let held = bind(&engine, &emulator.open(0), image.clone());
+        let (dst, stream) = (engine.alloc(2 * n), engine.stream());
+        // SAFETY: all memory lives until the stream was waited for.
+        unsafe { held.resident.decompress(dst, 2 * n, 0, stream) }.unwrap();
+        engine.synchronise(stream);
+        let per_weight = |what: &str| emulator.query(what) as f64 / n as f64;
+        let (instructions, issues) = (per_weight("last.instructions"), 32.0 * per_weight("last.warp_issues"));
+        let sectors = per_weight("last.sectors_read") + per_weight("last.sectors_written");
+        let over = sectors / ((2.0 + image.len() as f64 / n as f64) / 32.0);
+        println!(
+            "{name}: {instructions:.2} instructions a weight; {issues:.2} issues for 32; {over:.3} of the sectors"
+        );
+        assert!(
+            instructions > 2.0 && instructions <= if name == "PTX" { 8.0 } else { 6.0 },
+            "{name}: {instructions:.2}"
+        );
+        assert!(over >= 1.0 && over <= 1.25, "{name}: {over:.3}");
+        emulator.assert_no_fault();
+    }
+}
