@@ -69,6 +69,7 @@ step tests/supply/items.py target/doc/df11
 # comes the disassembler by which `cargo test` runs the cubins.
 if [ "$(uname -sm)" = "Linux x86_64" ]; then
     step python3 kernels/build.py --check
+    step python3 examples/engine/build.py --check
 fi
 step cargo test --locked -p libdf11 -p df11-emulator "${features[@]}"
 # Checks the answers and does not measure; built as the tests are.
