@@ -91,6 +91,7 @@ fn sums_carry_and_borrow() {
     let body = "MOV R6, 0x9\nLEA R4, P0, -R0, R6, 0x1\nSEL R4, R4, 0x77, P0";
     assert_eq!(words(body), all(|tid| if 2 * tid <= 9 { 9 - 2 * tid } else { 0x77 }));
     assert_eq!(words("LEA.HI R4, R0, 0x64, RZ, 0x1d"), all(|tid| (tid >> 3) + 100));
+    assert_eq!(words("MOV R5, 0x3\nLEA.HI R4, R0, -R5, RZ, 0x1b"), all(|tid| (tid >> 5).wrapping_sub(3)));
     assert_eq!(words("MOV R5, 0x80000000\nLEA R6, P0, R5, R0, 0x1\nLEA.HI.X R4, R5, 0x1, RZ, 0x1, P0"), all(|_| 2));
     let wide = "IMAD.WIDE.U32 R6, R0, -0x1, RZ\nIMAD.WIDE.U32 R8, P1, R7, 0x3, R6\nIMAD.IADD R4, R8, 0x1, R9";
     assert_eq!(
