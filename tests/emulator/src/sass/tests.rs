@@ -161,6 +161,13 @@ fn bits_are_moved_and_compared() {
     // 16 bits of a register that nobody wrote may be left as they are, and only these.
     assert_eq!(words("PRMT R20, R0, 0x7610, R20\nLOP3.LUT R4, R20, 0xffff, RZ, 0xc0, !PT"), all(|tid| tid));
     assert_eq!(fault("PRMT R4, R0, 0x7614, R20", 32).kind, FaultKind::UninitialisedRegister);
+    // Predicates may be kept as bits of a register that nobody wrote: each is changed by itself.
+    let bits = "LOP3.LUT R20, R20, 0xfffffbff, RZ, 0xc0, !PT\nISETP.GT.U32.AND P0, PT, R0, 0x3, PT\n\
+                @P0 LOP3.LUT R20, R20, 0x400, RZ, 0xfc, !PT\nLOP3.LUT R4, R20, 0x400, RZ, 0xc0, !PT";
+    assert_eq!(words(bits), all(|tid| if tid > 3 { 0x400 } else { 0 }));
+    for two in ["LOP3.LUT R20, R20, 0xfffff3ff, RZ, 0xc0, !PT\nMOV R4, RZ", "LOP3.LUT R4, R20, 0x1, RZ, 0xfc, !PT"] {
+        assert_eq!(fault(two, 32).kind, FaultKind::UninitialisedRegister, "{two}");
+    }
 }
 
 /// Words, and what a body makes of R5 = a, R6 = b, R7 = c in R4.
