@@ -12,7 +12,7 @@ PREFIX ?= /usr/local
 # library built anew each time.
 FEATURES = $(if $(wildcard $(RELEASE)/df11),--features cli)
 
-.PHONY: all build install dist sbom deb demo test test-deep test-ggml bench header kernels gpu-bundle clean
+.PHONY: all build install dist wheel sbom deb demo test test-deep test-ggml bench header kernels gpu-bundle clean
 
 all: build
 
@@ -28,6 +28,10 @@ install: build
 # What is released: target/dist/*.tar.gz, for every x86-64 Linux with glibc 2.17 or later.
 dist:
 	bindings/packages/dist.sh
+
+# The Python package, in target/wheel: a wheel for every Python from 3.9 on, on the same systems, and a source distribution.
+wheel:
+	bindings/python/wheel.sh
 
 # What is linked into the library and the tool, as a CycloneDX bill of materials.
 sbom:

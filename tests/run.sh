@@ -80,6 +80,7 @@ DF11_PREFIX=${DF11_PREFIX:-$PWD/target/stage}
 export DF11_PREFIX
 step make install PREFIX="$DF11_PREFIX"
 step bindings/go/test.sh
+step bindings/python/test.sh
 # Python's package reads what the tool writes. tests/deep.sh has the converter of llama.cpp, which needs PyTorch.
 step tests/python/run.sh safetensors
 # Programs in C, C++, Go and Rust, against the installed tree, the release and the packages.

@@ -1,8 +1,10 @@
-"""CUDA devices: images in device memory that you allocate, decoded on your streams. No framework and no toolkit is needed.
+"""CUDA devices: images in device memory that you allocate, decoded on your streams. No framework and no toolkit is
+needed.
 
 Addresses in device memory and streams are numbers: `tensor.data_ptr()` and `torch.cuda.current_stream().cuda_stream` of
 PyTorch, `array.data.ptr` and `stream.ptr` of cupy. Nothing here keeps your memory alive.
 """
+
 from __future__ import annotations
 
 import ctypes as ct
@@ -37,10 +39,10 @@ IMAGE_HEAD_BYTES_MAX = _c.DF11_IMAGE_HEAD_BYTES_MAX
 class Device(Closing):
     """An open CUDA device, with all kernels loaded. It never changes: any number of threads may use it at once.
 
-    `Device(0)` is a device in its primary context, which is that of PyTorch, cupy and the CUDA runtime; `Device(None)` is that
-    of the context that is current on this thread. `allow_default_stream` accepts 0 as a stream: the one that PyTorch works on
-    unless told otherwise. `multiprocessors` limits how many the kernels of a call fill. The driver's library is `libcuda`, or
-    what the environment variable DF11_LIBCUDA names, or the system's.
+    `Device(0)` is a device in its primary context, which is that of PyTorch, cupy and the CUDA runtime; `Device(None)`
+    is that of the context that is current on this thread. `allow_default_stream` accepts 0 as a stream: the one that
+    PyTorch works on unless told otherwise. `multiprocessors` limits how many the kernels of a call fill. The driver's
+    library is `libcuda`, or what the environment variable DF11_LIBCUDA names, or the system's.
     """
 
     def __init__(
@@ -90,11 +92,12 @@ class Device(Closing):
         *,
         staging: Optional[Buffer] = None,
     ) -> Resident:
-        """Makes a group's image in device memory of yours: `group.image_bytes` bytes at an address that is a multiple of 256.
+        """Makes a group's image in device memory of yours: `group.image_bytes` bytes at an address that is a multiple
+        of 256.
 
-        The copies are put into `stream`. They read the model's files, or `staging`, host memory that should be pinned: keep the
-        staging memory until the stream has executed the upload. Say so by `Resident.uploaded()`, or close the resident then;
-        until that is said, the model stays open, whoever closes it.
+        The copies are put into `stream`. They read the model's files, or `staging`, host memory that should be pinned:
+        keep the staging memory until the stream has executed the upload. Say so by `Resident.uploaded()`, or close the
+        resident then; until that is said, the model stays open, whoever closes it.
         """
         out = ct.c_void_p()
         with self._handle as pointer, group.model._handle as model:
@@ -164,7 +167,8 @@ class Device(Closing):
         return Resident(self, out.value or 0, group.model, staging)
 
     def bind(self, group: Group, d_image: int, image_bytes: int) -> Resident:
-        """Takes a group's image that is in device memory already, by a copy of yours of what `Group.write_image` wrote."""
+        """Takes a group's image that is in device memory already, by a copy of yours of what `Group.write_image`
+        wrote."""
         out = ct.c_void_p()
         with self._handle as pointer, group.model._handle as model:
             call(
@@ -179,7 +183,8 @@ class Device(Closing):
         return Resident(self, out.value or 0)
 
     def bind_image(self, head: Buffer, d_image: int, image_bytes: int) -> Resident:
-        """Takes an image that is in device memory already, without its model: `head` are its first bytes, in host memory.
+        """Takes an image that is in device memory already, without its model: `head` are its first bytes, in host
+        memory.
 
         IMAGE_HEAD_BYTES_MAX bytes are enough for any, and so is a whole image.
         """
@@ -204,8 +209,8 @@ _abandoned: list[object] = []
 class Resident(Closing):
     """An image on a device, ready to be decoded. It never changes: any number of threads may use it at once.
 
-    It owns no device memory: keep the image until the resident is closed, its decodes are done, and no captured graph that has
-    one will be launched again.
+    It owns no device memory: keep the image until the resident is closed, its decodes are done, and no captured graph
+    that has one will be launched again.
     """
 
     def __init__(
@@ -247,8 +252,8 @@ class Resident(Closing):
     def decompress(self, d_dst: int, dst_bytes: int, stream: int, *, d_status: int = 0) -> None:
         """Decodes all that it holds to `dst_bytes` bytes of device memory; the work is put into `stream`.
 
-        Nothing is allocated and nothing is waited for; the call may be captured in a graph. `d_status` is 0, or the address of
-        a uint32 that is 0: it becomes `Status.CORRUPT` if the image contradicts itself.
+        Nothing is allocated and nothing is waited for; the call may be captured in a graph. `d_status` is 0, or the
+        address of a uint32 that is 0: it becomes `Status.CORRUPT` if the image contradicts itself.
         """
         with self._handle as pointer:
             call(
