@@ -534,7 +534,7 @@ fn an_index_may_list_members_of_groups() {
     let folder = tempfile::tempdir().unwrap();
     let file = "model.safetensors";
     for name in [file, "config.json"] {
-        std::fs::copy(support::data("golden/block/model").join(name), folder.path().join(name)).unwrap();
+        std::fs::copy(support::golden::model("block").join(name), folder.path().join(name)).unwrap();
     }
     let index = "model.safetensors.index.json";
     let there = [("model.norm.weight", file), ("lm_head.luts", file), ("model.layers.0.gaps", file)];

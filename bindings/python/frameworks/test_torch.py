@@ -97,8 +97,7 @@ def test_hostile_files_are_errors() -> None:
             continue
         try:
             subject.load_file(path)
-        except df11.Error as error:
-            assert str(error)
+        except df11.Error:
             refused += 1
     assert refused > 20
 
@@ -247,7 +246,7 @@ def test_saved_and_loaded(network: Network, ids: torch.Tensor, tmp_path: pathlib
     for load in (subject.load_state_dict, subject.load_compressed):
         with pytest.raises(ValueError, match="in the module"):
             load(narrow, path)
-    with pytest.raises(ValueError, match="lacks 'extra.weight'"):
+    with pytest.raises(ValueError, match=r"lacks 'extra\.weight'"):
         subject.load_state_dict(add_extra(other), path)
     assert subject.load_state_dict(other, path, strict=False).missing_keys == ["extra.weight", "extra.bias"]
 

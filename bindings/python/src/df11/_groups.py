@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 from . import _whole
+from ._c import Slice
 from ._library import invalid
 from ._memory import Buffer
-from ._model import Group, Model, open_memory
+from ._model import Group, Model, Segment, Tensor, open_memory
 
 MEMBERS = _whole.PackedGroup._fields
 """The tensors of which a group consists in a file, in the order of DF11_PART_*."""
@@ -38,7 +39,7 @@ def pattern_dict(groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
             patterns[re.escape(group)] = []
             continue
         for name in names:
-            if not (name.startswith(f"{group}.") and name.endswith(".weight")):
+            if name == f"{group}.weight" or not (name.startswith(f"{group}.") and name.endswith(".weight")):
                 raise invalid(f"'{name}' is no weight of a module in '{group}'")
         patterns[re.escape(group)] = [name[len(group) + 1 : -len(".weight")] for name in names]
     return patterns
@@ -78,6 +79,32 @@ def compress_group(name: str, tensors: Sequence[tuple[str, Sequence[int], Buffer
         config=json.dumps({"dfloat11_config": config_of({name: [tensor for tensor, _, _ in tensors]})}),
         shapes={tensor: shape for tensor, shape, _ in tensors},
     )
+
+
+def shares(
+    tensors: Sequence[Tensor], parts: Sequence[Segment], rank: int, world: int, *, columns: bool = False
+) -> list[Slice]:
+    """Returns what a rank holds of tensors of one group that a layer joins: rows of each of its `parts`, or columns.
+
+    The tensors are the layer's parts, or one tensor has them all. Without parts, each tensor is divided evenly.
+    """
+    group = tensors[0].group
+    if group is None or any(t.info.group != group.index or t.info.run_count != 1 for t in tensors):
+        raise invalid(f"'{tensors[0].name}': the tensors that a layer joins must be whole in one group")
+    place = {run.tensor: number for number, run in enumerate(group.runs())}
+    if columns or len(parts) <= 1:
+        each: Sequence[Sequence[Segment]] = [parts] * len(tensors)
+    elif len(tensors) == len(parts):
+        each = [(part,) for part in parts]
+    elif len(tensors) == 1:
+        each = [parts]
+    else:
+        raise invalid(f"'{tensors[0].name}': {len(tensors)} tensors cannot be the {len(parts)} parts of a layer")
+    return [
+        held
+        for tensor, segments in zip(tensors, each)
+        for held in group.slices(place[tensor.index], rank, world, dimension=int(columns), segments=segments)
+    ]
 
 
 def module_of(tensor: str, modules: Collection[str], prefix: str = "") -> Optional[str]:

@@ -628,7 +628,7 @@ class _Compressed(nn.Module):
         return self
 
 
-class DF11Linear(_Compressed, nn.Linear):
+class DF11Linear(_Compressed, nn.Linear):  # type: ignore[override]
     """A Linear whose weight is compressed. It computes what a Linear with the decoded weight computes."""
 
     def __init__(self, weight: _Weight, bias: Optional[nn.Parameter], device: torch.device) -> None:
@@ -646,7 +646,7 @@ class DF11Linear(_Compressed, nn.Linear):
         return y
 
 
-class DF11Embedding(_Compressed, nn.Embedding):
+class DF11Embedding(_Compressed, nn.Embedding):  # type: ignore[override]
     """An Embedding whose weight is compressed. On the CPU only the rows of the tokens are decoded."""
 
     def __init__(self, weight: _Weight, padding_idx: Optional[int], device: torch.device) -> None:
@@ -678,14 +678,18 @@ def place(module: nn.Module) -> None:
                 part.df11_weight.place(where)
 
 
-def weights_of(module: nn.Module) -> dict[str, nn.Module]:
+def weights_of(module: nn.Module) -> "dict[str, _Compressed]":
     """Returns the modules in a module whose weights are compressed, by their names."""
     return {name: part for name, part in module.named_modules() if isinstance(part, _Compressed)}
 
 
+def _part(root: nn.Module, name: str) -> Any:
+    return root.get_submodule(name)
+
+
 def _set(root: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, last = name.rpartition(".")
-    setattr(root.get_submodule(parent), last, module)
+    setattr(_part(root, parent), last, module)
 
 
 def _kind(module: nn.Module) -> Optional[type]:
@@ -698,7 +702,7 @@ def _kind(module: nn.Module) -> Optional[type]:
 
 
 def _replace(root: nn.Module, name: str, weight: _Weight) -> None:
-    old = root.get_submodule(name)
+    old = _part(root, name)
     bias = getattr(old, "bias", None)
     where = old.weight.device
     new: nn.Module
@@ -807,8 +811,8 @@ def _decode_as_block(root: nn.Module, group: _Group, names: Sequence[str]) -> No
     block = _common([name.split(".") for name in names])
     if len(names) < 2 or not block or group.group.info.tensor_count != len(names):
         return
-    inside = [root.get_submodule(name) for name in names]
-    module = root.get_submodule(block)
+    inside = [_part(root, name) for name in names]
+    module = _part(root, block)
     module.register_forward_pre_hook(_Before(group, [m for m in inside if isinstance(m, _Compressed)]))
     module.register_forward_hook(_After([m for m in inside if isinstance(m, _Compressed)]))
 
@@ -843,7 +847,7 @@ def load_compressed(
     for name, tensor in own.items():
         if tensor.device.type == "meta" and name in model:
             parent, _, last = name.rpartition(".")
-            holder = module.get_submodule(parent)
+            holder = _part(module, parent)
             memory = torch.empty(tensor.shape, dtype=tensor.dtype)
             if isinstance(tensor, nn.Parameter):
                 holder.register_parameter(last, nn.Parameter(memory, requires_grad=tensor.requires_grad))
@@ -884,7 +888,7 @@ def compress_module(
         if len(shared[id(weight)]) == 1:
             blocks.setdefault(_block_of(name, lists), []).append(name)
     for block, names in blocks.items():
-        held = {name: module.get_submodule(name).weight for name in names}
+        held = {name: _part(module, name).weight for name in names}
         same = {name: shared[id(weight)] for name, weight in held.items()}
         for weight in _compressed(block, held, products, _threads(threads)):
             for name in same[weight.name[: -len(".weight")]]:
@@ -892,7 +896,7 @@ def compress_module(
             del held[weight.name[: -len(".weight")]]
         together = [n for n in names if n not in held]
         if together:
-            group = module.get_submodule(together[0]).df11_weight.group
+            group = _part(module, together[0]).df11_weight.group
             if group is not None and len(group.weights) == len(together):
                 _decode_as_block(module, group, together)
     return module

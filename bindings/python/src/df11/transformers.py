@@ -93,7 +93,7 @@ class DFloat11Quantizer(HfQuantizer):  # type: ignore[misc]
         )
         _tie(model, tied)
         for module in df11_torch.weights_of(model).values():
-            module._is_hf_initialized = True
+            setattr(module, "_is_hf_initialized", True)  # noqa: B010
         self.others = {_own(name, rename, model): source[name] for name in attached.others}
         wrong = [name for name in self.others if name not in model.state_dict()]
         if wrong:

@@ -28,7 +28,7 @@ from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 from vllm.model_executor.model_loader.weight_utils import download_weights_from_hf
 
-from . import _model
+from . import _groups, _model
 from . import torch as df11_torch
 from ._c import DF11_SPLIT_EVEN, DF11_SPLIT_REPLICATE, Slice
 from ._library import invalid
@@ -101,13 +101,9 @@ class DFloat11Config(QuantizationConfig):  # type: ignore[misc]
 
 def slices(layer: Any, tensors: Sequence[Tensor]) -> list[Slice]:
     """Returns what a rank holds of the tensors that a layer joins, in the order of the layer's rows."""
-    group = tensors[0].group
-    assert group is not None
-    place = {run.tensor: i for i, run in enumerate(group.runs())}
-    whole = isinstance(layer, ReplicatedLinear)
-    rank, world = (0, 1) if whole else (layer.tp_rank, layer.tp_size)
+    rank, world = (0, 1) if isinstance(layer, ReplicatedLinear) else (layer.tp_rank, layer.tp_size)
     if isinstance(layer, RowParallelLinear):
-        return [s for t in tensors for s in group.slices(place[t.index], rank, world, dimension=1)]
+        return _groups.shares(tensors, (), rank, world, columns=True)
     parts: list[Segment] = []
     if isinstance(layer, QKVParallelLinear):
         kv_heads = layer.total_num_kv_heads
@@ -118,21 +114,7 @@ def slices(layer: Any, tensors: Sequence[Tensor]) -> list[Slice]:
         ]
     elif len(getattr(layer, "output_sizes", None) or ()) > 1:
         parts = [Segment(size) for size in layer.output_sizes]
-    if len(parts) <= 1:
-        each: list[Sequence[Segment]] = [()] * len(tensors)
-    elif len(tensors) == len(parts):
-        each = [(part,) for part in parts]
-    elif len(tensors) == 1:
-        each = [parts]
-    else:
-        raise invalid(
-            f"'{tensors[0].name}': the layer joins {len(parts)} matrices, and {len(tensors)} tensors are given for them"
-        )
-    return [
-        s
-        for tensor, segments in zip(tensors, each)
-        for s in group.slices(place[tensor.index], rank, world, dimension=0, segments=segments)
-    ]
+    return _groups.shares(tensors, parts, rank, world)
 
 
 class _Shard(df11_torch._Weight):
@@ -195,7 +177,7 @@ class DFloat11LinearMethod(LinearMethodBase):  # type: ignore[misc]
 
     def create_weights(
         self,
-        layer: torch.nn.Module,
+        layer: Any,
         input_size_per_partition: int,
         output_partition_sizes: list[int],
         input_size: int,  # noqa: ARG002
@@ -228,9 +210,10 @@ class DFloat11ModelLoader(BaseModelLoader):  # type: ignore[misc]
     def load_weights(self, model: torch.nn.Module, model_config: Any) -> None:
         methods = [getattr(part, "quant_method", None) for part in model.modules()]
         kept = {t.name for m in methods if isinstance(m, DFloat11LinearMethod) for t in m.tensors}
+        load: Any = model.load_weights
         folder = _folder(model_config.model, model_config.revision, self.load_config.download_dir)
         with _model.open(folder) as source:
-            model.load_weights(_decoded(source, kept))
+            load(_decoded(source, kept))
 
 
 def _decoded(source: Model, without: set[str]) -> Iterator[tuple[str, torch.Tensor]]:
