@@ -465,6 +465,12 @@ fn the_example_in_python_reads_a_tensor() {
     assert_eq!(sha256(&said.stdout), expected);
 }
 
+/// What Python calls by ctypes is what the header declares.
+#[test]
+fn the_module_for_ctypes_is_that_of_the_header() {
+    run(Command::new("python3").current_dir(ROOT).args(["bindings/python/generate.py", "--check"]));
+}
+
 /// README's commands, on a small model that they find under the name that they give.
 #[cfg(feature = "cli")]
 #[test]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes as ct
 import gc
+import math
 import os
 import pathlib
 import sys
@@ -11,7 +12,7 @@ import threading
 import time
 
 import pytest
-from support import BLOCK, UP, large, original_of, python, read
+from support import BLOCK, UP, Stored, large, original_of, python, read, write
 
 import df11
 from df11 import _c
@@ -188,9 +189,9 @@ def test_the_end_with_models_open() -> None:
 IMPORT = """
 import sys, time
 before = set(sys.modules)
-begin = time.perf_counter()
+begin = time.process_time()
 import df11
-took = time.perf_counter() - begin
+took = time.process_time() - begin
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(len(set(sys.modules) - before), f"{took * 1e3:.1f}", *sorted(new))
 """
@@ -204,14 +205,27 @@ def test_importing_is_cheap(capsys: pytest.CaptureFixture[str]) -> None:
     assert not modules & {"numpy", "torch", "ml_dtypes", "tqdm", "asyncio", "inspect", "dataclasses", "cupy"}, runs[0]
     fastest = min(float(run[1]) for run in runs)
     with capsys.disabled():
-        print(f"\nimport df11: {fastest:.1f} ms, {count} modules")
+        print(f"\nimport df11: {fastest:.1f} ms of a processor, {count} modules")
     assert fastest < 1000
 
 
 # The figure is for people; the machine may be busy.
 def test_a_decode_beside_the_c_call(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with df11.open(large(tmp_path, 1)) as model:
+    # One group of 16 MB.
+    weights = read(original_of("block"))[UP].data * 50
+    packed = df11.compress_group([weights])
+    write(
+        tmp_path / "model.safetensors",
+        {
+            f"group.{name}": Stored("U8", [len(part) // 256, 256] if name == "luts" else [len(part)], bytes(part))
+            for name, part in zip(packed._fields, packed)
+            if name != "split_positions"
+        }
+        | {"group.split_positions": Stored("I64", [0], b"")},
+    )
+    with df11.open(tmp_path) as model:
         group = model.groups()[0]
+        assert group.read().tobytes() == weights
         buffer = bytearray(group.nbytes)
         memory = (ct.c_char * len(buffer)).from_buffer(buffer)
         error = _c.df11_error()
@@ -225,15 +239,13 @@ def test_a_decode_beside_the_c_call(tmp_path: pathlib.Path, capsys: pytest.Captu
                     pointer, 0, 0, group.element_count, ct.addressof(memory), len(buffer), 1, ct.byref(error)
                 )
 
-        best = {}
-        for call in (in_python, in_c):
-            call()
-            times = []
-            for _ in range(15):
-                begin = time.perf_counter()
-                call()
-                times.append(time.perf_counter() - begin)
-            best[call] = min(times)
+        best = {in_python: math.inf, in_c: math.inf}
+        for _ in range(30):
+            for decode in best:
+                begin = time.thread_time()
+                decode()
+                best[decode] = min(best[decode], time.thread_time() - begin)
+        assert error.status == df11.Status.OK
     with capsys.disabled():
         print(f"\n{group.nbytes} bytes: {best[in_python] * 1e6:.0f} us by read_into, {best[in_c] * 1e6:.0f} us in C")
 

@@ -39,7 +39,7 @@ DF11_ORDER_GGML_AVX512_BF16 = 3
 DF11_DEVICE_ALLOW_DEFAULT_STREAM = 1
 DF11_DEVICE_FORCE_PTX = 2
 DF11_DEVICE_EARLY_START = 4
-DF11_IMAGE_HEAD_BYTES_MAX = 61696
+DF11_IMAGE_HEAD_BYTES_MAX = 65792
 DF11_SPLIT_EVEN = 0
 DF11_SPLIT_REPLICATE = 1
 DF11_SPLIT_SPREAD = 2
@@ -438,6 +438,15 @@ class df11_resident_info(ct.Structure):
         ("group_tensor_count", ct.c_uint64),
         ("slice_count", ct.c_uint64),
         ("slices", ct.POINTER(df11_slice)),
+    ]
+
+
+class df11_linear_shape(ct.Structure):
+    rows: Any
+    columns: Any
+    _fields_ = [
+        ("rows", ct.c_uint64),
+        ("columns", ct.c_uint64),
     ]
 
 
@@ -2023,6 +2032,59 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
             ct.c_ulonglong,
             ct.c_void_p,
             ct.POINTER(df11_error),
+        ),
+    ),
+    "df11_model_plan_linear_image": (
+        ct.c_int32,
+        (
+            ct.c_void_p,
+            ct.c_uint64,
+            ct.POINTER(df11_linear_shape),
+            ct.c_size_t,
+            ct.c_uint32,
+            ct.c_void_p,
+            ct.POINTER(ct.c_void_p),
+            ct.POINTER(df11_error),
+        ),
+    ),
+    "df11_linear_plan_get_image_info": (
+        ct.c_int32,
+        (
+            ct.c_void_p,
+            ct.POINTER(df11_image_info),
+            ct.POINTER(df11_error),
+        ),
+    ),
+    "df11_linear_plan_write_image": (
+        ct.c_int32,
+        (
+            ct.c_void_p,
+            ct.c_void_p,
+            ct.c_size_t,
+            ct.c_uint32,
+            ct.c_void_p,
+            ct.POINTER(df11_error),
+        ),
+    ),
+    "df11_device_make_linear_image": (
+        ct.c_int32,
+        (
+            ct.c_void_p,
+            ct.c_void_p,
+            ct.c_void_p,
+            ct.c_ulonglong,
+            ct.c_size_t,
+            ct.c_ulonglong,
+            ct.c_size_t,
+            ct.c_void_p,
+            ct.POINTER(ct.c_void_p),
+            ct.POINTER(df11_error),
+        ),
+    ),
+    "df11_linear_plan_free": (
+        None,
+        (
+            ct.c_void_p,
         ),
     ),
     "df11_compress_model": (

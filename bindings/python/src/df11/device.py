@@ -218,11 +218,11 @@ class Resident(Closing):
     ) -> None:
         self.device = device
         self._handle = Handle("resident", pointer, lib.df11_resident_free)
-        # The model is in use, as by a call, until its upload is done.
-        self._upload: Optional[tuple[Handle, object]] = None
+        # The model is in use, as by a call, until its upload is done. One thread alone takes the only element out.
+        self._upload: list[tuple[Handle, object]] = []
         if model is not None:
             model._handle.__enter__()
-            self._upload = (model._handle, staging)
+            self._upload.append((model._handle, staging))
         with self._handle as resident:
             self.info: ResidentInfo = info(lib.df11_resident_get_info, _c.df11_resident_info, resident)
 
@@ -231,9 +231,11 @@ class Resident(Closing):
 
     def uploaded(self) -> None:
         """Says that the stream has executed the upload: model and staging memory are free to go."""
-        upload, self._upload = self._upload, None
-        if upload is not None:
-            upload[0].__exit__()
+        try:
+            model, _staging = self._upload.pop()
+        except IndexError:
+            return
+        model.__exit__()
 
     def close(self) -> None:
         """Frees it. The stream must have executed its upload; decodes that are in streams or graphs go on."""
@@ -241,12 +243,10 @@ class Resident(Closing):
         self.uploaded()
 
     def __del__(self) -> None:
-        upload = getattr(self, "_upload", None)
-        if upload is not None and not self._handle.closed:
+        if getattr(self, "_upload", None) and not self._handle.closed:
             # Nothing here can ask the stream: the resident counts as in use for ever.
             self._handle.__enter__()
-            _abandoned.append((self._handle, upload))
-            self._upload = None
+            _abandoned.append((self._handle, self._upload.pop()))
             warnings.warn("a df11.Resident was neither closed nor uploaded()", ResourceWarning, stacklevel=2)
 
     def decompress(self, d_dst: int, dst_bytes: int, stream: int, *, d_status: int = 0) -> None:
