@@ -1,4 +1,4 @@
-"""Reads every tensor of the golden models by this package and Python alone, without numpy: bare.py GOLDEN [FOLDER OF THE PACKAGE]."""
+"""Reads the golden models by this package and Python alone, without numpy: bare.py GOLDEN [THE PACKAGE'S FOLDER]."""
 
 import importlib.util
 import json
