@@ -284,8 +284,8 @@ fn lut(table: &[u8; 8]) -> [u8; 128] {
 }
 
 /// Makes a tile of up to 16 rows of up to 64 weights. Adds the bytes of its escapes to `list`.
-fn pack<'w>(
-    rows: &mut dyn Iterator<Item = &'w [u16]>,
+fn pack(
+    rows: &mut dyn Iterator<Item = &[u16]>,
     lut: &[u8; 128],
     tile: &mut [u8; TILE_BYTES as usize],
     list: &mut Vec<u8>,
