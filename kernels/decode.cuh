@@ -521,7 +521,7 @@ DF11_INLINE void decode_tiles(const df11_job& job, u32 block) {
       else store.part(a, b);
     }
     if (NIBBLES) {
-      DF11_SYNC_WARP(9);
+      DF11_SYNC_WARP(11);
       if (rare != 0) {
         forget(tile);
         store_rare(job, table, tile, lane, rare);
