@@ -19,6 +19,10 @@ pub mod cuda {
     }
     pub mod image {
         pub use crate::cuda::image::*;
+
+        pub mod linear {
+            pub use crate::cuda::image::linear::*;
+        }
     }
     pub mod kernels {
         pub use crate::cuda::kernels::*;

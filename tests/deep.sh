@@ -17,6 +17,9 @@ some() { # COMMAND...: runs tests, of which there must be some
 # Sixteen threads at once under ThreadSanitizer.
 thread() { step tests/sanitize.sh thread; }
 
+# All that runs under AddressSanitizer; `make test` has the programs with most of the unsafe code.
+address() { step tests/sanitize.sh address; }
+
 # Only nightly toolchains have Miri.
 miri() {
     rustup component add --toolchain nightly miri rust-src >/dev/null 2>&1 || cargo +nightly miri --version >/dev/null 2>&1 ||
@@ -76,12 +79,12 @@ machine() {
 # AArch64 under qemu-user, all that runs there; macOS; targets that must be refused.
 portability() { step tests/portability/run.sh aarch64-all musl others; }
 
-[ $# -gt 0 ] || set -- thread miri faults scale machine soak supply llama ggml portability
+[ $# -gt 0 ] || set -- thread address miri faults scale machine soak supply llama ggml portability
 for part in "$@"; do
     case "$part" in
-        thread | miri | faults | scale | machine | soak | supply | llama | ggml | portability) (set -e; "$part") ;;
+        thread | address | miri | faults | scale | machine | soak | supply | llama | ggml | portability) (set -e; "$part") ;;
         *)
-            echo "usage: tests/deep.sh [thread] [miri] [faults] [scale] [machine] [soak] [supply] [llama] [ggml] [portability]" >&2
+            echo "usage: tests/deep.sh [thread] [address] [miri] [faults] [scale] [machine] [soak] [supply] [llama] [ggml] [portability]" >&2
             exit 2
             ;;
     esac

@@ -21,7 +21,12 @@ fetch() { # WHAT PACKAGE: installs a Debian package, if there is apt
             { "${as[@]}" apt-get update -qq && "${as[@]}" apt-get install -y -qq "$2" >/dev/null; }
     fi
 }
-step() { echo "== $*"; "$@"; }
+step() { # COMMAND...: runs it, and says how long it took
+    local began=$SECONDS
+    echo "== $*"
+    "$@"
+    echo "-- $((SECONDS - began)) s"
+}
 
 need "${CC:-cc}" gcc
 need "${CXX:-c++}" g++
@@ -83,19 +88,19 @@ step examples/go-service/test.sh
 
 step make test-ggml
 
-# Half a minute for each fuzzer, two at a time.
-step tests/fuzz/run.sh 30
+# A quarter of a minute for each fuzzer, two at a time.
+step tests/fuzz/run.sh 15
 
 # AArch64 under qemu-user; Windows is compiled only. tests/deep.sh has the rest of both.
 step tests/portability/run.sh aarch64 windows
 
-# The library itself under AddressSanitizer. tests/deep.sh has what takes longer: ThreadSanitizer, Miri, every fault.
+# What is unsafe in the library under AddressSanitizer. tests/deep.sh has the rest, ThreadSanitizer, Miri, every fault.
 case $(rustc -vV | sed -n 's/^host: //p') in
     x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu)
         # With the emulated driver that the tests above have built.
         DF11_TEST_EMULATOR=$(realpath "${CARGO_TARGET_DIR:-target}/debug/deps/libdf11_emulator.so")
         export DF11_TEST_EMULATOR
-        step tests/sanitize.sh address
+        step tests/sanitize.sh address codec decode cuda capi
         ;;
 esac
 echo "== all passed"

@@ -2,7 +2,9 @@
 # Runs tests with a sanitizer inside the library, which finds reads and writes out of bounds and races that a sanitizer in a C
 # program around it cannot see. Every toolchain has the sanitizers, but their switch is not stable yet: hence RUSTC_BOOTSTRAP.
 #
-#     tests/sanitize.sh address    what decodes and encodes, the kept inputs of the fuzzers, and uploads on the emulated driver
+#     tests/sanitize.sh address [PROGRAM...]
+#                                  what decodes and encodes, the kept inputs of the fuzzers, and uploads on the emulated driver:
+#                                  of all test programs that have some of that, or of these
 #     tests/sanitize.sh thread     sixteen threads at once (tests/traffic), with the standard library and the emulated
 #                                  driver instrumented, too: nothing is suppressed. Needs the component rust-src.
 set -euo pipefail
@@ -17,12 +19,14 @@ address() {
         DF11_TEST_EMULATOR=$(realpath "${CARGO_TARGET_DIR:-target}/debug/libdf11_emulator.so")
     fi
     export DF11_TEST_EMULATOR RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="target/asan"
-    local programs=(format codec decode writer cuda capi miri)
+    local programs=("$@")
+    [ $# -gt 0 ] || programs=(format codec decode writer cuda capi miri)
     step cargo test --locked --target "$host" "${programs[@]/#/--test=}" --no-run
     local log
     log=$(mktemp)
-    tests() { # PROGRAM [MODULE::...]: runs the tests of these modules, each of which must have some
+    tests() { # PROGRAM [MODULE::...]: runs the tests of these modules, each of which must have some, if the program was asked for
         local module
+        [[ " ${programs[*]} " = *" $1 "* ]] || return 0
         step cargo test --locked --target "$host" --test "$1" -- "${@:2}" | tee "$log"
         for module in "${@:2}"; do
             grep -q "^test $module" "$log" || { echo "the program $1 has no tests in $module" >&2; exit 1; }
@@ -59,6 +63,7 @@ thread() {
 }
 
 case "${1:-}" in
-    address | thread) "$1" ;;
-    *) echo "usage: tests/sanitize.sh address|thread" >&2; exit 2 ;;
+    address) "$@" ;;
+    thread) thread ;;
+    *) echo "usage: tests/sanitize.sh address [PROGRAM...] | thread" >&2; exit 2 ;;
 esac

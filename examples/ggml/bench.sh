@@ -42,7 +42,10 @@ python3 - <<'END'
 import collections, statistics
 runs = collections.defaultdict(list)
 for line in open("results.txt"):
-    name, contestant, _, *rest = line.split()
+    words = line.split()
+    if "bench" not in words:  # C says in a second line what it streamed
+        continue
+    name, contestant, _, *rest = words
     values = dict(zip(rest[::2], rest[1::2]))
     runs[name, values["threads"], contestant].append(values)
 print("| model | threads | | ms a token: median, best, CPU | prompt of 512, ms: best, CPU | anonymous, resident MiB "

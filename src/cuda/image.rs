@@ -57,6 +57,7 @@
 mod copy;
 mod device_table;
 mod layout;
+pub(crate) mod linear;
 mod oracle;
 pub(crate) mod range;
 mod shard;

@@ -14,6 +14,7 @@ mod hot;
 mod image;
 mod image_files;
 mod image_memory;
+mod linear;
 mod machine_code;
 mod ranges;
 mod shards;

@@ -487,7 +487,7 @@ fn header_of(layout: &ImageLayout) -> [u8; HEADER_BYTES] {
 }
 
 /// Returns the checksum of a whole head.
-fn checksum(head: &[u8]) -> u64 {
+pub(super) fn checksum(head: &[u8]) -> u64 {
     let mut hasher = Sha256::new();
     hasher.update(&head[..240]);
     hasher.update(&head[HEADER_BYTES..]);

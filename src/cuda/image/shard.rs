@@ -237,7 +237,7 @@ impl Shard<'_> {
 }
 
 /// Runs `work` on numbers from a common supply, until there are none or one has failed.
-fn each(next: &AtomicUsize, count: usize, mut work: impl FnMut(usize) -> Result<()>) -> Result<()> {
+pub(super) fn each(next: &AtomicUsize, count: usize, mut work: impl FnMut(usize) -> Result<()>) -> Result<()> {
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
         if number >= count {

@@ -3,6 +3,7 @@
 
 mod counts;
 mod fault;
+mod float;
 mod launch;
 mod race;
 mod shuffle;
@@ -12,6 +13,7 @@ pub use counts::{Counts, LineCounts};
 pub use fault::{Fault, FaultKind};
 pub use launch::{Launch, Options};
 
+pub(crate) use float::{Format, Function, Relation, Rounding, Style, from_integer, mma, round, to_integer, whole};
 pub(crate) use launch::{Geometry, Worker};
 pub(crate) use race::{Races, Touch};
 pub(crate) use shuffle::{Shuffle, shuffle};

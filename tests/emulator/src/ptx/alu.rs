@@ -4,6 +4,7 @@
 //! that do not take part are computed too, on whatever their registers hold.
 
 use super::ir::{Ins, Op, Ty, compare};
+use crate::exec::{Format, Function, Style, from_integer, to_integer, whole};
 
 /// Returns the result of an operation without memory, predicates or carry, from the raw contents of its source slots (1 to 4). The
 /// result is what the register holds.
@@ -11,14 +12,26 @@ pub(super) fn scalar(ins: &Ins, [a, b, c, e]: [u64; 4]) -> u64 {
     let (ty, bits) = (ins.ty, ins.ty.bits());
     let x = |value: u64| ty.extend(value);
     let signed = ty.signed();
+    let style = Style::of(ins.sub & 15);
     let result = match ins.op {
         Op::Mov => a,
         Op::Add => a.wrapping_add(b),
         Op::Sub => a.wrapping_sub(b),
-        Op::FAdd => float(f32_of(a) + f32_of(b)),
-        Op::FSub => float(f32_of(a) - f32_of(b)),
-        Op::FMul => float(f32_of(a) * f32_of(b)),
-        Op::FFma => float(f32_of(a).mul_add(f32_of(b), f32_of(c))),
+        Op::FAdd => style.add(f32_of(a), f32_of(b)).into(),
+        Op::FSub => style.add(f32_of(a), -f32_of(b)).into(),
+        Op::FMul => style.multiply(f32_of(a), f32_of(b)).into(),
+        Op::FFma => style.fused(f32_of(a), f32_of(b), f32_of(c)).into(),
+        Op::FDiv => style.divide(f32_of(a), f32_of(b)).into(),
+        Op::FDivFast => divide_fast(style, f32_of(a), f32_of(b)).into(),
+        Op::FMin | Op::FMax => style.extreme(f32_of(a), f32_of(b), ins.op == Op::FMin, ins.mode == 1).into(),
+        // A sign is changed even of what is no number.
+        Op::FNeg => style.operand(-f32_of(a)).to_bits().into(),
+        Op::FAbs => style.operand(f32_of(a).abs()).to_bits().into(),
+        Op::FFunction => style.function(Function::ALL[usize::from(ins.mode)], f32_of(a)).into(),
+        Op::DAdd => double(f64::from_bits(a) + f64::from_bits(b)),
+        Op::DSub => double(f64::from_bits(a) - f64::from_bits(b)),
+        Op::DMul => double(f64::from_bits(a) * f64::from_bits(b)),
+        Op::DFma => double(f64::from_bits(a).mul_add(f64::from_bits(b), f64::from_bits(c))),
         Op::AddSat => saturate(i128::from(x(a) as i64) + i128::from(x(b) as i64), ty),
         Op::SubSat => saturate(i128::from(x(a) as i64) - i128::from(x(b) as i64), ty),
         Op::MulLo => a.wrapping_mul(b),
@@ -99,6 +112,25 @@ pub(super) fn scalar(ins: &Ins, [a, b, c, e]: [u64; 4]) -> u64 {
             }
         }
         Op::Cvt => return convert(ins, a),
+        Op::CvtFromInt => {
+            let value = if signed { i128::from(x(a) as i64) } else { i128::from(x(a)) };
+            format_of(ins.imm).narrow(from_integer(value), style)
+        }
+        Op::CvtToInt => return float_to_int(ins, a, style),
+        Op::CvtFloat => {
+            let (from, to) = (format_of(ins.imm), format_of(ins.imm >> 8));
+            if (from, to) == (Format::Brain, Format::Single) && !style.saturate {
+                // It moves bits, also those of what is no number.
+                return (a & 0xffff) << 16;
+            }
+            let value = from.widen(a);
+            let value = if from == Format::Single { style.operand(value as f32).into() } else { value };
+            to.narrow(if ins.mode == 1 { whole(value, style.rounding) } else { value }, style)
+        }
+        Op::CvtPair => {
+            let part = |value: u64| format_of(ins.imm).narrow(f32_of(value).into(), style);
+            part(a) << 16 | part(b)
+        }
         other => unreachable!("{other:?} is no operation on numbers"),
     };
     ins.to.extend(result) & mask_of(ins.to)
@@ -107,6 +139,31 @@ pub(super) fn scalar(ins: &Ins, [a, b, c, e]: [u64; 4]) -> u64 {
 #[inline(always)]
 pub(super) fn f32_of(bits: u64) -> f32 {
     f32::from_bits(bits as u32)
+}
+
+fn format_of(imm: u64) -> Format {
+    Format::ALL[(imm & 0xff) as usize]
+}
+
+fn double(value: f64) -> u64 {
+    Format::Double.narrow(value, Style::PLAIN)
+}
+
+/// Divides by the reciprocal's rule: it is 0 where it would be subnormal.
+fn divide_fast(style: Style, a: f32, b: f32) -> u32 {
+    if style.operand(b).abs() <= 2f32.powi(126) || !b.is_finite() {
+        return style.divide(a, b);
+    }
+    style.multiply(a, 0f32.copysign(b))
+}
+
+fn float_to_int(ins: &Ins, a: u64, style: Style) -> u64 {
+    let from = format_of(ins.imm);
+    let value = from.widen(a);
+    let value = if from == Format::Single { style.operand(value as f32).into() } else { value };
+    let (bits, signed) = (ins.to.bits(), ins.to.signed());
+    let result = to_integer(value, bits, signed, style.rounding, from == Format::Double);
+    ins.to.extend(result) & low(ins.mode.into())
 }
 
 /// Returns the bits of a result. A device has one NaN, whatever the operands were.

@@ -345,7 +345,7 @@ impl<'a> Env<'a> {
     #[inline(never)]
     pub(super) fn undefined(&self, warp: &Warp, ins: &Ins, exec: u32) -> Result<(), Box<Fault>> {
         let (registers, predicates): (&[usize], &[usize]) = match ins.op {
-            Op::Setp | Op::Set => (&[2, 3], &[4]),
+            Op::Setp | Op::Set | Op::FSetp => (&[2, 3], &[4]),
             Op::Selp => (&[1, 2], &[3]),
             Op::PredLogic | Op::PredMov => (&[], &[1, 2]),
             _ => (&[1, 2, 3, 4], &[]),

@@ -7,7 +7,7 @@ use super::alu;
 use super::block::Env;
 use super::ir::{Ins, Op, Slot};
 use super::warp::Warp;
-use crate::exec::{Fault, FaultKind, Shuffle, ones, shuffle};
+use crate::exec::{Fault, FaultKind, Shuffle, mma, ones, shuffle};
 
 impl Env<'_> {
     /// Brings a group to an operation of the warp. Returns true if it was done and the group continues, false if the lanes were
@@ -68,6 +68,29 @@ impl Env<'_> {
         for lane in ones(mask) {
             let next = warp.lane_pc[lane] + 1;
             warp.park(1 << lane, next);
+        }
+        Ok(())
+    }
+
+    /// Multiplies matrices, which the whole warp must do together.
+    #[inline(never)]
+    pub(super) fn matrices(&mut self, warp: &mut Warp, ins: &Ins, exec: u32) -> Result<(), Box<Fault>> {
+        if exec != u32::MAX {
+            let what = format!("a product of matrices by lanes {exec:#010x}, not by the whole warp");
+            return Err(self.fault(warp, ins, exec, FaultKind::WarpMask, None, what));
+        }
+        self.counts.collectives += 1;
+        let slots = self.code.matrices[ins.imm as usize];
+        let mut values = [[0; 32]; 14];
+        for (values, &slot) in values.iter_mut().zip(&slots).skip(4) {
+            let (lanes, defined) = warp.get32(self.code, slot);
+            self.defined(warp, ins, exec, defined, slot)?;
+            *values = lanes.0;
+        }
+        let part = |from: usize| -> [[u32; 32]; 4] { std::array::from_fn(|at| values[from + at]) };
+        let d = mma(&part(4), &[values[8], values[9]], &part(10));
+        for (slot, d) in slots.iter().zip(&d) {
+            warp.put32(*slot, exec, d);
         }
         Ok(())
     }

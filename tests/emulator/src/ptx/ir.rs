@@ -89,12 +89,28 @@ pub(super) enum Op {
     Xor,
     Shl,
     Shr,
-    /// d, a, b: of 32-bit floats, rounded to the nearest, subnormal numbers as they are
+    /// d, a, b: of 32-bit floats; `sub` is the style (see `exec::float`), 0 for the plain one.
     FAdd,
     FSub,
     FMul,
+    FDiv,
+    /// d, a, b: the same, as a times the reciprocal of b
+    FDivFast,
+    /// d, a, b: the same; `mode`: 1 where a NaN is the result.
+    FMin,
+    FMax,
     /// d, a, b, c: the same, rounded once
     FFma,
+    /// d, a: the same; flips or clears the sign.
+    FNeg,
+    FAbs,
+    /// d, a: the same; `mode` is which of `Function::ALL`.
+    FFunction,
+    /// d, a, b, c: of 64-bit floats, rounded to the nearest
+    DAdd,
+    DSub,
+    DMul,
+    DFma,
     /// d, a, b: saturating, 32 bits
     AddSat,
     SubSat,
@@ -132,12 +148,22 @@ pub(super) enum Op {
     Szext,
     /// d, a: from `ty` to `to`; `sub`: 1 to saturate.
     Cvt,
+    /// d, a: to the float `imm` (of `Format::ALL`) from an integer of type `ty`; `sub` is the style.
+    CvtFromInt,
+    /// d, a: to an integer of type `to` from the float `imm`, into a register of `mode` bits; `sub` is the style.
+    CvtToInt,
+    /// d, a: between floats, from `imm` to `imm >> 8`; `sub` is the style, `mode`: 1 to round to a whole number.
+    CvtFloat,
+    /// d, a, b: two floats of 32 bits to a pair of the float `imm`, a above b; `sub` is the style.
+    CvtPair,
     /// d, a, b, c; `sub`: bits of [`carry`].
     Carry,
     /// p, q, a, b, c: `sub` is the comparison, `mode` how the predicate c joins; q is the negated result joined.
     Setp,
     /// d, -, a, b, c: the same into a register of type `to`.
     Set,
+    /// As `Setp`, of 32-bit floats: `sub` is the `Relation`, `imm`: 1 where subnormal numbers count as zeros.
+    FSetp,
     /// d, a, b, p
     Selp,
     /// d, a, b, c
@@ -179,6 +205,8 @@ pub(super) enum Op {
     Redux,
     /// d
     ActiveMask,
+    /// `imm` is which of `Code::matrices`: a product of matrices by the whole warp.
+    Mma,
 }
 
 /// State spaces.
@@ -331,6 +359,8 @@ pub(super) struct Code {
     pub(super) ins: Vec<Ins>,
     /// Branch tables.
     pub(super) tables: Vec<Vec<u32>>,
+    /// Operands of products of matrices: four of D, four of A, two of B, four of C.
+    pub(super) matrices: Vec<[Slot; 14]>,
     /// Registers of 32 and of 64 bits, predicates.
     pub(super) count32: usize,
     pub(super) count64: usize,

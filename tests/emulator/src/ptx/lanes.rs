@@ -5,7 +5,7 @@ use super::alu;
 use super::block::Env;
 use super::ir::{Ins, NONE, Op, Slot, Ty, WIDE, logic};
 use super::warp::Warp;
-use crate::exec::{Fault, FaultKind, ones};
+use crate::exec::{Fault, FaultKind, Relation, Style, ones};
 
 type Done = Result<(), Box<Fault>>;
 
@@ -84,9 +84,12 @@ pub(super) fn number(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Do
         },
         Op::Add => both_widths!(|a, b| a.wrapping_add(b)),
         Op::Sub => both_widths!(|a, b| a.wrapping_sub(b)),
-        Op::FAdd => two!(get32, get32, put32, u32, |a, b| float!(|x = a, y = b| x + y)),
-        Op::FMul => two!(get32, get32, put32, u32, |a, b| float!(|x = a, y = b| x * y)),
-        Op::FFma => three!(get32, get32, put32, u32, |a, b, c| float!(|x = a, y = b, z = c| x.mul_add(y, z))),
+        Op::FAdd if ins.sub == 0 => two!(get32, get32, put32, u32, |a, b| float!(|x = a, y = b| x + y)),
+        Op::FSub if ins.sub == 0 => two!(get32, get32, put32, u32, |a, b| float!(|x = a, y = b| x - y)),
+        Op::FMul if ins.sub == 0 => two!(get32, get32, put32, u32, |a, b| float!(|x = a, y = b| x * y)),
+        Op::FFma if ins.sub == 0 => {
+            three!(get32, get32, put32, u32, |a, b, c| float!(|x = a, y = b, z = c| x.mul_add(y, z)))
+        }
         Op::MulLo => both_widths!(|a, b| a.wrapping_mul(b)),
         Op::And => both_widths!(|a, b| a & b),
         Op::Or => both_widths!(|a, b| a | b),
@@ -190,7 +193,7 @@ pub(super) fn number(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Do
             }
             Ok(())
         }
-        Op::Setp | Op::Set => compare(warp, env, ins, exec),
+        Op::Setp | Op::Set | Op::FSetp => compare(warp, env, ins, exec),
         Op::Cvt if ins.sub == 0 => match (ins.to, ins.ty, ins.r[0] & WIDE != 0, ins.r[1] & WIDE != 0) {
             (Ty::U64 | Ty::S64, Ty::U32, true, false) => one!(get32, put64, u64, |a| a.into()),
             (Ty::U64 | Ty::S64, Ty::S32, true, false) => one!(get32, put64, u64, |a| a as i32 as i64 as u64),
@@ -245,6 +248,7 @@ fn compare(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Done {
     }
     // Six comparisons are three and their negations.
     let (kind, negate) = match ins.sub {
+        _ if ins.op == Op::FSetp => (EQ, false),
         EQ => (EQ, false),
         NE => (EQ, true),
         LT => (LT, false),
@@ -253,6 +257,11 @@ fn compare(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Done {
         _ => (GT, true),
     };
     let mut mask = match (ins.ty, kind) {
+        _ if ins.op == Op::FSetp => {
+            let style = Style { flush: ins.imm == 1, ..Style::PLAIN };
+            let float = |bits: u32| style.operand(f32::from_bits(bits));
+            mask!(get32, |a, b| Relation::holds(ins.sub, float(a), float(b)))
+        }
         (Ty::U32 | Ty::S32, EQ) => mask!(get32, |a, b| a == b),
         (Ty::U32, LT) => mask!(get32, |a, b| a < b),
         (Ty::U32, _) => mask!(get32, |a, b| a > b),
@@ -282,7 +291,7 @@ fn compare(warp: &mut Warp, env: &mut Env, ins: &Ins, exec: u32) -> Done {
         };
         (mask, other) = (join(mask), join(other));
     }
-    if ins.op == Op::Setp {
+    if ins.op != Op::Set {
         warp.put_pred(ins.r[0], exec, mask);
         warp.put_pred(ins.r[1], exec, other);
     } else {

@@ -90,6 +90,7 @@ impl<'a, 't> Lower<'a, 't> {
         let code = Code {
             ins: Vec::new(),
             tables: Vec::new(),
+            matrices: Vec::new(),
             count32: 0,
             count64: 0,
             count_pred: 0,

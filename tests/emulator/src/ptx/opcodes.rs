@@ -1,6 +1,7 @@
 //! What each opcode with its modifiers and operands becomes. What is not here is an error that names the opcode.
 
 mod control;
+mod floats;
 mod form;
 mod memory;
 mod numbers;
@@ -29,6 +30,11 @@ impl<'a> Lower<'a, '_> {
             "add" | "sub" | "addc" | "subc" => self.add(form, ins, opcode),
             "mul" | "mad" | "madc" | "mul24" | "mad24" => self.multiply(form, ins, opcode),
             "fma" => self.float(form, ins, Op::FFma, 3),
+            "div" if form.is_f32() => self.float_divide(form, ins),
+            "min" | "max" if form.is_f32() => self.float_extreme(form, ins, opcode),
+            "abs" if form.is_f32() => self.float_sign(form, ins, Op::FAbs),
+            "neg" if form.is_f32() => self.float_sign(form, ins, Op::FNeg),
+            "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh" => self.float_function(form, ins, opcode),
             "div" => self.simple(form, ins, Op::Div, 2),
             "rem" => self.simple(form, ins, Op::Rem, 2),
             "min" => self.simple(form, ins, Op::Min, 2),
@@ -53,9 +59,12 @@ impl<'a> Lower<'a, '_> {
             "shf" | "lop3" | "prmt" | "bfe" | "bfi" | "fns" | "bmsk" | "szext" | "dp4a" | "dp2a" => {
                 self.bits(form, ins, opcode)
             }
+            "setp" if form.is_f32() => self.float_compare(form, ins),
             "setp" | "set" => self.compare(form, ins, opcode),
             "selp" | "slct" => self.select(form, ins, opcode),
+            "cvt" if form.has_float() => self.float_convert(form, ins),
             "cvt" => self.convert(form, ins),
+            "mma" => self.mma(form, ins),
             "cvta" | "isspacep" => self.address_space(form, ins, opcode),
             "ld" | "ldu" | "st" => self.load_store(form, ins, opcode),
             "atom" | "red" => self.atomic(form, ins, opcode),

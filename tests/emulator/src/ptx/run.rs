@@ -20,15 +20,16 @@ pub(super) enum Stop {
 pub(super) fn run(warp: &mut Warp, env: &mut Env, turn: u64) -> Result<Stop, Box<Fault>> {
     #[cfg(target_arch = "x86_64")]
     {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi1,bmi2,lzcnt,popcnt")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
         fn avx512(warp: &mut Warp, env: &mut Env, turn: u64) -> Result<Stop, Box<Fault>> {
             step(warp, env, turn)
         }
-        #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+        #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
         fn avx2(warp: &mut Warp, env: &mut Env, turn: u64) -> Result<Stop, Box<Fault>> {
             step(warp, env, turn)
         }
         let has_avx2 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("bmi1")
             && is_x86_feature_detected!("bmi2")
             && is_x86_feature_detected!("lzcnt")
@@ -115,6 +116,7 @@ fn step(warp: &mut Warp, env: &mut Env, turn: u64) -> Result<Stop, Box<Fault>> {
             Op::Ld => env.load(warp, ins, exec)?,
             Op::St => env.store(warp, ins, exec)?,
             Op::Atom => env.atomic(warp, ins, exec)?,
+            Op::Mma => env.matrices(warp, ins, exec)?,
             _ => number(warp, env, ins, exec)?,
         }
         warp.pc += 1;

@@ -270,6 +270,7 @@ mod tests {
         let code = Code {
             ins: Vec::new(),
             tables: Vec::new(),
+            matrices: Vec::new(),
             count32: 1,
             count64: 0,
             count_pred: 1,

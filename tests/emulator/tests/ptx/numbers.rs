@@ -3,7 +3,7 @@
 use crate::support;
 
 use df11_emulator::memory::Memory;
-use df11_emulator::ptx::{Launch, Module, Options};
+use df11_emulator::ptx::{FaultKind, Launch, Module, Options};
 use support::{HEAD, Setup, device, read};
 
 /// Runs one instruction (or several) on one thread. Sources are `a b c e` of 32, `A B C E` of 64 and `ha hb hc he` of 16 bits,
@@ -154,8 +154,225 @@ fn floats() {
         fma.rn.f32 d, a, b, c; => 0x3f800001 0x3f800001 0xbf800002 => 0x28800000
         fma.rn.f32 d, a, b, c; => 0x7f7fffff 0x40000000 0xff7fffff => 0x7f7fffff
         fma.rn.f32 d, a, b, c; => 0x7f800000 0x3f800000 0xff800000 => 0x7fffffff
+        // Without a rounding: to the nearest.
+        add.f32 d, a, b;     => 0x3f800001 0x33800000 => 0x3f800002
+        sub.f32 d, a, b;     => 0x00800000 1 => 0x007fffff
+        mul.f32 d, a, b;     => 0x40400000 0xc0000000 => 0xc0c00000
+        // Towards zero, up and down: 1 + 2^-24, and what is too large.
+        add.rz.f32 d, a, b;  => 0x3f800001 0x33800000 => 0x3f800001
+        add.rp.f32 d, a, b;  => 0x3f800000 0x00000001 => 0x3f800001
+        add.rm.f32 d, a, b;  => 0x3f800000 0x80000001 => 0x3f7fffff
+        mul.rz.f32 d, a, b;  => 0x7f7fffff 0x40000000 => 0x7f7fffff
+        fma.rm.f32 d, a, b, c; => 0x3f800000 0x3f800000 0x80000001 => 0x3f7fffff
+        fma.rp.f32 d, a, b, c; => 0x3f800000 0x3f800000 0x80000001 => 0x3f800000
+        fma.rz.f32 d, a, b, c; => 0xbf800000 0x3f800000 0x00000001 => 0xbf7fffff
+        sub.rm.f32 d, a, b;  => 0x3f800000 0x3f800000 => 0x80000000
+        // Subnormal operands and results that are zeros, and results between 0 and 1.
+        add.ftz.f32 d, a, b; => 0x007fffff 0x007fffff => 0
+        add.ftz.f32 d, a, b; => 0x80000001 0x80000001 => 0x80000000
+        mul.ftz.f32 d, a, b; => 0x80800000 0x3f000000 => 0x80000000
+        fma.rn.ftz.f32 d, a, b, c; => 0x00400000 0x7f000000 0x3f800000 => 0x3f800000
+        fma.rn.sat.f32 d, a, b, c; => 0x40400000 0x40000000 0x3f800000 => 0x3f800000
+        add.sat.f32 d, a, b; => 0xff800000 0x7f800000 => 0
+        mul.sat.f32 d, a, b; => 0x3f000000 0x3f000000 => 0x3e800000
         ",
     );
+}
+
+#[test]
+fn float_extremes_signs_and_quotients() {
+    table(
+        "
+        min.f32 d, a, b;     => 0 0x80000000 => 0x80000000
+        max.f32 d, a, b;     => 0x80000000 0 => 0
+        min.f32 d, a, b;     => 0xbf800000 0x3f800000 => 0xbf800000
+        max.f32 d, a, b;     => 0x7fc00000 0x3f800000 => 0x3f800000
+        min.f32 d, a, b;     => 0x3f800000 0xffffffff => 0x3f800000
+        min.f32 d, a, b;     => 0x7fc00000 0xffc00000 => 0x7fffffff
+        max.NaN.f32 d, a, b; => 0x7fc00000 0x3f800000 => 0x7fffffff
+        max.ftz.f32 d, a, b; => 1 0 => 0
+        neg.f32 d, a;        => 0 => 0x80000000
+        neg.ftz.f32 d, a;    => 1 => 0x80000000
+        abs.f32 d, a;        => 0xff800000 => 0x7f800000
+        abs.ftz.f32 d, a;    => 0x80000001 => 0
+        // A third, and one that is subnormal.
+        div.rn.f32 d, a, b;  => 0x3f800000 0x40400000 => 0x3eaaaaab
+        div.rn.f32 d, a, b;  => 0x00800000 0x40000000 => 0x00400000
+        div.rn.ftz.f32 d, a, b; => 0x00800000 0x40000000 => 0
+        div.rn.f32 d, a, b;  => 0xbf800000 0 => 0xff800000
+        div.rn.f32 d, a, b;  => 0 0 => 0x7fffffff
+        div.full.f32 d, a, b; => 0x40c00000 0x40000000 => 0x40400000
+        div.approx.f32 d, a, b; => 0x40c00000 0x40000000 => 0x40400000
+        // Beyond 2^126 the reciprocal is 0.
+        div.approx.f32 d, a, b; => 0x7e800000 0x7f000000 => 0
+        div.approx.f32 d, a, b; => 0x7f800000 0x7f000000 => 0x7fffffff
+        div.approx.f32 d, a, b; => 0x3f800000 0x7f800000 => 0
+        rcp.rn.f32 d, a;     => 0x40400000 => 0x3eaaaaab
+        sqrt.rn.f32 d, a;    => 0x40000000 => 0x3fb504f3
+        sqrt.rn.f32 d, a;    => 0x80000000 => 0x80000000
+        sqrt.rn.f32 d, a;    => 0xbf800000 => 0x7fffffff
+        sqrt.approx.ftz.f32 d, a; => 1 => 0
+        ",
+    );
+}
+
+/// Values that are exact, and those that the manual's tables give.
+#[test]
+fn float_functions() {
+    table(
+        "
+        rcp.approx.f32 d, a;       => 0x40800000 => 0x3e800000
+        rcp.approx.ftz.f32 d, a;   => 0x80000001 => 0xff800000
+        rcp.approx.ftz.f32 d, a;   => 0x7f7fffff => 0
+        rcp.approx.f32 d, a;       => 0xff800000 => 0x80000000
+        rsqrt.approx.f32 d, a;     => 0x40800000 => 0x3f000000
+        rsqrt.approx.f32 d, a;     => 0x80000000 => 0xff800000
+        rsqrt.approx.f32 d, a;     => 0xbf800000 => 0x7fffffff
+        rsqrt.approx.ftz.f32 d, a; => 1 => 0x7f800000
+        ex2.approx.f32 d, a;       => 0x41200000 => 0x44800000
+        ex2.approx.f32 d, a;       => 0xc3150000 => 1
+        ex2.approx.ftz.f32 d, a;   => 0xc3150000 => 0
+        ex2.approx.ftz.f32 d, a;   => 0xff800000 => 0
+        ex2.approx.ftz.f32 d, a;   => 0x7f800000 => 0x7f800000
+        lg2.approx.f32 d, a;       => 0x41000000 => 0x40400000
+        lg2.approx.f32 d, a;       => 1 => 0xc3150000
+        lg2.approx.ftz.f32 d, a;   => 1 => 0xff800000
+        lg2.approx.f32 d, a;       => 0xbf800000 => 0x7fffffff
+        sin.approx.f32 d, a;       => 0x80000000 => 0x80000000
+        sin.approx.f32 d, a;       => 0x7f800000 => 0x7fffffff
+        cos.approx.ftz.f32 d, a;   => 1 => 0x3f800000
+        // The sine and cosine of 1.
+        sin.approx.f32 d, a;       => 0x3f800000 => 0x3f576aa4
+        cos.approx.f32 d, a;       => 0x3f800000 => 0x3f0a5140
+        tanh.approx.f32 d, a;      => 0xff800000 => 0xbf800000
+        ",
+    );
+}
+
+#[test]
+fn float_comparisons() {
+    table(
+        "
+        setp.lt.f32 p, a, b;      => 0xbf800000 0x3f800000 => 1
+        setp.eq.f32 p, a, b;      => 0 0x80000000 => 1
+        setp.eq.f32 p, a, b;      => 0x7fc00000 0x7fc00000 => 0
+        setp.equ.f32 p, a, b;     => 0x7fc00000 0x3f800000 => 1
+        setp.ne.f32 p, a, b;      => 0x7fc00000 0x3f800000 => 0
+        setp.neu.f32 p, a, b;     => 0x7fc00000 0x3f800000 => 1
+        setp.gtu.f32 p, a, b;     => 0x3f800000 0x40000000 => 0
+        setp.geu.f32 p, a, 0f7F800000; => 0x7f800000 => 1
+        setp.num.f32 p, a, b;     => 0x7f800000 0x3f800000 => 1
+        setp.nan.f32 p, a, b;     => 0x3f800000 0xffc00000 => 1
+        setp.gt.f32 p, a, b;      => 1 0 => 1
+        setp.gt.ftz.f32 p, a, b;  => 1 0 => 0
+        setp.le.f32 r|p, a, b;    => 0x7fc00000 0x3f800000 => 1
+        setp.lt.and.f32 p, a, b, !q; => 0xbf800000 0x3f800000 => 0
+        setp.lt.or.ftz.f32 p, a, b, q; => 0 0 => 1
+        selp.f32 d, a, b, q;      => 5 6 => 5
+        ",
+    );
+}
+
+#[test]
+fn float_conversions() {
+    table(
+        "
+        // 2^24 + 1 and 2^24 + 3 are ties.
+        cvt.rn.f32.u32 d, a;      => 0x01000001 => 0x4b800000
+        cvt.rn.f32.u32 d, a;      => 0x01000003 => 0x4b800002
+        cvt.rz.f32.u32 d, a;      => 0xffffffff => 0x4f7fffff
+        cvt.rp.f32.u32 d, a;      => 0xffffffff => 0x4f800000
+        cvt.rn.f32.s32 d, a;      => -1 => 0xbf800000
+        cvt.rm.f32.s32 d, a;      => 0xfeffffff => 0xcb800001
+        cvt.rn.f32.u64 d, A;      => 0x4000004000000001 => 0x5e800001
+        cvt.rn.f32.u16 d, ha;     => 0xffff => 0x477fff00
+        cvt.rn.f32.s8 d, a;       => 0x1ff => 0xbf800000
+        cvt.rn.f16.s32 hd, a;     => 65520 => 0x7c00
+        cvt.rn.f64.s64 D, A;      => -3 => 0xc008000000000000
+        cvt.rzi.s32.f32 d, a;     => 0xc039999a => 0xfffffffe
+        cvt.rni.s32.f32 d, a;     => 0x40200000 => 2
+        cvt.rpi.u32.f32 d, a;     => 0x40200000 => 3
+        cvt.rmi.s32.f32 d, a;     => 0xc0200000 => 0xfffffffd
+        cvt.rzi.s32.f32 d, a;     => 0x7f800000 => 0x7fffffff
+        cvt.rzi.u32.f32 d, a;     => 0xbf800000 => 0
+        cvt.rzi.u32.f32 d, a;     => 0x7fc00000 => 0
+        cvt.rzi.s64.f32 D, a;     => 0x7fc00000 => 0x8000000000000000
+        cvt.rpi.s32.f32 d, a;     => 1 => 1
+        cvt.rpi.ftz.s32.f32 d, a; => 1 => 0
+        cvt.rni.f32.f32 d, a;     => 0xbf000000 => 0x80000000
+        cvt.rzi.f32.f32 d, a;     => 0x40399999 => 0x40000000
+        cvt.rpi.f32.f32 d, a;     => 0x3dcccccd => 0x3f800000
+        cvt.sat.f32.f32 d, a;     => 0x40000000 => 0x3f800000
+        cvt.f64.f32 D, a;         => 0x3fc00000 => 0x3ff8000000000000
+        cvt.rn.f32.f64 d, A;      => 0x3ff0000010000000 => 0x3f800000
+        cvt.rp.f32.f64 d, A;      => 0x3ff0000000000001 => 0x3f800001
+        mul.f64 D, A, B;          => 0x3ff8000000000000 0x4000000000000000 => 0x4008000000000000
+        add.rn.f64 D, A, B;       => 0x3ff8000000000000 0xbff8000000000000 => 0
+        sub.f64 D, A, B;          => 0x7ff0000000000000 0x7ff0000000000000 => 0x7fffffffffffffff
+        fma.rn.f64 D, A, B, C;    => 0x4000000000000000 0x4000000000000000 0x3ff0000000000000 => 0x4014000000000000
+        // bf16: ties to even, subnormal numbers kept, the largest number beside infinity, NaN.
+        cvt.rn.bf16.f32 hd, a;    => 0x3f808000 => 0x3f80
+        cvt.rn.bf16.f32 hd, a;    => 0x3f818000 => 0x3f82
+        cvt.rn.bf16.f32 hd, a;    => 0x3f808001 => 0x3f81
+        cvt.rn.bf16.f32 hd, a;    => 0x80018000 => 0x8002
+        cvt.rn.bf16.f32 hd, a;    => 0x7f7fffff => 0x7f80
+        cvt.rn.bf16.f32 hd, a;    => 0xff800001 => 0x7fff
+        cvt.rz.bf16.f32 hd, a;    => 0x3f80ffff => 0x3f80
+        cvt.rn.bf16x2.f32 d, a, b; => 0x3f818000 0xbf800000 => 0x3f82bf80
+        cvt.f32.bf16 d, ha;       => 0xffc1 => 0xffc10000
+        cvt.rn.f16.f32 hd, a;     => 0x477fefff => 0x7bff
+        cvt.rn.f16.f32 hd, a;     => 0x477ff000 => 0x7c00
+        cvt.rn.f16.f32 hd, a;     => 0x33000000 => 0
+        cvt.rn.f16.f32 hd, a;     => 0x33000001 => 1
+        cvt.rn.f16x2.f32 d, a, b; => 0x3f800000 0xbf800000 => 0x3c00bc00
+        cvt.f32.f16 d, ha;        => 0x8001 => 0xb3800000
+        cvt.f32.f16 d, ha;        => 0xfe00 => 0x7fffffff
+        cvt.f32.f16 d, ha;        => 0x3555 => 0x3eaaa000
+        ",
+    );
+}
+
+/// Row r of A is r + 1 at k = r and 0 elsewhere, B is 8 k + n, C is 1000 r + n, made by lanes as the manual draws them.
+#[test]
+fn matrices() {
+    let body = "
+        shr.u32 %r1, %t, 2; and.b32 %r2, %t, 3; shl.b32 %r3, %r2, 1;
+        // A: register i has rows g + 8 (i & 1), columns 2 t + 8 (i >> 1) and the next.
+        mov.b32 %r4, 0; mov.b32 %r5, 0; mov.b32 %r6, 0;
+        add.u32 %r7, %r1, 1; cvt.rn.f32.u32 %r8, %r7; cvt.rn.bf16.f32 %h1, %r8;
+        add.u32 %r7, %r1, 9; cvt.rn.f32.u32 %r8, %r7; cvt.rn.bf16.f32 %h2, %r8;
+        mov.u16 %h3, 0; mov.b32 %r9, {%h1, %h3}; mov.b32 %r10, {%h3, %h1};
+        setp.eq.u32 %p1, %r1, %r3; selp.b32 %r4, %r9, 0, %p1;
+        add.u32 %r11, %r3, 1; setp.eq.u32 %p2, %r1, %r11; selp.b32 %r4, %r10, %r4, %p2;
+        mov.b32 %r9, {%h2, %h3}; mov.b32 %r10, {%h3, %h2};
+        selp.b32 %r5, %r9, 0, %p1; selp.b32 %r5, %r10, %r5, %p2;
+        // B: register i has rows 2 t + 8 i and the next, column g.
+        mad.lo.u32 %r12, %r3, 8, %r1; add.u32 %r13, %r12, 8;
+        cvt.rn.f32.u32 %r14, %r12; cvt.rn.f32.u32 %r15, %r13; cvt.rn.bf16x2.f32 %r16, %r15, %r14;
+        add.u32 %r12, %r12, 64; add.u32 %r13, %r13, 64;
+        cvt.rn.f32.u32 %r14, %r12; cvt.rn.f32.u32 %r15, %r13; cvt.rn.bf16x2.f32 %r17, %r15, %r14;
+        // C: register i has row g + 8 (i >> 1), column 2 t + (i & 1).
+        mad.lo.u32 %r18, %r1, 1000, %r3; cvt.rn.f32.u32 %r19, %r18;
+        add.u32 %r18, %r18, 1; cvt.rn.f32.u32 %r20, %r18;
+        add.u32 %r18, %r18, 7999; cvt.rn.f32.u32 %r21, %r18;
+        add.u32 %r18, %r18, 1; cvt.rn.f32.u32 %r22, %r18;
+        mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32
+            {%r23, %r24, %r25, %r26}, {%r4, %r6, %r6, %r5}, {%r16, %r17}, {%r19, %r20, %r21, %r22};
+        mad.wide.u32 %d1, %t, 16, %out;
+        st.global.v4.f32 [%d1], {%r23, %r24, %r25, %r26};";
+    let ran = support::launch(&support::kernel(body), &Setup::default()).unwrap();
+    for (at, word) in ran.out[..128].iter().enumerate() {
+        let (lane, at) = (at as u32 / 4, at as u32 % 4);
+        let (row, column) = (lane / 4 + 8 * (at / 2), 2 * (lane % 4) + at % 2);
+        let want = (row + 1) * (8 * row + column) + 1000 * row + column;
+        assert_eq!(f32::from_bits(*word), want as f32, "row {row}, column {column}");
+    }
+    let part = "setp.lt.u32 %p1, %t, 31; mov.b32 %r1, 0;
+        @%p1 mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32
+            {%r2, %r3, %r4, %r5}, {%r1, %r1, %r1, %r1}, {%r1, %r1}, {%r1, %r1, %r1, %r1};";
+    assert_eq!(support::fault(part, &Setup::default()).kind, FaultKind::WarpMask);
+    let unwritten = part.replace("@%p1 ", "").replace("{%r1, %r1}", "{%r1, %r9}");
+    assert_eq!(support::fault(&unwritten, &Setup::default()).kind, FaultKind::UninitialisedRegister);
 }
 
 #[test]

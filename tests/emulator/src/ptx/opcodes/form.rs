@@ -33,6 +33,11 @@ impl<'a> Form<'a, '_> {
         self.modifiers.contains(&"f32")
     }
 
+    /// Returns whether a float of any kind is among its types.
+    pub(super) fn has_float(&self) -> bool {
+        self.modifiers.iter().any(|modifier| matches!(ty(modifier), Some((_, true))))
+    }
+
     /// Takes the first modifier that is a type; floats only where they are mere bits.
     pub(super) fn any_type(&mut self) -> Result<(Ty, bool), ParseError> {
         for at in 0..self.modifiers.len() {
@@ -180,6 +185,14 @@ impl<'a> Lower<'a, '_> {
             Operand::Word("_") => Ok(NONE),
             Operand::Word(_) => Ok(self.predicate(form, operand)?.0),
             _ => form.fail("a result that is no predicate"),
+        }
+    }
+
+    /// Returns the one or two predicates that a comparison writes.
+    pub(super) fn predicates_dst(&mut self, form: &Form<'a, '_>) -> Result<(Slot, Slot), ParseError> {
+        match form.operand(0) {
+            Operand::Pair(p, q) => Ok((self.predicate_dst(form, p)?, self.predicate_dst(form, q)?)),
+            p => Ok((self.predicate_dst(form, p)?, NONE)),
         }
     }
 }

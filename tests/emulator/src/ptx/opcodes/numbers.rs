@@ -40,29 +40,6 @@ impl<'a> Lower<'a, '_> {
         self.push(ins)
     }
 
-    /// Parses arithmetic on 32-bit floats. The rounding must be said: without it a compiler may make one operation of two.
-    pub(super) fn float(
-        &mut self,
-        form: &mut Form<'a, '_>,
-        ins: Ins,
-        op: Op,
-        sources: usize,
-    ) -> Result<(), ParseError> {
-        if !form.take("f32") {
-            return form.fail("only f32 is supported");
-        }
-        if !form.take("rn") {
-            return form.fail("only .rn is supported, and it must be said");
-        }
-        form.done(1 + sources)?;
-        let mut ins = Ins { op, ty: Ty::U32, to: Ty::U32, ..ins };
-        ins.r[0] = self.dst(form, 0, Ty::U32)?;
-        for at in 1..=sources {
-            ins.r[at] = self.src(form, at, Ty::U32)?;
-        }
-        self.push(ins)
-    }
-
     pub(super) fn count(&mut self, form: &mut Form<'a, '_>, ins: Ins, op: Op) -> Result<(), ParseError> {
         let ty = form.int_type()?;
         form.done(2)?;
@@ -147,8 +124,10 @@ impl<'a> Lower<'a, '_> {
     }
 
     pub(super) fn add(&mut self, form: &mut Form<'a, '_>, mut ins: Ins, opcode: &str) -> Result<(), ParseError> {
-        if form.is_f32() {
-            return self.float(form, ins, if opcode == "add" { Op::FAdd } else { Op::FSub }, 2);
+        match (opcode, form.has_float()) {
+            ("add", true) => return self.float(form, ins, Op::FAdd, 2),
+            ("sub", true) => return self.float(form, ins, Op::FSub, 2),
+            _ => {}
         }
         let subtract = opcode.starts_with("sub");
         let with_carry = opcode.ends_with('c');
@@ -167,7 +146,7 @@ impl<'a> Lower<'a, '_> {
     }
 
     pub(super) fn multiply(&mut self, form: &mut Form<'a, '_>, mut ins: Ins, opcode: &str) -> Result<(), ParseError> {
-        if opcode == "mul" && form.is_f32() {
+        if opcode == "mul" && form.has_float() {
             return self.float(form, ins, Op::FMul, 2);
         }
         let Some(part) = form.one_of(&["lo", "hi", "wide"]) else { return form.fail("neither lo, hi nor wide") };
@@ -316,13 +295,7 @@ impl<'a> Lower<'a, '_> {
             ins.r[0] = self.dst(form, 0, ins.to)?;
         } else {
             ins.op = Op::Setp;
-            match form.operand(0) {
-                Operand::Pair(p, q) => {
-                    ins.r[0] = self.predicate_dst(form, p)?;
-                    ins.r[1] = self.predicate_dst(form, q)?;
-                }
-                p => ins.r[0] = self.predicate_dst(form, p)?,
-            }
+            (ins.r[0], ins.r[1]) = self.predicates_dst(form)?;
         }
         ins.r[2] = self.src(form, 1, ins.ty)?;
         ins.r[3] = self.src(form, 2, ins.ty)?;
