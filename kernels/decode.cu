@@ -34,7 +34,7 @@ df11_index(const __grid_constant__ df11_index_job job) {
 }
 
 #ifndef DF11_SIMT
-extern "C" __global__ void __launch_bounds__(DF11_LINEAR_THREADS, 4)
+extern "C" __global__ void __launch_bounds__(DF11_LINEAR_THREADS, 3)
 df11_linear_1(const __grid_constant__ df11_linear_job job) {
   df11::multiply<df11::Single<1>, DF11_LINEAR_ROWS_1 * 16 / DF11_LINEAR_THREADS>(job);
 }
@@ -45,7 +45,7 @@ df11_linear_2(const __grid_constant__ df11_linear_job job) {
 }
 
 #if __CUDA_ARCH__ >= 800
-extern "C" __global__ void __launch_bounds__(DF11_LINEAR_THREADS, 3)
+extern "C" __global__ void __launch_bounds__(DF11_LINEAR_THREADS, 2)
 df11_linear_8(const __grid_constant__ df11_linear_job job) {
   df11::multiply<df11::Eight, DF11_LINEAR_ROWS_8 * 128 / DF11_LINEAR_THREADS>(job);
 }
