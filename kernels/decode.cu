@@ -34,25 +34,25 @@ df11_index(const __grid_constant__ df11_index_job job) {
 }
 
 #ifndef DF11_SIMT
-extern "C" __global__ void __launch_bounds__(DF11_LINEAR_THREADS, 3)
-df11_linear_1(const __grid_constant__ df11_linear_job job) {
-  df11::multiply<df11::Single<1>, DF11_LINEAR_ROWS_1 * 16 / DF11_LINEAR_THREADS>(job);
+extern "C" __global__ void __launch_bounds__(DF11_MULTIPLY_THREADS, 2)
+df11_multiply_1(const __grid_constant__ df11_multiply_job job) {
+  df11::multiply<df11::Single<1>, DF11_MULTIPLY_ROWS_1 * 16 / DF11_MULTIPLY_THREADS>(job);
 }
 
-extern "C" __global__ void __launch_bounds__(DF11_LINEAR_THREADS, 3)
-df11_linear_2(const __grid_constant__ df11_linear_job job) {
-  df11::multiply<df11::Single<2>, DF11_LINEAR_ROWS_2 * 32 / DF11_LINEAR_THREADS>(job);
+extern "C" __global__ void __launch_bounds__(DF11_MULTIPLY_THREADS, 2)
+df11_multiply_2(const __grid_constant__ df11_multiply_job job) {
+  df11::multiply<df11::Single<2>, DF11_MULTIPLY_ROWS_2 * 32 / DF11_MULTIPLY_THREADS>(job);
 }
 
 #if __CUDA_ARCH__ >= 800
-extern "C" __global__ void __launch_bounds__(DF11_LINEAR_THREADS, 2)
-df11_linear_8(const __grid_constant__ df11_linear_job job) {
-  df11::multiply<df11::Eight, DF11_LINEAR_ROWS_8 * 128 / DF11_LINEAR_THREADS>(job);
+extern "C" __global__ void __launch_bounds__(DF11_MULTIPLY_THREADS, 2)
+df11_multiply_8(const __grid_constant__ df11_multiply_job job) {
+  df11::multiply<df11::Eight, DF11_MULTIPLY_ROWS_8 * 128 / DF11_MULTIPLY_THREADS>(job);
 }
 #endif
 
-extern "C" __global__ void __launch_bounds__(DF11_LINEAR_THREADS)
-df11_linear_add(const __grid_constant__ df11_linear_job job) {
+extern "C" __global__ void __launch_bounds__(DF11_MULTIPLY_THREADS)
+df11_multiply_add(const __grid_constant__ df11_multiply_job job) {
   df11::add_runs(job);
 }
 #endif

@@ -80,7 +80,7 @@ enum : u32 {
   TILE_X = 4 * QUARTER,                                // words of a tile's x
   RUN_X = RUN_TILES * TILE_X * 4,                      // bytes of a run's x, FP32, for one vector
   RUN_X_HALF = RUN_COLUMNS * 2,                        // bytes of a run's x, bf16, for one vector
-  LINEAR_WARPS = DF11_LINEAR_THREADS / 32,
+  MULTIPLY_WARPS = DF11_MULTIPLY_THREADS / 32,
   WHOLE_WARP = 0xffffffffu,
 };
 
@@ -149,7 +149,7 @@ struct Matrix {
   bool good;
 
   // Takes what the host said, or for an expert what the head on the device says, after a check.
-  DF11_INLINE void find(const df11_linear_job& job, const df11_linear_part& part, bool reports) {
+  DF11_INLINE void find(const df11_multiply_job& job, const df11_multiply_part& part, bool reports) {
     tiles = part.tiles;
     starts = part.starts;
     escapes = part.escapes;
@@ -370,7 +370,7 @@ struct Eight {
 
 // Copies the x of a run to shared memory, with zeros behind the last column: what one warp does for itself.
 template <class Sums>
-DF11_INLINE void stage_x(const df11_linear_job& job, u32 run, u32 to, u32 lane) {
+DF11_INLINE void stage_x(const df11_multiply_job& job, u32 run, u32 to, u32 lane) {
   u64 from = job.x + 2 * (u64)blockIdx.z * job.x_step;
   for (u32 vector = 0; vector < job.batch; vector++, from += 2 * job.x_stride) {
 #pragma unroll
@@ -394,7 +394,7 @@ DF11_INLINE void stage_x(const df11_linear_job& job, u32 run, u32 to, u32 lane) 
 
 // Adds the escapes of a run's rows to the sums. `start` is, in lane i up to `n`, the number of escapes before tile i.
 template <class Sums>
-DF11_INLINE void add_escapes(Sums& sums, const df11_linear_job& job, const Matrix& m, u32 start, u32 n, u32 x, u32 lane) {
+DF11_INLINE void add_escapes(Sums& sums, const df11_multiply_job& job, const Matrix& m, u32 start, u32 n, u32 x, u32 lane) {
   u32 from = __shfl_sync(WHOLE_WARP, start, 0), to = __shfl_sync(WHOLE_WARP, start, n);
   if (from == to) return;
   if (from > to || to > m.escape_count || to - from > n * DF11_LINEAR_TILE) {
@@ -414,10 +414,10 @@ DF11_INLINE void add_escapes(Sums& sums, const df11_linear_job& job, const Matri
 }
 
 // Stores a result: row `row` of vector `vector`.
-DF11_INLINE void store_y(const df11_linear_job& job, const df11_linear_part& part, u32 row, u32 vector, float value) {
+DF11_INLINE void store_y(const df11_multiply_job& job, const df11_multiply_part& part, u32 row, u32 vector, float value) {
   if (row >= part.rows || vector >= job.batch) return;
   u64 at = vector * part.y_stride + blockIdx.z * part.y_step + row;
-  if (job.flags & DF11_LINEAR_BF16) {
+  if (job.flags & DF11_MULTIPLY_BF16) {
     *(u16*)(part.y + 2 * at) = (u16)round_to_bf16(value);
   } else {
     *(float*)(part.y + 4 * at) = value;
@@ -426,19 +426,19 @@ DF11_INLINE void store_y(const df11_linear_job& job, const df11_linear_part& par
 
 // Multiplies what a block has to: rows of tiles of one matrix with all columns, or with one piece of them.
 template <class Sums, u32 MOST>
-DF11_INLINE void multiply(const df11_linear_job& job) {
+DF11_INLINE void multiply(const df11_multiply_job& job) {
   u32 number = 0;
   while (number + 1 < job.parts && blockIdx.x >= job.part[number + 1].first_block) number++;
-  const df11_linear_part& part = job.part[number];
+  const df11_multiply_part& part = job.part[number];
   u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   u32 side = warp * job.inverse >> 8, place = warp - side * job.width;
   u32 first = (blockIdx.x - part.first_block) * job.rows_of_tiles;
   u32 rows = part.row_tiles - first < job.rows_of_tiles ? part.row_tiles - first : job.rows_of_tiles;
   Matrix m;
   m.find(job, part, threadIdx.x == 0 && blockIdx.x == part.first_block && blockIdx.y == 0);
-  u32 x = shared_start() + warp * Sums::x_bytes(job.batch), slots = shared_start() + LINEAR_WARPS * Sums::x_bytes(job.batch);
+  u32 x = shared_start() + warp * Sums::x_bytes(job.batch), slots = shared_start() + MULTIPLY_WARPS * Sums::x_bytes(job.batch);
   u32 outs = rows * 16 * Sums::OUT;
-  bool split = job.flags & DF11_LINEAR_SPLIT;
+  bool split = job.flags & DF11_MULTIPLY_SPLIT;
   u32 piece = split ? blockIdx.y : 0, end = split ? piece + 1 : job.pieces;
   float total[MOST];
 
@@ -454,27 +454,40 @@ DF11_INLINE void multiply(const df11_linear_job& job) {
       u64 at = m.tiles + number_of_tile * DF11_LINEAR_TILE_BYTES + 16 * lane, next_row = (u64)job.sides * job.ktiles * DF11_LINEAR_TILE_BYTES;
       u64 starts = m.starts + 4 * (number_of_tile + lane);
       Tile a, b;
-      if (side < rows && n != 0) a.load(at);
+      bool whole = n == RUN_TILES;
+      if (side < rows && whole) a.load(at);
       for (u32 row = side; row < rows; row += job.sides) {
         u32 start = 0;
         if (lane <= n && m.good) start = load_image_word(starts);
         Sums sums;
         sums.clear();
         bool more = row + job.sides < rows;
-        u32 from = x;
         u64 tile = at;
         at += next_row;
-        for (u32 k = 0; k < n; k += 2) {
-          if (k + 1 < n) b.load(tile + DF11_LINEAR_TILE_BYTES);
-          sums.multiply(a, m, from, job.batch, lane);
-          tile += 2 * DF11_LINEAR_TILE_BYTES;
-          if (k + 2 < n) {
-            a.load(tile);
-          } else if (more) {
-            a.load(at);
+        if (whole) {
+          // Four tiles at a time, for two of which there are registers.
+          u32 from = x;
+#pragma unroll 1
+          for (u32 k = 0; k < RUN_TILES; k += 4) {
+#pragma unroll
+            for (u32 i = 0; i < 4; i += 2) {
+              b.load(tile + (i + 1) * DF11_LINEAR_TILE_BYTES);
+              sums.multiply(a, m, from + i * tile_x, job.batch, lane);
+              if (i + 2 < 4 || k + 4 < RUN_TILES) {
+                a.load(tile + (i + 2) * DF11_LINEAR_TILE_BYTES);
+              } else if (more) {
+                a.load(at);
+              }
+              sums.multiply(b, m, from + (i + 1) * tile_x, job.batch, lane);
+            }
+            tile += 4 * DF11_LINEAR_TILE_BYTES;
+            from += 4 * tile_x;
           }
-          if (k + 1 < n) sums.multiply(b, m, from + tile_x, job.batch, lane);
-          from += 2 * tile_x;
+        } else {
+          for (u32 k = 0; k < n; k++) {
+            a.load(tile + k * DF11_LINEAR_TILE_BYTES);
+            sums.multiply(a, m, x + k * tile_x, job.batch, lane);
+          }
         }
         sums.finish();
         add_escapes(sums, job, m, start, n, x, lane);
@@ -493,7 +506,7 @@ DF11_INLINE void multiply(const df11_linear_job& job) {
     u32 here = job.runs - p * job.width < job.width ? job.runs - p * job.width : job.width;
 #pragma unroll
     for (u32 k = 0; k < MOST; k++) {
-      u32 i = threadIdx.x + k * DF11_LINEAR_THREADS;
+      u32 i = threadIdx.x + k * DF11_MULTIPLY_THREADS;
       if (i >= outs) break;
       u32 from = slots + 4 * (i / (16 * Sums::OUT) * (16 * Sums::OUT) * job.width + i % (16 * Sums::OUT));
       for (u32 j = 0; j < here; j++) {
@@ -505,15 +518,15 @@ DF11_INLINE void multiply(const df11_linear_job& job) {
   }
 #pragma unroll
   for (u32 k = 0; k < MOST; k++) {
-    u32 i = threadIdx.x + k * DF11_LINEAR_THREADS;
+    u32 i = threadIdx.x + k * DF11_MULTIPLY_THREADS;
     if (i >= outs) break;
     store_y(job, part, 16 * first + i / Sums::OUT, i % Sums::OUT, total[k]);
   }
 }
 
 // Adds the sums of runs that a split launch left in the workspace: one row of one vector a thread.
-DF11_INLINE void add_runs(const df11_linear_job& job) {
-  const df11_linear_part& part = job.part[blockIdx.y];
+DF11_INLINE void add_runs(const df11_multiply_job& job) {
+  const df11_multiply_part& part = job.part[blockIdx.y];
   u32 out = job.batch > 2 ? 8 : job.batch, i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= part.row_tiles * 16 * out) return;
   u32 tile = i / (16 * out), place = i % (16 * out);

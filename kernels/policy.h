@@ -33,10 +33,10 @@
 #define DF11_INDEX_THREADS 512
 #define DF11_INDEX_SHARED 5248
 
-// df11_linear_*: the most matrices of a launch, and threads of a block: eight warps, each of which does a run of 512
+// df11_multiply_*: the most matrices of a launch, and threads of a block: eight warps, each of which does a run of 512
 // columns. ROWS are the most rows of tiles of a block, by the most vectors.
-#define DF11_LINEAR_PARTS 8
-#define DF11_LINEAR_THREADS 256
-#define DF11_LINEAR_ROWS_1 16
-#define DF11_LINEAR_ROWS_2 8
-#define DF11_LINEAR_ROWS_8 4
+#define DF11_MULTIPLY_PARTS 8
+#define DF11_MULTIPLY_THREADS 256
+#define DF11_MULTIPLY_ROWS_1 16
+#define DF11_MULTIPLY_ROWS_2 8
+#define DF11_MULTIPLY_ROWS_8 4
