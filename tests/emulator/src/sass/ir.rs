@@ -1,6 +1,6 @@
 //! Instructions as they run: names have become slots, modifiers have become fields.
 
-use crate::exec::Shuffle;
+use crate::exec::{Format, Function, Relation, Rounding, Shuffle, Style};
 
 /// Index of a register in a warp's file: the one that is zero, those of lanes, those of the warp. A register of the warp
 /// has the same value in all lanes.
@@ -48,6 +48,11 @@ pub(super) struct Source {
 impl Source {
     pub(super) const ZERO: Source =
         Source { place: Place::Slot(ZERO), negative: false, inverted: false, absolute: false };
+
+    /// Returns whether it is a register as it is.
+    pub(super) fn is_register(&self) -> bool {
+        matches!(self.place, Place::Slot(_)) && !self.negative && !self.inverted && !self.absolute
+    }
 }
 
 /// Comparisons.
@@ -67,15 +72,6 @@ pub(super) enum Join {
     And,
     Or,
     Xor,
-}
-
-/// How a float is rounded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rounding {
-    Nearest,
-    Zero,
-    Up,
-    Down,
 }
 
 /// What an atomic does, and a reduction of the warp.
@@ -166,9 +162,10 @@ pub(super) enum Op {
         join: Join,
         extended: bool,
     },
+    /// The same of floats; with `flush`, subnormal numbers count as zeros.
     CompareFloat {
-        compare: Compare,
-        unordered: bool,
+        relation: Relation,
+        flush: bool,
         join: Join,
     },
     /// A table of three inputs; `bits[0]` says whether the result is not 0.
@@ -182,6 +179,7 @@ pub(super) enum Op {
     Permute,
     Select,
     Select64,
+    SelectFloat,
     /// Both halves are in `a` (lower) and `c`; `b` is the distance.
     Shift {
         left: bool,
@@ -225,8 +223,28 @@ pub(super) enum Op {
         shift: bool,
     },
     Reverse,
-    FloatMultiply(Rounding),
-    Reciprocal,
+    FloatAdd(Style),
+    FloatMultiply(Style),
+    FloatFused(Style),
+    /// `min` where `tests[0]`, else `max`; with `nan`, NaN if one of them is.
+    FloatExtreme {
+        flush: bool,
+        nan: bool,
+    },
+    /// A function as its unit gives it.
+    Function(Function),
+    /// Rounds to a whole number.
+    FloatWhole(Style),
+    /// Two floats in 16 bits each, `a` above `b`; with `single`, only `a`, below zeros.
+    Narrow {
+        format: Format,
+        rounding: Rounding,
+        single: bool,
+    },
+    /// `bits[0]` says whether `a / b` takes more than the usual steps.
+    CheckDivision,
+    /// A product of matrices, added to `c`: registers from `dst` and of each source.
+    Matrices,
     IntegerToFloat {
         bits: u8,
         signed: bool,
@@ -235,6 +253,7 @@ pub(super) enum Op {
     FloatToInteger {
         signed: bool,
         rounding: Rounding,
+        flush: bool,
     },
     Shuffle(Shuffle),
     Vote(Vote),

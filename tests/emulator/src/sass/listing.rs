@@ -240,6 +240,8 @@ fn operand(text: &str) -> Option<Operand<'_>> {
     let value = match text {
         "+INF" => f64::INFINITY,
         "-INF" => f64::NEG_INFINITY,
+        "+QNAN" => f64::NAN,
+        "-QNAN" => -f64::NAN,
         _ if text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.e".contains(&byte)) => text.parse().ok()?,
         _ => return None,
     };
