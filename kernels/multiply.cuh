@@ -95,6 +95,11 @@ DF11_INLINE u32 load_image_word(u64 at) {
   asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(at));
   return v;
 }
+DF11_INLINE u64 load_image_long(u64 at) {
+  u64 v;
+  asm volatile("ld.global.nc.u64 %0, [%1];" : "=l"(v) : "l"(at));
+  return v;
+}
 DF11_INLINE float4 load_x(u32 at) {
   float4 v;
   asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(at) : "memory");
@@ -157,7 +162,7 @@ struct Matrix {
     table_low = (u32)part.table;
     table_high = (u32)(part.table >> 32);
     good = true;
-    if (reports && ((const df11_linear_header*)part.image)->state != 0) report(job.status, DF11_CORRUPT);
+    if (reports && load_image_word(part.image + 248) != 0) report(job.status, DF11_CORRUPT);
     if (job.ids == 0) return;
     u32 id = ((const u32*)job.ids)[blockIdx.z];
     if (id >= job.experts) {
@@ -166,17 +171,17 @@ struct Matrix {
       return;
     }
     u64 at = part.image + sizeof(df11_linear_header) + sizeof(df11_linear_tensor) * (u64)(part.tensor + id * part.step);
-    const u64* words = (const u64*)at;
-    const u32* halves = (const u32*)at;
-    u64 count = (u64)(part.row_tiles) * job.ktiles;
-    tiles = words[3];
-    starts = words[4];
-    escapes = words[5];
-    escape_count = halves[12];
-    table_low = halves[14];
-    table_high = halves[15];
+    u64 count = (u64)part.row_tiles * job.ktiles;
+    u64 rows = load_image_long(at + 8), columns = load_image_long(at + 16), table = load_image_long(at + 56);
+    u32 ktiles = load_image_word(at + 52);
+    tiles = load_image_long(at + 24);
+    starts = load_image_long(at + 32);
+    escapes = load_image_long(at + 40);
+    escape_count = load_image_word(at + 48);
+    table_low = (u32)table;
+    table_high = (u32)(table >> 32);
     auto fits = [&](u64 offset, u64 bytes) { return offset <= part.image_bytes && part.image_bytes - offset >= bytes; };
-    good = words[1] == part.rows && words[2] == job.columns && halves[13] == job.ktiles && ((tiles | starts | escapes) & 15) == 0
+    good = rows == part.rows && columns == job.columns && ktiles == job.ktiles && ((tiles | starts | escapes) & 15) == 0
         && fits(tiles, count * DF11_LINEAR_TILE_BYTES) && fits(starts, 4 * count + 4) && fits(escapes, 4 * (u64)escape_count);
     if (!good && reports) report(job.status, DF11_CORRUPT);
     tiles += part.image;

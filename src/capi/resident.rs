@@ -304,12 +304,12 @@ pub unsafe extern "C" fn df11_resident_get_info(
 fn resident_info(resident: In<df11_resident>, out: Info<df11_resident_info>) -> Result<()> {
     let out = out.clear()?;
     let resident = &resident.get()?.resident;
-    let (extent, slices) = (resident.layout().extent, resident.slices());
+    let (extent, slices) = (resident.extent(), resident.slices());
     out.set(&df11_resident_info {
         struct_size: 0,
         image: resident.image(),
-        image_bytes: resident.layout().image_bytes,
-        element_count: resident.layout().weights,
+        image_bytes: resident.image_bytes(),
+        element_count: resident.element_count(),
         tensor_count: resident.ends().len() as u64,
         tensor_ends: resident.ends().as_ptr(),
         first_element: extent.first,

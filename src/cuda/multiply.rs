@@ -90,7 +90,8 @@ pub fn refusal(device: &Device, rows: u64, columns: u64, batch: u32) -> Option<S
     if !(1..=MOST_VECTORS).contains(&batch) {
         return Some(format!("{batch} vectors: products are made of 1 to {MOST_VECTORS}"));
     }
-    if rows == 0 || columns < TILE_COLUMNS || rows.checked_mul(columns).is_none_or(|weights| weights > u32::MAX.into()) {
+    if rows == 0 || columns < TILE_COLUMNS || rows.checked_mul(columns).is_none_or(|weights| weights > u32::MAX.into())
+    {
         return Some(format!(
             "a matrix of {rows} × {columns}: there is at least one row, there are at least {TILE_COLUMNS} columns, and \
              less than 2^32 weights"
@@ -161,8 +162,7 @@ pub unsafe fn multiply<'a>(
             }
             let rows = job.part[..count].iter().map(|part| part.row_tiles).max().unwrap_or(0) as u64;
             let threads = rows * TILE_ROWS * vectors_of_sums(product.batch) as u64;
-            let grid =
-                [threads.div_ceil(policy::MULTIPLY_THREADS.into()) as u32, count as u32, shape.chosen];
+            let grid = [threads.div_ceil(policy::MULTIPLY_THREADS.into()) as u32, count as u32, shape.chosen];
             let added =
                 device.launch_grid(device.kernels.multiply_add, grid, policy::MULTIPLY_THREADS, 0, &job, stream);
             added.map_err(|error| partly(error, 1))
@@ -199,7 +199,9 @@ impl Shape {
         let experts = product.experts.map_or(1, |experts| experts.count);
         let chosen = product.experts.map_or(1, |experts| experts.chosen);
         if experts == 0 || chosen > MOST_CHOSEN.into() {
-            let reason = format!("{chosen} chosen of {experts} experts: there is at least one, and at most {MOST_CHOSEN} are chosen");
+            let reason = format!(
+                "{chosen} chosen of {experts} experts: there is at least one, and at most {MOST_CHOSEN} are chosen"
+            );
             return Err(Error::InvalidArgument(reason));
         }
         let mut row_tiles = 0;
@@ -233,7 +235,11 @@ impl Shape {
         let first = &*operand(0).resident.device.0;
         let batch = u64::from(product.batch);
         let aligned = |what: &'static str, value: u64, to: u64| {
-            if value.is_multiple_of(to) { Ok(()) } else { Err(Error::Misaligned { what: what.into(), to: to as usize }) }
+            if value.is_multiple_of(to) {
+                Ok(())
+            } else {
+                Err(Error::Misaligned { what: what.into(), to: to as usize })
+            }
         };
         aligned("the status", product.status, 4)?;
         if product.x == 0 {
@@ -293,7 +299,8 @@ impl Shape {
             let image_end = image + resident.linear_head().map_or(0, LinearHead::image_bytes);
             let overlaps = |from: u64, to: u64| from < image_end && image < to;
             if overlaps(y, end)
-                || self.workspace_bytes > 0 && overlaps(product.workspace, product.workspace.saturating_add(self.workspace_bytes))
+                || self.workspace_bytes > 0
+                    && overlaps(product.workspace, product.workspace.saturating_add(self.workspace_bytes))
                 || product.status != 0 && overlaps(product.status, product.status.saturating_add(4))
             {
                 let reason = format!("results, workspace or status overlap the image of matrix {number}");
@@ -352,7 +359,8 @@ impl Shape {
                 ..MultiplyPart::default()
             };
             if let Some(head) = one.resident.linear_head() {
-                let &LinearTensor { tiles, starts, escapes, escape_count, table, .. } = &head.tensors()[one.tensor as usize];
+                let &LinearTensor { tiles, starts, escapes, escape_count, table, .. } =
+                    &head.tensors()[one.tensor as usize];
                 part.image_bytes = head.image_bytes();
                 (part.tiles, part.starts, part.escapes) = (image + tiles, image + starts, image + escapes);
                 (part.escape_count, part.table) = (escape_count, u64::from_le_bytes(table));
@@ -386,7 +394,8 @@ impl Operand<'_> {
     /// Checks that the image has the matrix, in that shape, and all experts'.
     fn check(&self, number: usize, experts: u64) -> Result<()> {
         let Some(head) = self.resident.linear_head() else {
-            let reason = format!("matrix {number}: its image is not linear, and products are made from linear images only");
+            let reason =
+                format!("matrix {number}: its image is not linear, and products are made from linear images only");
             return Err(Error::UnsupportedOption(reason));
         };
         let last = (experts - 1).checked_mul(self.step).and_then(|steps| steps.checked_add(self.tensor));

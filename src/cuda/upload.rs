@@ -98,13 +98,13 @@ impl Device {
         staging: Option<Staging>,
     ) -> Result<Resident> {
         let head = Head::of(group)?;
-        check_image(head.layout(), image, image_bytes)?;
+        check_image(head.layout().image_bytes, image, image_bytes)?;
         self.0.check_null(stream)?;
         let bytes = head.bytes();
         // SAFETY: the image fits the memory, which the caller keeps with the stream and the staging memory; the
         // resident keeps the head's bytes.
         let bytes = unsafe { enqueue(&self.0, &Range::whole(group), &head, bytes, image, stream, staging)? };
-        Ok(Resident::new(self, image, *head.layout(), head.ends(), &[], bytes))
+        Ok(Resident::huffman(self, image, *head.layout(), head.ends(), &[], bytes))
     }
 
     /// Makes the image of `count` of a group's weights on the device, from weight `first` on, in stream order: as
@@ -131,12 +131,12 @@ impl Device {
         staging: Option<Staging>,
     ) -> Result<Resident> {
         let range = Range::new(group, first, count)?;
-        check_image(&range.layout()?, image, image_bytes)?;
+        check_image(range.layout()?.image_bytes, image, image_bytes)?;
         self.0.check_null(stream)?;
         let (head, bytes) = head_and_index(range.clone())?;
         // SAFETY: as in `upload`; the resident keeps the bytes of head and index.
         let bytes = unsafe { enqueue(&self.0, &range, &head, bytes, image, stream, staging)? };
-        Ok(Resident::new(self, image, *head.layout(), head.ends(), &[], bytes))
+        Ok(Resident::huffman(self, image, *head.layout(), head.ends(), &[], bytes))
     }
 }
 

@@ -123,7 +123,7 @@ fn kernels_that_do_not_wait_are_noticed() {
         let model = Model::open(golden::model("tiny"), &OpenOptions::default()).unwrap();
         let (_, resident) = upload(&engine, &device, &model, 0, stream);
         engine.synchronise(stream);
-        let target = Target::new(&engine, 2 * resident.layout().weights, 0);
+        let target = Target::new(&engine, 2 * resident.element_count(), 0);
         let (residents, dsts, bytes) = ([&resident; 2], [target.dst; 2], [target.bytes; 2]);
         // SAFETY: all memory lives until the stream was waited for; the second decode overwrites the first's weights.
         unsafe {

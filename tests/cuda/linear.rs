@@ -4,11 +4,13 @@
 use crate::support;
 
 use df11::internals::cuda::image::linear::{self, LinearHead, LinearPlan};
+use df11::internals::cuda::{Device, Resident};
 use df11::{Error, Group, Model, OpenOptions, Progress};
 use std::collections::BTreeMap;
 use support::encoder;
+use support::engine::{Emulator, Engine};
 use support::golden;
-use support::target::want;
+use support::target::{Target, want};
 use support::weights::{self, Random};
 
 fn words(bytes: &[u8]) -> Vec<u16> {
@@ -88,24 +90,31 @@ fn every_golden_model_has_a_linear_image() {
     }
 }
 
-/// Rows that are not a multiple of 16, columns that are not one of 64, one weight, and no weight at all.
-#[test]
-fn odd_shapes_are_padded() {
+/// A group of odd shapes, with escapes in all of them.
+fn odd_model() -> (Model, Vec<(u64, u64)>, Vec<u16>) {
     let mut random = Random::new(7);
-    let shapes: &[(u64, u64)] =
-        &[(1, 1), (0, 0), (17, 65), (16, 64), (15, 63), (3, 200), (200, 3), (1, 1000), (1000, 1), (33, 129)];
-    let mut splits = Vec::new();
-    let count = shapes.iter().fold(0, |sum, (rows, columns)| {
-        splits.push(sum + rows * columns);
-        sum + rows * columns
-    });
-    splits.pop();
-    let all: Vec<u16> = weights::gaussian(count as usize, 0.02, 3)
+    let shapes =
+        vec![(1, 1), (0, 0), (17, 65), (16, 64), (15, 63), (3, 200), (200, 3), (1, 1000), (1000, 1), (33, 129)];
+    let ends: Vec<u64> = shapes
+        .iter()
+        .scan(0, |sum, (rows, columns)| {
+            *sum += rows * columns;
+            Some(*sum)
+        })
+        .collect();
+    let count = ends[ends.len() - 1] as usize;
+    let all: Vec<u16> = weights::gaussian(count, 0.02, 3)
         .into_iter()
         .map(|w| if random.below(50) == 0 { random.bits() as u16 } else { w })
         .collect();
-    let model = made(&all, &splits);
-    let group = model.group(0).unwrap();
+    (made(&all, &ends[..ends.len() - 1]), shapes, all)
+}
+
+/// Rows that are not a multiple of 16, columns that are not one of 64, one weight, and no weight at all.
+#[test]
+fn odd_shapes_are_padded() {
+    let (model, shapes, all) = odd_model();
+    let (shapes, group) = (&shapes[..], model.group(0).unwrap());
     let (head, _) = check("odd", group, shapes, &all);
     for (tensor, shape) in head.tensors().iter().zip(shapes) {
         assert_eq!((tensor.rows, tensor.columns), *shape);
@@ -146,4 +155,81 @@ fn real_weights_take_twelve_bits() {
     let bits = 8.0 * image.len() as f64 / all.len() as f64;
     println!("{bits:.4} bits a weight, {} escapes in 1,000,000", head.escapes() * 1_000_000 / all.len() as u64);
     assert!(bits <= 12.1, "{bits}");
+}
+
+/// An image on the device.
+struct Held {
+    resident: Resident,
+    image: Vec<u8>,
+}
+
+fn bind(engine: &Engine, device: &Device, image: Vec<u8>) -> Held {
+    let at = engine.alloc(image.len() as u64);
+    engine.write(at, &image);
+    // SAFETY: the memory is never freed.
+    let resident = unsafe { device.bind_image(&image, at, image.len() as u64) }.unwrap();
+    Held { resident, image }
+}
+
+/// Whole groups, single tensors and ranges of all golden models and of odd shapes, at destinations of any alignment: what the
+/// oracle says, and no byte more.
+#[test]
+fn devices_decode_linear_images() {
+    let emulator = Emulator::new();
+    let engine = emulator.engine(0);
+    let (device, stream) = (emulator.open(0), engine.stream());
+    let status = engine.alloc(4);
+    engine.fill(status, 0, 4);
+    let mut random = Random::new(3);
+    let odd = odd_model();
+    let golden = golden::NAMES.iter().enumerate().map(|(number, name)| (*name, open(name, number % 2 == 0), None));
+    for (name, model, shapes) in golden.chain([("odd", odd.0, Some(&odd.1[..]))]) {
+        for group in model.groups() {
+            let what = format!("{name}: {}", group.name());
+            let want = want(&model, group.number());
+            let (head, image) = check(&what, group, shapes.unwrap_or_default(), &words(&want));
+            let held = bind(&engine, &device, image);
+            let resident = &held.resident;
+            assert_eq!((resident.linear_head(), resident.layout()), (Some(&head), None));
+            let n = group.element_count();
+            assert_eq!((resident.element_count(), resident.elements()), (n, 0..n));
+            for off in [0, 2, 8, 14] {
+                let target = Target::new(&engine, 2 * n, off);
+                // SAFETY: all memory lives until the stream was waited for.
+                unsafe { resident.decompress(target.dst, 2 * n, status, stream) }.unwrap();
+                engine.synchronise(stream);
+                assert!(target.take(&engine) == want, "{what}: at {off}");
+            }
+            // Tensors, backwards, so that no two are decoded as one.
+            let sizes: Vec<u64> = group.runs().map(|run| 2 * run.element_count()).collect();
+            let targets: Vec<Target> = sizes.iter().map(|&bytes| Target::new(&engine, bytes, 2)).collect();
+            let dsts: Vec<u64> = targets.iter().map(|target| target.dst).collect();
+            // SAFETY: as above.
+            unsafe { resident.decompress_tensors(&dsts, &sizes, status, stream) }.unwrap();
+            engine.synchronise(stream);
+            for (target, run) in targets.into_iter().zip(group.runs()) {
+                let (from, bytes) = (2 * run.group_offset() as usize, 2 * run.element_count() as usize);
+                assert!(target.take(&engine) == want[from..from + bytes], "{what}: tensor at {from}");
+            }
+            for _ in 0..20 {
+                let first = random.below(n);
+                let count = match random.below(3) {
+                    0 => random.below(n - first) + 1,
+                    _ => (random.below(300) + 1).min(n - first),
+                };
+                let target = Target::new(&engine, 2 * count, 2 * random.below(8));
+                // SAFETY: as above.
+                unsafe { resident.decompress_range(first, count, target.dst, 2 * count, status, stream) }.unwrap();
+                engine.synchronise(stream);
+                let (from, bytes) = (2 * first as usize, 2 * count as usize);
+                assert!(target.take(&engine) == want[from..from + bytes], "{what}: {first} + {count}");
+            }
+            assert!(
+                engine.read(resident.image(), held.image.len() as u64) == held.image,
+                "{what}: the image was written"
+            );
+        }
+    }
+    assert_eq!(engine.read_u32(status), 0);
+    emulator.assert_no_fault();
 }
