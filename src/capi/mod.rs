@@ -9,6 +9,7 @@
 //! - [`host`]: decode on the CPU;
 //! - [`matrix`]: matrices to multiply with;
 //! - [`device`], [`image`], [`resident`], [`decompress`]: CUDA;
+//! - [`multiply`]: CUDA, in a header of its own, because it is not yet part of the stable ABI;
 //! - [`compress`], [`plan`], [`preset`], [`pack`]: write;
 //! - [`verify`].
 //!
@@ -30,6 +31,7 @@ mod image;
 mod log;
 mod matrix;
 mod model;
+mod multiply;
 mod pack;
 mod plan;
 mod preset;
@@ -52,6 +54,7 @@ pub use image::*;
 pub use log::*;
 pub use matrix::*;
 pub use model::*;
+pub use multiply::*;
 pub use pack::*;
 pub use plan::*;
 pub use preset::*;

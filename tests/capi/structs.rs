@@ -131,7 +131,7 @@ fn filled<T: Struct>(first: usize, good: impl Fn(*mut T) -> df11_status, bad: im
 
 /// Every struct of the header that begins with its size.
 fn structs_of_the_header() -> BTreeSet<String> {
-    let header = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("include/df11.h")).unwrap();
+    let header = support::abi::headers();
     let structs = header.split("typedef struct ").skip(1).filter(|text| {
         let body = text.split('}').next().unwrap();
         body.contains("size_t struct_size;")
