@@ -92,12 +92,12 @@ class Compiler:
         self.call(f"nvrtcGet{what}", program, buffer)
         return buffer.raw
 
-    def compile(self, sources, target, *options):
+    def compile(self, sources, target, *options, main=MAIN):
         """What it makes of the sources for a target, and what it says."""
-        names = [name for name in sources if name != MAIN]
+        names = [name for name in sources if name != main]
         array = ctypes.c_char_p * len(names)
         program = ctypes.c_void_p()
-        self.call("nvrtcCreateProgram", ctypes.byref(program), sources[MAIN], MAIN.encode(), len(names),
+        self.call("nvrtcCreateProgram", ctypes.byref(program), sources[main], main.encode(), len(names),
                   array(*[sources[name] for name in names]), array(*[name.encode() for name in names]))
         options = [f"--gpu-architecture={target}", *OPTIONS, *options]
         try:
@@ -241,4 +241,5 @@ def main():
         sys.exit("the table of registers in kernels/README.md is not the one above: `make kernels` writes it")
 
 
-main()
+if __name__ == "__main__":
+    main()

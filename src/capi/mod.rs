@@ -10,6 +10,7 @@
 //! - [`matrix`]: matrices to multiply with;
 //! - [`device`], [`image`], [`resident`], [`decompress`]: CUDA;
 //! - [`multiply`]: CUDA, in a header of its own, because it is not yet part of the stable ABI;
+//! - [`device`], [`image`], [`linear_image`], [`resident`], [`decompress`]: CUDA;
 //! - [`compress`], [`plan`], [`preset`], [`pack`]: write;
 //! - [`verify`].
 //!
@@ -28,6 +29,7 @@ mod frame;
 mod group;
 mod host;
 mod image;
+mod linear_image;
 mod log;
 mod matrix;
 mod model;
@@ -51,6 +53,7 @@ pub use device::*;
 pub use group::*;
 pub use host::*;
 pub use image::*;
+pub use linear_image::*;
 pub use log::*;
 pub use matrix::*;
 pub use model::*;

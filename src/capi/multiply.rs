@@ -80,10 +80,10 @@ pub struct df11_linear_options {
 // SAFETY: repr(C), begins with its size, words and two halves of one, and zeros are a value.
 unsafe impl Sizeable for df11_linear_options {
     const NAME: &'static str = "df11_linear_options";
-    const FIRST: usize = 96;
+    const FIRST: usize = 88;
 }
 
-const _: () = assert!(size_of::<df11_linear_options>() == 96);
+const _: () = assert!(size_of::<df11_linear_options>() == 88);
 
 /// Says whether a device multiplies matrices of that shape with that many vectors: DF11_OK, or
 /// DF11_UNSUPPORTED_OPTION with the reason in `error`. Then decode and multiply as before. Matrices

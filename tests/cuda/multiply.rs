@@ -283,3 +283,362 @@ fn several_matrices_share_a_launch() {
         compare(&emulator, &image, tensors, batch, false, "several");
     }
 }
+
+/// Three to eight vectors, on tensor cores; more than two are not offered where these take no bf16.
+#[test]
+fn more_vectors_are_within_the_bound() {
+    let emulator = Emulator::new();
+    for (shape, batches) in [((40, 1100), 3..=8), ((17, 64), 8..=8), ((33, 4700), 5..=5)] {
+        let image = Image::made(&[shape], 21);
+        for batch in batches {
+            compare(&emulator, &image, &[0], batch, batch == 7, "tensor cores");
+        }
+    }
+    emulator.control("reset", "1");
+    emulator.control("cc", "75");
+    let device = emulator.open(0);
+    assert_eq!(multiply::refusal(&device, 16, 64, 2), None);
+    for (rows, columns, batch) in [(16, 64, 3), (16, 64, 0), (16, 63, 1), (0, 64, 1), (1 << 20, 1 << 12, 1)] {
+        assert!(multiply::refusal(&device, rows, columns, batch).is_some(), "{rows} × {columns}, {batch}");
+    }
+}
+
+/// Experts by numbers on the device: gate and up of one vector, a vector each, two vectors; numbers that do not exist.
+#[test]
+fn experts_are_chosen_on_the_device() {
+    let emulator = Emulator::new();
+    let engine = emulator.engine(0);
+    let (device, stream) = (emulator.open(0), engine.stream());
+    // Four experts, each with a gate and an up, and something before them.
+    let (rows, columns) = (35u64, 1200u64);
+    let shapes: Vec<(u64, u64)> = std::iter::once((3, 64)).chain((0..4).flat_map(|_| [(rows, columns); 2])).collect();
+    let image = Image::made(&shapes, 5);
+    let placed = place(&engine, &device, &image);
+    let ids = [2u32, 0, 3, u32::MAX, 4, 2];
+    let chosen = ids.len() as u64;
+    let (at_ids, status) = (engine.alloc(4 * chosen), engine.alloc(4));
+    engine.write(at_ids, &ids.map(u32::to_le_bytes).concat());
+    for (batch, own) in [(1, false), (1, true), (2, true)] {
+        let (x, x_stride) = vectors(columns, u64::from(batch) * chosen, 4);
+        let x_step = if own { u64::from(batch) * x_stride } else { 0 };
+        let (y_stride, y_step) = (rows + 1, (rows + 1) * u64::from(batch) + 2);
+        let size = 4 * y_step * chosen;
+        let at = engine.alloc(2 * x.len() as u64);
+        engine.write(at, &bytes(&x));
+        let ys = [engine.alloc(size), engine.alloc(size)];
+        for y in ys {
+            engine.fill(y, PAINT, size);
+        }
+        engine.fill(status, 0, 4);
+        let operand = |i: usize| Operand {
+            resident: &placed.resident,
+            tensor: 1 + i as u64,
+            step: 2,
+            rows,
+            columns,
+            y: ys[i],
+            y_stride,
+            y_step,
+        };
+        let experts = Some(Experts { ids: at_ids, chosen, count: 4, x_step });
+        let mut with = Product { x: at, x_stride, batch, experts, status, ..Product::default() };
+        with.workspace_bytes = multiply::workspace_bytes(operand, 2, &with).unwrap();
+        with.workspace = engine.alloc(with.workspace_bytes.max(1));
+        // SAFETY: all memory outlives the stream's work.
+        unsafe { multiply::multiply(operand, 2, &with, stream) }.unwrap();
+        engine.synchronise(stream);
+        assert_eq!(engine.read_u32(status), 1, "experts that do not exist");
+        for (which, y) in ys.into_iter().enumerate() {
+            let got = engine.read(y, size);
+            for (place, &id) in ids.iter().enumerate() {
+                for (vector, row) in (0..batch as usize).flat_map(|v| (0..rows as usize).map(move |row| (v, row))) {
+                    let element = place * y_step as usize + vector * y_stride as usize + row;
+                    let got = f32::from_le_bytes(got[4 * element..][..4].try_into().unwrap());
+                    let x = &x[(place as u64 * x_step + vector as u64 * x_stride) as usize..][..columns as usize];
+                    let want = if id < 4 {
+                        let (shape, weights) = image.tensor(1 + 2 * id as usize + which);
+                        product(&weights[row * columns as usize..][..columns as usize], x, shape.table)
+                    } else {
+                        0.0
+                    };
+                    assert_eq!(got.to_bits(), want.to_bits(), "matrix {which}, place {place}, row {row}");
+                }
+            }
+            engine.free(y);
+        }
+        engine.free(at);
+        engine.free(with.workspace);
+    }
+    emulator.assert_no_fault();
+}
+
+/// One product that takes two launches, with all that it needs.
+struct Scene<'a> {
+    engine: &'a Engine<'a>,
+    placed: Placed<'a>,
+    product: Product,
+    y: u64,
+    want: Vec<u8>,
+}
+
+const SCENE: (u64, u64) = (20, 4700);
+
+impl<'a> Scene<'a> {
+    fn new(engine: &'a Engine<'a>, device: &Device) -> Scene<'a> {
+        let image = Image::made(&[SCENE], 8);
+        let (x, x_stride) = vectors(SCENE.1, 1, 2);
+        let at = engine.alloc(2 * x.len() as u64);
+        engine.write(at, &bytes(&x));
+        let (shape, weights) = image.tensor(0);
+        let rows = weights.chunks(SCENE.1 as usize);
+        let want = rows.flat_map(|row| product(row, &x, shape.table).to_le_bytes()).collect();
+        let product = Product { x: at, x_stride, batch: 1, ..Product::default() };
+        let placed = place(engine, device, &image);
+        let mut scene = Scene { engine, placed, product, y: engine.alloc(4 * SCENE.0), want };
+        let needed = multiply::workspace_bytes(|_| scene.operand(), 1, &scene.product).unwrap();
+        assert!(needed > 0, "it is not split");
+        (scene.product.workspace, scene.product.workspace_bytes) = (engine.alloc(needed), needed);
+        scene
+    }
+
+    fn operand(&self) -> Operand<'_> {
+        let resident = &self.placed.resident;
+        Operand { resident, tensor: 0, step: 0, rows: SCENE.0, columns: SCENE.1, y: self.y, y_stride: 0, y_step: 0 }
+    }
+
+    fn multiply(&self, stream: df11::cuda::Stream) -> Result<(), Error> {
+        // SAFETY: all memory outlives the stream's work.
+        unsafe { multiply::multiply(|_| self.operand(), 1, &self.product, stream) }
+    }
+
+    fn clear(&self) {
+        self.engine.fill(self.y, PAINT, 4 * SCENE.0);
+    }
+
+    fn is_right(&self) -> bool {
+        self.engine.read(self.y, 4 * SCENE.0) == self.want
+    }
+}
+
+#[test]
+fn products_are_captured_and_replayed() {
+    let emulator = Emulator::new();
+    let engine = emulator.engine(0);
+    let (device, stream) = (emulator.open(0), engine.stream());
+    let scene = Scene::new(&engine, &device);
+    scene.clear();
+    engine.begin_capture(stream, 0);
+    scene.multiply(stream).unwrap();
+    let exec = engine.end_capture(stream).unwrap();
+    engine.synchronise(stream);
+    assert!(!scene.is_right(), "a capture multiplies nothing");
+    for _ in 0..2 {
+        scene.clear();
+        engine.launch_graph(exec, stream);
+        engine.synchronise(stream);
+        assert!(scene.is_right());
+    }
+    engine.destroy_graph(exec);
+    emulator.assert_no_fault();
+}
+
+/// Each entry point of the driver fails at each of its calls: the error is told, and the next product is right.
+#[test]
+fn products_survive_every_failure_of_the_driver() {
+    let emulator = Emulator::new();
+    let engine = emulator.engine(0);
+    let (device, stream) = (emulator.open(0), engine.stream());
+    let scene = Scene::new(&engine, &device);
+    let (result, calls) = emulator.calls_of(|| scene.multiply(stream));
+    result.unwrap();
+    assert_eq!(calls["cuLaunchKernel"], 2);
+    assert_eq!(calls.len(), 4, "{calls:?}");
+    let mut failures = 0;
+    for (name, count) in calls {
+        for nth in 1..=count {
+            for code in [2, 700, 901, 999] {
+                emulator.control("fail", &format!("{name}@{nth}={code}"));
+                let error = scene.multiply(stream).unwrap_err();
+                emulator.control("unfail", "");
+                assert_eq!(error.native_code(), code, "{name}@{nth}: {error}");
+                let second = name == "cuLaunchKernel" && nth == 2 && code != 901;
+                assert_eq!(error.to_string().contains("1 launches of this call"), second, "{error}");
+                engine.synchronise(stream);
+                scene.clear();
+                scene.multiply(stream).unwrap();
+                engine.synchronise(stream);
+                assert!(scene.is_right(), "after {name}@{nth}");
+                failures += 1;
+            }
+        }
+    }
+    assert_eq!(failures, 20);
+    emulator.assert_no_fault();
+}
+
+#[test]
+fn mistakes_are_refused_before_anything_is_launched() {
+    let emulator = Emulator::new();
+    let engine = emulator.engine(0);
+    let (device, stream) = (emulator.open(0), engine.stream());
+    let scene = Scene::new(&engine, &device);
+    let (good, from) = (scene.operand(), scene.product);
+    let experts = Experts { ids: from.x, chosen: 1, count: 1, x_step: 0 };
+    let two = Product { batch: 2, ..from };
+    type Change<'a> = (Operand<'a>, Product, &'static str);
+    let cases: &[Change] = &[
+        (Operand { tensor: 1, ..good }, from, "InvalidArgument"),
+        (Operand { rows: 21, ..good }, from, "UnsupportedOption"),
+        (Operand { columns: 4699, ..good }, from, "UnsupportedOption"),
+        (Operand { y: 0, ..good }, from, "InvalidArgument"),
+        (Operand { y: good.y + 2, ..good }, from, "Misaligned"),
+        (Operand { y: u64::MAX - 3, ..good }, from, "InvalidArgument"),
+        (Operand { y: scene.placed.at + 4, ..good }, from, "InvalidArgument"),
+        (good, Product { batch: 0, ..from }, "UnsupportedOption"),
+        (good, Product { batch: 9, ..from }, "UnsupportedOption"),
+        (good, Product { x: 0, ..from }, "InvalidArgument"),
+        (good, Product { x: from.x + 2, ..from }, "Misaligned"),
+        (good, Product { x: u64::MAX - 15, ..from }, "InvalidArgument"),
+        (good, Product { status: 2, ..from }, "Misaligned"),
+        (good, Product { status: scene.placed.at, ..from }, "InvalidArgument"),
+        (good, Product { workspace: 0, ..from }, "InvalidArgument"),
+        (good, Product { workspace: from.workspace + 4, ..from }, "Misaligned"),
+        (good, Product { workspace_bytes: from.workspace_bytes - 1, ..from }, "BufferTooSmall"),
+        (good, Product { x_stride: 4704, ..two }, "BufferTooSmall"),
+        (good, Product { x_stride: 4701, ..two }, "Misaligned"),
+        (good, Product { x_stride: 4696, ..two }, "InvalidArgument"),
+        (good, Product { experts: Some(Experts { ids: 0, ..experts }), ..from }, "InvalidArgument"),
+        (good, Product { experts: Some(Experts { ids: from.x + 1, ..experts }), ..from }, "Misaligned"),
+        (good, Product { experts: Some(Experts { count: 0, ..experts }), ..from }, "InvalidArgument"),
+        (good, Product { experts: Some(Experts { chosen: 65_536, ..experts }), ..from }, "InvalidArgument"),
+        (
+            Operand { step: 1, ..good },
+            Product { experts: Some(Experts { count: 2, ..experts }), ..from },
+            "InvalidArgument",
+        ),
+    ];
+    let (launched, calls) = emulator.calls_of(|| {
+        for (number, (operand, product, want)) in cases.iter().enumerate() {
+            // SAFETY: nothing is launched.
+            let error = unsafe { multiply::multiply(|_| *operand, 1, product, stream) }.unwrap_err();
+            assert_eq!(format!("{:?}", error.status()), *want, "case {number}: {error}");
+        }
+        for count in [0, 9] {
+            // SAFETY: nothing is launched.
+            let error = unsafe { multiply::multiply(|_| good, count, &from, stream) }.unwrap_err();
+            assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+        }
+        // SAFETY: nothing is launched.
+        let error =
+            unsafe { multiply::multiply(|_| good, 1, &from, df11::cuda::Stream::from_raw(std::ptr::null_mut())) };
+        assert!(matches!(error, Err(Error::DefaultStream)));
+        let none = Product { experts: Some(Experts { chosen: 0, ..experts }), ..from };
+        // SAFETY: nothing is launched.
+        unsafe { multiply::multiply(|_| good, 1, &none, stream) }
+    });
+    launched.unwrap();
+    assert!(calls.is_empty(), "{calls:?}");
+}
+
+/// Damaged bytes anywhere behind the head, and for experts in its records on the device too: no access goes astray, nothing else
+/// is written, and where the status says nothing the sums are those of the weights that the oracle decodes.
+#[test]
+fn spoilt_images_give_wrong_sums_and_nothing_else() {
+    spoilt(&Emulator::new(), check::rounds(600));
+}
+
+fn spoilt(emulator: &Emulator, rounds: u64) {
+    let engine = emulator.engine(0);
+    let (device, stream) = (emulator.open(0), engine.stream());
+    let (rows, columns) = (18u64, 200u64);
+    let image = Image::made(&[(rows, columns), (rows, columns)], 31);
+    let placed = place(&engine, &device, &image);
+    let head = image.head.head_bytes();
+    let tensor = image.tensor(0).0;
+    let sections = [
+        (256, head),
+        (tensor.tiles, tensor.starts),
+        (tensor.starts, tensor.escapes),
+        (tensor.escapes, tensor.escapes + 4 * u64::from(tensor.escape_count)),
+    ];
+    let (x, x_stride) = vectors(columns, 8, 6);
+    let (at, ids, status, size) = (engine.alloc(2 * x.len() as u64), engine.alloc(4), engine.alloc(4), 4 * 8 * rows);
+    engine.write(at, &bytes(&x));
+    let y = engine.alloc(size + 128);
+    let mut random = Random::new(12);
+    let (mut said, mut zeros) = (0, 0);
+    for round in 0..rounds {
+        let (from, to) = sections[random.below(4) as usize];
+        let mut bad = image.bytes.clone();
+        let part = &mut bad[from as usize..to as usize];
+        let len = part.len() as u64;
+        match random.below(4) {
+            0 => part[random.below(len) as usize] ^= 1 << random.below(8),
+            1 => (0..6).for_each(|_| part[random.below(len) as usize] = random.bits() as u8),
+            2 => part.fill([0, 0xff, 0x80, 1][random.below(4) as usize]),
+            _ => part.rotate_left(random.below(len) as usize),
+        }
+        engine.write(placed.at, &bad);
+        engine.fill(y, PAINT, size + 128);
+        engine.fill(status, 0, 4);
+        engine.write(ids, &(random.below(2) as u32).to_le_bytes());
+        let by_number = random.below(2) == 0;
+        let batch = [1, 2, 5][random.below(3) as usize];
+        let operand = Operand {
+            resident: &placed.resident,
+            tensor: 0,
+            step: 1,
+            rows,
+            columns,
+            y: y + 64,
+            y_stride: rows,
+            y_step: 0,
+        };
+        let experts = by_number.then_some(Experts { ids, chosen: 1, count: 2, x_step: 0 });
+        let with = Product { x: at, x_stride, batch, experts, status, ..Product::default() };
+        let what = format!("round {round}, section {from}, batch {batch}, by number: {by_number}");
+        // SAFETY: all memory outlives the stream's work.
+        unsafe { multiply::multiply(|_| operand, 1, &with, stream) }.unwrap();
+        assert_eq!(engine.wait(stream), 0, "{what}: {}", emulator.text("fault"));
+        let got = engine.read(y, size + 128);
+        let end = 64 + 4 * (u64::from(batch) * rows) as usize;
+        assert!(got[..64].iter().chain(&got[end..]).all(|&b| b == PAINT), "{what}: bytes outside were written");
+        let status = engine.read_u32(status);
+        assert!([0, 103].contains(&status), "{what}: {status}");
+        said += u32::from(status == 103);
+        zeros += u32::from(status == 103 && got[64..end].iter().all(|&b| b == 0));
+        if status != 0 || by_number || batch > 2 {
+            continue;
+        }
+        // The head on the host is the good one, and tiles are what they are: other weights, other sums.
+        let mut seen = bad.clone();
+        seen[..head as usize].copy_from_slice(&image.bytes[..head as usize]);
+        let oracle = linear::decode(&seen, 0, rows * columns).unwrap();
+        if from == tensor.tiles && oracle.good {
+            for row in 0..rows as usize {
+                // An escape's place says +0 in a good image only.
+                if (0..columns).any(|column| image.is_escape(row as u64, column)) {
+                    continue;
+                }
+                let want = product(
+                    &oracle.weights[row * columns as usize..][..columns as usize],
+                    &x[..columns as usize],
+                    tensor.table,
+                );
+                let got = f32::from_le_bytes(got[64 + 4 * row..][..4].try_into().unwrap());
+                assert_eq!(got.to_bits(), want.to_bits(), "{what}, row {row}");
+            }
+        }
+    }
+    emulator.assert_no_fault();
+    assert!(u64::from(said) > rounds / 10 && zeros > 0, "{said} reported of {rounds}, {zeros} of them zeros");
+}
+
+impl Image {
+    /// Whether a weight of tensor 0 is an escape.
+    fn is_escape(&self, row: u64, column: u64) -> bool {
+        let (tensor, weights) = self.tensor(0);
+        let weight = weights[(row * tensor.columns + column) as usize];
+        !tensor.table.contains(&((weight >> 8 & 127) as u8))
+    }
+}

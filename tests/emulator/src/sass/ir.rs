@@ -177,6 +177,10 @@ pub(super) enum Op {
         tables: [u8; 2],
     },
     Permute,
+    /// The predicates of a lane as bits from 0, where `b` has bits; else the bits of `a`.
+    FromBits,
+    /// The same the other way round: predicates become the bits of `a` where `b` has bits.
+    ToBits,
     Select,
     Select64,
     SelectFloat,

@@ -189,7 +189,7 @@ fn operand(text: &str) -> Option<Operand<'_>> {
     if let Some(label) = text.strip_prefix("`(") {
         return Some(Operand::Label(label.strip_suffix(')')?));
     }
-    if text.starts_with("SR") {
+    if text.starts_with("SR") || text == "PR" {
         return Some(Operand::Special(text));
     }
     if let Some(value) = integer(text) {

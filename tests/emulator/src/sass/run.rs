@@ -279,6 +279,23 @@ fn number(warp: &mut Warp, env: &Env, pc: u32, ins: &Ins, exec: u32) -> Done {
             let c = env.number(warp, pc, &ins.src[2], used(1))?;
             warp.put(ins.dst, exec, &lane_of(&|lane| alu::permute(a[lane], selectors[lane], c[lane])));
         }
+        Op::FromBits => {
+            let (a, kept) = (source(warp, 0)?, source(warp, 1)?);
+            // Predicates that nobody wrote may be saved with others, and are what they are.
+            let of = |lane: usize| {
+                let bits = (0..7).fold(0, |bits, at| bits | bit(warp.bits[at], lane) << at);
+                bits & kept[lane] | a[lane] & !kept[lane]
+            };
+            let values = lane_of(&of);
+            warp.put(ins.dst, exec, &values);
+        }
+        Op::ToBits => {
+            let (a, kept) = (source(warp, 0)?, source(warp, 1)?);
+            for at in 0..7 {
+                let chosen = mask(&|lane| kept[lane] >> at & 1 == 1);
+                warp.put_bit(at, exec & chosen, mask(&|lane| a[lane] >> at & 1 == 1));
+            }
+        }
         Op::Select => {
             let picked = test(warp, 0)?;
             let a = env.number(warp, pc, &ins.src[0], exec & picked)?;

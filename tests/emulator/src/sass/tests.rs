@@ -137,6 +137,12 @@ fn bits_are_moved_and_compared() {
                 PLOP3.LUT P3, PT, P0, P1, PT, 0x20, 0x0\nSEL R4, RZ, 0x1, !P3\nSEL R5, RZ, 0x2, !P2\nIADD3 R4, R4, R5, RZ";
     // P3 is P0 and not P1, which is what P2 is, too.
     assert_eq!(words(plop), all(|tid| if tid >= 9 { 3 } else { 0 }));
+    // Bit 1 is whether it is below 9, bits 0 and 2 stay; then back into two predicates.
+    let saved = "ISETP.GT.U32.AND P0, PT, R0, 0x3, PT\nISETP.LT.U32.AND P1, PT, R0, 0x9, PT\nMOV R5, 0x5\n\
+                 P2R R4, PR, R5, 0x2";
+    assert_eq!(words(saved), all(|tid| if tid < 9 { 7 } else { 5 }));
+    let back = "R2P PR, R0, 0x3\nSEL R4, RZ, 0x1, !P0\nSEL R5, RZ, 0x2, !P1\nIADD3 R4, R4, R5, RZ";
+    assert_eq!(words(back), all(|tid| tid & 3));
     let wide = "MOV R6, R0\nMOV R7, 0x1\nIMNMX.U64 PT, PT, R8, R6, 0x100000005, PT, !PT\n\
                 ISETP.GT.U64.AND P0, PT, R8, 0x100000004, PT\nSEL R4, R8, 0x63, P0";
     assert_eq!(words(wide), all(|tid| if tid >= 5 { 5 } else { 99 }));

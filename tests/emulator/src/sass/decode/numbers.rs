@@ -47,6 +47,19 @@ pub(super) fn decode(form: &mut Form) -> Result<bool, ParseError> {
             sources(form, [1; 3])?;
             Op::Permute
         }
+        "P2R" => {
+            form.dst(1)?;
+            predicates(form)?;
+            form.src(0, 1)?;
+            form.src(1, 1)?;
+            Op::FromBits
+        }
+        "R2P" => {
+            predicates(form)?;
+            form.src(0, 1)?;
+            form.src(1, 1)?;
+            Op::ToBits
+        }
         "SEL" => {
             let count = if form.take("64") { 2 } else { 1 };
             form.dst(count)?;
@@ -113,6 +126,11 @@ pub(super) fn decode(form: &mut Form) -> Result<bool, ParseError> {
     };
     form.ins.op = op;
     Ok(true)
+}
+
+/// Takes the name of all predicates of a lane.
+fn predicates(form: &mut Form) -> Result<(), ParseError> {
+    if form.special()? != "PR" { form.fail("an operand that should be the predicates") } else { Ok(()) }
 }
 
 fn sources(form: &mut Form, counts: [u16; 3]) -> Result<(), ParseError> {
