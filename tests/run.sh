@@ -81,8 +81,9 @@ DF11_PREFIX=${DF11_PREFIX:-$PWD/target/stage}
 export DF11_PREFIX
 step make install PREFIX="$DF11_PREFIX"
 step bindings/go/test.sh
-# Python's package reads what the tool writes. tests/deep.sh has the converter of llama.cpp, which needs PyTorch.
-step tests/python/run.sh safetensors
+step bindings/python/test.sh
+# Python's packages read what the tool writes. tests/deep.sh has the converter of llama.cpp, which needs PyTorch.
+step tests/python/run.sh safetensors judge
 # Programs in C, C++, Go and Rust, against the installed tree, the release and the packages.
 step tests/packages/run.sh
 step examples/go-service/test.sh

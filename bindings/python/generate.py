@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Writes src/df11/_c.py from include/df11.h: constants, structs and functions for ctypes, and a named tuple for each info.
+"""Writes src/df11/_c.py from include/df11.h: constants, structs and functions for ctypes, a named tuple for each info.
 
     generate.py            writes the module
     generate.py --check    fails if the module is not what would be written
 
 The header is itself generated, so that its form is known: a line that is not understood is an error, never skipped.
 """
+
 from __future__ import annotations
 
 import pathlib
@@ -64,16 +65,12 @@ class Header:
         for match in STRUCT.finditer(body):
             self.structs[match[3]] = self._fields(match[2])
         for name, value in DEFINE.findall(body):
-            if name.endswith("_INIT"):
-                continue
-            value = value.strip()
-            if value == "UINT64_MAX":
-                value = str(2**64 - 1)
-            self.constants[name] = str(int(value))
+            if not name.endswith("_INIT"):
+                self.constants[name] = str(2**64 - 1 if value.strip() == "UINT64_MAX" else int(value))
         bare = COMMENT.sub("", STRUCT.sub("", body))
         for name, args, params in CALLBACK.findall(bare):
             self.callbacks[args] = (name, [self._parameter(p)[0] for p in self._split(params)])
-        for target, name in OPAQUE.findall(bare):
+        for _tag, name in OPAQUE.findall(bare):
             if name not in self.structs:
                 self.opaque.add(name)
         for target, name in ALIAS.findall(bare):
@@ -93,9 +90,10 @@ class Header:
         found, at = [], 0
         for match in FIELD.finditer(body):
             if body[at : match.start()].strip():
-                raise SystemExit(f"not understood: {body[at:match.start()]!r}")
+                raise SystemExit(f"not understood: {body[at : match.start()]!r}")
             at = match.end()
-            found.append((match["name"], " ".join(match["type"].split()) + (match["array"] or ""), plain(match["doc"] or "")))
+            c = " ".join(match["type"].split()) + (match["array"] or "")
+            found.append((match["name"], c, plain(match["doc"] or "")))
         if body[at:].strip():
             raise SystemExit(f"not understood: {body[at:]!r}")
         return found
@@ -143,8 +141,8 @@ def plain(doc: str) -> str:
     return "\n\n".join(" ".join(p.split()) for p in "\n".join(lines).split("\n\n")).strip()
 
 
-def wrapped(text: str, indent: str, first: str = "") -> str:
-    lines = textwrap.wrap(text, 116 - len(indent), initial_indent=first, break_long_words=False, break_on_hyphens=False)
+def wrapped(text: str, indent: str) -> str:
+    lines = textwrap.wrap(text, 110 - len(indent), break_long_words=False, break_on_hyphens=False)
     return f"\n{indent}".join(lines)
 
 
@@ -214,7 +212,11 @@ def generated() -> str:
                 continue
             out += [f"    {field}: {python_type(name, field, c)}"]
             out += [f'    """{wrapped(doc, "    ")}"""'] if doc else []
-    out += ["", "", "# For each struct its tuple, and of each field its name, what kind it is, and the field that counts it or what stands for None.", ""]
+    out += [
+        "",
+        "",
+        "# For each struct its tuple, and of each field its name, its kind, and what counts it or stands for None.",
+    ]
     out += ["TUPLES: dict[type[ct.Structure], tuple[Any, tuple[tuple[str, str, str], ...]]] = {"]
     for name in tuples:
         out += [f"    {name}: (", f"        {camel(name)},", "        ("]
@@ -231,11 +233,12 @@ def generated() -> str:
                 continue
             out += [f'            ("{field}", "{kind}", "{COUNTS.get(field, "")}"),']
         out += ["        ),", "    ),"]
-    out += ["}", "", "# Result and parameters of each function.", "FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {"]
+    out += ["}", "", "# Result and parameters of each function."]
+    out += ["FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {"]
     for name, (result, params) in header.functions.items():
         kinds = [header.ctype(c) for c, _ in params]
         out += [f'    "{name}": (']
-        out += [f'        {"None" if result == "void" else header.ctype(result)},', "        ("]
+        out += [f"        {'None' if result == 'void' else header.ctype(result)},", "        ("]
         out += [f"            {kind}," for kind in kinds]
         out += ["        ),", "    ),"]
     out += ["}"]
@@ -246,7 +249,7 @@ def main() -> int:
     text = generated()
     if sys.argv[1:] == ["--check"]:
         if MODULE.read_text(encoding="utf-8") != text:
-            print(f"{MODULE} is not what generate.py makes of include/df11.h: run bindings/python/generate.py", file=sys.stderr)
+            print(f"{MODULE} is of another header: run bindings/python/generate.py", file=sys.stderr)
             return 1
         return 0
     if sys.argv[1:]:

@@ -3,9 +3,11 @@
     with df11.open("Qwen3-8B-DF11") as model:
         weights = model["model.layers.0.mlp.up_proj.weight"].read()
 
-`df11.matrix` multiplies on the CPU with 12 bits a weight, `df11.device` decodes on CUDA devices. Nothing but Python is needed;
-arrays are numpy's if it is there. Errors are `df11.Error` and its subclasses, and the log goes to the logger "df11".
+`df11.matrix` multiplies on the CPU with 12 bits a weight, `df11.device` decodes on CUDA devices. Nothing but Python is
+needed; arrays are numpy's if it is there. Errors are `df11.Error` and its subclasses, and the log goes to the logger
+"df11".
 """
+
 from __future__ import annotations
 
 from . import _c, device, matrix
@@ -103,7 +105,102 @@ SPLIT_REPLICATE = _c.DF11_SPLIT_REPLICATE
 SPLIT_SPREAD = _c.DF11_SPLIT_SPREAD
 SPLIT_PAD = _c.DF11_SPLIT_PAD
 
-__all__ = [name for name in dir() if not name.startswith("_") and name not in ("annotations", "lib")]
+__all__ = [
+    "FINDING_BAD",
+    "FINDING_DIFFERS",
+    "FINDING_GOOD",
+    "FINDING_HASH",
+    "FINDING_MISSING",
+    "FINDING_NOTE",
+    "PART_ENCODED_EXPONENT",
+    "PART_GAPS",
+    "PART_LUTS",
+    "PART_OUTPUT_POSITIONS",
+    "PART_SIGN_MANTISSA",
+    "PART_SPLIT_POSITIONS",
+    "SPLIT_EVEN",
+    "SPLIT_PAD",
+    "SPLIT_REPLICATE",
+    "SPLIT_SPREAD",
+    "AccessError",
+    "Address",
+    "BufferTooSmallError",
+    "BusyError",
+    "CancelledError",
+    "CapturingError",
+    "CompressReport",
+    "Compressed",
+    "CorruptError",
+    "CudaError",
+    "DType",
+    "DecompressReport",
+    "DefaultStreamError",
+    "Device",
+    "DeviceError",
+    "DeviceInfo",
+    "Error",
+    "ExistsError",
+    "FileMissingError",
+    "Finding",
+    "FormatError",
+    "Group",
+    "GroupInfo",
+    "ImageInfo",
+    "InternalError",
+    "InvalidArgumentError",
+    "InvalidFormatError",
+    "IoError",
+    "Left",
+    "Matrix",
+    "MatrixInfo",
+    "MisalignedError",
+    "Model",
+    "NoDriverError",
+    "NoKernelError",
+    "NotFoundError",
+    "OutOfMemoryError",
+    "PackedGroup",
+    "PartInfo",
+    "Plan",
+    "PlanGroupInfo",
+    "PlanInfo",
+    "PlanShareInfo",
+    "PresetInfo",
+    "Progress",
+    "RepackReport",
+    "Resident",
+    "ResidentInfo",
+    "RunInfo",
+    "Segment",
+    "Shard",
+    "Slice",
+    "Status",
+    "Tensor",
+    "TensorInfo",
+    "TensorSlice",
+    "UnfinishedError",
+    "UnsupportedFormatError",
+    "UnsupportedOptionError",
+    "Verified",
+    "VerifyReport",
+    "WrongDeviceError",
+    "__version__",
+    "compress",
+    "compress_group",
+    "decompress",
+    "decompress_batch",
+    "device",
+    "library_path",
+    "matrix",
+    "merge",
+    "open",
+    "open_memory",
+    "plan",
+    "presets",
+    "repack",
+    "set_log_level",
+    "verify",
+]
 
 # What is public says where it is to be found.
 for _name in __all__:

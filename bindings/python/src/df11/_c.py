@@ -39,7 +39,7 @@ DF11_ORDER_GGML_AVX512_BF16 = 3
 DF11_DEVICE_ALLOW_DEFAULT_STREAM = 1
 DF11_DEVICE_FORCE_PTX = 2
 DF11_DEVICE_EARLY_START = 4
-DF11_IMAGE_HEAD_BYTES_MAX = 61696
+DF11_IMAGE_HEAD_BYTES_MAX = 65792
 DF11_SPLIT_EVEN = 0
 DF11_SPLIT_REPLICATE = 1
 DF11_SPLIT_SPREAD = 2
@@ -441,6 +441,15 @@ class df11_resident_info(ct.Structure):
     ]
 
 
+class df11_linear_shape(ct.Structure):
+    rows: Any
+    columns: Any
+    _fields_ = [
+        ("rows", ct.c_uint64),
+        ("columns", ct.c_uint64),
+    ]
+
+
 class df11_compress_report(ct.Structure):
     struct_size: Any
     groups: Any
@@ -828,17 +837,17 @@ class df11_verify_options(ct.Structure):
 
 
 class Slice(NamedTuple):
-    """A slice: elements of one of a group's tensors. They are `run_count` runs of `run_elements` elements each: the
-    first run begins at element `first` of the tensor, every other one `run_stride` elements after the one before.
-    Rows are one run; columns are one run of each row. df11_model_get_slices() makes slices of a tensor's
-    dimensions."""
+    """A slice: elements of one of a group's tensors. They are `run_count` runs of `run_elements` elements each:
+    the first run begins at element `first` of the tensor, every other one `run_stride` elements after the one
+    before. Rows are one run; columns are one run of each row. df11_model_get_slices() makes slices of a
+    tensor's dimensions."""
 
     tensor: int
-    """The number of the tensor among those of its group: df11_group_info.first_tensor + this is its number in the
-    model."""
+    """The number of the tensor among those of its group: df11_group_info.first_tensor + this is its number in
+    the model."""
     first: int
-    """The tensor's elements before the first run. If the group has only a run of the tensor (df11_run_info), they
-    count from there."""
+    """The tensor's elements before the first run. If the group has only a run of the tensor (df11_run_info),
+    they count from there."""
     run_elements: int
     """Elements of a run."""
     run_stride: int
@@ -857,17 +866,18 @@ class GroupInfo(NamedTuple):
     tensor_count: int
     """The tensors in it. By the extension of the format it may hold runs of larger tensors: each counts."""
     first_tensor: Optional[int]
-    """The number of its first tensor; the others follow, in the order of their weights. DF11_NO_TENSOR if they do not,
-    because runs of them are in other groups too; df11_model_get_group_run() has the tensor of each in any case."""
+    """The number of its first tensor; the others follow, in the order of their weights. DF11_NO_TENSOR if they
+    do not, because runs of them are in other groups too; df11_model_get_group_run() has the tensor of each in
+    any case."""
     packed_bytes: int
     """Bytes of its six parts in the files."""
     image_bytes: int
     """Bytes of its image (df11_model_write_image()), a multiple of 256: about 10.8 bits a weight. 0 if the group
-    cannot be decoded on a device, because its tables have more code words than a device's. No known compressor
-    writes such groups."""
+    cannot be decoded on a device, because its tables have more code words than a device's. No known
+    compressor writes such groups."""
     extended: int
-    """1 if it is an extension of the format, whose tensors the file's metadata names ("df11.groups"): programs that
-    know only DF11 do not find its weights. Otherwise 0."""
+    """1 if it is an extension of the format, whose tensors the file's metadata names ("df11.groups"): programs
+    that know only DF11 do not find its weights. Otherwise 0."""
 
 
 class RunInfo(NamedTuple):
@@ -908,29 +918,30 @@ class TensorInfo(NamedTuple):
     rank: int
     """The number of its dimensions. DF11 does not store the shapes of compressed tensors: see `shape_known`."""
     shape: tuple[int, ...]
-    """Its `rank` dimensions in elements, the last one contiguous; NULL if there are none. They belong to the model."""
+    """Its `rank` dimensions in elements, the last one contiguous; NULL if there are none. They belong to the
+    model."""
     data_bytes: int
     """Bytes of its values, decoded."""
     group: Optional[int]
-    """The number of the group that its first element is in, or DF11_NO_GROUP for a plain tensor. If `run_count` is
-    above 1, others of its elements are in other groups."""
+    """The number of the group that its first element is in, or DF11_NO_GROUP for a plain tensor. If `run_count`
+    is above 1, others of its elements are in other groups."""
     group_offset: int
     """Its first weight in that group, in elements; 0 for a plain tensor."""
     data: int
-    """The values of a plain tensor in the file's memory, with no alignment; NULL for a tensor in a group, and with
-    DF11_OPEN_READ. They belong to the model."""
+    """The values of a plain tensor in the file's memory, with no alignment; NULL for a tensor in a group, and
+    with DF11_OPEN_READ. They belong to the model."""
     file: Optional[str]
-    """The path of the file that holds the values of a plain tensor, as in df11_part_info, for programs that read files
-    by themselves; NULL for a tensor in a group, whose parts df11_model_get_group_part() describes. It belongs to
-    the model."""
+    """The path of the file that holds the values of a plain tensor, as in df11_part_info, for programs that read
+    files by themselves; NULL for a tensor in a group, whose parts df11_model_get_group_part() describes. It
+    belongs to the model."""
     file_offset: int
     """The byte of that file at which the values begin."""
     shape_known: int
-    """Where its dimensions come from (DF11_SHAPE_*). DF11_SHAPE_UNKNOWN is 0: it then has one dimension, its number of
-    weights."""
+    """Where its dimensions come from (DF11_SHAPE_*). DF11_SHAPE_UNKNOWN is 0: it then has one dimension, its
+    number of weights."""
     run_count: int
-    """The number of its runs (df11_run_info): 0 for a plain tensor, 1 for one that is whole in a group. Only groups by
-    the extension of the format have tensors of several."""
+    """The number of its runs (df11_run_info): 0 for a plain tensor, 1 for one that is whole in a group. Only
+    groups by the extension of the format have tensors of several."""
 
 
 class MatrixInfo(NamedTuple):
@@ -979,8 +990,8 @@ class ImageInfo(NamedTuple):
     tensor_count: int
     """Tensors of which it holds weights; slices, if it has some."""
     first_element: int
-    """The number of its first weight among those of the group. It holds this one and those that follow. 0 if it holds
-    slices: their weights are numbered from 0."""
+    """The number of its first weight among those of the group. It holds this one and those that follow. 0 if it
+    holds slices: their weights are numbered from 0."""
     first_tensor: int
     """The number of its first tensor among those of the group; 0 if it holds slices."""
     group_element_count: int
@@ -1003,11 +1014,11 @@ class ResidentInfo(NamedTuple):
     tensor_count: int
     """Tensors of which it holds weights; slices, if it has some."""
     tensor_ends: tuple[int, ...]
-    """For each of them the number of the weight after its last one, counted as `first_element` is. They belong to the
-    resident."""
+    """For each of them the number of the weight after its last one, counted as `first_element` is. They belong
+    to the resident."""
     first_element: int
-    """The number of its first weight, as df11_resident_decompress_range() counts them: among those of the group, so 0
-    for a whole group. If it holds slices it is 0: their weights are numbered from 0."""
+    """The number of its first weight, as df11_resident_decompress_range() counts them: among those of the group,
+    so 0 for a whole group. If it holds slices it is 0: their weights are numbered from 0."""
     first_tensor: int
     """The number of its first tensor among those of the group; 0 if it holds slices."""
     group_element_count: int
@@ -1046,10 +1057,11 @@ class CompressReport(NamedTuple):
     complete: int
     """1 if the model is complete; 0 after a part, until df11_merge_model()."""
     preset: Optional[str]
-    """The name of the preset that gave the groups, or "automatic"; NULL if it was a pattern_json. The text is static."""
+    """The name of the preset that gave the groups, or "automatic"; NULL if it was a pattern_json. The text is
+    static."""
     bf16_bytes: int
-    """Bytes of all bf16 tensors of the source, without heads that are not stored. What of them is not in groups stays
-    plain for one of the reasons below; each of those counts bf16 bytes."""
+    """Bytes of all bf16 tensors of the source, without heads that are not stored. What of them is not in groups
+    stays plain for one of the reasons below; each of those counts bf16 bytes."""
     grouped_bf16_bytes: int
     """Bytes of the bf16 tensors in groups, each counted once."""
     unasked_bf16_bytes: int
@@ -1075,7 +1087,8 @@ class CompressReport(NamedTuple):
     """Things that the source lacks, with DF11_COMPRESS_INCOMPLETE, and those that config.json speaks of and that
     cannot have got lost."""
     extended_groups: int
-    """Those of the groups that are an extension of the format: programs that know only DF11 do not find their weights."""
+    """Those of the groups that are an extension of the format: programs that know only DF11 do not find their
+    weights."""
 
 
 class PlanInfo(NamedTuple):
@@ -1110,8 +1123,8 @@ class PlanInfo(NamedTuple):
     left_count: int
     """Tensors that stay plain although the patterns ask for them: as many as `left` is called for."""
     preset: Optional[str]
-    """The name of the preset that gives the groups, or "automatic"; NULL for those of a pattern_json, and for a model
-    that is compressed already. The text is static."""
+    """The name of the preset that gives the groups, or "automatic"; NULL for those of a pattern_json, and for a
+    model that is compressed already. The text is static."""
     cache_unknown: Optional[str]
     """Why the size of the KV cache is not known; NULL if it is. The text is the plan's."""
 
@@ -1213,8 +1226,7 @@ class VerifyReport(NamedTuple):
     """Files, tensors and layers that the model lacks, several in a row counted once."""
 
 
-# For each struct its tuple, and of each field its name, what kind it is, and the field that counts it or what stands for None.
-
+# For each struct its tuple, and of each field its name, its kind, and what counts it or stands for None.
 TUPLES: dict[type[ct.Structure], tuple[Any, tuple[tuple[str, str, str], ...]]] = {
     df11_slice: (
         Slice,
@@ -2020,6 +2032,59 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
             ct.c_ulonglong,
             ct.c_void_p,
             ct.POINTER(df11_error),
+        ),
+    ),
+    "df11_model_plan_linear_image": (
+        ct.c_int32,
+        (
+            ct.c_void_p,
+            ct.c_uint64,
+            ct.POINTER(df11_linear_shape),
+            ct.c_size_t,
+            ct.c_uint32,
+            ct.c_void_p,
+            ct.POINTER(ct.c_void_p),
+            ct.POINTER(df11_error),
+        ),
+    ),
+    "df11_linear_plan_get_image_info": (
+        ct.c_int32,
+        (
+            ct.c_void_p,
+            ct.POINTER(df11_image_info),
+            ct.POINTER(df11_error),
+        ),
+    ),
+    "df11_linear_plan_write_image": (
+        ct.c_int32,
+        (
+            ct.c_void_p,
+            ct.c_void_p,
+            ct.c_size_t,
+            ct.c_uint32,
+            ct.c_void_p,
+            ct.POINTER(df11_error),
+        ),
+    ),
+    "df11_device_make_linear_image": (
+        ct.c_int32,
+        (
+            ct.c_void_p,
+            ct.c_void_p,
+            ct.c_void_p,
+            ct.c_ulonglong,
+            ct.c_size_t,
+            ct.c_ulonglong,
+            ct.c_size_t,
+            ct.c_void_p,
+            ct.POINTER(ct.c_void_p),
+            ct.POINTER(df11_error),
+        ),
+    ),
+    "df11_linear_plan_free": (
+        None,
+        (
+            ct.c_void_p,
         ),
     ),
     "df11_compress_model": (

@@ -1,4 +1,5 @@
 """Loads libdf11, calls it, turns its errors into exceptions and its log into records of `logging`."""
+
 from __future__ import annotations
 
 import atexit
@@ -32,8 +33,8 @@ class Error(Exception):
         self.message = message
         self.native_code = native_code
         if isinstance(self, OSError):
-            self.errno = native_code or None
-            self.strerror = message
+            OSError.__setattr__(self, "errno", native_code or None)
+            OSError.__setattr__(self, "strerror", message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (int(self.status), self.message, self.native_code)
@@ -175,7 +176,9 @@ def error_of(status: int, message: str, native_code: int = 0) -> Error:
     """Returns the exception of a status; one that this version does not know is of the class of its range."""
     kind: type[Error] = _EXCEPTIONS.get(status, DeviceError if 200 <= status < 300 else Error)
     if kind is IoError:
-        kind = {errno.ENOENT: FileMissingError, errno.EACCES: AccessError, errno.EPERM: AccessError}.get(native_code, kind)
+        kind = {errno.ENOENT: FileMissingError, errno.EACCES: AccessError, errno.EPERM: AccessError}.get(
+            native_code, kind
+        )
     return kind(status, message, native_code)
 
 
@@ -202,7 +205,8 @@ def _load() -> tuple[ct.CDLL, str]:
         function.restype, function.argtypes = result, parameters
     version = library.df11_version_number()
     if version // 100 != _c.DF11_VERSION_NUMBER // 100:
-        raise ImportError(f"{path} is of version {version // 10000}.{version // 100 % 100}, and this package is for {abi}")
+        found = f"{version // 10000}.{version // 100 % 100}"
+        raise ImportError(f"{path} is of version {found}, and this package is for {abi}")
     return library, path
 
 
@@ -219,11 +223,14 @@ _LEVELS = {
 }
 
 
-# Runs on threads of the library, which have small stacks, and inside its calls: so it only keeps the line, and the thread that
-# made the call logs it when the call has returned. Handlers of `logging` may then do what they like, also call this library.
-@_c.df11_log_fn
+# Runs on threads of the library, which have small stacks, and inside its calls: so it only keeps the line, and the
+# thread that made the call logs it when the call has returned. Handlers of `logging` may then do what they like, also
+# call this library.
 def _receive(_user: Any, level: int, message: bytes, _length: int) -> None:
     _pending.append((level, message))
+
+
+_receiver = _c.df11_log_fn(_receive)
 
 
 def _drain() -> None:
@@ -238,12 +245,12 @@ def _drain() -> None:
 def set_log_level(level: int) -> None:
     """Says which lines of the library's log reach the logger "df11": those of a level of `logging` and above.
 
-    At first these are warnings and errors. Lines below logging.DEBUG (10) are what the library calls a trace. A level above
-    logging.CRITICAL ends the log.
+    At first these are warnings and errors. Lines below logging.DEBUG (10) are what the library calls a trace. A level
+    above logging.CRITICAL ends the log.
     """
     wanted = [ours for ours, theirs in _LEVELS.items() if theirs >= level]
     if wanted:
-        lib.df11_log_set(_receive, max(wanted), None)
+        lib.df11_log_set(_receiver, max(wanted), None)
     else:
         lib.df11_log_set(_c.df11_log_fn(), _c.DF11_LOG_OFF, None)
 
@@ -486,8 +493,8 @@ class _Bar:
 def run(description: str, progress: ProgressLike, work: Callable[[int], None]) -> None:
     """Makes a long call, `work`, which is given the address of a progress.
 
-    The call is made on a thread of its own, so that this one can tell of the progress, and cancel the call when an exception
-    comes: that of a callback, or KeyboardInterrupt.
+    The call is made on a thread of its own, so that this one can tell of the progress, and cancel the call when an
+    exception comes: that of a callback, or KeyboardInterrupt.
     """
     bar = None
     if progress is True:

@@ -1,4 +1,5 @@
 """Memory of Python's objects, by its address; and numpy, where it is there."""
+
 from __future__ import annotations
 
 import ctypes as ct
@@ -54,8 +55,8 @@ class Memory:
             self.address, self.nbytes = source
             return
         view = _PyBuffer()
-        # No format is asked for, so that arrays of types that Python does not know, such as bfloat16, have one too. What is
-        # not contiguous is refused.
+        # No format is asked for, so that arrays of types that Python does not know, such as bfloat16, have one too.
+        # What is not contiguous is refused.
         _get(source, ct.byref(view), _WRITABLE if writable else 0)
         self._view = view
         self.address, self.nbytes = view.buf or 0, view.len
@@ -75,7 +76,7 @@ class Memory:
         self.release()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def numpy() -> Any:
     """Returns numpy, or None without it."""
     try:
@@ -85,7 +86,7 @@ def numpy() -> Any:
     return np
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _ml_dtypes() -> Any:
     try:
         import ml_dtypes  # type: ignore[import-not-found,import-untyped,unused-ignore]

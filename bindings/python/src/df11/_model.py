@@ -1,22 +1,21 @@
 """Models: what is in them, and decoding on the CPU."""
+
 from __future__ import annotations
 
 import builtins
 import ctypes as ct
-import json
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 from . import _c
-from ._c import DType, GroupInfo, ImageInfo, PartInfo, RunInfo, Slice, TensorInfo
+from ._c import DType, GroupInfo, ImageInfo, PartInfo, RunInfo, Slice, Status, TensorInfo
 from ._library import (
     BufferTooSmallError,
     Closing,
     Handle,
     ProgressLike,
-    Status,
     StrPath,
     call,
     default_threads,
@@ -40,7 +39,11 @@ Shapes = Mapping[str, Sequence[int]]
 
 def shapes_text(shapes: Optional[Shapes]) -> Optional[bytes]:
     """Returns shapes as the library takes them."""
-    return None if shapes is None else text(json.dumps({name: list(shape) for name, shape in shapes.items()}))
+    if shapes is None:
+        return None
+    import json
+
+    return text(json.dumps({name: list(shape) for name, shape in shapes.items()}))
 
 
 def open(
@@ -58,12 +61,12 @@ def open(
 ) -> Model:
     """Opens a model: a folder in Hugging Face layout, or one .safetensors file, compressed or not.
 
-    Headers, tables and positions are read and checked, but no weights, which takes milliseconds. `verify` walks every code, on
-    `threads` threads (all processors, if not given), and tells `progress`. `read` reads the files piece by piece instead of
-    mapping them: use it for files that another process may cut short. `any_version` accepts a version of the compressor that
-    this library does not know. `config` is the text of a config.json to use instead of the model's own. `shapes` and
-    `shapes_from` (the original, or its headers) give shapes of compressed tensors that the files do not say, and
-    `derive_shapes=False` leaves those unknown that follow from config and plain tensors.
+    Headers, tables and positions are read and checked, but no weights, which takes milliseconds. `verify` walks every
+    code, on `threads` threads (all processors, if not given), and tells `progress`. `read` reads the files piece by
+    piece instead of mapping them: use it for files that another process may cut short. `any_version` accepts a version
+    of the compressor that this library does not know. `config` is the text of a config.json to use instead of the
+    model's own. `shapes` and `shapes_from` (the original, or its headers) give shapes of compressed tensors that the
+    files do not say, and `derive_shapes=False` leaves those unknown that follow from config and plain tensors.
 
     The files must not change while the model is open, unless `read` is given.
     """
@@ -95,7 +98,8 @@ def open_memory(
     threads: Optional[int] = None,
     progress: ProgressLike = None,
 ) -> Model:
-    """Opens the bytes of one .safetensors file, which are not copied; the model keeps them. All else is as for `open`."""
+    """Opens the bytes of one .safetensors file, which are not copied; the model keeps them. All else is as for
+    `open`."""
     memory = Memory(data, writable=False)
     return _open(
         lambda options, out: call(lib.df11_model_open_memory, memory.address, memory.nbytes, options, out),
@@ -301,7 +305,8 @@ class Tensor:
         return None if self.info.group is None else self.model.groups()[self.info.group]
 
     def runs(self) -> tuple[RunInfo, ...]:
-        """Returns where its elements are: one run, or, by the extension of the format, several; none for a plain tensor."""
+        """Returns where its elements are: one run, or, by the extension of the format, several; none for a plain
+        tensor."""
         with self.model._handle as pointer:
             return tuple(
                 info(lib.df11_model_get_tensor_run, _c.df11_run_info, pointer, self.index, i)
@@ -313,12 +318,12 @@ class Tensor:
     ) -> int:
         """Copies or decodes bytes of its values, from byte `offset` on, to a writable buffer; returns how many.
 
-        Without `nbytes` these are all that follow. `threads` threads work, without it one for each processor, and fewer where
-        there is little to do. Other threads of Python run meanwhile.
+        Without `nbytes` these are all that follow. `threads` threads work, without it one for each processor, and fewer
+        where there is little to do. Other threads of Python run meanwhile.
         """
         wanted = max(self.nbytes - offset, 0) if nbytes is None else nbytes
         with Memory(buffer, writable=True) as memory, self.model._handle as pointer:
-            _holds(memory, wanted)
+            _holds(memory, _natural(wanted))
             call(
                 lib.df11_model_read_tensor,
                 pointer,
@@ -333,8 +338,8 @@ class Tensor:
     def read(self, *, bits: bool = False, threads: Optional[int] = None) -> Any:
         """Reads its values to a new array of numpy of its shape; without numpy, to a bytearray.
 
-        numpy has no bfloat16: the array has that of the package ml_dtypes if it is there, and else, or with `bits`, uint16. Of
-        types whose elements are no whole bytes it has the bytes.
+        numpy has no bfloat16: the array has that of the package ml_dtypes if it is there, and else, or with `bits`,
+        uint16. Of types whose elements are no whole bytes it has the bytes.
         """
         np = numpy()
         if np is None:
@@ -402,7 +407,8 @@ class TensorSlice:
         tensor.read_into(array, offset=first * row_bytes, nbytes=count * row_bytes)
         if index != 0:
             index = builtins.slice(None, None, step) if count else builtins.slice(0, 0)
-        return array[(index, *keys[1:])]
+        rest = (index, *keys[1:])
+        return array[rest]
 
 
 class Group:
@@ -487,7 +493,8 @@ class Group:
     def read(
         self, *, first: int = 0, count: Optional[int] = None, bits: bool = False, threads: Optional[int] = None
     ) -> Any:
-        """Decodes weights to a new array of numpy, of one dimension; without numpy, to a bytearray. See `Tensor.read`."""
+        """Decodes weights to a new array of numpy, of one dimension; without numpy, to a bytearray. See
+        `Tensor.read`."""
         wanted = _natural(max(self.element_count - first, 0) if count is None else count)
         np = numpy()
         out = bytearray(2 * wanted) if np is None else np.empty(wanted, numpy_dtype(DType.BF16, bits))
@@ -548,10 +555,11 @@ class Group:
     ) -> tuple[Slice, ...]:
         """Returns what rank `rank` of `world` holds of a tensor, given by its number in the group.
 
-        `dimension` is 0 for rows and 1 for columns; without it the tensor's name tells. `segments` are the parts of it that are
-        divided each for itself: the matrices that a fused tensor joins, and units that stay together, such as heads.
+        `dimension` is 0 for rows and 1 for columns; without it the tensor's name tells. `segments` are the parts of it
+        that are divided each for itself: the matrices that a fused tensor joins, and units that stay together, such as
+        heads.
         """
-        given = (_c.df11_segment * len(segments))(*[(s.extent, s.unit, s.rule, 0) for s in segments])
+        given = (_c.df11_segment * len(segments))(*[_c.df11_segment(s.extent, s.unit, s.rule, 0) for s in segments])
         out = (_c.df11_slice * max(len(segments), 1))()
         with self.model._handle as pointer:
             call(
@@ -568,21 +576,17 @@ class Group:
             )
         return tuple(plain(s) for s in out)
 
-    def shard(
-        self, slices: Sequence[Slice], *, threads: Optional[int] = None, progress: ProgressLike = None
-    ) -> Shard:
+    def shard(self, slices: Sequence[Slice], *, threads: Optional[int] = None, progress: ProgressLike = None) -> Shard:
         """Counts slices of the group, so that their image can be written: what one of several devices holds of it."""
         from .device import Shard
 
-        given = (_c.df11_slice * len(slices))(*[tuple(s) for s in slices])
+        given = (_c.df11_slice * len(slices))(*[_c.df11_slice(*s) for s in slices])
         out = ct.c_void_p()
         workers = default_threads(threads)
 
         def work(token: int) -> None:
             with self.model._handle as pointer:
-                call(
-                    lib.df11_model_make_shard, pointer, self.index, given, len(slices), workers, token, ct.byref(out)
-                )
+                call(lib.df11_model_make_shard, pointer, self.index, given, len(slices), workers, token, ct.byref(out))
 
         try:
             run("counting", progress, work)
@@ -593,7 +597,8 @@ class Group:
 
 
 class Segment:
-    """Consecutive rows or columns of a tensor that ranks divide alike: `extent` of them, in units that stay together."""
+    """Consecutive rows or columns of a tensor that ranks divide alike: `extent` of them, in units that stay
+    together."""
 
     __slots__ = ("extent", "rule", "unit")
 

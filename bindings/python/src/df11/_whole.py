@@ -1,4 +1,5 @@
 """Whole models: compressing, decompressing, verifying, planning; and groups in memory."""
+
 from __future__ import annotations
 
 import ctypes as ct
@@ -153,13 +154,13 @@ def compress(
 ) -> Compressed:
     """Compresses a model: a folder in Hugging Face layout or one .safetensors file, to a new folder or a file.
 
-    The groups are those of a `preset`, or of `patterns` (the JSON text of a pattern_dict, or of a config.json that has one), or
-    chosen by the model. `verify=False` does not decode what was written. `resume` goes on with what an interrupted run has
-    left. `strict` makes it an error if something that was asked for stays plain. `hashes` and `shapes` write those of each
-    tensor to the files. `single_file` and `folder` say what `dst` becomes, otherwise its name does. `keep_existing` refuses to
-    replace a file. `allow_plain` copies a model of which nothing can be compressed, `incomplete` takes one that lacks
-    something, and `reference_only` uses no extension of the format. Part `part` of `part_count` is for several processes;
-    `merge` then completes the model.
+    The groups are those of a `preset`, or of `patterns` (the JSON text of a pattern_dict, or of a config.json that has
+    one), or chosen by the model. `verify=False` does not decode what was written. `resume` goes on with what an
+    interrupted run has left. `strict` makes it an error if something that was asked for stays plain. `hashes` and
+    `shapes` write those of each tensor to the files. `single_file` and `folder` say what `dst` becomes, otherwise its
+    name does. `keep_existing` refuses to replace a file. `allow_plain` copies a model of which nothing can be
+    compressed, `incomplete` takes one that lacks something, and `reference_only` uses no extension of the format. Part
+    `part` of `part_count` is for several processes; `merge` then completes the model.
     """
     flags = _flags(
         verify=(not verify, _c.DF11_COMPRESS_NO_VERIFY),
@@ -206,9 +207,7 @@ def merge(
         incomplete=(incomplete, _c.DF11_COMPRESS_INCOMPLETE),
         reference_only=(reference_only, _c.DF11_COMPRESS_REFERENCE_ONLY),
     )
-    return _compress(
-        lib.df11_merge_model, src, dst, threads, memory_bytes, preset, patterns, (0, 0), flags, progress
-    )
+    return _compress(lib.df11_merge_model, src, dst, threads, memory_bytes, preset, patterns, (0, 0), flags, progress)
 
 
 def decompress(
@@ -228,10 +227,12 @@ def decompress(
     threads: Optional[int] = None,
     progress: ProgressLike = None,
 ) -> DecompressReport:
-    """Decompresses a model to plain safetensors, bit for bit: to one file, if `dst` ends in .safetensors, else a new folder.
+    """Decompresses a model to plain safetensors, bit for bit: to one file, if `dst` ends in .safetensors, else a new
+    folder.
 
-    `tensors` and `groups` choose some by their names. `flat` writes tensors whose shapes are not known with one dimension.
-    `shard_bytes` is the most bytes of a file in a folder (0: 5 GB). For the others see `open` and `compress`.
+    `tensors` and `groups` choose some by their names. `flat` writes tensors whose shapes are not known with one
+    dimension. `shard_bytes` is the most bytes of a file in a folder (0: 5 GB). For the others see `open` and
+    `compress`.
     """
     names = [(ct.c_char_p * len(some))(*map(text, some)) for some in (tensors, groups)]
     report = struct(_c.df11_decompress_report)
@@ -327,10 +328,10 @@ def verify(
     """
     found: list[Finding] = []
 
-    @_c.df11_finding_fn
-    def finding(_user: Any, kind: int, name: bytes, what: bytes) -> None:
+    def take(_user: Any, kind: int, name: bytes, what: bytes) -> None:
         found.append(Finding(kind, _said(name), _said(what)))
 
+    finding = _c.df11_finding_fn(take)
     report = struct(_c.df11_verify_report)
     options = struct(
         _c.df11_verify_options,
@@ -397,7 +398,8 @@ class Plan(Closing):
     def count_tokens(
         self, device_memory_bytes: int, device_count: int = 1, *, by_rows: bool = False
     ) -> tuple[Optional[int], Optional[int]]:
-        """Counts the tokens whose KV cache fits next to the weights: compressed, and not. None: the weights do not fit."""
+        """Counts the tokens whose KV cache fits next to the weights: compressed, and not. None: the weights do not
+        fit."""
         tokens, bf16 = ct.c_uint64(), ct.c_uint64()
         with self._handle as plan:
             call(

@@ -1,8 +1,10 @@
-"""CUDA devices: images in device memory that you allocate, decoded on your streams. No framework and no toolkit is needed.
+"""CUDA devices: images in device memory that you allocate, decoded on your streams. No framework and no toolkit is
+needed.
 
 Addresses in device memory and streams are numbers: `tensor.data_ptr()` and `torch.cuda.current_stream().cuda_stream` of
 PyTorch, `array.data.ptr` and `stream.ptr` of cupy. Nothing here keeps your memory alive.
 """
+
 from __future__ import annotations
 
 import ctypes as ct
@@ -37,10 +39,10 @@ IMAGE_HEAD_BYTES_MAX = _c.DF11_IMAGE_HEAD_BYTES_MAX
 class Device(Closing):
     """An open CUDA device, with all kernels loaded. It never changes: any number of threads may use it at once.
 
-    `Device(0)` is a device in its primary context, which is that of PyTorch, cupy and the CUDA runtime; `Device(None)` is that
-    of the context that is current on this thread. `allow_default_stream` accepts 0 as a stream: the one that PyTorch works on
-    unless told otherwise. `multiprocessors` limits how many the kernels of a call fill. The driver's library is `libcuda`, or
-    what the environment variable DF11_LIBCUDA names, or the system's.
+    `Device(0)` is a device in its primary context, which is that of PyTorch, cupy and the CUDA runtime; `Device(None)`
+    is that of the context that is current on this thread. `allow_default_stream` accepts 0 as a stream: the one that
+    PyTorch works on unless told otherwise. `multiprocessors` limits how many the kernels of a call fill. The driver's
+    library is `libcuda`, or what the environment variable DF11_LIBCUDA names, or the system's.
     """
 
     def __init__(
@@ -90,11 +92,12 @@ class Device(Closing):
         *,
         staging: Optional[Buffer] = None,
     ) -> Resident:
-        """Makes a group's image in device memory of yours: `group.image_bytes` bytes at an address that is a multiple of 256.
+        """Makes a group's image in device memory of yours: `group.image_bytes` bytes at an address that is a multiple
+        of 256.
 
-        The copies are put into `stream`. They read the model's files, or `staging`, host memory that should be pinned: keep the
-        staging memory until the stream has executed the upload. Say so by `Resident.uploaded()`, or close the resident then;
-        until that is said, the model stays open, whoever closes it.
+        The copies are put into `stream`. They read the model's files, or `staging`, host memory that should be pinned:
+        keep the staging memory until the stream has executed the upload. Say so by `Resident.uploaded()`, or close the
+        resident then; until that is said, the model stays open, whoever closes it.
         """
         out = ct.c_void_p()
         with self._handle as pointer, group.model._handle as model:
@@ -164,7 +167,8 @@ class Device(Closing):
         return Resident(self, out.value or 0, group.model, staging)
 
     def bind(self, group: Group, d_image: int, image_bytes: int) -> Resident:
-        """Takes a group's image that is in device memory already, by a copy of yours of what `Group.write_image` wrote."""
+        """Takes a group's image that is in device memory already, by a copy of yours of what `Group.write_image`
+        wrote."""
         out = ct.c_void_p()
         with self._handle as pointer, group.model._handle as model:
             call(
@@ -179,7 +183,8 @@ class Device(Closing):
         return Resident(self, out.value or 0)
 
     def bind_image(self, head: Buffer, d_image: int, image_bytes: int) -> Resident:
-        """Takes an image that is in device memory already, without its model: `head` are its first bytes, in host memory.
+        """Takes an image that is in device memory already, without its model: `head` are its first bytes, in host
+        memory.
 
         IMAGE_HEAD_BYTES_MAX bytes are enough for any, and so is a whole image.
         """
@@ -204,8 +209,8 @@ _abandoned: list[object] = []
 class Resident(Closing):
     """An image on a device, ready to be decoded. It never changes: any number of threads may use it at once.
 
-    It owns no device memory: keep the image until the resident is closed, its decodes are done, and no captured graph that has
-    one will be launched again.
+    It owns no device memory: keep the image until the resident is closed, its decodes are done, and no captured graph
+    that has one will be launched again.
     """
 
     def __init__(
@@ -213,11 +218,11 @@ class Resident(Closing):
     ) -> None:
         self.device = device
         self._handle = Handle("resident", pointer, lib.df11_resident_free)
-        # The model is in use, as by a call, until its upload is done.
-        self._upload: Optional[tuple[Handle, object]] = None
+        # The model is in use, as by a call, until its upload is done. One thread alone takes the only element out.
+        self._upload: list[tuple[Handle, object]] = []
         if model is not None:
             model._handle.__enter__()
-            self._upload = (model._handle, staging)
+            self._upload.append((model._handle, staging))
         with self._handle as resident:
             self.info: ResidentInfo = info(lib.df11_resident_get_info, _c.df11_resident_info, resident)
 
@@ -226,9 +231,11 @@ class Resident(Closing):
 
     def uploaded(self) -> None:
         """Says that the stream has executed the upload: model and staging memory are free to go."""
-        upload, self._upload = self._upload, None
-        if upload is not None:
-            upload[0].__exit__()
+        try:
+            model, _staging = self._upload.pop()
+        except IndexError:
+            return
+        model.__exit__()
 
     def close(self) -> None:
         """Frees it. The stream must have executed its upload; decodes that are in streams or graphs go on."""
@@ -236,19 +243,17 @@ class Resident(Closing):
         self.uploaded()
 
     def __del__(self) -> None:
-        upload = getattr(self, "_upload", None)
-        if upload is not None and not self._handle.closed:
+        if getattr(self, "_upload", None) and not self._handle.closed:
             # Nothing here can ask the stream: the resident counts as in use for ever.
             self._handle.__enter__()
-            _abandoned.append((self._handle, upload))
-            self._upload = None
+            _abandoned.append((self._handle, self._upload.pop()))
             warnings.warn("a df11.Resident was neither closed nor uploaded()", ResourceWarning, stacklevel=2)
 
     def decompress(self, d_dst: int, dst_bytes: int, stream: int, *, d_status: int = 0) -> None:
         """Decodes all that it holds to `dst_bytes` bytes of device memory; the work is put into `stream`.
 
-        Nothing is allocated and nothing is waited for; the call may be captured in a graph. `d_status` is 0, or the address of
-        a uint32 that is 0: it becomes `Status.CORRUPT` if the image contradicts itself.
+        Nothing is allocated and nothing is waited for; the call may be captured in a graph. `d_status` is 0, or the
+        address of a uint32 that is 0: it becomes `Status.CORRUPT` if the image contradicts itself.
         """
         with self._handle as pointer:
             call(

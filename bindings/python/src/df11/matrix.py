@@ -1,17 +1,20 @@
 """Matrices at 12 bits a weight, for products on the CPU that have the bits of products with bf16 and take less time."""
+
 from __future__ import annotations
 
 import ctypes as ct
 import mmap
 from collections.abc import Sequence
-from concurrent.futures import Executor
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from . import _c
 from ._c import DType, MatrixInfo
 from ._library import Closing, Handle, ProgressLike, call, default_threads, info, invalid, lib, run
 from ._memory import Buffer, Memory, numpy
 from ._model import Tensor, _holds, _natural
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 ALIGNMENT = _c.DF11_MATRIX_ALIGNMENT
 """The first byte of a matrix is at a multiple of this address."""
@@ -23,7 +26,8 @@ GGML_AVX512_BF16 = _c.DF11_ORDER_GGML_AVX512_BF16
 
 
 def bound(row_count: int, column_count: int) -> int:
-    """Returns how many bytes a matrix takes at most, two and a half for each weight; those of trained weights take 1.5."""
+    """Returns how many bytes a matrix takes at most, two and a half for each weight; those of trained weights take
+    1.5."""
     out = ct.c_uint64()
     call(lib.df11_matrix_bound, _natural(row_count), _natural(column_count), ct.byref(out))
     return out.value
@@ -33,7 +37,8 @@ class Matrix(Closing):
     """A matrix of bf16 weights in memory that it keeps. It never changes: any number of threads may use it at once."""
 
     def __init__(self, data: Buffer) -> None:
-        """Takes a matrix where it is: bytes that another one had in `data`, aligned to ALIGNMENT, which must not change."""
+        """Takes a matrix where it is: bytes that another one had in `data`, aligned to ALIGNMENT, which must not
+        change."""
         memory = Memory(data, writable=False)
         out = ct.c_void_p()
         call(lib.df11_matrix_bind, memory.address, memory.nbytes, ct.byref(out))
@@ -62,7 +67,8 @@ class Matrix(Closing):
     ) -> Matrix:
         """Makes a matrix of rows of a bf16 tensor, plain or compressed, whose weights are never all in memory.
 
-        A row has the length of the tensor's last dimension, or `column_count` weights, for one whose shape is not known.
+        A row has the length of the tensor's last dimension, or `column_count` weights, for one whose shape is not
+        known.
         """
         if column_count is None:
             if not tensor.shape_known or not tensor.shape:
@@ -167,9 +173,9 @@ class Matrix(Closing):
     ) -> None:
         """Multiplies rows with vectors that follow one another in `x`, of type DType.F32 or DType.BF16.
 
-        The sums go to `y`, f32: those of all rows for the first vector, for the second, and so on. They are added in the order
-        `order`, so that they do not depend on the processor. This thread works alone, without an executor; with one, a pool of
-        threads of yours, it and they take `parts` parts of the rows.
+        The sums go to `y`, f32: those of all rows for the first vector, for the second, and so on. They are added in
+        the order `order`, so that they do not depend on the processor. This thread works alone, without an executor;
+        with one, a pool of threads of yours, it and they take `parts` parts of the rows.
         """
         rows = _natural(max(self.row_count - first_row, 0) if row_count is None else row_count)
         size = {DType.F32: 4, DType.BF16: 2}.get(DType(x_dtype))
@@ -210,10 +216,9 @@ class Matrix(Closing):
                 if failure is not None:
                     raise failure
 
-    def multiply(
-        self, x: Any, *, order: int = LANES, executor: Optional[Executor] = None, parts: int = 1
-    ) -> Any:
-        """Multiplies with a vector, or the rows of a matrix of them: `x @ weights.T` of numpy, to a new array of float32.
+    def multiply(self, x: Any, *, order: int = LANES, executor: Optional[Executor] = None, parts: int = 1) -> Any:
+        """Multiplies with a vector, or the rows of a matrix of them: `x @ weights.T` of numpy, to a new array of
+        float32.
 
         `x` has the type float32, or bfloat16 (ml_dtypes).
         """
@@ -232,9 +237,7 @@ class Matrix(Closing):
         y = np.empty((*x.shape[:-1], self.row_count), np.float32)
         vectors = x.size // self.column_count
         if vectors:
-            self.multiply_into(
-                x, y, x_dtype=x_dtype, vector_count=vectors, order=order, executor=executor, parts=parts
-            )
+            self.multiply_into(x, y, x_dtype=x_dtype, vector_count=vectors, order=order, executor=executor, parts=parts)
         return y
 
 

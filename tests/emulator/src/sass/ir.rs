@@ -326,3 +326,18 @@ pub(super) struct Ins {
     /// The instruction to which it jumps.
     pub(super) target: u32,
 }
+
+impl Ins {
+    /// Returns whether it sets or clears one bit of a register in its place. Compilers keep predicates so, in registers that they
+    /// never write as a whole.
+    pub(super) fn changes_one_bit(&self) -> bool {
+        let [a, b, c] = self.src;
+        let Place::Value(value) = b.place else { return false };
+        let bits = match self.op {
+            Op::Logic { table: 0xc0 } => !(value as u32),
+            Op::Logic { table: 0xfc } => value as u32,
+            _ => return false,
+        };
+        a.is_register() && a.place == Place::Slot(self.dst) && c == Source::ZERO && bits.is_power_of_two()
+    }
+}

@@ -259,7 +259,8 @@ fn number(warp: &mut Warp, env: &Env, pc: u32, ins: &Ins, exec: u32) -> Done {
             }
         }
         Op::Logic { table } => {
-            let (a, b, c) = (source(warp, 0)?, source(warp, 1)?, source(warp, 2)?);
+            let a = if ins.changes_one_bit() { env.number(warp, pc, &ins.src[0], 0)? } else { source(warp, 0)? };
+            let (b, c) = (source(warp, 1)?, source(warp, 2)?);
             let out = lane_of(&|lane| alu::logic(table, a[lane], b[lane], c[lane]));
             warp.put(ins.dst, exec, &out);
             warp.put_bit(ins.bits[0], exec, mask(&|lane| out[lane] != 0));

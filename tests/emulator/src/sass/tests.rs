@@ -91,6 +91,7 @@ fn sums_carry_and_borrow() {
     let body = "MOV R6, 0x9\nLEA R4, P0, -R0, R6, 0x1\nSEL R4, R4, 0x77, P0";
     assert_eq!(words(body), all(|tid| if 2 * tid <= 9 { 9 - 2 * tid } else { 0x77 }));
     assert_eq!(words("LEA.HI R4, R0, 0x64, RZ, 0x1d"), all(|tid| (tid >> 3) + 100));
+    assert_eq!(words("MOV R5, 0x3\nLEA.HI R4, R0, -R5, RZ, 0x1b"), all(|tid| (tid >> 5).wrapping_sub(3)));
     assert_eq!(words("MOV R5, 0x80000000\nLEA R6, P0, R5, R0, 0x1\nLEA.HI.X R4, R5, 0x1, RZ, 0x1, P0"), all(|_| 2));
     let wide = "IMAD.WIDE.U32 R6, R0, -0x1, RZ\nIMAD.WIDE.U32 R8, P1, R7, 0x3, R6\nIMAD.IADD R4, R8, 0x1, R9";
     assert_eq!(
@@ -160,6 +161,13 @@ fn bits_are_moved_and_compared() {
     // 16 bits of a register that nobody wrote may be left as they are, and only these.
     assert_eq!(words("PRMT R20, R0, 0x7610, R20\nLOP3.LUT R4, R20, 0xffff, RZ, 0xc0, !PT"), all(|tid| tid));
     assert_eq!(fault("PRMT R4, R0, 0x7614, R20", 32).kind, FaultKind::UninitialisedRegister);
+    // Predicates may be kept as bits of a register that nobody wrote: each is changed by itself.
+    let bits = "LOP3.LUT R20, R20, 0xfffffbff, RZ, 0xc0, !PT\nISETP.GT.U32.AND P0, PT, R0, 0x3, PT\n\
+                @P0 LOP3.LUT R20, R20, 0x400, RZ, 0xfc, !PT\nLOP3.LUT R4, R20, 0x400, RZ, 0xc0, !PT";
+    assert_eq!(words(bits), all(|tid| if tid > 3 { 0x400 } else { 0 }));
+    for two in ["LOP3.LUT R20, R20, 0xfffff3ff, RZ, 0xc0, !PT\nMOV R4, RZ", "LOP3.LUT R4, R20, 0x1, RZ, 0xfc, !PT"] {
+        assert_eq!(fault(two, 32).kind, FaultKind::UninitialisedRegister, "{two}");
+    }
 }
 
 /// Words, and what a body makes of R5 = a, R6 = b, R7 = c in R4.

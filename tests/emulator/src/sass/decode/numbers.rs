@@ -234,7 +234,12 @@ fn shift_add(form: &mut Form) -> Result<Op, ParseError> {
         form.test(0)?;
     }
     let plain = |source: &Source| !source.inverted && !source.absolute && (!high || !source.negative);
-    if shift > 31 || !high && (carry || extend) || !form.ins.src.iter().all(plain) {
+    // What is subtracted from an upper half has no carry here.
+    let mut src = form.ins.src;
+    if high && !carry && form.ins.bits[0] == TRUE {
+        src[1].negative = false;
+    }
+    if shift > 31 || !high && (carry || extend) || !src.iter().all(plain) {
         return form.fail("this form is not supported");
     }
     Ok(if high { Op::ShiftAddHigh { shift, extend } } else { Op::ShiftAdd { shift } })
