@@ -12,7 +12,7 @@ PREFIX ?= /usr/local
 # library built anew each time.
 FEATURES = $(if $(wildcard $(RELEASE)/df11),--features cli)
 
-.PHONY: all build install dist sbom deb demo test test-deep test-ggml bench header kernels gpu-bundle clean
+.PHONY: all build install dist wheel sbom deb demo test test-deep test-ggml bench header kernels gpu-bundle clean
 
 all: build
 
@@ -28,6 +28,10 @@ install: build
 # What is released: target/dist/*.tar.gz, for every x86-64 Linux with glibc 2.17 or later.
 dist:
 	bindings/packages/dist.sh
+
+# The Python package, in target/wheel: a wheel for every Python from 3.9 on, on the same systems, and a source distribution.
+wheel:
+	bindings/python/wheel.sh
 
 # What is linked into the library and the tool, as a CycloneDX bill of materials.
 sbom:
@@ -70,13 +74,16 @@ bench:
 	for bench in decode encode image matrix model; do \
 		$(CARGO) bench --locked -p df11-bench --bench $$bench -- --out results || exit; done
 
-# include/df11.h from src/capi.
+# include/df11.h from src/capi, and what Python calls from the header.
 header:
 	DF11_BLESS=1 $(CARGO) test --locked --test sources the_committed_header_is_the_generated_one
+	python3 bindings/python/generate.py
 
-# kernels/prebuilt from the kernels' sources, by the pinned compiler, which is installed into target/. No CUDA toolkit.
+# kernels/prebuilt from the kernels' sources, by the pinned compiler, which is installed into target/. No CUDA toolkit. And
+# those of the example engine.
 kernels:
 	python3 kernels/build.py
+	python3 examples/engine/build.py
 
 # What a machine with a GPU needs to test and measure there: see tests/gpu/README.md. SWEEP="NAME=LIBRARY ..." adds other builds
 # of the library, to be measured beside this one.

@@ -5,8 +5,8 @@
  *     decompress [--cpu] MODEL [ORIGINAL]
  *
  * MODEL is a folder or a .safetensors file. ORIGINAL contains the tensors before compression. decompress.cc,
- * decompress.go and decompress.rs are the same program in other languages (the last for the CPU only). engine.cc shows
- * decoding on a device with the CUDA runtime, two streams and a captured graph.
+ * decompress.go, decompress.py and decompress.rs are the same program in other languages (the last two for the CPU
+ * only). slots.cc shows decoding on a device with the CUDA runtime, two streams and a captured graph.
  *
  *     cc -O2 -o decompress examples/decompress.c -Iinclude -Ltarget/release -ldf11 -ldl -Wl,-rpath,$PWD/target/release
  */

@@ -4,7 +4,7 @@
 //     decompress [--cpu] MODEL [ORIGINAL]
 //
 // MODEL is a folder or a .safetensors file. ORIGINAL contains the tensors before compression. decompress.c,
-// decompress.go and decompress.rs are the same program in other languages. engine.cc and offload.cc show more of
+// decompress.go and decompress.rs are the same program in other languages. slots.cc and offload.cc show more of
 // decoding on a device.
 //
 //     c++ -std=c++17 -O2 -o decompress examples/decompress.cc -Iinclude -Ibindings/cpp -Ltarget/release -ldf11 -ldl

@@ -1,5 +1,5 @@
 /*
- * The calls of the CUDA runtime that engine.cc makes. With a CUDA toolkit this is <cuda_runtime_api.h> (link with
+ * The calls of the CUDA runtime that slots.cc makes. With a CUDA toolkit this is <cuda_runtime_api.h> (link with
  * -lcudart). Without one, the same names call the driver (driver.h), so that the example builds on any machine. A
  * runtime stream is a driver stream, and the runtime uses the device's primary context: libdf11 takes both as they are.
  */

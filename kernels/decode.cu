@@ -1,5 +1,4 @@
-// The entry points: df11_decode, df11_decode_many and df11_index. decode.cuh and index.cuh say what they do, job.h has
-// their parameters. They allocate nothing, do not depend on other launches, and every thread ends.
+// The entry points. decode.cuh, index.cuh and linear.cuh say what they do, job.h has their parameters. They allocate nothing, do not depend on other launches, and every thread ends.
 //
 // How to launch them (policy.h has the numbers):
 //
@@ -10,8 +9,12 @@
 //   spread better over blocks of fewer warps.
 // - df11_index: blocks of DF11_INDEX_THREADS threads, any number up to the blocks of the code; DF11_INDEX_SHARED bytes
 //   and the table. `starts` and `lanes` must be set to 0 before.
+// - df11_linear_decode: blocks of any number of warps up to DF11_LINEAR_WARPS, no dynamic shared memory; jobs have blocks
+//   as those of df11_decode_many do.
+// - df11_linear_make: the same blocks, any number of them, with DF11_LINEAR_SHARED bytes.
 #include "decode.cuh"
 #include "index.cuh"
+#include "linear.cuh"
 
 extern "C" __global__ void __launch_bounds__(32 * DF11_MOST_WARPS)
 df11_decode(const __grid_constant__ df11_job job) {
@@ -28,4 +31,16 @@ df11_decode_many(const __grid_constant__ df11_jobs jobs) {
 extern "C" __global__ void __launch_bounds__(DF11_INDEX_THREADS)
 df11_index(const __grid_constant__ df11_index_job job) {
   df11::index_blocks(job);
+}
+
+extern "C" __global__ void __launch_bounds__(32 * DF11_LINEAR_WARPS)
+df11_linear_decode(const __grid_constant__ df11_linear_decode_jobs jobs) {
+  u32 i = 0;
+  while (i + 1 < jobs.count && blockIdx.x >= jobs.job[i + 1].first_block) i++;
+  df11::decode_linear(jobs.job[i], blockIdx.x - jobs.job[i].first_block);
+}
+
+extern "C" __global__ void __launch_bounds__(32 * DF11_LINEAR_WARPS)
+df11_linear_make(const __grid_constant__ df11_linear_make_job job) {
+  df11::make_linear(job);
 }

@@ -62,5 +62,47 @@ struct df11_index_job {
   u32 reserved;       // 0
 };
 
+// A job of df11_linear_decode: decodes weights of one tensor of a linear image (linear.h).
+struct df11_linear_decode_job {
+  u64 dst;            // the destination of weight `first`; a multiple of 2
+  u64 status;         // as for df11_job
+  u64 state;          // of the image's state word
+  u64 tiles;          // the tensor's sections
+  u64 starts;
+  u64 escapes;
+  u64 table;          // its eight bytes, the first one lowest
+  u32 first, end;     // weights of the tensor, the last one excluded: first < end
+  u32 columns;
+  u32 ktiles;         // ceil(columns / 64)
+  u32 from_tile;      // the tiles that have weights of the job
+  u32 end_tile;
+  u32 blocks;         // as for df11_job
+  u32 escape_count;
+  u32 flags;          // as for df11_job
+  u32 first_block;    // as for df11_job
+};
+
+struct df11_linear_decode_jobs {
+  u32 count;
+  u32 reserved;       // 0
+  df11_linear_decode_job job[DF11_MOST_JOBS];
+};
+
+// The job of df11_linear_make: makes tiles of a linear image, and their escapes, of decoded weights: whole rows of tiles of
+// a tensor. `starts` must be there.
+struct df11_linear_make_job {
+  u64 source;         // bf16 weights, row by row; a multiple of 2
+  u64 state;          // raised to CORRUPT if these are not the weights that were counted
+  u64 tiles;          // of the first tile
+  u64 starts;         // of the first tile
+  u64 escapes;        // of the tensor
+  u64 table;          // as above
+  u64 count;          // weights
+  u32 columns;
+  u32 ktiles;
+  u32 escape_count;   // of the tensor
+  u32 tile_count;     // tiles to make
+};
+
 // The df11_status that a kernel can report.
 enum { DF11_CORRUPT = 103 };

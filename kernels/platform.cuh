@@ -33,6 +33,7 @@ DF11_INLINE void forget(u32&) {}
 DF11_INLINE void refill_shared(u32 before, u32 after, u32& hi, u32& lo, u32& next) {
   if ((before ^ after) & 32) { hi = lo; lo = load_shared(next); next += 4; }
 }
+template <int OFFSET> DF11_INLINE u32 load_global1(u64 at) { return *(const u32*)(at + OFFSET); }
 template <int OFFSET> DF11_INLINE uint2 load_global2(u64 at) { return *(const uint2*)(at + OFFSET); }
 template <int OFFSET> DF11_INLINE void store_global4(u64 at, uint4 value) { *(uint4*)(at + OFFSET) = value; }
 DF11_INLINE void store_global_half(u64 at, u32 value) { *(u16*)at = (u16)value; }
@@ -91,6 +92,11 @@ DF11_INLINE void refill_shared(u32 before, u32 after, u32& hi, u32& lo, u32& nex
 // Hides from the compiler what a value was computed from.
 DF11_INLINE void forget(u32& value) { asm volatile("" : "+r"(value)); }
 // The compiler does not see that an address from a job is one of global memory. These loads stay where they are issued.
+template <int OFFSET> DF11_INLINE u32 load_global1(u64 at) {
+  u32 v;
+  asm volatile("ld.global.u32 %0, [%1 + %2];" : "=r"(v) : "l"(at), "n"(OFFSET));
+  return v;
+}
 template <int OFFSET> DF11_INLINE uint2 load_global2(u64 at) {
   uint2 v;
   asm volatile("ld.global.v2.u32 {%0, %1}, [%2 + %3];" : "=r"(v.x), "=r"(v.y) : "l"(at), "n"(OFFSET));

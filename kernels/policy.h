@@ -32,3 +32,7 @@
 // df11_index: threads of a block, and its shared memory in addition to the table in bytes.
 #define DF11_INDEX_THREADS 512
 #define DF11_INDEX_SHARED 5248
+
+// df11_linear_decode and df11_linear_make: warps of a block, and the bytes of shared memory of the latter.
+#define DF11_LINEAR_WARPS 8
+#define DF11_LINEAR_SHARED 512

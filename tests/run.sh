@@ -69,6 +69,7 @@ step tests/supply/items.py target/doc/df11
 # comes the disassembler by which `cargo test` runs the cubins.
 if [ "$(uname -sm)" = "Linux x86_64" ]; then
     step python3 kernels/build.py --check
+    step python3 examples/engine/build.py --check
 fi
 step cargo test --locked -p libdf11 -p df11-emulator "${features[@]}"
 # Checks the answers and does not measure; built as the tests are.
@@ -80,8 +81,9 @@ DF11_PREFIX=${DF11_PREFIX:-$PWD/target/stage}
 export DF11_PREFIX
 step make install PREFIX="$DF11_PREFIX"
 step bindings/go/test.sh
-# Python's package reads what the tool writes. tests/deep.sh has the converter of llama.cpp, which needs PyTorch.
-step tests/python/run.sh safetensors
+step bindings/python/test.sh
+# Python's packages read what the tool writes. tests/deep.sh has the converter of llama.cpp, which needs PyTorch.
+step tests/python/run.sh safetensors judge
 # Programs in C, C++, Go and Rust, against the installed tree, the release and the packages.
 step tests/packages/run.sh
 step examples/go-service/test.sh

@@ -9,36 +9,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-glibc=2.17 triple=x86_64-unknown-linux-gnu
+. bindings/packages/release.sh
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 name=libdf11-$version-x86_64-linux-gnu
-requirements=bindings/packages/requirements.txt
-environment=target/dist/python
-[ "$(uname -sm)" = "Linux x86_64" ] || { echo "dist: builds on Linux on x86-64 only" >&2; exit 2; }
 
-mkdir -p target/dist
-if ! cmp -s "$requirements" "$environment/installed"; then
-    python3 -m venv --clear "$environment"
-    "$environment/bin/python3" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
-        --require-hashes -r "$requirements"
-    cp "$requirements" "$environment/installed"
-fi
-rustup target list --installed 2>/dev/null | grep -qx "$triple" || rustup target add "$triple" 2>/dev/null || true
-
-# Panic messages and line tables name source files, which must have the same names on every machine. Those of the standard library
-# have fixed names, unless the toolchain has their source (the component rust-src): then they are folders of this machine.
-registry=${CARGO_HOME:-$HOME/.cargo}/registry/src
-std=$(rustc --print sysroot)/lib/rustlib/src/rust
-flags=("--remap-path-prefix=$PWD=/libdf11" "--remap-path-prefix=$registry=/registry"
-    "--remap-path-prefix=$std=/rustc/$(rustc -vV | sed -n 's/^commit-hash: //p')")
-printf -v encoded '%s\x1f' "${flags[@]}"
-PATH=$PWD/$environment/bin:$PATH CARGO_ENCODED_RUSTFLAGS=${encoded%$'\x1f'} \
-    cargo zigbuild --release --locked --features cli --target "$triple.$glibc" --target-dir target/dist
-
-export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)}
 tree=target/dist/tree
 rm -rf "$tree"
-BUILD=target/dist/$triple/release PREFIX=/$name DESTDIR=$tree bindings/packages/install.sh
+BUILD=$release PREFIX=/$name DESTDIR=$tree bindings/packages/install.sh
 {
     bindings/packages/licences.sh "$triple"
     printf '\n%s\n' "The shared library and the tool of this archive also have LLVM's libunwind and compiler-rt in them" \

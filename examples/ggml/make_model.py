@@ -4,6 +4,7 @@ vocabulary that llama.cpp's converter would write for it with --vocab-only, or t
 Python only.
 
     make_model.py FOLDER HEAD.gguf [--whole] [--kind KIND] [--layers N] [--tied] [--seed N] [--large | --larger]
+                  [--feed-forward N] [--vocabulary N]
 """
 
 import argparse
@@ -61,8 +62,9 @@ MIXTRAL_EXPERTS = {"w1": "ffn_gate_exps", "w3": "ffn_up_exps", "w2": "ffn_down_e
 MERGES = ["t h", "th e", "i n"]
 
 
-def vocabulary():
-    """Byte-level BPE as in GPT-2 and Qwen: 256 bytes with printable names, the results of merges, and two end tokens."""
+def vocabulary(least):
+    """Byte-level BPE as in GPT-2 and Qwen: 256 bytes with printable names, the results of merges, two end tokens, and what is
+    missing to `least` and a multiple of 32."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     names = {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
@@ -70,7 +72,7 @@ def vocabulary():
     types = [1] * len(tokens)  # normal
     tokens += ["<|endoftext|>", "<|im_end|>"]
     types += [3, 3]  # control
-    while len(tokens) % 32:
+    while len(tokens) < least or len(tokens) % 32:
         tokens.append(f"[PAD{len(tokens)}]")
         types.append(5)  # unused
     return tokens, types
@@ -294,6 +296,8 @@ def main():
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--large", action="store_true", help="layers of 15.7 million weights instead of 197 thousand")
     parser.add_argument("--larger", action="store_true", help="layers of 50.3 million weights")
+    parser.add_argument("--feed-forward", type=int, help="rows of the feed-forward matrices instead of the usual number")
+    parser.add_argument("--vocabulary", type=int, default=0, help="tokens at least")
     options = parser.parse_args()
     global KIND, FEED_FORWARD
     KIND = options.kind
@@ -302,7 +306,8 @@ def main():
     if options.large or options.larger:
         global EMBEDDING, HEADS, KV_HEADS, HEAD
         EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD = LARGER if options.larger else LARGE
-    tokens, types = vocabulary()
+    FEED_FORWARD = options.feed_forward or FEED_FORWARD
+    tokens, types = vocabulary(options.vocabulary)
     made = write_folder(options.folder, options.layers, options.tied, len(tokens), options.seed)
     whole = list(gguf_tensors(made)) if options.whole else []
     write_gguf(options.head, options.layers, tokens, types, whole)

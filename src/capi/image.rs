@@ -5,14 +5,17 @@ use super::frame::call;
 use super::model::{MODEL, df11_model, group_of};
 use super::status::{df11_error, df11_status};
 use super::structs::Sizeable;
+use crate::cuda::LinearHead;
+use crate::cuda::image::linear::{LINEAR_MAGIC, MOST_LINEAR_HEAD_BYTES};
 use crate::cuda::image::{self, Head, ImageLayout, Slice};
 use crate::error::{Error, Result};
 use std::ffi::c_void;
 use std::mem::offset_of;
 
 /// The head of no image has more bytes.
-pub const DF11_IMAGE_HEAD_BYTES_MAX: u64 = 61696;
-const _: () = assert!(DF11_IMAGE_HEAD_BYTES_MAX == image::MOST_HEAD_BYTES);
+pub const DF11_IMAGE_HEAD_BYTES_MAX: u64 = 65792;
+const _: () = assert!(DF11_IMAGE_HEAD_BYTES_MAX == MOST_LINEAR_HEAD_BYTES);
+const _: () = assert!(DF11_IMAGE_HEAD_BYTES_MAX >= image::MOST_HEAD_BYTES);
 
 /// An image. Begin with DF11_IMAGE_INFO_INIT.
 #[repr(C)]
@@ -224,9 +227,9 @@ pub unsafe extern "C" fn df11_model_write_image_range(
     }
 }
 
-/// Describes an image by its head: `head_bytes` of its first bytes in host memory, as for
-/// df11_device_bind_image(). No CUDA call is made. After an error `*out` is cleared except for its
-/// struct_size; if that is wrong, `*out` is left alone.
+/// Describes an image, of either kind, by its head: `head_bytes` of its first bytes in host memory,
+/// as for df11_device_bind_image(). No CUDA call is made. After an error `*out` is cleared except
+/// for its struct_size; if that is wrong, `*out` is left alone.
 ///
 /// Errors: DF11_INVALID_FORMAT if the bytes are no image's, DF11_UNSUPPORTED_FORMAT for an image of
 /// another version, DF11_CORRUPT for a head that is damaged or cut short; DF11_INVALID_ARGUMENT.
@@ -250,8 +253,11 @@ pub(super) const HEAD: &str = "the head";
 
 fn image_info(head: Bytes, out: Info<df11_image_info>) -> Result<()> {
     let out = out.clear()?;
-    let head = Head::parse(head.get()?)?;
-    out.set(&info_of(head.layout()))
+    let head = head.get()?;
+    match head.starts_with(&LINEAR_MAGIC) {
+        true => out.set(&info_of_linear(&LinearHead::parse(head)?)),
+        false => out.set(&info_of(Head::parse(head)?.layout())),
+    }
 }
 
 /// Describes the image of a layout.
@@ -271,11 +277,29 @@ pub(super) fn info_of(layout: &ImageLayout) -> df11_image_info {
     }
 }
 
+/// Describes the linear image of a head, which holds a whole group.
+pub(super) fn info_of_linear(head: &LinearHead) -> df11_image_info {
+    let tensors = head.tensors().len() as u64;
+    df11_image_info {
+        struct_size: 0,
+        image_bytes: head.image_bytes(),
+        head_bytes: head.head_bytes(),
+        element_count: head.weights(),
+        tensor_count: tensors,
+        first_element: 0,
+        first_tensor: 0,
+        group_element_count: head.weights(),
+        group_tensor_count: tensors,
+        slice_count: 0,
+    }
+}
+
 /// Returns a slice that an image holds, by its head: slice `slice` of
 /// df11_image_info.slice_count. `head` and `head_bytes` are as for df11_image_get_info(). After an
 /// error `*out` is zeros.
 ///
-/// Errors: as for df11_image_get_info(); DF11_NOT_FOUND if the image has no such slice.
+/// Errors: as for df11_image_get_info(); DF11_NOT_FOUND if the image has no such slice; a linear
+/// image has none.
 ///
 /// # Safety
 ///
@@ -294,8 +318,11 @@ pub unsafe extern "C" fn df11_image_get_slice(
 
 fn image_slice(head: Bytes, slice: u64, out: Out<df11_slice>) -> Result<()> {
     let out = out.clear(c_slice(Slice::default()))?;
-    let head = Head::parse(head.get()?)?;
-    let slices = head.slices();
+    let head = head.get()?;
+    let slices = match head.starts_with(&LINEAR_MAGIC) {
+        true => LinearHead::parse(head).map(|_| Vec::new())?,
+        false => Head::parse(head)?.slices().to_vec(),
+    };
     let found = usize::try_from(slice).ok().and_then(|slice| slices.get(slice));
     let found =
         found.ok_or_else(|| Error::NotFound(format!("there is no slice {slice}: the image has {}", slices.len())))?;

@@ -8,7 +8,7 @@
 //! - [`model`], [`group`], [`tensor`]: open and look;
 //! - [`host`]: decode on the CPU;
 //! - [`matrix`]: matrices to multiply with;
-//! - [`device`], [`image`], [`resident`], [`decompress`]: CUDA;
+//! - [`device`], [`image`], [`linear_image`], [`resident`], [`decompress`]: CUDA;
 //! - [`compress`], [`plan`], [`preset`], [`pack`]: write;
 //! - [`verify`].
 //!
@@ -27,6 +27,7 @@ mod frame;
 mod group;
 mod host;
 mod image;
+mod linear_image;
 mod log;
 mod matrix;
 mod model;
@@ -49,6 +50,7 @@ pub use device::*;
 pub use group::*;
 pub use host::*;
 pub use image::*;
+pub use linear_image::*;
 pub use log::*;
 pub use matrix::*;
 pub use model::*;

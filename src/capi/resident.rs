@@ -235,12 +235,13 @@ pub unsafe extern "C" fn df11_device_bind(
     }
 }
 
-/// Takes an image as df11_device_bind() does, without the model. `head` are the image's first bytes
-/// in host memory, `head_bytes` of them: at least as many as its head has
-/// (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any, and so is a whole
-/// image). They are read during the call only, and checked as hostile; a checksum finds damage. The
-/// whole image, head and all, has `image_bytes` bytes at `d_image`, at least
-/// df11_image_info.image_bytes, which df11_image_get_info() reads from the same head.
+/// Takes an image as df11_device_bind() does, without the model, and linear images, too
+/// (df11_model_plan_linear_image()). `head` are the image's first bytes in host memory,
+/// `head_bytes` of them: at least as many as its head has (df11_image_info.head_bytes;
+/// DF11_IMAGE_HEAD_BYTES_MAX are enough for any, and so is a whole image). They are read during the
+/// call only, and checked as hostile; a checksum finds damage. The whole image, head and all, has
+/// `image_bytes` bytes at `d_image`, at least df11_image_info.image_bytes, which
+/// df11_image_get_info() reads from the same head.
 ///
 /// Errors: DF11_INVALID_FORMAT if the bytes are no image's, DF11_UNSUPPORTED_FORMAT for an image of
 /// another version, DF11_CORRUPT for a head that is damaged or cut short; DF11_INVALID_ARGUMENT,
@@ -273,7 +274,7 @@ pub unsafe extern "C" fn df11_device_bind_image(
 }
 
 /// Makes a resident and gives it to the caller: what uploads and bindings share.
-fn make(
+pub(super) fn make(
     out: Out<*mut df11_resident>,
     device: In<df11_device>,
     resident: impl FnOnce(&df11_device) -> Result<Resident>,
@@ -304,12 +305,12 @@ pub unsafe extern "C" fn df11_resident_get_info(
 fn resident_info(resident: In<df11_resident>, out: Info<df11_resident_info>) -> Result<()> {
     let out = out.clear()?;
     let resident = &resident.get()?.resident;
-    let (extent, slices) = (resident.layout().extent, resident.slices());
+    let (extent, slices) = (resident.extent(), resident.slices());
     out.set(&df11_resident_info {
         struct_size: 0,
         image: resident.image(),
-        image_bytes: resident.layout().image_bytes,
-        element_count: resident.layout().weights,
+        image_bytes: resident.image_bytes(),
+        element_count: resident.element_count(),
         tensor_count: resident.ends().len() as u64,
         tensor_ends: resident.ends().as_ptr(),
         first_element: extent.first,

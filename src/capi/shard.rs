@@ -214,7 +214,7 @@ pub unsafe extern "C" fn df11_model_make_shard(
 }
 
 /// Runs `work` with the caller's progress, or with none.
-fn watched<T>(progress: In<df11_progress>, work: impl FnOnce(&Progress) -> Result<T>) -> Result<T> {
+pub(super) fn watched<T>(progress: In<df11_progress>, work: impl FnOnce(&Progress) -> Result<T>) -> Result<T> {
     let none = Progress::new();
     let progress = progress.given().map_or(&none, |p| &p.progress);
     progress.reset();

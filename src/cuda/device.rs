@@ -122,6 +122,8 @@ pub(super) struct Opened {
     pub is_early: bool,
     /// Decoding blocks that a multiprocessor runs at once, for small and for large tables.
     blocks: [u32; 2],
+    /// The same for blocks that decode linear images.
+    linear_blocks: u32,
     /// The multiprocessors that `context` and `own` may use.
     multiprocessors: [u32; 2],
     /// The most multiprocessors of a call.
@@ -289,7 +291,7 @@ impl Device {
         let multiprocessors = [context, own].map(|of| unsafe { driver.multiprocessors(of) }.unwrap_or(all));
         // SAFETY: the context lives and is current within; NULL is its legacy stream there; the occupancy call writes
         // one number, for a function that is loaded.
-        let (kernels, blocks) = driver.relaxed(|| unsafe {
+        let (kernels, blocks, linear_blocks) = driver.relaxed(|| unsafe {
             driver.within(context, || {
                 driver.refuse_capture(Stream::from_raw(std::ptr::null_mut()), "opening a device")?;
                 let kernels = kernels::load(driver, target, options.kernels)?;
@@ -308,7 +310,11 @@ impl Device {
                         multiprocessors[1],
                     );
                 }
-                Ok((kernels, all_blocks))
+                let (mut linear, threads) = (0, 32 * policy::LINEAR_WARPS as i32);
+                let code = (driver.api.function_occupancy)(&mut linear, kernels.linear_decode, threads, 0);
+                driver.check("cuOccupancyMaxActiveBlocksPerMultiprocessor", code)?;
+                log::debug!("df11_linear_decode: {linear} blocks a multiprocessor");
+                Ok((kernels, all_blocks, linear.max(1) as u32))
             })
         })?;
         let info = DeviceInfo {
@@ -331,6 +337,7 @@ impl Device {
             allow_default_stream: options.allow_default_stream,
             is_early,
             blocks,
+            linear_blocks,
             multiprocessors,
             most_multiprocessors: if options.multiprocessors == 0 { u32::MAX } else { options.multiprocessors },
             parts: Parts::default(),
@@ -425,23 +432,27 @@ impl Opened {
         room.multiprocessors.saturating_mul(self.blocks[usize::from(table_bytes > policy::TABLE_SMALL)])
     }
 
-    /// Returns how many tiles each decoding block of a launch in that room should decode ([`policy::tiles_per_block`]).
+    /// Returns how many blocks that decode linear images run at once in that room.
     #[inline]
-    pub fn tiles_per_block(
-        &self,
-        tiles: impl Iterator<Item = u64> + Clone,
-        warps: u32,
-        table_bytes: u32,
-        room: Room,
-    ) -> u64 {
-        let capacity = self.capacity(table_bytes, room);
-        if room.is_limited {
+    pub fn linear_capacity(&self, room: Room) -> u32 {
+        room.multiprocessors.saturating_mul(self.linear_blocks)
+    }
+}
+
+impl Room {
+    /// Returns how many tiles each block of a launch in it should decode ([`policy::tiles_per_block`]), if `capacity` blocks
+    /// run at once.
+    #[inline]
+    pub fn tiles_per_block(self, tiles: impl Iterator<Item = u64> + Clone, warps: u32, capacity: u32) -> u64 {
+        if self.is_limited {
             policy::tiles_per_block_within(tiles, warps, capacity)
         } else {
             policy::tiles_per_block(tiles, warps, capacity)
         }
     }
+}
 
+impl Opened {
     /// Launches a kernel that takes one parameter; if `early`, before the one before it has ended.
     ///
     /// # Safety

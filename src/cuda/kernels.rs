@@ -76,7 +76,9 @@ pub fn cubin_for(capability: u32) -> Option<u32> {
 }
 
 /// The kernels' names.
-const NAMES: [&CStr; 3] = [c"df11_decode", c"df11_decode_many", c"df11_index"];
+const NAMES: [&CStr; 5] =
+    [c"df11_decode", c"df11_decode_many", c"df11_index", c"df11_linear_decode", c"df11_linear_make"];
+const COUNT: usize = NAMES.len();
 
 /// The kernels, loaded: those of a library, or a module's functions.
 #[derive(Clone, Copy)]
@@ -84,6 +86,8 @@ pub(crate) struct Kernels {
     pub decode: Function,
     pub decode_many: Function,
     pub index: Function,
+    pub linear_decode: Function,
+    pub linear_make: Function,
     /// The name of what was loaded: `sm_90`, or `PTX`.
     pub name: &'static str,
     /// The kernels can be launched before the one before them has ended: they wait for it where they must.
@@ -106,11 +110,11 @@ pub(crate) struct Target {
 
 impl Target {
     /// Returns the most dynamic shared bytes that a launch of each of the [`NAMES`] may need.
-    fn shared_bytes(self) -> [i32; 3] {
+    fn shared_bytes(self) -> [i32; COUNT] {
         let decode = [policy::TABLE_SMALL, policy::TABLE_LARGE]
             .map(|table| policy::decode_shared(table, policy::warps(self.capability, table, self.most_shared)));
         let decode = decode[0].max(decode[1]) as i32;
-        [decode, decode, policy::index_shared(policy::TABLE_LARGE) as i32]
+        [decode, decode, policy::index_shared(policy::TABLE_LARGE) as i32, 0, policy::LINEAR_SHARED as i32]
     }
 }
 
@@ -139,9 +143,10 @@ pub(crate) unsafe fn load(driver: &'static Driver, target: Target, choice: Choic
             }
         };
         match loaded {
-            Ok([decode, decode_many, index]) => {
+            Ok([decode, decode_many, index, linear_decode, linear_make]) => {
                 log::debug!("loaded the kernels {name}");
-                return Ok(Kernels { decode, decode_many, index, name, can_wait: of >= OLDEST_EARLY });
+                let can_wait = of >= OLDEST_EARLY;
+                return Ok(Kernels { decode, decode_many, index, linear_decode, linear_make, name, can_wait });
             }
             Err(error) if concerns_image(error.native_code()) => {
                 log::debug!("the kernels {name} are not taken: {error}");
@@ -217,10 +222,10 @@ unsafe fn from_library(
     api: &LibraryEntryPoints,
     target: Target,
     image: &'static [u8],
-) -> Result<[Function; 3]> {
+) -> Result<[Function; COUNT]> {
     // SAFETY: as the caller promises.
     let library = unsafe { library_of(driver, api, image)? };
-    let mut kernels = [ptr::null_mut(); 3];
+    let mut kernels = [ptr::null_mut(); COUNT];
     for ((name, shared), kernel) in NAMES.into_iter().zip(target.shared_bytes()).zip(&mut kernels) {
         // SAFETY: the library is loaded, the name ends with a zero, and each call writes one value or none.
         unsafe {
@@ -268,9 +273,9 @@ impl Loading {
     /// # Safety
     ///
     /// As for `new`, with a context of the target's device.
-    unsafe fn finish(self, target: Target) -> Result<[Function; 3]> {
+    unsafe fn finish(self, target: Target) -> Result<[Function; COUNT]> {
         let api = &self.driver.api;
-        let mut functions = [ptr::null_mut(); 3];
+        let mut functions = [ptr::null_mut(); COUNT];
         for ((name, shared), function) in NAMES.into_iter().zip(target.shared_bytes()).zip(&mut functions) {
             // SAFETY: the module is loaded, the name ends with a zero, and each call writes one value.
             unsafe {

@@ -14,9 +14,10 @@
 
 use super::device::{Opened, Room};
 use super::driver::{DevicePtr, Stream};
-use super::image::TILE_WEIGHTS;
-use super::policy::{self, DecodeJob, DecodeJobs, MOST_JOBS};
-use super::resident::Resident;
+use super::image::linear::{LinearHead, LinearTensor, TILE_COLUMNS, TILE_ROWS};
+use super::image::{STATE_OFFSET, TILE_WEIGHTS};
+use super::policy::{self, DecodeJob, DecodeJobs, LinearDecodeJob, LinearDecodeJobs, MOST_JOBS};
+use super::resident::{Kind, Resident};
 use crate::error::{Error, Result};
 
 /// A checked range of weights, and its destination.
@@ -30,14 +31,14 @@ struct Request<'a> {
     status: DevicePtr,
 }
 
-impl Request<'_> {
-    /// Returns the number of tiles that its weights are in.
+impl<'a> Request<'a> {
+    /// Returns the number of tiles of Huffman codes that its weights are in.
     fn tiles(&self) -> u64 {
         (self.first + self.count - 1) / TILE_WEIGHTS - self.first / TILE_WEIGHTS + 1
     }
 
-    /// Returns the job that a kernel is given for it.
-    fn job(&self) -> DecodeJob {
+    /// Returns the job that a kernel is given for it, if the image is one of Huffman codes with this template.
+    fn job(&self, template: &DecodeJob) -> DecodeJob {
         let &Request { first, count, dst, status, .. } = self;
         DecodeJob {
             dst,
@@ -47,8 +48,48 @@ impl Request<'_> {
             end_tile: ((first + count - 1) / TILE_WEIGHTS + 1) as u32,
             whole_tile: first.div_ceil(TILE_WEIGHTS) as u32,
             whole_end: ((first + count) / TILE_WEIGHTS) as u32,
-            ..self.resident.template
+            ..*template
         }
+    }
+
+    /// Returns the jobs that a kernel is given for it if the image is linear: one for each tensor, without blocks.
+    fn linear_jobs(self, head: &'a LinearHead) -> impl Iterator<Item = LinearDecodeJob> + 'a {
+        let (from, to) = (self.first, self.first + self.count);
+        let tensors = head.ends().partition_point(|&end| end <= from)..head.tensors().len();
+        let tensors = head.tensors()[tensors.clone()].iter().zip(&head.ends()[tensors]);
+        let jobs = tensors.take_while(move |(tensor, _)| tensor.first < to);
+        jobs.filter(|(tensor, end)| tensor.first < **end).map(move |(tensor, &end)| {
+            let &LinearTensor { first, columns, tiles, starts, escapes, escape_count, ktiles, table, .. } = tensor;
+            let (dst, from, to) =
+                (self.dst + 2 * first.saturating_sub(from), from.max(first) - first, to.min(end) - first);
+            // The tile of a weight; of all that the range is in, whole rows of tiles where it is in several.
+            let row_of = |weight: u64| weight / columns / TILE_ROWS;
+            let tile_of = |weight: u64| row_of(weight) * ktiles as u64 + weight % columns / TILE_COLUMNS;
+            let one_row = from / columns == (to - 1) / columns;
+            let (from_tile, end_tile) = match one_row {
+                true => (tile_of(from), tile_of(to - 1) + 1),
+                false => (row_of(from) * ktiles as u64, (row_of(to - 1) + 1) * ktiles as u64),
+            };
+            let image = self.resident.image();
+            LinearDecodeJob {
+                dst,
+                status: self.status,
+                state: image + STATE_OFFSET,
+                tiles: image + tiles,
+                starts: image + starts,
+                escapes: image + escapes,
+                table: u64::from_le_bytes(table),
+                // A group has fewer than 2^32 weights.
+                first: from as u32,
+                end: to as u32,
+                columns: columns as u32,
+                ktiles,
+                from_tile: from_tile as u32,
+                end_tile: end_tile as u32,
+                escape_count,
+                ..LinearDecodeJob::default()
+            }
+        })
     }
 }
 
@@ -72,7 +113,7 @@ impl Resident {
     pub unsafe fn decompress(&self, dst: DevicePtr, dst_bytes: u64, status: DevicePtr, stream: Stream) -> Result<()> {
         // SAFETY: the caller gave a stream, and memory of its context for the destination, the status and the image; nobody else
         // writes the image or uses the destination until the stream has executed the decode.
-        unsafe { self.decompress_range(self.layout.extent.first, self.layout.weights, dst, dst_bytes, status, stream) }
+        unsafe { self.decompress_range(self.extent().first, self.element_count(), dst, dst_bytes, status, stream) }
     }
 
     /// Decodes `count` weights from weight `first` of the group, whether the image holds all of it or a range: the numbers are
@@ -133,7 +174,7 @@ impl Resident {
             let reason = format!("{} destinations and {} sizes for {tensors} tensors", dsts.len(), dst_bytes.len());
             return Err(Error::InvalidArgument(reason));
         }
-        let before = self.layout.extent.first;
+        let before = self.extent().first;
         let range = |i: usize| (if i == 0 { 0 } else { self.ends[i - 1] - before }, self.ends[i] - before);
         for (i, (&dst, &dst_bytes)) in dsts.iter().zip(dst_bytes).enumerate() {
             let (from, to) = range(i);
@@ -162,8 +203,8 @@ impl Resident {
     /// Returns the error for weights that the image does not hold.
     #[cold]
     fn outside(&self, first: u64, count: u64) -> Error {
-        let (held, extent) = (self.elements(), self.layout.extent);
-        let holds = match (self.layout.is_whole(), extent.slices) {
+        let (held, extent) = (self.elements(), self.extent());
+        let holds = match (self.is_whole(), extent.slices) {
             (true, _) => format!("group's {}", held.end),
             (false, 0) => {
                 let all = extent.group_weights;
@@ -197,7 +238,7 @@ impl Resident {
         let Some(end) = dst.checked_add(needed) else {
             return Err(Error::InvalidArgument("the destination leaves the address space".into()));
         };
-        let (image, image_end) = (self.image(), self.image() + self.layout.image_bytes);
+        let (image, image_end) = (self.image(), self.image() + self.image_bytes());
         if dst < image_end && image < end {
             return Err(Error::InvalidArgument("the destination overlaps the image".into()));
         }
@@ -261,7 +302,7 @@ pub(crate) unsafe fn decompress_batch_of<'a>(
     let request = |i: usize| Request {
         resident: resident(i),
         first: 0,
-        count: resident(i).layout.weights,
+        count: resident(i).element_count(),
         dst: dsts[i],
         status: if statuses == 0 { 0 } else { statuses + 4 * i as u64 },
     };
@@ -294,7 +335,7 @@ fn of_one(error: Error, kind: &str, number: usize) -> Error {
     }
 }
 
-/// Launches checked requests, 32 at a time.
+/// Launches checked requests: 32 at a time of those that follow each other and have images of one kind.
 ///
 /// # Safety
 ///
@@ -309,12 +350,26 @@ unsafe fn enqueue<'a>(device: &Opened, requests: impl Iterator<Item = Request<'a
         device.with_stream(stream, |room| {
             let mut launches = 0;
             while let Some(first) = requests.next() {
+                let told = |error, launches| if launches == 0 { error } else { partly(error, launches) };
+                if let Kind::Linear(head) = &first.resident.kind {
+                    let more = std::iter::from_fn(|| {
+                        let Kind::Linear(head) = &requests.peek()?.resident.kind else { return None };
+                        requests.next().map(|request| (request, head))
+                    });
+                    let all = std::iter::once((first, head)).chain(more);
+                    let mut jobs = all.flat_map(|(request, head)| request.linear_jobs(head)).peekable();
+                    while jobs.peek().is_some() {
+                        launch_linear(device, &mut jobs, room, stream).map_err(|error| told(error, launches))?;
+                        launches += 1;
+                    }
+                    continue;
+                }
                 let result = if requests.peek().is_none() && launches == 0 {
                     launch_one(device, &first, room, stream)
                 } else {
                     launch_many(device, first, &mut requests, room, stream)
                 };
-                result.map_err(|error| if launches == 0 { error } else { partly(error, launches) })?;
+                result.map_err(|error| told(error, launches))?;
                 launches += 1;
             }
             Ok(())
@@ -333,16 +388,17 @@ fn partly(error: Error, launches: u32) -> Error {
     }
 }
 
-/// Launches one request.
+/// Launches one request of an image of Huffman codes.
 ///
 /// # Safety
 ///
 /// As for [`enqueue`], with the context current.
 unsafe fn launch_one(device: &Opened, request: &Request<'_>, room: Room, stream: Stream) -> Result<()> {
-    let mut job = request.job();
+    let Kind::Huffman { template, .. } = &request.resident.kind else { return Ok(()) };
+    let mut job = request.job(template);
     let warps = policy::warps(device.capability, job.table_bytes, device.most_shared);
     let tiles = request.tiles();
-    let each = device.tiles_per_block(std::iter::once(tiles), warps, job.table_bytes, room);
+    let each = room.tiles_per_block(std::iter::once(tiles), warps, device.capacity(job.table_bytes, room));
     job.blocks = tiles.div_ceil(each) as u32;
     job.flags = flags(device);
     let shared = policy::decode_shared(job.table_bytes, warps);
@@ -355,7 +411,7 @@ fn flags(device: &Opened) -> u32 {
     if device.is_early { policy::JOB_EARLY } else { 0 }
 }
 
-/// Launches up to 32 requests: fewer if the room is limited to fewer blocks, because each request has blocks of its own.
+/// Launches up to 32 requests of images of Huffman codes: fewer if the room is limited to fewer blocks, because each request has blocks of its own.
 ///
 /// # Safety
 ///
@@ -363,15 +419,17 @@ fn flags(device: &Opened) -> u32 {
 unsafe fn launch_many<'a>(
     device: &Opened,
     first: Request<'a>,
-    more: &mut impl Iterator<Item = Request<'a>>,
+    more: &mut std::iter::Peekable<impl Iterator<Item = Request<'a>>>,
     room: Room,
     stream: Stream,
 ) -> Result<()> {
     let mut jobs = DecodeJobs { count: 0, reserved: 0, job: [DecodeJob::default(); MOST_JOBS] };
     let mut table_bytes = 0;
     let most = if room.is_limited { device.capacity(policy::TABLE_LARGE, room) as usize } else { MOST_JOBS };
+    let more = std::iter::from_fn(|| more.next_if(|next| matches!(next.resident.kind, Kind::Huffman { .. })));
     for (job, request) in jobs.job.iter_mut().take(most).zip(std::iter::once(first).chain(more)) {
-        *job = request.job();
+        let Kind::Huffman { template, .. } = &request.resident.kind else { break };
+        *job = request.job(template);
         // Tiles for now: blocks can be assigned only when all tiles are known.
         job.blocks = request.tiles() as u32;
         table_bytes = table_bytes.max(job.table_bytes);
@@ -379,7 +437,8 @@ unsafe fn launch_many<'a>(
     }
     let warps = policy::warps(device.capability, table_bytes, device.most_shared);
     let used = &mut jobs.job[..jobs.count as usize];
-    let each = device.tiles_per_block(used.iter().map(|job| job.blocks as u64), warps, table_bytes, room);
+    let capacity = device.capacity(table_bytes, room);
+    let each = room.tiles_per_block(used.iter().map(|job| job.blocks as u64), warps, capacity);
     let mut blocks = 0;
     for job in used {
         job.first_block = blocks;
@@ -390,4 +449,36 @@ unsafe fn launch_many<'a>(
     let shared = policy::decode_shared(table_bytes, warps);
     // SAFETY: the kernel takes `DecodeJobs`, and the jobs' addresses are the images' sections.
     unsafe { device.launch(device.kernels.decode_many, blocks, 32 * warps, shared, &jobs, stream, device.is_early) }
+}
+
+/// Launches up to 32 jobs of linear images: fewer if the room is limited to fewer blocks.
+///
+/// # Safety
+///
+/// As for [`enqueue`], with the context current.
+unsafe fn launch_linear(
+    device: &Opened,
+    all: &mut impl Iterator<Item = LinearDecodeJob>,
+    room: Room,
+    stream: Stream,
+) -> Result<()> {
+    let mut jobs = LinearDecodeJobs { count: 0, reserved: 0, job: [LinearDecodeJob::default(); MOST_JOBS] };
+    let capacity = device.linear_capacity(room);
+    let most = if room.is_limited { capacity as usize } else { MOST_JOBS };
+    for (job, next) in jobs.job.iter_mut().take(most).zip(all) {
+        *job = next;
+        jobs.count += 1;
+    }
+    let (warps, used) = (policy::LINEAR_WARPS, &mut jobs.job[..jobs.count as usize]);
+    let tiles = |job: &LinearDecodeJob| (job.end_tile - job.from_tile) as u64;
+    let each = room.tiles_per_block(used.iter().map(tiles), warps, capacity);
+    let mut blocks = 0;
+    for job in used {
+        job.first_block = blocks;
+        job.blocks = tiles(job).div_ceil(each) as u32;
+        job.flags = flags(device);
+        blocks += job.blocks;
+    }
+    // SAFETY: the kernel takes `LinearDecodeJobs`, and the jobs' addresses are the images' sections.
+    unsafe { device.launch(device.kernels.linear_decode, blocks, 32 * warps, 0, &jobs, stream, device.is_early) }
 }

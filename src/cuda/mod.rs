@@ -9,6 +9,7 @@
 //! - `device`: an open device: a context with the kernels loaded in it;
 //! - `resident`: images in device memory;
 //! - `upload`: images made on the device, from the file's parts;
+//! - `transcode`: linear images made on the device, from other images;
 //! - `launch`: decoding, the hot path;
 //! - `cudarc` (with the feature of that name): the same calls with the types of the crate cudarc.
 //!
@@ -41,10 +42,12 @@ pub(crate) mod launch;
 pub(crate) mod policy;
 pub(crate) mod resident;
 pub(crate) mod split;
+mod transcode;
 pub(crate) mod upload;
 
 pub use device::{Device, DeviceInfo, DeviceOptions};
 pub use driver::{DevicePtr, Stream};
+pub use image::linear::{LinearHead, LinearPlan, LinearTensor};
 pub use image::{Extent as ImageExtent, Head as ImageHead, ImageLayout, Shard, Slice};
 pub use kernels::Choice;
 pub use launch::decompress_batch;

@@ -18,6 +18,10 @@ pub const WARPS: [(u32, u32); 7] = [(75, 6), (80, 10), (86, 14), (89, 14), (90, 
 pub const INDEX_THREADS: u32 = 512;
 /// Shared bytes of a block of `df11_index` in addition to its table.
 pub const INDEX_SHARED: u32 = 5248;
+/// Warps of a block of `df11_linear_decode` and of `df11_linear_make`.
+pub const LINEAR_WARPS: u32 = 8;
+/// Shared bytes of a block of `df11_linear_make`.
+pub const LINEAR_SHARED: u32 = 512;
 /// Shared bytes of each warp of a decoding block: its code, and the exponents of its lanes.
 pub const WARP_SHARED: u32 = 16 * CODE_UNITS + 32 * super::image::LANE_WEIGHTS as u32;
 
@@ -138,6 +142,55 @@ pub(crate) struct IndexJob {
     pub reserved: u32,
 }
 
+/// A part of the parameter of the kernel that decodes linear images: `struct df11_linear_decode_job`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LinearDecodeJob {
+    pub dst: u64,
+    pub status: u64,
+    pub state: u64,
+    pub tiles: u64,
+    pub starts: u64,
+    pub escapes: u64,
+    pub table: u64,
+    pub first: u32,
+    pub end: u32,
+    pub columns: u32,
+    pub ktiles: u32,
+    pub from_tile: u32,
+    pub end_tile: u32,
+    pub blocks: u32,
+    pub escape_count: u32,
+    pub flags: u32,
+    pub first_block: u32,
+}
+
+/// The parameter of the kernel that decodes linear images: `struct df11_linear_decode_jobs`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LinearDecodeJobs {
+    pub count: u32,
+    pub reserved: u32,
+    pub job: [LinearDecodeJob; MOST_JOBS],
+}
+
+/// The parameter of the kernel that makes linear images: `struct df11_linear_make_job`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LinearMakeJob {
+    pub source: u64,
+    pub state: u64,
+    pub tiles: u64,
+    pub starts: u64,
+    pub escapes: u64,
+    pub table: u64,
+    pub count: u64,
+    pub columns: u32,
+    pub ktiles: u32,
+    pub escape_count: u32,
+    pub tile_count: u32,
+}
+
 macro_rules! fields {
     ($type:ident: $($field:ident),*) => { &[$((stringify!($field), std::mem::offset_of!($type, $field))),*] };
 }
@@ -153,8 +206,20 @@ pub const INDEX_JOB_FIELDS: &[(&str, usize)] = fields!(
     position_count, table_bytes, reserved
 );
 
+/// The fields of `struct df11_linear_decode_job` with their offsets in bytes.
+pub const LINEAR_DECODE_JOB_FIELDS: &[(&str, usize)] = fields!(
+    LinearDecodeJob: dst, status, state, tiles, starts, escapes, table, first, end, columns, ktiles, from_tile, end_tile,
+    blocks, escape_count, flags, first_block
+);
+/// The fields of `struct df11_linear_make_job` with their offsets in bytes.
+pub const LINEAR_MAKE_JOB_FIELDS: &[(&str, usize)] = fields!(
+    LinearMakeJob: source, state, tiles, starts, escapes, table, count, columns, ktiles, escape_count, tile_count
+);
+
 // The kernels' own sizes, and no more than every driver accepts for parameters.
 const _: () = {
     assert!(size_of::<DecodeJob>() == 120 && size_of::<IndexJob>() == 112);
     assert!(size_of::<DecodeJobs>() == 8 + 120 * MOST_JOBS && size_of::<DecodeJobs>() <= 4096);
+    assert!(size_of::<LinearDecodeJob>() == 96 && size_of::<LinearMakeJob>() == 72);
+    assert!(size_of::<LinearDecodeJobs>() == 8 + 96 * MOST_JOBS && size_of::<LinearDecodeJobs>() <= 4096);
 };

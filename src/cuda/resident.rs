@@ -4,7 +4,8 @@
 
 use super::device::Device;
 use super::driver::DevicePtr;
-use super::image::{ALIGNMENT, Head, ImageLayout, STATE_OFFSET, Slice, TILE_WEIGHTS};
+use super::image::linear::{LINEAR_MAGIC, LinearHead};
+use super::image::{ALIGNMENT, Extent, Head, ImageLayout, STATE_OFFSET, Slice, TILE_WEIGHTS};
 use super::policy::DecodeJob;
 use crate::error::{Error, Result};
 use crate::format::Group;
@@ -16,14 +17,26 @@ use std::ops::Range;
 /// Any number of threads may use it at once.
 pub struct Resident {
     pub(super) device: Device,
-    pub(super) layout: ImageLayout,
+    image: DevicePtr,
+    image_bytes: u64,
+    weights: u64,
+    extent: Extent,
     /// The elements up to the end of each tensor, as decoding counts them.
     pub(super) ends: Box<[u64]>,
     slices: Box<[Slice]>,
-    /// A job for the whole image, without what each call adds: destination, status and range.
-    pub(super) template: DecodeJob,
+    pub(super) kind: Kind,
     /// The bytes that an upload copied from. The driver may read them until the stream has executed the upload.
     _sources: Vec<u8>,
+}
+
+/// The kind of an image, and what its decoding needs.
+pub(super) enum Kind {
+    Huffman {
+        layout: ImageLayout,
+        /// A job for the whole image, without what each call adds: destination, status and range.
+        template: DecodeJob,
+    },
+    Linear(LinearHead),
 }
 
 impl std::fmt::Debug for Resident {
@@ -31,7 +44,7 @@ impl std::fmt::Debug for Resident {
         f.debug_struct("Resident")
             .field("device", &self.device)
             .field("image", &format_args!("{:#x}", self.image()))
-            .field("layout", &self.layout)
+            .field("layout", &self.layout())
             .finish_non_exhaustive()
     }
 }
@@ -51,51 +64,53 @@ impl Device {
     /// bytes are not trusted: other bytes give other weights, and no access outside of image and destination.)
     pub unsafe fn bind(&self, group: Group, image: DevicePtr, image_bytes: u64) -> Result<Resident> {
         let layout = ImageLayout::of(group)?;
-        check_image(&layout, image, image_bytes)?;
-        Ok(Resident::new(self, image, layout, &group.data().cuts()[1..], &[], Vec::new()))
+        check_image(layout.image_bytes, image, image_bytes)?;
+        Ok(Resident::huffman(self, image, layout, &group.data().cuts()[1..], &[], Vec::new()))
     }
 
-    /// As [`Device::bind`], without the model. `head` holds the image's first bytes in host memory, at least
-    /// [`ImageLayout::head_bytes`] of them; the whole image will do. They are treated as untrusted input.
+    /// As [`Device::bind`], without the model, for images of both kinds. `head` holds the image's first bytes in host
+    /// memory, at least [`ImageLayout::head_bytes`] or [`LinearHead::head_bytes`] of them; the whole image will do. They
+    /// are treated as untrusted input.
     ///
     /// # Errors
     ///
-    /// As [`Head::parse`]; `InvalidArgument`, `BufferTooSmall`, `Misaligned`.
+    /// As [`Head::parse`] and [`LinearHead::parse`]; `InvalidArgument`, `BufferTooSmall`, `Misaligned`.
     ///
     /// # Safety
     ///
     /// As [`Device::bind`], with the image that `head` is the beginning of.
     pub unsafe fn bind_image(&self, head: &[u8], image: DevicePtr, image_bytes: u64) -> Result<Resident> {
+        if head.starts_with(&LINEAR_MAGIC) {
+            let head = LinearHead::parse(head)?;
+            check_image(head.image_bytes(), image, image_bytes)?;
+            return Ok(Resident::linear(self, image, head, Vec::new()));
+        }
         let head = Head::parse(head)?;
-        check_image(head.layout(), image, image_bytes)?;
-        Ok(Resident::new(self, image, *head.layout(), head.ends(), head.slices(), Vec::new()))
+        check_image(head.layout().image_bytes, image, image_bytes)?;
+        Ok(Resident::huffman(self, image, *head.layout(), head.ends(), head.slices(), Vec::new()))
     }
 }
 
 /// Checks the device memory of an image.
-pub(super) fn check_image(layout: &ImageLayout, image: DevicePtr, image_bytes: u64) -> Result<()> {
+pub(super) fn check_image(needed: u64, image: DevicePtr, image_bytes: u64) -> Result<()> {
     if image == 0 {
         return Err(Error::InvalidArgument("the image's address is 0".into()));
     }
     if !image.is_multiple_of(ALIGNMENT) {
         return Err(Error::Misaligned { what: "the image's address".into(), to: ALIGNMENT as usize });
     }
-    if image_bytes < layout.image_bytes {
-        return Err(Error::BufferTooSmall {
-            what: "the image's memory".into(),
-            needed: layout.image_bytes,
-            given: image_bytes,
-        });
+    if image_bytes < needed {
+        return Err(Error::BufferTooSmall { what: "the image's memory".into(), needed, given: image_bytes });
     }
-    if image.checked_add(layout.image_bytes).is_none() {
+    if image.checked_add(needed).is_none() {
         return Err(Error::InvalidArgument("the image leaves the address space".into()));
     }
     Ok(())
 }
 
 impl Resident {
-    /// `ends` count from the image's first weight.
-    pub(super) fn new(
+    /// Makes the resident of an image of Huffman codes. `ends` count from the image's first weight.
+    pub(super) fn huffman(
         device: &Device,
         image: DevicePtr,
         layout: ImageLayout,
@@ -118,7 +133,32 @@ impl Resident {
             ..DecodeJob::default()
         };
         let ends = ends.iter().map(|end| layout.extent.first + end).collect();
-        Resident { device: device.clone(), layout, ends, slices: slices.into(), template, _sources: sources }
+        Resident {
+            device: device.clone(),
+            image,
+            image_bytes: layout.image_bytes,
+            weights: layout.weights,
+            extent: layout.extent,
+            ends,
+            slices: slices.into(),
+            kind: Kind::Huffman { layout, template },
+            _sources: sources,
+        }
+    }
+
+    /// Makes the resident of a linear image.
+    pub(super) fn linear(device: &Device, image: DevicePtr, head: LinearHead, sources: Vec<u8>) -> Resident {
+        Resident {
+            device: device.clone(),
+            image,
+            image_bytes: head.image_bytes(),
+            weights: head.weights(),
+            extent: Extent::whole(head.weights(), head.tensors().len() as u32),
+            ends: head.ends().into(),
+            slices: Box::default(),
+            kind: Kind::Linear(head),
+            _sources: sources,
+        }
     }
 
     /// Returns the device that the image is on.
@@ -128,19 +168,49 @@ impl Resident {
 
     /// Returns the image's device address.
     pub fn image(&self) -> DevicePtr {
-        self.template.state - STATE_OFFSET
+        self.image
     }
 
-    /// Returns the offsets and sizes of the image's sections.
-    pub fn layout(&self) -> &ImageLayout {
-        &self.layout
+    /// Returns the bytes of the image.
+    pub fn image_bytes(&self) -> u64 {
+        self.image_bytes
+    }
+
+    /// Returns the number of weights that it holds.
+    pub fn element_count(&self) -> u64 {
+        self.weights
+    }
+
+    /// Returns the part of its group that it holds.
+    pub fn extent(&self) -> &Extent {
+        &self.extent
+    }
+
+    /// Returns the offsets and sizes of the sections of an image of Huffman codes; `None` for a linear image.
+    pub fn layout(&self) -> Option<&ImageLayout> {
+        match &self.kind {
+            Kind::Huffman { layout, .. } => Some(layout),
+            Kind::Linear(_) => None,
+        }
+    }
+
+    /// Returns the head of a linear image; `None` for an image of Huffman codes.
+    pub fn linear_head(&self) -> Option<&LinearHead> {
+        match &self.kind {
+            Kind::Huffman { .. } => None,
+            Kind::Linear(head) => Some(head),
+        }
+    }
+
+    /// Returns whether it holds all of its group, one weight after the other.
+    pub fn is_whole(&self) -> bool {
+        self.extent.is_whole(self.weights, self.ends.len() as u32)
     }
 
     /// Returns the elements that it holds, as decoding counts them: the numbers of the group's weights for a range and for
     /// a whole group, and from 0 where there are slices.
     pub fn elements(&self) -> Range<u64> {
-        let first = self.layout.extent.first;
-        first..first + self.layout.weights
+        self.extent.first..self.extent.first + self.weights
     }
 
     /// Returns the end of each tensor, or slice, of which it holds elements, counted as [`Resident::elements`] are; the last

@@ -98,13 +98,13 @@ impl Device {
         staging: Option<Staging>,
     ) -> Result<Resident> {
         let head = Head::of(group)?;
-        check_image(head.layout(), image, image_bytes)?;
+        check_image(head.layout().image_bytes, image, image_bytes)?;
         self.0.check_null(stream)?;
         let bytes = head.bytes();
         // SAFETY: the image fits the memory, which the caller keeps with the stream and the staging memory; the
         // resident keeps the head's bytes.
         let bytes = unsafe { enqueue(&self.0, &Range::whole(group), &head, bytes, image, stream, staging)? };
-        Ok(Resident::new(self, image, *head.layout(), head.ends(), &[], bytes))
+        Ok(Resident::huffman(self, image, *head.layout(), head.ends(), &[], bytes))
     }
 
     /// Makes the image of `count` of a group's weights on the device, from weight `first` on, in stream order: as
@@ -131,12 +131,12 @@ impl Device {
         staging: Option<Staging>,
     ) -> Result<Resident> {
         let range = Range::new(group, first, count)?;
-        check_image(&range.layout()?, image, image_bytes)?;
+        check_image(range.layout()?.image_bytes, image, image_bytes)?;
         self.0.check_null(stream)?;
         let (head, bytes) = head_and_index(range.clone())?;
         // SAFETY: as in `upload`; the resident keeps the bytes of head and index.
         let bytes = unsafe { enqueue(&self.0, &range, &head, bytes, image, stream, staging)? };
-        Ok(Resident::new(self, image, *head.layout(), head.ends(), &[], bytes))
+        Ok(Resident::huffman(self, image, *head.layout(), head.ends(), &[], bytes))
     }
 }
 
@@ -263,12 +263,12 @@ impl Upload<'_> {
         // SAFETY: the layout puts every address and size inside the image; the sizes of members were checked when the
         // model was opened.
         unsafe {
-            self.copy(image, bytes)?;
+            copy(self.driver, image, bytes, self.stream)?;
             if !has_index {
-                self.zero(image + layout.starts, layout.code - layout.starts)?;
+                zero(self.driver, image + layout.starts, layout.code - layout.starts, self.stream)?;
             }
             self.member(Member::EncodedExponent, codes, image + layout.code)?;
-            self.zero(image + code_end, layout.signs - code_end)?;
+            zero(self.driver, image + code_end, layout.signs - code_end, self.stream)?;
             if !has_index {
                 self.whole(Member::Gaps, gaps)?;
                 self.whole(Member::OutputPositions, positions)?;
@@ -277,7 +277,7 @@ impl Upload<'_> {
                 }
             }
             self.member(Member::SignMantissa, weights, image + layout.signs)?;
-            self.zero(image + signs_end, layout.image_bytes - signs_end)
+            zero(self.driver, image + signs_end, layout.image_bytes - signs_end, self.stream)
         }
     }
 
@@ -314,35 +314,6 @@ impl Upload<'_> {
         unsafe { device.launch(device.kernels.index, blocks, policy::INDEX_THREADS, shared, &job, self.stream, false) }
     }
 
-    /// Copies host memory to device memory.
-    ///
-    /// # Safety
-    ///
-    /// The device memory is there; the bytes stay until the stream has executed the copy.
-    unsafe fn copy(&self, to: DevicePtr, bytes: &[u8]) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        // SAFETY: the destination holds as many bytes as the slice, which stays long enough.
-        let code =
-            unsafe { (self.driver.api.copy_to_device)(to, bytes.as_ptr().cast(), bytes.len(), self.stream.raw()) };
-        self.driver.check("cuMemcpyHtoDAsync", code)
-    }
-
-    /// Writes zeros to device memory.
-    ///
-    /// # Safety
-    ///
-    /// The device memory is there.
-    unsafe fn zero(&self, at: DevicePtr, bytes: u64) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        // SAFETY: there are `bytes` bytes of device memory at the address.
-        let code = unsafe { (self.driver.api.fill)(at, 0, bytes as usize, self.stream.raw()) };
-        self.driver.check("cuMemsetD8Async", code)
-    }
-
     /// Copies a member of a group.
     ///
     /// # Safety
@@ -367,7 +338,7 @@ impl Upload<'_> {
                 return Err(Error::Internal("a file that is not in memory, and no memory to read it to".into()));
             };
             // SAFETY: the destination has room for the part, and the model keeps the bytes.
-            return unsafe { self.copy(to, bytes) };
+            return unsafe { copy(self.driver, to, bytes, self.stream) };
         };
         let mut copy_all = || -> Result<()> {
             let mut done = 0;
@@ -381,7 +352,7 @@ impl Upload<'_> {
                 // SAFETY: the destination has room for the part. The half is not written before its event has passed,
                 // and the stream is one of the current context.
                 unsafe {
-                    self.copy(to + done, &*bytes)?;
+                    copy(self.driver, to + done, &*bytes, self.stream)?;
                     ring.events[half].record(self.stream)?;
                 }
                 ring.unmarked = false;
@@ -395,4 +366,33 @@ impl Upload<'_> {
         self.ring = Some(ring);
         result
     }
+}
+
+/// Copies host memory to device memory.
+///
+/// # Safety
+///
+/// `stream` is one of the current context, and the device memory is there; the bytes stay until the stream has executed
+/// the copy.
+pub(super) unsafe fn copy(driver: &Driver, to: DevicePtr, bytes: &[u8], stream: Stream) -> Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    // SAFETY: the destination holds as many bytes as the slice, which stays long enough.
+    let code = unsafe { (driver.api.copy_to_device)(to, bytes.as_ptr().cast(), bytes.len(), stream.raw()) };
+    driver.check("cuMemcpyHtoDAsync", code)
+}
+
+/// Writes zeros to device memory.
+///
+/// # Safety
+///
+/// `stream` is one of the current context, and the device memory is there.
+pub(super) unsafe fn zero(driver: &Driver, at: DevicePtr, bytes: u64, stream: Stream) -> Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    // SAFETY: there are `bytes` bytes of device memory at the address.
+    let code = unsafe { (driver.api.fill)(at, 0, bytes as usize, stream.raw()) };
+    driver.check("cuMemsetD8Async", code)
 }

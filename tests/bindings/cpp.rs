@@ -221,7 +221,7 @@ fn with_nvidias_own_headers() {
         for std in ["-std=c++17", "-std=c++20"] {
             compile(&compiler, std, "tests/nvidia/engine.cc");
         }
-        for example in ["examples/engine.cc", "examples/offload.cc"] {
+        for example in ["examples/slots.cc", "examples/offload.cc"] {
             compile(&compiler, "-std=c++17", example);
         }
     }

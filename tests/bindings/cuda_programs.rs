@@ -301,17 +301,17 @@ fn ranks_hold_their_shares() {
 }
 
 #[test]
-fn the_engine_decodes_eagerly_and_in_a_graph() {
+fn slots_are_decoded_eagerly_and_in_a_graph() {
     let folder = library();
-    let program = build("examples/engine.cc", folder.path());
+    let program = build("examples/slots.cc", folder.path());
     let said = stdout(&run(on_emulator(&program).arg(model("sharded"))));
     assert!(said.contains("4 of 4 layers right in an eager pass, 12 of 12 in three replays"), "{said}");
 }
 
 #[test]
-fn the_engine_without_a_device_says_so() {
+fn slots_without_a_device_say_so() {
     let folder = library();
-    let program = build("examples/engine.cc", folder.path());
+    let program = build("examples/slots.cc", folder.path());
     let output = run(Command::new(program).env("DF11_LIBCUDA", "/nonexistent/libcuda.so.1").arg(model("tiny")));
     assert!(stdout(&output).contains("missing: a CUDA device"), "{output:?}");
 }

@@ -219,7 +219,15 @@ fn names_of_the_interface_exist() {
                     continue;
                 }
                 count += 1;
-                let elsewhere = ["df11_static", "DF11_MODEL", "DF11_BLESS", "DF11_PREFIX", "DF11_ROUNDS", "df11_DIR"];
+                let elsewhere = [
+                    "df11_static",
+                    "DF11_MODEL",
+                    "DF11_BLESS",
+                    "DF11_LIBRARY",
+                    "DF11_PREFIX",
+                    "DF11_ROUNDS",
+                    "df11_DIR",
+                ];
                 if !known(word) && !elsewhere.contains(&word) {
                     wrong.push(format!("{}:{}: {word}", document.path.display(), line + 1));
                 }
@@ -438,6 +446,29 @@ fn the_example_in_go_reads_a_tensor() {
         .env("PKG_CONFIG_PATH", lib.join("pkgconfig")));
     let said = run(Command::new(folder.path().join("example")).current_dir(folder.path()));
     assert_eq!(sha256(&said.stdout), expected);
+}
+
+/// The same from Python, without numpy or with it.
+#[test]
+fn the_example_in_python_reads_a_tensor() {
+    let (libraries, (folder, expected)) = (library(), with_model());
+    let program = format!(
+        "{}\nimport sys\nsys.stdout.buffer.write(getattr(weights, \"tobytes\", lambda: weights)())\n",
+        of_readme("python").text
+    );
+    let said = run(Command::new("python3")
+        .current_dir(folder.path())
+        .args(["-c", &program])
+        .env("DF11_LIBRARY", libraries.path().join("libdf11.so"))
+        .env("PYTHONPATH", format!("{ROOT}/bindings/python/src"))
+        .env("PYTHONDONTWRITEBYTECODE", "1"));
+    assert_eq!(sha256(&said.stdout), expected);
+}
+
+/// What Python calls by ctypes is what the header declares.
+#[test]
+fn the_module_for_ctypes_is_that_of_the_header() {
+    run(Command::new("python3").current_dir(ROOT).args(["bindings/python/generate.py", "--check"]));
 }
 
 /// README's commands, on a small model that they find under the name that they give.

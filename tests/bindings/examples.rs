@@ -2,7 +2,9 @@
 //! in every language, on the CPU and on the emulated device, except for the line with the speed. `examples/hello.*` prints the
 //! first values of a tensor.
 //!
-//! Needs a C and a C++ compiler (`CC`, `CXX`, else `cc` and `c++`), pkg-config, and a `go` that `bindings/go/toolchain.sh` finds or
+//! Python's runs from `bindings/python/src`; the wheel has tests of its own.
+//!
+//! Needs Python, a C and a C++ compiler (`CC`, `CXX`, else `cc` and `c++`), pkg-config, and a `go` that `bindings/go/toolchain.sh` finds or
 //! installs.
 #![cfg(target_os = "linux")]
 
@@ -19,6 +21,25 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 struct Example {
     program: PathBuf,
     device: bool,
+    /// What the interpreter runs, and the library that it loads.
+    script: Option<(PathBuf, PathBuf)>,
+}
+
+impl Example {
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.current_dir(ROOT);
+        if let Some((script, library)) = &self.script {
+            command.arg(script).env("DF11_LIBRARY", library).env("PYTHONPATH", format!("{ROOT}/bindings/python/src"));
+            command.env("PYTHONDONTWRITEBYTECODE", "1");
+        }
+        command
+    }
+}
+
+fn python(folder: &Path, name: &str) -> Example {
+    let script = Path::new(ROOT).join(format!("examples/{name}.py"));
+    Example { program: "python3".into(), device: false, script: Some((script, folder.join("libdf11.so"))) }
 }
 
 /// Builds the C or the C++ program `name`, linked with the shared library in `folder`, or with the archive.
@@ -38,7 +59,7 @@ fn native(folder: &Path, name: &str, cpp: bool, archive: bool) -> Example {
         command.arg("-L").arg(folder).arg("-ldf11").arg(format!("-Wl,-rpath,{}", folder.display()));
     }
     run(command.args(["-lpthread", "-ldl", "-lm"]));
-    Example { program, device: true }
+    Example { program, device: true, script: None }
 }
 
 fn rust() -> Example {
@@ -53,7 +74,7 @@ fn rust() -> Example {
             .arg(&alone));
         program = alone.join("debug/examples/decompress");
     }
-    Example { program, device: false }
+    Example { program, device: false, script: None }
 }
 
 /// Builds the Go program `name` with the library in `folder`, which the binding finds by pkg-config.
@@ -80,7 +101,7 @@ fn go(folder: &Path, name: &str) -> Example {
         .arg(&source)
         .env("GOFLAGS", std::str::from_utf8(&flags).unwrap().trim())
         .env("PKG_CONFIG_PATH", packages));
-    Example { program, device: true }
+    Example { program, device: true, script: None }
 }
 
 /// Runs an example that must succeed, and gives what it printed without the line of the speed, which must be one.
@@ -93,8 +114,8 @@ fn said(command: &mut Command) -> Vec<String> {
 
 fn decompress(example: &Example, libcuda: &Path, model: &str, original: &str) -> Command {
     let data = |path: &str| Path::new("tests/data/golden").join(path);
-    let mut command = Command::new(&example.program);
-    command.current_dir(ROOT).env("DF11_LIBCUDA", libcuda).arg(data(model)).arg(data(original));
+    let mut command = example.command();
+    command.env("DF11_LIBCUDA", libcuda).arg(data(model)).arg(data(original));
     command
 }
 
@@ -108,6 +129,7 @@ fn decompress_says_the_same_in_every_language() {
         native(folder.path(), "decompress", true, true),
         go(folder.path(), "decompress"),
         rust(),
+        python(folder.path(), "decompress"),
     ];
     let (none, emulator) = (Path::new("/nonexistent/libcuda.so.1"), built().join("libdf11_emulator.so"));
 
@@ -143,7 +165,7 @@ fn decompress_says_the_same_in_every_language() {
         let output = decompress(example, none, "nowhere", "tiny/original.safetensors").output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).starts_with("decompress: "), "{output:?}");
-        let output = Command::new(&example.program).output().unwrap();
+        let output = example.command().output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{output:?}");
     }
 }
@@ -152,8 +174,7 @@ fn decompress_says_the_same_in_every_language() {
 fn multiply_compares_both_forms() {
     let folder = library();
     let example = native(folder.path(), "multiply", false, false);
-    let multiply =
-        |arguments: &[&str]| Command::new(&example.program).current_dir(ROOT).args(arguments).output().unwrap();
+    let multiply = |arguments: &[&str]| example.command().args(arguments).output().unwrap();
     let model = "tests/data/golden/block/model";
     for tensor in [&[model][..], &[model, "model.layers.1.mlp.down_proj.weight"]] {
         let output = multiply(tensor);
@@ -178,10 +199,7 @@ fn hello_prints_a_tensor_in_every_language() {
         native(folder.path(), "hello", true, true),
         go(folder.path(), "hello"),
     ];
-    let hello = |example: &Example, arguments: &[&str]| {
-        let mut command = Command::new(&example.program);
-        command.current_dir(ROOT).args(arguments).output().unwrap()
-    };
+    let hello = |example: &Example, arguments: &[&str]| example.command().args(arguments).output().unwrap();
     let model = "tests/data/golden/block/model";
     let original = std::fs::read(Path::new(ROOT).join("tests/data/golden/block/original.safetensors")).unwrap();
     let original = safetensors::SafeTensors::deserialize(&original).unwrap();

@@ -5,6 +5,7 @@ mod c;
 mod cpp;
 mod cuda_programs;
 mod documents;
+mod engine;
 mod examples;
 #[path = "../support/mod.rs"]
 mod support;

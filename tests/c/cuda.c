@@ -160,6 +160,43 @@ static void one_group(df11_device *device, const df11_model *model, uint64_t num
     OK(df11_device_bind(device, model, number, other, image_bytes, &bound, &error));
     df11_resident_free(bound);
 
+    /* The linear image of the same group: by the host, and by the device from the other image. */
+    df11_linear_plan *plan = NULL;
+    df11_resident *made = NULL;
+    df11_devptr linear, another, scratch;
+    OK(df11_model_plan_linear_image(model, number, NULL, 0, 2, NULL, &plan, &error));
+    OK(df11_linear_plan_get_image_info(plan, &info, &error));
+    CHECK(info.element_count == group.element_count && info.group_tensor_count == group.tensor_count);
+    size_t linear_bytes = (size_t)info.image_bytes;
+    uint8_t *in_host = malloc(linear_bytes + 1);
+    CHECK(in_host != NULL && cuMemAlloc(&linear, linear_bytes) == 0 && cuMemAlloc(&another, linear_bytes) == 0);
+    CHECK(cuMemAlloc(&scratch, 1 << 20) == 0);
+    in_host[linear_bytes] = 0x55;
+    CHECK(df11_linear_plan_write_image(plan, in_host, linear_bytes - 1, 1, NULL, &error) == DF11_BUFFER_TOO_SMALL);
+    OK(df11_linear_plan_write_image(plan, in_host, linear_bytes, 2, NULL, &error));
+    CHECK(in_host[linear_bytes] == 0x55 && cuMemcpyHtoD(linear, in_host, linear_bytes) == 0);
+    CHECK(cuStreamSynchronize(NULL) == 0);
+    OK(df11_image_get_info(in_host, linear_bytes, &info, &error));
+    OK(df11_device_bind_image(device, in_host, (size_t)info.head_bytes, linear, linear_bytes, &bound, &error));
+    OK(df11_device_make_linear_image(device, plan, resident, another, linear_bytes, scratch, 1 << 20, stream, &made,
+                                     &error));
+    df11_linear_plan_free(plan);
+    CHECK(cuStreamSynchronize(stream) == 0);
+    same(another, in_host, linear_bytes);
+    OK(df11_resident_get_info(made, &about, &error));
+    CHECK(about.image == another && about.image_bytes == linear_bytes && about.tensor_count == group.tensor_count);
+    const df11_resident *const two[] = {bound, made};
+    for (int i = 0; i < 2; i++) {
+        zero(dst, bytes);
+        OK(df11_resident_decompress(two[i], dst, bytes, status, stream, &error));
+        CHECK(cuStreamSynchronize(stream) == 0 && cuMemcpyDtoH(&word, status, 4) == 0 && word == 0);
+        same(dst, want, bytes);
+    }
+    df11_resident_free(bound);
+    df11_resident_free(made);
+    free(in_host);
+    CHECK(cuMemFree(linear) == 0 && cuMemFree(another) == 0 && cuMemFree(scratch) == 0);
+
     /* Mistakes. */
     CHECK(df11_resident_decompress(resident, dst, bytes - 1, 0, stream, &error) == DF11_BUFFER_TOO_SMALL);
     CHECK(df11_resident_decompress(resident, dst + 1, bytes, 0, stream, &error) == DF11_MISALIGNED);

@@ -275,6 +275,10 @@ ASSERT(offsetof(df11_slice, run_elements) == 8);
 ASSERT(offsetof(df11_slice, run_stride) == 12);
 ASSERT(offsetof(df11_slice, run_count) == 16);
 
+ASSERT(sizeof(df11_linear_shape) == 16);
+ASSERT(offsetof(df11_linear_shape, rows) == 0);
+ASSERT(offsetof(df11_linear_shape, columns) == 8);
+
 ASSERT(sizeof(df11_segment) == 24);
 ASSERT(offsetof(df11_segment, extent) == 0);
 ASSERT(offsetof(df11_segment, unit) == 8);

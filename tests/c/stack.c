@@ -218,6 +218,14 @@ static void *writes_image(void *argument)
     CHECK(df11_shard_write_image(shard, dst, image_bytes, 2, NULL, &error) == DF11_OK);
     CHECK(df11_image_get_slice(dst, image_bytes, 0, &slice, &error) == DF11_OK && slice.run_count == 3);
     df11_shard_free(shard);
+    df11_linear_plan *plan;
+    CHECK(df11_model_plan_linear_image(d->model, 0, NULL, 0, 2, NULL, &plan, &error) == DF11_OK);
+    CHECK(df11_linear_plan_get_image_info(plan, &image, &error) == DF11_OK);
+    void *linear = malloc((size_t)image.image_bytes);
+    CHECK(linear != NULL);
+    CHECK(df11_linear_plan_write_image(plan, linear, (size_t)image.image_bytes, 2, NULL, &error) == DF11_OK);
+    df11_linear_plan_free(plan);
+    free(linear);
     free(dst);
     return NULL;
 }

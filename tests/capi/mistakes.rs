@@ -54,6 +54,8 @@ struct Things<'a> {
     host_image: Vec<u8>,
     slice_image: Vec<u8>,
     shard: *mut df11_shard,
+    plan: *mut df11_linear_plan,
+    linear_image: Vec<u8>,
     dst: u64,
     bytes: usize,
     tensors: usize,
@@ -97,6 +99,20 @@ fn shard_of(model: *mut df11_model) -> (*mut df11_shard, Vec<u8>) {
         let (at, none) = (image.as_mut_ptr().cast(), null_mut());
         assert_eq!(df11_shard_write_image(shard, at, image.len(), 1, none, null_mut()), 0);
         (shard, image)
+    }
+}
+
+/// A plan of the linear image of the model's first group, and the image.
+fn linear_of(model: *mut df11_model) -> (*mut df11_linear_plan, Vec<u8>) {
+    let (mut plan, mut info) = (null_mut(), init::<df11_image_info>());
+    // SAFETY: the model stays open, and the lists are as long as is said.
+    unsafe {
+        assert_eq!(df11_model_plan_linear_image(model, 0, null(), 0, 1, null_mut(), &mut plan, null_mut()), 0);
+        assert_eq!(df11_linear_plan_get_image_info(plan, &mut info, null_mut()), 0);
+        let mut image = vec![0; info.image_bytes as usize];
+        let (at, none) = (image.as_mut_ptr().cast(), null_mut());
+        assert_eq!(df11_linear_plan_write_image(plan, at, image.len(), 1, none, null_mut()), 0);
+        (plan, image)
     }
 }
 
@@ -436,6 +452,48 @@ fn host_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
             }
             (0, true)
         }),
+        row(
+            "df11_model_plan_linear_image",
+            &[("model", BAD), ("shapes", BAD), ("progress", GOOD), ("out", BAD)],
+            |n, error| unsafe {
+                let shapes = vec![df11_linear_shape { rows: 0, columns: 0 }; t.tensors];
+                let (mut out, mut progress) = (null_mut::<df11_linear_plan>().wrapping_byte_add(64), null_mut());
+                df11_progress_new(&mut progress, null_mut());
+                let (model, shapes) = (unless(n, "model", t.model), unless(n, "shapes", shapes.as_ptr()));
+                let to = if n == "out" { null_mut() } else { &raw mut out };
+                let watched = unless(n, "progress", progress);
+                let status = df11_model_plan_linear_image(model, 0, shapes, t.tensors, 2, watched, to, error);
+                df11_progress_free(progress);
+                if n == "out" {
+                    return (status, true);
+                }
+                if status == 0 {
+                    df11_linear_plan_free(out);
+                }
+                (status, (status == 0) != out.is_null())
+            },
+        ),
+        row("df11_linear_plan_get_image_info", &[("plan", BAD), ("out", BAD)], |n, error| unsafe {
+            let mut out = df11_image_info { image_bytes: 77, ..init() };
+            let to = unless(n, "out", &raw mut out);
+            let status = df11_linear_plan_get_image_info(unless(n, "plan", t.plan), to, error);
+            (status, n == "out" || (status == 0) == (out.image_bytes > 0) && out.image_bytes != 77)
+        }),
+        row("df11_linear_plan_write_image", &[("plan", BAD), ("dst", BAD), ("progress", GOOD)], |n, error| unsafe {
+            let (mut room, mut progress) = (vec![0u8; t.linear_image.len()], null_mut());
+            df11_progress_new(&mut progress, null_mut());
+            let (plan, dst) = (unless(n, "plan", t.plan), unless(n, "dst", room.as_mut_ptr().cast()));
+            let watched = unless(n, "progress", progress);
+            let status = df11_linear_plan_write_image(plan, dst, room.len(), 1, watched, error);
+            df11_progress_free(progress);
+            (status, status != 0 || room == t.linear_image)
+        }),
+        row("df11_linear_plan_free", &[("plan", GOOD)], |n, _| unsafe {
+            if n == "plan" {
+                df11_linear_plan_free(null_mut());
+            }
+            (0, true)
+        }),
         row("df11_image_get_info", &[("head", BAD), ("out", BAD)], |n, error| unsafe {
             let mut out = df11_image_info { image_bytes: 77, ..init() };
             let head = unless(n, "head", t.host_image.as_ptr().cast());
@@ -648,6 +706,30 @@ fn device_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
                 if n == "out" { (status, true) } else { t.taken(status, out) }
             },
         ),
+        row(
+            "df11_device_make_linear_image",
+            &[("device", BAD), ("plan", BAD), ("source", BAD), ("stream", DF11_DEFAULT_STREAM), ("out", BAD)],
+            move |n, error| unsafe {
+                let (mut out, bytes) = (stray(), t.linear_image.len());
+                let (image, scratch) = (t.engine.alloc(bytes as u64), t.engine.alloc(1 << 20));
+                let (device, plan) = (unless(n, "device", t.device), unless(n, "plan", t.plan));
+                let (source, stream) = (unless(n, "source", t.resident), unless(n, "stream", t.stream()));
+                let to = if n == "out" { null_mut() } else { &raw mut out };
+                let status = df11_device_make_linear_image(
+                    device,
+                    plan,
+                    source,
+                    image,
+                    bytes,
+                    scratch,
+                    1 << 20,
+                    stream,
+                    to,
+                    error,
+                );
+                if n == "out" { (status, true) } else { t.taken(status, out) }
+            },
+        ),
         row("df11_device_bind", &[("device", BAD), ("model", BAD), ("out", BAD)], move |n, error| unsafe {
             let (mut out, (at, bytes)) = (stray(), (t.image, t.image_bytes));
             let (device, model) = (unless(n, "device", t.device), unless(n, "model", t.model));
@@ -751,6 +833,7 @@ fn with_things(work: impl FnOnce(&Things)) {
     let weights = support::weights::trained_like(5000, 1);
     let (matrix_data, matrix) = matrix_of(&weights);
     let (shard, slice_image) = shard_of(model);
+    let (plan, linear_image) = linear_of(model);
     let things = Things {
         original: text(&golden::path("sharded/original.safetensors")),
         source: text(&golden::path("sharded/original.safetensors")),
@@ -775,12 +858,15 @@ fn with_things(work: impl FnOnce(&Things)) {
         host_image,
         slice_image,
         shard,
+        plan,
+        linear_image,
         bytes,
     };
     work(&things);
     unsafe {
         df11_matrix_free(matrix);
         df11_shard_free(shard);
+        df11_linear_plan_free(plan);
         df11_resident_free(resident);
         df11_device_free(device);
         df11_model_free(model);

@@ -22,7 +22,7 @@ fn last_blocks(emulator: &Emulator) -> u64 {
 
 /// Returns how many blocks decode a whole group on that many multiprocessors of capability 9.0.
 fn blocks_on(resident: &Resident, multiprocessors: u32) -> u64 {
-    let tiles = resident.layout().tiles;
+    let tiles = resident.layout().unwrap().tiles;
     // Two blocks fit, with a table of either kind.
     tiles.div_ceil(policy::tiles_per_block(std::iter::once(tiles), 12, 2 * multiprocessors))
 }
@@ -78,7 +78,7 @@ fn streams_of_green_contexts_are_accepted_and_fill_their_part() {
     let starts = std::iter::once(0).chain(ends.iter().copied());
     let (dsts, sizes): (Vec<u64>, Vec<u64>) =
         starts.zip(ends).map(|(from, to)| (target.dst + 2 * from, 2 * (to - from))).unzip();
-    let half = resident.layout().weights / 2;
+    let half = resident.element_count() / 2;
     // SAFETY: the memory lives until the context was waited for.
     let graphs = unsafe {
         let graph = |work: &dyn Fn() -> df11::Result<()>| {
@@ -91,7 +91,7 @@ fn streams_of_green_contexts_are_accepted_and_fill_their_part() {
             graph(&|| cuda::decompress_batch(&[&resident], &[target.dst], &[target.bytes], 0, stream)),
             graph(&|| {
                 resident.decompress_range(0, half, target.dst, target.bytes, 0, stream)?;
-                let rest = resident.layout().weights - half;
+                let rest = resident.element_count() - half;
                 resident.decompress_range(half, rest, target.dst + 2 * half, 2 * rest, 0, stream)
             }),
         ]

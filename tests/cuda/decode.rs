@@ -40,7 +40,7 @@ pub(crate) fn golden_groups(emulator: &Emulator) {
             assert!(target.take(&engine) == want, "{name}: group {group} differs");
             assert_eq!(engine.read_u32(status), 0, "{name}: group {group}");
 
-            let layout = *resident.layout();
+            let layout = *resident.layout().unwrap();
             let mut image = vec![0; layout.image_bytes as usize];
             model.group(group).unwrap().write_image(&mut image, 1).unwrap();
             let made = engine.read(at, layout.image_bytes);
@@ -351,11 +351,11 @@ fn captured_decodes_replay_even_after_the_handles_are_freed() {
         engine.synchronise(stream);
         engine.begin_capture(stream, mode);
         for (resident, target) in residents.iter().zip(&targets) {
-            let half = resident.layout().weights / 2;
+            let half = resident.element_count() / 2;
             // SAFETY: image and targets live until the graph's last launch was waited for.
             unsafe {
                 resident.decompress_range(0, half, target.dst, 2 * half, 0, stream).unwrap();
-                let (dst, count) = (target.dst + 2 * half, resident.layout().weights - half);
+                let (dst, count) = (target.dst + 2 * half, resident.element_count() - half);
                 resident.decompress_range(half, count, dst, 2 * count, 0, stream).unwrap();
             }
         }
@@ -364,7 +364,7 @@ fn captured_decodes_replay_even_after_the_handles_are_freed() {
         // SAFETY: refused before anything is touched.
         let refused = unsafe {
             device
-                .upload(model.group(0).unwrap(), resident.image(), resident.layout().image_bytes, stream, None)
+                .upload(model.group(0).unwrap(), resident.image(), resident.image_bytes(), stream, None)
                 .err()
                 .unwrap()
         };
@@ -504,7 +504,7 @@ fn the_default_stream_is_a_choice() {
     let want = want(&model, 0);
     let [null, legacy, per_thread] = [0, 1, 2].map(|n| Stream::from_raw(std::ptr::without_provenance_mut(n)));
     let (at, resident) = upload(&engine, &lax, &model, 0, null);
-    let bytes = resident.layout().image_bytes;
+    let bytes = resident.image_bytes();
     // SAFETY: the memory lives until the streams were waited for; what is refused touches nothing.
     unsafe {
         for stream in [null, legacy, per_thread] {

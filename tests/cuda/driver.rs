@@ -423,7 +423,7 @@ fn one_driver_by_two_names_is_one() {
     // SAFETY: the memory lives until the stream was waited for.
     unsafe {
         let residents = devices.each_ref().map(|device| support::target::upload(&engine, device, &model, 0, stream).1);
-        let bytes = 2 * residents[0].layout().weights;
+        let bytes = 2 * residents[0].element_count();
         let dsts = [0; 2].map(|_| engine.alloc(bytes));
         df11::cuda::decompress_batch(&residents.each_ref(), &dsts, &[bytes; 2], 0, stream).unwrap();
         engine.synchronise(stream);

@@ -48,8 +48,8 @@ fn every_golden_model_is_decoded_from_its_files() {
             // SAFETY: memory outlives the stream's work, which is waited for.
             let target = unsafe {
                 let resident = device.bind_image(head, at, bytes.len() as u64).unwrap();
-                assert_eq!(resident.layout().image_bytes, entry["image_bytes"].as_u64().unwrap());
-                let target = Target::new(&engine, 2 * resident.layout().weights, 0);
+                assert_eq!(resident.image_bytes(), entry["image_bytes"].as_u64().unwrap());
+                let target = Target::new(&engine, 2 * resident.element_count(), 0);
                 resident.decompress(target.dst, target.bytes, status, stream).unwrap();
                 engine.synchronise(stream);
                 target

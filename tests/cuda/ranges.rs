@@ -223,7 +223,7 @@ fn ranges_on_a_device_decode_by_the_groups_numbers() {
                     // SAFETY: the memory stays.
                     let by = read.then(|| unsafe { df11::cuda::Staging::new(staging, 8192) });
                     let (at, resident) = upload(&engine, &device, group, (first, count), by);
-                    let made = engine.read(at, resident.layout().image_bytes);
+                    let made = engine.read(at, resident.image_bytes());
                     assert!(made == write(group, first, count, 1).unwrap(), "{name}: {first} + {count}");
                     assert_eq!(resident.elements(), first..first + count, "{name}");
 
@@ -254,7 +254,7 @@ fn ranges_on_a_device_decode_by_the_groups_numbers() {
                     unsafe { bound.decompress_tensors(&dsts, &sizes, status, stream) }.unwrap();
                     engine.synchronise(stream);
                     let cuts: Vec<u64> = group.runs().map(|run| run.group_offset()).collect();
-                    let first_tensor = bound.layout().extent.first_tensor as usize;
+                    let first_tensor = bound.extent().first_tensor as usize;
                     for (i, (target, (from, to))) in targets.into_iter().zip(parts).enumerate() {
                         assert!(from == first.max(cuts[first_tensor + i]), "{name}: tensor {i}");
                         assert!(target.take(&engine) == part(from, to - from), "{name}: tensor {i}");
@@ -268,7 +268,7 @@ fn ranges_on_a_device_decode_by_the_groups_numbers() {
                         let error = unsafe { resident.decompress_range(from, some, status, 4, 0, stream) }.unwrap_err();
                         let text = error.to_string();
                         assert_eq!(error.status(), Status::InvalidArgument, "{text}");
-                        let whole = resident.layout().is_whole();
+                        let whole = resident.is_whole();
                         let holds = format!("it holds weights {first} to {} of a group of {n}", first + count - 1);
                         assert!(whole || text.contains(&holds), "{text}");
                     }

@@ -129,7 +129,7 @@ fn streams_that_cannot_be_used() {
     let (device, stream, model) = (emulator.open(0), engine.stream(), open(false));
     let (at, resident) = upload(&engine, &device, &model, 0, stream);
     engine.synchronise(stream);
-    let bytes = resident.layout().image_bytes;
+    let bytes = resident.image_bytes();
     let mut memory = vec![0u8; 8192];
     // SAFETY: what is refused touches nothing.
     let uploads = |stream| unsafe {

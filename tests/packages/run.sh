@@ -294,7 +294,24 @@ dist() {
     t "dist: two archives made by Rust in one program" two_archives
     t "dist: C, C++, CMake and Go in a system with glibc only" glibc_only
     t "dist: the tool" tool
+    t "make wheel" wheel "$scratch/$name/lib"
+    t "the wheel once more, the same bytes" wheel_again
     t "dist: the notices of what is linked in" grep -q '^safetensors [0-9.]*: Apache-2.0' "$scratch/$name/share/doc/libdf11/THIRD-PARTY.txt"
+}
+wheel() { # LIB: the wheel has the library of the release, and decodes with it in an environment that has nothing else
+    make wheel
+    (cd target/wheel && sha256sum -c SHA256SUMS)
+    rm -rf "$scratch/wheel"
+    python3 -m venv --without-pip "$scratch/wheel"
+    target/wheel/python/bin/python3 -m pip --quiet --disable-pip-version-check --python "$scratch/wheel/bin/python" install \
+        --no-index --no-deps target/wheel/*.whl
+    cmp "$(echo "$scratch"/wheel/lib/python3*/site-packages/df11/libdf11.so)" "$1/libdf11.so"
+    "$scratch/wheel/bin/python" -I bindings/python/tests/bare.py tests/data/golden
+}
+wheel_again() {
+    mkdir -p "$scratch/again"
+    (umask 0077 && BUILD=target/dist/x86_64-unknown-linux-gnu/release OUT=$scratch/again bindings/python/wheel.sh)
+    cmp target/wheel/SHA256SUMS "$scratch/again/SHA256SUMS"
 }
 dist_again() {
     mv "target/dist/$1.tar.gz" "$scratch/first.tar.gz"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Tests that Python programs read what `df11 decompress` writes, by packages of pinned versions.
 #
-#     run.sh [safetensors] [llama]
+#     run.sh [safetensors] [judge] [llama]
 #
 #     safetensors    the package safetensors reads every tensor, and finds each where the index says      seconds: part of `make test`
+#     judge          mlx-dfloat, a reader that others wrote, decodes what `df11 compress` writes, and brings real DF11     seconds
 #     llama          convert_hf_to_gguf.py of llama.cpp makes the GGUF file that it makes of the original  part of `make test-deep`
 #
 # `llama` installs Debian's PyTorch, some 200 MB, if there is none. DF11 is the tool; DF11_PREFIX an installed tree that has it.
@@ -55,6 +56,37 @@ planted() { # PYTHON GOLDEN
     ! "$1" "$here/read.py" "$2/original.safetensors" "$scratch/back"
 }
 
+judge() {
+    environment judge python3
+    local python=$work/judge/bin/python golden=tests/data/golden name
+    for name in block sharded tiny; do
+        t "mlx-dfloat reads what is compressed: $name" judged "$python" "$golden/$name/original.safetensors" "$golden/$name/model/config.json"
+    done
+    # A bit that is not the original's must be noticed.
+    t "mlx-dfloat notices a planted difference" judged_planted "$python" "$golden/sharded"
+    t "mlx-dfloat brings groups" "$python" "$here/judge.py" slice "$scratch"
+    for name in qwen3_4b_layer0_4blocks long_codes; do
+        t "its group decodes, bit for bit: $name" slice "$name"
+    done
+}
+judged() { # PYTHON ORIGINAL CONFIG
+    rm -rf "$scratch/judged"
+    "$df11" compress "$2" -o "$scratch/judged" --pattern "$3"
+    "$1" "$here/judge.py" model "$scratch/judged" "$2"
+}
+judged_planted() { # PYTHON GOLDEN
+    judged "$1" "$2/original.safetensors" "$2/model/config.json"
+    cp "$2/original.safetensors" "$scratch/other.safetensors"
+    printf '\x01' | dd of="$scratch/other.safetensors" bs=1 seek=50000 conv=notrunc
+    ! "$1" "$here/judge.py" model "$scratch/judged" "$scratch/other.safetensors"
+}
+slice() { # NAME
+    "$df11" verify "$scratch/$1"
+    "$df11" decompress "$scratch/$1" -o "$scratch/$1.safetensors"
+    # The values are the last bytes of the file.
+    tail -c "$(stat -c %s "$scratch/$1.bf16")" "$scratch/$1.safetensors" | cmp - "$scratch/$1.bf16"
+}
+
 # The last version of the crate whose sources of llama.cpp have all of the converter. cargo downloads, checks and unpacks it.
 # Nothing of the crate is compiled.
 llama_version=0.1.102
@@ -88,11 +120,11 @@ convert() { # PYTHON NAME: the converter takes a model's name from its folder's,
     HF_HUB_OFFLINE=1 "$1" "$here/convert.py" "$converter" "$scratch/$2/model" --outtype bf16 --outfile "$scratch/$2.gguf"
 }
 
-[ $# -gt 0 ] || set -- safetensors llama
+[ $# -gt 0 ] || set -- safetensors judge llama
 for part in "$@"; do
     case "$part" in
-        safetensors | llama) "$part" ;;
-        *) echo "usage: run.sh [safetensors] [llama]" >&2; exit 2 ;;
+        safetensors | judge | llama) "$part" ;;
+        *) echo "usage: run.sh [safetensors] [judge] [llama]" >&2; exit 2 ;;
     esac
 done
 echo "$passed passed, $failed failed"

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const COLUMNS: usize = 100;
 
 /// The chapters, each with the files that it is made of. What a file uses comes before it.
-const CHAPTERS: [(&str, &[&str]); 14] = [
+const CHAPTERS: [(&str, &[&str]); 15] = [
     ("VERSION", &["version"]),
     ("STATUSES AND ERRORS", &["status"]),
     ("LOG", &["log"]),
@@ -24,6 +24,7 @@ const CHAPTERS: [(&str, &[&str]); 14] = [
     ("CUDA: shards, which are parts of groups for several devices", &["shard"]),
     ("CUDA: residents, which are images on a device", &["resident"]),
     ("CUDA: decode on a stream", &["decompress"]),
+    ("CUDA: linear images, to multiply with", &["linear_image"]),
     ("WRITE: models, plans of models, presets, groups in memory", &["compress", "plan", "rewrite", "preset", "pack"]),
     ("VERIFY: whole models", &["verify"]),
 ];

@@ -30,6 +30,8 @@ fn every_constant_is_that_of_the_kernels() {
         ("DF11_MOST_WARPS".to_owned(), policy::MOST_WARPS as u64),
         ("DF11_INDEX_THREADS".to_owned(), policy::INDEX_THREADS as u64),
         ("DF11_INDEX_SHARED".to_owned(), policy::INDEX_SHARED as u64),
+        ("DF11_LINEAR_WARPS".to_owned(), policy::LINEAR_WARPS as u64),
+        ("DF11_LINEAR_SHARED".to_owned(), policy::LINEAR_SHARED as u64),
     ];
     let ours = ours.into_iter().chain(warps.iter().map(|(cc, &warps)| (format!("DF11_WARPS_{cc}"), warps as u64)));
     for (name, value) in ours {
@@ -59,7 +61,12 @@ fn fields(source: &str, name: &str) -> Vec<(String, usize)> {
 #[test]
 fn jobs_have_the_fields_of_the_kernels() {
     let header = source("job.h");
-    for (name, ours) in [("df11_job", policy::JOB_FIELDS), ("df11_index_job", policy::INDEX_JOB_FIELDS)] {
+    for (name, ours) in [
+        ("df11_job", policy::JOB_FIELDS),
+        ("df11_index_job", policy::INDEX_JOB_FIELDS),
+        ("df11_linear_decode_job", policy::LINEAR_DECODE_JOB_FIELDS),
+        ("df11_linear_make_job", policy::LINEAR_MAKE_JOB_FIELDS),
+    ] {
         let mut at = 0;
         let mut theirs = Vec::new();
         for (field, bytes) in fields(&header, name) {

@@ -44,6 +44,19 @@ fn was_built_from_these_sources() {
     }
 }
 
+/// The example engine has its PTX in a header, which names the source.
+#[test]
+fn the_engines_kernels_were_built_from_their_source() {
+    let engine = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/engine");
+    let header = std::fs::read_to_string(engine.join("kernels_ptx.h")).unwrap();
+    let source = sha256(&std::fs::read(engine.join("kernels.cu")).unwrap());
+    let named = header.lines().nth(1).and_then(|line| line.strip_prefix("// "));
+    assert_eq!(named, Some(&*source), "kernels.cu has changed: run `make kernels`");
+    for wanted in [".version 8.0\n", ".target sm_75\n", ".visible .entry multiply("] {
+        assert!(header.contains(wanted), "{wanted}");
+    }
+}
+
 #[test]
 fn is_what_the_manifest_says() {
     let (manifest, mut outputs) = (manifest(), files(&kernels().join("prebuilt")));

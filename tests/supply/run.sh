@@ -157,7 +157,7 @@ reproducible() {
         missing "two builds of the release: \`make dist\` builds on Linux on x86-64 only"
         return
     fi
-    t "make dist in two folders, with two homes, registries and umasks" dist_twice
+    t "make dist and make wheel in two folders, with two homes, registries and umasks" dist_twice
     t "the same bytes" same
 }
 dist_twice() {
@@ -177,13 +177,17 @@ dist_in() { # FOLDER
     mkdir -p "$1/target/dist"
     [ ! -d target/dist/python ] || ln -sfn "$root/target/dist/python" "$1/target/dist/python"
     cd "$1"
-    SOURCE_DATE_EPOCH=1700000000 bindings/packages/dist.sh
+    export SOURCE_DATE_EPOCH=1700000000
+    bindings/packages/dist.sh
+    bindings/python/wheel.sh
 }
 same() {
     local one=$work/one/target/dist two=$work/another/of\ the\ two/target/dist
     # Says which file is another; what is packed has no line tables of the linker's own parts, which name its folder.
     diff -r --no-dereference "$one/tree" "$two/tree"
     diff "$one/SHA256SUMS" "$two/SHA256SUMS"
+    diff -r "$one/../wheel/tree" "$two/../wheel/tree"
+    diff "$one/../wheel/SHA256SUMS" "$two/../wheel/SHA256SUMS"
     (cd "$one" && sha256sum -c SHA256SUMS)
     (cd "$two" && sha256sum -c SHA256SUMS)
 }

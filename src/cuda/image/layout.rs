@@ -89,11 +89,11 @@ pub struct Extent {
 
 impl Extent {
     /// Returns whether it is all of a group, whose image has these sizes.
-    fn is_whole(&self, weights: u64, tensors: u32) -> bool {
+    pub(in crate::cuda) fn is_whole(&self, weights: u64, tensors: u32) -> bool {
         *self == Extent::whole(weights, tensors)
     }
 
-    pub(super) fn whole(weights: u64, tensors: u32) -> Extent {
+    pub(in crate::cuda) fn whole(weights: u64, tensors: u32) -> Extent {
         Extent { first: 0, group_weights: weights, first_tensor: 0, group_tensors: tensors, slices: 0 }
     }
 

@@ -1293,7 +1293,7 @@ df11_status df11_device_get_info(const df11_device *device,
 /* ============================================================================================== */
 
 /** The head of no image has more bytes. */
-#define DF11_IMAGE_HEAD_BYTES_MAX 61696
+#define DF11_IMAGE_HEAD_BYTES_MAX 65792
 
 /** An image. Begin with DF11_IMAGE_INFO_INIT. */
 typedef struct df11_image_info {
@@ -1445,9 +1445,9 @@ df11_status df11_model_write_image_range(const df11_model *model,
                                          df11_error *error);
 
 /**
- * Describes an image by its head: `head_bytes` of its first bytes in host memory, as for
- * df11_device_bind_image(). No CUDA call is made. After an error `*out` is cleared except for its
- * struct_size; if that is wrong, `*out` is left alone.
+ * Describes an image, of either kind, by its head: `head_bytes` of its first bytes in host memory,
+ * as for df11_device_bind_image(). No CUDA call is made. After an error `*out` is cleared except
+ * for its struct_size; if that is wrong, `*out` is left alone.
  *
  * Errors: DF11_INVALID_FORMAT if the bytes are no image's, DF11_UNSUPPORTED_FORMAT for an image of
  * another version, DF11_CORRUPT for a head that is damaged or cut short; DF11_INVALID_ARGUMENT.
@@ -1462,7 +1462,8 @@ df11_status df11_image_get_info(const void *head,
  * df11_image_info.slice_count. `head` and `head_bytes` are as for df11_image_get_info(). After an
  * error `*out` is zeros.
  *
- * Errors: as for df11_image_get_info(); DF11_NOT_FOUND if the image has no such slice.
+ * Errors: as for df11_image_get_info(); DF11_NOT_FOUND if the image has no such slice; a linear
+ * image has none.
  */
 df11_status df11_image_get_slice(const void *head,
                                  size_t head_bytes,
@@ -1811,12 +1812,13 @@ df11_status df11_device_bind(df11_device *device,
                              df11_error *error);
 
 /**
- * Takes an image as df11_device_bind() does, without the model. `head` are the image's first bytes
- * in host memory, `head_bytes` of them: at least as many as its head has
- * (df11_image_info.head_bytes; DF11_IMAGE_HEAD_BYTES_MAX are enough for any, and so is a whole
- * image). They are read during the call only, and checked as hostile; a checksum finds damage. The
- * whole image, head and all, has `image_bytes` bytes at `d_image`, at least
- * df11_image_info.image_bytes, which df11_image_get_info() reads from the same head.
+ * Takes an image as df11_device_bind() does, without the model, and linear images, too
+ * (df11_model_plan_linear_image()). `head` are the image's first bytes in host memory,
+ * `head_bytes` of them: at least as many as its head has (df11_image_info.head_bytes;
+ * DF11_IMAGE_HEAD_BYTES_MAX are enough for any, and so is a whole image). They are read during the
+ * call only, and checked as hostile; a checksum finds damage. The whole image, head and all, has
+ * `image_bytes` bytes at `d_image`, at least df11_image_info.image_bytes, which
+ * df11_image_get_info() reads from the same head.
  *
  * Errors: DF11_INVALID_FORMAT if the bytes are no image's, DF11_UNSUPPORTED_FORMAT for an image of
  * another version, DF11_CORRUPT for a head that is damaged or cut short; DF11_INVALID_ARGUMENT,
@@ -1957,7 +1959,137 @@ df11_status df11_resident_decompress_batch(const df11_resident *const *residents
                                            df11_error *error);
 
 /* ============================================================================================== */
-/* 13. WRITE: models, plans of models, presets, groups in memory                                  */
+/* 13. CUDA: linear images, to multiply with                                                      */
+/* ============================================================================================== */
+
+/**
+ * A group, counted, so that its linear image can be made. It never changes: any number of threads
+ * may use it at once.
+ */
+typedef struct df11_linear_plan df11_linear_plan;
+
+/** Rows and columns of a tensor of a group. Zeros leave them to the model. */
+typedef struct df11_linear_shape {
+    /** Rows: outputs. */
+    uint64_t rows;
+    /** Columns: inputs. */
+    uint64_t columns;
+} df11_linear_shape;
+
+/**
+ * Counts a group, so that its linear image can be made. A *linear image* is an image of a second
+ * kind: every weight has 12 bits of its own, in the order in which a device multiplies, so that it
+ * need not be decoded first. It takes about 12.05 bits a weight, where other images take 10.84. It
+ * decodes as those do: df11_device_bind_image() takes it, and then all df11_resident_decompress…()
+ * functions do. It is a form of memory, for this version of the library: keep models as DF11.
+ *
+ * `shapes` has the rows and columns of each of the group's tensors, `shape_count` of them; NULL
+ * and 0 leave all to the model, which knows them from the config, from an original, or from
+ * df11_open_options. Of a tensor with more than two dimensions the last one is the columns. One
+ * whose shape is not known, or that would be mostly padding because its rows are short or few, can
+ * be decoded, and not multiplied with.
+ *
+ * The group is decoded twice, a piece at a time; there is no copy of the whole. `threads` threads
+ * work, the calling one among them; 0 means 1. Each allocates less than 4 MB, and all end before
+ * the call returns. The plan keeps 4 bytes for 1,024 weights. `progress` is NULL, or counts and
+ * cancels the call.
+ *
+ * On success `*out` is the plan, to be given to df11_linear_plan_free(); otherwise it is NULL.
+ *
+ * Errors: DF11_NOT_FOUND (no such group); DF11_INVALID_ARGUMENT for shapes that are not those of
+ * as many tensors, or of as many weights; those of df11_model_decompress(); DF11_OUT_OF_MEMORY,
+ * DF11_CANCELLED.
+ *
+ * Requires: The model stays open until the plan is freed.
+ */
+df11_status df11_model_plan_linear_image(const df11_model *model,
+                                         uint64_t group,
+                                         const df11_linear_shape *shapes,
+                                         size_t shape_count,
+                                         uint32_t threads,
+                                         df11_progress *progress,
+                                         df11_linear_plan **out,
+                                         df11_error *error);
+
+/**
+ * Describes the linear image of a plan: `image_bytes` is what df11_linear_plan_write_image()
+ * needs. After an error `*out` is cleared except for its struct_size; if that is wrong, `*out` is
+ * left alone.
+ *
+ * Errors: DF11_INVALID_ARGUMENT.
+ */
+df11_status df11_linear_plan_get_image_info(const df11_linear_plan *plan,
+                                            df11_image_info *out,
+                                            df11_error *error);
+
+/**
+ * Writes the linear image of a plan to `dst`, a buffer of `dst_bytes` bytes that you provide, with
+ * any alignment, pinned or not; nothing is read from it. Copy it to a device, to an address that
+ * is a multiple of 256, and give it to df11_device_bind_image(). The bytes depend on the group and
+ * the shapes alone.
+ *
+ * `threads` threads work, the calling one among them; 0 means 1. Each allocates less than 4 MB,
+ * and all end before the call returns. `progress` is NULL, or counts and cancels the call.
+ *
+ * Errors: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL; those of df11_model_decompress();
+ * DF11_OUT_OF_MEMORY, DF11_CANCELLED. After an error that is not the buffer's the first 256 bytes
+ * are zeros: no image.
+ *
+ * Requires: Nobody else uses `dst` during the call.
+ */
+df11_status df11_linear_plan_write_image(const df11_linear_plan *plan,
+                                         void *dst,
+                                         size_t dst_bytes,
+                                         uint32_t threads,
+                                         df11_progress *progress,
+                                         df11_error *error);
+
+/**
+ * Makes the linear image of a plan in device memory that you provide, from a resident that holds
+ * the whole group, such as one that df11_device_upload() made: `image_bytes` bytes at `d_image`,
+ * at a multiple of 256. The bytes are those of df11_linear_plan_write_image(), but only 4 bytes
+ * for 1,024 weights are copied from the host. Copies and kernels are put into `stream`; work that
+ * you put there afterwards may use the image. No memory is allocated on the device.
+ *
+ * The group is decoded a piece at a time to `d_scratch`, device memory of `scratch_bytes` bytes at
+ * a multiple of 16: at least 32 for each column of the tensor that has most; some MiB are
+ * sensible. If the source contradicts itself, or is no image of the group that was counted,
+ * decoding the new image reports DF11_CORRUPT in d_status.
+ *
+ * On success `*out` is the resident of the new image, to be given to df11_resident_free();
+ * otherwise it is NULL. `source` and the plan may be freed then; the source's image must stay.
+ *
+ * Errors: DF11_INVALID_ARGUMENT for a source that does not hold the whole group, and for memories
+ * that overlap; DF11_BUFFER_TOO_SMALL, DF11_MISALIGNED; DF11_DEFAULT_STREAM; DF11_WRONG_DEVICE for
+ * a stream or a source of another context; DF11_CAPTURING, because the work cannot be captured;
+ * DF11_OUT_OF_MEMORY; DF11_CUDA: then parts of the work may be in the stream, so keep all memory
+ * until it has executed them.
+ *
+ * Requires: The device memory stays until the resident is freed, its decodes are done and no
+ * captured graph that uses it will be launched. The resident, the scratch memory, which nobody
+ * else uses, and the source's image stay until the stream has executed the work.
+ */
+df11_status df11_device_make_linear_image(df11_device *device,
+                                          const df11_linear_plan *plan,
+                                          const df11_resident *source,
+                                          df11_devptr d_image,
+                                          size_t image_bytes,
+                                          df11_devptr d_scratch,
+                                          size_t scratch_bytes,
+                                          df11_stream stream,
+                                          df11_resident **out,
+                                          df11_error *error);
+
+/**
+ * Frees a plan of a linear image, from any thread. NULL is allowed. Images that were made with it
+ * stay.
+ *
+ * Requires: No call uses `plan` any more.
+ */
+void df11_linear_plan_free(df11_linear_plan *plan);
+
+/* ============================================================================================== */
+/* 14. WRITE: models, plans of models, presets, groups in memory                                  */
 /* ============================================================================================== */
 
 /** Do not decode each group from its file to compare it before the file gets its name. */
@@ -2833,7 +2965,7 @@ df11_status df11_compress_bound(const uint64_t *element_counts,
                                 df11_error *error);
 
 /* ============================================================================================== */
-/* 14. VERIFY: whole models                                                                       */
+/* 15. VERIFY: whole models                                                                       */
 /* ============================================================================================== */
 
 /** A group whose codes agree with its gaps and positions: nothing is wrong. */

@@ -64,8 +64,8 @@ fn heads_that_lie_with_the_right_checksum_are_refused_or_harmless() {
                 }
                 Ok(resident) => {
                     taken += 1;
-                    let weights = resident.layout().weights;
-                    assert!(resident.layout().image_bytes <= layout.image_bytes, "{what}");
+                    let weights = resident.element_count();
+                    assert!(resident.image_bytes() <= layout.image_bytes, "{what}");
                     let bytes = 2 * weights.min(layout.weights);
                     assert!(weights <= 3 * layout.weights, "{what}");
                     engine.write(at, &good);

@@ -132,16 +132,16 @@ fn contexts_may_end_before_what_was_opened_in_them() {
         let device = unsafe { Device::open_current(&emulator.options()) }.unwrap();
         let stream = engine.stream();
         let (memory, resident) = upload(&engine, &device, &model, 0, stream);
-        let dst = engine.alloc(2 * resident.layout().weights);
+        let dst = engine.alloc(2 * resident.element_count());
         engine.synchronise(stream);
-        let bytes = 2 * resident.layout().weights;
+        let bytes = 2 * resident.element_count();
         if order % 2 == 0 {
             drop(engine);
             // SAFETY: as above.
             unsafe {
                 let failed = resident.decompress(dst, bytes, 0, stream).unwrap_err();
                 assert_eq!(failed.status(), Status::Cuda, "{failed}");
-                let image_bytes = resident.layout().image_bytes;
+                let image_bytes = resident.image_bytes();
                 assert!(device.upload(model.group(0).unwrap(), memory, image_bytes, stream, None).is_err());
             }
             if order == 0 {
@@ -190,7 +190,7 @@ fn captures_of_every_mode_live_beside_all_calls() {
                     let first = device.upload(model.group(0).unwrap(), at, bytes, other, None).unwrap();
                     let second = device.bind(model.group(0).unwrap(), at, bytes).unwrap();
                     for resident in [&first, &second] {
-                        resident.decompress(dst, 2 * resident.layout().weights, 0, other).unwrap();
+                        resident.decompress(dst, 2 * resident.element_count(), 0, other).unwrap();
                     }
                     drop(device);
                 }

@@ -150,7 +150,7 @@ type ImageInfo struct {
 }
 
 // ImageHeadBytesMax is DF11_IMAGE_HEAD_BYTES_MAX.
-const ImageHeadBytesMax = 61696
+const ImageHeadBytesMax = 65792
 
 // GetImageInfo is df11_image_get_info.
 func GetImageInfo(head []byte) (_ ImageInfo, e *Error) { e = missing; return }

@@ -72,7 +72,7 @@ impl<'m> Group<'m> {
     /// [`Group::decompress`]; `OutOfMemory`; `Cancelled`.
     pub fn linear(self, shapes: &[(u64, u64)], threads: usize, progress: &Progress) -> Result<LinearPlan<'m>> {
         let shapes = check(self, shapes)?;
-        let pieces = pieces(&shapes);
+        let pieces = pieces(&shapes)?;
         progress.begin(4 * self.element_count());
         let mut counts = Vec::new();
         grow(&mut counts, shapes.len(), [0u64; 128], COUNTS)?;
@@ -161,6 +161,12 @@ impl LinearPlan<'_> {
         self.group
     }
 
+    /// Returns the least bytes of scratch memory with which a device makes the image
+    /// ([`Device::make_linear`](crate::cuda::Device::make_linear)): room for 16 rows.
+    pub fn scratch_bytes(&self) -> u64 {
+        self.head.tensors().iter().map(|tensor| 2 * TILE_ROWS * tensor.columns).max().unwrap_or(0)
+    }
+
     /// Returns the starts of a tensor's tiles.
     pub(in crate::cuda) fn starts(&self, tensor: usize) -> &[u32] {
         let offsets = offsets(&self.head);
@@ -218,7 +224,7 @@ impl LinearPlan<'_> {
             target.zero(tensor.escapes + 4 * tensor.escape_count as u64, end);
         }
         progress.begin(2 * self.head.weights());
-        self.group.pieces(&pieces(&shapes), threads, |piece, weights| {
+        self.group.pieces(&pieces(&shapes)?, threads, |piece, weights| {
             progress.check()?;
             let tensor = &self.head.tensors()[piece.tensor];
             let (lut, first) = (lut(&tensor.table), piece.first_tile(tensor));
@@ -278,8 +284,8 @@ fn lut(table: &[u8; 8]) -> [u8; 128] {
 }
 
 /// Makes a tile of up to 16 rows of up to 64 weights. Adds the bytes of its escapes to `list`.
-fn pack<'w>(
-    rows: &mut dyn Iterator<Item = &'w [u16]>,
+fn pack(
+    rows: &mut dyn Iterator<Item = &[u16]>,
     lut: &[u8; 128],
     tile: &mut [u8; TILE_BYTES as usize],
     list: &mut Vec<u8>,
@@ -317,7 +323,7 @@ fn grow_by(list: &mut Vec<u8>, bytes: usize) -> Result<()> {
 }
 
 /// Cuts tensors into pieces.
-fn pieces(shapes: &[(u64, u64)]) -> Vec<Piece> {
+fn pieces(shapes: &[(u64, u64)]) -> Result<Vec<Piece>> {
     let mut pieces = Vec::new();
     for (tensor, &(rows, stride)) in shapes.iter().enumerate() {
         // Whole rows of tiles, if they are not too long.
@@ -328,11 +334,13 @@ fn pieces(shapes: &[(u64, u64)]) -> Vec<Piece> {
         for row in (0..rows).step_by(tall as usize) {
             for column in (0..stride).step_by(wide as usize) {
                 let (rows, columns) = (row..rows.min(row + tall), column..stride.min(column + wide));
+                let bytes = (size_of::<Piece>() * (pieces.len() + 1)) as u64;
+                pieces.try_reserve(1).map_err(|_| Error::OutOfMemory { bytes, what: COUNTS })?;
                 pieces.push(Piece { tensor, rows, columns, stride });
             }
         }
     }
-    pieces
+    Ok(pieces)
 }
 
 impl Piece {
@@ -437,4 +445,51 @@ fn shape_of(run: Run) -> (u64, u64) {
     // Fewer than 2^32 weights take fewer than 2^39.
     let padded = rows.next_multiple_of(TILE_ROWS) * columns.next_multiple_of(TILE_COLUMNS);
     if padded - weights <= weights.max(PADDING) { (rows, columns) } else { flat(weights) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::oracle;
+    use super::*;
+
+    /// All 65,536 values, among them infinities and NaN, in tiles whose table is theirs.
+    #[test]
+    fn every_value_is_packed_and_comes_back() {
+        let every: Vec<u16> = (0..=u16::MAX).map(|weight| weight.wrapping_mul(40_503)).collect();
+        for table in [[1, 2, 3, 4, 5, 6, 7, 0], [3, 60, 61, 62, 126, 127, 0, 0], [0; 8]] {
+            let lut = lut(&table);
+            let escapes = every.iter().filter(|&&weight| lut[pair(weight)] == ESCAPE).count() as u64;
+            let counted = Counted { weights: 1 << 16, rows: 64, columns: 1024, escapes, table };
+            let head = LinearHead::new([counted].into_iter()).unwrap();
+            let (mut image, tensor) = (vec![0; head.image_bytes() as usize], head.tensors()[0]);
+            image[..head.head_bytes() as usize].copy_from_slice(&head.bytes());
+            let piece = Piece { tensor: 0, rows: 0..64, columns: 0..1024, stride: 1024 };
+            let (mut list, mut tile) = (Vec::new(), [0; TILE_BYTES as usize]);
+            piece
+                .each_tile(&every, |i, rows| {
+                    pack(rows, &lut, &mut tile, &mut list)?;
+                    image[tensor.tiles as usize + i * tile.len()..][..tile.len()].copy_from_slice(&tile);
+                    let next = (list.len() / 4) as u32;
+                    image[tensor.starts as usize + 4 * i + 4..][..4].copy_from_slice(&next.to_le_bytes());
+                    Ok(())
+                })
+                .unwrap();
+            image[tensor.escapes as usize..][..list.len()].copy_from_slice(&list);
+            let decoded = oracle::decode(&image, 0, 1 << 16).unwrap();
+            assert!(decoded.good && decoded.weights == every, "{table:?}");
+        }
+    }
+
+    #[test]
+    fn long_rows_are_cut_into_columns() {
+        let pieces = pieces(&[(33, 200_000), (0, 0), (5000, 64)]).unwrap();
+        let weights = |pieces: &[Piece]| pieces.iter().map(|p| (p.rows.end - p.rows.start) * p.width() as u64).sum();
+        let [long, flat] = [0, 2].map(|i| pieces.iter().filter(|p| p.tensor == i).cloned().collect::<Vec<_>>());
+        assert_eq!((long.len(), weights(&long)), (3 * 4, 33 * 200_000));
+        assert_eq!((flat.len(), weights(&flat)), (2, 5000 * 64));
+        let most: u64 = pieces.iter().map(|piece| weights(std::slice::from_ref(piece))).max().unwrap();
+        assert!(most <= TILE_ROWS * MOST_COLUMNS);
+        let tensor = LinearTensor { ktiles: 3125, ..LinearTensor::default() };
+        assert_eq!(long.iter().map(|p| p.first_tile(&tensor)).take(5).collect::<Vec<_>>(), [0, 1024, 2048, 3072, 3125]);
+    }
 }

@@ -2,9 +2,9 @@
 
 use super::alu;
 use super::block::Env;
-use super::ir::{Ins, Op, Vote};
+use super::ir::{Ins, Op, Place, Vote, ZERO};
 use super::warp::Warp;
-use crate::exec::{Fault, FaultKind, ones, shuffle};
+use crate::exec::{Fault, FaultKind, mma, ones, shuffle};
 
 impl Env<'_> {
     pub(super) fn collective(&self, warp: &mut Warp, pc: u32, ins: &Ins, exec: u32) -> Result<(), Box<Fault>> {
@@ -41,6 +41,29 @@ impl Env<'_> {
                 let fold = |a, b| alu::fold(fold, signed, a, b);
                 let result = ones(exec).map(|lane| values[lane]).reduce(fold).unwrap_or(0);
                 warp.put(ins.dst, u32::MAX, &[result; 32]);
+            }
+            Op::Matrices => {
+                if exec != u32::MAX {
+                    let what = format!("a product of matrices by lanes {exec:#010x}, not by the whole warp");
+                    return Err(self.fault(warp, pc, exec, FaultKind::WarpMask, None, what));
+                }
+                let register = |at: usize, index: u16| -> Result<[u32; 32], Box<Fault>> {
+                    match ins.src[at].place {
+                        Place::Slot(ZERO) => Ok([0; 32]),
+                        Place::Slot(slot) => {
+                            self.defined(warp, pc, slot + index, exec)?;
+                            Ok(warp.registers[usize::from(slot + index)])
+                        }
+                        _ => unreachable!("decoded as registers"),
+                    }
+                };
+                let four = |at: usize| -> Result<[[u32; 32]; 4], Box<Fault>> {
+                    Ok([register(at, 0)?, register(at, 1)?, register(at, 2)?, register(at, 3)?])
+                };
+                let d = mma(&four(0)?, &[register(1, 0)?, register(1, 1)?], &four(2)?);
+                for (slot, values) in (ins.dst..).zip(&d).filter(|_| ins.dst != ZERO) {
+                    warp.put(slot, exec, values);
+                }
             }
             _ => {
                 let value = self.one(warp, pc, &ins.src[0], exec)?;

@@ -1,6 +1,7 @@
 //! What each instruction with its modifiers and operands becomes. What is not here is an error that names it.
 
 mod control;
+mod floats;
 mod form;
 mod memory;
 mod numbers;
@@ -25,7 +26,10 @@ pub(super) const UNIFORM_REGISTERS: u16 = 96;
 pub(super) fn decode(context: &Context, text: &Text) -> Result<Ins, ParseError> {
     let mut form = Form::new(context, text)?;
     let name = form.name;
-    let known = numbers::decode(&mut form)? || memory::decode(&mut form)? || control::decode(&mut form)?;
+    let known = numbers::decode(&mut form)?
+        || floats::decode(&mut form)?
+        || memory::decode(&mut form)?
+        || control::decode(&mut form)?;
     if !known {
         return form.fail(&format!("{name} is not supported"));
     }

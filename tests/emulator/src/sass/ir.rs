@@ -1,6 +1,6 @@
 //! Instructions as they run: names have become slots, modifiers have become fields.
 
-use crate::exec::Shuffle;
+use crate::exec::{Format, Function, Relation, Rounding, Shuffle, Style};
 
 /// Index of a register in a warp's file: the one that is zero, those of lanes, those of the warp. A register of the warp
 /// has the same value in all lanes.
@@ -48,6 +48,11 @@ pub(super) struct Source {
 impl Source {
     pub(super) const ZERO: Source =
         Source { place: Place::Slot(ZERO), negative: false, inverted: false, absolute: false };
+
+    /// Returns whether it is a register as it is.
+    pub(super) fn is_register(&self) -> bool {
+        matches!(self.place, Place::Slot(_)) && !self.negative && !self.inverted && !self.absolute
+    }
 }
 
 /// Comparisons.
@@ -67,15 +72,6 @@ pub(super) enum Join {
     And,
     Or,
     Xor,
-}
-
-/// How a float is rounded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rounding {
-    Nearest,
-    Zero,
-    Up,
-    Down,
 }
 
 /// What an atomic does, and a reduction of the warp.
@@ -166,9 +162,10 @@ pub(super) enum Op {
         join: Join,
         extended: bool,
     },
+    /// The same of floats; with `flush`, subnormal numbers count as zeros.
     CompareFloat {
-        compare: Compare,
-        unordered: bool,
+        relation: Relation,
+        flush: bool,
         join: Join,
     },
     /// A table of three inputs; `bits[0]` says whether the result is not 0.
@@ -180,8 +177,13 @@ pub(super) enum Op {
         tables: [u8; 2],
     },
     Permute,
+    /// The predicates of a lane as bits from 0, where `b` has bits; else the bits of `a`.
+    FromBits,
+    /// The same the other way round: predicates become the bits of `a` where `b` has bits.
+    ToBits,
     Select,
     Select64,
+    SelectFloat,
     /// Both halves are in `a` (lower) and `c`; `b` is the distance.
     Shift {
         left: bool,
@@ -225,8 +227,28 @@ pub(super) enum Op {
         shift: bool,
     },
     Reverse,
-    FloatMultiply(Rounding),
-    Reciprocal,
+    FloatAdd(Style),
+    FloatMultiply(Style),
+    FloatFused(Style),
+    /// `min` where `tests[0]`, else `max`; with `nan`, NaN if one of them is.
+    FloatExtreme {
+        flush: bool,
+        nan: bool,
+    },
+    /// A function as its unit gives it.
+    Function(Function),
+    /// Rounds to a whole number.
+    FloatWhole(Style),
+    /// Two floats in 16 bits each, `a` above `b`; with `single`, only `a`, below zeros.
+    Narrow {
+        format: Format,
+        rounding: Rounding,
+        single: bool,
+    },
+    /// `bits[0]` says whether `a / b` takes more than the usual steps.
+    CheckDivision,
+    /// A product of matrices, added to `c`: registers from `dst` and of each source.
+    Matrices,
     IntegerToFloat {
         bits: u8,
         signed: bool,
@@ -235,6 +257,7 @@ pub(super) enum Op {
     FloatToInteger {
         signed: bool,
         rounding: Rounding,
+        flush: bool,
     },
     Shuffle(Shuffle),
     Vote(Vote),
@@ -302,4 +325,19 @@ pub(super) struct Ins {
     pub(super) address: Address,
     /// The instruction to which it jumps.
     pub(super) target: u32,
+}
+
+impl Ins {
+    /// Returns whether it sets or clears one bit of a register in its place. Compilers keep predicates so, in registers that they
+    /// never write as a whole.
+    pub(super) fn changes_one_bit(&self) -> bool {
+        let [a, b, c] = self.src;
+        let Place::Value(value) = b.place else { return false };
+        let bits = match self.op {
+            Op::Logic { table: 0xc0 } => !(value as u32),
+            Op::Logic { table: 0xfc } => value as u32,
+            _ => return false,
+        };
+        a.is_register() && a.place == Place::Slot(self.dst) && c == Source::ZERO && bits.is_power_of_two()
+    }
 }

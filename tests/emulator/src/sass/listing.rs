@@ -189,7 +189,7 @@ fn operand(text: &str) -> Option<Operand<'_>> {
     if let Some(label) = text.strip_prefix("`(") {
         return Some(Operand::Label(label.strip_suffix(')')?));
     }
-    if text.starts_with("SR") {
+    if text.starts_with("SR") || text == "PR" {
         return Some(Operand::Special(text));
     }
     if let Some(value) = integer(text) {
@@ -240,6 +240,8 @@ fn operand(text: &str) -> Option<Operand<'_>> {
     let value = match text {
         "+INF" => f64::INFINITY,
         "-INF" => f64::NEG_INFINITY,
+        "+QNAN" => f64::NAN,
+        "-QNAN" => -f64::NAN,
         _ if text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.e".contains(&byte)) => text.parse().ok()?,
         _ => return None,
     };

@@ -4,7 +4,7 @@ use super::alu::{self, Funnel};
 use super::block::Env;
 use super::ir::{Ins, Join, Op, Special};
 use super::warp::{Group, Wait, Warp};
-use crate::exec::{Fault, FaultKind, ones};
+use crate::exec::{Fault, FaultKind, Relation, Style, ones, round, to_integer, whole};
 
 /// The reason why a warp stopped running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub(super) fn run(warp: &mut Warp, env: &mut Env, turn: u64) -> Result<Stop, Box
                     env.access(warp, pc, ins, exec)?;
                     warp.advance(pc + 1);
                 }
-                Op::Shuffle(_) | Op::Vote(_) | Op::Reduce { .. } | Op::ToUniform => {
+                Op::Shuffle(_) | Op::Vote(_) | Op::Reduce { .. } | Op::ToUniform | Op::Matrices => {
                     env.counts.collectives += 1;
                     env.collective(warp, pc, ins, exec)?;
                     warp.advance(pc + 1);
@@ -248,19 +248,19 @@ fn number(warp: &mut Warp, env: &Env, pc: u32, ins: &Ins, exec: u32) -> Done {
                 warp.put_bit(ins.bits[bit_at], exec, joined);
             }
         }
-        Op::CompareFloat { compare, unordered, join } => {
+        Op::CompareFloat { relation, flush, join } => {
             let (a, b, with) = (float(warp, 0)?, float(warp, 1)?, test(warp, 0)?);
-            let results = mask(&|lane| {
-                let (a, b) = (a[lane], b[lane]);
-                if a.is_nan() || b.is_nan() { unordered } else { alu::compare(compare, a < b, a == b, None) }
-            });
+            let style = Style { flush, ..Style::PLAIN };
+            let results =
+                mask(&|lane| Relation::holds(relation.bits(), style.operand(a[lane]), style.operand(b[lane])));
             for (bit_at, results) in [(1, !results), (0, results)] {
                 let joined = mask(&|lane| alu::join(join, bit(results, lane) == 1, bit(with, lane) == 1));
                 warp.put_bit(ins.bits[bit_at], exec, joined);
             }
         }
         Op::Logic { table } => {
-            let (a, b, c) = (source(warp, 0)?, source(warp, 1)?, source(warp, 2)?);
+            let a = if ins.changes_one_bit() { env.number(warp, pc, &ins.src[0], 0)? } else { source(warp, 0)? };
+            let (b, c) = (source(warp, 1)?, source(warp, 2)?);
             let out = lane_of(&|lane| alu::logic(table, a[lane], b[lane], c[lane]));
             warp.put(ins.dst, exec, &out);
             warp.put_bit(ins.bits[0], exec, mask(&|lane| out[lane] != 0));
@@ -280,11 +280,35 @@ fn number(warp: &mut Warp, env: &Env, pc: u32, ins: &Ins, exec: u32) -> Done {
             let c = env.number(warp, pc, &ins.src[2], used(1))?;
             warp.put(ins.dst, exec, &lane_of(&|lane| alu::permute(a[lane], selectors[lane], c[lane])));
         }
+        Op::FromBits => {
+            let (a, kept) = (source(warp, 0)?, source(warp, 1)?);
+            // Predicates that nobody wrote may be saved with others, and are what they are.
+            let of = |lane: usize| {
+                let bits = (0..7).fold(0, |bits, at| bits | bit(warp.bits[at], lane) << at);
+                bits & kept[lane] | a[lane] & !kept[lane]
+            };
+            let values = lane_of(&of);
+            warp.put(ins.dst, exec, &values);
+        }
+        Op::ToBits => {
+            let (a, kept) = (source(warp, 0)?, source(warp, 1)?);
+            for at in 0..7 {
+                let chosen = mask(&|lane| kept[lane] >> at & 1 == 1);
+                warp.put_bit(at, exec & chosen, mask(&|lane| a[lane] >> at & 1 == 1));
+            }
+        }
         Op::Select => {
             let picked = test(warp, 0)?;
             let a = env.number(warp, pc, &ins.src[0], exec & picked)?;
             let b = env.number(warp, pc, &ins.src[1], exec & !picked)?;
             warp.put(ins.dst, exec, &lane_of(&|lane| if bit(picked, lane) == 1 { a[lane] } else { b[lane] }));
+        }
+        Op::SelectFloat => {
+            let picked = test(warp, 0)?;
+            let a = env.float(warp, pc, &ins.src[0], exec & picked)?;
+            let b = env.float(warp, pc, &ins.src[1], exec & !picked)?;
+            let of = |lane: usize| if bit(picked, lane) == 1 { a[lane] } else { b[lane] };
+            warp.put(ins.dst, exec, &lane_of(&|lane| of(lane).to_bits()));
         }
         Op::Select64 => {
             let picked = test(warp, 0)?;
@@ -380,28 +404,58 @@ fn number(warp: &mut Warp, env: &Env, pc: u32, ins: &Ins, exec: u32) -> Done {
             let a = source(warp, 0)?;
             warp.put(ins.dst, exec, &a.map(u32::reverse_bits));
         }
-        Op::FloatMultiply(rounding) => {
+        Op::FloatAdd(style) => {
             let (a, b) = (float(warp, 0)?, float(warp, 1)?);
-            // The product of two floats is exact in 64 bits.
-            let of = |lane: usize| alu::round(f64::from(a[lane]) * f64::from(b[lane]), rounding).to_bits();
+            warp.put(ins.dst, exec, &lane_of(&|lane| style.add(a[lane], b[lane])));
+        }
+        Op::FloatMultiply(style) => {
+            let (a, b) = (float(warp, 0)?, float(warp, 1)?);
+            warp.put(ins.dst, exec, &lane_of(&|lane| style.multiply(a[lane], b[lane])));
+        }
+        Op::FloatFused(style) => {
+            let (a, b, c) = (float(warp, 0)?, float(warp, 1)?, float(warp, 2)?);
+            warp.put(ins.dst, exec, &lane_of(&|lane| style.fused(a[lane], b[lane], c[lane])));
+        }
+        Op::FloatExtreme { flush, nan } => {
+            let (a, b, least) = (float(warp, 0)?, float(warp, 1)?, test(warp, 0)?);
+            let style = Style { flush, ..Style::PLAIN };
+            let of = |lane: usize| style.extreme(a[lane], b[lane], bit(least, lane) == 1, nan);
             warp.put(ins.dst, exec, &lane_of(&of));
         }
-        Op::Reciprocal => {
+        Op::Function(function) => {
             let a = float(warp, 0)?;
-            warp.put(ins.dst, exec, &a.map(|value| (1.0 / f64::from(value)) as f32).map(f32::to_bits));
+            warp.put(ins.dst, exec, &a.map(|value| function.of_unit(value)));
+        }
+        Op::FloatWhole(style) => {
+            let a = float(warp, 0)?;
+            let of = |value: f32| style.result(whole(style.operand(value).into(), style.rounding) as f32);
+            warp.put(ins.dst, exec, &a.map(of));
+        }
+        Op::Narrow { format, rounding, single } => {
+            let (a, b) = (float(warp, 0)?, float(warp, 1)?);
+            let style = Style { rounding, ..Style::PLAIN };
+            let half = |value: f32| format.narrow(value.into(), style) as u32;
+            let of = |lane: usize| if single { half(a[lane]) } else { half(a[lane]) << 16 | half(b[lane]) };
+            warp.put(ins.dst, exec, &lane_of(&of));
+        }
+        Op::CheckDivision => {
+            let (a, b) = (float(warp, 0)?, float(warp, 1)?);
+            warp.put_bit(ins.bits[0], exec, mask(&|lane| alu::division_is_hard(a[lane], b[lane])));
         }
         Op::IntegerToFloat { bits, signed, rounding } => {
             let a = source(warp, 0)?;
             let of = |value: u32| {
                 let left = value << (32 - bits);
                 let value = if signed { f64::from(left as i32 >> (32 - bits)) } else { f64::from(left >> (32 - bits)) };
-                alu::round(value, rounding).to_bits()
+                round(value, rounding).to_bits()
             };
             warp.put(ins.dst, exec, &a.map(of));
         }
-        Op::FloatToInteger { signed, rounding } => {
+        Op::FloatToInteger { signed, rounding, flush } => {
             let a = float(warp, 0)?;
-            warp.put(ins.dst, exec, &a.map(|value| alu::whole(value, signed, rounding)));
+            let style = Style { flush, ..Style::PLAIN };
+            let of = |value: f32| to_integer(style.operand(value).into(), 32, signed, rounding, false) as u32;
+            warp.put(ins.dst, exec, &a.map(of));
         }
         _ => unreachable!("{:?} is no operation on numbers", ins.op),
     }

@@ -91,6 +91,7 @@ fn sums_carry_and_borrow() {
     let body = "MOV R6, 0x9\nLEA R4, P0, -R0, R6, 0x1\nSEL R4, R4, 0x77, P0";
     assert_eq!(words(body), all(|tid| if 2 * tid <= 9 { 9 - 2 * tid } else { 0x77 }));
     assert_eq!(words("LEA.HI R4, R0, 0x64, RZ, 0x1d"), all(|tid| (tid >> 3) + 100));
+    assert_eq!(words("MOV R5, 0x3\nLEA.HI R4, R0, -R5, RZ, 0x1b"), all(|tid| (tid >> 5).wrapping_sub(3)));
     assert_eq!(words("MOV R5, 0x80000000\nLEA R6, P0, R5, R0, 0x1\nLEA.HI.X R4, R5, 0x1, RZ, 0x1, P0"), all(|_| 2));
     let wide = "IMAD.WIDE.U32 R6, R0, -0x1, RZ\nIMAD.WIDE.U32 R8, P1, R7, 0x3, R6\nIMAD.IADD R4, R8, 0x1, R9";
     assert_eq!(
@@ -137,6 +138,12 @@ fn bits_are_moved_and_compared() {
                 PLOP3.LUT P3, PT, P0, P1, PT, 0x20, 0x0\nSEL R4, RZ, 0x1, !P3\nSEL R5, RZ, 0x2, !P2\nIADD3 R4, R4, R5, RZ";
     // P3 is P0 and not P1, which is what P2 is, too.
     assert_eq!(words(plop), all(|tid| if tid >= 9 { 3 } else { 0 }));
+    // Bit 1 is whether it is below 9, bits 0 and 2 stay; then back into two predicates.
+    let saved = "ISETP.GT.U32.AND P0, PT, R0, 0x3, PT\nISETP.LT.U32.AND P1, PT, R0, 0x9, PT\nMOV R5, 0x5\n\
+                 P2R R4, PR, R5, 0x2";
+    assert_eq!(words(saved), all(|tid| if tid < 9 { 7 } else { 5 }));
+    let back = "R2P PR, R0, 0x3\nSEL R4, RZ, 0x1, !P0\nSEL R5, RZ, 0x2, !P1\nIADD3 R4, R4, R5, RZ";
+    assert_eq!(words(back), all(|tid| tid & 3));
     let wide = "MOV R6, R0\nMOV R7, 0x1\nIMNMX.U64 PT, PT, R8, R6, 0x100000005, PT, !PT\n\
                 ISETP.GT.U64.AND P0, PT, R8, 0x100000004, PT\nSEL R4, R8, 0x63, P0";
     assert_eq!(words(wide), all(|tid| if tid >= 5 { 5 } else { 99 }));
@@ -154,6 +161,127 @@ fn bits_are_moved_and_compared() {
     // 16 bits of a register that nobody wrote may be left as they are, and only these.
     assert_eq!(words("PRMT R20, R0, 0x7610, R20\nLOP3.LUT R4, R20, 0xffff, RZ, 0xc0, !PT"), all(|tid| tid));
     assert_eq!(fault("PRMT R4, R0, 0x7614, R20", 32).kind, FaultKind::UninitialisedRegister);
+    // Predicates may be kept as bits of a register that nobody wrote: each is changed by itself.
+    let bits = "LOP3.LUT R20, R20, 0xfffffbff, RZ, 0xc0, !PT\nISETP.GT.U32.AND P0, PT, R0, 0x3, PT\n\
+                @P0 LOP3.LUT R20, R20, 0x400, RZ, 0xfc, !PT\nLOP3.LUT R4, R20, 0x400, RZ, 0xc0, !PT";
+    assert_eq!(words(bits), all(|tid| if tid > 3 { 0x400 } else { 0 }));
+    for two in ["LOP3.LUT R20, R20, 0xfffff3ff, RZ, 0xc0, !PT\nMOV R4, RZ", "LOP3.LUT R4, R20, 0x1, RZ, 0xfc, !PT"] {
+        assert_eq!(fault(two, 32).kind, FaultKind::UninitialisedRegister, "{two}");
+    }
+}
+
+/// Words, and what a body makes of R5 = a, R6 = b, R7 = c in R4.
+fn floats(cases: &[(&str, [u32; 3], u32)]) {
+    for &(body, [a, b, c], want) in cases {
+        let body = format!("MOV R5, {a:#x}\nMOV R6, {b:#x}\nMOV R7, {c:#x}\n{body}");
+        let got = words(&body)[9];
+        assert_eq!(got, want, "{body}: {got:#x}, not {want:#x}");
+    }
+}
+
+#[test]
+fn floats_are_ieee() {
+    let (one, two, three, inf, nan) = (0x3f80_0000, 0x4000_0000, 0x4040_0000, 0x7f80_0000, 0x7fff_ffff);
+    floats(&[
+        ("FADD R4, R5, -R6", [one, three, 0], 0xc000_0000),
+        ("FADD R4, |R5|, R6", [0xbf80_0000, two, 0], three),
+        ("FADD R4, R5, 1.5", [0x3f00_0000, 0, 0], two),
+        // A tie goes to the even one; subnormal numbers are kept, or flushed.
+        ("FADD R4, R5, R6", [0x3f80_0001, 0x3380_0000, 0], 0x3f80_0002),
+        ("FADD R4, R5, R6", [1, 1, 0], 2),
+        ("FADD.FTZ R4, R5, R6", [0x8000_0001, 0x8000_0001, 0], 0x8000_0000),
+        ("FADD.SAT R4, RZ, R5", [three, 0, 0], one),
+        ("FADD R4, R5, -R5", [inf, 0, 0], nan),
+        ("FMUL R4, R5, R6", [0xffc1_2345, one, 0], nan),
+        ("FMUL.RZ R4, R5, R6", [0x7f7f_ffff, two, 0], 0x7f7f_ffff),
+        // (1 + 2^-23) squared, less 1 + 2^-22: rounded once it is 2^-46.
+        ("FFMA R4, R5, R6, R7", [0x3f80_0001, 0x3f80_0001, 0xbf80_0002], 0x2880_0000),
+        ("FFMA R4, -R5, R6, 1", [two, three, 0], 0xc0a0_0000),
+        ("FFMA.RM R4, R5, R6, R7", [one, one, 0x8000_0001], 0x3f7f_ffff),
+        ("FFMA.RP R4, R5, R6, R7", [one, one, 1], 0x3f80_0001),
+        ("FFMA.FTZ R4, R5, R6, R7", [0x0040_0000, 0x7f00_0000, one], one),
+        ("FMNMX R4, R5, R6, PT", [0, 0x8000_0000, 0], 0x8000_0000),
+        ("FMNMX R4, -R5, |R6|, !PT", [one, 0xc000_0000, 0], two),
+        ("FMNMX R4, R5, R6, !PT", [0x7fc0_0000, one, 0], one),
+        ("FMNMX.NAN R4, R5, R6, !PT", [0x7fc0_0000, one, 0], nan),
+        ("FSEL R4, -R5, R6, PT", [one, two, 0], 0xbf80_0000),
+        ("FSETP.GTU.FTZ.AND P0, PT, |R5|, +INF , PT\nSEL R4, R6, R7, P0", [nan, 5, 6], 5),
+        ("FSETP.GT.AND P0, PT, R5, RZ, PT\nSEL R4, R6, R7, P0", [1, 5, 6], 5),
+        ("FSETP.GT.FTZ.AND P0, PT, R5, RZ, PT\nSEL R4, R6, R7, P0", [1, 5, 6], 6),
+        ("FSETP.NEU.OR P0, P1, R5, R5, !PT\nSEL R4, R6, R7, P1", [nan, 5, 6], 6),
+        ("FSETP.NUM.AND P0, PT, R5, R6, PT\nSEL R4, R6, R7, P0", [one, two, 6], two),
+        ("FCHK P0, R5, R6\nSEL R4, R5, R6, P0", [one, three, 0], three),
+        ("FCHK P0, R5, R6\nSEL R4, R5, R6, P0", [one, 0, 0], one),
+    ]);
+}
+
+#[test]
+fn floats_have_functions_and_conversions() {
+    let (one, inf, nan) = (0x3f80_0000, 0x7f80_0000, 0x7fff_ffff);
+    floats(&[
+        ("MUFU.RCP R4, R5", [0xc080_0000, 0, 0], 0xbe80_0000),
+        ("MUFU.RCP R4, R5", [1, 0, 0], inf),
+        ("MUFU.RSQ R4, R5", [0x4080_0000, 0, 0], 0x3f00_0000),
+        ("MUFU.RSQ R4, -QNAN ", [0; 3], nan),
+        ("MUFU.SQRT R4, R5", [0x4010_0000, 0, 0], one | 0x40_0000),
+        ("MUFU.EX2 R4, -R5", [0x4000_0000, 0, 0], 0x3e80_0000),
+        ("MUFU.EX2 R4, R5", [0xc315_0000, 0, 0], 0),
+        ("MUFU.LG2 R4, R5", [0x4100_0000, 0, 0], 0x4040_0000),
+        // Angles are in turns.
+        ("MUFU.SIN R4, R5", [0x3e80_0000, 0, 0], one),
+        ("MUFU.COS R4, R5", [0x3f00_0000, 0, 0], 0xbf80_0000),
+        ("MUFU.TANH R4, R5", [inf, 0, 0], one),
+        ("FRND R4, R5", [0x4020_0000, 0, 0], 0x4000_0000),
+        ("FRND.CEIL R4, R5", [0xbf00_0000, 0, 0], 0x8000_0000),
+        ("FRND.FTZ.CEIL R4, R5", [1, 0, 0], 0),
+        ("I2FP.F32.S32 R4, R5", [u32::MAX, 0, 0], 0xbf80_0000),
+        ("I2F.U32.RP R4, R5", [u32::MAX, 0, 0], 0x4f80_0000),
+        ("F2I.FTZ.NTZ R4, R5", [0xc020_0000, 0, 0], u32::MAX - 1),
+        ("F2I.CEIL.NTZ R4, R5", [1, 0, 0], 1),
+        ("F2I.FTZ.CEIL.NTZ R4, R5", [1, 0, 0], 0),
+        ("F2I.U32.TRUNC.NTZ R4, R5", [nan, 0, 0], 0),
+        ("F2FP.BF16.F32.PACK_AB R4, R5, R6", [0x3f81_8000, 0xbf80_8000, 0], 0x3f82_bf80),
+        ("F2FP.BF16.PACK_AB R4, RZ, R6", [0, 0xff80_0001, 0], 0x7fff),
+        ("F2FP.F16.F32.PACK_AB R4, R5, R6", [0x3f80_0000, 0x477f_f000, 0], 0x3c00_7c00),
+        ("F2F.BF16.F32 R4, R5", [0x0001_8000, 0, 0], 2),
+        ("F2F.F16.F32 R4, R5", [0x3300_0001, 0, 0], 1),
+        ("IMAD.U32 R4, R5, 0x10000, RZ", [0x1234_3f80, 0, 0], one),
+    ]);
+}
+
+/// Row r of A is r + 1 at k = r and 0 elsewhere, B is 8 k + n, C is 1000 r + n.
+#[test]
+fn matrices_are_multiplied_by_the_whole_warp() {
+    // R8 to R11 are A, R12 and R13 are B, R16 to R19 are C; R5 is the row of a lane's group, R6 twice its number there.
+    let body = |at: u32| {
+        format!(
+            "SHF.R.U32.HI R5, RZ, 0x2, R0\nLOP3.LUT R6, R0, 0x3, RZ, 0xc0, !PT\nIMAD.SHL.U32 R6, R6, 0x2, RZ\nVIADD R7, R6, 0x1\n\
+             MOV R9, RZ\nMOV R10, RZ\nISETP.EQ.U32.AND P0, PT, R5, R6, PT\nISETP.EQ.U32.AND P1, PT, R5, R7, PT\n\
+             VIADD R20, R5, 0x1\nI2FP.F32.U32 R20, R20\nFSEL R21, R20, RZ, P0\nFSEL R22, R20, RZ, P1\n\
+             F2FP.BF16.F32.PACK_AB R8, R22, R21\nVIADD R20, R5, 0x9\nI2FP.F32.U32 R20, R20\nFSEL R21, R20, RZ, P0\n\
+             FSEL R22, R20, RZ, P1\nF2FP.BF16.F32.PACK_AB R11, R22, R21\n\
+             IMAD R20, R6, 0x8, R5\nVIADD R21, R20, 0x8\nI2FP.F32.U32 R22, R20\nI2FP.F32.U32 R23, R21\n\
+             F2FP.BF16.F32.PACK_AB R12, R23, R22\nVIADD R20, R20, 0x40\nVIADD R21, R21, 0x40\nI2FP.F32.U32 R22, R20\n\
+             I2FP.F32.U32 R23, R21\nF2FP.BF16.F32.PACK_AB R13, R23, R22\nIMAD R20, R5, 0x3e8, R6\nI2FP.F32.U32 R16, R20\n\
+             VIADD R20, R20, 0x1\nI2FP.F32.U32 R17, R20\nVIADD R20, R20, 0x1f3f\nI2FP.F32.U32 R18, R20\nVIADD R20, R20, 0x1\n\
+             I2FP.F32.U32 R19, R20\nHMMA.16816.F32.BF16 R16, R8.reuse, R12, R16\nMOV R4, R{}",
+            16 + at
+        )
+    };
+    for at in 0..4 {
+        let got = words(&body(at));
+        for (lane, word) in (0..32u32).zip(got) {
+            let (row, column) = (lane / 4 + 8 * (at / 2), 2 * (lane % 4) + at % 2);
+            let want = (row + 1) * (8 * row + column) + 1000 * row + column;
+            assert_eq!(f32::from_bits(word), want as f32, "row {row}, column {column}");
+        }
+    }
+    let part = body(0).replace("HMMA", "ISETP.GT.U32.AND P2, PT, R0, 0x3, PT\n@P2 HMMA");
+    assert_eq!(fault(&part, 32).kind, FaultKind::WarpMask);
+    assert_eq!(fault(&body(0), 16).kind, FaultKind::WarpMask);
+    assert_eq!(fault(&body(0).replace("R12, R16", "R14, R16"), 32).kind, FaultKind::UninitialisedRegister);
+    // Row 0 and column 1 without C: 1 times 1.
+    assert_eq!(words(&body(1).replace("R12, R16", "R12, RZ"))[0], 1f32.to_bits());
 }
 
 #[test]
@@ -255,7 +383,11 @@ fn what_must_not_be_is_a_fault() {
 #[test]
 fn what_is_not_known_is_refused_by_its_name() {
     for (body, what) in [
-        ("HMMA.16816.F32 R4, R4, R4, R4", "HMMA is not supported"),
+        ("HMMA.16816.F32 R4, R4, R4, R4", "only .16816.F32.BF16"),
+        ("HMMA.1688.F32.BF16 R4, R4, R4, R4", "only .16816.F32.BF16"),
+        ("HMMA.16816.F32.BF16 R4, R6, R4, R4", "does not begin 4"),
+        ("HMMA.16816.F32.BF16 R4, R4, R4, -R4", "no plain register"),
+        ("IMMA.16832.S8.S8 R4, R4, R4, R4", "IMMA is not supported"),
         ("IMAD.WIDE.S16 R4, R4, R4, R6", ".S16 is not supported"),
         ("LDG.E.WIBBLE R4, desc[UR4][R2.64]", ".WIBBLE is not supported"),
         ("LDG R4, [R2]", "32 bits"),
@@ -268,7 +400,10 @@ fn what_is_not_known_is_refused_by_its_name() {
         ("MOV UR6, R4", "no register that it can have"),
         ("BRA `(.L_nowhere)", "no label .L_nowhere"),
         ("HFMA2 R4, R5, RZ, 0, 0", "only constants"),
-        ("MUFU.SIN R4, R4", "only .RCP"),
+        ("MUFU.RCP64H R4, R4", "this function is not supported"),
+        ("F2FP.E4M3.F32.PACK_AB_MERGE_C R4, R4, R4, R4", "this form is not supported"),
+        ("FADD2 R4, R4, R4", "FADD2 is not supported"),
+        ("DADD R4, R4, R6", "DADD is not supported"),
         ("LOP3.LUT R4, R4, R4, R4, 0xc0, PT", "not always false"),
         ("SHF.L R4, R4, R4, R4", "no type"),
         ("BMOV.32.CLEAR R4, B0", "only clearing"),

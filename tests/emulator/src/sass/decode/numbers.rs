@@ -2,7 +2,7 @@
 
 use super::super::ParseError;
 use super::super::alu;
-use super::super::ir::{Compare, Fold, Join, Op, Place, Rounding, Source, Special, TRUE, Test, Vote};
+use super::super::ir::{Compare, Fold, Join, Op, Place, Source, Special, TRUE, Test, Vote};
 use super::super::listing::Operand;
 use super::form::Form;
 use crate::exec::Shuffle;
@@ -15,20 +15,7 @@ const COMPARE: [(&str, Compare); 6] = [
     ("NE", Compare::NotEqual),
     ("GE", Compare::GreaterEqual),
 ];
-const COMPARE_UNORDERED: [(&str, Compare); 6] = [
-    ("LTU", Compare::Less),
-    ("EQU", Compare::Equal),
-    ("LEU", Compare::LessEqual),
-    ("GTU", Compare::Greater),
-    ("NEU", Compare::NotEqual),
-    ("GEU", Compare::GreaterEqual),
-];
-const JOIN: [(&str, Join); 3] = [("AND", Join::And), ("OR", Join::Or), ("XOR", Join::Xor)];
-const ROUNDING: [(&str, Rounding); 4] =
-    [("RN", Rounding::Nearest), ("RZ", Rounding::Zero), ("RP", Rounding::Up), ("RM", Rounding::Down)];
-const ROUNDING_WHOLE: [(&str, Rounding); 3] =
-    [("TRUNC", Rounding::Zero), ("CEIL", Rounding::Up), ("FLOOR", Rounding::Down)];
-
+pub(super) const JOIN: [(&str, Join); 3] = [("AND", Join::And), ("OR", Join::Or), ("XOR", Join::Xor)];
 /// Carries that are not there.
 const NEVER: Test = Test { not: true, ..Test::ALWAYS };
 
@@ -38,7 +25,6 @@ pub(super) fn decode(form: &mut Form) -> Result<bool, ParseError> {
         "IMAD" => multiply(form)?,
         "IADD3" | "IADD" | "VIADD" => add(form)?,
         "ISETP" => compare(form)?,
-        "FSETP" => compare_floats(form)?,
         "LOP3" => {
             form.take("LUT");
             form.bits(1)?;
@@ -61,12 +47,24 @@ pub(super) fn decode(form: &mut Form) -> Result<bool, ParseError> {
             sources(form, [1; 3])?;
             Op::Permute
         }
-        "SEL" | "FSEL" => {
-            let count = if form.name == "SEL" && form.take("64") { 2 } else { 1 };
+        "P2R" => {
+            form.dst(1)?;
+            predicates(form)?;
+            form.src(0, 1)?;
+            form.src(1, 1)?;
+            Op::FromBits
+        }
+        "R2P" => {
+            predicates(form)?;
+            form.src(0, 1)?;
+            form.src(1, 1)?;
+            Op::ToBits
+        }
+        "SEL" => {
+            let count = if form.take("64") { 2 } else { 1 };
             form.dst(count)?;
-            for at in 0..2 {
-                if form.name == "SEL" { form.src(at, count)? } else { form.float(at)? }
-            }
+            form.src(0, count)?;
+            form.src(1, count)?;
             form.test(0)?;
             if count == 2 { Op::Select64 } else { Op::Select }
         }
@@ -93,45 +91,6 @@ pub(super) fn decode(form: &mut Form) -> Result<bool, ParseError> {
         "FLO" => {
             let op = Op::FindHighest { signed: !form.take("U32"), shift: form.take("SH") };
             unary(form, op)?
-        }
-        "FMUL" => {
-            let rounding = form.one_of(&ROUNDING).unwrap_or(Rounding::Nearest);
-            form.dst(1)?;
-            form.float(0)?;
-            form.float(1)?;
-            Op::FloatMultiply(rounding)
-        }
-        "MUFU" => {
-            if !form.take("RCP") {
-                return form.fail("only .RCP is supported");
-            }
-            form.dst(1)?;
-            form.float(0)?;
-            Op::Reciprocal
-        }
-        "I2F" | "I2FP" => {
-            let rounding = form.one_of(&ROUNDING).unwrap_or(Rounding::Nearest);
-            form.take("F32");
-            let kinds = [
-                ("U8", (8, false)),
-                ("U16", (16, false)),
-                ("U32", (32, false)),
-                ("S16", (16, true)),
-                ("S32", (32, true)),
-            ];
-            let (bits, signed) = form.one_of(&kinds).unwrap_or((32, true));
-            form.dst(1)?;
-            form.src(0, 1)?;
-            Op::IntegerToFloat { bits, signed, rounding }
-        }
-        "F2I" => {
-            // What is too small to be normal becomes 0 in any case, and what is no number becomes 0 or the largest one.
-            form.drop(&["FTZ", "NTZ"]);
-            let signed = !form.take("U32");
-            let rounding = form.one_of(&ROUNDING_WHOLE).unwrap_or(Rounding::Nearest);
-            form.dst(1)?;
-            form.float(0)?;
-            Op::FloatToInteger { signed, rounding }
         }
         "SHFL" => {
             let kinds =
@@ -167,6 +126,11 @@ pub(super) fn decode(form: &mut Form) -> Result<bool, ParseError> {
     };
     form.ins.op = op;
     Ok(true)
+}
+
+/// Takes the name of all predicates of a lane.
+fn predicates(form: &mut Form) -> Result<(), ParseError> {
+    if form.special()? != "PR" { form.fail("an operand that should be the predicates") } else { Ok(()) }
 }
 
 fn sources(form: &mut Form, counts: [u16; 3]) -> Result<(), ParseError> {
@@ -245,20 +209,6 @@ fn compare(form: &mut Form) -> Result<Op, ParseError> {
     Ok(Op::Compare { compare, wide, signed, join, extended })
 }
 
-fn compare_floats(form: &mut Form) -> Result<Op, ParseError> {
-    let ordered = form.one_of(&COMPARE);
-    let unordered = ordered.is_none();
-    let Some(compare) = ordered.or_else(|| form.one_of(&COMPARE_UNORDERED)) else {
-        return form.fail("no comparison");
-    };
-    let Some(join) = form.one_of(&JOIN) else { return form.fail("no way to join predicates") };
-    form.bits(2)?;
-    form.float(0)?;
-    form.float(1)?;
-    form.test(0)?;
-    Ok(Op::CompareFloat { compare, unordered, join })
-}
-
 fn shift(form: &mut Form) -> Result<Op, ParseError> {
     let Some(left) = form.one_of(&[("L", true), ("R", false)]) else { return form.fail("no direction") };
     let kinds = [("U32", (false, false)), ("S32", (false, true)), ("U64", (true, false)), ("S64", (true, true))];
@@ -284,7 +234,12 @@ fn shift_add(form: &mut Form) -> Result<Op, ParseError> {
         form.test(0)?;
     }
     let plain = |source: &Source| !source.inverted && !source.absolute && (!high || !source.negative);
-    if shift > 31 || !high && (carry || extend) || !form.ins.src.iter().all(plain) {
+    // What is subtracted from an upper half has no carry here.
+    let mut src = form.ins.src;
+    if high && !carry && form.ins.bits[0] == TRUE {
+        src[1].negative = false;
+    }
+    if shift > 31 || !high && (carry || extend) || !src.iter().all(plain) {
         return form.fail("this form is not supported");
     }
     Ok(if high { Op::ShiftAddHigh { shift, extend } } else { Op::ShiftAdd { shift } })

@@ -1,14 +1,14 @@
-// Shows how an inference engine uses libdf11. The compressed layers stay on the device, and two slots hold decoded
-// layers: while layer l computes from one slot, layer l + 1 is decoded into the other on a stream of its own. The whole
-// pass is captured in a graph once and then replayed.
+// Shows how an engine on the CUDA runtime uses libdf11. The compressed layers stay on the device, and two slots hold
+// decoded layers: while layer l computes from one slot, layer l + 1 is decoded into the other on a stream of its own. The
+// whole pass is captured in a graph once and then replayed.
 //
-//     engine MODEL
+//     slots MODEL
 //
 // The engine owns all device memory, streams and events. libdf11 only puts launches on the stream that it is given. In
 // this example a copy to the host stands for the computation, and each layer is compared with the CPU's decoding. The
-// program uses the CUDA runtime; decompress.c uses the driver.
+// folder engine has an engine that computes, on the driver API.
 //
-//     c++ -std=c++17 -O2 -o engine examples/engine.cc -Iinclude -Ibindings/cpp -Ltarget/release -ldf11 -ldl
+//     c++ -std=c++17 -O2 -o slots examples/slots.cc -Iinclude -Ibindings/cpp -Ltarget/release -ldf11 -ldl
 //         -Wl,-rpath,$PWD/target/release
 //
 // With a CUDA toolkit, add -I/usr/local/cuda/include -L/usr/local/cuda/lib64 -lcudart.
@@ -189,13 +189,13 @@ int run(const char *path) {
 
 int main(int argc, char **argv) {
     if (argc != 2) {
-        std::fprintf(stderr, "usage: engine MODEL\n");
+        std::fprintf(stderr, "usage: slots MODEL\n");
         return 2;
     }
     try {
         return run(argv[1]);
     } catch (const std::exception &error) {
-        std::fprintf(stderr, "engine: %s\n", error.what());
+        std::fprintf(stderr, "slots: %s\n", error.what());
         return 1;
     }
 }
