@@ -3,24 +3,26 @@
 //
 // # Decoding
 //
-// A warp takes a tile. Lane 8 r + q has columns 8 q to 8 q + 7 of the rows r, r + 4, r + 8 and r + 12: *eights*, 16 bytes
-// each at the destination, and so that eight lanes store 128 bytes of a row side by side. Low bytes are loaded 8 lane by
-// lane, 256 bytes a warp; a word of codes and signs is in one sector with another that is loaded a little later.
+// A warp takes a tile. Lane 8 r + q has columns 8 q to 8 q + 7 of the rows r, r + 4, r + 8 and r + 12: *eights*, 16
+// bytes each at the destination, and so that eight lanes store 128 bytes of a row side by side. Low bytes are loaded 8
+// lane by lane, 256 bytes a warp; a word of codes and signs is in one sector with another that is loaded a little
+// later.
 //
 //     load the four eights of this lane and where the tile's escapes are
 //     if launched early: wait for the kernel before, once
-//     four times: join and store an eight: a vector if it is whole and aligned, or else piece by piece
+//     if the job has the whole tile, and its rows are aligned:  four times: join an eight, and store a vector
+//     else:  four times: join an eight, and store what the job has of it, in pieces that are aligned
 //     barrier of the warp                                                                                          (9)
 //     each lane: store an escape over what is there, until there are no more
 //
-// Escapes are a few of a thousand weights. To find them before the stores would cost every weight some instructions; the
-// barrier orders the two stores, and the second one hits the cache.
+// Escapes are a few of a thousand weights. To find them before the stores would cost every weight some instructions;
+// the barrier orders the two stores, and the second one hits the cache.
 //
 // # Trust
 //
-// As in decode.cuh: the job comes from the host, the image is not trusted. A tile's bytes decode to some weights whatever
-// they are. The list of a tile's escapes is clamped to the tensor's, and to 1,024; an escape outside of the range is not
-// stored. Reported are lists that overlap, leave the tensor's, do not rise, or have what the table has.
+// As in decode.cuh: the job comes from the host, the image is not trusted. A tile's bytes decode to some weights
+// whatever they are. The list of a tile's escapes is clamped to the tensor's, and to 1,024; an escape outside of the
+// range is not stored. Reported are lists that overlap, leave the tensor's, do not rise, or have what the table has.
 #pragma once
 #include "linear.h"
 #include "platform.cuh"
@@ -86,7 +88,9 @@ DF11_INLINE uint4 next_of_eight(uint4 v) {
 }
 
 // Returns the offset of a lane's word of codes in its first eight. The others are 256, 8 and 264 bytes after it.
-DF11_INLINE u32 codes_of(u32 lane) { return DF11_LINEAR_CODES + (lane >> 3) * 64 + (lane >> 1 & 3) * 16 + (lane & 1) * 4; }
+DF11_INLINE u32 codes_of(u32 lane) {
+  return DF11_LINEAR_CODES + (lane >> 3) * 64 + (lane >> 1 & 3) * 16 + (lane & 1) * 4;
+}
 
 // Does the work of one block of a job.
 DF11_INLINE void decode_linear(const df11_linear_decode_job& job, u32 block) {
@@ -110,18 +114,27 @@ DF11_INLINE void decode_linear(const df11_linear_decode_job& job, u32 block) {
 
     u32 row_tile = tile / job.ktiles, column = (tile - row_tile * job.ktiles) * DF11_LINEAR_COLUMNS;
     u64 origin = (u64)row_tile * DF11_LINEAR_ROWS * job.columns + column;  // the tile's first weight
+    u64 last = origin + (u64)(DF11_LINEAR_ROWS - 1) * job.columns + DF11_LINEAR_COLUMNS;
+    bool whole = job.columns - column >= DF11_LINEAR_COLUMNS && origin >= job.first && last <= job.end;
     u32 mine = column + (lane & 7) * 8;
+    u64 weight = origin + (u64)(lane >> 3) * job.columns + (lane & 7) * 8, rows = (u64)job.columns * 4;
+    if (whole && (((u32)to + (u32)origin * 2 | job.columns * 2) & 15) == 0) {
+      u64 there = to + weight * 2;
 #pragma unroll
-    for (u32 i = 0; i < LINEAR_EIGHTS; i++) {
-      u64 weight = origin + (u64)(i * 4 + (lane >> 3)) * job.columns + (lane & 7) * 8;
-      uint4 v = join_linear(low[i], codes[i], table0, table1);
-      if (mine < job.columns && job.columns - mine >= 8 && weight >= job.first && weight + 8 <= job.end) {
-        store_eight(to + weight * 2, v);
-      } else if (mine < job.columns && weight < job.end && weight + 8 > job.first) {
-        u32 there = job.columns - mine < 8 ? job.columns - mine : 8;
+      for (u32 i = 0; i < LINEAR_EIGHTS; i++, there += rows * 2)
+        store_global4<0>(there, join_linear(low[i], codes[i], table0, table1));
+    } else {
+#pragma unroll
+      for (u32 i = 0; i < LINEAR_EIGHTS; i++, weight += rows) {
+        uint4 v = join_linear(low[i], codes[i], table0, table1);
+        if (mine < job.columns && job.columns - mine >= 8 && weight >= job.first && weight + 8 <= job.end) {
+          store_eight(to + weight * 2, v);
+        } else if (mine < job.columns && weight < job.end && weight + 8 > job.first) {
+          u32 there = job.columns - mine < 8 ? job.columns - mine : 8;
 #pragma unroll 1
-        for (u64 k = weight; k < weight + there && k < job.end; k++, v = next_of_eight(v))
-          if (k >= job.first) store_global_half(to + k * 2, v.x);
+          for (u64 k = weight; k < weight + there && k < job.end; k++, v = next_of_eight(v))
+            if (k >= job.first) store_global_half(to + k * 2, v.x);
+        }
       }
     }
     DF11_SYNC_WARP(9);
@@ -153,8 +166,8 @@ DF11_INLINE uint4 load_eight(u64 from, u32 count) {
   return v;
 }
 
-// Makes tiles of decoded weights, and their escapes, for which `starts` has the places. The shared memory is 512 bytes:
-// the code of each pair of exponents.
+// Makes tiles of decoded weights, and their escapes, for which `starts` has the places. The shared memory is 512
+// bytes: the code of each pair of exponents.
 DF11_INLINE void make_linear(const df11_linear_make_job& job) {
   u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, lut = shared_start();
   for (u32 pair = threadIdx.x; pair < 128; pair += blockDim.x) {

@@ -49,6 +49,9 @@ llama() {
     step tests/python/run.sh llama
 }
 
+# PyTorch, transformers and diffusers on DF11 models.
+frameworks() { step bindings/python/frameworks.sh; }
+
 # The plug-in in a ggml that is built with the AVX-512 kernels, as far as this processor has them.
 ggml() {
     [ -n "${DF11_PREFIX:-}" ] || { export DF11_PREFIX=$PWD/target/stage; step make install PREFIX="$DF11_PREFIX"; }
@@ -79,12 +82,13 @@ machine() {
 # AArch64 under qemu-user, all that runs there; macOS; targets that must be refused.
 portability() { step tests/portability/run.sh aarch64-all musl others; }
 
-[ $# -gt 0 ] || set -- thread address miri faults scale machine soak supply llama ggml portability
+[ $# -gt 0 ] || set -- thread address miri faults scale machine soak supply llama frameworks ggml portability
 for part in "$@"; do
     case "$part" in
-        thread | address | miri | faults | scale | machine | soak | supply | llama | ggml | portability) (set -e; "$part") ;;
+        thread | address | miri | faults | scale | machine | soak | supply | llama | frameworks | ggml | portability) (set -e; "$part") ;;
         *)
-            echo "usage: tests/deep.sh [thread] [address] [miri] [faults] [scale] [machine] [soak] [supply] [llama] [ggml] [portability]" >&2
+            echo "usage: tests/deep.sh [thread] [address] [miri] [faults] [scale] [machine] [soak] [supply]" \
+                "[llama] [frameworks] [ggml] [portability]" >&2
             exit 2
             ;;
     esac

@@ -51,5 +51,10 @@ step "$fresh/bin/python" -I tests/bare.py "$root/tests/data/golden"
 # The types are there for whoever installs the wheel.
 site=$("$fresh/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 [ -e "$site/df11/py.typed" ]
+# The same wheel in every other Python that this machine has.
+for version in 3.9 3.10 3.11 3.12 3.13 3.13t 3.14 3.14t; do
+    "python$version" -c '' 2>/dev/null || continue
+    step "python$version" -I -S -W error tests/bare.py "$root/tests/data/golden" "$site"
+done
 "$tools/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$site/tools.pth"
 step "$fresh/bin/python" -m pytest -p no:cacheprovider "$@"

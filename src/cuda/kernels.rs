@@ -269,10 +269,16 @@ unsafe fn from_library(
     let library = unsafe { library_of(driver, api, image)? };
     let mut kernels = [ptr::null_mut(); COUNT];
     let all = NAMES.into_iter().zip(target.shared_bytes()).zip(&mut kernels);
-    for (((name, _), shared), kernel) in all.filter(|(((_, oldest), _), _)| of >= *oldest) {
+    for (((name, oldest), shared), kernel) in all.filter(|(((_, oldest), _), _)| of >= *oldest) {
         // SAFETY: the library is loaded, the name ends with a zero, and each call writes one value or none.
         unsafe {
-            driver.check("cuLibraryGetKernel", (api.kernel)(kernel, library, name.as_ptr()))?;
+            let code = (api.kernel)(kernel, library, name.as_ptr());
+            // Calls of what not every image has ask whether it is there.
+            if code == code::NOT_FOUND && oldest > OLDEST_CAPABILITY {
+                *kernel = ptr::null_mut();
+                continue;
+            }
+            driver.check("cuLibraryGetKernel", code)?;
             // For every context of the device, those of green contexts included.
             let code = (api.kernel_set_attribute)(attribute::DYNAMIC_SHARED_BYTES, shared, *kernel, target.device);
             driver.check("cuKernelSetAttribute", code)?;
@@ -320,10 +326,14 @@ impl Loading {
         let api = &self.driver.api;
         let mut functions = [ptr::null_mut(); COUNT];
         let all = NAMES.into_iter().zip(target.shared_bytes()).zip(&mut functions);
-        for (((name, _), shared), function) in all.filter(|(((_, oldest), _), _)| of >= *oldest) {
+        for (((name, oldest), shared), function) in all.filter(|(((_, oldest), _), _)| of >= *oldest) {
             // SAFETY: the module is loaded, the name ends with a zero, and each call writes one value.
             unsafe {
                 let code = (api.module_function)(function, self.module, name.as_ptr());
+                if code == code::NOT_FOUND && oldest > OLDEST_CAPABILITY {
+                    *function = ptr::null_mut();
+                    continue;
+                }
                 self.driver.check("cuModuleGetFunction", code)?;
                 let mut most = 0;
                 let code = (api.function_attribute)(&mut most, attribute::DYNAMIC_SHARED_BYTES, *function);

@@ -30,6 +30,7 @@ mod rest;
 
 use super::files::{self, Index};
 use super::foreign::not_json;
+use super::group::MEMBERS;
 use super::json;
 use super::model::Model;
 use super::patterns::Patterns;
@@ -268,12 +269,19 @@ fn numbered_files(model: &Model, missing: &mut Vec<Missing>) {
     }
 }
 
+/// Returns whether a model has a tensor that an index names. Most indexes of compressed models list plain tensors only, but what
+/// transformers saves lists the members of groups, too.
+fn has_listed(model: &Model, name: &str) -> bool {
+    let of_group = |(group, member): (&str, &str)| MEMBERS.contains(&member) && model.find_group(group).is_some();
+    has_tensor(model, name) || name.rsplit_once('.').is_some_and(of_group)
+}
+
 /// Looks for what the index that a model was opened by names and the model has not.
 fn listed(model: &Model, index: &Index, missing: &mut Vec<Missing>) {
     let at = shorten(&index.name(), 50);
     let mut files: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
     for (tensor, file) in &index.map {
-        if !has_tensor(model, tensor) {
+        if !has_listed(model, tensor) {
             files.entry(file).or_insert((0, tensor)).0 += 1;
         }
     }

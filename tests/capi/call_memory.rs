@@ -41,6 +41,14 @@ fn sharding() {
             let ((), written) = alloc::taken(|| shard.write_image(&mut image, threads, &Progress::new()).unwrap());
             let most = threads * 4_000_000;
             assert!(made.peak < most && written.peak < most, "{threads} threads, read: {read}: {made:?}, {written:?}");
+            // So does a linear image, also where rows are so long that columns are decoded for themselves.
+            for shape in [(1500, 1000), (3, 500_000)] {
+                let make = || model.group(0).unwrap().linear(&[shape], threads, &Progress::new()).unwrap();
+                let (plan, made) = alloc::taken(make);
+                let mut image = vec![0; plan.head().image_bytes() as usize];
+                let ((), written) = alloc::taken(|| plan.write_image(&mut image, threads, &Progress::new()).unwrap());
+                assert!(made.peak < most && written.peak < most, "{threads}, {read}: {made:?}, {written:?}");
+            }
         }
     }
 }

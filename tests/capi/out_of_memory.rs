@@ -6,10 +6,10 @@
 use crate::support;
 
 use df11::internals::capi::{
-    df11_compress_group, df11_compress_model, df11_compress_options, df11_model, df11_model_decompress,
-    df11_model_free, df11_model_make_shard, df11_model_open, df11_model_read_tensor, df11_model_write_image,
-    df11_open_options, df11_packed_group, df11_shard_free, df11_shard_write_image, df11_slice, df11_status,
-    df11_verify_model,
+    df11_compress_group, df11_compress_model, df11_compress_options, df11_linear_plan_free,
+    df11_linear_plan_write_image, df11_model, df11_model_decompress, df11_model_free, df11_model_make_shard,
+    df11_model_open, df11_model_plan_linear_image, df11_model_read_tensor, df11_model_write_image, df11_open_options,
+    df11_packed_group, df11_shard_free, df11_shard_write_image, df11_slice, df11_status, df11_verify_model,
 };
 use df11::{Model, OpenOptions, Status};
 use std::ffi::CString;
@@ -133,7 +133,17 @@ fn every_large_allocation_may_fail() {
         df11_shard_free(shard);
         status
     };
-    let calls: [(&str, &dyn Fn() -> df11_status); 11] = [
+    let linear = |model| unsafe {
+        let mut plan = null_mut();
+        let status = df11_model_plan_linear_image(model, 0, null(), 0, 2, null_mut(), &mut plan, null_mut());
+        if status != 0 {
+            return status;
+        }
+        let status = df11_linear_plan_write_image(plan, image.cast(), 8 << 20, 2, null_mut(), null_mut());
+        df11_linear_plan_free(plan);
+        status
+    };
+    let calls: [(&str, &dyn Fn() -> df11_status); 13] = [
         ("open", &|| unsafe {
             let mut model = null_mut();
             let status = df11_model_open(path.as_ptr(), null(), &mut model, null_mut());
@@ -147,6 +157,8 @@ fn every_large_allocation_may_fail() {
         ("write an image of a file that is read", &|| write_image(read)),
         ("make a shard", &|| shard(mapped)),
         ("make a shard of a file that is read", &|| shard(read)),
+        ("make a linear image", &|| linear(mapped)),
+        ("make a linear image of a file that is read", &|| linear(read)),
         ("verify", &|| unsafe { df11_verify_model(path.as_ptr(), original.as_ptr(), null(), null_mut()) }),
         ("compress a group", &|| unsafe {
             let at = |i: usize| members[i].as_ptr().cast_mut().cast();

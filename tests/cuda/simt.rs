@@ -9,7 +9,7 @@
 use crate::support;
 
 use df11::internals::cuda::image::{self, ImageLayout};
-use df11::{Model, OpenOptions};
+use df11::{Model, OpenOptions, Progress};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
@@ -19,7 +19,7 @@ use support::{golden, weights};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Barriers in the kernels: they are numbered from 1 on.
-const BARRIERS: u32 = 8;
+const BARRIERS: u32 = 10;
 
 /// The folder of the cases until the tests end.
 static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
@@ -40,6 +40,29 @@ fn write_case(name: &str, model: &Model, group: usize, gaps: &[u8], positions: &
     }
     bytes.extend(want.weights.iter().flat_map(|w| w.to_le_bytes()));
     let path = FOLDER.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// Writes a case of a linear image: of odd shapes, with escapes everywhere.
+fn write_linear() -> PathBuf {
+    let mut random = weights::Random::new(2);
+    let some = weights::gaussian(40_000, 0.02, 3);
+    let some: Vec<u16> =
+        some.into_iter().map(|w| if random.below(50) == 0 { random.bits() as u16 & 0xbfff } else { w }).collect();
+    let (shapes, splits) = ([(1, 1), (17, 65), (150, 130), (0, 0)], [1, 1 + 17 * 65, 20_606]);
+    let file = encoder::safetensors(&encoder::group_tensors("g", &encoder::encode(&some, &splits)), None);
+    let model = Model::from_bytes(file, &OpenOptions::default()).unwrap();
+    let plan = model.group(0).unwrap().linear(&shapes, 1, &Progress::new()).unwrap();
+    let mut image = vec![0; plan.head().image_bytes() as usize];
+    plan.write_image(&mut image, 1, &Progress::new()).unwrap();
+    let mut bytes = Vec::new();
+    for size in [image.len() as u64, 0, 0] {
+        bytes.extend(size.to_le_bytes());
+    }
+    bytes.extend(image);
+    bytes.extend(some.iter().flat_map(|w| w.to_le_bytes()));
+    let path = FOLDER.path().join("linear");
     std::fs::write(&path, bytes).unwrap();
     path
 }
@@ -67,7 +90,7 @@ static GOLDEN: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
 
 /// Groups at the edges of the format and of the kernels.
 static MADE_UP: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
-    let mut cases = Vec::new();
+    let mut cases = vec![write_linear()];
     for n in [1, 2, 7, 8, 9, 103, 104, 105, 207, 3326, 3327, 3328, 3329, 6656, 6657, 10_000, 50_003] {
         cases.push(write_encoded(
             &format!("gaussian_{n}"),
@@ -173,7 +196,7 @@ fn spoilt_images_are_never_left() {
 /// threads.
 fn cases_for_races() -> Vec<PathBuf> {
     let named = |name: &str| MADE_UP.iter().find(|case| case.ends_with(name)).unwrap().clone();
-    vec![named("gaussian_50003"), named("wraps")]
+    vec![named("gaussian_50003"), named("wraps"), named("linear")]
 }
 
 #[test]
@@ -184,7 +207,7 @@ fn no_thread_races_with_another() {
 #[test]
 fn every_barrier_is_needed() {
     let mut numbers = Vec::new();
-    for file in ["platform.cuh", "decode.cuh", "index.cuh", "decode.cu"] {
+    for file in ["platform.cuh", "decode.cuh", "index.cuh", "linear.cuh", "decode.cu"] {
         let source = std::fs::read_to_string(Path::new(ROOT).join("kernels").join(file)).unwrap();
         if file != "platform.cuh" {
             assert!(!source.contains("__sync"), "{file} has a barrier without a number");

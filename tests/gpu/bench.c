@@ -967,6 +967,16 @@ static void on_log(void *user, int32_t level, const char *message, size_t length
     fflush(stdout);
 }
 
+/* Reads ROWSxCOLUMNS, and moves `at` behind it. 0 if that is not there, or not what can be measured. */
+static int next_shape(const char **at, unsigned long long *rows, unsigned long long *columns)
+{
+    char *end;
+    *rows = strtoull(*at, &end, 10);
+    *columns = *end == 'x' ? strtoull(end + 1, &end, 10) : 0;
+    *at = end;
+    return *rows > 0 && *rows % 4 == 0 && *columns > 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *millions = "128,8,512", *shapes = NULL, *batches = "1,2,4,8", *ceiling_path = NULL, *names[MOST_KERNELS], *paths[MOST_KERNELS];
@@ -1013,6 +1023,12 @@ int main(int argc, char **argv)
             return 2;
         }
     }
+    unsigned long long rows = 0, columns = 0;
+    for (const char *at = shapes; at != NULL && *at != 0; at += *at == ',')
+        if (!next_shape(&at, &rows, &columns)) {
+            fprintf(stderr, "bench: --products %s: ROWSxCOLUMNS, the rows a multiple of 4\n", shapes);
+            return 2;
+        }
     if (shapes != NULL)
         only = "products"; /* and nothing of the list above */
     if (!cuda_load(NULL)) {
@@ -1065,16 +1081,9 @@ int main(int argc, char **argv)
         load_multiply();
     for (int i = 0; i < kernel_count; i++)
         add_peer(names[i], paths[i]);
-    for (const char *at = shapes; at != NULL && *at != 0; at += *at == ',') {
-        char *end;
-        unsigned long long rows = strtoull(at, &end, 10), columns = *end == 'x' ? strtoull(end + 1, &end, 10) : 0;
-        if (rows == 0 || rows % 4 != 0 || columns == 0) {
-            fprintf(stderr, "bench: --products %s: ROWSxCOLUMNS, the rows a multiple of 4\n", shapes);
-            return 2;
-        }
-        measure_products(rows, columns, batches);
-        at = end;
-    }
+    for (const char *at = shapes; at != NULL && *at != 0; at += *at == ',')
+        if (next_shape(&at, &rows, &columns))
+            measure_products(rows, columns, batches);
     for (const char *at = shapes == NULL ? millions : ""; *at != 0; at += *at == ',') {
         char *end;
         double count = strtod(at, &end);

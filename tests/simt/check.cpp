@@ -5,6 +5,9 @@
 //   check fuzz ROUNDS CASE...  images with wrong bytes: nothing to compare, but no access outside and an end
 //   check without BARRIER CASE...  as brief, but the kernels lack the barrier of that number
 //
+// A case of a linear image has no gaps and no positions. Its tensors are decoded, whole and in ranges, and made again of
+// their weights.
+//
 // A case is a file of little-endian u64 {bytes of image, of gaps, number of positions}, then the image, the gaps, the
 // positions and the weights. Every section of the image becomes an allocation of its own, just large enough, so that
 // AddressSanitizer sees where one is left.
@@ -50,6 +53,7 @@ struct Random {
 
 struct Case {
   std::string name;
+  Bytes linear;  // the whole image, if it is a linear one; then nothing else but `want` and `weights` is set
   Bytes table, starts, lanes, code, signs, gaps, positions;
   std::vector<u16> want;
   u64 weights, code_bytes, tiles;
@@ -72,6 +76,17 @@ Case read_case(const char* path) {
   auto field = [&](size_t at) { u64 v; memcpy(&v, &image[at], 8); return v; };
   auto part = [&](u64 from, u64 n) { return Bytes(image.begin() + from, image.begin() + from + n); };
   c.weights = field(24);
+  auto take_want = [&] {
+    c.want.resize(c.weights);
+    Bytes want = take(2 * c.weights);
+    if (c.weights) memcpy(c.want.data(), want.data(), want.size());
+    fclose(file);
+  };
+  if (!memcmp(image.data(), "DF11LIN", 8)) {
+    c.linear = image;
+    take_want();
+    return c;
+  }
   c.code_bytes = field(32);
   c.tiles = field(120);
   c.table = part(field(72), (u32)field(56));
@@ -79,10 +94,7 @@ Case read_case(const char* path) {
   c.lanes = part(field(88), 64 * c.tiles);
   c.code = part(field(96), field(104));
   c.signs = part(field(112), (c.weights + 7) / 8 * 8);
-  c.want.resize(c.weights);
-  Bytes want = take(2 * c.weights);
-  if (c.weights) memcpy(c.want.data(), want.data(), want.size());
-  fclose(file);
+  take_want();
   return c;
 }
 
@@ -330,6 +342,110 @@ void fuzz(const Case& c, u64 rounds) {
          reported, wrong, told);
 }
 
+// A tensor of a linear image, its sections in memory of their own.
+struct Tensor {
+  const Case& c;
+  df11_linear_tensor t;
+  u64 weights, tile_count;
+  Block tiles, starts, escapes;
+  u32 state = 0;
+
+  Tensor(const Case& c, df11_linear_tensor t, u64 end)
+      : c(c), t(t), weights(end - t.first), tile_count((t.rows + 15) / 16 * t.ktiles),
+        tiles(part(t.tiles, tile_count * DF11_LINEAR_TILE_BYTES)), starts(part(t.starts, 4 * (tile_count + 1))),
+        escapes(part(t.escapes, 4 * (u64)t.escape_count)) {}
+
+  Bytes part(u64 from, u64 n) const { return Bytes(c.linear.begin() + from, c.linear.begin() + from + n); }
+  u64 table() const { u64 v; memcpy(&v, t.table, 8); return v; }
+
+  void run(u64 first, u64 count, const Target& target, u32* status, u32 warps, u32 blocks, Random& random) {
+    df11_linear_decode_jobs jobs = {};
+    df11_linear_decode_job& j = jobs.job[0];
+    jobs.count = 1;
+    j.dst = target.at();
+    j.status = (u64)status;
+    j.state = (u64)&state;
+    j.tiles = tiles.at();
+    j.starts = starts.at();
+    j.escapes = escapes.at();
+    j.table = table();
+    j.first = (u32)first;
+    j.end = (u32)(first + count);
+    j.columns = (u32)t.columns;
+    j.ktiles = t.ktiles;
+    j.escape_count = t.escape_count;
+    j.from_tile = (u32)(first / t.columns / 16 * t.ktiles);
+    j.end_tile = (u32)(((first + count - 1) / t.columns / 16 + 1) * t.ktiles);
+    j.blocks = blocks;
+    simt::run({blocks, 32 * warps, 0, (simt::Order)random.below(3), random.next()}, [&] { df11_linear_decode(jobs); });
+  }
+
+  void decode(u64 first, u64 count, u32 shift, Random& random) {
+    Target target(count, shift);
+    u32 status = 0;
+    run(first, count, target, &status, 1 + (u32)random.below(4), 1 + (u32)random.below(3), random);
+    compare(c, target, t.first + first);
+    if (status != 0) fail(c, "reported", t.first + first, count, status);
+  }
+
+  // Makes the tiles and escapes again, of the weights.
+  void make(Random& random) {
+    Block source(2 * weights), made(tiles.size), listed(escapes.size);
+    memcpy((void*)source.at(), &c.want[t.first], source.size);
+    df11_linear_make_job j = {};
+    j.source = source.at();
+    j.state = (u64)&state;
+    j.tiles = made.at();
+    j.starts = starts.at();
+    j.escapes = listed.at();
+    j.table = table();
+    j.count = weights;
+    j.columns = (u32)t.columns;
+    j.ktiles = t.ktiles;
+    j.escape_count = t.escape_count;
+    j.tile_count = (u32)tile_count;
+    simt::Launch launch = {1 + (u32)random.below(2), 64 + 32 * (u32)random.below(3), DF11_LINEAR_SHARED,
+                           (simt::Order)random.below(3), random.next()};
+    simt::run(launch, [&] { df11_linear_make(j); });
+    if (memcmp((void*)made.at(), (void*)tiles.at(), made.size)) fail(c, "other tiles than the host's", t.first, weights, 0);
+    if (listed.size && memcmp((void*)listed.at(), (void*)escapes.at(), listed.size))
+      fail(c, "other escapes than the host's", t.first, weights, 0);
+    if (state != 0) fail(c, "the make kernel reports", t.first, weights, state);
+  }
+};
+
+void check_linear(const Case& c, bool brief, u64 fuzz_rounds) {
+  df11_linear_header header;
+  memcpy(&header, c.linear.data(), sizeof header);
+  std::vector<df11_linear_tensor> tensors(header.tensors);
+  memcpy(tensors.data(), &c.linear[header.records], header.tensors * sizeof tensors[0]);
+  Random random{c.weights + fuzz_rounds};
+  for (u32 i = 0; i < header.tensors; i++) {
+    u64 end = i + 1 < header.tensors ? tensors[i + 1].first : header.weights;
+    if (tensors[i].first == end) continue;
+    for (u64 round = 0; round < fuzz_rounds; round++) {
+      Tensor tensor(c, tensors[i], end);
+      Block* parts[] = {&tensor.tiles, &tensor.starts, &tensor.starts, &tensor.escapes};
+      for (u64 k = 0, n = 1 + random.below(3); k < n; k++) spoil(*parts[random.below(4)], random);
+      u64 first = random.below(3) ? 0 : random.below(tensor.weights), count = 1 + random.below(tensor.weights - first);
+      Target target(count, (u32)random.below(8));
+      u32 status = 0;
+      tensor.run(first, count, target, &status, 2, 1, random);
+      if (target.touched_before()) fail(c, "wrote before the destination", first, count, round);
+      if (status != 0 && status != DF11_CORRUPT) fail(c, "a status that no kernel has", first, count, status);
+    }
+    if (fuzz_rounds) continue;
+    Tensor tensor(c, tensors[i], end);
+    for (u32 shift = 0; shift < (brief ? 2 : 8); shift++) tensor.decode(0, tensor.weights, shift, random);
+    for (u32 k = 0; k < (brief ? 2 : 16); k++) {
+      u64 first = random.below(tensor.weights), count = 1 + random.below(tensor.weights - first);
+      if (k & 1) count = 1 + random.below(count < 100 ? count : 100);
+      tensor.decode(first, count, (u32)random.below(8), random);
+    }
+    tensor.make(random);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -344,7 +460,8 @@ int main(int argc, char** argv) {
   for (int i = first; i < argc; i++) {
     Case c = read_case(argv[i]);
     try {
-      if (mode == "fuzz") { if (c.weights) fuzz(c, strtoull(argv[2], nullptr, 10)); }
+      if (!c.linear.empty()) check_linear(c, mode != "all", mode == "fuzz" ? strtoull(argv[2], nullptr, 10) : 0);
+      else if (mode == "fuzz") { if (c.weights) fuzz(c, strtoull(argv[2], nullptr, 10)); }
       else check(c, mode != "all");
     } catch (const simt::Misuse& misuse) {
       fail(c, misuse.what(), 0, c.weights, 0);

@@ -528,6 +528,25 @@ fn a_lost_file_is_found_by_verification() {
     assert_eq!(missing(to.path()), ["model_layers_3.safetensors"]);
 }
 
+/// What transformers saves of a compressed model lists the members of groups in its index.
+#[test]
+fn an_index_may_list_members_of_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = "model.safetensors";
+    for name in [file, "config.json"] {
+        std::fs::copy(support::golden::model("block").join(name), folder.path().join(name)).unwrap();
+    }
+    let index = "model.safetensors.index.json";
+    let there = [("model.norm.weight", file), ("lm_head.luts", file), ("model.layers.0.gaps", file)];
+    write_index(folder.path(), index, &there);
+    assert_eq!(missing(folder.path()), [""; 0]);
+    // Neither a group that is not there nor a name that only looks like a member's.
+    for name in ["model.layers.7.gaps", "model.layers.0.slack"] {
+        write_index(folder.path(), index, &[there[0], there[1], (name, file)]);
+        assert_eq!(missing(folder.path()), [name]);
+    }
+}
+
 /// An index says which files are the model, whatever it is called, and which of two tensors of one name counts.
 #[test]
 fn the_index_decides() {

@@ -1,10 +1,12 @@
-"""Reads every tensor of the golden models by this package and Python alone, without numpy: bare.py GOLDEN."""
+"""Reads the golden models by this package and Python alone, without numpy: bare.py GOLDEN [THE PACKAGE'S FOLDER]."""
 
 import importlib.util
 import json
 import pathlib
 import sys
 
+if len(sys.argv) > 2:
+    sys.path.insert(0, sys.argv[2])
 import df11
 
 assert importlib.util.find_spec("numpy") is None, "this is to run without numpy"

@@ -72,7 +72,7 @@ impl<'m> Group<'m> {
     /// [`Group::decompress`]; `OutOfMemory`; `Cancelled`.
     pub fn linear(self, shapes: &[(u64, u64)], threads: usize, progress: &Progress) -> Result<LinearPlan<'m>> {
         let shapes = check(self, shapes)?;
-        let pieces = pieces(&shapes);
+        let pieces = pieces(&shapes)?;
         progress.begin(4 * self.element_count());
         let mut counts = Vec::new();
         grow(&mut counts, shapes.len(), [0u64; 128], COUNTS)?;
@@ -224,7 +224,7 @@ impl LinearPlan<'_> {
             target.zero(tensor.escapes + 4 * tensor.escape_count as u64, end);
         }
         progress.begin(2 * self.head.weights());
-        self.group.pieces(&pieces(&shapes), threads, |piece, weights| {
+        self.group.pieces(&pieces(&shapes)?, threads, |piece, weights| {
             progress.check()?;
             let tensor = &self.head.tensors()[piece.tensor];
             let (lut, first) = (lut(&tensor.table), piece.first_tile(tensor));
@@ -284,8 +284,8 @@ fn lut(table: &[u8; 8]) -> [u8; 128] {
 }
 
 /// Makes a tile of up to 16 rows of up to 64 weights. Adds the bytes of its escapes to `list`.
-fn pack<'w>(
-    rows: &mut dyn Iterator<Item = &'w [u16]>,
+fn pack(
+    rows: &mut dyn Iterator<Item = &[u16]>,
     lut: &[u8; 128],
     tile: &mut [u8; TILE_BYTES as usize],
     list: &mut Vec<u8>,
@@ -323,7 +323,7 @@ fn grow_by(list: &mut Vec<u8>, bytes: usize) -> Result<()> {
 }
 
 /// Cuts tensors into pieces.
-fn pieces(shapes: &[(u64, u64)]) -> Vec<Piece> {
+fn pieces(shapes: &[(u64, u64)]) -> Result<Vec<Piece>> {
     let mut pieces = Vec::new();
     for (tensor, &(rows, stride)) in shapes.iter().enumerate() {
         // Whole rows of tiles, if they are not too long.
@@ -334,11 +334,13 @@ fn pieces(shapes: &[(u64, u64)]) -> Vec<Piece> {
         for row in (0..rows).step_by(tall as usize) {
             for column in (0..stride).step_by(wide as usize) {
                 let (rows, columns) = (row..rows.min(row + tall), column..stride.min(column + wide));
+                let bytes = (size_of::<Piece>() * (pieces.len() + 1)) as u64;
+                pieces.try_reserve(1).map_err(|_| Error::OutOfMemory { bytes, what: COUNTS })?;
                 pieces.push(Piece { tensor, rows, columns, stride });
             }
         }
     }
-    pieces
+    Ok(pieces)
 }
 
 impl Piece {
@@ -480,7 +482,7 @@ mod tests {
 
     #[test]
     fn long_rows_are_cut_into_columns() {
-        let pieces = pieces(&[(33, 200_000), (0, 0), (5000, 64)]);
+        let pieces = pieces(&[(33, 200_000), (0, 0), (5000, 64)]).unwrap();
         let weights = |pieces: &[Piece]| pieces.iter().map(|p| (p.rows.end - p.rows.start) * p.width() as u64).sum();
         let [long, flat] = [0, 2].map(|i| pieces.iter().filter(|p| p.tensor == i).cloned().collect::<Vec<_>>());
         assert_eq!((long.len(), weights(&long)), (3 * 4, 33 * 200_000));
