@@ -295,7 +295,7 @@ fn figures_are_those_of_the_results() {
 }
 
 /// What an example takes for granted: how it is declared, for those that do not declare it themselves.
-const GRANTED: [(&str, &str); 14] = [
+const GRANTED: [(&str, &str); 9] = [
     ("error", "df11_error error;"),
     ("model", "df11_model *model = NULL;"),
     ("info", "df11_group_info info = DF11_GROUP_INFO_INIT;"),
@@ -305,11 +305,6 @@ const GRANTED: [(&str, &str); 14] = [
     ("d_image", "df11_devptr d_image = 0;"),
     ("d_weights", "df11_devptr d_weights = 0;"),
     ("d_status", "df11_devptr d_status = 0;"),
-    ("resident", "df11_resident *resident = NULL;"),
-    ("linear", "df11_resident *linear = NULL;"),
-    ("d_linear", "df11_devptr d_linear = 0;"),
-    ("d_scratch", "df11_devptr d_scratch = 0;"),
-    ("scratch_bytes", "size_t scratch_bytes = 0;"),
 ];
 const GRANTED_CPP: [(&str, &str); 7] = [
     ("model", "df11::Model model;"),

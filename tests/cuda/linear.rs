@@ -558,7 +558,7 @@ fn linear_decodes_stay_within_the_bounds() {
             instructions > 2.0 && instructions <= if name == "PTX" { 6.5 } else { 6.0 },
             "{name}: {instructions:.2}"
         );
-        assert!(over >= 1.0 && over <= 1.25, "{name}: {over:.3}");
+        assert!((1.0..=1.25).contains(&over), "{name}: {over:.3}");
         emulator.assert_no_fault();
     }
 }
