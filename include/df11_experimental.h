@@ -92,8 +92,8 @@ typedef struct df11_linear_options {
     /** Experts that there are: their numbers are below that. */
     uint64_t expert_count;
     /**
-     * Elements from the vectors of one chosen expert to those of the next one, a multiple of 8; 0 if
-     * all are multiplied with the same.
+     * Elements from the vectors of one chosen expert to those of the next one, a multiple of 8; 0
+     * if all are multiplied with the same.
      */
     uint64_t x_step;
     /** Device memory for the sums of split columns, a multiple of 16; 0 if none is needed. */

@@ -66,8 +66,8 @@ pub struct df11_linear_options {
     pub chosen_count: u64,
     /// Experts that there are: their numbers are below that.
     pub expert_count: u64,
-    /// Elements from the vectors of one chosen expert to those of the next one, a multiple of 8; 0 if
-    /// all are multiplied with the same.
+    /// Elements from the vectors of one chosen expert to those of the next one, a multiple of 8; 0
+    /// if all are multiplied with the same.
     pub x_step: u64,
     /// Device memory for the sums of split columns, a multiple of 16; 0 if none is needed.
     pub d_workspace: df11_devptr,
