@@ -14,8 +14,9 @@
 //         each warp, for its own run: x -> shared memory, once for all rows of the block;  barrier of the warp        (11)
 //         for each row of tiles of the block:
 //             for each tile of the run: load the next tile, decode this one, multiply
-//             add the sums of the four lanes of a row; then the escapes of the run
-//             sums -> shared memory, or to the workspace where a launch is split
+//             add the sums of the four lanes of a row;  sums -> shared memory
+//         barrier of the warp; each lane adds the escapes of one row of tiles to its sums                             (14)
+//         where a launch is split: barrier of the warp; sums -> the workspace                                         (15)
 //         barrier of the block; each thread adds the sums of runs for one row or two;  barrier of the block       (12, 13)
 //     store y
 //
@@ -56,9 +57,10 @@
 //
 // # Escapes
 //
-// They are less than one weight in a thousand. Their loop runs after a run, the same number of times for all lanes: lane
-// i loads escape i, its column tells x, and then each escape is sent to all lanes, of which those that hold its row use
-// it.
+// They are less than one weight in a thousand, and each belongs to one sum. When a warp has the sums of all its rows of
+// tiles in shared memory, a lane takes the escapes of one row of tiles for one vector, in their order, and adds each
+// product to its sum there. So a run costs one loop of a lane, and not one of the whole warp: 0.1 instructions a weight
+// instead of 0.9. Lanes load 16 bytes at a time, four numbers or escapes.
 //
 // # Trust
 //
@@ -221,7 +223,11 @@ template <u32 BATCH> DF11_INLINE void four(u32 low, u32 high, const float4 (&x)[
 
 // The arithmetic of one or two vectors: FP32.
 template <u32 BATCH> struct Single {
-  enum : u32 { OUT = BATCH, X_STRIDE = RUN_X };   // vectors in the sums; bytes of a run's x for one
+  enum : u32 {
+    OUT = BATCH,             // vectors in the sums
+    X_STRIDE = RUN_X,        // bytes of a run's x for one of them
+    UNROLLED = RUN_TILES,    // tiles that the loop does at once: a multiple of two, and no more than registers allow
+  };
   float sum[2][BATCH];                            // of the lane's quarter: rows g and g + 8
 
   DF11_INLINE void clear() {
@@ -272,24 +278,9 @@ template <u32 BATCH> struct Single {
     }
   }
 
-  // What a lane keeps of an escape that it has loaded: x of its column.
-  struct Column {
-    float x[BATCH];
-    DF11_INLINE void load(u32 from, u32, u32 column) {
-#pragma unroll
-      for (u32 b = 0; b < BATCH; b++) x[b] = __uint_as_float(load_shared(from + b * X_STRIDE + x_at(column)));
-    }
-  };
-  // Adds escape `i` of those that the lanes hold.
-  DF11_INLINE void add(u32 escape, const Column& column, u32 i, u32 lane, u32, u32) {
-    u32 e = __shfl_sync(WHOLE_WARP, escape, i), row = e >> 22 & 15;
-    float w = __uint_as_float(e << 16);
-#pragma unroll
-    for (u32 b = 0; b < BATCH; b++) {
-      float x = __shfl_sync(WHOLE_WARP, column.x[b], i);
-      if (row == lane / 4) sum[0][b] = __fmaf_rn(w, x, sum[0][b]);
-      if (row == lane / 4 + 8) sum[1][b] = __fmaf_rn(w, x, sum[1][b]);
-    }
+  // x of a column, for one vector.
+  static DF11_INLINE float x_of(u32 from, u32, u32 vector, u32 column) {
+    return __uint_as_float(load_shared(from + vector * X_STRIDE + x_at(column)));
   }
 
   // Gives each sum of 16 rows and OUT vectors to `store`, with its place: each lane at most one.
@@ -303,7 +294,7 @@ template <u32 BATCH> struct Single {
 #if __CUDA_ARCH__ >= 800
 // The arithmetic of up to eight vectors: tensor cores.
 struct Eight {
-  enum : u32 { OUT = 8 };
+  enum : u32 { OUT = 8, UNROLLED = 4 };
   float sum[4];   // rows g and g + 8, vectors 2 t and 2 t + 1
 
   DF11_INLINE void clear() {
@@ -350,20 +341,8 @@ struct Eight {
 
   DF11_INLINE void finish() {}
 
-  struct Column {
-    u32 at;
-    DF11_INLINE void load(u32 from, u32 batch, u32 column) { at = from + x_at(batch, 0, column) + column % 8 * 2; }
-  };
-  DF11_INLINE void add(u32 escape, const Column& column, u32 i, u32 lane, u32 batch, u32) {
-    u32 e = __shfl_sync(WHOLE_WARP, escape, i), at = __shfl_sync(WHOLE_WARP, column.at, i), row = e >> 22 & 15;
-    float w = __uint_as_float(e << 16);
-#pragma unroll
-    for (u32 b = 0; b < 2; b++) {
-      u32 vector = lane % 4 * 2 + b;
-      float x = vector < batch ? __uint_as_float(load_shared_half(at + 64 * vector) << 16) : 0.f;
-      if (row == lane / 4) sum[b] = __fmaf_rn(w, x, sum[b]);
-      if (row == lane / 4 + 8) sum[2 + b] = __fmaf_rn(w, x, sum[2 + b]);
-    }
+  static DF11_INLINE float x_of(u32 from, u32 batch, u32 vector, u32 column) {
+    return __uint_as_float(load_shared_half(from + x_at(batch, vector, column) + column % 8 * 2) << 16);
   }
 
   template <class Store> DF11_INLINE void give(u32 lane, const Store& store) const {
@@ -397,24 +376,39 @@ DF11_INLINE void stage_x(const df11_multiply_job& job, u32 run, u32 to, u32 lane
   }
 }
 
-// Adds the escapes of a run's rows to the sums. `start` is, in lane i up to `n`, the number of escapes before tile i.
+// The word `pick` of four.
+DF11_INLINE u32 word_of(uint4 v, u32 pick) {
+  u32 low = pick & 1 ? v.y : v.x, high = pick & 1 ? v.w : v.z;
+  return pick & 2 ? high : low;
+}
+
+// Adds the escapes of a row of tiles, in a run of `n` tiles, to its sums of one vector in shared memory: the work of one lane.
+// It loads 16 bytes at a time, which are within the image wherever one of their words is.
 template <class Sums>
-DF11_INLINE void add_escapes(Sums& sums, const df11_multiply_job& job, const Matrix& m, u32 start, u32 n, u32 x, u32 lane) {
-  u32 from = __shfl_sync(WHOLE_WARP, start, 0), to = __shfl_sync(WHOLE_WARP, start, n);
-  if (from == to) return;
-  if (from > to || to > m.escape_count || to - from > n * DF11_LINEAR_TILE) {
-    if (lane == 0) report(job.status, DF11_CORRUPT);
-    return;
-  }
-  for (u32 base = from; base < to; base += 32) {
-    u32 number = base + lane, escape = 0, tile = 0;
-    if (number < to) escape = load_image_word(m.escapes + 4 * (u64)number);
-    for (u32 i = 1; i < n; i++) tile += number >= __shfl_sync(WHOLE_WARP, start, i);
-    if (escape >> 26 != 0) report(job.status, DF11_CORRUPT);
-    typename Sums::Column column;
-    column.load(x, job.batch, DF11_LINEAR_COLUMNS * tile + (escape >> 16 & 63));
-    u32 count = to - base < 32 ? to - base : 32;
-    for (u32 i = 0; i < count; i++) sums.add(escape, column, i, lane, job.batch, x);
+DF11_INLINE void add_escapes(const df11_multiply_job& job, const Matrix& m, u64 starts, u32 n, u32 x, u32 vector, u32 sums) {
+  u32 skip = (u32)starts / 4 % 4;
+  starts -= 4 * skip;
+  uint4 first = load_image(starts), escapes = first;
+  u32 next = word_of(first, skip), held = 0xffffffff;
+  for (u32 k = 1; k <= n; k++) {
+    u32 number = next, pick = (skip + k) % 4;
+    if (pick == 0) first = load_image(starts + 4 * (skip + k));
+    next = word_of(first, pick);
+    if (next - number > DF11_LINEAR_TILE || next > m.escape_count) {
+      report(job.status, DF11_CORRUPT);
+      return;
+    }
+    for (; number < next; number++) {
+      if (number / 4 != held) {
+        held = number / 4;
+        escapes = load_image(m.escapes + 16 * (u64)held);
+      }
+      u32 escape = word_of(escapes, number % 4);
+      if (escape >> 26 != 0) report(job.status, DF11_CORRUPT);
+      float v = Sums::x_of(x, job.batch, vector, DF11_LINEAR_COLUMNS * (k - 1) + (escape >> 16 & 63));
+      u32 at = sums + 4 * Sums::OUT * (escape >> 22 & 15);
+      store_shared(at, __float_as_uint(__fmaf_rn(__uint_as_float(escape << 16), v, __uint_as_float(load_shared(at)))));
+    }
   }
 }
 
@@ -456,54 +450,62 @@ DF11_INLINE void multiply(const df11_multiply_job& job) {
       if (!m.good) n = 0;
       u32 tile_x = Sums::tile_x(job.batch);
       u64 number_of_tile = (u64)(first + side) * job.ktiles + run * RUN_TILES;
-      u64 at = m.tiles + number_of_tile * DF11_LINEAR_TILE_BYTES + 16 * lane, next_row = (u64)job.sides * job.ktiles * DF11_LINEAR_TILE_BYTES;
-      u64 starts = m.starts + 4 * (number_of_tile + lane);
-      Tile a, b;
-      bool whole = n == RUN_TILES;
-      if (side < rows && whole) a.load(at);
-      for (u32 row = side; row < rows; row += job.sides) {
-        u32 start = 0;
-        if (lane <= n && m.good) start = load_image_word(starts);
-        Sums sums;
-        sums.clear();
-        bool more = row + job.sides < rows;
-        u64 tile = at;
-        at += next_row;
-        if (whole) {
-          // Four tiles at a time, for two of which there are registers.
-          u32 from = x;
+      u64 tile = m.tiles + number_of_tile * DF11_LINEAR_TILE_BYTES + 16 * lane;
+      u64 next_row = (u64)job.sides * job.ktiles * DF11_LINEAR_TILE_BYTES;
+      u32 slot = slots + 4 * (16 * Sums::OUT) * (side * job.width + place), next_slot = 4 * (16 * Sums::OUT) * job.sides * job.width;
+      if (n == RUN_TILES) {
+        Tile tiles[2];
+        if (side < rows) tiles[0].load(tile);
 #pragma unroll 1
-          for (u32 k = 0; k < RUN_TILES; k += 4) {
-#pragma unroll
-            for (u32 i = 0; i < 4; i += 2) {
-              b.load(tile + (i + 1) * DF11_LINEAR_TILE_BYTES);
-              sums.multiply(a, m, from + i * tile_x, job.batch, lane);
-              if (i + 2 < 4 || k + 4 < RUN_TILES) {
-                a.load(tile + (i + 2) * DF11_LINEAR_TILE_BYTES);
-              } else if (more) {
-                a.load(at);
-              }
-              sums.multiply(b, m, from + (i + 1) * tile_x, job.batch, lane);
+        for (u32 row = side; row < rows; row += job.sides) {
+          Sums sums;
+          sums.clear();
+#pragma unroll Sums::UNROLLED
+          for (u32 i = 0; i < RUN_TILES; i++) {
+            if (i + 1 < RUN_TILES) {
+              tiles[(i + 1) % 2].load(tile + (i + 1) * DF11_LINEAR_TILE_BYTES);
+            } else if (row + job.sides < rows) {
+              tiles[0].load(tile + next_row);
             }
-            tile += 4 * DF11_LINEAR_TILE_BYTES;
-            from += 4 * tile_x;
+            sums.multiply(tiles[i % 2], m, x + i * tile_x, job.batch, lane);
           }
-        } else {
+          tile += next_row;
+          sums.finish();
+          sums.give(lane, [&](u32 i, float value) { store_shared(slot + 4 * i, __float_as_uint(value)); });
+          slot += next_slot;
+        }
+      } else {
+#pragma unroll 1
+        for (u32 row = side; row < rows; row += job.sides) {
+          Sums sums;
+          sums.clear();
+#pragma unroll 1
           for (u32 k = 0; k < n; k++) {
-            a.load(tile + k * DF11_LINEAR_TILE_BYTES);
-            sums.multiply(a, m, x + k * tile_x, job.batch, lane);
+            Tile one;
+            one.load(tile + k * DF11_LINEAR_TILE_BYTES);
+            sums.multiply(one, m, x + k * tile_x, job.batch, lane);
           }
+          tile += next_row;
+          sums.finish();
+          sums.give(lane, [&](u32 i, float value) { store_shared(slot + 4 * i, __float_as_uint(value)); });
+          slot += next_slot;
         }
-        sums.finish();
-        add_escapes(sums, job, m, start, n, x, lane);
-        if (split) {
+      }
+      // Each lane has rows of tiles and vectors of its own, and takes their escapes in their order.
+      DF11_SYNC_WARP(14);
+      for (u32 i = lane; side + i / Sums::OUT * job.sides < rows && n > 0; i += 32) {
+        u32 vector = i % Sums::OUT, row = side + i / Sums::OUT * job.sides;
+        if (vector < job.batch)
+          add_escapes<Sums>(job, m, m.starts + 4 * ((u64)(first + row) * job.ktiles + run * RUN_TILES), n, x, vector,
+                            slots + 4 * (16 * Sums::OUT) * (row * job.width + place) + 4 * vector);
+      }
+      if (split) {
+        DF11_SYNC_WARP(15);
+        for (u32 row = side; row < rows; row += job.sides) {
+          u32 from = slots + 4 * (16 * Sums::OUT) * (row * job.width + place);
           u64 to = part.partials + 4 * (u64)(16 * Sums::OUT) * (((u64)blockIdx.z * part.row_tiles + first + row) * job.runs + run);
-          sums.give(lane, [&](u32 i, float value) { *(float*)(to + 4 * i) = value; });
-        } else {
-          u32 to = slots + 4 * (16 * Sums::OUT) * (row * job.width + place);
-          sums.give(lane, [&](u32 i, float value) { store_shared(to + 4 * i, __float_as_uint(value)); });
+          for (u32 i = lane; i < 16 * Sums::OUT; i += 32) *(float*)(to + 4 * i) = __uint_as_float(load_shared(from + 4 * i));
         }
-        starts += 4 * (u64)job.sides * job.ktiles;
       }
     }
     if (split) return;

@@ -66,8 +66,8 @@ pub struct df11_linear_options {
     pub chosen_count: u64,
     /// Experts that there are: their numbers are below that.
     pub expert_count: u64,
-    /// Elements from the vectors of one chosen expert to those of the next one, a multiple of 8; 0 if
-    /// all are multiplied with the same.
+    /// Elements from the vectors of one chosen expert to those of the next one, a multiple of 8; 0
+    /// if all are multiplied with the same.
     pub x_step: u64,
     /// Device memory for the sums of split columns, a multiple of 16; 0 if none is needed.
     pub d_workspace: df11_devptr,
@@ -151,25 +151,25 @@ pub unsafe extern "C" fn df11_linear_get_workspace(
 /// and up. One launch does all of them; a second one follows where columns are split. Both lists are
 /// in host memory and are read during the call only.
 ///
-/// Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call may
-/// be captured in a graph, and made from any thread. `stream` belongs to the device's context, and is
-/// not NULL (see DF11_DEVICE_ALLOW_DEFAULT_STREAM).
+/// Nothing is allocated, on host or device, and nothing is waited for, loaded or locked. The call
+/// may be captured in a graph, and made from any thread. `stream` belongs to the device's context,
+/// and is not NULL (see DF11_DEVICE_ALLOW_DEFAULT_STREAM).
 ///
 /// With one or two vectors the sums are made in a written order, so that every device, every launch
 /// and every replay gives the same bits. All are fused multiply-adds in f32, rounded to the nearest.
 /// Columns are cut in runs of 512. In a run, quarter t (0 to 3) takes the columns k with
 /// (k / 16) % 4 = t, rising, from +0 on; S = (s0 + s1) + (s2 + s3). A weight whose exponent is none
 /// of the image's usual ones counts as +0 there, and is added to S afterwards, in the order of
-/// columns. y is the sum of the runs from the left. With three to eight vectors tensor cores make the
-/// sums of 64 columns, in an order that is the hardware's; these are added in f32. The result is
-/// within 2^-22 of the sum of all |W[r][k] * x[k]| where an mma.sync adds its products one by one,
-/// which hardware need not do exactly.
+/// columns. y is the sum of the runs from the left. With three to eight vectors tensor cores make
+/// the sums of 64 columns, in an order that is the hardware's; these are added in f32. The result
+/// is within 2^-22 of the sum of all |W[r][k] * x[k]| where an mma.sync adds its products one by
+/// one, which hardware need not do exactly.
 ///
 /// x must be finite: a weight that counts as +0 would make NaN of infinity.
 ///
-/// With experts (d_ids), the matrices of a list are the gate, the up, ... of expert 0, and the device
-/// reads the numbers of the experts. All experts of a matrix have its shape. A number that is not
-/// below expert_count gives zeros, and raises the status to DF11_INVALID_ARGUMENT.
+/// With experts (d_ids), the matrices of a list are the gate, the up, ... of expert 0, and the
+/// device reads the numbers of the experts. All experts of a matrix have its shape. A number that
+/// is not below expert_count gives zeros, and raises the status to DF11_INVALID_ARGUMENT.
 ///
 /// The status is raised to DF11_CORRUPT if a kernel notices that an image contradicts itself. The
 /// results are then undefined, or zeros. Nothing is read outside of images, vectors and numbers, and

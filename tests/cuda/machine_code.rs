@@ -6,7 +6,7 @@
 #![cfg(target_os = "linux")]
 
 use crate::support::engine::Emulator;
-use crate::{counts, decode, hostile, support::check};
+use crate::{counts, decode, hostile, multiply, support::check};
 
 /// Runs a cubin: golden groups are uploaded (`df11_index`) and decoded whole, in ranges and in batches (`df11_decode_many`), to
 /// destinations at every alignment; thousands of damaged images are reported, or decode as the oracle does.
@@ -53,5 +53,32 @@ fn machine_code_stays_within_the_bounds() {
         let [instructions, _, wavefronts, _] = counts::count(&emulator, &model, 0, &format!("sm_{capability}"));
         assert!(instructions <= 10.8 && wavefronts <= 3.5, "sm_{capability}: {instructions:.2}, {wavefronts:.2}");
         assert!(instructions > 5.0 && wavefronts > 1.0, "sm_{capability}: {instructions:.2}, {wavefronts:.2}");
+    }
+}
+
+/// Runs the products of a cubin, with one and two vectors: every golden matrix.
+fn products_bit_for_bit(capability: u32) {
+    let Some(emulator) = Emulator::machine_code(capability) else { return };
+    multiply::golden_matrices(&emulator);
+    assert!(emulator.query("machine_code") > 0, "no cubin was loaded");
+}
+
+#[test]
+fn the_cubins_multiply_bit_for_bit() {
+    for capability in [75, 80, 90, 100, 120] {
+        products_bit_for_bit(capability);
+    }
+}
+
+/// What a weight costs when it is multiplied with one vector, in all five cubins.
+#[test]
+fn products_in_machine_code_stay_within_the_bounds() {
+    for capability in [75, 80, 90, 100, 120] {
+        let Some(emulator) = Emulator::machine_code(capability) else { return };
+        let [instructions, wavefronts, sectors] =
+            multiply::count(&emulator, (512, 4096), 1, &format!("sm_{capability}"));
+        assert!(instructions <= 4.0, "sm_{capability}: {instructions:.2}");
+        assert!(wavefronts <= 1.2 && sectors <= 1.02, "sm_{capability}: {wavefronts:.2}, {sectors:.3}");
+        assert!(instructions > 3.0 && wavefronts > 0.25 && sectors >= 1.0, "sm_{capability}");
     }
 }

@@ -90,6 +90,13 @@ impl Image {
         image
     }
 
+    /// Makes the image of a matrix with trained weights alone.
+    fn trained(shape: (u64, u64), seed: u64) -> Image {
+        let weights = weights::trained_like((shape.0 * shape.1) as usize, seed);
+        let file = encoder::safetensors(&encoder::group_tensors("g", &encoder::encode(&weights, &[])), None);
+        Image::of(&Model::from_bytes(file, &OpenOptions::new()).unwrap(), 0, &[shape])
+    }
+
     fn tensor(&self, number: usize) -> (&LinearTensor, &[u16]) {
         let tensor = &self.head.tensors()[number];
         (tensor, &self.weights[tensor.first as usize..self.head.ends()[number] as usize])
@@ -218,7 +225,7 @@ fn golden_matrices_are_multiplied_bit_for_bit() {
     golden_matrices(&Emulator::new());
 }
 
-fn golden_matrices(emulator: &Emulator) {
+pub(crate) fn golden_matrices(emulator: &Emulator) {
     let mut found = 0;
     for name in golden::NAMES {
         let shapes: std::collections::BTreeMap<String, Vec<u64>> =
@@ -247,7 +254,7 @@ fn odd_shapes_are_multiplied_bit_for_bit() {
     odd_shapes(&Emulator::new());
 }
 
-fn odd_shapes(emulator: &Emulator) {
+pub(crate) fn odd_shapes(emulator: &Emulator) {
     let mut split = 0;
     for (seed, (rows, columns)) in [
         (1, 64),
@@ -271,6 +278,27 @@ fn odd_shapes(emulator: &Emulator) {
         }
     }
     assert!(split > 0, "no columns were split");
+}
+
+/// Multiplies with `batch` vectors, and says what a weight cost: instructions, wavefronts for 32, and sectors in relation to those
+/// of the layout.
+pub(crate) fn count(emulator: &Emulator, (rows, columns): (u64, u64), batch: u32, name: &str) -> [f64; 3] {
+    // Races are the business of other tests. On one multiprocessor a block has as many rows as in large matrices.
+    emulator.control("races", "0");
+    emulator.control("sms", "1");
+    let image = Image::trained((rows, columns), 11);
+    compare(emulator, &image, &[0], batch, false, name);
+    let weights = (rows * columns) as f64;
+    let last = |what: &str| emulator.query(what) as f64;
+    let instructions = last("last.instructions") / weights;
+    let wavefronts = 32.0 * last("last.shared_wavefronts") / weights;
+    let sectors = last("last.sectors_read") * 32.0 / image.bytes.len() as f64;
+    println!(
+        "{name}, {batch} vectors: {instructions:.2} instructions a weight, {wavefronts:.2} wavefronts for 32, {sectors:.3} of \
+         the layout's sectors, {} local accesses",
+        emulator.query("last.local_accesses")
+    );
+    [instructions, wavefronts, sectors]
 }
 
 /// Query, key and value in one launch, and as many matrices as a launch takes.
