@@ -43,7 +43,9 @@ ASSEMBLERS = {
     "13.0": ("cu13/bin/ptxas", ["sm_75", "sm_80", "sm_86", "sm_87", "sm_88", "sm_89", "sm_90", "sm_100", "sm_103",
                                 "sm_110", "sm_120", "sm_121"]),
 }
-KERNELS = ["df11_decode", "df11_decode_many", "df11_index", "df11_linear_decode", "df11_linear_make"]
+# The kernels, each with the oldest architecture that has it.
+KERNELS = {"df11_decode": 75, "df11_decode_many": 75, "df11_index": 75, "df11_linear_decode": 75, "df11_linear_make": 75,
+           "df11_multiply_1": 75, "df11_multiply_2": 75, "df11_multiply_8": 80, "df11_multiply_add": 75}
 README = HERE / "README.md"
 TABLE = re.compile(r"(?<=<!-- build.py writes this table -->\n).*?(?=<!-- end -->)", re.S)
 
@@ -112,6 +114,8 @@ class Compiler:
         output, count = re.subn(rb"(?m)^\.version \d+\.\d+$", b".version " + PTX_VERSIONS[target].encode(), output.rstrip(b"\0"))
         if count != 1:
             sys.exit("the PTX has no version")
+        # A hint for tools that look for memory that nobody wrote, newer than ISA 8.0: not all of a vector is used.
+        output = re.sub(rb'(?m)^\t\.pragma "used_bytes_mask \d+";\n', b"", output)
         return output, log
 
 
@@ -127,7 +131,7 @@ def build():
             sys.exit(f"{target}: warnings\n{log}")
     for target in CUBINS:
         # Once more, because newer cubins hold the options that they were made with.
-        needs[target] = needed(compiler.compile(sources, target, "--ptxas-options=-v")[1])
+        needs[target] = needed(compiler.compile(sources, target, "--ptxas-options=-v")[1], of_target(int(target[3:])))
     sha256 = lambda contents: hashlib.sha256(contents).hexdigest()
     manifest = {
         "compiler": "NVRTC " + re.search(r"nvrtc-cu12==(\S+)", REQUIREMENTS.read_text()).group(1),
@@ -140,7 +144,12 @@ def build():
     return files, needs
 
 
-def needed(said, kernels=KERNELS):
+def of_target(oldest):
+    """The names of the kernels that code has which serves targets from that one on."""
+    return [name for name, since in KERNELS.items() if since <= oldest]
+
+
+def needed(said, kernels):
     """The registers that each kernel needs and the bytes that it spills, from what an assembler says."""
     found = re.findall(r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
                        r".*?Used (\d+) registers", said, re.S)
@@ -150,11 +159,12 @@ def needed(said, kernels=KERNELS):
     return needs
 
 
-def assemble(ptx, version, kernels=KERNELS):
+def assemble(ptx, version, kernels=None):
     """Has an assembler take the PTX for each target that it is for. Returns what the kernels need, by target."""
     program, targets = ASSEMBLERS[version]
     oldest = int(re.search(rb"(?m)^\.target sm_(\d+)", ptx).group(1))
     targets = [target for target in targets if int(target[3:]) >= oldest]
+    kernels = kernels or of_target(oldest)
     needs = {}
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "decode.ptx"
@@ -172,7 +182,7 @@ def table(columns):
     """The table of README.md, from what kernels need by column and target."""
     def cell(needs):
         spills = lambda spilled: f" ({spilled})" if spilled else ""
-        return ", ".join(f"{registers}{spills(spilled)}" for registers, spilled in (needs[name] for name in KERNELS))
+        return ", ".join("{}{}".format(needs[name][0], spills(needs[name][1])) if name in needs else "-" for name in KERNELS)
 
     targets = sorted({target for needs in columns.values() for target in needs}, key=lambda target: int(target[3:]))
     rows = ["| | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]

@@ -1,4 +1,5 @@
-// The entry points. decode.cuh, index.cuh and linear.cuh say what they do, job.h has their parameters. They allocate nothing, do not depend on other launches, and every thread ends.
+// The entry points. decode.cuh, index.cuh, linear.cuh and multiply.cuh say what they do, job.h has their parameters. They
+// allocate nothing, do not depend on other launches, and every thread ends.
 //
 // How to launch them (policy.h has the numbers):
 //
@@ -12,9 +13,16 @@
 // - df11_linear_decode: blocks of any number of warps up to DF11_LINEAR_WARPS, no dynamic shared memory; jobs have blocks
 //   as those of df11_decode_many do.
 // - df11_linear_make: the same blocks, any number of them, with DF11_LINEAR_SHARED bytes.
+// - df11_multiply_1, _2 and _8: blocks of DF11_MULTIPLY_THREADS threads, in x one for each job.rows_of_tiles of a part, in y
+//   one, or with DF11_MULTIPLY_SPLIT as many as there are pieces, in z one for each chosen expert. Shared memory:
+//   multiply_shared() in src/cuda/policy.rs. A split launch is followed by df11_multiply_add: in x a thread for each row and
+//   vector of the largest part, in y the parts.
 #include "decode.cuh"
 #include "index.cuh"
 #include "linear.cuh"
+#ifndef DF11_SIMT
+#include "multiply.cuh"
+#endif
 
 extern "C" __global__ void __launch_bounds__(32 * DF11_MOST_WARPS)
 df11_decode(const __grid_constant__ df11_job job) {
@@ -44,3 +52,27 @@ extern "C" __global__ void __launch_bounds__(32 * DF11_LINEAR_WARPS)
 df11_linear_make(const __grid_constant__ df11_linear_make_job job) {
   df11::make_linear(job);
 }
+
+#ifndef DF11_SIMT
+extern "C" __global__ void __launch_bounds__(DF11_MULTIPLY_THREADS, 2)
+df11_multiply_1(const __grid_constant__ df11_multiply_job job) {
+  df11::multiply<df11::Single<1>, DF11_MULTIPLY_ROWS_1 * 16 / DF11_MULTIPLY_THREADS>(job);
+}
+
+extern "C" __global__ void __launch_bounds__(DF11_MULTIPLY_THREADS, 2)
+df11_multiply_2(const __grid_constant__ df11_multiply_job job) {
+  df11::multiply<df11::Single<2>, DF11_MULTIPLY_ROWS_2 * 32 / DF11_MULTIPLY_THREADS>(job);
+}
+
+#if __CUDA_ARCH__ >= 800
+extern "C" __global__ void __launch_bounds__(DF11_MULTIPLY_THREADS, 2)
+df11_multiply_8(const __grid_constant__ df11_multiply_job job) {
+  df11::multiply<df11::Eight, DF11_MULTIPLY_ROWS_8 * 128 / DF11_MULTIPLY_THREADS>(job);
+}
+#endif
+
+extern "C" __global__ void __launch_bounds__(DF11_MULTIPLY_THREADS)
+df11_multiply_add(const __grid_constant__ df11_multiply_job job) {
+  df11::add_runs(job);
+}
+#endif

@@ -109,5 +109,53 @@ struct df11_linear_make_job {
   u32 tile_count;     // tiles to make
 };
 
+// A matrix of a multiplication, or the experts' matrices in one place of a layer.
+struct df11_multiply_part {
+  u64 image;          // the linear image that it is in
+  u64 image_bytes;
+  u64 tiles;          // the addresses of its sections: without ids
+  u64 starts;
+  u64 escapes;
+  u64 table;          // eight bytes
+  u64 y;              // the address of its results
+  u64 y_stride;       // elements from one vector's results to the next one's
+  u64 y_step;         // elements from one chosen expert's results to the next one's
+  u64 partials;       // with DF11_MULTIPLY_SPLIT: floats, for each row of tiles and run 16 rows of vectors
+  u32 escape_count;
+  u32 rows;
+  u32 row_tiles;      // ceil(rows / 16)
+  u32 tensor;         // with ids: the record of expert 0 in the image's head
+  u32 step;           // with ids: records from one expert to the next
+  u32 first_block;    // in x; those of a part end where the next one's begin
+};
+
+// A job of df11_multiply_*: up to DF11_MULTIPLY_PARTS matrices of the same columns, times the same vectors. A grid has in x
+// the rows of tiles, in y the pieces of columns if it is split, in z the chosen experts.
+struct df11_multiply_job {
+  u64 x;              // bf16; a multiple of 16
+  u64 x_stride;       // elements from one vector to the next, a multiple of 8
+  u64 x_step;         // elements from the vectors of one chosen expert to the next one's, a multiple of 8
+  u64 ids;            // the address of a u32 for each chosen expert, or 0
+  u64 status;         // of a u32, or 0: raised, never lowered
+  u32 columns;
+  u32 ktiles;         // ceil(columns / 64)
+  u32 runs;           // ceil(columns / 512)
+  u32 width;          // runs of a piece
+  u32 pieces;         // ceil(runs / width)
+  u32 sides;          // rows of tiles that a block does at once: as many as its warps suffice for
+  u32 inverse;        // ceil(256 / width): warp * inverse >> 8 is warp / width
+  u32 rows_of_tiles;  // those of a block
+  u32 batch;
+  u32 experts;        // with ids: how many there are
+  u32 flags;          // DF11_MULTIPLY_BF16, DF11_MULTIPLY_SPLIT
+  u32 parts;
+  df11_multiply_part part[DF11_MULTIPLY_PARTS];
+};
+
+enum {
+  DF11_MULTIPLY_BF16 = 1,   // y is bf16, not f32
+  DF11_MULTIPLY_SPLIT = 2,  // a block does one piece of columns, and leaves sums of runs in `partials` for df11_multiply_add
+};
+
 // The df11_status that a kernel can report.
-enum { DF11_CORRUPT = 103 };
+enum { DF11_INVALID_ARGUMENT = 1, DF11_CORRUPT = 103 };

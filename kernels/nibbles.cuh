@@ -37,8 +37,8 @@
 //
 // Entries are tamed: what is not rare takes 1 to 12 bits and gives one to four nibbles; rare entries take 1 to 32 bits, or
 // name one of the tables. A walk through these ends when the 32 bits of a code are used up. Every two pairs, and with
-// them one rare code, are at most three words, so a lane checks for three. Its last pair may take up to NIBBLE_OVERRUN =
-// 23 bits more than it needs, where decode.cuh allows 10, so a lane that ends a little early or late may go unnoticed.
+// them one rare code, are at most three words, so a lane checks for three. Its last look-up may take up to
+// NIBBLE_OVERRUN = 11 bits more than it needs, where decode.cuh allows 10.
 #pragma once
 #include "platform.cuh"
 
@@ -48,7 +48,7 @@ enum : u32 {
   NIBBLE_MAIN = 4 << DF11_NIBBLE_WINDOW_BITS,            // bytes of the main table
   NIBBLE_SHIFT = 32 - DF11_NIBBLE_WINDOW_BITS,
   PAIRS = 2,                                             // of look-ups between two checks
-  NIBBLE_OVERRUN = 2 * DF11_NIBBLE_WINDOW_BITS - 1,      // excess bits that the last pair of a lane may take
+  NIBBLE_OVERRUN = DF11_NIBBLE_WINDOW_BITS - 1,          // excess bits of a lane's last look-up that it needed
   RARE_ONE = 1u << 24,
   RARE_MORE = 1u << 25,
 };
@@ -145,9 +145,13 @@ DF11_INLINE u32 decode_nibbles(const df11_job& job, const Source& source, u32 ta
         q = filled;
       }
     } while (out < end && next <= last);
+    if (out >= end) {
+      // The second look-up of a pair may have been one too many.
+      u32 stop = (next - base) * 8 - 64 + (s & 31);
+      return (q & 31) >= pick_bytes<0x4441>(e2) ? stop - (e2 & 31) : stop;
+    }
   }
-  if (out >= end) return (next - base) * 8 - 64 + (s & 31);
-  do { store_shared(out, 0); out += 4; } while (out < end);
+  for (; out < end; out += 4) store_shared(out, 0);
   return FULL;
 }
 

@@ -38,3 +38,11 @@
 // df11_linear_decode and df11_linear_make: warps of a block, and the bytes of shared memory of the latter.
 #define DF11_LINEAR_WARPS 8
 #define DF11_LINEAR_SHARED 512
+
+// df11_multiply_*: the most matrices of a launch, and threads of a block: eight warps, each of which does a run of 512
+// columns. ROWS are the most rows of tiles of a block, by the most vectors.
+#define DF11_MULTIPLY_PARTS 8
+#define DF11_MULTIPLY_THREADS 256
+#define DF11_MULTIPLY_ROWS_1 16
+#define DF11_MULTIPLY_ROWS_2 8
+#define DF11_MULTIPLY_ROWS_8 4

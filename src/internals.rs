@@ -30,6 +30,9 @@ pub mod cuda {
     pub mod launch {
         pub use crate::cuda::launch::*;
     }
+    pub mod multiply {
+        pub use crate::cuda::multiply::*;
+    }
     pub mod policy {
         pub use crate::cuda::policy::*;
     }

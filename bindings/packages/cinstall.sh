@@ -43,6 +43,7 @@ compare "names" names
 compare "soname" soname
 compare "exported functions" exports
 compare "header" cat include/df11.h
+compare "experimental header" cat include/df11_experimental.h
 compare "C++ header" cat include/df11.hpp
 compare "pkg-config's answers" answers
 [ "$failed" = 0 ]

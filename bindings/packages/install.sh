@@ -54,6 +54,7 @@ fill() { # TEMPLATE FOLDER: installs a template with its @NAMES@ filled in
 }
 
 put 644 include/df11.h "$prefix/include"
+put 644 include/df11_experimental.h "$prefix/include"
 put 644 bindings/cpp/df11.hpp "$prefix/include"
 
 # One library, three names: libdf11.so for the linker, the soname for the loader, and the file itself with its full version.

@@ -3,6 +3,7 @@
 #ifndef DF11_EXAMPLE_ENGINE_ENGINE_H
 #define DF11_EXAMPLE_ENGINE_ENGINE_H
 
+#include "fused.h"
 #include "plain.h"
 #include "resident.h"
 #include "slots.h"
@@ -80,8 +81,10 @@ class Engine {
         switch (mode) {
             case Mode::bf16: return std::make_unique<Resident>(model_, device, layout_, kernels_, status);
             case Mode::decode: return std::make_unique<Slots>(model_, device, layout_, kernels_, status);
-            default: return std::make_unique<Streamed>(model_, device, layout_, kernels_, status);
+            case Mode::fused: return std::make_unique<Fused>(model_, device, layout_, kernels_, status);
+            case Mode::stream: return std::make_unique<Streamed>(model_, device, layout_, kernels_, status);
         }
+        throw std::logic_error("a mode that does not exist");
     }
 
     // Copies the norms, which are not compressed, one after the other, each at a multiple of 16 bytes.

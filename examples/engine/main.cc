@@ -1,7 +1,7 @@
 // A small inference engine on the CUDA driver API and libdf11. Sends a prompt through a model of Qwen3's shape and
 // prints the tokens that follow, with the weights kept in each of four ways. README.md says what is in which file.
 //
-//     engine MODEL [--mode all|bf16|decode|stream] [--prompt ID,ID,...] [--tokens N] [--context N]
+//     engine MODEL [--mode all|bf16|decode|fused|stream] [--prompt ID,ID,...] [--tokens N] [--context N]
 //
 //     c++ -std=c++17 -O2 -o engine examples/engine/main.cc -Iexamples -Iinclude -Ibindings/cpp -Ltarget/release -ldf11
 //         -ldl -pthread -Wl,-rpath,$PWD/target/release
@@ -15,7 +15,7 @@ namespace {
 using engine::Mode;
 
 constexpr std::pair<Mode, const char *> MODES[] = {
-    {Mode::bf16, "bf16"}, {Mode::decode, "decode"}, {Mode::stream, "stream"}};
+    {Mode::bf16, "bf16"}, {Mode::decode, "decode"}, {Mode::fused, "fused"}, {Mode::stream, "stream"}};
 
 struct Options {
     const char *model = nullptr;
@@ -130,7 +130,7 @@ int run(const Options &options) {
 int main(int argc, char **argv) {
     Options options;
     if (!parse(argc, argv, options)) {
-        std::fprintf(stderr, "usage: engine MODEL [--mode all|bf16|decode|stream] [--prompt ID,ID,...] [--tokens N]"
+        std::fprintf(stderr, "usage: engine MODEL [--mode all|bf16|decode|fused|stream] [--prompt ID,ID,...] [--tokens N]"
                              " [--context N]\nThe context has room for the prompt and all tokens but the last.\n");
         return 2;
     }

@@ -23,9 +23,9 @@ use crate::error::{Error, Result};
 /// (the file was damaged, or its gaps and positions are wrong), and otherwise left alone. The
 /// content of the destination is then undefined. Nothing outside it is ever written. What is
 /// compared is where each run of 104 weights ends: damage after which the codes fall into step
-/// again before that, or end up to ten bits late (on devices of compute capability 10.0 and later up
-/// to 23 bits early or late), goes unnoticed. Of single changed bytes among the codes that is eight
-/// in ten. Verify a model from elsewhere before you decode it here.
+/// again before that, or end up to ten bits late (eleven on devices of compute capability 10.0 and
+/// later), goes unnoticed. Of single changed bytes among the codes that is eight in ten. Verify a
+/// model from elsewhere before you decode it here.
 ///
 /// Errors, after which nothing was enqueued: DF11_INVALID_ARGUMENT, DF11_BUFFER_TOO_SMALL,
 /// DF11_MISALIGNED, DF11_DEFAULT_STREAM, DF11_WRONG_DEVICE (a stream of another context), DF11_CUDA

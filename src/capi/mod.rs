@@ -8,6 +8,8 @@
 //! - [`model`], [`group`], [`tensor`]: open and look;
 //! - [`host`]: decode on the CPU;
 //! - [`matrix`]: matrices to multiply with;
+//! - [`device`], [`image`], [`resident`], [`decompress`]: CUDA;
+//! - [`multiply`]: CUDA, in a header of its own, because it is not yet part of the stable ABI;
 //! - [`device`], [`image`], [`linear_image`], [`resident`], [`decompress`]: CUDA;
 //! - [`compress`], [`plan`], [`preset`], [`pack`]: write;
 //! - [`verify`].
@@ -31,6 +33,7 @@ mod linear_image;
 mod log;
 mod matrix;
 mod model;
+mod multiply;
 mod pack;
 mod plan;
 mod preset;
@@ -54,6 +57,7 @@ pub use linear_image::*;
 pub use log::*;
 pub use matrix::*;
 pub use model::*;
+pub use multiply::*;
 pub use pack::*;
 pub use plan::*;
 pub use preset::*;

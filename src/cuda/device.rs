@@ -470,8 +470,8 @@ impl Opened {
         stream: Stream,
         early: bool,
     ) -> Result<()> {
-        let mut parameters = [(&raw const *parameter).cast_mut().cast()];
         if early {
+            let mut parameters = [(&raw const *parameter).cast_mut().cast()];
             let attribute = LaunchAttribute::early();
             let config = LaunchConfig::new(blocks, threads, shared, stream, &attribute);
             // SAFETY: as below; the driver copies the attribute, too.
@@ -481,11 +481,30 @@ impl Opened {
             };
             return self.driver.check("cuLaunchKernelEx", code);
         }
+        // SAFETY: as the caller promises.
+        unsafe { self.launch_grid(function, [blocks, 1, 1], threads, shared, parameter, stream) }
+    }
+
+    /// Launches a kernel that takes one parameter, with a grid of up to three directions.
+    ///
+    /// # Safety
+    ///
+    /// As for `launch`.
+    pub unsafe fn launch_grid<T>(
+        &self,
+        function: Function,
+        [x, y, z]: [u32; 3],
+        threads: u32,
+        shared: u32,
+        parameter: &T,
+        stream: Stream,
+    ) -> Result<()> {
+        let mut parameters = [(&raw const *parameter).cast_mut().cast()];
         // SAFETY: the list holds one pointer, to a parameter of the kernel's type; the driver copies it before it
         // returns.
         let code = unsafe {
             let (list, none) = (parameters.as_mut_ptr(), std::ptr::null_mut());
-            (self.driver.api.launch)(function, blocks, 1, 1, threads, 1, 1, shared, stream.raw(), list, none)
+            (self.driver.api.launch)(function, x, y, z, threads, 1, 1, shared, stream.raw(), list, none)
         };
         self.driver.check("cuLaunchKernel", code)
     }

@@ -61,6 +61,9 @@ cubins! {
 /// The oldest compute capability that has kernels, as major · 10 + minor: what the PTX is for.
 pub const OLDEST_CAPABILITY: u32 = 75;
 
+/// The oldest compute capability whose tensor cores take bf16.
+const OLDEST_TENSOR_CORES: u32 = 80;
+
 /// The kernels to load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -77,9 +80,18 @@ pub fn cubin_for(capability: u32) -> Option<u32> {
     CUBINS.iter().map(|&(of, ..)| of).rfind(|&of| of / 10 == capability / 10 && of <= capability)
 }
 
-/// The kernels' names.
-const NAMES: [&CStr; 5] =
-    [c"df11_decode", c"df11_decode_many", c"df11_index", c"df11_linear_decode", c"df11_linear_make"];
+/// The kernels' names, each with the oldest compute capability whose images have it.
+const NAMES: [(&CStr, u32); 9] = [
+    (c"df11_decode", OLDEST_CAPABILITY),
+    (c"df11_decode_many", OLDEST_CAPABILITY),
+    (c"df11_index", OLDEST_CAPABILITY),
+    (c"df11_linear_decode", OLDEST_CAPABILITY),
+    (c"df11_linear_make", OLDEST_CAPABILITY),
+    (c"df11_multiply_1", OLDEST_CAPABILITY),
+    (c"df11_multiply_2", OLDEST_CAPABILITY),
+    (c"df11_multiply_8", OLDEST_TENSOR_CORES),
+    (c"df11_multiply_add", OLDEST_CAPABILITY),
+];
 const COUNT: usize = NAMES.len();
 
 /// The kernels, loaded: those of a library, or a module's functions.
@@ -90,6 +102,11 @@ pub(crate) struct Kernels {
     pub index: Function,
     pub linear_decode: Function,
     pub linear_make: Function,
+    pub multiply_1: Function,
+    pub multiply_2: Function,
+    /// NULL where the image has none, because it is for devices without tensor cores for bf16.
+    pub multiply_8: Function,
+    pub multiply_add: Function,
     /// The name of what was loaded: `sm_90`, or `PTX`.
     pub name: &'static str,
     /// The kernels can be launched before the one before them has ended: they wait for it where they must.
@@ -117,7 +134,9 @@ impl Target {
     fn shared_bytes(self) -> [i32; COUNT] {
         let decode = Form::ALL.map(|form| form.decode_shared(policy::warps(self.capability, form, self.most_shared)));
         let decode = decode.into_iter().fold(0, u32::max) as i32;
-        [decode, decode, policy::index_shared(policy::TABLE_LARGE) as i32, 0, policy::LINEAR_SHARED as i32]
+        let [one, two, eight] = [1, 2, 8].map(|batch| policy::multiply_shared(batch) as i32);
+        let index = policy::index_shared(policy::TABLE_LARGE) as i32;
+        [decode, decode, index, 0, policy::LINEAR_SHARED as i32, one, two, eight, 0]
     }
 }
 
@@ -141,23 +160,37 @@ pub(crate) unsafe fn load(driver: &'static Driver, target: Target, choice: Choic
         // SAFETY: a context is current, and the image is a cubin, or PTX with its zero.
         let loaded = unsafe {
             match &driver.libraries {
-                Some(api) => from_library(driver, api, target, image),
-                None => Loading::new(driver, image).and_then(|loading| loading.finish(target)),
+                Some(api) => from_library(driver, api, target, of, image),
+                None => Loading::new(driver, image).and_then(|loading| loading.finish(target, of)),
             }
         };
         match loaded {
-            Ok([decode, decode_many, index, linear_decode, linear_make]) => {
+            Ok(functions) => {
                 log::debug!("loaded the kernels {name}");
-                let (can_wait, has_nibbles) = (of >= OLDEST_EARLY, of >= OLDEST_NIBBLES);
+                let [
+                    decode,
+                    decode_many,
+                    index,
+                    linear_decode,
+                    linear_make,
+                    multiply_1,
+                    multiply_2,
+                    multiply_8,
+                    multiply_add,
+                ] = functions;
                 return Ok(Kernels {
                     decode,
                     decode_many,
                     index,
                     linear_decode,
                     linear_make,
+                    multiply_1,
+                    multiply_2,
+                    multiply_8,
+                    multiply_add,
                     name,
-                    can_wait,
-                    has_nibbles,
+                    can_wait: of >= OLDEST_EARLY,
+                    has_nibbles: of >= OLDEST_NIBBLES,
                 });
             }
             Err(error) if concerns_image(error.native_code()) => {
@@ -223,7 +256,7 @@ unsafe fn library_of(driver: &'static Driver, api: &LibraryEntryPoints, image: &
     Ok(library)
 }
 
-/// Returns the kernels of an image, loaded into the current context. Drivers load lazily, at the first launch, which may
+/// Returns the kernels of an image for devices from `of` on, loaded into the current context. Drivers load lazily, at the first launch, which may
 /// wait and is forbidden in a capture; asking for an attribute loads them now.
 ///
 /// # Safety
@@ -233,15 +266,23 @@ unsafe fn from_library(
     driver: &'static Driver,
     api: &LibraryEntryPoints,
     target: Target,
+    of: u32,
     image: &'static [u8],
 ) -> Result<[Function; COUNT]> {
     // SAFETY: as the caller promises.
     let library = unsafe { library_of(driver, api, image)? };
     let mut kernels = [ptr::null_mut(); COUNT];
-    for ((name, shared), kernel) in NAMES.into_iter().zip(target.shared_bytes()).zip(&mut kernels) {
+    let all = NAMES.into_iter().zip(target.shared_bytes()).zip(&mut kernels);
+    for (((name, oldest), shared), kernel) in all.filter(|(((_, oldest), _), _)| of >= *oldest) {
         // SAFETY: the library is loaded, the name ends with a zero, and each call writes one value or none.
         unsafe {
-            driver.check("cuLibraryGetKernel", (api.kernel)(kernel, library, name.as_ptr()))?;
+            let code = (api.kernel)(kernel, library, name.as_ptr());
+            // Calls of what not every image has ask whether it is there.
+            if code == code::NOT_FOUND && oldest > OLDEST_CAPABILITY {
+                *kernel = ptr::null_mut();
+                continue;
+            }
+            driver.check("cuLibraryGetKernel", code)?;
             // For every context of the device, those of green contexts included.
             let code = (api.kernel_set_attribute)(attribute::DYNAMIC_SHARED_BYTES, shared, *kernel, target.device);
             driver.check("cuKernelSetAttribute", code)?;
@@ -285,13 +326,18 @@ impl Loading {
     /// # Safety
     ///
     /// As for `new`, with a context of the target's device.
-    unsafe fn finish(self, target: Target) -> Result<[Function; COUNT]> {
+    unsafe fn finish(self, target: Target, of: u32) -> Result<[Function; COUNT]> {
         let api = &self.driver.api;
         let mut functions = [ptr::null_mut(); COUNT];
-        for ((name, shared), function) in NAMES.into_iter().zip(target.shared_bytes()).zip(&mut functions) {
+        let all = NAMES.into_iter().zip(target.shared_bytes()).zip(&mut functions);
+        for (((name, oldest), shared), function) in all.filter(|(((_, oldest), _), _)| of >= *oldest) {
             // SAFETY: the module is loaded, the name ends with a zero, and each call writes one value.
             unsafe {
                 let code = (api.module_function)(function, self.module, name.as_ptr());
+                if code == code::NOT_FOUND && oldest > OLDEST_CAPABILITY {
+                    *function = ptr::null_mut();
+                    continue;
+                }
                 self.driver.check("cuModuleGetFunction", code)?;
                 let mut most = 0;
                 let code = (api.function_attribute)(&mut most, attribute::DYNAMIC_SHARED_BYTES, *function);

@@ -379,7 +379,7 @@ unsafe fn enqueue<'a>(device: &Opened, requests: impl Iterator<Item = Request<'a
 
 /// Adds to an error how many of a call's launches were made.
 #[cold]
-fn partly(error: Error, launches: u32) -> Error {
+pub(super) fn partly(error: Error, launches: u32) -> Error {
     match error {
         Error::Cuda { call, code, text } => {
             Error::Cuda { call, code, text: format!("{text}; {launches} launches of this call are in the stream") }

@@ -11,6 +11,7 @@
 //! - `upload`: images made on the device, from the file's parts;
 //! - `transcode`: linear images made on the device, from other images;
 //! - `launch`: decoding, the hot path;
+//! - `multiply`: products with matrices of linear images;
 //! - `cudarc` (with the feature of that name): the same calls with the types of the crate cudarc.
 //!
 //! ```no_run
@@ -39,6 +40,7 @@ pub(crate) mod driver;
 pub(crate) mod image;
 pub(crate) mod kernels;
 pub(crate) mod launch;
+pub(crate) mod multiply;
 pub(crate) mod policy;
 pub(crate) mod resident;
 pub(crate) mod split;

@@ -27,6 +27,17 @@ pub const LINEAR_WARPS: u32 = 8;
 /// Shared bytes of a block of `df11_linear_make`.
 pub const LINEAR_SHARED: u32 = 512;
 
+/// The most matrices of one launch of `df11_multiply_*`.
+pub const MULTIPLY_PARTS: usize = 8;
+/// Threads of a block of `df11_multiply_*`.
+pub const MULTIPLY_THREADS: u32 = 256;
+/// The most rows of tiles of a block of `df11_multiply_*`, each with the most vectors.
+pub const MULTIPLY_ROWS: [(u32, u32); 3] = [(1, 16), (2, 8), (8, 4)];
+/// The results are bf16: `DF11_MULTIPLY_BF16`.
+pub(crate) const MULTIPLY_BF16: u32 = 1;
+/// A block does one piece of the columns: `DF11_MULTIPLY_SPLIT`.
+pub(crate) const MULTIPLY_SPLIT: u32 = 2;
+
 /// What a decoding block needs of shared memory, in rising order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Form {
@@ -71,6 +82,18 @@ impl Form {
 /// Returns the shared bytes of a block of `df11_index`.
 pub fn index_shared(table_bytes: u32) -> u32 {
     Form::of_table(table_bytes).table_shared() + INDEX_SHARED
+}
+
+/// Returns the most rows of tiles of a block that multiplies with so many vectors.
+pub fn multiply_rows(batch: u32) -> u32 {
+    MULTIPLY_ROWS.iter().find(|&&(most, _)| batch <= most).map_or(1, |&(_, rows)| rows)
+}
+
+/// Returns the shared bytes of a block that multiplies with so many vectors: for each of its warps the vectors of a run, as
+/// f32 with gaps or as bf16, and the sums of runs.
+pub fn multiply_shared(batch: u32) -> u32 {
+    let (x, vectors) = if batch > 2 { (1024, 8) } else { (2560, batch) };
+    MULTIPLY_THREADS / 32 * (batch * x + multiply_rows(batch) * 16 * vectors * 4)
 }
 
 /// Returns the warps of a decoding block on a device whose blocks may have `most_shared` bytes of shared memory.
@@ -244,6 +267,52 @@ pub(crate) struct LinearMakeJob {
     pub tile_count: u32,
 }
 
+/// A matrix of a multiplication: `struct df11_multiply_part`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct MultiplyPart {
+    pub image: u64,
+    pub image_bytes: u64,
+    pub tiles: u64,
+    pub starts: u64,
+    pub escapes: u64,
+    pub table: u64,
+    pub y: u64,
+    pub y_stride: u64,
+    pub y_step: u64,
+    pub partials: u64,
+    pub escape_count: u32,
+    pub rows: u32,
+    pub row_tiles: u32,
+    pub tensor: u32,
+    pub step: u32,
+    pub first_block: u32,
+}
+
+/// The parameter of the kernels that multiply: `struct df11_multiply_job`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct MultiplyJob {
+    pub x: u64,
+    pub x_stride: u64,
+    pub x_step: u64,
+    pub ids: u64,
+    pub status: u64,
+    pub columns: u32,
+    pub ktiles: u32,
+    pub runs: u32,
+    pub width: u32,
+    pub pieces: u32,
+    pub sides: u32,
+    pub inverse: u32,
+    pub rows_of_tiles: u32,
+    pub batch: u32,
+    pub experts: u32,
+    pub flags: u32,
+    pub parts: u32,
+    pub part: [MultiplyPart; MULTIPLY_PARTS],
+}
+
 macro_rules! fields {
     ($type:ident: $($field:ident),*) => { &[$((stringify!($field), std::mem::offset_of!($type, $field))),*] };
 }
@@ -269,9 +338,21 @@ pub const LINEAR_MAKE_JOB_FIELDS: &[(&str, usize)] = fields!(
     LinearMakeJob: source, state, tiles, starts, escapes, table, count, columns, ktiles, escape_count, tile_count
 );
 
+/// The fields of `struct df11_multiply_part` with their offsets in bytes.
+pub const MULTIPLY_PART_FIELDS: &[(&str, usize)] = fields!(
+    MultiplyPart: image, image_bytes, tiles, starts, escapes, table, y, y_stride, y_step, partials, escape_count, rows,
+    row_tiles, tensor, step, first_block
+);
+/// The fields of `struct df11_multiply_job` with their offsets in bytes.
+pub const MULTIPLY_JOB_FIELDS: &[(&str, usize)] = fields!(
+    MultiplyJob: x, x_stride, x_step, ids, status, columns, ktiles, runs, width, pieces, sides, inverse, rows_of_tiles, batch,
+    experts, flags, parts, part
+);
+
 // The kernels' own sizes, and no more than every driver accepts for parameters.
 const _: () = {
     assert!(size_of::<DecodeJob>() == 120 && size_of::<IndexJob>() == 112);
+    assert!(size_of::<MultiplyPart>() == 104 && size_of::<MultiplyJob>() == 88 + 104 * MULTIPLY_PARTS);
     assert!(size_of::<DecodeJobs>() == 8 + 120 * MOST_JOBS && size_of::<DecodeJobs>() <= 4096);
     assert!(size_of::<LinearDecodeJob>() == 96 && size_of::<LinearMakeJob>() == 72);
     assert!(size_of::<LinearDecodeJobs>() == 8 + 96 * MOST_JOBS && size_of::<LinearDecodeJobs>() <= 4096);

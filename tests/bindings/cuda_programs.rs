@@ -237,6 +237,34 @@ fn bench_has_right_answers() {
     assert!(logs.contains(" registers, 0 local bytes") && logs.contains(" blocks a multiprocessor"), "{logs}");
 }
 
+/// Products are compared before they are timed, for each number of vectors; odd columns and rows of 16 that are not full are among
+/// them. The benchmark does nothing else then.
+#[test]
+fn bench_multiplies() {
+    let folder = library();
+    let program = build("tests/gpu/bench.c", folder.path());
+    let arguments = ["--products", "64x640,84x1000", "--batches", "1,2,3,8", "--repeats", "1", "--json"];
+    let said = stdout(&run(on_emulator(&program).args(arguments)));
+    let figures: Vec<serde_json::Value> = said
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    for shape in ["64 x 640", "84 x 1000"] {
+        for batch in [1, 2, 3, 8] {
+            let what = format!("fused {shape}, batch {batch}");
+            assert!(figures.iter().any(|f| f["what"] == what && f["seconds"].as_f64() > Some(0.0)), "{what} in {said}");
+        }
+        assert!(figures.iter().any(|f| f["what"] == format!("decode {shape}")), "{said}");
+    }
+    assert!(!said.contains("  copy ") && !said.contains("wrong"), "{said}");
+    let output = on_emulator(&program).args(["--products", "6x64"]).output().unwrap();
+    assert!(
+        output.status.code() == Some(2) && String::from_utf8_lossy(&output.stderr).contains("multiple of 4"),
+        "{output:?}"
+    );
+}
+
 /// The tensors are measured as tensors, not as the one run that they are where one follows the other.
 #[test]
 fn bench_measures_what_it_is_asked_for() {
@@ -459,6 +487,8 @@ fn the_bundle_runs_from_another_folder() {
             "tiny,sharded",
             "--large",
             "20000",
+            "--products",
+            "64x640",
         ]);
         command.args(["--millions", "0.02,0.007", "--repeats", "1", "--reference"]);
         command.arg(Path::new(ROOT).join("tests/gpu/naive.ptx")).args(arguments);
@@ -472,7 +502,7 @@ fn the_bundle_runs_from_another_folder() {
     assert_eq!(std::fs::read_to_string(out.join("report.txt")).unwrap(), said);
     assert_eq!(report["complete"], true);
     let steps = report["steps"].as_array().unwrap();
-    let optional = ["PyTorch", "nvCOMP", "NWC", "SplitZip"];
+    let optional = ["products, PyTorch", "PyTorch", "nvCOMP", "NWC", "SplitZip"];
     let names: Vec<&str> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
     assert_eq!(
         names,
@@ -480,6 +510,8 @@ fn the_bundle_runs_from_another_folder() {
             "quick check",
             "benchmark",
             "benchmark, PTX",
+            "products",
+            "products, PyTorch",
             "ncu",
             "benchmark, k1",
             "PyTorch",

@@ -2,7 +2,7 @@
 //! results, every option of the tool is described, and every example compiles. The examples of README are also run.
 #![cfg(target_os = "linux")]
 
-use crate::support::abi::functions_of_the_header;
+use crate::support::abi::{functions_of_the_header, headers};
 use crate::support::check::sha256;
 use crate::support::programs::{compiler, library, run};
 use std::collections::{BTreeMap, BTreeSet};
@@ -197,7 +197,7 @@ fn paths_that_are_named_exist() {
 /// Words of the C interface are the header's. Variables of the environment, which begin as its constants do, are the tests'.
 #[test]
 fn names_of_the_interface_exist() {
-    let header = std::fs::read_to_string(Path::new(ROOT).join("include/df11.h")).unwrap();
+    let header = headers();
     let words: BTreeSet<&str> = header.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
     let functions: BTreeSet<String> = functions_of_the_header().into_iter().map(|f| f.name).collect();
     assert!(functions.len() > 40);

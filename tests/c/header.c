@@ -2,6 +2,8 @@
  * once for each standard. What cannot be compiled away is checked again where the language can: sizes and offsets. */
 #include "df11.h"
 #include "df11.h"
+#include "df11_experimental.h"
+#include "df11_experimental.h"
 
 #if defined(__cplusplus)
 #define ASSERT(condition) static_assert(condition, #condition)
@@ -18,6 +20,30 @@ ASSERT(sizeof(df11_error) == 512);
 ASSERT(offsetof(df11_error, status) == 0);
 ASSERT(offsetof(df11_error, native_code) == 4);
 ASSERT(offsetof(df11_error, message) == 8);
+
+ASSERT(sizeof(df11_linear_matrix) == 64);
+ASSERT(offsetof(df11_linear_matrix, resident) == 0);
+ASSERT(offsetof(df11_linear_matrix, tensor) == 8);
+ASSERT(offsetof(df11_linear_matrix, tensor_step) == 16);
+ASSERT(offsetof(df11_linear_matrix, row_count) == 24);
+ASSERT(offsetof(df11_linear_matrix, column_count) == 32);
+ASSERT(offsetof(df11_linear_matrix, d_y) == 40);
+ASSERT(offsetof(df11_linear_matrix, y_stride) == 48);
+ASSERT(offsetof(df11_linear_matrix, y_step) == 56);
+
+ASSERT(sizeof(df11_linear_options) == 88);
+ASSERT(offsetof(df11_linear_options, struct_size) == 0);
+ASSERT(offsetof(df11_linear_options, d_x) == 8);
+ASSERT(offsetof(df11_linear_options, x_stride) == 16);
+ASSERT(offsetof(df11_linear_options, vector_count) == 24);
+ASSERT(offsetof(df11_linear_options, y_dtype) == 28);
+ASSERT(offsetof(df11_linear_options, d_ids) == 32);
+ASSERT(offsetof(df11_linear_options, chosen_count) == 40);
+ASSERT(offsetof(df11_linear_options, expert_count) == 48);
+ASSERT(offsetof(df11_linear_options, x_step) == 56);
+ASSERT(offsetof(df11_linear_options, d_workspace) == 64);
+ASSERT(offsetof(df11_linear_options, workspace_bytes) == 72);
+ASSERT(offsetof(df11_linear_options, d_status) == 80);
 
 ASSERT(sizeof(df11_open_options) == 48);
 ASSERT(offsetof(df11_open_options, struct_size) == 0);
@@ -326,11 +352,12 @@ int main(void)
     df11_plan_share_info share = DF11_PLAN_SHARE_INFO_INIT;
     df11_matrix_info matrix = DF11_MATRIX_INFO_INIT;
     df11_packed_group packed = DF11_PACKED_GROUP_INIT;
+    df11_linear_options product = DF11_LINEAR_OPTIONS_INIT;
     size_t writing = compress.struct_size + written.struct_size + preset.struct_size + packed.struct_size;
     size_t infos = group.struct_size + tensor.struct_size + part.struct_size + run.struct_size + report.struct_size;
     if (writing != 96 + 208 + 24 + 104)
         return 1;
-    if (matrix.struct_size != 40)
+    if (matrix.struct_size != 40 || product.struct_size != 88)
         return 1;
     if (planning.struct_size + plan.struct_size + planned.struct_size + share.struct_size != 88 + 136 + 64 + 56)
         return 1;

@@ -164,6 +164,34 @@ impl Things<'_> {
         (status, (status == 0) != device.is_null())
     }
 
+    /// A matrix of a linear image, which is put on the device, and what is needed to multiply with it.
+    fn product(&self) -> (df11_linear_matrix, df11_linear_options) {
+        let (bytes, mut resident) = (self.linear_image.len(), null_mut());
+        let at = self.engine.alloc(bytes as u64);
+        self.engine.write(at, &self.linear_image);
+        // SAFETY: the image stays until the emulator goes.
+        let status = unsafe {
+            let head = self.linear_image.as_ptr().cast();
+            df11_device_bind_image(self.device, head, bytes, at, bytes, &mut resident, null_mut())
+        };
+        assert_eq!(status, 0);
+        // The shape is not known, so rows have 64 columns.
+        let head = df11::internals::cuda::image::linear::LinearHead::parse(&self.linear_image).unwrap();
+        let (row_count, column_count) = (head.tensors()[0].rows, head.tensors()[0].columns);
+        let matrix = df11_linear_matrix {
+            resident,
+            tensor: 0,
+            tensor_step: 0,
+            row_count,
+            column_count,
+            d_y: self.engine.alloc(4 * row_count),
+            y_stride: 0,
+            y_step: 0,
+        };
+        let d_x = self.engine.alloc(2 * column_count);
+        (matrix, df11_linear_options { d_x, vector_count: 1, y_dtype: DF11_DTYPE_F32, ..init() })
+    }
+
     /// The same for a resident, whose upload is waited for first.
     fn taken(&self, status: df11_status, resident: *mut df11_resident) -> Outcome {
         self.engine.synchronise(self.stream);
@@ -801,6 +829,33 @@ fn device_rows<'a>(t: &'a Things<'a>) -> Vec<Row<'a>> {
                     unless(n, "stream", t.stream()),
                     error,
                 ))
+            },
+        ),
+        row("df11_device_check_linear", &[("device", BAD)], |n, error| unsafe {
+            (df11_device_check_linear(unless(n, "device", t.device), 16, 64, 1, error), true)
+        }),
+        row(
+            "df11_linear_get_workspace",
+            &[("matrices", BAD), ("options", BAD), ("workspace_bytes", BAD)],
+            move |n, error| unsafe {
+                let (matrix, options) = t.product();
+                let mut bytes = 77;
+                let out = unless(n, "workspace_bytes", &raw mut bytes);
+                let (matrices, with) = (unless(n, "matrices", &matrix), unless(n, "options", &options));
+                let status = df11_linear_get_workspace(matrices, 1, with, out, error);
+                df11_resident_free(matrix.resident.cast_mut());
+                (status, n == "workspace_bytes" || bytes == 0)
+            },
+        ),
+        row(
+            "df11_linear",
+            &[("matrices", BAD), ("options", BAD), ("stream", DF11_DEFAULT_STREAM)],
+            move |n, error| unsafe {
+                let (matrix, options) = t.product();
+                let (matrices, with) = (unless(n, "matrices", &matrix), unless(n, "options", &options));
+                let outcome = done(df11_linear(matrices, 1, with, unless(n, "stream", t.stream()), error));
+                df11_resident_free(matrix.resident.cast_mut());
+                outcome
             },
         ),
     ]

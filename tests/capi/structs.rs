@@ -131,7 +131,7 @@ fn filled<T: Struct>(first: usize, good: impl Fn(*mut T) -> df11_status, bad: im
 
 /// Every struct of the header that begins with its size.
 fn structs_of_the_header() -> BTreeSet<String> {
-    let header = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("include/df11.h")).unwrap();
+    let header = support::abi::headers();
     let structs = header.split("typedef struct ").skip(1).filter(|text| {
         let body = text.split('}').next().unwrap();
         body.contains("size_t struct_size;")
@@ -272,10 +272,46 @@ fn devices(model: *mut df11_model) {
     let about =
         |resident| move |at: *mut df11_resident_info| unsafe { df11_resident_get_info(resident, at, null_mut()) };
     filled(96, about(resident), about(null_mut()));
+    products(&engine, model, device);
     unsafe {
         df11_resident_free(resident);
         df11_device_free(device);
     }
+}
+
+/// What products share.
+fn products(engine: &support::engine::Engine, model: *mut df11_model, device: *mut df11_device) {
+    let (mut plan, mut info, mut resident) = (null_mut(), init::<df11_image_info>(), null_mut());
+    let mut image;
+    unsafe {
+        assert_eq!(df11_model_plan_linear_image(model, 0, null(), 0, 1, null_mut(), &mut plan, null_mut()), 0);
+        assert_eq!(df11_linear_plan_get_image_info(plan, &mut info, null_mut()), 0);
+        image = vec![0u8; info.image_bytes as usize];
+        let (at, bytes) = (image.as_mut_ptr().cast(), image.len());
+        assert_eq!(df11_linear_plan_write_image(plan, at, bytes, 1, null_mut(), null_mut()), 0);
+        df11_linear_plan_free(plan);
+        let (head, at) = (image.as_ptr().cast(), engine.alloc(info.image_bytes));
+        assert_eq!(df11_device_bind_image(device, head, bytes, at, bytes, &mut resident, null_mut()), 0);
+    }
+    let head = df11::internals::cuda::image::linear::LinearHead::parse(&image).unwrap();
+    let (row_count, column_count) = (head.tensors()[0].rows, head.tensors()[0].columns);
+    let matrix = df11_linear_matrix {
+        resident,
+        tensor: 0,
+        tensor_step: 0,
+        row_count,
+        column_count,
+        d_y: 0,
+        y_stride: 0,
+        y_step: 0,
+    };
+    let value = df11_linear_options { vector_count: 1, y_dtype: DF11_DTYPE_F32, ..init() };
+    let query = |at: *mut df11_linear_options| {
+        let mut bytes = 0;
+        unsafe { df11_linear_get_workspace(&matrix, 1, at, &mut bytes, null_mut()) }
+    };
+    options(value, 88, query);
+    unsafe { df11_resident_free(resident) };
 }
 
 /// Options that say where a report goes, and the report: it is cleared whatever the options have that is not known, and left

@@ -319,6 +319,10 @@ fn kernels_are_chosen_by_capability_and_ptx_serves_where_none_is_taken() {
         assert_eq!(device.info().kernels, name, "cc {cc}");
         let cc: u32 = cc.parse().unwrap();
         assert_eq!(device.info().capability, (cc / 10, cc % 10));
+        if matches!(name, "sm_100" | "sm_120") {
+            // These decode by tables of nibbles, which the PTX that poses as them does not.
+            continue;
+        }
         let (model, stream) = (open("edge"), engine.stream());
         for group in 0..model.groups().len() {
             let (_, resident) = upload(&engine, &device, &model, group, stream);

@@ -5,7 +5,7 @@
 use crate::support;
 
 use df11::internals::cuda::{self, Choice, Device, DeviceOptions, Resident};
-use df11::{Model, OpenOptions};
+use df11::{Model, OpenOptions, Progress};
 use support::engine::Emulator;
 use support::golden;
 use support::target::{Target, upload, want};
@@ -107,7 +107,7 @@ fn decodes_start_early_only_where_they_can_and_may() {
 #[test]
 fn kernels_that_do_not_wait_are_noticed() {
     let text = include_str!("../../kernels/prebuilt/decode.sm_90.ptx");
-    assert_eq!(text.matches("griddepcontrol.wait;").count(), 4, "two in each kernel that decodes");
+    assert_eq!(text.matches("griddepcontrol.wait;").count(), 6, "two in each kernel that decodes");
     let folder = tempfile::tempdir().unwrap();
     for (number, (at, _)) in text.match_indices("griddepcontrol.wait;").enumerate() {
         let mut spoilt = text.to_owned();
@@ -123,12 +123,20 @@ fn kernels_that_do_not_wait_are_noticed() {
         let model = Model::open(golden::model("tiny"), &OpenOptions::default()).unwrap();
         let (_, resident) = upload(&engine, &device, &model, 0, stream);
         engine.synchronise(stream);
+        let plan = model.group(0).unwrap().linear(&[], 1, &Progress::new()).unwrap();
+        let mut image = vec![0; plan.head().image_bytes() as usize];
+        plan.write_image(&mut image, 1, &Progress::new()).unwrap();
+        let at = engine.alloc(image.len() as u64);
+        engine.write(at, &image);
+        // SAFETY: the memory is never freed.
+        let linear = unsafe { device.bind_image(&image, at, image.len() as u64) }.unwrap();
         let target = Target::new(&engine, 2 * resident.element_count(), 0);
         let (residents, dsts, bytes) = ([&resident; 2], [target.dst; 2], [target.bytes; 2]);
         // SAFETY: all memory lives until the stream was waited for; the second decode overwrites the first's weights.
         unsafe {
             resident.decompress(target.dst, target.bytes, 0, stream).unwrap();
             cuda::decompress_batch(&residents, &dsts, &bytes, 0, stream).unwrap();
+            linear.decompress(target.dst, target.bytes, 0, stream).unwrap();
         }
         assert_ne!(engine.wait(stream), 0, "wait number {number} is not needed");
         assert!(emulator.text("fault").contains("Early"), "{}", emulator.text("fault"));

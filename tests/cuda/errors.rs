@@ -57,7 +57,7 @@ fn every_wrong_argument_is_refused_before_anything_is_called() {
             (of_tensor, "the destination of tensor 0 holds 1 bytes"),
             (of_group, "the destination of group 1 is not aligned to 2 bytes"),
             (of_image, "the image's memory holds"),
-            (of_head.unwrap_err(), "300 bytes are given, and it has 16896 or more"),
+            (of_head.unwrap_err(), "300 bytes are given, and it has 33280 or more"),
         ] {
             assert!(error.to_string().contains(text), "{error}");
         }

@@ -16,6 +16,7 @@ mod image_files;
 mod image_memory;
 mod linear;
 mod machine_code;
+mod multiply;
 mod ranges;
 mod shards;
 mod simt;

@@ -2,7 +2,7 @@
  * How fast a device decodes, compared with the most it could reach and with the reference's kernel, all in the same run.
  *
  *     bench [--device N] [--ptx] [--millions 128,8,512] [--repeats N] [--only NAMES] [--json] [--ceiling ceiling.ptx]
- *           [--reference decode.ptx] [--kernel NAME=FILE]...
+ *           [--reference decode.ptx] [--kernel NAME=FILE]... [--products 4096x4096] [--batches 1,2,4,8]
  *
  * Groups of the given millions of weights are made here, with a language model's exponents. Every answer is compared with the
  * weights before it is timed; a wrong one is named and not timed, the others are, and the status at the end is 1. Buffers
@@ -26,6 +26,15 @@
  *     pinned        the weights as they were, from pinned host memory: what an engine that offloads would do instead
  *     host          the host's time for a call of each kind
  *
+ * With --products it does something else: for matrices of the given rows and columns, and batches of vectors,
+ *
+ *     fused ROWS x COLUMNS, batch N     df11_linear: products from the linear image, with the weights decoded in registers
+ *     decode ROWS x COLUMNS             the same weights decoded to memory from the group's own image, from where an engine's
+ *                                       matrix product would read them
+ *
+ * both as `graph`, on images that rotate. Products are compared with those of 64 bits for 64 rows. The number of rows is a
+ * multiple of 4: the matrix is three tensors of the group, which one launch multiplies.
+ *
  * GB/s are bytes of bf16 that come out, but for the copies and the ceiling: bytes read and written. "of copy" and "of ceiling"
  * are the share of that bandwidth that decoding reaches, counting the bytes of the image and of the weights. A size that the
  * device's memory cannot hold is left out, and said so. --only takes names of this list, separated by commas.
@@ -34,6 +43,7 @@
  * as "log", what the library logs about its kernels: registers, local bytes, blocks.
  */
 #define _GNU_SOURCE /* dladdr */
+#include "df11_experimental.h"
 #include "driver.h"
 #include "made.h"
 #include "multiply_kernel.h"
@@ -48,6 +58,9 @@ enum { UNIT = 512, UNITS_IN = 17, UNITS_OUT = 25, CEILING_THREADS = 256, MOST_KE
 
 /* Weights of a row that is multiplied. */
 enum { COLUMNS = 4096 };
+
+/* Vectors that a matrix is multiplied with at most, and rows whose products are compared. */
+enum { MOST_VECTORS = 8, COMPARED = 64 };
 
 static CUstream stream;
 static int repeats = 40;
@@ -86,6 +99,13 @@ typedef struct {
     /* the weights as rows, which are multiplied; chunk_rows of them go to the scratch memory at a time */
     uint64_t rows, chunk_rows;
     CUdeviceptr scratch, x, y;
+    /* with --products: linear images, and the number of vectors */
+    uint64_t columns;
+    size_t linear_bytes;
+    CUdeviceptr linear[MOST_SETS], workspace;
+    size_t workspace_bytes;
+    df11_resident *multiplied[MOST_SETS];
+    uint32_t vectors;
     /* host memory */
     void *pinned;
     /* bytes a second that the copy and the ceiling move, 0 if unknown */
@@ -622,6 +642,192 @@ static void measure_chunks(bench *b)
     CUDA(cuMemFree(b->y));
 }
 
+/* One launch for the three tensors, whose results follow each other as those of one matrix. */
+static void fill_product(const bench *b, int set, df11_linear_matrix matrices[3], df11_linear_options *options)
+{
+    uint64_t row = 0;
+    memset(matrices, 0, 3 * sizeof(*matrices));
+    for (uint32_t t = 0; t < 3; t++) {
+        matrices[t].resident = b->multiplied[set];
+        matrices[t].tensor = t;
+        matrices[t].row_count = b->data->tensors[t] / b->columns;
+        matrices[t].column_count = b->columns;
+        matrices[t].d_y = b->y + 4 * row;
+        matrices[t].y_stride = b->rows;
+        row += matrices[t].row_count;
+    }
+    *options = (df11_linear_options)DF11_LINEAR_OPTIONS_INIT;
+    options->d_x = b->x;
+    options->x_stride = b->columns;
+    options->vector_count = b->vectors;
+    options->y_dtype = DF11_DTYPE_F32;
+    options->d_workspace = b->workspace;
+    options->workspace_bytes = b->workspace_bytes;
+}
+
+static void run_fused(const bench *b, int set)
+{
+    df11_linear_matrix matrices[3];
+    df11_linear_options options;
+    fill_product(b, set, matrices, &options);
+    OK(df11_linear(matrices, 3, &options, stream, &e_));
+}
+
+static float of_bf16(uint16_t bits)
+{
+    uint32_t wide = (uint32_t)bits << 16;
+    float value;
+    memcpy(&value, &wide, 4);
+    return value;
+}
+
+/* Compares products of some rows with those of 64 bits. 0 if they are not within what 32 bits can be off, which is said. */
+static int verify_products(const bench *b, const uint16_t *x, const char *what)
+{
+    size_t bytes = 4 * (size_t)b->rows * MOST_VECTORS;
+    float *y = malloc(bytes);
+    uint64_t step = b->rows / COMPARED + 1, differ = 0;
+    if (y == NULL) {
+        fprintf(stderr, "no memory for %zu bytes\n", bytes);
+        exit(1);
+    }
+    CUDA(cuMemsetD8Async(b->y, 0xff, bytes, stream));
+    run_fused(b, b->sets - 1);
+    CUDA(cuStreamSynchronize(stream));
+    CUDA(cuMemcpyDtoH(y, b->y, bytes));
+    for (uint32_t v = 0; v < b->vectors; v++)
+        for (uint64_t row = 0; row < b->rows; row += step) {
+            double exact = 0, size = 0;
+            for (uint64_t c = 0; c < b->columns; c++) {
+                double term = (double)of_bf16(b->data->weights[row * b->columns + c]) * of_bf16(x[v * b->columns + c]);
+                exact += term;
+                size += fabs(term);
+            }
+            /* Not less or equal, so that what is no number differs, too. */
+            differ += !(fabs(y[v * b->rows + row] - exact) <= 1e-5 * size);
+        }
+    free(y);
+    if (differ == 0)
+        return 1;
+    printf("  %s: %" PRIu64 " of the products that were compared are wrong\n", what, differ);
+    if (json) {
+        print_named(b, what);
+        printf(", \"wrong\": %" PRIu64 "}\n", differ);
+    }
+    fflush(stdout);
+    wrong++;
+    return 0;
+}
+
+/* Makes the linear images of all sets. 0 if the device has not enough memory, which is said. */
+static int prepare_products(bench *b)
+{
+    df11_linear_shape shapes[3];
+    df11_linear_plan *plan;
+    df11_image_info info = DF11_IMAGE_INFO_INIT;
+    size_t free_bytes, all, shared = (size_t)MOST_VECTORS * (2 * (size_t)b->columns + 4 * (size_t)b->rows);
+    for (int t = 0; t < 3; t++)
+        shapes[t] = (df11_linear_shape){b->data->tensors[t] / b->columns, b->columns};
+    OK(df11_model_plan_linear_image(b->data->model, 0, shapes, 3, 8, NULL, &plan, &e_));
+    OK(df11_linear_plan_get_image_info(plan, &info, &e_));
+    b->linear_bytes = (size_t)info.image_bytes;
+    CUDA(cuMemGetInfo(&free_bytes, &all));
+    void *image = malloc(b->linear_bytes);
+    if (image == NULL || (size_t)b->sets * b->linear_bytes + 2 * shared > free_bytes / 10 * 9) {
+        printf("%" PRIu64 " x %" PRIu64 ": left out, missing: memory for %d linear images of %zu bytes\n", b->rows, b->columns,
+               b->sets, b->linear_bytes);
+        free(image);
+        df11_linear_plan_free(plan);
+        return 0;
+    }
+    OK(df11_linear_plan_write_image(plan, image, b->linear_bytes, 8, NULL, &e_));
+    df11_linear_plan_free(plan);
+    for (int s = 0; s < b->sets; s++) {
+        CUDA(cuMemAlloc(&b->linear[s], b->linear_bytes));
+        CUDA(cuMemcpyHtoD(b->linear[s], image, b->linear_bytes));
+        OK(df11_device_bind_image(machine.device, image, b->linear_bytes, b->linear[s], b->linear_bytes, &b->multiplied[s], &e_));
+    }
+    free(image);
+    return 1;
+}
+
+/* Products of one matrix with each number of vectors, and what decoding it takes. */
+static void measure_products(uint64_t rows, uint64_t columns, const char *batches)
+{
+    made data;
+    bench b = {0};
+    double spread, seconds;
+    char what[96];
+    if (!made_new(&data, rows * columns, 11, 8))
+        exit(1);
+    b.rows = rows;
+    b.columns = columns;
+    if (!prepare(&b, &data)) {
+        made_free(&data);
+        return;
+    }
+    if (prepare_products(&b)) {
+        uint16_t *x = malloc(2 * MOST_VECTORS * (size_t)columns);
+        if (x == NULL)
+            exit(1);
+        for (uint64_t i = 0; i < MOST_VECTORS * columns; i++) {
+            float value = (float)((i + i / columns) % 19) / 16 - 0.5f;
+            uint32_t bits;
+            memcpy(&bits, &value, 4);
+            x[i] = (uint16_t)(bits >> 16); /* exact */
+        }
+        b.x = device_copy(x, 2 * MOST_VECTORS * (size_t)columns);
+        CUDA(cuMemAlloc(&b.y, 4 * (size_t)rows * MOST_VECTORS));
+        printf("%" PRIu64 " x %" PRIu64 ", %.3f bits a weight, %d sets of images\n", rows, columns,
+               8.0 * (double)b.linear_bytes / (double)data.count, b.sets);
+        for (const char *at = batches; *at != 0; at += *at == ',') {
+            char *end;
+            df11_linear_matrix matrices[3];
+            df11_linear_options options;
+            b.vectors = (uint32_t)strtoul(at, &end, 10);
+            if (end == at || b.vectors == 0 || b.vectors > MOST_VECTORS) {
+                fprintf(stderr, "bench: --batches %s\n", batches);
+                exit(2);
+            }
+            at = end;
+            snprintf(what, sizeof(what), "fused %" PRIu64 " x %" PRIu64 ", batch %u", rows, columns, b.vectors);
+            df11_error error = {0};
+            if (df11_device_check_linear(machine.device, rows / 4, columns, b.vectors, &error) == DF11_UNSUPPORTED_OPTION) {
+                printf("  %s: left out, %s\n", what, error.message);
+                continue;
+            }
+            b.workspace = 0;
+            b.workspace_bytes = 0;
+            fill_product(&b, 0, matrices, &options);
+            uint64_t workspace_bytes = 0;
+            OK(df11_linear_get_workspace(matrices, 3, &options, &workspace_bytes, &e_));
+            b.workspace_bytes = (size_t)workspace_bytes;
+            if (b.workspace_bytes > 0)
+                CUDA(cuMemAlloc(&b.workspace, b.workspace_bytes));
+            if (verify_products(&b, x, what)) {
+                seconds = time_of_graph(&b, run_fused, &spread);
+                record(&b, what, seconds, spread, (double)b.bytes, 0, 0, 0);
+            }
+            if (b.workspace != 0)
+                CUDA(cuMemFree(b.workspace));
+        }
+        snprintf(what, sizeof(what), "decode %" PRIu64 " x %" PRIu64, rows, columns);
+        if (verify(&b, run_decode, what, 0, 0, data.count)) {
+            seconds = time_of_graph(&b, run_decode, &spread);
+            record(&b, what, seconds, spread, (double)b.bytes, 0, 0, 0);
+        }
+        for (int s = 0; s < b.sets; s++) {
+            df11_resident_free(b.multiplied[s]);
+            CUDA(cuMemFree(b.linear[s]));
+        }
+        CUDA(cuMemFree(b.x));
+        CUDA(cuMemFree(b.y));
+        free(x);
+    }
+    release(&b);
+    made_free(&data);
+}
+
 /* All figures of one size, those that say the most first. */
 static void measure(uint64_t count)
 {
@@ -761,9 +967,19 @@ static void on_log(void *user, int32_t level, const char *message, size_t length
     fflush(stdout);
 }
 
+/* Reads ROWSxCOLUMNS, and moves `at` behind it. 0 if that is not there, or not what can be measured. */
+static int next_shape(const char **at, unsigned long long *rows, unsigned long long *columns)
+{
+    char *end;
+    *rows = strtoull(*at, &end, 10);
+    *columns = *end == 'x' ? strtoull(end + 1, &end, 10) : 0;
+    *at = end;
+    return *rows > 0 && *rows % 4 == 0 && *columns > 0;
+}
+
 int main(int argc, char **argv)
 {
-    const char *millions = "128,8,512", *ceiling_path = NULL, *names[MOST_KERNELS], *paths[MOST_KERNELS];
+    const char *millions = "128,8,512", *shapes = NULL, *batches = "1,2,4,8", *ceiling_path = NULL, *names[MOST_KERNELS], *paths[MOST_KERNELS];
     int ordinal = 0, ptx = 0, version = 0, cache = 0, major = 0, minor = 0, multiprocessors = 0, kernel_count = 0;
     char name[256] = "";
     CUcontext context;
@@ -775,12 +991,17 @@ int main(int argc, char **argv)
             json = 1;
         else if (i + 1 == argc) {
             fprintf(stderr, "usage: bench [--device N] [--ptx] [--millions 128,8] [--repeats N] [--only NAMES] [--json]\n"
-                            "             [--ceiling PTX] [--reference PTX] [--kernel NAME=FILE]...\n");
+                            "             [--ceiling PTX] [--reference PTX] [--kernel NAME=FILE]...\n"
+                            "             [--products 4096x4096,...] [--batches 1,2,4,8]\n");
             return 2;
         } else if (strcmp(argv[i], "--device") == 0)
             ordinal = atoi(argv[++i]);
         else if (strcmp(argv[i], "--millions") == 0)
             millions = argv[++i];
+        else if (strcmp(argv[i], "--products") == 0)
+            shapes = argv[++i];
+        else if (strcmp(argv[i], "--batches") == 0)
+            batches = argv[++i];
         else if (strcmp(argv[i], "--repeats") == 0)
             repeats = atoi(argv[++i]);
         else if (strcmp(argv[i], "--only") == 0)
@@ -802,6 +1023,14 @@ int main(int argc, char **argv)
             return 2;
         }
     }
+    unsigned long long rows = 0, columns = 0;
+    for (const char *at = shapes; at != NULL && *at != 0; at += *at == ',')
+        if (!next_shape(&at, &rows, &columns)) {
+            fprintf(stderr, "bench: --products %s: ROWSxCOLUMNS, the rows a multiple of 4\n", shapes);
+            return 2;
+        }
+    if (shapes != NULL)
+        only = "products"; /* and nothing of the list above */
     if (!cuda_load(NULL)) {
         fprintf(stderr, "missing: a CUDA driver (libcuda.so.1)\n");
         return 77;
@@ -852,7 +1081,10 @@ int main(int argc, char **argv)
         load_multiply();
     for (int i = 0; i < kernel_count; i++)
         add_peer(names[i], paths[i]);
-    for (const char *at = millions; *at != 0; at += *at == ',') {
+    for (const char *at = shapes; at != NULL && *at != 0; at += *at == ',')
+        if (next_shape(&at, &rows, &columns))
+            measure_products(rows, columns, batches);
+    for (const char *at = shapes == NULL ? millions : ""; *at != 0; at += *at == ',') {
         char *end;
         double count = strtod(at, &end);
         if (end == at || count <= 0) {

@@ -41,7 +41,7 @@ ${CXX:-c++} -std=c++17 -O2 -Wall -Wextra -Iinclude -Ibindings/cpp -Iexamples exa
 for golden in tests/data/golden/*/; do
     [ ! -d "$golden/model" ] || { mkdir "$bundle/data/$(basename "$golden")"; cp -r "$golden/model" "$bundle/data/$(basename "$golden")/"; }
 done
-cp tests/gpu/{run,torch_check,peers}.py tests/gpu/ceiling.ptx tests/gpu/README.md "$bundle/"
+cp tests/gpu/{run,torch_check,torch_products,peers}.py tests/gpu/ceiling.ptx tests/gpu/README.md "$bundle/"
 tar -C "$folder" -czf "$archive" df11-gpu
 bytes=$(stat -c %s "$archive")
 needs=$(readelf -W --version-info "$bundle"/lib/libdf11.so "$bundle"/bin/* | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -n 1)

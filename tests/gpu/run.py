@@ -2,10 +2,11 @@
 """Everything that needs a real GPU, in one command, as much of it as a budget of seconds allows, the most telling first.
 
     python3 run.py [--out FOLDER] [--budget SECONDS] [--only KEYS] [--models NAMES] [--millions 128,8,512] [--repeats N]
-                   [--large WEIGHTS] [--peer-millions N] [--reference decode.ptx] [--kernel NAME=FILE]...
+                   [--products 4096x4096,...] [--large WEIGHTS] [--peer-millions N] [--reference decode.ptx]
+                   [--kernel NAME=FILE]...
 
 It is part of the bundle that `make gpu-bundle` packs, next to bin/, lib/ and data/, and needs a driver. The keys of its steps,
-in their order: quick, bench, ptx, ncu, sweep, torch, check, eager, capture, parts, check-ptx, peers, sanitize, offload.
+in their order: quick, bench, ptx, products, ncu, sweep, torch, check, eager, capture, parts, check-ptx, peers, sanitize, offload.
 
 Tools and packages that are not there are named and their steps skipped. A step has a limit of its own and is ended with all
 its processes when that is over; the others go on. A step for which too little of the budget is left is left out, and named.
@@ -350,6 +351,9 @@ def plan(options, scratch):
         Step("quick", "quick check", [check, "--quick", *golden], 20, 60),
         Step("bench", "benchmark", [*bench, "--millions", options.millions, *kernels], 45, 150),
         Step("ptx", "benchmark, PTX", [*bench, "--ptx", *few], 15, 60),
+        Step("products", "products", [*bench, "--products", options.products], 60, 180),
+        Step("products", "products, PyTorch", [sys.executable, HERE / "torch_products.py", options.products], 15, 60,
+             None if findable("torch") else "PyTorch"),
     ]
     ncu = tool("ncu", ("bin",))
     # The launch after the warm-up's first: the one before is the comparison's.
@@ -434,13 +438,32 @@ def table(figures):
             lines.append(f"{step}, products with {weights} weights: {plain:.1f} us from bf16, {whole:.1f} us from a whole,"
                          f" {chunks:.1f} us from chunks in the L2")
     own = ("benchmark",)
-    others = [f for f in figures if not f["step"].startswith(own) or f["what"] == "vllm-df11"]
+    others = [f for f in figures if not f["step"].startswith((*own, "products")) or f["what"] == "vllm-df11"]
     lines += [f"{f['what']}, {f.get('weights', 0)} weights: {f['gb_per_s']:.1f} GB/s" for f in others if "gb_per_s" in f]
     return lines
 
 
+def products(figures):
+    """A line for each matrix and batch: PyTorch's product, the same after decoding, the fused one, and how many times as fast as
+    PyTorch's that is. Whether the fused one is good enough is decided by these, see README.md."""
+    seconds = {figure["what"]: figure["seconds"] for figure in figures
+               if figure["step"].startswith("products") and "seconds" in figure}
+    lines = []
+    for what, fused in seconds.items():
+        found = re.match(r"fused (\d+ x \d+), batch (\d+)$", what)
+        if not found:
+            continue
+        shape, batch = found.groups()
+        plain, decode = seconds.get(f"cuBLAS {shape}, batch {batch}"), seconds.get(f"decode {shape}")
+        line = f"{shape:>15}, batch {batch}: fused {fused * 1e6:9.1f} us"
+        if plain is not None and decode is not None:
+            line += f", cuBLAS {plain * 1e6:9.1f} us, decoded first {(decode + plain) * 1e6:9.1f} us, {plain / fused:6.2f} times cuBLAS"
+        lines.append(line)
+    return lines
+
+
 def summary(report):
-    for line in table(report.data["figures"]):
+    for line in table(report.data["figures"]) + products(report.data["figures"]):
         report.say(line)
     for kernel in report.data["kernels"]:
         if kernel["step"] in ("benchmark", "benchmark, PTX"):
@@ -488,6 +511,8 @@ def main():
     parser.add_argument("--models", help="names of bundled models, separated by commas")
     parser.add_argument("--millions", default="128,8,512", help="millions of weights, the most important size first")
     parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--products", default="4096x4096,4096x14336,14336x4096,151936x4096",
+                        help="rows and columns of the matrices that are multiplied, rows a multiple of 4")
     parser.add_argument("--large", type=int, default=150_000_000, help="weights of the check's made group")
     parser.add_argument("--peer-millions", default="128", help="millions of weights that other programs decode")
     parser.add_argument("--reference", type=pathlib.Path, default=package_file("dfloat11", "decode.ptx"))

@@ -19,8 +19,8 @@ sys.dont_write_bytecode = True
 import run  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
-NAMES = ["quick check", "benchmark", "benchmark, PTX", "ncu", "benchmark, k1", "benchmark, w8", "PyTorch", "check",
-         "check, eager loading", "check, beside a capture", "check, parts of the device", "check, PTX",
+NAMES = ["quick check", "benchmark", "benchmark, PTX", "products", "products, PyTorch", "ncu", "benchmark, k1",
+         "benchmark, w8", "PyTorch", "check", "check, eager loading", "check, beside a capture", "check, parts of the device", "check, PTX",
          "nvCOMP", "NWC", "SplitZip",
          "compute-sanitizer, memcheck", "compute-sanitizer, racecheck", "compute-sanitizer, initcheck",
          "compute-sanitizer, synccheck", "offload, tiny"]
@@ -76,6 +76,26 @@ class WithFakes(unittest.TestCase):
             self.assertIn(step.name, self.results)
             self.assertRegex(self.said, f"(?m)^{step.name} +{self.results[step.name]}")
         return status
+
+
+class Products(unittest.TestCase):
+    """The table of products, from figures as the benchmark and PyTorch print them."""
+
+    def test_each_matrix_and_batch_has_its_ratio(self):
+        def figure(step, what, seconds):
+            return {"step": step, "what": what, "seconds": seconds, "weights": 1}
+
+        lines = run.products([
+            figure("products", "fused 4096 x 14336, batch 1", 20e-6), figure("products", "decode 4096 x 14336", 80e-6),
+            figure("products", "fused 4096 x 14336, batch 8", 40e-6), figure("benchmark", "decode", 1.0),
+            figure("products, PyTorch", "cuBLAS 4096 x 14336, batch 1", 30e-6),
+            figure("products, PyTorch", "NWC 4096 x 14336, batch 1", 25e-6),
+        ])
+        self.assertEqual(lines, [
+            "   4096 x 14336, batch 1: fused      20.0 us, cuBLAS      30.0 us, decoded first     110.0 us,   1.50 times cuBLAS",
+            "   4096 x 14336, batch 8: fused      40.0 us",
+        ])
+        self.assertEqual(run.products([]), [])
 
 
 class Scheduled(WithFakes):
@@ -229,7 +249,8 @@ class Planned(WithFakes):
         self.assertEqual(missing["NWC"], "numpy, torch, nwc")
         self.assertEqual(missing["SplitZip"], "numpy, torch, triton, codec_gpu")
         self.assertEqual(missing["nvCOMP"], "numpy, cupy, nvidia.nvcomp")
-        self.assertEqual(len(missing), 9)
+        self.assertEqual(missing["products, PyTorch"], "PyTorch")
+        self.assertEqual(len(missing), 10)
 
     def test_the_kernels_of_others_take_part_where_they_are(self):
         library = pathlib.Path(self.folder.name) / "dfloat11_decode_v2.so"

@@ -1,4 +1,5 @@
-//! `include/df11.h` is what its chapters in `src/capi` say today. With `DF11_BLESS=1` (`make header`) it is written instead.
+//! `include/df11.h` is what its chapters in `src/capi` say today, and so is `include/df11_experimental.h`. With `DF11_BLESS=1`
+//! (`make header`) they are written instead.
 //!
 //! cbindgen translates one file at a time, so that the types, the constants, the `_INIT` macros and the functions of one
 //! concept stand together. What is done to its output here: banners go between the chapters, `# Safety` becomes
@@ -29,6 +30,36 @@ const CHAPTERS: [(&str, &[&str]); 15] = [
     ("VERIFY: whole models", &["verify"]),
 ];
 
+/// The files of `include/df11_experimental.h`.
+const EXPERIMENTAL: [&str; 1] = ["multiply"];
+
+/// The beginning of that header.
+const EXPERIMENTAL_TEXT: &str = "\
+/*
+ * df11_experimental.h: calls of libdf11 that are NOT part of its stable ABI.
+ *
+ * Generated from src/capi by cbindgen; do not edit. Licence: Apache-2.0 OR MIT.
+ *
+ * What is declared here works and is tested as the rest is, but may change or go with any version:
+ * it has not been timed on a GPU yet. Compile with the header of the library that you run with.
+ * Everything that df11.h says of streams, memory, threads, errors and structs holds here too.
+ *
+ * LINEAR IMAGES
+ *   A product with one vector reads every weight once. df11_linear() reads them in compressed form,
+ *   12.05 bits instead of 16, and decodes them in registers. It takes a *linear* image: one that a
+ *   resident decodes from as well, so that one image serves long prompts (decode, then multiply
+ *   with what you have) and single tokens.
+ *
+ *       df11_linear_matrix qkv[3] = { ... };
+ *       df11_linear_options options = DF11_LINEAR_OPTIONS_INIT;
+ *       options.d_x = x, options.vector_count = 1, options.y_dtype = DF11_DTYPE_F32;
+ *       uint64_t workspace_bytes;
+ *       df11_linear_get_workspace(qkv, 3, &options, &workspace_bytes, &error);    at the start
+ *       options.d_workspace = ..., options.workspace_bytes = workspace_bytes;
+ *       df11_linear(qkv, 3, &options, stream, &error);                            for each token
+ */
+";
+
 /// What a `# Safety` section says where nothing is required but what the text before it says.
 const AS_DESCRIBED: &str = "The pointers are as described.";
 
@@ -53,6 +84,22 @@ fn the_committed_header_is_the_generated_one() {
         std::fs::write(&path, &generated).unwrap();
     }
     assert!(read(&path) == generated, "include/df11.h is not what src/capi says: run `make header`");
+    let generated = generate_experimental();
+    let path = root().join("include/df11_experimental.h");
+    if std::env::var_os("DF11_BLESS").is_some() {
+        std::fs::write(&path, &generated).unwrap();
+    }
+    assert!(read(&path) == generated, "include/df11_experimental.h is not what src/capi says: run `make header`");
+}
+
+/// Returns both headers, one after the other.
+fn headers() -> String {
+    read("include/df11.h") + &read("include/df11_experimental.h")
+}
+
+/// Returns the files of both headers.
+fn files() -> impl Iterator<Item = &'static str> {
+    CHAPTERS.iter().flat_map(|(_, files)| *files).copied().chain(EXPERIMENTAL)
 }
 
 /// Every file that declares something for C is in a chapter, once.
@@ -63,7 +110,7 @@ fn every_file_has_a_chapter() {
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
         .filter(|file| source(file).contains("#[unsafe(no_mangle)]"))
         .collect();
-    let mut listed: Vec<String> = CHAPTERS.iter().flat_map(|(_, files)| *files).map(|&file| file.to_owned()).collect();
+    let mut listed: Vec<String> = files().map(str::to_owned).collect();
     declaring.sort();
     listed.sort();
     assert_eq!(declaring, listed);
@@ -72,9 +119,9 @@ fn every_file_has_a_chapter() {
 /// Whatever Rust's documentation requires of a caller is said to a C programmer too.
 #[test]
 fn every_precondition_is_in_the_header() {
-    let header = prose(&read("include/df11.h"), "*");
+    let header = prose(&headers(), "*");
     let (mut functions, mut required) = (0, 0);
-    for file in CHAPTERS.iter().flat_map(|(_, files)| *files) {
+    for file in files() {
         let source = source(file);
         for (at, start) in source.match_indices("#[unsafe(no_mangle)]\npub unsafe extern \"C\" fn ") {
             let before = &source[..at];
@@ -101,7 +148,7 @@ fn prose(text: &str, mark: &str) -> String {
 
 #[test]
 fn lines_are_short_and_sizes_say_what_they_measure() {
-    let header = read("include/df11.h");
+    let header = headers();
     for (number, line) in header.lines().enumerate() {
         let columns = line.chars().count();
         assert!(columns <= COLUMNS, "line {} has {columns} columns: {line}", number + 1);
@@ -115,7 +162,7 @@ fn lines_are_short_and_sizes_say_what_they_measure() {
 /// The struct of an _INIT macro has as many fields as the macro has values.
 #[test]
 fn initialisers_have_a_value_for_each_field() {
-    let header = read("include/df11.h").replace("\\\n    ", "");
+    let header = headers().replace("\\\n    ", "");
     let mut structs = 0;
     for (name, body) in structs_of(&header) {
         let macro_name = format!("#define {}_INIT {{", name.to_uppercase());
@@ -163,6 +210,17 @@ fn generate() -> String {
         header.push_str(&chapter.join("\n"));
     }
     header.push_str("\n#ifdef __cplusplus\n}  // extern \"C\"\n#endif\n\n#endif  /* DF11_H */\n");
+    header
+}
+
+fn generate_experimental() -> String {
+    let mut header = EXPERIMENTAL_TEXT.to_owned();
+    header.push_str(
+        "#ifndef DF11_EXPERIMENTAL_H\n#define DF11_EXPERIMENTAL_H\n\n#include \"df11.h\"\n\n\
+         #ifdef __cplusplus\nextern \"C\" {\n#endif\n\n",
+    );
+    header.push_str(&EXPERIMENTAL.map(translate).join("\n"));
+    header.push_str("\n#ifdef __cplusplus\n}  // extern \"C\"\n#endif\n\n#endif  /* DF11_EXPERIMENTAL_H */\n");
     header
 }
 

@@ -32,10 +32,14 @@ fn every_constant_is_that_of_the_kernels() {
         ("DF11_MOST_WARPS".to_owned(), policy::MOST_WARPS as u64),
         ("DF11_INDEX_THREADS".to_owned(), policy::INDEX_THREADS as u64),
         ("DF11_INDEX_SHARED".to_owned(), policy::INDEX_SHARED as u64),
+        ("DF11_MULTIPLY_PARTS".to_owned(), policy::MULTIPLY_PARTS as u64),
+        ("DF11_MULTIPLY_THREADS".to_owned(), policy::MULTIPLY_THREADS as u64),
         ("DF11_LINEAR_WARPS".to_owned(), policy::LINEAR_WARPS as u64),
         ("DF11_LINEAR_SHARED".to_owned(), policy::LINEAR_SHARED as u64),
     ];
     let ours = ours.into_iter().chain(warps.iter().map(|(cc, &warps)| (format!("DF11_WARPS_{cc}"), warps as u64)));
+    let rows = policy::MULTIPLY_ROWS.map(|(vectors, rows)| (format!("DF11_MULTIPLY_ROWS_{vectors}"), rows as u64));
+    let ours = ours.chain(rows);
     for (name, value) in ours {
         assert_eq!(header.remove(&name), Some(value), "{name}");
     }
@@ -53,6 +57,11 @@ fn fields(source: &str, name: &str) -> Vec<(String, usize)> {
         let bytes = match kind {
             "u32" => 4,
             "u64" => 8,
+            // The parts, at the end.
+            "df11_multiply_part" => {
+                fields.push((names.split('[').next().unwrap().to_owned(), 0));
+                continue;
+            }
             other => panic!("{other}"),
         };
         fields.extend(names.split(',').map(|name| (name.trim().to_owned(), bytes)));
@@ -68,6 +77,8 @@ fn jobs_have_the_fields_of_the_kernels() {
         ("df11_index_job", policy::INDEX_JOB_FIELDS),
         ("df11_linear_decode_job", policy::LINEAR_DECODE_JOB_FIELDS),
         ("df11_linear_make_job", policy::LINEAR_MAKE_JOB_FIELDS),
+        ("df11_multiply_part", policy::MULTIPLY_PART_FIELDS),
+        ("df11_multiply_job", policy::MULTIPLY_JOB_FIELDS),
     ] {
         let mut at = 0;
         let mut theirs = Vec::new();
@@ -89,6 +100,9 @@ fn launches_fit_every_device() {
             let warps = policy::warps(capability, form, most_shared);
             let shared = form.decode_shared(warps);
             assert!(warps >= 1 && shared <= most_shared, "{capability}: {warps} warps, {shared} bytes");
+            for vectors in 1..=if capability < 80 { 2 } else { 8 } {
+                assert!(policy::multiply_shared(vectors) <= most_shared, "{capability}: {vectors} vectors");
+            }
         }
         assert!([16384, 32768].into_iter().all(|table_bytes| policy::index_shared(table_bytes) <= most_shared));
     }

@@ -5,10 +5,10 @@ use super::weights;
 use df11::Dtype;
 use df11::internals::capi::{
     df11_compress_model, df11_compress_options, df11_compress_report, df11_decompress_options, df11_decompress_report,
-    df11_device_info, df11_device_options, df11_error, df11_group_info, df11_image_info, df11_matrix_info,
-    df11_open_options, df11_packed_group, df11_part_info, df11_plan_group_info, df11_plan_info, df11_plan_options,
-    df11_plan_share_info, df11_preset_info, df11_repack_options, df11_repack_report, df11_resident_info, df11_run_info,
-    df11_tensor_info, df11_verify_options, df11_verify_report,
+    df11_device_info, df11_device_options, df11_error, df11_group_info, df11_image_info, df11_linear_options,
+    df11_matrix_info, df11_open_options, df11_packed_group, df11_part_info, df11_plan_group_info, df11_plan_info,
+    df11_plan_options, df11_plan_share_info, df11_preset_info, df11_repack_options, df11_repack_report,
+    df11_resident_info, df11_run_info, df11_tensor_info, df11_verify_options, df11_verify_report,
 };
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
@@ -58,6 +58,7 @@ sized!(
     df11_device_options,
     df11_device_info,
     df11_image_info,
+    df11_linear_options,
     df11_matrix_info,
     df11_resident_info,
 );
@@ -96,9 +97,16 @@ pub struct Declared {
     pub error: bool,
 }
 
-/// Reads every function declaration of the header.
+/// Reads both headers, one after the other.
+pub fn headers() -> String {
+    let read =
+        |name| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("include").join(name)).unwrap();
+    read("df11.h") + &read("df11_experimental.h")
+}
+
+/// Reads every function declaration of the headers.
 pub fn functions_of_the_header() -> Vec<Declared> {
-    let header = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("include/df11.h")).unwrap();
+    let header = headers();
     // A macro may go on in the next line.
     let header = header.replace("\\\n", " ");
     let code: Vec<&str> = header.lines().filter(|line| !line.trim_start().starts_with(['/', '*', '#'])).collect();

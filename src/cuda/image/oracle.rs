@@ -11,8 +11,8 @@ pub struct Decoded {
     pub weights: Vec<u16>,
     /// True if every lane that was decoded ends where the next one begins, and the image's state word is 0. A kernel
     /// judges almost the same before it reports `DF11_CORRUPT` in `d_status`: it checks whole tiles, does not check
-    /// where the group's last lane ends, and lets a lane end up to ten bits late, or 23
-    /// bits early or late where it decodes by a table of nibbles.
+    /// where the group's last lane ends, and lets a lane end up to ten bits late, or eleven
+    /// where it decodes by a table of nibbles.
     pub good: bool,
     /// For each lane that was decoded, but the last one of the group: the bits by which it ends after the next one begins.
     pub slips: Vec<i64>,

@@ -42,7 +42,7 @@ fn heads_that_lie_about_their_range_are_refused() {
         assert_eq!(error.status(), Status::Corrupt, "{at}: {error}");
     }
     // All zeros say that it is a whole group.
-    assert!(with(128, &[0; 32]).unwrap().layout().is_whole());
+    assert!(with(128, &[0; 28]).unwrap().layout().is_whole());
     // And a whole group says so in one way only.
     let before = image_of(&model, 0).1;
     let mut whole = before.clone();

@@ -254,7 +254,7 @@ fn to_odd(sum: f64, error: f64) -> f64 {
         return sum;
     }
     let towards_zero = (error > 0.0) != (sum > 0.0);
-    f64::from_bits(sum.to_bits() - u64::from(towards_zero) | 1)
+    f64::from_bits((sum.to_bits() - u64::from(towards_zero)) | 1)
 }
 
 /// Rounds to a whole number.
@@ -371,7 +371,7 @@ fn to_brain(value: f64, rounding: Rounding) -> u16 {
 /// Multiplies A of 16 rows and 16 columns by B of 16 rows and 8 columns, both of bf16, and adds C, for the 32 lanes of a warp as
 /// `mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32` has them in registers. The order of sums is stated above.
 pub(crate) fn mma(a: &[[u32; 32]; 4], b: &[[u32; 32]; 2], c: &[[u32; 32]; 4]) -> [[u32; 32]; 4] {
-    let brain = |word: u32, k: usize| f32::from_bits(if k % 2 == 0 { word << 16 } else { word & 0xffff_0000 });
+    let brain = |word: u32, k: usize| f32::from_bits(if k.is_multiple_of(2) { word << 16 } else { word & 0xffff_0000 });
     // The lane of a group of four that has a k, and which of its registers.
     let place = |k: usize| (k % 8 / 2, k / 8);
     let mut d = *c;

@@ -158,7 +158,8 @@ impl<'a> Lower<'a, '_> {
             _ => Function::Tangent,
         };
         let exact = matches!(function, Function::Reciprocal | Function::Root);
-        if !form.take("approx") && !(exact && form.take("rn")) {
+        let supported = form.take("approx") || exact && form.take("rn");
+        if !supported {
             return form.fail("only .approx is supported, and .rn of rcp and sqrt");
         }
         ins.mode = function as u8;
@@ -168,8 +169,8 @@ impl<'a> Lower<'a, '_> {
 
     pub(super) fn float_compare(&mut self, form: &mut Form<'a, '_>, mut ins: Ins) -> Result<(), ParseError> {
         form.take("f32");
-        let relations = form.modifiers.iter().filter_map(|name| Some((*name, Relation::named(name)?)));
-        let Some((name, relation)) = relations.last() else { return form.fail("no comparison that is supported") };
+        let mut relations = form.modifiers.iter().filter_map(|name| Some((*name, Relation::named(name)?)));
+        let Some((name, relation)) = relations.next_back() else { return form.fail("no comparison that is supported") };
         form.take(name);
         let join = form.one_of(&["and", "or", "xor"]);
         (ins.op, ins.sub, ins.imm) = (Op::FSetp, relation.bits(), form.take("ftz") as u64);

@@ -145,7 +145,8 @@ fn narrow(form: &mut Form) -> Result<Op, ParseError> {
     let format = form.one_of(&[("BF16", Format::Brain), ("F16", Format::Half)]);
     let rounding = form.one_of(&ROUNDING).unwrap_or(Rounding::Nearest);
     let (from, pack) = (form.take("F32"), form.take("PACK_AB"));
-    if single && !(from && format.is_some()) || !single && !pack {
+    let supported = if single { from && format.is_some() } else { pack };
+    if !supported {
         return form.fail("this form is not supported");
     }
     form.dst(1)?;
