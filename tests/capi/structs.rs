@@ -13,7 +13,6 @@ use df11::internals::capi::*;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_void};
-use std::path::Path;
 use std::ptr::{null, null_mut};
 use support::abi::{Struct, init, text};
 use support::engine::Emulator;
