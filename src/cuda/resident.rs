@@ -30,6 +30,10 @@ pub struct Resident {
 }
 
 /// The kind of an image, and what its decoding needs.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are of the large one, and a decode should not follow a pointer"
+)]
 pub(super) enum Kind {
     Huffman {
         layout: ImageLayout,

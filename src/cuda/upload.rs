@@ -100,7 +100,7 @@ impl Device {
         let head = Head::of(group)?;
         check_image(head.layout().image_bytes, image, image_bytes)?;
         self.0.check_null(stream)?;
-        let bytes = head.bytes();
+        let bytes = head.bytes()?;
         // SAFETY: the image fits the memory, which the caller keeps with the stream and the staging memory; the
         // resident keeps the head's bytes.
         let bytes = unsafe { enqueue(&self.0, &Range::whole(group), &head, bytes, image, stream, staging)? };

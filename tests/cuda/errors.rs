@@ -51,8 +51,9 @@ fn every_wrong_argument_is_refused_before_anything_is_called() {
         let of_tensor = resident.decompress_tensors(&vec![dst; ends], &vec![1; ends], 0, stream).unwrap_err();
         let of_group = cuda::decompress_batch(&[&resident; 2], &[dst, dst + 1], &[whole; 2], 0, stream).unwrap_err();
         let of_image = device.upload(model.group(0).unwrap(), image, bytes - 1, stream, None).map(drop).unwrap_err();
-        let of_head =
-            device.bind_image(&Head::of(model.group(0).unwrap()).unwrap().bytes()[..300], image, bytes).map(drop);
+        let of_head = device
+            .bind_image(&Head::of(model.group(0).unwrap()).unwrap().bytes().unwrap()[..300], image, bytes)
+            .map(drop);
         for (error, text) in [
             (of_tensor, "the destination of tensor 0 holds 1 bytes"),
             (of_group, "the destination of group 1 is not aligned to 2 bytes"),

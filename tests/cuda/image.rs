@@ -87,7 +87,7 @@ fn check_group(what: &str, model: &Model, number: usize, code: &[u8], sign_manti
     let head = Head::parse(&written).unwrap_or_else(|e| panic!("{what}: {e}"));
     assert_eq!(head, Head::of(group).unwrap(), "{what}");
     assert_eq!(*head.layout(), layout, "{what}");
-    assert_eq!(head.bytes(), written[..layout.head_bytes() as usize], "{what}");
+    assert_eq!(head.bytes().unwrap(), written[..layout.head_bytes() as usize], "{what}");
     assert_eq!(head.ends().len(), group.tensors().len(), "{what}");
     assert_eq!(head.table().bytes().len(), layout.table_bytes as usize, "{what}");
     let body = expected(group, code, sign_mantissa);

@@ -53,7 +53,7 @@ fn check(what: &str, group: Group, want: &[u8], first: u64, count: u64) -> Vec<u
     let layout = *head.layout();
     assert_eq!(layout, group.image_range_layout(first, count).unwrap(), "{what}");
     assert_eq!(layout.image_bytes, written.len() as u64, "{what}");
-    assert_eq!(head.bytes(), written[..layout.head_bytes() as usize], "{what}");
+    assert_eq!(head.bytes().unwrap(), written[..layout.head_bytes() as usize], "{what}");
     assert_eq!((layout.weights, layout.extent.first), (count, first), "{what}");
     assert_eq!((layout.extent.group_weights, layout.extent.group_tensors), (all.weights, all.tensors), "{what}");
     assert_eq!(layout.is_whole(), count == all.weights, "{what}");

@@ -64,7 +64,7 @@ fn check(what: &str, group: Group, all: &[u16], slices: &[Slice]) -> (Vec<u8>, V
     let head = Head::parse(&written).unwrap_or_else(|e| panic!("{what}: {e}"));
     let (layout, whole) = (*head.layout(), group.image_layout().unwrap());
     assert_eq!((layout, head.slices()), (*shard.layout(), slices), "{what}");
-    assert_eq!(head.bytes(), written[..layout.head_bytes() as usize], "{what}");
+    assert_eq!(head.bytes().unwrap(), written[..layout.head_bytes() as usize], "{what}");
     let extent = layout.extent;
     assert_eq!((extent.first, extent.first_tensor, extent.slices as usize), (0, 0, slices.len()), "{what}");
     assert_eq!((extent.group_weights, extent.group_tensors), (whole.weights, whole.tensors), "{what}");

@@ -28,7 +28,7 @@
 use super::device_table::{DeviceTable, Shape};
 use super::nibbles::{NibbleShape, NibbleTable};
 use super::*;
-use crate::error::{Error, Result, shorten};
+use crate::error::{Error, Result, grow, shorten};
 use crate::format::{Group, MOST_TENSORS, Member};
 use crate::huffman::code::CodeTable;
 use crate::huffman::{BLOCK_BYTES, GAP_BYTES_PER_BLOCK, MAX_CODE_BITS};
@@ -472,9 +472,14 @@ impl Head {
     }
 
     /// Returns the head's bytes, [`ImageLayout::head_bytes`] of them: the first of the image.
-    pub fn bytes(&self) -> Vec<u8> {
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`.
+    pub fn bytes(&self) -> Result<Vec<u8>> {
         let layout = &self.layout;
-        let mut head = vec![0; layout.head_bytes() as usize];
+        let mut head = Vec::new();
+        grow(&mut head, layout.head_bytes() as usize, 0u8, "the head of an image")?;
         head[..HEADER_BYTES].copy_from_slice(&header_of(layout));
         for (to, end) in head[layout.ends as usize..].chunks_exact_mut(8).zip(&self.ends) {
             to.copy_from_slice(&end.to_le_bytes());
@@ -488,7 +493,7 @@ impl Head {
         }
         let sum = checksum(&head);
         head[240..248].copy_from_slice(&sum.to_le_bytes());
-        head
+        Ok(head)
     }
 }
 

@@ -139,11 +139,12 @@ impl Shard<'_> {
         if dst_bytes < needed {
             return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: dst_bytes });
         }
+        let head = self.head.bytes()?;
         // SAFETY: as the caller promises.
         let target = unsafe { Target::new(dst, needed) };
         let result = self.write(&target, threads, progress);
         let head = match &result {
-            Ok(()) => &self.head.bytes()[..],
+            Ok(()) => &head[..],
             Err(_) => &[0; HEADER_BYTES],
         };
         target.put(0, head);

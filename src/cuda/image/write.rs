@@ -124,7 +124,7 @@ impl Group<'_> {
         let most = image.blocks().max(1) as u64;
         let result = if part < most { image.part(part as usize, parts.min(most) as usize) } else { Ok(()) };
         if part == 0 {
-            let head = if result.is_ok() { &image.head.bytes()[..] } else { &[0; HEADER_BYTES] };
+            let head = if result.is_ok() { &image.head_bytes[..] } else { &[0; HEADER_BYTES] };
             image.target.put(0, head);
         }
         result
@@ -153,7 +153,7 @@ unsafe fn write_range(range: Range, dst: *mut u8, dst_bytes: u64, threads: usize
         }
     });
     let head = match &result {
-        Ok(()) => &image.head.bytes()[..],
+        Ok(()) => &image.head_bytes[..],
         Err(_) => &[0; HEADER_BYTES],
     };
     image.target.put(0, head);
@@ -172,7 +172,7 @@ pub(crate) fn head_and_index(range: Range) -> Result<(Head, Vec<u8>)> {
     // SAFETY: the list has room, and is not used before the writer is done.
     let image = unsafe { ImageWriter::new(range, all.as_mut_ptr(), bytes, true)? };
     image.part(0, 1)?;
-    image.target.put(0, &image.head.bytes());
+    image.target.put(0, &image.head_bytes);
     Ok((image.head, all))
 }
 
@@ -180,6 +180,7 @@ pub(crate) fn head_and_index(range: Range) -> Result<(Head, Vec<u8>)> {
 struct ImageWriter<'a> {
     range: Range<'a>,
     head: Head,
+    head_bytes: Vec<u8>,
     /// The image, or its bytes before the codes.
     target: Target,
     /// The positions of the group's blocks, which also say where parts end.
@@ -199,9 +200,10 @@ impl<'a> ImageWriter<'a> {
             return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: dst_bytes });
         }
         let positions = range.group.positions();
+        let head_bytes = head.bytes()?;
         // SAFETY: as the caller promises; no more than `dst_bytes` are needed.
         let target = unsafe { Target::new(dst, needed) };
-        Ok(ImageWriter { range, head, target, positions })
+        Ok(ImageWriter { range, head, head_bytes, target, positions })
     }
 
     /// Returns whether codes and signs are written too.
