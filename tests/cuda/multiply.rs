@@ -572,7 +572,7 @@ fn mistakes_are_refused_before_anything_is_launched() {
 /// is written, and where the status says nothing the sums are those of the weights that the oracle decodes.
 #[test]
 fn spoilt_images_give_wrong_sums_and_nothing_else() {
-    spoilt(&Emulator::new(), check::rounds(600));
+    spoilt(&Emulator::new(), check::rounds(10_000));
 }
 
 fn spoilt(emulator: &Emulator, rounds: u64) {

@@ -116,7 +116,13 @@ entries! {
     Init fn cuLibraryGetKernel(call, kernel: *mut usize, library: usize, name: *const c_char) {
         if kernel.is_null() || name.is_null() { return Err(INVALID_VALUE) }
         let (name, found) = (CStr::from_ptr(name), call.libraries.get(&library).ok_or(INVALID_HANDLE)?);
-        if let Image::Ptx(text) = &found.image
+        // A cubin that runs as PTX has the kernels of that.
+        let text = match &found.image {
+            Image::Ptx(text) => Some(text),
+            Image::Cubin(..) if call.config.accept_cubin && call.config.nvdisasm.is_none() => call.cubin_ptx.as_ref(),
+            Image::Cubin(..) => None,
+        };
+        if let Some(text) = text
             && !text.contains(&format!(".entry {}(", name.to_string_lossy()))
         {
             return Err(NOT_FOUND);
