@@ -4,8 +4,10 @@
 
 A figure is that of one call among 16 in a replayed graph, as those of `bench --products`, on matrices that rotate so that none is
 still in the L2 cache when its turn comes again. Needs PyTorch with CUDA (without: status 77). Where the package
-neural-weight-compression is there, its product with one vector is timed on the same matrix.
+neural-weight-compression is there, its product with one vector is timed on the same matrices, and where bf16_huffman_infer is,
+its products with up to eight. The calls are those that their wheels have; neither has been run.
 """
+import importlib.metadata
 import importlib.util
 import json
 import sys
@@ -62,6 +64,17 @@ def measure(rows, columns, batches):
         seconds = seconds_of(lambda number: packed[number % sets].linear_bf16(vector, None))
         figure(f"NWC {rows} x {columns}, batch 1", rows * columns, seconds, version=nwc.__version__,
                bits_per_weight=8 * packed[0].bytes / (rows * columns))
+    # It makes tiles of 128 x 128.
+    if importlib.util.find_spec("bf16_huffman_infer") is not None and rows % 128 == 0 and columns % 128 == 0:
+        from bf16_huffman_infer import HuffmanWeight, linear_huffman
+
+        packed = [HuffmanWeight.compress(matrix).cuda() for matrix in matrices]
+        held = sum(buffer.nbytes for buffer in packed[0].buffers())
+        for batch in (batch for batch in batches if batch <= 8):
+            x = torch.randn(batch, columns, device="cuda", generator=generator).to(torch.bfloat16)
+            seconds = seconds_of(lambda number: linear_huffman(x, packed[number % sets]))
+            figure(f"bf16_huffman_infer {rows} x {columns}, batch {batch}", rows * columns, seconds,
+                   version=importlib.metadata.version("bf16_huffman_infer"), bits_per_weight=8 * held / (rows * columns))
 
 
 def main():
