@@ -318,7 +318,7 @@ fn ranks_hold_their_shares() {
             assert!(with.starts_with(without.as_str()) && with.contains(" in 4 images, "), "{with}\n{without}");
             assert!(with.ends_with(" weights in 16 slices, 16 of them equal to the original"), "{with}");
             let percent: f64 = with.split(" images, ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-            // Heads of images weigh more in a model as small as this one: a few with tables of 33 KB are 700 KB in all.
+            // Heads of images weigh more in a model as small as this one.
             assert!(percent >= share && percent < share + 18.0, "{with}");
         }
     }
