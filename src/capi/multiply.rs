@@ -146,7 +146,7 @@ pub unsafe extern "C" fn df11_linear_get_workspace(
 }
 
 /// Multiplies: for each matrix W of a list, each vector x and each row r, y becomes the sum over all
-/// columns k of W[r][k] * x[k]. The weights are read from linear images and never decoded to memory.
+/// columns k of W(r, k) * x(k). The weights are read from linear images and never decoded to memory.
 /// All matrices of a call have the same columns and the same vectors: query, key and value, or gate
 /// and up. One launch does all of them; a second one follows where columns are split. Both lists are
 /// in host memory and are read during the call only.
@@ -162,7 +162,7 @@ pub unsafe extern "C" fn df11_linear_get_workspace(
 /// of the image's usual ones counts as +0 there, and is added to S afterwards, in the order of
 /// columns. y is the sum of the runs from the left. With three to eight vectors tensor cores make
 /// the sums of 64 columns, in an order that is the hardware's; these are added in f32. The result
-/// is within 2^-22 of the sum of all |W[r][k] * x[k]| where an mma.sync adds its products one by
+/// is within 2^-22 of the sum of all |W(r, k) * x(k)| where an mma.sync adds its products one by
 /// one, which hardware need not do exactly.
 ///
 /// x must be finite: a weight that counts as +0 would make NaN of infinity.
