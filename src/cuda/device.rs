@@ -304,7 +304,7 @@ impl Device {
                     driver.check("cuOccupancyMaxActiveBlocksPerMultiprocessor", code)?;
                     *kept = blocks.max(1) as u32;
                     log::debug!(
-                        "df11_decode, {form:?}, a table of {} bytes: {warps} warps and {shared} shared bytes a block, {blocks} \
+                        "df11_decode, tables up to {} bytes: {warps} warps and {shared} shared bytes a block, {blocks} \
                          blocks a multiprocessor, {} multiprocessors",
                         form.table_shared(),
                         multiprocessors[1],

@@ -287,7 +287,13 @@ unsafe fn from_library(
             let code = (api.kernel_set_attribute)(attribute::DYNAMIC_SHARED_BYTES, shared, *kernel, target.device);
             driver.check("cuKernelSetAttribute", code)?;
             let (mut function, mut most) = (ptr::null_mut(), 0);
-            driver.check("cuKernelGetFunction", (api.kernel_function)(&mut function, *kernel))?;
+            let code = (api.kernel_function)(&mut function, *kernel);
+            // Where libraries are loaded lazily, only this call looks for it.
+            if code == code::NOT_FOUND && oldest > OLDEST_CAPABILITY {
+                *kernel = ptr::null_mut();
+                continue;
+            }
+            driver.check("cuKernelGetFunction", code)?;
             let code = (driver.api.function_attribute)(&mut most, attribute::DYNAMIC_SHARED_BYTES, function);
             driver.check("cuFuncGetAttribute", code)?;
             log_needs(driver, name, function);

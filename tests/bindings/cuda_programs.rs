@@ -319,7 +319,7 @@ fn ranks_hold_their_shares() {
             assert!(with.ends_with(" weights in 16 slices, 16 of them equal to the original"), "{with}");
             let percent: f64 = with.split(" images, ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
             // Heads of images weigh more in a model as small as this one.
-            assert!(percent >= share && percent < share + 12.0, "{with}");
+            assert!(percent >= share && percent < share + 18.0, "{with}");
         }
     }
     let output = on_emulator(&program).arg(&sharded).args(["3", "32"]).output().unwrap();

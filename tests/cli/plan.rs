@@ -18,7 +18,7 @@ plain tensors                                   352 B        352 B  100.00 %
 all                                          6.496 kB     5.518 kB   84.94 %
 
 GROUP                                  count tensors    weights each     stored     bits     images
-linear                                     1       1           3,072   5.166 kB   13.453   21.76 kB
+linear                                     1       1           3,072   5.166 kB   13.453   38.14 kB
 
 PLAIN TENSOR                                               count  type       all of them
 linear.bias                                                    1  BF16              96 B
@@ -26,9 +26,9 @@ norm.bias                                                      1  BF16          
 norm.weight                                                    1  BF16             128 B
 
 MEMORY PER DEVICE              images        plain      scratch          all         bf16
-1 device                     21.76 kB        352 B     12.29 kB     34.40 kB     6.496 kB
-2 devices, by layers         21.76 kB         96 B     12.29 kB     34.14 kB     6.240 kB
-2 devices, by rows           19.71 kB        352 B     6.144 kB     26.21 kB     3.424 kB
+1 device                     38.14 kB        352 B     12.29 kB     50.78 kB     6.496 kB
+2 devices, by layers         38.14 kB         96 B     12.29 kB     50.53 kB     6.240 kB
+2 devices, by rows           36.10 kB        352 B     6.144 kB     42.59 kB     3.424 kB
 
 KV CACHE unknown: config.json does not say how many layers there are (num_hidden_layers)
 ";

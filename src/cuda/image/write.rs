@@ -124,7 +124,7 @@ impl Group<'_> {
         let most = image.blocks().max(1) as u64;
         let result = if part < most { image.part(part as usize, parts.min(most) as usize) } else { Ok(()) };
         if part == 0 {
-            let head = if result.is_ok() { &image.head_bytes[..] } else { &[0; HEADER_BYTES] };
+            let head = if result.is_ok() { &image.head[..] } else { &[0; HEADER_BYTES] };
             image.target.put(0, head);
         }
         result
@@ -153,7 +153,7 @@ unsafe fn write_range(range: Range, dst: *mut u8, dst_bytes: u64, threads: usize
         }
     });
     let head = match &result {
-        Ok(()) => &image.head_bytes[..],
+        Ok(()) => &image.head[..],
         Err(_) => &[0; HEADER_BYTES],
     };
     image.target.put(0, head);
@@ -166,21 +166,23 @@ unsafe fn write_range(range: Range, dst: *mut u8, dst_bytes: u64, threads: usize
 ///
 /// As [`Group::write_image_range`].
 pub(crate) fn head_and_index(range: Range) -> Result<(Head, Vec<u8>)> {
-    let bytes = range.layout()?.code;
+    let head = range.head()?;
+    let bytes = head.layout().code;
     let mut all: Vec<u8> = Vec::new();
     grow(&mut all, bytes as usize, 0, "the index of an image")?;
     // SAFETY: the list has room, and is not used before the writer is done.
     let image = unsafe { ImageWriter::new(range, all.as_mut_ptr(), bytes, true)? };
     image.part(0, 1)?;
-    image.target.put(0, &image.head_bytes);
-    Ok((image.head, all))
+    image.target.put(0, &image.head);
+    Ok((head, all))
 }
 
 /// A writer of one image, shared by the threads that write its parts.
 struct ImageWriter<'a> {
     range: Range<'a>,
-    head: Head,
-    head_bytes: Vec<u8>,
+    layout: ImageLayout,
+    /// The head. Its tables are dropped before the codes are walked, which takes memory.
+    head: Vec<u8>,
     /// The image, or its bytes before the codes.
     target: Target,
     /// The positions of the group's blocks, which also say where parts end.
@@ -195,20 +197,21 @@ impl<'a> ImageWriter<'a> {
     /// `dst_bytes` bytes at `dst` can be written by any thread as long as the writer lives, and nobody else uses them.
     unsafe fn new(range: Range<'a>, dst: *mut u8, dst_bytes: u64, index_only: bool) -> Result<Self> {
         let head = range.head()?;
-        let needed = if index_only { head.layout().code } else { head.layout().image_bytes };
+        let layout = *head.layout();
+        let needed = if index_only { layout.code } else { layout.image_bytes };
         if dst_bytes < needed {
             return Err(Error::BufferTooSmall { what: "the destination".into(), needed, given: dst_bytes });
         }
         let positions = range.group.positions();
-        let head_bytes = head.bytes()?;
+        let head = head.bytes()?;
         // SAFETY: as the caller promises; no more than `dst_bytes` are needed.
         let target = unsafe { Target::new(dst, needed) };
-        Ok(ImageWriter { range, head, head_bytes, target, positions })
+        Ok(ImageWriter { range, layout, head, target, positions })
     }
 
     /// Returns whether codes and signs are written too.
     fn is_whole(&self) -> bool {
-        self.target.bytes() == self.head.layout().image_bytes
+        self.target.bytes() == self.layout.image_bytes
     }
 
     /// Returns the number of blocks to walk.
@@ -218,7 +221,7 @@ impl<'a> ImageWriter<'a> {
 
     /// Writes everything that belongs to a part, except the head.
     fn part(&self, part: usize, parts: usize) -> Result<()> {
-        let layout = self.head.layout();
+        let layout = &self.layout;
         let share = |all: u64, part: usize| (all as u128 * part as u128 / parts as u128) as u64;
         let border = |part| self.range.blocks.start + share(self.blocks() as u64, part) as usize;
         let (from, to) = (border(part), border(part + 1));
@@ -261,7 +264,7 @@ impl<'a> ImageWriter<'a> {
 
     /// Writes zeros over the index of a part.
     fn spoil(&self, from: usize, to: usize) {
-        let layout = self.head.layout();
+        let layout = &self.layout;
         let (from, to) = (self.weight(from), self.weight(to).max(self.weight(from)));
         self.target.zero(layout.lanes + 2 * from.div_ceil(LANE_WEIGHTS), layout.lanes + 2 * to.div_ceil(LANE_WEIGHTS));
         self.target
@@ -299,7 +302,7 @@ impl<'a> PartWriter<'a> {
         let PartWriter { image, lanes, marker, code_buffer, gap_buffer, .. } = self;
         let positions = image.positions;
         let ops::Range { start: from, end: to } = blocks;
-        let (range, layout) = (&image.range, image.head.layout());
+        let (range, layout) = (&image.range, &image.layout);
         let (group, sources) = (range.group, range.group.model().sources());
         let (code, gaps) = (group.data().member(Member::EncodedExponent), group.data().member(Member::Gaps));
         let start = (from * BLOCK_BYTES) as u64;
@@ -364,7 +367,7 @@ impl<'a> PartWriter<'a> {
     /// Writes the signs and mantissas of some of the image's weights.
     fn signs(&mut self, weights: ops::Range<u64>) -> Result<()> {
         let PartWriter { image, sign_buffer, .. } = self;
-        let (range, layout) = (&image.range, image.head.layout());
+        let (range, layout) = (&image.range, &image.layout);
         let (group, sources) = (range.group, range.group.model().sources());
         let signs = group.data().member(Member::SignMantissa);
         let count = weights.end - weights.start;
