@@ -159,17 +159,21 @@ def test_cancelling(tmp_path: pathlib.Path) -> None:
 
 INTERRUPTED = """
 import os, signal, sys, threading, df11
-progress = df11.Progress()
+progress, ended = df11.Progress(), threading.Event()
 def interrupt():
     while progress.total == 0:
         pass
+    # An exception in a callback of ctypes or in __del__ is not raised, also this one: so it comes again if it was lost.
     os.kill(os.getpid(), signal.SIGINT)
+    while not ended.wait(2):
+        os.kill(os.getpid(), signal.SIGINT)
 thread = threading.Thread(target=interrupt)
 thread.start()
 try:
     while True:
         df11.open(sys.argv[1], verify=True, progress=progress, threads=1).close()
 except KeyboardInterrupt:
+    ended.set()
     thread.join()
     print("interrupted")
 """
