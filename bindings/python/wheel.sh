@@ -26,10 +26,11 @@ if ! cmp -s "$python/requirements.txt" "$environment/installed"; then
     cp "$python/requirements.txt" "$environment/installed"
 fi
 
-# A copy, so that nothing else that lies there is packed.
-tree=$out/tree
-rm -rf "$tree" "$out"/*.whl "$out"/*.tar.gz
-mkdir -p "$tree"
+# A copy outside of the repository, so that nothing else is packed that lies there: a source distribution would have the .gitignore
+# of a folder above it.
+tree=$(mktemp -d)
+trap 'rm -rf "$tree"' EXIT
+rm -rf "$out"/*.whl "$out"/*.tar.gz
 tar -C "$python" --exclude='__pycache__' --exclude='*.so' -cf - pyproject.toml hatch_build.py README.md src | tar -C "$tree" -xf -
 cp LICENSE-APACHE LICENSE-MIT "$tree/"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
