@@ -159,6 +159,8 @@ def test_cancelling(tmp_path: pathlib.Path) -> None:
 
 INTERRUPTED = """
 import os, signal, sys, threading, df11
+# A shell starts what runs in its background with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 progress, ended = df11.Progress(), threading.Event()
 def interrupt():
     while progress.total == 0:
